@@ -1,1 +1,8 @@
-//! Countersign.
+//! Countersign: the gate in front of risky automation.
+//!
+//! The map of the code, in reading order; docs/ARCHITECTURE.md tells it at length.
+
+pub mod clock;
+pub mod lifecycle;
+pub mod policy;
+pub mod store;

@@ -1,0 +1,30 @@
+//! The core: a request, the events that happen to it, and the one pure function that joins them.
+//!
+//! Nothing in here reads a clock, a file, the network or randomness; times and ids are arguments.
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::unreachable
+)]
+
+mod digest;
+mod effect;
+mod event;
+mod id;
+mod request;
+mod timestamp;
+
+pub use digest::{BadDigest, Digest, canonical, parameter_digests, payload_hash};
+pub use effect::{AuditEntry, Count, Counter, Effect};
+pub use event::{
+    Act, Actor, Edit, Event, FailureKind, PolicyFailure, Reason, Requirement, RequirementKind, Ruling,
+    Standing, Verdict,
+};
+pub use id::{BadRequestId, RequestId};
+pub use request::{
+    Decided, Escalation, Link, Needs, Open, Origin, Party, REDACTED, Request, State, Status, Submission,
+};
+pub use timestamp::Timestamp;

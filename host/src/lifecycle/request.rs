@@ -1,0 +1,382 @@
+//! A request: what was asked, what has happened to it, and where it stands.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::digest::{Digest, payload_hash};
+use super::event::{Act, Event, Requirement, RequirementKind};
+use super::id::RequestId;
+use super::timestamp::Timestamp;
+
+/// What stands in the place of a redacted parameter's value, everywhere.
+pub const REDACTED: &str = "[redacted]";
+
+/// One request, whole. Immutable but for `step`, which returns a new one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Its id.
+    pub id: RequestId,
+    /// Grows by one with every accepted change; guards the store's commits, and is the SSE event id.
+    pub version: u64,
+    /// What was asked; never changes.
+    pub submission: Arc<Submission>,
+    /// What each policy wanted to remember of the submission (JSON text), in the order of the action's policies.
+    pub memos: Arc<[String]>,
+    /// The accepted events, oldest first.
+    pub history: Vec<Event>,
+    /// What the policies asked for; kept so that progress can still be told once they ask for nothing.
+    pub needs: Needs,
+    /// Where it stands.
+    pub state: State,
+}
+
+/// What was asked, by whom, and under which rules. Redacted parameters are already gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Submission {
+    /// The action.
+    pub action: String,
+    /// The first request of the lineage: this one's own id where it is the first.
+    pub lineage: RequestId,
+    /// How many requests of the lineage came before.
+    pub depth: u32,
+    /// Who asked for it to be made again, where `depth` is not 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerequested_by: Option<Party>,
+    /// Who wants the action done.
+    pub requester: Party,
+    /// Where the request comes from.
+    pub origin: Origin,
+    /// Why, in the requester's words.
+    pub justification: String,
+    /// Where to read more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
+    /// What the caller would like of the policy; passed on, never binding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_hints: Option<Value>,
+    /// The parameters, with [`REDACTED`] in place of each redacted value.
+    pub params: Map<String, Value>,
+    /// The keys of `params` whose values were redacted.
+    pub redacted: BTreeSet<String>,
+    /// The digest of every parameter's value as submitted, redacted ones included.
+    pub digests: BTreeMap<String, Digest>,
+    /// The rules that it is judged by, to its end.
+    pub policy_hash: Digest,
+    /// SHA-256 of the wait token.
+    pub token_hash: Digest,
+    /// When it was made.
+    pub submitted_at: Timestamp,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    /// When it escalates, should it still be open then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalate_at: Option<Timestamp>,
+    /// The action's policies may approve it with no human act.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unattended: bool,
+}
+
+/// A person or a program, as the caller knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Party {
+    /// Its id; compared with approvers' ids to keep people from approving their own requests.
+    pub id: String,
+    /// The system that `id` belongs to: `slack`, `github`, `ci`.
+    pub source: String,
+    /// What to call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display: Option<String>,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// The repository.
+    pub repo: String,
+    /// The branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// The pull request, as a number or a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pr: Option<Value>,
+    /// The pipeline's run, as a number or a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<Value>,
+}
+
+/// Where to read more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// What to call it.
+    pub label: String,
+    /// Where it is: `https` or `http`.
+    pub url: String,
+}
+
+/// What the policies asked for when they last asked for anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Needs {
+    /// How many approvals each policy wants, in the order of the action's policies.
+    pub approvals: Vec<u32>,
+    /// The personas to acknowledge.
+    pub personas: Vec<String>,
+}
+
+/// Where a request stands; each variant holds what only it has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum State {
+    /// Waiting for people or for time.
+    Open(Open),
+    /// The caller may act.
+    Approved(Decided),
+    /// The caller must not act.
+    Denied(Decided),
+    /// Nobody decided in time.
+    Expired {
+        /// When.
+        at: Timestamp,
+    },
+    /// The caller took it back.
+    Cancelled {
+        /// When.
+        at: Timestamp,
+        /// Why, in the caller's words.
+        reason: Option<String>,
+    },
+}
+
+/// What an open request waits for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Open {
+    /// What is missing, over all policies.
+    pub requirements: Vec<Requirement>,
+    /// The parameters that an approver may edit.
+    pub editable: BTreeSet<String>,
+    /// Whether the escalation is still to come, or was.
+    pub escalation: Escalation,
+    /// When a policy wants to judge again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Whether a request is escalated, which happens at most once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Escalation {
+    /// Its action does not escalate.
+    #[default]
+    Never,
+    /// It will be, should it still be open then.
+    At(Timestamp),
+    /// It was.
+    Done(Timestamp),
+}
+
+/// A decision that people or policies made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decided {
+    /// When.
+    pub at: Timestamp,
+    /// The id of the actor whose act settled it; `None` where time did.
+    pub by: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A state's name, as callers know it.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Waits for something other than people: a time window, say.
+    Pending,
+    /// Lacks an acknowledgement.
+    AwaitingPersonas,
+    /// Lacks only approvals.
+    ReadyForApproval,
+    /// The caller may act.
+    Approved,
+    /// The caller must not act.
+    Denied,
+    /// Nobody decided in time.
+    Expired,
+    /// The caller took it back.
+    Cancelled,
+}
+
+impl Status {
+    /// Every status.
+    pub const ALL: [Status; 7] = [
+        Status::Pending,
+        Status::AwaitingPersonas,
+        Status::ReadyForApproval,
+        Status::Approved,
+        Status::Denied,
+        Status::Expired,
+        Status::Cancelled,
+    ];
+
+    /// As callers know it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Status::Pending => "pending",
+            Status::AwaitingPersonas => "awaiting_personas",
+            Status::ReadyForApproval => "ready_for_approval",
+            Status::Approved => "approved",
+            Status::Denied => "denied",
+            Status::Expired => "expired",
+            Status::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing can change any more.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Status::Approved | Status::Denied | Status::Expired | Status::Cancelled)
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Request {
+    /// The state's name.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match &self.state {
+            State::Open(open) => open.status(),
+            State::Approved(_) => Status::Approved,
+            State::Denied(_) => Status::Denied,
+            State::Expired { .. } => Status::Expired,
+            State::Cancelled { .. } => Status::Cancelled,
+        }
+    }
+
+    /// When it was decided, expired or cancelled.
+    #[must_use]
+    pub fn decided_at(&self) -> Option<Timestamp> {
+        match &self.state {
+            State::Open(_) => None,
+            State::Approved(decided) | State::Denied(decided) => Some(decided.at),
+            State::Expired { at } | State::Cancelled { at, .. } => Some(*at),
+        }
+    }
+
+    /// When something happens by itself next: a wake-up, the escalation or the expiry. `None` once terminal.
+    #[must_use]
+    pub fn due_at(&self) -> Option<Timestamp> {
+        let State::Open(open) = &self.state else { return None };
+        let escalate_at = match open.escalation {
+            Escalation::At(at) => Some(at),
+            Escalation::Never | Escalation::Done(_) => None,
+        };
+        [Some(self.submission.expires_at), escalate_at, open.wake_at].into_iter().flatten().min()
+    }
+
+    /// Ids of those whose approval stands, in the order of their approvals.
+    ///
+    /// An approval with edits takes the place of all before it: those agreed to other parameters.
+    #[must_use]
+    pub fn approvers(&self) -> Vec<&str> {
+        let mut standing: Vec<&str> = Vec::new();
+        for event in &self.history {
+            let Some(actor) = &event.by else { continue };
+            match &event.act {
+                Act::Approve { edits } => {
+                    if !edits.is_empty() {
+                        standing.clear();
+                    }
+                    standing.retain(|id| *id != actor.id);
+                    standing.push(&actor.id);
+                }
+                Act::Withdraw => standing.retain(|id| *id != actor.id),
+                Act::Submitted | Act::Acknowledge { .. } | Act::Deny { .. } | Act::Escalated | Act::Tick => {}
+            }
+        }
+        standing
+    }
+
+    /// Who acknowledged which persona, by persona.
+    #[must_use]
+    pub fn acknowledgements(&self) -> BTreeMap<&str, &str> {
+        let mut standing: BTreeMap<&str, &str> = BTreeMap::new();
+        for event in &self.history {
+            let Some(actor) = &event.by else { continue };
+            match &event.act {
+                Act::Acknowledge { persona } => {
+                    standing.insert(persona, &actor.id);
+                }
+                Act::Withdraw => standing.retain(|_, id| *id != actor.id),
+                Act::Submitted | Act::Approve { .. } | Act::Deny { .. } | Act::Escalated | Act::Tick => {}
+            }
+        }
+        standing
+    }
+
+    /// What approvers changed, the newest value of each parameter; `None` where it was removed.
+    #[must_use]
+    pub fn edits(&self) -> BTreeMap<&str, Option<&Value>> {
+        let approvals = self.history.iter().filter_map(|event| match &event.act {
+            Act::Approve { edits } => Some(edits),
+            _ => None,
+        });
+        approvals.flatten().map(|edit| (edit.key.as_str(), edit.after.as_ref())).collect()
+    }
+
+    /// The parameters as they stand, edits included, redacted values still redacted.
+    #[must_use]
+    pub fn params(&self) -> Map<String, Value> {
+        let mut params = self.submission.params.clone();
+        for (key, after) in self.edits() {
+            match after {
+                Some(value) => params.insert(key.to_owned(), value.clone()),
+                None => params.remove(key),
+            };
+        }
+        params
+    }
+
+    /// The hash of the payload as it stands, edits included. See [`payload_hash`].
+    #[must_use]
+    pub fn payload_hash(&self) -> Digest {
+        let edits = self.edits();
+        if edits.is_empty() {
+            return payload_hash(&self.submission.digests);
+        }
+        let mut digests = self.submission.digests.clone();
+        for (key, after) in edits {
+            match after {
+                Some(value) => digests.insert(key.to_owned(), Digest::of_json(value)),
+                None => digests.remove(key),
+            };
+        }
+        payload_hash(&digests)
+    }
+}
+
+impl Open {
+    /// The name of the state that these requirements make.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let lacks = |kind| self.requirements.iter().any(|requirement| requirement.kind == kind);
+        if lacks(RequirementKind::Acknowledgement) {
+            Status::AwaitingPersonas
+        } else if lacks(RequirementKind::Approval) && !lacks(RequirementKind::Time) {
+            Status::ReadyForApproval
+        } else {
+            Status::Pending
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Policies: sandboxed WebAssembly components, loaded by hash.
+
+mod entry;
+
+pub use entry::{Escalate, PolicyEntry, PolicyUse, Redaction, Rerequest};

@@ -1,0 +1,212 @@
+//! The port to durable state. One contract suite holds every backend to what is said here.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use crate::lifecycle::{AuditEntry, Count, Counter, Digest, Effect, Request, RequestId, Status, Timestamp};
+use crate::policy::PolicyEntry;
+
+/// Durable state.
+///
+/// A call that returns `Ok` is durable: it survives `kill -9` at any instant from then on.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The backend's name: `sqlite`, `redis`.
+    fn backend(&self) -> &'static str;
+
+    /// Stores a new request, its audit entries, outbox entries and counts, all or nothing.
+    async fn create(&self, new: Create) -> Result<Created, StoreError>;
+
+    /// Stores a request's next version, its audit entries, outbox entries and counts, all or nothing.
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
+
+    /// Adds audit entries and counts that change no request.
+    async fn append(&self, audit: Vec<AuditEntry>, counts: Vec<Count>) -> Result<(), StoreError>;
+
+    /// A request by its id.
+    async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError>;
+
+    /// The request and fingerprint that an idempotency key was first used for, where it still counts at `now`.
+    async fn idempotent(&self, key: &Digest, now: Timestamp)
+    -> Result<Option<(Digest, Request)>, StoreError>;
+
+    /// All requests of a lineage, oldest first.
+    async fn lineage(&self, lineage: RequestId) -> Result<Vec<Request>, StoreError>;
+
+    /// Up to `limit` open requests with something due at `now`, most overdue first, with the time it was due.
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<(RequestId, Timestamp)>, StoreError>;
+
+    /// When the next open request has something due, after `after`.
+    async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Takes up to `limit` outbox entries that are ready at `now`, oldest first, for this worker alone until `until`.
+    async fn claim_outbox(
+        &self,
+        now: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<OutboxEntry>, StoreError>;
+
+    /// Removes a delivered entry, unless it became stale again since it was claimed: then it is ready at once.
+    async fn finish_outbox(&self, entry: &OutboxEntry) -> Result<(), StoreError>;
+
+    /// Gives an undelivered entry back, to be tried again at `at`, with one more attempt on its count.
+    async fn retry_outbox(&self, entry: &OutboxEntry, at: Timestamp) -> Result<(), StoreError>;
+
+    /// How much waits for delivery.
+    async fn outbox_depth(&self) -> Result<OutboxDepth, StoreError>;
+
+    /// Audit entries in the order they were written, from after `after` on, at most `limit`, each with its number.
+    async fn audit(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError>;
+
+    /// Keeps policy entries and module bytes by their hashes. What is already kept stays as it is.
+    async fn pin(&self, entries: Vec<PolicyEntry>, modules: Vec<Vec<u8>>) -> Result<(), StoreError>;
+
+    /// The policy entry with this hash.
+    async fn policy_entry(&self, hash: Digest) -> Result<Option<PolicyEntry>, StoreError>;
+
+    /// The bytes of the module with this digest.
+    async fn module(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Every counter's value.
+    async fn counters(&self) -> Result<BTreeMap<Counter, u64>, StoreError>;
+
+    /// The open requests, by action and status.
+    async fn open_requests(&self) -> Result<Vec<OpenRequests>, StoreError>;
+
+    /// How many open requests wait for each persona, by action and persona.
+    async fn waiting_personas(&self) -> Result<Vec<(String, String, u64)>, StoreError>;
+
+    /// Remembers `nonce` until `until`. False where it is already remembered at `now`: a replay.
+    async fn claim_nonce(&self, nonce: Digest, now: Timestamp, until: Timestamp) -> Result<bool, StoreError>;
+
+    /// The server secret: the one kept here, else `fresh`, which is kept from then on.
+    async fn secret(&self, fresh: [u8; 32]) -> Result<[u8; 32], StoreError>;
+
+    /// Whether the store can be reached and written to.
+    async fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// A new request, and what must be stored with it.
+#[derive(Clone, Debug)]
+pub struct Create {
+    /// The request, at version 1.
+    pub request: Request,
+    /// Where the caller sent an idempotency key.
+    pub idempotency: Option<Idempotency>,
+    /// Audit entries.
+    pub audit: Vec<AuditEntry>,
+    /// Work for the outbox.
+    pub effects: Vec<Effect>,
+    /// Counts.
+    pub counts: Vec<Count>,
+}
+
+/// What makes a repeated create give the same request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Digest of the caller and its key.
+    pub key: Digest,
+    /// Digest of the body: the same key with another one is refused.
+    pub fingerprint: Digest,
+    /// Until when the key counts.
+    pub until: Timestamp,
+}
+
+/// What became of a create.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Created {
+    /// It is stored.
+    New,
+    /// Nothing was stored: the idempotency key was used before, with this fingerprint and for this request.
+    Known(Digest, Box<Request>),
+    /// Nothing was stored: the lineage already has a request at this depth.
+    LineageConflict,
+}
+
+/// A request's next version, and what must be stored with it.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// The request; its version is one more than the stored one's, else it is a conflict.
+    pub request: Request,
+    /// Audit entries.
+    pub audit: Vec<AuditEntry>,
+    /// Work for the outbox.
+    pub effects: Vec<Effect>,
+    /// Counts.
+    pub counts: Vec<Count>,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// It is stored.
+    Done,
+    /// Nothing was stored: the stored version has moved on.
+    Conflict,
+}
+
+/// Work that waits for delivery. There is at most one of a kind for each request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxEntry {
+    /// The request it is about.
+    pub request: RequestId,
+    /// What to deliver.
+    pub effect: Effect,
+    /// Changes each time the effect is asked for again; tells a finished entry from one that is stale again.
+    pub revision: u64,
+    /// How often delivery was tried in vain.
+    pub attempts: u32,
+    /// Since when it waits.
+    pub since: Timestamp,
+}
+
+/// How much waits for delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutboxDepth {
+    /// Entries, claimed ones included.
+    pub entries: u64,
+    /// Since when the oldest waits.
+    pub oldest: Option<Timestamp>,
+}
+
+/// Open requests of one action in one status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenRequests {
+    /// The action.
+    pub action: String,
+    /// The status.
+    pub status: Status,
+    /// How many.
+    pub count: u64,
+    /// When the oldest was made.
+    pub oldest: Timestamp,
+    /// The sum of the times they were made at, in milliseconds since the epoch, for their average age.
+    pub sum_submitted_ms: u128,
+}
+
+/// Why the store could not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached or written to now; the caller may try again.
+    #[error("the {backend} store is unavailable: {detail}")]
+    Unavailable {
+        /// Which backend.
+        backend: &'static str,
+        /// What it said.
+        detail: String,
+    },
+    /// A stored value cannot be read.
+    #[error("cannot read `{column}` of `{table}` where its key is `{key}`: {detail}")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The row's key.
+        key: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+}
