@@ -2,7 +2,13 @@
 //!
 //! The map of the code, in reading order; docs/ARCHITECTURE.md tells it at length.
 
-pub mod clock;
 pub mod lifecycle;
+
+pub mod gateway;
+
 pub mod policy;
+
 pub mod store;
+
+pub mod clock;
+pub mod scheduler;

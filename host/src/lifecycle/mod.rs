@@ -14,7 +14,9 @@ mod digest;
 mod effect;
 mod event;
 mod id;
+mod refusal;
 mod request;
+mod step;
 mod timestamp;
 
 pub use digest::{BadDigest, Digest, canonical, parameter_digests, payload_hash};
@@ -24,7 +26,9 @@ pub use event::{
     Standing, Verdict,
 };
 pub use id::{BadRequestId, RequestId};
+pub use refusal::Refusal;
 pub use request::{
     Decided, Escalation, Link, Needs, Open, Origin, Party, REDACTED, Request, State, Status, Submission,
 };
+pub use step::{Change, LATENCY_BUCKETS_MS, MAX_HISTORY, Step, draft, step, submit};
 pub use timestamp::Timestamp;

@@ -38,6 +38,9 @@ pub struct Request {
 pub struct Submission {
     /// The action.
     pub action: String,
+    /// The name of the policy entry that it is judged by: the action, or `*` for an unknown one.
+    /// Metrics are labelled with it, since callers can make up any number of unknown actions.
+    pub rules: String,
     /// The first request of the lineage: this one's own id where it is the first.
     pub lineage: RequestId,
     /// How many requests of the lineage came before.

@@ -3,3 +3,5 @@
 mod entry;
 
 pub use entry::{Escalate, PolicyEntry, PolicyUse, Redaction, Rerequest};
+mod stub;
+pub use stub::*;

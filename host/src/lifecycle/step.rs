@@ -1,0 +1,460 @@
+//! The one function that moves a request on: `step` takes the old state by value, and returns the new one
+//! with everything that must be stored with it, or a refusal.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::effect::{AuditEntry, Count, Effect};
+use super::event::{
+    Act, Actor, Event, FailureKind, PolicyFailure, Requirement, RequirementKind, Ruling, Standing, Verdict,
+};
+use super::id::RequestId;
+use super::refusal::Refusal;
+use super::request::{Decided, Escalation, Needs, Open, Request, State, Status, Submission};
+use super::timestamp::Timestamp;
+
+/// How many events a request's history can hold; the escalation still fits after that.
+pub const MAX_HISTORY: usize = 512;
+
+/// The least time between an event and the wake-up that a policy asks for at it, in milliseconds.
+const LEAST_WAKE_MS: u64 = 1000;
+
+/// Upper bounds of the buckets of `decision_latency_seconds`, in milliseconds.
+pub const LATENCY_BUCKETS_MS: [u64; 12] = [
+    100, 1_000, 5_000, 15_000, 30_000, 60_000, 300_000, 900_000, 1_800_000, 3_600_000, 14_400_000, 86_400_000,
+];
+
+/// What moves a request on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// An event that the action's policies have judged, one verdict for each policy.
+    Judged {
+        /// As made by [`Request::next_event`].
+        event: Event,
+        /// In the order of the action's policies.
+        verdicts: Vec<Verdict>,
+    },
+    /// The time to decide is over.
+    Expire {
+        /// When that was noticed.
+        at: Timestamp,
+    },
+    /// The caller takes the request back.
+    Cancel {
+        /// When.
+        at: Timestamp,
+        /// Why, in the caller's words.
+        reason: Option<String>,
+    },
+}
+
+/// A request's next version, and everything that must be stored with it in one atomic write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// The request.
+    pub request: Request,
+    /// For the audit log.
+    pub audit: Vec<AuditEntry>,
+    /// For the outbox.
+    pub effects: Vec<Effect>,
+    /// For the metrics.
+    pub counts: Vec<Count>,
+}
+
+/// Makes a request of a submission that was admitted, and whose `submitted` event the policies have judged.
+///
+/// # Errors
+/// Where a policy objects to it or fails, or would approve it although nobody has acted.
+pub fn submit(
+    id: RequestId,
+    submission: Submission,
+    memos: Vec<String>,
+    verdicts: Vec<Verdict>,
+) -> Result<Step, Refusal> {
+    let at = submission.submitted_at;
+    let request = draft(id, submission, memos);
+    let event = request.next_event(at, None, Act::Submitted)?;
+    step(request, Change::Judged { event, verdicts })
+}
+
+/// The request as the policies see it when they judge `submitted`: it is not stored, and nothing has happened to it.
+#[must_use]
+pub fn draft(id: RequestId, submission: Submission, memos: Vec<String>) -> Request {
+    let escalation = submission.escalate_at.map_or(Escalation::Never, Escalation::At);
+    Request {
+        id,
+        version: 0,
+        submission: Arc::new(submission),
+        memos: memos.into(),
+        history: Vec::new(),
+        needs: Needs::default(),
+        state: State::Open(Open { escalation, ..Open::default() }),
+    }
+}
+
+/// Moves a request on.
+///
+/// # Errors
+/// Where the change does not count; then nothing may be stored but the refusal's audit entry.
+pub fn step(request: Request, change: Change) -> Result<Step, Refusal> {
+    match change {
+        Change::Judged { event, verdicts } => judged(request, event, &verdicts),
+        Change::Expire { at } => expire(request, at),
+        Change::Cancel { at, reason } => cancel(request, at, reason),
+    }
+}
+
+impl Request {
+    /// The event that `act` would be, where nothing but the policies can object to it.
+    ///
+    /// # Errors
+    /// Where the request has ended or the act would count twice.
+    pub fn next_event(&self, at: Timestamp, by: Option<Actor>, act: Act) -> Result<Event, Refusal> {
+        let State::Open(open) = &self.state else { return Err(Refusal::Ended(self.status())) };
+        // A clock that was set back must not make history run backwards.
+        let at = self.history.last().map_or(at, |last| at.max(last.at));
+        if by.is_some() && at >= self.submission.expires_at {
+            return Err(Refusal::TooLate);
+        }
+        if self.history.len() >= MAX_HISTORY && act != Act::Escalated {
+            return Err(Refusal::HistoryFull);
+        }
+        let is_due = |due: Option<Timestamp>| due.is_some_and(|due| due <= at);
+        match (&act, &by) {
+            (Act::Submitted, None) if self.history.is_empty() => {}
+            (Act::Escalated, None) if matches!(open.escalation, Escalation::At(due) if is_due(Some(due))) => {
+            }
+            (Act::Tick, None) if is_due(open.wake_at) => {}
+            (Act::Approve { .. }, Some(actor)) => {
+                if self.approvers().contains(&actor.id.as_str()) {
+                    return Err(Refusal::DuplicateApproval);
+                }
+            }
+            (Act::Acknowledge { persona }, Some(_)) => {
+                if self.acknowledgements().contains_key(persona.as_str()) {
+                    return Err(Refusal::DuplicateAcknowledgement(persona.clone()));
+                }
+            }
+            (Act::Withdraw, Some(actor)) => {
+                let acknowledged = self.acknowledgements().values().any(|id| *id == actor.id);
+                if !acknowledged && !self.approvers().contains(&actor.id.as_str()) {
+                    return Err(Refusal::NothingToWithdraw);
+                }
+            }
+            (Act::Deny { .. }, Some(_)) => {}
+            // What remains is an act of a person without one, or an automatic act with one.
+            _ => return Err(Refusal::NotDue),
+        }
+        let seq = u32::try_from(self.history.len()).map_err(|_| Refusal::HistoryFull)?;
+        Ok(Event { seq, at, by, act })
+    }
+}
+
+fn judged(mut request: Request, event: Event, verdicts: &[Verdict]) -> Result<Step, Refusal> {
+    // INVARIANT: an event counts at most once. The caller asked already, but of another version perhaps.
+    if request.next_event(event.at, event.by.clone(), event.act.clone())? != event {
+        return Err(Refusal::NotDue);
+    }
+    let State::Open(open) = &request.state else { return Err(Refusal::Ended(request.status())) };
+    let rulings = combine(&event, verdicts, open)?;
+    let acted = event.by.is_some() || request.history.iter().any(|earlier| earlier.by.is_some());
+    let state = next_state(&request, open, &event, &rulings, acted)?;
+
+    let act = event.act.clone();
+    let changes_view = !matches!(act, Act::Tick) || progress(&state) != progress(&request.state);
+    update_needs(&mut request.needs, &rulings);
+    let mut effects = Vec::new();
+    let mut counts = act_counts(&request.submission.rules, &act);
+    let by = event.by.as_ref().map(|actor| actor.id.clone());
+    let at = event.at;
+    request.history.push(event);
+    request.version += 1;
+    request.state = state;
+
+    let mut audit = vec![entry(&request, at, act_event(&act), by.clone(), act_detail(&request, &act))];
+    if act == Act::Escalated && !request.status().is_terminal() {
+        effects.push(Effect::NotifyEscalation);
+        counts.push(Count::one("escalations_total", &[("action", &request.submission.rules)]));
+    }
+    if changes_view {
+        effects.push(Effect::ShowRequest);
+    }
+    if request.status().is_terminal() {
+        audit.push(decision(&request, at, by));
+        counts.extend(outcome_counts(&request, at));
+    }
+    Ok(Step { request, audit, effects, counts })
+}
+
+/// The combination rule: an act counts only where no policy refuses it and at least one grants it.
+fn combine<'a>(event: &Event, verdicts: &'a [Verdict], open: &Open) -> Result<Vec<&'a Ruling>, Refusal> {
+    let mut failures: Vec<PolicyFailure> = Vec::new();
+    let mut objections = Vec::new();
+    let mut rulings = Vec::new();
+    for verdict in verdicts {
+        match verdict {
+            Verdict::Failed(failure) => failures.push(failure.clone()),
+            Verdict::Refused(reasons) => objections.push(reasons),
+            Verdict::Ruled(ruling) => rulings.push(ruling),
+        }
+    }
+    // INVARIANT: no code path approves on an error. No verdict at all is one, too.
+    if verdicts.is_empty() {
+        failures.push(malformed("no policy judged the event"));
+    }
+    if !failures.is_empty() {
+        return Err(Refusal::PolicyFailed(failures));
+    }
+    let reasons = || objections.iter().copied().flatten().cloned().collect::<Vec<_>>();
+    match (&event.by, &event.act) {
+        (Some(_), _) if !rulings.iter().any(|ruling| ruling.grants) => {
+            return Err(Refusal::Unauthorized(reasons()));
+        }
+        (Some(_), _) | (None, Act::Submitted) if !objections.is_empty() => {
+            return Err(Refusal::Objected(reasons()));
+        }
+        (None, _) if !objections.is_empty() => {
+            return Err(Refusal::PolicyFailed(vec![malformed("it refused an event that nobody made")]));
+        }
+        _ => {}
+    }
+    // INVARIANT: edits never touch a key that no policy calls editable.
+    if let Act::Approve { edits } = &event.act {
+        let locked = edits.iter().map(|edit| &edit.key).filter(|key| !open.editable.contains(*key));
+        let locked: Vec<String> = locked.cloned().collect();
+        if !locked.is_empty() {
+            return Err(Refusal::NotEditable(locked));
+        }
+    }
+    Ok(rulings)
+}
+
+fn next_state(
+    request: &Request,
+    open: &Open,
+    event: &Event,
+    rulings: &[&Ruling],
+    acted: bool,
+) -> Result<State, Refusal> {
+    let by = event.by.as_ref().map(|actor| actor.id.clone());
+    let denial = rulings.iter().find_map(|ruling| match &ruling.standing {
+        Standing::Denied(reason) => Some(reason.message.clone()),
+        Standing::Satisfied | Standing::Waiting(_) => None,
+    });
+    if let Some(message) = denial {
+        let reason = match &event.act {
+            Act::Deny { reason: Some(said) } => said.clone(),
+            _ => message,
+        };
+        return Ok(State::Denied(Decided { at: event.at, by, reason: Some(reason) }));
+    }
+    if rulings.iter().all(|ruling| ruling.standing == Standing::Satisfied) {
+        if matches!(event.act, Act::Deny { .. } | Act::Withdraw) {
+            return Err(Refusal::PolicyFailed(vec![malformed(
+                "every policy is satisfied by an act against the request",
+            )]));
+        }
+        if !acted && !request.submission.unattended {
+            return Err(Refusal::PolicyFailed(vec![malformed(
+                "every policy is satisfied before anybody acted, and the action is not `unattended`",
+            )]));
+        }
+        return Ok(State::Approved(Decided { at: event.at, by, reason: None }));
+    }
+    let requirements: Vec<Requirement> = rulings
+        .iter()
+        .flat_map(|ruling| match &ruling.standing {
+            Standing::Waiting(requirements) => requirements.as_slice(),
+            Standing::Satisfied | Standing::Denied(_) => &[],
+        })
+        .cloned()
+        .collect();
+    // A hidden value cannot be edited: its new value would have to be stored and shown.
+    let editable: BTreeSet<String> = rulings
+        .iter()
+        .flat_map(|ruling| &ruling.editable)
+        .filter(|key| !request.submission.redacted.contains(*key))
+        .cloned()
+        .collect();
+    let escalation = if event.act == Act::Escalated { Escalation::Done(event.at) } else { open.escalation };
+    let has_room = request.history.len() + 1 < MAX_HISTORY;
+    let wake_at = rulings
+        .iter()
+        .filter_map(|ruling| ruling.wake_at)
+        .min()
+        .map(|at| at.max(event.at.plus(LEAST_WAKE_MS)))
+        .filter(|at| has_room && *at < request.submission.expires_at);
+    Ok(State::Open(Open { requirements, editable, escalation, wake_at }))
+}
+
+fn expire(mut request: Request, at: Timestamp) -> Result<Step, Refusal> {
+    if request.status().is_terminal() {
+        return Err(Refusal::Ended(request.status()));
+    }
+    if at < request.submission.expires_at {
+        return Err(Refusal::NotDue);
+    }
+    request.state = State::Expired { at };
+    Ok(ended(request, at, None))
+}
+
+fn cancel(mut request: Request, at: Timestamp, reason: Option<String>) -> Result<Step, Refusal> {
+    if request.status().is_terminal() {
+        return Err(Refusal::Ended(request.status()));
+    }
+    if at >= request.submission.expires_at {
+        return Err(Refusal::TooLate);
+    }
+    request.state = State::Cancelled { at, reason };
+    Ok(ended(request, at, None))
+}
+
+/// What ends a request without an event of its own in the history.
+fn ended(mut request: Request, at: Timestamp, by: Option<String>) -> Step {
+    request.version += 1;
+    let audit = vec![decision(&request, at, by)];
+    let counts = outcome_counts(&request, at);
+    Step { request, audit, effects: vec![Effect::ShowRequest], counts }
+}
+
+/// What of a state people see, for telling whether their message is stale.
+fn progress(state: &State) -> Option<&[Requirement]> {
+    match state {
+        State::Open(open) => Some(&open.requirements),
+        _ => None,
+    }
+}
+
+fn update_needs(needs: &mut Needs, rulings: &[&Ruling]) {
+    needs.approvals.resize(rulings.len(), 0);
+    for (need, ruling) in needs.approvals.iter_mut().zip(rulings) {
+        let Standing::Waiting(requirements) = &ruling.standing else { continue };
+        let approvals =
+            requirements.iter().filter(|requirement| requirement.kind == RequirementKind::Approval);
+        let total = approvals.map(|requirement| requirement.need).fold(0, u32::saturating_add);
+        if total > 0 {
+            *need = total;
+        }
+        for requirement in requirements.iter().filter(|r| r.kind == RequirementKind::Acknowledgement) {
+            if !needs.personas.contains(&requirement.label) {
+                needs.personas.push(requirement.label.clone());
+            }
+        }
+    }
+}
+
+fn malformed(detail: &str) -> PolicyFailure {
+    PolicyFailure { policy: "*".into(), kind: FailureKind::Malformed, detail: detail.into() }
+}
+
+fn act_event(act: &Act) -> &'static str {
+    match act {
+        Act::Submitted => "created",
+        Act::Acknowledge { .. } => "persona_acknowledged",
+        Act::Approve { .. } => "approval_recorded",
+        Act::Deny { .. } => "denial_recorded",
+        Act::Withdraw => "withdrawn",
+        Act::Escalated => "escalated",
+        Act::Tick => "tick",
+    }
+}
+
+fn act_detail(request: &Request, act: &Act) -> Map<String, Value> {
+    let mut detail = Map::new();
+    match act {
+        Act::Submitted => {
+            detail.insert("requester".into(), json!(request.submission.requester));
+            detail.insert("lineageId".into(), json!(request.submission.lineage));
+            if let Some(party) = &request.submission.rerequested_by {
+                detail.insert("rerequestedBy".into(), json!(party));
+            }
+        }
+        Act::Acknowledge { persona } => {
+            detail.insert("persona".into(), persona.as_str().into());
+        }
+        Act::Approve { edits } if !edits.is_empty() => {
+            let edits =
+                edits.iter().map(|edit| json!({"key": edit.key, "before": edit.before, "after": edit.after}));
+            detail.insert("edits".into(), edits.collect());
+        }
+        Act::Deny { reason: Some(reason) } => {
+            detail.insert("reason".into(), reason.as_str().into());
+        }
+        Act::Approve { .. } | Act::Deny { .. } | Act::Withdraw | Act::Escalated | Act::Tick => {}
+    }
+    detail
+}
+
+fn act_counts(rules: &str, act: &Act) -> Vec<Count> {
+    let action = ("action", rules);
+    match act {
+        Act::Submitted => vec![Count::one("approval_requests_total", &[action])],
+        Act::Acknowledge { persona } => {
+            vec![Count::one("persona_ack_total", &[action, ("persona", persona)])]
+        }
+        Act::Approve { edits } if !edits.is_empty() => {
+            vec![Count::one("param_overrides_total", &[action, ("outcome", "applied")])]
+        }
+        Act::Approve { .. } | Act::Deny { .. } | Act::Withdraw | Act::Escalated | Act::Tick => Vec::new(),
+    }
+}
+
+fn outcome_counts(request: &Request, at: Timestamp) -> Vec<Count> {
+    let action = ("action", request.submission.rules.as_str());
+    let outcome = ("outcome", request.status().as_str());
+    let took = at.since(request.submission.submitted_at);
+    let bucket =
+        LATENCY_BUCKETS_MS.iter().find(|bound| took <= **bound).map_or("+Inf".to_owned(), u64::to_string);
+    let mut counts = vec![
+        Count::one("decision_latency_bucket_ms", &[action, outcome, ("le", &bucket)]),
+        Count::of("decision_latency_sum_ms", &[action, outcome], took),
+    ];
+    let total = match request.status() {
+        Status::Approved => "approvals_total",
+        Status::Denied => "denies_total",
+        Status::Expired => "expired_total",
+        Status::Cancelled | Status::Pending | Status::AwaitingPersonas | Status::ReadyForApproval => {
+            return counts;
+        }
+    };
+    counts.push(Count::one(total, &[action]));
+    counts
+}
+
+fn decision(request: &Request, at: Timestamp, by: Option<String>) -> AuditEntry {
+    let status = request.status();
+    let mut detail = Map::new();
+    detail.insert("decision".into(), status.as_str().into());
+    detail.insert("approvers".into(), json!(request.approvers()));
+    let reason = match &request.state {
+        State::Approved(decided) | State::Denied(decided) => decided.reason.as_deref(),
+        State::Cancelled { reason, .. } => reason.as_deref(),
+        State::Open(_) | State::Expired { .. } => None,
+    };
+    if let Some(reason) = reason {
+        detail.insert("reason".into(), reason.into());
+    }
+    entry(request, at, status.as_str(), by, detail)
+}
+
+fn entry(
+    request: &Request,
+    at: Timestamp,
+    event: &str,
+    actor: Option<String>,
+    detail: Map<String, Value>,
+) -> AuditEntry {
+    AuditEntry {
+        at,
+        event: event.into(),
+        action: request.submission.action.clone(),
+        request: Some(request.id),
+        status: Some(request.status()),
+        actor,
+        policy_hash: Some(request.submission.policy_hash),
+        payload_hash: Some(request.payload_hash()),
+        detail,
+    }
+}
