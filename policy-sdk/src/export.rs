@@ -4,9 +4,9 @@
 use std::marker::PhantomData;
 
 use crate::{
-    Act, Actor, Context, Edit, Event, INVALID_CONFIG, INVALID_EVENT, INVALID_MEMO, Instant, Json, Policy, Reason,
-    Request, Requirement, RequirementKind, Ruling, Standing, bindings::exports::countersign::policy::policy as wire,
-    policy::SDK_REASONS,
+    Act, Actor, Context, Edit, Event, INVALID_CONFIG, INVALID_EVENT, INVALID_MEMO, Instant, Json, Policy,
+    Reason, Request, Requirement, RequirementKind, Ruling, Standing,
+    bindings::exports::countersign::policy::policy as wire, policy::SDK_REASONS,
 };
 
 /// Makes the crate's WebAssembly module of a [`Policy`]. Native builds ignore it, so that `cargo test` works.
@@ -19,7 +19,7 @@ macro_rules! export_policy {
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             type Exported = $crate::Exported<$policy>;
-            $crate::bindings::export!(Exported with_types_in $crate::bindings);
+    $crate::bindings::export!(Exported with_types_in $crate::bindings);
         };
     };
 }
@@ -96,11 +96,16 @@ fn read_actor(actor: wire::Actor) -> Actor {
 }
 
 fn read_event(event: wire::Event) -> Result<Event, Reason> {
-    let by = event.by.map(read_actor).ok_or_else(|| Reason::new(INVALID_EVENT, "an act of a person lacks its actor"));
+    let by = event
+        .by
+        .map(read_actor)
+        .ok_or_else(|| Reason::new(INVALID_EVENT, "an act of a person lacks its actor"));
     let act = match event.act {
         wire::Act::Submitted => Act::Submitted,
         wire::Act::Acknowledge(persona) => Act::Acknowledge { by: by?, persona },
-        wire::Act::Approve(edits) => Act::Approve { by: by?, edits: edits.into_iter().map(read_edit).collect() },
+        wire::Act::Approve(edits) => {
+            Act::Approve { by: by?, edits: edits.into_iter().map(read_edit).collect() }
+        }
         wire::Act::Deny(message) => Act::Deny { by: by?, message },
         wire::Act::Withdraw => Act::Withdraw { by: by? },
         wire::Act::Escalated => Act::Escalated,

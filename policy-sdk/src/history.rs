@@ -65,11 +65,9 @@ impl<'a> History<'a> {
         let mut standing: Vec<Acknowledgement<'_>> = Vec::new();
         for event in self.events() {
             match &event.act {
-                Act::Acknowledge { by, persona } => {
-                    if !standing.iter().any(|earlier| earlier.persona == persona) {
-                        standing.push(Acknowledgement { persona, by });
-                    }
-                }
+                Act::Acknowledge { persona, .. }
+                    if standing.iter().any(|earlier| earlier.persona == persona) => {}
+                Act::Acknowledge { by, persona } => standing.push(Acknowledgement { persona, by }),
                 Act::Withdraw { by } => standing.retain(|earlier| earlier.by.id != by.id),
                 _ => {}
             }
