@@ -125,6 +125,7 @@ pub(super) struct Reason {
 #[derive(Clone, Copy, Debug, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
+#[expect(dead_code, reason = "made by lifting only, from the number of the variant")]
 pub(super) enum RequirementKind {
     #[component(name = "approval")]
     Approval,
