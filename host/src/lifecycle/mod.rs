@@ -19,6 +19,9 @@ mod request;
 mod step;
 mod timestamp;
 
+#[cfg(test)]
+mod tests;
+
 pub use digest::{BadDigest, Digest, canonical, parameter_digests, payload_hash};
 pub use effect::{AuditEntry, Count, Counter, Effect};
 pub use event::{
