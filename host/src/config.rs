@@ -322,6 +322,13 @@ impl FromStr for StoreUrl {
     }
 }
 
+/// One variable of the environment, for commands that are told its name.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this file is where the environment is read")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 fn ours(flags: &[String]) -> Vec<&str> {
     let names = flags.iter().map(String::as_str).chain(SECRETS);
     names.filter(|name| name.starts_with(OURS)).collect()

@@ -18,7 +18,7 @@ use crate::lifecycle::{Party, RequestId, Status, Timestamp};
 /// Which request to make again, and who wants that.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RerequestBody {
+pub(super) struct RerequestBody {
     /// Any request of the lineage.
     original_request_id: String,
     /// Who wants it made again.
@@ -28,7 +28,7 @@ pub struct RerequestBody {
 /// A request that was made again.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct RerequestView {
+pub(super) struct RerequestView {
     /// What opens the new request for its caller. Keep it secret.
     token: String,
     #[schema(value_type = String)]
@@ -83,7 +83,7 @@ pub(super) async fn rerequest(
 /// Which request to take back, and why.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CancelBody {
+pub(super) struct CancelBody {
     /// The wait token, unless it comes as `Authorization: Bearer`.
     #[serde(default)]
     token: Option<String>,

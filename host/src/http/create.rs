@@ -23,7 +23,7 @@ const ANONYMOUS: &str = "anonymous";
 /// What a caller asks for.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CreateBody {
+pub(super) struct CreateBody {
     /// What is to be done.
     #[schema(max_length = 128)]
     action: String,
@@ -41,7 +41,7 @@ pub struct CreateBody {
 /// Who wants it, why, and from where.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Meta {
+pub(super) struct Meta {
     /// Where the request comes from.
     origin: Origin,
     /// Who wants the action done.
@@ -57,7 +57,7 @@ pub struct Meta {
 /// A request that was made.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct CreatedView {
+pub(super) struct CreatedView {
     /// What opens the request for its caller. Keep it secret.
     token: String,
     #[schema(value_type = String)]
@@ -72,7 +72,7 @@ pub struct CreatedView {
 /// What the policies ask for.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct PolicyView {
+pub(super) struct PolicyView {
     /// How many people must approve.
     min_approvals: u32,
     /// Which personas must be acknowledged.

@@ -12,7 +12,7 @@ use crate::store::StoreError;
 
 /// One thing that is wrong with what was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct Invalid {
+pub(super) struct Invalid {
     /// Where: `meta.requester.id`, `meta.links[0].url`, or empty for the whole.
     pub path: String,
     /// What is wrong with it.
@@ -66,7 +66,7 @@ impl From<StoreError> for ApiError {
 
 /// An error, as RFC 9457 has it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct Problem {
+pub(super) struct Problem {
     /// A URI for the kind of problem: `urn:countersign:problem:` and the code.
     #[serde(rename = "type")]
     #[schema(rename = "type")]
@@ -109,10 +109,11 @@ impl ApiError {
                 GatewayError::UnknownAction(_) | GatewayError::Denied(_) => {
                     (StatusCode::FORBIDDEN, "policy_denied")
                 }
-                GatewayError::PolicyFailed(_) | GatewayError::Rules(_) => {
-                    (StatusCode::SERVICE_UNAVAILABLE, "policy_failure")
-                }
-                GatewayError::Refused(Refusal::PolicyFailed(_)) => {
+                GatewayError::PolicyFailed(_)
+                | GatewayError::Rules(_)
+                | GatewayError::RulesLost(_)
+                | GatewayError::Stopped(_)
+                | GatewayError::Refused(Refusal::PolicyFailed(_)) => {
                     (StatusCode::SERVICE_UNAVAILABLE, "policy_failure")
                 }
                 GatewayError::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
@@ -141,7 +142,7 @@ impl ApiError {
     pub(crate) fn detail(&self) -> String {
         match self {
             ApiError::Gateway(error) => match error {
-                GatewayError::Rules(_) => {
+                GatewayError::Rules(_) | GatewayError::RulesLost(_) | GatewayError::Stopped(_) => {
                     "the rules that this request was made under cannot be loaded".to_owned()
                 }
                 GatewayError::Store(StoreError::Unavailable { .. }) => {
@@ -187,7 +188,13 @@ impl ApiError {
     pub(crate) fn log(&self) {
         match self {
             // A policy's failure was logged by the gateway, a panic by whoever caught it.
-            ApiError::Gateway(error @ (GatewayError::Store(_) | GatewayError::Rules(_) | GatewayError::Randomness(_))) => {
+            ApiError::Gateway(
+                error @ (GatewayError::Store(_)
+                | GatewayError::Rules(_)
+                | GatewayError::RulesLost(_)
+                | GatewayError::Stopped(_)
+                | GatewayError::Randomness(_)),
+            ) => {
                 tracing::error!(%error, code = self.code(), "a call failed");
             }
             ApiError::Gateway(GatewayError::Contended) => {

@@ -24,7 +24,7 @@ pub(super) async fn healthz() -> &'static str {
 /// Whether requests can be taken.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ReadyView {
+pub(super) struct ReadyView {
     /// `ready`, `unavailable`, or `shutting_down`.
     status: &'static str,
     /// The hash of the policy set in force.
@@ -58,7 +58,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     };
     let view = ReadyView {
         status,
-        policy: app.gateway.policies().active().hash,
+        policy: app.gateway.policies().active().hash(),
         store: if ping.is_ok() { "ok" } else { "unavailable" },
         backend: store.backend(),
     };

@@ -41,7 +41,13 @@ pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Invalid> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { String::new() } else { path };
-        Invalid { path: path.chars().take(MAX_DEPTH * KEY_CHARS).collect(), message: error.into_inner().to_string() }
+        let said = error.into_inner().to_string();
+        // What was sent may be secret: what should have been is enough.
+        let message = match said.rsplit_once(", expected ") {
+            Some((wrong, expected)) if wrong.starts_with("invalid ") => format!("expected {expected}"),
+            _ => said,
+        };
+        Invalid { path: path.chars().take(MAX_DEPTH * KEY_CHARS).collect(), message }
     })
 }
 

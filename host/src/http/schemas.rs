@@ -25,9 +25,10 @@ pub(super) async fn schema(
     State(app): State<Arc<App>>,
     Path(action): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let rules = app.gateway.policies().active().rules(&action).ok_or(ApiError::NoSuch("schema"))?;
-    let schema = rules.entry.schema.as_ref().ok_or(ApiError::NoSuch("schema"))?;
-    Ok(Json(shown(schema, &rules.entry.redact)))
+    let set = app.gateway.policies().active();
+    let rules = set.action(&action).ok_or(ApiError::NoSuch("schema"))?;
+    let schema = rules.schema().ok_or(ApiError::NoSuch("schema"))?;
+    Ok(Json(shown(schema, &rules.entry().redact)))
 }
 
 /// Keywords whose value maps names to schemas.

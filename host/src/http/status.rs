@@ -38,7 +38,7 @@ pub(super) async fn status(
 /// All requests that were made again from one.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct LineageView {
+pub(super) struct LineageView {
     #[schema(value_type = String)]
     lineage_id: RequestId,
     /// Oldest first.

@@ -10,7 +10,7 @@ use crate::lifecycle::{Digest, Needs, Request, RequestId, State, Status, Timesta
 /// A decision, or how far it is.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct WaitView {
+pub(super) struct WaitView {
     /// Where the request stands.
     status: Status,
     /// Ids of those whose approval counts, in the order of their approvals.
@@ -39,7 +39,7 @@ pub struct WaitView {
 impl WaitView {
     /// What the holder of a request's token sees of it.
     #[must_use]
-    pub fn of(request: &Request) -> WaitView {
+    pub(super) fn of(request: &Request) -> WaitView {
         // INVARIANT: parameters to act on are given with an approval, and with nothing else.
         let approved = request.status() == Status::Approved;
         let overrides = || {
@@ -62,7 +62,7 @@ impl WaitView {
 /// A request, as whoever knows its id may see it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct StatusView {
+pub(super) struct StatusView {
     #[schema(value_type = String)]
     request_id: RequestId,
     action: String,
@@ -71,8 +71,7 @@ pub struct StatusView {
     min_approvals: u32,
     approvers: Vec<String>,
     required_personas: Vec<String>,
-    /// Who acknowledged each persona.
-    persona_state: BTreeMap<String, PersonaView>,
+    persona_state: BTreeMap<String, PersonaState>,
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -90,25 +89,25 @@ pub struct StatusView {
     policy_hash: Digest,
 }
 
-/// Where one persona stands.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PersonaView {
-    /// Whether somebody acknowledged it.
-    acknowledged: bool,
-    /// Who.
-    by: Option<String>,
+/// Whether a persona was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PersonaState {
+    /// Nobody entitled to has acknowledged it yet.
+    Pending,
+    /// Somebody has.
+    Acknowledged,
 }
 
 impl StatusView {
     /// What whoever knows its id may see of a request.
     #[must_use]
-    pub fn of(request: &Request) -> StatusView {
+    pub(super) fn of(request: &Request) -> StatusView {
         let approvers: Vec<String> = request.approvers().into_iter().map(str::to_owned).collect();
         let acknowledged = request.acknowledgements();
         let personas = request.needs.personas.iter().map(|persona| {
-            let by = acknowledged.get(persona.as_str()).map(|id| (*id).to_owned());
-            (persona.clone(), PersonaView { acknowledged: by.is_some(), by })
+            let done = acknowledged.contains_key(persona.as_str());
+            (persona.clone(), if done { PersonaState::Acknowledged } else { PersonaState::Pending })
         });
         StatusView {
             request_id: request.id,

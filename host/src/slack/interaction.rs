@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::lifecycle::RequestId;
 
-/// The block whose `value` is the reason of a denial, where a message has one.
+/// The block whose `value` is the reason of a denial, in a message or in a modal of its own.
 pub const REASON_BLOCK: &str = "reason";
 
 /// What the modal's block of a parameter is called: this and the key.
@@ -21,6 +21,12 @@ pub const VALUE_ACTION: &str = "value";
 /// The modal in which parameters are edited.
 const OVERRIDE_MODAL: &str = "override_submit";
 
+/// The modal that asks why somebody denies.
+const DENY_MODAL: &str = "deny_submit";
+
+/// The longest reason that is kept, in characters.
+const REASON_CHARS: usize = 1000;
+
 /// A person did something.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interaction {
@@ -29,21 +35,12 @@ pub struct Interaction {
     /// The request that it is about.
     pub request: RequestId,
     /// What they did.
-    pub what: Submitted,
+    pub what: What,
 }
 
 /// What a person did.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Submitted {
-    /// Pressed a button.
-    Button(Press),
-    /// Sent the modal in which parameters are edited: the text of each input by its key, `None` where it was left empty.
-    Overrides(BTreeMap<String, Option<String>>),
-}
-
-/// A button.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Press {
+pub enum What {
     /// Approve as it stands.
     Approve,
     /// Open the modal in which parameters are edited.
@@ -56,6 +53,24 @@ pub enum Press {
     Rerequest,
     /// Take back the own approval and acknowledgements.
     Withdraw,
+    /// Sent the modal in which parameters are edited: the text of each input by its key, `None` where it was left empty.
+    Overrides(BTreeMap<String, Option<String>>),
+    /// Sent the modal that asks why they deny.
+    DenyBecause(Option<String>),
+}
+
+impl What {
+    /// The blocks of the modal that was sent, where it was one; an error can be shown on them alone.
+    #[must_use]
+    pub fn modal_blocks(&self) -> Option<Vec<String>> {
+        match self {
+            What::Overrides(inputs) => {
+                Some(inputs.keys().map(|key| format!("{ANSWER_BLOCK}{key}")).collect())
+            }
+            What::DenyBecause(_) => Some(vec![REASON_BLOCK.to_owned()]),
+            _ => None,
+        }
+    }
 }
 
 /// A payload that says nothing that the gateway knows.
@@ -104,45 +119,51 @@ pub fn parse(form: &[u8]) -> Result<Interaction, Unreadable> {
             Ok(Interaction {
                 user: payload.user.id,
                 request: request.ok_or(Unreadable::NoRequest)?,
-                what: Submitted::Button(press),
+                what: press,
             })
         }
         "view_submission" => {
-            let view = payload.view.filter(|view| view.callback_id == OVERRIDE_MODAL);
-            let View { private_metadata, state, .. } = view.ok_or(Unreadable::Unknown)?;
+            let View { callback_id, private_metadata, state } = payload.view.ok_or(Unreadable::Unknown)?;
+            let state = state.unwrap_or_default();
+            let what = match callback_id.as_str() {
+                OVERRIDE_MODAL => What::Overrides(texts(state)),
+                DENY_MODAL => What::DenyBecause(reason(&state)),
+                _ => return Err(Unreadable::Unknown),
+            };
             let about: About =
                 serde_json::from_str(&private_metadata).map_err(|_| Unreadable::NoRequest)?;
-            let inputs = state.unwrap_or_default().values.into_iter().filter_map(|(block, mut actions)| {
-                let key = block.strip_prefix(ANSWER_BLOCK)?.to_owned();
-                let text = actions.remove(VALUE_ACTION)?.text().filter(|text| !text.is_empty());
-                Some((key, text))
-            });
-            Ok(Interaction {
-                user: payload.user.id,
-                request: about.request_id.parse().map_err(|_| Unreadable::NoRequest)?,
-                what: Submitted::Overrides(inputs.collect()),
-            })
+            let request = about.request_id.parse().map_err(|_| Unreadable::NoRequest)?;
+            Ok(Interaction { user: payload.user.id, request, what })
         }
         _ => Err(Unreadable::Unknown),
     }
 }
 
-fn press(action: &Action, state: Option<&Inputs>) -> Option<Press> {
+fn press(action: &Action, state: Option<&Inputs>) -> Option<What> {
     match action.action_id.as_str() {
-        "approve" => Some(Press::Approve),
-        "approve_edit" => Some(Press::ApproveEdit),
-        "deny" => {
-            let input = state.and_then(|state| state.values.get(REASON_BLOCK)?.get(VALUE_ACTION));
-            let reason = input.and_then(Input::text).map(|text| text.trim().chars().take(1000).collect());
-            Some(Press::Deny(reason.filter(|reason: &String| !reason.is_empty())))
-        }
-        "re_request" => Some(Press::Rerequest),
-        "withdraw" => Some(Press::Withdraw),
+        "approve" => Some(What::Approve),
+        "approve_edit" => Some(What::ApproveEdit),
+        "deny" => Some(What::Deny(state.and_then(reason))),
+        "re_request" => Some(What::Rerequest),
+        "withdraw" => Some(What::Withdraw),
         other => {
             let persona = other.strip_prefix("persona_ack:").filter(|persona| !persona.is_empty())?;
-            Some(Press::Acknowledge(persona.to_owned()))
+            Some(What::Acknowledge(persona.to_owned()))
         }
     }
+}
+
+fn reason(state: &Inputs) -> Option<String> {
+    let text = state.values.get(REASON_BLOCK)?.get(VALUE_ACTION)?.text()?;
+    Some(text.trim().chars().take(REASON_CHARS).collect()).filter(|reason: &String| !reason.is_empty())
+}
+
+fn texts(state: Inputs) -> BTreeMap<String, Option<String>> {
+    let inputs = state.values.into_iter().filter_map(|(block, actions)| {
+        let key = block.strip_prefix(ANSWER_BLOCK)?.to_owned();
+        Some((key, actions.get(VALUE_ACTION)?.text().filter(|text| !text.is_empty())))
+    });
+    inputs.collect()
 }
 
 #[derive(Deserialize)]
@@ -236,19 +257,19 @@ mod tests {
     #[test]
     fn buttons_are_read() {
         let rows = [
-            ("approve", Press::Approve),
-            ("approve_edit", Press::ApproveEdit),
-            ("deny", Press::Deny(Some("not now".into()))),
-            ("persona_ack:security", Press::Acknowledge("security".into())),
-            ("persona_ack:a:b", Press::Acknowledge("a:b".into())),
-            ("re_request", Press::Rerequest),
-            ("withdraw", Press::Withdraw),
+            ("approve", What::Approve),
+            ("approve_edit", What::ApproveEdit),
+            ("deny", What::Deny(Some("not now".into()))),
+            ("persona_ack:security", What::Acknowledge("security".into())),
+            ("persona_ack:a:b", What::Acknowledge("a:b".into())),
+            ("re_request", What::Rerequest),
+            ("withdraw", What::Withdraw),
         ];
         for (action_id, press) in rows {
             let read = parse(&form(&button(action_id, REQUEST))).unwrap();
             assert_eq!(read.user, "U0ALICE");
             assert_eq!(read.request.to_string(), REQUEST);
-            assert_eq!(read.what, Submitted::Button(press));
+            assert_eq!(read.what, press);
         }
     }
 
@@ -268,9 +289,22 @@ mod tests {
                 }}
             }
         });
-        let Submitted::Overrides(texts) = parse(&form(&payload)).unwrap().what else { panic!("no overrides") };
+        let What::Overrides(texts) = parse(&form(&payload)).unwrap().what else { panic!("no overrides") };
         let texts: Vec<_> = texts.iter().map(|(key, text)| (key.as_str(), text.as_deref())).collect();
         assert_eq!(texts, [("ref", None), ("replicas", Some("3")), ("size", Some("large"))]);
+
+        let payload = json!({
+            "type": "view_submission",
+            "user": {"id": "U0ALICE"},
+            "view": {
+                "callback_id": "deny_submit",
+                "private_metadata": json!({"request_id": REQUEST}).to_string(),
+                "state": {"values": {"reason": {"value": {"value": " too risky"}}}}
+            }
+        });
+        let read = parse(&form(&payload)).unwrap();
+        assert_eq!(read.what, What::DenyBecause(Some("too risky".into())));
+        assert_eq!(read.what.modal_blocks(), Some(vec!["reason".to_owned()]));
     }
 
     #[test]
@@ -320,12 +354,13 @@ mod tests {
             action in "approve|deny|persona_ack:.{0,10}|.{0,20}",
             value in ".{0,40}",
             metadata in ".{0,40}",
+            callback in "override_submit|deny_submit|.{0,10}",
         ) {
             let _ = parse(&form(&json!({
                 "type": kind,
                 "user": {"id": value},
                 "actions": [{"action_id": action, "value": value}],
-                "view": {"callback_id": "override_submit", "private_metadata": metadata,
+                "view": {"callback_id": callback, "private_metadata": metadata,
                     "state": {"values": {value.clone(): {action.clone(): {"value": metadata}}}}},
             })));
         }

@@ -3,5 +3,5 @@
 mod interaction;
 mod signature;
 
-pub use interaction::{ANSWER_BLOCK, Interaction, Press, REASON_BLOCK, Submitted, Unreadable, VALUE_ACTION, parse};
+pub use interaction::{ANSWER_BLOCK, Interaction, REASON_BLOCK, Unreadable, VALUE_ACTION, What, parse};
 pub use signature::{MAX_SKEW_MS, Signed, SignatureError, Verifier, sign};
