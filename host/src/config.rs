@@ -236,9 +236,9 @@ impl Cli {
     {
         let mut known = Vec::new();
         let command = Cli::command().mut_subcommand("serve", |mut serve| {
-            let variables = serve.get_arguments().filter_map(|arg| {
-                Some((arg.get_id().clone(), arg.get_value_names()?.first()?.to_string()))
-            });
+            let variables = serve
+                .get_arguments()
+                .filter_map(|arg| Some((arg.get_id().clone(), arg.get_value_names()?.first()?.to_string())));
             for (id, variable) in variables.collect::<Vec<_>>() {
                 // A variable stands where the default does. So flags win over it, it is parsed as a flag is,
                 // and an error names both: the flag, and the variable as the name of the flag's value.
@@ -266,10 +266,10 @@ impl Config {
         for (name, value) in environment {
             let name = name.as_str();
             let known = flags.iter().any(|flag| flag == name) || SECRETS.contains(&name);
-            let asks = !value.is_empty() && !(name == "REQUIRE_CLIENT_CERT" && value == "false");
-            if NOT_IN_THIS_BUILD.contains(&name) && asks {
+            let harmless = value.is_empty() || (name == "REQUIRE_CLIENT_CERT" && value == "false");
+            if NOT_IN_THIS_BUILD.contains(&name) && !harmless {
                 wrong.push(format!("the variable `{name}` is set, but this build does not implement it yet"));
-            } else if WITHOUT_EFFECT.contains(&name) && asks {
+            } else if WITHOUT_EFFECT.contains(&name) && !harmless {
                 self.warnings.push(format!("the variable `{name}` has no effect in this build yet"));
             } else if name.starts_with(OURS) && !known {
                 wrong.push(format!("the variable `{name}` is unknown; known are {}", ours(flags).join(", ")));
@@ -279,7 +279,9 @@ impl Config {
             let mut bytes = zeroize::Zeroizing::new([0; 32]);
             match hex::decode_to_slice(text, &mut *bytes) {
                 Ok(()) => self.secrets.server = Some(Secret::new(bytes.as_slice())),
-                Err(_) => wrong.push("the variable `COUNTERSIGN_SECRET` is not 32 bytes in hexadecimal".into()),
+                Err(_) => {
+                    wrong.push("the variable `COUNTERSIGN_SECRET` is not 32 bytes in hexadecimal".into())
+                }
             }
         }
         if let Some(text) = environment.get("SLACK_SIGNING_SECRET") {
@@ -398,7 +400,11 @@ mod tests {
         let rows: &[(&str, &str, &[&str])] = &[
             ("COUNTERSIGN_LISTEN", "8080", &["--listen", "COUNTERSIGN_LISTEN"]),
             ("COUNTERSIGN_LISTEN", "", &["--listen", "COUNTERSIGN_LISTEN"]),
-            ("COUNTERSIGN_STORE", "redis://r", &["--store", "COUNTERSIGN_STORE", "not supported by this build"]),
+            (
+                "COUNTERSIGN_STORE",
+                "redis://r",
+                &["--store", "COUNTERSIGN_STORE", "not supported by this build"],
+            ),
             ("COUNTERSIGN_STORE", "sqlite:", &["COUNTERSIGN_STORE", "sqlite:PATH"]),
             ("COUNTERSIGN_STORE", "/var/db", &["COUNTERSIGN_STORE", "sqlite:PATH"]),
             ("REDIS_URL", "redis://r", &["REDIS_URL", "does not implement"]),
@@ -427,7 +433,9 @@ mod tests {
 
     #[test]
     fn a_wrong_secret_is_not_repeated() {
-        for (name, value) in [("COUNTERSIGN_SECRET", "hunter2hunter2"), ("SLACK_SIGNING_SECRET", "hun ter2 hun")] {
+        for (name, value) in
+            [("COUNTERSIGN_SECRET", "hunter2hunter2"), ("SLACK_SIGNING_SECRET", "hun ter2 hun")]
+        {
             let error = read(&["--policies", "p"], &[(name, value)]).expect_err(name);
             assert!(error.contains(name) && !error.contains("hun"), "{error}");
         }
@@ -443,7 +451,8 @@ mod tests {
     #[test]
     fn secrets_are_taken_and_not_shown() {
         let secret = "ab".repeat(32);
-        let variables = [("COUNTERSIGN_SECRET", secret.as_str()), ("SLACK_SIGNING_SECRET", "0123456789abcdef")];
+        let variables =
+            [("COUNTERSIGN_SECRET", secret.as_str()), ("SLACK_SIGNING_SECRET", "0123456789abcdef")];
         let config = read(&["--policies", "p"], &variables).unwrap();
         assert_eq!(config.secrets.server.as_ref().unwrap().expose(), [0xab; 32]);
         let shown = format!("{config:?}");

@@ -24,16 +24,19 @@ impl Gateway {
     /// The gateway at an `http` URL.
     pub(super) fn at(url: &str) -> Result<Gateway> {
         let authority = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
-        let Some(authority) = authority.filter(|authority| !authority.is_empty() && !authority.contains('/')) else {
+        let Some(authority) = authority.filter(|authority| !authority.is_empty() && !authority.contains('/'))
+        else {
             bail!("`{url}` is not of the form `http://HOST:PORT`");
         };
-        let with_port = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+        let with_port =
+            if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
         Ok(Gateway { authority: with_port })
     }
 
     /// Posts `body`, and reads the answer.
     pub(super) async fn post(&self, path: &str, headers: &[(&str, &str)], body: String) -> Result<Answer> {
-        let request = headers.iter().fold(Request::post(path), |request, (name, value)| request.header(*name, *value));
+        let request =
+            headers.iter().fold(Request::post(path), |request, (name, value)| request.header(*name, *value));
         read(self.send(request.body(Full::from(body))?).await?).await
     }
 
@@ -66,8 +69,9 @@ impl Gateway {
     async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
         let authority = &self.authority;
         request.headers_mut().insert("host", authority.parse().context("the host is malformed")?);
-        let stream =
-            TcpStream::connect(authority).await.with_context(|| format!("nobody listens at `{authority}`"))?;
+        let stream = TcpStream::connect(authority)
+            .await
+            .with_context(|| format!("nobody listens at `{authority}`"))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // What it fails with, the call fails with too.
         tokio::spawn(connection);

@@ -102,7 +102,8 @@ async fn click(click: &Click) -> Result<bool> {
     let payload = payload(click)?.to_string();
     let form = form_urlencoded::Serializer::new(String::new()).append_pair("payload", &payload).finish();
     let timestamp = (SystemClock.now().as_millis() / 1000).to_string();
-    let signature = sign(&Secret::new(secret), &timestamp, form.as_bytes()).context("the secret signs nothing")?;
+    let signature =
+        sign(&Secret::new(secret), &timestamp, form.as_bytes()).context("the secret signs nothing")?;
     let headers = [
         ("content-type", "application/x-www-form-urlencoded"),
         ("x-slack-request-timestamp", &timestamp),
@@ -172,7 +173,12 @@ async fn request(request: &Request) -> Result<bool> {
     let gateway = Gateway::at(&request.url)?;
     let Answer { status, body } = gateway.post("/api/guard/request", &headers, body.to_string()).await?;
     if status == 200 {
-        println!("request {}\ntoken   {}\nstatus  {}", text(&body["requestId"]), text(&body["token"]), text(&body["status"]));
+        println!(
+            "request {}\ntoken   {}\nstatus  {}",
+            text(&body["requestId"]),
+            text(&body["token"]),
+            text(&body["status"])
+        );
         return Ok(true);
     }
     println!("refused ({}): {}", text(&body["error"]), text(&body["detail"]));

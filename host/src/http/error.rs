@@ -12,7 +12,7 @@ use crate::store::StoreError;
 
 /// One thing that is wrong with what was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub(super) struct Invalid {
+pub(crate) struct Invalid {
     /// Where: `meta.requester.id`, `meta.links[0].url`, or empty for the whole.
     pub path: String,
     /// What is wrong with it.
@@ -66,7 +66,7 @@ impl From<StoreError> for ApiError {
 
 /// An error, as RFC 9457 has it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// A URI for the kind of problem: `urn:countersign:problem:` and the code.
     #[serde(rename = "type")]
     #[schema(rename = "type")]
@@ -162,7 +162,11 @@ impl ApiError {
             ApiError::Gateway(GatewayError::Denied(reasons)) => reasons.clone(),
             ApiError::Gateway(GatewayError::Refused(refusal)) => refusal.reasons().to_vec(),
             ApiError::Gateway(error @ GatewayError::UnknownAction(_)) => {
-                vec![Reason { code: "unknown_action".into(), message: error.to_string(), path: Some("action".into()) }]
+                vec![Reason {
+                    code: "unknown_action".into(),
+                    message: error.to_string(),
+                    path: Some("action".into()),
+                }]
             }
             _ => Vec::new(),
         }

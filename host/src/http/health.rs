@@ -74,7 +74,8 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
         body = String, content_type = "text/plain; version=0.0.4"))
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let stored = match crate::telemetry::stored(app.gateway.store().as_ref(), app.gateway.clock().now()).await {
+    let stored = match crate::telemetry::stored(app.gateway.store().as_ref(), app.gateway.clock().now()).await
+    {
         Ok(families) => families,
         Err(error) => {
             tracing::warn!(%error, "the metrics of the store are left out");

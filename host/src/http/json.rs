@@ -182,7 +182,8 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 }
 
-const TOO_LARGE: &str = "a whole number beyond ±(2^53 − 1) is read differently by different programs; send a string";
+const TOO_LARGE: &str =
+    "a whole number beyond ±(2^53 − 1) is read differently by different programs; send a string";
 
 #[cfg(test)]
 mod tests {
@@ -265,7 +266,9 @@ mod tests {
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             whole.prop_map(Value::from),
-            (-1e6..1e6_f64).prop_filter("whole ones are turned into integers", |n| n.fract() != 0.0).prop_map(Value::from),
+            (-1e6..1e6_f64)
+                .prop_filter("whole ones are turned into integers", |n| n.fract() != 0.0)
+                .prop_map(Value::from),
             ".{0,8}".prop_map(Value::from),
         ];
         leaf.prop_recursive(4, 64, 6, |inner| {

@@ -54,7 +54,8 @@ impl Params {
             self.bearer.iter().map(String::as_str).chain(self.get("token")?).chain(body).collect();
         match given.split_first() {
             None | Some((&"", _)) => {
-                Err(Invalid::new("token", "is missing; send it as a parameter or as `Authorization: Bearer`").into())
+                Err(Invalid::new("token", "is missing; send it as a parameter or as `Authorization: Bearer`")
+                    .into())
             }
             Some((first, others)) if others.iter().any(|other| other != first) => {
                 Err(Invalid::new("token", "was sent twice, and differs").into())

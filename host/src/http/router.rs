@@ -17,7 +17,6 @@ use super::{again, create, health, openapi, schemas, slack, sse, status, wait};
 use crate::app::App;
 
 /// Everything that the gateway answers.
-#[must_use]
 pub fn router(app: Arc<App>) -> Router {
     let Routes { router, .. } = routes();
     router

@@ -129,7 +129,9 @@ fn references(schema: &Value, prefix: &str, used: &mut BTreeSet<String>) {
     match schema {
         Value::Array(items) => items.iter().for_each(|item| references(item, prefix, used)),
         Value::Object(object) => {
-            if let Some(name) = object.get("$ref").and_then(Value::as_str).and_then(|at| at.strip_prefix(prefix)) {
+            if let Some(name) =
+                object.get("$ref").and_then(Value::as_str).and_then(|at| at.strip_prefix(prefix))
+            {
                 used.insert(name.split('/').next().unwrap_or_default().replace("~1", "/").replace("~0", "~"));
             }
             object.values().for_each(|value| references(value, prefix, used));

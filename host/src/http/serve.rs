@@ -63,7 +63,15 @@ fn connection(
     stream: TcpStream,
     peer: Peer,
     router: Router,
-) -> http1::Connection<TokioIo<TcpStream>, impl hyper::service::HttpService<hyper::body::Incoming, ResBody = Body, Future: Send, Error: std::error::Error + Send + Sync + 'static> + Send> {
+) -> http1::Connection<
+    TokioIo<TcpStream>,
+    impl hyper::service::HttpService<
+        hyper::body::Incoming,
+        ResBody = Body,
+        Future: Send,
+        Error: std::error::Error + Send + Sync + 'static,
+    > + Send,
+> {
     // A decision must not wait for the next packet. Where this fails, the connection is broken anyway.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {

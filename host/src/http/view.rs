@@ -149,7 +149,10 @@ pub(crate) fn rfc3339_always<S: serde::Serializer>(at: &Timestamp, serializer: S
 
 /// Writes a time that may not have come.
 #[expect(clippy::ref_option, reason = "serde calls it so")]
-pub(crate) fn rfc3339<S: serde::Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn rfc3339<S: serde::Serializer>(
+    at: &Option<Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match at {
         Some(at) => serializer.collect_str(at),
         None => serializer.serialize_none(),

@@ -130,8 +130,7 @@ pub fn parse(form: &[u8]) -> Result<Interaction, Unreadable> {
                 DENY_MODAL => What::DenyBecause(reason(&state)),
                 _ => return Err(Unreadable::Unknown),
             };
-            let about: About =
-                serde_json::from_str(&private_metadata).map_err(|_| Unreadable::NoRequest)?;
+            let about: About = serde_json::from_str(&private_metadata).map_err(|_| Unreadable::NoRequest)?;
             let request = about.request_id.parse().map_err(|_| Unreadable::NoRequest)?;
             Ok(Interaction { user: payload.user.id, request, what })
         }

@@ -4,4 +4,4 @@ mod interaction;
 mod signature;
 
 pub use interaction::{ANSWER_BLOCK, Interaction, REASON_BLOCK, Unreadable, VALUE_ACTION, What, parse};
-pub use signature::{MAX_SKEW_MS, Signed, SignatureError, Verifier, sign};
+pub use signature::{MAX_SKEW_MS, SignatureError, Signed, Verifier, sign};

@@ -20,7 +20,9 @@ pub fn start_log(logging: &Logging) -> anyhow::Result<()> {
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     match logging.format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init()?,
-        LogFormat::Text => registry.with(layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr()))).try_init()?,
+        LogFormat::Text => {
+            registry.with(layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr()))).try_init()?
+        }
     }
     Ok(())
 }

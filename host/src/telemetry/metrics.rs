@@ -61,7 +61,10 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Metrics> {
         let registry = Registry::new();
         let security = IntCounterVec::new(
-            Opts::new("security_events_total", "Calls and acts that were turned away for the sake of security."),
+            Opts::new(
+                "security_events_total",
+                "Calls and acts that were turned away for the sake of security.",
+            ),
             &["type"],
         )?;
         let shown = IntGauge::new("sse_connections", "Open event streams.")?;

@@ -248,7 +248,8 @@ mod tests {
         ];
         let mut families = open_requests(&open, now);
         families.push(waiting_personas(&[("deploy".into(), "security".into(), 2)]));
-        families.extend(outbox(&OutboxDepth { entries: 4, oldest: Some(Timestamp::from_millis(998_500)) }, now));
+        families
+            .extend(outbox(&OutboxDepth { entries: 4, oldest: Some(Timestamp::from_millis(998_500)) }, now));
         insta::assert_snapshot!(render(families), @"");
     }
 }
