@@ -3,6 +3,8 @@
 //! Nothing is announced before it is stored: watchers hear of a version after the store has it,
 //! and whatever else must happen is in the outbox by then.
 
+#[cfg(test)]
+mod tests;
 mod token;
 mod watch;
 
@@ -21,7 +23,7 @@ use crate::lifecycle::{
     self, Act, Actor, AuditEntry, Change, Digest, Edit, Escalation, Link, Origin, Party, PolicyFailure,
     Reason, Refusal, Request, RequestId, State, Status, Step, Submission, Timestamp, parameter_digests,
 };
-use crate::policy::{ActionPolicy, Admission, AdmitInput, Policies, RestoreError};
+use crate::policy::{ActionPolicy, NotAdmitted, Policies, RestoreError};
 use crate::store::{Commit, Committed, Create, Created, Idempotency, Store, StoreError};
 
 /// How long an idempotency key counts, in milliseconds.
@@ -143,9 +145,15 @@ pub enum GatewayError {
     /// Too many others act on the same request at this instant.
     #[error("too many others act on this request at this instant")]
     Contended,
-    /// The request's rules cannot be brought back.
+    /// The rules that the request was made under cannot be made ready again.
     #[error("the rules that this request was made under cannot be loaded: {0}")]
     Rules(#[from] RestoreError),
+    /// The store has no entry or module with this hash, although a request needs it.
+    #[error("the rules that this request was made under are not in the store: nothing has the hash {0}")]
+    RulesLost(Digest),
+    /// Work was stopped half-way, by a panic or a shutdown.
+    #[error("work was stopped half-way: {0}")]
+    Stopped(String),
     /// The store could not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -211,7 +219,7 @@ impl Gateway {
         {
             return self.known(sent, fingerprint, request);
         }
-        let Some(rules) = self.policies.active().rules(&ask.action) else {
+        let Some(rules) = self.policies.active().action(&ask.action).cloned() else {
             self.audit_unmade(now, &ask.action, &ask.requester.id, "unknown_action", &[]).await?;
             return Err(GatewayError::UnknownAction(ask.action));
         };
@@ -254,7 +262,8 @@ impl Gateway {
             let rules = self
                 .policies
                 .active()
-                .rules(&earlier.action)
+                .action(&earlier.action)
+                .cloned()
                 .ok_or_else(|| GatewayError::UnknownAction(earlier.action.clone()))?;
             allow_rerequest(&rules, &lineage, last, now)?;
 
@@ -295,7 +304,7 @@ impl Gateway {
     ) -> Result<Arc<Request>, GatewayError> {
         self.change(id, |request, rules| Event {
             act: act_of(request, rules, intent),
-            by: Some(rules.entry.actor(actor)),
+            by: Some(rules.entry().actor(actor)),
         })
         .await
     }
@@ -352,15 +361,15 @@ impl Gateway {
         if let Some(rules) = self.policies.by_hash(&policy_hash) {
             return Ok(rules);
         }
-        let missing = |what| GatewayError::Rules(RestoreError::Missing(what));
-        let entry = self.store.policy_entry(policy_hash).await?.ok_or_else(|| missing(policy_hash))?;
+        let entry =
+            self.store.policy_entry(policy_hash).await?.ok_or(GatewayError::RulesLost(policy_hash))?;
         let mut modules = Vec::new();
         for digest in entry.policies.iter().map(|used| used.digest).collect::<BTreeSet<_>>() {
-            modules.push(self.store.module(digest).await?.ok_or_else(|| missing(digest))?);
+            modules.push(self.store.module(digest).await?.ok_or(GatewayError::RulesLost(digest))?);
         }
         let policies = Arc::clone(&self.policies);
-        let restored = tokio::task::spawn_blocking(move || policies.restore(entry, modules)).await;
-        Ok(restored.map_err(|stopped| RestoreError::Stopped(stopped.to_string()))??)
+        let restored = tokio::task::spawn_blocking(move || policies.restore(entry, &modules)).await;
+        Ok(restored.map_err(|stopped| GatewayError::Stopped(stopped.to_string()))??)
     }
 
     fn known(
@@ -383,7 +392,7 @@ impl Gateway {
         again: Option<(&Submission, Party)>,
         now: Timestamp,
     ) -> Submission {
-        let entry = &rules.entry;
+        let entry = rules.entry();
         let expires_at = now.plus(entry.timeout_ms);
         let (mut params, mut redacted) = entry.redact.apply(&ask.params);
         let digests = match &again {
@@ -411,7 +420,7 @@ impl Gateway {
             params,
             redacted,
             digests,
-            policy_hash: rules.hash,
+            policy_hash: rules.hash(),
             token_hash: self.tokens.of(id).hash(),
             submitted_at: now,
             expires_at,
@@ -424,14 +433,13 @@ impl Gateway {
     async fn admit(&self, rules: &ActionPolicy, admitting: Admitting<'_>) -> Result<Step, GatewayError> {
         let Admitting { id, submission, params, by } = admitting;
         let (at, action) = (submission.submitted_at, submission.action.clone());
-        let requester = rules.entry.actor(&submission.requester.id);
-        let memos = match rules.admit(&AdmitInput { id, requester, params, submission: &submission }) {
+        let memos = match rules.admit(id, &submission, params) {
             Ok(memos) => memos,
-            Err(Admission::Denied(reasons)) => {
+            Err(NotAdmitted::Denied(reasons)) => {
                 self.audit_unmade(at, &action, by, "policy_denied", &reasons).await?;
                 return Err(GatewayError::Denied(reasons));
             }
-            Err(Admission::Failed(failure)) => {
+            Err(NotAdmitted::Failed(failure)) => {
                 return self.admission_failed(at, &action, by, vec![failure]).await;
             }
         };
@@ -628,7 +636,7 @@ fn allow_rerequest(
     last: &Request,
     now: Timestamp,
 ) -> Result<(), GatewayError> {
-    let Some(allowed) = rules.entry.rerequest else {
+    let Some(allowed) = rules.entry().rerequest else {
         return Err(GatewayError::NotAllowed("requests for this action cannot be made again"));
     };
     match last.status() {
