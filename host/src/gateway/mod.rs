@@ -698,6 +698,13 @@ impl Alarm {
         }
     }
 
+    /// Something is due at `at`, and the scheduler is the one who says so: nobody has to be told.
+    pub fn known(&self, at: Option<Timestamp>) {
+        if let Some(at) = at {
+            self.nearest_ms.fetch_min(at.as_millis(), Ordering::AcqRel);
+        }
+    }
+
     /// Forgets what is nearest; call it before asking the store, so that what is stored meanwhile counts.
     pub fn reset(&self) {
         self.nearest_ms.store(u64::MAX, Ordering::Release);
