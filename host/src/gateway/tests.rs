@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -247,6 +248,16 @@ async fn escalates_then_expires_each_once_and_on_time() {
     house.turn().await;
     assert_eq!(house.events().await, ["created", "escalated", "expired"]);
     assert!(house.approve(request.id, "U1").await.is_err());
+}
+
+#[tokio::test]
+async fn a_turn_of_the_scheduler_does_not_wake_the_scheduler() {
+    let house = House::ready().await;
+    house.ask("double").await;
+    let alarm = Arc::clone(house.gateway.alarm());
+    assert_eq!(alarm.nearer().now_or_never(), Some(()), "the new request did");
+    house.turn().await;
+    assert_eq!(alarm.nearer().now_or_never(), None);
 }
 
 #[tokio::test]
