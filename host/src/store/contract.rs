@@ -665,7 +665,7 @@ pub(crate) async fn reopening_keeps_everything<B: Backend>() {
 }
 
 pub(crate) async fn it_behaves_like_the_model<B: Backend>() {
-    let config = Config { cases: 48, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 32, failure_persistence: None, ..Config::default() };
     let strategy = proptest::collection::vec(any_op(), 1..40);
     let runtime = tokio::runtime::Handle::current();
     let run = |ops: Vec<Op>| {
@@ -1188,7 +1188,8 @@ pub(crate) fn change(request: &Request) -> Commit {
     }
 }
 
-fn policy_entry(action: &str) -> PolicyEntry {
+/// An entry for the action.
+pub(crate) fn policy_entry(action: &str) -> PolicyEntry {
     let config = json!({ "approvals": 2, "share": 0.1, "nested": { "b": [1, null], "a": "é" } });
     PolicyEntry {
         action: action.into(),
