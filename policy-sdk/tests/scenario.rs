@@ -53,7 +53,7 @@ impl Policy for Puppet {
             Some("undocumented") => Err(Reason::new("unheard_of", "no").into()),
             Some("fickle") => {
                 CALLS.set(CALLS.get() + 1);
-                Ok(if CALLS.get() % 2 == 0 { Ruling::satisfied() } else { waiting }.granting())
+                Ok(if CALLS.get().is_multiple_of(2) { Ruling::satisfied() } else { waiting }.granting())
             }
             Some("silent") => Ok(waiting),
             Some("denier") => Ok(Ruling::denied(Reason::new("known", "no")).granting()),
