@@ -80,7 +80,7 @@ fn fails<T>(story: impl FnOnce() -> T, with: &str) {
 
 #[test]
 fn true_claims_pass() {
-    let _ = told()
+    told()
         .remembers(&json!({ "n": 1 }))
         .waits_for("a nod")
         .waits_for_all(["a nod"])
