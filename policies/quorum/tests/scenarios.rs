@@ -232,5 +232,7 @@ fn the_policy_s_own_check_does_not_lean_on_the_schema() -> Result<(), serde_json
 
 #[test]
 fn a_group_may_be_as_large_as_it_likes() {
-    Scenario::<Quorum>::new(json!({ "approvers": ["U1", "@g"], "approvals": 5, "escalated_approvals": 7 }));
+    Scenario::<Quorum>::new(json!({ "approvers": ["U1", "@g"], "approvals": 5, "escalated_approvals": 7 }))
+        .admitted()
+        .waits_for("0 of 5 approvals");
 }
