@@ -13,12 +13,9 @@
 //! The last two concern `judge`, whatever `at` says.
 //! It is built on the contract itself, for the SDK's types would not let it say such things.
 
-use countersign_policy_sdk::bindings::{
-    self,
-    exports::countersign::policy::policy::{
-        Act, Context, Descriptor, Event, Guest, Reason, ReasonDoc, Request, Requirement, RequirementKind,
-        Ruling, Standing,
-    },
+use countersign_policy_sdk::bindings::exports::countersign::policy::policy::{
+    Act, Context, Descriptor, Event, Guest, Reason, ReasonDoc, Request, Requirement, RequirementKind, Ruling,
+    Standing,
 };
 use serde::Deserialize;
 
