@@ -1076,6 +1076,7 @@ fn request_at(number: u64, made: Timestamp) -> Request {
     let params = object(json!({ "ref": "v1", "replicas": 3 }));
     let submission = Submission {
         action: "deploy".into(),
+        rules: "deploy".into(),
         lineage: id(number),
         depth: 0,
         rerequested_by: None,
