@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
@@ -104,12 +104,24 @@ impl House {
 }
 
 fn open(folder: &Path, actions: &str, clock: &Arc<ManualClock>) -> Arc<Gateway> {
-    let engine = Engine::new(Limits::default(), None).expect("an engine");
+    let engine = engine();
     let set = PolicySet::load(&policies(folder, actions), &engine).expect("the set is sound");
     let store = SqliteStore::open(&folder.join("store.db")).expect("the store opens");
     let policies = Arc::new(Policies::new(engine, set));
     let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
     Arc::new(Gateway::new(Arc::new(store), policies, clock, Tokens::new([7; 32])))
+}
+
+/// One engine for all tests, with the modules kept loaded: compiling them is what takes time.
+fn engine() -> Engine {
+    static SHARED: OnceLock<(Engine, PolicySet, TempDir)> = OnceLock::new();
+    let (engine, _, _) = SHARED.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let engine = Engine::new(Limits::default(), None).expect("an engine");
+        let set = PolicySet::load(&policies(folder.path(), ACTIONS), &engine).expect("the set is sound");
+        (engine, set, folder)
+    });
+    engine.clone()
 }
 
 async fn pin(gateway: &Gateway) {
