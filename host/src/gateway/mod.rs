@@ -504,14 +504,19 @@ impl Gateway {
     ) -> Result<Result<Receipt, Created>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let token = self.tokens.of(request.id);
-        let create = Create { request: request.clone(), idempotency, audit, effects, counts };
-        match self.store.create(create).await? {
-            Created::New => {
-                self.alarm.set(request.due_at());
-                Ok(Ok(Receipt { request: Arc::new(request), token }))
+        let created = Arc::new(request.clone());
+        let create = Create { request, idempotency, audit, effects, counts };
+        let (store, alarm) = (Arc::clone(&self.store), Arc::clone(&self.alarm));
+        whole(async move {
+            match store.create(create).await? {
+                Created::New => {
+                    alarm.set(created.due_at());
+                    Ok(Ok(Receipt { request: created, token }))
+                }
+                other => Ok(Err(other)),
             }
-            other => Ok(Err(other)),
-        }
+        })
+        .await
     }
 
     /// Load, make the event, ask the policies, step, commit; again from the start where others got in first.
@@ -564,14 +569,20 @@ impl Gateway {
     async fn commit(&self, step: Step) -> Result<Option<Arc<Request>>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let stored = Arc::new(request.clone());
-        match self.store.commit(Commit { request, audit, effects, counts }).await? {
-            Committed::Conflict => Ok(None),
-            Committed::Done => {
-                self.alarm.set(stored.due_at());
-                self.watchers.publish(&stored);
-                Ok(Some(stored))
+        let commit = Commit { request, audit, effects, counts };
+        let (store, watchers, alarm) =
+            (Arc::clone(&self.store), self.watchers.clone(), Arc::clone(&self.alarm));
+        whole(async move {
+            match store.commit(commit).await? {
+                Committed::Conflict => Ok(None),
+                Committed::Done => {
+                    alarm.set(stored.due_at());
+                    watchers.publish(&stored);
+                    Ok(Some(stored))
+                }
             }
-        }
+        })
+        .await
     }
 
     async fn audit_refusal(
@@ -591,6 +602,14 @@ impl Gateway {
         }
         self.store.append(vec![refusal.audit(request, at, by, act)], refusal.counts(request, act)).await
     }
+}
+
+/// Does `work` to its end, even where whoever asked for it goes away half-way:
+/// what was stored must be told of, and a caller who hangs up must not keep others from hearing it.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, GatewayError>> + Send + 'static,
+) -> Result<T, GatewayError> {
+    tokio::spawn(work).await.map_err(|stopped| GatewayError::Stopped(stopped.to_string()))?
 }
 
 /// An event without its time and place, which are known only once the request is loaded.

@@ -174,6 +174,17 @@ async fn a_watcher_hears_of_a_decision_that_is_stored() {
 }
 
 #[tokio::test]
+async fn watchers_hear_of_a_decision_even_where_the_approver_hung_up() {
+    let house = House::ready().await;
+    let request = house.ask("single").await.request;
+    let mut watch = house.gateway.watchers().watch(request.id);
+    // The vote is on its way to the store when its connection, and with it the future, is dropped.
+    assert!(house.approve(request.id, "U1").now_or_never().is_none());
+    let Seen::Version(heard) = watch.next().await else { panic!("nothing was missed") };
+    assert_eq!(heard.status(), Status::Approved);
+}
+
+#[tokio::test]
 async fn a_stranger_changes_nothing_but_the_audit_log() {
     let house = House::ready().await;
     let request = house.ask("single").await.request;
