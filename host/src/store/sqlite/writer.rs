@@ -20,11 +20,14 @@ const QUEUE: usize = 1024;
 /// How many writes go into one transaction, so that the first of them does not wait for all that come after it.
 const BATCH: usize = 256;
 
-/// How many pages the log may have before they are moved to the database file.
-const CHECKPOINT_AT: u32 = 2_000;
+/// How many pages the log may have before they are moved to the database file: 32 MiB.
+///
+/// Each time ends with the writer waiting for the disk, some ten milliseconds however few pages are left,
+/// so it must be rare enough that fewer than one caller in a hundred is in the queue then.
+const CHECKPOINT_AT: u32 = 8_000;
 
 /// How many pages the writer moves itself, while everybody waits. The others are moved in the background.
-const REST: u32 = 500;
+const REST: u32 = 2_000;
 
 /// The queue's near end.
 #[derive(Debug)]
