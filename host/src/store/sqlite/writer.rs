@@ -20,12 +20,14 @@ const QUEUE: usize = 1024;
 /// How many writes go into one transaction, so that the first of them does not wait for all that come after it.
 const BATCH: usize = 256;
 
-/// How many pages the log may have before they are moved to the database file in the background.
-const CHECKPOINT_AT: u32 = 1_000;
+/// How many pages the log may have before they are moved to the database file: 32 MiB.
+///
+/// Each time ends with the writer waiting for the disk, some ten milliseconds however few pages are left,
+/// so it must be rare enough that fewer than one caller in a hundred is in the queue then.
+const CHECKPOINT_AT: u32 = 8_000;
 
-/// How many pages the log may have before the writer itself moves what the background left.
-/// The log can only start over at a moment when nothing is left, which under steady writes never comes by itself.
-const CATCH_UP_AT: u32 = 8_000;
+/// How many pages the writer moves itself, while everybody waits. The others are moved in the background.
+const REST: u32 = 2_000;
 
 /// The queue's near end.
 #[derive(Debug)]
@@ -133,19 +135,24 @@ impl Counts {
 impl Writer {
     /// Starts the thread that writes, and one that keeps the log short.
     pub(super) fn start(mut connection: Connection, checkpointer: Connection) -> io::Result<Writer> {
-        let log = Arc::new(AtomicU32::new(0));
-        let pages = Arc::clone(&log);
+        let pages = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&pages);
         let watched = connection.wal_hook(Some(move |_: &mut _, count| {
-            pages.store(u32::try_from(count).unwrap_or(0), Ordering::Relaxed);
+            counted.store(u32::try_from(count).unwrap_or(0), Ordering::Relaxed);
             Ok(())
         }));
         watched.map_err(io::Error::other)?;
         let (queue, queued) = sync_channel(QUEUE);
-        let (wake, woken) = sync_channel(1);
-        let write = move || write_all(connection, &queued, &log, &wake);
+        let (ask, asked) = sync_channel(1);
+        let (tell, told) = sync_channel(1);
+        let log = Log { pages, ask, told, asked: false };
+        let write = move || write_all(connection, &queued, log);
         let checkpoint = move || {
-            for () in woken {
-                checkpoint(&checkpointer, "PASSIVE");
+            for () in asked {
+                let moved = checkpoint(&checkpointer, "PASSIVE");
+                if tell.send(moved).is_err() {
+                    break;
+                }
             }
         };
         let threads = vec![
@@ -218,7 +225,7 @@ where
     }
 }
 
-fn write_all(mut db: Connection, queue: &Receiver<Message>, log: &AtomicU32, wake: &SyncSender<()>) {
+fn write_all(mut db: Connection, queue: &Receiver<Message>, mut log: Log) {
     let mut batch: Vec<Box<dyn Write>> = Vec::with_capacity(BATCH);
     let mut open = true;
     while open {
@@ -236,13 +243,7 @@ fn write_all(mut db: Connection, queue: &Receiver<Message>, log: &AtomicU32, wak
         for write in batch.drain(..) {
             write.settle(committed.as_ref().copied());
         }
-        let pages = log.load(Ordering::Relaxed);
-        if pages >= CATCH_UP_AT {
-            checkpoint(&db, "PASSIVE");
-        } else if pages >= CHECKPOINT_AT {
-            // Where it is full, the thread has been woken already.
-            let _ = wake.try_send(());
-        }
+        log.shorten(&db);
     }
     checkpoint(&db, "TRUNCATE");
 }
@@ -289,12 +290,42 @@ fn apart(mut transaction: Transaction<'_>, batch: &mut [Box<dyn Write>]) -> Resu
     Ok(transaction.commit()?)
 }
 
-fn checkpoint(db: &Connection, mode: &str) {
-    let done = db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
-    if let Err(error) = done {
+/// The write-ahead log, which must not grow for ever.
+///
+/// It starts over where a write finds that all of it was moved to the database file, which under steady writes
+/// never comes by itself: while one thread moves pages, the other adds some. So the pages are moved
+/// in the background until few are left, and the writer moves those between two transactions.
+struct Log {
+    /// How many pages it had after the last transaction.
+    pages: Arc<AtomicU32>,
+    ask: SyncSender<()>,
+    told: Receiver<u32>,
+    asked: bool,
+}
+
+impl Log {
+    fn shorten(&mut self, db: &Connection) {
+        let pages = self.pages.load(Ordering::Relaxed);
+        if let Ok(moved) = self.told.try_recv() {
+            self.asked = false;
+            if pages.saturating_sub(moved) <= REST {
+                checkpoint(db, "PASSIVE");
+                return;
+            }
+        }
+        if pages >= CHECKPOINT_AT && !self.asked {
+            self.asked = self.ask.try_send(()).is_ok();
+        }
+    }
+}
+
+/// Moves pages from the log to the database file; returns how many of the log's are moved.
+fn checkpoint(db: &Connection, mode: &str) -> u32 {
+    db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(2)).unwrap_or_else(|error| {
         // Nothing is lost: the log keeps what was committed, and the next checkpoint moves it.
         tracing::warn!(%error, "the store's log could not be moved to the database file");
-    }
+        0
+    })
 }
 
 #[cfg(test)]
