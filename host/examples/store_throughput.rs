@@ -156,6 +156,7 @@ fn request(number: u64) -> Request {
     let params = params.as_object().cloned().unwrap_or_default();
     let submission = Submission {
         action: "deploy_prod".into(),
+        rules: "deploy".into(),
         lineage: id,
         depth: 0,
         rerequested_by: None,
