@@ -68,6 +68,7 @@ fn request(policy: &ActionPolicy) -> anyhow::Result<(Request, Event)> {
     let (shown, redacted) = entry.redact.apply(&params);
     let submission = Submission {
         action: entry.action.clone(),
+        rules: "deploy".into(),
         lineage: id,
         depth: 0,
         rerequested_by: None,

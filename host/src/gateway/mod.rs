@@ -20,8 +20,9 @@ pub use watch::{Seen, Watch, Watchers};
 
 use crate::clock::Clock;
 use crate::lifecycle::{
-    self, Act, Actor, AuditEntry, Change, Digest, Edit, Escalation, Link, Origin, Party, PolicyFailure,
-    Reason, Refusal, Request, RequestId, State, Status, Step, Submission, Timestamp, parameter_digests,
+    self, Act, Actor, AuditEntry, Change, Digest, Edit, Escalation, FailureKind, Link, Origin, Party,
+    PolicyFailure, Reason, Refusal, Request, RequestId, State, Status, Step, Submission, Timestamp,
+    parameter_digests,
 };
 use crate::policy::{ActionPolicy, NotAdmitted, Policies, RestoreError};
 use crate::store::{Commit, Committed, Create, Created, Idempotency, Store, StoreError};
@@ -443,6 +444,14 @@ impl Gateway {
                 return self.admission_failed(at, &action, by, vec![failure]).await;
             }
         };
+        if memos.iter().any(|memo| repeats_hidden(memo, params, &submission.redacted)) {
+            let failure = PolicyFailure {
+                policy: "*".into(),
+                kind: FailureKind::Malformed,
+                detail: "a memo repeats a redacted parameter, and memos are stored".into(),
+            };
+            return self.admission_failed(at, &action, by, vec![failure]).await;
+        }
         let draft = lifecycle::draft(id, submission.clone(), memos.clone());
         let event = draft.next_event(at, None, Act::Submitted)?;
         let verdicts = rules.judge(&draft, &event);
@@ -492,7 +501,11 @@ impl Gateway {
             actor: Some(by.into()),
             policy_hash: None,
             payload_hash: None,
-            detail: Map::from_iter([("reasons".to_owned(), json!(reasons))]),
+            // Codes, not messages: the policies saw every parameter, and a message may quote one.
+            detail: Map::from_iter([(
+                "reasons".to_owned(),
+                reasons.iter().map(|reason| json!(reason.code)).collect(),
+            )]),
         };
         self.store.append(vec![entry], Vec::new()).await
     }
@@ -504,14 +517,19 @@ impl Gateway {
     ) -> Result<Result<Receipt, Created>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let token = self.tokens.of(request.id);
-        let create = Create { request: request.clone(), idempotency, audit, effects, counts };
-        match self.store.create(create).await? {
-            Created::New => {
-                self.alarm.set(request.due_at());
-                Ok(Ok(Receipt { request: Arc::new(request), token }))
+        let created = Arc::new(request.clone());
+        let create = Create { request, idempotency, audit, effects, counts };
+        let (store, alarm) = (Arc::clone(&self.store), Arc::clone(&self.alarm));
+        whole(async move {
+            match store.create(create).await? {
+                Created::New => {
+                    alarm.set(created.due_at());
+                    Ok(Ok(Receipt { request: created, token }))
+                }
+                other => Ok(Err(other)),
             }
-            other => Ok(Err(other)),
-        }
+        })
+        .await
     }
 
     /// Load, make the event, ask the policies, step, commit; again from the start where others got in first.
@@ -564,14 +582,20 @@ impl Gateway {
     async fn commit(&self, step: Step) -> Result<Option<Arc<Request>>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let stored = Arc::new(request.clone());
-        match self.store.commit(Commit { request, audit, effects, counts }).await? {
-            Committed::Conflict => Ok(None),
-            Committed::Done => {
-                self.alarm.set(stored.due_at());
-                self.watchers.publish(&stored);
-                Ok(Some(stored))
+        let commit = Commit { request, audit, effects, counts };
+        let (store, watchers, alarm) =
+            (Arc::clone(&self.store), self.watchers.clone(), Arc::clone(&self.alarm));
+        whole(async move {
+            match store.commit(commit).await? {
+                Committed::Conflict => Ok(None),
+                Committed::Done => {
+                    alarm.set(stored.due_at());
+                    watchers.publish(&stored);
+                    Ok(Some(stored))
+                }
             }
-        }
+        })
+        .await
     }
 
     async fn audit_refusal(
@@ -593,6 +617,14 @@ impl Gateway {
     }
 }
 
+/// Does `work` to its end, even where whoever asked for it goes away half-way:
+/// what was stored must be told of, and a caller who hangs up must not keep others from hearing it.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, GatewayError>> + Send + 'static,
+) -> Result<T, GatewayError> {
+    tokio::spawn(work).await.map_err(|stopped| GatewayError::Stopped(stopped.to_string()))?
+}
+
 /// An event without its time and place, which are known only once the request is loaded.
 struct Event {
     act: Act,
@@ -606,6 +638,30 @@ struct Admitting<'a> {
     /// The parameters, whole. They go no further than `admit`.
     params: &'a Map<String, Value>,
     by: &'a str,
+}
+
+/// Whether a memo holds a text or a long number of a hidden parameter.
+///
+/// A policy sees hidden values when it admits, and what it remembers is stored. This catches the policy that
+/// remembers one as it is; one that disguises it cannot be caught, so read the policies that you pin.
+fn repeats_hidden(memo: &str, params: &Map<String, Value>, hidden: &BTreeSet<String>) -> bool {
+    fn repeats(memo: &str, value: &Value) -> bool {
+        match value {
+            Value::Null | Value::Bool(_) => false,
+            Value::Array(values) => values.iter().any(|value| repeats(memo, value)),
+            Value::Object(members) => members.values().any(|value| repeats(memo, value)),
+            // Shorter ones stand in a memo by chance.
+            Value::Number(number) => {
+                Some(number.to_string()).is_some_and(|text| text.len() > 5 && memo.contains(&text))
+            }
+            Value::String(text) => {
+                let escaped = value.to_string();
+                let inner = escaped.get(1..escaped.len().saturating_sub(1)).unwrap_or_default();
+                text.len() > 3 && memo.contains(inner)
+            }
+        }
+    }
+    hidden.iter().filter_map(|key| params.get(key)).any(|value| repeats(memo, value))
 }
 
 fn act_of(request: &Request, rules: &ActionPolicy, intent: &Intent) -> Act {

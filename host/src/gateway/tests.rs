@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -103,12 +104,24 @@ impl House {
 }
 
 fn open(folder: &Path, actions: &str, clock: &Arc<ManualClock>) -> Arc<Gateway> {
-    let engine = Engine::new(Limits::default(), None).expect("an engine");
+    let engine = engine();
     let set = PolicySet::load(&policies(folder, actions), &engine).expect("the set is sound");
     let store = SqliteStore::open(&folder.join("store.db")).expect("the store opens");
     let policies = Arc::new(Policies::new(engine, set));
     let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
     Arc::new(Gateway::new(Arc::new(store), policies, clock, Tokens::new([7; 32])))
+}
+
+/// One engine for all tests, with the modules kept loaded: compiling them is what takes time.
+fn engine() -> Engine {
+    static SHARED: OnceLock<(Engine, PolicySet, TempDir)> = OnceLock::new();
+    let (engine, _, _) = SHARED.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let engine = Engine::new(Limits::default(), None).expect("an engine");
+        let set = PolicySet::load(&policies(folder.path(), ACTIONS), &engine).expect("the set is sound");
+        (engine, set, folder)
+    });
+    engine.clone()
 }
 
 async fn pin(gateway: &Gateway) {
@@ -158,6 +171,17 @@ async fn a_watcher_hears_of_a_decision_that_is_stored() {
     assert_eq!(house.gateway.opened_by(token.reveal()).await.expect("it opens"), heard);
     drop(watch);
     assert_eq!(house.gateway.watchers().watched(), 0);
+}
+
+#[tokio::test]
+async fn watchers_hear_of_a_decision_even_where_the_approver_hung_up() {
+    let house = House::ready().await;
+    let request = house.ask("single").await.request;
+    let mut watch = house.gateway.watchers().watch(request.id);
+    // The vote is on its way to the store when its connection, and with it the future, is dropped.
+    assert!(house.approve(request.id, "U1").now_or_never().is_none());
+    let Seen::Version(heard) = watch.next().await else { panic!("nothing was missed") };
+    assert_eq!(heard.status(), Status::Approved);
 }
 
 #[tokio::test]
@@ -247,6 +271,16 @@ async fn escalates_then_expires_each_once_and_on_time() {
     house.turn().await;
     assert_eq!(house.events().await, ["created", "escalated", "expired"]);
     assert!(house.approve(request.id, "U1").await.is_err());
+}
+
+#[tokio::test]
+async fn a_turn_of_the_scheduler_does_not_wake_the_scheduler() {
+    let house = House::ready().await;
+    house.ask("double").await;
+    let alarm = Arc::clone(house.gateway.alarm());
+    assert_eq!(alarm.nearer().now_or_never(), Some(()), "the new request did");
+    house.turn().await;
+    assert_eq!(alarm.nearer().now_or_never(), None);
 }
 
 #[tokio::test]
@@ -394,6 +428,21 @@ async fn a_hidden_value_is_in_no_file() {
             let bytes = std::fs::read(file.path()).expect("readable");
             assert!(!bytes.windows(7).any(|window| window == b"hunter2"), "{}", file.path().display());
         }
+    }
+}
+
+#[test]
+fn a_memo_that_repeats_a_hidden_value_is_noticed() {
+    let params = json!({"secret": {"key": "hun\"ter", "pins": [123456, 12]}, "shown": "visible"});
+    let params = params.as_object().cloned().unwrap_or_default();
+    let hidden = BTreeSet::from(["secret".to_owned()]);
+    for (memo, expected) in [
+        (r#"{"saw":"xhun\"terx"}"#, true),
+        (r#"{"n":123456}"#, true),
+        (r#"{"n":12,"t":"visible"}"#, false),
+        ("null", false),
+    ] {
+        assert_eq!(repeats_hidden(memo, &params, &hidden), expected, "{memo}");
     }
 }
 
