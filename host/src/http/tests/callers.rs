@@ -288,18 +288,19 @@ async fn a_request_is_made_again_after_the_cooldown_and_not_too_often() {
       "token": "[token]"
     }
     "#);
-    house.clock.advance(20 * MINUTE);
+    house.clock.advance(10 * MINUTE);
     house.turn().await;
+    house.clock.advance(5 * MINUTE);
     assert_snapshot!(house.post("/api/guard/rerequest", &again).await.shown(), @r#"
     429 Too Many Requests
     content-type: application/problem+json
-    retry-after: 300
+    retry-after: 84600
     {
-      "detail": "this request can be made again in 300 s",
-      "error": "cooldown",
+      "detail": "this request was made 2 times within the allowed window",
+      "error": "rate_limited",
       "status": 429,
       "title": "Too Many Requests",
-      "type": "urn:countersign:problem:cooldown"
+      "type": "urn:countersign:problem:rate_limited"
     }
     "#);
     let chain = house.get(&format!("/api/guard/lineage?requestId={id}")).await.json();

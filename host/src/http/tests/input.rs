@@ -97,7 +97,7 @@ async fn every_mistake_in_a_request_is_named() {
     half: 400 invalid_payload
         params: malformed JSON: EOF while parsing an object at line 1 column 32
     no object: 400 invalid_payload
-        : expected struct CreateBody with 4 elements
+        : expected an object
     two values: 400 invalid_payload
         : malformed JSON: trailing characters at line 1 column 320
     no action: 400 invalid_payload
