@@ -101,3 +101,39 @@ impl<'de> Deserialize<'de> for Digest {
         text.parse().map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The published vectors were computed without this code.
+    #[test]
+    fn payload_hashes_are_the_published_ones() {
+        #[derive(Deserialize)]
+        struct Vector {
+            name: String,
+            params: Map<String, Value>,
+            digests: std::collections::BTreeMap<String, Digest>,
+            payload_hash: Digest,
+        }
+        let published = include_str!("../../../docs/payload-hash-vectors.json");
+        let vectors: Vec<Vector> = serde_json::from_str(published).expect("the vectors can be read");
+        assert!(vectors.len() > 5);
+        for vector in vectors {
+            let digests = parameter_digests(&vector.params);
+            assert_eq!(digests, vector.digests, "{}", vector.name);
+            assert_eq!(payload_hash(&digests), vector.payload_hash, "{}", vector.name);
+        }
+    }
+
+    #[test]
+    fn a_digest_has_one_spelling() {
+        let text = Digest::of(b"").to_string();
+        assert_eq!(text, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(text.parse(), Ok(Digest::of(b"")));
+        for other in [text.to_uppercase(), text.replacen('e', "", 1), format!("sha256:{text}"), String::new()]
+        {
+            assert_eq!(other.parse::<Digest>(), Err(BadDigest), "{other}");
+        }
+    }
+}

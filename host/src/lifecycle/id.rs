@@ -27,6 +27,18 @@ impl RequestId {
         RequestId(millis << 80 | u128::from(shard) << 64 | u128::from(random))
     }
 
+    /// An id that was kept as raw bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> RequestId {
+        RequestId(u128::from_be_bytes(bytes))
+    }
+
+    /// The 16 bytes, which sort as the ids do.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
     /// The shard, the same for every request of a lineage.
     #[must_use]
     pub fn shard(self) -> u16 {
@@ -98,6 +110,7 @@ mod tests {
         fn survives_being_written_and_read(ms in 0u64..1 << 48, shard: u16, random: u64) {
             let id = RequestId::new(Timestamp::from_millis(ms), shard, random);
             prop_assert_eq!(id.to_string().parse(), Ok(id));
+            prop_assert_eq!(RequestId::from_bytes(id.to_bytes()), id);
             prop_assert_eq!(id.shard(), shard);
         }
 

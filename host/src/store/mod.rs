@@ -1,5 +1,9 @@
 //! The port to durable state. One contract suite holds every backend to what is said here.
 
+#[cfg(test)]
+mod contract;
+mod sqlite;
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
@@ -7,18 +11,27 @@ use async_trait::async_trait;
 use crate::lifecycle::{AuditEntry, Count, Counter, Digest, Effect, Request, RequestId, Status, Timestamp};
 use crate::policy::PolicyEntry;
 
+pub use sqlite::{OpenError, SqliteStore};
+
 /// Durable state.
 ///
 /// A call that returns `Ok` is durable: it survives `kill -9` at any instant from then on.
+/// A write that returns an error may or may not have happened, and happened whole where it did;
+/// repeating it is safe, since a repeated commit is a conflict.
+/// A span "until" a time excludes that time.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// The backend's name: `sqlite`, `redis`.
     fn backend(&self) -> &'static str;
 
     /// Stores a new request, its audit entries, outbox entries and counts, all or nothing.
+    ///
+    /// The time is the request's `submitted_at`: an idempotency key that ran out by then is forgotten.
     async fn create(&self, new: Create) -> Result<Created, StoreError>;
 
     /// Stores a request's next version, its audit entries, outbox entries and counts, all or nothing.
+    ///
+    /// The submission never changes, and a terminal request never does: storing one more version of it is a conflict.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
 
     /// Adds audit entries and counts that change no request.
@@ -40,7 +53,11 @@ pub trait Store: Send + Sync + 'static {
     /// When the next open request has something due, after `after`.
     async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Takes up to `limit` outbox entries that are ready at `now`, oldest first, for this worker alone until `until`.
+    /// Takes up to `limit` outbox entries that are ready at `now`, those first that have been ready for longest,
+    /// for this worker alone until `until`.
+    ///
+    /// An entry is ready from the moment it is stored, unless it is claimed or was given back for later.
+    /// A claim that ran out is void: the entry is ready again.
     async fn claim_outbox(
         &self,
         now: Timestamp,
@@ -48,10 +65,12 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<OutboxEntry>, StoreError>;
 
-    /// Removes a delivered entry, unless it became stale again since it was claimed: then it is ready at once.
+    /// Removes a delivered entry, unless it became stale again since it was claimed: then it is ready at once,
+    /// or stays with the worker that has claimed it since.
     async fn finish_outbox(&self, entry: &OutboxEntry) -> Result<(), StoreError>;
 
     /// Gives an undelivered entry back, to be tried again at `at`, with one more attempt on its count.
+    /// Does nothing where another worker has claimed it since.
     async fn retry_outbox(&self, entry: &OutboxEntry, at: Timestamp) -> Result<(), StoreError>;
 
     /// How much waits for delivery.
@@ -121,7 +140,7 @@ pub enum Created {
     New,
     /// Nothing was stored: the idempotency key was used before, with this fingerprint and for this request.
     Known(Digest, Box<Request>),
-    /// Nothing was stored: the lineage already has a request at this depth.
+    /// Nothing was stored: the lineage already has a request at this depth, or the id is taken.
     LineageConflict,
 }
 
@@ -143,11 +162,13 @@ pub struct Commit {
 pub enum Committed {
     /// It is stored.
     Done,
-    /// Nothing was stored: the stored version has moved on.
+    /// Nothing was stored: the stored version has moved on, or the request is terminal or unknown.
     Conflict,
 }
 
 /// Work that waits for delivery. There is at most one of a kind for each request.
+///
+/// Asking for it again while it waits keeps its place, forgets failed attempts and makes it ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxEntry {
     /// The request it is about.
@@ -160,6 +181,8 @@ pub struct OutboxEntry {
     pub attempts: u32,
     /// Since when it waits.
     pub since: Timestamp,
+    /// Until when it is the claimer's alone; tells this claim from a later one.
+    pub claimed_until: Timestamp,
 }
 
 /// How much waits for delivery.

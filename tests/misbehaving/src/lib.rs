@@ -1,1 +1,197 @@
-//! x
+//! A policy module that does what no policy should, so that the gateway's tests can see it survive.
+//!
+//! Its configuration says in which call to do what: `{"at": "admit" | "judge" | "check-config", "do": …}`.
+//! In every other call, and where nothing is said, it is a policy that grants every approval, and is satisfied by one.
+//! `do` is one of
+//! - `loop`, `eat_memory`, `overflow_stack`, `trap`: as they say;
+//! - `huge_output`: answers with a text of 10 MB;
+//! - `malformed_memo`: `admit` answers with a text that is not JSON;
+//! - `behave`: nothing of the kind;
+//! - `wake`: asks to be woken `wake_after_ms` after the request was made, and is satisfied then, whatever people do;
+//! - `editable`: says that approvers may edit `keys`.
+//!
+//! The last two concern `judge`, whatever `at` says.
+//! It is built on the contract itself, for the SDK's types would not let it say such things.
+
+use countersign_policy_sdk::bindings::{
+    self,
+    exports::countersign::policy::policy::{
+        Act, Context, Descriptor, Event, Guest, Reason, ReasonDoc, Request, Requirement, RequirementKind,
+        Ruling, Standing,
+    },
+};
+use serde::Deserialize;
+
+/// The module.
+#[derive(Debug)]
+pub struct Misbehaving;
+
+#[cfg(target_arch = "wasm32")]
+countersign_policy_sdk::bindings::export!(Misbehaving with_types_in countersign_policy_sdk::bindings);
+
+const HUGE_OUTPUT_BYTES: usize = 10_000_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    at: Option<Call>,
+    #[serde(rename = "do", default)]
+    deed: Deed,
+    #[serde(default)]
+    wake_after_ms: u64,
+    #[serde(default)]
+    keys: Vec<String>,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum Call {
+    Admit,
+    Judge,
+    CheckConfig,
+}
+
+#[derive(Deserialize, Clone, Copy, Default, PartialEq)]
+#[serde(rename_all = "snake_case")]
+enum Deed {
+    #[default]
+    Behave,
+    Loop,
+    EatMemory,
+    OverflowStack,
+    Trap,
+    HugeOutput,
+    MalformedMemo,
+    Wake,
+    Editable,
+}
+
+impl Guest for Misbehaving {
+    fn describe() -> Descriptor {
+        Descriptor {
+            name: "misbehaving".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            summary: "Does what no policy should, for the gateway's tests.".to_owned(),
+            config_schema: include_str!("../config.schema.json").to_owned(),
+            reasons: vec![ReasonDoc {
+                code: "invalid_config".to_owned(),
+                help: "The policy's configuration is wrong.".to_owned(),
+            }],
+        }
+    }
+
+    fn check_config(config: String) -> Vec<Reason> {
+        match Config::read(&config) {
+            Ok(config) => config.output_at(Call::CheckConfig).map(refusal).into_iter().collect(),
+            Err(reason) => vec![reason],
+        }
+    }
+
+    fn admit(config: String, _: Request) -> Result<String, Vec<Reason>> {
+        let config = Config::read(&config).map_err(|reason| vec![reason])?;
+        if let Some(huge) = config.output_at(Call::Admit) {
+            return Ok(serde_json::Value::String(huge).to_string());
+        }
+        let malformed = config.deed == Deed::MalformedMemo;
+        Ok(if malformed { "this is {not JSON" } else { "null" }.to_owned())
+    }
+
+    fn judge(context: Context) -> Result<Ruling, Vec<Reason>> {
+        let config = Config::read(&context.config).map_err(|reason| vec![reason])?;
+        if let Some(huge) = config.output_at(Call::Judge) {
+            return Err(vec![refusal(huge)]);
+        }
+        let mut events = context.history.iter().chain([&context.event]);
+        if config.deed == Deed::Wake {
+            let woken = events.any(|event| matches!(event.act, Act::Tick));
+            let wake_at = (!woken).then(|| context.request.submitted_at.saturating_add(config.wake_after_ms));
+            let standing =
+                if woken { Standing::Satisfied } else { waiting(RequirementKind::Time, "the wake-up") };
+            return Ok(Ruling { grants: false, standing, editable: Vec::new(), wake_at });
+        }
+        let is_approval = |event: &Event| matches!(event.act, Act::Approve(_));
+        let approved = events.any(is_approval);
+        Ok(Ruling {
+            grants: is_approval(&context.event),
+            standing: if approved {
+                Standing::Satisfied
+            } else {
+                waiting(RequirementKind::Approval, "any approval")
+            },
+            editable: if config.deed == Deed::Editable { config.keys } else { Vec::new() },
+            wake_at: None,
+        })
+    }
+}
+
+impl Config {
+    fn read(text: &str) -> Result<Self, Reason> {
+        serde_json::from_str(text).map_err(|error| Reason {
+            code: "invalid_config".to_owned(),
+            message: error.to_string(),
+            path: None,
+        })
+    }
+
+    /// Does in this call what it is told to, if anything. Returns what to answer with, where that is the deed.
+    fn output_at(&self, call: Call) -> Option<String> {
+        if self.at != Some(call) {
+            return None;
+        }
+        match self.deed {
+            Deed::Loop => spin(),
+            Deed::EatMemory => eat_memory(),
+            Deed::OverflowStack => {
+                overflow_stack(0);
+                None
+            }
+            Deed::Trap => trap(),
+            Deed::HugeOutput => Some("x".repeat(HUGE_OUTPUT_BYTES)),
+            Deed::Behave | Deed::MalformedMemo | Deed::Wake | Deed::Editable => None,
+        }
+    }
+}
+
+fn spin() -> ! {
+    let mut turns = 0_u64;
+    loop {
+        turns = std::hint::black_box(turns.wrapping_add(1));
+    }
+}
+
+fn eat_memory() -> ! {
+    loop {
+        std::hint::black_box(vec![1_u8; 1 << 16]).leak();
+    }
+}
+
+/// Each turn needs a frame of its own, for it is looked at after the next one has returned.
+fn overflow_stack(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 64]);
+    if depth == u64::MAX {
+        return 0;
+    }
+    let deeper = overflow_stack(std::hint::black_box(depth + 1));
+    std::hint::black_box(frame).iter().fold(deeper, |sum, word| sum.wrapping_add(*word))
+}
+
+fn trap() -> ! {
+    #[cfg(target_arch = "wasm32")]
+    std::arch::wasm32::unreachable();
+    #[cfg(not(target_arch = "wasm32"))]
+    std::process::abort();
+}
+
+fn refusal(message: String) -> Reason {
+    Reason { code: "invalid_config".to_owned(), message, path: None }
+}
+
+fn waiting(kind: RequirementKind, label: &str) -> Standing {
+    Standing::Waiting(vec![Requirement {
+        kind,
+        label: label.to_owned(),
+        have: 0,
+        need: 1,
+        eligible: Vec::new(),
+    }])
+}

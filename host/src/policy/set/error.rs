@@ -1,0 +1,104 @@
+//! What is wrong with a policy set, and where.
+
+use std::fmt;
+
+/// One thing that is wrong with a policy set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadError {
+    /// The file.
+    pub file: String,
+    /// Line and column, from 1, where they are known.
+    pub place: Option<(u64, u64)>,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Everything that was found wrong with a policy set. Displays one error a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadErrors(pub Vec<LoadError>);
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some((line, column)) = self.place {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl fmt::Display for LoadErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            error.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for LoadError {}
+impl std::error::Error for LoadErrors {}
+
+/// Collects errors about one file.
+pub(super) struct Errors {
+    file: String,
+    found: Vec<LoadError>,
+}
+
+impl Errors {
+    pub(super) fn about(file: &str) -> Errors {
+        Errors { file: file.to_owned(), found: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, place: super::document::Place, message: impl Into<String>) {
+        let place = (place.line > 0).then_some((place.line, place.column));
+        self.found.push(LoadError { file: self.file.clone(), place, message: message.into() });
+    }
+
+    pub(super) fn add_in(&mut self, file: &str, message: impl Into<String>) {
+        self.found.push(LoadError { file: file.to_owned(), place: None, message: message.into() });
+    }
+
+    /// `Ok` where nothing was found.
+    pub(super) fn into_result(mut self) -> Result<(), LoadErrors> {
+        if self.found.is_empty() {
+            return Ok(());
+        }
+        // In the order in which the file is read; what concerns no line comes last.
+        self.found.sort_by_key(|error| error.place.unwrap_or((u64::MAX, 0)));
+        Err(LoadErrors(self.found))
+    }
+}
+
+/// `; did you mean …?` where one of `known` looks like `name`, else nothing.
+pub(super) fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let near = known.into_iter().map(|known| (distance(name, known), known)).min();
+    match near {
+        Some((distance, known)) if distance <= 2 && distance < known.len() => {
+            format!("; did you mean `{known}`?")
+        }
+        _ => String::new(),
+    }
+}
+
+/// How many letters must be put in, taken out or replaced (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (index, left) in a.chars().enumerate() {
+        let mut diagonal = index;
+        let mut before = index + 1;
+        if let Some(first) = row.first_mut() {
+            *first = before;
+        }
+        for (cell, right) in row.iter_mut().skip(1).zip(b.chars()) {
+            let replaced = diagonal + usize::from(left != right);
+            diagonal = *cell;
+            before = replaced.min(*cell + 1).min(before + 1);
+            *cell = before;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}

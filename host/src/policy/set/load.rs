@@ -1,0 +1,184 @@
+//! From the files to a set in which everything has been tried.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::document::{self, Node, Place};
+use super::error::{Errors, LoadErrors};
+use super::read::{self, Draft, DraftAction};
+use super::source::Source;
+use super::{PolicySet, trial};
+use crate::lifecycle::Digest;
+use crate::policy::action::{ActionError, ActionPolicy};
+use crate::policy::engine::Engine;
+use crate::policy::module::Module;
+
+pub(super) fn load(source: &Source, engine: &Engine) -> Result<PolicySet, LoadErrors> {
+    let mut errors = Errors::about(&source.name);
+    let document = match document::parse(&source.text) {
+        Ok(document) => document,
+        Err((place, message)) => {
+            errors.add(place, message);
+            errors.into_result()?;
+            return Ok(PolicySet::new(BTreeMap::new(), None));
+        }
+    };
+    let Draft { modules: pins, actions, fallback } = read::read(&document, &mut errors);
+    let modules = load_modules(source, engine, &pins, &mut errors);
+    let mut schemas = load_schemas(source, &actions, &mut errors);
+    let mut loaded = BTreeMap::new();
+    for mut action in actions {
+        action.entry.schema = schemas.remove(&action.entry.action);
+        if let Some(policy) = prove(action, &modules, &mut errors) {
+            loaded.insert(policy.entry().action.clone(), policy);
+        }
+    }
+    let fallback = fallback.and_then(|action| prove(action, &modules, &mut errors));
+    errors.into_result()?;
+    Ok(PolicySet::new(loaded, fallback))
+}
+
+/// Loads every pinned module, used or not: what is pinned must be there.
+fn load_modules(
+    source: &Source,
+    engine: &Engine,
+    pins: &BTreeMap<String, read::Pin>,
+    errors: &mut Errors,
+) -> BTreeMap<Digest, Arc<Module>> {
+    let files: Vec<(Digest, &str, &[u8])> = source
+        .modules
+        .iter()
+        .map(|(name, bytes)| (Digest::of(bytes), name.as_str(), bytes.as_slice()))
+        .collect();
+    let mut modules = BTreeMap::new();
+    let mut tried = BTreeSet::new();
+    for (name, pin) in pins {
+        if !tried.insert(pin.digest) {
+            continue;
+        }
+        let Some((_, file, bytes)) = files.iter().find(|(digest, ..)| *digest == pin.digest) else {
+            errors.add(pin.at, missing_module(name, &pin.digest, &files));
+            continue;
+        };
+        match engine.load(bytes) {
+            Ok(module) => {
+                modules.insert(pin.digest, module);
+            }
+            Err(error) => errors.add(pin.at, format!("the module `{name}` ({file}) is refused: {error}")),
+        }
+    }
+    modules
+}
+
+fn missing_module(name: &str, digest: &Digest, files: &[(Digest, &str, &[u8])]) -> String {
+    let own_name = |file: &str| std::path::Path::new(file).file_stem().is_some_and(|stem| stem == name);
+    let missing = format!("no file in `modules` is the module `{name}`, sha256:{digest}");
+    match files.iter().find(|(_, file, _)| own_name(file)) {
+        Some((found, file, _)) => format!("{missing}; {file} is sha256:{found}"),
+        None => missing,
+    }
+}
+
+/// The schemas by action. Whether they are valid is seen when they are used.
+fn load_schemas(source: &Source, actions: &[DraftAction], errors: &mut Errors) -> BTreeMap<String, Value> {
+    let mut schemas = BTreeMap::new();
+    for (action, file, bytes) in &source.schemas {
+        if !actions.iter().any(|draft| draft.entry.action == *action) {
+            let known = actions.iter().map(|draft| draft.entry.action.as_str());
+            let hint = super::error::did_you_mean(action, known);
+            errors.add_in(file, format!("there is no action `{action}` to use this schema{hint}"));
+            continue;
+        }
+        match serde_json::from_slice::<Value>(bytes) {
+            Ok(schema) => {
+                schemas.insert(action.clone(), schema);
+            }
+            Err(error) => errors.add_in(file, format!("it is no JSON: {error}")),
+        }
+    }
+    schemas
+}
+
+/// Checks an action as far as its modules were loaded, and tries it.
+fn prove(
+    draft: DraftAction,
+    modules: &BTreeMap<Digest, Arc<Module>>,
+    errors: &mut Errors,
+) -> Option<Arc<ActionPolicy>> {
+    let DraftAction { at, entry, configs } = draft;
+    let mut sound = true;
+    for (policy, config) in entry.policies.iter().zip(&configs) {
+        let Some(module) = modules.get(&policy.digest) else { continue };
+        for error in module.config().iter_errors(&policy.config) {
+            let pointer = error.instance_path().as_str();
+            let place = config.place_of(pointer);
+            errors.add(place, format!("configuration of `{}`{}: {error}", policy.name, at_pointer(pointer)));
+            sound = false;
+        }
+    }
+    // A missing module or a missing policy has been reported where it is missing.
+    let complete = entry.policies.iter().all(|policy| modules.contains_key(&policy.digest));
+    if !sound || !complete || entry.policies.is_empty() {
+        return None;
+    }
+    let policy = match ActionPolicy::new(entry, |digest| modules.get(digest).cloned()) {
+        Ok(policy) => policy,
+        Err(ActionError::Schema { action, detail }) => {
+            errors.add(
+                at,
+                format!("the schema of the action `{action}` (`schemas/{action}.json`) is refused: {detail}"),
+            );
+            return None;
+        }
+        Err(error) => {
+            errors.add(at, error.to_string());
+            return None;
+        }
+    };
+    if !check_configs(&policy, &configs, errors) {
+        return None;
+    }
+    let problems = trial::problems(&policy);
+    if problems.is_empty() {
+        return Some(Arc::new(policy));
+    }
+    let action = &policy.entry().action;
+    for problem in problems {
+        errors.add(at, format!("the action `{action}`: {problem}"));
+    }
+    None
+}
+
+/// What the modules themselves say of their configurations.
+fn check_configs(policy: &ActionPolicy, configs: &[Node], errors: &mut Errors) -> bool {
+    let mut sound = true;
+    for ((rule, used), config) in policy.rules().iter().zip(&policy.entry().policies).zip(configs) {
+        let name = &used.name;
+        let mut refuse = |place: Place, message: String| {
+            errors.add(place, message);
+            sound = false;
+        };
+        match rule.check_config() {
+            Ok(reasons) => {
+                for reason in reasons {
+                    let pointer = reason.path.unwrap_or_default();
+                    let (code, message, at) = (reason.code, reason.message, at_pointer(&pointer));
+                    refuse(
+                        config.place_of(&pointer),
+                        format!("configuration of `{name}`{at}: {message} ({code})"),
+                    );
+                }
+            }
+            Err(failure) => {
+                refuse(config.at, format!("the configuration of `{name}` cannot be checked: {failure}"))
+            }
+        }
+    }
+    sound
+}
+
+fn at_pointer(pointer: &str) -> String {
+    if pointer.is_empty() { String::new() } else { format!(" at `{pointer}`") }
+}

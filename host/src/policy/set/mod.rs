@@ -1,0 +1,99 @@
+//! A policy set: which action is judged by which modules with which configuration.
+
+mod document;
+mod error;
+mod fields;
+mod load;
+mod read;
+mod source;
+mod trial;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::action::ActionPolicy;
+use super::engine::Engine;
+use super::entry::PolicyEntry;
+use crate::lifecycle::Digest;
+
+pub use error::{LoadError, LoadErrors};
+pub use source::Source;
+
+/// The name of the entry that judges actions which the set does not list.
+pub(super) const ANY_ACTION: &str = "*";
+
+/// An immutable set of policies: every module checked, every configuration tried.
+#[derive(Debug)]
+pub struct PolicySet {
+    hash: Digest,
+    actions: BTreeMap<String, Arc<ActionPolicy>>,
+    fallback: Option<Arc<ActionPolicy>>,
+    by_hash: HashMap<Digest, Arc<ActionPolicy>>,
+}
+
+impl PolicySet {
+    /// Reads and checks the set in the folder `dir`: `policy-set.yaml`, `modules/*.wasm`, `schemas/*.json`.
+    /// Slow, as it may compile: to be called off the request path.
+    pub fn load(dir: &Path, engine: &Engine) -> Result<PolicySet, LoadErrors> {
+        PolicySet::build(&Source::read(dir, engine.limits())?, engine)
+    }
+
+    /// Checks a set whose files are at hand, wherever they came from.
+    pub fn build(source: &Source, engine: &Engine) -> Result<PolicySet, LoadErrors> {
+        load::load(source, engine)
+    }
+
+    fn new(actions: BTreeMap<String, Arc<ActionPolicy>>, fallback: Option<Arc<ActionPolicy>>) -> PolicySet {
+        let all = || actions.values().chain(&fallback);
+        let hashes: BTreeMap<&str, Digest> =
+            all().map(|policy| (policy.entry().action.as_str(), policy.hash())).collect();
+        let hash = Digest::of_json(&json!(hashes));
+        let by_hash = all().map(|policy| (policy.hash(), Arc::clone(policy))).collect();
+        PolicySet { hash, actions, fallback, by_hash }
+    }
+
+    /// SHA-256 of the canonical object of policy hashes by action; `*` is the entry of unknown actions.
+    #[must_use]
+    pub fn hash(&self) -> Digest {
+        self.hash
+    }
+
+    /// What judges this action: its own entry, else that of unknown actions. `None` where there is neither,
+    /// and the action must be denied.
+    #[must_use]
+    pub fn action(&self, name: &str) -> Option<&Arc<ActionPolicy>> {
+        self.actions.get(name).or(self.fallback.as_ref())
+    }
+
+    /// The entry with this hash.
+    #[must_use]
+    pub fn by_hash(&self, hash: &Digest) -> Option<&Arc<ActionPolicy>> {
+        self.by_hash.get(hash)
+    }
+
+    /// The listed actions and what judges them, by name.
+    #[must_use]
+    pub fn actions(&self) -> &BTreeMap<String, Arc<ActionPolicy>> {
+        &self.actions
+    }
+
+    /// Every entry, that of unknown actions included.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<ActionPolicy>> {
+        self.actions.values().chain(&self.fallback)
+    }
+
+    /// What the store must keep before a request is made under this set: its entries, and each module's bytes once.
+    #[must_use]
+    pub fn pins(&self) -> (Vec<PolicyEntry>, Vec<Vec<u8>>) {
+        let entries = self.policies().map(|policy| PolicyEntry::clone(policy.entry())).collect();
+        let modules: BTreeMap<Digest, Vec<u8>> = self
+            .policies()
+            .flat_map(|policy| policy.modules())
+            .map(|module| (module.digest(), module.bytes().to_vec()))
+            .collect();
+        (entries, modules.into_values().collect())
+    }
+}

@@ -1,0 +1,93 @@
+//! The files of a policy set, read once, so that what is checked is what is loaded.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::document::Place;
+use super::error::{Errors, LoadErrors};
+use crate::policy::Limits;
+
+const MAX_SET_BYTES: u64 = 1 << 20;
+const MAX_SCHEMA_BYTES: u64 = 256 << 10;
+
+/// A policy set's files, wherever they came from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// What errors call the set's own file.
+    pub name: String,
+    /// The set's own file.
+    pub text: String,
+    /// What errors call each module file, and its bytes.
+    pub modules: Vec<(String, Vec<u8>)>,
+    /// The action, what errors call the file, and its bytes.
+    pub schemas: Vec<(String, String, Vec<u8>)>,
+}
+
+impl Source {
+    /// Reads `policy-set.yaml`, `modules/*.wasm` and `schemas/*.json` in `dir`.
+    pub fn read(dir: &Path, limits: &Limits) -> Result<Source, LoadErrors> {
+        let path = dir.join("policy-set.yaml");
+        let name = path.display().to_string();
+        let mut errors = Errors::about(&name);
+        let text = match read_text(&path) {
+            Ok(text) => text,
+            Err(error) => {
+                errors.add(Place::default(), format!("cannot be read: {error}"));
+                String::new()
+            }
+        };
+        // One byte more than a module may have is enough to see that it has too many.
+        let module_bytes = u64::try_from(limits.module_bytes).unwrap_or(u64::MAX).saturating_add(1);
+        let modules = read_all(&dir.join("modules"), "wasm", module_bytes, &mut errors);
+        let schemas = read_all(&dir.join("schemas"), "json", MAX_SCHEMA_BYTES, &mut errors);
+        errors.into_result()?;
+        let modules = modules.into_iter().map(|(_, name, bytes)| (name, bytes)).collect();
+        Ok(Source { name, text, modules, schemas })
+    }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let bytes = read_limited(path, MAX_SET_BYTES + 1)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_SET_BYTES {
+        return Err(io::Error::other(format!("it has more than {MAX_SET_BYTES} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))
+}
+
+/// The files in `dir` with this extension, in order: stem, path and bytes. No folder, no files.
+fn read_all(dir: &Path, extension: &str, limit: u64, errors: &mut Errors) -> Vec<(String, String, Vec<u8>)> {
+    let mut paths = match list(dir) {
+        Ok(paths) => paths,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            errors.add_in(&dir.display().to_string(), format!("cannot be read: {error}"));
+            Vec::new()
+        }
+    };
+    paths.retain(|path| path.extension().is_some_and(|found| found == extension));
+    paths.sort();
+    let mut files = Vec::new();
+    for path in paths {
+        let name = path.display().to_string();
+        let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else {
+            errors.add_in(&name, "its name is not UTF-8 text");
+            continue;
+        };
+        match read_limited(&path, limit) {
+            Ok(bytes) => files.push((stem.to_owned(), name, bytes)),
+            Err(error) => errors.add_in(&name, format!("cannot be read: {error}")),
+        }
+    }
+    files
+}
+
+fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
+}
+
+fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,115 @@
+//! Checks that what our documents link to is there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// Checks the relative links of every Markdown file of the project: the file must exist, and so must the heading.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    let mut documents = Vec::new();
+    collect(root, &mut documents)?;
+    ensure!(!documents.is_empty(), "there are no documents to check");
+    let mut broken = Vec::new();
+    let mut links = 0;
+    for document in &documents {
+        let text = read(document)?;
+        for (line, target) in targets(&text) {
+            links += 1;
+            if let Some(problem) = problem(document, target) {
+                broken.push(format!("{}:{line}: `{target}`: {problem}", document.display()));
+            }
+        }
+    }
+    println!("{links} links in {} documents", documents.len());
+    ensure!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+    Ok(())
+}
+
+fn collect(folder: &Path, documents: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot list `{}`", folder.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() && !name.starts_with('.') && name != "target" {
+            collect(&path, documents)?;
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            documents.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The link targets of a Markdown text with their lines, code left out.
+fn targets(text: &str) -> Vec<(usize, &str)> {
+    let mut fenced = false;
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        }
+        if fenced {
+            continue;
+        }
+        // Every other piece between backticks is code.
+        for prose in line.split('`').step_by(2) {
+            let opened = prose.split("](").skip(1);
+            found.extend(opened.filter_map(|rest| rest.split(')').next()).map(|target| (number + 1, target)));
+        }
+    }
+    found
+}
+
+fn problem(document: &Path, target: &str) -> Option<String> {
+    if target.starts_with("https://") || target.starts_with("http://") || target.starts_with("mailto:") {
+        return None;
+    }
+    let (file, heading) =
+        target.split_once('#').map_or((target, None), |(file, heading)| (file, Some(heading)));
+    let path = if file.is_empty() { document.to_owned() } else { document.parent()?.join(file) };
+    if !path.exists() {
+        return Some("there is no such file".into());
+    }
+    let heading = heading?;
+    let text = fs::read_to_string(&path).ok()?;
+    let known = text.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line) == heading);
+    (!known).then(|| format!("there is no heading `{heading}`"))
+}
+
+/// The anchor that a heading gets: lower case, words joined by hyphens, other signs dropped.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    words
+        .chars()
+        .filter_map(|letter| match letter {
+            ' ' => Some('-'),
+            '-' | '_' => Some(letter),
+            _ => letter.is_alphanumeric().then_some(letter),
+        })
+        .collect()
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_links_and_leaves_code_alone() {
+        let text = "a [b](c.md) and `[x](no.md)` and [d](e.md#f)\n```\n[x](no.md)\n```\n[g](#h)";
+        assert_eq!(targets(text), [(1, "c.md"), (1, "e.md#f"), (5, "#h")]);
+    }
+
+    #[test]
+    fn a_missing_file_or_heading_is_a_problem() -> Result<()> {
+        let document = crate::root()?.join("README.md");
+        assert!(problem(&document, "no-such-file.md").is_some());
+        assert!(problem(&document, "#no-such-heading").is_some());
+        assert_eq!(problem(&document, "LICENSE"), None);
+        assert_eq!(anchor("## What it's for, and `how`"), "what-its-for-and-how");
+        Ok(())
+    }
+}

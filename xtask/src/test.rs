@@ -1,0 +1,50 @@
+//! `cargo xtask test`: everything that must pass before a change lands, in the order in which it fails fastest.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{links, policies};
+
+pub(crate) fn run() -> Result<()> {
+    let root = crate::root()?;
+    heading("formatting");
+    cargo(&root, &["fmt", "--all", "--check"], &[])?;
+
+    heading("links between documents");
+    links::check(&root)?;
+
+    heading("policies to WebAssembly");
+    for module in policies::build(&root.join("target/policies"), true)? {
+        println!("{:<15} {:>7} bytes  {}", module.name, module.bytes, module.digest);
+    }
+
+    heading("lints");
+    cargo(&root, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])?;
+
+    // The end-to-end tests start the gateway as its users do: as a program of its own.
+    heading("unit, contract and end-to-end tests");
+    cargo(&root, &["build", "--package", "countersign"], &[])?;
+    cargo(&root, &["test", "--workspace"], &[])?;
+
+    heading("documentation");
+    cargo(&root, &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "--deny warnings")])?;
+    println!("\neverything passed");
+    Ok(())
+}
+
+fn heading(what: &str) {
+    println!("\n── {what}");
+}
+
+fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    let status = Command::new("cargo")
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .current_dir(root)
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "`cargo {}` failed", arguments.join(" "));
+    Ok(())
+}
