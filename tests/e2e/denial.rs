@@ -30,7 +30,10 @@ async fn a_denial_ends_it_although_somebody_approved() {
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.count("denies_total", &[("action", "deploy")]), 1);
     assert_eq!(metrics.count("approvals_total", &[]), 0);
-    assert_eq!(metrics.count("decision_latency_seconds_count", &[("action", "deploy"), ("outcome", "denied")]), 1);
+    assert_eq!(
+        metrics.count("decision_latency_seconds_count", &[("action", "deploy"), ("outcome", "denied")]),
+        1
+    );
     assert_eq!(metrics.count("pending_requests", &[]), 0);
 
     let decisions = Ledger::of(&gateway.kill()).audit_entries(&request.id, "denied");

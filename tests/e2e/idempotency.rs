@@ -37,8 +37,10 @@ async fn twenty_at_once_give_one_request() {
 
     let receipts = join_all((0..20).map(|_| gateway.create(&ask))).await;
 
-    let mut ids: Vec<_> =
-        receipts.into_iter().map(|receipt| receipt.map(|it| (it.id, it.token)).expect("it is admitted")).collect();
+    let mut ids: Vec<_> = receipts
+        .into_iter()
+        .map(|receipt| receipt.map(|it| (it.id, it.token)).expect("it is admitted"))
+        .collect();
     ids.dedup();
     assert_eq!(ids.len(), 1, "{ids:?}");
     assert_eq!(gateway.metrics().await.count("approval_requests_total", &[]), 1);

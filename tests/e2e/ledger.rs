@@ -63,13 +63,18 @@ impl Ledger {
         bodies.iter().map(|body| serde_json::from_str(body).expect("an audit entry is JSON")).collect()
     }
 
-    /// How many audit entries there are of each request with this event: ids, as often as they come.
+    /// The ids of the requests that have audit entries with one of these events, once for each entry.
     pub(crate) fn audited(&self, events: &[&str]) -> Vec<String> {
         let events = Value::from(events.to_vec()).to_string();
         let query = format!(
             "SELECT {OF_REQUEST} FROM audit WHERE event IN (SELECT value FROM json_each(?1)) ORDER BY seq"
         );
         self.texts(&query, [events])
+    }
+
+    /// How many audit entries have this event.
+    pub(crate) fn count_of(&self, event: &str) -> usize {
+        self.texts("SELECT body FROM audit WHERE event = ?1", [event]).len()
     }
 
     /// The ids of the requests that the outbox has this effect for.
@@ -84,7 +89,8 @@ impl Ledger {
     /// A counter's sum over all its labels.
     pub(crate) fn counter(&self, metric: &str) -> u64 {
         let mut query = self.prepare("SELECT coalesce(sum(value), 0) FROM counter WHERE metric = ?1");
-        query.query_one([metric], |row| row.get(0)).expect("counters can be read")
+        let sum: i64 = query.query_one([metric], |row| row.get(0)).expect("counters can be read");
+        sum.try_into().expect("counters are not negative")
     }
 
     fn prepare(&self, query: &str) -> rusqlite::Statement<'_> {

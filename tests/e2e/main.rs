@@ -31,8 +31,6 @@ mod slack_security;
 mod restart;
 mod shutdown;
 
-mod crash;
-
 mod bad_input;
 mod rate_limit;
 

@@ -12,7 +12,7 @@ const ACTIONS: &str = "
       - use: quorum
         with: { approvers: [U0ALICE, U0BOB], approvals: 1 }
       - use: override-guard
-        with: { keys: [replicas, zone, note, password], max_keys: 2, max_chars: 20 }
+        with: { keys: [replicas, zone, note], max_keys: 2, max_chars: 20 }
 ";
 
 fn home() -> Home {
@@ -95,7 +95,8 @@ async fn four_refusals_for_four_reasons() {
         let metrics = gateway.metrics().await;
         let labels = [("action", "scale"), ("reason", reason)];
         assert_eq!(metrics.count("override_rejections_total", &labels), 1, "{reason}");
-        let rejected = metrics.count("param_overrides_total", &[("action", "scale"), ("outcome", "rejected")]);
+        let rejected =
+            metrics.count("param_overrides_total", &[("action", "scale"), ("outcome", "rejected")]);
         assert_eq!(rejected, n as u64 + 1, "{reason}");
     }
     let refused = gateway.click(&Click::edit("U0ALICE", &request.id, &[("replicas", "12")])).await;

@@ -29,7 +29,8 @@ async fn two_of_three_with_a_duplicate_and_an_unauthorised_click() {
     assert_eq!(gateway.status(&request.id).await, after_one, "a duplicate changed something");
 
     for stranger in [Click::approve("U0MALLORY", &request.id), Click::deny("U0MALLORY", &request.id)] {
-        let unauthorized = gateway.metrics().await.count("security_events_total", &[("type", "unauthorized")]);
+        let unauthorized =
+            gateway.metrics().await.count("security_events_total", &[("type", "unauthorized")]);
         assert_eq!(gateway.click_refused(&stranger).await, "unauthorized");
         assert_eq!(gateway.status(&request.id).await, after_one, "a stranger changed something");
         let counted = gateway.metrics().await.count("security_events_total", &[("type", "unauthorized")]);

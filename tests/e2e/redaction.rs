@@ -15,7 +15,7 @@ const ACTIONS: &str = "
       - use: quorum
         with: { approvers: [U0ALICE] }
       - use: override-guard
-        with: { keys: [name, secret] }
+        with: { keys: [name] }
 ";
 
 #[tokio::test]
@@ -38,7 +38,9 @@ async fn a_redacted_value_is_in_no_file_and_no_answer() {
     heard += &again.body.to_string();
     gateway.click_ok(&Click::approve("U0ALICE", &again.id)).await;
     let after = gateway.ended(&again.token).await;
-    for path in [format!("/api/guard/status?requestId={}", again.id), "/metrics".into(), "/api/schemas/rotate".into()] {
+    for path in
+        [format!("/api/guard/status?requestId={}", again.id), "/metrics".into(), "/api/schemas/rotate".into()]
+    {
         heard += &gateway.send(&Call::get(&path)).await.text();
     }
     heard += &gateway.lineage(&again.id).await.to_string();
@@ -56,7 +58,10 @@ async fn a_redacted_value_is_in_no_file_and_no_answer() {
     assert!(!gateway.output().contains(SECRET), "it was logged");
     let home = gateway.kill();
     let files = home.files();
-    assert!(files.iter().any(|(path, _)| path.ends_with("countersign.db")), "there is no database to look at");
+    assert!(
+        files.iter().any(|(path, _)| path.ends_with("countersign.db")),
+        "there is no database to look at"
+    );
     assert!(contains(&files, request.id.as_bytes()), "the search finds nothing");
     let found: Vec<_> =
         files.iter().filter(|(_, bytes)| find(bytes, SECRET.as_bytes())).map(|(path, _)| path).collect();

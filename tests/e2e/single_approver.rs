@@ -29,9 +29,11 @@ async fn the_waiting_caller_hears_of_the_approval() {
 
     let since = Stopwatch::start();
     let approve = Click::approve("U0ALICE", &request.id);
-    let (after, _) =
-        within("the decision", futures_util::future::join(gateway.wait(&request.token, 15), gateway.click_ok(&approve)))
-            .await;
+    let (after, _) = within(
+        "the decision",
+        futures_util::future::join(gateway.wait(&request.token, 15), gateway.click_ok(&approve)),
+    )
+    .await;
 
     assert!(since.elapsed() < PATIENCE / 4, "the long-poll was not woken but ran out");
     assert_eq!(after["status"], "approved");

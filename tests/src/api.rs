@@ -203,7 +203,8 @@ impl Api {
 
     /// One long-poll.
     pub async fn wait(&self, token: &str, seconds: u64) -> Value {
-        let reply = self.send(&Call::get(&format!("/api/guard/wait?token={token}&timeoutSec={seconds}"))).await;
+        let reply =
+            self.send(&Call::get(&format!("/api/guard/wait?token={token}&timeoutSec={seconds}"))).await;
         accepted(reply).unwrap_or_else(|problem| panic!("cannot wait: {problem:?}"))
     }
 
@@ -353,4 +354,3 @@ pub fn millis(time: &Value) -> i64 {
     assert!(text.ends_with('Z'), "`{text}` is not UTC");
     time.as_millisecond()
 }
-

@@ -36,7 +36,9 @@ impl Home {
         for folder in ["policies/modules", "policies/schemas", "data"] {
             fs::create_dir_all(home.path(folder)).expect("folders can be made in a temporary folder");
         }
-        let home = home.with("COUNTERSIGN_POLICIES", &policies.display().to_string()).with("COUNTERSIGN_STORE", &store);
+        let home = home
+            .with("COUNTERSIGN_POLICIES", &policies.display().to_string())
+            .with("COUNTERSIGN_STORE", &store);
         home.set_actions(actions);
         home
     }
@@ -45,6 +47,13 @@ impl Home {
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Home {
         self.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Without this variable.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Home {
+        self.variables.remove(name);
         self
     }
 
@@ -59,8 +68,9 @@ impl Home {
     pub fn set_actions(&self, actions: &str) {
         let mut pins = String::new();
         for module in MODULES.iter().filter(|module| actions.contains(&format!("use: {module}"))) {
-            let bytes = fs::read(ambient::modules().join(format!("{module}.wasm"))).expect("the module was built");
-            pins.push_str(&format!("  {module}: sha256:{}\n", hex::encode(Sha256::digest(&bytes))));
+            let bytes =
+                fs::read(ambient::modules().join(format!("{module}.wasm"))).expect("the module was built");
+            pins.push_str(&format!("  {module}: {}\n", digest(&bytes)));
             self.write(&format!("policies/modules/{module}.wasm"), &bytes);
         }
         self.set_policy_set(&format!(
@@ -72,6 +82,18 @@ impl Home {
              defaults: {{ timeout: 10m, channel: C0PRIVATE, unknown_action: deny }}\n\
              actions:\n{actions}"
         ));
+    }
+
+    /// Puts these bytes in the place of a module, and pins the policy set to them.
+    ///
+    /// # Panics
+    /// Where the policy set does not use the module.
+    pub fn pin(&self, module: &str, bytes: &[u8]) {
+        let path = format!("policies/modules/{module}.wasm");
+        let before = fs::read(self.path(&path)).expect("the policy set uses the module");
+        let set = self.policy_set().replace(&digest(&before), &digest(bytes));
+        self.write(&path, bytes);
+        self.set_policy_set(&set);
     }
 
     /// Writes this text as the policy set, as it is.
@@ -103,6 +125,11 @@ impl Home {
         collect(self.folder.path(), &mut files);
         files
     }
+}
+
+/// As a policy set pins a module.
+fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
 fn collect(folder: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {

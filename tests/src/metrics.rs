@@ -16,7 +16,11 @@ impl Metrics {
     #[must_use]
     pub fn parse(text: &str) -> Metrics {
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Metrics { samples: lines.map(|line| sample(line).unwrap_or_else(|| panic!("not a sample: {line}"))).collect() }
+        Metrics {
+            samples: lines
+                .map(|line| sample(line).unwrap_or_else(|| panic!("not a sample: {line}")))
+                .collect(),
+        }
     }
 
     /// The sum of a metric's samples that have all these labels; 0 where there are none.
@@ -25,7 +29,11 @@ impl Metrics {
         let has = |of: &BTreeMap<String, String>| {
             labels.iter().all(|(key, value)| of.get(*key).is_some_and(|found| found == value))
         };
-        self.samples.iter().filter(|(metric, of, _)| metric == name && has(of)).map(|(_, _, value)| value).sum()
+        self.samples
+            .iter()
+            .filter(|(metric, of, _)| metric == name && has(of))
+            .map(|(_, _, value)| value)
+            .sum()
     }
 
     /// A counter's value over all its labels, or of those with these labels.

@@ -25,7 +25,8 @@ fn sha256(value: &Value) -> String {
 fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(members) => {
-            let mut members: Vec<_> = members.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
+            let mut members: Vec<_> =
+                members.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
             members.sort_by(|one, other| one.0.cmp(&other.0));
             Value::Object(Map::from_iter(members))
         }

@@ -32,10 +32,12 @@ impl Click {
         Click::button("deny", actor, request)
     }
 
-    /// Submits the modal that asks for the reason of a denial.
+    /// Presses Deny where the message asks for a reason.
     #[must_use]
     pub fn deny_because(actor: &str, request: &str, reason: &str) -> Click {
-        Click::view("deny_submit", actor, request, json!({"reason": {"value": input(reason)}}))
+        let mut click = Click::deny(actor, request);
+        click.payload["state"] = json!({"values": {"reason": {"value": input(reason)}}});
+        click
     }
 
     /// Acknowledges a persona.
@@ -68,19 +70,15 @@ impl Click {
     #[must_use]
     pub fn edit(actor: &str, request: &str, inputs: &[(&str, &str)]) -> Click {
         let values = inputs.iter().map(|(key, value)| (format!("ov_{key}"), json!({"value": input(value)})));
-        Click::view("override_submit", actor, request, Value::Object(values.collect()))
-    }
-
-    fn view(callback_id: &str, actor: &str, request: &str, values: Value) -> Click {
         Click {
             payload: json!({
                 "type": "view_submission",
                 "user": {"id": actor},
                 "trigger_id": serial(),
                 "view": {
-                    "callback_id": callback_id,
+                    "callback_id": "override_submit",
                     "private_metadata": json!({"request_id": request}).to_string(),
-                    "state": {"values": values},
+                    "state": {"values": Value::Object(values.collect())},
                 },
             }),
         }
@@ -145,6 +143,13 @@ impl Signed {
         self
     }
 
+    /// With another body than was signed.
+    #[must_use]
+    pub fn with_body_suffix(mut self, suffix: &str) -> Signed {
+        self.body.push_str(suffix);
+        self
+    }
+
     /// The call that Slack makes.
     #[must_use]
     pub fn call(&self) -> Call {
@@ -173,7 +178,9 @@ fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len() * 2);
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte))
+            }
             b' ' => encoded.push('+'),
             _ => write!(encoded, "%{byte:02X}").expect("a String takes all that is written to it"),
         }

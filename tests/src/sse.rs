@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::within;
 use crate::wire::{Call, Connection, Framing, Head, Reply};
+use crate::within;
 
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -45,7 +45,10 @@ pub struct Stream {
 
 impl Stream {
     /// Opens a stream; anything but 200 is an error, and is the answer.
-    pub(crate) async fn open(mut connection: Connection, call: &Call) -> anyhow::Result<Result<Stream, Reply>> {
+    pub(crate) async fn open(
+        mut connection: Connection,
+        call: &Call,
+    ) -> anyhow::Result<Result<Stream, Reply>> {
         let (head, framing) = connection.start(call).await?;
         if head.status != 200 {
             return Ok(Err(connection.finish(head, framing).await?));
@@ -80,7 +83,9 @@ impl Stream {
     /// # Panics
     /// Where the connection breaks off, or nothing comes in time.
     pub async fn next(&mut self) -> Option<Event> {
-        within("an event", self.receive()).await.unwrap_or_else(|error| panic!("the stream broke off: {error:#}"))
+        within("an event", self.receive())
+            .await
+            .unwrap_or_else(|error| panic!("the stream broke off: {error:#}"))
     }
 
     /// The next `state` event.

@@ -157,7 +157,8 @@ impl Connection {
     /// # Errors
     /// Where nobody listens.
     pub async fn open(address: SocketAddr) -> Result<Connection> {
-        let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
+        let stream =
+            TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
         Ok(Connection { stream, received: Vec::new() })
     }
@@ -176,22 +177,31 @@ impl Connection {
     /// As for [`Connection::send`].
     pub async fn send_bytes(&mut self, bytes: &[u8]) -> Result<Reply> {
         // The gateway may answer and hang up before it has read a body that it does not want.
-        let sent = self.stream.write_all(bytes).await;
-        let head = match self.head().await {
-            Ok(head) => head,
-            Err(error) => return Err(sent.err().map_or(error, Into::into)),
-        };
-        let mut framing = head.framing()?;
-        let mut body = Vec::new();
-        while let Some(part) = self.part(&mut framing).await? {
-            body.extend_from_slice(&part);
-        }
-        Ok(Reply { head, body })
+        let sent = self.write(bytes).await;
+        self.answer().await.map_err(|error| sent.err().unwrap_or(error))
+    }
+
+    /// Sends bytes as they are.
+    ///
+    /// # Errors
+    /// Where the connection fails.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(bytes).await?)
+    }
+
+    /// Waits for the answer to what was sent.
+    ///
+    /// # Errors
+    /// As for [`Connection::send`].
+    pub async fn answer(&mut self) -> Result<Reply> {
+        let head = self.head().await?;
+        let framing = head.framing()?;
+        self.finish(head, framing).await
     }
 
     /// Makes a call whose answer goes on for long: returns once the head is there.
     pub(crate) async fn start(&mut self, call: &Call) -> Result<(Head, Framing)> {
-        self.stream.write_all(&call.bytes()).await?;
+        self.write(&call.bytes()).await?;
         let head = self.head().await?;
         let framing = head.framing()?;
         Ok((head, framing))
