@@ -32,13 +32,14 @@ async fn main() -> anyhow::Result<()> {
 
     let span = Duration::from_secs(seconds);
     let made = Arc::new(AtomicU64::new(0));
-    let create = |store: Arc<SqliteStore>, _: u64| {
-        let made = Arc::clone(&made);
+    let numbers = Arc::clone(&made);
+    let create = move |store: Arc<SqliteStore>, _: u64| {
+        let made = Arc::clone(&numbers);
         async move { create(&store, made.fetch_add(1, Ordering::Relaxed)).await }
     };
     measure("create", &store, span, create).await?;
     let made = made.load(Ordering::Relaxed);
-    let vote = |store: Arc<SqliteStore>, number: u64| async move { vote(&store, number % made).await };
+    let vote = move |store: Arc<SqliteStore>, number: u64| async move { vote(&store, number % made).await };
     measure("read and vote", &store, span, vote).await?;
 
     for suffix in ["", "-wal"] {
@@ -84,7 +85,9 @@ where
     let at = |share: f64| took.get((took.len() as f64 * share) as usize).copied().unwrap_or_default();
     let rate = took.len() as f64 / elapsed.as_secs_f64();
     print!("{name}: {rate:.0} a second; p50 {:.2?}, p99 {:.2?}, p99.9 {:.2?}", at(0.5), at(0.99), at(0.999));
-    if let (Some(before), Some(after)) = (before, writer_time()) {
+    if let Some(after) = writer_time() {
+        // The thread may have had no name yet when this began.
+        let before = before.unwrap_or_default();
         print!("; {:.1} µs of the writer each", (after - before).as_secs_f64() * 1e6 / took.len() as f64);
     }
     println!();
@@ -153,6 +156,7 @@ fn request(number: u64) -> Request {
     let params = params.as_object().cloned().unwrap_or_default();
     let submission = Submission {
         action: "deploy_prod".into(),
+        rules: "deploy".into(),
         lineage: id,
         depth: 0,
         rerequested_by: None,

@@ -2,13 +2,32 @@
 //!
 //! The map of the code, in reading order; docs/ARCHITECTURE.md tells it at length.
 
+// What a request is, and the one function that moves it on.
 pub mod lifecycle;
 
+// The shell around it: load, judge, step, commit, tell.
 pub mod gateway;
 
+// What requests are judged by.
 pub mod policy;
 
+// Where requests are kept.
 pub mod store;
 
+// What happens by itself.
 pub mod clock;
 pub mod scheduler;
+
+// How callers and people reach the gateway.
+pub mod http;
+pub mod slack;
+
+// How it is run: put together, configured, watched and ended.
+pub mod app;
+pub mod config;
+pub mod secret;
+pub mod shutdown;
+pub mod telemetry;
+
+// For trying things out.
+pub mod dev;

@@ -59,7 +59,7 @@ impl Scheduler {
             return longest;
         }
         match self.gateway.store().next_due(now).await {
-            Ok(next) => alarm.set(next),
+            Ok(next) => alarm.known(next),
             Err(error) => tracing::warn!(%error, "cannot tell what is due next; looking again later"),
         }
         let retry = self.postponed.values().map(|(until, _)| *until).min();

@@ -298,13 +298,12 @@ impl<P: Policy> Scenario<P> {
     }
 }
 
-/// The claims: what came of it.
+/// The claims: what came of it. Each hands the story on, and may be its last word.
 impl<P: Policy> Scenario<P> {
     /// The last act was refused, with this code among the reasons.
     ///
     /// # Panics
     /// Where it was not.
-    #[must_use]
     #[track_caller]
     pub fn refused_with(self, code: &str) -> Self {
         self.refused(&format!("a refusal with `{code}`"), |reason| reason.code == code)
@@ -314,7 +313,6 @@ impl<P: Policy> Scenario<P> {
     ///
     /// # Panics
     /// Where it was not.
-    #[must_use]
     #[track_caller]
     pub fn refused_at(self, code: &str, path: &str) -> Self {
         let is_there = |reason: &wire::Reason| reason.code == code && reason.path.as_deref() == Some(path);
@@ -325,7 +323,6 @@ impl<P: Policy> Scenario<P> {
     ///
     /// # Panics
     /// Where the policy granted or refused it.
-    #[must_use]
     #[track_caller]
     pub fn silent(mut self) -> Self {
         if !matches!(self.outcome, Outcome::Silent) {
@@ -339,7 +336,6 @@ impl<P: Policy> Scenario<P> {
     ///
     /// # Panics
     /// Where it does not, or waits for more.
-    #[must_use]
     #[track_caller]
     pub fn waits_for(self, label: &str) -> Self {
         self.waits_for_all([label])
@@ -349,7 +345,6 @@ impl<P: Policy> Scenario<P> {
     ///
     /// # Panics
     /// Where it does not.
-    #[must_use]
     #[track_caller]
     pub fn waits_for_all<'l>(self, labels: impl IntoIterator<Item = &'l str>) -> Self {
         let expected: Vec<&str> = labels.into_iter().collect();
@@ -365,7 +360,6 @@ impl<P: Policy> Scenario<P> {
     ///
     /// # Panics
     /// Where it does not.
-    #[must_use]
     #[track_caller]
     pub fn asks<'e>(self, eligible: impl IntoIterator<Item = &'e str>) -> Self {
         let expected: Vec<&str> = eligible.into_iter().collect();
@@ -383,7 +377,6 @@ impl<P: Policy> Scenario<P> {
     ///
     /// # Panics
     /// Where it is not.
-    #[must_use]
     #[track_caller]
     pub fn satisfied(self) -> Self {
         let found = matches!(self.standing("satisfied"), wire::Standing::Satisfied);
@@ -394,7 +387,6 @@ impl<P: Policy> Scenario<P> {
     ///
     /// # Panics
     /// Where it is not.
-    #[must_use]
     #[track_caller]
     pub fn denied_with(self, code: &str, message: &str) -> Self {
         let claim = format!("denied with `{code}`: {message}");
@@ -409,7 +401,6 @@ impl<P: Policy> Scenario<P> {
     ///
     /// # Panics
     /// Where the policy says otherwise.
-    #[must_use]
     #[track_caller]
     pub fn editable<'k>(self, keys: impl IntoIterator<Item = &'k str>) -> Self {
         let expected: Vec<&str> = keys.into_iter().collect();
@@ -425,7 +416,6 @@ impl<P: Policy> Scenario<P> {
     ///
     /// # Panics
     /// Where it asks for another time, or for none.
-    #[must_use]
     #[track_caller]
     pub fn wakes_after(self, duration: Duration) -> Self {
         let claim = format!("a wish to be woken after {duration:?}");
@@ -445,7 +435,6 @@ impl<P: Policy> Scenario<P> {
     ///
     /// # Panics
     /// Where it remembers something else.
-    #[must_use]
     #[track_caller]
     pub fn remembers(self, memo: &Value) -> Self {
         let seen = self.memo.as_deref().unwrap_or("nothing, for no request was made");

@@ -3,6 +3,8 @@
 //! Nothing is announced before it is stored: watchers hear of a version after the store has it,
 //! and whatever else must happen is in the outbox by then.
 
+#[cfg(test)]
+mod tests;
 mod token;
 mod watch;
 
@@ -21,7 +23,7 @@ use crate::lifecycle::{
     self, Act, Actor, AuditEntry, Change, Digest, Edit, Escalation, Link, Origin, Party, PolicyFailure,
     Reason, Refusal, Request, RequestId, State, Status, Step, Submission, Timestamp, parameter_digests,
 };
-use crate::policy::{ActionPolicy, Admission, AdmitInput, Policies, RestoreError};
+use crate::policy::{ActionPolicy, NotAdmitted, Policies, RestoreError};
 use crate::store::{Commit, Committed, Create, Created, Idempotency, Store, StoreError};
 
 /// How long an idempotency key counts, in milliseconds.
@@ -143,9 +145,15 @@ pub enum GatewayError {
     /// Too many others act on the same request at this instant.
     #[error("too many others act on this request at this instant")]
     Contended,
-    /// The request's rules cannot be brought back.
+    /// The rules that the request was made under cannot be made ready again.
     #[error("the rules that this request was made under cannot be loaded: {0}")]
     Rules(#[from] RestoreError),
+    /// The store has no entry or module with this hash, although a request needs it.
+    #[error("the rules that this request was made under are not in the store: nothing has the hash {0}")]
+    RulesLost(Digest),
+    /// Work was stopped half-way, by a panic or a shutdown.
+    #[error("work was stopped half-way: {0}")]
+    Stopped(String),
     /// The store could not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -211,7 +219,7 @@ impl Gateway {
         {
             return self.known(sent, fingerprint, request);
         }
-        let Some(rules) = self.policies.active().rules(&ask.action) else {
+        let Some(rules) = self.policies.active().action(&ask.action).cloned() else {
             self.audit_unmade(now, &ask.action, &ask.requester.id, "unknown_action", &[]).await?;
             return Err(GatewayError::UnknownAction(ask.action));
         };
@@ -254,7 +262,8 @@ impl Gateway {
             let rules = self
                 .policies
                 .active()
-                .rules(&earlier.action)
+                .action(&earlier.action)
+                .cloned()
                 .ok_or_else(|| GatewayError::UnknownAction(earlier.action.clone()))?;
             allow_rerequest(&rules, &lineage, last, now)?;
 
@@ -295,7 +304,7 @@ impl Gateway {
     ) -> Result<Arc<Request>, GatewayError> {
         self.change(id, |request, rules| Event {
             act: act_of(request, rules, intent),
-            by: Some(rules.entry.actor(actor)),
+            by: Some(rules.entry().actor(actor)),
         })
         .await
     }
@@ -352,15 +361,15 @@ impl Gateway {
         if let Some(rules) = self.policies.by_hash(&policy_hash) {
             return Ok(rules);
         }
-        let missing = |what| GatewayError::Rules(RestoreError::Missing(what));
-        let entry = self.store.policy_entry(policy_hash).await?.ok_or_else(|| missing(policy_hash))?;
+        let entry =
+            self.store.policy_entry(policy_hash).await?.ok_or(GatewayError::RulesLost(policy_hash))?;
         let mut modules = Vec::new();
         for digest in entry.policies.iter().map(|used| used.digest).collect::<BTreeSet<_>>() {
-            modules.push(self.store.module(digest).await?.ok_or_else(|| missing(digest))?);
+            modules.push(self.store.module(digest).await?.ok_or(GatewayError::RulesLost(digest))?);
         }
         let policies = Arc::clone(&self.policies);
-        let restored = tokio::task::spawn_blocking(move || policies.restore(entry, modules)).await;
-        Ok(restored.map_err(|stopped| RestoreError::Stopped(stopped.to_string()))??)
+        let restored = tokio::task::spawn_blocking(move || policies.restore(entry, &modules)).await;
+        Ok(restored.map_err(|stopped| GatewayError::Stopped(stopped.to_string()))??)
     }
 
     fn known(
@@ -383,7 +392,7 @@ impl Gateway {
         again: Option<(&Submission, Party)>,
         now: Timestamp,
     ) -> Submission {
-        let entry = &rules.entry;
+        let entry = rules.entry();
         let expires_at = now.plus(entry.timeout_ms);
         let (mut params, mut redacted) = entry.redact.apply(&ask.params);
         let digests = match &again {
@@ -411,7 +420,7 @@ impl Gateway {
             params,
             redacted,
             digests,
-            policy_hash: rules.hash,
+            policy_hash: rules.hash(),
             token_hash: self.tokens.of(id).hash(),
             submitted_at: now,
             expires_at,
@@ -424,14 +433,13 @@ impl Gateway {
     async fn admit(&self, rules: &ActionPolicy, admitting: Admitting<'_>) -> Result<Step, GatewayError> {
         let Admitting { id, submission, params, by } = admitting;
         let (at, action) = (submission.submitted_at, submission.action.clone());
-        let requester = rules.entry.actor(&submission.requester.id);
-        let memos = match rules.admit(&AdmitInput { id, requester, params, submission: &submission }) {
+        let memos = match rules.admit(id, &submission, params) {
             Ok(memos) => memos,
-            Err(Admission::Denied(reasons)) => {
+            Err(NotAdmitted::Denied(reasons)) => {
                 self.audit_unmade(at, &action, by, "policy_denied", &reasons).await?;
                 return Err(GatewayError::Denied(reasons));
             }
-            Err(Admission::Failed(failure)) => {
+            Err(NotAdmitted::Failed(failure)) => {
                 return self.admission_failed(at, &action, by, vec![failure]).await;
             }
         };
@@ -496,14 +504,19 @@ impl Gateway {
     ) -> Result<Result<Receipt, Created>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let token = self.tokens.of(request.id);
-        let create = Create { request: request.clone(), idempotency, audit, effects, counts };
-        match self.store.create(create).await? {
-            Created::New => {
-                self.alarm.set(request.due_at());
-                Ok(Ok(Receipt { request: Arc::new(request), token }))
+        let created = Arc::new(request.clone());
+        let create = Create { request, idempotency, audit, effects, counts };
+        let (store, alarm) = (Arc::clone(&self.store), Arc::clone(&self.alarm));
+        whole(async move {
+            match store.create(create).await? {
+                Created::New => {
+                    alarm.set(created.due_at());
+                    Ok(Ok(Receipt { request: created, token }))
+                }
+                other => Ok(Err(other)),
             }
-            other => Ok(Err(other)),
-        }
+        })
+        .await
     }
 
     /// Load, make the event, ask the policies, step, commit; again from the start where others got in first.
@@ -556,14 +569,20 @@ impl Gateway {
     async fn commit(&self, step: Step) -> Result<Option<Arc<Request>>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let stored = Arc::new(request.clone());
-        match self.store.commit(Commit { request, audit, effects, counts }).await? {
-            Committed::Conflict => Ok(None),
-            Committed::Done => {
-                self.alarm.set(stored.due_at());
-                self.watchers.publish(&stored);
-                Ok(Some(stored))
+        let commit = Commit { request, audit, effects, counts };
+        let (store, watchers, alarm) =
+            (Arc::clone(&self.store), self.watchers.clone(), Arc::clone(&self.alarm));
+        whole(async move {
+            match store.commit(commit).await? {
+                Committed::Conflict => Ok(None),
+                Committed::Done => {
+                    alarm.set(stored.due_at());
+                    watchers.publish(&stored);
+                    Ok(Some(stored))
+                }
             }
-        }
+        })
+        .await
     }
 
     async fn audit_refusal(
@@ -583,6 +602,14 @@ impl Gateway {
         }
         self.store.append(vec![refusal.audit(request, at, by, act)], refusal.counts(request, act)).await
     }
+}
+
+/// Does `work` to its end, even where whoever asked for it goes away half-way:
+/// what was stored must be told of, and a caller who hangs up must not keep others from hearing it.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, GatewayError>> + Send + 'static,
+) -> Result<T, GatewayError> {
+    tokio::spawn(work).await.map_err(|stopped| GatewayError::Stopped(stopped.to_string()))?
 }
 
 /// An event without its time and place, which are known only once the request is loaded.
@@ -628,7 +655,7 @@ fn allow_rerequest(
     last: &Request,
     now: Timestamp,
 ) -> Result<(), GatewayError> {
-    let Some(allowed) = rules.entry.rerequest else {
+    let Some(allowed) = rules.entry().rerequest else {
         return Err(GatewayError::NotAllowed("requests for this action cannot be made again"));
     };
     match last.status() {
@@ -687,6 +714,13 @@ impl Alarm {
         let Some(at) = at.map(Timestamp::as_millis) else { return };
         if at < self.nearest_ms.fetch_min(at, Ordering::AcqRel) {
             self.nearer.notify_one();
+        }
+    }
+
+    /// Something is due at `at`, and the scheduler is the one who says so: nobody has to be told.
+    pub fn known(&self, at: Option<Timestamp>) {
+        if let Some(at) = at {
+            self.nearest_ms.fetch_min(at.as_millis(), Ordering::AcqRel);
         }
     }
 

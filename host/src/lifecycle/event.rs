@@ -23,12 +23,19 @@ pub struct Edit {
     /// The top-level parameter.
     pub key: String,
     /// Its value so far; `None` where it was not there.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub before: Option<Value>,
     /// Its value from now on; `None` where it goes.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub after: Option<Value>,
     /// What was found when `after` was checked against the action's JSON Schema.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub violations: Vec<String>,
+}
+
+/// A value that is there, though it be `null`: to set a parameter to `null` is not to remove it.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// What is done.

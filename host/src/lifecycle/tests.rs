@@ -377,8 +377,8 @@ fn any_verdict() -> impl Strategy<Value = Verdict> {
 }
 
 fn any_act() -> impl Strategy<Value = Act> {
-    let edit = (0usize..KEYS.len(), prop::option::of(0u32..9))
-        .prop_map(|(key, after)| (KEYS[key], after.map(Value::from)));
+    let value = prop_oneof![3 => (0u32..9).prop_map(Value::from), 1 => Just(Value::Null), 1 => any::<f64>().prop_map(Value::from)];
+    let edit = (0usize..KEYS.len(), prop::option::of(value)).prop_map(|(key, after)| (KEYS[key], after));
     let edits = vec(edit, 0..3).prop_map(|edits| {
         let by_key: BTreeMap<&str, Option<Value>> = edits.into_iter().collect();
         by_key.into_iter().map(|(key, after)| super::tests::edit(key, after)).collect()
@@ -447,6 +447,9 @@ fn check_step(before: &Request, change: &Change, step: &Step) {
             assert!(verdicts.iter().any(grants), "approved by an act that nobody granted");
         }
     }
+
+    let text = serde_json::to_string(after).expect("serialises");
+    assert_eq!(&serde_json::from_str::<Request>(&text).expect("reads"), after, "storing it changed it");
 
     // Only what was editable can have changed, and never what is hidden.
     let State::Open(open) = &before.state else { return };

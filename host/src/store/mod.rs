@@ -175,11 +175,11 @@ pub struct OutboxEntry {
     pub request: RequestId,
     /// What to deliver.
     pub effect: Effect,
-    /// Changes each time the effect is asked for again; tells a finished entry from one that is stale again.
+    /// The request's version that asked for it last; tells a finished entry from one that is stale again.
     pub revision: u64,
     /// How often delivery was tried in vain.
     pub attempts: u32,
-    /// Since when it waits.
+    /// Since when it waits: the time of the event or the decision that asked for it first.
     pub since: Timestamp,
     /// Until when it is the claimer's alone; tells this claim from a later one.
     pub claimed_until: Timestamp,

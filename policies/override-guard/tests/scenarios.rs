@@ -13,7 +13,7 @@ fn guarded_by(config: Value) -> Scenario<OverrideGuard> {
 
 #[test]
 fn a_listed_parameter_may_be_edited() {
-    let _ = guarded_by(json!({ "keys": ["replicas", "canary"] }))
+    guarded_by(json!({ "keys": ["replicas", "canary"] }))
         .editable(["replicas", "canary"])
         .approve_with("U1", [edit("replicas", json!(2), json!(4)), edit("canary", None, json!(true))])
         .satisfied()
@@ -22,7 +22,7 @@ fn a_listed_parameter_may_be_edited() {
 
 #[test]
 fn another_parameter_may_not() {
-    let _ = guarded_by(json!({ "keys": ["replicas"] }))
+    guarded_by(json!({ "keys": ["replicas"] }))
         .approve_with("U1", [edit("replicas", json!(2), json!(4)), edit("ref", json!("main"), json!("evil"))])
         .refused_at("key_not_allowed", "ref")
         .satisfied();
@@ -30,7 +30,7 @@ fn another_parameter_may_not() {
 
 #[test]
 fn taking_a_parameter_away_is_an_edit_too() {
-    let _ = guarded_by(json!({ "keys": ["canary"] }))
+    guarded_by(json!({ "keys": ["canary"] }))
         .approve_with("U1", [edit("canary", json!(true), None)])
         .satisfied()
         .approve_with("U2", [edit("ref", json!("main"), None)])
@@ -39,7 +39,7 @@ fn taking_a_parameter_away_is_an_edit_too() {
 
 #[test]
 fn the_guard_grants_nothing_and_waits_for_nothing() {
-    let _ = Scenario::<OverrideGuard>::new(json!({ "keys": ["replicas"] }))
+    Scenario::<OverrideGuard>::new(json!({ "keys": ["replicas"] }))
         .admitted()
         .satisfied()
         .approve("U1")
@@ -54,7 +54,7 @@ fn the_guard_grants_nothing_and_waits_for_nothing() {
 
 #[test]
 fn keys_are_counted_over_all_edits_and_once_each() {
-    let _ = guarded_by(json!({ "keys": ["a", "b", "c"], "max_keys": 2 }))
+    guarded_by(json!({ "keys": ["a", "b", "c"], "max_keys": 2 }))
         .approve_with("U1", [edit("a", json!(1), json!(2))])
         .approve_with("U2", [edit("a", json!(2), json!(3)), edit("b", json!(1), json!(2))])
         .approve_with("U3", [edit("c", json!(1), json!(2))])
@@ -66,7 +66,7 @@ fn keys_are_counted_over_all_edits_and_once_each() {
 #[test]
 fn characters_are_counted_over_the_newest_value_of_each_key() {
     // A text counts with its quotes, and by characters rather than bytes: `"héé"` is 5.
-    let _ = guarded_by(json!({ "keys": ["a", "b"], "max_chars": 8 }))
+    guarded_by(json!({ "keys": ["a", "b"], "max_chars": 8 }))
         .approve_with("U1", [edit("a", None, json!("longer"))])
         .satisfied()
         .approve_with("U2", [edit("b", None, json!(1))])
@@ -82,7 +82,7 @@ fn characters_are_counted_over_the_newest_value_of_each_key() {
 #[test]
 fn what_the_schema_finds_is_refused_under_the_parameter() {
     let too_many = Edit { violations: vec!["at most 20".into()], ..edit("replicas", json!(2), json!(99)) };
-    let _ = guarded_by(json!({ "keys": ["replicas"] }))
+    guarded_by(json!({ "keys": ["replicas"] }))
         .approve_with("U1", [too_many])
         .refused_at("schema_validation", "replicas");
 }
@@ -90,7 +90,7 @@ fn what_the_schema_finds_is_refused_under_the_parameter() {
 #[test]
 fn everything_that_is_wrong_is_said_at_once() {
     let wrong = Edit { violations: vec!["not a branch".into()], ..edit("ref", json!("main"), json!("a b")) };
-    let _ = guarded_by(json!({ "keys": ["replicas"], "max_keys": 1, "max_chars": 4 }))
+    guarded_by(json!({ "keys": ["replicas"], "max_keys": 1, "max_chars": 4 }))
         .approve_with("U1", [edit("replicas", json!(2), json!(4)), wrong])
         .refused_at("key_not_allowed", "ref")
         .refused_at("schema_validation", "ref")
@@ -100,7 +100,7 @@ fn everything_that_is_wrong_is_said_at_once() {
 
 #[test]
 fn an_approval_without_edits_is_never_refused() {
-    let _ = guarded_by(json!({ "keys": ["a"], "max_keys": 1, "max_chars": 1 })).approve("U1").satisfied();
+    guarded_by(json!({ "keys": ["a"], "max_keys": 1, "max_chars": 1 })).approve("U1").satisfied();
 }
 
 /// A configuration, and where its fault is.

@@ -17,7 +17,7 @@ fn security_and_release() -> Scenario<PersonaGate> {
 
 #[test]
 fn the_gate_opens_once_every_persona_is_acknowledged() {
-    let _ = security_and_release()
+    security_and_release()
         .waits_for_all(["release", "security"])
         .asks(["U2", "@release-managers"])
         .acknowledge("U1", "security")
@@ -30,7 +30,7 @@ fn the_gate_opens_once_every_persona_is_acknowledged() {
 
 #[test]
 fn nobody_approves_while_personas_are_pending() {
-    let _ = security_and_release()
+    security_and_release()
         .approve("U9")
         .refused_with("personas_pending")
         .acknowledge("U1", "security")
@@ -43,7 +43,7 @@ fn nobody_approves_while_personas_are_pending() {
 
 #[test]
 fn the_gate_itself_grants_acknowledgements_and_nothing_else() {
-    let _ = Scenario::<PersonaGate>::new(json!({ "personas": { "security": ["U1"] } }))
+    Scenario::<PersonaGate>::new(json!({ "personas": { "security": ["U1"] } }))
         .admitted()
         .deny("U1")
         .silent()
@@ -57,7 +57,7 @@ fn the_gate_itself_grants_acknowledgements_and_nothing_else() {
 
 #[test]
 fn only_holders_acknowledge() {
-    let _ = security_and_release()
+    security_and_release()
         .acknowledge("U2", "security")
         .refused_at("not_a_holder", "security")
         .acknowledge("U9", "release")
@@ -67,7 +67,7 @@ fn only_holders_acknowledge() {
 
 #[test]
 fn super_approvers_hold_no_persona() {
-    let _ = Scenario::<PersonaGate>::new(json!({ "personas": { "security": ["U1"] } }))
+    Scenario::<PersonaGate>::new(json!({ "personas": { "security": ["U1"] } }))
         .group("super-approvers", ["U0ADMIN"])
         .admitted()
         .acknowledge("U0ADMIN", "security")
@@ -78,7 +78,7 @@ fn super_approvers_hold_no_persona() {
 
 #[test]
 fn one_person_may_hold_several_personas() {
-    let _ = Scenario::<PersonaGate>::new(json!({ "personas": { "security": ["U1"], "release": ["U1"] } }))
+    Scenario::<PersonaGate>::new(json!({ "personas": { "security": ["U1"], "release": ["U1"] } }))
         .admitted()
         .acknowledge("U1", "security")
         .waits_for("release")
@@ -88,7 +88,7 @@ fn one_person_may_hold_several_personas() {
 
 #[test]
 fn another_gate_s_persona_is_that_gate_s_business() {
-    let _ = Scenario::<PersonaGate>::new(json!({ "personas": { "security": ["U1"] } }))
+    Scenario::<PersonaGate>::new(json!({ "personas": { "security": ["U1"] } }))
         .admitted()
         .acknowledge("U1", "legal")
         .silent()
@@ -97,12 +97,12 @@ fn another_gate_s_persona_is_that_gate_s_business() {
 
 #[test]
 fn a_denial_needs_no_acknowledgement() {
-    let _ = security_and_release().deny("U9").waits_for_all(["release", "security"]);
+    security_and_release().deny("U9").waits_for_all(["release", "security"]);
 }
 
 #[test]
 fn an_acknowledgement_can_be_taken_back() {
-    let _ = Scenario::<PersonaGate>::new(json!({ "personas": { "security": ["U1", "U2"] } }))
+    Scenario::<PersonaGate>::new(json!({ "personas": { "security": ["U1", "U2"] } }))
         .admitted()
         .withdraw("U1")
         .silent()
@@ -117,7 +117,7 @@ fn an_acknowledgement_can_be_taken_back() {
 
 #[test]
 fn somebody_else_s_withdrawal_is_not_the_gate_s_business() {
-    let _ = security_and_release()
+    security_and_release()
         .acknowledge("U1", "legal")
         .withdraw("U1")
         .silent()
@@ -126,7 +126,7 @@ fn somebody_else_s_withdrawal_is_not_the_gate_s_business() {
 
 #[test]
 fn an_edit_keeps_the_acknowledgements() {
-    let _ = Scenario::<PersonaGate>::new(json!({ "personas": { "security": ["U1"] } }))
+    Scenario::<PersonaGate>::new(json!({ "personas": { "security": ["U1"] } }))
         .acts_granted_elsewhere()
         .admitted()
         .acknowledge("U1", "security")
@@ -136,7 +136,7 @@ fn an_edit_keeps_the_acknowledgements() {
 
 #[test]
 fn an_escalation_opens_no_gate() {
-    let _ = security_and_release().escalated().waits_for_all(["release", "security"]);
+    security_and_release().escalated().waits_for_all(["release", "security"]);
 }
 
 /// A configuration, and where its fault is.

@@ -91,7 +91,7 @@ impl Guest for Misbehaving {
     fn admit(config: String, request: Request) -> Result<String, Vec<Reason>> {
         let config = Config::read(&config).map_err(|reason| vec![reason])?;
         if let Some(huge) = config.output_at(Call::Admit, Some(&request)) {
-            return Ok(serde_json::Value::String(huge).to_string());
+            return Ok(huge);
         }
         let malformed = config.deed == Deed::MalformedMemo && config.concerns(&request);
         Ok(if malformed { "this is {not JSON" } else { "null" }.to_owned())
@@ -154,7 +154,7 @@ impl Config {
                 None
             }
             Deed::Trap => trap(),
-            Deed::HugeOutput => Some("x".repeat(HUGE_OUTPUT_BYTES)),
+            Deed::HugeOutput => Some(huge_text()),
             Deed::Behave | Deed::MalformedMemo | Deed::Wake | Deed::Editable => None,
         }
     }
@@ -167,9 +167,26 @@ fn spin() -> ! {
     }
 }
 
+/// Takes memory without writing to it: writing costs fuel, which would run out first.
 fn eat_memory() -> ! {
     loop {
-        std::hint::black_box(vec![1_u8; 1 << 16]).leak();
+        std::mem::forget(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
+    }
+}
+
+/// A text of 10 MB, all of it NUL characters, made without writing it: writing costs fuel, which would run out first.
+#[expect(
+    unsafe_code,
+    clippy::uninit_vec,
+    reason = "memory that nobody wrote to cannot be called a text in any other way"
+)]
+fn huge_text() -> String {
+    let mut bytes = Vec::with_capacity(HUGE_OUTPUT_BYTES);
+    // SAFETY: the gateway's sandbox hands out zeroed memory, and this much of it was never used before in this call;
+    // a run of zero bytes is valid UTF-8. Natively, where neither is certain, nobody calls this.
+    unsafe {
+        bytes.set_len(HUGE_OUTPUT_BYTES);
+        String::from_utf8_unchecked(std::hint::black_box(bytes))
     }
 }
 

@@ -72,6 +72,7 @@ fn admit(policy: &ActionPolicy, params: &Map<String, Value>) -> Result<Request, 
     let expires_at = MADE_UP_TIME.plus(entry.timeout_ms);
     let submission = Submission {
         action: entry.action.clone(),
+        rules: entry.action.clone(),
         lineage: id,
         depth: 0,
         rerequested_by: None,

@@ -604,12 +604,12 @@ impl Rows {
             // An entry that is claimed stays so: whoever has it gives it back when it is done with the old state.
             let mut ask = scope.db.prepare_cached(
                 "INSERT INTO outbox (request, effect, revision, attempts, since, ready_at)
-                 VALUES (?1, ?2, 1, 0, ?3, ?3)
-                 ON CONFLICT DO UPDATE SET revision = revision + 1, attempts = 0,
+                 VALUES (?1, ?2, ?3, 0, ?4, ?4)
+                 ON CONFLICT DO UPDATE SET revision = excluded.revision, attempts = 0,
                      since = min(since, excluded.since),
                      ready_at = iif(claimed_until IS NULL, min(since, excluded.since), ready_at)",
             )?;
-            ask.execute(params![request.id, effect, request.changed_at])?;
+            ask.execute(params![request.id, effect, request.version, request.changed_at])?;
         }
         scope.count(&self.counts);
         Ok(())

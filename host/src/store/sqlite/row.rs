@@ -39,7 +39,6 @@ impl Place<'_> {
         self.get(row, column).map(Digest::from_bytes)
     }
 
-    /// The place's key is often the id itself, and not known before; then it is the row's number.
     pub(super) fn request_id(self, row: &Row<'_>, column: Column) -> Result<RequestId, StoreError> {
         self.get(row, column).map(RequestId::from_bytes)
     }

@@ -1,0 +1,173 @@
+//! The gateway, put together: engine, policies, store, clock, and what the routes share.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, StoreUrl};
+use crate::gateway::{Gateway, Tokens};
+use crate::http::{self, ApiError, Buckets, Client};
+use crate::policy::{CompileCache, Engine, Limits, LoadErrors, Policies, PolicySet};
+use crate::scheduler::Scheduler;
+use crate::shutdown::Shutdown;
+use crate::slack::Verifier;
+use crate::store::{SqliteStore, Store};
+use crate::telemetry::{Metrics, SecurityEvent};
+
+/// How long calls may take to finish once the shutdown has begun; with the rest it stays under 10 s.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// How often the rate limiter's full buckets are forgotten.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// What the routes share.
+pub struct App {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) metrics: Metrics,
+    pub(crate) shutdown: Shutdown,
+    /// `None` where there is no signing secret: then nobody can act in Slack.
+    pub(crate) slack: Option<Verifier>,
+    pub(crate) body_limit: usize,
+    pub(crate) most_streams: usize,
+    buckets: Buckets,
+    sqlite: Arc<SqliteStore>,
+    scheduler_interval_ms: u64,
+}
+
+/// Why the gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The policy set is wrong; each mistake with its place.
+    #[error(transparent)]
+    Policies(#[from] LoadErrors),
+    /// Anything else.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl App {
+    /// Puts the gateway together; nothing is served yet.
+    ///
+    /// # Errors
+    /// Where the store cannot be opened, or the policy set is wrong.
+    pub async fn start(config: &Config) -> Result<App, StartError> {
+        App::with_clock(config, Arc::new(SystemClock)).await
+    }
+
+    /// As [`App::start`], with another clock.
+    ///
+    /// # Errors
+    /// As for [`App::start`].
+    pub async fn with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<App, StartError> {
+        let StoreUrl::Sqlite(path) = config.storage.store.clone();
+        let sqlite = Arc::new(blocking(move || open(&path)).await??);
+        let store: Arc<dyn Store> = Arc::clone(&sqlite) as Arc<dyn Store>;
+        let secret = secret(config, store.as_ref()).await?;
+
+        let (directory, cache) = (config.policies.directory.clone(), config.cache_dir());
+        let (engine, set) = blocking(move || -> Result<_, StartError> {
+            let cache = CompileCache::new(cache, &secret);
+            let engine = Engine::new(Limits::default(), Some(cache)).context("no sandbox")?;
+            let set = PolicySet::load(&directory, &engine)?;
+            Ok((engine, set))
+        })
+        .await??;
+        // Before any request is made under the set: one that is open must find its rules after a restart.
+        let (entries, modules) = set.pins();
+        store.pin(entries, modules).await.context("the policies cannot be kept in the store")?;
+
+        let metrics = Metrics::new().context("the metrics cannot be set up")?;
+        engine.register(metrics.registry()).context("the metrics cannot be set up")?;
+        let policies = Arc::new(Policies::new(engine, set));
+        let slack = config.secrets.slack_signing.as_ref().and_then(Verifier::new);
+        Ok(App {
+            gateway: Arc::new(Gateway::new(store, policies, clock, Tokens::new(secret))),
+            metrics,
+            shutdown: Shutdown::default(),
+            slack,
+            body_limit: usize::try_from(config.network.body_limit_bytes).unwrap_or(usize::MAX),
+            most_streams: usize::try_from(config.network.sse_max_connections).unwrap_or(usize::MAX),
+            buckets: Buckets::new(&config.limits),
+            sqlite,
+            scheduler_interval_ms: config.scheduling.interval_ms,
+        })
+    }
+
+    /// What ends the gateway, and tells everybody who waits in it.
+    #[must_use]
+    pub fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
+    /// The gateway itself.
+    #[must_use]
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
+    /// Serves on `listener` until the shutdown begins, and then to the end of what was begun.
+    ///
+    /// # Errors
+    /// Where a task of the gateway breaks.
+    pub async fn serve(self: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
+        let scheduler = Scheduler::new(Arc::clone(&self.gateway), self.scheduler_interval_ms);
+        let mut scheduler = tokio::spawn(scheduler.run());
+        let sweeper = tokio::spawn(Arc::clone(&self).sweep());
+        let router = http::router(Arc::clone(&self));
+        let served = {
+            let serving = http::serve(listener, router, &self.shutdown, DRAIN);
+            tokio::pin!(serving);
+            tokio::select! {
+                () = &mut serving => Ok(()),
+                ended = &mut scheduler => {
+                    // Without it nothing expires, so the gateway must not go on as if all were well.
+                    self.shutdown.begin();
+                    serving.await;
+                    Err(anyhow::anyhow!("the scheduler ended: {ended:?}"))
+                }
+            }
+        };
+        scheduler.abort();
+        sweeper.abort();
+        let sqlite = Arc::clone(&self.sqlite);
+        blocking(move || sqlite.close()).await?;
+        served
+    }
+
+    /// Takes one from the client's bucket.
+    pub(crate) fn admit_client(&self, client: Client) -> Result<(), ApiError> {
+        self.buckets.take(client).map_err(|retry_after_ms| {
+            self.metrics.count(SecurityEvent::RateLimited);
+            ApiError::RateLimited { retry_after_ms }
+        })
+    }
+
+    async fn sweep(self: Arc<App>) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            self.buckets.forget_full();
+        }
+    }
+}
+
+fn open(path: &Path) -> anyhow::Result<SqliteStore> {
+    SqliteStore::open(path).with_context(|| format!("the store `{}` cannot be opened", path.display()))
+}
+
+/// The configured secret, else the one that the store keeps.
+async fn secret(config: &Config, store: &dyn Store) -> anyhow::Result<[u8; 32]> {
+    if let Some(secret) = &config.secrets.server {
+        return secret.expose().try_into().context("`COUNTERSIGN_SECRET` is not 32 bytes");
+    }
+    let mut fresh = [0; 32];
+    getrandom::fill(&mut fresh).context("the system gives no randomness")?;
+    store.secret(fresh).await.context("the store keeps no secret")
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await.context("work was stopped half-way")
+}

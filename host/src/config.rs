@@ -1,0 +1,461 @@
+//! Configuration: flags and the environment, read once, checked whole, before anything starts.
+//!
+//! Flags win over the environment. A malformed or unknown value stops the start and is named;
+//! so does a variable that asks for a protection which this build does not have.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+
+use crate::dev::Dev;
+use crate::secret::Secret;
+
+/// The environment, as it is handed over: tests make up their own.
+pub type Environment = BTreeMap<String, String>;
+
+/// A gate in front of risky automation: policies say who must agree, people decide.
+#[derive(Debug, Parser)]
+#[command(name = "countersign", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway.
+    Serve(Box<Config>),
+    /// Try things out against a running gateway.
+    #[command(subcommand)]
+    Dev(Dev),
+}
+
+/// Everything that `serve` can be told.
+#[derive(Debug, Args)]
+pub struct Config {
+    /// Where to listen, and how much to take.
+    #[command(flatten)]
+    pub network: Network,
+    /// What requests are judged by.
+    #[command(flatten)]
+    pub policies: Policies,
+    /// Where requests are kept.
+    #[command(flatten)]
+    pub storage: Storage,
+    /// How callers are held back.
+    #[command(flatten)]
+    pub limits: RateLimit,
+    /// How often to look at what is due.
+    #[command(flatten)]
+    pub scheduling: Scheduling,
+    /// What is logged.
+    #[command(flatten)]
+    pub logging: Logging,
+    /// Secrets. From the environment only: every user of a machine can read the flags of its processes.
+    #[arg(skip)]
+    pub secrets: Secrets,
+    /// What was set without effect, one sentence each.
+    #[arg(skip)]
+    pub warnings: Vec<String>,
+}
+
+/// Where to listen, and how much to take.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Network")]
+pub struct Network {
+    /// The address to listen on; port 0 takes any free one.
+    #[arg(long, value_name = "COUNTERSIGN_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// The largest request body, in bytes.
+    #[arg(long, value_name = "COUNTERSIGN_BODY_LIMIT_BYTES", default_value = "262144")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1024..=16 * 1024 * 1024))]
+    pub body_limit_bytes: u32,
+    /// How many event streams may be open at once.
+    #[arg(long, value_name = "SSE_MAX_CONNECTIONS", default_value = "20000")]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub sse_max_connections: u32,
+}
+
+/// What requests are judged by.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Policies")]
+pub struct Policies {
+    /// The directory of the policy set: `policy-set.yaml`, `modules` and `schemas`.
+    #[arg(long = "policies", value_name = "COUNTERSIGN_POLICIES", required = true)]
+    pub directory: PathBuf,
+    /// Where compiled policy modules are kept between starts; beside the SQLite file where it is not said.
+    #[arg(long, value_name = "COUNTERSIGN_CACHE_DIR")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// Where requests are kept.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Store")]
+pub struct Storage {
+    /// The store: `sqlite:PATH`.
+    #[arg(long, value_name = "COUNTERSIGN_STORE", default_value = "sqlite:countersign.db")]
+    pub store: StoreUrl,
+}
+
+/// How callers are held back: each client address has a bucket of requests.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Rate limit")]
+pub struct RateLimit {
+    /// How many requests a client address may make at once.
+    #[arg(long = "rate-limit-capacity", value_name = "RATE_LIMIT_CAPACITY", default_value = "30")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub capacity: u32,
+    /// How many requests it gets back each second; a fraction is fine.
+    #[arg(long = "rate-limit-refill-per-sec", value_name = "RATE_LIMIT_REFILL_PER_SEC", default_value = "1")]
+    #[arg(value_parser = refill)]
+    pub refill_per_sec: f64,
+}
+
+/// How often to look at what is due.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Scheduler")]
+pub struct Scheduling {
+    /// The most time between two looks at what is due, in milliseconds.
+    #[arg(long = "scheduler-interval-ms", value_name = "SCHEDULER_INTERVAL_MS", default_value = "1000")]
+    #[arg(value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub interval_ms: u64,
+}
+
+/// What is logged, and how. The log goes to the standard error.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Log")]
+pub struct Logging {
+    /// What to log: a level, or directives such as `info,countersign::scheduler=debug`.
+    #[arg(long = "log", value_name = "COUNTERSIGN_LOG", default_value = "info", value_parser = directives)]
+    pub filter: String,
+    /// One JSON object a line, or lines for people.
+    #[arg(long = "log-format", value_name = "COUNTERSIGN_LOG_FORMAT", default_value = "json")]
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Lines for people.
+    Text,
+}
+
+/// What only the environment says.
+#[derive(Debug, Default)]
+pub struct Secrets {
+    /// `COUNTERSIGN_SECRET`: 32 bytes in hexadecimal, from which wait tokens are derived.
+    /// Where it is not given, the embedded store makes and keeps one.
+    pub server: Option<Secret>,
+    /// `SLACK_SIGNING_SECRET`: what Slack signs its interactions with. Without it there is no such route.
+    pub slack_signing: Option<Secret>,
+}
+
+/// Which store to use, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// The embedded store, in this file.
+    Sqlite(PathBuf),
+}
+
+/// Why the process does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The flags, or the variables that stand in for them, are wrong; also carries `--help` and `--version`.
+    #[error(transparent)]
+    Flags(#[from] clap::Error),
+    /// Variables are wrong, one sentence each.
+    #[error("{}", .0.join("\n"))]
+    Environment(Vec<String>),
+}
+
+/// Variables that only the environment gives, because they are secret.
+const SECRETS: [&str; 2] = ["COUNTERSIGN_SECRET", "SLACK_SIGNING_SECRET"];
+
+/// Variables of a feature that is still to come and that nobody would miss silently: they only warn.
+const WITHOUT_EFFECT: [&str; 6] =
+    ["SLACK_BOT_TOKEN", "SLACK_API_URL", "ADMIN_TOKEN", "OTLP_ENDPOINT", "OTLP_HEADERS", "OTLP_TIMEOUT_MS"];
+
+/// Variables that promise a protection or a record which this build cannot give: they stop the start.
+const NOT_IN_THIS_BUILD: [&str; 10] = [
+    "REDIS_URL",
+    "TLS_CERT_FILE",
+    "TLS_KEY_FILE",
+    "TLS_CA_FILE",
+    "REQUIRE_CLIENT_CERT",
+    "AUDIT_FILE",
+    "REQUEST_RETENTION_SEC",
+    "REQUEST_RETENTION_SWEEP_SEC",
+    "REQUEST_ARCHIVE_FILE",
+    "AUDIT_RETENTION_SEC",
+];
+
+/// What every variable of our own begins with; one that is unknown is a typo.
+const OURS: &str = "COUNTERSIGN_";
+
+impl Cli {
+    /// Reads the process's own arguments and environment.
+    ///
+    /// # Errors
+    /// Where a value is malformed or unknown.
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read, once")]
+    pub fn from_process() -> Result<Cli, ConfigError> {
+        let mut environment = Environment::new();
+        let mut unreadable = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            let Some(name) = name.to_str() else { continue };
+            match value.into_string() {
+                Ok(value) => drop(environment.insert(name.to_owned(), value)),
+                Err(_) if name.starts_with(OURS) || SECRETS.contains(&name) => {
+                    unreadable.push(format!("the variable `{name}` is not UTF-8"));
+                }
+                Err(_) => {}
+            }
+        }
+        if !unreadable.is_empty() {
+            return Err(ConfigError::Environment(unreadable));
+        }
+        Cli::read(std::env::args_os(), &environment)
+    }
+
+    /// Reads these arguments, the program's name first, and this environment.
+    ///
+    /// # Errors
+    /// Where a value is malformed or unknown.
+    pub fn read<A>(arguments: A, environment: &Environment) -> Result<Cli, ConfigError>
+    where
+        A: IntoIterator,
+        A::Item: Into<OsString> + Clone,
+    {
+        let mut known = Vec::new();
+        let command = Cli::command().mut_subcommand("serve", |mut serve| {
+            let variables = serve
+                .get_arguments()
+                .filter_map(|arg| Some((arg.get_id().clone(), arg.get_value_names()?.first()?.to_string())));
+            for (id, variable) in variables.collect::<Vec<_>>() {
+                // A variable stands where the default does. So flags win over it, it is parsed as a flag is,
+                // and an error names both: the flag, and the variable as the name of the flag's value.
+                if let Some(value) = environment.get(&variable) {
+                    serve = serve.mut_arg(id, |arg| {
+                        arg.default_value(value.clone()).required(false).hide_default_value(true)
+                    });
+                }
+                known.push(variable);
+            }
+            serve
+        });
+        let mut cli = Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)?;
+        if let Command::Serve(config) = &mut cli.command {
+            config.take_the_rest(environment, &known)?;
+        }
+        Ok(cli)
+    }
+}
+
+impl Config {
+    /// Takes what is in no flag: secrets, and variables that must not be passed over in silence.
+    fn take_the_rest(&mut self, environment: &Environment, flags: &[String]) -> Result<(), ConfigError> {
+        let mut wrong = Vec::new();
+        for (name, value) in environment {
+            let name = name.as_str();
+            let known = flags.iter().any(|flag| flag == name) || SECRETS.contains(&name);
+            let harmless = value.is_empty() || (name == "REQUIRE_CLIENT_CERT" && value == "false");
+            if NOT_IN_THIS_BUILD.contains(&name) && !harmless {
+                wrong.push(format!("the variable `{name}` is set, but this build does not implement it yet"));
+            } else if WITHOUT_EFFECT.contains(&name) && !harmless {
+                self.warnings.push(format!("the variable `{name}` has no effect in this build yet"));
+            } else if name.starts_with(OURS) && !known {
+                wrong.push(format!("the variable `{name}` is unknown; known are {}", ours(flags).join(", ")));
+            }
+        }
+        if let Some(text) = environment.get("COUNTERSIGN_SECRET") {
+            let mut bytes = zeroize::Zeroizing::new([0; 32]);
+            match hex::decode_to_slice(text, &mut *bytes) {
+                Ok(()) => self.secrets.server = Some(Secret::new(bytes.as_slice())),
+                Err(_) => {
+                    wrong.push("the variable `COUNTERSIGN_SECRET` is not 32 bytes in hexadecimal".into())
+                }
+            }
+        }
+        if let Some(text) = environment.get("SLACK_SIGNING_SECRET") {
+            if text.len() >= 8 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                self.secrets.slack_signing = Some(Secret::new(text.as_bytes()));
+            } else {
+                wrong.push(
+                    "the variable `SLACK_SIGNING_SECRET` is not a signing secret: \
+                     it has 8 or more printable characters and no spaces"
+                        .into(),
+                );
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Environment(wrong)) }
+    }
+
+    /// Where compiled policy modules are kept.
+    #[must_use]
+    pub fn cache_dir(&self) -> PathBuf {
+        let StoreUrl::Sqlite(file) = &self.storage.store;
+        self.policies.cache_dir.clone().unwrap_or_else(|| {
+            let mut name = file.file_name().unwrap_or_default().to_owned();
+            name.push(".modules");
+            file.with_file_name(name)
+        })
+    }
+}
+
+impl FromStr for StoreUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<StoreUrl, String> {
+        match text.split_once(':') {
+            Some(("sqlite", path)) if !path.is_empty() && !path.ends_with('/') => {
+                Ok(StoreUrl::Sqlite(PathBuf::from(path)))
+            }
+            Some(("redis" | "rediss", _)) => Err("Redis is not supported by this build".into()),
+            _ => Err("a store is given as `sqlite:PATH`".into()),
+        }
+    }
+}
+
+/// One variable of the environment, for commands that are told its name.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this file is where the environment is read")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn ours(flags: &[String]) -> Vec<&str> {
+    let names = flags.iter().map(String::as_str).chain(SECRETS);
+    names.filter(|name| name.starts_with(OURS)).collect()
+}
+
+fn refill(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.000_1..=1_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err("this is a number from 0.0001 to 1000000".into()),
+    }
+}
+
+fn directives(text: &str) -> Result<String, String> {
+    match text.parse::<tracing_subscriber::filter::Targets>() {
+        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        Ok(_) => Err("this is a level, or directives such as `info,countersign::scheduler=debug`".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(flags: &[&str], variables: &[(&str, &str)]) -> Result<Config, String> {
+        let environment =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let arguments = ["countersign", "serve"].iter().chain(flags).copied();
+        match Cli::read(arguments, &environment) {
+            Ok(Cli { command: Command::Serve(config) }) => Ok(*config),
+            Ok(other) => Err(format!("{other:?}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let config = read(&["--policies", "p"], &[]).unwrap();
+        assert_eq!(config.network.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.network.body_limit_bytes, 256 * 1024);
+        assert_eq!(config.storage.store, StoreUrl::Sqlite("countersign.db".into()));
+        assert_eq!((config.limits.capacity, config.limits.refill_per_sec), (30, 1.0));
+        assert_eq!(config.scheduling.interval_ms, 1000);
+        assert!(config.secrets.server.is_none() && config.secrets.slack_signing.is_none());
+        assert!(config.warnings.is_empty());
+    }
+
+    #[test]
+    fn flags_win_over_the_environment() {
+        let variables = [("COUNTERSIGN_POLICIES", "env"), ("COUNTERSIGN_LISTEN", "127.0.0.1:1")];
+        let config = read(&["--listen", "127.0.0.1:2"], &variables).unwrap();
+        assert_eq!(config.policies.directory, PathBuf::from("env"));
+        assert_eq!(config.network.listen.port(), 2);
+    }
+
+    #[test]
+    fn the_cache_is_beside_the_database() {
+        let config = read(&["--policies", "p", "--store", "sqlite:/data/c.db"], &[]).unwrap();
+        assert_eq!(config.cache_dir(), PathBuf::from("/data/c.db.modules"));
+        let config = read(&["--policies", "p", "--cache-dir", "/tmp/c"], &[]).unwrap();
+        assert_eq!(config.cache_dir(), PathBuf::from("/tmp/c"));
+    }
+
+    /// Every wrong value stops the start, and what is said names it.
+    #[test]
+    fn a_wrong_value_is_named() {
+        let rows: &[(&str, &str, &[&str])] = &[
+            ("COUNTERSIGN_LISTEN", "8080", &["--listen", "COUNTERSIGN_LISTEN"]),
+            ("COUNTERSIGN_LISTEN", "", &["--listen", "COUNTERSIGN_LISTEN"]),
+            (
+                "COUNTERSIGN_STORE",
+                "redis://r",
+                &["--store", "COUNTERSIGN_STORE", "not supported by this build"],
+            ),
+            ("COUNTERSIGN_STORE", "sqlite:", &["COUNTERSIGN_STORE", "sqlite:PATH"]),
+            ("COUNTERSIGN_STORE", "/var/db", &["COUNTERSIGN_STORE", "sqlite:PATH"]),
+            ("REDIS_URL", "redis://r", &["REDIS_URL", "does not implement"]),
+            ("SCHEDULER_INTERVAL_MS", "soon", &["--scheduler-interval-ms", "SCHEDULER_INTERVAL_MS"]),
+            ("SCHEDULER_INTERVAL_MS", "0", &["SCHEDULER_INTERVAL_MS"]),
+            ("RATE_LIMIT_CAPACITY", "0", &["--rate-limit-capacity", "RATE_LIMIT_CAPACITY"]),
+            ("RATE_LIMIT_REFILL_PER_SEC", "NaN", &["RATE_LIMIT_REFILL_PER_SEC"]),
+            ("SSE_MAX_CONNECTIONS", "-1", &["SSE_MAX_CONNECTIONS"]),
+            ("COUNTERSIGN_BODY_LIMIT_BYTES", "1", &["COUNTERSIGN_BODY_LIMIT_BYTES"]),
+            ("COUNTERSIGN_LOG", "x=y=z", &["--log", "COUNTERSIGN_LOG"]),
+            ("COUNTERSIGN_LOG_FORMAT", "xml", &["COUNTERSIGN_LOG_FORMAT"]),
+            ("COUNTERSIGN_LISTN", "127.0.0.1:1", &["COUNTERSIGN_LISTN", "unknown", "COUNTERSIGN_LISTEN"]),
+            ("REQUIRE_CLIENT_CERT", "true", &["REQUIRE_CLIENT_CERT", "does not implement"]),
+            ("TLS_CERT_FILE", "c.pem", &["TLS_CERT_FILE", "does not implement"]),
+            ("AUDIT_FILE", "a.ndjson", &["AUDIT_FILE", "does not implement"]),
+            ("SLACK_SIGNING_SECRET", "", &["SLACK_SIGNING_SECRET"]),
+        ];
+        for (name, value, said) in rows {
+            let error = read(&["--policies", "p"], &[(name, value)]).expect_err(name);
+            for part in *said {
+                assert!(error.contains(part), "{name}={value}: {error}");
+            }
+        }
+        assert!(read(&[], &[]).expect_err("no policies").contains("COUNTERSIGN_POLICIES"));
+    }
+
+    #[test]
+    fn a_wrong_secret_is_not_repeated() {
+        for (name, value) in
+            [("COUNTERSIGN_SECRET", "hunter2hunter2"), ("SLACK_SIGNING_SECRET", "hun ter2 hun")]
+        {
+            let error = read(&["--policies", "p"], &[(name, value)]).expect_err(name);
+            assert!(error.contains(name) && !error.contains("hun"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_effect_yet_is_said() {
+        let variables = [("ADMIN_TOKEN", "x"), ("REQUIRE_CLIENT_CERT", "false"), ("HOME", "/")];
+        let config = read(&["--policies", "p"], &variables).unwrap();
+        assert_eq!(config.warnings, ["the variable `ADMIN_TOKEN` has no effect in this build yet"]);
+    }
+
+    #[test]
+    fn secrets_are_taken_and_not_shown() {
+        let secret = "ab".repeat(32);
+        let variables =
+            [("COUNTERSIGN_SECRET", secret.as_str()), ("SLACK_SIGNING_SECRET", "0123456789abcdef")];
+        let config = read(&["--policies", "p"], &variables).unwrap();
+        assert_eq!(config.secrets.server.as_ref().unwrap().expose(), [0xab; 32]);
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("abab") && !shown.contains("0123456789abcdef"), "{shown}");
+    }
+}

@@ -1,0 +1,86 @@
+//! Just enough of an HTTP client to talk to a gateway on this machine: no TLS, one call a connection.
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// A gateway that listens somewhere.
+pub(super) struct Gateway {
+    authority: String,
+}
+
+/// What it answers; a body that is no JSON reads as null.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Value,
+}
+
+impl Gateway {
+    /// The gateway at an `http` URL.
+    pub(super) fn at(url: &str) -> Result<Gateway> {
+        let authority = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+        let Some(authority) = authority.filter(|authority| !authority.is_empty() && !authority.contains('/'))
+        else {
+            bail!("`{url}` is not of the form `http://HOST:PORT`");
+        };
+        let with_port =
+            if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+        Ok(Gateway { authority: with_port })
+    }
+
+    /// Posts `body`, and reads the answer.
+    pub(super) async fn post(&self, path: &str, headers: &[(&str, &str)], body: String) -> Result<Answer> {
+        let request =
+            headers.iter().fold(Request::post(path), |request, (name, value)| request.header(*name, *value));
+        read(self.send(request.body(Full::from(body))?).await?).await
+    }
+
+    /// Reads events until the stream ends, or the answer where it is no stream.
+    pub(super) async fn stream(
+        &self,
+        path: &str,
+        token: &str,
+        mut each: impl FnMut(&str, &str),
+    ) -> Result<Option<Answer>> {
+        let request = Request::get(path).header("authorization", format!("Bearer {token}"));
+        let mut response = self.send(request.body(Full::default())?).await?;
+        if response.status() != 200 {
+            return read(response).await.map(Some);
+        }
+        let mut text = String::new();
+        while let Some(frame) = response.frame().await {
+            let frame = frame.context("the stream broke")?;
+            // The gateway sends whole events, in UTF-8.
+            text.push_str(&String::from_utf8_lossy(frame.data_ref().map_or(&[], |data| data)));
+            while let Some((event, rest)) = text.split_once("\n\n") {
+                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
+                each(field("event: ").unwrap_or_default(), field("data: ").unwrap_or_default());
+                text = rest.to_owned();
+            }
+        }
+        Ok(None)
+    }
+
+    async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
+        let authority = &self.authority;
+        request.headers_mut().insert("host", authority.parse().context("the host is malformed")?);
+        let stream = TcpStream::connect(authority)
+            .await
+            .with_context(|| format!("nobody listens at `{authority}`"))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // What it fails with, the call fails with too.
+        tokio::spawn(connection);
+        sender.send_request(request).await.context("the gateway did not answer")
+    }
+}
+
+async fn read(response: Response<Incoming>) -> Result<Answer> {
+    let status = response.status().as_u16();
+    let bytes = response.into_body().collect().await.context("the answer broke off")?.to_bytes();
+    Ok(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_default() })
+}

@@ -1,0 +1,234 @@
+//! What a caller is told when a call fails. This is the only place where an error becomes a status.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::gateway::GatewayError;
+use crate::lifecycle::{Reason, Refusal};
+use crate::slack::SignatureError;
+use crate::store::StoreError;
+
+/// One thing that is wrong with what was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub(crate) struct Invalid {
+    /// Where: `meta.requester.id`, `meta.links[0].url`, or empty for the whole.
+    pub path: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl Invalid {
+    pub(crate) fn new(path: impl Into<String>, message: impl Into<String>) -> Invalid {
+        Invalid { path: path.into(), message: message.into() }
+    }
+}
+
+/// Why a call fails.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("what was sent is not valid")]
+    Invalid(Vec<Invalid>),
+    #[error("{0}")]
+    TooLarge(String),
+    #[error("the content type must be `application/json`")]
+    NotJson,
+    #[error("the request took too long to arrive")]
+    TooSlow,
+    #[error("there is no such {0}")]
+    NoSuch(&'static str),
+    #[error("this path does not take this method")]
+    WrongMethod,
+    #[error("too many requests from this address")]
+    RateLimited { retry_after_ms: u64 },
+    #[error("too many streams are open; poll `/api/guard/wait` instead")]
+    TooManyStreams,
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    #[error("something in the gateway broke; nothing was approved by it")]
+    Panicked,
+}
+
+impl From<Invalid> for ApiError {
+    fn from(invalid: Invalid) -> ApiError {
+        ApiError::Invalid(vec![invalid])
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> ApiError {
+        ApiError::Gateway(error.into())
+    }
+}
+
+/// An error, as RFC 9457 has it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Problem {
+    /// A URI for the kind of problem: `urn:countersign:problem:` and the code.
+    #[serde(rename = "type")]
+    #[schema(rename = "type")]
+    kind: String,
+    /// The status, in words.
+    title: &'static str,
+    /// The status.
+    status: u16,
+    /// What went wrong this time.
+    detail: String,
+    /// A stable code.
+    error: &'static str,
+    /// What is wrong with what was sent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Invalid>,
+    /// The policies' reasons.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    reasons: Vec<Reason>,
+}
+
+/// The content type of every error.
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+impl ApiError {
+    /// The status and the stable code.
+    fn kind(&self) -> (StatusCode, &'static str) {
+        match self {
+            ApiError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_payload"),
+            ApiError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large"),
+            ApiError::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            ApiError::TooSlow => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+            ApiError::NoSuch(_) => (StatusCode::NOT_FOUND, "not_found"),
+            ApiError::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            ApiError::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+            ApiError::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams"),
+            ApiError::Signature(error) => (StatusCode::BAD_REQUEST, error.code()),
+            ApiError::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            ApiError::Gateway(error) => match error {
+                GatewayError::UnknownAction(_) | GatewayError::Denied(_) => {
+                    (StatusCode::FORBIDDEN, "policy_denied")
+                }
+                GatewayError::PolicyFailed(_)
+                | GatewayError::Rules(_)
+                | GatewayError::RulesLost(_)
+                | GatewayError::Stopped(_)
+                | GatewayError::Refused(Refusal::PolicyFailed(_)) => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "policy_failure")
+                }
+                GatewayError::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+                GatewayError::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+                GatewayError::NotAllowed(_) => (StatusCode::FORBIDDEN, "not_allowed"),
+                GatewayError::Cooldown { .. } => (StatusCode::TOO_MANY_REQUESTS, "cooldown"),
+                GatewayError::LineageLimit { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+                GatewayError::Refused(refusal) => (StatusCode::CONFLICT, refusal.code()),
+                GatewayError::Contended => (StatusCode::SERVICE_UNAVAILABLE, "contended"),
+                GatewayError::Store(StoreError::Unavailable { .. }) => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+                }
+                GatewayError::Store(StoreError::Corrupt { .. }) | GatewayError::Randomness(_) => {
+                    (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+                }
+            },
+        }
+    }
+
+    /// The stable code.
+    pub(crate) fn code(&self) -> &'static str {
+        self.kind().1
+    }
+
+    /// What to tell the caller. What the store or a policy said is for the log only.
+    pub(crate) fn detail(&self) -> String {
+        match self {
+            ApiError::Gateway(error) => match error {
+                GatewayError::Rules(_) | GatewayError::RulesLost(_) | GatewayError::Stopped(_) => {
+                    "the rules that this request was made under cannot be loaded".to_owned()
+                }
+                GatewayError::Store(StoreError::Unavailable { .. }) => {
+                    "the store cannot be reached; try again".to_owned()
+                }
+                GatewayError::Store(StoreError::Corrupt { .. }) => "a stored value cannot be read".to_owned(),
+                GatewayError::Randomness(_) => "the system gave no randomness".to_owned(),
+                error => error.to_string(),
+            },
+            error => error.to_string(),
+        }
+    }
+
+    /// The policies' reasons, where there are any.
+    pub(crate) fn reasons(&self) -> Vec<Reason> {
+        match self {
+            ApiError::Gateway(GatewayError::Denied(reasons)) => reasons.clone(),
+            ApiError::Gateway(GatewayError::Refused(refusal)) => refusal.reasons().to_vec(),
+            ApiError::Gateway(error @ GatewayError::UnknownAction(_)) => {
+                vec![Reason {
+                    code: "unknown_action".into(),
+                    message: error.to_string(),
+                    path: Some("action".into()),
+                }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// When to try again, in whole seconds.
+    fn retry_after(&self) -> Option<u64> {
+        let (status, _) = self.kind();
+        let millis = match self {
+            ApiError::RateLimited { retry_after_ms }
+            | ApiError::Gateway(
+                GatewayError::Cooldown { retry_after_ms } | GatewayError::LineageLimit { retry_after_ms, .. },
+            ) => *retry_after_ms,
+            // Streams end when people decide, which takes a while; the rest is over soon.
+            ApiError::TooManyStreams => 10_000,
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => 1_000,
+            _ => return None,
+        };
+        Some(millis.div_ceil(1000).max(1))
+    }
+
+    /// Logs what an operator should know of. Callers' mistakes are theirs alone.
+    pub(crate) fn log(&self) {
+        match self {
+            // A policy's failure was logged by the gateway, a panic by whoever caught it.
+            ApiError::Gateway(
+                error @ (GatewayError::Store(_)
+                | GatewayError::Rules(_)
+                | GatewayError::RulesLost(_)
+                | GatewayError::Stopped(_)
+                | GatewayError::Randomness(_)),
+            ) => {
+                tracing::error!(%error, code = self.code(), "a call failed");
+            }
+            ApiError::Gateway(GatewayError::Contended) => {
+                tracing::warn!("a call failed because too many others act on the same request");
+            }
+            _ => {}
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.log();
+        let (status, error) = self.kind();
+        let (detail, reasons, retry_after) = (self.detail(), self.reasons(), self.retry_after());
+        let errors = if let ApiError::Invalid(errors) = self { errors } else { Vec::new() };
+        let problem = Problem {
+            kind: format!("urn:countersign:problem:{error}"),
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail,
+            error,
+            errors,
+            reasons,
+        };
+        let mut response = (status, Json(problem)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

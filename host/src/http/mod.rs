@@ -1,0 +1,33 @@
+//! HTTP: routes, one file a resource, and the listener that serves them.
+//!
+//! Handlers parse, ask the gateway, and show what it says; they decide nothing.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod again;
+mod body;
+mod check;
+mod create;
+mod error;
+mod health;
+mod json;
+mod openapi;
+mod params;
+mod ratelimit;
+mod router;
+mod schemas;
+mod serve;
+mod slack;
+mod sse;
+mod status;
+mod view;
+mod wait;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use error::ApiError;
+pub use ratelimit::Peer;
+pub(crate) use ratelimit::{Buckets, Client};
+pub use router::router;
+pub use serve::serve;

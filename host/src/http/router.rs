@@ -1,0 +1,127 @@
+//! Which path goes where, and what meets every call on its way.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, on};
+use futures_util::FutureExt as _;
+
+use super::error::ApiError;
+use super::{again, create, health, openapi, schemas, slack, sse, status, wait};
+use crate::app::App;
+
+/// Everything that the gateway answers.
+pub fn router(app: Arc<App>) -> Router {
+    let Routes { router, .. } = routes();
+    router
+        .fallback(async || ApiError::NoSuch("path"))
+        .method_not_allowed_fallback(async || ApiError::WrongMethod)
+        .layer(middleware::from_fn(catch_panic))
+        .with_state(app)
+}
+
+fn routes() -> Routes {
+    Routes::default()
+        .post("/api/guard/request", create::create)
+        .get("/api/guard/wait", wait::long_poll)
+        .post("/api/guard/wait", wait::poll)
+        .get("/api/guard/wait-sse", sse::stream)
+        .get("/api/guard/status", status::status)
+        .post("/api/guard/rerequest", again::rerequest)
+        .post("/api/guard/cancel", again::cancel)
+        .get("/api/guard/lineage", status::lineage)
+        .get("/api/schemas/{action}", schemas::schema)
+        .post("/api/slack/interactions", slack::interactions)
+        .get("/healthz", health::healthz)
+        .get("/readyz", health::readyz)
+        .get("/metrics", health::metrics)
+        .get("/openapi.json", openapi::openapi)
+}
+
+/// A router that remembers what it was given, so that a test can hold the documentation to it.
+#[derive(Default)]
+struct Routes {
+    router: Router<Arc<App>>,
+    listed: Vec<(Method, &'static str)>,
+}
+
+impl Routes {
+    fn get<H: Handler<T, Arc<App>>, T: 'static>(self, path: &'static str, handler: H) -> Routes {
+        self.add(Method::GET, MethodFilter::GET, path, handler)
+    }
+
+    fn post<H: Handler<T, Arc<App>>, T: 'static>(self, path: &'static str, handler: H) -> Routes {
+        self.add(Method::POST, MethodFilter::POST, path, handler)
+    }
+
+    fn add<H: Handler<T, Arc<App>>, T: 'static>(
+        mut self,
+        method: Method,
+        filter: MethodFilter,
+        path: &'static str,
+        handler: H,
+    ) -> Routes {
+        self.listed.push((method, path));
+        self.router = self.router.route(path, on(filter, handler));
+        self
+    }
+}
+
+/// A handler that panics answers 500 and ends nothing else: a request is changed in one atomic write or not at all.
+async fn catch_panic(request: Request, next: Next) -> Response {
+    // The path's pattern, never the path: that may hold a token.
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            // What it said is on the standard error, by the panic hook.
+            tracing::error!(path = path.as_ref().map(MatchedPath::as_str), "a handler panicked");
+            ApiError::Panicked.into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_every_route_and_no_other() {
+        let documented = serde_json::to_value(openapi::document()).unwrap();
+        let documented: BTreeSet<(String, String)> = documented["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, item)| {
+                item.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone()))
+            })
+            .collect();
+        let routes = routes().listed;
+        let routes = routes.into_iter().map(|(method, path)| (method.to_string(), path.to_owned()));
+        assert_eq!(routes.collect::<BTreeSet<_>>(), documented);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_and_no_more() {
+        use tower::ServiceExt as _;
+        async fn broken() -> Response {
+            panic!("broken on purpose")
+        }
+        let router =
+            Router::new().route("/", axum::routing::get(broken)).layer(middleware::from_fn(catch_panic));
+        for _ in 0..2 {
+            let request = Request::builder().uri("/").body(axum::body::Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), 500);
+            assert_eq!(response.headers()["content-type"], "application/problem+json");
+        }
+    }
+}

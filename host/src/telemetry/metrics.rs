@@ -1,0 +1,153 @@
+//! Metrics that live in this process and start at zero with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+/// Something that an attacker, or somebody who is mistaken for one, does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecurityEvent {
+    /// A Slack interaction that Slack did not sign.
+    BadSignature,
+    /// One that was signed too long ago, or in the future.
+    StaleSignature,
+    /// One that came before.
+    Replay,
+    /// A client address that asks too often.
+    RateLimited,
+    /// Somebody acted who may not.
+    Unauthorized,
+}
+
+impl SecurityEvent {
+    const ALL: [SecurityEvent; 5] = [
+        SecurityEvent::BadSignature,
+        SecurityEvent::StaleSignature,
+        SecurityEvent::Replay,
+        SecurityEvent::RateLimited,
+        SecurityEvent::Unauthorized,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            SecurityEvent::BadSignature => "bad_signature",
+            SecurityEvent::StaleSignature => "stale_signature",
+            SecurityEvent::Replay => "replay",
+            SecurityEvent::RateLimited => "rate_limited",
+            SecurityEvent::Unauthorized => "unauthorized",
+        }
+    }
+}
+
+/// Metrics that live in this process.
+pub struct Metrics {
+    registry: Registry,
+    security: IntCounterVec,
+    streams: Arc<Streams>,
+}
+
+struct Streams {
+    open: AtomicUsize,
+    shown: IntGauge,
+}
+
+impl Metrics {
+    /// Metrics, all at zero.
+    ///
+    /// # Errors
+    /// Where two have the same name.
+    pub fn new() -> prometheus::Result<Metrics> {
+        let registry = Registry::new();
+        let security = IntCounterVec::new(
+            Opts::new(
+                "security_events_total",
+                "Calls and acts that were turned away for the sake of security.",
+            ),
+            &["type"],
+        )?;
+        let shown = IntGauge::new("sse_connections", "Open event streams.")?;
+        registry.register(Box::new(security.clone()))?;
+        registry.register(Box::new(shown.clone()))?;
+        for event in SecurityEvent::ALL {
+            security.with_label_values(&[event.as_str()]);
+        }
+        Ok(Metrics { registry, security, streams: Arc::new(Streams { open: AtomicUsize::new(0), shown }) })
+    }
+
+    /// Where others add theirs.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Counts a security event.
+    pub fn count(&self, event: SecurityEvent) {
+        self.security.with_label_values(&[event.as_str()]).inc();
+    }
+
+    /// Takes one of `most` places for an event stream; it is given back when the slot is dropped.
+    #[must_use]
+    pub fn open_stream(&self, most: usize) -> Option<StreamSlot> {
+        let one_more = |open: usize| Some(open + 1).filter(|open| *open <= most);
+        self.streams.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
+        self.streams.shown.inc();
+        Some(StreamSlot(Arc::clone(&self.streams)))
+    }
+
+    /// All of them, and `stored`, in the text format of Prometheus.
+    #[must_use]
+    pub fn render(&self, stored: Vec<MetricFamily>) -> String {
+        let mut families = self.registry.gather();
+        families.extend(stored);
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        let mut text = String::new();
+        for family in families {
+            if family.get_metric().is_empty() {
+                // A metric that exists and has nothing to say yet; the encoder would call that an error.
+                let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+                text.push_str(&format!("# HELP {0} {1}\n# TYPE {0} {kind}\n", family.name(), family.help()));
+            } else if let Err(error) = TextEncoder::new().encode_utf8(&[family], &mut text) {
+                tracing::error!(%error, "a metric cannot be written");
+            }
+        }
+        text
+    }
+}
+
+/// An open event stream, as far as the cap and the gauge know.
+pub struct StreamSlot(Arc<Streams>);
+
+impl Drop for StreamSlot {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        self.0.shown.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_counted_and_capped() {
+        let metrics = Metrics::new().unwrap();
+        let first = metrics.open_stream(2).unwrap();
+        let second = metrics.open_stream(2).unwrap();
+        assert!(metrics.open_stream(2).is_none());
+        assert!(metrics.render(Vec::new()).contains("sse_connections 2\n"));
+        drop(first);
+        let third = metrics.open_stream(2).unwrap();
+        drop((second, third));
+        assert!(metrics.render(Vec::new()).contains("sse_connections 0\n"));
+        assert!(metrics.open_stream(0).is_none());
+    }
+
+    #[test]
+    fn every_security_event_is_there_from_the_start() {
+        let metrics = Metrics::new().unwrap();
+        metrics.count(SecurityEvent::Replay);
+        insta::assert_snapshot!(metrics.render(Vec::new()), @"");
+    }
+}
