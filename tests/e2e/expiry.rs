@@ -44,7 +44,8 @@ async fn it_escalates_once_and_expires_once_and_on_time() {
     let ledger = Ledger::of(&gateway.kill());
     assert_eq!(ledger.audit_of(&request.id), ["created", "escalated", "expired", "refused"]);
     let escalation = &ledger.audit_entries(&request.id, "escalated")[0];
-    let drift = millis(&escalation["at"]) - (millis(&request.body["expiresAt"]) - 2000);
+    let drift =
+        escalation["at"].as_i64().expect("it has a time") - (millis(&request.body["expiresAt"]) - 2000);
     assert!((0..DRIFT_MS).contains(&drift), "it escalated {drift} ms late");
     assert_eq!(ledger.outbox("notify_escalation"), [request.id.as_str()]);
     assert_eq!(ledger.outbox("show_request"), [request.id.as_str()]);
