@@ -59,7 +59,7 @@ fn load_modules(
             continue;
         }
         let Some((_, file, bytes)) = files.iter().find(|(digest, ..)| *digest == pin.digest) else {
-            errors.add(pin.at, missing_module(name, &pin.digest, &files));
+            errors.add(pin.at, missing_module(name, &pin.digest, &files, engine.limits().module_bytes));
             continue;
         };
         match engine.load(bytes) {
@@ -72,10 +72,14 @@ fn load_modules(
     modules
 }
 
-fn missing_module(name: &str, digest: &Digest, files: &[(Digest, &str, &[u8])]) -> String {
+fn missing_module(name: &str, digest: &Digest, files: &[(Digest, &str, &[u8])], limit: usize) -> String {
     let own_name = |file: &str| std::path::Path::new(file).file_stem().is_some_and(|stem| stem == name);
     let missing = format!("no file in `modules` is the module `{name}`, sha256:{digest}");
     match files.iter().find(|(_, file, _)| own_name(file)) {
+        // It was not read to its end, so its digest is not known.
+        Some((_, file, bytes)) if bytes.len() > limit => {
+            format!("{missing}; {file} has more than the {limit} bytes that a policy module may have")
+        }
         Some((found, file, _)) => format!("{missing}; {file} is sha256:{found}"),
         None => missing,
     }
