@@ -48,7 +48,10 @@ impl Bump {
     }
 }
 
-#[expect(unsafe_code, reason = "an allocator is unsafe to implement; this one saves each call a page and the freeing")]
+#[expect(
+    unsafe_code,
+    reason = "an allocator is unsafe to implement; this one saves each call a page and the freeing"
+)]
 // SAFETY: blocks lie one behind the other above `__heap_base`, each aligned as asked and inside the memory, so no two
 // overlap; only the last one is ever taken back or extended. There are no threads: the target has none.
 unsafe impl GlobalAlloc for Bump {

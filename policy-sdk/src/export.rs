@@ -4,9 +4,9 @@
 use std::marker::PhantomData;
 
 use crate::{
-    Act, Actor, Context, Edit, Event, INVALID_CONFIG, INVALID_EVENT, INVALID_MEMO, Instant, Json, Policy, Reason,
-    Request, Requirement, RequirementKind, Ruling, Standing, bindings::exports::countersign::policy::policy as wire,
-    policy::SDK_REASONS,
+    Act, Actor, Context, Edit, Event, INVALID_CONFIG, INVALID_EVENT, INVALID_MEMO, Instant, Json, Policy,
+    Reason, Request, Requirement, RequirementKind, Ruling, Standing,
+    bindings::exports::countersign::policy::policy as wire, policy::SDK_REASONS,
 };
 
 /// Makes the crate's WebAssembly module of a [`Policy`]. Native builds ignore it, so that `cargo test` works.
@@ -19,7 +19,7 @@ macro_rules! export_policy {
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             type Exported = $crate::Exported<$policy>;
-            $crate::bindings::export!(Exported with_types_in $crate::bindings);
+    $crate::bindings::export!(Exported with_types_in $crate::bindings);
         };
     };
 }
@@ -96,11 +96,16 @@ fn read_actor(actor: wire::Actor) -> Actor {
 }
 
 fn read_event(event: wire::Event) -> Result<Event, Reason> {
-    let by = event.by.map(read_actor).ok_or_else(|| Reason::new(INVALID_EVENT, "an act of a person lacks its actor"));
+    let by = event
+        .by
+        .map(read_actor)
+        .ok_or_else(|| Reason::new(INVALID_EVENT, "an act of a person lacks its actor"));
     let act = match event.act {
         wire::Act::Submitted => Act::Submitted,
         wire::Act::Acknowledge(persona) => Act::Acknowledge { by: by?, persona },
-        wire::Act::Approve(edits) => Act::Approve { by: by?, edits: edits.into_iter().map(read_edit).collect() },
+        wire::Act::Approve(edits) => {
+            Act::Approve { by: by?, edits: edits.into_iter().map(read_edit).collect() }
+        }
         wire::Act::Deny(message) => Act::Deny { by: by?, message },
         wire::Act::Withdraw => Act::Withdraw { by: by? },
         wire::Act::Escalated => Act::Escalated,
@@ -155,4 +160,104 @@ fn write_reasons(reasons: Vec<Reason>) -> Vec<wire::Reason> {
 
 fn write_reason(reason: Reason) -> wire::Reason {
     wire::Reason { code: reason.code.to_owned(), message: reason.message, path: reason.path }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ReasonDoc;
+    use wire::Guest as _;
+
+    /// Wants a number as configuration, and remembers it as text.
+    struct Echo;
+
+    impl Policy for Echo {
+        type Config = u32;
+        type Memo = String;
+        const NAME: &'static str = "echo";
+        const VERSION: &'static str = "0.1.0";
+        const SUMMARY: &'static str = "Remembers its configuration.";
+        const CONFIG_SCHEMA: &'static str = r#"{"type":"integer"}"#;
+        const REASONS: &'static [ReasonDoc] = &[ReasonDoc { code: "own", help: "Its own." }];
+
+        fn admit(config: &u32, _: &Request) -> Result<String, Vec<Reason>> {
+            Ok(config.to_string())
+        }
+
+        fn judge(context: &Context<Self>) -> Result<Ruling, Vec<Reason>> {
+            Ok(Ruling::waiting([Requirement::time(context.memo.clone())])
+                .granting()
+                .editable(["k"])
+                .wake_at(context.request.expires_at))
+        }
+    }
+
+    fn request() -> wire::Request {
+        wire::Request {
+            id: "r".into(),
+            action: "a".into(),
+            requester: actor(),
+            params: "not even JSON".into(),
+            meta: String::new(),
+            submitted_at: 1,
+            expires_at: 2,
+            lineage_depth: 0,
+        }
+    }
+
+    fn actor() -> wire::Actor {
+        wire::Actor { id: "U1".into(), groups: Vec::new() }
+    }
+
+    fn event(by: Option<wire::Actor>, act: wire::Act) -> wire::Event {
+        wire::Event { seq: 0, at: 0, by, act }
+    }
+
+    fn context(config: &str, memo: &str, history: Vec<wire::Event>, event: wire::Event) -> wire::Context {
+        wire::Context { config: config.into(), memo: memo.into(), request: request(), history, event }
+    }
+
+    fn codes<T: std::fmt::Debug>(judged: Result<T, Vec<wire::Reason>>) -> Vec<String> {
+        judged.expect_err("a refusal").into_iter().map(|reason| reason.code).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_and_never_a_panic() {
+        let tick = || event(None, wire::Act::Tick);
+        for (context, code) in [
+            (context("", r#""7""#, vec![], tick()), INVALID_CONFIG),
+            (context(r#""seven""#, r#""7""#, vec![], tick()), INVALID_CONFIG),
+            (context("7", "7", vec![], tick()), INVALID_MEMO),
+            (context("7", "{", vec![], tick()), INVALID_MEMO),
+            (context("7", r#""7""#, vec![], event(None, wire::Act::Approve(vec![]))), INVALID_EVENT),
+            (context("7", r#""7""#, vec![event(None, wire::Act::Withdraw)], tick()), INVALID_EVENT),
+        ] {
+            assert_eq!(codes(Exported::<Echo>::judge(context)), [code]);
+        }
+        assert_eq!(codes(Exported::<Echo>::admit("{}".into(), request())), [INVALID_CONFIG]);
+        assert_eq!(Exported::<Echo>::check_config("-1".into()).len(), 1);
+    }
+
+    #[test]
+    fn a_deeply_nested_configuration_is_refused() {
+        let nested = "[".repeat(100_000);
+        assert_eq!(codes(Exported::<Echo>::admit(nested, request())), [INVALID_CONFIG]);
+    }
+
+    #[test]
+    fn config_memo_and_ruling_go_through_as_text() {
+        assert_eq!(Exported::<Echo>::admit("7".into(), request()).expect("an admission"), r#""7""#);
+        assert!(Exported::<Echo>::check_config("7".into()).is_empty());
+        let context = context("7", r#""7""#, vec![], event(Some(actor()), wire::Act::Approve(vec![])));
+        let ruling = Exported::<Echo>::judge(context).expect("a ruling");
+        assert_eq!((ruling.grants, ruling.editable, ruling.wake_at), (true, vec!["k".to_owned()], Some(2)));
+        let wire::Standing::Waiting(wanted) = ruling.standing else { panic!("{:?}", ruling.standing) };
+        assert!(matches!(wanted.as_slice(), [wanted] if wanted.label == "7"));
+    }
+
+    #[test]
+    fn the_descriptor_documents_the_sdk_s_reasons_too() {
+        let codes: Vec<_> = Exported::<Echo>::describe().reasons.into_iter().map(|doc| doc.code).collect();
+        assert_eq!(codes, ["own", INVALID_CONFIG, INVALID_MEMO, INVALID_EVENT]);
+    }
 }

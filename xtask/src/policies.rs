@@ -50,8 +50,10 @@ pub(crate) struct Module {
 /// Builds the modules and writes them into `out` with the sample policy set; the set last, so that a gateway that
 /// watches it finds everything it names.
 pub(crate) fn build(out: &Path, with_misbehaving: bool) -> Result<Vec<Module>> {
-    let names: Vec<&'static str> = POLICIES.into_iter().chain(with_misbehaving.then_some(MISBEHAVING)).collect();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is a folder of the workspace")?;
+    let names: Vec<&'static str> =
+        POLICIES.into_iter().chain(with_misbehaving.then_some(MISBEHAVING)).collect();
+    let root =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is a folder of the workspace")?;
     ensure_target(root)?;
     compile(root, &names)?;
     for folder in ["modules", "schemas"] {
@@ -102,7 +104,8 @@ fn guest_flags(root: &Path) -> Result<Vec<String>> {
     let commit = version.lines().find_map(|line| line.strip_prefix("commit-hash: ")).unwrap_or("unknown");
     let std_sources = Path::new(&rustc(root, &["--print=sysroot"])?).join("lib/rustlib/src/rust");
     let mut flags = vec!["-Clink-arg=-zstack-size=65536".to_owned()];
-    let mut remap = |from: &Path, to: &str| flags.push(format!("--remap-path-prefix={}={to}", from.display()));
+    let mut remap =
+        |from: &Path, to: &str| flags.push(format!("--remap-path-prefix={}={to}", from.display()));
     // The last flag that fits wins, and any of these folders may be inside an earlier one.
     remap(&cargo_home()?, "/cargo");
     remap(root, "/countersign");
@@ -111,14 +114,19 @@ fn guest_flags(root: &Path) -> Result<Vec<String>> {
 }
 
 /// Where cargo keeps the sources of dependencies, found as cargo finds it.
-#[expect(clippy::disallowed_methods, reason = "it is cargo's configuration that is read here, not the gateway's")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is cargo's configuration that is read here, not the gateway's"
+)]
 fn cargo_home() -> Result<PathBuf> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
-    home.or_else(|| Some(env::home_dir()?.join(".cargo"))).context("neither CARGO_HOME nor a home folder is known")
+    home.or_else(|| Some(env::home_dir()?.join(".cargo")))
+        .context("neither CARGO_HOME nor a home folder is known")
 }
 
 fn rustc(root: &Path, arguments: &[&str]) -> Result<String> {
-    let output = Command::new("rustc").args(arguments).current_dir(root).output().context("cannot run rustc")?;
+    let output =
+        Command::new("rustc").args(arguments).current_dir(root).output().context("cannot run rustc")?;
     ensure!(output.status.success(), "rustc {} failed", arguments.join(" "));
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

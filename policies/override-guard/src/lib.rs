@@ -35,8 +35,14 @@ impl Policy for OverrideGuard {
     const CONFIG_SCHEMA: &'static str = include_str!("../config.schema.json");
     const REASONS: &'static [ReasonDoc] = &[
         ReasonDoc { code: "key_not_allowed", help: "This parameter may not be edited." },
-        ReasonDoc { code: "limit_exceeded", help: "Too many parameters would be edited, earlier edits included." },
-        ReasonDoc { code: "diff_size_exceeded", help: "The new values are too long, earlier edits included." },
+        ReasonDoc {
+            code: "limit_exceeded",
+            help: "Too many parameters would be edited, earlier edits included.",
+        },
+        ReasonDoc {
+            code: "diff_size_exceeded",
+            help: "The new values are too long, earlier edits included.",
+        },
         ReasonDoc { code: "schema_validation", help: "The new value does not fit the action's schema." },
     ];
 
@@ -99,12 +105,14 @@ impl Config {
             }
         }
         if let Some(max_keys) = self.max_keys.filter(|max| count(merged.len()) > *max) {
-            let message = format!("{} parameters would be edited, and at most {max_keys} may be", merged.len());
+            let message =
+                format!("{} parameters would be edited, and at most {max_keys} may be", merged.len());
             refusals.push(Reason::new("limit_exceeded", message));
         }
         let chars = merged.iter().filter_map(|edit| edit.after.as_ref()).map(chars).sum();
         if let Some(max_chars) = self.max_chars.filter(|max| count(chars) > *max) {
-            let message = format!("the new values have {chars} characters, and at most {max_chars} are allowed");
+            let message =
+                format!("the new values have {chars} characters, and at most {max_chars} are allowed");
             refusals.push(Reason::new("diff_size_exceeded", message));
         }
         refusals

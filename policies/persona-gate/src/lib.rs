@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use countersign_policy_sdk::{
-    Act, Context, History, INVALID_CONFIG, Policy, Reason, ReasonDoc, Request, Requirement, Ruling, check_actor_list,
-    export_policy,
+    Act, Context, History, INVALID_CONFIG, Policy, Reason, ReasonDoc, Request, Requirement, Ruling,
+    check_actor_list, export_policy,
 };
 use serde::Deserialize;
 
@@ -35,12 +35,17 @@ impl Policy for PersonaGate {
     const CONFIG_SCHEMA: &'static str = include_str!("../config.schema.json");
     const REASONS: &'static [ReasonDoc] = &[
         ReasonDoc { code: "not_a_holder", help: "You do not hold the persona that you acknowledged." },
-        ReasonDoc { code: "personas_pending", help: "Approve once the personas named have been acknowledged." },
+        ReasonDoc {
+            code: "personas_pending",
+            help: "Approve once the personas named have been acknowledged.",
+        },
     ];
 
     fn check(config: &Config) -> Vec<Reason> {
         if config.personas.is_empty() {
-            return Reason::new(INVALID_CONFIG, "a gate without personas holds nothing back").at("/personas").into();
+            return Reason::new(INVALID_CONFIG, "a gate without personas holds nothing back")
+                .at("/personas")
+                .into();
         }
         let check = |(persona, holders): (&String, &Vec<String>)| {
             let path = format!("/personas/{}", pointer_token(persona));
@@ -87,7 +92,9 @@ impl Policy for PersonaGate {
         let ruling = if pending.is_empty() {
             Ruling::satisfied()
         } else {
-            Ruling::waiting(pending.iter().map(|(persona, holders)| Requirement::acknowledgement(*persona, *holders)))
+            Ruling::waiting(
+                pending.iter().map(|(persona, holders)| Requirement::acknowledgement(*persona, *holders)),
+            )
         };
         Ok(ruling.granting_if(grants))
     }

@@ -64,15 +64,23 @@ impl Policy for Quorum {
         {
             problem(
                 "/escalated_approvals",
-                format!("{escalated} is fewer than the {} that are needed before the escalation", config.approvals),
+                format!(
+                    "{escalated} is fewer than the {} that are needed before the escalation",
+                    config.approvals
+                ),
             );
         }
         // How many people are in a group is not known here, so only a list of ids can be too short.
         if !config.approvers.iter().any(|approver| approver.starts_with('@')) {
             let listed = config.approvers.len();
-            let needed = [("/approvals", Some(config.approvals)), ("/escalated_approvals", config.escalated_approvals)];
+            let needed = [
+                ("/approvals", Some(config.approvals)),
+                ("/escalated_approvals", config.escalated_approvals),
+            ];
             for (path, approvals) in needed {
-                if let Some(approvals) = approvals.filter(|needed| usize::try_from(*needed).is_ok_and(|n| n > listed)) {
+                if let Some(approvals) =
+                    approvals.filter(|needed| usize::try_from(*needed).is_ok_and(|n| n > listed))
+                {
                     problem(path, format!("{approvals} approvals cannot come from {listed} approvers"));
                 }
             }
@@ -96,7 +104,8 @@ impl Policy for Quorum {
                     .into());
                 }
                 // The gateway refuses this first; a vote must not count twice even if it did not.
-                if config.counted(context.history(), &request.requester).iter().any(|actor| actor.id == by.id) {
+                if config.counted(context.history(), &request.requester).iter().any(|actor| actor.id == by.id)
+                {
                     return Err(Reason::new("already_approved", "your approval stands already").into());
                 }
                 true

@@ -13,12 +13,9 @@
 //! The last two concern `judge`, whatever `at` says.
 //! It is built on the contract itself, for the SDK's types would not let it say such things.
 
-use countersign_policy_sdk::bindings::{
-    self,
-    exports::countersign::policy::policy::{
-        Act, Context, Descriptor, Event, Guest, Reason, ReasonDoc, Request, Requirement, RequirementKind, Ruling,
-        Standing,
-    },
+use countersign_policy_sdk::bindings::exports::countersign::policy::policy::{
+    Act, Context, Descriptor, Event, Guest, Reason, ReasonDoc, Request, Requirement, RequirementKind, Ruling,
+    Standing,
 };
 use serde::Deserialize;
 
@@ -27,7 +24,7 @@ use serde::Deserialize;
 pub struct Misbehaving;
 
 #[cfg(target_arch = "wasm32")]
-bindings::export!(Misbehaving with_types_in bindings);
+countersign_policy_sdk::bindings::export!(Misbehaving with_types_in countersign_policy_sdk::bindings);
 
 const HUGE_OUTPUT_BYTES: usize = 10_000_000;
 
@@ -105,14 +102,19 @@ impl Guest for Misbehaving {
         if config.deed == Deed::Wake {
             let woken = events.any(|event| matches!(event.act, Act::Tick));
             let wake_at = (!woken).then(|| context.request.submitted_at.saturating_add(config.wake_after_ms));
-            let standing = if woken { Standing::Satisfied } else { waiting(RequirementKind::Time, "the wake-up") };
+            let standing =
+                if woken { Standing::Satisfied } else { waiting(RequirementKind::Time, "the wake-up") };
             return Ok(Ruling { grants: false, standing, editable: Vec::new(), wake_at });
         }
         let is_approval = |event: &Event| matches!(event.act, Act::Approve(_));
         let approved = events.any(is_approval);
         Ok(Ruling {
             grants: is_approval(&context.event),
-            standing: if approved { Standing::Satisfied } else { waiting(RequirementKind::Approval, "any approval") },
+            standing: if approved {
+                Standing::Satisfied
+            } else {
+                waiting(RequirementKind::Approval, "any approval")
+            },
             editable: if config.deed == Deed::Editable { config.keys } else { Vec::new() },
             wake_at: None,
         })
@@ -182,5 +184,11 @@ fn refusal(message: String) -> Reason {
 }
 
 fn waiting(kind: RequirementKind, label: &str) -> Standing {
-    Standing::Waiting(vec![Requirement { kind, label: label.to_owned(), have: 0, need: 1, eligible: Vec::new() }])
+    Standing::Waiting(vec![Requirement {
+        kind,
+        label: label.to_owned(),
+        have: 0,
+        need: 1,
+        eligible: Vec::new(),
+    }])
 }
