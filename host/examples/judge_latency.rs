@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use countersign::lifecycle::{
-    Act, Digest, Event, Needs, Open, Origin, Party, Request, RequestId, State, Submission, Timestamp, Verdict,
-    parameter_digests,
+    Act, Digest, Event, Needs, Open, Origin, Party, Request, RequestId, State, Submission, Timestamp,
+    Verdict, parameter_digests,
 };
 use countersign::policy::{ActionPolicy, Engine, Limits, PolicySet};
 
@@ -36,7 +36,10 @@ fn measure(policy: &ActionPolicy, calls: usize) -> anyhow::Result<()> {
         let started = now();
         let verdicts = policy.judge(&request, &event);
         let time = started.elapsed();
-        anyhow::ensure!(!verdicts.iter().any(|verdict| matches!(verdict, Verdict::Failed(_))), "{verdicts:?}");
+        anyhow::ensure!(
+            !verdicts.iter().any(|verdict| matches!(verdict, Verdict::Failed(_))),
+            "{verdicts:?}"
+        );
         // The first tenth warms up.
         if call >= calls / 10 {
             times.push(time);
