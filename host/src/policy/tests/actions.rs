@@ -84,8 +84,6 @@ fn is(failure: &PolicyFailure, deed: &str, kind: FailureKind) {
 #[test]
 fn a_module_that_misbehaves_admits_nothing() {
     for (deed, kind) in DEEDS.into_iter().chain([("malformed_memo", FailureKind::Malformed)]) {
-        // As a memo it would be written as JSON, which takes more fuel than there is.
-        let kind = if deed == "huge_output" { FailureKind::Fuel } else { kind };
         let policy = misbehaves("admit", deed);
         let Err(NotAdmitted::Failed(failure)) = policy.admit(id(), &submission(&policy), &params()) else {
             panic!("{deed}");

@@ -85,6 +85,7 @@ fn submission(policy: &ActionPolicy) -> Submission {
     let (shown, redacted) = policy.entry().redact.apply(&params());
     Submission {
         action: "deploy".to_owned(),
+        rules: "deploy".into(),
         lineage: id(),
         depth: 0,
         rerequested_by: None,
