@@ -1,1 +1,46 @@
-//! x
+//! The harness of the black-box tests: it starts the real binary in a folder of its own, and drives it over HTTP.
+//!
+//! Nothing here knows the gateway's code. What a test waits for, it waits for by asking the gateway, and never
+//! longer than [`PATIENCE`]; no port, folder or order is shared between tests.
+
+mod home;
+
+mod gateway;
+
+mod api;
+mod metrics;
+mod payload;
+mod slack;
+mod sse;
+mod wire;
+
+mod ambient;
+mod random;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use ambient::{Stopwatch, unix_seconds, variable};
+pub use api::{Api, Ask, Problem, Receipt, millis};
+pub use gateway::{Exit, Failure, Gateway};
+pub use home::Home;
+pub use metrics::Metrics;
+pub use payload::payload_hash;
+pub use random::Random;
+pub use slack::{Click, SIGNING_SECRET, Signed};
+pub use sse::{Event, Stream};
+pub use wire::{Call, Connection, Reply};
+
+/// How long a test waits for something that must happen. Generous, for it is only ever used up by a failure.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for `future`, but not for ever.
+///
+/// # Panics
+/// Where it takes longer than [`PATIENCE`], saying that it waited for `what`.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
+    }
+}

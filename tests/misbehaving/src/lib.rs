@@ -1,6 +1,8 @@
 //! A policy module that does what no policy should, so that the gateway's tests can see it survive.
 //!
-//! Its configuration says in which call to do what: `{"at": "admit" | "judge" | "check-config", "do": …}`.
+//! Its configuration says in which call to do what: `{"at": "admit" | "judge" | "vote" | "check-config", "do": …}`;
+//! `vote` is a `judge` of what a person does.
+//! With `"requester": ID` it does so only with that requester's requests, and so gets past the checks of a policy set.
 //! In every other call, and where nothing is said, it is a policy that grants every approval, and is satisfied by one.
 //! `do` is one of
 //! - `loop`, `eat_memory`, `overflow_stack`, `trap`: as they say;
@@ -32,6 +34,7 @@ const HUGE_OUTPUT_BYTES: usize = 10_000_000;
 #[serde(deny_unknown_fields)]
 struct Config {
     at: Option<Call>,
+    requester: Option<String>,
     #[serde(rename = "do", default)]
     deed: Deed,
     #[serde(default)]
@@ -45,6 +48,7 @@ struct Config {
 enum Call {
     Admit,
     Judge,
+    Vote,
     CheckConfig,
 }
 
@@ -79,24 +83,27 @@ impl Guest for Misbehaving {
 
     fn check_config(config: String) -> Vec<Reason> {
         match Config::read(&config) {
-            Ok(config) => config.output_at(Call::CheckConfig).map(refusal).into_iter().collect(),
+            Ok(config) => config.output_at(Call::CheckConfig, None).map(refusal).into_iter().collect(),
             Err(reason) => vec![reason],
         }
     }
 
-    fn admit(config: String, _: Request) -> Result<String, Vec<Reason>> {
+    fn admit(config: String, request: Request) -> Result<String, Vec<Reason>> {
         let config = Config::read(&config).map_err(|reason| vec![reason])?;
-        if let Some(huge) = config.output_at(Call::Admit) {
+        if let Some(huge) = config.output_at(Call::Admit, Some(&request)) {
             return Ok(huge);
         }
-        let malformed = config.deed == Deed::MalformedMemo;
+        let malformed = config.deed == Deed::MalformedMemo && config.concerns(&request);
         Ok(if malformed { "this is {not JSON" } else { "null" }.to_owned())
     }
 
     fn judge(context: Context) -> Result<Ruling, Vec<Reason>> {
         let config = Config::read(&context.config).map_err(|reason| vec![reason])?;
-        if let Some(huge) = config.output_at(Call::Judge) {
-            return Err(vec![refusal(huge)]);
+        let by_a_person = context.event.by.is_some();
+        for call in [Call::Judge].into_iter().chain(by_a_person.then_some(Call::Vote)) {
+            if let Some(huge) = config.output_at(call, Some(&context.request)) {
+                return Err(vec![refusal(huge)]);
+            }
         }
         let mut events = context.history.iter().chain([&context.event]);
         if config.deed == Deed::Wake {
@@ -130,9 +137,13 @@ impl Config {
         })
     }
 
+    fn concerns(&self, request: &Request) -> bool {
+        self.requester.as_ref().is_none_or(|id| *id == request.requester.id)
+    }
+
     /// Does in this call what it is told to, if anything. Returns what to answer with, where that is the deed.
-    fn output_at(&self, call: Call) -> Option<String> {
-        if self.at != Some(call) {
+    fn output_at(&self, call: Call, request: Option<&Request>) -> Option<String> {
+        if self.at != Some(call) || !request.is_none_or(|request| self.concerns(request)) {
             return None;
         }
         match self.deed {

@@ -59,7 +59,7 @@ fn load_modules(
             continue;
         }
         let Some((_, file, bytes)) = files.iter().find(|(digest, ..)| *digest == pin.digest) else {
-            errors.add(pin.at, missing_module(name, &pin.digest, &files));
+            errors.add(pin.at, missing_module(name, &pin.digest, &files, engine.limits().module_bytes));
             continue;
         };
         match engine.load(bytes) {
@@ -72,10 +72,14 @@ fn load_modules(
     modules
 }
 
-fn missing_module(name: &str, digest: &Digest, files: &[(Digest, &str, &[u8])]) -> String {
+fn missing_module(name: &str, digest: &Digest, files: &[(Digest, &str, &[u8])], limit: usize) -> String {
     let own_name = |file: &str| std::path::Path::new(file).file_stem().is_some_and(|stem| stem == name);
     let missing = format!("no file in `modules` is the module `{name}`, sha256:{digest}");
     match files.iter().find(|(_, file, _)| own_name(file)) {
+        // It was not read to its end, so its digest is not known.
+        Some((_, file, bytes)) if bytes.len() > limit => {
+            format!("{missing}; {file} has more than the {limit} bytes that a policy module may have")
+        }
         Some((found, file, _)) => format!("{missing}; {file} is sha256:{found}"),
         None => missing,
     }
@@ -107,7 +111,7 @@ fn prove(
     modules: &BTreeMap<Digest, Arc<Module>>,
     errors: &mut Errors,
 ) -> Option<Arc<ActionPolicy>> {
-    let DraftAction { at, entry, configs } = draft;
+    let DraftAction { at, entry, configs, complete, sound: readable } = draft;
     let mut sound = true;
     for (policy, config) in entry.policies.iter().zip(&configs) {
         let Some(module) = modules.get(&policy.digest) else { continue };
@@ -119,8 +123,8 @@ fn prove(
         }
     }
     // A missing module or a missing policy has been reported where it is missing.
-    let complete = entry.policies.iter().all(|policy| modules.contains_key(&policy.digest));
-    if !sound || !complete || entry.policies.is_empty() {
+    let complete = complete && entry.policies.iter().all(|policy| modules.contains_key(&policy.digest));
+    if !sound || !complete {
         return None;
     }
     let policy = match ActionPolicy::new(entry, |digest| modules.get(digest).cloned()) {
@@ -137,7 +141,7 @@ fn prove(
             return None;
         }
     };
-    if !check_configs(&policy, &configs, errors) {
+    if !check_configs(&policy, &configs, errors) || !readable {
         return None;
     }
     let problems = trial::problems(&policy);

@@ -1,0 +1,107 @@
+//! What a gateway left on disk, read from a copy after it was killed or stopped.
+//!
+//! The one place where the tests look behind HTTP: nothing else shows that the outbox and the audit log are whole.
+
+use std::fs;
+
+use countersign_tests::Home;
+use rusqlite::{Connection, OpenFlags, Params};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A copy of a dead gateway's database.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    database: Connection,
+    _copy: TempDir,
+}
+
+/// A stored request.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) id: String,
+    pub(crate) status: String,
+}
+
+impl Ledger {
+    /// Opens a copy, so that the original is found by the next gateway as the last one left it.
+    pub(crate) fn of(home: &Home) -> Ledger {
+        let copy = tempfile::tempdir().expect("there is room for a temporary folder");
+        for suffix in ["", "-wal"] {
+            let from = home.path(&format!("data/countersign.db{suffix}"));
+            if from.exists() {
+                let to = copy.path().join(format!("countersign.db{suffix}"));
+                fs::copy(&from, to).expect("the database can be copied");
+            }
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let database = Connection::open_with_flags(copy.path().join("countersign.db"), flags);
+        Ledger { database: database.expect("the database can be opened"), _copy: copy }
+    }
+
+    /// Whether SQLite finds the file sound.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.texts("PRAGMA integrity_check", ()) == ["ok"]
+    }
+
+    /// Every request.
+    pub(crate) fn requests(&self) -> Vec<Row> {
+        let mut query = self.prepare("SELECT body ->> '$.id', status FROM request ORDER BY seq");
+        let rows = query.query_map((), |row| Ok(Row { id: row.get(0)?, status: row.get(1)? }));
+        rows.and_then(Iterator::collect).expect("requests can be read")
+    }
+
+    /// What the audit log says of a request, in order.
+    pub(crate) fn audit_of(&self, id: &str) -> Vec<String> {
+        self.texts(&format!("SELECT event FROM audit WHERE {OF_REQUEST} = ?1 ORDER BY seq"), [id])
+    }
+
+    /// The audit entries of a request with this event, whole.
+    pub(crate) fn audit_entries(&self, id: &str, event: &str) -> Vec<Value> {
+        let query = format!("SELECT body FROM audit WHERE {OF_REQUEST} = ?1 AND event = ?2 ORDER BY seq");
+        let bodies = self.texts(&query, [id, event]);
+        bodies.iter().map(|body| serde_json::from_str(body).expect("an audit entry is JSON")).collect()
+    }
+
+    /// The ids of the requests that have audit entries with one of these events, once for each entry.
+    pub(crate) fn audited(&self, events: &[&str]) -> Vec<String> {
+        let events = Value::from(events.to_vec()).to_string();
+        let query = format!(
+            "SELECT {OF_REQUEST} FROM audit WHERE event IN (SELECT value FROM json_each(?1)) ORDER BY seq"
+        );
+        self.texts(&query, [events])
+    }
+
+    /// How many audit entries have this event.
+    pub(crate) fn count_of(&self, event: &str) -> usize {
+        self.texts("SELECT body FROM audit WHERE event = ?1", [event]).len()
+    }
+
+    /// The ids of the requests that the outbox has this effect for.
+    pub(crate) fn outbox(&self, effect: &str) -> Vec<String> {
+        self.texts(
+            "SELECT request.body ->> '$.id' FROM outbox JOIN request ON request.id = outbox.request \
+             WHERE effect = ?1",
+            [effect],
+        )
+    }
+
+    /// A counter's sum over all its labels.
+    pub(crate) fn counter(&self, metric: &str) -> u64 {
+        let mut query = self.prepare("SELECT coalesce(sum(value), 0) FROM counter WHERE metric = ?1");
+        let sum: i64 = query.query_one([metric], |row| row.get(0)).expect("counters can be read");
+        sum.try_into().expect("counters are not negative")
+    }
+
+    fn prepare(&self, query: &str) -> rusqlite::Statement<'_> {
+        self.database.prepare(query).unwrap_or_else(|error| panic!("{query}: {error}"))
+    }
+
+    fn texts(&self, query: &str, params: impl Params) -> Vec<String> {
+        let mut query = self.prepare(query);
+        let rows = query.query_map(params, |row| row.get(0));
+        rows.and_then(Iterator::collect).expect("the rows can be read")
+    }
+}
+
+const OF_REQUEST: &str = "(body ->> '$.requestId')";

@@ -1,0 +1,42 @@
+//! Countersign's stories, told by the real binary over HTTP. One file a story.
+
+mod single_approver;
+
+mod quorum;
+
+mod personas;
+
+mod denial;
+
+mod cancellation;
+mod withdrawal;
+
+mod expiry;
+mod wake_up;
+
+mod rerequest;
+
+mod idempotency;
+
+mod overrides;
+
+mod redaction;
+
+mod streams;
+
+mod simultaneous_clicks;
+
+mod slack_security;
+
+mod restart;
+mod shutdown;
+
+mod bad_input;
+mod rate_limit;
+
+mod bad_policy_sets;
+mod misbehaving_policies;
+
+mod operators;
+
+mod ledger;

@@ -1,0 +1,122 @@
+//! A policy that loops, eats memory, overflows its stack, traps or answers with nonsense: nothing is approved by it,
+//! nothing changes, and the gateway goes on.
+
+use countersign_tests::{Ask, Click, Gateway, Home};
+
+use crate::ledger::Ledger;
+
+/// What a policy does, and the kind under which its failure is counted.
+const DEEDS: [(&str, &str); 5] = [
+    ("loop", "fuel"),
+    ("eat_memory", "memory"),
+    ("overflow_stack", "trap"),
+    ("trap", "trap"),
+    ("huge_output", "malformed"),
+];
+
+/// Behaves while the policy set is checked, and for everybody but this requester.
+const VICTIM: &str = "U0VICTIM";
+
+fn actions(at: &str, deeds: &[&str]) -> String {
+    let actions = deeds.iter().map(|deed| {
+        format!(
+            "
+  {deed}:
+    description: Goes wrong
+    timeout: 10m
+    policies:
+      - use: quorum
+        with: {{ approvers: [U0ALICE] }}
+      - use: misbehaving
+        with: {{ at: {at}, do: {deed}, requester: {VICTIM} }}
+"
+        )
+    });
+    actions.collect()
+}
+
+#[tokio::test]
+async fn a_failure_at_admission_is_a_503() {
+    let mut deeds = DEEDS.to_vec();
+    deeds.push(("malformed_memo", "malformed"));
+    check_creates("admit", &deeds).await;
+}
+
+#[tokio::test]
+async fn a_failure_at_the_first_judgement_is_a_503() {
+    check_creates("judge", &DEEDS).await;
+}
+
+async fn check_creates(at: &str, deeds: &[(&str, &str)]) {
+    let names: Vec<&str> = deeds.iter().map(|(deed, _)| *deed).collect();
+    let gateway = Home::new(&actions(at, &names)).start().await;
+    for (deed, kind) in deeds {
+        let before = failures(&gateway, kind).await;
+
+        let refused = gateway.create(&Ask::new(deed).requester(VICTIM)).await.expect_err("it goes wrong");
+
+        assert_eq!(refused.is(), (503, "policy_failure"), "{deed}");
+        assert!(refused.retry_after.is_some(), "{deed}");
+        assert_eq!(failures(&gateway, kind).await, before + 1, "{deed} is not counted as {kind}");
+        let metrics = gateway.metrics().await;
+        assert_eq!(metrics.count("approval_requests_total", &[("action", deed)]), 0, "{deed}");
+        // The same modules serve others as before.
+        let request = gateway.open(deed).await;
+        gateway.click_ok(&Click::approve("U0ALICE", &request.id)).await;
+        assert_eq!(gateway.ended(&request.token).await["status"], "approved", "{deed}");
+    }
+    assert_eq!(Ledger::of(&gateway.kill()).count_of("policy_failure"), deeds.len());
+}
+
+#[tokio::test]
+async fn a_failure_at_a_vote_leaves_the_request_as_it_was() {
+    let names: Vec<&str> = DEEDS.iter().map(|(deed, _)| *deed).collect();
+    let gateway = Home::new(&actions("vote", &names)).start().await;
+    for (deed, kind) in DEEDS {
+        let request = gateway.create(&Ask::new(deed).requester(VICTIM)).await.expect("it is admitted");
+        let before = (gateway.look(&request.token).await, failures(&gateway, kind).await);
+        for click in [Click::approve("U0ALICE", &request.id), Click::deny("U0ALICE", &request.id)] {
+            assert_eq!(gateway.click_refused(&click).await, "policy_failure", "{deed}");
+        }
+        assert_eq!(gateway.look(&request.token).await, before.0, "{deed} changed something");
+        assert_eq!(failures(&gateway, kind).await, before.1 + 2, "{deed} is not counted as {kind}");
+    }
+    let metrics = gateway.metrics().await;
+    assert_eq!(metrics.count("approvals_total", &[]) + metrics.count("denies_total", &[]), 0);
+    assert_eq!(metrics.count("pending_requests", &[]), 5);
+}
+
+#[tokio::test]
+async fn many_failures_at_once_hold_up_nobody_for_long() {
+    let gateway = Home::new(&actions("admit", &["loop", "eat_memory"])).start().await;
+    let api = *gateway;
+    let storm = (0..40).map(|n| {
+        let ask = Ask::new(if n % 2 == 0 { "loop" } else { "eat_memory" }).requester(VICTIM);
+        async move { api.create(&ask).await }
+    });
+    let storm = tokio::spawn(futures_util::future::join_all(storm));
+    for _ in 0..10 {
+        let request = gateway.open("loop").await;
+        gateway.click_ok(&Click::approve("U0ALICE", &request.id)).await;
+    }
+    for answer in storm.await.expect("every one is answered") {
+        assert_eq!(answer.expect_err("it goes wrong").is(), (503, "policy_failure"));
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_fails_on_any_request_is_refused_at_start() {
+    let rows = DEEDS.iter().flat_map(|(deed, _)| ["check-config", "admit", "judge"].map(|at| (at, *deed)));
+    for (at, deed) in rows {
+        let home = Home::new(&actions(at, &[deed]).replace(&format!(", requester: {VICTIM}"), ""));
+        let failure = home.fail_to_start().await;
+        assert!(failure.code.is_some_and(|code| code != 0), "{deed} at {at}: {failure:?}");
+        for part in ["policy-set.yaml:", "misbehaving"] {
+            assert!(failure.stderr.contains(part), "{deed} at {at}: {}", failure.stderr);
+        }
+    }
+}
+
+async fn failures(gateway: &Gateway, kind: &str) -> u64 {
+    gateway.metrics().await.count("policy_failures_total", &[("policy", "misbehaving"), ("kind", kind)])
+}

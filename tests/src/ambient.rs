@@ -1,0 +1,72 @@
+//! The machine around the tests: its clock and its environment. Nothing else here reads either.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The time now, in seconds since the epoch: what Slack stamps its calls with.
+///
+/// # Panics
+/// Where the clock is before 1970.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "signatures carry the real time; the gateway checks it")]
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970").as_secs()
+}
+
+/// Measures how long something takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts to measure.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is what measures")]
+    pub fn start() -> Stopwatch {
+        Stopwatch(Instant::now())
+    }
+
+    /// The time since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// A variable of the environment that the tests run in.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "it is the tests' configuration, not the gateway's")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The gateway's binary: the one that is named, else the one that was built beside this program.
+///
+/// # Panics
+/// Where there is none.
+pub(crate) fn binary() -> PathBuf {
+    let path = variable("COUNTERSIGN_BIN").map(PathBuf::from).unwrap_or_else(|| {
+        let program = std::env::current_exe().expect("a program knows its own path");
+        let folder = program.parent().expect("a program is in a folder");
+        // Tests are one folder further down.
+        let folder = folder.parent().filter(|_| folder.ends_with("deps")).unwrap_or(folder);
+        folder.join("countersign")
+    });
+    let release = path.parent().is_some_and(|folder| folder.ends_with("release"));
+    let flag = if release { " --release" } else { "" };
+    assert!(path.is_file(), "no `{}`: run `cargo build{flag} -p countersign` first", path.display());
+    path
+}
+
+/// Where `cargo xtask policies` put the policy modules.
+///
+/// # Panics
+/// Where it did not.
+pub(crate) fn modules() -> PathBuf {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace");
+    let modules = root.join("target/policies/modules");
+    assert!(
+        modules.join("misbehaving.wasm").is_file(),
+        "no policy modules: run `cargo xtask policies --out target/policies --with-misbehaving` first"
+    );
+    modules
+}

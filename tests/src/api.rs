@@ -1,0 +1,356 @@
+//! What callers, Slack and operators can ask of a gateway.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::metrics::Metrics;
+use crate::slack::Click;
+use crate::sse::Stream;
+use crate::wire::{Call, Connection, Reply};
+use crate::within;
+
+/// What a caller asks for.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    body: Value,
+    idempotency_key: Option<String>,
+}
+
+impl Ask {
+    /// Asks for `action`, with a parameter or two and everything that must be said.
+    #[must_use]
+    pub fn new(action: &str) -> Ask {
+        let body = json!({
+            "action": action,
+            "params": {"ref": "v1.2.3", "replicas": 2},
+            "meta": {
+                "origin": {"repo": "acme/shop", "branch": "main", "run_id": 4711},
+                "requester": {"id": "U0REQ", "source": "slack", "display": "Rea Quester"},
+                "justification": "Ship the fix",
+            },
+        });
+        Ask { body, idempotency_key: None }
+    }
+
+    /// With these parameters.
+    #[must_use]
+    pub fn params(mut self, params: Value) -> Ask {
+        self.body["params"] = params;
+        self
+    }
+
+    /// Made by somebody else.
+    #[must_use]
+    pub fn requester(mut self, id: &str) -> Ask {
+        self.body["meta"]["requester"]["id"] = id.into();
+        self
+    }
+
+    /// With an idempotency key.
+    #[must_use]
+    pub fn idempotency_key(mut self, key: &str) -> Ask {
+        self.idempotency_key = Some(key.to_owned());
+        self
+    }
+
+    /// The body, to make it wrong.
+    #[must_use]
+    pub fn body(&self) -> Value {
+        self.body.clone()
+    }
+
+    /// The call.
+    #[must_use]
+    pub fn call(&self) -> Call {
+        let call = Call::post("/api/guard/request", &self.body);
+        match &self.idempotency_key {
+            Some(key) => call.header("idempotency-key", key),
+            None => call,
+        }
+    }
+}
+
+/// What a caller gets for a request that was made.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// The wait token.
+    pub token: String,
+    /// The request's id.
+    pub id: String,
+    /// The answer, whole.
+    pub body: Value,
+}
+
+impl Receipt {
+    /// Reads the answer to a create or a re-request.
+    ///
+    /// # Errors
+    /// Where it is a problem.
+    pub fn read(reply: Reply) -> Result<Receipt, Problem> {
+        let body = accepted(reply)?;
+        let text = |key: &str| body[key].as_str().unwrap_or_else(|| panic!("no `{key}`: {body}")).to_owned();
+        Ok(Receipt { token: text("token"), id: text("requestId"), body: body.clone() })
+    }
+}
+
+/// An answer that says no.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
+    /// The stable code, from the member `error`.
+    pub code: String,
+    /// All of it.
+    pub body: Value,
+    /// The seconds of `Retry-After`.
+    pub retry_after: Option<u64>,
+}
+
+impl Problem {
+    /// Reads an answer that is no success.
+    ///
+    /// # Panics
+    /// Where it is not `application/problem+json` with all its members.
+    #[must_use]
+    pub fn read(reply: &Reply) -> Problem {
+        let content_type = reply.header("content-type").unwrap_or_default();
+        assert!(
+            content_type.starts_with("application/problem+json"),
+            "{} `{content_type}`: {}",
+            reply.status(),
+            reply.text()
+        );
+        let body = reply.json();
+        for member in ["type", "title", "detail", "error"] {
+            assert!(body[member].is_string(), "no `{member}`: {body}");
+        }
+        assert_eq!(body["status"], reply.status(), "{body}");
+        Problem {
+            status: reply.status(),
+            code: body["error"].as_str().unwrap_or_default().to_owned(),
+            retry_after: reply.header("retry-after").and_then(|seconds| seconds.parse().ok()),
+            body,
+        }
+    }
+
+    /// Status and code, to compare both at once.
+    #[must_use]
+    pub fn is(&self) -> (u16, &str) {
+        (self.status, &self.code)
+    }
+}
+
+/// A gateway that listens somewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Api {
+    address: SocketAddr,
+}
+
+impl Api {
+    /// The gateway that listens at `address`.
+    #[must_use]
+    pub const fn new(address: SocketAddr) -> Api {
+        Api { address }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A new connection.
+    ///
+    /// # Panics
+    /// Where nobody listens.
+    pub async fn connect(&self) -> Connection {
+        within("a connection", Connection::open(self.address)).await.expect("the gateway takes connections")
+    }
+
+    /// Makes a call on a connection of its own. Long-polls must ask for less time than a test has patience.
+    ///
+    /// # Panics
+    /// Where no whole answer comes.
+    pub async fn send(&self, call: &Call) -> Reply {
+        let mut connection = self.connect().await;
+        let reply = within("an answer", connection.send(call)).await;
+        reply.unwrap_or_else(|error| panic!("no answer: {error:#}"))
+    }
+
+    /// Asks for something.
+    ///
+    /// # Errors
+    /// Where the gateway says no.
+    pub async fn create(&self, ask: &Ask) -> Result<Receipt, Problem> {
+        Receipt::read(self.send(&ask.call()).await)
+    }
+
+    /// Asks for `action`, which the gateway must take.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub async fn open(&self, action: &str) -> Receipt {
+        self.create(&Ask::new(action)).await.unwrap_or_else(|problem| panic!("{action}: {problem:?}"))
+    }
+
+    /// Where a request stands, as its caller sees it, at once.
+    pub async fn look(&self, token: &str) -> Value {
+        let reply = self.send(&Call::post("/api/guard/wait", &json!({"token": token}))).await;
+        accepted(reply).unwrap_or_else(|problem| panic!("cannot look: {problem:?}"))
+    }
+
+    /// One long-poll.
+    pub async fn wait(&self, token: &str, seconds: u64) -> Value {
+        let reply =
+            self.send(&Call::get(&format!("/api/guard/wait?token={token}&timeoutSec={seconds}"))).await;
+        accepted(reply).unwrap_or_else(|problem| panic!("cannot wait: {problem:?}"))
+    }
+
+    /// Long-polls until the request has ended.
+    pub async fn ended(&self, token: &str) -> Value {
+        let ended = async {
+            loop {
+                let state = self.wait(token, 10).await;
+                if is_terminal(&state["status"]) {
+                    return state;
+                }
+            }
+        };
+        within("the request to end", ended).await
+    }
+
+    /// Where a request stands, as anybody sees it.
+    pub async fn status(&self, id: &str) -> Value {
+        let reply = self.send(&Call::get(&format!("/api/guard/status?requestId={id}"))).await;
+        accepted(reply).unwrap_or_else(|problem| panic!("no status: {problem:?}"))
+    }
+
+    /// The caller takes its request back.
+    ///
+    /// # Errors
+    /// Where the gateway says no.
+    pub async fn cancel(&self, token: &str, reason: Option<&str>) -> Result<Value, Problem> {
+        let body = match reason {
+            Some(reason) => json!({"token": token, "reason": reason}),
+            None => json!({"token": token}),
+        };
+        accepted(self.send(&Call::post("/api/guard/cancel", &body)).await)
+    }
+
+    /// Asks for an ended request again, and once more after each time that the gateway says to wait.
+    ///
+    /// # Panics
+    /// Where the gateway says no for another reason, or says to wait for too long.
+    pub async fn rerequest_patiently(&self, original: &str, actor: &str) -> Receipt {
+        let made = async {
+            loop {
+                match self.rerequest(original, actor).await {
+                    Ok(receipt) => return receipt,
+                    Err(Problem { retry_after: Some(seconds), .. }) => {
+                        tokio::time::sleep(Duration::from_secs(seconds)).await;
+                    }
+                    Err(problem) => panic!("cannot be made again: {problem:?}"),
+                }
+            }
+        };
+        within("the cooldown to end", made).await
+    }
+
+    /// Asks for an ended request again.
+    ///
+    /// # Errors
+    /// Where the gateway says no.
+    pub async fn rerequest(&self, original: &str, actor: &str) -> Result<Receipt, Problem> {
+        let body = json!({"originalRequestId": original, "actor": {"id": actor, "source": "slack"}});
+        Receipt::read(self.send(&Call::post("/api/guard/rerequest", &body)).await)
+    }
+
+    /// The chain that a request belongs to.
+    pub async fn lineage(&self, id: &str) -> Value {
+        let reply = self.send(&Call::get(&format!("/api/guard/lineage?requestId={id}"))).await;
+        accepted(reply).unwrap_or_else(|problem| panic!("no lineage: {problem:?}"))
+    }
+
+    /// A stream of the request's states.
+    ///
+    /// # Panics
+    /// Where the gateway does not give one.
+    pub async fn stream(&self, token: &str) -> Stream {
+        let stream = self.stream_after(token, None).await;
+        stream.unwrap_or_else(|reply| panic!("no stream: {} {}", reply.status(), reply.text()))
+    }
+
+    /// A stream that resumes after the event with this id.
+    ///
+    /// # Errors
+    /// The answer, where it is not 200.
+    pub async fn stream_after(&self, token: &str, last_event_id: Option<&str>) -> Result<Stream, Reply> {
+        let mut call = Call::get(&format!("/api/guard/wait-sse?token={token}"));
+        if let Some(id) = last_event_id {
+            call = call.header("last-event-id", id);
+        }
+        let connection = self.connect().await;
+        let opened = within("a stream", Stream::open(connection, &call)).await;
+        opened.unwrap_or_else(|error| panic!("no stream: {error:#}"))
+    }
+
+    /// Somebody acts in Slack; what the gateway makes of it.
+    ///
+    /// # Panics
+    /// Where Slack would see an error.
+    pub async fn click(&self, click: &Click) -> Value {
+        let reply = self.send(&click.signed().call()).await;
+        assert_eq!(reply.status(), 200, "{click:?}: {}", reply.text());
+        reply.json()
+    }
+
+    /// As [`Api::click`], for an act that must count.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub async fn click_ok(&self, click: &Click) -> Value {
+        let answer = self.click(click).await;
+        assert_eq!(answer["ok"], true, "{click:?}: {answer}");
+        answer
+    }
+
+    /// As [`Api::click`], for an act that must not count; returns the code of the refusal.
+    ///
+    /// # Panics
+    /// Where it does.
+    pub async fn click_refused(&self, click: &Click) -> String {
+        let answer = self.click(click).await;
+        assert_eq!(answer["ok"], false, "{click:?}: {answer}");
+        answer["error"].as_str().unwrap_or_else(|| panic!("no `error`: {answer}")).to_owned()
+    }
+
+    /// The metrics now.
+    pub async fn metrics(&self) -> Metrics {
+        let reply = self.send(&Call::get("/metrics")).await;
+        assert_eq!(reply.status(), 200, "{}", reply.text());
+        Metrics::parse(&reply.text())
+    }
+}
+
+/// The body of a success, else the problem.
+fn accepted(reply: Reply) -> Result<Value, Problem> {
+    if reply.status() == 200 { Ok(reply.json()) } else { Err(Problem::read(&reply)) }
+}
+
+fn is_terminal(status: &Value) -> bool {
+    ["approved", "denied", "expired", "cancelled"].iter().any(|terminal| status == terminal)
+}
+
+/// A time of the gateway's (RFC 3339), in milliseconds since the epoch.
+///
+/// # Panics
+/// Where it is none.
+#[must_use]
+pub fn millis(time: &Value) -> i64 {
+    let text = time.as_str().unwrap_or_else(|| panic!("not a time: {time}"));
+    let time: jiff::Timestamp = text.parse().unwrap_or_else(|error| panic!("`{text}`: {error}"));
+    assert!(text.ends_with('Z'), "`{text}` is not UTC");
+    time.as_millisecond()
+}

@@ -1,0 +1,289 @@
+//! A running gateway: the real binary, as a process of its own.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+use crate::ambient::{self, Stopwatch};
+use crate::api::Api;
+use crate::home::Home;
+use crate::{PATIENCE, within};
+
+const READY: &str = "listening on http://";
+
+/// A gateway that serves. Dropping it kills it, and checks that nothing is left over.
+#[derive(Debug)]
+pub struct Gateway {
+    /// `None` only while it is taken apart.
+    home: Option<Home>,
+    process: Process,
+    api: Api,
+    /// How long it took from the start of the process until it said that it listens.
+    pub ready_after: Duration,
+}
+
+/// How a gateway ended that was asked to.
+#[derive(Debug)]
+pub struct Exit {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// How long it took.
+    pub took: Duration,
+    /// All that it printed, on both outputs.
+    pub output: String,
+}
+
+/// How a gateway did not start.
+#[derive(Debug)]
+pub struct Failure {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// What it said on standard error.
+    pub stderr: String,
+}
+
+impl Home {
+    /// Starts a gateway here, and waits until it serves.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub async fn start(self) -> Gateway {
+        let watch = Stopwatch::start();
+        let mut process = Process::spawn(&self);
+        match process.ready().await {
+            Ok(address) => {
+                Gateway { home: Some(self), process, api: Api::new(address), ready_after: watch.elapsed() }
+            }
+            Err(()) => panic!("the gateway did not start: {}", process.output()),
+        }
+    }
+
+    /// Starts a gateway that must refuse to start.
+    ///
+    /// # Panics
+    /// Where it starts.
+    pub async fn fail_to_start(&self) -> Failure {
+        let mut process = Process::spawn(self);
+        if let Ok(address) = process.ready().await {
+            panic!("the gateway started, at {address}");
+        }
+        let status = process.exited().await;
+        Failure { code: status.code(), stderr: process.stderr.text() }
+    }
+
+    /// Starts a gateway and kills it as soon as `stop` is done, ready or not. Returns whether it was ready.
+    pub async fn start_and_kill(&self, stop: impl Future<Output = ()>) -> bool {
+        let mut process = Process::spawn(self);
+        let ready = tokio::select! {
+            ready = process.ready() => ready.is_ok(),
+            () = stop => false,
+        };
+        process.kill();
+        ready
+    }
+}
+
+impl Gateway {
+    /// Kills it with SIGKILL: it cannot even notice.
+    #[must_use]
+    pub fn kill(mut self) -> Home {
+        self.process.kill();
+        self.home.take().expect("a gateway has a home until it is taken apart")
+    }
+
+    /// Asks it to stop with SIGTERM. What else happens meanwhile is up to the caller; see [`Gateway::stopped`].
+    ///
+    /// # Panics
+    /// Where it is gone already.
+    pub fn terminate(&self) -> Stopwatch {
+        let pid = Pid::from_child(&self.process.child);
+        rustix::process::kill_process(pid, Signal::TERM).expect("the gateway runs");
+        Stopwatch::start()
+    }
+
+    /// Waits until it has exited by itself.
+    ///
+    /// # Panics
+    /// Where it does not exit.
+    pub async fn stopped(mut self, since: Stopwatch) -> (Home, Exit) {
+        let status = self.process.exited().await;
+        let took = since.elapsed();
+        let output = self.process.output();
+        let home = self.home.take().expect("a gateway has a home until it is taken apart");
+        (home, Exit { status, took, output })
+    }
+
+    /// SIGTERM, and a clean exit.
+    ///
+    /// # Panics
+    /// Where it does not exit with 0.
+    pub async fn stop(self) -> Home {
+        let since = self.terminate();
+        let (home, exit) = self.stopped(since).await;
+        assert!(exit.status.success(), "{exit:?}");
+        home
+    }
+
+    /// Where it lives.
+    ///
+    /// # Panics
+    /// Never, but while it is taken apart.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        self.home.as_ref().expect("a gateway has a home until it is taken apart")
+    }
+
+    /// All that it printed so far, on both outputs.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+}
+
+impl Deref for Gateway {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+/// The process, and what it prints. Dropping it ends it.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    stdout: Printed,
+    stderr: Printed,
+    /// Gets the address once the gateway says it; is closed when the gateway closes its output.
+    ready: Option<tokio::sync::oneshot::Receiver<SocketAddr>>,
+}
+
+impl Process {
+    fn spawn(home: &Home) -> Process {
+        let mut command = Command::new(ambient::binary());
+        command.arg("serve").current_dir(home.path("."));
+        // Only what a test says: a developer's own configuration must not leak in.
+        command.env_clear().env("HOME", home.path(".")).envs(&home.variables);
+        // Where coverage is measured, the gateway's counts too.
+        command.envs(ambient::variable("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the gateway's binary can be run");
+        let (tell, ready) = tokio::sync::oneshot::channel();
+        let mut tell = Some(tell);
+        let stdout = child.stdout.take().expect("its output is piped");
+        let stderr = child.stderr.take().expect("its output is piped");
+        let stdout = Printed::read(stdout, move |line| {
+            if let Some(address) = line.strip_prefix(READY).and_then(|address| address.parse().ok())
+                && let Some(tell) = tell.take()
+            {
+                // Nobody listens where the test has given up.
+                let _ = tell.send(address);
+            }
+        });
+        let stderr = Printed::read(stderr, |_| {});
+        Process { child, stdout, stderr, ready: Some(ready) }
+    }
+
+    /// Waits for the address; an error where it exits before.
+    async fn ready(&mut self) -> Result<SocketAddr, ()> {
+        let ready = self.ready.take().expect("it is waited for once");
+        within("the gateway to start", ready).await.map_err(|_| ())
+    }
+
+    /// Waits until it has exited by itself.
+    async fn exited(&mut self) -> ExitStatus {
+        // The outputs end when the process does, and only after all of it was read.
+        within("the gateway to exit", async {
+            self.stdout.closed().await;
+            self.stderr.closed().await;
+        })
+        .await;
+        self.child.wait().expect("a child can be waited for")
+    }
+
+    fn kill(&mut self) {
+        // Fails where it has exited already, which is what is wanted.
+        let _ = self.child.kill();
+        self.child.wait().expect("a child can be waited for");
+    }
+
+    fn output(&self) -> String {
+        format!("{}{}", self.stdout.text(), self.stderr.text())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        let output = self.output();
+        if thread::panicking() {
+            eprintln!("--- the gateway printed:\n{output}---");
+            return;
+        }
+        // A process that it left behind would still hold its outputs.
+        self.stdout.ended("standard output");
+        self.stderr.ended("standard error");
+        assert!(!output.contains("panicked at"), "the gateway panicked: {output}");
+    }
+}
+
+/// One output of a process, read to its end by a thread.
+#[derive(Debug)]
+struct Printed {
+    text: Arc<Mutex<String>>,
+    /// Closed when the output has ended.
+    open: Arc<Mutex<Receiver<()>>>,
+}
+
+impl Printed {
+    fn read(output: impl Read + Send + 'static, mut each: impl FnMut(&str) + Send + 'static) -> Printed {
+        let text = Arc::new(Mutex::new(String::new()));
+        let (held, open) = mpsc::channel::<()>();
+        let shared = Arc::clone(&text);
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let mut text = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                text.push_str(&line);
+                text.push('\n');
+                drop(text);
+                each(&line);
+            }
+            drop(held);
+        });
+        Printed { text, open: Arc::new(Mutex::new(open)) }
+    }
+
+    fn text(&self) -> String {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for the end of the output, while other tasks go on.
+    async fn closed(&self) {
+        let open = Arc::clone(&self.open);
+        let ended = tokio::task::spawn_blocking(move || {
+            // Nothing is ever sent: this returns when the other end is dropped.
+            let _ = open.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        });
+        ended.await.expect("waiting does not panic");
+    }
+
+    /// Waits for the end of the output of a process that is gone.
+    fn ended(&self, name: &str) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = open.recv_timeout(PATIENCE);
+        assert!(matches!(ended, Err(mpsc::RecvTimeoutError::Disconnected)), "its {name} is still open");
+    }
+}

@@ -1,0 +1,145 @@
+//! Where a gateway lives: a temporary folder with its policy set and its data, and its configuration.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+use crate::ambient;
+use crate::slack::SIGNING_SECRET;
+
+const MODULES: [&str; 4] = ["quorum", "persona-gate", "override-guard", "misbehaving"];
+
+/// A folder that a gateway can be started in, again and again.
+#[derive(Debug)]
+pub struct Home {
+    folder: TempDir,
+    pub(crate) variables: BTreeMap<String, String>,
+}
+
+impl Home {
+    /// A home whose policy set has these `actions`: YAML, indented by any number of spaces.
+    #[must_use]
+    pub fn new(actions: &str) -> Home {
+        let folder = tempfile::tempdir().expect("there is room for a temporary folder");
+        let home = Home { folder, variables: BTreeMap::new() }
+            .with("COUNTERSIGN_LISTEN", "127.0.0.1:0")
+            .with("SLACK_SIGNING_SECRET", SIGNING_SECRET)
+            // Tests create faster than people do; the story about the limit sets its own.
+            .with("RATE_LIMIT_CAPACITY", "1000000")
+            .with("RATE_LIMIT_REFILL_PER_SEC", "1000000");
+        let policies = home.path("policies");
+        let store = format!("sqlite:{}", home.path("data/countersign.db").display());
+        for folder in ["policies/modules", "policies/schemas", "data"] {
+            fs::create_dir_all(home.path(folder)).expect("folders can be made in a temporary folder");
+        }
+        let home = home
+            .with("COUNTERSIGN_POLICIES", &policies.display().to_string())
+            .with("COUNTERSIGN_STORE", &store);
+        home.set_actions(actions);
+        home
+    }
+
+    /// With this variable in the gateway's environment, in place of any earlier one.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Home {
+        self.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Without this variable.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Home {
+        self.variables.remove(name);
+        self
+    }
+
+    /// With this JSON Schema for an action's parameters.
+    #[must_use]
+    pub fn with_schema(self, action: &str, schema: &Value) -> Home {
+        self.write(&format!("policies/schemas/{action}.json"), schema.to_string().as_bytes());
+        self
+    }
+
+    /// Writes a policy set with these actions, over any earlier one, pinned to the modules that they use.
+    pub fn set_actions(&self, actions: &str) {
+        let mut pins = String::new();
+        for module in MODULES.iter().filter(|module| actions.contains(&format!("use: {module}"))) {
+            let bytes =
+                fs::read(ambient::modules().join(format!("{module}.wasm"))).expect("the module was built");
+            pins.push_str(&format!("  {module}: {}\n", digest(&bytes)));
+            self.write(&format!("policies/modules/{module}.wasm"), &bytes);
+        }
+        self.set_policy_set(&format!(
+            "version: 1\n\
+             modules:\n{pins}\
+             groups:\n\
+             \x20 release-managers: [U0RM1, U0RM2]\n\
+             \x20 super-approvers: [U0ADMIN]\n\
+             defaults: {{ timeout: 10m, channel: C0PRIVATE, unknown_action: deny }}\n\
+             actions:\n{actions}"
+        ));
+    }
+
+    /// Puts these bytes in the place of a module, and pins the policy set to them.
+    ///
+    /// # Panics
+    /// Where the policy set does not use the module.
+    pub fn pin(&self, module: &str, bytes: &[u8]) {
+        let path = format!("policies/modules/{module}.wasm");
+        let before = fs::read(self.path(&path)).expect("the policy set uses the module");
+        let set = self.policy_set().replace(&digest(&before), &digest(bytes));
+        self.write(&path, bytes);
+        self.set_policy_set(&set);
+    }
+
+    /// Writes this text as the policy set, as it is.
+    pub fn set_policy_set(&self, text: &str) {
+        self.write("policies/policy-set.yaml", text.as_bytes());
+    }
+
+    /// The policy set's text.
+    #[must_use]
+    pub fn policy_set(&self) -> String {
+        fs::read_to_string(self.path("policies/policy-set.yaml")).expect("the policy set was written")
+    }
+
+    /// Writes a file, by its path in the home.
+    pub fn write(&self, path: &str, content: &[u8]) {
+        fs::write(self.path(path), content).expect("files can be written in a temporary folder");
+    }
+
+    /// A path in the home.
+    #[must_use]
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    /// Every file in the home, with its bytes.
+    #[must_use]
+    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files = Vec::new();
+        collect(self.folder.path(), &mut files);
+        files
+    }
+}
+
+/// As a policy set pins a module.
+fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+fn collect(folder: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
+    for entry in fs::read_dir(folder).expect("the folder can be read") {
+        let path = entry.expect("the folder can be read").path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else {
+            let bytes = fs::read(&path).expect("the file can be read");
+            files.push((path, bytes));
+        }
+    }
+}
