@@ -7,6 +7,7 @@
 mod again;
 mod body;
 mod check;
+mod connection;
 mod create;
 mod error;
 mod health;
