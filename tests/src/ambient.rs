@@ -1,6 +1,6 @@
 //! The machine around the tests: its clock and its environment. Nothing else here reads either.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The time now, in seconds since the epoch: what Slack stamps its calls with.
@@ -62,11 +62,20 @@ pub(crate) fn binary() -> PathBuf {
 /// # Panics
 /// Where it did not.
 pub(crate) fn modules() -> PathBuf {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace");
-    let modules = root.join("target/policies/modules");
+    let modules = target().join("policies/modules");
     assert!(
         modules.join("misbehaving.wasm").is_file(),
         "no policy modules: run `cargo xtask policies --out target/policies --with-misbehaving` first"
     );
     modules
+}
+
+/// Where gateways keep compiled modules from one test to the next.
+pub(crate) fn cache() -> PathBuf {
+    target().join("e2e-cache")
+}
+
+fn target() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is a folder of the workspace");
+    root.join("target")
 }
