@@ -57,17 +57,15 @@ pub(crate) fn binary() -> PathBuf {
     path
 }
 
-/// Where `cargo xtask policies` put the policy modules.
+/// A policy module that `cargo xtask policies` built.
 ///
 /// # Panics
 /// Where it did not.
-pub(crate) fn modules() -> PathBuf {
-    let modules = target().join("policies/modules");
-    assert!(
-        modules.join("misbehaving.wasm").is_file(),
-        "no policy modules: run `cargo xtask policies --out target/policies --with-misbehaving` first"
-    );
-    modules
+pub(crate) fn module(name: &str) -> PathBuf {
+    let module = target().join(format!("policies/modules/{name}.wasm"));
+    let command = "cargo xtask policies --out target/policies --with-misbehaving";
+    assert!(module.is_file(), "no `{}`: run `{command}` first", module.display());
+    module
 }
 
 /// Where gateways keep compiled modules from one test to the next.

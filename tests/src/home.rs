@@ -77,8 +77,7 @@ impl Home {
     pub fn set_actions(&self, actions: &str) {
         let mut pins = String::new();
         for module in MODULES.iter().filter(|module| actions.contains(&format!("use: {module}"))) {
-            let bytes =
-                fs::read(ambient::modules().join(format!("{module}.wasm"))).expect("the module was built");
+            let bytes = fs::read(ambient::module(module)).expect("the module was built");
             pins.push_str(&format!("  {module}: {}\n", digest(&bytes)));
             self.write(&format!("policies/modules/{module}.wasm"), &bytes);
         }
