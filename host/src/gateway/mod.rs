@@ -20,8 +20,9 @@ pub use watch::{Seen, Watch, Watchers};
 
 use crate::clock::Clock;
 use crate::lifecycle::{
-    self, Act, Actor, AuditEntry, Change, Digest, Edit, Escalation, Link, Origin, Party, PolicyFailure,
-    Reason, Refusal, Request, RequestId, State, Status, Step, Submission, Timestamp, parameter_digests,
+    self, Act, Actor, AuditEntry, Change, Digest, Edit, Escalation, FailureKind, Link, Origin, Party,
+    PolicyFailure, Reason, Refusal, Request, RequestId, State, Status, Step, Submission, Timestamp,
+    parameter_digests,
 };
 use crate::policy::{ActionPolicy, NotAdmitted, Policies, RestoreError};
 use crate::store::{Commit, Committed, Create, Created, Idempotency, Store, StoreError};
@@ -443,6 +444,14 @@ impl Gateway {
                 return self.admission_failed(at, &action, by, vec![failure]).await;
             }
         };
+        if memos.iter().any(|memo| repeats_hidden(memo, params, &submission.redacted)) {
+            let failure = PolicyFailure {
+                policy: "*".into(),
+                kind: FailureKind::Malformed,
+                detail: "a memo repeats a redacted parameter, and memos are stored".into(),
+            };
+            return self.admission_failed(at, &action, by, vec![failure]).await;
+        }
         let draft = lifecycle::draft(id, submission.clone(), memos.clone());
         let event = draft.next_event(at, None, Act::Submitted)?;
         let verdicts = rules.judge(&draft, &event);
@@ -492,7 +501,11 @@ impl Gateway {
             actor: Some(by.into()),
             policy_hash: None,
             payload_hash: None,
-            detail: Map::from_iter([("reasons".to_owned(), json!(reasons))]),
+            // Codes, not messages: the policies saw every parameter, and a message may quote one.
+            detail: Map::from_iter([(
+                "reasons".to_owned(),
+                reasons.iter().map(|reason| json!(reason.code)).collect(),
+            )]),
         };
         self.store.append(vec![entry], Vec::new()).await
     }
@@ -625,6 +638,30 @@ struct Admitting<'a> {
     /// The parameters, whole. They go no further than `admit`.
     params: &'a Map<String, Value>,
     by: &'a str,
+}
+
+/// Whether a memo holds a text or a long number of a hidden parameter.
+///
+/// A policy sees hidden values when it admits, and what it remembers is stored. This catches the policy that
+/// remembers one as it is; one that disguises it cannot be caught, so read the policies that you pin.
+fn repeats_hidden(memo: &str, params: &Map<String, Value>, hidden: &BTreeSet<String>) -> bool {
+    fn repeats(memo: &str, value: &Value) -> bool {
+        match value {
+            Value::Null | Value::Bool(_) => false,
+            Value::Array(values) => values.iter().any(|value| repeats(memo, value)),
+            Value::Object(members) => members.values().any(|value| repeats(memo, value)),
+            // Shorter ones stand in a memo by chance.
+            Value::Number(number) => {
+                Some(number.to_string()).is_some_and(|text| text.len() > 5 && memo.contains(&text))
+            }
+            Value::String(text) => {
+                let escaped = value.to_string();
+                let inner = escaped.get(1..escaped.len().saturating_sub(1)).unwrap_or_default();
+                text.len() > 3 && memo.contains(inner)
+            }
+        }
+    }
+    hidden.iter().filter_map(|key| params.get(key)).any(|value| repeats(memo, value))
 }
 
 fn act_of(request: &Request, rules: &ActionPolicy, intent: &Intent) -> Act {

@@ -431,6 +431,21 @@ async fn a_hidden_value_is_in_no_file() {
     }
 }
 
+#[test]
+fn a_memo_that_repeats_a_hidden_value_is_noticed() {
+    let params = json!({"secret": {"key": "hun\"ter", "pins": [123456, 12]}, "shown": "visible"});
+    let params = params.as_object().cloned().unwrap_or_default();
+    let hidden = BTreeSet::from(["secret".to_owned()]);
+    for (memo, expected) in [
+        (r#"{"saw":"xhun\"terx"}"#, true),
+        (r#"{"n":123456}"#, true),
+        (r#"{"n":12,"t":"visible"}"#, false),
+        ("null", false),
+    ] {
+        assert_eq!(repeats_hidden(memo, &params, &hidden), expected, "{memo}");
+    }
+}
+
 #[tokio::test]
 async fn what_no_policy_admits_is_refused_and_audited() {
     let house = House::ready().await;

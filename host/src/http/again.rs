@@ -17,7 +17,7 @@ use crate::lifecycle::{Party, RequestId, Status, Timestamp};
 
 /// Which request to make again, and who wants that.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub(super) struct RerequestBody {
     /// Any request of the lineage.
     original_request_id: String,
@@ -82,7 +82,7 @@ pub(super) async fn rerequest(
 
 /// Which request to take back, and why.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub(super) struct CancelBody {
     /// The wait token, unless it comes as `Authorization: Bearer`.
     #[serde(default)]

@@ -22,7 +22,7 @@ const ANONYMOUS: &str = "anonymous";
 
 /// What a caller asks for.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub(super) struct CreateBody {
     /// What is to be done.
     #[schema(max_length = 128)]
@@ -40,7 +40,7 @@ pub(super) struct CreateBody {
 
 /// Who wants it, why, and from where.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub(super) struct Meta {
     /// Where the request comes from.
     origin: Origin,

@@ -232,3 +232,90 @@ impl IntoResponse for ApiError {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::lifecycle::{Digest, FailureKind, PolicyFailure, Status};
+
+    fn store(detail: &str) -> (StoreError, StoreError) {
+        let corrupt = StoreError::Corrupt {
+            table: "requests",
+            column: "body",
+            key: "secret key".into(),
+            detail: detail.into(),
+        };
+        (StoreError::Unavailable { backend: "sqlite", detail: detail.into() }, corrupt)
+    }
+
+    /// Whatever goes wrong, the caller learns a stable code and when to try again, and nothing of the inside.
+    #[tokio::test]
+    async fn every_failure_has_a_status() {
+        let failure =
+            PolicyFailure { policy: "quorum".into(), kind: FailureKind::Trap, detail: "secret".into() };
+        let reason = Reason { code: "no".into(), message: "not today".into(), path: None };
+        let (unavailable, corrupt) = store("secret");
+        let errors: Vec<ApiError> = vec![
+            GatewayError::UnknownAction("x".into()).into(),
+            GatewayError::Denied(vec![reason.clone()]).into(),
+            GatewayError::PolicyFailed(vec![failure.clone()]).into(),
+            GatewayError::KeyReused.into(),
+            GatewayError::NotFound.into(),
+            GatewayError::NotAllowed("the request was approved").into(),
+            GatewayError::Cooldown { retry_after_ms: 1 }.into(),
+            GatewayError::LineageLimit { limit: 5, retry_after_ms: 60_001 }.into(),
+            GatewayError::Refused(Refusal::Ended(Status::Denied)).into(),
+            GatewayError::Refused(Refusal::TooLate).into(),
+            GatewayError::Refused(Refusal::Objected(vec![reason])).into(),
+            GatewayError::Refused(Refusal::PolicyFailed(vec![failure])).into(),
+            GatewayError::Contended.into(),
+            GatewayError::RulesLost(Digest::of(b"")).into(),
+            GatewayError::Stopped("secret".into()).into(),
+            GatewayError::Randomness("secret".into()).into(),
+            unavailable.into(),
+            corrupt.into(),
+            ApiError::RateLimited { retry_after_ms: 0 },
+            ApiError::TooManyStreams,
+            ApiError::TooSlow,
+            ApiError::Panicked,
+        ];
+        let mut shown = String::new();
+        for error in errors {
+            let (parts, body) = error.into_response().into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let problem: Value = serde_json::from_slice(&body).unwrap();
+            assert!(!problem.to_string().contains("secret"), "{problem}");
+            assert_eq!(problem["status"], parts.status.as_u16());
+            let retry = parts.headers.get("retry-after").map_or("-", |value| value.to_str().unwrap());
+            let (code, detail) = (problem["error"].as_str().unwrap(), problem["detail"].as_str().unwrap());
+            shown += &format!("{} {code}, retry {retry}: {detail}\n", parts.status.as_u16());
+        }
+        insta::assert_snapshot!(shown, @r#"
+        403 policy_denied, retry -: no policy admits the action `x`
+        403 policy_denied, retry -: the policy does not admit this request
+        503 policy_failure, retry 1: a policy gave no usable answer, so nothing was changed
+        422 idempotency_key_reused, retry -: this idempotency key was used with another body
+        404 not_found, retry -: no such request
+        403 not_allowed, retry -: the request was approved
+        429 cooldown, retry 1: this request can be made again in 1 s
+        429 rate_limited, retry 61: this request was made 5 times within the allowed window
+        409 already_decided, retry -: the request is already denied
+        409 expired, retry -: the request has expired
+        409 refused, retry -: not now: not today
+        503 policy_failure, retry 1: a policy gave no usable answer, so nothing was changed
+        503 contended, retry 1: too many others act on this request at this instant
+        503 policy_failure, retry 1: the rules that this request was made under cannot be loaded
+        503 policy_failure, retry 1: the rules that this request was made under cannot be loaded
+        500 internal, retry -: the system gave no randomness
+        503 store_unavailable, retry 1: the store cannot be reached; try again
+        500 internal, retry -: a stored value cannot be read
+        429 rate_limited, retry 1: too many requests from this address
+        503 too_many_streams, retry 10: too many streams are open; poll `/api/guard/wait` instead
+        408 request_timeout, retry -: the request took too long to arrive
+        500 internal, retry -: something in the gateway broke; nothing was approved by it
+        "#);
+    }
+}

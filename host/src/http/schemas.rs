@@ -163,6 +163,37 @@ mod tests {
             "$defs": {"password": {"$ref": "#/$defs/word"}, "word": {"const": "swordfish"}}
         });
         let redact = Redaction::Hide(["password".to_owned()].into());
-        insta::assert_json_snapshot!(shown(&schema, &redact), @"");
+        insta::assert_json_snapshot!(shown(&schema, &redact), @r#"
+        {
+          "allOf": [
+            {
+              "required": []
+            },
+            {
+              "if": {
+                "properties": {}
+              }
+            }
+          ],
+          "dependentRequired": {
+            "ref": []
+          },
+          "properties": {
+            "errorMessage": {
+              "type": "string"
+            },
+            "ref": {
+              "default": {
+                "errorMessage": 1
+              },
+              "type": "string"
+            }
+          },
+          "required": [
+            "ref"
+          ],
+          "type": "object"
+        }
+        "#);
     }
 }

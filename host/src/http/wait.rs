@@ -23,7 +23,7 @@ const MOST_SEC: f64 = 60.0;
 
 /// A token, out of the address.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub(super) struct WaitBody {
     /// The wait token, unless it comes as `Authorization: Bearer`.
     #[serde(default)]

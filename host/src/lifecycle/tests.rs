@@ -235,7 +235,7 @@ mod one_step {
     #[test]
     fn wakes_no_sooner_than_a_second_and_never_after_the_expiry() {
         let wake = |at: Timestamp| {
-            let Verdict::Ruled(mut ruling) = waiting(RequirementKind::Time) else { unreachable!() };
+            let Verdict::Ruled(mut ruling) = waiting(RequirementKind::Time) else { panic!("a ruling") };
             ruling.wake_at = Some(at);
             let step = act(&open(), actor("U1"), approve(), vec![Verdict::Ruled(ruling)]).expect("counts");
             let State::Open(open) = step.request.state else { panic!("still open") };
@@ -248,7 +248,7 @@ mod one_step {
 
     #[test]
     fn a_tick_that_changes_nothing_makes_no_message_stale() {
-        let Verdict::Ruled(mut ruling) = waiting(RequirementKind::Time) else { unreachable!() };
+        let Verdict::Ruled(mut ruling) = waiting(RequirementKind::Time) else { panic!("a ruling") };
         ruling.wake_at = Some(START.plus(90_000));
         let verdicts = vec![Verdict::Ruled(ruling)];
         let woken = act(&open(), actor("U1"), approve(), verdicts.clone()).expect("counts").request;
@@ -272,7 +272,7 @@ mod one_step {
 
     #[test]
     fn a_hidden_parameter_is_never_editable() {
-        let Verdict::Ruled(mut ruling) = waiting(RequirementKind::Approval) else { unreachable!() };
+        let Verdict::Ruled(mut ruling) = waiting(RequirementKind::Approval) else { panic!("a ruling") };
         ruling.editable = vec!["secret".into(), "replicas".into()];
         let request = submit(request_id(), submission(false), Vec::new(), vec![Verdict::Ruled(ruling)])
             .expect("admitted")

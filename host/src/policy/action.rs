@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::bindings;
 use super::engine::Failure;
@@ -11,8 +12,8 @@ use super::metrics::Meter;
 use super::module::Module;
 use super::schema::ParamSchema;
 use crate::lifecycle::{
-    Actor, Digest, Event, PolicyFailure, Reason, Request, RequestId, Ruling, Standing, Submission, Verdict,
-    canonical,
+    Actor, Digest, Event, Link, Origin, Party, PolicyFailure, Reason, Request, RequestId, Ruling, Standing,
+    Submission, Verdict, canonical,
 };
 
 /// An action's entry together with its modules: what judges its requests.
@@ -211,7 +212,7 @@ impl<'a> Prepared<'a> {
             requester: entry.actor(&submission.requester.id),
             // A map with string keys always serialises.
             params: serde_json::to_string(params).unwrap_or_default(),
-            meta: meta(submission).to_string(),
+            meta: Meta::of(submission),
         }
     }
 
@@ -230,18 +231,23 @@ impl<'a> Prepared<'a> {
 }
 
 /// What a policy is told besides the parameters: the submission's `meta`, and `policyHints` where there are any.
-fn meta(submission: &Submission) -> Value {
-    let Submission { origin, requester, justification, links, policy_hints, .. } = submission;
-    let mut meta = json!({
-        "origin": origin,
-        "requester": requester,
-        "justification": justification,
-        "links": links,
-    });
-    if let (Some(hints), Value::Object(meta)) = (policy_hints, &mut meta) {
-        meta.insert("policyHints".to_owned(), hints.clone());
+#[derive(Serialize)]
+struct Meta<'a> {
+    origin: &'a Origin,
+    requester: &'a Party,
+    justification: &'a str,
+    links: &'a [Link],
+    #[serde(rename = "policyHints", skip_serializing_if = "Option::is_none")]
+    policy_hints: Option<&'a Value>,
+}
+
+impl Meta<'_> {
+    fn of(submission: &Submission) -> String {
+        let Submission { origin, requester, justification, links, policy_hints, .. } = submission;
+        let meta = Meta { origin, requester, justification, links, policy_hints: policy_hints.as_ref() };
+        // Strings and values always serialise.
+        serde_json::to_string(&meta).unwrap_or_default()
     }
-    meta
 }
 
 impl Rule {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower};
 use wasmtime::{
-    Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, ResourceLimiter, Store,
-    Strategy, Trap,
+    Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, ResourceLimiter, Store, Strategy,
+    Trap,
 };
 
 use super::cache::CompileCache;
@@ -277,8 +277,7 @@ fn pool(limits: &Limits) -> PoolingAllocationConfig {
         .table_elements(limits.table_elements)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(16 << 10)
-        .max_unused_warm_slots(calls)
-        .pagemap_scan(Enabled::Auto);
+        .max_unused_warm_slots(calls);
     pool
 }
 

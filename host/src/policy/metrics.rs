@@ -5,11 +5,20 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
 use super::engine::Failure;
+use crate::lifecycle::FailureKind;
 
 /// From 5 µs, which a small policy takes, to beyond the deadline.
 const BUCKETS: [f64; 13] = [
     0.000_005, 0.000_01, 0.000_015, 0.000_02, 0.000_03, 0.000_06, 0.000_1, 0.000_25, 0.001, 0.005, 0.02,
     0.06, 0.1,
+];
+
+const KINDS: [FailureKind; 5] = [
+    FailureKind::Trap,
+    FailureKind::Fuel,
+    FailureKind::Deadline,
+    FailureKind::Memory,
+    FailureKind::Malformed,
 ];
 
 /// The engine's metrics.
@@ -36,6 +45,10 @@ impl Metrics {
     /// What the policy that a set calls `policy` is measured with; found once, so that a call finds nothing.
     pub(super) fn meter(&self, policy: &str) -> Meter {
         let seconds = |call| self.seconds.with_label_values(&[policy, call]);
+        // Shown from the start: a counter that appears with the first failure hides that failure from a rate.
+        for kind in KINDS {
+            self.failures.with_label_values(&[policy, &kind.to_string()]);
+        }
         Meter {
             policy: policy.to_owned(),
             check_config: seconds("check_config"),

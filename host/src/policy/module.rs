@@ -11,7 +11,7 @@ use super::bindings::{self, INTERFACE};
 use super::engine::{Engine, Failure, Sandbox, Shared, empty_linker};
 use super::metrics::Meter;
 use super::schema;
-use crate::lifecycle::{Digest, PolicyFailure};
+use crate::lifecycle::{Digest, FailureKind};
 
 /// What a module says of itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,8 +84,13 @@ pub enum ModuleError {
     #[error("it does not export `{INTERFACE}` as a policy must: {0}")]
     Interface(String),
     /// It could not describe itself.
-    #[error("it cannot describe itself ({}): {}", .0.kind, .0.detail)]
-    Describe(PolicyFailure),
+    #[error("it cannot describe itself ({kind}): {detail}")]
+    Describe {
+        /// How it failed.
+        kind: FailureKind,
+        /// What happened.
+        detail: String,
+    },
     /// What it says of itself cannot be used.
     #[error("its description of itself is wrong: {0}")]
     Descriptor(String),
@@ -321,9 +326,8 @@ fn describe(
     exports: &Exports,
 ) -> Result<Descriptor, ModuleError> {
     let (described, _) = shared.call::<(), bindings::DescribeResult>(instance, &exports.describe, ());
-    let (described,) = described.map_err(|Failure { kind, detail }| {
-        ModuleError::Describe(PolicyFailure { policy: "describe".to_owned(), kind, detail })
-    })?;
+    let (described,) =
+        described.map_err(|Failure { kind, detail }| ModuleError::Describe { kind, detail })?;
     let wrong = |what: String| Err(ModuleError::Descriptor(what));
     let bindings::Descriptor { name, version, summary, config_schema, reasons } = described;
     if !is_name(&name, |letter| matches!(letter, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_')) {

@@ -73,7 +73,7 @@ impl ParamSchema {
             Some(value) => {
                 let object = json!({ key: value });
                 let errors = self.single.iter_errors(&object);
-                errors.map(|error| describe(&error, key)).collect()
+                errors.map(|error| describe(&error)).collect()
             }
         };
         match self.messages.get(key) {
@@ -144,14 +144,13 @@ fn is_unlisted(error: &ValidationError<'_>) -> bool {
 }
 
 /// The error without the value, which may be long, and with the place where the parameter is no plain value.
-fn describe(error: &ValidationError<'_>, key: &str) -> String {
+fn describe(error: &ValidationError<'_>) -> String {
     if is_unlisted(error) {
         return "it is not a parameter of this action".to_owned();
     }
     let masked = error.masked_with("it").to_string();
     let path = error.instance_path().as_str();
     let inner = path.get(1..).and_then(|path| path.split_once('/')).map_or("", |(_, inner)| inner);
-    let _ = key;
     if inner.is_empty() { masked } else { format!("`/{inner}`: {masked}") }
 }
 

@@ -148,6 +148,17 @@ mod tests {
     fn every_security_event_is_there_from_the_start() {
         let metrics = Metrics::new().unwrap();
         metrics.count(SecurityEvent::Replay);
-        insta::assert_snapshot!(metrics.render(Vec::new()), @"");
+        insta::assert_snapshot!(metrics.render(Vec::new()), @r#"
+        # HELP security_events_total Calls and acts that were turned away for the sake of security.
+        # TYPE security_events_total counter
+        security_events_total{type="bad_signature"} 0
+        security_events_total{type="rate_limited"} 0
+        security_events_total{type="replay"} 1
+        security_events_total{type="stale_signature"} 0
+        security_events_total{type="unauthorized"} 0
+        # HELP sse_connections Open event streams.
+        # TYPE sse_connections gauge
+        sse_connections 0
+        "#);
     }
 }

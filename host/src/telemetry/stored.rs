@@ -217,7 +217,14 @@ mod tests {
         insta::assert_snapshot!(render(vec![
             counter_family("approvals_total", "Approved.", &counters),
             counter_family("expired_total", "Expired.", &counters),
-        ]), @"");
+        ]), @r#"
+        # HELP approvals_total Approved.
+        # TYPE approvals_total counter
+        approvals_total{action="a\"b\\c\nd"} 1
+        approvals_total{action="deploy"} 3
+        # HELP expired_total Expired.
+        # TYPE expired_total counter
+        "#);
     }
 
     #[test]
@@ -229,7 +236,25 @@ mod tests {
             Count::of("decision_latency_bucket_ms", &of("+Inf"), 1),
             Count::of("decision_latency_sum_ms", &[("action", "deploy"), ("outcome", "approved")], 123_456),
         ]);
-        insta::assert_snapshot!(render(vec![latency(&counters)]), @"");
+        insta::assert_snapshot!(render(vec![latency(&counters)]), @r#"
+        # HELP decision_latency_seconds Time from a request's creation to its end.
+        # TYPE decision_latency_seconds histogram
+        decision_latency_seconds_bucket{action="deploy",outcome="approved",le="0.1"} 0
+        decision_latency_seconds_bucket{action="deploy",outcome="approved",le="1"} 2
+        decision_latency_seconds_bucket{action="deploy",outcome="approved",le="5"} 2
+        decision_latency_seconds_bucket{action="deploy",outcome="approved",le="15"} 2
+        decision_latency_seconds_bucket{action="deploy",outcome="approved",le="30"} 2
+        decision_latency_seconds_bucket{action="deploy",outcome="approved",le="60"} 3
+        decision_latency_seconds_bucket{action="deploy",outcome="approved",le="300"} 3
+        decision_latency_seconds_bucket{action="deploy",outcome="approved",le="900"} 3
+        decision_latency_seconds_bucket{action="deploy",outcome="approved",le="1800"} 3
+        decision_latency_seconds_bucket{action="deploy",outcome="approved",le="3600"} 3
+        decision_latency_seconds_bucket{action="deploy",outcome="approved",le="14400"} 3
+        decision_latency_seconds_bucket{action="deploy",outcome="approved",le="86400"} 3
+        decision_latency_seconds_bucket{action="deploy",outcome="approved",le="+Inf"} 4
+        decision_latency_seconds_sum{action="deploy",outcome="approved"} 123.456
+        decision_latency_seconds_count{action="deploy",outcome="approved"} 4
+        "#);
     }
 
     #[test]
@@ -250,6 +275,29 @@ mod tests {
         families.push(waiting_personas(&[("deploy".into(), "security".into(), 2)]));
         families
             .extend(outbox(&OutboxDepth { entries: 4, oldest: Some(Timestamp::from_millis(998_500)) }, now));
-        insta::assert_snapshot!(render(families), @"");
+        insta::assert_snapshot!(render(families), @r#"
+        # HELP average_open_request_age_seconds Average age of the requests that have not ended.
+        # TYPE average_open_request_age_seconds gauge
+        average_open_request_age_seconds{action="deploy"} 70
+        # HELP oldest_open_request_age_seconds Age of the oldest request that has not ended.
+        # TYPE oldest_open_request_age_seconds gauge
+        oldest_open_request_age_seconds{action="deploy"} 100
+        # HELP open_requests_status Requests that have not ended, by status.
+        # TYPE open_requests_status gauge
+        open_requests_status{action="deploy",status="awaiting_personas"} 2
+        open_requests_status{action="deploy",status="ready_for_approval"} 1
+        # HELP outbox_depth Work that waits for delivery.
+        # TYPE outbox_depth gauge
+        outbox_depth 4
+        # HELP outbox_oldest_age_seconds How long the oldest of it has waited.
+        # TYPE outbox_oldest_age_seconds gauge
+        outbox_oldest_age_seconds 1.5
+        # HELP pending_requests Requests that have not ended.
+        # TYPE pending_requests gauge
+        pending_requests{action="deploy"} 3
+        # HELP persona_pending_requests Requests that wait for a persona.
+        # TYPE persona_pending_requests gauge
+        persona_pending_requests{action="deploy",persona="security"} 2
+        "#);
     }
 }

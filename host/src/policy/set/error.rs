@@ -62,6 +62,10 @@ impl Errors {
         self.found.push(LoadError { file: file.to_owned(), place: None, message: message.into() });
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.found.len()
+    }
+
     /// `Ok` where nothing was found.
     pub(super) fn into_result(mut self) -> Result<(), LoadErrors> {
         if self.found.is_empty() {

@@ -37,6 +37,11 @@ impl<'e> Reader<'e> {
         self.errors.add(at, message);
     }
 
+    /// How many have been reported.
+    pub(super) fn errors(&self) -> usize {
+        self.errors.count()
+    }
+
     pub(super) fn name_error(&mut self, at: Place, what: &str, name: &str) {
         self.error(
             at,

@@ -111,7 +111,7 @@ fn prove(
     modules: &BTreeMap<Digest, Arc<Module>>,
     errors: &mut Errors,
 ) -> Option<Arc<ActionPolicy>> {
-    let DraftAction { at, entry, configs } = draft;
+    let DraftAction { at, entry, configs, complete, sound: readable } = draft;
     let mut sound = true;
     for (policy, config) in entry.policies.iter().zip(&configs) {
         let Some(module) = modules.get(&policy.digest) else { continue };
@@ -123,8 +123,8 @@ fn prove(
         }
     }
     // A missing module or a missing policy has been reported where it is missing.
-    let complete = entry.policies.iter().all(|policy| modules.contains_key(&policy.digest));
-    if !sound || !complete || entry.policies.is_empty() {
+    let complete = complete && entry.policies.iter().all(|policy| modules.contains_key(&policy.digest));
+    if !sound || !complete {
         return None;
     }
     let policy = match ActionPolicy::new(entry, |digest| modules.get(digest).cloned()) {
@@ -141,7 +141,7 @@ fn prove(
             return None;
         }
     };
-    if !check_configs(&policy, &configs, errors) {
+    if !check_configs(&policy, &configs, errors) || !readable {
         return None;
     }
     let problems = trial::problems(&policy);

@@ -35,6 +35,10 @@ pub(super) struct DraftAction {
     pub(super) entry: PolicyEntry,
     /// The configuration of each policy.
     pub(super) configs: Vec<Node>,
+    /// Every policy that the document lists is in the entry: what lacks one would judge otherwise than meant.
+    pub(super) complete: bool,
+    /// The document says nothing wrong of it, so that trying it tells something new.
+    pub(super) sound: bool,
 }
 
 struct Defaults {
@@ -171,6 +175,7 @@ impl SetReader<'_, '_> {
     }
 
     fn action(&mut self, name: &str, at: Place, node: &Node) -> Option<DraftAction> {
+        let errors = self.reader.errors();
         let known = [
             "description",
             "timeout",
@@ -184,7 +189,7 @@ impl SetReader<'_, '_> {
         let fields = self.reader.fields(node, &format!("the action `{name}`"), &known)?;
         let timeout_ms = timeout(&mut self.reader, &fields).unwrap_or(self.defaults.timeout_ms);
         let channel = self.reader.optional_text(fields.get("channel"), "a channel");
-        let (policies, configs) = self.policies(name, at, fields.get("policies"));
+        let (policies, configs, complete) = self.policies(name, at, fields.get("policies"));
         let entry = PolicyEntry {
             action: name.to_owned(),
             description: self
@@ -201,7 +206,8 @@ impl SetReader<'_, '_> {
             groups: self.groups.clone(),
             policies,
         };
-        Some(DraftAction { at, entry, configs })
+        let sound = errors == self.reader.errors();
+        Some(DraftAction { at, entry, configs, complete, sound })
     }
 
     fn escalate(&mut self, node: &Node, timeout_ms: u64) -> Option<Escalate> {
@@ -254,13 +260,19 @@ impl SetReader<'_, '_> {
         Some(Rerequest { cooldown_ms, limit, window_ms })
     }
 
-    fn policies(&mut self, action: &str, at: Place, node: Option<&Node>) -> (Vec<PolicyUse>, Vec<Node>) {
+    fn policies(
+        &mut self,
+        action: &str,
+        at: Place,
+        node: Option<&Node>,
+    ) -> (Vec<PolicyUse>, Vec<Node>, bool) {
         let (mut uses, mut configs) = (Vec::new(), Vec::new());
         let items = node.map_or_else(Vec::new, |node| self.reader.items(node, "`policies`"));
         if items.is_empty() {
             let place = node.map_or(at, |node| node.at);
             self.reader.error(place, format!("the action `{action}` needs at least one policy"));
         }
+        let listed = items.len();
         for item in items {
             let Some(fields) = self.reader.fields(item, "a policy", &["use", "with"]) else { continue };
             let config = fields.get("with").cloned();
@@ -283,7 +295,8 @@ impl SetReader<'_, '_> {
             uses.push(PolicyUse { name: text.to_owned(), digest: pin.digest, config: config.to_json() });
             configs.push(config);
         }
-        (uses, configs)
+        let complete = uses.len() == listed && listed > 0;
+        (uses, configs, complete)
     }
 
     /// What judges unknown actions where they are to be decided by hand.
@@ -307,7 +320,13 @@ impl SetReader<'_, '_> {
             groups: self.groups.clone(),
             policies: vec![PolicyUse { name: "quorum".to_owned(), digest: pin.digest, config }],
         };
-        Some(DraftAction { at, entry, configs: vec![Node { at, kind: Kind::Null }] })
+        Some(DraftAction {
+            at,
+            entry,
+            configs: vec![Node { at, kind: Kind::Null }],
+            complete: true,
+            sound: true,
+        })
     }
 
     /// `text` is a person, or names a group that there is.

@@ -1,0 +1,207 @@
+//! What people do in Slack.
+
+use insta::assert_snapshot;
+
+use super::*;
+
+#[tokio::test]
+async fn people_acknowledge_approve_and_take_it_back() {
+    let house = House::new().await;
+    let (id, token) = house.open("guarded").await;
+    let mut shown = String::new();
+    for (user, action_id) in [
+        ("U1", "approve"),
+        ("U0", "persona_ack:security"),
+        ("U7", "persona_ack:nothing"),
+        ("U7", "persona_ack:security"),
+        ("U7", "persona_ack:security"),
+        ("U7", "withdraw"),
+        ("U7", "withdraw"),
+        ("U7", "persona_ack:security"),
+        ("U1", "approve_edit"),
+        ("U1", "explode"),
+        ("U1", "approve"),
+        ("U1", "deny"),
+        ("U1", "re_request"),
+    ] {
+        let answer = house.press(user, action_id, &id).await;
+        let said = ["status", "error"].iter().find_map(|key| answer[*key].as_str()).unwrap();
+        shown += &format!("{user} {action_id}: {} {said}\n", answer["ok"]);
+    }
+    assert_snapshot!(shown, @r#"
+    U1 approve: false refused
+    U0 persona_ack:security: false unauthorized
+    U7 persona_ack:nothing: false unauthorized
+    U7 persona_ack:security: true ready_for_approval
+    U7 persona_ack:security: false duplicate_acknowledgement
+    U7 withdraw: true awaiting_personas
+    U7 withdraw: false nothing_to_withdraw
+    U7 persona_ack:security: true ready_for_approval
+    U1 approve_edit: false not_implemented
+    U1 explode: false unknown_interaction
+    U1 approve: true approved
+    U1 deny: false already_decided
+    U1 re_request: false not_allowed
+    "#);
+    assert_eq!(house.look(&token).await["status"], "approved");
+    assert!(house.metric(r#"security_events_total{type="unauthorized"} 2"#).await);
+}
+
+#[tokio::test]
+async fn a_refusal_says_why() {
+    let house = House::new().await;
+    let (id, _) = house.open("guarded").await;
+    let refused = house.press("U1", "approve", &id).await;
+    assert_snapshot!(serde_json::to_string_pretty(&refused).unwrap(), @r#"
+    {
+      "error": "refused",
+      "message": "not now: waiting for the acknowledgement of security",
+      "ok": false,
+      "reasons": [
+        {
+          "code": "personas_pending",
+          "message": "waiting for the acknowledgement of security"
+        }
+      ]
+    }
+    "#);
+}
+
+#[tokio::test]
+async fn the_reason_of_a_denial_reaches_the_caller() {
+    let house = House::new().await;
+    let (id, token) = house.open("deploy").await;
+    let payload = json!({
+        "type": "view_submission",
+        "user": {"id": "U1"},
+        "view": {
+            "callback_id": "deny_submit",
+            "private_metadata": json!({"request_id": id}).to_string(),
+            "state": {"values": {"reason": {"value": {"value": "not on a Friday"}}}},
+        },
+    });
+    let answer = house.send(house.signed(&payload)).await.json();
+    assert_eq!((&answer["ok"], &answer["response_action"]), (&json!(true), &json!("clear")));
+    let after = house.look(&token).await;
+    assert_eq!((&after["status"], &after["reason"]), (&json!("denied"), &json!("not on a Friday")));
+}
+
+#[tokio::test]
+async fn edits_are_applied_or_refused_on_their_block() {
+    let house = House::new().await;
+    let (id, token) = house.open("deploy").await;
+    let mut shown = String::new();
+    for inputs in [
+        &[("replicas", "99")][..],
+        &[("replicas", "many")],
+        &[("password", "letmein")],
+        &[("replicas", "5"), ("ref", "v2")],
+        &[("ref", "a-very-long-reference")],
+        &[],
+    ] {
+        let payload = modal("U1", &id, inputs);
+        let answer = house.send(house.signed(&payload)).await.json();
+        shown += &format!("{inputs:?}: {} {} {}\n", answer["ok"], answer["error"], answer["errors"]);
+    }
+    assert_snapshot!(shown, @r#"
+    [("replicas", "99")]: false "refused" {"ov_replicas":"one to nine, please"}
+    [("replicas", "many")]: false "refused" {"ov_replicas":"one to nine, please"}
+    [("password", "letmein")]: false "refused" {"ov_password":"`password` may not be edited"}
+    [("replicas", "5"), ("ref", "v2")]: false "refused" {"ov_ref":"2 parameters would be edited, and at most 1 may be"}
+    [("ref", "a-very-long-reference")]: false "refused" {"ov_ref":"the new values have 23 characters, and at most 10 are allowed"}
+    []: true null null
+    "#);
+
+    let (id, token_of_edited) = house.open("deploy").await;
+    let answer =
+        house.send(house.signed(&modal("U1", &id, &[("replicas", "5"), ("ref", "v1.2.3")]))).await.json();
+    assert_eq!((&answer["ok"], &answer["response_action"]), (&json!(true), &json!("clear")), "{answer}");
+    house.press("U2", "approve", &id).await;
+    let after = house.look(&token_of_edited).await;
+    assert_eq!(after["decisionParams"], json!({"ref": "v1.2.3", "replicas": 5, "password": "[redacted]"}));
+    assert_eq!(after["overrides"], json!({"replicas": 5}));
+    assert_eq!(house.look(&token).await["overrides"], Value::Null);
+}
+
+#[tokio::test]
+async fn only_slack_may_speak_for_people() {
+    let house = House::new().await;
+    let (id, token) = house.open("deploy").await;
+    let before = house.look(&token).await;
+    let payload = press("U1", "approve", &id);
+
+    let mut unsigned = house.signed(&payload);
+    unsigned.headers_mut().remove("x-slack-signature");
+    assert_snapshot!(house.send(unsigned).await.shown(), @r#"
+    400 Bad Request
+    content-type: application/problem+json
+    {
+      "detail": "the request is not signed by Slack",
+      "error": "bad_signature",
+      "status": 400,
+      "title": "Bad Request",
+      "type": "urn:countersign:problem:bad_signature"
+    }
+    "#);
+    let mut forged = house.signed(&payload);
+    forged.headers_mut().insert("x-slack-signature", format!("v0={}", "0".repeat(64)).parse().unwrap());
+    assert_eq!(house.send(forged).await.json()["error"], "bad_signature");
+    for seconds in [house.seconds() - 301, house.seconds() + 301] {
+        assert_eq!(house.send(signed(&payload, seconds)).await.json()["error"], "stale_signature");
+    }
+    assert_eq!(house.look(&token).await, before);
+    assert!(house.metric(r#"security_events_total{type="bad_signature"} 2"#).await);
+    assert!(house.metric(r#"security_events_total{type="stale_signature"} 2"#).await);
+}
+
+#[tokio::test]
+async fn a_click_counts_once_however_often_it_comes() {
+    let house = House::new().await;
+    let (id, _) = house.open("deploy").await;
+    let payload = press("U1", "approve", &id);
+    // As far in the future as is believed, so that it could come for ten minutes.
+    let seconds = house.seconds() + 300;
+    assert_eq!(house.send(signed(&payload, seconds)).await.json()["ok"], true);
+    for _ in 0..10 {
+        let again = house.send(signed(&payload, seconds)).await;
+        assert_eq!((again.status.as_u16(), &again.json()["error"]), (400, &json!("replay_detected")));
+        house.clock.advance(59_000);
+    }
+    house.clock.advance(60_000);
+    assert_eq!(house.send(signed(&payload, seconds)).await.json()["error"], "stale_signature");
+    assert!(house.metric(r#"security_events_total{type="replay"} 10"#).await);
+}
+
+#[tokio::test]
+async fn without_a_signing_secret_there_is_no_such_route() {
+    let house = House::with(&[("SLACK_SIGNING_SECRET", "")]).await;
+    let answer = house.send(house.signed(&press("U1", "approve", "x"))).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["error"]), (404, &json!("not_found")));
+}
+
+#[tokio::test]
+async fn what_slack_signs_is_acknowledged_whatever_it_says() {
+    let house = House::new().await;
+    let payloads = [
+        json!({}),
+        json!({"type": "shortcut", "user": {"id": "U1"}}),
+        press("U1", "approve", "no id"),
+        press("U1", "approve", "req_00000000000000000000000000"),
+        modal("U1", "req_00000000000000000000000000", &[("ref", "x")]),
+        json!({"type": "view_submission", "user": {"id": "U1"}, "view": {"callback_id": "other"}}),
+    ];
+    let mut shown = String::new();
+    for payload in &payloads {
+        let answer = house.send(house.signed(payload)).await;
+        assert_eq!(answer.status, 200);
+        shown += &format!("{}\n", answer.json());
+    }
+    assert_snapshot!(shown, @r#"
+    {"error":"invalid_payload","message":"the payload cannot be read","ok":false,"reasons":[]}
+    {"error":"unknown_interaction","message":"this interaction is not known here","ok":false,"reasons":[]}
+    {"error":"not_found","message":"the interaction names no request","ok":false,"reasons":[]}
+    {"error":"not_found","message":"no such request","ok":false,"reasons":[]}
+    {"error":"not_found","errors":{"ov_ref":"no such request"},"message":"no such request","ok":false,"reasons":[],"response_action":"errors"}
+    {"error":"unknown_interaction","message":"this interaction is not known here","ok":false,"reasons":[]}
+    "#);
+}
