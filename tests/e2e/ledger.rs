@@ -2,6 +2,7 @@
 //!
 //! The one place where the tests look behind HTTP: nothing else shows that the outbox and the audit log are whole.
 
+use std::collections::HashSet;
 use std::fs;
 
 use countersign_tests::Home;
@@ -70,6 +71,14 @@ impl Ledger {
             "SELECT {OF_REQUEST} FROM audit WHERE event IN (SELECT value FROM json_each(?1)) ORDER BY seq"
         );
         self.texts(&query, [events])
+    }
+
+    /// Which request and which actor each audit entry with this event is about.
+    pub(crate) fn acts(&self, event: &str) -> HashSet<(String, String)> {
+        let query = format!("SELECT {OF_REQUEST}, body ->> '$.actor' FROM audit WHERE event = ?1");
+        let mut query = self.prepare(&query);
+        let rows = query.query_map([event], |row| Ok((row.get(0)?, row.get(1)?)));
+        rows.and_then(Iterator::collect).expect("the rows can be read")
     }
 
     /// How many audit entries have this event.

@@ -31,6 +31,8 @@ mod slack_security;
 mod restart;
 mod shutdown;
 
+mod crash;
+
 mod bad_input;
 mod rate_limit;
 

@@ -8,7 +8,7 @@ use crate::ledger::Ledger;
 
 #[tokio::test]
 async fn open_requests_and_decisions_survive() {
-    let gateway = Home::new(
+    let gateway = Home::alone(
         "
   migrate:
     description: Migrate the database
@@ -57,8 +57,8 @@ async fn what_came_due_meanwhile_happens_once() {
       - use: quorum
         with: { approvers: [U0ALICE] }
 ";
-    let witness = Home::new(actions).start().await;
-    let gateway = Home::new(actions).start().await;
+    let witness = Home::alone(actions).start().await;
+    let gateway = Home::alone(actions).start().await;
     let (escalates, expires) = (gateway.open("deploy").await, gateway.open("brief").await);
     let mut home = gateway.kill();
 
@@ -85,7 +85,7 @@ async fn what_came_due_meanwhile_happens_once() {
 
 #[tokio::test]
 async fn a_request_is_judged_by_the_rules_that_it_was_made_under() {
-    let gateway = Home::new(
+    let gateway = Home::alone(
         "
   deploy:
     description: Deploy to production

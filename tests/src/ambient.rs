@@ -1,6 +1,6 @@
 //! The machine around the tests: its clock and its environment. Nothing else here reads either.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The time now, in seconds since the epoch: what Slack stamps its calls with.
@@ -57,16 +57,23 @@ pub(crate) fn binary() -> PathBuf {
     path
 }
 
-/// Where `cargo xtask policies` put the policy modules.
+/// A policy module that `cargo xtask policies` built.
 ///
 /// # Panics
 /// Where it did not.
-pub(crate) fn modules() -> PathBuf {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace");
-    let modules = root.join("target/policies/modules");
-    assert!(
-        modules.join("misbehaving.wasm").is_file(),
-        "no policy modules: run `cargo xtask policies --out target/policies --with-misbehaving` first"
-    );
-    modules
+pub(crate) fn module(name: &str) -> PathBuf {
+    let module = target().join(format!("policies/modules/{name}.wasm"));
+    let command = "cargo xtask policies --out target/policies --with-misbehaving";
+    assert!(module.is_file(), "no `{}`: run `{command}` first", module.display());
+    module
+}
+
+/// Where gateways keep compiled modules from one test to the next.
+pub(crate) fn cache() -> PathBuf {
+    target().join("e2e-cache")
+}
+
+fn target() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is a folder of the workspace");
+    root.join("target")
 }

@@ -28,6 +28,9 @@ impl Home {
         let home = Home { folder, variables: BTreeMap::new() }
             .with("COUNTERSIGN_LISTEN", "127.0.0.1:0")
             .with("SLACK_SIGNING_SECRET", SIGNING_SECRET)
+            // Compiled modules are shared between homes, which the secret that seals them must allow; see `alone`.
+            .with("COUNTERSIGN_SECRET", &"5e".repeat(32))
+            .with("COUNTERSIGN_CACHE_DIR", &ambient::cache().display().to_string())
             // Tests create faster than people do; the story about the limit sets its own.
             .with("RATE_LIMIT_CAPACITY", "1000000")
             .with("RATE_LIMIT_REFILL_PER_SEC", "1000000");
@@ -41,6 +44,12 @@ impl Home {
             .with("COUNTERSIGN_STORE", &store);
         home.set_actions(actions);
         home
+    }
+
+    /// A home that shares nothing with others: the gateway makes its own secret, and compiles the modules itself.
+    #[must_use]
+    pub fn alone(actions: &str) -> Home {
+        Home::new(actions).without("COUNTERSIGN_SECRET").without("COUNTERSIGN_CACHE_DIR")
     }
 
     /// With this variable in the gateway's environment, in place of any earlier one.
@@ -68,8 +77,7 @@ impl Home {
     pub fn set_actions(&self, actions: &str) {
         let mut pins = String::new();
         for module in MODULES.iter().filter(|module| actions.contains(&format!("use: {module}"))) {
-            let bytes =
-                fs::read(ambient::modules().join(format!("{module}.wasm"))).expect("the module was built");
+            let bytes = fs::read(ambient::module(module)).expect("the module was built");
             pins.push_str(&format!("  {module}: {}\n", digest(&bytes)));
             self.write(&format!("policies/modules/{module}.wasm"), &bytes);
         }

@@ -1,0 +1,46 @@
+//! What an idle stream costs in memory.
+
+use anyhow::{Context as _, Result};
+use countersign_tests::Stream;
+use futures_util::stream::{self, StreamExt as _};
+
+use crate::report::Report;
+use crate::{machine, setup};
+
+/// File descriptors that are needed for other things.
+const SPARE: u64 = 500;
+
+pub(crate) async fn measure(report: &mut Report, quick: bool) -> Result<()> {
+    let wanted = if quick { 500 } else { 10_000 };
+    let allowed = usize::try_from(machine::raise_file_limit()?.saturating_sub(SPARE))?;
+    let count = allowed.min(wanted);
+    let gateway = setup::gateway().await;
+    let requests = setup::open(&gateway, "simple", count).await?;
+    let before = machine::resident(gateway.pid())?;
+    let streams = stream::iter(&requests).map(async |request| {
+        let mut stream = gateway.stream(&request.token).await;
+        stream.state().await;
+        stream
+    });
+    let mut streams: Vec<Stream> = streams.buffered(64).collect().await;
+    let opened = machine::resident(gateway.pid())?;
+    let mut measured = format!("{} KiB each", kib(opened.saturating_sub(before), count));
+    if !quick {
+        // Each has been written to once more when the last one has.
+        let last = streams.last_mut().context("there are streams")?;
+        last.receive().await?.context("the stream goes on")?;
+        let later = machine::resident(gateway.pid())?.saturating_sub(before);
+        measured = format!("{measured}, {} KiB each after a heartbeat", kib(later, count));
+    }
+    if count < wanted {
+        measured = format!("{measured} (only {count}: no more files may be open)");
+    }
+    let kept = opened.saturating_sub(before) <= 12 * 1024 * u64::try_from(count)?;
+    report.judged(&format!("{count} idle SSE streams"), "≤ 12 KiB each", &measured, kept);
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "three digits are told")]
+fn kib(bytes: u64, count: usize) -> String {
+    format!("{:.1}", bytes as f64 / 1024.0 / count as f64)
+}

@@ -1,0 +1,54 @@
+//! The gateway under measurement, and calls that were prepared so that they cost nothing to make.
+
+use anyhow::Result;
+use countersign_tests::{Ask, Connection, Gateway, Home, Receipt};
+use futures_util::future::try_join_all;
+
+const ACTIONS: &str = "
+  simple:
+    description: One approver
+    timeout: 24h
+    redact: { hide: [password] }
+    policies:
+      - use: quorum
+        with: { approvers: [U0ALICE, U0BOB, U0CAROL] }
+  full:
+    description: Personas, two approvers, and edits
+    timeout: 24h
+    redact: { hide: [password] }
+    escalate: { before: 1h }
+    policies:
+      - use: persona-gate
+        with: { personas: { security: [U0SEC], release: [\"@release-managers\"] } }
+      - use: quorum
+        with: { approvers: [U0ALICE, U0BOB, U0CAROL], approvals: 2 }
+      - use: override-guard
+        with: { keys: [replicas], max_keys: 1, max_chars: 40 }
+";
+
+/// A gateway with nothing in it.
+pub(crate) async fn gateway() -> Gateway {
+    home().start().await
+}
+
+/// A place for one. Its log is off, as a developer's terminal is no part of the measurement.
+pub(crate) fn home() -> Home {
+    Home::new(ACTIONS).with("COUNTERSIGN_LOG", "warn")
+}
+
+/// Opens this many requests for `action`, on a few connections at once.
+pub(crate) async fn open(gateway: &Gateway, action: &str, count: usize) -> Result<Vec<Receipt>> {
+    const CONNECTIONS: usize = 32;
+    let create = Ask::new(action).call().bytes();
+    let shares = (0..CONNECTIONS).map(|n| (count + n) / CONNECTIONS);
+    let work = shares.map(async |share| {
+        let mut connection = Connection::open(gateway.address()).await?;
+        let mut receipts = Vec::with_capacity(share);
+        for _ in 0..share {
+            let reply = connection.send_bytes(&create).await?;
+            receipts.push(Receipt::read(reply).map_err(|problem| anyhow::anyhow!("{problem:?}"))?);
+        }
+        anyhow::Ok(receipts)
+    });
+    Ok(try_join_all(work).await?.into_iter().flatten().collect())
+}

@@ -1,0 +1,20 @@
+//! How long it takes from the start of the process until it serves.
+
+use std::time::Duration;
+
+use crate::report::Report;
+use crate::sample::Sample;
+use crate::setup;
+
+pub(crate) async fn measure(report: &mut Report, quick: bool) {
+    let mut sample = Sample::default();
+    let mut home = setup::home();
+    for _ in 0..if quick { 3 } else { 20 } {
+        let gateway = home.start().await;
+        sample.add(gateway.ready_after);
+        home = gateway.stop().await;
+    }
+    let kept = sample.percentile(95) <= Duration::from_millis(150);
+    let what = "start with a warm module cache, to ready";
+    report.judged(what, "≤ 150 ms", &sample.told().to_string(), kept);
+}
