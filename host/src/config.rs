@@ -30,6 +30,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the gateway.
+    #[command(after_long_help = ENVIRONMENT_HELP)]
     Serve(Box<Config>),
     /// Try things out against a running gateway.
     #[command(subcommand)]
@@ -178,6 +179,15 @@ pub enum ConfigError {
 
 /// Variables that only the environment gives, because they are secret.
 const SECRETS: [&str; 2] = ["COUNTERSIGN_SECRET", "SLACK_SIGNING_SECRET"];
+
+/// What `serve --help` says of the environment.
+const ENVIRONMENT_HELP: &str = "\
+Environment:
+  Each option can also be given as the variable that its value is named after; options win.
+  Secrets come from the environment only:
+    SLACK_SIGNING_SECRET  what Slack signs interactions with; without it nobody can act in Slack
+    COUNTERSIGN_SECRET    32 bytes in hexadecimal, from which wait tokens are derived; the embedded
+                          store makes and keeps one where it is not given";
 
 /// Variables of a feature that is still to come and that nobody would miss silently: they only warn.
 const WITHOUT_EFFECT: [&str; 6] =
