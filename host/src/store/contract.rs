@@ -1081,6 +1081,7 @@ fn request_at(number: u64, made: Timestamp) -> Request {
         depth: 0,
         rerequested_by: None,
         requester: Party { id: "ci".into(), source: "github".into(), display: Some("CI".into()) },
+        requester_groups: Default::default(),
         origin: Origin { repo: "acme/shop".into(), branch: None, pr: Some(json!(12)), run_id: None },
         justification: "because".into(),
         links: vec![],
@@ -1118,7 +1119,7 @@ fn again(first: &Request, number: u64, depth: u32) -> Request {
 fn next(request: &Request, now: Timestamp, change: impl FnOnce(&mut Request)) -> Request {
     let mut request = request.clone();
     request.version += 1;
-    let by = Some(Actor { id: "U1".into(), groups: ["group".into()].into() });
+    let by = Some(Actor { id: "U1".into(), groups: ["group".into()].into(), groups_as_of: None });
     let seq = request.history.len() as u32;
     request.history.push(Event { seq, at: now, by, act: Act::Approve { edits: vec![] } });
     change(&mut request);

@@ -37,7 +37,7 @@ async fn people_acknowledge_approve_and_take_it_back() {
     U7 withdraw: true awaiting_personas
     U7 withdraw: false nothing_to_withdraw
     U7 persona_ack:security: true ready_for_approval
-    U1 approve_edit: false not_implemented
+    U1 approve_edit: false no_modal
     U1 explode: false unknown_interaction
     U1 approve: true approved
     U1 deny: false already_decided
