@@ -14,8 +14,9 @@ use crate::gateway::{Gateway, Tokens};
 use crate::http::{self, ApiError, Buckets, Client};
 use crate::policy::{CompileCache, Engine, Limits, LoadErrors, Policies, PolicySet};
 use crate::scheduler::Scheduler;
+use crate::secret::Secret;
 use crate::shutdown::Shutdown;
-use crate::slack::{Ephemerals, SlackClient, Verifier};
+use crate::slack::{self, Ephemerals, SlackClient, UserGroups, Verifier};
 use crate::store::{SqliteStore, Store};
 use crate::telemetry::{CallMetrics, Metrics, SecurityEvent};
 
@@ -41,6 +42,9 @@ pub struct App {
     pub(crate) ephemerals: Option<Ephemerals>,
     /// What goes on after its caller was answered, and must end before the store does.
     pub(crate) background: TaskTracker,
+    socket_token: Option<Secret>,
+    socket_connections: u8,
+    slack_rate_factor: f64,
     pub(crate) body_limit: usize,
     pub(crate) most_streams: usize,
     buckets: Buckets,
@@ -110,6 +114,9 @@ impl App {
             ephemerals: client.clone().map(Ephemerals::new),
             client,
             background: TaskTracker::new(),
+            socket_token: config.secrets.slack_app.clone(),
+            socket_connections: config.slack.socket_connections,
+            slack_rate_factor: config.slack.rate_factor,
             body_limit: usize::try_from(config.network.body_limit_bytes).unwrap_or(usize::MAX),
             most_streams: usize::try_from(config.network.sse_max_connections).unwrap_or(usize::MAX),
             buckets: Buckets::new(&config.limits),
@@ -139,6 +146,17 @@ impl App {
         let mut scheduler = tokio::spawn(scheduler.run());
         let sweeper = tokio::spawn(Arc::clone(&self).sweep());
         let router = http::router(Arc::clone(&self));
+        let usergroups = match &self.client {
+            Some(client) => {
+                let gateway = Arc::clone(&self.gateway);
+                let usergroups = UserGroups::new(gateway, Arc::clone(client), self.slack_rate_factor);
+                // Before anybody can act: what Slack said before the last stop counts from the start.
+                usergroups.recall().await;
+                Some(tokio::spawn(usergroups.run()))
+            }
+            None => None,
+        };
+        self.open_sockets();
         let served = {
             let serving = http::serve(listener, router, &self.shutdown, DRAIN);
             tokio::pin!(serving);
@@ -158,6 +176,9 @@ impl App {
         }
         scheduler.abort();
         sweeper.abort();
+        if let Some(usergroups) = usergroups {
+            usergroups.abort();
+        }
         let sqlite = Arc::clone(&self.sqlite);
         blocking(move || sqlite.close()).await?;
         served
@@ -169,6 +190,15 @@ impl App {
             self.metrics.count(SecurityEvent::RateLimited);
             ApiError::RateLimited { retry_after_ms }
         })
+    }
+
+    /// Opens what interactions come by where Socket Mode is on; each ends when the shutdown begins.
+    fn open_sockets(self: &Arc<App>) {
+        let (Some(client), Some(token)) = (&self.client, &self.socket_token) else { return };
+        for number in 1..=self.socket_connections {
+            let socket = slack::keep_open(Arc::clone(self), Arc::clone(client), token.clone(), number);
+            self.background.spawn(socket);
+        }
     }
 
     async fn sweep(self: Arc<App>) {

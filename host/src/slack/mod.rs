@@ -9,7 +9,9 @@ mod notice;
 mod post;
 mod respond;
 mod signature;
+mod socket;
 mod told;
+mod usergroups;
 
 pub use client::{
     BadApiUrl, BadClient, CallError, DEFAULT_API_URL, Found, Identity, Posted, Search, SlackClient, api_url,
@@ -24,3 +26,5 @@ pub use notice::{Place, escalation};
 pub use post::{Mark, PostState, SlackPost, Slot};
 pub(crate) use respond::take;
 pub use signature::{MAX_SKEW_MS, SignatureError, Signed, Verifier, sign};
+pub(crate) use socket::keep_open;
+pub use usergroups::UserGroups;

@@ -39,27 +39,28 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 /// Keeps one connection open until the shutdown begins.
 pub(crate) async fn keep_open(app: Arc<App>, client: Arc<SlackClient>, token: Secret, number: u8) {
     let shutdown = app.shutdown.clone();
-    let work = async {
-        let mut failures = 0;
-        loop {
-            match open(&client, &token).await {
-                Ok(socket) => {
-                    tracing::info!(connection = number, "Socket Mode: connected");
-                    failures = 0;
-                    let why = listen(&app, socket).await;
-                    tracing::info!(connection = number, why, "Socket Mode: connecting again");
-                }
-                Err(error) => {
-                    failures += 1;
-                    tracing::warn!(connection = number, %error, "Socket Mode: cannot connect; trying again later");
-                    tokio::time::sleep(wait(failures, &error)).await;
+    let mut failures = 0;
+    while !shutdown.has_begun() {
+        let opened = tokio::select! {
+            () = shutdown.begun() => return,
+            opened = open(&client, &token) => opened,
+        };
+        match opened {
+            Ok(socket) => {
+                tracing::info!(connection = number, "Socket Mode: connected");
+                failures = 0;
+                let why = listen(&app, socket).await;
+                tracing::info!(connection = number, why, "Socket Mode: disconnected");
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(connection = number, %error, "Socket Mode: cannot connect; trying again later");
+                tokio::select! {
+                    () = shutdown.begun() => {}
+                    () = tokio::time::sleep(wait(failures, &error)) => {}
                 }
             }
         }
-    };
-    tokio::select! {
-        () = shutdown.begun() => {}
-        () = work => {}
     }
 }
 
@@ -96,7 +97,9 @@ fn plain(error: &tungstenite::Error) -> String {
         tungstenite::Error::Http(response) => format!("HTTP {}", response.status().as_u16()),
         tungstenite::Error::Io(error) => error.to_string(),
         tungstenite::Error::Tls(error) => error.to_string(),
-        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => "it was closed".to_owned(),
+        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
+            "it was closed".to_owned()
+        }
         _ => "the other side does not keep to the protocol".to_owned(),
     }
 }
@@ -117,6 +120,11 @@ async fn listen(app: &Arc<App>, mut socket: Socket) -> &'static str {
     let (answers, mut due) = mpsc::unbounded_channel();
     loop {
         let received = tokio::select! {
+            () = app.shutdown.begun() => {
+                drop(answers);
+                linger(socket, due).await;
+                return "the gateway ends";
+            }
             answer = due.recv() => {
                 let Some(answer) = answer else { return "nothing is answered any more" };
                 if socket.send(answer).await.is_err() {
@@ -195,7 +203,8 @@ impl Answering {
         match take(&app, interaction::read(payload.to_string().as_bytes()), None).await {
             // Only a modal's answer says anything to Slack.
             Ok(answer) => {
-                let payload = Some(answer).filter(|answer| takes_payload && answer.contains_key("response_action"));
+                let payload =
+                    Some(answer).filter(|answer| takes_payload && answer.contains_key("response_action"));
                 let _ = answers.send(acknowledgement(&id, payload));
             }
             // Not acknowledged, so Slack delivers it again, on another connection.

@@ -48,9 +48,13 @@ impl UserGroups {
                 Ok(None) => {}
                 Ok(Some(kept)) => match serde_json::from_slice::<Members>(&kept) {
                     Ok(members) => self.gateway.directory().put(&usergroup, members),
-                    Err(error) => tracing::warn!(usergroup, %error, "the kept members of a user group cannot be read"),
+                    Err(error) => {
+                        tracing::warn!(usergroup, %error, "the kept members of a user group cannot be read")
+                    }
                 },
-                Err(error) => tracing::warn!(usergroup, %error, "the kept members of a user group cannot be read"),
+                Err(error) => {
+                    tracing::warn!(usergroup, %error, "the kept members of a user group cannot be read")
+                }
             }
         }
     }
@@ -108,7 +112,9 @@ impl UserGroups {
 
     fn postpone(&mut self, usergroup: String, error: &CallError) {
         let wait = match error {
-            CallError::RateLimited { retry_after } => u64::try_from(retry_after.as_millis()).unwrap_or(RETRY_MS),
+            CallError::RateLimited { retry_after } => {
+                u64::try_from(retry_after.as_millis()).unwrap_or(RETRY_MS)
+            }
             CallError::Rejected { .. } | CallError::Unanswered { .. } => RETRY_MS,
         };
         tracing::warn!(usergroup, %error, "Slack does not say who is in a user group; what it said last still counts");
