@@ -1,7 +1,25 @@
-//! Slack: what comes from it, and whether it comes from it. What goes there is delivered from the outbox.
+//! Slack: what comes from it, and whether it comes from it; and what people see there.
+//! What goes there is delivered from the outbox.
 
+// What people see.
+pub mod message;
+pub mod modal;
+pub mod notice;
+pub mod told;
+
+// What they are made of.
+mod blocks;
+mod progress;
+mod text;
+mod time;
+
+// What comes from Slack.
 mod interaction;
 mod signature;
 
+#[cfg(test)]
+mod tests;
+
+use interaction::{DENY_MODAL, OVERRIDE_MODAL, REASON_CHARS};
 pub use interaction::{ANSWER_BLOCK, Interaction, REASON_BLOCK, Unreadable, VALUE_ACTION, What, parse};
 pub use signature::{MAX_SKEW_MS, SignatureError, Signed, Verifier, sign};
