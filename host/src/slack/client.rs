@@ -598,11 +598,10 @@ impl Seen {
     /// Another app could give its message our mark. It would only make itself the message that we cannot update,
     /// which has us post our own.
     fn is(&self, mark: &Mark) -> bool {
-        let payload = &self.metadata["event_payload"];
+        let ours = json!({ "request_id": mark.request, "slot": mark.slot });
         !self.ts.is_empty()
-            && self.metadata["event_type"] == MARKED
-            && payload["request_id"] == json!(mark.request)
-            && payload["slot"] == mark.slot.as_str()
+            && self.metadata.get("event_type").is_some_and(|kind| kind == MARKED)
+            && self.metadata.get("event_payload") == Some(&ours)
     }
 }
 

@@ -24,13 +24,13 @@ pub const ANSWER_BLOCK: &str = "ov_";
 pub const VALUE_ACTION: &str = "value";
 
 /// The modal in which parameters are edited.
-pub const OVERRIDE_MODAL: &str = "override_submit";
+pub(super) const OVERRIDE_MODAL: &str = "override_submit";
 
 /// The modal that asks why somebody denies.
-pub const DENY_MODAL: &str = "deny_submit";
+pub(super) const DENY_MODAL: &str = "deny_submit";
 
 /// The longest reason that is kept, in characters.
-const REASON_CHARS: usize = 1000;
+pub(super) const REASON_CHARS: usize = 1000;
 
 /// A person did something.
 #[derive(Clone, Debug, PartialEq)]
