@@ -16,6 +16,7 @@ use super::blocks::{
     button, cost, cut_note, heading, json_width, line, literal, plain, preformatted, quote, remark, rich,
     row, section, small_print, words,
 };
+use super::interaction::DECIDE_BLOCK;
 use super::modal;
 use super::progress::{self, changes, packed, pending_personas};
 use super::text::{self, Lines, code, counted, grouped, person};
@@ -475,8 +476,14 @@ fn actions(request: &Request, entry: &PolicyEntry, personas_room: usize) -> Vec<
         buttons.push(press("withdraw", "Withdraw"));
     }
     let mut rows = persona_rows(request, &id, personas_room);
-    rows.push(row(buttons));
+    rows.push(decisions(request, buttons));
     rows
+}
+
+/// The buttons that decide, in a block that says which parameters they are about.
+fn decisions(request: &Request, buttons: Vec<SlackBlockButtonElement>) -> SlackBlock {
+    let about = SlackBlockId(format!("{DECIDE_BLOCK}{}", request.payload_hash()));
+    SlackActionsBlock::new(buttons.into_iter().map(Into::into).collect()).with_block_id(about).into()
 }
 
 /// A button for each pending persona, as far as there is room; what has none is said.

@@ -15,7 +15,7 @@ use super::{modal, told};
 use crate::app::App;
 use crate::gateway::{GatewayError, Intent};
 use crate::http::{ApiError, json};
-use crate::lifecycle::{Digest, Party, Refusal, Request, RequestId};
+use crate::lifecycle::{Digest, Party, Reason, Refusal, Request, RequestId};
 use crate::store::StoreError;
 use crate::telemetry::SecurityEvent;
 
@@ -24,6 +24,9 @@ const ACKNOWLEDGE: Duration = Duration::from_secs(2);
 
 /// How long an interaction is remembered, so that one that is delivered again is not done again, in milliseconds.
 const REMEMBER_MS: u64 = 10 * 60 * 1000;
+
+/// The longest error that is shown on an input of a modal, in characters.
+const ERROR_CHARS: usize = 500;
 
 /// Does what was read, where it came for the first time, and returns what to answer.
 ///
@@ -345,7 +348,7 @@ async fn refused(app: &App, id: RequestId, error: GatewayError, blocks: Option<V
 fn modal_errors(
     blocks: &[String],
     locked: &[String],
-    reasons: &[crate::lifecycle::Reason],
+    reasons: &[Reason],
     detail: &str,
 ) -> BTreeMap<String, String> {
     let block_of = |key: &str| Some(format!("{ANSWER_BLOCK}{key}")).filter(|block| blocks.contains(block));
@@ -356,6 +359,11 @@ fn modal_errors(
         let said = errors.entry(block).or_default();
         let separator = if said.is_empty() { "" } else { "; " };
         said.push_str(&format!("{separator}{}", reason.message));
+    }
+    for said in errors.values_mut() {
+        if let Some((end, _)) = said.char_indices().nth(ERROR_CHARS) {
+            said.truncate(end);
+        }
     }
     for block in locked.iter().filter_map(|key| block_of(key)) {
         errors.insert(block, "this parameter cannot be edited".into());
@@ -369,13 +377,7 @@ fn modal_errors(
 }
 
 /// What the person is told, with how the request stands by now.
-async fn told_of(
-    app: &App,
-    id: RequestId,
-    code: &str,
-    detail: &str,
-    reasons: &[crate::lifecycle::Reason],
-) -> String {
+async fn told_of(app: &App, id: RequestId, code: &str, detail: &str, reasons: &[Reason]) -> String {
     let request = app.gateway.store().request(id).await.unwrap_or_default();
     told::refusal(code, detail, reasons, request.as_ref(), app.gateway.clock().now())
 }

@@ -72,6 +72,10 @@ fn words(error_code: &str) -> Option<(&'static str, bool)> {
         "unauthorized" => ("You are not entitled to do this.", false),
         "refused" => ("This cannot be done now.", false),
         "key_not_allowed" => ("That was not approved:", true),
+        "parameters_changed" => {
+            ("The parameters were changed since you looked. Please look again, and decide on these.", false)
+        }
+        "no_modal" => ("No dialog was opened:", true),
         "policy_failure" => (
             "A policy gave no usable answer, so nothing was changed. Please tell whoever runs Countersign.",
             false,
