@@ -20,6 +20,6 @@ mod signature;
 #[cfg(test)]
 mod tests;
 
-use interaction::{DENY_MODAL, OVERRIDE_MODAL, REASON_CHARS};
 pub use interaction::{ANSWER_BLOCK, Interaction, REASON_BLOCK, Unreadable, VALUE_ACTION, What, parse};
+use interaction::{DENY_MODAL, OVERRIDE_MODAL, REASON_CHARS};
 pub use signature::{MAX_SKEW_MS, SignatureError, Signed, Verifier, sign};

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use slack_morphism::prelude::*;
 
 use super::blocks::{plain, section};
-use super::text::{self, code, counted};
+use super::text::{self, Lines, code, counted};
 use super::{ANSWER_BLOCK, DENY_MODAL, OVERRIDE_MODAL, REASON_BLOCK, REASON_CHARS, VALUE_ACTION};
 use crate::lifecycle::{Request, State};
 use crate::policy::PolicyEntry;
@@ -77,11 +77,17 @@ pub fn overrides(request: &Request, entry: &PolicyEntry) -> Option<SlackModalVie
     let State::Open(open) = &request.state else { return None };
     let mut notes = Vec::new();
     if keys.len() > MOST_INPUTS {
-        notes.push(format!("{} cannot be edited here for want of room", counted(keys.len() - MOST_INPUTS, "more parameter")));
+        notes.push(format!(
+            "{} cannot be edited here for want of room",
+            counted(keys.len() - MOST_INPUTS, "more parameter")
+        ));
     }
     let unnamed = open.editable.iter().filter(|key| !fits_a_block(key)).count();
     if unnamed > 0 {
-        notes.push(format!("{} cannot be edited here, as the names are too long", counted(unnamed, "parameter")));
+        notes.push(format!(
+            "{} cannot be edited here, as the names are too long",
+            counted(unnamed, "parameter")
+        ));
     }
     if !notes.is_empty() {
         blocks.push(section(format!(":warning: {}.", notes.join("; "))));
@@ -214,7 +220,8 @@ fn input(schema: Option<&Value>, key: &str, current: Option<&Value>) -> SlackInp
 
 /// An input that takes little room.
 fn short_input(key: &str, current: Option<&Value>) -> SlackInputBlock {
-    let element = SlackBlockPlainTextInputElement::new().with_action_id(VALUE_ACTION.into()).with_multiline(true);
+    let element =
+        SlackBlockPlainTextInputElement::new().with_action_id(VALUE_ACTION.into()).with_multiline(true);
     labelled(None, key, element.into(), current.map(|_| NOT_SHOWN))
 }
 
@@ -235,7 +242,7 @@ fn labelled(
         None if key.trim().is_empty() => plain(&format!("“{key}”"), LABEL),
         None => plain(key, LABEL),
     };
-    let description = said("description").map(|text| text::inline(text, HINT).text);
+    let description = said("description").map(|text| text::literal(text, Lines::One, HINT).text);
     let hint: Vec<&str> = description.as_deref().into_iter().chain(note).collect();
     let block = SlackInputBlock::new(label.into(), element)
         .with_block_id(format!("{ANSWER_BLOCK}{key}").into())
@@ -246,7 +253,8 @@ fn labelled(
 fn text_input(property: Option<&Value>, key: &str, current: Option<&Value>) -> SlackInputBlock {
     let initial = current.and_then(Value::as_str).filter(|text| can_be_shown(text));
     // What is not a text so far is not shown in an input for texts.
-    let hidden = initial.is_none() && current.is_some_and(|value| !matches!(value, Value::Null) && *value != json!(""));
+    let hidden = initial.is_none()
+        && current.is_some_and(|value| !matches!(value, Value::Null) && *value != json!(""));
     let most = property.and_then(|property| property.get("maxLength")?.as_u64());
     // Slack refuses a dialog whose input begins with more than it may have.
     let most = most.filter(|most| {
@@ -267,7 +275,8 @@ fn json_input(property: Option<&Value>, key: &str, current: Option<&Value>) -> S
         pretty.or_else(|| Some(value.to_string()).filter(|text| can_be_shown(text)))
     });
     let note = if current.is_some() && written.is_none() { NOT_SHOWN } else { "Written as JSON." };
-    let mut element = SlackBlockPlainTextInputElement::new().with_action_id(VALUE_ACTION.into()).with_multiline(true);
+    let mut element =
+        SlackBlockPlainTextInputElement::new().with_action_id(VALUE_ACTION.into()).with_multiline(true);
     element.initial_value = written;
     labelled(property, key, element.into(), Some(note))
 }
@@ -281,7 +290,9 @@ fn number_input(
     let current_number = current.and_then(Value::as_f64);
     // An input of whole numbers cannot show a fraction.
     let initial = current_number.filter(|number| {
-        number.abs() <= MAX_WHOLE && (!whole || number.fract() == 0.0) && decimal(*number).len() <= MOST_DIGITS
+        number.abs() <= MAX_WHOLE
+            && (!whole || number.fract() == 0.0)
+            && decimal(*number).len() <= MOST_DIGITS
     });
     let (least, most) = bounds(property, whole);
     // Slack refuses a dialog whose input begins outside of its own bounds, or whose bounds leave nothing.
@@ -366,7 +377,9 @@ fn option_value(value: &Value, is_text: bool) -> Option<String> {
         Value::String(text) if is_text => Some(text.clone()).filter(|text| !text.is_empty()),
         _ if is_text => None,
         // As it is where that is no JSON; else it would be read as what it looks like.
-        Value::String(text) if !text.is_empty() && serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() => {
+        Value::String(text)
+            if !text.is_empty() && serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() =>
+        {
             Some(text.clone())
         }
         value => Some(value.to_string()),

@@ -269,7 +269,11 @@ mod tests {
             ("e\u{301}\u{302}\u{303}\u{304}", "e\u{301}\u{302}\\u{303}\\u{304}"),
         ];
         for (text, expected) in rows {
-            assert_eq!(literal(text, Lines::Most(9), 1000), Fitted { text: expected.into(), cut: 0 }, "{text:?}");
+            assert_eq!(
+                literal(text, Lines::Most(9), 1000),
+                Fitted { text: expected.into(), cut: 0 },
+                "{text:?}"
+            );
             assert_eq!(is_plain(text), text == expected, "{text:?}");
         }
         assert!(!is_plain(" a") && !is_plain("a\n") && is_plain("a\n\tb") && is_plain(""));
@@ -293,7 +297,11 @@ mod tests {
             ("abc", 0, "", 3),
         ];
         for (text, most, expected, cut) in rows {
-            assert_eq!(literal(text, Lines::One, most), Fitted { text: expected.into(), cut }, "{text:?} {most}");
+            assert_eq!(
+                literal(text, Lines::One, most),
+                Fitted { text: expected.into(), cut },
+                "{text:?} {most}"
+            );
         }
         assert_eq!(code("<<<<", 12), "`&lt;&lt;…`");
         assert_eq!(literal("a\nb\nc\nd", Lines::Most(2), 100), Fitted { text: "a\nb…".into(), cut: 4 });
@@ -332,7 +340,10 @@ mod tests {
         for (number, expected) in rows {
             assert_eq!(grouped(number), expected);
         }
-        assert_eq!((counted(1, "approval"), counted(2, "approval")), ("1 approval".into(), "2 approvals".into()));
+        assert_eq!(
+            (counted(1, "approval"), counted(2, "approval")),
+            ("1 approval".into(), "2 approvals".into())
+        );
     }
 
     proptest! {

@@ -30,13 +30,15 @@ pub fn refusal(
         Some((said, true)) => lines.push(format!(":no_entry_sign: {said} {}", code(detail, DETAIL))),
         None => lines.push(format!(":no_entry_sign: That was not done. {}", code(detail, DETAIL))),
     }
-    lines.extend(reasons.iter().take(MOST_REASONS).map(|reason| format!("• {}", code(&reason.message, REASON))));
+    lines.extend(
+        reasons.iter().take(MOST_REASONS).map(|reason| format!("• {}", code(&reason.message, REASON))),
+    );
     if reasons.len() > MOST_REASONS {
         lines.push(format!("• and {}", text::counted(reasons.len() - MOST_REASONS, "more reason")));
     }
     if let Some(request) = request {
         let action = code(&request.submission.action, 150);
-        lines.push(format!("*How {action} stands now*"));
+        lines.push(format!("*How it stands now:* {action}"));
         lines.push(progress::status(request, now));
         let progress = progress::lines(request, None);
         if !progress.is_empty() {
@@ -53,7 +55,10 @@ pub fn rerequested(request: &Request) -> String {
     let action = code(&submission.action, 150);
     let number = text::grouped(usize::try_from(submission.depth).unwrap_or(usize::MAX).saturating_add(1));
     let until = date(submission.expires_at);
-    format!(":repeat: You asked for {action} again: `{}`, request {number} of its lineage, open until {until}.", request.id)
+    format!(
+        ":repeat: You asked for {action} again: `{}`, request {number} of its lineage, open until {until}.",
+        request.id
+    )
 }
 
 /// What a code means to a person, and whether the detail says more than that.
@@ -67,13 +72,19 @@ fn words(error_code: &str) -> Option<(&'static str, bool)> {
         "unauthorized" => ("You are not entitled to do this.", false),
         "refused" => ("This cannot be done now.", false),
         "key_not_allowed" => ("That was not approved:", true),
-        "policy_failure" => {
-            ("A policy gave no usable answer, so nothing was changed. Please tell whoever runs Countersign.", false)
-        }
+        "policy_failure" => (
+            "A policy gave no usable answer, so nothing was changed. Please tell whoever runs Countersign.",
+            false,
+        ),
         "history_full" => ("Too much has happened to this request: it takes no more than its expiry.", false),
         "contended" => ("Others acted on this request at the same moment. Please try again.", false),
-        "store_unavailable" => ("The request cannot be reached just now, so nothing was changed. Please try again.", false),
-        "internal" => ("Something is wrong on our side, so nothing was changed. Please tell whoever runs Countersign.", false),
+        "store_unavailable" => {
+            ("The request cannot be reached just now, so nothing was changed. Please try again.", false)
+        }
+        "internal" => (
+            "Something is wrong on our side, so nothing was changed. Please tell whoever runs Countersign.",
+            false,
+        ),
         "not_found" => ("There is no such request any more.", false),
         "not_allowed" => ("This is not allowed:", true),
         "policy_denied" => ("The policies of this action do not allow it.", false),
