@@ -13,8 +13,8 @@ use serde_json::Value;
 use slack_morphism::prelude::*;
 
 use super::blocks::{
-    button, cost, cut_note, heading, json_width, line, literal, plain, preformatted, quote, remark, rich,
-    row, section, small_print, words,
+    button, cost, heading, json_width, line, literal, plain, preformatted, quote, remark, rich, row, section,
+    small_print, words,
 };
 use super::interaction::DECIDE_BLOCK;
 use super::modal;
@@ -38,8 +38,8 @@ pub(super) const MESSAGE_ROOM: usize = 12_900;
 
 /// The most that each part takes of a message's room.
 mod most {
-    pub(super) const PERSONA_BUTTONS: usize = 4_500;
-    pub(super) const PERSONA_BUTTONS_MINIMAL: usize = 1_500;
+    pub(super) const PERSONA_BUTTONS: usize = 6_500;
+    pub(super) const PERSONA_BUTTONS_MINIMAL: usize = 3_000;
     pub(super) const REASON: usize = 1_500;
     pub(super) const JUSTIFICATION: usize = 1_500;
     pub(super) const REQUESTER: usize = 1_100;
@@ -49,6 +49,12 @@ mod most {
     pub(super) const LINKS: usize = 1_600;
 }
 
+/// What is kept for parts that come late, and must not find all of the room taken.
+mod least {
+    pub(super) const PERSONA_BUTTONS: usize = 3_000;
+    pub(super) const PARAMETERS: usize = 1_000;
+}
+
 /// How many lines a text may have, so that none pushes the buttons out of sight.
 const QUOTE_LINES: usize = 12;
 const VALUE_LINES: usize = 20;
@@ -56,24 +62,27 @@ const VALUE_LINES: usize = 20;
 /// The message of a request as it stands at `now`.
 #[must_use]
 pub fn message(request: &Request, entry: &PolicyEntry, now: Timestamp) -> Message {
-    let mut room = Room::new();
+    let mut room = Room(MESSAGE_ROOM - least::PERSONA_BUTTONS - least::PARAMETERS);
     let header = room.must(header(request));
     let status = room.must(section(progress::status(request, now)));
     let ids = room.must(ids(request));
-    let actions = room.must_all(actions(request, entry, most::PERSONA_BUTTONS));
+    let buttons = room.must_all(decide(request, entry));
 
     let reason = room.may(most::REASON, |most| reason(request, most));
     let why = room.may(most::JUSTIFICATION, |most| justification(request, most));
     let who = room.may(most::REQUESTER, |_| Some(requester(request)));
     let requirements = room.may(most::REQUIREMENTS, |most| requirements(request, entry, most));
     let edits = room.may(most::EDITS, |most| edits(request, most));
+    room.0 += least::PERSONA_BUTTONS;
+    let personas = room.must_all(acknowledge(request, most::PERSONA_BUTTONS.min(room.0)));
+    room.0 += least::PARAMETERS;
     let parameters = room.may(most::PARAMETERS, |most| parameters(request, most));
     let links = room.may(most::LINKS, |most| links(&request.submission.links, most));
     let description = room.may(most::REQUESTER, |_| description(entry));
 
     let parts = [description, Some(status), reason, who, why, requirements, edits, parameters, links];
     let shown = parts.into_iter().flatten();
-    let blocks = std::iter::once(header).chain(shown).chain(actions).chain([ids]).collect();
+    let blocks = std::iter::once(header).chain(shown).chain(personas).chain(buttons).chain([ids]).collect();
     Message { text: fallback(request, now), blocks }
 }
 
@@ -84,18 +93,15 @@ pub fn minimal(request: &Request, entry: &PolicyEntry, now: Timestamp) -> Messag
     let note =
         ":warning: Slack did not take the whole of this request, so its parameters are not shown here.";
     let head = [header(request), section(progress::status(request, now)), section(format!("{said}\n{note}"))];
-    let actions = actions(request, entry, most::PERSONA_BUTTONS_MINIMAL);
-    Message { text: fallback(request, now), blocks: head.into_iter().chain(actions).collect() }
+    let personas = acknowledge(request, most::PERSONA_BUTTONS_MINIMAL);
+    let blocks = head.into_iter().chain(personas).chain(decide(request, entry)).collect();
+    Message { text: fallback(request, now), blocks }
 }
 
 /// What is left of a message's room.
 struct Room(usize);
 
 impl Room {
-    fn new() -> Room {
-        Room(MESSAGE_ROOM)
-    }
-
     /// Takes a part that must be there, and whose size is bounded.
     fn must(&mut self, block: SlackBlock) -> SlackBlock {
         self.0 = self.0.saturating_sub(cost(&block));
@@ -129,7 +135,7 @@ fn fallback(request: &Request, now: Timestamp) -> String {
             let (missing, left) = (progress::missing(open), left(now, submission.expires_at));
             format!("Waiting for {missing}: {about}; {left}")
         }
-        _ => format!("{}: {about}", progress::verdict(request).1),
+        _ => format!("{}{}. {about}", progress::verdict(request).1, progress::how(request)),
     }
 }
 
@@ -241,7 +247,10 @@ fn edits(request: &Request, most: usize) -> Option<SlackBlock> {
         let shown = |value: &Option<&Value>, nothing: &str, most| {
             value.map_or_else(|| vec![remark(nothing)], |value| literal(&words_of(value), most))
         };
-        let mut parts = vec![SlackRichTextText::new(key_words(key, KEY)).code().into(), words(": ")];
+        let mut parts = vec![
+            SlackRichTextText::new(text::inline(&words_of_key(key), KEY).text).code().into(),
+            words(": "),
+        ];
         parts.extend(shown(before, "not there", value));
         parts.push(words(" → "));
         parts.extend(shown(after, "removed", value));
@@ -306,7 +315,7 @@ fn parameters(request: &Request, most: usize) -> Option<SlackBlock> {
 /// A parameter whose key and value fit on a line together, whole.
 fn short_line(key: &str, value: &Value) -> Option<(String, String)> {
     const MOST: usize = 120;
-    let key = text::inline(&key_words(key, usize::MAX), MOST);
+    let key = text::inline(&words_of_key(key), MOST);
     let value = words_of(value);
     if key.cut > 0 || value.contains('\n') {
         return None;
@@ -348,16 +357,12 @@ fn long_boxes(long: &[(&String, String)], room: usize) -> Vec<[SlackRichTextElem
     let most = fair(&widths, room - count * PER_BOX).min(LONGEST);
     let boxes = long.iter().take(count).map(|(key, value)| {
         let fitted = shown(value, most);
-        let key = SlackRichTextText::new(text::inline(&key_words(key, usize::MAX), KEY).text).code();
+        let key = SlackRichTextText::new(text::inline(&words_of_key(key), KEY).text).code();
         let mut heading = vec![key.into()];
         if fitted.cut > 0 {
             let all = value.chars().count();
             let shown = grouped(all - fitted.cut);
-            heading.push(remark(format!(
-                " (the first {shown} of {}; {})",
-                counted(all, "character"),
-                cut_note(fitted.cut)
-            )));
+            heading.push(remark(format!(" (the first {shown} of {})", counted(all, "character"))));
         }
         [line(heading), preformatted(fitted.text)]
     });
@@ -386,7 +391,7 @@ fn redacted_names<'a>(
     let mut names = Vec::new();
     let (mut used, mut rest) = (0, 0);
     for key in keys {
-        let name = text::inline(&key_words(key, 80), 80).text;
+        let name = text::inline(&words_of_key(key), 80).text;
         used += text::width(&name) + 2;
         if used > most { rest += 1 } else { names.push(name) }
     }
@@ -441,7 +446,7 @@ fn links(links: &[Link], most: usize) -> Option<SlackBlock> {
         }
     }
     if left_out > 0 {
-        parts.push(remark(format!(" and {} that do not fit here", counted(left_out, "more link"))));
+        parts.push(remark(format!(" and {} left out", counted(left_out, "more link"))));
     }
     (!links.is_empty()).then(|| rich(vec![line(parts)]))
 }
@@ -454,8 +459,8 @@ pub(super) fn host(url: &str) -> Option<&str> {
     (text::is_plain(url) && !url.contains(odd)).then_some(host)
 }
 
-/// The buttons that there are in this state, in rows.
-fn actions(request: &Request, entry: &PolicyEntry, personas_room: usize) -> Vec<SlackBlock> {
+/// The buttons that end a request, or begin it again.
+fn decide(request: &Request, entry: &PolicyEntry) -> Vec<SlackBlock> {
     let id = request.id.to_string();
     let press = |action_id: &str, label: &str| button(action_id.to_owned(), label, &id);
     let State::Open(_) = &request.state else {
@@ -475,9 +480,7 @@ fn actions(request: &Request, entry: &PolicyEntry, personas_room: usize) -> Vec<
     if !request.approvers().is_empty() || !request.acknowledgements().is_empty() {
         buttons.push(press("withdraw", "Withdraw"));
     }
-    let mut rows = persona_rows(request, &id, personas_room);
-    rows.push(decisions(request, buttons));
-    rows
+    vec![decisions(request, buttons)]
 }
 
 /// The buttons that decide, in a block that says which parameters they are about.
@@ -487,9 +490,13 @@ fn decisions(request: &Request, buttons: Vec<SlackBlockButtonElement>) -> SlackB
 }
 
 /// A button for each pending persona, as far as there is room; what has none is said.
-fn persona_rows(request: &Request, id: &str, mut room: usize) -> Vec<SlackBlock> {
+fn acknowledge(request: &Request, most: usize) -> Vec<SlackBlock> {
+    // Two rows, and what says which personas have no button.
+    const AROUND: usize = 600;
     const IN_A_ROW: usize = 25;
     const ACTION_ID: usize = 255;
+    let id = request.id.to_string();
+    let mut room = most.saturating_sub(AROUND);
     let mut buttons = Vec::new();
     let (mut too_long, mut later) = (0, 0);
     for persona in pending_personas(request) {
@@ -499,7 +506,7 @@ fn persona_rows(request: &Request, id: &str, mut room: usize) -> Vec<SlackBlock>
             too_long += 1;
             continue;
         }
-        let button = button(action_id, &format!("Acknowledge {}", persona.label), id);
+        let button = button(action_id, &format!("Acknowledge {}", persona.label), &id);
         let takes = json_width(&button);
         if takes > room {
             later += 1;
@@ -549,11 +556,10 @@ pub(super) fn words_of(value: &Value) -> String {
 }
 
 /// A key as people read it: in quotes where it is more than a name, so that it cannot pass for a key and its value.
-fn key_words(key: &str, most: usize) -> String {
+fn words_of_key(key: &str) -> String {
     let is_name = !key.is_empty()
         && key.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '$'));
-    let words = if is_name { key.to_owned() } else { Value::from(key).to_string() };
-    text::inline(&words, most).text
+    if is_name { key.to_owned() } else { Value::from(key).to_string() }
 }
 
 /// What a policy set would let an action be called.
