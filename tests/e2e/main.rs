@@ -42,4 +42,6 @@ mod misbehaving_policies;
 
 mod operators;
 
+mod cookbook;
+
 mod ledger;

@@ -68,12 +68,29 @@ pub(crate) fn module(name: &str) -> PathBuf {
     module
 }
 
+/// An entry of the cookbook, as `cargo xtask policies` wrote it.
+///
+/// # Panics
+/// Where it did not.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let folder = target().join("policies/examples").join(name);
+    let command = "cargo xtask policies --out target/policies --with-misbehaving --with-examples";
+    assert!(folder.is_dir(), "no `{}`: run `{command}` first", folder.display());
+    folder
+}
+
+/// A file or folder of the project, by its path.
+#[must_use]
+pub fn project(path: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is a folder of the workspace");
+    root.join(path)
+}
+
 /// Where gateways keep compiled modules from one test to the next.
 pub(crate) fn cache() -> PathBuf {
     target().join("e2e-cache")
 }
 
 fn target() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is a folder of the workspace");
-    root.join("target")
+    project("target")
 }

@@ -20,7 +20,7 @@ mod random;
 use std::future::Future;
 use std::time::Duration;
 
-pub use ambient::{Stopwatch, unix_seconds, variable};
+pub use ambient::{Stopwatch, project, unix_seconds, variable};
 pub use api::{Api, Ask, Problem, Receipt, millis};
 pub use gateway::{Exit, Failure, Gateway};
 pub use home::Home;

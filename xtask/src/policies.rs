@@ -3,6 +3,7 @@
 //! The same sources and toolchain give the same bytes on any machine, so that a digest can be checked by rebuilding.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::Command,
@@ -14,6 +15,8 @@ use sha2::{Digest as _, Sha256};
 const TARGET: &str = "wasm32-unknown-unknown";
 const POLICIES: [&str; 3] = ["quorum", "persona-gate", "override-guard"];
 const MISBEHAVING: &str = "misbehaving";
+/// The policies that come with the cookbook.
+const EXAMPLE_POLICIES: [&str; 3] = ["business-hours", "threshold", "freeze-calendar"];
 const SAMPLE_SET: &str = include_str!("../sample/policy-set.yaml");
 const SAMPLE_SCHEMAS: [(&str, &str); 1] =
     [("deploy_prod.json", include_str!("../sample/schemas/deploy_prod.json"))];
@@ -28,6 +31,9 @@ pub(crate) struct Arguments {
     /// Also build the module that does what no policy should, for the gateway's tests
     #[arg(long)]
     with_misbehaving: bool,
+    /// Also build the example policies, and write each entry of the cookbook as a policy set of its own, examples/NAME/
+    #[arg(long)]
+    with_examples: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -35,6 +41,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         println!("{:<15} {:>7} bytes  {}", module.name, module.bytes, module.digest);
     }
     println!("{}", arguments.out.join("policy-set.yaml").display());
+    if arguments.with_examples {
+        for set in build_examples(&arguments.out)? {
+            println!("{}", set.join("policy-set.yaml").display());
+        }
+    }
     Ok(())
 }
 
@@ -69,6 +80,72 @@ pub(crate) fn build(out: &Path, with_misbehaving: bool) -> Result<Vec<Module>> {
     });
     replace(&out.join("policy-set.yaml"), set.as_bytes())?;
     Ok(modules)
+}
+
+/// Builds the example policies, and writes every entry of the cookbook into `out`/examples with the modules it pins:
+/// a folder that `countersign serve --policies` takes. Needs what [`build`] wrote. Returns the folders.
+pub(crate) fn build_examples(out: &Path) -> Result<Vec<PathBuf>> {
+    let root = crate::root()?;
+    compile(&root, &EXAMPLE_POLICIES)?;
+    let mut digests = BTreeMap::new();
+    for name in EXAMPLE_POLICIES {
+        digests.insert(name, install(&root, out, name)?.digest);
+    }
+    for name in POLICIES {
+        let path = module_path(out, name);
+        let bytes = fs::read(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        digests.insert(name, format!("sha256:{}", hex::encode(Sha256::digest(&bytes))));
+    }
+    let mut written = Vec::new();
+    for entry in cookbook(&root)? {
+        let name = entry.file_name().context("an entry has a name")?;
+        let folder = out.join("examples").join(name);
+        write_example(&entry, out, &folder, &digests)
+            .with_context(|| format!("the example `{}`", entry.display()))?;
+        written.push(folder);
+    }
+    Ok(written)
+}
+
+/// The folders of the cookbook's entries: each has a policy set.
+fn cookbook(root: &Path) -> Result<Vec<PathBuf>> {
+    let folder = root.join("policies/examples");
+    let entries = fs::read_dir(&folder).with_context(|| format!("cannot list `{}`", folder.display()))?;
+    let mut entries = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    entries.retain(|entry| entry.join("policy-set.yaml").is_file());
+    entries.sort();
+    ensure!(!entries.is_empty(), "there are no examples in `{}`", folder.display());
+    Ok(entries)
+}
+
+/// Copies an entry's policy set with the digests in place of its pins, its schemas, and the modules that it pins.
+fn write_example(entry: &Path, out: &Path, folder: &Path, digests: &BTreeMap<&str, String>) -> Result<()> {
+    for folder in [folder.join("modules"), folder.join("schemas")] {
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
+    }
+    let mut set = fs::read_to_string(entry.join("policy-set.yaml"))?;
+    for (name, digest) in digests {
+        let pin = format!("<digest of {name}>");
+        if set.contains(&pin) {
+            set = set.replace(&pin, digest);
+            let module = fs::read(module_path(out, name))?;
+            replace(&module_path(folder, name), &module)?;
+        }
+    }
+    ensure!(!set.contains("<digest of "), "it pins a module that nobody builds");
+    let schemas = entry.join("schemas");
+    if schemas.is_dir() {
+        for schema in fs::read_dir(schemas)? {
+            let schema = schema?;
+            replace(&folder.join("schemas").join(schema.file_name()), &fs::read(schema.path())?)?;
+        }
+    }
+    replace(&folder.join("policy-set.yaml"), set.as_bytes())
+}
+
+/// Where the policy set in `folder` looks for a module.
+fn module_path(folder: &Path, name: &str) -> PathBuf {
+    folder.join("modules").join(format!("{name}.wasm"))
 }
 
 /// Adds the target where rustup has not done so on account of `rust-toolchain.toml`.
@@ -144,7 +221,7 @@ fn install(root: &Path, out: &Path, name: &'static str) -> Result<Module> {
         bail!("`{name}` imports `{import}`: a policy may import nothing");
     }
     ensure!(bytes.len() <= MAX_MODULE_BYTES, "`{name}` has {} bytes, over {MAX_MODULE_BYTES}", bytes.len());
-    replace(&out.join("modules").join(format!("{name}.wasm")), &bytes)?;
+    replace(&module_path(out, name), &bytes)?;
     let digest = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
     Ok(Module { name, bytes: bytes.len(), digest })
 }

@@ -16,6 +16,8 @@ pub(crate) fn run() -> Result<()> {
     for module in policies::build(&root.join("target/policies"), true)? {
         println!("{:<15} {:>7} bytes  {}", module.name, module.bytes, module.digest);
     }
+    let examples = policies::build_examples(&root.join("target/policies"))?;
+    println!("{} entries of the cookbook", examples.len());
 
     heading("lints");
     cargo(&root, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])?;
