@@ -29,5 +29,8 @@ pub mod secret;
 pub mod shutdown;
 pub mod telemetry;
 
+// For moving in.
+pub mod import;
+
 // For trying things out.
 pub mod dev;

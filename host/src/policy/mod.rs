@@ -22,7 +22,7 @@ mod metrics;
 mod module;
 mod policies;
 mod schema;
-mod set;
+pub(crate) mod set;
 mod ticker;
 
 #[cfg(test)]

@@ -43,31 +43,31 @@ impl std::error::Error for LoadError {}
 impl std::error::Error for LoadErrors {}
 
 /// Collects errors about one file.
-pub(super) struct Errors {
+pub(crate) struct Errors {
     file: String,
     found: Vec<LoadError>,
 }
 
 impl Errors {
-    pub(super) fn about(file: &str) -> Errors {
+    pub(crate) fn about(file: &str) -> Errors {
         Errors { file: file.to_owned(), found: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, place: super::document::Place, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, place: super::document::Place, message: impl Into<String>) {
         let place = (place.line > 0).then_some((place.line, place.column));
         self.found.push(LoadError { file: self.file.clone(), place, message: message.into() });
     }
 
-    pub(super) fn add_in(&mut self, file: &str, message: impl Into<String>) {
+    pub(crate) fn add_in(&mut self, file: &str, message: impl Into<String>) {
         self.found.push(LoadError { file: file.to_owned(), place: None, message: message.into() });
     }
 
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.found.len()
     }
 
     /// `Ok` where nothing was found.
-    pub(super) fn into_result(mut self) -> Result<(), LoadErrors> {
+    pub(crate) fn into_result(mut self) -> Result<(), LoadErrors> {
         if self.found.is_empty() {
             return Ok(());
         }
@@ -78,7 +78,7 @@ impl Errors {
 }
 
 /// `; did you mean …?` where one of `known` looks like `name`, else nothing.
-pub(super) fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let near = known.into_iter().map(|known| (distance(name, known), known)).min();
     match near {
         Some((distance, known)) if distance <= 2 && distance < known.len() => {
