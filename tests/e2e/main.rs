@@ -43,5 +43,6 @@ mod misbehaving_policies;
 mod operators;
 
 mod cookbook;
+mod import;
 
 mod ledger;

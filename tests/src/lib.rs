@@ -15,6 +15,7 @@ mod sse;
 mod wire;
 
 mod ambient;
+mod command;
 mod random;
 
 use std::future::Future;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 pub use ambient::{Stopwatch, project, unix_seconds, variable};
 pub use api::{Api, Ask, Problem, Receipt, millis};
+pub use command::countersign;
 pub use gateway::{Exit, Failure, Gateway};
 pub use home::Home;
 pub use metrics::Metrics;
