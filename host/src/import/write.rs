@@ -98,7 +98,7 @@ fn defaults(guards: &Guards, text: &mut String, notes: &mut Vec<Note>) {
     parts.push(format!("unknown_action: {}", if manual { "manual" } else { "deny" }));
     let _ = writeln!(text, "defaults: {{ {} }}", parts.join(", "));
     if let Some(fallback) = &guards.dm_fallback
-        && !guards.actions.iter().any(|action| uses_fallback(action))
+        && !guards.actions.iter().any(uses_fallback)
     {
         notes.push(Note::at(
             fallback.at,
