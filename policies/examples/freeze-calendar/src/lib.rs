@@ -162,18 +162,19 @@ impl Frozen<'_> {
 
 /// The freeze that is on at this time, if one is.
 fn frozen<'c>(spans: &[Span<'c>], at: Instant) -> Option<Frozen<'c>> {
-    let on =
-        spans.iter().filter(|span| (span.from..span.until).contains(&at)).min_by_key(|span| span.from)?;
+    let on = spans.iter().find(|span| (span.from..span.until).contains(&at))?;
     let mut frozen = Frozen { name: on.name, from: on.from, until: on.until };
-    // What overlaps or touches goes on; each round takes in at least one freeze more, or is the last.
-    while let Some(longer) = spans
-        .iter()
-        .filter(|span| span.from <= frozen.until)
-        .map(|span| span.until)
-        .max()
-        .filter(|end| *end > frozen.until)
-    {
-        frozen.until = longer;
+    // What overlaps or touches is the same freeze. Each round takes in at least one more, or is the last.
+    loop {
+        let touching = || spans.iter().filter(|span| span.from <= frozen.until && span.until >= frozen.from);
+        let (Some(first), Some(last)) =
+            (touching().min_by_key(|span| span.from), touching().map(|span| span.until).max())
+        else {
+            return Some(frozen);
+        };
+        if first.from == frozen.from && last == frozen.until {
+            return Some(frozen);
+        }
+        frozen = Frozen { name: first.name, from: first.from, until: last };
     }
-    Some(frozen)
 }

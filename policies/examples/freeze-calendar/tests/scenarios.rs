@@ -164,6 +164,30 @@ fn freezes_that_overlap_or_touch_are_one() {
 }
 
 #[test]
+fn what_was_lifted_stays_lifted_to_the_end_of_the_last_one() {
+    let two = json!({
+        "freezes": [
+            { "name": "B", "from": "2027-03-02T00:00:00Z", "until": "2027-03-04T00:00:00Z" },
+            { "name": "A", "from": "2027-03-01T00:00:00Z", "until": "2027-03-03T00:00:00Z" },
+        ],
+        "exempt": ["U0CTO"],
+    });
+    Scenario::<FreezeCalendar>::new(two)
+        .acts_granted_elsewhere()
+        .requested_at("2027-03-01T11:00:00Z")
+        .expires_after(96 * HOUR)
+        .admitted()
+        .waits_for("the end of the freeze `A`, 2027-03-04T00:00:00Z")
+        .approve("U0CTO")
+        .satisfied()
+        .until("2027-03-03T12:00:00Z")
+        .approve("U1")
+        .satisfied()
+        .withdraw("U0CTO")
+        .waits_for("the end of the freeze `A`, 2027-03-04T00:00:00Z");
+}
+
+#[test]
 fn the_largest_calendar_is_answered() {
     let freezes: Vec<Value> = (0..100)
         .rev()
