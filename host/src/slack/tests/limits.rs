@@ -215,10 +215,9 @@ fn mrkdwn(broken: &mut Vec<String>, text: &str, allowed: &dyn Fn(&str) -> bool) 
         let is_ours = match inside {
             inside if inside.starts_with("!date^") => true,
             inside if inside.starts_with("https://acme.slack.example/") => true,
-            inside => inside
-                .strip_prefix('@')
-                .or_else(|| inside.strip_prefix("!subteam^"))
-                .is_some_and(|id| allowed(id)),
+            inside => {
+                inside.strip_prefix('@').or_else(|| inside.strip_prefix("!subteam^")).is_some_and(allowed)
+            }
         };
         if !is_ours {
             broken.push(format!("`<{inside}>`"));
