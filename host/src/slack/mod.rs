@@ -9,6 +9,9 @@ pub mod told;
 
 // What that is made of.
 mod blocks;
+mod buttons;
+mod links;
+mod parameters;
 mod progress;
 mod text;
 mod time;

@@ -291,13 +291,8 @@ async fn edits(
     let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
     let params = request.params();
     let edits = inputs.into_iter().filter_map(|(key, text)| {
-        let (current, text) = (params.get(&key), text?);
-        let kind = rules.schema().and_then(|schema| schema.get("properties")?.get(&key)?.get("type"));
-        let is_text = match (kind, current) {
-            (Some(kind), _) => kind == "string",
-            (None, Some(current)) => current.is_string(),
-            (None, None) => false,
-        };
+        let text = text?;
+        let is_text = modal::reads_as_text(rules.schema(), &key, params.get(&key));
         // What is not JSON is kept as a text, for the schema and the policies to judge.
         let value = match json::parse(text.as_bytes()) {
             Ok(value) if !is_text => value,
