@@ -14,9 +14,9 @@ use crate::http::{self, ApiError, Buckets, Client};
 use crate::policy::{CompileCache, Engine, Limits, LoadErrors, Policies, PolicySet};
 use crate::scheduler::Scheduler;
 use crate::shutdown::Shutdown;
-use crate::slack::Verifier;
+use crate::slack::{Outgoing, SlackClient, Verifier};
 use crate::store::{SqliteStore, Store};
-use crate::telemetry::{Metrics, SecurityEvent};
+use crate::telemetry::{CallMetrics, Metrics, SecurityEvent};
 
 /// How long calls may take to finish once the shutdown has begun; with the rest it stays under 10 s.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -29,8 +29,10 @@ pub struct App {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: Shutdown,
-    /// `None` where there is no signing secret: then nobody can act in Slack.
+    /// `None` where there is no signing secret: then nobody can act in Slack over HTTP.
     pub(crate) slack: Option<Verifier>,
+    /// `None` where there is no bot token: then nothing goes to Slack, and what should waits in the outbox.
+    pub(crate) outgoing: Option<Outgoing>,
     pub(crate) body_limit: usize,
     pub(crate) most_streams: usize,
     buckets: Buckets,
@@ -84,11 +86,13 @@ impl App {
         engine.register(metrics.registry()).context("the metrics cannot be set up")?;
         let policies = Arc::new(Policies::new(engine, set));
         let slack = config.secrets.slack_signing.as_ref().and_then(Verifier::new);
+        let outgoing = outgoing(config, &metrics, &clock)?;
         Ok(App {
             gateway: Arc::new(Gateway::new(store, policies, clock, Tokens::new(secret))),
             metrics,
             shutdown: Shutdown::default(),
             slack,
+            outgoing,
             body_limit: usize::try_from(config.network.body_limit_bytes).unwrap_or(usize::MAX),
             most_streams: usize::try_from(config.network.sse_max_connections).unwrap_or(usize::MAX),
             buckets: Buckets::new(&config.limits),
@@ -116,26 +120,51 @@ impl App {
     pub async fn serve(self: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
         let scheduler = Scheduler::new(Arc::clone(&self.gateway), self.scheduler_interval_ms);
         let mut scheduler = tokio::spawn(scheduler.run());
+        let mut delivery = tokio::spawn(Arc::clone(&self).deliver());
         let sweeper = tokio::spawn(Arc::clone(&self).sweep());
         let router = http::router(Arc::clone(&self));
         let served = {
             let serving = http::serve(listener, router, &self.shutdown, DRAIN);
             tokio::pin!(serving);
-            tokio::select! {
-                () = &mut serving => Ok(()),
-                ended = &mut scheduler => {
-                    // Without it nothing expires, so the gateway must not go on as if all were well.
+            // Without either of them the gateway must not go on as if all were well:
+            // nothing would expire, or nobody would see what is asked of them.
+            let ended = tokio::select! {
+                () = &mut serving => None,
+                ended = &mut scheduler => Some(Err(anyhow::anyhow!("the scheduler ended: {ended:?}"))),
+                // It also ends by itself, once the shutdown has begun.
+                ended = &mut delivery => Some(ended.context("the delivery to Slack ended")),
+            };
+            match ended {
+                None => Ok(()),
+                Some(ended) => {
                     self.shutdown.begin();
                     serving.await;
-                    Err(anyhow::anyhow!("the scheduler ended: {ended:?}"))
+                    ended
                 }
             }
         };
+        if !delivery.is_finished() {
+            // It does not take longer than the calls had.
+            let _ = delivery.await;
+        }
         scheduler.abort();
         sweeper.abort();
         let sqlite = Arc::clone(&self.sqlite);
         blocking(move || sqlite.close()).await?;
         served
+    }
+
+    /// Delivers what goes to Slack, until the shutdown begins and what was under way by then has ended.
+    async fn deliver(self: Arc<App>) {
+        let Some(outgoing) = &self.outgoing else { return self.shutdown.begun().await };
+        let over = async {
+            self.shutdown.begun().await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            () = outgoing.worker(&self.gateway).run(self.shutdown.clone()) => {}
+            () = over => tracing::warn!("calls of Slack were cut off; what they were for is in the outbox"),
+        }
     }
 
     /// Takes one from the client's bucket.
@@ -156,6 +185,20 @@ impl App {
 
 fn open(path: &Path) -> anyhow::Result<SqliteStore> {
     SqliteStore::open(path).with_context(|| format!("the store `{}` cannot be opened", path.display()))
+}
+
+/// All that goes to Slack, where there is a token for it.
+fn outgoing(config: &Config, metrics: &Metrics, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<Outgoing>> {
+    let calls = CallMetrics::new(metrics.registry()).context("the metrics cannot be set up")?;
+    let Some(token) = &config.secrets.slack_bot else {
+        tracing::warn!(
+            "there is no `SLACK_BOT_TOKEN`: nothing is shown in Slack, and messages wait in the outbox"
+        );
+        return Ok(None);
+    };
+    let client =
+        SlackClient::new(token, Some(&config.slack.api_url), calls).context("Slack cannot be called")?;
+    Ok(Some(Outgoing::new(client, clock, config.slack.rate_factor)))
 }
 
 /// The configured secret, else the one that the store keeps.
