@@ -81,10 +81,8 @@ pub enum PostState {
     Absent,
     /// Perhaps: this was stored before Slack was asked, and no answer has been stored since.
     Posting {
-        /// When it was first tried without an answer.
-        first: Timestamp,
-        /// When it was last tried.
-        last: Timestamp,
+        /// When it was tried.
+        since: Timestamp,
         /// From when on to look for it: what comes later than that is not waited for.
         look_at: Timestamp,
     },

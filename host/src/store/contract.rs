@@ -530,7 +530,7 @@ pub(crate) async fn what_was_delivered_newer_than_asked_for_is_gone<B: Backend>(
 pub(crate) async fn a_post_is_kept_in_order<B: Backend>() {
     let (backend, store) = opened::<B>().await;
     assert_eq!(store.slack_post(id(1), Slot::Main).await.unwrap(), None);
-    let first = post(1, PostState::Posting { first: at(1), last: at(2), look_at: at(3) });
+    let first = post(1, PostState::Posting { since: at(1), look_at: at(3) });
     keep(&*store, Slot::Main, &first, Committed::Done).await;
     assert_eq!(store.slack_post(id(1), Slot::Main).await.unwrap(), Some(first.clone()));
     let second = SlackPost {

@@ -9,7 +9,7 @@ use prometheus::proto::{
 use crate::lifecycle::{Counter, LATENCY_BUCKETS_MS, Timestamp};
 use crate::store::{OpenRequests, OutboxDepth, Store, StoreError};
 
-/// The counters that the core writes, and what they mean.
+/// The counters that are written with what they count, and what they mean.
 const COUNTERS: [(&str, &str); 9] = [
     ("approval_requests_total", "Requests created, re-requests included."),
     ("approvals_total", "Requests that were approved."),

@@ -159,7 +159,6 @@ struct Taking<'a> {
     request: &'a Request,
     entry: &'a PolicyEntry,
     claim: Option<&'a OutboxEntry>,
-    now: Timestamp,
 }
 
 /// What the audit log is told of.
@@ -253,14 +252,14 @@ impl Courier {
         method: Option<&Method>,
         cursor: Option<&Cursor>,
     ) -> Result<Outcome, StoreError> {
-        let Some(Case { request, entry, now, next }) = self.case(errand).await? else {
+        let Some(Case { request, entry, next, .. }) = self.case(errand).await? else {
             // There is no request that it would be about.
             if let Some(claim) = claim {
                 self.store.finish_outbox(claim, u64::MAX).await?;
             }
             return Ok(Outcome::NoCall);
         };
-        let taking = Taking { request: &request, entry: &entry, claim, now };
+        let taking = Taking { request: &request, entry: &entry, claim };
         let (part, step) = match next {
             Next::Call(part, step) if part.method(&step).as_ref() == method => (part, step),
             Next::Nothing => {
@@ -283,7 +282,7 @@ impl Courier {
         match step {
             Step::Post => self.post(&taking, *part).await,
             Step::Update { ts } => self.update(&taking, *part, &ts).await,
-            Step::Search { first, last } => self.search(&taking, *part, (first, last), cursor).await,
+            Step::Search { since } => self.search(&taking, *part, since, cursor).await,
             Step::Done | Step::Wait(_) => Ok(Outcome::NoCall),
         }
     }
@@ -376,14 +375,9 @@ impl Courier {
 
     async fn post(&self, taking: &Taking<'_>, mut part: Part) -> Result<Outcome, StoreError> {
         let message = self.render(taking, &part).await;
-        let before = part.post.state.clone();
-        let first = match before {
-            PostState::Posting { first, .. } => first,
-            PostState::Absent | PostState::Posted { .. } => taking.now,
-        };
-        let last = self.clock.now();
+        let since = self.clock.now();
         // INVARIANT: that a message may exist is stored before it can.
-        part.post.state = PostState::Posting { first, last, look_at: last.plus(CALL_MS) };
+        part.post.state = PostState::Posting { since, look_at: since.plus(CALL_MS) };
         if !self.keep(taking, &mut part, None).await? {
             self.then(taking, Then::GoOn).await?;
             return Ok(Outcome::NoCall);
@@ -397,12 +391,12 @@ impl Courier {
                 self.shown(taking, part, &message).await
             }
             Err(error) => {
-                if let CallError::Unanswered { .. } = error {
-                    let look_at = self.clock.now().plus(LATE_MS);
-                    part.post.state = PostState::Posting { first, last, look_at };
-                } else {
-                    part.post.state = before;
-                }
+                part.post.state = match error {
+                    CallError::Unanswered { .. } => {
+                        PostState::Posting { since, look_at: self.clock.now().plus(LATE_MS) }
+                    }
+                    CallError::RateLimited { .. } | CallError::Rejected { .. } => PostState::Absent,
+                };
                 self.failed(taking, part, &stored, &error).await
             }
         }
@@ -433,7 +427,7 @@ impl Courier {
         &self,
         taking: &Taking<'_>,
         mut part: Part,
-        (first, last): (Timestamp, Timestamp),
+        since: Timestamp,
         cursor: Option<&Cursor>,
     ) -> Result<Outcome, StoreError> {
         // The two notices of a request are looked for one after the other.
@@ -442,8 +436,8 @@ impl Courier {
             channel: &part.channel,
             thread: part.thread.as_deref(),
             // Slack's clock is not ours, and signatures hold us together within this.
-            from: first.minus(MAX_SKEW_MS),
-            to: last.plus(MAX_SKEW_MS + CALL_MS),
+            from: since.minus(MAX_SKEW_MS),
+            to: since.plus(MAX_SKEW_MS + CALL_MS),
             mark: &part.mark,
             cursor: cursor.map(|cursor| cursor.slack.as_str()),
         };
@@ -462,7 +456,7 @@ impl Courier {
             Err(CallError::Rejected { code }) if cursor.is_some() && code == "invalid_cursor" => {
                 (None, Outcome::Looked { cursor: None })
             }
-            Err(CallError::Rejected { code }) if !is_unauthorized(&code) => {
+            Err(CallError::Rejected { code }) if !is_void(&code) => {
                 // It cannot be told, and a message too many is better than one that nobody sees.
                 tracing::warn!(request = %part.mark.request, code, "a message cannot be looked for, so it is posted again");
                 (Some(PostState::Absent), Outcome::LookRefused { code })
@@ -504,7 +498,9 @@ impl Courier {
             let is_all = part.mark.slot == Slot::Main;
             self.then(taking, if is_all { Then::Finish } else { Then::GoOn }).await?;
         } else {
-            self.reassert(part.mark).await?;
+            if part.mark.slot == Slot::Main {
+                self.reassert(part.mark).await?;
+            }
             self.then(taking, Then::GoOn).await?;
         }
         Ok(Outcome::Delivered { channel })
@@ -543,7 +539,10 @@ impl Courier {
             Failure::Limited(wait_ms) => (Then::GoOn, Outcome::Limited { wait_ms }),
             Failure::Unanswered => {
                 tracing::warn!(%request, %slot, %error, "a message was not delivered; trying again later");
-                part.post.unsure |= is_posted;
+                if is_posted {
+                    // What it shows now is anybody's guess.
+                    (part.post.unsure, part.post.looks) = (true, None);
+                }
                 part.post.refresh_at = come_back(self.clock.now().plus(self.dice.around(REFRESH_MS)));
                 (Then::Retry(self.passing(attempts)), Outcome::Unanswered)
             }
@@ -564,6 +563,12 @@ impl Courier {
                 part.post.refresh_at = None;
                 news = Some(News::Failed);
                 (Then::Finish, Outcome::Refused { code, channel: None })
+            }
+            // Nobody waits for it, and where no message can be changed there would be one more each minute.
+            Failure::Gone if is_posted && taking.claim.is_none() && code != "message_not_found" => {
+                tracing::info!(%request, code, "the time that is left cannot be shown");
+                part.post.refresh_at = None;
+                (Then::GoOn, Outcome::Refused { code, channel: None })
             }
             Failure::Gone if is_posted => {
                 tracing::info!(%request, code, "the message of an open request is gone; it is posted anew");
@@ -747,10 +752,9 @@ fn growing((first, longest): (u64, u64), attempts: u32) -> u64 {
     first.saturating_mul(2_u64.saturating_pow(attempts)).min(longest)
 }
 
-/// A scope that is missing for looking is none that posting needs.
-fn is_unauthorized(code: &str) -> bool {
-    let rejected = CallError::Rejected { code: code.to_owned() };
-    code != "missing_scope" && Failure::of(&rejected) == Failure::Unauthorized
+/// Whether the token is good for nothing; it can be good for posting and not for looking.
+fn is_void(code: &str) -> bool {
+    matches!(code, "invalid_auth" | "not_authed" | "token_revoked" | "token_expired" | "account_inactive")
 }
 
 /// Digest of what a message shows.

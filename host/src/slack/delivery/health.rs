@@ -104,6 +104,17 @@ impl Health {
             Standing::Up => (HealthState::Ok, now),
         };
         if report.state != state {
+            match state {
+                HealthState::Ok => tracing::info!("delivery to Slack goes well again"),
+                HealthState::Degraded => tracing::warn!("delivery to Slack goes well in part"),
+                HealthState::Down => tracing::error!("Slack does not answer; trying from time to time"),
+                HealthState::Unauthorized => {
+                    tracing::error!(
+                        code = report.refused,
+                        "Slack refuses everything; asking from time to time"
+                    );
+                }
+            }
             (report.state, report.since) = (state, since);
         }
     }

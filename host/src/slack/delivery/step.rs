@@ -43,10 +43,8 @@ pub(super) enum Step {
     },
     /// See whether it was posted.
     Search {
-        /// When it was first tried.
-        first: Timestamp,
-        /// When it was last tried.
-        last: Timestamp,
+        /// When that was tried.
+        since: Timestamp,
     },
     /// Nothing before then.
     Wait(Timestamp),
@@ -59,7 +57,7 @@ impl Part {
             PostState::Absent if self.mark.slot == Slot::Main && is_forgotten(request, now) => Step::Done,
             PostState::Absent => Step::Post,
             PostState::Posting { look_at, .. } if now < *look_at => Step::Wait(*look_at),
-            PostState::Posting { first, last, .. } => Step::Search { first: *first, last: *last },
+            PostState::Posting { since, .. } => Step::Search { since: *since },
             // A notice is told once.
             PostState::Posted { .. } if self.mark.slot != Slot::Main => Step::Done,
             PostState::Posted { ts } => Step::Update { ts: ts.clone() },

@@ -84,6 +84,10 @@ async fn an_update_that_was_not_answered_is_sent_again_later_too() {
     desk.deliver(MINUTE).await;
     desk.slack.decide(fated("chat.update", Fate::Cut, 1));
     desk.end(1).await;
+    desk.worker.turn().await;
+    desk.worker.finish().await;
+    let post = desk.post(1, Slot::Main).await.unwrap();
+    assert_eq!((post.unsure, post.looks), (true, None), "nothing is taken for what it shows");
     desk.deliver(MINUTE).await;
     assert_eq!((desk.count("chat.update"), desk.message(1).updates), (2, 1));
     // The one that was cut may have been carried out last.
@@ -276,6 +280,22 @@ async fn a_message_that_cannot_be_changed_is_posted_anew_while_it_is_needed() {
         assert_eq!(desk.messages(2, Slot::Main).len(), 1);
         assert_eq!(desk.audited().await, [("slack_delivery_failed".to_owned(), code.to_owned())]);
     }
+}
+
+#[tokio::test]
+async fn where_no_message_can_be_changed_there_is_one_for_each_change_and_no_more() {
+    let mut desk = Desk::new().await;
+    desk.create(1, "C1").await;
+    desk.slack.decide(|method, _| match method {
+        "chat.update" => Fate::Refused("edit_window_closed"),
+        _ => Fate::Done,
+    });
+    desk.pass(20 * MINUTE).await;
+    assert_eq!(desk.messages(1, Slot::Main).len(), 1);
+    desk.change(1).await;
+    desk.pass(20 * MINUTE).await;
+    assert_eq!(desk.messages(1, Slot::Main).len(), 2);
+    assert!(desk.count("chat.update") <= 4, "{}", desk.count("chat.update"));
 }
 
 #[tokio::test]
