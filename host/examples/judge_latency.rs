@@ -11,7 +11,7 @@ use countersign::lifecycle::{
     Act, Digest, Event, Needs, Open, Origin, Party, Request, RequestId, State, Submission, Timestamp,
     Verdict, parameter_digests,
 };
-use countersign::policy::{ActionPolicy, Engine, Limits, PolicySet};
+use countersign::policy::{ActionPolicy, Directory, Engine, Limits, PolicySet};
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -73,6 +73,7 @@ fn request(policy: &ActionPolicy) -> anyhow::Result<(Request, Event)> {
         depth: 0,
         rerequested_by: None,
         requester: Party { id: "U0CAROLINE".to_owned(), source: "slack".to_owned(), display: None },
+        requester_groups: Default::default(),
         origin: Origin { repo: "acme/billing".to_owned(), branch: None, pr: None, run_id: None },
         justification: "Release of the week".to_owned(),
         links: Vec::new(),
@@ -91,7 +92,7 @@ fn request(policy: &ActionPolicy) -> anyhow::Result<(Request, Event)> {
     let event = |seq: u32, by: Option<&str>, act| Event {
         seq,
         at: at.plus(u64::from(seq) * 1000),
-        by: by.map(|by| entry.actor(by)),
+        by: by.map(|by| entry.actor(by, &Directory::default(), at)),
         act,
     };
     let vote = || Act::Approve { edits: Vec::new() };

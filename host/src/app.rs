@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreUrl};
@@ -13,13 +14,17 @@ use crate::gateway::{Gateway, Tokens};
 use crate::http::{self, ApiError, Buckets, Client};
 use crate::policy::{CompileCache, Engine, Limits, LoadErrors, Policies, PolicySet};
 use crate::scheduler::Scheduler;
+use crate::secret::Secret;
 use crate::shutdown::Shutdown;
-use crate::slack::Verifier;
+use crate::slack::{self, Ephemerals, SlackClient, UserGroups, Verifier};
 use crate::store::{SqliteStore, Store};
-use crate::telemetry::{Metrics, SecurityEvent};
+use crate::telemetry::{CallMetrics, Metrics, SecurityEvent};
 
 /// How long calls may take to finish once the shutdown has begun; with the rest it stays under 10 s.
 const DRAIN: Duration = Duration::from_secs(8);
+
+/// How long what people did in Slack may take after that.
+const BACKGROUND: Duration = Duration::from_secs(1);
 
 /// How often the rate limiter's full buckets are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -31,6 +36,15 @@ pub struct App {
     pub(crate) shutdown: Shutdown,
     /// `None` where there is no signing secret: then nobody can act in Slack.
     pub(crate) slack: Option<Verifier>,
+    /// `None` where there is no bot token: then nothing is shown in Slack.
+    pub(crate) client: Option<Arc<SlackClient>>,
+    /// What people are told, only they, of what they did; there where a client is.
+    pub(crate) ephemerals: Option<Ephemerals>,
+    /// What goes on after its caller was answered, and must end before the store does.
+    pub(crate) background: TaskTracker,
+    socket_token: Option<Secret>,
+    socket_connections: u8,
+    slack_rate_factor: f64,
     pub(crate) body_limit: usize,
     pub(crate) most_streams: usize,
     buckets: Buckets,
@@ -83,12 +97,26 @@ impl App {
         let metrics = Metrics::new().context("the metrics cannot be set up")?;
         engine.register(metrics.registry()).context("the metrics cannot be set up")?;
         let policies = Arc::new(Policies::new(engine, set));
+        let calls = CallMetrics::new(metrics.registry()).context("the metrics cannot be set up")?;
+        let client = match &config.secrets.slack_bot {
+            Some(token) => {
+                let client = SlackClient::new(token, Some(&config.slack.api_url), calls);
+                Some(Arc::new(client.context("Slack cannot be called")?))
+            }
+            None => None,
+        };
         let slack = config.secrets.slack_signing.as_ref().and_then(Verifier::new);
         Ok(App {
             gateway: Arc::new(Gateway::new(store, policies, clock, Tokens::new(secret))),
             metrics,
             shutdown: Shutdown::default(),
             slack,
+            ephemerals: client.clone().map(Ephemerals::new),
+            client,
+            background: TaskTracker::new(),
+            socket_token: config.secrets.slack_app.clone(),
+            socket_connections: config.slack.socket_connections,
+            slack_rate_factor: config.slack.rate_factor,
             body_limit: usize::try_from(config.network.body_limit_bytes).unwrap_or(usize::MAX),
             most_streams: usize::try_from(config.network.sse_max_connections).unwrap_or(usize::MAX),
             buckets: Buckets::new(&config.limits),
@@ -118,6 +146,17 @@ impl App {
         let mut scheduler = tokio::spawn(scheduler.run());
         let sweeper = tokio::spawn(Arc::clone(&self).sweep());
         let router = http::router(Arc::clone(&self));
+        let usergroups = match &self.client {
+            Some(client) => {
+                let gateway = Arc::clone(&self.gateway);
+                let usergroups = UserGroups::new(gateway, Arc::clone(client), self.slack_rate_factor);
+                // Before anybody can act: what Slack said before the last stop counts from the start.
+                usergroups.recall().await;
+                Some(tokio::spawn(usergroups.run()))
+            }
+            None => None,
+        };
+        self.open_sockets();
         let served = {
             let serving = http::serve(listener, router, &self.shutdown, DRAIN);
             tokio::pin!(serving);
@@ -131,8 +170,15 @@ impl App {
                 }
             }
         };
+        self.background.close();
+        if tokio::time::timeout(BACKGROUND, self.background.wait()).await.is_err() {
+            tracing::warn!("the shutdown does not wait any longer for what people did in Slack");
+        }
         scheduler.abort();
         sweeper.abort();
+        if let Some(usergroups) = usergroups {
+            usergroups.abort();
+        }
         let sqlite = Arc::clone(&self.sqlite);
         blocking(move || sqlite.close()).await?;
         served
@@ -144,6 +190,15 @@ impl App {
             self.metrics.count(SecurityEvent::RateLimited);
             ApiError::RateLimited { retry_after_ms }
         })
+    }
+
+    /// Opens what interactions come by where Socket Mode is on; each ends when the shutdown begins.
+    fn open_sockets(self: &Arc<App>) {
+        let (Some(client), Some(token)) = (&self.client, &self.socket_token) else { return };
+        for number in 1..=self.socket_connections {
+            let socket = slack::keep_open(Arc::clone(self), Arc::clone(client), token.clone(), number);
+            self.background.spawn(socket);
+        }
     }
 
     async fn sweep(self: Arc<App>) {

@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 
 use crate::dev::Dev;
 use crate::secret::Secret;
+use crate::slack::{self, DEFAULT_API_URL};
 
 /// The environment, as it is handed over: tests make up their own.
 pub type Environment = BTreeMap<String, String>;
@@ -55,6 +56,9 @@ pub struct Config {
     /// How often to look at what is due.
     #[command(flatten)]
     pub scheduling: Scheduling,
+    /// Where people decide.
+    #[command(flatten)]
+    pub slack: Slack,
     /// What is logged.
     #[command(flatten)]
     pub logging: Logging,
@@ -128,6 +132,24 @@ pub struct Scheduling {
     pub interval_ms: u64,
 }
 
+/// Where people decide. The tokens come from the environment only.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Slack")]
+pub struct Slack {
+    /// Where Slack's Web API is: `https`, or `http` to a simulator on this machine.
+    #[arg(long = "slack-api-url", value_name = "SLACK_API_URL", default_value = DEFAULT_API_URL)]
+    #[arg(value_parser = slack::api_url)]
+    pub api_url: String,
+    /// What to multiply Slack's rate limits by, where a workspace has other ones; a fraction is fine.
+    #[arg(long = "slack-rate-factor", value_name = "SLACK_RATE_FACTOR", default_value = "1")]
+    #[arg(value_parser = factor)]
+    pub rate_factor: f64,
+    /// How many WebSockets to keep open where interactions come by Socket Mode.
+    #[arg(long = "slack-socket-connections", value_name = "SLACK_SOCKET_CONNECTIONS", default_value = "2")]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=10))]
+    pub socket_connections: u8,
+}
+
 /// What is logged, and how. The log goes to the standard error.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Log")]
@@ -157,6 +179,10 @@ pub struct Secrets {
     pub server: Option<Secret>,
     /// `SLACK_SIGNING_SECRET`: what Slack signs its interactions with. Without it there is no such route.
     pub slack_signing: Option<Secret>,
+    /// `SLACK_BOT_TOKEN`: what messages are posted with, `xoxb-…`. Without it they wait in the outbox.
+    pub slack_bot: Option<Secret>,
+    /// `SLACK_APP_TOKEN`: what Socket Mode is opened with, `xapp-…`. Without it interactions come over HTTP only.
+    pub slack_app: Option<Secret>,
 }
 
 /// Which store to use, and where it is.
@@ -178,20 +204,23 @@ pub enum ConfigError {
 }
 
 /// Variables that only the environment gives, because they are secret.
-const SECRETS: [&str; 2] = ["COUNTERSIGN_SECRET", "SLACK_SIGNING_SECRET"];
+const SECRETS: [&str; 4] =
+    ["COUNTERSIGN_SECRET", "SLACK_SIGNING_SECRET", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"];
 
 /// What `serve --help` says of the environment.
 const ENVIRONMENT_HELP: &str = "\
 Environment:
   Each option can also be given as the variable that its value is named after; options win.
   Secrets come from the environment only:
-    SLACK_SIGNING_SECRET  what Slack signs interactions with; without it nobody can act in Slack
+    SLACK_BOT_TOKEN       xoxb-…, what messages are posted with; without it they wait in the outbox
+    SLACK_SIGNING_SECRET  what Slack signs interactions with, where it sends them over HTTP
+    SLACK_APP_TOKEN       xapp-…, what Socket Mode is opened with, where it sends them that way;
+                          with neither of the two nobody can act in Slack
     COUNTERSIGN_SECRET    32 bytes in hexadecimal, from which wait tokens are derived; the embedded
                           store makes and keeps one where it is not given";
 
 /// Variables of a feature that is still to come and that nobody would miss silently: they only warn.
-const WITHOUT_EFFECT: [&str; 6] =
-    ["SLACK_BOT_TOKEN", "SLACK_API_URL", "ADMIN_TOKEN", "OTLP_ENDPOINT", "OTLP_HEADERS", "OTLP_TIMEOUT_MS"];
+const WITHOUT_EFFECT: [&str; 4] = ["ADMIN_TOKEN", "OTLP_ENDPOINT", "OTLP_HEADERS", "OTLP_TIMEOUT_MS"];
 
 /// Variables that promise a protection or a record which this build cannot give: they stop the start.
 const NOT_IN_THIS_BUILD: [&str; 10] = [
@@ -305,6 +334,23 @@ impl Config {
                 );
             }
         }
+        self.secrets.slack_bot = token(environment, "SLACK_BOT_TOKEN", "xoxb-", &mut wrong);
+        self.secrets.slack_app = token(environment, "SLACK_APP_TOKEN", "xapp-", &mut wrong);
+        let given = |name: &str| environment.contains_key(name);
+        if given("SLACK_BOT_TOKEN") && !given("SLACK_SIGNING_SECRET") && !given("SLACK_APP_TOKEN") {
+            wrong.push(
+                "the variable `SLACK_BOT_TOKEN` is set, but neither `SLACK_SIGNING_SECRET` nor `SLACK_APP_TOKEN`: \
+                 people would see buttons that do nothing"
+                    .into(),
+            );
+        }
+        if given("SLACK_APP_TOKEN") && !given("SLACK_BOT_TOKEN") {
+            wrong.push(
+                "the variable `SLACK_APP_TOKEN` is set, but not `SLACK_BOT_TOKEN`: \
+                 there would be no message to act on, and nobody could be answered"
+                    .into(),
+            );
+        }
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Environment(wrong)) }
     }
 
@@ -346,6 +392,26 @@ fn ours(flags: &[String]) -> Vec<&str> {
     names.filter(|name| name.starts_with(OURS)).collect()
 }
 
+/// A token of Slack's, where it is given and is one.
+fn token(environment: &Environment, name: &str, prefix: &str, wrong: &mut Vec<String>) -> Option<Secret> {
+    let text = environment.get(name)?;
+    if text.len() > prefix.len()
+        && text.starts_with(prefix)
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        return Some(Secret::new(text.as_bytes()));
+    }
+    wrong.push(format!("the variable `{name}` is not a token: it begins with `{prefix}` and has no spaces"));
+    None
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if factor > 0.0 && factor <= 1000.0 => Ok(factor),
+        _ => Err("this is a number above 0 and up to 1000".into()),
+    }
+}
+
 fn refill(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (0.000_1..=1_000_000.0).contains(&rate) => Ok(rate),
@@ -385,6 +451,9 @@ mod tests {
         assert_eq!((config.limits.capacity, config.limits.refill_per_sec), (30, 1.0));
         assert_eq!(config.scheduling.interval_ms, 1000);
         assert!(config.secrets.server.is_none() && config.secrets.slack_signing.is_none());
+        assert!(config.secrets.slack_bot.is_none() && config.secrets.slack_app.is_none());
+        assert_eq!(config.slack.api_url, "https://slack.com/api");
+        assert_eq!((config.slack.rate_factor, config.slack.socket_connections), (1.0, 2));
         assert!(config.warnings.is_empty());
     }
 
@@ -431,6 +500,16 @@ mod tests {
             ("TLS_CERT_FILE", "c.pem", &["TLS_CERT_FILE", "does not implement"]),
             ("AUDIT_FILE", "a.ndjson", &["AUDIT_FILE", "does not implement"]),
             ("SLACK_SIGNING_SECRET", "", &["SLACK_SIGNING_SECRET"]),
+            ("SLACK_BOT_TOKEN", "", &["SLACK_BOT_TOKEN", "`xoxb-`"]),
+            ("SLACK_BOT_TOKEN", "xoxp-1", &["SLACK_BOT_TOKEN", "`xoxb-`"]),
+            ("SLACK_BOT_TOKEN", "xoxb-1", &["`SLACK_BOT_TOKEN` is set, but neither", "buttons"]),
+            ("SLACK_APP_TOKEN", "xoxb-1", &["SLACK_APP_TOKEN", "`xapp-`"]),
+            ("SLACK_APP_TOKEN", "xapp-1", &["`SLACK_APP_TOKEN` is set, but not `SLACK_BOT_TOKEN`"]),
+            ("SLACK_API_URL", "slack", &["--slack-api-url", "SLACK_API_URL"]),
+            ("SLACK_API_URL", "http://slack.com/api", &["SLACK_API_URL", "in the clear"]),
+            ("SLACK_RATE_FACTOR", "0", &["--slack-rate-factor", "SLACK_RATE_FACTOR"]),
+            ("SLACK_RATE_FACTOR", "inf", &["SLACK_RATE_FACTOR", "up to 1000"]),
+            ("SLACK_SOCKET_CONNECTIONS", "11", &["SLACK_SOCKET_CONNECTIONS"]),
         ];
         for (name, value, said) in rows {
             let error = read(&["--policies", "p"], &[(name, value)]).expect_err(name);
@@ -443,9 +522,12 @@ mod tests {
 
     #[test]
     fn a_wrong_secret_is_not_repeated() {
-        for (name, value) in
-            [("COUNTERSIGN_SECRET", "hunter2hunter2"), ("SLACK_SIGNING_SECRET", "hun ter2 hun")]
-        {
+        for (name, value) in [
+            ("COUNTERSIGN_SECRET", "hunter2hunter2"),
+            ("SLACK_SIGNING_SECRET", "hun ter2 hun"),
+            ("SLACK_BOT_TOKEN", "xoxp-hunter2"),
+            ("SLACK_APP_TOKEN", "xapp-hunter 2"),
+        ] {
             let error = read(&["--policies", "p"], &[(name, value)]).expect_err(name);
             assert!(error.contains(name) && !error.contains("hun"), "{error}");
         }
@@ -461,11 +543,17 @@ mod tests {
     #[test]
     fn secrets_are_taken_and_not_shown() {
         let secret = "ab".repeat(32);
-        let variables =
-            [("COUNTERSIGN_SECRET", secret.as_str()), ("SLACK_SIGNING_SECRET", "0123456789abcdef")];
+        let variables = [
+            ("COUNTERSIGN_SECRET", secret.as_str()),
+            ("SLACK_SIGNING_SECRET", "0123456789abcdef"),
+            ("SLACK_BOT_TOKEN", "xoxb-hunter2"),
+            ("SLACK_APP_TOKEN", "xapp-hunter2"),
+        ];
         let config = read(&["--policies", "p"], &variables).unwrap();
         assert_eq!(config.secrets.server.as_ref().unwrap().expose(), [0xab; 32]);
+        assert_eq!(config.secrets.slack_bot.as_ref().unwrap().expose(), b"xoxb-hunter2");
         let shown = format!("{config:?}");
         assert!(!shown.contains("abab") && !shown.contains("0123456789abcdef"), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
     }
 }

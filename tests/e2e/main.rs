@@ -27,6 +27,7 @@ mod streams;
 mod simultaneous_clicks;
 
 mod slack_security;
+mod slow_store;
 
 mod restart;
 mod shutdown;

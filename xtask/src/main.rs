@@ -1,36 +1,42 @@
 //! What people run: `cargo xtask COMMAND`. One file a command.
 
+mod bench;
 mod demo;
 mod links;
 mod policies;
 mod test;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Builds, runs and tests Countersign")]
 struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: Task,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum Task {
     /// Start the gateway on the embedded store with the sample policies, and say what to try
     Demo(demo::Arguments),
     /// Run everything that must pass before a change lands
     Test,
+    /// Measure the gateway against its budgets
+    Bench(bench::Arguments),
     /// Build the policies to WebAssembly, with a sample policy set that is pinned to their digests
     Policies(policies::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Test => test::run(),
-        Command::Policies(arguments) => policies::run(&arguments),
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Test => test::run(),
+        Task::Bench(arguments) => bench::run(&arguments),
+        Task::Policies(arguments) => policies::run(&arguments),
     }
 }
 
@@ -38,4 +44,16 @@ fn main() -> anyhow::Result<()> {
 fn root() -> anyhow::Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
     root.map(Path::to_owned).ok_or_else(|| anyhow::anyhow!("xtask is a folder of the workspace"))
+}
+
+/// Runs cargo in the workspace, with these variables set.
+fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
+    let status = Command::new("cargo")
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .current_dir(root)
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "`cargo {}` failed", arguments.join(" "));
+    Ok(())
 }

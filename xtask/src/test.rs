@@ -1,11 +1,8 @@
 //! `cargo xtask test`: everything that must pass before a change lands, in the order in which it fails fastest.
 
-use std::path::Path;
-use std::process::Command;
+use anyhow::Result;
 
-use anyhow::{Context as _, Result, ensure};
-
-use crate::{links, policies};
+use crate::{cargo, links, policies};
 
 pub(crate) fn run() -> Result<()> {
     let root = crate::root()?;
@@ -36,15 +33,4 @@ pub(crate) fn run() -> Result<()> {
 
 fn heading(what: &str) {
     println!("\n── {what}");
-}
-
-fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
-    let status = Command::new("cargo")
-        .args(arguments)
-        .envs(environment.iter().copied())
-        .current_dir(root)
-        .status()
-        .context("cannot run cargo")?;
-    ensure!(status.success(), "`cargo {}` failed", arguments.join(" "));
-    Ok(())
 }

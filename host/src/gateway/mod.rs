@@ -24,7 +24,7 @@ use crate::lifecycle::{
     PolicyFailure, Reason, Refusal, Request, RequestId, State, Status, Step, Submission, Timestamp,
     parameter_digests,
 };
-use crate::policy::{ActionPolicy, NotAdmitted, Policies, RestoreError};
+use crate::policy::{ActionPolicy, Directory, NotAdmitted, Policies, RestoreError};
 use crate::store::{Commit, Committed, Create, Created, Idempotency, Store, StoreError};
 
 /// How long an idempotency key counts, in milliseconds.
@@ -42,6 +42,7 @@ pub struct Gateway {
     policies: Arc<Policies>,
     clock: Arc<dyn Clock>,
     tokens: Tokens,
+    directory: Arc<Directory>,
     watchers: Watchers,
     alarm: Arc<Alarm>,
 }
@@ -172,7 +173,15 @@ impl Gateway {
         clock: Arc<dyn Clock>,
         tokens: Tokens,
     ) -> Gateway {
-        Gateway { store, policies, clock, tokens, watchers: Watchers::default(), alarm: Arc::default() }
+        Gateway {
+            store,
+            policies,
+            clock,
+            tokens,
+            directory: Arc::default(),
+            watchers: Watchers::default(),
+            alarm: Arc::default(),
+        }
     }
 
     /// Where requests are kept.
@@ -191,6 +200,12 @@ impl Gateway {
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// Who is in the user groups of Slack.
+    #[must_use]
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
     }
 
     /// Who waits for a request's next version.
@@ -303,11 +318,40 @@ impl Gateway {
         actor: &str,
         intent: &Intent,
     ) -> Result<Arc<Request>, GatewayError> {
-        self.change(id, |request, rules| Event {
-            act: act_of(request, rules, intent),
-            by: Some(rules.entry().actor(actor)),
-        })
-        .await
+        self.act_on(id, actor, intent, None).await
+    }
+
+    /// As [`Gateway::act`], by somebody who saw the parameters with the payload hash `seen`.
+    ///
+    /// # Errors
+    /// [`Refusal::ParametersChanged`] where they are others by now, and as for [`Gateway::act`].
+    pub async fn act_on(
+        &self,
+        id: RequestId,
+        actor: &str,
+        intent: &Intent,
+        seen: Option<Digest>,
+    ) -> Result<Arc<Request>, GatewayError> {
+        self.change(id, |request, rules, now| self.event(request, rules, now, (actor, intent, seen))).await
+    }
+
+    /// Whether an act would count now. Nothing is changed; a refusal is audited, as the person is told of it.
+    ///
+    /// # Errors
+    /// As for [`Gateway::act_on`].
+    pub async fn check(
+        &self,
+        id: RequestId,
+        actor: &str,
+        intent: &Intent,
+        seen: Option<Digest>,
+    ) -> Result<Arc<Request>, GatewayError> {
+        let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
+        let rules = self.rules_of(request.submission.policy_hash).await?;
+        let now = self.clock.now();
+        let event = self.event(&request, &rules, now, (actor, intent, seen));
+        self.judge(&request, &rules, now, event).await?;
+        Ok(Arc::new(request))
     }
 
     /// What is due of a request happens: its expiry, else its escalation, else the wake-up that a policy asked for.
@@ -323,7 +367,7 @@ impl Gateway {
         }
         let escalates = matches!(open.escalation, Escalation::At(at) if at <= now);
         let act = if escalates { Act::Escalated } else { Act::Tick };
-        self.change(id, |_, _| Event { act: act.clone(), by: None }).await
+        self.change(id, |_, _, _| Event { act: act.clone(), by: None, seen: None }).await
     }
 
     /// The caller takes its request back.
@@ -414,6 +458,7 @@ impl Gateway {
             depth: again.as_ref().map_or(0, |(earlier, _)| earlier.depth.saturating_add(1)),
             rerequested_by: again.map(|(_, actor)| actor),
             requester: ask.requester.clone(),
+            requester_groups: entry.actor(&ask.requester.id, &self.directory, now).groups,
             origin: ask.origin.clone(),
             justification: ask.justification.clone(),
             links: ask.links.clone(),
@@ -536,30 +581,55 @@ impl Gateway {
     async fn change(
         &self,
         id: RequestId,
-        event: impl Fn(&Request, &ActionPolicy) -> Event,
+        event: impl Fn(&Request, &ActionPolicy, Timestamp) -> Event,
     ) -> Result<Arc<Request>, GatewayError> {
         for _ in 0..MOST_CONFLICTS {
             let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
             let rules = self.rules_of(request.submission.policy_hash).await?;
             let now = self.clock.now();
-            let Event { act, by } = event(&request, &rules);
-            let judged = request.next_event(now, by.clone(), act.clone()).and_then(|event| {
-                let verdicts = rules.judge(&request, &event);
-                lifecycle::step(request.clone(), Change::Judged { event, verdicts })
-            });
-            match judged {
-                Ok(step) => {
-                    if let Some(stored) = self.commit(step).await? {
-                        return Ok(stored);
-                    }
-                }
-                Err(refusal) => {
-                    self.audit_refusal(&request, now, by.as_ref(), &act, &refusal).await?;
-                    return Err(refusal.into());
-                }
+            let event = event(&request, &rules, now);
+            let step = self.judge(&request, &rules, now, event).await?;
+            if let Some(stored) = self.commit(step).await? {
+                return Ok(stored);
             }
         }
         Err(GatewayError::Contended)
+    }
+
+    fn event(
+        &self,
+        request: &Request,
+        rules: &ActionPolicy,
+        now: Timestamp,
+        (actor, intent, seen): (&str, &Intent, Option<Digest>),
+    ) -> Event {
+        let by = Some(rules.entry().actor(actor, &self.directory, now));
+        Event { act: act_of(request, rules, intent), by, seen }
+    }
+
+    /// What would become of the request; a refusal is audited.
+    async fn judge(
+        &self,
+        request: &Request,
+        rules: &ActionPolicy,
+        now: Timestamp,
+        event: Event,
+    ) -> Result<Step, GatewayError> {
+        let Event { act, by, seen } = event;
+        let judged = request.next_event(now, by.clone(), act.clone()).and_then(|event| {
+            if seen.is_some_and(|seen| seen != request.payload_hash()) {
+                return Err(Refusal::ParametersChanged);
+            }
+            let verdicts = rules.judge(request, &event);
+            lifecycle::step(request.clone(), Change::Judged { event, verdicts })
+        });
+        match judged {
+            Ok(step) => Ok(step),
+            Err(refusal) => {
+                self.audit_refusal(request, now, by.as_ref(), &act, &refusal).await?;
+                Err(refusal.into())
+            }
+        }
     }
 
     /// Ends a request in a way that no policy is asked about.
@@ -629,6 +699,8 @@ async fn whole<T: Send + 'static>(
 struct Event {
     act: Act,
     by: Option<Actor>,
+    /// The payload hash of the parameters that whoever acts has seen, where that is known.
+    seen: Option<Digest>,
 }
 
 /// A submission on its way to the policies.

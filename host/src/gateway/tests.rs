@@ -259,7 +259,7 @@ async fn escalates_then_expires_each_once_and_on_time() {
     house.turn().await;
     house.turn().await;
     assert_eq!(house.events().await, ["created", "escalated"]);
-    let outbox = house.gateway.store().claim_outbox(house.clock.now(), house.clock.now().plus(1), 10);
+    let outbox = house.gateway.store().ready_outbox(house.clock.now(), 10);
     let mut effects: Vec<Effect> = outbox.await.expect("readable").iter().map(|entry| entry.effect).collect();
     effects.sort_unstable();
     assert_eq!(effects, [Effect::ShowRequest, Effect::NotifyEscalation]);

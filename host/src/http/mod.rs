@@ -11,7 +11,7 @@ mod connection;
 mod create;
 mod error;
 mod health;
-mod json;
+pub(crate) mod json;
 mod openapi;
 mod params;
 mod ratelimit;

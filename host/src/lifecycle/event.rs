@@ -15,6 +15,9 @@ pub struct Actor {
     /// Every group of the policy set that holds `id`, as found when the event happened.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub groups: BTreeSet<String>,
+    /// Slack said so of some of them at this time, and could not be asked again since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups_as_of: Option<Timestamp>,
 }
 
 /// One parameter that an approver wants changed.

@@ -34,6 +34,9 @@ pub enum Refusal {
     /// No policy lets an approver edit these parameters.
     #[error("these parameters cannot be edited: {}", .0.join(", "))]
     NotEditable(Vec<String>),
+    /// The actor saw other parameters than those that they would agree to.
+    #[error("the parameters were changed since you looked")]
+    ParametersChanged,
     /// A policy gave no usable answer.
     #[error("a policy gave no usable answer, so nothing was changed")]
     PolicyFailed(Vec<PolicyFailure>),
@@ -66,6 +69,7 @@ impl Refusal {
             Refusal::Unauthorized(_) => "unauthorized",
             Refusal::Objected(_) => "refused",
             Refusal::NotEditable(_) => "key_not_allowed",
+            Refusal::ParametersChanged => "parameters_changed",
             Refusal::PolicyFailed(_) => "policy_failure",
             Refusal::NotDue => "not_due",
             Refusal::HistoryFull => "history_full",

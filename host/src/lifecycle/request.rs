@@ -50,6 +50,9 @@ pub struct Submission {
     pub rerequested_by: Option<Party>,
     /// Who wants the action done.
     pub requester: Party,
+    /// Every group of the policy set that held the requester when the request was made.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub requester_groups: BTreeSet<String>,
     /// Where the request comes from.
     pub origin: Origin,
     /// Why, in the requester's words.

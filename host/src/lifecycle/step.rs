@@ -168,12 +168,17 @@ fn judged(mut request: Request, event: Event, verdicts: &[Verdict]) -> Result<St
     let mut effects = Vec::new();
     let mut counts = act_counts(&request.submission.rules, &act);
     let by = event.by.as_ref().map(|actor| actor.id.clone());
+    let groups_as_of = event.by.as_ref().and_then(|actor| actor.groups_as_of);
     let at = event.at;
     request.history.push(event);
     request.version += 1;
     request.state = state;
 
-    let mut audit = vec![entry(&request, at, act_event(&act), by.clone(), act_detail(&request, &act))];
+    let mut detail = act_detail(&request, &act);
+    if let Some(as_of) = groups_as_of {
+        detail.insert("groupsAsOf".into(), as_of.to_string().into());
+    }
+    let mut audit = vec![entry(&request, at, act_event(&act), by.clone(), detail)];
     if act == Act::Escalated && !request.status().is_terminal() {
         effects.push(Effect::NotifyEscalation);
         counts.push(Count::one("escalations_total", &[("action", &request.submission.rules)]));

@@ -29,6 +29,7 @@ fn submission(unattended: bool) -> Submission {
         depth: 0,
         rerequested_by: None,
         requester: Party { id: "U9".into(), source: "slack".into(), display: None },
+        requester_groups: Default::default(),
         origin: Origin { repo: "acme/web".into(), branch: None, pr: None, run_id: None },
         justification: "release".into(),
         links: Vec::new(),
@@ -79,7 +80,7 @@ fn open() -> Request {
 }
 
 fn actor(id: &str) -> Option<Actor> {
-    Some(Actor { id: id.into(), groups: BTreeSet::new() })
+    Some(Actor { id: id.into(), groups: BTreeSet::new(), groups_as_of: None })
 }
 
 fn approve() -> Act {

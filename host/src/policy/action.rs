@@ -12,7 +12,7 @@ use super::metrics::Meter;
 use super::module::Module;
 use super::schema::ParamSchema;
 use crate::lifecycle::{
-    Actor, Digest, Event, Link, Origin, Party, PolicyFailure, Reason, Request, RequestId, Ruling, Standing,
+    Digest, Event, Link, Origin, Party, PolicyFailure, Reason, Request, RequestId, Ruling, Standing,
     Submission, Verdict, canonical,
 };
 
@@ -127,7 +127,7 @@ impl ActionPolicy {
         submission: &Submission,
         params: &Map<String, Value>,
     ) -> Result<Vec<String>, NotAdmitted> {
-        let prepared = Prepared::new(&self.entry, id, submission, params);
+        let prepared = Prepared::new(id, submission, params);
         let mut memos = Vec::with_capacity(self.rules.len());
         let mut reasons = Vec::new();
         for rule in &self.rules {
@@ -144,7 +144,7 @@ impl ActionPolicy {
     #[must_use]
     pub fn judge(&self, request: &Request, event: &Event) -> Vec<Verdict> {
         let submission = &request.submission;
-        let prepared = Prepared::new(&self.entry, request.id, submission, &submission.params);
+        let prepared = Prepared::new(request.id, submission, &submission.params);
         let history: Vec<bindings::Event<'_>> = request.history.iter().map(Into::into).collect();
         let wire = bindings::Event::from(event);
         let verdict = |(index, rule): (usize, &Rule)| {
@@ -193,23 +193,18 @@ struct Prepared<'a> {
     submission: &'a Submission,
     action: &'a str,
     id: String,
-    requester: Actor,
+    requester: bindings::Actor<'a>,
     params: String,
     meta: String,
 }
 
 impl<'a> Prepared<'a> {
-    fn new(
-        entry: &PolicyEntry,
-        id: RequestId,
-        submission: &'a Submission,
-        params: &Map<String, Value>,
-    ) -> Prepared<'a> {
+    fn new(id: RequestId, submission: &'a Submission, params: &Map<String, Value>) -> Prepared<'a> {
         Prepared {
             submission,
             action: &submission.action,
             id: id.to_string(),
-            requester: entry.actor(&submission.requester.id),
+            requester: bindings::Actor::requester(submission),
             // A map with string keys always serialises.
             params: serde_json::to_string(params).unwrap_or_default(),
             meta: Meta::of(submission),
@@ -220,7 +215,7 @@ impl<'a> Prepared<'a> {
         bindings::Request {
             id: &self.id,
             action: self.action,
-            requester: bindings::Actor::from(&self.requester),
+            requester: self.requester.clone(),
             params: &self.params,
             meta: &self.meta,
             submitted_at: self.submission.submitted_at.as_millis(),

@@ -172,6 +172,14 @@ impl<'a> From<&'a lifecycle::Actor> for Actor<'a> {
     }
 }
 
+impl<'a> Actor<'a> {
+    /// Whoever asked, with the groups that held them then: a judgement must not depend on who is in a group by now.
+    pub(super) fn requester(submission: &'a lifecycle::Submission) -> Actor<'a> {
+        let groups = submission.requester_groups.iter().map(String::as_str).collect();
+        Actor { id: &submission.requester.id, groups }
+    }
+}
+
 impl<'a> From<&'a lifecycle::Edit> for Edit<'a> {
     fn from(edit: &'a lifecycle::Edit) -> Self {
         Edit {

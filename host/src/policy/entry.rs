@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::lifecycle::{Actor, Digest, REDACTED};
+use super::directory::{Directory, STALE_AFTER_MS, is_usergroup};
+use crate::lifecycle::{Actor, Digest, REDACTED, Timestamp};
 
 /// An action's canonical entry: everything that its requests are judged by, module digests included.
 ///
@@ -30,7 +31,7 @@ pub struct PolicyEntry {
     pub unattended: bool,
     /// JSON Schema (2020-12) of the parameters.
     pub schema: Option<Value>,
-    /// Members by group.
+    /// Members by group: people, and user groups of Slack.
     pub groups: BTreeMap<String, BTreeSet<String>>,
     /// The policies that judge it, in order.
     pub policies: Vec<PolicyUse>,
@@ -87,11 +88,30 @@ impl PolicyEntry {
         Digest::of_json(&serde_json::to_value(self).unwrap_or_default())
     }
 
-    /// An actor with every group that holds their id.
+    /// An actor with every group that holds their id, by itself or in a user group of Slack.
     #[must_use]
-    pub fn actor(&self, id: &str) -> Actor {
-        let groups = self.groups.iter().filter(|(_, members)| members.contains(id));
-        Actor { id: id.to_owned(), groups: groups.map(|(name, _)| name.clone()).collect() }
+    pub fn actor(&self, id: &str, directory: &Directory, now: Timestamp) -> Actor {
+        let mut actor = Actor { id: id.to_owned(), groups: BTreeSet::new(), groups_as_of: None };
+        for (name, members) in &self.groups {
+            let found = || {
+                let usergroups = members.iter().filter(|member| is_usergroup(member));
+                usergroups.filter_map(|usergroup| directory.belongs(usergroup, id, now)).max()
+            };
+            if members.contains(id) {
+                actor.groups.insert(name.clone());
+            } else if let Some(as_of) = found() {
+                actor.groups.insert(name.clone());
+                if now.since(as_of) >= STALE_AFTER_MS {
+                    actor.groups_as_of = Some(actor.groups_as_of.map_or(as_of, |earlier| earlier.min(as_of)));
+                }
+            }
+        }
+        actor
+    }
+
+    /// The user groups of Slack that its groups name.
+    pub fn usergroups(&self) -> impl Iterator<Item = &str> {
+        self.groups.values().flatten().map(String::as_str).filter(|member| is_usergroup(member))
     }
 }
 

@@ -15,6 +15,7 @@
 mod action;
 mod bindings;
 mod cache;
+mod directory;
 mod engine;
 mod entry;
 mod metrics;
@@ -29,6 +30,7 @@ mod tests;
 
 pub use action::{ActionError, ActionPolicy, NotAdmitted};
 pub use cache::CompileCache;
+pub use directory::{Directory, Members, STALE_AFTER_MS, is_usergroup};
 pub use engine::{Engine, EngineError, Limits};
 pub use entry::{Escalate, PolicyEntry, PolicyUse, Redaction, Rerequest};
 pub use module::{Descriptor, Module, ModuleError, ReasonDoc};

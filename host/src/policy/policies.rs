@@ -64,6 +64,13 @@ impl Policies {
         self.earlier.read().unwrap_or_else(PoisonError::into_inner).get(hash).cloned()
     }
 
+    /// Every entry that is in memory: those in force, and those of earlier sets that open requests still need.
+    #[must_use]
+    pub fn in_memory(&self) -> Vec<Arc<ActionPolicy>> {
+        let earlier = self.earlier.read().unwrap_or_else(PoisonError::into_inner);
+        self.active.load().policies().chain(earlier.values()).cloned().collect()
+    }
+
     /// Puts `set` in force and returns the one before, whose entries stay to be found by their hashes.
     pub fn activate(&self, set: PolicySet) -> Arc<PolicySet> {
         // Kept before the swap as well as after: whoever looks in between finds an entry in one of the two.

@@ -7,7 +7,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::lifecycle::RequestId;
+use crate::lifecycle::{Digest, RequestId};
+
+/// What the block of the buttons that decide is called: this and the payload hash of the parameters that it is about.
+///
+/// So a press on a message that is no longer true can be told from one on what the person saw.
+pub const DECIDE_BLOCK: &str = "decide:";
 
 /// The block whose `value` is the reason of a denial, in a message or in a modal of its own.
 pub const REASON_BLOCK: &str = "reason";
@@ -19,13 +24,13 @@ pub const ANSWER_BLOCK: &str = "ov_";
 pub const VALUE_ACTION: &str = "value";
 
 /// The modal in which parameters are edited.
-const OVERRIDE_MODAL: &str = "override_submit";
+pub(super) const OVERRIDE_MODAL: &str = "override_submit";
 
 /// The modal that asks why somebody denies.
-const DENY_MODAL: &str = "deny_submit";
+pub(super) const DENY_MODAL: &str = "deny_submit";
 
 /// The longest reason that is kept, in characters.
-const REASON_CHARS: usize = 1000;
+pub(super) const REASON_CHARS: usize = 1000;
 
 /// A person did something.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +41,30 @@ pub struct Interaction {
     pub request: RequestId,
     /// What they did.
     pub what: What,
+    /// The payload hash of the parameters that they saw, where the message or the modal says.
+    pub seen: Option<Digest>,
+    /// Where they did it.
+    pub source: Source,
+}
+
+/// Where something was done, as far as Slack says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// What lets a modal be opened, for 3 s. Every interaction has its own.
+    pub trigger: Option<String>,
+    /// The channel of the message, where there is one.
+    pub channel: Option<String>,
+    /// The thread that the message is in, where it is.
+    pub thread: Option<String>,
+}
+
+impl Interaction {
+    /// What tells this interaction from every other, whichever way it comes; `None` where Slack gave it no trigger.
+    #[must_use]
+    pub fn identity(&self) -> Option<Digest> {
+        let trigger = self.source.trigger.as_deref()?;
+        Some(Digest::of(format!("slack interaction\0{}\0{trigger}", self.user).as_bytes()))
+    }
 }
 
 /// What a person did.
@@ -99,14 +128,23 @@ impl Unreadable {
     }
 }
 
-/// Reads the form that Slack sends.
+/// Reads the form that Slack sends over HTTP.
 ///
 /// # Errors
 /// Where the payload says nothing that the gateway knows.
 pub fn parse(form: &[u8]) -> Result<Interaction, Unreadable> {
     let payload = form_urlencoded::parse(form).find(|(key, _)| key == "payload");
     let (_, payload) = payload.ok_or(Unreadable::Malformed)?;
-    let payload: Payload = serde_json::from_str(&payload).map_err(|_| Unreadable::Malformed)?;
+    read(payload.as_bytes())
+}
+
+/// Reads a payload, which is JSON.
+///
+/// # Errors
+/// As for [`parse`].
+pub fn read(payload: &[u8]) -> Result<Interaction, Unreadable> {
+    let mut payload: Payload = serde_json::from_slice(payload).map_err(|_| Unreadable::Malformed)?;
+    let source = payload.source();
     if payload.user.id.is_empty() || payload.user.id.len() > 128 {
         return Err(Unreadable::Malformed);
     }
@@ -120,6 +158,8 @@ pub fn parse(form: &[u8]) -> Result<Interaction, Unreadable> {
                 user: payload.user.id,
                 request: request.ok_or(Unreadable::NoRequest)?,
                 what: press,
+                seen: action.block_id.strip_prefix(DECIDE_BLOCK).and_then(|hash| hash.parse().ok()),
+                source,
             })
         }
         "view_submission" => {
@@ -132,7 +172,8 @@ pub fn parse(form: &[u8]) -> Result<Interaction, Unreadable> {
             };
             let about: About = serde_json::from_str(&private_metadata).map_err(|_| Unreadable::NoRequest)?;
             let request = about.request_id.parse().map_err(|_| Unreadable::NoRequest)?;
-            Ok(Interaction { user: payload.user.id, request, what })
+            let seen = about.payload_hash.as_deref().and_then(|hash| hash.parse().ok());
+            Ok(Interaction { user: payload.user.id, request, what, seen, source })
         }
         _ => Err(Unreadable::Unknown),
     }
@@ -176,6 +217,38 @@ struct Payload {
     state: Option<Inputs>,
     #[serde(default)]
     view: Option<View>,
+    #[serde(default)]
+    trigger_id: Option<String>,
+    #[serde(default)]
+    channel: Option<Channel>,
+    #[serde(default)]
+    container: Option<Container>,
+}
+
+impl Payload {
+    fn source(&mut self) -> Source {
+        let container = self.container.take().unwrap_or_default();
+        let channel = self.channel.take().map(|channel| channel.id).or(container.channel_id);
+        let short = |text: &String| !text.is_empty() && text.len() <= 255;
+        Source {
+            trigger: self.trigger_id.take().filter(short),
+            channel: channel.filter(short),
+            thread: container.thread_ts.filter(short),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Channel {
+    id: String,
+}
+
+#[derive(Default, Deserialize)]
+struct Container {
+    #[serde(default)]
+    channel_id: Option<String>,
+    #[serde(default)]
+    thread_ts: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -186,6 +259,8 @@ struct User {
 #[derive(Deserialize)]
 struct Action {
     action_id: String,
+    #[serde(default)]
+    block_id: String,
     #[serde(default)]
     value: Option<String>,
 }
@@ -225,6 +300,8 @@ impl Input {
 #[derive(Deserialize)]
 struct About {
     request_id: String,
+    #[serde(default)]
+    payload_hash: Option<String>,
 }
 
 #[cfg(test)]

@@ -1,7 +1,49 @@
-//! Slack: what comes from it, and whether it comes from it. What goes there is delivered from the outbox.
+//! Slack: what people see there, what they do there, and whether it is Slack that says so.
+//! What goes there is delivered from the outbox.
 
+// What people see.
+pub mod message;
+pub mod modal;
+pub mod notice;
+pub mod told;
+
+// What that is made of.
+mod blocks;
+mod buttons;
+mod links;
+mod parameters;
+mod progress;
+mod text;
+mod time;
+
+// What comes from Slack, and what becomes of it.
 mod interaction;
+mod respond;
 mod signature;
+mod socket;
 
-pub use interaction::{ANSWER_BLOCK, Interaction, REASON_BLOCK, Unreadable, VALUE_ACTION, What, parse};
+// What goes to Slack.
+mod client;
+mod ephemeral;
+mod post;
+mod usergroups;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{
+    BadApiUrl, BadClient, CallError, DEFAULT_API_URL, Found, Identity, Posted, Search, SlackClient, api_url,
+};
+pub use ephemeral::Ephemerals;
+pub use interaction::{
+    ANSWER_BLOCK, DECIDE_BLOCK, Interaction, REASON_BLOCK, Source, Unreadable, VALUE_ACTION, What, parse,
+    read,
+};
+use interaction::{DENY_MODAL, OVERRIDE_MODAL, REASON_CHARS};
+pub use message::{Message, message, minimal};
+pub use notice::{Place, escalation};
+pub use post::{Mark, PostState, SlackPost, Slot};
+pub(crate) use respond::take;
 pub use signature::{MAX_SKEW_MS, SignatureError, Signed, Verifier, sign};
+pub(crate) use socket::keep_open;
+pub use usergroups::UserGroups;

@@ -15,6 +15,7 @@ use crate::lifecycle::{
     Submission, parameter_digests,
 };
 use crate::policy::{PolicyUse, Redaction};
+use crate::slack::PostState;
 
 /// A backend with data of its own, which last as long as the value.
 pub(crate) trait Backend: Sized {
@@ -43,7 +44,8 @@ macro_rules! store_contract {
             what_is_terminal_is_never_due
             a_claimed_entry_is_the_claimers_alone
             a_claim_runs_out
-            claims_take_what_has_been_ready_for_longest
+            what_has_been_ready_for_longest_comes_first
+            each_urgency_has_its_own_place
             claimers_at_once_share_the_entries
             a_delivered_entry_is_gone
             an_entry_given_back_waits
@@ -51,6 +53,12 @@ macro_rules! store_contract {
             an_entry_stale_again_is_delivered_again
             a_late_worker_does_not_touch_a_later_claim
             a_late_worker_does_not_remove_a_later_entry
+            what_was_delivered_newer_than_asked_for_is_gone
+            a_post_is_kept_in_order
+            one_of_many_posts_wins
+            a_post_is_kept_with_its_audit_entries
+            stale_posts_come_in_order
+            documents_are_kept_by_key
             audit_entries_stay_in_order
             pinned_content_is_kept_by_its_hash
             counters_add_up
@@ -307,7 +315,15 @@ pub(crate) async fn what_is_terminal_is_never_due<B: Backend>() {
 pub(crate) async fn a_claimed_entry_is_the_claimers_alone<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     create(&*store, &request(1)).await;
-    let claimed = store.claim_outbox(at(0), at(10), 10).await.unwrap();
+    let ready = ReadyEntry {
+        request: id(1),
+        effect: Effect::ShowRequest,
+        urgency: Urgency::First,
+        revision: 1,
+        since: at(0),
+    };
+    assert_eq!(store.ready_outbox(at(0), 10).await.unwrap(), [ready]);
+    let claimed = store.claim_outbox(id(1), Effect::ShowRequest, at(0), at(10)).await.unwrap();
     let expected = OutboxEntry {
         request: id(1),
         effect: Effect::ShowRequest,
@@ -316,8 +332,13 @@ pub(crate) async fn a_claimed_entry_is_the_claimers_alone<B: Backend>() {
         since: at(0),
         claimed_until: at(10),
     };
-    assert_eq!(claimed, [expected]);
-    assert_eq!(store.claim_outbox(at(9), at(20), 10).await.unwrap(), []);
+    assert_eq!(claimed, Some(expected));
+    assert_eq!(store.ready_outbox(at(9), 10).await.unwrap(), []);
+    for (request, effect) in
+        [(id(1), Effect::ShowRequest), (id(1), Effect::NotifyEscalation), (id(2), Effect::ShowRequest)]
+    {
+        assert_eq!(store.claim_outbox(request, effect, at(9), at(20)).await.unwrap(), None);
+    }
     let depth = OutboxDepth { entries: 1, oldest: Some(at(0)) };
     assert_eq!(store.outbox_depth().await.unwrap(), depth, "a claimed entry still waits");
 }
@@ -330,7 +351,7 @@ pub(crate) async fn a_claim_runs_out<B: Backend>() {
     assert_eq!(taken, OutboxEntry { claimed_until: at(20), ..lost });
 }
 
-pub(crate) async fn claims_take_what_has_been_ready_for_longest<B: Backend>() {
+pub(crate) async fn what_has_been_ready_for_longest_comes_first<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     for (number, made) in [(1, 3), (2, 1), (3, 2)] {
         create(&*store, &request_at(number, at(made))).await;
@@ -338,10 +359,51 @@ pub(crate) async fn claims_take_what_has_been_ready_for_longest<B: Backend>() {
     let [early] = claim(&*store, at(1), at(50)).await;
     assert_eq!(early.request, id(2));
     store.retry_outbox(&early, at(9)).await.unwrap();
-    let claimed = store.claim_outbox(at(10), at(50), 2).await.unwrap();
-    assert_eq!(claimed.iter().map(|entry| entry.request).collect::<Vec<_>>(), [id(3), id(1)]);
-    let [last] = claim(&*store, at(10), at(50)).await;
+    assert_eq!(ready(&*store, 10, 2).await, [id(3), id(1)]);
+    assert_eq!(ready(&*store, 10, 3).await, [id(3), id(1), id(2)]);
+    let last = store.claim_outbox(id(2), Effect::ShowRequest, at(10), at(50)).await.unwrap().unwrap();
     assert_eq!((last.request, last.since), (id(2), at(1)));
+}
+
+pub(crate) async fn each_urgency_has_its_own_place<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    // 1 and 2 are new; 3 and 4 have changed since people saw them; 5 has ended before anybody did.
+    for number in 1..=5 {
+        create(&*store, &request(number)).await;
+    }
+    let delivered = async |number| {
+        let entry = store.claim_outbox(id(number), Effect::ShowRequest, at(0), at(9)).await.unwrap().unwrap();
+        store.finish_outbox(&entry, entry.revision).await.unwrap();
+    };
+    for number in [3, 4] {
+        delivered(number).await;
+        commit(&*store, &next(&request(number), at(1), |_| {})).await;
+    }
+    commit(&*store, &next(&request(1), at(1), |_| {})).await;
+    commit(&*store, &next(&request(5), at(1), |request| request.state = approved(at(1)))).await;
+
+    let urgencies = async |limit| {
+        let ready = store.ready_outbox(at(5), limit).await.unwrap();
+        let mut ready: Vec<_> = ready.iter().map(|it| (it.urgency, it.request, it.effect)).collect();
+        ready.sort_unstable_by_key(|(urgency, request, _)| (*urgency, *request));
+        ready
+    };
+    let show = |urgency, number| (urgency, id(number), Effect::ShowRequest);
+    let [ended, one, two] = [show(Urgency::Ended, 5), show(Urgency::First, 1), show(Urgency::First, 2)];
+    let all = [ended, one, two, show(Urgency::Changed, 3), show(Urgency::Changed, 4)];
+    assert_eq!(urgencies(10).await, all, "what is new stays so until it was delivered");
+    let some = urgencies(1).await;
+    assert_eq!(some.iter().map(|it| it.0).collect::<Vec<_>>(), Urgency::ALL);
+
+    // Ending makes an entry that waits more urgent, and an escalation is news.
+    let escalated = next(&store.request(id(3)).await.unwrap().unwrap(), at(2), |_| {});
+    let effects = vec![Effect::NotifyEscalation];
+    store.commit(Commit { effects, ..change(&escalated) }).await.unwrap();
+    let ended = next(&store.request(id(4)).await.unwrap().unwrap(), at(2), |it| it.state = denied(at(2)));
+    commit(&*store, &ended).await;
+    let now = urgencies(10).await;
+    assert!(now.contains(&show(Urgency::Ended, 4)), "{now:?}");
+    assert!(now.contains(&(Urgency::First, id(3), Effect::NotifyEscalation)), "{now:?}");
 }
 
 pub(crate) async fn claimers_at_once_share_the_entries<B: Backend>() {
@@ -351,7 +413,7 @@ pub(crate) async fn claimers_at_once_share_the_entries<B: Backend>() {
     }
     let claimed = at_once(20, |_| {
         let store = Arc::clone(&store);
-        async move { store.claim_outbox(at(1), at(50), 3).await.unwrap() }
+        async move { take(&*store, at(1), at(50), 40).await }
     });
     let claimed: Vec<_> = claimed.await.into_iter().flatten().map(|entry| entry.request).collect();
     assert_eq!(claimed.len(), 40);
@@ -362,11 +424,11 @@ pub(crate) async fn a_delivered_entry_is_gone<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     create(&*store, &request(1)).await;
     let [entry] = claim(&*store, at(0), at(10)).await;
-    store.finish_outbox(&entry).await.unwrap();
+    store.finish_outbox(&entry, entry.revision).await.unwrap();
     assert_eq!(store.outbox_depth().await.unwrap(), OutboxDepth::default());
-    assert_eq!(store.claim_outbox(at(99), at(100), 10).await.unwrap(), []);
+    assert_eq!(store.ready_outbox(at(99), 10).await.unwrap(), []);
     // To say so twice, or to give it back now, makes no entry.
-    store.finish_outbox(&entry).await.unwrap();
+    store.finish_outbox(&entry, entry.revision).await.unwrap();
     store.retry_outbox(&entry, at(20)).await.unwrap();
     assert_eq!(store.outbox_depth().await.unwrap(), OutboxDepth::default());
 }
@@ -379,7 +441,7 @@ pub(crate) async fn an_entry_given_back_waits<B: Backend>() {
         let [entry] = claim(&*store, at(now), at(1000)).await;
         assert_eq!((entry.attempts, entry.since), (attempt, at(0)));
         store.retry_outbox(&entry, at(now + 10)).await.unwrap();
-        assert_eq!(store.claim_outbox(at(now + 9), at(1000), 10).await.unwrap(), []);
+        assert_eq!(store.ready_outbox(at(now + 9), 10).await.unwrap(), []);
     }
 }
 
@@ -403,18 +465,18 @@ pub(crate) async fn an_entry_stale_again_is_delivered_again<B: Backend>() {
     let [old] = claim(&*store, at(0), at(100)).await;
     let second = next(&first, at(5), |_| {});
     commit(&*store, &second).await;
-    assert_eq!(store.claim_outbox(at(6), at(50), 10).await.unwrap(), [], "two would write one message");
-    store.finish_outbox(&old).await.unwrap();
+    assert_eq!(store.ready_outbox(at(6), 10).await.unwrap(), [], "two would write one message");
+    store.finish_outbox(&old, old.revision).await.unwrap();
     let [fresh] = claim(&*store, at(6), at(50)).await;
     assert_eq!((fresh.revision, fresh.attempts), (2, 0));
 
     // Where it is given back instead, the wait counts, whatever is new.
     commit(&*store, &next(&second, at(7), |_| {})).await;
     store.retry_outbox(&fresh, at(20)).await.unwrap();
-    assert_eq!(store.claim_outbox(at(19), at(50), 10).await.unwrap(), []);
+    assert_eq!(store.ready_outbox(at(19), 10).await.unwrap(), []);
     let [newest] = claim(&*store, at(20), at(50)).await;
     assert_eq!((newest.revision, newest.attempts), (3, 1));
-    store.finish_outbox(&newest).await.unwrap();
+    store.finish_outbox(&newest, newest.revision).await.unwrap();
     assert_eq!(store.outbox_depth().await.unwrap(), OutboxDepth::default());
 }
 
@@ -426,9 +488,9 @@ pub(crate) async fn a_late_worker_does_not_touch_a_later_claim<B: Backend>() {
     commit(&*store, &next(&first, at(5), |_| {})).await;
     let [current] = claim(&*store, at(10), at(20)).await;
     store.retry_outbox(&late, at(11)).await.unwrap();
-    store.finish_outbox(&late).await.unwrap();
-    assert_eq!(store.claim_outbox(at(12), at(30), 10).await.unwrap(), []);
-    store.finish_outbox(&current).await.unwrap();
+    store.finish_outbox(&late, late.revision).await.unwrap();
+    assert_eq!(store.ready_outbox(at(12), 10).await.unwrap(), []);
+    store.finish_outbox(&current, current.revision).await.unwrap();
     assert_eq!(store.outbox_depth().await.unwrap(), OutboxDepth::default());
 }
 
@@ -438,11 +500,128 @@ pub(crate) async fn a_late_worker_does_not_remove_a_later_entry<B: Backend>() {
     create(&*store, &first).await;
     let [late] = claim(&*store, at(0), at(10)).await;
     let [current] = claim(&*store, at(10), at(20)).await;
-    store.finish_outbox(&current).await.unwrap();
+    store.finish_outbox(&current, current.revision).await.unwrap();
     commit(&*store, &next(&first, at(15), |_| {})).await;
-    store.finish_outbox(&late).await.unwrap();
+    store.finish_outbox(&late, late.revision).await.unwrap();
     let [fresh] = claim(&*store, at(15), at(30)).await;
     assert_eq!((fresh.revision, fresh.since), (2, at(15)));
+}
+
+pub(crate) async fn what_was_delivered_newer_than_asked_for_is_gone<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    create(&*store, &request(1)).await;
+    let [entry] = claim(&*store, at(0), at(10)).await;
+    let second = next(&request(1), at(5), |_| {});
+    commit(&*store, &second).await;
+    // The worker had rendered the newest state by then.
+    store.finish_outbox(&entry, second.version).await.unwrap();
+    assert_eq!(store.outbox_depth().await.unwrap(), OutboxDepth::default());
+
+    commit(&*store, &next(&second, at(6), |_| {})).await;
+    store.finish_outbox(&entry, second.version).await.unwrap();
+    assert_eq!(store.outbox_depth().await.unwrap().entries, 1, "what was asked for later stays");
+}
+
+pub(crate) async fn a_post_is_kept_in_order<B: Backend>() {
+    let (backend, store) = opened::<B>().await;
+    assert_eq!(store.slack_post(id(1), Slot::Main).await.unwrap(), None);
+    let first = post(1, PostState::Posting { first: at(1), last: at(2) });
+    keep(&*store, Slot::Main, &first, Committed::Done).await;
+    assert_eq!(store.slack_post(id(1), Slot::Main).await.unwrap(), Some(first.clone()));
+    let second = SlackPost {
+        shown: 7,
+        looks: Some(Digest::of(b"looks")),
+        minimal: true,
+        unsure: true,
+        failed: Some("not_in_channel".into()),
+        refresh_at: Some(at(90)),
+        ..post(2, PostState::Posted { ts: "1780000000.000100".into() })
+    };
+    keep(&*store, Slot::Main, &second, Committed::Done).await;
+    for (what, revision) in [("the stored one", 2), ("an older one", 1), ("one too far", 4), ("none", 0)] {
+        keep(&*store, Slot::Main, &post(revision, PostState::Absent), Committed::Conflict).await;
+        assert_eq!(store.slack_post(id(1), Slot::Main).await.unwrap(), Some(second.clone()), "{what}");
+    }
+    // Each slot is its own.
+    keep(&*store, Slot::EscalationThread, &post(2, PostState::Absent), Committed::Conflict).await;
+    keep(&*store, Slot::EscalationThread, &first, Committed::Done).await;
+    drop(store);
+    let store = backend.open().await;
+    assert_eq!(store.slack_post(id(1), Slot::Main).await.unwrap(), Some(second));
+    assert_eq!(store.slack_post(id(1), Slot::EscalationThread).await.unwrap(), Some(first));
+    assert_eq!(store.slack_post(id(1), Slot::EscalationChannel).await.unwrap(), None);
+    assert_eq!(store.slack_post(id(2), Slot::Main).await.unwrap(), None);
+}
+
+pub(crate) async fn one_of_many_posts_wins<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    for revision in 1..=2 {
+        let kept = at_once(20, |number| {
+            let store = Arc::clone(&store);
+            let post = SlackPost { shown: number, ..post(revision, PostState::Absent) };
+            async move { (store.keep_slack_post(keeping(Slot::Main, &post)).await.unwrap(), post) }
+        });
+        let won: Vec<_> = kept.await.into_iter().filter(|(kept, _)| *kept == Committed::Done).collect();
+        assert_eq!(won.len(), 1);
+        assert_eq!(store.slack_post(id(1), Slot::Main).await.unwrap().as_ref(), Some(&won[0].1));
+    }
+}
+
+pub(crate) async fn a_post_is_kept_with_its_audit_entries<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let failed = |revision| KeepPost {
+        audit: vec![audit(&request(1), "slack_delivery_failed")],
+        counts: vec![Count::one("slack_delivery_failures_total", &[("code", "not_in_channel")])],
+        ..keeping(Slot::Main, &post(revision, PostState::Absent))
+    };
+    assert_eq!(store.keep_slack_post(failed(1)).await.unwrap(), Committed::Done);
+    assert_eq!(store.keep_slack_post(failed(1)).await.unwrap(), Committed::Conflict);
+    let seen = Seen::of(&*store).await;
+    assert_eq!(
+        seen.audit.iter().map(|entry| entry.event.as_str()).collect::<Vec<_>>(),
+        ["slack_delivery_failed"]
+    );
+    assert_eq!(seen.counter("slack_delivery_failures_total"), 1);
+}
+
+pub(crate) async fn stale_posts_come_in_order<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let refreshed = async |number, slot, revision, refresh_at: Option<u64>| {
+        let post = SlackPost { refresh_at: refresh_at.map(at), ..post(revision, PostState::Absent) };
+        let keep = KeepPost { request: id(number), ..keeping(slot, &post) };
+        assert_eq!(store.keep_slack_post(keep).await.unwrap(), Committed::Done);
+    };
+    for (number, slot, refresh_at) in [
+        (1, Slot::Main, Some(30)),
+        (2, Slot::Main, Some(10)),
+        (2, Slot::EscalationChannel, Some(20)),
+        (3, Slot::Main, None),
+    ] {
+        refreshed(number, slot, 1, refresh_at).await;
+    }
+    let stale = async |now, limit| store.stale_slack_posts(at(now), limit).await.unwrap();
+    let [first, second, third] = [(id(2), Slot::Main), (id(2), Slot::EscalationChannel), (id(1), Slot::Main)];
+    assert_eq!(stale(9, 10).await, []);
+    assert_eq!(stale(10, 10).await, [first]);
+    assert_eq!(stale(40, 10).await, [first, second, third]);
+    assert_eq!(stale(40, 2).await, [first, second]);
+    refreshed(2, Slot::Main, 2, Some(50)).await;
+    refreshed(1, Slot::Main, 2, None).await;
+    refreshed(3, Slot::Main, 2, Some(5)).await;
+    assert_eq!(stale(60, 10).await, [(id(3), Slot::Main), second, first]);
+}
+
+pub(crate) async fn documents_are_kept_by_key<B: Backend>() {
+    let (backend, store) = opened::<B>().await;
+    assert_eq!(store.recall("usergroup:S1").await.unwrap(), None);
+    store.keep("usergroup:S1", b"one".to_vec()).await.unwrap();
+    store.keep("usergroup:S2", vec![]).await.unwrap();
+    store.keep("usergroup:S1", vec![0, 0xff]).await.unwrap();
+    drop(store);
+    let store = backend.open().await;
+    assert_eq!(store.recall("usergroup:S1").await.unwrap(), Some(vec![0, 0xff]));
+    assert_eq!(store.recall("usergroup:S2").await.unwrap(), Some(vec![]));
+    assert_eq!(store.recall("usergroup:").await.unwrap(), None);
 }
 
 pub(crate) async fn audit_entries_stay_in_order<B: Backend>() {
@@ -644,7 +823,7 @@ pub(crate) async fn reopening_keeps_everything<B: Backend>() {
     commit(&*store, &next(&second, at(6), |request| request.state = denied(at(6)))).await;
     let entry = policy_entry("deploy");
     store.pin(vec![entry.clone()], vec![b"module".to_vec()]).await.unwrap();
-    let claimed = store.claim_outbox(at(10), at(20), 1).await.unwrap();
+    let claimed = store.claim_outbox(id(1), Effect::ShowRequest, at(10), at(20)).await.unwrap().unwrap();
     let before = Seen::of(&*store).await;
     drop(store);
 
@@ -655,8 +834,8 @@ pub(crate) async fn reopening_keeps_everything<B: Backend>() {
     assert_eq!(store.idempotent(&key(7), at(99)).await.unwrap(), Some((fingerprint(&first), voted)));
     assert_eq!(store.policy_entry(entry.hash()).await.unwrap(), Some(entry));
     assert_eq!(store.module(Digest::of(b"module")).await.unwrap(), Some(b"module".to_vec()));
-    assert_eq!(store.claim_outbox(at(19), at(30), 10).await.unwrap().len(), 2);
-    store.finish_outbox(&claimed[0]).await.unwrap();
+    assert_eq!(take(&*store, at(19), at(30), 10).await.len(), 2);
+    store.finish_outbox(&claimed, claimed.revision).await.unwrap();
     assert_eq!(store.outbox_depth().await.unwrap().entries, 2);
     // Audit entries go on after the last one.
     store.append(vec![audit(&first, "later")], vec![]).await.unwrap();
@@ -713,6 +892,7 @@ enum Op {
     /// Of the entries that were ever claimed, counted from the newest.
     Finish {
         claimed: usize,
+        newer: u64,
     },
     Retry {
         claimed: usize,
@@ -735,7 +915,7 @@ fn any_op() -> impl Strategy<Value = Op> {
             .prop_map(|(slot, skip, state, effects)| Op::Commit { slot, skip, state, effects }),
         1 => (0..3_usize, 0..5_u64).prop_map(|(entries, by)| Op::Append { entries, by }),
         3 => (1..30_u64).prop_map(|lease| Op::Claim { lease }),
-        3 => (0..3_usize).prop_map(|claimed| Op::Finish { claimed }),
+        3 => (0..3_usize, 0..2_u64).prop_map(|(claimed, newer)| Op::Finish { claimed, newer }),
         2 => (0..3_usize, 0..20_u64).prop_map(|(claimed, wait)| Op::Retry { claimed, wait }),
         1 => (0..3_u8, 1..20_u64).prop_map(|(number, lasts)| Op::Nonce { number, lasts }),
         3 => (1..15_u64).prop_map(|by| Op::Advance { by }),
@@ -757,6 +937,7 @@ struct Model {
 }
 
 struct Waiting {
+    urgency: Urgency,
     revision: u64,
     attempts: u32,
     since: Timestamp,
@@ -803,20 +984,23 @@ impl Model {
             }
             Op::Claim { lease } => {
                 let until = at(self.now + lease);
-                let mut claimed = store.claim_outbox(now, until, 100).await.unwrap();
+                let mut ready = store.ready_outbox(now, 100).await.unwrap();
+                ready.sort_by_key(|entry| (entry.request, entry.effect));
+                assert_eq!(ready, self.ready(now), "{op:?}");
+                let mut claimed = take(store, now, until, 100).await;
                 claimed.sort_by_key(|entry| (entry.request, entry.effect));
                 assert_eq!(claimed, self.claim(now, until), "{op:?}");
                 self.claimed.extend(claimed);
             }
-            Op::Finish { claimed } => {
+            Op::Finish { claimed, newer } => {
                 let Some(entry) = self.claimed.iter().rev().nth(claimed).cloned() else { return };
-                let key = (entry.request, entry.effect);
-                if self.outbox.get(&key).is_some_and(|waiting| waiting.revision == entry.revision) {
+                let (key, delivered) = ((entry.request, entry.effect), entry.revision + newer);
+                if self.outbox.get(&key).is_some_and(|waiting| waiting.revision <= delivered) {
                     self.outbox.remove(&key);
                 } else if let Some(waiting) = self.held(&entry) {
                     (waiting.ready_at, waiting.claimed_until) = (waiting.since, None);
                 }
-                store.finish_outbox(&entry).await.unwrap();
+                store.finish_outbox(&entry, delivered).await.unwrap();
             }
             Op::Retry { claimed, wait } => {
                 let Some(entry) = self.claimed.iter().rev().nth(claimed).cloned() else { return };
@@ -891,7 +1075,9 @@ impl Model {
     fn ask(&mut self, request: &Request, effects: &[Effect]) {
         let asked = request.history.last().unwrap().at;
         for effect in effects {
+            let urgency = Urgency::of(request, *effect);
             let waiting = self.outbox.entry((request.id, *effect)).or_insert(Waiting {
+                urgency,
                 revision: 0,
                 attempts: 0,
                 since: asked,
@@ -899,10 +1085,20 @@ impl Model {
                 claimed_until: None,
             });
             (waiting.revision, waiting.attempts) = (request.version, 0);
+            waiting.urgency = waiting.urgency.min(urgency);
             if waiting.claimed_until.is_none() {
                 waiting.ready_at = waiting.since;
             }
         }
+    }
+
+    fn ready(&self, now: Timestamp) -> Vec<ReadyEntry> {
+        let ready = self.outbox.iter().filter(|(_, waiting)| waiting.ready_at <= now);
+        let ready = ready.map(|(&(request, effect), waiting)| {
+            let Waiting { urgency, revision, since, .. } = *waiting;
+            ReadyEntry { request, effect, urgency, revision, since }
+        });
+        ready.collect()
     }
 
     fn claim(&mut self, now: Timestamp, until: Timestamp) -> Vec<OutboxEntry> {
@@ -1044,7 +1240,33 @@ async fn commit(store: &dyn Store, request: &Request) {
 }
 
 async fn claim<const N: usize>(store: &dyn Store, now: Timestamp, until: Timestamp) -> [OutboxEntry; N] {
-    store.claim_outbox(now, until, 10).await.unwrap().try_into().unwrap()
+    take(store, now, until, 10).await.try_into().unwrap()
+}
+
+/// Claims what is ready, as far as others do not.
+async fn take(store: &dyn Store, now: Timestamp, until: Timestamp, limit: usize) -> Vec<OutboxEntry> {
+    let mut taken = Vec::new();
+    for ReadyEntry { request, effect, .. } in store.ready_outbox(now, limit).await.unwrap() {
+        taken.extend(store.claim_outbox(request, effect, now, until).await.unwrap());
+    }
+    taken
+}
+
+/// The requests with something ready.
+async fn ready(store: &dyn Store, now: u64, limit: usize) -> Vec<RequestId> {
+    store.ready_outbox(at(now), limit).await.unwrap().iter().map(|entry| entry.request).collect()
+}
+
+async fn keep(store: &dyn Store, slot: Slot, post: &SlackPost, expected: Committed) {
+    assert_eq!(store.keep_slack_post(keeping(slot, post)).await.unwrap(), expected, "{post:?}");
+}
+
+fn keeping(slot: Slot, post: &SlackPost) -> KeepPost {
+    KeepPost { request: id(1), slot, post: post.clone(), audit: vec![], counts: vec![] }
+}
+
+fn post(revision: u64, state: PostState) -> SlackPost {
+    SlackPost { revision, state, ..SlackPost::new("C1") }
 }
 
 fn at(millis: u64) -> Timestamp {
@@ -1081,6 +1303,7 @@ fn request_at(number: u64, made: Timestamp) -> Request {
         depth: 0,
         rerequested_by: None,
         requester: Party { id: "ci".into(), source: "github".into(), display: Some("CI".into()) },
+        requester_groups: Default::default(),
         origin: Origin { repo: "acme/shop".into(), branch: None, pr: Some(json!(12)), run_id: None },
         justification: "because".into(),
         links: vec![],
@@ -1118,7 +1341,7 @@ fn again(first: &Request, number: u64, depth: u32) -> Request {
 fn next(request: &Request, now: Timestamp, change: impl FnOnce(&mut Request)) -> Request {
     let mut request = request.clone();
     request.version += 1;
-    let by = Some(Actor { id: "U1".into(), groups: ["group".into()].into() });
+    let by = Some(Actor { id: "U1".into(), groups: ["group".into()].into(), groups_as_of: None });
     let seq = request.history.len() as u32;
     request.history.push(Event { seq, at: now, by, act: Act::Approve { edits: vec![] } });
     change(&mut request);

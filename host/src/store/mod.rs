@@ -10,6 +10,7 @@ use async_trait::async_trait;
 
 use crate::lifecycle::{AuditEntry, Count, Counter, Digest, Effect, Request, RequestId, Status, Timestamp};
 use crate::policy::PolicyEntry;
+use crate::slack::{SlackPost, Slot};
 
 pub use sqlite::{OpenError, SqliteStore};
 
@@ -53,21 +54,24 @@ pub trait Store: Send + Sync + 'static {
     /// When the next open request has something due, after `after`.
     async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Takes up to `limit` outbox entries that are ready at `now`, those first that have been ready for longest,
-    /// for this worker alone until `until`.
+    /// Outbox entries that are ready at `now`: of each urgency up to `limit`, those first that have been ready for longest.
     ///
     /// An entry is ready from the moment it is stored, unless it is claimed or was given back for later.
     /// A claim that ran out is void: the entry is ready again.
+    async fn ready_outbox(&self, now: Timestamp, limit: usize) -> Result<Vec<ReadyEntry>, StoreError>;
+
+    /// Takes an outbox entry for this worker alone until `until`. `None` where it is not ready at `now` (any more).
     async fn claim_outbox(
         &self,
+        request: RequestId,
+        effect: Effect,
         now: Timestamp,
         until: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<OutboxEntry>, StoreError>;
+    ) -> Result<Option<OutboxEntry>, StoreError>;
 
-    /// Removes a delivered entry, unless it became stale again since it was claimed: then it is ready at once,
-    /// or stays with the worker that has claimed it since.
-    async fn finish_outbox(&self, entry: &OutboxEntry) -> Result<(), StoreError>;
+    /// Removes an entry that was delivered as the request stood at version `delivered`, unless a newer version has
+    /// asked for it since: then it is ready at once, or stays with the worker that has claimed it since.
+    async fn finish_outbox(&self, entry: &OutboxEntry, delivered: u64) -> Result<(), StoreError>;
 
     /// Gives an undelivered entry back, to be tried again at `at`, with one more attempt on its count.
     /// Does nothing where another worker has claimed it since.
@@ -75,6 +79,29 @@ pub trait Store: Send + Sync + 'static {
 
     /// How much waits for delivery.
     async fn outbox_depth(&self) -> Result<OutboxDepth, StoreError>;
+
+    /// How far a message in Slack has come.
+    async fn slack_post(&self, request: RequestId, slot: Slot) -> Result<Option<SlackPost>, StoreError>;
+
+    /// Stores how far a message in Slack has come, with its audit entries and counts, all or nothing.
+    ///
+    /// Its revision is one more than the stored one's, else it is a conflict.
+    async fn keep_slack_post(&self, keep: KeepPost) -> Result<Committed, StoreError>;
+
+    /// Up to `limit` messages in Slack that are to be looked at again at `now`, most overdue first.
+    async fn stale_slack_posts(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(RequestId, Slot)>, StoreError>;
+
+    /// Keeps a small document in the place of the one that has this key, if any.
+    ///
+    /// A key begins with the name of its part and a colon, and the parts are listed in [`KEPT`].
+    async fn keep(&self, key: &str, value: Vec<u8>) -> Result<(), StoreError>;
+
+    /// The document that is kept under this key.
+    async fn recall(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Audit entries in the order they were written, from after `after` on, at most `limit`, each with its number.
     async fn audit(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError>;
@@ -164,6 +191,67 @@ pub enum Committed {
     Done,
     /// Nothing was stored: the stored version has moved on, or the request is terminal or unknown.
     Conflict,
+}
+
+/// The parts of the gateway that keep documents, as their keys begin.
+pub const KEPT: [&str; 1] = ["usergroup:"];
+
+/// How soon work that waits is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Urgency {
+    /// The request has ended: nobody should go on looking at it.
+    Ended,
+    /// The request is new, or escalated: people are yet to hear of it.
+    First,
+    /// The request has changed.
+    Changed,
+}
+
+impl Urgency {
+    /// All, the most urgent first.
+    pub const ALL: [Urgency; 3] = [Urgency::Ended, Urgency::First, Urgency::Changed];
+
+    /// How urgent it is to deliver an effect of the request as it stands. Work that was asked for before and still
+    /// waits stays as urgent as it was.
+    #[must_use]
+    pub fn of(request: &Request, effect: Effect) -> Urgency {
+        match effect {
+            Effect::NotifyEscalation => Urgency::First,
+            Effect::ShowRequest if request.status().is_terminal() => Urgency::Ended,
+            Effect::ShowRequest if request.version <= 1 => Urgency::First,
+            Effect::ShowRequest => Urgency::Changed,
+        }
+    }
+}
+
+/// Work that can be claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadyEntry {
+    /// The request it is about.
+    pub request: RequestId,
+    /// What to deliver.
+    pub effect: Effect,
+    /// How soon.
+    pub urgency: Urgency,
+    /// The request's version that asked for it last.
+    pub revision: u64,
+    /// Since when it waits.
+    pub since: Timestamp,
+}
+
+/// How far a message in Slack has come, and what must be stored with that.
+#[derive(Clone, Debug)]
+pub struct KeepPost {
+    /// The request.
+    pub request: RequestId,
+    /// Which of its messages.
+    pub slot: Slot,
+    /// How far it has come; its revision is one more than the stored one's, else it is a conflict.
+    pub post: SlackPost,
+    /// Audit entries.
+    pub audit: Vec<AuditEntry>,
+    /// Counts.
+    pub counts: Vec<Count>,
 }
 
 /// Work that waits for delivery. There is at most one of a kind for each request.

@@ -37,7 +37,7 @@ async fn people_acknowledge_approve_and_take_it_back() {
     U7 withdraw: true awaiting_personas
     U7 withdraw: false nothing_to_withdraw
     U7 persona_ack:security: true ready_for_approval
-    U1 approve_edit: false not_implemented
+    U1 approve_edit: false no_modal
     U1 explode: false unknown_interaction
     U1 approve: true approved
     U1 deny: false already_decided
@@ -170,6 +170,53 @@ async fn a_click_counts_once_however_often_it_comes() {
     house.clock.advance(60_000);
     assert_eq!(house.send(signed(&payload, seconds)).await.json()["error"], "stale_signature");
     assert!(house.metric(r#"security_events_total{type="replay"} 10"#).await);
+}
+
+#[tokio::test]
+async fn what_slack_delivers_twice_counts_once() {
+    let house = House::new().await;
+    let (id, token) = house.open("deploy").await;
+    let payload = press("U1", "approve", &id);
+    assert_eq!(house.send(house.signed(&payload)).await.json()["ok"], true);
+    // Signed anew, as by Slack itself: no replay, and still the same press.
+    house.clock.advance(1000);
+    let again = house.send(house.signed(&payload)).await;
+    assert_eq!((again.status.as_u16(), &again.json()["error"]), (200, &json!("duplicate_delivery")));
+    assert_eq!(house.press("U1", "approve", &id).await["error"], "duplicate_approval");
+    assert_eq!(house.look(&token).await["approvers"], json!(["U1"]));
+    assert!(house.metric(r#"security_events_total{type="replay"} 0"#).await);
+}
+
+#[tokio::test]
+async fn nobody_approves_what_they_have_not_seen() {
+    let house = House::new().await;
+    let (id, token) = house.open("deploy").await;
+    let seen = house.look(&token).await["payloadHash"].as_str().unwrap().to_owned();
+    let approve = |user: &str, hash: &str| {
+        let mut payload = press(user, "approve", &id);
+        payload["actions"][0]["block_id"] = format!("decide:{hash}").into();
+        house.signed(&payload)
+    };
+    let edit = |user: &str, hash: &str, replicas: &str| {
+        let mut payload = modal(user, &id, &[("replicas", replicas)]);
+        let about = json!({"request_id": id, "payload_hash": hash});
+        payload["view"]["private_metadata"] = about.to_string().into();
+        house.signed(&payload)
+    };
+    assert_eq!(house.send(edit("U1", &seen, "5")).await.json()["ok"], true);
+    let now = house.look(&token).await["payloadHash"].as_str().unwrap().to_owned();
+    assert_ne!(now, seen);
+
+    // A press on the message as it was, and a dialog that was opened before.
+    assert_eq!(house.send(approve("U2", &seen)).await.json()["error"], "parameters_changed");
+    let late = house.send(edit("U2", &seen, "4")).await.json();
+    assert_eq!((&late["error"], &late["response_action"]), (&json!("parameters_changed"), &json!("errors")));
+    assert_eq!(late["errors"], json!({"ov_replicas": "the parameters were changed since you looked"}));
+    let after = house.look(&token).await;
+    assert_eq!((&after["approvers"], &after["payloadHash"]), (&json!(["U1"]), &json!(now)));
+
+    assert_eq!(house.send(approve("U2", &now)).await.json()["status"], "approved");
+    assert_eq!(house.look(&token).await["decisionParams"]["replicas"], 5);
 }
 
 #[tokio::test]

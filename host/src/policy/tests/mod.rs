@@ -90,6 +90,7 @@ fn submission(policy: &ActionPolicy) -> Submission {
         depth: 0,
         rerequested_by: None,
         requester: Party { id: "U0REQUESTER".to_owned(), source: "slack".to_owned(), display: None },
+        requester_groups: Default::default(),
         origin: Origin { repo: "acme/shop".to_owned(), branch: None, pr: None, run_id: None },
         justification: "because".to_owned(),
         links: Vec::new(),
@@ -130,7 +131,7 @@ fn submitted() -> Event {
 }
 
 fn act(seq: u32, by: &str, act: Act) -> Event {
-    let by = Actor { id: by.to_owned(), groups: Default::default() };
+    let by = Actor { id: by.to_owned(), groups: Default::default(), groups_as_of: None };
     Event { seq, at: SUBMITTED_AT.plus(u64::from(seq) * 1000), by: Some(by), act }
 }
 

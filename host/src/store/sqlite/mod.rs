@@ -24,14 +24,15 @@ use self::readers::Readers;
 use self::row::Place;
 use self::writer::{CountRow, Scope, Writer};
 use super::{
-    Commit, Committed, Create, Created, Idempotency, OpenRequests, OutboxDepth, OutboxEntry, Store,
-    StoreError,
+    Commit, Committed, Create, Created, Idempotency, KeepPost, OpenRequests, OutboxDepth, OutboxEntry,
+    ReadyEntry, Store, StoreError, Urgency,
 };
 use crate::lifecycle::{
     AuditEntry, Count, Counter, Digest, Effect, Request, RequestId, RequirementKind, State, Status,
     Timestamp, canonical,
 };
 use crate::policy::PolicyEntry;
+use crate::slack::{SlackPost, Slot};
 
 pub use file::OpenError;
 
@@ -40,6 +41,9 @@ const BACKEND: &str = "sqlite";
 /// How many idempotency keys and nonces that ran out are removed when one is added: more than one, so that
 /// they get fewer, and few, so that nobody waits for it.
 const PURGE: i64 = 4;
+
+/// How long to leave an outbox entry alone that cannot be read, in milliseconds.
+const UNREADABLE_MS: u64 = 10 * 60 * 1000;
 
 /// The embedded store.
 ///
@@ -84,7 +88,7 @@ impl Store for SqliteStore {
     async fn create(&self, new: Create) -> Result<Created, StoreError> {
         let Create { request, idempotency, audit, effects, counts } = new;
         let row = RequestRow::of(&request)?;
-        let rows = Rows::of(audit, &effects, counts)?;
+        let rows = Rows::of(&request, audit, &effects, counts)?;
         let made = self.writer.write(move |scope| {
             if let Some(idempotency) = &idempotency
                 && let Some(known) = known(scope.db, &idempotency.key, row.submitted_at)?
@@ -111,7 +115,7 @@ impl Store for SqliteStore {
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         let Commit { request, audit, effects, counts } = commit;
         let row = RequestRow::of(&request)?;
-        let rows = Rows::of(audit, &effects, counts)?;
+        let rows = Rows::of(&request, audit, &effects, counts)?;
         let committed = self.writer.write(move |scope| {
             // INVARIANT: a conflict has done nothing up to here, so it needs no savepoint.
             if !row.update(scope.db)? {
@@ -191,24 +195,64 @@ impl Store for SqliteStore {
         })
     }
 
-    async fn claim_outbox(
-        &self,
-        now: Timestamp,
-        until: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<OutboxEntry>, StoreError> {
-        let claimed = self.writer.write(move |scope| claim_outbox(scope.db, now, until, limit));
-        Ok(claimed.await?.into_iter().filter_map(readable).collect())
+    async fn ready_outbox(&self, now: Timestamp, limit: usize) -> Result<Vec<ReadyEntry>, StoreError> {
+        let scan = self.readers.scan(move |db| ready_outbox(db, now, limit));
+        let (ready, unreadable) = scan.await?;
+        if !unreadable.is_empty() {
+            // They must not stand in the way of others.
+            let later = time(now.plus(UNREADABLE_MS));
+            let postponed = self.writer.write(move |scope| {
+                for (request, effect) in &unreadable {
+                    let mut postpone = scope.db.prepare_cached(
+                        "UPDATE outbox SET ready_at = ?3 WHERE request = ?1 AND effect = ?2",
+                    )?;
+                    postpone.execute(params![request, effect, later])?;
+                }
+                Ok(())
+            });
+            postponed.await?;
+        }
+        Ok(ready)
     }
 
-    async fn finish_outbox(&self, entry: &OutboxEntry) -> Result<(), StoreError> {
-        let OutboxEntry { request, effect, revision, claimed_until, .. } = *entry;
+    async fn claim_outbox(
+        &self,
+        request: RequestId,
+        effect: Effect,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<OutboxEntry>, StoreError> {
+        let claimed = self.writer.write(move |scope| {
+            let mut claim = scope.db.prepare_cached(
+                "UPDATE outbox SET ready_at = ?4, claimed_until = ?4
+                 WHERE request = ?1 AND effect = ?2 AND ready_at <= ?3
+                 RETURNING revision, attempts, since",
+            )?;
+            let key = (request.to_bytes(), effect.as_str());
+            let mut rows = claim.query(params![key.0, key.1, time(now), time(until)])?;
+            let Some(row) = rows.next()? else { return Ok(None) };
+            let place = Place { table: "outbox", key: &format_args!("{request} {}", effect.as_str()) };
+            let entry = OutboxEntry {
+                request,
+                effect,
+                revision: place.unsigned(row, (0, "revision"))?,
+                attempts: place.get(row, (1, "attempts"))?,
+                since: place.time(row, (2, "since"))?,
+                claimed_until: until,
+            };
+            Ok(Some(entry))
+        });
+        claimed.await
+    }
+
+    async fn finish_outbox(&self, entry: &OutboxEntry, delivered: u64) -> Result<(), StoreError> {
+        let OutboxEntry { request, effect, claimed_until, .. } = *entry;
         let finished = self.writer.write(move |scope| {
             let (request, effect) = (request.to_bytes(), effect.as_str());
             let mut delete = scope
                 .db
-                .prepare_cached("DELETE FROM outbox WHERE request = ?1 AND effect = ?2 AND revision = ?3")?;
-            if delete.execute(params![request, effect, integer(revision)])? == 0 {
+                .prepare_cached("DELETE FROM outbox WHERE request = ?1 AND effect = ?2 AND revision <= ?3")?;
+            if delete.execute(params![request, effect, integer(delivered)])? == 0 {
                 // What waits now came after what was delivered.
                 let mut release = scope.db.prepare_cached(
                     "UPDATE outbox SET ready_at = since, claimed_until = NULL
@@ -249,6 +293,88 @@ impl Store for SqliteStore {
             rows.next().transpose()
         });
         Ok(scan.await?.unwrap_or_default())
+    }
+
+    async fn slack_post(&self, request: RequestId, slot: Slot) -> Result<Option<SlackPost>, StoreError> {
+        self.readers.read(|db| {
+            let mut select =
+                db.prepare_cached("SELECT body FROM slack_post WHERE request = ?1 AND slot = ?2")?;
+            let place = Place { table: "slack_post", key: &format_args!("{request} {slot}") };
+            let mut rows = select.query_and_then(params![request.to_bytes(), slot.as_str()], |row| {
+                place.json("body", place.get::<String>(row, (0, "body"))?)
+            })?;
+            rows.next().transpose()
+        })
+    }
+
+    async fn keep_slack_post(&self, keep: KeepPost) -> Result<Committed, StoreError> {
+        let KeepPost { request, slot, post, audit, counts } = keep;
+        let body = json(&post)?;
+        let (audit, counts) = (AuditRow::all(audit)?, count_rows(counts)?);
+        let kept = self.writer.write(move |scope| {
+            let (request, refresh_at) = (request.to_bytes(), post.refresh_at.map(time));
+            let row = params![request, slot.as_str(), integer(post.revision), refresh_at, body];
+            // INVARIANT: a conflict has done nothing up to here, so it needs no savepoint.
+            let stored = if post.revision == 1 {
+                let mut insert = scope.db.prepare_cached(
+                    "INSERT INTO slack_post (request, slot, revision, refresh_at, body) VALUES (?1, ?2, ?3, ?4, ?5)
+                     ON CONFLICT DO NOTHING",
+                )?;
+                insert.execute(row)?
+            } else {
+                let mut update = scope.db.prepare_cached(
+                    "UPDATE slack_post SET revision = ?3, refresh_at = ?4, body = ?5
+                     WHERE request = ?1 AND slot = ?2 AND revision = ?3 - 1",
+                )?;
+                update.execute(row)?
+            };
+            if stored == 0 {
+                return Ok(Committed::Conflict);
+            }
+            AuditRow::store(&audit, scope.db)?;
+            scope.count(&counts);
+            Ok(Committed::Done)
+        });
+        kept.await
+    }
+
+    async fn stale_slack_posts(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(RequestId, Slot)>, StoreError> {
+        self.readers.read(|db| {
+            let mut select = db.prepare_cached(
+                "SELECT request, slot FROM slack_post WHERE refresh_at IS NOT NULL AND refresh_at <= ?1
+                 ORDER BY refresh_at LIMIT ?2",
+            )?;
+            let rows = select.query_and_then(params![time(now), size(limit)], |row| {
+                let slot: String = row.get(1)?;
+                let place = Place { table: "slack_post", key: &slot };
+                let request = place.request_id(row, (0, "request"))?;
+                Ok((request, named(&slot).map_err(|error| place.corrupt("slot", error))?))
+            })?;
+            rows.collect()
+        })
+    }
+
+    async fn keep(&self, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
+        let key = key.to_owned();
+        let kept = self.writer.write(move |scope| {
+            let mut keep = scope.db.prepare_cached(
+                "INSERT INTO kept (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
+            )?;
+            keep.execute(params![key, value])?;
+            Ok(())
+        });
+        kept.await
+    }
+
+    async fn recall(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.readers.read(|db| {
+            let mut select = db.prepare_cached("SELECT value FROM kept WHERE key = ?1")?;
+            Ok(select.query_row([key], |row| row.get(0)).optional()?)
+        })
     }
 
     async fn audit(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
@@ -588,28 +714,34 @@ fn remember(db: &Connection, idempotency: &Idempotency, row: &RequestRow) -> rus
 /// What is stored with a request.
 struct Rows {
     audit: Vec<AuditRow>,
-    effects: Vec<&'static str>,
+    effects: Vec<(&'static str, i64)>,
     counts: Vec<CountRow>,
 }
 
 impl Rows {
-    fn of(audit: Vec<AuditEntry>, effects: &[Effect], counts: Vec<Count>) -> Result<Rows, StoreError> {
-        let effects = effects.iter().map(|effect| effect.as_str()).collect();
+    fn of(
+        request: &Request,
+        audit: Vec<AuditEntry>,
+        effects: &[Effect],
+        counts: Vec<Count>,
+    ) -> Result<Rows, StoreError> {
+        let urgency = |effect| rank(Urgency::of(request, effect));
+        let effects = effects.iter().map(|effect| (effect.as_str(), urgency(*effect))).collect();
         Ok(Rows { audit: AuditRow::all(audit)?, effects, counts: count_rows(counts)? })
     }
 
     fn store(&self, scope: &mut Scope<'_>, request: &RequestRow) -> rusqlite::Result<()> {
         AuditRow::store(&self.audit, scope.db)?;
-        for effect in &self.effects {
+        for (effect, urgency) in &self.effects {
             // An entry that is claimed stays so: whoever has it gives it back when it is done with the old state.
             let mut ask = scope.db.prepare_cached(
-                "INSERT INTO outbox (request, effect, revision, attempts, since, ready_at)
-                 VALUES (?1, ?2, ?3, 0, ?4, ?4)
+                "INSERT INTO outbox (request, effect, revision, attempts, since, ready_at, urgency)
+                 VALUES (?1, ?2, ?3, 0, ?4, ?4, ?5)
                  ON CONFLICT DO UPDATE SET revision = excluded.revision, attempts = 0,
-                     since = min(since, excluded.since),
+                     since = min(since, excluded.since), urgency = min(urgency, excluded.urgency),
                      ready_at = iif(claimed_until IS NULL, min(since, excluded.since), ready_at)",
             )?;
-            ask.execute(params![request.id, effect, request.version, request.changed_at])?;
+            ask.execute(params![request.id, effect, request.version, request.changed_at, urgency])?;
         }
         scope.count(&self.counts);
         Ok(())
@@ -656,53 +788,60 @@ fn count_rows(counts: Vec<Count>) -> Result<Vec<CountRow>, StoreError> {
     counts.into_iter().map(CountRow::of).collect()
 }
 
-/// A claimed row of the outbox, or why it cannot be read.
-type Claimed = Result<OutboxEntry, StoreError>;
+/// The key of a row of the outbox, as it is stored.
+type OutboxKey = (Vec<u8>, String);
 
-/// An entry that cannot be read is claimed like the others, so that it does not stand in their way.
-fn claim_outbox(
+/// What is ready, and the rows that cannot be read.
+fn ready_outbox(
     db: &Connection,
     now: Timestamp,
-    until: Timestamp,
     limit: usize,
-) -> Result<Vec<Claimed>, StoreError> {
+) -> Result<(Vec<ReadyEntry>, Vec<OutboxKey>), StoreError> {
+    // One look for each urgency, so that the index is read from where that one begins.
     let mut select = db.prepare_cached(
-        "SELECT request, effect, revision, attempts, since FROM outbox WHERE ready_at <= ?1
-         ORDER BY ready_at LIMIT ?2",
+        "SELECT request, effect, revision, since FROM outbox WHERE urgency = ?1 AND ready_at <= ?2
+         ORDER BY ready_at LIMIT ?3",
     )?;
-    let mut claim = db.prepare_cached(
-        "UPDATE outbox SET ready_at = ?3, claimed_until = ?3 WHERE request = ?1 AND effect = ?2",
-    )?;
-    let mut keys = Vec::new();
-    let mut claimed = Vec::new();
-    let mut rows = select.query(params![time(now), size(limit)])?;
-    while let Some(row) = rows.next()? {
-        let key: (Vec<u8>, String) = (row.get(0)?, row.get(1)?);
-        claimed.push(outbox_entry(row, &key, until));
-        keys.push(key);
+    let (mut ready, mut unreadable) = (Vec::new(), Vec::new());
+    for urgency in Urgency::ALL {
+        let mut rows = select.query(params![rank(urgency), time(now), size(limit)])?;
+        while let Some(row) = rows.next()? {
+            let key: OutboxKey = (row.get(0)?, row.get(1)?);
+            match ready_entry(row, &key, urgency) {
+                Ok(entry) => ready.push(entry),
+                Err(error) => {
+                    tracing::error!(%error, "an outbox entry cannot be delivered");
+                    unreadable.push(key);
+                }
+            }
+        }
     }
-    drop(rows);
-    for (request, effect) in keys {
-        claim.execute(params![request, effect, time(until)])?;
-    }
-    Ok(claimed)
+    Ok((ready, unreadable))
 }
 
-fn outbox_entry(row: &Row<'_>, (request, effect): &(Vec<u8>, String), until: Timestamp) -> Claimed {
+fn ready_entry(
+    row: &Row<'_>,
+    (request, effect): &OutboxKey,
+    urgency: Urgency,
+) -> Result<ReadyEntry, StoreError> {
     let key = format!("{} {effect}", hex::encode(request));
     let place = Place { table: "outbox", key: &key };
-    Ok(OutboxEntry {
+    Ok(ReadyEntry {
         request: place.request_id(row, (0, "request"))?,
         effect: named(effect).map_err(|error| place.corrupt("effect", error))?,
+        urgency,
         revision: place.unsigned(row, (2, "revision"))?,
-        attempts: place.get(row, (3, "attempts"))?,
-        since: place.time(row, (4, "since"))?,
-        claimed_until: until,
+        since: place.time(row, (3, "since"))?,
     })
 }
 
-fn readable(claimed: Claimed) -> Option<OutboxEntry> {
-    claimed.inspect_err(|error| tracing::error!(%error, "an outbox entry cannot be delivered")).ok()
+/// An urgency as it is stored: the most urgent is the least.
+const fn rank(urgency: Urgency) -> i64 {
+    match urgency {
+        Urgency::Ended => 0,
+        Urgency::First => 1,
+        Urgency::Changed => 2,
+    }
 }
 
 /// What is kept under a digest; it must still have that digest.

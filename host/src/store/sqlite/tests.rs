@@ -8,8 +8,9 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::lifecycle::{Digest, Timestamp};
+use crate::slack::Slot;
 use crate::store::contract::{self, Backend, store_contract};
-use crate::store::{Created, Idempotency, SqliteStore, Store};
+use crate::store::{Created, Idempotency, SqliteStore, Store, Urgency};
 
 /// A directory with a database.
 struct Sqlite(TempDir);
@@ -88,7 +89,34 @@ fn a_file_that_is_not_ours_is_refused_and_left_alone() {
 
     drop(SqliteStore::open(&path).unwrap());
     tamper(&directory, "PRAGMA user_version = 99");
-    check("has version 99, and this gateway knows versions up to 1");
+    check("has version 99, and this gateway knows versions up to 2");
+}
+
+/// A database as the first version made it is taken over, and so is what waits in it.
+#[tokio::test]
+async fn an_older_database_is_brought_up_to_date() {
+    let directory = tempfile::tempdir().unwrap();
+    tamper(&directory, include_str!("schema.sql"));
+    tamper(&directory, "PRAGMA application_id = 0x43745367; PRAGMA user_version = 1");
+    let [open, ended] = [1, 2].map(contract::request);
+    for (request, due_at) in [(&open, "1"), (&ended, "NULL")] {
+        let id = hex::encode(request.id.to_bytes());
+        tamper(
+            &directory,
+            &format!(
+                "INSERT INTO request (id, version, action, status, submitted_at, due_at, lineage, depth, body)
+                 VALUES (x'{id}', 1, 'deploy', 'pending', 1, {due_at}, x'{id}', 0, '{{}}');
+                 INSERT INTO outbox (request, effect, revision, attempts, since, ready_at)
+                 VALUES (x'{id}', 'show_request', 1, 0, 1, 1)"
+            ),
+        );
+    }
+    let store = SqliteStore::open(&path(&directory)).unwrap();
+    let ready = store.ready_outbox(Timestamp::from_millis(1), 10).await.unwrap();
+    let ready: Vec<_> = ready.iter().map(|entry| (entry.request, entry.urgency)).collect();
+    assert_eq!(ready, [(ended.id, Urgency::Ended), (open.id, Urgency::First)]);
+    assert_eq!(store.slack_post(open.id, Slot::Main).await.unwrap(), None);
+    assert_eq!(store.recall("usergroup:S1").await.unwrap(), None);
 }
 
 #[test]
@@ -163,8 +191,12 @@ async fn a_row_that_cannot_be_read_is_named_and_stops_nobody_else() {
     }
 
     tamper(&directory, &format!("UPDATE outbox SET effect = 'sing' WHERE request = {first}"));
-    let claimed = store.claim_outbox(far, far, 10).await.unwrap();
-    assert_eq!(claimed.iter().map(|entry| entry.request).collect::<Vec<_>>(), ids[1..]);
+    let soon = contract::request(1).submission.submitted_at;
+    for limit in [10, 2] {
+        // The second time it does not even take a place from those that can be read.
+        let ready = store.ready_outbox(soon, limit).await.unwrap();
+        assert_eq!(ready.iter().map(|entry| entry.request).collect::<Vec<_>>(), ids[1..]);
+    }
 
     tamper(&directory, "UPDATE audit SET body = '[]' WHERE seq = 2");
     let error = store.audit(0, 10).await.unwrap_err().to_string();

@@ -1,0 +1,124 @@
+//! Slack's blocks, made short to write, and what they take of a message's room.
+
+use serde::Serialize;
+use slack_morphism::prelude::*;
+
+use super::text::{self, Lines};
+
+/// What a block takes beside its JSON: Slack adds to each one, and counts that too.
+const PER_BLOCK: usize = 125;
+
+/// How much of a message's room a block takes. Slack counts all blocks of a message together, and does not say how;
+/// the JSON that is sent, and something for each block, is never less than what it was seen to count.
+pub(super) fn cost(block: &SlackBlock) -> usize {
+    json_width(block) + PER_BLOCK
+}
+
+/// How much of a block's room a part of it takes.
+pub(super) fn json_width(part: &impl Serialize) -> usize {
+    // Parts of blocks are made of strings, numbers and lists: they always serialise.
+    let json = serde_json::to_string(part).unwrap_or_default();
+    json.encode_utf16().count() + 1
+}
+
+/// Text that Slack does not parse, in one line of at most `most` characters.
+pub(super) fn plain(words: &str, most: usize) -> SlackBlockPlainText {
+    let fitted = text::inline(words, most);
+    SlackBlockPlainText::new(fitted.text).with_emoji(false)
+}
+
+/// Our own words, in which what comes from elsewhere is already escaped.
+pub(super) fn mrkdwn(words: impl Into<String>) -> SlackBlockMarkDownText {
+    // Else Slack would make links of what looks like channels and addresses.
+    SlackBlockMarkDownText::new(words.into()).with_verbatim(true)
+}
+
+/// A paragraph of our own words.
+pub(super) fn section(words: impl Into<String>) -> SlackBlock {
+    SlackSectionBlock::new().with_text(mrkdwn(words).into()).into()
+}
+
+/// Our own words, in small print.
+pub(super) fn small_print(words: impl Into<String>) -> SlackBlock {
+    SlackContextBlock::new(vec![mrkdwn(words).into()]).into()
+}
+
+/// A block of rich text. Lines that follow each other would stand on one line, so they are joined by a line break.
+pub(super) fn rich(elements: Vec<SlackRichTextElement>) -> SlackBlock {
+    let mut joined = Vec::new();
+    for element in elements {
+        match (joined.last_mut(), element) {
+            (Some(SlackRichTextElement::Section(before)), SlackRichTextElement::Section(after)) => {
+                before.elements.push(words("\n"));
+                before.elements.extend(after.elements);
+            }
+            (_, element) => joined.push(element),
+        }
+    }
+    SlackRichTextBlock::new(joined).into()
+}
+
+/// A line of rich text.
+pub(super) fn line(elements: Vec<SlackRichTextInlineElement>) -> SlackRichTextElement {
+    SlackRichTextSection::new(elements).into()
+}
+
+/// Our own words in rich text.
+pub(super) fn words(words: impl Into<String>) -> SlackRichTextInlineElement {
+    SlackRichTextText::new(words.into()).into()
+}
+
+/// Our own words in rich text, where they head something.
+pub(super) fn heading(words: impl Into<String>) -> SlackRichTextInlineElement {
+    SlackRichTextText::new(words.into()).bold().into()
+}
+
+/// Our own words in rich text, where they stand in the place of something.
+pub(super) fn remark(words: impl Into<String>) -> SlackRichTextInlineElement {
+    SlackRichTextText::new(words.into()).italic().into()
+}
+
+/// Something short from elsewhere, on the line, with what says so where it was cut.
+pub(super) fn literal(words: &str, most: usize) -> Vec<SlackRichTextInlineElement> {
+    if words.is_empty() {
+        return vec![remark("empty")];
+    }
+    let fitted = text::inline(words, most);
+    let cut = (fitted.cut > 0).then(|| remark(format!(" ({})", cut_note(fitted.cut))));
+    let shown = (!fitted.text.is_empty()).then(|| SlackRichTextText::new(fitted.text).code().into());
+    shown.into_iter().chain(cut).collect()
+}
+
+/// A text from elsewhere as a quote, with what says so where it was cut.
+pub(super) fn quote(words: &str, lines: usize, most: usize) -> Vec<SlackRichTextElement> {
+    let fitted = text::literal(words.trim(), Lines::Most(lines), most);
+    if fitted.text.is_empty() {
+        return vec![line(vec![remark("blank")])];
+    }
+    let quote = SlackRichTextQuote::new(vec![fitted.text.into()]);
+    let cut = (fitted.cut > 0).then(|| line(vec![remark(cut_note(fitted.cut))]));
+    std::iter::once(quote.into()).chain(cut).collect()
+}
+
+/// Says how much of a text is not shown.
+fn cut_note(cut: usize) -> String {
+    format!("cut: {}", text::counted(cut, "more character"))
+}
+
+/// A text from elsewhere in a box of its own.
+pub(super) fn preformatted(fitted: String) -> SlackRichTextElement {
+    SlackRichTextPreformatted::new(vec![fitted.into()]).into()
+}
+
+/// A button. Its text is cut, its ids must fit.
+pub(super) fn button(action_id: String, label: &str, value: &str) -> SlackBlockButtonElement {
+    const MOST: usize = 75;
+    SlackBlockButtonElement::new(plain(label, MOST).into())
+        .with_action_id(action_id.into())
+        .with_value(value.to_owned())
+}
+
+/// A row of buttons.
+pub(super) fn row(buttons: Vec<SlackBlockButtonElement>) -> SlackBlock {
+    SlackActionsBlock::new(buttons.into_iter().map(Into::into).collect()).into()
+}

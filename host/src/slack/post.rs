@@ -1,0 +1,121 @@
+//! What is known of a message of ours in Slack: which it is, and how far its posting has come.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::lifecycle::{Digest, RequestId, Timestamp};
+
+/// Which of a request's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Slot {
+    /// The one that shows the request.
+    Main,
+    /// The notice of its escalation, in the thread of that one.
+    EscalationThread,
+    /// The notice of its escalation, in the escalation channel.
+    EscalationChannel,
+}
+
+impl Slot {
+    /// The name under which it is stored, and which Slack keeps with the message.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Slot::Main => "main",
+            Slot::EscalationThread => "escalation_thread",
+            Slot::EscalationChannel => "escalation_channel",
+        }
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a message of ours is found by. It is in the message's metadata, which people do not see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mark {
+    /// The request.
+    pub request: RequestId,
+    /// Which of its messages.
+    pub slot: Slot,
+}
+
+/// How far a message has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlackPost {
+    /// Grows by one each time it is stored, from 1; guards against two who deliver at once.
+    pub revision: u64,
+    /// The channel, as the policy names it until Slack has answered, and then by Slack's id.
+    pub channel: String,
+    /// Whether it was posted.
+    pub state: PostState,
+    /// The version of the request that it shows, 0 where it shows none.
+    pub shown: u64,
+    /// Digest of what it shows; `None` where that is to be sent again whatever it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looks: Option<Digest>,
+    /// What it shows is the least that can be shown: Slack did not take the whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub minimal: bool,
+    /// An update was not answered, and may be carried out late, over a newer one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsure: bool,
+    /// Slack's code for why it cannot be delivered, once the audit log has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+    /// When to look at it again although nothing has changed: time has passed for those who read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_at: Option<Timestamp>,
+}
+
+/// Whether a message was posted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum PostState {
+    /// Not, for all that is known.
+    Absent,
+    /// Perhaps: this was stored before Slack was asked, and no answer has been stored since.
+    Posting {
+        /// When it was first tried without an answer.
+        first: Timestamp,
+        /// When it was last tried.
+        last: Timestamp,
+    },
+    /// It was.
+    Posted {
+        /// Slack's name for it in its channel.
+        ts: String,
+    },
+}
+
+impl SlackPost {
+    /// A message of which nothing is stored and nothing was sent.
+    #[must_use]
+    pub fn new(channel: &str) -> SlackPost {
+        SlackPost {
+            revision: 0,
+            channel: channel.to_owned(),
+            state: PostState::Absent,
+            shown: 0,
+            looks: None,
+            minimal: false,
+            unsure: false,
+            failed: None,
+            refresh_at: None,
+        }
+    }
+
+    /// Slack's name for it, where it was posted.
+    #[must_use]
+    pub fn ts(&self) -> Option<&str> {
+        match &self.state {
+            PostState::Posted { ts } => Some(ts),
+            PostState::Absent | PostState::Posting { .. } => None,
+        }
+    }
+}
