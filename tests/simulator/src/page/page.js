@@ -479,6 +479,7 @@ function unread(id) {
 }
 
 function render() {
+  document.body.dataset.user = state.user;
   document.title = `${state.team.name} – Slack simulator`;
   $("team").textContent = state.team.name;
   $("connection").textContent = state.sockets ? `Socket Mode: ${state.sockets} connected` : "";
@@ -506,6 +507,8 @@ function render() {
   $("channel-name").replaceChildren(...(here ? [here.private ? icon("lock") : "#", ` ${here.name}${here.archived ? " (archived)" : ""}`] : []));
   $("channel-topic").textContent = here?.topic ?? "";
   $("say").hidden = !here || here.archived;
+  $("say").elements.text.placeholder = here ? `Message #${here.name}` : "";
+  $("reply").elements.text.placeholder = "Reply…";
   const shown = inChannel(place.channel);
   const replies = (one) => (here?.messages ?? []).filter((reply) => reply.thread_ts === one.ts);
   const key = JSON.stringify([place.user, place.channel, shown, shown.map((one) => replies(one).length), state.warnings, state.people.length]);

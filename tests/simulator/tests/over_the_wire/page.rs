@@ -48,7 +48,7 @@ async fn other_sites_can_neither_look_nor_act() {
         (format!("POST /_sim/restart HTTP/1.1\r\nhost: {address}\r\ncontent-type: text/plain"), "{}", 415),
         (format!("POST /_sim/restart HTTP/1.1\r\nhost: {address}"), "{}", 415),
         (
-            format!("POST /_sim/faults HTTP/1.1\r\nhost: evil.example\r\ncontent-type: application/json"),
+            "POST /_sim/faults HTTP/1.1\r\nhost: evil.example\r\ncontent-type: application/json".to_owned(),
             "{}",
             403,
         ),
