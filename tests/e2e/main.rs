@@ -43,3 +43,5 @@ mod misbehaving_policies;
 mod operators;
 
 mod ledger;
+
+mod slack_page;

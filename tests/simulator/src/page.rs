@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::to_bytes;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -39,7 +39,7 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/page.js", get(|| file("text/javascript", include_str!("page/page.js"))))
         .route("/_sim/state", get(state))
         .route("/_sim/counts", get(counts))
-        .route("/_sim/faults", get(faults))
+        .route("/_sim/faults", get(faults).post(act))
         .route("/_sim/{what}", post(act))
         .layer(middleware::from_fn(guard))
 }
@@ -177,7 +177,8 @@ async fn faults(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// Does what the page asks for. Answers `{}` or what came of it, and 4xx with `error` where it cannot be.
-async fn act(State(shared): State<Arc<Shared>>, Path(what): Path<String>, request: Request) -> Response {
+async fn act(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let what = request.uri().path().trim_start_matches("/_sim/").to_owned();
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     if !kind.is_some_and(|kind| kind.starts_with("application/json")) {
         return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "changes are asked for in JSON");

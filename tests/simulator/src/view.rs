@@ -240,7 +240,7 @@ fn mistake(element: &Value, entry: &Entry, optional: bool) -> Option<String> {
     };
     match element["type"].as_str().unwrap_or_default() {
         "plain_text_input" => {
-            let length = text.chars().count() as u64;
+            let length = blocks::width(text) as u64;
             let (least, most) = (element["min_length"].as_u64(), element["max_length"].as_u64());
             if let Some(least) = least.filter(|least| length < *least) {
                 return Some(format!("Please enter at least {least} characters."));

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Addresses, Answer, Arguments, Refusal};
-use crate::blocks::{self, MESSAGE_CHARACTERS};
+use crate::blocks::{self, MESSAGE_ROOM};
 use crate::clock;
 use crate::message::{Author, Ephemeral, Message};
 use crate::world::{Channel, World};
@@ -141,30 +141,32 @@ struct Content {
 
 fn content(world: &mut World, arguments: &Arguments) -> Result<Content, Refusal> {
     let blocks = arguments.json("blocks").map_err(|()| Refusal::from("invalid_blocks_format"))?;
+    if blocks.as_ref().is_some_and(|blocks| !blocks.is_array()) {
+        return Err("invalid_blocks_format".into());
+    }
     let text = arguments.text("text");
+    let of_text = text.as_deref().map_or(0, blocks::width);
+    let mut of_blocks = 0;
     let blocks = match blocks {
         None => None,
         Some(mut blocks) => {
-            if !blocks.is_array() {
-                return Err("invalid_blocks_format".into());
-            }
             let problems = blocks::check_message(&blocks);
             if !problems.is_empty() {
                 return Err(Refusal::because("invalid_blocks", problems));
             }
+            // As they were sent: the ids that they get here are in what is counted for each block.
+            of_blocks = blocks.as_array().map_or(0, |blocks| blocks::cost(blocks));
             world.name_blocks(&mut blocks);
             blocks.as_array().cloned()
         }
     };
-    let of_text = text.as_ref().map_or(0, |text| text.chars().count());
-    let of_blocks = blocks.iter().flatten().map(blocks::characters).sum::<usize>();
-    if of_text == 0 && blocks.as_ref().is_none_or(Vec::is_empty) {
+    if of_text == 0 && of_blocks == 0 {
         return Err("no_text".into());
     }
-    if of_blocks > MESSAGE_CHARACTERS {
+    if of_blocks > MESSAGE_ROOM {
         return Err("msg_blocks_too_long".into());
     }
-    if of_text > TEXT_CHARACTERS || of_blocks > 0 && of_text + of_blocks > MESSAGE_CHARACTERS {
+    if of_text > TEXT_CHARACTERS || of_blocks > 0 && of_text + of_blocks > MESSAGE_ROOM {
         return Err("msg_too_long".into());
     }
     Ok(Content { text, blocks })

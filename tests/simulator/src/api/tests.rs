@@ -149,13 +149,16 @@ fn posting_is_refused_for_these_reasons() {
         (post("C0APPROVALS", json!({"text": "", "blocks": []})), "no_text"),
         (post("C0APPROVALS", json!({"text": words(40_000)})), "ok"),
         (post("C0APPROVALS", json!({"text": words(40_001)})), "msg_too_long"),
-        (post("C0APPROVALS", json!({"blocks": vec![section(&words(2_600))[0].clone(); 5]})), "ok"),
+        (post("C0APPROVALS", json!({"blocks": vec![section(&words(2_520))[0].clone(); 5]})), "ok"),
         (
-            post("C0APPROVALS", json!({"text": "x", "blocks": vec![section(&words(2_600))[0].clone(); 5]})),
+            post(
+                "C0APPROVALS",
+                json!({"text": words(50), "blocks": vec![section(&words(2_520))[0].clone(); 5]}),
+            ),
             "msg_too_long",
         ),
         (
-            post("C0APPROVALS", json!({"blocks": vec![section(&words(2_601))[0].clone(); 5]})),
+            post("C0APPROVALS", json!({"blocks": vec![section(&words(2_530))[0].clone(); 5]})),
             "msg_blocks_too_long",
         ),
         (post("C0APPROVALS", json!({"blocks": section(&words(3_001))})), "invalid_blocks"),

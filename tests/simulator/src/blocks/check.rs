@@ -90,7 +90,7 @@ impl<'a> Node<'a> {
         Some(items.iter().enumerate().map(node).collect())
     }
 
-    /// A member that is a string of so many characters.
+    /// A member that is a string of so many characters, as Slack counts them.
     pub(super) fn string(
         &self,
         key: &str,
@@ -108,7 +108,7 @@ impl<'a> Node<'a> {
         let Some(text) = self.value.as_str() else {
             return problems.add(self, "must be a string");
         };
-        let length = text.chars().count();
+        let length = super::width(text);
         if length < least {
             problems.add(self, &format!("must be more than {} characters", least - 1));
         }

@@ -346,14 +346,21 @@ fn inputs() {
 }
 
 #[test]
-fn text_is_counted_wherever_it_is() {
-    let blocks = json!([
-        {"type": "header", "text": plain("12345")},
-        {"type": "section", "fields": [mrkdwn("123"), mrkdwn("12")]},
-        {"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": [{"type": "text", "text": "жж"}]}]},
-        actions(json!([button()])),
-    ]);
-    assert_eq!(characters(&blocks), 5 + 5 + 2 + "Approve".len());
+fn a_message_has_room_for_what_slack_was_seen_to_take() {
+    let markdown = |count: usize| json!({"type": "markdown", "text": "w".repeat(count)});
+    let divider = json!({"type": "divider"});
+    let rows: [(&[Value], bool); 4] = [
+        (&[markdown(13_297)], true),
+        (&[markdown(13_298)], false),
+        (&[markdown(13_172), divider.clone()], true),
+        (&[markdown(13_173), divider], false),
+    ];
+    for (blocks, fits) in rows {
+        assert_eq!(cost(blocks) <= MESSAGE_ROOM, fits, "{}", cost(blocks));
+    }
+    // What lies outside the first plane of Unicode counts twice.
+    check(&json!({"type": "header", "text": plain(&"🚀".repeat(75))}), "");
+    check(&json!({"type": "header", "text": plain(&"🚀".repeat(76))}), "must be less than 151 characters");
 }
 
 #[test]
