@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
@@ -38,6 +38,9 @@ const FLAGS: [&str; 13] = [
     "--remote-debugging-port=0",
 ];
 
+/// One browser at a time: each takes a core or two, which the stories beside it need to keep their time.
+static TURN: Semaphore = Semaphore::const_new(1);
+
 /// A page in a browser of its own. Dropping it ends the browser.
 #[derive(Debug)]
 pub struct Page {
@@ -48,6 +51,7 @@ pub struct Page {
     // The folder goes after the browser that writes in it.
     _process: Process,
     _profile: TempDir,
+    _turn: SemaphorePermit<'static>,
 }
 
 impl Page {
@@ -56,6 +60,7 @@ impl Page {
     /// # Panics
     /// Where there is no Chromium, or it does not start.
     pub async fn open(url: &str, width: u32, height: u32) -> Page {
+        let turn = TURN.acquire().await.expect("nobody closes it");
         let profile = tempfile::tempdir().expect("there is room for a temporary folder");
         let (process, endpoint) = Process::start(&profile).await;
         let connecting = tokio_tungstenite::connect_async(&endpoint);
@@ -67,6 +72,7 @@ impl Page {
             complaints: Vec::new(),
             _process: process,
             _profile: profile,
+            _turn: turn,
         };
         let target = page.command("Target.createTarget", json!({"url": "about:blank"})).await;
         let attach = json!({"targetId": target["targetId"], "flatten": true});
