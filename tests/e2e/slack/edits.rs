@@ -94,8 +94,8 @@ async fn four_reasons_to_refuse_each_on_its_input() {
     let alice = office.slack.person("U0ALICE");
     alice.click(&message, "approve_edit").await;
 
-    let rows: [(&[(&str, &str)], &str, &str); 3] = [
-        (&[("ov_note", "SHOUTING")], "ov_note", "lower case only"),
+    let rows = [
+        (&[("ov_note", "SHOUTING")][..], "ov_note", "lower case only"),
         (&[("ov_replicas", "4"), ("ov_canary", "true"), ("ov_note", "x")], "ov_canary", "at most 2"),
         (&[("ov_note", "far longer than anybody allows it to be")], "ov_note", "at most 20"),
     ];
