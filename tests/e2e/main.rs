@@ -26,6 +26,7 @@ mod streams;
 
 mod simultaneous_clicks;
 
+mod slack;
 mod slack_security;
 mod slow_store;
 
@@ -46,3 +47,5 @@ mod cookbook;
 mod import;
 
 mod ledger;
+
+mod slack_page;

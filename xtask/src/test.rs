@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{cargo, links, policies};
+use crate::{browser, cargo, links, policies};
 
 pub(crate) fn run() -> Result<()> {
     let root = crate::root()?;
@@ -11,6 +11,9 @@ pub(crate) fn run() -> Result<()> {
 
     heading("links between documents");
     links::check(&root)?;
+
+    heading("a browser for the tests");
+    browser::ensure()?;
 
     heading("policies to WebAssembly");
     for module in policies::build(&root.join("target/policies"), true)? {

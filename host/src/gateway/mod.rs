@@ -45,6 +45,7 @@ pub struct Gateway {
     directory: Arc<Directory>,
     watchers: Watchers,
     alarm: Arc<Alarm>,
+    outbox_bell: Arc<Notify>,
 }
 
 /// What a caller asks for. Already well-formed; the policies have not seen it yet.
@@ -181,6 +182,7 @@ impl Gateway {
             directory: Arc::default(),
             watchers: Watchers::default(),
             alarm: Arc::default(),
+            outbox_bell: Arc::default(),
         }
     }
 
@@ -218,6 +220,12 @@ impl Gateway {
     #[must_use]
     pub fn alarm(&self) -> &Arc<Alarm> {
         &self.alarm
+    }
+
+    /// What is rung when something was stored that waits for delivery. There is one who hears it.
+    #[must_use]
+    pub fn outbox_bell(&self) -> &Arc<Notify> {
+        &self.outbox_bell
     }
 
     /// Makes a request, where the policies admit it.
@@ -563,12 +571,17 @@ impl Gateway {
         let Step { request, audit, effects, counts } = step;
         let token = self.tokens.of(request.id);
         let created = Arc::new(request.clone());
+        let delivers = !effects.is_empty();
         let create = Create { request, idempotency, audit, effects, counts };
-        let (store, alarm) = (Arc::clone(&self.store), Arc::clone(&self.alarm));
+        let (store, alarm, bell) =
+            (Arc::clone(&self.store), Arc::clone(&self.alarm), Arc::clone(&self.outbox_bell));
         whole(async move {
             match store.create(create).await? {
                 Created::New => {
                     alarm.set(created.due_at());
+                    if delivers {
+                        bell.notify_one();
+                    }
                     Ok(Ok(Receipt { request: created, token }))
                 }
                 other => Ok(Err(other)),
@@ -652,15 +665,23 @@ impl Gateway {
     async fn commit(&self, step: Step) -> Result<Option<Arc<Request>>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let stored = Arc::new(request.clone());
+        let delivers = !effects.is_empty();
         let commit = Commit { request, audit, effects, counts };
-        let (store, watchers, alarm) =
-            (Arc::clone(&self.store), self.watchers.clone(), Arc::clone(&self.alarm));
+        let (store, watchers, alarm, bell) = (
+            Arc::clone(&self.store),
+            self.watchers.clone(),
+            Arc::clone(&self.alarm),
+            Arc::clone(&self.outbox_bell),
+        );
         whole(async move {
             match store.commit(commit).await? {
                 Committed::Conflict => Ok(None),
                 Committed::Done => {
                     alarm.set(stored.due_at());
                     watchers.publish(&stored);
+                    if delivers {
+                        bell.notify_one();
+                    }
                     Ok(Some(stored))
                 }
             }

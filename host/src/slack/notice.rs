@@ -4,7 +4,8 @@
 //! the requirements are told without names. A request that has ended since calls nobody.
 
 use super::blocks::{heading, line, quote, rich, section};
-use super::message::{Message, host, party};
+use super::links::host;
+use super::message::{Message, party};
 use super::progress::{self, Groups, packed};
 use super::text::{self, code, person};
 use super::time::{date, left};

@@ -1,6 +1,7 @@
 //! The real router over the real gateway, policies and embedded store, with a clock that the tests move.
 
 mod callers;
+mod delivery;
 mod input;
 mod operators;
 mod people;
