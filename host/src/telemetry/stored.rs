@@ -10,7 +10,7 @@ use crate::lifecycle::{Counter, LATENCY_BUCKETS_MS, Timestamp};
 use crate::store::{OpenRequests, OutboxDepth, Store, StoreError};
 
 /// The counters that the core writes, and what they mean.
-const COUNTERS: [(&str, &str); 8] = [
+const COUNTERS: [(&str, &str); 9] = [
     ("approval_requests_total", "Requests created, re-requests included."),
     ("approvals_total", "Requests that were approved."),
     ("denies_total", "Requests that were denied."),
@@ -19,6 +19,7 @@ const COUNTERS: [(&str, &str); 8] = [
     ("persona_ack_total", "Acknowledgements of personas."),
     ("param_overrides_total", "Edits of parameters, by outcome: applied or rejected."),
     ("override_rejections_total", "Edits that were rejected, by reason."),
+    ("policy_reloads_total", "Attempts to change the policy set in force, by what set them off and outcome."),
 ];
 
 /// The counters that make up the histogram of decision latencies.
