@@ -96,13 +96,6 @@ impl App {
         let metrics = Metrics::new().context("the metrics cannot be set up")?;
         engine.register(metrics.registry()).context("the metrics cannot be set up")?;
         let policies = Arc::new(Policies::new(engine, set));
-        let policy_sets = PolicySets::new(
-            Arc::clone(&store),
-            Arc::clone(&policies),
-            Arc::clone(&clock),
-            directory.clone(),
-            folder,
-        );
         let calls = CallMetrics::new(metrics.registry()).context("the metrics cannot be set up")?;
         let client = match &config.secrets.slack_bot {
             Some(token) => {
@@ -112,9 +105,11 @@ impl App {
             None => None,
         };
         let slack = config.secrets.slack_signing.as_ref().and_then(Verifier::new);
+        let gateway = Arc::new(Gateway::new(store, policies, clock, Tokens::new(secret)));
+        gateway.shadow().register(metrics.registry()).context("the metrics cannot be set up")?;
         Ok(App {
-            gateway: Arc::new(Gateway::new(store, policies, clock, Tokens::new(secret))),
-            policy_sets,
+            policy_sets: PolicySets::new(Arc::clone(&gateway), directory.clone(), folder),
+            gateway,
             admin: config.secrets.admin.as_ref().map(AdminToken::new),
             watch_files: config.policies.watch,
             metrics,

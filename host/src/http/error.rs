@@ -116,6 +116,8 @@ impl ApiError {
                 ChangeError::Module(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_module"),
                 ChangeError::Conflict { .. } => (StatusCode::CONFLICT, "conflict"),
                 ChangeError::NothingBefore => (StatusCode::CONFLICT, "nothing_before"),
+                ChangeError::InForce(_) => (StatusCode::CONFLICT, "in_force"),
+                ChangeError::Shadow(_) => (StatusCode::CONFLICT, "shadow_not_ready"),
                 ChangeError::Unknown(_) => (StatusCode::NOT_FOUND, "not_found"),
                 ChangeError::Store(StoreError::Unavailable { .. }) => {
                     (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")

@@ -21,6 +21,7 @@ mod ratelimit;
 mod router;
 mod schemas;
 mod serve;
+mod shadow;
 mod slack;
 mod sse;
 mod status;

@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 
-use super::{again, create, health, modules, policy_sets, schemas, slack, sse, status, wait};
+use super::{again, create, health, modules, policy_sets, schemas, shadow, slack, sse, status, wait};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -34,6 +34,10 @@ use super::{again, create, health, modules, policy_sets, schemas, slack, sse, st
         policy_sets::history,
         policy_sets::rollback,
         policy_sets::activate,
+        shadow::start,
+        shadow::show,
+        shadow::stop,
+        shadow::explain,
         health::healthz,
         health::readyz,
         health::metrics,

@@ -56,6 +56,28 @@ pub(super) struct SetBody {
 pub(super) struct ActivateBody {
     /// The hash of the set that is in force, as far as the caller knows: where it is another, nothing happens.
     expected_current: String,
+    /// What the set must have shown in the shadow.
+    #[serde(default)]
+    require_shadow: Option<RequireShadow>,
+    /// Who, for the audit log; else the header `x-admin-actor`, else `admin`.
+    #[serde(default)]
+    actor: Option<String>,
+}
+
+/// What a set must have shown in the shadow: no unexplained difference, and enough events.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+pub(super) struct RequireShadow {
+    /// How many submissions and events it must have judged at least.
+    events: u64,
+}
+
+/// Which set is believed to be in force.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+pub(super) struct RollbackBody {
+    /// The hash of the set that is in force, as far as the caller knows: where it is another, nothing happens.
+    expected_current: String,
     /// Who, for the audit log; else the header `x-admin-actor`, else `admin`.
     #[serde(default)]
     actor: Option<String>,
@@ -117,6 +139,8 @@ pub(super) struct SetView {
     stored_at: Timestamp,
     /// Whether it is in force.
     active: bool,
+    /// Whether it judges in the shadow.
+    shadow: bool,
     /// The policy hash of each action; `*` is what judges unknown actions.
     #[schema(value_type = Object)]
     actions: BTreeMap<String, Digest>,
@@ -276,6 +300,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, _: Admin) -> Result<Json<S
     let store = app.gateway.store();
     let (sets, open) = (store.policy_sets().await?, store.open_policies().await?);
     let active = app.gateway.policies().active();
+    let shadow = app.gateway.shadow().standing().map(|standing| standing.hash);
     let open_under = |actions: &BTreeMap<String, Digest>| {
         let hashes: BTreeSet<&Digest> = actions.values().collect();
         open.iter().filter(|open| hashes.contains(&open.policy)).map(|open| open.count).sum()
@@ -284,6 +309,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, _: Admin) -> Result<Json<S
         hash: set.hash,
         stored_at: set.stored_at,
         active: set.hash == active.hash(),
+        shadow: shadow == Some(set.hash),
         open_requests: open_under(&set.entries),
         actions: set.entries,
     });
@@ -375,7 +401,8 @@ pub(super) async fn history(
         (status = 400, description = "`invalid_payload`", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "`unauthorized`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`not_found`: no such set is stored, or the gateway has no admin token", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`conflict`: another set is in force than the expected one", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`conflict`: another set is in force than the expected one; \
+            `shadow_not_ready`: it has not shown in the shadow what is asked for", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`invalid_policy_set`: it can no longer be loaded", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "`store_unavailable`, with `Retry-After`: nothing has changed", body = Problem, content_type = "application/problem+json"),
     )
@@ -387,16 +414,17 @@ pub(super) async fn activate(
     body: JsonBody,
 ) -> Result<Json<ChangedView>, ApiError> {
     let hash = digest("hash", &hash)?;
-    let ActivateBody { expected_current, actor } = body.typed()?;
+    let ActivateBody { expected_current, require_shadow, actor } = body.typed()?;
     let expected = digest("expectedCurrent", &expected_current)?;
-    Ok(Json(ChangedView::of(app.policy_sets.activate(hash, expected, admin.by(actor)?).await?)))
+    let (events, by) = (require_shadow.map(|required| required.events), admin.by(actor)?);
+    Ok(Json(ChangedView::of(app.policy_sets.activate(hash, expected, events, by).await?)))
 }
 
 /// Puts the set in force again that was in force before.
 #[utoipa::path(
     post,
     path = "/api/admin/policy-sets/rollback",
-    request_body = ActivateBody,
+    request_body = RollbackBody,
     security(("admin" = [])),
     responses(
         (status = 200, description = "The set before is in force", body = ChangedView),
@@ -413,7 +441,7 @@ pub(super) async fn rollback(
     admin: Admin,
     body: JsonBody,
 ) -> Result<Json<ChangedView>, ApiError> {
-    let ActivateBody { expected_current, actor } = body.typed()?;
+    let RollbackBody { expected_current, actor } = body.typed()?;
     let expected = digest("expectedCurrent", &expected_current)?;
     Ok(Json(ChangedView::of(app.policy_sets.rollback(expected, admin.by(actor)?).await?)))
 }

@@ -13,7 +13,9 @@ use axum::routing::{MethodFilter, on};
 use futures_util::FutureExt as _;
 
 use super::error::ApiError;
-use super::{admin, again, create, health, modules, openapi, policy_sets, schemas, slack, sse, status, wait};
+use super::{
+    admin, again, create, health, modules, openapi, policy_sets, schemas, shadow, slack, sse, status, wait,
+};
 use crate::app::App;
 
 /// Everything that the gateway answers.
@@ -48,6 +50,10 @@ fn routes() -> Routes {
         .get("/api/admin/policy-sets/history", policy_sets::history)
         .post("/api/admin/policy-sets/rollback", policy_sets::rollback)
         .post("/api/admin/policy-sets/{hash}/activate", policy_sets::activate)
+        .post("/api/admin/policy-sets/{hash}/shadow", shadow::start)
+        .get("/api/admin/shadow", shadow::show)
+        .delete("/api/admin/shadow", shadow::stop)
+        .post("/api/admin/shadow/explain", shadow::explain)
         .get("/healthz", health::healthz)
         .get("/readyz", health::readyz)
         .get("/metrics", health::metrics)
@@ -72,6 +78,10 @@ impl Routes {
 
     fn put<H: Handler<T, Arc<App>>, T: 'static>(self, path: &'static str, handler: H) -> Routes {
         self.add(Method::PUT, MethodFilter::PUT, path, handler)
+    }
+
+    fn delete<H: Handler<T, Arc<App>>, T: 'static>(self, path: &'static str, handler: H) -> Routes {
+        self.add(Method::DELETE, MethodFilter::DELETE, path, handler)
     }
 
     fn add<H: Handler<T, Arc<App>>, T: 'static>(

@@ -8,6 +8,7 @@
 
 mod change;
 mod folder;
+mod shadow;
 mod start;
 mod stored;
 mod watch;
@@ -28,16 +29,15 @@ pub use stored::{Inspection, PolicySetStored};
 pub use watch::POLL;
 
 use self::folder::Look;
-use crate::clock::Clock;
-use crate::lifecycle::Digest;
+use crate::gateway::Gateway;
+use crate::lifecycle::{Digest, Timestamp};
 use crate::policy::{LoadErrors, ModuleError, Policies, PolicySet};
+use crate::rehearsal::ShadowError;
 use crate::store::{ChangePolicy, Committed, Store, StoreError};
 
 /// The one place through which the set in force changes.
 pub struct PolicySets {
-    store: Arc<dyn Store>,
-    policies: Arc<Policies>,
-    clock: Arc<dyn Clock>,
+    gateway: Arc<Gateway>,
     directory: PathBuf,
     /// One change at a time.
     changing: Mutex<Seen>,
@@ -97,6 +97,12 @@ pub enum ChangeError {
     /// There is nothing to go back to.
     #[error("no other policy set was in force before this one")]
     NothingBefore,
+    /// The set is in force, and has nothing to be compared with.
+    #[error("the policy set {0} is in force")]
+    InForce(Digest),
+    /// The set has not shown in the shadow what it is asked to have shown.
+    #[error(transparent)]
+    Shadow(#[from] ShadowError),
     /// The store could not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -110,7 +116,7 @@ enum Wanted {
     /// The one in the folder.
     Folder,
     /// A stored one, in the place of the one that is expected to be in force.
-    Stored { hash: Digest, expected: Digest },
+    Stored { hash: Digest, expected: Digest, seen_in_shadow: Option<u64> },
     /// The one that was in force before the one that is expected to be.
     Before { expected: Digest },
     /// The one that another instance has put in force.
@@ -126,17 +132,11 @@ enum Made {
 }
 
 impl PolicySets {
-    /// Changes `policies`, which have their set from [`at_start`].
+    /// Changes the policies of `gateway`, which have their set and `folder` its fingerprint from [`at_start`].
     #[must_use]
-    pub fn new(
-        store: Arc<dyn Store>,
-        policies: Arc<Policies>,
-        clock: Arc<dyn Clock>,
-        directory: PathBuf,
-        folder: Digest,
-    ) -> Arc<PolicySets> {
+    pub fn new(gateway: Arc<Gateway>, directory: PathBuf, folder: Digest) -> Arc<PolicySets> {
         let changing = Mutex::new(Seen { folder, unfollowable: 0 });
-        Arc::new(PolicySets { store, policies, clock, directory, changing })
+        Arc::new(PolicySets { gateway, directory, changing })
     }
 
     /// Reads the folder again, and puts its set in force.
@@ -164,17 +164,19 @@ impl PolicySets {
         .await
     }
 
-    /// Puts a stored set in force, where the one in force is the expected one.
+    /// Puts a stored set in force, where the one in force is the expected one. Where `seen_in_shadow` is said, it must have
+    /// judged so much in the shadow, and all the differences that it made must be explained.
     ///
     /// # Errors
-    /// Where it is another, or the wanted one is not stored or can no longer be loaded: then nothing has changed.
+    /// Where another is in force, or the wanted one has not, or the wanted one is not stored or can no longer be loaded: then nothing has changed.
     pub async fn activate(
         self: &Arc<Self>,
         hash: Digest,
         expected: Digest,
+        seen_in_shadow: Option<u64>,
         by: By,
     ) -> Result<Changed, ChangeError> {
-        self.whole(What::Activate, by, Wanted::Stored { hash, expected }).await
+        self.whole(What::Activate, by, Wanted::Stored { hash, expected, seen_in_shadow }).await
     }
 
     /// Puts the set in force again that was in force before, where the one in force is the expected one.
@@ -193,8 +195,8 @@ impl PolicySets {
         let sets = Arc::clone(self);
         whole(async move {
             let mut seen = sets.changing.lock().await;
-            let Some((number, last)) = sets.store.policy_in_force().await? else { return Ok(None) };
-            let Some(hash) = last.to.filter(|hash| *hash != sets.policies.active().hash()) else {
+            let Some((number, last)) = sets.store().policy_in_force().await? else { return Ok(None) };
+            let Some(hash) = last.to.filter(|hash| *hash != sets.policies().active().hash()) else {
                 return Ok(None);
             };
             if seen.unfollowable == number {
@@ -219,19 +221,25 @@ impl PolicySets {
     /// # Errors
     /// Where the store does not say what is needed.
     pub async fn settle(&self) -> Result<(), StoreError> {
-        if !self.policies.has_earlier() {
+        if !self.policies().has_earlier() {
             return Ok(());
         }
-        let open = self.store.open_policies().await?;
+        let open = self.store().open_policies().await?;
         let needed: BTreeSet<Digest> = open.into_iter().map(|open| open.policy).collect();
-        self.policies.retain(|hash| needed.contains(hash));
+        self.policies().retain(|hash| needed.contains(hash));
         Ok(())
     }
 
-    /// What the policies are.
-    #[must_use]
-    pub fn policies(&self) -> &Arc<Policies> {
-        &self.policies
+    fn store(&self) -> &dyn Store {
+        self.gateway.store().as_ref()
+    }
+
+    fn policies(&self) -> &Policies {
+        self.gateway.policies()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.gateway.clock().now()
     }
 
     async fn whole(self: &Arc<Self>, what: What, by: By, wanted: Wanted) -> Result<Changed, ChangeError> {
@@ -245,7 +253,7 @@ impl PolicySets {
     }
 
     async fn look(&self) -> Result<Look, ChangeError> {
-        let (directory, limits) = (self.directory.clone(), *self.policies.engine().limits());
+        let (directory, limits) = (self.directory.clone(), *self.policies().engine().limits());
         blocking(move || Look::at(&directory, &limits)).await
     }
 
@@ -258,9 +266,9 @@ impl PolicySets {
         wanted: Wanted,
     ) -> Result<Changed, ChangeError> {
         seen.folder = look.fingerprint;
-        let previous = self.policies.active();
+        let previous = self.policies().active();
         let mut change = PolicyChange {
-            at: self.clock.now(),
+            at: self.now(),
             what,
             trigger: by.trigger,
             actor: by.actor,
@@ -290,15 +298,15 @@ impl PolicySets {
         look: Look,
         wanted: Wanted,
     ) -> Result<Changed, ChangeError> {
-        let previous = self.policies.active();
+        let previous = self.policies().active();
         let (outcome, set) = match self.make(change, look, wanted).await? {
             Made::Same => (Outcome::Unchanged, previous.as_ref()),
             Made::Other(set, document) => {
                 self.keep(&set, document).await?;
                 change.to = Some(set.hash());
-                change.at = self.clock.now();
+                change.at = self.now();
                 // INVARIANT: it is in the store, as the set in force, before any request is made under it.
-                self.store(change.clone()).await?;
+                self.stored(change.clone()).await?;
                 tracing::info!(
                     what = change.what.as_str(),
                     source = change.trigger.as_str(),
@@ -306,30 +314,31 @@ impl PolicySets {
                     previous = %previous.hash(),
                     "another policy set is in force"
                 );
-                self.policies.activate(set);
+                self.policies().activate(set);
+                self.gateway.shadow().in_force(self.policies().active().hash(), self.now());
                 if let Err(error) = self.settle().await {
                     tracing::warn!(%error, "policies that are needed no longer stay in memory for now");
                 }
-                let active = self.policies.active();
+                let active = self.policies().active();
                 return Ok(changed(Outcome::Ok, &active, &previous));
             }
         };
         change.to = Some(set.hash());
         change.outcome = outcome;
-        self.store(change.clone()).await?;
+        self.stored(change.clone()).await?;
         Ok(changed(outcome, set, &previous))
     }
 
     /// Makes the set that is wanted; says its hash as soon as it has one.
     async fn make(&self, change: &mut PolicyChange, look: Look, wanted: Wanted) -> Result<Made, ChangeError> {
-        let current = self.policies.active().hash();
+        let current = self.policies().active().hash();
         let as_expected = |expected: Digest| {
             if expected == current { Ok(()) } else { Err(ChangeError::Conflict { expected, current }) }
         };
         let hash = match wanted {
             Wanted::Folder => {
                 let source = look.source.map_err(ChangeError::Refused)?;
-                let engine = self.policies.engine().clone();
+                let engine = self.policies().engine().clone();
                 let made = blocking(move || (PolicySet::build(&source, &engine), source.text)).await?;
                 let (set, document) = (made.0.map_err(ChangeError::Refused)?, made.1);
                 if set.hash() == current {
@@ -337,14 +346,17 @@ impl PolicySets {
                 }
                 return Ok(Made::Other(set, Some(document)));
             }
-            Wanted::Stored { hash, expected } => {
+            Wanted::Stored { hash, expected, seen_in_shadow } => {
                 change.to = Some(hash);
                 as_expected(expected)?;
+                if let Some(events) = seen_in_shadow {
+                    self.gateway.shadow().ready(hash, events)?;
+                }
                 hash
             }
             Wanted::Before { expected } => {
                 as_expected(expected)?;
-                let last = self.store.policy_in_force().await?.map(|(_, last)| last);
+                let last = self.store().policy_in_force().await?.map(|(_, last)| last);
                 let before = last.filter(|last| last.to == Some(current)).and_then(|last| last.from);
                 before.ok_or(ChangeError::NothingBefore)?
             }
@@ -354,17 +366,17 @@ impl PolicySets {
         if hash == current {
             return Ok(Made::Same);
         }
-        Ok(Made::Other(self.restored(hash).await?, None))
+        Ok(Made::Other(self.restored(hash, str::to_owned).await?, None))
     }
 
     /// Stores what happened; a conflict means that another instance was faster.
-    async fn store(&self, change: PolicyChange) -> Result<(), ChangeError> {
+    async fn stored(&self, change: PolicyChange) -> Result<(), ChangeError> {
         let expected = change.from.unwrap_or(Digest::from_bytes([0; 32]));
         let (audit, counts) = (vec![change.audit()], change.counts());
-        match self.store.change_policy(ChangePolicy { change, audit, counts }).await? {
+        match self.store().change_policy(ChangePolicy { change, audit, counts }).await? {
             Committed::Done => Ok(()),
             Committed::Conflict => {
-                let last = self.store.policy_in_force().await?;
+                let last = self.store().policy_in_force().await?;
                 let current = last.and_then(|(_, last)| last.to).unwrap_or(expected);
                 Err(ChangeError::Conflict { expected, current })
             }
@@ -373,7 +385,7 @@ impl PolicySets {
 
     /// Stores that an attempt failed. Where even that fails, the log has it.
     async fn record(&self, change: PolicyChange) {
-        if let Err(error) = self.store(change).await {
+        if let Err(error) = self.stored(change).await {
             tracing::error!(%error, "the failed attempt to change the policy set is missing from the audit log");
         }
     }

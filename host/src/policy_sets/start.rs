@@ -84,7 +84,7 @@ async fn restore(store: &Arc<dyn Store>, engine: &Engine, hash: Digest) -> Resul
         }
     };
     let ((name, entries, modules), engine) = (parts, engine.clone());
-    Ok(blocking(move || PolicySet::restore(&name, entries, &modules, &engine)).await??)
+    Ok(blocking(move || PolicySet::restore(&name, entries, &modules, &engine, &str::to_owned)).await??)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {

@@ -68,14 +68,6 @@ impl PolicySets {
         .await
     }
 
-    /// Every set that is stored.
-    ///
-    /// # Errors
-    /// Where the store does not answer.
-    pub async fn stored_sets(&self) -> Result<Vec<StoredSet>, StoreError> {
-        self.store.policy_sets().await
-    }
-
     async fn try_module(&self, bytes: Vec<u8>) -> Result<Descriptor, ChangeError> {
         let engine = self.policies().engine().clone();
         let loaded = blocking(move || -> Result<_, ModuleError> {
@@ -83,14 +75,14 @@ impl PolicySets {
             Ok((module.descriptor().clone(), bytes))
         });
         let (descriptor, bytes) = loaded.await??;
-        self.store.pin(Vec::new(), vec![bytes]).await?;
+        self.store().pin(Vec::new(), vec![bytes]).await?;
         Ok(descriptor)
     }
 
     async fn try_set(&self, sent: Sent) -> Result<PolicySetStored, ChangeError> {
         let mut modules = Vec::new();
         for digest in PolicySet::pinned(&sent.document) {
-            if let Some(bytes) = self.store.module(digest).await? {
+            if let Some(bytes) = self.store().module(digest).await? {
                 modules.push((format!("sha256:{digest}"), bytes));
             }
         }
@@ -114,18 +106,22 @@ impl PolicySets {
 
     /// Keeps a set, whole, so that it can be restored whatever becomes of where it came from.
     pub(super) async fn keep(&self, set: &PolicySet, document: Option<String>) -> Result<(), StoreError> {
-        keep(self.store.as_ref(), set, document, self.clock.now()).await
+        keep(self.store(), set, document, self.now()).await
     }
 
-    /// A stored set, loaded and tried again.
-    pub(super) async fn restored(&self, hash: Digest) -> Result<PolicySet, ChangeError> {
-        let (name, entries, modules) = parts(self.store.as_ref(), hash).await?;
+    /// A stored set, loaded and tried again. Metrics call its policies what `measured_as` makes of their names.
+    pub(super) async fn restored(
+        &self,
+        hash: Digest,
+        measured_as: fn(&str) -> String,
+    ) -> Result<PolicySet, ChangeError> {
+        let (name, entries, modules) = parts(self.store(), hash).await?;
         let engine = self.policies().engine().clone();
-        let set = blocking(move || PolicySet::restore(&name, entries, &modules, &engine)).await?;
-        set.map_err(ChangeError::Refused)
+        let restore = move || PolicySet::restore(&name, entries, &modules, &engine, &measured_as);
+        blocking(restore).await?.map_err(ChangeError::Refused)
     }
 
-    async fn audit(
+    pub(super) async fn audit(
         &self,
         event: &str,
         by: &By,
@@ -135,8 +131,8 @@ impl PolicySets {
         let mut all =
             Map::from_iter([("hash".to_owned(), json!(hash)), ("source".to_owned(), json!(by.trigger))]);
         all.extend(detail.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
-        let entry = admin_entry(self.clock.now(), event, by.actor.clone(), all);
-        self.store.append(vec![entry], Vec::new()).await
+        let entry = admin_entry(self.now(), event, by.actor.clone(), all);
+        self.store().append(vec![entry], Vec::new()).await
     }
 
     async fn audit_refusal(
@@ -149,7 +145,7 @@ impl PolicySets {
     ) {
         tracing::warn!(what = what.as_str(), %error, "what an admin sent is not stored");
         let change = PolicyChange {
-            at: self.clock.now(),
+            at: self.now(),
             what,
             trigger: by.trigger,
             actor: by.actor,

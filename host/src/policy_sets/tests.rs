@@ -11,9 +11,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::clock::ManualClock;
-use crate::gateway::{Ask, Gateway, Tokens};
-use crate::lifecycle::{Origin, Party, RequestId, Timestamp};
+use crate::clock::{Clock, ManualClock};
+use crate::gateway::{Ask, Tokens};
+use crate::lifecycle::{Origin, Party, RequestId};
 use crate::policy::{Engine, Limits};
 use crate::store::SqliteStore;
 
@@ -79,7 +79,7 @@ impl House {
     }
 
     async fn activate(&self, hash: Digest) -> Changed {
-        self.sets.activate(hash, self.active(), by(Trigger::Api)).await.unwrap()
+        self.sets.activate(hash, self.active(), None, by(Trigger::Api)).await.unwrap()
     }
 
     /// What was tried, the first first: what, source and outcome.
@@ -104,11 +104,9 @@ impl House {
         self.store.counters().await.unwrap().get(&counter).copied().unwrap_or_default()
     }
 
-    /// A gateway that makes requests under the set in force.
-    fn gateway(&self) -> Gateway {
-        let clock = Arc::<ManualClock>::clone(&self.clock);
-        let policies = Arc::clone(self.sets.policies());
-        Gateway::new(Arc::clone(&self.store), policies, clock, Tokens::new([7; 32]))
+    /// The gateway that makes requests under the set in force.
+    fn gateway(&self) -> &Gateway {
+        &self.sets.gateway
     }
 
     /// Waits until so many attempts have been made, and nothing is being changed.
@@ -129,7 +127,8 @@ async fn start(
     let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
     let (set, folder) = at_start(store, &engine(), &clock, directory.to_owned()).await?;
     let policies = Arc::new(Policies::new(engine(), set));
-    Ok(PolicySets::new(Arc::clone(store), policies, clock, directory.to_owned(), folder))
+    let gateway = Arc::new(Gateway::new(Arc::clone(store), policies, clock, Tokens::new([7; 32])));
+    Ok(PolicySets::new(gateway, directory.to_owned(), folder))
 }
 
 /// One engine for all tests, with the module kept loaded: compiling it is what takes time.
@@ -253,7 +252,7 @@ async fn what_is_stored_is_not_in_force_until_it_is_activated() {
     assert_eq!(house.store.policy_document(two).await.unwrap(), Some(set(2)));
 
     let unknown = Digest::of(b"unknown");
-    let error = house.sets.activate(unknown, two, by(Trigger::Api)).await.unwrap_err();
+    let error = house.sets.activate(unknown, two, None, by(Trigger::Api)).await.unwrap_err();
     assert!(matches!(error, ChangeError::Unknown(hash) if hash == unknown), "{error}");
     assert_eq!(house.active(), two);
 }
@@ -263,7 +262,7 @@ async fn two_admins_do_not_overwrite_each_other() {
     let house = House::new().await;
     let first = house.active();
     let wanted = [house.stored(2).await, house.stored(3).await];
-    let tried = wanted.map(|hash| house.sets.activate(hash, first, by(Trigger::Api)));
+    let tried = wanted.map(|hash| house.sets.activate(hash, first, None, by(Trigger::Api)));
     let tried = join_all(tried).await;
     let won: Vec<_> = tried.iter().filter_map(|tried| tried.as_ref().ok()).collect();
     let lost: Vec<_> = tried.iter().filter_map(|tried| tried.as_ref().err()).collect();
@@ -355,17 +354,17 @@ async fn an_instance_follows_another() {
     house.activate(two).await;
     assert_eq!(other.policies().active().hash(), first);
     // Whoever does not know yet cannot overwrite it.
-    let error = other.activate(first, first, by(Trigger::Api)).await.map(|changed| changed.outcome);
+    let error = other.activate(first, first, None, by(Trigger::Api)).await.map(|changed| changed.outcome);
     assert!(matches!(error, Ok(Outcome::Unchanged)), "{error:?}");
     let three = house.stored(3).await;
-    let error = other.activate(three, first, by(Trigger::Api)).await.unwrap_err();
+    let error = other.activate(three, first, None, by(Trigger::Api)).await.unwrap_err();
     assert!(matches!(error, ChangeError::Conflict { current, .. } if current == two), "{error}");
     assert_eq!(other.follow().await.unwrap().unwrap().hash, two);
     assert_eq!(other.policies().active().hash(), two);
     assert_eq!(other.follow().await.unwrap(), None);
     assert_eq!(house.sets.follow().await.unwrap(), None);
     assert_eq!(house.counted("store", "ok").await, 1);
-    assert_eq!(other.activate(three, two, by(Trigger::Api)).await.unwrap().hash, three);
+    assert_eq!(other.activate(three, two, None, by(Trigger::Api)).await.unwrap().hash, three);
 }
 
 #[tokio::test]
@@ -504,7 +503,7 @@ async fn a_poll_sees_what_no_event_tells() {
     let watcher = tokio::spawn(Arc::clone(&house.sets).watch(true, Duration::from_millis(5)));
     let unwatched = tokio::spawn(Arc::clone(&other).watch(false, Duration::from_millis(5)));
     let two = house.stored(2).await;
-    other.activate(two, house.active(), by(Trigger::Api)).await.unwrap();
+    other.activate(two, house.active(), None, by(Trigger::Api)).await.unwrap();
     house.attempts(3).await;
     assert_eq!(house.history().await[1..], ["activate api ok", "follow store ok"]);
     assert_eq!(house.active(), two);

@@ -7,7 +7,7 @@ use super::*;
 const TOKEN: &str = "correct-horse-battery-staple";
 
 /// Every admin route, with a body where it takes one.
-const ROUTES: [(&str, &str); 9] = [
+const ROUTES: [(&str, &str); 13] = [
     ("POST", "/api/admin/reload-policy"),
     ("PUT", "/api/admin/modules"),
     ("GET", "/api/admin/modules"),
@@ -17,6 +17,10 @@ const ROUTES: [(&str, &str); 9] = [
     ("GET", "/api/admin/policy-sets/history"),
     ("POST", "/api/admin/policy-sets/rollback"),
     ("POST", "/api/admin/policy-sets/00/activate"),
+    ("POST", "/api/admin/policy-sets/00/shadow"),
+    ("GET", "/api/admin/shadow"),
+    ("DELETE", "/api/admin/shadow"),
+    ("POST", "/api/admin/shadow/explain"),
 ];
 
 async fn house() -> House {
@@ -346,4 +350,166 @@ async fn what_is_no_module_or_no_set_is_not_stored() {
     let without = house.admin("POST", &format!("/api/admin/policy-sets/{active}/activate"), "{}").await;
     assert_eq!(without.status, 400);
     assert!(without.text.contains("expectedCurrent"), "{}", without.text);
+}
+
+/// Waits until the shadow has judged so much.
+async fn judged(house: &House, count: u64) -> Value {
+    let judged = async {
+        loop {
+            let shadow = house.admin("GET", "/api/admin/shadow", "").await.json();
+            if shadow["judged"].as_u64() >= Some(count) {
+                return shadow;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), judged).await.expect("it judges")
+}
+
+#[tokio::test]
+async fn a_shadow_shows_what_a_change_would_do() {
+    let house = house().await;
+    let first = house.active().await;
+    let (early, _) = house.open("deploy").await;
+    assert_eq!(house.admin("GET", "/api/admin/shadow", "").await.status, 404);
+    assert_eq!(house.admin("DELETE", "/api/admin/shadow", "").await.status, 404);
+    let in_force = house.admin("POST", &format!("/api/admin/policy-sets/{first}/shadow"), "").await;
+    assert_eq!((in_force.status.as_u16(), &in_force.json()["error"]), (409, &json!("in_force")));
+
+    let second = house.store_set("approvals: 2", "approvals: 1").await;
+    let answer = house.admin("POST", &format!("/api/admin/policy-sets/{second}/shadow"), "").await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let (id, token) = house.open("deploy").await;
+    house.press("U5", "approve", &id).await;
+    house.press("U1", "approve", &id).await;
+    assert_eq!(house.look(&token).await["status"], "ready_for_approval", "it has no effect");
+    house.press("U2", "approve", &id).await;
+    assert_eq!(house.look(&token).await["status"], "approved");
+    // Made before the shadow began: nobody knows what the candidate would remember of it.
+    house.press("U1", "approve", &early).await;
+    house.open("guarded").await;
+
+    let shadow = judged(&house, 4).await;
+    assert!(!shadow.to_string().contains("hunter2"), "{shadow}");
+    assert_eq!((&shadow["hash"], &shadow["beside"]), (&json!(second), &json!(first)));
+    let kind = "approve: counted(ready_for_approval) -> counted(approved)";
+    assert_eq!(
+        shadow["differences"],
+        json!([{
+            "action": "deploy", "kind": kind, "count": 1,
+            "explained": null, "explainedBy": null, "explainedAt": null,
+        }])
+    );
+    assert_eq!(
+        shadow["samples"],
+        json!([{
+            "at": START.to_string(), "action": "deploy", "requestId": id, "event": "approve",
+            "active": "counted(ready_for_approval)", "candidate": "counted(approved)",
+        }])
+    );
+    let counts =
+        ["judged", "same", "different", "unjudged", "dropped", "unexplained"].map(|key| shadow[key].as_u64());
+    assert_eq!(counts, [4, 3, 1, 2, 0, 1].map(Some), "{shadow}");
+    for (action, result, count) in
+        [("deploy", "same", 2), ("guarded", "same", 1), ("deploy", "different", 1), ("deploy", "unjudged", 2)]
+    {
+        let line = format!("policy_shadow_events_total{{action=\"{action}\",result=\"{result}\"}} {count}");
+        assert!(house.metric(&line).await, "{line}");
+    }
+    let sets = house.admin("GET", "/api/admin/policy-sets", "").await.json();
+    assert_eq!((&sets["sets"][0]["hash"], &sets["sets"][0]["shadow"]), (&json!(second), &json!(true)));
+
+    // It can be asked to have shown something before it is put in force.
+    let activate = async |events: u64, hash: &str| {
+        let body = json!({"expectedCurrent": first, "requireShadow": {"events": events}});
+        house.admin("POST", &format!("/api/admin/policy-sets/{hash}/activate"), body.to_string()).await
+    };
+    let third = house.store_set("approvals: 2", "approvals: 3").await;
+    for (events, hash, says) in
+        [(1, &third, "not the shadow"), (9, &second, "4 of the 9"), (4, &second, "1 kinds of difference")]
+    {
+        let answer = activate(events, hash).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["error"]), (409, &json!("shadow_not_ready")));
+        assert!(answer.text.contains(says), "{}", answer.text);
+    }
+    let explain = async |action: &str, kind: &str, why: &str| {
+        let body = json!({"action": action, "kind": kind, "why": why, "actor": "ada"});
+        house.admin("POST", "/api/admin/shadow/explain", body.to_string()).await
+    };
+    assert_eq!(explain("deploy", "another", "because").await.status, 404);
+    assert_eq!(explain("deploy", kind, "").await.status, 400);
+    let shadow = explain("deploy", kind, "one approval is what we want").await.json();
+    assert_eq!(
+        (&shadow["unexplained"], &shadow["differences"][0]["explainedBy"]),
+        (&json!(0), &json!("ada"))
+    );
+    let entry = house.audited("policy_shadow_explained").await.pop().unwrap();
+    assert_eq!((&entry["kind"], &entry["why"]), (&json!(kind), &json!("one approval is what we want")));
+    assert_eq!(activate(4, &second).await.status, 200);
+    assert_eq!(house.active().await, second);
+    assert_eq!(house.admin("GET", "/api/admin/shadow", "").await.status, 404, "it has arrived");
+    assert_eq!(house.audited("policy_shadow_started").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_shadow_that_judges_alike_shows_no_difference() {
+    let house = house().await;
+    // Another description: another hash, the same rules.
+    let second = house.store_set("description: Two of three", "description: Two, of three").await;
+    let answer = house.admin("POST", &format!("/api/admin/policy-sets/{second}/shadow"), "").await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let mut deploy = Vec::new();
+    for _ in 0..3 {
+        deploy.push(house.open("deploy").await);
+    }
+    let edits = [("replicas", "5")];
+    house.press("U9", "approve", &deploy[0].0).await;
+    house.press("U1", "approve", &deploy[0].0).await;
+    let edited = house.send(house.signed(&modal("U2", &deploy[0].0, &edits))).await;
+    assert_eq!(edited.status, 200, "{}", edited.text);
+    house.press("U3", "approve", &deploy[0].0).await;
+    house.press("U1", "deny", &deploy[1].0).await;
+    house.post("/api/guard/cancel", &json!({"token": deploy[2].1})).await;
+    house
+        .post(
+            "/api/guard/rerequest",
+            &json!({"originalRequestId": deploy[1].0, "actor": {"id": "U9", "source": "slack"}}),
+        )
+        .await;
+    house.clock.advance(301_000);
+    let answer = house
+        .post(
+            "/api/guard/rerequest",
+            &json!({"originalRequestId": deploy[1].0, "actor": {"id": "U9", "source": "slack"}}),
+        )
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let (guarded, _) = house.open("guarded").await;
+    house.press("U1", "approve", &guarded).await;
+    house.press("U7", "persona_ack:security", &guarded).await;
+    house.press("U1", "approve", &guarded).await;
+    house.post("/api/guard/request", &ask("unknown")).await;
+    house.clock.advance(3_600_000);
+    house.turn().await;
+    let shadow = judged(&house, 15).await;
+    assert_eq!(shadow["different"], 0, "{shadow}");
+    assert_eq!((&shadow["unjudged"], &shadow["samples"]), (&json!(0), &json!([])), "{shadow}");
+    let stood = house.admin("DELETE", "/api/admin/shadow", "").await.json();
+    assert_eq!(stood["judged"], shadow["judged"]);
+    assert_eq!(house.admin("GET", "/api/admin/shadow", "").await.status, 404);
+    assert_eq!(house.audited("policy_shadow_stopped").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_shadow_begins_anew_beside_another_set() {
+    let house = house().await;
+    let first = house.active().await;
+    let second = house.store_set("approvals: 2", "approvals: 1").await;
+    let third = house.store_set("approvals: 2", "approvals: 3").await;
+    house.admin("POST", &format!("/api/admin/policy-sets/{second}/shadow"), "").await;
+    house.open("deploy").await;
+    judged(&house, 1).await;
+    assert_eq!(house.activate(&third, &first).await.status, 200);
+    let shadow = house.admin("GET", "/api/admin/shadow", "").await.json();
+    assert_eq!((&shadow["beside"], &shadow["judged"]), (&json!(third), &json!(0)));
 }

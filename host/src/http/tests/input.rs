@@ -167,7 +167,11 @@ async fn every_mistake_in_a_request_is_named() {
     "#);
     let entries = house.app.gateway().store().audit(0, 10).await.unwrap();
     let events: Vec<_> = entries.iter().map(|(_, entry)| entry.event.as_str()).collect();
-    assert_eq!(events, ["policy_reloaded"], "bad input leaves no trace: there is the start, and nothing else");
+    assert_eq!(
+        events,
+        ["policy_reloaded"],
+        "bad input leaves no trace: there is the start, and nothing else"
+    );
 }
 
 #[tokio::test]

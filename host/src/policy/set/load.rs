@@ -32,11 +32,11 @@ pub(super) fn load(source: &Source, engine: &Engine) -> Result<PolicySet, LoadEr
     let mut loaded = BTreeMap::new();
     for mut action in actions {
         action.entry.schema = schemas.remove(&action.entry.action);
-        if let Some(policy) = prove(action, &modules, &mut errors) {
+        if let Some(policy) = prove(action, &modules, &mut errors, &str::to_owned) {
             loaded.insert(policy.entry().action.clone(), policy);
         }
     }
-    let fallback = fallback.and_then(|action| prove(action, &modules, &mut errors));
+    let fallback = fallback.and_then(|action| prove(action, &modules, &mut errors, &str::to_owned));
     errors.into_result()?;
     Ok(PolicySet::new(loaded, fallback))
 }
@@ -48,6 +48,7 @@ pub(super) fn restore(
     entries: Vec<PolicyEntry>,
     bytes: &[Vec<u8>],
     engine: &Engine,
+    measured_as: &dyn Fn(&str) -> String,
 ) -> Result<PolicySet, LoadErrors> {
     let mut errors = Errors::about(name);
     let mut modules = BTreeMap::new();
@@ -74,7 +75,7 @@ pub(super) fn restore(
             errors.add(at, format!("the module `{}`, sha256:{}, is not at hand", used.name, used.digest));
             continue;
         }
-        let Some(policy) = prove(draft, &modules, &mut errors) else { continue };
+        let Some(policy) = prove(draft, &modules, &mut errors, measured_as) else { continue };
         match policy.entry().action.as_str() {
             ANY_ACTION => fallback = Some(policy),
             action => drop(actions.insert(action.to_owned(), policy)),
@@ -169,6 +170,7 @@ fn prove(
     draft: DraftAction,
     modules: &BTreeMap<Digest, Arc<Module>>,
     errors: &mut Errors,
+    measured_as: &dyn Fn(&str) -> String,
 ) -> Option<Arc<ActionPolicy>> {
     let DraftAction { at, entry, configs, complete, sound: readable } = draft;
     let mut sound = true;
@@ -186,7 +188,8 @@ fn prove(
     if !sound || !complete {
         return None;
     }
-    let policy = match ActionPolicy::new(entry, |digest| modules.get(digest).cloned()) {
+    let module_of = |digest: &Digest| modules.get(digest).cloned();
+    let policy = match ActionPolicy::measured_as(entry, module_of, measured_as) {
         Ok(policy) => policy,
         Err(ActionError::Schema { action, detail }) => {
             errors.add(

@@ -47,14 +47,16 @@ impl PolicySet {
     }
 
     /// Makes a set of what the store kept of it: its entries, and the bytes of their modules. Everything is tried again.
+    /// Metrics and failures call its policies what `measured_as` makes of their names.
     /// Slow, as it may compile: to be called off the request path.
     pub fn restore(
         name: &str,
         entries: Vec<PolicyEntry>,
         modules: &[Vec<u8>],
         engine: &Engine,
+        measured_as: &dyn Fn(&str) -> String,
     ) -> Result<PolicySet, LoadErrors> {
-        load::restore(name, entries, modules, engine)
+        load::restore(name, entries, modules, engine, measured_as)
     }
 
     /// The modules that the text of a set pins, as far as it can be read.
