@@ -11,8 +11,9 @@ use tokio_util::task::TaskTracker;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreUrl};
 use crate::gateway::{Gateway, Tokens};
-use crate::http::{self, ApiError, Buckets, Client};
-use crate::policy::{CompileCache, Engine, Limits, LoadErrors, Policies, PolicySet};
+use crate::http::{self, AdminToken, ApiError, Buckets, Client};
+use crate::policy::{CompileCache, Engine, Limits, LoadErrors, Policies};
+use crate::policy_sets::{self, PolicySets};
 use crate::scheduler::Scheduler;
 use crate::secret::Secret;
 use crate::shutdown::Shutdown;
@@ -32,6 +33,10 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// What the routes share.
 pub struct App {
     pub(crate) gateway: Arc<Gateway>,
+    pub(crate) policy_sets: Arc<PolicySets>,
+    /// `None` where there is no admin token: then nobody is an admin.
+    pub(crate) admin: Option<AdminToken>,
+    watch_files: bool,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: Shutdown,
     /// `None` where there is no signing secret: then nobody can act in Slack over HTTP.
@@ -80,25 +85,24 @@ impl App {
         let store: Arc<dyn Store> = Arc::clone(&sqlite) as Arc<dyn Store>;
         let secret = secret(config, store.as_ref()).await?;
 
-        let (directory, cache) = (config.policies.directory.clone(), config.cache_dir());
-        let (engine, set) = blocking(move || -> Result<_, StartError> {
-            let cache = CompileCache::new(cache, &secret);
-            let engine = Engine::new(Limits::default(), Some(cache)).context("no sandbox")?;
-            let set = PolicySet::load(&directory, &engine)?;
-            Ok((engine, set))
-        })
-        .await??;
-        // Before any request is made under the set: one that is open must find its rules after a restart.
-        let (entries, modules) = set.pins();
-        store.pin(entries, modules).await.context("the policies cannot be kept in the store")?;
+        let cache = CompileCache::new(config.cache_dir(), &secret);
+        let engine =
+            blocking(move || Engine::new(Limits::default(), Some(cache)).context("no sandbox")).await??;
+        let directory = &config.policies.directory;
+        let (set, folder) = policy_sets::at_start(&store, &engine, &clock, directory.clone()).await?;
 
         let metrics = Metrics::new().context("the metrics cannot be set up")?;
         engine.register(metrics.registry()).context("the metrics cannot be set up")?;
         let policies = Arc::new(Policies::new(engine, set));
         let slack = config.secrets.slack_signing.as_ref().and_then(Verifier::new);
         let outgoing = outgoing(config, &metrics, &clock)?;
+        let gateway = Arc::new(Gateway::new(store, policies, clock, Tokens::new(secret)));
+        gateway.shadow().register(metrics.registry()).context("the metrics cannot be set up")?;
         Ok(App {
-            gateway: Arc::new(Gateway::new(store, policies, clock, Tokens::new(secret))),
+            policy_sets: PolicySets::new(Arc::clone(&gateway), directory.clone(), folder),
+            gateway,
+            admin: config.secrets.admin.as_ref().map(AdminToken::new),
+            watch_files: config.policies.watch,
             metrics,
             shutdown: Shutdown::default(),
             slack,
@@ -127,6 +131,12 @@ impl App {
         &self.gateway
     }
 
+    /// The one place through which the policy set in force changes.
+    #[must_use]
+    pub fn policy_sets(&self) -> &Arc<PolicySets> {
+        &self.policy_sets
+    }
+
     /// Serves on `listener` until the shutdown begins, and then to the end of what was begun.
     ///
     /// # Errors
@@ -136,6 +146,8 @@ impl App {
         let mut scheduler = tokio::spawn(scheduler.run());
         let mut delivery = tokio::spawn(Arc::clone(&self).deliver());
         let sweeper = tokio::spawn(Arc::clone(&self).sweep());
+        let watcher = Arc::clone(&self.policy_sets).watch(self.watch_files, policy_sets::POLL);
+        let watcher = tokio::spawn(watcher);
         let router = http::router(Arc::clone(&self));
         let usergroups = match &self.outgoing {
             Some(Outgoing { client, .. }) => {
@@ -178,6 +190,7 @@ impl App {
         }
         scheduler.abort();
         sweeper.abort();
+        watcher.abort();
         if let Some(usergroups) = usergroups {
             usergroups.abort();
         }

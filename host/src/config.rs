@@ -108,6 +108,10 @@ pub struct Policies {
     /// Where compiled policy modules are kept between starts; beside the SQLite file where it is not said.
     #[arg(long, value_name = "COUNTERSIGN_CACHE_DIR")]
     pub cache_dir: Option<PathBuf>,
+    /// Whether to load the policy set again when its directory changes.
+    #[arg(long = "policy-watch", value_name = "COUNTERSIGN_POLICY_WATCH", default_value = "true")]
+    #[arg(action = clap::ArgAction::Set)]
+    pub watch: bool,
 }
 
 /// Where requests are kept.
@@ -188,6 +192,8 @@ pub struct Secrets {
     /// `COUNTERSIGN_SECRET`: 32 bytes in hexadecimal, from which wait tokens are derived.
     /// Where it is not given, the embedded store makes and keeps one.
     pub server: Option<Secret>,
+    /// `ADMIN_TOKEN`: what admins show. Without it there are no admin routes.
+    pub admin: Option<Secret>,
     /// `SLACK_SIGNING_SECRET`: what Slack signs its interactions with. Without it there is no such route.
     pub slack_signing: Option<Secret>,
     /// `SLACK_BOT_TOKEN`: what messages are posted with, `xoxb-…`. Without it they wait in the outbox.
@@ -215,8 +221,8 @@ pub enum ConfigError {
 }
 
 /// Variables that only the environment gives, because they are secret.
-const SECRETS: [&str; 4] =
-    ["COUNTERSIGN_SECRET", "SLACK_SIGNING_SECRET", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"];
+const SECRETS: [&str; 5] =
+    ["COUNTERSIGN_SECRET", "ADMIN_TOKEN", "SLACK_SIGNING_SECRET", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"];
 
 /// What `serve --help` says of the environment.
 const ENVIRONMENT_HELP: &str = "\
@@ -227,11 +233,13 @@ Environment:
     SLACK_SIGNING_SECRET  what Slack signs interactions with, where it sends them over HTTP
     SLACK_APP_TOKEN       xapp-…, what Socket Mode is opened with, where it sends them that way;
                           with neither of the two nobody can act in Slack
+    ADMIN_TOKEN           what admins show, 16 or more printable characters; without it there are no
+                          admin routes
     COUNTERSIGN_SECRET    32 bytes in hexadecimal, from which wait tokens are derived; the embedded
                           store makes and keeps one where it is not given";
 
 /// Variables of a feature that is still to come and that nobody would miss silently: they only warn.
-const WITHOUT_EFFECT: [&str; 4] = ["ADMIN_TOKEN", "OTLP_ENDPOINT", "OTLP_HEADERS", "OTLP_TIMEOUT_MS"];
+const WITHOUT_EFFECT: [&str; 3] = ["OTLP_ENDPOINT", "OTLP_HEADERS", "OTLP_TIMEOUT_MS"];
 
 /// Variables that promise a protection or a record which this build cannot give: they stop the start.
 const NOT_IN_THIS_BUILD: [&str; 10] = [
@@ -332,6 +340,17 @@ impl Config {
                 Err(_) => {
                     wrong.push("the variable `COUNTERSIGN_SECRET` is not 32 bytes in hexadecimal".into())
                 }
+            }
+        }
+        if let Some(text) = environment.get("ADMIN_TOKEN") {
+            if text.len() >= 16 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                self.secrets.admin = Some(Secret::new(text.as_bytes()));
+            } else {
+                wrong.push(
+                    "the variable `ADMIN_TOKEN` is too weak: \
+                     a token has 16 or more printable characters and no spaces"
+                        .into(),
+                );
             }
         }
         if let Some(text) = environment.get("SLACK_SIGNING_SECRET") {
@@ -461,6 +480,7 @@ mod tests {
         assert_eq!(config.storage.store, StoreUrl::Sqlite("countersign.db".into()));
         assert_eq!((config.limits.capacity, config.limits.refill_per_sec), (30, 1.0));
         assert_eq!(config.scheduling.interval_ms, 1000);
+        assert!(config.policies.watch && config.secrets.admin.is_none());
         assert!(config.secrets.server.is_none() && config.secrets.slack_signing.is_none());
         assert!(config.secrets.slack_bot.is_none() && config.secrets.slack_app.is_none());
         assert_eq!(config.slack.api_url, "https://slack.com/api");
@@ -510,6 +530,8 @@ mod tests {
             ("REQUIRE_CLIENT_CERT", "true", &["REQUIRE_CLIENT_CERT", "does not implement"]),
             ("TLS_CERT_FILE", "c.pem", &["TLS_CERT_FILE", "does not implement"]),
             ("AUDIT_FILE", "a.ndjson", &["AUDIT_FILE", "does not implement"]),
+            ("COUNTERSIGN_POLICY_WATCH", "maybe", &["--policy-watch", "COUNTERSIGN_POLICY_WATCH"]),
+            ("ADMIN_TOKEN", "", &["ADMIN_TOKEN", "16 or more"]),
             ("SLACK_SIGNING_SECRET", "", &["SLACK_SIGNING_SECRET"]),
             ("SLACK_BOT_TOKEN", "", &["SLACK_BOT_TOKEN", "`xoxb-`"]),
             ("SLACK_BOT_TOKEN", "xoxp-1", &["SLACK_BOT_TOKEN", "`xoxb-`"]),
@@ -535,6 +557,7 @@ mod tests {
     fn a_wrong_secret_is_not_repeated() {
         for (name, value) in [
             ("COUNTERSIGN_SECRET", "hunter2hunter2"),
+            ("ADMIN_TOKEN", "hunter2"),
             ("SLACK_SIGNING_SECRET", "hun ter2 hun"),
             ("SLACK_BOT_TOKEN", "xoxp-hunter2"),
             ("SLACK_APP_TOKEN", "xapp-hunter 2"),
@@ -546,9 +569,9 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_yet_is_said() {
-        let variables = [("ADMIN_TOKEN", "x"), ("REQUIRE_CLIENT_CERT", "false"), ("HOME", "/")];
+        let variables = [("OTLP_ENDPOINT", "x"), ("REQUIRE_CLIENT_CERT", "false"), ("HOME", "/")];
         let config = read(&["--policies", "p"], &variables).unwrap();
-        assert_eq!(config.warnings, ["the variable `ADMIN_TOKEN` has no effect in this build yet"]);
+        assert_eq!(config.warnings, ["the variable `OTLP_ENDPOINT` has no effect in this build yet"]);
     }
 
     #[test]
@@ -556,6 +579,7 @@ mod tests {
         let secret = "ab".repeat(32);
         let variables = [
             ("COUNTERSIGN_SECRET", secret.as_str()),
+            ("ADMIN_TOKEN", "hunter2hunter2hunter2"),
             ("SLACK_SIGNING_SECRET", "0123456789abcdef"),
             ("SLACK_BOT_TOKEN", "xoxb-hunter2"),
             ("SLACK_APP_TOKEN", "xapp-hunter2"),

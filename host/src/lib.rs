@@ -8,8 +8,10 @@ pub mod lifecycle;
 // The shell around it: load, judge, step, commit, tell.
 pub mod gateway;
 
-// What requests are judged by.
+// What requests are judged by, and how that changes while the gateway runs.
 pub mod policy;
+pub mod policy_sets;
+pub mod rehearsal;
 
 // Where requests are kept.
 pub mod store;

@@ -37,6 +37,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on `{listen}`"))?;
     let address = listener.local_addr().context("the listener has no address")?;
     app.shutdown().on_signals().context("cannot listen for signals")?;
+    app.policy_sets().on_hangup().context("cannot listen for SIGHUP")?;
     tracing::info!(%address, "listening");
     // Whoever does not want to know has closed the standard output.
     let _ = writeln!(std::io::stdout(), "listening on http://{address}");

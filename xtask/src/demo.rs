@@ -120,12 +120,11 @@ The gateway listens on {gateway}, with the policies of target/demo/policies.
     xargs -I TOKEN curl -sN -H 'authorization: Bearer TOKEN' {gateway}/api/guard/wait-sse
 
 3. Click in the page. "You are" says as whom:
-     Alice    Approve              refused: two acknowledgements are missing
+     Mallory  Acknowledge security   refused, and only Mallory sees it: nobody gave Mallory a say
      Sam      Acknowledge security
      Rita     Acknowledge release
-     Alice    Approve              or Approve with edits, to change the number of replicas
-     Bob      Approve              the terminal finishes: approved
-     Mallory  Approve              refused: nobody gave Mallory a say
+     Alice    Approve                or Approve with edits, to change the number of replicas
+     Bob      Approve                the terminal finishes: approved
 
 Without a browser, `target/debug/countersign dev` does the same; each click is signed as Slack would:
   export SLACK_SIGNING_SECRET={SIGNING_SECRET}

@@ -25,6 +25,7 @@ use crate::lifecycle::{
     parameter_digests,
 };
 use crate::policy::{ActionPolicy, Directory, NotAdmitted, Policies, RestoreError};
+use crate::rehearsal::{self, Observation, Observed, Outcome, Shadow};
 use crate::store::{Commit, Committed, Create, Created, Idempotency, Store, StoreError};
 
 /// How long an idempotency key counts, in milliseconds.
@@ -46,6 +47,7 @@ pub struct Gateway {
     watchers: Watchers,
     alarm: Arc<Alarm>,
     outbox_bell: Arc<Notify>,
+    shadow: Arc<Shadow>,
 }
 
 /// What a caller asks for. Already well-formed; the policies have not seen it yet.
@@ -183,6 +185,7 @@ impl Gateway {
             watchers: Watchers::default(),
             alarm: Arc::default(),
             outbox_bell: Arc::default(),
+            shadow: Arc::default(),
         }
     }
 
@@ -228,6 +231,12 @@ impl Gateway {
         &self.outbox_bell
     }
 
+    /// What judges beside the policies in force, with no effect.
+    #[must_use]
+    pub fn shadow(&self) -> &Arc<Shadow> {
+        &self.shadow
+    }
+
     /// Makes a request, where the policies admit it.
     ///
     /// # Errors
@@ -243,23 +252,34 @@ impl Gateway {
         {
             return self.known(sent, fingerprint, request);
         }
-        let Some(rules) = self.policies.active().action(&ask.action).cloned() else {
-            self.audit_unmade(now, &ask.action, &ask.requester.id, "unknown_action", &[]).await?;
-            return Err(GatewayError::UnknownAction(ask.action));
-        };
         let random = random_bits()?;
         let shard = u16::try_from(random & 0xffff).unwrap_or_default();
         let id = RequestId::new(now, shard, random_bits()?);
-        let submission = self.submission(&rules, &ask, id, None, now);
-        let admission = Admitting { id, submission, params: &ask.params, by: &ask.requester.id };
-        let step = self.admit(&rules, admission).await?;
+        let rules = self.policies.active().action(&ask.action).cloned();
+        let submitted = Submitted { id, rules: rules.as_deref(), ask: &ask, again: None, at: now };
+        let step = match &rules {
+            Some(rules) => {
+                let submission = self.submission(rules, &ask, id, None, now);
+                let admission = Admitting { id, submission, params: &ask.params, by: &ask.requester.id };
+                self.admit(rules, admission).await
+            }
+            None => {
+                self.audit_unmade(now, &ask.action, &ask.requester.id, "unknown_action", &[]).await?;
+                Err(GatewayError::UnknownAction(ask.action.clone()))
+            }
+        };
+        let step =
+            step.inspect_err(|error| self.observe_submission(&submitted, Outcome::of_submission(error)))?;
         let idempotency = idempotency.map(|sent| Idempotency {
             key: sent.key,
             fingerprint: sent.fingerprint,
             until: now.plus(IDEMPOTENCY_MS),
         });
         match self.store_new(step, idempotency).await? {
-            Ok(receipt) => Ok(receipt),
+            Ok(receipt) => {
+                self.observe_submission(&submitted, Some(Outcome::Admitted(receipt.request.status())));
+                Ok(receipt)
+            }
             Err(Created::Known(fingerprint, request)) => match idempotency {
                 Some(Idempotency { key, fingerprint: sent, .. }) => {
                     self.known(&IdempotencyKey { key, fingerprint: sent }, fingerprint, *request)
@@ -306,9 +326,17 @@ impl Gateway {
             let submission = self.submission(&rules, &ask, id, Some((earlier, actor.clone())), now);
             let params = submission.params.clone();
             let admission = Admitting { id, submission, params: &params, by: &actor.id };
-            let step = self.admit(&rules, admission).await?;
+            let again = Some((earlier, &actor));
+            let submitted = Submitted { id, rules: Some(&*rules), ask: &ask, again, at: now };
+            let step = self
+                .admit(&rules, admission)
+                .await
+                .inspect_err(|error| self.observe_submission(&submitted, Outcome::of_submission(error)))?;
             match self.store_new(step, None).await? {
-                Ok(receipt) => return Ok(receipt),
+                Ok(receipt) => {
+                    self.observe_submission(&submitted, Some(Outcome::Admitted(receipt.request.status())));
+                    return Ok(receipt);
+                }
                 Err(Created::LineageConflict) => {}
                 Err(Created::New | Created::Known(..)) => return Err(GatewayError::Contended),
             }
@@ -340,7 +368,7 @@ impl Gateway {
         intent: &Intent,
         seen: Option<Digest>,
     ) -> Result<Arc<Request>, GatewayError> {
-        self.change(id, |request, rules, now| self.event(request, rules, now, (actor, intent, seen))).await
+        self.change(id, &Cause::Person { actor, intent, seen }).await
     }
 
     /// Whether an act would count now. Nothing is changed; a refusal is audited, as the person is told of it.
@@ -357,7 +385,7 @@ impl Gateway {
         let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
         let rules = self.rules_of(request.submission.policy_hash).await?;
         let now = self.clock.now();
-        let event = self.event(&request, &rules, now, (actor, intent, seen));
+        let event = self.event(&request, &rules, now, &Cause::Person { actor, intent, seen });
         self.judge(&request, &rules, now, event).await?;
         Ok(Arc::new(request))
     }
@@ -374,8 +402,7 @@ impl Gateway {
             return self.end(id, |at| Change::Expire { at }).await;
         }
         let escalates = matches!(open.escalation, Escalation::At(at) if at <= now);
-        let act = if escalates { Act::Escalated } else { Act::Tick };
-        self.change(id, |_, _, _| Event { act: act.clone(), by: None, seen: None }).await
+        self.change(id, if escalates { &Cause::Escalated } else { &Cause::Tick }).await
     }
 
     /// The caller takes its request back.
@@ -445,42 +472,7 @@ impl Gateway {
         again: Option<(&Submission, Party)>,
         now: Timestamp,
     ) -> Submission {
-        let entry = rules.entry();
-        let expires_at = now.plus(entry.timeout_ms);
-        let (mut params, mut redacted) = entry.redact.apply(&ask.params);
-        let digests = match &again {
-            Some((earlier, _)) => {
-                // What was hidden when it was first made stays hidden: only its digest is known.
-                redacted.extend(earlier.redacted.iter().cloned());
-                for key in &earlier.redacted {
-                    params.insert(key.clone(), lifecycle::REDACTED.into());
-                }
-                earlier.digests.clone()
-            }
-            None => parameter_digests(&ask.params),
-        };
-        Submission {
-            action: ask.action.clone(),
-            rules: entry.action.clone(),
-            lineage: again.as_ref().map_or(id, |(earlier, _)| earlier.lineage),
-            depth: again.as_ref().map_or(0, |(earlier, _)| earlier.depth.saturating_add(1)),
-            rerequested_by: again.map(|(_, actor)| actor),
-            requester: ask.requester.clone(),
-            requester_groups: entry.actor(&ask.requester.id, &self.directory, now).groups,
-            origin: ask.origin.clone(),
-            justification: ask.justification.clone(),
-            links: ask.links.clone(),
-            policy_hints: ask.policy_hints.clone(),
-            params,
-            redacted,
-            digests,
-            policy_hash: rules.hash(),
-            token_hash: self.tokens.of(id).hash(),
-            submitted_at: now,
-            expires_at,
-            escalate_at: entry.escalate.as_ref().map(|escalate| expires_at.minus(escalate.before_ms)),
-            unattended: entry.unattended,
-        }
+        submission(rules, ask, (id, self.tokens.of(id).hash()), again, &self.directory, now)
     }
 
     /// Asks the policies whether the request may be made, and where it stands when it is.
@@ -591,33 +583,79 @@ impl Gateway {
     }
 
     /// Load, make the event, ask the policies, step, commit; again from the start where others got in first.
-    async fn change(
-        &self,
-        id: RequestId,
-        event: impl Fn(&Request, &ActionPolicy, Timestamp) -> Event,
-    ) -> Result<Arc<Request>, GatewayError> {
+    async fn change(&self, id: RequestId, cause: &Cause<'_>) -> Result<Arc<Request>, GatewayError> {
         for _ in 0..MOST_CONFLICTS {
             let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
             let rules = self.rules_of(request.submission.policy_hash).await?;
             let now = self.clock.now();
-            let event = event(&request, &rules, now);
-            let step = self.judge(&request, &rules, now, event).await?;
+            let event = self.event(&request, &rules, now, cause);
+            let step = self
+                .judge(&request, &rules, now, event)
+                .await
+                .inspect_err(|error| self.observe_event(&request, now, cause, Outcome::of_event(error)))?;
             if let Some(stored) = self.commit(step).await? {
+                self.observe_event(&request, now, cause, Some(Outcome::Counted(stored.status())));
                 return Ok(stored);
             }
         }
         Err(GatewayError::Contended)
     }
 
-    fn event(
-        &self,
-        request: &Request,
-        rules: &ActionPolicy,
-        now: Timestamp,
-        (actor, intent, seen): (&str, &Intent, Option<Digest>),
-    ) -> Event {
-        let by = Some(rules.entry().actor(actor, &self.directory, now));
-        Event { act: act_of(request, rules, intent), by, seen }
+    fn event(&self, request: &Request, rules: &ActionPolicy, now: Timestamp, cause: &Cause<'_>) -> Event {
+        match cause {
+            Cause::Person { actor, intent, seen } => {
+                let by = Some(rules.entry().actor(actor, &self.directory, now));
+                Event { act: act_of(request, rules, intent), by, seen: *seen }
+            }
+            Cause::Escalated => Event { act: Act::Escalated, by: None, seen: None },
+            Cause::Tick | Cause::Ended(_) => Event { act: Act::Tick, by: None, seen: None },
+        }
+    }
+
+    /// Tells the shadow what became of a submission, where the policies had a part in that.
+    fn observe_submission(&self, submitted: &Submitted<'_>, outcome: Option<Outcome>) {
+        let Some(outcome) = outcome else { return };
+        let Submitted { id, rules, ask, again, at } = submitted;
+        self.shadow.observe(|| {
+            let again = again.map(|(earlier, actor)| (Arc::clone(earlier), actor.clone()));
+            Observed {
+                request: *id,
+                action: rules.map_or("*", |rules| &rules.entry().action).to_owned(),
+                at: *at,
+                outcome,
+                what: Observation::Submission { ask: Box::new((*ask).clone()), again },
+            }
+        });
+    }
+
+    /// Tells the shadow what became of an event, where the policies had a part in that.
+    fn observe_event(&self, request: &Request, at: Timestamp, cause: &Cause<'_>, outcome: Option<Outcome>) {
+        let Some(outcome) = outcome else { return };
+        // What happens by itself and is not due is no news: another instance was faster.
+        let of_a_person = matches!(cause, Cause::Person { .. });
+        if !of_a_person && matches!(outcome, Outcome::Refused(_)) {
+            return;
+        }
+        self.shadow.observe(|| {
+            let cause = match cause {
+                Cause::Person { actor, intent, seen } => rehearsal::Cause::Person {
+                    actor: (*actor).to_owned(),
+                    intent: (*intent).clone(),
+                    seen: *seen,
+                },
+                Cause::Escalated => rehearsal::Cause::Escalated,
+                Cause::Tick => rehearsal::Cause::Tick,
+                Cause::Ended(Status::Cancelled) => rehearsal::Cause::Cancelled,
+                Cause::Ended(_) => rehearsal::Cause::Expired,
+            };
+            Observed {
+                request: request.id,
+                action: request.submission.rules.clone(),
+                at,
+                outcome,
+                what: Observation::Event { version: request.version, cause },
+            }
+        });
     }
 
     /// What would become of the request; a refusal is audited.
@@ -653,8 +691,11 @@ impl Gateway {
     ) -> Result<Arc<Request>, GatewayError> {
         for _ in 0..MOST_CONFLICTS {
             let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
-            let step = lifecycle::step(request, change(self.clock.now()))?;
+            let now = self.clock.now();
+            let step = lifecycle::step(request.clone(), change(now))?;
             if let Some(stored) = self.commit(step).await? {
+                let status = stored.status();
+                self.observe_event(&request, now, &Cause::Ended(status), Some(Outcome::Counted(status)));
                 return Ok(stored);
             }
         }
@@ -724,6 +765,27 @@ struct Event {
     seen: Option<Digest>,
 }
 
+/// What happens to a request, by whom.
+enum Cause<'a> {
+    /// A person acts, who saw the parameters with the payload hash `seen`, where that is known.
+    Person { actor: &'a str, intent: &'a Intent, seen: Option<Digest> },
+    /// The escalation comes.
+    Escalated,
+    /// A wake-up comes.
+    Tick,
+    /// It ended so, in a way that no policy was asked about.
+    Ended(Status),
+}
+
+/// A submission, as the shadow is told of it.
+struct Submitted<'a> {
+    id: RequestId,
+    rules: Option<&'a ActionPolicy>,
+    ask: &'a Ask,
+    again: Option<(&'a Arc<Submission>, &'a Party)>,
+    at: Timestamp,
+}
+
 /// A submission on its way to the policies.
 struct Admitting<'a> {
     id: RequestId,
@@ -733,11 +795,58 @@ struct Admitting<'a> {
     by: &'a str,
 }
 
+/// What is asked for, as a request under these rules has it: with its id and the digest of its token.
+pub(crate) fn submission(
+    rules: &ActionPolicy,
+    ask: &Ask,
+    (id, token_hash): (RequestId, Digest),
+    again: Option<(&Submission, Party)>,
+    directory: &Directory,
+    now: Timestamp,
+) -> Submission {
+    let entry = rules.entry();
+    let expires_at = now.plus(entry.timeout_ms);
+    let (mut params, mut redacted) = entry.redact.apply(&ask.params);
+    let digests = match &again {
+        Some((earlier, _)) => {
+            // What was hidden when it was first made stays hidden: only its digest is known.
+            redacted.extend(earlier.redacted.iter().cloned());
+            for key in &earlier.redacted {
+                params.insert(key.clone(), lifecycle::REDACTED.into());
+            }
+            earlier.digests.clone()
+        }
+        None => parameter_digests(&ask.params),
+    };
+    Submission {
+        action: ask.action.clone(),
+        rules: entry.action.clone(),
+        lineage: again.as_ref().map_or(id, |(earlier, _)| earlier.lineage),
+        depth: again.as_ref().map_or(0, |(earlier, _)| earlier.depth.saturating_add(1)),
+        rerequested_by: again.map(|(_, actor)| actor),
+        requester: ask.requester.clone(),
+        requester_groups: entry.actor(&ask.requester.id, directory, now).groups,
+        origin: ask.origin.clone(),
+        justification: ask.justification.clone(),
+        links: ask.links.clone(),
+        policy_hints: ask.policy_hints.clone(),
+        params,
+        redacted,
+        digests,
+        policy_hash: rules.hash(),
+        token_hash,
+        submitted_at: now,
+        expires_at,
+        escalate_at: entry.escalate.as_ref().map(|escalate| expires_at.minus(escalate.before_ms)),
+        unattended: entry.unattended,
+    }
+}
+
 /// Whether a memo holds a text or a long number of a hidden parameter.
 ///
 /// A policy sees hidden values when it admits, and what it remembers is stored. This catches the policy that
 /// remembers one as it is; one that disguises it cannot be caught, so read the policies that you pin.
-fn repeats_hidden(memo: &str, params: &Map<String, Value>, hidden: &BTreeSet<String>) -> bool {
+pub(crate) fn repeats_hidden(memo: &str, params: &Map<String, Value>, hidden: &BTreeSet<String>) -> bool {
     fn repeats(memo: &str, value: &Value) -> bool {
         match value {
             Value::Null | Value::Bool(_) => false,
@@ -757,7 +866,7 @@ fn repeats_hidden(memo: &str, params: &Map<String, Value>, hidden: &BTreeSet<Str
     hidden.iter().filter_map(|key| params.get(key)).any(|value| repeats(memo, value))
 }
 
-fn act_of(request: &Request, rules: &ActionPolicy, intent: &Intent) -> Act {
+pub(crate) fn act_of(request: &Request, rules: &ActionPolicy, intent: &Intent) -> Act {
     match intent {
         Intent::Acknowledge { persona } => Act::Acknowledge { persona: persona.clone() },
         Intent::Deny { reason } => Act::Deny { reason: reason.clone() },

@@ -22,6 +22,14 @@ const MOST_TIME: Duration = Duration::from_secs(10);
 pub(crate) struct JsonBody(pub(crate) Value);
 
 impl JsonBody {
+    /// A body that was read already.
+    pub(crate) fn of(headers: &HeaderMap, bytes: &[u8]) -> Result<JsonBody, ApiError> {
+        if !is_json(headers) {
+            return Err(ApiError::NotJson);
+        }
+        Ok(JsonBody(json::parse(bytes)?))
+    }
+
     /// The body, as a type.
     pub(crate) fn typed<T: DeserializeOwned>(self) -> Result<T, ApiError> {
         Ok(json::typed(self.0)?)
@@ -32,11 +40,11 @@ impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<JsonBody, ApiError> {
-        if !is_json(request.headers()) {
+        let (parts, body) = request.into_parts();
+        if !is_json(&parts.headers) {
             return Err(ApiError::NotJson);
         }
-        let bytes = read(request.into_body(), app.body_limit).await?;
-        Ok(JsonBody(json::parse(&bytes)?))
+        JsonBody::of(&parts.headers, &read(body, app.body_limit).await?)
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::gateway::GatewayError;
 use crate::lifecycle::{Reason, Refusal};
+use crate::policy_sets::ChangeError;
 use crate::slack::SignatureError;
 use crate::store::StoreError;
 
@@ -38,6 +39,8 @@ pub(crate) enum ApiError {
     TooSlow,
     #[error("there is no such {0}")]
     NoSuch(&'static str),
+    #[error("the admin token is missing or wrong")]
+    Unauthorized,
     #[error("this path does not take this method")]
     WrongMethod,
     #[error("too many requests from this address")]
@@ -48,6 +51,8 @@ pub(crate) enum ApiError {
     Signature(#[from] SignatureError),
     #[error(transparent)]
     Gateway(#[from] GatewayError),
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     #[error("something in the gateway broke; nothing was approved by it")]
     Panicked,
 }
@@ -105,6 +110,22 @@ impl ApiError {
             ApiError::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams"),
             ApiError::Signature(error) => (StatusCode::BAD_REQUEST, error.code()),
             ApiError::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            ApiError::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            ApiError::Change(error) => match error {
+                ChangeError::Refused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_policy_set"),
+                ChangeError::Module(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_module"),
+                ChangeError::Conflict { .. } => (StatusCode::CONFLICT, "conflict"),
+                ChangeError::NothingBefore => (StatusCode::CONFLICT, "nothing_before"),
+                ChangeError::InForce(_) => (StatusCode::CONFLICT, "in_force"),
+                ChangeError::Shadow(_) => (StatusCode::CONFLICT, "shadow_not_ready"),
+                ChangeError::Unknown(_) => (StatusCode::NOT_FOUND, "not_found"),
+                ChangeError::Store(StoreError::Unavailable { .. }) => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+                }
+                ChangeError::Store(StoreError::Corrupt { .. }) | ChangeError::Stopped(_) => {
+                    (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+                }
+            },
             ApiError::Gateway(error) => match error {
                 GatewayError::UnknownAction(_) | GatewayError::Denied(_) => {
                     (StatusCode::FORBIDDEN, "policy_denied")
@@ -152,6 +173,9 @@ impl ApiError {
                 GatewayError::Randomness(_) => "the system gave no randomness".to_owned(),
                 error => error.to_string(),
             },
+            ApiError::Change(ChangeError::Store(StoreError::Unavailable { .. })) => {
+                "the store cannot be reached; try again".to_owned()
+            }
             error => error.to_string(),
         }
     }
@@ -214,7 +238,13 @@ impl IntoResponse for ApiError {
         self.log();
         let (status, error) = self.kind();
         let (detail, reasons, retry_after) = (self.detail(), self.reasons(), self.retry_after());
-        let errors = if let ApiError::Invalid(errors) = self { errors } else { Vec::new() };
+        let errors = match self {
+            ApiError::Invalid(errors) => errors,
+            ApiError::Change(error @ (ChangeError::Refused(_) | ChangeError::Module(_))) => {
+                error.faults().into_iter().map(Invalid::from).collect()
+            }
+            _ => Vec::new(),
+        };
         let problem = Problem {
             kind: format!("urn:countersign:problem:{error}"),
             title: status.canonical_reason().unwrap_or("Error"),
@@ -226,6 +256,9 @@ impl IntoResponse for ApiError {
         };
         let mut response = (status, Json(problem)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

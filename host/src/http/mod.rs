@@ -4,6 +4,7 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod admin;
 mod again;
 mod body;
 mod check;
@@ -12,12 +13,15 @@ mod create;
 mod error;
 mod health;
 pub(crate) mod json;
+mod modules;
 mod openapi;
 mod params;
+mod policy_sets;
 mod ratelimit;
 mod router;
 mod schemas;
 mod serve;
+mod shadow;
 mod slack;
 mod sse;
 mod status;
@@ -27,6 +31,7 @@ mod wait;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use admin::AdminToken;
 pub(crate) use error::ApiError;
 pub use ratelimit::Peer;
 pub(crate) use ratelimit::{Buckets, Client};

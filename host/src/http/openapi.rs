@@ -2,8 +2,9 @@
 
 use axum::Json;
 use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 
-use super::{again, create, health, schemas, slack, sse, status, wait};
+use super::{again, create, health, modules, policy_sets, schemas, shadow, slack, sse, status, wait};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,13 +25,39 @@ use super::{again, create, health, schemas, slack, sse, status, wait};
         again::cancel,
         schemas::schema,
         slack::interactions,
+        policy_sets::reload,
+        modules::put,
+        modules::list,
+        policy_sets::store,
+        policy_sets::list,
+        policy_sets::active,
+        policy_sets::history,
+        policy_sets::rollback,
+        policy_sets::activate,
+        shadow::start,
+        shadow::show,
+        shadow::stop,
+        shadow::explain,
         health::healthz,
         health::readyz,
         health::metrics,
         openapi,
-    )
+    ),
+    modifiers(&Security)
 )]
 struct Document;
+
+/// How callers say who they are.
+struct Security;
+
+impl utoipa::Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let mut admin = Http::new(HttpAuthScheme::Bearer);
+        admin.description = Some("The admin token; also taken as the header `x-admin-token`.".to_owned());
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("admin", SecurityScheme::Http(admin));
+    }
+}
 
 /// The description.
 pub(super) fn document() -> utoipa::openapi::OpenApi {

@@ -13,7 +13,9 @@ use axum::routing::{MethodFilter, on};
 use futures_util::FutureExt as _;
 
 use super::error::ApiError;
-use super::{again, create, health, openapi, schemas, slack, sse, status, wait};
+use super::{
+    admin, again, create, health, modules, openapi, policy_sets, schemas, shadow, slack, sse, status, wait,
+};
 use crate::app::App;
 
 /// Everything that the gateway answers.
@@ -22,6 +24,7 @@ pub fn router(app: Arc<App>) -> Router {
     router
         .fallback(async || ApiError::NoSuch("path"))
         .method_not_allowed_fallback(async || ApiError::WrongMethod)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), admin::guard))
         .layer(middleware::from_fn(catch_panic))
         .with_state(app)
 }
@@ -38,6 +41,19 @@ fn routes() -> Routes {
         .get("/api/guard/lineage", status::lineage)
         .get("/api/schemas/{action}", schemas::schema)
         .post("/api/slack/interactions", slack::interactions)
+        .post("/api/admin/reload-policy", policy_sets::reload)
+        .put("/api/admin/modules", modules::put)
+        .get("/api/admin/modules", modules::list)
+        .post("/api/admin/policy-sets", policy_sets::store)
+        .get("/api/admin/policy-sets", policy_sets::list)
+        .get("/api/admin/policy-sets/active", policy_sets::active)
+        .get("/api/admin/policy-sets/history", policy_sets::history)
+        .post("/api/admin/policy-sets/rollback", policy_sets::rollback)
+        .post("/api/admin/policy-sets/{hash}/activate", policy_sets::activate)
+        .post("/api/admin/policy-sets/{hash}/shadow", shadow::start)
+        .get("/api/admin/shadow", shadow::show)
+        .delete("/api/admin/shadow", shadow::stop)
+        .post("/api/admin/shadow/explain", shadow::explain)
         .get("/healthz", health::healthz)
         .get("/readyz", health::readyz)
         .get("/metrics", health::metrics)
@@ -58,6 +74,14 @@ impl Routes {
 
     fn post<H: Handler<T, Arc<App>>, T: 'static>(self, path: &'static str, handler: H) -> Routes {
         self.add(Method::POST, MethodFilter::POST, path, handler)
+    }
+
+    fn put<H: Handler<T, Arc<App>>, T: 'static>(self, path: &'static str, handler: H) -> Routes {
+        self.add(Method::PUT, MethodFilter::PUT, path, handler)
+    }
+
+    fn delete<H: Handler<T, Arc<App>>, T: 'static>(self, path: &'static str, handler: H) -> Routes {
+        self.add(Method::DELETE, MethodFilter::DELETE, path, handler)
     }
 
     fn add<H: Handler<T, Arc<App>>, T: 'static>(

@@ -76,6 +76,15 @@ impl ActionPolicy {
         entry: PolicyEntry,
         module_of: impl Fn(&Digest) -> Option<Arc<Module>>,
     ) -> Result<ActionPolicy, ActionError> {
+        ActionPolicy::measured_as(entry, module_of, &str::to_owned)
+    }
+
+    /// As [`ActionPolicy::new`], with other names for its policies in metrics and failures.
+    pub(super) fn measured_as(
+        entry: PolicyEntry,
+        module_of: impl Fn(&Digest) -> Option<Arc<Module>>,
+        name: &dyn Fn(&str) -> String,
+    ) -> Result<ActionPolicy, ActionError> {
         let action = || entry.action.clone();
         let schema = entry.schema.clone().map(ParamSchema::new).transpose();
         let schema = schema.map_err(|detail| ActionError::Schema { action: action(), detail })?;
@@ -86,7 +95,7 @@ impl ActionPolicy {
                 name: policy.name.clone(),
                 digest: policy.digest,
             })?;
-            let meter = module.meter(&policy.name);
+            let meter = module.meter(&name(&policy.name));
             rules.push(Rule { module, config: canonical(&policy.config), meter });
         }
         if rules.is_empty() {
@@ -127,10 +136,25 @@ impl ActionPolicy {
         submission: &Submission,
         params: &Map<String, Value>,
     ) -> Result<Vec<String>, NotAdmitted> {
+        self.admit_again(id, submission, params, |_| None)
+    }
+
+    /// As [`ActionPolicy::admit`], where what some policies remember is `known` already, by their place.
+    pub(crate) fn admit_again(
+        &self,
+        id: RequestId,
+        submission: &Submission,
+        params: &Map<String, Value>,
+        known: impl Fn(usize) -> Option<String>,
+    ) -> Result<Vec<String>, NotAdmitted> {
         let prepared = Prepared::new(id, submission, params);
         let mut memos = Vec::with_capacity(self.rules.len());
         let mut reasons = Vec::new();
-        for rule in &self.rules {
+        for (index, rule) in self.rules.iter().enumerate() {
+            if let Some(memo) = known(index) {
+                memos.push(memo);
+                continue;
+            }
             match rule.admit(prepared.request()) {
                 Ok(Ok(memo)) => memos.push(memo),
                 Ok(Err(refused)) => reasons.extend(refused),

@@ -35,4 +35,4 @@ pub use engine::{Engine, EngineError, Limits};
 pub use entry::{Escalate, PolicyEntry, PolicyUse, Redaction, Rerequest};
 pub use module::{Descriptor, Module, ModuleError, ReasonDoc};
 pub use policies::{Policies, RestoreError};
-pub use set::{LoadError, LoadErrors, PolicySet, Source};
+pub use set::{Kept, LoadError, LoadErrors, PolicySet, Source};

@@ -131,6 +131,14 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// The module with this digest, where it is in memory.
+    #[must_use]
+    pub fn loaded(&self, digest: &Digest) -> Option<Arc<Module>> {
+        self.shared.loaded.get(digest)
+    }
+}
+
 impl Module {
     /// SHA-256 of its bytes.
     #[must_use]

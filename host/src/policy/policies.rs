@@ -100,6 +100,14 @@ impl Policies {
         Ok(policy)
     }
 
+    /// Whether entries of earlier sets are in memory, which may be needed no longer.
+    #[must_use]
+    pub fn has_earlier(&self) -> bool {
+        let active = self.active.load();
+        let earlier = self.earlier.read().unwrap_or_else(PoisonError::into_inner);
+        earlier.keys().any(|hash| active.by_hash(hash).is_none())
+    }
+
     /// Forgets the entries of earlier sets that `needed` says no open request needs, and the modules with them.
     pub fn retain(&self, needed: impl Fn(&Digest) -> bool) {
         self.earlier.write().unwrap_or_else(PoisonError::into_inner).retain(|hash, _| needed(hash));

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 
 use crate::lifecycle::{AuditEntry, Count, Counter, Digest, Effect, Request, RequestId, Status, Timestamp};
 use crate::policy::PolicyEntry;
+use crate::policy_sets::PolicyChange;
 use crate::slack::{SlackPost, Slot};
 
 pub use sqlite::{OpenError, SqliteStore};
@@ -114,6 +115,38 @@ pub trait Store: Send + Sync + 'static {
 
     /// The bytes of the module with this digest.
     async fn module(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// The digests of the modules that are kept, each with its size in bytes, in order.
+    async fn modules(&self) -> Result<Vec<(Digest, u64)>, StoreError>;
+
+    /// Keeps a policy set by its hash, with the document that it was read from. What is already kept stays as it is.
+    ///
+    /// Its entries and their modules must be pinned before.
+    async fn keep_policy_set(&self, set: StoredSet, document: String) -> Result<(), StoreError>;
+
+    /// The policy set with this hash.
+    async fn policy_set(&self, hash: Digest) -> Result<Option<StoredSet>, StoreError>;
+
+    /// The document that the policy set with this hash was first read from.
+    async fn policy_document(&self, hash: Digest) -> Result<Option<String>, StoreError>;
+
+    /// Every policy set that is kept, those first that were stored last.
+    async fn policy_sets(&self) -> Result<Vec<StoredSet>, StoreError>;
+
+    /// Stores a change of the set in force with its audit entries and counts, all or nothing.
+    ///
+    /// Where it puts a set in force, its `from` is the set that was put in force last, else it is a conflict.
+    async fn change_policy(&self, change: ChangePolicy) -> Result<Committed, StoreError>;
+
+    /// The last change that put a set in force, with its number.
+    async fn policy_in_force(&self) -> Result<Option<(u64, PolicyChange)>, StoreError>;
+
+    /// Up to `limit` changes of the set in force with numbers below `before`, the last one first.
+    async fn policy_changes(&self, before: u64, limit: usize)
+    -> Result<Vec<(u64, PolicyChange)>, StoreError>;
+
+    /// How many open requests there are under each policy hash, by that hash and the action.
+    async fn open_policies(&self) -> Result<Vec<OpenPolicy>, StoreError>;
 
     /// Every counter's value.
     async fn counters(&self) -> Result<BTreeMap<Counter, u64>, StoreError>;
@@ -295,6 +328,39 @@ pub struct OpenRequests {
     pub oldest: Timestamp,
     /// The sum of the times they were made at, in milliseconds since the epoch, for their average age.
     pub sum_submitted_ms: u128,
+}
+
+/// A policy set, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSet {
+    /// SHA-256 of the canonical JSON (RFC 8785) of `entries`.
+    pub hash: Digest,
+    /// The policy hash of each action; `*` is the entry of unknown actions.
+    pub entries: BTreeMap<String, Digest>,
+    /// When it was stored.
+    pub stored_at: Timestamp,
+}
+
+/// A change of the set in force, and what must be stored with it.
+#[derive(Clone, Debug)]
+pub struct ChangePolicy {
+    /// The change. Where it puts a set in force, its `from` is the set that was put in force last.
+    pub change: PolicyChange,
+    /// Audit entries.
+    pub audit: Vec<AuditEntry>,
+    /// Counts.
+    pub counts: Vec<Count>,
+}
+
+/// Open requests under one policy hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenPolicy {
+    /// The policy hash.
+    pub policy: Digest,
+    /// The action.
+    pub action: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// Why the store could not answer.

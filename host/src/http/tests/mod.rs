@@ -1,5 +1,6 @@
 //! The real router over the real gateway, policies and embedded store, with a clock that the tests move.
 
+mod admins;
 mod callers;
 mod delivery;
 mod input;
@@ -204,7 +205,7 @@ fn redact(value: &mut Value) {
             for (key, value) in object {
                 match (key.as_str(), &value) {
                     (
-                        "token" | "requestId" | "lineageId" | "policyHash" | "hash" | "policy",
+                        "token" | "requestId" | "lineageId" | "policyHash" | "hash" | "previous" | "policy",
                         Value::String(_),
                     ) => *value = format!("[{key}]").into(),
                     _ => redact(value),

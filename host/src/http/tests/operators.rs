@@ -128,6 +128,8 @@ async fn the_metrics_of_a_life() {
     policy_failures_total{kind="trap",policy="override-guard"} 0
     policy_failures_total{kind="trap",policy="persona-gate"} 0
     policy_failures_total{kind="trap",policy="quorum"} 0
+    # HELP policy_reloads_total Attempts to change the policy set in force, by what set them off and outcome.
+    # TYPE policy_reloads_total counter
     # HELP security_events_total Calls and acts that were turned away for the sake of security.
     # TYPE security_events_total counter
     security_events_total{type="bad_signature"} 0
@@ -165,6 +167,7 @@ async fn every_metric_that_must_exist_does() {
         "security_events_total",
         "policy_evaluation_seconds",
         "policy_failures_total",
+        "policy_reloads_total",
         "outbox_depth",
         "outbox_oldest_age_seconds",
         "sse_connections",

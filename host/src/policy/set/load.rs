@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::document::{self, Node, Place};
+use super::document::{self, Kind, Node, Place};
 use super::error::{Errors, LoadErrors};
 use super::read::{self, Draft, DraftAction};
-use super::source::Source;
-use super::{PolicySet, trial};
+use super::source::{Kept, Source};
+use super::{ANY_ACTION, PolicySet, trial};
 use crate::lifecycle::Digest;
 use crate::policy::action::{ActionError, ActionPolicy};
 use crate::policy::engine::Engine;
+use crate::policy::entry::{PolicyEntry, PolicyUse};
 use crate::policy::module::Module;
 
 pub(super) fn load(source: &Source, engine: &Engine) -> Result<PolicySet, LoadErrors> {
@@ -31,13 +32,65 @@ pub(super) fn load(source: &Source, engine: &Engine) -> Result<PolicySet, LoadEr
     let mut loaded = BTreeMap::new();
     for mut action in actions {
         action.entry.schema = schemas.remove(&action.entry.action);
-        if let Some(policy) = prove(action, &modules, &mut errors) {
+        if let Some(policy) = prove(action, &modules, &mut errors, &str::to_owned) {
             loaded.insert(policy.entry().action.clone(), policy);
         }
     }
-    let fallback = fallback.and_then(|action| prove(action, &modules, &mut errors));
+    let fallback = fallback.and_then(|action| prove(action, &modules, &mut errors, &str::to_owned));
     errors.into_result()?;
     Ok(PolicySet::new(loaded, fallback))
+}
+
+/// Tries entries that were proved before, with the modules at hand, as if they were new: the limits may be other ones,
+/// and so may the compiler.
+pub(super) fn restore(
+    name: &str,
+    entries: Vec<PolicyEntry>,
+    bytes: &[Vec<u8>],
+    engine: &Engine,
+    measured_as: &dyn Fn(&str) -> String,
+) -> Result<PolicySet, LoadErrors> {
+    let mut errors = Errors::about(name);
+    let mut modules = BTreeMap::new();
+    for bytes in bytes {
+        match engine.load(bytes) {
+            Ok(module) => {
+                modules.insert(module.digest(), module);
+            }
+            Err(error) => {
+                let digest = Digest::of(bytes);
+                errors
+                    .add(Place::default(), format!("the stored module sha256:{digest} is refused: {error}"));
+            }
+        }
+    }
+    let (mut actions, mut fallback) = (BTreeMap::new(), None);
+    for entry in entries {
+        let at = Place::default();
+        let nowhere = |_: &PolicyUse| Node { at, kind: Kind::Null };
+        let configs = entry.policies.iter().map(nowhere).collect();
+        let draft = DraftAction { at, entry, configs, complete: true, sound: true };
+        let missing = draft.entry.policies.iter().find(|used| !modules.contains_key(&used.digest));
+        if let Some(used) = missing {
+            errors.add(at, format!("the module `{}`, sha256:{}, is not at hand", used.name, used.digest));
+            continue;
+        }
+        let Some(policy) = prove(draft, &modules, &mut errors, measured_as) else { continue };
+        match policy.entry().action.as_str() {
+            ANY_ACTION => fallback = Some(policy),
+            action => drop(actions.insert(action.to_owned(), policy)),
+        }
+    }
+    errors.into_result()?;
+    Ok(PolicySet::new(actions, fallback))
+}
+
+/// The digests that a document pins, as far as it can be read.
+pub(super) fn pinned(text: &str) -> BTreeSet<Digest> {
+    let Ok(document) = document::parse(text) else { return BTreeSet::new() };
+    // What is wrong with it is told once it is loaded.
+    let draft = read::read(&document, &mut Errors::about(""));
+    draft.modules.values().map(|pin| pin.digest).collect()
 }
 
 /// Loads every pinned module, used or not: what is pinned must be there.
@@ -59,7 +112,14 @@ fn load_modules(
             continue;
         }
         let Some((_, file, bytes)) = files.iter().find(|(digest, ..)| *digest == pin.digest) else {
-            errors.add(pin.at, missing_module(name, &pin.digest, &files, engine.limits().module_bytes));
+            let missing = match source.kept {
+                Kept::InFolder => missing_module(name, &pin.digest, &files, engine.limits().module_bytes),
+                Kept::InStore => format!(
+                    "the module `{name}`, sha256:{}, is not in the store: send it with `PUT /api/admin/modules` first",
+                    pin.digest
+                ),
+            };
+            errors.add(pin.at, missing);
             continue;
         };
         match engine.load(bytes) {
@@ -110,6 +170,7 @@ fn prove(
     draft: DraftAction,
     modules: &BTreeMap<Digest, Arc<Module>>,
     errors: &mut Errors,
+    measured_as: &dyn Fn(&str) -> String,
 ) -> Option<Arc<ActionPolicy>> {
     let DraftAction { at, entry, configs, complete, sound: readable } = draft;
     let mut sound = true;
@@ -127,7 +188,8 @@ fn prove(
     if !sound || !complete {
         return None;
     }
-    let policy = match ActionPolicy::new(entry, |digest| modules.get(digest).cloned()) {
+    let module_of = |digest: &Digest| modules.get(digest).cloned();
+    let policy = match ActionPolicy::measured_as(entry, module_of, measured_as) {
         Ok(policy) => policy,
         Err(ActionError::Schema { action, detail }) => {
             errors.add(

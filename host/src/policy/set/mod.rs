@@ -8,7 +8,7 @@ mod read;
 mod source;
 mod trial;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::entry::PolicyEntry;
 use crate::lifecycle::Digest;
 
 pub use error::{LoadError, LoadErrors};
-pub use source::Source;
+pub use source::{Kept, Source};
 
 /// The name of the entry that judges actions which the set does not list.
 pub(super) const ANY_ACTION: &str = "*";
@@ -46,6 +46,25 @@ impl PolicySet {
         load::load(source, engine)
     }
 
+    /// Makes a set of what the store kept of it: its entries, and the bytes of their modules. Everything is tried again.
+    /// Metrics and failures call its policies what `measured_as` makes of their names.
+    /// Slow, as it may compile: to be called off the request path.
+    pub fn restore(
+        name: &str,
+        entries: Vec<PolicyEntry>,
+        modules: &[Vec<u8>],
+        engine: &Engine,
+        measured_as: &dyn Fn(&str) -> String,
+    ) -> Result<PolicySet, LoadErrors> {
+        load::restore(name, entries, modules, engine, measured_as)
+    }
+
+    /// The modules that the text of a set pins, as far as it can be read.
+    #[must_use]
+    pub fn pinned(text: &str) -> BTreeSet<Digest> {
+        load::pinned(text)
+    }
+
     fn new(actions: BTreeMap<String, Arc<ActionPolicy>>, fallback: Option<Arc<ActionPolicy>>) -> PolicySet {
         let all = || actions.values().chain(&fallback);
         let hashes: BTreeMap<&str, Digest> =
@@ -59,6 +78,13 @@ impl PolicySet {
     #[must_use]
     pub fn hash(&self) -> Digest {
         self.hash
+    }
+
+    /// The policy hash of each action; `*` is the entry of unknown actions. Its canonical JSON has the digest
+    /// [`PolicySet::hash`].
+    #[must_use]
+    pub fn entries(&self) -> BTreeMap<String, Digest> {
+        self.policies().map(|policy| (policy.entry().action.clone(), policy.hash())).collect()
     }
 
     /// What judges this action: its own entry, else that of unknown actions. `None` where there is neither,

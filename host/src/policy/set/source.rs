@@ -4,8 +4,11 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::document::Place;
 use super::error::{Errors, LoadErrors};
+use crate::lifecycle::Digest;
 use crate::policy::Limits;
 
 const MAX_SET_BYTES: u64 = 1 << 20;
@@ -22,6 +25,17 @@ pub struct Source {
     pub modules: Vec<(String, Vec<u8>)>,
     /// The action, what errors call the file, and its bytes.
     pub schemas: Vec<(String, String, Vec<u8>)>,
+    /// Where the modules are, for the error that misses one.
+    pub kept: Kept,
+}
+
+/// Where the modules of a set are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Files beside the set's own.
+    InFolder,
+    /// In the gateway's store.
+    InStore,
 }
 
 impl Source {
@@ -43,8 +57,27 @@ impl Source {
         let schemas = read_all(&dir.join("schemas"), "json", MAX_SCHEMA_BYTES, &mut errors);
         errors.into_result()?;
         let modules = modules.into_iter().map(|(_, name, bytes)| (name, bytes)).collect();
-        Ok(Source { name, text, modules, schemas })
+        Ok(Source { name, text, modules, schemas, kept: Kept::InFolder })
     }
+
+    /// A digest of everything in it: two sources with the same one are the same, whatever they are called.
+    #[must_use]
+    pub fn fingerprint(&self) -> Digest {
+        let files = |files: &mut dyn Iterator<Item = (&str, &[u8])>| -> Vec<(String, Digest)> {
+            let mut files: Vec<_> =
+                files.map(|(name, bytes)| (file_name(name).to_owned(), Digest::of(bytes))).collect();
+            files.sort();
+            files
+        };
+        let modules = files(&mut self.modules.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())));
+        let schemas =
+            files(&mut self.schemas.iter().map(|(_, name, bytes)| (name.as_str(), bytes.as_slice())));
+        Digest::of_json(&json!([Digest::of(self.text.as_bytes()), modules, schemas]))
+    }
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 fn read_text(path: &Path) -> io::Result<String> {

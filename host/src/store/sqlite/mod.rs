@@ -24,14 +24,15 @@ use self::readers::Readers;
 use self::row::Place;
 use self::writer::{CountRow, Scope, Writer};
 use super::{
-    Commit, Committed, Create, Created, Idempotency, KeepPost, OpenRequests, OutboxDepth, OutboxEntry,
-    ReadyEntry, Store, StoreError, Urgency,
+    ChangePolicy, Commit, Committed, Create, Created, Idempotency, KeepPost, OpenPolicy, OpenRequests,
+    OutboxDepth, OutboxEntry, ReadyEntry, Store, StoreError, StoredSet, Urgency,
 };
 use crate::lifecycle::{
     AuditEntry, Count, Counter, Digest, Effect, Request, RequestId, RequirementKind, State, Status,
     Timestamp, canonical,
 };
 use crate::policy::PolicyEntry;
+use crate::policy_sets::PolicyChange;
 use crate::slack::{SlackPost, Slot};
 
 pub use file::OpenError;
@@ -448,6 +449,116 @@ impl Store for SqliteStore {
         scan.await
     }
 
+    async fn modules(&self) -> Result<Vec<(Digest, u64)>, StoreError> {
+        let scan = self.readers.scan(|db| {
+            let mut select =
+                db.prepare_cached("SELECT digest, octet_length(bytes) FROM module ORDER BY digest")?;
+            let rows = select.query_and_then([], |row| {
+                let place = Place { table: "module", key: &"a module" };
+                Ok((place.digest(row, (0, "digest"))?, place.unsigned(row, (1, "bytes"))?))
+            })?;
+            rows.collect()
+        });
+        scan.await
+    }
+
+    async fn keep_policy_set(&self, set: StoredSet, document: String) -> Result<(), StoreError> {
+        let entries = canonical(&serde_json::to_value(&set.entries).map_err(unavailable)?);
+        let kept = self.writer.write(move |scope| {
+            let mut keep = scope.db.prepare_cached(
+                "INSERT INTO policy_set (hash, stored_at, entries, document) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO NOTHING",
+            )?;
+            keep.execute(params![set.hash.as_bytes(), time(set.stored_at), entries, document])?;
+            Ok(())
+        });
+        kept.await
+    }
+
+    async fn policy_set(&self, hash: Digest) -> Result<Option<StoredSet>, StoreError> {
+        self.readers.read(|db| {
+            let mut select =
+                db.prepare_cached("SELECT hash, stored_at, entries FROM policy_set WHERE hash = ?1")?;
+            let mut rows = select.query_and_then([hash.as_bytes()], stored_set)?;
+            rows.next().transpose()
+        })
+    }
+
+    async fn policy_document(&self, hash: Digest) -> Result<Option<String>, StoreError> {
+        let scan = self.readers.scan(move |db| {
+            let mut select = db.prepare_cached("SELECT document FROM policy_set WHERE hash = ?1")?;
+            Ok(select.query_row([hash.as_bytes()], |row| row.get(0)).optional()?)
+        });
+        scan.await
+    }
+
+    async fn policy_sets(&self) -> Result<Vec<StoredSet>, StoreError> {
+        let scan = self.readers.scan(|db| {
+            let mut select = db.prepare_cached(
+                "SELECT hash, stored_at, entries FROM policy_set ORDER BY stored_at DESC, rowid DESC",
+            )?;
+            let rows = select.query_and_then([], stored_set)?;
+            rows.collect()
+        });
+        scan.await
+    }
+
+    async fn change_policy(&self, change: ChangePolicy) -> Result<Committed, StoreError> {
+        let ChangePolicy { change, audit, counts } = change;
+        let (in_force, body) = (change.in_force(), json(&change)?);
+        let (audit, counts) = (AuditRow::all(audit)?, count_rows(counts)?);
+        let changed = self.writer.write(move |scope| {
+            // INVARIANT: a conflict has done nothing up to here, so it needs no savepoint.
+            if in_force.is_some() && last_in_force(scope.db)?.and_then(|(_, last)| last.to) != change.from {
+                return Ok(Committed::Conflict);
+            }
+            let mut insert =
+                scope.db.prepare_cached("INSERT INTO policy_change (in_force, body) VALUES (?1, ?2)")?;
+            insert.execute(params![in_force.as_ref().map(Digest::as_bytes), body])?;
+            AuditRow::store(&audit, scope.db)?;
+            scope.count(&counts);
+            Ok(Committed::Done)
+        });
+        changed.await
+    }
+
+    async fn policy_in_force(&self) -> Result<Option<(u64, PolicyChange)>, StoreError> {
+        self.readers.read(last_in_force)
+    }
+
+    async fn policy_changes(
+        &self,
+        before: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, PolicyChange)>, StoreError> {
+        let scan = self.readers.scan(move |db| {
+            let mut select = db.prepare_cached(
+                "SELECT seq, body FROM policy_change WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
+            )?;
+            let rows = select.query_and_then(params![integer(before), size(limit)], policy_change)?;
+            rows.collect()
+        });
+        scan.await
+    }
+
+    async fn open_policies(&self) -> Result<Vec<OpenPolicy>, StoreError> {
+        let scan = self.readers.scan(|db| {
+            let mut select = db.prepare_cached(
+                "SELECT policy_hash, action, count(*) FROM request
+                 WHERE due_at IS NOT NULL AND policy_hash IS NOT NULL GROUP BY policy_hash, action
+                 ORDER BY policy_hash, action",
+            )?;
+            let rows = select.query_and_then([], |row| {
+                let action: String = row.get(1)?;
+                let place = Place { table: "request", key: &format_args!("action {action}") };
+                let policy = place.digest(row, (0, "policy_hash"))?;
+                Ok(OpenPolicy { policy, count: place.unsigned(row, (2, "count(*)"))?, action })
+            })?;
+            rows.collect()
+        });
+        scan.await
+    }
+
     async fn counters(&self) -> Result<BTreeMap<Counter, u64>, StoreError> {
         let scan = self.readers.scan(|db| {
             let mut select = db.prepare_cached("SELECT metric, labels, value FROM counter")?;
@@ -577,6 +688,7 @@ struct RequestRow {
     lineage: [u8; 16],
     depth: u32,
     waits_for: Option<String>,
+    policy_hash: [u8; 32],
     body: String,
     /// When it came to be as it is.
     changed_at: i64,
@@ -597,6 +709,7 @@ impl RequestRow {
             lineage: submission.lineage.to_bytes(),
             depth: submission.depth,
             waits_for: if waits_for.is_empty() { None } else { Some(json(&waits_for)?) },
+            policy_hash: *submission.policy_hash.as_bytes(),
             body: json(request)?,
             changed_at: time(changed_at.unwrap_or(submission.submitted_at)),
         })
@@ -606,8 +719,8 @@ impl RequestRow {
     fn insert(&self, db: &Connection) -> rusqlite::Result<bool> {
         let mut insert = db.prepare_cached(
             "INSERT INTO request
-                 (id, version, action, status, submitted_at, due_at, lineage, depth, waits_for, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
+                 (id, version, action, status, submitted_at, due_at, lineage, depth, waits_for, policy_hash, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
         )?;
         let inserted = insert.execute(params![
             self.id,
@@ -619,6 +732,7 @@ impl RequestRow {
             self.lineage,
             self.depth,
             self.waits_for,
+            self.policy_hash,
             self.body,
         ])?;
         Ok(inserted == 1)
@@ -863,6 +977,35 @@ fn content(
         return Err(place.corrupt(column, format_args!("its digest is {found}")));
     }
     Ok(Some(bytes))
+}
+
+/// From the columns `hash, stored_at, entries`; the entries must still have that hash.
+fn stored_set(row: &Row<'_>) -> Result<StoredSet, StoreError> {
+    let hash = Place { table: "policy_set", key: &"a set" }.digest(row, (0, "hash"))?;
+    let place = Place { table: "policy_set", key: &hash };
+    let entries: String = place.get(row, (2, "entries"))?;
+    let found = Digest::of(entries.as_bytes());
+    if found != hash {
+        return Err(place.corrupt("entries", format_args!("their digest is {found}")));
+    }
+    let stored_at = place.time(row, (1, "stored_at"))?;
+    Ok(StoredSet { hash, entries: place.json("entries", entries)?, stored_at })
+}
+
+/// From the columns `seq, body`.
+fn policy_change(row: &Row<'_>) -> Result<(u64, PolicyChange), StoreError> {
+    let seq: i64 = row.get(0)?;
+    let place = Place { table: "policy_change", key: &seq };
+    let body: String = place.get(row, (1, "body"))?;
+    Ok((place.unsigned(row, (0, "seq"))?, place.json("body", body)?))
+}
+
+fn last_in_force(db: &Connection) -> Result<Option<(u64, PolicyChange)>, StoreError> {
+    let mut select = db.prepare_cached(
+        "SELECT seq, body FROM policy_change WHERE in_force IS NOT NULL ORDER BY seq DESC LIMIT 1",
+    )?;
+    let mut rows = select.query_and_then([], policy_change)?;
+    rows.next().transpose()
 }
 
 /// A value that is written as its name.

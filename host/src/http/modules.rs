@@ -1,0 +1,135 @@
+//! `/api/admin/modules`: the policy modules that the store has.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::admin::Admin;
+use super::body;
+use super::error::{ApiError, Problem};
+use crate::app::App;
+use crate::policy_sets::Inspection;
+
+/// A module that was checked, compiled, tried and stored.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct InspectionView {
+    /// What pins it in a policy set: `sha256:` and the digest of its bytes.
+    digest: String,
+    /// How many bytes it has.
+    size: usize,
+    /// Its own name; a policy set may use another.
+    name: String,
+    /// Its version.
+    version: String,
+    /// What it does.
+    summary: String,
+    /// JSON Schema of its configuration.
+    #[schema(value_type = Object)]
+    config_schema: Value,
+    /// Every code that a refusal or a denial of it can carry.
+    reasons: Vec<ReasonView>,
+}
+
+/// A code, and what it means.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ReasonView {
+    code: String,
+    help: String,
+}
+
+/// The modules that the store has.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ModulesView {
+    modules: Vec<ModuleView>,
+}
+
+/// A module that the store has.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ModuleView {
+    /// What pins it in a policy set: `sha256:` and the digest of its bytes.
+    digest: String,
+    /// How many bytes it has.
+    size: u64,
+    /// Whether it is in memory: the set in force or an open request uses it.
+    in_memory: bool,
+    /// Its own name, while it is in memory.
+    name: Option<String>,
+    /// Its version, while it is in memory.
+    version: Option<String>,
+}
+
+/// Checks a module, and stores it. Nothing uses it until a policy set pins it.
+#[utoipa::path(
+    put,
+    path = "/api/admin/modules",
+    request_body(content = Vec<u8>, content_type = "application/wasm", description = "The component"),
+    security(("admin" = [])),
+    responses(
+        (status = 200, description = "It is stored, or was already", body = InspectionView),
+        (status = 401, description = "`unauthorized`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`not_found`: the gateway has no admin token", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "`request_timeout`", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "`payload_too_large`: more bytes than a module may have", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_module`: it is no policy module, and is not stored", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`store_unavailable`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn put(
+    State(app): State<Arc<App>>,
+    admin: Admin,
+    body: Body,
+) -> Result<Json<InspectionView>, ApiError> {
+    let by = admin.by(None)?;
+    let limit = app.gateway.policies().engine().limits().module_bytes;
+    let bytes = body::read(body, limit).await?;
+    Ok(Json(InspectionView::of(app.policy_sets.store_module(bytes.to_vec(), by).await?)))
+}
+
+/// Lists the modules that the store has.
+#[utoipa::path(
+    get,
+    path = "/api/admin/modules",
+    security(("admin" = [])),
+    responses(
+        (status = 200, description = "The modules", body = ModulesView),
+        (status = 401, description = "`unauthorized`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`not_found`: the gateway has no admin token", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`store_unavailable`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list(State(app): State<Arc<App>>, _: Admin) -> Result<Json<ModulesView>, ApiError> {
+    let engine = app.gateway.policies().engine();
+    let modules = app.gateway.store().modules().await?.into_iter().map(|(digest, size)| {
+        let loaded = engine.loaded(&digest);
+        let descriptor = loaded.as_ref().map(|module| module.descriptor());
+        ModuleView {
+            digest: format!("sha256:{digest}"),
+            size,
+            in_memory: descriptor.is_some(),
+            name: descriptor.map(|descriptor| descriptor.name.clone()),
+            version: descriptor.map(|descriptor| descriptor.version.clone()),
+        }
+    });
+    Ok(Json(ModulesView { modules: modules.collect() }))
+}
+
+impl InspectionView {
+    fn of(Inspection { digest, size, descriptor }: Inspection) -> InspectionView {
+        let reasons = descriptor.reasons.into_iter().map(|doc| ReasonView { code: doc.code, help: doc.help });
+        InspectionView {
+            digest: format!("sha256:{digest}"),
+            size,
+            name: descriptor.name,
+            version: descriptor.version,
+            summary: descriptor.summary,
+            config_schema: descriptor.config_schema,
+            reasons: reasons.collect(),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A change of the set in force, made or only tried, as the store, the audit log and the metrics tell it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::lifecycle::{AuditEntry, Count, Digest, Timestamp};
+
+/// How many errors of a set that was refused are kept.
+const MOST_FAULTS: usize = 10;
+
+/// One attempt to change which policy set is in force, or what could be put in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyChange {
+    /// When.
+    pub at: Timestamp,
+    /// What was tried.
+    pub what: What,
+    /// What set it off.
+    pub trigger: Trigger,
+    /// Who asked for it; `None` for what happens by itself, and for signals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The set that was in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Digest>,
+    /// The set that was wanted, where it came to having a hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Digest>,
+    /// The fingerprint of the folder at that time; tells after a restart whether it has changed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<Digest>,
+    /// What was wrong, the first few only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Fault>,
+}
+
+/// One thing that was wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Where: `FILE:LINE:COLUMN`, `FILE`, or empty.
+    pub path: String,
+    /// What.
+    pub message: String,
+}
+
+/// What was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// The gateway started.
+    Start,
+    /// The folder was read again.
+    Reload,
+    /// A stored set was to be put in force.
+    Activate,
+    /// The set before was to be put in force again.
+    Rollback,
+    /// Another instance had put a set in force.
+    Follow,
+    /// A set was to be stored.
+    StoreSet,
+    /// A module was to be stored.
+    StoreModule,
+}
+
+/// What set a change off; the values of the metric label `source`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// The start of the gateway.
+    Start,
+    /// SIGHUP.
+    Sighup,
+    /// The folder changed.
+    File,
+    /// An admin's call.
+    Api,
+    /// The store says that another instance made it.
+    Store,
+}
+
+/// What became of an attempt; the values of the metric label `outcome`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Another set is in force.
+    Ok,
+    /// The set that was wanted was in force already.
+    Unchanged,
+    /// Nothing has changed.
+    Failed,
+}
+
+impl PolicyChange {
+    /// The set that it put in force, where it put one.
+    #[must_use]
+    pub fn in_force(&self) -> Option<Digest> {
+        let puts = matches!(self.what, What::Start | What::Reload | What::Activate | What::Rollback);
+        self.to.filter(|_| puts && self.outcome == Outcome::Ok)
+    }
+
+    /// Whether an admin put the set in force, rather than whoever wrote the folder.
+    #[must_use]
+    pub fn by_admin(&self) -> bool {
+        matches!(self.what, What::Activate | What::Rollback)
+    }
+
+    /// With these faults, as far as they are kept.
+    #[must_use]
+    pub fn failed(mut self, faults: impl IntoIterator<Item = Fault>) -> PolicyChange {
+        self.outcome = Outcome::Failed;
+        self.faults = faults.into_iter().take(MOST_FAULTS).collect();
+        self
+    }
+
+    /// What the audit log says of it.
+    #[must_use]
+    pub fn audit(&self) -> AuditEntry {
+        let event = match self.outcome {
+            Outcome::Ok | Outcome::Unchanged => "policy_reloaded",
+            Outcome::Failed => "policy_reload_failed",
+        };
+        let mut detail = Map::from_iter([
+            ("what".to_owned(), json!(self.what)),
+            ("source".to_owned(), json!(self.trigger)),
+            ("outcome".to_owned(), json!(self.outcome)),
+            ("hash".to_owned(), json!(self.to)),
+            ("previousHash".to_owned(), json!(self.from)),
+        ]);
+        if !self.faults.is_empty() {
+            detail.insert("errors".to_owned(), json!(self.faults));
+        }
+        admin_entry(self.at, event, self.actor.clone(), detail)
+    }
+
+    /// How the metrics count it. A start counts nothing: what it loads is no reload.
+    #[must_use]
+    pub fn counts(&self) -> Vec<Count> {
+        if self.trigger == Trigger::Start {
+            return Vec::new();
+        }
+        let labels = [("source", self.trigger.as_str()), ("outcome", self.outcome.as_str())];
+        vec![Count::one("policy_reloads_total", &labels)]
+    }
+}
+
+/// An audit entry that concerns no request, and no action.
+pub(super) fn admin_entry(
+    at: Timestamp,
+    event: &str,
+    actor: Option<String>,
+    detail: Map<String, Value>,
+) -> AuditEntry {
+    AuditEntry {
+        at,
+        event: event.to_owned(),
+        action: String::new(),
+        request: None,
+        status: None,
+        actor,
+        policy_hash: None,
+        payload_hash: None,
+        detail,
+    }
+}
+
+impl What {
+    /// As it is told.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            What::Start => "start",
+            What::Reload => "reload",
+            What::Activate => "activate",
+            What::Rollback => "rollback",
+            What::Follow => "follow",
+            What::StoreSet => "store_set",
+            What::StoreModule => "store_module",
+        }
+    }
+}
+
+impl Trigger {
+    /// As it is told.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Trigger::Start => "start",
+            Trigger::Sighup => "sighup",
+            Trigger::File => "file",
+            Trigger::Api => "api",
+            Trigger::Store => "store",
+        }
+    }
+}
+
+impl Outcome {
+    /// As it is told.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Unchanged => "unchanged",
+            Outcome::Failed => "failed",
+        }
+    }
+}

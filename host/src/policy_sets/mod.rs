@@ -1,0 +1,445 @@
+//! Policy sets as values that come and go while the gateway runs.
+//!
+//! A set is made whole before it is put in force: fetched, hashed, checked, compiled, tried and kept in the store, all off
+//! the request path and one at a time. Then one pointer is swapped. Whatever goes wrong before that changes nothing.
+//! Each attempt leaves one entry in the audit log, one in the history and one count, in one atomic write.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod change;
+mod folder;
+mod shadow;
+mod start;
+mod stored;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+pub use change::{Fault, Outcome, PolicyChange, Trigger, What};
+pub use start::at_start;
+pub use stored::{Inspection, PolicySetStored};
+pub use watch::POLL;
+
+use self::folder::Look;
+use crate::gateway::Gateway;
+use crate::lifecycle::{Digest, Timestamp};
+use crate::policy::{LoadErrors, ModuleError, Policies, PolicySet};
+use crate::rehearsal::ShadowError;
+use crate::store::{ChangePolicy, Committed, Store, StoreError};
+
+/// The one place through which the set in force changes.
+pub struct PolicySets {
+    gateway: Arc<Gateway>,
+    directory: PathBuf,
+    /// One change at a time.
+    changing: Mutex<Seen>,
+}
+
+/// What has been looked at already, so that it is not tried again and again.
+#[derive(Debug)]
+struct Seen {
+    /// The fingerprint of the folder when it was last read.
+    folder: Digest,
+    /// The number of the change that was last followed in vain.
+    unfollowable: u64,
+}
+
+/// Who changes the set in force, and what set it off.
+#[derive(Clone, Debug)]
+pub struct By {
+    /// What set it off.
+    pub trigger: Trigger,
+    /// Who, where somebody says so.
+    pub actor: Option<String>,
+}
+
+/// What came of an attempt that did not fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Whether another set is in force now.
+    pub outcome: Outcome,
+    /// The set in force.
+    pub hash: Digest,
+    /// The set that was in force before.
+    pub previous: Digest,
+    /// Its actions.
+    pub actions: Vec<String>,
+}
+
+/// Why nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The set is wrong; each mistake with its place.
+    #[error("the policy set is refused, and nothing has changed")]
+    Refused(LoadErrors),
+    /// The bytes are no policy module.
+    #[error("the module is refused: {0}")]
+    Module(#[from] ModuleError),
+    /// Another set is in force than whoever wants to change it believes.
+    #[error("the policy set in force is {current}, not {expected}")]
+    Conflict {
+        /// What was expected.
+        expected: Digest,
+        /// The set in force.
+        current: Digest,
+    },
+    /// No set with this hash is stored.
+    #[error("no policy set with the hash {0} is stored")]
+    Unknown(Digest),
+    /// There is nothing to go back to.
+    #[error("no other policy set was in force before this one")]
+    NothingBefore,
+    /// The set is in force, and has nothing to be compared with.
+    #[error("the policy set {0} is in force")]
+    InForce(Digest),
+    /// The set has not shown in the shadow what it is asked to have shown.
+    #[error(transparent)]
+    Shadow(#[from] ShadowError),
+    /// The store could not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Work was stopped half-way.
+    #[error("work was stopped half-way: {0}")]
+    Stopped(String),
+}
+
+/// Which set is wanted.
+enum Wanted {
+    /// The one in the folder.
+    Folder,
+    /// A stored one, in the place of the one that is expected to be in force.
+    Stored { hash: Digest, expected: Digest, seen_in_shadow: Option<u64> },
+    /// The one that was in force before the one that is expected to be.
+    Before { expected: Digest },
+    /// The one that another instance has put in force.
+    Followed { hash: Digest },
+}
+
+/// A set that is ready to be put in force.
+enum Made {
+    /// It is in force.
+    Same,
+    /// It is not, and was read from this document, or came from the store.
+    Other(PolicySet, Option<String>),
+}
+
+impl PolicySets {
+    /// Changes the policies of `gateway`, which have their set and `folder` its fingerprint from [`at_start`].
+    #[must_use]
+    pub fn new(gateway: Arc<Gateway>, directory: PathBuf, folder: Digest) -> Arc<PolicySets> {
+        let changing = Mutex::new(Seen { folder, unfollowable: 0 });
+        Arc::new(PolicySets { gateway, directory, changing })
+    }
+
+    /// Reads the folder again, and puts its set in force.
+    ///
+    /// # Errors
+    /// Where its set is wrong or cannot be kept: then nothing has changed.
+    pub async fn reload(self: &Arc<Self>, by: By) -> Result<Changed, ChangeError> {
+        self.whole(What::Reload, by, Wanted::Folder).await
+    }
+
+    /// As [`PolicySets::reload`], where the folder is not what it was when it was last read.
+    ///
+    /// # Errors
+    /// As for [`PolicySets::reload`].
+    pub async fn reload_if_changed(self: &Arc<Self>, by: By) -> Result<Option<Changed>, ChangeError> {
+        let sets = Arc::clone(self);
+        whole(async move {
+            let mut seen = sets.changing.lock().await;
+            let look = sets.look().await?;
+            if look.fingerprint == seen.folder {
+                return Ok(None);
+            }
+            sets.change(&mut seen, look, (What::Reload, by), Wanted::Folder).await.map(Some)
+        })
+        .await
+    }
+
+    /// Puts a stored set in force, where the one in force is the expected one. Where `seen_in_shadow` is said, it must have
+    /// judged so much in the shadow, and all the differences that it made must be explained.
+    ///
+    /// # Errors
+    /// Where another is in force, or the wanted one has not, or the wanted one is not stored or can no longer be loaded: then nothing has changed.
+    pub async fn activate(
+        self: &Arc<Self>,
+        hash: Digest,
+        expected: Digest,
+        seen_in_shadow: Option<u64>,
+        by: By,
+    ) -> Result<Changed, ChangeError> {
+        self.whole(What::Activate, by, Wanted::Stored { hash, expected, seen_in_shadow }).await
+    }
+
+    /// Puts the set in force again that was in force before, where the one in force is the expected one.
+    ///
+    /// # Errors
+    /// As for [`PolicySets::activate`], and where there was none before.
+    pub async fn rollback(self: &Arc<Self>, expected: Digest, by: By) -> Result<Changed, ChangeError> {
+        self.whole(What::Rollback, by, Wanted::Before { expected }).await
+    }
+
+    /// Puts the set in force that another instance has, where one has.
+    ///
+    /// # Errors
+    /// Where it cannot be loaded: then nothing has changed, and it is not tried again.
+    pub async fn follow(self: &Arc<Self>) -> Result<Option<Changed>, ChangeError> {
+        let sets = Arc::clone(self);
+        whole(async move {
+            let mut seen = sets.changing.lock().await;
+            let Some((number, last)) = sets.store().policy_in_force().await? else { return Ok(None) };
+            let Some(hash) = last.to.filter(|hash| *hash != sets.policies().active().hash()) else {
+                return Ok(None);
+            };
+            if seen.unfollowable == number {
+                return Ok(None);
+            }
+            let look = sets.look().await?;
+            // Whether the folder changed is for its watcher to see.
+            let before = seen.folder;
+            let by = By { trigger: Trigger::Store, actor: last.actor };
+            let followed = sets.change(&mut seen, look, (What::Follow, by), Wanted::Followed { hash }).await;
+            seen.folder = before;
+            if matches!(followed, Err(ChangeError::Refused(_) | ChangeError::Unknown(_))) {
+                seen.unfollowable = number;
+            }
+            followed.map(Some)
+        })
+        .await
+    }
+
+    /// Drops from memory what no open request needs. It stays in the store.
+    ///
+    /// # Errors
+    /// Where the store does not say what is needed.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        if !self.policies().has_earlier() {
+            return Ok(());
+        }
+        let open = self.store().open_policies().await?;
+        let needed: BTreeSet<Digest> = open.into_iter().map(|open| open.policy).collect();
+        self.policies().retain(|hash| needed.contains(hash));
+        Ok(())
+    }
+
+    fn store(&self) -> &dyn Store {
+        self.gateway.store().as_ref()
+    }
+
+    fn policies(&self) -> &Policies {
+        self.gateway.policies()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.gateway.clock().now()
+    }
+
+    async fn whole(self: &Arc<Self>, what: What, by: By, wanted: Wanted) -> Result<Changed, ChangeError> {
+        let sets = Arc::clone(self);
+        whole(async move {
+            let mut seen = sets.changing.lock().await;
+            let look = sets.look().await?;
+            sets.change(&mut seen, look, (what, by), wanted).await
+        })
+        .await
+    }
+
+    async fn look(&self) -> Result<Look, ChangeError> {
+        let (directory, limits) = (self.directory.clone(), *self.policies().engine().limits());
+        blocking(move || Look::at(&directory, &limits)).await
+    }
+
+    /// One attempt, from the set that is wanted to the one that is in force.
+    async fn change(
+        &self,
+        seen: &mut Seen,
+        look: Look,
+        (what, by): (What, By),
+        wanted: Wanted,
+    ) -> Result<Changed, ChangeError> {
+        seen.folder = look.fingerprint;
+        let previous = self.policies().active();
+        let mut change = PolicyChange {
+            at: self.now(),
+            what,
+            trigger: by.trigger,
+            actor: by.actor,
+            outcome: Outcome::Ok,
+            from: Some(previous.hash()),
+            to: None,
+            folder: Some(look.fingerprint),
+            faults: Vec::new(),
+        };
+        let changed = self.put_in_force(&mut change, look, wanted).await;
+        if let Err(error) = &changed {
+            tracing::error!(
+                what = what.as_str(),
+                source = by.trigger.as_str(),
+                %error,
+                faults = error.faults().iter().map(Fault::to_string).collect::<Vec<_>>().join("; "),
+                "the policy set in force stays as it is"
+            );
+            self.record(change.failed(error.faults())).await;
+        }
+        changed
+    }
+
+    async fn put_in_force(
+        &self,
+        change: &mut PolicyChange,
+        look: Look,
+        wanted: Wanted,
+    ) -> Result<Changed, ChangeError> {
+        let previous = self.policies().active();
+        let (outcome, set) = match self.make(change, look, wanted).await? {
+            Made::Same => (Outcome::Unchanged, previous.as_ref()),
+            Made::Other(set, document) => {
+                self.keep(&set, document).await?;
+                change.to = Some(set.hash());
+                change.at = self.now();
+                // INVARIANT: it is in the store, as the set in force, before any request is made under it.
+                self.stored(change.clone()).await?;
+                tracing::info!(
+                    what = change.what.as_str(),
+                    source = change.trigger.as_str(),
+                    hash = %set.hash(),
+                    previous = %previous.hash(),
+                    "another policy set is in force"
+                );
+                self.policies().activate(set);
+                self.gateway.shadow().in_force(self.policies().active().hash(), self.now());
+                if let Err(error) = self.settle().await {
+                    tracing::warn!(%error, "policies that are needed no longer stay in memory for now");
+                }
+                let active = self.policies().active();
+                return Ok(changed(Outcome::Ok, &active, &previous));
+            }
+        };
+        change.to = Some(set.hash());
+        change.outcome = outcome;
+        self.stored(change.clone()).await?;
+        Ok(changed(outcome, set, &previous))
+    }
+
+    /// Makes the set that is wanted; says its hash as soon as it has one.
+    async fn make(&self, change: &mut PolicyChange, look: Look, wanted: Wanted) -> Result<Made, ChangeError> {
+        let current = self.policies().active().hash();
+        let as_expected = |expected: Digest| {
+            if expected == current { Ok(()) } else { Err(ChangeError::Conflict { expected, current }) }
+        };
+        let hash = match wanted {
+            Wanted::Folder => {
+                let source = look.source.map_err(ChangeError::Refused)?;
+                let engine = self.policies().engine().clone();
+                let made = blocking(move || (PolicySet::build(&source, &engine), source.text)).await?;
+                let (set, document) = (made.0.map_err(ChangeError::Refused)?, made.1);
+                if set.hash() == current {
+                    return Ok(Made::Same);
+                }
+                return Ok(Made::Other(set, Some(document)));
+            }
+            Wanted::Stored { hash, expected, seen_in_shadow } => {
+                change.to = Some(hash);
+                as_expected(expected)?;
+                if let Some(events) = seen_in_shadow {
+                    self.gateway.shadow().ready(hash, events)?;
+                }
+                hash
+            }
+            Wanted::Before { expected } => {
+                as_expected(expected)?;
+                let last = self.store().policy_in_force().await?.map(|(_, last)| last);
+                let before = last.filter(|last| last.to == Some(current)).and_then(|last| last.from);
+                before.ok_or(ChangeError::NothingBefore)?
+            }
+            Wanted::Followed { hash } => hash,
+        };
+        change.to = Some(hash);
+        if hash == current {
+            return Ok(Made::Same);
+        }
+        Ok(Made::Other(self.restored(hash, str::to_owned).await?, None))
+    }
+
+    /// Stores what happened; a conflict means that another instance was faster.
+    async fn stored(&self, change: PolicyChange) -> Result<(), ChangeError> {
+        let expected = change.from.unwrap_or(Digest::from_bytes([0; 32]));
+        let (audit, counts) = (vec![change.audit()], change.counts());
+        match self.store().change_policy(ChangePolicy { change, audit, counts }).await? {
+            Committed::Done => Ok(()),
+            Committed::Conflict => {
+                let last = self.store().policy_in_force().await?;
+                let current = last.and_then(|(_, last)| last.to).unwrap_or(expected);
+                Err(ChangeError::Conflict { expected, current })
+            }
+        }
+    }
+
+    /// Stores that an attempt failed. Where even that fails, the log has it.
+    async fn record(&self, change: PolicyChange) {
+        if let Err(error) = self.stored(change).await {
+            tracing::error!(%error, "the failed attempt to change the policy set is missing from the audit log");
+        }
+    }
+}
+
+fn changed(outcome: Outcome, set: &PolicySet, previous: &PolicySet) -> Changed {
+    let actions = set.actions().keys().cloned().collect();
+    Changed { outcome, hash: set.hash(), previous: previous.hash(), actions }
+}
+
+/// What somebody sends to be stored as a set: its document, and schemas by action.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The document, as it would be in `policy-set.yaml`.
+    pub document: String,
+    /// JSON Schema of the parameters, by action.
+    pub schemas: BTreeMap<String, Value>,
+}
+
+impl ChangeError {
+    /// What was wrong, for the audit log and for whoever asked.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Fault> {
+        match self {
+            ChangeError::Refused(errors) => {
+                let fault = |error: &crate::policy::LoadError| {
+                    let place = error.place.map(|(line, column)| format!(":{line}:{column}"));
+                    let path = format!("{}{}", error.file, place.unwrap_or_default());
+                    Fault { path, message: error.message.clone() }
+                };
+                errors.0.iter().map(fault).collect()
+            }
+            error => vec![Fault { path: String::new(), message: error.to_string() }],
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.path.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.path, self.message)
+        }
+    }
+}
+
+/// Does `work` to its end, even where whoever asked for it goes away half-way.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
+) -> Result<T, ChangeError> {
+    tokio::spawn(work).await.map_err(|stopped| ChangeError::Stopped(stopped.to_string()))?
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ChangeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|stopped| ChangeError::Stopped(stopped.to_string()))
+}

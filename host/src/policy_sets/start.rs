@@ -1,0 +1,92 @@
+//! Which set is in force when the gateway starts: the newest change wins.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::folder::Look;
+use super::stored::{keep, parts};
+use super::{ChangeError, Outcome, PolicyChange, Trigger, What};
+use crate::app::StartError;
+use crate::clock::Clock;
+use crate::lifecycle::Digest;
+use crate::policy::{Engine, PolicySet};
+use crate::store::{ChangePolicy, Store};
+
+/// The set to start with, and the fingerprint of the folder; the set is kept in the store by then.
+///
+/// Where an admin put a set in force and the folder has not changed since, that set stays in force; else the folder's.
+///
+/// # Errors
+/// Where the set cannot be loaded or kept.
+pub async fn at_start(
+    store: &Arc<dyn Store>,
+    engine: &Engine,
+    clock: &Arc<dyn Clock>,
+    directory: PathBuf,
+) -> Result<(PolicySet, Digest), StartError> {
+    let last =
+        store.policy_in_force().await.context("the store does not say which policy set was in force")?;
+    let last = last.map(|(_, change)| change);
+    let limits = *engine.limits();
+    let look = blocking(move || Look::at(&directory, &limits)).await?;
+    let folder = look.fingerprint;
+    let stays = last.as_ref().filter(|last| last.by_admin() && last.folder == Some(folder));
+    let (set, document) = match stays.and_then(|last| last.to) {
+        Some(hash) => {
+            tracing::info!(%hash, "the policy set that an admin put in force stays: the folder has not changed since");
+            (restore(store, engine, hash).await?, None)
+        }
+        None => {
+            let (source, engine) = (look.source?, engine.clone());
+            let (set, document) = blocking(move || (PolicySet::build(&source, &engine), source.text)).await?;
+            let set = set?;
+            if last.as_ref().is_some_and(|last| last.by_admin()) {
+                tracing::warn!(hash = %set.hash(), "the folder has changed since an admin put a policy set in force, and takes its place");
+            }
+            (set, Some(document))
+        }
+    };
+    // Before any request is made under it: one that is open must find its rules after a restart.
+    keep(store.as_ref(), &set, document, clock.now())
+        .await
+        .context("the policies cannot be kept in the store")?;
+    let from = last.as_ref().and_then(|last| last.to);
+    if from != Some(set.hash()) {
+        let change = PolicyChange {
+            at: clock.now(),
+            what: What::Start,
+            trigger: Trigger::Start,
+            actor: None,
+            outcome: Outcome::Ok,
+            from,
+            to: Some(set.hash()),
+            folder: Some(folder),
+            faults: Vec::new(),
+        };
+        let (audit, counts) = (vec![change.audit()], change.counts());
+        // Where another instance was faster, this one follows it once it runs.
+        store
+            .change_policy(ChangePolicy { change, audit, counts })
+            .await
+            .context("the start cannot be stored")?;
+    }
+    Ok((set, folder))
+}
+
+async fn restore(store: &Arc<dyn Store>, engine: &Engine, hash: Digest) -> Result<PolicySet, StartError> {
+    let parts = match parts(store.as_ref(), hash).await {
+        Ok(parts) => parts,
+        Err(ChangeError::Refused(errors)) => return Err(errors.into()),
+        Err(error) => {
+            return Err(anyhow::Error::new(error).context("the policy set in force cannot be loaded").into());
+        }
+    };
+    let ((name, entries, modules), engine) = (parts, engine.clone());
+    Ok(blocking(move || PolicySet::restore(&name, entries, &modules, &engine, &str::to_owned)).await??)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await.context("work was stopped half-way")
+}

@@ -1,0 +1,212 @@
+//! Sets and modules in the store: how they get there, and how a set comes back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::change::admin_entry;
+use super::{By, ChangeError, Outcome, PolicyChange, PolicySets, Sent, What, blocking, whole};
+use crate::lifecycle::{Digest, Timestamp};
+use crate::policy::{Descriptor, Kept, ModuleError, PolicyEntry, PolicySet, Source};
+use crate::store::{Store, StoreError, StoredSet};
+
+/// A module that was checked, compiled, tried and stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inspection {
+    /// SHA-256 of its bytes.
+    pub digest: Digest,
+    /// How many bytes.
+    pub size: usize,
+    /// What it says of itself.
+    pub descriptor: Descriptor,
+}
+
+impl PolicySets {
+    /// Checks a module and stores it. Nothing uses it yet.
+    ///
+    /// # Errors
+    /// Where it is no policy module: then it is not stored.
+    pub async fn store_module(self: &Arc<Self>, bytes: Vec<u8>, by: By) -> Result<Inspection, ChangeError> {
+        let sets = Arc::clone(self);
+        whole(async move {
+            let seen = sets.changing.lock().await;
+            let (digest, size) = (Digest::of(&bytes), bytes.len());
+            let stored = sets.try_module(bytes).await;
+            match &stored {
+                Ok(descriptor) => {
+                    let named = [("name", json!(descriptor.name)), ("version", json!(descriptor.version))];
+                    sets.audit("policy_module_stored", &by, digest, &named).await?;
+                }
+                Err(error) => {
+                    let at = format!("sha256:{digest}");
+                    sets.audit_refusal(What::StoreModule, by, seen.folder, error, Some(at)).await;
+                }
+            }
+            drop(seen);
+            Ok(Inspection { digest, size, descriptor: stored? })
+        })
+        .await
+    }
+
+    /// Checks a set and stores it. It is not put in force.
+    ///
+    /// # Errors
+    /// Where it is wrong, or its modules are not stored: then it is not stored.
+    pub async fn store_set(self: &Arc<Self>, sent: Sent, by: By) -> Result<PolicySetStored, ChangeError> {
+        let sets = Arc::clone(self);
+        whole(async move {
+            let seen = sets.changing.lock().await;
+            let stored = sets.try_set(sent).await;
+            match &stored {
+                Ok(stored) => sets.audit("policy_set_stored", &by, stored.hash, &[]).await?,
+                Err(error) => sets.audit_refusal(What::StoreSet, by, seen.folder, error, None).await,
+            }
+            drop(seen);
+            stored
+        })
+        .await
+    }
+
+    async fn try_module(&self, bytes: Vec<u8>) -> Result<Descriptor, ChangeError> {
+        let engine = self.policies().engine().clone();
+        let loaded = blocking(move || -> Result<_, ModuleError> {
+            let module = engine.load(&bytes)?;
+            Ok((module.descriptor().clone(), bytes))
+        });
+        let (descriptor, bytes) = loaded.await??;
+        self.store().pin(Vec::new(), vec![bytes]).await?;
+        Ok(descriptor)
+    }
+
+    async fn try_set(&self, sent: Sent) -> Result<PolicySetStored, ChangeError> {
+        let mut modules = Vec::new();
+        for digest in PolicySet::pinned(&sent.document) {
+            if let Some(bytes) = self.store().module(digest).await? {
+                modules.push((format!("sha256:{digest}"), bytes));
+            }
+        }
+        let schemas = sent.schemas.into_iter().map(|(action, schema)| {
+            let name = format!("schemas.{action}");
+            (action, name, schema.to_string().into_bytes())
+        });
+        let source = Source {
+            name: "document".to_owned(),
+            text: sent.document,
+            modules,
+            schemas: schemas.collect(),
+            kept: Kept::InStore,
+        };
+        let engine = self.policies().engine().clone();
+        let (set, document) = blocking(move || (PolicySet::build(&source, &engine), source.text)).await?;
+        let set = set.map_err(ChangeError::Refused)?;
+        self.keep(&set, Some(document)).await?;
+        Ok(PolicySetStored { hash: set.hash(), actions: set.actions().keys().cloned().collect() })
+    }
+
+    /// Keeps a set, whole, so that it can be restored whatever becomes of where it came from.
+    pub(super) async fn keep(&self, set: &PolicySet, document: Option<String>) -> Result<(), StoreError> {
+        keep(self.store(), set, document, self.now()).await
+    }
+
+    /// A stored set, loaded and tried again. Metrics call its policies what `measured_as` makes of their names.
+    pub(super) async fn restored(
+        &self,
+        hash: Digest,
+        measured_as: fn(&str) -> String,
+    ) -> Result<PolicySet, ChangeError> {
+        let (name, entries, modules) = parts(self.store(), hash).await?;
+        let engine = self.policies().engine().clone();
+        let restore = move || PolicySet::restore(&name, entries, &modules, &engine, &measured_as);
+        blocking(restore).await?.map_err(ChangeError::Refused)
+    }
+
+    pub(super) async fn audit(
+        &self,
+        event: &str,
+        by: &By,
+        hash: Digest,
+        detail: &[(&str, Value)],
+    ) -> Result<(), StoreError> {
+        let mut all =
+            Map::from_iter([("hash".to_owned(), json!(hash)), ("source".to_owned(), json!(by.trigger))]);
+        all.extend(detail.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        let entry = admin_entry(self.now(), event, by.actor.clone(), all);
+        self.store().append(vec![entry], Vec::new()).await
+    }
+
+    async fn audit_refusal(
+        &self,
+        what: What,
+        by: By,
+        folder: Digest,
+        error: &ChangeError,
+        path: Option<String>,
+    ) {
+        tracing::warn!(what = what.as_str(), %error, "what an admin sent is not stored");
+        let change = PolicyChange {
+            at: self.now(),
+            what,
+            trigger: by.trigger,
+            actor: by.actor,
+            outcome: Outcome::Failed,
+            from: Some(self.policies().active().hash()),
+            to: None,
+            folder: Some(folder),
+            faults: Vec::new(),
+        };
+        let mut faults = error.faults();
+        if let Some(path) = path {
+            faults.iter_mut().for_each(|fault| fault.path.clone_from(&path));
+        }
+        self.record(change.failed(faults)).await;
+    }
+}
+
+/// A set that was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicySetStored {
+    /// Its hash.
+    pub hash: Digest,
+    /// Its actions.
+    pub actions: Vec<String>,
+}
+
+/// Keeps a set's modules, then its entries, then itself: whatever is there has all that it needs.
+pub(super) async fn keep(
+    store: &dyn Store,
+    set: &PolicySet,
+    document: Option<String>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (entries, modules) = set.pins();
+    store.pin(entries, modules).await?;
+    let Some(document) = document else { return Ok(()) };
+    let stored = StoredSet { hash: set.hash(), entries: set.entries(), stored_at: now };
+    store.keep_policy_set(stored, document).await
+}
+
+/// What a stored set is made of: what to call it, its entries, and the bytes of their modules.
+pub(super) async fn parts(
+    store: &dyn Store,
+    hash: Digest,
+) -> Result<(String, Vec<PolicyEntry>, Vec<Vec<u8>>), ChangeError> {
+    let stored = store.policy_set(hash).await?.ok_or(ChangeError::Unknown(hash))?;
+    let lost = |what: &str, digest: Digest| StoreError::Corrupt {
+        table: "policy_set",
+        column: "entries",
+        key: hash.to_string(),
+        detail: format!("the {what} {digest} is not kept"),
+    };
+    let mut entries = BTreeMap::new();
+    for (action, policy) in stored.entries {
+        let entry = store.policy_entry(policy).await?.ok_or_else(|| lost("entry", policy))?;
+        entries.insert(action, entry);
+    }
+    let digests = entries.values().flat_map(|entry| &entry.policies).map(|used| used.digest);
+    let mut modules = Vec::new();
+    for digest in digests.collect::<BTreeSet<_>>() {
+        modules.push(store.module(digest).await?.ok_or_else(|| lost("module", digest))?);
+    }
+    Ok((format!("policy set {hash}"), entries.into_values().collect(), modules))
+}
