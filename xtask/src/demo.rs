@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::policies;
+use crate::policies::{self, Pins};
 
 /// The secret that signs the demo's Slack interactions. It guards nothing: the demo listens on loopback only.
 const SIGNING_SECRET: &str = "demo-signing-secret";
@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = crate::root()?;
     let folder = root.join("target/demo");
     println!("building the policies and the gateway; the first time takes some minutes");
-    policies::build(&folder.join("policies"), false)?;
+    policies::build(&folder.join("policies"), false, Pins::Tell)?;
     let built = Command::new("cargo")
         .args(["build", "--quiet", "--package", "countersign"])
         .current_dir(&root)

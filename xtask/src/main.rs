@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod links;
 mod policies;
+mod reproducible;
 mod test;
 
 use std::path::{Path, PathBuf};

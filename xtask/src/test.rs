@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use crate::{cargo, links, policies};
+use crate::policies::{self, Pins};
+use crate::{cargo, links, reproducible};
 
 pub(crate) fn run() -> Result<()> {
     let root = crate::root()?;
@@ -13,9 +14,13 @@ pub(crate) fn run() -> Result<()> {
     links::check(&root)?;
 
     heading("policies to WebAssembly");
-    for module in policies::build(&root.join("target/policies"), true)? {
+    let modules = policies::build(&root.join("target/policies"), true, Pins::Verify)?;
+    for module in &modules {
         println!("{:<15} {:>7} bytes  {}", module.name, module.bytes, module.digest);
     }
+
+    heading("reproducible builds");
+    reproducible::check(&root, &modules)?;
 
     heading("lints");
     cargo(&root, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])?;
