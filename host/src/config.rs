@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
+use crate::author;
 use crate::dev::Dev;
 use crate::secret::Secret;
 use crate::slack::{self, DEFAULT_API_URL};
@@ -36,6 +37,9 @@ pub enum Command {
     /// Try things out against a running gateway.
     #[command(subcommand)]
     Dev(Dev),
+    /// Write, build, test and measure policies.
+    #[command(subcommand)]
+    Policy(author::Policy),
 }
 
 /// Everything that `serve` can be told.

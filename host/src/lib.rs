@@ -29,5 +29,8 @@ pub mod secret;
 pub mod shutdown;
 pub mod telemetry;
 
+// For people who write policies.
+pub mod author;
+
 // For trying things out.
 pub mod dev;

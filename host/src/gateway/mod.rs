@@ -716,7 +716,7 @@ struct Admitting<'a> {
 ///
 /// A policy sees hidden values when it admits, and what it remembers is stored. This catches the policy that
 /// remembers one as it is; one that disguises it cannot be caught, so read the policies that you pin.
-fn repeats_hidden(memo: &str, params: &Map<String, Value>, hidden: &BTreeSet<String>) -> bool {
+pub(crate) fn repeats_hidden(memo: &str, params: &Map<String, Value>, hidden: &BTreeSet<String>) -> bool {
     fn repeats(memo: &str, value: &Value) -> bool {
         match value {
             Value::Null | Value::Bool(_) => false,
@@ -736,7 +736,8 @@ fn repeats_hidden(memo: &str, params: &Map<String, Value>, hidden: &BTreeSet<Str
     hidden.iter().filter_map(|key| params.get(key)).any(|value| repeats(memo, value))
 }
 
-fn act_of(request: &Request, rules: &ActionPolicy, intent: &Intent) -> Act {
+/// What a person does, with what the request and the action's schema say of each edit.
+pub(crate) fn act_of(request: &Request, rules: &ActionPolicy, intent: &Intent) -> Act {
     match intent {
         Intent::Acknowledge { persona } => Act::Acknowledge { persona: persona.clone() },
         Intent::Deny { reason } => Act::Deny { reason: reason.clone() },

@@ -91,6 +91,8 @@ impl Errors {
         }
         // In the order in which the file is read; what concerns no line comes last.
         self.found.sort_by_key(|error| error.place.unwrap_or((u64::MAX, 0)));
+        // What several readers of one value have found is one thing.
+        self.found.dedup();
         Err(LoadErrors(self.found))
     }
 }

@@ -1,0 +1,72 @@
+//! `countersign policy`: for people who write policies, from an empty folder to a module that is in force.
+//!
+//! One file a command. What judges here is what judges in the gateway: the same engine, with the same limits, and the
+//! same combination rule. Nothing here talks to a gateway that runs.
+
+mod deed;
+mod file;
+mod scenario;
+mod table;
+mod test;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+
+use crate::policy::{Engine, Limits, Module};
+
+/// What to do with policies.
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Tell scenarios to a module, in the gateway's sandbox
+    Test(test::Test),
+}
+
+/// What a command has to say.
+struct Answer {
+    text: String,
+    /// Whether everything is as it should be.
+    good: bool,
+}
+
+/// Does it. Exits with 1 where something is not as it should be, and with 2 where that cannot be told.
+#[must_use]
+pub fn run(policy: &Policy) -> ExitCode {
+    let answer = match policy {
+        Policy::Test(test) => test::run(test),
+    };
+    match answer {
+        Ok(Answer { text, good }) => {
+            // Whoever does not want to know has closed the standard output.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::from(u8::from(!good))
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The gateway's sandbox, but for the deadline: how busy this machine is says nothing of a policy, and fuel ends what
+/// would run on.
+fn engine() -> Result<Engine> {
+    let limits = Limits { deadline_ms: 10_000, concurrent_calls: 2, ..Limits::default() };
+    Ok(Engine::new(limits, None)?)
+}
+
+/// The module in a file.
+fn load(engine: &Engine, path: &Path) -> Result<Arc<Module>> {
+    let name = path.display();
+    let bytes = file::bytes(path, engine.limits().module_bytes)
+        .with_context(|| format!("cannot read the module `{name}`"))?;
+    engine.load(&bytes).with_context(|| format!("`{name}` is no policy module"))
+}

@@ -1,0 +1,1 @@
+//! The commands, as they are told of on the command line.
