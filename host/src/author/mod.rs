@@ -3,9 +3,19 @@
 //! One file a command. What judges here is what judges in the gateway: the same engine, with the same limits, and the
 //! same combination rule. Nothing here talks to a gateway that runs.
 
+mod bench;
+mod build;
+mod check;
 mod deed;
 mod file;
+mod inspect;
+mod judge;
+mod lock;
+mod made_up;
+mod new;
 mod scenario;
+mod schema_text;
+mod sdk;
 mod table;
 mod test;
 mod words;
@@ -26,8 +36,22 @@ use crate::policy::{Engine, Limits, Module};
 /// What to do with policies.
 #[derive(Debug, Subcommand)]
 pub enum Policy {
-    /// Tell scenarios to a module, in the gateway's sandbox
+    /// Make the crate of a new policy, which works as it is.
+    New(new::New),
+    /// Replace a crate's policy SDK with the one of this version.
+    Sdk(sdk::Sdk),
+    /// Build a policy's module, and prove that it imports nothing.
+    Build(build::Build),
+    /// Say what a module is, what it says of itself, and what it costs.
+    Inspect(inspect::Inspect),
+    /// Check a policy set as a gateway would that loads it.
+    Check(check::Check),
+    /// Tell scenarios to a module, in the gateway's sandbox.
     Test(test::Test),
+    /// Measure what each call of a module costs, in time and in fuel.
+    Bench(bench::Bench),
+    /// Make up a request and its history, and say what a policy set makes of it.
+    Judge(judge::Judge),
 }
 
 /// What a command has to say.
@@ -40,10 +64,7 @@ struct Answer {
 /// Does it. Exits with 1 where something is not as it should be, and with 2 where that cannot be told.
 #[must_use]
 pub fn run(policy: &Policy) -> ExitCode {
-    let answer = match policy {
-        Policy::Test(test) => test::run(test),
-    };
-    match answer {
+    match answer(policy, engine) {
         Ok(Answer { text, good }) => {
             // Whoever does not want to know has closed the standard output.
             let _ = std::io::stdout().write_all(text.as_bytes());
@@ -53,6 +74,20 @@ pub fn run(policy: &Policy) -> ExitCode {
             eprintln!("{error:#}");
             ExitCode::from(2)
         }
+    }
+}
+
+/// What a command has to say; those that run modules ask for the `engine`.
+fn answer(policy: &Policy, engine: impl FnOnce() -> Result<Engine>) -> Result<Answer> {
+    match policy {
+        Policy::New(new) => new::run(new),
+        Policy::Sdk(sdk) => sdk::run(sdk),
+        Policy::Build(build) => build::run(build, &engine()?),
+        Policy::Inspect(inspect) => inspect::run(inspect, &engine()?),
+        Policy::Check(check) => check::run(check, &engine()?),
+        Policy::Test(test) => test::run(test, &engine()?),
+        Policy::Bench(bench) => bench::run(bench, &engine()?),
+        Policy::Judge(judge) => judge::run(judge, &engine()?),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Text in columns.
 
-/// The widest that a column but the last one becomes; longer lines are wrapped at spaces.
+/// The widest that a column becomes; longer lines are wrapped at spaces.
 const WIDEST: usize = 44;
+/// The widest that the last column becomes.
+const LAST_WIDEST: usize = 80;
 
 /// Rows of columns, each cell a list of lines; the columns as wide as they need to be, two spaces apart.
 pub(crate) fn columns(indent: usize, rows: &[Vec<Vec<String>>]) -> String {
-    let rows: Vec<Vec<Vec<String>>> =
-        rows.iter().map(|row| row.iter().map(|cell| wrapped(cell)).collect()).collect();
+    let rows: Vec<Vec<Vec<String>>> = rows.iter().map(|row| wrapped(row)).collect();
     let mut widths: Vec<usize> = Vec::new();
     for row in &rows {
         for (column, cell) in row.iter().enumerate() {
@@ -38,8 +39,13 @@ pub(crate) fn cell(text: impl Into<String>) -> Vec<String> {
     vec![text.into()]
 }
 
-fn wrapped(cell: &[String]) -> Vec<String> {
-    cell.iter().flat_map(|line| wrap(line, WIDEST)).collect()
+fn wrapped(row: &[Vec<String>]) -> Vec<Vec<String>> {
+    let last = row.len().saturating_sub(1);
+    let width = |column: usize| if column == last { LAST_WIDEST } else { WIDEST };
+    let cell = |(column, cell): (usize, &Vec<String>)| {
+        cell.iter().flat_map(|line| wrap(line, width(column))).collect()
+    };
+    row.iter().enumerate().map(cell).collect()
 }
 
 /// Breaks a line at spaces; what follows the first part is indented by two.
@@ -70,9 +76,16 @@ mod tests {
         let long = "a cell that is much longer than a column can be, and so is wrapped at a space".to_owned();
         let rows = [
             vec![cell("what"), cell("expected"), cell("seen")],
-            vec![cell("outcome"), vec!["one".to_owned(), "two".to_owned()], vec![long]],
+            vec![cell("outcome"), vec!["one".to_owned(), "two".to_owned()], vec![long.clone()]],
+            vec![cell("memo"), vec![long.clone()], vec![format!("{long}, {long}")]],
         ];
-        insta::assert_snapshot!(columns(2, &rows), @"");
+        insta::assert_snapshot!(columns(2, &rows), @"
+    what     expected                                      seen
+    outcome  one                                           a cell that is much longer than a column can be, and so is wrapped at a space
+             two
+    memo     a cell that is much longer than a column can  a cell that is much longer than a column can be, and so is wrapped at a space, a
+               be, and so is wrapped at a space              cell that is much longer than a column can be, and so is wrapped at a space
+    ");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::deed::duration;
 use super::scenario::{self, Mismatch, Played, StoryLine};
 use super::table::{cell, columns};
-use super::{Answer, engine, load, words};
-use crate::policy::Module;
+use super::{Answer, load, words};
+use crate::policy::{Engine, Module};
 
 /// A module and its stories.
 #[derive(Debug, Args)]
@@ -35,9 +35,8 @@ enum Format {
     Json,
 }
 
-pub(super) fn run(test: &Test) -> Result<Answer> {
-    let engine = engine()?;
-    let module = load(&engine, &test.module)?;
+pub(super) fn run(test: &Test, engine: &Engine) -> Result<Answer> {
+    let module = load(engine, &test.module)?;
     let scenarios = scenario::read(&test.scenarios)?;
     let played: Vec<Played> = scenarios.iter().map(|told| scenario::play(told, &module)).collect();
     let file = test.scenarios.display().to_string();
@@ -70,7 +69,7 @@ impl Report<'_> {
             if played.mismatches.is_empty() {
                 let _ = writeln!(text, "ok    {}", played.name);
             } else {
-                let _ = writeln!(text, "FAIL  {}\n{}", played.name, self.failure(played));
+                let _ = writeln!(text, "FAIL  {}\n{}", played.name, self.failure(played).trim_end());
             }
         }
         let failed = self.failed();
@@ -89,12 +88,16 @@ impl Report<'_> {
         let line =
             |line: &StoryLine| vec![cell(duration(line.at_ms)), cell(&line.event), cell(&line.outcome)];
         text.push_str(&columns(8, &played.story.iter().map(line).collect::<Vec<_>>()));
-        for Mismatch { line, event, what, expected, seen } in &played.mismatches {
-            let _ = writeln!(text, "      at {}:{line}, when {event}:", self.file);
-            let rows = [
-                vec![cell(""), cell("expected"), cell("seen")],
-                vec![cell(*what), expected.clone(), seen.clone()],
-            ];
+        let same_event =
+            |one: &Mismatch, other: &Mismatch| (one.line, &one.event) == (other.line, &other.event);
+        for mismatches in played.mismatches.chunk_by(same_event) {
+            if let Some(Mismatch { line, event, .. }) = mismatches.first() {
+                let _ = writeln!(text, "      at {}:{line}, when {event}:", self.file);
+            }
+            let mut rows = vec![vec![cell(""), cell("expected"), cell("seen")]];
+            rows.extend(mismatches.iter().map(|Mismatch { what, expected, seen, .. }| {
+                vec![cell(*what), expected.clone(), seen.clone()]
+            }));
             text.push_str(&columns(8, &rows));
         }
         text

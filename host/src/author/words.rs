@@ -2,18 +2,24 @@
 
 use crate::lifecycle::{Reason, Requirement, RequirementKind, Standing};
 
-/// Where a request stands, a line for each thing.
-pub(crate) fn standing(standing: &Standing) -> Vec<String> {
+/// Where a request stands, a line for each thing, with requirements as `show` shows them.
+pub(crate) fn standing(standing: &Standing, show: impl Fn(&Requirement) -> String) -> Vec<String> {
     match standing {
         Standing::Satisfied => vec!["satisfied".to_owned()],
         Standing::Denied(denial) => vec![format!("denied: {}", reason(denial))],
         Standing::Waiting(requirements) => {
-            requirements.iter().map(|wanted| format!("waiting: {}", requirement(wanted))).collect()
+            requirements.iter().map(|wanted| format!("waiting: {}", show(wanted))).collect()
         }
     }
 }
 
-/// What is missing: `1 of 2 approvals (approval, 1 of 2, by U1, U2)`.
+/// What is missing, and who can meet it: `1 of 2 approvals, by U1, U2`.
+pub(crate) fn asked_of(wanted: &Requirement) -> String {
+    let Requirement { label, eligible, .. } = wanted;
+    if eligible.is_empty() { label.clone() } else { format!("{label}, by {}", who(eligible)) }
+}
+
+/// Everything about what is missing: `1 of 2 approvals (approval, 1 of 2, by U1, U2)`.
 pub(crate) fn requirement(wanted: &Requirement) -> String {
     let Requirement { kind, label, have, need, eligible } = wanted;
     let by = if eligible.is_empty() { String::new() } else { format!(", by {}", who(eligible)) };

@@ -155,6 +155,13 @@ impl Module {
         self.codes.contains(code)
     }
 
+    /// A configuration that its schema takes, where one is easily made up.
+    #[must_use]
+    pub fn made_up_config(&self) -> Option<Value> {
+        let config = schema::made_up(&self.descriptor.config_schema, &self.descriptor.config_schema, 0)?;
+        self.config.is_valid(&config).then_some(config)
+    }
+
     /// Checks configurations against its schema.
     pub(super) fn config(&self) -> &Validator {
         &self.config

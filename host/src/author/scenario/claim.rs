@@ -35,13 +35,13 @@ pub(super) enum Outcome {
 impl Outcome {
     /// One line for the story.
     pub(super) fn line(&self) -> String {
-        self.lines().join("; ")
+        self.lines(|wanted| wanted.label.clone()).join("; ")
     }
 
-    fn lines(&self) -> Vec<String> {
+    fn lines(&self, show: impl Fn(&Requirement) -> String) -> Vec<String> {
         match self {
             Outcome::Silent(_) => vec!["silent: neither refused nor granted".to_owned()],
-            Outcome::Counted(ruling) => words::standing(&ruling.standing),
+            Outcome::Counted(ruling) => words::standing(&ruling.standing, show),
             Outcome::Refused(reasons) => {
                 reasons.iter().map(|reason| format!("refused: {}", words::reason(reason))).collect()
             }
@@ -81,7 +81,7 @@ pub(super) fn compare(seen: &Seen<'_>, expect: Option<&Expect>) -> Vec<Mismatch>
         None => matches!(seen.outcome, Outcome::Counted(_)),
     };
     if !as_wanted {
-        differ("outcome", wanted_lines(wanted), seen.outcome.lines());
+        differ("outcome", wanted_lines(wanted), seen.outcome.lines(words::requirement));
     }
     let (Some(expect), Some(ruling)) = (expect, seen.outcome.ruling()) else { return found };
     if let Some(grants) = expect.grants.filter(|grants| *grants != ruling.grants) {

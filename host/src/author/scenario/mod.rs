@@ -12,12 +12,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::deed::Deed;
-use crate::lifecycle::{FailureKind, Link, Origin, RequirementKind};
-use crate::policy::Redaction;
+use super::deed::{Deed, What};
+use super::made_up::Asked;
+use crate::gateway::Intent;
+use crate::lifecycle::{FailureKind, RequirementKind};
+use crate::policy::{Module, Redaction};
 
 pub(crate) use claim::Mismatch;
-pub(crate) use play::{Played, StoryLine, play};
+pub(crate) use play::{Calls, Played, StoryLine, play};
+#[cfg(test)]
+pub(crate) use read::parse;
 pub(crate) use read::read;
 
 /// A story.
@@ -34,22 +38,44 @@ pub(crate) struct Scenario {
     events: Vec<Step>,
 }
 
+impl Scenario {
+    /// A story for measuring a module of which nothing is known but what it says of itself: a configuration that its
+    /// schema takes, where one is easily made up, and a few acts of one person. Nothing is expected of it.
+    pub(crate) fn made_up(module: &Module) -> Scenario {
+        let step = |intent: Intent| Step {
+            line: 0,
+            deed: Deed { at_ms: None, what: What::Person { by: "a".to_owned(), intent } },
+            expect: None,
+        };
+        Scenario {
+            name: "a made-up story".to_owned(),
+            line: 0,
+            setting: Setting {
+                config: module.made_up_config().unwrap_or_else(|| Value::Object(Map::new())),
+                groups: BTreeMap::new(),
+                asked: Asked::default(),
+                redact: Redaction::Hide(BTreeSet::new()),
+                schema: None,
+                timeout_ms: 600_000,
+                granted_elsewhere: true,
+            },
+            config_refused: None,
+            expect: None,
+            events: vec![step(Intent::Approve { edits: BTreeMap::new() }), step(Intent::Withdraw)],
+        }
+    }
+}
+
 /// What is so before anything happens.
 #[derive(Clone, Debug)]
 struct Setting {
     config: Value,
     groups: BTreeMap<String, BTreeSet<String>>,
-    requester: String,
-    params: Map<String, Value>,
+    asked: Asked,
     redact: Redaction,
     /// JSON Schema of the parameters, which edits are checked against.
     schema: Option<Value>,
-    origin: Origin,
-    justification: String,
-    links: Vec<Link>,
-    policy_hints: Option<Value>,
     timeout_ms: u64,
-    lineage_depth: u32,
     /// Another policy grants every act, so that what this one does not refuse counts.
     granted_elsewhere: bool,
 }

@@ -7,16 +7,15 @@ use serde_json::{Map, Value};
 use super::claim::{Outcome, Seen, compare};
 use super::{Mismatch, Scenario, Setting, Step};
 use crate::author::deed::{What, duration};
+use crate::author::made_up::{self, SUBMITTED_AT, request_id};
 use crate::author::words;
 use crate::gateway::{act_of, repeats_hidden};
 use crate::lifecycle::{
-    Act, Digest, Event, FailureKind, Needs, Open, Party, PolicyFailure, Request, RequestId, Ruling, Standing,
-    State, Submission, Timestamp, Verdict, parameter_digests,
+    Act, Event, FailureKind, Needs, Open, PolicyFailure, Request, Ruling, Standing, State, Submission,
+    Verdict,
 };
 use crate::policy::{ActionPolicy, Directory, Module, NotAdmitted, PolicyEntry, PolicyUse};
 
-/// When every made-up request is made: a Thursday noon in 2026, and the same in every run.
-pub(crate) const SUBMITTED_AT: Timestamp = Timestamp::from_millis(1_767_268_800_000);
 const ACTION: &str = "scenario";
 
 /// A story that was told.
@@ -46,11 +45,6 @@ pub(crate) struct Calls {
     pub(crate) policy: ActionPolicy,
     pub(crate) admission: Option<(Submission, Map<String, Value>)>,
     pub(crate) judged: Vec<(Request, Event)>,
-}
-
-/// The id of every made-up request.
-pub(crate) fn request_id() -> RequestId {
-    RequestId::new(SUBMITTED_AT, 0, 0)
 }
 
 /// Tells a story.
@@ -101,33 +95,6 @@ fn policy(setting: &Setting, module: &Arc<Module>) -> Result<ActionPolicy, Strin
     ActionPolicy::new(entry, |_| Some(Arc::clone(module))).map_err(|error| error.to_string())
 }
 
-fn submission(setting: &Setting, policy: &ActionPolicy) -> Submission {
-    let entry = policy.entry();
-    let (shown, redacted) = entry.redact.apply(&setting.params);
-    Submission {
-        action: ACTION.to_owned(),
-        rules: ACTION.to_owned(),
-        lineage: request_id(),
-        depth: setting.lineage_depth,
-        rerequested_by: None,
-        requester: Party { id: setting.requester.clone(), source: "scenario".to_owned(), display: None },
-        requester_groups: entry.actor(&setting.requester, &Directory::default(), SUBMITTED_AT).groups,
-        origin: setting.origin.clone(),
-        justification: setting.justification.clone(),
-        links: setting.links.clone(),
-        policy_hints: setting.policy_hints.clone(),
-        params: shown,
-        redacted,
-        digests: parameter_digests(&setting.params),
-        policy_hash: policy.hash(),
-        token_hash: Digest::of(b"made up"),
-        submitted_at: SUBMITTED_AT,
-        expires_at: SUBMITTED_AT.plus(setting.timeout_ms),
-        escalate_at: None,
-        unattended: false,
-    }
-}
-
 struct Telling<'a> {
     scenario: &'a Scenario,
     now_ms: u64,
@@ -146,8 +113,8 @@ impl Telling<'_> {
             return None;
         }
         let setting = &self.scenario.setting;
-        let submission = submission(setting, policy);
-        let admission = Some((submission.clone(), setting.params.clone()));
+        let submission = made_up::submission(ACTION, &setting.asked, policy, &Directory::default());
+        let admission = Some((submission.clone(), setting.asked.params.clone()));
         if self.submitted(policy, submission) {
             for step in &self.scenario.events {
                 if !self.happens(policy, step) {
@@ -210,7 +177,7 @@ impl Telling<'_> {
     /// The request is made. Returns whether there is one, as expected.
     fn submitted(&mut self, policy: &ActionPolicy, submission: Submission) -> bool {
         let event = format!("{} asks", submission.requester.id);
-        let params = &self.scenario.setting.params;
+        let params = &self.scenario.setting.asked.params;
         let redacted = submission.redacted.clone();
         let mut memo = None;
         let outcome = match policy.admit(request_id(), &submission, params) {

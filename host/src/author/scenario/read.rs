@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::{Expect, Scenario, Setting, Step, Wanted, WantedReason, WantedRequirement};
 use crate::author::deed::{ACTS, AUTOMATIC, Deed, What};
 use crate::author::file;
+use crate::author::made_up::Asked;
 use crate::gateway::Intent;
 use crate::lifecycle::{FailureKind, Link, Origin, RequirementKind};
 use crate::policy::Redaction;
@@ -59,7 +60,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Scenario>, LoadErrors> {
     }
 }
 
-pub(super) fn parse(name: &str, text: &str) -> Result<Vec<Scenario>, LoadErrors> {
+pub(crate) fn parse(name: &str, text: &str) -> Result<Vec<Scenario>, LoadErrors> {
     let mut errors = Errors::about(name);
     let scenarios = match document::parse(text) {
         Ok(document) => ScenarioReader { reader: Reader::new(&mut errors) }.file(&document),
@@ -90,7 +91,7 @@ impl ScenarioReader<'_> {
         let defaults = fields.get("defaults").and_then(|node| {
             let fields = self.reader.fields(node, "`defaults`", &SETTING)?;
             // Read for what is wrong in them, which else would be told of each scenario.
-            self.setting(node, &fields, None);
+            self.setting(&fields, None);
             Some(fields)
         });
         let items = match fields.get("scenarios") {
@@ -123,7 +124,7 @@ impl ScenarioReader<'_> {
                 return None;
             }
         };
-        let setting = self.setting(node, &fields, defaults);
+        let setting = self.setting(&fields, defaults);
         if fields.get("config").is_none() && defaults.is_none_or(|fields| fields.get("config").is_none()) {
             self.reader.error(node.at, format!("`config` is missing in the scenario `{name}`"));
         }
@@ -141,7 +142,7 @@ impl ScenarioReader<'_> {
     }
 
     /// The setting of a scenario: what it says itself, else what the defaults say.
-    fn setting(&mut self, _node: &Node, own: &Fields<'_>, defaults: Option<&Fields<'_>>) -> Setting {
+    fn setting(&mut self, own: &Fields<'_>, defaults: Option<&Fields<'_>>) -> Setting {
         let get = |name: &str| own.get(name).or_else(|| defaults.and_then(|fields| fields.get(name)));
         let reader = &mut self.reader;
         let timeout = get("timeout").and_then(|node| reader.duration(node, "a timeout", SECOND..=30 * DAY));
@@ -154,39 +155,41 @@ impl ScenarioReader<'_> {
         let schema = get("schema").map(Node::to_json);
         let groups = self.groups(get("groups"));
         let redact = get("redact").map_or_else(shows_all, |node| self.redact(node));
+        let default = Asked::default();
+        let asked = Asked {
+            requester: requester.unwrap_or(default.requester),
+            params,
+            policy_hints: get("policy_hints").map(Node::to_json),
+            depth: lineage_depth.unwrap_or_default(),
+            ..default
+        };
         let mut setting = Setting {
             config: get("config").map_or_else(|| Value::Object(Map::new()), Node::to_json),
             groups,
-            requester: requester.unwrap_or_else(|| "U0REQUESTER".to_owned()),
-            params,
+            asked,
             redact,
             schema,
-            origin: Origin { repo: "made-up/repository".to_owned(), branch: None, pr: None, run_id: None },
-            justification: "a made-up request".to_owned(),
-            links: Vec::new(),
-            policy_hints: get("policy_hints").map(Node::to_json),
             timeout_ms: timeout.unwrap_or(DEFAULT_TIMEOUT),
-            lineage_depth: lineage_depth.unwrap_or_default(),
             granted_elsewhere,
         };
         if let Some(node) = get("meta") {
-            self.meta(node, &mut setting);
+            self.meta(node, &mut setting.asked);
         }
         setting
     }
 
-    fn meta(&mut self, node: &Node, setting: &mut Setting) {
+    fn meta(&mut self, node: &Node, asked: &mut Asked) {
         let Some(fields) = self.reader.fields(node, "`meta`", &["origin", "justification", "links"]) else {
             return;
         };
         if let Some(origin) = fields.get("origin").and_then(|node| self.typed::<Origin>(node, "`origin`")) {
-            setting.origin = origin;
+            asked.origin = origin;
         }
         if let Some(links) = fields.get("links").and_then(|node| self.typed::<Vec<Link>>(node, "`links`")) {
-            setting.links = links;
+            asked.links = links;
         }
         if let Some(text) = self.reader.optional_text(fields.get("justification"), "`justification`") {
-            setting.justification = text;
+            asked.justification = text;
         }
     }
 
