@@ -11,8 +11,8 @@ use std::str::FromStr;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
+use crate::author;
 use crate::dev::Dev;
-use crate::import::Import;
 use crate::secret::Secret;
 use crate::slack::{self, DEFAULT_API_URL};
 
@@ -34,19 +34,12 @@ pub enum Command {
     /// Run the gateway.
     #[command(after_long_help = ENVIRONMENT_HELP)]
     Serve(Box<Config>),
-    /// Work on policies and policy sets.
-    #[command(subcommand)]
-    Policy(Policy),
     /// Try things out against a running gateway.
     #[command(subcommand)]
     Dev(Dev),
-}
-
-/// What to do with policies.
-#[derive(Debug, Subcommand)]
-pub enum Policy {
-    /// Turn the YAML of the Node.js service into a policy set that behaves the same.
-    Import(Import),
+    /// Write, build, test and measure policies.
+    #[command(subcommand)]
+    Policy(author::Policy),
 }
 
 /// Everything that `serve` can be told.

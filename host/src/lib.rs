@@ -31,6 +31,9 @@ pub mod secret;
 pub mod shutdown;
 pub mod telemetry;
 
+// For people who write policies.
+pub mod author;
+
 // For moving in.
 pub mod import;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use countersign::app::{App, StartError};
-use countersign::config::{Cli, Command, Config, ConfigError, Policy};
-use countersign::{dev, import, telemetry};
+use countersign::config::{Cli, Command, Config, ConfigError};
+use countersign::{author, dev, telemetry};
 use tokio::net::TcpListener;
 
 /// The exit code of a start that the configuration or the policy set stops.
@@ -17,8 +17,8 @@ const WRONG_SETUP: u8 = 2;
 async fn main() -> ExitCode {
     let done = match Cli::from_process() {
         Ok(Cli { command: Command::Serve(config) }) => serve(&config).await,
-        Ok(Cli { command: Command::Policy(Policy::Import(arguments)) }) => return import::run(&arguments),
         Ok(Cli { command: Command::Dev(dev) }) => return dev::run(dev).await,
+        Ok(Cli { command: Command::Policy(policy) }) => return author::run(&policy),
         Err(ConfigError::Flags(error)) => error.exit(),
         Err(error) => return stop(WRONG_SETUP, &error.to_string()),
     };

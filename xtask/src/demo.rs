@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::policies;
+use crate::policies::{self, Pins};
 
 /// What the simulator and the gateway share. It guards nothing: the demo listens on loopback only.
 const SIGNING_SECRET: &str = "demo-signing-secret";
@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = crate::root()?;
     let folder = root.join("target/demo");
     println!("building the policies, the gateway and the simulator; the first time takes some minutes");
-    policies::build(&folder.join("policies"), false)?;
+    policies::build(&folder.join("policies"), false, Pins::Tell)?;
     let packages = ["--package", "countersign", "--package", "slack-simulator"];
     crate::cargo(&root, &[&["build", "--quiet"], &packages[..]].concat(), &[])?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;

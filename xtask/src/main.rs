@@ -5,6 +5,7 @@ mod browser;
 mod demo;
 mod links;
 mod policies;
+mod reproducible;
 mod test;
 
 use std::path::{Path, PathBuf};

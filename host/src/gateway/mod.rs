@@ -866,6 +866,7 @@ pub(crate) fn repeats_hidden(memo: &str, params: &Map<String, Value>, hidden: &B
     hidden.iter().filter_map(|key| params.get(key)).any(|value| repeats(memo, value))
 }
 
+/// What a person does, with what the request and the action's schema say of each edit.
 pub(crate) fn act_of(request: &Request, rules: &ActionPolicy, intent: &Intent) -> Act {
     match intent {
         Intent::Acknowledge { persona } => Act::Acknowledge { persona: persona.clone() },

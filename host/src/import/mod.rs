@@ -11,7 +11,6 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -21,7 +20,7 @@ use self::guards::Guards;
 use self::note::Note;
 use crate::policy::set::document;
 use crate::policy::set::error::Errors;
-use crate::policy::{Engine, Kept, Limits, Module, PolicySet, Source};
+use crate::policy::{Engine, Kept, Module, PolicySet, Source};
 
 /// What to import, and where to.
 #[derive(Debug, Args)]
@@ -53,23 +52,17 @@ struct OverrideLimits {
     chars: Option<u32>,
 }
 
-/// Imports; exits with 2 where that is not possible, having written nothing.
-pub fn run(import: &Import) -> ExitCode {
-    let engine = Engine::new(Limits::default(), None).map_err(anyhow::Error::new);
-    match engine.and_then(|engine| import_set(import, &engine)) {
-        Ok(Imported { set, notes }) => {
-            for note in &notes {
-                eprintln!("{}", note.with(&import.guards));
-            }
-            let (path, actions) = (import.out.join("policy-set.yaml"), set.actions().len());
-            println!("{}: {actions} actions, sha256:{}", path.display(), set.hash());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::from(2)
-        }
+/// Imports, and returns what to say of it. Where that is not possible, nothing was written.
+///
+/// # Errors
+/// Where the file or a schema cannot be read or understood, a module is missing, or the result does not load.
+pub fn run(import: &Import, engine: &Engine) -> Result<String> {
+    let Imported { set, notes } = import_set(import, engine)?;
+    for note in &notes {
+        eprintln!("{}", note.with(&import.guards));
     }
+    let (path, actions) = (import.out.join("policy-set.yaml"), set.actions().len());
+    Ok(format!("{}: {actions} actions, sha256:{}\n", path.display(), set.hash()))
 }
 
 struct Imported {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::*;
+use crate::policy::Limits;
 
 /// The modules that `cargo xtask policies` built for the tests.
 fn modules() -> PathBuf {

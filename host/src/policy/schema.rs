@@ -163,7 +163,7 @@ fn describe(error: &ValidationError<'_>) -> String {
 }
 
 /// A value that has what the schema plainly asks for; `None` where that would take thought.
-fn made_up(schema: &Value, document: &Value, depth: u8) -> Option<Value> {
+pub(super) fn made_up(schema: &Value, document: &Value, depth: u8) -> Option<Value> {
     if depth > 16 {
         return None;
     }

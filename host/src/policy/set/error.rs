@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::document::Place;
+
 /// One thing that is wrong with a policy set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadError {
@@ -9,6 +11,8 @@ pub struct LoadError {
     pub file: String,
     /// Line and column, from 1, where they are known.
     pub place: Option<(u64, u64)>,
+    /// JSON Pointer into the policy's configuration, where that is what is wrong.
+    pub pointer: Option<String>,
     /// What is wrong.
     pub message: String,
 }
@@ -53,13 +57,27 @@ impl Errors {
         Errors { file: file.to_owned(), found: Vec::new() }
     }
 
-    pub(crate) fn add(&mut self, place: super::document::Place, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, place: Place, message: impl Into<String>) {
+        self.push(place, None, message.into());
+    }
+
+    /// Something is wrong with a policy's configuration, at this JSON Pointer into it.
+    pub(crate) fn add_at(&mut self, place: Place, pointer: &str, message: impl Into<String>) {
+        self.push(place, Some(pointer.to_owned()), message.into());
+    }
+
+    fn push(&mut self, place: Place, pointer: Option<String>, message: String) {
         let place = (place.line > 0).then_some((place.line, place.column));
-        self.found.push(LoadError { file: self.file.clone(), place, message: message.into() });
+        self.found.push(LoadError { file: self.file.clone(), place, pointer, message });
     }
 
     pub(crate) fn add_in(&mut self, file: &str, message: impl Into<String>) {
-        self.found.push(LoadError { file: file.to_owned(), place: None, message: message.into() });
+        self.found.push(LoadError {
+            file: file.to_owned(),
+            place: None,
+            pointer: None,
+            message: message.into(),
+        });
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -73,6 +91,8 @@ impl Errors {
         }
         // In the order in which the file is read; what concerns no line comes last.
         self.found.sort_by_key(|error| error.place.unwrap_or((u64::MAX, 0)));
+        // What several readers of one value have found is one thing.
+        self.found.dedup();
         Err(LoadErrors(self.found))
     }
 }
