@@ -60,7 +60,7 @@ enum Format {
 }
 
 pub(super) fn run(bench: &Bench, engine: &Engine) -> Result<Answer> {
-    let before = bench.compare.as_ref().map(read).transpose()?;
+    let before = bench.compare.as_deref().map(read).transpose()?;
     let module = load(engine, &bench.module)?;
     let stories = match &bench.scenarios {
         Some(path) => {
