@@ -21,7 +21,7 @@ const MANIFEST: &str = include_str!("../../../policy-sdk/Cargo.toml");
 const README: &str = include_str!("template/sdk.md.in");
 
 /// Files that are carried as they are, by their path in the folder. The SDK finds the contract beside its own folder.
-const FILES: [(&str, &str); 12] = [
+const FILES: [(&str, &str); 13] = [
     ("LICENSE", include_str!("../../../LICENSE")),
     ("wit/policy.wit", include_str!("../../../wit/policy.wit")),
     ("policy-sdk/src/actor.rs", include_str!("../../../policy-sdk/src/actor.rs")),
@@ -34,6 +34,7 @@ const FILES: [(&str, &str); 12] = [
     ("policy-sdk/src/request.rs", include_str!("../../../policy-sdk/src/request.rs")),
     ("policy-sdk/src/ruling.rs", include_str!("../../../policy-sdk/src/ruling.rs")),
     ("policy-sdk/src/scenario.rs", include_str!("../../../policy-sdk/src/scenario.rs")),
+    ("policy-sdk/src/time.rs", include_str!("../../../policy-sdk/src/time.rs")),
 ];
 
 /// A policy's crate.
