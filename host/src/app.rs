@@ -12,7 +12,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreUrl};
 use crate::gateway::{Gateway, Tokens};
 use crate::http::{self, AdminToken, ApiError, Buckets, Client};
-use crate::policy::{CompileCache, Engine, Limits, LoadErrors, Policies};
+use crate::policy::{CompileCache, Engine, LoadErrors, Policies};
 use crate::policy_sets::{self, PolicySets};
 use crate::scheduler::Scheduler;
 use crate::secret::Secret;
@@ -86,8 +86,8 @@ impl App {
         let secret = secret(config, store.as_ref()).await?;
 
         let cache = CompileCache::new(config.cache_dir(), &secret);
-        let engine =
-            blocking(move || Engine::new(Limits::default(), Some(cache)).context("no sandbox")).await??;
+        let limits = config.policies.limits.limits();
+        let engine = blocking(move || Engine::new(limits, Some(cache)).context("no sandbox")).await??;
         let directory = &config.policies.directory;
         let (set, folder) = policy_sets::at_start(&store, &engine, &clock, directory.clone()).await?;
 

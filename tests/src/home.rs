@@ -62,6 +62,8 @@ impl Home {
             // Compiled modules are shared between homes, which the secret that seals them must allow; see `alone`.
             .with("COUNTERSIGN_SECRET", &"5e".repeat(32))
             .with("COUNTERSIGN_CACHE_DIR", &ambient::cache().display().to_string())
+            // The machine is everybody's, and how busy it is says nothing of a policy; fuel ends what would run on.
+            .with("COUNTERSIGN_POLICY_DEADLINE_MS", "10000")
             // Tests create faster than people do; the story about the limit sets its own.
             .with("RATE_LIMIT_CAPACITY", "1000000")
             .with("RATE_LIMIT_REFILL_PER_SEC", "1000000");
