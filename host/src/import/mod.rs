@@ -21,7 +21,7 @@ use self::guards::Guards;
 use self::note::Note;
 use crate::policy::set::document;
 use crate::policy::set::error::Errors;
-use crate::policy::{Engine, Limits, Module, PolicySet, Source};
+use crate::policy::{Engine, Kept, Limits, Module, PolicySet, Source};
 
 /// What to import, and where to.
 #[derive(Debug, Args)]
@@ -96,6 +96,7 @@ fn import_set(import: &Import, engine: &Engine) -> Result<Imported> {
         text: write::document(&name, &notes, &modules, &body),
         modules: modules.iter().map(|(name, module)| (file(name), module.bytes().to_vec())).collect(),
         schemas,
+        kept: Kept::InFolder,
     };
     let set = PolicySet::build(&source, engine)
         .map_err(anyhow::Error::new)
