@@ -12,6 +12,7 @@ use std::str::FromStr;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::dev::Dev;
+use crate::rehearsal::replay::Replay;
 use crate::secret::Secret;
 use crate::slack::{self, DEFAULT_API_URL};
 
@@ -36,6 +37,16 @@ pub enum Command {
     /// Try things out against a running gateway.
     #[command(subcommand)]
     Dev(Dev),
+    /// Work on policies and policy sets.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+}
+
+/// What to do with policies and policy sets.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Judge recorded requests again, under another policy set.
+    Replay(Replay),
 }
 
 /// Everything that `serve` can be told.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use countersign::app::{App, StartError};
-use countersign::config::{Cli, Command, Config, ConfigError};
+use countersign::config::{Cli, Command, Config, ConfigError, PolicyCommand};
+use countersign::rehearsal::replay;
 use countersign::{dev, telemetry};
 use tokio::net::TcpListener;
 
@@ -18,6 +19,7 @@ async fn main() -> ExitCode {
     let done = match Cli::from_process() {
         Ok(Cli { command: Command::Serve(config) }) => serve(&config).await,
         Ok(Cli { command: Command::Dev(dev) }) => return dev::run(dev).await,
+        Ok(Cli { command: Command::Policy(PolicyCommand::Replay(it)) }) => return replay::run(&it),
         Err(ConfigError::Flags(error)) => error.exit(),
         Err(error) => return stop(WRONG_SETUP, &error.to_string()),
     };

@@ -39,6 +39,9 @@ mod rate_limit;
 mod bad_policy_sets;
 mod misbehaving_policies;
 
+mod bad_policy_reloads;
+mod policy_reloads;
+
 mod operators;
 
 mod ledger;

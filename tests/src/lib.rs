@@ -22,8 +22,8 @@ use std::time::Duration;
 
 pub use ambient::{Stopwatch, unix_seconds, variable};
 pub use api::{Api, Ask, Problem, Receipt, millis};
-pub use gateway::{Exit, Failure, Gateway};
-pub use home::Home;
+pub use gateway::{Exit, Failure, Gateway, Ran};
+pub use home::{ADMIN_TOKEN, Home, digest};
 pub use metrics::Metrics;
 pub use payload::payload_hash;
 pub use random::Random;

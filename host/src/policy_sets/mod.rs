@@ -35,6 +35,12 @@ use crate::policy::{LoadErrors, ModuleError, Policies, PolicySet};
 use crate::rehearsal::ShadowError;
 use crate::store::{ChangePolicy, Committed, Store, StoreError};
 
+/// What the log says where another set is in force.
+const IN_FORCE: &str = "another policy set is in force";
+
+/// What the log says where that is not so.
+const UNCHANGED: &str = "the policy set in force is the one that is wanted";
+
 /// The one place through which the set in force changes.
 pub struct PolicySets {
     gateway: Arc<Gateway>,
@@ -279,15 +285,23 @@ impl PolicySets {
             faults: Vec::new(),
         };
         let changed = self.put_in_force(&mut change, look, wanted).await;
-        if let Err(error) = &changed {
-            tracing::error!(
-                what = what.as_str(),
-                source = by.trigger.as_str(),
-                %error,
-                faults = error.faults().iter().map(Fault::to_string).collect::<Vec<_>>().join("; "),
-                "the policy set in force stays as it is"
-            );
-            self.record(change.failed(error.faults())).await;
+        match &changed {
+            Ok(Changed { outcome, hash, previous, .. }) => {
+                let told = if *outcome == Outcome::Ok { IN_FORCE } else { UNCHANGED };
+                let (what, source) = (what.as_str(), by.trigger.as_str());
+                tracing::info!(what, source, %hash, %previous, "{told}");
+            }
+            Err(error) => {
+                let faults = error.faults();
+                self.record(change.failed(faults.clone())).await;
+                tracing::error!(
+                    what = what.as_str(),
+                    source = by.trigger.as_str(),
+                    %error,
+                    faults = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("; "),
+                    "the policy set in force stays as it is"
+                );
+            }
         }
         changed
     }
@@ -307,13 +321,6 @@ impl PolicySets {
                 change.at = self.now();
                 // INVARIANT: it is in the store, as the set in force, before any request is made under it.
                 self.stored(change.clone()).await?;
-                tracing::info!(
-                    what = change.what.as_str(),
-                    source = change.trigger.as_str(),
-                    hash = %set.hash(),
-                    previous = %previous.hash(),
-                    "another policy set is in force"
-                );
                 self.policies().activate(set);
                 self.gateway.shadow().in_force(self.policies().active().hash(), self.now());
                 if let Err(error) = self.settle().await {
