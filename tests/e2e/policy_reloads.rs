@@ -174,6 +174,16 @@ actions:
 
     let back = rollback(&gateway, &second).await.expect("there is a set before");
     assert_eq!(back["hash"], json!(first));
+    // No open request needs it any more: it is out of memory, and in the store.
+    let modules = gateway.seen("modules").await;
+    let in_memory = |digest: &str| {
+        let found = modules["modules"].as_array().expect("modules").iter().find(|it| it["digest"] == digest);
+        found.map(|module| module["inMemory"] == true)
+    };
+    assert_eq!(
+        (in_memory(&digest(&module)), in_memory(&digest(&Home::built("quorum")))),
+        (Some(false), Some(true))
+    );
     let history = gateway.seen("policy-sets/history").await;
     let told: Vec<_> = history["changes"]
         .as_array()

@@ -439,6 +439,32 @@ async fn a_set_whose_module_is_not_stored_is_refused_with_its_place() {
     assert_eq!(faults, expected);
 }
 
+/// What keeps a set from being put in force without being wrong with it does not make it forgotten.
+#[tokio::test]
+async fn a_changed_folder_is_not_forgotten() {
+    let house = House::new().await;
+    let (first, two) = (house.active(), house.stored(2).await);
+    house.write(&set(3));
+    // An admin's call that fails says nothing of the folder.
+    let error = house.sets.activate(two, two, None, by(Trigger::Api)).await.unwrap_err();
+    assert!(matches!(error, ChangeError::Conflict { .. }), "{error}");
+    // Another instance is faster.
+    let other = start(&house.store, &house.clock, &house.folder.path().join("nowhere")).await;
+    assert!(other.is_err(), "there is no folder");
+    write(&house.folder.path().join("elsewhere"), &set(1));
+    let other = start(&house.store, &house.clock, &house.folder.path().join("elsewhere")).await.unwrap();
+    other.activate(two, first, None, by(Trigger::Api)).await.unwrap();
+    let error = house.sets.reload_if_changed(by(Trigger::File)).await.unwrap_err();
+    assert!(matches!(error, ChangeError::Conflict { current, .. } if current == two), "{error}");
+    assert_eq!(house.active(), first);
+    house.sets.follow().await.unwrap();
+    assert_eq!(house.approvals(), 2);
+    // It is still another one than was read last.
+    let changed = house.sets.reload_if_changed(by(Trigger::File)).await.unwrap().unwrap();
+    assert_eq!((changed.outcome, house.approvals()), (Outcome::Ok, 3));
+    assert_eq!(house.sets.reload_if_changed(by(Trigger::File)).await.unwrap(), None);
+}
+
 /// A folder that changes under a watcher; each change is one attempt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_folder_is_watched() {
