@@ -8,6 +8,9 @@
 pub mod replay;
 mod shadow;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 

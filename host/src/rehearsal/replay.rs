@@ -134,7 +134,7 @@ fn directory(archive: &SqliteArchive) -> Result<Directory> {
 }
 
 /// What requests are judged by, and with.
-struct Stage {
+pub(super) struct Stage {
     set: PolicySet,
     directory: Directory,
     now: Timestamp,
@@ -492,4 +492,20 @@ fn ids(requests: &[(RequestId, String)]) -> String {
         let _ = writeln!(text, "    {action}: {shown}{more}");
     }
     text
+}
+
+#[cfg(test)]
+impl Stage {
+    pub(super) fn new(set: PolicySet, now: Timestamp) -> Stage {
+        Stage { set, directory: Directory::default(), now }
+    }
+
+    /// How a request has ended, and how it ends here.
+    pub(super) fn told(&self, request: &Request, original: Option<&PolicyEntry>) -> (String, String) {
+        let after = match self.replay(request, original).ending {
+            Ok(ending) => ending.as_str(),
+            Err(why) => why.as_str(),
+        };
+        (Ending::of(request.status()).as_str().to_owned(), after.to_owned())
+    }
 }

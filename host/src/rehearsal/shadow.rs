@@ -4,6 +4,7 @@
 //! It keeps nothing but codes, counts and ids; what the candidate's policies remember of a request lives in its memory only.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -55,6 +56,8 @@ struct Shared {
     started: Started,
     directory: Arc<Directory>,
     events: IntCounterVec,
+    /// How much was dropped; apart from the tally, which whoever tells of something must not wait for.
+    dropped: AtomicU64,
     tally: Mutex<Tally>,
 }
 
@@ -72,7 +75,6 @@ struct Tally {
     same: u64,
     different: u64,
     unjudged: u64,
-    dropped: u64,
     kinds: BTreeMap<(String, String), Kind>,
     samples: VecDeque<Sample>,
 }
@@ -257,8 +259,14 @@ impl Shadow {
     ) -> std::io::Result<()> {
         let (queue, observed) = sync_channel(QUEUE);
         let started = Started { at, by, beside };
-        let (events, tally) = (self.events.clone(), Mutex::default());
-        let shared = Arc::new(Shared { set, started, directory, events, tally });
+        let shared = Arc::new(Shared {
+            set,
+            started,
+            directory,
+            events: self.events.clone(),
+            dropped: AtomicU64::new(0),
+            tally: Mutex::default(),
+        });
         let judge =
             Judge { shared: Arc::clone(&shared), followed: HashMap::new(), pruned_at: Timestamp::EPOCH };
         // It ends once the candidate is dropped, and with it the queue's near end.
@@ -295,7 +303,7 @@ impl Shadow {
         let observed = observed();
         let action = observed.action.clone();
         if candidate.queue.try_send(observed).is_err() {
-            candidate.shared.tally().dropped += 1;
+            candidate.shared.dropped.fetch_add(1, Ordering::Relaxed);
             self.events.with_label_values(&[action.as_str(), "dropped"]).inc();
         }
     }
@@ -320,7 +328,7 @@ impl Shadow {
             same: tally.same,
             different: tally.different,
             unjudged: tally.unjudged,
-            dropped: tally.dropped,
+            dropped: candidate.shared.dropped.load(Ordering::Relaxed),
             differences: differences.collect(),
             samples: tally.samples.iter().rev().cloned().collect(),
         })
@@ -540,5 +548,15 @@ impl Cause {
             Cause::Expired => "expired",
             Cause::Cancelled => "cancelled",
         }
+    }
+}
+
+#[cfg(test)]
+impl Shadow {
+    /// Keeps the candidate from judging on as long as the guard lives: it must wait to write down what it judged.
+    pub(super) fn with_held<T>(&self, work: impl FnOnce() -> T) -> T {
+        let candidate = self.candidate.load_full();
+        let _held = candidate.as_ref().map(|candidate| candidate.shared.tally());
+        work()
     }
 }
