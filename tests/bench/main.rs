@@ -13,6 +13,8 @@ mod idle_streams;
 
 mod starts;
 
+mod swaps;
+
 mod machine;
 mod report;
 mod sample;
@@ -45,6 +47,7 @@ async fn main() -> anyhow::Result<()> {
     open_requests::measure(&mut report, quick).await?;
     idle_streams::measure(&mut report, quick).await?;
     starts::measure(&mut report, quick).await;
+    swaps::measure(&mut report, quick).await?;
     let text = report.text();
     print!("{text}");
     if let Some(file) = arguments.save {

@@ -41,6 +41,10 @@ mod rate_limit;
 mod bad_policy_sets;
 mod misbehaving_policies;
 
+mod bad_policy_reloads;
+mod policy_reloads;
+mod shadow_and_replay;
+
 mod operators;
 
 mod cookbook;

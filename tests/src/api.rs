@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::home::ADMIN_TOKEN;
 use crate::metrics::Metrics;
 use crate::slack::Click;
 use crate::sse::Stream;
@@ -324,6 +325,61 @@ impl Api {
         let answer = self.click(click).await;
         assert_eq!(answer["ok"], false, "{click:?}: {answer}");
         answer["error"].as_str().unwrap_or_else(|| panic!("no `error`: {answer}")).to_owned()
+    }
+
+    /// An admin's call with a JSON body.
+    ///
+    /// # Errors
+    /// Where the gateway says no.
+    pub async fn admin(&self, method: &str, path: &str, body: &Value) -> Result<Value, Problem> {
+        let call =
+            Call::new(method, &format!("/api/admin/{path}")).body("application/json", body.to_string());
+        self.admin_call(call).await
+    }
+
+    /// An admin's call.
+    ///
+    /// # Errors
+    /// Where the gateway says no.
+    pub async fn admin_call(&self, call: Call) -> Result<Value, Problem> {
+        accepted(self.send(&call.header("authorization", &format!("Bearer {ADMIN_TOKEN}"))).await)
+    }
+
+    /// What an admin sees.
+    ///
+    /// # Panics
+    /// Where the gateway says no.
+    pub async fn seen(&self, path: &str) -> Value {
+        let seen = self.admin_call(Call::get(&format!("/api/admin/{path}"))).await;
+        seen.unwrap_or_else(|problem| panic!("{path}: {problem:?}"))
+    }
+
+    /// The hash of the policy set in force.
+    ///
+    /// # Panics
+    /// Where the gateway does not say.
+    pub async fn policy(&self) -> String {
+        let ready = self.send(&Call::get("/readyz")).await.json();
+        ready["policy"].as_str().unwrap_or_else(|| panic!("no `policy`: {ready}")).to_owned()
+    }
+
+    /// Stores a policy set; returns its hash.
+    ///
+    /// # Panics
+    /// Where the gateway says no.
+    pub async fn store_set(&self, document: &str) -> String {
+        let stored = self.admin("POST", "policy-sets", &json!({"document": document})).await;
+        let stored = stored.unwrap_or_else(|problem| panic!("not stored: {problem:?}"));
+        stored["hash"].as_str().expect("a hash").to_owned()
+    }
+
+    /// Puts a stored set in force, in the place of the one that is expected to be.
+    ///
+    /// # Errors
+    /// Where the gateway says no.
+    pub async fn activate(&self, hash: &str, expected: &str) -> Result<Value, Problem> {
+        let body = json!({"expectedCurrent": expected});
+        self.admin("POST", &format!("policy-sets/{hash}/activate"), &body).await
     }
 
     /// The metrics now.

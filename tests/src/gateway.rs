@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
+use tokio::sync::watch;
 
 use crate::ambient::{self, Stopwatch};
 use crate::api::Api;
@@ -49,6 +50,17 @@ pub struct Failure {
     pub stderr: String,
 }
 
+/// What a command of the binary printed, and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// What it said on standard output.
+    pub stdout: String,
+    /// What it said on standard error.
+    pub stderr: String,
+}
+
 impl Home {
     /// Starts a gateway here, and waits until it serves.
     ///
@@ -76,6 +88,20 @@ impl Home {
         }
         let status = process.exited().await;
         Failure { code: status.code(), stderr: process.stderr.text() }
+    }
+
+    /// Runs another command of the binary here, to its end.
+    ///
+    /// # Panics
+    /// Where it cannot be run.
+    #[must_use]
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = Command::new(ambient::binary());
+        command.args(arguments).current_dir(self.path(".")).env_clear().env("HOME", self.path("."));
+        command.envs(ambient::variable("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
+        let output = command.output().expect("the binary can be run");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it prints text");
+        Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
     /// Starts a gateway and kills it as soon as `stop` is done, ready or not. Returns whether it was ready.
@@ -106,6 +132,26 @@ impl Gateway {
         let pid = Pid::from_child(&self.process.child);
         rustix::process::kill_process(pid, Signal::TERM).expect("the gateway runs");
         Stopwatch::start()
+    }
+
+    /// Asks it to read its policy set again with SIGHUP.
+    ///
+    /// # Panics
+    /// Where it is gone already.
+    pub fn hang_up(&self) {
+        let pid = Pid::from_child(&self.process.child);
+        rustix::process::kill_process(pid, Signal::HUP).expect("the gateway runs");
+    }
+
+    /// Waits until its log has had `text` in this many lines.
+    pub async fn logged(&self, text: &str, times: usize) {
+        let mut lines = self.process.stderr.lines.clone();
+        let heard = async {
+            while self.process.stderr.text().lines().filter(|line| line.contains(text)).count() < times {
+                lines.changed().await.expect("the gateway still runs");
+            }
+        };
+        within(&format!("`{text}` in the log, {times} times"), heard).await;
     }
 
     /// Waits until it has exited by itself.
@@ -244,6 +290,8 @@ impl Drop for Process {
 #[derive(Debug)]
 struct Printed {
     text: Arc<Mutex<String>>,
+    /// Changes with each line.
+    lines: watch::Receiver<usize>,
     /// Closed when the output has ended.
     open: Arc<Mutex<Receiver<()>>>,
 }
@@ -253,17 +301,19 @@ impl Printed {
         let text = Arc::new(Mutex::new(String::new()));
         let (held, open) = mpsc::channel::<()>();
         let shared = Arc::clone(&text);
+        let (count, lines) = watch::channel(0);
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 let mut text = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 text.push_str(&line);
                 text.push('\n');
                 drop(text);
+                count.send_modify(|count| *count += 1);
                 each(&line);
             }
             drop(held);
         });
-        Printed { text, open: Arc::new(Mutex::new(open)) }
+        Printed { text, lines, open: Arc::new(Mutex::new(open)) }
     }
 
     fn text(&self) -> String {

@@ -13,6 +13,9 @@ use crate::slack::SIGNING_SECRET;
 
 const MODULES: [&str; 4] = ["quorum", "persona-gate", "override-guard", "misbehaving"];
 
+/// What admins of gateways with [`Home::administered`] show.
+pub const ADMIN_TOKEN: &str = "correct-horse-battery-staple";
+
 /// A folder that a gateway can be started in, again and again.
 #[derive(Debug)]
 pub struct Home {
@@ -79,6 +82,12 @@ impl Home {
     #[must_use]
     pub fn alone(actions: &str) -> Home {
         Home::new(actions).without("COUNTERSIGN_SECRET").without("COUNTERSIGN_CACHE_DIR")
+    }
+
+    /// With admins.
+    #[must_use]
+    pub fn administered(self) -> Home {
+        self.with("ADMIN_TOKEN", ADMIN_TOKEN)
     }
 
     /// With this variable in the gateway's environment, in place of any earlier one.
@@ -150,6 +159,12 @@ impl Home {
         self.write("policies/policy-set.yaml", text.as_bytes());
     }
 
+    /// A module that was built, with its bytes.
+    #[must_use]
+    pub fn built(module: &str) -> Vec<u8> {
+        fs::read(ambient::module(module)).expect("the module was built")
+    }
+
     /// The policy set's text.
     #[must_use]
     pub fn policy_set(&self) -> String {
@@ -177,7 +192,8 @@ impl Home {
 }
 
 /// As a policy set pins a module.
-fn digest(bytes: &[u8]) -> String {
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 

@@ -33,6 +33,7 @@ use clap::Subcommand;
 
 use crate::import::{self, Import};
 use crate::policy::{Engine, Limits, Module};
+use crate::rehearsal::replay::{self, Replay};
 
 /// What to do with policies.
 #[derive(Debug, Subcommand)]
@@ -53,6 +54,8 @@ pub enum Policy {
     Bench(bench::Bench),
     /// Make up a request and its history, and say what a policy set makes of it.
     Judge(judge::Judge),
+    /// Judge recorded requests again, under another policy set.
+    Replay(Replay),
     /// Turn the YAML of the Node.js service into a policy set that behaves the same.
     Import(Import),
 }
@@ -91,6 +94,10 @@ fn answer(policy: &Policy, engine: impl FnOnce() -> Result<Engine>) -> Result<An
         Policy::Test(test) => test::run(test, &engine()?),
         Policy::Bench(bench) => bench::run(bench, &engine()?),
         Policy::Judge(judge) => judge::run(judge, &engine()?),
+        Policy::Replay(replay) => {
+            let (text, good) = replay::run(replay, &engine()?)?;
+            Ok(Answer { text, good })
+        }
         Policy::Import(import) => Ok(Answer { text: import::run(import, &engine()?)?, good: true }),
     }
 }

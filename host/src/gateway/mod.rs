@@ -25,7 +25,7 @@ use crate::lifecycle::{
     parameter_digests,
 };
 use crate::policy::{ActionPolicy, Directory, NotAdmitted, Policies, RestoreError};
-use crate::rehearsal::{self, Observation, Observed, Outcome, Shadow};
+use crate::rehearsal::{self, Observation, Observed, Outcome, Shadow, Timers};
 use crate::store::{Commit, Committed, Create, Created, Idempotency, Store, StoreError};
 
 /// How long an idempotency key counts, in milliseconds.
@@ -268,8 +268,7 @@ impl Gateway {
                 Err(GatewayError::UnknownAction(ask.action.clone()))
             }
         };
-        let step =
-            step.inspect_err(|error| self.observe_submission(&submitted, Outcome::of_submission(error)))?;
+        let step = step.inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
         let idempotency = idempotency.map(|sent| Idempotency {
             key: sent.key,
             fingerprint: sent.fingerprint,
@@ -277,7 +276,7 @@ impl Gateway {
         });
         match self.store_new(step, idempotency).await? {
             Ok(receipt) => {
-                self.observe_submission(&submitted, Some(Outcome::Admitted(receipt.request.status())));
+                self.observe_submission(&submitted, Ok(&receipt.request));
                 Ok(receipt)
             }
             Err(Created::Known(fingerprint, request)) => match idempotency {
@@ -331,10 +330,10 @@ impl Gateway {
             let step = self
                 .admit(&rules, admission)
                 .await
-                .inspect_err(|error| self.observe_submission(&submitted, Outcome::of_submission(error)))?;
+                .inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
             match self.store_new(step, None).await? {
                 Ok(receipt) => {
-                    self.observe_submission(&submitted, Some(Outcome::Admitted(receipt.request.status())));
+                    self.observe_submission(&submitted, Ok(&receipt.request));
                     return Ok(receipt);
                 }
                 Err(Created::LineageConflict) => {}
@@ -592,9 +591,9 @@ impl Gateway {
             let step = self
                 .judge(&request, &rules, now, event)
                 .await
-                .inspect_err(|error| self.observe_event(&request, now, cause, Outcome::of_event(error)))?;
+                .inspect_err(|error| self.observe_event(&request, now, cause, Err(error)))?;
             if let Some(stored) = self.commit(step).await? {
-                self.observe_event(&request, now, cause, Some(Outcome::Counted(stored.status())));
+                self.observe_event(&request, now, cause, Ok(&stored));
                 return Ok(stored);
             }
         }
@@ -613,7 +612,11 @@ impl Gateway {
     }
 
     /// Tells the shadow what became of a submission, where the policies had a part in that.
-    fn observe_submission(&self, submitted: &Submitted<'_>, outcome: Option<Outcome>) {
+    fn observe_submission(&self, submitted: &Submitted<'_>, made: Result<&Request, &GatewayError>) {
+        let outcome = match made {
+            Ok(request) => Some(Outcome::Admitted(request.status())),
+            Err(error) => Outcome::of_submission(error),
+        };
         let Some(outcome) = outcome else { return };
         let Submitted { id, rules, ask, again, at } = submitted;
         self.shadow.observe(|| {
@@ -623,13 +626,27 @@ impl Gateway {
                 action: rules.map_or("*", |rules| &rules.entry().action).to_owned(),
                 at: *at,
                 outcome,
-                what: Observation::Submission { ask: Box::new((*ask).clone()), again },
+                what: Observation::Submission {
+                    ask: Box::new((*ask).clone()),
+                    again,
+                    timers: made.map(Timers::of).unwrap_or_default(),
+                },
             }
         });
     }
 
     /// Tells the shadow what became of an event, where the policies had a part in that.
-    fn observe_event(&self, request: &Request, at: Timestamp, cause: &Cause<'_>, outcome: Option<Outcome>) {
+    fn observe_event(
+        &self,
+        request: &Request,
+        at: Timestamp,
+        cause: &Cause<'_>,
+        stored: Result<&Request, &GatewayError>,
+    ) {
+        let outcome = match stored {
+            Ok(stored) => Some(Outcome::Counted(stored.status())),
+            Err(error) => Outcome::of_event(error),
+        };
         let Some(outcome) = outcome else { return };
         // What happens by itself and is not due is no news: another instance was faster.
         let of_a_person = matches!(cause, Cause::Person { .. });
@@ -653,7 +670,11 @@ impl Gateway {
                 action: request.submission.rules.clone(),
                 at,
                 outcome,
-                what: Observation::Event { version: request.version, cause },
+                what: Observation::Event {
+                    version: request.version,
+                    cause,
+                    timers: stored.map(Timers::of).unwrap_or_default(),
+                },
             }
         });
     }
@@ -694,8 +715,7 @@ impl Gateway {
             let now = self.clock.now();
             let step = lifecycle::step(request.clone(), change(now))?;
             if let Some(stored) = self.commit(step).await? {
-                let status = stored.status();
-                self.observe_event(&request, now, &Cause::Ended(status), Some(Outcome::Counted(status)));
+                self.observe_event(&request, now, &Cause::Ended(stored.status()), Ok(&stored));
                 return Ok(stored);
             }
         }

@@ -39,6 +39,12 @@ impl RequestId {
         self.0.to_be_bytes()
     }
 
+    /// The id that comes right after this one.
+    #[must_use]
+    pub const fn next(self) -> RequestId {
+        RequestId(self.0.saturating_add(1))
+    }
+
     /// The shard, the same for every request of a lineage.
     #[must_use]
     pub fn shard(self) -> u16 {

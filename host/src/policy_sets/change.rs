@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::lifecycle::{AuditEntry, Count, Digest, Timestamp};
+use crate::lifecycle::{AuditEntry, Count, Counter, Digest, Timestamp};
 
 /// How many errors of a set that was refused are kept.
 const MOST_FAULTS: usize = 10;
@@ -141,8 +141,14 @@ impl PolicyChange {
         if self.trigger == Trigger::Start {
             return Vec::new();
         }
-        let labels = [("source", self.trigger.as_str()), ("outcome", self.outcome.as_str())];
-        vec![Count::one("policy_reloads_total", &labels)]
+        vec![Count { counter: PolicyChange::counter(self.trigger, self.outcome), by: 1 }]
+    }
+
+    /// The counter of attempts that were set off so and came to this.
+    #[must_use]
+    pub fn counter(trigger: Trigger, outcome: Outcome) -> Counter {
+        let labels = [("source", trigger.as_str()), ("outcome", outcome.as_str())];
+        Count::one("policy_reloads_total", &labels).counter
     }
 }
 

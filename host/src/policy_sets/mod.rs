@@ -168,7 +168,8 @@ impl PolicySets {
     /// judged so much in the shadow, and all the differences that it made must be explained.
     ///
     /// # Errors
-    /// Where another is in force, or the wanted one has not, or the wanted one is not stored or can no longer be loaded: then nothing has changed.
+    /// Where another is in force, or the wanted one has not, is not stored or can no longer be loaded: then nothing has
+    /// changed.
     pub async fn activate(
         self: &Arc<Self>,
         hash: Digest,
@@ -203,11 +204,8 @@ impl PolicySets {
                 return Ok(None);
             }
             let look = sets.look().await?;
-            // Whether the folder changed is for its watcher to see.
-            let before = seen.folder;
             let by = By { trigger: Trigger::Store, actor: last.actor };
             let followed = sets.change(&mut seen, look, (What::Follow, by), Wanted::Followed { hash }).await;
-            seen.folder = before;
             if matches!(followed, Err(ChangeError::Refused(_) | ChangeError::Unknown(_))) {
                 seen.unfollowable = number;
             }
@@ -265,31 +263,55 @@ impl PolicySets {
         (what, by): (What, By),
         wanted: Wanted,
     ) -> Result<Changed, ChangeError> {
-        seen.folder = look.fingerprint;
-        let previous = self.policies().active();
+        let folder = look.fingerprint;
         let mut change = PolicyChange {
             at: self.now(),
             what,
             trigger: by.trigger,
             actor: by.actor,
             outcome: Outcome::Ok,
-            from: Some(previous.hash()),
+            from: Some(self.policies().active().hash()),
             to: None,
-            folder: Some(look.fingerprint),
+            folder: Some(folder),
             faults: Vec::new(),
         };
         let changed = self.put_in_force(&mut change, look, wanted).await;
-        if let Err(error) = &changed {
-            tracing::error!(
-                what = what.as_str(),
-                source = by.trigger.as_str(),
-                %error,
-                faults = error.faults().iter().map(Fault::to_string).collect::<Vec<_>>().join("; "),
-                "the policy set in force stays as it is"
-            );
-            self.record(change.failed(error.faults())).await;
+        let settled = match (what, &changed) {
+            // Whatever kept the folder's set from being put in force: it was not the set.
+            (
+                What::Reload,
+                Err(ChangeError::Store(_) | ChangeError::Stopped(_) | ChangeError::Conflict { .. }),
+            ) => false,
+            (What::Reload, _) => true,
+            // An admin's choice is newer than whatever the folder holds by now.
+            (What::Activate | What::Rollback, Ok(changed)) => changed.outcome == Outcome::Ok,
+            _ => false,
+        };
+        if settled {
+            seen.folder = folder;
         }
+        self.tell(change, &changed).await;
         changed
+    }
+
+    /// Tells of an attempt, once it is over, and records it where it failed.
+    async fn tell(&self, change: PolicyChange, changed: &Result<Changed, ChangeError>) {
+        let (what, source) = (change.what.as_str(), change.trigger.as_str());
+        match changed {
+            Ok(Changed { outcome: Outcome::Ok, hash, previous, .. }) => {
+                tracing::info!(what, source, %hash, %previous, "another policy set is in force");
+            }
+            Ok(Changed { hash, .. }) => {
+                tracing::info!(what, source, %hash, "the policy set in force is the one that is wanted");
+            }
+            Err(error) => {
+                let faults = error.faults();
+                self.record(change.failed(faults.clone())).await;
+                let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
+                let faults = faults.join("; ");
+                tracing::error!(what, source, %error, faults, "the policy set in force stays as it is");
+            }
+        }
     }
 
     async fn put_in_force(
@@ -298,35 +320,26 @@ impl PolicySets {
         look: Look,
         wanted: Wanted,
     ) -> Result<Changed, ChangeError> {
+        let made = self.make(change, look, wanted).await?;
         let previous = self.policies().active();
-        let (outcome, set) = match self.make(change, look, wanted).await? {
-            Made::Same => (Outcome::Unchanged, previous.as_ref()),
-            Made::Other(set, document) => {
-                self.keep(&set, document).await?;
-                change.to = Some(set.hash());
-                change.at = self.now();
-                // INVARIANT: it is in the store, as the set in force, before any request is made under it.
-                self.stored(change.clone()).await?;
-                tracing::info!(
-                    what = change.what.as_str(),
-                    source = change.trigger.as_str(),
-                    hash = %set.hash(),
-                    previous = %previous.hash(),
-                    "another policy set is in force"
-                );
-                self.policies().activate(set);
-                self.gateway.shadow().in_force(self.policies().active().hash(), self.now());
-                if let Err(error) = self.settle().await {
-                    tracing::warn!(%error, "policies that are needed no longer stay in memory for now");
-                }
-                let active = self.policies().active();
-                return Ok(changed(Outcome::Ok, &active, &previous));
-            }
+        let Made::Other(set, document) = made else {
+            change.to = Some(previous.hash());
+            change.outcome = Outcome::Unchanged;
+            self.stored(change.clone()).await?;
+            return Ok(Changed::of(Outcome::Unchanged, &previous, &previous));
         };
+        self.keep(&set, document).await?;
         change.to = Some(set.hash());
-        change.outcome = outcome;
+        change.at = self.now();
+        // INVARIANT: it is in the store, as the set in force, before any request is made under it.
         self.stored(change.clone()).await?;
-        Ok(changed(outcome, set, &previous))
+        self.policies().activate(set);
+        let active = self.policies().active();
+        self.gateway.shadow().in_force(active.hash(), self.now());
+        if let Err(error) = self.settle().await {
+            tracing::warn!(%error, "policies that are needed no longer stay in memory for now");
+        }
+        Ok(Changed::of(Outcome::Ok, &active, &previous))
     }
 
     /// Makes the set that is wanted; says its hash as soon as it has one.
@@ -391,9 +404,11 @@ impl PolicySets {
     }
 }
 
-fn changed(outcome: Outcome, set: &PolicySet, previous: &PolicySet) -> Changed {
-    let actions = set.actions().keys().cloned().collect();
-    Changed { outcome, hash: set.hash(), previous: previous.hash(), actions }
+impl Changed {
+    fn of(outcome: Outcome, set: &PolicySet, previous: &PolicySet) -> Changed {
+        let actions = set.actions().keys().cloned().collect();
+        Changed { outcome, hash: set.hash(), previous: previous.hash(), actions }
+    }
 }
 
 /// What somebody sends to be stored as a set: its document, and schemas by action.

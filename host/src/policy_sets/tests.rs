@@ -98,9 +98,8 @@ impl House {
         audit.into_iter().map(|(_, entry)| entry.event).filter(|event| event.starts_with("policy_")).collect()
     }
 
-    async fn counted(&self, source: &str, outcome: &str) -> u64 {
-        let labels = [("source", source), ("outcome", outcome)];
-        let counter = crate::lifecycle::Count::one("policy_reloads_total", &labels).counter;
+    async fn counted(&self, trigger: Trigger, outcome: Outcome) -> u64 {
+        let counter = PolicyChange::counter(trigger, outcome);
         self.store.counters().await.unwrap().get(&counter).copied().unwrap_or_default()
     }
 
@@ -204,7 +203,13 @@ async fn a_reload_puts_the_folders_set_in_force() {
         ["start start ok", "reload sighup ok", "reload sighup unchanged", "reload sighup unchanged"];
     assert_eq!(house.history().await, expected);
     assert_eq!(house.audited().await, ["policy_reloaded"; 4]);
-    assert_eq!((house.counted("sighup", "ok").await, house.counted("sighup", "unchanged").await), (1, 2));
+    assert_eq!(
+        (
+            house.counted(Trigger::Sighup, Outcome::Ok).await,
+            house.counted(Trigger::Sighup, Outcome::Unchanged).await
+        ),
+        (1, 2)
+    );
     let entry = house.store.audit(0, 100).await.unwrap().swap_remove(1).1;
     assert_eq!(entry.at, START.plus(5));
     assert_eq!(entry.detail["previousHash"], json!(first));
@@ -223,7 +228,10 @@ async fn a_failed_reload_changes_nothing_and_says_where() {
     assert!(fault.message.contains("did you mean `timeout`?"), "{fault}");
     assert_eq!(house.active(), first);
     assert_eq!(house.audited().await, ["policy_reloaded", "policy_reload_failed"]);
-    assert_eq!((house.counted("api", "failed").await, house.counted("api", "ok").await), (1, 0));
+    assert_eq!(
+        (house.counted(Trigger::Api, Outcome::Failed).await, house.counted(Trigger::Api, Outcome::Ok).await),
+        (1, 0)
+    );
     let (_, change) = house.store.policy_changes(u64::MAX, 1).await.unwrap().swap_remove(0);
     assert_eq!((change.actor.as_deref(), change.from, change.to), (Some("ada"), Some(first), None));
     assert_eq!(change.faults, error.faults());
@@ -271,7 +279,10 @@ async fn two_admins_do_not_overwrite_each_other() {
     let ChangeError::Conflict { expected, current } = lost[0] else { panic!("{lost:?}") };
     assert_eq!((*expected, *current), (first, house.active()));
     assert_eq!(house.history().await.len(), 3);
-    assert_eq!((house.counted("api", "ok").await, house.counted("api", "failed").await), (1, 1));
+    assert_eq!(
+        (house.counted(Trigger::Api, Outcome::Ok).await, house.counted(Trigger::Api, Outcome::Failed).await),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -363,7 +374,7 @@ async fn an_instance_follows_another() {
     assert_eq!(other.policies().active().hash(), two);
     assert_eq!(other.follow().await.unwrap(), None);
     assert_eq!(house.sets.follow().await.unwrap(), None);
-    assert_eq!(house.counted("store", "ok").await, 1);
+    assert_eq!(house.counted(Trigger::Store, Outcome::Ok).await, 1);
     assert_eq!(other.activate(three, two, None, by(Trigger::Api)).await.unwrap().hash, three);
 }
 
@@ -407,7 +418,7 @@ async fn a_module_is_inspected_and_stored() {
     assert!(error.to_string().contains("core WebAssembly module"), "{error}");
     assert_eq!(house.store.modules().await.unwrap().len(), 2);
     assert_eq!(house.history().await, ["start start ok", "store_module api failed"]);
-    assert_eq!(house.counted("api", "failed").await, 1);
+    assert_eq!(house.counted(Trigger::Api, Outcome::Failed).await, 1);
 }
 
 #[tokio::test]
@@ -426,6 +437,32 @@ async fn a_set_whose_module_is_not_stored_is_refused_with_its_place() {
         "schemas.deploi: there is no action `deploi` to use this schema; did you mean `deploy`?".to_owned(),
     ];
     assert_eq!(faults, expected);
+}
+
+/// What keeps a set from being put in force without being wrong with it does not make it forgotten.
+#[tokio::test]
+async fn a_changed_folder_is_not_forgotten() {
+    let house = House::new().await;
+    let (first, two) = (house.active(), house.stored(2).await);
+    house.write(&set(3));
+    // An admin's call that fails says nothing of the folder.
+    let error = house.sets.activate(two, two, None, by(Trigger::Api)).await.unwrap_err();
+    assert!(matches!(error, ChangeError::Conflict { .. }), "{error}");
+    // Another instance is faster.
+    let other = start(&house.store, &house.clock, &house.folder.path().join("nowhere")).await;
+    assert!(other.is_err(), "there is no folder");
+    write(&house.folder.path().join("elsewhere"), &set(1));
+    let other = start(&house.store, &house.clock, &house.folder.path().join("elsewhere")).await.unwrap();
+    other.activate(two, first, None, by(Trigger::Api)).await.unwrap();
+    let error = house.sets.reload_if_changed(by(Trigger::File)).await.unwrap_err();
+    assert!(matches!(error, ChangeError::Conflict { current, .. } if current == two), "{error}");
+    assert_eq!(house.active(), first);
+    house.sets.follow().await.unwrap();
+    assert_eq!(house.approvals(), 2);
+    // It is still another one than was read last.
+    let changed = house.sets.reload_if_changed(by(Trigger::File)).await.unwrap().unwrap();
+    assert_eq!((changed.outcome, house.approvals()), (Outcome::Ok, 3));
+    assert_eq!(house.sets.reload_if_changed(by(Trigger::File)).await.unwrap(), None);
 }
 
 /// A folder that changes under a watcher; each change is one attempt.
@@ -487,7 +524,10 @@ async fn the_folder_is_watched() {
     watcher.abort();
     let outcomes = ["ok", "ok", "failed", "ok", "failed", "ok", "ok"].map(|it| format!("reload file {it}"));
     assert_eq!(house.history().await[1..], outcomes);
-    let counted = (house.counted("file", "ok").await, house.counted("file", "failed").await);
+    let counted = (
+        house.counted(Trigger::File, Outcome::Ok).await,
+        house.counted(Trigger::File, Outcome::Failed).await,
+    );
     assert_eq!(counted, (5, 2));
 }
 

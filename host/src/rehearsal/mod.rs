@@ -8,6 +8,9 @@
 pub mod replay;
 mod shadow;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -36,6 +39,26 @@ pub enum Outcome {
     Refused(Vec<String>),
     /// Policies failed in these ways.
     Failed(Vec<String>),
+}
+
+/// What happens to a request by itself, before its expiry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Timers {
+    /// When it escalates.
+    pub(crate) escalation: Option<Timestamp>,
+    /// When a policy wants to judge again.
+    pub(crate) wake_up: Option<Timestamp>,
+}
+
+impl Timers {
+    pub(crate) fn of(request: &Request) -> Timers {
+        let State::Open(open) = &request.state else { return Timers::default() };
+        let escalation = match open.escalation {
+            Escalation::At(at) => Some(at),
+            Escalation::Never | Escalation::Done(_) => None,
+        };
+        Timers { escalation, wake_up: open.wake_at }
+    }
 }
 
 /// A request that goes its way under a candidate's rules.
@@ -84,35 +107,42 @@ impl Rehearsal {
         self.request.submission.expires_at
     }
 
-    /// Whether it was escalated.
-    pub(crate) fn has_escalated(&self) -> bool {
-        let escalated = |event: &lifecycle::Event| event.act == Act::Escalated;
-        self.request.history.iter().any(escalated)
-    }
-
-    /// What happens by itself until `to` happens: its own escalation, and the wake-ups that its own policies ask for.
-    pub(crate) fn advance(&mut self, to: Timestamp) -> Result<(), Outcome> {
+    /// What happens by itself until `to` happens: its own escalation, and the wake-ups that its own policies ask for. What
+    /// the other request waits for at the same time is left to when that happens, which may be a little late.
+    pub(crate) fn advance(&mut self, to: Timestamp, other: Timers) -> Result<(), Outcome> {
         loop {
-            let State::Open(open) = &self.request.state else { return Ok(()) };
-            let escalates = match open.escalation {
-                Escalation::At(at) => Some(at),
-                Escalation::Never | Escalation::Done(_) => None,
-            };
-            let due = [escalates, open.wake_at].into_iter().flatten().min();
+            let Timers { escalation, wake_up } = Timers::of(&self.request);
+            let escalation = escalation.filter(|due| Some(*due) != other.escalation);
+            let wake_up = wake_up.filter(|due| Some(*due) != other.wake_up);
+            let due = [escalation, wake_up].into_iter().flatten().min();
             let Some(due) = due.filter(|due| *due <= to && *due < self.expires_at()) else { return Ok(()) };
-            let act = if escalates == Some(due) { Act::Escalated } else { Act::Tick };
+            let act = if escalation == Some(due) { Act::Escalated } else { Act::Tick };
             // Where it fails it stays due, and is tried again with what comes next.
             self.apply(due, None, act, None).map_err(|refusal| Outcome::refused(&refusal))?;
+        }
+    }
+
+    /// The other request is escalated at `at`; so is this one, where it is due and was not before.
+    pub(crate) fn escalate(&mut self, at: Timestamp) -> Outcome {
+        let escalated = |event: &lifecycle::Event| event.act == Act::Escalated;
+        if self.request.history.iter().any(escalated) {
+            return Outcome::Counted(self.status());
+        }
+        self.happen(at, None, Act::Escalated, None)
+    }
+
+    /// The other request is woken at `at`; so is this one, where it is due.
+    pub(crate) fn wake(&mut self, at: Timestamp) -> Outcome {
+        match Timers::of(&self.request).wake_up {
+            Some(due) if due <= at => self.happen(at, None, Act::Tick, None),
+            _ => Outcome::Counted(self.status()),
         }
     }
 
     /// A person acts, who saw the parameters with the payload hash `seen`, where that is known.
     pub(crate) fn act(&mut self, at: Timestamp, by: Actor, intent: &Intent, seen: Option<Digest>) -> Outcome {
         let act = gateway::act_of(&self.request, &self.rules, intent);
-        match self.apply(at, Some(by), act, seen) {
-            Ok(()) => Outcome::Counted(self.status()),
-            Err(refusal) => Outcome::refused(&refusal),
-        }
+        self.happen(at, Some(by), act, seen)
     }
 
     /// Ends it in a way that no policy is asked about.
@@ -122,6 +152,13 @@ impl Rehearsal {
                 self.request = step.request;
                 Outcome::Counted(self.status())
             }
+            Err(refusal) => Outcome::refused(&refusal),
+        }
+    }
+
+    fn happen(&mut self, at: Timestamp, by: Option<Actor>, act: Act, seen: Option<Digest>) -> Outcome {
+        match self.apply(at, by, act, seen) {
+            Ok(()) => Outcome::Counted(self.status()),
             Err(refusal) => Outcome::refused(&refusal),
         }
     }

@@ -4,6 +4,7 @@
 //! It keeps nothing but codes, counts and ids; what the candidate's policies remember of a request lives in its memory only.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -11,7 +12,7 @@ use std::thread;
 use arc_swap::ArcSwapOption;
 use prometheus::{IntCounterVec, Opts, Registry};
 
-use super::{Outcome, Rehearsal};
+use super::{Outcome, Rehearsal, Timers};
 use crate::gateway::{self, Ask, Intent};
 use crate::lifecycle::{Change, Digest, Party, RequestId, Submission, Timestamp};
 use crate::policy::{Directory, PolicySet};
@@ -55,6 +56,8 @@ struct Shared {
     started: Started,
     directory: Arc<Directory>,
     events: IntCounterVec,
+    /// How much was dropped; apart from the tally, which whoever tells of something must not wait for.
+    dropped: AtomicU64,
     tally: Mutex<Tally>,
 }
 
@@ -72,7 +75,6 @@ struct Tally {
     same: u64,
     different: u64,
     unjudged: u64,
-    dropped: u64,
     kinds: BTreeMap<(String, String), Kind>,
     samples: VecDeque<Sample>,
 }
@@ -188,13 +190,17 @@ pub(crate) enum Observation {
         ask: Box<Ask>,
         /// The request that was made again, and who wanted that.
         again: Option<(Arc<Submission>, Party)>,
+        /// What will happen to the request by itself, where one was made.
+        timers: Timers,
     },
-    /// An event of a request that was at this version.
+    /// An event of a request.
     Event {
-        /// The version before the event.
+        /// The request's version before it.
         version: u64,
         /// What happened.
         cause: Cause,
+        /// What will happen to the request by itself after it, where it counted.
+        timers: Timers,
     },
 }
 
@@ -253,8 +259,14 @@ impl Shadow {
     ) -> std::io::Result<()> {
         let (queue, observed) = sync_channel(QUEUE);
         let started = Started { at, by, beside };
-        let (events, tally) = (self.events.clone(), Mutex::default());
-        let shared = Arc::new(Shared { set, started, directory, events, tally });
+        let shared = Arc::new(Shared {
+            set,
+            started,
+            directory,
+            events: self.events.clone(),
+            dropped: AtomicU64::new(0),
+            tally: Mutex::default(),
+        });
         let judge =
             Judge { shared: Arc::clone(&shared), followed: HashMap::new(), pruned_at: Timestamp::EPOCH };
         // It ends once the candidate is dropped, and with it the queue's near end.
@@ -291,7 +303,7 @@ impl Shadow {
         let observed = observed();
         let action = observed.action.clone();
         if candidate.queue.try_send(observed).is_err() {
-            candidate.shared.tally().dropped += 1;
+            candidate.shared.dropped.fetch_add(1, Ordering::Relaxed);
             self.events.with_label_values(&[action.as_str(), "dropped"]).inc();
         }
     }
@@ -316,7 +328,7 @@ impl Shadow {
             same: tally.same,
             different: tally.different,
             unjudged: tally.unjudged,
-            dropped: tally.dropped,
+            dropped: candidate.shared.dropped.load(Ordering::Relaxed),
             differences: differences.collect(),
             samples: tally.samples.iter().rev().cloned().collect(),
         })
@@ -424,6 +436,8 @@ struct Followed {
     rehearsal: Rehearsal,
     /// The live request's version, as far as its events were seen.
     version: u64,
+    /// What will happen to the live request by itself.
+    timers: Timers,
 }
 
 impl Judge {
@@ -437,7 +451,7 @@ impl Judge {
         let Observed { request, action, at, outcome, what } = observed;
         let told = |event| Told { request, action: &action, at, event, active: &outcome };
         match what {
-            Observation::Submission { ask, again } => {
+            Observation::Submission { ask, again, timers } => {
                 let rehearsed = self.submit(request, &ask, again, at);
                 let candidate = match &rehearsed {
                     Ok(rehearsal) => Outcome::Admitted(rehearsal.status()),
@@ -452,10 +466,10 @@ impl Judge {
                     self.pruned_at = at;
                 }
                 if open && self.followed.len() < MOST_FOLLOWED {
-                    self.followed.insert(request, Followed { rehearsal, version: 1 });
+                    self.followed.insert(request, Followed { rehearsal, version: 1, timers });
                 }
             }
-            Observation::Event { version, cause } => {
+            Observation::Event { version, cause, timers } => {
                 let Some(followed) = self.followed.get_mut(&request) else {
                     return self.shared.unjudged(&action);
                 };
@@ -466,9 +480,10 @@ impl Judge {
                     }
                     return self.shared.unjudged(&action);
                 }
-                let candidate = followed.rehearsal.happen(&cause, at, &self.shared.directory);
+                let candidate = followed.judge(&cause, at, &self.shared.directory);
                 if matches!(outcome, Outcome::Counted(_)) {
                     followed.version += 1;
+                    followed.timers = timers;
                 }
                 // Once one of the two has ended there is nothing more to compare.
                 let over = outcome.ended() || followed.rehearsal.status().is_terminal();
@@ -496,24 +511,24 @@ impl Judge {
     }
 }
 
-impl Rehearsal {
+impl Followed {
     /// What happened to the live request happens to this one.
-    fn happen(&mut self, cause: &Cause, at: Timestamp, directory: &Directory) -> Outcome {
-        let advanced = self.advance(at);
+    fn judge(&mut self, cause: &Cause, at: Timestamp, directory: &Directory) -> Outcome {
+        let Followed { rehearsal, timers, .. } = self;
+        if let Err(failed) = rehearsal.advance(at, *timers)
+            && !matches!(cause, Cause::Person { .. })
+        {
+            return failed;
+        }
         match cause {
             Cause::Person { actor, intent, seen } => {
-                let by = self.rules().entry().actor(actor, directory, at);
-                self.act(at, by, intent, *seen)
+                let by = rehearsal.rules().entry().actor(actor, directory, at);
+                rehearsal.act(at, by, intent, *seen)
             }
-            Cause::Escalated if advanced.is_ok() && !self.has_escalated() => {
-                Outcome::Refused(vec!["not_due".to_owned()])
-            }
-            Cause::Escalated | Cause::Tick => match advanced {
-                Ok(()) => Outcome::Counted(self.status()),
-                Err(failed) => failed,
-            },
-            Cause::Expired => self.end(Change::Expire { at }),
-            Cause::Cancelled => self.end(Change::Cancel { at, reason: None }),
+            Cause::Escalated => rehearsal.escalate(at),
+            Cause::Tick => rehearsal.wake(at),
+            Cause::Expired => rehearsal.end(Change::Expire { at }),
+            Cause::Cancelled => rehearsal.end(Change::Cancel { at, reason: None }),
         }
     }
 }
@@ -533,5 +548,15 @@ impl Cause {
             Cause::Expired => "expired",
             Cause::Cancelled => "cancelled",
         }
+    }
+}
+
+#[cfg(test)]
+impl Shadow {
+    /// Keeps the candidate from judging on as long as the guard lives: it must wait to write down what it judged.
+    pub(super) fn with_held<T>(&self, work: impl FnOnce() -> T) -> T {
+        let candidate = self.candidate.load_full();
+        let _held = candidate.as_ref().map(|candidate| candidate.shared.tally());
+        work()
     }
 }

@@ -1523,7 +1523,7 @@ pub(crate) fn change(request: &Request) -> Commit {
 }
 
 /// A set with entries of its own for these actions.
-fn stored_set(actions: &[&str], stored_at: Timestamp) -> StoredSet {
+pub(crate) fn stored_set(actions: &[&str], stored_at: Timestamp) -> StoredSet {
     let entries = actions.iter().map(|action| ((*action).to_owned(), Digest::of(action.as_bytes())));
     let entries: BTreeMap<_, _> = entries.collect();
     StoredSet { hash: Digest::of_json(&json!(entries)), entries, stored_at }

@@ -13,7 +13,7 @@ use crate::policy::PolicyEntry;
 use crate::policy_sets::PolicyChange;
 use crate::slack::{SlackPost, Slot};
 
-pub use sqlite::{OpenError, SqliteStore};
+pub use sqlite::{OpenError, SqliteArchive, SqliteStore};
 
 /// Durable state.
 ///

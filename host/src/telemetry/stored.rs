@@ -7,6 +7,7 @@ use prometheus::proto::{
 };
 
 use crate::lifecycle::{Counter, LATENCY_BUCKETS_MS, Timestamp};
+use crate::policy_sets::{Outcome, PolicyChange, Trigger};
 use crate::store::{OpenRequests, OutboxDepth, Store, StoreError};
 
 /// The counters that are written with what they count, and what they mean.
@@ -32,7 +33,9 @@ const LATENCY_SUM: &str = "decision_latency_sum_ms";
 /// # Errors
 /// Where the store does not answer.
 pub async fn stored(store: &dyn Store, now: Timestamp) -> Result<Vec<MetricFamily>, StoreError> {
-    let counters = store.counters().await?;
+    let mut counters = store.counters().await?;
+    // A counter that appears with the first failure hides that failure from a rate.
+    counters.extend(no_reloads().filter(|(counter, _)| !counters.contains_key(counter)).collect::<Vec<_>>());
     let mut families: Vec<MetricFamily> =
         COUNTERS.iter().map(|(name, help)| counter_family(name, help, &counters)).collect();
     families.push(latency(&counters));
@@ -40,6 +43,15 @@ pub async fn stored(store: &dyn Store, now: Timestamp) -> Result<Vec<MetricFamil
     families.push(waiting_personas(&store.waiting_personas().await?));
     families.extend(outbox(&store.outbox_depth().await?, now));
     Ok(families)
+}
+
+/// Every way in which a reload can be counted, at zero.
+fn no_reloads() -> impl Iterator<Item = (Counter, u64)> {
+    let triggers = [Trigger::Sighup, Trigger::File, Trigger::Api, Trigger::Store];
+    let outcomes = [Outcome::Ok, Outcome::Unchanged, Outcome::Failed];
+    triggers
+        .into_iter()
+        .flat_map(move |trigger| outcomes.map(|outcome| (PolicyChange::counter(trigger, outcome), 0)))
 }
 
 fn counter_family(name: &str, help: &str, counters: &BTreeMap<Counter, u64>) -> MetricFamily {

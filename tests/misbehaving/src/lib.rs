@@ -28,6 +28,10 @@ pub struct Misbehaving;
 #[cfg(target_arch = "wasm32")]
 countersign_policy_sdk::bindings::export!(Misbehaving with_types_in countersign_policy_sdk::bindings);
 
+/// What `describe` does. A test that writes `loops` in the place of `works` into the module's bytes has one that cannot even
+/// describe itself.
+static DESCRIBE: [u8; 15] = *b"describe: works";
+
 const HUGE_OUTPUT_BYTES: usize = 10_000_000;
 
 #[derive(Deserialize)]
@@ -69,6 +73,9 @@ enum Deed {
 
 impl Guest for Misbehaving {
     fn describe() -> Descriptor {
+        if std::hint::black_box(&DESCRIBE).ends_with(b"loops") {
+            spin();
+        }
         Descriptor {
             name: "misbehaving".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

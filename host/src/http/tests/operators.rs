@@ -130,6 +130,18 @@ async fn the_metrics_of_a_life() {
     policy_failures_total{kind="trap",policy="quorum"} 0
     # HELP policy_reloads_total Attempts to change the policy set in force, by what set them off and outcome.
     # TYPE policy_reloads_total counter
+    policy_reloads_total{outcome="failed",source="api"} 0
+    policy_reloads_total{outcome="failed",source="file"} 0
+    policy_reloads_total{outcome="failed",source="sighup"} 0
+    policy_reloads_total{outcome="failed",source="store"} 0
+    policy_reloads_total{outcome="ok",source="api"} 0
+    policy_reloads_total{outcome="ok",source="file"} 0
+    policy_reloads_total{outcome="ok",source="sighup"} 0
+    policy_reloads_total{outcome="ok",source="store"} 0
+    policy_reloads_total{outcome="unchanged",source="api"} 0
+    policy_reloads_total{outcome="unchanged",source="file"} 0
+    policy_reloads_total{outcome="unchanged",source="sighup"} 0
+    policy_reloads_total{outcome="unchanged",source="store"} 0
     # HELP security_events_total Calls and acts that were turned away for the sake of security.
     # TYPE security_events_total counter
     security_events_total{type="bad_signature"} 0

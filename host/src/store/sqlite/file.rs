@@ -109,6 +109,17 @@ impl Database {
     }
 }
 
+/// A connection that can only read, to a database that a gateway may have open at the same time.
+///
+/// Takes no lock of ours, and changes nothing: a database of an older version is read as it is.
+pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
+    let path = &path.canonicalize().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+    let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
+    recognise(path, &connection)?;
+    Ok(connection)
+}
+
 fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     // No connection is shared between threads without a lock of our own, so SQLite need not have one.
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;

@@ -2,6 +2,7 @@
 //!
 //! A write is prepared (serialised, hashed) on its caller's thread, so that the one that writes only writes.
 
+mod archive;
 mod file;
 mod readers;
 mod row;
@@ -35,6 +36,7 @@ use crate::policy::PolicyEntry;
 use crate::policy_sets::PolicyChange;
 use crate::slack::{SlackPost, Slot};
 
+pub use archive::SqliteArchive;
 pub use file::OpenError;
 
 const BACKEND: &str = "sqlite";

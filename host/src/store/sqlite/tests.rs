@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::lifecycle::{Digest, Timestamp};
 use crate::slack::Slot;
 use crate::store::contract::{self, Backend, store_contract};
-use crate::store::{Created, Idempotency, SqliteStore, Store, Urgency};
+use crate::store::{Created, Idempotency, OpenPolicy, SqliteArchive, SqliteStore, Store, Urgency};
 
 /// A directory with a database.
 struct Sqlite(TempDir);
@@ -243,4 +243,81 @@ async fn what_ran_out_is_removed_in_time() {
         let count: i64 = connection.query_one(&count, [], |row| row.get(0)).unwrap();
         assert_eq!(count, 5, "{table}");
     }
+}
+
+#[tokio::test]
+async fn an_archive_is_read_beside_a_store_and_after_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = SqliteArchive::open(&path(&directory)).unwrap_err().to_string();
+    assert!(missing.contains("store.db") && missing.contains("No such file"), "{missing}");
+    let store = SqliteStore::open(&path(&directory)).unwrap();
+    let requests = [1, 2, 3].map(contract::request);
+    for request in [&requests[1], &requests[0], &requests[2]] {
+        store.create(contract::new(request)).await.unwrap();
+    }
+    let entry = contract::policy_entry("deploy");
+    store.pin(vec![entry.clone()], vec![]).await.unwrap();
+    store.keep("usergroup:S1", b"one".to_vec()).await.unwrap();
+    store.keep("usergroup:%", b"two".to_vec()).await.unwrap();
+    let check = |archive: &SqliteArchive| {
+        assert_eq!(archive.requests(requests[0].id, 10).unwrap(), requests);
+        assert_eq!(archive.requests(requests[0].id.next(), 1).unwrap(), requests[1..2]);
+        assert_eq!(archive.requests(requests[2].id.next(), 10).unwrap(), []);
+        assert_eq!(archive.policy_entry(entry.hash()).unwrap().as_ref(), Some(&entry));
+        assert_eq!(archive.policy_entry(Digest::of(b"unknown")).unwrap(), None);
+        let kept = archive.kept("usergroup:").unwrap();
+        assert_eq!(
+            kept.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(),
+            ["usergroup:%", "usergroup:S1"]
+        );
+        assert_eq!(archive.kept("usergroup:%").unwrap().len(), 1);
+        assert_eq!(archive.kept("other:").unwrap(), []);
+    };
+    let archive = SqliteArchive::open(&path(&directory)).unwrap();
+    check(&archive);
+    // It sees what is stored meanwhile, and keeps nobody from storing it.
+    store.create(contract::new(&contract::request(4))).await.unwrap();
+    assert_eq!(archive.requests(requests[0].id, 10).unwrap().len(), 4);
+    drop((store, archive));
+    let archive = SqliteArchive::open(&path(&directory)).unwrap();
+    assert_eq!(archive.requests(requests[0].id, 3).unwrap(), requests);
+    std::fs::write(directory.path().join("letter"), "this is a letter to a friend\n".repeat(100)).unwrap();
+    let refused = SqliteArchive::open(&directory.path().join("letter")).unwrap_err().to_string();
+    assert!(refused.contains("no SQLite database"), "{refused}");
+}
+
+/// Requests that were open when the version before wrote them are counted by their policy, too.
+#[tokio::test]
+async fn open_requests_of_an_older_database_have_their_policy() {
+    let directory = tempfile::tempdir().unwrap();
+    tamper(&directory, include_str!("schema.sql"));
+    tamper(&directory, include_str!("schema_2.sql"));
+    tamper(&directory, "PRAGMA application_id = 0x43745367; PRAGMA user_version = 2");
+    let open = contract::request(1);
+    let (id, body) = (hex::encode(open.id.to_bytes()), serde_json::to_string(&open).unwrap());
+    tamper(
+        &directory,
+        &format!(
+            "INSERT INTO request (id, version, action, status, submitted_at, due_at, lineage, depth, body)
+             VALUES (x'{id}', 1, 'deploy', 'pending', 1, 1, x'{id}', 0, '{body}')"
+        ),
+    );
+    let store = SqliteStore::open(&path(&directory)).unwrap();
+    let counted = store.open_policies().await.unwrap();
+    let hash = open.submission.policy_hash;
+    assert_eq!(counted, [OpenPolicy { policy: hash, action: "deploy".into(), count: 1 }]);
+    assert_eq!(store.open_requests().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_set_that_changed_is_not_handed_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&path(&directory)).unwrap();
+    let set = contract::stored_set(&["deploy"], Timestamp::from_millis(1));
+    store.keep_policy_set(set.clone(), "document".into()).await.unwrap();
+    tamper(&directory, "UPDATE policy_set SET entries = '{}'");
+    let error = store.policy_set(set.hash).await.unwrap_err().to_string();
+    let expected =
+        format!("cannot read `entries` of `policy_set` where its key is `{}`: their digest is ", set.hash);
+    assert!(error.starts_with(&expected), "{error}");
 }

@@ -1,0 +1,336 @@
+//! What is wrong with a policy set or a module is found before it is in force, whatever sets a reload off: it is refused with
+//! its place, the set before stays, and there is one audit entry and one count.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use countersign_tests::{Call, Click, Gateway, Home, Problem, digest};
+use serde_json::{Value, json};
+
+use crate::ledger::Ledger;
+
+const ACTIONS: &str = "
+  deploy:
+    description: Deploy to staging
+    timeout: 10m
+    redact: { show: [replicas] }
+    policies:
+      - use: quorum
+        with: { approvers: [U0ALICE], approvals: 1 }
+      - use: override-guard
+        with: { keys: [replicas] }
+";
+
+const ANOTHER_DIGEST: &str = "a module with another digest";
+
+/// A set that is wrong, file by file.
+struct Bad {
+    what: &'static str,
+    /// `policy-set.yaml`, where there is one.
+    document: Option<String>,
+    /// The files in `modules`.
+    modules: BTreeMap<&'static str, Vec<u8>>,
+    schemas: BTreeMap<&'static str, String>,
+    /// A module that is wrong by itself, and can be sent alone.
+    module: Option<Vec<u8>>,
+    /// What must be said, the place first.
+    says: Vec<&'static str>,
+}
+
+impl Bad {
+    /// A sound set, to be made a bad one.
+    fn new(what: &'static str, says: &[&'static str]) -> Bad {
+        Bad {
+            what,
+            document: Some(Home::new(ACTIONS).policy_set()),
+            modules: ["quorum", "override-guard"].map(|name| (name, Home::built(name))).into(),
+            schemas: BTreeMap::new(),
+            module: None,
+            says: says.to_vec(),
+        }
+    }
+
+    fn replace(mut self, from: &str, to: &str) -> Bad {
+        let document = self.document.take().expect("a document");
+        assert!(document.contains(from), "{}: nothing to replace: {from}", self.what);
+        self.document = Some(document.replacen(from, to, 1));
+        self
+    }
+
+    /// With these bytes in the place of quorum's, unpinned.
+    fn swapped(mut self, bytes: Option<Vec<u8>>) -> Bad {
+        self.modules.remove("quorum");
+        self.modules.extend(bytes.map(|bytes| ("quorum", bytes)));
+        self
+    }
+
+    /// With these bytes in the place of quorum's, and pinned.
+    fn pinned(self, bytes: Vec<u8>) -> Bad {
+        let (before, after) = (digest(&Home::built("quorum")), digest(&bytes));
+        let mut bad = self.replace(&before, &after).swapped(Some(bytes.clone()));
+        bad.module = Some(bytes);
+        bad
+    }
+
+    fn schema(mut self, action: &'static str, text: &str) -> Bad {
+        self.schemas.insert(action, text.to_owned());
+        self
+    }
+
+    /// Puts it in the place of the folder, in one step: as a mounted volume is swapped.
+    fn install(&self, mount: &Path, version: usize) {
+        let name = format!("..{version}");
+        let folder = mount.join(&name);
+        for part in ["modules", "schemas"] {
+            fs::create_dir_all(folder.join(part)).expect("folders");
+        }
+        if let Some(document) = &self.document {
+            fs::write(folder.join("policy-set.yaml"), document).expect("written");
+        }
+        for (name, bytes) in &self.modules {
+            fs::write(folder.join(format!("modules/{name}.wasm")), bytes).expect("written");
+        }
+        for (action, text) in &self.schemas {
+            fs::write(folder.join(format!("schemas/{action}.json")), text).expect("written");
+        }
+        symlink(&name, mount.join("..data_tmp")).expect("linked");
+        fs::rename(mount.join("..data_tmp"), mount.join("..data")).expect("renamed");
+    }
+}
+
+fn bad_sets() -> Vec<Bad> {
+    let quorum = Home::built("quorum");
+    let wat = |text: &str| wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
+    let mut flipped = quorum.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    let misbehaving = |with: &str| {
+        let module = Home::built("misbehaving");
+        let policy = format!("      - use: quorum\n        with: {with}\n");
+        let sound = "      - use: quorum\n        with: { approvers: [U0ALICE], approvals: 1 }\n";
+        let pin = format!("quorum: {}", digest(&quorum));
+        Bad::new("a policy that fails", &["policy-set.yaml:"])
+            .replace(sound, &policy)
+            .replace(&pin, &format!("quorum: {}", digest(&module)))
+            .swapped(Some(module))
+    };
+    let mut says = misbehaving("{ at: admit, do: trap }");
+    (says.what, says.says) = ("a trap at admission", vec!["policy-set.yaml:", "`deploy`", "trap"]);
+    let mut loops = misbehaving("{ at: check-config, do: loop }");
+    (loops.what, loops.says) = ("a loop in the check", vec!["policy-set.yaml:", "quorum", "fuel"]);
+    let mut no_set = Bad::new("no policy set", &["policy-set.yaml", "cannot be read"]);
+    no_set.document = None;
+    vec![
+        Bad::new("a typo", &["policy-set.yaml:", "polices", "`policies`"]).replace("    policies:\n", "    polices:\n"),
+        Bad::new("a typo in a configuration", &["policy-set.yaml:", "aprovals"]).replace("approvals: 1", "aprovals: 1"),
+        Bad::new("a configuration that its schema rejects", &["policy-set.yaml:", "/approvals"]).replace("approvals: 1", "approvals: one"),
+        Bad::new("a configuration that its module rejects", &["policy-set.yaml:", "2 approvals cannot come from 1"]).replace("approvals: 1", "approvals: 2"),
+        Bad::new("an unknown group", &["policy-set.yaml:", "@release-manager", "`release-managers`"]).replace("[U0ALICE]", "[\"@release-manager\"]"),
+        Bad::new("no duration", &["policy-set.yaml:", "ten"]).replace("timeout: 10m\n", "timeout: ten\n"),
+        Bad::new("a duration out of bounds", &["policy-set.yaml:", "99days"]).replace("timeout: 10m\n", "timeout: 99days\n"),
+        Bad::new("a key twice", &["policy-set.yaml:", "timeout"]).replace("timeout: 10m\n", "timeout: 10m\n    timeout: 20m\n"),
+        Bad::new("a module without a pin", &["policy-set.yaml:", "quorom", "`quorum`"]).replace("use: quorum", "use: quorom"),
+        Bad::new("another version", &["policy-set.yaml:", "version"]).replace("version: 1", "version: 2"),
+        Bad::new("an unknown field", &["policy-set.yaml:", "surprise"]).replace("version: 1", "version: 1\nsurprise: 1"),
+        Bad::new("a digest of another kind", &["policy-set.yaml:", "sha256:"]).replace("sha256:", "sha512:"),
+        Bad::new("no YAML", &["policy-set.yaml:"]).replace("actions:", "actions: ["),
+        Bad::new("an open default", &["policy-set.yaml:", "allow"]).replace("unknown_action: deny", "unknown_action: allow"),
+        Bad::new("nobody who must agree", &["policy-set.yaml:", "`deploy`", "unattended"])
+            .replace("      - use: quorum\n        with: { approvers: [U0ALICE], approvals: 1 }\n", ""),
+        Bad::new("an edit of what is hidden", &["policy-set.yaml:", "`deploy`", "replicas", "hides"]).replace("show: [replicas]", "show: [ref]"),
+        Bad::new("a schema that forbids the edit", &["policy-set.yaml:", "replicas", "schema"])
+            .schema("deploy", r#"{"type": "object", "additionalProperties": false, "properties": {"ref": {}}}"#),
+        Bad::new("a schema of nothing", &["deploi", "`deploy`"]).schema("deploi", "{}"),
+        Bad::new("a schema that is none", &["policy-set.yaml:", "`deploy`", "schema"]).schema("deploy", r#"{"type": "strnig"}"#),
+        Bad::new("a schema that is no JSON", &["deploy.json", "no JSON"]).schema("deploy", "{"),
+        Bad::new("a module that is missing", &["policy-set.yaml:", "`quorum`", "sha256:"]).swapped(None),
+        Bad::new(ANOTHER_DIGEST, &["policy-set.yaml:", "`quorum`", "sha256:"]).swapped(Some(flipped)),
+        Bad::new("a truncated module", &["policy-set.yaml:", "`quorum`"]).pinned(quorum[..quorum.len() / 2].to_vec()),
+        Bad::new("text", &["policy-set.yaml:", "`quorum`", "no WebAssembly"]).pinned(b"no module".to_vec()),
+        Bad::new("a core module", &["policy-set.yaml:", "`quorum`", "core WebAssembly module"]).pinned(wat("(module)")),
+        Bad::new("no exports", &["policy-set.yaml:", "`quorum`", "export"]).pinned(wat("(component)")),
+        Bad::new("imports", &["policy-set.yaml:", "`quorum`", "imports", "wasi:clocks/monotonic-clock"]).pinned(wat(
+            r#"(component (import "wasi:clocks/monotonic-clock@0.2.0" (instance (export "now" (func (result u64))))))"#,
+        )),
+        Bad::new("a module that is too large", &["policy-set.yaml:", "`quorum`", "bytes"]).pinned([quorum.as_slice(), &vec![0; 3 << 20]].concat()),
+        Bad::new("a description that loops", &["policy-set.yaml:", "`quorum`", "describe", "fuel"]).pinned(looping()),
+        says,
+        loops,
+        no_set,
+    ]
+}
+
+/// A policy whose `describe` never ends.
+fn looping() -> Vec<u8> {
+    let mut bytes = Home::built("misbehaving");
+    let at = bytes.windows(15).position(|window| window == b"describe: works").expect("the mark is in it");
+    bytes[at..at + 15].copy_from_slice(b"describe: loops");
+    bytes
+}
+
+/// A gateway on a folder that can be swapped in one step, with a sound set in it.
+async fn gateway(watch: bool) -> Gateway {
+    let home = Home::new(ACTIONS).administered().with("COUNTERSIGN_POLICY_WATCH", &watch.to_string());
+    let mount = home.path("mounted");
+    fs::create_dir(&mount).expect("a folder");
+    for part in ["policy-set.yaml", "modules", "schemas"] {
+        symlink(format!("..data/{part}"), mount.join(part)).expect("linked");
+    }
+    Bad::new("sound", &[]).install(&mount, 0);
+    home.with("COUNTERSIGN_POLICIES", &mount.display().to_string()).start().await
+}
+
+/// What was refused, in the history as well as elsewhere; the set before is in force, and works.
+async fn check(gateway: &Gateway, bad: &Bad, source: &str, before: &str, refused: usize) -> Value {
+    let what = bad.what;
+    assert_eq!(gateway.policy().await, before, "{what}");
+    let history = gateway.seen("policy-sets/history?limit=1").await;
+    let last = &history["changes"][0];
+    assert_eq!((&last["source"], &last["outcome"]), (&json!(source), &json!("failed")), "{what}: {last}");
+    assert_eq!(last["from"], before, "{what}");
+    let metrics = gateway.metrics().await;
+    let failed = metrics.count("policy_reloads_total", &[("source", source), ("outcome", "failed")]);
+    assert_eq!(failed, refused as u64, "{what}: each is counted once");
+    assert_eq!(metrics.count("policy_reloads_total", &[]), failed, "{what}: and nothing else is");
+    last["errors"].clone()
+}
+
+/// The place and all the words are in one error.
+fn says(bad: &Bad, errors: &Value, place: &str) {
+    let told = errors.as_array().expect("errors").iter().any(|error| {
+        let (path, message) =
+            (error["path"].as_str().unwrap_or_default(), error["message"].as_str().unwrap_or_default());
+        let text = format!("{path}: {message}");
+        let of_place = |part: &&&str| part.starts_with("policy-set.yaml");
+        let words = bad.says.iter().filter(|part| !of_place(part)).all(|part| text.contains(part));
+        let named = bad
+            .says
+            .iter()
+            .filter(of_place)
+            .all(|part| text.contains(&part.replace("policy-set.yaml", place)));
+        words && named
+    });
+    assert!(told, "{}: {:?} is not in {errors}", bad.what, bad.says);
+}
+
+async fn at_the_end(gateway: Gateway, refused: usize) {
+    let request = gateway.open("deploy").await;
+    gateway.click_ok(&Click::approve("U0ALICE", &request.id)).await;
+    assert_eq!(gateway.ended(&request.token).await["status"], "approved");
+    let ledger = Ledger::of(&gateway.kill());
+    assert_eq!(ledger.count_of("policy_reload_failed"), refused);
+    assert_eq!(ledger.count_of("policy_reloaded"), 1, "the start");
+}
+
+#[tokio::test]
+async fn by_a_signal() {
+    let gateway = gateway(false).await;
+    let before = gateway.policy().await;
+    let mut refused = 0;
+    for bad in bad_sets() {
+        bad.install(&gateway.home().path("mounted"), refused + 1);
+        gateway.hang_up();
+        refused += 1;
+        gateway.logged("stays as it is", refused).await;
+        says(&bad, &check(&gateway, &bad, "sighup", &before, refused).await, "policy-set.yaml");
+    }
+    assert!(refused > 20);
+    at_the_end(gateway, refused).await;
+}
+
+#[tokio::test]
+async fn by_a_changed_folder() {
+    let gateway = gateway(true).await;
+    let before = gateway.policy().await;
+    let mut refused = 0;
+    for bad in bad_sets() {
+        bad.install(&gateway.home().path("mounted"), refused + 1);
+        refused += 1;
+        gateway.logged("stays as it is", refused).await;
+        says(&bad, &check(&gateway, &bad, "file", &before, refused).await, "policy-set.yaml");
+    }
+    at_the_end(gateway, refused).await;
+}
+
+#[tokio::test]
+async fn by_an_admins_reload() {
+    let gateway = gateway(false).await;
+    let before = gateway.policy().await;
+    let mut refused = 0;
+    for bad in bad_sets() {
+        bad.install(&gateway.home().path("mounted"), refused + 1);
+        let problem = gateway.admin("POST", "reload-policy", &json!({})).await.expect_err(bad.what);
+        refused += 1;
+        assert_eq!(problem.is(), (422, "invalid_policy_set"), "{}", bad.what);
+        says(&bad, &problem.body["errors"], "policy-set.yaml");
+        says(&bad, &check(&gateway, &bad, "api", &before, refused).await, "policy-set.yaml");
+    }
+    at_the_end(gateway, refused).await;
+}
+
+#[tokio::test]
+async fn by_http() {
+    let gateway = gateway(false).await;
+    let before = gateway.policy().await;
+    let put = async |bytes: &[u8]| {
+        let call = Call::new("PUT", "/api/admin/modules").body("application/wasm", bytes);
+        gateway.admin_call(call).await
+    };
+    let mut refused = 0;
+    for bad in bad_sets() {
+        // A module that is wrong is refused by itself; one that is too large is not even read.
+        let problem = if let Some(module) = &bad.module {
+            let problem = put(module).await.expect_err(bad.what);
+            if problem.status == 413 {
+                continue;
+            }
+            assert_eq!(problem.is(), (422, "invalid_module"), "{}", bad.what);
+            let detail = problem.body["detail"].as_str().expect("a detail");
+            // The set and its name for the module are not there yet.
+            let words =
+                bad.says.iter().filter(|part| !part.starts_with("policy-set.yaml") && **part != "`quorum`");
+            for part in words {
+                assert!(detail.contains(part), "{}: `{part}` is not in {detail}", bad.what);
+            }
+            problem
+        } else {
+            let sound = bad.modules.values().filter(|_| bad.what != ANOTHER_DIGEST);
+            for module in sound {
+                put(module).await.unwrap_or_else(|problem| panic!("{}: {problem:?}", bad.what));
+            }
+            let Some(problem) = store(&gateway, &bad).await else { continue };
+            assert_eq!(problem.is(), (422, "invalid_policy_set"), "{}", bad.what);
+            if bad.what != "a schema that is no JSON" {
+                says(&bad, &problem.body["errors"], "document");
+            }
+            problem
+        };
+        refused += 1;
+        assert!(problem.body["errors"][0]["message"].is_string(), "{}: {problem:?}", bad.what);
+        check(&gateway, &bad, "api", &before, refused).await;
+    }
+    assert!(refused > 20, "{refused}");
+    let sets = gateway.seen("policy-sets").await;
+    assert_eq!(sets["sets"].as_array().map(Vec::len), Some(1), "none of them is stored");
+    at_the_end(gateway, refused).await;
+}
+
+/// Sends it as a set; `None` where it cannot even be written down so.
+async fn store(gateway: &Gateway, bad: &Bad) -> Option<Problem> {
+    // Modules that the store has once are there for ever, so what misses one must name another.
+    let document = bad.document.as_ref()?;
+    let document = match bad.what {
+        "a module that is missing" | ANOTHER_DIGEST => {
+            document.replace(&digest(&Home::built("quorum")), &digest(bad.what.as_bytes()))
+        }
+        _ => document.clone(),
+    };
+    let mut schemas = serde_json::Map::new();
+    for (action, text) in &bad.schemas {
+        schemas.insert((*action).to_owned(), serde_json::from_str(text).ok()?);
+    }
+    let body = json!({"document": document, "schemas": schemas});
+    Some(gateway.admin("POST", "policy-sets", &body).await.expect_err(bad.what))
+}
