@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ enum Format {
 }
 
 pub(super) fn run(bench: &Bench, engine: &Engine) -> Result<Answer> {
-    let before = bench.compare.as_ref().map(read).transpose()?;
+    let before = bench.compare.as_deref().map(read).transpose()?;
     let module = load(engine, &bench.module)?;
     let stories = match &bench.scenarios {
         Some(path) => {
@@ -316,7 +316,7 @@ fn fuel_below(before: &Figures, now: &Figures) -> (usize, usize) {
     (pairs.iter().filter(|(before, now)| now < before).count(), pairs.len())
 }
 
-fn read(path: &PathBuf) -> Result<Figures> {
+fn read(path: &Path) -> Result<Figures> {
     let shown = path.display();
     let text = file::text(path, MAX_SAVED_BYTES).with_context(|| format!("cannot read `{shown}`"))?;
     let figures: Figures =

@@ -353,7 +353,9 @@ impl Telling<'_> {
                     moves.moves.push(Move { who: who.clone(), what, leads_to });
                 }
             }
-            if self.attempt(request, who, &Intent::Deny { reason: None }) == Ok(Status::Denied) {
+            // With a reason, for a policy may want one.
+            let deny = Intent::Deny { reason: Some("a made-up reason".to_owned()) };
+            if self.attempt(request, who, &deny) == Ok(Status::Denied) {
                 moves.deniers.push(who.clone());
             }
         }
