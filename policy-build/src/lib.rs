@@ -113,8 +113,8 @@ pub fn build(build: &Build<'_>) -> Result<Built, BuildError> {
 /// Where rustc cannot be run.
 pub fn host(folder: &Path) -> Result<String, BuildError> {
     let version = rustc(folder, &["--version", "--verbose"])?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).ok_or(BuildError::Odd("rustc", version))
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_owned);
+    host.ok_or(BuildError::Odd("rustc", version))
 }
 
 /// Adds the target where rustup has not done so on account of `rust-toolchain.toml`.

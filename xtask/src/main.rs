@@ -7,6 +7,7 @@ mod links;
 mod policies;
 mod reproducible;
 mod test;
+mod tutorial;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,6 +28,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Run everything that must pass before a change lands
     Test,
+    /// Do what the tutorial of docs/POLICIES.md says, in an empty folder
+    Tutorial(tutorial::Arguments),
     /// Measure the gateway against its budgets
     Bench(bench::Arguments),
     /// Build the policies to WebAssembly, with a sample policy set that is pinned to their digests
@@ -37,6 +40,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test => test::run(),
+        Task::Tutorial(arguments) => tutorial::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Policies(arguments) => policies::run(&arguments),
     }
@@ -57,5 +61,17 @@ fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> anyho
         .status()
         .context("cannot run cargo")?;
     ensure!(status.success(), "`cargo {}` failed", arguments.join(" "));
+    Ok(())
+}
+
+/// Runs the gateway's program as it was built last.
+fn gateway(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
+    let program = root.join("target/debug").join(format!("countersign{}", std::env::consts::EXE_SUFFIX));
+    let status = Command::new(&program)
+        .args(arguments)
+        .current_dir(root)
+        .status()
+        .with_context(|| format!("cannot run `{}`", program.display()))?;
+    ensure!(status.success(), "`countersign {}` ended with {status}", arguments.join(" "));
     Ok(())
 }

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use countersign_policy_build::{self as policy_build, Build};
 use sha2::{Digest as _, Sha256};
 
-const POLICIES: [&str; 3] = ["quorum", "persona-gate", "override-guard"];
+pub(crate) const POLICIES: [&str; 3] = ["quorum", "persona-gate", "override-guard"];
 const MISBEHAVING: &str = "misbehaving";
 /// The policies that come with the cookbook.
 const EXAMPLE_POLICIES: [&str; 3] = ["business-hours", "threshold", "freeze-calendar"];

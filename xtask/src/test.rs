@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::policies::{self, Pins};
-use crate::{browser, cargo, links, reproducible};
+use crate::{browser, cargo, links, reproducible, tutorial};
 
 pub(crate) fn run() -> Result<()> {
     let root = crate::root()?;
@@ -34,6 +34,16 @@ pub(crate) fn run() -> Result<()> {
     heading("unit, contract and end-to-end tests");
     cargo(&root, &["build", "--package", "countersign"], &[])?;
     cargo(&root, &["test", "--workspace"], &[])?;
+
+    heading("the policies' scenarios, told to the modules");
+    for name in policies::POLICIES {
+        let module = format!("target/policies/modules/{name}.wasm");
+        let scenarios = format!("policies/{name}/scenarios.yaml");
+        crate::gateway(&root, &["policy", "test", &module, &scenarios])?;
+    }
+
+    heading("the tutorial, in an empty folder");
+    tutorial::run(&tutorial::Arguments::default())?;
 
     heading("documentation");
     cargo(&root, &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "--deny warnings")])?;

@@ -4,9 +4,10 @@
 //! The events go through the gateway's own `step`, so a refusal here is the refusal that people would see. What is due
 //! by itself (an escalation, a wake-up, the expiry) happens when its time has come, as in the gateway.
 
+mod moves;
 mod report;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use self::moves::Moves;
 use self::report::Report;
 use super::check::folder;
 use super::deed::{Deed, What, duration};
@@ -22,15 +24,13 @@ use super::made_up::{self, Asked, SUBMITTED_AT, request_id};
 use super::{Answer, file};
 use crate::gateway::{Intent, act_of, repeats_hidden};
 use crate::lifecycle::{
-    self, Act, Change, Event, FailureKind, PolicyFailure, Reason, Refusal, Request, Requirement,
-    RequirementKind, State, Status, Submission, Timestamp, Verdict,
+    self, Act, Change, Event, FailureKind, PolicyFailure, Reason, Refusal, Request, State, Status,
+    Submission, Timestamp, Verdict,
 };
 use crate::policy::set::error::did_you_mean;
 use crate::policy::{ActionPolicy, Directory, Engine, Members, NotAdmitted, PolicyEntry, PolicySet};
 
 const MAX_PARAMS_BYTES: usize = 1 << 20;
-/// How many people are tried, one by one, to find who could move the request on.
-const MOST_PEOPLE: usize = 500;
 
 /// A made-up request and its history.
 #[derive(Debug, Args)]
@@ -89,8 +89,9 @@ pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
         telling.happens(deed).with_context(|| format!("event {}, `{}`", index + 1, deed.what))?;
     }
     let unknown = telling.unknown_usergroups();
-    let moves = telling.moves();
-    let Telling { policy, story, request, .. } = telling;
+    let Telling { policy, directory, now, story, request } = telling;
+    let moves =
+        request.as_ref().map(|request| Moves::of(request, policy, &directory, now)).unwrap_or_default();
     let report =
         Report { action: &judge.action, policy, story: &story, request: request.as_ref(), moves, unknown };
     let text = match judge.format {
@@ -116,24 +117,6 @@ struct Chapter {
 struct Refused {
     code: String,
     message: String,
-}
-
-/// What somebody could do.
-struct Move {
-    who: String,
-    what: String,
-    /// The status that it would lead to, or why it would not count.
-    leads_to: Result<Status, Refusal>,
-}
-
-/// Who could do something.
-#[derive(Default)]
-struct Moves {
-    moves: Vec<Move>,
-    /// Who could deny it.
-    deniers: Vec<String>,
-    /// More people than were tried.
-    untried: usize,
 }
 
 struct Telling<'a> {
@@ -324,78 +307,6 @@ impl Telling<'_> {
         let unknown = named
             .filter(|member| crate::policy::is_usergroup(member) && self.directory.members(member).is_none());
         unknown.cloned().collect()
-    }
-
-    /// Tries everybody that the set knows of: who could move the request on, and who could deny it.
-    fn moves(&self) -> Moves {
-        let Some(request) = &self.request else { return Moves::default() };
-        let State::Open(open) = &request.state else { return Moves::default() };
-        let personas =
-            open.requirements.iter().filter(|wanted| wanted.kind == RequirementKind::Acknowledgement);
-        let personas: BTreeSet<&str> = personas.map(|wanted| wanted.label.as_str()).collect();
-        let (asked, everybody) = self.people(request, &open.requirements);
-        let mut moves = Moves { untried: everybody.len().saturating_sub(MOST_PEOPLE), ..Moves::default() };
-        for who in everybody.iter().take(MOST_PEOPLE) {
-            let acknowledge = |persona: &&str| Intent::Acknowledge { persona: (*persona).to_owned() };
-            let approve = Intent::Approve { edits: BTreeMap::new() };
-            for intent in personas.iter().map(acknowledge).chain([approve]) {
-                let leads_to = self.attempt(request, who, &intent);
-                // Whoever has no say in it is left out, unless a policy asks for them.
-                let of_interest = match &leads_to {
-                    Ok(_) => true,
-                    Err(refusal) => asked.contains(who) && !refusal.reasons().is_empty(),
-                };
-                if of_interest {
-                    let what = match intent {
-                        Intent::Acknowledge { persona } => format!("acknowledge {persona}"),
-                        _ => "approve".to_owned(),
-                    };
-                    moves.moves.push(Move { who: who.clone(), what, leads_to });
-                }
-            }
-            if self.attempt(request, who, &Intent::Deny { reason: None }) == Ok(Status::Denied) {
-                moves.deniers.push(who.clone());
-            }
-        }
-        moves
-    }
-
-    /// Whom the requirements ask for, and everybody that the set knows of, them first.
-    fn people(&self, request: &Request, requirements: &[Requirement]) -> (BTreeSet<String>, Vec<String>) {
-        let entry = self.entry();
-        let members = |group: &str| -> BTreeSet<String> {
-            let listed = entry.groups.get(group).into_iter().flatten();
-            let each = listed.flat_map(|member| match self.directory.members(member) {
-                Some(members) => members.ids.clone(),
-                None if crate::policy::is_usergroup(member) => BTreeSet::new(),
-                None => BTreeSet::from([member.clone()]),
-            });
-            each.collect()
-        };
-        let mut asked = BTreeSet::new();
-        for eligible in requirements.iter().flat_map(|wanted| &wanted.eligible) {
-            match eligible.strip_prefix('@') {
-                Some(group) => asked.extend(members(group)),
-                None => drop(asked.insert(eligible.clone())),
-            }
-        }
-        let mut others: BTreeSet<String> = entry.groups.keys().flat_map(|group| members(group)).collect();
-        others.extend(request.history.iter().filter_map(|event| Some(event.by.as_ref()?.id.clone())));
-        others.insert(request.submission.requester.id.clone());
-        let everybody = asked.iter().cloned().chain(others.difference(&asked).cloned()).collect();
-        (asked, everybody)
-    }
-
-    /// What would come of it, were it done a second from now.
-    fn attempt(&self, request: &Request, who: &str, intent: &Intent) -> Result<Status, Refusal> {
-        let at = self.now.plus(1000);
-        let actor = self.entry().actor(who, &self.directory, at);
-        let act = act_of(request, self.policy, intent);
-        let step = request.next_event(at, Some(actor), act).and_then(|event| {
-            let verdicts = self.policy.judge(request, &event);
-            lifecycle::step(request.clone(), Change::Judged { event, verdicts })
-        });
-        step.map(|step| step.request.status())
     }
 }
 

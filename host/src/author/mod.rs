@@ -3,6 +3,11 @@
 //! One file a command. What judges here is what judges in the gateway: the same engine, with the same limits, and the
 //! same combination rule. Nothing here talks to a gateway that runs.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
 mod bench;
 mod build;
 mod check;

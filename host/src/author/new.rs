@@ -24,13 +24,15 @@ pub struct New {
 }
 
 /// The crate's files but for the SDK; what stands in double braces is filled in.
-const TEMPLATE: [(&str, &str); 9] = [
+const TEMPLATE: [(&str, &str); 10] = [
     ("Cargo.toml", include_str!("template/Cargo.toml.in")),
     (".cargo/config.toml", include_str!("template/config.toml.in")),
     (".gitignore", include_str!("template/gitignore.in")),
     ("README.md", include_str!("template/README.md.in")),
     ("config.schema.json", include_str!("template/config.schema.json.in")),
     ("rust-toolchain.toml", include_str!("../../../rust-toolchain.toml")),
+    // The SDK is formatted by it, and `cargo fmt` reaches the SDK too.
+    ("rustfmt.toml", include_str!("../../../rustfmt.toml")),
     ("scenarios.yaml", include_str!("template/scenarios.yaml.in")),
     ("src/lib.rs", include_str!("template/lib.rs.in")),
     ("tests/scenarios.rs", include_str!("template/scenarios.rs.in")),

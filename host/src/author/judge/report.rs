@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Chapter, Moves, Refused};
+use super::moves::Moves;
+use super::{Chapter, Refused};
 use crate::author::deed::duration;
 use crate::author::made_up::SUBMITTED_AT;
 use crate::author::table::{cell, columns};
