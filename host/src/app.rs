@@ -12,12 +12,12 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreUrl};
 use crate::gateway::{Gateway, Tokens};
 use crate::http::{self, AdminToken, ApiError, Buckets, Client};
-use crate::policy::{CompileCache, Engine, Limits, LoadErrors, Policies};
+use crate::policy::{CompileCache, Engine, LoadErrors, Policies};
 use crate::policy_sets::{self, PolicySets};
 use crate::scheduler::Scheduler;
 use crate::secret::Secret;
 use crate::shutdown::Shutdown;
-use crate::slack::{self, Ephemerals, SlackClient, UserGroups, Verifier};
+use crate::slack::{self, Outgoing, SlackClient, UserGroups, Verifier};
 use crate::store::{SqliteStore, Store};
 use crate::telemetry::{CallMetrics, Metrics, SecurityEvent};
 
@@ -39,12 +39,10 @@ pub struct App {
     watch_files: bool,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: Shutdown,
-    /// `None` where there is no signing secret: then nobody can act in Slack.
+    /// `None` where there is no signing secret: then nobody can act in Slack over HTTP.
     pub(crate) slack: Option<Verifier>,
-    /// `None` where there is no bot token: then nothing is shown in Slack.
-    pub(crate) client: Option<Arc<SlackClient>>,
-    /// What people are told, only they, of what they did; there where a client is.
-    pub(crate) ephemerals: Option<Ephemerals>,
+    /// `None` where there is no bot token: then nothing goes to Slack, and what should waits in the outbox.
+    pub(crate) outgoing: Option<Outgoing>,
     /// What goes on after its caller was answered, and must end before the store does.
     pub(crate) background: TaskTracker,
     socket_token: Option<Secret>,
@@ -88,23 +86,16 @@ impl App {
         let secret = secret(config, store.as_ref()).await?;
 
         let cache = CompileCache::new(config.cache_dir(), &secret);
-        let engine =
-            blocking(move || Engine::new(Limits::default(), Some(cache)).context("no sandbox")).await??;
+        let limits = config.policies.limits.limits();
+        let engine = blocking(move || Engine::new(limits, Some(cache)).context("no sandbox")).await??;
         let directory = &config.policies.directory;
         let (set, folder) = policy_sets::at_start(&store, &engine, &clock, directory.clone()).await?;
 
         let metrics = Metrics::new().context("the metrics cannot be set up")?;
         engine.register(metrics.registry()).context("the metrics cannot be set up")?;
         let policies = Arc::new(Policies::new(engine, set));
-        let calls = CallMetrics::new(metrics.registry()).context("the metrics cannot be set up")?;
-        let client = match &config.secrets.slack_bot {
-            Some(token) => {
-                let client = SlackClient::new(token, Some(&config.slack.api_url), calls);
-                Some(Arc::new(client.context("Slack cannot be called")?))
-            }
-            None => None,
-        };
         let slack = config.secrets.slack_signing.as_ref().and_then(Verifier::new);
+        let outgoing = outgoing(config, &metrics, &clock)?;
         let gateway = Arc::new(Gateway::new(store, policies, clock, Tokens::new(secret)));
         gateway.shadow().register(metrics.registry()).context("the metrics cannot be set up")?;
         Ok(App {
@@ -115,8 +106,7 @@ impl App {
             metrics,
             shutdown: Shutdown::default(),
             slack,
-            ephemerals: client.clone().map(Ephemerals::new),
-            client,
+            outgoing,
             background: TaskTracker::new(),
             socket_token: config.secrets.slack_app.clone(),
             socket_connections: config.slack.socket_connections,
@@ -154,12 +144,13 @@ impl App {
     pub async fn serve(self: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
         let scheduler = Scheduler::new(Arc::clone(&self.gateway), self.scheduler_interval_ms);
         let mut scheduler = tokio::spawn(scheduler.run());
+        let mut delivery = tokio::spawn(Arc::clone(&self).deliver());
         let sweeper = tokio::spawn(Arc::clone(&self).sweep());
         let watcher = Arc::clone(&self.policy_sets).watch(self.watch_files, policy_sets::POLL);
         let watcher = tokio::spawn(watcher);
         let router = http::router(Arc::clone(&self));
-        let usergroups = match &self.client {
-            Some(client) => {
+        let usergroups = match &self.outgoing {
+            Some(Outgoing { client, .. }) => {
                 let gateway = Arc::clone(&self.gateway);
                 let usergroups = UserGroups::new(gateway, Arc::clone(client), self.slack_rate_factor);
                 // Before anybody can act: what Slack said before the last stop counts from the start.
@@ -172,19 +163,30 @@ impl App {
         let served = {
             let serving = http::serve(listener, router, &self.shutdown, DRAIN);
             tokio::pin!(serving);
-            tokio::select! {
-                () = &mut serving => Ok(()),
-                ended = &mut scheduler => {
-                    // Without it nothing expires, so the gateway must not go on as if all were well.
+            // Without either of them the gateway must not go on as if all were well:
+            // nothing would expire, or nobody would see what is asked of them.
+            let ended = tokio::select! {
+                () = &mut serving => None,
+                ended = &mut scheduler => Some(Err(anyhow::anyhow!("the scheduler ended: {ended:?}"))),
+                // It also ends by itself, once the shutdown has begun.
+                ended = &mut delivery => Some(ended.context("the delivery to Slack ended")),
+            };
+            match ended {
+                None => Ok(()),
+                Some(ended) => {
                     self.shutdown.begin();
                     serving.await;
-                    Err(anyhow::anyhow!("the scheduler ended: {ended:?}"))
+                    ended
                 }
             }
         };
         self.background.close();
         if tokio::time::timeout(BACKGROUND, self.background.wait()).await.is_err() {
             tracing::warn!("the shutdown does not wait any longer for what people did in Slack");
+        }
+        if !delivery.is_finished() {
+            // It does not take longer than the calls had.
+            let _ = delivery.await;
         }
         scheduler.abort();
         sweeper.abort();
@@ -197,6 +199,19 @@ impl App {
         served
     }
 
+    /// Delivers what goes to Slack, until the shutdown begins and what was under way by then has ended.
+    async fn deliver(self: Arc<App>) {
+        let Some(outgoing) = &self.outgoing else { return self.shutdown.begun().await };
+        let over = async {
+            self.shutdown.begun().await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            () = outgoing.worker(&self.gateway).run(self.shutdown.clone()) => {}
+            () = over => tracing::warn!("calls of Slack were cut off; what they were for is in the outbox"),
+        }
+    }
+
     /// Takes one from the client's bucket.
     pub(crate) fn admit_client(&self, client: Client) -> Result<(), ApiError> {
         self.buckets.take(client).map_err(|retry_after_ms| {
@@ -207,9 +222,10 @@ impl App {
 
     /// Opens what interactions come by where Socket Mode is on; each ends when the shutdown begins.
     fn open_sockets(self: &Arc<App>) {
-        let (Some(client), Some(token)) = (&self.client, &self.socket_token) else { return };
+        let (Some(outgoing), Some(token)) = (&self.outgoing, &self.socket_token) else { return };
         for number in 1..=self.socket_connections {
-            let socket = slack::keep_open(Arc::clone(self), Arc::clone(client), token.clone(), number);
+            let client = Arc::clone(&outgoing.client);
+            let socket = slack::keep_open(Arc::clone(self), client, token.clone(), number);
             self.background.spawn(socket);
         }
     }
@@ -224,6 +240,20 @@ impl App {
 
 fn open(path: &Path) -> anyhow::Result<SqliteStore> {
     SqliteStore::open(path).with_context(|| format!("the store `{}` cannot be opened", path.display()))
+}
+
+/// All that goes to Slack, where there is a token for it.
+fn outgoing(config: &Config, metrics: &Metrics, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<Outgoing>> {
+    let calls = CallMetrics::new(metrics.registry()).context("the metrics cannot be set up")?;
+    let Some(token) = &config.secrets.slack_bot else {
+        tracing::warn!(
+            "there is no `SLACK_BOT_TOKEN`: nothing is shown in Slack, and messages wait in the outbox"
+        );
+        return Ok(None);
+    };
+    let client =
+        SlackClient::new(token, Some(&config.slack.api_url), calls).context("Slack cannot be called")?;
+    Ok(Some(Outgoing::new(client, clock, config.slack.rate_factor)))
 }
 
 /// The configured secret, else the one that the store keeps.

@@ -1,6 +1,7 @@
 //! The port to time. This is the only file that reads a clock.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -43,13 +44,20 @@ impl Clock for SystemClock {
 pub struct ManualClock {
     now: Mutex<Timestamp>,
     moved: Notify,
+    sleeping: AtomicUsize,
 }
 
 impl ManualClock {
     /// A clock that stands at `now`.
     #[must_use]
     pub fn at(now: Timestamp) -> ManualClock {
-        ManualClock { now: Mutex::new(now), moved: Notify::new() }
+        ManualClock { now: Mutex::new(now), moved: Notify::new(), sleeping: AtomicUsize::new(0) }
+    }
+
+    /// How many wait for it to move.
+    #[must_use]
+    pub fn sleeping(&self) -> usize {
+        self.sleeping.load(Ordering::Acquire)
     }
 
     /// Moves the clock on by `millis` and wakes whoever waited for that.
@@ -58,6 +66,22 @@ impl ManualClock {
             *now = now.plus(millis);
         }
         self.moved.notify_waiters();
+    }
+}
+
+/// Somebody who waits, until dropped.
+struct Sleeper<'a>(&'a AtomicUsize);
+
+impl Sleeper<'_> {
+    fn of(sleeping: &AtomicUsize) -> Sleeper<'_> {
+        sleeping.fetch_add(1, Ordering::AcqRel);
+        Sleeper(sleeping)
+    }
+}
+
+impl Drop for Sleeper<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -74,7 +98,9 @@ impl Clock for ManualClock {
             if self.now() >= at {
                 return;
             }
+            let sleeper = Sleeper::of(&self.sleeping);
             moved.await;
+            drop(sleeper);
         }
     }
 }

@@ -11,8 +11,9 @@ use std::str::FromStr;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
+use crate::author;
 use crate::dev::Dev;
-use crate::rehearsal::replay::Replay;
+use crate::policy::Limits;
 use crate::secret::Secret;
 use crate::slack::{self, DEFAULT_API_URL};
 
@@ -37,16 +38,9 @@ pub enum Command {
     /// Try things out against a running gateway.
     #[command(subcommand)]
     Dev(Dev),
-    /// Work on policies and policy sets.
+    /// Write, build, test and measure policies.
     #[command(subcommand)]
-    Policy(PolicyCommand),
-}
-
-/// What to do with policies and policy sets.
-#[derive(Debug, Subcommand)]
-pub enum PolicyCommand {
-    /// Judge recorded requests again, under another policy set.
-    Replay(Replay),
+    Policy(author::Policy),
 }
 
 /// Everything that `serve` can be told.
@@ -112,6 +106,50 @@ pub struct Policies {
     #[arg(long = "policy-watch", value_name = "COUNTERSIGN_POLICY_WATCH", default_value = "true")]
     #[arg(action = clap::ArgAction::Set)]
     pub watch: bool,
+    /// What one call of a policy may use.
+    #[command(flatten)]
+    pub limits: PolicyLimits,
+}
+
+/// What one call of a policy may use, and how large a module may be.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Policy limits")]
+pub struct PolicyLimits {
+    /// Units of fuel: instructions, roughly. The same call always uses the same amount.
+    #[arg(long = "policy-fuel", value_name = "COUNTERSIGN_POLICY_FUEL", default_value = "10000000")]
+    #[arg(value_parser = clap::value_parser!(u64).range(10_000..=10_000_000_000))]
+    pub fuel: u64,
+    /// Memory, in MiB.
+    #[arg(long = "policy-memory-mib", value_name = "COUNTERSIGN_POLICY_MEMORY_MIB", default_value = "16")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub memory_mib: u16,
+    /// Time, in milliseconds: a backstop for what fuel does not see. A busy machine needs more of it.
+    #[arg(long = "policy-deadline-ms", value_name = "COUNTERSIGN_POLICY_DEADLINE_MS", default_value = "50")]
+    #[arg(value_parser = clap::value_parser!(u64).range(5..=60_000))]
+    pub deadline_ms: u64,
+    /// What a call returns, in KiB.
+    #[arg(long = "policy-output-kib", value_name = "COUNTERSIGN_POLICY_OUTPUT_KIB", default_value = "64")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub output_kib: u16,
+    /// The size of a module, in KiB.
+    #[arg(long = "policy-module-kib", value_name = "COUNTERSIGN_POLICY_MODULE_KIB", default_value = "2048")]
+    #[arg(value_parser = clap::value_parser!(u16).range(16..=16_384))]
+    pub module_kib: u16,
+}
+
+impl PolicyLimits {
+    /// As the engine takes them.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            fuel: self.fuel,
+            memory_bytes: usize::from(self.memory_mib) << 20,
+            deadline_ms: self.deadline_ms,
+            output_bytes: usize::from(self.output_kib) << 10,
+            module_bytes: usize::from(self.module_kib) << 10,
+            ..Limits::default()
+        }
+    }
 }
 
 /// Where requests are kept.
@@ -485,6 +523,7 @@ mod tests {
         assert!(config.secrets.slack_bot.is_none() && config.secrets.slack_app.is_none());
         assert_eq!(config.slack.api_url, "https://slack.com/api");
         assert_eq!((config.slack.rate_factor, config.slack.socket_connections), (1.0, 2));
+        assert_eq!(config.policies.limits.limits(), Limits::default());
         assert!(config.warnings.is_empty());
     }
 
@@ -533,6 +572,9 @@ mod tests {
             ("COUNTERSIGN_POLICY_WATCH", "maybe", &["--policy-watch", "COUNTERSIGN_POLICY_WATCH"]),
             ("ADMIN_TOKEN", "", &["ADMIN_TOKEN", "16 or more"]),
             ("SLACK_SIGNING_SECRET", "", &["SLACK_SIGNING_SECRET"]),
+            ("COUNTERSIGN_POLICY_FUEL", "all", &["--policy-fuel", "COUNTERSIGN_POLICY_FUEL"]),
+            ("COUNTERSIGN_POLICY_DEADLINE_MS", "0", &["COUNTERSIGN_POLICY_DEADLINE_MS"]),
+            ("COUNTERSIGN_POLICY_MEMORY_MIB", "300", &["COUNTERSIGN_POLICY_MEMORY_MIB"]),
             ("SLACK_BOT_TOKEN", "", &["SLACK_BOT_TOKEN", "`xoxb-`"]),
             ("SLACK_BOT_TOKEN", "xoxp-1", &["SLACK_BOT_TOKEN", "`xoxb-`"]),
             ("SLACK_BOT_TOKEN", "xoxb-1", &["`SLACK_BOT_TOKEN` is set, but neither", "buttons"]),

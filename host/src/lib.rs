@@ -31,5 +31,11 @@ pub mod secret;
 pub mod shutdown;
 pub mod telemetry;
 
+// For people who write policies.
+pub mod author;
+
+// For moving in.
+pub mod import;
+
 // For trying things out.
 pub mod dev;

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use countersign::app::{App, StartError};
-use countersign::config::{Cli, Command, Config, ConfigError, PolicyCommand};
-use countersign::rehearsal::replay;
-use countersign::{dev, telemetry};
+use countersign::config::{Cli, Command, Config, ConfigError};
+use countersign::{author, dev, telemetry};
 use tokio::net::TcpListener;
 
 /// The exit code of a start that the configuration or the policy set stops.
@@ -19,7 +18,7 @@ async fn main() -> ExitCode {
     let done = match Cli::from_process() {
         Ok(Cli { command: Command::Serve(config) }) => serve(&config).await,
         Ok(Cli { command: Command::Dev(dev) }) => return dev::run(dev).await,
-        Ok(Cli { command: Command::Policy(PolicyCommand::Replay(it)) }) => return replay::run(&it),
+        Ok(Cli { command: Command::Policy(policy) }) => return author::run(&policy),
         Err(ConfigError::Flags(error)) => error.exit(),
         Err(error) => return stop(WRONG_SETUP, &error.to_string()),
     };

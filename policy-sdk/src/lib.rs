@@ -91,6 +91,7 @@ mod history;
 mod policy;
 mod request;
 mod ruling;
+mod time;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod scenario;
@@ -107,6 +108,7 @@ pub use policy::{Context, INVALID_CONFIG, INVALID_EVENT, INVALID_MEMO, Policy, R
 pub use request::{Instant, Json, Request};
 pub use ruling::{Reason, Requirement, RequirementKind, Ruling, Standing};
 pub use serde_json;
+pub use time::offset_seconds;
 
 /// The contract as `wit/policy.wit` generates it: plain data, for guests that must say what the typed layer forbids.
 #[doc(hidden)]

@@ -35,11 +35,11 @@ use std::{collections::BTreeMap, fmt::Write as _, marker::PhantomData, time::Dur
 use serde_json::{Value, json};
 
 use crate::{
-    Edit, Exported, Json, Policy,
+    Edit, Exported, Instant, Json, Policy,
     bindings::exports::countersign::policy::policy::{self as wire, Guest as _},
 };
 
-/// When every made-up request is made: an arbitrary time, and the same in every run.
+/// When a made-up request is made unless the story says: an arbitrary time, and the same in every run.
 const SUBMITTED_AT_MS: u64 = 1_700_000_000_000;
 
 /// One request's story, as one policy sees it. See the [module](self).
@@ -53,6 +53,7 @@ pub struct Scenario<P: Policy> {
     requester: String,
     params: String,
     meta: String,
+    submitted_at: u64,
     lifetime: Duration,
     lineage_depth: u32,
     granted_elsewhere: bool,
@@ -114,6 +115,7 @@ impl<P: Policy> Scenario<P> {
             requester: "U0REQUESTER".to_owned(),
             params: "{}".to_owned(),
             meta: json!({ "justification": "a made-up request" }).to_string(),
+            submitted_at: SUBMITTED_AT_MS,
             lifetime: Duration::from_secs(600),
             lineage_depth: 0,
             granted_elsewhere: false,
@@ -165,6 +167,18 @@ impl<P: Policy> Scenario<P> {
     #[must_use]
     pub fn meta(mut self, meta: Value) -> Self {
         self.meta = meta.to_string();
+        self
+    }
+
+    /// When the request is made, in RFC 3339; for policies that look at the calendar.
+    ///
+    /// # Panics
+    /// Where this is no point in time.
+    #[must_use]
+    #[track_caller]
+    pub fn requested_at(mut self, time: &str) -> Self {
+        self.submitted_at = instant(time);
+        self.now = self.submitted_at;
         self
     }
 
@@ -227,6 +241,24 @@ impl<P: Policy> Scenario<P> {
     #[must_use]
     pub fn later(mut self, duration: Duration) -> Self {
         self.now += u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        self
+    }
+
+    /// Time passes up to this point, in RFC 3339, and nothing else happens.
+    ///
+    /// # Panics
+    /// Where this is no point in time, or is over already.
+    #[must_use]
+    #[track_caller]
+    pub fn until(mut self, time: &str) -> Self {
+        let time = instant(time);
+        assert!(
+            time > self.now,
+            "expected: a time that is still to come\nseen: {}",
+            Instant::from_millis(time)
+        );
+        // The next event happens a second after the last one.
+        self.now = time - 1000;
         self
     }
 
@@ -422,11 +454,39 @@ impl<P: Policy> Scenario<P> {
         match self.counted(&claim).wake_at {
             None => self.fail(&claim, "none"),
             Some(at) => {
-                let seen = Duration::from_millis(at.saturating_sub(SUBMITTED_AT_MS));
+                let seen = Duration::from_millis(at.saturating_sub(self.submitted_at));
                 if seen != duration {
                     self.fail(&claim, &format!("after {seen:?}"));
                 }
             }
+        }
+        self
+    }
+
+    /// The policy asks to be woken at this time, in RFC 3339.
+    ///
+    /// # Panics
+    /// Where it asks for another time, or for none.
+    #[track_caller]
+    pub fn wakes_at(self, time: &str) -> Self {
+        let claim = format!("a wish to be woken at {time}");
+        match self.counted(&claim).wake_at {
+            Some(at) if at == instant(time) => {}
+            Some(at) => self.fail(&claim, &Instant::from_millis(at).to_string()),
+            None => self.fail(&claim, "none"),
+        }
+        self
+    }
+
+    /// The policy does not ask to be woken.
+    ///
+    /// # Panics
+    /// Where it does.
+    #[track_caller]
+    pub fn sleeps(self) -> Self {
+        let claim = "no wish to be woken";
+        if let Some(at) = self.counted(claim).wake_at {
+            self.fail(claim, &Instant::from_millis(at).to_string());
         }
         self
     }
@@ -520,8 +580,8 @@ impl<P: Policy> Scenario<P> {
             requester: self.actor(&self.requester),
             params: self.params.clone(),
             meta: self.meta.clone(),
-            submitted_at: SUBMITTED_AT_MS,
-            expires_at: SUBMITTED_AT_MS.saturating_add(lifetime_ms),
+            submitted_at: self.submitted_at,
+            expires_at: self.submitted_at.saturating_add(lifetime_ms),
             lineage_depth: self.lineage_depth,
         }
     }
@@ -603,6 +663,15 @@ impl<P: Policy> Drop for Scenario<P> {
         if self.unclaimed && !std::thread::panicking() {
             self.fail("an act that counts, or a claim that it does not", &self.seen());
         }
+    }
+}
+
+/// A story's time, in milliseconds since the epoch.
+#[track_caller]
+fn instant(time: &str) -> u64 {
+    match Instant::from_rfc3339(time) {
+        Some(instant) => instant.millis(),
+        None => panic!("expected: a point in time in RFC 3339\nseen: {time}"),
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) async fn gateway() -> Gateway {
 
 /// A place for one. Its log is off, as a developer's terminal is no part of the measurement.
 pub(crate) fn home() -> Home {
-    Home::new(ACTIONS).with("COUNTERSIGN_LOG", "warn")
+    Home::new(ACTIONS).with("COUNTERSIGN_LOG", "warn").without("COUNTERSIGN_POLICY_DEADLINE_MS")
 }
 
 /// Opens this many requests for `action`, on a few connections at once.

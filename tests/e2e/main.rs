@@ -26,7 +26,9 @@ mod streams;
 
 mod simultaneous_clicks;
 
+mod slack;
 mod slack_security;
+mod slow_store;
 
 mod restart;
 mod shutdown;
@@ -45,4 +47,9 @@ mod shadow_and_replay;
 
 mod operators;
 
+mod cookbook;
+mod import;
+
 mod ledger;
+
+mod slack_page;

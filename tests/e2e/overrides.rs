@@ -1,7 +1,9 @@
 //! An approver edits parameters: the caller gets them merged, and can check by the hash that it runs what was approved.
 
-use countersign_tests::{Ask, Click, Home, payload_hash};
+use countersign_tests::{Ask, Call, Click, Home, payload_hash};
 use serde_json::json;
+
+use crate::ledger::Ledger;
 
 const ACTIONS: &str = "
   scale:
@@ -13,6 +15,22 @@ const ACTIONS: &str = "
         with: { approvers: [U0ALICE, U0BOB], approvals: 1 }
       - use: override-guard
         with: { keys: [replicas, zone, note], max_keys: 2, max_chars: 20 }
+  retune:
+    description: Change the settings of a service
+    timeout: 10m
+    redact: { hide: [] }
+    policies:
+      - use: quorum
+        with: { approvers: [U0ALICE, U0BOB], approvals: 2 }
+      - use: override-guard
+        with: { keys: [replicas, zone, note], max_keys: 1, max_chars: 40 }
+  fixed:
+    description: Take it or leave it
+    timeout: 10m
+    redact: { hide: [] }
+    policies:
+      - use: quorum
+        with: { approvers: [U0ALICE] }
 ";
 
 fn home() -> Home {
@@ -128,4 +146,97 @@ async fn a_stranger_cannot_edit() {
 
     assert_eq!(refused["error"], "unauthorized", "{refused}");
     assert_eq!(gateway.look(&request.token).await["status"], "ready_for_approval");
+}
+
+#[tokio::test]
+async fn each_action_has_limits_of_its_own_over_all_its_approvals() {
+    let gateway = home().start().await;
+    let params = json!({"replicas": 2, "zone": "a", "note": ""});
+    let long = [("note", "a note of thirty letters or so")];
+
+    // What is too long for one action is short enough for the other, which takes one parameter only.
+    let scale = gateway.create(&Ask::new("scale").params(params.clone())).await.expect("it is admitted");
+    let refused = gateway.click(&Click::edit("U0ALICE", &scale.id, &long)).await;
+    assert!(refused["reasons"].to_string().contains("diff_size_exceeded"), "{refused}");
+    let retune = gateway.create(&Ask::new("retune").params(params)).await.expect("it is admitted");
+    gateway.click_ok(&Click::edit("U0ALICE", &retune.id, &long)).await;
+
+    // The first approver's edit counts for the second one, too.
+    let refused = gateway.click(&Click::edit("U0BOB", &retune.id, &[("zone", "b")])).await;
+    assert!(refused["reasons"].to_string().contains("limit_exceeded"), "{refused}");
+    gateway.click_ok(&Click::edit("U0BOB", &retune.id, &[("note", "another note")])).await;
+    gateway.click_ok(&Click::approve("U0ALICE", &retune.id)).await;
+    assert_eq!(gateway.ended(&retune.token).await["overrides"], json!({"note": "another note"}));
+
+    let metrics = gateway.metrics().await;
+    let rejected = |action, reason| {
+        metrics.count("override_rejections_total", &[("action", action), ("reason", reason)])
+    };
+    assert_eq!((rejected("scale", "diff_size_exceeded"), rejected("retune", "limit_exceeded")), (1, 1));
+    assert_eq!(metrics.count("override_rejections_total", &[]), 2);
+    assert_eq!(metrics.count("param_overrides_total", &[("action", "retune"), ("outcome", "applied")]), 2);
+}
+
+#[tokio::test]
+async fn where_no_policy_lets_anything_be_edited_nothing_can() {
+    let gateway = home().start().await;
+    let request = gateway.open("fixed").await;
+    let refused = gateway.click(&Click::edit("U0ALICE", &request.id, &[("replicas", "3")])).await;
+    assert_eq!(refused["error"], "key_not_allowed", "{refused}");
+    let metrics = gateway.metrics().await;
+    let labels = [("action", "fixed"), ("reason", "key_not_allowed")];
+    assert_eq!(metrics.count("override_rejections_total", &labels), 1);
+}
+
+#[tokio::test]
+async fn a_rejection_is_audited_with_its_reason_and_shown_on_its_input() {
+    let gateway = home().start().await;
+    let params = json!({"replicas": 2, "zone": "a", "note": ""});
+    let request = gateway.create(&Ask::new("scale").params(params)).await.expect("it is admitted");
+
+    let inputs = [("replicas", "12"), ("zone", "b"), ("note", "much too long a note")];
+    let refused = gateway.click(&Click::edit("U0ALICE", &request.id, &inputs)).await;
+
+    assert_eq!(refused["response_action"], "errors", "{refused}");
+    assert_eq!(refused["errors"]["ov_replicas"], "one to nine, please", "{refused}");
+    let ledger = Ledger::of(&gateway.kill());
+    let audited = ledger.audit_entries(&request.id, "override_rejected");
+    let [entry] = audited.as_slice() else { panic!("{audited:?}") };
+    let reasons = entry["reasons"].as_array().unwrap_or_else(|| panic!("no reasons: {entry}"));
+    let mut codes: Vec<&str> = reasons.iter().filter_map(|reason| reason["code"].as_str()).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, ["diff_size_exceeded", "limit_exceeded", "schema_validation"]);
+    assert_eq!(entry["actor"], "U0ALICE");
+    assert!(entry["policy_hash"].is_string() && entry["payload_hash"].is_string(), "{entry}");
+    // What nobody agreed to is kept nowhere.
+    assert!(!entry.to_string().contains("much too long a note"), "{entry}");
+}
+
+#[tokio::test]
+async fn callers_can_look_up_what_an_edit_must_look_like() {
+    let gateway = home().start().await;
+    let schema = gateway.send(&Call::get("/api/schemas/scale")).await;
+    assert_eq!(schema.status(), 200);
+    let shown = schema.json();
+    assert_eq!(shown["properties"]["replicas"], json!({"type": "integer", "minimum": 1, "maximum": 9}));
+    assert!(shown["properties"]["password"].is_null(), "{shown}");
+    for action in ["fixed", "nothing"] {
+        let reply = gateway.send(&Call::get(&format!("/api/schemas/{action}"))).await;
+        assert_eq!((reply.status(), &reply.json()["error"]), (404, &json!("not_found")));
+    }
+}
+
+#[tokio::test]
+async fn a_schema_that_would_not_say_what_was_meant_stops_the_start() {
+    for (schema, said) in [
+        (
+            json!({"properties": {"replicas": {"type": "integer", "errorMessage": {"minimum": "more"}}}}),
+            "errorMessage",
+        ),
+        (json!({"$schema": "http://json-schema.org/draft-07/schema#"}), "2020-12"),
+        (json!({"properties": {"zone": {}}, "additionalProperties": false}), "`replicas` can be edited"),
+    ] {
+        let failure = Home::new(ACTIONS).with_schema("scale", &schema).fail_to_start().await;
+        assert!(failure.stderr.contains(said), "{schema}: {}", failure.stderr);
+    }
 }

@@ -57,6 +57,34 @@ pub(crate) fn binary() -> PathBuf {
     path
 }
 
+/// The browser: the one that is named, else the first of its usual names on the path.
+///
+/// # Panics
+/// Where there is none.
+pub(crate) fn chromium() -> PathBuf {
+    if let Some(named) = variable("COUNTERSIGN_CHROMIUM") {
+        return named.into();
+    }
+    let path = variable("PATH").unwrap_or_default();
+    let named =
+        |folder: PathBuf| ["chromium", "chromium-browser", "google-chrome"].map(|name| folder.join(name));
+    let found = std::env::split_paths(&path).flat_map(named).find(|file| file.is_file());
+    found.expect("there is no Chromium: `apt-get install chromium`, or name one in COUNTERSIGN_CHROMIUM")
+}
+
+/// Keeps a picture for the documents, where the environment asks for it.
+///
+/// # Panics
+/// Where it cannot be written.
+pub fn keep_screenshot(name: &str, png: &[u8]) {
+    if variable("COUNTERSIGN_SCREENSHOTS").is_none_or(|asked| asked != "1") {
+        return;
+    }
+    let folder = root().join("docs/images");
+    std::fs::create_dir_all(&folder).expect("docs/ can be written to");
+    std::fs::write(folder.join(name), png).expect("docs/images/ can be written to");
+}
+
 /// A policy module that `cargo xtask policies` built.
 ///
 /// # Panics
@@ -68,12 +96,32 @@ pub(crate) fn module(name: &str) -> PathBuf {
     module
 }
 
+/// An entry of the cookbook, as `cargo xtask policies` wrote it.
+///
+/// # Panics
+/// Where it did not.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let folder = target().join("policies/examples").join(name);
+    let command = "cargo xtask policies --out target/policies --with-misbehaving --with-examples";
+    assert!(folder.is_dir(), "no `{}`: run `{command}` first", folder.display());
+    folder
+}
+
+/// A file or folder of the project, by its path.
+#[must_use]
+pub fn project(path: &str) -> PathBuf {
+    root().join(path)
+}
+
 /// Where gateways keep compiled modules from one test to the next.
 pub(crate) fn cache() -> PathBuf {
     target().join("e2e-cache")
 }
 
 fn target() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is a folder of the workspace");
-    root.join("target")
+    root().join("target")
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is a folder of the workspace")
 }

@@ -27,6 +27,37 @@ impl Home {
     /// A home whose policy set has these `actions`: YAML, indented by any number of spaces.
     #[must_use]
     pub fn new(actions: &str) -> Home {
+        let home = Home::empty();
+        home.set_actions(actions);
+        home
+    }
+
+    /// A home with the policy set, the modules and the schemas of an entry of the cookbook.
+    ///
+    /// # Panics
+    /// Where it was not built.
+    #[must_use]
+    pub fn cookbook(entry: &str) -> Home {
+        Home::of(&ambient::example(entry))
+    }
+
+    /// A home with a copy of the policy set, the modules and the schemas in `folder`.
+    ///
+    /// # Panics
+    /// Where there are none.
+    #[must_use]
+    pub fn of(folder: &Path) -> Home {
+        let home = Home::empty();
+        let mut files = Vec::new();
+        collect(folder, &mut files);
+        for (path, bytes) in files {
+            let path = path.strip_prefix(folder).expect("it was found in the folder");
+            home.write(&format!("policies/{}", path.display()), &bytes);
+        }
+        home
+    }
+
+    fn empty() -> Home {
         let folder = tempfile::tempdir().expect("there is room for a temporary folder");
         let home = Home { folder, variables: BTreeMap::new() }
             .with("COUNTERSIGN_LISTEN", "127.0.0.1:0")
@@ -34,6 +65,8 @@ impl Home {
             // Compiled modules are shared between homes, which the secret that seals them must allow; see `alone`.
             .with("COUNTERSIGN_SECRET", &"5e".repeat(32))
             .with("COUNTERSIGN_CACHE_DIR", &ambient::cache().display().to_string())
+            // The machine is everybody's, and how busy it is says nothing of a policy; fuel ends what would run on.
+            .with("COUNTERSIGN_POLICY_DEADLINE_MS", "10000")
             // Tests create faster than people do; the story about the limit sets its own.
             .with("RATE_LIMIT_CAPACITY", "1000000")
             .with("RATE_LIMIT_REFILL_PER_SEC", "1000000");
@@ -42,11 +75,7 @@ impl Home {
         for folder in ["policies/modules", "policies/schemas", "data"] {
             fs::create_dir_all(home.path(folder)).expect("folders can be made in a temporary folder");
         }
-        let home = home
-            .with("COUNTERSIGN_POLICIES", &policies.display().to_string())
-            .with("COUNTERSIGN_STORE", &store);
-        home.set_actions(actions);
-        home
+        home.with("COUNTERSIGN_POLICIES", &policies.display().to_string()).with("COUNTERSIGN_STORE", &store)
     }
 
     /// A home that shares nothing with others: the gateway makes its own secret, and compiles the modules itself.
@@ -111,6 +140,18 @@ impl Home {
         let set = self.policy_set().replace(&digest(&before), &digest(bytes));
         self.write(&path, bytes);
         self.set_policy_set(&set);
+    }
+
+    /// Replaces a part of the policy set: what a story cannot wait for, say.
+    ///
+    /// # Panics
+    /// Where the part is not there exactly once.
+    #[must_use]
+    pub fn change(self, part: &str, by: &str) -> Home {
+        let set = self.policy_set();
+        assert_eq!(set.matches(part).count(), 1, "`{part}` in {set}");
+        self.set_policy_set(&set.replace(part, by));
+        self
     }
 
     /// Writes this text as the policy set, as it is.

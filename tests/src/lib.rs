@@ -14,15 +14,21 @@ mod slack;
 mod sse;
 mod wire;
 
+mod browser;
+mod workspace;
+
 mod ambient;
+mod command;
 mod random;
 
 use std::future::Future;
 use std::time::Duration;
 
-pub use ambient::{Stopwatch, unix_seconds, variable};
+pub use ambient::{Stopwatch, keep_screenshot, project, unix_seconds, variable};
 pub use api::{Api, Ask, Problem, Receipt, millis};
-pub use gateway::{Exit, Failure, Gateway, Ran};
+pub use browser::Page;
+pub use command::countersign;
+pub use gateway::{Exit, Failure, Gateway};
 pub use home::{ADMIN_TOKEN, Home, digest};
 pub use metrics::Metrics;
 pub use payload::payload_hash;
@@ -30,6 +36,7 @@ pub use random::Random;
 pub use slack::{Click, SIGNING_SECRET, Signed};
 pub use sse::{Event, Stream};
 pub use wire::{Call, Connection, Reply};
+pub use workspace::Slack;
 
 /// How long a test waits for something that must happen. Generous, for it is only ever used up by a failure.
 pub const PATIENCE: Duration = Duration::from_secs(20);

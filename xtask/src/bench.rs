@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::policies;
+use crate::policies::{self, Pins};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = crate::root()?;
     println!("building; a release build takes some minutes");
-    policies::build(&root.join("target/policies"), true)?;
+    policies::build(&root.join("target/policies"), true, Pins::Tell)?;
     let packages = ["--package", "countersign", "--package", "countersign-tests"];
     let what = ["build", "--release", "--bins", "--example", "judge_latency"];
     crate::cargo(&root, &[&what[..], &packages[..]].concat(), &[])?;

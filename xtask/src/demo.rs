@@ -1,65 +1,60 @@
-//! `cargo xtask demo`: the gateway on the embedded store with the sample policies, and what to type to try it.
+//! `cargo xtask demo`: a Slack simulator and the gateway with the sample policies, and what to do with them.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Lines};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::policies;
+use crate::policies::{self, Pins};
 
-/// The secret that signs the demo's Slack interactions. It guards nothing: the demo listens on loopback only.
+/// What the simulator and the gateway share. It guards nothing: the demo listens on loopback only.
 const SIGNING_SECRET: &str = "demo-signing-secret";
+const BOT_TOKEN: &str = "xoxb-demo-bot-token";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Where to listen
+    /// Where the gateway listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+    /// Where the Slack simulator listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090")]
+    slack: SocketAddr,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    ensure!(arguments.listen.ip().is_loopback(), "the demo's secret is public: it listens on loopback only");
+    for address in [arguments.listen, arguments.slack] {
+        ensure!(address.ip().is_loopback(), "the demo's secrets are public: it listens on loopback only");
+    }
+    // Each must know where the other is before it starts.
+    ensure!(arguments.listen.port() != 0, "the gateway needs a port of its own in the demo");
     let root = crate::root()?;
     let folder = root.join("target/demo");
-    println!("building the policies and the gateway; the first time takes some minutes");
-    policies::build(&folder.join("policies"), false)?;
-    let built = Command::new("cargo")
-        .args(["build", "--quiet", "--package", "countersign"])
-        .current_dir(&root)
-        .status()
-        .context("cannot run cargo")?;
-    ensure!(built.success(), "the gateway does not build");
-
-    let program = root.join("target/debug").join(format!("countersign{}", std::env::consts::EXE_SUFFIX));
+    println!("building the policies, the gateway and the simulator; the first time takes some minutes");
+    policies::build(&folder.join("policies"), false, Pins::Tell)?;
+    let packages = ["--package", "countersign", "--package", "slack-simulator"];
+    crate::cargo(&root, &[&["build", "--quiet"], &packages[..]].concat(), &[])?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
-    let mut gateway = Command::new(&program)
-        .arg("serve")
-        .args(["--listen", &arguments.listen.to_string()])
-        .arg("--policies")
-        .arg(folder.join("policies"))
-        .args(["--store", &format!("sqlite:{}", folder.join("countersign.db").display())])
-        .env("SLACK_SIGNING_SECRET", SIGNING_SECRET)
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start `{}`", program.display()))?;
-    let mut lines = BufReader::new(gateway.stdout.take().context("the gateway has no output")?).lines();
-    let mut url = None;
-    for line in lines.by_ref() {
-        let line = line.context("cannot read what the gateway says")?;
-        if let Some(said) = line.strip_prefix("listening on ") {
-            url = Some(said.to_owned());
-            break;
-        }
-        println!("{line}");
-    }
-    match url {
-        Some(url) => print!("{}", instructions(&url)),
-        None => bail!("the gateway did not start: {}", gateway.wait()?),
-    }
-    // An interrupt reaches the gateway too; it drains, and ends this loop by closing its output.
-    for line in lines {
+
+    let program = |name: &str| {
+        Command::new(root.join("target/debug").join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
+    };
+    let mut slack = program("slack-simulator");
+    slack.args(["--listen", &arguments.slack.to_string()]);
+    slack.args(["--gateway", &format!("http://{}", arguments.listen)]);
+    let slack = Running::start("the Slack simulator", slack)?;
+
+    let mut gateway = program("countersign");
+    gateway.args(["serve", "--listen", &arguments.listen.to_string()]);
+    gateway.arg("--policies").arg(folder.join("policies"));
+    gateway.args(["--store", &format!("sqlite:{}", folder.join("countersign.db").display())]);
+    gateway.env("SLACK_API_URL", format!("{}/api", slack.url));
+    let mut gateway = Running::start("the gateway", gateway)?;
+
+    print!("{}", instructions(&slack.url, &gateway.url));
+    // An interrupt reaches both; the gateway drains, and ends this loop by closing its output.
+    for line in gateway.lines.by_ref() {
         println!("{}", line?);
     }
     let status = gateway.wait()?;
@@ -67,35 +62,76 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn instructions(url: &str) -> String {
+/// A program that serves, until this is dropped.
+struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    /// Where it says that it listens.
+    url: String,
+}
+
+impl Running {
+    /// Starts it with the demo's secrets, and waits until it says where it listens.
+    fn start(name: &str, mut command: Command) -> Result<Running> {
+        command.env("SLACK_SIGNING_SECRET", SIGNING_SECRET).env("SLACK_BOT_TOKEN", BOT_TOKEN);
+        let mut child =
+            command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {name}"))?;
+        let output = child.stdout.take().with_context(|| format!("{name} has no output"))?;
+        let mut running = Running { child, lines: BufReader::new(output).lines(), url: String::new() };
+        for line in running.lines.by_ref() {
+            let line = line.with_context(|| format!("cannot read what {name} says"))?;
+            if let Some(url) = line.strip_prefix("listening on ") {
+                url.clone_into(&mut running.url);
+                return Ok(running);
+            }
+            println!("{line}");
+        }
+        bail!("{name} did not start: {}", running.wait()?)
+    }
+
+    fn wait(&mut self) -> Result<ExitStatus> {
+        Ok(self.child.wait()?)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Fails where it has ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn instructions(slack: &str, gateway: &str) -> String {
     format!(
         r#"
-The gateway listens on {url}, with the policies of target/demo/policies.
-Paste this into a second terminal, in this folder:
+The gateway listens on {gateway}, with the policies of target/demo/policies.
 
-  # Ask whether production may be deployed; two personas and two people have a say.
-  curl -s {url}/api/guard/request -H 'content-type: application/json' -d '{{
+1. Open Slack, as Alice:  {slack}/#U0ALICE/C0APPROVALS
+
+2. Paste this into a second terminal. It asks whether production may be deployed, and watches until that is decided:
+
+  curl -s {gateway}/api/guard/request -H 'content-type: application/json' -d '{{
     "action": "deploy_prod",
     "params": {{"service": "web", "ref": "v1.2.3", "replicas": 3, "token": "s3cret"}},
     "meta": {{"origin": {{"repo": "acme/web"}}, "requester": {{"id": "U0DANA", "source": "slack"}},
-             "justification": "Release 1.2.3"}}}}' | tee target/demo/answer.json; echo
-  TOKEN=$(sed 's/.*"token":"\([^"]*\)".*/\1/' target/demo/answer.json)
-  ID=$(sed 's/.*"requestId":"\([^"]*\)".*/\1/' target/demo/answer.json)
+             "justification": "Release 1.2.3"}}}}' |
+    sed 's/.*"token":"\([^"]*\)".*/\1/' |
+    xargs -I TOKEN curl -sN -H 'authorization: Bearer TOKEN' {gateway}/api/guard/wait-sse
 
-  # Watch it: one event at every change, until it is decided.
-  curl -sN -H "authorization: Bearer $TOKEN" {url}/api/guard/wait-sse &
+3. Click in the page. "You are" says as whom:
+     Mallory  Acknowledge security   refused, and only Mallory sees it: nobody gave Mallory a say
+     Sam      Acknowledge security
+     Rita     Acknowledge release
+     Alice    Approve                or Approve with edits, to change the number of replicas
+     Bob      Approve                the terminal finishes: approved
 
-  # Act as the people whom the policy names; each of these signs a click as Slack would.
+Without a browser, `target/debug/countersign dev` does the same; each click is signed as Slack would:
   export SLACK_SIGNING_SECRET={SIGNING_SECRET}
-  click() {{ target/debug/countersign dev click --url {url} --user "$@" $ID; }}
-  click U0MALLORY approve               # refused: nobody gave Mallory a say
-  click U0ALICE approve                 # refused: two acknowledgements are missing
-  click U0SEC persona_ack:security
-  click U0RM1 persona_ack:release
-  click U0ALICE approve
-  click U0BOB approve                   # the stream ends: approved
+  target/debug/countersign dev request --url {gateway} --params '{{"service": "web"}}' deploy_staging
+  target/debug/countersign dev click --url {gateway} --user U0ALICE approve REQUEST_ID
 
-Stop the gateway with Ctrl-C.
+Stop both with Ctrl-C.
 "#
     )
 }

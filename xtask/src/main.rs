@@ -1,9 +1,11 @@
 //! What people run: `cargo xtask COMMAND`. One file a command.
 
 mod bench;
+mod browser;
 mod demo;
 mod links;
 mod policies;
+mod reproducible;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -21,7 +23,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Start the gateway on the embedded store with the sample policies, and say what to try
+    /// Start a Slack simulator and the gateway with the sample policies, and say what to try
     Demo(demo::Arguments),
     /// Run everything that must pass before a change lands
     Test,

@@ -1,24 +1,30 @@
-//! `cargo xtask policies`: builds the policies to WebAssembly, and writes the sample policy set pinned to their digests.
+//! `cargo xtask policies`: builds the policies to WebAssembly, and checks that they are those that the sample policy
+//! set pins.
 //!
-//! The same sources and toolchain give the same bytes on any machine, so that a digest can be checked by rebuilding.
+//! The same sources, lock file, toolchain and host give the same bytes in any folder (`reproducible.rs` proves it), so
+//! the digests are committed in `xtask/sample/policy-set.yaml`: a change of a policy shows in review.
 
 use std::{
-    env, fs,
+    collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use countersign_policy_build::{self as policy_build, Build};
 use sha2::{Digest as _, Sha256};
 
-const TARGET: &str = "wasm32-unknown-unknown";
 const POLICIES: [&str; 3] = ["quorum", "persona-gate", "override-guard"];
 const MISBEHAVING: &str = "misbehaving";
-const SAMPLE_SET: &str = include_str!("../sample/policy-set.yaml");
+/// The policies that come with the cookbook.
+const EXAMPLE_POLICIES: [&str; 3] = ["business-hours", "threshold", "freeze-calendar"];
+const SAMPLE_SET: &str = "xtask/sample/policy-set.yaml";
 const SAMPLE_SCHEMAS: [(&str, &str); 1] =
     [("deploy_prod.json", include_str!("../sample/schemas/deploy_prod.json"))];
 /// What the project promises of its own policies; the gateway takes larger ones.
 const MAX_MODULE_BYTES: usize = 200 * 1024;
+/// The host whose bytes are pinned. On others the functions of a module may come in another order.
+const PINNED_HOST: &str = "x86_64-unknown-linux-gnu";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -28,14 +34,37 @@ pub(crate) struct Arguments {
     /// Also build the module that does what no policy should, for the gateway's tests
     #[arg(long)]
     with_misbehaving: bool,
+    /// Also build the example policies, and write each entry of the cookbook as a policy set of its own, examples/NAME/
+    #[arg(long)]
+    with_examples: bool,
+    /// Write the digests of what was built into the sample policy set, to be committed
+    #[arg(long)]
+    update_pins: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    for module in build(&arguments.out, arguments.with_misbehaving)? {
+    let pins = if arguments.update_pins { Pins::Update } else { Pins::Verify };
+    for module in build(&arguments.out, arguments.with_misbehaving, pins)? {
         println!("{:<15} {:>7} bytes  {}", module.name, module.bytes, module.digest);
     }
     println!("{}", arguments.out.join("policy-set.yaml").display());
+    if arguments.with_examples {
+        for set in build_examples(&arguments.out)? {
+            println!("{}", set.join("policy-set.yaml").display());
+        }
+    }
     Ok(())
+}
+
+/// What to do where a module is not the one that the sample policy set pins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pins {
+    /// Fail.
+    Verify,
+    /// Say so, and go on with what was built: for trying out changes.
+    Tell,
+    /// Pin what was built.
+    Update,
 }
 
 /// A module that was built and written.
@@ -49,104 +78,173 @@ pub(crate) struct Module {
 
 /// Builds the modules and writes them into `out` with the sample policy set; the set last, so that a gateway that
 /// watches it finds everything it names.
-pub(crate) fn build(out: &Path, with_misbehaving: bool) -> Result<Vec<Module>> {
+pub(crate) fn build(out: &Path, with_misbehaving: bool, pins: Pins) -> Result<Vec<Module>> {
+    let root = crate::root()?;
     let names: Vec<&'static str> =
         POLICIES.into_iter().chain(with_misbehaving.then_some(MISBEHAVING)).collect();
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is a folder of the workspace")?;
-    ensure_target(root)?;
-    compile(root, &names)?;
     for folder in ["modules", "schemas"] {
         let folder = out.join(folder);
         fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
     }
-    let modules = names.into_iter().map(|name| install(root, out, name)).collect::<Result<Vec<_>>>()?;
+    let mut modules = Vec::new();
+    for name in names {
+        let bytes = compile(&root, &root.join("target/guest"), name)?;
+        replace(&module_path(out, name), &bytes)?;
+        modules.push(Module { name, bytes: bytes.len(), digest: digest(&bytes) });
+    }
+    let set = settle_pins(&root, &modules, pins)?;
     for (name, schema) in SAMPLE_SCHEMAS {
         replace(&out.join("schemas").join(name), schema.as_bytes())?;
     }
-    let set = modules.iter().fold(SAMPLE_SET.to_owned(), |set, module| {
-        set.replace(&format!("<digest of {}>", module.name), &module.digest)
-    });
     replace(&out.join("policy-set.yaml"), set.as_bytes())?;
     Ok(modules)
 }
 
-/// Adds the target where rustup has not done so on account of `rust-toolchain.toml`.
-fn ensure_target(root: &Path) -> Result<()> {
-    if Path::new(&rustc(root, &["--print=target-libdir", "--target", TARGET])?).is_dir() {
-        return Ok(());
+/// Builds the example policies, and writes every entry of the cookbook into `out`/examples with the modules it pins:
+/// a folder that `countersign serve --policies` takes. Needs what [`build`] wrote. Returns the folders.
+pub(crate) fn build_examples(out: &Path) -> Result<Vec<PathBuf>> {
+    let root = crate::root()?;
+    let mut digests = BTreeMap::new();
+    for name in EXAMPLE_POLICIES {
+        let bytes = compile(&root, &root.join("target/guest"), name)?;
+        replace(&module_path(out, name), &bytes)?;
+        digests.insert(name, digest(&bytes));
     }
-    let added = Command::new("rustup").args(["target", "add", TARGET]).current_dir(root).status();
-    if !added.is_ok_and(|status| status.success()) {
-        bail!("the policies need the Rust target `{TARGET}`; install it, then run this again");
+    for name in POLICIES {
+        let path = module_path(out, name);
+        let bytes = fs::read(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        digests.insert(name, digest(&bytes));
     }
-    Ok(())
+    let mut written = Vec::new();
+    for entry in cookbook(&root)? {
+        let name = entry.file_name().context("an entry has a name")?;
+        let folder = out.join("examples").join(name);
+        write_example(&entry, out, &folder, &digests)
+            .with_context(|| format!("the example `{}`", entry.display()))?;
+        written.push(folder);
+    }
+    Ok(written)
 }
 
-fn compile(root: &Path, names: &[&str]) -> Result<()> {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(root).args(["build", "--quiet", "--profile", "guest", "--target", TARGET]);
+/// The folders of the cookbook's entries: each has a policy set.
+fn cookbook(root: &Path) -> Result<Vec<PathBuf>> {
+    let folder = root.join("policies/examples");
+    let entries = fs::read_dir(&folder).with_context(|| format!("cannot list `{}`", folder.display()))?;
+    let mut entries = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    entries.retain(|entry| entry.join("policy-set.yaml").is_file());
+    entries.sort();
+    ensure!(!entries.is_empty(), "there are no examples in `{}`", folder.display());
+    Ok(entries)
+}
+
+/// Copies an entry's policy set with the digests in place of its pins, its schemas, and the modules that it pins.
+fn write_example(entry: &Path, out: &Path, folder: &Path, digests: &BTreeMap<&str, String>) -> Result<()> {
+    for folder in [folder.join("modules"), folder.join("schemas")] {
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
+    }
+    let mut set = fs::read_to_string(entry.join("policy-set.yaml"))?;
+    for (name, digest) in digests {
+        let pin = format!("<digest of {name}>");
+        if set.contains(&pin) {
+            set = set.replace(&pin, digest);
+            let module = fs::read(module_path(out, name))?;
+            replace(&module_path(folder, name), &module)?;
+        }
+    }
+    ensure!(!set.contains("<digest of "), "it pins a module that nobody builds");
+    let schemas = entry.join("schemas");
+    if schemas.is_dir() {
+        for schema in fs::read_dir(schemas)? {
+            let schema = schema?;
+            replace(&folder.join("schemas").join(schema.file_name()), &fs::read(schema.path())?)?;
+        }
+    }
+    replace(&folder.join("policy-set.yaml"), set.as_bytes())
+}
+
+/// Where the policy set in `folder` looks for a module.
+fn module_path(folder: &Path, name: &str) -> PathBuf {
+    folder.join("modules").join(format!("{name}.wasm"))
+}
+
+/// The names and digests of the policies that are built from the sources in `root`, in a target folder of its own.
+pub(crate) fn digests(root: &Path, target_dir: &Path) -> Result<Vec<(&'static str, String)>> {
+    POLICIES.into_iter().map(|name| Ok((name, digest(&compile(root, target_dir, name)?)))).collect()
+}
+
+/// The module of one policy. Each is built by itself, as its author would build it, so that no other package's
+/// choice of features goes into its bytes.
+fn compile(root: &Path, target_dir: &Path, name: &str) -> Result<Vec<u8>> {
+    let among = match name {
+        MISBEHAVING => "tests",
+        name if EXAMPLE_POLICIES.contains(&name) => "policies/examples",
+        _ => "policies",
+    };
+    let folder = root.join(among).join(name);
     // A target folder of its own, so that this build and the gateway's do not wait for each other.
-    cargo.arg("--target-dir").arg(target_dir(root));
-    for name in names {
-        cargo.args(["--package", name]);
-    }
-    // The variable replaces the flags of .cargo/config.toml, so the stack size is said again.
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", guest_flags(root)?.join("\u{1f}"));
-    let status = cargo.status().context("cannot run cargo")?;
-    ensure!(status.success(), "the policies do not build");
-    Ok(())
-}
-
-/// The flags that make a module: a small stack, and no path of this machine in it.
-fn guest_flags(root: &Path) -> Result<Vec<String>> {
-    let version = rustc(root, &["--version", "--verbose"])?;
-    let commit = version.lines().find_map(|line| line.strip_prefix("commit-hash: ")).unwrap_or("unknown");
-    let std_sources = Path::new(&rustc(root, &["--print=sysroot"])?).join("lib/rustlib/src/rust");
-    let mut flags = vec!["-Clink-arg=-zstack-size=65536".to_owned()];
-    let mut remap =
-        |from: &Path, to: &str| flags.push(format!("--remap-path-prefix={}={to}", from.display()));
-    // The last flag that fits wins, and any of these folders may be inside an earlier one.
-    remap(&cargo_home()?, "/cargo");
-    remap(root, "/countersign");
-    remap(&std_sources, &format!("/rustc/{commit}"));
-    Ok(flags)
-}
-
-/// Where cargo keeps the sources of dependencies, found as cargo finds it.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "it is cargo's configuration that is read here, not the gateway's"
-)]
-fn cargo_home() -> Result<PathBuf> {
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
-    home.or_else(|| Some(env::home_dir()?.join(".cargo")))
-        .context("neither CARGO_HOME nor a home folder is known")
-}
-
-fn rustc(root: &Path, arguments: &[&str]) -> Result<String> {
-    let output =
-        Command::new("rustc").args(arguments).current_dir(root).output().context("cannot run rustc")?;
-    ensure!(output.status.success(), "rustc {} failed", arguments.join(" "));
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-}
-
-fn target_dir(root: &Path) -> PathBuf {
-    root.join("target").join("guest")
-}
-
-/// Checks a module that was built, and writes it where the policy set looks for it.
-fn install(root: &Path, out: &Path, name: &'static str) -> Result<Module> {
-    let file = format!("{}.wasm", name.replace('-', "_"));
-    let built = target_dir(root).join(TARGET).join("guest").join(file);
-    let bytes = fs::read(&built).with_context(|| format!("cannot read `{}`", built.display()))?;
+    let build = Build { folder: &folder, target_dir: Some(target_dir), locked: false, quiet: true };
+    let bytes = policy_build::build(&build).with_context(|| format!("`{name}` does not build"))?.bytes;
     if let Some(import) = first_import(&bytes).with_context(|| format!("`{name}` is not a component"))? {
         bail!("`{name}` imports `{import}`: a policy may import nothing");
     }
     ensure!(bytes.len() <= MAX_MODULE_BYTES, "`{name}` has {} bytes, over {MAX_MODULE_BYTES}", bytes.len());
-    replace(&out.join("modules").join(format!("{name}.wasm")), &bytes)?;
-    let digest = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
-    Ok(Module { name, bytes: bytes.len(), digest })
+    Ok(bytes)
+}
+
+fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+/// Compares what was built with what the sample policy set pins, and returns the set with the digests of what was
+/// built.
+fn settle_pins(root: &Path, modules: &[Module], pins: Pins) -> Result<String> {
+    let path = root.join(SAMPLE_SET);
+    let sample = fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let built: Vec<(&str, &str)> = modules
+        .iter()
+        .filter(|module| POLICIES.contains(&module.name))
+        .map(|module| (module.name, module.digest.as_str()))
+        .collect();
+    let (set, changed) = repin(&sample, &built).with_context(|| format!("`{SAMPLE_SET}`"))?;
+    if changed.is_empty() {
+        return Ok(set);
+    }
+    let changed = changed.join("\n");
+    match pins {
+        Pins::Update => replace(&path, set.as_bytes())?,
+        Pins::Tell => println!("not the modules that {SAMPLE_SET} pins:\n{changed}"),
+        Pins::Verify if policy_build::host(root)? != PINNED_HOST => {
+            println!(
+                "the pins of {SAMPLE_SET} are of {PINNED_HOST}; this host makes other bytes:\n{changed}"
+            );
+        }
+        Pins::Verify => bail!(
+            "not the modules that {SAMPLE_SET} pins:\n{changed}\n\
+             Where a policy, the SDK, a dependency or the toolchain was meant to change, run\n  \
+             cargo xtask policies --out target/policies --update-pins\n\
+             and commit the new digests with it."
+        ),
+    }
+    Ok(set)
+}
+
+/// The set with these digests under `modules`, and one line about each that it had otherwise.
+fn repin(set: &str, built: &[(&str, &str)]) -> Result<(String, Vec<String>)> {
+    let mut lines: Vec<String> = set.lines().map(str::to_owned).collect();
+    let mut changed = Vec::new();
+    for (name, digest) in built {
+        let pin = format!("  {name}: sha256:");
+        let mut pins = lines.iter_mut().filter(|line| line.starts_with(&pin));
+        let (Some(line), None) = (pins.next(), pins.next()) else {
+            bail!("has no line, or several, `{pin}…`");
+        };
+        let pinned = line.trim_start().strip_prefix(&format!("{name}: ")).unwrap_or_default().to_owned();
+        if pinned != *digest {
+            changed.push(format!("  {name}: pinned {pinned}\n  {:>1$}  built {digest}", "", name.len()));
+            *line = format!("  {name}: {digest}");
+        }
+    }
+    Ok((lines.join("\n") + "\n", changed))
 }
 
 /// Writes a file so that whoever watches it sees the old content or the new, and nothing between.
@@ -216,10 +314,24 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_set_pins_every_policy() {
-        for name in POLICIES {
-            let pin = format!("  {name}: <digest of {name}>");
-            assert!(SAMPLE_SET.lines().any(|line| line == pin), "`{pin}` is missing");
+    fn pins_are_compared_and_rewritten() -> Result<()> {
+        let set = "modules:\n  quorum: sha256:aa\n  gate: sha256:bb # why\nactions: {}\n";
+        let same = repin(set, &[("quorum", "sha256:aa")])?;
+        assert_eq!(same, (set.to_owned(), vec![]));
+        let (repinned, changed) = repin(set, &[("quorum", "sha256:cc")])?;
+        assert_eq!(repinned, set.replace("sha256:aa", "sha256:cc"));
+        assert_eq!(changed, ["  quorum: pinned sha256:aa\n          built sha256:cc"]);
+        for (set, name) in [(set, "guard"), ("  quorum: sha256:aa\n  quorum: sha256:bb\n", "quorum")] {
+            assert!(repin(set, &[(name, "sha256:cc")]).is_err(), "{name}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn the_sample_set_pins_every_policy() -> Result<()> {
+        let set = include_str!("../sample/policy-set.yaml");
+        let built: Vec<_> = POLICIES.iter().map(|name| (*name, "sha256:other")).collect();
+        assert_eq!(repin(set, &built)?.1.len(), POLICIES.len());
+        Ok(())
     }
 }

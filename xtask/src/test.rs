@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use crate::{cargo, links, policies};
+use crate::policies::{self, Pins};
+use crate::{browser, cargo, links, reproducible};
 
 pub(crate) fn run() -> Result<()> {
     let root = crate::root()?;
@@ -12,10 +13,19 @@ pub(crate) fn run() -> Result<()> {
     heading("links between documents");
     links::check(&root)?;
 
+    heading("a browser for the tests");
+    browser::ensure()?;
+
     heading("policies to WebAssembly");
-    for module in policies::build(&root.join("target/policies"), true)? {
+    let modules = policies::build(&root.join("target/policies"), true, Pins::Verify)?;
+    for module in &modules {
         println!("{:<15} {:>7} bytes  {}", module.name, module.bytes, module.digest);
     }
+    let examples = policies::build_examples(&root.join("target/policies"))?;
+    println!("{} entries of the cookbook", examples.len());
+
+    heading("reproducible builds");
+    reproducible::check(&root, &modules)?;
 
     heading("lints");
     cargo(&root, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])?;

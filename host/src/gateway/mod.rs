@@ -46,6 +46,7 @@ pub struct Gateway {
     directory: Arc<Directory>,
     watchers: Watchers,
     alarm: Arc<Alarm>,
+    outbox_bell: Arc<Notify>,
     shadow: Arc<Shadow>,
 }
 
@@ -183,6 +184,7 @@ impl Gateway {
             directory: Arc::default(),
             watchers: Watchers::default(),
             alarm: Arc::default(),
+            outbox_bell: Arc::default(),
             shadow: Arc::default(),
         }
     }
@@ -221,6 +223,12 @@ impl Gateway {
     #[must_use]
     pub fn alarm(&self) -> &Arc<Alarm> {
         &self.alarm
+    }
+
+    /// What is rung when something was stored that waits for delivery. There is one who hears it.
+    #[must_use]
+    pub fn outbox_bell(&self) -> &Arc<Notify> {
+        &self.outbox_bell
     }
 
     /// What judges beside the policies in force, with no effect.
@@ -554,12 +562,17 @@ impl Gateway {
         let Step { request, audit, effects, counts } = step;
         let token = self.tokens.of(request.id);
         let created = Arc::new(request.clone());
+        let delivers = !effects.is_empty();
         let create = Create { request, idempotency, audit, effects, counts };
-        let (store, alarm) = (Arc::clone(&self.store), Arc::clone(&self.alarm));
+        let (store, alarm, bell) =
+            (Arc::clone(&self.store), Arc::clone(&self.alarm), Arc::clone(&self.outbox_bell));
         whole(async move {
             match store.create(create).await? {
                 Created::New => {
                     alarm.set(created.due_at());
+                    if delivers {
+                        bell.notify_one();
+                    }
                     Ok(Ok(Receipt { request: created, token }))
                 }
                 other => Ok(Err(other)),
@@ -713,15 +726,23 @@ impl Gateway {
     async fn commit(&self, step: Step) -> Result<Option<Arc<Request>>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let stored = Arc::new(request.clone());
+        let delivers = !effects.is_empty();
         let commit = Commit { request, audit, effects, counts };
-        let (store, watchers, alarm) =
-            (Arc::clone(&self.store), self.watchers.clone(), Arc::clone(&self.alarm));
+        let (store, watchers, alarm, bell) = (
+            Arc::clone(&self.store),
+            self.watchers.clone(),
+            Arc::clone(&self.alarm),
+            Arc::clone(&self.outbox_bell),
+        );
         whole(async move {
             match store.commit(commit).await? {
                 Committed::Conflict => Ok(None),
                 Committed::Done => {
                     alarm.set(stored.due_at());
                     watchers.publish(&stored);
+                    if delivers {
+                        bell.notify_one();
+                    }
                     Ok(Some(stored))
                 }
             }
@@ -865,6 +886,7 @@ pub(crate) fn repeats_hidden(memo: &str, params: &Map<String, Value>, hidden: &B
     hidden.iter().filter_map(|key| params.get(key)).any(|value| repeats(memo, value))
 }
 
+/// What a person does, with what the request and the action's schema say of each edit.
 pub(crate) fn act_of(request: &Request, rules: &ActionPolicy, intent: &Intent) -> Act {
     match intent {
         Intent::Acknowledge { persona } => Act::Acknowledge { persona: persona.clone() },

@@ -8,8 +8,10 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
 
+use super::view::{rfc3339, rfc3339_always};
 use crate::app::App;
-use crate::lifecycle::Digest;
+use crate::lifecycle::{Digest, Timestamp};
+use crate::slack::{Outgoing, Report};
 
 /// Whether the process is alive. It says nothing of what the process depends on.
 #[utoipa::path(
@@ -34,6 +36,67 @@ pub(super) struct ReadyView {
     store: &'static str,
     /// Which store: `sqlite`.
     backend: &'static str,
+    /// How delivery to Slack stands. Requests are taken whatever it says: what is not delivered waits.
+    slack: SlackView,
+}
+
+/// How delivery to Slack stands.
+#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SlackView {
+    /// Whether there is a bot token. Without one nothing is delivered, and there is nothing else in here.
+    configured: bool,
+    /// `ok`; `degraded`, where some messages are not delivered; `down`, where Slack does not answer;
+    /// `unauthorized`, where it refuses everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    /// Since when.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "rfc3339")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    since: Option<Timestamp>,
+    /// Slack's code for why it refuses everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
+    /// Slack's code for why we may not look for a message whose posting was not answered. It is posted again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lookup_refused: Option<String>,
+    /// Channels that Slack does not let us post to; at most 20.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    channels: Vec<ChannelView>,
+}
+
+/// A channel that Slack does not let us post to.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ChannelView {
+    /// The channel, as the policy set names it.
+    channel: String,
+    /// Slack's code for why.
+    error: String,
+    /// Since when.
+    #[serde(serialize_with = "rfc3339_always")]
+    #[schema(value_type = String, format = DateTime)]
+    since: Timestamp,
+}
+
+impl SlackView {
+    fn of(outgoing: Option<&Outgoing>) -> SlackView {
+        let Some(outgoing) = outgoing else { return SlackView::default() };
+        let Report { state, since, refused, lookup_refused, channels } = outgoing.health.report();
+        let channels = channels.into_iter().map(|(channel, failure)| ChannelView {
+            channel,
+            error: failure.code,
+            since: failure.since,
+        });
+        SlackView {
+            configured: true,
+            state: Some(state.as_str()),
+            since: Some(since),
+            refused,
+            lookup_refused,
+            channels: channels.collect(),
+        }
+    }
 }
 
 /// Whether requests can be taken: the store can be written to, and the gateway is not about to end.
@@ -61,6 +124,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
         policy: app.gateway.policies().active().hash(),
         store: if ping.is_ok() { "ok" } else { "unavailable" },
         backend: store.backend(),
+        slack: SlackView::of(app.outgoing.as_ref()),
     };
     let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(view))

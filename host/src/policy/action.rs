@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::bindings;
-use super::engine::Failure;
+use super::engine::{Cost, Failure};
 use super::entry::PolicyEntry;
 use super::metrics::Meter;
 use super::module::Module;
@@ -59,6 +59,17 @@ pub enum ActionError {
         /// The action.
         action: String,
     },
+}
+
+/// Something that is wrong with a policy's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigFault {
+    /// JSON Pointer into the configuration.
+    pub pointer: String,
+    /// What is wrong.
+    pub message: String,
+    /// The code that the policy gives it; `None` for what its schema says.
+    pub code: Option<String>,
 }
 
 /// Why a request is not admitted.
@@ -136,7 +147,7 @@ impl ActionPolicy {
         submission: &Submission,
         params: &Map<String, Value>,
     ) -> Result<Vec<String>, NotAdmitted> {
-        self.admit_again(id, submission, params, |_| None)
+        self.admit_at_cost(id, submission, params, |_| None).0
     }
 
     /// As [`ActionPolicy::admit`], where what some policies remember is `known` already, by their place.
@@ -147,33 +158,55 @@ impl ActionPolicy {
         params: &Map<String, Value>,
         known: impl Fn(usize) -> Option<String>,
     ) -> Result<Vec<String>, NotAdmitted> {
+        self.admit_at_cost(id, submission, params, known).0
+    }
+
+    /// As [`ActionPolicy::admit_again`], and what each policy that was asked used.
+    pub(crate) fn admit_at_cost(
+        &self,
+        id: RequestId,
+        submission: &Submission,
+        params: &Map<String, Value>,
+        known: impl Fn(usize) -> Option<String>,
+    ) -> (Result<Vec<String>, NotAdmitted>, Vec<Cost>) {
         let prepared = Prepared::new(id, submission, params);
         let mut memos = Vec::with_capacity(self.rules.len());
+        let mut costs = Vec::with_capacity(self.rules.len());
         let mut reasons = Vec::new();
         for (index, rule) in self.rules.iter().enumerate() {
             if let Some(memo) = known(index) {
                 memos.push(memo);
                 continue;
             }
-            match rule.admit(prepared.request()) {
+            let (answer, cost) = rule.admit(prepared.request());
+            costs.push(cost);
+            match answer {
                 Ok(Ok(memo)) => memos.push(memo),
                 Ok(Err(refused)) => reasons.extend(refused),
-                Err(failure) => return Err(NotAdmitted::Failed(failure)),
+                Err(failure) => return (Err(NotAdmitted::Failed(failure)), costs),
             }
         }
-        if reasons.is_empty() { Ok(memos) } else { Err(NotAdmitted::Denied(reasons)) }
+        let admitted = if reasons.is_empty() { Ok(memos) } else { Err(NotAdmitted::Denied(reasons)) };
+        (admitted, costs)
     }
 
     /// Asks every policy, in order, whether `event` counts, and where `request` stands once it does.
     #[must_use]
     pub fn judge(&self, request: &Request, event: &Event) -> Vec<Verdict> {
+        self.judge_at_cost(request, event).into_iter().map(|(verdict, _)| verdict).collect()
+    }
+
+    /// As [`ActionPolicy::judge`], and what each policy used.
+    #[must_use]
+    pub fn judge_at_cost(&self, request: &Request, event: &Event) -> Vec<(Verdict, Cost)> {
         let submission = &request.submission;
         let prepared = Prepared::new(request.id, submission, &submission.params);
         let history: Vec<bindings::Event<'_>> = request.history.iter().map(Into::into).collect();
         let wire = bindings::Event::from(event);
         let verdict = |(index, rule): (usize, &Rule)| {
             let Some(memo) = request.memos.get(index) else {
-                return Verdict::Failed(rule.failed(Failure::malformed("the request has no memo for it")));
+                let failure = Failure::malformed("the request has no memo for it");
+                return (Verdict::Failed(rule.failed(failure)), Cost::default());
             };
             let context = bindings::Context {
                 config: &rule.config,
@@ -185,6 +218,17 @@ impl ActionPolicy {
             rule.judge(context, event)
         };
         self.rules.iter().enumerate().map(verdict).collect()
+    }
+
+    /// What is wrong with each policy's configuration, in order, and what it used to find out: first what its schema
+    /// says; where that has nothing against it, what the policy itself says.
+    #[must_use]
+    pub fn config_faults(&self) -> Vec<(Result<Vec<ConfigFault>, PolicyFailure>, Cost)> {
+        self.rules
+            .iter()
+            .zip(&self.entry.policies)
+            .map(|(rule, used)| rule.config_faults(&used.config))
+            .collect()
     }
 
     /// What the action's JSON Schema has against giving the parameter `key` this value, or removing it where
@@ -271,28 +315,53 @@ impl Meta<'_> {
 
 impl Rule {
     /// What the policy has against its configuration, beyond what the schema says.
-    pub(super) fn check_config(&self) -> Result<Vec<Reason>, PolicyFailure> {
-        let (reasons,) =
-            self.module.check_config(&self.meter, &self.config).map_err(|failure| self.failed(failure))?;
-        Ok(reasons.into_iter().map(Into::into).collect())
+    pub(super) fn check_config(&self) -> (Result<Vec<Reason>, PolicyFailure>, Cost) {
+        let (reasons, cost) = self.module.check_config(&self.meter, &self.config);
+        let reasons = reasons.map(|(reasons,)| reasons.into_iter().map(Into::into).collect());
+        (reasons.map_err(|failure| self.failed(failure)), cost)
     }
 
-    fn admit(&self, request: bindings::Request<'_>) -> Result<Result<String, Vec<Reason>>, PolicyFailure> {
-        let (answer,) =
-            self.module.admit(&self.meter, &self.config, request).map_err(|failure| self.failed(failure))?;
-        let answer = match answer {
+    fn config_faults(&self, config: &Value) -> (Result<Vec<ConfigFault>, PolicyFailure>, Cost) {
+        let (reasons, cost) = self.check_config();
+        let by_schema = self.module.config().iter_errors(config).map(|error| ConfigFault {
+            pointer: error.instance_path().as_str().to_owned(),
+            message: error.to_string(),
+            code: None,
+        });
+        let by_schema: Vec<ConfigFault> = by_schema.collect();
+        if !by_schema.is_empty() {
+            return (Ok(by_schema), cost);
+        }
+        let faults = reasons.map(|reasons| {
+            let fault = |Reason { code, message, path }| ConfigFault {
+                pointer: path.unwrap_or_default(),
+                message,
+                code: Some(code),
+            };
+            reasons.into_iter().map(fault).collect()
+        });
+        (faults, cost)
+    }
+
+    fn admit(
+        &self,
+        request: bindings::Request<'_>,
+    ) -> (Result<Result<String, Vec<Reason>>, PolicyFailure>, Cost) {
+        let (answer, cost) = self.module.admit(&self.meter, &self.config, request);
+        let answer = answer.and_then(|(answer,)| match answer {
             Ok(memo) => check_memo(&memo, self.module.output_bytes()).map(|()| Ok(memo)),
             Err(reasons) => self.check_reasons(reasons).map(Err),
-        };
-        answer.map_err(|failure| self.failed(failure))
+        });
+        (answer.map_err(|failure| self.failed(failure)), cost)
     }
 
-    fn judge(&self, context: bindings::Context<'_>, event: &Event) -> Verdict {
-        let verdict = self.module.judge(&self.meter, context).and_then(|(answer,)| match answer {
+    fn judge(&self, context: bindings::Context<'_>, event: &Event) -> (Verdict, Cost) {
+        let (answer, cost) = self.module.judge(&self.meter, context);
+        let verdict = answer.and_then(|(answer,)| match answer {
             Ok(ruling) => self.check_ruling(ruling, event).map(Verdict::Ruled),
             Err(reasons) => self.check_reasons(reasons).map(Verdict::Refused),
         });
-        verdict.unwrap_or_else(|failure| Verdict::Failed(self.failed(failure)))
+        (verdict.unwrap_or_else(|failure| Verdict::Failed(self.failed(failure))), cost)
     }
 
     /// Counts the failure, and says whose it is.

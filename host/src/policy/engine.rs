@@ -114,6 +114,15 @@ impl fmt::Debug for Engine {
     }
 }
 
+/// What one call used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Wall-clock time, sandbox and all.
+    pub time: Duration,
+    /// Instructions, roughly: the same for the same call, on any machine.
+    pub fuel: u64,
+}
+
 /// How a call failed; a `PolicyFailure` without the policy's name.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -128,13 +137,13 @@ impl Failure {
 }
 
 impl Shared {
-    /// One call in a fresh sandbox, and how long it took.
+    /// One call in a fresh sandbox, and what it used.
     pub(super) fn call<P, R>(
         &self,
         instance: &InstancePre<Sandbox>,
         function: &ComponentExportIndex,
         params: P,
-    ) -> (Result<R, Failure>, Duration)
+    ) -> (Result<R, Failure>, Cost)
     where
         P: ComponentNamedList + Lower,
         R: ComponentNamedList + Lift + 'static,
@@ -144,7 +153,8 @@ impl Shared {
         let mut store = match self.store() {
             Ok(store) => store,
             Err(error) => {
-                return (Err(Failure::malformed(format!("no sandbox: {error}"))), started.elapsed());
+                let cost = Cost { time: started.elapsed(), fuel: 0 };
+                return (Err(Failure::malformed(format!("no sandbox: {error}"))), cost);
             }
         };
         let result = (|| {
@@ -153,9 +163,10 @@ impl Shared {
             function.call(&mut store, params)
         })();
         let result = result.map_err(|error| self.failure(&error, store.data()));
+        let fuel = self.limits.fuel.saturating_sub(store.get_fuel().unwrap_or_default());
         // Giving the memory back is part of what a call costs.
         drop(store);
-        (result, started.elapsed())
+        (result, Cost { time: started.elapsed(), fuel })
     }
 
     /// A store in which every limit is set: there is no other way to make one.

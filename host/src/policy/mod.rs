@@ -22,16 +22,16 @@ mod metrics;
 mod module;
 mod policies;
 mod schema;
-mod set;
+pub(crate) mod set;
 mod ticker;
 
 #[cfg(test)]
 mod tests;
 
-pub use action::{ActionError, ActionPolicy, NotAdmitted};
+pub use action::{ActionError, ActionPolicy, ConfigFault, NotAdmitted};
 pub use cache::CompileCache;
 pub use directory::{Directory, Members, STALE_AFTER_MS, is_usergroup};
-pub use engine::{Engine, EngineError, Limits};
+pub use engine::{Cost, Engine, EngineError, Limits};
 pub use entry::{Escalate, PolicyEntry, PolicyUse, Redaction, Rerequest};
 pub use module::{Descriptor, Module, ModuleError, ReasonDoc};
 pub use policies::{Policies, RestoreError};

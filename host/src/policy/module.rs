@@ -8,7 +8,7 @@ use serde_json::Value;
 use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower};
 
 use super::bindings::{self, INTERFACE};
-use super::engine::{Engine, Failure, Sandbox, Shared, empty_linker};
+use super::engine::{Cost, Engine, Failure, Sandbox, Shared, empty_linker};
 use super::metrics::Meter;
 use super::schema;
 use crate::lifecycle::{Digest, FailureKind};
@@ -163,6 +163,13 @@ impl Module {
         self.codes.contains(code)
     }
 
+    /// A configuration that its schema takes, where one is easily made up.
+    #[must_use]
+    pub fn made_up_config(&self) -> Option<Value> {
+        let config = schema::made_up(&self.descriptor.config_schema, &self.descriptor.config_schema, 0)?;
+        self.config.is_valid(&config).then_some(config)
+    }
+
     /// Checks configurations against its schema.
     pub(super) fn config(&self) -> &Validator {
         &self.config
@@ -173,18 +180,29 @@ impl Module {
         self.shared.metrics.meter(policy)
     }
 
+    /// Has it describe itself once more, for what that uses.
+    #[must_use]
+    pub fn describe_again(&self) -> Cost {
+        let describe = &self.exports.describe;
+        self.shared.call::<(), bindings::DescribeResult>(&self.instance, describe, ()).1
+    }
+
     pub(super) fn output_bytes(&self) -> usize {
         self.shared.limits.output_bytes
     }
 
-    pub(super) fn check_config(&self, meter: &Meter, config: &str) -> Result<bindings::CheckResult, Failure> {
-        let (result, time) = self.shared.call::<bindings::CheckParams<'_>, bindings::CheckResult>(
+    pub(super) fn check_config(
+        &self,
+        meter: &Meter,
+        config: &str,
+    ) -> (Result<bindings::CheckResult, Failure>, Cost) {
+        let (result, cost) = self.shared.call::<bindings::CheckParams<'_>, bindings::CheckResult>(
             &self.instance,
             &self.exports.check_config,
             (config,),
         );
-        Meter::took(&meter.check_config, time);
-        result
+        Meter::took(&meter.check_config, cost.time);
+        (result, cost)
     }
 
     pub(super) fn admit(
@@ -192,28 +210,28 @@ impl Module {
         meter: &Meter,
         config: &str,
         request: bindings::Request<'_>,
-    ) -> Result<bindings::AdmitResult, Failure> {
-        let (result, time) = self.shared.call::<bindings::AdmitParams<'_>, bindings::AdmitResult>(
+    ) -> (Result<bindings::AdmitResult, Failure>, Cost) {
+        let (result, cost) = self.shared.call::<bindings::AdmitParams<'_>, bindings::AdmitResult>(
             &self.instance,
             &self.exports.admit,
             (config, request),
         );
-        Meter::took(&meter.admit, time);
-        result
+        Meter::took(&meter.admit, cost.time);
+        (result, cost)
     }
 
     pub(super) fn judge(
         &self,
         meter: &Meter,
         context: bindings::Context<'_>,
-    ) -> Result<bindings::JudgeResult, Failure> {
-        let (result, time) = self.shared.call::<bindings::JudgeParams<'_>, bindings::JudgeResult>(
+    ) -> (Result<bindings::JudgeResult, Failure>, Cost) {
+        let (result, cost) = self.shared.call::<bindings::JudgeParams<'_>, bindings::JudgeResult>(
             &self.instance,
             &self.exports.judge,
             (context,),
         );
-        Meter::took(&meter.judge, time);
-        result
+        Meter::took(&meter.judge, cost.time);
+        (result, cost)
     }
 }
 

@@ -48,10 +48,18 @@ impl ParamSchema {
         let required = members.get("required").and_then(Value::as_array).into_iter().flatten();
         let required = required.filter_map(Value::as_str).map(str::to_owned).collect();
         let properties = members.get("properties").and_then(Value::as_object).into_iter().flatten();
-        let message = |(key, schema): (&String, &Value)| {
-            Some((key.clone(), schema.get("errorMessage")?.as_str()?.to_owned()))
-        };
-        let messages = properties.filter_map(message).collect();
+        let mut messages = BTreeMap::new();
+        for (key, schema) in properties {
+            match schema.get("errorMessage") {
+                None => {}
+                Some(Value::String(message)) => drop(messages.insert(key.clone(), message.clone())),
+                // Passed over, approvers would see other words than the ones meant for them.
+                Some(_) => {
+                    let path = key.replace('~', "~0").replace('/', "~1");
+                    return Err(format!("`/properties/{path}/errorMessage`: it must be text"));
+                }
+            }
+        }
         Ok(ParamSchema { single, whole, required, messages, document })
     }
 
@@ -155,7 +163,7 @@ fn describe(error: &ValidationError<'_>) -> String {
 }
 
 /// A value that has what the schema plainly asks for; `None` where that would take thought.
-fn made_up(schema: &Value, document: &Value, depth: u8) -> Option<Value> {
+pub(super) fn made_up(schema: &Value, document: &Value, depth: u8) -> Option<Value> {
     if depth > 16 {
         return None;
     }

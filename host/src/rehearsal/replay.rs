@@ -4,9 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +19,7 @@ use crate::gateway::Intent;
 use crate::lifecycle::{
     Act, Actor, Change, Digest, REDACTED, Request, RequestId, State, Status, Submission, Timestamp,
 };
-use crate::policy::{ActionPolicy, Directory, Engine, Limits, PolicyEntry, PolicySet};
+use crate::policy::{ActionPolicy, Directory, Engine, PolicyEntry, PolicySet};
 use crate::store::SqliteArchive;
 
 /// How many requests are read at once.
@@ -29,12 +27,6 @@ const PAGE: usize = 500;
 
 /// How many ids are told of each change in the table.
 const IDS: usize = 5;
-
-/// The exit code of a replay with more changes than it may have.
-const OVER_BUDGET: u8 = 1;
-
-/// The exit code of one that cannot be done.
-const WRONG_SETUP: u8 = 2;
 
 /// Judges recorded requests again, under another policy set, and prints what would have become of them.
 ///
@@ -67,36 +59,27 @@ enum Format {
     Json,
 }
 
-/// Does it. Blocks.
-#[must_use]
-pub fn run(replay: &Replay) -> ExitCode {
-    let report = match report(replay) {
-        Ok(report) => report,
-        Err(error) => {
-            eprintln!("{error:#}");
-            return ExitCode::from(WRONG_SETUP);
-        }
-    };
-    let text = match replay.format {
+/// Does it. Returns what there is to say, and whether no more outcomes change than may. Blocks.
+///
+/// # Errors
+/// Where the store cannot be read, or the set is wrong.
+pub fn run(replay: &Replay, engine: &Engine) -> Result<(String, bool)> {
+    let report = report(replay, engine)?;
+    let mut text = match replay.format {
         Format::Text => report.text(),
         Format::Json => format!("{:#}\n", report.json()),
     };
-    // Whoever does not want to know has closed the standard output.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    match replay.max_changes {
-        Some(most) if report.changes() > most => {
-            eprintln!("{} outcomes change, and {most} may", report.changes());
-            ExitCode::from(OVER_BUDGET)
-        }
-        _ => ExitCode::SUCCESS,
+    let good = replay.max_changes.is_none_or(|most| report.changes() <= most);
+    if let Some(most) = replay.max_changes.filter(|_| !good && replay.format == Format::Text) {
+        let _ = writeln!(text, "\n{} outcomes change, and {most} may", report.changes());
     }
+    Ok((text, good))
 }
 
-fn report(replay: &Replay) -> Result<Report> {
+fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
     let StoreUrl::Sqlite(path) = &replay.store;
     let archive = SqliteArchive::open(path)?;
-    let engine = Engine::new(Limits::default(), None).context("no sandbox")?;
-    let set = PolicySet::load(&replay.set, &engine)?;
+    let set = PolicySet::load(&replay.set, engine)?;
     let now = SystemClock.now();
     let since = now.minus(u64::try_from(replay.since.as_millis()).unwrap_or(u64::MAX));
     let stage = Stage { directory: directory(&archive)?, set, now };

@@ -84,7 +84,7 @@ pub(super) fn literal(words: &str, most: usize) -> Vec<SlackRichTextInlineElemen
         return vec![remark("empty")];
     }
     let fitted = text::inline(words, most);
-    let cut = (fitted.cut > 0).then(|| remark(format!(" ({} more)", text::counted(fitted.cut, "character"))));
+    let cut = (fitted.cut > 0).then(|| remark(format!(" ({})", cut_note(fitted.cut))));
     let shown = (!fitted.text.is_empty()).then(|| SlackRichTextText::new(fitted.text).code().into());
     shown.into_iter().chain(cut).collect()
 }
@@ -101,8 +101,8 @@ pub(super) fn quote(words: &str, lines: usize, most: usize) -> Vec<SlackRichText
 }
 
 /// Says how much of a text is not shown.
-pub(super) fn cut_note(cut: usize) -> String {
-    format!("cut: {} more", text::counted(cut, "character"))
+fn cut_note(cut: usize) -> String {
+    format!("cut: {}", text::counted(cut, "more character"))
 }
 
 /// A text from elsewhere in a box of its own.

@@ -9,6 +9,9 @@ pub mod told;
 
 // What that is made of.
 mod blocks;
+mod buttons;
+mod links;
+mod parameters;
 mod progress;
 mod text;
 mod time;
@@ -21,17 +24,21 @@ mod socket;
 
 // What goes to Slack.
 mod client;
-mod ephemeral;
+mod delivery;
 mod post;
 mod usergroups;
 
+#[cfg(test)]
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 
 pub use client::{
     BadApiUrl, BadClient, CallError, DEFAULT_API_URL, Found, Identity, Posted, Search, SlackClient, api_url,
 };
-pub use ephemeral::Ephemerals;
+pub use delivery::{
+    ChannelFailure, Ephemerals, Health, HealthState, Outgoing, Parts, Rendering, Report, Worker,
+};
 pub use interaction::{
     ANSWER_BLOCK, DECIDE_BLOCK, Interaction, REASON_BLOCK, Source, Unreadable, VALUE_ACTION, What, parse,
     read,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use slack_morphism::prelude::*;
 
 use super::blocks::{plain, section};
-use super::text::{self, code, counted};
+use super::text::{self, Lines, code, counted};
 use super::{ANSWER_BLOCK, DENY_MODAL, OVERRIDE_MODAL, REASON_BLOCK, REASON_CHARS, VALUE_ACTION};
 use crate::lifecycle::{Request, State};
 use crate::policy::PolicyEntry;
@@ -242,7 +242,7 @@ fn labelled(
         None if key.trim().is_empty() => plain(&format!("“{key}”"), LABEL),
         None => plain(key, LABEL),
     };
-    let description = said("description").map(|text| text::inline(text, HINT).text);
+    let description = said("description").map(|text| text::literal(text, Lines::One, HINT).text);
     let hint: Vec<&str> = description.as_deref().into_iter().chain(note).collect();
     let block = SlackInputBlock::new(label.into(), element)
         .with_block_id(format!("{ANSWER_BLOCK}{key}").into())

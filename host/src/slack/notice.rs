@@ -1,9 +1,11 @@
 //! What people hear when a request escalates: in the thread of its message, and in the escalation channel.
 //!
-//! It calls the person or the group that the policy set names, once. A request that has ended since calls nobody.
+//! It calls the person or the group that the policy set names, once, and of the others nobody who could be spared:
+//! the requirements are told without names. A request that has ended since calls nobody.
 
 use super::blocks::{heading, line, quote, rich, section};
-use super::message::{Message, host, party};
+use super::links::host;
+use super::message::{Message, party};
 use super::progress::{self, Groups, packed};
 use super::text::{self, code, person};
 use super::time::{date, left};
@@ -47,9 +49,9 @@ pub fn escalation(request: &Request, entry: &PolicyEntry, now: Timestamp, place:
     let time = format!("*{}*, until {}", left(now, end), date(end));
     let needs = match place {
         Place::Thread => format!(":rotating_light: {call}*This needs a decision*: {time}"),
-        Place::Channel { .. } => format!(":rotating_light: {call}*{action} needs a decision*: {time}"),
+        Place::Channel { .. } => format!(":rotating_light: {call}{action} *needs a decision*: {time}"),
     };
-    let progress = packed(&progress::lines(request, Some(&entry.groups)), PROGRESS);
+    let progress = packed(&progress::nameless(request), PROGRESS);
     let waits = format!("Waiting for {missing}");
     let mut blocks = vec![section(needs)];
     if let Place::Channel { .. } = place {

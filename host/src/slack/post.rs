@@ -59,9 +59,9 @@ pub struct SlackPost {
     /// Digest of what it shows; `None` where that is to be sent again whatever it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looks: Option<Digest>,
-    /// What it shows is the least that can be shown: Slack did not take the whole.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub minimal: bool,
+    /// The version of the request that Slack did not take whole, so that only the least of it is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimal: Option<u64>,
     /// An update was not answered, and may be carried out late, over a newer one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unsure: bool,
@@ -81,10 +81,10 @@ pub enum PostState {
     Absent,
     /// Perhaps: this was stored before Slack was asked, and no answer has been stored since.
     Posting {
-        /// When it was first tried without an answer.
-        first: Timestamp,
-        /// When it was last tried.
-        last: Timestamp,
+        /// When it was tried.
+        since: Timestamp,
+        /// From when on to look for it: what comes later than that is not waited for.
+        look_at: Timestamp,
     },
     /// It was.
     Posted {
@@ -103,7 +103,7 @@ impl SlackPost {
             state: PostState::Absent,
             shown: 0,
             looks: None,
-            minimal: false,
+            minimal: None,
             unsure: false,
             failed: None,
             refresh_at: None,

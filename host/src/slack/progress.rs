@@ -67,7 +67,7 @@ pub(super) fn verdict(request: &Request) -> (&'static str, &'static str) {
 }
 
 /// Who ended it, or what did.
-fn how(request: &Request) -> String {
+pub(super) fn how(request: &Request) -> String {
     let by = |decided: &Decided, nobody: &str| {
         decided.by.as_deref().map_or(nobody.to_owned(), |id| format!(" by {}", person(id, NAME_WIDTH)))
     };
@@ -109,13 +109,13 @@ pub(super) fn missing(open: &Open) -> String {
         _ => parts.push("approvals".to_owned()),
     }
     if of(RequirementKind::Time).next().is_some() {
-        parts.push("its time to come".to_owned());
+        parts.push("the right time".to_owned());
     }
     match parts.as_slice() {
         [] => "its policies".to_owned(),
         [one] => one.clone(),
         [first, last] => format!("{first} and {last}"),
-        [first, second, ..] => format!("{first}, {second} and its time to come"),
+        [first, second, ..] => format!("{first}, {second} and the right time"),
     }
 }
 
@@ -131,12 +131,20 @@ pub(super) fn lines(request: &Request, groups: Option<&Groups>) -> Vec<String> {
         return lines;
     };
     let mut named = BTreeSet::new();
+    // One requirement that counts as many as there are counts them all, whoever the policy names.
+    let mut asked =
+        open.requirements.iter().filter(|requirement| requirement.kind == RequirementKind::Approval);
+    let counts_all = asked.next().is_some_and(|only| usize::try_from(only.have) == Ok(approvers.len()))
+        && asked.next().is_none();
     for requirement in &open.requirements {
         match requirement.kind {
             RequirementKind::Acknowledgement => {}
             RequirementKind::Approval => {
-                let counting: Vec<&str> =
-                    approvers.iter().copied().filter(|id| counts(request, groups, requirement, id)).collect();
+                let counting: Vec<&str> = approvers
+                    .iter()
+                    .copied()
+                    .filter(|id| counts_all || counts(request, groups, requirement, id))
+                    .collect();
                 named.extend(counting.iter().copied());
                 lines.push(approval(requirement, &counting, &approvers, groups));
             }
@@ -151,6 +159,19 @@ pub(super) fn lines(request: &Request, groups: Option<&Groups>) -> Vec<String> {
         lines.push(format!(":white_check_mark: approved by {}", people(others)));
     }
     lines
+}
+
+/// What is missing, one requirement a line, without anybody's name: whoever is named in a new message is called.
+pub(super) fn nameless(request: &Request) -> Vec<String> {
+    let State::Open(open) = &request.state else { return Vec::new() };
+    let line = |requirement: &Requirement| match requirement.kind {
+        RequirementKind::Acknowledgement => {
+            format!(":white_large_square: {}: to be acknowledged", code(&requirement.label, LABEL_WIDTH))
+        }
+        RequirementKind::Approval => called(requirement),
+        RequirementKind::Time => format!(":clock3: {}", code(&requirement.label, LABEL_WIDTH)),
+    };
+    open.requirements.iter().map(line).collect()
 }
 
 /// As many lines as there is room for, and how many there are beyond.
@@ -226,24 +247,28 @@ fn approval(
     approvers: &[&str],
     groups: Option<&Groups>,
 ) -> String {
-    let Requirement { label, have, need, .. } = requirement;
-    let progress = format!("{have} of {need} approval{}", if *need == 1 { "" } else { "s" });
-    // What a policy calls it is shown where it says more than how many.
-    let mut line = if *label == progress {
-        format!(":ballot_box_with_check: {progress}")
-    } else {
-        format!(":ballot_box_with_check: {}: {progress}", code(label, LABEL_WIDTH))
-    };
+    let mut line = called(requirement);
     if !counting.is_empty() {
         line.push_str(&format!(": {}", people(counting.iter().copied())));
     }
-    if have < need {
+    if requirement.have < requirement.need {
         let who = eligible(requirement, approvers, groups);
         let separator = if counting.is_empty() { ":" } else { ";" };
         let who = who.strip_prefix(" by ").unwrap_or("somebody");
         line.push_str(&format!("{separator} waiting for {who}"));
     }
     line
+}
+
+/// How many approvals there are, and what the policy calls them where that says more.
+fn called(requirement: &Requirement) -> String {
+    let Requirement { label, have, need, .. } = requirement;
+    let progress = format!("{have} of {need} approval{}", if *need == 1 { "" } else { "s" });
+    if *label == progress {
+        format!(":busts_in_silhouette: {progress}")
+    } else {
+        format!(":busts_in_silhouette: {}: {progress}", code(label, LABEL_WIDTH))
+    }
 }
 
 /// How many approvals there were, once no policy says any more how many count.
@@ -256,7 +281,7 @@ fn approvals_at_the_end(request: &Request, approvers: &[&str]) -> Option<String>
         if approvers.is_empty() { String::new() } else { format!(": {}", people(approvers.iter().copied())) };
     let of = if need == 0 { String::new() } else { format!(" of {need}") };
     let noun = if need == 1 { "approval" } else { "approvals" };
-    Some(format!(":ballot_box_with_check: {}{of} {noun}{by}", approvers.len()))
+    Some(format!(":busts_in_silhouette: {}{of} {noun}{by}", approvers.len()))
 }
 
 /// ` by @group, @person`: who can meet the requirement and did not yet; empty where the policy names nobody.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::delivery::Outgoing;
 use super::interaction::{ANSWER_BLOCK, Interaction, Source, Unreadable, What};
 use super::signature::{SignatureError, Signed};
 use super::{modal, told};
@@ -116,14 +117,14 @@ impl Person {
 
     /// Tells them, and only them. A modal is in no channel: then it is where the request's message is.
     async fn tell(self, app: &App, text: String) {
-        let Some(ephemerals) = &app.ephemerals else { return };
+        let Some(outgoing) = &app.outgoing else { return };
         let Person { user, request, source } = self;
         let channel = match source.channel {
             Some(channel) => Some(channel),
             None => channel_of(app, request).await.unwrap_or_default(),
         };
         if let Some(channel) = channel {
-            ephemerals.tell(channel, user, source.thread, text);
+            outgoing.ephemerals.tell(&channel, &user, source.thread.as_deref(), text);
         }
     }
 }
@@ -236,7 +237,9 @@ async fn ask_why(
     intent: &Intent,
     source: &Source,
 ) -> Result<bool, Undone> {
-    let (Some(client), Some(trigger)) = (&app.client, &source.trigger) else { return Ok(false) };
+    let (Some(Outgoing { client, .. }), Some(trigger)) = (&app.outgoing, &source.trigger) else {
+        return Ok(false);
+    };
     if !matches!(intent, Intent::Deny { reason: None }) {
         return Ok(false);
     }
@@ -258,7 +261,7 @@ async fn ask_for_edits(
     source: &Source,
     seen: Option<Digest>,
 ) -> Result<Done, Undone> {
-    let (Some(client), Some(trigger)) = (&app.client, &source.trigger) else {
+    let (Some(Outgoing { client, .. }), Some(trigger)) = (&app.outgoing, &source.trigger) else {
         let message = "this gateway has no bot token, so it cannot open a dialog";
         return Err(Undone::Not { code: "no_modal", message });
     };
@@ -291,13 +294,8 @@ async fn edits(
     let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
     let params = request.params();
     let edits = inputs.into_iter().filter_map(|(key, text)| {
-        let (current, text) = (params.get(&key), text?);
-        let kind = rules.schema().and_then(|schema| schema.get("properties")?.get(&key)?.get("type"));
-        let is_text = match (kind, current) {
-            (Some(kind), _) => kind == "string",
-            (None, Some(current)) => current.is_string(),
-            (None, None) => false,
-        };
+        let text = text?;
+        let is_text = modal::reads_as_text(rules.schema(), &key, params.get(&key));
         // What is not JSON is kept as a text, for the schema and the policies to judge.
         let value = match json::parse(text.as_bytes()) {
             Ok(value) if !is_text => value,

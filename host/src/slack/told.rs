@@ -38,7 +38,7 @@ pub fn refusal(
     }
     if let Some(request) = request {
         let action = code(&request.submission.action, 150);
-        lines.push(format!("*How {action} stands now*"));
+        lines.push(format!("*How it stands now:* {action}"));
         lines.push(progress::status(request, now));
         let progress = progress::lines(request, None);
         if !progress.is_empty() {

@@ -363,7 +363,7 @@ pub(crate) async fn what_has_been_ready_for_longest_comes_first<B: Backend>() {
     }
     let [early] = claim(&*store, at(1), at(50)).await;
     assert_eq!(early.request, id(2));
-    store.retry_outbox(&early, at(9)).await.unwrap();
+    store.retry_outbox(&early, at(9), true).await.unwrap();
     assert_eq!(ready(&*store, 10, 2).await, [id(3), id(1)]);
     assert_eq!(ready(&*store, 10, 3).await, [id(3), id(1), id(2)]);
     let last = store.claim_outbox(id(2), Effect::ShowRequest, at(10), at(50)).await.unwrap().unwrap();
@@ -434,7 +434,7 @@ pub(crate) async fn a_delivered_entry_is_gone<B: Backend>() {
     assert_eq!(store.ready_outbox(at(99), 10).await.unwrap(), []);
     // To say so twice, or to give it back now, makes no entry.
     store.finish_outbox(&entry, entry.revision).await.unwrap();
-    store.retry_outbox(&entry, at(20)).await.unwrap();
+    store.retry_outbox(&entry, at(20), true).await.unwrap();
     assert_eq!(store.outbox_depth().await.unwrap(), OutboxDepth::default());
 }
 
@@ -445,9 +445,14 @@ pub(crate) async fn an_entry_given_back_waits<B: Backend>() {
         let now = u64::from(attempt) * 10;
         let [entry] = claim(&*store, at(now), at(1000)).await;
         assert_eq!((entry.attempts, entry.since), (attempt, at(0)));
-        store.retry_outbox(&entry, at(now + 10)).await.unwrap();
+        store.retry_outbox(&entry, at(now + 10), true).await.unwrap();
         assert_eq!(store.ready_outbox(at(now + 9), 10).await.unwrap(), []);
     }
+    // To give it back for another reason is no attempt.
+    let [entry] = claim(&*store, at(30), at(1000)).await;
+    store.retry_outbox(&entry, at(30), false).await.unwrap();
+    let [entry] = claim(&*store, at(30), at(1000)).await;
+    assert_eq!(entry.attempts, 3);
 }
 
 pub(crate) async fn an_entry_asked_for_again_is_one_entry<B: Backend>() {
@@ -455,7 +460,7 @@ pub(crate) async fn an_entry_asked_for_again_is_one_entry<B: Backend>() {
     let first = request(1);
     create(&*store, &first).await;
     let [entry] = claim(&*store, at(0), at(10)).await;
-    store.retry_outbox(&entry, at(1000)).await.unwrap();
+    store.retry_outbox(&entry, at(1000), true).await.unwrap();
     let second = next(&first, at(5), |_| {});
     commit(&*store, &second).await;
     commit(&*store, &next(&second, at(6), |_| {})).await;
@@ -477,7 +482,7 @@ pub(crate) async fn an_entry_stale_again_is_delivered_again<B: Backend>() {
 
     // Where it is given back instead, the wait counts, whatever is new.
     commit(&*store, &next(&second, at(7), |_| {})).await;
-    store.retry_outbox(&fresh, at(20)).await.unwrap();
+    store.retry_outbox(&fresh, at(20), true).await.unwrap();
     assert_eq!(store.ready_outbox(at(19), 10).await.unwrap(), []);
     let [newest] = claim(&*store, at(20), at(50)).await;
     assert_eq!((newest.revision, newest.attempts), (3, 1));
@@ -492,7 +497,7 @@ pub(crate) async fn a_late_worker_does_not_touch_a_later_claim<B: Backend>() {
     let [late] = claim(&*store, at(0), at(10)).await;
     commit(&*store, &next(&first, at(5), |_| {})).await;
     let [current] = claim(&*store, at(10), at(20)).await;
-    store.retry_outbox(&late, at(11)).await.unwrap();
+    store.retry_outbox(&late, at(11), true).await.unwrap();
     store.finish_outbox(&late, late.revision).await.unwrap();
     assert_eq!(store.ready_outbox(at(12), 10).await.unwrap(), []);
     store.finish_outbox(&current, current.revision).await.unwrap();
@@ -530,13 +535,13 @@ pub(crate) async fn what_was_delivered_newer_than_asked_for_is_gone<B: Backend>(
 pub(crate) async fn a_post_is_kept_in_order<B: Backend>() {
     let (backend, store) = opened::<B>().await;
     assert_eq!(store.slack_post(id(1), Slot::Main).await.unwrap(), None);
-    let first = post(1, PostState::Posting { first: at(1), last: at(2) });
+    let first = post(1, PostState::Posting { since: at(1), look_at: at(3) });
     keep(&*store, Slot::Main, &first, Committed::Done).await;
     assert_eq!(store.slack_post(id(1), Slot::Main).await.unwrap(), Some(first.clone()));
     let second = SlackPost {
         shown: 7,
         looks: Some(Digest::of(b"looks")),
-        minimal: true,
+        minimal: Some(7),
         unsure: true,
         failed: Some("not_in_channel".into()),
         refresh_at: Some(at(90)),
@@ -1000,6 +1005,7 @@ enum Op {
     Retry {
         claimed: usize,
         wait: u64,
+        failed: bool,
     },
     Nonce {
         number: u8,
@@ -1019,7 +1025,8 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => (0..3_usize, 0..5_u64).prop_map(|(entries, by)| Op::Append { entries, by }),
         3 => (1..30_u64).prop_map(|lease| Op::Claim { lease }),
         3 => (0..3_usize, 0..2_u64).prop_map(|(claimed, newer)| Op::Finish { claimed, newer }),
-        2 => (0..3_usize, 0..20_u64).prop_map(|(claimed, wait)| Op::Retry { claimed, wait }),
+        2 => (0..3_usize, 0..20_u64, any::<bool>())
+            .prop_map(|(claimed, wait, failed)| Op::Retry { claimed, wait, failed }),
         1 => (0..3_u8, 1..20_u64).prop_map(|(number, lasts)| Op::Nonce { number, lasts }),
         3 => (1..15_u64).prop_map(|by| Op::Advance { by }),
         1 => Just(Op::Reopen),
@@ -1105,14 +1112,14 @@ impl Model {
                 }
                 store.finish_outbox(&entry, delivered).await.unwrap();
             }
-            Op::Retry { claimed, wait } => {
+            Op::Retry { claimed, wait, failed } => {
                 let Some(entry) = self.claimed.iter().rev().nth(claimed).cloned() else { return };
                 let ready_at = at(self.now + wait);
                 if let Some(waiting) = self.held(&entry) {
                     (waiting.ready_at, waiting.claimed_until) = (ready_at, None);
-                    waiting.attempts += 1;
+                    waiting.attempts += u32::from(failed);
                 }
-                store.retry_outbox(&entry, ready_at).await.unwrap();
+                store.retry_outbox(&entry, ready_at, failed).await.unwrap();
             }
             Op::Nonce { number, lasts } => {
                 let fresh = self.nonces.get(&number).is_none_or(|until| *until <= now);
@@ -1397,7 +1404,7 @@ pub(crate) fn request(number: u64) -> Request {
     request_at(number, at(0))
 }
 
-fn request_at(number: u64, made: Timestamp) -> Request {
+pub(crate) fn request_at(number: u64, made: Timestamp) -> Request {
     let params = object(json!({ "ref": "v1", "replicas": 3 }));
     let submission = Submission {
         action: "deploy".into(),
@@ -1441,7 +1448,7 @@ fn again(first: &Request, number: u64, depth: u32) -> Request {
 }
 
 /// The request's next version, with one more event, and changed.
-fn next(request: &Request, now: Timestamp, change: impl FnOnce(&mut Request)) -> Request {
+pub(crate) fn next(request: &Request, now: Timestamp, change: impl FnOnce(&mut Request)) -> Request {
     let mut request = request.clone();
     request.version += 1;
     let by = Some(Actor { id: "U1".into(), groups: ["group".into()].into(), groups_as_of: None });
@@ -1466,11 +1473,11 @@ fn open(personas: u8) -> State {
     State::Open(Open { requirements: acknowledgements.chain([approval]).collect(), ..Open::default() })
 }
 
-fn approved(at: Timestamp) -> State {
+pub(crate) fn approved(at: Timestamp) -> State {
     State::Approved(Decided { at, by: Some("U1".into()), reason: None })
 }
 
-fn denied(at: Timestamp) -> State {
+pub(crate) fn denied(at: Timestamp) -> State {
     State::Denied(Decided { at, by: None, reason: Some("no".into()) })
 }
 

@@ -1,7 +1,7 @@
 //! The port to durable state. One contract suite holds every backend to what is said here.
 
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 mod sqlite;
 
 use std::collections::BTreeMap;
@@ -74,9 +74,9 @@ pub trait Store: Send + Sync + 'static {
     /// asked for it since: then it is ready at once, or stays with the worker that has claimed it since.
     async fn finish_outbox(&self, entry: &OutboxEntry, delivered: u64) -> Result<(), StoreError>;
 
-    /// Gives an undelivered entry back, to be tried again at `at`, with one more attempt on its count.
+    /// Gives an undelivered entry back, for the next try at `at`. Where this one `failed`, its count of attempts grows.
     /// Does nothing where another worker has claimed it since.
-    async fn retry_outbox(&self, entry: &OutboxEntry, at: Timestamp) -> Result<(), StoreError>;
+    async fn retry_outbox(&self, entry: &OutboxEntry, at: Timestamp, failed: bool) -> Result<(), StoreError>;
 
     /// How much waits for delivery.
     async fn outbox_depth(&self) -> Result<OutboxDepth, StoreError>;

@@ -10,8 +10,8 @@ use crate::lifecycle::{Counter, LATENCY_BUCKETS_MS, Timestamp};
 use crate::policy_sets::{Outcome, PolicyChange, Trigger};
 use crate::store::{OpenRequests, OutboxDepth, Store, StoreError};
 
-/// The counters that the core writes, and what they mean.
-const COUNTERS: [(&str, &str); 9] = [
+/// The counters that are written with what they count, and what they mean.
+const COUNTERS: [(&str, &str); 10] = [
     ("approval_requests_total", "Requests created, re-requests included."),
     ("approvals_total", "Requests that were approved."),
     ("denies_total", "Requests that were denied."),
@@ -20,6 +20,7 @@ const COUNTERS: [(&str, &str); 9] = [
     ("persona_ack_total", "Acknowledgements of personas."),
     ("param_overrides_total", "Edits of parameters, by outcome: applied or rejected."),
     ("override_rejections_total", "Edits that were rejected, by reason."),
+    ("slack_delivery_failures_total", "Messages that Slack refuses, by its code; each is counted once."),
     ("policy_reloads_total", "Attempts to change the policy set in force, by what set them off and outcome."),
 ];
 

@@ -2,6 +2,7 @@
 
 mod admins;
 mod callers;
+mod delivery;
 mod input;
 mod operators;
 mod people;
@@ -94,6 +95,8 @@ impl House {
             ("COUNTERSIGN_CACHE_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/../target/policies/compiled")),
             ("SLACK_SIGNING_SECRET", SIGNING_SECRET),
             ("RATE_LIMIT_CAPACITY", "1000"),
+            // How busy this machine is says nothing of a policy.
+            ("COUNTERSIGN_POLICY_DEADLINE_MS", "10000"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();

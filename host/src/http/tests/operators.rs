@@ -14,6 +14,9 @@ async fn health_and_readiness() {
     {
       "backend": "sqlite",
       "policy": "[policy]",
+      "slack": {
+        "configured": false
+      },
       "status": "ready",
       "store": "ok"
     }
@@ -25,6 +28,9 @@ async fn health_and_readiness() {
     {
       "backend": "sqlite",
       "policy": "[policy]",
+      "slack": {
+        "configured": false
+      },
       "status": "shutting_down",
       "store": "ok"
     }
@@ -143,6 +149,8 @@ async fn the_metrics_of_a_life() {
     security_events_total{type="replay"} 0
     security_events_total{type="stale_signature"} 0
     security_events_total{type="unauthorized"} 0
+    # HELP slack_delivery_failures_total Messages that Slack refuses, by its code; each is counted once.
+    # TYPE slack_delivery_failures_total counter
     # HELP sse_connections Open event streams.
     # TYPE sse_connections gauge
     sse_connections 0

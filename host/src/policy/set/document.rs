@@ -8,20 +8,20 @@ use serde_saphyr::{DuplicateKeyPolicy, Location, MergeKeyPolicy, Spanned};
 
 /// A place in the document, from 1; 0 where it is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) line: u64,
-    pub(super) column: u64,
+pub(crate) struct Place {
+    pub(crate) line: u64,
+    pub(crate) column: u64,
 }
 
 /// A value and its place.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) at: Place,
-    pub(super) kind: Kind,
+pub(crate) struct Node {
+    pub(crate) at: Place,
+    pub(crate) kind: Kind,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Null,
     Bool(bool),
     Number(Number),
@@ -33,13 +33,13 @@ pub(super) enum Kind {
 
 /// A key and its place.
 #[derive(Clone, Debug)]
-pub(super) struct Key {
-    pub(super) at: Place,
-    pub(super) text: String,
+pub(crate) struct Key {
+    pub(crate) at: Place,
+    pub(crate) text: String,
 }
 
 /// Reads a document. The error is where, and what is wrong.
-pub(super) fn parse(text: &str) -> Result<Node, (Place, String)> {
+pub(crate) fn parse(text: &str) -> Result<Node, (Place, String)> {
     let options = serde_saphyr::options! {
         duplicate_keys: DuplicateKeyPolicy::Error,
         merge_keys: MergeKeyPolicy::Error,
@@ -60,7 +60,7 @@ fn message(text: &str) -> String {
 
 impl Node {
     /// The value alone.
-    pub(super) fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         match &self.kind {
             Kind::Null => Value::Null,
             Kind::Bool(value) => Value::Bool(*value),
@@ -74,7 +74,7 @@ impl Node {
     }
 
     /// Where the value that the JSON Pointer leads to is, or the last one on the way that is there.
-    pub(super) fn place_of(&self, pointer: &str) -> Place {
+    pub(crate) fn place_of(&self, pointer: &str) -> Place {
         let mut node = self;
         for step in pointer.split('/').skip(1) {
             let step = step.replace("~1", "/").replace("~0", "~");
@@ -92,7 +92,7 @@ impl Node {
     }
 
     /// Calls `visit` with each text in it, its JSON Pointer, and its place.
-    pub(super) fn texts(&self, pointer: &str, visit: &mut impl FnMut(&str, &str, Place)) {
+    pub(crate) fn texts(&self, pointer: &str, visit: &mut impl FnMut(&str, &str, Place)) {
         match &self.kind {
             Kind::Text(text) => visit(text, pointer, self.at),
             Kind::List(items) => {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::document::Place;
+
 /// One thing that is wrong with a policy set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadError {
@@ -9,6 +11,8 @@ pub struct LoadError {
     pub file: String,
     /// Line and column, from 1, where they are known.
     pub place: Option<(u64, u64)>,
+    /// JSON Pointer into the policy's configuration, where that is what is wrong.
+    pub pointer: Option<String>,
     /// What is wrong.
     pub message: String,
 }
@@ -43,42 +47,58 @@ impl std::error::Error for LoadError {}
 impl std::error::Error for LoadErrors {}
 
 /// Collects errors about one file.
-pub(super) struct Errors {
+pub(crate) struct Errors {
     file: String,
     found: Vec<LoadError>,
 }
 
 impl Errors {
-    pub(super) fn about(file: &str) -> Errors {
+    pub(crate) fn about(file: &str) -> Errors {
         Errors { file: file.to_owned(), found: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, place: super::document::Place, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, place: Place, message: impl Into<String>) {
+        self.push(place, None, message.into());
+    }
+
+    /// Something is wrong with a policy's configuration, at this JSON Pointer into it.
+    pub(crate) fn add_at(&mut self, place: Place, pointer: &str, message: impl Into<String>) {
+        self.push(place, Some(pointer.to_owned()), message.into());
+    }
+
+    fn push(&mut self, place: Place, pointer: Option<String>, message: String) {
         let place = (place.line > 0).then_some((place.line, place.column));
-        self.found.push(LoadError { file: self.file.clone(), place, message: message.into() });
+        self.found.push(LoadError { file: self.file.clone(), place, pointer, message });
     }
 
-    pub(super) fn add_in(&mut self, file: &str, message: impl Into<String>) {
-        self.found.push(LoadError { file: file.to_owned(), place: None, message: message.into() });
+    pub(crate) fn add_in(&mut self, file: &str, message: impl Into<String>) {
+        self.found.push(LoadError {
+            file: file.to_owned(),
+            place: None,
+            pointer: None,
+            message: message.into(),
+        });
     }
 
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.found.len()
     }
 
     /// `Ok` where nothing was found.
-    pub(super) fn into_result(mut self) -> Result<(), LoadErrors> {
+    pub(crate) fn into_result(mut self) -> Result<(), LoadErrors> {
         if self.found.is_empty() {
             return Ok(());
         }
         // In the order in which the file is read; what concerns no line comes last.
         self.found.sort_by_key(|error| error.place.unwrap_or((u64::MAX, 0)));
+        // What several readers of one value have found is one thing.
+        self.found.dedup();
         Err(LoadErrors(self.found))
     }
 }
 
 /// `; did you mean …?` where one of `known` looks like `name`, else nothing.
-pub(super) fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let near = known.into_iter().map(|known| (distance(name, known), known)).min();
     match near {
         Some((distance, known)) if distance <= 2 && distance < known.len() => {

@@ -7,42 +7,42 @@ use super::document::{Key, Kind, Node, Place};
 use super::error::{Errors, did_you_mean};
 
 /// A map's members, of which none is unknown.
-pub(super) struct Fields<'a>(&'a [(Key, Node)]);
+pub(crate) struct Fields<'a>(&'a [(Key, Node)]);
 
 impl<'a> Fields<'a> {
-    pub(super) fn get(&self, name: &str) -> Option<&'a Node> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'a Node> {
         self.0.iter().find(|(key, _)| key.text == name).map(|(_, node)| node)
     }
 }
 
 /// Reads values, and reports those that are not what they should be.
-pub(super) struct Reader<'e> {
+pub(crate) struct Reader<'e> {
     errors: &'e mut Errors,
 }
 
 /// 1 to 64 letters, digits, `-`, `_`, `.` and `:`, beginning with a letter or digit: what an action, a
 /// module and a group may be called. Upper and lower case differ.
-pub(super) fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
         && name.bytes().all(|letter| letter.is_ascii_alphanumeric() || b"-_.:".contains(&letter))
 }
 
 impl<'e> Reader<'e> {
-    pub(super) fn new(errors: &'e mut Errors) -> Reader<'e> {
+    pub(crate) fn new(errors: &'e mut Errors) -> Reader<'e> {
         Reader { errors }
     }
 
-    pub(super) fn error(&mut self, at: Place, message: impl Into<String>) {
+    pub(crate) fn error(&mut self, at: Place, message: impl Into<String>) {
         self.errors.add(at, message);
     }
 
     /// How many have been reported.
-    pub(super) fn errors(&self) -> usize {
+    pub(crate) fn errors(&self) -> usize {
         self.errors.count()
     }
 
-    pub(super) fn name_error(&mut self, at: Place, what: &str, name: &str) {
+    pub(crate) fn name_error(&mut self, at: Place, what: &str, name: &str) {
         self.error(
             at,
             format!(
@@ -53,7 +53,7 @@ impl<'e> Reader<'e> {
     }
 
     /// The members of a map that may have only `known` ones.
-    pub(super) fn fields<'a>(&mut self, node: &'a Node, what: &str, known: &[&str]) -> Option<Fields<'a>> {
+    pub(crate) fn fields<'a>(&mut self, node: &'a Node, what: &str, known: &[&str]) -> Option<Fields<'a>> {
         let Kind::Map(members) = &node.kind else {
             self.wrong(node, what, "a map");
             return None;
@@ -68,7 +68,7 @@ impl<'e> Reader<'e> {
     }
 
     /// The members of a map with keys of the user's choice; none where it is absent.
-    pub(super) fn members<'a>(&mut self, node: Option<&'a Node>, what: &str) -> &'a [(Key, Node)] {
+    pub(crate) fn members<'a>(&mut self, node: Option<&'a Node>, what: &str) -> &'a [(Key, Node)] {
         match node {
             None => &[],
             Some(Node { kind: Kind::Map(members), .. }) => members,
@@ -79,7 +79,7 @@ impl<'e> Reader<'e> {
         }
     }
 
-    pub(super) fn items<'a>(&mut self, node: &'a Node, what: &str) -> Vec<&'a Node> {
+    pub(crate) fn items<'a>(&mut self, node: &'a Node, what: &str) -> Vec<&'a Node> {
         match &node.kind {
             Kind::List(items) => items.iter().collect(),
             _ => {
@@ -89,7 +89,7 @@ impl<'e> Reader<'e> {
         }
     }
 
-    pub(super) fn text<'a>(&mut self, node: &'a Node, what: &str) -> Option<&'a str> {
+    pub(crate) fn text<'a>(&mut self, node: &'a Node, what: &str) -> Option<&'a str> {
         match &node.kind {
             Kind::Text(text) => Some(text),
             Kind::Bool(_) | Kind::Number(_) => {
@@ -103,11 +103,11 @@ impl<'e> Reader<'e> {
         }
     }
 
-    pub(super) fn optional_text(&mut self, node: Option<&Node>, what: &str) -> Option<String> {
+    pub(crate) fn optional_text(&mut self, node: Option<&Node>, what: &str) -> Option<String> {
         self.text(node?, what).map(str::to_owned)
     }
 
-    pub(super) fn truth(&mut self, node: &Node, what: &str) -> bool {
+    pub(crate) fn truth(&mut self, node: &Node, what: &str) -> bool {
         if let Kind::Bool(value) = node.kind {
             return value;
         }
@@ -115,7 +115,7 @@ impl<'e> Reader<'e> {
         false
     }
 
-    pub(super) fn count(&mut self, node: &Node, what: &str, range: RangeInclusive<u32>) -> Option<u32> {
+    pub(crate) fn count(&mut self, node: &Node, what: &str, range: RangeInclusive<u32>) -> Option<u32> {
         let number = match &node.kind {
             Kind::Number(number) => number.as_u64().and_then(|number| u32::try_from(number).ok()),
             _ => None,
@@ -128,7 +128,7 @@ impl<'e> Reader<'e> {
     }
 
     /// A duration in milliseconds.
-    pub(super) fn duration(&mut self, node: &Node, what: &str, range: RangeInclusive<u64>) -> Option<u64> {
+    pub(crate) fn duration(&mut self, node: &Node, what: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let Kind::Text(text) = &node.kind else {
             self.wrong(node, what, "a duration with its unit, such as `10m`");
             return None;
@@ -151,7 +151,7 @@ impl<'e> Reader<'e> {
     }
 
     /// A list of parameter keys.
-    pub(super) fn keys(&mut self, node: &Node) -> BTreeSet<String> {
+    pub(crate) fn keys(&mut self, node: &Node) -> BTreeSet<String> {
         let mut keys = BTreeSet::new();
         for item in self.items(node, "a list of parameters") {
             let Some(key) = self.text(item, "a parameter's key") else { continue };

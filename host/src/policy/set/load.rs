@@ -179,7 +179,8 @@ fn prove(
         for error in module.config().iter_errors(&policy.config) {
             let pointer = error.instance_path().as_str();
             let place = config.place_of(pointer);
-            errors.add(place, format!("configuration of `{}`{}: {error}", policy.name, at_pointer(pointer)));
+            let at = at_pointer(pointer);
+            errors.add_at(place, pointer, format!("configuration of `{}`{at}: {error}", policy.name));
             sound = false;
         }
     }
@@ -222,23 +223,25 @@ fn check_configs(policy: &ActionPolicy, configs: &[Node], errors: &mut Errors) -
     let mut sound = true;
     for ((rule, used), config) in policy.rules().iter().zip(&policy.entry().policies).zip(configs) {
         let name = &used.name;
-        let mut refuse = |place: Place, message: String| {
-            errors.add(place, message);
+        let mut refuse = |place: Place, pointer: &str, message: String| {
+            errors.add_at(place, pointer, message);
             sound = false;
         };
-        match rule.check_config() {
+        match rule.check_config().0 {
             Ok(reasons) => {
                 for reason in reasons {
                     let pointer = reason.path.unwrap_or_default();
                     let (code, message, at) = (reason.code, reason.message, at_pointer(&pointer));
                     refuse(
                         config.place_of(&pointer),
+                        &pointer,
                         format!("configuration of `{name}`{at}: {message} ({code})"),
                     );
                 }
             }
             Err(failure) => {
-                refuse(config.at, format!("the configuration of `{name}` cannot be checked: {failure}"))
+                let message = format!("the configuration of `{name}` cannot be checked: {failure}");
+                refuse(config.at, "", message);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! A policy set: which action is judged by which modules with which configuration.
 
-mod document;
-mod error;
-mod fields;
+pub(crate) mod document;
+pub(crate) mod error;
+pub(crate) mod fields;
 mod load;
 mod read;
 mod source;

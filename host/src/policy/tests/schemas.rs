@@ -108,6 +108,10 @@ fn what_is_no_schema_is_refused() {
         (json!({ "properties": { "a": { "$ref": "file:///etc/passwd" } } }), "passwd"),
         (json!({ "$schema": "http://json-schema.org/draft-07/schema#" }), "2020-12"),
         (json!({ "patternProperties": { "(": {} } }), "("),
+        (
+            json!({ "properties": { "a/b": { "errorMessage": { "type": "x" } } } }),
+            "/properties/a~1b/errorMessage",
+        ),
         (json!(true), "object"),
     ] {
         let error = ParamSchema::new(document.clone()).unwrap_err();

@@ -268,15 +268,15 @@ impl Store for SqliteStore {
         finished.await
     }
 
-    async fn retry_outbox(&self, entry: &OutboxEntry, at: Timestamp) -> Result<(), StoreError> {
+    async fn retry_outbox(&self, entry: &OutboxEntry, at: Timestamp, failed: bool) -> Result<(), StoreError> {
         let OutboxEntry { request, effect, claimed_until, .. } = *entry;
         let given_back = self.writer.write(move |scope| {
             let mut release = scope.db.prepare_cached(
-                "UPDATE outbox SET ready_at = ?4, claimed_until = NULL, attempts = attempts + 1
+                "UPDATE outbox SET ready_at = ?4, claimed_until = NULL, attempts = attempts + ?5
                  WHERE request = ?1 AND effect = ?2 AND claimed_until = ?3",
             )?;
             let key = (request.to_bytes(), effect.as_str());
-            release.execute(params![key.0, key.1, time(claimed_until), time(at)])?;
+            release.execute(params![key.0, key.1, time(claimed_until), time(at), failed])?;
             Ok(())
         });
         given_back.await

@@ -1,0 +1,118 @@
+//! `countersign policy`: for people who write policies, from an empty folder to a module that is in force.
+//!
+//! One file a command. What judges here is what judges in the gateway: the same engine, with the same limits, and the
+//! same combination rule. Nothing here talks to a gateway that runs.
+
+mod bench;
+mod build;
+mod check;
+mod deed;
+mod file;
+mod inspect;
+mod judge;
+mod lock;
+mod made_up;
+mod new;
+mod scenario;
+mod schema_text;
+mod sdk;
+mod table;
+mod test;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+
+use crate::import::{self, Import};
+use crate::policy::{Engine, Limits, Module};
+use crate::rehearsal::replay::{self, Replay};
+
+/// What to do with policies.
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Make the crate of a new policy, which works as it is.
+    New(new::New),
+    /// Replace a crate's policy SDK with the one of this version.
+    Sdk(sdk::Sdk),
+    /// Build a policy's module, and prove that it imports nothing.
+    Build(build::Build),
+    /// Say what a module is, what it says of itself, and what it costs.
+    Inspect(inspect::Inspect),
+    /// Check a policy set as a gateway would that loads it.
+    Check(check::Check),
+    /// Tell scenarios to a module, in the gateway's sandbox.
+    Test(test::Test),
+    /// Measure what each call of a module costs, in time and in fuel.
+    Bench(bench::Bench),
+    /// Make up a request and its history, and say what a policy set makes of it.
+    Judge(judge::Judge),
+    /// Judge recorded requests again, under another policy set, and say what would have become of them.
+    Replay(Replay),
+    /// Turn the YAML of the Node.js service into a policy set that behaves the same.
+    Import(Import),
+}
+
+/// What a command has to say.
+struct Answer {
+    text: String,
+    /// Whether everything is as it should be.
+    good: bool,
+}
+
+/// Does it. Exits with 1 where something is not as it should be, and with 2 where that cannot be told.
+#[must_use]
+pub fn run(policy: &Policy) -> ExitCode {
+    match answer(policy, engine) {
+        Ok(Answer { text, good }) => {
+            // Whoever does not want to know has closed the standard output.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::from(u8::from(!good))
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What a command has to say; those that run modules ask for the `engine`.
+fn answer(policy: &Policy, engine: impl FnOnce() -> Result<Engine>) -> Result<Answer> {
+    match policy {
+        Policy::New(new) => new::run(new),
+        Policy::Sdk(sdk) => sdk::run(sdk),
+        Policy::Build(build) => build::run(build, &engine()?),
+        Policy::Inspect(inspect) => inspect::run(inspect, &engine()?),
+        Policy::Check(check) => check::run(check, &engine()?),
+        Policy::Test(test) => test::run(test, &engine()?),
+        Policy::Bench(bench) => bench::run(bench, &engine()?),
+        Policy::Judge(judge) => judge::run(judge, &engine()?),
+        Policy::Replay(replay) => {
+            let (text, good) = replay::run(replay, &engine()?)?;
+            Ok(Answer { text, good })
+        }
+        Policy::Import(import) => Ok(Answer { text: import::run(import, &engine()?)?, good: true }),
+    }
+}
+
+/// The gateway's sandbox, but for the deadline: how busy this machine is says nothing of a policy, and fuel ends what
+/// would run on.
+fn engine() -> Result<Engine> {
+    let limits = Limits { deadline_ms: 10_000, concurrent_calls: 2, ..Limits::default() };
+    Ok(Engine::new(limits, None)?)
+}
+
+/// The module in a file.
+fn load(engine: &Engine, path: &Path) -> Result<Arc<Module>> {
+    let name = path.display();
+    let bytes = file::bytes(path, engine.limits().module_bytes)
+        .with_context(|| format!("cannot read the module `{name}`"))?;
+    engine.load(&bytes).with_context(|| format!("`{name}` is no policy module"))
+}

@@ -1,0 +1,78 @@
+//! `policy bench`: figures that are kept and compared.
+
+use super::*;
+
+const STORY: &str = "version: 1\n\
+    scenarios:\n\
+    \x20 - name: one approves\n\
+    \x20   config: { approvers: [U1] }\n\
+    \x20   events: [{ by: U1, act: approve, expect: satisfied }]\n";
+
+fn bench(folder: &Folder, words: &[&str]) -> Said {
+    let words = [&["bench", "./modules/quorum.wasm", "./s.yaml", "--calls", "20"], words].concat();
+    folder.policy(&words)
+}
+
+#[test]
+fn every_function_is_measured_and_fuel_never_differs() {
+    let folder = Folder::new();
+    folder.write("s.yaml", STORY);
+    let said = bench(&folder, &["--format", "json", "--save", "./before.json"]);
+    let view: serde_json::Value = serde_json::from_str(&said.text).unwrap();
+    for function in ["describe", "check-config", "admit", "judge"] {
+        let figure = &view["functions"][function];
+        assert!(figure["p50Us"].as_f64().unwrap() > 0.0, "{view}");
+        assert!(figure["p50Us"].as_f64() <= figure["p99Us"].as_f64(), "{view}");
+    }
+    let fuel = &view["functions"]["judge"]["fuel"];
+    assert!(fuel["`one approves`, event 1 (approve)"].as_u64().unwrap() > 1000, "{view}");
+    // Time is this machine's, and it is busy with other tests: only fuel is compared.
+    let again = bench(&folder, &["--compare", "./before.json", "--tolerance", "10000"]);
+    has(&again, 0, &["of 5 calls that were measured before, 0 use less fuel now"]);
+}
+
+#[test]
+fn more_fuel_than_before_is_worse() {
+    let folder = Folder::new();
+    folder.write("s.yaml", STORY);
+    bench(&folder, &["--save", "./before.json"]);
+    let saved = fs::read_to_string(folder.path().join("before.json")).unwrap();
+    let mut figures: serde_json::Value = serde_json::from_str(&saved).unwrap();
+    let fuel = &mut figures["functions"]["admit"]["fuel"]["`one approves`"];
+    *fuel = (fuel.as_u64().unwrap() - 1).into();
+    folder.write("before.json", figures.to_string());
+    let words = ["--compare", "./before.json", "--tolerance", "10000"];
+    has(&bench(&folder, &words), 1, &["WORSE  admit: fuel of `one approves` was"]);
+    let tolerant = [&words[..], &["--fuel-tolerance", "1"]].concat();
+    has(&bench(&folder, &tolerant), 0, &["call"]);
+}
+
+#[test]
+fn without_scenarios_a_story_is_made_up() {
+    let folder = Folder::new();
+    for module in ["quorum", "override-guard", "misbehaving"] {
+        let said = folder.policy(&["bench", &format!("./modules/{module}.wasm"), "--calls", "10"]);
+        has(&said, 0, &["describe", "check-config", "admit", "judge"]);
+    }
+    let said = folder.policy(&["bench", "./modules/persona-gate.wasm", "--calls", "10"]);
+    has(&said, 0, &["describe", "no request could be made up: give it scenarios"]);
+}
+
+#[test]
+fn what_cannot_be_measured_is_an_error() {
+    let folder = Folder::new();
+    folder.write("s.yaml", STORY.replace("expect: satisfied", "expect: silent"));
+    has(&bench(&folder, &[]), 2, &["the scenario `one approves` does not hold"]);
+    folder.write("s.yaml", STORY);
+    folder.write("other.json", "{}");
+    has(&bench(&folder, &["--compare", "./none.json"]), 2, &["cannot read `none.json`"]);
+    has(&bench(&folder, &["--compare", "./other.json"]), 2, &["`other.json` has no figures of `--save`"]);
+    has(&bench(&folder, &["--save", "./none/f.json"]), 2, &["cannot write `none/f.json`"]);
+    has(&bench(&folder, &["--tolerance", "5"]), 2, &["--compare"]);
+    folder.write(
+        "m.yaml",
+        "version: 1\nscenarios: [{ name: a, config: { at: judge, do: trap }, expect: { fails: trap } }]\n",
+    );
+    let said = folder.policy(&["bench", "./modules/misbehaving.wasm", "./m.yaml", "--calls", "10"]);
+    has(&said, 2, &["`judge` of `a`, event 0 (submitted)", "trap"]);
+}

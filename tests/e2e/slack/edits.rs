@@ -1,0 +1,149 @@
+//! Approve with edits: a dialog with typed inputs, a decision that differs from what was asked, and four refusals.
+
+use std::collections::BTreeMap;
+
+use countersign_tests::{Ask, Home, payload_hash};
+use serde_json::{Value, json};
+use slack_simulator::{Entry, Outcome};
+
+use super::Office;
+
+const ACTIONS: &str = "
+  deploy:
+    description: Deploy to production
+    timeout: 10m
+    redact: { show: [ref, replicas, canary, size, note] }
+    policies:
+      - use: quorum
+        with: { approvers: [U0ALICE, U0BOB], approvals: 2 }
+      - use: override-guard
+        with: { keys: [replicas, canary, size, note], max_keys: 2, max_chars: 20 }
+";
+
+fn home() -> Home {
+    Home::new(ACTIONS).with_schema(
+        "deploy",
+        &json!({
+            "type": "object",
+            "properties": {
+                "ref": {"type": "string"},
+                "replicas": {"type": "integer", "minimum": 1, "maximum": 9, "title": "Replicas",
+                             "description": "How many", "errorMessage": "one to nine, please"},
+                "canary": {"type": "boolean"},
+                "size": {"enum": ["small", "large"]},
+                "note": {"type": "string", "maxLength": 200, "pattern": "^[a-z ]*$",
+                         "errorMessage": "lower case only"},
+                "password": {"type": "string"},
+            },
+        }),
+    )
+}
+
+fn params() -> Value {
+    json!({"ref": "v1", "replicas": 3, "canary": false, "size": "small", "note": "as usual", "password": "hunter2"})
+}
+
+#[tokio::test]
+async fn an_edit_changes_the_decision_that_the_caller_sees() {
+    let office = Office::at(home()).await;
+    let request = office.create(&Ask::new("deploy").params(params())).await.expect("it is admitted");
+    let message = office.says(&request, "Waiting for 2 approvals").await;
+    let alice = office.slack.person("U0ALICE");
+    alice.click(&message, "approve_edit").await;
+
+    let view = alice.view().expect("a dialog opens");
+    assert_eq!(view.callback_id(), "override_submit");
+    let kind = |key: &str| view.input(&format!("ov_{key}")).map(|input| input["element"]["type"].clone());
+    let kinds = ["replicas", "canary", "size", "note", "ref", "password"].map(kind);
+    assert_eq!(
+        kinds,
+        [
+            Some(json!("number_input")),
+            Some(json!("static_select")),
+            Some(json!("static_select")),
+            Some(json!("plain_text_input")),
+            None,
+            None
+        ]
+    );
+    let submitted = alice.submit(&[("ov_replicas", "5".into()), ("ov_canary", "true".into())]).await;
+    assert!(matches!(submitted.outcome, Outcome::Closed | Outcome::Cleared), "{submitted:?}");
+
+    let message = office.says(&request, "Waiting for 1 more approval").await;
+    for words in ["Edits so far", "replicas", "3", "5", "canary", "true"] {
+        assert!(message.shown().contains(words), "no `{words}`: {}", message.shown());
+    }
+    office.slack.person("U0BOB").click(&message, "approve").await;
+    let message = office.says(&request, "Approved with edits").await;
+    assert!(message.shown().contains("→"), "{}", message.shown());
+
+    let after = office.look(&request.token).await;
+    assert_eq!(after["overrides"], json!({"replicas": 5, "canary": true}));
+    let mut agreed = params();
+    (agreed["replicas"], agreed["canary"]) = (json!(5), json!(true));
+    assert_eq!(after["payloadHash"], payload_hash(&agreed).as_str());
+    let metrics = office.metrics().await;
+    assert_eq!(metrics.count("param_overrides_total", &[("action", "deploy"), ("outcome", "applied")]), 1);
+}
+
+#[tokio::test]
+async fn four_reasons_to_refuse_each_on_its_input() {
+    let office = Office::at(home()).await;
+    let request = office.create(&Ask::new("deploy").params(params())).await.expect("it is admitted");
+    let message = office.says(&request, "Waiting for 2 approvals").await;
+    let alice = office.slack.person("U0ALICE");
+    alice.click(&message, "approve_edit").await;
+
+    let rows = [
+        (&[("ov_note", "SHOUTING")][..], "ov_note", "lower case only"),
+        (&[("ov_replicas", "4"), ("ov_canary", "true"), ("ov_note", "x")], "ov_canary", "at most 2"),
+        (&[("ov_note", "far longer than anybody allows it to be")], "ov_note", "at most 20"),
+    ];
+    for (inputs, block, words) in rows {
+        let defaults = [("ov_replicas", "3"), ("ov_canary", "false"), ("ov_note", "as usual")];
+        let entries: BTreeMap<&str, Entry> =
+            defaults.iter().chain(inputs).map(|(block, text)| (*block, Entry::from(*text))).collect();
+        let entries: Vec<(&str, Entry)> = entries.into_iter().collect();
+        let submitted = alice.submit(&entries).await;
+        let Outcome::Errors(errors) = &submitted.outcome else { panic!("{inputs:?}: {submitted:?}") };
+        let said = errors.values().cloned().collect::<Vec<_>>().join("; ");
+        assert!(said.contains(words), "{inputs:?}: {errors:?}");
+        assert!(errors.contains_key(block) || errors.len() == 1, "{inputs:?}: {errors:?}");
+    }
+    // The fourth: an input that the dialog does not have, from somebody who makes up their own.
+    let forged = countersign_tests::Click::edit("U0ALICE", &request.id, &[("ref", "v2")]);
+    let answer = office.gateway.click(&forged).await;
+    assert_eq!(answer["ok"], false, "{answer}");
+
+    assert_eq!(office.look(&request.token).await["approvers"], json!([]));
+    let metrics = office.metrics().await;
+    for reason in ["schema_validation", "limit_exceeded", "diff_size_exceeded", "key_not_allowed"] {
+        let labels = [("action", "deploy"), ("reason", reason)];
+        assert_eq!(metrics.count("override_rejections_total", &labels), 1, "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_dialog_that_was_open_too_long_changes_nothing() {
+    let office = Office::at(home()).await;
+    let request = office.create(&Ask::new("deploy").params(params())).await.expect("it is admitted");
+    let message = office.says(&request, "Waiting for 2 approvals").await;
+    let (alice, bob) = (office.slack.person("U0ALICE"), office.slack.person("U0BOB"));
+    alice.click(&message, "approve_edit").await;
+    bob.click(&message, "approve_edit").await;
+    bob.submit(&[("ov_replicas", "9".into())]).await;
+
+    // Alice's dialog still shows 3 replicas; and the message that she had before her said so, too.
+    let submitted = alice.submit(&[("ov_note", "slowly".into())]).await;
+    let Outcome::Errors(errors) = &submitted.outcome else { panic!("{submitted:?}") };
+    assert!(errors.values().any(|said| said.contains("changed")), "{errors:?}");
+    alice.close().await;
+    alice.click(&message, "approve").await;
+    office.told("U0ALICE", "changed since you looked").await;
+    assert_eq!(office.look(&request.token).await["approvers"], json!(["U0BOB"]));
+
+    let message = office.says(&request, "Waiting for 1 more approval").await;
+    alice.click(&message, "approve").await;
+    office.says(&request, "Approved with edits").await;
+    assert_eq!(office.look(&request.token).await["decisionParams"]["replicas"], 9);
+}

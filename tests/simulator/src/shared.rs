@@ -1,0 +1,105 @@
+//! What the parts of a running simulator share.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::api::{Addresses, Tokens};
+use crate::faults::Faults;
+use crate::sockets::Sockets;
+use crate::world::World;
+
+/// By which way interactions reach the app.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Route {
+    /// Over a socket where one is open, else to the app's URL: a gateway can be tried out either way.
+    #[default]
+    Either,
+    /// To the app's URL.
+    Http,
+    /// Over a socket; as Slack does once Socket Mode is switched on.
+    Socket,
+    /// By both ways at once, which Slack does not do, and an app must bear.
+    Both,
+}
+
+pub(crate) struct Shared {
+    world: Mutex<World>,
+    /// Grows with every change.
+    version: watch::Sender<u64>,
+    pub(crate) tokens: Tokens,
+    pub(crate) addresses: Addresses,
+    pub(crate) signing_secret: String,
+    /// Where interactions are posted to, and by which way they go.
+    delivery: Mutex<(Option<String>, Route)>,
+    pub(crate) sockets: Sockets,
+    /// Grows with every restart; connections of an earlier time end.
+    pub(crate) restarts: watch::Sender<u64>,
+}
+
+impl Shared {
+    pub(crate) fn new(world: World, tokens: Tokens, addresses: Addresses, signing_secret: String) -> Shared {
+        Shared {
+            world: Mutex::new(world),
+            version: watch::Sender::new(1),
+            tokens,
+            addresses,
+            signing_secret,
+            delivery: Mutex::new((None, Route::default())),
+            sockets: Sockets::default(),
+            restarts: watch::Sender::new(0),
+        }
+    }
+
+    /// Looks at the world.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&World) -> T) -> T {
+        look(&lock(&self.world))
+    }
+
+    /// Changes the world, and tells those who watch it.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
+        let result = change(&mut lock(&self.world));
+        self.changed();
+        result
+    }
+
+    /// Puts faults in force. Where Slack goes down, it takes its connections along.
+    pub(crate) fn set_faults(&self, faults: Faults) {
+        let down = faults.down;
+        self.change(|world| world.chance.set(faults));
+        if down {
+            self.restart();
+        }
+    }
+
+    /// Every connection is lost, and every call that was under way.
+    pub(crate) fn restart(&self) {
+        self.restarts.send_modify(|restarts| *restarts += 1);
+    }
+
+    pub(crate) fn changed(&self) {
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Is told of every change.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    pub(crate) fn delivery(&self) -> (Option<String>, Route) {
+        lock(&self.delivery).clone()
+    }
+
+    pub(crate) fn set_gateway(&self, url: Option<String>) {
+        lock(&self.delivery).0 = url;
+    }
+
+    pub(crate) fn set_route(&self, route: Route) {
+        lock(&self.delivery).1 = route;
+    }
+}
+
+/// What a thread that panicked left behind is still whole: nothing here is changed halfway.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
