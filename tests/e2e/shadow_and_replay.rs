@@ -1,6 +1,6 @@
 //! What a change of the policy set would do, before it is made: beside live requests, and with recorded ones.
 
-use countersign_tests::{Ask, Click, Gateway, Home, Ran};
+use countersign_tests::{Ask, Click, Gateway, Home, countersign};
 use serde_json::{Value, json};
 
 fn actions(approvals: u32) -> String {
@@ -116,12 +116,30 @@ async fn a_shadow_shows_a_change_and_nothing_where_there_is_none() {
     assert_eq!(gateway.policy().await, same, "it has no effect");
 }
 
-/// Replays everything under the set in the folder of `candidate`.
-fn replay(home: &Home, candidate: &Home, more: &[&str]) -> Ran {
+/// What a replay printed, and how it ended.
+#[derive(Debug)]
+struct Ran {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn run(arguments: &[&str]) -> Ran {
+    let output = countersign(arguments);
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it prints text");
+    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Replays what is that old at the most, under the set in the folder of `candidate`.
+fn replay_since(since: &str, home: &Home, candidate: &Home, more: &[&str]) -> Ran {
     let store = format!("sqlite:{}", home.path("data/countersign.db").display());
     let set = candidate.path("policies").display().to_string();
-    let fixed = ["policy", "replay", "--since", "1d", "--set", &set, "--store", &store];
-    home.run(&[&fixed, more].concat())
+    let fixed = ["policy", "replay", "--since", since, "--set", &set, "--store", &store];
+    run(&[&fixed, more].concat())
+}
+
+fn replay(home: &Home, candidate: &Home, more: &[&str]) -> Ran {
+    replay_since("1d", home, candidate, more)
 }
 
 fn report(ran: &Ran) -> Value {
@@ -190,18 +208,7 @@ async fn a_replay_shows_a_change_and_nothing_where_there_is_none() {
     let before = database();
     assert_eq!(report(&replay(&home, &stricter, &["--format", "json"]))["changes"], 4);
     assert_eq!(database(), before);
-    let none = report(&home.run(&[
-        "policy",
-        "replay",
-        "--since",
-        "0s",
-        "--format",
-        "json",
-        "--set",
-        &stricter.path("policies").display().to_string(),
-        "--store",
-        &format!("sqlite:{}", home.path("data/countersign.db").display()),
-    ]));
+    let none = report(&replay_since("0s", &home, &stricter, &["--format", "json"]));
     assert_eq!(none["requests"], 0);
     home.start().await.stop().await;
 }
@@ -217,6 +224,6 @@ async fn a_replay_that_cannot_be_done_says_why() {
     let ran = replay(&home, &home, &[]);
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.stderr.contains("policy-set.yaml:1:10: the version must be 1"), "{ran:?}");
-    let ran = home.run(&["policy", "replay", "--since", "soon", "--set", "policies"]);
+    let ran = run(&["policy", "replay", "--since", "soon", "--set", "policies"]);
     assert_eq!(ran.code, Some(2), "{ran:?}");
 }

@@ -50,17 +50,6 @@ pub struct Failure {
     pub stderr: String,
 }
 
-/// What a command of the binary printed, and how it ended.
-#[derive(Debug)]
-pub struct Ran {
-    /// Its exit code.
-    pub code: Option<i32>,
-    /// What it said on standard output.
-    pub stdout: String,
-    /// What it said on standard error.
-    pub stderr: String,
-}
-
 impl Home {
     /// Starts a gateway here, and waits until it serves.
     ///
@@ -88,20 +77,6 @@ impl Home {
         }
         let status = process.exited().await;
         Failure { code: status.code(), stderr: process.stderr.text() }
-    }
-
-    /// Runs another command of the binary here, to its end.
-    ///
-    /// # Panics
-    /// Where it cannot be run.
-    #[must_use]
-    pub fn run(&self, arguments: &[&str]) -> Ran {
-        let mut command = Command::new(ambient::binary());
-        command.args(arguments).current_dir(self.path(".")).env_clear().env("HOME", self.path("."));
-        command.envs(ambient::variable("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
-        let output = command.output().expect("the binary can be run");
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it prints text");
-        Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
     /// Starts a gateway and kills it as soon as `stop` is done, ready or not. Returns whether it was ready.

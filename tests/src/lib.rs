@@ -28,7 +28,7 @@ pub use ambient::{Stopwatch, keep_screenshot, project, unix_seconds, variable};
 pub use api::{Api, Ask, Problem, Receipt, millis};
 pub use browser::Page;
 pub use command::countersign;
-pub use gateway::{Exit, Failure, Gateway, Ran};
+pub use gateway::{Exit, Failure, Gateway};
 pub use home::{ADMIN_TOKEN, Home, digest};
 pub use metrics::Metrics;
 pub use payload::payload_hash;

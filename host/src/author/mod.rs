@@ -59,7 +59,7 @@ pub enum Policy {
     Bench(bench::Bench),
     /// Make up a request and its history, and say what a policy set makes of it.
     Judge(judge::Judge),
-    /// Judge recorded requests again, under another policy set.
+    /// Judge recorded requests again, under another policy set, and say what would have become of them.
     Replay(Replay),
     /// Turn the YAML of the Node.js service into a policy set that behaves the same.
     Import(Import),

@@ -1,6 +1,6 @@
 //! What would become of requests under other rules than their own, without any effect.
 //!
-//! A [`Rehearsal`] is one request that goes its way under a candidate's rules. The [`Shadow`] rehearses live requests beside
+//! A rehearsal is one request that goes its way under a candidate's rules. The [`Shadow`] rehearses live requests beside
 //! the policy set in force; [`replay`] rehearses recorded ones.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]

@@ -59,23 +59,21 @@ enum Format {
     Json,
 }
 
-/// What to say of it, and whether no more outcomes change than may. Blocks.
+/// Does it. Returns what there is to say, and whether no more outcomes change than may. Blocks.
 ///
 /// # Errors
-/// Where the store or the policy set cannot be read.
+/// Where the store cannot be read, or the set is wrong.
 pub fn run(replay: &Replay, engine: &Engine) -> Result<(String, bool)> {
     let report = report(replay, engine)?;
-    let text = match replay.format {
+    let mut text = match replay.format {
         Format::Text => report.text(),
         Format::Json => format!("{:#}\n", report.json()),
     };
-    match replay.max_changes {
-        Some(most) if report.changes() > most => {
-            eprintln!("{} outcomes change, and {most} may", report.changes());
-            Ok((text, false))
-        }
-        _ => Ok((text, true)),
+    let good = replay.max_changes.is_none_or(|most| report.changes() <= most);
+    if let Some(most) = replay.max_changes.filter(|_| !good && replay.format == Format::Text) {
+        let _ = writeln!(text, "\n{} outcomes change, and {most} may", report.changes());
     }
+    Ok((text, good))
 }
 
 fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
