@@ -25,7 +25,7 @@ use crate::telemetry::SecurityEvent;
     request_body(content = String, content_type = "application/x-www-form-urlencoded", description = "`payload`, as Slack sends it"),
     responses(
         (status = 200, description = "Whatever Slack signed: `{ok: true, status, …}`, or `{ok: false, error, message, reasons}`; \
-            for a modal also `response_action`", body = Object),
+            for a modal also `response_action`; an empty object where it takes longer than two seconds, and is done afterwards", body = Object),
         (status = 400, description = "`bad_signature`, `stale_signature` or `replay_detected`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`not_found`: the gateway has no signing secret", body = Problem, content_type = "application/problem+json"),
         (status = 408, description = "`request_timeout`", body = Problem, content_type = "application/problem+json"),
