@@ -15,15 +15,12 @@ mod usergroups;
 
 use std::ops::Deref;
 
-use countersign_tests::{Gateway, Home, Receipt};
-use slack_simulator::{Message, Options, Simulator};
-
-/// How much faster than Slack allows everything goes: a test has no minutes to wait.
-const RATE_FACTOR: f64 = 1000.0;
+use countersign_tests::{Gateway, Home, Receipt, Slack};
+use slack_simulator::{Message, Simulator};
 
 /// A gateway and the Slack that its people are in.
 pub(crate) struct Office {
-    pub(crate) slack: Simulator,
+    pub(crate) slack: Slack,
     pub(crate) gateway: Gateway,
 }
 
@@ -35,9 +32,8 @@ impl Office {
 
     /// With a gateway that starts in `home`, and interactions over HTTP.
     pub(crate) async fn at(home: Home) -> Office {
-        let slack = slack().await;
-        let gateway = in_slack(home, &slack).start().await;
-        slack.set_gateway(&format!("http://{}", gateway.address()));
+        let slack = Slack::start().await;
+        let gateway = slack.gateway(home).await;
         Office { slack, gateway }
     }
 
@@ -71,20 +67,6 @@ impl Deref for Office {
     fn deref(&self) -> &Gateway {
         &self.gateway
     }
-}
-
-/// A Slack with room for a test's haste.
-pub(crate) async fn slack() -> Simulator {
-    let options = Options { rate_factor: RATE_FACTOR, ..Options::default() };
-    Simulator::start(options).await.expect("there is a free port")
-}
-
-/// A home whose gateway calls this Slack.
-pub(crate) fn in_slack(home: Home, slack: &Simulator) -> Home {
-    home.with("SLACK_API_URL", &slack.api_url())
-        .with("SLACK_BOT_TOKEN", slack.bot_token())
-        .with("SLACK_SIGNING_SECRET", slack.signing_secret())
-        .with("SLACK_RATE_FACTOR", &RATE_FACTOR.to_string())
 }
 
 /// The messages that show a request: one, or something is wrong.

@@ -1,10 +1,10 @@
 //! Socket Mode: the same people, buttons and dialogs, and no port that Slack must reach.
 
-use countersign_tests::{Home, within};
+use countersign_tests::{Home, Slack, within};
 use serde_json::json;
 use slack_simulator::{Disconnect, Outcome, Route};
 
-use super::{Office, in_slack, slack};
+use super::Office;
 
 const ACTIONS: &str = "
   deploy:
@@ -20,8 +20,8 @@ const ACTIONS: &str = "
 
 /// With Socket Mode, and without a signing secret unless `both`.
 async fn office(both: bool) -> Office {
-    let slack = slack().await;
-    let mut home = in_slack(Home::new(ACTIONS), &slack).with("SLACK_APP_TOKEN", slack.app_token());
+    let slack = Slack::start().await;
+    let mut home = Home::new(ACTIONS).with_slack(&slack).with_socket_mode(&slack);
     if !both {
         home = home.without("SLACK_SIGNING_SECRET");
     }

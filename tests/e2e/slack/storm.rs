@@ -6,11 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use countersign_tests::{Api, Click, Home, Receipt, Stopwatch, variable};
+use countersign_tests::{Api, Click, Home, Receipt, Slack, Stopwatch, variable};
 use futures_util::future::join_all;
 use slack_simulator::{ChannelProfile, Faults, Simulator};
-
-use super::{in_slack, slack};
 
 const REQUESTS: usize = 500;
 const CHANNELS: usize = 10;
@@ -45,7 +43,7 @@ fn actions() -> String {
 async fn no_message_is_lost_or_doubled_and_all_are_true_in_the_end() {
     let count = variable("COUNTERSIGN_STORM_REQUESTS").and_then(|text| text.parse().ok()).unwrap_or(REQUESTS);
     let watch = Stopwatch::start();
-    let slack = slack().await;
+    let slack = Slack::start().await;
     for channel in 0..CHANNELS {
         slack.set_channel(ChannelProfile::new(&format!("C0STORM{channel}"), &format!("storm-{channel}")));
     }
@@ -58,7 +56,7 @@ async fn no_message_is_lost_or_doubled_and_all_are_true_in_the_end() {
         ..Faults::none()
     };
     slack.set_faults(weather);
-    let gateway = in_slack(Home::new(&actions()), &slack).start().await;
+    let gateway = Home::new(&actions()).with_slack(&slack).start().await;
 
     // Up to the middle of it all, and then the gateway is gone from one moment to the next.
     let requests = join_all((0..AT_ONCE).map(|part| open(*gateway, part, count))).await;

@@ -4,7 +4,7 @@ use countersign_tests::{Home, within};
 use serde_json::json;
 use slack_simulator::Faults;
 
-use super::{Office, in_slack};
+use super::Office;
 
 const ACTIONS: &str = "
   deploy:
@@ -38,7 +38,7 @@ async fn who_is_in_the_user_group_may_approve_even_after_a_restart_without_slack
     // Slack is away when the gateway starts again: what it said last still counts.
     let Office { slack, gateway } = office;
     slack.set_faults(Faults::down());
-    let gateway = in_slack(gateway.stop().await, &slack).start().await;
+    let gateway = gateway.stop().await.start().await;
     let office = Office { slack, gateway };
     let request = office.open("deploy").await;
     office.click_ok(&countersign_tests::Click::approve("U0RM3", &request.id)).await;
