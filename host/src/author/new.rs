@@ -162,8 +162,8 @@ pub(super) fn files(name: &str, sdk_folder: Option<&Path>) -> Result<Vec<(String
     };
     let mut files: Vec<(String, String)> =
         TEMPLATE.iter().map(|(path, text)| ((*path).to_owned(), fill(text))).collect();
+    files.push(("Cargo.lock".to_owned(), lock::of(name)));
     if sdk_folder.is_none() {
-        files.push(("Cargo.lock".to_owned(), lock::of(name)));
         let carried = sdk::files().into_iter();
         files.extend(carried.map(|(path, content)| (format!("{}/{path}", sdk::FOLDER), content)));
     }

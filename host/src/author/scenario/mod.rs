@@ -1,6 +1,6 @@
 //! Stories about one policy, in YAML: a setting, what happens, and what is expected to come of it.
 //!
-//! [`read`] makes them of a file, [`play`] tells them to a module in the gateway's own sandbox. A story is about one
+//! `read` makes them of a file, `play` tells them to a module in the gateway's own sandbox. A story is about one
 //! module alone, as a scenario of the SDK is: whether an act counts once other policies have their say too is shown
 //! by `countersign policy judge`.
 

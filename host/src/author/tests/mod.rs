@@ -3,6 +3,7 @@
 mod figures;
 mod judging;
 mod looking;
+mod making;
 mod stories;
 
 use std::fs;
