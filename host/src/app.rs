@@ -148,6 +148,7 @@ impl App {
         let sweeper = tokio::spawn(Arc::clone(&self).sweep());
         let watcher = Arc::clone(&self.policy_sets).watch(self.watch_files, policy_sets::POLL);
         let watcher = tokio::spawn(watcher);
+        let tidier = tokio::spawn(Arc::clone(&self.policy_sets).tidy());
         let router = http::router(Arc::clone(&self));
         let usergroups = match &self.outgoing {
             Some(Outgoing { client, .. }) => {
@@ -191,6 +192,7 @@ impl App {
         scheduler.abort();
         sweeper.abort();
         watcher.abort();
+        tidier.abort();
         if let Some(usergroups) = usergroups {
             usergroups.abort();
         }

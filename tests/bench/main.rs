@@ -22,7 +22,7 @@ mod setup;
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use report::Report;
 
@@ -35,6 +35,20 @@ struct Arguments {
     /// Also write the report to this file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
+    /// Measure only this; may come several times
+    #[arg(long, value_name = "WHAT", value_enum)]
+    only: Vec<What>,
+}
+
+/// What is measured, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    Creates,
+    Clicks,
+    OpenRequests,
+    IdleStreams,
+    Starts,
+    Swaps,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -42,12 +56,19 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let quick = arguments.quick;
     let mut report = Report::new(quick);
-    creates::measure(&mut report, quick).await?;
-    clicks::measure(&mut report, quick).await?;
-    open_requests::measure(&mut report, quick).await?;
-    idle_streams::measure(&mut report, quick).await?;
-    starts::measure(&mut report, quick).await;
-    swaps::measure(&mut report, quick).await?;
+    for what in What::value_variants() {
+        if !arguments.only.is_empty() && !arguments.only.contains(what) {
+            continue;
+        }
+        match what {
+            What::Creates => creates::measure(&mut report, quick).await?,
+            What::Clicks => clicks::measure(&mut report, quick).await?,
+            What::OpenRequests => open_requests::measure(&mut report, quick).await?,
+            What::IdleStreams => idle_streams::measure(&mut report, quick).await?,
+            What::Starts => starts::measure(&mut report, quick).await,
+            What::Swaps => swaps::measure(&mut report, quick).await?,
+        }
+    }
     let text = report.text();
     print!("{text}");
     if let Some(file) = arguments.save {

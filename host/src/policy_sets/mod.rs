@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 pub use change::{Fault, Outcome, PolicyChange, Trigger, What};
 pub use start::at_start;
@@ -41,6 +41,8 @@ pub struct PolicySets {
     directory: PathBuf,
     /// One change at a time.
     changing: Mutex<Seen>,
+    /// Another set is in force, and what the one before needed may be needed no longer.
+    swapped: Notify,
 }
 
 /// What has been looked at already, so that it is not tried again and again.
@@ -136,7 +138,7 @@ impl PolicySets {
     #[must_use]
     pub fn new(gateway: Arc<Gateway>, directory: PathBuf, folder: Digest) -> Arc<PolicySets> {
         let changing = Mutex::new(Seen { folder, unfollowable: 0 });
-        Arc::new(PolicySets { gateway, directory, changing })
+        Arc::new(PolicySets { gateway, directory, changing, swapped: Notify::new() })
     }
 
     /// Reads the folder again, and puts its set in force.
@@ -214,7 +216,7 @@ impl PolicySets {
         .await
     }
 
-    /// Drops from memory what no open request needs. It stays in the store.
+    /// Drops from memory what no open request needs. It stays in the store. Looks at every open request.
     ///
     /// # Errors
     /// Where the store does not say what is needed.
@@ -336,9 +338,7 @@ impl PolicySets {
         self.policies().activate(set);
         let active = self.policies().active();
         self.gateway.shadow().in_force(active.hash(), self.now());
-        if let Err(error) = self.settle().await {
-            tracing::warn!(%error, "policies that are needed no longer stay in memory for now");
-        }
+        self.swapped.notify_one();
         Ok(Changed::of(Outcome::Ok, &active, &previous))
     }
 

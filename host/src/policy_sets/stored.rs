@@ -179,9 +179,10 @@ pub(super) async fn keep(
     document: Option<String>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    // What came from the store is there.
+    let Some(document) = document else { return Ok(()) };
     let (entries, modules) = set.pins();
     store.pin(entries, modules).await?;
-    let Some(document) = document else { return Ok(()) };
     let stored = StoredSet { hash: set.hash(), entries: set.entries(), stored_at: now };
     store.keep_policy_set(stored, document).await
 }

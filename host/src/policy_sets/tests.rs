@@ -390,6 +390,8 @@ async fn what_open_requests_need_stays_in_memory_and_the_rest_in_the_store() {
     };
     house.activate(house.stored(2).await).await;
     house.activate(house.stored(3).await).await;
+    assert!(rules(2), "nothing was dropped yet");
+    house.sets.settle().await.unwrap();
     assert!(rules(1), "a request needs it");
     assert!(!rules(2), "nobody needs it");
     assert!(rules(3), "it is in force");

@@ -26,6 +26,9 @@ const RESTLESS: Duration = Duration::from_secs(5);
 /// The most time between two looks at the folder and at the store.
 pub const POLL: Duration = Duration::from_secs(30);
 
+/// The least time between two looks at what is needed in memory.
+const TIDY_APART: Duration = Duration::from_secs(2);
+
 /// How many symbolic links a path may lead through.
 const MOST_LINKS: usize = 64;
 
@@ -43,14 +46,23 @@ impl PolicySets {
                 let _ = self.reload_if_changed(By { trigger: Trigger::File, actor: None }).await;
             }
             let _ = self.follow().await;
-            if let Err(error) = self.settle().await {
-                tracing::warn!(%error, "policies that are needed no longer stay in memory for now");
-            }
             tokio::select! {
                 () = tokio::time::sleep(poll) => {}
                 () = quiet_after(&woken) => {}
             }
             drop(watches);
+        }
+    }
+
+    /// Drops what is needed no longer from memory: after a swap, and now and then, as requests end; for ever.
+    pub async fn tidy(self: Arc<Self>) {
+        loop {
+            if let Err(error) = self.settle().await {
+                tracing::warn!(%error, "policies that are needed no longer stay in memory for now");
+            }
+            // To look at every open request takes a while, so that many swaps in a row wait for one look.
+            tokio::time::sleep(TIDY_APART).await;
+            let _ = tokio::time::timeout(POLL, self.swapped.notified()).await;
         }
     }
 

@@ -545,18 +545,37 @@ impl Store for SqliteStore {
 
     async fn open_policies(&self) -> Result<Vec<OpenPolicy>, StoreError> {
         let scan = self.readers.scan(|db| {
+            // Counted here, since the index has them by action and time: sorting them would take most of the time.
             let mut select = db.prepare_cached(
-                "SELECT policy_hash, action, count(*) FROM request
-                 WHERE due_at IS NOT NULL AND policy_hash IS NOT NULL GROUP BY policy_hash, action
-                 ORDER BY policy_hash, action",
+                "SELECT action, policy_hash FROM request WHERE due_at IS NOT NULL AND policy_hash IS NOT NULL
+                 ORDER BY action, status, submitted_at",
             )?;
-            let rows = select.query_and_then([], |row| {
-                let action: String = row.get(1)?;
+            let mut counts: BTreeMap<([u8; 32], String), u64> = BTreeMap::new();
+            let mut run: Option<(([u8; 32], String), u64)> = None;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                let action = row.get_ref(0)?.as_str().map_err(unavailable)?;
                 let place = Place { table: "request", key: &format_args!("action {action}") };
-                let policy = place.digest(row, (0, "policy_hash"))?;
-                Ok(OpenPolicy { policy, count: place.unsigned(row, (2, "count(*)"))?, action })
-            })?;
-            rows.collect()
+                let policy: [u8; 32] = place.get(row, (1, "policy_hash"))?;
+                // Those that were made one after the other are under the same rules, as a rule.
+                match &mut run {
+                    Some(((of, at), count)) if *of == policy && at == action => *count += 1,
+                    run => {
+                        if let Some((key, count)) = run.replace(((policy, action.to_owned()), 1)) {
+                            *counts.entry(key).or_default() += count;
+                        }
+                    }
+                }
+            }
+            if let Some((key, count)) = run {
+                *counts.entry(key).or_default() += count;
+            }
+            let open = counts.into_iter().map(|((policy, action), count)| OpenPolicy {
+                policy: Digest::from_bytes(policy),
+                action,
+                count,
+            });
+            Ok(open.collect())
         });
         scan.await
     }
