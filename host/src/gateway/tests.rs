@@ -187,6 +187,28 @@ async fn watchers_hear_of_a_decision_even_where_the_approver_hung_up() {
 }
 
 #[tokio::test]
+async fn watchers_hear_of_every_version_in_order_whoever_is_faster_to_tell_of_it() {
+    let house = House::ready().await;
+    let request = house.ask("single").await.request;
+    let watchers = Watchers::default();
+    let mut watch = watchers.watch(request.id);
+    watch.read(1);
+    let version = |number| Arc::new(Request { version: number, ..Request::clone(&request) });
+    for number in [4, 3, 2, 3] {
+        watchers.publish(&version(number));
+    }
+    // What another instance stored is told of by nobody here, and is not waited for for long.
+    watchers.publish(&version(7));
+    watchers.publish(&version(6));
+    let mut heard = Vec::new();
+    while heard.len() < 5 {
+        let Seen::Version(request) = watch.next().await else { panic!("nothing was missed") };
+        heard.push(request.version);
+    }
+    assert_eq!(heard, [2, 3, 4, 6, 7]);
+}
+
+#[tokio::test]
 async fn a_stranger_changes_nothing_but_the_audit_log() {
     let house = House::ready().await;
     let request = house.ask("single").await.request;

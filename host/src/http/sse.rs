@@ -62,6 +62,7 @@ pub(super) async fn stream(
     // Watch first and read after, so that no change falls between the two.
     let watch = app.gateway.watchers().watch(id);
     let request = app.gateway.opened_by(token).await?;
+    watch.read(request.version);
     // What is no version of ours was not seen from us: the client gets the state once more.
     let seen = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let unseen = seen.is_none_or(|seen| seen < request.version);

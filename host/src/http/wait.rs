@@ -56,6 +56,7 @@ pub(super) async fn long_poll(
     // Watch first and read after, so that no change falls between the two.
     let mut watch = app.gateway.watchers().watch(id);
     let request = app.gateway.opened_by(token).await?;
+    watch.read(request.version);
     if request.status().is_terminal() {
         return Ok(view(&request));
     }
