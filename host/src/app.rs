@@ -87,7 +87,9 @@ impl App {
 
         let cache = CompileCache::new(config.cache_dir(), &secret);
         let limits = config.policies.limits.limits();
-        let engine = blocking(move || Engine::new(limits, Some(cache)).context("no sandbox")).await??;
+        let trust = config.policies.supply.trust().context("nobody can be trusted with policies")?;
+        let engine =
+            blocking(move || Engine::new(limits, Some(cache), trust).context("no sandbox")).await??;
         let directory = &config.policies.directory;
         let (set, folder) = policy_sets::at_start(&store, &engine, &clock, directory.clone()).await?;
 

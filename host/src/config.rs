@@ -13,7 +13,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 
 use crate::author;
 use crate::dev::Dev;
-use crate::policy::Limits;
+use crate::policy::{KeyError, Limits, Trust};
 use crate::secret::Secret;
 use crate::slack::{self, DEFAULT_API_URL};
 
@@ -106,9 +106,35 @@ pub struct Policies {
     #[arg(long = "policy-watch", value_name = "COUNTERSIGN_POLICY_WATCH", default_value = "true")]
     #[arg(action = clap::ArgAction::Set)]
     pub watch: bool,
+    /// Whose signatures count.
+    #[command(flatten)]
+    pub supply: Supply,
     /// What one call of a policy may use.
     #[command(flatten)]
     pub limits: PolicyLimits,
+}
+
+/// Where policies may come from, and who must vouch for them: for the gateway, and for commands that load a policy set as
+/// the gateway would.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Supply chain")]
+pub struct Supply {
+    /// A file of public keys in PEM: one of them must have signed each policy module. Without it modules need no signature.
+    #[arg(long, value_name = "COUNTERSIGN_MODULE_KEYS")]
+    pub module_keys: Option<PathBuf>,
+    /// A file of public keys in PEM: one of them must have signed the policy set. Without it sets need no signature.
+    #[arg(long, value_name = "COUNTERSIGN_SET_KEYS")]
+    pub set_keys: Option<PathBuf>,
+}
+
+impl Supply {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// Where a file cannot be read, or holds no keys.
+    pub fn trust(&self) -> Result<Trust, KeyError> {
+        Trust::read(self.module_keys.as_deref(), self.set_keys.as_deref())
+    }
 }
 
 /// What one call of a policy may use, and how large a module may be.
@@ -331,22 +357,22 @@ impl Cli {
         A::Item: Into<OsString> + Clone,
     {
         let mut known = Vec::new();
-        let command = Cli::command().mut_subcommand("serve", |mut serve| {
-            let variables = serve
-                .get_arguments()
-                .filter_map(|arg| Some((arg.get_id().clone(), arg.get_value_names()?.first()?.to_string())));
-            for (id, variable) in variables.collect::<Vec<_>>() {
-                // A variable stands where the default does. So flags win over it, it is parsed as a flag is,
-                // and an error names both: the flag, and the variable as the name of the flag's value.
-                if let Some(value) = environment.get(&variable) {
-                    serve = serve.mut_arg(id, |arg| {
-                        arg.default_value(value.clone()).required(false).hide_default_value(true)
-                    });
-                }
-                known.push(variable);
-            }
-            serve
+        let mut command = Cli::command().mut_subcommand("serve", |serve| {
+            known = variables(&serve);
+            stand_in(serve, environment, &known)
         });
+        for nested in ["policy"] {
+            command = command.mut_subcommand(nested, |nested| {
+                let names: Vec<_> = nested.get_subcommands().map(|it| it.get_name().to_owned()).collect();
+                names.into_iter().fold(nested, |nested, name| {
+                    nested.mut_subcommand(name, |command| {
+                        let ours = variables(&command).into_iter().filter(|it| it.starts_with(OURS));
+                        let ours = ours.collect::<Vec<_>>();
+                        stand_in(command, environment, &ours)
+                    })
+                })
+            });
+        }
         let mut cli = Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)?;
         if let Command::Serve(config) = &mut cli.command {
             config.take_the_rest(environment, &known)?;
@@ -446,6 +472,25 @@ impl FromStr for StoreUrl {
             _ => Err("a store is given as `sqlite:PATH`".into()),
         }
     }
+}
+
+/// What the values of a command's flags are named after: where a flag can also be given as a variable, that one.
+fn variables(command: &clap::Command) -> Vec<String> {
+    let names = command.get_arguments().filter_map(|arg| Some(arg.get_value_names()?.first()?.to_string()));
+    names.collect()
+}
+
+/// Has these variables stand where the defaults of their flags do. So flags win over them, they are parsed as flags are,
+/// and an error names both: the flag, and the variable as the name of the flag's value.
+fn stand_in(command: clap::Command, environment: &Environment, variables: &[String]) -> clap::Command {
+    command.mut_args(|arg| {
+        let variable = arg.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
+        let variable = variable.filter(|variable| variables.contains(variable));
+        match variable.and_then(|variable| environment.get(&variable)) {
+            Some(value) => arg.default_value(value.clone()).required(false).hide_default_value(true),
+            None => arg,
+        }
+    })
 }
 
 /// One variable of the environment, for commands that are told its name.

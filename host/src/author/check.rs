@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::table::{cell, columns};
 use super::{Answer, words};
+use crate::config::Supply;
 use crate::policy::set::error::{LoadError, LoadErrors};
-use crate::policy::{ActionPolicy, Engine, PolicySet};
+use crate::policy::{ActionPolicy, Engine, PolicySet, Trust};
 
 /// A policy set.
 #[derive(Debug, Args)]
@@ -18,6 +19,8 @@ pub struct Check {
     /// The policy set: its folder, or the `policy-set.yaml` in it.
     #[arg(value_name = "SET")]
     set: PathBuf,
+    #[command(flatten)]
+    supply: Supply,
     /// Lines for people, or JSON.
     #[arg(long, default_value = "text")]
     format: Format,
@@ -29,8 +32,14 @@ enum Format {
     Json,
 }
 
+impl Check {
+    pub(super) fn trust(&self) -> Result<Trust> {
+        Ok(self.supply.trust()?)
+    }
+}
+
 pub(super) fn run(check: &Check, engine: &Engine) -> Result<Answer> {
-    let loaded = PolicySet::load(folder(&check.set), engine);
+    let loaded = load(&check.set, &check.supply, engine);
     let good = loaded.is_ok();
     let text = match (check.format, &loaded) {
         (Format::Text, Ok(set)) => sound(set),
@@ -38,6 +47,11 @@ pub(super) fn run(check: &Check, engine: &Engine) -> Result<Answer> {
         (Format::Json, loaded) => serde_json::to_string_pretty(&View::of(loaded))? + "\n",
     };
     Ok(Answer { text, good })
+}
+
+/// Loads a policy set as a gateway would.
+pub(super) fn load(set: &Path, _supply: &Supply, engine: &Engine) -> Result<PolicySet, LoadErrors> {
+    PolicySet::load(folder(set), engine)
 }
 
 /// The folder of a policy set that is named by its folder or by its own file.

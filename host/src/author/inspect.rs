@@ -100,7 +100,7 @@ pub(super) struct Inspection<'a> {
 impl<'a> Inspection<'a> {
     pub(super) fn of(engine: &Engine, path: &'a Path, bytes: &[u8]) -> Inspection<'a> {
         let started = now();
-        let loaded = engine.load(bytes);
+        let loaded = engine.load(bytes, &[]);
         let compile = started.elapsed();
         let loaded = loaded.map(|module| {
             let cost = module.describe_again();

@@ -18,17 +18,17 @@ use serde_json::{Map, Value};
 
 use self::moves::Moves;
 use self::report::Report;
-use super::check::folder;
 use super::deed::{Deed, What, duration};
 use super::made_up::{self, Asked, SUBMITTED_AT, request_id};
-use super::{Answer, file};
+use super::{Answer, check, file};
+use crate::config::Supply;
 use crate::gateway::{Intent, act_of, repeats_hidden};
 use crate::lifecycle::{
     self, Act, Change, Event, FailureKind, PolicyFailure, Reason, Refusal, Request, State, Status,
     Submission, Timestamp, Verdict,
 };
 use crate::policy::set::error::did_you_mean;
-use crate::policy::{ActionPolicy, Directory, Engine, Members, NotAdmitted, PolicyEntry, PolicySet};
+use crate::policy::{ActionPolicy, Directory, Engine, Members, NotAdmitted, PolicyEntry, Trust};
 
 const MAX_PARAMS_BYTES: usize = 1 << 20;
 
@@ -38,6 +38,8 @@ pub struct Judge {
     /// The policy set: its folder, or the `policy-set.yaml` in it.
     #[arg(value_name = "SET")]
     set: PathBuf,
+    #[command(flatten)]
+    supply: Supply,
     /// The action that the request is for.
     #[arg(long, value_name = "NAME")]
     action: String,
@@ -66,8 +68,14 @@ enum Format {
     Json,
 }
 
+impl Judge {
+    pub(super) fn trust(&self) -> Result<Trust> {
+        Ok(self.supply.trust()?)
+    }
+}
+
 pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
-    let set = PolicySet::load(folder(&judge.set), engine)?;
+    let set = check::load(&judge.set, &judge.supply, engine)?;
     let Some(policy) = set.action(&judge.action) else {
         let hint = did_you_mean(&judge.action, set.actions().keys().map(String::as_str));
         bail!("no policy of the set knows the action `{}`, so a gateway denies it{hint}", judge.action);

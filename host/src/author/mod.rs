@@ -15,12 +15,15 @@ mod deed;
 mod file;
 mod inspect;
 mod judge;
+pub(crate) mod key;
+mod keygen;
 mod lock;
 mod made_up;
 mod new;
 mod scenario;
 mod schema_text;
 mod sdk;
+mod sign;
 mod table;
 mod test;
 mod words;
@@ -37,7 +40,7 @@ use anyhow::{Context as _, Result};
 use clap::Subcommand;
 
 use crate::import::{self, Import};
-use crate::policy::{Engine, Limits, Module};
+use crate::policy::{Engine, Limits, Module, Trust};
 use crate::rehearsal::replay::{self, Replay};
 
 /// What to do with policies.
@@ -53,6 +56,10 @@ pub enum Policy {
     Inspect(inspect::Inspect),
     /// Check a policy set as a gateway would that loads it.
     Check(check::Check),
+    /// Make a key to sign with.
+    Keygen(keygen::Keygen),
+    /// Vouch for a module, or for a policy set.
+    Sign(sign::Sign),
     /// Tell scenarios to a module, in the gateway's sandbox.
     Test(test::Test),
     /// Measure what each call of a module costs, in time and in fuel.
@@ -89,29 +96,33 @@ pub fn run(policy: &Policy) -> ExitCode {
 }
 
 /// What a command has to say; those that run modules ask for the `engine`.
-fn answer(policy: &Policy, engine: impl FnOnce() -> Result<Engine>) -> Result<Answer> {
+fn answer(policy: &Policy, engine: impl FnOnce(Trust) -> Result<Engine>) -> Result<Answer> {
+    // Who may vouch for a module is asked where a set uses it.
+    let anybody = Trust::default();
     match policy {
         Policy::New(new) => new::run(new),
         Policy::Sdk(sdk) => sdk::run(sdk),
-        Policy::Build(build) => build::run(build, &engine()?),
-        Policy::Inspect(inspect) => inspect::run(inspect, &engine()?),
-        Policy::Check(check) => check::run(check, &engine()?),
-        Policy::Test(test) => test::run(test, &engine()?),
-        Policy::Bench(bench) => bench::run(bench, &engine()?),
-        Policy::Judge(judge) => judge::run(judge, &engine()?),
+        Policy::Build(build) => build::run(build, &engine(anybody)?),
+        Policy::Inspect(inspect) => inspect::run(inspect, &engine(anybody)?),
+        Policy::Check(check) => check::run(check, &engine(check.trust()?)?),
+        Policy::Keygen(keygen) => keygen::run(keygen),
+        Policy::Sign(sign) => sign::run(sign, &engine(sign.trust()?)?),
+        Policy::Test(test) => test::run(test, &engine(anybody)?),
+        Policy::Bench(bench) => bench::run(bench, &engine(anybody)?),
+        Policy::Judge(judge) => judge::run(judge, &engine(judge.trust()?)?),
         Policy::Replay(replay) => {
-            let (text, good) = replay::run(replay, &engine()?)?;
+            let (text, good) = replay::run(replay, &engine(replay.trust()?)?)?;
             Ok(Answer { text, good })
         }
-        Policy::Import(import) => Ok(Answer { text: import::run(import, &engine()?)?, good: true }),
+        Policy::Import(import) => Ok(Answer { text: import::run(import, &engine(anybody)?)?, good: true }),
     }
 }
 
 /// The gateway's sandbox, but for the deadline: how busy this machine is says nothing of a policy, and fuel ends what
 /// would run on.
-fn engine() -> Result<Engine> {
+fn engine(trust: Trust) -> Result<Engine> {
     let limits = Limits { deadline_ms: 10_000, concurrent_calls: 2, ..Limits::default() };
-    Ok(Engine::new(limits, None)?)
+    Ok(Engine::new(limits, None, trust)?)
 }
 
 /// The module in a file.
@@ -119,5 +130,5 @@ fn load(engine: &Engine, path: &Path) -> Result<Arc<Module>> {
     let name = path.display();
     let bytes = file::bytes(path, engine.limits().module_bytes)
         .with_context(|| format!("cannot read the module `{name}`"))?;
-    engine.load(&bytes).with_context(|| format!("`{name}` is no policy module"))
+    engine.load(&bytes, &[]).with_context(|| format!("`{name}` is no policy module"))
 }

@@ -442,12 +442,14 @@ impl Gateway {
         }
         let entry =
             self.store.policy_entry(policy_hash).await?.ok_or(GatewayError::RulesLost(policy_hash))?;
-        let mut modules = Vec::new();
+        let (mut modules, mut signatures) = (Vec::new(), Vec::new());
         for digest in entry.policies.iter().map(|used| used.digest).collect::<BTreeSet<_>>() {
             modules.push(self.store.module(digest).await?.ok_or(GatewayError::RulesLost(digest))?);
+            signatures.extend(self.store.signatures(digest).await?);
         }
         let policies = Arc::clone(&self.policies);
-        let restored = tokio::task::spawn_blocking(move || policies.restore(entry, &modules)).await;
+        let restored =
+            tokio::task::spawn_blocking(move || policies.restore(entry, &modules, &signatures)).await;
         Ok(restored.map_err(|stopped| GatewayError::Stopped(stopped.to_string()))??)
     }
 

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock::ManualClock;
 use crate::lifecycle::{Effect, Status};
-use crate::policy::{Engine, Limits, PolicySet};
+use crate::policy::{Engine, Limits, Pins, PolicySet, Trust};
 use crate::scheduler::Scheduler;
 use crate::store::SqliteStore;
 
@@ -119,7 +119,7 @@ fn engine() -> Engine {
         let folder = tempfile::tempdir().expect("a folder");
         // How busy this machine is says nothing of a policy.
         let limits = Limits { deadline_ms: 60_000, ..Limits::default() };
-        let engine = Engine::new(limits, None).expect("an engine");
+        let engine = Engine::new(limits, None, Trust::default()).expect("an engine");
         let set = PolicySet::load(&policies(folder.path(), ACTIONS), &engine).expect("the set is sound");
         (engine, set, folder)
     });
@@ -127,7 +127,7 @@ fn engine() -> Engine {
 }
 
 async fn pin(gateway: &Gateway) {
-    let (entries, modules) = gateway.policies().active().pins();
+    let Pins { entries, modules, .. } = gateway.policies().active().pins();
     gateway.store().pin(entries, modules).await.expect("the set is pinned");
 }
 

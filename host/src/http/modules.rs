@@ -5,13 +5,15 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::admin::Admin;
 use super::body;
-use super::error::{ApiError, Problem};
+use super::error::{ApiError, Invalid, Problem};
 use crate::app::App;
+use crate::policy::Signature;
 use crate::policy_sets::Inspection;
 
 /// A module that was checked, compiled, tried and stored.
@@ -69,26 +71,38 @@ pub(super) struct ModuleView {
     put,
     path = "/api/admin/modules",
     request_body(content = Vec<u8>, content_type = "application/wasm", description = "The component"),
+    params(("x-signature" = Option<String>, Header, description = "Signatures of the module in Base64, with commas between them")),
     security(("admin" = [])),
     responses(
         (status = 200, description = "It is stored, or was already", body = InspectionView),
+        (status = 400, description = "`invalid_payload`: a signature is none", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "`unauthorized`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`not_found`: the gateway has no admin token", body = Problem, content_type = "application/problem+json"),
         (status = 408, description = "`request_timeout`", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`payload_too_large`: more bytes than a module may have", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_module`: it is no policy module, and is not stored", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_module`: it is no policy module, or nobody who is trusted vouches for it, and is not stored", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "`store_unavailable`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn put(
     State(app): State<Arc<App>>,
     admin: Admin,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Json<InspectionView>, ApiError> {
-    let by = admin.by(None)?;
+    let (by, signatures) = (admin.by(None)?, signatures(&headers)?);
     let limit = app.gateway.policies().engine().limits().module_bytes;
     let bytes = body::read(body, limit).await?;
-    Ok(Json(InspectionView::of(app.policy_sets.store_module(bytes.to_vec(), by).await?)))
+    Ok(Json(InspectionView::of(app.policy_sets.store_module(bytes.to_vec(), signatures, by).await?)))
+}
+
+fn signatures(headers: &HeaderMap) -> Result<Vec<Signature>, ApiError> {
+    let mut lines = String::new();
+    for value in headers.get_all("x-signature") {
+        let value = value.to_str().map_err(|_| Invalid::new("x-signature", "must be printable ASCII"))?;
+        lines.extend([&value.replace(',', "\n"), "\n"]);
+    }
+    Signature::read_all(&lines).map_err(|(_, wrong)| Invalid::new("x-signature", wrong).into())
 }
 
 /// Lists the modules that the store has.

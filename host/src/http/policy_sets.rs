@@ -17,6 +17,7 @@ use super::params::Params;
 use super::view::{rfc3339, rfc3339_always};
 use crate::app::App;
 use crate::lifecycle::{Digest, Timestamp};
+use crate::policy::Signature;
 use crate::policy_sets::{Changed, Fault, PolicyChange, Sent};
 use crate::store::OpenPolicy;
 
@@ -45,6 +46,9 @@ pub(super) struct SetBody {
     #[serde(default)]
     #[schema(value_type = Object)]
     schemas: BTreeMap<String, Value>,
+    /// Signatures of the set, as in `policy-set.yaml.sig`.
+    #[serde(default)]
+    signatures: String,
     /// Who, for the audit log; else the header `x-admin-actor`, else `admin`.
     #[serde(default)]
     actor: Option<String>,
@@ -279,8 +283,11 @@ pub(super) async fn store(
     body: Body,
 ) -> Result<Json<StoredView>, ApiError> {
     let bytes = body::read(body, SET_BYTES).await?;
-    let SetBody { document, schemas, actor } = JsonBody::of(&headers, &bytes)?.typed()?;
-    let stored = app.policy_sets.store_set(Sent { document, schemas }, admin.by(actor)?).await?;
+    let SetBody { document, schemas, signatures, actor } = JsonBody::of(&headers, &bytes)?.typed()?;
+    let signatures = Signature::read_all(&signatures)
+        .map_err(|(line, wrong)| Invalid::new("signatures", format!("line {line}: {wrong}")))?;
+    let sent = Sent { document, schemas, signatures };
+    let stored = app.policy_sets.store_set(sent, admin.by(actor)?).await?;
     Ok(Json(StoredView { ok: true, hash: stored.hash, actions: stored.actions }))
 }
 

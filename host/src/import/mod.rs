@@ -89,6 +89,7 @@ fn import_set(import: &Import, engine: &Engine) -> Result<Imported> {
         text: write::document(&name, &notes, &modules, &body),
         modules: modules.iter().map(|(name, module)| (file(name), module.bytes().to_vec())).collect(),
         schemas,
+        signatures: Vec::new(),
         kept: Kept::InFolder,
     };
     let set = PolicySet::build(&source, engine)
@@ -169,7 +170,7 @@ fn modules(
     paths.sort();
     for path in paths {
         let bytes = fs::read(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        let module = match engine.load(&bytes) {
+        let module = match engine.load(&bytes, &[]) {
             Ok(module) => module,
             Err(error) => {
                 // It matters only where a module is missing.

@@ -19,9 +19,9 @@ fn modules() -> PathBuf {
 fn engine() -> &'static Engine {
     static ENGINE: OnceLock<(Engine, Vec<Arc<Module>>)> = OnceLock::new();
     let (engine, _) = ENGINE.get_or_init(|| {
-        let engine = Engine::new(Limits::default(), None).unwrap();
+        let engine = Engine::new(Limits::default(), None, crate::policy::Trust::default()).unwrap();
         let files = fs::read_dir(modules()).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap());
-        let modules = files.map(|bytes| engine.load(&bytes).unwrap()).collect();
+        let modules = files.map(|bytes| engine.load(&bytes, &[]).unwrap()).collect();
         (engine, modules)
     });
     engine

@@ -14,6 +14,7 @@ use super::cache::CompileCache;
 use super::metrics::Metrics;
 use super::module::LoadedModules;
 use super::ticker::{Slots, Ticker};
+use super::trust::Trust;
 use crate::lifecycle::FailureKind;
 
 /// How much one call of a policy may use, and how large a module may be.
@@ -79,13 +80,15 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     pub(super) cache: Option<CompileCache>,
     pub(super) loaded: LoadedModules,
+    pub(super) trust: Trust,
     slots: Slots,
     ticker: Ticker,
 }
 
 impl Engine {
-    /// An engine with these limits, which keeps compiled code in `cache` where there is one.
-    pub fn new(limits: Limits, cache: Option<CompileCache>) -> Result<Engine, EngineError> {
+    /// An engine with these limits, which keeps compiled code in `cache` where there is one, and loads what `trust` lets
+    /// it load.
+    pub fn new(limits: Limits, cache: Option<CompileCache>, trust: Trust) -> Result<Engine, EngineError> {
         let wasm =
             wasmtime::Engine::new(&config(&limits)).map_err(|error| EngineError(format!("{error:#}")))?;
         let ticker = Ticker::start(&wasm, Duration::from_millis(limits.deadline_ms))
@@ -93,13 +96,19 @@ impl Engine {
         let metrics = Metrics::new().map_err(|error| EngineError(error.to_string()))?;
         let slots = Slots::new(limits.concurrent_calls.max(1));
         let loaded = LoadedModules::default();
-        Ok(Engine { shared: Arc::new(Shared { wasm, limits, metrics, cache, loaded, slots, ticker }) })
+        Ok(Engine { shared: Arc::new(Shared { wasm, limits, metrics, cache, loaded, trust, slots, ticker }) })
     }
 
     /// What a call may use.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.shared.limits
+    }
+
+    /// Whose signatures count.
+    #[must_use]
+    pub fn trust(&self) -> &Trust {
+        &self.shared.trust
     }
 
     /// Adds the engine's metrics to `registry`.

@@ -24,6 +24,7 @@ mod policies;
 mod schema;
 pub(crate) mod set;
 mod ticker;
+pub(crate) mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -35,4 +36,5 @@ pub use engine::{Cost, Engine, EngineError, Limits};
 pub use entry::{Escalate, PolicyEntry, PolicyUse, Redaction, Rerequest};
 pub use module::{Descriptor, Module, ModuleError, ReasonDoc};
 pub use policies::{Policies, RestoreError};
-pub use set::{Kept, LoadError, LoadErrors, PolicySet, Source};
+pub use set::{Kept, LoadError, LoadErrors, Pins, PolicySet, Source, Stored};
+pub use trust::{KeyError, Keys, Signature, Signed, Trust, Unsigned};

@@ -11,6 +11,7 @@ use super::bindings::{self, INTERFACE};
 use super::engine::{Cost, Engine, Failure, Sandbox, Shared, empty_linker};
 use super::metrics::Meter;
 use super::schema;
+use super::trust::{Signature, Signed, Unsigned};
 use crate::lifecycle::{Digest, FailureKind};
 
 /// What a module says of itself.
@@ -68,6 +69,9 @@ pub enum ModuleError {
         /// Bytes allowed.
         limit: usize,
     },
+    /// Nobody who is trusted vouches for it.
+    #[error(transparent)]
+    Unsigned(#[from] Unsigned),
     /// Something else altogether.
     #[error("it is no WebAssembly: it does not begin with the bytes `\\0asm`")]
     NotWasm,
@@ -102,10 +106,14 @@ pub(super) struct LoadedModules(Mutex<HashMap<Digest, Weak<Module>>>);
 
 impl Engine {
     /// Checks, compiles and describes a module. Slow: to be called off the request path.
-    pub fn load(&self, bytes: &[u8]) -> Result<Arc<Module>, ModuleError> {
+    ///
+    /// INVARIANT: this is the only way to a module. So where signatures are asked for, nothing runs without one, wherever
+    /// it came from and whenever it was stored.
+    pub fn load(&self, bytes: &[u8], signatures: &[Signature]) -> Result<Arc<Module>, ModuleError> {
         let shared = &self.shared;
         check_form(bytes, shared.limits.module_bytes)?;
         let digest = Digest::of(bytes);
+        shared.trust.vouched(Signed::Module, &digest, signatures)?;
         if let Some(module) = shared.loaded.get(&digest) {
             return Ok(module);
         }

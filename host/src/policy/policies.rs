@@ -10,6 +10,7 @@ use super::engine::Engine;
 use super::entry::PolicyEntry;
 use super::module::{Module, ModuleError};
 use super::set::PolicySet;
+use super::trust::Signature;
 use crate::lifecycle::Digest;
 
 /// The set in force, and the entries of earlier ones by their hashes.
@@ -80,18 +81,19 @@ impl Policies {
         before
     }
 
-    /// Makes an entry that the store kept ready to judge again, with the bytes of its modules.
+    /// Makes an entry that the store kept ready to judge again, with the bytes of its modules and their signatures.
     /// Slow, as it may compile: to be called off the request path.
     pub fn restore(
         &self,
         entry: PolicyEntry,
         modules: &[Vec<u8>],
+        signatures: &[Signature],
     ) -> Result<Arc<ActionPolicy>, RestoreError> {
         let mut loaded: HashMap<Digest, Arc<Module>> = HashMap::new();
         for bytes in modules {
             let module = self
                 .engine
-                .load(bytes)
+                .load(bytes, signatures)
                 .map_err(|error| RestoreError::Module { digest: Digest::of(bytes), error })?;
             loaded.insert(module.digest(), module);
         }

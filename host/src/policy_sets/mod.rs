@@ -31,7 +31,7 @@ pub use watch::POLL;
 use self::folder::Look;
 use crate::gateway::Gateway;
 use crate::lifecycle::{Digest, Timestamp};
-use crate::policy::{LoadErrors, ModuleError, Policies, PolicySet};
+use crate::policy::{LoadErrors, ModuleError, Policies, PolicySet, Signature};
 use crate::rehearsal::ShadowError;
 use crate::store::{ChangePolicy, Committed, Store, StoreError};
 
@@ -418,6 +418,8 @@ pub struct Sent {
     pub document: String,
     /// JSON Schema of the parameters, by action.
     pub schemas: BTreeMap<String, Value>,
+    /// Signatures of the set.
+    pub signatures: Vec<Signature>,
 }
 
 impl ChangeError {

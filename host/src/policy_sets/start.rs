@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::folder::Look;
-use super::stored::{keep, parts};
+use super::stored::{keep, stored};
 use super::{ChangeError, Outcome, PolicyChange, Trigger, What};
 use crate::app::StartError;
 use crate::clock::Clock;
@@ -76,15 +76,15 @@ pub async fn at_start(
 }
 
 async fn restore(store: &Arc<dyn Store>, engine: &Engine, hash: Digest) -> Result<PolicySet, StartError> {
-    let parts = match parts(store.as_ref(), hash).await {
-        Ok(parts) => parts,
+    let stored = match stored(store.as_ref(), hash).await {
+        Ok(stored) => stored,
         Err(ChangeError::Refused(errors)) => return Err(errors.into()),
         Err(error) => {
             return Err(anyhow::Error::new(error).context("the policy set in force cannot be loaded").into());
         }
     };
-    let ((name, entries, modules), engine) = (parts, engine.clone());
-    Ok(blocking(move || PolicySet::restore(&name, entries, &modules, &engine, &str::to_owned)).await??)
+    let engine = engine.clone();
+    Ok(blocking(move || PolicySet::restore(stored, &engine, &str::to_owned)).await??)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {

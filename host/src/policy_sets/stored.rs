@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::change::admin_entry;
 use super::{By, ChangeError, Outcome, PolicyChange, PolicySets, Sent, What, blocking, whole};
 use crate::lifecycle::{Digest, Timestamp};
-use crate::policy::{Descriptor, Kept, ModuleError, PolicyEntry, PolicySet, Source};
+use crate::policy::{Descriptor, Kept, ModuleError, Pins, PolicySet, Signature, Signed, Source, Stored};
 use crate::store::{Store, StoreError, StoredSet};
 
 /// A module that was checked, compiled, tried and stored.
@@ -23,16 +23,21 @@ pub struct Inspection {
 }
 
 impl PolicySets {
-    /// Checks a module and stores it. Nothing uses it yet.
+    /// Checks a module and stores it, with its signatures. Nothing uses it yet.
     ///
     /// # Errors
-    /// Where it is no policy module: then it is not stored.
-    pub async fn store_module(self: &Arc<Self>, bytes: Vec<u8>, by: By) -> Result<Inspection, ChangeError> {
+    /// Where it is no policy module, or nobody who is trusted vouches for it: then it is not stored.
+    pub async fn store_module(
+        self: &Arc<Self>,
+        bytes: Vec<u8>,
+        signatures: Vec<Signature>,
+        by: By,
+    ) -> Result<Inspection, ChangeError> {
         let sets = Arc::clone(self);
         whole(async move {
             let seen = sets.changing.lock().await;
             let (digest, size) = (Digest::of(&bytes), bytes.len());
-            let stored = sets.try_module(bytes).await;
+            let stored = sets.try_module(digest, bytes, signatures).await;
             match &stored {
                 Ok(descriptor) => {
                     let named = [("name", json!(descriptor.name)), ("version", json!(descriptor.version))];
@@ -68,22 +73,35 @@ impl PolicySets {
         .await
     }
 
-    async fn try_module(&self, bytes: Vec<u8>) -> Result<Descriptor, ChangeError> {
+    async fn try_module(
+        &self,
+        digest: Digest,
+        bytes: Vec<u8>,
+        mut signatures: Vec<Signature>,
+    ) -> Result<Descriptor, ChangeError> {
+        signatures.extend(self.store().signatures(digest).await?);
         let engine = self.policies().engine().clone();
         let loaded = blocking(move || -> Result<_, ModuleError> {
-            let module = engine.load(&bytes)?;
-            Ok((module.descriptor().clone(), bytes))
+            let module = engine.load(&bytes, &signatures)?;
+            let vouched = engine.trust().vouched(Signed::Module, &digest, &signatures)?;
+            // Where no signature is asked for yet, those that were sent will count once it is.
+            let keep = if engine.trust().asks_for(Signed::Module) { vouched } else { signatures };
+            Ok((module.descriptor().clone(), bytes, keep))
         });
-        let (descriptor, bytes) = loaded.await??;
+        let (descriptor, bytes, signatures) = loaded.await??;
+        self.store()
+            .keep_signatures(signatures.into_iter().map(|signature| (digest, signature)).collect())
+            .await?;
         self.store().pin(Vec::new(), vec![bytes]).await?;
         Ok(descriptor)
     }
 
     async fn try_set(&self, sent: Sent) -> Result<PolicySetStored, ChangeError> {
-        let mut modules = Vec::new();
+        let (mut modules, mut signatures) = (Vec::new(), sent.signatures.clone());
         for digest in PolicySet::pinned(&sent.document) {
             if let Some(bytes) = self.store().module(digest).await? {
                 modules.push((format!("sha256:{digest}"), bytes));
+                signatures.extend(self.store().signatures(digest).await?);
             }
         }
         let schemas = sent.schemas.into_iter().map(|(action, schema)| {
@@ -95,11 +113,17 @@ impl PolicySets {
             text: sent.document,
             modules,
             schemas: schemas.collect(),
+            signatures,
             kept: Kept::InStore,
         };
         let engine = self.policies().engine().clone();
         let (set, document) = blocking(move || (PolicySet::build(&source, &engine), source.text)).await?;
         let set = set.map_err(ChangeError::Refused)?;
+        if !self.policies().engine().trust().asks_for(Signed::PolicySet) {
+            // They will count once one is asked for.
+            let sent = sent.signatures.into_iter().map(|signature| (set.hash(), signature));
+            self.store().keep_signatures(sent.collect()).await?;
+        }
         self.keep(&set, Some(document)).await?;
         Ok(PolicySetStored { hash: set.hash(), actions: set.actions().keys().cloned().collect() })
     }
@@ -115,9 +139,9 @@ impl PolicySets {
         hash: Digest,
         measured_as: fn(&str) -> String,
     ) -> Result<PolicySet, ChangeError> {
-        let (name, entries, modules) = parts(self.store(), hash).await?;
+        let stored = stored(self.store(), hash).await?;
         let engine = self.policies().engine().clone();
-        let restore = move || PolicySet::restore(&name, entries, &modules, &engine, &measured_as);
+        let restore = move || PolicySet::restore(stored, &engine, &measured_as);
         blocking(restore).await?.map_err(ChangeError::Refused)
     }
 
@@ -172,7 +196,7 @@ pub struct PolicySetStored {
     pub actions: Vec<String>,
 }
 
-/// Keeps a set's modules, then its entries, then itself: whatever is there has all that it needs.
+/// Keeps what vouches for a set, its modules, then its entries, then itself: whatever is there has all that it needs.
 pub(super) async fn keep(
     store: &dyn Store,
     set: &PolicySet,
@@ -181,18 +205,16 @@ pub(super) async fn keep(
 ) -> Result<(), StoreError> {
     // What came from the store is there.
     let Some(document) = document else { return Ok(()) };
-    let (entries, modules) = set.pins();
+    let Pins { entries, modules, signatures } = set.pins();
+    store.keep_signatures(signatures).await?;
     store.pin(entries, modules).await?;
     let stored = StoredSet { hash: set.hash(), entries: set.entries(), stored_at: now };
     store.keep_policy_set(stored, document).await
 }
 
-/// What a stored set is made of: what to call it, its entries, and the bytes of their modules.
-pub(super) async fn parts(
-    store: &dyn Store,
-    hash: Digest,
-) -> Result<(String, Vec<PolicyEntry>, Vec<Vec<u8>>), ChangeError> {
-    let stored = store.policy_set(hash).await?.ok_or(ChangeError::Unknown(hash))?;
+/// What a stored set is made of.
+pub(super) async fn stored(store: &dyn Store, hash: Digest) -> Result<Stored, ChangeError> {
+    let set = store.policy_set(hash).await?.ok_or(ChangeError::Unknown(hash))?;
     let lost = |what: &str, digest: Digest| StoreError::Corrupt {
         table: "policy_set",
         column: "entries",
@@ -200,14 +222,16 @@ pub(super) async fn parts(
         detail: format!("the {what} {digest} is not kept"),
     };
     let mut entries = BTreeMap::new();
-    for (action, policy) in stored.entries {
+    for (action, policy) in set.entries {
         let entry = store.policy_entry(policy).await?.ok_or_else(|| lost("entry", policy))?;
         entries.insert(action, entry);
     }
     let digests = entries.values().flat_map(|entry| &entry.policies).map(|used| used.digest);
-    let mut modules = Vec::new();
+    let (mut modules, mut signatures) = (Vec::new(), store.signatures(hash).await?);
     for digest in digests.collect::<BTreeSet<_>>() {
         modules.push(store.module(digest).await?.ok_or_else(|| lost("module", digest))?);
+        signatures.extend(store.signatures(digest).await?);
     }
-    Ok((format!("policy set {hash}"), entries.into_values().collect(), modules))
+    let (name, entries) = (format!("policy set {hash}"), entries.into_values().collect());
+    Ok(Stored { name, entries, modules, signatures })
 }

@@ -14,7 +14,7 @@ use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::gateway::{Ask, Tokens};
 use crate::lifecycle::{Origin, Party, RequestId};
-use crate::policy::{Engine, Limits};
+use crate::policy::{Engine, Limits, Trust};
 use crate::store::SqliteStore;
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
@@ -74,7 +74,7 @@ impl House {
 
     /// Stores a set that asks for so many approvals.
     async fn stored(&self, approvals: u32) -> Digest {
-        let sent = Sent { document: set(approvals), schemas: BTreeMap::new() };
+        let sent = Sent { document: set(approvals), schemas: BTreeMap::new(), signatures: vec![] };
         self.sets.store_set(sent, by(Trigger::Api)).await.unwrap().hash
     }
 
@@ -134,8 +134,8 @@ async fn start(
 fn engine() -> Engine {
     static SHARED: OnceLock<(Engine, Arc<crate::policy::Module>)> = OnceLock::new();
     let (engine, _) = SHARED.get_or_init(|| {
-        let engine = Engine::new(Limits::default(), None).unwrap();
-        let module = engine.load(&quorum()).unwrap();
+        let engine = Engine::new(Limits::default(), None, Trust::default()).unwrap();
+        let module = engine.load(&quorum(), &[]).unwrap();
         (engine, module)
     });
     engine.clone()
@@ -412,11 +412,12 @@ async fn a_module_is_inspected_and_stored() {
     let house = House::new().await;
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/policies/modules/persona-gate.wasm");
     let bytes = fs::read(built).unwrap();
-    let inspection = house.sets.store_module(bytes.clone(), by(Trigger::Api)).await.unwrap();
+    let inspection = house.sets.store_module(bytes.clone(), vec![], by(Trigger::Api)).await.unwrap();
     assert_eq!((inspection.digest, inspection.size), (Digest::of(&bytes), bytes.len()));
     assert_eq!(inspection.descriptor.name, "persona-gate");
     assert_eq!(house.store.module(inspection.digest).await.unwrap(), Some(bytes));
-    let error = house.sets.store_module(b"\0asm\x01\0\0\0".to_vec(), by(Trigger::Api)).await.unwrap_err();
+    let error =
+        house.sets.store_module(b"\0asm\x01\0\0\0".to_vec(), vec![], by(Trigger::Api)).await.unwrap_err();
     assert!(error.to_string().contains("core WebAssembly module"), "{error}");
     assert_eq!(house.store.modules().await.unwrap().len(), 2);
     assert_eq!(house.history().await, ["start start ok", "store_module api failed"]);
@@ -428,7 +429,7 @@ async fn a_set_whose_module_is_not_stored_is_refused_with_its_place() {
     let house = House::new().await;
     let missing = Digest::of(b"missing");
     let document = set(1).replace(&Digest::of(&quorum()).to_string(), &missing.to_string());
-    let sent = Sent { document, schemas: [("deploi".to_owned(), json!({}))].into() };
+    let sent = Sent { document, schemas: [("deploi".to_owned(), json!({}))].into(), signatures: vec![] };
     let error = house.sets.store_set(sent, by(Trigger::Api)).await.unwrap_err();
     let faults: Vec<_> = error.faults().iter().map(Fault::to_string).collect();
     let expected = [

@@ -141,7 +141,9 @@ impl Places {
         let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
         let found = places.follow(&directory);
         places.0.insert(found.clone(), Names::All);
-        places.follow(&found.join("policy-set.yaml"));
+        for file in ["policy-set.yaml", "policy-set.yaml.sig"] {
+            places.follow(&found.join(file));
+        }
         for part in ["modules", "schemas"] {
             let part = places.follow(&found.join(part));
             // Files may be links as well.

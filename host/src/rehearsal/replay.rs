@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 
 use super::{Outcome, Rehearsal, Timers};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::StoreUrl;
+use crate::config::{StoreUrl, Supply};
 use crate::gateway::Intent;
 use crate::lifecycle::{
     Act, Actor, Change, Digest, REDACTED, Request, RequestId, State, Status, Submission, Timestamp,
 };
-use crate::policy::{ActionPolicy, Directory, Engine, PolicyEntry, PolicySet};
+use crate::policy::{ActionPolicy, Directory, Engine, PolicyEntry, PolicySet, Trust};
 use crate::store::SqliteArchive;
 
 /// How many requests are read at once.
@@ -42,6 +42,8 @@ pub struct Replay {
     /// The store with the requests: `sqlite:PATH`. A gateway may be running on it.
     #[arg(long, value_name = "STORE", default_value = "sqlite:countersign.db")]
     store: StoreUrl,
+    #[command(flatten)]
+    supply: Supply,
     /// How many outcomes may change.
     #[arg(long, value_name = "N")]
     max_changes: Option<usize>,
@@ -57,6 +59,13 @@ enum Format {
     Text,
     /// JSON.
     Json,
+}
+
+impl Replay {
+    /// Whose signatures count for the candidate.
+    pub(crate) fn trust(&self) -> Result<Trust> {
+        Ok(self.supply.trust()?)
+    }
 }
 
 /// Does it. Returns what there is to say, and whether no more outcomes change than may. Blocks.

@@ -13,7 +13,7 @@ use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::gateway::{Ask, Gateway, Tokens};
 use crate::lifecycle::{Origin, Party};
-use crate::policy::{Engine, Kept, Limits, Policies, PolicySet, Source};
+use crate::policy::{Engine, Kept, Limits, Pins, Policies, PolicySet, Source, Trust};
 use crate::scheduler::Scheduler;
 use crate::store::{SqliteStore, Store};
 
@@ -50,7 +50,7 @@ impl House {
         let clock = Arc::new(ManualClock::at(START));
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.path().join("store.db")).unwrap());
         let set = set(ACTIONS);
-        let (entries, modules) = set.pins();
+        let Pins { entries, modules, .. } = set.pins();
         store.pin(entries, modules).await.unwrap();
         let policies = Arc::new(Policies::new(engine(), set));
         let timed: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
@@ -119,8 +119,8 @@ impl House {
 fn engine() -> Engine {
     static SHARED: OnceLock<(Engine, Vec<Arc<crate::policy::Module>>)> = OnceLock::new();
     let (engine, _) = SHARED.get_or_init(|| {
-        let engine = Engine::new(Limits::default(), None).unwrap();
-        let modules = ["quorum", "misbehaving"].map(|name| engine.load(&module(name)).unwrap());
+        let engine = Engine::new(Limits::default(), None, Trust::default()).unwrap();
+        let modules = ["quorum", "misbehaving"].map(|name| engine.load(&module(name), &[]).unwrap());
         (engine, modules.into())
     });
     engine.clone()
@@ -135,8 +135,14 @@ fn set(actions: &str) -> PolicySet {
     let modules = ["quorum", "misbehaving"].map(|name| (name.to_owned(), module(name)));
     let pins = modules.iter().map(|(name, bytes)| format!("  {name}: sha256:{}\n", Digest::of(bytes)));
     let text = format!("version: 1\nmodules:\n{}actions:{actions}", pins.collect::<String>());
-    let source =
-        Source { name: "set".into(), text, modules: modules.into(), schemas: vec![], kept: Kept::InFolder };
+    let source = Source {
+        name: "set".into(),
+        text,
+        modules: modules.into(),
+        schemas: vec![],
+        signatures: vec![],
+        kept: Kept::InFolder,
+    };
     PolicySet::build(&source, &engine()).unwrap_or_else(|errors| panic!("{errors}"))
 }
 

@@ -63,6 +63,7 @@ macro_rules! store_contract {
             audit_entries_stay_in_order
             pinned_content_is_kept_by_its_hash
             policy_sets_are_kept_by_their_hash
+            signatures_are_kept_with_what_they_are_over
             changes_of_the_set_in_force_are_kept_in_order
             one_of_many_changes_wins
             open_requests_are_counted_by_policy
@@ -686,6 +687,21 @@ pub(crate) async fn pinned_content_is_kept_by_its_hash<B: Backend>() {
     for bytes in modules {
         assert_eq!(store.module(Digest::of(&bytes)).await.unwrap(), Some(bytes));
     }
+}
+
+pub(crate) async fn signatures_are_kept_with_what_they_are_over<B: Backend>() {
+    let (backend, store) = opened::<B>().await;
+    let (module, set) = (Digest::of(b"module"), Digest::of(b"set"));
+    let [one, two, three] = [1, 2, 3].map(|byte| Signature::from_bytes([byte; 64]));
+    assert_eq!(store.signatures(module).await.unwrap(), []);
+    store.keep_signatures(vec![]).await.unwrap();
+    store.keep_signatures(vec![(module, two), (set, three)]).await.unwrap();
+    store.keep_signatures(vec![(module, one), (module, two)]).await.unwrap();
+    drop(store);
+    let store = backend.open().await;
+    assert_eq!(store.signatures(module).await.unwrap(), [one, two]);
+    assert_eq!(store.signatures(set).await.unwrap(), [three]);
+    assert_eq!(store.signatures(Digest::of(b"other")).await.unwrap(), []);
 }
 
 pub(crate) async fn policy_sets_are_kept_by_their_hash<B: Backend>() {

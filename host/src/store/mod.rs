@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 
 use crate::lifecycle::{AuditEntry, Count, Counter, Digest, Effect, Request, RequestId, Status, Timestamp};
-use crate::policy::PolicyEntry;
+use crate::policy::{PolicyEntry, Signature};
 use crate::policy_sets::PolicyChange;
 use crate::slack::{SlackPost, Slot};
 
@@ -118,6 +118,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// The digests of the modules that are kept, each with its size in bytes, in order.
     async fn modules(&self) -> Result<Vec<(Digest, u64)>, StoreError>;
+
+    /// Keeps detached signatures with the digests that they are over: of modules, or of policy sets. What is already kept
+    /// stays. Whether they are worth anything is not looked at.
+    async fn keep_signatures(&self, signatures: Vec<(Digest, Signature)>) -> Result<(), StoreError>;
+
+    /// The signatures that are kept over this digest, in order.
+    async fn signatures(&self, digest: Digest) -> Result<Vec<Signature>, StoreError>;
 
     /// Keeps a policy set by its hash, with the document that it was read from. What is already kept stays as it is.
     ///

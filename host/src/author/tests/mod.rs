@@ -4,6 +4,7 @@ mod figures;
 mod judging;
 mod looking;
 mod making;
+mod signing;
 mod stories;
 
 use std::fs;
@@ -13,7 +14,7 @@ use std::sync::{Arc, LazyLock};
 use tempfile::TempDir;
 
 use crate::config::{Cli, Command, Environment};
-use crate::policy::{Engine, Module};
+use crate::policy::{Engine, Module, Signed, Trust};
 
 const MODULES: [&str; 4] = ["quorum", "persona-gate", "override-guard", "misbehaving"];
 const MADE: &str = "cargo xtask policies --out target/policies --with-misbehaving";
@@ -22,11 +23,19 @@ const SCHEMA: &str = r#"{ "properties": { "replicas": { "type": "integer", "maxi
 /// One engine for all tests, and the modules in it, so that each is compiled once.
 fn engine() -> Engine {
     static ENGINE: LazyLock<(Engine, Vec<Arc<Module>>)> = LazyLock::new(|| {
-        let engine = super::engine().unwrap();
-        let modules = MODULES.iter().map(|name| engine.load(&bytes_of(name)).unwrap()).collect();
+        let engine = super::engine(Trust::default()).unwrap();
+        let modules = MODULES.iter().map(|name| engine.load(&bytes_of(name), &[]).unwrap()).collect();
         (engine, modules)
     });
     ENGINE.0.clone()
+}
+
+/// The engine for all tests, unless signatures count.
+fn engine_of(trust: Trust) -> anyhow::Result<Engine> {
+    match [Signed::Module, Signed::PolicySet].iter().any(|signed| trust.asks_for(*signed)) {
+        true => super::engine(trust),
+        false => Ok(engine()),
+    }
 }
 
 /// The bytes of a module of this workspace.
@@ -86,7 +95,7 @@ impl Folder {
             Ok(other) => panic!("{other:?}"),
             Err(error) => return Said { text: self.shown(&error.to_string()), code: 2 },
         };
-        match super::answer(&policy, || Ok(engine())) {
+        match super::answer(&policy, engine_of) {
             Ok(answer) => Said { text: self.shown(&answer.text), code: u8::from(!answer.good) },
             Err(error) => Said { text: self.shown(&format!("{error:#}\n")), code: 2 },
         }

@@ -80,6 +80,15 @@ impl Errors {
         });
     }
 
+    pub(crate) fn add_in_line(&mut self, file: &str, line: u64, message: impl Into<String>) {
+        self.found.push(LoadError {
+            file: file.to_owned(),
+            place: Some((line, 1)),
+            pointer: None,
+            message: message.into(),
+        });
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.found.len()
     }

@@ -9,12 +9,13 @@ use super::document::{self, Kind, Node, Place};
 use super::error::{Errors, LoadErrors};
 use super::read::{self, Draft, DraftAction};
 use super::source::{Kept, Source};
-use super::{ANY_ACTION, PolicySet, trial};
+use super::{ANY_ACTION, PolicySet, Stored, trial};
 use crate::lifecycle::Digest;
 use crate::policy::action::{ActionError, ActionPolicy};
 use crate::policy::engine::Engine;
-use crate::policy::entry::{PolicyEntry, PolicyUse};
+use crate::policy::entry::PolicyUse;
 use crate::policy::module::Module;
+use crate::policy::trust::{Signature, Signed};
 
 pub(super) fn load(source: &Source, engine: &Engine) -> Result<PolicySet, LoadErrors> {
     let mut errors = Errors::about(&source.name);
@@ -38,22 +39,20 @@ pub(super) fn load(source: &Source, engine: &Engine) -> Result<PolicySet, LoadEr
     }
     let fallback = fallback.and_then(|action| prove(action, &modules, &mut errors, &str::to_owned));
     errors.into_result()?;
-    Ok(PolicySet::new(loaded, fallback))
+    vouched(PolicySet::new(loaded, fallback), &source.name, &source.signatures, engine)
 }
 
 /// Tries entries that were proved before, with the modules at hand, as if they were new: the limits may be other ones,
 /// and so may the compiler.
 pub(super) fn restore(
-    name: &str,
-    entries: Vec<PolicyEntry>,
-    bytes: &[Vec<u8>],
+    Stored { name, entries, modules: stored, signatures }: Stored,
     engine: &Engine,
     measured_as: &dyn Fn(&str) -> String,
 ) -> Result<PolicySet, LoadErrors> {
-    let mut errors = Errors::about(name);
+    let mut errors = Errors::about(&name);
     let mut modules = BTreeMap::new();
-    for bytes in bytes {
-        match engine.load(bytes) {
+    for bytes in &stored {
+        match engine.load(bytes, &signatures) {
             Ok(module) => {
                 modules.insert(module.digest(), module);
             }
@@ -82,7 +81,32 @@ pub(super) fn restore(
         }
     }
     errors.into_result()?;
-    Ok(PolicySet::new(actions, fallback))
+    vouched(PolicySet::new(actions, fallback), &name, &signatures, engine)
+}
+
+/// The set, where those who must vouch for it do. That somebody vouches for each module was seen when it was loaded.
+fn vouched(
+    mut set: PolicySet,
+    name: &str,
+    signatures: &[Signature],
+    engine: &Engine,
+) -> Result<PolicySet, LoadErrors> {
+    let mut errors = Errors::about(name);
+    match engine.trust().vouched(Signed::PolicySet, &set.hash, signatures) {
+        Ok(valid) => set.signatures = valid.into_iter().map(|signature| (set.hash, signature)).collect(),
+        Err(unsigned) => {
+            errors
+                .add(Place::default(), format!("the set with the hash {} is refused: {unsigned}", set.hash));
+        }
+    }
+    errors.into_result()?;
+    let digests: BTreeSet<Digest> =
+        set.policies().flat_map(|policy| policy.modules()).map(|module| module.digest()).collect();
+    for digest in digests {
+        let valid = engine.trust().vouched(Signed::Module, &digest, signatures).unwrap_or_default();
+        set.signatures.extend(valid.into_iter().map(|signature| (digest, signature)));
+    }
+    Ok(set)
 }
 
 /// The digests that a document pins, as far as it can be read.
@@ -122,7 +146,7 @@ fn load_modules(
             errors.add(pin.at, missing);
             continue;
         };
-        match engine.load(bytes) {
+        match engine.load(bytes, &source.signatures) {
             Ok(module) => {
                 modules.insert(pin.digest, module);
             }

@@ -17,6 +17,7 @@ use serde_json::json;
 use super::action::ActionPolicy;
 use super::engine::Engine;
 use super::entry::PolicyEntry;
+use super::trust::Signature;
 use crate::lifecycle::Digest;
 
 pub use error::{LoadError, LoadErrors};
@@ -32,6 +33,32 @@ pub struct PolicySet {
     actions: BTreeMap<String, Arc<ActionPolicy>>,
     fallback: Option<Arc<ActionPolicy>>,
     by_hash: HashMap<Digest, Arc<ActionPolicy>>,
+    /// What vouches for it and for its modules, as far as that was asked for.
+    signatures: Vec<(Digest, Signature)>,
+}
+
+/// What the store must keep of a set before a request is made under it.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    /// Its entries.
+    pub entries: Vec<PolicyEntry>,
+    /// Each module's bytes, once.
+    pub modules: Vec<Vec<u8>>,
+    /// What vouches for the modules and for the set, each with the digest that it is over.
+    pub signatures: Vec<(Digest, Signature)>,
+}
+
+/// What the store has kept of a set.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// What errors call it.
+    pub name: String,
+    /// Its entries.
+    pub entries: Vec<PolicyEntry>,
+    /// The bytes of their modules.
+    pub modules: Vec<Vec<u8>>,
+    /// Signatures of the modules and of the set.
+    pub signatures: Vec<Signature>,
 }
 
 impl PolicySet {
@@ -46,17 +73,15 @@ impl PolicySet {
         load::load(source, engine)
     }
 
-    /// Makes a set of what the store kept of it: its entries, and the bytes of their modules. Everything is tried again.
+    /// Makes a set of what the store kept of it. Everything is tried again.
     /// Metrics and failures call its policies what `measured_as` makes of their names.
     /// Slow, as it may compile: to be called off the request path.
     pub fn restore(
-        name: &str,
-        entries: Vec<PolicyEntry>,
-        modules: &[Vec<u8>],
+        stored: Stored,
         engine: &Engine,
         measured_as: &dyn Fn(&str) -> String,
     ) -> Result<PolicySet, LoadErrors> {
-        load::restore(name, entries, modules, engine, measured_as)
+        load::restore(stored, engine, measured_as)
     }
 
     /// The modules that the text of a set pins, as far as it can be read.
@@ -71,7 +96,7 @@ impl PolicySet {
             all().map(|policy| (policy.entry().action.as_str(), policy.hash())).collect();
         let hash = Digest::of_json(&json!(hashes));
         let by_hash = all().map(|policy| (policy.hash(), Arc::clone(policy))).collect();
-        PolicySet { hash, actions, fallback, by_hash }
+        PolicySet { hash, actions, fallback, by_hash, signatures: Vec::new() }
     }
 
     /// SHA-256 of the canonical object of policy hashes by action; `*` is the entry of unknown actions.
@@ -111,15 +136,18 @@ impl PolicySet {
         self.actions.values().chain(&self.fallback)
     }
 
-    /// What the store must keep before a request is made under this set: its entries, and each module's bytes once.
+    /// What the store must keep before a request is made under this set.
     #[must_use]
-    pub fn pins(&self) -> (Vec<PolicyEntry>, Vec<Vec<u8>>) {
-        let entries = self.policies().map(|policy| PolicyEntry::clone(policy.entry())).collect();
+    pub fn pins(&self) -> Pins {
         let modules: BTreeMap<Digest, Vec<u8>> = self
             .policies()
             .flat_map(|policy| policy.modules())
             .map(|module| (module.digest(), module.bytes().to_vec()))
             .collect();
-        (entries, modules.into_values().collect())
+        Pins {
+            entries: self.policies().map(|policy| PolicyEntry::clone(policy.entry())).collect(),
+            modules: modules.into_values().collect(),
+            signatures: self.signatures.clone(),
+        }
     }
 }

@@ -9,10 +9,11 @@ use serde_json::json;
 use super::document::Place;
 use super::error::{Errors, LoadErrors};
 use crate::lifecycle::Digest;
-use crate::policy::Limits;
+use crate::policy::{Limits, Signature};
 
 const MAX_SET_BYTES: u64 = 1 << 20;
 const MAX_SCHEMA_BYTES: u64 = 256 << 10;
+const MAX_SIGNATURE_BYTES: u64 = 16 << 10;
 
 /// A policy set's files, wherever they came from.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Source {
     pub modules: Vec<(String, Vec<u8>)>,
     /// The action, what errors call the file, and its bytes.
     pub schemas: Vec<(String, String, Vec<u8>)>,
+    /// Detached signatures, of modules or of the set. Which is of what, they tell themselves: file names mean nothing.
+    pub signatures: Vec<Signature>,
     /// Where the modules are, for the error that misses one.
     pub kept: Kept,
 }
@@ -39,7 +42,8 @@ pub enum Kept {
 }
 
 impl Source {
-    /// Reads `policy-set.yaml`, `modules/*.wasm` and `schemas/*.json` in `dir`.
+    /// Reads `policy-set.yaml`, `modules/*.wasm` and `schemas/*.json` in `dir`, and the signatures beside them: `modules/*.sig`
+    /// and `policy-set.yaml.sig`.
     pub fn read(dir: &Path, limits: &Limits) -> Result<Source, LoadErrors> {
         let path = dir.join("policy-set.yaml");
         let name = path.display().to_string();
@@ -55,9 +59,10 @@ impl Source {
         let module_bytes = u64::try_from(limits.module_bytes).unwrap_or(u64::MAX).saturating_add(1);
         let modules = read_all(&dir.join("modules"), "wasm", module_bytes, &mut errors);
         let schemas = read_all(&dir.join("schemas"), "json", MAX_SCHEMA_BYTES, &mut errors);
+        let signatures = read_signatures(dir, &mut errors);
         errors.into_result()?;
         let modules = modules.into_iter().map(|(_, name, bytes)| (name, bytes)).collect();
-        Ok(Source { name, text, modules, schemas, kept: Kept::InFolder })
+        Ok(Source { name, text, modules, schemas, signatures, kept: Kept::InFolder })
     }
 
     /// A digest of everything in it: two sources with the same one are the same, whatever they are called.
@@ -72,12 +77,33 @@ impl Source {
         let modules = files(&mut self.modules.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())));
         let schemas =
             files(&mut self.schemas.iter().map(|(_, name, bytes)| (name.as_str(), bytes.as_slice())));
-        Digest::of_json(&json!([Digest::of(self.text.as_bytes()), modules, schemas]))
+        let mut signatures: Vec<String> = self.signatures.iter().map(Signature::to_string).collect();
+        signatures.sort();
+        Digest::of_json(&json!([Digest::of(self.text.as_bytes()), modules, schemas, signatures]))
     }
 }
 
 fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
+}
+
+/// The signatures of the set and of its modules.
+fn read_signatures(dir: &Path, errors: &mut Errors) -> Vec<Signature> {
+    let mut files = read_all(&dir.join("modules"), "sig", MAX_SIGNATURE_BYTES, errors);
+    let own = dir.join("policy-set.yaml.sig");
+    match read_limited(&own, MAX_SIGNATURE_BYTES) {
+        Ok(bytes) => files.push((String::new(), own.display().to_string(), bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => errors.add_in(&own.display().to_string(), format!("cannot be read: {error}")),
+    }
+    let mut signatures = Vec::new();
+    for (_, name, bytes) in files {
+        match Signature::read_all(&String::from_utf8_lossy(&bytes)) {
+            Ok(read) => signatures.extend(read),
+            Err((line, wrong)) => errors.add_in_line(&name, line, wrong),
+        }
+    }
+    signatures
 }
 
 fn read_text(path: &Path) -> io::Result<String> {

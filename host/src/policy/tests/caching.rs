@@ -13,7 +13,7 @@ const SECRET: [u8; 32] = [7; 32];
 
 fn cached(dir: &Path, secret: &[u8; 32]) -> Engine {
     let limits = Limits { concurrent_calls: 2, ..Limits::default() };
-    Engine::new(limits, Some(CompileCache::new(dir, secret))).unwrap()
+    Engine::new(limits, Some(CompileCache::new(dir, secret)), crate::policy::Trust::default()).unwrap()
 }
 
 /// A folder in which the module has been compiled, and the file.
@@ -53,7 +53,7 @@ fn is_nobody_elses_to_read() {
 fn what_was_tampered_with_is_compiled_again() {
     let (_dir, file) = filled();
     let sound = fs::read(&file).unwrap();
-    let other = cached(file.parent().unwrap(), &SECRET).load(&bytes_of("override-guard")).unwrap();
+    let other = cached(file.parent().unwrap(), &SECRET).load(&bytes_of("override-guard"), &[]).unwrap();
     let of_other = fs::read(file.with_file_name(format!("{}.cwasm", other.digest()))).unwrap();
     let flip = |at: usize| {
         let mut bytes = sound.clone();

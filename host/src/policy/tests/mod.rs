@@ -6,6 +6,7 @@ mod modules;
 mod sandbox;
 mod schemas;
 mod sets;
+mod trust;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -35,7 +36,7 @@ fn engine() -> Engine {
 /// With fuel enough to fill the memory, and a deadline that a busy machine does not reach.
 fn fresh_engine() -> Engine {
     let limits = Limits { fuel: 100_000_000, deadline_ms: 60_000, concurrent_calls: 4, ..Limits::default() };
-    Engine::new(limits, None).unwrap()
+    Engine::new(limits, None, crate::policy::Trust::default()).unwrap()
 }
 
 /// The bytes of a module of this workspace.
@@ -49,7 +50,7 @@ fn modules_dir() -> PathBuf {
 }
 
 fn module(engine: &Engine, name: &str) -> Arc<Module> {
-    engine.load(&bytes_of(name)).unwrap()
+    engine.load(&bytes_of(name), &[]).unwrap()
 }
 
 /// An action with these policies, which shows every parameter.

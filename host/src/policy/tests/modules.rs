@@ -7,7 +7,7 @@ use crate::policy::ModuleError;
 
 #[track_caller]
 fn refused(bytes: &[u8], words: &[&str]) -> ModuleError {
-    let error = engine().load(bytes).unwrap_err();
+    let error = engine().load(bytes, &[]).unwrap_err();
     let text = error.to_string();
     for word in words {
         assert!(text.contains(word), "`{word}` is not in: {text}");

@@ -26,7 +26,8 @@ fn call<R: ComponentNamedList + Lift + 'static>(engine: &Engine, wat: &str) -> R
 fn small(limits: Limits) -> Engine {
     let deadline_ms =
         if limits.deadline_ms == Limits::default().deadline_ms { 60_000 } else { limits.deadline_ms };
-    Engine::new(Limits { concurrent_calls: 2, deadline_ms, ..limits }, None).unwrap()
+    Engine::new(Limits { concurrent_calls: 2, deadline_ms, ..limits }, None, crate::policy::Trust::default())
+        .unwrap()
 }
 
 #[track_caller]

@@ -6,7 +6,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::policy::{LoadErrors, Policies, PolicySet, RestoreError};
+use crate::policy::{LoadErrors, Pins, Policies, PolicySet, RestoreError};
 
 /// A set's folder with every module of the workspace; `{quorum}` and so on in `yaml` are their digests.
 struct Folder(TempDir);
@@ -108,7 +108,7 @@ fn a_sound_set() {
     assert_eq!(entry.policies[1].config, json!({ "keys": ["replicas"], "max_keys": 1, "max_chars": 40 }));
     assert!(set.action("unknown").is_none());
     assert!(set.by_hash(&deploy.hash()).is_some());
-    let (entries, modules) = set.pins();
+    let Pins { entries, modules, .. } = set.pins();
     assert_eq!((entries.len(), modules.len()), (1, 2));
     assert_eq!(entries[0].hash(), deploy.hash());
     // The same files, the same hash; whatever judges otherwise, another.
@@ -358,7 +358,7 @@ fn schema_files() {
 fn entries_that_are_no_longer_in_force_are_still_found() {
     let engine = engine();
     let first = Folder::new(SOUND).load(&engine).unwrap();
-    let (old, modules) = first.pins();
+    let Pins { entries: old, modules, .. } = first.pins();
     let old_hash = old[0].hash();
     let policies = Policies::new(engine, first);
     let next = broken("approvals: 2", "approvals: 1").load(policies.engine()).unwrap();
@@ -370,12 +370,12 @@ fn entries_that_are_no_longer_in_force_are_still_found() {
     assert!(policies.by_hash(&old_hash).is_none());
 
     // After a restart: the store has the entry and the modules.
-    let restored = policies.restore(old[0].clone(), &modules).unwrap();
+    let restored = policies.restore(old[0].clone(), &modules, &[]).unwrap();
     assert_eq!(restored.hash(), old_hash);
     assert!(Arc::ptr_eq(&policies.by_hash(&old_hash).unwrap(), &restored));
-    assert!(matches!(policies.restore(old[0].clone(), &[]), Err(RestoreError::Action(_))));
+    assert!(matches!(policies.restore(old[0].clone(), &[], &[]), Err(RestoreError::Action(_))));
     let corrupt = vec![modules[0][1..].to_vec()];
-    assert!(matches!(policies.restore(old[0].clone(), &corrupt), Err(RestoreError::Module { .. })));
+    assert!(matches!(policies.restore(old[0].clone(), &corrupt, &[]), Err(RestoreError::Module { .. })));
 }
 
 #[test]

@@ -12,8 +12,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 const APPLICATION_ID: i32 = 0x4374_5367;
 
 /// Migration `n` brings a database from version `n` to `n + 1`. What is released is never edited.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("schema.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+];
 
 /// How long to wait for a lock that another program holds on the database: a backup, a shell.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

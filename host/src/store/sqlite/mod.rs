@@ -32,7 +32,7 @@ use crate::lifecycle::{
     AuditEntry, Count, Counter, Digest, Effect, Request, RequestId, RequirementKind, State, Status,
     Timestamp, canonical,
 };
-use crate::policy::PolicyEntry;
+use crate::policy::{PolicyEntry, Signature};
 use crate::policy_sets::PolicyChange;
 use crate::slack::{SlackPost, Slot};
 
@@ -462,6 +462,34 @@ impl Store for SqliteStore {
             rows.collect()
         });
         scan.await
+    }
+
+    async fn keep_signatures(&self, signatures: Vec<(Digest, Signature)>) -> Result<(), StoreError> {
+        if signatures.is_empty() {
+            return Ok(());
+        }
+        let kept = self.writer.write(move |scope| {
+            let mut keep = scope.db.prepare_cached(
+                "INSERT INTO signature (digest, signature) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+            )?;
+            for (digest, signature) in &signatures {
+                keep.execute(params![digest.as_bytes(), signature.as_bytes()])?;
+            }
+            Ok(())
+        });
+        kept.await
+    }
+
+    async fn signatures(&self, digest: Digest) -> Result<Vec<Signature>, StoreError> {
+        self.readers.read(|db| {
+            let mut select =
+                db.prepare_cached("SELECT signature FROM signature WHERE digest = ?1 ORDER BY signature")?;
+            let rows = select.query_and_then([digest.as_bytes()], |row| {
+                let place = Place { table: "signature", key: &digest };
+                place.get(row, (0, "signature")).map(Signature::from_bytes)
+            })?;
+            rows.collect()
+        })
     }
 
     async fn keep_policy_set(&self, set: StoredSet, document: String) -> Result<(), StoreError> {

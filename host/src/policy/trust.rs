@@ -1,0 +1,245 @@
+//! Who vouches for modules and for policy sets: detached Ed25519 signatures over their digests, by keys that the
+//! configuration names.
+//!
+//! A signature is made over a short text which says what it vouches for, so that one of a module is never one of a set:
+//! `countersign module sha256:<digest>`, or `countersign policy-set sha256:<hash>`. Keys are PEM, as OpenSSL has them.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::signature::{ED25519, UnparsedPublicKey};
+use rustls_pki_types::SubjectPublicKeyInfoDer;
+use rustls_pki_types::pem::PemObject as _;
+
+use crate::lifecycle::Digest;
+
+/// What stands in front of the 32 bytes of a public key (`SubjectPublicKeyInfo`, RFC 8410).
+pub(crate) const SPKI: [u8; 12] = *b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+
+/// The most signatures that are taken at once: by as many keys as anybody has.
+const MOST_SIGNATURES: usize = 16;
+
+/// Whose signatures count. Without keys for modules, modules need none; without keys for sets, sets need none.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    modules: Keys,
+    sets: Keys,
+}
+
+/// Public keys; none means that no signature is asked for.
+#[derive(Clone, Default)]
+pub struct Keys(Vec<[u8; 32]>);
+
+/// A detached signature; written as Base64.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Signature([u8; 64]);
+
+/// What a signature vouches for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signed {
+    /// A module's bytes.
+    Module,
+    /// All that a policy set says, its modules included.
+    PolicySet,
+}
+
+/// None of the signatures at hand is by a key that is trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsigned {
+    signed: Signed,
+    at_hand: usize,
+}
+
+/// Why a file holds no keys that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// It cannot be read.
+    #[error("the keys in `{path}` cannot be read: {error}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// There is none in it, or one of them is none.
+    #[error("`{path}` {what}")]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+impl Trust {
+    /// Modules must be signed by one of the keys in the first file, sets by one of those in the second, where they are
+    /// named. A file holds public keys in PEM, one after the other.
+    ///
+    /// # Errors
+    /// Where a file cannot be read, holds no key, or holds one that is no Ed25519 key.
+    pub fn read(modules: Option<&Path>, sets: Option<&Path>) -> Result<Trust, KeyError> {
+        let keys = |path: Option<&Path>| path.map_or(Ok(Keys::default()), Keys::read);
+        Ok(Trust { modules: keys(modules)?, sets: keys(sets)? })
+    }
+
+    /// Whether `signed` things must be signed.
+    #[must_use]
+    pub fn asks_for(&self, signed: Signed) -> bool {
+        !self.keys(signed).0.is_empty()
+    }
+
+    /// Those of `signatures` by which a trusted key vouches for this digest; none where none is asked for.
+    ///
+    /// # Errors
+    /// Where one is asked for, and there is none.
+    pub fn vouched(
+        &self,
+        signed: Signed,
+        digest: &Digest,
+        signatures: &[Signature],
+    ) -> Result<Vec<Signature>, Unsigned> {
+        let Keys(keys) = self.keys(signed);
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let text = text(signed, digest);
+        let by = |key: &[u8; 32], signature: &Signature| {
+            UnparsedPublicKey::new(&ED25519, key).verify(text.as_bytes(), &signature.0).is_ok()
+        };
+        let valid: Vec<Signature> = signatures
+            .iter()
+            .filter(|signature| keys.iter().any(|key| by(key, signature)))
+            .copied()
+            .collect();
+        if valid.is_empty() {
+            return Err(Unsigned { signed, at_hand: signatures.len() });
+        }
+        Ok(valid)
+    }
+
+    fn keys(&self, signed: Signed) -> &Keys {
+        match signed {
+            Signed::Module => &self.modules,
+            Signed::PolicySet => &self.sets,
+        }
+    }
+}
+
+impl Keys {
+    fn read(path: &Path) -> Result<Keys, KeyError> {
+        let wrong = |what| KeyError::Wrong { path: path.to_owned(), what };
+        let pem = fs::read(path).map_err(|error| KeyError::Unreadable { path: path.to_owned(), error })?;
+        let mut keys = Vec::new();
+        for found in SubjectPublicKeyInfoDer::pem_slice_iter(&pem) {
+            let found = found.map_err(|_| wrong("is no PEM file as it should be"))?;
+            let key = found.as_ref().strip_prefix(&SPKI).and_then(|key| key.try_into().ok());
+            let key: [u8; 32] = key.ok_or_else(|| wrong("holds a public key that is no Ed25519 key"))?;
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        // A file that is named but says nothing must not mean that anything goes.
+        if keys.is_empty() {
+            Err(wrong("holds no public key (`-----BEGIN PUBLIC KEY-----`)"))
+        } else {
+            Ok(Keys(keys))
+        }
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(hex::encode)).finish()
+    }
+}
+
+/// What is signed: this text, in ASCII.
+pub(crate) fn text(signed: Signed, digest: &Digest) -> String {
+    let what = match signed {
+        Signed::Module => "module",
+        Signed::PolicySet => "policy-set",
+    };
+    format!("countersign {what} sha256:{digest}")
+}
+
+impl fmt::Display for Unsigned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = match self.signed {
+            Signed::Module => "COUNTERSIGN_MODULE_KEYS",
+            Signed::PolicySet => "COUNTERSIGN_SET_KEYS",
+        };
+        match self.at_hand {
+            0 => write!(f, "it is not signed, as `{keys}` demands"),
+            1 => write!(f, "the signature at hand is not over it and by a key of `{keys}`"),
+            many => write!(f, "none of the {many} signatures at hand is over it and by a key of `{keys}`"),
+        }
+    }
+}
+
+impl std::error::Error for Unsigned {}
+
+impl Signature {
+    /// As it was kept.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 64]) -> Signature {
+        Signature(bytes)
+    }
+
+    /// The 64 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 64] {
+        &self.0
+    }
+
+    /// The signatures in a text: one a line, between empty lines and comments that begin with `#`.
+    ///
+    /// # Errors
+    /// What is wrong, and in which line, from 1.
+    pub fn read_all(text: &str) -> Result<Vec<Signature>, (u64, String)> {
+        let mut signatures = Vec::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let signature: Signature =
+                line.parse().map_err(|error: NoSignature| (number, error.to_string()))?;
+            if signatures.len() == MOST_SIGNATURES {
+                return Err((number, format!("there are more than {MOST_SIGNATURES} signatures")));
+            }
+            signatures.push(signature);
+        }
+        Ok(signatures)
+    }
+}
+
+/// A text that is no signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is no signature: one is 64 bytes in Base64, which are 88 characters")]
+pub struct NoSignature;
+
+impl FromStr for Signature {
+    type Err = NoSignature;
+
+    fn from_str(text: &str) -> Result<Signature, NoSignature> {
+        let bytes = STANDARD.decode(text).map_err(|_| NoSignature)?;
+        bytes.try_into().map(Signature).map_err(|_| NoSignature)
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&STANDARD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
