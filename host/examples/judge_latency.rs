@@ -11,13 +11,13 @@ use countersign::lifecycle::{
     Act, Digest, Event, Needs, Open, Origin, Party, Request, RequestId, State, Submission, Timestamp,
     Verdict, parameter_digests,
 };
-use countersign::policy::{ActionPolicy, Directory, Engine, Limits, PolicySet};
+use countersign::policy::{ActionPolicy, Directory, Engine, Limits, PolicySet, Trust};
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let dir = PathBuf::from(arguments.next().unwrap_or_else(|| "target/policies".to_owned()));
     let calls: usize = arguments.next().map_or(Ok(20_000), |calls| calls.parse())?;
-    let engine = Engine::new(Limits::default(), None)?;
+    let engine = Engine::new(Limits::default(), None, Trust::default())?;
     let started = now();
     let set = PolicySet::load(&dir, &engine)?;
     println!("set loaded, compiled and tried in {} ms", started.elapsed().as_millis());

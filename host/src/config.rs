@@ -357,22 +357,21 @@ impl Cli {
         A::Item: Into<OsString> + Clone,
     {
         let mut known = Vec::new();
-        let mut command = Cli::command().mut_subcommand("serve", |serve| {
+        let command = Cli::command().mut_subcommand("serve", |serve| {
             known = variables(&serve);
             stand_in(serve, environment, &known)
         });
-        for nested in ["policy"] {
-            command = command.mut_subcommand(nested, |nested| {
-                let names: Vec<_> = nested.get_subcommands().map(|it| it.get_name().to_owned()).collect();
-                names.into_iter().fold(nested, |nested, name| {
-                    nested.mut_subcommand(name, |command| {
-                        let ours = variables(&command).into_iter().filter(|it| it.starts_with(OURS));
-                        let ours = ours.collect::<Vec<_>>();
-                        stand_in(command, environment, &ours)
-                    })
+        let command = command.mut_subcommand("policy", |policy| {
+            let commands: Vec<_> = policy.get_subcommands().map(|it| it.get_name().to_owned()).collect();
+            commands.into_iter().fold(policy, |policy, name| {
+                policy.mut_subcommand(name, |command| {
+                    // What else their values are named after is no variable.
+                    let ours: Vec<_> =
+                        variables(&command).into_iter().filter(|name| name.starts_with(OURS)).collect();
+                    stand_in(command, environment, &ours)
                 })
-            });
-        }
+            })
+        });
         let mut cli = Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)?;
         if let Command::Serve(config) = &mut cli.command {
             config.take_the_rest(environment, &known)?;
@@ -580,6 +579,25 @@ mod tests {
         assert_eq!(config.network.listen.port(), 2);
     }
 
+    /// What commands for authors share with the gateway can be said in the same way; other variables are none of theirs.
+    #[test]
+    fn authors_commands_take_the_gateways_variables() {
+        let variables = [("COUNTERSIGN_MODULE_KEYS", "ours.pem"), ("SET", "elsewhere"), ("FILE", "x")];
+        let environment = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let read = |words: &[&str]| {
+            let words = ["countersign", "policy"].iter().chain(words).copied();
+            Cli::read(words, &environment).map(|cli| format!("{cli:?}")).map_err(|error| error.to_string())
+        };
+        let check = read(&["check", "here"]).unwrap();
+        assert!(
+            check.contains("ours.pem") && check.contains("here") && !check.contains("elsewhere"),
+            "{check}"
+        );
+        let check = read(&["check", "here", "--module-keys", "mine.pem"]).unwrap();
+        assert!(check.contains("mine.pem") && !check.contains("ours.pem"), "{check}");
+        assert!(read(&["sign", "here"]).unwrap_err().contains("--key"));
+    }
+
     #[test]
     fn the_cache_is_beside_the_database() {
         let config = read(&["--policies", "p", "--store", "sqlite:/data/c.db"], &[]).unwrap();
@@ -620,6 +638,8 @@ mod tests {
             ("COUNTERSIGN_POLICY_FUEL", "all", &["--policy-fuel", "COUNTERSIGN_POLICY_FUEL"]),
             ("COUNTERSIGN_POLICY_DEADLINE_MS", "0", &["COUNTERSIGN_POLICY_DEADLINE_MS"]),
             ("COUNTERSIGN_POLICY_MEMORY_MIB", "300", &["COUNTERSIGN_POLICY_MEMORY_MIB"]),
+            ("COUNTERSIGN_MODULE_KEYS", "", &["--module-keys", "COUNTERSIGN_MODULE_KEYS"]),
+            ("COUNTERSIGN_SET_KEYS", "", &["--set-keys", "COUNTERSIGN_SET_KEYS"]),
             ("SLACK_BOT_TOKEN", "", &["SLACK_BOT_TOKEN", "`xoxb-`"]),
             ("SLACK_BOT_TOKEN", "xoxp-1", &["SLACK_BOT_TOKEN", "`xoxb-`"]),
             ("SLACK_BOT_TOKEN", "xoxb-1", &["`SLACK_BOT_TOKEN` is set, but neither", "buttons"]),

@@ -44,6 +44,7 @@ mod misbehaving_policies;
 mod bad_policy_reloads;
 mod policy_reloads;
 mod shadow_and_replay;
+mod signatures;
 
 mod operators;
 

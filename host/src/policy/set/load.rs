@@ -50,7 +50,7 @@ pub(super) fn restore(
     measured_as: &dyn Fn(&str) -> String,
 ) -> Result<PolicySet, LoadErrors> {
     let mut errors = Errors::about(&name);
-    let mut modules = BTreeMap::new();
+    let (mut modules, mut refused) = (BTreeMap::new(), BTreeSet::new());
     for bytes in &stored {
         match engine.load(bytes, &signatures) {
             Ok(module) => {
@@ -58,6 +58,7 @@ pub(super) fn restore(
             }
             Err(error) => {
                 let digest = Digest::of(bytes);
+                refused.insert(digest);
                 errors
                     .add(Place::default(), format!("the stored module sha256:{digest} is refused: {error}"));
             }
@@ -71,7 +72,9 @@ pub(super) fn restore(
         let draft = DraftAction { at, entry, configs, complete: true, sound: true };
         let missing = draft.entry.policies.iter().find(|used| !modules.contains_key(&used.digest));
         if let Some(used) = missing {
-            errors.add(at, format!("the module `{}`, sha256:{}, is not at hand", used.name, used.digest));
+            if !refused.contains(&used.digest) {
+                errors.add(at, format!("the module `{}`, sha256:{}, is not at hand", used.name, used.digest));
+            }
             continue;
         }
         let Some(policy) = prove(draft, &modules, &mut errors, measured_as) else { continue };

@@ -1,0 +1,221 @@
+//! With keys configured nothing runs that nobody vouches for: not from the folder, not over HTTP, and not from the store.
+
+use std::path::Path;
+
+use countersign_tests::{Call, Click, Gateway, Home, Problem, countersign};
+use serde_json::{Value, json};
+
+use crate::ledger::Ledger;
+
+const IN_FORCE: &str = "another policy set is in force";
+const STAYS: &str = "stays as it is";
+
+fn deploy(approvals: u32) -> String {
+    format!(
+        "
+  deploy:
+    description: Deploy to production
+    timeout: 10m
+    policies:
+      - use: quorum
+        with: {{ approvers: [U0ALICE, U0BOB, U0CAROL], approvals: {approvals} }}
+"
+    )
+}
+
+/// A command for authors, in a home; what it prints.
+fn policy(home: &Home, words: &[&str]) -> String {
+    let words = words.iter().map(|word| match word.strip_prefix("./") {
+        Some(file) => home.path(file).display().to_string(),
+        None => (*word).to_owned(),
+    });
+    let output = countersign(["policy".to_owned()].into_iter().chain(words));
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// With two keys: one for modules, one for sets, neither of them configured yet.
+fn with_keys(home: Home) -> Home {
+    policy(&home, &["keygen", "./authors"]);
+    policy(&home, &["keygen", "./admins"]);
+    home
+}
+
+fn trusting(home: Home) -> Home {
+    let (authors, admins) = (home.path("authors.pub.pem"), home.path("admins.pub.pem"));
+    let name = |path: &Path| path.display().to_string();
+    home.with("COUNTERSIGN_MODULE_KEYS", &name(&authors)).with("COUNTERSIGN_SET_KEYS", &name(&admins))
+}
+
+fn sign_module(home: &Home) {
+    policy(home, &["sign", "./policies/modules/quorum.wasm", "--key", "./authors.pem"]);
+}
+
+fn sign_set(home: &Home) {
+    policy(home, &["sign", "./policies", "--key", "./admins.pem"]);
+}
+
+fn read(home: &Home, path: &str) -> String {
+    std::fs::read_to_string(home.path(path)).expect("a file")
+}
+
+/// What an attempt was refused for, as the history tells it.
+async fn refused(gateway: &Gateway, source: &str, words: &[&str]) {
+    let last = &gateway.seen("policy-sets/history?limit=1").await["changes"][0];
+    assert_eq!((&last["source"], &last["outcome"]), (&json!(source), &json!("failed")), "{last}");
+    told(&last["errors"], words);
+}
+
+#[track_caller]
+fn told(errors: &Value, words: &[&str]) {
+    let text = errors.to_string();
+    for word in words {
+        assert!(text.contains(word), "`{word}` is not in {text}");
+    }
+}
+
+async fn put(gateway: &Gateway, module: &str, signatures: Option<&str>) -> Result<Value, Problem> {
+    let call = Call::new("PUT", "/api/admin/modules").body("application/wasm", Home::built(module));
+    gateway
+        .admin_call(match signatures {
+            Some(signatures) => call.header("x-signature", signatures.trim()),
+            None => call,
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_folder_is_loaded_once_it_is_signed() {
+    let home = trusting(with_keys(Home::new(&deploy(1)).administered()));
+    let failure = home.fail_to_start().await;
+    assert_eq!(failure.code, Some(2), "{}", failure.stderr);
+    told(
+        &json!(failure.stderr),
+        &["policy-set.yaml:3:11", "`quorum`", "not signed", "COUNTERSIGN_MODULE_KEYS"],
+    );
+    sign_module(&home);
+    let failure = home.fail_to_start().await;
+    told(&json!(failure.stderr), &["policy-set.yaml: the set with the hash", "COUNTERSIGN_SET_KEYS"]);
+    sign_set(&home);
+    let gateway = home.start().await;
+    let before = gateway.policy().await;
+
+    // A changed folder is refused by each trigger until its set is signed again; that is a change, and enough.
+    gateway.home().set_actions(&deploy(2));
+    gateway.logged(STAYS, 1).await;
+    let why = ["policy-set.yaml", "is refused", "COUNTERSIGN_SET_KEYS"];
+    refused(&gateway, "file", &why).await;
+    gateway.hang_up();
+    gateway.logged(STAYS, 2).await;
+    refused(&gateway, "sighup", &why).await;
+    let problem = gateway.admin("POST", "reload-policy", &json!({})).await.expect_err("nobody has signed it");
+    assert_eq!(problem.is(), (422, "invalid_policy_set"));
+    told(&problem.body["errors"], &why);
+    assert_eq!(gateway.policy().await, before);
+    sign_set(gateway.home());
+    gateway.logged(IN_FORCE, 1).await;
+    assert_eq!(gateway.open("deploy").await.body["policy"]["minApprovals"], 2);
+
+    // Back to what was signed, and still is.
+    let now = gateway.policy().await;
+    let back = gateway
+        .admin("POST", "policy-sets/rollback", &json!({"expectedCurrent": now}))
+        .await
+        .expect("it was signed");
+    assert_eq!(back["hash"], before);
+    let gateway = gateway.kill().start().await;
+    assert_eq!(gateway.policy().await, before, "a restart finds the signatures in the store");
+    assert_eq!(Ledger::of(&gateway.kill()).count_of("policy_reload_failed"), 3);
+}
+
+#[tokio::test]
+async fn what_is_sent_is_stored_once_it_is_signed() {
+    let home = with_keys(Home::new(&deploy(1)).administered().with("COUNTERSIGN_POLICY_WATCH", "false"));
+    sign_module(&home);
+    sign_set(&home);
+    let gateway = trusting(home).start().await;
+    let before = gateway.policy().await;
+    let problem = put(&gateway, "override-guard", None).await.expect_err("nobody has signed it");
+    assert_eq!(problem.is(), (422, "invalid_module"));
+    told(&problem.body, &["it is not signed, as `COUNTERSIGN_MODULE_KEYS` demands"]);
+    refused(&gateway, "api", &["sha256:", "it is not signed"]).await;
+    let problem = put(&gateway, "override-guard", Some("AAAA")).await.expect_err("no signature");
+    assert_eq!(problem.is(), (400, "invalid_payload"));
+    let of_quorum = read(gateway.home(), "policies/modules/quorum.wasm.sig");
+    let problem = put(&gateway, "override-guard", Some(&of_quorum)).await.expect_err("of another module");
+    told(&problem.body, &["the signature at hand is not over it"]);
+    gateway.home().write("override-guard.wasm", &Home::built("override-guard"));
+    policy(gateway.home(), &["sign", "./override-guard.wasm", "--key", "./authors.pem"]);
+    let signatures = format!("{},{}", of_quorum.trim(), read(gateway.home(), "override-guard.wasm.sig"));
+    put(&gateway, "override-guard", Some(&signatures)).await.expect("one of them counts");
+    put(&gateway, "override-guard", None).await.expect("it is signed already");
+
+    gateway.home().set_actions(&deploy(2));
+    let document = gateway.home().policy_set();
+    let send = async |signatures: &str| {
+        gateway.admin("POST", "policy-sets", &json!({"document": document, "signatures": signatures})).await
+    };
+    let old = read(gateway.home(), "policies/policy-set.yaml.sig");
+    let problem = send(&old).await.expect_err("of another set");
+    told(&problem.body["errors"], &["document", "is refused", "COUNTERSIGN_SET_KEYS"]);
+    told(&send("nonsense").await.expect_err("no signature").body["errors"], &["signatures", "line 1"]);
+    sign_set(gateway.home());
+    let stored = send(&read(gateway.home(), "policies/policy-set.yaml.sig")).await.expect("it is signed");
+    let hash = stored["hash"].as_str().expect("a hash");
+    gateway.activate(hash, &before).await.expect("it was signed");
+    assert_eq!(gateway.policy().await, hash);
+}
+
+/// Keys that are configured later count for what is in the store, too.
+#[tokio::test]
+async fn what_was_stored_before_is_held_to_it() {
+    let actions = format!(
+        "{}      - use: override-guard\n        with: {{ keys: [replicas] }}\n    redact: {{ show: [replicas] }}\n",
+        deploy(1)
+    );
+    let gateway = with_keys(Home::new(&actions).administered()).start().await;
+    let open = gateway.open("deploy").await;
+    let before = gateway.look(&open.token).await;
+    let unsigned = gateway.policy().await;
+    let home = gateway.stop().await;
+    home.set_actions(&deploy(1));
+    sign_module(&home);
+    sign_set(&home);
+    let gateway = trusting(home).start().await;
+    let now = gateway.policy().await;
+
+    let problem = gateway.activate(&unsigned, &now).await.expect_err("it was never signed");
+    assert_eq!(problem.is(), (422, "invalid_policy_set"));
+    told(
+        &problem.body["errors"],
+        &["the stored module sha256:", "is refused: the signature at hand is not over it"],
+    );
+    assert_eq!(gateway.policy().await, now);
+
+    // The request was made under a module that nobody vouches for: it judges nothing, so nothing counts.
+    gateway.click_refused(&Click::approve("U0ALICE", &open.id)).await;
+    assert_eq!(gateway.look(&open.token).await, before);
+    let guard = gateway.home().path("override-guard.wasm");
+    std::fs::write(&guard, Home::built("override-guard")).expect("written");
+    policy(gateway.home(), &["sign", "./override-guard.wasm", "--key", "./authors.pem"]);
+    put(&gateway, "override-guard", Some(&read(gateway.home(), "override-guard.wasm.sig")))
+        .await
+        .expect("signed");
+    gateway.click_ok(&Click::approve("U0ALICE", &open.id)).await;
+    assert_eq!(gateway.ended(&open.token).await["status"], "approved");
+}
+
+#[tokio::test]
+async fn keys_that_are_none_stop_the_start() {
+    let home = with_keys(Home::new(&deploy(1)));
+    home.write("empty.pem", b"");
+    for (file, why) in [
+        ("empty.pem", "holds no public key"),
+        ("absent.pem", "cannot be read"),
+        ("admins.pem", "holds no public key"),
+    ] {
+        let home =
+            Home::new(&deploy(1)).with("COUNTERSIGN_MODULE_KEYS", &home.path(file).display().to_string());
+        told(&json!(home.fail_to_start().await.stderr), &[file, why]);
+    }
+}
