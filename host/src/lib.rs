@@ -27,6 +27,7 @@ pub mod slack;
 // How it is run: put together, configured, watched and ended.
 pub mod app;
 pub mod config;
+mod loopback;
 pub mod secret;
 pub mod shutdown;
 pub mod telemetry;
