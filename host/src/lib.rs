@@ -11,6 +11,7 @@ pub mod gateway;
 // What requests are judged by, and how that changes while the gateway runs.
 pub mod policy;
 pub mod policy_sets;
+pub mod registry;
 pub mod rehearsal;
 
 // Where requests are kept.
