@@ -18,6 +18,7 @@ mod judge;
 mod lock;
 mod made_up;
 mod new;
+mod push;
 mod scenario;
 mod schema_text;
 mod sdk;
@@ -59,6 +60,8 @@ pub enum Policy {
     Bench(bench::Bench),
     /// Make up a request and its history, and say what a policy set makes of it.
     Judge(judge::Judge),
+    /// Push a module to a registry, and say how to pin it there.
+    Push(push::Push),
     /// Judge recorded requests again, under another policy set, and say what would have become of them.
     Replay(Replay),
     /// Turn the YAML of the Node.js service into a policy set that behaves the same.
@@ -99,6 +102,7 @@ fn answer(policy: &Policy, engine: impl FnOnce() -> Result<Engine>) -> Result<An
         Policy::Test(test) => test::run(test, &engine()?),
         Policy::Bench(bench) => bench::run(bench, &engine()?),
         Policy::Judge(judge) => judge::run(judge, &engine()?),
+        Policy::Push(push) => push::run(push, &engine()?),
         Policy::Replay(replay) => {
             let (text, good) = replay::run(replay, &engine()?)?;
             Ok(Answer { text, good })
