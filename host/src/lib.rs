@@ -11,6 +11,7 @@ pub mod gateway;
 // What requests are judged by, and how that changes while the gateway runs.
 pub mod policy;
 pub mod policy_sets;
+pub mod registry;
 pub mod rehearsal;
 
 // Where requests are kept.
@@ -27,6 +28,7 @@ pub mod slack;
 // How it is run: put together, configured, watched and ended.
 pub mod app;
 pub mod config;
+mod loopback;
 pub mod secret;
 pub mod shutdown;
 pub mod telemetry;

@@ -20,6 +20,7 @@ mod keygen;
 mod lock;
 mod made_up;
 mod new;
+mod push;
 mod scenario;
 mod schema_text;
 mod sdk;
@@ -66,6 +67,8 @@ pub enum Policy {
     Bench(bench::Bench),
     /// Make up a request and its history, and say what a policy set makes of it.
     Judge(judge::Judge),
+    /// Push a module to a registry, and say how to pin it there.
+    Push(push::Push),
     /// Judge recorded requests again, under another policy set, and say what would have become of them.
     Replay(Replay),
     /// Turn the YAML of the Node.js service into a policy set that behaves the same.
@@ -110,6 +113,7 @@ fn answer(policy: &Policy, engine: impl FnOnce(Trust) -> Result<Engine>) -> Resu
         Policy::Test(test) => test::run(test, &engine(anybody)?),
         Policy::Bench(bench) => bench::run(bench, &engine(anybody)?),
         Policy::Judge(judge) => judge::run(judge, &engine(judge.trust()?)?),
+        Policy::Push(push) => push::run(push, &engine(anybody)?),
         Policy::Replay(replay) => {
             let (text, good) = replay::run(replay, &engine(replay.trust()?)?)?;
             Ok(Answer { text, good })

@@ -7,7 +7,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use hyper::Uri;
@@ -25,6 +24,7 @@ use slack_morphism::prelude::{
 use super::message::Message;
 use super::post::Mark;
 use crate::lifecycle::Timestamp;
+use crate::loopback::is_loopback;
 use crate::secret::Secret;
 use crate::telemetry::{CallMetrics, CallOutcome};
 
@@ -178,12 +178,6 @@ pub fn api_url(text: &str) -> Result<String, BadApiUrl> {
         _ => return Err(BadApiUrl::Malformed),
     }
     Ok(text.trim_end_matches('/').to_owned())
-}
-
-/// Whether a host is this machine.
-pub(super) fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|it: IpAddr| it.is_loopback())
 }
 
 impl SlackClient {

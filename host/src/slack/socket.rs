@@ -17,9 +17,10 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use super::client::{CallError, SlackClient, is_loopback};
+use super::client::{CallError, SlackClient};
 use super::{interaction, take};
 use crate::app::App;
+use crate::loopback::is_loopback;
 use crate::secret::Secret;
 
 /// How long opening a connection may take.
