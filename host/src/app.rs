@@ -91,7 +91,9 @@ impl App {
         let engine =
             blocking(move || Engine::new(limits, Some(cache), trust).context("no sandbox")).await??;
         let directory = &config.policies.directory;
-        let (set, folder) = policy_sets::at_start(&store, &engine, &clock, directory.clone()).await?;
+        let registries = config.policies.supply.registries();
+        let (set, folder) =
+            policy_sets::at_start(&store, &engine, &clock, directory.clone(), &registries).await?;
 
         let metrics = Metrics::new().context("the metrics cannot be set up")?;
         engine.register(metrics.registry()).context("the metrics cannot be set up")?;
@@ -101,7 +103,7 @@ impl App {
         let gateway = Arc::new(Gateway::new(store, policies, clock, Tokens::new(secret)));
         gateway.shadow().register(metrics.registry()).context("the metrics cannot be set up")?;
         Ok(App {
-            policy_sets: PolicySets::new(Arc::clone(&gateway), directory.clone(), folder),
+            policy_sets: PolicySets::new(Arc::clone(&gateway), directory.clone(), registries, folder),
             gateway,
             admin: config.secrets.admin.as_ref().map(AdminToken::new),
             watch_files: config.policies.watch,

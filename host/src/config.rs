@@ -14,6 +14,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 use crate::author;
 use crate::dev::Dev;
 use crate::policy::{KeyError, Limits, Trust};
+use crate::registry::{Allowed, BadReference, Credentials, Registries};
 use crate::secret::Secret;
 use crate::slack::{self, DEFAULT_API_URL};
 
@@ -106,7 +107,7 @@ pub struct Policies {
     #[arg(long = "policy-watch", value_name = "COUNTERSIGN_POLICY_WATCH", default_value = "true")]
     #[arg(action = clap::ArgAction::Set)]
     pub watch: bool,
-    /// Whose signatures count.
+    /// Whose signatures count, and where modules may be fetched from.
     #[command(flatten)]
     pub supply: Supply,
     /// What one call of a policy may use.
@@ -125,6 +126,25 @@ pub struct Supply {
     /// A file of public keys in PEM: one of them must have signed the policy set. Without it sets need no signature.
     #[arg(long, value_name = "COUNTERSIGN_SET_KEYS")]
     pub set_keys: Option<PathBuf>,
+    /// The registries that modules may be fetched from, with commas between them: each a host, with a port where it has one,
+    /// and below it a path where only that is meant: `ghcr.io/acme,registry.acme.example`. Without it none is asked.
+    #[arg(long, value_name = "COUNTERSIGN_REGISTRIES")]
+    pub registries: Option<RegistryList>,
+    /// The passwords of registries, in the format of Docker's `config.json`. Without it they are asked without any.
+    #[arg(long, value_name = "COUNTERSIGN_REGISTRY_AUTH_FILE")]
+    pub registry_auth_file: Option<PathBuf>,
+}
+
+/// Registries, with commas between them.
+#[derive(Clone, Debug, Default)]
+pub struct RegistryList(Vec<Allowed>);
+
+impl FromStr for RegistryList {
+    type Err = BadReference;
+
+    fn from_str(text: &str) -> Result<RegistryList, BadReference> {
+        text.split(',').map(|registry| registry.trim().parse()).collect::<Result<_, _>>().map(RegistryList)
+    }
 }
 
 impl Supply {
@@ -134,6 +154,14 @@ impl Supply {
     /// Where a file cannot be read, or holds no keys.
     pub fn trust(&self) -> Result<Trust, KeyError> {
         Trust::read(self.module_keys.as_deref(), self.set_keys.as_deref())
+    }
+
+    /// The registries that may be asked.
+    #[must_use]
+    pub fn registries(&self) -> Registries {
+        let RegistryList(allowed) = self.registries.clone().unwrap_or_default();
+        let credentials = self.registry_auth_file.clone().map_or_else(Credentials::none, Credentials::file);
+        Registries::new(allowed, credentials)
     }
 }
 

@@ -12,6 +12,7 @@ use super::{Answer, words};
 use crate::config::Supply;
 use crate::policy::set::error::{LoadError, LoadErrors};
 use crate::policy::{ActionPolicy, Engine, PolicySet, Trust};
+use crate::policy_sets::fetch;
 
 /// A policy set.
 #[derive(Debug, Args)]
@@ -39,7 +40,7 @@ impl Check {
 }
 
 pub(super) fn run(check: &Check, engine: &Engine) -> Result<Answer> {
-    let loaded = load(&check.set, &check.supply, engine);
+    let loaded = fetch::load(folder(&check.set), engine, &check.supply.registries())?;
     let good = loaded.is_ok();
     let text = match (check.format, &loaded) {
         (Format::Text, Ok(set)) => sound(set),
@@ -47,11 +48,6 @@ pub(super) fn run(check: &Check, engine: &Engine) -> Result<Answer> {
         (Format::Json, loaded) => serde_json::to_string_pretty(&View::of(loaded))? + "\n",
     };
     Ok(Answer { text, good })
-}
-
-/// Loads a policy set as a gateway would.
-pub(super) fn load(set: &Path, _supply: &Supply, engine: &Engine) -> Result<PolicySet, LoadErrors> {
-    PolicySet::load(folder(set), engine)
 }
 
 /// The folder of a policy set that is named by its folder or by its own file.

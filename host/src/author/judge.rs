@@ -18,9 +18,10 @@ use serde_json::{Map, Value};
 
 use self::moves::Moves;
 use self::report::Report;
+use super::check::folder;
 use super::deed::{Deed, What, duration};
 use super::made_up::{self, Asked, SUBMITTED_AT, request_id};
-use super::{Answer, check, file};
+use super::{Answer, file};
 use crate::config::Supply;
 use crate::gateway::{Intent, act_of, repeats_hidden};
 use crate::lifecycle::{
@@ -29,6 +30,7 @@ use crate::lifecycle::{
 };
 use crate::policy::set::error::did_you_mean;
 use crate::policy::{ActionPolicy, Directory, Engine, Members, NotAdmitted, PolicyEntry, Trust};
+use crate::policy_sets::fetch;
 
 const MAX_PARAMS_BYTES: usize = 1 << 20;
 
@@ -75,7 +77,7 @@ impl Judge {
 }
 
 pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
-    let set = check::load(&judge.set, &judge.supply, engine)?;
+    let set = fetch::load(folder(&judge.set), engine, &judge.supply.registries())??;
     let Some(policy) = set.action(&judge.action) else {
         let hint = did_you_mean(&judge.action, set.actions().keys().map(String::as_str));
         bail!("no policy of the set knows the action `{}`, so a gateway denies it{hint}", judge.action);

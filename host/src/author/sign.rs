@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
+use super::check::folder;
 use super::key::SigningKey;
 use super::table::{cell, columns};
-use super::{Answer, check, file, load};
+use super::{Answer, file, load};
 use crate::config::Supply;
 use crate::policy::{Engine, Signature, Signed, Trust};
+use crate::policy_sets::fetch;
 
 /// The most that a file of signatures may have, in bytes.
 const MOST_BYTES: usize = 16 << 10;
@@ -43,8 +45,8 @@ pub(super) fn run(sign: &Sign, engine: &Engine) -> Result<Answer> {
     // Nobody should vouch for what no gateway would take.
     let (signed, digest, path) = match is_set {
         true => {
-            let set = check::load(&sign.what, &sign.supply, engine)?;
-            (Signed::PolicySet, set.hash(), check::folder(&sign.what).join("policy-set.yaml"))
+            let set = fetch::load(folder(&sign.what), engine, &sign.supply.registries())??;
+            (Signed::PolicySet, set.hash(), folder(&sign.what).join("policy-set.yaml"))
         }
         false => (Signed::Module, load(engine, &sign.what)?.digest(), sign.what.clone()),
     };

@@ -113,6 +113,7 @@ impl ApiError {
             ApiError::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
             ApiError::Change(error) => match error {
                 ChangeError::Refused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_policy_set"),
+                ChangeError::Unfetched(_) => (StatusCode::SERVICE_UNAVAILABLE, "registry_unavailable"),
                 ChangeError::Module(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_module"),
                 ChangeError::Conflict { .. } => (StatusCode::CONFLICT, "conflict"),
                 ChangeError::NothingBefore => (StatusCode::CONFLICT, "nothing_before"),
@@ -240,9 +241,9 @@ impl IntoResponse for ApiError {
         let (detail, reasons, retry_after) = (self.detail(), self.reasons(), self.retry_after());
         let errors = match self {
             ApiError::Invalid(errors) => errors,
-            ApiError::Change(error @ (ChangeError::Refused(_) | ChangeError::Module(_))) => {
-                error.faults().into_iter().map(Invalid::from).collect()
-            }
+            ApiError::Change(
+                error @ (ChangeError::Refused(_) | ChangeError::Unfetched(_) | ChangeError::Module(_)),
+            ) => error.faults().into_iter().map(Invalid::from).collect(),
             _ => Vec::new(),
         };
         let problem = Problem {

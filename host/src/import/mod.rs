@@ -90,6 +90,7 @@ fn import_set(import: &Import, engine: &Engine) -> Result<Imported> {
         modules: modules.iter().map(|(name, module)| (file(name), module.bytes().to_vec())).collect(),
         schemas,
         signatures: Vec::new(),
+        unfetched: BTreeMap::new(),
         kept: Kept::InFolder,
     };
     let set = PolicySet::build(&source, engine)

@@ -7,6 +7,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod change;
+pub(crate) mod fetch;
 mod folder;
 mod shadow;
 mod start;
@@ -21,17 +22,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 
 pub use change::{Fault, Outcome, PolicyChange, Trigger, What};
 pub use start::at_start;
 pub use stored::{Inspection, PolicySetStored};
 pub use watch::POLL;
 
+use self::fetch::{Fetched, Fetcher};
 use self::folder::Look;
 use crate::gateway::Gateway;
 use crate::lifecycle::{Digest, Timestamp};
-use crate::policy::{LoadErrors, ModuleError, Policies, PolicySet, Signature};
+use crate::policy::{Engine, LoadErrors, ModuleError, Policies, PolicySet, Signature, Source};
+use crate::registry::{Registries, RegistryError};
 use crate::rehearsal::ShadowError;
 use crate::store::{ChangePolicy, Committed, Store, StoreError};
 
@@ -39,6 +42,7 @@ use crate::store::{ChangePolicy, Committed, Store, StoreError};
 pub struct PolicySets {
     gateway: Arc<Gateway>,
     directory: PathBuf,
+    registries: Registries,
     /// One change at a time.
     changing: Mutex<Seen>,
     /// Another set is in force, and what the one before needed may be needed no longer.
@@ -82,6 +86,9 @@ pub enum ChangeError {
     /// The set is wrong; each mistake with its place.
     #[error("the policy set is refused, and nothing has changed")]
     Refused(LoadErrors),
+    /// A module is in a registry that does not give it for now; each with its place.
+    #[error("a module cannot be fetched for now, and nothing has changed")]
+    Unfetched(LoadErrors),
     /// The bytes are no policy module.
     #[error("the module is refused: {0}")]
     Module(#[from] ModuleError),
@@ -136,9 +143,14 @@ enum Made {
 impl PolicySets {
     /// Changes the policies of `gateway`, which have their set and `folder` its fingerprint from [`at_start`].
     #[must_use]
-    pub fn new(gateway: Arc<Gateway>, directory: PathBuf, folder: Digest) -> Arc<PolicySets> {
+    pub fn new(
+        gateway: Arc<Gateway>,
+        directory: PathBuf,
+        registries: Registries,
+        folder: Digest,
+    ) -> Arc<PolicySets> {
         let changing = Mutex::new(Seen { folder, unfollowable: 0 });
-        Arc::new(PolicySets { gateway, directory, changing, swapped: Notify::new() })
+        Arc::new(PolicySets { gateway, directory, registries, changing, swapped: Notify::new() })
     }
 
     /// Reads the folder again, and puts its set in force.
@@ -146,7 +158,12 @@ impl PolicySets {
     /// # Errors
     /// Where its set is wrong or cannot be kept: then nothing has changed.
     pub async fn reload(self: &Arc<Self>, by: By) -> Result<Changed, ChangeError> {
-        self.whole(What::Reload, by, Wanted::Folder).await
+        let sets = Arc::clone(self);
+        whole(async move {
+            let (mut seen, look) = sets.folder().await?;
+            sets.change(&mut seen, look, (What::Reload, by), Wanted::Folder).await
+        })
+        .await
     }
 
     /// As [`PolicySets::reload`], where the folder is not what it was when it was last read.
@@ -156,8 +173,12 @@ impl PolicySets {
     pub async fn reload_if_changed(self: &Arc<Self>, by: By) -> Result<Option<Changed>, ChangeError> {
         let sets = Arc::clone(self);
         whole(async move {
-            let mut seen = sets.changing.lock().await;
-            let look = sets.look().await?;
+            let seen = sets.changing.lock().await;
+            if sets.look().await?.fingerprint == seen.folder {
+                return Ok(None);
+            }
+            drop(seen);
+            let (mut seen, look) = sets.folder().await?;
             if look.fingerprint == seen.folder {
                 return Ok(None);
             }
@@ -252,6 +273,30 @@ impl PolicySets {
         .await
     }
 
+    /// Reads the folder while nothing else changes, with what it pins in registries.
+    async fn folder(&self) -> Result<(MutexGuard<'_, Seen>, Look), ChangeError> {
+        let mut fetched = Fetched::default();
+        loop {
+            let seen = self.changing.lock().await;
+            let mut look = self.look().await?;
+            let Ok(source) = &mut look.source else { return Ok((seen, look)) };
+            let lacking = fetched.lacking(source);
+            if lacking.is_empty() {
+                fetched.add_to(source);
+                return Ok((seen, look));
+            }
+            // A registry may take its time, and who wants to take a set back must not wait for it. The folder may be
+            // another one after that.
+            drop(seen);
+            self.fetcher().fetch(lacking, &source.signatures, &mut fetched).await?;
+        }
+    }
+
+    fn fetcher(&self) -> Fetcher<'_> {
+        let (registries, engine) = (&self.registries, self.policies().engine());
+        Fetcher { store: Some(self.store()), registries, engine }
+    }
+
     async fn look(&self) -> Result<Look, ChangeError> {
         let (directory, limits) = (self.directory.clone(), *self.policies().engine().limits());
         blocking(move || Look::at(&directory, &limits)).await
@@ -282,7 +327,12 @@ impl PolicySets {
             // Whatever kept the folder's set from being put in force: it was not the set.
             (
                 What::Reload,
-                Err(ChangeError::Store(_) | ChangeError::Stopped(_) | ChangeError::Conflict { .. }),
+                Err(
+                    ChangeError::Unfetched(_)
+                    | ChangeError::Store(_)
+                    | ChangeError::Stopped(_)
+                    | ChangeError::Conflict { .. },
+                ),
             ) => false,
             (What::Reload, _) => true,
             // An admin's choice is newer than whatever the folder holds by now.
@@ -352,8 +402,7 @@ impl PolicySets {
             Wanted::Folder => {
                 let source = look.source.map_err(ChangeError::Refused)?;
                 let engine = self.policies().engine().clone();
-                let made = blocking(move || (PolicySet::build(&source, &engine), source.text)).await?;
-                let (set, document) = (made.0.map_err(ChangeError::Refused)?, made.1);
+                let (set, document) = blocking(move || build(source, &engine)).await??;
                 if set.hash() == current {
                     return Ok(Made::Same);
                 }
@@ -427,7 +476,7 @@ impl ChangeError {
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
         match self {
-            ChangeError::Refused(errors) => {
+            ChangeError::Refused(errors) | ChangeError::Unfetched(errors) => {
                 let fault = |error: &crate::policy::LoadError| {
                     let place = error.place.map(|(line, column)| format!(":{line}:{column}"));
                     let path = format!("{}{}", error.file, place.unwrap_or_default());
@@ -447,6 +496,17 @@ impl std::fmt::Display for Fault {
         } else {
             write!(f, "{}: {}", self.path, self.message)
         }
+    }
+}
+
+/// Makes a set of its files; its document is returned as well. Blocks.
+fn build(source: Source, engine: &Engine) -> Result<(PolicySet, String), ChangeError> {
+    match PolicySet::build(&source, engine) {
+        Ok(set) => Ok((set, source.text)),
+        Err(errors) if source.unfetched.values().any(RegistryError::may_pass) => {
+            Err(ChangeError::Unfetched(errors))
+        }
+        Err(errors) => Err(ChangeError::Refused(errors)),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::fetch::Fetcher;
 use super::folder::Look;
 use super::stored::{keep, stored};
 use super::{ChangeError, Outcome, PolicyChange, Trigger, What};
@@ -12,6 +13,7 @@ use crate::app::StartError;
 use crate::clock::Clock;
 use crate::lifecycle::Digest;
 use crate::policy::{Engine, PolicySet};
+use crate::registry::Registries;
 use crate::store::{ChangePolicy, Store};
 
 /// The set to start with, and the fingerprint of the folder; the set is kept in the store by then.
@@ -25,6 +27,7 @@ pub async fn at_start(
     engine: &Engine,
     clock: &Arc<dyn Clock>,
     directory: PathBuf,
+    registries: &Registries,
 ) -> Result<(PolicySet, Digest), StartError> {
     let last =
         store.policy_in_force().await.context("the store does not say which policy set was in force")?;
@@ -39,7 +42,10 @@ pub async fn at_start(
             (restore(store, engine, hash).await?, None)
         }
         None => {
-            let (source, engine) = (look.source?, engine.clone());
+            let mut source = look.source?;
+            let fetcher = Fetcher { store: Some(store.as_ref()), registries, engine };
+            fetcher.complete(&mut source).await.context("the store does not say which modules it has")?;
+            let engine = engine.clone();
             let (set, document) = blocking(move || (PolicySet::build(&source, &engine), source.text)).await?;
             let set = set?;
             if last.as_ref().is_some_and(|last| last.by_admin()) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::change::admin_entry;
-use super::{By, ChangeError, Outcome, PolicyChange, PolicySets, Sent, What, blocking, whole};
+use super::{By, ChangeError, Outcome, PolicyChange, PolicySets, Sent, What, blocking, build, whole};
 use crate::lifecycle::{Digest, Timestamp};
 use crate::policy::{Descriptor, Kept, ModuleError, Pins, PolicySet, Signature, Signed, Source, Stored};
 use crate::store::{Store, StoreError, StoredSet};
@@ -61,8 +61,10 @@ impl PolicySets {
     pub async fn store_set(self: &Arc<Self>, sent: Sent, by: By) -> Result<PolicySetStored, ChangeError> {
         let sets = Arc::clone(self);
         whole(async move {
+            let signatures = sent.signatures.clone();
+            let source = sets.source(sent).await?;
             let seen = sets.changing.lock().await;
-            let stored = sets.try_set(sent).await;
+            let stored = sets.try_set(source, signatures).await;
             match &stored {
                 Ok(stored) => sets.audit("policy_set_stored", &by, stored.hash, &[]).await?,
                 Err(error) => sets.audit_refusal(What::StoreSet, by, seen.folder, error, None).await,
@@ -96,9 +98,10 @@ impl PolicySets {
         Ok(descriptor)
     }
 
-    async fn try_set(&self, sent: Sent) -> Result<PolicySetStored, ChangeError> {
-        let (mut modules, mut signatures) = (Vec::new(), sent.signatures.clone());
-        for digest in PolicySet::pinned(&sent.document) {
+    /// The files of a set that was sent: the store has its modules, or a registry.
+    async fn source(&self, sent: Sent) -> Result<Source, ChangeError> {
+        let (mut modules, mut signatures) = (Vec::new(), sent.signatures);
+        for digest in PolicySet::pinned(&sent.document).into_keys() {
             if let Some(bytes) = self.store().module(digest).await? {
                 modules.push((format!("sha256:{digest}"), bytes));
                 signatures.extend(self.store().signatures(digest).await?);
@@ -108,21 +111,30 @@ impl PolicySets {
             let name = format!("schemas.{action}");
             (action, name, schema.to_string().into_bytes())
         });
-        let source = Source {
+        let mut source = Source {
             name: "document".to_owned(),
             text: sent.document,
             modules,
             schemas: schemas.collect(),
             signatures,
+            unfetched: BTreeMap::new(),
             kept: Kept::InStore,
         };
+        self.fetcher().complete(&mut source).await?;
+        Ok(source)
+    }
+
+    async fn try_set(
+        &self,
+        source: Source,
+        signatures: Vec<Signature>,
+    ) -> Result<PolicySetStored, ChangeError> {
         let engine = self.policies().engine().clone();
-        let (set, document) = blocking(move || (PolicySet::build(&source, &engine), source.text)).await?;
-        let set = set.map_err(ChangeError::Refused)?;
+        let (set, document) = blocking(move || build(source, &engine)).await??;
         if !self.policies().engine().trust().asks_for(Signed::PolicySet) {
             // They will count once one is asked for.
-            let sent = sent.signatures.into_iter().map(|signature| (set.hash(), signature));
-            self.store().keep_signatures(sent.collect()).await?;
+            let signatures = signatures.into_iter().map(|signature| (set.hash(), signature));
+            self.store().keep_signatures(signatures.collect()).await?;
         }
         self.keep(&set, Some(document)).await?;
         Ok(PolicySetStored { hash: set.hash(), actions: set.actions().keys().cloned().collect() })

@@ -15,6 +15,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::gateway::{Ask, Tokens};
 use crate::lifecycle::{Origin, Party, RequestId};
 use crate::policy::{Engine, Limits, Trust};
+use crate::registry::Credentials;
 use crate::store::SqliteStore;
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
@@ -124,10 +125,11 @@ async fn start(
     directory: &Path,
 ) -> Result<Arc<PolicySets>, crate::app::StartError> {
     let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
-    let (set, folder) = at_start(store, &engine(), &clock, directory.to_owned()).await?;
+    let registries = Registries::new(vec![], Credentials::none());
+    let (set, folder) = at_start(store, &engine(), &clock, directory.to_owned(), &registries).await?;
     let policies = Arc::new(Policies::new(engine(), set));
     let gateway = Arc::new(Gateway::new(Arc::clone(store), policies, clock, Tokens::new([7; 32])));
-    Ok(PolicySets::new(gateway, directory.to_owned(), folder))
+    Ok(PolicySets::new(gateway, directory.to_owned(), registries, folder))
 }
 
 /// One engine for all tests, with the module kept loaded: compiling it is what takes time.

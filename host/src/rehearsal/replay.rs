@@ -20,6 +20,7 @@ use crate::lifecycle::{
     Act, Actor, Change, Digest, REDACTED, Request, RequestId, State, Status, Submission, Timestamp,
 };
 use crate::policy::{ActionPolicy, Directory, Engine, PolicyEntry, PolicySet, Trust};
+use crate::policy_sets::fetch;
 use crate::store::SqliteArchive;
 
 /// How many requests are read at once.
@@ -88,7 +89,7 @@ pub fn run(replay: &Replay, engine: &Engine) -> Result<(String, bool)> {
 fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
     let StoreUrl::Sqlite(path) = &replay.store;
     let archive = SqliteArchive::open(path)?;
-    let set = PolicySet::load(&replay.set, engine)?;
+    let set = fetch::load(&replay.set, engine, &replay.supply.registries())??;
     let now = SystemClock.now();
     let since = now.minus(u64::try_from(replay.since.as_millis()).unwrap_or(u64::MAX));
     let stage = Stage { directory: directory(&archive)?, set, now };

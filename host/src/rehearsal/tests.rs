@@ -141,6 +141,7 @@ fn set(actions: &str) -> PolicySet {
         modules: modules.into(),
         schemas: vec![],
         signatures: vec![],
+        unfetched: Default::default(),
         kept: Kept::InFolder,
     };
     PolicySet::build(&source, &engine()).unwrap_or_else(|errors| panic!("{errors}"))

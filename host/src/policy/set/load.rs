@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::document::{self, Kind, Node, Place};
 use super::error::{Errors, LoadErrors};
-use super::read::{self, Draft, DraftAction};
+use super::read::{self, Draft, DraftAction, Pin};
 use super::source::{Kept, Source};
 use super::{ANY_ACTION, PolicySet, Stored, trial};
 use crate::lifecycle::Digest;
@@ -16,6 +16,7 @@ use crate::policy::engine::Engine;
 use crate::policy::entry::PolicyUse;
 use crate::policy::module::Module;
 use crate::policy::trust::{Signature, Signed};
+use crate::registry::Repository;
 
 pub(super) fn load(source: &Source, engine: &Engine) -> Result<PolicySet, LoadErrors> {
     let mut errors = Errors::about(&source.name);
@@ -113,18 +114,23 @@ fn vouched(
 }
 
 /// The digests that a document pins, as far as it can be read.
-pub(super) fn pinned(text: &str) -> BTreeSet<Digest> {
-    let Ok(document) = document::parse(text) else { return BTreeSet::new() };
+pub(super) fn pinned(text: &str) -> BTreeMap<Digest, Option<Repository>> {
+    let Ok(document) = document::parse(text) else { return BTreeMap::new() };
     // What is wrong with it is told once it is loaded.
     let draft = read::read(&document, &mut Errors::about(""));
-    draft.modules.values().map(|pin| pin.digest).collect()
+    let mut pinned = BTreeMap::new();
+    for Pin { digest, repository, .. } in draft.modules.into_values() {
+        let known: &mut Option<Repository> = pinned.entry(digest).or_default();
+        *known = known.take().or(repository);
+    }
+    pinned
 }
 
 /// Loads every pinned module, used or not: what is pinned must be there.
 fn load_modules(
     source: &Source,
     engine: &Engine,
-    pins: &BTreeMap<String, read::Pin>,
+    pins: &BTreeMap<String, Pin>,
     errors: &mut Errors,
 ) -> BTreeMap<Digest, Arc<Module>> {
     let files: Vec<(Digest, &str, &[u8])> = source
@@ -139,9 +145,12 @@ fn load_modules(
             continue;
         }
         let Some((_, file, bytes)) = files.iter().find(|(digest, ..)| *digest == pin.digest) else {
-            let missing = match source.kept {
-                Kept::InFolder => missing_module(name, &pin.digest, &files, engine.limits().module_bytes),
-                Kept::InStore => format!(
+            let missing = match (source.unfetched.get(&pin.digest), source.kept) {
+                (Some(error), _) => format!("the module `{name}` cannot be fetched: {error}"),
+                (None, Kept::InFolder) => {
+                    missing_module(name, &pin.digest, &files, engine.limits().module_bytes)
+                }
+                (None, Kept::InStore) => format!(
                     "the module `{name}`, sha256:{}, is not in the store: send it with `PUT /api/admin/modules` first",
                     pin.digest
                 ),

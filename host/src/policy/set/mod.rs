@@ -8,7 +8,7 @@ mod read;
 mod source;
 mod trial;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use super::engine::Engine;
 use super::entry::PolicyEntry;
 use super::trust::Signature;
 use crate::lifecycle::Digest;
+use crate::registry::Repository;
 
 pub use error::{LoadError, LoadErrors};
 pub use source::{Kept, Source};
@@ -84,9 +85,9 @@ impl PolicySet {
         load::restore(stored, engine, measured_as)
     }
 
-    /// The modules that the text of a set pins, as far as it can be read.
+    /// The modules that the text of a set pins, as far as it can be read, each with where it can be fetched.
     #[must_use]
-    pub fn pinned(text: &str) -> BTreeSet<Digest> {
+    pub fn pinned(text: &str) -> BTreeMap<Digest, Option<Repository>> {
         load::pinned(text)
     }
 

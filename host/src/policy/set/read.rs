@@ -8,6 +8,7 @@ use super::error::{Errors, did_you_mean};
 use super::fields::{Fields, Reader, is_name};
 use crate::lifecycle::Digest;
 use crate::policy::entry::{Escalate, PolicyEntry, PolicyUse, Redaction, Rerequest};
+use crate::registry::{Pinned, Repository};
 
 const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
@@ -23,9 +24,11 @@ pub(super) struct Draft {
 }
 
 /// A module's digest, and where the document says it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Pin {
     pub(super) digest: Digest,
+    /// Where its bytes can be fetched, where they are not at hand.
+    pub(super) repository: Option<Repository>,
     pub(super) at: Place,
 }
 
@@ -75,20 +78,23 @@ fn modules(reader: &mut Reader<'_>, fields: &Fields<'_>) -> BTreeMap<String, Pin
             reader.name_error(key.at, "a module", &key.text);
         }
         let Some(text) = reader.text(node, "a module's digest") else { continue };
-        match text.strip_prefix("sha256:").map(str::parse) {
-            Some(Ok(digest)) => {
-                modules.insert(key.text.clone(), Pin { digest, at: node.at });
-            }
-            _ => reader.error(
-                node.at,
-                format!(
-                    "the digest of `{}` should be `sha256:` and 64 hexadecimal digits in lower case",
-                    key.text
-                ),
-            ),
+        match pin(text, node.at) {
+            Ok(pin) => drop(modules.insert(key.text.clone(), pin)),
+            Err(wrong) => reader.error(node.at, format!("the digest of `{}`{wrong}", key.text)),
         }
     }
     modules
+}
+
+fn pin(text: &str, at: Place) -> Result<Pin, String> {
+    if text.starts_with("oci:") {
+        let Pinned { repository, digest } = text.parse().map_err(|error| format!(": {error}"))?;
+        return Ok(Pin { digest, repository: Some(repository), at });
+    }
+    match text.strip_prefix("sha256:").map(str::parse) {
+        Some(Ok(digest)) => Ok(Pin { digest, repository: None, at }),
+        _ => Err(" should be `sha256:` and 64 hexadecimal digits in lower case".to_owned()),
+    }
 }
 
 fn groups(reader: &mut Reader<'_>, fields: &Fields<'_>) -> BTreeMap<String, BTreeSet<String>> {

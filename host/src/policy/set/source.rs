@@ -1,5 +1,6 @@
 //! The files of a policy set, read once, so that what is checked is what is loaded.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use super::document::Place;
 use super::error::{Errors, LoadErrors};
 use crate::lifecycle::Digest;
 use crate::policy::{Limits, Signature};
+use crate::registry::RegistryError;
 
 const MAX_SET_BYTES: u64 = 1 << 20;
 const MAX_SCHEMA_BYTES: u64 = 256 << 10;
@@ -28,6 +30,8 @@ pub struct Source {
     pub schemas: Vec<(String, String, Vec<u8>)>,
     /// Detached signatures, of modules or of the set. Which is of what, they tell themselves: file names mean nothing.
     pub signatures: Vec<Signature>,
+    /// Why modules that should come from a registry are not among them.
+    pub unfetched: BTreeMap<Digest, RegistryError>,
     /// Where the modules are, for the error that misses one.
     pub kept: Kept,
 }
@@ -62,7 +66,15 @@ impl Source {
         let signatures = read_signatures(dir, &mut errors);
         errors.into_result()?;
         let modules = modules.into_iter().map(|(_, name, bytes)| (name, bytes)).collect();
-        Ok(Source { name, text, modules, schemas, signatures, kept: Kept::InFolder })
+        Ok(Source {
+            name,
+            text,
+            modules,
+            schemas,
+            signatures,
+            unfetched: BTreeMap::new(),
+            kept: Kept::InFolder,
+        })
     }
 
     /// A digest of everything in it: two sources with the same one are the same, whatever they are called.

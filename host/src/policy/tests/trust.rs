@@ -178,6 +178,7 @@ fn nothing_unsigned_is_loaded_from_wherever_it_comes() {
         modules: vec![("quorum.wasm".to_owned(), bytes.clone())],
         schemas: vec![],
         signatures,
+        unfetched: Default::default(),
         kept: crate::policy::Kept::InFolder,
     };
     let case = |signatures| Case { engine: &engine, source: source(signatures) };

@@ -1,0 +1,143 @@
+//! Modules that a set pins in a registry: fetched before anything waits for them, and once, since the store keeps them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use futures_util::future::try_join_all;
+
+use crate::lifecycle::Digest;
+use crate::policy::{Engine, LoadErrors, PolicySet, Signature, Signed, Source};
+use crate::registry::{Pinned, Registries, RegistryError};
+use crate::store::{Store, StoreError};
+
+/// Where modules come from that are not in the folder of a set.
+pub(crate) struct Fetcher<'a> {
+    /// What was fetched before is here, where there is a store.
+    pub(crate) store: Option<&'a dyn Store>,
+    pub(crate) registries: &'a Registries,
+    pub(crate) engine: &'a Engine,
+}
+
+/// Loads the set in a folder as a gateway would that has nothing in its store. Blocks.
+///
+/// # Errors
+/// Where what it pins in registries cannot even be asked for; what is wrong with the set is told within.
+pub(crate) fn load(
+    folder: &Path,
+    engine: &Engine,
+    registries: &Registries,
+) -> anyhow::Result<Result<PolicySet, LoadErrors>> {
+    let mut source = match Source::read(folder, engine.limits()) {
+        Ok(source) => source,
+        Err(errors) => return Ok(Err(errors)),
+    };
+    let fetcher = Fetcher { store: None, registries, engine };
+    if !Fetched::default().lacking(&source).is_empty() {
+        wait(fetcher.complete(&mut source))??;
+    }
+    Ok(PolicySet::build(&source, engine))
+}
+
+/// Waits for what is done elsewhere, on a thread of its own: nobody can be kept waiting on one that others share.
+fn wait<T: Send>(work: impl Future<Output = T> + Send) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(work)).join());
+    done.map_err(|_| anyhow::anyhow!("work was stopped half-way"))
+}
+
+/// Modules that were fetched, and why others were not.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched(BTreeMap<Digest, Result<Module, RegistryError>>);
+
+#[derive(Debug)]
+struct Module {
+    bytes: Vec<u8>,
+    signatures: Vec<Signature>,
+}
+
+impl Fetcher<'_> {
+    /// Adds to `source` what it pins in registries and lacks.
+    ///
+    /// # Errors
+    /// Where the store does not answer. What a registry does not give is told in `source`.
+    pub(crate) async fn complete(&self, source: &mut Source) -> Result<(), StoreError> {
+        let mut fetched = Fetched::default();
+        self.fetch(fetched.lacking(source), &source.signatures, &mut fetched).await?;
+        fetched.add_to(source);
+        Ok(())
+    }
+
+    /// Fetches these, with signatures where those `at_hand` do not do.
+    pub(super) async fn fetch(
+        &self,
+        lacking: Vec<Pinned>,
+        at_hand: &[Signature],
+        fetched: &mut Fetched,
+    ) -> Result<(), StoreError> {
+        let found = lacking.into_iter().map(async |pinned| {
+            let found = self.module(&pinned, at_hand).await?;
+            Ok::<_, StoreError>((pinned.digest, found))
+        });
+        fetched.0.extend(try_join_all(found).await?);
+        Ok(())
+    }
+
+    async fn module(
+        &self,
+        Pinned { repository, digest }: &Pinned,
+        at_hand: &[Signature],
+    ) -> Result<Result<Module, RegistryError>, StoreError> {
+        let (mut stored, mut signatures) = (None, Vec::new());
+        if let Some(store) = self.store {
+            stored = store.module(*digest).await?;
+            signatures = store.signatures(*digest).await?;
+        }
+        let bytes = match stored {
+            Some(bytes) => bytes,
+            None => {
+                match self.registries.fetch(repository, digest, self.engine.limits().module_bytes).await {
+                    Ok(bytes) => bytes,
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+        };
+        let vouched = |signatures: &[Signature]| {
+            self.engine.trust().vouched(Signed::Module, digest, signatures).is_ok()
+        };
+        if !vouched(at_hand) && !vouched(&signatures) {
+            match self.registries.signatures(repository, digest).await {
+                // Whether they do is seen when the module is loaded, and what is none does not.
+                Ok(text) => {
+                    signatures.extend(Signature::read_all(&text.unwrap_or_default()).unwrap_or_default())
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok(Module { bytes, signatures }))
+    }
+}
+
+impl Fetched {
+    /// What `source` pins in registries, and neither has nor was tried before.
+    pub(super) fn lacking(&self, source: &Source) -> Vec<Pinned> {
+        let here: Vec<Digest> = source.modules.iter().map(|(_, bytes)| Digest::of(bytes)).collect();
+        let pinned = PolicySet::pinned(&source.text).into_iter();
+        let elsewhere = pinned.filter(|(digest, _)| !here.contains(digest) && !self.0.contains_key(digest));
+        elsewhere
+            .filter_map(|(digest, repository)| Some(Pinned { repository: repository?, digest }))
+            .collect()
+    }
+
+    /// Adds the modules to those of `source`, and the errors.
+    pub(super) fn add_to(self, source: &mut Source) {
+        for (digest, found) in self.0 {
+            match found {
+                Ok(Module { bytes, signatures }) => {
+                    source.modules.push((format!("sha256:{digest}"), bytes));
+                    source.signatures.extend(signatures);
+                }
+                Err(error) => drop(source.unfetched.insert(digest, error)),
+            }
+        }
+    }
+}
