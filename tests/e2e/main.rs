@@ -45,6 +45,8 @@ mod bad_policy_reloads;
 mod policy_reloads;
 mod shadow_and_replay;
 
+mod registry;
+
 mod operators;
 
 mod cookbook;
