@@ -2,6 +2,7 @@
 //! library that tools for WebAssembly use.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -251,6 +252,46 @@ async fn a_registry_that_wants_a_password_gets_it_from_a_file() {
     let output = countersign_with([("DOCKER_CONFIG", folder)], &arguments);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(tags(&registry, "acme/quorum").await, ["found", "named"]);
+}
+
+#[tokio::test]
+async fn a_helper_may_keep_the_password() {
+    let (registry, author) = (Registry::start_with_password().await, Author::new());
+    let to = registry.repository("acme/quorum");
+    author.write("config.json", br#"{"credsStore": "test"}"#);
+    let helper = author.path("docker-credential-test");
+    let push = |says: &str| {
+        author.write("docker-credential-test", format!("#!/bin/sh\nread server\n{says}\n").as_bytes());
+        fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let (module, auth) = (author.path("quorum.wasm"), author.path("config.json"));
+        let arguments = ["policy", "push", text(&module), &to, "--auth-file", text(&auth)];
+        let output = countersign_with([("PATH", author.path("."))], arguments);
+        let said = String::from_utf8(output.stderr).expect("UTF-8");
+        assert!(!said.contains(REGISTRY_PASSWORD), "{said}");
+        (output.status.code(), said)
+    };
+    // It is asked for this registry.
+    let (code, said) = push(&format!(
+        "test \"$server\" = {} && echo '{}'",
+        registry.address(),
+        json!({"ServerURL": "", "Username": REGISTRY_USER, "Secret": REGISTRY_PASSWORD})
+    ));
+    assert_eq!(code, Some(0), "{said}");
+    for (says, why) in [
+        // What Docker's helpers say where they know nothing of a registry.
+        (
+            "echo credentials not found in native keychain; exit 1".to_owned(),
+            "there are none for this registry",
+        ),
+        (
+            format!("echo {REGISTRY_PASSWORD} | tee /dev/stderr; exit 1"),
+            "the helper that it names has failed",
+        ),
+        (format!("echo {REGISTRY_PASSWORD}"), "the helper that it names answers with something else"),
+    ] {
+        let (code, said) = push(&says);
+        assert!(code == Some(2) && said.contains(why), "{said}");
+    }
 }
 
 #[tokio::test]
