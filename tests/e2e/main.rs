@@ -46,6 +46,8 @@ mod policy_reloads;
 mod shadow_and_replay;
 mod signatures;
 
+mod registry;
+
 mod operators;
 
 mod cookbook;

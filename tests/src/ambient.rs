@@ -65,11 +65,24 @@ pub(crate) fn chromium() -> PathBuf {
     if let Some(named) = variable("COUNTERSIGN_CHROMIUM") {
         return named.into();
     }
-    let path = variable("PATH").unwrap_or_default();
-    let named =
-        |folder: PathBuf| ["chromium", "chromium-browser", "google-chrome"].map(|name| folder.join(name));
-    let found = std::env::split_paths(&path).flat_map(named).find(|file| file.is_file());
+    let found = program(&["chromium", "chromium-browser", "google-chrome"]);
     found.expect("there is no Chromium: `apt-get install chromium`, or name one in COUNTERSIGN_CHROMIUM")
+}
+
+/// The registry that tests push to.
+///
+/// # Panics
+/// Where there is none.
+pub(crate) fn docker_registry() -> PathBuf {
+    let found = program(&["docker-registry"]);
+    found.expect("there is no docker-registry: `apt-get install docker-registry`")
+}
+
+/// The first program on the path that has one of these names.
+fn program(names: &[&str]) -> Option<PathBuf> {
+    let path = variable("PATH").unwrap_or_default();
+    let named = |folder: PathBuf| names.iter().map(move |name| folder.join(name)).collect::<Vec<_>>();
+    std::env::split_paths(&path).flat_map(named).find(|file| file.is_file())
 }
 
 /// Keeps a picture for the documents, where the environment asks for it.

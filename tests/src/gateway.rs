@@ -1,21 +1,18 @@
 //! A running gateway: the real binary, as a process of its own.
 
-use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
-use tokio::sync::watch;
 
 use crate::ambient::{self, Stopwatch};
 use crate::api::Api;
 use crate::home::Home;
-use crate::{PATIENCE, within};
+use crate::printed::Printed;
+use crate::within;
 
 const READY: &str = "listening on http://";
 
@@ -258,57 +255,5 @@ impl Drop for Process {
         self.stdout.ended("standard output");
         self.stderr.ended("standard error");
         assert!(!output.contains("panicked at"), "the gateway panicked: {output}");
-    }
-}
-
-/// One output of a process, read to its end by a thread.
-#[derive(Debug)]
-struct Printed {
-    text: Arc<Mutex<String>>,
-    /// Changes with each line.
-    lines: watch::Receiver<usize>,
-    /// Closed when the output has ended.
-    open: Arc<Mutex<Receiver<()>>>,
-}
-
-impl Printed {
-    fn read(output: impl Read + Send + 'static, mut each: impl FnMut(&str) + Send + 'static) -> Printed {
-        let text = Arc::new(Mutex::new(String::new()));
-        let (held, open) = mpsc::channel::<()>();
-        let shared = Arc::clone(&text);
-        let (count, lines) = watch::channel(0);
-        thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                let mut text = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                text.push_str(&line);
-                text.push('\n');
-                drop(text);
-                count.send_modify(|count| *count += 1);
-                each(&line);
-            }
-            drop(held);
-        });
-        Printed { text, lines, open: Arc::new(Mutex::new(open)) }
-    }
-
-    fn text(&self) -> String {
-        self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Waits for the end of the output, while other tasks go on.
-    async fn closed(&self) {
-        let open = Arc::clone(&self.open);
-        let ended = tokio::task::spawn_blocking(move || {
-            // Nothing is ever sent: this returns when the other end is dropped.
-            let _ = open.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        });
-        ended.await.expect("waiting does not panic");
-    }
-
-    /// Waits for the end of the output of a process that is gone.
-    fn ended(&self, name: &str) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended = open.recv_timeout(PATIENCE);
-        assert!(matches!(ended, Err(mpsc::RecvTimeoutError::Disconnected)), "its {name} is still open");
     }
 }

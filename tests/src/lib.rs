@@ -15,10 +15,12 @@ mod sse;
 mod wire;
 
 mod browser;
+mod registry;
 mod workspace;
 
 mod ambient;
 mod command;
+mod printed;
 mod random;
 
 use std::future::Future;
@@ -27,12 +29,13 @@ use std::time::Duration;
 pub use ambient::{Stopwatch, keep_screenshot, project, unix_seconds, variable};
 pub use api::{Api, Ask, Problem, Receipt, millis};
 pub use browser::Page;
-pub use command::countersign;
+pub use command::{countersign, countersign_with};
 pub use gateway::{Exit, Failure, Gateway};
 pub use home::{ADMIN_TOKEN, Home, digest};
 pub use metrics::Metrics;
 pub use payload::payload_hash;
 pub use random::Random;
+pub use registry::{REGISTRY_PASSWORD, REGISTRY_USER, Registry};
 pub use slack::{Click, SIGNING_SECRET, Signed};
 pub use sse::{Event, Stream};
 pub use wire::{Call, Connection, Reply};

@@ -1,9 +1,9 @@
 //! What people run: `cargo xtask COMMAND`. One file a command.
 
 mod bench;
-mod browser;
 mod demo;
 mod links;
+mod packages;
 mod policies;
 mod reproducible;
 mod test;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::policies::{self, Pins};
-use crate::{browser, cargo, links, reproducible, tutorial};
+use crate::{cargo, links, packages, reproducible, tutorial};
 
 pub(crate) fn run() -> Result<()> {
     let root = crate::root()?;
@@ -13,8 +13,8 @@ pub(crate) fn run() -> Result<()> {
     heading("links between documents");
     links::check(&root)?;
 
-    heading("a browser for the tests");
-    browser::ensure()?;
+    heading("a browser and a registry for the tests");
+    packages::ensure()?;
 
     heading("policies to WebAssembly");
     let modules = policies::build(&root.join("target/policies"), true, Pins::Verify)?;

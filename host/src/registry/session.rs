@@ -164,8 +164,7 @@ impl<'a> Session<'a> {
     }
 
     /// Whether a place is the registry itself: the only one that gets to know who we are.
-    fn is_registry(&self, place: &Uri) -> bool {
-        let origin = |uri: &Uri| (uri.scheme().cloned(), host(uri), port(uri));
+    pub(super) fn is_registry(&self, place: &Uri) -> bool {
         self.place("").is_ok_and(|registry| origin(&registry) == origin(place))
     }
 
@@ -218,7 +217,7 @@ impl<'a> Session<'a> {
     }
 
     /// Whether a place may be asked: nobody between it and us can listen.
-    fn is_private(&self, place: &Uri) -> bool {
+    pub(super) fn is_private(&self, place: &Uri) -> bool {
         // An address with a password in it is none that a registry should give.
         if place.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return false;
@@ -351,9 +350,11 @@ fn host(uri: &Uri) -> String {
     uri.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}"))
 }
 
-fn port(uri: &Uri) -> Option<u16> {
+/// Who answers there: a port that is usual may be named or not.
+fn origin(uri: &Uri) -> (Option<&str>, String, u16) {
     let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-    Some(uri.port_u16().unwrap_or(usual))
+    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+    (uri.scheme_str(), host, uri.port_u16().unwrap_or(usual))
 }
 
 /// A connection that failed: with the causes, which say nothing of what was sent.

@@ -181,3 +181,32 @@ fn only_this_machine_is_spoken_to_without_encryption() {
         assert_eq!(session.place("x").unwrap().to_string(), place);
     }
 }
+
+#[test]
+fn where_a_registry_may_send_us_and_where_we_say_who_we_are() {
+    for (registry, place, private, itself) in [
+        ("ghcr.io", "https://ghcr.io/v2/", true, true),
+        ("ghcr.io", "https://GHCR.io:443/v2/", true, true),
+        ("ghcr.io", "https://ghcr.io:8443/v2/", true, false),
+        ("ghcr.io", "https://storage.example/", true, false),
+        ("ghcr.io", "http://ghcr.io/v2/", false, false),
+        // Who asks from outside cannot be sent to what listens on this machine only.
+        ("ghcr.io", "http://localhost:8080/", false, false),
+        ("ghcr.io", "http://169.254.169.254/", false, false),
+        ("ghcr.io", "https://user:password@ghcr.io/v2/", false, true),
+        ("localhost:5000", "http://localhost:5000/v2/", true, true),
+        ("localhost:5000", "http://127.0.0.1:5000/v2/", true, false),
+        ("localhost:5000", "http://[::1]:5001/", true, false),
+        ("localhost:5000", "https://localhost:5000/v2/", true, false),
+        ("localhost:5000", "https://storage.example/", true, false),
+        ("localhost:5000", "http://storage.example/", false, false),
+        ("docker.io", "https://registry-1.docker.io/v2/", true, true),
+        ("docker.io", "https://auth.docker.io/token", true, false),
+    ] {
+        let repository = repository(&format!("{registry}/a"));
+        let session = Session::new(&repository, Access::Pull, None, Patience::default()).unwrap();
+        let uri = place.parse().unwrap();
+        let seen = (session.is_private(&uri), session.is_registry(&uri));
+        assert_eq!(seen, (private, itself), "{registry}: {place}");
+    }
+}

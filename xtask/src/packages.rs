@@ -1,0 +1,83 @@
+//! What the tests need of the machine beside Rust: programs that they start.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail};
+
+/// A program that the tests start, and what to install where there is none.
+struct Needed {
+    name: &'static str,
+    /// The names that it goes by.
+    programs: &'static [&'static str],
+    /// The variable that may name another.
+    variable: Option<&'static str>,
+    packages: &'static [&'static str],
+}
+
+const NEEDED: [Needed; 2] = [
+    Needed {
+        name: "Chromium",
+        programs: &["chromium", "chromium-browser", "google-chrome"],
+        variable: Some("COUNTERSIGN_CHROMIUM"),
+        // Pictures for the documents need signs that most fonts lack.
+        packages: &["chromium", "fonts-noto-color-emoji"],
+    },
+    Needed {
+        name: "a registry to push to",
+        programs: &["docker-registry"],
+        variable: None,
+        packages: &["docker-registry"],
+    },
+];
+
+/// Makes sure that all of it is there: installs what is not, where that can be done without asking anybody.
+pub(crate) fn ensure() -> Result<()> {
+    let missing: Vec<&Needed> = NEEDED.iter().filter(|needed| !needed.is_there()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().flat_map(|needed| needed.packages).copied().collect();
+    if is_root() && runs("apt-get", &["--version"]) {
+        println!("installing {}", packages.join(" and "));
+        let install =
+            [&["install", "--yes", "--quiet", "--no-install-recommends"], packages.as_slice()].concat();
+        if runs("apt-get", &["update", "--quiet"])
+            && runs("apt-get", &install)
+            && missing.iter().all(|needed| needed.is_there())
+        {
+            return Ok(());
+        }
+    }
+    let names: Vec<&str> = missing.iter().map(|needed| needed.name).collect();
+    bail!(
+        "the tests need {}: install what is missing (Debian: `apt-get install {}`), then run this again",
+        names.join(" and "),
+        packages.join(" ")
+    )
+}
+
+impl Needed {
+    fn is_there(&self) -> bool {
+        match self.variable.and_then(variable) {
+            Some(program) => runs(&program, &["--version"]),
+            None => self.programs.iter().any(|name| runs(name, &["--version"])),
+        }
+    }
+}
+
+fn runs(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+#[expect(clippy::disallowed_methods, reason = "it names a program for the tests")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
