@@ -81,6 +81,9 @@ async fn what_slack_would_never_send_changes_nothing() {
         ("another kind of payload", Click::raw(json!({"type": "shortcut", "user": {"id": "U0ALICE"}}))),
         ("wrong types", Click::raw(json!({"type": "block_actions", "user": "U0ALICE", "actions": 1}))),
         ("nobody", Click::approve("", &request.id)),
+        ("a button with half a payload hash", seen_in(&request.id, &format!("decide:{}", "0".repeat(32)))),
+        ("a button with an empty payload hash", seen_in(&request.id, "decide:")),
+        ("a dialog with half a payload hash", sent_with(&request.id, &"0".repeat(32))),
     ];
     for (what, click) in rows {
         let reply = gateway.send(&click.signed().call()).await;
@@ -102,6 +105,19 @@ async fn without_a_signing_secret_nobody_can_act() {
     }
 
     assert_untouched(&gateway, &request.id).await;
+}
+
+/// A press in a block of this id, which the payload hash of what was seen is a part of.
+fn seen_in(id: &str, block_id: &str) -> Click {
+    let pressed = json!({"action_id": "approve", "block_id": block_id, "value": id});
+    Click::raw(json!({"type": "block_actions", "user": {"id": "U0ALICE"}, "actions": [pressed]}))
+}
+
+/// A dialog that was opened on parameters with this payload hash.
+fn sent_with(id: &str, payload_hash: &str) -> Click {
+    let about = json!({"request_id": id, "payload_hash": payload_hash}).to_string();
+    let view = json!({"callback_id": "override_submit", "private_metadata": about, "state": {"values": {}}});
+    Click::raw(json!({"type": "view_submission", "user": {"id": "U0ALICE"}, "view": view}))
 }
 
 /// Signed with the empty secret: what a gateway that compares carelessly would take.

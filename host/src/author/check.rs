@@ -73,6 +73,9 @@ fn sound(set: &PolicySet) -> String {
     let heading = vec![cell("action"), cell("policies"), cell("policy hash")];
     text.push_str(&columns(2, &[vec![heading], rows].concat()));
     let _ = writeln!(text, "\nhash of the set: {}", set.hash());
+    for warning in set.warnings() {
+        let _ = writeln!(text, "warning: {warning}");
+    }
     text
 }
 
@@ -90,6 +93,8 @@ struct View<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
     actions: Vec<ActionView<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     errors: Vec<ErrorView<'a>>,
 }
 
@@ -127,12 +132,14 @@ impl<'a> View<'a> {
                 sound: true,
                 hash: Some(set.hash().to_string()),
                 actions: set.policies().map(|policy| ActionView::of(policy)).collect(),
+                warnings: set.warnings(),
                 errors: Vec::new(),
             },
             Err(errors) => View {
                 sound: false,
                 hash: None,
                 actions: Vec::new(),
+                warnings: Vec::new(),
                 errors: errors.0.iter().map(ErrorView::of).collect(),
             },
         }

@@ -1,6 +1,6 @@
 //! The gateway over real policies and the real embedded store, with a clock that the tests move.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::lifecycle::{Effect, Status};
+use crate::lifecycle::{self, Effect, Origin, Party, Status, Timestamp, parameter_digests};
 use crate::policy::{Engine, Limits, Pins, PolicySet, Trust};
 use crate::scheduler::Scheduler;
 use crate::store::SqliteStore;

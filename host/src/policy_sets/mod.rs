@@ -387,6 +387,7 @@ impl PolicySets {
         self.stored(change.clone()).await?;
         self.policies().activate(set);
         let active = self.policies().active();
+        warn(&active);
         self.gateway.shadow().in_force(active.hash(), self.now());
         self.swapped.notify_one();
         Ok(Changed::of(Outcome::Ok, &active, &previous))
@@ -507,6 +508,13 @@ fn build(source: Source, engine: &Engine) -> Result<(PolicySet, String), ChangeE
             Err(ChangeError::Unfetched(errors))
         }
         Err(errors) => Err(ChangeError::Refused(errors)),
+    }
+}
+
+/// Says what whoever wrote the set that is put in force may not want.
+fn warn(set: &PolicySet) {
+    for warning in set.warnings() {
+        tracing::warn!(hash = %set.hash(), warning, "something in the policy set may not be meant so");
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::fetch::Fetcher;
 use super::folder::Look;
 use super::stored::{keep, stored};
-use super::{ChangeError, Outcome, PolicyChange, Trigger, What};
+use super::{ChangeError, Outcome, PolicyChange, Trigger, What, warn};
 use crate::app::StartError;
 use crate::clock::Clock;
 use crate::lifecycle::Digest;
@@ -78,6 +78,7 @@ pub async fn at_start(
             .await
             .context("the start cannot be stored")?;
     }
+    warn(&set);
     Ok((set, folder))
 }
 

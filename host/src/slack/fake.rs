@@ -216,8 +216,12 @@ impl Inside {
                 let seconds = self.clock.now().as_millis() / 1000;
                 let ts = format!("{seconds}.{:06}", self.next);
                 self.next += 1;
+                let channel = match text("channel").strip_prefix('#') {
+                    Some(name) => format!("C0{}", name.to_uppercase()),
+                    None => text("channel"),
+                };
                 self.messages.push(Shown {
-                    channel: text("channel"),
+                    channel: channel.clone(),
                     ts: ts.clone(),
                     thread: body["thread_ts"].as_str().map(str::to_owned),
                     text: text("text"),
@@ -225,7 +229,7 @@ impl Inside {
                     updates: 0,
                 });
                 // Slack says much more, which nobody asks for.
-                json!({"channel": text("channel"), "ts": ts, "message": {"type": 7}})
+                json!({"channel": channel, "ts": ts, "message": {"type": 7}})
             }
             "chat.update" => {
                 let place = (text("channel"), text("ts"));
@@ -238,6 +242,10 @@ impl Inside {
                         json!({"channel": place.0, "ts": place.1})
                     }
                 }
+            }
+            // What may be posted to by its name is read by its id alone.
+            "conversations.history" | "conversations.replies" if text("channel").starts_with('#') => {
+                return json!({"ok": false, "error": "channel_not_found"});
             }
             "conversations.history" | "conversations.replies" => self.history(method, body),
             "chat.getPermalink" => {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::lifecycle::{Digest, RequestId};
@@ -114,6 +114,9 @@ pub enum Unreadable {
     /// The request id is missing or malformed.
     #[error("the interaction names no request")]
     NoRequest,
+    /// There is a payload hash, and it is malformed. It must not pass for none, of which nothing is asked.
+    #[error("what the interaction says of the parameters that were seen is no payload hash")]
+    NoHash,
 }
 
 impl Unreadable {
@@ -124,6 +127,7 @@ impl Unreadable {
             Unreadable::Malformed => "invalid_payload",
             Unreadable::Unknown => "unknown_interaction",
             Unreadable::NoRequest => "not_found",
+            Unreadable::NoHash => "invalid_hash",
         }
     }
 }
@@ -158,7 +162,7 @@ pub fn read(payload: &[u8]) -> Result<Interaction, Unreadable> {
                 user: payload.user.id,
                 request: request.ok_or(Unreadable::NoRequest)?,
                 what: press,
-                seen: action.block_id.strip_prefix(DECIDE_BLOCK).and_then(|hash| hash.parse().ok()),
+                seen: seen_with(&action.block_id)?,
                 source,
             })
         }
@@ -172,7 +176,8 @@ pub fn read(payload: &[u8]) -> Result<Interaction, Unreadable> {
             };
             let about: About = serde_json::from_str(&private_metadata).map_err(|_| Unreadable::NoRequest)?;
             let request = about.request_id.parse().map_err(|_| Unreadable::NoRequest)?;
-            let seen = about.payload_hash.as_deref().and_then(|hash| hash.parse().ok());
+            let seen = about.payload_hash.map(Digest::deserialize).transpose();
+            let seen = seen.map_err(|_| Unreadable::NoHash)?;
             Ok(Interaction { user: payload.user.id, request, what, seen, source })
         }
         _ => Err(Unreadable::Unknown),
@@ -191,6 +196,13 @@ fn press(action: &Action, state: Option<&Inputs>) -> Option<What> {
             Some(What::Acknowledge(persona.to_owned()))
         }
     }
+}
+
+/// What was seen by whoever pressed a button in a block of this id. An id of another form says nothing of that:
+/// Slack makes one up for a block that has none, such as the blocks of messages that the Node.js service posted.
+fn seen_with(block_id: &str) -> Result<Option<Digest>, Unreadable> {
+    let hash = block_id.strip_prefix(DECIDE_BLOCK).map(str::parse).transpose();
+    hash.map_err(|_| Unreadable::NoHash)
 }
 
 fn reason(state: &Inputs) -> Option<String> {
@@ -300,8 +312,13 @@ impl Input {
 #[derive(Deserialize)]
 struct About {
     request_id: String,
-    #[serde(default)]
-    payload_hash: Option<String>,
+    /// As it stands there; `null` is not the same as nothing.
+    #[serde(default, deserialize_with = "present")]
+    payload_hash: Option<Value>,
+}
+
+fn present<'de, D: Deserializer<'de>>(member: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(member).map(Some)
 }
 
 #[cfg(test)]
@@ -381,6 +398,63 @@ mod tests {
         let read = parse(&form(&payload)).unwrap();
         assert_eq!(read.what, What::DenyBecause(Some("too risky".into())));
         assert_eq!(read.what.modal_blocks(), Some(vec!["reason".to_owned()]));
+    }
+
+    fn seen_pressing_in(block_id: &str) -> Result<Option<Digest>, Unreadable> {
+        let mut payload = button("approve", REQUEST);
+        payload["actions"][0]["block_id"] = block_id.into();
+        Ok(parse(&form(&payload))?.seen)
+    }
+
+    fn seen_sending(about: &Value) -> Result<Option<Digest>, Unreadable> {
+        let payload = json!({
+            "type": "view_submission",
+            "user": {"id": "U0ALICE"},
+            "view": {"callback_id": "override_submit", "private_metadata": about.to_string()}
+        });
+        Ok(parse(&form(&payload))?.seen)
+    }
+
+    #[test]
+    fn what_was_seen_is_read_or_refused_and_never_passed_over() {
+        let hash = Digest::of(b"what was seen");
+        let text = hash.to_string();
+        let about = |payload_hash: Value| json!({"request_id": REQUEST, "payload_hash": payload_hash});
+        assert_eq!(seen_pressing_in(&format!("decide:{text}")), Ok(Some(hash)));
+        assert_eq!(seen_sending(&about(json!(text))), Ok(Some(hash)));
+
+        // Ids that Slack makes up, and others that are not of our form.
+        for block_id in ["", "b", "YPk3", "b+x4c", "=qXeJ", "/4oHf", "decide", &text] {
+            assert_eq!(seen_pressing_in(block_id), Ok(None), "{block_id}");
+        }
+        assert_eq!(seen_sending(&json!({"request_id": REQUEST})), Ok(None));
+
+        let malformed = [
+            String::new(),
+            " ".to_owned(),
+            "null".to_owned(),
+            text.to_uppercase(),
+            text[1..].to_owned(),
+            text[2..].to_owned(),
+            format!("{text}0"),
+            format!("{text}00"),
+            format!("{text} "),
+            format!("{text}\n"),
+            format!(" {text}"),
+            format!("{text}:{text}"),
+            format!("decide:{text}"),
+            format!("sha256:{text}"),
+            format!("0x{}", &text[2..]),
+            format!("g{}", &text[1..]),
+            format!("é{}", &text[2..]),
+        ];
+        for hash in malformed {
+            assert_eq!(seen_pressing_in(&format!("decide:{hash}")), Err(Unreadable::NoHash), "{hash:?}");
+            assert_eq!(seen_sending(&about(json!(hash))), Err(Unreadable::NoHash), "{hash:?}");
+        }
+        for hash in [Value::Null, json!(false), json!(0), json!([text]), json!({"hash": text})] {
+            assert_eq!(seen_sending(&about(hash.clone())), Err(Unreadable::NoHash), "{hash}");
+        }
     }
 
     #[test]

@@ -152,6 +152,26 @@ fn a_sound_set_is_said_to_be_sound() {
 }
 
 #[test]
+fn a_channel_that_cannot_be_searched_is_warned_of_once() {
+    let folder = Folder::new();
+    let escalate = "escalate: { before: 1m, channel: deploys }";
+    folder.write_set(
+        &SOUND
+            .replace("redact:", &format!("channel: C0DEPLOYS\n    {escalate}\n    redact:"))
+            .replace("rotate:", "rotate:\n    channel: deploys"),
+    );
+    let said = folder.policy(&["check", "./"]);
+    assert_eq!(said.code, 0, "{}", said.text);
+    let (_, warnings) = said.text.split_once("hash of the set: <digest>\n").unwrap();
+    let expected = "warning: `deploys` is not the id of a channel (`C…`, `G…` or `D…`): \
+        a message there that Slack does not confirm cannot be looked for, and may be posted twice\n";
+    assert_eq!(warnings, expected);
+    let json: serde_json::Value =
+        serde_json::from_str(&folder.policy(&["check", "./", "--format", "json"]).text).unwrap();
+    assert_eq!((&json["sound"], json["warnings"].as_array().unwrap().len()), (&true.into(), 1));
+}
+
+#[test]
 fn every_fault_has_its_place_and_its_pointer() {
     let folder = Folder::new();
     folder.write_set(

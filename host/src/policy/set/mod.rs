@@ -7,6 +7,7 @@ mod load;
 mod read;
 mod source;
 mod trial;
+mod warning;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

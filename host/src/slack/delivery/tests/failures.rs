@@ -78,6 +78,28 @@ async fn where_it_may_not_look_it_posts_again_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_channel_that_is_given_by_its_name_is_updated_by_its_id_and_cannot_be_searched() {
+    let mut desk = Desk::new().await;
+    desk.create(1, "#one").await;
+    desk.deliver(MINUTE).await;
+    desk.escalate(1).await;
+    desk.deliver(MINUTE).await;
+    assert_eq!(desk.message(1).text, "deploy v2 awaiting_personas, 60 min left");
+    assert_eq!(desk.post(1, Slot::Main).await.unwrap().channel, "C0ONE");
+    assert_eq!(desk.messages(1, Slot::EscalationThread)[0].channel, "C0ONE");
+
+    desk.slack.decide(fated("chat.postMessage", Fate::DoneAndCut, 1));
+    desk.create(2, "#one").await;
+    desk.deliver(MINUTE).await;
+    assert_eq!(desk.messages(2, Slot::Main).len(), 2);
+    assert_eq!(desk.health.report().lookup_refused.as_deref(), Some("channel_not_found"));
+    desk.end(2).await;
+    desk.deliver(MINUTE).await;
+    let texts: Vec<_> = desk.messages(2, Slot::Main).into_iter().map(|message| message.text).collect();
+    assert_eq!(texts, ["deploy v1 awaiting_personas, 60 min left", "deploy v2 approved"]);
+}
+
+#[tokio::test]
 async fn an_update_that_was_not_answered_is_sent_again_later_too() {
     let mut desk = Desk::new().await;
     desk.create(1, "C1").await;

@@ -49,7 +49,7 @@ impl Desk {
     async fn with(seed: u64, rate_factor: f64) -> Desk {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.path().join("store.db")).unwrap());
-        store.pin(["C1", "C2", "C3", ""].map(entry).to_vec(), vec![]).await.unwrap();
+        store.pin(["C1", "C2", "C3", "#one", ""].map(entry).to_vec(), vec![]).await.unwrap();
         let clock = Arc::new(ManualClock::at(START));
         let slack = FakeSlack::start(Arc::<ManualClock>::clone(&clock)).await;
         let (health, bell) = (Arc::new(Health::new(START)), Arc::new(Notify::new()));

@@ -1,16 +1,20 @@
 //! One step towards delivering something: at most one call of Slack, with what it was for stored before
 //! and what came of it stored after. It can be cut off between any two of its awaits.
 
+mod case;
+mod retry;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, json};
 
+use case::{Case, Next};
+
 use super::Rendering;
 use super::budget::Method;
 use super::dice::Dice;
-use super::failure::Failure;
-use super::step::{Part, Step, is_shown, settled_at};
+use super::step::{Part, Step, settled_at};
 use crate::clock::Clock;
 use crate::lifecycle::{AuditEntry, Count, Digest, Effect, Request, RequestId, Timestamp};
 use crate::policy::PolicyEntry;
@@ -33,23 +37,8 @@ const LATE_MS: u64 = 3_000;
 /// How often a message that does not change otherwise is looked at again, for the time that is left.
 const REFRESH_MS: u64 = 60_000;
 
-/// The first and the longest wait after a failure that may pass.
-const PASSING_MS: (u64, u64) = (1_000, 60_000);
-
-/// The first and the longest wait after a failure that somebody has to mend.
-const LASTING_MS: (u64, u64) = (60_000, 900_000);
-
-/// How often an unknown code may pass before it counts as lasting.
-const UNKNOWN_TRIES: u32 = 4;
-
 /// How many pages of a channel's history to read for a message that may be in it.
 const PAGES: u32 = 20;
-
-/// How soon to look whether the message that a notice belongs to is there.
-const MAIN_MS: u64 = 3_000;
-
-/// How many policy entries to remember.
-const ENTRIES: usize = 256;
 
 /// Takes the steps.
 pub(super) struct Courier {
@@ -138,20 +127,6 @@ pub(super) enum Outcome {
         /// The channel, where that is what is wrong.
         channel: Option<String>,
     },
-}
-
-/// What is to be done about an errand, with all that is needed for it.
-struct Case {
-    request: Request,
-    entry: Arc<PolicyEntry>,
-    now: Timestamp,
-    next: Next,
-}
-
-enum Next {
-    Nothing,
-    Wait(Timestamp),
-    Call(Box<Part>, Step),
 }
 
 /// A step that is being taken.
@@ -285,92 +260,6 @@ impl Courier {
             Step::Search { since } => self.search(&taking, *part, since, cursor).await,
             Step::Done | Step::Wait(_) => Ok(Outcome::NoCall),
         }
-    }
-
-    /// What is to be done about an errand now. `None` where there is no such request.
-    async fn case(&self, errand: Errand) -> Result<Option<Case>, StoreError> {
-        let now = self.clock.now();
-        let Some(request) = self.store.request(errand.request()).await? else { return Ok(None) };
-        let entry = self.entry(request.submission.policy_hash).await?;
-        let next = match errand {
-            Errand::Deliver(_, Effect::NotifyEscalation) => self.notify(&request, &entry, now).await?,
-            Errand::Deliver(_, Effect::ShowRequest) | Errand::Refresh(_) => {
-                let main = self.main(&request, &entry).await?;
-                let refreshes = matches!(errand, Errand::Refresh(_));
-                match main {
-                    Some(part) if refreshes || !is_shown(&request, &part.post) => {
-                        match part.step(&request, now) {
-                            Step::Done => Next::Nothing,
-                            Step::Wait(until) => Next::Wait(until),
-                            step => Next::Call(Box::new(part), step),
-                        }
-                    }
-                    _ => Next::Nothing,
-                }
-            }
-        };
-        Ok(Some(Case { request, entry, now, next }))
-    }
-
-    /// The message of a request, where its action has a channel.
-    async fn main(&self, request: &Request, entry: &PolicyEntry) -> Result<Option<Part>, StoreError> {
-        match &entry.channel {
-            Some(channel) => self.part(request.id, Slot::Main, channel, None).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    async fn part(
-        &self,
-        request: RequestId,
-        slot: Slot,
-        channel: &str,
-        thread: Option<&str>,
-    ) -> Result<Part, StoreError> {
-        let post = self.store.slack_post(request, slot).await?.unwrap_or_else(|| SlackPost::new(channel));
-        let (channel, thread) = (channel.to_owned(), thread.map(str::to_owned));
-        Ok(Part { mark: Mark { request, slot }, channel, thread, post })
-    }
-
-    /// The notices of an escalation: one in its own channel, one in the thread of the request's message.
-    async fn notify(
-        &self,
-        request: &Request,
-        entry: &PolicyEntry,
-        now: Timestamp,
-    ) -> Result<Next, StoreError> {
-        // Nobody is to be called to what is decided already.
-        if request.status().is_terminal() {
-            return Ok(Next::Nothing);
-        }
-        let mut until: Option<Timestamp> = None;
-        let mut wait = |at: Timestamp| until = Some(until.map_or(at, |until| until.min(at)));
-        let mut parts = Vec::new();
-        if let Some(channel) = entry.escalate.as_ref().and_then(|escalate| escalate.channel.as_deref()) {
-            parts.push(self.part(request.id, Slot::EscalationChannel, channel, None).await?);
-        }
-        if let Some(main) = self.main(request, entry).await? {
-            match main.post.ts() {
-                Some(ts) => {
-                    let (slot, channel) = (Slot::EscalationThread, &main.post.channel);
-                    parts.push(self.part(request.id, slot, channel, Some(ts)).await?);
-                }
-                None if main.post.failed.is_some() => wait(now.plus(LASTING_MS.0)),
-                None => wait(now.plus(MAIN_MS)),
-            }
-        }
-        for part in parts {
-            if let Some(blocked) = self.blocked_until(part.mark, now) {
-                wait(blocked);
-                continue;
-            }
-            match part.step(request, now) {
-                Step::Done => {}
-                Step::Wait(at) => wait(at),
-                step => return Ok(Next::Call(Box::new(part), step)),
-            }
-        }
-        Ok(until.map_or(Next::Nothing, Next::Wait))
     }
 
     async fn post(&self, taking: &Taking<'_>, mut part: Part) -> Result<Outcome, StoreError> {
@@ -518,100 +407,6 @@ impl Courier {
         }
     }
 
-    async fn failed(
-        &self,
-        taking: &Taking<'_>,
-        mut part: Part,
-        stored: &SlackPost,
-        error: &CallError,
-    ) -> Result<Outcome, StoreError> {
-        let attempts = taking.claim.map_or(0, |claim| claim.attempts);
-        let is_posted = part.post.ts().is_some();
-        let (request, slot, channel) = (part.mark.request, part.mark.slot, part.channel.clone());
-        let code = match error {
-            CallError::Rejected { code } => code.clone(),
-            CallError::RateLimited { .. } | CallError::Unanswered { .. } => String::new(),
-        };
-        // Whoever refreshes has no entry in the outbox to come back by.
-        let come_back = |at: Timestamp| taking.claim.is_none().then_some(at);
-        let mut news = None;
-        let (then, outcome) = match Failure::of(error) {
-            Failure::Limited(wait_ms) => (Then::GoOn, Outcome::Limited { wait_ms }),
-            Failure::Unanswered => {
-                tracing::warn!(%request, %slot, %error, "a message was not delivered; trying again later");
-                if is_posted {
-                    // What it shows now is anybody's guess.
-                    (part.post.unsure, part.post.looks) = (true, None);
-                }
-                part.post.refresh_at = come_back(self.clock.now().plus(self.dice.around(REFRESH_MS)));
-                (Then::Retry(self.passing(attempts)), Outcome::Unanswered)
-            }
-            Failure::Unauthorized => {
-                let audit = Box::new(self.audit(taking, &part, News::Failed, &code));
-                (Then::GoOn, Outcome::Unauthorized { code, audit })
-            }
-            Failure::Content if part.post.minimal != Some(taking.request.version) => {
-                tracing::warn!(%request, %slot, code, "Slack does not take a message whole; the least of it is sent");
-                part.post.minimal = Some(taking.request.version);
-                news = Some(News::Shortened);
-                part.post.refresh_at = come_back(self.clock.now());
-                (Then::GoOn, Outcome::Refused { code, channel: None })
-            }
-            Failure::Gone if is_posted && taking.request.status().is_terminal() => {
-                tracing::warn!(%request, code, "the message of a request that has ended is gone");
-                part.post.failed = Some(code.clone());
-                part.post.refresh_at = None;
-                news = Some(News::Failed);
-                (Then::Finish, Outcome::Refused { code, channel: None })
-            }
-            // Nobody waits for it, and where no message can be changed there would be one more each minute.
-            Failure::Gone if is_posted && taking.claim.is_none() && code != "message_not_found" => {
-                tracing::info!(%request, code, "the time that is left cannot be shown");
-                part.post.refresh_at = None;
-                (Then::GoOn, Outcome::Refused { code, channel: None })
-            }
-            Failure::Gone if is_posted => {
-                tracing::info!(%request, code, "the message of an open request is gone; it is posted anew");
-                part.post = SlackPost { revision: part.post.revision, ..SlackPost::new(&channel) };
-                part.post.refresh_at = come_back(self.clock.now());
-                (Then::GoOn, Outcome::Refused { code, channel: None })
-            }
-            Failure::Unknown if attempts < UNKNOWN_TRIES => {
-                tracing::warn!(%request, %slot, code, attempts, "Slack refuses a message; trying again later");
-                part.post.refresh_at = come_back(self.clock.now().plus(self.dice.around(REFRESH_MS)));
-                (Then::Retry(self.passing(attempts)), Outcome::Refused { code, channel: None })
-            }
-            Failure::Channel | Failure::Content | Failure::Gone | Failure::Unknown => {
-                let again_at = match taking.claim {
-                    Some(_) => self.lasting(attempts),
-                    None => self.clock.now().plus(LASTING_MS.1),
-                };
-                if part.post.failed.as_deref() != Some(code.as_str()) {
-                    tracing::error!(%request, %slot, channel, code, "Slack refuses a message; somebody has to mend that");
-                    news = Some(News::Failed);
-                    part.post.failed = Some(code.clone());
-                }
-                part.post.refresh_at = come_back(again_at);
-                let then = if slot == Slot::Main {
-                    Then::Retry(again_at)
-                } else {
-                    self.blocked().insert(part.mark, again_at);
-                    Then::Retry(self.clock.now())
-                };
-                (then, Outcome::Refused { code, channel: Some(channel) })
-            }
-        };
-        if part.post != *stored || news.is_some() {
-            let code = match &outcome {
-                Outcome::Refused { code, .. } => code.as_str(),
-                _ => "",
-            };
-            self.keep(taking, &mut part, news.map(|news| (news, code))).await?;
-        }
-        self.then(taking, then).await?;
-        Ok(outcome)
-    }
-
     async fn then(&self, taking: &Taking<'_>, then: Then) -> Result<(), StoreError> {
         let Some(claim) = taking.claim else { return Ok(()) };
         match then {
@@ -699,57 +494,14 @@ impl Courier {
         self.client.permalink(&main.channel, main.ts()?).await.ok()
     }
 
-    async fn entry(&self, hash: Digest) -> Result<Arc<PolicyEntry>, StoreError> {
-        if let Some(entry) = self.entries().get(&hash) {
-            return Ok(Arc::clone(entry));
-        }
-        let entry = self.store.policy_entry(hash).await?.ok_or_else(|| StoreError::Corrupt {
-            table: "policy_entry",
-            column: "hash",
-            key: hash.to_string(),
-            detail: "it is not there, although a request needs it".to_owned(),
-        })?;
-        let entry = Arc::new(entry);
-        let mut entries = self.entries();
-        if entries.len() >= ENTRIES {
-            entries.clear();
-        }
-        entries.insert(hash, Arc::clone(&entry));
-        Ok(entry)
-    }
-
     fn next_refresh(&self, taking: &Taking<'_>, part: &Part) -> Option<Timestamp> {
         let shows_time = part.mark.slot == Slot::Main && !taking.request.status().is_terminal();
         shows_time.then(|| self.clock.now().plus(REFRESH_MS))
     }
 
-    /// When to try again after a failure that may pass: with full jitter.
-    fn passing(&self, attempts: u32) -> Timestamp {
-        self.clock.now().plus(self.dice.below(growing(PASSING_MS, attempts)))
-    }
-
-    /// When to try again after a failure that somebody has to mend.
-    fn lasting(&self, attempts: u32) -> Timestamp {
-        self.clock.now().plus(self.dice.around(growing(LASTING_MS, attempts)))
-    }
-
-    fn blocked_until(&self, mark: Mark, now: Timestamp) -> Option<Timestamp> {
-        let mut blocked = self.blocked();
-        blocked.retain(|_, until| *until > now);
-        blocked.get(&mark).copied()
-    }
-
     fn blocked(&self) -> MutexGuard<'_, HashMap<Mark, Timestamp>> {
         self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn entries(&self) -> MutexGuard<'_, HashMap<Digest, Arc<PolicyEntry>>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn growing((first, longest): (u64, u64), attempts: u32) -> u64 {
-    first.saturating_mul(2_u64.saturating_pow(attempts)).min(longest)
 }
 
 /// Whether the token is good for nothing; it can be good for posting and not for looking.
