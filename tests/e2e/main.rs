@@ -47,6 +47,7 @@ mod shadow_and_replay;
 mod signatures;
 
 mod registry;
+mod registry_sets;
 
 mod operators;
 

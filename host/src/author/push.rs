@@ -1,19 +1,18 @@
 //! `countersign policy push`: from a module's file to a registry, and to the line that pins it.
 
 use std::fmt::Write as _;
-use std::future::Future;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use tokio::runtime;
 
 use super::table::{cell, columns};
 use super::{Answer, file, load};
 use crate::config;
 use crate::lifecycle::Digest;
 use crate::policy::Engine;
+use crate::policy_sets::fetch::wait;
 use crate::registry::{Artifact, Credentials, Pinned, Registries, Repository, SIGNATURES_BYTES, Tag, Tagged};
 
 /// What every policy module exports, and the world that it is made for.
@@ -100,19 +99,6 @@ fn signatures(module: &Path) -> Result<Option<(PathBuf, String)>> {
     let text = file::text(&path, SIGNATURES_BYTES);
     let text = text.with_context(|| format!("cannot read the signatures `{}`", path.display()))?;
     Ok(Some((path, text)))
-}
-
-/// Waits for a call over the network: on a thread of its own, for this one may be one that must not be blocked.
-fn wait<T: Send, E: Into<anyhow::Error> + Send>(
-    calling: impl Future<Output = Result<T, E>> + Send,
-) -> Result<T> {
-    std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(calling).map_err(Into::into)
-        });
-        waiting.join().unwrap_or_else(|_| Err(anyhow!("the call has panicked")))
-    })
 }
 
 /// What was pushed, and where to.

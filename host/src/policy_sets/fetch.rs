@@ -33,16 +33,22 @@ pub(crate) fn load(
     };
     let fetcher = Fetcher { store: None, registries, engine };
     if !Fetched::default().lacking(&source).is_empty() {
-        wait(fetcher.complete(&mut source))??;
+        wait(fetcher.complete(&mut source))?;
     }
     Ok(PolicySet::build(&source, engine))
 }
 
-/// Waits for what is done elsewhere, on a thread of its own: nobody can be kept waiting on one that others share.
-fn wait<T: Send>(work: impl Future<Output = T> + Send) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(work)).join());
-    done.map_err(|_| anyhow::anyhow!("work was stopped half-way"))
+/// Waits for calls over the network: on a thread of its own, for this one may be one that must not be blocked.
+pub(crate) fn wait<T: Send, E: Into<anyhow::Error> + Send>(
+    calling: impl Future<Output = Result<T, E>> + Send,
+) -> anyhow::Result<T> {
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(calling).map_err(Into::into)
+        });
+        waiting.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the call has panicked")))
+    })
 }
 
 /// Modules that were fetched, and why others were not.

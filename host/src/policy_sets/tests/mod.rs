@@ -1,5 +1,7 @@
 //! Sets that come and go, over real policies and the real embedded store.
 
+mod fetching;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -25,30 +27,36 @@ struct House {
     folder: TempDir,
     clock: Arc<ManualClock>,
     store: Arc<dyn Store>,
+    registries: Registries,
     sets: Arc<PolicySets>,
 }
 
 impl House {
     async fn new() -> House {
-        let folder = tempfile::tempdir().unwrap();
-        write(&folder.path().join("policies"), &set(1));
-        House::in_folder(folder).await
+        House::with(nowhere()).await
     }
 
-    async fn in_folder(folder: TempDir) -> House {
+    /// That may ask these registries.
+    async fn with(registries: Registries) -> House {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("policies"), &set(1));
+        House::in_folder(folder, registries).await
+    }
+
+    async fn in_folder(folder: TempDir, registries: Registries) -> House {
         let clock = Arc::new(ManualClock::at(START));
         let store = Arc::new(SqliteStore::open(&folder.path().join("store.db")).unwrap());
         let store: Arc<dyn Store> = store;
-        let sets = start(&store, &clock, &folder.path().join("policies")).await.unwrap();
-        House { folder, clock, store, sets }
+        let sets = start(&store, &clock, &folder.path().join("policies"), &registries).await.unwrap();
+        House { folder, clock, store, registries, sets }
     }
 
     /// Stopped, and started again; the folder is another one by then where `meanwhile` makes it so.
     async fn restarted(self, meanwhile: impl FnOnce(&Path)) -> House {
-        let House { folder, store, sets, .. } = self;
+        let House { folder, store, registries, sets, .. } = self;
         drop((store, sets));
         meanwhile(&folder.path().join("policies"));
-        House::in_folder(folder).await
+        House::in_folder(folder, registries).await
     }
 
     fn policies(&self) -> PathBuf {
@@ -123,13 +131,18 @@ async fn start(
     store: &Arc<dyn Store>,
     clock: &Arc<ManualClock>,
     directory: &Path,
+    registries: &Registries,
 ) -> Result<Arc<PolicySets>, crate::app::StartError> {
     let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
-    let registries = Registries::new(vec![], Credentials::none());
-    let (set, folder) = at_start(store, &engine(), &clock, directory.to_owned(), &registries).await?;
+    let (set, folder) = at_start(store, &engine(), &clock, directory.to_owned(), registries).await?;
     let policies = Arc::new(Policies::new(engine(), set));
     let gateway = Arc::new(Gateway::new(Arc::clone(store), policies, clock, Tokens::new([7; 32])));
-    Ok(PolicySets::new(gateway, directory.to_owned(), registries, folder))
+    Ok(PolicySets::new(gateway, directory.to_owned(), registries.clone(), folder))
+}
+
+/// No registry may be asked.
+fn nowhere() -> Registries {
+    Registries::new(vec![], Credentials::none())
 }
 
 /// One engine for all tests, with the module kept loaded: compiling it is what takes time.
@@ -144,7 +157,11 @@ fn engine() -> Engine {
 }
 
 fn quorum() -> Vec<u8> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/policies/modules/quorum.wasm");
+    module("quorum")
+}
+
+fn module(name: &str) -> Vec<u8> {
+    let built = format!("{}/../target/policies/modules/{name}.wasm", env!("CARGO_MANIFEST_DIR"));
     fs::read(built).expect("run `cargo xtask policies --out target/policies --with-misbehaving` first")
 }
 
@@ -348,10 +365,10 @@ async fn after_a_restart_the_newest_change_wins() {
 async fn a_start_under_a_bad_folder_says_so() {
     let house = House::new().await;
     house.activate(house.stored(2).await).await;
-    let House { folder, clock, store, sets } = house;
+    let House { folder, clock, store, registries, sets } = house;
     drop(sets);
     fs::write(folder.path().join("policies/policy-set.yaml"), "version: 2").unwrap();
-    let Err(error) = start(&store, &clock, &folder.path().join("policies")).await else {
+    let Err(error) = start(&store, &clock, &folder.path().join("policies"), &registries).await else {
         panic!("it started")
     };
     assert!(error.to_string().contains("policy-set.yaml:1:10: the version must be 1"), "{error}");
@@ -361,7 +378,7 @@ async fn a_start_under_a_bad_folder_says_so() {
 #[tokio::test]
 async fn an_instance_follows_another() {
     let house = House::new().await;
-    let other = start(&house.store, &house.clock, &house.policies()).await.unwrap();
+    let other = start(&house.store, &house.clock, &house.policies(), &house.registries).await.unwrap();
     assert_eq!(house.history().await, ["start start ok"], "they agree");
     let (first, two) = (house.active(), house.stored(2).await);
     house.activate(two).await;
@@ -454,10 +471,13 @@ async fn a_changed_folder_is_not_forgotten() {
     let error = house.sets.activate(two, two, None, by(Trigger::Api)).await.unwrap_err();
     assert!(matches!(error, ChangeError::Conflict { .. }), "{error}");
     // Another instance is faster.
-    let other = start(&house.store, &house.clock, &house.folder.path().join("nowhere")).await;
+    let other =
+        start(&house.store, &house.clock, &house.folder.path().join("nowhere"), &house.registries).await;
     assert!(other.is_err(), "there is no folder");
     write(&house.folder.path().join("elsewhere"), &set(1));
-    let other = start(&house.store, &house.clock, &house.folder.path().join("elsewhere")).await.unwrap();
+    let other = start(&house.store, &house.clock, &house.folder.path().join("elsewhere"), &house.registries)
+        .await
+        .unwrap();
     other.activate(two, first, None, by(Trigger::Api)).await.unwrap();
     let error = house.sets.reload_if_changed(by(Trigger::File)).await.unwrap_err();
     assert!(matches!(error, ChangeError::Conflict { current, .. } if current == two), "{error}");
@@ -486,7 +506,7 @@ async fn the_folder_is_watched() {
     version("..1", &set(1));
     symlink("..data/policy-set.yaml", mount.join("policy-set.yaml")).unwrap();
     symlink("..data/modules", mount.join("modules")).unwrap();
-    let house = House::in_folder(folder).await;
+    let house = House::in_folder(folder, nowhere()).await;
     let watcher = tokio::spawn(Arc::clone(&house.sets).watch(true, Duration::from_secs(3600)));
 
     version("..2", &set(2));
@@ -544,7 +564,7 @@ fn path_in(house: &House, name: &str) -> PathBuf {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_poll_sees_what_no_event_tells() {
     let house = House::new().await;
-    let other = start(&house.store, &house.clock, &house.policies()).await.unwrap();
+    let other = start(&house.store, &house.clock, &house.policies(), &house.registries).await.unwrap();
     let watcher = tokio::spawn(Arc::clone(&house.sets).watch(true, Duration::from_millis(5)));
     let unwatched = tokio::spawn(Arc::clone(&other).watch(false, Duration::from_millis(5)));
     let two = house.stored(2).await;
