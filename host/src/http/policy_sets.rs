@@ -241,7 +241,7 @@ pub(super) struct ChangeView {
         (status = 404, description = "`not_found`: the gateway has no admin token", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`conflict`: another instance was faster", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`invalid_policy_set`, with `errors`: the set before stays in force", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`store_unavailable`, with `Retry-After`: nothing has changed", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`store_unavailable`, or `registry_unavailable` where a module cannot be fetched for now; with `Retry-After`: nothing has changed", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn reload(
@@ -273,7 +273,7 @@ pub(super) async fn reload(
         (status = 413, description = "`payload_too_large`", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "`unsupported_media_type`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`invalid_policy_set`, with `errors`: it is not stored", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`store_unavailable`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`store_unavailable`, or `registry_unavailable` where a module cannot be fetched for now; with `Retry-After`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn store(
