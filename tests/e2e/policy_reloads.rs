@@ -4,26 +4,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use countersign_tests::{Ask, Call, Click, Gateway, Home, digest};
+use countersign_tests::{Ask, Call, Click, Gateway, Home, deploy, digest};
 use serde_json::{Value, json};
 
 use crate::ledger::Ledger;
 
 /// What the log says once another set is in force.
 const IN_FORCE: &str = "another policy set is in force";
-
-fn deploy(approvals: u32) -> String {
-    format!(
-        "
-  deploy:
-    description: Deploy to production
-    timeout: 10m
-    policies:
-      - use: quorum
-        with: {{ approvers: [U0ALICE, U0BOB, U0CAROL], approvals: {approvals} }}
-"
-    )
-}
 
 /// The text of a set with this action, as it would be in a folder.
 fn document(approvals: u32) -> String {

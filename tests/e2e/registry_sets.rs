@@ -1,37 +1,9 @@
 //! A policy set pins modules in a registry: gateways fetch them, once, from where they may, and with their signatures.
 
-use countersign_tests::{Gateway, Home, REGISTRY_PASSWORD, Registry, countersign, digest};
+use countersign_tests::{Gateway, Home, REGISTRY_PASSWORD, Registry, deploy, digest};
 use serde_json::json;
 
 const IN_FORCE: &str = "another policy set is in force";
-
-fn deploy(approvals: u32) -> String {
-    format!(
-        "
-  deploy:
-    description: Deploy to production
-    timeout: 10m
-    policies:
-      - use: quorum
-        with: {{ approvers: [U0ALICE, U0BOB, U0CAROL], approvals: {approvals} }}
-"
-    )
-}
-
-/// A command for authors, in a home; `./` is the home.
-fn policy(home: &Home, words: &[&str]) -> std::process::Output {
-    let words = words.iter().map(|word| match word.strip_prefix("./") {
-        Some(file) => home.path(file).display().to_string(),
-        None => (*word).to_owned(),
-    });
-    countersign(["policy".to_owned()].into_iter().chain(words))
-}
-
-fn done(home: &Home, words: &[&str]) -> String {
-    let output = policy(home, words);
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).expect("text")
-}
 
 /// Pins quorum in the registry, whose file the folder does not have any more.
 fn pin_in(home: &Home, registry: &Registry) {
@@ -45,7 +17,7 @@ fn pin_in(home: &Home, registry: &Registry) {
 fn shipped(registry: &Registry, options: &[&str]) -> Home {
     let home = Home::new(&deploy(1)).administered();
     let to = registry.repository("acme/quorum");
-    done(&home, &[&["push", "./policies/modules/quorum.wasm", &to], options].concat());
+    home.policy_done(&[&["push", "./policies/modules/quorum.wasm", &to], options].concat());
     pin_in(&home, registry);
     home.with("COUNTERSIGN_REGISTRIES", &registry.address().to_string())
 }
@@ -149,9 +121,9 @@ async fn a_registry_may_ask_for_a_password() {
 async fn signatures_come_with_the_module() {
     let registry = Registry::start().await;
     let home = Home::new(&deploy(1)).administered();
-    done(&home, &["keygen", "./authors"]);
+    home.policy_done(&["keygen", "./authors"]);
     let to = registry.repository("acme/quorum");
-    done(&home, &["push", "./policies/modules/quorum.wasm", &to]);
+    home.policy_done(&["push", "./policies/modules/quorum.wasm", &to]);
     let unsigned = registry.address().to_string();
     let keys = home.path("authors.pub.pem").display().to_string();
     std::fs::copy(home.path("policies/modules/quorum.wasm"), home.path("quorum.wasm")).expect("copied");
@@ -160,8 +132,8 @@ async fn signatures_come_with_the_module() {
     let said = home.fail_to_start().await.stderr;
     assert!(said.contains("`quorum` (sha256:") && said.contains("it is not signed"), "{said}");
 
-    done(&home, &["sign", "./quorum.wasm", "--key", "./authors.pem"]);
-    done(&home, &["push", "./quorum.wasm", &to]);
+    home.policy_done(&["sign", "./quorum.wasm", "--key", "./authors.pem"]);
+    home.policy_done(&["push", "./quorum.wasm", &to]);
     let gateway = home.start().await;
     assert_eq!(approvals(&gateway).await, 1);
     registry.stop();
@@ -175,21 +147,21 @@ async fn authors_commands_fetch_as_a_gateway_does() {
     let registry = Registry::start().await;
     let home = shipped(&registry, &[]);
     let address = registry.address().to_string();
-    let output = policy(&home, &["check", "./policies"]);
+    let output = home.policy(&["check", "./policies"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8(output.stdout).expect("text");
     assert!(said.contains("policy-set.yaml:3:11") && said.contains("COUNTERSIGN_REGISTRIES"), "{said}");
-    let said = done(&home, &["check", "./policies", "--registries", &address]);
+    let said = home.policy_done(&["check", "./policies", "--registries", &address]);
     assert!(said.contains("sound: 1 action"), "{said}");
     let judged = ["judge", "./policies", "--action", "deploy", "--event", "U0ALICE approve"];
-    let said = done(&home, &[judged.as_slice(), &["--registries", &address]].concat());
+    let said = home.policy_done(&[judged.as_slice(), &["--registries", &address]].concat());
     assert!(said.contains("approved"), "{said}");
 
     // People copy the digest that a registry's page shows: it is the manifest's.
     let manifest = registry.get("/v2/acme/quorum/manifests/0.1.0").await.body;
     let (module, shown) = (digest(&Home::built("quorum")), digest(&manifest));
     home.set_policy_set(&home.policy_set().replace(&module, &shown));
-    let output = policy(&home, &["check", "./policies", "--registries", &address]);
+    let output = home.policy(&["check", "./policies", "--registries", &address]);
     let said = String::from_utf8(output.stdout).expect("text");
     assert!(said.contains("is the digest of a manifest") && said.contains(&module), "{said}");
 }

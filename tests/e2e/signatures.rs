@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use countersign_tests::{Call, Click, Gateway, Home, Problem, countersign};
+use countersign_tests::{Call, Click, Gateway, Home, Problem, deploy};
 use serde_json::{Value, json};
 
 use crate::ledger::Ledger;
@@ -10,34 +10,10 @@ use crate::ledger::Ledger;
 const IN_FORCE: &str = "another policy set is in force";
 const STAYS: &str = "stays as it is";
 
-fn deploy(approvals: u32) -> String {
-    format!(
-        "
-  deploy:
-    description: Deploy to production
-    timeout: 10m
-    policies:
-      - use: quorum
-        with: {{ approvers: [U0ALICE, U0BOB, U0CAROL], approvals: {approvals} }}
-"
-    )
-}
-
-/// A command for authors, in a home; what it prints.
-fn policy(home: &Home, words: &[&str]) -> String {
-    let words = words.iter().map(|word| match word.strip_prefix("./") {
-        Some(file) => home.path(file).display().to_string(),
-        None => (*word).to_owned(),
-    });
-    let output = countersign(["policy".to_owned()].into_iter().chain(words));
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).expect("text")
-}
-
 /// With two keys: one for modules, one for sets, neither of them configured yet.
 fn with_keys(home: Home) -> Home {
-    policy(&home, &["keygen", "./authors"]);
-    policy(&home, &["keygen", "./admins"]);
+    home.policy_done(&["keygen", "./authors"]);
+    home.policy_done(&["keygen", "./admins"]);
     home
 }
 
@@ -48,11 +24,11 @@ fn trusting(home: Home) -> Home {
 }
 
 fn sign_module(home: &Home) {
-    policy(home, &["sign", "./policies/modules/quorum.wasm", "--key", "./authors.pem"]);
+    home.policy_done(&["sign", "./policies/modules/quorum.wasm", "--key", "./authors.pem"]);
 }
 
 fn sign_set(home: &Home) {
-    policy(home, &["sign", "./policies", "--key", "./admins.pem"]);
+    home.policy_done(&["sign", "./policies", "--key", "./admins.pem"]);
 }
 
 fn read(home: &Home, path: &str) -> String {
@@ -145,7 +121,7 @@ async fn what_is_sent_is_stored_once_it_is_signed() {
     let problem = put(&gateway, "override-guard", Some(&of_quorum)).await.expect_err("of another module");
     told(&problem.body, &["the signature at hand is not over it"]);
     gateway.home().write("override-guard.wasm", &Home::built("override-guard"));
-    policy(gateway.home(), &["sign", "./override-guard.wasm", "--key", "./authors.pem"]);
+    gateway.home().policy_done(&["sign", "./override-guard.wasm", "--key", "./authors.pem"]);
     let signatures = format!("{},{}", of_quorum.trim(), read(gateway.home(), "override-guard.wasm.sig"));
     put(&gateway, "override-guard", Some(&signatures)).await.expect("one of them counts");
     put(&gateway, "override-guard", None).await.expect("it is signed already");
@@ -197,7 +173,7 @@ async fn what_was_stored_before_is_held_to_it() {
     assert_eq!(gateway.look(&open.token).await, before);
     let guard = gateway.home().path("override-guard.wasm");
     std::fs::write(&guard, Home::built("override-guard")).expect("written");
-    policy(gateway.home(), &["sign", "./override-guard.wasm", "--key", "./authors.pem"]);
+    gateway.home().policy_done(&["sign", "./override-guard.wasm", "--key", "./authors.pem"]);
     put(&gateway, "override-guard", Some(&read(gateway.home(), "override-guard.wasm.sig")))
         .await
         .expect("signed");

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::ambient;
+use crate::command::countersign;
 use crate::slack::SIGNING_SECRET;
 
 const MODULES: [&str; 4] = ["quorum", "persona-gate", "override-guard", "misbehaving"];
@@ -176,6 +178,26 @@ impl Home {
         fs::write(self.path(path), content).expect("files can be written in a temporary folder");
     }
 
+    /// Runs `countersign policy` with these words, of which those that begin with `./` are paths in the home.
+    #[must_use]
+    pub fn policy(&self, words: &[&str]) -> Output {
+        let words = words.iter().map(|word| match word.strip_prefix("./") {
+            Some(file) => self.path(file).display().to_string(),
+            None => (*word).to_owned(),
+        });
+        countersign(["policy".to_owned()].into_iter().chain(words))
+    }
+
+    /// The same where it must be done; what it says.
+    ///
+    /// # Panics
+    /// Where it is not.
+    pub fn policy_done(&self, words: &[&str]) -> String {
+        let output = self.policy(words);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
     /// A path in the home.
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {
@@ -189,6 +211,21 @@ impl Home {
         collect(self.folder.path(), &mut files);
         files
     }
+}
+
+/// The action `deploy` of a policy set, which needs so many approvals of three people.
+#[must_use]
+pub fn deploy(approvals: u32) -> String {
+    format!(
+        "
+  deploy:
+    description: Deploy to production
+    timeout: 10m
+    policies:
+      - use: quorum
+        with: {{ approvers: [U0ALICE, U0BOB, U0CAROL], approvals: {approvals} }}
+"
+    )
 }
 
 /// As a policy set pins a module.

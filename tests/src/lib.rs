@@ -31,7 +31,7 @@ pub use api::{Api, Ask, Problem, Receipt, millis};
 pub use browser::Page;
 pub use command::{countersign, countersign_with};
 pub use gateway::{Exit, Failure, Gateway};
-pub use home::{ADMIN_TOKEN, Home, digest};
+pub use home::{ADMIN_TOKEN, Home, deploy, digest};
 pub use metrics::Metrics;
 pub use payload::payload_hash;
 pub use random::Random;

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::scenario::{self, Calls, Played, Scenario};
 use super::table::{cell, columns};
-use super::{Answer, file, load};
+use super::{Answer, Format, file, load};
 use crate::lifecycle::Verdict;
 use crate::policy::{Cost, Engine, Module, NotAdmitted};
 
@@ -51,12 +51,6 @@ pub struct Bench {
     /// Lines for people, or JSON.
     #[arg(long, default_value = "text")]
     format: Format,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 pub(super) fn run(bench: &Bench, engine: &Engine) -> Result<Answer> {

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
 use super::table::{cell, columns};
-use super::{Answer, words};
+use super::{Answer, Format, words};
 use crate::config::Supply;
 use crate::policy::set::error::{LoadError, LoadErrors};
 use crate::policy::{ActionPolicy, Engine, PolicySet, Trust};
@@ -25,12 +25,6 @@ pub struct Check {
     /// Lines for people, or JSON.
     #[arg(long, default_value = "text")]
     format: Format,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 impl Check {

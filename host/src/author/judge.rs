@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -21,7 +21,7 @@ use self::report::Report;
 use super::check::folder;
 use super::deed::{Deed, What, duration};
 use super::made_up::{self, Asked, SUBMITTED_AT, request_id};
-use super::{Answer, file};
+use super::{Answer, Format, file};
 use crate::config::Supply;
 use crate::gateway::{Intent, act_of, repeats_hidden};
 use crate::lifecycle::{
@@ -62,12 +62,6 @@ pub struct Judge {
     /// Lines for people, or JSON.
     #[arg(long, default_value = "text")]
     format: Format,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 impl Judge {

@@ -38,7 +38,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
 use crate::import::{self, Import};
 use crate::policy::{Engine, Limits, Module, Trust};
@@ -73,6 +73,15 @@ pub enum Policy {
     Replay(Replay),
     /// Turn the YAML of the Node.js service into a policy set that behaves the same.
     Import(Import),
+}
+
+/// How a command says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Words and tables for people.
+    Text,
+    /// One JSON document.
+    Json,
 }
 
 /// What a command has to say.

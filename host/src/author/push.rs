@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
 use super::table::{cell, columns};
-use super::{Answer, file, load};
+use super::{Answer, Format, file, load};
 use crate::config;
 use crate::lifecycle::Digest;
 use crate::policy::Engine;
@@ -34,12 +34,6 @@ pub struct Push {
     /// Words for people, or JSON.
     #[arg(long, default_value = "text")]
     format: Format,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 pub(super) fn run(push: &Push, engine: &Engine) -> Result<Answer> {
