@@ -401,8 +401,10 @@ impl Cli {
             })
         });
         let mut cli = Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)?;
-        if let Command::Serve(config) = &mut cli.command {
-            config.take_the_rest(environment, &known)?;
+        match &mut cli.command {
+            Command::Serve(config) => config.take_the_rest(environment, &known)?,
+            Command::Policy(policy) if policy.loads_a_set() => no_typos(environment, &known)?,
+            Command::Policy(_) | Command::Dev(_) => {}
         }
         Ok(cli)
     }
@@ -421,7 +423,7 @@ impl Config {
             } else if WITHOUT_EFFECT.contains(&name) && !harmless {
                 self.warnings.push(format!("the variable `{name}` has no effect in this build yet"));
             } else if name.starts_with(OURS) && !known {
-                wrong.push(format!("the variable `{name}` is unknown; known are {}", ours(flags).join(", ")));
+                wrong.push(unknown_variable(name, flags));
             }
         }
         if let Some(text) = environment.get("COUNTERSIGN_SECRET") {
@@ -499,6 +501,18 @@ impl FromStr for StoreUrl {
             _ => Err("a store is given as `sqlite:PATH`".into()),
         }
     }
+}
+
+/// That no variable of ours is unknown: one that is a typo would let what it names go without being asked for.
+fn no_typos(environment: &Environment, flags: &[String]) -> Result<(), ConfigError> {
+    let unknown =
+        environment.keys().filter(|name| name.starts_with(OURS) && !ours(flags).contains(&name.as_str()));
+    let wrong: Vec<_> = unknown.map(|name| unknown_variable(name, flags)).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Environment(wrong)) }
+}
+
+fn unknown_variable(name: &str, flags: &[String]) -> String {
+    format!("the variable `{name}` is unknown; known are {}", ours(flags).join(", "))
 }
 
 /// What the values of a command's flags are named after: where a flag can also be given as a variable, that one.
@@ -624,6 +638,10 @@ mod tests {
         let check = read(&["check", "here", "--module-keys", "mine.pem"]).unwrap();
         assert!(check.contains("mine.pem") && !check.contains("ours.pem"), "{check}");
         assert!(read(&["sign", "here"]).unwrap_err().contains("--key"));
+        let environment = [("COUNTERSIGN_MODULE_KEY".to_owned(), "ours.pem".to_owned())].into();
+        let error =
+            Cli::read(["countersign", "policy", "check", "here"], &environment).unwrap_err().to_string();
+        assert!(error.contains("`COUNTERSIGN_MODULE_KEY` is unknown"), "{error}");
     }
 
     #[test]

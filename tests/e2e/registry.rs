@@ -180,7 +180,9 @@ async fn signatures_beside_a_module_are_pushed_with_it() {
     let place = format!("/v2/acme/quorum/manifests/{}.sig", pin.replace(':', "-"));
     author.pushed("quorum.wasm", &to, &[]);
     assert_eq!(registry.get(&place).await.status(), 404);
-    for signatures in ["one line of them\n", "others\nin their place\n"] {
+    // Whether they are by anybody's key is for gateways to see.
+    let line = |letter: &str| format!("{}==\n", letter.repeat(86));
+    for signatures in [line("A"), format!("# others, in their place\n{}{}", line("Q"), line("g"))] {
         author.write("quorum.wasm.sig", signatures.as_bytes());
         let pushed = author.pushed("quorum.wasm", &to, &[]);
         assert_eq!(pushed["signatures"], text(&author.path("quorum.wasm.sig")));
@@ -209,6 +211,9 @@ async fn signatures_beside_a_module_are_pushed_with_it() {
         let said = author.not_pushed("quorum.wasm", &other, &[]);
         assert_eq!(said, format!("cannot read the signatures `quorum.wasm.sig`: {why}\n"));
     }
+    author.write("quorum.wasm.sig", b"\nnonsense\n");
+    let said = author.not_pushed("quorum.wasm", &other, &[]);
+    assert!(said.starts_with("quorum.wasm.sig:2: this is no signature"), "{said}");
     assert!(tags(&registry, "acme/other").await.is_empty());
 }
 

@@ -8,10 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject as _;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::lifecycle::Digest;
-use crate::policy::trust::{self, KeyError, SPKI, Signature, Signed};
+use crate::policy::trust::{self, KeyError, PublicKey, Signature, Signed};
 
 /// What stands in front of the 32 bytes of a private key (PKCS #8, RFC 8410).
 const PKCS8: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
@@ -28,12 +28,12 @@ impl SigningKey {
         let wrong = |what| KeyError::Wrong { path: path.to_owned(), what };
         let pem = fs::read(path).map_err(|error| KeyError::Unreadable { path: path.to_owned(), error })?;
         let pem = Zeroizing::new(pem);
-        let key = PrivatePkcs8KeyDer::from_pem_slice(&pem)
+        let mut key = PrivatePkcs8KeyDer::from_pem_slice(&pem)
             .map_err(|_| wrong("holds no private key (`-----BEGIN PRIVATE KEY-----`)"))?;
         // OpenSSL's do not hold the public key, which ring would compare.
-        Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.secret_pkcs8_der())
-            .map(SigningKey)
-            .map_err(|_| wrong("holds a private key that is no Ed25519 key"))
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.secret_pkcs8_der());
+        key.zeroize();
+        pair.map(SigningKey).map_err(|_| wrong("holds a private key that is no Ed25519 key"))
     }
 
     /// Vouches for this digest.
@@ -43,9 +43,11 @@ impl SigningKey {
         Signature::from_bytes(bytes)
     }
 
-    /// The public key, for people to compare: what stands between the lines of its PEM.
-    pub(crate) fn public(&self) -> String {
-        STANDARD.encode([SPKI.as_slice(), self.0.public_key().as_ref()].concat())
+    /// The public key.
+    pub(crate) fn public(&self) -> PublicKey {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(self.0.public_key().as_ref());
+        PublicKey::from_bytes(bytes)
     }
 }
 
@@ -59,9 +61,9 @@ pub(crate) fn generate() -> Result<(Zeroizing<String>, String), getrandom::Error
     rest.copy_from_slice(&*seed);
     let pem =
         |kind: &str, body: &str| format!("-----BEGIN {kind} KEY-----\n{body}\n-----END {kind} KEY-----\n");
-    let body = Zeroizing::new(STANDARD.encode(*private));
+    let body = Zeroizing::new(STANDARD.encode(private.as_slice()));
     let pair = Ed25519KeyPair::from_seed_unchecked(&*seed)
         .map(SigningKey)
         .map_err(|_| getrandom::Error::UNEXPECTED)?;
-    Ok((Zeroizing::new(pem("PRIVATE", &body)), pem("PUBLIC", &pair.public())))
+    Ok((Zeroizing::new(pem("PRIVATE", &body)), pem("PUBLIC", &pair.public().to_string())))
 }

@@ -1,6 +1,6 @@
 //! `countersign policy keygen`: a key to sign with.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -27,8 +27,12 @@ pub(super) fn run(keygen: &Keygen) -> Result<Answer> {
     };
     let (private, public) = (named(".pem"), named(".pub.pem"));
     let (private_pem, public_pem) = key::generate().context("the system gives no randomness")?;
-    write(&private, &private_pem, 0o600)?;
+    // A private key that is there alone is one that nobody knows what to do with.
     write(&public, &public_pem, 0o644)?;
+    if let Err(error) = write(&private, &private_pem, 0o600) {
+        let _ = fs::remove_file(&public);
+        return Err(error);
+    }
     let rows = [
         vec![
             cell("private"),

@@ -75,6 +75,14 @@ pub enum Policy {
     Import(Import),
 }
 
+impl Policy {
+    /// Whether it loads a policy set as a gateway would, with the gateway's settings.
+    #[must_use]
+    pub fn loads_a_set(&self) -> bool {
+        matches!(self, Policy::Check(_) | Policy::Sign(_) | Policy::Judge(_) | Policy::Replay(_))
+    }
+}
+
 /// How a command says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {

@@ -3,17 +3,18 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use serde::Serialize;
 
+use super::sign::signatures_of;
 use super::table::{cell, columns};
 use super::{Answer, Format, file, load};
 use crate::config;
 use crate::lifecycle::Digest;
-use crate::policy::Engine;
+use crate::policy::{Engine, SIGNATURES_BYTES, Signature};
 use crate::policy_sets::fetch::wait;
-use crate::registry::{Artifact, Credentials, Pinned, Registries, Repository, SIGNATURES_BYTES, Tag, Tagged};
+use crate::registry::{Artifact, Credentials, Pinned, Registries, Repository, Tag, Tagged};
 
 /// What every policy module exports, and the world that it is made for.
 const INTERFACE: &str = "countersign:policy/policy@0.1.0";
@@ -47,7 +48,7 @@ pub(super) fn run(push: &Push, engine: &Engine) -> Result<Answer> {
     };
     let signatures = signatures(&push.module)?;
     let credentials = match &push.auth_file {
-        Some(file) => Credentials::file(file.clone()),
+        Some(file) => Credentials::file(file.clone()).with_programs(),
         None => Credentials::of_docker(config::variable),
     };
     let artifact = Artifact {
@@ -86,12 +87,15 @@ pub(super) fn run(push: &Push, engine: &Engine) -> Result<Answer> {
 
 /// The signatures beside a module, and the file that they are in.
 fn signatures(module: &Path) -> Result<Option<(PathBuf, String)>> {
-    let path = module.with_added_extension("sig");
+    let path = signatures_of(module);
     if !path.exists() {
         return Ok(None);
     }
     let text = file::text(&path, SIGNATURES_BYTES);
     let text = text.with_context(|| format!("cannot read the signatures `{}`", path.display()))?;
+    if let Err((line, wrong)) = Signature::read_all(&text) {
+        bail!("{}:{line}: {wrong}", path.display());
+    }
     Ok(Some((path, text)))
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
 use super::check::folder;
@@ -12,11 +12,8 @@ use super::key::SigningKey;
 use super::table::{cell, columns};
 use super::{Answer, file, load};
 use crate::config::Supply;
-use crate::policy::{Engine, Signature, Signed, Trust};
+use crate::policy::{Engine, SIGNATURES_BYTES, Signature, Signed, Trust};
 use crate::policy_sets::fetch;
-
-/// The most that a file of signatures may have, in bytes.
-const MOST_BYTES: usize = 16 << 10;
 
 /// What to sign.
 #[derive(Debug, Args)]
@@ -35,15 +32,19 @@ pub struct Sign {
 impl Sign {
     /// Whose signatures count before this one is made: those of the modules of a set that is to be signed.
     pub(super) fn trust(&self) -> Result<Trust> {
-        Ok(Trust::read(self.supply.module_keys.as_deref(), None)?)
+        let modules = self.supply.module_keys.as_deref().filter(|_| self.is_of_set());
+        Ok(Trust::read(modules, None)?)
+    }
+
+    fn is_of_set(&self) -> bool {
+        self.what.is_dir() || self.what.file_name().is_some_and(|name| name == "policy-set.yaml")
     }
 }
 
 pub(super) fn run(sign: &Sign, engine: &Engine) -> Result<Answer> {
     let key = SigningKey::read(&sign.key)?;
-    let is_set = sign.what.is_dir() || sign.what.file_name().is_some_and(|name| name == "policy-set.yaml");
     // Nobody should vouch for what no gateway would take.
-    let (signed, digest, path) = match is_set {
+    let (signed, digest, path) = match sign.is_of_set() {
         true => {
             let set = fetch::load(folder(&sign.what), engine, &sign.supply.registries())??;
             (Signed::PolicySet, set.hash(), folder(&sign.what).join("policy-set.yaml"))
@@ -60,7 +61,7 @@ pub(super) fn run(sign: &Sign, engine: &Engine) -> Result<Answer> {
     let rows = [
         vec![cell("signed"), cell(path.display().to_string())],
         vec![cell(name), cell(format!("sha256:{digest}"))],
-        vec![cell("by"), cell(key.public())],
+        vec![cell("by"), cell(key.public().to_string())],
         vec![cell(if new { "added to" } else { "was in" }), cell(beside.display().to_string())],
     ];
     Ok(Answer { text: columns(0, &rows), good: true })
@@ -76,7 +77,7 @@ pub(super) fn signatures_of(path: &Path) -> PathBuf {
 /// Adds a signature to those in the file, unless it is there. The same key makes the same signature each time.
 fn add(path: &Path, signature: Signature) -> Result<bool> {
     let name = path.display();
-    let mut text = match file::text(path, MOST_BYTES) {
+    let mut text = match file::text(path, SIGNATURES_BYTES) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error).with_context(|| format!("cannot read `{name}`")),
@@ -90,6 +91,21 @@ fn add(path: &Path, signature: Signature) -> Result<bool> {
         text.push('\n');
     }
     text.push_str(&format!("{signature}\n"));
-    fs::write(path, text).with_context(|| format!("cannot write `{name}`"))?;
+    ensure!(
+        text.len() <= SIGNATURES_BYTES,
+        "{name}: it has more than {SIGNATURES_BYTES} bytes with one more"
+    );
+    if let Err((_, wrong)) = Signature::read_all(&text) {
+        bail!("{name}: {wrong}; nothing was added to it");
+    }
+    write(path, &text).with_context(|| format!("cannot write `{name}`"))?;
     Ok(true)
+}
+
+/// Writes a file in one step: a gateway may be reading it.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    fs::write(&new, text)?;
+    fs::rename(&new, path)
 }

@@ -10,7 +10,7 @@ use crate::lifecycle::{
     self, Act, Actor, Change, Digest, Edit, Escalation, Refusal, Request, RequestId, State, Status, Step,
     Timestamp,
 };
-use crate::policy::ActionPolicy;
+use crate::policy::{ActionPolicy, RestoreError, Signed};
 use crate::rehearsal::{self, Observation, Observed, Outcome, Timers};
 use crate::store::{Commit, Committed, StoreError};
 
@@ -117,6 +117,7 @@ impl Gateway {
         }
         let entry =
             self.store.policy_entry(policy_hash).await?.ok_or(GatewayError::RulesLost(policy_hash))?;
+        self.vouched(policy_hash).await?;
         let (mut modules, mut signatures) = (Vec::new(), Vec::new());
         for digest in entry.policies.iter().map(|used| used.digest).collect::<BTreeSet<_>>() {
             modules.push(self.store.module(digest).await?.ok_or(GatewayError::RulesLost(digest))?);
@@ -126,6 +127,23 @@ impl Gateway {
         let restored =
             tokio::task::spawn_blocking(move || policies.restore(entry, &modules, &signatures)).await;
         Ok(restored.map_err(|stopped| GatewayError::Stopped(stopped.to_string()))??)
+    }
+
+    /// Whether somebody vouches for a set that has these rules, where that is asked for: a signature that was taken back
+    /// is taken back for open requests, too.
+    async fn vouched(&self, policy_hash: Digest) -> Result<(), GatewayError> {
+        let trust = self.policies.engine().trust();
+        if !trust.asks_for(Signed::PolicySet) {
+            return Ok(());
+        }
+        let sets = self.store.policy_sets().await?.into_iter();
+        for set in sets.filter(|set| set.entries.values().any(|entry| *entry == policy_hash)) {
+            let signatures = self.store.signatures(set.hash).await?;
+            if trust.vouched(Signed::PolicySet, &set.hash, &signatures).is_ok() {
+                return Ok(());
+            }
+        }
+        Err(RestoreError::Unsigned(policy_hash).into())
     }
 
     /// Load, make the event, ask the policies, step, commit; again from the start where others got in first.

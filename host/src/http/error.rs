@@ -205,6 +205,8 @@ impl ApiError {
             | ApiError::Gateway(
                 GatewayError::Cooldown { retry_after_ms } | GatewayError::LineageLimit { retry_after_ms, .. },
             ) => *retry_after_ms,
+            // As often as the gateway tries by itself.
+            ApiError::Change(ChangeError::Unfetched(_)) => 30_000,
             // Streams end when people decide, which takes a while; the rest is over soon.
             ApiError::TooManyStreams => 10_000,
             _ if status == StatusCode::SERVICE_UNAVAILABLE => 1_000,

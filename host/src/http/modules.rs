@@ -13,7 +13,7 @@ use super::admin::Admin;
 use super::body;
 use super::error::{ApiError, Invalid, Problem};
 use crate::app::App;
-use crate::policy::Signature;
+use crate::policy::{PublicKey, Signature};
 use crate::policy_sets::Inspection;
 
 /// A module that was checked, compiled, tried and stored.
@@ -35,6 +35,8 @@ pub(super) struct InspectionView {
     config_schema: Value,
     /// Every code that a refusal or a denial of it can carry.
     reasons: Vec<ReasonView>,
+    /// The public keys whose signatures vouch for it; none where none is asked for.
+    signed_by: Vec<String>,
 }
 
 /// A code, and what it means.
@@ -60,6 +62,8 @@ pub(super) struct ModuleView {
     size: u64,
     /// Whether it is in memory: the set in force or an open request uses it.
     in_memory: bool,
+    /// How many signatures of it the store has.
+    signatures: usize,
     /// Its own name, while it is in memory.
     name: Option<String>,
     /// Its version, while it is in memory.
@@ -119,22 +123,25 @@ fn signatures(headers: &HeaderMap) -> Result<Vec<Signature>, ApiError> {
 )]
 pub(super) async fn list(State(app): State<Arc<App>>, _: Admin) -> Result<Json<ModulesView>, ApiError> {
     let engine = app.gateway.policies().engine();
-    let modules = app.gateway.store().modules().await?.into_iter().map(|(digest, size)| {
+    let store = app.gateway.store();
+    let mut modules = Vec::new();
+    for (digest, size) in store.modules().await? {
         let loaded = engine.loaded(&digest);
         let descriptor = loaded.as_ref().map(|module| module.descriptor());
-        ModuleView {
+        modules.push(ModuleView {
             digest: format!("sha256:{digest}"),
             size,
+            signatures: store.signatures(digest).await?.len(),
             in_memory: descriptor.is_some(),
             name: descriptor.map(|descriptor| descriptor.name.clone()),
             version: descriptor.map(|descriptor| descriptor.version.clone()),
-        }
-    });
-    Ok(Json(ModulesView { modules: modules.collect() }))
+        });
+    }
+    Ok(Json(ModulesView { modules }))
 }
 
 impl InspectionView {
-    fn of(Inspection { digest, size, descriptor }: Inspection) -> InspectionView {
+    fn of(Inspection { digest, size, descriptor, signed_by }: Inspection) -> InspectionView {
         let reasons = descriptor.reasons.into_iter().map(|doc| ReasonView { code: doc.code, help: doc.help });
         InspectionView {
             digest: format!("sha256:{digest}"),
@@ -144,6 +151,7 @@ impl InspectionView {
             summary: descriptor.summary,
             config_schema: descriptor.config_schema,
             reasons: reasons.collect(),
+            signed_by: signed_by.iter().map(PublicKey::to_string).collect(),
         }
     }
 }

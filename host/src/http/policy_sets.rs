@@ -17,7 +17,7 @@ use super::params::Params;
 use super::view::{rfc3339, rfc3339_always};
 use crate::app::App;
 use crate::lifecycle::{Digest, Timestamp};
-use crate::policy::Signature;
+use crate::policy::{PublicKey, Signature};
 use crate::policy_sets::{Changed, Fault, PolicyChange, Sent};
 use crate::store::OpenPolicy;
 
@@ -40,7 +40,7 @@ pub(super) struct ReloadBody {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub(super) struct SetBody {
-    /// The text of the set, as in `policy-set.yaml`. Its modules must be stored.
+    /// The text of the set, as in `policy-set.yaml`. Its modules must be stored, or pinned in a registry.
     document: String,
     /// JSON Schema of the parameters, by action.
     #[serde(default)]
@@ -116,6 +116,8 @@ pub(super) struct StoredView {
     hash: Digest,
     /// Its actions.
     actions: Vec<String>,
+    /// The public keys whose signatures vouch for it; none where none is asked for.
+    signed_by: Vec<String>,
 }
 
 /// The sets that are stored, and what is open under which rules.
@@ -225,6 +227,8 @@ pub(super) struct ChangeView {
     /// The set that was wanted.
     #[schema(value_type = Option<String>)]
     to: Option<Digest>,
+    /// The public keys whose signatures vouch for the set that was wanted; none where none was asked for.
+    signed_by: Vec<String>,
     /// What was wrong, the first few only.
     errors: Vec<Invalid>,
 }
@@ -288,7 +292,8 @@ pub(super) async fn store(
         .map_err(|(line, wrong)| Invalid::new("signatures", format!("line {line}: {wrong}")))?;
     let sent = Sent { document, schemas, signatures };
     let stored = app.policy_sets.store_set(sent, admin.by(actor)?).await?;
-    Ok(Json(StoredView { ok: true, hash: stored.hash, actions: stored.actions }))
+    let signed_by = stored.signed_by.iter().map(PublicKey::to_string).collect();
+    Ok(Json(StoredView { ok: true, hash: stored.hash, actions: stored.actions, signed_by }))
 }
 
 /// Lists the sets that are stored, and the open requests by the rules that judge them.
@@ -471,6 +476,7 @@ impl ChangeView {
             outcome: change.outcome.as_str(),
             from: change.from,
             to: change.to,
+            signed_by: change.signed_by,
             errors: errors.collect(),
         }
     }

@@ -37,4 +37,4 @@ pub use entry::{Escalate, PolicyEntry, PolicyUse, Redaction, Rerequest};
 pub use module::{Descriptor, Module, ModuleError, ReasonDoc};
 pub use policies::{Policies, RestoreError};
 pub use set::{Kept, LoadError, LoadErrors, Pins, PolicySet, Source, Stored};
-pub use trust::{KeyError, Keys, Signature, Signed, Trust, Unsigned};
+pub use trust::{KeyError, Keys, PublicKey, SIGNATURES_BYTES, Signature, Signed, Trust, Unsigned, Vouched};

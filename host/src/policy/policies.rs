@@ -32,6 +32,9 @@ pub enum RestoreError {
         /// What is wrong with them.
         error: ModuleError,
     },
+    /// Nobody who is trusted vouches for a policy set that has it.
+    #[error("no policy set with the entry {0} is signed, as `COUNTERSIGN_SET_KEYS` demands")]
+    Unsigned(Digest),
     /// The entry and its modules do not go together.
     #[error(transparent)]
     Action(#[from] ActionError),

@@ -13,16 +13,18 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::signature::{ED25519, UnparsedPublicKey};
-use rustls_pki_types::SubjectPublicKeyInfoDer;
-use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::pem::{PemObject as _, SectionKind};
 
 use crate::lifecycle::Digest;
 
 /// What stands in front of the 32 bytes of a public key (`SubjectPublicKeyInfo`, RFC 8410).
-pub(crate) const SPKI: [u8; 12] = *b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+const SPKI: [u8; 12] = *b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
-/// The most signatures that are taken at once: by as many keys as anybody has.
-const MOST_SIGNATURES: usize = 16;
+/// The longest file of signatures, in bytes.
+pub const SIGNATURES_BYTES: usize = 16 << 10;
+
+/// The most signatures in one file, or over one digest as long as nobody looks at them: by as many keys as anybody has.
+pub(crate) const MOST_SIGNATURES: usize = 16;
 
 /// Whose signatures count. Without keys for modules, modules need none; without keys for sets, sets need none.
 #[derive(Clone, Debug, Default)]
@@ -32,8 +34,21 @@ pub struct Trust {
 }
 
 /// Public keys; none means that no signature is asked for.
-#[derive(Clone, Default)]
-pub struct Keys(Vec<[u8; 32]>);
+#[derive(Clone, Debug, Default)]
+pub struct Keys(Vec<PublicKey>);
+
+/// Whose signature it is; written as what stands between the lines of its PEM.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey([u8; 32]);
+
+/// A signature that counts, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vouched {
+    /// The signature.
+    pub signature: Signature,
+    /// Whose it is.
+    pub key: PublicKey,
+}
 
 /// A detached signature; written as Base64.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,7 +108,7 @@ impl Trust {
         !self.keys(signed).0.is_empty()
     }
 
-    /// Those of `signatures` by which a trusted key vouches for this digest; none where none is asked for.
+    /// Those of `signatures` by which a trusted key vouches for this digest, and by which; none where none is asked for.
     ///
     /// # Errors
     /// Where one is asked for, and there is none.
@@ -102,19 +117,21 @@ impl Trust {
         signed: Signed,
         digest: &Digest,
         signatures: &[Signature],
-    ) -> Result<Vec<Signature>, Unsigned> {
+    ) -> Result<Vec<Vouched>, Unsigned> {
         let Keys(keys) = self.keys(signed);
         if keys.is_empty() {
             return Ok(Vec::new());
         }
         let text = text(signed, digest);
-        let by = |key: &[u8; 32], signature: &Signature| {
-            UnparsedPublicKey::new(&ED25519, key).verify(text.as_bytes(), &signature.0).is_ok()
+        let by = |key: &PublicKey, signature: &Signature| {
+            UnparsedPublicKey::new(&ED25519, key.0).verify(text.as_bytes(), &signature.0).is_ok()
         };
-        let valid: Vec<Signature> = signatures
+        let valid: Vec<Vouched> = signatures
             .iter()
-            .filter(|signature| keys.iter().any(|key| by(key, signature)))
-            .copied()
+            .filter_map(|signature| {
+                let key = keys.iter().find(|key| by(key, signature))?;
+                Some(Vouched { signature: *signature, key: *key })
+            })
             .collect();
         if valid.is_empty() {
             return Err(Unsigned { signed, at_hand: signatures.len() });
@@ -135,10 +152,14 @@ impl Keys {
         let wrong = |what| KeyError::Wrong { path: path.to_owned(), what };
         let pem = fs::read(path).map_err(|error| KeyError::Unreadable { path: path.to_owned(), error })?;
         let mut keys = Vec::new();
-        for found in SubjectPublicKeyInfoDer::pem_slice_iter(&pem) {
-            let found = found.map_err(|_| wrong("is no PEM file as it should be"))?;
-            let key = found.as_ref().strip_prefix(&SPKI).and_then(|key| key.try_into().ok());
-            let key: [u8; 32] = key.ok_or_else(|| wrong("holds a public key that is no Ed25519 key"))?;
+        for found in <(SectionKind, Vec<u8>)>::pem_slice_iter(&pem) {
+            let (kind, der) = found.map_err(|_| wrong("is no PEM file as it should be"))?;
+            // A private key has no business here, and whoever put it there should know.
+            if kind != SectionKind::PublicKey {
+                return Err(wrong("holds something else than public keys"));
+            }
+            let key = der.strip_prefix(&SPKI).and_then(|key| key.try_into().ok()).map(PublicKey);
+            let key = key.ok_or_else(|| wrong("holds a public key that is no Ed25519 key"))?;
             if !keys.contains(&key) {
                 keys.push(key);
             }
@@ -152,9 +173,23 @@ impl Keys {
     }
 }
 
-impl fmt::Debug for Keys {
+impl PublicKey {
+    /// As it was made.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> PublicKey {
+        PublicKey(bytes)
+    }
+}
+
+impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(hex::encode)).finish()
+        f.write_str(&STANDARD.encode([SPKI.as_slice(), &self.0].concat()))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 
@@ -175,8 +210,14 @@ impl fmt::Display for Unsigned {
         };
         match self.at_hand {
             0 => write!(f, "it is not signed, as `{keys}` demands"),
-            1 => write!(f, "the signature at hand is not over it and by a key of `{keys}`"),
-            many => write!(f, "none of the {many} signatures at hand is over it and by a key of `{keys}`"),
+            1 => write!(
+                f,
+                "it is not signed by a key of `{keys}`: the signature at hand is over something else, or by another key"
+            ),
+            many => write!(
+                f,
+                "it is not signed by a key of `{keys}`: each of the {many} signatures at hand is over something else, or by another key"
+            ),
         }
     }
 }

@@ -31,6 +31,9 @@ pub struct PolicyChange {
     /// The fingerprint of the folder at that time; tells after a restart whether it has changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<Digest>,
+    /// The public keys whose signatures vouch for the set that was wanted, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signed_by: Vec<String>,
     /// What was wrong, the first few only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<Fault>,
@@ -129,6 +132,9 @@ impl PolicyChange {
             ("hash".to_owned(), json!(self.to)),
             ("previousHash".to_owned(), json!(self.from)),
         ]);
+        if !self.signed_by.is_empty() {
+            detail.insert("signedBy".to_owned(), json!(self.signed_by));
+        }
         if !self.faults.is_empty() {
             detail.insert("errors".to_owned(), json!(self.faults));
         }

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::lifecycle::Digest;
 use crate::policy::{Engine, LoadErrors, PolicySet, Signature, Signed, Source};
 use crate::registry::{Pinned, Registries, RegistryError};
 use crate::store::{Store, StoreError};
+
+/// How many modules are fetched at the same time.
+const AT_ONCE: usize = 4;
 
 /// Where modules come from that are not in the folder of a set.
 pub(crate) struct Fetcher<'a> {
@@ -45,7 +48,10 @@ pub(crate) fn wait<T: Send, E: Into<anyhow::Error> + Send>(
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(calling).map_err(Into::into)
+            let called = runtime.block_on(calling).map_err(Into::into);
+            // A helper that never ends must not keep us.
+            runtime.shutdown_background();
+            called
         });
         waiting.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the call has panicked")))
     })
@@ -80,11 +86,12 @@ impl Fetcher<'_> {
         at_hand: &[Signature],
         fetched: &mut Fetched,
     ) -> Result<(), StoreError> {
-        let found = lacking.into_iter().map(async |pinned| {
+        let found = lacking.into_iter().map(|pinned| async move {
             let found = self.module(&pinned, at_hand).await?;
             Ok::<_, StoreError>((pinned.digest, found))
         });
-        fetched.0.extend(try_join_all(found).await?);
+        let found: Vec<_> = stream::iter(found).buffer_unordered(AT_ONCE).try_collect().await?;
+        fetched.0.extend(found);
         Ok(())
     }
 
@@ -112,10 +119,13 @@ impl Fetcher<'_> {
         };
         if !vouched(at_hand) && !vouched(&signatures) {
             match self.registries.signatures(repository, digest).await {
-                // Whether they do is seen when the module is loaded, and what is none does not.
-                Ok(text) => {
-                    signatures.extend(Signature::read_all(&text.unwrap_or_default()).unwrap_or_default())
-                }
+                // Whether they do is seen when the module is loaded.
+                Ok(text) => match Signature::read_all(&text.unwrap_or_default()) {
+                    Ok(read) => signatures.extend(read),
+                    Err((line, wrong)) => {
+                        tracing::warn!(%repository, %digest, line, wrong, "the signatures in a registry cannot be read");
+                    }
+                },
                 Err(error) => return Ok(Err(error)),
             }
         }
@@ -134,9 +144,10 @@ impl Fetched {
             .collect()
     }
 
-    /// Adds the modules to those of `source`, and the errors.
+    /// Adds the modules to those of `source`, and the errors, as far as it pins them: a folder may have changed since.
     pub(super) fn add_to(self, source: &mut Source) {
-        for (digest, found) in self.0 {
+        let pinned = PolicySet::pinned(&source.text);
+        for (digest, found) in self.0.into_iter().filter(|(digest, _)| pinned.contains_key(digest)) {
             match found {
                 Ok(Module { bytes, signatures }) => {
                     source.modules.push((format!("sha256:{digest}"), bytes));

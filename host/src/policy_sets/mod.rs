@@ -24,6 +24,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
+use self::stored::texts;
 pub use change::{Fault, Outcome, PolicyChange, Trigger, What};
 pub use start::at_start;
 pub use stored::{Inspection, PolicySetStored};
@@ -56,6 +57,8 @@ struct Seen {
     folder: Digest,
     /// The number of the change that was last followed in vain.
     unfollowable: u64,
+    /// The fingerprint of the folder whose set could not be fetched when it was last tried.
+    unfetched: Option<Digest>,
 }
 
 /// Who changes the set in force, and what set it off.
@@ -122,8 +125,9 @@ pub enum ChangeError {
 
 /// Which set is wanted.
 enum Wanted {
-    /// The one in the folder.
-    Folder,
+    /// The one in the folder. Where somebody has changed the set while it was fetched, after the folder had changed:
+    /// instead of which set it was wanted.
+    Folder { overtaken: Option<Digest> },
     /// A stored one, in the place of the one that is expected to be in force.
     Stored { hash: Digest, expected: Digest, seen_in_shadow: Option<u64> },
     /// The one that was in force before the one that is expected to be.
@@ -149,7 +153,7 @@ impl PolicySets {
         registries: Registries,
         folder: Digest,
     ) -> Arc<PolicySets> {
-        let changing = Mutex::new(Seen { folder, unfollowable: 0 });
+        let changing = Mutex::new(Seen { folder, unfollowable: 0, unfetched: None });
         Arc::new(PolicySets { gateway, directory, registries, changing, swapped: Notify::new() })
     }
 
@@ -160,8 +164,15 @@ impl PolicySets {
     pub async fn reload(self: &Arc<Self>, by: By) -> Result<Changed, ChangeError> {
         let sets = Arc::clone(self);
         whole(async move {
-            let (mut seen, look) = sets.folder().await?;
-            sets.change(&mut seen, look, (What::Reload, by), Wanted::Folder).await
+            let began = sets.policies().active().hash();
+            let (mut seen, look) = match sets.folder().await {
+                Ok(found) => found,
+                Err(error) => return Err(sets.untried(What::Reload, by, error).await),
+            };
+            // Whoever took the folder's set back meanwhile knew of it: theirs is the newer word.
+            let changed = sets.policies().active().hash() != began && look.fingerprint == seen.folder;
+            let wanted = Wanted::Folder { overtaken: changed.then_some(began) };
+            sets.change(&mut seen, look, (What::Reload, by), wanted).await
         })
         .await
     }
@@ -178,11 +189,15 @@ impl PolicySets {
                 return Ok(None);
             }
             drop(seen);
-            let (mut seen, look) = sets.folder().await?;
+            let (mut seen, look) = match sets.folder().await {
+                Ok(found) => found,
+                Err(error) => return Err(sets.untried(What::Reload, by, error).await),
+            };
             if look.fingerprint == seen.folder {
                 return Ok(None);
             }
-            sets.change(&mut seen, look, (What::Reload, by), Wanted::Folder).await.map(Some)
+            let wanted = Wanted::Folder { overtaken: None };
+            sets.change(&mut seen, look, (What::Reload, by), wanted).await.map(Some)
         })
         .await
     }
@@ -311,17 +326,7 @@ impl PolicySets {
         wanted: Wanted,
     ) -> Result<Changed, ChangeError> {
         let folder = look.fingerprint;
-        let mut change = PolicyChange {
-            at: self.now(),
-            what,
-            trigger: by.trigger,
-            actor: by.actor,
-            outcome: Outcome::Ok,
-            from: Some(self.policies().active().hash()),
-            to: None,
-            folder: Some(folder),
-            faults: Vec::new(),
-        };
+        let mut change = self.attempt(what, by, Some(folder));
         let changed = self.put_in_force(&mut change, look, wanted).await;
         let settled = match (what, &changed) {
             // Whatever kept the folder's set from being put in force: it was not the set.
@@ -342,8 +347,36 @@ impl PolicySets {
         if settled {
             seen.folder = folder;
         }
-        self.tell(change, &changed).await;
+        let unfetched = matches!(changed, Err(ChangeError::Unfetched(_))).then_some(folder);
+        let told = unfetched.is_some() && seen.unfetched == unfetched && change.trigger == Trigger::File;
+        seen.unfetched = unfetched;
+        // A folder that is tried again because a registry is away: once is enough.
+        if !told {
+            self.tell(change, &changed).await;
+        }
         changed
+    }
+
+    /// An attempt, before anything has come of it.
+    fn attempt(&self, what: What, by: By, folder: Option<Digest>) -> PolicyChange {
+        PolicyChange {
+            at: self.now(),
+            what,
+            trigger: by.trigger,
+            actor: by.actor,
+            outcome: Outcome::Ok,
+            from: Some(self.policies().active().hash()),
+            to: None,
+            folder,
+            signed_by: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    /// Tells of an attempt that failed before there was anything to be tried.
+    async fn untried(&self, what: What, by: By, error: ChangeError) -> ChangeError {
+        self.tell_failure(self.attempt(what, by, None), &error).await;
+        error
     }
 
     /// Tells of an attempt, once it is over, and records it where it failed.
@@ -356,14 +389,17 @@ impl PolicySets {
             Ok(Changed { hash, .. }) => {
                 tracing::info!(what, source, %hash, "the policy set in force is the one that is wanted");
             }
-            Err(error) => {
-                let faults = error.faults();
-                self.record(change.failed(faults.clone())).await;
-                let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
-                let faults = faults.join("; ");
-                tracing::error!(what, source, %error, faults, "the policy set in force stays as it is");
-            }
+            Err(error) => self.tell_failure(change, error).await,
         }
+    }
+
+    async fn tell_failure(&self, change: PolicyChange, error: &ChangeError) {
+        let (what, source) = (change.what.as_str(), change.trigger.as_str());
+        let faults = error.faults();
+        self.record(change.failed(faults.clone())).await;
+        let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
+        let faults = faults.join("; ");
+        tracing::error!(what, source, %error, faults, "the policy set in force stays as it is");
     }
 
     async fn put_in_force(
@@ -376,12 +412,14 @@ impl PolicySets {
         let previous = self.policies().active();
         let Made::Other(set, document) = made else {
             change.to = Some(previous.hash());
+            change.signed_by = texts(&previous.signed_by());
             change.outcome = Outcome::Unchanged;
             self.stored(change.clone()).await?;
             return Ok(Changed::of(Outcome::Unchanged, &previous, &previous));
         };
         self.keep(&set, document).await?;
         change.to = Some(set.hash());
+        change.signed_by = texts(&set.signed_by());
         change.at = self.now();
         // INVARIANT: it is in the store, as the set in force, before any request is made under it.
         self.stored(change.clone()).await?;
@@ -400,12 +438,15 @@ impl PolicySets {
             if expected == current { Ok(()) } else { Err(ChangeError::Conflict { expected, current }) }
         };
         let hash = match wanted {
-            Wanted::Folder => {
+            Wanted::Folder { overtaken } => {
                 let source = look.source.map_err(ChangeError::Refused)?;
                 let engine = self.policies().engine().clone();
                 let (set, document) = blocking(move || build(source, &engine)).await??;
                 if set.hash() == current {
                     return Ok(Made::Same);
+                }
+                if let Some(expected) = overtaken {
+                    return Err(ChangeError::Conflict { expected, current });
                 }
                 return Ok(Made::Other(set, Some(document)));
             }

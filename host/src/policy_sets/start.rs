@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::fetch::Fetcher;
 use super::folder::Look;
-use super::stored::{keep, stored};
+use super::stored::{keep, stored, texts};
 use super::{ChangeError, Outcome, PolicyChange, Trigger, What, warn};
 use crate::app::StartError;
 use crate::clock::Clock;
@@ -69,6 +69,7 @@ pub async fn at_start(
             from,
             to: Some(set.hash()),
             folder: Some(folder),
+            signed_by: texts(&set.signed_by()),
             faults: Vec::new(),
         };
         let (audit, counts) = (vec![change.audit()], change.counts());

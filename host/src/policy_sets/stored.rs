@@ -8,7 +8,10 @@ use serde_json::{Map, Value, json};
 use super::change::admin_entry;
 use super::{By, ChangeError, Outcome, PolicyChange, PolicySets, Sent, What, blocking, build, whole};
 use crate::lifecycle::{Digest, Timestamp};
-use crate::policy::{Descriptor, Kept, ModuleError, Pins, PolicySet, Signature, Signed, Source, Stored};
+use crate::policy::trust::MOST_SIGNATURES;
+use crate::policy::{
+    Descriptor, Kept, ModuleError, Pins, PolicySet, PublicKey, Signature, Signed, Source, Stored,
+};
 use crate::store::{Store, StoreError, StoredSet};
 
 /// A module that was checked, compiled, tried and stored.
@@ -20,6 +23,8 @@ pub struct Inspection {
     pub size: usize,
     /// What it says of itself.
     pub descriptor: Descriptor,
+    /// Whose signatures vouch for it; none where none is asked for.
+    pub signed_by: Vec<PublicKey>,
 }
 
 impl PolicySets {
@@ -39,9 +44,13 @@ impl PolicySets {
             let (digest, size) = (Digest::of(&bytes), bytes.len());
             let stored = sets.try_module(digest, bytes, signatures).await;
             match &stored {
-                Ok(descriptor) => {
-                    let named = [("name", json!(descriptor.name)), ("version", json!(descriptor.version))];
-                    sets.audit("policy_module_stored", &by, digest, &named).await?;
+                Ok((descriptor, signed_by)) => {
+                    let detail = [
+                        ("name", json!(descriptor.name)),
+                        ("version", json!(descriptor.version)),
+                        ("signedBy", json!(texts(signed_by))),
+                    ];
+                    sets.audit("policy_module_stored", &by, digest, &detail).await?;
                 }
                 Err(error) => {
                     let at = format!("sha256:{digest}");
@@ -49,7 +58,8 @@ impl PolicySets {
                 }
             }
             drop(seen);
-            Ok(Inspection { digest, size, descriptor: stored? })
+            let (descriptor, signed_by) = stored?;
+            Ok(Inspection { digest, size, descriptor, signed_by })
         })
         .await
     }
@@ -62,11 +72,17 @@ impl PolicySets {
         let sets = Arc::clone(self);
         whole(async move {
             let signatures = sent.signatures.clone();
-            let source = sets.source(sent).await?;
+            let source = sets.source(sent).await;
             let seen = sets.changing.lock().await;
-            let stored = sets.try_set(source, signatures).await;
+            let stored = match source {
+                Ok(source) => sets.try_set(source, signatures).await,
+                Err(error) => Err(error),
+            };
             match &stored {
-                Ok(stored) => sets.audit("policy_set_stored", &by, stored.hash, &[]).await?,
+                Ok(stored) => {
+                    let detail = [("signedBy", json!(texts(&stored.signed_by)))];
+                    sets.audit("policy_set_stored", &by, stored.hash, &detail).await?;
+                }
                 Err(error) => sets.audit_refusal(What::StoreSet, by, seen.folder, error, None).await,
             }
             drop(seen);
@@ -80,22 +96,31 @@ impl PolicySets {
         digest: Digest,
         bytes: Vec<u8>,
         mut signatures: Vec<Signature>,
-    ) -> Result<Descriptor, ChangeError> {
+    ) -> Result<(Descriptor, Vec<PublicKey>), ChangeError> {
         signatures.extend(self.store().signatures(digest).await?);
         let engine = self.policies().engine().clone();
         let loaded = blocking(move || -> Result<_, ModuleError> {
             let module = engine.load(&bytes, &signatures)?;
             let vouched = engine.trust().vouched(Signed::Module, &digest, &signatures)?;
-            // Where no signature is asked for yet, those that were sent will count once it is.
-            let keep = if engine.trust().asks_for(Signed::Module) { vouched } else { signatures };
-            Ok((module.descriptor().clone(), bytes, keep))
+            Ok((module.descriptor().clone(), bytes, vouched, signatures))
         });
-        let (descriptor, bytes, signatures) = loaded.await??;
-        self.store()
-            .keep_signatures(signatures.into_iter().map(|signature| (digest, signature)).collect())
-            .await?;
+        let (descriptor, bytes, vouched, signatures) = loaded.await??;
+        if self.policies().engine().trust().asks_for(Signed::Module) {
+            let vouched = vouched.iter().map(|vouched| (digest, vouched.signature));
+            self.store().keep_signatures(vouched.collect()).await?;
+        } else {
+            self.keep_unread(digest, signatures).await?;
+        }
         self.store().pin(Vec::new(), vec![bytes]).await?;
-        Ok(descriptor)
+        Ok((descriptor, vouched.into_iter().map(|vouched| vouched.key).collect()))
+    }
+
+    /// Keeps signatures that nobody asks for yet: they will count once somebody does. There is no telling what they are
+    /// worth, so there are only so many of them.
+    async fn keep_unread(&self, digest: Digest, signatures: Vec<Signature>) -> Result<(), StoreError> {
+        let room = MOST_SIGNATURES.saturating_sub(self.store().signatures(digest).await?.len());
+        let signatures = signatures.into_iter().take(room).map(|signature| (digest, signature));
+        self.store().keep_signatures(signatures.collect()).await
     }
 
     /// The files of a set that was sent: the store has its modules, or a registry.
@@ -132,12 +157,11 @@ impl PolicySets {
         let engine = self.policies().engine().clone();
         let (set, document) = blocking(move || build(source, &engine)).await??;
         if !self.policies().engine().trust().asks_for(Signed::PolicySet) {
-            // They will count once one is asked for.
-            let signatures = signatures.into_iter().map(|signature| (set.hash(), signature));
-            self.store().keep_signatures(signatures.collect()).await?;
+            self.keep_unread(set.hash(), signatures).await?;
         }
         self.keep(&set, Some(document)).await?;
-        Ok(PolicySetStored { hash: set.hash(), actions: set.actions().keys().cloned().collect() })
+        let actions = set.actions().keys().cloned().collect();
+        Ok(PolicySetStored { hash: set.hash(), actions, signed_by: set.signed_by() })
     }
 
     /// Keeps a set, whole, so that it can be restored whatever becomes of where it came from.
@@ -189,6 +213,7 @@ impl PolicySets {
             from: Some(self.policies().active().hash()),
             to: None,
             folder: Some(folder),
+            signed_by: Vec::new(),
             faults: Vec::new(),
         };
         let mut faults = error.faults();
@@ -199,6 +224,11 @@ impl PolicySets {
     }
 }
 
+/// Keys, as the audit log tells them.
+pub(super) fn texts(keys: &[PublicKey]) -> Vec<String> {
+    keys.iter().map(PublicKey::to_string).collect()
+}
+
 /// A set that was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicySetStored {
@@ -206,6 +236,8 @@ pub struct PolicySetStored {
     pub hash: Digest,
     /// Its actions.
     pub actions: Vec<String>,
+    /// Whose signatures vouch for it; none where none is asked for.
+    pub signed_by: Vec<PublicKey>,
 }
 
 /// Keeps what vouches for a set, its modules, then its entries, then itself: whatever is there has all that it needs.

@@ -41,11 +41,11 @@ impl PolicySets {
             // Watched first and read after, so that nothing falls between the two. Anew each time: a folder that was
             // replaced is another one, of which the old watch says nothing.
             let watches = if files { self.watched(&woken, &mut warned).await } else { None };
+            // What went wrong is in the log and the audit log already. First what needs no registry.
+            let _ = self.follow().await;
             if files {
-                // What went wrong is in the log and the audit log already.
                 let _ = self.reload_if_changed(By { trigger: Trigger::File, actor: None }).await;
             }
-            let _ = self.follow().await;
             tokio::select! {
                 () = tokio::time::sleep(poll) => {}
                 () = quiet_after(&woken) => {}

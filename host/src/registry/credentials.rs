@@ -3,9 +3,12 @@
 //!
 //! The file is read anew for each call, so that credentials which are changed count at once.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::error::RegistryError;
 use super::reference::Repository;
@@ -19,6 +22,8 @@ const HELPER_HAS_NONE: &str = "credentials not found in native keychain";
 pub struct Credentials {
     /// `None`: every registry is asked anonymously.
     file: Option<PathBuf>,
+    /// Whether the file may leave a password to a program.
+    programs: bool,
 }
 
 /// What a registry gets to know who asks.
@@ -36,14 +41,21 @@ impl Credentials {
     /// None: every registry is asked anonymously.
     #[must_use]
     pub const fn none() -> Credentials {
-        Credentials { file: None }
+        Credentials { file: None, programs: false }
     }
 
     /// Those in a file, which must be there and be well-formed each time; a registry without an entry in it is asked
-    /// anonymously. Its `auths`, `credHelpers` and `credsStore` count; an entry is for a registry, not for a path.
+    /// anonymously. Its `auths` count; an entry is for a registry, not for a path. A gateway runs no programs, so one that
+    /// the file leaves a password to is an error.
     #[must_use]
     pub const fn file(file: PathBuf) -> Credentials {
-        Credentials { file: Some(file) }
+        Credentials { file: Some(file), programs: false }
+    }
+
+    /// The same, with the programs that the file names (`credHelpers`, `credsStore`): for commands that a person gives.
+    #[must_use]
+    pub fn with_programs(self) -> Credentials {
+        Credentials { programs: true, ..self }
     }
 
     /// Those that `docker login` keeps for whoever has this environment: `$DOCKER_CONFIG/config.json`, or else
@@ -53,7 +65,7 @@ impl Credentials {
         let named = variable("DOCKER_CONFIG").map(PathBuf::from);
         let folder = named.or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".docker")));
         let file = folder.map(|folder| folder.join("config.json"));
-        Credentials { file: file.filter(|file| file.exists()) }
+        Credentials { file: file.filter(|file| file.exists()), programs: true }
     }
 
     /// What they say of a registry.
@@ -64,9 +76,13 @@ impl Credentials {
             let (registry, file) = (repository.registry().to_owned(), file.clone());
             move |why| RegistryError::Credentials { registry, file, why }
         };
+        let programs = self.programs;
         // Reads a file, and may wait for a helper.
         let looked_up = tokio::task::spawn_blocking(move || {
             let file = std::fs::read(file).map_err(|_| "the file cannot be read")?;
+            if !programs && names_program(&file, &key) {
+                return Err("it leaves the password to a program, and a gateway runs none");
+            }
             match docker_credential::get_credential_from_reader(file.as_slice(), &key) {
                 Ok(credential) => Ok(Some(credential)),
                 Err(error) => reason(&error).map_or(Ok(None), Err),
@@ -88,6 +104,22 @@ impl From<DockerCredential> for Credential {
             }
         }
     }
+}
+
+/// Whether a program would have to be asked for the password of a registry.
+fn names_program(file: &[u8], registry: &str) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Programs {
+        #[serde(default)]
+        cred_helpers: BTreeMap<String, IgnoredAny>,
+        #[serde(default)]
+        creds_store: Option<IgnoredAny>,
+    }
+    // What cannot be read is told by whoever reads all of it.
+    serde_json::from_slice(file).is_ok_and(|Programs { cred_helpers, creds_store }| {
+        cred_helpers.contains_key(registry) || creds_store.is_some()
+    })
 }
 
 /// What is wrong; nothing where there just are none. The library's own texts hold what a helper printed.

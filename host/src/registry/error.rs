@@ -101,11 +101,14 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    /// Whether the same call may succeed later, with nobody doing anything about it.
+    /// Whether the same call may succeed later, although nothing has changed of what asks for it.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            RegistryError::Unreachable { .. } | RegistryError::TimedOut { .. } => true,
+            // The file may not be mounted yet, or is just being replaced.
+            RegistryError::Unreachable { .. }
+            | RegistryError::TimedOut { .. }
+            | RegistryError::Credentials { .. } => true,
             RegistryError::Status { status, .. } => {
                 status.is_server_error()
                     || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)

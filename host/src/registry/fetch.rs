@@ -4,8 +4,9 @@ use super::error::RegistryError;
 use super::manifest::{ANY_MANIFEST, MANIFEST, Manifest};
 use super::reference::Repository;
 use super::session::{Access, Session};
-use super::{Registries, SIGNATURES_BYTES, signatures_tag};
+use super::{Registries, signatures_tag};
 use crate::lifecycle::Digest;
+use crate::policy::SIGNATURES_BYTES;
 
 /// The largest manifest, in bytes: registries take no larger ones.
 const MANIFEST_BYTES: usize = 4 * 1024 * 1024;

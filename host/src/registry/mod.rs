@@ -36,9 +36,6 @@ pub use reference::{Allowed, BadReference, Pinned, Repository, Tag, Tagged};
 use self::session::{Access, Patience, Session};
 use crate::lifecycle::Digest;
 
-/// The longest text of signatures, in bytes.
-pub const SIGNATURES_BYTES: usize = 16 * 1024;
-
 /// The registries that may be asked, and who we are to them.
 #[derive(Clone, Debug)]
 pub struct Registries {
@@ -72,7 +69,14 @@ impl Registries {
             return Err(RegistryError::NotAllowed(repository.clone()));
         }
         let credential = self.credentials.of(repository).await?;
-        Session::new(repository, access, credential, self.patience)
+        let of = repository.clone();
+        // The system's certificates are some hundred kilobytes to read.
+        let encryption = tokio::task::spawn_blocking(move || session::encryption(&of)).await;
+        let encryption = encryption.unwrap_or_else(|stopped| {
+            let registry = repository.registry().to_owned();
+            Err(RegistryError::Unreachable { registry, detail: stopped.to_string() })
+        })?;
+        Ok(Session::new(repository, access, credential, self.patience, encryption))
     }
 
     async fn in_time<T>(

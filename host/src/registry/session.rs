@@ -98,18 +98,19 @@ impl<'a> Session<'a> {
         access: Access,
         credential: Option<Credential>,
         patience: Patience,
-    ) -> Result<Session<'a>, RegistryError> {
+        encryption: ClientConfig,
+    ) -> Session<'a> {
         let mut http = HttpConnector::new();
         http.set_nodelay(true);
         http.set_connect_timeout(Some(patience.connect));
         http.enforce_http(false);
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(encryption(repository)?)
+            .with_tls_config(encryption)
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
         let http = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Session { http, repository, access, credential, authorization: None, patience })
+        Session { http, repository, access, credential, authorization: None, patience }
     }
 
     pub(super) fn repository(&self) -> &Repository {
@@ -311,7 +312,7 @@ impl<'a> Session<'a> {
 }
 
 /// How a registry proves that it is the one that it is called.
-fn encryption(repository: &Repository) -> Result<ClientConfig, RegistryError> {
+pub(super) fn encryption(repository: &Repository) -> Result<ClientConfig, RegistryError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let failed = |detail: String| {
         let registry = repository.registry().to_owned();

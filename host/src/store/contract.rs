@@ -1556,6 +1556,7 @@ fn change_of(now: u64, from: Option<Digest>, to: Digest) -> PolicyChange {
         from,
         to: Some(to),
         folder: Some(Digest::of(b"folder")),
+        signed_by: vec!["MCow".into()],
         faults: vec![],
     }
 }

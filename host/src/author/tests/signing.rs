@@ -24,7 +24,7 @@ fn a_set_is_signed_from_the_module_up() {
     has(&said, 0, &["ada.pem, to sign with", "ada.pub.pem, to trust"]);
     let mode = fs::metadata(folder.path().join("ada.pem")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    has(&folder.policy(&["keygen", "./ada"]), 2, &["cannot write `ada.pem`: File exists"]);
+    has(&folder.policy(&["keygen", "./ada"]), 2, &["cannot write `ada.pub.pem`: File exists"]);
 
     let check = ["check", set, "--module-keys", keys, "--set-keys", keys];
     has(&folder.policy(&check), 1, &["policy-set.yaml:3:11: the module `quorum`", "it is not signed"]);
@@ -35,7 +35,9 @@ fn a_set_is_signed_from_the_module_up() {
     has(
         &folder.policy(&check),
         1,
-        &["policy-set.yaml: the set with the hash <digest> is refused: none of the 4 signatures"],
+        &[
+            "policy-set.yaml: the set with the hash <digest> is refused: it is not signed by a key of `COUNTERSIGN_SET_KEYS`: each of the 4 signatures",
+        ],
     );
     let said = folder.policy(&["sign", set, "--key", "./ada.pem", "--module-keys", keys]);
     insta::assert_snapshot!(steady(&said.text), @"
@@ -52,9 +54,13 @@ fn a_set_is_signed_from_the_module_up() {
     let lines = fs::read_to_string(folder.path().join("policy-set.yaml.sig")).unwrap();
     assert_eq!(lines.lines().count(), 2);
 
+    // A module can be signed where its signature is asked for: that is what it is signed for.
+    let again = ["sign", modules[0].as_str(), "--key", "./bob.pem", "--module-keys", keys];
+    has(&folder.policy(&again), 0, &["added to"]);
+
     // Who changes the set after that has to find somebody who signs it.
     folder.write_set(&ACTIONS.replace("U1", "UEVE"));
-    has(&folder.policy(&check), 1, &["is refused: none of the 6 signatures at hand is over it"]);
+    has(&folder.policy(&check), 1, &["each of the 7 signatures at hand is over something else"]);
 }
 
 #[test]
@@ -72,6 +78,11 @@ fn what_no_gateway_would_take_is_not_signed() {
         2,
         &["modules/quorum.wasm.sig:2: this is no signature", "nothing was added"],
     );
+    // One more than a gateway reads.
+    let full = format!("{}\n", crate::policy::Signature::from_bytes([1; 64])).repeat(16);
+    folder.write("modules/quorum.wasm.sig", &full);
+    has(&sign("./modules/quorum.wasm"), 2, &["quorum.wasm.sig: there are more than 16 signatures"]);
+    assert_eq!(fs::read_to_string(folder.path().join("modules/quorum.wasm.sig")).unwrap(), full);
     let said = folder.policy(&["sign", "./modules/quorum.wasm", "--key", "./ada.pub.pem"]);
     has(&said, 2, &["`ada.pub.pem` holds no private key"]);
     for (flag, file) in [("--module-keys", "./absent.pem"), ("--set-keys", "./ada.pem")] {

@@ -25,7 +25,7 @@ pub(super) fn load(source: &Source, engine: &Engine) -> Result<PolicySet, LoadEr
         Err((place, message)) => {
             errors.add(place, message);
             errors.into_result()?;
-            return Ok(PolicySet::new(BTreeMap::new(), None));
+            return Ok(PolicySet::new(BTreeMap::new(), None, BTreeMap::new()));
         }
     };
     let Draft { modules: pins, actions, fallback } = read::read(&document, &mut errors);
@@ -40,7 +40,7 @@ pub(super) fn load(source: &Source, engine: &Engine) -> Result<PolicySet, LoadEr
     }
     let fallback = fallback.and_then(|action| prove(action, &modules, &mut errors, &str::to_owned));
     errors.into_result()?;
-    vouched(PolicySet::new(loaded, fallback), &source.name, &source.signatures, engine)
+    vouched(PolicySet::new(loaded, fallback, modules), &source.name, &source.signatures, engine)
 }
 
 /// Tries entries that were proved before, with the modules at hand, as if they were new: the limits may be other ones,
@@ -85,7 +85,7 @@ pub(super) fn restore(
         }
     }
     errors.into_result()?;
-    vouched(PolicySet::new(actions, fallback), &name, &signatures, engine)
+    vouched(PolicySet::new(actions, fallback, modules), &name, &signatures, engine)
 }
 
 /// The set, where those who must vouch for it do. That somebody vouches for each module was seen when it was loaded.
@@ -97,18 +97,16 @@ fn vouched(
 ) -> Result<PolicySet, LoadErrors> {
     let mut errors = Errors::about(name);
     match engine.trust().vouched(Signed::PolicySet, &set.hash, signatures) {
-        Ok(valid) => set.signatures = valid.into_iter().map(|signature| (set.hash, signature)).collect(),
+        Ok(vouched) => set.vouched.extend(vouched.into_iter().map(|vouched| (set.hash, vouched))),
         Err(unsigned) => {
             errors
                 .add(Place::default(), format!("the set with the hash {} is refused: {unsigned}", set.hash));
         }
     }
     errors.into_result()?;
-    let digests: BTreeSet<Digest> =
-        set.policies().flat_map(|policy| policy.modules()).map(|module| module.digest()).collect();
-    for digest in digests {
-        let valid = engine.trust().vouched(Signed::Module, &digest, signatures).unwrap_or_default();
-        set.signatures.extend(valid.into_iter().map(|signature| (digest, signature)));
+    for digest in set.modules.keys() {
+        let vouched = engine.trust().vouched(Signed::Module, digest, signatures).unwrap_or_default();
+        set.vouched.extend(vouched.into_iter().map(|vouched| (*digest, vouched)));
     }
     Ok(set)
 }

@@ -18,7 +18,8 @@ use serde_json::json;
 use super::action::ActionPolicy;
 use super::engine::Engine;
 use super::entry::PolicyEntry;
-use super::trust::Signature;
+use super::module::Module;
+use super::trust::{PublicKey, Signature, Vouched};
 use crate::lifecycle::Digest;
 use crate::registry::Repository;
 
@@ -35,8 +36,10 @@ pub struct PolicySet {
     actions: BTreeMap<String, Arc<ActionPolicy>>,
     fallback: Option<Arc<ActionPolicy>>,
     by_hash: HashMap<Digest, Arc<ActionPolicy>>,
+    /// Every module that it pins, used or not.
+    modules: BTreeMap<Digest, Arc<Module>>,
     /// What vouches for it and for its modules, as far as that was asked for.
-    signatures: Vec<(Digest, Signature)>,
+    vouched: Vec<(Digest, Vouched)>,
 }
 
 /// What the store must keep of a set before a request is made under it.
@@ -92,13 +95,17 @@ impl PolicySet {
         load::pinned(text)
     }
 
-    fn new(actions: BTreeMap<String, Arc<ActionPolicy>>, fallback: Option<Arc<ActionPolicy>>) -> PolicySet {
+    fn new(
+        actions: BTreeMap<String, Arc<ActionPolicy>>,
+        fallback: Option<Arc<ActionPolicy>>,
+        modules: BTreeMap<Digest, Arc<Module>>,
+    ) -> PolicySet {
         let all = || actions.values().chain(&fallback);
         let hashes: BTreeMap<&str, Digest> =
             all().map(|policy| (policy.entry().action.as_str(), policy.hash())).collect();
         let hash = Digest::of_json(&json!(hashes));
         let by_hash = all().map(|policy| (policy.hash(), Arc::clone(policy))).collect();
-        PolicySet { hash, actions, fallback, by_hash, signatures: Vec::new() }
+        PolicySet { hash, actions, fallback, by_hash, modules, vouched: Vec::new() }
     }
 
     /// SHA-256 of the canonical object of policy hashes by action; `*` is the entry of unknown actions.
@@ -121,6 +128,13 @@ impl PolicySet {
         self.actions.get(name).or(self.fallback.as_ref())
     }
 
+    /// Whose signatures vouch for it; none where none is asked for.
+    #[must_use]
+    pub fn signed_by(&self) -> Vec<PublicKey> {
+        let own = self.vouched.iter().filter(|(digest, _)| *digest == self.hash);
+        own.map(|(_, vouched)| vouched.key).collect()
+    }
+
     /// The entry with this hash.
     #[must_use]
     pub fn by_hash(&self, hash: &Digest) -> Option<&Arc<ActionPolicy>> {
@@ -141,15 +155,10 @@ impl PolicySet {
     /// What the store must keep before a request is made under this set.
     #[must_use]
     pub fn pins(&self) -> Pins {
-        let modules: BTreeMap<Digest, Vec<u8>> = self
-            .policies()
-            .flat_map(|policy| policy.modules())
-            .map(|module| (module.digest(), module.bytes().to_vec()))
-            .collect();
         Pins {
             entries: self.policies().map(|policy| PolicyEntry::clone(policy.entry())).collect(),
-            modules: modules.into_values().collect(),
-            signatures: self.signatures.clone(),
+            modules: self.modules.values().map(|module| module.bytes().to_vec()).collect(),
+            signatures: self.vouched.iter().map(|(digest, vouched)| (*digest, vouched.signature)).collect(),
         }
     }
 }

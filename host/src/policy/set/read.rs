@@ -16,6 +16,9 @@ const DAY: u64 = 24 * HOUR;
 const DEFAULT_TIMEOUT: u64 = 600 * SECOND;
 const DEFAULT_RECOOLDOWN: u64 = 300 * SECOND;
 
+/// The most modules that a set may pin: each is looked for, fetched and compiled before anything else is known.
+const MOST_MODULES: usize = 64;
+
 /// What the document says.
 pub(super) struct Draft {
     pub(super) modules: BTreeMap<String, Pin>,
@@ -73,7 +76,12 @@ pub(super) fn read(document: &Node, errors: &mut Errors) -> Draft {
 
 fn modules(reader: &mut Reader<'_>, fields: &Fields<'_>) -> BTreeMap<String, Pin> {
     let mut modules = BTreeMap::new();
-    for (key, node) in reader.members(fields.get("modules"), "`modules`") {
+    let members = reader.members(fields.get("modules"), "`modules`");
+    if let Some((key, _)) = members.get(MOST_MODULES) {
+        reader.error(key.at, format!("a policy set may pin {MOST_MODULES} modules at the most"));
+        return modules;
+    }
+    for (key, node) in members {
         if !is_name(&key.text) {
             reader.name_error(key.at, "a module", &key.text);
         }

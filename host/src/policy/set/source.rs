@@ -10,12 +10,14 @@ use serde_json::json;
 use super::document::Place;
 use super::error::{Errors, LoadErrors};
 use crate::lifecycle::Digest;
-use crate::policy::{Limits, Signature};
+use crate::policy::{Limits, SIGNATURES_BYTES, Signature};
 use crate::registry::RegistryError;
 
 const MAX_SET_BYTES: u64 = 1 << 20;
 const MAX_SCHEMA_BYTES: u64 = 256 << 10;
-const MAX_SIGNATURE_BYTES: u64 = 16 << 10;
+
+/// The most signatures that a folder may have: each may have to be looked at for each module.
+const MOST_SIGNATURES: usize = 256;
 
 /// A policy set's files, wherever they came from.
 #[derive(Clone, Debug)]
@@ -89,8 +91,7 @@ impl Source {
         let modules = files(&mut self.modules.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())));
         let schemas =
             files(&mut self.schemas.iter().map(|(_, name, bytes)| (name.as_str(), bytes.as_slice())));
-        let mut signatures: Vec<String> = self.signatures.iter().map(Signature::to_string).collect();
-        signatures.sort();
+        let signatures: Vec<String> = self.signatures.iter().map(Signature::to_string).collect();
         Digest::of_json(&json!([Digest::of(self.text.as_bytes()), modules, schemas, signatures]))
     }
 }
@@ -101,19 +102,31 @@ fn file_name(path: &str) -> &str {
 
 /// The signatures of the set and of its modules.
 fn read_signatures(dir: &Path, errors: &mut Errors) -> Vec<Signature> {
-    let mut files = read_all(&dir.join("modules"), "sig", MAX_SIGNATURE_BYTES, errors);
+    // One byte more than there may be is enough to see that there are too many.
+    let limit = u64::try_from(SIGNATURES_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    let mut files = read_all(&dir.join("modules"), "sig", limit, errors);
     let own = dir.join("policy-set.yaml.sig");
-    match read_limited(&own, MAX_SIGNATURE_BYTES) {
+    match read_limited(&own, limit) {
         Ok(bytes) => files.push((String::new(), own.display().to_string(), bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => errors.add_in(&own.display().to_string(), format!("cannot be read: {error}")),
     }
     let mut signatures = Vec::new();
     for (_, name, bytes) in files {
+        if bytes.len() > SIGNATURES_BYTES {
+            errors.add_in(&name, format!("it has more than {SIGNATURES_BYTES} bytes"));
+            continue;
+        }
         match Signature::read_all(&String::from_utf8_lossy(&bytes)) {
             Ok(read) => signatures.extend(read),
             Err((line, wrong)) => errors.add_in_line(&name, line, wrong),
         }
+    }
+    signatures.sort_unstable();
+    signatures.dedup();
+    if signatures.len() > MOST_SIGNATURES {
+        let folder = dir.display().to_string();
+        errors.add_in(&folder, format!("it has more than {MOST_SIGNATURES} signatures"));
     }
     signatures
 }

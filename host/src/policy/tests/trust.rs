@@ -65,7 +65,7 @@ fn signature(text: &str) -> Signature {
 fn openssl_makes_the_same_signatures() {
     let keys = Keys::new();
     let key = SigningKey::read(&keys.file("key.pem", PRIVATE)).unwrap();
-    assert!(PUBLIC.contains(&key.public()));
+    assert!(PUBLIC.contains(&key.public().to_string()));
     let (module, set) = (Digest::of(b"module"), Digest::of(b"set"));
     assert_eq!(key.sign(Signed::Module, &module).to_string(), OF_MODULE);
     assert_eq!(key.sign(Signed::PolicySet, &set).to_string(), OF_SET);
@@ -109,7 +109,8 @@ fn a_file_without_keys_stops_the_start() {
     let keys = Keys::new();
     for (text, wrong) in [
         ("", "holds no public key"),
-        (PRIVATE, "holds no public key"),
+        (PRIVATE, "holds something else than public keys"),
+        (&format!("{PUBLIC}{PRIVATE}"), "holds something else than public keys"),
         ("Ada's key is to come", "holds no public key"),
         (&PUBLIC.replace("MCow", "????"), "is no PEM file as it should be"),
         (&PUBLIC.replace("-----END PUBLIC KEY-----\n", ""), "is no PEM file as it should be"),
@@ -188,16 +189,16 @@ fn nothing_unsigned_is_loaded_from_wherever_it_comes() {
     );
     let by_others = theirs.sign(Signed::Module, &digest);
     case(vec![by_others])
-        .refused("the signature at hand is not over it and by a key of `COUNTERSIGN_MODULE_KEYS`");
+        .refused("it is not signed by a key of `COUNTERSIGN_MODULE_KEYS`: the signature at hand is over something else");
     case(vec![of_module])
-        .refused("is refused: the signature at hand is not over it and by a key of `COUNTERSIGN_SET_KEYS`");
+        .refused("is refused: it is not signed by a key of `COUNTERSIGN_SET_KEYS`: the signature at hand");
 
     let loose = PolicySet::build(&source(vec![]), &super::engine()).unwrap();
     assert_eq!(loose.pins().signatures, []);
     let of_set = theirs.sign(Signed::PolicySet, &loose.hash());
     let by_module_key = ours.sign(Signed::PolicySet, &loose.hash());
     case(vec![of_module, by_module_key])
-        .refused("none of the 2 signatures at hand is over it and by a key of `COUNTERSIGN_SET_KEYS`");
+        .refused("it is not signed by a key of `COUNTERSIGN_SET_KEYS`: each of the 2 signatures at hand");
     let set = PolicySet::build(&source(vec![of_set, by_others, of_module]), &engine).unwrap();
     let pins = set.pins();
     assert_eq!(pins.signatures, [(set.hash(), of_set), (digest, of_module)]);

@@ -10,7 +10,7 @@ use super::*;
 const AUTH: &str = "dXNlcjpodW50ZXIy";
 
 async fn look_up(file: &Path, of: &str) -> Result<Option<Credential>, RegistryError> {
-    Credentials::file(file.to_owned()).of(&repository(of)).await
+    Credentials::file(file.to_owned()).with_programs().of(&repository(of)).await
 }
 
 /// What is found, with the secret in it.
@@ -81,7 +81,7 @@ async fn a_file_that_is_wrong_is_never_the_same_as_none() {
         let error = look_up(&file, "ghcr.io/a").await.unwrap_err();
         assert!(error.to_string().contains(why), "{config}: {error}");
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
-        assert!(!error.may_pass());
+        assert!(error.may_pass(), "the file may be replaced at any time");
     }
 }
 
@@ -108,14 +108,37 @@ fn dockers_own_file_is_used_where_there_is_one() {
         }
     };
     let of = |set| Credentials::of_docker(environment(set));
-    assert_eq!(of(&["HOME", "DOCKER_CONFIG"]), Credentials::none());
+    assert_eq!(of(&["HOME", "DOCKER_CONFIG"]), Credentials::none().with_programs());
     fs::create_dir_all(path("home/.docker")).unwrap();
     fs::create_dir_all(path("docker")).unwrap();
     fs::write(path("home/.docker/config.json"), "{}").unwrap();
-    assert_eq!(of(&["HOME"]), Credentials::file(path("home/.docker/config.json")));
+    assert_eq!(of(&["HOME"]), Credentials::file(path("home/.docker/config.json")).with_programs());
     // The folder that is named is the one that counts, even where the file is not in it.
-    assert_eq!(of(&["HOME", "DOCKER_CONFIG"]), Credentials::none());
+    assert_eq!(of(&["HOME", "DOCKER_CONFIG"]), Credentials::none().with_programs());
     fs::write(path("docker/config.json"), "{}").unwrap();
-    assert_eq!(of(&["HOME", "DOCKER_CONFIG"]), Credentials::file(path("docker/config.json")));
-    assert_eq!(of(&[]), Credentials::none());
+    assert_eq!(of(&["HOME", "DOCKER_CONFIG"]), Credentials::file(path("docker/config.json")).with_programs());
+    assert_eq!(of(&[]), Credentials::none().with_programs());
+}
+
+/// A gateway runs what it is made to run, and nothing that a file names.
+#[tokio::test]
+async fn a_gateway_runs_no_program_for_a_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    let known = r#""auths": { "ghcr.io": { "auth": "dTpw" } }"#;
+    for (text, runs) in [
+        (format!("{{ {known} }}"), false),
+        (format!(r#"{{ {known}, "credHelpers": {{ "elsewhere.example": "x" }} }}"#), false),
+        (format!(r#"{{ {known}, "credHelpers": {{ "ghcr.io": "x" }} }}"#), true),
+        (format!(r#"{{ {known}, "credsStore": "x" }}"#), true),
+    ] {
+        std::fs::write(&file, &text).unwrap();
+        let found = Credentials::file(file.clone()).of(&repository("ghcr.io/acme")).await;
+        match found {
+            Ok(found) => assert!(found.is_some() && !runs, "{text}"),
+            Err(error) => {
+                assert!(runs && error.to_string().contains("a gateway runs none"), "{text}: {error}");
+            }
+        }
+    }
 }

@@ -162,6 +162,11 @@ fn what_may_be_asked() {
     }
 }
 
+fn session(repository: &Repository) -> Session<'_> {
+    let encryption = super::super::session::encryption(repository).unwrap();
+    Session::new(repository, Access::Pull, None, Patience::default(), encryption)
+}
+
 #[test]
 fn only_this_machine_is_spoken_to_without_encryption() {
     for (text, place) in [
@@ -177,7 +182,7 @@ fn only_this_machine_is_spoken_to_without_encryption() {
         ("docker.io/acme/a", "https://registry-1.docker.io/v2/acme/a/x"),
     ] {
         let repository = repository(text);
-        let session = Session::new(&repository, Access::Pull, None, Patience::default()).unwrap();
+        let session = session(&repository);
         assert_eq!(session.place("x").unwrap().to_string(), place);
     }
 }
@@ -204,7 +209,7 @@ fn where_a_registry_may_send_us_and_where_we_say_who_we_are() {
         ("docker.io", "https://auth.docker.io/token", true, false),
     ] {
         let repository = repository(&format!("{registry}/a"));
-        let session = Session::new(&repository, Access::Pull, None, Patience::default()).unwrap();
+        let session = session(&repository);
         let uri = place.parse().unwrap();
         let seen = (session.is_private(&uri), session.is_registry(&uri));
         assert_eq!(seen, (private, itself), "{registry}: {place}");
