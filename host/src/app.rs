@@ -12,7 +12,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreUrl};
 use crate::gateway::{Gateway, Tokens};
 use crate::http::{self, AdminToken, ApiError, Buckets, Client};
-use crate::policy::{CompileCache, Engine, LoadErrors, Policies};
+use crate::policy::{CompileCache, Engine, KeyError, LoadErrors, Policies};
 use crate::policy_sets::{self, PolicySets};
 use crate::scheduler::Scheduler;
 use crate::secret::Secret;
@@ -61,6 +61,9 @@ pub enum StartError {
     /// The policy set is wrong; each mistake with its place.
     #[error(transparent)]
     Policies(#[from] LoadErrors),
+    /// The keys that are to be trusted are none.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     /// Anything else.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -87,7 +90,13 @@ impl App {
 
         let cache = CompileCache::new(config.cache_dir(), &secret);
         let limits = config.policies.limits.limits();
-        let trust = config.policies.supply.trust().context("nobody can be trusted with policies")?;
+        let trust = config.policies.supply.trust()?;
+        if let Some(missing) =
+            config.policies.supply.registry_auth_file.as_ref().filter(|file| !file.exists())
+        {
+            // It may be mounted later; until it is, nothing can be fetched.
+            tracing::warn!(file = %missing.display(), "the file with the passwords of registries is not there");
+        }
         let engine =
             blocking(move || Engine::new(limits, Some(cache), trust).context("no sandbox")).await??;
         let directory = &config.policies.directory;

@@ -115,10 +115,20 @@ pub struct Policies {
     pub limits: PolicyLimits,
 }
 
-/// Where policies may come from, and who must vouch for them: for the gateway, and for commands that load a policy set as
-/// the gateway would.
+/// How a policy set is loaded, for commands that do it as the gateway would.
+#[derive(Clone, Debug, Args)]
+pub struct Loading {
+    /// Whose signatures count, and where modules may be fetched from.
+    #[command(flatten)]
+    pub supply: Supply,
+    /// What one call of a policy may use.
+    #[command(flatten)]
+    pub limits: PolicyLimits,
+}
+
+/// Where policies may come from, and who must vouch for them.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Supply chain")]
+#[command(next_help_heading = "Supply chain (also as the variables that the values are named after)")]
 pub struct Supply {
     /// A file of public keys in PEM: one of them must have signed each policy module. Without it modules need no signature.
     #[arg(long, value_name = "COUNTERSIGN_MODULE_KEYS")]
@@ -166,8 +176,8 @@ impl Supply {
 }
 
 /// What one call of a policy may use, and how large a module may be.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Policy limits")]
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Policy limits (also as the variables that the values are named after)")]
 pub struct PolicyLimits {
     /// Units of fuel: instructions, roughly. The same call always uses the same amount.
     #[arg(long = "policy-fuel", value_name = "COUNTERSIGN_POLICY_FUEL", default_value = "10000000")]

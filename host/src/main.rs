@@ -25,6 +25,7 @@ async fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(StartError::Policies(errors)) => stop(WRONG_SETUP, &errors.to_string()),
+        Err(StartError::Keys(error)) => stop(WRONG_SETUP, &error.to_string()),
         Err(StartError::Other(error)) => stop(1, &format!("{error:#}")),
     }
 }

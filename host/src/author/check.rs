@@ -3,15 +3,15 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
 use super::table::{cell, columns};
 use super::{Answer, Format, words};
-use crate::config::Supply;
+use crate::config::Loading;
 use crate::policy::set::error::{LoadError, LoadErrors};
-use crate::policy::{ActionPolicy, Engine, PolicySet, Trust};
+use crate::policy::{ActionPolicy, Engine, Limits, PolicySet, Trust};
 use crate::policy_sets::fetch;
 
 /// A policy set.
@@ -21,20 +21,22 @@ pub struct Check {
     #[arg(value_name = "SET")]
     set: PathBuf,
     #[command(flatten)]
-    supply: Supply,
+    loading: Loading,
     /// Lines for people, or JSON.
     #[arg(long, default_value = "text")]
     format: Format,
 }
 
 impl Check {
-    pub(super) fn trust(&self) -> Result<Trust> {
-        Ok(self.supply.trust()?)
+    pub(super) fn engine(&self) -> Result<(Trust, Limits)> {
+        Ok((self.loading.supply.trust()?, self.loading.limits.limits()))
     }
 }
 
 pub(super) fn run(check: &Check, engine: &Engine) -> Result<Answer> {
-    let loaded = fetch::load(folder(&check.set), engine, &check.supply.registries())?;
+    let own = folder(&check.set).join("policy-set.yaml");
+    ensure!(own.exists(), "there is no policy set at `{}`", own.display());
+    let loaded = fetch::load(folder(&check.set), engine, &check.loading.supply.registries())?;
     let good = loaded.is_ok();
     let text = match (check.format, &loaded) {
         (Format::Text, Ok(set)) => sound(set),

@@ -22,14 +22,14 @@ use super::check::folder;
 use super::deed::{Deed, What, duration};
 use super::made_up::{self, Asked, SUBMITTED_AT, request_id};
 use super::{Answer, Format, file};
-use crate::config::Supply;
+use crate::config::Loading;
 use crate::gateway::{Intent, act_of, repeats_hidden};
 use crate::lifecycle::{
     self, Act, Change, Event, FailureKind, PolicyFailure, Reason, Refusal, Request, State, Status,
     Submission, Timestamp, Verdict,
 };
 use crate::policy::set::error::did_you_mean;
-use crate::policy::{ActionPolicy, Directory, Engine, Members, NotAdmitted, PolicyEntry, Trust};
+use crate::policy::{ActionPolicy, Directory, Engine, Limits, Members, NotAdmitted, PolicyEntry, Trust};
 use crate::policy_sets::fetch;
 
 const MAX_PARAMS_BYTES: usize = 1 << 20;
@@ -41,7 +41,7 @@ pub struct Judge {
     #[arg(value_name = "SET")]
     set: PathBuf,
     #[command(flatten)]
-    supply: Supply,
+    loading: Loading,
     /// The action that the request is for.
     #[arg(long, value_name = "NAME")]
     action: String,
@@ -65,13 +65,13 @@ pub struct Judge {
 }
 
 impl Judge {
-    pub(super) fn trust(&self) -> Result<Trust> {
-        Ok(self.supply.trust()?)
+    pub(super) fn engine(&self) -> Result<(Trust, Limits)> {
+        Ok((self.loading.supply.trust()?, self.loading.limits.limits()))
     }
 }
 
 pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
-    let set = fetch::load(folder(&judge.set), engine, &judge.supply.registries())??;
+    let set = fetch::load(folder(&judge.set), engine, &judge.loading.supply.registries())??;
     let Some(policy) = set.action(&judge.action) else {
         let hint = did_you_mean(&judge.action, set.actions().keys().map(String::as_str));
         bail!("no policy of the set knows the action `{}`, so a gateway denies it{hint}", judge.action);

@@ -20,6 +20,7 @@ mod keygen;
 mod lock;
 mod made_up;
 mod new;
+mod pack;
 mod push;
 mod scenario;
 mod schema_text;
@@ -59,6 +60,8 @@ pub enum Policy {
     Check(check::Check),
     /// Make a key to sign with.
     Keygen(keygen::Keygen),
+    /// Print a policy set's folder as the one document that the admin API takes.
+    Pack(pack::Pack),
     /// Vouch for a module, or for a policy set.
     Sign(sign::Sign),
     /// Tell scenarios to a module, in the gateway's sandbox.
@@ -116,23 +119,24 @@ pub fn run(policy: &Policy) -> ExitCode {
 }
 
 /// What a command has to say; those that run modules ask for the `engine`.
-fn answer(policy: &Policy, engine: impl FnOnce(Trust) -> Result<Engine>) -> Result<Answer> {
-    // Who may vouch for a module is asked where a set uses it.
-    let anybody = Trust::default();
+fn answer(policy: &Policy, engine: impl FnOnce((Trust, Limits)) -> Result<Engine>) -> Result<Answer> {
+    // Who may vouch for a module, and what it may use, is asked where a set uses it.
+    let anybody = (Trust::default(), Limits::default());
     match policy {
         Policy::New(new) => new::run(new),
         Policy::Sdk(sdk) => sdk::run(sdk),
         Policy::Build(build) => build::run(build, &engine(anybody)?),
         Policy::Inspect(inspect) => inspect::run(inspect, &engine(anybody)?),
-        Policy::Check(check) => check::run(check, &engine(check.trust()?)?),
+        Policy::Check(check) => check::run(check, &engine(check.engine()?)?),
         Policy::Keygen(keygen) => keygen::run(keygen),
-        Policy::Sign(sign) => sign::run(sign, &engine(sign.trust()?)?),
+        Policy::Pack(pack) => pack::run(pack),
+        Policy::Sign(sign) => sign::run(sign, &engine(sign.engine()?)?),
         Policy::Test(test) => test::run(test, &engine(anybody)?),
         Policy::Bench(bench) => bench::run(bench, &engine(anybody)?),
-        Policy::Judge(judge) => judge::run(judge, &engine(judge.trust()?)?),
+        Policy::Judge(judge) => judge::run(judge, &engine(judge.engine()?)?),
         Policy::Push(push) => push::run(push, &engine(anybody)?),
         Policy::Replay(replay) => {
-            let (text, good) = replay::run(replay, &engine(replay.trust()?)?)?;
+            let (text, good) = replay::run(replay, &engine(replay.engine()?)?)?;
             Ok(Answer { text, good })
         }
         Policy::Import(import) => Ok(Answer { text: import::run(import, &engine(anybody)?)?, good: true }),
@@ -141,8 +145,8 @@ fn answer(policy: &Policy, engine: impl FnOnce(Trust) -> Result<Engine>) -> Resu
 
 /// The gateway's sandbox, but for the deadline: how busy this machine is says nothing of a policy, and fuel ends what
 /// would run on.
-fn engine(trust: Trust) -> Result<Engine> {
-    let limits = Limits { deadline_ms: 10_000, concurrent_calls: 2, ..Limits::default() };
+fn engine((trust, limits): (Trust, Limits)) -> Result<Engine> {
+    let limits = Limits { deadline_ms: 10_000, concurrent_calls: 2, ..limits };
     Ok(Engine::new(limits, None, trust)?)
 }
 

@@ -11,8 +11,8 @@ use super::check::folder;
 use super::key::SigningKey;
 use super::table::{cell, columns};
 use super::{Answer, file, load};
-use crate::config::Supply;
-use crate::policy::{Engine, SIGNATURES_BYTES, Signature, Signed, Trust};
+use crate::config::Loading;
+use crate::policy::{Engine, Limits, SIGNATURES_BYTES, Signature, Signed, Trust};
 use crate::policy_sets::fetch;
 
 /// What to sign.
@@ -26,14 +26,14 @@ pub struct Sign {
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     #[command(flatten)]
-    supply: Supply,
+    loading: Loading,
 }
 
 impl Sign {
     /// Whose signatures count before this one is made: those of the modules of a set that is to be signed.
-    pub(super) fn trust(&self) -> Result<Trust> {
-        let modules = self.supply.module_keys.as_deref().filter(|_| self.is_of_set());
-        Ok(Trust::read(modules, None)?)
+    pub(super) fn engine(&self) -> Result<(Trust, Limits)> {
+        let modules = self.loading.supply.module_keys.as_deref().filter(|_| self.is_of_set());
+        Ok((Trust::read(modules, None)?, self.loading.limits.limits()))
     }
 
     fn is_of_set(&self) -> bool {
@@ -46,7 +46,7 @@ pub(super) fn run(sign: &Sign, engine: &Engine) -> Result<Answer> {
     // Nobody should vouch for what no gateway would take.
     let (signed, digest, path) = match sign.is_of_set() {
         true => {
-            let set = fetch::load(folder(&sign.what), engine, &sign.supply.registries())??;
+            let set = fetch::load(folder(&sign.what), engine, &sign.loading.supply.registries())??;
             (Signed::PolicySet, set.hash(), folder(&sign.what).join("policy-set.yaml"))
         }
         false => (Signed::Module, load(engine, &sign.what)?.digest(), sign.what.clone()),

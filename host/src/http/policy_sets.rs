@@ -219,7 +219,7 @@ pub(super) struct ChangeView {
     source: &'static str,
     /// Who, where somebody said so.
     actor: Option<String>,
-    /// `ok`, `unchanged` or `failed`.
+    /// `ok`, `unchanged`, `conflict` or `failed`.
     outcome: &'static str,
     /// The set that was in force.
     #[schema(value_type = Option<String>)]

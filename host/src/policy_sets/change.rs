@@ -92,6 +92,8 @@ pub enum Outcome {
     Ok,
     /// The set that was wanted was in force already.
     Unchanged,
+    /// Nothing has changed: somebody else was faster.
+    Conflict,
     /// Nothing has changed.
     Failed,
 }
@@ -110,10 +112,12 @@ impl PolicyChange {
         matches!(self.what, What::Activate | What::Rollback)
     }
 
-    /// With these faults, as far as they are kept.
+    /// As one that was not carried out, with these faults, as far as they are kept.
     #[must_use]
     pub fn failed(mut self, faults: impl IntoIterator<Item = Fault>) -> PolicyChange {
-        self.outcome = Outcome::Failed;
+        if self.outcome != Outcome::Conflict {
+            self.outcome = Outcome::Failed;
+        }
         self.faults = faults.into_iter().take(MOST_FAULTS).collect();
         self
     }
@@ -123,7 +127,7 @@ impl PolicyChange {
     pub fn audit(&self) -> AuditEntry {
         let event = match self.outcome {
             Outcome::Ok | Outcome::Unchanged => "policy_reloaded",
-            Outcome::Failed => "policy_reload_failed",
+            Outcome::Conflict | Outcome::Failed => "policy_reload_failed",
         };
         let mut detail = Map::from_iter([
             ("what".to_owned(), json!(self.what)),
@@ -215,6 +219,7 @@ impl Outcome {
         match self {
             Outcome::Ok => "ok",
             Outcome::Unchanged => "unchanged",
+            Outcome::Conflict => "conflict",
             Outcome::Failed => "failed",
         }
     }

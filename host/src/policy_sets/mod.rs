@@ -393,8 +393,14 @@ impl PolicySets {
         }
     }
 
-    async fn tell_failure(&self, change: PolicyChange, error: &ChangeError) {
+    async fn tell_failure(&self, mut change: PolicyChange, error: &ChangeError) {
         let (what, source) = (change.what.as_str(), change.trigger.as_str());
+        if let ChangeError::Conflict { expected, current } = error {
+            change.outcome = Outcome::Conflict;
+            self.record(change.failed(error.faults())).await;
+            tracing::warn!(what, source, %expected, %current, "somebody else has changed the policy set in force");
+            return;
+        }
         let faults = error.faults();
         self.record(change.failed(faults.clone())).await;
         let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();

@@ -48,8 +48,13 @@ pub async fn at_start(
             let engine = engine.clone();
             let (set, document) = blocking(move || (PolicySet::build(&source, &engine), source.text)).await?;
             let set = set?;
+            let hash = set.hash();
             if last.as_ref().is_some_and(|last| last.by_admin()) {
-                tracing::warn!(hash = %set.hash(), "the folder has changed since an admin put a policy set in force, and takes its place");
+                tracing::warn!(%hash, "the folder has changed since an admin put a policy set in force, and takes its place");
+            } else if last.as_ref().is_some_and(|last| last.to == Some(hash)) {
+                tracing::info!(%hash, "the policy set is the folder's, as before");
+            } else {
+                tracing::info!(%hash, "the policy set is the folder's");
             }
             (set, Some(document))
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::change::admin_entry;
-use super::{By, ChangeError, Outcome, PolicyChange, PolicySets, Sent, What, blocking, build, whole};
+use super::{By, ChangeError, Fault, Outcome, PolicyChange, PolicySets, Sent, What, blocking, build, whole};
 use crate::lifecycle::{Digest, Timestamp};
 use crate::policy::trust::MOST_SIGNATURES;
 use crate::policy::{
@@ -203,7 +203,8 @@ impl PolicySets {
         error: &ChangeError,
         path: Option<String>,
     ) {
-        tracing::warn!(what = what.as_str(), %error, "what an admin sent is not stored");
+        let told: Vec<String> = error.faults().iter().map(Fault::to_string).collect();
+        tracing::warn!(what = what.as_str(), %error, faults = told.join("; "), "what an admin sent is not stored");
         let change = PolicyChange {
             at: self.now(),
             what,

@@ -64,6 +64,9 @@ pub enum BadReference {
     /// Nothing after the host.
     #[error("`{0}` names no repository: it is written `host[:port]/path`")]
     NoRepository(String),
+    /// Who asks is in it. It is not repeated: it may well be a password.
+    #[error("a reference holds neither a user nor a password: credentials are in a file of their own")]
+    Credentials,
     /// The host is none.
     #[error(
         "`{0}` is no registry: it is a host in lower case, with a port where it has one: `ghcr.io`, `localhost:5000`"
@@ -146,6 +149,7 @@ impl FromStr for Repository {
     type Err = BadReference;
 
     fn from_str(text: &str) -> Result<Repository, BadReference> {
+        no_credentials(text)?;
         if text.contains("://") {
             return Err(BadReference::NoScheme(text.to_owned()));
         }
@@ -207,6 +211,7 @@ impl FromStr for Allowed {
     type Err = BadReference;
 
     fn from_str(text: &str) -> Result<Allowed, BadReference> {
+        no_credentials(text)?;
         if text.contains("://") {
             return Err(BadReference::NoScheme(text.to_owned()));
         }
@@ -219,7 +224,19 @@ impl FromStr for Allowed {
 }
 
 fn unprefixed(text: &str) -> Result<&str, BadReference> {
+    no_credentials(text)?;
     text.strip_prefix(SCHEME).ok_or_else(|| BadReference::Scheme(text.to_owned()))
+}
+
+/// That nothing stands before the host: whatever else is wrong with a text, what may be a password is not repeated.
+fn no_credentials(text: &str) -> Result<(), BadReference> {
+    let name = text.split_once("://").map_or(text, |(_, name)| name);
+    let registry = name.split('/').next().unwrap_or_default();
+    match registry.split_once('@') {
+        // No repository, and then a digest.
+        Some((_, rest)) if !rest.starts_with("sha256:") => Err(BadReference::Credentials),
+        _ => Ok(()),
+    }
 }
 
 /// A repository and its tag: what follows a colon after the last slash, for a colon before it is a port's.

@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 
 use super::{Outcome, Rehearsal, Timers};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{StoreUrl, Supply};
+use crate::config::{Loading, StoreUrl};
 use crate::gateway::Intent;
 use crate::lifecycle::{
     Act, Actor, Change, Digest, REDACTED, Request, RequestId, State, Status, Submission, Timestamp,
 };
-use crate::policy::{ActionPolicy, Directory, Engine, PolicyEntry, PolicySet, Trust};
+use crate::policy::{ActionPolicy, Directory, Engine, Limits, PolicyEntry, PolicySet, Trust};
 use crate::policy_sets::fetch;
 use crate::store::SqliteArchive;
 
@@ -44,7 +44,7 @@ pub struct Replay {
     #[arg(long, value_name = "STORE", default_value = "sqlite:countersign.db")]
     store: StoreUrl,
     #[command(flatten)]
-    supply: Supply,
+    loading: Loading,
     /// How many outcomes may change.
     #[arg(long, value_name = "N")]
     max_changes: Option<usize>,
@@ -63,9 +63,9 @@ enum Format {
 }
 
 impl Replay {
-    /// Whose signatures count for the candidate.
-    pub(crate) fn trust(&self) -> Result<Trust> {
-        Ok(self.supply.trust()?)
+    /// Whose signatures count for the candidate, and what a call of its policies may use.
+    pub(crate) fn engine(&self) -> Result<(Trust, Limits)> {
+        Ok((self.loading.supply.trust()?, self.loading.limits.limits()))
     }
 }
 
@@ -89,7 +89,7 @@ pub fn run(replay: &Replay, engine: &Engine) -> Result<(String, bool)> {
 fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
     let StoreUrl::Sqlite(path) = &replay.store;
     let archive = SqliteArchive::open(path)?;
-    let set = fetch::load(&replay.set, engine, &replay.supply.registries())??;
+    let set = fetch::load(&replay.set, engine, &replay.loading.supply.registries())??;
     let now = SystemClock.now();
     let since = now.minus(u64::try_from(replay.since.as_millis()).unwrap_or(u64::MAX));
     let stage = Stage { directory: directory(&archive)?, set, now };

@@ -48,7 +48,7 @@ pub async fn stored(store: &dyn Store, now: Timestamp) -> Result<Vec<MetricFamil
 /// Every way in which a reload can be counted, at zero.
 fn no_reloads() -> impl Iterator<Item = (Counter, u64)> {
     let triggers = [Trigger::Sighup, Trigger::File, Trigger::Api, Trigger::Store];
-    let outcomes = [Outcome::Ok, Outcome::Unchanged, Outcome::Failed];
+    let outcomes = [Outcome::Ok, Outcome::Unchanged, Outcome::Conflict, Outcome::Failed];
     triggers
         .into_iter()
         .flat_map(move |trigger| outcomes.map(|outcome| (PolicyChange::counter(trigger, outcome), 0)))

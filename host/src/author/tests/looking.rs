@@ -52,6 +52,33 @@ fn a_module_is_described_for_people() {
     ");
 }
 
+/// What no gateway with these limits would load is no sound set.
+#[test]
+fn a_set_is_checked_with_the_gateways_limits() {
+    let folder = Folder::new();
+    folder.write_set("  deploy:\n    policies: [{ use: quorum, with: { approvers: [U1] } }]\n");
+    has(&folder.policy(&["check", "."]), 2, &["there is no policy set at `./policy-set.yaml`"]);
+    has(&folder.policy(&["check", "./policy-set.yaml"]), 0, &["sound: 1 action"]);
+    let small = ["check", "./policy-set.yaml", "--policy-module-kib", "100"];
+    has(&folder.policy(&small), 1, &["has more than the 102400 bytes that a policy module may have"]);
+}
+
+#[test]
+fn a_set_is_packed_for_http() {
+    let folder = Folder::new();
+    folder.write_set("  deploy:\n    policies: [{ use: quorum, with: { approvers: [U1] } }]\n");
+    folder.write("schemas/deploy.json", SCHEMA);
+    folder.write("policy-set.yaml.sig", "# Ada\n");
+    let said = folder.policy(&["pack", "./policy-set.yaml"]);
+    assert_eq!(said.code, 0);
+    let packed: serde_json::Value = serde_json::from_str(&said.text).unwrap();
+    assert_eq!(packed["schemas"]["deploy"], serde_json::from_str::<serde_json::Value>(SCHEMA).unwrap());
+    assert_eq!(packed["signatures"], "# Ada\n");
+    assert!(packed["document"].as_str().unwrap().starts_with("version: 1\n"), "{packed}");
+    folder.write("schemas/deploy.json", "{");
+    has(&folder.policy(&["pack", "./policy-set.yaml"]), 2, &["schemas/deploy.json` is no JSON"]);
+}
+
 #[test]
 fn a_module_is_described_for_machines() {
     let folder = Folder::new();
@@ -220,10 +247,10 @@ fn every_fault_has_its_place_and_its_pointer() {
 #[test]
 fn a_set_that_is_not_there() {
     let folder = Folder::new();
-    has(&folder.policy(&["check", "./none"]), 1, &["none/policy-set.yaml: cannot be read", "1 fault found"]);
+    has(&folder.policy(&["check", "./none"]), 2, &["there is no policy set at `none/policy-set.yaml`"]);
     has(
         &folder.policy(&["check", "./modules/quorum.wasm"]),
-        1,
-        &["quorum.wasm/policy-set.yaml: cannot be read"],
+        2,
+        &["there is no policy set at `modules/quorum.wasm/policy-set.yaml`"],
     );
 }

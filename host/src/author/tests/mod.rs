@@ -14,7 +14,7 @@ use std::sync::{Arc, LazyLock};
 use tempfile::TempDir;
 
 use crate::config::{Cli, Command, Environment};
-use crate::policy::{Engine, Module, Signed, Trust};
+use crate::policy::{Engine, Limits, Module, Signed, Trust};
 
 const MODULES: [&str; 4] = ["quorum", "persona-gate", "override-guard", "misbehaving"];
 const MADE: &str = "cargo xtask policies --out target/policies --with-misbehaving";
@@ -23,17 +23,18 @@ const SCHEMA: &str = r#"{ "properties": { "replicas": { "type": "integer", "maxi
 /// One engine for all tests, and the modules in it, so that each is compiled once.
 fn engine() -> Engine {
     static ENGINE: LazyLock<(Engine, Vec<Arc<Module>>)> = LazyLock::new(|| {
-        let engine = super::engine(Trust::default()).unwrap();
+        let engine = super::engine((Trust::default(), Limits::default())).unwrap();
         let modules = MODULES.iter().map(|name| engine.load(&bytes_of(name), &[]).unwrap()).collect();
         (engine, modules)
     });
     ENGINE.0.clone()
 }
 
-/// The engine for all tests, unless signatures count.
-fn engine_of(trust: Trust) -> anyhow::Result<Engine> {
-    match [Signed::Module, Signed::PolicySet].iter().any(|signed| trust.asks_for(*signed)) {
-        true => super::engine(trust),
+/// The engine for all tests, unless signatures count, or other limits.
+fn engine_of((trust, limits): (Trust, Limits)) -> anyhow::Result<Engine> {
+    let asks = [Signed::Module, Signed::PolicySet].iter().any(|signed| trust.asks_for(*signed));
+    match asks || limits != Limits::default() {
+        true => super::engine((trust, limits)),
         false => Ok(engine()),
     }
 }

@@ -283,9 +283,9 @@ async fn a_set_by_http_from_its_modules_to_its_rollback() {
     assert_eq!(
         told,
         [
-            "rollback api failed admin",
+            "rollback api conflict admin",
             "rollback api ok admin",
-            "activate api failed ada",
+            "activate api conflict ada",
             "activate api ok ada",
             "start start ok -",
         ]

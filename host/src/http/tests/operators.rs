@@ -130,6 +130,10 @@ async fn the_metrics_of_a_life() {
     policy_failures_total{kind="trap",policy="quorum"} 0
     # HELP policy_reloads_total Attempts to change the policy set in force, by what set them off and outcome.
     # TYPE policy_reloads_total counter
+    policy_reloads_total{outcome="conflict",source="api"} 0
+    policy_reloads_total{outcome="conflict",source="file"} 0
+    policy_reloads_total{outcome="conflict",source="sighup"} 0
+    policy_reloads_total{outcome="conflict",source="store"} 0
     policy_reloads_total{outcome="failed",source="api"} 0
     policy_reloads_total{outcome="failed",source="file"} 0
     policy_reloads_total{outcome="failed",source="sighup"} 0

@@ -14,13 +14,15 @@ impl PolicySet {
             entry.channel.as_deref().into_iter().chain(escalation)
         });
         let others: BTreeSet<&str> = channels.filter(|channel| !is_channel_id(channel)).collect();
-        let warnings = others.into_iter().map(|channel| {
+        let channels = others.into_iter().map(|channel| {
             format!(
                 "`{channel}` is not the id of a channel (`C…`, `G…` or `D…`): \
                  a message there that Slack does not confirm cannot be looked for, and may be posted twice"
             )
         });
-        warnings.collect()
+        let nothing = self.policies().next().is_none();
+        let nothing = nothing.then(|| "there is no action: every request is denied".to_owned());
+        nothing.into_iter().chain(channels).collect()
     }
 }
 

@@ -299,7 +299,10 @@ async fn two_admins_do_not_overwrite_each_other() {
     assert_eq!((*expected, *current), (first, house.active()));
     assert_eq!(house.history().await.len(), 3);
     assert_eq!(
-        (house.counted(Trigger::Api, Outcome::Ok).await, house.counted(Trigger::Api, Outcome::Failed).await),
+        (
+            house.counted(Trigger::Api, Outcome::Ok).await,
+            house.counted(Trigger::Api, Outcome::Conflict).await
+        ),
         (1, 1)
     );
 }

@@ -21,7 +21,10 @@ fn good<T: FromStr<Err = BadReference> + Display>(text: &str) {
 fn bad<T: FromStr<Err = BadReference> + Display>(text: &str, said: &str) {
     match text.parse::<T>() {
         Ok(reference) => panic!("{text} is taken for {reference}"),
-        Err(error) => assert!(error.to_string().contains(said), "{text}: {error}"),
+        Err(error) => {
+            assert!(error.to_string().contains(said), "{text}: {error}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
     }
 }
 
@@ -37,6 +40,7 @@ fn repositories() {
     ] {
         good::<Repository>(text);
     }
+    let credentials = "neither a user nor a password";
     let registry = "is no registry: it is a host in lower case";
     let path = "is no repository: it is written in lower-case letters";
     for (text, said) in [
@@ -47,8 +51,8 @@ fn repositories() {
         ("https://ghcr.io/acme/quorum", "to be written without a scheme"),
         ("/quorum", registry),
         ("GHCR.io/quorum", registry),
-        ("user:pass@ghcr.io/quorum", registry),
-        ("user@ghcr.io/quorum", registry),
+        ("user:pass@ghcr.io/quorum", credentials),
+        ("user@ghcr.io/quorum", credentials),
         ("ghcr..io/quorum", registry),
         ("-ghcr.io/quorum", registry),
         ("ghcr.io./quorum", registry),
@@ -123,6 +127,8 @@ fn tags() {
         ("oci://ghcr.io/acme/quorum:-1", "`-1` is no tag"),
         (&format!("oci://ghcr.io/acme/quorum:{}", "a".repeat(129)), "is no tag"),
         (&format!("oci://ghcr.io/acme/quorum@sha256:{DIGITS}"), "something is pushed to a tag"),
+        ("oci://user:hunter2@ghcr.io/quorum", "neither a user nor a password"),
+        ("https://user:hunter2@ghcr.io/quorum", "neither a user nor a password"),
     ] {
         bad::<Tagged>(text, said);
     }
