@@ -24,6 +24,7 @@ use super::made_up::{self, Asked, SUBMITTED_AT, request_id};
 use super::{Answer, Format, file};
 use crate::config::Supply;
 use crate::gateway::{Intent, act_of, repeats_hidden};
+use crate::json;
 use crate::lifecycle::{
     self, Act, Change, Event, FailureKind, PolicyFailure, Reason, Refusal, Request, State, Status,
     Submission, Timestamp, Verdict,
@@ -348,10 +349,13 @@ fn params(text: &str) -> Result<Map<String, Value>> {
             .with_context(|| format!("cannot read the parameters in `{path}`"))?,
         None => text.to_owned(),
     };
-    match serde_json::from_str(&read) {
+    // As a gateway reads them in the body that a caller sends, so that nothing is judged that could not be asked for.
+    match json::parse_member("params", read.as_bytes()) {
         Ok(Value::Object(params)) => Ok(params),
         Ok(_) => bail!("`--params` is no JSON object: parameters have names"),
-        Err(error) => bail!("`--params` is no JSON: {error}"),
+        Err(json::Refused { path, message }) => {
+            bail!("`--params` is not what a gateway takes: `{path}`: {message}")
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::gateway::GatewayError;
+use crate::json;
 use crate::lifecycle::{Reason, Refusal};
 use crate::policy_sets::ChangeError;
 use crate::slack::SignatureError;
@@ -55,6 +56,12 @@ pub(crate) enum ApiError {
     Change(#[from] ChangeError),
     #[error("something in the gateway broke; nothing was approved by it")]
     Panicked,
+}
+
+impl From<json::Refused> for ApiError {
+    fn from(json::Refused { path, message }: json::Refused) -> ApiError {
+        Invalid { path, message }.into()
+    }
 }
 
 impl From<Invalid> for ApiError {

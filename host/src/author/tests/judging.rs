@@ -258,13 +258,24 @@ fn json_says_the_same() {
 
 #[test]
 fn what_cannot_be_told_is_an_error() {
+    let deep = format!(r#"{{"a":{}1{}}}"#, "[".repeat(31), "]".repeat(31));
     let rows: &[(&[&str], &[&str])] = &[
         (
             &["--action", "deplo"],
             &["no policy of the set knows the action `deplo`", "did you mean `deploy`?"],
         ),
         (&["--action", "deploy", "--params", "[]"], &["`--params` is no JSON object"]),
-        (&["--action", "deploy", "--params", "{"], &["`--params` is no JSON: EOF"]),
+        (&["--action", "deploy", "--params", "{"], &["`params`: malformed JSON: EOF"]),
+        // What a gateway would not take from a caller either.
+        (
+            &["--action", "deploy", "--params", r#"{"a":1,"a":2}"#],
+            &["`--params` is not what a gateway takes: `params.a`: this key comes twice"],
+        ),
+        (
+            &["--action", "deploy", "--params", r#"{"a":[12345678901234567890]}"#],
+            &["`params.a[0]`: a whole number beyond ±(2^53 − 1)"],
+        ),
+        (&["--action", "deploy", "--params", &deep], &["nested deeper than 32"]),
         (&["--action", "deploy", "--params", "@/none"], &["cannot read the parameters in `/none`"]),
         (&["--action", "deploy", "--event", "U1 aprove"], &["`aprove` is not something that a person does"]),
         (&["--action", "deploy", "--event", "tick"], &["event 1", "no policy asked to be woken"]),
