@@ -18,7 +18,6 @@ use serde_json::{Map, Value};
 
 use self::moves::Moves;
 use self::report::Report;
-use super::check::folder;
 use super::deed::{Deed, What, duration};
 use super::made_up::{self, Asked, SUBMITTED_AT, request_id};
 use super::{Answer, Format, file};
@@ -30,7 +29,7 @@ use crate::lifecycle::{
     Submission, Timestamp, Verdict,
 };
 use crate::policy::set::error::did_you_mean;
-use crate::policy::{ActionPolicy, Directory, Engine, Members, NotAdmitted, PolicyEntry, Trust};
+use crate::policy::{ActionPolicy, Directory, Engine, Members, NotAdmitted, PolicyEntry, Source, Trust};
 use crate::policy_sets::fetch;
 
 const MAX_PARAMS_BYTES: usize = 1 << 20;
@@ -72,7 +71,7 @@ impl Judge {
 }
 
 pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
-    let set = fetch::load(folder(&judge.set), engine, &judge.supply.registries())??;
+    let set = fetch::load(Source::folder(&judge.set), engine, &judge.supply.registries())??;
     let Some(policy) = set.action(&judge.action) else {
         let hint = did_you_mean(&judge.action, set.actions().keys().map(String::as_str));
         bail!("no policy of the set knows the action `{}`, so a gateway denies it{hint}", judge.action);

@@ -347,7 +347,7 @@ mod tests {
         429 rate_limited, retry 61: this request was made 5 times within the allowed window
         409 already_decided, retry -: the request is already denied
         409 expired, retry -: the request has expired
-        409 refused, retry -: not now: not today
+        409 refused, retry -: a policy objects: not today
         503 policy_failure, retry 1: a policy gave no usable answer, so nothing was changed
         503 contended, retry 1: too many others act on this request at this instant
         503 policy_failure, retry 1: the rules that this request was made under cannot be loaded

@@ -145,9 +145,12 @@ fn without_digests(set: &str) -> String {
 
 #[test]
 fn a_small_file_loses_nothing_and_says_so() {
-    let trial = Trial::of("actions: { a: { approvers: { allowSlackIds: [U1], minApprovals: 1 } } }", &[]);
+    let mut trial = Trial::of("actions: { a: { approvers: { allowSlackIds: [U1], minApprovals: 1 } } }", &[]);
     assert!(trial.notes().is_empty());
     let set = trial.written("policy-set.yaml");
+    trial.import.out = trial.folder.path().join("again");
+    let said = run(&trial.import, engine()).unwrap();
+    assert!(said.contains("policy-set.yaml: 1 action, sha256:"), "{said}");
     assert!(set.contains("\n# Everything was carried over.\n"), "{set}");
     assert!(set.contains("    redact: { hide: [] } # every parameter is stored and shown\n"), "{set}");
     assert!(!set.contains("persona-gate") && !set.contains("override-guard"), "{set}");

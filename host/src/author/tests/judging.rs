@@ -65,7 +65,7 @@ fn an_open_request_says_who_could_move_it_on() {
                               waiting: 1 of 2 approvals, by U1, @managers, U9
               override-guard  satisfied
                               editable: replicas
-            → refused (refused): not now: waiting for the acknowledgement of security
+            → refused: a policy objects: waiting for the acknowledgement of security
     2m      U0SEC acknowledges security
               persona-gate    grants it
                               satisfied
@@ -186,10 +186,10 @@ fn what_is_due_happens_by_itself() {
 fn a_refusal_is_what_people_would_see() {
     let rows: &[(&[&str], &[&str])] = &[
         (&["U7 approve"], &["→ refused (unauthorized): you are not entitled to this"]),
-        (&["U1 approve"], &["→ refused (refused): not now: waiting for the acknowledgement of security"]),
+        (&["U1 approve"], &["→ refused: a policy objects: waiting for the acknowledgement of security"]),
         (
             &["U0SEC acknowledge security", "U1 approve ref=x"],
-            &["→ refused (refused)", "key_not_allowed at ref"],
+            &["→ refused: a policy objects: ", "key_not_allowed at ref"],
         ),
         (&["U0SEC acknowledge security", "U1 approve replicas=99"], &["schema_validation at replicas"]),
         (&["U0SEC acknowledge security", "U1 approve", "U1 approve"], &["→ refused (duplicate_approval)"]),

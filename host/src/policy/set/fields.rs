@@ -37,6 +37,11 @@ impl<'e> Reader<'e> {
         self.errors.add(at, message);
     }
 
+    /// Something is wrong with a policy's configuration, at this JSON Pointer into it.
+    pub(crate) fn error_at(&mut self, at: Place, pointer: &str, message: impl Into<String>) {
+        self.errors.add_at(at, pointer, message);
+    }
+
     /// How many have been reported.
     pub(crate) fn errors(&self) -> usize {
         self.errors.count()
