@@ -21,6 +21,9 @@ pub mod store;
 pub mod clock;
 pub mod scheduler;
 
+// How JSON is read, wherever it comes from.
+mod json;
+
 // How callers and people reach the gateway.
 pub mod http;
 pub mod slack;

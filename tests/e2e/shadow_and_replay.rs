@@ -226,4 +226,5 @@ async fn a_replay_that_cannot_be_done_says_why() {
     assert!(ran.stderr.contains("policy-set.yaml:1:10: the version must be 1"), "{ran:?}");
     let ran = run(&["policy", "replay", "--since", "soon", "--set", "policies"]);
     assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.contains("a duration such as `30d`"), "{ran:?}");
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scenario::{self, Calls, Played, Scenario};
 use super::table::{cell, columns};
-use super::{Answer, Format, file, load};
+use super::{Answer, Format, file, load, words};
 use crate::lifecycle::Verdict;
 use crate::policy::{Cost, Engine, Module, NotAdmitted};
 
@@ -37,7 +37,8 @@ pub struct Bench {
     /// Keep the figures in this file.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// Compare with figures that were kept. Exits with 1 where a call uses more fuel or takes longer than before.
+    /// Compare with figures of this module that were kept. Exits with 1 where a call uses more fuel or takes longer
+    /// than before, or is not made any more.
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
     /// How much longer a call may take than before, in percent.
@@ -56,6 +57,16 @@ pub struct Bench {
 pub(super) fn run(bench: &Bench, engine: &Engine) -> Result<Answer> {
     let before = bench.compare.as_deref().map(read).transpose()?;
     let module = load(engine, &bench.module)?;
+    if let (Some(figures), Some(path)) = (&before, &bench.compare) {
+        let name = &module.descriptor().name;
+        ensure!(
+            figures.module == *name,
+            "`{}` has figures of the module `{}`, and `{}` is the module `{name}`: they cannot be compared",
+            path.display(),
+            figures.module,
+            bench.module.display()
+        );
+    }
     let stories = match &bench.scenarios {
         Some(path) => {
             let scenarios = scenario::read(path)?;
@@ -68,19 +79,19 @@ pub(super) fn run(bench: &Bench, engine: &Engine) -> Result<Answer> {
         None => vec![scenario::play(&Scenario::made_up(&module), &module)],
     };
     let figures = measure(&module, &stories, bench.calls)?;
-    let slower = before.as_ref().map(|before| compare(before, &figures, bench)).unwrap_or_default();
+    let comparison = before.as_ref().map(|before| compare(before, &figures, bench)).unwrap_or_default();
     if let Some(path) = &bench.save {
         let text = serde_json::to_string_pretty(&figures)? + "\n";
         std::fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     let text = match bench.format {
-        Format::Text => text(&figures, before.as_ref(), &slower),
+        Format::Text => text(&figures, before.as_ref(), &comparison),
         Format::Json => {
-            let view = View { figures: &figures, compared: before.is_some(), worse: &slower };
+            let view = View { figures: &figures, compared: before.is_some(), comparison: &comparison };
             serde_json::to_string_pretty(&view)? + "\n"
         }
     };
-    Ok(Answer { text, good: slower.is_empty() })
+    Ok(Answer { text, good: comparison.good() })
 }
 
 /// What a module was measured to cost.
@@ -214,6 +225,26 @@ impl Sample {
     }
 }
 
+/// What a comparison has to complain of.
+#[derive(Debug, Default, PartialEq, Serialize)]
+struct Comparison {
+    worse: Vec<Worse>,
+    missing: Vec<Missing>,
+}
+
+impl Comparison {
+    fn good(&self) -> bool {
+        self.worse.is_empty() && self.missing.is_empty()
+    }
+}
+
+/// A call that was measured before and is not made now, so that nothing is known of what it costs.
+#[derive(Debug, PartialEq, Serialize)]
+struct Missing {
+    function: Function,
+    call: String,
+}
+
 /// One figure that is worse than it was.
 #[derive(Debug, PartialEq, Serialize)]
 struct Worse {
@@ -224,8 +255,8 @@ struct Worse {
     now: f64,
 }
 
-/// Everything that is worse than before, beyond what is tolerated.
-fn compare(before: &Figures, now: &Figures, bench: &Bench) -> Vec<Worse> {
+/// Everything that is worse than before, beyond what is tolerated, and everything that cannot be told for want of a call.
+fn compare(before: &Figures, now: &Figures, bench: &Bench) -> Comparison {
     let over = |before: f64, now: f64, percent: u32| now > before * (1.0 + f64::from(percent) / 100.0);
     let mut worse = Vec::new();
     for (function, figure) in &now.functions {
@@ -244,7 +275,21 @@ fn compare(before: &Figures, now: &Figures, bench: &Bench) -> Vec<Worse> {
             }
         }
     }
-    worse
+    Comparison { worse, missing: missing(before, now) }
+}
+
+/// The calls that were measured before and are not made now: a scenario that has another name takes its calls along.
+fn missing(before: &Figures, now: &Figures) -> Vec<Missing> {
+    let mut missing = Vec::new();
+    for (function, earlier) in &before.functions {
+        let made = now.functions.get(function);
+        for call in earlier.fuel.keys() {
+            if !made.is_some_and(|figure| figure.fuel.contains_key(call)) {
+                missing.push(Missing { function: *function, call: call.clone() });
+            }
+        }
+    }
+    missing
 }
 
 /// Fuel as it is compared and written: far below what a double holds exactly.
@@ -257,7 +302,7 @@ fn exact(fuel: u64) -> f64 {
     fuel as f64
 }
 
-fn text(figures: &Figures, before: Option<&Figures>, worse: &[Worse]) -> String {
+fn text(figures: &Figures, before: Option<&Figures>, comparison: &Comparison) -> String {
     let mut text = format!(
         "{}  {}\neach call made {} times, in a fresh sandbox\n\n",
         figures.module, figures.digest, figures.calls
@@ -286,16 +331,21 @@ fn text(figures: &Figures, before: Option<&Figures>, worse: &[Worse]) -> String 
     text.push_str(&columns(2, &rows));
     if let Some(before) = before {
         let (fewer, compared) = fuel_below(before, figures);
-        let _ = writeln!(text, "\nof {compared} calls that were measured before, {fewer} use less fuel now");
-        if compared == 0 {
-            text.push_str("nothing of it can be compared: the scenarios have other names\n");
-        }
+        let _ = writeln!(
+            text,
+            "\nof {} measured before, {compared} could be compared, and {fewer} of those used less fuel",
+            words::count(compared + comparison.missing.len(), "call")
+        );
     }
     if !figures.functions.contains_key(&Function::Judge) {
         text.push_str("\nno request could be made up: give it scenarios to measure the other calls\n");
     }
-    for Worse { function, figure, before, now } in worse {
-        let _ = writeln!(text, "WORSE  {}: {figure} was {before}, and is {now}", function.name());
+    for Worse { function, figure, before, now } in &comparison.worse {
+        let _ = writeln!(text, "WORSE    {}: {figure} was {before}, and is {now}", function.name());
+    }
+    for Missing { function, call } in &comparison.missing {
+        let _ =
+            writeln!(text, "MISSING  {}: {call} was measured before, and is not made now", function.name());
     }
     text
 }
@@ -324,7 +374,8 @@ struct View<'a> {
     #[serde(flatten)]
     figures: &'a Figures,
     compared: bool,
-    worse: &'a [Worse],
+    #[serde(flatten)]
+    comparison: &'a Comparison,
 }
 
 #[cfg(test)]
@@ -363,36 +414,45 @@ mod tests {
             (figures(999, 15.0, 30.0), bench(50, 0), &[]),
             (figures(999, 15.1, 30.1), bench(50, 0), &["p50", "p95"]),
         ] {
-            let found: Vec<String> =
-                compare(&before, &now, &bench).into_iter().map(|worse| worse.figure).collect();
+            let comparison = compare(&before, &now, &bench);
+            let found: Vec<&str> = comparison.worse.iter().map(|worse| worse.figure.as_str()).collect();
             assert_eq!(found, worse, "{now:?}");
+            assert_eq!(comparison.good(), worse.is_empty(), "{now:?}");
         }
-        let other = Figures { functions: BTreeMap::new(), ..figures(1, 1.0, 1.0) };
-        assert!(compare(&other, &figures(1000, 10.0, 20.0), &bench(0, 0)).is_empty());
+        let none = Figures { functions: BTreeMap::new(), ..figures(1, 1.0, 1.0) };
+        // What is new has nothing to be compared with; what is gone might be worse.
+        assert!(compare(&none, &before, &bench(0, 0)).good());
+        let gone = compare(&before, &none, &bench(10_000, 10_000));
+        assert_eq!(gone.missing, [Missing { function: Function::Judge, call: "`a`".to_owned() }]);
+        assert!(!gone.good());
     }
 
     #[test]
     fn what_is_shown() {
         let (before, now) = (figures(1000, 10.0, 20.0), figures(1200, 8.0, 41.5));
-        let worse = vec![
-            Worse {
-                function: Function::Judge,
-                figure: "fuel of `a`".to_owned(),
-                before: 1000.0,
-                now: 1200.0,
-            },
-            Worse { function: Function::Judge, figure: "p95".to_owned(), before: 20.0, now: 41.5 },
-        ];
-        insta::assert_snapshot!(text(&now, Some(&before), &worse), @"
+        let comparison = Comparison {
+            worse: vec![
+                Worse {
+                    function: Function::Judge,
+                    figure: "fuel of `a`".to_owned(),
+                    before: 1000.0,
+                    now: 1200.0,
+                },
+                Worse { function: Function::Judge, figure: "p95".to_owned(), before: 20.0, now: 41.5 },
+            ],
+            missing: vec![Missing { function: Function::Admit, call: "`b`".to_owned() }],
+        };
+        insta::assert_snapshot!(text(&now, Some(&before), &comparison), @"
     m  sha256:00
     each call made 10 times, in a fresh sandbox
 
       call   p50 µs  p95 µs  p99 µs  most fuel  p50 before  p95 before  fuel before
       judge  8.0     41.5    99.0    1200       10.0        20.0        1000
 
-    of 1 calls that were measured before, 0 use less fuel now
-    WORSE  judge: fuel of `a` was 1000, and is 1200
-    WORSE  judge: p95 was 20, and is 41.5
+    of 2 calls measured before, 1 could be compared, and 0 of those used less fuel
+    WORSE    judge: fuel of `a` was 1000, and is 1200
+    WORSE    judge: p95 was 20, and is 41.5
+    MISSING  admit: `b` was measured before, and is not made now
     ");
     }
 }

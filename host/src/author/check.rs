@@ -1,7 +1,7 @@
 //! `countersign policy check`: everything that loading a policy set would check, without a gateway.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -11,7 +11,7 @@ use super::table::{cell, columns};
 use super::{Answer, Format, words};
 use crate::config::Loading;
 use crate::policy::set::error::{LoadError, LoadErrors};
-use crate::policy::{ActionPolicy, Engine, Limits, PolicySet, Trust};
+use crate::policy::{ActionPolicy, Engine, Limits, PolicySet, Source, Trust};
 use crate::policy_sets::fetch;
 
 /// A policy set.
@@ -34,9 +34,9 @@ impl Check {
 }
 
 pub(super) fn run(check: &Check, engine: &Engine) -> Result<Answer> {
-    let own = folder(&check.set).join("policy-set.yaml");
+    let own = Source::folder(&check.set).join("policy-set.yaml");
     ensure!(own.exists(), "there is no policy set at `{}`", own.display());
-    let loaded = fetch::load(folder(&check.set), engine, &check.loading.supply.registries())?;
+    let loaded = fetch::load(Source::folder(&check.set), engine, &check.loading.supply.registries())?;
     let good = loaded.is_ok();
     let text = match (check.format, &loaded) {
         (Format::Text, Ok(set)) => sound(set),
@@ -44,16 +44,6 @@ pub(super) fn run(check: &Check, engine: &Engine) -> Result<Answer> {
         (Format::Json, loaded) => serde_json::to_string_pretty(&View::of(loaded))? + "\n",
     };
     Ok(Answer { text, good })
-}
-
-/// The folder of a policy set that is named by its folder or by its own file.
-pub(super) fn folder(set: &Path) -> &Path {
-    match set.parent() {
-        Some(parent) if set.file_name().is_some_and(|name| name == "policy-set.yaml") => {
-            if parent.as_os_str().is_empty() { Path::new(".") } else { parent }
-        }
-        _ => set,
-    }
 }
 
 fn sound(set: &PolicySet) -> String {

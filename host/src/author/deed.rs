@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::gateway::Intent;
+use crate::json;
 
 /// Something that happens.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,7 +98,7 @@ fn intent(by: &str, act: &str, rest: &[String]) -> Result<Intent, BadDeed> {
 /// `KEY=VALUE`, the value in JSON or else a text, or `KEY-` to take the parameter away.
 fn edit(word: &str) -> Result<(String, Option<Value>), BadDeed> {
     let (key, after) = match word.split_once('=') {
-        Some((key, text)) => (key, Some(serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)))),
+        Some((key, text)) => (key, Some(json::parse(text.as_bytes()).unwrap_or_else(|_| Value::from(text)))),
         None => (word.strip_suffix('-').unwrap_or_default(), None),
     };
     if key.is_empty() {
@@ -204,6 +205,8 @@ mod tests {
             None,
             r#"U1 approves with why="say \"hi\" ]", x=null"#,
         );
+        // As Slack's dialog has it: what is no JSON that everybody reads alike is a text.
+        reads("U1 approve n=9007199254740992", None, r#"U1 approves with n="9007199254740992""#);
         reads("U1 deny", None, "U1 denies");
         reads("U1 deny not on a Friday @2h", Some(7_200_000), "U1 denies: not on a Friday");
         reads("U1 deny it's [odd", None, "U1 denies: it's [odd");

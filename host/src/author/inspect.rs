@@ -58,11 +58,14 @@ pub(super) fn run(inspect: &Inspect, engine: &Engine) -> Result<Answer> {
 fn find(name: &str, policies: &Path, most: usize) -> Result<(PathBuf, Vec<u8>)> {
     let path = PathBuf::from(name);
     let digits = name.strip_prefix("sha256:").unwrap_or(name);
-    let is_digest = (FEWEST_DIGITS..=64).contains(&digits.len())
+    let looks_like_one = digits.len() <= 64
         && digits.bytes().all(|digit| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit));
-    if path.exists() || !is_digest {
+    if path.exists() || !looks_like_one {
         let bytes = file::bytes(&path, most).with_context(|| format!("cannot read `{name}`"))?;
         return Ok((path, bytes));
+    }
+    if digits.len() < FEWEST_DIGITS {
+        bail!("`{name}` is no file, and a digest is named by its first {FEWEST_DIGITS} digits or more");
     }
     let folder = policies.join("modules");
     let listed = std::fs::read_dir(&folder);

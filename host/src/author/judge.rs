@@ -18,18 +18,20 @@ use serde_json::{Map, Value};
 
 use self::moves::Moves;
 use self::report::Report;
-use super::check::folder;
 use super::deed::{Deed, What, duration};
 use super::made_up::{self, Asked, SUBMITTED_AT, request_id};
 use super::{Answer, Format, file};
 use crate::config::Loading;
 use crate::gateway::{Intent, act_of, repeats_hidden};
+use crate::json;
 use crate::lifecycle::{
     self, Act, Change, Event, FailureKind, PolicyFailure, Reason, Refusal, Request, State, Status,
     Submission, Timestamp, Verdict,
 };
 use crate::policy::set::error::did_you_mean;
-use crate::policy::{ActionPolicy, Directory, Engine, Limits, Members, NotAdmitted, PolicyEntry, Trust};
+use crate::policy::{
+    ActionPolicy, Directory, Engine, Limits, Members, NotAdmitted, PolicyEntry, Source, Trust,
+};
 use crate::policy_sets::fetch;
 
 const MAX_PARAMS_BYTES: usize = 1 << 20;
@@ -71,7 +73,7 @@ impl Judge {
 }
 
 pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
-    let set = fetch::load(folder(&judge.set), engine, &judge.loading.supply.registries())??;
+    let set = fetch::load(Source::folder(&judge.set), engine, &judge.loading.supply.registries())??;
     let Some(policy) = set.action(&judge.action) else {
         let hint = did_you_mean(&judge.action, set.actions().keys().map(String::as_str));
         bail!("no policy of the set knows the action `{}`, so a gateway denies it{hint}", judge.action);
@@ -348,10 +350,13 @@ fn params(text: &str) -> Result<Map<String, Value>> {
             .with_context(|| format!("cannot read the parameters in `{path}`"))?,
         None => text.to_owned(),
     };
-    match serde_json::from_str(&read) {
+    // As a gateway reads them in the body that a caller sends, so that nothing is judged that could not be asked for.
+    match json::parse_member("params", read.as_bytes()) {
         Ok(Value::Object(params)) => Ok(params),
         Ok(_) => bail!("`--params` is no JSON object: parameters have names"),
-        Err(error) => bail!("`--params` is no JSON: {error}"),
+        Err(json::Refused { path, message }) => {
+            bail!("`--params` is not what a gateway takes: `{path}`: {message}")
+        }
     }
 }
 

@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::check::folder;
 use super::sign::signatures_of;
 use super::{Answer, file};
 use crate::policy::{Limits, SIGNATURES_BYTES, Source};
@@ -21,7 +20,7 @@ pub struct Pack {
 }
 
 pub(super) fn run(pack: &Pack) -> Result<Answer> {
-    let folder = folder(&pack.set);
+    let folder = Source::folder(&pack.set);
     let source = Source::read(folder, &Limits::default())?;
     let mut schemas = Map::new();
     for (action, name, bytes) in source.schemas {

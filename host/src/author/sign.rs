@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
-use super::check::folder;
 use super::key::SigningKey;
 use super::table::{cell, columns};
 use super::{Answer, file, load};
 use crate::config::Loading;
-use crate::policy::{Engine, Limits, SIGNATURES_BYTES, Signature, Signed, Trust};
+use crate::policy::{Engine, Limits, SIGNATURES_BYTES, Signature, Signed, Source, Trust};
 use crate::policy_sets::fetch;
 
 /// What to sign.
@@ -46,8 +45,8 @@ pub(super) fn run(sign: &Sign, engine: &Engine) -> Result<Answer> {
     // Nobody should vouch for what no gateway would take.
     let (signed, digest, path) = match sign.is_of_set() {
         true => {
-            let set = fetch::load(folder(&sign.what), engine, &sign.loading.supply.registries())??;
-            (Signed::PolicySet, set.hash(), folder(&sign.what).join("policy-set.yaml"))
+            let set = fetch::load(Source::folder(&sign.what), engine, &sign.loading.supply.registries())??;
+            (Signed::PolicySet, set.hash(), Source::folder(&sign.what).join("policy-set.yaml"))
         }
         false => (Signed::Module, load(engine, &sign.what)?.digest(), sign.what.clone()),
     };

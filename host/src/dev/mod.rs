@@ -117,7 +117,12 @@ async fn click(click: &Click) -> Result<bool> {
         return Ok(true);
     }
     let message = ["message", "detail"].iter().find_map(|key| body[*key].as_str()).unwrap_or("no answer");
-    println!("{} {}: refused ({}): {message}", click.user, click.action, text(&body["error"]));
+    let code = match text(&body["error"]) {
+        // That a policy refuses it, the message says.
+        "refused" => String::new(),
+        code => format!(" ({code})"),
+    };
+    println!("{} {}: refused{code}: {message}", click.user, click.action);
     Ok(false)
 }
 

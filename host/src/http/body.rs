@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::{ApiError, Invalid};
-use super::json;
 use crate::app::App;
+use crate::json;
 
 /// How long a body may take to arrive: a caller that trickles must not hold a connection.
 const MOST_TIME: Duration = Duration::from_secs(10);

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::gateway::GatewayError;
+use crate::json;
 use crate::lifecycle::{Reason, Refusal};
 use crate::policy_sets::ChangeError;
 use crate::slack::SignatureError;
@@ -55,6 +56,12 @@ pub(crate) enum ApiError {
     Change(#[from] ChangeError),
     #[error("something in the gateway broke; nothing was approved by it")]
     Panicked,
+}
+
+impl From<json::Refused> for ApiError {
+    fn from(json::Refused { path, message }: json::Refused) -> ApiError {
+        Invalid { path, message }.into()
+    }
 }
 
 impl From<Invalid> for ApiError {
@@ -340,7 +347,7 @@ mod tests {
         429 rate_limited, retry 61: this request was made 5 times within the allowed window
         409 already_decided, retry -: the request is already denied
         409 expired, retry -: the request has expired
-        409 refused, retry -: not now: not today
+        409 refused, retry -: a policy objects: not today
         503 policy_failure, retry 1: a policy gave no usable answer, so nothing was changed
         503 contended, retry 1: too many others act on this request at this instant
         503 policy_failure, retry 1: the rules that this request was made under cannot be loaded

@@ -12,7 +12,6 @@ mod connection;
 mod create;
 mod error;
 mod health;
-pub(crate) mod json;
 mod modules;
 mod openapi;
 mod params;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use crate::policy::set::document::{Node, Place};
-use crate::policy::set::error::Errors;
+use crate::policy::set::error::{Errors, did_you_mean};
 use crate::policy::set::fields::{Fields, Reader, is_name};
 
 /// The longest time that a request can stay open, in seconds; also the most that anything else may take.
@@ -22,6 +22,8 @@ pub(super) struct Guards {
     pub(super) default_timeout: u32,
     pub(super) manual: Option<Place>,
     pub(super) super_approvers: Vec<String>,
+    /// What to say of each field that the ancestor did not know, and took no notice of.
+    pub(super) ignored: Vec<Said<String>>,
 }
 
 /// Something, and where it is said.
@@ -86,59 +88,99 @@ impl Action {
 
 /// Reads the document as far as it can be; what is wrong goes to `errors`.
 pub(super) fn read(document: &Node, errors: &mut Errors) -> Option<Guards> {
-    let mut reader = GuardsReader(Reader::new(errors));
-    let known = ["actions", "routing", "defaults", "personas"];
-    let fields = reader.0.fields(document, "a guards file", &known)?;
-    let routing = fields.get("routing").and_then(|node| {
-        reader.0.fields(node, "`routing`", &["defaultChannel", "dmFallbackUser", "defaultTimeoutSec"])
-    });
-    let said = |name: &str| routing.as_ref().and_then(|fields| fields.get(name));
-    let default_channel = reader.text(said("defaultChannel"), "`defaultChannel`");
-    let dm_fallback = said("dmFallbackUser")
-        .and_then(|node| Some(Said { at: node.at, value: reader.person(node, "`dmFallbackUser`")? }));
-    let default_timeout = said("defaultTimeoutSec")
-        .and_then(|node| reader.seconds(node, "`defaultTimeoutSec`", 1..=MOST_SECONDS))
-        .unwrap_or(DEFAULT_TIMEOUT);
-
-    let defaults = fields
-        .get("defaults")
-        .and_then(|node| reader.0.fields(node, "`defaults`", &["unknownAction", "superApprovers"]));
-    let said = |name: &str| defaults.as_ref().and_then(|fields| fields.get(name));
-    let manual = said("unknownAction").and_then(|node| match reader.0.text(node, "`unknownAction`")? {
-        "manual" => Some(node.at),
-        "deny" => None,
-        other => {
-            reader.0.error(node.at, format!("`unknownAction` must be `deny` or `manual`, not `{other}`"));
-            None
-        }
-    });
-    let super_approvers =
-        said("superApprovers").map(|node| reader.people(node, "`superApprovers`")).unwrap_or_default();
-
-    let mut personas = BTreeMap::new();
-    for (key, node) in reader.0.members(fields.get("personas"), "`personas`") {
-        reader.persona(&key.text, key.at);
-        let ids = reader.people(node, &format!("the persona `{}`", key.text));
-        personas.insert(key.text.clone(), Holders { at: key.at, ids });
+    let mut reader = GuardsReader { reader: Reader::new(errors), ignored: Vec::new() };
+    let guards = reader.guards(document);
+    let GuardsReader { mut reader, ignored } = reader;
+    if reader.errors() == 0 {
+        return Some(Guards { ignored, ..guards? });
     }
-
-    if fields.get("actions").is_none() {
-        reader.0.error(document.at, "`actions` is missing");
+    // A field that is missing may be there under a name that has a typo.
+    for Said { at, value } in ignored {
+        reader.error(at, value);
     }
-    let mut actions = Vec::new();
-    for (key, node) in reader.0.members(fields.get("actions"), "`actions`") {
-        if !is_name(&key.text) {
-            reader.0.name_error(key.at, "an action", &key.text);
-        }
-        let supers = super_approvers.len();
-        actions.extend(reader.action(&key.text, key.at, node, supers, default_timeout));
-    }
-    Some(Guards { actions, personas, default_channel, dm_fallback, default_timeout, manual, super_approvers })
+    None
 }
 
-struct GuardsReader<'e>(Reader<'e>);
+struct GuardsReader<'e> {
+    reader: Reader<'e>,
+    ignored: Vec<Said<String>>,
+}
 
 impl GuardsReader<'_> {
+    fn guards(&mut self, document: &Node) -> Option<Guards> {
+        let known = ["actions", "routing", "defaults", "personas"];
+        let fields = self.fields(document, "a guards file", &known)?;
+        let routing = fields.get("routing").and_then(|node| {
+            self.fields(node, "`routing`", &["defaultChannel", "dmFallbackUser", "defaultTimeoutSec"])
+        });
+        let said = |name: &str| routing.as_ref().and_then(|fields| fields.get(name));
+        let default_channel = self.text(said("defaultChannel"), "`defaultChannel`");
+        let dm_fallback = said("dmFallbackUser")
+            .and_then(|node| Some(Said { at: node.at, value: self.person(node, "`dmFallbackUser`")? }));
+        let default_timeout = said("defaultTimeoutSec")
+            .and_then(|node| self.seconds(node, "`defaultTimeoutSec`", 1..=MOST_SECONDS))
+            .unwrap_or(DEFAULT_TIMEOUT);
+
+        let defaults = fields
+            .get("defaults")
+            .and_then(|node| self.fields(node, "`defaults`", &["unknownAction", "superApprovers"]));
+        let said = |name: &str| defaults.as_ref().and_then(|fields| fields.get(name));
+        let manual =
+            said("unknownAction").and_then(|node| match self.reader.text(node, "`unknownAction`")? {
+                "manual" => Some(node.at),
+                "deny" => None,
+                other => {
+                    self.reader
+                        .error(node.at, format!("`unknownAction` must be `deny` or `manual`, not `{other}`"));
+                    None
+                }
+            });
+        let super_approvers =
+            said("superApprovers").map(|node| self.people(node, "`superApprovers`")).unwrap_or_default();
+
+        let mut personas = BTreeMap::new();
+        for (key, node) in self.reader.members(fields.get("personas"), "`personas`") {
+            self.persona(&key.text, key.at);
+            let ids = self.people(node, &format!("the persona `{}`", key.text));
+            personas.insert(key.text.clone(), Holders { at: key.at, ids });
+        }
+
+        if fields.get("actions").is_none() {
+            self.reader.error(document.at, "`actions` is missing");
+        }
+        let mut actions = Vec::new();
+        for (key, node) in self.reader.members(fields.get("actions"), "`actions`") {
+            if !is_name(&key.text) {
+                self.reader.name_error(key.at, "an action", &key.text);
+            }
+            let supers = super_approvers.len();
+            actions.extend(self.action(&key.text, key.at, node, supers, default_timeout));
+        }
+        Some(Guards {
+            actions,
+            personas,
+            default_channel,
+            dm_fallback,
+            default_timeout,
+            manual,
+            super_approvers,
+            // Whether they are told so or as errors shows at the end.
+            ignored: Vec::new(),
+        })
+    }
+
+    /// The members of a map. Those that are not `known` had no effect, and are noted.
+    fn fields<'a>(&mut self, node: &'a Node, what: &str, known: &[&str]) -> Option<Fields<'a>> {
+        let fields = self.reader.any_fields(node, what)?;
+        for key in fields.unknown(known) {
+            let hint = did_you_mean(&key.text, known.iter().copied());
+            let value =
+                format!("{what} has no field `{}`: it had no effect, and is left out{hint}", key.text);
+            self.ignored.push(Said { at: key.at, value });
+        }
+        Some(fields)
+    }
+
     fn action(
         &mut self,
         name: &str,
@@ -160,13 +202,13 @@ impl GuardsReader<'_> {
             "allowParamOverrides",
             "overrideKeys",
         ];
-        let fields = self.0.fields(node, &format!("the action `{name}`"), &known)?;
+        let fields = self.fields(node, &format!("the action `{name}`"), &known)?;
         let timeout =
             fields.get("timeoutSec").and_then(|node| self.seconds(node, "`timeoutSec`", 1..=MOST_SECONDS));
         let approvers = match fields.get("approvers") {
             Some(node) => self.approvers(node, supers),
             None => {
-                self.0.error(at, format!("the action `{name}` has no `approvers`"));
+                self.reader.error(at, format!("the action `{name}` has no `approvers`"));
                 None
             }
         };
@@ -187,12 +229,13 @@ impl GuardsReader<'_> {
             )
         });
         let may_rerequest =
-            fields.get("allowReRequest").is_some_and(|node| self.0.truth(node, "`allowReRequest`"));
+            fields.get("allowReRequest").is_some_and(|node| self.reader.truth(node, "`allowReRequest`"));
         let cooldown = fields.get("reRequestCooldownSec").and_then(|node| {
             Some(Said { at: node.at, value: self.seconds(node, "`reRequestCooldownSec`", 0..=MOST_SECONDS)? })
         });
-        let may_edit =
-            fields.get("allowParamOverrides").is_some_and(|node| self.0.truth(node, "`allowParamOverrides`"));
+        let may_edit = fields
+            .get("allowParamOverrides")
+            .is_some_and(|node| self.reader.truth(node, "`allowParamOverrides`"));
         let keys = fields
             .get("overrideKeys")
             .map(|node| (node.at, self.texts(node, "`overrideKeys`", |_, _, _| {})));
@@ -219,47 +262,47 @@ impl GuardsReader<'_> {
 
     fn approvers(&mut self, node: &Node, supers: usize) -> Option<Approvers> {
         let known = ["allowSlackIds", "allowHandles", "minApprovals"];
-        let fields = self.0.fields(node, "`approvers`", &known)?;
+        let fields = self.fields(node, "`approvers`", &known)?;
         let ids = fields.get("allowSlackIds").map(|node| self.people(node, "`allowSlackIds`"));
         if ids.is_none() && supers == 0 {
-            self.0.error(
+            self.reader.error(
                 node.at,
                 "nobody could approve: there is neither `allowSlackIds` nor `superApprovers`",
             );
         }
         let ids = ids.unwrap_or_default();
         let Some(needed) = fields.get("minApprovals") else {
-            self.0.error(node.at, "`minApprovals` is missing: how many must approve");
+            self.reader.error(node.at, "`minApprovals` is missing: how many must approve");
             return None;
         };
-        let count = self.0.count(needed, "`minApprovals`", 1..=1000)?;
+        let count = self.reader.count(needed, "`minApprovals`", 1..=1000)?;
         self.enough(needed, count, ids.len() + supers);
         Some(Approvers { ids, handles: fields.get("allowHandles").map(|node| node.at), needed: count })
     }
 
     fn enough(&mut self, node: &Node, needed: u32, people: usize) {
         if usize::try_from(needed).is_ok_and(|needed| needed > people) {
-            self.0.error(node.at, format!("{needed} approvals cannot come from {people} approvers"));
+            self.reader.error(node.at, format!("{needed} approvals cannot come from {people} approvers"));
         }
     }
 
     fn redact(&mut self, node: &Node) -> Option<Redact> {
-        let fields = self.0.fields(node, "`redactParams`", &["mode", "keys"])?;
+        let fields = self.fields(node, "`redactParams`", &["mode", "keys"])?;
         let keys =
             fields.get("keys").map(|node| self.texts(node, "`keys`", |_, _, _| {})).unwrap_or_default();
         let keys = keys.into_iter().map(|key| key.value).collect();
         let Some(mode) = fields.get("mode") else {
-            self.0.error(node.at, "`mode` is missing: `allowlist`, `denylist` or `all`");
+            self.reader.error(node.at, "`mode` is missing: `allowlist`, `denylist` or `all`");
             return None;
         };
-        match self.0.text(mode, "`mode`")? {
+        match self.reader.text(mode, "`mode`")? {
             "allowlist" => Some(Redact::Show(keys)),
             "denylist" => Some(Redact::Hide(keys)),
             // All are shown; the keys said nothing.
             "all" => Some(Redact::Hide(Vec::new())),
             other => {
                 let message = format!("`mode` must be `allowlist`, `denylist` or `all`, not `{other}`");
-                self.0.error(mode.at, message);
+                self.reader.error(mode.at, message);
                 None
             }
         }
@@ -273,37 +316,38 @@ impl GuardsReader<'_> {
         people: usize,
     ) -> Option<Escalation> {
         let known = ["escalateBeforeSec", "escalationChannel", "fallbackUser", "escalateMinApprovals"];
-        let fields: Fields<'_> = self.0.fields(node, "`escalation`", &known)?;
+        let fields = self.fields(node, "`escalation`", &known)?;
         let channel = self.text(fields.get("escalationChannel"), "`escalationChannel`");
         let mention = fields.get("fallbackUser").and_then(|node| self.person(node, "`fallbackUser`"));
         let more = fields.get("escalateMinApprovals").and_then(|node| {
-            let count = self.0.count(node, "`escalateMinApprovals`", 1..=1000)?;
+            let count = self.reader.count(node, "`escalateMinApprovals`", 1..=1000)?;
             self.enough(node, count, people);
             if count < min_approvals {
                 let message =
                     format!("`escalateMinApprovals` must not be lower than `minApprovals`, {min_approvals}");
-                self.0.error(node.at, message);
+                self.reader.error(node.at, message);
             }
             Some(count)
         });
         let Some(before) = fields.get("escalateBeforeSec") else {
-            self.0.error(node.at, "`escalateBeforeSec` is missing: how long before the expiry to escalate");
+            self.reader
+                .error(node.at, "`escalateBeforeSec` is missing: how long before the expiry to escalate");
             return None;
         };
         let seconds = self.seconds(before, "`escalateBeforeSec`", 1..=MOST_SECONDS)?;
         if seconds >= timeout {
             let message = format!("`escalateBeforeSec` must be lower than the timeout, {timeout} s");
-            self.0.error(before.at, message);
+            self.reader.error(before.at, message);
         }
         Some(Escalation { before: seconds, channel, mention, min_approvals: more })
     }
 
     fn seconds(&mut self, node: &Node, what: &str, range: RangeInclusive<u32>) -> Option<u32> {
-        self.0.count(node, what, range)
+        self.reader.count(node, what, range)
     }
 
     fn text(&mut self, node: Option<&Node>, what: &str) -> Option<String> {
-        self.0.optional_text(node, what)
+        self.reader.optional_text(node, what)
     }
 
     /// Slack ids, each once.
@@ -313,21 +357,21 @@ impl GuardsReader<'_> {
     }
 
     fn person(&mut self, node: &Node, what: &str) -> Option<String> {
-        let text = self.0.text(node, what)?;
+        let text = self.reader.text(node, what)?;
         self.is_person(text, node.at);
         Some(text.to_owned())
     }
 
     fn is_person(&mut self, text: &str, at: Place) {
         if text.trim().is_empty() || text.trim() != text || text.starts_with('@') {
-            self.0.error(at, format!("`{text}` is no Slack id"));
+            self.reader.error(at, format!("`{text}` is no Slack id"));
         }
     }
 
     fn persona(&mut self, name: &str, at: Place) {
         if name.trim().is_empty() || name.trim() != name || name.chars().count() > 64 {
             let message = "has 1 to 64 characters and no spaces around it";
-            self.0.error(at, format!("`{name}` cannot name a persona: a name {message}"));
+            self.reader.error(at, format!("`{name}` cannot name a persona: a name {message}"));
         }
     }
 
@@ -338,12 +382,12 @@ impl GuardsReader<'_> {
         what: &str,
         mut check: impl FnMut(&mut Self, &str, Place),
     ) -> Vec<Said<String>> {
-        let errors = self.0.errors();
+        let errors = self.reader.errors();
         let mut texts: Vec<Said<String>> = Vec::new();
-        for item in self.0.items(node, what) {
-            let Some(text) = self.0.text(item, "an entry") else { continue };
+        for item in self.reader.items(node, what) {
+            let Some(text) = self.reader.text(item, "an entry") else { continue };
             if text.is_empty() {
-                self.0.error(item.at, "an entry is empty");
+                self.reader.error(item.at, "an entry is empty");
                 continue;
             }
             check(self, text, item.at);
@@ -352,8 +396,8 @@ impl GuardsReader<'_> {
                 texts.push(Said { at: item.at, value: text.to_owned() });
             }
         }
-        if texts.is_empty() && errors == self.0.errors() {
-            self.0.error(node.at, format!("{what} is empty: name something, or leave it out"));
+        if texts.is_empty() && errors == self.reader.errors() {
+            self.reader.error(node.at, format!("{what} is empty: name something, or leave it out"));
         }
         texts
     }

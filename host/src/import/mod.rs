@@ -61,8 +61,12 @@ pub fn run(import: &Import, engine: &Engine) -> Result<String> {
     for note in &notes {
         eprintln!("{}", note.with(&import.guards));
     }
-    let (path, actions) = (import.out.join("policy-set.yaml"), set.actions().len());
-    Ok(format!("{}: {actions} actions, sha256:{}\n", path.display(), set.hash()))
+    let path = import.out.join("policy-set.yaml");
+    let actions = match set.actions().len() {
+        1 => "1 action".to_owned(),
+        count => format!("{count} actions"),
+    };
+    Ok(format!("{}: {actions}, sha256:{}\n", path.display(), set.hash()))
 }
 
 struct Imported {

@@ -145,9 +145,12 @@ fn without_digests(set: &str) -> String {
 
 #[test]
 fn a_small_file_loses_nothing_and_says_so() {
-    let trial = Trial::of("actions: { a: { approvers: { allowSlackIds: [U1], minApprovals: 1 } } }", &[]);
+    let mut trial = Trial::of("actions: { a: { approvers: { allowSlackIds: [U1], minApprovals: 1 } } }", &[]);
     assert!(trial.notes().is_empty());
     let set = trial.written("policy-set.yaml");
+    trial.import.out = trial.folder.path().join("again");
+    let said = run(&trial.import, engine()).unwrap();
+    assert!(said.contains("policy-set.yaml: 1 action, sha256:"), "{said}");
     assert!(set.contains("\n# Everything was carried over.\n"), "{set}");
     assert!(set.contains("    redact: { hide: [] } # every parameter is stored and shown\n"), "{set}");
     assert!(!set.contains("persona-gate") && !set.contains("override-guard"), "{set}");
@@ -167,7 +170,8 @@ fn what_is_wrong_is_named_with_its_place() {
         ("actions: [".to_owned(), "guards.yml:1:"),
         (
             "action: {}\n".to_owned(),
-            "guards.yml:1:1: a guards file has no field `action`; did you mean `actions`?",
+            "guards.yml:1:1: a guards file has no field `action`: it had no effect, and is left out; did you mean \
+             `actions`?",
         ),
         ("routing: {}\n".to_owned(), "`actions` is missing"),
         ("actions: []\n".to_owned(), "guards.yml:1:10: `actions` must be a map, but is a list"),
@@ -208,7 +212,12 @@ fn what_is_wrong_is_named_with_its_place() {
         ),
         (
             wrong_approvers("{ allowSlackIDs: [U1], minApprovals: 1 }"),
-            "`approvers` has no field `allowSlackIDs`; did you mean `allowSlackIds`?",
+            "`approvers` has no field `allowSlackIDs`: it had no effect, and is left out; did you mean `allowSlackIds`?",
+        ),
+        (
+            wrong_approvers("{ allowSlackIds: [U1], minApproval: 2 }"),
+            "guards.yml:3:39: `approvers` has no field `minApproval`: it had no effect, and is left out; did you mean \
+             `minApprovals`?",
         ),
         // The other fields.
         (
@@ -239,7 +248,11 @@ fn what_is_wrong_is_named_with_its_place() {
             "guards.yml:5:19: `overrideKeys` is empty",
         ),
         (action("    escalation: {}\n"), "guards.yml:4:17: `escalateBeforeSec` is missing"),
-        (action("    escalation: { afterSec: 60 }\n"), "`escalation` has no field `afterSec`"),
+        (action("    escalation: { afterSec: 60 }\n"), "guards.yml:4:17: `escalateBeforeSec` is missing"),
+        (
+            action("    escalation: { afterSec: 60 }\n"),
+            "guards.yml:4:19: `escalation` has no field `afterSec`",
+        ),
         (
             action("    escalation: { escalateBeforeSec: 600 }\n"),
             "guards.yml:4:38: `escalateBeforeSec` must be lower than the timeout, 600 s",
@@ -248,7 +261,6 @@ fn what_is_wrong_is_named_with_its_place() {
             action("    escalation: { escalateBeforeSec: 60, escalateMinApprovals: 3 }\n"),
             "guards.yml:4:64: 3 approvals cannot come from 2 approvers",
         ),
-        (action("    timeout: 60\n"), "guards.yml:4:5: the action `a` has no field `timeout`"),
         (
             action("defaults: { unknownAction: allow }\n"),
             "guards.yml:4:28: `unknownAction` must be `deny` or `manual`, not `allow`",
@@ -283,6 +295,32 @@ fn what_is_lost_is_said_with_its_line() {
             vec!["guards.yml:4:23: anybody could acknowledge `qa` and `the boss`; here the approvers of `a` can"],
         ),
         (action("routing: { dmFallbackUser: U9 }\n"), vec!["guards.yml:4:28: `dmFallbackUser` is left out"]),
+        (
+            action("    notifyByCarrierPigeon: true\nversion: 1\n"),
+            vec![
+                "guards.yml:4:5: the action `a` has no field `notifyByCarrierPigeon`: it had no effect, and is left out",
+                "guards.yml:5:1: a guards file has no field `version`: it had no effect, and is left out",
+            ],
+        ),
+        (
+            action("    redactParam: { mode: allowlist, keys: [x] }\n"),
+            vec![
+                "guards.yml:4:5: the action `a` has no field `redactParam`: it had no effect, and is left out; did you \
+                 mean `redactParams`?",
+            ],
+        ),
+        (
+            action("    escalation: { escalateBeforeSec: 60, escalateMinApproval: 2 }\nrouting: { defaultChanel: C1 }\n\
+                    defaults: { superApprover: [U9] }\n"),
+            vec![
+                "guards.yml:4:42: `escalation` has no field `escalateMinApproval`: it had no effect, and is left out; did \
+                 you mean `escalateMinApprovals`?",
+                "guards.yml:5:12: `routing` has no field `defaultChanel`: it had no effect, and is left out; did you mean \
+                 `defaultChannel`?",
+                "guards.yml:6:13: `defaults` has no field `superApprover`: it had no effect, and is left out; did you \
+                 mean `superApprovers`?",
+            ],
+        ),
         (action("defaults: { unknownAction: manual }\n"), vec!["guards.yml:4:28: `manual` without `superApprovers`"]),
         (action("personas: { qa: [U1] }\n"), vec!["guards.yml:4:13: no action requires the persona `qa`"]),
         (

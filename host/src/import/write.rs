@@ -51,6 +51,7 @@ pub(super) fn document(
 /// The groups, the defaults and the actions.
 pub(super) fn body(guards: &Guards, limits: OverrideLimits, notes: &mut Vec<Note>) -> Body {
     let mut body = Body { text: String::new(), modules: BTreeSet::from([QUORUM]) };
+    notes.extend(guards.ignored.iter().map(|said| Note::at(said.at, &said.value)));
     let supers = !guards.super_approvers.is_empty();
     if supers {
         let _ = writeln!(body.text, "groups:\n  {SUPER_APPROVERS}: {}", list(&guards.super_approvers));

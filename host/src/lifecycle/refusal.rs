@@ -29,7 +29,7 @@ pub enum Refusal {
     #[error("you are not entitled to this{}", listed(.0))]
     Unauthorized(Vec<Reason>),
     /// The actor may act so, but a policy objects.
-    #[error("not now{}", listed(.0))]
+    #[error("a policy objects{}", listed(.0))]
     Objected(Vec<Reason>),
     /// No policy lets an approver edit these parameters.
     #[error("these parameters cannot be edited: {}", .0.join(", "))]

@@ -19,7 +19,7 @@ use crate::gateway::Intent;
 use crate::lifecycle::{
     Act, Actor, Change, Digest, REDACTED, Request, RequestId, State, Status, Submission, Timestamp,
 };
-use crate::policy::{ActionPolicy, Directory, Engine, Limits, PolicyEntry, PolicySet, Trust};
+use crate::policy::{ActionPolicy, Directory, Engine, Limits, PolicyEntry, PolicySet, Source, Trust};
 use crate::policy_sets::fetch;
 use crate::store::SqliteArchive;
 
@@ -35,10 +35,10 @@ const IDS: usize = 5;
 #[derive(Debug, Args)]
 pub struct Replay {
     /// How far back to go: `30d`.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = how_long)]
     since: Duration,
-    /// The directory of the candidate set.
-    #[arg(long, value_name = "DIR")]
+    /// The candidate set: its folder, or the `policy-set.yaml` in it.
+    #[arg(long, value_name = "SET")]
     set: PathBuf,
     /// The store with the requests: `sqlite:PATH`. A gateway may be running on it.
     #[arg(long, value_name = "STORE", default_value = "sqlite:countersign.db")]
@@ -69,6 +69,11 @@ impl Replay {
     }
 }
 
+/// A duration: what the parser of it says of a date would help nobody.
+fn how_long(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "how far back to go is a duration such as `30d`".to_owned())
+}
+
 /// Does it. Returns what there is to say, and whether no more outcomes change than may. Blocks.
 ///
 /// # Errors
@@ -89,7 +94,7 @@ pub fn run(replay: &Replay, engine: &Engine) -> Result<(String, bool)> {
 fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
     let StoreUrl::Sqlite(path) = &replay.store;
     let archive = SqliteArchive::open(path)?;
-    let set = fetch::load(&replay.set, engine, &replay.loading.supply.registries())??;
+    let set = fetch::load(Source::folder(&replay.set), engine, &replay.loading.supply.registries())??;
     let now = SystemClock.now();
     let since = now.minus(u64::try_from(replay.since.as_millis()).unwrap_or(u64::MAX));
     let stage = Stage { directory: directory(&archive)?, set, now };

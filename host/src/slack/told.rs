@@ -70,7 +70,7 @@ fn words(error_code: &str) -> Option<(&'static str, bool)> {
         "duplicate_acknowledgement" => ("This persona is acknowledged already.", false),
         "nothing_to_withdraw" => ("You have no approval or acknowledgement here to take back.", false),
         "unauthorized" => ("You are not entitled to do this.", false),
-        "refused" => ("This cannot be done now.", false),
+        "refused" => ("A policy objects to this.", false),
         "key_not_allowed" => ("That was not approved:", true),
         "parameters_changed" => {
             ("The parameters were changed since you looked. Please look again, and decide on these.", false)

@@ -133,6 +133,8 @@ fn told(chapter: &Chapter) -> String {
     text.push_str(&columns(10, &chapter.verdicts.iter().map(row).collect::<Vec<_>>()));
     let _ = match &chapter.outcome {
         Ok(status) => writeln!(text, "        → {status}"),
+        // The code of a policy's refusal says no more than that.
+        Err(Refused { code, message }) if code == "refused" => writeln!(text, "        → refused: {message}"),
         Err(Refused { code, message }) => writeln!(text, "        → refused ({code}): {message}"),
     };
     text

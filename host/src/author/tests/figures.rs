@@ -28,7 +28,7 @@ fn every_function_is_measured_and_fuel_never_differs() {
     assert!(fuel["`one approves`, event 1 (approve)"].as_u64().unwrap() > 1000, "{view}");
     // Time is this machine's, and it is busy with other tests: only fuel is compared.
     let again = bench(&folder, &["--compare", "./before.json", "--tolerance", "10000"]);
-    has(&again, 0, &["of 5 calls that were measured before, 0 use less fuel now"]);
+    has(&again, 0, &["of 5 calls measured before, 5 could be compared, and 0 of those used less fuel"]);
 }
 
 #[test]
@@ -42,9 +42,31 @@ fn more_fuel_than_before_is_worse() {
     *fuel = (fuel.as_u64().unwrap() - 1).into();
     folder.write("before.json", figures.to_string());
     let words = ["--compare", "./before.json", "--tolerance", "10000"];
-    has(&bench(&folder, &words), 1, &["WORSE  admit: fuel of `one approves` was"]);
+    has(&bench(&folder, &words), 1, &["WORSE    admit: fuel of `one approves` was"]);
     let tolerant = [&words[..], &["--fuel-tolerance", "1"]].concat();
     has(&bench(&folder, &tolerant), 0, &["call"]);
+}
+
+#[test]
+fn a_call_that_is_gone_is_missed() {
+    let folder = Folder::new();
+    folder.write("s.yaml", STORY);
+    bench(&folder, &["--save", "./before.json"]);
+    folder.write("s.yaml", STORY.replace("one approves", "one is enough"));
+    let words = ["--compare", "./before.json", "--tolerance", "10000", "--fuel-tolerance", "10000"];
+    let said = bench(&folder, &words);
+    let expected = [
+        "of 5 calls measured before, 1 could be compared, and 0 of those used less fuel",
+        "MISSING  check-config: `one approves` was measured before, and is not made now",
+        "MISSING  judge: `one approves`, event 1 (approve) was measured before, and is not made now",
+    ];
+    has(&said, 1, &expected);
+    let said = bench(&folder, &[&words[..], &["--format", "json"]].concat());
+    assert_eq!(said.code, 1);
+    let view: serde_json::Value = serde_json::from_str(&said.text).unwrap();
+    assert_eq!(view["worse"], serde_json::json!([]));
+    assert_eq!(view["missing"][0], serde_json::json!({"function": "check-config", "call": "`one approves`"}));
+    assert_eq!(view["missing"].as_array().unwrap().len(), 4);
 }
 
 #[test]
@@ -67,6 +89,9 @@ fn what_cannot_be_measured_is_an_error() {
     folder.write("other.json", "{}");
     has(&bench(&folder, &["--compare", "./none.json"]), 2, &["cannot read `none.json`"]);
     has(&bench(&folder, &["--compare", "./other.json"]), 2, &["`other.json` has no figures of `--save`"]);
+    folder.policy(&["bench", "./modules/persona-gate.wasm", "--calls", "10", "--save", "./gate.json"]);
+    let said = bench(&folder, &["--compare", "./gate.json"]);
+    has(&said, 2, &["`gate.json` has figures of the module `persona-gate`", "is the module `quorum`"]);
     has(&bench(&folder, &["--save", "./none/f.json"]), 2, &["cannot write `none/f.json`"]);
     has(&bench(&folder, &["--tolerance", "5"]), 2, &["--compare"]);
     folder.write(

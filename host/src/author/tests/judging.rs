@@ -65,7 +65,7 @@ fn an_open_request_says_who_could_move_it_on() {
                               waiting: 1 of 2 approvals, by U1, @managers, U9
               override-guard  satisfied
                               editable: replicas
-            → refused (refused): not now: waiting for the acknowledgement of security
+            → refused: a policy objects: waiting for the acknowledgement of security
     2m      U0SEC acknowledges security
               persona-gate    grants it
                               satisfied
@@ -186,10 +186,10 @@ fn what_is_due_happens_by_itself() {
 fn a_refusal_is_what_people_would_see() {
     let rows: &[(&[&str], &[&str])] = &[
         (&["U7 approve"], &["→ refused (unauthorized): you are not entitled to this"]),
-        (&["U1 approve"], &["→ refused (refused): not now: waiting for the acknowledgement of security"]),
+        (&["U1 approve"], &["→ refused: a policy objects: waiting for the acknowledgement of security"]),
         (
             &["U0SEC acknowledge security", "U1 approve ref=x"],
-            &["→ refused (refused)", "key_not_allowed at ref"],
+            &["→ refused: a policy objects: ", "key_not_allowed at ref"],
         ),
         (&["U0SEC acknowledge security", "U1 approve replicas=99"], &["schema_validation at replicas"]),
         (&["U0SEC acknowledge security", "U1 approve", "U1 approve"], &["→ refused (duplicate_approval)"]),
@@ -258,13 +258,24 @@ fn json_says_the_same() {
 
 #[test]
 fn what_cannot_be_told_is_an_error() {
+    let deep = format!(r#"{{"a":{}1{}}}"#, "[".repeat(31), "]".repeat(31));
     let rows: &[(&[&str], &[&str])] = &[
         (
             &["--action", "deplo"],
             &["no policy of the set knows the action `deplo`", "did you mean `deploy`?"],
         ),
         (&["--action", "deploy", "--params", "[]"], &["`--params` is no JSON object"]),
-        (&["--action", "deploy", "--params", "{"], &["`--params` is no JSON: EOF"]),
+        (&["--action", "deploy", "--params", "{"], &["`params`: malformed JSON: EOF"]),
+        // What a gateway would not take from a caller either.
+        (
+            &["--action", "deploy", "--params", r#"{"a":1,"a":2}"#],
+            &["`--params` is not what a gateway takes: `params.a`: this key comes twice"],
+        ),
+        (
+            &["--action", "deploy", "--params", r#"{"a":[12345678901234567890]}"#],
+            &["`params.a[0]`: a whole number beyond ±(2^53 − 1)"],
+        ),
+        (&["--action", "deploy", "--params", &deep], &["nested deeper than 32"]),
         (&["--action", "deploy", "--params", "@/none"], &["cannot read the parameters in `/none`"]),
         (&["--action", "deploy", "--event", "U1 aprove"], &["`aprove` is not something that a person does"]),
         (&["--action", "deploy", "--event", "tick"], &["event 1", "no policy asked to be woken"]),

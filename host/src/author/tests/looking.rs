@@ -112,7 +112,12 @@ fn a_module_is_found_by_its_digest() {
         2,
         &["cannot look for `00000000` in `none/modules`"],
     );
-    has(&folder.policy(&["inspect", "0000000", "--policies", "./"]), 2, &["cannot read `0000000`"]);
+    for short in ["b12f", "sha256:b12f", "0000000"] {
+        let said = folder.policy(&["inspect", short, "--policies", "./"]);
+        let expected = format!("`{short}` is no file, and a digest is named by its first 8 digits or more");
+        has(&said, 2, &[&expected]);
+    }
+    has(&folder.policy(&["inspect", "quorum", "--policies", "./"]), 2, &["cannot read `quorum`"]);
 }
 
 #[test]
@@ -242,6 +247,41 @@ fn every_fault_has_its_place_and_its_pointer() {
       ]
     }
     "#);
+}
+
+#[test]
+fn a_group_that_is_not_there_has_its_pointer() {
+    let folder = Folder::new();
+    folder.write_set(&SOUND.replace("@managers", "@managrs"));
+    let said = folder.policy(&["check", "./", "--format", "json"]);
+    let view: serde_json::Value = serde_json::from_str(&said.text).unwrap();
+    let message = "at `/approvers/1`: `@managrs` names no group of `groups`; did you mean `managers`?";
+    assert_eq!(
+        (&view["errors"][0]["message"], &view["errors"][0]["pointer"]),
+        (&message.into(), &"/approvers/1".into())
+    );
+}
+
+#[test]
+fn a_replay_takes_a_set_as_a_check_does() {
+    let folder = Folder::new();
+    folder.write_set(SOUND);
+    let path = folder.path().join("store.db");
+    let store = format!("sqlite:{}", path.display());
+    let replay = |since: &str, set: &str| {
+        folder.policy(&["replay", "--since", since, "--set", set, "--store", &store])
+    };
+    let said = replay("30d", "./");
+    assert_eq!(said.text.matches("No such file").count(), 1, "{}", said.text);
+    has(&said, 2, &["cannot open the database `store.db`: No such file"]);
+
+    drop(crate::store::SqliteStore::open(&path).unwrap());
+    for set in ["./", "./policy-set.yaml"] {
+        has(&replay("30d", set), 0, &["0 requests since ", "the same: 0"]);
+    }
+    let said = replay("2026-11-01", "./");
+    has(&said, 2, &["'2026-11-01'", "how far back to go is a duration such as `30d`"]);
+    assert!(!said.text.contains("invalid character"), "{}", said.text);
 }
 
 #[test]

@@ -296,7 +296,10 @@ fn a_file_that_is_wrong_says_where() {
             "version: 1\ndefaults: { timeout: soon }\nscenarios: [{ name: a, config: {} }, { name: b, config: {} }]\n",
             &["s.yaml:2:22: `soon` is no duration"],
         ),
-        ("version: 1\nscenarios: [{ name: a, config: {}, config: {} }]\n", &["s.yaml:2", "duplicate"]),
+        (
+            "version: 1\nscenarios: [{ name: a, config: {}, config: {} }]\n",
+            &["s.yaml:2", "the key `config` comes twice"],
+        ),
         (
             "version: 1\nscenarios: [{ name: a, config: {}, params: [] }]\n",
             &["`params` must be a map, but is a list"],

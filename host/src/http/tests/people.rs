@@ -55,7 +55,7 @@ async fn a_refusal_says_why() {
     assert_snapshot!(serde_json::to_string_pretty(&refused).unwrap(), @r#"
     {
       "error": "refused",
-      "message": "not now: waiting for the acknowledgement of security",
+      "message": "a policy objects: waiting for the acknowledgement of security",
       "ok": false,
       "reasons": [
         {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
-use serde_saphyr::{DuplicateKeyPolicy, Location, MergeKeyPolicy, Spanned};
+use serde_saphyr::{DuplicateKeyPolicy, Error as YamlError, Location, MergeKeyPolicy, Spanned};
 
 /// A place in the document, from 1; 0 where it is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,14 +48,24 @@ pub(crate) fn parse(text: &str) -> Result<Node, (Place, String)> {
     };
     serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
         let error = error.without_snippet();
-        (error.location().map(Place::from).unwrap_or_default(), message(&error.to_string()))
+        (error.location().map(Place::from).unwrap_or_default(), message(error))
     })
 }
 
-/// The parser's sentence, without the place that it adds to it: ours is in front.
-fn message(text: &str) -> String {
-    let text = text.split(" at line ").next().unwrap_or(text);
-    text.trim().to_owned()
+/// What is wrong, without the place that the parser adds to it: ours is in front.
+fn message(error: &YamlError) -> String {
+    match error {
+        // The parser advises to allow it, which nobody can who only writes the document.
+        YamlError::DuplicateMappingKey { key: Some(key), .. } => format!("the key `{key}` comes twice"),
+        YamlError::DuplicateMappingKey { key: None, .. } => "a key comes twice".to_owned(),
+        YamlError::MergeKeyNotAllowed { .. } => {
+            "`<<` merges nothing here: write out what it stands for".to_owned()
+        }
+        error => {
+            let text = error.to_string();
+            text.split(" at line ").next().unwrap_or(&text).trim().to_owned()
+        }
+    }
 }
 
 impl Node {

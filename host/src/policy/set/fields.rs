@@ -6,12 +6,17 @@ use std::ops::RangeInclusive;
 use super::document::{Key, Kind, Node, Place};
 use super::error::{Errors, did_you_mean};
 
-/// A map's members, of which none is unknown.
+/// A map's members.
 pub(crate) struct Fields<'a>(&'a [(Key, Node)]);
 
 impl<'a> Fields<'a> {
     pub(crate) fn get(&self, name: &str) -> Option<&'a Node> {
         self.0.iter().find(|(key, _)| key.text == name).map(|(_, node)| node)
+    }
+
+    /// The keys that are not among `known`.
+    pub(crate) fn unknown(&self, known: &[&str]) -> impl Iterator<Item = &'a Key> {
+        self.0.iter().map(|(key, _)| key).filter(|key| !known.contains(&key.text.as_str()))
     }
 }
 
@@ -37,6 +42,11 @@ impl<'e> Reader<'e> {
         self.errors.add(at, message);
     }
 
+    /// Something is wrong with a policy's configuration, at this JSON Pointer into it.
+    pub(crate) fn error_at(&mut self, at: Place, pointer: &str, message: impl Into<String>) {
+        self.errors.add_at(at, pointer, message);
+    }
+
     /// How many have been reported.
     pub(crate) fn errors(&self) -> usize {
         self.errors.count()
@@ -54,16 +64,20 @@ impl<'e> Reader<'e> {
 
     /// The members of a map that may have only `known` ones.
     pub(crate) fn fields<'a>(&mut self, node: &'a Node, what: &str, known: &[&str]) -> Option<Fields<'a>> {
+        let fields = self.any_fields(node, what)?;
+        for key in fields.unknown(known) {
+            let hint = did_you_mean(&key.text, known.iter().copied());
+            self.error(key.at, format!("{what} has no field `{}`{hint}", key.text));
+        }
+        Some(fields)
+    }
+
+    /// The members of a map that may have others than are asked for.
+    pub(crate) fn any_fields<'a>(&mut self, node: &'a Node, what: &str) -> Option<Fields<'a>> {
         let Kind::Map(members) = &node.kind else {
             self.wrong(node, what, "a map");
             return None;
         };
-        for (key, _) in members {
-            if !known.contains(&key.text.as_str()) {
-                let hint = did_you_mean(&key.text, known.iter().copied());
-                self.error(key.at, format!("{what} has no field `{}`{hint}", key.text));
-            }
-        }
         Some(Fields(members))
     }
 

@@ -229,7 +229,7 @@ impl SetReader<'_, '_> {
         let channel = self.reader.optional_text(fields.get("channel"), "a channel");
         let mention = self.reader.optional_text(fields.get("mention"), "a mention");
         if let (Some(mention), Some(node)) = (&mention, fields.get("mention")) {
-            self.group_exists(mention, node.at, "");
+            self.group_exists(mention, node.at, None);
         }
         let Some(before) = fields.get("before") else {
             self.reader.error(node.at, "`before` is missing: how long before the expiry to escalate");
@@ -293,7 +293,7 @@ impl SetReader<'_, '_> {
             let config = config.unwrap_or(Node { at: item.at, kind: Kind::Map(Vec::new()) });
             config.texts("", &mut |text, pointer, place| {
                 if text.starts_with('@') {
-                    self.group_exists(text, place, pointer);
+                    self.group_exists(text, place, Some(pointer));
                 }
             });
             let Some(name) = fields.get("use") else {
@@ -343,15 +343,18 @@ impl SetReader<'_, '_> {
         })
     }
 
-    /// `text` is a person, or names a group that there is.
-    fn group_exists(&mut self, text: &str, at: Place, pointer: &str) {
+    /// `text` is a person, or names a group that there is; `pointer` leads to it in a policy's configuration.
+    fn group_exists(&mut self, text: &str, at: Place, pointer: Option<&str>) {
         let Some(group) = text.strip_prefix('@') else { return };
         if self.groups.contains_key(group) {
             return;
         }
         let hint = did_you_mean(group, self.groups.keys().map(String::as_str));
-        let pointer = if pointer.is_empty() { String::new() } else { format!("at `{pointer}`: ") };
-        self.reader.error(at, format!("{pointer}`{text}` names no group of `groups`{hint}"));
+        let message = format!("`{text}` names no group of `groups`{hint}");
+        match pointer {
+            Some(pointer) => self.reader.error_at(at, pointer, format!("at `{pointer}`: {message}")),
+            None => self.reader.error(at, message),
+        }
     }
 }
 

@@ -48,6 +48,20 @@ pub enum Kept {
 }
 
 impl Source {
+    /// The folder of a policy set that somebody names by its folder, or by its own file.
+    pub(crate) fn folder(named: &Path) -> &Path {
+        match named.parent() {
+            Some(parent) if named.ends_with("policy-set.yaml") => {
+                if parent.as_os_str().is_empty() {
+                    Path::new(".")
+                } else {
+                    parent
+                }
+            }
+            _ => named,
+        }
+    }
+
     /// Reads `policy-set.yaml`, `modules/*.wasm` and `schemas/*.json` in `dir`, and the signatures beside them: `modules/*.sig`
     /// and `policy-set.yaml.sig`.
     pub fn read(dir: &Path, limits: &Limits) -> Result<Source, LoadErrors> {

@@ -22,7 +22,7 @@ const MIGRATIONS: [&str; 4] = [
 /// How long to wait for a lock that another program holds on the database: a backup, a shell.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a database cannot be opened.
+/// Why a database cannot be opened. Each message has its cause in it, so that none is a `source` that is told again.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another gateway has it open.
@@ -52,20 +52,20 @@ pub enum OpenError {
         known: usize,
     },
     /// The file cannot be created, locked or resolved.
-    #[error("cannot open the database `{path}`: {source}")]
+    #[error("cannot open the database `{path}`: {cause}")]
     Io {
         /// The database.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// SQLite cannot open or migrate it.
-    #[error("cannot open the database `{path}`: {source}")]
+    #[error("cannot open the database `{path}`: {cause}")]
     Sqlite {
         /// The database.
         path: PathBuf,
         /// Why.
-        source: rusqlite::Error,
+        cause: rusqlite::Error,
     },
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Database {
 impl Database {
     /// Takes the lock and creates the file where there is none. Returns it with the one connection for writing.
     pub(super) fn open(path: &Path) -> Result<(Database, Connection), OpenError> {
-        let io = |source| OpenError::Io { path: path.to_owned(), source };
+        let io = |cause| OpenError::Io { path: path.to_owned(), cause };
         // One file must have one lock, whichever way it is named. An absolute path is also never taken for a URI.
         let path = &resolve(path).map_err(io)?;
         // INVARIANT: the lock comes first. Merely opening and closing the database file
@@ -88,7 +88,7 @@ impl Database {
         create(path).map_err(io)?;
         let database = Database { path: path.clone(), _lock: lock };
 
-        let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
+        let sqlite = |cause| OpenError::Sqlite { path: path.clone(), cause };
         let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
         recognise(path, &connection)?;
         connection.pragma_update(None, "journal_mode", "wal").map_err(sqlite)?;
@@ -117,8 +117,8 @@ impl Database {
 ///
 /// Takes no lock of ours, and changes nothing: a database of an older version is read as it is.
 pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
-    let path = &path.canonicalize().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-    let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
+    let path = &path.canonicalize().map_err(|cause| OpenError::Io { path: path.to_owned(), cause })?;
+    let sqlite = |cause| OpenError::Sqlite { path: path.clone(), cause };
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
     recognise(path, &connection)?;
     Ok(connection)
@@ -148,12 +148,12 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     let mut name = OsString::from(path);
     name.push(".lock");
     let lock = PathBuf::from(name);
-    let io = |source| OpenError::Io { path: lock.clone(), source };
+    let io = |cause| OpenError::Io { path: lock.clone(), cause };
     let file = private().create(true).truncate(false).open(&lock).map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned(), lock }),
-        Err(TryLockError::Error(source)) => Err(io(source)),
+        Err(TryLockError::Error(cause)) => Err(io(cause)),
     }
 }
 
@@ -185,7 +185,7 @@ fn recognise(path: &Path, connection: &Connection) -> Result<(), OpenError> {
             match error.sqlite_error_code() {
                 Some(ErrorCode::NotADatabase) => not_ours("it is no SQLite database"),
                 Some(ErrorCode::DatabaseCorrupt) => not_ours("it is damaged"),
-                _ => OpenError::Sqlite { path: path.to_owned(), source: error },
+                _ => OpenError::Sqlite { path: path.to_owned(), cause: error },
             }
         })
     };

@@ -63,10 +63,10 @@ impl SqliteStore {
     /// Only one store at a time can have a database open, which a lock on the file `PATH.lock` sees to.
     pub fn open(path: &Path) -> Result<SqliteStore, OpenError> {
         let (database, connection) = file::Database::open(path)?;
-        let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+        let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
         let checkpointer = database.checkpointer().map_err(sqlite)?;
         let writer = Writer::start(connection, checkpointer)
-            .map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+            .map_err(|cause| OpenError::Io { path: path.to_owned(), cause })?;
         Ok(SqliteStore { writer, readers: Readers::of(database) })
     }
 

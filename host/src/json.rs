@@ -3,12 +3,12 @@
 //! People approve the hash of a payload, so a payload must not be read in two ways: a key that comes twice,
 //! a number that a double cannot hold and nesting without end are refused, each with its path.
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::fmt;
 
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
-
-use super::error::Invalid;
 
 /// How deep objects and lists may be nested.
 pub(crate) const MAX_DEPTH: usize = 32;
@@ -19,17 +19,37 @@ const MAX_WHOLE: u64 = 9_007_199_254_740_991;
 /// How much of a key is repeated in a path.
 const KEY_CHARS: usize = 64;
 
+/// Why a text or a value is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Where: `meta.requester.id`, `meta.links[0].url`, or empty for the whole.
+    pub(crate) path: String,
+    /// What is wrong there.
+    pub(crate) message: String,
+}
+
 /// Reads one JSON value, and nothing after it.
 ///
 /// # Errors
 /// Where the text is no JSON, or no JSON that everybody reads in the same way.
-pub(crate) fn parse(text: &[u8]) -> Result<Value, Invalid> {
-    let mut walk = Walk::default();
+pub(crate) fn parse(text: &[u8]) -> Result<Value, Refused> {
+    read(text, Walk::default())
+}
+
+/// Reads the value of `key` in an object that is not at hand, as [`parse`] would read it there.
+///
+/// # Errors
+/// As those of [`parse`]; their paths begin with the key.
+pub(crate) fn parse_member(key: &str, text: &[u8]) -> Result<Value, Refused> {
+    read(text, Walk { path: vec![Segment::Key(key.to_owned())], fault: None })
+}
+
+fn read(text: &[u8], mut walk: Walk) -> Result<Value, Refused> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let read = Node(&mut walk).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
     read.map_err(|error| match walk.fault.take() {
         Some(fault) => fault,
-        None => Invalid { path: walk.here(), message: format!("malformed JSON: {error}") },
+        None => Refused { path: walk.here(), message: format!("malformed JSON: {error}") },
     })
 }
 
@@ -37,7 +57,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, Invalid> {
 ///
 /// # Errors
 /// Where the value is not of that type.
-pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Invalid> {
+pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Refused> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { String::new() } else { path };
@@ -47,7 +67,7 @@ pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Invalid> {
             Some((wrong, expected)) if wrong.starts_with("invalid ") => format!("expected {expected}"),
             _ => said,
         };
-        Invalid { path: path.chars().take(MAX_DEPTH * KEY_CHARS).collect(), message }
+        Refused { path: path.chars().take(MAX_DEPTH * KEY_CHARS).collect(), message }
     })
 }
 
@@ -55,7 +75,7 @@ pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Invalid> {
 #[derive(Default)]
 struct Walk {
     path: Vec<Segment>,
-    fault: Option<Invalid>,
+    fault: Option<Refused>,
 }
 
 enum Segment {
@@ -81,7 +101,7 @@ impl Walk {
     }
 
     fn fail<E: de::Error>(&mut self, message: impl Into<String>) -> E {
-        let fault = Invalid { path: self.here(), message: message.into() };
+        let fault = Refused { path: self.here(), message: message.into() };
         self.fault.get_or_insert(fault);
         // Never shown: the fault is.
         E::custom("refused")
@@ -196,9 +216,9 @@ mod tests {
         let read = parse(text.as_bytes());
         match (read, expected) {
             (Ok(value), Ok(expected)) => assert_eq!(value, expected, "{text}"),
-            (Err(invalid), Err((path, part))) => {
-                assert_eq!(invalid.path, path, "{text}: {}", invalid.message);
-                assert!(invalid.message.contains(part), "{text}: {}", invalid.message);
+            (Err(refused), Err((path, part))) => {
+                assert_eq!(refused.path, path, "{text}: {}", refused.message);
+                assert!(refused.message.contains(part), "{text}: {}", refused.message);
             }
             (read, expected) => panic!("{text}: {read:?} where {expected:?} was expected"),
         }
@@ -224,6 +244,22 @@ mod tests {
         check("1e400", Err(("", "number out of range")));
         check(&format!("{}{}", "[".repeat(33), "]".repeat(33)), Err((&"[0]".repeat(32), "deeper than 32")));
         check(&"[".repeat(100_000), Err((&"[0]".repeat(32), "deeper than 32")));
+    }
+
+    /// A member is read as it is read in its object: as deep, and with the same words.
+    #[test]
+    fn a_member_is_read_as_in_its_object() {
+        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        for text in ["5", r#"{"b":1,"b":2}"#, "[9007199254740992]", "tru", &deep(31), &deep(32)] {
+            let whole = parse(format!(r#"{{"a":{text}}}"#).as_bytes());
+            let member = parse_member("a", text.as_bytes());
+            match (whole, member) {
+                (Ok(whole), Ok(member)) => assert_eq!(whole, json!({ "a": member }), "{text}"),
+                // The columns differ.
+                (Err(whole), Err(member)) => assert_eq!(whole.path, member.path, "{text}"),
+                (whole, member) => panic!("{text}: {whole:?}, {member:?}"),
+            }
+        }
     }
 
     #[test]
