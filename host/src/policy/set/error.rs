@@ -93,6 +93,11 @@ impl Errors {
         self.found.len()
     }
 
+    /// Ends here where something was found.
+    pub(crate) fn stop_here(&mut self) -> Result<(), LoadErrors> {
+        Errors { file: self.file.clone(), found: std::mem::take(&mut self.found) }.into_result()
+    }
+
     /// `Ok` where nothing was found.
     pub(crate) fn into_result(mut self) -> Result<(), LoadErrors> {
         if self.found.is_empty() {

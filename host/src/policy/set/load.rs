@@ -9,13 +9,13 @@ use super::document::{self, Kind, Node, Place};
 use super::error::{Errors, LoadErrors};
 use super::read::{self, Draft, DraftAction, Pin};
 use super::source::{Kept, Source};
-use super::{ANY_ACTION, PolicySet, Stored, trial};
+use super::{ANY_ACTION, PolicySet, Stored, hash_of, trial};
 use crate::lifecycle::Digest;
 use crate::policy::action::{ActionError, ActionPolicy};
 use crate::policy::engine::Engine;
 use crate::policy::entry::PolicyUse;
 use crate::policy::module::Module;
-use crate::policy::trust::{Signature, Signed};
+use crate::policy::trust::{Signature, Signed, Vouched};
 use crate::registry::Repository;
 
 pub(super) fn load(source: &Source, engine: &Engine) -> Result<PolicySet, LoadErrors> {
@@ -28,12 +28,22 @@ pub(super) fn load(source: &Source, engine: &Engine) -> Result<PolicySet, LoadEr
             return Ok(PolicySet::new(BTreeMap::new(), None, BTreeMap::new()));
         }
     };
-    let Draft { modules: pins, actions, fallback } = read::read(&document, &mut errors);
-    let modules = load_modules(source, engine, &pins, &mut errors);
+    let Draft { modules: pins, mut actions, fallback } = read::read(&document, &mut errors);
     let mut schemas = load_schemas(source, &actions, &mut errors);
-    let mut loaded = BTreeMap::new();
-    for mut action in actions {
+    for action in &mut actions {
         action.entry.schema = schemas.remove(&action.entry.action);
+    }
+    if engine.trust().asks_for(Signed::PolicySet) {
+        // Not even to be tried is anything run of a set that nobody vouches for; and what is wrong has no hash to vouch for.
+        errors.stop_here()?;
+        let entries =
+            actions.iter().chain(&fallback).map(|action| (&action.entry.action, action.entry.hash()));
+        vouch(&hash_of(entries), &mut errors, &source.signatures, engine);
+        errors.stop_here()?;
+    }
+    let modules = load_modules(source, engine, &pins, &mut errors);
+    let mut loaded = BTreeMap::new();
+    for action in actions {
         if let Some(policy) = prove(action, &modules, &mut errors, &str::to_owned) {
             loaded.insert(policy.entry().action.clone(), policy);
         }
@@ -96,19 +106,25 @@ fn vouched(
     engine: &Engine,
 ) -> Result<PolicySet, LoadErrors> {
     let mut errors = Errors::about(name);
-    match engine.trust().vouched(Signed::PolicySet, &set.hash, signatures) {
-        Ok(vouched) => set.vouched.extend(vouched.into_iter().map(|vouched| (set.hash, vouched))),
-        Err(unsigned) => {
-            errors
-                .add(Place::default(), format!("the set with the hash {} is refused: {unsigned}", set.hash));
-        }
-    }
+    let vouched = vouch(&set.hash, &mut errors, signatures, engine);
     errors.into_result()?;
+    set.vouched.extend(vouched.into_iter().map(|vouched| (set.hash, vouched)));
     for digest in set.modules.keys() {
         let vouched = engine.trust().vouched(Signed::Module, digest, signatures).unwrap_or_default();
         set.vouched.extend(vouched.into_iter().map(|vouched| (*digest, vouched)));
     }
     Ok(set)
+}
+
+/// Who vouches for the set with this hash, where that is asked for.
+fn vouch(hash: &Digest, errors: &mut Errors, signatures: &[Signature], engine: &Engine) -> Vec<Vouched> {
+    match engine.trust().vouched(Signed::PolicySet, hash, signatures) {
+        Ok(vouched) => vouched,
+        Err(unsigned) => {
+            errors.add(Place::default(), format!("the set with the hash {hash} is refused: {unsigned}"));
+            Vec::new()
+        }
+    }
 }
 
 /// The digests that a document pins, as far as it can be read.

@@ -101,9 +101,7 @@ impl PolicySet {
         modules: BTreeMap<Digest, Arc<Module>>,
     ) -> PolicySet {
         let all = || actions.values().chain(&fallback);
-        let hashes: BTreeMap<&str, Digest> =
-            all().map(|policy| (policy.entry().action.as_str(), policy.hash())).collect();
-        let hash = Digest::of_json(&json!(hashes));
+        let hash = hash_of(all().map(|policy| (&policy.entry().action, policy.hash())));
         let by_hash = all().map(|policy| (policy.hash(), Arc::clone(policy))).collect();
         PolicySet { hash, actions, fallback, by_hash, modules, vouched: Vec::new() }
     }
@@ -161,4 +159,9 @@ impl PolicySet {
             signatures: self.vouched.iter().map(|(digest, vouched)| (*digest, vouched.signature)).collect(),
         }
     }
+}
+
+/// SHA-256 of the canonical object of policy hashes by action.
+fn hash_of<'a>(entries: impl Iterator<Item = (&'a String, Digest)>) -> Digest {
+    Digest::of_json(&json!(entries.collect::<BTreeMap<_, _>>()))
 }

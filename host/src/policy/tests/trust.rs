@@ -184,21 +184,26 @@ fn nothing_unsigned_is_loaded_from_wherever_it_comes() {
     };
     let case = |signatures| Case { engine: &engine, source: source(signatures) };
     let of_module = ours.sign(Signed::Module, &digest);
-    case(vec![]).refused(
-        "set:3:11: the module `quorum` (quorum.wasm) is refused: it is not signed, as `COUNTERSIGN_MODULE_KEYS` demands",
-    );
     let by_others = theirs.sign(Signed::Module, &digest);
-    case(vec![by_others])
-        .refused("it is not signed by a key of `COUNTERSIGN_MODULE_KEYS`: the signature at hand is over something else");
-    case(vec![of_module])
-        .refused("is refused: it is not signed by a key of `COUNTERSIGN_SET_KEYS`: the signature at hand");
-
     let loose = PolicySet::build(&source(vec![]), &super::engine()).unwrap();
     assert_eq!(loose.pins().signatures, []);
     let of_set = theirs.sign(Signed::PolicySet, &loose.hash());
     let by_module_key = ours.sign(Signed::PolicySet, &loose.hash());
+
+    let unsigned = format!("set: the set with the hash {} is refused: it is not signed", loose.hash());
+    case(vec![]).refused(&format!("{unsigned}, as `COUNTERSIGN_SET_KEYS` demands"));
+    case(vec![of_module])
+        .refused(&format!("{unsigned} by a key of `COUNTERSIGN_SET_KEYS`: the signature at hand"));
     case(vec![of_module, by_module_key])
         .refused("it is not signed by a key of `COUNTERSIGN_SET_KEYS`: each of the 2 signatures at hand");
+    // Nothing of an unsigned set is looked at: that its module is none is not even found out.
+    let mut broken = case(vec![]);
+    broken.source.modules = vec![];
+    broken.refused(&unsigned);
+    let module = "set:3:11: the module `quorum` (quorum.wasm) is refused: it is not signed by a key of \
+                  `COUNTERSIGN_MODULE_KEYS`: ";
+    case(vec![of_set]).refused(&format!("{module}the signature at hand is over something else"));
+    case(vec![of_set, by_others]).refused(&format!("{module}each of the 2 signatures at hand"));
     let set = PolicySet::build(&source(vec![of_set, by_others, of_module]), &engine).unwrap();
     let pins = set.pins();
     assert_eq!(pins.signatures, [(set.hash(), of_set), (digest, of_module)]);
