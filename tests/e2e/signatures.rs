@@ -209,6 +209,30 @@ async fn open_requests_need_a_set_that_is_signed() {
     assert_eq!(gateway.ended(&open.token).await["status"], "approved");
 }
 
+/// A key takes the place of another: the set in force is signed once more, and that is kept for who needs it later.
+#[tokio::test]
+async fn a_key_is_changed() {
+    let home = with_keys(Home::new(&deploy(1)).administered().with("COUNTERSIGN_POLICY_WATCH", "false"));
+    home.policy_done(&["keygen", "./successors"]);
+    let both = [read(&home, "admins.pub.pem"), read(&home, "successors.pub.pem")].concat();
+    home.write("both.pem", both.as_bytes());
+    sign_set(&home);
+    let keys = |name: &str| home.path(name).display().to_string();
+    let (both, successors) = (keys("both.pem"), keys("successors.pub.pem"));
+    let gateway = home.with("COUNTERSIGN_SET_KEYS", &both).start().await;
+    let open = gateway.open("deploy").await;
+    gateway.home().policy_done(&["sign", "./policies", "--key", "./successors.pem"]);
+    let again = gateway.admin("POST", "reload-policy", &json!({})).await.expect("it is signed");
+    assert_eq!(again["outcome"], "unchanged");
+
+    let home = gateway.kill().with("COUNTERSIGN_SET_KEYS", &successors);
+    home.set_actions(&deploy(2));
+    home.policy_done(&["sign", "./policies", "--key", "./successors.pem"]);
+    let gateway = home.start().await;
+    gateway.click_ok(&Click::approve("U0ALICE", &open.id)).await;
+    assert_eq!(gateway.ended(&open.token).await["status"], "approved");
+}
+
 #[tokio::test]
 async fn keys_that_are_none_stop_the_start() {
     let home = with_keys(Home::new(&deploy(1)));

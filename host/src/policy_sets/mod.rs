@@ -449,6 +449,8 @@ impl PolicySets {
                 let engine = self.policies().engine().clone();
                 let (set, document) = blocking(move || build(source, &engine)).await??;
                 if set.hash() == current {
+                    // Somebody may have signed it since, with a key that is going to be the only one.
+                    self.keep(&set, Some(document)).await?;
                     return Ok(Made::Same);
                 }
                 if let Some(expected) = overtaken {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::change::admin_entry;
-use super::{By, ChangeError, Fault, Outcome, PolicyChange, PolicySets, Sent, What, blocking, build, whole};
+use super::{By, ChangeError, Fault, PolicySets, Sent, What, blocking, build, whole};
 use crate::lifecycle::{Digest, Timestamp};
 use crate::policy::trust::MOST_SIGNATURES;
 use crate::policy::{
@@ -205,18 +205,7 @@ impl PolicySets {
     ) {
         let told: Vec<String> = error.faults().iter().map(Fault::to_string).collect();
         tracing::warn!(what = what.as_str(), %error, faults = told.join("; "), "what an admin sent is not stored");
-        let change = PolicyChange {
-            at: self.now(),
-            what,
-            trigger: by.trigger,
-            actor: by.actor,
-            outcome: Outcome::Failed,
-            from: Some(self.policies().active().hash()),
-            to: None,
-            folder: Some(folder),
-            signed_by: Vec::new(),
-            faults: Vec::new(),
-        };
+        let change = self.attempt(what, by, Some(folder));
         let mut faults = error.faults();
         if let Some(path) = path {
             faults.iter_mut().for_each(|fault| fault.path.clone_from(&path));

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use super::*;
 
@@ -103,8 +104,8 @@ async fn a_registry_that_is_away_delays_a_set_and_nothing_else() {
     assert_eq!((house.reload().await.unwrap().outcome, house.approvals()), (Outcome::Ok, 3));
 }
 
-#[tokio::test]
-async fn who_takes_a_set_back_does_not_wait_for_a_registry() {
+/// A set is in force that another was before, and a reload waits for a registry that has yet to answer.
+async fn waiting() -> (Shelf, House, JoinHandle<Result<Changed, ChangeError>>) {
     let shelf = Shelf::with(guard(), StatusCode::OK).await;
     let house = House::with(shelf.registries()).await;
     house.write(&set(2));
@@ -114,6 +115,12 @@ async fn who_takes_a_set_back_does_not_wait_for_a_registry() {
     let sets = Arc::clone(&house.sets);
     let reload = tokio::spawn(async move { sets.reload(by(Trigger::Sighup)).await });
     shelf.asked().await;
+    (shelf, house, reload)
+}
+
+#[tokio::test]
+async fn who_takes_a_set_back_does_not_wait_for_a_registry() {
+    let (shelf, house, reload) = waiting().await;
     let back = house.sets.rollback(house.active(), by(Trigger::Api)).await.unwrap();
     assert_eq!((back.outcome, house.approvals()), (Outcome::Ok, 1));
     // The folder is another one by now: what was fetched for the one before is not wanted any more.
@@ -125,15 +132,7 @@ async fn who_takes_a_set_back_does_not_wait_for_a_registry() {
 /// A reload that was waiting for a registry does not undo what an admin did meanwhile, who knew of the folder.
 #[tokio::test]
 async fn a_late_reload_does_not_bring_back_what_was_taken_back() {
-    let shelf = Shelf::with(guard(), StatusCode::OK).await;
-    let house = House::with(shelf.registries()).await;
-    house.write(&set(2));
-    house.reload().await.unwrap();
-    shelf.state.answers.forget_permits(100);
-    house.write(&shelf.set(3));
-    let sets = Arc::clone(&house.sets);
-    let reload = tokio::spawn(async move { sets.reload(by(Trigger::Sighup)).await });
-    shelf.asked().await;
+    let (shelf, house, reload) = waiting().await;
     house.sets.rollback(house.active(), by(Trigger::Api)).await.unwrap();
     shelf.state.answers.add_permits(100);
     assert!(matches!(reload.await.unwrap(), Err(ChangeError::Conflict { .. })));
