@@ -98,25 +98,21 @@ pub fn keep_screenshot(name: &str, png: &[u8]) {
     std::fs::write(folder.join(name), png).expect("docs/images/ can be written to");
 }
 
-/// A policy module that `cargo xtask policies` built.
+/// A policy module of this workspace.
 ///
 /// # Panics
-/// Where it did not.
+/// If there is none of that name.
 pub(crate) fn module(name: &str) -> PathBuf {
-    let module = target().join(format!("policies/modules/{name}.wasm"));
-    let command = "cargo xtask policies --out target/policies --with-misbehaving";
-    assert!(module.is_file(), "no `{}`: run `{command}` first", module.display());
-    module
+    countersign_test_modules::path(name)
 }
 
-/// An entry of the cookbook, as `cargo xtask policies` wrote it.
+/// An entry of the cookbook.
 ///
 /// # Panics
-/// Where it did not.
+/// If there is none of that name.
 pub(crate) fn example(name: &str) -> PathBuf {
-    let folder = target().join("policies/examples").join(name);
-    let command = "cargo xtask policies --out target/policies --with-misbehaving --with-examples";
-    assert!(folder.is_dir(), "no `{}`: run `{command}` first", folder.display());
+    let folder = countersign_test_modules::folder().join("examples").join(name);
+    assert!(folder.is_dir(), "the cookbook has no entry `{name}`");
     folder
 }
 

@@ -24,7 +24,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = crate::root()?;
     println!("building; a release build takes some minutes");
     policies::build(&root.join("target/policies"), true, Pins::Tell)?;
-    let packages = ["--package", "countersign", "--package", "countersign-tests"];
+    let packages =
+        ["--package", "countersign", "--package", "countersign-policy", "--package", "countersign-tests"];
     let what = ["build", "--release", "--bins", "--example", "judge_latency"];
     crate::cargo(&root, &[&what[..], &packages[..]].concat(), &[])?;
 

@@ -1,0 +1,249 @@
+//! What happens to a made-up request: who does what, and when. The scenarios' YAML has it in fields;
+//! `policy judge --event` has it in one line, `U0BOB approve replicas=4 @12m`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use countersign_core::json;
+use countersign_gateway::Intent;
+
+/// Something that happens.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Deed {
+    /// Milliseconds after the submission; a second after what was before where it is not said.
+    pub(crate) at_ms: Option<u64>,
+    pub(crate) what: What,
+}
+
+/// What happens.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum What {
+    /// A person does this.
+    Person { by: String, intent: Intent },
+    /// The escalation time passes.
+    Escalated,
+    /// The time that a ruling asked to be woken at comes.
+    Tick,
+}
+
+/// What a line says that is no event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0}; an event is `WHO approve [KEY=VALUE …] [KEY- …]`, `WHO deny [WHY]`, `WHO acknowledge PERSONA`, `WHO withdraw`, `escalated` or `tick`, each with a time at its end, such as `@5m`, if need be"
+)]
+pub(crate) struct BadDeed(String);
+
+/// Names a person may act by, in any command and file.
+pub(crate) const ACTS: [&str; 4] = ["approve", "deny", "acknowledge", "withdraw"];
+/// What happens without a person.
+pub(crate) const AUTOMATIC: [&str; 2] = ["escalated", "tick"];
+
+impl FromStr for Deed {
+    type Err = BadDeed;
+
+    fn from_str(line: &str) -> Result<Deed, BadDeed> {
+        let mut words = words(line)?;
+        let at_ms = match words.last().and_then(|word| word.strip_prefix('@')) {
+            Some(time) if words.len() > 1 => {
+                let at = millis(time).map_err(BadDeed)?;
+                words.pop();
+                Some(at)
+            }
+            _ => None,
+        };
+        let mut words = words.into_iter();
+        let what = match (words.next(), words.next()) {
+            (None, _) => return Err(BadDeed("it is empty".to_owned())),
+            (Some(word), None) if word == "escalated" => What::Escalated,
+            (Some(word), None) if word == "tick" => What::Tick,
+            (Some(word), _) if AUTOMATIC.contains(&word.as_str()) => {
+                return Err(BadDeed(format!("`{word}` is done by nobody and takes nothing but a time")));
+            }
+            (Some(word), None) => return Err(BadDeed(format!("`{word}` is not all of an event"))),
+            (Some(by), Some(act)) => {
+                let rest: Vec<String> = words.collect();
+                What::Person { intent: intent(&by, &act, &rest)?, by }
+            }
+        };
+        Ok(Deed { at_ms, what })
+    }
+}
+
+fn intent(by: &str, act: &str, rest: &[String]) -> Result<Intent, BadDeed> {
+    match (act, rest) {
+        ("approve", rest) => {
+            let mut edits = BTreeMap::new();
+            for word in rest {
+                let (key, after) = edit(word)?;
+                if edits.insert(key.clone(), after).is_some() {
+                    return Err(BadDeed(format!("`{key}` is edited twice")));
+                }
+            }
+            Ok(Intent::Approve { edits })
+        }
+        ("deny", []) => Ok(Intent::Deny { reason: None }),
+        ("deny", rest) => Ok(Intent::Deny { reason: Some(rest.join(" ")) }),
+        ("acknowledge", []) => Err(BadDeed(format!("`{by} acknowledge` names no persona"))),
+        ("acknowledge", rest) => Ok(Intent::Acknowledge { persona: rest.join(" ") }),
+        ("withdraw", []) => Ok(Intent::Withdraw),
+        ("withdraw", [word, ..]) => Err(BadDeed(format!("`withdraw` takes nothing, but there is `{word}`"))),
+        (other, _) => Err(BadDeed(format!("`{other}` is not something that a person does"))),
+    }
+}
+
+/// `KEY=VALUE`, the value in JSON or else a text, or `KEY-` to take the parameter away.
+fn edit(word: &str) -> Result<(String, Option<Value>), BadDeed> {
+    let (key, after) = match word.split_once('=') {
+        Some((key, text)) => (key, Some(json::parse(text.as_bytes()).unwrap_or_else(|_| Value::from(text)))),
+        None => (word.strip_suffix('-').unwrap_or_default(), None),
+    };
+    if key.is_empty() {
+        return Err(BadDeed(format!("`{word}` is no edit: that is `KEY=VALUE`, or `KEY-` to take it away")));
+    }
+    Ok((key.to_owned(), after))
+}
+
+/// Splits at spaces, but not within double quotes or brackets, so that a value may be any JSON.
+fn words(line: &str) -> Result<Vec<String>, BadDeed> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let (mut quoted, mut escaped, mut depth) = (false, false, 0_u32);
+    for letter in line.chars() {
+        if letter.is_whitespace() && !quoted && depth == 0 {
+            if !word.is_empty() {
+                words.push(std::mem::take(&mut word));
+            }
+            continue;
+        }
+        word.push(letter);
+        match letter {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            // An apostrophe or a bracket in a reason is only that; values are what follows `=`.
+            '"' if word.contains('=') => quoted = !quoted,
+            '[' | '{' if !quoted && word.contains('=') => depth += 1,
+            ']' | '}' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    if quoted || depth > 0 {
+        return Err(BadDeed(format!("`{word}` does not end")));
+    }
+    if !word.is_empty() {
+        words.push(word);
+    }
+    Ok(words)
+}
+
+/// A duration such as `5m`, in milliseconds.
+pub(crate) fn millis(text: &str) -> Result<u64, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("`{text}` is no duration such as `5m`: {error}"))?;
+    u64::try_from(duration.as_millis()).map_err(|_| format!("`{text}` is too long"))
+}
+
+/// Milliseconds for people: `5m 3s`.
+pub(crate) fn duration(millis: u64) -> String {
+    humantime::format_duration(Duration::from_millis(millis)).to_string()
+}
+
+/// For a story: `U0BOB approves with replicas=4`.
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (by, intent) = match self {
+            What::Escalated => return f.write_str("the escalation time passes"),
+            What::Tick => return f.write_str("the time to wake comes"),
+            What::Person { by, intent } => (by, intent),
+        };
+        match intent {
+            Intent::Acknowledge { persona } => write!(f, "{by} acknowledges {persona}"),
+            Intent::Deny { reason: None } => write!(f, "{by} denies"),
+            Intent::Deny { reason: Some(reason) } => write!(f, "{by} denies: {reason}"),
+            Intent::Withdraw => write!(f, "{by} withdraws"),
+            Intent::Approve { edits } => {
+                write!(f, "{by} approves")?;
+                for (index, (key, after)) in edits.iter().enumerate() {
+                    f.write_str(if index == 0 { " with " } else { ", " })?;
+                    match after {
+                        Some(value) => write!(f, "{key}={value}")?,
+                        None => write!(f, "{key} taken away")?,
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn reads(line: &str, at_ms: Option<u64>, shown: &str) {
+        let deed: Deed = line.parse().expect(line);
+        assert_eq!((deed.at_ms, deed.what.to_string().as_str()), (at_ms, shown), "{line}");
+    }
+
+    #[test]
+    fn a_line_is_read_as_it_is_said() {
+        reads("U1 approve", None, "U1 approves");
+        reads("  U1   approve  @5m ", Some(300_000), "U1 approves");
+        reads(
+            "U1 approve replicas=4 canary- @1m30s",
+            Some(90_000),
+            "U1 approves with canary taken away, replicas=4",
+        );
+        reads("U1 approve ref=main", None, r#"U1 approves with ref="main""#);
+        reads(r#"U1 approve why="a b" list=[1, 2]"#, None, r#"U1 approves with list=[1,2], why="a b""#);
+        reads(
+            r#"U1 approve why="say \"hi\" ]" x=null"#,
+            None,
+            r#"U1 approves with why="say \"hi\" ]", x=null"#,
+        );
+        // As Slack's dialog has it: what is no JSON that everybody reads alike is a text.
+        reads("U1 approve n=9007199254740992", None, r#"U1 approves with n="9007199254740992""#);
+        reads("U1 deny", None, "U1 denies");
+        reads("U1 deny not on a Friday @2h", Some(7_200_000), "U1 denies: not on a Friday");
+        reads("U1 deny it's [odd", None, "U1 denies: it's [odd");
+        reads("U1 acknowledge security", None, "U1 acknowledges security");
+        reads("U1 withdraw", None, "U1 withdraws");
+        reads("escalated @15m", Some(900_000), "the escalation time passes");
+        reads("tick", None, "the time to wake comes");
+    }
+
+    #[test]
+    fn what_is_no_event_is_told_why() {
+        for (line, said) in [
+            ("", "it is empty"),
+            ("  ", "it is empty"),
+            ("U1", "`U1` is not all of an event"),
+            ("@5m", "`@5m` is not all of an event"),
+            ("U1 aprove", "`aprove` is not something that a person does"),
+            ("U1 approve replicas", "`replicas` is no edit"),
+            ("U1 approve =4", "`=4` is no edit"),
+            ("U1 approve -", "`-` is no edit"),
+            ("U1 approve a=1 a=2", "`a` is edited twice"),
+            ("U1 approve a=[1", "`a=[1` does not end"),
+            ("U1 approve @soon", "`soon` is no duration"),
+            ("U1 acknowledge", "names no persona"),
+            ("U1 withdraw it", "takes nothing, but there is `it`"),
+            ("escalated now", "`escalated` is done by nobody"),
+            ("tick U1", "`tick` is done by nobody"),
+        ] {
+            let error = line.parse::<Deed>().expect_err(line).to_string();
+            assert!(error.contains(said) && error.contains("an event is"), "{line}: {error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics_on_any_line(line in ".*") {
+            let _ = line.parse::<Deed>();
+        }
+    }
+}

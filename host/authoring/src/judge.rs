@@ -1,0 +1,371 @@
+//! `countersign policy judge`: a made-up request and its history under a policy set: what each policy says, what the
+//! combination makes of it, what is missing, and who could move it on.
+//!
+//! The events go through the gateway's own `step`, so a refusal here is the refusal that people would see. What is due
+//! by itself (an escalation, a wake-up, the expiry) happens when its time has come, as in the gateway.
+
+mod moves;
+mod report;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use self::moves::Moves;
+use self::report::Report;
+use super::deed::{Deed, What, duration};
+use super::made_up::{self, Asked, SUBMITTED_AT, request_id};
+use super::{Answer, Format, file};
+use countersign_core::directory::{Directory, Members};
+use countersign_core::json;
+use countersign_core::lifecycle::{
+    self, Act, Change, Event, FailureKind, PolicyFailure, Reason, Refusal, Request, State, Status,
+    Submission, Timestamp, Verdict,
+};
+use countersign_core::record::PolicyEntry;
+use countersign_gateway::fetch;
+use countersign_gateway::{Intent, act_of, repeats_hidden};
+use countersign_policy::settings::Loading;
+use countersign_policy::yaml::error::did_you_mean;
+use countersign_policy::{ActionPolicy, Engine, Limits, NotAdmitted, Source, Trust};
+
+const MAX_PARAMS_BYTES: usize = 1 << 20;
+
+/// A made-up request and its history.
+#[derive(Debug, Args)]
+pub struct Judge {
+    /// The policy set: its folder, or the `policy-set.yaml` in it.
+    #[arg(value_name = "SET")]
+    set: PathBuf,
+    #[command(flatten)]
+    loading: Loading,
+    /// The action that the request is for.
+    #[arg(long, value_name = "NAME")]
+    action: String,
+    /// The parameters: a JSON object, or `@FILE` with one.
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    params: String,
+    /// Who asks.
+    #[arg(long, value_name = "ID", default_value = "U0REQUESTER")]
+    requester: String,
+    /// What happens, in order: `U0BOB approve`, `U0BOB approve replicas=4`, `U0SEC acknowledge security`,
+    /// `U0BOB deny too risky`, `U0BOB withdraw`, `escalated` or `tick`; with a time at the end, such as `@5m`, for when
+    /// it happens. May come several times.
+    #[arg(long = "event", value_name = "EVENT")]
+    events: Vec<Deed>,
+    /// Who is in a user group of Slack that the set's groups name: `S0TEAM=U1,U2`. May come several times.
+    #[arg(long = "usergroup", value_name = "ID=MEMBERS", value_parser = usergroup)]
+    usergroups: Vec<(String, BTreeSet<String>)>,
+    /// Lines for people, or JSON.
+    #[arg(long, default_value = "text")]
+    format: Format,
+}
+
+impl Judge {
+    pub(super) fn engine(&self) -> Result<(Trust, Limits)> {
+        Ok((self.loading.supply.trust()?, self.loading.limits.limits()))
+    }
+}
+
+pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
+    let set = fetch::load(Source::folder(&judge.set), engine, &judge.loading.supply.registries())??;
+    let Some(policy) = set.action(&judge.action) else {
+        let hint = did_you_mean(&judge.action, set.actions().keys().map(String::as_str));
+        bail!("no policy of the set knows the action `{}`, so a gateway denies it{hint}", judge.action);
+    };
+    let asked = Asked {
+        requester: judge.requester.clone(),
+        params: params(&judge.params)?,
+        justification: "a made-up request, to see what becomes of it".to_owned(),
+        ..Asked::default()
+    };
+    let directory = Directory::default();
+    for (group, ids) in &judge.usergroups {
+        directory
+            .put(group, Members { ids: ids.clone(), as_of: SUBMITTED_AT.plus(policy.entry().timeout_ms) });
+    }
+    let mut telling = Telling { policy, directory, now: SUBMITTED_AT, story: Vec::new(), request: None };
+    telling.ask(&judge.action, &asked);
+    for (index, deed) in judge.events.iter().enumerate() {
+        telling.happens(deed).with_context(|| format!("event {}, `{}`", index + 1, deed.what))?;
+    }
+    let unknown = telling.unknown_usergroups();
+    let Telling { policy, directory, now, story, request } = telling;
+    let moves =
+        request.as_ref().map(|request| Moves::of(request, policy, &directory, now)).unwrap_or_default();
+    let report =
+        Report { action: &judge.action, policy, story: &story, request: request.as_ref(), moves, unknown };
+    let text = match judge.format {
+        Format::Text => report.text(),
+        Format::Json => report.json()?,
+    };
+    Ok(Answer { text, good: true })
+}
+
+/// One event: what each policy said, and what came of it.
+struct Chapter {
+    /// Milliseconds after the submission.
+    at_ms: u64,
+    event: String,
+    /// By policy, in order. Empty for what no policy is asked of, such as the expiry.
+    verdicts: Vec<(String, Verdict)>,
+    /// The status that it led to, or why it did not count.
+    outcome: Result<Status, Refused>,
+}
+
+/// Why an event did not count, or the request was not made.
+#[derive(Serialize)]
+struct Refused {
+    code: String,
+    message: String,
+}
+
+struct Telling<'a> {
+    policy: &'a Arc<ActionPolicy>,
+    directory: Directory,
+    now: Timestamp,
+    story: Vec<Chapter>,
+    /// The request as it stands; none where it was not made.
+    request: Option<Request>,
+}
+
+impl Telling<'_> {
+    fn entry(&self) -> &PolicyEntry {
+        self.policy.entry()
+    }
+
+    /// The request is made, or not.
+    fn ask(&mut self, action: &str, asked: &Asked) {
+        let submission = made_up::submission(action, asked, self.policy, &self.directory);
+        let event = format!("{} asks", asked.requester);
+        let refused = |verdicts, code: &str, message: String| Chapter {
+            at_ms: 0,
+            event: event.clone(),
+            verdicts,
+            outcome: Err(Refused { code: code.to_owned(), message }),
+        };
+        let memos = match self.policy.admit(request_id(), &submission, &asked.params) {
+            Ok(memos) => memos,
+            Err(NotAdmitted::Denied(reasons)) => {
+                let verdicts = self.admissions(&submission, asked);
+                let message = messages(&reasons);
+                self.story.push(refused(verdicts, "policy_denied", message));
+                return;
+            }
+            Err(NotAdmitted::Failed(failure)) => {
+                self.story.push(refused(Vec::new(), "policy_failure", failure.to_string()));
+                return;
+            }
+        };
+        if memos.iter().any(|memo| repeats_hidden(memo, &asked.params, &submission.redacted)) {
+            let failure = PolicyFailure {
+                policy: "*".to_owned(),
+                kind: FailureKind::Malformed,
+                detail: "a memo repeats a redacted parameter, and memos are stored".to_owned(),
+            };
+            self.story.push(refused(Vec::new(), "policy_failure", failure.to_string()));
+            return;
+        }
+        let draft = lifecycle::draft(request_id(), submission.clone(), memos.clone());
+        let submitted = Event { seq: 0, at: SUBMITTED_AT, by: None, act: Act::Submitted };
+        let verdicts = self.policy.judge(&draft, &submitted);
+        let named = self.named(&verdicts);
+        match lifecycle::submit(request_id(), submission, memos, verdicts) {
+            Ok(step) => {
+                let outcome = Ok(step.request.status());
+                self.story.push(Chapter { at_ms: 0, event, verdicts: named, outcome });
+                self.request = Some(step.request);
+            }
+            Err(refusal) => self.story.push(refused(named, code_of_admission(&refusal), said(&refusal))),
+        }
+    }
+
+    /// What each policy says of the admission by itself.
+    fn admissions(&self, submission: &Submission, asked: &Asked) -> Vec<(String, Verdict)> {
+        let entry = self.entry();
+        let modules: Vec<_> = self.policy.modules().cloned().collect();
+        let refused = |used: &countersign_core::record::PolicyUse| {
+            let alone = PolicyEntry { policies: vec![used.clone()], ..entry.clone() };
+            let find = |digest: &lifecycle::Digest| {
+                modules.iter().find(|module| module.digest() == *digest).cloned()
+            };
+            let policy = ActionPolicy::new(alone, find).ok()?;
+            match policy.admit(request_id(), submission, &asked.params) {
+                Ok(_) => None,
+                Err(NotAdmitted::Denied(reasons)) => Some((used.name.clone(), Verdict::Refused(reasons))),
+                Err(NotAdmitted::Failed(failure)) => Some((used.name.clone(), Verdict::Failed(failure))),
+            }
+        };
+        entry.policies.iter().filter_map(refused).collect()
+    }
+
+    /// Something happens, after everything that was due before.
+    fn happens(&mut self, deed: &Deed) -> Result<()> {
+        let Some(request) = &self.request else { bail!("there is no request, for it was not admitted") };
+        let State::Open(open) = &request.state else {
+            bail!("the request is {} already", request.status());
+        };
+        let default = match &deed.what {
+            What::Person { .. } => Some(self.now.plus(1000)),
+            What::Escalated => match open.escalation {
+                lifecycle::Escalation::At(at) => Some(at),
+                lifecycle::Escalation::Done(_) => bail!("the request was escalated already"),
+                lifecycle::Escalation::Never => bail!("the action does not escalate"),
+            },
+            What::Tick => Some(open.wake_at.context("no policy asked to be woken")?),
+        };
+        let at = deed.at_ms.map(|at_ms| SUBMITTED_AT.plus(at_ms)).or(default).unwrap_or(self.now);
+        ensure!(at >= self.now, "it is {} already", duration(self.now.since(SUBMITTED_AT)));
+        let before = self.story.len();
+        self.advance(at);
+        match &deed.what {
+            What::Person { by, intent } => {
+                let open = self.request.as_ref().is_some_and(|request| !request.status().is_terminal());
+                ensure!(
+                    open,
+                    "by then the request is {}",
+                    self.request.as_ref().map_or("gone", |request| request.status().as_str())
+                );
+                self.person(by, intent, &deed.what);
+            }
+            What::Escalated | What::Tick => {
+                ensure!(self.story.len() > before, "nothing is due at {}", duration(at.since(SUBMITTED_AT)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the clock on, and does what is due by itself until then.
+    fn advance(&mut self, at: Timestamp) {
+        while let Some(request) = self.request.clone()
+            && let State::Open(open) = &request.state
+            && let Some(due) = request.due_at().filter(|due| *due <= at)
+        {
+            self.now = due;
+            let escalates = matches!(open.escalation, lifecycle::Escalation::At(time) if time <= due);
+            if due >= request.submission.expires_at {
+                let change = Change::Expire { at: due };
+                self.steps(&request, "nobody decided in time".to_owned(), Vec::new(), change);
+            } else {
+                let (act, what) =
+                    if escalates { (Act::Escalated, What::Escalated) } else { (Act::Tick, What::Tick) };
+                match request.next_event(due, None, act) {
+                    Ok(event) => self.judged(&request, event, what.to_string()),
+                    Err(_) => break,
+                }
+            }
+            // A policy that failed would be asked again a little later; that tells nothing new here.
+            if self.story.last().is_some_and(|chapter| chapter.outcome.is_err()) {
+                break;
+            }
+        }
+        self.now = self.now.max(at);
+    }
+
+    fn person(&mut self, by: &str, intent: &Intent, what: &What) {
+        let Some(request) = self.request.clone() else { return };
+        let actor = self.entry().actor(by, &self.directory, self.now);
+        let act = act_of(&request, self.policy, intent);
+        match request.next_event(self.now, Some(actor), act) {
+            Ok(event) => self.judged(&request, event, what.to_string()),
+            Err(refusal) => self.tell(what.to_string(), Vec::new(), Err(Refused::of(&refusal))),
+        }
+    }
+
+    fn judged(&mut self, request: &Request, event: Event, what: String) {
+        let verdicts = self.policy.judge(request, &event);
+        let named = self.named(&verdicts);
+        self.steps(request, what, named, Change::Judged { event, verdicts });
+    }
+
+    fn steps(&mut self, request: &Request, what: String, named: Vec<(String, Verdict)>, change: Change) {
+        let outcome = match lifecycle::step(request.clone(), change) {
+            Ok(step) => {
+                let status = step.request.status();
+                self.request = Some(step.request);
+                Ok(status)
+            }
+            Err(refusal) => Err(Refused::of(&refusal)),
+        };
+        self.tell(what, named, outcome);
+    }
+
+    fn tell(&mut self, event: String, verdicts: Vec<(String, Verdict)>, outcome: Result<Status, Refused>) {
+        self.story.push(Chapter { at_ms: self.now.since(SUBMITTED_AT), event, verdicts, outcome });
+    }
+
+    fn named(&self, verdicts: &[Verdict]) -> Vec<(String, Verdict)> {
+        let names = self.entry().policies.iter().map(|used| used.name.clone());
+        names.zip(verdicts.iter().cloned()).collect()
+    }
+
+    /// User groups of Slack in groups that matter to the action, and whose members nobody has told.
+    fn unknown_usergroups(&self) -> BTreeSet<String> {
+        let entry = self.entry();
+        let configs: String = entry.policies.iter().map(|used| used.config.to_string()).collect();
+        let matters = |group: &str| group == "super-approvers" || configs.contains(&format!("\"@{group}\""));
+        let named = entry.groups.iter().filter(|(group, _)| matters(group)).flat_map(|(_, members)| members);
+        let unknown = named.filter(|member| {
+            countersign_core::directory::is_usergroup(member) && self.directory.members(member).is_none()
+        });
+        unknown.cloned().collect()
+    }
+}
+
+impl Refused {
+    fn of(refusal: &Refusal) -> Refused {
+        Refused { code: refusal.code().to_owned(), message: said(refusal) }
+    }
+}
+
+/// What a refusal says, with what failed where a policy did.
+fn said(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::PolicyFailed(failures) => {
+            failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The code that a caller gets whose request is not made.
+fn code_of_admission(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Objected(_) => "policy_denied",
+        other => other.code(),
+    }
+}
+
+fn messages(reasons: &[Reason]) -> String {
+    reasons.iter().map(|reason| reason.message.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+fn params(text: &str) -> Result<Map<String, Value>> {
+    let read = match text.strip_prefix('@') {
+        Some(path) => file::text(path.as_ref(), MAX_PARAMS_BYTES)
+            .with_context(|| format!("cannot read the parameters in `{path}`"))?,
+        None => text.to_owned(),
+    };
+    // As a gateway reads them in the body that a caller sends, so that nothing is judged that could not be asked for.
+    match json::parse_member("params", read.as_bytes()) {
+        Ok(Value::Object(params)) => Ok(params),
+        Ok(_) => bail!("`--params` is no JSON object: parameters have names"),
+        Err(json::Refused { path, message }) => {
+            bail!("`--params` is not what a gateway takes: `{path}`: {message}")
+        }
+    }
+}
+
+fn usergroup(text: &str) -> Result<(String, BTreeSet<String>), String> {
+    let (group, members) = text.split_once('=').ok_or("this is `ID=MEMBER,MEMBER`")?;
+    if !countersign_core::directory::is_usergroup(group) {
+        return Err(format!("`{group}` is no user group of Slack, whose ids begin with `S`"));
+    }
+    let members = members.split(',').map(str::trim).filter(|member| !member.is_empty());
+    Ok((group.to_owned(), members.map(str::to_owned).collect()))
+}

@@ -1,0 +1,278 @@
+//! How a judgement is told: as lines for people, or as JSON.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::moves::Moves;
+use super::{Chapter, Refused};
+use crate::deed::duration;
+use crate::made_up::SUBMITTED_AT;
+use crate::table::{cell, columns};
+use crate::words;
+use countersign_core::lifecycle::{
+    Escalation, Open, Reason, Request, Requirement, Ruling, Standing, State, Timestamp, Verdict,
+};
+use countersign_policy::ActionPolicy;
+
+pub(super) struct Report<'a> {
+    pub(super) action: &'a str,
+    pub(super) policy: &'a ActionPolicy,
+    pub(super) story: &'a [Chapter],
+    pub(super) request: Option<&'a Request>,
+    pub(super) moves: Moves,
+    /// User groups of Slack whose members are not known.
+    pub(super) unknown: BTreeSet<String>,
+}
+
+impl Report<'_> {
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        let entry = self.policy.entry();
+        let _ = write!(text, "{}", self.action);
+        if entry.action != self.action {
+            let _ = write!(text, ", an unknown action: judged by hand");
+        }
+        let _ = writeln!(text, "\npolicy hash {}\n", self.policy.hash());
+        for chapter in self.story {
+            text.push_str(&told(chapter));
+        }
+        let Some(request) = self.request else {
+            text.push_str("\nnow: there is no request\n");
+            return text;
+        };
+        let _ = write!(text, "\nnow: {}", request.status());
+        match &request.state {
+            State::Open(open) => text.push_str(&self.open(request, open)),
+            State::Denied(decided) => {
+                let _ = writeln!(text, "{}", because(decided.reason.as_deref()));
+            }
+            State::Approved(_) | State::Expired { .. } | State::Cancelled { .. } => text.push('\n'),
+        }
+        text
+    }
+
+    /// What is missing, and who could move it on.
+    fn open(&self, request: &Request, open: &Open) -> String {
+        let mut text = format!("; expires at {}", since(request.submission.expires_at));
+        if let Escalation::At(at) = open.escalation {
+            let _ = write!(text, ", escalates at {}", since(at));
+        }
+        if let Some(at) = open.wake_at {
+            let _ = write!(text, ", a policy looks again at {}", since(at));
+        }
+        text.push_str("\n\nmissing\n");
+        let missing = |wanted: &Requirement| vec![cell(words::requirement(wanted))];
+        text.push_str(&columns(2, &open.requirements.iter().map(missing).collect::<Vec<_>>()));
+        if !open.editable.is_empty() {
+            let _ = writeln!(text, "\nan approver may edit {}", words::who(&open.editable));
+        }
+        text.push_str("\nwho could move it on\n");
+        if self.moves.moves.iter().all(|action| action.leads_to.is_err()) {
+            text.push_str("  nobody that the policy set knows of\n");
+        }
+        let rows = self.moves.moves.iter().map(|action| {
+            let outcome = match &action.leads_to {
+                Ok(status) => format!("→ {status}"),
+                Err(refusal) => format!("would be refused: {refusal}"),
+            };
+            vec![cell(&action.who), cell(&action.what), cell(outcome)]
+        });
+        text.push_str(&columns(2, &rows.collect::<Vec<_>>()));
+        if !self.moves.deniers.is_empty() {
+            let _ = writeln!(text, "\nwho could deny it: {}", words::who(&self.moves.deniers));
+        }
+        if self.moves.untried > 0 {
+            let _ = writeln!(text, "\n{} more were not tried", words::count(self.moves.untried, "member"));
+        }
+        if !self.unknown.is_empty() {
+            let groups = words::who(&self.unknown);
+            let _ = writeln!(text, "\nwho is in {groups} only Slack knows: say it with `--usergroup`");
+        }
+        text
+    }
+
+    pub(super) fn json(&self) -> Result<String> {
+        let open = self.request.and_then(|request| match &request.state {
+            State::Open(open) => Some((request, open)),
+            _ => None,
+        });
+        let moves = self.moves.moves.iter().map(|action| MoveView {
+            who: &action.who,
+            act: &action.what,
+            status: action.leads_to.as_ref().ok().map(|status| status.as_str()),
+            refusal: action.leads_to.as_ref().err().map(Refused::of),
+        });
+        let view = View {
+            action: self.action,
+            policy_hash: self.policy.hash().to_string(),
+            status: self.request.map(|request| request.status().as_str()),
+            story: self.story.iter().map(ChapterView::of).collect(),
+            missing: open.map_or(&[], |(_, open)| open.requirements.as_slice()),
+            editable: open.map(|(_, open)| &open.editable),
+            expires_at_ms: open.map(|(request, _)| request.submission.expires_at.since(SUBMITTED_AT)),
+            escalates_at_ms: open.and_then(|(_, open)| match open.escalation {
+                Escalation::At(at) => Some(at.since(SUBMITTED_AT)),
+                Escalation::Never | Escalation::Done(_) => None,
+            }),
+            wakes_at_ms: open.and_then(|(_, open)| open.wake_at).map(|at| at.since(SUBMITTED_AT)),
+            could_move: moves.collect(),
+            could_deny: &self.moves.deniers,
+            unknown_usergroups: &self.unknown,
+        };
+        Ok(serde_json::to_string_pretty(&view)? + "\n")
+    }
+}
+
+/// One event, what each policy says of it, and what comes of it.
+fn told(chapter: &Chapter) -> String {
+    let mut text = format!("{:<6}  {}\n", duration(chapter.at_ms), chapter.event);
+    let row = |(policy, verdict): &(String, Verdict)| vec![cell(policy), verdict_lines(verdict)];
+    text.push_str(&columns(10, &chapter.verdicts.iter().map(row).collect::<Vec<_>>()));
+    let _ = match &chapter.outcome {
+        Ok(status) => writeln!(text, "        → {status}"),
+        // The code of a policy's refusal says no more than that.
+        Err(Refused { code, message }) if code == "refused" => writeln!(text, "        → refused: {message}"),
+        Err(Refused { code, message }) => writeln!(text, "        → refused ({code}): {message}"),
+    };
+    text
+}
+
+fn verdict_lines(verdict: &Verdict) -> Vec<String> {
+    match verdict {
+        Verdict::Failed(failure) => vec![format!("fails ({}): {}", failure.kind, failure.detail)],
+        Verdict::Refused(reasons) => {
+            reasons.iter().map(|reason| format!("refuses: {}", words::reason(reason))).collect()
+        }
+        Verdict::Ruled(Ruling { grants, standing, editable, wake_at }) => {
+            let mut lines = words::standing(standing, words::asked_of);
+            if *grants {
+                lines.insert(0, "grants it".to_owned());
+            }
+            if !editable.is_empty() {
+                lines.push(format!("editable: {}", words::who(editable)));
+            }
+            lines.extend(wake_at.map(|at| format!("looks again at {}", since(at))));
+            lines
+        }
+    }
+}
+
+fn because(reason: Option<&str>) -> String {
+    reason.map(|reason| format!(", because: {reason}")).unwrap_or_default()
+}
+
+fn since(at: Timestamp) -> String {
+    duration(at.since(SUBMITTED_AT))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct View<'a> {
+    action: &'a str,
+    policy_hash: String,
+    /// Absent where the request was not made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'a str>,
+    story: Vec<ChapterView<'a>>,
+    missing: &'a [Requirement],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    editable: Option<&'a BTreeSet<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    escalates_at_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wakes_at_ms: Option<u64>,
+    could_move: Vec<MoveView<'a>>,
+    could_deny: &'a [String],
+    unknown_usergroups: &'a BTreeSet<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ChapterView<'a> {
+    at_ms: u64,
+    event: &'a str,
+    policies: Vec<VerdictView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<&'a Refused>,
+}
+
+/// What a policy said: one of `ruling`, `refuses` and `fails`.
+#[derive(Serialize)]
+struct VerdictView<'a> {
+    policy: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ruling: Option<RulingView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refuses: Option<&'a [Reason]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fails: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RulingView<'a> {
+    grants: bool,
+    standing: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requirements: Option<&'a [Requirement]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a Reason>,
+    editable: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wakes_at_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct MoveView<'a> {
+    who: &'a str,
+    act: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<Refused>,
+}
+
+impl<'a> ChapterView<'a> {
+    fn of(chapter: &'a Chapter) -> ChapterView<'a> {
+        ChapterView {
+            at_ms: chapter.at_ms,
+            event: &chapter.event,
+            policies: chapter.verdicts.iter().map(VerdictView::of).collect(),
+            status: chapter.outcome.as_ref().ok().map(|status| status.as_str()),
+            refusal: chapter.outcome.as_ref().err(),
+        }
+    }
+}
+
+impl<'a> VerdictView<'a> {
+    fn of((policy, verdict): &'a (String, Verdict)) -> VerdictView<'a> {
+        let mut view = VerdictView { policy, ruling: None, refuses: None, fails: None };
+        match verdict {
+            Verdict::Failed(failure) => view.fails = Some(format!("{}: {}", failure.kind, failure.detail)),
+            Verdict::Refused(reasons) => view.refuses = Some(reasons),
+            Verdict::Ruled(Ruling { grants, standing, editable, wake_at }) => {
+                let (name, requirements, reason) = match standing {
+                    Standing::Satisfied => ("satisfied", None, None),
+                    Standing::Waiting(requirements) => ("waiting", Some(requirements.as_slice()), None),
+                    Standing::Denied(reason) => ("denied", None, Some(reason)),
+                };
+                view.ruling = Some(RulingView {
+                    grants: *grants,
+                    standing: name,
+                    requirements,
+                    reason,
+                    editable,
+                    wakes_at_ms: wake_at.map(|at| at.since(SUBMITTED_AT)),
+                });
+            }
+        }
+        view
+    }
+}

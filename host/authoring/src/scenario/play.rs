@@ -1,0 +1,333 @@
+//! Tells a story to a module, in the gateway's own sandbox, and compares what it answers with what is expected.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::claim::{Outcome, Seen, compare};
+use super::{Mismatch, Scenario, Setting, Step};
+use crate::deed::{What, duration};
+use crate::made_up::{self, SUBMITTED_AT, request_id};
+use crate::words;
+use countersign_core::directory::Directory;
+use countersign_core::lifecycle::{
+    Act, Event, FailureKind, Needs, Open, PolicyFailure, Request, Ruling, Standing, State, Submission,
+    Verdict,
+};
+use countersign_core::record::{PolicyEntry, PolicyUse};
+use countersign_gateway::{act_of, repeats_hidden};
+use countersign_policy::{ActionPolicy, Module, NotAdmitted};
+
+const ACTION: &str = "scenario";
+
+/// A story that was told.
+#[derive(Debug)]
+pub(crate) struct Played {
+    pub(crate) name: String,
+    pub(crate) line: u64,
+    /// What happened and what came of it, up to where the story went another way than expected.
+    pub(crate) story: Vec<StoryLine>,
+    pub(crate) mismatches: Vec<Mismatch>,
+    /// What was called with what, to be called again and measured.
+    pub(crate) calls: Option<Calls>,
+}
+
+/// One line of a story.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoryLine {
+    /// Milliseconds after the submission.
+    pub(crate) at_ms: u64,
+    pub(crate) event: String,
+    pub(crate) outcome: String,
+}
+
+/// The calls of a story.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    pub(crate) policy: ActionPolicy,
+    pub(crate) admission: Option<(Submission, Map<String, Value>)>,
+    pub(crate) judged: Vec<(Request, Event)>,
+}
+
+/// Tells a story.
+pub(crate) fn play(scenario: &Scenario, module: &Arc<Module>) -> Played {
+    let mut telling = Telling {
+        scenario,
+        now_ms: 0,
+        story: Vec::new(),
+        mismatches: Vec::new(),
+        request: None,
+        ruling: None,
+        judged: Vec::new(),
+    };
+    let calls = match policy(&scenario.setting, module) {
+        Ok(policy) => {
+            let admission = telling.tell(&policy);
+            Some(Calls { policy, admission, judged: std::mem::take(&mut telling.judged) })
+        }
+        Err(error) => {
+            telling.differs(scenario.line, "setting", "a setting without fault", vec![error]);
+            None
+        }
+    };
+    let Telling { story, mismatches, .. } = telling;
+    Played { name: scenario.name.clone(), line: scenario.line, story, mismatches, calls }
+}
+
+/// The module as the only policy of an action.
+fn policy(setting: &Setting, module: &Arc<Module>) -> Result<ActionPolicy, String> {
+    let used = PolicyUse {
+        name: module.descriptor().name.clone(),
+        digest: module.digest(),
+        config: setting.config.clone(),
+    };
+    let entry = PolicyEntry {
+        action: ACTION.to_owned(),
+        description: String::new(),
+        timeout_ms: setting.timeout_ms,
+        channel: None,
+        escalate: None,
+        redact: setting.redact.clone(),
+        rerequest: None,
+        unattended: false,
+        schema: setting.schema.clone(),
+        groups: setting.groups.clone(),
+        policies: vec![used],
+    };
+    ActionPolicy::new(entry, |_| Some(Arc::clone(module))).map_err(|error| error.to_string())
+}
+
+struct Telling<'a> {
+    scenario: &'a Scenario,
+    now_ms: u64,
+    story: Vec<StoryLine>,
+    mismatches: Vec<Mismatch>,
+    request: Option<Request>,
+    /// The ruling on the last event that counted.
+    ruling: Option<Ruling>,
+    judged: Vec<(Request, Event)>,
+}
+
+impl Telling<'_> {
+    /// Tells the story as far as it goes, and returns what was admitted, or would have been.
+    fn tell(&mut self, policy: &ActionPolicy) -> Option<(Submission, Map<String, Value>)> {
+        if !self.configured(policy) {
+            return None;
+        }
+        let setting = &self.scenario.setting;
+        let submission = made_up::submission(ACTION, &setting.asked, policy, &Directory::default());
+        let admission = Some((submission.clone(), setting.asked.params.clone()));
+        if self.submitted(policy, submission) {
+            for step in &self.scenario.events {
+                if !self.happens(policy, step) {
+                    break;
+                }
+            }
+        }
+        admission
+    }
+
+    /// Whether there is a configuration to go on with.
+    fn configured(&mut self, policy: &ActionPolicy) -> bool {
+        let line = self.scenario.line;
+        let mut found = Vec::new();
+        let mut pointers = Vec::new();
+        for (faults, _) in policy.config_faults() {
+            match faults {
+                Ok(faults) => {
+                    for fault in faults {
+                        let code = fault.code.map(|code| format!(" ({code})")).unwrap_or_default();
+                        found.push(format!("at `{}`: {}{code}", fault.pointer, fault.message));
+                        pointers.push(fault.pointer);
+                    }
+                }
+                Err(failure) => {
+                    let seen = vec![format!("fails: {} ({})", failure.kind, failure.detail)];
+                    self.differs(line, "configuration", "that it can be checked", seen);
+                    return false;
+                }
+            }
+        }
+        pointers.sort();
+        pointers.dedup();
+        match &self.scenario.config_refused {
+            None if found.is_empty() => true,
+            None => {
+                self.differs(line, "configuration", "a configuration without fault", found);
+                false
+            }
+            Some(expected) => {
+                let mut expected = expected.clone();
+                expected.sort();
+                expected.dedup();
+                if expected != pointers {
+                    let expected = expected.iter().map(|pointer| format!("a fault at `{pointer}`"));
+                    let seen = if found.is_empty() { vec!["no fault".to_owned()] } else { found };
+                    self.mismatches.push(Mismatch {
+                        line,
+                        event: "the configuration is checked".to_owned(),
+                        what: "configuration",
+                        expected: expected.collect(),
+                        seen,
+                    });
+                }
+                false
+            }
+        }
+    }
+
+    /// The request is made. Returns whether there is one, as expected.
+    fn submitted(&mut self, policy: &ActionPolicy, submission: Submission) -> bool {
+        let event = format!("{} asks", submission.requester.id);
+        let params = &self.scenario.setting.asked.params;
+        let redacted = submission.redacted.clone();
+        let mut memo = None;
+        let outcome = match policy.admit(request_id(), &submission, params) {
+            Err(NotAdmitted::Denied(reasons)) => Outcome::Refused(reasons),
+            Err(NotAdmitted::Failed(failure)) => Outcome::Failed(failure),
+            Ok(memos) if memos.iter().any(|memo| repeats_hidden(memo, params, &redacted)) => {
+                let what = "its memo repeats a redacted parameter, and memos are stored";
+                Outcome::Failed(malformed(policy, what))
+            }
+            Ok(memos) => {
+                memo = memos.first().cloned();
+                self.request = Some(Request {
+                    id: request_id(),
+                    version: 1,
+                    submission: Arc::new(submission),
+                    memos: memos.into(),
+                    history: Vec::new(),
+                    needs: Needs::default(),
+                    state: State::Open(Open::default()),
+                });
+                let submitted = Event { seq: 0, at: SUBMITTED_AT, by: None, act: Act::Submitted };
+                self.judge(policy, submitted)
+            }
+        };
+        let seen = Seen {
+            line: self.scenario.line,
+            event: &event,
+            submitted_at: SUBMITTED_AT,
+            outcome: &outcome,
+            memo: memo.as_deref(),
+        };
+        let found = compare(&seen, self.scenario.expect.as_ref());
+        self.came_to(&event, &outcome, found) && matches!(outcome, Outcome::Counted(_))
+    }
+
+    /// Something happens. Returns whether the story goes on.
+    fn happens(&mut self, policy: &ActionPolicy, step: &Step) -> bool {
+        let event = step.deed.what.to_string();
+        let (at_ms, problem) = self.time_of(step);
+        self.now_ms = at_ms.max(self.now_ms);
+        if let Some(problem) = problem {
+            self.differs_at(step.line, event, "event", "that it can happen", vec![problem]);
+            return false;
+        }
+        let Some(request) = &self.request else { return false };
+        let entry = policy.entry();
+        let at = SUBMITTED_AT.plus(self.now_ms);
+        let (by, act) = match &step.deed.what {
+            What::Escalated => (None, Act::Escalated),
+            What::Tick => (None, Act::Tick),
+            What::Person { by, intent } => {
+                (Some(entry.actor(by, &Directory::default(), at)), act_of(request, policy, intent))
+            }
+        };
+        let seq = u32::try_from(request.history.len()).unwrap_or(u32::MAX);
+        let outcome = self.judge(policy, Event { seq, at, by, act });
+        let seen = Seen {
+            line: step.line,
+            event: &event,
+            submitted_at: SUBMITTED_AT,
+            outcome: &outcome,
+            memo: None,
+        };
+        let found = compare(&seen, step.expect.as_ref());
+        self.came_to(&event, &outcome, found)
+    }
+
+    /// When a step happens, and what is wrong with that.
+    fn time_of(&self, step: &Step) -> (u64, Option<String>) {
+        let wish = self.ruling.as_ref().and_then(|ruling| ruling.wake_at);
+        let wish = wish.map(|at| at.since(SUBMITTED_AT));
+        let default = match step.deed.what {
+            What::Tick => wish,
+            _ => Some(self.now_ms.saturating_add(1000)),
+        };
+        let at_ms = step.deed.at_ms.or(default).unwrap_or(self.now_ms);
+        let timeout_ms = self.scenario.setting.timeout_ms;
+        let problem = if let Some(Standing::Denied(_)) = self.ruling.as_ref().map(|ruling| &ruling.standing) {
+            "the request is denied, and with that the story is over".to_owned()
+        } else if step.deed.what == What::Tick && wish.is_none_or(|wish| at_ms < wish) {
+            match wish {
+                Some(wish) => format!("the policy asked to be woken at {}", duration(wish)),
+                None => "the policy did not ask to be woken".to_owned(),
+            }
+        } else if at_ms < self.now_ms {
+            format!("it is {} already", duration(self.now_ms))
+        } else if at_ms >= timeout_ms && matches!(step.deed.what, What::Person { .. }) {
+            format!("the request expires at {}", duration(timeout_ms))
+        } else {
+            return (at_ms, None);
+        };
+        (at_ms, Some(problem))
+    }
+
+    /// Asks the policy twice, for it has to give the same answer, and keeps the event where it counts.
+    fn judge(&mut self, policy: &ActionPolicy, event: Event) -> Outcome {
+        let Some(request) = &mut self.request else { return Outcome::Refused(Vec::new()) };
+        let mut answers = policy.judge_at_cost(request, &event);
+        let mut again = policy.judge_at_cost(request, &event);
+        let (Some((verdict, cost)), Some((second, other_cost))) = (answers.pop(), again.pop()) else {
+            return Outcome::Refused(Vec::new());
+        };
+        self.judged.push((request.clone(), event.clone()));
+        if verdict != second || cost.fuel != other_cost.fuel {
+            let what = "it answered the same question in two ways";
+            return Outcome::Failed(malformed(policy, what));
+        }
+        match verdict {
+            Verdict::Failed(failure) => Outcome::Failed(failure),
+            Verdict::Refused(reasons) => Outcome::Refused(reasons),
+            Verdict::Ruled(ruling) => {
+                let counts = event.by.is_none() || ruling.grants || self.scenario.setting.granted_elsewhere;
+                if !counts {
+                    return Outcome::Silent(ruling);
+                }
+                request.history.push(event);
+                self.ruling = Some(ruling.clone());
+                Outcome::Counted(ruling)
+            }
+        }
+    }
+
+    /// Writes the story on. Returns whether all was as expected.
+    fn came_to(&mut self, event: &str, outcome: &Outcome, found: Vec<Mismatch>) -> bool {
+        let outcome = outcome.line();
+        self.story.push(StoryLine { at_ms: self.now_ms, event: event.to_owned(), outcome });
+        let as_expected = found.is_empty();
+        self.mismatches.extend(found);
+        as_expected
+    }
+
+    fn differs(&mut self, line: u64, what: &'static str, expected: &str, seen: Vec<String>) {
+        self.differs_at(line, "the configuration is checked".to_owned(), what, expected, seen);
+    }
+
+    fn differs_at(
+        &mut self,
+        line: u64,
+        event: String,
+        what: &'static str,
+        expected: &str,
+        seen: Vec<String>,
+    ) {
+        self.mismatches.push(Mismatch { line, event, what, expected: vec![expected.to_owned()], seen });
+    }
+}
+
+fn malformed(policy: &ActionPolicy, detail: &str) -> PolicyFailure {
+    let name = words::who(policy.entry().policies.iter().map(|used| &used.name));
+    PolicyFailure { policy: name, kind: FailureKind::Malformed, detail: detail.to_owned() }
+}

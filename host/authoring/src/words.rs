@@ -1,0 +1,55 @@
+//! What policies answer, in words for people: the same in every command.
+
+use countersign_core::lifecycle::{Reason, Requirement, RequirementKind, Standing};
+
+/// Where a request stands, a line for each thing, with requirements as `show` shows them.
+pub(crate) fn standing(standing: &Standing, show: impl Fn(&Requirement) -> String) -> Vec<String> {
+    match standing {
+        Standing::Satisfied => vec!["satisfied".to_owned()],
+        Standing::Denied(denial) => vec![format!("denied: {}", reason(denial))],
+        Standing::Waiting(requirements) => {
+            requirements.iter().map(|wanted| format!("waiting: {}", show(wanted))).collect()
+        }
+    }
+}
+
+/// What is missing, and who can meet it: `1 of 2 approvals, by U1, U2`.
+pub(crate) fn asked_of(wanted: &Requirement) -> String {
+    let Requirement { label, eligible, .. } = wanted;
+    if eligible.is_empty() { label.clone() } else { format!("{label}, by {}", who(eligible)) }
+}
+
+/// Everything about what is missing: `1 of 2 approvals (approval, 1 of 2, by U1, U2)`.
+pub(crate) fn requirement(wanted: &Requirement) -> String {
+    let Requirement { kind, label, have, need, eligible } = wanted;
+    let by = if eligible.is_empty() { String::new() } else { format!(", by {}", who(eligible)) };
+    format!("{label} ({}, {have} of {need}{by})", self::kind(*kind))
+}
+
+/// A requirement's kind, as the scenarios' YAML has it too.
+pub(crate) fn kind(kind: RequirementKind) -> &'static str {
+    match kind {
+        RequirementKind::Approval => "approval",
+        RequirementKind::Acknowledgement => "acknowledgement",
+        RequirementKind::Time => "time",
+    }
+}
+
+/// Why: `key_not_allowed at ref (it may not be edited)`.
+pub(crate) fn reason(reason: &Reason) -> String {
+    let Reason { code, message, path } = reason;
+    match path {
+        Some(path) => format!("{code} at {path} ({message})"),
+        None => format!("{code} ({message})"),
+    }
+}
+
+/// Ids and `@group` names.
+pub(crate) fn who(ids: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    ids.into_iter().map(|id| id.as_ref().to_owned()).collect::<Vec<_>>().join(", ")
+}
+
+/// `1 scenario`, `2 scenarios`.
+pub(crate) fn count(amount: usize, noun: &str) -> String {
+    if amount == 1 { format!("1 {noun}") } else { format!("{amount} {noun}s") }
+}

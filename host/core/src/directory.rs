@@ -1,0 +1,96 @@
+//! Who is in the user groups of Slack that groups of a policy set name, as far as is known.
+//!
+//! It only remembers; `slack::usergroups` asks Slack. A group of which nothing is known has no members.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+
+use crate::lifecycle::Timestamp;
+
+/// How old a list of members may be before whoever acts by it is marked, in milliseconds.
+pub const STALE_AFTER_MS: u64 = 15 * 60 * 1000;
+
+/// How old it may be at the most: Slack can be away for a day before nobody is let in by it.
+pub const VOID_AFTER_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// The members of user groups, by the group's Slack id.
+#[derive(Debug, Default)]
+pub struct Directory {
+    known: ArcSwap<BTreeMap<String, Arc<Members>>>,
+}
+
+/// Who is in a user group, and when Slack last said so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Members {
+    /// Their Slack ids.
+    pub ids: BTreeSet<String>,
+    /// When Slack said so.
+    pub as_of: Timestamp,
+}
+
+/// Whether a member of a group of the policy set is a user group of Slack rather than a person.
+#[must_use]
+pub fn is_usergroup(id: &str) -> bool {
+    let upper = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
+    id.len() >= 3 && id.starts_with('S') && id.bytes().all(upper)
+}
+
+impl Directory {
+    /// Remembers who is in a user group.
+    pub fn put(&self, usergroup: &str, members: Members) {
+        let members = Arc::new(members);
+        self.known.rcu(|known| {
+            let mut known = BTreeMap::clone(known);
+            known.insert(usergroup.to_owned(), Arc::clone(&members));
+            known
+        });
+    }
+
+    /// Who is in a user group, where that is known.
+    #[must_use]
+    pub fn members(&self, usergroup: &str) -> Option<Arc<Members>> {
+        self.known.load().get(usergroup).cloned()
+    }
+
+    /// When Slack last said that `id` is in the user group; `None` where it did not, or too long ago to count.
+    #[must_use]
+    pub fn belongs(&self, usergroup: &str, id: &str, now: Timestamp) -> Option<Timestamp> {
+        let members = self.members(usergroup)?;
+        (members.ids.contains(id) && now.since(members.as_of) < VOID_AFTER_MS).then_some(members.as_of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_slack_calls_a_user_group_is_told_from_a_person() {
+        for (id, expected) in [
+            ("S0614TZR7", true),
+            ("SAB", true),
+            ("U0614TZR7", false),
+            ("S", false),
+            ("Sab", false),
+            ("", false),
+        ] {
+            assert_eq!(is_usergroup(id), expected, "{id}");
+        }
+    }
+
+    #[test]
+    fn members_count_for_a_day() {
+        let at = Timestamp::from_millis(1_000_000);
+        let directory = Directory::default();
+        assert_eq!(directory.belongs("S1", "U1", at), None);
+        directory.put("S1", Members { ids: ["U1".to_owned()].into(), as_of: at });
+        assert_eq!(directory.belongs("S1", "U1", at), Some(at));
+        assert_eq!(directory.belongs("S1", "U2", at), None);
+        assert_eq!(directory.belongs("S2", "U1", at), None);
+        assert_eq!(directory.belongs("S1", "U1", at.plus(VOID_AFTER_MS - 1)), Some(at));
+        assert_eq!(directory.belongs("S1", "U1", at.plus(VOID_AFTER_MS)), None);
+    }
+}

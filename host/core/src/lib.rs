@@ -1,0 +1,14 @@
+//! The core: requests, the events that happen to them, and the records that a store keeps.
+//!
+//! Nothing in here does I/O: times and ids are arguments, and the clock is a port.
+
+pub mod lifecycle;
+
+pub mod record;
+
+pub mod backoff;
+pub mod clock;
+pub mod directory;
+pub mod json;
+pub mod loopback;
+pub mod secret;

@@ -1,0 +1,139 @@
+//! SHA-256 digests, and canonical JSON to take them of.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+/// A SHA-256 digest; written as 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(Sha256::digest(bytes).into())
+    }
+
+    /// The digest of the canonical JSON (RFC 8785) of `value`.
+    #[must_use]
+    pub fn of_json(value: &Value) -> Digest {
+        Digest::of(canonical(value).as_bytes())
+    }
+
+    /// A digest that was kept as raw bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Digest {
+        Digest(bytes)
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// Canonical JSON (RFC 8785) of `value`.
+#[must_use]
+pub fn canonical(value: &Value) -> String {
+    // A `Value` has string keys and finite numbers only, which is all that the serializer could refuse.
+    serde_json_canonicalizer::to_string(value).unwrap_or_else(|_| value.to_string())
+}
+
+/// The digest of each top-level parameter's canonical value.
+#[must_use]
+pub fn parameter_digests(params: &Map<String, Value>) -> std::collections::BTreeMap<String, Digest> {
+    params.iter().map(|(key, value)| (key.clone(), Digest::of_json(value))).collect()
+}
+
+/// The hash of a payload: SHA-256 of the canonical object that maps each top-level key to the
+/// hexadecimal SHA-256 of its canonical value. It can be computed without knowing redacted values.
+#[must_use]
+pub fn payload_hash(digests: &std::collections::BTreeMap<String, Digest>) -> Digest {
+    let object =
+        digests.iter().map(|(key, digest)| (key.clone(), Value::String(digest.to_string()))).collect();
+    Digest::of_json(&Value::Object(object))
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// A text that is no SHA-256 digest.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a SHA-256 digest: it should be 64 hexadecimal digits in lower case")]
+pub struct BadDigest;
+
+impl FromStr for Digest {
+    type Err = BadDigest;
+
+    fn from_str(text: &str) -> Result<Digest, BadDigest> {
+        if text.bytes().any(|letter| letter.is_ascii_uppercase()) {
+            return Err(BadDigest);
+        }
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| BadDigest)?;
+        Ok(Digest(bytes))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The published vectors were computed without this code.
+    #[test]
+    fn payload_hashes_are_the_published_ones() {
+        #[derive(Deserialize)]
+        struct Vector {
+            name: String,
+            params: Map<String, Value>,
+            digests: std::collections::BTreeMap<String, Digest>,
+            payload_hash: Digest,
+        }
+        let published = include_str!("../../../../docs/payload-hash-vectors.json");
+        let vectors: Vec<Vector> = serde_json::from_str(published).expect("the vectors can be read");
+        assert!(vectors.len() > 5);
+        for vector in vectors {
+            let digests = parameter_digests(&vector.params);
+            assert_eq!(digests, vector.digests, "{}", vector.name);
+            assert_eq!(payload_hash(&digests), vector.payload_hash, "{}", vector.name);
+        }
+    }
+
+    #[test]
+    fn a_digest_has_one_spelling() {
+        let text = Digest::of(b"").to_string();
+        assert_eq!(text, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(text.parse(), Ok(Digest::of(b"")));
+        for other in [text.to_uppercase(), text.replacen('e', "", 1), format!("sha256:{text}"), String::new()]
+        {
+            assert_eq!(other.parse::<Digest>(), Err(BadDigest), "{other}");
+        }
+    }
+}

@@ -1,0 +1,513 @@
+//! The invariants of the core, held over random histories.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::collection::{btree_set, vec};
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::*;
+
+const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
+const TIMEOUT_MS: u64 = 600_000;
+const KEYS: [&str; 4] = ["replicas", "ref", "secret", "flag"];
+const PEOPLE: [&str; 4] = ["U1", "U2", "U3", "U4"];
+const PERSONAS: [&str; 2] = ["security", "release"];
+
+fn params() -> Map<String, Value> {
+    json!({"replicas": 3, "ref": "v1", "secret": "hunter2"}).as_object().cloned().unwrap_or_default()
+}
+
+fn submission(unattended: bool) -> Submission {
+    let mut shown = params();
+    shown.insert("secret".into(), REDACTED.into());
+    let id = request_id();
+    Submission {
+        action: "deploy".into(),
+        rules: "deploy".into(),
+        lineage: id,
+        depth: 0,
+        rerequested_by: None,
+        requester: Party { id: "U9".into(), source: "slack".into(), display: None },
+        requester_groups: Default::default(),
+        origin: Origin { repo: "acme/web".into(), branch: None, pr: None, run_id: None },
+        justification: "release".into(),
+        links: Vec::new(),
+        policy_hints: None,
+        params: shown,
+        redacted: BTreeSet::from(["secret".to_owned()]),
+        digests: parameter_digests(&params()),
+        policy_hash: Digest::of(b"rules"),
+        token_hash: Digest::of(b"token"),
+        submitted_at: START,
+        expires_at: START.plus(TIMEOUT_MS),
+        escalate_at: Some(START.plus(TIMEOUT_MS / 2)),
+        unattended,
+    }
+}
+
+fn request_id() -> RequestId {
+    RequestId::new(START, 7, 1)
+}
+
+fn requirement(kind: RequirementKind, label: &str) -> Requirement {
+    Requirement { kind, label: label.into(), have: 0, need: 1, eligible: vec!["U1".into()] }
+}
+
+fn waiting(kind: RequirementKind) -> Verdict {
+    ruled(true, Standing::Waiting(vec![requirement(kind, "something")]))
+}
+
+fn ruled(grants: bool, standing: Standing) -> Verdict {
+    Verdict::Ruled(Ruling { grants, standing, editable: vec!["replicas".into()], wake_at: None })
+}
+
+fn failed() -> Verdict {
+    Verdict::Failed(PolicyFailure { policy: "p".into(), kind: FailureKind::Trap, detail: "trap".into() })
+}
+
+fn refused(code: &str) -> Verdict {
+    Verdict::Refused(vec![Reason { code: code.into(), message: code.into(), path: None }])
+}
+
+/// An open request that waits for approvals.
+fn open() -> Request {
+    let verdicts =
+        vec![ruled(false, Standing::Waiting(vec![requirement(RequirementKind::Approval, "0 of 2")]))];
+    submit(request_id(), submission(false), vec!["null".into()], verdicts)
+        .expect("the request is admitted")
+        .request
+}
+
+fn actor(id: &str) -> Option<Actor> {
+    Some(Actor { id: id.into(), groups: BTreeSet::new(), groups_as_of: None })
+}
+
+fn approve() -> Act {
+    Act::Approve { edits: Vec::new() }
+}
+
+fn edit(key: &str, after: Option<Value>) -> Edit {
+    Edit { key: key.into(), before: None, after, violations: Vec::new() }
+}
+
+/// Does `act` a minute after the start, judged by `verdicts`.
+fn act(request: &Request, by: Option<Actor>, act: Act, verdicts: Vec<Verdict>) -> Result<Step, Refusal> {
+    act_at(request, START.plus(60_000), by, act, verdicts)
+}
+
+fn act_at(
+    request: &Request,
+    at: Timestamp,
+    by: Option<Actor>,
+    act: Act,
+    verdicts: Vec<Verdict>,
+) -> Result<Step, Refusal> {
+    let event = request.next_event(at, by, act)?;
+    step(request.clone(), Change::Judged { event, verdicts })
+}
+
+mod one_step {
+    use super::*;
+
+    #[test]
+    fn approves_where_every_policy_is_satisfied_and_one_grants() {
+        let step = act(
+            &open(),
+            actor("U1"),
+            approve(),
+            vec![ruled(true, Standing::Satisfied), ruled(false, Standing::Satisfied)],
+        )
+        .expect("the vote counts");
+        assert_eq!(step.request.status(), Status::Approved);
+        assert_eq!(step.request.approvers(), ["U1"]);
+        let decision =
+            step.audit.iter().find(|entry| entry.event == "approved").expect("the decision is audited");
+        assert_eq!(decision.detail.get("approvers"), Some(&json!(["U1"])));
+        assert_eq!(decision.detail.get("decision"), Some(&json!("approved")));
+        assert_eq!(decision.policy_hash, Some(Digest::of(b"rules")));
+        assert_eq!(decision.payload_hash, Some(payload_hash(&parameter_digests(&params()))));
+    }
+
+    #[test]
+    fn silence_is_not_permission() {
+        let verdicts = vec![ruled(false, Standing::Satisfied)];
+        assert_eq!(act(&open(), actor("U1"), approve(), verdicts), Err(Refusal::Unauthorized(Vec::new())));
+    }
+
+    #[test]
+    fn a_refusal_outweighs_a_grant_and_names_every_reason() {
+        let verdicts = vec![refused("a"), ruled(true, Standing::Satisfied), refused("b")];
+        let Err(Refusal::Objected(reasons)) = act(&open(), actor("U1"), approve(), verdicts) else {
+            panic!("the vote must be refused")
+        };
+        assert_eq!(reasons.iter().map(|reason| reason.code.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_failure_is_never_consent() {
+        for verdicts in
+            [vec![ruled(true, Standing::Satisfied), failed()], vec![failed(), refused("a")], vec![]]
+        {
+            assert!(matches!(act(&open(), actor("U1"), approve(), verdicts), Err(Refusal::PolicyFailed(_))));
+        }
+    }
+
+    #[test]
+    fn an_act_against_the_request_never_approves_it() {
+        let voted = act(&open(), actor("U1"), approve(), vec![waiting(RequirementKind::Approval)])
+            .expect("counts")
+            .request;
+        for against in [Act::Deny { reason: None }, Act::Withdraw] {
+            let result = act(&voted, actor("U1"), against, vec![ruled(true, Standing::Satisfied)]);
+            assert!(matches!(result, Err(Refusal::PolicyFailed(_))), "{result:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_acted_means_nobody_approved_unless_the_action_says_unattended() {
+        let satisfied = || vec![ruled(false, Standing::Satisfied)];
+        let attended = submit(request_id(), submission(false), Vec::new(), satisfied());
+        assert!(matches!(attended, Err(Refusal::PolicyFailed(_))));
+        let unattended =
+            submit(request_id(), submission(true), Vec::new(), satisfied()).expect("it is approved");
+        assert_eq!(unattended.request.status(), Status::Approved);
+    }
+
+    #[test]
+    fn a_denial_carries_the_words_of_who_denied() {
+        let denied = || {
+            vec![ruled(
+                true,
+                Standing::Denied(Reason { code: "x".into(), message: "policy words".into(), path: None }),
+            )]
+        };
+        for (said, expected) in [(Some("too risky"), "too risky"), (None, "policy words")] {
+            let deny = Act::Deny { reason: said.map(Into::into) };
+            let step = act(&open(), actor("U2"), deny, denied()).expect("counts");
+            let State::Denied(decided) = &step.request.state else { panic!("it must be denied") };
+            assert_eq!((decided.by.as_deref(), decided.reason.as_deref()), (Some("U2"), Some(expected)));
+        }
+    }
+
+    #[test]
+    fn a_vote_at_the_expiry_is_too_late() {
+        let late = act_at(
+            &open(),
+            START.plus(TIMEOUT_MS),
+            actor("U1"),
+            approve(),
+            vec![ruled(true, Standing::Satisfied)],
+        );
+        assert_eq!(late, Err(Refusal::TooLate));
+        let in_time = act_at(
+            &open(),
+            START.plus(TIMEOUT_MS - 1),
+            actor("U1"),
+            approve(),
+            vec![ruled(true, Standing::Satisfied)],
+        );
+        assert!(in_time.is_ok());
+    }
+
+    #[test]
+    fn expires_once_and_not_before_its_time() {
+        assert_eq!(step(open(), Change::Expire { at: START.plus(TIMEOUT_MS - 1) }), Err(Refusal::NotDue));
+        let expired = step(open(), Change::Expire { at: START.plus(TIMEOUT_MS) }).expect("it is due").request;
+        assert_eq!(expired.status(), Status::Expired);
+        assert_eq!(expired.due_at(), None);
+        assert_eq!(
+            step(expired, Change::Expire { at: START.plus(TIMEOUT_MS) }),
+            Err(Refusal::Ended(Status::Expired))
+        );
+    }
+
+    #[test]
+    fn escalates_once_with_a_notice() {
+        let verdicts = || vec![waiting(RequirementKind::Approval)];
+        assert_eq!(act(&open(), None, Act::Escalated, verdicts()), Err(Refusal::NotDue));
+        let at = START.plus(TIMEOUT_MS / 2);
+        let escalated = act_at(&open(), at, None, Act::Escalated, verdicts()).expect("it is due");
+        assert_eq!(escalated.effects, [Effect::NotifyEscalation, Effect::ShowRequest]);
+        assert_eq!(act_at(&escalated.request, at, None, Act::Escalated, verdicts()), Err(Refusal::NotDue));
+        assert_eq!(escalated.request.due_at(), Some(START.plus(TIMEOUT_MS)));
+    }
+
+    #[test]
+    fn wakes_no_sooner_than_a_second_and_never_after_the_expiry() {
+        let wake = |at: Timestamp| {
+            let Verdict::Ruled(mut ruling) = waiting(RequirementKind::Time) else { panic!("a ruling") };
+            ruling.wake_at = Some(at);
+            let step = act(&open(), actor("U1"), approve(), vec![Verdict::Ruled(ruling)]).expect("counts");
+            let State::Open(open) = step.request.state else { panic!("still open") };
+            open.wake_at
+        };
+        assert_eq!(wake(START), Some(START.plus(61_000)));
+        assert_eq!(wake(START.plus(90_000)), Some(START.plus(90_000)));
+        assert_eq!(wake(START.plus(TIMEOUT_MS)), None);
+    }
+
+    #[test]
+    fn a_tick_that_changes_nothing_makes_no_message_stale() {
+        let Verdict::Ruled(mut ruling) = waiting(RequirementKind::Time) else { panic!("a ruling") };
+        ruling.wake_at = Some(START.plus(90_000));
+        let verdicts = vec![Verdict::Ruled(ruling)];
+        let woken = act(&open(), actor("U1"), approve(), verdicts.clone()).expect("counts").request;
+        let ticked = act_at(&woken, START.plus(90_000), None, Act::Tick, verdicts).expect("it is due");
+        assert_eq!(ticked.effects, []);
+    }
+
+    #[test]
+    fn an_edit_takes_the_place_of_earlier_approvals() {
+        let verdicts = || vec![waiting(RequirementKind::Approval)];
+        let first = act(&open(), actor("U1"), approve(), verdicts()).expect("counts").request;
+        let edits = Act::Approve { edits: vec![edit("replicas", Some(json!(5)))] };
+        let second = act(&first, actor("U2"), edits, verdicts()).expect("counts").request;
+        assert_eq!(second.approvers(), ["U2"]);
+        let third = act(&second, actor("U1"), approve(), verdicts())
+            .expect("may agree to the new parameters")
+            .request;
+        assert_eq!(third.approvers(), ["U2", "U1"]);
+        assert_eq!(third.params().get("replicas"), Some(&json!(5)));
+    }
+
+    #[test]
+    fn a_hidden_parameter_is_never_editable() {
+        let Verdict::Ruled(mut ruling) = waiting(RequirementKind::Approval) else { panic!("a ruling") };
+        ruling.editable = vec!["secret".into(), "replicas".into()];
+        let request = submit(request_id(), submission(false), Vec::new(), vec![Verdict::Ruled(ruling)])
+            .expect("admitted")
+            .request;
+        let edits = Act::Approve { edits: vec![edit("secret", Some(json!("x")))] };
+        let result = act(&request, actor("U1"), edits, vec![ruled(true, Standing::Satisfied)]);
+        assert_eq!(result, Err(Refusal::NotEditable(vec!["secret".into()])));
+    }
+
+    #[test]
+    fn statuses_follow_from_what_is_missing() {
+        use RequirementKind::{Acknowledgement, Approval, Time};
+        let rows: [(&[RequirementKind], Status); 6] = [
+            (&[], Status::Pending),
+            (&[Approval], Status::ReadyForApproval),
+            (&[Acknowledgement], Status::AwaitingPersonas),
+            (&[Approval, Acknowledgement], Status::AwaitingPersonas),
+            (&[Time], Status::Pending),
+            (&[Approval, Time], Status::Pending),
+        ];
+        for (kinds, expected) in rows {
+            let requirements = kinds.iter().map(|kind| requirement(*kind, "x")).collect();
+            assert_eq!(Open { requirements, ..Open::default() }.status(), expected, "{kinds:?}");
+        }
+    }
+
+    #[test]
+    fn a_full_history_still_escalates_and_expires() {
+        let mut request = open();
+        let verdicts = || vec![waiting(RequirementKind::Approval)];
+        while request.history.len() < MAX_HISTORY {
+            let next = if request.approvers().is_empty() { approve() } else { Act::Withdraw };
+            request = act(&request, actor("U1"), next, verdicts()).expect("there is room").request;
+        }
+        assert_eq!(act(&request, actor("U2"), approve(), verdicts()), Err(Refusal::HistoryFull));
+        let escalated = act_at(&request, START.plus(TIMEOUT_MS / 2), None, Act::Escalated, verdicts())
+            .expect("it is due");
+        assert!(step(escalated.request, Change::Expire { at: START.plus(TIMEOUT_MS) }).is_ok());
+    }
+
+    #[test]
+    fn a_refusal_tells_no_value_of_an_edit() {
+        let edits = Act::Approve { edits: vec![edit("ref", Some(json!("s3cret")))] };
+        let request = open();
+        let refusal = act(&request, actor("U1"), edits.clone(), vec![ruled(true, Standing::Satisfied)])
+            .expect_err("not editable");
+        let entry = refusal.audit(&request, START, actor("U1").as_ref(), &edits);
+        assert_eq!(
+            (entry.event.as_str(), entry.detail.get("keys")),
+            ("override_rejected", Some(&json!(["ref"])))
+        );
+        assert!(!serde_json::to_string(&entry).expect("serialises").contains("s3cret"));
+        let counts = refusal.counts(&request, &edits);
+        assert!(counts.contains(&Count::one(
+            "override_rejections_total",
+            &[("action", "deploy"), ("reason", "key_not_allowed")]
+        )));
+    }
+
+    #[test]
+    fn survives_being_written_and_read() {
+        let edits = Act::Approve { edits: vec![edit("replicas", Some(json!(5)))] };
+        let request = act(&open(), actor("U1"), edits, vec![waiting(RequirementKind::Approval)])
+            .expect("counts")
+            .request;
+        let text = serde_json::to_string(&request).expect("serialises");
+        assert_eq!(serde_json::from_str::<Request>(&text).expect("reads"), request);
+        assert!(!text.contains("hunter2"));
+    }
+}
+
+fn any_standing() -> impl Strategy<Value = Standing> {
+    let kind = prop_oneof![
+        Just(RequirementKind::Approval),
+        Just(RequirementKind::Acknowledgement),
+        Just(RequirementKind::Time),
+    ];
+    prop_oneof![
+        4 => Just(Standing::Satisfied),
+        4 => vec(kind, 0..3).prop_map(|kinds| Standing::Waiting(kinds.into_iter().map(|kind| requirement(kind, "r")).collect())),
+        1 => Just(Standing::Denied(Reason { code: "no".into(), message: "no".into(), path: None })),
+    ]
+}
+
+fn any_verdict() -> impl Strategy<Value = Verdict> {
+    let ruling = (
+        prop::bool::weighted(0.8),
+        any_standing(),
+        btree_set(0usize..KEYS.len(), 0..4),
+        prop::option::of(0u64..700_000),
+    );
+    prop_oneof![
+        10 => ruling.prop_map(|(grants, standing, keys, wake)| Verdict::Ruled(Ruling {
+            grants,
+            standing,
+            editable: keys.into_iter().map(|key| KEYS[key].to_owned()).collect(),
+            wake_at: wake.map(|wait| START.plus(wait)),
+        })),
+        1 => Just(refused("no")),
+        1 => Just(failed()),
+    ]
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    let value = prop_oneof![3 => (0u32..9).prop_map(Value::from), 1 => Just(Value::Null), 1 => any::<f64>().prop_map(Value::from)];
+    let edit = (0usize..KEYS.len(), prop::option::of(value)).prop_map(|(key, after)| (KEYS[key], after));
+    let edits = vec(edit, 0..3).prop_map(|edits| {
+        let by_key: BTreeMap<&str, Option<Value>> = edits.into_iter().collect();
+        by_key.into_iter().map(|(key, after)| super::tests::edit(key, after)).collect()
+    });
+    prop_oneof![
+        6 => edits.prop_map(|edits| Act::Approve { edits }),
+        3 => (0usize..PERSONAS.len()).prop_map(|n| Act::Acknowledge { persona: PERSONAS[n].into() }),
+        1 => Just(Act::Deny { reason: None }),
+        2 => Just(Act::Withdraw),
+        2 => Just(Act::Escalated),
+        2 => Just(Act::Tick),
+        1 => Just(Act::Submitted),
+    ]
+}
+
+#[derive(Clone, Debug)]
+enum Attempt {
+    Act { after: u64, by: Option<usize>, act: Act, verdicts: Vec<Verdict> },
+    Expire { after: u64 },
+    Cancel { after: u64 },
+}
+
+fn any_attempt() -> impl Strategy<Value = Attempt> {
+    prop_oneof![
+        12 => (0u64..90_000, prop::option::weighted(0.8, 0usize..PEOPLE.len()), any_act(), vec(any_verdict(), 0..4))
+            .prop_map(|(after, by, act, verdicts)| Attempt::Act { after, by, act, verdicts }),
+        1 => (0u64..90_000).prop_map(|after| Attempt::Expire { after }),
+        1 => (0u64..90_000).prop_map(|after| Attempt::Cancel { after }),
+    ]
+}
+
+/// What a step may and may not do to the request it was given.
+fn check_step(before: &Request, change: &Change, step: &Step) {
+    let after = &step.request;
+    assert!(!before.status().is_terminal(), "a terminal request changed");
+    assert_eq!(after.version, before.version + 1);
+    assert_eq!(after.submission, before.submission);
+    assert!(after.history.starts_with(&before.history), "history was rewritten");
+    assert!(after.history.len() <= before.history.len() + 1);
+    assert_eq!(after.due_at().is_none(), after.status().is_terminal());
+
+    let approvers = after.approvers();
+    assert_eq!(approvers.iter().collect::<BTreeSet<_>>().len(), approvers.len(), "somebody counts twice");
+
+    let decisions = step.audit.iter().filter(|entry| entry.detail.contains_key("decision")).count();
+    assert_eq!(
+        decisions,
+        usize::from(after.status().is_terminal()),
+        "a decision is audited once, when it is made"
+    );
+    assert!(after.history.iter().filter(|event| event.act == Act::Escalated).count() <= 1);
+
+    if after.status() == Status::Approved {
+        let Change::Judged { event, verdicts } = change else { panic!("approved without a judgement") };
+        let satisfied = |verdict: &Verdict| matches!(verdict, Verdict::Ruled(ruling) if ruling.standing == Standing::Satisfied);
+        assert!(
+            !verdicts.is_empty() && verdicts.iter().all(satisfied),
+            "approved while a policy is not satisfied"
+        );
+        assert!(
+            after.submission.unattended || after.history.iter().any(|event| event.by.is_some()),
+            "nobody acted"
+        );
+        if event.by.is_some() {
+            let grants = |verdict: &Verdict| matches!(verdict, Verdict::Ruled(ruling) if ruling.grants);
+            assert!(verdicts.iter().any(grants), "approved by an act that nobody granted");
+        }
+    }
+
+    let text = serde_json::to_string(after).expect("serialises");
+    assert_eq!(&serde_json::from_str::<Request>(&text).expect("reads"), after, "storing it changed it");
+
+    // Only what was editable can have changed, and never what is hidden.
+    let State::Open(open) = &before.state else { return };
+    let (old, new) = (before.params(), after.params());
+    for key in old.keys().chain(new.keys()).filter(|key| old.get(*key) != new.get(*key)) {
+        assert!(
+            open.editable.contains(key) && !before.submission.redacted.contains(key),
+            "`{key}` was edited"
+        );
+    }
+    assert_eq!(after.payload_hash(), hash_as_the_caller_would(after));
+}
+
+/// The caller has every value, merges the edits, and hashes what it is about to run.
+fn hash_as_the_caller_would(request: &Request) -> Digest {
+    let mut merged = params();
+    for (key, after) in request.edits() {
+        match after {
+            Some(value) => merged.insert(key.to_owned(), value.clone()),
+            None => merged.remove(key),
+        };
+    }
+    payload_hash(&parameter_digests(&merged))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariants_hold_over_random_histories(
+        unattended: bool,
+        first in vec(any_verdict(), 0..4),
+        attempts in vec(any_attempt(), 0..24),
+    ) {
+        let Ok(created) = submit(request_id(), submission(unattended), Vec::new(), first) else { return Ok(()) };
+        let mut request = created.request;
+        let mut now = START;
+        let mut decisions = usize::from(request.status().is_terminal());
+        for attempt in attempts {
+            let change = match attempt {
+                Attempt::Expire { after } => { now = now.plus(after); Change::Expire { at: now } }
+                Attempt::Cancel { after } => { now = now.plus(after); Change::Cancel { at: now, reason: None } }
+                Attempt::Act { after, by, act, verdicts } => {
+                    now = now.plus(after);
+                    let by = by.and_then(|n| actor(PEOPLE[n]));
+                    let Ok(event) = request.next_event(now, by, act) else { continue };
+                    Change::Judged { event, verdicts }
+                }
+            };
+            let moved = step(request.clone(), change.clone());
+            prop_assert_eq!(&moved, &step(request.clone(), change.clone()), "the same step twice gives the same");
+            if let Ok(moved) = moved {
+                check_step(&request, &change, &moved);
+                decisions += usize::from(moved.request.status().is_terminal());
+                request = moved.request;
+            }
+        }
+        prop_assert!(decisions <= 1, "decided more than once");
+    }
+}

@@ -1,0 +1,138 @@
+//! One action's rules, as a value: what a request is pinned to, by its hash.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::directory::{Directory, STALE_AFTER_MS, is_usergroup};
+use crate::lifecycle::{Actor, Digest, REDACTED, Timestamp};
+
+/// An action's canonical entry: everything that its requests are judged by, module digests included.
+///
+/// Its hash is the policy hash. It is kept in the store as long as a request needs it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyEntry {
+    /// The action; `*` for the entry of unknown actions.
+    pub action: String,
+    /// What it does, for people.
+    pub description: String,
+    /// How long a request stays open, in milliseconds.
+    pub timeout_ms: u64,
+    /// Where its messages go.
+    pub channel: Option<String>,
+    /// Whom to tell when nobody decides.
+    pub escalate: Option<Escalate>,
+    /// Which parameters are shown.
+    pub redact: Redaction,
+    /// Whether and how often a request may be made again.
+    pub rerequest: Option<Rerequest>,
+    /// The policies may approve it with no human act.
+    pub unattended: bool,
+    /// JSON Schema (2020-12) of the parameters.
+    pub schema: Option<Value>,
+    /// Members by group: people, and user groups of Slack.
+    pub groups: BTreeMap<String, BTreeSet<String>>,
+    /// The policies that judge it, in order.
+    pub policies: Vec<PolicyUse>,
+}
+
+/// One module, and how it is configured for an action.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyUse {
+    /// The name that the policy set gives the module.
+    pub name: String,
+    /// SHA-256 of the module's bytes.
+    pub digest: Digest,
+    /// Its configuration.
+    pub config: Value,
+}
+
+/// When to escalate, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Escalate {
+    /// How long before the expiry, in milliseconds.
+    pub before_ms: u64,
+    /// A channel to tell too.
+    pub channel: Option<String>,
+    /// A person, or an `@group` of the policy set, to mention.
+    pub mention: Option<String>,
+}
+
+/// Which top-level parameters are shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Redaction {
+    /// Only these. An action that says nothing shows nothing.
+    Show(BTreeSet<String>),
+    /// All but these.
+    Hide(BTreeSet<String>),
+}
+
+/// How often a request may be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rerequest {
+    /// How long to wait after the last one of the lineage ended, in milliseconds.
+    pub cooldown_ms: u64,
+    /// How many requests a lineage may have within the window, the first one included.
+    pub limit: u32,
+    /// How far back to count, in milliseconds.
+    pub window_ms: u64,
+}
+
+impl PolicyEntry {
+    /// SHA-256 of the canonical JSON (RFC 8785) of the entry.
+    #[must_use]
+    pub fn hash(&self) -> Digest {
+        // An entry is made of strings, numbers and maps with string keys: it always serialises.
+        Digest::of_json(&serde_json::to_value(self).unwrap_or_default())
+    }
+
+    /// An actor with every group that holds their id, by itself or in a user group of Slack.
+    #[must_use]
+    pub fn actor(&self, id: &str, directory: &Directory, now: Timestamp) -> Actor {
+        let mut actor = Actor { id: id.to_owned(), groups: BTreeSet::new(), groups_as_of: None };
+        for (name, members) in &self.groups {
+            let found = || {
+                let usergroups = members.iter().filter(|member| is_usergroup(member));
+                usergroups.filter_map(|usergroup| directory.belongs(usergroup, id, now)).max()
+            };
+            if members.contains(id) {
+                actor.groups.insert(name.clone());
+            } else if let Some(as_of) = found() {
+                actor.groups.insert(name.clone());
+                if now.since(as_of) >= STALE_AFTER_MS {
+                    actor.groups_as_of = Some(actor.groups_as_of.map_or(as_of, |earlier| earlier.min(as_of)));
+                }
+            }
+        }
+        actor
+    }
+
+    /// The user groups of Slack that its groups name.
+    pub fn usergroups(&self) -> impl Iterator<Item = &str> {
+        self.groups.values().flatten().map(String::as_str).filter(|member| is_usergroup(member))
+    }
+}
+
+impl Redaction {
+    /// Whether the parameter's value may be stored and shown.
+    #[must_use]
+    pub fn shows(&self, key: &str) -> bool {
+        match self {
+            Redaction::Show(keys) => keys.contains(key),
+            Redaction::Hide(keys) => !keys.contains(key),
+        }
+    }
+
+    /// The parameters with hidden values replaced, and the keys whose values were.
+    #[must_use]
+    pub fn apply(&self, params: &Map<String, Value>) -> (Map<String, Value>, BTreeSet<String>) {
+        let redacted: BTreeSet<String> = params.keys().filter(|key| !self.shows(key)).cloned().collect();
+        let shown = params.iter().map(|(key, value)| {
+            let value = if redacted.contains(key) { Value::from(REDACTED) } else { value.clone() };
+            (key.clone(), value)
+        });
+        (shown.collect(), redacted)
+    }
+}

@@ -1,0 +1,178 @@
+//! The shell around the core: load, ask the policies, step, commit, tell.
+//!
+//! Nothing is announced before it is stored: watchers hear of a version after the store has it,
+//! and whatever else must happen is in the outbox by then.
+
+// How a request comes to be.
+mod submission;
+
+// How it moves on, and ends.
+mod event;
+
+// Why something was not done.
+mod error;
+
+// What opens it, who waits for it, and what the scheduler hears of it.
+mod alarm;
+mod token;
+mod watch;
+
+// What happens by itself.
+pub mod scheduler;
+
+// How the policy set in force changes, and what another one would make of the same requests.
+pub mod fetch;
+pub mod policy_sets;
+pub mod simulation;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+pub use alarm::Alarm;
+pub use error::GatewayError;
+pub use event::Intent;
+pub use event::act_of;
+pub use submission::{Ask, IdempotencyKey, Receipt};
+pub use submission::{repeats_hidden, submission};
+pub use token::{Tokens, WaitToken, keyed};
+pub use watch::{Seen, Watch, Watchers};
+
+use crate::simulation::Shadow;
+use countersign_core::clock::Clock;
+use countersign_core::directory::Directory;
+use countersign_core::lifecycle::{Digest, PolicyFailure, Reason, Refusal, Request, RequestId};
+use countersign_policy::{Policies, RestoreError};
+use countersign_store::{Store, StoreError};
+
+/// How often a change is tried again when others got in first.
+///
+/// Each conflict means that somebody else's change was stored, so the number only bounds how many
+/// people can act on one request at the same instant.
+const MOST_CONFLICTS: usize = 256;
+
+/// The gateway: every way in which a request comes to be, moves on and ends.
+pub struct Gateway {
+    store: Arc<dyn Store>,
+    policies: Arc<Policies>,
+    clock: Arc<dyn Clock>,
+    tokens: Tokens,
+    directory: Arc<Directory>,
+    watchers: Watchers,
+    alarm: Arc<Alarm>,
+    outbox_bell: Arc<Notify>,
+    shadow: Arc<Shadow>,
+}
+
+impl Gateway {
+    /// A gateway over its parts.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        policies: Arc<Policies>,
+        clock: Arc<dyn Clock>,
+        tokens: Tokens,
+    ) -> Gateway {
+        Gateway {
+            store,
+            policies,
+            clock,
+            tokens,
+            directory: Arc::default(),
+            watchers: Watchers::default(),
+            alarm: Arc::default(),
+            outbox_bell: Arc::default(),
+            shadow: Arc::default(),
+        }
+    }
+
+    /// Where requests are kept.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// What requests are judged by.
+    #[must_use]
+    pub fn policies(&self) -> &Arc<Policies> {
+        &self.policies
+    }
+
+    /// Where the time comes from.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Who is in the user groups of Slack.
+    #[must_use]
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
+    /// Who waits for a request's next version.
+    #[must_use]
+    pub fn watchers(&self) -> &Watchers {
+        &self.watchers
+    }
+
+    /// What tells the scheduler that something nearer was stored.
+    #[must_use]
+    pub fn alarm(&self) -> &Arc<Alarm> {
+        &self.alarm
+    }
+
+    /// What is rung when something was stored that waits for delivery. There is one who hears it.
+    #[must_use]
+    pub fn outbox_bell(&self) -> &Arc<Notify> {
+        &self.outbox_bell
+    }
+
+    /// What judges beside the policies in force, with no effect.
+    #[must_use]
+    pub fn shadow(&self) -> &Arc<Shadow> {
+        &self.shadow
+    }
+
+    /// The request that a token opens.
+    ///
+    /// # Errors
+    /// [`GatewayError::NotFound`] whether the token is broken, names no request, or is another's.
+    pub async fn opened_by(&self, token: &str) -> Result<Arc<Request>, GatewayError> {
+        let id = Tokens::names(token).ok_or(GatewayError::NotFound)?;
+        let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
+        if !Tokens::opens(token, &request) {
+            return Err(GatewayError::NotFound);
+        }
+        Ok(Arc::new(request))
+    }
+
+    /// The token of a request: the same each time.
+    #[must_use]
+    pub fn token_of(&self, id: RequestId) -> WaitToken {
+        self.tokens.of(id)
+    }
+}
+
+/// Does `work` to its end, even where whoever asked for it goes away half-way:
+/// what was stored must be told of, and a caller who hangs up must not keep others from hearing it.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, GatewayError>> + Send + 'static,
+) -> Result<T, GatewayError> {
+    tokio::spawn(work).await.map_err(|stopped| GatewayError::Stopped(stopped.to_string()))?
+}
+
+fn log_failures(failures: &[PolicyFailure], request: Option<RequestId>) {
+    for failure in failures {
+        tracing::error!(
+            policy = failure.policy,
+            kind = %failure.kind,
+            detail = failure.detail,
+            request = request.map(tracing::field::display),
+            "a policy gave no usable answer; nothing was changed"
+        );
+    }
+}

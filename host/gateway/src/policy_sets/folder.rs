@@ -1,0 +1,26 @@
+//! The folder of the policy set, as it is at one moment.
+
+use std::path::Path;
+
+use countersign_core::lifecycle::Digest;
+use countersign_policy::{Limits, LoadErrors, Source};
+
+/// What was found when the folder was read, once, so that what is compared is what is loaded.
+pub(super) struct Look {
+    /// Differs where anything in the folder does, or in what keeps it from being read.
+    pub(super) fingerprint: Digest,
+    /// The files.
+    pub(super) source: Result<Source, LoadErrors>,
+}
+
+impl Look {
+    /// Reads the folder. Blocks.
+    pub(super) fn at(directory: &Path, limits: &Limits) -> Look {
+        let source = Source::read(directory, limits);
+        let fingerprint = match &source {
+            Ok(source) => source.fingerprint(),
+            Err(errors) => Digest::of(errors.to_string().as_bytes()),
+        };
+        Look { fingerprint, source }
+    }
+}

@@ -1,0 +1,577 @@
+//! Policy sets as values that come and go while the gateway runs.
+//!
+//! A set is made whole before it is put in force: fetched, hashed, checked, compiled, tried and kept in the store, all off
+//! the request path and one at a time. Then one pointer is swapped. Whatever goes wrong before that changes nothing.
+//! Each attempt leaves one entry in the audit log, one in the history and one count, in one atomic write.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod folder;
+mod shadow;
+mod start;
+mod stored;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::{Mutex, MutexGuard, Notify};
+
+use self::stored::texts;
+use countersign_core::record::{ChangeFault, ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange};
+pub use start::{StartError, at_start};
+pub use stored::{Inspection, PolicySetStored};
+pub use watch::POLL;
+
+use self::folder::Look;
+use crate::Gateway;
+use crate::fetch::{Fetched, Fetcher};
+use crate::simulation::ShadowError;
+use countersign_core::lifecycle::{Digest, Timestamp};
+use countersign_core::record::Signature;
+use countersign_policy::{Engine, LoadErrors, ModuleError, Policies, PolicySet, Source};
+use countersign_registry::{Registries, RegistryError};
+use countersign_store::{ChangePolicy, Committed, Store, StoreError};
+
+/// The one place through which the set in force changes.
+pub struct PolicySets {
+    gateway: Arc<Gateway>,
+    directory: PathBuf,
+    registries: Registries,
+    /// One change at a time.
+    changing: Mutex<Seen>,
+    /// Another set is in force, and what the one before needed may be needed no longer.
+    swapped: Notify,
+}
+
+/// What has been looked at already, so that it is not tried again and again.
+#[derive(Debug)]
+struct Seen {
+    /// The fingerprint of the folder when it was last read.
+    folder: Digest,
+    /// The number of the change that was last followed in vain.
+    unfollowable: u64,
+    /// The fingerprint of the folder whose set could not be fetched when it was last tried.
+    unfetched: Option<Digest>,
+}
+
+/// Who changes the set in force, and what set it off.
+#[derive(Clone, Debug)]
+pub struct By {
+    /// What set it off.
+    pub trigger: ChangeTrigger,
+    /// Who, where somebody says so.
+    pub actor: Option<String>,
+}
+
+/// What came of an attempt that did not fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Whether another set is in force now.
+    pub outcome: ChangeOutcome,
+    /// The set in force.
+    pub hash: Digest,
+    /// The set that was in force before.
+    pub previous: Digest,
+    /// Its actions.
+    pub actions: Vec<String>,
+}
+
+/// Why nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The set is wrong; each mistake with its place.
+    #[error("the policy set is refused, and nothing has changed")]
+    Refused(LoadErrors),
+    /// A module is in a registry that does not give it for now; each with its place.
+    #[error("a module cannot be fetched for now, and nothing has changed")]
+    Unfetched(LoadErrors),
+    /// The bytes are no policy module.
+    #[error("the module is refused: {0}")]
+    Module(#[from] ModuleError),
+    /// Another set is in force than whoever wants to change it believes.
+    #[error("the policy set in force is {current}, not {expected}")]
+    Conflict {
+        /// What was expected.
+        expected: Digest,
+        /// The set in force.
+        current: Digest,
+    },
+    /// No set with this hash is stored.
+    #[error("no policy set with the hash {0} is stored")]
+    Unknown(Digest),
+    /// There is nothing to go back to.
+    #[error("no other policy set was in force before this one")]
+    NothingBefore,
+    /// The set is in force, and has nothing to be compared with.
+    #[error("the policy set {0} is in force")]
+    InForce(Digest),
+    /// The set has not shown in the shadow what it is asked to have shown.
+    #[error(transparent)]
+    Shadow(#[from] ShadowError),
+    /// The store could not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Work was stopped half-way.
+    #[error("work was stopped half-way: {0}")]
+    Stopped(String),
+}
+
+/// Which set is wanted.
+enum Wanted {
+    /// The one in the folder. Where somebody has changed the set while it was fetched, after the folder had changed:
+    /// instead of which set it was wanted.
+    Folder { overtaken: Option<Digest> },
+    /// A stored one, in the place of the one that is expected to be in force.
+    Stored { hash: Digest, expected: Digest, seen_in_shadow: Option<u64> },
+    /// The one that was in force before the one that is expected to be.
+    Before { expected: Digest },
+    /// The one that another instance has put in force.
+    Followed { hash: Digest },
+}
+
+/// A set that is ready to be put in force.
+enum Made {
+    /// It is in force.
+    Same,
+    /// It is not, and was read from this document, or came from the store.
+    Other(PolicySet, Option<String>),
+}
+
+impl PolicySets {
+    /// Changes the policies of `gateway`, which have their set and `folder` its fingerprint from [`at_start`].
+    #[must_use]
+    pub fn new(
+        gateway: Arc<Gateway>,
+        directory: PathBuf,
+        registries: Registries,
+        folder: Digest,
+    ) -> Arc<PolicySets> {
+        let changing = Mutex::new(Seen { folder, unfollowable: 0, unfetched: None });
+        Arc::new(PolicySets { gateway, directory, registries, changing, swapped: Notify::new() })
+    }
+
+    /// Reads the folder again, and puts its set in force.
+    ///
+    /// # Errors
+    /// Where its set is wrong or cannot be kept: then nothing has changed.
+    pub async fn reload(self: &Arc<Self>, by: By) -> Result<Changed, ChangeError> {
+        let sets = Arc::clone(self);
+        whole(async move {
+            let began = sets.policies().active().hash();
+            let (mut seen, look) = match sets.folder().await {
+                Ok(found) => found,
+                Err(error) => return Err(sets.untried(ChangeKind::Reload, by, error).await),
+            };
+            // Whoever took the folder's set back meanwhile knew of it: theirs is the newer word.
+            let changed = sets.policies().active().hash() != began && look.fingerprint == seen.folder;
+            let wanted = Wanted::Folder { overtaken: changed.then_some(began) };
+            sets.change(&mut seen, look, (ChangeKind::Reload, by), wanted).await
+        })
+        .await
+    }
+
+    /// As [`PolicySets::reload`], where the folder is not what it was when it was last read.
+    ///
+    /// # Errors
+    /// As for [`PolicySets::reload`].
+    pub async fn reload_if_changed(self: &Arc<Self>, by: By) -> Result<Option<Changed>, ChangeError> {
+        let sets = Arc::clone(self);
+        whole(async move {
+            let seen = sets.changing.lock().await;
+            if sets.look().await?.fingerprint == seen.folder {
+                return Ok(None);
+            }
+            drop(seen);
+            let (mut seen, look) = match sets.folder().await {
+                Ok(found) => found,
+                Err(error) => return Err(sets.untried(ChangeKind::Reload, by, error).await),
+            };
+            if look.fingerprint == seen.folder {
+                return Ok(None);
+            }
+            let wanted = Wanted::Folder { overtaken: None };
+            sets.change(&mut seen, look, (ChangeKind::Reload, by), wanted).await.map(Some)
+        })
+        .await
+    }
+
+    /// Puts a stored set in force, where the one in force is the expected one. Where `seen_in_shadow` is said, it must have
+    /// judged so much in the shadow, and all the differences that it made must be explained.
+    ///
+    /// # Errors
+    /// Where another is in force, or the wanted one has not, is not stored or can no longer be loaded: then nothing has
+    /// changed.
+    pub async fn activate(
+        self: &Arc<Self>,
+        hash: Digest,
+        expected: Digest,
+        seen_in_shadow: Option<u64>,
+        by: By,
+    ) -> Result<Changed, ChangeError> {
+        self.whole(ChangeKind::Activate, by, Wanted::Stored { hash, expected, seen_in_shadow }).await
+    }
+
+    /// Puts the set in force again that was in force before, where the one in force is the expected one.
+    ///
+    /// # Errors
+    /// As for [`PolicySets::activate`], and where there was none before.
+    pub async fn rollback(self: &Arc<Self>, expected: Digest, by: By) -> Result<Changed, ChangeError> {
+        self.whole(ChangeKind::Rollback, by, Wanted::Before { expected }).await
+    }
+
+    /// Puts the set in force that another instance has, where one has.
+    ///
+    /// # Errors
+    /// Where it cannot be loaded: then nothing has changed, and it is not tried again.
+    pub async fn follow(self: &Arc<Self>) -> Result<Option<Changed>, ChangeError> {
+        let sets = Arc::clone(self);
+        whole(async move {
+            let mut seen = sets.changing.lock().await;
+            let Some((number, last)) = sets.store().policy_in_force().await? else { return Ok(None) };
+            let Some(hash) = last.to.filter(|hash| *hash != sets.policies().active().hash()) else {
+                return Ok(None);
+            };
+            if seen.unfollowable == number {
+                return Ok(None);
+            }
+            let look = sets.look().await?;
+            let by = By { trigger: ChangeTrigger::Store, actor: last.actor };
+            let followed =
+                sets.change(&mut seen, look, (ChangeKind::Follow, by), Wanted::Followed { hash }).await;
+            if matches!(followed, Err(ChangeError::Refused(_) | ChangeError::Unknown(_))) {
+                seen.unfollowable = number;
+            }
+            followed.map(Some)
+        })
+        .await
+    }
+
+    /// Drops from memory what no open request needs. It stays in the store. Looks at every open request.
+    ///
+    /// # Errors
+    /// Where the store does not say what is needed.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        if !self.policies().has_earlier() {
+            return Ok(());
+        }
+        let open = self.store().open_policies().await?;
+        let needed: BTreeSet<Digest> = open.into_iter().map(|open| open.policy).collect();
+        self.policies().retain(|hash| needed.contains(hash));
+        Ok(())
+    }
+
+    fn store(&self) -> &dyn Store {
+        self.gateway.store().as_ref()
+    }
+
+    fn policies(&self) -> &Policies {
+        self.gateway.policies()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.gateway.clock().now()
+    }
+
+    async fn whole(
+        self: &Arc<Self>,
+        what: ChangeKind,
+        by: By,
+        wanted: Wanted,
+    ) -> Result<Changed, ChangeError> {
+        let sets = Arc::clone(self);
+        whole(async move {
+            let mut seen = sets.changing.lock().await;
+            let look = sets.look().await?;
+            sets.change(&mut seen, look, (what, by), wanted).await
+        })
+        .await
+    }
+
+    /// Reads the folder while nothing else changes, with what it pins in registries.
+    async fn folder(&self) -> Result<(MutexGuard<'_, Seen>, Look), ChangeError> {
+        let mut fetched = Fetched::default();
+        loop {
+            let seen = self.changing.lock().await;
+            let mut look = self.look().await?;
+            let Ok(source) = &mut look.source else { return Ok((seen, look)) };
+            let lacking = fetched.lacking(source);
+            if lacking.is_empty() {
+                fetched.add_to(source);
+                return Ok((seen, look));
+            }
+            // A registry may take its time, and who wants to take a set back must not wait for it. The folder may be
+            // another one after that.
+            drop(seen);
+            self.fetcher().fetch(lacking, &source.signatures, &mut fetched).await?;
+        }
+    }
+
+    fn fetcher(&self) -> Fetcher<'_> {
+        let (registries, engine) = (&self.registries, self.policies().engine());
+        Fetcher { store: Some(self.store()), registries, engine }
+    }
+
+    async fn look(&self) -> Result<Look, ChangeError> {
+        let (directory, limits) = (self.directory.clone(), *self.policies().engine().limits());
+        blocking(move || Look::at(&directory, &limits)).await
+    }
+
+    /// One attempt, from the set that is wanted to the one that is in force.
+    async fn change(
+        &self,
+        seen: &mut Seen,
+        look: Look,
+        (what, by): (ChangeKind, By),
+        wanted: Wanted,
+    ) -> Result<Changed, ChangeError> {
+        let folder = look.fingerprint;
+        let mut change = self.attempt(what, by, Some(folder));
+        let changed = self.put_in_force(&mut change, look, wanted).await;
+        let settled = match (what, &changed) {
+            // Whatever kept the folder's set from being put in force: it was not the set.
+            (
+                ChangeKind::Reload,
+                Err(
+                    ChangeError::Unfetched(_)
+                    | ChangeError::Store(_)
+                    | ChangeError::Stopped(_)
+                    | ChangeError::Conflict { .. },
+                ),
+            ) => false,
+            (ChangeKind::Reload, _) => true,
+            // An admin's choice is newer than whatever the folder holds by now.
+            (ChangeKind::Activate | ChangeKind::Rollback, Ok(changed)) => {
+                changed.outcome == ChangeOutcome::Ok
+            }
+            _ => false,
+        };
+        if settled {
+            seen.folder = folder;
+        }
+        let unfetched = matches!(changed, Err(ChangeError::Unfetched(_))).then_some(folder);
+        let told =
+            unfetched.is_some() && seen.unfetched == unfetched && change.trigger == ChangeTrigger::File;
+        seen.unfetched = unfetched;
+        // A folder that is tried again because a registry is away: once is enough.
+        if !told {
+            self.tell(change, &changed).await;
+        }
+        changed
+    }
+
+    /// An attempt, before anything has come of it.
+    fn attempt(&self, what: ChangeKind, by: By, folder: Option<Digest>) -> PolicyChange {
+        PolicyChange {
+            at: self.now(),
+            what,
+            trigger: by.trigger,
+            actor: by.actor,
+            outcome: ChangeOutcome::Ok,
+            from: Some(self.policies().active().hash()),
+            to: None,
+            folder,
+            signed_by: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    /// Tells of an attempt that failed before there was anything to be tried.
+    async fn untried(&self, what: ChangeKind, by: By, error: ChangeError) -> ChangeError {
+        self.tell_failure(self.attempt(what, by, None), &error).await;
+        error
+    }
+
+    /// Tells of an attempt, once it is over, and records it where it failed.
+    async fn tell(&self, change: PolicyChange, changed: &Result<Changed, ChangeError>) {
+        let (what, source) = (change.what.as_str(), change.trigger.as_str());
+        match changed {
+            Ok(Changed { outcome: ChangeOutcome::Ok, hash, previous, .. }) => {
+                tracing::info!(what, source, %hash, %previous, "another policy set is in force");
+            }
+            Ok(Changed { hash, .. }) => {
+                tracing::info!(what, source, %hash, "the policy set in force is the one that is wanted");
+            }
+            Err(error) => self.tell_failure(change, error).await,
+        }
+    }
+
+    async fn tell_failure(&self, mut change: PolicyChange, error: &ChangeError) {
+        let (what, source) = (change.what.as_str(), change.trigger.as_str());
+        if let ChangeError::Conflict { expected, current } = error {
+            change.outcome = ChangeOutcome::Conflict;
+            self.record(change.failed(error.faults())).await;
+            tracing::warn!(what, source, %expected, %current, "somebody else has changed the policy set in force");
+            return;
+        }
+        let faults = error.faults();
+        self.record(change.failed(faults.clone())).await;
+        let faults: Vec<String> = faults.iter().map(ChangeFault::to_string).collect();
+        let faults = faults.join("; ");
+        tracing::error!(what, source, %error, faults, "the policy set in force stays as it is");
+    }
+
+    async fn put_in_force(
+        &self,
+        change: &mut PolicyChange,
+        look: Look,
+        wanted: Wanted,
+    ) -> Result<Changed, ChangeError> {
+        let made = self.make(change, look, wanted).await?;
+        let previous = self.policies().active();
+        let Made::Other(set, document) = made else {
+            change.to = Some(previous.hash());
+            change.signed_by = texts(&previous.signed_by());
+            change.outcome = ChangeOutcome::Unchanged;
+            self.stored(change.clone()).await?;
+            return Ok(Changed::of(ChangeOutcome::Unchanged, &previous, &previous));
+        };
+        self.keep(&set, document).await?;
+        change.to = Some(set.hash());
+        change.signed_by = texts(&set.signed_by());
+        change.at = self.now();
+        // INVARIANT: it is in the store, as the set in force, before any request is made under it.
+        self.stored(change.clone()).await?;
+        self.policies().activate(set);
+        let active = self.policies().active();
+        warn(&active);
+        self.gateway.shadow().in_force(active.hash(), self.now());
+        self.swapped.notify_one();
+        Ok(Changed::of(ChangeOutcome::Ok, &active, &previous))
+    }
+
+    /// Makes the set that is wanted; says its hash as soon as it has one.
+    async fn make(&self, change: &mut PolicyChange, look: Look, wanted: Wanted) -> Result<Made, ChangeError> {
+        let current = self.policies().active().hash();
+        let as_expected = |expected: Digest| {
+            if expected == current { Ok(()) } else { Err(ChangeError::Conflict { expected, current }) }
+        };
+        let hash = match wanted {
+            Wanted::Folder { overtaken } => {
+                let source = look.source.map_err(ChangeError::Refused)?;
+                let engine = self.policies().engine().clone();
+                let (set, document) = blocking(move || build(source, &engine)).await??;
+                if set.hash() == current {
+                    // Somebody may have signed it since, with a key that is going to be the only one.
+                    self.keep(&set, Some(document)).await?;
+                    return Ok(Made::Same);
+                }
+                if let Some(expected) = overtaken {
+                    return Err(ChangeError::Conflict { expected, current });
+                }
+                return Ok(Made::Other(set, Some(document)));
+            }
+            Wanted::Stored { hash, expected, seen_in_shadow } => {
+                change.to = Some(hash);
+                as_expected(expected)?;
+                if let Some(events) = seen_in_shadow {
+                    self.gateway.shadow().ready(hash, events)?;
+                }
+                hash
+            }
+            Wanted::Before { expected } => {
+                as_expected(expected)?;
+                let last = self.store().policy_in_force().await?.map(|(_, last)| last);
+                let before = last.filter(|last| last.to == Some(current)).and_then(|last| last.from);
+                before.ok_or(ChangeError::NothingBefore)?
+            }
+            Wanted::Followed { hash } => hash,
+        };
+        change.to = Some(hash);
+        if hash == current {
+            return Ok(Made::Same);
+        }
+        Ok(Made::Other(self.restored(hash, str::to_owned).await?, None))
+    }
+
+    /// Stores what happened; a conflict means that another instance was faster.
+    async fn stored(&self, change: PolicyChange) -> Result<(), ChangeError> {
+        let expected = change.from.unwrap_or(Digest::from_bytes([0; 32]));
+        let (audit, counts) = (vec![change.audit()], change.counts());
+        match self.store().change_policy(ChangePolicy { change, audit, counts }).await? {
+            Committed::Done => Ok(()),
+            Committed::Conflict => {
+                let last = self.store().policy_in_force().await?;
+                let current = last.and_then(|(_, last)| last.to).unwrap_or(expected);
+                Err(ChangeError::Conflict { expected, current })
+            }
+        }
+    }
+
+    /// Stores that an attempt failed. Where even that fails, the log has it.
+    async fn record(&self, change: PolicyChange) {
+        if let Err(error) = self.stored(change).await {
+            tracing::error!(%error, "the failed attempt to change the policy set is missing from the audit log");
+        }
+    }
+}
+
+impl Changed {
+    fn of(outcome: ChangeOutcome, set: &PolicySet, previous: &PolicySet) -> Changed {
+        let actions = set.actions().keys().cloned().collect();
+        Changed { outcome, hash: set.hash(), previous: previous.hash(), actions }
+    }
+}
+
+/// What somebody sends to be stored as a set: its document, and schemas by action.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The document, as it would be in `policy-set.yaml`.
+    pub document: String,
+    /// JSON Schema of the parameters, by action.
+    pub schemas: BTreeMap<String, Value>,
+    /// Signatures of the set.
+    pub signatures: Vec<Signature>,
+}
+
+impl ChangeError {
+    /// What was wrong, for the audit log and for whoever asked.
+    #[must_use]
+    pub fn faults(&self) -> Vec<ChangeFault> {
+        match self {
+            ChangeError::Refused(errors) | ChangeError::Unfetched(errors) => {
+                let fault = |error: &countersign_policy::LoadError| {
+                    let place = error.place.map(|(line, column)| format!(":{line}:{column}"));
+                    let path = format!("{}{}", error.file, place.unwrap_or_default());
+                    ChangeFault { path, message: error.message.clone() }
+                };
+                errors.0.iter().map(fault).collect()
+            }
+            error => vec![ChangeFault { path: String::new(), message: error.to_string() }],
+        }
+    }
+}
+
+/// Makes a set of its files; its document is returned as well. Blocks.
+fn build(source: Source, engine: &Engine) -> Result<(PolicySet, String), ChangeError> {
+    match PolicySet::build(&source, engine) {
+        Ok(set) => Ok((set, source.text)),
+        Err(errors) if source.unfetched.values().any(RegistryError::may_pass) => {
+            Err(ChangeError::Unfetched(errors))
+        }
+        Err(errors) => Err(ChangeError::Refused(errors)),
+    }
+}
+
+/// Says what whoever wrote the set that is put in force may not want.
+fn warn(set: &PolicySet) {
+    for warning in set.warnings() {
+        tracing::warn!(hash = %set.hash(), warning, "something in the policy set may not be meant so");
+    }
+}
+
+/// Does `work` to its end, even where whoever asked for it goes away half-way.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
+) -> Result<T, ChangeError> {
+    tokio::spawn(work).await.map_err(|stopped| ChangeError::Stopped(stopped.to_string()))?
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ChangeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|stopped| ChangeError::Stopped(stopped.to_string()))
+}

@@ -1,0 +1,563 @@
+//! The shadow: a candidate set that judges every live submission and event beside the set in force, with no effect.
+//!
+//! It works on a thread of its own, behind a queue: what does not fit is counted and dropped, so that nobody waits for it.
+//! It keeps nothing but codes, counts and ids; what the candidate's policies remember of a request lives in its memory only.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use arc_swap::ArcSwapOption;
+use prometheus::{IntCounterVec, Opts, Registry};
+
+use super::{Outcome, Simulation, Timers};
+use crate::{Ask, Intent};
+use countersign_core::directory::Directory;
+use countersign_core::lifecycle::{Change, Digest, Party, RequestId, Submission, Timestamp};
+use countersign_policy::PolicySet;
+
+/// How much may wait to be judged by the candidate.
+const QUEUE: usize = 4096;
+
+/// How many open requests are followed; the submissions of others are judged, and their events are not.
+const MOST_FOLLOWED: usize = 20_000;
+
+/// How often to look for requests whose end was missed, where there is no room, in milliseconds.
+const PRUNE_MS: u64 = 10_000;
+
+/// How many differences are kept whole.
+const SAMPLES: usize = 100;
+
+/// How many kinds of difference are told apart; codes come from descriptors, so there are few.
+const MOST_KINDS: usize = 1000;
+
+/// What is told of a difference of which there are too many kinds.
+const OTHER_KINDS: &str = "other";
+
+/// Beside the set in force, perhaps a candidate.
+#[derive(Debug)]
+pub struct Shadow {
+    candidate: ArcSwapOption<Candidate>,
+    events: IntCounterVec,
+}
+
+/// A set that judges in the shadow.
+#[derive(Debug)]
+struct Candidate {
+    shared: Arc<Shared>,
+    queue: SyncSender<Observed>,
+}
+
+/// What the thread that judges shares with those who ask.
+#[derive(Debug)]
+struct Shared {
+    set: Arc<PolicySet>,
+    started: Started,
+    directory: Arc<Directory>,
+    events: IntCounterVec,
+    /// How much was dropped; apart from the tally, which whoever tells of something must not wait for.
+    dropped: AtomicU64,
+    tally: Mutex<Tally>,
+}
+
+/// Since when there is a shadow, and beside what.
+#[derive(Clone, Debug)]
+struct Started {
+    at: Timestamp,
+    by: Option<String>,
+    beside: Digest,
+}
+
+/// What the candidate has judged.
+#[derive(Debug, Default)]
+struct Tally {
+    same: u64,
+    different: u64,
+    unjudged: u64,
+    kinds: BTreeMap<(String, String), Kind>,
+    samples: VecDeque<Sample>,
+}
+
+#[derive(Debug, Default)]
+struct Kind {
+    count: u64,
+    explained: Option<Explained>,
+}
+
+/// Where the shadow stands.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The candidate.
+    pub hash: Digest,
+    /// The set in force that it is compared with.
+    pub beside: Digest,
+    /// Since when.
+    pub started_at: Timestamp,
+    /// Who wanted it.
+    pub started_by: Option<String>,
+    /// How many submissions and events both judged alike.
+    pub same: u64,
+    /// How many they did not.
+    pub different: u64,
+    /// How many events the candidate could not judge, as it does not know their requests.
+    pub unjudged: u64,
+    /// How many were dropped, as too many waited.
+    pub dropped: u64,
+    /// The differences by action and kind.
+    pub differences: Vec<Difference>,
+    /// The last differences, the newest first.
+    pub samples: Vec<Sample>,
+}
+
+/// A kind of difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The action.
+    pub action: String,
+    /// What is different.
+    pub kind: String,
+    /// How often.
+    pub count: u64,
+    /// Why it is as it should be, where somebody said so.
+    pub explained: Option<Explained>,
+}
+
+/// Why a kind of difference is as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// Why.
+    pub why: String,
+    /// Who says so.
+    pub by: Option<String>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// When.
+    pub at: Timestamp,
+    /// The action.
+    pub action: String,
+    /// The request.
+    pub request: RequestId,
+    /// What happened: `admission`, or the name of an act.
+    pub event: &'static str,
+    /// What became of it under the set in force.
+    pub active: String,
+    /// What would have become of it under the candidate.
+    pub candidate: String,
+}
+
+/// Why the candidate may not be put in force yet, or cannot be asked.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShadowError {
+    /// There is none, or it is another set.
+    #[error("the set {0} is not the shadow")]
+    NotTheShadow(Digest),
+    /// It has not seen enough.
+    #[error("the shadow has judged {judged} of the {wanted} events that are asked for")]
+    TooFew {
+        /// What it has judged.
+        judged: u64,
+        /// What is asked for.
+        wanted: u64,
+    },
+    /// It judges otherwise, and nobody says why.
+    #[error("{} kinds of difference are unexplained: {}", .0.len(), .0.join("; "))]
+    Unexplained(Vec<String>),
+}
+
+/// A live submission or event, and what became of it.
+#[derive(Debug)]
+pub struct Observed {
+    pub(crate) request: RequestId,
+    /// The entry that it was judged by: the action, or `*`.
+    pub(crate) action: String,
+    pub(crate) at: Timestamp,
+    pub(crate) outcome: Outcome,
+    pub(crate) what: Observation,
+}
+
+/// What was observed.
+#[derive(Debug)]
+pub(crate) enum Observation {
+    /// A submission, with all its parameters. They go no further than the candidate's `admit`.
+    Submission {
+        /// What was asked for.
+        ask: Box<Ask>,
+        /// The request that was made again, and who wanted that.
+        again: Option<(Arc<Submission>, Party)>,
+        /// What will happen to the request by itself, where one was made.
+        timers: Timers,
+    },
+    /// An event of a request.
+    Event {
+        /// The request's version before it.
+        version: u64,
+        /// What happened.
+        cause: Cause,
+        /// What will happen to the request by itself after it, where it counted.
+        timers: Timers,
+    },
+}
+
+/// What happened to a request.
+#[derive(Clone, Debug)]
+pub(crate) enum Cause {
+    /// A person acted.
+    Person {
+        /// Who.
+        actor: String,
+        /// How.
+        intent: Intent,
+        /// The payload hash of what they saw.
+        seen: Option<Digest>,
+    },
+    /// The escalation came.
+    Escalated,
+    /// A wake-up came.
+    Tick,
+    /// The expiry came.
+    Expired,
+    /// The caller took it back.
+    Cancelled,
+}
+
+impl Default for Shadow {
+    fn default() -> Shadow {
+        let about = "Submissions and events, by whether the shadow judges as the policy set in force does.";
+        let events =
+            IntCounterVec::new(Opts::new("policy_shadow_events_total", about), &["action", "result"]);
+        #[expect(clippy::expect_used, reason = "the name and the labels are constant and sound")]
+        let events = events.expect("a metric");
+        Shadow { candidate: ArcSwapOption::empty(), events }
+    }
+}
+
+impl Shadow {
+    /// Adds its metric to `registry`.
+    ///
+    /// # Errors
+    /// Where there is one of the same name.
+    pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        registry.register(Box::new(self.events.clone()))
+    }
+
+    /// Begins to judge by `set` beside the set in force with the hash `beside`, in the place of any earlier candidate.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn start(
+        &self,
+        set: Arc<PolicySet>,
+        beside: Digest,
+        directory: Arc<Directory>,
+        (by, at): (Option<String>, Timestamp),
+    ) -> std::io::Result<()> {
+        let (queue, observed) = sync_channel(QUEUE);
+        let started = Started { at, by, beside };
+        let shared = Arc::new(Shared {
+            set,
+            started,
+            directory,
+            events: self.events.clone(),
+            dropped: AtomicU64::new(0),
+            tally: Mutex::default(),
+        });
+        let judge =
+            Judge { shared: Arc::clone(&shared), followed: HashMap::new(), pruned_at: Timestamp::EPOCH };
+        // It ends once the candidate is dropped, and with it the queue's near end.
+        thread::Builder::new().name("policy-shadow".to_owned()).spawn(move || judge.run(&observed))?;
+        self.candidate.store(Some(Arc::new(Candidate { shared, queue })));
+        Ok(())
+    }
+
+    /// Ends it; says which candidate it was.
+    pub fn stop(&self) -> Option<Digest> {
+        self.candidate.swap(None).map(|candidate| candidate.shared.set.hash())
+    }
+
+    /// Another set is in force: whoever was compared with the one before begins anew, and whoever it is has arrived.
+    pub fn in_force(&self, active: Digest, at: Timestamp) {
+        let Some(candidate) = self.candidate.load_full() else { return };
+        let shared = &candidate.shared;
+        if shared.set.hash() == active {
+            self.candidate.store(None);
+        } else if shared.started.beside != active {
+            let (set, directory) = (Arc::clone(&shared.set), Arc::clone(&shared.directory));
+            if let Err(error) = self.start(set, active, directory, (shared.started.by.clone(), at)) {
+                tracing::error!(%error, "the shadow ends: there is no thread for it");
+                self.candidate.store(None);
+            }
+        }
+    }
+
+    /// Tells the candidate, where there is one, of what `observed` makes then. Never waits.
+    pub(crate) fn observe(&self, observed: impl FnOnce() -> Observed) {
+        // A guard, as nearly every call finds nobody there.
+        let candidate = self.candidate.load();
+        let Some(candidate) = candidate.as_ref() else { return };
+        let observed = observed();
+        let action = observed.action.clone();
+        if candidate.queue.try_send(observed).is_err() {
+            candidate.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            self.events.with_label_values(&[action.as_str(), "dropped"]).inc();
+        }
+    }
+
+    /// Where it stands, where there is one.
+    #[must_use]
+    pub fn standing(&self) -> Option<Standing> {
+        let candidate = self.candidate.load_full()?;
+        let Shared { set, started, .. } = &*candidate.shared;
+        let tally = candidate.shared.tally();
+        let differences = tally.kinds.iter().map(|((action, kind), of)| Difference {
+            action: action.clone(),
+            kind: kind.clone(),
+            count: of.count,
+            explained: of.explained.clone(),
+        });
+        Some(Standing {
+            hash: set.hash(),
+            beside: started.beside,
+            started_at: started.at,
+            started_by: started.by.clone(),
+            same: tally.same,
+            different: tally.different,
+            unjudged: tally.unjudged,
+            dropped: candidate.shared.dropped.load(Ordering::Relaxed),
+            differences: differences.collect(),
+            samples: tally.samples.iter().rev().cloned().collect(),
+        })
+    }
+
+    /// Says why a kind of difference is as it should be. False where there is no such kind.
+    pub fn explain(&self, action: &str, kind: &str, explained: Explained) -> bool {
+        let Some(candidate) = self.candidate.load_full() else { return false };
+        let mut tally = candidate.shared.tally();
+        let Some(found) = tally.kinds.get_mut(&(action.to_owned(), kind.to_owned())) else { return false };
+        found.explained = Some(explained);
+        true
+    }
+
+    /// Whether `hash` is the shadow, has judged so many submissions and events, and all its differences are explained.
+    ///
+    /// # Errors
+    /// What it lacks.
+    pub fn ready(&self, hash: Digest, wanted: u64) -> Result<(), ShadowError> {
+        let candidate = self.candidate.load_full().filter(|candidate| candidate.shared.set.hash() == hash);
+        let Some(candidate) = candidate else { return Err(ShadowError::NotTheShadow(hash)) };
+        let tally = candidate.shared.tally();
+        let judged = tally.same + tally.different;
+        let unexplained = tally.kinds.iter().filter(|(_, of)| of.explained.is_none());
+        let unexplained: Vec<String> =
+            unexplained.map(|((action, kind), _)| format!("`{action}`: {kind}")).collect();
+        if judged < wanted {
+            Err(ShadowError::TooFew { judged, wanted })
+        } else if !unexplained.is_empty() {
+            Err(ShadowError::Unexplained(unexplained))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Shared {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        // Numbers, which no panic leaves half changed.
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, action: &str, result: &str) {
+        self.events.with_label_values(&[action, result]).inc();
+    }
+
+    fn unjudged(&self, action: &str) {
+        self.tally().unjudged += 1;
+        self.count(action, "unjudged");
+    }
+
+    /// Compares what became of something with what would have; true where that is the same.
+    fn compare(&self, observed: &Told<'_>, candidate: &Outcome) -> bool {
+        let Told { request, action, at, event, active } = observed;
+        let mut tally = self.tally();
+        if *active == candidate {
+            tally.same += 1;
+            drop(tally);
+            self.count(action, "same");
+            return true;
+        }
+        let kind = format!("{event}: {active} -> {candidate}");
+        let mut key = ((*action).to_owned(), kind);
+        if tally.kinds.len() >= MOST_KINDS && !tally.kinds.contains_key(&key) {
+            key.1 = OTHER_KINDS.to_owned();
+        }
+        tally.kinds.entry(key).or_default().count += 1;
+        tally.different += 1;
+        if tally.samples.len() >= SAMPLES {
+            tally.samples.pop_front();
+        }
+        tally.samples.push_back(Sample {
+            at: *at,
+            action: (*action).to_owned(),
+            request: *request,
+            event,
+            active: active.to_string(),
+            candidate: candidate.to_string(),
+        });
+        drop(tally);
+        self.count(action, "different");
+        false
+    }
+}
+
+/// What is compared.
+struct Told<'a> {
+    request: RequestId,
+    action: &'a str,
+    at: Timestamp,
+    event: &'static str,
+    active: &'a Outcome,
+}
+
+/// Judges what was observed, one after the other.
+struct Judge {
+    shared: Arc<Shared>,
+    followed: HashMap<RequestId, Followed>,
+    /// When those were forgotten last whose end was missed.
+    pruned_at: Timestamp,
+}
+
+/// A request whose submission the candidate has admitted.
+struct Followed {
+    simulation: Simulation,
+    /// The live request's version, as far as its events were seen.
+    version: u64,
+    /// What will happen to the live request by itself.
+    timers: Timers,
+}
+
+impl Judge {
+    fn run(mut self, observed: &Receiver<Observed>) {
+        while let Ok(observed) = observed.recv() {
+            self.judge(observed);
+        }
+    }
+
+    fn judge(&mut self, observed: Observed) {
+        let Observed { request, action, at, outcome, what } = observed;
+        let told = |event| Told { request, action: &action, at, event, active: &outcome };
+        match what {
+            Observation::Submission { ask, again, timers } => {
+                let simulated = self.submit(request, &ask, again, at);
+                let candidate = match &simulated {
+                    Ok(simulation) => Outcome::Admitted(simulation.status()),
+                    Err(refused) => refused.clone(),
+                };
+                self.shared.compare(&told("admission"), &candidate);
+                let Ok(simulation) = simulated else { return };
+                let open = matches!(outcome, Outcome::Admitted(_)) && !outcome.ended() && !candidate.ended();
+                if self.followed.len() >= MOST_FOLLOWED && at.since(self.pruned_at) >= PRUNE_MS {
+                    // Of some the end was missed.
+                    self.followed.retain(|_, followed| followed.simulation.expires_at() > at);
+                    self.pruned_at = at;
+                }
+                if open && self.followed.len() < MOST_FOLLOWED {
+                    self.followed.insert(request, Followed { simulation, version: 1, timers });
+                }
+            }
+            Observation::Event { version, cause, timers } => {
+                let Some(followed) = self.followed.get_mut(&request) else {
+                    return self.shared.unjudged(&action);
+                };
+                if version != followed.version {
+                    // Later: something was missed. Earlier: an event that did not count, and is told late.
+                    if version > followed.version {
+                        self.followed.remove(&request);
+                    }
+                    return self.shared.unjudged(&action);
+                }
+                let candidate = followed.judge(&cause, at, &self.shared.directory);
+                if matches!(outcome, Outcome::Counted(_)) {
+                    followed.version += 1;
+                    followed.timers = timers;
+                }
+                // Once one of the two has ended there is nothing more to compare.
+                let over = outcome.ended() || followed.simulation.status().is_terminal();
+                self.shared.compare(&told(cause.name()), &candidate);
+                if over {
+                    self.followed.remove(&request);
+                }
+            }
+        }
+    }
+
+    fn submit(
+        &self,
+        id: RequestId,
+        ask: &Ask,
+        again: Option<(Arc<Submission>, Party)>,
+        at: Timestamp,
+    ) -> Result<Simulation, Outcome> {
+        let Some(rules) = self.shared.set.action(&ask.action) else { return Err(Outcome::unknown_action()) };
+        let again = again.as_ref().map(|(earlier, actor)| (earlier.as_ref(), actor.clone()));
+        // Nobody ever shows this token.
+        let token = Digest::from_bytes([0; 32]);
+        let submission = crate::submission(rules, ask, (id, token), again, &self.shared.directory, at);
+        Simulation::admit(rules, id, submission, &ask.params, |_| None)
+    }
+}
+
+impl Followed {
+    /// What happened to the live request happens to this one.
+    fn judge(&mut self, cause: &Cause, at: Timestamp, directory: &Directory) -> Outcome {
+        let Followed { simulation, timers, .. } = self;
+        if let Err(failed) = simulation.advance(at, *timers)
+            && !matches!(cause, Cause::Person { .. })
+        {
+            return failed;
+        }
+        match cause {
+            Cause::Person { actor, intent, seen } => {
+                let by = simulation.rules().entry().actor(actor, directory, at);
+                simulation.act(at, by, intent, *seen)
+            }
+            Cause::Escalated => simulation.escalate(at),
+            Cause::Tick => simulation.wake(at),
+            Cause::Expired => simulation.end(Change::Expire { at }),
+            Cause::Cancelled => simulation.end(Change::Cancel { at, reason: None }),
+        }
+    }
+}
+
+impl Cause {
+    /// What the difference calls it.
+    fn name(&self) -> &'static str {
+        match self {
+            Cause::Person { intent, .. } => match intent {
+                Intent::Acknowledge { .. } => "acknowledge",
+                Intent::Approve { .. } => "approve",
+                Intent::Deny { .. } => "deny",
+                Intent::Withdraw => "withdraw",
+            },
+            Cause::Escalated => "escalated",
+            Cause::Tick => "tick",
+            Cause::Expired => "expired",
+            Cause::Cancelled => "cancelled",
+        }
+    }
+}
+
+#[cfg(test)]
+impl Shadow {
+    /// Keeps the candidate from judging on as long as the guard lives: it must wait to write down what it judged.
+    pub(super) fn with_held<T>(&self, work: impl FnOnce() -> T) -> T {
+        let candidate = self.candidate.load_full();
+        let _held = candidate.as_ref().map(|candidate| candidate.shared.tally());
+        work()
+    }
+}

@@ -1,0 +1,301 @@
+//! The shadow and the replay over real policies, where time matters and where things go wrong.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::replay::Replayer;
+use super::*;
+use crate::scheduler::Scheduler;
+use crate::{Ask, Gateway, Tokens};
+use countersign_core::clock::{Clock, ManualClock};
+use countersign_core::directory::Directory;
+use countersign_core::lifecycle::{Origin, Party};
+use countersign_policy::{Engine, Kept, Limits, Pins, Policies, PolicySet, Source, Trust};
+use countersign_store::{SqliteStore, Store};
+
+const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
+const MINUTE: u64 = 60_000;
+
+const ACTIONS: &str = "
+  double:
+    timeout: 10m
+    escalate: { before: 4m }
+    redact: { hide: [secret] }
+    policies:
+      - use: quorum
+        with: { approvers: [U1, U2, U3], approvals: 1, escalated_approvals: 2 }
+  window:
+    timeout: 10m
+    unattended: true
+    policies:
+      - use: misbehaving
+        with: { at: judge, do: wake, wake_after_ms: 120000 }
+      - use: quorum
+        with: { approvers: [U1, U2] }
+";
+
+struct House {
+    _folder: TempDir,
+    clock: Arc<ManualClock>,
+    gateway: Arc<Gateway>,
+}
+
+impl House {
+    async fn new() -> House {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(START));
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.path().join("store.db")).unwrap());
+        let set = set(ACTIONS);
+        let Pins { entries, modules, .. } = set.pins();
+        store.pin(entries, modules).await.unwrap();
+        let policies = Arc::new(Policies::new(engine(), set));
+        let timed: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+        let gateway = Arc::new(Gateway::new(store, policies, timed, Tokens::new([7; 32])));
+        House { _folder: folder, clock, gateway }
+    }
+
+    /// With the same actions in the shadow, but for one text.
+    async fn beside(from: &str, to: &str) -> House {
+        let house = House::new().await;
+        assert!(from.is_empty() || ACTIONS.contains(from), "{from}");
+        let candidate = Arc::new(set(&ACTIONS.replacen(from, to, 1)));
+        let directory = Arc::clone(house.gateway.directory());
+        let beside = house.gateway.policies().active().hash();
+        house.gateway.shadow().start(candidate, beside, directory, (None, START)).unwrap();
+        house
+    }
+
+    async fn ask(&self, action: &str) -> RequestId {
+        self.gateway.create(ask(action), None).await.unwrap().request.id
+    }
+
+    async fn approve(&self, id: RequestId, actor: &str) -> Result<Status, GatewayError> {
+        let intent = Intent::Approve { edits: BTreeMap::new() };
+        self.gateway.act(id, actor, &intent).await.map(|request| request.status())
+    }
+
+    /// What is due happens.
+    async fn turn(&self) {
+        Scheduler::new(Arc::clone(&self.gateway), 1000).turn().await;
+    }
+
+    /// Waits until the shadow is done with so much, and says the differences.
+    async fn differences(&self, done: u64) -> Vec<String> {
+        let standing = self.standing(done).await;
+        standing
+            .differences
+            .iter()
+            .map(|found| format!("{} {} x{}", found.action, found.kind, found.count))
+            .collect()
+    }
+
+    async fn standing(&self, done: u64) -> Standing {
+        let wait = async {
+            loop {
+                let standing = self.gateway.shadow().standing().unwrap();
+                if standing.same + standing.different + standing.unjudged >= done {
+                    return standing;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("it judges")
+    }
+
+    /// How a request ends under the same actions, but for one text; and how it has ended.
+    async fn replayed(&self, id: RequestId, from: &str, to: &str) -> (String, String) {
+        let request = self.gateway.store().request(id).await.unwrap().unwrap();
+        let original = self.gateway.store().policy_entry(request.submission.policy_hash).await.unwrap();
+        assert!(from.is_empty() || ACTIONS.contains(from), "{from}");
+        let stage =
+            Replayer::new(set(&ACTIONS.replacen(from, to, 1)), Directory::default(), self.clock.now());
+        stage.told(&request, original.as_ref())
+    }
+}
+
+fn engine() -> Engine {
+    static SHARED: OnceLock<(Engine, Vec<Arc<countersign_policy::Module>>)> = OnceLock::new();
+    let (engine, _) = SHARED.get_or_init(|| {
+        let engine = Engine::new(Limits::default(), None, Trust::default()).unwrap();
+        let modules = ["quorum", "misbehaving"].map(|name| engine.load(&module(name), &[]).unwrap());
+        (engine, modules.into())
+    });
+    engine.clone()
+}
+
+fn module(name: &str) -> Vec<u8> {
+    countersign_test_modules::bytes(name)
+}
+
+fn set(actions: &str) -> PolicySet {
+    let modules = ["quorum", "misbehaving"].map(|name| (name.to_owned(), module(name)));
+    let pins = modules.iter().map(|(name, bytes)| format!("  {name}: sha256:{}\n", Digest::of(bytes)));
+    let text = format!("version: 1\nmodules:\n{}actions:{actions}", pins.collect::<String>());
+    let source = Source {
+        name: "set".into(),
+        text,
+        modules: modules.into(),
+        schemas: vec![],
+        signatures: vec![],
+        unfetched: Default::default(),
+        kept: Kept::InFolder,
+    };
+    PolicySet::build(&source, &engine()).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn ask(action: &str) -> Ask {
+    Ask {
+        action: action.into(),
+        params: json!({"ref": "v1", "secret": "hunter2"}).as_object().unwrap().clone(),
+        origin: Origin { repo: "acme/web".into(), branch: None, pr: None, run_id: None },
+        requester: Party { id: "U9".into(), source: "slack".into(), display: None },
+        justification: "a release".into(),
+        links: Vec::new(),
+        policy_hints: None,
+    }
+}
+
+/// The scheduler is a little late, and somebody acts meanwhile: that is no difference.
+#[tokio::test]
+async fn what_comes_late_live_comes_late_in_the_shadow() {
+    let house = House::beside("", "").await;
+    let (double, window) = (house.ask("double").await, house.ask("window").await);
+    house.clock.advance(2 * MINUTE + 500);
+    house.turn().await;
+    assert_eq!(house.approve(window, "U1").await.unwrap(), Status::Approved);
+    house.clock.advance(4 * MINUTE);
+    assert_eq!(house.approve(double, "U1").await.unwrap(), Status::Approved, "it is not escalated yet");
+    assert_eq!(house.differences(5).await, [""; 0]);
+    for id in [double, window] {
+        let (before, after) = house.replayed(id, "", "").await;
+        assert_eq!((before.as_str(), after.as_str()), ("approved", "approved"));
+    }
+}
+
+#[tokio::test]
+async fn another_escalation_is_a_difference() {
+    let house = House::beside("    escalate: { before: 4m }\n", "").await;
+    let id = house.ask("double").await;
+    house.clock.advance(6 * MINUTE);
+    house.turn().await;
+    house.approve(id, "U1").await.unwrap();
+    let expected = [
+        "double approve: counted(ready_for_approval) -> counted(approved) x1",
+        "double escalated: counted(ready_for_approval) -> refused(not_due) x1",
+    ];
+    assert_eq!(house.differences(3).await, expected);
+    // Once one of the two has ended there is nothing more to compare.
+    house.approve(id, "U2").await.unwrap();
+    let standing = house.standing(4).await;
+    assert_eq!((standing.same, standing.different, standing.unjudged), (1, 2, 1));
+
+    // It escalates earlier by itself, and so it needs more votes.
+    for (change, ending) in [("before: 4m", "approved"), ("before: 9m", "waiting")] {
+        let id = house.ask("double").await;
+        house.clock.advance(2 * MINUTE);
+        house.approve(id, "U1").await.unwrap();
+        let (before, after) = house.replayed(id, "before: 4m", change).await;
+        assert_eq!((before.as_str(), after.as_str()), ("approved", ending), "{change}");
+    }
+}
+
+#[tokio::test]
+async fn another_time_to_live_is_a_difference() {
+    let house = House::beside("timeout: 10m", "timeout: 20m").await;
+    let id = house.ask("double").await;
+    house.clock.advance(6 * MINUTE);
+    house.turn().await;
+    house.clock.advance(4 * MINUTE);
+    house.turn().await;
+    let expected = [
+        "double escalated: counted(ready_for_approval) -> refused(not_due) x1",
+        "double expired: counted(expired) -> refused(not_due) x1",
+    ];
+    assert_eq!(house.differences(3).await, expected);
+    assert_eq!(house.replayed(id, "timeout: 10m", "timeout: 20m").await.1, "expired", "nobody ever decided");
+
+    let id = house.ask("double").await;
+    house.clock.advance(5 * MINUTE);
+    house.approve(id, "U1").await.unwrap();
+    let shorter = "timeout: 5m\n    escalate: { before: 1m }";
+    let (before, after) = house.replayed(id, "timeout: 10m\n    escalate: { before: 4m }", shorter).await;
+    assert_eq!((before.as_str(), after.as_str()), ("approved", "expired"));
+}
+
+#[tokio::test]
+async fn a_policy_that_fails_and_an_action_that_is_gone_are_differences() {
+    let fails = "      - use: misbehaving\n        with: { at: vote, do: trap, requester: U9 }\n      - use: quorum\n        with: { approvers: [U1, U2, U3],";
+    let house = House::beside("      - use: quorum\n        with: { approvers: [U1, U2, U3],", fails).await;
+    let id = house.ask("double").await;
+    house.approve(id, "U8").await.unwrap_err();
+    house.approve(id, "U1").await.unwrap();
+    let expected = [
+        "double approve: counted(approved) -> failed(trap) x1",
+        "double approve: refused(unauthorized) -> failed(trap) x1",
+    ];
+    assert_eq!(house.differences(3).await, expected);
+    assert_eq!(house.replayed(id, "approvers: [U1, U2, U3],", "approvers: [U2, U3],").await.1, "waiting");
+
+    let house = House::beside("  window:", "  another:").await;
+    house.ask("window").await;
+    house.gateway.create(ask("another"), None).await.unwrap_err();
+    let expected = [
+        "* admission: denied(unknown_action) -> admitted(pending) x1",
+        "window admission: admitted(pending) -> denied(unknown_action) x1",
+    ];
+    assert_eq!(house.differences(2).await, expected);
+    assert_eq!(
+        house.replayed(house.ask("window").await, "  window:", "  another:").await.1,
+        "unknown_action"
+    );
+}
+
+/// Whoever tells of something never waits. What was missed of a request makes the rest of it unjudged.
+#[tokio::test]
+async fn what_does_not_fit_is_dropped_and_counted() {
+    let house = House::beside("", "").await;
+    let id = house.ask("double").await;
+    house.standing(1).await;
+    let shadow = house.gateway.shadow();
+    let stranger = |version| Observed {
+        request: id,
+        action: "double".into(),
+        at: START,
+        outcome: Outcome::Refused(vec!["unauthorized".into()]),
+        what: Observation::Event {
+            version,
+            cause: Cause::Person {
+                actor: "U8".into(),
+                intent: Intent::Approve { edits: BTreeMap::new() },
+                seen: None,
+            },
+            timers: Timers::default(),
+        },
+    };
+    shadow.with_held(|| (0..5000).for_each(|_| shadow.observe(|| stranger(1))));
+    let dropped = shadow.standing().unwrap().dropped;
+    assert!(dropped > 0 && dropped < 1000, "{dropped}");
+    let standing = house.standing(5001 - dropped).await;
+    assert_eq!((standing.same, standing.dropped), (5001 - dropped, dropped));
+
+    // A version was missed.
+    shadow.observe(|| stranger(2));
+    shadow.observe(|| stranger(1));
+    let done = standing.same + 2;
+    assert_eq!(house.standing(done).await.unjudged, 2);
+}
+
+#[tokio::test]
+async fn what_is_hidden_is_neither_told_nor_needed_where_it_is_remembered() {
+    let house = House::beside("approvals: 1,", "approvals: 2,").await;
+    let id = house.ask("double").await;
+    house.approve(id, "U1").await.unwrap();
+    let standing = house.standing(2).await;
+    assert_eq!(standing.different, 1);
+    assert!(!format!("{standing:?}").contains("hunter2"));
+    assert_eq!(house.replayed(id, "approvals: 1,", "approvals: 2,").await.1, "waiting");
+}

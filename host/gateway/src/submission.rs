@@ -1,0 +1,442 @@
+//! A submission: how a request comes to be, for the first time or again in its lineage.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{Gateway, GatewayError, MOST_CONFLICTS, WaitToken, log_failures, whole};
+use crate::simulation::{Observation, Observed, Outcome, Timers};
+use countersign_core::directory::Directory;
+use countersign_core::lifecycle::{
+    self, Act, AuditEntry, Digest, FailureKind, Link, Origin, Party, PolicyFailure, Reason, Refusal, Request,
+    RequestId, Status, Step, Submission, Timestamp, parameter_digests,
+};
+use countersign_policy::{ActionPolicy, NotAdmitted};
+use countersign_store::{Create, Created, Idempotency, StoreError};
+
+/// How long an idempotency key counts, in milliseconds.
+const IDEMPOTENCY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// What a caller asks for. Already well-formed; the policies have not seen it yet.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The action.
+    pub action: String,
+    /// The parameters, whole.
+    pub params: Map<String, Value>,
+    /// Where the request comes from.
+    pub origin: Origin,
+    /// Who wants the action done.
+    pub requester: Party,
+    /// Why.
+    pub justification: String,
+    /// Where to read more.
+    pub links: Vec<Link>,
+    /// What the caller would like of the policy.
+    pub policy_hints: Option<Value>,
+}
+
+/// An idempotency key, as its caller sent it.
+#[derive(Clone, Copy, Debug)]
+pub struct IdempotencyKey {
+    /// Digest of the caller and its key.
+    pub key: Digest,
+    /// Digest of the body that came with it.
+    pub fingerprint: Digest,
+}
+
+/// A request that was made, and the token that opens it.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// The request.
+    pub request: Arc<Request>,
+    /// Its wait token.
+    pub token: WaitToken,
+}
+
+impl Gateway {
+    /// Makes a request, where the policies admit it.
+    ///
+    /// # Errors
+    /// Where no policy knows the action, one does not admit it or fails, or the store is out of reach.
+    pub async fn create(
+        &self,
+        ask: Ask,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Receipt, GatewayError> {
+        let now = self.clock.now();
+        if let Some(sent) = &idempotency
+            && let Some((fingerprint, request)) = self.store.idempotent(&sent.key, now).await?
+        {
+            return self.known(sent, fingerprint, request);
+        }
+        let random = random_bits()?;
+        let shard = u16::try_from(random & 0xffff).unwrap_or_default();
+        let id = RequestId::new(now, shard, random_bits()?);
+        let rules = self.policies.active().action(&ask.action).cloned();
+        let submitted = Submitted { id, rules: rules.as_deref(), ask: &ask, again: None, at: now };
+        let step = match &rules {
+            Some(rules) => {
+                let submission = self.submission(rules, &ask, id, None, now);
+                let admission = Admitting { id, submission, params: &ask.params, by: &ask.requester.id };
+                self.admit(rules, admission).await
+            }
+            None => {
+                self.audit_unmade(now, &ask.action, &ask.requester.id, "unknown_action", &[]).await?;
+                Err(GatewayError::UnknownAction(ask.action.clone()))
+            }
+        };
+        let step = step.inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
+        let idempotency = idempotency.map(|sent| Idempotency {
+            key: sent.key,
+            fingerprint: sent.fingerprint,
+            until: now.plus(IDEMPOTENCY_MS),
+        });
+        match self.store_new(step, idempotency).await? {
+            Ok(receipt) => {
+                self.observe_submission(&submitted, Ok(&receipt.request));
+                Ok(receipt)
+            }
+            Err(Created::Known(fingerprint, request)) => match idempotency {
+                Some(Idempotency { key, fingerprint: sent, .. }) => {
+                    self.known(&IdempotencyKey { key, fingerprint: sent }, fingerprint, *request)
+                }
+                None => Err(GatewayError::Contended),
+            },
+            Err(Created::New | Created::LineageConflict) => Err(GatewayError::Contended),
+        }
+    }
+
+    /// Makes an ended request again, in the same lineage, under the rules that are active now.
+    ///
+    /// Redacted values are not kept, so the policies admit the new request without them.
+    ///
+    /// # Errors
+    /// Where there is no such request, its rules do not allow it or not yet, and as for [`Gateway::create`].
+    pub async fn rerequest(&self, original: RequestId, actor: Party) -> Result<Receipt, GatewayError> {
+        for _ in 0..MOST_CONFLICTS {
+            let now = self.clock.now();
+            let original = self.store.request(original).await?.ok_or(GatewayError::NotFound)?;
+            let lineage = self.store.lineage(original.submission.lineage).await?;
+            let last = lineage.last().ok_or(GatewayError::NotFound)?;
+            let earlier = &last.submission;
+            let rules = self
+                .policies
+                .active()
+                .action(&earlier.action)
+                .cloned()
+                .ok_or_else(|| GatewayError::UnknownAction(earlier.action.clone()))?;
+            allow_rerequest(&rules, &lineage, last, now)?;
+
+            let id = RequestId::new(now, original.id.shard(), random_bits()?);
+            let ask = Ask {
+                action: earlier.action.clone(),
+                params: earlier.params.clone(),
+                origin: earlier.origin.clone(),
+                // Still the first requester: were it whoever pressed the button, a requester who may not
+                // approve could have somebody else press it, and then approve.
+                requester: earlier.requester.clone(),
+                justification: earlier.justification.clone(),
+                links: earlier.links.clone(),
+                policy_hints: earlier.policy_hints.clone(),
+            };
+            let submission = self.submission(&rules, &ask, id, Some((earlier, actor.clone())), now);
+            let params = submission.params.clone();
+            let admission = Admitting { id, submission, params: &params, by: &actor.id };
+            let again = Some((earlier, &actor));
+            let submitted = Submitted { id, rules: Some(&*rules), ask: &ask, again, at: now };
+            let step = self
+                .admit(&rules, admission)
+                .await
+                .inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
+            match self.store_new(step, None).await? {
+                Ok(receipt) => {
+                    self.observe_submission(&submitted, Ok(&receipt.request));
+                    return Ok(receipt);
+                }
+                Err(Created::LineageConflict) => {}
+                Err(Created::New | Created::Known(..)) => return Err(GatewayError::Contended),
+            }
+        }
+        Err(GatewayError::Contended)
+    }
+
+    fn known(
+        &self,
+        sent: &IdempotencyKey,
+        fingerprint: Digest,
+        request: Request,
+    ) -> Result<Receipt, GatewayError> {
+        if sent.fingerprint != fingerprint {
+            return Err(GatewayError::KeyReused);
+        }
+        Ok(Receipt { token: self.tokens.of(request.id), request: Arc::new(request) })
+    }
+
+    fn submission(
+        &self,
+        rules: &ActionPolicy,
+        ask: &Ask,
+        id: RequestId,
+        again: Option<(&Submission, Party)>,
+        now: Timestamp,
+    ) -> Submission {
+        submission(rules, ask, (id, self.tokens.of(id).hash()), again, &self.directory, now)
+    }
+
+    /// Asks the policies whether the request may be made, and where it stands when it is.
+    async fn admit(&self, rules: &ActionPolicy, admitting: Admitting<'_>) -> Result<Step, GatewayError> {
+        let Admitting { id, submission, params, by } = admitting;
+        let (at, action) = (submission.submitted_at, submission.action.clone());
+        let memos = match rules.admit(id, &submission, params) {
+            Ok(memos) => memos,
+            Err(NotAdmitted::Denied(reasons)) => {
+                self.audit_unmade(at, &action, by, "policy_denied", &reasons).await?;
+                return Err(GatewayError::Denied(reasons));
+            }
+            Err(NotAdmitted::Failed(failure)) => {
+                return self.admission_failed(at, &action, by, vec![failure]).await;
+            }
+        };
+        if memos.iter().any(|memo| repeats_hidden(memo, params, &submission.redacted)) {
+            let failure = PolicyFailure {
+                policy: "*".into(),
+                kind: FailureKind::Malformed,
+                detail: "a memo repeats a redacted parameter, and memos are stored".into(),
+            };
+            return self.admission_failed(at, &action, by, vec![failure]).await;
+        }
+        let draft = lifecycle::draft(id, submission.clone(), memos.clone());
+        let event = draft.next_event(at, None, Act::Submitted)?;
+        let verdicts = rules.judge(&draft, &event);
+        match lifecycle::submit(id, submission, memos, verdicts) {
+            Ok(step) => Ok(step),
+            Err(Refusal::Objected(reasons)) => {
+                self.audit_unmade(at, &action, by, "policy_denied", &reasons).await?;
+                Err(GatewayError::Denied(reasons))
+            }
+            Err(Refusal::PolicyFailed(failures)) => self.admission_failed(at, &action, by, failures).await,
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    async fn admission_failed<T>(
+        &self,
+        at: Timestamp,
+        action: &str,
+        by: &str,
+        failures: Vec<PolicyFailure>,
+    ) -> Result<T, GatewayError> {
+        log_failures(&failures, None);
+        let reasons = failures.iter().map(|failure| Reason {
+            code: failure.kind.to_string(),
+            message: failure.to_string(),
+            path: None,
+        });
+        self.audit_unmade(at, action, by, "policy_failure", &reasons.collect::<Vec<_>>()).await?;
+        Err(GatewayError::PolicyFailed(failures))
+    }
+
+    /// The audit log tells of requests that were not made, too.
+    async fn audit_unmade(
+        &self,
+        at: Timestamp,
+        action: &str,
+        by: &str,
+        event: &str,
+        reasons: &[Reason],
+    ) -> Result<(), StoreError> {
+        let entry = AuditEntry {
+            at,
+            event: event.into(),
+            action: action.into(),
+            request: None,
+            status: None,
+            actor: Some(by.into()),
+            policy_hash: None,
+            payload_hash: None,
+            // Codes, not messages: the policies saw every parameter, and a message may quote one.
+            detail: Map::from_iter([(
+                "reasons".to_owned(),
+                reasons.iter().map(|reason| json!(reason.code)).collect(),
+            )]),
+        };
+        self.store.append(vec![entry], Vec::new()).await
+    }
+
+    async fn store_new(
+        &self,
+        step: Step,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Result<Receipt, Created>, GatewayError> {
+        let Step { request, audit, effects, counts } = step;
+        let token = self.tokens.of(request.id);
+        let created = Arc::new(request.clone());
+        let delivers = !effects.is_empty();
+        let create = Create { request, idempotency, audit, effects, counts };
+        let (store, alarm, bell) =
+            (Arc::clone(&self.store), Arc::clone(&self.alarm), Arc::clone(&self.outbox_bell));
+        whole(async move {
+            match store.create(create).await? {
+                Created::New => {
+                    alarm.set(created.due_at());
+                    if delivers {
+                        bell.notify_one();
+                    }
+                    Ok(Ok(Receipt { request: created, token }))
+                }
+                other => Ok(Err(other)),
+            }
+        })
+        .await
+    }
+
+    /// Tells the shadow what became of a submission, where the policies had a part in that.
+    fn observe_submission(&self, submitted: &Submitted<'_>, made: Result<&Request, &GatewayError>) {
+        let outcome = match made {
+            Ok(request) => Some(Outcome::Admitted(request.status())),
+            Err(error) => Outcome::of_submission(error),
+        };
+        let Some(outcome) = outcome else { return };
+        let Submitted { id, rules, ask, again, at } = submitted;
+        self.shadow.observe(|| {
+            let again = again.map(|(earlier, actor)| (Arc::clone(earlier), actor.clone()));
+            Observed {
+                request: *id,
+                action: rules.map_or("*", |rules| &rules.entry().action).to_owned(),
+                at: *at,
+                outcome,
+                what: Observation::Submission {
+                    ask: Box::new((*ask).clone()),
+                    again,
+                    timers: made.map(Timers::of).unwrap_or_default(),
+                },
+            }
+        });
+    }
+}
+
+/// A submission, as the shadow is told of it.
+struct Submitted<'a> {
+    id: RequestId,
+    rules: Option<&'a ActionPolicy>,
+    ask: &'a Ask,
+    again: Option<(&'a Arc<Submission>, &'a Party)>,
+    at: Timestamp,
+}
+
+/// A submission on its way to the policies.
+struct Admitting<'a> {
+    id: RequestId,
+    submission: Submission,
+    /// The parameters, whole. They go no further than `admit`.
+    params: &'a Map<String, Value>,
+    by: &'a str,
+}
+
+/// What is asked for, as a request under these rules has it: with its id and the digest of its token.
+pub fn submission(
+    rules: &ActionPolicy,
+    ask: &Ask,
+    (id, token_hash): (RequestId, Digest),
+    again: Option<(&Submission, Party)>,
+    directory: &Directory,
+    now: Timestamp,
+) -> Submission {
+    let entry = rules.entry();
+    let expires_at = now.plus(entry.timeout_ms);
+    let (mut params, mut redacted) = entry.redact.apply(&ask.params);
+    let digests = match &again {
+        Some((earlier, _)) => {
+            // What was hidden when it was first made stays hidden: only its digest is known.
+            redacted.extend(earlier.redacted.iter().cloned());
+            for key in &earlier.redacted {
+                params.insert(key.clone(), lifecycle::REDACTED.into());
+            }
+            earlier.digests.clone()
+        }
+        None => parameter_digests(&ask.params),
+    };
+    Submission {
+        action: ask.action.clone(),
+        rules: entry.action.clone(),
+        lineage: again.as_ref().map_or(id, |(earlier, _)| earlier.lineage),
+        depth: again.as_ref().map_or(0, |(earlier, _)| earlier.depth.saturating_add(1)),
+        rerequested_by: again.map(|(_, actor)| actor),
+        requester: ask.requester.clone(),
+        requester_groups: entry.actor(&ask.requester.id, directory, now).groups,
+        origin: ask.origin.clone(),
+        justification: ask.justification.clone(),
+        links: ask.links.clone(),
+        policy_hints: ask.policy_hints.clone(),
+        params,
+        redacted,
+        digests,
+        policy_hash: rules.hash(),
+        token_hash,
+        submitted_at: now,
+        expires_at,
+        escalate_at: entry.escalate.as_ref().map(|escalate| expires_at.minus(escalate.before_ms)),
+        unattended: entry.unattended,
+    }
+}
+
+/// Whether a memo holds a text or a long number of a hidden parameter.
+///
+/// A policy sees hidden values when it admits, and what it remembers is stored. This catches the policy that
+/// remembers one as it is; one that disguises it cannot be caught, so read the policies that you pin.
+pub fn repeats_hidden(memo: &str, params: &Map<String, Value>, hidden: &BTreeSet<String>) -> bool {
+    fn repeats(memo: &str, value: &Value) -> bool {
+        match value {
+            Value::Null | Value::Bool(_) => false,
+            Value::Array(values) => values.iter().any(|value| repeats(memo, value)),
+            Value::Object(members) => members.values().any(|value| repeats(memo, value)),
+            // Shorter ones stand in a memo by chance.
+            Value::Number(number) => {
+                Some(number.to_string()).is_some_and(|text| text.len() > 5 && memo.contains(&text))
+            }
+            Value::String(text) => {
+                let escaped = value.to_string();
+                let inner = escaped.get(1..escaped.len().saturating_sub(1)).unwrap_or_default();
+                text.len() > 3 && memo.contains(inner)
+            }
+        }
+    }
+    hidden.iter().filter_map(|key| params.get(key)).any(|value| repeats(memo, value))
+}
+
+fn allow_rerequest(
+    rules: &ActionPolicy,
+    lineage: &[Request],
+    last: &Request,
+    now: Timestamp,
+) -> Result<(), GatewayError> {
+    let Some(allowed) = rules.entry().rerequest else {
+        return Err(GatewayError::NotAllowed("requests for this action cannot be made again"));
+    };
+    match last.status() {
+        Status::Expired | Status::Denied => {}
+        Status::Approved => return Err(GatewayError::NotAllowed("the request was approved")),
+        Status::Cancelled => return Err(GatewayError::NotAllowed("the caller took the request back")),
+        Status::Pending | Status::AwaitingPersonas | Status::ReadyForApproval => {
+            return Err(GatewayError::NotAllowed("the newest request of the lineage is still open"));
+        }
+    }
+    let ready_at = last.decided_at().unwrap_or(now).plus(allowed.cooldown_ms);
+    if now < ready_at {
+        return Err(GatewayError::Cooldown { retry_after_ms: ready_at.since(now) });
+    }
+    let counted = |request: &&Request| now.since(request.submission.submitted_at) < allowed.window_ms;
+    let within: Vec<&Request> = lineage.iter().filter(counted).collect();
+    if within.len() >= usize::try_from(allowed.limit).unwrap_or(usize::MAX) {
+        let oldest = within.first().map_or(now, |request| request.submission.submitted_at);
+        let retry_after_ms = oldest.plus(allowed.window_ms).since(now);
+        return Err(GatewayError::LineageLimit { limit: allowed.limit, retry_after_ms });
+    }
+    Ok(())
+}
+
+fn random_bits() -> Result<u64, GatewayError> {
+    getrandom::u64().map_err(|error| GatewayError::Randomness(error.to_string()))
+}

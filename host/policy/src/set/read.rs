@@ -1,0 +1,363 @@
+//! From the document to what it says, with every error that the document alone shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::ANY_ACTION;
+use crate::yaml::document::{Kind, Node, Place};
+use crate::yaml::error::{Errors, did_you_mean};
+use crate::yaml::fields::{Fields, Reader, is_name};
+use countersign_core::lifecycle::Digest;
+use countersign_core::record::{Escalate, PolicyEntry, PolicyUse, Redaction, Rerequest};
+use countersign_registry::{Pinned, Repository};
+
+const SECOND: u64 = 1000;
+const HOUR: u64 = 3600 * SECOND;
+const DAY: u64 = 24 * HOUR;
+const DEFAULT_TIMEOUT: u64 = 600 * SECOND;
+const DEFAULT_RECOOLDOWN: u64 = 300 * SECOND;
+
+/// The most modules that a set may pin: each is looked for, fetched and compiled before anything else is known.
+const MOST_MODULES: usize = 64;
+
+/// What the document says.
+pub(super) struct Draft {
+    pub(super) modules: BTreeMap<String, Pin>,
+    pub(super) actions: Vec<DraftAction>,
+    pub(super) fallback: Option<DraftAction>,
+}
+
+/// A module's digest, and where the document says it.
+#[derive(Clone)]
+pub(super) struct Pin {
+    pub(super) digest: Digest,
+    /// Where its bytes can be fetched, where they are not at hand.
+    pub(super) repository: Option<Repository>,
+    pub(super) at: Place,
+}
+
+/// An entry that lacks its schema, and the places of what can still be wrong with it.
+pub(super) struct DraftAction {
+    pub(super) at: Place,
+    pub(super) entry: PolicyEntry,
+    /// The configuration of each policy.
+    pub(super) configs: Vec<Node>,
+    /// Every policy that the document lists is in the entry: what lacks one would judge otherwise than meant.
+    pub(super) complete: bool,
+    /// The document says nothing wrong of it, so that trying it tells something new.
+    pub(super) sound: bool,
+}
+
+struct Defaults {
+    timeout_ms: u64,
+    channel: Option<String>,
+    manual: Option<Place>,
+}
+
+/// Reads the document as far as it can be; what is wrong goes to `errors`.
+pub(super) fn read(document: &Node, errors: &mut Errors) -> Draft {
+    let mut reader = Reader::new(errors);
+    let known = ["version", "modules", "groups", "defaults", "actions"];
+    let Some(fields) = reader.fields(document, "a policy set", &known) else {
+        return Draft { modules: BTreeMap::new(), actions: Vec::new(), fallback: None };
+    };
+    match fields.get("version") {
+        Some(Node { kind: Kind::Number(number), .. }) if number.as_u64() == Some(1) => {}
+        Some(node) => reader.error(node.at, "the version must be 1"),
+        None => reader.error(document.at, "`version: 1` is missing"),
+    }
+    let modules = modules(&mut reader, &fields);
+    let groups = groups(&mut reader, &fields);
+    let defaults = defaults(&mut reader, &fields, &groups);
+    let mut set = SetReader { reader, modules: &modules, groups: &groups, defaults: &defaults };
+    let actions = set.actions(&fields, document.at);
+    let fallback = set.fallback();
+    Draft { modules, actions, fallback }
+}
+
+fn modules(reader: &mut Reader<'_>, fields: &Fields<'_>) -> BTreeMap<String, Pin> {
+    let mut modules = BTreeMap::new();
+    let members = reader.members(fields.get("modules"), "`modules`");
+    if let Some((key, _)) = members.get(MOST_MODULES) {
+        reader.error(key.at, format!("a policy set may pin {MOST_MODULES} modules at the most"));
+        return modules;
+    }
+    for (key, node) in members {
+        if !is_name(&key.text) {
+            reader.name_error(key.at, "a module", &key.text);
+        }
+        let Some(text) = reader.text(node, "a module's digest") else { continue };
+        match pin(text, node.at) {
+            Ok(pin) => drop(modules.insert(key.text.clone(), pin)),
+            Err(wrong) => reader.error(node.at, format!("the digest of `{}`{wrong}", key.text)),
+        }
+    }
+    modules
+}
+
+fn pin(text: &str, at: Place) -> Result<Pin, String> {
+    if text.starts_with("oci:") {
+        let Pinned { repository, digest } = text.parse().map_err(|error| format!(": {error}"))?;
+        return Ok(Pin { digest, repository: Some(repository), at });
+    }
+    match text.strip_prefix("sha256:").map(str::parse) {
+        Some(Ok(digest)) => Ok(Pin { digest, repository: None, at }),
+        _ => Err(" should be `sha256:` and 64 hexadecimal digits in lower case".to_owned()),
+    }
+}
+
+fn groups(reader: &mut Reader<'_>, fields: &Fields<'_>) -> BTreeMap<String, BTreeSet<String>> {
+    let mut groups = BTreeMap::new();
+    for (key, node) in reader.members(fields.get("groups"), "`groups`") {
+        if !is_name(&key.text) {
+            reader.name_error(key.at, "a group", &key.text);
+        }
+        let mut members = BTreeSet::new();
+        for item in reader.items(node, "a group") {
+            let Some(id) = reader.text(item, "a member's id") else { continue };
+            if id.is_empty() || id.starts_with('@') {
+                reader.error(item.at, format!("a group holds ids, but `{id}` is none"));
+            } else if !members.insert(id.to_owned()) {
+                reader.error(item.at, format!("`{id}` is in the group `{}` twice", key.text));
+            }
+        }
+        groups.insert(key.text.clone(), members);
+    }
+    groups
+}
+
+fn defaults(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    groups: &BTreeMap<String, BTreeSet<String>>,
+) -> Defaults {
+    let mut defaults = Defaults { timeout_ms: DEFAULT_TIMEOUT, channel: None, manual: None };
+    let Some(node) = fields.get("defaults") else { return defaults };
+    let known = ["timeout", "channel", "unknown_action"];
+    let Some(fields) = reader.fields(node, "`defaults`", &known) else { return defaults };
+    if let Some(timeout) = timeout(reader, &fields) {
+        defaults.timeout_ms = timeout;
+    }
+    defaults.channel = reader.optional_text(fields.get("channel"), "a channel");
+    if let Some(node) = fields.get("unknown_action") {
+        match reader.text(node, "`unknown_action`") {
+            Some("manual") => {
+                defaults.manual = Some(node.at);
+                if !groups.contains_key("super-approvers") {
+                    reader.error(node.at, "`manual` needs the group `super-approvers`, who then decide");
+                }
+            }
+            Some("deny") | None => {}
+            Some(other) => {
+                reader.error(node.at, format!("`unknown_action` must be `deny` or `manual`, not `{other}`"));
+            }
+        }
+    }
+    defaults
+}
+
+fn timeout(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<u64> {
+    reader.duration(fields.get("timeout")?, "a timeout", SECOND..=30 * DAY)
+}
+
+struct SetReader<'a, 'e> {
+    reader: Reader<'e>,
+    modules: &'a BTreeMap<String, Pin>,
+    groups: &'a BTreeMap<String, BTreeSet<String>>,
+    defaults: &'a Defaults,
+}
+
+impl SetReader<'_, '_> {
+    fn actions(&mut self, fields: &Fields<'_>, document: Place) -> Vec<DraftAction> {
+        let mut actions = Vec::new();
+        if fields.get("actions").is_none() {
+            self.reader.error(document, "`actions` is missing");
+        }
+        for (key, node) in self.reader.members(fields.get("actions"), "`actions`") {
+            if key.text == ANY_ACTION {
+                self.reader.error(
+                    key.at,
+                    "`*` stands for unknown actions and cannot be listed; say `unknown_action` under `defaults`",
+                );
+                continue;
+            }
+            if !is_name(&key.text) {
+                self.reader.name_error(key.at, "an action", &key.text);
+            }
+            actions.extend(self.action(&key.text, key.at, node));
+        }
+        actions
+    }
+
+    fn action(&mut self, name: &str, at: Place, node: &Node) -> Option<DraftAction> {
+        let errors = self.reader.errors();
+        let known = [
+            "description",
+            "timeout",
+            "channel",
+            "escalate",
+            "redact",
+            "rerequest",
+            "unattended",
+            "policies",
+        ];
+        let fields = self.reader.fields(node, &format!("the action `{name}`"), &known)?;
+        let timeout_ms = timeout(&mut self.reader, &fields).unwrap_or(self.defaults.timeout_ms);
+        let channel = self.reader.optional_text(fields.get("channel"), "a channel");
+        let (policies, configs, complete) = self.policies(name, at, fields.get("policies"));
+        let entry = PolicyEntry {
+            action: name.to_owned(),
+            description: self
+                .reader
+                .optional_text(fields.get("description"), "a description")
+                .unwrap_or_default(),
+            timeout_ms,
+            channel: channel.or_else(|| self.defaults.channel.clone()),
+            escalate: fields.get("escalate").and_then(|node| self.escalate(node, timeout_ms)),
+            redact: fields.get("redact").map_or_else(nothing_shown, |node| self.redact(node)),
+            rerequest: fields.get("rerequest").and_then(|node| self.rerequest(node)),
+            unattended: fields.get("unattended").is_some_and(|node| self.reader.truth(node, "`unattended`")),
+            schema: None,
+            groups: self.groups.clone(),
+            policies,
+        };
+        let sound = errors == self.reader.errors();
+        Some(DraftAction { at, entry, configs, complete, sound })
+    }
+
+    fn escalate(&mut self, node: &Node, timeout_ms: u64) -> Option<Escalate> {
+        let fields = self.reader.fields(node, "`escalate`", &["before", "channel", "mention"])?;
+        let channel = self.reader.optional_text(fields.get("channel"), "a channel");
+        let mention = self.reader.optional_text(fields.get("mention"), "a mention");
+        if let (Some(mention), Some(node)) = (&mention, fields.get("mention")) {
+            self.group_exists(mention, node.at, None);
+        }
+        let Some(before) = fields.get("before") else {
+            self.reader.error(node.at, "`before` is missing: how long before the expiry to escalate");
+            return None;
+        };
+        let before_ms = self.reader.duration(before, "`before`", SECOND..=30 * DAY)?;
+        if before_ms >= timeout_ms {
+            self.reader.error(before.at, "`before` must be shorter than the action's timeout");
+        }
+        Some(Escalate { before_ms, channel, mention })
+    }
+
+    fn redact(&mut self, node: &Node) -> Redaction {
+        let Some(fields) = self.reader.fields(node, "`redact`", &["show", "hide"]) else {
+            return nothing_shown();
+        };
+        match (fields.get("show"), fields.get("hide")) {
+            (Some(keys), None) => Redaction::Show(self.reader.keys(keys)),
+            (None, Some(keys)) => Redaction::Hide(self.reader.keys(keys)),
+            _ => {
+                self.reader.error(node.at, "`redact` must have either `show` or `hide`");
+                nothing_shown()
+            }
+        }
+    }
+
+    fn rerequest(&mut self, node: &Node) -> Option<Rerequest> {
+        let fields = self.reader.fields(node, "`rerequest`", &["cooldown", "limit", "window"])?;
+        let mut duration = |name: &str, range, default| match fields.get(name) {
+            Some(node) => self.reader.duration(node, &format!("`{name}`"), range),
+            None => Some(default),
+        };
+        let cooldown_ms = duration("cooldown", 0..=30 * DAY, DEFAULT_RECOOLDOWN)?;
+        let window_ms = duration("window", SECOND..=365 * DAY, DAY)?;
+        let limit = match fields.get("limit") {
+            Some(node) => self.reader.count(node, "`limit`", 1..=1000)?,
+            None => 5,
+        };
+        if cooldown_ms >= window_ms {
+            self.reader.error(node.at, "`cooldown` must be shorter than `window`");
+        }
+        Some(Rerequest { cooldown_ms, limit, window_ms })
+    }
+
+    fn policies(
+        &mut self,
+        action: &str,
+        at: Place,
+        node: Option<&Node>,
+    ) -> (Vec<PolicyUse>, Vec<Node>, bool) {
+        let (mut uses, mut configs) = (Vec::new(), Vec::new());
+        let items = node.map_or_else(Vec::new, |node| self.reader.items(node, "`policies`"));
+        if items.is_empty() {
+            let place = node.map_or(at, |node| node.at);
+            self.reader.error(place, format!("the action `{action}` needs at least one policy"));
+        }
+        let listed = items.len();
+        for item in items {
+            let Some(fields) = self.reader.fields(item, "a policy", &["use", "with"]) else { continue };
+            let config = fields.get("with").cloned();
+            let config = config.unwrap_or(Node { at: item.at, kind: Kind::Map(Vec::new()) });
+            config.texts("", &mut |text, pointer, place| {
+                if text.starts_with('@') {
+                    self.group_exists(text, place, Some(pointer));
+                }
+            });
+            let Some(name) = fields.get("use") else {
+                self.reader.error(item.at, "`use` is missing: the name of a module");
+                continue;
+            };
+            let Some(text) = self.reader.text(name, "`use`") else { continue };
+            let Some(pin) = self.modules.get(text) else {
+                let hint = did_you_mean(text, self.modules.keys().map(String::as_str));
+                self.reader.error(name.at, format!("`{text}` names no module of `modules`{hint}"));
+                continue;
+            };
+            uses.push(PolicyUse { name: text.to_owned(), digest: pin.digest, config: config.to_json() });
+            configs.push(config);
+        }
+        let complete = uses.len() == listed && listed > 0;
+        (uses, configs, complete)
+    }
+
+    /// What judges unknown actions where they are to be decided by hand.
+    fn fallback(&mut self) -> Option<DraftAction> {
+        let at = self.defaults.manual?;
+        let Some(pin) = self.modules.get("quorum") else {
+            self.reader.error(at, "`manual` needs the module `quorum`, which is not among `modules`");
+            return None;
+        };
+        let config = serde_json::json!({ "approvers": ["@super-approvers"], "approvals": 1 });
+        let entry = PolicyEntry {
+            action: ANY_ACTION.to_owned(),
+            description: String::new(),
+            timeout_ms: self.defaults.timeout_ms,
+            channel: self.defaults.channel.clone(),
+            escalate: None,
+            redact: nothing_shown(),
+            rerequest: None,
+            unattended: false,
+            schema: None,
+            groups: self.groups.clone(),
+            policies: vec![PolicyUse { name: "quorum".to_owned(), digest: pin.digest, config }],
+        };
+        Some(DraftAction {
+            at,
+            entry,
+            configs: vec![Node { at, kind: Kind::Null }],
+            complete: true,
+            sound: true,
+        })
+    }
+
+    /// `text` is a person, or names a group that there is; `pointer` leads to it in a policy's configuration.
+    fn group_exists(&mut self, text: &str, at: Place, pointer: Option<&str>) {
+        let Some(group) = text.strip_prefix('@') else { return };
+        if self.groups.contains_key(group) {
+            return;
+        }
+        let hint = did_you_mean(group, self.groups.keys().map(String::as_str));
+        let message = format!("`{text}` names no group of `groups`{hint}");
+        match pointer {
+            Some(pointer) => self.reader.error_at(at, pointer, format!("at `{pointer}`: {message}")),
+            None => self.reader.error(at, message),
+        }
+    }
+}
+
+fn nothing_shown() -> Redaction {
+    Redaction::Show(BTreeSet::new())
+}

@@ -1,0 +1,389 @@
+//! Policy sets: a sound one, and everything that can be wrong with one.
+
+use std::fs;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{LoadErrors, Pins, Policies, PolicySet, RestoreError};
+
+/// A set's folder with every module of the workspace; `{quorum}` and so on in `yaml` are their digests.
+struct Folder(TempDir);
+
+const MODULES: [&str; 4] = ["quorum", "persona-gate", "override-guard", "misbehaving"];
+
+impl Folder {
+    fn new(yaml: &str) -> Folder {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("modules")).unwrap();
+        fs::create_dir_all(dir.path().join("schemas")).unwrap();
+        let mut yaml = yaml.to_owned();
+        for name in MODULES {
+            let bytes = bytes_of(name);
+            yaml = yaml.replace(&format!("{{{name}}}"), &format!("sha256:{}", Digest::of(&bytes)));
+            fs::write(dir.path().join(format!("modules/{name}.wasm")), bytes).unwrap();
+        }
+        fs::write(dir.path().join("policy-set.yaml"), yaml).unwrap();
+        Folder(dir)
+    }
+
+    fn write(self, file: &str, content: impl AsRef<[u8]>) -> Folder {
+        fs::write(self.0.path().join(file), content).unwrap();
+        self
+    }
+
+    fn remove(self, file: &str) -> Folder {
+        fs::remove_file(self.0.path().join(file)).unwrap();
+        self
+    }
+
+    fn load(&self, engine: &Engine) -> Result<PolicySet, LoadErrors> {
+        PolicySet::load(self.0.path(), engine)
+    }
+
+    /// What loading it reports, with the folder's name left out.
+    #[track_caller]
+    fn errors(&self) -> String {
+        let text = self.load(&engine()).expect_err("it was loaded").to_string();
+        text.replace(&format!("{}/", self.0.path().display()), "")
+    }
+
+    /// That loading it reports exactly these lines, each of which may end early with `…`.
+    #[track_caller]
+    fn check(&self, expected: &[&str]) {
+        let errors = self.errors();
+        let lines: Vec<&str> = errors.lines().collect();
+        let same = |(line, expected): (&&str, &&str)| match expected.strip_suffix('…') {
+            Some(beginning) => line.starts_with(beginning),
+            None => line == expected,
+        };
+        assert!(
+            lines.len() == expected.len() && lines.iter().zip(expected).all(same),
+            "expected:\n{}\nseen:\n{errors}",
+            expected.join("\n")
+        );
+    }
+}
+
+/// A sound set; the tests break it in one place each.
+const SOUND: &str = r#"version: 1
+modules:
+  quorum: "{quorum}"
+  override-guard: "{override-guard}"
+groups:
+  admins: [U0ADMIN]
+defaults: { timeout: 10m, channel: C0, unknown_action: deny }
+actions:
+  deploy:
+    timeout: 20m
+    escalate: { before: 5m, mention: "@admins" }
+    redact: { show: [replicas] }
+    rerequest: { cooldown: 5m, limit: 5, window: 24h }
+    policies:
+      - use: quorum
+        with: { approvers: [U1, "@admins"], approvals: 2 }
+      - use: override-guard
+        with: { keys: [replicas], max_keys: 1, max_chars: 40 }
+"#;
+
+/// The sound set with one text replaced.
+#[track_caller]
+fn broken(from: &str, to: &str) -> Folder {
+    assert_eq!(SOUND.matches(from).count(), 1, "`{from}` is not there once");
+    Folder::new(&SOUND.replace(from, to))
+}
+
+#[test]
+fn a_sound_set() {
+    let engine = engine();
+    let folder = Folder::new(SOUND);
+    let set = folder.load(&engine).unwrap();
+    let deploy = set.action("deploy").unwrap();
+    let entry = deploy.entry();
+    assert_eq!(entry.timeout_ms, 1_200_000);
+    assert_eq!(entry.channel.as_deref(), Some("C0"));
+    assert_eq!(entry.escalate.as_ref().unwrap().before_ms, 300_000);
+    assert_eq!(entry.rerequest.unwrap().window_ms, 86_400_000);
+    assert_eq!(entry.policies[1].config, json!({ "keys": ["replicas"], "max_keys": 1, "max_chars": 40 }));
+    assert!(set.action("unknown").is_none());
+    assert!(set.by_hash(&deploy.hash()).is_some());
+    let Pins { entries, modules, .. } = set.pins();
+    assert_eq!((entries.len(), modules.len()), (1, 2));
+    assert_eq!(entries[0].hash(), deploy.hash());
+    // The same files, the same hash; whatever judges otherwise, another.
+    assert_eq!(folder.load(&engine).unwrap().hash(), set.hash());
+    assert_ne!(broken("approvals: 2", "approvals: 1").load(&engine).unwrap().hash(), set.hash());
+}
+
+#[test]
+fn a_module_file_may_have_any_name() {
+    let folder = Folder::new(SOUND).remove("modules/quorum.wasm");
+    folder.write("modules/renamed-by-somebody.wasm", bytes_of("quorum")).load(&engine()).unwrap();
+}
+
+#[test]
+fn unknown_actions_can_be_decided_by_hand() {
+    let yaml = SOUND.replace("unknown_action: deny", "unknown_action: manual");
+    Folder::new(&yaml).check(
+        &[
+            "policy-set.yaml:7:56: `manual` needs the group `super-approvers`, who then decide",
+            "policy-set.yaml:7:56: configuration of `quorum`…",
+        ][..1],
+    );
+    let yaml = yaml.replace("  admins: [U0ADMIN]", "  admins: [U0ADMIN]\n  super-approvers: [U0SUPER]");
+    let set = Folder::new(&yaml).load(&engine()).unwrap();
+    let fallback = set.action("anything").unwrap();
+    assert_eq!(fallback.entry().action, "*");
+    assert_eq!(
+        fallback.entry().policies[0].config,
+        json!({ "approvers": ["@super-approvers"], "approvals": 1 })
+    );
+    assert!(!fallback.entry().redact.shows("anything"));
+    assert_eq!(set.policies().count(), 2);
+    assert_eq!(set.action("deploy").unwrap().entry().action, "deploy");
+}
+
+#[test]
+fn typos_have_a_place_and_a_suggestion() {
+    broken("    timeout: 20m", "    timout: 20m")
+        .check(&["policy-set.yaml:10:5: the action `deploy` has no field `timout`; did you mean `timeout`?"]);
+    broken("version: 1", "version: 2").check(&["policy-set.yaml:1:10: the version must be 1"]);
+    broken("version: 1\n", "").check(&["policy-set.yaml:1:1: `version: 1` is missing"]);
+    broken("- use: quorum", "- use: quorom")
+        .check(&["policy-set.yaml:15:14: `quorom` names no module of `modules`; did you mean `quorum`?"]);
+    broken("U1, \"@admins\"", "U1, \"@admin\"").check(&[
+        "policy-set.yaml:16:33: at `/approvers/1`: `@admin` names no group of `groups`; did you mean `admins`?",
+    ]);
+    broken("mention: \"@admins\"", "mention: \"@nobody\"")
+        .check(&["policy-set.yaml:11:38: `@nobody` names no group of `groups`"]);
+    broken("unknown_action: deny", "unknown_action: allow")
+        .check(&["policy-set.yaml:7:56: `unknown_action` must be `deny` or `manual`, not `allow`"]);
+    broken("  deploy:", "  de/ploy:").check(&["policy-set.yaml:9:3: `de/ploy` cannot name an action: …"]);
+    broken("  deploy:", "  \"*\":").check(&["policy-set.yaml:9:3: `*` stands for unknown actions…"]);
+}
+
+#[test]
+fn values_out_of_bounds() {
+    broken("    timeout: 20m", "    timeout: 20").check(&[
+        "policy-set.yaml:10:14: a timeout must be a duration with its unit, such as `10m`, but is a number",
+    ]);
+    broken("    timeout: 20m", "    timeout: 0s")
+        .check(&["policy-set.yaml:10:14: a timeout must be from 1s to 30days, but is `0s`"]);
+    broken("    timeout: 20m", "    timeout: soon").check(&["policy-set.yaml:10:14: `soon` is no duration…"]);
+    broken("before: 5m", "before: 20m")
+        .check(&["policy-set.yaml:11:25: `before` must be shorter than the action's timeout"]);
+    broken("limit: 5", "limit: 0")
+        .check(&["policy-set.yaml:13:39: `limit` must be a whole number from 1 to 1000, but is a number"]);
+    broken("window: 24h", "window: 5m")
+        .check(&["policy-set.yaml:13:16: `cooldown` must be shorter than `window`"]);
+    broken("{ show: [replicas] }", "{ show: [replicas], hide: [a] }")
+        .check(&["policy-set.yaml:12:13: `redact` must have either `show` or `hide`"]);
+    broken("[U0ADMIN]", "[42]")
+        .check(&["policy-set.yaml:6:12: a member's id must be text: put it in quotes"]);
+    broken("\"{override-guard}\"", "sha256:9f3c").check(&[
+        "policy-set.yaml:4:19: the digest of `override-guard` should be `sha256:` and 64 hexadecimal digits in lower case",
+        "policy-set.yaml:17:14: `override-guard` names no module of `modules`",
+    ]);
+}
+
+#[test]
+fn every_error_is_reported_not_only_the_first() {
+    let yaml = SOUND.replace("version: 1", "version: one").replace("limit: 5", "limits: 5");
+    Folder::new(&yaml.replace("max_keys: 1", "max_keys: many")).check(&[
+        "policy-set.yaml:1:10: the version must be 1",
+        "policy-set.yaml:13:32: `rerequest` has no field `limits`; did you mean `limit`?",
+        "policy-set.yaml:18:45: configuration of `override-guard` at `/max_keys`: …",
+    ]);
+}
+
+#[test]
+fn yaml_that_is_none() {
+    broken("version: 1\n", "version: 1\nversion: 1\n")
+        .check(&["policy-set.yaml:2:1: the key `version` comes twice"]);
+    broken("    timeout: 20m\n", "    timeout: 20m\n    timeout: 30m\n")
+        .check(&["policy-set.yaml:11:5: the key `timeout` comes twice"]);
+    broken("    timeout: 20m\n", "    <<: { timeout: 30m }\n")
+        .check(&["policy-set.yaml:10:5: `<<` merges nothing here: write out what it stands for"]);
+    let bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned()
+        + &(0..9).map(|n| format!("b{n}: &b{n} [*a, *a, *a, *a, *a, *a, *a, *a, *a]\n")).collect::<String>();
+    for yaml in ["", "- a list", "actions: [", "{", "\t", "a: *nothing", &bomb, &"[".repeat(100_000)] {
+        assert!(Folder::new(yaml).errors().starts_with("policy-set.yaml"), "{yaml:.20}");
+    }
+    Folder::new("version: 1\n").check(&["policy-set.yaml:1:1: `actions` is missing"]);
+    Folder::new(SOUND).remove("policy-set.yaml").check(&["policy-set.yaml: cannot be read: …"]);
+    Folder::new("")
+        .write("policy-set.yaml", [0xff, 0xfe, 0xff])
+        .check(&["policy-set.yaml: cannot be read: …"]);
+}
+
+#[test]
+fn modules_that_are_not_the_pinned_ones() {
+    let missing = Folder::new(SOUND).remove("modules/quorum.wasm").errors();
+    let digest = Digest::of(&bytes_of("quorum"));
+    assert_eq!(
+        missing,
+        format!("policy-set.yaml:3:11: no file in `modules` is the module `quorum`, sha256:{digest}")
+    );
+    let other = Folder::new(SOUND).write("modules/quorum.wasm", b"tampered with").errors();
+    assert_eq!(
+        other,
+        format!(
+            "policy-set.yaml:3:11: no file in `modules` is the module `quorum`, sha256:{digest}; \
+             modules/quorum.wasm is sha256:{}",
+            Digest::of(b"tampered with")
+        )
+    );
+}
+
+/// Pins these bytes and reports what loading says.
+#[track_caller]
+fn pinned(bytes: &[u8]) -> String {
+    let yaml = SOUND.replace("\"{quorum}\"", &format!("sha256:{}", Digest::of(bytes)));
+    Folder::new(&yaml).write("modules/bad.wasm", bytes).errors()
+}
+
+#[test]
+fn pinned_modules_that_are_none() {
+    let refused = "policy-set.yaml:3:11: the module `quorum` (modules/bad.wasm) is refused: ";
+    let quorum = bytes_of("quorum");
+    let clock = r#"(component (import "wasi:clocks/wall-clock@0.2.0" (instance)))"#;
+    for (bytes, words) in [
+        (&quorum[..1000], "it is not a component that can be run here: "),
+        (&wat::parse_str("(module)").unwrap(), "it is a core WebAssembly module"),
+        (
+            &wat::parse_str(clock).unwrap(),
+            "it imports `wasi:clocks/wall-clock@0.2.0`, but a policy may import nothing",
+        ),
+        (b"garbage", "it is no WebAssembly"),
+    ] {
+        let errors = pinned(bytes);
+        assert!(errors.starts_with(&format!("{refused}{words}")), "{errors}");
+    }
+    assert!(
+        pinned(&vec![0; 3 << 20]).contains("no file in `modules`"),
+        "an oversized file is not read whole"
+    );
+}
+
+#[test]
+fn configurations_are_tried() {
+    broken("approvals: 2", "approvals: two").check(&[
+        "policy-set.yaml:16:56: configuration of `quorum` at `/approvals`: \"two\" is not of type \"integer\"",
+    ]);
+    broken("approvals: 2", "aprovals: 2").check(&["policy-set.yaml:16:15: configuration of `quorum`: …"]);
+    let errors =
+        broken("approvers: [U1, \"@admins\"], approvals: 2", "approvers: [U1], approvals: 2").errors();
+    assert!(errors.starts_with("policy-set.yaml:16:"), "{errors}");
+    assert!(errors.contains("(invalid_config)"), "{errors}");
+}
+
+/// An action that is judged by the misbehaving module alone.
+fn misbehaving(action: &str) -> Folder {
+    Folder::new(&format!(
+        "version: 1\nmodules:\n  misbehaving: \"{{misbehaving}}\"\nactions:\n  a:\n{action}\n"
+    ))
+}
+
+#[test]
+fn modules_that_misbehave_are_found_out() {
+    for (deed, kind) in [
+        ("loop", "fuel"),
+        ("eat_memory", "memory"),
+        ("overflow_stack", "trap"),
+        ("trap", "trap"),
+        ("huge_output", "malformed"),
+    ] {
+        for (call, what) in [
+            ("check-config", "the configuration of `misbehaving` cannot be checked"),
+            ("admit", "the action `a`: a made-up request is not admitted"),
+            ("judge", "the action `a`: a made-up request is not judged"),
+        ] {
+            let with = format!("    policies: [{{ use: misbehaving, with: {{ at: {call}, do: {deed} }} }}]");
+            let errors = misbehaving(&with).errors();
+            let expected = format!("{what}: policy `misbehaving` failed ({kind}): ");
+            assert!(errors.contains(&expected), "{deed} at {call}: {errors}");
+        }
+    }
+    let memo = "    policies: [{ use: misbehaving, with: { at: admit, do: malformed_memo } }]";
+    assert!(misbehaving(memo).errors().contains("its memo is no JSON, at line 1"));
+}
+
+#[test]
+fn an_action_that_nobody_decides_must_say_so() {
+    let guard = "    policies: [{ use: override-guard, with: { keys: [n], max_keys: 1, max_chars: 40 } }]\n";
+    let yaml = |extra: &str| {
+        format!(
+            "version: 1\nmodules:\n  override-guard: \"{{override-guard}}\"\nactions:\n  a:\n    redact: {{ show: [n] }}\n{extra}{guard}"
+        )
+    };
+    let errors = Folder::new(&yaml("")).errors();
+    assert!(
+        errors.contains("before anybody has acted; if that is meant, say `unattended: true`"),
+        "{errors}"
+    );
+    let set = Folder::new(&yaml("    unattended: true\n")).load(&engine()).unwrap();
+    assert!(set.action("a").unwrap().entry().unattended);
+}
+
+#[test]
+fn what_can_be_edited_must_be_seen() {
+    broken("{ show: [replicas] }", "{ hide: [replicas] }").check(&[
+        "policy-set.yaml:9:3: the action `deploy`: the parameter `replicas` can be edited, but `redact` hides it",
+    ]);
+    let errors = broken("    redact: { show: [replicas] }\n", "").errors();
+    assert!(errors.contains("`redact` hides it"), "an action shows nothing unless told to: {errors}");
+    let schema = r#"{ "type": "object", "additionalProperties": false, "properties": { "ref": {} } }"#;
+    Folder::new(SOUND).write("schemas/deploy.json", schema).check(&[
+        "policy-set.yaml:9:3: the action `deploy`: the parameter `replicas` can be edited, but the action's schema does not allow it",
+    ]);
+}
+
+#[test]
+fn schema_files() {
+    let with = |file: &str, text: &str| Folder::new(SOUND).write(file, text);
+    let sound = r#"{ "properties": { "replicas": { "type": "integer" } } }"#;
+    let set = with("schemas/deploy.json", sound).load(&engine()).unwrap();
+    let deploy = set.action("deploy").unwrap();
+    assert_eq!(deploy.schema(), Some(&serde_json::from_str(sound).unwrap()));
+    assert_eq!(deploy.check_edit("replicas", Some(&json!("x"))), [r#"it is not of type "integer""#]);
+    assert_ne!(deploy.hash(), Folder::new(SOUND).load(&engine()).unwrap().action("deploy").unwrap().hash());
+    with("schemas/deploi.json", sound).check(&[
+        "schemas/deploi.json: there is no action `deploi` to use this schema; did you mean `deploy`?",
+    ]);
+    with("schemas/deploy.json", "{").check(&["schemas/deploy.json: it is no JSON: …"]);
+    with("schemas/deploy.json", r#"{ "type": "strnig" }"#).check(&[
+        "policy-set.yaml:9:3: the schema of the action `deploy` (`schemas/deploy.json`) is refused: …",
+    ]);
+}
+
+#[test]
+fn entries_that_are_no_longer_in_force_are_still_found() {
+    let engine = engine();
+    let first = Folder::new(SOUND).load(&engine).unwrap();
+    let Pins { entries: old, modules, .. } = first.pins();
+    let old_hash = old[0].hash();
+    let policies = Policies::new(engine, first);
+    let next = broken("approvals: 2", "approvals: 1").load(policies.engine()).unwrap();
+    let before = policies.activate(next);
+    assert_eq!(before.action("deploy").unwrap().hash(), old_hash);
+    assert_ne!(policies.active().action("deploy").unwrap().hash(), old_hash);
+    assert!(policies.by_hash(&old_hash).is_some());
+    policies.retain(|_| false);
+    assert!(policies.by_hash(&old_hash).is_none());
+
+    // After a restart: the store has the entry and the modules.
+    let restored = policies.restore(old[0].clone(), &modules, &[]).unwrap();
+    assert_eq!(restored.hash(), old_hash);
+    assert!(Arc::ptr_eq(&policies.by_hash(&old_hash).unwrap(), &restored));
+    assert!(matches!(policies.restore(old[0].clone(), &[], &[]), Err(RestoreError::Action(_))));
+    let corrupt = vec![modules[0][1..].to_vec()];
+    assert!(matches!(policies.restore(old[0].clone(), &corrupt, &[]), Err(RestoreError::Module { .. })));
+}
+
+#[test]
+fn the_sample_set_is_sound() {
+    let dir = countersign_test_modules::folder();
+    let set = PolicySet::load(&dir, &engine()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(set.action("deploy_prod").is_some());
+}

@@ -1,0 +1,211 @@
+//! A YAML document in which every value knows its place, so that every error can say where.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Number, Value};
+use serde_saphyr::{DuplicateKeyPolicy, Error as YamlError, Location, MergeKeyPolicy, Spanned};
+
+/// A place in the document, from 1; 0 where it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The line.
+    pub line: u64,
+    /// The column.
+    pub column: u64,
+}
+
+/// A value and its place.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Where it begins.
+    pub at: Place,
+    /// The value.
+    pub kind: Kind,
+}
+
+/// A value.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// `null`, or nothing.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number.
+    Number(Number),
+    /// A string.
+    Text(String),
+    /// A sequence.
+    List(Vec<Node>),
+    /// In the order of the document; no key comes twice.
+    Map(Vec<(Key, Node)>),
+}
+
+/// A key and its place.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Where it begins.
+    pub at: Place,
+    /// The key.
+    pub text: String,
+}
+
+/// Reads a document. The error is where, and what is wrong.
+pub fn parse(text: &str) -> Result<Node, (Place, String)> {
+    let options = serde_saphyr::options! {
+        duplicate_keys: DuplicateKeyPolicy::Error,
+        merge_keys: MergeKeyPolicy::Error,
+        strict_booleans: true,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
+        let error = error.without_snippet();
+        (error.location().map(Place::from).unwrap_or_default(), message(error))
+    })
+}
+
+/// What is wrong, without the place that the parser adds to it: ours is in front.
+fn message(error: &YamlError) -> String {
+    match error {
+        // The parser advises to allow it, which nobody can who only writes the document.
+        YamlError::DuplicateMappingKey { key: Some(key), .. } => format!("the key `{key}` comes twice"),
+        YamlError::DuplicateMappingKey { key: None, .. } => "a key comes twice".to_owned(),
+        YamlError::MergeKeyNotAllowed { .. } => {
+            "`<<` merges nothing here: write out what it stands for".to_owned()
+        }
+        error => {
+            let text = error.to_string();
+            text.split(" at line ").next().unwrap_or(&text).trim().to_owned()
+        }
+    }
+}
+
+impl Node {
+    /// The value alone.
+    pub fn to_json(&self) -> Value {
+        match &self.kind {
+            Kind::Null => Value::Null,
+            Kind::Bool(value) => Value::Bool(*value),
+            Kind::Number(number) => Value::Number(number.clone()),
+            Kind::Text(text) => Value::String(text.clone()),
+            Kind::List(items) => Value::Array(items.iter().map(Node::to_json).collect()),
+            Kind::Map(members) => Value::Object(
+                members.iter().map(|(key, value)| (key.text.clone(), value.to_json())).collect(),
+            ),
+        }
+    }
+
+    /// Where the value that the JSON Pointer leads to is, or the last one on the way that is there.
+    pub fn place_of(&self, pointer: &str) -> Place {
+        let mut node = self;
+        for step in pointer.split('/').skip(1) {
+            let step = step.replace("~1", "/").replace("~0", "~");
+            let next = match &node.kind {
+                Kind::List(items) => step.parse().ok().and_then(|index: usize| items.get(index)),
+                Kind::Map(members) => {
+                    members.iter().find(|(key, _)| key.text == step).map(|(_, value)| value)
+                }
+                _ => None,
+            };
+            let Some(next) = next else { break };
+            node = next;
+        }
+        node.at
+    }
+
+    /// Calls `visit` with each text in it, its JSON Pointer, and its place.
+    pub fn texts(&self, pointer: &str, visit: &mut impl FnMut(&str, &str, Place)) {
+        match &self.kind {
+            Kind::Text(text) => visit(text, pointer, self.at),
+            Kind::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    item.texts(&format!("{pointer}/{index}"), visit);
+                }
+            }
+            Kind::Map(members) => {
+                for (key, value) in members {
+                    let key = key.text.replace('~', "~0").replace('/', "~1");
+                    value.texts(&format!("{pointer}/{key}"), visit);
+                }
+            }
+            Kind::Null | Kind::Bool(_) | Kind::Number(_) => {}
+        }
+    }
+}
+
+impl From<Location> for Place {
+    fn from(location: Location) -> Place {
+        Place { line: location.line(), column: location.column() }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
+        let Spanned { value, referenced, .. } = Spanned::<Kind>::deserialize(deserializer)?;
+        Ok(Node { at: referenced.into(), kind: value })
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
+        deserializer.deserialize_any(KindVisitor)
+    }
+}
+
+struct KindVisitor;
+
+impl<'de> Visitor<'de> for KindVisitor {
+    type Value = Kind;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Kind, E> {
+        Ok(Kind::Null)
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Kind, E> {
+        Ok(Kind::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Kind, D::Error> {
+        Kind::deserialize(deserializer)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Kind, E> {
+        Ok(Kind::Bool(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Kind, E> {
+        Ok(Kind::Number(value.into()))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Kind, E> {
+        Ok(Kind::Number(value.into()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Kind, E> {
+        Number::from_f64(value).map(Kind::Number).ok_or_else(|| E::custom("not a number that JSON knows"))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Kind, E> {
+        Ok(Kind::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Kind, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Kind::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Kind, A::Error> {
+        let mut map = Vec::new();
+        while let Some(Spanned { value, referenced, .. }) = members.next_key::<Spanned<String>>()? {
+            map.push((Key { at: referenced.into(), text: value }, members.next_value()?));
+        }
+        Ok(Kind::Map(map))
+    }
+}

@@ -1,0 +1,199 @@
+//! Typed access to the document: each helper takes what it wants or reports what it found instead.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use super::document::{Key, Kind, Node, Place};
+use super::error::{Errors, did_you_mean};
+
+/// A map's members.
+pub struct Fields<'a>(&'a [(Key, Node)]);
+
+impl<'a> Fields<'a> {
+    /// The value of a key.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'a Node> {
+        self.0.iter().find(|(key, _)| key.text == name).map(|(_, node)| node)
+    }
+
+    /// The keys that are not among `known`.
+    pub fn unknown(&self, known: &[&str]) -> impl Iterator<Item = &'a Key> {
+        self.0.iter().map(|(key, _)| key).filter(|key| !known.contains(&key.text.as_str()))
+    }
+}
+
+/// Reads values, and reports those that are not what they should be.
+pub struct Reader<'e> {
+    errors: &'e mut Errors,
+}
+
+/// 1 to 64 letters, digits, `-`, `_`, `.` and `:`, beginning with a letter or digit: what an action, a
+/// module and a group may be called. Upper and lower case differ.
+pub fn is_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.bytes().all(|letter| letter.is_ascii_alphanumeric() || b"-_.:".contains(&letter))
+}
+
+impl<'e> Reader<'e> {
+    /// A reader that adds to `errors`.
+    pub fn new(errors: &'e mut Errors) -> Reader<'e> {
+        Reader { errors }
+    }
+
+    /// Reports an error.
+    pub fn error(&mut self, at: Place, message: impl Into<String>) {
+        self.errors.add(at, message);
+    }
+
+    /// Something is wrong with a policy's configuration, at this JSON Pointer into it.
+    pub fn error_at(&mut self, at: Place, pointer: &str, message: impl Into<String>) {
+        self.errors.add_at(at, pointer, message);
+    }
+
+    /// How many have been reported.
+    pub fn errors(&self) -> usize {
+        self.errors.count()
+    }
+
+    /// Reports that something cannot have this name.
+    pub fn name_error(&mut self, at: Place, what: &str, name: &str) {
+        self.error(
+            at,
+            format!(
+                "`{name}` cannot name {what}: a name is 1 to 64 letters, digits, `-`, `_`, `.` or `:`, and begins \
+                 with a letter or digit"
+            ),
+        );
+    }
+
+    /// The members of a map that may have only `known` ones.
+    pub fn fields<'a>(&mut self, node: &'a Node, what: &str, known: &[&str]) -> Option<Fields<'a>> {
+        let fields = self.any_fields(node, what)?;
+        for key in fields.unknown(known) {
+            let hint = did_you_mean(&key.text, known.iter().copied());
+            self.error(key.at, format!("{what} has no field `{}`{hint}", key.text));
+        }
+        Some(fields)
+    }
+
+    /// The members of a map that may have others than are asked for.
+    pub fn any_fields<'a>(&mut self, node: &'a Node, what: &str) -> Option<Fields<'a>> {
+        let Kind::Map(members) = &node.kind else {
+            self.wrong(node, what, "a map");
+            return None;
+        };
+        Some(Fields(members))
+    }
+
+    /// The members of a map with keys of the user's choice; none where it is absent.
+    pub fn members<'a>(&mut self, node: Option<&'a Node>, what: &str) -> &'a [(Key, Node)] {
+        match node {
+            None => &[],
+            Some(Node { kind: Kind::Map(members), .. }) => members,
+            Some(node) => {
+                self.wrong(node, what, "a map");
+                &[]
+            }
+        }
+    }
+
+    /// The items of a list.
+    pub fn items<'a>(&mut self, node: &'a Node, what: &str) -> Vec<&'a Node> {
+        match &node.kind {
+            Kind::List(items) => items.iter().collect(),
+            _ => {
+                self.wrong(node, what, "a list");
+                Vec::new()
+            }
+        }
+    }
+
+    /// A string.
+    pub fn text<'a>(&mut self, node: &'a Node, what: &str) -> Option<&'a str> {
+        match &node.kind {
+            Kind::Text(text) => Some(text),
+            Kind::Bool(_) | Kind::Number(_) => {
+                self.error(node.at, format!("{what} must be text: put it in quotes"));
+                None
+            }
+            _ => {
+                self.wrong(node, what, "text");
+                None
+            }
+        }
+    }
+
+    /// A string, if there is one.
+    pub fn optional_text(&mut self, node: Option<&Node>, what: &str) -> Option<String> {
+        self.text(node?, what).map(str::to_owned)
+    }
+
+    /// `true` or `false`.
+    pub fn truth(&mut self, node: &Node, what: &str) -> bool {
+        if let Kind::Bool(value) = node.kind {
+            return value;
+        }
+        self.wrong(node, what, "`true` or `false`");
+        false
+    }
+
+    pub fn count(&mut self, node: &Node, what: &str, range: RangeInclusive<u32>) -> Option<u32> {
+        let number = match &node.kind {
+            Kind::Number(number) => number.as_u64().and_then(|number| u32::try_from(number).ok()),
+            _ => None,
+        };
+        let number = number.filter(|number| range.contains(number));
+        if number.is_none() {
+            self.wrong(node, what, &format!("a whole number from {} to {}", range.start(), range.end()));
+        }
+        number
+    }
+
+    /// A duration in milliseconds.
+    pub fn duration(&mut self, node: &Node, what: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        let Kind::Text(text) = &node.kind else {
+            self.wrong(node, what, "a duration with its unit, such as `10m`");
+            return None;
+        };
+        let millis = match humantime::parse_duration(text) {
+            Ok(duration) => u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            Err(error) => {
+                self.error(node.at, format!("`{text}` is no duration such as `10m`: {error}"));
+                return None;
+            }
+        };
+        if range.contains(&millis) {
+            return Some(millis);
+        }
+        let show =
+            |millis: &u64| humantime::format_duration(std::time::Duration::from_millis(*millis)).to_string();
+        let (least, most) = (show(range.start()), show(range.end()));
+        self.error(node.at, format!("{what} must be from {least} to {most}, but is `{text}`"));
+        None
+    }
+
+    /// A list of parameter keys.
+    pub fn keys(&mut self, node: &Node) -> BTreeSet<String> {
+        let mut keys = BTreeSet::new();
+        for item in self.items(node, "a list of parameters") {
+            let Some(key) = self.text(item, "a parameter's key") else { continue };
+            if !keys.insert(key.to_owned()) {
+                self.error(item.at, format!("`{key}` is listed twice"));
+            }
+        }
+        keys
+    }
+
+    fn wrong(&mut self, node: &Node, what: &str, wanted: &str) {
+        let found = match node.kind {
+            Kind::Null => "nothing",
+            Kind::Bool(_) => "a truth value",
+            Kind::Number(_) => "a number",
+            Kind::Text(_) => "text",
+            Kind::List(_) => "a list",
+            Kind::Map(_) => "a map",
+        };
+        self.error(node.at, format!("{what} must be {wanted}, but is {found}"));
+    }
+}

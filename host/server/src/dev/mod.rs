@@ -1,0 +1,232 @@
+//! `countersign dev`: plays the parts of a caller and of Slack against a running gateway, for trying it out.
+
+mod client;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use self::client::{Answer, Gateway};
+use crate::config;
+use countersign_core::clock::{Clock as _, SystemClock};
+use countersign_core::secret::Secret;
+use countersign_slack::{ANSWER_BLOCK, REASON_BLOCK, VALUE_ACTION, sign};
+
+/// What to try.
+#[derive(Debug, Subcommand)]
+pub enum Dev {
+    /// Act on a request as a person in Slack would.
+    Click(Click),
+    /// Make a request, and print its id and its token.
+    Request(Request),
+    /// Print every state of a request until it ends.
+    Watch(Watch),
+}
+
+/// A click in Slack.
+#[derive(Debug, Args)]
+pub struct Click {
+    /// Where the gateway listens.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// The variable that holds the signing secret.
+    #[arg(long, value_name = "NAME", default_value = "SLACK_SIGNING_SECRET")]
+    secret_env: String,
+    /// Who clicks: a Slack id.
+    #[arg(long)]
+    user: String,
+    /// Why, for a denial.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Approve with this parameter changed, `KEY=VALUE`; may come several times.
+    #[arg(long = "edit", value_name = "KEY=VALUE", value_parser = edit)]
+    edits: Vec<(String, String)>,
+    /// `approve`, `deny`, `withdraw`, `re_request` or `persona_ack:PERSONA`.
+    #[arg(value_parser = action)]
+    action: String,
+    /// The request.
+    request_id: String,
+}
+
+/// A request.
+#[derive(Debug, Args)]
+pub struct Request {
+    /// Where the gateway listens.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// The parameters, as a JSON object.
+    #[arg(long, default_value = "{}")]
+    params: String,
+    /// Who asks.
+    #[arg(long, default_value = "U0DANA")]
+    requester: String,
+    /// Why.
+    #[arg(long, default_value = "trying it out")]
+    justification: String,
+    /// The action.
+    action: String,
+}
+
+/// A stream of states.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Where the gateway listens.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// The wait token.
+    token: String,
+}
+
+/// Does it; exits with 1 where the gateway says no, and with 2 where it cannot be asked.
+pub async fn run(dev: Dev) -> ExitCode {
+    let done = match dev {
+        Dev::Click(click) => self::click(&click).await,
+        Dev::Request(request) => self::request(&request).await,
+        Dev::Watch(watch) => self::watch(&watch).await,
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn click(click: &Click) -> Result<bool> {
+    let name = &click.secret_env;
+    let secret = config::variable(name).with_context(|| format!("the variable `{name}` is not set"))?;
+    let payload = payload(click)?.to_string();
+    let form = form_urlencoded::Serializer::new(String::new()).append_pair("payload", &payload).finish();
+    let timestamp = (SystemClock.now().as_millis() / 1000).to_string();
+    let signature =
+        sign(&Secret::new(secret), &timestamp, form.as_bytes()).context("the secret signs nothing")?;
+    let headers = [
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("x-slack-request-timestamp", &timestamp),
+        ("x-slack-signature", &signature),
+    ];
+    let answer = Gateway::at(&click.url)?.post("/api/slack/interactions", &headers, form).await?;
+    let Answer { status, body } = answer;
+    if status == 200 && body["ok"] == true {
+        let request = body["requestId"].as_str().unwrap_or(&click.request_id);
+        println!("{} {}: {request} is now {}", click.user, click.action, text(&body["status"]));
+        return Ok(true);
+    }
+    let message = ["message", "detail"].iter().find_map(|key| body[*key].as_str()).unwrap_or("no answer");
+    let code = match text(&body["error"]) {
+        // That a policy refuses it, the message says.
+        "refused" => String::new(),
+        code => format!(" ({code})"),
+    };
+    println!("{} {}: refused{code}: {message}", click.user, click.action);
+    Ok(false)
+}
+
+fn payload(click: &Click) -> Result<Value> {
+    // Slack gives every click a trigger of its own, so no two are the same to the replay guard.
+    let serial = getrandom::u64().map_err(|error| anyhow::anyhow!("no randomness: {error}"))?.to_string();
+    let input = |text: &str| json!({VALUE_ACTION: {"type": "plain_text_input", "value": text}});
+    if !click.edits.is_empty() {
+        if click.action != "approve" {
+            bail!("only `approve` can go with `--edit`");
+        }
+        let values: Map<String, Value> =
+            click.edits.iter().map(|(key, text)| (format!("{ANSWER_BLOCK}{key}"), input(text))).collect();
+        return Ok(json!({
+            "type": "view_submission",
+            "user": {"id": click.user},
+            "trigger_id": serial,
+            "view": {
+                "callback_id": "override_submit",
+                "private_metadata": json!({"request_id": click.request_id}).to_string(),
+                "state": {"values": values},
+            },
+        }));
+    }
+    let mut values = Map::new();
+    if let Some(reason) = &click.reason {
+        if click.action != "deny" {
+            bail!("only `deny` can go with `--reason`");
+        }
+        values.insert(REASON_BLOCK.into(), input(reason));
+    }
+    Ok(json!({
+        "type": "block_actions",
+        "user": {"id": click.user},
+        "trigger_id": serial,
+        "actions": [{"type": "button", "action_id": click.action, "value": click.request_id}],
+        "state": {"values": values},
+    }))
+}
+
+async fn request(request: &Request) -> Result<bool> {
+    let params: Value = serde_json::from_str(&request.params).context("`--params` is no JSON")?;
+    let body = json!({
+        "action": request.action,
+        "params": params,
+        "meta": {
+            "origin": {"repo": "countersign/dev"},
+            "requester": {"id": request.requester, "source": "slack"},
+            "justification": request.justification,
+        },
+    });
+    let headers = [("content-type", "application/json")];
+    let gateway = Gateway::at(&request.url)?;
+    let Answer { status, body } = gateway.post("/api/guard/request", &headers, body.to_string()).await?;
+    if status == 200 {
+        println!(
+            "request {}\ntoken   {}\nstatus  {}",
+            text(&body["requestId"]),
+            text(&body["token"]),
+            text(&body["status"])
+        );
+        return Ok(true);
+    }
+    println!("refused ({}): {}", text(&body["error"]), text(&body["detail"]));
+    for list in ["errors", "reasons"] {
+        for wrong in body[list].as_array().into_iter().flatten() {
+            println!("  {} {}", text(&wrong["path"]), text(&wrong["message"]));
+        }
+    }
+    Ok(false)
+}
+
+async fn watch(watch: &Watch) -> Result<bool> {
+    let gateway = Gateway::at(&watch.url)?;
+    let mut last = Value::Null;
+    let answer = gateway
+        .stream("/api/guard/wait-sse", &watch.token, |event, data| {
+            if event == "state" {
+                last = serde_json::from_str(data).unwrap_or_default();
+                println!("{}  approvers: {}", text(&last["status"]), last["approvers"]);
+            }
+        })
+        .await?;
+    if let Some(Answer { body, .. }) = answer {
+        println!("refused ({}): {}", text(&body["error"]), text(&body["detail"]));
+        return Ok(false);
+    }
+    Ok(last["status"] == "approved")
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("-")
+}
+
+fn edit(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("an edit is given as `KEY=VALUE`")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn action(text: &str) -> Result<String, String> {
+    let known = ["approve", "deny", "withdraw", "re_request"].contains(&text);
+    let persona = text.strip_prefix("persona_ack:").is_some_and(|persona| !persona.is_empty());
+    if known || persona {
+        return Ok(text.to_owned());
+    }
+    Err("this is `approve`, `deny`, `withdraw`, `re_request` or `persona_ack:PERSONA`".into())
+}

@@ -1,0 +1,150 @@
+//! `/healthz`, `/readyz` and `/metrics`: what operators and their probes ask.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde::Serialize;
+
+use super::view::{rfc3339, rfc3339_always};
+use crate::app::App;
+use countersign_core::lifecycle::{Digest, Timestamp};
+use countersign_slack::{Outgoing, Report};
+
+/// Whether the process is alive. It says nothing of what the process depends on.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    responses((status = 200, description = "`ok`", body = String, content_type = "text/plain"))
+)]
+pub(super) async fn healthz() -> &'static str {
+    "ok"
+}
+
+/// Whether requests can be taken.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ReadyView {
+    /// `ready`, `unavailable`, or `shutting_down`.
+    status: &'static str,
+    /// The hash of the policy set in force.
+    #[schema(value_type = String)]
+    policy: Digest,
+    /// `ok` or `unavailable`.
+    store: &'static str,
+    /// Which store: `sqlite`.
+    backend: &'static str,
+    /// How delivery to Slack stands. Requests are taken whatever it says: what is not delivered waits.
+    slack: SlackView,
+}
+
+/// How delivery to Slack stands.
+#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SlackView {
+    /// Whether there is a bot token. Without one nothing is delivered, and there is nothing else in here.
+    configured: bool,
+    /// `ok`; `degraded`, where some messages are not delivered; `down`, where Slack does not answer;
+    /// `unauthorized`, where it refuses everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    /// Since when.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "rfc3339")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    since: Option<Timestamp>,
+    /// Slack's code for why it refuses everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
+    /// Slack's code for why we may not look for a message whose posting was not answered. It is posted again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lookup_refused: Option<String>,
+    /// Channels that Slack does not let us post to; at most 20.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    channels: Vec<ChannelView>,
+}
+
+/// A channel that Slack does not let us post to.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ChannelView {
+    /// The channel, as the policy set names it.
+    channel: String,
+    /// Slack's code for why.
+    error: String,
+    /// Since when.
+    #[serde(serialize_with = "rfc3339_always")]
+    #[schema(value_type = String, format = DateTime)]
+    since: Timestamp,
+}
+
+impl SlackView {
+    fn of(outgoing: Option<&Outgoing>) -> SlackView {
+        let Some(outgoing) = outgoing else { return SlackView::default() };
+        let Report { state, since, refused, lookup_refused, channels } = outgoing.health.report();
+        let channels = channels.into_iter().map(|(channel, failure)| ChannelView {
+            channel,
+            error: failure.code,
+            since: failure.since,
+        });
+        SlackView {
+            configured: true,
+            state: Some(state.as_str()),
+            since: Some(since),
+            refused,
+            lookup_refused,
+            channels: channels.collect(),
+        }
+    }
+}
+
+/// Whether requests can be taken: the store can be written to, and the gateway is not about to end.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    responses(
+        (status = 200, description = "Ready", body = ReadyView),
+        (status = 503, description = "The store is out of reach, or the gateway shuts down", body = ReadyView),
+    )
+)]
+pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let store = app.gateway.store();
+    let ping = store.ping().await;
+    if let Err(error) = &ping {
+        tracing::warn!(%error, "not ready: the store does not answer");
+    }
+    let status = match &ping {
+        _ if app.shutdown.is_cancelled() => "shutting_down",
+        Ok(()) => "ready",
+        Err(_) => "unavailable",
+    };
+    let view = ReadyView {
+        status,
+        policy: app.gateway.policies().active().hash(),
+        store: if ping.is_ok() { "ok" } else { "unavailable" },
+        backend: store.backend(),
+        slack: SlackView::of(app.outgoing.as_ref()),
+    };
+    let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(view))
+}
+
+/// Metrics in the text format of Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses((status = 200, description = "Metrics; those of the store are left out while it does not answer",
+        body = String, content_type = "text/plain; version=0.0.4"))
+)]
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let stored = match crate::telemetry::stored(app.gateway.store().as_ref(), app.gateway.clock().now()).await
+    {
+        Ok(families) => families,
+        Err(error) => {
+            tracing::warn!(%error, "the metrics of the store are left out");
+            Vec::new()
+        }
+    };
+    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], app.metrics.render(stored))
+}

@@ -1,0 +1,158 @@
+//! `/api/admin/modules`: the policy modules that the store has.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::admin::Admin;
+use super::body;
+use super::error::{ApiError, Invalid, Problem};
+use crate::app::App;
+use countersign_core::record::Signature;
+use countersign_gateway::policy_sets::Inspection;
+use countersign_policy::PublicKey;
+
+/// A module that was checked, compiled, tried and stored.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct InspectionView {
+    /// What pins it in a policy set: `sha256:` and the digest of its bytes.
+    digest: String,
+    /// How many bytes it has.
+    size: usize,
+    /// Its own name; a policy set may use another.
+    name: String,
+    /// Its version.
+    version: String,
+    /// What it does.
+    summary: String,
+    /// JSON Schema of its configuration.
+    #[schema(value_type = Object)]
+    config_schema: Value,
+    /// Every code that a refusal or a denial of it can carry.
+    reasons: Vec<ReasonView>,
+    /// The public keys whose signatures vouch for it; none where none is asked for.
+    signed_by: Vec<String>,
+}
+
+/// A code, and what it means.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ReasonView {
+    code: String,
+    help: String,
+}
+
+/// The modules that the store has.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ModulesView {
+    modules: Vec<ModuleView>,
+}
+
+/// A module that the store has.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ModuleView {
+    /// What pins it in a policy set: `sha256:` and the digest of its bytes.
+    digest: String,
+    /// How many bytes it has.
+    size: u64,
+    /// Whether it is in memory: the set in force or an open request uses it.
+    in_memory: bool,
+    /// How many signatures of it the store has.
+    signatures: usize,
+    /// Its own name, while it is in memory.
+    name: Option<String>,
+    /// Its version, while it is in memory.
+    version: Option<String>,
+}
+
+/// Checks a module, and stores it. Nothing uses it until a policy set pins it.
+#[utoipa::path(
+    put,
+    path = "/api/admin/modules",
+    request_body(content = Vec<u8>, content_type = "application/wasm", description = "The component"),
+    params(("x-signature" = Option<String>, Header, description = "Signatures of the module in Base64, with commas between them")),
+    security(("admin" = [])),
+    responses(
+        (status = 200, description = "It is stored, or was already", body = InspectionView),
+        (status = 400, description = "`invalid_payload`: a signature is none", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "`unauthorized`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`not_found`: the gateway has no admin token", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "`request_timeout`", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "`payload_too_large`: more bytes than a module may have", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_module`: it is no policy module, or nobody who is trusted vouches for it, and is not stored", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`store_unavailable`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn put(
+    State(app): State<Arc<App>>,
+    admin: Admin,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<InspectionView>, ApiError> {
+    let (by, signatures) = (admin.by(None)?, signatures(&headers)?);
+    let limit = app.gateway.policies().engine().limits().module_bytes;
+    let bytes = body::read(body, limit).await?;
+    Ok(Json(InspectionView::of(app.policy_sets.store_module(bytes.to_vec(), signatures, by).await?)))
+}
+
+fn signatures(headers: &HeaderMap) -> Result<Vec<Signature>, ApiError> {
+    let mut lines = String::new();
+    for value in headers.get_all("x-signature") {
+        let value = value.to_str().map_err(|_| Invalid::new("x-signature", "must be printable ASCII"))?;
+        lines.extend([&value.replace(',', "\n"), "\n"]);
+    }
+    Signature::read_all(&lines).map_err(|(_, wrong)| Invalid::new("x-signature", wrong).into())
+}
+
+/// Lists the modules that the store has.
+#[utoipa::path(
+    get,
+    path = "/api/admin/modules",
+    security(("admin" = [])),
+    responses(
+        (status = 200, description = "The modules", body = ModulesView),
+        (status = 401, description = "`unauthorized`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`not_found`: the gateway has no admin token", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`store_unavailable`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list(State(app): State<Arc<App>>, _: Admin) -> Result<Json<ModulesView>, ApiError> {
+    let engine = app.gateway.policies().engine();
+    let store = app.gateway.store();
+    let mut modules = Vec::new();
+    for (digest, size) in store.modules().await? {
+        let loaded = engine.loaded(&digest);
+        let descriptor = loaded.as_ref().map(|module| module.descriptor());
+        modules.push(ModuleView {
+            digest: format!("sha256:{digest}"),
+            size,
+            signatures: store.signatures(digest).await?.len(),
+            in_memory: descriptor.is_some(),
+            name: descriptor.map(|descriptor| descriptor.name.clone()),
+            version: descriptor.map(|descriptor| descriptor.version.clone()),
+        });
+    }
+    Ok(Json(ModulesView { modules }))
+}
+
+impl InspectionView {
+    fn of(Inspection { digest, size, descriptor, signed_by }: Inspection) -> InspectionView {
+        let reasons = descriptor.reasons.into_iter().map(|doc| ReasonView { code: doc.code, help: doc.help });
+        InspectionView {
+            digest: format!("sha256:{digest}"),
+            size,
+            name: descriptor.name,
+            version: descriptor.version,
+            summary: descriptor.summary,
+            config_schema: descriptor.config_schema,
+            reasons: reasons.collect(),
+            signed_by: signed_by.iter().map(PublicKey::to_string).collect(),
+        }
+    }
+}

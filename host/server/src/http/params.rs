@@ -1,0 +1,73 @@
+//! Query strings and tokens.
+
+use std::convert::Infallible;
+
+use axum::extract::FromRequestParts;
+use axum::http::header;
+use axum::http::request::Parts;
+
+use super::error::{ApiError, Invalid};
+use countersign_core::lifecycle::RequestId;
+
+/// The query string, and the token where it came as a header instead.
+pub(crate) struct Params {
+    query: Vec<(String, String)>,
+    bearer: Vec<String>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Params {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Params, Infallible> {
+        let query = parts.uri.query().unwrap_or_default();
+        let bearer = parts.headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| {
+            let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+        });
+        Ok(Params {
+            query: form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+            bearer: bearer.collect(),
+        })
+    }
+}
+
+impl Params {
+    /// A parameter that comes at most once. Those that nobody asks for are passed over.
+    pub(crate) fn get(&self, name: &str) -> Result<Option<&str>, Invalid> {
+        let mut found = self.query.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let first = found.next();
+        if found.next().is_some() {
+            return Err(Invalid::new(name, "must come once"));
+        }
+        Ok(first)
+    }
+
+    /// The request that `requestId` names.
+    pub(crate) fn request_id(&self) -> Result<RequestId, ApiError> {
+        let text = self.get("requestId")?.ok_or_else(|| Invalid::new("requestId", "is missing"))?;
+        request_id("requestId", text)
+    }
+
+    /// The wait token, from the header, the query or the body; in several places it must be the same.
+    pub(crate) fn token<'a>(&'a self, body: Option<&'a str>) -> Result<&'a str, ApiError> {
+        let given: Vec<&str> =
+            self.bearer.iter().map(String::as_str).chain(self.get("token")?).chain(body).collect();
+        match given.split_first() {
+            None | Some((&"", _)) => {
+                Err(Invalid::new("token", "is missing; send it as a parameter or as `Authorization: Bearer`")
+                    .into())
+            }
+            Some((first, others)) if others.iter().any(|other| other != first) => {
+                Err(Invalid::new("token", "was sent twice, and differs").into())
+            }
+            Some((first, _)) => Ok(first),
+        }
+    }
+}
+
+/// A request id in a text. One that is malformed names nothing, but it is worth saying so.
+pub(crate) fn request_id(path: &str, text: &str) -> Result<RequestId, ApiError> {
+    text.parse().map_err(|error: countersign_core::lifecycle::BadRequestId| {
+        Invalid::new(path, error.to_string()).into()
+    })
+}

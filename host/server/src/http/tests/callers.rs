@@ -1,0 +1,356 @@
+//! What callers ask, and what they are told.
+
+use insta::assert_snapshot;
+
+use super::*;
+
+const MINUTE: u64 = 60_000;
+
+#[tokio::test]
+async fn a_request_is_made_and_decided() {
+    let house = House::new().await;
+    assert_snapshot!(house.post("/api/guard/request", &ask("deploy")).await.shown(), @r#"
+    200 OK
+    content-type: application/json
+    {
+      "expiresAt": "2026-05-28T20:36:40.000Z",
+      "policy": {
+        "hash": "[hash]",
+        "minApprovals": 2,
+        "requiredPersonas": [],
+        "timeoutSec": 600
+      },
+      "requestId": "[requestId]",
+      "status": "ready_for_approval",
+      "token": "[token]"
+    }
+    "#);
+
+    let (id, token) = house.open("deploy").await;
+    assert_snapshot!(house.get(&format!("/api/guard/wait?token={token}&timeoutSec=0")).await.shown(), @r#"
+    200 OK
+    content-type: application/json
+    {
+      "approvers": [],
+      "decidedAt": null,
+      "decisionParams": null,
+      "overrides": null,
+      "payloadHash": "de0055433e110d5f0cc6855057da8d10d6e5e7fb513b2fb8b8fe44bc2ed3b0ec",
+      "policyHash": "[policyHash]",
+      "reason": null,
+      "status": "ready_for_approval"
+    }
+    "#);
+    house.clock.advance(1000);
+    house.press("U1", "approve", &id).await;
+    assert_snapshot!(house.get(&format!("/api/guard/status?requestId={id}")).await.shown(), @r#"
+    200 OK
+    content-type: application/json
+    {
+      "action": "deploy",
+      "approvalsCount": 1,
+      "approvers": [
+        "U1"
+      ],
+      "createdAt": "2026-05-28T20:26:40.000Z",
+      "decidedAt": null,
+      "expiresAt": "2026-05-28T20:36:40.000Z",
+      "lineageId": "[lineageId]",
+      "minApprovals": 2,
+      "payloadHash": "de0055433e110d5f0cc6855057da8d10d6e5e7fb513b2fb8b8fe44bc2ed3b0ec",
+      "personaState": {},
+      "policyHash": "[policyHash]",
+      "requestId": "[requestId]",
+      "requiredPersonas": [],
+      "status": "ready_for_approval"
+    }
+    "#);
+    house.press("U2", "approve", &id).await;
+    // Terminal: the answer comes at once, however long the caller would wait.
+    assert_snapshot!(house.get(&format!("/api/guard/wait?token={token}&timeoutSec=60")).await.shown(), @r#"
+    200 OK
+    content-type: application/json
+    {
+      "approvers": [
+        "U1",
+        "U2"
+      ],
+      "decidedAt": "2026-05-28T20:26:41.000Z",
+      "decisionParams": {
+        "password": "[redacted]",
+        "ref": "v1.2.3",
+        "replicas": 3
+      },
+      "overrides": {},
+      "payloadHash": "de0055433e110d5f0cc6855057da8d10d6e5e7fb513b2fb8b8fe44bc2ed3b0ec",
+      "policyHash": "[policyHash]",
+      "reason": null,
+      "status": "approved"
+    }
+    "#);
+}
+
+#[tokio::test]
+async fn the_same_key_and_body_give_the_same_request() {
+    let house = House::new().await;
+    let send = async |key: &str, body: Value| {
+        let mut request = post("/api/guard/request", body.to_string());
+        request.headers_mut().insert("idempotency-key", key.parse().unwrap());
+        house.send(request).await
+    };
+    let first = send("a", ask("deploy")).await;
+    assert_eq!(first.json(), send("a", ask("deploy")).await.json());
+    assert_ne!(first.json()["requestId"], send("b", ask("deploy")).await.json()["requestId"]);
+    assert_snapshot!(send("a", ask("guarded")).await.shown(), @r#"
+    422 Unprocessable Entity
+    content-type: application/problem+json
+    {
+      "detail": "this idempotency key was used with another body",
+      "error": "idempotency_key_reused",
+      "status": 422,
+      "title": "Unprocessable Entity",
+      "type": "urn:countersign:problem:idempotency_key_reused"
+    }
+    "#);
+    for key in ["", "a b", "é", &"k".repeat(256)] {
+        let answer = send(key, ask("deploy")).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.json()["errors"][0]["path"]),
+            (400, &json!("Idempotency-Key"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_no_policy_admits_is_denied() {
+    let house = House::new().await;
+    assert_snapshot!(house.post("/api/guard/request", &ask("unheard_of")).await.shown(), @r#"
+    403 Forbidden
+    content-type: application/problem+json
+    {
+      "detail": "no policy admits the action `unheard_of`",
+      "error": "policy_denied",
+      "reasons": [
+        {
+          "code": "unknown_action",
+          "message": "no policy admits the action `unheard_of`",
+          "path": "action"
+        }
+      ],
+      "status": 403,
+      "title": "Forbidden",
+      "type": "urn:countersign:problem:policy_denied"
+    }
+    "#);
+}
+
+#[tokio::test]
+async fn a_long_poll_answers_when_the_request_changes() {
+    let house = House::new().await;
+    let (id, token) = house.open("deploy").await;
+    let path = format!("/api/guard/wait?token={token}&timeoutSec=60");
+    let wait = house.get(&path);
+    tokio::pin!(wait);
+    // It is registered once it has been polled and waits.
+    while house.app.gateway().watchers().watched() == 0 {
+        let polled =
+            std::future::poll_fn(|context| std::task::Poll::Ready(wait.as_mut().poll(context))).await;
+        assert!(polled.is_pending());
+        tokio::task::yield_now().await;
+    }
+    let (answer, _) = tokio::join!(wait, house.press("U1", "approve", &id));
+    assert_eq!(answer.json()["approvers"], json!(["U1"]));
+    assert_eq!(house.app.gateway().watchers().watched(), 0);
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_a_long_poll() {
+    let house = House::new().await;
+    let (_, token) = house.open("deploy").await;
+    house.app.shutdown().cancel();
+    let answer = house.get(&format!("/api/guard/wait?token={token}&timeoutSec=60")).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["status"]), (200, &json!("ready_for_approval")));
+}
+
+#[tokio::test]
+async fn a_token_may_come_in_several_ways_but_not_in_two_versions() {
+    let house = House::new().await;
+    let (_, token) = house.open("deploy").await;
+    let get = async |path: String, bearer: &str| {
+        let request = Request::get(path).header("authorization", format!("bearer {bearer}"));
+        house.send(request.body(Body::empty()).unwrap()).await
+    };
+    let path = "/api/guard/wait?timeoutSec=0";
+    assert_eq!(get(path.into(), &token).await.status, 200);
+    assert_eq!(get(format!("{path}&token={token}"), &token).await.status, 200);
+    assert_snapshot!(get(format!("{path}&token={token}x"), &token).await.shown(), @r#"
+    400 Bad Request
+    content-type: application/problem+json
+    {
+      "detail": "what was sent is not valid",
+      "error": "invalid_payload",
+      "errors": [
+        {
+          "message": "was sent twice, and differs",
+          "path": "token"
+        }
+      ],
+      "status": 400,
+      "title": "Bad Request",
+      "type": "urn:countersign:problem:invalid_payload"
+    }
+    "#);
+
+    let mut request = post("/api/guard/wait", "{}");
+    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    assert_eq!(house.send(request).await.status, 200);
+    // Whose it is not, it does not open; whether it is broken or another's is not said.
+    let (_, other) = house.open("deploy").await;
+    let mixed = format!("{}.{}", token.split_once('.').unwrap().0, other.split_once('.').unwrap().1);
+    for wrong in [mixed.as_str(), "x", "req_.", &token[..token.len() - 1], &format!("{token}0")] {
+        let answer = house.post("/api/guard/wait", &json!({"token": wrong})).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["error"]), (404, &json!("not_found")), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_taken_back_once() {
+    let house = House::new().await;
+    let (id, token) = house.open("deploy").await;
+    let cancel = json!({"token": token, "reason": "wrong branch"});
+    assert_snapshot!(house.post("/api/guard/cancel", &cancel).await.shown(), @r#"
+    200 OK
+    content-type: application/json
+    {
+      "approvers": [],
+      "decidedAt": "2026-05-28T20:26:40.000Z",
+      "decisionParams": null,
+      "overrides": null,
+      "payloadHash": "de0055433e110d5f0cc6855057da8d10d6e5e7fb513b2fb8b8fe44bc2ed3b0ec",
+      "policyHash": "[policyHash]",
+      "reason": "wrong branch",
+      "status": "cancelled"
+    }
+    "#);
+    assert_snapshot!(house.post("/api/guard/cancel", &cancel).await.shown(), @r#"
+    409 Conflict
+    content-type: application/problem+json
+    {
+      "detail": "the request is already cancelled",
+      "error": "already_decided",
+      "status": 409,
+      "title": "Conflict",
+      "type": "urn:countersign:problem:already_decided"
+    }
+    "#);
+    let again = json!({"originalRequestId": id, "actor": {"id": "U9", "source": "slack"}});
+    assert_snapshot!(house.post("/api/guard/rerequest", &again).await.shown(), @r#"
+    403 Forbidden
+    content-type: application/problem+json
+    {
+      "detail": "the caller took the request back",
+      "error": "not_allowed",
+      "status": 403,
+      "title": "Forbidden",
+      "type": "urn:countersign:problem:not_allowed"
+    }
+    "#);
+}
+
+#[tokio::test]
+async fn a_request_is_made_again_after_the_cooldown_and_not_too_often() {
+    let house = House::new().await;
+    let (id, _) = house.open("deploy").await;
+    house.clock.advance(10 * MINUTE);
+    house.turn().await;
+    let again = json!({"originalRequestId": id, "actor": {"id": "U9", "source": "slack"}});
+    assert_snapshot!(house.post("/api/guard/rerequest", &again).await.shown(), @r#"
+    429 Too Many Requests
+    content-type: application/problem+json
+    retry-after: 300
+    {
+      "detail": "this request can be made again in 300 s",
+      "error": "cooldown",
+      "status": 429,
+      "title": "Too Many Requests",
+      "type": "urn:countersign:problem:cooldown"
+    }
+    "#);
+    house.clock.advance(5 * MINUTE);
+    assert_snapshot!(house.post("/api/guard/rerequest", &again).await.shown(), @r#"
+    200 OK
+    content-type: application/json
+    {
+      "expiresAt": "2026-05-28T20:51:40.000Z",
+      "lineageId": "[lineageId]",
+      "requestId": "[requestId]",
+      "status": "ready_for_approval",
+      "token": "[token]"
+    }
+    "#);
+    house.clock.advance(10 * MINUTE);
+    house.turn().await;
+    house.clock.advance(5 * MINUTE);
+    assert_snapshot!(house.post("/api/guard/rerequest", &again).await.shown(), @r#"
+    429 Too Many Requests
+    content-type: application/problem+json
+    retry-after: 84600
+    {
+      "detail": "this request was made 2 times within the allowed window",
+      "error": "rate_limited",
+      "status": 429,
+      "title": "Too Many Requests",
+      "type": "urn:countersign:problem:rate_limited"
+    }
+    "#);
+    let chain = house.get(&format!("/api/guard/lineage?requestId={id}")).await.json();
+    let statuses: Vec<_> = chain["requests"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
+    assert_eq!((&chain["lineageId"], statuses), (&json!(id), vec![&json!("expired"); 2]));
+}
+
+#[tokio::test]
+async fn a_schema_is_shown_without_what_is_hidden() {
+    let house = House::new().await;
+    assert_snapshot!(house.get("/api/schemas/deploy").await.shown(), @r#"
+    200 OK
+    content-type: application/json
+    {
+      "properties": {
+        "ref": {
+          "maxLength": 40,
+          "type": "string"
+        },
+        "replicas": {
+          "maximum": 9,
+          "minimum": 1,
+          "type": "integer"
+        }
+      },
+      "required": [
+        "ref"
+      ],
+      "type": "object"
+    }
+    "#);
+    for action in ["guarded", "unheard_of", "%00", "*"] {
+        assert_eq!(house.get(&format!("/api/schemas/{action}")).await.status, 404, "{action}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_address_that_asks_too_often_is_held_back() {
+    let house = House::with(&[("RATE_LIMIT_CAPACITY", "2"), ("RATE_LIMIT_REFILL_PER_SEC", "0.01")]).await;
+    let send = async |address: &str| {
+        let mut request = post("/api/guard/request", ask("deploy").to_string());
+        request.extensions_mut().insert(crate::http::Peer(address.parse().unwrap()));
+        house.send(request).await
+    };
+    assert_eq!(send("192.0.2.1").await.status, 200);
+    assert_eq!(send("192.0.2.1").await.status, 200);
+    let refused = send("192.0.2.1").await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["error"]), (429, &json!("rate_limited")));
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=100).contains(&wait), "{wait}");
+    assert_eq!(send("192.0.2.2").await.status, 200);
+    assert!(house.metric(r#"security_events_total{type="rate_limited"} 1"#).await);
+}

@@ -1,0 +1,291 @@
+//! The real router over the real gateway, policies and embedded store, with a clock that the tests move.
+
+mod admins;
+mod callers;
+mod delivery;
+mod input;
+mod operators;
+mod people;
+mod stream;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt as _;
+
+use crate::app::App;
+use crate::config::{Cli, Command, Environment};
+use countersign_core::clock::ManualClock;
+use countersign_core::lifecycle::{Digest, Timestamp};
+use countersign_core::secret::Secret;
+use countersign_gateway::scheduler::Scheduler;
+use countersign_slack::sign;
+
+const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
+const SIGNING_SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
+
+const ACTIONS: &str = r#"
+  deploy:
+    description: Two of three
+    timeout: 10m
+    redact: { show: [ref, replicas] }
+    rerequest: { cooldown: 5m, limit: 2, window: 24h }
+    policies:
+      - use: quorum
+        with: { approvers: [U1, U2, U3], approvals: 2, requester_may_approve: false }
+      - use: override-guard
+        with: { keys: [replicas, ref], max_keys: 1, max_chars: 10 }
+  guarded:
+    description: A persona, then one
+    timeout: 10m
+    policies:
+      - use: persona-gate
+        with: { personas: { security: [U7] } }
+      - use: quorum
+        with: { approvers: [U1] }
+"#;
+
+const SCHEMA: &str = r#"{
+  "type": "object",
+  "required": ["ref", "password"],
+  "properties": {
+    "ref": {"type": "string", "maxLength": 40},
+    "replicas": {"type": "integer", "minimum": 1, "maximum": 9, "errorMessage": "one to nine, please"},
+    "password": {"type": "string"}
+  }
+}"#;
+
+/// A gateway in a folder of its own.
+struct House {
+    app: Arc<App>,
+    router: Router,
+    clock: Arc<ManualClock>,
+    _folder: TempDir,
+}
+
+/// An answer.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl House {
+    async fn new() -> House {
+        House::with(&[]).await
+    }
+
+    /// With these variables set, besides those that every test needs.
+    async fn with(variables: &[(&str, &str)]) -> House {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let secret = "07".repeat(32);
+        let store = format!("sqlite:{}", path("store.db"));
+        let mut environment: Environment = [
+            ("COUNTERSIGN_POLICIES", path("policies").as_str()),
+            ("COUNTERSIGN_STORE", &store),
+            ("COUNTERSIGN_SECRET", &secret),
+            // Compiled once, and not in every test; the secret that guards it is the same in all of them.
+            ("COUNTERSIGN_CACHE_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/policies/compiled")),
+            ("SLACK_SIGNING_SECRET", SIGNING_SECRET),
+            ("RATE_LIMIT_CAPACITY", "1000"),
+            // How busy this machine is says nothing of a policy.
+            ("COUNTERSIGN_POLICY_DEADLINE_MS", "10000"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        for (name, value) in variables {
+            match *value {
+                "" => environment.remove(*name),
+                value => environment.insert((*name).to_owned(), value.to_owned()),
+            };
+        }
+        write_policies(&folder.path().join("policies"));
+        let Ok(Cli { command: Command::Serve(config) }) = Cli::read(["countersign", "serve"], &environment)
+        else {
+            panic!("the configuration is sound");
+        };
+        let clock = Arc::new(ManualClock::at(START));
+        let app = App::with_clock(&config, Arc::<ManualClock>::clone(&clock)).await.expect("it starts");
+        let app = Arc::new(app);
+        House { router: super::router(Arc::clone(&app)), app, clock, _folder: folder }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.expect("a router always answers");
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("the body is whole").to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).expect("the body is text");
+        Answer { status: parts.status, headers: parts.headers, text }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path).body(Body::empty()).expect("a request")).await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(post(path, body.to_string())).await
+    }
+
+    /// Makes a request that must be admitted.
+    async fn open(&self, action: &str) -> (String, String) {
+        let answer = self.post("/api/guard/request", &ask(action)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let body = answer.json();
+        let text = |key: &str| body[key].as_str().expect(key).to_owned();
+        (text("requestId"), text("token"))
+    }
+
+    /// Where a request stands, for the holder of its token.
+    async fn look(&self, token: &str) -> Value {
+        self.post("/api/guard/wait", &json!({"token": token})).await.json()
+    }
+
+    /// Somebody presses a button in Slack; what the gateway answers.
+    async fn press(&self, user: &str, action_id: &str, request: &str) -> Value {
+        let answer = self.send(self.signed(&press(user, action_id, request))).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()
+    }
+
+    /// A Slack interaction, signed now.
+    fn signed(&self, payload: &Value) -> Request<Body> {
+        signed(payload, self.seconds())
+    }
+
+    fn seconds(&self) -> u64 {
+        use countersign_core::clock::Clock as _;
+        self.clock.now().as_millis() / 1000
+    }
+
+    /// Does what is due now.
+    async fn turn(&self) {
+        Scheduler::new(Arc::clone(self.app.gateway()), 1000).turn().await;
+    }
+
+    async fn metric(&self, line: &str) -> bool {
+        self.get("/metrics").await.text.lines().any(|found| found == line)
+    }
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("a header is text"))
+    }
+
+    /// Status, what matters of the headers, and the body, with what differs from run to run left out.
+    fn shown(&self) -> String {
+        let mut shown = self.status.to_string();
+        for name in ["content-type", "retry-after", "allow", "cache-control", "x-accel-buffering"] {
+            if let Some(value) = self.headers.get(name) {
+                shown += &format!("\n{name}: {}", value.to_str().expect("a header is text"));
+            }
+        }
+        if !self.text.is_empty() {
+            let mut body = self.json();
+            redact(&mut body);
+            shown += &format!("\n{}", serde_json::to_string_pretty(&body).expect("JSON"));
+        }
+        shown
+    }
+}
+
+fn redact(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(redact),
+        Value::Object(object) => {
+            for (key, value) in object {
+                match (key.as_str(), &value) {
+                    (
+                        "token" | "requestId" | "lineageId" | "policyHash" | "hash" | "previous" | "policy",
+                        Value::String(_),
+                    ) => *value = format!("[{key}]").into(),
+                    _ => redact(value),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn ask(action: &str) -> Value {
+    json!({
+        "action": action,
+        "params": {"ref": "v1.2.3", "replicas": 3, "password": "hunter2"},
+        "meta": {
+            "origin": {"repo": "acme/web", "branch": "main", "pr": 17, "run_id": "4711"},
+            "requester": {"id": "U9", "source": "slack", "display": "Rea"},
+            "justification": "a release",
+            "links": [{"label": "the diff", "url": "https://git.example/acme/web/pull/17"}],
+        },
+    })
+}
+
+fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
+    Request::post(path).header("content-type", "application/json").body(body.into()).expect("a request")
+}
+
+fn press(user: &str, action_id: &str, request: &str) -> Value {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    // Slack gives every click a trigger of its own, so no two are the same to the replay guard.
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    json!({
+        "type": "block_actions",
+        "user": {"id": user},
+        "trigger_id": SERIAL.fetch_add(1, Ordering::Relaxed).to_string(),
+        "actions": [{"action_id": action_id, "value": request}],
+    })
+}
+
+fn modal(user: &str, request: &str, inputs: &[(&str, &str)]) -> Value {
+    let values = inputs.iter().map(|(key, text)| (format!("ov_{key}"), json!({"value": {"value": text}})));
+    json!({
+        "type": "view_submission",
+        "user": {"id": user},
+        "view": {
+            "callback_id": "override_submit",
+            "private_metadata": json!({"request_id": request}).to_string(),
+            "state": {"values": values.collect::<serde_json::Map<_, _>>()},
+        },
+    })
+}
+
+fn signed(payload: &Value, seconds: u64) -> Request<Body> {
+    let form =
+        form_urlencoded::Serializer::new(String::new()).append_pair("payload", &payload.to_string()).finish();
+    let timestamp = seconds.to_string();
+    let signature = sign(&Secret::new(SIGNING_SECRET), &timestamp, form.as_bytes()).expect("a signature");
+    Request::post("/api/slack/interactions")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("x-slack-request-timestamp", timestamp)
+        .header("x-slack-signature", signature)
+        .body(Body::from(form))
+        .expect("a request")
+}
+
+/// Writes a policy set over the modules of this workspace.
+fn write_policies(folder: &Path) {
+    let write = |path: &str, bytes: &[u8]| std::fs::write(folder.join(path), bytes).expect("written");
+    for part in ["modules", "schemas"] {
+        std::fs::create_dir_all(folder.join(part)).expect("a folder");
+    }
+    let mut text = "version: 1\nmodules:\n".to_owned();
+    for name in ["quorum", "persona-gate", "override-guard"] {
+        let bytes = countersign_test_modules::bytes(name);
+        text += &format!("  {name}: sha256:{}\n", Digest::of(&bytes));
+        write(&format!("modules/{name}.wasm"), &bytes);
+    }
+    text += &format!("defaults: {{ timeout: 10m, channel: C0X, unknown_action: deny }}\nactions:{ACTIONS}");
+    write("policy-set.yaml", text.as_bytes());
+    write("schemas/deploy.json", SCHEMA.as_bytes());
+}

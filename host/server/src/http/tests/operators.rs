@@ -1,0 +1,223 @@
+//! What operators and their tools ask.
+
+use insta::assert_snapshot;
+
+use super::*;
+
+#[tokio::test]
+async fn health_and_readiness() {
+    let house = House::new().await;
+    assert_eq!(house.get("/healthz").await.text, "ok");
+    assert_snapshot!(house.get("/readyz").await.shown(), @r#"
+    200 OK
+    content-type: application/json
+    {
+      "backend": "sqlite",
+      "policy": "[policy]",
+      "slack": {
+        "configured": false
+      },
+      "status": "ready",
+      "store": "ok"
+    }
+    "#);
+    house.app.shutdown().cancel();
+    assert_snapshot!(house.get("/readyz").await.shown(), @r#"
+    503 Service Unavailable
+    content-type: application/json
+    {
+      "backend": "sqlite",
+      "policy": "[policy]",
+      "slack": {
+        "configured": false
+      },
+      "status": "shutting_down",
+      "store": "ok"
+    }
+    "#);
+    assert_eq!(house.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_metrics_of_a_life() {
+    let house = House::new().await;
+    let (id, _) = house.open("deploy").await;
+    house.open("guarded").await;
+    house.clock.advance(42_000);
+    house.press("U1", "approve", &id).await;
+    house.press("U2", "approve", &id).await;
+    let answer = house.get("/metrics").await;
+    assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4");
+    // How long policies take differs from run to run.
+    let lines: Vec<&str> =
+        answer.text.lines().filter(|line| !line.starts_with("policy_evaluation")).collect();
+    assert_snapshot!(lines.join("\n"), @r#"
+    # HELP approval_requests_total Requests created, re-requests included.
+    # TYPE approval_requests_total counter
+    approval_requests_total{action="deploy"} 1
+    approval_requests_total{action="guarded"} 1
+    # HELP approvals_total Requests that were approved.
+    # TYPE approvals_total counter
+    approvals_total{action="deploy"} 1
+    # HELP average_open_request_age_seconds Average age of the requests that have not ended.
+    # TYPE average_open_request_age_seconds gauge
+    average_open_request_age_seconds{action="guarded"} 42
+    # HELP decision_latency_seconds Time from a request's creation to its end.
+    # TYPE decision_latency_seconds histogram
+    decision_latency_seconds_bucket{action="deploy",outcome="approved",le="0.1"} 0
+    decision_latency_seconds_bucket{action="deploy",outcome="approved",le="1"} 0
+    decision_latency_seconds_bucket{action="deploy",outcome="approved",le="5"} 0
+    decision_latency_seconds_bucket{action="deploy",outcome="approved",le="15"} 0
+    decision_latency_seconds_bucket{action="deploy",outcome="approved",le="30"} 0
+    decision_latency_seconds_bucket{action="deploy",outcome="approved",le="60"} 1
+    decision_latency_seconds_bucket{action="deploy",outcome="approved",le="300"} 1
+    decision_latency_seconds_bucket{action="deploy",outcome="approved",le="900"} 1
+    decision_latency_seconds_bucket{action="deploy",outcome="approved",le="1800"} 1
+    decision_latency_seconds_bucket{action="deploy",outcome="approved",le="3600"} 1
+    decision_latency_seconds_bucket{action="deploy",outcome="approved",le="14400"} 1
+    decision_latency_seconds_bucket{action="deploy",outcome="approved",le="86400"} 1
+    decision_latency_seconds_bucket{action="deploy",outcome="approved",le="+Inf"} 1
+    decision_latency_seconds_sum{action="deploy",outcome="approved"} 42
+    decision_latency_seconds_count{action="deploy",outcome="approved"} 1
+    # HELP denies_total Requests that were denied.
+    # TYPE denies_total counter
+    # HELP escalations_total Escalations.
+    # TYPE escalations_total counter
+    # HELP expired_total Requests that nobody decided in time.
+    # TYPE expired_total counter
+    # HELP oldest_open_request_age_seconds Age of the oldest request that has not ended.
+    # TYPE oldest_open_request_age_seconds gauge
+    oldest_open_request_age_seconds{action="guarded"} 42
+    # HELP open_requests_status Requests that have not ended, by status.
+    # TYPE open_requests_status gauge
+    open_requests_status{action="guarded",status="awaiting_personas"} 1
+    # HELP outbox_depth Work that waits for delivery.
+    # TYPE outbox_depth gauge
+    outbox_depth 2
+    # HELP outbox_oldest_age_seconds How long the oldest of it has waited.
+    # TYPE outbox_oldest_age_seconds gauge
+    outbox_oldest_age_seconds 42
+    # HELP override_rejections_total Edits that were rejected, by reason.
+    # TYPE override_rejections_total counter
+    # HELP param_overrides_total Edits of parameters, by outcome: applied or rejected.
+    # TYPE param_overrides_total counter
+    # HELP pending_requests Requests that have not ended.
+    # TYPE pending_requests gauge
+    pending_requests{action="guarded"} 1
+    # HELP persona_ack_total Acknowledgements of personas.
+    # TYPE persona_ack_total counter
+    # HELP persona_pending_requests Requests that wait for a persona.
+    # TYPE persona_pending_requests gauge
+    persona_pending_requests{action="guarded",persona="security"} 1
+    # HELP policy_evaluation_seconds Time in the sandbox.
+    # TYPE policy_evaluation_seconds histogram
+    # HELP policy_failures_total Policies that gave no usable answer.
+    # TYPE policy_failures_total counter
+    policy_failures_total{kind="deadline",policy="override-guard"} 0
+    policy_failures_total{kind="deadline",policy="persona-gate"} 0
+    policy_failures_total{kind="deadline",policy="quorum"} 0
+    policy_failures_total{kind="fuel",policy="override-guard"} 0
+    policy_failures_total{kind="fuel",policy="persona-gate"} 0
+    policy_failures_total{kind="fuel",policy="quorum"} 0
+    policy_failures_total{kind="malformed",policy="override-guard"} 0
+    policy_failures_total{kind="malformed",policy="persona-gate"} 0
+    policy_failures_total{kind="malformed",policy="quorum"} 0
+    policy_failures_total{kind="memory",policy="override-guard"} 0
+    policy_failures_total{kind="memory",policy="persona-gate"} 0
+    policy_failures_total{kind="memory",policy="quorum"} 0
+    policy_failures_total{kind="trap",policy="override-guard"} 0
+    policy_failures_total{kind="trap",policy="persona-gate"} 0
+    policy_failures_total{kind="trap",policy="quorum"} 0
+    # HELP policy_reloads_total Attempts to change the policy set in force, by what set them off and outcome.
+    # TYPE policy_reloads_total counter
+    policy_reloads_total{outcome="conflict",source="api"} 0
+    policy_reloads_total{outcome="conflict",source="file"} 0
+    policy_reloads_total{outcome="conflict",source="sighup"} 0
+    policy_reloads_total{outcome="conflict",source="store"} 0
+    policy_reloads_total{outcome="failed",source="api"} 0
+    policy_reloads_total{outcome="failed",source="file"} 0
+    policy_reloads_total{outcome="failed",source="sighup"} 0
+    policy_reloads_total{outcome="failed",source="store"} 0
+    policy_reloads_total{outcome="ok",source="api"} 0
+    policy_reloads_total{outcome="ok",source="file"} 0
+    policy_reloads_total{outcome="ok",source="sighup"} 0
+    policy_reloads_total{outcome="ok",source="store"} 0
+    policy_reloads_total{outcome="unchanged",source="api"} 0
+    policy_reloads_total{outcome="unchanged",source="file"} 0
+    policy_reloads_total{outcome="unchanged",source="sighup"} 0
+    policy_reloads_total{outcome="unchanged",source="store"} 0
+    # HELP security_events_total Calls and acts that were turned away for the sake of security.
+    # TYPE security_events_total counter
+    security_events_total{type="bad_signature"} 0
+    security_events_total{type="rate_limited"} 0
+    security_events_total{type="replay"} 0
+    security_events_total{type="stale_signature"} 0
+    security_events_total{type="unauthorized"} 0
+    # HELP slack_delivery_failures_total Messages that Slack refuses, by its code; each is counted once.
+    # TYPE slack_delivery_failures_total counter
+    # HELP sse_connections Open event streams.
+    # TYPE sse_connections gauge
+    sse_connections 0
+    "#);
+}
+
+#[tokio::test]
+async fn every_metric_that_must_exist_does() {
+    let house = House::new().await;
+    let text = house.get("/metrics").await.text;
+    for name in [
+        "approval_requests_total",
+        "approvals_total",
+        "denies_total",
+        "expired_total",
+        "escalations_total",
+        "decision_latency_seconds",
+        "pending_requests",
+        "open_requests_status",
+        "oldest_open_request_age_seconds",
+        "average_open_request_age_seconds",
+        "persona_ack_total",
+        "persona_pending_requests",
+        "param_overrides_total",
+        "override_rejections_total",
+        "security_events_total",
+        "policy_evaluation_seconds",
+        "policy_failures_total",
+        "policy_reloads_total",
+        "outbox_depth",
+        "outbox_oldest_age_seconds",
+        "sse_connections",
+    ] {
+        assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+        assert!(text.contains(&format!("# HELP {name} ")), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_api_describes_itself() {
+    let house = House::new().await;
+    let description = house.get("/openapi.json").await.json();
+    assert_eq!(description["openapi"], "3.1.0");
+    let create = &description["paths"]["/api/guard/request"]["post"];
+    let statuses: Vec<&String> = create["responses"].as_object().unwrap().keys().collect();
+    assert_eq!(statuses, ["200", "400", "403", "408", "413", "415", "422", "429", "500", "503"]);
+    let body = &description["components"]["schemas"]["CreateBody"];
+    assert_eq!(body["required"], json!(["action", "params", "meta"]));
+    let references: Vec<&str> = find_references(&description);
+    assert!(references.len() > 10);
+    for reference in references {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(description.pointer(pointer).is_some(), "{reference}");
+    }
+}
+
+fn find_references(value: &Value) -> Vec<&str> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(find_references).collect(),
+        Value::Object(object) => {
+            let own = object.get("$ref").and_then(Value::as_str);
+            own.into_iter().chain(object.values().flat_map(find_references)).collect()
+        }
+        _ => Vec::new(),
+    }
+}

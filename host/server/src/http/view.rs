@@ -1,0 +1,160 @@
+//! What callers see of a request. The core's types are not the wire format; this is where they become it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use countersign_core::lifecycle::{Digest, Needs, Request, RequestId, State, Status, Timestamp};
+
+/// A decision, or how far it is.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WaitView {
+    /// Where the request stands.
+    status: Status,
+    /// Ids of those whose approval counts, in the order of their approvals.
+    approvers: Vec<String>,
+    /// When it was decided, expired or cancelled.
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    decided_at: Option<Timestamp>,
+    /// Why it was denied or cancelled.
+    reason: Option<String>,
+    /// The parameters that were approved, edits included and redacted values left redacted; null unless approved.
+    #[schema(value_type = Option<Object>)]
+    decision_params: Option<Map<String, Value>>,
+    /// What approvers changed, by key; null unless approved.
+    /// A key that is in here and not in `decisionParams` was removed.
+    #[schema(value_type = Option<Object>)]
+    overrides: Option<BTreeMap<String, Value>>,
+    /// The hash of the parameters as they stand, edits included.
+    #[schema(value_type = String)]
+    payload_hash: Digest,
+    /// The hash of the rules that the request is judged by.
+    #[schema(value_type = String)]
+    policy_hash: Digest,
+}
+
+impl WaitView {
+    /// What the holder of a request's token sees of it.
+    #[must_use]
+    pub(super) fn of(request: &Request) -> WaitView {
+        // INVARIANT: parameters to act on are given with an approval, and with nothing else.
+        let approved = request.status() == Status::Approved;
+        let overrides = || {
+            let edits = request.edits().into_iter();
+            edits.map(|(key, after)| (key.to_owned(), after.cloned().unwrap_or_default())).collect()
+        };
+        WaitView {
+            status: request.status(),
+            approvers: request.approvers().into_iter().map(str::to_owned).collect(),
+            decided_at: request.decided_at(),
+            reason: reason(request).map(str::to_owned),
+            decision_params: approved.then(|| request.params()),
+            overrides: approved.then(overrides),
+            payload_hash: request.payload_hash(),
+            policy_hash: request.submission.policy_hash,
+        }
+    }
+}
+
+/// A request, as whoever knows its id may see it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StatusView {
+    #[schema(value_type = String)]
+    request_id: RequestId,
+    action: String,
+    status: Status,
+    approvals_count: usize,
+    min_approvals: u32,
+    approvers: Vec<String>,
+    required_personas: Vec<String>,
+    persona_state: BTreeMap<String, PersonaState>,
+    #[serde(serialize_with = "rfc3339_always")]
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[serde(serialize_with = "rfc3339_always")]
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    decided_at: Option<Timestamp>,
+    #[schema(value_type = String)]
+    payload_hash: Digest,
+    #[schema(value_type = String)]
+    lineage_id: RequestId,
+    #[schema(value_type = String)]
+    policy_hash: Digest,
+}
+
+/// Whether a persona was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PersonaState {
+    /// Nobody entitled to has acknowledged it yet.
+    Pending,
+    /// Somebody has.
+    Acknowledged,
+}
+
+impl StatusView {
+    /// What whoever knows its id may see of a request.
+    #[must_use]
+    pub(super) fn of(request: &Request) -> StatusView {
+        let approvers: Vec<String> = request.approvers().into_iter().map(str::to_owned).collect();
+        let acknowledged = request.acknowledgements();
+        let personas = request.needs.personas.iter().map(|persona| {
+            let done = acknowledged.contains_key(persona.as_str());
+            (persona.clone(), if done { PersonaState::Acknowledged } else { PersonaState::Pending })
+        });
+        StatusView {
+            request_id: request.id,
+            action: request.submission.action.clone(),
+            status: request.status(),
+            approvals_count: approvers.len(),
+            min_approvals: min_approvals(&request.needs),
+            approvers,
+            required_personas: request.needs.personas.clone(),
+            persona_state: personas.collect(),
+            created_at: request.submission.submitted_at,
+            expires_at: request.submission.expires_at,
+            decided_at: request.decided_at(),
+            payload_hash: request.payload_hash(),
+            lineage_id: request.submission.lineage,
+            policy_hash: request.submission.policy_hash,
+        }
+    }
+}
+
+/// How many people must approve: what the most demanding policy wants, since one approval counts with each.
+pub(crate) fn min_approvals(needs: &Needs) -> u32 {
+    needs.approvals.iter().copied().max().unwrap_or_default()
+}
+
+fn reason(request: &Request) -> Option<&str> {
+    match &request.state {
+        State::Approved(decided) | State::Denied(decided) => decided.reason.as_deref(),
+        State::Cancelled { reason, .. } => reason.as_deref(),
+        State::Open(_) | State::Expired { .. } => None,
+    }
+}
+
+/// Writes a time as callers see it.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+pub(crate) fn rfc3339_always<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(at)
+}
+
+/// Writes a time that may not have come.
+#[expect(clippy::ref_option, reason = "serde calls it so")]
+pub(crate) fn rfc3339<S: serde::Serializer>(
+    at: &Option<Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => serializer.collect_str(at),
+        None => serializer.serialize_none(),
+    }
+}

@@ -1,0 +1,9 @@
+//! What operators see: the log, and the metrics.
+
+mod log;
+mod metrics;
+mod stored;
+
+pub use log::start_log;
+pub use metrics::{Metrics, SecurityEvent, StreamSlot};
+pub use stored::stored;

@@ -1,0 +1,82 @@
+//! The buttons under a message. What a press does is read in `interaction.rs`.
+
+use slack_morphism::prelude::*;
+
+use super::blocks::{button, json_width, row, small_print};
+use super::interaction::DECIDE_BLOCK;
+use super::modal;
+use super::progress::pending_personas;
+use super::text::counted;
+use countersign_core::lifecycle::{Request, State, Status};
+use countersign_core::record::PolicyEntry;
+
+/// The buttons that end a request, or begin it again.
+pub(super) fn decide(request: &Request, entry: &PolicyEntry) -> Vec<SlackBlock> {
+    let id = request.id.to_string();
+    let press = |action_id: &str, label: &str| button(action_id.to_owned(), label, &id);
+    let State::Open(_) = &request.state else {
+        let can_be_made_again = matches!(request.status(), Status::Expired | Status::Denied);
+        let offer = can_be_made_again && entry.rerequest.is_some();
+        return if offer { vec![row(vec![press("re_request", "Re-request")])] } else { Vec::new() };
+    };
+    let mut buttons = Vec::new();
+    // Until every persona is acknowledged an approval would be refused.
+    if request.status() != Status::AwaitingPersonas {
+        buttons.push(press("approve", "Approve").with_style(SlackBlockButtonStyle::Primary));
+        if modal::can_edit(request) {
+            buttons.push(press("approve_edit", "Approve with edits"));
+        }
+    }
+    buttons.push(press("deny", "Deny").with_style(SlackBlockButtonStyle::Danger));
+    if !request.approvers().is_empty() || !request.acknowledgements().is_empty() {
+        buttons.push(press("withdraw", "Withdraw"));
+    }
+    // Which parameters they are about: a press on a message that is no longer true does not count.
+    let about = SlackBlockId(format!("{DECIDE_BLOCK}{}", request.payload_hash()));
+    vec![SlackActionsBlock::new(buttons.into_iter().map(Into::into).collect()).with_block_id(about).into()]
+}
+
+/// A button for each pending persona, as far as there is room; what has none is said.
+pub(super) fn acknowledge(request: &Request, most: usize) -> Vec<SlackBlock> {
+    // Two rows, and what says which personas have no button.
+    const AROUND: usize = 600;
+    const IN_A_ROW: usize = 25;
+    const ACTION_ID: usize = 255;
+    let id = request.id.to_string();
+    let mut room = most.saturating_sub(AROUND);
+    let mut buttons = Vec::new();
+    let (mut too_long, mut later) = (0, 0);
+    for persona in pending_personas(request) {
+        let action_id = format!("persona_ack:{}", persona.label);
+        // In UTF-16, as Slack counts; bytes could only be more, and would cost names in other scripts their button.
+        if action_id.encode_utf16().count() > ACTION_ID || persona.label.is_empty() {
+            too_long += 1;
+            continue;
+        }
+        let button = button(action_id, &format!("Acknowledge {}", persona.label), &id);
+        let takes = json_width(&button);
+        if takes > room {
+            later += 1;
+        } else {
+            room -= takes;
+            buttons.push(button);
+        }
+    }
+    let mut rows: Vec<SlackBlock> = Vec::new();
+    let mut rest = buttons.into_iter().peekable();
+    while rest.peek().is_some() {
+        rows.push(row(rest.by_ref().take(IN_A_ROW).collect()));
+    }
+    let mut notes = Vec::new();
+    if later > 0 {
+        let count = counted(later, "more persona");
+        notes.push(format!("{count} can be acknowledged once some of these are"));
+    }
+    if too_long > 0 {
+        notes.push(format!("{} with too long a name for a button", counted(too_long, "persona")));
+    }
+    if !notes.is_empty() {
+        rows.push(small_print(format!(":warning: {}", notes.join("; "))));
+    }
+    rows
+}

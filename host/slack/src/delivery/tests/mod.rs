@@ -1,0 +1,223 @@
+//! The worker over the real embedded store and a Slack that fails as it is told to, with a clock that the tests move.
+
+mod ephemerals;
+mod failures;
+mod notices;
+mod order;
+mod plain;
+mod running;
+mod showing;
+mod storm;
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio::sync::Notify;
+
+use super::dice::Dice;
+use super::health::{Health, HealthState};
+use super::worker::{Parts, Worker};
+use crate::fake::{FakeSlack, Shown};
+use countersign_core::clock::{Clock, ManualClock};
+use countersign_core::lifecycle::{Act, Decided, Effect, Request, RequestId, State, Timestamp};
+use countersign_core::record::{Escalate, PolicyEntry};
+use countersign_core::record::{SlackPost, Slot};
+use countersign_store::{Commit, Committed, Created, SqliteStore, Store, fixtures};
+
+const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+
+/// A worker with everything around it.
+struct Desk {
+    store: Arc<dyn Store>,
+    clock: Arc<ManualClock>,
+    slack: FakeSlack,
+    health: Arc<Health>,
+    bell: Arc<Notify>,
+    worker: Worker,
+    seed: u64,
+    rate_factor: f64,
+    _folder: TempDir,
+}
+
+impl Desk {
+    async fn new() -> Desk {
+        Desk::with(1, 1.0).await
+    }
+
+    async fn with(seed: u64, rate_factor: f64) -> Desk {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.path().join("store.db")).unwrap());
+        store.pin(["C1", "C2", "C3", "#one", ""].map(entry).to_vec(), vec![]).await.unwrap();
+        let clock = Arc::new(ManualClock::at(START));
+        let slack = FakeSlack::start(Arc::<ManualClock>::clone(&clock)).await;
+        let (health, bell) = (Arc::new(Health::new(START)), Arc::new(Notify::new()));
+        let worker = worker(&store, &clock, &slack, &health, &bell, (seed, rate_factor));
+        Desk { store, clock, slack, health, bell, worker, seed, rate_factor, _folder: folder }
+    }
+
+    /// The process is killed at this instant, and another one is started.
+    fn killed(&mut self) {
+        self.seed += 1;
+        let dice = (self.seed, self.rate_factor);
+        self.worker = worker(&self.store, &self.clock, &self.slack, &self.health, &self.bell, dice);
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Makes request `number`, whose messages go to `channel`; nowhere where that is empty.
+    async fn create(&self, number: u64, channel: &str) -> Request {
+        let mut request = fixtures::request_at(number, self.now());
+        let submission = Arc::make_mut(&mut request.submission);
+        submission.policy_hash = entry(channel).hash();
+        submission.expires_at = self.now().plus(60 * MINUTE);
+        assert_eq!(self.store.create(fixtures::new(&request)).await.unwrap(), Created::New);
+        request
+    }
+
+    /// Something happens to it.
+    async fn change(&self, number: u64) -> Request {
+        self.commit(number, vec![Effect::ShowRequest], |_| {}).await
+    }
+
+    /// It ends.
+    async fn end(&self, number: u64) -> Request {
+        let decided = Decided { at: self.now(), by: Some("U1".into()), reason: None };
+        self.commit(number, vec![Effect::ShowRequest], |request| request.state = State::Approved(decided))
+            .await
+    }
+
+    /// It escalates.
+    async fn escalate(&self, number: u64) -> Request {
+        let effects = vec![Effect::NotifyEscalation, Effect::ShowRequest];
+        self.commit(number, effects, |request| {
+            request.history.last_mut().unwrap().act = Act::Escalated;
+        })
+        .await
+    }
+
+    async fn commit(&self, number: u64, effects: Vec<Effect>, change: impl FnOnce(&mut Request)) -> Request {
+        let request = self.store.request(id(number)).await.unwrap().unwrap();
+        let request = fixtures::next(&request, self.now(), change);
+        let commit = Commit { effects, ..fixtures::change(&request) };
+        assert_eq!(self.store.commit(commit).await.unwrap(), Committed::Done);
+        request
+    }
+
+    /// Lets so much time pass.
+    async fn pass(&mut self, millis: u64) {
+        let end = self.now().plus(millis);
+        loop {
+            let next = self.work().await;
+            if self.now() >= end {
+                return;
+            }
+            self.advance_to(next.min(end));
+        }
+    }
+
+    /// Lets time pass until nothing waits, at most so much; says how much it was.
+    async fn deliver(&mut self, most: u64) -> u64 {
+        let begun = self.now();
+        loop {
+            let next = self.work().await;
+            let took = self.now().since(begun);
+            if self.waiting().await == 0 {
+                return took;
+            }
+            assert!(took < most, "{} wait still", self.waiting().await);
+            self.advance_to(next);
+        }
+    }
+
+    /// Has all done that can be done now, and says when there is more.
+    async fn work(&mut self) -> Timestamp {
+        for _ in 0..10_000 {
+            let next = self.worker.turn().await;
+            if !self.worker.is_busy() {
+                return next;
+            }
+            self.worker.finish().await;
+        }
+        panic!("it goes on and on at {}: {:?}", self.now(), self.slack.methods());
+    }
+
+    /// Moves the clock on, if only by a little.
+    fn advance_to(&self, at: Timestamp) {
+        let now = self.now();
+        self.clock.advance(at.max(now.plus(1)).since(now));
+    }
+
+    async fn waiting(&self) -> u64 {
+        self.store.outbox_depth().await.unwrap().entries
+    }
+
+    async fn post(&self, number: u64, slot: Slot) -> Option<SlackPost> {
+        self.store.slack_post(id(number), slot).await.unwrap()
+    }
+
+    /// The one message of a request, with its text.
+    fn message(&self, number: u64) -> Shown {
+        let messages = self.messages(number, Slot::Main);
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        messages.into_iter().next().unwrap()
+    }
+
+    fn messages(&self, number: u64, slot: Slot) -> Vec<Shown> {
+        let payload = serde_json::json!({"request_id": id(number), "slot": slot});
+        let all = self.slack.messages().into_iter();
+        all.filter(|message| message.metadata["event_payload"] == payload).collect()
+    }
+
+    /// The audit entries that delivery wrote, with their codes.
+    async fn audited(&self) -> Vec<(String, String)> {
+        let audit = self.store.audit(0, 100_000).await.unwrap();
+        let ours = audit.into_iter().filter(|(_, entry)| entry.event.starts_with("slack_"));
+        ours.map(|(_, entry)| (entry.event.clone(), entry.detail["code"].as_str().unwrap().to_owned()))
+            .collect()
+    }
+
+    fn state(&self) -> HealthState {
+        self.health.report().state
+    }
+
+    fn count(&self, method: &str) -> usize {
+        self.slack.methods().iter().filter(|called| *called == method).count()
+    }
+}
+
+fn worker(
+    store: &Arc<dyn Store>,
+    clock: &Arc<ManualClock>,
+    slack: &FakeSlack,
+    health: &Arc<Health>,
+    bell: &Arc<Notify>,
+    (seed, rate_factor): (u64, f64),
+) -> Worker {
+    let parts = Parts {
+        store: Arc::clone(store),
+        clock: Arc::<ManualClock>::clone(clock),
+        client: Arc::new(slack.client()),
+        bell: Arc::clone(bell),
+        health: Arc::clone(health),
+        rendering: plain::PLAIN,
+        rate_factor,
+    };
+    Worker::with_dice(parts, Dice::seeded(seed))
+}
+
+/// The rules of an action whose messages go to `channel`, and whose escalations to `C9` too.
+fn entry(channel: &str) -> PolicyEntry {
+    PolicyEntry {
+        channel: Some(channel.to_owned()).filter(|channel| !channel.is_empty()),
+        escalate: Some(Escalate { before_ms: 1, channel: Some("C9".into()), mention: None }),
+        ..fixtures::policy_entry("deploy")
+    }
+}
+
+fn id(number: u64) -> RequestId {
+    fixtures::request(number).id
+}

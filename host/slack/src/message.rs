@@ -1,0 +1,231 @@
+//! The message of a request: who wants what and why, what is missing, how long is left; in the end, who decided.
+//!
+//! Pure: the time is an argument, and the same request always gives the same message, so it can be rendered whenever
+//! it is sent. What comes from outside is made fit for Slack as `text.rs` says: the justification, reasons and
+//! long parameters are literal text in quotes and boxes, the rest is inline code amid our own words.
+//!
+//! Slack takes about 13,000 characters a message, all blocks together. What must be there is made first: the header,
+//! the status, the ids and the buttons, whose sizes are bounded. What else there is takes, in the order of its
+//! importance, from the room that is left, and says how much of it is not shown. So no input can crowd out a button.
+
+use serde::Serialize;
+use slack_morphism::prelude::*;
+
+use super::blocks::{cost, heading, line, plain, quote, rich, section, small_print};
+use super::buttons::{acknowledge, decide};
+use super::links::links;
+use super::parameters::{edits, parameters, words_of};
+use super::progress::{self, packed};
+use super::text::{self, code, grouped, person};
+use super::time::left;
+use countersign_core::lifecycle::{Digest, Party, Request, State, Timestamp};
+use countersign_core::record::PolicyEntry;
+
+/// What people see.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Message {
+    /// What notifications say, and whoever cannot show blocks: `mrkdwn`, in which names are escaped.
+    pub text: String,
+    /// What the message shows.
+    pub blocks: Vec<SlackBlock>,
+}
+
+/// Slack was seen to refuse messages from about 13,170 characters on.
+const MESSAGE_ROOM: usize = 12_900;
+
+/// The most that each part takes of a message's room.
+mod most {
+    pub(super) const PERSONA_BUTTONS: usize = 6_500;
+    pub(super) const PERSONA_BUTTONS_MINIMAL: usize = 3_000;
+    pub(super) const REASON: usize = 1_500;
+    pub(super) const JUSTIFICATION: usize = 1_500;
+    pub(super) const REQUESTER: usize = 1_100;
+    pub(super) const REQUIREMENTS: usize = 2_200;
+    pub(super) const EDITS: usize = 2_600;
+    pub(super) const PARAMETERS: usize = 6_000;
+    pub(super) const LINKS: usize = 1_600;
+}
+
+/// What is kept for parts that come late, and must not find all of the room taken.
+mod least {
+    pub(super) const PERSONA_BUTTONS: usize = 3_000;
+    pub(super) const PARAMETERS: usize = 1_000;
+}
+
+/// How many lines a quote may have, so that none pushes the buttons out of sight.
+const QUOTE_LINES: usize = 12;
+
+/// The message of a request as it stands at `now`.
+#[must_use]
+pub fn message(request: &Request, entry: &PolicyEntry, now: Timestamp) -> Message {
+    let mut room = Room(MESSAGE_ROOM - least::PERSONA_BUTTONS - least::PARAMETERS);
+    let header = room.must(header(request));
+    let status = room.must(section(progress::status(request, now)));
+    let ids = room.must(ids(request));
+    let buttons = room.must_all(decide(request, entry));
+
+    let reason = room.may(most::REASON, |most| reason(request, most));
+    let why = room.may(most::JUSTIFICATION, |most| justification(request, most));
+    let who = room.may(most::REQUESTER, |_| Some(requester(request)));
+    let requirements = room.may(most::REQUIREMENTS, |most| requirements(request, entry, most));
+    let edits = room.may(most::EDITS, |most| edits(request, most));
+    room.0 += least::PERSONA_BUTTONS;
+    let personas = room.must_all(acknowledge(request, most::PERSONA_BUTTONS.min(room.0)));
+    room.0 += least::PARAMETERS;
+    let parameters = room.may(most::PARAMETERS, |most| parameters(request, most));
+    let links = room.may(most::LINKS, |most| links(&request.submission.links, most));
+    let description = room.may(most::REQUESTER, |_| description(entry));
+
+    let parts = [description, Some(status), reason, who, why, requirements, edits, parameters, links];
+    let shown = parts.into_iter().flatten();
+    let blocks = std::iter::once(header).chain(shown).chain(personas).chain(buttons).chain([ids]).collect();
+    Message { text: fallback(request, now), blocks }
+}
+
+/// The least that can be shown and decided on, where Slack finds the whole too long or malformed.
+#[must_use]
+pub fn minimal(request: &Request, entry: &PolicyEntry, now: Timestamp) -> Message {
+    let said = requested_by(request);
+    let note =
+        ":warning: Slack did not take the whole of this request, so its parameters are not shown here.";
+    let head = [header(request), section(progress::status(request, now)), section(format!("{said}\n{note}"))];
+    let personas = acknowledge(request, most::PERSONA_BUTTONS_MINIMAL);
+    let blocks = head.into_iter().chain(personas).chain(decide(request, entry)).collect();
+    Message { text: fallback(request, now), blocks }
+}
+
+/// What is left of a message's room.
+struct Room(usize);
+
+impl Room {
+    /// Takes a part that must be there, and whose size is bounded.
+    fn must(&mut self, block: SlackBlock) -> SlackBlock {
+        self.0 = self.0.saturating_sub(cost(&block));
+        block
+    }
+
+    fn must_all(&mut self, blocks: Vec<SlackBlock>) -> Vec<SlackBlock> {
+        blocks.into_iter().map(|block| self.must(block)).collect()
+    }
+
+    /// Takes a part that is made to fit in what is left, and leaves it out where it does not.
+    fn may(&mut self, most: usize, part: impl FnOnce(usize) -> Option<SlackBlock>) -> Option<SlackBlock> {
+        let block = part(most.min(self.0))?;
+        let takes = cost(&block);
+        if takes > self.0 {
+            return None;
+        }
+        self.0 -= takes;
+        Some(block)
+    }
+}
+
+/// What a notification says.
+fn fallback(request: &Request, now: Timestamp) -> String {
+    let submission = &request.submission;
+    let (action, who) = (code(&submission.action, 150), party(&submission.requester));
+    let repo = code(&submission.origin.repo, 150);
+    let about = format!("{action} for {repo}, requested by {who}");
+    match &request.state {
+        State::Open(open) => {
+            let (missing, left) = (progress::missing(open), left(now, submission.expires_at));
+            format!("Waiting for {missing}: {about}; {left}")
+        }
+        _ => format!("{}{}. {about}", progress::verdict(request).1, progress::how(request)),
+    }
+}
+
+fn header(request: &Request) -> SlackBlock {
+    const MOST: usize = 150;
+    let action = &request.submission.action;
+    // An action of an unknown name could be a sentence; in quotes it is not ours.
+    let title =
+        if is_name(action) { format!("Request: {action}") } else { format!("Request: “{action}”") };
+    SlackHeaderBlock::new(plain(&title, MOST).into()).into()
+}
+
+fn description(entry: &PolicyEntry) -> Option<SlackBlock> {
+    const MOST: usize = 300;
+    let words = plain(&entry.description, MOST);
+    let block = SlackContextBlock::new(vec![words.into()]);
+    (!entry.description.trim().is_empty()).then(|| block.into())
+}
+
+fn ids(request: &Request) -> SlackBlock {
+    let short = |digest: Digest| digest.to_string().chars().take(12).collect::<String>();
+    let (policy, payload) = (short(request.submission.policy_hash), short(request.payload_hash()));
+    small_print(format!("`{}` · policy `{policy}` · payload `{payload}`", request.id))
+}
+
+fn requester(request: &Request) -> SlackBlock {
+    let origin = &request.submission.origin;
+    let mut said = format!("{} for {}", requested_by(request), code(&origin.repo, 120));
+    if let Some(branch) = &origin.branch {
+        said.push_str(&format!(", branch {}", code(branch, 120)));
+    }
+    for (name, value) in [("PR", &origin.pr), ("run", &origin.run_id)] {
+        if let Some(value) = value {
+            said.push_str(&format!(", {name} {}", code(&words_of(value), 60)));
+        }
+    }
+    if request.submission.depth > 0 {
+        let number =
+            grouped(usize::try_from(request.submission.depth).unwrap_or(usize::MAX).saturating_add(1));
+        said.push_str(&format!("\n:repeat: request {number} of its lineage"));
+        if let Some(by) = &request.submission.rerequested_by {
+            said.push_str(&format!(", made again by {}", party(by)));
+        }
+    }
+    section(said)
+}
+
+fn requested_by(request: &Request) -> String {
+    format!("*Requested by* {}", party(&request.submission.requester))
+}
+
+/// A person or a program; mentioned where it is somebody in Slack.
+pub(super) fn party(party: &Party) -> String {
+    if party.source.eq_ignore_ascii_case("slack") && text::is_user(&party.id) {
+        return person(&party.id, 80);
+    }
+    let id = code(&format!("{}:{}", party.source, party.id), 100);
+    match &party.display {
+        Some(display) => format!("{} ({id})", code(display, 80)),
+        None => id,
+    }
+}
+
+/// What people and policies said of it when it ended.
+fn reason(request: &Request, most: usize) -> Option<SlackBlock> {
+    let reason = match &request.state {
+        State::Approved(decided) | State::Denied(decided) => decided.reason.as_deref(),
+        State::Cancelled { reason, .. } => reason.as_deref(),
+        State::Open(_) | State::Expired { .. } => None,
+    };
+    quoted("Reason", reason?, most)
+}
+
+fn justification(request: &Request, most: usize) -> Option<SlackBlock> {
+    quoted("Why", &request.submission.justification, most)
+}
+
+fn quoted(title: &str, text: &str, most: usize) -> Option<SlackBlock> {
+    // The heading, the quote around the text and what says that it was cut.
+    const AROUND: usize = 620;
+    let mut elements = vec![line(vec![heading(title)])];
+    elements.extend(quote(text, QUOTE_LINES, most.checked_sub(AROUND)?));
+    Some(rich(elements))
+}
+
+fn requirements(request: &Request, entry: &PolicyEntry, most: usize) -> Option<SlackBlock> {
+    const AROUND: usize = 260;
+    const LEAST: usize = 60;
+    let lines = progress::lines(request, Some(&entry.groups));
+    let most = most.checked_sub(AROUND).filter(|most| *most >= LEAST)?;
+    (!lines.is_empty()).then(|| section(packed(&lines, most)))
+}
+
+/// What a policy set would let an action be called.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|letter| letter.is_ascii_alphanumeric() || b"-_.:".contains(&letter))
+}

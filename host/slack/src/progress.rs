@@ -1,0 +1,328 @@
+//! How far a request is, in words: its status, what is missing, and who did what. Shared by everything that tells it.
+//!
+//! All of it is `mrkdwn` of our own, in which names are escaped.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::text::{self, code, counted, person};
+use super::time::{date, left, span};
+use countersign_core::lifecycle::{
+    Act, Decided, Escalation, Open, Request, Requirement, RequirementKind, State, Status, Timestamp,
+};
+
+/// Members by group, as the policy set has them.
+pub(super) type Groups = BTreeMap<String, BTreeSet<String>>;
+
+/// Members may approve anything.
+const SUPER_APPROVERS: &str = "super-approvers";
+
+/// How many people or groups are named before the rest is counted.
+const MOST_NAMES: usize = 6;
+
+/// How wide a name may be.
+const NAME_WIDTH: usize = 60;
+
+/// How wide what a policy calls a requirement may be.
+const LABEL_WIDTH: usize = 100;
+
+/// The status that nobody can miss: what it is, and on a second line since or until when.
+pub(super) fn status(request: &Request, now: Timestamp) -> String {
+    let submitted_at = request.submission.submitted_at;
+    match &request.state {
+        State::Open(open) => {
+            let (emoji, escalated) = match open.escalation {
+                Escalation::Done(at) => (":rotating_light:", format!(" · escalated {}", date(at))),
+                Escalation::Never | Escalation::At(_) => (":hourglass_flowing_sand:", String::new()),
+            };
+            let word = if escalated.is_empty() { "Waiting" } else { "Escalated: waiting" };
+            let end = request.submission.expires_at;
+            let (missing, left, end) = (missing(open), left(now, end), date(end));
+            format!("{emoji} *{word} for {missing}*\n:alarm_clock: *{left}*, until {end}{escalated}")
+        }
+        _ => {
+            let (emoji, word) = verdict(request);
+            let how = how(request);
+            let at = request.decided_at().unwrap_or(now);
+            let took = span(at.since(submitted_at));
+            let at = date(at);
+            format!("{emoji} *{word}*{how}\n{at}, after {took}")
+        }
+    }
+}
+
+/// The sign and the word for where the request stands.
+pub(super) fn verdict(request: &Request) -> (&'static str, &'static str) {
+    match request.status() {
+        Status::Approved if changes(request).is_empty() => (":white_check_mark:", "Approved"),
+        Status::Approved => (":white_check_mark:", "Approved with edits"),
+        Status::Denied => (":no_entry:", "Denied"),
+        Status::Expired => (":hourglass:", "Expired"),
+        Status::Cancelled => (":leftwards_arrow_with_hook:", "Cancelled"),
+        Status::Pending | Status::AwaitingPersonas | Status::ReadyForApproval => {
+            (":hourglass_flowing_sand:", "Waiting")
+        }
+    }
+}
+
+/// Who ended it, or what did.
+pub(super) fn how(request: &Request) -> String {
+    let by = |decided: &Decided, nobody: &str| {
+        decided.by.as_deref().map_or(nobody.to_owned(), |id| format!(" by {}", person(id, NAME_WIDTH)))
+    };
+    match &request.state {
+        State::Open(_) => String::new(),
+        State::Approved(decided) => {
+            let approvers = request.approvers();
+            if !approvers.is_empty() {
+                return format!(" by {}", people(approvers));
+            }
+            if request.history.iter().all(|event| event.by.is_none()) {
+                return ": its policies ask for nobody".to_owned();
+            }
+            by(decided, " by its policies")
+        }
+        State::Denied(decided) => by(decided, " by its policies"),
+        State::Expired { .. } => ": nobody decided in time".to_owned(),
+        State::Cancelled { .. } => " by its caller".to_owned(),
+    }
+}
+
+/// What an open request waits for, in few words.
+pub(super) fn missing(open: &Open) -> String {
+    let of = |kind| open.requirements.iter().filter(move |requirement| requirement.kind == kind);
+    let mut parts = Vec::new();
+    match of(RequirementKind::Acknowledgement).count() {
+        0 => {}
+        number => parts.push(counted(number, "acknowledgement")),
+    }
+    let approvals: Vec<&Requirement> = of(RequirementKind::Approval).collect();
+    match approvals.as_slice() {
+        [] => {}
+        [one] => {
+            let missing = usize::try_from(one.need.saturating_sub(one.have)).unwrap_or(usize::MAX);
+            let more = if one.have > 0 { "more " } else { "" };
+            parts.push(counted(missing.max(1), &format!("{more}approval")));
+        }
+        // One person's approval may count with several policies, so the sum says nothing.
+        _ => parts.push("approvals".to_owned()),
+    }
+    if of(RequirementKind::Time).next().is_some() {
+        parts.push("the right time".to_owned());
+    }
+    match parts.as_slice() {
+        [] => "its policies".to_owned(),
+        [one] => one.clone(),
+        [first, last] => format!("{first} and {last}"),
+        [first, second, ..] => format!("{first}, {second} and the right time"),
+    }
+}
+
+/// The requirements as progress, one a line: personas as a checklist, and approvals with who gave them and who can.
+pub(super) fn lines(request: &Request, groups: Option<&Groups>) -> Vec<String> {
+    let mut lines = personas(request, groups);
+    let approvers = request.approvers();
+    let State::Open(open) = &request.state else {
+        // The status says who approved.
+        if request.status() != Status::Approved {
+            lines.extend(approvals_at_the_end(request, &approvers));
+        }
+        return lines;
+    };
+    let mut named = BTreeSet::new();
+    // One requirement that counts as many as there are counts them all, whoever the policy names.
+    let mut asked =
+        open.requirements.iter().filter(|requirement| requirement.kind == RequirementKind::Approval);
+    let counts_all = asked.next().is_some_and(|only| usize::try_from(only.have) == Ok(approvers.len()))
+        && asked.next().is_none();
+    for requirement in &open.requirements {
+        match requirement.kind {
+            RequirementKind::Acknowledgement => {}
+            RequirementKind::Approval => {
+                let counting: Vec<&str> = approvers
+                    .iter()
+                    .copied()
+                    .filter(|id| counts_all || counts(request, groups, requirement, id))
+                    .collect();
+                named.extend(counting.iter().copied());
+                lines.push(approval(requirement, &counting, &approvers, groups));
+            }
+            RequirementKind::Time => {
+                let next = open.wake_at.map_or(String::new(), |at| format!("; looked at again {}", date(at)));
+                lines.push(format!(":clock3: {}{next}", code(&requirement.label, LABEL_WIDTH)));
+            }
+        }
+    }
+    let others: Vec<&str> = approvers.into_iter().filter(|id| !named.contains(id)).collect();
+    if !others.is_empty() {
+        lines.push(format!(":white_check_mark: approved by {}", people(others)));
+    }
+    lines
+}
+
+/// What is missing, one requirement a line, without anybody's name: whoever is named in a new message is called.
+pub(super) fn nameless(request: &Request) -> Vec<String> {
+    let State::Open(open) = &request.state else { return Vec::new() };
+    let line = |requirement: &Requirement| match requirement.kind {
+        RequirementKind::Acknowledgement => {
+            format!(":white_large_square: {}: to be acknowledged", code(&requirement.label, LABEL_WIDTH))
+        }
+        RequirementKind::Approval => called(requirement),
+        RequirementKind::Time => format!(":clock3: {}", code(&requirement.label, LABEL_WIDTH)),
+    };
+    open.requirements.iter().map(line).collect()
+}
+
+/// As many lines as there is room for, and how many there are beyond.
+pub(super) fn packed(lines: &[String], most: usize) -> String {
+    // Enough to say how many are left out.
+    const REST: usize = 32;
+    let mut text = String::new();
+    let mut room = most;
+    for (n, line) in lines.iter().enumerate() {
+        let is_last = n + 1 == lines.len();
+        let takes = text::width(line) + 2;
+        if takes + if is_last { 0 } else { REST } > room {
+            let rest = counted(lines.len() - n, "more line");
+            text.push_str(&format!("… and {rest}"));
+            break;
+        }
+        room -= takes;
+        text.push_str(line);
+        text.push_str(if is_last { "" } else { "\n" });
+    }
+    text
+}
+
+/// What approvers changed, seen from what was submitted: the key, its value before and its value after.
+pub(super) fn changes(request: &Request) -> Vec<(&str, Option<&Value>, Option<&Value>)> {
+    let before = |key: &str| request.submission.params.get(key);
+    let edits = request.edits().into_iter().map(|(key, after)| (key, before(key), after));
+    edits.filter(|(_, before, after)| before != after).collect()
+}
+
+/// The first few people, and how many there are beyond.
+pub(super) fn people<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
+    listed(ids.into_iter().map(|id| person(id, NAME_WIDTH)).collect())
+}
+
+/// The personas that wait for somebody, each once, in the order in which the policies ask for them.
+pub(super) fn pending_personas(request: &Request) -> Vec<&Requirement> {
+    let State::Open(open) = &request.state else { return Vec::new() };
+    let mut seen = BTreeSet::new();
+    let personas = open.requirements.iter().filter(|r| r.kind == RequirementKind::Acknowledgement);
+    personas.filter(|persona| seen.insert(persona.label.as_str())).collect()
+}
+
+fn personas(request: &Request, groups: Option<&Groups>) -> Vec<String> {
+    let pending = pending_personas(request);
+    let done = request.acknowledgements();
+    let is_open = !request.status().is_terminal();
+    let mut names: Vec<&str> = request.needs.personas.iter().map(String::as_str).collect();
+    names.extend(pending.iter().map(|persona| persona.label.as_str()));
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(*name));
+    let line = |name: &str| {
+        let label = code(name, LABEL_WIDTH);
+        let waits = pending.iter().find(|persona| persona.label == name);
+        match (waits, done.get(name)) {
+            (Some(persona), _) => {
+                let who = eligible(persona, &[], groups);
+                format!(":white_large_square: {label}: to be acknowledged{who}")
+            }
+            (None, Some(by)) => {
+                format!(":white_check_mark: {label}: acknowledged by {}", person(by, NAME_WIDTH))
+            }
+            (None, None) if is_open => format!(":white_check_mark: {label}: no longer asked for"),
+            (None, None) => format!(":white_large_square: {label}: nobody acknowledged it"),
+        }
+    };
+    names.into_iter().map(line).collect()
+}
+
+fn approval(
+    requirement: &Requirement,
+    counting: &[&str],
+    approvers: &[&str],
+    groups: Option<&Groups>,
+) -> String {
+    let mut line = called(requirement);
+    if !counting.is_empty() {
+        line.push_str(&format!(": {}", people(counting.iter().copied())));
+    }
+    if requirement.have < requirement.need {
+        let who = eligible(requirement, approvers, groups);
+        let separator = if counting.is_empty() { ":" } else { ";" };
+        let who = who.strip_prefix(" by ").unwrap_or("somebody");
+        line.push_str(&format!("{separator} waiting for {who}"));
+    }
+    line
+}
+
+/// How many approvals there are, and what the policy calls them where that says more.
+fn called(requirement: &Requirement) -> String {
+    let Requirement { label, have, need, .. } = requirement;
+    let progress = format!("{have} of {need} approval{}", if *need == 1 { "" } else { "s" });
+    if *label == progress {
+        format!(":busts_in_silhouette: {progress}")
+    } else {
+        format!(":busts_in_silhouette: {}: {progress}", code(label, LABEL_WIDTH))
+    }
+}
+
+/// How many approvals there were, once no policy says any more how many count.
+fn approvals_at_the_end(request: &Request, approvers: &[&str]) -> Option<String> {
+    let need = request.needs.approvals.iter().copied().max().unwrap_or_default();
+    if need == 0 && approvers.is_empty() {
+        return None;
+    }
+    let by =
+        if approvers.is_empty() { String::new() } else { format!(": {}", people(approvers.iter().copied())) };
+    let of = if need == 0 { String::new() } else { format!(" of {need}") };
+    let noun = if need == 1 { "approval" } else { "approvals" };
+    Some(format!(":busts_in_silhouette: {}{of} {noun}{by}", approvers.len()))
+}
+
+/// ` by @group, @person`: who can meet the requirement and did not yet; empty where the policy names nobody.
+fn eligible(requirement: &Requirement, done: &[&str], groups: Option<&Groups>) -> String {
+    let mut seen = BTreeSet::new();
+    let names: Vec<String> = requirement
+        .eligible
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !done.contains(name) && seen.insert(*name))
+        .map(|name| match name.strip_prefix('@') {
+            Some(group) => {
+                let is_empty =
+                    groups.and_then(|groups| groups.get(group)).is_some_and(|members| members.is_empty());
+                format!("{}{}", text::group(group, NAME_WIDTH), if is_empty { " (nobody)" } else { "" })
+            }
+            None => person(name, NAME_WIDTH),
+        })
+        .collect();
+    if names.is_empty() { String::new() } else { format!(" by {}", listed(names)) }
+}
+
+fn listed(mut names: Vec<String>) -> String {
+    // One more name takes no more room than saying that there is one more.
+    if names.len() > MOST_NAMES + 1 {
+        let rest = names.len() - MOST_NAMES;
+        names.truncate(MOST_NAMES);
+        return format!("{} and {} more", names.join(", "), text::grouped(rest));
+    }
+    names.join(", ")
+}
+
+/// Whether this person's approval counts towards the requirement, as far as can be told from whom the policy names.
+fn counts(request: &Request, groups: Option<&Groups>, requirement: &Requirement, id: &str) -> bool {
+    let is_in = |group: &str| {
+        let now = groups.and_then(|groups| groups.get(group)).is_some_and(|members| members.contains(id));
+        now || request.history.iter().any(|event| {
+            let by = event.by.as_ref().filter(|actor| actor.id == id);
+            matches!(event.act, Act::Approve { .. }) && by.is_some_and(|actor| actor.groups.contains(group))
+        })
+    };
+    let named = |name: &String| name == id || name.strip_prefix('@').is_some_and(is_in);
+    requirement.eligible.iter().any(named) || is_in(SUPER_APPROVERS)
+}

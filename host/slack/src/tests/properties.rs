@@ -1,0 +1,393 @@
+//! Whatever the input: Slack takes it, nobody is pinged, and neither the status nor a button is lost.
+
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::prelude::*;
+use slack_morphism::prelude::SlackModalView;
+
+use super::*;
+use crate::message::{Message, message, minimal};
+use crate::notice::{Place, escalation};
+use crate::{modal, told};
+use countersign_core::lifecycle::{Decided, Escalation, Event, Needs, Open, State};
+
+/// Short and long, plain and hostile.
+fn any_words() -> BoxedStrategy<String> {
+    let piece = prop_oneof![
+        4 => Just(HOSTILE.to_owned()),
+        2 => any::<String>(),
+        2 => "[a-z_-]{1,12}",
+        1 => Just("<".to_owned()),
+        1 => Just("`".to_owned()),
+        1 => Just("&".to_owned()),
+        1 => Just("\n".to_owned()),
+        1 => Just("\"\\".to_owned()),
+        1 => Just("\u{200b}\u{202e}".to_owned()),
+        1 => Just("🎉".to_owned()),
+        1 => Just("ש".to_owned()),
+    ];
+    let times = prop_oneof![6 => Just(1usize), 2 => 2usize..60, 1 => 200usize..4000];
+    prop_oneof![
+        1 => Just(String::new()),
+        6 => (vec(piece, 1..4), times).prop_map(|(pieces, times)| {
+            let text = pieces.concat().repeat(times);
+            text.chars().take(100_000).collect()
+        }),
+    ]
+    .boxed()
+}
+
+fn any_value() -> BoxedStrategy<Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any_words().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 8, 4, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Value::from),
+            btree_map("[a-z]{1,4}", inner, 0..4)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+    .boxed()
+}
+
+fn any_id() -> BoxedStrategy<String> {
+    prop_oneof![3 => "[UW][A-Z0-9]{2,10}", 1 => any_words(), 1 => "S[A-Z0-9]{4}"].boxed()
+}
+
+fn any_party() -> BoxedStrategy<Party> {
+    let source = prop_oneof![Just("slack".to_owned()), any_words()];
+    (any_id(), source, prop::option::of(any_words()))
+        .prop_map(|(id, source, display)| Party { id, source, display })
+        .boxed()
+}
+
+fn any_params() -> BoxedStrategy<Map<String, Value>> {
+    let few = btree_map(any_words(), any_value(), 0..8);
+    let many = btree_map("[a-z]{1,20}", any_value(), 0..150);
+    let params = prop_oneof![3 => few, 1 => many];
+    params.prop_map(|params| params.into_iter().collect()).boxed()
+}
+
+fn any_submission() -> BoxedStrategy<Submission> {
+    let origin = (any_words(), prop::option::of(any_words()), prop::option::of(any_value()))
+        .prop_map(|(repo, branch, pr)| Origin { repo, branch, run_id: pr.clone(), pr });
+    let url = prop_oneof![
+        Just("https://ci.example/".to_owned()),
+        any_words().prop_map(|words| format!("https://x.example/{words}")),
+        any_words(),
+    ];
+    let links = vec((any_words(), url).prop_map(|(label, url)| Link { label, url }), 0..21);
+    let words = (any_words(), any_words(), 0u32..4, prop::option::of(any_party()), any_party());
+    (words, origin, links, any_params(), any::<prop::sample::Index>())
+        .prop_map(
+            |((action, justification, depth, rerequested_by, requester), origin, links, params, hidden)| {
+                let redacted = params.keys().take(hidden.index(params.len() + 1)).cloned().collect();
+                Submission {
+                    action,
+                    justification,
+                    depth,
+                    rerequested_by,
+                    requester,
+                    origin,
+                    links,
+                    params,
+                    redacted,
+                    ..submission()
+                }
+            },
+        )
+        .boxed()
+}
+
+fn any_requirement() -> BoxedStrategy<Requirement> {
+    let kind = prop_oneof![
+        Just(RequirementKind::Approval),
+        Just(RequirementKind::Acknowledgement),
+        Just(RequirementKind::Time),
+    ];
+    let eligible =
+        prop_oneof![any_id(), any_words().prop_map(|words| format!("@{words}")), Just("@channel".into())];
+    let many = prop_oneof![4 => vec(eligible.clone(), 0..4), 1 => vec(eligible, 0..40)];
+    (kind, any_words(), 0u32..9, any::<u32>(), many)
+        .prop_map(|(kind, label, have, need, eligible)| Requirement { kind, label, have, need, eligible })
+        .boxed()
+}
+
+fn any_act(keys: Vec<String>) -> BoxedStrategy<Act> {
+    let key = prop_oneof![prop::sample::select(keys), any_words()];
+    let edit = (key, prop::option::of(any_value())).prop_map(|(key, after)| Edit {
+        key,
+        before: None,
+        after,
+        violations: Vec::new(),
+    });
+    prop_oneof![
+        3 => vec(edit, 0..12).prop_map(|edits| Act::Approve { edits }),
+        2 => any_words().prop_map(|persona| Act::Acknowledge { persona }),
+        1 => Just(Act::Withdraw),
+    ]
+    .boxed()
+}
+
+fn any_state() -> BoxedStrategy<State> {
+    let requirements = prop_oneof![4 => vec(any_requirement(), 0..6), 1 => vec(any_requirement(), 0..120)];
+    let open = (requirements, btree_set(any_words(), 0..4), any::<bool>(), any::<u64>()).prop_map(
+        |(requirements, editable, escalated, at)| {
+            let at = Timestamp::from_millis(at);
+            let escalation = if escalated { Escalation::Done(at) } else { Escalation::At(at) };
+            State::Open(Open { requirements, editable, escalation, wake_at: Some(at) })
+        },
+    );
+    prop_oneof![
+        4 => open,
+        1 => any_decided().prop_map(State::Approved),
+        1 => any_decided().prop_map(State::Denied),
+        1 => any::<u64>().prop_map(|at| State::Expired { at: Timestamp::from_millis(at) }),
+        1 => prop::option::of(any_words()).prop_map(|reason| State::Cancelled { at: START, reason }),
+    ]
+    .boxed()
+}
+
+fn any_decided() -> BoxedStrategy<Decided> {
+    (prop::option::of(any_id()), prop::option::of(any_words()), any::<u64>())
+        .prop_map(|(by, reason, at)| Decided { at: Timestamp::from_millis(at), by, reason })
+        .boxed()
+}
+
+fn any_request() -> BoxedStrategy<Request> {
+    let personas = prop_oneof![4 => vec(any_words(), 0..4), 1 => vec(any_words(), 0..60)];
+    (any_submission(), any_state(), personas, any::<u32>())
+        .prop_flat_map(|(submission, state, personas, need)| {
+            let mut keys: Vec<String> = submission.params.keys().cloned().collect();
+            keys.push("replicas".into());
+            let acts = vec((any_act(keys.clone()), any_id(), btree_set(any_words(), 0..2)), 0..6);
+            acts.prop_map(move |acts| {
+                let event = |(n, (act, id, groups)): (usize, (Act, String, BTreeSet<String>))| Event {
+                    seq: u32::try_from(n).expect("few"),
+                    at: START,
+                    by: Some(Actor { id, groups, groups_as_of: None }),
+                    act,
+                };
+                let mut request = open_with(submission.clone(), vec![approvals(0, 1)]);
+                request.history.extend(acts.into_iter().enumerate().map(event));
+                request.needs = Needs { approvals: vec![need, 2], personas: personas.clone() };
+                request.state = state.clone();
+                if let State::Open(open) = &mut request.state {
+                    open.editable.extend(keys.iter().cloned());
+                }
+                request
+            })
+        })
+        .boxed()
+}
+
+fn any_entry() -> BoxedStrategy<PolicyEntry> {
+    let property = (any_words(), any_words(), any_value(), any_value(), any::<f64>(), any::<u64>(), 0usize..9)
+        .prop_map(|(title, description, one, other, bound, most, kind)| {
+            let kinds = ["string", "integer", "number", "boolean", "array", "null", "odd"];
+            let mut property = json!({"title": title, "description": description, "minimum": bound, "maximum": 5, "maxLength": most});
+            match kinds.get(kind) {
+                Some(kind) => property["type"] = json!(kind),
+                None if most % 2 == 0 => property["enum"] = json!([one, other]),
+                None => property["enum"] = json!(["true", true, 1, "1", null, "plain", "{}"]),
+            }
+            property
+        });
+    let schema = btree_map(any_words(), property, 0..4).prop_map(|mut properties| {
+        let replicas = json!({"type": "integer"});
+        properties.entry("replicas".into()).or_insert(replicas);
+        json!({"properties": properties})
+    });
+    let mention = prop_oneof![any_id(), any_words(), Just("@all".to_owned())];
+    let groups = btree_map(any_words(), btree_set(any_id(), 0..4), 0..4);
+    let all = btree_set(any_id(), 0..40);
+    (any_words(), prop::option::of(schema), prop::option::of(mention), groups, all, any::<bool>())
+        .prop_map(|(description, schema, mention, mut groups, all, again)| {
+            groups.insert("all".into(), all);
+            let mut entry = PolicyEntry { description, schema, groups, ..entry() };
+            entry.escalate = Some(Escalate { before_ms: 1, channel: None, mention });
+            entry.rerequest = entry.rerequest.filter(|_| again);
+            entry
+        })
+        .boxed()
+}
+
+/// Whom this request may mention: people and groups whose ids stand where ids belong.
+fn mentionable(request: &Request, entry: &PolicyEntry) -> BTreeSet<String> {
+    let submission = &request.submission;
+    let mut ids: BTreeSet<String> = BTreeSet::new();
+    ids.insert(submission.requester.id.clone());
+    ids.extend(submission.rerequested_by.iter().map(|party| party.id.clone()));
+    ids.extend(request.history.iter().filter_map(|event| Some(event.by.as_ref()?.id.clone())));
+    if let State::Open(open) = &request.state {
+        ids.extend(open.requirements.iter().flat_map(|requirement| requirement.eligible.iter().cloned()));
+    }
+    if let State::Approved(decided) | State::Denied(decided) = &request.state {
+        ids.extend(decided.by.clone());
+    }
+    ids.extend(entry.groups.values().flatten().cloned());
+    ids.extend(entry.escalate.iter().filter_map(|escalate| escalate.mention.clone()));
+    ids
+}
+
+fn check_message(message: &Message, allowed: &dyn Fn(&str) -> bool) {
+    let json = serde_json::to_value(message).expect("serialises");
+    let broken = limits::broken_message(&json, allowed);
+    assert!(broken.is_empty(), "{broken:#?}\n{json:#}");
+}
+
+fn check_view(view: &SlackModalView, allowed: &dyn Fn(&str) -> bool) {
+    let json = serde_json::to_value(view).expect("serialises");
+    let broken = limits::broken_view(&json, allowed);
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// The status and every button that this state has.
+fn check_essentials(message: &Message, request: &Request, entry: &PolicyEntry) {
+    let blocks = serde_json::to_value(&message.blocks).expect("serialises");
+    let blocks = blocks.as_array().expect("a list");
+    assert_eq!(blocks[0]["type"], "header");
+    let emoji = crate::progress::verdict(request).0;
+    let escalated =
+        matches!(&request.state, State::Open(open) if matches!(open.escalation, Escalation::Done(_)));
+    let emoji = if escalated { ":rotating_light:" } else { emoji };
+    let is_status = |block: &Value| {
+        block["type"] == "section"
+            && block["text"]["text"].as_str().is_some_and(|text| text.starts_with(emoji))
+    };
+    assert!(blocks.iter().take(3).any(is_status), "no status line");
+    let rows = blocks.iter().filter(|block| block["type"] == "actions");
+    let buttons: Vec<Value> =
+        rows.flat_map(|row| row["elements"].as_array().cloned().unwrap_or_default()).collect();
+    let ids: Vec<&str> = buttons.iter().filter_map(|button| button["action_id"].as_str()).collect();
+    for button in &buttons {
+        assert_eq!(button["value"], request.id.to_string());
+    }
+    let (personas, fixed): (Vec<&str>, Vec<&str>) = ids.iter().partition(|id| id.starts_with("persona_ack:"));
+    let State::Open(open) = &request.state else {
+        let again =
+            matches!(request.state, State::Expired { .. } | State::Denied(_)) && entry.rerequest.is_some();
+        assert_eq!(ids, if again { vec!["re_request"] } else { vec![] });
+        return;
+    };
+    let pending: BTreeSet<&str> = open
+        .requirements
+        .iter()
+        .filter(|requirement| requirement.kind == RequirementKind::Acknowledgement)
+        .map(|requirement| requirement.label.as_str())
+        .collect();
+    let mut expected = Vec::new();
+    if pending.is_empty() {
+        expected.push("approve");
+        if modal::overrides(request, entry).is_some() {
+            expected.push("approve_edit");
+        }
+    }
+    expected.push("deny");
+    if !request.approvers().is_empty() || !request.acknowledgements().is_empty() {
+        expected.push("withdraw");
+    }
+    assert_eq!(fixed, expected);
+    let named: BTreeSet<&str> = personas.iter().filter_map(|id| id.strip_prefix("persona_ack:")).collect();
+    assert_eq!(named.len(), personas.len(), "a persona has two buttons");
+    assert!(named.is_subset(&pending));
+    let possible =
+        pending.iter().filter(|name| !name.is_empty() && name.encode_utf16().count() <= 243).count();
+    assert!(named.len() >= possible.min(3), "{} buttons for {possible} personas", named.len());
+    let noted = blocks.iter().any(|block| {
+        let text = block["elements"][0]["text"].as_str().unwrap_or_default();
+        text.contains("can be acknowledged once") || text.contains("too long a name")
+    });
+    assert_eq!(noted, named.len() < pending.len(), "a persona without a button must be mentioned");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 120, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_message_and_notice_is_taken_and_pings_nobody(
+        request in any_request(),
+        entry in any_entry(),
+        now in prop_oneof![Just(minutes(3)), any::<u64>().prop_map(Timestamp::from_millis)],
+        permalink in prop::option::of(prop_oneof![
+            Just("https://acme.slack.example/archives/C1/p1?a=1&b=2".to_owned()),
+            any_words().prop_map(|words| format!("https://acme.slack.example/{words}")),
+        ]),
+    ) {
+        let ids = mentionable(&request, &entry);
+        let allowed = |id: &str| ids.contains(id);
+        let whole = message(&request, &entry, now);
+        check_message(&whole, &allowed);
+        check_essentials(&whole, &request, &entry);
+        let heads = |words: &str| {
+            let first = |block: &Value| block["elements"][0]["elements"][0]["text"] == words;
+            serde_json::to_value(&whole.blocks).expect("serialises").as_array().expect("a list").iter().any(first)
+        };
+        prop_assert!(heads("Why") && heads("Parameters"));
+        prop_assert_eq!(heads("Edits") || heads("Edits so far"), !crate::progress::changes(&request).is_empty());
+        let least = minimal(&request, &entry, now);
+        check_message(&least, &allowed);
+        check_essentials(&least, &request, &entry);
+        prop_assert!(least.blocks.len() <= whole.blocks.len());
+        for place in [Place::Thread, Place::Channel { permalink: permalink.as_deref() }] {
+            check_message(&escalation(&request, &entry, now, place), &allowed);
+        }
+    }
+
+    #[test]
+    fn every_dialog_is_taken(request in any_request(), entry in any_entry(), words in any_words(), title in any_words()) {
+        let nobody = |_: &str| false;
+        if let Some(view) = modal::overrides(&request, &entry) {
+            check_view(&view, &nobody);
+            let json = serde_json::to_value(&view).expect("serialises");
+            let about: Value = serde_json::from_str(json["private_metadata"].as_str().expect("there")).expect("JSON");
+            prop_assert_eq!(about, json!({"request_id": request.id, "payload_hash": request.payload_hash()}));
+            check_answers(&json, &request, &entry);
+        }
+        check_view(&modal::deny(&request), &nobody);
+        let ids = mentionable(&request, &entry);
+        let allowed = |id: &str| ids.contains(id);
+        let reasons = vec![Reason { code: "x".into(), message: words.clone(), path: None }; words.len() % 9];
+        for (code, request) in [("unauthorized", Some(&request)), (words.as_str(), None), ("cooldown", Some(&request))] {
+            let told = told::refusal(code, &words, &reasons, request, minutes(2));
+            prop_assert!(told.encode_utf16().count() <= 3000, "{} characters", told.encode_utf16().count());
+            check_view(&modal::notice(&title, &told), &allowed);
+        }
+        check_view(&modal::notice(&title, &told::rerequested(&request)), &allowed);
+    }
+}
+
+/// What an input begins with, and what a choice means, is read back as the value that it stands for.
+fn check_answers(view: &Value, request: &Request, entry: &PolicyEntry) {
+    let params = request.params();
+    for block in view["blocks"].as_array().into_iter().flatten() {
+        let Some(key) = block["block_id"].as_str().and_then(|id| id.strip_prefix("ov_")) else { continue };
+        assert!(!request.submission.redacted.contains(key), "a hidden parameter can be edited");
+        let current = params.get(key);
+        let read = |text: &str| match serde_json::from_str(text) {
+            Ok(value) if !modal::reads_as_text(entry.schema.as_ref(), key, current) => value,
+            _ => Value::from(text),
+        };
+        let element = &block["element"];
+        let property = &entry.schema.as_ref().unwrap_or(&Value::Null)["properties"][key];
+        for option in element["options"].as_array().into_iter().flatten() {
+            let read = read(option["value"].as_str().expect("a text"));
+            let is_listed = match property["enum"].as_array() {
+                Some(values) => values.contains(&read),
+                None => read.is_boolean(),
+            };
+            assert!(is_listed, "{key}: {read} is none of the choices");
+        }
+        let initial =
+            element["initial_value"].as_str().or_else(|| element["initial_option"]["value"].as_str());
+        if let Some(initial) = initial {
+            let (read, current) = (read(initial), current.expect("there is a value so far"));
+            let same_number = read.as_f64().is_some() && read.as_f64() == current.as_f64();
+            assert!(read == *current || same_number, "{key}: {read} is not {current}");
+        }
+    }
+}

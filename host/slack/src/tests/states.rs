@@ -1,0 +1,267 @@
+//! Snapshots of the message in every state, and of notices and what people are told.
+
+use super::*;
+use crate::message::{Message, message, minimal};
+use crate::notice::{Place, escalation};
+use crate::told;
+use countersign_core::lifecycle::State;
+
+/// What everybody in these stories may be called by.
+fn known(id: &str) -> bool {
+    ["U0DEV", "U0ANA", "U0BEN", "U0CAT", "U0SEC", "U0LEAD", "S0ONCALL"].contains(&id)
+}
+
+#[track_caller]
+fn check(name: &str, message: &Message) {
+    let json = serde_json::to_value(message).expect("serialises");
+    let broken = limits::broken_message(&json, &known);
+    assert!(broken.is_empty(), "{name}: {broken:?}");
+    insta::assert_json_snapshot!(name, message);
+}
+
+fn buttons(message: &Message) -> Vec<String> {
+    let json = serde_json::to_value(&message.blocks).expect("serialises");
+    let rows = json.as_array().into_iter().flatten().filter(|block| block["type"] == "actions");
+    rows.flat_map(|row| row["elements"].as_array().cloned().unwrap_or_default())
+        .map(|button| button["action_id"].as_str().unwrap_or_default().to_owned())
+        .collect()
+}
+
+fn awaiting_personas() -> Request {
+    let release = persona("release", &["@release-managers"]);
+    let security = persona("security", &["U0SEC"]);
+    let request = open(vec![release.clone(), security, approvals(0, 2)]);
+    after(request, 2, Some("U0SEC"), acknowledge("security"), waiting(vec![release, approvals(0, 2)]))
+}
+
+fn one_approval() -> Request {
+    after(open(vec![approvals(0, 2)]), 3, Some("U0ANA"), approve(), waiting(vec![approvals(1, 2)]))
+}
+
+fn with_edits() -> Request {
+    let edits = edited(&[
+        ("replicas", Some(json!(3)), Some(json!(5))),
+        ("ref", Some(json!("v1.42.0")), Some(json!("v1.42.1"))),
+    ]);
+    after(open(vec![approvals(0, 2)]), 4, Some("U0BEN"), edits, waiting(vec![approvals(1, 2)]))
+}
+
+fn expired() -> Request {
+    step(one_approval(), Change::Expire { at: minutes(20) }).expect("it is due").request
+}
+
+#[test]
+fn pending_on_time() {
+    let window = Requirement {
+        kind: RequirementKind::Time,
+        label: "deploys from 13:00".into(),
+        have: 0,
+        need: 1,
+        eligible: Vec::new(),
+    };
+    let mut request = open(vec![window, approvals(0, 1)]);
+    let State::Open(open) = &mut request.state else { panic!("it is open") };
+    open.wake_at = Some(minutes(10));
+    check("pending", &message(&request, &entry(), minutes(1)));
+}
+
+#[test]
+fn awaiting_personas_with_partial_progress() {
+    let message = message(&awaiting_personas(), &entry(), minutes(3));
+    check("awaiting_personas", &message);
+    assert_eq!(buttons(&message), ["persona_ack:release", "deny", "withdraw"]);
+}
+
+#[test]
+fn ready() {
+    let message = message(&open(vec![approvals(0, 1)]), &entry(), minutes(1));
+    check("ready", &message);
+    assert_eq!(buttons(&message), ["approve", "approve_edit", "deny"]);
+}
+
+#[test]
+fn ready_with_one_approval() {
+    let message = message(&one_approval(), &entry(), minutes(8));
+    check("one_approval", &message);
+    assert_eq!(buttons(&message), ["approve", "approve_edit", "deny", "withdraw"]);
+}
+
+#[test]
+fn escalated() {
+    let request = after(one_approval(), 15, None, Act::Escalated, waiting(vec![approvals(1, 3)]));
+    check("escalated", &message(&request, &entry(), minutes(15)));
+    check("escalated_notice_thread", &escalation(&request, &entry(), minutes(15), Place::Thread));
+    let permalink = Some("https://acme.slack.example/archives/C0DEPLOYS/p1?thread_ts=1&cid=2");
+    let mut entry = entry();
+    let escalate = entry.escalate.as_mut().expect("it escalates");
+    escalate.mention = Some("@on-call".into());
+    let members = ["U0ANA", "S0ONCALL", "bob"].map(str::to_owned);
+    entry.groups.insert("on-call".into(), members.into());
+    let notice = escalation(&request, &entry, minutes(16), Place::Channel { permalink });
+    check("escalated_notice_channel", &notice);
+    let expired = step(request, Change::Expire { at: minutes(20) }).expect("it is due").request;
+    check("escalated_notice_ended", &escalation(&expired, &entry, minutes(21), Place::Thread));
+}
+
+#[test]
+fn edits_so_far() {
+    check("with_edits", &message(&with_edits(), &entry(), minutes(5)));
+}
+
+#[test]
+fn approved() {
+    let request = after(one_approval(), 9, Some("U0CAT"), approve(), Standing::Satisfied);
+    let message = message(&request, &entry(), minutes(30));
+    check("approved", &message);
+    assert!(buttons(&message).is_empty());
+}
+
+#[test]
+fn approved_with_edits() {
+    let request = after(with_edits(), 9, Some("U0CAT"), approve(), Standing::Satisfied);
+    check("approved_with_edits", &message(&request, &entry(), minutes(30)));
+}
+
+#[test]
+fn approved_by_personas_alone() {
+    let request = open(vec![persona("security", &["U0SEC"])]);
+    let request = after(request, 1, Some("U0SEC"), acknowledge("security"), Standing::Satisfied);
+    check("approved_by_personas", &message(&request, &entry(), minutes(2)));
+}
+
+#[test]
+fn approved_with_nobody() {
+    let mut submission = submission();
+    submission.unattended = true;
+    let request =
+        submit(id(1), submission, Vec::new(), verdict(Standing::Satisfied)).expect("admitted").request;
+    check("unattended", &message(&request, &entry(), minutes(2)));
+}
+
+#[test]
+fn denied_with_a_reason() {
+    let reason = "Not during the freeze:\nask again on *Monday* <!channel>";
+    let deny = Act::Deny { reason: Some(reason.into()) };
+    let request = after(one_approval(), 5, Some("U0CAT"), deny, denied(reason));
+    let message = message(&request, &entry(), minutes(6));
+    check("denied", &message);
+    assert_eq!(buttons(&message), ["re_request"]);
+}
+
+#[test]
+fn expired_with_and_without_another_try() {
+    let mut entry = entry();
+    let can = message(&expired(), &entry, minutes(21));
+    check("expired", &can);
+    assert_eq!(buttons(&can), ["re_request"]);
+    entry.rerequest = None;
+    let cannot = message(&expired(), &entry, minutes(21));
+    assert!(buttons(&cannot).is_empty());
+    assert_eq!(cannot.blocks.len(), can.blocks.len() - 1);
+}
+
+#[test]
+fn cancelled() {
+    let cancel = Change::Cancel { at: minutes(4), reason: Some("the pipeline was stopped".into()) };
+    let request = step(awaiting_personas(), cancel).expect("it can be").request;
+    let message = message(&request, &entry(), minutes(5));
+    check("cancelled", &message);
+    assert!(buttons(&message).is_empty());
+}
+
+#[test]
+fn made_again() {
+    let mut submission = submission();
+    submission.depth = 2;
+    submission.rerequested_by = Some(Party { id: "U0BEN".into(), source: "slack".into(), display: None });
+    submission.requester =
+        Party { id: "octo-cat".into(), source: "github".into(), display: Some("Octo Cat".into()) };
+    let request = open_with(submission, vec![approvals(0, 1)]);
+    check("made_again", &message(&request, &entry(), minutes(1)));
+    let told = told::rerequested(&request);
+    insta::assert_snapshot!("told_rerequested", told);
+}
+
+#[test]
+fn hostile_words() {
+    let (request, entry) = hostile();
+    let now = minutes(4);
+    check("hostile", &message(&request, &entry, now));
+    check("hostile_minimal", &minimal(&request, &entry, now));
+    check("hostile_notice", &escalation(&request, &entry, now, Place::Channel { permalink: Some(HOSTILE) }));
+}
+
+#[test]
+fn the_least_there_is() {
+    let message = minimal(&one_approval(), &entry(), minutes(8));
+    check("minimal", &message);
+    assert_eq!(buttons(&message), ["approve", "approve_edit", "deny", "withdraw"]);
+}
+
+#[test]
+fn people_are_told_why_not_and_how_it_stands() {
+    let reason =
+        |code: &str, message: &str| Reason { code: code.into(), message: message.into(), path: None };
+    let now = minutes(8);
+    let told = [
+        told::refusal(
+            "unauthorized",
+            "you are not entitled to this: only a holder of the persona `release` may acknowledge it",
+            &[reason("not_a_holder", "only a holder of the persona `release` may acknowledge it")],
+            Some(&awaiting_personas()),
+            now,
+        ),
+        told::refusal("duplicate_approval", "your approval already counts", &[], Some(&one_approval()), now),
+        told::refusal("already_decided", "the request is already expired", &[], Some(&expired()), now),
+        told::refusal("cooldown", "this can be requested again in 240 s", &[], None, now),
+        told::refusal("stale", "the parameters changed since <!channel> `you` looked", &[], None, now),
+        told::refusal("key_not_allowed", "these parameters cannot be edited: ref", &[], None, now),
+    ];
+    insta::assert_snapshot!("told_refusals", told.join("\n---\n"));
+}
+
+/// Every part takes the most that it may, and none loses its place.
+#[test]
+fn everything_at_once() {
+    let (mut request, entry) = hostile();
+    let names = (0..60).map(|n| format!("{n:03}{}", "<\"x\"> ".repeat(40)));
+    let State::Open(open) = &mut request.state else { panic!("it is open") };
+    let approval = open.requirements.iter().find(|one| one.kind == RequirementKind::Approval).cloned();
+    open.requirements = names.map(|name| persona(&name, &[HOSTILE, "@release-managers", "U0ANA"])).collect();
+    open.requirements.extend(std::iter::repeat_n(approval.expect("there is one"), 20));
+    open.escalation = countersign_core::lifecycle::Escalation::Done(minutes(3));
+    let edits: Vec<_> = (0..30).map(|n| (format!("key {n}"), Some(json!(HOSTILE)))).collect();
+    let edits: Vec<_> = edits.iter().map(|(key, after)| (key.as_str(), None, after.clone())).collect();
+    let act = edited(&edits);
+    request.history.last_mut().expect("there are events").act = act;
+    let message = message(&request, &entry, minutes(4));
+    let json = serde_json::to_value(&message).expect("serialises");
+    let broken = limits::broken_message(&json, &known);
+    assert!(broken.is_empty(), "{broken:?}");
+    let text = json.to_string();
+    for part in [
+        "Requested by",
+        "Why",
+        "to be acknowledged by",
+        "Edits so far",
+        "Parameters",
+        "more parameters do not fit",
+    ] {
+        assert!(text.contains(part), "{part}");
+    }
+    let buttons = buttons(&message);
+    assert!(buttons.len() > 5, "{buttons:?}");
+    assert!(buttons.ends_with(&["deny".to_owned(), "withdraw".to_owned()]));
+}
+
+#[test]
+fn thirty_personas_have_a_button_each() {
+    let names: Vec<String> = (0..30).map(|n| format!("team-{n}")).collect();
+    let request = open(names.iter().map(|name| persona(name, &["@release-managers"])).collect());
+    let message = message(&request, &entry(), minutes(1));
+    let mut expected: Vec<String> = names.iter().map(|name| format!("persona_ack:{name}")).collect();
+    expected.push("deny".into());
+    assert_eq!(buttons(&message), expected);
+    let json = serde_json::to_value(&message).expect("serialises");
+    assert_eq!(limits::broken_message(&json, &known), Vec::<String>::new());
+}

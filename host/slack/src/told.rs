@@ -1,0 +1,98 @@
+//! What one person is told, and nobody else: why what they did does not count, and how the request stands now.
+//!
+//! The texts are `mrkdwn` of our own, in which what comes from elsewhere is inline code; they fit into a section.
+
+use super::progress::{self, packed};
+use super::text::{self, code};
+use super::time::date;
+use countersign_core::lifecycle::{Reason, Request, Timestamp};
+
+/// How many reasons are told.
+const MOST_REASONS: usize = 5;
+const REASON: usize = 220;
+const DETAIL: usize = 300;
+const PROGRESS: usize = 700;
+
+/// Why what somebody did does not count, with the policies' reasons, and how the request stands at `now`.
+///
+/// `error_code` and `detail` are those of the refusal.
+#[must_use]
+pub fn refusal(
+    error_code: &str,
+    detail: &str,
+    reasons: &[Reason],
+    request: Option<&Request>,
+    now: Timestamp,
+) -> String {
+    let mut lines = Vec::new();
+    match words(error_code) {
+        Some((said, false)) => lines.push(format!(":no_entry_sign: {said}")),
+        Some((said, true)) => lines.push(format!(":no_entry_sign: {said} {}", code(detail, DETAIL))),
+        None => lines.push(format!(":no_entry_sign: That was not done. {}", code(detail, DETAIL))),
+    }
+    lines.extend(
+        reasons.iter().take(MOST_REASONS).map(|reason| format!("• {}", code(&reason.message, REASON))),
+    );
+    if reasons.len() > MOST_REASONS {
+        lines.push(format!("• and {}", text::counted(reasons.len() - MOST_REASONS, "more reason")));
+    }
+    if let Some(request) = request {
+        let action = code(&request.submission.action, 150);
+        lines.push(format!("*How it stands now:* {action}"));
+        lines.push(progress::status(request, now));
+        let progress = progress::lines(request, None);
+        if !progress.is_empty() {
+            lines.push(packed(&progress, PROGRESS));
+        }
+    }
+    lines.join("\n")
+}
+
+/// That the request was made again, as this one.
+#[must_use]
+pub fn rerequested(request: &Request) -> String {
+    let submission = &request.submission;
+    let action = code(&submission.action, 150);
+    let number = text::grouped(usize::try_from(submission.depth).unwrap_or(usize::MAX).saturating_add(1));
+    let until = date(submission.expires_at);
+    format!(
+        ":repeat: You asked for {action} again: `{}`, request {number} of its lineage, open until {until}.",
+        request.id
+    )
+}
+
+/// What a code means to a person, and whether the detail says more than that.
+fn words(error_code: &str) -> Option<(&'static str, bool)> {
+    Some(match error_code {
+        "already_decided" => ("This request has ended already, so nothing was changed.", false),
+        "expired" => ("The time to decide is over, so nothing was changed.", false),
+        "duplicate_approval" => ("Your approval counts already; it counts once.", false),
+        "duplicate_acknowledgement" => ("This persona is acknowledged already.", false),
+        "nothing_to_withdraw" => ("You have no approval or acknowledgement here to take back.", false),
+        "unauthorized" => ("You are not entitled to do this.", false),
+        "refused" => ("A policy objects to this.", false),
+        "key_not_allowed" => ("That was not approved:", true),
+        "parameters_changed" => {
+            ("The parameters were changed since you looked. Please look again, and decide on these.", false)
+        }
+        "no_modal" => ("No dialog was opened:", true),
+        "policy_failure" => (
+            "A policy gave no usable answer, so nothing was changed. Please tell whoever runs Countersign.",
+            false,
+        ),
+        "history_full" => ("Too much has happened to this request: it takes no more than its expiry.", false),
+        "contended" => ("Others acted on this request at the same moment. Please try again.", false),
+        "store_unavailable" => {
+            ("The request cannot be reached just now, so nothing was changed. Please try again.", false)
+        }
+        "internal" => (
+            "Something is wrong on our side, so nothing was changed. Please tell whoever runs Countersign.",
+            false,
+        ),
+        "not_found" => ("There is no such request any more.", false),
+        "not_allowed" => ("This is not allowed:", true),
+        "policy_denied" => ("The policies of this action do not allow it.", false),
+        "cooldown" | "rate_limited" => ("Not yet:", true),
+        _ => return None,
+    })
+}

@@ -1,0 +1,210 @@
+//! Measures the embedded store alone: 32 callers that create requests, then vote on them.
+//!
+//! `cargo run --release -p countersign-store --example store_throughput -- [SECONDS] [DIRECTORY]`
+//!
+//! It says how many writes became durable in a second, how long a caller waited for its own,
+//! and, on Linux, how much processor time the writing thread took for each.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use countersign_core::lifecycle::{
+    Act, Actor, AuditEntry, Count, Digest, Effect, Event, Needs, Open, Origin, Party, Request, RequestId,
+    Requirement, RequirementKind, State, Status, Submission, Timestamp,
+};
+use countersign_store::{Commit, Committed, Create, Created, SqliteStore, Store};
+use serde_json::json;
+
+const CALLERS: u64 = 32;
+const START: u64 = 1_772_366_400_000;
+
+#[tokio::main(flavor = "multi_thread")]
+async fn main() -> anyhow::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let seconds = args.next().map_or(Ok(5), |text| text.parse()).context("SECONDS is no number")?;
+    let parent = args.next().map_or_else(std::env::temp_dir, PathBuf::from);
+    let directory = tempfile::tempdir_in(parent)?;
+    let path = directory.path().join("throughput.db");
+    let store = Arc::new(SqliteStore::open(&path)?);
+
+    let span = Duration::from_secs(seconds);
+    let made = Arc::new(AtomicU64::new(0));
+    let numbers = Arc::clone(&made);
+    let create = move |store: Arc<SqliteStore>, _: u64| {
+        let made = Arc::clone(&numbers);
+        async move { create(&store, made.fetch_add(1, Ordering::Relaxed)).await }
+    };
+    measure("create", &store, span, create).await?;
+    let made = made.load(Ordering::Relaxed);
+    let vote = move |store: Arc<SqliteStore>, number: u64| async move { vote(&store, number % made).await };
+    measure("read and vote", &store, span, vote).await?;
+
+    for suffix in ["", "-wal"] {
+        let file = format!("{}{suffix}", path.display());
+        if let Ok(metadata) = Path::new(&file).metadata() {
+            let name = if suffix.is_empty() { "database" } else { "log" };
+            println!("{name}: {:.1} MiB", metadata.len() as f64 / 1_048_576.0);
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "it measures")]
+async fn measure<F, R>(name: &str, store: &Arc<SqliteStore>, span: Duration, work: F) -> anyhow::Result<()>
+where
+    F: Fn(Arc<SqliteStore>, u64) -> R,
+    R: Future<Output = anyhow::Result<()>> + Send + 'static,
+    F: Clone + Send + 'static,
+{
+    let before = writer_time();
+    let began = Instant::now();
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..CALLERS {
+        let (work, store) = (work.clone(), Arc::clone(store));
+        callers.spawn(async move {
+            let mut took = Vec::new();
+            let mut number = caller;
+            while began.elapsed() < span {
+                let asked = Instant::now();
+                work(Arc::clone(&store), number).await?;
+                took.push(asked.elapsed());
+                number += CALLERS;
+            }
+            anyhow::Ok(took)
+        });
+    }
+    let mut took = Vec::new();
+    while let Some(caller) = callers.join_next().await {
+        took.extend(caller??);
+    }
+    let elapsed = began.elapsed();
+    took.sort_unstable();
+    let at = |share: f64| took.get((took.len() as f64 * share) as usize).copied().unwrap_or_default();
+    let rate = took.len() as f64 / elapsed.as_secs_f64();
+    print!("{name}: {rate:.0} a second; p50 {:.2?}, p99 {:.2?}, p99.9 {:.2?}", at(0.5), at(0.99), at(0.999));
+    if let Some(after) = writer_time() {
+        // The thread may have had no name yet when this began.
+        let before = before.unwrap_or_default();
+        print!("; {:.1} µs of the writer each", (after - before).as_secs_f64() * 1e6 / took.len() as f64);
+    }
+    println!();
+    Ok(())
+}
+
+/// The processor time that the writing thread has had.
+fn writer_time() -> Option<Duration> {
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?;
+    let writer = tasks.flatten().map(|task| task.path()).find(|task| {
+        std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "store-writer")
+    })?;
+    let ran = std::fs::read_to_string(writer.join("schedstat")).ok()?;
+    ran.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+}
+
+async fn create(store: &SqliteStore, number: u64) -> anyhow::Result<()> {
+    let request = request(number);
+    let entry = audit(&request, "created");
+    let counts = vec![Count::one("approval_requests_total", &[("action", "deploy_prod")])];
+    let effects = vec![Effect::ShowRequest];
+    let new = Create { request, idempotency: None, audit: vec![entry], effects, counts };
+    anyhow::ensure!(store.create(new).await? == Created::New, "a fresh request was not new");
+    Ok(())
+}
+
+async fn vote(store: &SqliteStore, number: u64) -> anyhow::Result<()> {
+    let mut request = store.request(id(number)).await?.context("a stored request is gone")?;
+    request.version += 1;
+    let seq = u32::try_from(request.history.len())?;
+    let by =
+        Some(Actor { id: "U0REL1".into(), groups: ["release-managers".into()].into(), groups_as_of: None });
+    let act = Act::Approve { edits: Vec::new() };
+    request.history.push(Event { seq, at: Timestamp::from_millis(START + 1000), by, act });
+    let entry = audit(&request, "approve");
+    let counts = vec![Count::one("approvals_total", &[("action", "deploy_prod")])];
+    let commit = Commit { request, audit: vec![entry], effects: vec![Effect::ShowRequest], counts };
+    // Two callers may come to the same request once all have had a vote; then one of them loses.
+    let (Committed::Done | Committed::Conflict) = store.commit(commit).await?;
+    Ok(())
+}
+
+fn id(number: u64) -> RequestId {
+    let random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    RequestId::new(Timestamp::from_millis(START + number / 10), 0, random)
+}
+
+fn audit(request: &Request, event: &str) -> AuditEntry {
+    let detail = json!({ "requester": "ci-bot", "channel": "C0PRIVATE" });
+    AuditEntry {
+        at: request.submission.submitted_at,
+        event: event.to_owned(),
+        action: request.submission.action.clone(),
+        request: Some(request.id),
+        status: Some(Status::AwaitingPersonas),
+        actor: None,
+        policy_hash: Some(request.submission.policy_hash),
+        payload_hash: Some(request.payload_hash()),
+        detail: detail.as_object().cloned().unwrap_or_default(),
+    }
+}
+
+fn request(number: u64) -> Request {
+    let at = Timestamp::from_millis(START + number / 10);
+    let id = id(number);
+    let params = json!({ "ref": "refs/tags/v1.42.0", "replicas": number % 7, "region": "eu-west-1" });
+    let params = params.as_object().cloned().unwrap_or_default();
+    let submission = Submission {
+        action: "deploy_prod".into(),
+        rules: "deploy".into(),
+        lineage: id,
+        depth: 0,
+        rerequested_by: None,
+        requester: Party { id: "ci-bot".into(), source: "github".into(), display: None },
+        requester_groups: Default::default(),
+        origin: Origin {
+            repo: "acme/shop".into(),
+            branch: Some("main".into()),
+            pr: Some(json!(1234)),
+            run_id: Some(json!("987654321")),
+        },
+        justification: "Ship the fix for the checkout outage of this morning".into(),
+        links: Vec::new(),
+        policy_hints: None,
+        digests: countersign_core::lifecycle::parameter_digests(&params),
+        params,
+        redacted: [].into(),
+        policy_hash: Digest::of(b"policy"),
+        token_hash: Digest::of(&number.to_be_bytes()),
+        submitted_at: at,
+        expires_at: at.plus(1_200_000),
+        escalate_at: Some(at.plus(900_000)),
+        unattended: false,
+    };
+    let requirement = |kind, label: &str, eligible: &[&str]| Requirement {
+        kind,
+        label: label.into(),
+        have: 0,
+        need: 1,
+        eligible: eligible.iter().map(|id| (*id).to_owned()).collect(),
+    };
+    let open = Open {
+        requirements: vec![
+            requirement(RequirementKind::Acknowledgement, "security", &["U0SEC1", "U0SEC2"]),
+            requirement(RequirementKind::Approval, "2 of 3", &["U0REL1", "U0REL2", "@release-managers"]),
+        ],
+        editable: ["replicas".into()].into(),
+        escalation: countersign_core::lifecycle::Escalation::At(at.plus(900_000)),
+        wake_at: None,
+    };
+    Request {
+        id,
+        version: 1,
+        submission: Arc::new(submission),
+        memos: Arc::from([String::new(), String::new(), String::new()]),
+        history: vec![Event { seq: 0, at, by: None, act: Act::Submitted }],
+        needs: Needs { approvals: vec![0, 2, 0], personas: vec!["security".into()] },
+        state: State::Open(open),
+    }
+}

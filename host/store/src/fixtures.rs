@@ -1,0 +1,206 @@
+//! Requests and records to test with: for this crate's tests, and those of crates that keep things in a store.
+
+#![expect(missing_docs, reason = "each is what its name says")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use countersign_core::lifecycle::{
+    Act, Actor, AuditEntry, Count, Decided, Digest, Effect, Event, Needs, Open, Origin, Party, Request,
+    RequestId, Requirement, RequirementKind, State, Submission, Timestamp, parameter_digests,
+};
+use countersign_core::record::{
+    ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange, PolicyEntry, PolicyUse, Redaction,
+};
+use serde_json::{Map, Value, json};
+
+use crate::*;
+
+pub fn at(millis: u64) -> Timestamp {
+    Timestamp::from_millis(1_772_366_400_000 + millis)
+}
+
+pub fn id(number: u64) -> RequestId {
+    RequestId::new(at(0), 0, number)
+}
+
+pub fn key(number: u64) -> Digest {
+    Digest::of(&number.to_be_bytes())
+}
+
+pub fn fingerprint(request: &Request) -> Digest {
+    Digest::of(&request.id.to_bytes())
+}
+
+pub fn object(value: Value) -> Map<String, Value> {
+    value.as_object().cloned().unwrap()
+}
+
+/// A new open request, made at the beginning.
+pub fn request(number: u64) -> Request {
+    request_at(number, at(0))
+}
+
+pub fn request_at(number: u64, made: Timestamp) -> Request {
+    let params = object(json!({ "ref": "v1", "replicas": 3 }));
+    let submission = Submission {
+        action: "deploy".into(),
+        rules: "deploy".into(),
+        lineage: id(number),
+        depth: 0,
+        rerequested_by: None,
+        requester: Party { id: "ci".into(), source: "github".into(), display: Some("CI".into()) },
+        requester_groups: Default::default(),
+        origin: Origin { repo: "acme/shop".into(), branch: None, pr: Some(json!(12)), run_id: None },
+        justification: "because".into(),
+        links: vec![],
+        policy_hints: Some(json!({ "hint": 1 })),
+        digests: parameter_digests(&params),
+        params,
+        redacted: BTreeSet::new(),
+        policy_hash: Digest::of(b"policy"),
+        token_hash: Digest::of(&number.to_be_bytes()),
+        submitted_at: made,
+        expires_at: made.plus(600_000),
+        escalate_at: None,
+        unattended: false,
+    };
+    Request {
+        id: id(number),
+        version: 1,
+        submission: Arc::new(submission),
+        memos: Arc::from(["{}".to_owned()]),
+        history: vec![Event { seq: 0, at: made, by: None, act: Act::Submitted }],
+        needs: Needs { approvals: vec![2], personas: vec![] },
+        state: open(1),
+    }
+}
+
+/// The request made again.
+pub fn again(first: &Request, number: u64, depth: u32) -> Request {
+    let mut request = Request { id: id(number), ..first.clone() };
+    let submission = Arc::make_mut(&mut request.submission);
+    (submission.lineage, submission.depth) = (first.id, depth);
+    request
+}
+
+/// The request's next version, with one more event, and changed.
+pub fn next(request: &Request, now: Timestamp, change: impl FnOnce(&mut Request)) -> Request {
+    let mut request = request.clone();
+    request.version += 1;
+    let by = Some(Actor { id: "U1".into(), groups: ["group".into()].into(), groups_as_of: None });
+    let seq = request.history.len() as u32;
+    request.history.push(Event { seq, at: now, by, act: Act::Approve { edits: vec![] } });
+    change(&mut request);
+    request
+}
+
+/// Open, and waiting for an approval and so many personas.
+pub fn open(personas: u8) -> State {
+    let requirement = |kind, label: String| Requirement {
+        kind,
+        label,
+        have: 0,
+        need: 1,
+        eligible: vec!["U1".into(), "@group".into()],
+    };
+    let acknowledgements = (0..personas)
+        .map(|persona| requirement(RequirementKind::Acknowledgement, format!("persona {persona}")));
+    let approval = requirement(RequirementKind::Approval, "an approval".into());
+    State::Open(Open { requirements: acknowledgements.chain([approval]).collect(), ..Open::default() })
+}
+
+pub fn approved(at: Timestamp) -> State {
+    State::Approved(Decided { at, by: Some("U1".into()), reason: None })
+}
+
+pub fn denied(at: Timestamp) -> State {
+    State::Denied(Decided { at, by: None, reason: Some("no".into()) })
+}
+
+pub fn audit(request: &Request, event: &str) -> AuditEntry {
+    AuditEntry {
+        at: request.history.last().unwrap().at,
+        event: event.into(),
+        action: request.submission.action.clone(),
+        request: Some(request.id),
+        status: Some(request.status()),
+        actor: None,
+        policy_hash: Some(request.submission.policy_hash),
+        payload_hash: Some(request.payload_hash()),
+        detail: object(json!({ "decision": "none" })),
+    }
+}
+
+/// What stores a new request, with one entry of each kind.
+pub fn new(request: &Request) -> Create {
+    Create {
+        request: request.clone(),
+        idempotency: None,
+        audit: vec![audit(request, "created")],
+        effects: vec![Effect::ShowRequest],
+        counts: vec![Count::one("approval_requests_total", &[("action", &request.submission.action)])],
+    }
+}
+
+pub fn with_key(request: &Request, key: u64, until: Timestamp) -> Create {
+    let fingerprint = fingerprint(request);
+    let idempotency = Some(Idempotency { key: self::key(key), fingerprint, until });
+    Create { idempotency, ..new(request) }
+}
+
+/// What stores a request's next version, with one entry of each kind.
+pub fn change(request: &Request) -> Commit {
+    Commit {
+        request: request.clone(),
+        audit: vec![audit(request, "changed")],
+        effects: vec![Effect::ShowRequest],
+        counts: vec![Count::one("events_total", &[("action", &request.submission.action)])],
+    }
+}
+
+/// A set with entries of its own for these actions.
+pub fn stored_set(actions: &[&str], stored_at: Timestamp) -> StoredSet {
+    let entries = actions.iter().map(|action| ((*action).to_owned(), Digest::of(action.as_bytes())));
+    let entries: BTreeMap<_, _> = entries.collect();
+    StoredSet { hash: Digest::of_json(&json!(entries)), entries, stored_at }
+}
+
+/// An admin puts a set in force.
+pub fn change_of(now: u64, from: Option<Digest>, to: Digest) -> PolicyChange {
+    PolicyChange {
+        at: at(now),
+        what: ChangeKind::Activate,
+        trigger: ChangeTrigger::Api,
+        actor: Some("ada".into()),
+        outcome: ChangeOutcome::Ok,
+        from,
+        to: Some(to),
+        folder: Some(Digest::of(b"folder")),
+        signed_by: vec!["MCow".into()],
+        faults: vec![],
+    }
+}
+
+/// What stores a change.
+pub fn changing(change: &PolicyChange) -> ChangePolicy {
+    ChangePolicy { change: change.clone(), audit: vec![change.audit()], counts: change.counts() }
+}
+
+/// An entry for the action.
+pub fn policy_entry(action: &str) -> PolicyEntry {
+    let config = json!({ "approvals": 2, "share": 0.1, "nested": { "b": [1, null], "a": "é" } });
+    PolicyEntry {
+        action: action.into(),
+        description: "to be tested".into(),
+        timeout_ms: 600_000,
+        channel: None,
+        escalate: None,
+        redact: Redaction::Show(["ref".to_owned()].into()),
+        rerequest: None,
+        unattended: false,
+        schema: Some(json!({ "type": "object" })),
+        groups: BTreeMap::from([("group".to_owned(), BTreeSet::from(["U1".to_owned()]))]),
+        policies: vec![PolicyUse { name: "quorum".into(), digest: Digest::of(b"module"), config }],
+    }
+}

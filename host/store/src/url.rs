@@ -1,0 +1,62 @@
+//! Which store to open, and the one place where a backend is chosen.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::{OpenError, SqliteArchive, SqliteStore, Store};
+
+/// Which store to use, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// The embedded store, in this file.
+    Sqlite(PathBuf),
+}
+
+impl StoreUrl {
+    /// Opens the store, and creates it if there is none. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or is open already.
+    pub fn open(&self) -> Result<Arc<dyn Store>, OpenError> {
+        let StoreUrl::Sqlite(path) = self;
+        Ok(Arc::new(SqliteStore::open(path)?))
+    }
+
+    /// Opens the store for reading, beside a gateway that may be running. Blocks.
+    ///
+    /// # Errors
+    /// If there is no store, or it cannot be read.
+    pub fn open_archive(&self) -> Result<SqliteArchive, OpenError> {
+        let StoreUrl::Sqlite(path) = self;
+        SqliteArchive::open(path)
+    }
+
+    /// The file that the store is in, if it is in one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        let StoreUrl::Sqlite(path) = self;
+        Some(path)
+    }
+}
+
+impl std::fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let StoreUrl::Sqlite(path) = self;
+        write!(f, "{}", path.display())
+    }
+}
+
+impl FromStr for StoreUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<StoreUrl, String> {
+        match text.split_once(':') {
+            Some(("sqlite", path)) if !path.is_empty() && !path.ends_with('/') => {
+                Ok(StoreUrl::Sqlite(PathBuf::from(path)))
+            }
+            Some(("redis" | "rediss", _)) => Err("Redis is not supported by this build".into()),
+            _ => Err("a store is given as `sqlite:PATH`".into()),
+        }
+    }
+}
