@@ -183,7 +183,7 @@ fn measure(module: &Arc<Module>, stories: &[Played], calls: u32) -> Result<Figur
         })?;
         if let Some((submission, params)) = admission {
             each(Function::Admit, &what, &mut || {
-                let id = super::made_up::request_id();
+                let id = super::synthetic::request_id();
                 let (admitted, mut costs) = policy.admit_at_cost(id, submission, params, |_| None);
                 match admitted {
                     Err(NotAdmitted::Failed(failure)) => bail!("{failure}"),

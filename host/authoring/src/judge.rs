@@ -13,26 +13,25 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
+use countersign_core::directory::{Directory, Members, is_usergroup};
+use countersign_core::json;
+use countersign_core::lifecycle::{
+    self, Intent, Reason, Refusal, Request, State, Status, Submission, Timestamp, Verdict,
+};
+use countersign_core::record::{PolicyEntry, PolicyUse};
+use countersign_gateway::fetch;
+use countersign_policy::decide::{self, Admission, Ask, Attempt, Decision, NotMade};
+use countersign_policy::settings::Loading;
+use countersign_policy::yaml::error::did_you_mean;
+use countersign_policy::{ActionPolicy, Engine, Limits, NotAdmitted, Source, Trust};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use self::moves::Moves;
 use self::report::Report;
-use super::deed::{Deed, What, duration};
-use super::made_up::{self, Asked, SUBMITTED_AT, request_id};
+use super::event::{Event, duration};
+use super::synthetic::{self, SUBMITTED_AT, request_id};
 use super::{Answer, Format, file};
-use countersign_core::directory::{Directory, Members};
-use countersign_core::json;
-use countersign_core::lifecycle::{
-    self, Act, Change, Event, FailureKind, PolicyFailure, Reason, Refusal, Request, State, Status,
-    Submission, Timestamp, Verdict,
-};
-use countersign_core::record::PolicyEntry;
-use countersign_gateway::fetch;
-use countersign_gateway::{Intent, act_of, repeats_hidden};
-use countersign_policy::settings::Loading;
-use countersign_policy::yaml::error::did_you_mean;
-use countersign_policy::{ActionPolicy, Engine, Limits, NotAdmitted, Source, Trust};
 
 const MAX_PARAMS_BYTES: usize = 1 << 20;
 
@@ -57,7 +56,7 @@ pub struct Judge {
     /// `U0BOB deny too risky`, `U0BOB withdraw`, `escalated` or `tick`; with a time at the end, such as `@5m`, for when
     /// it happens. May come several times.
     #[arg(long = "event", value_name = "EVENT")]
-    events: Vec<Deed>,
+    events: Vec<Event>,
     /// Who is in a user group of Slack that the set's groups name: `S0TEAM=U1,U2`. May come several times.
     #[arg(long = "usergroup", value_name = "ID=MEMBERS", value_parser = usergroup)]
     usergroups: Vec<(String, BTreeSet<String>)>,
@@ -78,11 +77,11 @@ pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
         let hint = did_you_mean(&judge.action, set.actions().keys().map(String::as_str));
         bail!("no policy of the set knows the action `{}`, so a gateway denies it{hint}", judge.action);
     };
-    let asked = Asked {
-        requester: judge.requester.clone(),
+    let ask = Ask {
+        requester: synthetic::requester(&judge.requester),
         params: params(&judge.params)?,
         justification: "a made-up request, to see what becomes of it".to_owned(),
-        ..Asked::default()
+        ..synthetic::ask(&judge.action)
     };
     let directory = Directory::default();
     for (group, ids) in &judge.usergroups {
@@ -90,9 +89,9 @@ pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
             .put(group, Members { ids: ids.clone(), as_of: SUBMITTED_AT.plus(policy.entry().timeout_ms) });
     }
     let mut telling = Telling { policy, directory, now: SUBMITTED_AT, story: Vec::new(), request: None };
-    telling.ask(&judge.action, &asked);
-    for (index, deed) in judge.events.iter().enumerate() {
-        telling.happens(deed).with_context(|| format!("event {}, `{}`", index + 1, deed.what))?;
+    telling.ask(&ask);
+    for (index, event) in judge.events.iter().enumerate() {
+        telling.happens(event).with_context(|| format!("event {}, `{event}`", index + 1))?;
     }
     let unknown = telling.unknown_usergroups();
     let Telling { policy, directory, now, story, request } = telling;
@@ -140,62 +139,43 @@ impl Telling<'_> {
     }
 
     /// The request is made, or not.
-    fn ask(&mut self, action: &str, asked: &Asked) {
-        let submission = made_up::submission(action, asked, self.policy, &self.directory);
-        let event = format!("{} asks", asked.requester);
-        let refused = |verdicts, code: &str, message: String| Chapter {
-            at_ms: 0,
-            event: event.clone(),
-            verdicts,
-            outcome: Err(Refused { code: code.to_owned(), message }),
-        };
-        let memos = match self.policy.admit(request_id(), &submission, &asked.params) {
-            Ok(memos) => memos,
-            Err(NotAdmitted::Denied(reasons)) => {
-                let verdicts = self.admissions(&submission, asked);
-                let message = messages(&reasons);
-                self.story.push(refused(verdicts, "policy_denied", message));
-                return;
-            }
-            Err(NotAdmitted::Failed(failure)) => {
-                self.story.push(refused(Vec::new(), "policy_failure", failure.to_string()));
-                return;
-            }
-        };
-        if memos.iter().any(|memo| repeats_hidden(memo, &asked.params, &submission.redacted)) {
-            let failure = PolicyFailure {
-                policy: "*".to_owned(),
-                kind: FailureKind::Malformed,
-                detail: "a memo repeats a redacted parameter, and memos are stored".to_owned(),
-            };
-            self.story.push(refused(Vec::new(), "policy_failure", failure.to_string()));
-            return;
-        }
-        let draft = lifecycle::draft(request_id(), submission.clone(), memos.clone());
-        let submitted = Event { seq: 0, at: SUBMITTED_AT, by: None, act: Act::Submitted };
-        let verdicts = self.policy.judge(&draft, &submitted);
-        let named = self.named(&verdicts);
-        match lifecycle::submit(request_id(), submission, memos, verdicts) {
+    fn ask(&mut self, ask: &Ask) {
+        let submission = synthetic::submission(ask, 0, self.policy, &self.directory);
+        let Admission { verdicts, outcome } =
+            decide::admit(self.policy, request_id(), submission.clone(), &ask.params, |_| None);
+        let mut named = self.named(&verdicts);
+        let outcome = match outcome {
             Ok(step) => {
-                let outcome = Ok(step.request.status());
-                self.story.push(Chapter { at_ms: 0, event, verdicts: named, outcome });
+                let status = step.request.status();
                 self.request = Some(step.request);
+                Ok(status)
             }
-            Err(refusal) => self.story.push(refused(named, code_of_admission(&refusal), said(&refusal))),
-        }
+            Err(not_made) => {
+                if verdicts.is_empty() && matches!(not_made, NotMade::Denied(_)) {
+                    named = self.admissions(&submission, ask);
+                }
+                Err(Refused::at_admission(&not_made))
+            }
+        };
+        self.story.push(Chapter {
+            at_ms: 0,
+            event: format!("{} asks", ask.requester.id),
+            verdicts: named,
+            outcome,
+        });
     }
 
     /// What each policy says of the admission by itself.
-    fn admissions(&self, submission: &Submission, asked: &Asked) -> Vec<(String, Verdict)> {
+    fn admissions(&self, submission: &Submission, ask: &Ask) -> Vec<(String, Verdict)> {
         let entry = self.entry();
         let modules: Vec<_> = self.policy.modules().cloned().collect();
-        let refused = |used: &countersign_core::record::PolicyUse| {
+        let refused = |used: &PolicyUse| {
             let alone = PolicyEntry { policies: vec![used.clone()], ..entry.clone() };
             let find = |digest: &lifecycle::Digest| {
                 modules.iter().find(|module| module.digest() == *digest).cloned()
             };
             let policy = ActionPolicy::new(alone, find).ok()?;
-            match policy.admit(request_id(), submission, &asked.params) {
+            match policy.admit(request_id(), submission, &ask.params, |_| None) {
                 Ok(_) => None,
                 Err(NotAdmitted::Denied(reasons)) => Some((used.name.clone(), Verdict::Refused(reasons))),
                 Err(NotAdmitted::Failed(failure)) => Some((used.name.clone(), Verdict::Failed(failure))),
@@ -205,35 +185,35 @@ impl Telling<'_> {
     }
 
     /// Something happens, after everything that was due before.
-    fn happens(&mut self, deed: &Deed) -> Result<()> {
+    fn happens(&mut self, event: &Event) -> Result<()> {
         let Some(request) = &self.request else { bail!("there is no request, for it was not admitted") };
         let State::Open(open) = &request.state else {
             bail!("the request is {} already", request.status());
         };
-        let default = match &deed.what {
-            What::Person { .. } => Some(self.now.plus(1000)),
-            What::Escalated => match open.escalation {
+        let default = match &event.intent {
+            Intent::Escalate => match open.escalation {
                 lifecycle::Escalation::At(at) => Some(at),
                 lifecycle::Escalation::Done(_) => bail!("the request was escalated already"),
                 lifecycle::Escalation::Never => bail!("the action does not escalate"),
             },
-            What::Tick => Some(open.wake_at.context("no policy asked to be woken")?),
+            Intent::Wake => Some(open.wake_at.context("no policy asked to be woken")?),
+            _ => Some(self.now.plus(1000)),
         };
-        let at = deed.at_ms.map(|at_ms| SUBMITTED_AT.plus(at_ms)).or(default).unwrap_or(self.now);
+        let at = event.at_ms.map(|at_ms| SUBMITTED_AT.plus(at_ms)).or(default).unwrap_or(self.now);
         ensure!(at >= self.now, "it is {} already", duration(self.now.since(SUBMITTED_AT)));
         let before = self.story.len();
         self.advance(at);
-        match &deed.what {
-            What::Person { by, intent } => {
+        match &event.by {
+            Some(_) => {
                 let open = self.request.as_ref().is_some_and(|request| !request.status().is_terminal());
                 ensure!(
                     open,
                     "by then the request is {}",
                     self.request.as_ref().map_or("gone", |request| request.status().as_str())
                 );
-                self.person(by, intent, &deed.what);
+                self.decide(event);
             }
-            What::Escalated | What::Tick => {
+            None => {
                 ensure!(self.story.len() > before, "nothing is due at {}", duration(at.since(SUBMITTED_AT)));
             }
         }
@@ -248,17 +228,14 @@ impl Telling<'_> {
         {
             self.now = due;
             let escalates = matches!(open.escalation, lifecycle::Escalation::At(time) if time <= due);
-            if due >= request.submission.expires_at {
-                let change = Change::Expire { at: due };
-                self.steps(&request, "nobody decided in time".to_owned(), Vec::new(), change);
+            let intent = if due >= request.submission.expires_at {
+                Intent::Expire
+            } else if escalates {
+                Intent::Escalate
             } else {
-                let (act, what) =
-                    if escalates { (Act::Escalated, What::Escalated) } else { (Act::Tick, What::Tick) };
-                match request.next_event(due, None, act) {
-                    Ok(event) => self.judged(&request, event, what.to_string()),
-                    Err(_) => break,
-                }
-            }
+                Intent::Wake
+            };
+            self.decide(&Event { at_ms: None, by: None, intent });
             // A policy that failed would be asked again a little later; that tells nothing new here.
             if self.story.last().is_some_and(|chapter| chapter.outcome.is_err()) {
                 break;
@@ -267,24 +244,14 @@ impl Telling<'_> {
         self.now = self.now.max(at);
     }
 
-    fn person(&mut self, by: &str, intent: &Intent, what: &What) {
-        let Some(request) = self.request.clone() else { return };
-        let actor = self.entry().actor(by, &self.directory, self.now);
-        let act = act_of(&request, self.policy, intent);
-        match request.next_event(self.now, Some(actor), act) {
-            Ok(event) => self.judged(&request, event, what.to_string()),
-            Err(refusal) => self.tell(what.to_string(), Vec::new(), Err(Refused::of(&refusal))),
-        }
-    }
-
-    fn judged(&mut self, request: &Request, event: Event, what: String) {
-        let verdicts = self.policy.judge(request, &event);
-        let named = self.named(&verdicts);
-        self.steps(request, what, named, Change::Judged { event, verdicts });
-    }
-
-    fn steps(&mut self, request: &Request, what: String, named: Vec<(String, Verdict)>, change: Change) {
-        let outcome = match lifecycle::step(request.clone(), change) {
+    /// Decides about an event that happens now.
+    fn decide(&mut self, event: &Event) {
+        let Some(request) = &self.request else { return };
+        let by = event.by.as_ref().map(|id| self.entry().actor(id, &self.directory, self.now));
+        let attempt = Attempt { intent: event.intent.clone(), by, seen: None };
+        let Decision { verdicts, outcome, .. } = decide::event(self.policy, request, attempt, self.now);
+        let verdicts = self.named(&verdicts);
+        let outcome = match outcome {
             Ok(step) => {
                 let status = step.request.status();
                 self.request = Some(step.request);
@@ -292,11 +259,8 @@ impl Telling<'_> {
             }
             Err(refusal) => Err(Refused::of(&refusal)),
         };
-        self.tell(what, named, outcome);
-    }
-
-    fn tell(&mut self, event: String, verdicts: Vec<(String, Verdict)>, outcome: Result<Status, Refused>) {
-        self.story.push(Chapter { at_ms: self.now.since(SUBMITTED_AT), event, verdicts, outcome });
+        let at_ms = self.now.since(SUBMITTED_AT);
+        self.story.push(Chapter { at_ms, event: event.to_string(), verdicts, outcome });
     }
 
     fn named(&self, verdicts: &[Verdict]) -> Vec<(String, Verdict)> {
@@ -310,9 +274,7 @@ impl Telling<'_> {
         let configs: String = entry.policies.iter().map(|used| used.config.to_string()).collect();
         let matters = |group: &str| group == "super-approvers" || configs.contains(&format!("\"@{group}\""));
         let named = entry.groups.iter().filter(|(group, _)| matters(group)).flat_map(|(_, members)| members);
-        let unknown = named.filter(|member| {
-            countersign_core::directory::is_usergroup(member) && self.directory.members(member).is_none()
-        });
+        let unknown = named.filter(|member| is_usergroup(member) && self.directory.members(member).is_none());
         unknown.cloned().collect()
     }
 }
@@ -320,6 +282,17 @@ impl Telling<'_> {
 impl Refused {
     fn of(refusal: &Refusal) -> Refused {
         Refused { code: refusal.code().to_owned(), message: said(refusal) }
+    }
+
+    /// As the caller is told whose request is not made.
+    fn at_admission(not_made: &NotMade) -> Refused {
+        match not_made {
+            NotMade::Denied(reasons) => {
+                Refused { code: "policy_denied".to_owned(), message: messages(reasons) }
+            }
+            NotMade::Failed(failures) => Refused::of(&Refusal::PolicyFailed(failures.clone())),
+            NotMade::Refused(refusal) => Refused::of(refusal),
+        }
     }
 }
 
@@ -330,14 +303,6 @@ fn said(refusal: &Refusal) -> String {
             failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         }
         other => other.to_string(),
-    }
-}
-
-/// The code that a caller gets whose request is not made.
-fn code_of_admission(refusal: &Refusal) -> &'static str {
-    match refusal {
-        Refusal::Objected(_) => "policy_denied",
-        other => other.code(),
     }
 }
 
@@ -363,7 +328,7 @@ fn params(text: &str) -> Result<Map<String, Value>> {
 
 fn usergroup(text: &str) -> Result<(String, BTreeSet<String>), String> {
     let (group, members) = text.split_once('=').ok_or("this is `ID=MEMBER,MEMBER`")?;
-    if !countersign_core::directory::is_usergroup(group) {
+    if !is_usergroup(group) {
         return Err(format!("`{group}` is no user group of Slack, whose ids begin with `S`"));
     }
     let members = members.split(',').map(str::trim).filter(|member| !member.is_empty());

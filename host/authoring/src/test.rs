@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::deed::duration;
+use super::event::duration;
 use super::scenario::{self, Mismatch, Played, StoryLine};
 use super::table::{cell, columns};
 use super::{Answer, load, words};

@@ -1,40 +1,17 @@
 //! An event: how a request moves on and ends, and the rules that it is judged by on the way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde_json::Value;
-
-use super::{Gateway, GatewayError, MOST_CONFLICTS, log_failures, whole};
-use crate::simulation::{self, Observation, Observed, Outcome, Timers};
 use countersign_core::lifecycle::{
-    self, Act, Actor, Change, Digest, Edit, Escalation, Refusal, Request, RequestId, State, Status, Step,
-    Timestamp,
+    Act, Actor, Digest, Escalation, Intent, Refusal, Request, RequestId, State, Step, Timestamp,
 };
+use countersign_policy::decide::{self, Attempt, Decision};
 use countersign_policy::{ActionPolicy, RestoreError, Signed};
 use countersign_store::{Commit, Committed, StoreError};
 
-/// What a person does to a request.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Intent {
-    /// Acknowledges a persona.
-    Acknowledge {
-        /// Its name.
-        persona: String,
-    },
-    /// Approves, with new values for some parameters; `None` removes one.
-    Approve {
-        /// New values by key.
-        edits: BTreeMap<String, Option<Value>>,
-    },
-    /// Denies.
-    Deny {
-        /// Why.
-        reason: Option<String>,
-    },
-    /// Takes back their own approval and acknowledgements.
-    Withdraw,
-}
+use super::{Gateway, GatewayError, MOST_CONFLICTS, log_failures, whole};
+use crate::simulation::{self, Observation, Observed, Outcome, Timers};
 
 impl Gateway {
     /// A person acts on a request.
@@ -61,7 +38,7 @@ impl Gateway {
         intent: &Intent,
         seen: Option<Digest>,
     ) -> Result<Arc<Request>, GatewayError> {
-        self.change(id, &Cause::Person { actor, intent, seen }).await
+        self.change(id, &Cause { intent: intent.clone(), by: Some(actor), seen }).await
     }
 
     /// Whether an act would count now. Nothing is changed; a refusal is audited, as the person is told of it.
@@ -78,8 +55,8 @@ impl Gateway {
         let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
         let rules = self.rules_of(request.submission.policy_hash).await?;
         let now = self.clock.now();
-        let event = self.event(&request, &rules, now, &Cause::Person { actor, intent, seen });
-        self.judge(&request, &rules, now, event).await?;
+        let cause = Cause { intent: intent.clone(), by: Some(actor), seen };
+        self.decide(&request, &rules, now, &cause).await?;
         Ok(Arc::new(request))
     }
 
@@ -91,11 +68,14 @@ impl Gateway {
         let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
         let now = self.clock.now();
         let State::Open(open) = &request.state else { return Err(Refusal::Ended(request.status()).into()) };
-        if now >= request.submission.expires_at {
-            return self.end(id, |at| Change::Expire { at }).await;
-        }
-        let escalates = matches!(open.escalation, Escalation::At(at) if at <= now);
-        self.change(id, if escalates { &Cause::Escalated } else { &Cause::Tick }).await
+        let intent = if now >= request.submission.expires_at {
+            Intent::Expire
+        } else if matches!(open.escalation, Escalation::At(at) if at <= now) {
+            Intent::Escalate
+        } else {
+            Intent::Wake
+        };
+        self.change(id, &Cause::by_itself(intent)).await
     }
 
     /// The caller takes its request back.
@@ -104,7 +84,7 @@ impl Gateway {
     /// Where the token opens no request, or the request has ended.
     pub async fn cancel(&self, token: &str, reason: Option<String>) -> Result<Arc<Request>, GatewayError> {
         let request = self.opened_by(token).await?;
-        self.end(request.id, |at| Change::Cancel { at, reason: reason.clone() }).await
+        self.change(request.id, &Cause::by_itself(Intent::Cancel { reason })).await
     }
 
     /// The rules that a request is judged by, from memory or from the store.
@@ -146,17 +126,20 @@ impl Gateway {
         Err(RestoreError::Unsigned(policy_hash).into())
     }
 
-    /// Load, make the event, ask the policies, step, commit; again from the start where others got in first.
+    /// Load, decide, commit; again from the start if others got in first.
     async fn change(&self, id: RequestId, cause: &Cause<'_>) -> Result<Arc<Request>, GatewayError> {
         for _ in 0..MOST_CONFLICTS {
             let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
-            let rules = self.rules_of(request.submission.policy_hash).await?;
             let now = self.clock.now();
-            let event = self.event(&request, &rules, now, cause);
-            let step = self
-                .judge(&request, &rules, now, event)
-                .await
-                .inspect_err(|error| self.observe_event(&request, now, cause, Err(error)))?;
+            let step = match cause.intent.ending(&request, now) {
+                Some(ended) => ended?,
+                None => {
+                    let rules = self.rules_of(request.submission.policy_hash).await?;
+                    self.decide(&request, &rules, now, cause)
+                        .await
+                        .inspect_err(|error| self.observe_event(&request, now, cause, Err(error)))?
+                }
+            };
             if let Some(stored) = self.commit(step).await? {
                 self.observe_event(&request, now, cause, Ok(&stored));
                 return Ok(stored);
@@ -165,15 +148,21 @@ impl Gateway {
         Err(GatewayError::Contended)
     }
 
-    fn event(&self, request: &Request, rules: &ActionPolicy, now: Timestamp, cause: &Cause<'_>) -> Event {
-        match cause {
-            Cause::Person { actor, intent, seen } => {
-                let by = Some(rules.entry().actor(actor, &self.directory, now));
-                Event { act: act_of(request, rules, intent), by, seen: *seen }
-            }
-            Cause::Escalated => Event { act: Act::Escalated, by: None, seen: None },
-            Cause::Tick | Cause::Ended(_) => Event { act: Act::Tick, by: None, seen: None },
+    /// What would become of the request; a refusal is audited.
+    async fn decide(
+        &self,
+        request: &Request,
+        rules: &ActionPolicy,
+        now: Timestamp,
+        cause: &Cause<'_>,
+    ) -> Result<Step, GatewayError> {
+        let by = cause.by.map(|id| rules.entry().actor(id, &self.directory, now));
+        let attempt = Attempt { intent: cause.intent.clone(), by, seen: cause.seen };
+        let Decision { act, by, outcome, .. } = decide::event(rules, request, attempt, now);
+        if let (Err(refusal), Some(act)) = (&outcome, &act) {
+            self.audit_refusal(request, now, by.as_ref(), act, refusal).await?;
         }
+        Ok(outcome?)
     }
 
     /// Tells the shadow what became of an event, where the policies had a part in that.
@@ -190,21 +179,14 @@ impl Gateway {
         };
         let Some(outcome) = outcome else { return };
         // What happens by itself and is not due is no news: another instance was faster.
-        let of_a_person = matches!(cause, Cause::Person { .. });
-        if !of_a_person && matches!(outcome, Outcome::Refused(_)) {
+        if cause.by.is_none() && matches!(outcome, Outcome::Refused(_)) {
             return;
         }
         self.shadow.observe(|| {
-            let cause = match cause {
-                Cause::Person { actor, intent, seen } => simulation::Cause::Person {
-                    actor: (*actor).to_owned(),
-                    intent: (*intent).clone(),
-                    seen: *seen,
-                },
-                Cause::Escalated => simulation::Cause::Escalated,
-                Cause::Tick => simulation::Cause::Tick,
-                Cause::Ended(Status::Cancelled) => simulation::Cause::Cancelled,
-                Cause::Ended(_) => simulation::Cause::Expired,
+            let cause = simulation::Cause {
+                intent: cause.intent.clone(),
+                by: cause.by.map(str::to_owned),
+                seen: cause.seen,
             };
             Observed {
                 request: request.id,
@@ -218,49 +200,6 @@ impl Gateway {
                 },
             }
         });
-    }
-
-    /// What would become of the request; a refusal is audited.
-    async fn judge(
-        &self,
-        request: &Request,
-        rules: &ActionPolicy,
-        now: Timestamp,
-        event: Event,
-    ) -> Result<Step, GatewayError> {
-        let Event { act, by, seen } = event;
-        let judged = request.next_event(now, by.clone(), act.clone()).and_then(|event| {
-            if seen.is_some_and(|seen| seen != request.payload_hash()) {
-                return Err(Refusal::ParametersChanged);
-            }
-            let verdicts = rules.judge(request, &event);
-            lifecycle::step(request.clone(), Change::Judged { event, verdicts })
-        });
-        match judged {
-            Ok(step) => Ok(step),
-            Err(refusal) => {
-                self.audit_refusal(request, now, by.as_ref(), &act, &refusal).await?;
-                Err(refusal.into())
-            }
-        }
-    }
-
-    /// Ends a request in a way that no policy is asked about.
-    async fn end(
-        &self,
-        id: RequestId,
-        change: impl Fn(Timestamp) -> Change,
-    ) -> Result<Arc<Request>, GatewayError> {
-        for _ in 0..MOST_CONFLICTS {
-            let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
-            let now = self.clock.now();
-            let step = lifecycle::step(request.clone(), change(now))?;
-            if let Some(stored) = self.commit(step).await? {
-                self.observe_event(&request, now, &Cause::Ended(stored.status()), Ok(&stored));
-                return Ok(stored);
-            }
-        }
-        Err(GatewayError::Contended)
     }
 
     /// Stores a step, and then tells of it. `None` where others got in first.
@@ -310,45 +249,17 @@ impl Gateway {
     }
 }
 
-/// An event without its time and place, which are known only once the request is loaded.
-struct Event {
-    act: Act,
-    by: Option<Actor>,
-    /// The payload hash of the parameters that whoever acts has seen, where that is known.
+/// What is to happen to a request, by whom.
+struct Cause<'a> {
+    intent: Intent,
+    /// Who acts; `None` for what happens by itself, and for the caller.
+    by: Option<&'a str>,
+    /// The payload hash of the parameters that whoever acts has seen, if that is known.
     seen: Option<Digest>,
 }
 
-/// What happens to a request, by whom.
-enum Cause<'a> {
-    /// A person acts, who saw the parameters with the payload hash `seen`, where that is known.
-    Person { actor: &'a str, intent: &'a Intent, seen: Option<Digest> },
-    /// The escalation comes.
-    Escalated,
-    /// A wake-up comes.
-    Tick,
-    /// It ended so, in a way that no policy was asked about.
-    Ended(Status),
-}
-
-/// What a person does, with what the request and the action's schema say of each edit.
-pub fn act_of(request: &Request, rules: &ActionPolicy, intent: &Intent) -> Act {
-    match intent {
-        Intent::Acknowledge { persona } => Act::Acknowledge { persona: persona.clone() },
-        Intent::Deny { reason } => Act::Deny { reason: reason.clone() },
-        Intent::Withdraw => Act::Withdraw,
-        Intent::Approve { edits } => {
-            let current = request.params();
-            let edits = edits.iter().filter(|(key, after)| {
-                // A value that is what it was already is no edit; of a hidden one that cannot be told.
-                current.get(*key) != after.as_ref() || request.submission.redacted.contains(*key)
-            });
-            let edits = edits.map(|(key, after)| Edit {
-                key: key.clone(),
-                before: current.get(key).cloned(),
-                after: after.clone(),
-                violations: rules.check_edit(key, after.as_ref()),
-            });
-            Act::Approve { edits: edits.collect() }
-        }
+impl Cause<'_> {
+    fn by_itself(intent: Intent) -> Cause<'static> {
+        Cause { intent, by: None, seen: None }
     }
 }

@@ -33,20 +33,19 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 pub use alarm::Alarm;
+pub use countersign_core::lifecycle::Intent;
+pub use countersign_policy::decide::Ask;
 pub use error::GatewayError;
-pub use event::Intent;
-pub use event::act_of;
-pub use submission::{Ask, IdempotencyKey, Receipt};
-pub use submission::{repeats_hidden, submission};
+pub use submission::{IdempotencyKey, Receipt};
 pub use token::{Tokens, WaitToken, keyed};
 pub use watch::{Seen, Watch, Watchers};
 
 use crate::simulation::Shadow;
 use countersign_core::clock::Clock;
 use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{Digest, PolicyFailure, Reason, Refusal, Request, RequestId};
-use countersign_policy::{Policies, RestoreError};
-use countersign_store::{Store, StoreError};
+use countersign_core::lifecycle::{PolicyFailure, Request, RequestId};
+use countersign_policy::Policies;
+use countersign_store::Store;
 
 /// How often a change is tried again when others got in first.
 ///

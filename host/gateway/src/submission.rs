@@ -1,41 +1,20 @@
 //! A submission: how a request comes to be, for the first time or again in its lineage.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use countersign_core::lifecycle::{
+    AuditEntry, Digest, Party, PolicyFailure, Reason, Request, RequestId, Status, Step, Submission, Timestamp,
+};
+use countersign_policy::ActionPolicy;
+use countersign_policy::decide::{self, Ask, Issued, NotMade};
+use countersign_store::{Create, Created, Idempotency, StoreError};
 use serde_json::{Map, Value, json};
 
 use super::{Gateway, GatewayError, MOST_CONFLICTS, WaitToken, log_failures, whole};
 use crate::simulation::{Observation, Observed, Outcome, Timers};
-use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{
-    self, Act, AuditEntry, Digest, FailureKind, Link, Origin, Party, PolicyFailure, Reason, Refusal, Request,
-    RequestId, Status, Step, Submission, Timestamp, parameter_digests,
-};
-use countersign_policy::{ActionPolicy, NotAdmitted};
-use countersign_store::{Create, Created, Idempotency, StoreError};
 
 /// How long an idempotency key counts, in milliseconds.
 const IDEMPOTENCY_MS: u64 = 24 * 60 * 60 * 1000;
-
-/// What a caller asks for. Already well-formed; the policies have not seen it yet.
-#[derive(Clone, Debug)]
-pub struct Ask {
-    /// The action.
-    pub action: String,
-    /// The parameters, whole.
-    pub params: Map<String, Value>,
-    /// Where the request comes from.
-    pub origin: Origin,
-    /// Who wants the action done.
-    pub requester: Party,
-    /// Why.
-    pub justification: String,
-    /// Where to read more.
-    pub links: Vec<Link>,
-    /// What the caller would like of the policy.
-    pub policy_hints: Option<Value>,
-}
 
 /// An idempotency key, as its caller sent it.
 #[derive(Clone, Copy, Debug)]
@@ -182,42 +161,22 @@ impl Gateway {
         again: Option<(&Submission, Party)>,
         now: Timestamp,
     ) -> Submission {
-        submission(rules, ask, (id, self.tokens.of(id).hash()), again, &self.directory, now)
+        let issued = Issued { id, token_hash: self.tokens.of(id).hash(), at: now };
+        decide::submission(rules, ask, issued, again, &self.directory)
     }
 
-    /// Asks the policies whether the request may be made, and where it stands when it is.
+    /// Decides about a submission; one that is not admitted is audited.
     async fn admit(&self, rules: &ActionPolicy, admitting: Admitting<'_>) -> Result<Step, GatewayError> {
         let Admitting { id, submission, params, by } = admitting;
         let (at, action) = (submission.submitted_at, submission.action.clone());
-        let memos = match rules.admit(id, &submission, params) {
-            Ok(memos) => memos,
-            Err(NotAdmitted::Denied(reasons)) => {
-                self.audit_unmade(at, &action, by, "policy_denied", &reasons).await?;
-                return Err(GatewayError::Denied(reasons));
-            }
-            Err(NotAdmitted::Failed(failure)) => {
-                return self.admission_failed(at, &action, by, vec![failure]).await;
-            }
-        };
-        if memos.iter().any(|memo| repeats_hidden(memo, params, &submission.redacted)) {
-            let failure = PolicyFailure {
-                policy: "*".into(),
-                kind: FailureKind::Malformed,
-                detail: "a memo repeats a redacted parameter, and memos are stored".into(),
-            };
-            return self.admission_failed(at, &action, by, vec![failure]).await;
-        }
-        let draft = lifecycle::draft(id, submission.clone(), memos.clone());
-        let event = draft.next_event(at, None, Act::Submitted)?;
-        let verdicts = rules.judge(&draft, &event);
-        match lifecycle::submit(id, submission, memos, verdicts) {
+        match decide::admit(rules, id, submission, params, |_| None).outcome {
             Ok(step) => Ok(step),
-            Err(Refusal::Objected(reasons)) => {
+            Err(NotMade::Denied(reasons)) => {
                 self.audit_unmade(at, &action, by, "policy_denied", &reasons).await?;
                 Err(GatewayError::Denied(reasons))
             }
-            Err(Refusal::PolicyFailed(failures)) => self.admission_failed(at, &action, by, failures).await,
-            Err(refusal) => Err(refusal.into()),
+            Err(NotMade::Failed(failures)) => self.admission_failed(at, &action, by, failures).await,
+            Err(NotMade::Refused(refusal)) => Err(refusal.into()),
         }
     }
 
@@ -330,80 +289,9 @@ struct Submitted<'a> {
 struct Admitting<'a> {
     id: RequestId,
     submission: Submission,
-    /// The parameters, whole. They go no further than `admit`.
+    /// The parameters, hidden ones included. They go no further than the policies' admission.
     params: &'a Map<String, Value>,
     by: &'a str,
-}
-
-/// What is asked for, as a request under these rules has it: with its id and the digest of its token.
-pub fn submission(
-    rules: &ActionPolicy,
-    ask: &Ask,
-    (id, token_hash): (RequestId, Digest),
-    again: Option<(&Submission, Party)>,
-    directory: &Directory,
-    now: Timestamp,
-) -> Submission {
-    let entry = rules.entry();
-    let expires_at = now.plus(entry.timeout_ms);
-    let (mut params, mut redacted) = entry.redact.apply(&ask.params);
-    let digests = match &again {
-        Some((earlier, _)) => {
-            // What was hidden when it was first made stays hidden: only its digest is known.
-            redacted.extend(earlier.redacted.iter().cloned());
-            for key in &earlier.redacted {
-                params.insert(key.clone(), lifecycle::REDACTED.into());
-            }
-            earlier.digests.clone()
-        }
-        None => parameter_digests(&ask.params),
-    };
-    Submission {
-        action: ask.action.clone(),
-        rules: entry.action.clone(),
-        lineage: again.as_ref().map_or(id, |(earlier, _)| earlier.lineage),
-        depth: again.as_ref().map_or(0, |(earlier, _)| earlier.depth.saturating_add(1)),
-        rerequested_by: again.map(|(_, actor)| actor),
-        requester: ask.requester.clone(),
-        requester_groups: entry.actor(&ask.requester.id, directory, now).groups,
-        origin: ask.origin.clone(),
-        justification: ask.justification.clone(),
-        links: ask.links.clone(),
-        policy_hints: ask.policy_hints.clone(),
-        params,
-        redacted,
-        digests,
-        policy_hash: rules.hash(),
-        token_hash,
-        submitted_at: now,
-        expires_at,
-        escalate_at: entry.escalate.as_ref().map(|escalate| expires_at.minus(escalate.before_ms)),
-        unattended: entry.unattended,
-    }
-}
-
-/// Whether a memo holds a text or a long number of a hidden parameter.
-///
-/// A policy sees hidden values when it admits, and what it remembers is stored. This catches the policy that
-/// remembers one as it is; one that disguises it cannot be caught, so read the policies that you pin.
-pub fn repeats_hidden(memo: &str, params: &Map<String, Value>, hidden: &BTreeSet<String>) -> bool {
-    fn repeats(memo: &str, value: &Value) -> bool {
-        match value {
-            Value::Null | Value::Bool(_) => false,
-            Value::Array(values) => values.iter().any(|value| repeats(memo, value)),
-            Value::Object(members) => members.values().any(|value| repeats(memo, value)),
-            // Shorter ones stand in a memo by chance.
-            Value::Number(number) => {
-                Some(number.to_string()).is_some_and(|text| text.len() > 5 && memo.contains(&text))
-            }
-            Value::String(text) => {
-                let escaped = value.to_string();
-                let inner = escaped.get(1..escaped.len().saturating_sub(1)).unwrap_or_default();
-                text.len() > 3 && memo.contains(inner)
-            }
-        }
-    }
-    hidden.iter().filter_map(|key| params.get(key)).any(|value| repeats(memo, value))
 }
 
 fn allow_rerequest(

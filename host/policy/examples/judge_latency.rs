@@ -89,7 +89,7 @@ fn request(policy: &ActionPolicy) -> anyhow::Result<(Request, Event)> {
         escalate_at: None,
         unattended: false,
     };
-    let memos = policy.admit(id, &submission, &params).map_err(|why| anyhow::anyhow!("{why:?}"))?;
+    let memos = policy.admit(id, &submission, &params, |_| None).map_err(|why| anyhow::anyhow!("{why:?}"))?;
     let event = |seq: u32, by: Option<&str>, act| Event {
         seq,
         at: at.plus(u64::from(seq) * 1000),

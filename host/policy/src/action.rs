@@ -1,5 +1,6 @@
 //! One action's policies, ready to admit and to judge.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -138,20 +139,11 @@ impl ActionPolicy {
         self.schema.as_ref().map(ParamSchema::document)
     }
 
-    /// Asks every policy whether the request may be made, and returns what they want to remember of it.
+    /// Asks every policy whether the request may be made, and returns what they want to remember of it. What some of them
+    /// remember may be `known` already, by their place.
     ///
     /// `params` are the full parameters, which nobody but `admit` ever sees; the rest comes from `submission`.
     pub fn admit(
-        &self,
-        id: RequestId,
-        submission: &Submission,
-        params: &Map<String, Value>,
-    ) -> Result<Vec<String>, NotAdmitted> {
-        self.admit_at_cost(id, submission, params, |_| None).0
-    }
-
-    /// As [`ActionPolicy::admit`], where what some policies remember is `known` already, by their place.
-    pub fn admit_again(
         &self,
         id: RequestId,
         submission: &Submission,
@@ -161,7 +153,7 @@ impl ActionPolicy {
         self.admit_at_cost(id, submission, params, known).0
     }
 
-    /// As [`ActionPolicy::admit_again`], and what each policy that was asked used.
+    /// As [`ActionPolicy::admit`], and what each policy that was asked used.
     pub fn admit_at_cost(
         &self,
         id: RequestId,
@@ -174,13 +166,21 @@ impl ActionPolicy {
         let mut costs = Vec::with_capacity(self.rules.len());
         let mut reasons = Vec::new();
         for (index, rule) in self.rules.iter().enumerate() {
-            if let Some(memo) = known(index) {
-                memos.push(memo);
-                continue;
-            }
-            let (answer, cost) = rule.admit(prepared.request());
-            costs.push(cost);
+            let (answer, cost) = match known(index) {
+                Some(memo) => (Ok(Ok(memo)), None),
+                None => {
+                    let (answer, cost) = rule.admit(prepared.request());
+                    (answer, Some(cost))
+                }
+            };
+            costs.extend(cost);
             match answer {
+                // INVARIANT: no memo is kept that was not looked at: memos are stored, and hidden values must not be.
+                Ok(Ok(memo)) if repeats_hidden(&memo, params, &submission.redacted) => {
+                    let failure =
+                        Failure::malformed("its memo repeats a redacted parameter, and memos are stored");
+                    return (Err(NotAdmitted::Failed(rule.failed(failure))), costs);
+                }
                 Ok(Ok(memo)) => memos.push(memo),
                 Ok(Err(refused)) => reasons.extend(refused),
                 Err(failure) => return (Err(NotAdmitted::Failed(failure)), costs),
@@ -422,6 +422,52 @@ fn check_memo(memo: &str, limit: usize) -> Result<(), Failure> {
         Err(error) => {
             let (line, column) = (error.line(), error.column());
             Err(Failure::malformed(format!("its memo is no JSON, at line {line}, column {column}")))
+        }
+    }
+}
+
+/// Whether a memo holds a text or a long number of a hidden parameter.
+///
+/// A policy sees hidden values when it admits, and what it remembers is stored. This catches the policy that
+/// remembers one as it is; one that disguises it cannot be caught, so read the policies that you pin.
+fn repeats_hidden(memo: &str, params: &Map<String, Value>, hidden: &BTreeSet<String>) -> bool {
+    fn repeats(memo: &str, value: &Value) -> bool {
+        match value {
+            Value::Null | Value::Bool(_) => false,
+            Value::Array(values) => values.iter().any(|value| repeats(memo, value)),
+            Value::Object(members) => members.values().any(|value| repeats(memo, value)),
+            // Shorter ones stand in a memo by chance.
+            Value::Number(number) => {
+                Some(number.to_string()).is_some_and(|text| text.len() > 5 && memo.contains(&text))
+            }
+            Value::String(text) => {
+                let escaped = value.to_string();
+                let inner = escaped.get(1..escaped.len().saturating_sub(1)).unwrap_or_default();
+                text.len() > 3 && memo.contains(inner)
+            }
+        }
+    }
+    hidden.iter().filter_map(|key| params.get(key)).any(|value| repeats(memo, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_memo_that_repeats_a_hidden_value_is_noticed() {
+        let params = json!({"secret": {"key": "hun\"ter", "pins": [123456, 12]}, "shown": "visible"});
+        let params = params.as_object().cloned().unwrap_or_default();
+        let hidden = BTreeSet::from(["secret".to_owned()]);
+        for (memo, expected) in [
+            (r#"{"saw":"xhun\"terx"}"#, true),
+            (r#"{"n":123456}"#, true),
+            (r#"{"n":12,"t":"visible"}"#, false),
+            ("null", false),
+        ] {
+            assert_eq!(repeats_hidden(memo, &params, &hidden), expected, "{memo}");
         }
     }
 }

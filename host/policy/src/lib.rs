@@ -5,12 +5,16 @@
 //! does an event count. A [`PolicySet`] is all of them, as loaded from a folder; [`Policies`] is the set in
 //! force and whatever open requests are still pinned to.
 //!
-//! What the answers amount to is not decided here: that is the lifecycle's combination rule.
+//! What becomes of a submission or an event is decided in [`decide`]; what the policies' answers amount to is the
+//! combination rule of the core.
 
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
+
+// Where a submission or an event is decided.
+pub mod decide;
 
 mod action;
 mod bindings;

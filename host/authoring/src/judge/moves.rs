@@ -1,13 +1,13 @@
 //! Who could move a request on: everybody that the policy set knows of is tried, one by one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use countersign_core::directory::{Directory, is_usergroup};
 use countersign_core::lifecycle::{
-    self, Change, Refusal, Request, Requirement, RequirementKind, State, Status, Timestamp,
+    Intent, Refusal, Request, Requirement, RequirementKind, State, Status, Timestamp,
 };
-use countersign_gateway::{Intent, act_of};
 use countersign_policy::ActionPolicy;
+use countersign_policy::decide::{self, Attempt};
 
 /// How many people are tried at the most.
 const MOST_PEOPLE: usize = 500;
@@ -44,9 +44,7 @@ impl Moves {
         for wanted in &open.requirements {
             let (what, intent) = match wanted.kind {
                 RequirementKind::Time => continue,
-                RequirementKind::Approval => {
-                    ("approve".to_owned(), Intent::Approve { edits: BTreeMap::new() })
-                }
+                RequirementKind::Approval => ("approve".to_owned(), Intent::approve()),
                 RequirementKind::Acknowledgement => {
                     let persona = wanted.label.clone();
                     (format!("acknowledge {persona}"), Intent::Acknowledge { persona })
@@ -60,7 +58,7 @@ impl Moves {
         }
         // Approving may help though nobody asks for it, where a policy waits for a time.
         if !acts.iter().any(|(what, ..)| what == "approve") {
-            let approve = Intent::Approve { edits: BTreeMap::new() };
+            let approve = Intent::approve();
             acts.push(("approve".to_owned(), approve, BTreeSet::new()));
         }
         // With a reason, for a policy may want one.
@@ -99,10 +97,8 @@ impl Trying<'_> {
     fn attempt(&self, who: &str, intent: &Intent) -> Result<Status, Refusal> {
         let Trying { request, policy, directory, at } = self;
         let actor = policy.entry().actor(who, directory, *at);
-        let event = request.next_event(*at, Some(actor), act_of(request, policy, intent))?;
-        let verdicts = policy.judge(request, &event);
-        let step = lifecycle::step(Request::clone(request), Change::Judged { event, verdicts })?;
-        Ok(step.request.status())
+        let attempt = Attempt { intent: intent.clone(), by: Some(actor), seen: None };
+        Ok(decide::event(policy, request, attempt, *at).outcome?.request.status())
     }
 
     /// The people whom a requirement asks for.

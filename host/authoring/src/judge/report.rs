@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::moves::Moves;
 use super::{Chapter, Refused};
-use crate::deed::duration;
-use crate::made_up::SUBMITTED_AT;
+use crate::event::duration;
+use crate::synthetic::SUBMITTED_AT;
 use crate::table::{cell, columns};
 use crate::words;
 use countersign_core::lifecycle::{

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{Expect, Wanted, WantedReason, WantedRequirement};
-use crate::deed::duration;
+use crate::event::duration;
 use crate::words;
 use countersign_core::lifecycle::{PolicyFailure, Reason, Requirement, Ruling, Standing, Timestamp};
 

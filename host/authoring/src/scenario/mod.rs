@@ -12,12 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::deed::{Deed, What};
-use super::made_up::Asked;
+use super::event::Event;
+use super::synthetic;
 use countersign_core::lifecycle::{FailureKind, RequirementKind};
 use countersign_core::record::Redaction;
 use countersign_gateway::Intent;
 use countersign_policy::Module;
+use countersign_policy::decide::Ask;
 
 pub(crate) use claim::Mismatch;
 pub(crate) use play::{Calls, Played, StoryLine, play};
@@ -45,7 +46,7 @@ impl Scenario {
     pub(crate) fn made_up(module: &Module) -> Scenario {
         let step = |intent: Intent| Step {
             line: 0,
-            deed: Deed { at_ms: None, what: What::Person { by: "a".to_owned(), intent } },
+            event: Event { at_ms: None, by: Some("a".to_owned()), intent },
             expect: None,
         };
         Scenario {
@@ -54,7 +55,8 @@ impl Scenario {
             setting: Setting {
                 config: module.made_up_config().unwrap_or_else(|| Value::Object(Map::new())),
                 groups: BTreeMap::new(),
-                asked: Asked::default(),
+                ask: synthetic::ask(ACTION),
+                depth: 0,
                 redact: Redaction::Hide(BTreeSet::new()),
                 schema: None,
                 timeout_ms: 600_000,
@@ -62,17 +64,22 @@ impl Scenario {
             },
             config_refused: None,
             expect: None,
-            events: vec![step(Intent::Approve { edits: BTreeMap::new() }), step(Intent::Withdraw)],
+            events: vec![step(Intent::approve()), step(Intent::Withdraw)],
         }
     }
 }
+
+/// The action of every scenario.
+const ACTION: &str = "scenario";
 
 /// What is so before anything happens.
 #[derive(Clone, Debug)]
 struct Setting {
     config: Value,
     groups: BTreeMap<String, BTreeSet<String>>,
-    asked: Asked,
+    ask: Ask,
+    /// How many requests of the same lineage came before.
+    depth: u32,
     redact: Redaction,
     /// JSON Schema of the parameters, which edits are checked against.
     schema: Option<Value>,
@@ -85,7 +92,7 @@ struct Setting {
 #[derive(Clone, Debug)]
 struct Step {
     line: u64,
-    deed: Deed,
+    event: Event,
     expect: Option<Expect>,
 }
 

@@ -5,20 +5,17 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::claim::{Outcome, Seen, compare};
-use super::{Mismatch, Scenario, Setting, Step};
-use crate::deed::{What, duration};
-use crate::made_up::{self, SUBMITTED_AT, request_id};
+use super::{ACTION, Mismatch, Scenario, Setting, Step};
+use crate::event::duration;
+use crate::synthetic::{self, SUBMITTED_AT, request_id};
 use crate::words;
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
-    Act, Event, FailureKind, Needs, Open, PolicyFailure, Request, Ruling, Standing, State, Submission,
-    Verdict,
+    self, Act, Event, FailureKind, Intent, PolicyFailure, Request, Ruling, Standing, Submission, Verdict,
 };
 use countersign_core::record::{PolicyEntry, PolicyUse};
-use countersign_gateway::{act_of, repeats_hidden};
+use countersign_policy::decide;
 use countersign_policy::{ActionPolicy, Module, NotAdmitted};
-
-const ACTION: &str = "scenario";
 
 /// A story that was told.
 #[derive(Debug)]
@@ -115,8 +112,8 @@ impl Telling<'_> {
             return None;
         }
         let setting = &self.scenario.setting;
-        let submission = made_up::submission(ACTION, &setting.asked, policy, &Directory::default());
-        let admission = Some((submission.clone(), setting.asked.params.clone()));
+        let submission = synthetic::submission(&setting.ask, setting.depth, policy, &Directory::default());
+        let admission = Some((submission.clone(), setting.ask.params.clone()));
         if self.submitted(policy, submission) {
             for step in &self.scenario.events {
                 if !self.happens(policy, step) {
@@ -179,27 +176,14 @@ impl Telling<'_> {
     /// The request is made. Returns whether there is one, as expected.
     fn submitted(&mut self, policy: &ActionPolicy, submission: Submission) -> bool {
         let event = format!("{} asks", submission.requester.id);
-        let params = &self.scenario.setting.asked.params;
-        let redacted = submission.redacted.clone();
+        let params = &self.scenario.setting.ask.params;
         let mut memo = None;
-        let outcome = match policy.admit(request_id(), &submission, params) {
+        let outcome = match policy.admit(request_id(), &submission, params, |_| None) {
             Err(NotAdmitted::Denied(reasons)) => Outcome::Refused(reasons),
             Err(NotAdmitted::Failed(failure)) => Outcome::Failed(failure),
-            Ok(memos) if memos.iter().any(|memo| repeats_hidden(memo, params, &redacted)) => {
-                let what = "its memo repeats a redacted parameter, and memos are stored";
-                Outcome::Failed(malformed(policy, what))
-            }
             Ok(memos) => {
                 memo = memos.first().cloned();
-                self.request = Some(Request {
-                    id: request_id(),
-                    version: 1,
-                    submission: Arc::new(submission),
-                    memos: memos.into(),
-                    history: Vec::new(),
-                    needs: Needs::default(),
-                    state: State::Open(Open::default()),
-                });
+                self.request = Some(lifecycle::draft(request_id(), submission, memos));
                 let submitted = Event { seq: 0, at: SUBMITTED_AT, by: None, act: Act::Submitted };
                 self.judge(policy, submitted)
             }
@@ -217,7 +201,7 @@ impl Telling<'_> {
 
     /// Something happens. Returns whether the story goes on.
     fn happens(&mut self, policy: &ActionPolicy, step: &Step) -> bool {
-        let event = step.deed.what.to_string();
+        let event = step.event.to_string();
         let (at_ms, problem) = self.time_of(step);
         self.now_ms = at_ms.max(self.now_ms);
         if let Some(problem) = problem {
@@ -227,13 +211,8 @@ impl Telling<'_> {
         let Some(request) = &self.request else { return false };
         let entry = policy.entry();
         let at = SUBMITTED_AT.plus(self.now_ms);
-        let (by, act) = match &step.deed.what {
-            What::Escalated => (None, Act::Escalated),
-            What::Tick => (None, Act::Tick),
-            What::Person { by, intent } => {
-                (Some(entry.actor(by, &Directory::default(), at)), act_of(request, policy, intent))
-            }
-        };
+        let by = step.event.by.as_ref().map(|id| entry.actor(id, &Directory::default(), at));
+        let act = decide::act(policy, request, step.event.intent.clone());
         let seq = u32::try_from(request.history.len()).unwrap_or(u32::MAX);
         let outcome = self.judge(policy, Event { seq, at, by, act });
         let seen = Seen {
@@ -251,22 +230,22 @@ impl Telling<'_> {
     fn time_of(&self, step: &Step) -> (u64, Option<String>) {
         let wish = self.ruling.as_ref().and_then(|ruling| ruling.wake_at);
         let wish = wish.map(|at| at.since(SUBMITTED_AT));
-        let default = match step.deed.what {
-            What::Tick => wish,
+        let default = match step.event.intent {
+            Intent::Wake => wish,
             _ => Some(self.now_ms.saturating_add(1000)),
         };
-        let at_ms = step.deed.at_ms.or(default).unwrap_or(self.now_ms);
+        let at_ms = step.event.at_ms.or(default).unwrap_or(self.now_ms);
         let timeout_ms = self.scenario.setting.timeout_ms;
         let problem = if let Some(Standing::Denied(_)) = self.ruling.as_ref().map(|ruling| &ruling.standing) {
             "the request is denied, and with that the story is over".to_owned()
-        } else if step.deed.what == What::Tick && wish.is_none_or(|wish| at_ms < wish) {
+        } else if step.event.intent == Intent::Wake && wish.is_none_or(|wish| at_ms < wish) {
             match wish {
                 Some(wish) => format!("the policy asked to be woken at {}", duration(wish)),
                 None => "the policy did not ask to be woken".to_owned(),
             }
         } else if at_ms < self.now_ms {
             format!("it is {} already", duration(self.now_ms))
-        } else if at_ms >= timeout_ms && matches!(step.deed.what, What::Person { .. }) {
+        } else if at_ms >= timeout_ms && step.event.by.is_some() {
             format!("the request expires at {}", duration(timeout_ms))
         } else {
             return (at_ms, None);

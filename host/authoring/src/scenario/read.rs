@@ -6,13 +6,14 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{Expect, Scenario, Setting, Step, Wanted, WantedReason, WantedRequirement};
-use crate::deed::{ACTS, AUTOMATIC, Deed, What};
+use super::{ACTION, Expect, Scenario, Setting, Step, Wanted, WantedReason, WantedRequirement};
+use crate::event::{ACTS, AUTOMATIC, Event};
 use crate::file;
-use crate::made_up::Asked;
+use crate::synthetic;
 use countersign_core::lifecycle::{FailureKind, Link, Origin, RequirementKind};
 use countersign_core::record::Redaction;
 use countersign_gateway::Intent;
+use countersign_policy::decide::Ask;
 use countersign_policy::yaml::document::{self, Kind, Node};
 use countersign_policy::yaml::error::{Errors, LoadErrors};
 use countersign_policy::yaml::fields::{Fields, Reader};
@@ -155,41 +156,41 @@ impl ScenarioReader<'_> {
         let schema = get("schema").map(Node::to_json);
         let groups = self.groups(get("groups"));
         let redact = get("redact").map_or_else(shows_all, |node| self.redact(node));
-        let default = Asked::default();
-        let asked = Asked {
-            requester: requester.unwrap_or(default.requester),
+        let default = synthetic::ask(ACTION);
+        let ask = Ask {
+            requester: requester.map_or(default.requester, |id| synthetic::requester(&id)),
             params,
             policy_hints: get("policy_hints").map(Node::to_json),
-            depth: lineage_depth.unwrap_or_default(),
             ..default
         };
         let mut setting = Setting {
             config: get("config").map_or_else(|| Value::Object(Map::new()), Node::to_json),
             groups,
-            asked,
+            ask,
+            depth: lineage_depth.unwrap_or_default(),
             redact,
             schema,
             timeout_ms: timeout.unwrap_or(DEFAULT_TIMEOUT),
             granted_elsewhere,
         };
         if let Some(node) = get("meta") {
-            self.meta(node, &mut setting.asked);
+            self.meta(node, &mut setting.ask);
         }
         setting
     }
 
-    fn meta(&mut self, node: &Node, asked: &mut Asked) {
+    fn meta(&mut self, node: &Node, ask: &mut Ask) {
         let Some(fields) = self.reader.fields(node, "`meta`", &["origin", "justification", "links"]) else {
             return;
         };
         if let Some(origin) = fields.get("origin").and_then(|node| self.typed::<Origin>(node, "`origin`")) {
-            asked.origin = origin;
+            ask.origin = origin;
         }
         if let Some(links) = fields.get("links").and_then(|node| self.typed::<Vec<Link>>(node, "`links`")) {
-            asked.links = links;
+            ask.links = links;
         }
         if let Some(text) = self.reader.optional_text(fields.get("justification"), "`justification`") {
-            asked.justification = text;
+            ask.justification = text;
         }
     }
 
@@ -234,9 +235,9 @@ impl ScenarioReader<'_> {
             return None;
         };
         let act = self.reader.text(act_node, "`act`")?;
-        let what = if AUTOMATIC.contains(&act) {
+        let (by, intent) = if AUTOMATIC.contains(&act) {
             self.only(&fields, act, &[]);
-            if act == "tick" { What::Tick } else { What::Escalated }
+            (None, if act == "tick" { Intent::Wake } else { Intent::Escalate })
         } else if ACTS.contains(&act) {
             let by = self.reader.optional_text(fields.get("by"), "`by`").or_else(|| {
                 if fields.get("by").is_none() {
@@ -244,14 +245,15 @@ impl ScenarioReader<'_> {
                 }
                 None
             })?;
-            What::Person { by, intent: self.intent(node, act, &fields)? }
+            let intent = self.intent(node, act, &fields)?;
+            (Some(by), intent)
         } else {
             let all: Vec<&str> = ACTS.into_iter().chain(AUTOMATIC).collect();
             let message = format!("`{act}` is none of the acts `{}`", all.join("`, `"));
             self.reader.error(act_node.at, message);
             return None;
         };
-        Some(Step { line: node.at.line, deed: Deed { at_ms, what }, expect })
+        Some(Step { line: node.at.line, event: Event { at_ms, by, intent }, expect })
     }
 
     fn intent(&mut self, node: &Node, act: &str, fields: &Fields<'_>) -> Option<Intent> {

@@ -14,6 +14,8 @@ mod digest;
 mod effect;
 mod event;
 mod id;
+mod intent;
+mod proposal;
 mod refusal;
 mod request;
 mod step;
@@ -29,9 +31,11 @@ pub use event::{
     Standing, Verdict,
 };
 pub use id::{BadRequestId, RequestId};
+pub use intent::Intent;
+pub use proposal::Proposal;
 pub use refusal::Refusal;
 pub use request::{
     Decided, Escalation, Link, Needs, Open, Origin, Party, REDACTED, Request, State, Status, Submission,
 };
-pub use step::{Change, LATENCY_BUCKETS_MS, MAX_HISTORY, Step, draft, step, submit};
+pub use step::{LATENCY_BUCKETS_MS, MAX_HISTORY, Step, draft};
 pub use timestamp::Timestamp;

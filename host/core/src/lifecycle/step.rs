@@ -1,5 +1,5 @@
-//! The one function that moves a request on: `step` takes the old state by value, and returns the new one
-//! with everything that must be stored with it, or a refusal.
+//! The steps that move a request on: each returns the new state with everything that must be stored with it, or a
+//! refusal. An event that policies judge comes here as a [`super::Proposal`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::effect::{AuditEntry, Count, Effect};
 use super::event::{
-    Act, Actor, Event, FailureKind, PolicyFailure, Requirement, RequirementKind, Ruling, Standing, Verdict,
+    Act, Event, FailureKind, PolicyFailure, Requirement, RequirementKind, Ruling, Standing, Verdict,
 };
 use super::id::RequestId;
 use super::refusal::Refusal;
@@ -26,30 +26,6 @@ pub const LATENCY_BUCKETS_MS: [u64; 12] = [
     100, 1_000, 5_000, 15_000, 30_000, 60_000, 300_000, 900_000, 1_800_000, 3_600_000, 14_400_000, 86_400_000,
 ];
 
-/// What moves a request on.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Change {
-    /// An event that the action's policies have judged, one verdict for each policy.
-    Judged {
-        /// As made by [`Request::next_event`].
-        event: Event,
-        /// In the order of the action's policies.
-        verdicts: Vec<Verdict>,
-    },
-    /// The time to decide is over.
-    Expire {
-        /// When that was noticed.
-        at: Timestamp,
-    },
-    /// The caller takes the request back.
-    Cancel {
-        /// When.
-        at: Timestamp,
-        /// Why, in the caller's words.
-        reason: Option<String>,
-    },
-}
-
 /// A request's next version, and everything that must be stored with it in one atomic write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
@@ -61,22 +37,6 @@ pub struct Step {
     pub effects: Vec<Effect>,
     /// For the metrics.
     pub counts: Vec<Count>,
-}
-
-/// Makes a request of a submission that was admitted, and whose `submitted` event the policies have judged.
-///
-/// # Errors
-/// Where a policy objects to it or fails, or would approve it although nobody has acted.
-pub fn submit(
-    id: RequestId,
-    submission: Submission,
-    memos: Vec<String>,
-    verdicts: Vec<Verdict>,
-) -> Result<Step, Refusal> {
-    let at = submission.submitted_at;
-    let request = draft(id, submission, memos);
-    let event = request.next_event(at, None, Act::Submitted)?;
-    step(request, Change::Judged { event, verdicts })
 }
 
 /// The request as the policies see it when they judge `submitted`: it is not stored, and nothing has happened to it.
@@ -94,69 +54,8 @@ pub fn draft(id: RequestId, submission: Submission, memos: Vec<String>) -> Reque
     }
 }
 
-/// Moves a request on.
-///
-/// # Errors
-/// Where the change does not count; then nothing may be stored but the refusal's audit entry.
-pub fn step(request: Request, change: Change) -> Result<Step, Refusal> {
-    match change {
-        Change::Judged { event, verdicts } => judged(request, event, &verdicts),
-        Change::Expire { at } => expire(request, at),
-        Change::Cancel { at, reason } => cancel(request, at, reason),
-    }
-}
-
-impl Request {
-    /// The event that `act` would be, where nothing but the policies can object to it.
-    ///
-    /// # Errors
-    /// Where the request has ended or the act would count twice.
-    pub fn next_event(&self, at: Timestamp, by: Option<Actor>, act: Act) -> Result<Event, Refusal> {
-        let State::Open(open) = &self.state else { return Err(Refusal::Ended(self.status())) };
-        // A clock that was set back must not make history run backwards.
-        let at = self.history.last().map_or(at, |last| at.max(last.at));
-        if by.is_some() && at >= self.submission.expires_at {
-            return Err(Refusal::TooLate);
-        }
-        if self.history.len() >= MAX_HISTORY && act != Act::Escalated {
-            return Err(Refusal::HistoryFull);
-        }
-        let is_due = |due: Option<Timestamp>| due.is_some_and(|due| due <= at);
-        match (&act, &by) {
-            (Act::Submitted, None) if self.history.is_empty() => {}
-            (Act::Escalated, None) if matches!(open.escalation, Escalation::At(due) if is_due(Some(due))) => {
-            }
-            (Act::Tick, None) if is_due(open.wake_at) => {}
-            (Act::Approve { .. }, Some(actor)) => {
-                if self.approvers().contains(&actor.id.as_str()) {
-                    return Err(Refusal::DuplicateApproval);
-                }
-            }
-            (Act::Acknowledge { persona }, Some(_)) => {
-                if self.acknowledgements().contains_key(persona.as_str()) {
-                    return Err(Refusal::DuplicateAcknowledgement(persona.clone()));
-                }
-            }
-            (Act::Withdraw, Some(actor)) => {
-                let acknowledged = self.acknowledgements().values().any(|id| *id == actor.id);
-                if !acknowledged && !self.approvers().contains(&actor.id.as_str()) {
-                    return Err(Refusal::NothingToWithdraw);
-                }
-            }
-            (Act::Deny { .. }, Some(_)) => {}
-            // What remains is an act of a person without one, or an automatic act with one.
-            _ => return Err(Refusal::NotDue),
-        }
-        let seq = u32::try_from(self.history.len()).map_err(|_| Refusal::HistoryFull)?;
-        Ok(Event { seq, at, by, act })
-    }
-}
-
-fn judged(mut request: Request, event: Event, verdicts: &[Verdict]) -> Result<Step, Refusal> {
-    // INVARIANT: an event counts at most once. The caller asked already, but of another version perhaps.
-    if request.next_event(event.at, event.by.clone(), event.act.clone())? != event {
-        return Err(Refusal::NotDue);
-    }
+/// The step that a proposed event leads to, once every policy has judged it.
+pub(super) fn judged(mut request: Request, event: Event, verdicts: &[Verdict]) -> Result<Step, Refusal> {
     let State::Open(open) = &request.state else { return Err(Refusal::Ended(request.status())) };
     let rulings = combine(&event, verdicts, open)?;
     let acted = event.by.is_some() || request.history.iter().any(|earlier| earlier.by.is_some());
@@ -294,32 +193,44 @@ fn next_state(
     Ok(State::Open(Open { requirements, editable, escalation, wake_at }))
 }
 
-fn expire(mut request: Request, at: Timestamp) -> Result<Step, Refusal> {
-    if request.status().is_terminal() {
-        return Err(Refusal::Ended(request.status()));
+impl Request {
+    /// The time to decide is over, as noticed at `at`.
+    ///
+    /// # Errors
+    /// If the request has ended already, or is not due to expire yet.
+    pub fn expire(&self, at: Timestamp) -> Result<Step, Refusal> {
+        if self.status().is_terminal() {
+            return Err(Refusal::Ended(self.status()));
+        }
+        if at < self.submission.expires_at {
+            return Err(Refusal::NotDue);
+        }
+        Ok(self.ended(at, State::Expired { at }))
     }
-    if at < request.submission.expires_at {
-        return Err(Refusal::NotDue);
+
+    /// The caller takes the request back, and says why.
+    ///
+    /// # Errors
+    /// If the request has ended or expired already.
+    pub fn cancel(&self, at: Timestamp, reason: Option<String>) -> Result<Step, Refusal> {
+        if self.status().is_terminal() {
+            return Err(Refusal::Ended(self.status()));
+        }
+        if at >= self.submission.expires_at {
+            return Err(Refusal::TooLate);
+        }
+        Ok(self.ended(at, State::Cancelled { at, reason }))
     }
-    request.state = State::Expired { at };
-    Ok(ended(request, at, None))
+
+    /// Ends the request without an event in its history.
+    fn ended(&self, at: Timestamp, state: State) -> Step {
+        let request = Request { version: self.version + 1, state, ..self.clone() };
+        ending(request, at)
+    }
 }
 
-fn cancel(mut request: Request, at: Timestamp, reason: Option<String>) -> Result<Step, Refusal> {
-    if request.status().is_terminal() {
-        return Err(Refusal::Ended(request.status()));
-    }
-    if at >= request.submission.expires_at {
-        return Err(Refusal::TooLate);
-    }
-    request.state = State::Cancelled { at, reason };
-    Ok(ended(request, at, None))
-}
-
-/// What ends a request without an event of its own in the history.
-fn ended(mut request: Request, at: Timestamp, by: Option<String>) -> Step {
-    request.version += 1;
-    let audit = vec![decision(&request, at, by)];
+fn ending(request: Request, at: Timestamp) -> Step {
+    let audit = vec![decision(&request, at, None)];
     let counts = outcome_counts(&request, at);
     Step { request, audit, effects: vec![Effect::ShowRequest], counts }
 }

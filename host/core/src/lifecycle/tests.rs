@@ -70,13 +70,17 @@ fn refused(code: &str) -> Verdict {
     Verdict::Refused(vec![Reason { code: code.into(), message: code.into(), path: None }])
 }
 
+/// Makes a request, judged by `verdicts`.
+fn submit(submission: Submission, memos: Vec<String>, verdicts: &[Verdict]) -> Result<Step, Refusal> {
+    let at = submission.submitted_at;
+    draft(request_id(), submission, memos).propose(at, None, Act::Submitted, None)?.judged(verdicts)
+}
+
 /// An open request that waits for approvals.
 fn open() -> Request {
     let verdicts =
         vec![ruled(false, Standing::Waiting(vec![requirement(RequirementKind::Approval, "0 of 2")]))];
-    submit(request_id(), submission(false), vec!["null".into()], verdicts)
-        .expect("the request is admitted")
-        .request
+    submit(submission(false), vec!["null".into()], &verdicts).expect("the request is admitted").request
 }
 
 fn actor(id: &str) -> Option<Actor> {
@@ -103,8 +107,7 @@ fn act_at(
     act: Act,
     verdicts: Vec<Verdict>,
 ) -> Result<Step, Refusal> {
-    let event = request.next_event(at, by, act)?;
-    step(request.clone(), Change::Judged { event, verdicts })
+    request.propose(at, by, act, None)?.judged(&verdicts)
 }
 
 mod one_step {
@@ -167,10 +170,9 @@ mod one_step {
     #[test]
     fn nobody_acted_means_nobody_approved_unless_the_action_says_unattended() {
         let satisfied = || vec![ruled(false, Standing::Satisfied)];
-        let attended = submit(request_id(), submission(false), Vec::new(), satisfied());
+        let attended = submit(submission(false), Vec::new(), &satisfied());
         assert!(matches!(attended, Err(Refusal::PolicyFailed(_))));
-        let unattended =
-            submit(request_id(), submission(true), Vec::new(), satisfied()).expect("it is approved");
+        let unattended = submit(submission(true), Vec::new(), &satisfied()).expect("it is approved");
         assert_eq!(unattended.request.status(), Status::Approved);
     }
 
@@ -212,14 +214,11 @@ mod one_step {
 
     #[test]
     fn expires_once_and_not_before_its_time() {
-        assert_eq!(step(open(), Change::Expire { at: START.plus(TIMEOUT_MS - 1) }), Err(Refusal::NotDue));
-        let expired = step(open(), Change::Expire { at: START.plus(TIMEOUT_MS) }).expect("it is due").request;
+        assert_eq!(open().expire(START.plus(TIMEOUT_MS - 1)), Err(Refusal::NotDue));
+        let expired = open().expire(START.plus(TIMEOUT_MS)).expect("it is due").request;
         assert_eq!(expired.status(), Status::Expired);
         assert_eq!(expired.due_at(), None);
-        assert_eq!(
-            step(expired, Change::Expire { at: START.plus(TIMEOUT_MS) }),
-            Err(Refusal::Ended(Status::Expired))
-        );
+        assert_eq!(expired.expire(START.plus(TIMEOUT_MS)), Err(Refusal::Ended(Status::Expired)));
     }
 
     #[test]
@@ -275,9 +274,8 @@ mod one_step {
     fn a_hidden_parameter_is_never_editable() {
         let Verdict::Ruled(mut ruling) = waiting(RequirementKind::Approval) else { panic!("a ruling") };
         ruling.editable = vec!["secret".into(), "replicas".into()];
-        let request = submit(request_id(), submission(false), Vec::new(), vec![Verdict::Ruled(ruling)])
-            .expect("admitted")
-            .request;
+        let request =
+            submit(submission(false), Vec::new(), &[Verdict::Ruled(ruling)]).expect("admitted").request;
         let edits = Act::Approve { edits: vec![edit("secret", Some(json!("x")))] };
         let result = act(&request, actor("U1"), edits, vec![ruled(true, Standing::Satisfied)]);
         assert_eq!(result, Err(Refusal::NotEditable(vec!["secret".into()])));
@@ -311,7 +309,7 @@ mod one_step {
         assert_eq!(act(&request, actor("U2"), approve(), verdicts()), Err(Refusal::HistoryFull));
         let escalated = act_at(&request, START.plus(TIMEOUT_MS / 2), None, Act::Escalated, verdicts())
             .expect("it is due");
-        assert!(step(escalated.request, Change::Expire { at: START.plus(TIMEOUT_MS) }).is_ok());
+        assert!(escalated.request.expire(START.plus(TIMEOUT_MS)).is_ok());
     }
 
     #[test]
@@ -412,7 +410,9 @@ fn any_attempt() -> impl Strategy<Value = Attempt> {
 }
 
 /// What a step may and may not do to the request it was given.
-fn check_step(before: &Request, change: &Change, step: &Step) {
+///
+/// `judged` is whether somebody acted, and the verdicts on that; `None` if no policy was asked.
+fn check_step(before: &Request, judged: Option<(bool, &[Verdict])>, step: &Step) {
     let after = &step.request;
     assert!(!before.status().is_terminal(), "a terminal request changed");
     assert_eq!(after.version, before.version + 1);
@@ -433,7 +433,7 @@ fn check_step(before: &Request, change: &Change, step: &Step) {
     assert!(after.history.iter().filter(|event| event.act == Act::Escalated).count() <= 1);
 
     if after.status() == Status::Approved {
-        let Change::Judged { event, verdicts } = change else { panic!("approved without a judgement") };
+        let Some((acted, verdicts)) = judged else { panic!("approved without a judgement") };
         let satisfied = |verdict: &Verdict| matches!(verdict, Verdict::Ruled(ruling) if ruling.standing == Standing::Satisfied);
         assert!(
             !verdicts.is_empty() && verdicts.iter().all(satisfied),
@@ -443,7 +443,7 @@ fn check_step(before: &Request, change: &Change, step: &Step) {
             after.submission.unattended || after.history.iter().any(|event| event.by.is_some()),
             "nobody acted"
         );
-        if event.by.is_some() {
+        if acted {
             let grants = |verdict: &Verdict| matches!(verdict, Verdict::Ruled(ruling) if ruling.grants);
             assert!(verdicts.iter().any(grants), "approved by an act that nobody granted");
         }
@@ -485,25 +485,33 @@ proptest! {
         first in vec(any_verdict(), 0..4),
         attempts in vec(any_attempt(), 0..24),
     ) {
-        let Ok(created) = submit(request_id(), submission(unattended), Vec::new(), first) else { return Ok(()) };
+        let Ok(created) = submit(submission(unattended), Vec::new(), &first) else { return Ok(()) };
         let mut request = created.request;
         let mut now = START;
         let mut decisions = usize::from(request.status().is_terminal());
         for attempt in attempts {
-            let change = match attempt {
-                Attempt::Expire { after } => { now = now.plus(after); Change::Expire { at: now } }
-                Attempt::Cancel { after } => { now = now.plus(after); Change::Cancel { at: now, reason: None } }
+            let (judged, moved, again) = match attempt {
+                Attempt::Expire { after } => {
+                    now = now.plus(after);
+                    (None, request.expire(now), request.expire(now))
+                }
+                Attempt::Cancel { after } => {
+                    now = now.plus(after);
+                    (None, request.cancel(now, None), request.cancel(now, None))
+                }
                 Attempt::Act { after, by, act, verdicts } => {
                     now = now.plus(after);
                     let by = by.and_then(|n| actor(PEOPLE[n]));
-                    let Ok(event) = request.next_event(now, by, act) else { continue };
-                    Change::Judged { event, verdicts }
+                    let acted = by.is_some();
+                    let go = || request.propose(now, by.clone(), act.clone(), None)?.judged(&verdicts);
+                    let (moved, again) = (go(), go());
+                    (Some((acted, verdicts)), moved, again)
                 }
             };
-            let moved = step(request.clone(), change.clone());
-            prop_assert_eq!(&moved, &step(request.clone(), change.clone()), "the same step twice gives the same");
+            prop_assert_eq!(&moved, &again, "the same step twice gives the same");
             if let Ok(moved) = moved {
-                check_step(&request, &change, &moved);
+                let judged = judged.as_ref().map(|(acted, verdicts)| (*acted, verdicts.as_slice()));
+                check_step(&request, judged, &moved);
                 decisions += usize::from(moved.request.status().is_terminal());
                 request = moved.request;
             }

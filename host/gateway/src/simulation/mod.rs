@@ -14,17 +14,18 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
+use countersign_core::lifecycle::{
+    self, Act, Escalation, Intent, PolicyFailure, Reason, Refusal, Request, RequestId, State, Status,
+    Submission, Timestamp,
+};
+use countersign_policy::ActionPolicy;
+use countersign_policy::decide::{self, Attempt, NotMade};
 use serde_json::{Map, Value};
+
+use crate::GatewayError;
 
 pub(crate) use shadow::{Cause, Observation};
 pub use shadow::{Difference, Explained, Observed, Sample, Shadow, ShadowError, Standing};
-
-use crate::{GatewayError, Intent};
-use countersign_core::lifecycle::{
-    self, Act, Actor, Change, Digest, Escalation, PolicyFailure, Reason, Refusal, Request, RequestId, State,
-    Status, Submission, Timestamp,
-};
-use countersign_policy::{ActionPolicy, NotAdmitted};
 
 /// What became of a submission or an event. Codes only: a message may quote what must not be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct Timers {
 }
 
 impl Timers {
+    /// What is due of `request` by itself.
+    #[must_use]
     pub fn of(request: &Request) -> Timers {
         let State::Open(open) = &request.state else { return Timers::default() };
         let escalation = match open.escalation {
@@ -77,32 +80,28 @@ impl Simulation {
         params: &Map<String, Value>,
         known: impl Fn(usize) -> Option<String>,
     ) -> Result<Simulation, Outcome> {
-        let memos = rules.admit_again(id, &submission, params, known).map_err(|refused| match refused {
-            NotAdmitted::Denied(reasons) => Outcome::Denied(codes(&reasons)),
-            NotAdmitted::Failed(failure) => Outcome::failed(&[failure]),
-        })?;
-        if memos.iter().any(|memo| crate::repeats_hidden(memo, params, &submission.redacted)) {
-            return Err(Outcome::Failed(vec!["malformed".to_owned()]));
-        }
-        let draft = lifecycle::draft(id, submission.clone(), memos.clone());
-        let submitted = draft.next_event(submission.submitted_at, None, Act::Submitted);
-        let verdicts = submitted.map(|event| rules.judge(&draft, &event));
-        let step = verdicts.and_then(|verdicts| lifecycle::submit(id, submission, memos, verdicts));
-        match step {
+        match decide::admit(rules, id, submission, params, known).outcome {
             Ok(step) => Ok(Simulation { rules: Arc::clone(rules), request: step.request }),
-            Err(Refusal::PolicyFailed(failures)) => Err(Outcome::failed(&failures)),
-            Err(refusal) => Err(Outcome::Denied(codes(refusal.reasons()))),
+            Err(NotMade::Denied(reasons)) => Err(Outcome::Denied(codes(&reasons))),
+            Err(NotMade::Failed(failures)) => Err(Outcome::failed(&failures)),
+            Err(NotMade::Refused(refusal)) => Err(Outcome::Denied(codes(refusal.reasons()))),
         }
     }
 
+    /// The rules of the candidate.
+    #[must_use]
     pub fn rules(&self) -> &ActionPolicy {
         &self.rules
     }
 
+    /// Its status.
+    #[must_use]
     pub fn status(&self) -> Status {
         self.request.status()
     }
 
+    /// When it expires.
+    #[must_use]
     pub fn expires_at(&self) -> Timestamp {
         self.request.submission.expires_at
     }
@@ -116,67 +115,32 @@ impl Simulation {
             let wake_up = wake_up.filter(|due| Some(*due) != other.wake_up);
             let due = [escalation, wake_up].into_iter().flatten().min();
             let Some(due) = due.filter(|due| *due <= to && *due < self.expires_at()) else { return Ok(()) };
-            let act = if escalation == Some(due) { Act::Escalated } else { Act::Tick };
-            // Where it fails it stays due, and is tried again with what comes next.
-            self.apply(due, None, act, None).map_err(|refusal| Outcome::refused(&refusal))?;
+            let intent = if escalation == Some(due) { Intent::Escalate } else { Intent::Wake };
+            // If it fails it stays due, and is tried again with what comes next.
+            self.apply(due, by_itself(intent)).map_err(|refusal| Outcome::refused(&refusal))?;
         }
     }
 
-    /// The other request is escalated at `at`; so is this one, where it is due and was not before.
-    pub fn escalate(&mut self, at: Timestamp) -> Outcome {
+    /// What happened to the other request at `at` happens to this one. An escalation comes if it is due and has not come
+    /// before, a wake-up if it is due.
+    pub fn happen(&mut self, at: Timestamp, attempt: Attempt) -> Outcome {
         let escalated = |event: &lifecycle::Event| event.act == Act::Escalated;
-        if self.request.history.iter().any(escalated) {
+        let is_over = match attempt.intent {
+            Intent::Escalate => self.request.history.iter().any(escalated),
+            Intent::Wake => Timers::of(&self.request).wake_up.is_none_or(|due| due > at),
+            _ => false,
+        };
+        if is_over {
             return Outcome::Counted(self.status());
         }
-        self.happen(at, None, Act::Escalated, None)
-    }
-
-    /// The other request is woken at `at`; so is this one, where it is due.
-    pub fn wake(&mut self, at: Timestamp) -> Outcome {
-        match Timers::of(&self.request).wake_up {
-            Some(due) if due <= at => self.happen(at, None, Act::Tick, None),
-            _ => Outcome::Counted(self.status()),
-        }
-    }
-
-    /// A person acts, who saw the parameters with the payload hash `seen`, where that is known.
-    pub fn act(&mut self, at: Timestamp, by: Actor, intent: &Intent, seen: Option<Digest>) -> Outcome {
-        let act = crate::act_of(&self.request, &self.rules, intent);
-        self.happen(at, Some(by), act, seen)
-    }
-
-    /// Ends it in a way that no policy is asked about.
-    pub fn end(&mut self, change: Change) -> Outcome {
-        match lifecycle::step(self.request.clone(), change) {
-            Ok(step) => {
-                self.request = step.request;
-                Outcome::Counted(self.status())
-            }
-            Err(refusal) => Outcome::refused(&refusal),
-        }
-    }
-
-    fn happen(&mut self, at: Timestamp, by: Option<Actor>, act: Act, seen: Option<Digest>) -> Outcome {
-        match self.apply(at, by, act, seen) {
+        match self.apply(at, attempt) {
             Ok(()) => Outcome::Counted(self.status()),
             Err(refusal) => Outcome::refused(&refusal),
         }
     }
 
-    fn apply(
-        &mut self,
-        at: Timestamp,
-        by: Option<Actor>,
-        act: Act,
-        seen: Option<Digest>,
-    ) -> Result<(), Refusal> {
-        let event = self.request.next_event(at, by, act)?;
-        if seen.is_some_and(|seen| seen != self.request.payload_hash()) {
-            return Err(Refusal::ParametersChanged);
-        }
-        let verdicts = self.rules.judge(&self.request, &event);
-        let step = lifecycle::step(self.request.clone(), Change::Judged { event, verdicts })?;
-        self.request = step.request;
+    fn apply(&mut self, at: Timestamp, attempt: Attempt) -> Result<(), Refusal> {
+        self.request = decide::event(&self.rules, &self.request, attempt, at).outcome?.request;
         Ok(())
     }
 }
@@ -200,10 +164,14 @@ impl Outcome {
         }
     }
 
+    /// The candidate does not know the action.
+    #[must_use]
     pub fn unknown_action() -> Outcome {
         Outcome::Denied(vec!["unknown_action".to_owned()])
     }
 
+    /// The event does not count.
+    #[must_use]
     pub fn refused(refusal: &Refusal) -> Outcome {
         if let Refusal::PolicyFailed(failures) = refusal {
             return Outcome::failed(failures);
@@ -242,6 +210,10 @@ impl fmt::Display for Outcome {
             Outcome::Failed(kinds) => write!(f, "failed({})", kinds.join(", ")),
         }
     }
+}
+
+fn by_itself(intent: Intent) -> Attempt {
+    Attempt { intent, by: None, seen: None }
 }
 
 fn codes(reasons: &[Reason]) -> Vec<String> {

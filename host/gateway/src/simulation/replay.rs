@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{
-    Act, Actor, Change, REDACTED, Request, State, Status, Submission, Timestamp,
-};
+use countersign_core::lifecycle::{Act, Actor, Intent, Request, State, Status, Submission, Timestamp};
 use countersign_core::record::PolicyEntry;
+use countersign_policy::decide::{self, Attempt};
 use countersign_policy::{ActionPolicy, PolicySet};
 
-use super::{Outcome, Simulation, Timers};
-use crate::Intent;
+use super::{Outcome, Simulation, Timers, by_itself};
 
 /// Replays recorded requests under a candidate set.
 #[derive(Debug)]
@@ -118,11 +116,12 @@ impl Replayer {
                 (Act::Escalated, _) => {
                     timers.escalation = None;
                     // Not due under the candidate: it escalates later, or never.
-                    note(&simulation.escalate(event.at));
+                    note(&simulation.happen(event.at, by_itself(Intent::Escalate)));
                 }
                 (act, Some(by)) => {
                     let by = self.actor(simulation.rules().entry(), by, original, event.at);
-                    note(&simulation.act(event.at, by, &intent(act), None));
+                    let attempt = Attempt { intent: intent(act), by: Some(by), seen: None };
+                    note(&simulation.happen(event.at, attempt));
                 }
                 // Wake-ups come when the candidate's own policies ask for them.
                 (_, None) => {}
@@ -133,15 +132,17 @@ impl Replayer {
             note(&outcome);
         }
         match &request.state {
-            State::Cancelled { at, .. } => note(&simulation.end(Change::Cancel { at: *at, reason: None })),
+            State::Cancelled { at, .. } => {
+                note(&simulation.happen(*at, by_itself(Intent::Cancel { reason: None })))
+            }
             // Nobody decided: so it would have ended, sooner or later.
             State::Expired { .. } => {
                 let at = end.max(simulation.expires_at());
-                note(&simulation.end(Change::Expire { at }));
+                note(&simulation.happen(at, by_itself(Intent::Expire)));
             }
             State::Open(_) | State::Approved(_) | State::Denied(_) => {
                 if simulation.expires_at() <= end {
-                    note(&simulation.end(Change::Expire { at: end }));
+                    note(&simulation.happen(end, by_itself(Intent::Expire)));
                 }
             }
         }
@@ -155,29 +156,13 @@ impl Replayer {
         stored: &Submission,
         original: Option<&PolicyEntry>,
     ) -> Submission {
-        let entry = rules.entry();
-        let (mut params, mut redacted) = entry.redact.apply(&stored.params);
-        for key in &stored.redacted {
-            redacted.insert(key.clone());
-            params.insert(key.clone(), REDACTED.into());
-        }
         let requester = Actor {
             id: stored.requester.id.clone(),
             groups: stored.requester_groups.clone(),
             groups_as_of: None,
         };
-        let expires_at = stored.submitted_at.plus(entry.timeout_ms);
-        Submission {
-            rules: entry.action.clone(),
-            requester_groups: self.actor(entry, &requester, original, stored.submitted_at).groups,
-            params,
-            redacted,
-            policy_hash: rules.hash(),
-            expires_at,
-            escalate_at: entry.escalate.as_ref().map(|escalate| expires_at.minus(escalate.before_ms)),
-            unattended: entry.unattended,
-            ..stored.clone()
-        }
+        let actor = self.actor(rules.entry(), &requester, original, stored.submitted_at);
+        decide::under(rules, Submission { requester_groups: actor.groups, ..stored.clone() })
     }
 
     /// Somebody who acted, with their groups under the candidate's rules: as recorded where the group is the same.

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use arc_swap::ArcSwapOption;
+use countersign_core::directory::Directory;
+use countersign_core::lifecycle::{Digest, Intent, Party, RequestId, Submission, Timestamp};
+use countersign_policy::PolicySet;
+use countersign_policy::decide::{self, Ask, Attempt, Issued};
 use prometheus::{IntCounterVec, Opts, Registry};
 
 use super::{Outcome, Simulation, Timers};
-use crate::{Ask, Intent};
-use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{Change, Digest, Party, RequestId, Submission, Timestamp};
-use countersign_policy::PolicySet;
 
 /// How much may wait to be judged by the candidate.
 const QUEUE: usize = 4096;
@@ -205,26 +205,14 @@ pub(crate) enum Observation {
     },
 }
 
-/// What happened to a request.
+/// What happened to a request, by whom.
 #[derive(Clone, Debug)]
-pub(crate) enum Cause {
-    /// A person acted.
-    Person {
-        /// Who.
-        actor: String,
-        /// How.
-        intent: Intent,
-        /// The payload hash of what they saw.
-        seen: Option<Digest>,
-    },
-    /// The escalation came.
-    Escalated,
-    /// A wake-up came.
-    Tick,
-    /// The expiry came.
-    Expired,
-    /// The caller took it back.
-    Cancelled,
+pub(crate) struct Cause {
+    pub(crate) intent: Intent,
+    /// Who acted; `None` for what happened by itself, and for the caller.
+    pub(crate) by: Option<String>,
+    /// The payload hash of what they saw, if that is known.
+    pub(crate) seen: Option<Digest>,
 }
 
 impl Default for Shadow {
@@ -488,7 +476,7 @@ impl Judge {
                 }
                 // Once one of the two has ended there is nothing more to compare.
                 let over = outcome.ended() || followed.simulation.status().is_terminal();
-                self.shared.compare(&told(cause.name()), &candidate);
+                self.shared.compare(&told(cause.intent.name()), &candidate);
                 if over {
                     self.followed.remove(&request);
                 }
@@ -506,8 +494,8 @@ impl Judge {
         let Some(rules) = self.shared.set.action(&ask.action) else { return Err(Outcome::unknown_action()) };
         let again = again.as_ref().map(|(earlier, actor)| (earlier.as_ref(), actor.clone()));
         // Nobody ever shows this token.
-        let token = Digest::from_bytes([0; 32]);
-        let submission = crate::submission(rules, ask, (id, token), again, &self.shared.directory, at);
+        let issued = Issued { id, token_hash: Digest::from_bytes([0; 32]), at };
+        let submission = decide::submission(rules, ask, issued, again, &self.shared.directory);
         Simulation::admit(rules, id, submission, &ask.params, |_| None)
     }
 }
@@ -517,38 +505,12 @@ impl Followed {
     fn judge(&mut self, cause: &Cause, at: Timestamp, directory: &Directory) -> Outcome {
         let Followed { simulation, timers, .. } = self;
         if let Err(failed) = simulation.advance(at, *timers)
-            && !matches!(cause, Cause::Person { .. })
+            && cause.by.is_none()
         {
             return failed;
         }
-        match cause {
-            Cause::Person { actor, intent, seen } => {
-                let by = simulation.rules().entry().actor(actor, directory, at);
-                simulation.act(at, by, intent, *seen)
-            }
-            Cause::Escalated => simulation.escalate(at),
-            Cause::Tick => simulation.wake(at),
-            Cause::Expired => simulation.end(Change::Expire { at }),
-            Cause::Cancelled => simulation.end(Change::Cancel { at, reason: None }),
-        }
-    }
-}
-
-impl Cause {
-    /// What the difference calls it.
-    fn name(&self) -> &'static str {
-        match self {
-            Cause::Person { intent, .. } => match intent {
-                Intent::Acknowledge { .. } => "acknowledge",
-                Intent::Approve { .. } => "approve",
-                Intent::Deny { .. } => "deny",
-                Intent::Withdraw => "withdraw",
-            },
-            Cause::Escalated => "escalated",
-            Cause::Tick => "tick",
-            Cause::Expired => "expired",
-            Cause::Cancelled => "cancelled",
-        }
+        let by = cause.by.as_ref().map(|id| simulation.rules().entry().actor(id, directory, at));
+        simulation.happen(at, Attempt { intent: cause.intent.clone(), by, seen: cause.seen })
     }
 }
 

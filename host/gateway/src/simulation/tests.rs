@@ -13,7 +13,7 @@ use crate::scheduler::Scheduler;
 use crate::{Ask, Gateway, Tokens};
 use countersign_core::clock::{Clock, ManualClock};
 use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{Origin, Party};
+use countersign_core::lifecycle::{Digest, Origin, Party};
 use countersign_policy::{Engine, Kept, Limits, Pins, Policies, PolicySet, Source, Trust};
 use countersign_store::{SqliteStore, Store};
 
@@ -268,11 +268,7 @@ async fn what_does_not_fit_is_dropped_and_counted() {
         outcome: Outcome::Refused(vec!["unauthorized".into()]),
         what: Observation::Event {
             version,
-            cause: Cause::Person {
-                actor: "U8".into(),
-                intent: Intent::Approve { edits: BTreeMap::new() },
-                seen: None,
-            },
+            cause: Cause { intent: Intent::approve(), by: Some("U8".into()), seen: None },
             timers: Timers::default(),
         },
     };

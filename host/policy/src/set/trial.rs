@@ -1,49 +1,42 @@
-//! A made-up request, admitted and judged before any real one: what would only be found out later.
+//! A synthetic request, decided on before any real one: what would only be found out later.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
-use crate::action::{ActionPolicy, NotAdmitted};
+use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
-    Act, Digest, Event, Needs, Open, Origin, Party, Request, RequestId, Ruling, Standing, State, Submission,
-    Timestamp, Verdict, parameter_digests,
+    Digest, Origin, Party, RequestId, Ruling, Status, Submission, Timestamp, Verdict,
 };
 
-/// A Thursday noon in 2026: policies see no other clock, so any time does.
-const MADE_UP_TIME: Timestamp = Timestamp::from_millis(1_767_268_800_000);
+use crate::action::ActionPolicy;
+use crate::decide::{self, Admission, Ask, Issued, NotMade};
 
-/// What shows, when a made-up request is tried, that the action must not be used as it is.
+/// A Thursday noon in 2026: policies see no other clock, so any time does.
+const AT: Timestamp = Timestamp::from_millis(1_767_268_800_000);
+
+/// Why the action must not be used as it is, as far as a synthetic request shows.
 pub(super) fn problems(policy: &ActionPolicy) -> Vec<String> {
-    let params = policy.param_schema().and_then(|schema| schema.made_up()).unwrap_or_default();
-    let request = match admit(policy, &params) {
-        Ok(request) => request,
-        // The policies say no to made-up data, as they may.
-        Err(NotAdmitted::Denied(_)) => return Vec::new(),
-        Err(NotAdmitted::Failed(failure)) => {
-            return vec![format!("a made-up request is not admitted: {failure}")];
-        }
-    };
-    let submitted = Event { seq: 0, at: request.submission.submitted_at, by: None, act: Act::Submitted };
-    let verdicts = policy.judge(&request, &submitted);
+    let Admission { verdicts, outcome } = decide(policy);
     let mut problems = Vec::new();
-    let mut rulings = Vec::new();
-    for verdict in &verdicts {
-        match verdict {
-            Verdict::Ruled(ruling) => rulings.push(ruling),
-            Verdict::Refused(_) => {}
-            Verdict::Failed(failure) => problems.push(format!("a made-up request is not judged: {failure}")),
-        }
-    }
-    let approved = rulings.len() == verdicts.len()
-        && rulings.iter().all(|ruling| ruling.standing == Standing::Satisfied);
-    if approved && !policy.entry().unattended {
-        problems.push(
+    match &outcome {
+        Ok(step) if step.request.status() == Status::Approved && !policy.entry().unattended => problems.push(
             "its policies approve a request before anybody has acted; if that is meant, say `unattended: true`"
                 .to_owned(),
-        );
+        ),
+        Err(NotMade::Failed(failures)) => {
+            let what = if verdicts.is_empty() { "admitted" } else { "judged" };
+            problems
+                .extend(failures.iter().map(|failure| format!("a synthetic request is not {what}: {failure}")));
+        }
+        // The policies may say no to synthetic data.
+        Ok(_) | Err(NotMade::Denied(_) | NotMade::Refused(_)) => {}
     }
+    let rulings: Vec<&Ruling> = verdicts
+        .iter()
+        .filter_map(|verdict| match verdict {
+            Verdict::Ruled(ruling) => Some(ruling),
+            Verdict::Refused(_) | Verdict::Failed(_) => None,
+        })
+        .collect();
     problems.extend(hidden_edits(policy, &rulings));
     problems
 }
@@ -65,41 +58,20 @@ fn hidden_edits(policy: &ActionPolicy, rulings: &[&Ruling]) -> Vec<String> {
     problems
 }
 
-fn admit(policy: &ActionPolicy, params: &Map<String, Value>) -> Result<Request, NotAdmitted> {
-    let id = RequestId::new(MADE_UP_TIME, 0, 0);
-    let entry = policy.entry();
-    let (shown, redacted) = entry.redact.apply(params);
-    let expires_at = MADE_UP_TIME.plus(entry.timeout_ms);
-    let submission = Submission {
-        action: entry.action.clone(),
-        rules: entry.action.clone(),
-        lineage: id,
-        depth: 0,
-        rerequested_by: None,
-        requester: Party { id: "made-up-requester".to_owned(), source: "trial".to_owned(), display: None },
-        requester_groups: Default::default(),
-        origin: Origin { repo: "made-up/repository".to_owned(), branch: None, pr: None, run_id: None },
-        justification: "A made-up request, to try the policies.".to_owned(),
+fn decide(policy: &ActionPolicy) -> Admission {
+    let ask = Ask {
+        action: policy.entry().action.clone(),
+        params: policy.param_schema().and_then(|schema| schema.made_up()).unwrap_or_default(),
+        origin: Origin { repo: "synthetic/repository".to_owned(), branch: None, pr: None, run_id: None },
+        requester: Party { id: "synthetic-requester".to_owned(), source: "trial".to_owned(), display: None },
+        justification: "A synthetic request, to try the policies.".to_owned(),
         links: Vec::new(),
         policy_hints: None,
-        params: shown,
-        redacted,
-        digests: parameter_digests(params),
-        policy_hash: policy.hash(),
-        token_hash: Digest::of(b"made up"),
-        submitted_at: MADE_UP_TIME,
-        expires_at,
-        escalate_at: entry.escalate.as_ref().map(|escalate| expires_at.minus(escalate.before_ms)),
-        unattended: entry.unattended,
     };
-    let memos = policy.admit(id, &submission, params)?;
-    Ok(Request {
-        id,
-        version: 1,
-        submission: Arc::new(submission),
-        memos: memos.into(),
-        history: Vec::new(),
-        needs: Needs::default(),
-        state: State::Open(Open::default()),
-    })
+    let id = RequestId::new(AT, 0, 0);
+    let issued = Issued { id, token_hash: Digest::of(b"synthetic"), at: AT };
+    let submission = decide::submission(policy, &ask, issued, None, &Directory::default());
+    // As if it were meant to be approved by itself: whether it would be is what is to be found out.
+    let submission = Submission { unattended: true, ..submission };
+    decide::admit(policy, id, submission, &ask.params, |_| None)
 }

@@ -61,11 +61,11 @@ fn every_policy_is_asked_in_order() {
     assert!(matches!(verdicts[..], [Verdict::Refused(_), Verdict::Ruled(_)]), "{verdicts:?}");
 }
 
-fn misbehaves(at: &str, deed: &str) -> ActionPolicy {
-    action(&engine(), &[("misbehaving", json!({ "at": at, "do": deed }))])
+fn misbehaves(at: &str, fault: &str) -> ActionPolicy {
+    action(&engine(), &[("misbehaving", json!({ "at": at, "do": fault }))])
 }
 
-const DEEDS: [(&str, FailureKind); 5] = [
+const FAULTS: [(&str, FailureKind); 5] = [
     ("loop", FailureKind::Fuel),
     ("eat_memory", FailureKind::Memory),
     ("overflow_stack", FailureKind::Trap),
@@ -74,8 +74,8 @@ const DEEDS: [(&str, FailureKind); 5] = [
 ];
 
 #[track_caller]
-fn is(failure: &PolicyFailure, deed: &str, kind: FailureKind) {
-    assert_eq!(failure.kind, kind, "{deed}: {failure}");
+fn is(failure: &PolicyFailure, fault: &str, kind: FailureKind) {
+    assert_eq!(failure.kind, kind, "{fault}: {failure}");
     assert_eq!(failure.policy, "misbehaving");
     assert!(!failure.to_string().contains("hunter2"), "{failure}");
     assert!(failure.detail.len() < 300, "{failure}");
@@ -83,24 +83,25 @@ fn is(failure: &PolicyFailure, deed: &str, kind: FailureKind) {
 
 #[test]
 fn a_module_that_misbehaves_admits_nothing() {
-    for (deed, kind) in DEEDS.into_iter().chain([("malformed_memo", FailureKind::Malformed)]) {
-        let policy = misbehaves("admit", deed);
-        let Err(NotAdmitted::Failed(failure)) = policy.admit(id(), &submission(&policy), &params()) else {
-            panic!("{deed}");
+    for (fault, kind) in FAULTS.into_iter().chain([("malformed_memo", FailureKind::Malformed)]) {
+        let policy = misbehaves("admit", fault);
+        let Err(NotAdmitted::Failed(failure)) = policy.admit(id(), &submission(&policy), &params(), |_| None)
+        else {
+            panic!("{fault}");
         };
-        is(&failure, deed, kind);
+        is(&failure, fault, kind);
     }
 }
 
 #[test]
 fn a_module_that_misbehaves_consents_to_nothing() {
-    for (deed, kind) in DEEDS {
-        let policy = misbehaves("judge", deed);
+    for (fault, kind) in FAULTS {
+        let policy = misbehaves("judge", fault);
         let request = request(&policy, vec![submitted()]);
         let [Verdict::Failed(failure)] = &policy.judge(&request, &approve(1, "U1"))[..] else {
-            panic!("{deed}")
+            panic!("{fault}")
         };
-        is(failure, deed, kind);
+        is(failure, fault, kind);
     }
 }
 

@@ -109,7 +109,7 @@ fn id() -> RequestId {
 /// An admitted request with this history.
 fn request(policy: &ActionPolicy, history: Vec<Event>) -> Request {
     let submission = submission(policy);
-    let memos = policy.admit(id(), &submission, &params()).unwrap();
+    let memos = policy.admit(id(), &submission, &params(), |_| None).unwrap();
     Request {
         id: id(),
         version: 1,

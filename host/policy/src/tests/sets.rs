@@ -296,8 +296,8 @@ fn modules_that_misbehave_are_found_out() {
     ] {
         for (call, what) in [
             ("check-config", "the configuration of `misbehaving` cannot be checked"),
-            ("admit", "the action `a`: a made-up request is not admitted"),
-            ("judge", "the action `a`: a made-up request is not judged"),
+            ("admit", "the action `a`: a synthetic request is not admitted"),
+            ("judge", "the action `a`: a synthetic request is not judged"),
         ] {
             let with = format!("    policies: [{{ use: misbehaving, with: {{ at: {call}, do: {deed} }} }}]");
             let errors = misbehaving(&with).errors();

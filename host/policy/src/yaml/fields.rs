@@ -138,6 +138,7 @@ impl<'e> Reader<'e> {
         false
     }
 
+    /// A whole number in `range`.
     pub fn count(&mut self, node: &Node, what: &str, range: RangeInclusive<u32>) -> Option<u32> {
         let number = match &node.kind {
             Kind::Number(number) => number.as_u64().and_then(|number| u32::try_from(number).ok()),

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use countersign_core::lifecycle::{
-    Act, Actor, Change, Digest, Edit, Link, Origin, Party, Reason, Request, RequestId, Requirement,
-    RequirementKind, Ruling, Standing, Submission, Timestamp, Verdict, parameter_digests, step, submit,
+    Act, Actor, Digest, Edit, Link, Origin, Party, Reason, Request, RequestId, Requirement, RequirementKind,
+    Ruling, Standing, Submission, Timestamp, Verdict, draft, parameter_digests,
 };
 use countersign_core::record::{Escalate, PolicyEntry, Redaction, Rerequest};
 
@@ -119,7 +119,15 @@ fn verdict(standing: Standing) -> Vec<Verdict> {
 }
 
 fn open_with(submission: Submission, requirements: Vec<Requirement>) -> Request {
-    submit(id(1), submission, vec!["null".into()], verdict(waiting(requirements))).expect("admitted").request
+    submit(submission, waiting(requirements))
+}
+
+/// What the request is once it is made.
+fn submit(submission: Submission, standing: Standing) -> Request {
+    let at = submission.submitted_at;
+    let draft = draft(id(1), submission, vec!["null".into()]);
+    let proposal = draft.propose(at, None, Act::Submitted, None).expect("it is possible");
+    proposal.judged(&verdict(standing)).expect("admitted").request
 }
 
 fn open(requirements: Vec<Requirement>) -> Request {
@@ -129,8 +137,8 @@ fn open(requirements: Vec<Requirement>) -> Request {
 /// What the request is after this act at this minute.
 fn after(request: Request, minute: u64, by: Option<&str>, act: Act, standing: Standing) -> Request {
     let by = by.map(|id| Actor { id: id.into(), groups: BTreeSet::new(), groups_as_of: None });
-    let event = request.next_event(minutes(minute), by, act).expect("it is possible");
-    step(request, Change::Judged { event, verdicts: verdict(standing) }).expect("it counts").request
+    let proposal = request.propose(minutes(minute), by, act, None).expect("it is possible");
+    proposal.judged(&verdict(standing)).expect("it counts").request
 }
 
 fn approve() -> Act {

@@ -185,7 +185,7 @@ fn the_dialog_of_edits() {
     let State::Open(open) = &mut none.state else { panic!("it is open") };
     open.editable = BTreeSet::from(["token".to_owned(), "k".repeat(253)]);
     assert_eq!(overrides(&none, &entry()), None);
-    let ended = step(request, Change::Expire { at: minutes(20) }).expect("it is due").request;
+    let ended = request.expire(minutes(20)).expect("it is due").request;
     assert_eq!(overrides(&ended, &entry()), None);
 }
 

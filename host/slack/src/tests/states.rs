@@ -47,7 +47,7 @@ fn with_edits() -> Request {
 }
 
 fn expired() -> Request {
-    step(one_approval(), Change::Expire { at: minutes(20) }).expect("it is due").request
+    one_approval().expire(minutes(20)).expect("it is due").request
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn escalated() {
     entry.groups.insert("on-call".into(), members.into());
     let notice = escalation(&request, &entry, minutes(16), Place::Channel { permalink });
     check("escalated_notice_channel", &notice);
-    let expired = step(request, Change::Expire { at: minutes(20) }).expect("it is due").request;
+    let expired = request.expire(minutes(20)).expect("it is due").request;
     check("escalated_notice_ended", &escalation(&expired, &entry, minutes(21), Place::Thread));
 }
 
@@ -133,8 +133,7 @@ fn approved_by_personas_alone() {
 fn approved_with_nobody() {
     let mut submission = submission();
     submission.unattended = true;
-    let request =
-        submit(id(1), submission, Vec::new(), verdict(Standing::Satisfied)).expect("admitted").request;
+    let request = submit(submission, Standing::Satisfied);
     check("unattended", &message(&request, &entry(), minutes(2)));
 }
 
@@ -162,8 +161,8 @@ fn expired_with_and_without_another_try() {
 
 #[test]
 fn cancelled() {
-    let cancel = Change::Cancel { at: minutes(4), reason: Some("the pipeline was stopped".into()) };
-    let request = step(awaiting_personas(), cancel).expect("it can be").request;
+    let reason = Some("the pipeline was stopped".into());
+    let request = awaiting_personas().cancel(minutes(4), reason).expect("it can be").request;
     let message = message(&request, &entry(), minutes(5));
     check("cancelled", &message);
     assert!(buttons(&message).is_empty());

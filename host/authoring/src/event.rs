@@ -1,4 +1,4 @@
-//! What happens to a made-up request: who does what, and when. The scenarios' YAML has it in fields;
+//! An event of a synthetic request: who does what, and when. The scenarios' YAML has it in fields;
 //! `policy judge --event` has it in one line, `U0BOB approve replicas=4 @12m`.
 
 use std::collections::BTreeMap;
@@ -11,23 +11,14 @@ use serde_json::Value;
 use countersign_core::json;
 use countersign_gateway::Intent;
 
-/// Something that happens.
+/// An event of a synthetic request.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Deed {
-    /// Milliseconds after the submission; a second after what was before where it is not said.
+pub(crate) struct Event {
+    /// Milliseconds after the submission; by default a second after the event before.
     pub(crate) at_ms: Option<u64>,
-    pub(crate) what: What,
-}
-
-/// What happens.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum What {
-    /// A person does this.
-    Person { by: String, intent: Intent },
-    /// The escalation time passes.
-    Escalated,
-    /// The time that a ruling asked to be woken at comes.
-    Tick,
+    /// Who acts; `None` for what happens by itself.
+    pub(crate) by: Option<String>,
+    pub(crate) intent: Intent,
 }
 
 /// What a line says that is no event.
@@ -35,80 +26,81 @@ pub(crate) enum What {
 #[error(
     "{0}; an event is `WHO approve [KEY=VALUE …] [KEY- …]`, `WHO deny [WHY]`, `WHO acknowledge PERSONA`, `WHO withdraw`, `escalated` or `tick`, each with a time at its end, such as `@5m`, if need be"
 )]
-pub(crate) struct BadDeed(String);
+pub(crate) struct BadEvent(String);
 
 /// Names a person may act by, in any command and file.
 pub(crate) const ACTS: [&str; 4] = ["approve", "deny", "acknowledge", "withdraw"];
 /// What happens without a person.
 pub(crate) const AUTOMATIC: [&str; 2] = ["escalated", "tick"];
 
-impl FromStr for Deed {
-    type Err = BadDeed;
+impl FromStr for Event {
+    type Err = BadEvent;
 
-    fn from_str(line: &str) -> Result<Deed, BadDeed> {
+    fn from_str(line: &str) -> Result<Event, BadEvent> {
         let mut words = words(line)?;
         let at_ms = match words.last().and_then(|word| word.strip_prefix('@')) {
             Some(time) if words.len() > 1 => {
-                let at = millis(time).map_err(BadDeed)?;
+                let at = millis(time).map_err(BadEvent)?;
                 words.pop();
                 Some(at)
             }
             _ => None,
         };
         let mut words = words.into_iter();
-        let what = match (words.next(), words.next()) {
-            (None, _) => return Err(BadDeed("it is empty".to_owned())),
-            (Some(word), None) if word == "escalated" => What::Escalated,
-            (Some(word), None) if word == "tick" => What::Tick,
+        let (by, intent) = match (words.next(), words.next()) {
+            (None, _) => return Err(BadEvent("it is empty".to_owned())),
+            (Some(word), None) if word == "escalated" => (None, Intent::Escalate),
+            (Some(word), None) if word == "tick" => (None, Intent::Wake),
             (Some(word), _) if AUTOMATIC.contains(&word.as_str()) => {
-                return Err(BadDeed(format!("`{word}` is done by nobody and takes nothing but a time")));
+                return Err(BadEvent(format!("`{word}` is done by nobody and takes nothing but a time")));
             }
-            (Some(word), None) => return Err(BadDeed(format!("`{word}` is not all of an event"))),
+            (Some(word), None) => return Err(BadEvent(format!("`{word}` is not all of an event"))),
             (Some(by), Some(act)) => {
                 let rest: Vec<String> = words.collect();
-                What::Person { intent: intent(&by, &act, &rest)?, by }
+                let intent = intent(&by, &act, &rest)?;
+                (Some(by), intent)
             }
         };
-        Ok(Deed { at_ms, what })
+        Ok(Event { at_ms, by, intent })
     }
 }
 
-fn intent(by: &str, act: &str, rest: &[String]) -> Result<Intent, BadDeed> {
+fn intent(by: &str, act: &str, rest: &[String]) -> Result<Intent, BadEvent> {
     match (act, rest) {
         ("approve", rest) => {
             let mut edits = BTreeMap::new();
             for word in rest {
                 let (key, after) = edit(word)?;
                 if edits.insert(key.clone(), after).is_some() {
-                    return Err(BadDeed(format!("`{key}` is edited twice")));
+                    return Err(BadEvent(format!("`{key}` is edited twice")));
                 }
             }
             Ok(Intent::Approve { edits })
         }
         ("deny", []) => Ok(Intent::Deny { reason: None }),
         ("deny", rest) => Ok(Intent::Deny { reason: Some(rest.join(" ")) }),
-        ("acknowledge", []) => Err(BadDeed(format!("`{by} acknowledge` names no persona"))),
+        ("acknowledge", []) => Err(BadEvent(format!("`{by} acknowledge` names no persona"))),
         ("acknowledge", rest) => Ok(Intent::Acknowledge { persona: rest.join(" ") }),
         ("withdraw", []) => Ok(Intent::Withdraw),
-        ("withdraw", [word, ..]) => Err(BadDeed(format!("`withdraw` takes nothing, but there is `{word}`"))),
-        (other, _) => Err(BadDeed(format!("`{other}` is not something that a person does"))),
+        ("withdraw", [word, ..]) => Err(BadEvent(format!("`withdraw` takes nothing, but there is `{word}`"))),
+        (other, _) => Err(BadEvent(format!("`{other}` is not something that a person does"))),
     }
 }
 
 /// `KEY=VALUE`, the value in JSON or else a text, or `KEY-` to take the parameter away.
-fn edit(word: &str) -> Result<(String, Option<Value>), BadDeed> {
+fn edit(word: &str) -> Result<(String, Option<Value>), BadEvent> {
     let (key, after) = match word.split_once('=') {
         Some((key, text)) => (key, Some(json::parse(text.as_bytes()).unwrap_or_else(|_| Value::from(text)))),
         None => (word.strip_suffix('-').unwrap_or_default(), None),
     };
     if key.is_empty() {
-        return Err(BadDeed(format!("`{word}` is no edit: that is `KEY=VALUE`, or `KEY-` to take it away")));
+        return Err(BadEvent(format!("`{word}` is no edit: that is `KEY=VALUE`, or `KEY-` to take it away")));
     }
     Ok((key.to_owned(), after))
 }
 
 /// Splits at spaces, but not within double quotes or brackets, so that a value may be any JSON.
-fn words(line: &str) -> Result<Vec<String>, BadDeed> {
+fn words(line: &str) -> Result<Vec<String>, BadEvent> {
     let mut words = Vec::new();
     let mut word = String::new();
     let (mut quoted, mut escaped, mut depth) = (false, false, 0_u32);
@@ -131,7 +123,7 @@ fn words(line: &str) -> Result<Vec<String>, BadDeed> {
         }
     }
     if quoted || depth > 0 {
-        return Err(BadDeed(format!("`{word}` does not end")));
+        return Err(BadEvent(format!("`{word}` does not end")));
     }
     if !word.is_empty() {
         words.push(word);
@@ -151,15 +143,15 @@ pub(crate) fn duration(millis: u64) -> String {
     humantime::format_duration(Duration::from_millis(millis)).to_string()
 }
 
-/// For a story: `U0BOB approves with replicas=4`.
-impl fmt::Display for What {
+/// For a report: `U0BOB approves with replicas=4`.
+impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (by, intent) = match self {
-            What::Escalated => return f.write_str("the escalation time passes"),
-            What::Tick => return f.write_str("the time to wake comes"),
-            What::Person { by, intent } => (by, intent),
-        };
-        match intent {
+        let by = self.by.as_deref().unwrap_or("nobody");
+        match &self.intent {
+            Intent::Escalate => f.write_str("the escalation time passes"),
+            Intent::Wake => f.write_str("the time to wake comes"),
+            Intent::Expire => f.write_str("nobody decided in time"),
+            Intent::Cancel { .. } => f.write_str("the caller cancels"),
             Intent::Acknowledge { persona } => write!(f, "{by} acknowledges {persona}"),
             Intent::Deny { reason: None } => write!(f, "{by} denies"),
             Intent::Deny { reason: Some(reason) } => write!(f, "{by} denies: {reason}"),
@@ -185,8 +177,8 @@ mod tests {
 
     #[track_caller]
     fn reads(line: &str, at_ms: Option<u64>, shown: &str) {
-        let deed: Deed = line.parse().expect(line);
-        assert_eq!((deed.at_ms, deed.what.to_string().as_str()), (at_ms, shown), "{line}");
+        let event: Event = line.parse().expect(line);
+        assert_eq!((event.at_ms, event.to_string().as_str()), (at_ms, shown), "{line}");
     }
 
     #[test]
@@ -235,7 +227,7 @@ mod tests {
             ("escalated now", "`escalated` is done by nobody"),
             ("tick U1", "`tick` is done by nobody"),
         ] {
-            let error = line.parse::<Deed>().expect_err(line).to_string();
+            let error = line.parse::<Event>().expect_err(line).to_string();
             assert!(error.contains(said) && error.contains("an event is"), "{line}: {error}");
         }
     }
@@ -243,7 +235,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn never_panics_on_any_line(line in ".*") {
-            let _ = line.parse::<Deed>();
+            let _ = line.parse::<Event>();
         }
     }
 }

@@ -1,0 +1,242 @@
+//! Where a submission or an event is decided: the one sequence of steps that the gateway, the shadow, the replay, the
+//! trial at load and the authors' commands share.
+//!
+//! A submission: build it, ask every policy whether it may be made, look for leaks, have it judged. An event: make an act
+//! of what was intended, propose it, have it judged. Nothing is stored or audited here; whoever calls does that.
+
+use std::collections::BTreeSet;
+
+use countersign_core::directory::Directory;
+use countersign_core::lifecycle::{
+    self, Act, Actor, Digest, Edit, Intent, Link, Origin, Party, PolicyFailure, REDACTED, Reason, Refusal,
+    Request, RequestId, Step, Submission, Timestamp, Verdict, parameter_digests,
+};
+use serde_json::{Map, Value};
+
+use crate::action::{ActionPolicy, NotAdmitted};
+
+/// What a caller asks for. Well-formed, and seen by no policy yet.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The action.
+    pub action: String,
+    /// The parameters, hidden ones included.
+    pub params: Map<String, Value>,
+    /// Where the request comes from.
+    pub origin: Origin,
+    /// Who wants the action done.
+    pub requester: Party,
+    /// Why.
+    pub justification: String,
+    /// Where to read more.
+    pub links: Vec<Link>,
+    /// What the caller would like of the policy.
+    pub policy_hints: Option<Value>,
+}
+
+/// What a new request is given by the gateway that makes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Issued {
+    /// Its id.
+    pub id: RequestId,
+    /// SHA-256 of its wait token.
+    pub token_hash: Digest,
+    /// When it is made.
+    pub at: Timestamp,
+}
+
+/// The submission that an ask becomes under these rules. `again` is the earlier submission and who wants it made again,
+/// if it is.
+#[must_use]
+pub fn submission(
+    rules: &ActionPolicy,
+    ask: &Ask,
+    issued: Issued,
+    again: Option<(&Submission, Party)>,
+    directory: &Directory,
+) -> Submission {
+    let Issued { id, token_hash, at } = issued;
+    // What was hidden when it was first made stays hidden: only its digest is known.
+    let (hidden, digests) = match &again {
+        Some((earlier, _)) => (earlier.redacted.clone(), earlier.digests.clone()),
+        None => (BTreeSet::new(), parameter_digests(&ask.params)),
+    };
+    let submission = Submission {
+        action: ask.action.clone(),
+        lineage: again.as_ref().map_or(id, |(earlier, _)| earlier.lineage),
+        depth: again.as_ref().map_or(0, |(earlier, _)| earlier.depth.saturating_add(1)),
+        rerequested_by: again.map(|(_, actor)| actor),
+        requester: ask.requester.clone(),
+        requester_groups: rules.entry().actor(&ask.requester.id, directory, at).groups,
+        origin: ask.origin.clone(),
+        justification: ask.justification.clone(),
+        links: ask.links.clone(),
+        policy_hints: ask.policy_hints.clone(),
+        params: ask.params.clone(),
+        redacted: hidden,
+        digests,
+        token_hash,
+        submitted_at: at,
+        // What the rules say is filled in below.
+        rules: String::new(),
+        policy_hash: token_hash,
+        expires_at: at,
+        escalate_at: None,
+        unattended: false,
+    };
+    under(rules, submission)
+}
+
+/// A submission with all that the rules decide of it: what is hidden, when it expires and escalates. What is hidden
+/// already stays so.
+#[must_use]
+pub fn under(rules: &ActionPolicy, submission: Submission) -> Submission {
+    let entry = rules.entry();
+    let (mut params, mut redacted) = entry.redact.apply(&submission.params);
+    for key in &submission.redacted {
+        params.insert(key.clone(), REDACTED.into());
+    }
+    redacted.extend(submission.redacted);
+    let expires_at = submission.submitted_at.plus(entry.timeout_ms);
+    Submission {
+        rules: entry.action.clone(),
+        params,
+        redacted,
+        policy_hash: rules.hash(),
+        expires_at,
+        escalate_at: entry.escalate.as_ref().map(|escalate| expires_at.minus(escalate.before_ms)),
+        unattended: entry.unattended,
+        ..submission
+    }
+}
+
+/// What was decided about a submission.
+#[derive(Debug)]
+pub struct Admission {
+    /// What each policy says of the new request, in order. Empty if one did not admit it.
+    pub verdicts: Vec<Verdict>,
+    /// The request at version 1 with what must be stored with it, or why it is not made.
+    pub outcome: Result<Step, NotMade>,
+}
+
+/// Why a request is not made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotMade {
+    /// Policies forbid it, for these reasons.
+    Denied(Vec<Reason>),
+    /// Policies gave no usable answer, which never counts as consent.
+    Failed(Vec<PolicyFailure>),
+    /// The core refuses it.
+    Refused(Refusal),
+}
+
+/// Decides about a submission. `params` are its parameters before anything was hidden: only the policies' admission sees
+/// them. `known` are memos that need not be asked for, by the place of the policy.
+#[must_use]
+pub fn admit(
+    rules: &ActionPolicy,
+    id: RequestId,
+    submission: Submission,
+    params: &Map<String, Value>,
+    known: impl Fn(usize) -> Option<String>,
+) -> Admission {
+    let memos = match rules.admit(id, &submission, params, known) {
+        Ok(memos) => memos,
+        Err(refused) => {
+            let not_made = match refused {
+                NotAdmitted::Denied(reasons) => NotMade::Denied(reasons),
+                NotAdmitted::Failed(failure) => NotMade::Failed(vec![failure]),
+            };
+            return Admission { verdicts: Vec::new(), outcome: Err(not_made) };
+        }
+    };
+    let at = submission.submitted_at;
+    let draft = lifecycle::draft(id, submission, memos);
+    let Decision { verdicts, outcome, .. } = judge(rules, &draft, at, None, Act::Submitted, None);
+    let outcome = outcome.map_err(|refusal| match refusal {
+        Refusal::Objected(reasons) => NotMade::Denied(reasons),
+        Refusal::PolicyFailed(failures) => NotMade::Failed(failures),
+        refusal => NotMade::Refused(refusal),
+    });
+    Admission { verdicts, outcome }
+}
+
+/// What is to happen to a request, and by whom.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    /// What.
+    pub intent: Intent,
+    /// Who acts; `None` for what happens by itself.
+    pub by: Option<Actor>,
+    /// The payload hash of the parameters that whoever acts has seen, if that is known.
+    pub seen: Option<Digest>,
+}
+
+/// What was decided about an event.
+#[derive(Debug)]
+pub struct Decision {
+    /// What was proposed; `None` for what ends a request without an event of its own.
+    pub act: Option<Act>,
+    /// Who acts.
+    pub by: Option<Actor>,
+    /// What each policy says of it, in order. Empty if no policy was asked.
+    pub verdicts: Vec<Verdict>,
+    /// The next version of the request with what must be stored with it, or why the event does not count.
+    pub outcome: Result<Step, Refusal>,
+}
+
+/// Decides about an event of `request`, which is judged by `rules`.
+#[must_use]
+pub fn event(rules: &ActionPolicy, request: &Request, attempt: Attempt, at: Timestamp) -> Decision {
+    let Attempt { intent, by, seen } = attempt;
+    if let Some(outcome) = intent.ending(request, at) {
+        return Decision { act: None, by: None, verdicts: Vec::new(), outcome };
+    }
+    let act = act(rules, request, intent);
+    judge(rules, request, at, by, act, seen)
+}
+
+/// The act that an intent is once it is known how the request stands.
+#[must_use]
+pub fn act(rules: &ActionPolicy, request: &Request, intent: Intent) -> Act {
+    match intent {
+        Intent::Acknowledge { persona } => Act::Acknowledge { persona },
+        Intent::Deny { reason } => Act::Deny { reason },
+        Intent::Withdraw => Act::Withdraw,
+        Intent::Escalate => Act::Escalated,
+        // An ending is no act; as one it would be refused, for it is not due.
+        Intent::Wake | Intent::Expire | Intent::Cancel { .. } => Act::Tick,
+        Intent::Approve { edits } => {
+            let current = request.params();
+            let edits = edits.into_iter().filter_map(|(key, after)| {
+                let before = current.get(&key).cloned();
+                // A value that is what it was is no edit; of a hidden one that cannot be told.
+                if before == after && !request.submission.redacted.contains(&key) {
+                    return None;
+                }
+                let violations = rules.check_edit(&key, after.as_ref());
+                Some(Edit { key, before, after, violations })
+            });
+            Act::Approve { edits: edits.collect() }
+        }
+    }
+}
+
+fn judge(
+    rules: &ActionPolicy,
+    request: &Request,
+    at: Timestamp,
+    by: Option<Actor>,
+    act: Act,
+    seen: Option<Digest>,
+) -> Decision {
+    let (verdicts, outcome) = match request.propose(at, by.clone(), act.clone(), seen) {
+        Ok(proposal) => {
+            let verdicts = rules.judge(proposal.request(), proposal.event());
+            let outcome = proposal.judged(&verdicts);
+            (verdicts, outcome)
+        }
+        Err(refusal) => (Vec::new(), Err(refusal)),
+    };
+    Decision { act: Some(act), by, verdicts, outcome }
+}
