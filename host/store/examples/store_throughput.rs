@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release -p countersign-store --example store_throughput -- [SECONDS] [DIRECTORY]`
 //!
-//! It says how many writes became durable in a second, how long a caller waited for its own,
-//! and, on Linux, how much processor time the writing thread took for each.
+//! It prints the durable writes per second, the latency percentiles of a write,
+//! and, on Linux, the processor time of the writer thread for each write.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use countersign_core::lifecycle::{
     Act, Actor, AuditEntry, Count, Digest, Effect, Event, Needs, Open, Origin, Party, Request, RequestId,
     Requirement, RequirementKind, State, Status, Submission, Timestamp,
 };
-use countersign_store::{Commit, Committed, Create, Created, SqliteStore, Store};
+use countersign_store::{Commit, Committed, Create, Created, Requests, SqliteStore};
 use serde_json::json;
 
 const CALLERS: u64 = 32;
@@ -52,7 +52,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "it measures")]
+#[expect(clippy::disallowed_methods, reason = "it measures time")]
 async fn measure<F, R>(name: &str, store: &Arc<SqliteStore>, span: Duration, work: F) -> anyhow::Result<()>
 where
     F: Fn(Arc<SqliteStore>, u64) -> R,
@@ -86,7 +86,7 @@ where
     let rate = took.len() as f64 / elapsed.as_secs_f64();
     print!("{name}: {rate:.0} a second; p50 {:.2?}, p99 {:.2?}, p99.9 {:.2?}", at(0.5), at(0.99), at(0.999));
     if let Some(after) = writer_time() {
-        // The thread may have had no name yet when this began.
+        // At the beginning the thread may have had no name yet.
         let before = before.unwrap_or_default();
         print!("; {:.1} µs of the writer each", (after - before).as_secs_f64() * 1e6 / took.len() as f64);
     }
@@ -94,7 +94,7 @@ where
     Ok(())
 }
 
-/// The processor time that the writing thread has had.
+/// The processor time used by the writer thread.
 fn writer_time() -> Option<Duration> {
     let tasks = std::fs::read_dir("/proc/self/task").ok()?;
     let writer = tasks.flatten().map(|task| task.path()).find(|task| {
@@ -125,7 +125,7 @@ async fn vote(store: &SqliteStore, number: u64) -> anyhow::Result<()> {
     let entry = audit(&request, "approve");
     let counts = vec![Count::one("approvals_total", &[("action", "deploy_prod")])];
     let commit = Commit { request, audit: vec![entry], effects: vec![Effect::ShowRequest], counts };
-    // Two callers may come to the same request once all have had a vote; then one of them loses.
+    // After a full round, two callers may vote on the same request; then one gets a conflict.
     let (Committed::Done | Committed::Conflict) = store.commit(commit).await?;
     Ok(())
 }

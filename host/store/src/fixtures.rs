@@ -1,6 +1,6 @@
-//! Requests and records to test with: for this crate's tests, and those of crates that keep things in a store.
+//! Requests and records for tests: this crate's, and those of crates that use a store.
 
-#![expect(missing_docs, reason = "each is what its name says")]
+#![expect(missing_docs, reason = "the names say what the fixtures are")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub fn object(value: Value) -> Map<String, Value> {
     value.as_object().cloned().unwrap()
 }
 
-/// A new open request, made at the beginning.
+/// A new open request, submitted at `at(0)`.
 pub fn request(number: u64) -> Request {
     request_at(number, at(0))
 }
@@ -76,7 +76,7 @@ pub fn request_at(number: u64, made: Timestamp) -> Request {
     }
 }
 
-/// The request made again.
+/// A re-request of `first`, at this depth of its lineage.
 pub fn again(first: &Request, number: u64, depth: u32) -> Request {
     let mut request = Request { id: id(number), ..first.clone() };
     let submission = Arc::make_mut(&mut request.submission);
@@ -84,7 +84,7 @@ pub fn again(first: &Request, number: u64, depth: u32) -> Request {
     request
 }
 
-/// The request's next version, with one more event, and changed.
+/// The request's next version: with one more event, and with `change` applied.
 pub fn next(request: &Request, now: Timestamp, change: impl FnOnce(&mut Request)) -> Request {
     let mut request = request.clone();
     request.version += 1;
@@ -95,7 +95,7 @@ pub fn next(request: &Request, now: Timestamp, change: impl FnOnce(&mut Request)
     request
 }
 
-/// Open, and waiting for an approval and so many personas.
+/// Open; an approval and the acknowledgements of this many personas are missing.
 pub fn open(personas: u8) -> State {
     let requirement = |kind, label: String| Requirement {
         kind,
@@ -132,7 +132,7 @@ pub fn audit(request: &Request, event: &str) -> AuditEntry {
     }
 }
 
-/// What stores a new request, with one entry of each kind.
+/// Stores a new request with one audit entry, one effect and one count.
 pub fn new(request: &Request) -> Create {
     Create {
         request: request.clone(),
@@ -149,7 +149,7 @@ pub fn with_key(request: &Request, key: u64, until: Timestamp) -> Create {
     Create { idempotency, ..new(request) }
 }
 
-/// What stores a request's next version, with one entry of each kind.
+/// Stores a request's next version with one audit entry, one effect and one count.
 pub fn change(request: &Request) -> Commit {
     Commit {
         request: request.clone(),
@@ -159,14 +159,14 @@ pub fn change(request: &Request) -> Commit {
     }
 }
 
-/// A set with entries of its own for these actions.
+/// A policy set with an entry for each of these actions.
 pub fn stored_set(actions: &[&str], stored_at: Timestamp) -> StoredSet {
     let entries = actions.iter().map(|action| ((*action).to_owned(), Digest::of(action.as_bytes())));
     let entries: BTreeMap<_, _> = entries.collect();
     StoredSet { hash: Digest::of_json(&json!(entries)), entries, stored_at }
 }
 
-/// An admin puts a set in force.
+/// A change by an admin that puts the set `to` in force.
 pub fn change_of(now: u64, from: Option<Digest>, to: Digest) -> PolicyChange {
     PolicyChange {
         at: at(now),
@@ -182,12 +182,12 @@ pub fn change_of(now: u64, from: Option<Digest>, to: Digest) -> PolicyChange {
     }
 }
 
-/// What stores a change.
+/// Stores a change with its own audit entry and counts.
 pub fn changing(change: &PolicyChange) -> ChangePolicy {
     ChangePolicy { change: change.clone(), audit: vec![change.audit()], counts: change.counts() }
 }
 
-/// An entry for the action.
+/// A policy entry for the action.
 pub fn policy_entry(action: &str) -> PolicyEntry {
     let config = json!({ "approvals": 2, "share": 0.1, "nested": { "b": [1, null], "a": "é" } });
     PolicyEntry {

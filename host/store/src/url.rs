@@ -1,4 +1,4 @@
-//! Which store to open, and the one place where a backend is chosen.
+//! The address of a store. This is the only place that chooses a backend.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::{OpenError, SqliteArchive, SqliteStore, Store};
 
-/// Which store to use, and where it is.
+/// The address of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreUrl {
-    /// The embedded store, in this file.
+    /// The embedded store, in the file with this path.
     Sqlite(PathBuf),
 }
 
@@ -23,7 +23,7 @@ impl StoreUrl {
         Ok(Arc::new(SqliteStore::open(path)?))
     }
 
-    /// Opens the store for reading, beside a gateway that may be running. Blocks.
+    /// Opens the store for reading only; a gateway may have it open at the same time. Blocks.
     ///
     /// # Errors
     /// If there is no store, or it cannot be read.
@@ -32,7 +32,7 @@ impl StoreUrl {
         SqliteArchive::open(path)
     }
 
-    /// The file that the store is in, if it is in one.
+    /// The store's file, if it is a file.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         let StoreUrl::Sqlite(path) = self;

@@ -1,16 +1,18 @@
-//! What is stored, for whoever only reads it, beside a gateway that may be running.
+//! Reads a database while a gateway may have it open: for replays and exports.
 
 use std::path::Path;
 
-use rusqlite::{Connection, params};
-
-use super::row::Place;
-use super::{OpenError, StoredRequest, content, file, size};
-use crate::StoreError;
 use countersign_core::lifecycle::{Digest, Request, RequestId};
 use countersign_core::record::PolicyEntry;
+use rusqlite::{Connection, params};
 
-/// A database that is read, and neither written to nor locked. Every call blocks.
+use super::column::{RowContext, row_limit};
+use super::policies::select_policy_entry;
+use super::request_row::StoredRequest;
+use super::{OpenError, file};
+use crate::StoreError;
+
+/// A database that is open for reading only, without a lock. Every call blocks.
 #[derive(Debug)]
 pub struct SqliteArchive {
     db: Connection,
@@ -19,26 +21,24 @@ pub struct SqliteArchive {
 impl SqliteArchive {
     /// Opens the database at `path`, which must exist.
     pub fn open(path: &Path) -> Result<SqliteArchive, OpenError> {
-        Ok(SqliteArchive { db: file::open_beside(path)? })
+        Ok(SqliteArchive { db: file::open_read_only(path)? })
     }
 
-    /// Up to `limit` requests with ids from `from` on, in the order in which they were made.
+    /// Up to `limit` requests with ids from `from` on, in the order in which they were created.
     pub fn requests(&self, from: RequestId, limit: usize) -> Result<Vec<Request>, StoreError> {
         let mut select = self
             .db
             .prepare_cached("SELECT id, version, body FROM request WHERE id >= ?1 ORDER BY id LIMIT ?2")?;
-        let rows = select.query_and_then(params![from.to_bytes(), size(limit)], |row| {
-            let place = Place { table: "request", key: &"a request" };
-            StoredRequest::of(place.request_id(row, (0, "id"))?, row)?.read()
+        let rows = select.query_and_then(params![from.to_bytes(), row_limit(limit)], |row| {
+            let context = RowContext { table: "request", key: &"a request" };
+            StoredRequest::of(context.request_id(row, (0, "id"))?, row)?.parse()
         })?;
         rows.collect()
     }
 
     /// The policy entry with this hash.
     pub fn policy_entry(&self, hash: Digest) -> Result<Option<PolicyEntry>, StoreError> {
-        let place = Place { table: "policy_entry", key: &hash };
-        let body = content(&self.db, "SELECT body FROM policy_entry WHERE hash = ?1", place, "body", hash)?;
-        body.map(|body| place.json("body", body)).transpose()
+        select_policy_entry(&self.db, hash)
     }
 
     /// The documents whose keys begin with `prefix`, by key.

@@ -1,17 +1,17 @@
-//! Connections that only read. They see what is committed, and neither wait for the writer nor hold it up.
+//! A pool of read-only connections. They see what is committed, and neither wait for the writer nor block it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
+use super::column::unavailable;
 use super::file::Database;
-use super::unavailable;
 use crate::StoreError;
 
 /// How many idle connections to keep; each has a page cache of its own.
 const IDLE: usize = 8;
 
-/// The connections that nobody uses now. One more is opened where there is none.
+/// The idle connections. If there is none, another one is opened.
 #[derive(Debug)]
 pub(super) struct Readers {
     idle: Mutex<Vec<Connection>>,
@@ -24,8 +24,9 @@ impl Readers {
         Arc::new(Readers { idle: Mutex::new(Vec::new()), database })
     }
 
-    /// Reads on this thread: right for a few rows found by an index, which takes some ten microseconds,
-    /// less than it takes to hand the work to another thread and to be woken by it.
+    /// Reads on this thread: for a few rows found by an index.
+    ///
+    /// That takes some ten microseconds, less than handing the work to another thread and waking up for its result.
     pub(super) fn read<T>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
@@ -43,7 +44,7 @@ impl Readers {
         answer
     }
 
-    /// Reads on a thread that may block: right for everything whose size is not known beforehand.
+    /// Reads on a thread that may block: for every result whose size is not known beforehand.
     pub(super) async fn scan<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -52,8 +53,8 @@ impl Readers {
         tokio::task::spawn_blocking(move || readers.read(read)).await.map_err(unavailable)?
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
-        // A list of connections has no state that a panic elsewhere could leave half changed.
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        // A panic cannot leave a list of connections half changed.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,110 @@
+//! The contract: what every backend promises, one function a promise, one file a port.
+//!
+//! A backend's tests invoke [`store_contract`] once.
+
+pub(crate) mod audit;
+pub(crate) mod documents;
+pub(crate) mod guards;
+pub(crate) mod messages;
+pub(crate) mod outbox;
+pub(crate) mod policies;
+pub(crate) mod requests;
+pub(crate) mod statistics;
+pub(crate) mod store;
+
+mod harness;
+pub(crate) mod model;
+
+use std::sync::Arc;
+
+use crate::Store;
+
+/// A backend with data of its own, which last as long as the value.
+pub(crate) trait Backend: Sized {
+    /// A backend without data.
+    async fn fresh() -> Self;
+
+    /// Opens its data. Every store that was opened before must have been dropped.
+    async fn open(&self) -> Arc<dyn Store>;
+}
+
+/// Defines a test for each promise.
+macro_rules! store_contract {
+    ($backend:ty) => {
+        $crate::contract::store_contract! { $backend:
+            requests {
+                a_created_request_can_be_read
+                a_repeated_create_gives_the_first_request
+                an_idempotency_key_runs_out
+                one_of_many_repeated_creates_counts
+                a_lineage_is_kept_in_order
+                an_id_is_used_once
+                a_commit_is_stored_whole
+                a_conflict_changes_nothing
+                one_of_many_commits_wins
+                what_is_due_comes_in_order
+                what_is_terminal_is_never_due
+            }
+            outbox {
+                a_claimed_entry_is_the_claimers_alone
+                a_claim_runs_out
+                what_has_been_ready_for_longest_comes_first
+                each_urgency_has_its_own_place
+                claimers_at_once_share_the_entries
+                a_delivered_entry_is_gone
+                an_entry_given_back_waits
+                an_entry_asked_for_again_is_one_entry
+                an_entry_stale_again_is_delivered_again
+                a_late_worker_does_not_touch_a_later_claim
+                a_late_worker_does_not_remove_a_later_entry
+                what_was_delivered_newer_than_asked_for_is_gone
+            }
+            messages {
+                a_post_is_kept_in_order
+                one_of_many_posts_wins
+                a_post_is_kept_with_its_audit_entries
+                stale_posts_come_in_order
+            }
+            policies {
+                pinned_content_is_kept_by_its_hash
+                signatures_are_kept_with_what_they_are_over
+                policy_sets_are_kept_by_their_hash
+                changes_of_the_set_in_force_are_kept_in_order
+                one_of_many_changes_wins
+                open_requests_are_counted_by_policy
+            }
+            guards {
+                a_nonce_is_claimed_once
+                the_secret_is_kept
+            }
+            documents {
+                documents_are_kept_by_key
+            }
+            audit {
+                audit_entries_stay_in_order
+            }
+            statistics {
+                counters_add_up
+                open_requests_are_counted
+                waiting_personas_are_counted
+            }
+            store {
+                what_is_unknown_is_none
+                it_can_be_pinged
+                reopening_keeps_everything
+            }
+            model {
+                it_behaves_like_the_model
+            }
+        }
+    };
+    ($backend:ty: $($port:ident { $($promise:ident)* })*) => {
+        $($(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() {
+                $crate::contract::$port::$promise::<$backend>().await;
+            }
+        )*)*
+    };
+}
+pub(crate) use store_contract;

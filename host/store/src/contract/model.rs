@@ -1,0 +1,345 @@
+//! A model of a store in the simplest terms; random operations must have the same results on both.
+
+use std::collections::BTreeMap;
+
+use countersign_core::lifecycle::{
+    AuditEntry, Count, Counter, Digest, Effect, Open, Request, RequestId, RequirementKind, State, Submission,
+    Timestamp,
+};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::Backend;
+use super::harness::{Seen, opened, take};
+use crate::fixtures::*;
+use crate::{
+    Commit, Committed, Create, Created, Idempotency, OpenRequests, OutboxDepth, OutboxEntry, ReadyEntry,
+    Store, Urgency,
+};
+
+pub(crate) async fn it_behaves_like_the_model<B: Backend>() {
+    let config = Config { cases: 32, failure_persistence: None, ..Config::default() };
+    let strategy = proptest::collection::vec(any_op(), 1..40);
+    let runtime = tokio::runtime::Handle::current();
+    let run = |ops: Vec<Op>| {
+        runtime.block_on(async {
+            let (backend, mut store) = opened::<B>().await;
+            let mut model = Model::default();
+            for op in ops {
+                if op == Op::Reopen {
+                    drop(store);
+                    store = backend.open().await;
+                } else {
+                    model.apply(&*store, &op).await;
+                }
+                model.compare(&*store, &op).await;
+            }
+        });
+        Ok(())
+    };
+    let checked = tokio::task::block_in_place(|| TestRunner::new(config).run(&strategy, run));
+    checked.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// An operation on a store.
+#[derive(Clone, Debug, PartialEq)]
+enum Op {
+    /// Slots 0 to 3 start a lineage; 4 and 5 compete for depth 1 of slot 0's lineage.
+    Create {
+        slot: u64,
+        key: Option<u64>,
+    },
+    /// Skips `skip` versions; any but 0 is a conflict.
+    Commit {
+        slot: u64,
+        skip: u64,
+        state: u8,
+        effects: u8,
+    },
+    Append {
+        entries: usize,
+        by: u64,
+    },
+    Claim {
+        lease: u64,
+    },
+    /// `claimed` indexes all claims so far, newest first.
+    Finish {
+        claimed: usize,
+        newer: u64,
+    },
+    Retry {
+        claimed: usize,
+        wait: u64,
+        failed: bool,
+    },
+    Nonce {
+        number: u8,
+        lasts: u64,
+    },
+    Advance {
+        by: u64,
+    },
+    Reopen,
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (0..6_u64, proptest::option::of(0..3_u64)).prop_map(|(slot, key)| Op::Create { slot, key }),
+        6 => (0..6_u64, prop_oneof![8 => Just(0_u64), 1 => 1..3_u64], 0..8_u8, 0..4_u8)
+            .prop_map(|(slot, skip, state, effects)| Op::Commit { slot, skip, state, effects }),
+        1 => (0..3_usize, 0..5_u64).prop_map(|(entries, by)| Op::Append { entries, by }),
+        3 => (1..30_u64).prop_map(|lease| Op::Claim { lease }),
+        3 => (0..3_usize, 0..2_u64).prop_map(|(claimed, newer)| Op::Finish { claimed, newer }),
+        2 => (0..3_usize, 0..20_u64, any::<bool>())
+            .prop_map(|(claimed, wait, failed)| Op::Retry { claimed, wait, failed }),
+        1 => (0..3_u8, 1..20_u64).prop_map(|(number, lasts)| Op::Nonce { number, lasts }),
+        3 => (1..15_u64).prop_map(|by| Op::Advance { by }),
+        1 => Just(Op::Reopen),
+    ]
+}
+
+/// The expected state.
+#[derive(Default)]
+struct Model {
+    now: u64,
+    requests: BTreeMap<RequestId, Request>,
+    keys: BTreeMap<u64, (Idempotency, RequestId)>,
+    outbox: BTreeMap<(RequestId, Effect), Waiting>,
+    claimed: Vec<OutboxEntry>,
+    audit: Vec<AuditEntry>,
+    counters: BTreeMap<Counter, u64>,
+    nonces: BTreeMap<u8, Timestamp>,
+}
+
+struct Waiting {
+    urgency: Urgency,
+    revision: u64,
+    attempts: u32,
+    since: Timestamp,
+    ready_at: Timestamp,
+    claimed_until: Option<Timestamp>,
+}
+
+impl Model {
+    /// Applies the operation to the store and to the model, and compares the results.
+    async fn apply(&mut self, store: &dyn Store, op: &Op) {
+        let now = at(self.now);
+        match *op {
+            Op::Create { slot, key } => {
+                let request = self.slot(slot);
+                let new = match key {
+                    Some(key) => with_key(&request, key, at(self.now + 20)),
+                    None => new(&request),
+                };
+                let expected = self.create(&new, key);
+                assert_eq!(store.create(new).await.unwrap(), expected, "{op:?}");
+            }
+            Op::Commit { slot, skip, state, effects } => {
+                let stored = self.requests.get(&id(slot)).cloned().unwrap_or_else(|| self.slot(slot));
+                let changed = next(&stored, now, |request| {
+                    request.version += skip;
+                    request.state = match state {
+                        0 => approved(now),
+                        1 => State::Expired { at: now },
+                        wanted => open(wanted % 3),
+                    };
+                });
+                let wanted = [(1, Effect::ShowRequest), (2, Effect::NotifyEscalation)];
+                let effects =
+                    wanted.iter().filter(|(bit, _)| effects & bit != 0).map(|(_, effect)| *effect).collect();
+                let commit = Commit { effects, ..change(&changed) };
+                let expected = self.commit(&commit);
+                assert_eq!(store.commit(commit).await.unwrap(), expected, "{op:?}");
+            }
+            Op::Append { entries, by } => {
+                let entries = vec![audit(&request(0), "appended"); entries];
+                let counts = vec![Count::of("appended_total", &[], by); usize::from(by > 0)];
+                self.keep(&entries, &counts);
+                store.append(entries, counts).await.unwrap();
+            }
+            Op::Claim { lease } => {
+                let until = at(self.now + lease);
+                let mut ready = store.ready_outbox(now, 100).await.unwrap();
+                ready.sort_by_key(|entry| (entry.request, entry.effect));
+                assert_eq!(ready, self.ready(now), "{op:?}");
+                let mut claimed = take(store, now, until, 100).await;
+                claimed.sort_by_key(|entry| (entry.request, entry.effect));
+                assert_eq!(claimed, self.claim(now, until), "{op:?}");
+                self.claimed.extend(claimed);
+            }
+            Op::Finish { claimed, newer } => {
+                let Some(entry) = self.claimed.iter().rev().nth(claimed).cloned() else { return };
+                let (key, delivered) = ((entry.request, entry.effect), entry.revision + newer);
+                if self.outbox.get(&key).is_some_and(|waiting| waiting.revision <= delivered) {
+                    self.outbox.remove(&key);
+                } else if let Some(waiting) = self.held(&entry) {
+                    (waiting.ready_at, waiting.claimed_until) = (waiting.since, None);
+                }
+                store.finish_outbox(&entry, delivered).await.unwrap();
+            }
+            Op::Retry { claimed, wait, failed } => {
+                let Some(entry) = self.claimed.iter().rev().nth(claimed).cloned() else { return };
+                let ready_at = at(self.now + wait);
+                if let Some(waiting) = self.held(&entry) {
+                    (waiting.ready_at, waiting.claimed_until) = (ready_at, None);
+                    waiting.attempts += u32::from(failed);
+                }
+                store.retry_outbox(&entry, ready_at, failed).await.unwrap();
+            }
+            Op::Nonce { number, lasts } => {
+                let fresh = self.nonces.get(&number).is_none_or(|until| *until <= now);
+                if fresh {
+                    self.nonces.insert(number, at(self.now + lasts));
+                }
+                let claimed = store.claim_nonce(Digest::of(&[number]), now, at(self.now + lasts)).await;
+                assert_eq!(claimed.unwrap(), fresh, "{op:?}");
+            }
+            Op::Advance { by } => self.now += by,
+            Op::Reopen => {}
+        }
+    }
+
+    /// The request of this slot, if it were created now.
+    fn slot(&self, slot: u64) -> Request {
+        let made = request_at(slot, at(self.now));
+        match slot {
+            0..4 => made,
+            _ => again(&request_at(0, at(self.now)), slot, 1),
+        }
+    }
+
+    fn create(&mut self, new: &Create, key: Option<u64>) -> Created {
+        let Create { request, idempotency, audit, effects, counts } = new;
+        if let Some((known, id)) = key.and_then(|key| self.keys.get(&key))
+            && known.until > request.submission.submitted_at
+        {
+            return Created::Known(known.fingerprint, Box::new(self.requests[id].clone()));
+        }
+        let place = |it: &Request| (it.submission.lineage, it.submission.depth);
+        if self.requests.values().any(|other| other.id == request.id || place(other) == place(request)) {
+            return Created::LineageConflict;
+        }
+        if let (Some(key), Some(idempotency)) = (key, idempotency) {
+            self.keys.insert(key, (*idempotency, request.id));
+        }
+        self.keep(audit, counts);
+        self.ask(request, effects);
+        self.requests.insert(request.id, request.clone());
+        Created::New
+    }
+
+    fn commit(&mut self, commit: &Commit) -> Committed {
+        let Commit { request, audit, effects, counts } = commit;
+        let fits = |stored: &Request| !stored.status().is_terminal() && stored.version + 1 == request.version;
+        if !self.requests.get(&request.id).is_some_and(fits) {
+            return Committed::Conflict;
+        }
+        self.keep(audit, counts);
+        self.ask(request, effects);
+        self.requests.insert(request.id, request.clone());
+        Committed::Done
+    }
+
+    fn keep(&mut self, audit: &[AuditEntry], counts: &[Count]) {
+        self.audit.extend_from_slice(audit);
+        for count in counts {
+            *self.counters.entry(count.counter.clone()).or_default() += count.by;
+        }
+    }
+
+    fn ask(&mut self, request: &Request, effects: &[Effect]) {
+        let asked = request.history.last().unwrap().at;
+        for effect in effects {
+            let urgency = Urgency::of(request, *effect);
+            let waiting = self.outbox.entry((request.id, *effect)).or_insert(Waiting {
+                urgency,
+                revision: 0,
+                attempts: 0,
+                since: asked,
+                ready_at: asked,
+                claimed_until: None,
+            });
+            (waiting.revision, waiting.attempts) = (request.version, 0);
+            waiting.urgency = waiting.urgency.min(urgency);
+            if waiting.claimed_until.is_none() {
+                waiting.ready_at = waiting.since;
+            }
+        }
+    }
+
+    fn ready(&self, now: Timestamp) -> Vec<ReadyEntry> {
+        let ready = self.outbox.iter().filter(|(_, waiting)| waiting.ready_at <= now);
+        let ready = ready.map(|(&(request, effect), waiting)| {
+            let Waiting { urgency, revision, since, .. } = *waiting;
+            ReadyEntry { request, effect, urgency, revision, since }
+        });
+        ready.collect()
+    }
+
+    fn claim(&mut self, now: Timestamp, until: Timestamp) -> Vec<OutboxEntry> {
+        let ready = self.outbox.iter_mut().filter(|(_, waiting)| waiting.ready_at <= now);
+        let claimed = ready.map(|(&(request, effect), waiting)| {
+            (waiting.ready_at, waiting.claimed_until) = (until, Some(until));
+            let Waiting { revision, attempts, since, .. } = *waiting;
+            OutboxEntry { request, effect, revision, attempts, since, claimed_until: until }
+        });
+        claimed.collect()
+    }
+
+    /// The entry, if this claim still holds it.
+    fn held(&mut self, entry: &OutboxEntry) -> Option<&mut Waiting> {
+        let waiting = self.outbox.get_mut(&(entry.request, entry.effect))?;
+        (waiting.claimed_until == Some(entry.claimed_until)).then_some(waiting)
+    }
+
+    /// Compares everything that can be observed.
+    async fn compare(&self, store: &dyn Store, op: &Op) {
+        for slot in 0..6 {
+            let expected = self.requests.get(&id(slot));
+            assert_eq!(store.request(id(slot)).await.unwrap().as_ref(), expected, "{op:?}");
+            let mut lineage: Vec<_> =
+                self.requests.values().filter(|request| request.submission.lineage == id(slot)).collect();
+            lineage.sort_by_key(|request| request.submission.depth);
+            assert_eq!(store.lineage(id(slot)).await.unwrap().iter().collect::<Vec<_>>(), lineage, "{op:?}");
+        }
+        for (key, (idempotency, request)) in &self.keys {
+            let known = (at(self.now) < idempotency.until)
+                .then(|| (idempotency.fingerprint, self.requests[request].clone()));
+            assert_eq!(store.idempotent(&self::key(*key), at(self.now)).await.unwrap(), known, "{op:?}");
+        }
+        let seen = Seen::of(store).await;
+        assert_eq!(seen.audit, self.audit, "{op:?}");
+        assert_eq!(seen.counters, self.counters, "{op:?}");
+        let oldest = self.outbox.values().map(|waiting| waiting.since).min();
+        assert_eq!(seen.depth, OutboxDepth { entries: self.outbox.len() as u64, oldest }, "{op:?}");
+
+        let open = || self.requests.values().filter(|request| !request.status().is_terminal());
+        let mut due: Vec<_> = open().map(|request| (request.due_at().unwrap(), request.id)).collect();
+        due.sort_unstable();
+        assert_eq!(seen.due, due, "{op:?}");
+        let next = due.iter().map(|(due, _)| *due).find(|due| *due > at(self.now));
+        assert_eq!(store.next_due(at(self.now)).await.unwrap(), next, "{op:?}");
+
+        let mut groups: BTreeMap<_, Vec<Timestamp>> = BTreeMap::new();
+        let mut waiting: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for request in open() {
+            let Submission { action, submitted_at, .. } = &*request.submission;
+            groups.entry((action.clone(), request.status())).or_default().push(*submitted_at);
+            let State::Open(Open { requirements, .. }) = &request.state else { continue };
+            for missing in requirements.iter().filter(|it| it.kind == RequirementKind::Acknowledgement) {
+                *waiting.entry((action.clone(), missing.label.clone())).or_default() += 1;
+            }
+        }
+        let groups = groups.into_iter().map(|((action, status), made)| OpenRequests {
+            action,
+            status,
+            count: made.len() as u64,
+            oldest: made.iter().min().copied().unwrap(),
+            sum_submitted_ms: made.iter().map(|made| u128::from(made.as_millis())).sum(),
+        });
+        assert_eq!(seen.open, groups.collect::<Vec<_>>(), "{op:?}");
+        let waiting = waiting.into_iter().map(|((action, persona), count)| (action, persona, count));
+        assert_eq!(seen.waiting, waiting.collect::<Vec<_>>(), "{op:?}");
+    }
+}

@@ -1,0 +1,235 @@
+//! Promises of the port `Outbox`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use countersign_core::lifecycle::{Effect, RequestId, Timestamp};
+
+use super::Backend;
+use super::harness::{at_once, commit, create, opened, take};
+use crate::fixtures::*;
+use crate::{Commit, OutboxDepth, OutboxEntry, ReadyEntry, Store, Urgency};
+
+pub(crate) async fn a_claimed_entry_is_the_claimers_alone<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    create(&*store, &request(1)).await;
+    let ready = ReadyEntry {
+        request: id(1),
+        effect: Effect::ShowRequest,
+        urgency: Urgency::First,
+        revision: 1,
+        since: at(0),
+    };
+    assert_eq!(store.ready_outbox(at(0), 10).await.unwrap(), [ready]);
+    let claimed = store.claim_outbox(id(1), Effect::ShowRequest, at(0), at(10)).await.unwrap();
+    let expected = OutboxEntry {
+        request: id(1),
+        effect: Effect::ShowRequest,
+        revision: 1,
+        attempts: 0,
+        since: at(0),
+        claimed_until: at(10),
+    };
+    assert_eq!(claimed, Some(expected));
+    assert_eq!(store.ready_outbox(at(9), 10).await.unwrap(), []);
+    for (request, effect) in
+        [(id(1), Effect::ShowRequest), (id(1), Effect::NotifyEscalation), (id(2), Effect::ShowRequest)]
+    {
+        assert_eq!(store.claim_outbox(request, effect, at(9), at(20)).await.unwrap(), None);
+    }
+    let depth = OutboxDepth { entries: 1, oldest: Some(at(0)) };
+    assert_eq!(store.outbox_depth().await.unwrap(), depth, "a claimed entry still waits");
+}
+
+pub(crate) async fn a_claim_runs_out<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    create(&*store, &request(1)).await;
+    let [lost] = claim(&*store, at(0), at(10)).await;
+    let [taken] = claim(&*store, at(10), at(20)).await;
+    assert_eq!(taken, OutboxEntry { claimed_until: at(20), ..lost });
+}
+
+pub(crate) async fn what_has_been_ready_for_longest_comes_first<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    for (number, made) in [(1, 3), (2, 1), (3, 2)] {
+        create(&*store, &request_at(number, at(made))).await;
+    }
+    let [early] = claim(&*store, at(1), at(50)).await;
+    assert_eq!(early.request, id(2));
+    store.retry_outbox(&early, at(9), true).await.unwrap();
+    assert_eq!(ready(&*store, 10, 2).await, [id(3), id(1)]);
+    assert_eq!(ready(&*store, 10, 3).await, [id(3), id(1), id(2)]);
+    let last = store.claim_outbox(id(2), Effect::ShowRequest, at(10), at(50)).await.unwrap().unwrap();
+    assert_eq!((last.request, last.since), (id(2), at(1)));
+}
+
+pub(crate) async fn each_urgency_has_its_own_place<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    // 1 and 2 are new; 3 and 4 have changed since they were delivered; 5 has ended before it was delivered.
+    for number in 1..=5 {
+        create(&*store, &request(number)).await;
+    }
+    let delivered = async |number| {
+        let entry = store.claim_outbox(id(number), Effect::ShowRequest, at(0), at(9)).await.unwrap().unwrap();
+        store.finish_outbox(&entry, entry.revision).await.unwrap();
+    };
+    for number in [3, 4] {
+        delivered(number).await;
+        commit(&*store, &next(&request(number), at(1), |_| {})).await;
+    }
+    commit(&*store, &next(&request(1), at(1), |_| {})).await;
+    commit(&*store, &next(&request(5), at(1), |request| request.state = approved(at(1)))).await;
+
+    let urgencies = async |limit| {
+        let ready = store.ready_outbox(at(5), limit).await.unwrap();
+        let mut ready: Vec<_> = ready.iter().map(|it| (it.urgency, it.request, it.effect)).collect();
+        ready.sort_unstable_by_key(|(urgency, request, _)| (*urgency, *request));
+        ready
+    };
+    let show = |urgency, number| (urgency, id(number), Effect::ShowRequest);
+    let [ended, one, two] = [show(Urgency::Ended, 5), show(Urgency::First, 1), show(Urgency::First, 2)];
+    let all = [ended, one, two, show(Urgency::Changed, 3), show(Urgency::Changed, 4)];
+    assert_eq!(urgencies(10).await, all, "a new request stays so until it is delivered");
+    let some = urgencies(1).await;
+    assert_eq!(some.iter().map(|it| it.0).collect::<Vec<_>>(), Urgency::ALL);
+
+    // Ending a request raises the urgency of its waiting entry; an escalation has the urgency of a new request.
+    let escalated = next(&store.request(id(3)).await.unwrap().unwrap(), at(2), |_| {});
+    let effects = vec![Effect::NotifyEscalation];
+    store.commit(Commit { effects, ..change(&escalated) }).await.unwrap();
+    let ended = next(&store.request(id(4)).await.unwrap().unwrap(), at(2), |it| it.state = denied(at(2)));
+    commit(&*store, &ended).await;
+    let now = urgencies(10).await;
+    assert!(now.contains(&show(Urgency::Ended, 4)), "{now:?}");
+    assert!(now.contains(&(Urgency::First, id(3), Effect::NotifyEscalation)), "{now:?}");
+}
+
+pub(crate) async fn claimers_at_once_share_the_entries<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    for number in 0..40 {
+        create(&*store, &request(number)).await;
+    }
+    let claimed = at_once(20, |_| {
+        let store = Arc::clone(&store);
+        async move { take(&*store, at(1), at(50), 40).await }
+    });
+    let claimed: Vec<_> = claimed.await.into_iter().flatten().map(|entry| entry.request).collect();
+    assert_eq!(claimed.len(), 40);
+    assert_eq!(claimed.into_iter().collect::<BTreeSet<_>>().len(), 40);
+}
+
+pub(crate) async fn a_delivered_entry_is_gone<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    create(&*store, &request(1)).await;
+    let [entry] = claim(&*store, at(0), at(10)).await;
+    store.finish_outbox(&entry, entry.revision).await.unwrap();
+    assert_eq!(store.outbox_depth().await.unwrap(), OutboxDepth::default());
+    assert_eq!(store.ready_outbox(at(99), 10).await.unwrap(), []);
+    // Finishing it twice, or releasing it afterwards, creates no entry.
+    store.finish_outbox(&entry, entry.revision).await.unwrap();
+    store.retry_outbox(&entry, at(20), true).await.unwrap();
+    assert_eq!(store.outbox_depth().await.unwrap(), OutboxDepth::default());
+}
+
+pub(crate) async fn an_entry_given_back_waits<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    create(&*store, &request(1)).await;
+    for attempt in 0..3 {
+        let now = u64::from(attempt) * 10;
+        let [entry] = claim(&*store, at(now), at(1000)).await;
+        assert_eq!((entry.attempts, entry.since), (attempt, at(0)));
+        store.retry_outbox(&entry, at(now + 10), true).await.unwrap();
+        assert_eq!(store.ready_outbox(at(now + 9), 10).await.unwrap(), []);
+    }
+    // A release without a failure does not count as an attempt.
+    let [entry] = claim(&*store, at(30), at(1000)).await;
+    store.retry_outbox(&entry, at(30), false).await.unwrap();
+    let [entry] = claim(&*store, at(30), at(1000)).await;
+    assert_eq!(entry.attempts, 3);
+}
+
+pub(crate) async fn an_entry_asked_for_again_is_one_entry<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let first = request(1);
+    create(&*store, &first).await;
+    let [entry] = claim(&*store, at(0), at(10)).await;
+    store.retry_outbox(&entry, at(1000), true).await.unwrap();
+    let second = next(&first, at(5), |_| {});
+    commit(&*store, &second).await;
+    commit(&*store, &next(&second, at(6), |_| {})).await;
+    let [entry] = claim(&*store, at(6), at(10)).await;
+    assert_eq!((entry.revision, entry.attempts, entry.since), (3, 0, at(0)));
+}
+
+pub(crate) async fn an_entry_stale_again_is_delivered_again<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let first = request(1);
+    create(&*store, &first).await;
+    let [old] = claim(&*store, at(0), at(100)).await;
+    let second = next(&first, at(5), |_| {});
+    commit(&*store, &second).await;
+    assert_eq!(store.ready_outbox(at(6), 10).await.unwrap(), [], "two workers would write one message");
+    store.finish_outbox(&old, old.revision).await.unwrap();
+    let [fresh] = claim(&*store, at(6), at(50)).await;
+    assert_eq!((fresh.revision, fresh.attempts), (2, 0));
+
+    // If it is released instead, the delay applies although there is a newer version.
+    commit(&*store, &next(&second, at(7), |_| {})).await;
+    store.retry_outbox(&fresh, at(20), true).await.unwrap();
+    assert_eq!(store.ready_outbox(at(19), 10).await.unwrap(), []);
+    let [newest] = claim(&*store, at(20), at(50)).await;
+    assert_eq!((newest.revision, newest.attempts), (3, 1));
+    store.finish_outbox(&newest, newest.revision).await.unwrap();
+    assert_eq!(store.outbox_depth().await.unwrap(), OutboxDepth::default());
+}
+
+pub(crate) async fn a_late_worker_does_not_touch_a_later_claim<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let first = request(1);
+    create(&*store, &first).await;
+    let [late] = claim(&*store, at(0), at(10)).await;
+    commit(&*store, &next(&first, at(5), |_| {})).await;
+    let [current] = claim(&*store, at(10), at(20)).await;
+    store.retry_outbox(&late, at(11), true).await.unwrap();
+    store.finish_outbox(&late, late.revision).await.unwrap();
+    assert_eq!(store.ready_outbox(at(12), 10).await.unwrap(), []);
+    store.finish_outbox(&current, current.revision).await.unwrap();
+    assert_eq!(store.outbox_depth().await.unwrap(), OutboxDepth::default());
+}
+
+pub(crate) async fn a_late_worker_does_not_remove_a_later_entry<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let first = request(1);
+    create(&*store, &first).await;
+    let [late] = claim(&*store, at(0), at(10)).await;
+    let [current] = claim(&*store, at(10), at(20)).await;
+    store.finish_outbox(&current, current.revision).await.unwrap();
+    commit(&*store, &next(&first, at(15), |_| {})).await;
+    store.finish_outbox(&late, late.revision).await.unwrap();
+    let [fresh] = claim(&*store, at(15), at(30)).await;
+    assert_eq!((fresh.revision, fresh.since), (2, at(15)));
+}
+
+pub(crate) async fn what_was_delivered_newer_than_asked_for_is_gone<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    create(&*store, &request(1)).await;
+    let [entry] = claim(&*store, at(0), at(10)).await;
+    let second = next(&request(1), at(5), |_| {});
+    commit(&*store, &second).await;
+    // The worker has delivered the newest version.
+    store.finish_outbox(&entry, second.version).await.unwrap();
+    assert_eq!(store.outbox_depth().await.unwrap(), OutboxDepth::default());
+
+    commit(&*store, &next(&second, at(6), |_| {})).await;
+    store.finish_outbox(&entry, second.version).await.unwrap();
+    assert_eq!(store.outbox_depth().await.unwrap().entries, 1, "an entry of a later version stays");
+}
+
+async fn claim<const N: usize>(store: &dyn Store, now: Timestamp, until: Timestamp) -> [OutboxEntry; N] {
+    take(store, now, until, 10).await.try_into().unwrap()
+}
+
+/// The requests that have a ready entry.
+async fn ready(store: &dyn Store, now: u64, limit: usize) -> Vec<RequestId> {
+    store.ready_outbox(at(now), limit).await.unwrap().iter().map(|entry| entry.request).collect()
+}

@@ -1,0 +1,232 @@
+//! Promises of the port `Requests`.
+
+use std::sync::Arc;
+
+use countersign_core::lifecycle::{
+    Count, Digest, Effect, Escalation, Open, Request, State, parameter_digests,
+};
+use serde_json::json;
+
+use super::Backend;
+use super::harness::{Seen, at_once, commit, create, opened};
+use crate::fixtures::*;
+use crate::{Commit, Committed, Created, OutboxDepth};
+
+pub(crate) async fn a_created_request_can_be_read<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let mut request = request(1);
+    let submission = Arc::make_mut(&mut request.submission);
+    submission.justification = "naïve \"quotes\" \u{0} 🎉 \n".into();
+    submission.params = object(json!({ "float": 0.1 + 0.2, "tiny": 5e-324, "big": u64::MAX, "null": null }));
+    submission.digests = parameter_digests(&submission.params);
+    create(&*store, &request).await;
+    assert_eq!(store.request(request.id).await.unwrap(), Some(request.clone()));
+    assert_eq!(store.lineage(request.id).await.unwrap(), [request]);
+}
+
+pub(crate) async fn a_repeated_create_gives_the_first_request<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let (first, second) = (request(1), request(2));
+    assert_eq!(store.create(with_key(&first, 7, at(100))).await.unwrap(), Created::New);
+    let before = Seen::of(&*store).await;
+    // Once with the same body, once with another one: the caller compares the fingerprints.
+    for body in [first.id, second.id] {
+        let mut again = with_key(&second, 7, at(100));
+        again.idempotency.as_mut().unwrap().fingerprint = Digest::of(&body.to_bytes());
+        let known = Created::Known(fingerprint(&first), Box::new(first.clone()));
+        assert_eq!(store.create(again).await.unwrap(), known);
+    }
+    assert_eq!(store.request(second.id).await.unwrap(), None);
+    assert_eq!(Seen::of(&*store).await, before);
+
+    // The result is the newest version of the request.
+    let voted = next(&first, at(5), |_| {});
+    commit(&*store, &voted).await;
+    let known = store.idempotent(&key(7), at(5)).await.unwrap();
+    assert_eq!(known, Some((fingerprint(&first), voted)));
+}
+
+pub(crate) async fn an_idempotency_key_runs_out<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let first = request_at(1, at(0));
+    assert_eq!(store.create(with_key(&first, 7, at(100))).await.unwrap(), Created::New);
+    assert!(store.idempotent(&key(7), at(99)).await.unwrap().is_some());
+    assert!(store.idempotent(&key(7), at(100)).await.unwrap().is_none());
+    let second = request_at(2, at(100));
+    assert_eq!(store.create(with_key(&second, 7, at(200))).await.unwrap(), Created::New);
+    let known = store.idempotent(&key(7), at(199)).await.unwrap();
+    assert_eq!(known, Some((fingerprint(&second), second)));
+    assert_eq!(store.request(first.id).await.unwrap(), Some(first), "only the key has expired");
+
+    // Storing many keys that expire soon deletes no valid key.
+    for number in 10..30 {
+        let request = request_at(number, at(number));
+        assert_eq!(store.create(with_key(&request, number, at(number + 1))).await.unwrap(), Created::New);
+    }
+    assert!(store.idempotent(&key(7), at(199)).await.unwrap().is_some());
+}
+
+pub(crate) async fn one_of_many_repeated_creates_counts<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let made = at_once(50, |number| {
+        let store = Arc::clone(&store);
+        async move { store.create(with_key(&request(number), 7, at(100))).await.unwrap() }
+    });
+    let made = made.await;
+    assert_eq!(made.iter().filter(|made| **made == Created::New).count(), 1);
+    let seen = Seen::of(&*store).await;
+    assert_eq!((seen.audit.len(), seen.depth.entries), (1, 1));
+    let (_, first) = store.idempotent(&key(7), at(0)).await.unwrap().unwrap();
+    let known = Created::Known(fingerprint(&first), Box::new(first));
+    assert!(made.iter().all(|made| *made == Created::New || *made == known));
+}
+
+pub(crate) async fn a_lineage_is_kept_in_order<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let first = request(1);
+    // The order of the ids differs from the order of the depths.
+    let chain = [first.clone(), again(&first, 9, 1), again(&first, 8, 2), again(&first, 10, 3)];
+    for request in &chain {
+        create(&*store, request).await;
+    }
+    create(&*store, &request(11)).await;
+    assert_eq!(store.lineage(first.id).await.unwrap(), chain);
+    assert_eq!(store.lineage(id(9)).await.unwrap(), [], "a lineage has the id of its first request");
+
+    let before = Seen::of(&*store).await;
+    let twice = with_key(&again(&first, 12, 2), 5, at(100));
+    assert_eq!(store.create(twice).await.unwrap(), Created::LineageConflict);
+    assert_eq!(store.request(id(12)).await.unwrap(), None);
+    assert_eq!(store.idempotent(&key(5), at(0)).await.unwrap(), None);
+    assert_eq!(Seen::of(&*store).await, before);
+
+    let made = at_once(20, |number| {
+        let (store, request) = (Arc::clone(&store), again(&first, 20 + number, 4));
+        async move { store.create(new(&request)).await.unwrap() }
+    });
+    assert_eq!(made.await.iter().filter(|made| **made == Created::New).count(), 1);
+    assert_eq!(store.lineage(first.id).await.unwrap().len(), 5);
+}
+
+pub(crate) async fn an_id_is_used_once<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let (first, other) = (request(1), request(2));
+    create(&*store, &first).await;
+    create(&*store, &other).await;
+    let before = Seen::of(&*store).await;
+    let mut twice = first.clone();
+    Arc::make_mut(&mut twice.submission).justification = "another one".into();
+    assert_eq!(store.create(new(&twice)).await.unwrap(), Created::LineageConflict);
+    assert_eq!(store.create(new(&again(&other, 1, 1))).await.unwrap(), Created::LineageConflict);
+    assert_eq!(store.request(first.id).await.unwrap(), Some(first));
+    assert_eq!(Seen::of(&*store).await, before);
+}
+
+pub(crate) async fn a_commit_is_stored_whole<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let first = request(1);
+    create(&*store, &first).await;
+    let approved = next(&first, at(5), |request| request.state = approved(at(5)));
+    let audit = vec![audit(&approved, "approve"), audit(&approved, "approved")];
+    let counts = vec![Count::one("approvals_total", &[("action", "deploy")])];
+    let effects = vec![Effect::ShowRequest, Effect::NotifyEscalation];
+    let all = Commit { request: approved.clone(), audit: audit.clone(), effects, counts };
+    assert_eq!(store.commit(all).await.unwrap(), Committed::Done);
+
+    assert_eq!(store.request(first.id).await.unwrap(), Some(approved));
+    let seen = Seen::of(&*store).await;
+    assert_eq!(seen.audit[1..], audit);
+    assert_eq!(seen.depth, OutboxDepth { entries: 2, oldest: Some(at(0)) });
+    assert_eq!(seen.counter("approvals_total"), 1);
+    assert_eq!((seen.due, seen.open), (vec![], vec![]));
+}
+
+pub(crate) async fn a_conflict_changes_nothing<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let first = request(1);
+    create(&*store, &first).await;
+    let second = next(&first, at(1), |_| {});
+    commit(&*store, &second).await;
+    let ended = next(&request(2), at(1), |request| request.state = State::Expired { at: at(1) });
+    create(&*store, &request(2)).await;
+    commit(&*store, &ended).await;
+
+    let before = Seen::of(&*store).await;
+    let third = next(&second, at(2), |_| {});
+    for (what, request) in [
+        ("the stored version", second.clone()),
+        ("an older version", Request { version: 1, ..second.clone() }),
+        ("a version too far", next(&third, at(3), |_| {})),
+        ("no version", Request { version: 0, ..second.clone() }),
+        ("an unknown request", next(&request(3), at(2), |_| {})),
+        ("a terminal request", next(&ended, at(2), |request| request.state = open(1))),
+    ] {
+        assert_eq!(store.commit(change(&request)).await.unwrap(), Committed::Conflict, "{what}");
+        assert_eq!(Seen::of(&*store).await, before, "{what}");
+    }
+    assert_eq!(store.request(first.id).await.unwrap(), Some(second));
+    assert_eq!(store.request(ended.id).await.unwrap(), Some(ended));
+    commit(&*store, &third).await;
+}
+
+pub(crate) async fn one_of_many_commits_wins<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let first = request(1);
+    create(&*store, &first).await;
+    let committed = at_once(100, |number| {
+        let (store, request) = (Arc::clone(&store), next(&first, at(number), |_| {}));
+        async move { (store.commit(change(&request)).await.unwrap(), request) }
+    });
+    let won: Vec<_> = committed.await.into_iter().filter(|(made, _)| *made == Committed::Done).collect();
+    assert_eq!(won.len(), 1);
+    assert_eq!(store.request(first.id).await.unwrap(), Some(won[0].1.clone()));
+    let seen = Seen::of(&*store).await;
+    assert_eq!((seen.audit.len(), seen.counter("approval_requests_total")), (2, 1));
+    assert_eq!(seen.counter("events_total"), 1);
+}
+
+pub(crate) async fn what_is_due_comes_in_order<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    for (number, due) in [(1, 30), (2, 10), (3, 20), (4, 40)] {
+        let mut request = request(number);
+        Arc::make_mut(&mut request.submission).expires_at = at(due);
+        create(&*store, &request).await;
+    }
+    let due = async |now, limit| store.due(at(now), limit).await.unwrap();
+    assert_eq!(due(9, 10).await, []);
+    assert_eq!(due(10, 10).await, [(id(2), at(10))]);
+    assert_eq!(due(39, 10).await, [(id(2), at(10)), (id(3), at(20)), (id(1), at(30))]);
+    assert_eq!(due(39, 2).await, [(id(2), at(10)), (id(3), at(20))]);
+    assert_eq!(due(39, 0).await, []);
+    assert_eq!(store.next_due(at(0)).await.unwrap(), Some(at(10)));
+    assert_eq!(store.next_due(at(10)).await.unwrap(), Some(at(20)));
+    assert_eq!(store.next_due(at(40)).await.unwrap(), None);
+
+    // The due time is the earliest of wake-up, escalation and expiry, and changes with the request.
+    let mut moved = store.request(id(2)).await.unwrap().unwrap();
+    moved = next(&moved, at(1), |request| {
+        Arc::make_mut(&mut request.submission).expires_at = at(90);
+        request.state = State::Open(Open { escalation: Escalation::At(at(35)), ..Open::default() });
+    });
+    commit(&*store, &moved).await;
+    assert_eq!(due(39, 10).await, [(id(3), at(20)), (id(1), at(30)), (id(2), at(35))]);
+}
+
+pub(crate) async fn what_is_terminal_is_never_due<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let cancelled = State::Cancelled { at: at(1), reason: None };
+    for (number, state) in
+        [approved(at(1)), denied(at(1)), State::Expired { at: at(1) }, cancelled].into_iter().enumerate()
+    {
+        let first = request(number as u64);
+        create(&*store, &first).await;
+        commit(&*store, &next(&first, at(1), |request| request.state = state)).await;
+    }
+    // A request that is approved at creation.
+    let mut unattended = request(9);
+    unattended.state = approved(at(0));
+    create(&*store, &unattended).await;
+    let seen = Seen::of(&*store).await;
+    assert_eq!((seen.due, seen.open, seen.waiting), (vec![], vec![], vec![]));
+    assert_eq!(store.next_due(at(0)).await.unwrap(), None);
+}

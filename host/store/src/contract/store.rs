@@ -1,0 +1,58 @@
+//! Promises that concern all ports together.
+
+use countersign_core::lifecycle::{Digest, Effect};
+
+use super::Backend;
+use super::harness::{Seen, commit, create, opened, take};
+use crate::fixtures::*;
+
+pub(crate) async fn what_is_unknown_is_none<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    create(&*store, &request(1)).await;
+    let none = Digest::of(b"unknown");
+    assert_eq!(store.request(id(2)).await.unwrap(), None);
+    assert_eq!(store.lineage(id(2)).await.unwrap(), []);
+    assert_eq!(store.idempotent(&none, at(0)).await.unwrap(), None);
+    assert_eq!(store.policy_entry(none).await.unwrap(), None);
+    assert_eq!(store.module(none).await.unwrap(), None);
+}
+
+pub(crate) async fn it_can_be_pinged<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let before = Seen::of(&*store).await;
+    store.ping().await.unwrap();
+    store.ping().await.unwrap();
+    assert_eq!(Seen::of(&*store).await, before);
+    assert!(!store.backend().is_empty());
+}
+
+pub(crate) async fn reopening_keeps_everything<B: Backend>() {
+    let (backend, store) = opened::<B>().await;
+    let (first, second) = (request(1), request(2));
+    store.create(with_key(&first, 7, at(100))).await.unwrap();
+    create(&*store, &second).await;
+    create(&*store, &again(&first, 3, 1)).await;
+    let voted = next(&first, at(5), |_| {});
+    commit(&*store, &voted).await;
+    commit(&*store, &next(&second, at(6), |request| request.state = denied(at(6)))).await;
+    let entry = policy_entry("deploy");
+    store.pin(vec![entry.clone()], vec![b"module".to_vec()]).await.unwrap();
+    let claimed = store.claim_outbox(id(1), Effect::ShowRequest, at(10), at(20)).await.unwrap().unwrap();
+    let before = Seen::of(&*store).await;
+    drop(store);
+
+    let store = backend.open().await;
+    assert_eq!(Seen::of(&*store).await, before);
+    assert_eq!(store.request(first.id).await.unwrap(), Some(voted.clone()));
+    assert_eq!(store.lineage(first.id).await.unwrap(), [voted.clone(), again(&first, 3, 1)]);
+    assert_eq!(store.idempotent(&key(7), at(99)).await.unwrap(), Some((fingerprint(&first), voted)));
+    assert_eq!(store.policy_entry(entry.hash()).await.unwrap(), Some(entry));
+    assert_eq!(store.module(Digest::of(b"module")).await.unwrap(), Some(b"module".to_vec()));
+    assert_eq!(take(&*store, at(19), at(30), 10).await.len(), 2);
+    store.finish_outbox(&claimed, claimed.revision).await.unwrap();
+    assert_eq!(store.outbox_depth().await.unwrap().entries, 2);
+    // The numbering of audit entries continues.
+    store.append(vec![audit(&first, "later")], vec![]).await.unwrap();
+    let last = store.audit(0, 100).await.unwrap().pop().unwrap();
+    assert_eq!((last.0, last.1.event.as_str()), (before.last_audit + 1, "later"));
+}

@@ -1,0 +1,52 @@
+//! The ports to durable state, one file for each kind of data. A backend implements all of them.
+
+mod audit;
+mod documents;
+mod guards;
+mod messages;
+mod outbox;
+mod policies;
+mod requests;
+mod statistics;
+
+use async_trait::async_trait;
+
+use crate::StoreError;
+
+pub use audit::Audit;
+pub use documents::{DOCUMENT_PREFIXES, Documents};
+pub use guards::Guards;
+pub use messages::{KeepPost, Messages};
+pub use outbox::{Outbox, OutboxEntry, ReadyEntry, Urgency};
+pub use policies::{ChangePolicy, OpenPolicy, Policies, StoredSet};
+pub use requests::{Commit, Create, Created, Idempotency, Requests};
+pub use statistics::{OpenRequests, OutboxDepth, Statistics};
+
+/// Durable state: the sum of all ports.
+///
+/// A call that returns `Ok` is durable: from then on it survives `kill -9` at any instant.
+/// A write that returns an error either happened completely or not at all.
+/// Repeating it is safe, since a repeated commit is a conflict.
+/// A period "until" a time excludes that time.
+#[async_trait]
+pub trait Store:
+    Requests + Outbox + Messages + Policies + Guards + Documents + Audit + Statistics + 'static
+{
+    /// The backend's name: `sqlite`, `redis`.
+    fn backend(&self) -> &'static str;
+
+    /// Whether the store can be reached and written to.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Completes the queued writes and stops the writer; every later write is refused.
+    async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// Result of a write that is guarded by a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// Everything was stored.
+    Done,
+    /// Nothing was stored: the stored version is another one, or the request is terminal or unknown.
+    Conflict,
+}

@@ -1,0 +1,88 @@
+//! The outbox: effects that are stored with a decision and delivered afterwards, at least once.
+//!
+//! [`Requests::create`](super::Requests::create) and [`Requests::commit`](super::Requests::commit) add entries;
+//! this port claims, finishes and postpones them.
+
+use async_trait::async_trait;
+use countersign_core::lifecycle::{Effect, RequestId, Timestamp};
+
+use crate::StoreError;
+
+/// Hands out outbox entries to delivery workers.
+#[async_trait]
+pub trait Outbox: Send + Sync {
+    /// Outbox entries that are ready at `now`: up to `limit` of each urgency, longest ready first.
+    ///
+    /// An entry is ready from the moment it is stored, unless it is claimed or postponed.
+    /// When a claim expires, the entry is ready again.
+    async fn ready_outbox(&self, now: Timestamp, limit: usize) -> Result<Vec<ReadyEntry>, StoreError>;
+
+    /// Claims an outbox entry exclusively until `until`. `None` if it is not (or no longer) ready at `now`.
+    async fn claim_outbox(
+        &self,
+        request: RequestId,
+        effect: Effect,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<OutboxEntry>, StoreError>;
+
+    /// Removes an entry that was delivered with the request at version `delivered`.
+    ///
+    /// If a newer version has enqueued it since, it stays: ready at once, or with the worker that holds it now.
+    async fn finish_outbox(&self, entry: &OutboxEntry, delivered: u64) -> Result<(), StoreError>;
+
+    /// Releases an undelivered entry, to be ready again at `at`. If the attempt `failed`, the attempts are incremented.
+    ///
+    /// Does nothing if another worker has claimed it since.
+    async fn retry_outbox(&self, entry: &OutboxEntry, at: Timestamp, failed: bool) -> Result<(), StoreError>;
+}
+
+/// Priority of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Urgency {
+    /// The request has ended: its message must stop offering a decision.
+    Ended,
+    /// The request is new or escalated: nobody has been notified yet.
+    First,
+    /// The request has changed.
+    Changed,
+}
+
+impl Urgency {
+    /// All, most urgent first.
+    pub const ALL: [Urgency; 3] = [Urgency::Ended, Urgency::First, Urgency::Changed];
+}
+
+/// An entry that can be claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadyEntry {
+    /// The request it belongs to.
+    pub request: RequestId,
+    /// What to deliver.
+    pub effect: Effect,
+    /// Priority of the delivery.
+    pub urgency: Urgency,
+    /// The request's version that enqueued it last.
+    pub revision: u64,
+    /// When it was first enqueued.
+    pub since: Timestamp,
+}
+
+/// A claimed entry. There is at most one entry for each request and effect.
+///
+/// Enqueuing an effect again while its entry is undelivered keeps `since`, resets the failed attempts and makes it ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxEntry {
+    /// The request it belongs to.
+    pub request: RequestId,
+    /// What to deliver.
+    pub effect: Effect,
+    /// The request's version that enqueued it last; distinguishes a delivered entry from one that is stale again.
+    pub revision: u64,
+    /// Failed delivery attempts.
+    pub attempts: u32,
+    /// When it was first enqueued: the time of the event or decision.
+    pub since: Timestamp,
+    /// When the claim expires; identifies this claim among those of the same entry.
+    pub claimed_until: Timestamp,
+}

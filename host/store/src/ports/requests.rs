@@ -1,0 +1,87 @@
+//! Requests: each one's newest version, its lineage, its idempotency key and its next due time.
+
+use async_trait::async_trait;
+use countersign_core::lifecycle::{AuditEntry, Count, Digest, Effect, Request, RequestId, Timestamp};
+
+use super::Committed;
+use crate::StoreError;
+
+/// Stores requests and finds them by id, idempotency key, lineage or due time.
+#[async_trait]
+pub trait Requests: Send + Sync {
+    /// Stores a new request with its audit entries, outbox entries and counts, all or nothing.
+    ///
+    /// The current time is the request's `submitted_at`: an idempotency key that has expired by then is ignored.
+    async fn create(&self, new: Create) -> Result<Created, StoreError>;
+
+    /// Stores a request's next version with its audit entries, outbox entries and counts, all or nothing.
+    ///
+    /// The submission never changes, and a terminal request never does: a further version of it is a conflict.
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
+
+    /// A request by its id.
+    async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError>;
+
+    /// The fingerprint and the request that an idempotency key was first used for, if it is still valid at `now`.
+    async fn idempotent(&self, key: &Digest, now: Timestamp)
+    -> Result<Option<(Digest, Request)>, StoreError>;
+
+    /// All requests of a lineage, oldest first.
+    async fn lineage(&self, lineage: RequestId) -> Result<Vec<Request>, StoreError>;
+
+    /// Up to `limit` open requests that are due at `now`, each with its due time, most overdue first.
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<(RequestId, Timestamp)>, StoreError>;
+
+    /// The earliest due time of an open request after `after`.
+    async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+}
+
+/// A new request, and what must be stored with it.
+#[derive(Clone, Debug)]
+pub struct Create {
+    /// The request, at version 1.
+    pub request: Request,
+    /// Present if the caller sent an idempotency key.
+    pub idempotency: Option<Idempotency>,
+    /// Audit entries to append.
+    pub audit: Vec<AuditEntry>,
+    /// Effects to enqueue in the outbox.
+    pub effects: Vec<Effect>,
+    /// Increments of counters.
+    pub counts: Vec<Count>,
+}
+
+/// What makes a repeated create return the same request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Digest of the caller and its key.
+    pub key: Digest,
+    /// Digest of the body: the same key with another body is refused.
+    pub fingerprint: Digest,
+    /// When the key expires.
+    pub until: Timestamp,
+}
+
+/// Result of a create.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Created {
+    /// The request was stored.
+    New,
+    /// Nothing was stored: the idempotency key was used before, with this fingerprint and for this request.
+    Known(Digest, Box<Request>),
+    /// Nothing was stored: the lineage already has a request at this depth, or the id is taken.
+    LineageConflict,
+}
+
+/// A request's next version, and what must be stored with it.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// The request; it is a conflict unless its version is the stored version plus one.
+    pub request: Request,
+    /// Audit entries to append.
+    pub audit: Vec<AuditEntry>,
+    /// Effects to enqueue in the outbox.
+    pub effects: Vec<Effect>,
+    /// Increments of counters.
+    pub counts: Vec<Count>,
+}

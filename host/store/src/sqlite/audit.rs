@@ -1,0 +1,82 @@
+//! The audit log, and the counts that are stored with its entries.
+
+use async_trait::async_trait;
+use countersign_core::lifecycle::{AuditEntry, Count, RequestId, Status};
+use rusqlite::params;
+
+use super::SqliteStore;
+use super::column::{RowContext, integer, json, millis, row_limit};
+use super::writer::{CountRow, Scope};
+use crate::{Audit, StoreError};
+
+#[async_trait]
+impl Audit for SqliteStore {
+    async fn append(&self, audit: Vec<AuditEntry>, counts: Vec<Count>) -> Result<(), StoreError> {
+        let records = Records::of(audit, counts)?;
+        let appended = self.writer.write(move |scope| Ok(records.insert(scope)?));
+        appended.await
+    }
+
+    async fn audit(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
+        let scan = self.readers.scan(move |db| {
+            let mut select =
+                db.prepare_cached("SELECT seq, body FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
+            let rows = select.query_and_then(params![integer(after), row_limit(limit)], |row| {
+                let seq: i64 = row.get(0)?;
+                let context = RowContext { table: "audit", key: &seq };
+                let body: String = context.get(row, (1, "body"))?;
+                Ok((context.unsigned(row, (0, "seq"))?, context.json("body", body)?))
+            })?;
+            rows.collect()
+        });
+        scan.await
+    }
+}
+
+/// The audit entries and counts that are stored in the same transaction as a change.
+pub(super) struct Records {
+    audit: Vec<AuditRow>,
+    counts: Vec<CountRow>,
+}
+
+struct AuditRow {
+    at: i64,
+    event: String,
+    action: String,
+    status: Option<&'static str>,
+    request: Option<[u8; 16]>,
+    body: String,
+}
+
+impl Records {
+    pub(super) fn of(audit: Vec<AuditEntry>, counts: Vec<Count>) -> Result<Records, StoreError> {
+        Ok(Records {
+            audit: audit.into_iter().map(AuditRow::of).collect::<Result<_, _>>()?,
+            counts: counts.into_iter().map(CountRow::of).collect::<Result<_, _>>()?,
+        })
+    }
+
+    pub(super) fn insert(&self, scope: &mut Scope<'_>) -> rusqlite::Result<()> {
+        for row in &self.audit {
+            let mut insert = scope.db.prepare_cached(
+                "INSERT INTO audit (at, event, action, status, request, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?;
+            insert.execute(params![row.at, row.event, row.action, row.status, row.request, row.body])?;
+        }
+        scope.count(&self.counts);
+        Ok(())
+    }
+}
+
+impl AuditRow {
+    fn of(entry: AuditEntry) -> Result<AuditRow, StoreError> {
+        Ok(AuditRow {
+            at: millis(entry.at),
+            status: entry.status.map(Status::as_str),
+            request: entry.request.map(RequestId::to_bytes),
+            body: json(&entry)?,
+            event: entry.event,
+            action: entry.action,
+        })
+    }
+}

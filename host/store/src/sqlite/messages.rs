@@ -1,0 +1,75 @@
+//! The delivery state of Slack messages.
+
+use async_trait::async_trait;
+use countersign_core::lifecycle::{RequestId, Timestamp};
+use countersign_core::record::{SlackPost, Slot};
+use rusqlite::params;
+
+use super::SqliteStore;
+use super::audit::Records;
+use super::column::{RowContext, integer, json, millis, row_limit};
+use crate::{Committed, KeepPost, Messages, StoreError};
+
+#[async_trait]
+impl Messages for SqliteStore {
+    async fn slack_post(&self, request: RequestId, slot: Slot) -> Result<Option<SlackPost>, StoreError> {
+        self.readers.read(|db| {
+            let mut select =
+                db.prepare_cached("SELECT body FROM slack_post WHERE request = ?1 AND slot = ?2")?;
+            let context = RowContext { table: "slack_post", key: &format_args!("{request} {slot}") };
+            let mut rows = select.query_and_then(params![request.to_bytes(), slot.as_str()], |row| {
+                context.json("body", context.get::<String>(row, (0, "body"))?)
+            })?;
+            rows.next().transpose()
+        })
+    }
+
+    async fn keep_slack_post(&self, keep: KeepPost) -> Result<Committed, StoreError> {
+        let KeepPost { request, slot, post, audit, counts } = keep;
+        let body = json(&post)?;
+        let records = Records::of(audit, counts)?;
+        let stored = self.writer.write(move |scope| {
+            let (request, refresh_at) = (request.to_bytes(), post.refresh_at.map(millis));
+            let row = params![request, slot.as_str(), integer(post.revision), refresh_at, body];
+            // INVARIANT: a conflict has changed nothing up to here, so it needs no savepoint.
+            let changed = if post.revision == 1 {
+                let mut insert = scope.db.prepare_cached(
+                    "INSERT INTO slack_post (request, slot, revision, refresh_at, body) VALUES (?1, ?2, ?3, ?4, ?5)
+                     ON CONFLICT DO NOTHING",
+                )?;
+                insert.execute(row)?
+            } else {
+                let mut update = scope.db.prepare_cached(
+                    "UPDATE slack_post SET revision = ?3, refresh_at = ?4, body = ?5
+                     WHERE request = ?1 AND slot = ?2 AND revision = ?3 - 1",
+                )?;
+                update.execute(row)?
+            };
+            if changed == 0 {
+                return Ok(Committed::Conflict);
+            }
+            records.insert(scope)?;
+            Ok(Committed::Done)
+        });
+        stored.await
+    }
+
+    async fn stale_slack_posts(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(RequestId, Slot)>, StoreError> {
+        self.readers.read(|db| {
+            let mut select = db.prepare_cached(
+                "SELECT request, slot FROM slack_post WHERE refresh_at IS NOT NULL AND refresh_at <= ?1
+                 ORDER BY refresh_at LIMIT ?2",
+            )?;
+            let rows = select.query_and_then(params![millis(now), row_limit(limit)], |row| {
+                let slot: String = row.get(1)?;
+                let context = RowContext { table: "slack_post", key: &slot };
+                Ok((context.request_id(row, (0, "request"))?, context.variant("slot", &slot)?))
+            })?;
+            rows.collect()
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! Rows of the table `request`: written from the projection, and parsed from the body.
+
+use countersign_core::lifecycle::{Request, RequestId};
+use rusqlite::{Connection, Row, params};
+
+use super::column::{RowContext, integer, json, millis};
+use crate::StoreError;
+use crate::projection::Projection;
+
+/// A row to be written.
+pub(super) struct RequestRow {
+    pub(super) id: [u8; 16],
+    pub(super) submitted_at: i64,
+    version: i64,
+    action: String,
+    status: &'static str,
+    due_at: Option<i64>,
+    lineage: [u8; 16],
+    depth: u32,
+    waits_for: Option<String>,
+    policy_hash: [u8; 32],
+    body: String,
+}
+
+impl RequestRow {
+    pub(super) fn of(request: &Request, projection: &Projection<'_>) -> Result<RequestRow, StoreError> {
+        let waits_for = &projection.waits_for;
+        Ok(RequestRow {
+            id: projection.id.to_bytes(),
+            submitted_at: millis(projection.submitted_at),
+            version: integer(projection.version),
+            action: projection.action.to_owned(),
+            status: projection.status.as_str(),
+            due_at: projection.due_at.map(millis),
+            lineage: projection.lineage.to_bytes(),
+            depth: projection.depth,
+            waits_for: if waits_for.is_empty() { None } else { Some(json(waits_for)?) },
+            policy_hash: *projection.policy_hash.as_bytes(),
+            body: json(request)?,
+        })
+    }
+
+    /// False if the id, or the depth in the lineage, is taken.
+    pub(super) fn insert(&self, db: &Connection) -> rusqlite::Result<bool> {
+        let mut insert = db.prepare_cached(
+            "INSERT INTO request
+                 (id, version, action, status, submitted_at, due_at, lineage, depth, waits_for, policy_hash, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
+        )?;
+        let inserted = insert.execute(params![
+            self.id,
+            self.version,
+            self.action,
+            self.status,
+            self.submitted_at,
+            self.due_at,
+            self.lineage,
+            self.depth,
+            self.waits_for,
+            self.policy_hash,
+            self.body,
+        ])?;
+        Ok(inserted == 1)
+    }
+
+    /// False if the stored request is not the previous version, or is terminal.
+    pub(super) fn update(&self, db: &Connection) -> rusqlite::Result<bool> {
+        // INVARIANT: a terminal request has no due time.
+        let mut update = db.prepare_cached(
+            "UPDATE request SET version = ?2, status = ?3, due_at = ?4, waits_for = ?5, body = ?6
+             WHERE id = ?1 AND version = ?2 - 1 AND due_at IS NOT NULL",
+        )?;
+        let updated = update.execute(params![
+            self.id,
+            self.version,
+            self.status,
+            self.due_at,
+            self.waits_for,
+            self.body,
+        ])?;
+        Ok(updated == 1)
+    }
+}
+
+/// A row as it was read, with its body unparsed.
+pub(super) struct StoredRequest {
+    id: RequestId,
+    version: i64,
+    body: String,
+}
+
+impl StoredRequest {
+    /// From the columns `id, version, body`, of which `id` was read already.
+    pub(super) fn of(id: RequestId, row: &Row<'_>) -> Result<StoredRequest, StoreError> {
+        let context = RowContext { table: "request", key: &id };
+        let (version, body) = (context.get(row, (1, "version"))?, context.get(row, (2, "body"))?);
+        Ok(StoredRequest { id, version, body })
+    }
+
+    pub(super) fn find(db: &Connection, id: RequestId) -> Result<Option<StoredRequest>, StoreError> {
+        let mut select = db.prepare_cached("SELECT id, version, body FROM request WHERE id = ?1")?;
+        let mut rows = select.query_and_then([id.to_bytes()], |row| StoredRequest::of(id, row))?;
+        rows.next().transpose()
+    }
+
+    /// Parses the body, and checks that it belongs to the row.
+    pub(super) fn parse(self) -> Result<Request, StoreError> {
+        let context = RowContext { table: "request", key: &self.id };
+        let request: Request = context.json("body", &self.body)?;
+        if request.id != self.id {
+            return Err(context.corrupt("body", format_args!("it is the request {}", request.id)));
+        }
+        if integer(request.version) != self.version {
+            let detail = format_args!("it has version {}, and the row {}", request.version, self.version);
+            return Err(context.corrupt("body", detail));
+        }
+        Ok(request)
+    }
+}

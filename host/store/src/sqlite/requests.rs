@@ -1,0 +1,128 @@
+//! Requests: creating and committing them, and finding them by id, key, lineage and due time.
+
+use async_trait::async_trait;
+use countersign_core::lifecycle::{Digest, Request, RequestId, Timestamp};
+use rusqlite::params;
+
+use super::audit::Records;
+use super::column::{RowContext, millis, row_limit};
+use super::outbox::NewEntries;
+use super::request_row::{RequestRow, StoredRequest};
+use super::{SqliteStore, idempotency};
+use crate::projection::Projection;
+use crate::{Commit, Committed, Create, Created, Requests, StoreError};
+
+#[async_trait]
+impl Requests for SqliteStore {
+    async fn create(&self, new: Create) -> Result<Created, StoreError> {
+        let Create { request, idempotency, audit, effects, counts } = new;
+        let projection = Projection::of(&request);
+        let row = RequestRow::of(&request, &projection)?;
+        let entries = NewEntries::of(&request, &projection, &effects);
+        let records = Records::of(audit, counts)?;
+        let written = self.writer.write(move |scope| {
+            if let Some(idempotency) = &idempotency
+                && let Some(known) = idempotency::find(scope.db, &idempotency.key, row.submitted_at)?
+            {
+                return Ok(Written::Known(known));
+            }
+            // INVARIANT: a create that stores nothing has changed nothing up to here, so it needs no savepoint.
+            if !row.insert(scope.db)? {
+                return Ok(Written::LineageConflict);
+            }
+            if let Some(idempotency) = &idempotency {
+                idempotency::insert(scope.db, idempotency, &row)?;
+            }
+            entries.insert(scope.db)?;
+            records.insert(scope)?;
+            Ok(Written::New)
+        });
+        Ok(match written.await? {
+            Written::New => Created::New,
+            Written::LineageConflict => Created::LineageConflict,
+            Written::Known((fingerprint, stored)) => Created::Known(fingerprint, Box::new(stored.parse()?)),
+        })
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
+        let Commit { request, audit, effects, counts } = commit;
+        let projection = Projection::of(&request);
+        let row = RequestRow::of(&request, &projection)?;
+        let entries = NewEntries::of(&request, &projection, &effects);
+        let records = Records::of(audit, counts)?;
+        let committed = self.writer.write(move |scope| {
+            // INVARIANT: a conflict has changed nothing up to here, so it needs no savepoint.
+            if !row.update(scope.db)? {
+                return Ok(Committed::Conflict);
+            }
+            entries.insert(scope.db)?;
+            records.insert(scope)?;
+            Ok(Committed::Done)
+        });
+        committed.await
+    }
+
+    async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
+        let stored = self.readers.read(|db| StoredRequest::find(db, id))?;
+        stored.map(StoredRequest::parse).transpose()
+    }
+
+    async fn idempotent(
+        &self,
+        key: &Digest,
+        now: Timestamp,
+    ) -> Result<Option<(Digest, Request)>, StoreError> {
+        let known = self.readers.read(|db| idempotency::find(db, key, millis(now)))?;
+        known.map(|(fingerprint, stored)| Ok((fingerprint, stored.parse()?))).transpose()
+    }
+
+    async fn lineage(&self, lineage: RequestId) -> Result<Vec<Request>, StoreError> {
+        let scan = self.readers.scan(move |db| {
+            let mut select = db.prepare_cached(
+                "SELECT id, version, body, depth FROM request WHERE id = ?1 AND depth = 0
+                 UNION ALL
+                 SELECT id, version, body, depth FROM request WHERE lineage = ?1 AND depth > 0
+                 ORDER BY depth",
+            )?;
+            let rows = select.query_and_then([lineage.to_bytes()], |row| {
+                let context = RowContext { table: "request", key: &lineage };
+                StoredRequest::of(context.request_id(row, (0, "id"))?, row)?.parse()
+            })?;
+            rows.collect()
+        });
+        scan.await
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<(RequestId, Timestamp)>, StoreError> {
+        self.readers.read(|db| {
+            let mut select = db.prepare_cached(
+                "SELECT id, due_at, seq FROM request WHERE due_at IS NOT NULL AND due_at <= ?1
+                 ORDER BY due_at LIMIT ?2",
+            )?;
+            let rows = select.query_and_then(params![millis(now), row_limit(limit)], |row| {
+                let seq: i64 = row.get(2)?;
+                let context = RowContext { table: "request", key: &seq };
+                Ok((context.request_id(row, (0, "id"))?, context.time(row, (1, "due_at"))?))
+            })?;
+            rows.collect()
+        })
+    }
+
+    async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.readers.read(|db| {
+            let mut select = db.prepare_cached(
+                "SELECT due_at FROM request WHERE due_at IS NOT NULL AND due_at > ?1 ORDER BY due_at LIMIT 1",
+            )?;
+            let context = RowContext { table: "request", key: &"the next one due" };
+            let mut rows = select.query_and_then([millis(after)], |row| context.time(row, (0, "due_at")))?;
+            rows.next().transpose()
+        })
+    }
+}
+
+/// Result of a create, with a known request not yet parsed: that is done on the caller's thread.
+enum Written {
+    New,
+    Known((Digest, StoredRequest)),
+    LineageConflict,
+}

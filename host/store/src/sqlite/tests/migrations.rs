@@ -1,0 +1,57 @@
+//! Databases of older versions.
+
+use countersign_core::lifecycle::Timestamp;
+use countersign_core::record::Slot;
+
+use super::{store, tamper};
+use crate::{OpenPolicy, Urgency, fixtures};
+
+/// A database of version 1 is migrated, and so are its outbox entries.
+#[tokio::test]
+async fn an_older_database_is_brought_up_to_date() {
+    let directory = tempfile::tempdir().unwrap();
+    tamper(&directory, include_str!("../schema.sql"));
+    tamper(&directory, "PRAGMA application_id = 0x43745367; PRAGMA user_version = 1");
+    let [open, ended] = [1, 2].map(fixtures::request);
+    for (request, due_at) in [(&open, "1"), (&ended, "NULL")] {
+        let id = hex::encode(request.id.to_bytes());
+        tamper(
+            &directory,
+            &format!(
+                "INSERT INTO request (id, version, action, status, submitted_at, due_at, lineage, depth, body)
+                 VALUES (x'{id}', 1, 'deploy', 'pending', 1, {due_at}, x'{id}', 0, '{{}}');
+                 INSERT INTO outbox (request, effect, revision, attempts, since, ready_at)
+                 VALUES (x'{id}', 'show_request', 1, 0, 1, 1)"
+            ),
+        );
+    }
+    let store = store(&directory);
+    let ready = store.ready_outbox(Timestamp::from_millis(1), 10).await.unwrap();
+    let ready: Vec<_> = ready.iter().map(|entry| (entry.request, entry.urgency)).collect();
+    assert_eq!(ready, [(ended.id, Urgency::Ended), (open.id, Urgency::First)]);
+    assert_eq!(store.slack_post(open.id, Slot::Main).await.unwrap(), None);
+    assert_eq!(store.recall("usergroup:S1").await.unwrap(), None);
+}
+
+/// Requests that were open in version 2 are counted by their policy, too.
+#[tokio::test]
+async fn open_requests_of_an_older_database_have_their_policy() {
+    let directory = tempfile::tempdir().unwrap();
+    tamper(&directory, include_str!("../schema.sql"));
+    tamper(&directory, include_str!("../schema_2.sql"));
+    tamper(&directory, "PRAGMA application_id = 0x43745367; PRAGMA user_version = 2");
+    let open = fixtures::request(1);
+    let (id, body) = (hex::encode(open.id.to_bytes()), serde_json::to_string(&open).unwrap());
+    tamper(
+        &directory,
+        &format!(
+            "INSERT INTO request (id, version, action, status, submitted_at, due_at, lineage, depth, body)
+             VALUES (x'{id}', 1, 'deploy', 'pending', 1, 1, x'{id}', 0, '{body}')"
+        ),
+    );
+    let store = store(&directory);
+    let counted = store.open_policies().await.unwrap();
+    let hash = open.submission.policy_hash;
+    assert_eq!(counted, [OpenPolicy { policy: hash, action: "deploy".into(), count: 1 }]);
+    assert_eq!(store.open_requests().await.unwrap().len(), 1);
+}

@@ -1,0 +1,91 @@
+//! The contract for SQLite, and tests that only concern SQLite.
+
+mod archive;
+mod migrations;
+mod opening;
+mod unreadable;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use countersign_core::lifecycle::{Digest, Timestamp};
+use rusqlite::Connection;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use crate::contract::{Backend, store_contract};
+use crate::{Created, Idempotency, SqliteStore, Store, fixtures};
+
+/// A directory with a database.
+struct Sqlite(TempDir);
+
+impl Backend for Sqlite {
+    async fn fresh() -> Sqlite {
+        Sqlite(tempfile::tempdir().unwrap())
+    }
+
+    async fn open(&self) -> Arc<dyn Store> {
+        store(&self.0)
+    }
+}
+
+store_contract!(Sqlite);
+
+fn path(directory: &TempDir) -> PathBuf {
+    directory.path().join("store.db")
+}
+
+fn store(directory: &TempDir) -> Arc<dyn Store> {
+    Arc::new(SqliteStore::open(&path(directory)).unwrap())
+}
+
+/// Changes the database on a connection of its own.
+fn tamper(directory: &TempDir, sql: &str) {
+    let connection = Connection::open(path(directory)).unwrap();
+    connection.execute_batch(sql).unwrap();
+}
+
+#[tokio::test]
+async fn closing_finishes_what_was_queued() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory);
+    let mut writes = JoinSet::new();
+    for number in 0..50 {
+        let store = Arc::clone(&store);
+        writes.spawn(async move { store.create(fixtures::new(&fixtures::request(number))).await });
+    }
+    // The runtime has one thread: when a later task has run, every task has queued its write.
+    tokio::spawn(async {}).await.unwrap();
+    store.close().await.unwrap();
+    let made = writes.join_all().await;
+    assert!(made.iter().all(|made| made.as_ref().is_ok_and(|made| *made == Created::New)), "{made:?}");
+
+    let refused = store.create(fixtures::new(&fixtures::request(99))).await.unwrap_err().to_string();
+    assert_eq!(refused, "the sqlite store is unavailable: it is closed");
+    assert!(store.ping().await.is_err());
+    assert!(store.request(fixtures::request(1).id).await.unwrap().is_some(), "it can still be read");
+    store.close().await.unwrap();
+    let log = directory.path().join("store.db-wal");
+    assert_eq!(log.metadata().map_or(0, |log| log.len()), 0, "all of it is in the database file");
+}
+
+#[tokio::test]
+async fn what_ran_out_is_removed_in_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory);
+    for number in 0..50_u64 {
+        let now = Timestamp::from_millis(number);
+        assert!(store.claim_nonce(Digest::of(&number.to_be_bytes()), now, now.plus(5)).await.unwrap());
+        let mut new = fixtures::new(&fixtures::request(number));
+        Arc::make_mut(&mut new.request.submission).submitted_at = now;
+        let digest = Digest::of(&number.to_be_bytes());
+        new.idempotency = Some(Idempotency { key: digest, fingerprint: digest, until: now.plus(5) });
+        assert_eq!(store.create(new).await.unwrap(), Created::New);
+    }
+    let connection = Connection::open(path(&directory)).unwrap();
+    for table in ["nonce", "idempotency"] {
+        let count = format!("SELECT count(*) FROM {table}");
+        let count: i64 = connection.query_one(&count, [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 5, "{table}");
+    }
+}
