@@ -26,7 +26,7 @@ mod random;
 use std::future::Future;
 use std::time::Duration;
 
-pub use ambient::{Stopwatch, keep_screenshot, project, unix_seconds, variable};
+pub use ambient::{Stopwatch, keep_screenshot, modules, project, unix_seconds, variable};
 pub use api::{Api, Ask, Problem, Receipt, millis};
 pub use browser::Page;
 pub use command::{countersign, countersign_with};
