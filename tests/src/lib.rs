@@ -47,7 +47,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Waits for `future`, but not for ever.
 ///
 /// # Panics
-/// Where it takes longer than [`PATIENCE`], saying that it waited for `what`.
+/// If it takes longer than [`PATIENCE`], saying that it waited for `what`.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,
