@@ -1,8 +1,8 @@
-//! From a policy's crate to its module: cargo with the target, the linker and the flags that make the bytes a function
-//! of the sources, the lock file and the toolchain.
+//! Builds a policy's crate to its module: runs cargo with the target, the linker and the flags that make the bytes depend
+//! on the sources, the lock file and the toolchain alone.
 //!
-//! The one place where those flags are: `countersign policy build` and `cargo xtask policies` both build with this.
-//! It does not look into the module; the gateway does, and `cargo xtask` with a smaller eye.
+//! This is the one place for those flags: `countersign policy build` and `cargo xtask policies` both use it.
+//! It does not inspect the module: the gateway checks it fully, and `cargo xtask` checks that it imports nothing.
 
 mod package;
 
@@ -16,13 +16,14 @@ use serde::Deserialize;
 
 use package::Package;
 
-/// What policies are compiled for.
+/// The target that policies are compiled for.
 pub const TARGET: &str = "wasm32-unknown-unknown";
 
-/// The linker that makes a component rather than a core module; it comes with rustc.
+/// The linker that makes a component rather than a core module. It comes with rustc.
 pub const LINKER: &str = "wasm-component-ld";
 
-/// A guest's stack. With a small one its memory is two pages, which is what makes a fresh sandbox for each call cheap.
+/// The size of a module's stack. A small stack keeps its memory at two pages, which makes a fresh sandbox for each call
+/// cheap.
 pub const STACK_BYTES: u32 = 65_536;
 
 /// What to build, and how.
@@ -30,11 +31,11 @@ pub const STACK_BYTES: u32 = 65_536;
 pub struct Build<'a> {
     /// The crate's folder: the one with its `Cargo.toml`.
     pub folder: &'a Path,
-    /// Where cargo keeps what it compiles; cargo's own choice where it is not said.
+    /// The target folder; `None` is cargo's default.
     pub target_dir: Option<&'a Path>,
     /// Fail rather than change `Cargo.lock`.
     pub locked: bool,
-    /// Keep cargo from telling how it gets on. It tells of errors and warnings all the same.
+    /// Hide cargo's progress. Errors and warnings are shown all the same.
     pub quiet: bool,
 }
 
@@ -47,11 +48,11 @@ pub struct Built {
     pub version: String,
     /// The profile that it was built with.
     pub profile: &'static str,
-    /// Where cargo put the module.
+    /// The module's file in the target folder.
     pub file: PathBuf,
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// Folders of dependencies outside of the workspace: where they are goes into the bytes.
+    /// Folders of dependencies outside of the workspace. Their paths change the module's bytes.
     pub outside: Vec<PathBuf>,
 }
 
@@ -61,30 +62,30 @@ pub enum BuildError {
     /// There is no crate in the folder.
     #[error("there is no `Cargo.toml` in `{0}`: say the folder of the policy's crate")]
     NoManifest(PathBuf),
-    /// The manifest is of a workspace only.
+    /// The manifest is of a workspace without a package.
     #[error("`{0}` is a workspace without a package of its own: say the folder of the policy's crate")]
     NoPackage(PathBuf),
-    /// The crate makes no dynamic library, which is what a module is.
+    /// The crate makes no dynamic library, which a module has to be.
     #[error(
         "the package `{0}` makes no module: its `Cargo.toml` needs `crate-type = [\"cdylib\", \"rlib\"]` under `[lib]`"
     )]
     NoModule(String),
-    /// The target is not there, and could not be added.
+    /// The target is not installed, and could not be added.
     #[error("the Rust target `{TARGET}` is missing, and `rustup target add {TARGET}` {0}")]
     NoTarget(String),
-    /// A program could not be run at all.
+    /// A program could not be started.
     #[error("cannot run `{0}`: {1}")]
     Run(&'static str, io::Error),
-    /// A program failed; it has said why.
+    /// A program failed, and has printed why.
     #[error("`{0}` {1}{2}")]
     Failed(String, ExitStatus, String),
-    /// A program said something that cannot be understood.
-    #[error("`{0}` said something that cannot be understood: {1}")]
-    Odd(&'static str, String),
+    /// The output of a program has an unexpected format.
+    #[error("cannot read the output of `{0}`: {1}")]
+    Output(&'static str, String),
     /// A file could not be read.
     #[error("cannot read `{0}`: {1}")]
     Read(PathBuf, io::Error),
-    /// Neither variable nor home folder says where cargo keeps its sources.
+    /// Neither `CARGO_HOME` nor a home folder tells where cargo keeps the sources of dependencies.
     #[error("neither `CARGO_HOME` nor a home folder is known")]
     NoCargoHome,
 }
@@ -92,7 +93,7 @@ pub enum BuildError {
 /// Builds a policy's module.
 ///
 /// # Errors
-/// Where there is no crate that makes one, the target is missing and cannot be added, or it does not compile.
+/// If there is no crate that makes one, the target is missing and cannot be added, or it does not compile.
 pub fn build(build: &Build<'_>) -> Result<Built, BuildError> {
     let package = Package::find(build.folder)?;
     let root = &package.workspace_root;
@@ -106,18 +107,18 @@ pub fn build(build: &Build<'_>) -> Result<Built, BuildError> {
 
 /// The host that rustc runs on, such as `x86_64-unknown-linux-gnu`.
 ///
-/// It goes into a module's bytes: cargo tells crates apart by hashes that cover their procedural macros, which are
-/// built for the host, and the order of functions follows those hashes.
+/// A module's bytes depend on it: cargo identifies crates by hashes that cover their procedural macros, which are built
+/// for the host, and the order of functions follows those hashes.
 ///
 /// # Errors
-/// Where rustc cannot be run.
+/// If rustc cannot be run.
 pub fn host(folder: &Path) -> Result<String, BuildError> {
     let version = rustc(folder, &["--version", "--verbose"])?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_owned);
-    host.ok_or(BuildError::Odd("rustc", version))
+    host.ok_or(BuildError::Output("rustc", version))
 }
 
-/// Adds the target where rustup has not done so on account of `rust-toolchain.toml`.
+/// Adds the target, unless rustup has done so because of `rust-toolchain.toml`.
 fn ensure_target(folder: &Path) -> Result<(), BuildError> {
     if Path::new(&rustc(folder, &["--print=target-libdir", "--target", TARGET])?).is_dir() {
         return Ok(());
@@ -130,7 +131,7 @@ fn ensure_target(folder: &Path) -> Result<(), BuildError> {
     }
 }
 
-/// The profile `guest` where the workspace has one of that name, else `release`.
+/// The profile `guest` if the workspace has one of that name, else `release`.
 fn profile(workspace_root: &Path) -> Result<&'static str, BuildError> {
     let manifest = workspace_root.join("Cargo.toml");
     let text = fs::read_to_string(&manifest).map_err(|error| BuildError::Read(manifest, error))?;
@@ -138,7 +139,7 @@ fn profile(workspace_root: &Path) -> Result<&'static str, BuildError> {
     Ok(if guest { "guest" } else { "release" })
 }
 
-/// Runs cargo, and returns the file that it says it made.
+/// Runs cargo, and returns the file that it reports.
 fn compile(build: &Build<'_>, package: &Package, profile: &str) -> Result<PathBuf, BuildError> {
     let root = &package.workspace_root;
     let mut cargo = Command::new("cargo");
@@ -153,10 +154,10 @@ fn compile(build: &Build<'_>, package: &Package, profile: &str) -> Result<PathBu
     if let Some(target_dir) = build.target_dir {
         cargo.arg("--target-dir").arg(target_dir);
     }
-    // Takes the place of every other source of flags, those of .cargo/config.toml included.
+    // This replaces every other source of flags, `.cargo/config.toml` included.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(root)?.join("\u{1f}"));
     cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", LINKER);
-    // Profiles are part of the sources; what a shell says of them is not.
+    // Profiles are part of the sources, so variables must not change them.
     cargo.env("CARGO_INCREMENTAL", "0");
     for name in profile_variables() {
         cargo.env_remove(name);
@@ -170,10 +171,10 @@ fn compile(build: &Build<'_>, package: &Package, profile: &str) -> Result<PathBu
         return Err(BuildError::Failed("cargo build".to_owned(), output.status, String::new()));
     }
     module(&String::from_utf8_lossy(&output.stdout), &package.id)
-        .ok_or_else(|| BuildError::Odd("cargo", format!("it names no module of `{}`", package.name)))
+        .ok_or_else(|| BuildError::Output("cargo", format!("it reports no module of `{}`", package.name)))
 }
 
-/// What cargo tells of something that it made.
+/// A message of cargo about an artifact.
 #[derive(Deserialize)]
 struct Message<'a> {
     reason: &'a str,
@@ -183,7 +184,7 @@ struct Message<'a> {
     filenames: Vec<PathBuf>,
 }
 
-/// The module among what cargo says, one JSON object a line, that it made for a package.
+/// The module of a package, among cargo's messages: one JSON object a line.
 fn module(messages: &str, package: &str) -> Option<PathBuf> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Message<'_>>(line).ok());
     let made =
@@ -200,7 +201,7 @@ fn flags(workspace_root: &Path) -> Result<Vec<String>, BuildError> {
     let mut flags = vec![format!("-Clink-arg=-zstack-size={STACK_BYTES}")];
     let mut remap =
         |from: &Path, to: &str| flags.push(format!("--remap-path-prefix={}={to}", from.display()));
-    // The last flag that fits wins, and any of these folders may be inside an earlier one.
+    // The last matching flag wins, and any of these folders may be inside an earlier one.
     remap(&cargo_home()?, "/cargo");
     remap(workspace_root, "/policy");
     remap(&Path::new(&sysroot).join("lib/rustlib/src/rust"), &format!("/rustc/{commit}"));
@@ -208,11 +209,11 @@ fn flags(workspace_root: &Path) -> Result<Vec<String>, BuildError> {
 }
 
 fn rustc(folder: &Path, arguments: &[&str]) -> Result<String, BuildError> {
-    said("rustc", Command::new("rustc").args(arguments).current_dir(folder))
+    output("rustc", Command::new("rustc").args(arguments).current_dir(folder))
 }
 
-/// What a program prints, without the end of the line.
-fn said(program: &'static str, command: &mut Command) -> Result<String, BuildError> {
+/// The output of a program, without the line end.
+fn output(program: &'static str, command: &mut Command) -> Result<String, BuildError> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| BuildError::Run(program, error))?;
     if !output.status.success() {
         let arguments = command.get_args().map(|argument| format!(" {}", argument.to_string_lossy()));
@@ -226,25 +227,19 @@ fn said(program: &'static str, command: &mut Command) -> Result<String, BuildErr
     }
     match String::from_utf8(output.stdout) {
         Ok(text) => Ok(text.trim_end().to_owned()),
-        Err(_) => Err(BuildError::Odd(program, "it is not UTF-8".to_owned())),
+        Err(_) => Err(BuildError::Output(program, "it is not UTF-8".to_owned())),
     }
 }
 
-/// Where cargo keeps the sources of dependencies, found as cargo finds it.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "it is cargo's configuration that is read here, not the gateway's"
-)]
+/// Where cargo keeps the sources of dependencies.
+#[expect(clippy::disallowed_methods, reason = "this reads cargo's configuration, not the gateway's")]
 fn cargo_home() -> Result<PathBuf, BuildError> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     home.or_else(|| Some(env::home_dir()?.join(".cargo"))).ok_or(BuildError::NoCargoHome)
 }
 
-/// Variables that change what a profile says.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "it is cargo's configuration that is read here, not the gateway's"
-)]
+/// Variables that change a profile.
+#[expect(clippy::disallowed_methods, reason = "this reads cargo's configuration, not the gateway's")]
 fn profile_variables() -> impl Iterator<Item = std::ffi::OsString> {
     let names = env::vars_os().map(|(name, _)| name);
     names.filter(|name| name.to_str().is_some_and(|name| name.starts_with("CARGO_PROFILE_")))
@@ -255,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_module_is_found_among_what_cargo_says() {
+    fn the_module_is_found_among_cargos_messages() {
         let messages = r#"not JSON
 {"reason":"compiler-artifact","package_id":"sdk","filenames":["/t/libsdk.rlib"]}
 {"reason":"compiler-artifact","package_id":"other","filenames":["/t/other.wasm"]}
@@ -267,8 +262,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_crate_of_a_module_is_refused_and_named() {
-        let check = |manifest: Option<&str>, said: &[&str]| {
+    fn other_folders_are_errors_that_say_why() {
+        let check = |manifest: Option<&str>, parts: &[&str]| {
             let folder = tempfile::tempdir().expect("there is room");
             if let Some(manifest) = manifest {
                 fs::write(folder.path().join("Cargo.toml"), manifest).expect("a file can be written");
@@ -277,7 +272,7 @@ mod tests {
             }
             let wanted = Build { folder: folder.path(), target_dir: None, locked: false, quiet: true };
             let error = build(&wanted).expect_err("it is refused").to_string();
-            for part in said {
+            for part in parts {
                 assert!(error.contains(part), "`{part}` is not in: {error}");
             }
         };

@@ -1,11 +1,11 @@
-//! What cargo knows of the package in a folder.
+//! The package in a folder, as cargo reads it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
 
-use crate::{BuildError, said};
+use crate::{BuildError, output};
 
 /// A package that makes a module.
 #[derive(Debug)]
@@ -53,11 +53,11 @@ impl Package {
         if !manifest.is_file() {
             return Err(BuildError::NoManifest(folder.to_owned()));
         }
-        // Resolved, for cargo is told of it from within the folder, and compares paths as text.
+        // Symbolic links are resolved, since cargo runs in the folder and compares paths as text.
         let read = |error| BuildError::Read(manifest.clone(), error);
         let folder = folder.canonicalize().map_err(read)?;
         let manifest = folder.join("Cargo.toml");
-        let text = said(
+        let text = output(
             "cargo",
             Command::new("cargo")
                 .args(["metadata", "--no-deps", "--format-version", "1"])
@@ -66,7 +66,7 @@ impl Package {
                 .current_dir(&folder),
         )?;
         let Metadata { packages, workspace_root } =
-            serde_json::from_str(&text).map_err(|error| BuildError::Odd("cargo", error.to_string()))?;
+            serde_json::from_str(&text).map_err(|error| BuildError::Output("cargo", error.to_string()))?;
         let found = packages.into_iter().find(|package| package.manifest_path == manifest);
         let Some(found) = found else { return Err(BuildError::NoPackage(folder)) };
         if !found.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "cdylib")) {

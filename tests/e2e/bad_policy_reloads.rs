@@ -28,7 +28,7 @@ const ANOTHER_DIGEST: &str = "a module with another digest";
 /// A set that is wrong, file by file.
 struct Bad {
     what: &'static str,
-    /// `policy-set.yaml`, where there is one.
+    /// `policy-set.yaml`, if there is one.
     document: Option<String>,
     /// The files in `modules`.
     modules: BTreeMap<&'static str, Vec<u8>>,
@@ -317,7 +317,7 @@ async fn by_http() {
     at_the_end(gateway, refused).await;
 }
 
-/// Sends it as a set; `None` where it cannot even be written down so.
+/// Sends it as a set; `None` if it cannot even be written down so.
 async fn store(gateway: &Gateway, bad: &Bad) -> Option<Problem> {
     // Modules that the store has once are there for ever, so what misses one must name another.
     let document = bad.document.as_ref()?;

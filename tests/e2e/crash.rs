@@ -61,7 +61,7 @@ async fn what_was_acknowledged_survives_sigkill() {
     let number = |name| variable(name).and_then(|text| text.parse().ok());
     let seed = number("COUNTERSIGN_CRASH_SEED").unwrap_or_else(unix_seconds);
     let rounds = number("COUNTERSIGN_CRASH_ROUNDS").unwrap_or(ROUNDS);
-    // Shown where the test fails.
+    // Shown if the test fails.
     println!("COUNTERSIGN_CRASH_SEED={seed}");
     let mut random = Random::new(seed);
     let mut clients: Vec<Client> = (0..CLIENTS).map(|n| Client::new(n, Random::new(random.next()))).collect();
@@ -140,7 +140,7 @@ struct Entry {
     token: String,
     /// Whether this client's approval stands.
     approved: bool,
-    /// Whether this client's acknowledgement stands; where that is in doubt, no.
+    /// Whether this client's acknowledgement stands; if that is in doubt, no.
     acknowledged: bool,
     /// It did something and was not answered: that may have happened, or not.
     in_doubt: bool,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use countersign_tests::{Ask, Click, Gateway, Home, countersign, project};
+use countersign_tests::{Ask, Click, Gateway, Home, countersign, modules};
 use serde_json::json;
 
 const GUARDS: &str = "\
@@ -43,7 +43,7 @@ fn import(folder: &Path, guards: &str, options: &[&str]) -> Output {
     fs::create_dir_all(folder.join("schemas")).expect("a temporary folder can be written to");
     fs::write(folder.join("schemas/deploy_prod.json"), SCHEMA).expect("a temporary folder can be written to");
     let path = |name: &str| folder.join(name).display().to_string();
-    let modules = project("target/policies/modules").display().to_string();
+    let modules = modules().display().to_string();
     let (guards, schemas, out) = (path("guards.yml"), path("schemas"), path("out"));
     let arguments =
         ["policy", "import", &guards, "--schemas", &schemas, "--modules", &modules, "--out", &out];

@@ -56,7 +56,7 @@ impl Author {
     }
 }
 
-/// The tags in a repository, in order; none where there is no such repository.
+/// The tags in a repository, in order; none if there is no such repository.
 async fn tags(registry: &Registry, path: &str) -> Vec<String> {
     let listed = registry.get(&format!("/v2/{path}/tags/list")).await.json();
     let mut tags: Vec<String> = serde_json::from_value(listed["tags"].clone()).unwrap_or_default();
@@ -283,7 +283,7 @@ async fn a_helper_may_keep_the_password() {
     ));
     assert_eq!(code, Some(0), "{said}");
     for (says, why) in [
-        // What Docker's helpers say where they know nothing of a registry.
+        // What Docker's helpers say if they know nothing of a registry.
         (
             "echo credentials not found in native keychain; exit 1".to_owned(),
             "there are none for this registry",
@@ -343,7 +343,7 @@ fn replaced(mut bytes: Vec<u8>, part: &[u8], by: &[u8]) -> Vec<u8> {
 }
 
 fn client(registry: &Registry) -> Client {
-    // It wants one, even where nothing is encrypted; another test may have installed it already.
+    // It wants one, even if nothing is encrypted; another test may have installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let protocol = ClientProtocol::HttpsExcept(vec![registry.address().to_string()]);
     Client::new(ClientConfig { protocol, ..ClientConfig::default() })

@@ -1,12 +1,14 @@
 //! The machine around the tests: its clock and its environment. Nothing else here reads either.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The time now, in seconds since the epoch: what Slack stamps its calls with.
+/// The time now, in seconds since the epoch, as in the timestamps of Slack's calls.
 ///
 /// # Panics
-/// Where the clock is before 1970.
+/// If the clock is before 1970.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "signatures carry the real time; the gateway checks it")]
 pub fn unix_seconds() -> u64 {
@@ -39,28 +41,51 @@ pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// The gateway's binary: the one that is named, else the one that was built beside this program.
+/// The gateway's program: the one that `COUNTERSIGN_BIN` names, else the one beside this program, which is built first.
 ///
 /// # Panics
-/// Where there is none.
+/// If it does not exist, or does not build.
 pub(crate) fn binary() -> PathBuf {
-    let path = variable("COUNTERSIGN_BIN").map(PathBuf::from).unwrap_or_else(|| {
-        let program = std::env::current_exe().expect("a program knows its own path");
-        let folder = program.parent().expect("a program is in a folder");
-        // Tests are one folder further down.
-        let folder = folder.parent().filter(|_| folder.ends_with("deps")).unwrap_or(folder);
-        folder.join("countersign")
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| match variable("COUNTERSIGN_BIN").map(PathBuf::from) {
+        Some(named) if named.is_file() => Ok(named),
+        Some(named) => Err(format!("COUNTERSIGN_BIN names `{}`, which is not a file", named.display())),
+        None => build_binary(),
     });
-    let release = path.parent().is_some_and(|folder| folder.ends_with("release"));
-    let flag = if release { " --release" } else { "" };
-    assert!(path.is_file(), "no `{}`: run `cargo build{flag} -p countersign` first", path.display());
-    path
+    built.clone().unwrap_or_else(|problem| panic!("{problem}"))
+}
+
+/// Builds the gateway's program in the profile and the target folder of this program, so that what is tested is never
+/// older than its sources.
+fn build_binary() -> Result<PathBuf, String> {
+    let program = std::env::current_exe().expect("a program knows its own path");
+    let folder = program.parent().expect("a program is in a folder");
+    // Tests are one folder further down.
+    let folder = folder.parent().filter(|_| folder.ends_with("deps")).unwrap_or(folder);
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--package", "countersign", "--profile", profile, "--target-dir"])
+        .arg(folder.parent().expect("a profile's folder is in the target folder"))
+        .current_dir(root())
+        .status();
+    match built {
+        Ok(status) if status.success() => {
+            Ok(folder.join(format!("countersign{}", std::env::consts::EXE_SUFFIX)))
+        }
+        Ok(status) => {
+            Err(format!("the gateway does not build (see above): `cargo build` ended with {status}"))
+        }
+        Err(error) => Err(format!("cannot build the gateway: `{}`: {error}", env!("CARGO"))),
+    }
 }
 
 /// The browser: the one that is named, else the first of its usual names on the path.
 ///
 /// # Panics
-/// Where there is none.
+/// If there is none.
 pub(crate) fn chromium() -> PathBuf {
     if let Some(named) = variable("COUNTERSIGN_CHROMIUM") {
         return named.into();
@@ -72,7 +97,7 @@ pub(crate) fn chromium() -> PathBuf {
 /// The registry that tests push to.
 ///
 /// # Panics
-/// Where there is none.
+/// If there is none.
 pub(crate) fn docker_registry() -> PathBuf {
     let found = program(&["docker-registry"]);
     found.expect("there is no docker-registry: `apt-get install docker-registry`")
@@ -85,10 +110,10 @@ fn program(names: &[&str]) -> Option<PathBuf> {
     std::env::split_paths(&path).flat_map(named).find(|file| file.is_file())
 }
 
-/// Keeps a picture for the documents, where the environment asks for it.
+/// Saves a screenshot for the documents, if `COUNTERSIGN_SCREENSHOTS` is 1.
 ///
 /// # Panics
-/// Where it cannot be written.
+/// If it cannot be written.
 pub fn keep_screenshot(name: &str, png: &[u8]) {
     if variable("COUNTERSIGN_SCREENSHOTS").is_none_or(|asked| asked != "1") {
         return;
@@ -96,6 +121,12 @@ pub fn keep_screenshot(name: &str, png: &[u8]) {
     let folder = root().join("docs/images");
     std::fs::create_dir_all(&folder).expect("docs/ can be written to");
     std::fs::write(folder.join(name), png).expect("docs/images/ can be written to");
+}
+
+/// The folder of the policy modules of this workspace.
+#[must_use]
+pub fn modules() -> PathBuf {
+    countersign_test_modules::folder().join("modules")
 }
 
 /// A policy module of this workspace.
@@ -122,7 +153,7 @@ pub fn project(path: &str) -> PathBuf {
     root().join(path)
 }
 
-/// Where gateways keep compiled modules from one test to the next.
+/// The folder of compiled modules that gateways share, so that each module is compiled once.
 pub(crate) fn cache() -> PathBuf {
     target().join("e2e-cache")
 }

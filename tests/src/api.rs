@@ -88,7 +88,7 @@ impl Receipt {
     /// Reads the answer to a create or a re-request.
     ///
     /// # Errors
-    /// Where it is a problem.
+    /// If it is a problem.
     pub fn read(reply: Reply) -> Result<Receipt, Problem> {
         let body = accepted(reply)?;
         let text = |key: &str| body[key].as_str().unwrap_or_else(|| panic!("no `{key}`: {body}")).to_owned();
@@ -113,7 +113,7 @@ impl Problem {
     /// Reads an answer that is no success.
     ///
     /// # Panics
-    /// Where it is not `application/problem+json` with all its members.
+    /// If it is not `application/problem+json` with all its members.
     #[must_use]
     pub fn read(reply: &Reply) -> Problem {
         let content_type = reply.header("content-type").unwrap_or_default();
@@ -165,7 +165,7 @@ impl Api {
     /// A new connection.
     ///
     /// # Panics
-    /// Where nobody listens.
+    /// If nobody listens.
     pub async fn connect(&self) -> Connection {
         within("a connection", Connection::open(self.address)).await.expect("the gateway takes connections")
     }
@@ -173,7 +173,7 @@ impl Api {
     /// Makes a call on a connection of its own. Long-polls must ask for less time than a test has patience.
     ///
     /// # Panics
-    /// Where no whole answer comes.
+    /// If no whole answer comes.
     pub async fn send(&self, call: &Call) -> Reply {
         let mut connection = self.connect().await;
         let reply = within("an answer", connection.send(call)).await;
@@ -183,7 +183,7 @@ impl Api {
     /// Asks for something.
     ///
     /// # Errors
-    /// Where the gateway says no.
+    /// If the gateway says no.
     pub async fn create(&self, ask: &Ask) -> Result<Receipt, Problem> {
         Receipt::read(self.send(&ask.call()).await)
     }
@@ -191,7 +191,7 @@ impl Api {
     /// Asks for `action`, which the gateway must take.
     ///
     /// # Panics
-    /// Where it does not.
+    /// If it does not.
     pub async fn open(&self, action: &str) -> Receipt {
         self.create(&Ask::new(action)).await.unwrap_or_else(|problem| panic!("{action}: {problem:?}"))
     }
@@ -231,7 +231,7 @@ impl Api {
     /// The caller takes its request back.
     ///
     /// # Errors
-    /// Where the gateway says no.
+    /// If the gateway says no.
     pub async fn cancel(&self, token: &str, reason: Option<&str>) -> Result<Value, Problem> {
         let body = match reason {
             Some(reason) => json!({"token": token, "reason": reason}),
@@ -243,7 +243,7 @@ impl Api {
     /// Asks for an ended request again, and once more after each time that the gateway says to wait.
     ///
     /// # Panics
-    /// Where the gateway says no for another reason, or says to wait for too long.
+    /// If the gateway says no for another reason, or says to wait for too long.
     pub async fn rerequest_patiently(&self, original: &str, actor: &str) -> Receipt {
         let made = async {
             loop {
@@ -262,7 +262,7 @@ impl Api {
     /// Asks for an ended request again.
     ///
     /// # Errors
-    /// Where the gateway says no.
+    /// If the gateway says no.
     pub async fn rerequest(&self, original: &str, actor: &str) -> Result<Receipt, Problem> {
         let body = json!({"originalRequestId": original, "actor": {"id": actor, "source": "slack"}});
         Receipt::read(self.send(&Call::post("/api/guard/rerequest", &body)).await)
@@ -277,7 +277,7 @@ impl Api {
     /// A stream of the request's states.
     ///
     /// # Panics
-    /// Where the gateway does not give one.
+    /// If the gateway does not give one.
     pub async fn stream(&self, token: &str) -> Stream {
         let stream = self.stream_after(token, None).await;
         stream.unwrap_or_else(|reply| panic!("no stream: {} {}", reply.status(), reply.text()))
@@ -286,7 +286,7 @@ impl Api {
     /// A stream that resumes after the event with this id.
     ///
     /// # Errors
-    /// The answer, where it is not 200.
+    /// The answer, if it is not 200.
     pub async fn stream_after(&self, token: &str, last_event_id: Option<&str>) -> Result<Stream, Reply> {
         let mut call = Call::get(&format!("/api/guard/wait-sse?token={token}"));
         if let Some(id) = last_event_id {
@@ -300,7 +300,7 @@ impl Api {
     /// Somebody acts in Slack; what the gateway makes of it.
     ///
     /// # Panics
-    /// Where Slack would see an error.
+    /// If Slack would see an error.
     pub async fn click(&self, click: &Click) -> Value {
         let reply = self.send(&click.signed().call()).await;
         assert_eq!(reply.status(), 200, "{click:?}: {}", reply.text());
@@ -310,7 +310,7 @@ impl Api {
     /// As [`Api::click`], for an act that must count.
     ///
     /// # Panics
-    /// Where it does not.
+    /// If it does not.
     pub async fn click_ok(&self, click: &Click) -> Value {
         let answer = self.click(click).await;
         assert_eq!(answer["ok"], true, "{click:?}: {answer}");
@@ -320,7 +320,7 @@ impl Api {
     /// As [`Api::click`], for an act that must not count; returns the code of the refusal.
     ///
     /// # Panics
-    /// Where it does.
+    /// If it does.
     pub async fn click_refused(&self, click: &Click) -> String {
         let answer = self.click(click).await;
         assert_eq!(answer["ok"], false, "{click:?}: {answer}");
@@ -330,7 +330,7 @@ impl Api {
     /// An admin's call with a JSON body.
     ///
     /// # Errors
-    /// Where the gateway says no.
+    /// If the gateway says no.
     pub async fn admin(&self, method: &str, path: &str, body: &Value) -> Result<Value, Problem> {
         let call =
             Call::new(method, &format!("/api/admin/{path}")).body("application/json", body.to_string());
@@ -340,7 +340,7 @@ impl Api {
     /// An admin's call.
     ///
     /// # Errors
-    /// Where the gateway says no.
+    /// If the gateway says no.
     pub async fn admin_call(&self, call: Call) -> Result<Value, Problem> {
         accepted(self.send(&call.header("authorization", &format!("Bearer {ADMIN_TOKEN}"))).await)
     }
@@ -348,7 +348,7 @@ impl Api {
     /// What an admin sees.
     ///
     /// # Panics
-    /// Where the gateway says no.
+    /// If the gateway says no.
     pub async fn seen(&self, path: &str) -> Value {
         let seen = self.admin_call(Call::get(&format!("/api/admin/{path}"))).await;
         seen.unwrap_or_else(|problem| panic!("{path}: {problem:?}"))
@@ -357,7 +357,7 @@ impl Api {
     /// The hash of the policy set in force.
     ///
     /// # Panics
-    /// Where the gateway does not say.
+    /// If the gateway does not say.
     pub async fn policy(&self) -> String {
         let ready = self.send(&Call::get("/readyz")).await.json();
         ready["policy"].as_str().unwrap_or_else(|| panic!("no `policy`: {ready}")).to_owned()
@@ -366,7 +366,7 @@ impl Api {
     /// Stores a policy set; returns its hash.
     ///
     /// # Panics
-    /// Where the gateway says no.
+    /// If the gateway says no.
     pub async fn store_set(&self, document: &str) -> String {
         let stored = self.admin("POST", "policy-sets", &json!({"document": document})).await;
         let stored = stored.unwrap_or_else(|problem| panic!("not stored: {problem:?}"));
@@ -376,7 +376,7 @@ impl Api {
     /// Puts a stored set in force, in the place of the one that is expected to be.
     ///
     /// # Errors
-    /// Where the gateway says no.
+    /// If the gateway says no.
     pub async fn activate(&self, hash: &str, expected: &str) -> Result<Value, Problem> {
         let body = json!({"expectedCurrent": expected});
         self.admin("POST", &format!("policy-sets/{hash}/activate"), &body).await
@@ -402,7 +402,7 @@ fn is_terminal(status: &Value) -> bool {
 /// A time of the gateway's (RFC 3339), in milliseconds since the epoch.
 ///
 /// # Panics
-/// Where it is none.
+/// If it is none.
 #[must_use]
 pub fn millis(time: &Value) -> i64 {
     let text = time.as_str().unwrap_or_else(|| panic!("not a time: {time}"));

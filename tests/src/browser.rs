@@ -58,7 +58,7 @@ impl Page {
     /// Opens a URL in a window of this size.
     ///
     /// # Panics
-    /// Where there is no Chromium, or it does not start.
+    /// If there is no Chromium, or it does not start.
     pub async fn open(url: &str, width: u32, height: u32) -> Page {
         let turn = TURN.acquire().await.expect("nobody closes it");
         let profile = tempfile::tempdir().expect("there is room for a temporary folder");
@@ -91,7 +91,7 @@ impl Page {
     /// Waits until a JavaScript expression is true of the page, and returns what it is.
     ///
     /// # Panics
-    /// Where it never is.
+    /// If it never is.
     pub async fn wait_for(&mut self, expression: &str) -> Value {
         let script = format!(
             "new Promise((resolve) => {{
@@ -109,10 +109,10 @@ impl Page {
         self.evaluate(&script).await
     }
 
-    /// Evaluates JavaScript, and waits for it where it is a promise.
+    /// Evaluates JavaScript, and waits for it if it is a promise.
     ///
     /// # Panics
-    /// Where it throws.
+    /// If it throws.
     pub async fn evaluate(&mut self, script: &str) -> Value {
         let arguments = json!({"expression": script, "awaitPromise": true, "returnByValue": true});
         let answer = self.command("Runtime.evaluate", arguments).await;
@@ -123,7 +123,7 @@ impl Page {
     /// Waits for an element that can be clicked on, and clicks in its middle. The selector is CSS.
     ///
     /// # Panics
-    /// Where it never comes, or something else lies over it.
+    /// If it never comes, or something else lies over it.
     pub async fn click(&mut self, selector: &str) {
         let quoted = json!(selector);
         self.wait_for(&format!(
@@ -153,7 +153,7 @@ impl Page {
     /// Replaces what is in an input.
     ///
     /// # Panics
-    /// Where it never comes.
+    /// If it never comes.
     pub async fn fill(&mut self, selector: &str, text: &str) {
         let quoted = json!(selector);
         self.wait_for(&format!("document.querySelector({quoted})")).await;
@@ -167,7 +167,7 @@ impl Page {
     /// Chooses an option of a select by its value.
     ///
     /// # Panics
-    /// Where it never comes.
+    /// If it never comes.
     pub async fn choose(&mut self, selector: &str, value: &str) {
         let (quoted, value) = (json!(selector), json!(value));
         self.wait_for(&format!(
@@ -187,7 +187,7 @@ impl Page {
     /// What the page looks like: a PNG.
     ///
     /// # Panics
-    /// Where it cannot be had.
+    /// If it cannot be had.
     pub async fn screenshot(&mut self) -> Vec<u8> {
         // Drawn once more first, so that what was only just changed is in it.
         self.evaluate("new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => resolve(true))))")
@@ -275,7 +275,7 @@ impl Process {
                 if let Some(endpoint) = line.strip_prefix(READY)
                     && let Some(found) = found.take()
                 {
-                    // Nobody waits any more where the test has failed.
+                    // Nobody waits any more if the test has failed.
                     let _ = found.send(Ok(endpoint.to_owned()));
                 }
                 said.push_str(&line);
@@ -292,7 +292,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Fails where all of it is gone already, which is what is wanted.
+        // Fails if all of it is gone already, which is what is wanted.
         let _ = rustix::process::kill_process_group(Pid::from_child(&self.0), Signal::KILL);
         let _ = self.0.wait();
     }

@@ -1,4 +1,4 @@
-//! The binary's other commands, run to their end.
+//! The other commands of the gateway's program, run to completion.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -6,10 +6,10 @@ use std::process::{Command, Output, Stdio};
 
 use crate::ambient;
 
-/// Runs the binary with these arguments and an empty environment, and returns what came of it.
+/// Runs the program with these arguments and an empty environment, and returns its output.
 ///
 /// # Panics
-/// Where it cannot be run.
+/// If it cannot be run.
 #[must_use]
 pub fn countersign<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Output {
     countersign_with([], arguments)
@@ -18,14 +18,15 @@ pub fn countersign<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> O
 /// The same with these variables in the environment.
 ///
 /// # Panics
-/// Where it cannot be run.
+/// If it cannot be run.
 #[must_use]
 pub fn countersign_with<A: AsRef<OsStr>>(
     variables: impl IntoIterator<Item = (&'static str, PathBuf)>,
     arguments: impl IntoIterator<Item = A>,
 ) -> Output {
     let mut command = Command::new(ambient::binary());
-    command.args(arguments).env_clear().envs(variables).stdin(Stdio::null());
+    // Without a home folder of its own, a program finds the real one, and Docker's passwords there.
+    command.args(arguments).env_clear().env("HOME", "/nonexistent").envs(variables).stdin(Stdio::null());
     command.envs(ambient::variable("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
-    command.output().expect("the binary can be run")
+    command.output().expect("the program can be run")
 }

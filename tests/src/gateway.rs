@@ -51,7 +51,7 @@ impl Home {
     /// Starts a gateway here, and waits until it serves.
     ///
     /// # Panics
-    /// Where it does not.
+    /// If it does not.
     pub async fn start(self) -> Gateway {
         let watch = Stopwatch::start();
         let mut process = Process::spawn(&self);
@@ -66,7 +66,7 @@ impl Home {
     /// Starts a gateway that must refuse to start.
     ///
     /// # Panics
-    /// Where it starts.
+    /// If it starts.
     pub async fn fail_to_start(&self) -> Failure {
         let mut process = Process::spawn(self);
         if let Ok(address) = process.ready().await {
@@ -99,7 +99,7 @@ impl Gateway {
     /// Asks it to stop with SIGTERM. What else happens meanwhile is up to the caller; see [`Gateway::stopped`].
     ///
     /// # Panics
-    /// Where it is gone already.
+    /// If it is gone already.
     pub fn terminate(&self) -> Stopwatch {
         let pid = Pid::from_child(&self.process.child);
         rustix::process::kill_process(pid, Signal::TERM).expect("the gateway runs");
@@ -109,7 +109,7 @@ impl Gateway {
     /// Asks it to read its policy set again with SIGHUP.
     ///
     /// # Panics
-    /// Where it is gone already.
+    /// If it is gone already.
     pub fn hang_up(&self) {
         let pid = Pid::from_child(&self.process.child);
         rustix::process::kill_process(pid, Signal::HUP).expect("the gateway runs");
@@ -129,7 +129,7 @@ impl Gateway {
     /// Waits until it has exited by itself.
     ///
     /// # Panics
-    /// Where it does not exit.
+    /// If it does not exit.
     pub async fn stopped(mut self, since: Stopwatch) -> (Home, Exit) {
         let status = self.process.exited().await;
         let took = since.elapsed();
@@ -141,7 +141,7 @@ impl Gateway {
     /// SIGTERM, and a clean exit.
     ///
     /// # Panics
-    /// Where it does not exit with 0.
+    /// If it does not exit with 0.
     pub async fn stop(self) -> Home {
         let since = self.terminate();
         let (home, exit) = self.stopped(since).await;
@@ -195,7 +195,7 @@ impl Process {
         command.arg("serve").current_dir(home.path("."));
         // Only what a test says: a developer's own configuration must not leak in.
         command.env_clear().env("HOME", home.path(".")).envs(&home.variables);
-        // Where coverage is measured, the gateway's counts too.
+        // If coverage is measured, the gateway's counts too.
         command.envs(ambient::variable("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the gateway's binary can be run");
@@ -207,7 +207,7 @@ impl Process {
             if let Some(address) = line.strip_prefix(READY).and_then(|address| address.parse().ok())
                 && let Some(tell) = tell.take()
             {
-                // Nobody listens where the test has given up.
+                // Nobody listens if the test has given up.
                 let _ = tell.send(address);
             }
         });
@@ -215,7 +215,7 @@ impl Process {
         Process { child, stdout, stderr, ready: Some(ready) }
     }
 
-    /// Waits for the address; an error where it exits before.
+    /// Waits for the address; an error if it exits before.
     async fn ready(&mut self) -> Result<SocketAddr, ()> {
         let ready = self.ready.take().expect("it is waited for once");
         within("the gateway to start", ready).await.map_err(|_| ())
@@ -233,7 +233,7 @@ impl Process {
     }
 
     fn kill(&mut self) {
-        // Fails where it has exited already, which is what is wanted.
+        // Fails if it has exited already, which is what is wanted.
         let _ = self.child.kill();
         self.child.wait().expect("a child can be waited for");
     }

@@ -37,7 +37,7 @@ impl Home {
     /// A home with the policy set, the modules and the schemas of an entry of the cookbook.
     ///
     /// # Panics
-    /// Where it was not built.
+    /// If it was not built.
     #[must_use]
     pub fn cookbook(entry: &str) -> Home {
         Home::of(&ambient::example(entry))
@@ -46,7 +46,7 @@ impl Home {
     /// A home with a copy of the policy set, the modules and the schemas in `folder`.
     ///
     /// # Panics
-    /// Where there are none.
+    /// If there are none.
     #[must_use]
     pub fn of(folder: &Path) -> Home {
         let home = Home::empty();
@@ -135,7 +135,7 @@ impl Home {
     /// Puts these bytes in the place of a module, and pins the policy set to them.
     ///
     /// # Panics
-    /// Where the policy set does not use the module.
+    /// If the policy set does not use the module.
     pub fn pin(&self, module: &str, bytes: &[u8]) {
         let path = format!("policies/modules/{module}.wasm");
         let before = fs::read(self.path(&path)).expect("the policy set uses the module");
@@ -147,7 +147,7 @@ impl Home {
     /// Replaces a part of the policy set: what a story cannot wait for, say.
     ///
     /// # Panics
-    /// Where the part is not there exactly once.
+    /// If the part is not there exactly once.
     #[must_use]
     pub fn change(self, part: &str, by: &str) -> Home {
         let set = self.policy_set();
@@ -191,7 +191,7 @@ impl Home {
     /// The same where it must be done; what it says.
     ///
     /// # Panics
-    /// Where it is not.
+    /// If it is not.
     pub fn policy_done(&self, words: &[&str]) -> String {
         let output = self.policy(words);
         assert!(output.status.success(), "{output:?}");

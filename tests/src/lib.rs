@@ -26,7 +26,7 @@ mod random;
 use std::future::Future;
 use std::time::Duration;
 
-pub use ambient::{Stopwatch, keep_screenshot, project, unix_seconds, variable};
+pub use ambient::{Stopwatch, keep_screenshot, modules, project, unix_seconds, variable};
 pub use api::{Api, Ask, Problem, Receipt, millis};
 pub use browser::Page;
 pub use command::{countersign, countersign_with};
@@ -47,7 +47,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Waits for `future`, but not for ever.
 ///
 /// # Panics
-/// Where it takes longer than [`PATIENCE`], saying that it waited for `what`.
+/// If it takes longer than [`PATIENCE`], saying that it waited for `what`.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,

@@ -12,7 +12,7 @@ impl Metrics {
     /// Reads the Prometheus text format.
     ///
     /// # Panics
-    /// Where a line is not of that format.
+    /// If a line is not of that format.
     #[must_use]
     pub fn parse(text: &str) -> Metrics {
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -23,7 +23,7 @@ impl Metrics {
         }
     }
 
-    /// The sum of a metric's samples that have all these labels; 0 where there are none.
+    /// The sum of a metric's samples that have all these labels; 0 if there are none.
     #[must_use]
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let has = |of: &BTreeMap<String, String>| {

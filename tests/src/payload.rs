@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 /// sorted keys is canonical (RFC 8785).
 ///
 /// # Panics
-/// Where `params` is not an object.
+/// If `params` is not an object.
 #[must_use]
 pub fn payload_hash(params: &Value) -> String {
     let params = params.as_object().expect("parameters are an object");

@@ -25,7 +25,7 @@ impl Random {
         self.next() % bound
     }
 
-    /// One of `choices`; `None` where there are none.
+    /// One of `choices`; `None` if there are none.
     pub fn one_of<'a, T>(&mut self, choices: &'a [T]) -> Option<&'a T> {
         let count = u64::try_from(choices.len()).ok().filter(|count| *count > 0)?;
         choices.get(usize::try_from(self.below(count)).ok()?)

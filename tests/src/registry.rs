@@ -102,7 +102,7 @@ impl Registry {
     /// What it answers to `GET path`, whoever may use it.
     ///
     /// # Panics
-    /// Where it does not answer.
+    /// If it does not answer.
     pub async fn get(&self, path: &str) -> Reply {
         let call = Call::get(path).header("authorization", BASIC).header("accept", MANIFEST);
         let asking = async { Connection::open(self.address).await?.send(&call).await };
@@ -139,7 +139,7 @@ impl Process {
             if let Some(address) = address.and_then(|address| address.parse().ok())
                 && let Some(tell) = tell.take()
             {
-                // Nobody listens where the test has given up.
+                // Nobody listens if the test has given up.
                 let _ = tell.send(address);
             }
         });
@@ -147,7 +147,7 @@ impl Process {
     }
 
     fn kill(&mut self) {
-        // Fails where it has exited already, which is what is wanted.
+        // Fails if it has exited already, which is what is wanted.
         let _ = self.child.kill();
         self.child.wait().expect("a child can be waited for");
     }

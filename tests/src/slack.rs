@@ -32,7 +32,7 @@ impl Click {
         Click::button("deny", actor, request)
     }
 
-    /// Presses Deny where the message asks for a reason.
+    /// Presses Deny if the message asks for a reason.
     #[must_use]
     pub fn deny_because(actor: &str, request: &str, reason: &str) -> Click {
         let mut click = Click::deny(actor, request);
@@ -96,7 +96,7 @@ impl Click {
         Signed::new(&self.payload.to_string(), unix_seconds(), SIGNING_SECRET)
     }
 
-    /// Signed `seconds` ago: stale, or from the future where negative.
+    /// Signed `seconds` ago: stale, or from the future if negative.
     #[must_use]
     pub fn signed_ago(&self, seconds: i64) -> Signed {
         Signed::new(&self.payload.to_string(), unix_seconds().saturating_add_signed(-seconds), SIGNING_SECRET)

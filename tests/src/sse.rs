@@ -8,7 +8,7 @@ use crate::within;
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Event {
-    /// `state` or `heartbeat`; empty where only a field such as `retry` was sent.
+    /// `state` or `heartbeat`; empty if only a field such as `retry` was sent.
     pub name: String,
     /// What `Last-Event-ID` resumes after.
     pub id: Option<String>,
@@ -22,7 +22,7 @@ impl Event {
     /// The data as JSON.
     ///
     /// # Panics
-    /// Where it is none.
+    /// If it is none.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.data).unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
@@ -61,7 +61,7 @@ impl Stream {
     /// the caller.
     ///
     /// # Errors
-    /// Where the connection breaks off.
+    /// If the connection breaks off.
     pub async fn receive(&mut self) -> anyhow::Result<Option<Event>> {
         loop {
             if let Some(end) = self.text.find("\n\n") {
@@ -81,7 +81,7 @@ impl Stream {
     /// The next event or lone field; `None` once the gateway has ended the stream.
     ///
     /// # Panics
-    /// Where the connection breaks off, or nothing comes in time.
+    /// If the connection breaks off, or nothing comes in time.
     pub async fn next(&mut self) -> Option<Event> {
         within("an event", self.receive())
             .await
@@ -91,7 +91,7 @@ impl Stream {
     /// The next `state` event.
     ///
     /// # Panics
-    /// Where the stream ends instead, or nothing comes in time.
+    /// If the stream ends instead, or nothing comes in time.
     pub async fn state(&mut self) -> Event {
         loop {
             let event = self.next().await.expect("the stream goes on until a state comes");
@@ -119,7 +119,7 @@ fn check_head(head: &Head) {
     assert!(content_type.starts_with("text/event-stream"), "a stream of `{content_type}`");
 }
 
-/// A block of fields; `None` where it holds comments only.
+/// A block of fields; `None` if it holds comments only.
 fn parse(block: &str) -> Option<Event> {
     let mut event = Event::default();
     let mut fields = 0;

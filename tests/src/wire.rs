@@ -90,7 +90,7 @@ impl Reply {
     /// The body as JSON.
     ///
     /// # Panics
-    /// Where it is none.
+    /// If it is none.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
@@ -155,7 +155,7 @@ impl Connection {
     /// Connects.
     ///
     /// # Errors
-    /// Where nobody listens.
+    /// If nobody listens.
     pub async fn open(address: SocketAddr) -> Result<Connection> {
         let stream =
             TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
@@ -166,7 +166,7 @@ impl Connection {
     /// Makes a call, and waits for its answer.
     ///
     /// # Errors
-    /// Where the connection fails, or what comes back is not HTTP.
+    /// If the connection fails, or what comes back is not HTTP.
     pub async fn send(&mut self, call: &Call) -> Result<Reply> {
         self.send_bytes(&call.bytes()).await
     }
@@ -184,7 +184,7 @@ impl Connection {
     /// Sends bytes as they are.
     ///
     /// # Errors
-    /// Where the connection fails.
+    /// If the connection fails.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
         Ok(self.stream.write_all(bytes).await?)
     }

@@ -24,7 +24,7 @@ impl Slack {
     /// Starts one with these options, but for the signing secret, which is that of all these tests.
     ///
     /// # Panics
-    /// Where it does not start.
+    /// If it does not start.
     pub async fn start_with(options: Options) -> Slack {
         let options = Options { signing_secret: SIGNING_SECRET.to_owned(), ..options };
         let simulator = Simulator::start(options).await;
@@ -46,7 +46,7 @@ impl Slack {
     /// The message of a request, once it is as it must be; `what` says how, for people.
     ///
     /// # Panics
-    /// Where it never is, saying how it stands instead.
+    /// If it never is, saying how it stands instead.
     pub async fn shown_when(&self, request: &str, what: &str, is: impl Fn(&Message) -> bool) -> Message {
         let found = self.until(|slack| {
             let messages = slack.messages();
@@ -108,7 +108,7 @@ impl Deref for Slack {
 
 impl Home {
     /// With this Slack: its address, its tokens and its signing secret. The gateway holds itself to no rates, for the
-    /// simulator has none but where it was told to.
+    /// simulator has none but if it was told to.
     #[must_use]
     pub fn with_slack(self, slack: &Slack) -> Home {
         self.with("SLACK_API_URL", &slack.api_url())

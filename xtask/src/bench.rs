@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: measures the gateway against its budgets, in release builds, and prints the report.
+//! `cargo xtask bench`: measures the gateway against its budgets, in release builds, and prints a report.
 //!
-//! Two programs measure: the example `judge_latency` what a judgement costs inside the gateway, and `bench` of the
-//! tests' crate what callers see of a gateway that runs as it would in production.
+//! Two programs measure. The example `judge_latency` measures what one judgement costs inside the gateway. The program
+//! `bench` of the tests' crate measures what callers see of a gateway that runs as in production.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,10 +9,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::policies::{self, Pins};
+use crate::step::step;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Short runs, to see that it works; the figures are rough
+    /// Run each measurement briefly: the figures are rough
     #[arg(long)]
     quick: bool,
     /// Also write the report of what callers see to this file
@@ -22,12 +23,11 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = crate::root()?;
-    println!("building; a release build takes some minutes");
-    policies::build(&root.join("target/policies"), true, Pins::Tell)?;
+    step("policies to WebAssembly", || policies::build(&root.join("target/policies"), true, Pins::Report))?;
     let packages =
         ["--package", "countersign", "--package", "countersign-policy", "--package", "countersign-tests"];
     let what = ["build", "--release", "--bins", "--example", "judge_latency"];
-    crate::cargo(&root, &[&what[..], &packages[..]].concat(), &[])?;
+    step("release build", || crate::cargo(&root, &[&what[..], &packages[..]].concat(), &[]))?;
 
     println!("\none judgement, in a fresh sandbox for each policy");
     let calls = if arguments.quick { "2000" } else { "20000" };
@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.quick {
         flags.push("--quick");
     }
-    let save = arguments.save.as_deref().map(|file| file.to_str().context("the file's name is not UTF-8"));
+    let save = arguments.save.as_deref().map(|file| file.to_str().context("the file name is not UTF-8"));
     if let Some(file) = save.transpose()? {
         flags.extend(["--save", file]);
     }
@@ -50,6 +50,10 @@ fn run_program(root: &Path, program: &str, arguments: &[&str]) -> Result<()> {
     let status = Command::new(&path)
         .args(arguments)
         .current_dir(root)
+        .env(
+            "COUNTERSIGN_BIN",
+            root.join(format!("target/release/countersign{}", std::env::consts::EXE_SUFFIX)),
+        )
         .status()
         .with_context(|| format!("cannot start `{}`", path.display()))?;
     ensure!(status.success(), "`{program}` ended with {status}");

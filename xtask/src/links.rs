@@ -1,4 +1,4 @@
-//! Checks that what our documents link to is there.
+//! Checks the links of our documents.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 pub(crate) fn check(root: &Path) -> Result<()> {
     let mut documents = Vec::new();
     collect(root, &mut documents)?;
-    ensure!(!documents.is_empty(), "there are no documents to check");
+    ensure!(!documents.is_empty(), "found no documents to check");
     let mut broken = Vec::new();
     let mut links = 0;
     for document in &documents {
@@ -76,7 +76,7 @@ fn problem(document: &Path, target: &str) -> Option<String> {
     (!known).then(|| format!("there is no heading `{heading}`"))
 }
 
-/// The anchor that a heading gets: lower case, words joined by hyphens, other signs dropped.
+/// The anchor of a heading: lower case, words joined by hyphens, other characters dropped.
 fn anchor(heading: &str) -> String {
     let words = heading.trim_start_matches('#').trim().to_lowercase();
     words

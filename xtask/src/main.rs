@@ -1,4 +1,4 @@
-//! What people run: `cargo xtask COMMAND`. One file a command.
+//! What people run: `cargo xtask COMMAND`. One file for each command.
 
 mod bench;
 mod demo;
@@ -6,6 +6,7 @@ mod links;
 mod packages;
 mod policies;
 mod reproducible;
+mod step;
 mod test;
 mod tutorial;
 
@@ -24,15 +25,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Start a Slack simulator and the gateway with the sample policies, and say what to try
+    /// Start a Slack simulator and the gateway with the sample policies, and print what to try
     Demo(demo::Arguments),
     /// Run everything that must pass before a change lands
     Test,
-    /// Do what the tutorial of docs/POLICIES.md says, in an empty folder
+    /// Run the tutorial of docs/POLICIES.md in an empty folder
     Tutorial(tutorial::Arguments),
     /// Measure the gateway against its budgets
     Bench(bench::Arguments),
-    /// Build the policies to WebAssembly, with a sample policy set that is pinned to their digests
+    /// Build the policies to WebAssembly, with a sample policy set that pins their digests
     Policies(policies::Arguments),
 }
 
@@ -52,10 +53,13 @@ fn root() -> anyhow::Result<PathBuf> {
     root.map(Path::to_owned).ok_or_else(|| anyhow::anyhow!("xtask is a folder of the workspace"))
 }
 
-/// Runs cargo in the workspace, with these variables set.
+/// Runs cargo in the workspace, with these variables set. What it builds goes to `target/`, where the documents and the
+/// tests look for it.
 fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
     let status = Command::new("cargo")
         .args(arguments)
+        .env_remove("CARGO_TARGET_DIR")
+        .env_remove("CARGO_BUILD_TARGET_DIR")
         .envs(environment.iter().copied())
         .current_dir(root)
         .status()
@@ -64,9 +68,14 @@ fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> anyho
     Ok(())
 }
 
+/// A program of the workspace, in the debug build.
+fn built(root: &Path, program: &str) -> PathBuf {
+    root.join("target/debug").join(format!("{program}{}", std::env::consts::EXE_SUFFIX))
+}
+
 /// Runs the gateway's program as it was built last.
 fn gateway(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
-    let program = root.join("target/debug").join(format!("countersign{}", std::env::consts::EXE_SUFFIX));
+    let program = built(root, "countersign");
     let status = Command::new(&program)
         .args(arguments)
         .current_dir(root)

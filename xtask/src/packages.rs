@@ -1,15 +1,15 @@
-//! What the tests need of the machine beside Rust: programs that they start.
+//! The programs besides Rust that the tests start.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
-/// A program that the tests start, and what to install where there is none.
+/// A program that the tests start, and the packages to install if it is missing.
 struct Needed {
     name: &'static str,
-    /// The names that it goes by.
+    /// The names that it may have on the path.
     programs: &'static [&'static str],
-    /// The variable that may name another.
+    /// The variable that may name another program.
     variable: Option<&'static str>,
     packages: &'static [&'static str],
 }
@@ -19,20 +19,20 @@ const NEEDED: [Needed; 2] = [
         name: "Chromium",
         programs: &["chromium", "chromium-browser", "google-chrome"],
         variable: Some("COUNTERSIGN_CHROMIUM"),
-        // Pictures for the documents need signs that most fonts lack.
+        // Screenshots for the documents need characters that most fonts lack.
         packages: &["chromium", "fonts-noto-color-emoji"],
     },
     Needed {
-        name: "a registry to push to",
+        name: "a registry",
         programs: &["docker-registry"],
         variable: None,
         packages: &["docker-registry"],
     },
 ];
 
-/// Makes sure that all of it is there: installs what is not, where that can be done without asking anybody.
+/// Makes sure that all of them are there. Missing ones are installed if this runs as root on Debian or the like.
 pub(crate) fn ensure() -> Result<()> {
-    let missing: Vec<&Needed> = NEEDED.iter().filter(|needed| !needed.is_there()).collect();
+    let missing: Vec<&Needed> = NEEDED.iter().filter(|needed| !needed.is_installed()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -43,7 +43,7 @@ pub(crate) fn ensure() -> Result<()> {
             [&["install", "--yes", "--quiet", "--no-install-recommends"], packages.as_slice()].concat();
         if runs("apt-get", &["update", "--quiet"])
             && runs("apt-get", &install)
-            && missing.iter().all(|needed| needed.is_there())
+            && missing.iter().all(|needed| needed.is_installed())
         {
             return Ok(());
         }
@@ -57,7 +57,7 @@ pub(crate) fn ensure() -> Result<()> {
 }
 
 impl Needed {
-    fn is_there(&self) -> bool {
+    fn is_installed(&self) -> bool {
         match self.variable.and_then(variable) {
             Some(program) => runs(&program, &["--version"]),
             None => self.programs.iter().any(|name| runs(name, &["--version"])),

@@ -1,14 +1,11 @@
-//! `cargo xtask policies`: builds the policies to WebAssembly, and checks that they are those that the sample policy
-//! set pins.
+//! `cargo xtask policies`: builds the policies to WebAssembly, and checks that the sample policy set pins their digests.
 //!
-//! The same sources, lock file, toolchain and host give the same bytes in any folder (`reproducible.rs` proves it), so
-//! the digests are committed in `xtask/sample/policy-set.yaml`: a change of a policy shows in review.
+//! The same sources, lock file, toolchain and host give the same bytes in any folder (`reproducible.rs` proves it). So
+//! the digests are committed in `xtask/sample/policy-set.yaml`, and a change of a policy shows in review.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use countersign_policy_build::{self as policy_build, Build};
@@ -16,54 +13,66 @@ use sha2::{Digest as _, Sha256};
 
 pub(crate) const POLICIES: [&str; 3] = ["quorum", "persona-gate", "override-guard"];
 const MISBEHAVING: &str = "misbehaving";
-/// The policies that come with the cookbook.
+/// The policies of the cookbook.
 const EXAMPLE_POLICIES: [&str; 3] = ["business-hours", "threshold", "freeze-calendar"];
 const SAMPLE_SET: &str = "xtask/sample/policy-set.yaml";
 const SAMPLE_SCHEMAS: [(&str, &str); 1] =
     [("deploy_prod.json", include_str!("../sample/schemas/deploy_prod.json"))];
-/// What the project promises of its own policies; the gateway takes larger ones.
+/// The limit for the project's own policies; the gateway accepts larger ones.
 const MAX_MODULE_BYTES: usize = 200 * 1024;
-/// The host whose bytes are pinned. On others the functions of a module may come in another order.
+/// Its time is when the newest complete build began; `tests/modules` compares it with the sources.
+const STAMP: &str = ".built-for-tests";
+/// The host platform of the pinned builds. On others the functions of a module may come in another order.
 const PINNED_HOST: &str = "x86_64-unknown-linux-gnu";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Where to write modules/, schemas/ and policy-set.yaml; files of these names are replaced
+    /// Where to write modules/, schemas/ and policy-set.yaml; existing files are replaced
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Also build the module that does what no policy should, for the gateway's tests
+    /// Also build the misbehaving module of the gateway's tests
     #[arg(long)]
     with_misbehaving: bool,
-    /// Also build the example policies, and write each entry of the cookbook as a policy set of its own, examples/NAME/
+    /// Also build the example policies, and write each entry of the cookbook as a policy set, examples/NAME/
     #[arg(long)]
     with_examples: bool,
-    /// Write the digests of what was built into the sample policy set, to be committed
+    /// Write the new digests into the sample policy set, to be committed
     #[arg(long)]
     update_pins: bool,
+    /// Report a digest that the sample policy set does not pin, instead of failing
+    #[arg(long, conflicts_with = "update_pins")]
+    allow_unpinned: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let pins = if arguments.update_pins { Pins::Update } else { Pins::Verify };
-    for module in build(&arguments.out, arguments.with_misbehaving, pins)? {
+    let out = &arguments.out;
+    let pins = match arguments {
+        Arguments { update_pins: true, .. } => Pins::Update,
+        Arguments { allow_unpinned: true, .. } => Pins::Report,
+        _ => Pins::Verify,
+    };
+    let (modules, examples) = match (arguments.with_misbehaving, arguments.with_examples) {
+        (true, true) => build_all(out, pins)?,
+        (with_misbehaving, false) => (build(out, with_misbehaving, pins)?, Vec::new()),
+        (false, true) => (build(out, false, pins)?, build_examples(out)?),
+    };
+    for module in modules {
         println!("{:<15} {:>7} bytes  {}", module.name, module.bytes, module.digest);
     }
-    println!("{}", arguments.out.join("policy-set.yaml").display());
-    if arguments.with_examples {
-        for set in build_examples(&arguments.out)? {
-            println!("{}", set.join("policy-set.yaml").display());
-        }
+    for folder in [out].into_iter().chain(&examples) {
+        println!("{}", folder.join("policy-set.yaml").display());
     }
     Ok(())
 }
 
-/// What to do where a module is not the one that the sample policy set pins.
+/// What to do if a module is not the one that the sample policy set pins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pins {
     /// Fail.
     Verify,
-    /// Say so, and go on with what was built: for trying out changes.
-    Tell,
-    /// Pin what was built.
+    /// Report it, and use the new module: for trying out changes.
+    Report,
+    /// Pin the new module.
     Update,
 }
 
@@ -76,8 +85,21 @@ pub(crate) struct Module {
     pub(crate) digest: String,
 }
 
-/// Builds the modules and writes them into `out` with the sample policy set; the set last, so that a gateway that
-/// watches it finds everything it names.
+/// Builds everything that the tests load: the modules, the misbehaving one included, and the cookbook. Returns the modules
+/// and the folders of the cookbook's entries.
+pub(crate) fn build_all(out: &Path, pins: Pins) -> Result<(Vec<Module>, Vec<PathBuf>)> {
+    fs::create_dir_all(out).with_context(|| format!("cannot create `{}`", out.display()))?;
+    // The stamp has the time at which the build began, so that a source that changes meanwhile is newer.
+    let (begun, stamp) = (out.join(format!("{STAMP}.new")), out.join(STAMP));
+    fs::write(&begun, "").with_context(|| format!("cannot write `{}`", begun.display()))?;
+    let modules = build(out, true, pins)?;
+    let examples = build_examples(out)?;
+    fs::rename(&begun, &stamp).with_context(|| format!("cannot write `{}`", stamp.display()))?;
+    Ok((modules, examples))
+}
+
+/// Builds the modules and writes them into `out` with the sample policy set. The set is written last, so that a gateway
+/// that watches the folder finds every module that it names.
 pub(crate) fn build(out: &Path, with_misbehaving: bool, pins: Pins) -> Result<Vec<Module>> {
     let root = crate::root()?;
     let names: Vec<&'static str> =
@@ -92,7 +114,7 @@ pub(crate) fn build(out: &Path, with_misbehaving: bool, pins: Pins) -> Result<Ve
         replace(&module_path(out, name), &bytes)?;
         modules.push(Module { name, bytes: bytes.len(), digest: digest(&bytes) });
     }
-    let set = settle_pins(&root, &modules, pins)?;
+    let set = pinned_set(&root, &modules, pins)?;
     for (name, schema) in SAMPLE_SCHEMAS {
         replace(&out.join("schemas").join(name), schema.as_bytes())?;
     }
@@ -100,8 +122,8 @@ pub(crate) fn build(out: &Path, with_misbehaving: bool, pins: Pins) -> Result<Ve
     Ok(modules)
 }
 
-/// Builds the example policies, and writes every entry of the cookbook into `out`/examples with the modules it pins:
-/// a folder that `countersign serve --policies` takes. Needs what [`build`] wrote. Returns the folders.
+/// Builds the example policies, and writes every entry of the cookbook into `out`/examples with the modules that it pins:
+/// a folder for `countersign serve --policies`. Needs what [`build`] wrote. Returns the folders.
 pub(crate) fn build_examples(out: &Path) -> Result<Vec<PathBuf>> {
     let root = crate::root()?;
     let mut digests = BTreeMap::new();
@@ -126,14 +148,14 @@ pub(crate) fn build_examples(out: &Path) -> Result<Vec<PathBuf>> {
     Ok(written)
 }
 
-/// The folders of the cookbook's entries: each has a policy set.
+/// The folders of the cookbook's entries: those with a policy set.
 fn cookbook(root: &Path) -> Result<Vec<PathBuf>> {
     let folder = root.join("policies/examples");
     let entries = fs::read_dir(&folder).with_context(|| format!("cannot list `{}`", folder.display()))?;
     let mut entries = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     entries.retain(|entry| entry.join("policy-set.yaml").is_file());
     entries.sort();
-    ensure!(!entries.is_empty(), "there are no examples in `{}`", folder.display());
+    ensure!(!entries.is_empty(), "found no examples in `{}`", folder.display());
     Ok(entries)
 }
 
@@ -151,7 +173,7 @@ fn write_example(entry: &Path, out: &Path, folder: &Path, digests: &BTreeMap<&st
             replace(&module_path(folder, name), &module)?;
         }
     }
-    ensure!(!set.contains("<digest of "), "it pins a module that nobody builds");
+    ensure!(!set.contains("<digest of "), "it pins a module that is not built");
     let schemas = entry.join("schemas");
     if schemas.is_dir() {
         for schema in fs::read_dir(schemas)? {
@@ -172,8 +194,8 @@ pub(crate) fn digests(root: &Path, target_dir: &Path) -> Result<Vec<(&'static st
     POLICIES.into_iter().map(|name| Ok((name, digest(&compile(root, target_dir, name)?)))).collect()
 }
 
-/// The module of one policy. Each is built by itself, as its author would build it, so that no other package's
-/// choice of features goes into its bytes.
+/// The module of one policy. Each is built alone, as its author builds it, so that the features that other packages ask
+/// for do not change its bytes.
 fn compile(root: &Path, target_dir: &Path, name: &str) -> Result<Vec<u8>> {
     let among = match name {
         MISBEHAVING => "tests",
@@ -182,7 +204,7 @@ fn compile(root: &Path, target_dir: &Path, name: &str) -> Result<Vec<u8>> {
     };
     let folder = root.join(among).join(name);
     // A target folder of its own, so that this build and the gateway's do not wait for each other.
-    let build = Build { folder: &folder, target_dir: Some(target_dir), locked: false, quiet: true };
+    let build = Build { folder: &folder, target_dir: Some(target_dir), locked: false, quiet: false };
     let bytes = policy_build::build(&build).with_context(|| format!("`{name}` does not build"))?.bytes;
     if let Some(import) = first_import(&bytes).with_context(|| format!("`{name}` is not a component"))? {
         bail!("`{name}` imports `{import}`: a policy may import nothing");
@@ -195,9 +217,8 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-/// Compares what was built with what the sample policy set pins, and returns the set with the digests of what was
-/// built.
-fn settle_pins(root: &Path, modules: &[Module], pins: Pins) -> Result<String> {
+/// Compares the modules with those that the sample policy set pins, and returns the set with the digests of the modules.
+fn pinned_set(root: &Path, modules: &[Module], pins: Pins) -> Result<String> {
     let path = root.join(SAMPLE_SET);
     let sample = fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
     let built: Vec<(&str, &str)> = modules
@@ -212,23 +233,23 @@ fn settle_pins(root: &Path, modules: &[Module], pins: Pins) -> Result<String> {
     let changed = changed.join("\n");
     match pins {
         Pins::Update => replace(&path, set.as_bytes())?,
-        Pins::Tell => println!("not the modules that {SAMPLE_SET} pins:\n{changed}"),
+        Pins::Report => println!("these modules differ from the pins of {SAMPLE_SET}:\n{changed}"),
         Pins::Verify if policy_build::host(root)? != PINNED_HOST => {
             println!(
-                "the pins of {SAMPLE_SET} are of {PINNED_HOST}; this host makes other bytes:\n{changed}"
+                "the pins of {SAMPLE_SET} are for {PINNED_HOST}; on this host the bytes differ:\n{changed}"
             );
         }
         Pins::Verify => bail!(
-            "not the modules that {SAMPLE_SET} pins:\n{changed}\n\
-             Where a policy, the SDK, a dependency or the toolchain was meant to change, run\n  \
+            "these modules differ from the pins of {SAMPLE_SET}:\n{changed}\n\
+             If a policy, the SDK, a dependency or the toolchain was meant to change, run\n  \
              cargo xtask policies --out target/policies --update-pins\n\
-             and commit the new digests with it."
+             and commit the new digests with the change."
         ),
     }
     Ok(set)
 }
 
-/// The set with these digests under `modules`, and one line about each that it had otherwise.
+/// The set with these digests under `modules`, and a description of each one that changed.
 fn repin(set: &str, built: &[(&str, &str)]) -> Result<(String, Vec<String>)> {
     let mut lines: Vec<String> = set.lines().map(str::to_owned).collect();
     let mut changed = Vec::new();
@@ -236,7 +257,7 @@ fn repin(set: &str, built: &[(&str, &str)]) -> Result<(String, Vec<String>)> {
         let pin = format!("  {name}: sha256:");
         let mut pins = lines.iter_mut().filter(|line| line.starts_with(&pin));
         let (Some(line), None) = (pins.next(), pins.next()) else {
-            bail!("has no line, or several, `{pin}…`");
+            bail!("needs exactly one line `{pin}…`");
         };
         let pinned = line.trim_start().strip_prefix(&format!("{name}: ")).unwrap_or_default().to_owned();
         if pinned != *digest {
@@ -247,9 +268,9 @@ fn repin(set: &str, built: &[(&str, &str)]) -> Result<(String, Vec<String>)> {
     Ok((lines.join("\n") + "\n", changed))
 }
 
-/// Writes a file so that whoever watches it sees the old content or the new, and nothing between.
+/// Replaces a file in one step: a reader sees the old content or the new, also if two builds write it at once.
 fn replace(path: &Path, content: &[u8]) -> Result<()> {
-    let beside = path.with_added_extension("new");
+    let beside = path.with_added_extension(format!("{}.new", std::process::id()));
     fs::write(&beside, content)
         .and_then(|()| fs::rename(&beside, path))
         .with_context(|| format!("cannot write `{}`", path.display()))
@@ -257,21 +278,21 @@ fn replace(path: &Path, content: &[u8]) -> Result<()> {
 
 /// The name of the first thing that a component imports, if it imports anything.
 ///
-/// Looks at the component's outermost sections only: what is nested can import nothing but what these hand on.
-/// The gateway checks for itself, and thoroughly; this is to fail where the policy is built.
+/// Reads the component's outermost sections only: nested ones can import only what these pass on. The gateway makes the
+/// full check; this one finds the mistake when the policy is built.
 fn first_import(component: &[u8]) -> Result<Option<String>> {
     const HEADER: &[u8] = b"\0asm\x0d\0\x01\0";
     const IMPORT_SECTION: u8 = 10;
-    let mut rest = component.strip_prefix(HEADER).context("it does not start as one")?;
+    let mut rest = component.strip_prefix(HEADER).context("it does not start with a component's header")?;
     while let Some((&section, after)) = rest.split_first() {
         let (length, after) = leb128(after)?;
-        let (content, next) = after.split_at_checked(length).context("a section ends early")?;
+        let (content, next) = after.split_at_checked(length).context("a section is cut short")?;
         if section == IMPORT_SECTION {
             let (count, imports) = leb128(content)?;
             if count > 0 {
-                // A name is one byte that says of what kind, a length, and the text.
-                let (length, name) = leb128(imports.get(1..).context("an import ends early")?)?;
-                let name = name.get(..length).context("an import's name ends early")?;
+                // A name is a byte for its kind, a length, and the text.
+                let (length, name) = leb128(imports.get(1..).context("an import is cut short")?)?;
+                let name = name.get(..length).context("an import's name is cut short")?;
                 return Ok(Some(String::from_utf8_lossy(name).into_owned()));
             }
         }
@@ -289,7 +310,7 @@ fn leb128(bytes: &[u8]) -> Result<(usize, &[u8])> {
             return Ok((value, bytes.get(index + 1..).unwrap_or_default()));
         }
     }
-    bail!("a number ends early")
+    bail!("a number is cut short")
 }
 
 #[cfg(test)]
@@ -307,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_component_is_an_error() {
+    fn other_files_are_errors() {
         for bytes in [&b""[..], b"\0asm\x01\0\0\0", b"\0asm\x0d\0\x01\0\x0a\x09\x01"] {
             assert!(first_import(bytes).is_err(), "{bytes:?}");
         }

@@ -1,23 +1,23 @@
-//! Proves that the modules are a function of the sources: a copy of them in another folder, compiled from nothing into
+//! Proves that the modules depend on the sources alone: a copy of them in another folder, compiled from scratch into
 //! another target folder, gives the same bytes.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::policies::{self, Module};
 
-/// What is no source: what was built, what git keeps, and what npm fetched.
-const SKIPPED: [&str; 3] = ["target", ".git", "node_modules"];
+/// What is not copied: build output, and git's own files.
+const SKIPPED: [&str; 2] = ["target", ".git"];
 
 /// Builds the policies again, elsewhere, and compares their digests with those of `built`.
 pub(crate) fn check(root: &Path, built: &[Module]) -> Result<()> {
-    let elsewhere = Elsewhere::new()?;
-    let sources = elsewhere.0.join("a").join("copy of the sources");
+    let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
+    let sources = folder.path().join("a").join("copy of the sources");
     copy(root, &sources)?;
     let mut others = Vec::new();
-    for (name, digest) in policies::digests(&sources, &elsewhere.0.join("built"))? {
+    for (name, digest) in policies::digests(&sources, &folder.path().join("built"))? {
         let here = built.iter().find(|module| module.name == name);
         let here = here.with_context(|| format!("`{name}` was not built"))?;
         if here.digest != digest {
@@ -25,26 +25,8 @@ pub(crate) fn check(root: &Path, built: &[Module]) -> Result<()> {
         }
     }
     ensure!(others.is_empty(), "the same sources gave other bytes in another folder:\n{}", others.join("\n"));
-    println!("the same bytes from a copy of the sources, compiled from nothing in another folder");
+    println!("a copy of the sources, compiled from scratch in another folder, gives the same bytes");
     Ok(())
-}
-
-/// A folder outside of the workspace, which is gone with this.
-struct Elsewhere(PathBuf);
-
-impl Elsewhere {
-    fn new() -> Result<Elsewhere> {
-        let folder = std::env::temp_dir().join(format!("countersign-elsewhere-{}", std::process::id()));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
-        Ok(Elsewhere(folder))
-    }
-}
-
-impl Drop for Elsewhere {
-    fn drop(&mut self) {
-        // What cannot be removed is left to whoever clears temporary files.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

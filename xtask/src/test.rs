@@ -1,56 +1,54 @@
 //! `cargo xtask test`: everything that must pass before a change lands, in the order in which it fails fastest.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::policies::{self, Pins};
+use crate::step::{Stopwatch, step};
 use crate::{cargo, links, packages, reproducible, tutorial};
 
 pub(crate) fn run() -> Result<()> {
+    let watch = Stopwatch::start();
     let root = crate::root()?;
-    heading("formatting");
-    cargo(&root, &["fmt", "--all", "--check"], &[])?;
+    step("formatting", || cargo(&root, &["fmt", "--all", "--check"], &[]))?;
+    step("links between documents", || links::check(&root))?;
+    step("a browser and a registry for the tests", packages::ensure)?;
 
-    heading("links between documents");
-    links::check(&root)?;
+    let modules = step("policies to WebAssembly", || {
+        let (modules, examples) = policies::build_all(&root.join("target/policies"), Pins::Verify)?;
+        for module in &modules {
+            println!("{:<15} {:>7} bytes  {}", module.name, module.bytes, module.digest);
+        }
+        println!("{} entries of the cookbook", examples.len());
+        Ok(modules)
+    })?;
+    step("reproducible builds", || reproducible::check(&root, &modules))?;
 
-    heading("a browser and a registry for the tests");
-    packages::ensure()?;
+    step("lints", || {
+        cargo(&root, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])
+    })?;
 
-    heading("policies to WebAssembly");
-    let modules = policies::build(&root.join("target/policies"), true, Pins::Verify)?;
-    for module in &modules {
-        println!("{:<15} {:>7} bytes  {}", module.name, module.bytes, module.digest);
-    }
-    let examples = policies::build_examples(&root.join("target/policies"))?;
-    println!("{} entries of the cookbook", examples.len());
+    // The gateway is built without the features that only tests switch on, since that is what its users have. With the
+    // rest of the workspace, so that most of its dependencies get the features that the tests need too: built alone,
+    // wasmtime would be compiled twice. This program is left out because it runs.
+    step("the gateway and its tools", || cargo(&root, &["build", "--workspace", "--exclude", "xtask"], &[]))?;
+    step("unit, contract and end-to-end tests", || {
+        let gateway = crate::built(&root, "countersign");
+        let gateway = gateway.to_str().context("the project's path is not UTF-8")?;
+        cargo(&root, &["test", "--workspace"], &[("COUNTERSIGN_BIN", gateway)])
+    })?;
+    step("scenario tests of the policies", || {
+        for name in policies::POLICIES {
+            let module = format!("target/policies/modules/{name}.wasm");
+            let scenarios = format!("policies/{name}/scenarios.yaml");
+            crate::gateway(&root, &["policy", "test", &module, &scenarios])?;
+        }
+        Ok(())
+    })?;
+    step("the tutorial, in an empty folder", || tutorial::check(&root))?;
 
-    heading("reproducible builds");
-    reproducible::check(&root, &modules)?;
-
-    heading("lints");
-    cargo(&root, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])?;
-
-    // The end-to-end tests start the gateway as its users do: as a program of its own.
-    heading("unit, contract and end-to-end tests");
-    cargo(&root, &["build", "--package", "countersign"], &[])?;
-    cargo(&root, &["test", "--workspace"], &[])?;
-
-    heading("the policies' scenarios, told to the modules");
-    for name in policies::POLICIES {
-        let module = format!("target/policies/modules/{name}.wasm");
-        let scenarios = format!("policies/{name}/scenarios.yaml");
-        crate::gateway(&root, &["policy", "test", &module, &scenarios])?;
-    }
-
-    heading("the tutorial, in an empty folder");
-    tutorial::run(&tutorial::Arguments::default())?;
-
-    heading("documentation");
-    cargo(&root, &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "--deny warnings")])?;
-    println!("\neverything passed");
+    step("documentation", || {
+        cargo(&root, &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "--deny warnings")])
+    })?;
+    println!("\neverything passed in {}", watch.elapsed());
     Ok(())
-}
-
-fn heading(what: &str) {
-    println!("\n── {what}");
 }

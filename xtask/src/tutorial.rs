@@ -1,8 +1,8 @@
-//! `cargo xtask tutorial`: does what the tutorial in docs/POLICIES.md says, in an empty folder outside of the workspace.
+//! `cargo xtask tutorial`: runs the tutorial of docs/POLICIES.md in an empty folder outside of the workspace.
 //!
-//! Its `sh` blocks are run in one shell, in order; one that is marked `sh fails` has to fail. A `diff` block is what a
-//! reader does in an editor. A `text` block shows what the block before it prints, with `…` for what differs.
-//! The gateway is taken from the path, as its users have it there, and listens on a port that is free.
+//! Its `sh` blocks are run in one shell, in order. A block that is marked `sh fails` has to fail. A `diff` block is applied
+//! as a reader would in an editor. A `text` block shows the output of the block before it, with `…` for what differs.
+//! The gateway's program is on the path, as its users have it, and listens on a free port.
 
 use std::fs;
 use std::net::TcpListener;
@@ -11,16 +11,18 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::step::step;
+
 const DOCUMENT: &str = "docs/POLICIES.md";
 const SECTION: &str = "## Tutorial";
 const ADDRESS: &str = "127.0.0.1:8080";
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Arguments {
-    /// Leave the folder there, and say where it is
+    /// Keep the folder, and print its path
     #[arg(long)]
     keep: bool,
-    /// Edit files as this diff says; how the tutorial's shell does what a reader does in an editor
+    /// Apply this diff to the files that it names: for the tutorial's own `diff` blocks
     #[arg(long, value_name = "DIFF", hide = true)]
     edit: Option<PathBuf>,
 }
@@ -31,19 +33,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return edit(&text, Path::new("."));
     }
     let root = crate::root()?;
-    crate::cargo(&root, &["build", "--quiet", "--package", "countersign"], &[])?;
+    step("the gateway", || crate::cargo(&root, &["build", "--package", "countersign"], &[]))?;
+    step("the tutorial, in an empty folder", || follow(&root, arguments.keep))
+}
+
+/// Runs the tutorial with the gateway's program as it was built last.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    follow(root, false)
+}
+
+fn follow(root: &Path, keep: bool) -> Result<()> {
     let text =
         fs::read_to_string(root.join(DOCUMENT)).with_context(|| format!("cannot read `{DOCUMENT}`"))?;
     let blocks = blocks(&text)?;
-    let folder = std::env::temp_dir().join(format!("countersign-tutorial-{}", std::process::id()));
-    let done = follow(&root, &folder, &blocks);
-    if arguments.keep {
-        println!("{}", folder.display());
-    } else {
-        // What cannot be removed is left to whoever clears temporary files.
-        let _ = fs::remove_dir_all(&folder);
+    let mut folder = tempfile::tempdir().context("cannot create a temporary folder")?;
+    if keep {
+        folder.disable_cleanup(true);
+        println!("{}", folder.path().display());
     }
-    done
+    run_blocks(root, folder.path(), &blocks)
 }
 
 /// A fenced block of the tutorial.
@@ -59,9 +67,9 @@ enum Kind {
     Shell,
     /// A shell block that has to fail.
     Failing,
-    /// A change of a file.
+    /// A change to a file.
     Diff,
-    /// What the block before it prints.
+    /// The output of the block before it.
     Output,
 }
 
@@ -87,7 +95,10 @@ fn blocks(document: &str) -> Result<Vec<Block<'_>>> {
                     "diff" => Kind::Diff,
                     "text" => Kind::Output,
                     _ => {
-                        bail!("{DOCUMENT}:{}: the tutorial has a block of another kind: `{name}`", index + 1)
+                        bail!(
+                            "{DOCUMENT}:{}: the tutorial cannot have a block of the kind `{name}`",
+                            index + 1
+                        )
                     }
                 };
                 open = Some((index + 1, kind, offset));
@@ -98,12 +109,12 @@ fn blocks(document: &str) -> Result<Vec<Block<'_>>> {
     }
     ensure!(open.is_none(), "{DOCUMENT}: a block of the tutorial does not end");
     let shells = blocks.iter().filter(|block| block.kind == Kind::Shell).count();
-    ensure!(shells > 3, "{DOCUMENT} has no tutorial: there are {shells} blocks of shell under `{SECTION}`");
+    ensure!(shells > 3, "{DOCUMENT}: found only {shells} shell blocks under `{SECTION}`");
     Ok(blocks)
 }
 
-/// Runs the blocks in `folder`, which is empty, and compares what they print with what the document says.
-fn follow(root: &Path, folder: &Path, blocks: &[Block<'_>]) -> Result<()> {
+/// Runs the blocks in `folder`, which is empty, and compares their output with that in the document.
+fn run_blocks(root: &Path, folder: &Path, blocks: &[Block<'_>]) -> Result<()> {
     let (work, notes) = (folder.join("work"), folder.join("notes"));
     for path in [&work, &notes] {
         fs::create_dir_all(path).with_context(|| format!("cannot create `{}`", path.display()))?;
@@ -112,7 +123,7 @@ fn follow(root: &Path, folder: &Path, blocks: &[Block<'_>]) -> Result<()> {
     fs::write(&script, self::script(&notes, blocks)?)?;
     let mut shell = Command::new("bash");
     shell.arg(&script).current_dir(&work).stdin(Stdio::null());
-    // As on the machine of somebody who has only installed the program, but for what was compiled before.
+    // As for somebody who has only installed the program; compiled dependencies are kept for the next run.
     for variable in
         ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUST_BACKTRACE"]
     {
@@ -126,7 +137,7 @@ fn follow(root: &Path, folder: &Path, blocks: &[Block<'_>]) -> Result<()> {
         let at = format!("{DOCUMENT}:{}", block.line);
         if block.kind == Kind::Output {
             if let Some(missing) = missing(block.text, &before) {
-                bail!("{at}: `{missing}` is not what was printed:\n{before}");
+                bail!("{at}: `{missing}` is not in the output:\n{before}");
             }
             continue;
         }
@@ -137,17 +148,17 @@ fn follow(root: &Path, folder: &Path, blocks: &[Block<'_>]) -> Result<()> {
         }
     }
     ensure!(status.success(), "the tutorial's shell ended with {status}");
-    println!("{} blocks of {DOCUMENT} done, in an empty folder", blocks.len());
+    println!("{} blocks of {DOCUMENT} ran", blocks.len());
     Ok(())
 }
 
-/// All blocks as one script. What each prints goes to a file, and another file says that it came to its end.
+/// All blocks as one script. The output of each goes to a file, and another file marks that it ran to completion.
 fn script(notes: &Path, blocks: &[Block<'_>]) -> Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("there is no free port")?;
+    let listener = TcpListener::bind("127.0.0.1:0").context("found no free port")?;
     let address = listener.local_addr()?.to_string();
     drop(listener);
     let program = std::env::current_exe().context("this program does not know its own path")?;
-    // Whatever still runs in the end goes with the shell.
+    // Background jobs end with the shell.
     let mut script = "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n".to_owned();
     for (index, block) in blocks.iter().enumerate() {
         if block.kind == Kind::Output {
@@ -177,21 +188,21 @@ fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
 }
 
-/// The path with this folder in front.
-#[expect(clippy::disallowed_methods, reason = "it is the shell's path, handed on to a shell")]
+/// The search path with this folder in front.
+#[expect(clippy::disallowed_methods, reason = "PATH is passed on to a shell")]
 fn path_with(folder: &Path) -> Result<std::ffi::OsString> {
     let rest = std::env::var_os("PATH").unwrap_or_default();
     let folders = [folder.to_owned()].into_iter().chain(std::env::split_paths(&rest));
     Ok(std::env::join_paths(folders)?)
 }
 
-/// The first line of `expected` that `printed` has not, in the same order; `…` stands for anything.
+/// The first line of `expected` that `printed` lacks, in the same order; `…` matches anything.
 fn missing<'a>(expected: &'a str, printed: &str) -> Option<&'a str> {
     let mut lines = printed.lines();
     expected.lines().find(|line| !line.trim().is_empty() && !lines.any(|printed| fits(line, printed)))
 }
 
-/// Whether a line has these parts in this order.
+/// Whether a line has the parts between the `…`, in this order.
 fn fits(expected: &str, printed: &str) -> bool {
     let mut rest = printed;
     expected.trim().split('…').all(|part| match rest.split_once(part.trim()) {
@@ -203,7 +214,7 @@ fn fits(expected: &str, printed: &str) -> bool {
     })
 }
 
-/// Does what a diff says: in the file that it names, the lines with a space or `-` become those with a space or `+`.
+/// Applies a diff: in the file that it names, the lines with a space or `-` become those with a space or `+`.
 fn edit(diff: &str, folder: &Path) -> Result<()> {
     let mut lines = diff.lines();
     let name = lines.find_map(|line| line.strip_prefix("+++ ")).context("the diff names no file")?;
@@ -213,7 +224,7 @@ fn edit(diff: &str, folder: &Path) -> Result<()> {
     for hunk in rest.split(|line| line.starts_with("@@")).filter(|hunk| !hunk.is_empty()) {
         let side = |sign: char| -> String {
             let lines = hunk.iter().filter_map(|line| {
-                // An editor may have taken away the space of an empty line.
+                // An editor may have removed the space of an empty line.
                 let line = if line.is_empty() { " " } else { line };
                 line.strip_prefix([' ', sign])
             });
@@ -221,7 +232,7 @@ fn edit(diff: &str, folder: &Path) -> Result<()> {
         };
         let (old, new) = (side('-'), side('+'));
         let found = text.matches(&old).count();
-        ensure!(found == 1, "in `{name}` this is there {found} times rather than once:\n{old}");
+        ensure!(found == 1, "`{name}` must have this exactly once, and has it {found} times:\n{old}");
         text = text.replace(&old, &new);
     }
     fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))
@@ -241,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_those_of_the_section() {
+    fn only_blocks_of_the_section_are_found() {
         let shell = "```sh\ntrue\n```\n";
         let document =
             format!("## Before\n```yaml\na\n```\n{SECTION} x\n{}## After\n```rust\n```\n", shell.repeat(4));
@@ -254,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_is_compared_line_by_line() {
+    fn output_is_compared_line_by_line() {
         let printed = "one two three\nfour\nfive  six\n";
         for (expected, missing_line) in [
             ("one … three\nfive …\n", None),
@@ -268,16 +279,15 @@ mod tests {
     }
 
     #[test]
-    fn a_diff_is_done_once_or_not_at_all() -> Result<()> {
-        let folder = std::env::temp_dir().join(format!("countersign-edit-{}", std::process::id()));
-        fs::create_dir_all(&folder)?;
+    fn a_diff_applies_only_if_it_matches_once() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let folder = folder.path();
         fs::write(folder.join("f"), "a\n\nb\nc\nc\n")?;
-        edit("--- f\n+++ f\n@@\n a\n\n-b\n+B\n+B\n@@\n B\n c\n+d\n", &folder)?;
+        edit("--- f\n+++ f\n@@\n a\n\n-b\n+B\n+B\n@@\n B\n c\n+d\n", folder)?;
         assert_eq!(fs::read_to_string(folder.join("f"))?, "a\n\nB\nB\nc\nd\nc\n");
         for wrong in ["+++ f\n@@\n-x\n+y\n", "+++ f\n@@\n-c\n", "+++ g\n@@\n-c\n", "@@\n-c\n"] {
-            assert!(edit(wrong, &folder).is_err(), "{wrong}");
+            assert!(edit(wrong, folder).is_err(), "{wrong}");
         }
-        fs::remove_dir_all(&folder)?;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! Its configuration says in which call to do what: `{"at": "admit" | "judge" | "vote" | "check-config", "do": …}`;
 //! `vote` is a `judge` of what a person does.
 //! With `"requester": ID` it does so only with that requester's requests, and so gets past the checks of a policy set.
-//! In every other call, and where nothing is said, it is a policy that grants every approval, and is satisfied by one.
+//! In every other call, and if nothing is said, it is a policy that grants every approval, and is satisfied by one.
 //! `do` is one of
 //! - `loop`, `eat_memory`, `overflow_stack`, `trap`: as they say;
 //! - `huge_output`: answers with a text of 10 MB;
@@ -148,7 +148,7 @@ impl Config {
         self.requester.as_ref().is_none_or(|id| *id == request.requester.id)
     }
 
-    /// Does in this call what it is told to, if anything. Returns what to answer with, where that is the deed.
+    /// Does in this call what it is told to, if anything. Returns what to answer with, if that is the deed.
     fn output_at(&self, call: Call, request: Option<&Request>) -> Option<String> {
         if self.at != Some(call) || !request.is_none_or(|request| self.concerns(request)) {
             return None;
@@ -190,7 +190,7 @@ fn eat_memory() -> ! {
 fn huge_text() -> String {
     let mut bytes = Vec::with_capacity(HUGE_OUTPUT_BYTES);
     // SAFETY: the gateway's sandbox hands out zeroed memory, and this much of it was never used before in this call;
-    // a run of zero bytes is valid UTF-8. Natively, where neither is certain, nobody calls this.
+    // a run of zero bytes is valid UTF-8. Natively, if neither is certain, nobody calls this.
     unsafe {
         bytes.set_len(HUGE_OUTPUT_BYTES);
         String::from_utf8_unchecked(std::hint::black_box(bytes))

@@ -48,7 +48,7 @@ impl Delivered {
         )
     }
 
-    /// The answer as JSON: null where there is none, `None` where it cannot be read.
+    /// The answer as JSON: null if there is none, `None` if it cannot be read.
     #[must_use]
     pub fn response(&self) -> Option<Value> {
         match self {
@@ -61,7 +61,7 @@ impl Delivered {
         }
     }
 
-    /// What a person is told where Slack is not content.
+    /// What a person is told if Slack is not content.
     pub(crate) fn complaint(&self) -> String {
         match self {
             Delivered::Answered { status, .. } => format!("This app responded with Status Code {status}."),
@@ -162,7 +162,7 @@ async fn call(url: &str, timestamp: u64, signature: &str, body: String) -> Resul
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-/// The URL of interactions, where only the gateway's own was given.
+/// The URL of interactions, if only the gateway's own was given.
 pub(crate) fn interactions_url(url: &str) -> String {
     let url = url.trim_end_matches('/');
     let has_path = url.strip_prefix("http://").is_some_and(|rest| rest.contains('/'));

@@ -31,7 +31,7 @@ pub struct Faults {
     pub duplicate_interaction: f64,
     /// Whether Slack is down: every call is reset, none carried out, and no socket stays open.
     pub down: bool,
-    /// The only methods that this is for; all where there are none.
+    /// The only methods that this is for; all if there are none.
     pub methods: Vec<String>,
     /// Restarts the chance from here.
     pub seed: Option<u64>,
@@ -100,7 +100,7 @@ impl Fate {
         }
     }
 
-    /// As a call with this fate is counted; `None` where that is up to the answer.
+    /// As a call with this fate is counted; `None` if that is up to the answer.
     pub(crate) fn code(self) -> Option<&'static str> {
         Some(match self {
             Fate::Answered => return None,

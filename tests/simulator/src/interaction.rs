@@ -20,7 +20,7 @@ pub struct Clicked {
     pub payload: Value,
     /// What came of each delivery, the one first that Slack minds.
     pub deliveries: Vec<Delivered>,
-    /// What Slack tells the person, where the app did not answer well.
+    /// What Slack tells the person, if the app did not answer well.
     pub warning: Option<String>,
 }
 
@@ -29,7 +29,7 @@ pub struct Clicked {
 pub struct Submitted {
     /// What the person sees then.
     pub outcome: Outcome,
-    /// What was sent to the app; null where nothing was.
+    /// What was sent to the app; null if nothing was.
     pub payload: Value,
     /// What came of each delivery, the one first that Slack minds.
     pub deliveries: Vec<Delivered>,
@@ -140,7 +140,7 @@ fn message_state(message: &Message, entries: &BTreeMap<String, Entry>) -> Map<St
     values
 }
 
-/// Somebody submits an open modal. `None` where it is not open on their screen.
+/// Somebody submits an open modal. `None` if it is not open on their screen.
 pub(crate) async fn submit(
     shared: &Shared,
     user: &str,
@@ -221,7 +221,7 @@ fn view_payload(world: &mut World, kind: &str, view: &View) -> Value {
     })
 }
 
-/// Somebody closes a modal. The app hears of it where it asked to.
+/// Somebody closes a modal. The app hears of it if it asked to.
 pub(crate) async fn close(shared: &Shared, user: &str, view_id: &str) {
     let payload = shared.change(|world| {
         let at = world.views.iter().position(|view| view.id == view_id && view.user == user)?;

@@ -21,13 +21,13 @@ pub struct Message {
     pub channel: String,
     /// Its time, which is its id in the channel.
     pub ts: String,
-    /// The thread that it is in, where it is a reply.
+    /// The thread that it is in, if it is a reply.
     pub thread: Option<String>,
     /// Whether a reply is shown in the channel as well.
     pub broadcast: bool,
     /// Who wrote it.
     pub author: Author,
-    /// Its text; what notifications show, where there are blocks.
+    /// Its text; what notifications show, if there are blocks.
     pub text: String,
     /// Its blocks.
     pub blocks: Vec<Value>,
@@ -46,7 +46,7 @@ pub struct Button {
     pub action_id: String,
     /// What is on it.
     pub text: String,
-    /// `primary` or `danger`, where it has a style.
+    /// `primary` or `danger`, if it has a style.
     pub style: Option<String>,
     /// What it carries.
     pub value: Option<String>,
@@ -68,7 +68,7 @@ impl Message {
             .collect()
     }
 
-    /// The button with this `action_id`, where there is one.
+    /// The button with this `action_id`, if there is one.
     #[must_use]
     pub fn button(&self, action_id: &str) -> Option<Button> {
         self.buttons().into_iter().find(|button| button.action_id == action_id)
@@ -87,14 +87,14 @@ impl Message {
     }
 
     /// All that a reader sees of it, one line a piece: the texts of its blocks as they are, with tokens such as
-    /// `<@U0ALICE>` left alone and `&lt;` read as `<`. Its own text where it has no blocks.
+    /// `<@U0ALICE>` left alone and `&lt;` read as `<`. Its own text if it has no blocks.
     #[must_use]
     pub fn shown(&self) -> String {
         if self.blocks.is_empty() { unescaped(&self.text) } else { shown(&self.blocks) }
     }
 
     /// Whom it would notify: ids of people and groups, and `here`, `channel` or `everyone`. What stands in its own
-    /// text counts too, whether or not Slack would notify anybody on account of it where there are blocks.
+    /// text counts too, whether or not Slack would notify anybody on account of it if there are blocks.
     #[must_use]
     pub fn pings(&self) -> Vec<String> {
         let mut pings = Vec::new();

@@ -1,6 +1,6 @@
 //! The page in the browser, and what it asks for.
 //!
-//! Anybody on this machine can click as anybody here; a page of another site must not. So calls are taken only where
+//! Anybody on this machine can click as anybody here; a page of another site must not. So calls are taken only if
 //! they are addressed to this machine by a loopback name, and changes only as JSON, which no other site's page can
 //! send unasked.
 
@@ -71,7 +71,7 @@ fn is_local(headers: &HeaderMap) -> bool {
     matches!(name, "127.0.0.1" | "localhost" | "[::1]")
 }
 
-/// What somebody sees; where `after` is the version they know, once there is a newer one.
+/// What somebody sees; if `after` is the version they know, once there is a newer one.
 async fn state(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let of = |name: &str| {
@@ -176,7 +176,7 @@ async fn faults(State(shared): State<Arc<Shared>>) -> Response {
     json_response(StatusCode::OK, &json!(shared.look(|world| world.chance.faults().clone())))
 }
 
-/// Does what the page asks for. Answers `{}` or what came of it, and 4xx with `error` where it cannot be.
+/// Does what the page asks for. Answers `{}` or what came of it, and 4xx with `error` if it cannot be.
 async fn act(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let what = request.uri().path().trim_start_matches("/_sim/").to_owned();
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());

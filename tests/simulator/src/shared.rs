@@ -12,7 +12,7 @@ use crate::world::World;
 /// By which way interactions reach the app.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Route {
-    /// Over a socket where one is open, else to the app's URL: a gateway can be tried out either way.
+    /// Over a socket if one is open, else to the app's URL: a gateway can be tried out either way.
     #[default]
     Either,
     /// To the app's URL.
@@ -63,7 +63,7 @@ impl Shared {
         result
     }
 
-    /// Puts faults in force. Where Slack goes down, it takes its connections along.
+    /// Puts faults in force. If Slack goes down, it takes its connections along.
     pub(crate) fn set_faults(&self, faults: Faults) {
         let down = faults.down;
         self.change(|world| world.chance.set(faults));

@@ -77,7 +77,7 @@ impl Simulator {
     /// Starts one, on the runtime that this is called on.
     ///
     /// # Errors
-    /// Where it cannot listen there, or is to listen elsewhere than on loopback.
+    /// If it cannot listen there, or is to listen elsewhere than on loopback.
     pub async fn start(options: Options) -> Result<Simulator> {
         ensure!(options.listen.ip().is_loopback(), "anybody can click here: it listens on loopback only");
         let http = TcpListener::bind(options.listen).await;
@@ -202,7 +202,7 @@ impl Simulator {
     /// Lets things go wrong from now on, in place of what went wrong before.
     ///
     /// # Panics
-    /// Where the probabilities make no sense.
+    /// If the probabilities make no sense.
     pub fn set_faults(&self, faults: Faults) {
         if let Some(mistake) = faults.mistake() {
             panic!("{mistake}: {faults:?}");
@@ -215,7 +215,7 @@ impl Simulator {
         self.shared.restart();
     }
 
-    /// Tells every socket that it ends, and ends it where that is not only a warning.
+    /// Tells every socket that it ends, and ends it if that is not only a warning.
     pub fn disconnect_sockets(&self, why: Disconnect) {
         self.shared.sockets.disconnect(why);
     }
@@ -259,7 +259,7 @@ impl Simulator {
         });
     }
 
-    /// Somebody deletes a message. `None` where it was not there.
+    /// Somebody deletes a message. `None` if it was not there.
     pub fn delete(&self, message: &Message) -> Option<Message> {
         self.shared.change(|world| {
             let at = crate::clock::parse_ts(&message.ts)?;
@@ -280,7 +280,7 @@ impl Person<'_> {
     /// on a button that is gone by now. Returns once the app has answered, or three seconds have passed.
     ///
     /// # Panics
-    /// Where the copy has no such button.
+    /// If the copy has no such button.
     pub async fn click(&self, message: &Message, action_id: &str) -> Clicked {
         self.click_with(message, action_id, &[]).await
     }
@@ -288,7 +288,7 @@ impl Person<'_> {
     /// As [`Person::click`], with this in the message's inputs, by `block_id`.
     ///
     /// # Panics
-    /// Where the copy has no such button.
+    /// If the copy has no such button.
     pub async fn click_with(&self, message: &Message, action_id: &str, entries: &[(&str, Entry)]) -> Clicked {
         let shared = &self.simulator.shared;
         let clicked = interaction::click(shared, &self.id, message, action_id, &owned(entries)).await;
@@ -311,7 +311,7 @@ impl Person<'_> {
     /// app has answered, or three seconds have passed.
     ///
     /// # Panics
-    /// Where there is no modal, or it has no such input.
+    /// If there is no modal, or it has no such input.
     pub async fn submit(&self, entries: &[(&str, Entry)]) -> Submitted {
         let view = self.view().unwrap_or_else(|| panic!("{} has no modal open", self.id));
         for (block, _) in entries {
@@ -321,7 +321,7 @@ impl Person<'_> {
         submitted.unwrap_or_else(|| panic!("the modal closed meanwhile"))
     }
 
-    /// Closes the modal on top, where there is one.
+    /// Closes the modal on top, if there is one.
     pub async fn close(&self) {
         if let Some(view) = self.view() {
             interaction::close(&self.simulator.shared, &self.id, &view.id).await;

@@ -103,7 +103,7 @@ impl Sockets {
         }
     }
 
-    /// A socket by chance, another one than `not` where there is one.
+    /// A socket by chance, another one than `not` if there is one.
     fn choose(&self, number: u64, not: Option<u64>) -> Option<(u64, UnboundedSender<Outgoing>)> {
         let open = lock(&self.open);
         let others: Vec<&Socket> = open.iter().filter(|socket| Some(socket.id) != not).collect();
@@ -114,7 +114,7 @@ impl Sockets {
     }
 }
 
-/// Sends an interaction over a socket until it is acknowledged. `None` where it never is.
+/// Sends an interaction over a socket until it is acknowledged. `None` if it never is.
 pub(crate) async fn deliver(shared: &Shared, payload: &Value) -> Option<Acknowledgement> {
     let start = Instant::now();
     let id = shared.change(|world| world.uuid());
@@ -136,7 +136,7 @@ pub(crate) async fn deliver(shared: &Shared, payload: &Value) -> Option<Acknowle
             envelope["retry_attempt"] = json!(attempt);
             envelope["retry_reason"] = json!("timeout");
         }
-        // Where the socket is gone by now, its closing is noticed at once.
+        // If the socket is gone by now, its closing is noticed at once.
         let _ = outbox.send(Outgoing::Text(envelope.to_string()));
         tokio::select! {
             // An acknowledgement that came before the socket closed counts.

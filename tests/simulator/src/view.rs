@@ -60,13 +60,13 @@ pub struct View {
     pub previous: Option<String>,
     /// What the app says is wrong, by `block_id`.
     pub errors: BTreeMap<String, String>,
-    /// What Slack says, where the app did not answer in time or made no sense.
+    /// What Slack says, if the app did not answer in time or made no sense.
     pub trouble: Option<String>,
     /// What was last filled in, by `block_id`.
     pub entries: BTreeMap<String, Entry>,
 }
 
-/// What Slack shows where an app does not answer a modal in time, or not well.
+/// What Slack shows if an app does not answer a modal in time, or not well.
 pub(crate) const TROUBLE: &str = "We had some trouble connecting. Try again?";
 
 /// What an app's answer to a submission does.

@@ -82,7 +82,7 @@ pub struct ChannelProfile {
     /// Whether the app's bot was invited.
     #[serde(default = "invited")]
     pub bot_is_member: bool,
-    /// The people in it; everybody where it is not said.
+    /// The people in it; everybody if it is not said.
     #[serde(default)]
     pub members: Option<Vec<String>>,
 }
@@ -161,7 +161,7 @@ impl Workspace {
     /// Reads a workspace from JSON.
     ///
     /// # Errors
-    /// Where it is of another shape, or two things in it have the same id.
+    /// If it is of another shape, or two things in it have the same id.
     pub fn parse(json: &str) -> Result<Workspace> {
         let workspace: Workspace = serde_json::from_str(json).context("the workspace cannot be read")?;
         let people = workspace.people.iter().map(|person| &person.id);

@@ -212,7 +212,7 @@ impl World {
         self.views.iter_mut().find(|view| view.id == id)
     }
 
-    /// Puts a modal on top of a person's screen; `None` where there are too many already.
+    /// Puts a modal on top of a person's screen; `None` if there are too many already.
     pub(crate) fn open_view(&mut self, user: &str, view: Value) -> Option<View> {
         let below = self.views_of(user).last().map(|view| (view.id.clone(), view.root.clone()));
         if self.views_of(user).count() >= MOST_VIEWS {

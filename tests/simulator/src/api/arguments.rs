@@ -66,7 +66,7 @@ impl Arguments {
         self.text(key)?.parse().ok()
     }
 
-    /// An argument that is JSON: as it is, or as text that holds it, as forms must send it. `Err` where that text
+    /// An argument that is JSON: as it is, or as text that holds it, as forms must send it. `Err` if that text
     /// holds none.
     pub(crate) fn json(&self, key: &str) -> Result<Option<Value>, ()> {
         match self.members.get(key) {

@@ -52,7 +52,7 @@ pub(super) fn update(world: &mut World, arguments: &Arguments, _: &Addresses) ->
     let metadata = metadata(arguments)?;
     let team = world.workspace.team.clone();
     let message = world.message_mut(&id, &ts).ok_or("message_not_found")?;
-    // Blocks that are not sent stay where the text is not sent either, and go where it is.
+    // Blocks that are not sent stay if the text is not sent either, and go if it is.
     match (content.text, content.blocks) {
         (text, Some(blocks)) => {
             message.blocks = blocks;
@@ -114,14 +114,14 @@ fn permalink_of(world: &World, message: &Message) -> String {
     format!("https://{domain}.slack.com/archives/{}/p{digits}{thread}", message.channel)
 }
 
-/// The channel, where the app can see it: a private one only where it was invited.
+/// The channel, if the app can see it: a private one only if it was invited.
 pub(super) fn visible<'a>(world: &'a World, arguments: &Arguments) -> Result<&'a Channel, Refusal> {
     let channel = world.channels.get(&arguments.need("channel")?);
     let seen = channel.filter(|channel| !channel.profile.private || channel.profile.bot_is_member);
     seen.ok_or_else(|| "channel_not_found".into())
 }
 
-/// The channel, where the app can write in it.
+/// The channel, if the app can write in it.
 fn writable<'a>(world: &'a World, arguments: &Arguments) -> Result<&'a Channel, Refusal> {
     let channel = visible(world, arguments)?;
     if channel.profile.archived {
@@ -133,7 +133,7 @@ fn writable<'a>(world: &'a World, arguments: &Arguments) -> Result<&'a Channel, 
     Ok(channel)
 }
 
-/// What a message says: its text and its blocks, where they were sent.
+/// What a message says: its text and its blocks, if they were sent.
 struct Content {
     text: Option<String>,
     blocks: Option<Vec<Value>>,

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::message::Message;
 use crate::world::World;
 
-/// The messages of a channel, the newest first; replies only where they are shown in the channel too.
+/// The messages of a channel, the newest first; replies only if they are shown in the channel too.
 pub(super) fn history(world: &mut World, arguments: &Arguments, _: &Addresses) -> Answer {
     let channel = readable(world, arguments)?;
     let window = Window::read(arguments)?;
@@ -39,7 +39,7 @@ pub(super) fn replies(world: &mut World, arguments: &Arguments, _: &Addresses) -
     Ok(Value::Object(page(world, arguments, shown)?))
 }
 
-/// The channel, where the app can read it.
+/// The channel, if the app can read it.
 fn readable(world: &World, arguments: &Arguments) -> Result<String, Refusal> {
     let channel = visible(world, arguments)?;
     if !channel.profile.bot_is_member {

@@ -61,7 +61,7 @@ pub(crate) struct Tokens {
 #[derive(Clone, Copy)]
 struct Method {
     name: &'static str,
-    /// Any one of these is enough; none is needed where there are none.
+    /// Any one of these is enough; none is needed if there are none.
     scopes: &'static [&'static str],
     call: fn(&mut World, &Arguments, &Addresses) -> Answer,
 }

@@ -345,7 +345,7 @@ fn history_is_newest_first_and_threads_are_apart() {
     let page = history(json!({"limit": "2", "cursor": page["response_metadata"]["next_cursor"]}));
     assert_eq!((texts(&page), &page["has_more"]), (vec!["first".into()], &json!(false)));
     assert_eq!(page["messages"][0]["reply_count"], 1);
-    assert!(page["messages"][0]["metadata"].is_null(), "metadata only where it is asked for");
+    assert!(page["messages"][0]["metadata"].is_null(), "metadata only if it is asked for");
     let page = history(json!({"include_all_metadata": true}));
     assert_eq!(page["messages"][2]["metadata"]["event_payload"]["n"], "1");
 

@@ -69,7 +69,7 @@ impl<'a> Node<'a> {
         if required { self.need(key, problems) } else { self.get(key) }
     }
 
-    /// What this array holds, where it is one, and has as many as it may.
+    /// What this array holds, if it is one, and has as many as it may.
     pub(super) fn elements(
         &self,
         least: usize,

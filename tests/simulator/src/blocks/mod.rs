@@ -1,7 +1,7 @@
 //! Block Kit's rules: which blocks and views Slack takes, and what it says of the others.
 //!
 //! Of the kinds of blocks and elements, those are known that an app of this sort may use; any other is refused.
-//! Members that Slack does not know are passed over, except where they are known to be refused.
+//! Members that Slack does not know are passed over, except if they are known to be refused.
 
 mod check;
 pub(crate) mod element;
@@ -24,7 +24,7 @@ pub(crate) enum Surface {
 /// How much a message may hold, counted as [`cost`] does.
 ///
 /// Slack does not say how it counts. It was seen to refuse a single `markdown` block from 13,298 characters of text on,
-/// and 125 characters earlier where a divider came along (slackapi/bolt-js#2509); and other blocks with much less text
+/// and 125 characters earlier if a divider came along (slackapi/bolt-js#2509); and other blocks with much less text
 /// than that (#2867). This fits both: what their JSON takes, and something for each.
 pub(crate) const MESSAGE_ROOM: usize = 13_433;
 const PER_BLOCK: usize = 107;
@@ -194,7 +194,7 @@ pub(crate) fn elements(blocks: &[Value]) -> impl Iterator<Item = (&str, &Value)>
     })
 }
 
-/// What an array holds; nothing where it is none.
+/// What an array holds; nothing if it is none.
 pub(crate) fn items(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }

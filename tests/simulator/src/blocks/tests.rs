@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Checks one block in a message: what is said of it, which starts with `wanted`, or nothing where that is empty.
+/// Checks one block in a message: what is said of it, which starts with `wanted`, or nothing if that is empty.
 fn check(block: &Value, wanted: &str) {
     check_all(&json!([block]), wanted);
 }

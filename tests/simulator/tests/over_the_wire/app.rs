@@ -41,7 +41,7 @@ impl Reply {
     }
 }
 
-/// Sends an HTTP request on a connection of its own; `Err` where no whole answer comes back.
+/// Sends an HTTP request on a connection of its own; `Err` if no whole answer comes back.
 pub(crate) async fn send(address: &str, head: &str, body: &str) -> std::io::Result<Reply> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("{head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
