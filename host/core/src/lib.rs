@@ -11,4 +11,5 @@ pub mod clock;
 pub mod directory;
 pub mod json;
 pub mod loopback;
+pub mod people;
 pub mod secret;

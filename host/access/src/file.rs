@@ -1,0 +1,433 @@
+//! The access file: who may ask, and which names people have. It is checked as a whole, with file, line and column in
+//! every error; of a file that is wrong nothing is used.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use countersign_core::lifecycle::{Digest, Timestamp};
+use countersign_core::people::{People, Person, is_slack_id, name_of};
+use countersign_policy::yaml::document::{self, Key, Kind, Node, Place};
+use countersign_policy::yaml::error::{Errors, LoadErrors};
+use countersign_policy::yaml::fields::{Fields, Reader, is_name};
+
+use crate::caller::{Caller, Glob, RequesterRule, Template, TokenRule};
+use crate::issuer::{Issuer, Keys};
+
+/// The largest access file, in bytes.
+pub const ACCESS_BYTES: u64 = 4 << 20;
+
+/// The systems that a person has names in, as fields of `people`; `slack` is apart.
+const SYSTEMS: [&str; 4] = ["github", "gitlab", "email", "subject"];
+
+/// The most limits that can be said.
+const MOST: u32 = 1_000_000;
+
+/// What an access file says. Immutable: a file that has changed is read into another one.
+#[derive(Debug, Default)]
+pub struct Access {
+    digest: Option<Digest>,
+    callers: BTreeMap<String, Arc<Caller>>,
+    keys: HashMap<Digest, ApiKeyEntry>,
+    issuers: BTreeMap<String, Arc<Issuer>>,
+    people: Arc<People>,
+}
+
+/// What is kept of an API key.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiKeyEntry {
+    pub(crate) caller: Arc<Caller>,
+    /// When it ends; it counts before that.
+    pub(crate) until: Option<Timestamp>,
+}
+
+impl Access {
+    /// Reads an access file with this name and text.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with its place.
+    pub fn read(file: &str, text: &str) -> Result<Access, LoadErrors> {
+        let mut errors = Errors::about(file);
+        let document = match document::parse(text) {
+            Ok(document) => document,
+            Err((at, message)) => {
+                errors.add(at, message);
+                errors.into_result()?;
+                return Ok(Access::default());
+            }
+        };
+        let mut reading = Reading { reader: Reader::new(&mut errors), keys: HashMap::new() };
+        let mut access = reading.access(&document);
+        access.keys = reading.keys;
+        access.digest = Some(Digest::of(text.as_bytes()));
+        errors.into_result()?;
+        Ok(access)
+    }
+
+    /// SHA-256 of the file; `None` if there is none.
+    #[must_use]
+    pub fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+
+    /// A caller by its name.
+    #[must_use]
+    pub fn caller(&self, name: &str) -> Option<&Arc<Caller>> {
+        self.callers.get(name)
+    }
+
+    /// Every caller, by name.
+    pub fn callers(&self) -> impl Iterator<Item = &Arc<Caller>> {
+        self.callers.values()
+    }
+
+    /// Everybody who is known by more than one name.
+    #[must_use]
+    pub fn people(&self) -> &Arc<People> {
+        &self.people
+    }
+
+    pub(crate) fn key(&self, digest: &Digest) -> Option<&ApiKeyEntry> {
+        self.keys.get(digest)
+    }
+
+    /// The issuers of tokens, by the names that callers use.
+    #[must_use]
+    pub fn issuers(&self) -> &BTreeMap<String, Arc<Issuer>> {
+        &self.issuers
+    }
+}
+
+struct Reading<'e> {
+    reader: Reader<'e>,
+    keys: HashMap<Digest, ApiKeyEntry>,
+}
+
+impl Reading<'_> {
+    fn access(&mut self, document: &Node) -> Access {
+        let known = ["version", "issuers", "callers", "people"];
+        let Some(fields) = self.reader.fields(document, "an access file", &known) else {
+            return Access::default();
+        };
+        match fields.get("version") {
+            None => self.reader.error(document.at, "`version` is missing: write `version: 1`"),
+            Some(node) => drop(self.reader.count(node, "`version`", 1..=1)),
+        }
+        let people = Arc::new(self.people(fields.get("people")));
+        let issuers = self.issuers(fields.get("issuers"));
+        let mut callers = BTreeMap::new();
+        if fields.get("callers").is_none() {
+            self.reader.error(document.at, "`callers` is missing: nobody could ask");
+        }
+        for (key, node) in self.reader.members(fields.get("callers"), "`callers`") {
+            self.named(key, "a caller");
+            if let Some(caller) = self.caller(key, node, &issuers, &people) {
+                callers.insert(key.text.clone(), caller);
+            }
+        }
+        Access { digest: None, callers, keys: HashMap::new(), issuers, people }
+    }
+
+    fn named(&mut self, key: &Key, what: &str) {
+        if !is_name(&key.text) {
+            self.reader.name_error(key.at, what, &key.text);
+        }
+    }
+
+    fn people(&mut self, node: Option<&Node>) -> People {
+        let mut people = People::default();
+        let known: Vec<&str> = std::iter::once("slack").chain(SYSTEMS).collect();
+        for (key, node) in self.reader.members(node, "`people`") {
+            self.named(key, "a person");
+            if is_slack_id(&key.text) || key.text.contains(':') {
+                let message =
+                    format!("`{}` names a person, and looks like an id of another system", key.text);
+                self.reader.error(key.at, message);
+                continue;
+            }
+            let Some(fields) = self.reader.fields(node, "a person", &known) else { continue };
+            let mut aliases = Vec::new();
+            for system in &known {
+                for (at, id) in self.one_or_more(fields.get(system), &format!("`{system}`")) {
+                    match name_of(system, &id) {
+                        Ok(name) => aliases.push((at, name)),
+                        Err(why) => self.reader.error(at, format!("`{id}` {why}")),
+                    }
+                }
+            }
+            if aliases.is_empty() {
+                let message =
+                    format!("the person `{}` has no name anywhere: say `slack`, at least", key.text);
+                self.reader.error(key.at, message);
+            }
+            let names = aliases.iter().map(|(_, name)| name.clone()).collect();
+            if let Err((taken, whose)) = people.add(Person { name: key.text.clone(), aliases: names }) {
+                let at = aliases.iter().find(|(_, name)| *name == taken).map_or(key.at, |(at, _)| *at);
+                let message = match whose == key.text {
+                    true => format!("`{taken}` is listed twice"),
+                    false => format!("`{taken}` is the person `{whose}` already"),
+                };
+                self.reader.error(at, message);
+            }
+        }
+        people
+    }
+
+    /// A text, or a list of them, each with its place.
+    fn one_or_more(&mut self, node: Option<&Node>, what: &str) -> Vec<(Place, String)> {
+        let Some(node) = node else { return Vec::new() };
+        let items = match node.kind {
+            Kind::List(_) => self.reader.items(node, what),
+            _ => vec![node],
+        };
+        if items.is_empty() {
+            self.reader.error(node.at, format!("{what} is an empty list"));
+        }
+        let mut texts: Vec<(Place, String)> = Vec::new();
+        for item in items {
+            let Some(text) = self.reader.text(item, what) else { continue };
+            if texts.iter().any(|(_, earlier)| earlier == text) {
+                self.reader.error(item.at, format!("`{text}` is listed twice"));
+            }
+            texts.push((item.at, text.to_owned()));
+        }
+        texts
+    }
+
+    fn issuers(&mut self, node: Option<&Node>) -> BTreeMap<String, Arc<Issuer>> {
+        let mut issuers: BTreeMap<String, Arc<Issuer>> = BTreeMap::new();
+        for (key, node) in self.reader.members(node, "`issuers`") {
+            self.named(key, "an issuer");
+            let known = ["issuer", "audience", "jwks", "keep"];
+            let Some(fields) = self.reader.fields(node, "an issuer", &known) else { continue };
+            let issuer = self.required(&fields, node, "issuer", "the `iss` of its tokens");
+            let audience =
+                self.required(&fields, node, "audience", "the `aud` of tokens that are for this gateway");
+            let jwks = self.reader.optional_text(fields.get("jwks"), "`jwks`");
+            let keep_ms = fields
+                .get("keep")
+                .and_then(|node| self.reader.duration(node, "`keep`", 60_000..=7 * 24 * 3_600_000));
+            let (Some(issuer), Some(audience)) = (issuer, audience) else { continue };
+            if let Some(other) = issuers.iter().find(|(_, other)| other.issuer == issuer) {
+                let message = format!("`{issuer}` is the issuer `{}` already", other.0);
+                self.reader.error(node.at, message);
+            }
+            match Keys::new(jwks.as_deref(), &issuer) {
+                Ok(keys) => {
+                    let issuer = Issuer::new(issuer, audience, keys, keep_ms);
+                    issuers.insert(key.text.clone(), Arc::new(issuer));
+                }
+                Err(why) => {
+                    let at =
+                        fields.get("jwks").or_else(|| fields.get("issuer")).map_or(node.at, |node| node.at);
+                    self.reader.error(at, why);
+                }
+            }
+        }
+        issuers
+    }
+
+    fn required(&mut self, fields: &Fields<'_>, node: &Node, name: &str, what: &str) -> Option<String> {
+        let Some(found) = fields.get(name) else {
+            self.reader.error(node.at, format!("`{name}` is missing: {what}"));
+            return None;
+        };
+        let text = self.reader.text(found, &format!("`{name}`"))?;
+        if text.trim().is_empty() {
+            self.reader.error(found.at, format!("`{name}` is empty"));
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    fn caller(
+        &mut self,
+        key: &Key,
+        node: &Node,
+        issuers: &BTreeMap<String, Arc<Issuer>>,
+        people: &People,
+    ) -> Option<Arc<Caller>> {
+        let known = ["keys", "oidc", "actions", "limits", "requester", "owners"];
+        let fields = self.reader.fields(node, "a caller", &known)?;
+        let tokens = fields.get("oidc").and_then(|node| self.token_rule(node, issuers));
+        let actions = match fields.get("actions") {
+            Some(node) => self.one_or_more(Some(node), "`actions`"),
+            None => {
+                let message = format!("the caller `{}` has no `actions`: it could ask for nothing", key.text);
+                self.reader.error(key.at, message);
+                Vec::new()
+            }
+        };
+        let (open, per_minute) = self.limits(fields.get("limits"));
+        let requester = self.requester(fields.get("requester"), key, tokens.is_some())?;
+        let mut owners = BTreeSet::new();
+        for (at, owner) in self.one_or_more(fields.get("owners"), "`owners`") {
+            if people.find(&owner).is_none() && !is_slack_id(&owner) {
+                self.reader.error(at, format!("the owner `{owner}` is neither in `people` nor a Slack id"));
+            }
+            owners.insert(owner);
+        }
+        if fields.get("keys").is_none() && fields.get("oidc").is_none() {
+            let message = format!(
+                "the caller `{}` has neither `keys` nor `oidc`: nothing would recognise it",
+                key.text
+            );
+            self.reader.error(key.at, message);
+        }
+        let caller = Arc::new(Caller {
+            name: key.text.clone(),
+            actions: actions.iter().map(|(_, glob)| Glob::new(glob)).collect(),
+            open,
+            per_minute,
+            requester,
+            owners,
+            tokens,
+        });
+        if let Some(node) = fields.get("keys") {
+            self.api_keys(node, &caller);
+        }
+        Some(caller)
+    }
+
+    fn token_rule(&mut self, node: &Node, issuers: &BTreeMap<String, Arc<Issuer>>) -> Option<TokenRule> {
+        let fields = self.reader.fields(node, "`oidc`", &["issuer", "claims"])?;
+        let issuer = self.required(&fields, node, "issuer", "one of `issuers`")?;
+        let at = fields.get("issuer").map_or(node.at, |node| node.at);
+        let Some(known) = issuers.get(&issuer) else {
+            self.reader.error(at, format!("`issuers` has no `{issuer}`"));
+            return None;
+        };
+        let mut claims = BTreeMap::new();
+        for (claim, node) in self.reader.members(fields.get("claims"), "`claims`") {
+            let values = self.claim_values(node, &claim.text);
+            claims.insert(claim.text.clone(), values);
+        }
+        if claims.is_empty() {
+            self.reader.error(node.at, "`claims` is missing: without it every token of the issuer would do");
+        }
+        for wrong in known.unsafe_rule(&claims) {
+            self.reader.error(node.at, wrong);
+        }
+        Some(TokenRule { issuer, claims })
+    }
+
+    /// The values that a claim may have: a text, a number, a truth value, or a list of them.
+    fn claim_values(&mut self, node: &Node, claim: &str) -> BTreeSet<String> {
+        let items: Vec<&Node> = match &node.kind {
+            Kind::List(items) => items.iter().collect(),
+            _ => vec![node],
+        };
+        let mut values = BTreeSet::new();
+        for item in items {
+            match &item.kind {
+                Kind::Text(text) => drop(values.insert(text.clone())),
+                Kind::Number(number) => drop(values.insert(number.to_string())),
+                Kind::Bool(truth) => drop(values.insert(truth.to_string())),
+                Kind::Null | Kind::List(_) | Kind::Map(_) => {
+                    self.reader
+                        .error(item.at, format!("the claim `{claim}` must be a text, or a list of texts"));
+                }
+            }
+        }
+        if values.is_empty() {
+            self.reader
+                .error(node.at, format!("the claim `{claim}` can have no value, so no token would do"));
+        }
+        values
+    }
+
+    fn limits(&mut self, node: Option<&Node>) -> (Option<u32>, Option<u32>) {
+        let Some(node) = node else { return (None, None) };
+        let Some(fields) = self.reader.fields(node, "`limits`", &["open", "per_minute"]) else {
+            return (None, None);
+        };
+        let mut limit = |name: &str| {
+            fields.get(name).and_then(|node| self.reader.count(node, &format!("`{name}`"), 1..=MOST))
+        };
+        (limit("open"), limit("per_minute"))
+    }
+
+    fn requester(&mut self, node: Option<&Node>, key: &Key, has_tokens: bool) -> Option<RequesterRule> {
+        let Some(node) = node else {
+            let message = format!(
+                "the caller `{}` has no `requester`: say `machine`, `asserted`, or which claims make one",
+                key.text
+            );
+            self.reader.error(key.at, message);
+            return None;
+        };
+        if let Kind::Text(text) = &node.kind {
+            return match text.as_str() {
+                "machine" => Some(RequesterRule::Machine),
+                "asserted" => Some(RequesterRule::Asserted),
+                other => {
+                    let message = format!(
+                        "`requester` is `machine`, `asserted`, or a map of `source` and `id`, but not `{other}`"
+                    );
+                    self.reader.error(node.at, message);
+                    None
+                }
+            };
+        }
+        let fields = self.reader.fields(node, "`requester`", &["source", "id"])?;
+        let source = self.required(&fields, node, "source", "the system that the id belongs to")?;
+        let id = self.required(&fields, node, "id", "the id, with claims in braces, such as `{actor}`")?;
+        if let Err(why) = name_of(&source, "U0EXAMPLE") {
+            self.reader.error(node.at, format!("a requester {why}"));
+        }
+        if !has_tokens {
+            self.reader.error(node.at, "a requester is made from claims, but the caller has no `oidc`");
+        }
+        match Template::new(&id) {
+            Ok(id) => Some(RequesterRule::Claims { source, id }),
+            Err(why) => {
+                self.reader.error(fields.get("id").map_or(node.at, |node| node.at), why);
+                None
+            }
+        }
+    }
+
+    fn api_keys(&mut self, node: &Node, caller: &Arc<Caller>) {
+        let items = self.reader.items(node, "`keys`");
+        if items.is_empty() {
+            self.reader.error(node.at, "`keys` is an empty list");
+        }
+        for item in items {
+            let Some(fields) = self.reader.fields(item, "a key", &["sha256", "until"]) else { continue };
+            let Some(text) = self.required(&fields, item, "sha256", "what `countersign access key` prints")
+            else {
+                continue;
+            };
+            let at = fields.get("sha256").map_or(item.at, |node| node.at);
+            if text.starts_with(crate::key::PREFIX) {
+                self.reader.error(at, "this is a key itself: keep its SHA-256, and make another key");
+                continue;
+            }
+            let Ok(digest) = text.parse::<Digest>() else {
+                self.reader.error(at, "a key is kept as its SHA-256: 64 hexadecimal digits in lower case");
+                continue;
+            };
+            let until = fields.get("until").and_then(|node| self.until(node));
+            let entry = ApiKeyEntry { caller: Arc::clone(caller), until };
+            if let Some(other) = self.keys.insert(digest, entry) {
+                let message = format!("this key is the caller `{}`'s already", other.caller.name);
+                self.reader.error(at, message);
+            }
+        }
+    }
+
+    /// When a key ends: at the end of a day in UTC, or at a point in time.
+    fn until(&mut self, node: &Node) -> Option<Timestamp> {
+        let text = self.reader.text(node, "`until`")?;
+        let day = text.parse::<jiff::civil::Date>().ok().and_then(|day| {
+            let next = day.tomorrow().ok()?.to_datetime(jiff::civil::Time::midnight());
+            jiff::tz::Offset::UTC.to_timestamp(next).ok()
+        });
+        let at = day.or_else(|| text.parse::<jiff::Timestamp>().ok());
+        let millis = at.and_then(|at| u64::try_from(at.as_millisecond()).ok());
+        if millis.is_none() {
+            let message = format!("`{text}` is neither a day such as `2027-01-31` nor a time in RFC 3339");
+            self.reader.error(node.at, message);
+        }
+        millis.map(Timestamp::from_millis)
+    }
+}

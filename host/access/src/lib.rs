@@ -1,0 +1,33 @@
+//! Who asks: callers by their API keys or by tokens of identity providers, and the names that people have.
+//!
+//! The access file says all of it. It is read as a whole, and read again while the gateway runs; a file that is wrong
+//! changes nothing. Which requests a caller owns and how many it may make is the server's to hold it to.
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
+mod authenticate;
+mod caller;
+mod file;
+mod key;
+mod requester;
+
+// Tokens: what is read, whose they are, and where keys come from.
+mod fetch;
+mod issuer;
+mod jwk;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
+pub use authenticate::{Authenticator, Identified, Unauthenticated};
+pub use caller::{Caller, Glob, RequesterRule, Template, TokenRule, claim_text};
+pub use fetch::KeyUrl;
+pub use file::{ACCESS_BYTES, Access};
+pub use issuer::{Issuer, Keys};
+pub use key::{ApiKey, PREFIX};
+pub use requester::{Requester, RequesterError};
+pub use token::TokenError;

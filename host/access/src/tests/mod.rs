@@ -1,0 +1,26 @@
+//! What an access file, a key and a token are taken for.
+
+mod authenticating;
+mod issuer;
+mod reading;
+mod requesters;
+
+use countersign_core::lifecycle::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::*;
+
+/// Noon of 1 March 2026, UTC.
+const NOW: Timestamp = Timestamp::from_millis(1_772_366_400_000);
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(object) => object,
+        other => panic!("no object: {other}"),
+    }
+}
+
+#[track_caller]
+fn read(text: &str) -> Access {
+    Access::read("access.yaml", text).unwrap_or_else(|errors| panic!("{errors}"))
+}

@@ -1,0 +1,105 @@
+//! Access files, sound and wrong.
+
+use super::*;
+
+const SOUND: &str = r#"
+version: 1
+issuers:
+  github: { issuer: https://token.actions.githubusercontent.com, audience: countersign }
+  local: { issuer: https://id.acme.example, audience: countersign, jwks: keys.json, keep: 2d }
+callers:
+  web-deploys:
+    oidc: { issuer: github, claims: { repository_id: "4711", event_name: [push, workflow_dispatch] } }
+    requester: { source: github, id: "{actor}" }
+    actions: ["deploy_*"]
+    limits: { open: 50, per_minute: 30 }
+  nightly:
+    keys:
+      - { sha256: 51d0000000000000000000000000000000000000000000000000000000000000, until: 2027-01-31 }
+      - { sha256: 51d0000000000000000000000000000000000000000000000000000000000001 }
+    requester: machine
+    owners: [dana, U0RITA]
+    actions: rotate_secret
+people:
+  dana: { slack: [U0DANA, W0DANA], github: dana-d, email: dana@acme.example }
+"#;
+
+#[test]
+fn a_sound_file_says_who_may_ask_for_what() {
+    let access = read(SOUND);
+    let caller = access.caller("web-deploys").unwrap();
+    assert!(caller.may_ask_for("deploy_prod") && !caller.may_ask_for("rotate_secret"));
+    assert_eq!((caller.open, caller.per_minute), (Some(50), Some(30)));
+    let nightly = access.caller("nightly").unwrap();
+    assert_eq!(nightly.requester, RequesterRule::Machine);
+    assert_eq!(nightly.owners.iter().map(String::as_str).collect::<Vec<_>>(), ["U0RITA", "dana"]);
+    assert_eq!(access.people().find("github:dana-d").unwrap().name, "dana");
+    assert!(access.people().find("email:dana@acme.example").is_some());
+    assert_eq!(access.callers().count(), 2);
+}
+
+/// Each row takes something away or puts something in, and names what the error must say and where.
+#[test]
+fn what_is_wrong_is_said_with_its_place() {
+    let key = "51d0000000000000000000000000000000000000000000000000000000000000";
+    for (from, to, expected) in [
+        ("version: 1", "version: 2", ":2:10: `version`"),
+        ("version: 1\n", "", "`version` is missing"),
+        ("callers:", "caller:", "has no field `caller`; did you mean `callers`?"),
+        ("actions: rotate_secret", "action: rotate_secret", "has no field `action`; did you mean `actions`?"),
+        ("    actions: rotate_secret\n", "", "the caller `nightly` has no `actions`"),
+        ("requester: machine", "requester: somebody", "but not `somebody`"),
+        ("    requester: machine\n", "", "the caller `nightly` has no `requester`"),
+        ("id: \"{actor}\"", "id: actor", "names no claim"),
+        ("issuer: github,", "issuer: gitlab,", "`issuers` has no `gitlab`"),
+        ("{ repository_id: \"4711\", event_name: [push, workflow_dispatch] }", "{}", "`claims` is missing"),
+        ("repository_id: \"4711\"", "ref: refs/heads/main", "match `repository_id` or `repository_owner_id`"),
+        ("repository_id: \"4711\"", "repository_id: \"4711\", sub: x", "`sub` of GitHub"),
+        (
+            "[push, workflow_dispatch]",
+            "[pull_request_target]",
+            "`pull_request_target` runs what strangers wrote",
+        ),
+        (key, "cs_00", "this is a key itself"),
+        (key, "51D0", "64 hexadecimal digits in lower case"),
+        ("000001 }", "000000 }", "this key is the caller `nightly`'s already"),
+        ("2027-01-31", "2027-02-31", "neither a day"),
+        (
+            "owners: [dana, U0RITA]",
+            "owners: [dina]",
+            "the owner `dina` is neither in `people` nor a Slack id",
+        ),
+        ("open: 50", "open: 0", "`open`"),
+        ("W0DANA", "w0dana", "`w0dana` is no Slack id"),
+        ("W0DANA", "U0DANA", "`U0DANA` is listed twice"),
+        ("github: dana-d,", "github: \" dana-d\",", "has spaces around it"),
+        ("people:\n", "people:\n  rita: { slack: U0DANA }\n", "`U0DANA` is the person `rita` already"),
+        ("people:\n", "people:\n  U0RITA: { slack: U0RITA }\n", "looks like an id of another system"),
+        ("people:\n", "people:\n  rita: {}\n", "the person `rita` has no name anywhere"),
+        ("  nightly:\n", "  web-deploys:\n", "the key `web-deploys` comes twice"),
+        ("jwks: keys.json", "jwks: http://id.acme.example/keys", "must be an `https` URL"),
+        ("issuer: https://id.acme.example", "issuer: http://id.acme.example", ""),
+        ("audience: countersign, jwks", "audience: \"\", jwks", "`audience` is empty"),
+        ("keep: 2d", "keep: 2", "`keep`"),
+    ] {
+        let text = SOUND.replacen(from, to, 1);
+        assert_ne!(text, SOUND, "{from}");
+        let errors = Access::read("access.yaml", &text).map(drop).map_err(|errors| errors.to_string());
+        if expected.is_empty() {
+            assert_eq!(errors, Ok(()), "{to}");
+            continue;
+        }
+        let errors = errors.expect_err(to);
+        assert!(errors.contains(expected) && errors.starts_with("access.yaml:"), "{to}: {errors}");
+    }
+}
+
+#[test]
+fn a_file_with_several_faults_names_each() {
+    let text = "version: 1\ncallers:\n  a: { requester: x }\n  b: { actions: y }\n";
+    let errors = Access::read("access.yaml", text).map(drop).unwrap_err();
+    assert!(errors.0.len() >= 3, "{errors}");
+    for text in ["", "[]", "callers: [", "version: 1\ncallers: {}\ncallers: {}\n"] {
+        assert!(Access::read("access.yaml", text).is_err(), "{text}");
+    }
+}
