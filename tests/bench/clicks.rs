@@ -35,8 +35,8 @@ pub(crate) async fn measure(report: &mut Report, quick: bool) -> Result<()> {
     }
     let kept = alone.percentile(95) <= Duration::from_millis(10);
     let what = format!("signed click → durable decision → SSE event, {PENDING} pending, {STREAMS} streams");
-    report.judged(&what, "p95 ≤ 10 ms", &alone.told().to_string(), kept);
-    report.told(&format!("the same, all {STREAMS} clicks at once"), &together.told().to_string());
+    report.judged(&what, "p95 ≤ 10 ms", &alone.percentiles().to_string(), kept);
+    report.compared(&format!("the same, all {STREAMS} clicks at once"), &together.percentiles().to_string());
     Ok(())
 }
 

@@ -40,7 +40,7 @@ pub(crate) async fn measure(report: &mut Report, quick: bool) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::cast_precision_loss, reason = "three digits are told")]
+#[expect(clippy::cast_precision_loss, reason = "the report has three digits")]
 fn kib(bytes: u64, count: usize) -> String {
     format!("{:.1}", bytes as f64 / 1024.0 / count as f64)
 }

@@ -29,13 +29,13 @@ use report::Report;
 #[derive(Debug, Parser)]
 #[command(name = "bench", about = "Measures the gateway against its budgets")]
 struct Arguments {
-    /// Short runs, to see that it works; the figures are rough
+    /// Run each measurement briefly: the figures are rough
     #[arg(long)]
     quick: bool,
     /// Also write the report to this file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// Measure only this; may come several times
+    /// Measure only this; may be repeated
     #[arg(long, value_name = "WHAT", value_enum)]
     only: Vec<What>,
 }

@@ -20,8 +20,8 @@ pub(crate) async fn measure(report: &mut Report, quick: bool) -> Result<()> {
         let (one, other) = (few.percentile(percent), lots.percentile(percent));
         (other.as_secs_f64() / one.as_secs_f64(), format!("p{percent} {} → {}", millis(one), millis(other)))
     });
-    let [(p50, p50_told), (p95, p95_told)] = ratios;
-    let measured = format!("{p50:.2} × ({p50_told}), {p95:.2} × ({p95_told})");
+    let [(p50, p50_times), (p95, p95_times)] = ratios;
+    let measured = format!("{p50:.2} × ({p50_times}), {p95:.2} × ({p95_times})");
     let what = format!("decision with {many} open requests, compared with {FEW}");
     report.judged(&what, "≤ 1.5 ×", &measured, p50 <= 1.5);
     Ok(())

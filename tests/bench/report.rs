@@ -1,4 +1,4 @@
-//! The report: what was measured, against what was promised, on which machine.
+//! The report: what was measured, against which budget, on which machine.
 
 use std::fmt::Write as _;
 
@@ -21,8 +21,8 @@ impl Report {
         self.row(what, budget, measured, if kept { "yes" } else { "**no**" });
     }
 
-    /// A row that is there to compare with.
-    pub(crate) fn told(&mut self, what: &str, measured: &str) {
+    /// A row without a budget, for comparison.
+    pub(crate) fn compared(&mut self, what: &str, measured: &str) {
         self.row(what, "", measured, "");
     }
 

@@ -1,9 +1,9 @@
-//! Latencies, and what is told of them.
+//! Latencies, and their percentiles.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What was measured, in order of size once it is told.
+/// Measured durations; the percentiles sort them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sample(Vec<Duration>);
 
@@ -28,18 +28,18 @@ impl Sample {
     }
 
     /// p50, p95 and p99.
-    pub(crate) fn told(&mut self) -> Told {
-        Told(self.percentile(50), self.percentile(95), self.percentile(99))
+    pub(crate) fn percentiles(&mut self) -> Percentiles {
+        Percentiles(self.percentile(50), self.percentile(95), self.percentile(99))
     }
 }
 
-/// The percentiles that are told.
+/// The percentiles of the report.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Told(Duration, Duration, Duration);
+pub(crate) struct Percentiles(Duration, Duration, Duration);
 
-impl fmt::Display for Told {
+impl fmt::Display for Percentiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Told(p50, p95, p99) = self;
+        let Percentiles(p50, p95, p99) = self;
         write!(f, "p50 {}, p95 {}, p99 {}", millis(*p50), millis(*p95), millis(*p99))
     }
 }

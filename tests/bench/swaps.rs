@@ -55,7 +55,7 @@ pub(crate) async fn measure(report: &mut Report, quick: bool) -> Result<()> {
         ),
         ratio <= 2.0,
     );
-    report.told("one swap, from the call to its answer", &took.told().to_string());
+    report.compared("one swap, from the call to its answer", &took.percentiles().to_string());
     Ok(())
 }
 
@@ -86,7 +86,7 @@ struct Made {
     made: Vec<Request>,
 }
 
-/// When a request was sent and answered, and what the answer said.
+/// When a request was sent and answered, and its answer.
 struct Request {
     id: String,
     policy: String,
@@ -134,7 +134,7 @@ async fn create(gateway: &Gateway, watch: Stopwatch, length: Duration) -> Result
     Ok(all)
 }
 
-/// Swaps to and fro, evenly over the time.
+/// Swaps back and forth, evenly over the time.
 async fn swap(gateway: &Gateway, watch: Stopwatch, length: Duration, sets: [String; 2]) -> Result<Vec<Swap>> {
     let begin = watch.elapsed();
     let [mut active, mut other] = sets;
@@ -216,7 +216,7 @@ fn was_in_force(set: &str, request: &Request, swaps: &[Swap], start: &str) -> bo
     from.zip(until).any(|((of, from), until)| of == set && from <= request.answered && request.sent <= until)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "four digits are told")]
+#[expect(clippy::cast_precision_loss, reason = "the report has four digits")]
 fn rate(made: &Made, took: Duration) -> f64 {
     made.made.len() as f64 / took.as_secs_f64()
 }

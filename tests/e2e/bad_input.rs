@@ -1,4 +1,4 @@
-//! Whatever callers send that is wrong: a clear error each, and nothing changed.
+//! Invalid input from callers: each gets a clear error, and nothing changes.
 
 use countersign_tests::{Api, Ask, Call, Home, Problem, within};
 use serde_json::{Value, json};
@@ -166,7 +166,7 @@ async fn there_are_no_other_routes() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_disturbs_nobody() {
+async fn invalid_http_disturbs_nobody() {
     let gateway = Home::new(ACTIONS).start().await;
     for bytes in [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(),
@@ -176,7 +176,7 @@ async fn what_is_no_http_disturbs_nobody() {
     ] {
         let mut connection = gateway.connect().await;
         connection.write(bytes).await.expect("it is sent");
-        // The last one promised more than it sends, and hangs up.
+        // The last one announces more bytes than it sends, and closes the connection.
         drop(connection);
     }
     let huge = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n", "x".repeat(1_000_000));

@@ -1,5 +1,5 @@
-//! What is wrong with a policy set or a module is found before it is in force, whatever sets a reload off: it is refused with
-//! its place, the set before stays, and there is one audit entry and one count.
+//! Faults of a policy set or a module are found before it is in force, whatever triggers the reload: it is refused with the
+//! place of the fault, the previous set stays, and there is one audit entry and one count.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +25,7 @@ const ACTIONS: &str = "
 
 const ANOTHER_DIGEST: &str = "a module with another digest";
 
-/// A set that is wrong, file by file.
+/// An invalid set, file by file.
 struct Bad {
     what: &'static str,
     /// `policy-set.yaml`, if there is one.
@@ -33,22 +33,22 @@ struct Bad {
     /// The files in `modules`.
     modules: BTreeMap<&'static str, Vec<u8>>,
     schemas: BTreeMap<&'static str, String>,
-    /// A module that is wrong by itself, and can be sent alone.
+    /// A module that is invalid by itself, and can be sent alone.
     module: Option<Vec<u8>>,
-    /// What must be said, the place first.
-    says: Vec<&'static str>,
+    /// What the error must contain, the place first.
+    error: Vec<&'static str>,
 }
 
 impl Bad {
-    /// A sound set, to be made a bad one.
-    fn new(what: &'static str, says: &[&'static str]) -> Bad {
+    /// A valid set, to be changed to an invalid one.
+    fn new(what: &'static str, error: &[&'static str]) -> Bad {
         Bad {
             what,
             document: Some(Home::new(ACTIONS).policy_set()),
             modules: ["quorum", "override-guard"].map(|name| (name, Home::built(name))).into(),
             schemas: BTreeMap::new(),
             module: None,
-            says: says.to_vec(),
+            error: error.to_vec(),
         }
     }
 
@@ -59,14 +59,14 @@ impl Bad {
         self
     }
 
-    /// With these bytes in the place of quorum's, unpinned.
+    /// With these bytes instead of quorum's, not pinned.
     fn swapped(mut self, bytes: Option<Vec<u8>>) -> Bad {
         self.modules.remove("quorum");
         self.modules.extend(bytes.map(|bytes| ("quorum", bytes)));
         self
     }
 
-    /// With these bytes in the place of quorum's, and pinned.
+    /// With these bytes instead of quorum's, and pinned.
     fn pinned(self, bytes: Vec<u8>) -> Bad {
         let (before, after) = (digest(&Home::built("quorum")), digest(&bytes));
         let mut bad = self.replace(&before, &after).swapped(Some(bytes.clone()));
@@ -79,7 +79,7 @@ impl Bad {
         self
     }
 
-    /// Puts it in the place of the folder, in one step: as a mounted volume is swapped.
+    /// Replaces the folder by it in one step, as a mounted volume is swapped.
     fn install(&self, mount: &Path, version: usize) {
         let name = format!("..{version}");
         let folder = mount.join(&name);
@@ -116,10 +116,10 @@ fn bad_sets() -> Vec<Bad> {
             .replace(&pin, &format!("quorum: {}", digest(&module)))
             .swapped(Some(module))
     };
-    let mut says = misbehaving("{ at: admit, do: trap }");
-    (says.what, says.says) = ("a trap at admission", vec!["policy-set.yaml:", "`deploy`", "trap"]);
+    let mut traps = misbehaving("{ at: admit, do: trap }");
+    (traps.what, traps.error) = ("a trap at admission", vec!["policy-set.yaml:", "`deploy`", "trap"]);
     let mut loops = misbehaving("{ at: check-config, do: loop }");
-    (loops.what, loops.says) = ("a loop in the check", vec!["policy-set.yaml:", "quorum", "fuel"]);
+    (loops.what, loops.error) = ("a loop in the check", vec!["policy-set.yaml:", "quorum", "fuel"]);
     let mut no_set = Bad::new("no policy set", &["policy-set.yaml", "cannot be read"]);
     no_set.document = None;
     vec![
@@ -156,7 +156,7 @@ fn bad_sets() -> Vec<Bad> {
         )),
         Bad::new("a module that is too large", &["policy-set.yaml:", "`quorum`", "bytes"]).pinned([quorum.as_slice(), &vec![0; 3 << 20]].concat()),
         Bad::new("a description that loops", &["policy-set.yaml:", "`quorum`", "describe", "fuel"]).pinned(looping()),
-        says,
+        traps,
         loops,
         no_set,
     ]
@@ -170,7 +170,7 @@ fn looping() -> Vec<u8> {
     bytes
 }
 
-/// A gateway on a folder that can be swapped in one step, with a sound set in it.
+/// A gateway on a folder that can be swapped in one step, with a valid set in it.
 async fn gateway(watch: bool) -> Gateway {
     let home = Home::new(ACTIONS).administered().with("COUNTERSIGN_POLICY_WATCH", &watch.to_string());
     let mount = home.path("mounted");
@@ -182,7 +182,7 @@ async fn gateway(watch: bool) -> Gateway {
     home.with("COUNTERSIGN_POLICIES", &mount.display().to_string()).start().await
 }
 
-/// What was refused, in the history as well as elsewhere; the set before is in force, and works.
+/// Checks that the set was refused, in the history and elsewhere, and that the previous one is in force and works.
 async fn check(gateway: &Gateway, bad: &Bad, source: &str, before: &str, refused: usize) -> Value {
     let what = bad.what;
     assert_eq!(gateway.policy().await, before, "{what}");
@@ -197,22 +197,22 @@ async fn check(gateway: &Gateway, bad: &Bad, source: &str, before: &str, refused
     last["errors"].clone()
 }
 
-/// The place and all the words are in one error.
-fn says(bad: &Bad, errors: &Value, place: &str) {
-    let told = errors.as_array().expect("errors").iter().any(|error| {
+/// Checks that one error has the place and all the words.
+fn assert_error(bad: &Bad, errors: &Value, place: &str) {
+    let found = errors.as_array().expect("errors").iter().any(|error| {
         let (path, message) =
             (error["path"].as_str().unwrap_or_default(), error["message"].as_str().unwrap_or_default());
         let text = format!("{path}: {message}");
         let of_place = |part: &&&str| part.starts_with("policy-set.yaml");
-        let words = bad.says.iter().filter(|part| !of_place(part)).all(|part| text.contains(part));
+        let words = bad.error.iter().filter(|part| !of_place(part)).all(|part| text.contains(part));
         let named = bad
-            .says
+            .error
             .iter()
             .filter(of_place)
             .all(|part| text.contains(&part.replace("policy-set.yaml", place)));
         words && named
     });
-    assert!(told, "{}: {:?} is not in {errors}", bad.what, bad.says);
+    assert!(found, "{}: {:?} is not in {errors}", bad.what, bad.error);
 }
 
 async fn at_the_end(gateway: Gateway, refused: usize) {
@@ -234,7 +234,7 @@ async fn by_a_signal() {
         gateway.hang_up();
         refused += 1;
         gateway.logged("stays as it is", refused).await;
-        says(&bad, &check(&gateway, &bad, "sighup", &before, refused).await, "policy-set.yaml");
+        assert_error(&bad, &check(&gateway, &bad, "sighup", &before, refused).await, "policy-set.yaml");
     }
     assert!(refused > 20);
     at_the_end(gateway, refused).await;
@@ -249,7 +249,7 @@ async fn by_a_changed_folder() {
         bad.install(&gateway.home().path("mounted"), refused + 1);
         refused += 1;
         gateway.logged("stays as it is", refused).await;
-        says(&bad, &check(&gateway, &bad, "file", &before, refused).await, "policy-set.yaml");
+        assert_error(&bad, &check(&gateway, &bad, "file", &before, refused).await, "policy-set.yaml");
     }
     at_the_end(gateway, refused).await;
 }
@@ -264,8 +264,8 @@ async fn by_an_admins_reload() {
         let problem = gateway.admin("POST", "reload-policy", &json!({})).await.expect_err(bad.what);
         refused += 1;
         assert_eq!(problem.is(), (422, "invalid_policy_set"), "{}", bad.what);
-        says(&bad, &problem.body["errors"], "policy-set.yaml");
-        says(&bad, &check(&gateway, &bad, "api", &before, refused).await, "policy-set.yaml");
+        assert_error(&bad, &problem.body["errors"], "policy-set.yaml");
+        assert_error(&bad, &check(&gateway, &bad, "api", &before, refused).await, "policy-set.yaml");
     }
     at_the_end(gateway, refused).await;
 }
@@ -280,7 +280,7 @@ async fn by_http() {
     };
     let mut refused = 0;
     for bad in bad_sets() {
-        // A module that is wrong is refused by itself; one that is too large is not even read.
+        // An invalid module is refused by itself; one that is too large is not even read.
         let problem = if let Some(module) = &bad.module {
             let problem = put(module).await.expect_err(bad.what);
             if problem.status == 413 {
@@ -288,9 +288,9 @@ async fn by_http() {
             }
             assert_eq!(problem.is(), (422, "invalid_module"), "{}", bad.what);
             let detail = problem.body["detail"].as_str().expect("a detail");
-            // The set and its name for the module are not there yet.
+            // The error of a module alone has neither the set nor its name for the module.
             let words =
-                bad.says.iter().filter(|part| !part.starts_with("policy-set.yaml") && **part != "`quorum`");
+                bad.error.iter().filter(|part| !part.starts_with("policy-set.yaml") && **part != "`quorum`");
             for part in words {
                 assert!(detail.contains(part), "{}: `{part}` is not in {detail}", bad.what);
             }
@@ -303,7 +303,7 @@ async fn by_http() {
             let Some(problem) = store(&gateway, &bad).await else { continue };
             assert_eq!(problem.is(), (422, "invalid_policy_set"), "{}", bad.what);
             if bad.what != "a schema that is no JSON" {
-                says(&bad, &problem.body["errors"], "document");
+                assert_error(&bad, &problem.body["errors"], "document");
             }
             problem
         };
@@ -317,9 +317,9 @@ async fn by_http() {
     at_the_end(gateway, refused).await;
 }
 
-/// Sends it as a set; `None` if it cannot even be written down so.
+/// Sends it as a set; `None` if it cannot be written as a document.
 async fn store(gateway: &Gateway, bad: &Bad) -> Option<Problem> {
-    // Modules that the store has once are there for ever, so what misses one must name another.
+    // The store keeps every module, so a set that lacks one must name another.
     let document = bad.document.as_ref()?;
     let document = match bad.what {
         "a module that is missing" | ANOTHER_DIGEST => {

@@ -1,4 +1,4 @@
-//! A policy set or a module that is wrong stops the start, and is named.
+//! An invalid policy set or module stops the start, and the error names it.
 
 use std::fs;
 
@@ -14,8 +14,8 @@ const ACTIONS: &str = "
 ";
 
 #[tokio::test]
-async fn a_policy_set_that_is_wrong_is_refused_with_its_place() {
-    // What is put in the place of what, and what the error must say.
+async fn an_invalid_policy_set_is_refused_with_the_place() {
+    // The text, its replacement, and what the error must contain.
     let rows: [(&str, &str, &[&str]); 14] = [
         ("policies:\n", "polices:\n", &["policy-set.yaml:", "polices", "policies"]),
         ("approvals: 1", "aprovals: 1", &["policy-set.yaml:", "aprovals"]),
@@ -36,12 +36,12 @@ async fn a_policy_set_that_is_wrong_is_refused_with_its_place() {
         ("actions:", "actions: [", &["policy-set.yaml:"]),
         ("unknown_action: deny", "unknown_action: allow", &["policy-set.yaml:", "allow"]),
     ];
-    for (right, wrong, says) in rows {
+    for (right, wrong, words) in rows {
         let home = Home::new(ACTIONS);
         let set = home.policy_set();
         assert!(set.contains(right), "nothing to replace: {right}");
         home.set_policy_set(&set.replacen(right, wrong, 1));
-        check(&home, wrong, says).await;
+        check(&home, wrong, words).await;
     }
 }
 
@@ -90,11 +90,11 @@ async fn a_module_that_is_no_policy_is_refused_although_it_is_pinned() {
         ("imports anything", wat("(component (import \"now\" (func)))"), &["imports", "now"]),
         ("far too large", [good.as_slice(), &vec![0; 3 << 20]].concat(), &["more than", "bytes"]),
     ];
-    for (what, bytes, says) in rows {
+    for (what, bytes, words) in rows {
         let home = Home::new(ACTIONS);
         home.pin("quorum", &bytes);
-        let says = [&["policy-set.yaml:", "`quorum`"], says].concat();
-        check(&home, what, &says).await;
+        let words = [&["policy-set.yaml:", "`quorum`"], words].concat();
+        check(&home, what, &words).await;
     }
 }
 
@@ -149,8 +149,8 @@ async fn a_configuration_with_a_typo_is_refused() {
         ("SCHEDULER_INTERVAL_MS", "-5", "SCHEDULER_INTERVAL_MS"),
         ("REQUIRE_CLIENT_CERT", "true", "REQUIRE_CLIENT_CERT"),
     ];
-    for (name, value, says) in rows {
-        check(&Home::new(ACTIONS).with(name, value), &format!("{name}={value}"), &[says]).await;
+    for (name, value, words) in rows {
+        check(&Home::new(ACTIONS).with(name, value), &format!("{name}={value}"), &[words]).await;
     }
 }
 
@@ -158,10 +158,10 @@ fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
-async fn check(home: &Home, what: &str, says: &[&str]) {
+async fn check(home: &Home, what: &str, words: &[&str]) {
     let failure = home.fail_to_start().await;
     assert!(failure.code.is_some_and(|code| code != 0), "{what}: {failure:?}");
-    for part in says {
+    for part in words {
         assert!(failure.stderr.contains(part), "{what}: `{part}` is not in: {}", failure.stderr);
     }
     assert!(!failure.stderr.contains("panicked"), "{what}: {}", failure.stderr);

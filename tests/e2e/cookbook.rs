@@ -1,4 +1,4 @@
-//! Every entry of the cookbook does what its story says, and the document shows the files that were tested.
+//! Every entry of the cookbook does what the document says, and the document shows the files that are tested.
 
 use std::fs;
 use std::path::Path;
@@ -46,7 +46,7 @@ async fn every_entry_is_complete_and_runs_as_it_is() {
         let gateway = Home::cookbook(entry).start().await;
         let request = gateway.create(&Ask::new(action).params(params)).await;
         let status = request.unwrap_or_else(|problem| panic!("{entry}: {problem:?}")).body["status"].clone();
-        // Some of them look at the calendar, and this test is run on any day.
+        // Some of them depend on the calendar, and this test runs on any day.
         assert!(
             ["pending", "awaiting_personas", "ready_for_approval"].iter().any(|open| status == *open),
             "{entry}"
@@ -96,8 +96,8 @@ async fn two_of_three_agree() {
     assert_eq!(after["decisionParams"], json!({"name": "db", "secret": "[redacted]"}));
 }
 
-/// The entry, with less patience.
-fn impatient_deployments() -> Home {
+/// The entry, with shorter times.
+fn fast_deployments() -> Home {
     Home::cookbook("personas-with-escalation")
         .change("timeout: 20m", "timeout: 12s")
         .change("before: 5m", "before: 10s")
@@ -105,7 +105,7 @@ fn impatient_deployments() -> Home {
 
 #[tokio::test]
 async fn personas_see_it_first_and_an_escalation_asks_for_more() {
-    let gateway = impatient_deployments().start().await;
+    let gateway = fast_deployments().start().await;
     let params = json!({"service": "web", "ref": "v1", "replicas": 2});
     let request = gateway.create(&Ask::new("deploy_prod").params(params)).await.expect("it is admitted");
     let mut stream = gateway.stream(&request.token).await;
@@ -170,7 +170,7 @@ async fn four_eyes_are_two_people_of_two_groups() {
 }
 
 /// The entry with business hours that begin at this time, on every day, for half an hour.
-fn office_that_opens(opening: u64) -> Home {
+fn hours_that_begin_at(opening: u64) -> Home {
     // It is about noon now, so that no midnight is near.
     let now = unix_seconds();
     let offset = 12 - i64::try_from(now / 3600 % 24).expect("a day has 24 hours");
@@ -195,7 +195,7 @@ fn office_that_opens(opening: u64) -> Home {
 #[tokio::test]
 async fn what_is_approved_out_of_hours_takes_effect_when_they_begin() {
     let opening = unix_seconds() + 8;
-    let gateway = office_that_opens(opening).start().await;
+    let gateway = hours_that_begin_at(opening).start().await;
     let request = gateway.open("deploy_prod").await;
     assert_eq!(request.body["status"], "pending");
 
@@ -210,8 +210,8 @@ async fn what_is_approved_out_of_hours_takes_effect_when_they_begin() {
 }
 
 #[tokio::test]
-async fn who_thinks_better_of_it_overnight_denies() {
-    let gateway = office_that_opens(unix_seconds() + 600).start().await;
+async fn a_denial_counts_out_of_hours() {
+    let gateway = hours_that_begin_at(unix_seconds() + 600).start().await;
     let request = gateway.open("deploy_prod").await;
     gateway.click_ok(&Click::approve("U0ALICE", &request.id)).await;
     gateway.click_ok(&Click::deny("U0BOB", &request.id)).await;
@@ -219,9 +219,9 @@ async fn who_thinks_better_of_it_overnight_denies() {
 }
 
 #[tokio::test]
-async fn a_request_that_would_expire_before_the_office_opens_is_refused_at_once() {
+async fn a_request_that_would_expire_before_business_hours_is_refused_at_once() {
     let gateway =
-        office_that_opens(unix_seconds() + 3000).change("timeout: 3d", "timeout: 30m").start().await;
+        hours_that_begin_at(unix_seconds() + 3000).change("timeout: 3d", "timeout: 30m").start().await;
     let refused = gateway.create(&Ask::new("deploy_prod")).await.expect_err("it could only expire");
     assert_eq!(refused.is(), (403, "policy_denied"));
     assert!(refused.body["reasons"].to_string().contains("closed_until_expiry"), "{:?}", refused.body);
@@ -243,7 +243,7 @@ async fn the_largest_configurations_are_within_the_sandbox_s_limits() {
             format!("{{ at: \"{}\", utc_offset: \"{offset}\" }}", rfc3339(now + n * 3600))
         })
         .collect();
-    let office = office_that_opens(unix_seconds() + 60).change("timeout: 3d", "timeout: 30d");
+    let office = hours_that_begin_at(unix_seconds() + 60).change("timeout: 3d", "timeout: 30d");
     let set = office.policy_set();
     let (before, rest) = set.split_once("hours: [").expect("the entry has hours");
     let (_, after) = rest.split_once("- use: quorum").expect("the entry has a quorum");
@@ -338,7 +338,7 @@ async fn a_freeze_refuses_approvals_until_it_is_over_or_lifted() {
 }
 
 #[tokio::test]
-async fn a_freeze_that_nobody_may_lift_is_told_to_the_caller() {
+async fn a_freeze_that_nobody_may_lift_refuses_the_request() {
     let now = i64::try_from(unix_seconds()).expect("it is not far in the future");
     let home =
         calendar(&[freeze(now - 60, now + 30 * 86_400)]).change("exempt: [\"@incident-commanders\"]\n", "\n");

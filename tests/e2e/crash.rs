@@ -2,8 +2,8 @@
 //!
 //! Each round starts the gateway on the same data, lets several people and callers work on it, and kills it after
 //! a random number of acknowledgements, so that the moment depends on progress and not on time; some are killed
-//! while they start. What each client was told goes into its book; the next round begins by comparing the books
-//! with the files that the dead gateway left, and with what the next one answers.
+//! while they start. Each client records the answers that it got; the next round begins by comparing these records
+//! with the files that the killed gateway left, and with the answers of the next one.
 //!
 //! `COUNTERSIGN_CRASH_SEED` repeats a run's choices, `COUNTERSIGN_CRASH_ROUNDS` makes it longer.
 
@@ -100,21 +100,19 @@ async fn what_was_acknowledged_survives_sigkill() {
         kills += 1;
         acknowledged += u64::from(target);
         let done = within("the clients to notice", join_all(work)).await;
-        clients = done
-            .into_iter()
-            .map(|client| client.expect("every client agrees with what it is told"))
-            .collect();
+        clients =
+            done.into_iter().map(|client| client.expect("every client agrees with the answers")).collect();
         check_files(&Ledger::of(&home), &clients);
     }
 
-    // At last everything, not only what was touched since the last kill.
+    // In the end everything, not only what was changed since the last kill.
     let gateway = home.start().await;
     let mut connection = gateway.connect().await;
     for client in &mut clients {
-        client.touched = client.book.keys().cloned().collect();
+        client.touched = client.records.keys().cloned().collect();
         client.compare(&mut connection).await;
     }
-    let requests = clients.iter().flat_map(|client| client.book.keys()).collect::<BTreeSet<_>>().len();
+    let requests = clients.iter().flat_map(|client| client.records.keys()).collect::<BTreeSet<_>>().len();
     let metrics = gateway.metrics().await;
     let ledger = Ledger::of(&gateway.kill());
     check_files(&ledger, &clients);
@@ -134,29 +132,29 @@ struct Known {
     token: String,
 }
 
-/// What one client was told of a request.
+/// What one client knows of a request, from its answers.
 #[derive(Debug, Default)]
 struct Entry {
     token: String,
-    /// Whether this client's approval stands.
+    /// Whether this client's approval counts.
     approved: bool,
-    /// Whether this client's acknowledgement stands; if that is in doubt, no.
+    /// Whether this client's acknowledgement counts; if that is in doubt, no.
     acknowledged: bool,
     /// It did something and was not answered: that may have happened, or not.
     in_doubt: bool,
-    /// It was told that the request has ended.
+    /// An answer said that the request has ended.
     ended: bool,
     /// How the request ended, once it has seen that.
     end: Option<Value>,
 }
 
-/// Somebody who makes requests, votes on anybody's, and remembers each answer. It does one thing at a time, and
-/// nobody else acts in its name: so it knows what must be there.
+/// A client that makes requests, votes on those of all clients, and records each answer. It does one thing at a time, and
+/// nobody else acts in its name, so it knows what must be stored.
 struct Client {
     name: String,
     random: Random,
     /// By request id.
-    book: BTreeMap<String, Entry>,
+    records: BTreeMap<String, Entry>,
     /// Requests that it did something to since it last compared.
     touched: BTreeSet<String>,
     /// The own requests of the last round, for everybody to vote on.
@@ -170,7 +168,7 @@ impl Client {
         Client {
             name: format!("U{number}"),
             random,
-            book: BTreeMap::new(),
+            records: BTreeMap::new(),
             touched: BTreeSet::new(),
             recent: Vec::new(),
             unanswered: None,
@@ -219,7 +217,7 @@ impl Client {
 
     fn entry(&mut self, known: &Known) -> &mut Entry {
         self.touched.insert(known.id.clone());
-        let entry = self.book.entry(known.id.clone()).or_default();
+        let entry = self.records.entry(known.id.clone()).or_default();
         entry.token.clone_from(&known.token);
         entry
     }
@@ -249,26 +247,26 @@ impl Client {
             return Ok(());
         }
         match answer["error"].as_str().unwrap_or_default() {
-            "duplicate_approval" => assert!(entry.approved, "{id}: {name} was told nothing of it: {answer}"),
+            "duplicate_approval" => assert!(entry.approved, "{id}: {name} got no answer to it: {answer}"),
             "nothing_to_withdraw" => {
-                assert!(!entry.approved && !entry.acknowledged, "{id}: {name} was told otherwise: {answer}");
+                assert!(!entry.approved && !entry.acknowledged, "{id}: {name} got another answer: {answer}");
             }
             "already_decided" | "expired" => entry.ended = true,
-            // Not entitled, or not yet: nothing that this client was told says otherwise.
+            // Not entitled, or not yet: no answer to this client says otherwise.
             "duplicate_acknowledgement" | "unauthorized" | "refused" => {}
             _ => panic!("{id}: {answer}"),
         }
         Ok(())
     }
 
-    /// Compares what was told before the kill with what is told now; that also settles what was in doubt.
+    /// Compares the answers before the kill with those of now; that also settles what was in doubt.
     async fn compare(&mut self, connection: &mut Connection) {
         if let Some(ask) = self.unanswered.take() {
             let reply = connection.send(&ask.call()).await.expect("it is answered");
             self.made(Receipt::read(reply).expect("it is admitted, now or before"));
         }
         for id in std::mem::take(&mut self.touched) {
-            let entry = self.book.get_mut(&id).expect("what was touched is in the book");
+            let entry = self.records.get_mut(&id).expect("every changed request was recorded");
             let status = Call::get(&format!("/api/guard/status?requestId={id}"));
             let status = connection.send(&status).await.expect("it is answered");
             assert_eq!(status.status(), 200, "{id} is gone: {}", status.text());
@@ -278,7 +276,7 @@ impl Client {
             if entry.in_doubt {
                 entry.acknowledged = false;
             } else {
-                assert_eq!(approved, entry.approved, "{id}: {} was told otherwise: {status}", self.name);
+                assert_eq!(approved, entry.approved, "{id}: {} got another answer: {status}", self.name);
             }
             (entry.approved, entry.in_doubt) = (approved, false);
             if entry.acknowledged {
@@ -290,7 +288,7 @@ impl Client {
 }
 
 impl Entry {
-    /// Waits for the request without patience, or cancels it, and notes what is said of it.
+    /// Polls the request once, or cancels it, and records the answer.
     async fn ask(&mut self, connection: &mut Connection, path: &str) -> anyhow::Result<()> {
         let call = Call::post(&format!("/api/guard/{path}"), &json!({"token": self.token}));
         // A cancellation in doubt needs no note: no answer says that the request was still open.
@@ -314,7 +312,7 @@ impl Entry {
     }
 }
 
-/// What the dead gateway left behind is whole, and agrees with what the clients were told.
+/// Checks that the killed gateway's files are complete, and agree with the answers that the clients got.
 fn check_files(ledger: &Ledger, clients: &[Client]) {
     assert!(ledger.is_sound(), "the database is damaged");
     let rows: BTreeMap<String, String> =
@@ -329,7 +327,7 @@ fn check_files(ledger: &Ledger, clients: &[Client]) {
     assert_eq!(
         sorted(&ledger.outbox("notify_escalation")),
         sorted(&escalated),
-        "not every escalation is told"
+        "not every escalation has its outbox entry"
     );
     let with = |wanted: &str| rows.values().filter(|status| *status == wanted).count() as u64;
     let counters =
@@ -340,7 +338,7 @@ fn check_files(ledger: &Ledger, clients: &[Client]) {
 
     let voted = ledger.acts("approval_recorded");
     for client in clients {
-        for (id, entry) in &client.book {
+        for (id, entry) in &client.records {
             let status = rows.get(id).unwrap_or_else(|| panic!("{id} was acknowledged, and is gone"));
             let terminal = TERMINAL.contains(&status.as_str());
             assert!(terminal || !entry.ended, "{id} had ended, and is {status}");

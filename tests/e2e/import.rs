@@ -1,4 +1,4 @@
-//! The YAML of the Node.js service is imported by the real binary, and the gateway that runs it behaves as the service did.
+//! The YAML of the Node.js service is imported by the real program, and the gateway that runs it behaves as the legacy service did.
 
 use std::fs;
 use std::path::Path;
@@ -60,7 +60,7 @@ async fn imported() -> Gateway {
 #[tokio::test]
 async fn approvers_quorums_and_personas_are_as_they_were() {
     let gateway = imported().await;
-    // Whoever asks may approve, as before.
+    // The requester may approve, as before.
     let simple = gateway.create(&Ask::new("restart").requester("U0ALICE")).await.expect("it is admitted");
     assert_eq!(gateway.click_refused(&Click::approve("U0CAROL", &simple.id)).await, "unauthorized");
     gateway.click_ok(&Click::approve("U0ALICE", &simple.id)).await;
@@ -140,7 +140,7 @@ async fn an_escalation_asks_for_more_as_it_did() {
 }
 
 #[test]
-fn what_is_lost_is_said_and_what_is_wrong_stops_it() {
+fn losses_are_listed_and_faults_stop_it() {
     let folder = tempfile::tempdir().expect("there is room for a temporary folder");
     let wrong = import(folder.path(), "actions:\n  a: { approvers: { allowSlackIds: [] } }\n", &[]);
     let said = String::from_utf8_lossy(&wrong.stderr);

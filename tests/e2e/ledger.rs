@@ -1,6 +1,6 @@
 //! What a gateway left on disk, read from a copy after it was killed or stopped.
 //!
-//! The one place where the tests look behind HTTP: nothing else shows that the outbox and the audit log are whole.
+//! The one place in which the tests look behind HTTP: nothing else shows that the outbox and the audit log are complete.
 
 use std::collections::HashSet;
 use std::fs;
@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, Params};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A copy of a dead gateway's database.
+/// A copy of the database of a gateway that has ended.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     database: Connection,
@@ -52,7 +52,7 @@ impl Ledger {
         rows.and_then(Iterator::collect).expect("requests can be read")
     }
 
-    /// What the audit log says of a request, in order.
+    /// The events of a request in the audit log, in order.
     pub(crate) fn audit_of(&self, id: &str) -> Vec<String> {
         self.texts(&format!("SELECT event FROM audit WHERE {OF_REQUEST} = ?1 ORDER BY seq"), [id])
     }

@@ -1,4 +1,4 @@
-//! Countersign's stories, told by the real binary over HTTP. One file a story.
+//! End-to-end tests: the real program, driven over HTTP. One file for each feature.
 
 mod single_approver;
 

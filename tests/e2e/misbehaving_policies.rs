@@ -1,5 +1,5 @@
-//! A policy that loops, eats memory, overflows its stack, traps or answers with nonsense: nothing is approved by it,
-//! nothing changes, and the gateway goes on.
+//! A policy that loops, eats memory, overflows its stack, traps or gives a malformed answer: nothing is approved by it,
+//! nothing changes, and the gateway keeps running.
 
 use countersign_tests::{Ask, Click, Gateway, Home};
 
@@ -17,18 +17,18 @@ const DEEDS: [(&str, &str); 5] = [
 /// Behaves while the policy set is checked, and for everybody but this requester.
 const VICTIM: &str = "U0VICTIM";
 
-fn actions(at: &str, deeds: &[&str]) -> String {
-    let actions = deeds.iter().map(|deed| {
+fn actions(at: &str, behaviours: &[&str]) -> String {
+    let actions = behaviours.iter().map(|behaviour| {
         format!(
             "
-  {deed}:
+  {behaviour}:
     description: Goes wrong
     timeout: 10m
     policies:
       - use: quorum
         with: {{ approvers: [U0ALICE] }}
       - use: misbehaving
-        with: {{ at: {at}, do: {deed}, requester: {VICTIM} }}
+        with: {{ at: {at}, do: {behaviour}, requester: {VICTIM} }}
 "
         )
     });
@@ -37,9 +37,9 @@ fn actions(at: &str, deeds: &[&str]) -> String {
 
 #[tokio::test]
 async fn a_failure_at_admission_is_a_503() {
-    let mut deeds = DEEDS.to_vec();
-    deeds.push(("malformed_memo", "malformed"));
-    check_creates("admit", &deeds).await;
+    let mut behaviours = DEEDS.to_vec();
+    behaviours.push(("malformed_memo", "malformed"));
+    check_creates("admit", &behaviours).await;
 }
 
 #[tokio::test]
@@ -47,39 +47,40 @@ async fn a_failure_at_the_first_judgement_is_a_503() {
     check_creates("judge", &DEEDS).await;
 }
 
-async fn check_creates(at: &str, deeds: &[(&str, &str)]) {
-    let names: Vec<&str> = deeds.iter().map(|(deed, _)| *deed).collect();
+async fn check_creates(at: &str, behaviours: &[(&str, &str)]) {
+    let names: Vec<&str> = behaviours.iter().map(|(behaviour, _)| *behaviour).collect();
     let gateway = Home::new(&actions(at, &names)).start().await;
-    for (deed, kind) in deeds {
+    for (behaviour, kind) in behaviours {
         let before = failures(&gateway, kind).await;
 
-        let refused = gateway.create(&Ask::new(deed).requester(VICTIM)).await.expect_err("it goes wrong");
+        let refused =
+            gateway.create(&Ask::new(behaviour).requester(VICTIM)).await.expect_err("it goes wrong");
 
-        assert_eq!(refused.is(), (503, "policy_failure"), "{deed}");
-        assert!(refused.retry_after.is_some(), "{deed}");
-        assert_eq!(failures(&gateway, kind).await, before + 1, "{deed} is not counted as {kind}");
+        assert_eq!(refused.is(), (503, "policy_failure"), "{behaviour}");
+        assert!(refused.retry_after.is_some(), "{behaviour}");
+        assert_eq!(failures(&gateway, kind).await, before + 1, "{behaviour} is not counted as {kind}");
         let metrics = gateway.metrics().await;
-        assert_eq!(metrics.count("approval_requests_total", &[("action", deed)]), 0, "{deed}");
+        assert_eq!(metrics.count("approval_requests_total", &[("action", behaviour)]), 0, "{behaviour}");
         // The same modules serve others as before.
-        let request = gateway.open(deed).await;
+        let request = gateway.open(behaviour).await;
         gateway.click_ok(&Click::approve("U0ALICE", &request.id)).await;
-        assert_eq!(gateway.ended(&request.token).await["status"], "approved", "{deed}");
+        assert_eq!(gateway.ended(&request.token).await["status"], "approved", "{behaviour}");
     }
-    assert_eq!(Ledger::of(&gateway.kill()).count_of("policy_failure"), deeds.len());
+    assert_eq!(Ledger::of(&gateway.kill()).count_of("policy_failure"), behaviours.len());
 }
 
 #[tokio::test]
 async fn a_failure_at_a_vote_leaves_the_request_as_it_was() {
-    let names: Vec<&str> = DEEDS.iter().map(|(deed, _)| *deed).collect();
+    let names: Vec<&str> = DEEDS.iter().map(|(behaviour, _)| *behaviour).collect();
     let gateway = Home::new(&actions("vote", &names)).start().await;
-    for (deed, kind) in DEEDS {
-        let request = gateway.create(&Ask::new(deed).requester(VICTIM)).await.expect("it is admitted");
+    for (behaviour, kind) in DEEDS {
+        let request = gateway.create(&Ask::new(behaviour).requester(VICTIM)).await.expect("it is admitted");
         let before = (gateway.look(&request.token).await, failures(&gateway, kind).await);
         for click in [Click::approve("U0ALICE", &request.id), Click::deny("U0ALICE", &request.id)] {
-            assert_eq!(gateway.click_refused(&click).await, "policy_failure", "{deed}");
+            assert_eq!(gateway.click_refused(&click).await, "policy_failure", "{behaviour}");
         }
-        assert_eq!(gateway.look(&request.token).await, before.0, "{deed} changed something");
-        assert_eq!(failures(&gateway, kind).await, before.1 + 2, "{deed} is not counted as {kind}");
+        assert_eq!(gateway.look(&request.token).await, before.0, "{behaviour} changed something");
+        assert_eq!(failures(&gateway, kind).await, before.1 + 2, "{behaviour} is not counted as {kind}");
     }
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.count("approvals_total", &[]) + metrics.count("denies_total", &[]), 0);
@@ -106,13 +107,14 @@ async fn many_failures_at_once_hold_up_nobody_for_long() {
 
 #[tokio::test]
 async fn a_policy_that_fails_on_any_request_is_refused_at_start() {
-    let rows = DEEDS.iter().flat_map(|(deed, _)| ["check-config", "admit", "judge"].map(|at| (at, *deed)));
-    for (at, deed) in rows {
-        let home = Home::new(&actions(at, &[deed]).replace(&format!(", requester: {VICTIM}"), ""));
+    let rows =
+        DEEDS.iter().flat_map(|(behaviour, _)| ["check-config", "admit", "judge"].map(|at| (at, *behaviour)));
+    for (at, behaviour) in rows {
+        let home = Home::new(&actions(at, &[behaviour]).replace(&format!(", requester: {VICTIM}"), ""));
         let failure = home.fail_to_start().await;
-        assert!(failure.code.is_some_and(|code| code != 0), "{deed} at {at}: {failure:?}");
+        assert!(failure.code.is_some_and(|code| code != 0), "{behaviour} at {at}: {failure:?}");
         for part in ["policy-set.yaml:", "misbehaving"] {
-            assert!(failure.stderr.contains(part), "{deed} at {at}: {}", failure.stderr);
+            assert!(failure.stderr.contains(part), "{behaviour} at {at}: {}", failure.stderr);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What probes, dashboards and integrators ask.
+//! The routes for probes, dashboards and integrators.
 
 use countersign_tests::{Ask, Call, Click, Home, Problem};
 use serde_json::json;

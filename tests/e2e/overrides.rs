@@ -66,7 +66,7 @@ async fn the_caller_gets_what_was_approved() {
         json!({"service": "shop", "replicas": 5, "zone": "b", "password": "[redacted]"})
     );
     assert_eq!(after["overrides"], json!({"replicas": 5, "zone": "b"}));
-    // What a caller does that wants to run exactly what was approved: merge into what it sent, and hash.
+    // A caller checks what it may run: it merges the overrides into what it sent, and hashes the result.
     let mut merged = sent;
     for (key, value) in after["overrides"].as_object().expect("overrides are an object") {
         merged[key] = value.clone();
@@ -178,7 +178,7 @@ async fn each_action_has_limits_of_its_own_over_all_its_approvals() {
 }
 
 #[tokio::test]
-async fn where_no_policy_lets_anything_be_edited_nothing_can() {
+async fn without_an_editable_key_nothing_can_be_edited() {
     let gateway = home().start().await;
     let request = gateway.open("fixed").await;
     let refused = gateway.click(&Click::edit("U0ALICE", &request.id, &[("replicas", "3")])).await;
@@ -208,7 +208,7 @@ async fn a_rejection_is_audited_with_its_reason_and_shown_on_its_input() {
     assert_eq!(codes, ["diff_size_exceeded", "limit_exceeded", "schema_validation"]);
     assert_eq!(entry["actor"], "U0ALICE");
     assert!(entry["policy_hash"].is_string() && entry["payload_hash"].is_string(), "{entry}");
-    // What nobody agreed to is kept nowhere.
+    // Rejected values are stored nowhere.
     assert!(!entry.to_string().contains("much too long a note"), "{entry}");
 }
 
@@ -227,7 +227,7 @@ async fn callers_can_look_up_what_an_edit_must_look_like() {
 }
 
 #[tokio::test]
-async fn a_schema_that_would_not_say_what_was_meant_stops_the_start() {
+async fn an_invalid_error_message_in_a_schema_stops_the_start() {
     for (schema, said) in [
         (
             json!({"properties": {"replicas": {"type": "integer", "errorMessage": {"minimum": "more"}}}}),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::ledger::Ledger;
 
-/// What the log says once another set is in force.
+/// The log line when another set comes into force.
 const IN_FORCE: &str = "another policy set is in force";
 
 /// The text of a set with this action, as it would be in a folder.
@@ -31,7 +31,7 @@ async fn a_signal_reads_the_folder_again() {
     let gateway = Home::new(&deploy(1)).with("COUNTERSIGN_POLICY_WATCH", "false").start().await;
     let before = gateway.policy().await;
     gateway.home().set_actions(&deploy(2));
-    assert_eq!(approvals(&gateway).await, 1, "nobody has said so yet");
+    assert_eq!(approvals(&gateway).await, 1, "there was no signal yet");
     gateway.hang_up();
     gateway.logged(IN_FORCE, 1).await;
     assert_ne!(gateway.policy().await, before);
@@ -60,7 +60,7 @@ async fn a_changed_folder_is_read_again() {
     gateway.logged(IN_FORCE, 2).await;
     assert_eq!(approvals(&gateway).await, 3);
 
-    // The folder goes away: what is in force stays. It comes back, and is another one.
+    // The folder is removed: the set in force stays. Then it is there again, with another set.
     fs::rename(home.path("policies"), home.path("away")).expect("renamed");
     gateway.logged("stays as it is", 1).await;
     assert_eq!(approvals(&gateway).await, 3);
@@ -105,7 +105,7 @@ async fn an_admin_has_the_folder_read_again() {
     let gateway =
         Home::new(&deploy(1)).administered().with("COUNTERSIGN_POLICY_WATCH", "false").start().await;
     gateway.home().set_actions(&deploy(2));
-    // As the ancestor's scripts call it.
+    // As scripts for the legacy service call it.
     let call = Call::new("POST", "/api/admin/reload-policy");
     let reply = gateway.send(&call.clone().header("x-admin-token", countersign_tests::ADMIN_TOKEN)).await;
     assert_eq!(reply.status(), 200, "{}", reply.text());
@@ -128,7 +128,7 @@ async fn without_an_admin_token_nobody_is_an_admin() {
 }
 
 #[tokio::test]
-async fn a_set_is_shipped_by_http_and_taken_back() {
+async fn a_set_is_sent_over_http_and_rolled_back() {
     let gateway = Home::new(&deploy(1)).administered().start().await;
     let first = gateway.policy().await;
     // A module that no folder has.
@@ -178,14 +178,14 @@ actions:
     };
     countersign_tests::within("the module to be dropped", dropped).await;
     let history = gateway.seen("policy-sets/history").await;
-    let told: Vec<_> = history["changes"]
+    let changes: Vec<_> = history["changes"]
         .as_array()
         .expect("changes")
         .iter()
         .map(|change| (&change["what"], &change["actor"]))
         .collect();
     assert_eq!(
-        told,
+        changes,
         [
             (&json!("rollback"), &json!("ada")),
             (&json!("activate"), &json!("admin")),
@@ -245,8 +245,8 @@ async fn open_requests_stay_under_their_rules_through_a_swap_and_a_restart() {
     expected.sort_unstable();
     assert_eq!(open, expected);
     for (set, count) in [(&first, 1), (&one, 0), (&three, 1)] {
-        let told = sets["sets"].as_array().expect("sets").iter().find(|told| told["hash"] == **set);
-        assert_eq!(told.map(|told| &told["openRequests"]), Some(&json!(count)), "{set}");
+        let found = sets["sets"].as_array().expect("sets").iter().find(|stored| stored["hash"] == **set);
+        assert_eq!(found.map(|found| &found["openRequests"]), Some(&json!(count)), "{set}");
     }
 
     gateway.click_ok(&Click::approve("U0BOB", &old.id)).await;
@@ -285,7 +285,7 @@ async fn after_a_restart_the_newest_change_wins() {
     assert_eq!(gateway.policy().await, second);
 }
 
-/// Requests go on being made while the set is swapped to and fro; none fails, and each is under one of the two.
+/// Requests are made while the set is swapped back and forth; none fails, and each is under one of the two.
 #[tokio::test]
 async fn a_swap_drops_no_request() {
     let gateway = Home::new(&deploy(1)).administered().with("COUNTERSIGN_LOG", "warn").start().await;

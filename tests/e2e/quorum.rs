@@ -62,7 +62,7 @@ async fn two_of_three_with_a_duplicate_and_an_unauthorised_click() {
 }
 
 #[tokio::test]
-async fn who_asked_may_not_approve_but_a_super_approver_may() {
+async fn a_requester_may_not_approve_but_a_super_approver_may() {
     let gateway = Home::new(ACTIONS).start().await;
     let request = gateway.create(&Ask::new("deploy").requester("U0ALICE")).await.expect("it is admitted");
 

@@ -1,4 +1,4 @@
-//! A caller that asks too often is told to wait; callers who wait and people who act are not.
+//! A caller that makes too many requests gets 429; callers that wait and people who act do not.
 
 use countersign_tests::{Click, Home};
 

@@ -45,7 +45,7 @@ async fn a_redacted_value_is_in_no_file_and_no_answer() {
     }
     heard += &gateway.lineage(&again.id).await.to_string();
     heard += &after.to_string();
-    // Wrong in another place: what is wrong must be named without what was sent.
+    // With a fault elsewhere: the error must name the fault without the values that were sent.
     let mut broken = ask.body();
     broken["meta"]["justification"] = json!("");
     heard += &gateway.send(&Call::post("/api/guard/request", &broken)).await.text();

@@ -1,5 +1,5 @@
-//! A policy author pushes a module to a registry; what is there is looked at by others: over plain HTTP, and with the
-//! library that tools for WebAssembly use.
+//! A policy author pushes a module to a registry; the tests read it back over plain HTTP, and with the library that tools for
+//! WebAssembly use.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -40,14 +40,14 @@ impl Author {
         countersign(["policy", "push", &file, to].iter().chain(options))
     }
 
-    /// Pushes, and reads what is said of it.
+    /// Pushes, and reads the report.
     fn pushed(&self, file: &str, to: &str, options: &[&str]) -> Value {
         let output = self.push(file, to, &[options, &["--format", "json"]].concat());
         assert!(output.status.success(), "{output:?}");
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
-    /// Fails to push, and returns what is said of it, without the folder.
+    /// Fails to push, and returns the error, without the folder.
     fn not_pushed(&self, file: &str, to: &str, options: &[&str]) -> String {
         let output = self.push(file, to, options);
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{output:?}");
@@ -201,7 +201,7 @@ async fn signatures_beside_a_module_are_pushed_with_it() {
     let line = format!("\nsignatures  {}\n", text(&author.path("quorum.wasm.sig")));
     assert!(said.contains(&line), "{said}");
 
-    // What cannot be signatures stops everything.
+    // A malformed signature file stops the push.
     let other = registry.repository("acme/other");
     for (signatures, why) in [
         (b"\xff".to_vec(), "it is not UTF-8 text"),
@@ -250,7 +250,7 @@ async fn a_registry_that_wants_a_password_gets_it_from_a_file() {
 
     let right = registry.credentials(REGISTRY_PASSWORD);
     author.pushed("quorum.wasm", &format!("{to}:named"), &["--auth-file", text(&right)]);
-    // What `docker login` keeps is found without being named.
+    // The file of `docker login` is found without a flag.
     let folder = right.parent().expect("a file is in a folder").to_owned();
     let arguments =
         ["policy", "push", text(&author.path("quorum.wasm")), &format!("{to}:found")].map(str::to_owned);
@@ -283,7 +283,7 @@ async fn a_helper_may_keep_the_password() {
     ));
     assert_eq!(code, Some(0), "{said}");
     for (says, why) in [
-        // What Docker's helpers say if they know nothing of a registry.
+        // What Docker's helpers print if they have no password for a registry.
         (
             "echo credentials not found in native keychain; exit 1".to_owned(),
             "there are none for this registry",
@@ -300,7 +300,7 @@ async fn a_helper_may_keep_the_password() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_pushed_says_why() {
+async fn a_module_that_cannot_be_pushed_is_an_error() {
     let (registry, author) = (Registry::start().await, Author::new());
     let to = registry.repository("acme/quorum");
     author.write("text.wasm", b"not a module");

@@ -1,4 +1,4 @@
-//! A policy set pins modules in a registry: gateways fetch them, once, from where they may, and with their signatures.
+//! A policy set pins modules in a registry: gateways fetch them once, from registries that are allowed, and with their signatures.
 
 use countersign_tests::{Gateway, Home, REGISTRY_PASSWORD, Registry, deploy, digest};
 use serde_json::json;
@@ -48,7 +48,7 @@ async fn a_module_comes_from_a_registry_once() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_away_keeps_nothing_from_working() {
+async fn a_registry_that_is_down_stops_nothing_else() {
     let (registry, gone) = (Registry::start().await, Registry::start().await);
     let home = shipped(&registry, &[]);
     let both = format!("{},{}", registry.address(), gone.address());
@@ -69,7 +69,7 @@ async fn a_registry_that_is_away_keeps_nothing_from_working() {
     }
     assert_eq!(gateway.policy().await, before);
     assert_eq!(approvals(&gateway).await, 1);
-    // A start is told the same, and says which registry it is.
+    // A start fails with the same error, and names the registry.
     let home = gateway.kill();
     let failure = home.fail_to_start().await;
     assert_eq!(failure.code, Some(2), "{}", failure.stderr);
@@ -141,7 +141,7 @@ async fn signatures_come_with_the_module() {
     assert_eq!(approvals(&gateway).await, 1);
 }
 
-/// What checks a set before it is rolled out fetches as a gateway does.
+/// Commands that check a set before a rollout fetch modules as a gateway does.
 #[tokio::test]
 async fn authors_commands_fetch_as_a_gateway_does() {
     let registry = Registry::start().await;

@@ -1,4 +1,4 @@
-//! A restart loses nothing: open requests go on under the rules that they were made under, and what came due
+//! A restart loses nothing: open requests continue under the rules that they were made under, and what came due
 //! meanwhile happens once.
 
 use countersign_tests::{Click, Home, millis};

@@ -61,7 +61,7 @@ async fn live(gateway: &Gateway) -> Vec<String> {
     ids
 }
 
-/// Waits until the shadow has judged so much.
+/// Waits until the shadow has judged this many events.
 async fn judged(gateway: &Gateway, count: u64) -> Value {
     let judged = async {
         loop {
@@ -75,7 +75,7 @@ async fn judged(gateway: &Gateway, count: u64) -> Value {
 }
 
 #[tokio::test]
-async fn a_shadow_shows_a_change_and_nothing_where_there_is_none() {
+async fn a_shadow_shows_exactly_the_changes() {
     let gateway = Home::new(&actions(1)).administered().start().await;
     let first = gateway.policy().await;
     let document = |actions: &str| Home::new(actions).policy_set();
@@ -97,14 +97,14 @@ async fn a_shadow_shows_a_change_and_nothing_where_there_is_none() {
     gateway.admin("POST", &format!("policy-sets/{stricter}/shadow"), &json!({})).await.expect("it is stored");
     live(&gateway).await;
     let shadow = judged(&gateway, 17).await;
-    let told: Vec<_> = shadow["differences"]
+    let differences: Vec<_> = shadow["differences"]
         .as_array()
         .expect("a list")
         .iter()
         .map(|found| (&found["action"], &found["kind"], &found["count"]))
         .collect();
     let kind = json!("approve: counted(approved) -> counted(ready_for_approval)");
-    assert_eq!(told, [(&json!("deploy"), &kind, &json!(3)), (&json!("rotate"), &kind, &json!(1))]);
+    assert_eq!(differences, [(&json!("deploy"), &kind, &json!(3)), (&json!("rotate"), &kind, &json!(1))]);
     assert_eq!(shadow["samples"].as_array().map(Vec::len), Some(4));
     assert!(!shadow.to_string().contains("hunter2"), "{shadow}");
     let required = json!({"expectedCurrent": same, "requireShadow": {"events": 17}});
@@ -130,7 +130,7 @@ fn run(arguments: &[&str]) -> Ran {
     Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// Replays what is that old at the most, under the set in the folder of `candidate`.
+/// Replays the requests since then, under the set in the folder of `candidate`.
 fn replay_since(since: &str, home: &Home, candidate: &Home, more: &[&str]) -> Ran {
     let store = format!("sqlite:{}", home.path("data/countersign.db").display());
     let set = candidate.path("policies").display().to_string();
@@ -147,7 +147,7 @@ fn report(ran: &Ran) -> Value {
 }
 
 #[tokio::test]
-async fn a_replay_shows_a_change_and_nothing_where_there_is_none() {
+async fn a_replay_shows_exactly_the_changes() {
     let gateway = Home::new(&actions(1)).start().await;
     let approved = live(&gateway).await;
     let (same, stricter) = (Home::new(&actions(1).replace("Over soon", "Soon over")), Home::new(&actions(2)));
@@ -214,7 +214,7 @@ async fn a_replay_shows_a_change_and_nothing_where_there_is_none() {
 }
 
 #[tokio::test]
-async fn a_replay_that_cannot_be_done_says_why() {
+async fn a_replay_that_cannot_run_is_an_error() {
     let home = Home::new(&actions(1));
     let ran = replay(&home, &home, &[]);
     assert_eq!(ran.code, Some(2), "{ran:?}");

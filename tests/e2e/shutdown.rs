@@ -1,4 +1,4 @@
-//! SIGTERM: whoever waits is told, what was asked is finished, and the process ends by itself.
+//! SIGTERM: waiting callers get an answer, calls in progress are finished, and the process exits by itself.
 
 use countersign_tests::{Ask, Call, Click, Connection, Home, PATIENCE, within};
 use futures_util::future::join_all;
@@ -13,7 +13,7 @@ const ACTIONS: &str = "
 ";
 
 #[tokio::test]
-async fn streams_and_long_polls_are_sent_home() {
+async fn streams_and_long_polls_end() {
     let gateway = Home::new(ACTIONS).start().await;
     let request = gateway.open("deploy").await;
     let mut streams = join_all((0..20).map(|_| gateway.stream(&request.token))).await;
@@ -67,7 +67,7 @@ async fn what_was_acknowledged_under_load_is_there_afterwards() {
             tokio::spawn(async move {
                 let mut connection = api.connect().await;
                 while let Ok(reply) = connection.send(&call).await {
-                    // A gateway that shuts down may say so, but must not say anything else.
+                    // A gateway that shuts down may answer so, but must not answer anything else.
                     match reply.status() {
                         200 => {
                             let token = reply.json()["token"].as_str().expect("there is a token").to_owned();

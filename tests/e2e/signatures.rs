@@ -1,4 +1,4 @@
-//! With keys configured nothing runs that nobody vouches for: not from the folder, not over HTTP, and not from the store.
+//! With keys configured nothing unsigned runs: not from the folder, not over HTTP, and not from the store.
 
 use std::path::Path;
 
@@ -35,15 +35,15 @@ fn read(home: &Home, path: &str) -> String {
     std::fs::read_to_string(home.path(path)).expect("a file")
 }
 
-/// What an attempt was refused for, as the history tells it.
+/// Checks why an attempt was refused, in the history.
 async fn refused(gateway: &Gateway, source: &str, words: &[&str]) {
     let last = &gateway.seen("policy-sets/history?limit=1").await["changes"][0];
     assert_eq!((&last["source"], &last["outcome"]), (&json!(source), &json!("failed")), "{last}");
-    told(&last["errors"], words);
+    assert_contains(&last["errors"], words);
 }
 
 #[track_caller]
-fn told(errors: &Value, words: &[&str]) {
+fn assert_contains(errors: &Value, words: &[&str]) {
     let text = errors.to_string();
     for word in words {
         assert!(text.contains(word), "`{word}` is not in {text}");
@@ -65,10 +65,13 @@ async fn a_folder_is_loaded_once_it_is_signed() {
     let home = trusting(with_keys(Home::new(&deploy(1)).administered()));
     let failure = home.fail_to_start().await;
     assert_eq!(failure.code, Some(2), "{}", failure.stderr);
-    told(&json!(failure.stderr), &["policy-set.yaml: the set with the hash", "COUNTERSIGN_SET_KEYS"]);
+    assert_contains(
+        &json!(failure.stderr),
+        &["policy-set.yaml: the set with the hash", "COUNTERSIGN_SET_KEYS"],
+    );
     sign_set(&home);
     let failure = home.fail_to_start().await;
-    told(
+    assert_contains(
         &json!(failure.stderr),
         &["policy-set.yaml:3:11", "`quorum`", "not signed", "COUNTERSIGN_MODULE_KEYS"],
     );
@@ -86,7 +89,7 @@ async fn a_folder_is_loaded_once_it_is_signed() {
     refused(&gateway, "sighup", &why).await;
     let problem = gateway.admin("POST", "reload-policy", &json!({})).await.expect_err("nobody has signed it");
     assert_eq!(problem.is(), (422, "invalid_policy_set"));
-    told(&problem.body["errors"], &why);
+    assert_contains(&problem.body["errors"], &why);
     assert_eq!(gateway.policy().await, before);
     sign_set(gateway.home());
     gateway.logged(IN_FORCE, 1).await;
@@ -108,7 +111,7 @@ async fn a_folder_is_loaded_once_it_is_signed() {
 }
 
 #[tokio::test]
-async fn what_is_sent_is_stored_once_it_is_signed() {
+async fn modules_and_sets_over_http_are_stored_once_they_are_signed() {
     let home = with_keys(Home::new(&deploy(1)).administered().with("COUNTERSIGN_POLICY_WATCH", "false"));
     sign_module(&home);
     sign_set(&home);
@@ -116,13 +119,13 @@ async fn what_is_sent_is_stored_once_it_is_signed() {
     let before = gateway.policy().await;
     let problem = put(&gateway, "override-guard", None).await.expect_err("nobody has signed it");
     assert_eq!(problem.is(), (422, "invalid_module"));
-    told(&problem.body, &["it is not signed, as `COUNTERSIGN_MODULE_KEYS` demands"]);
+    assert_contains(&problem.body, &["it is not signed, as `COUNTERSIGN_MODULE_KEYS` demands"]);
     refused(&gateway, "api", &["sha256:", "it is not signed"]).await;
     let problem = put(&gateway, "override-guard", Some("AAAA")).await.expect_err("no signature");
     assert_eq!(problem.is(), (400, "invalid_payload"));
     let of_quorum = read(gateway.home(), "policies/modules/quorum.wasm.sig");
     let problem = put(&gateway, "override-guard", Some(&of_quorum)).await.expect_err("of another module");
-    told(&problem.body, &["the signature at hand is over something else"]);
+    assert_contains(&problem.body, &["the signature at hand is over something else"]);
     gateway.home().write("override-guard.wasm", &Home::built("override-guard"));
     gateway.home().policy_done(&["sign", "./override-guard.wasm", "--key", "./authors.pem"]);
     let signatures = format!("{},{}", of_quorum.trim(), read(gateway.home(), "override-guard.wasm.sig"));
@@ -136,8 +139,11 @@ async fn what_is_sent_is_stored_once_it_is_signed() {
     };
     let old = read(gateway.home(), "policies/policy-set.yaml.sig");
     let problem = send(&old).await.expect_err("of another set");
-    told(&problem.body["errors"], &["document", "is refused", "COUNTERSIGN_SET_KEYS"]);
-    told(&send("nonsense").await.expect_err("no signature").body["errors"], &["signatures", "line 1"]);
+    assert_contains(&problem.body["errors"], &["document", "is refused", "COUNTERSIGN_SET_KEYS"]);
+    assert_contains(
+        &send("nonsense").await.expect_err("no signature").body["errors"],
+        &["signatures", "line 1"],
+    );
     sign_set(gateway.home());
     let stored = send(&read(gateway.home(), "policies/policy-set.yaml.sig")).await.expect("it is signed");
     let hash = stored["hash"].as_str().expect("a hash");
@@ -147,7 +153,7 @@ async fn what_is_sent_is_stored_once_it_is_signed() {
 
 /// Keys that are configured later count for what is in the store, too.
 #[tokio::test]
-async fn what_was_stored_before_is_held_to_it() {
+async fn stored_modules_and_sets_need_signatures_too() {
     let actions = format!(
         "{}      - use: override-guard\n        with: {{ keys: [replicas] }}\n    redact: {{ show: [replicas] }}\n",
         deploy(1)
@@ -164,10 +170,13 @@ async fn what_was_stored_before_is_held_to_it() {
 
     let problem = gateway.activate(&unsigned, &now).await.expect_err("it was never signed");
     assert_eq!(problem.is(), (422, "invalid_policy_set"));
-    told(&problem.body["errors"], &["the stored module sha256:", "is refused: it is not signed by a key of"]);
+    assert_contains(
+        &problem.body["errors"],
+        &["the stored module sha256:", "is refused: it is not signed by a key of"],
+    );
     assert_eq!(gateway.policy().await, now);
 
-    // The request was made under a module that nobody vouches for: it judges nothing, so nothing counts.
+    // The request was made under a module that is not signed: it is not evaluated, so nothing counts.
     gateway.click_refused(&Click::approve("U0ALICE", &open.id)).await;
     assert_eq!(gateway.look(&open.token).await, before);
     let guard = gateway.home().path("override-guard.wasm");
@@ -180,7 +189,7 @@ async fn what_was_stored_before_is_held_to_it() {
     assert_eq!(gateway.ended(&open.token).await["status"], "approved");
 }
 
-/// Who takes a set's signature back takes it back for requests that are open as well.
+/// Revoking a set's signature also affects open requests.
 #[tokio::test]
 async fn open_requests_need_a_set_that_is_signed() {
     let gateway = with_keys(Home::new(&deploy(1)).administered()).start().await;
@@ -209,7 +218,7 @@ async fn open_requests_need_a_set_that_is_signed() {
     assert_eq!(gateway.ended(&open.token).await["status"], "approved");
 }
 
-/// A key takes the place of another: the set in force is signed once more, and that is kept for who needs it later.
+/// A key is replaced: the set in force is signed again, and the store keeps the new signature.
 #[tokio::test]
 async fn a_key_is_changed() {
     let home = with_keys(Home::new(&deploy(1)).administered().with("COUNTERSIGN_POLICY_WATCH", "false"));
@@ -234,7 +243,7 @@ async fn a_key_is_changed() {
 }
 
 #[tokio::test]
-async fn keys_that_are_none_stop_the_start() {
+async fn invalid_key_files_stop_the_start() {
     let home = with_keys(Home::new(&deploy(1)));
     home.write("empty.pem", b"");
     for (file, why) in [
@@ -244,6 +253,6 @@ async fn keys_that_are_none_stop_the_start() {
     ] {
         let home =
             Home::new(&deploy(1)).with("COUNTERSIGN_MODULE_KEYS", &home.path(file).display().to_string());
-        told(&json!(home.fail_to_start().await.stderr), &[file, why]);
+        assert_contains(&json!(home.fail_to_start().await.stderr), &[file, why]);
     }
 }

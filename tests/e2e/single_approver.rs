@@ -1,4 +1,4 @@
-//! One approver is enough: a caller asks, somebody approves, the waiting caller may act.
+//! One approver is enough: a caller makes a request, somebody approves, the waiting caller may act.
 
 use countersign_tests::{Ask, Click, Home, PATIENCE, Stopwatch, millis, payload_hash, within};
 use serde_json::json;
@@ -14,7 +14,7 @@ const ACTIONS: &str = "
 ";
 
 #[tokio::test]
-async fn the_waiting_caller_hears_of_the_approval() {
+async fn the_waiting_caller_gets_the_approval() {
     let gateway = Home::new(ACTIONS).start().await;
     let params = json!({"ref": "v1.2.3", "replicas": 2, "nested": {"b": [1, "zwei", null], "a": true}});
     let request = gateway.create(&Ask::new("deploy").params(params.clone())).await.expect("it is admitted");

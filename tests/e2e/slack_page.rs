@@ -1,4 +1,4 @@
-//! The page of the Slack simulator in a real browser: people click through it as through Slack.
+//! The page of the Slack simulator in a real browser: people use it as they use Slack.
 
 use countersign_tests::{Ask, Call, Gateway, Home, Page, Slack, keep_screenshot};
 use serde_json::{Value, json};
@@ -49,13 +49,13 @@ impl Scene {
         Scene { gateway, token: request.token, page, _slack: slack }
     }
 
-    /// Takes a picture for the documents.
+    /// Takes a screenshot for the documents.
     async fn picture(&mut self, name: &str) {
         let png = self.page.screenshot().await;
         keep_screenshot(name, &png);
     }
 
-    /// Looks through somebody else's eyes.
+    /// Continues as another person.
     async fn become_person(&mut self, user: &str) {
         self.page.choose("#me", user).await;
         self.page.wait_for(&format!("document.body.dataset.user === '{user}'")).await;
@@ -66,14 +66,14 @@ impl Scene {
         self.page.click(&format!("#messages article [data-action-id='{action}']")).await;
     }
 
-    /// Waits until the message says something.
-    async fn says(&mut self, text: &str) {
+    /// Waits until the message contains `text`.
+    async fn shows(&mut self, text: &str) {
         let text = json!(text);
-        let says = format!("document.querySelector('#messages article')?.innerText.includes({text})");
-        self.page.wait_for(&says).await;
+        let shown = format!("document.querySelector('#messages article')?.innerText.includes({text})");
+        self.page.wait_for(&shown).await;
     }
 
-    /// Waits until the request has ended, and the message has no button any more but that to make it again.
+    /// Waits until the request has ended, and the message has no button but Re-request.
     async fn ended(&mut self) -> Value {
         let state = self.gateway.ended(&self.token).await;
         let gone = "!document.querySelector('#messages article [data-action-id=approve]')";
@@ -82,25 +82,25 @@ impl Scene {
     }
 
     fn finish(&self) {
-        assert_eq!(self.page.complaints(), Vec::<String>::new());
+        assert_eq!(self.page.errors(), Vec::<String>::new());
     }
 }
 
 #[tokio::test]
 async fn two_people_approve() {
     let mut scene = Scene::set().await;
-    scene.says("Waiting for 2 approvals").await;
-    scene.says("v1.2.3").await;
+    scene.shows("Waiting for 2 approvals").await;
+    scene.shows("v1.2.3").await;
     scene.picture("slack-request.png").await;
 
     scene.press("approve").await;
-    scene.says("Waiting for 1 more approval").await;
+    scene.shows("Waiting for 1 more approval").await;
     scene.become_person("U0BOB").await;
     scene.press("approve").await;
 
     let state = scene.ended().await;
     assert_eq!((&state["status"], &state["approvers"]), (&json!("approved"), &json!(["U0ALICE", "U0BOB"])));
-    scene.says("Approved").await;
+    scene.shows("Approved").await;
     scene.picture("slack-approved.png").await;
     scene.finish();
 }
@@ -114,24 +114,24 @@ async fn one_approves_with_edits_after_a_mistake() {
     scene.page.wait_for(&format!("document.querySelector('{replicas}')?.value === '3'")).await;
     scene.picture("slack-edit.png").await;
 
-    // Slack refuses what is no number between the limits; the gateway refuses what the action's schema does.
+    // Slack refuses values that are not numbers between the limits; the gateway checks the action's schema.
     let error = |of: &str| format!("document.querySelector('#modal [data-block-id={of}] .error')?.innerText");
     scene.page.fill(replicas, "50").await;
     scene.page.fill(release, "main").await;
     scene.page.click("#modal [type=submit]").await;
-    let told = scene.page.wait_for(&error("ov_replicas")).await;
-    assert_eq!(told, "Please enter a number that is at most 20.");
+    let shown = scene.page.wait_for(&error("ov_replicas")).await;
+    assert_eq!(shown, "Please enter a number that is at most 20.");
     scene.page.fill(replicas, "5").await;
     scene.page.click("#modal [type=submit]").await;
-    let told = scene.page.wait_for(&error("ov_ref")).await;
-    assert_eq!(told, "ref must be a release, such as v1.2.3");
+    let shown = scene.page.wait_for(&error("ov_ref")).await;
+    assert_eq!(shown, "ref must be a release, such as v1.2.3");
     scene.picture("slack-edit-error.png").await;
 
     scene.page.fill(release, "v1.2.4").await;
     scene.page.click("#modal [type=submit]").await;
     scene.page.wait_for("!document.querySelector('#modal').open").await;
-    // Whoever approves next approves what was edited.
-    scene.says("Edits so far").await;
+    // The next approval is of the edited parameters.
+    scene.shows("Edits so far").await;
     scene.become_person("U0BOB").await;
     scene.press("approve").await;
 
@@ -140,13 +140,13 @@ async fn one_approves_with_edits_after_a_mistake() {
         (&state["status"], &state["overrides"]),
         (&json!("approved"), &json!({"ref": "v1.2.4", "replicas": 5}))
     );
-    scene.says("Approved with edits").await;
+    scene.shows("Approved with edits").await;
     scene.picture("slack-approved-with-edits.png").await;
     scene.finish();
 }
 
 #[tokio::test]
-async fn one_denies_and_a_stranger_is_told_why_not() {
+async fn one_denies_and_a_stranger_reads_why_not() {
     let mut scene = Scene::set().await;
     scene.become_person("U0MALLORY").await;
     scene.press("approve").await;
@@ -167,7 +167,7 @@ async fn one_denies_and_a_stranger_is_told_why_not() {
 
     let state = scene.ended().await;
     assert_eq!((&state["status"], &state["reason"]), (&json!("denied"), &json!("Not on a Friday")));
-    scene.says("Not on a Friday").await;
+    scene.shows("Not on a Friday").await;
     scene.picture("slack-denied.png").await;
     scene.finish();
 }
@@ -228,5 +228,5 @@ async fn what_an_app_sends_is_shown_and_never_run() {
     let shown = shown.as_str().unwrap_or_default();
     assert!(shown.contains(hostile) && shown.contains("snake_case_name 2*3*4"), "{shown}");
     page.screenshot().await;
-    assert_eq!(page.complaints(), Vec::<String>::new());
+    assert_eq!(page.errors(), Vec::<String>::new());
 }

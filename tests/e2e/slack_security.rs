@@ -41,7 +41,7 @@ async fn what_slack_signed_too_long_ago_does_not_count() {
         check_refused(&gateway, &format!("{seconds} s ago"), &call, "stale_signature").await;
     }
     assert_eq!(gateway.metrics().await.count("security_events_total", &[("type", "stale_signature")]), 3);
-    // Stale and forged is forged: who cannot sign must not learn more.
+    // Stale and forged counts as forged: somebody who cannot sign must not learn more.
     let forged = Signed::new("{}", unix_seconds() - 86_400, "somebody else's secret");
     check_refused(&gateway, "stale and forged", &forged.call(), "bad_signature").await;
     assert_untouched(&gateway, &request.id).await;
@@ -107,7 +107,7 @@ async fn without_a_signing_secret_nobody_can_act() {
     assert_untouched(&gateway, &request.id).await;
 }
 
-/// A press in a block of this id, which the payload hash of what was seen is a part of.
+/// A press in a block with this id, which contains the payload hash of the parameters that were shown.
 fn seen_in(id: &str, block_id: &str) -> Click {
     let pressed = json!({"action_id": "approve", "block_id": block_id, "value": id});
     Click::raw(json!({"type": "block_actions", "user": {"id": "U0ALICE"}, "actions": [pressed]}))
@@ -120,7 +120,7 @@ fn sent_with(id: &str, payload_hash: &str) -> Click {
     Click::raw(json!({"type": "view_submission", "user": {"id": "U0ALICE"}, "view": view}))
 }
 
-/// Signed with the empty secret: what a gateway that compares carelessly would take.
+/// Signed with the empty secret, which a careless comparison would accept.
 fn unsigned_secret(id: &str) -> Call {
     let payload = json!({"type": "block_actions", "user": {"id": "U0ALICE"}, "actions": [{"action_id": "approve", "value": id}]});
     Signed::new(&payload.to_string(), unix_seconds(), "").call()

@@ -1,4 +1,4 @@
-//! Slack waits for three seconds: what a person did is acknowledged by then, and done when the store has the time.
+//! Slack waits for three seconds: an interaction is acknowledged by then, and carried out when the store can.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn a_click_is_acknowledged_while_the_store_is_slow_and_done_afterwards() {
     let gateway = home.start().await;
     let request = gateway.open("deploy").await;
 
-    // A backup, or a shell, that holds the database for as long as it likes.
+    // Another process, such as a backup, holds the database for a long time.
     let holder = Connection::open(database).expect("the database can be opened");
     holder.execute_batch("BEGIN IMMEDIATE").expect("the database can be held");
     let since = Stopwatch::start();

@@ -1,4 +1,4 @@
-//! A stream tells every state, once, in order; it can be resumed, and it ends with the request.
+//! A stream sends every state, once, in order; it can be resumed, and it ends with the request.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn every_state_comes_once_and_in_order() {
     ] {
         gateway.click_ok(&click).await;
         seen.push(stream.state().await);
-        // A look at any moment shows what the stream has just told: it is told once it is stored.
+        // A look at any moment shows the state that the stream has just sent, since only stored states are sent.
         assert_eq!(gateway.look(&request.token).await, seen[seen.len() - 1].json());
     }
 
@@ -54,14 +54,14 @@ async fn it_resumes_after_the_last_event_that_was_seen() {
     let first = stream.state().await;
     drop(stream);
 
-    // Seen already: the resumed stream says nothing until something happens.
+    // Seen already: the resumed stream sends nothing until something changes.
     let mut stream = gateway.stream_after(&request.token, first.id.as_deref()).await.expect("it is open");
     gateway.click_ok(&Click::acknowledge("security", "U0SEC", &request.id)).await;
     let second = stream.state().await;
     assert_eq!(second.status(), "ready_for_approval");
     drop(stream);
 
-    // Missed while away: the resumed stream begins with it.
+    // Missed while disconnected: the resumed stream begins with it.
     gateway.click_ok(&Click::approve("U0ALICE", &request.id)).await;
     let mut stream = gateway.stream_after(&request.token, second.id.as_deref()).await.expect("it is open");
     let third = stream.state().await;
@@ -71,11 +71,11 @@ async fn it_resumes_after_the_last_event_that_was_seen() {
     assert_eq!(last.status(), "approved");
     assert_eq!(stream.next().await, None);
 
-    // Whoever has seen the end has no reason to come back; whoever has not is told.
+    // A client that has seen the end need not come back; another one gets it.
     let done = gateway.stream_after(&request.token, last.id.as_deref()).await.expect_err("it is over");
     assert_eq!((done.status(), done.text().as_str()), (204, ""));
     let mut stream =
-        gateway.stream_after(&request.token, third.id.as_deref()).await.expect("the end is news");
+        gateway.stream_after(&request.token, third.id.as_deref()).await.expect("the end was not seen yet");
     assert_eq!(stream.state().await, last);
     assert!(stream.rest().await.is_empty());
 }
@@ -116,7 +116,7 @@ async fn there_is_a_cap_and_a_closed_stream_makes_room() {
 }
 
 #[tokio::test]
-async fn a_quiet_stream_says_that_it_is_alive() {
+async fn a_quiet_stream_sends_heartbeats() {
     let gateway = Home::new(ACTIONS).start().await;
     let request = gateway.open("migrate").await;
     let mut stream = gateway.stream(&request.token).await;

@@ -1,4 +1,4 @@
-//! A policy that waits for time is asked again when that time has come.
+//! A policy that waits for a time is asked again at that time.
 
 use countersign_tests::{Click, Home, millis};
 

@@ -33,7 +33,7 @@ async fn a_withdrawn_approval_no_longer_counts() {
 }
 
 #[tokio::test]
-async fn a_withdrawn_acknowledgement_closes_the_gate_again() {
+async fn a_withdrawn_acknowledgement_makes_the_persona_pending_again() {
     let gateway = Home::new(ACTIONS).start().await;
     let request = gateway.open("migrate").await;
     gateway.click_ok(&Click::acknowledge("security", "U0SEC", &request.id)).await;

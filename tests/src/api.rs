@@ -1,4 +1,4 @@
-//! What callers, Slack and operators can ask of a gateway.
+//! The calls of callers, Slack and operators to a gateway.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::sse::Stream;
 use crate::wire::{Call, Connection, Reply};
 use crate::within;
 
-/// What a caller asks for.
+/// A request that a caller makes.
 #[derive(Clone, Debug)]
 pub struct Ask {
     body: Value,
@@ -20,7 +20,7 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Asks for `action`, with a parameter or two and everything that must be said.
+    /// Requests `action`, with two parameters and all required fields.
     #[must_use]
     pub fn new(action: &str) -> Ask {
         let body = json!({
@@ -42,7 +42,7 @@ impl Ask {
         self
     }
 
-    /// Made by somebody else.
+    /// With another requester.
     #[must_use]
     pub fn requester(mut self, id: &str) -> Ask {
         self.body["meta"]["requester"]["id"] = id.into();
@@ -56,7 +56,7 @@ impl Ask {
         self
     }
 
-    /// The body, to make it wrong.
+    /// The body, to change it.
     #[must_use]
     pub fn body(&self) -> Value {
         self.body.clone()
@@ -73,14 +73,14 @@ impl Ask {
     }
 }
 
-/// What a caller gets for a request that was made.
+/// The answer to a request that was made.
 #[derive(Clone, Debug)]
 pub struct Receipt {
     /// The wait token.
     pub token: String,
     /// The request's id.
     pub id: String,
-    /// The answer, whole.
+    /// The complete answer.
     pub body: Value,
 }
 
@@ -96,7 +96,7 @@ impl Receipt {
     }
 }
 
-/// An answer that says no.
+/// An answer with an error.
 #[derive(Clone, Debug)]
 pub struct Problem {
     /// The HTTP status.
@@ -110,7 +110,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Reads an answer that is no success.
+    /// Reads an answer that is not a success.
     ///
     /// # Panics
     /// If it is not `application/problem+json` with all its members.
@@ -165,7 +165,7 @@ impl Api {
     /// A new connection.
     ///
     /// # Panics
-    /// If nobody listens.
+    /// If nothing listens there.
     pub async fn connect(&self) -> Connection {
         within("a connection", Connection::open(self.address)).await.expect("the gateway takes connections")
     }
@@ -173,22 +173,22 @@ impl Api {
     /// Makes a call on a connection of its own. Long-polls must ask for less time than a test has patience.
     ///
     /// # Panics
-    /// If no whole answer comes.
+    /// If no complete answer comes.
     pub async fn send(&self, call: &Call) -> Reply {
         let mut connection = self.connect().await;
         let reply = within("an answer", connection.send(call)).await;
         reply.unwrap_or_else(|error| panic!("no answer: {error:#}"))
     }
 
-    /// Asks for something.
+    /// Makes a request.
     ///
     /// # Errors
-    /// If the gateway says no.
+    /// If the gateway refuses.
     pub async fn create(&self, ask: &Ask) -> Result<Receipt, Problem> {
         Receipt::read(self.send(&ask.call()).await)
     }
 
-    /// Asks for `action`, which the gateway must take.
+    /// Requests `action`, which the gateway must admit.
     ///
     /// # Panics
     /// If it does not.
@@ -196,7 +196,7 @@ impl Api {
         self.create(&Ask::new(action)).await.unwrap_or_else(|problem| panic!("{action}: {problem:?}"))
     }
 
-    /// Where a request stands, as its caller sees it, at once.
+    /// The state of a request, as its caller sees it, at once.
     pub async fn look(&self, token: &str) -> Value {
         let reply = self.send(&Call::post("/api/guard/wait", &json!({"token": token}))).await;
         accepted(reply).unwrap_or_else(|problem| panic!("cannot look: {problem:?}"))
@@ -222,16 +222,16 @@ impl Api {
         within("the request to end", ended).await
     }
 
-    /// Where a request stands, as anybody sees it.
+    /// The state of a request, as anybody sees it.
     pub async fn status(&self, id: &str) -> Value {
         let reply = self.send(&Call::get(&format!("/api/guard/status?requestId={id}"))).await;
         accepted(reply).unwrap_or_else(|problem| panic!("no status: {problem:?}"))
     }
 
-    /// The caller takes its request back.
+    /// The caller cancels its request.
     ///
     /// # Errors
-    /// If the gateway says no.
+    /// If the gateway refuses.
     pub async fn cancel(&self, token: &str, reason: Option<&str>) -> Result<Value, Problem> {
         let body = match reason {
             Some(reason) => json!({"token": token, "reason": reason}),
@@ -240,10 +240,10 @@ impl Api {
         accepted(self.send(&Call::post("/api/guard/cancel", &body)).await)
     }
 
-    /// Asks for an ended request again, and once more after each time that the gateway says to wait.
+    /// Makes an ended request again, and retries after each `Retry-After` of the gateway.
     ///
     /// # Panics
-    /// If the gateway says no for another reason, or says to wait for too long.
+    /// If the gateway refuses for another reason, or asks to wait too long.
     pub async fn rerequest_patiently(&self, original: &str, actor: &str) -> Receipt {
         let made = async {
             loop {
@@ -259,10 +259,10 @@ impl Api {
         within("the cooldown to end", made).await
     }
 
-    /// Asks for an ended request again.
+    /// Makes an ended request again.
     ///
     /// # Errors
-    /// If the gateway says no.
+    /// If the gateway refuses.
     pub async fn rerequest(&self, original: &str, actor: &str) -> Result<Receipt, Problem> {
         let body = json!({"originalRequestId": original, "actor": {"id": actor, "source": "slack"}});
         Receipt::read(self.send(&Call::post("/api/guard/rerequest", &body)).await)
@@ -297,10 +297,10 @@ impl Api {
         opened.unwrap_or_else(|error| panic!("no stream: {error:#}"))
     }
 
-    /// Somebody acts in Slack; what the gateway makes of it.
+    /// Somebody acts in Slack; returns the gateway's answer.
     ///
     /// # Panics
-    /// If Slack would see an error.
+    /// If the answer is an HTTP error.
     pub async fn click(&self, click: &Click) -> Value {
         let reply = self.send(&click.signed().call()).await;
         assert_eq!(reply.status(), 200, "{click:?}: {}", reply.text());
@@ -330,7 +330,7 @@ impl Api {
     /// An admin's call with a JSON body.
     ///
     /// # Errors
-    /// If the gateway says no.
+    /// If the gateway refuses.
     pub async fn admin(&self, method: &str, path: &str, body: &Value) -> Result<Value, Problem> {
         let call =
             Call::new(method, &format!("/api/admin/{path}")).body("application/json", body.to_string());
@@ -340,15 +340,15 @@ impl Api {
     /// An admin's call.
     ///
     /// # Errors
-    /// If the gateway says no.
+    /// If the gateway refuses.
     pub async fn admin_call(&self, call: Call) -> Result<Value, Problem> {
         accepted(self.send(&call.header("authorization", &format!("Bearer {ADMIN_TOKEN}"))).await)
     }
 
-    /// What an admin sees.
+    /// A resource of the admin API.
     ///
     /// # Panics
-    /// If the gateway says no.
+    /// If the gateway refuses.
     pub async fn seen(&self, path: &str) -> Value {
         let seen = self.admin_call(Call::get(&format!("/api/admin/{path}"))).await;
         seen.unwrap_or_else(|problem| panic!("{path}: {problem:?}"))
@@ -357,7 +357,7 @@ impl Api {
     /// The hash of the policy set in force.
     ///
     /// # Panics
-    /// If the gateway does not say.
+    /// If the gateway does not answer with it.
     pub async fn policy(&self) -> String {
         let ready = self.send(&Call::get("/readyz")).await.json();
         ready["policy"].as_str().unwrap_or_else(|| panic!("no `policy`: {ready}")).to_owned()
@@ -366,17 +366,17 @@ impl Api {
     /// Stores a policy set; returns its hash.
     ///
     /// # Panics
-    /// If the gateway says no.
+    /// If the gateway refuses.
     pub async fn store_set(&self, document: &str) -> String {
         let stored = self.admin("POST", "policy-sets", &json!({"document": document})).await;
         let stored = stored.unwrap_or_else(|problem| panic!("not stored: {problem:?}"));
         stored["hash"].as_str().expect("a hash").to_owned()
     }
 
-    /// Puts a stored set in force, in the place of the one that is expected to be.
+    /// Puts a stored set in force, if the expected one is in force now.
     ///
     /// # Errors
-    /// If the gateway says no.
+    /// If the gateway refuses.
     pub async fn activate(&self, hash: &str, expected: &str) -> Result<Value, Problem> {
         let body = json!({"expectedCurrent": expected});
         self.admin("POST", &format!("policy-sets/{hash}/activate"), &body).await

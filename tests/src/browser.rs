@@ -1,6 +1,6 @@
-//! A browser without a window, driven over the DevTools protocol: what a person does with a mouse and a keyboard.
+//! A headless browser, driven over the DevTools protocol: it does what a person does with a mouse and a keyboard.
 //!
-//! One command at a time, which is all that these tests need. What a page complains about meanwhile is kept.
+//! One command at a time, which is enough for these tests. Errors of the page are kept.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
@@ -21,7 +21,7 @@ use crate::{ambient, within};
 
 const READY: &str = "DevTools listening on ";
 
-/// How the browser is started: without what reaches out of this machine, or waits for a screen.
+/// Flags of the browser: no access to the network beyond this machine, and no screen.
 const FLAGS: [&str; 13] = [
     "--headless=new",
     "--no-sandbox",
@@ -38,7 +38,7 @@ const FLAGS: [&str; 13] = [
     "--remote-debugging-port=0",
 ];
 
-/// One browser at a time: each takes a core or two, which the stories beside it need to keep their time.
+/// One browser at a time: each uses a core or two, and the tests beside it depend on time.
 static TURN: Semaphore = Semaphore::const_new(1);
 
 /// A page in a browser of its own. Dropping it ends the browser.
@@ -47,8 +47,8 @@ pub struct Page {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     session: String,
     last_id: u64,
-    complaints: Vec<String>,
-    // The folder goes after the browser that writes in it.
+    errors: Vec<String>,
+    // The folder is dropped after the browser that writes in it.
     _process: Process,
     _profile: TempDir,
     _turn: SemaphorePermit<'static>,
@@ -69,7 +69,7 @@ impl Page {
             socket,
             session: String::new(),
             last_id: 0,
-            complaints: Vec::new(),
+            errors: Vec::new(),
             _process: process,
             _profile: profile,
             _turn: turn,
@@ -88,10 +88,10 @@ impl Page {
         page
     }
 
-    /// Waits until a JavaScript expression is true of the page, and returns what it is.
+    /// Waits until a JavaScript expression is true on the page, and returns its value.
     ///
     /// # Panics
-    /// If it never is.
+    /// If it never becomes true.
     pub async fn wait_for(&mut self, expression: &str) -> Value {
         let script = format!(
             "new Promise((resolve) => {{
@@ -109,7 +109,7 @@ impl Page {
         self.evaluate(&script).await
     }
 
-    /// Evaluates JavaScript, and waits for it if it is a promise.
+    /// Evaluates JavaScript, and awaits it if it is a promise.
     ///
     /// # Panics
     /// If it throws.
@@ -120,10 +120,10 @@ impl Page {
         answer["result"]["value"].clone()
     }
 
-    /// Waits for an element that can be clicked on, and clicks in its middle. The selector is CSS.
+    /// Waits for an element that can be clicked, and clicks in its middle. The selector is CSS.
     ///
     /// # Panics
-    /// If it never comes, or something else lies over it.
+    /// If it never appears, or is covered.
     pub async fn click(&mut self, selector: &str) {
         let quoted = json!(selector);
         self.wait_for(&format!(
@@ -150,10 +150,10 @@ impl Page {
         }
     }
 
-    /// Replaces what is in an input.
+    /// Replaces the text of an input.
     ///
     /// # Panics
-    /// If it never comes.
+    /// If it never appears.
     pub async fn fill(&mut self, selector: &str, text: &str) {
         let quoted = json!(selector);
         self.wait_for(&format!("document.querySelector({quoted})")).await;
@@ -167,7 +167,7 @@ impl Page {
     /// Chooses an option of a select by its value.
     ///
     /// # Panics
-    /// If it never comes.
+    /// If it never appears.
     pub async fn choose(&mut self, selector: &str, value: &str) {
         let (quoted, value) = (json!(selector), json!(value));
         self.wait_for(&format!(
@@ -184,12 +184,12 @@ impl Page {
         .await;
     }
 
-    /// What the page looks like: a PNG.
+    /// A screenshot of the page: a PNG.
     ///
     /// # Panics
-    /// If it cannot be had.
+    /// If it fails.
     pub async fn screenshot(&mut self) -> Vec<u8> {
-        // Drawn once more first, so that what was only just changed is in it.
+        // Waits for two frames first, so that the newest changes are in it.
         self.evaluate("new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => resolve(true))))")
             .await;
         let taken = self.command("Page.captureScreenshot", json!({"format": "png"})).await;
@@ -198,16 +198,15 @@ impl Page {
         png
     }
 
-    /// Errors that the page met so far: exceptions, and what its security policy or the network forbade.
+    /// Errors of the page so far: exceptions, and loads that its security policy or the network refused.
     #[must_use]
-    pub fn complaints(&self) -> &[String] {
-        &self.complaints
+    pub fn errors(&self) -> &[String] {
+        &self.errors
     }
 
     async fn command(&mut self, method: &str, parameters: Value) -> Value {
         let answered = within(&format!("the browser to do {method}"), self.send(method, parameters)).await;
-        answered
-            .unwrap_or_else(|error| panic!("{method}: {error:#}; the page complains: {:?}", self.complaints))
+        answered.unwrap_or_else(|error| panic!("{method}: {error:#}; errors of the page: {:?}", self.errors))
     }
 
     async fn send(&mut self, method: &str, parameters: Value) -> Result<Value> {
@@ -237,10 +236,10 @@ impl Page {
         match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => {
                 let details = &parameters["exceptionDetails"];
-                self.complaints.push(details["exception"]["description"].as_str().unwrap_or("?").to_owned());
+                self.errors.push(details["exception"]["description"].as_str().unwrap_or("?").to_owned());
             }
             Some("Log.entryAdded") if parameters["entry"]["level"] == "error" => {
-                self.complaints.push(parameters["entry"]["text"].to_string());
+                self.errors.push(parameters["entry"]["text"].to_string());
             }
             _ => {}
         }
@@ -261,7 +260,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            // A group of its own, so that its helpers can be ended with it.
+            // A process group of its own, so that its child processes can be killed with it.
             .process_group(0)
             .spawn()
             .expect("Chromium can be started");
@@ -270,29 +269,30 @@ impl Process {
         let (found, ready) = oneshot::channel();
         thread::spawn(move || {
             let mut found = Some(found);
-            let mut said = String::new();
+            let mut output = String::new();
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 if let Some(endpoint) = line.strip_prefix(READY)
                     && let Some(found) = found.take()
                 {
-                    // Nobody waits any more if the test has failed.
+                    // This fails if the test has failed meanwhile, which is fine.
                     let _ = found.send(Ok(endpoint.to_owned()));
                 }
-                said.push_str(&line);
-                said.push('\n');
+                output.push_str(&line);
+                output.push('\n');
             }
             if let Some(found) = found {
-                let _ = found.send(Err(said));
+                let _ = found.send(Err(output));
             }
         });
-        let endpoint = within("Chromium to start", ready).await.expect("the thread says what it finds");
-        (process, endpoint.unwrap_or_else(|said| panic!("Chromium did not start: {said}")))
+        let endpoint =
+            within("Chromium to start", ready).await.expect("the thread sends the address or the output");
+        (process, endpoint.unwrap_or_else(|output| panic!("Chromium did not start: {output}")))
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Fails if all of it is gone already, which is what is wanted.
+        // This fails if all of them have exited already, which is fine.
         let _ = rustix::process::kill_process_group(Pid::from_child(&self.0), Signal::KILL);
         let _ = self.0.wait();
     }

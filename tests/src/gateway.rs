@@ -1,4 +1,4 @@
-//! A running gateway: the real binary, as a process of its own.
+//! A running gateway: the real program, as a process of its own.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -19,22 +19,22 @@ const READY: &str = "listening on http://";
 /// A gateway that serves. Dropping it kills it, and checks that nothing is left over.
 #[derive(Debug)]
 pub struct Gateway {
-    /// `None` only while it is taken apart.
+    /// `None` only after a method that consumes the gateway took it.
     home: Option<Home>,
     process: Process,
     api: Api,
-    /// How long it took from the start of the process until it said that it listens.
+    /// How long it took from the start of the process until it listened.
     pub ready_after: Duration,
 }
 
-/// How a gateway ended that was asked to.
+/// How a gateway exited after SIGTERM.
 #[derive(Debug)]
 pub struct Exit {
     /// Its exit status.
     pub status: ExitStatus,
     /// How long it took.
     pub took: Duration,
-    /// All that it printed, on both outputs.
+    /// Everything that it printed, on both outputs.
     pub output: String,
 }
 
@@ -43,7 +43,7 @@ pub struct Exit {
 pub struct Failure {
     /// Its exit code.
     pub code: Option<i32>,
-    /// What it said on standard error.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -89,17 +89,17 @@ impl Home {
 }
 
 impl Gateway {
-    /// Kills it with SIGKILL: it cannot even notice.
+    /// Kills it with SIGKILL.
     #[must_use]
     pub fn kill(mut self) -> Home {
         self.process.kill();
-        self.home.take().expect("a gateway has a home until it is taken apart")
+        self.home.take().expect("a gateway has a home until it is consumed")
     }
 
-    /// Asks it to stop with SIGTERM. What else happens meanwhile is up to the caller; see [`Gateway::stopped`].
+    /// Asks it to stop with SIGTERM, and does not wait; see [`Gateway::stopped`].
     ///
     /// # Panics
-    /// If it is gone already.
+    /// If it has exited already.
     pub fn terminate(&self) -> Stopwatch {
         let pid = Pid::from_child(&self.process.child);
         rustix::process::kill_process(pid, Signal::TERM).expect("the gateway runs");
@@ -109,13 +109,13 @@ impl Gateway {
     /// Asks it to read its policy set again with SIGHUP.
     ///
     /// # Panics
-    /// If it is gone already.
+    /// If it has exited already.
     pub fn hang_up(&self) {
         let pid = Pid::from_child(&self.process.child);
         rustix::process::kill_process(pid, Signal::HUP).expect("the gateway runs");
     }
 
-    /// Waits until its log has had `text` in this many lines.
+    /// Waits until its log has `text` in this many lines.
     pub async fn logged(&self, text: &str, times: usize) {
         let mut lines = self.process.stderr.lines.clone();
         let heard = async {
@@ -134,7 +134,7 @@ impl Gateway {
         let status = self.process.exited().await;
         let took = since.elapsed();
         let output = self.process.output();
-        let home = self.home.take().expect("a gateway has a home until it is taken apart");
+        let home = self.home.take().expect("a gateway has a home until it is consumed");
         (home, Exit { status, took, output })
     }
 
@@ -149,16 +149,16 @@ impl Gateway {
         home
     }
 
-    /// Where it lives.
+    /// Its home.
     ///
     /// # Panics
-    /// Never, but while it is taken apart.
+    /// Never, except in a method that consumes the gateway.
     #[must_use]
     pub fn home(&self) -> &Home {
-        self.home.as_ref().expect("a gateway has a home until it is taken apart")
+        self.home.as_ref().expect("a gateway has a home until it is consumed")
     }
 
-    /// All that it printed so far, on both outputs.
+    /// Everything that it printed so far, on both outputs.
     #[must_use]
     pub fn output(&self) -> String {
         self.process.output()
@@ -185,7 +185,7 @@ struct Process {
     child: Child,
     stdout: Printed,
     stderr: Printed,
-    /// Gets the address once the gateway says it; is closed when the gateway closes its output.
+    /// Gets the address once the gateway prints it; is closed when the gateway closes its output.
     ready: Option<tokio::sync::oneshot::Receiver<SocketAddr>>,
 }
 
@@ -193,22 +193,22 @@ impl Process {
     fn spawn(home: &Home) -> Process {
         let mut command = Command::new(ambient::binary());
         command.arg("serve").current_dir(home.path("."));
-        // Only what a test says: a developer's own configuration must not leak in.
+        // Only the variables of the test: a developer's own configuration must not leak in.
         command.env_clear().env("HOME", home.path(".")).envs(&home.variables);
-        // If coverage is measured, the gateway's counts too.
+        // Coverage of the gateway is measured too, if it is measured at all.
         command.envs(ambient::variable("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the gateway's binary can be run");
-        let (tell, ready) = tokio::sync::oneshot::channel();
-        let mut tell = Some(tell);
+        let mut child = command.spawn().expect("the gateway's program can be run");
+        let (sender, ready) = tokio::sync::oneshot::channel();
+        let mut sender = Some(sender);
         let stdout = child.stdout.take().expect("its output is piped");
         let stderr = child.stderr.take().expect("its output is piped");
         let stdout = Printed::read(stdout, move |line| {
             if let Some(address) = line.strip_prefix(READY).and_then(|address| address.parse().ok())
-                && let Some(tell) = tell.take()
+                && let Some(sender) = sender.take()
             {
-                // Nobody listens if the test has given up.
-                let _ = tell.send(address);
+                // This fails if the test has given up, which is fine.
+                let _ = sender.send(address);
             }
         });
         let stderr = Printed::read(stderr, |_| {});
@@ -223,7 +223,7 @@ impl Process {
 
     /// Waits until it has exited by itself.
     async fn exited(&mut self) -> ExitStatus {
-        // The outputs end when the process does, and only after all of it was read.
+        // The outputs end when the process ends, after all of them was read.
         within("the gateway to exit", async {
             self.stdout.closed().await;
             self.stderr.closed().await;
@@ -233,7 +233,7 @@ impl Process {
     }
 
     fn kill(&mut self) {
-        // Fails if it has exited already, which is what is wanted.
+        // This fails if it has exited already, which is fine.
         let _ = self.child.kill();
         self.child.wait().expect("a child can be waited for");
     }
@@ -251,7 +251,7 @@ impl Drop for Process {
             eprintln!("--- the gateway printed:\n{output}---");
             return;
         }
-        // A process that it left behind would still hold its outputs.
+        // A child process that is still running would keep the outputs open.
         self.stdout.ended("standard output");
         self.stderr.ended("standard error");
         assert!(!output.contains("panicked at"), "the gateway panicked: {output}");

@@ -1,4 +1,4 @@
-//! Where a gateway lives: a temporary folder with its policy set and its data, and its configuration.
+//! The home of a gateway: a temporary folder with its policy set and its data, and its configuration.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::slack::SIGNING_SECRET;
 
 const MODULES: [&str; 4] = ["quorum", "persona-gate", "override-guard", "misbehaving"];
 
-/// What admins of gateways with [`Home::administered`] show.
+/// The admin token of gateways with [`Home::administered`].
 pub const ADMIN_TOKEN: &str = "correct-horse-battery-staple";
 
 /// A folder that a gateway can be started in, again and again.
@@ -64,12 +64,12 @@ impl Home {
         let home = Home { folder, variables: BTreeMap::new() }
             .with("COUNTERSIGN_LISTEN", "127.0.0.1:0")
             .with("SLACK_SIGNING_SECRET", SIGNING_SECRET)
-            // Compiled modules are shared between homes, which the secret that seals them must allow; see `alone`.
+            // Homes share compiled modules, so they share the secret that authenticates them; see `alone`.
             .with("COUNTERSIGN_SECRET", &"5e".repeat(32))
             .with("COUNTERSIGN_CACHE_DIR", &ambient::cache().display().to_string())
-            // The machine is everybody's, and how busy it is says nothing of a policy; fuel ends what would run on.
+            // A busy machine must not fail a policy; fuel stops one that loops.
             .with("COUNTERSIGN_POLICY_DEADLINE_MS", "10000")
-            // Tests create faster than people do; the story about the limit sets its own.
+            // Tests create requests faster than callers do; the test of the limit sets its own.
             .with("RATE_LIMIT_CAPACITY", "1000000")
             .with("RATE_LIMIT_REFILL_PER_SEC", "1000000");
         let policies = home.path("policies");
@@ -92,7 +92,7 @@ impl Home {
         self.with("ADMIN_TOKEN", ADMIN_TOKEN)
     }
 
-    /// With this variable in the gateway's environment, in place of any earlier one.
+    /// With this variable in the gateway's environment; it replaces an earlier one.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Home {
         self.variables.insert(name.to_owned(), value.to_owned());
@@ -132,7 +132,7 @@ impl Home {
         ));
     }
 
-    /// Puts these bytes in the place of a module, and pins the policy set to them.
+    /// Replaces a module by these bytes, and pins the policy set to them.
     ///
     /// # Panics
     /// If the policy set does not use the module.
@@ -144,10 +144,10 @@ impl Home {
         self.set_policy_set(&set);
     }
 
-    /// Replaces a part of the policy set: what a story cannot wait for, say.
+    /// Replaces a part of the policy set: to shorten a time, for instance.
     ///
     /// # Panics
-    /// If the part is not there exactly once.
+    /// If the part does not occur exactly once.
     #[must_use]
     pub fn change(self, part: &str, by: &str) -> Home {
         let set = self.policy_set();
@@ -188,10 +188,10 @@ impl Home {
         countersign(["policy".to_owned()].into_iter().chain(words))
     }
 
-    /// The same where it must be done; what it says.
+    /// The same for a command that must succeed; returns its output.
     ///
     /// # Panics
-    /// If it is not.
+    /// If it fails.
     pub fn policy_done(&self, words: &[&str]) -> String {
         let output = self.policy(words);
         assert!(output.status.success(), "{output:?}");
@@ -228,7 +228,7 @@ pub fn deploy(approvals: u32) -> String {
     )
 }
 
-/// As a policy set pins a module.
+/// The digest of a module, as a policy set pins it.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))

@@ -1,7 +1,7 @@
-//! The harness of the black-box tests: it starts the real binary in a folder of its own, and drives it over HTTP.
+//! The harness of the black-box tests: it starts the real program in a folder of its own, and drives it over HTTP.
 //!
-//! Nothing here knows the gateway's code. What a test waits for, it waits for by asking the gateway, and never
-//! longer than [`PATIENCE`]; no port, folder or order is shared between tests.
+//! Nothing here uses the gateway's code. Tests wait by asking the gateway, and never longer than [`PATIENCE`]; they share no
+//! port, no folder and no order.
 
 mod home;
 
@@ -41,13 +41,13 @@ pub use sse::{Event, Stream};
 pub use wire::{Call, Connection, Reply};
 pub use workspace::Slack;
 
-/// How long a test waits for something that must happen. Generous, for it is only ever used up by a failure.
+/// How long a test waits for something that must happen. It is long, since only a failure uses all of it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits for `future`, but not for ever.
+/// Waits for `future`, up to [`PATIENCE`].
 ///
 /// # Panics
-/// If it takes longer than [`PATIENCE`], saying that it waited for `what`.
+/// If it takes longer than [`PATIENCE`]; the message says `what` was waited for.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// What the metrics said at one moment.
+/// The metrics at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     samples: Vec<(String, BTreeMap<String, String>, f64)>,
@@ -43,7 +43,7 @@ impl Metrics {
         self.sum(name, labels).round() as u64
     }
 
-    /// Whether the metric is there at all.
+    /// Whether the metric exists.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.samples.iter().any(|(metric, _, _)| metric == name)

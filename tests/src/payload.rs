@@ -5,8 +5,8 @@ use sha2::{Digest as _, Sha256};
 
 /// SHA-256 of the canonical JSON that maps each key of `params` to the SHA-256 of its canonical value.
 ///
-/// For values whose numbers are small integers and whose keys are ASCII: of those, what serde_json writes with
-/// sorted keys is canonical (RFC 8785).
+/// Only for values whose numbers are small integers and whose keys are ASCII: for these, the output of serde_json
+/// with sorted keys is canonical (RFC 8785).
 ///
 /// # Panics
 /// If `params` is not an object.

@@ -1,4 +1,4 @@
-//! What a process prints, while it runs and after.
+//! The output of a process, while it runs and after.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::sync::mpsc::{self, Receiver};

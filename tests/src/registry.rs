@@ -15,25 +15,25 @@ use crate::printed::Printed;
 use crate::wire::{Call, Connection, Reply};
 use crate::within;
 
-/// What it says once it serves.
+/// In its log once it listens.
 const READY: &str = "msg=\"listening on ";
 
 /// Who may use a registry that wants a password.
 pub const REGISTRY_USER: &str = "policy-author";
 
-/// Their password, which is made up.
+/// Their password, an example.
 pub const REGISTRY_PASSWORD: &str = "correct-horse-battery-staple";
 
 /// The two of them as `htpasswd -B` writes them.
 const HTPASSWD: &str = "policy-author:$2y$05$Zq0vX1mT7uYc3LkR9wEbHesBb1WS1IvoDy9NbB2O3HLJtX85fafXq\n";
 
-/// The two of them as a call has them.
+/// The two of them in an `Authorization` header.
 const BASIC: &str = "Basic cG9saWN5LWF1dGhvcjpjb3JyZWN0LWhvcnNlLWJhdHRlcnktc3RhcGxl";
 
-/// The kind of manifests that it is asked for; it shows none of a kind that was not.
+/// The media type of manifests; the registry returns only types that the request accepts.
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// A registry that serves. Dropping it kills it, and all that it holds is gone.
+/// A running registry. Dropping it kills it, and removes its data.
 #[derive(Debug)]
 pub struct Registry {
     address: SocketAddr,
@@ -64,7 +64,7 @@ impl Registry {
                 "version: 0.1\n\
                  log: {{ formatter: text }}\n\
                  storage: {{ filesystem: {{ rootdirectory: storage }} }}\n\
-                 http: {{ addr: 127.0.0.1:0, secret: made up }}\n{auth}"
+                 http: {{ addr: 127.0.0.1:0, secret: example }}\n{auth}"
             ),
         );
         let mut process = Process::spawn(&folder);
@@ -99,7 +99,7 @@ impl Registry {
         file
     }
 
-    /// What it answers to `GET path`, whoever may use it.
+    /// Its answer to `GET path`, with the password.
     ///
     /// # Panics
     /// If it does not answer.
@@ -109,7 +109,7 @@ impl Registry {
         within("the registry", asking).await.expect("the registry answers")
     }
 
-    /// Stops it: nobody answers at its address from now on.
+    /// Stops it: nothing answers at its address any more.
     pub fn stop(mut self) {
         self.process.kill();
     }
@@ -120,7 +120,7 @@ impl Registry {
 struct Process {
     child: Child,
     log: Printed,
-    /// Gets the address once the registry says it; is closed when the registry closes its output.
+    /// Gets the address once the registry logs it; is closed when the registry closes its output.
     ready: Option<oneshot::Receiver<SocketAddr>>,
 }
 
@@ -131,23 +131,23 @@ impl Process {
         command.args(["serve", "config.yml"]).current_dir(folder.path()).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("docker-registry can be run");
-        let (tell, ready) = oneshot::channel();
-        let mut tell = Some(tell);
+        let (sender, ready) = oneshot::channel();
+        let mut sender = Some(sender);
         let log = child.stderr.take().expect("its output is piped");
         let log = Printed::read(log, move |line| {
             let address = line.split_once(READY).and_then(|(_, rest)| rest.split('"').next());
             if let Some(address) = address.and_then(|address| address.parse().ok())
-                && let Some(tell) = tell.take()
+                && let Some(sender) = sender.take()
             {
-                // Nobody listens if the test has given up.
-                let _ = tell.send(address);
+                // This fails if the test has given up, which is fine.
+                let _ = sender.send(address);
             }
         });
         Process { child, log, ready: Some(ready) }
     }
 
     fn kill(&mut self) {
-        // Fails if it has exited already, which is what is wanted.
+        // This fails if it has exited already, which is fine.
         let _ = self.child.kill();
         self.child.wait().expect("a child can be waited for");
     }
@@ -160,7 +160,7 @@ impl Drop for Process {
             eprintln!("--- the registry logged:\n{}---", self.log.text());
             return;
         }
-        // A process that it left behind would still hold its output.
+        // A child process that is still running would keep the output open.
         self.log.ended("log");
     }
 }

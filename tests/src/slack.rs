@@ -10,7 +10,7 @@ use sha2::Sha256;
 use crate::ambient::unix_seconds;
 use crate::wire::Call;
 
-/// The secret that gateways of these tests share with Slack.
+/// The signing secret of the gateways in these tests.
 pub const SIGNING_SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
 
 /// What a person does in Slack.
@@ -46,7 +46,7 @@ impl Click {
         Click::button(&format!("persona_ack:{persona}"), actor, request)
     }
 
-    /// Takes back the own approval or acknowledgement.
+    /// Withdraws the person's own approval or acknowledgement.
     #[must_use]
     pub fn withdraw(actor: &str, request: &str) -> Click {
         Click::button("withdraw", actor, request)
@@ -96,7 +96,7 @@ impl Click {
         Signed::new(&self.payload.to_string(), unix_seconds(), SIGNING_SECRET)
     }
 
-    /// Signed `seconds` ago: stale, or from the future if negative.
+    /// Signed `seconds` ago: stale, or in the future if negative.
     #[must_use]
     pub fn signed_ago(&self, seconds: i64) -> Signed {
         Signed::new(&self.payload.to_string(), unix_seconds().saturating_add_signed(-seconds), SIGNING_SECRET)
@@ -113,13 +113,13 @@ fn input(value: &str) -> Value {
     json!({"type": "plain_text_input", "value": value})
 }
 
-/// No two real clicks are alike: Slack gives each its own trigger and time.
+/// Slack gives each click its own trigger and time, so no two are alike.
 fn serial() -> String {
     static SERIAL: AtomicU64 = AtomicU64::new(1);
     format!("{}.{:06}", unix_seconds(), SERIAL.fetch_add(1, Ordering::Relaxed))
 }
 
-/// An interaction as it comes from Slack. The same one can be sent twice.
+/// An interaction as Slack sends it. The same one can be sent twice.
 #[derive(Clone, Debug)]
 pub struct Signed {
     body: String,

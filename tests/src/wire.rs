@@ -1,6 +1,6 @@
-//! HTTP/1.1 as the tests speak it: one connection, kept alive, that costs the machine next to nothing.
+//! HTTP/1.1 for the tests: one connection, kept alive, that costs the machine very little.
 //!
-//! It is no general client. It understands what the gateway sends: bodies with a length, chunked ones, and none.
+//! It is not a general client. It reads what the gateway sends: bodies with a length, chunked ones, and none.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -60,7 +60,7 @@ impl Call {
     }
 }
 
-/// An answer, whole.
+/// A complete answer.
 #[derive(Clone, Debug)]
 pub struct Reply {
     head: Head,
@@ -134,7 +134,7 @@ impl Head {
     }
 }
 
-/// How the end of a body is told.
+/// How the end of a body is found.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Framing {
     Length(usize),
@@ -155,7 +155,7 @@ impl Connection {
     /// Connects.
     ///
     /// # Errors
-    /// If nobody listens.
+    /// If nothing listens there.
     pub async fn open(address: SocketAddr) -> Result<Connection> {
         let stream =
             TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;

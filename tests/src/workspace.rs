@@ -1,4 +1,4 @@
-//! The Slack that a gateway of these tests talks to, and what people in it wait for.
+//! The Slack simulator of a test's gateway, with waits for what people see in it.
 
 use std::ops::Deref;
 
@@ -16,12 +16,12 @@ pub struct Slack {
 }
 
 impl Slack {
-    /// Starts one that limits no rates; the story about limits sets its own.
+    /// Starts one without rate limits; the test of the limits sets its own.
     pub async fn start() -> Slack {
         Slack::start_with(Options { rate_factor: f64::INFINITY, ..Options::default() }).await
     }
 
-    /// Starts one with these options, but for the signing secret, which is that of all these tests.
+    /// Starts one with these options, except for the signing secret, which is the same in all tests.
     ///
     /// # Panics
     /// If it does not start.
@@ -31,7 +31,7 @@ impl Slack {
         Slack { simulator: simulator.unwrap_or_else(|error| panic!("no simulator: {error:#}")) }
     }
 
-    /// Starts a gateway in `home` that talks to this Slack, and sends what people do to it from now on.
+    /// Starts a gateway in `home` that uses this Slack, and sends interactions to it from now on.
     pub async fn gateway(&self, home: Home) -> Gateway {
         let gateway = home.with_slack(self).start().await;
         self.set_gateway(&format!("http://{}", gateway.address()));
@@ -43,10 +43,10 @@ impl Slack {
         self.shown_when(request, "to be posted", |_| true).await
     }
 
-    /// The message of a request, once it is as it must be; `what` says how, for people.
+    /// The message of a request, once `is` is true of it; `what` describes that in the error.
     ///
     /// # Panics
-    /// If it never is, saying how it stands instead.
+    /// If it never is, with the message as it is instead.
     pub async fn shown_when(&self, request: &str, what: &str, is: impl Fn(&Message) -> bool) -> Message {
         let found = self.until(|slack| {
             let messages = slack.messages();
@@ -62,13 +62,13 @@ impl Slack {
         }
     }
 
-    /// All that was posted on account of a request, wherever, in the order in which it was.
+    /// All messages that were posted for a request, in any channel, in order.
     #[must_use]
     pub fn posted(&self, request: &str) -> Vec<Message> {
         self.messages().into_iter().filter(|message| message.mark("request_id") == Some(request)).collect()
     }
 
-    /// What was posted into a slot of a request (`main`, `escalation_thread`, `escalation_channel`), once it is.
+    /// The message in a slot of a request (`main`, `escalation_thread`, `escalation_channel`), once it is.
     pub async fn posted_in(&self, request: &str, slot: &str) -> Message {
         let found = self
             .until(|_| self.posted(request).into_iter().find(|message| message.mark("slot") == Some(slot)));
@@ -80,16 +80,16 @@ impl Slack {
         within(&format!("a modal for {user}"), self.until(|slack| slack.person(user).view())).await
     }
 
-    /// The modal on a person's screen, once it is as it must be.
+    /// The modal on a person's screen, once `is` is true of it.
     pub async fn asked_when(&self, user: &str, is: impl Fn(&View) -> bool) -> View {
         let found = self.until(|slack| slack.person(user).view().filter(|view| is(view)));
         within(&format!("another modal for {user}"), found).await
     }
 
-    /// What only this person was told for the `nth` time, counted from 1.
-    pub async fn told(&self, user: &str, nth: usize) -> Ephemeral {
+    /// The `nth` ephemeral message to a person, counted from 1.
+    pub async fn ephemeral(&self, user: &str, nth: usize) -> Ephemeral {
         let found = self.until(|slack| slack.person(user).ephemerals().into_iter().nth(nth - 1));
-        within(&format!("what {user} is told, number {nth}"), found).await
+        within(&format!("ephemeral message {nth} to {user}"), found).await
     }
 }
 
@@ -107,8 +107,8 @@ impl Deref for Slack {
 }
 
 impl Home {
-    /// With this Slack: its address, its tokens and its signing secret. The gateway holds itself to no rates, for the
-    /// simulator has none but if it was told to.
+    /// With this Slack: its address, its tokens and its signing secret. The gateway limits no rates, since the
+    /// simulator has limits only if its options say so.
     #[must_use]
     pub fn with_slack(self, slack: &Slack) -> Home {
         self.with("SLACK_API_URL", &slack.api_url())

@@ -1,4 +1,4 @@
-//! Approve with edits: a dialog with typed inputs, a decision that differs from what was asked, and four refusals.
+//! Approve with edits: a dialog with typed inputs, a decision that differs from what was requested, and four refusals.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use countersign_tests::{Ask, Home, payload_hash};
 use serde_json::{Value, json};
 use slack_simulator::{Entry, Outcome};
 
-use super::Office;
+use super::Setup;
 
 const ACTIONS: &str = "
   deploy:
@@ -45,10 +45,10 @@ fn params() -> Value {
 
 #[tokio::test]
 async fn an_edit_changes_the_decision_that_the_caller_sees() {
-    let office = Office::at(home()).await;
-    let request = office.create(&Ask::new("deploy").params(params())).await.expect("it is admitted");
-    let message = office.says(&request, "Waiting for 2 approvals").await;
-    let alice = office.slack.person("U0ALICE");
+    let setup = Setup::at(home()).await;
+    let request = setup.create(&Ask::new("deploy").params(params())).await.expect("it is admitted");
+    let message = setup.shows(&request, "Waiting for 2 approvals").await;
+    let alice = setup.slack.person("U0ALICE");
     alice.click(&message, "approve_edit").await;
 
     let view = alice.view().expect("a dialog opens");
@@ -69,29 +69,29 @@ async fn an_edit_changes_the_decision_that_the_caller_sees() {
     let submitted = alice.submit(&[("ov_replicas", "5".into()), ("ov_canary", "true".into())]).await;
     assert!(matches!(submitted.outcome, Outcome::Closed | Outcome::Cleared), "{submitted:?}");
 
-    let message = office.says(&request, "Waiting for 1 more approval").await;
+    let message = setup.shows(&request, "Waiting for 1 more approval").await;
     for words in ["Edits so far", "replicas", "3", "5", "canary", "true"] {
         assert!(message.shown().contains(words), "no `{words}`: {}", message.shown());
     }
-    office.slack.person("U0BOB").click(&message, "approve").await;
-    let message = office.says(&request, "Approved with edits").await;
+    setup.slack.person("U0BOB").click(&message, "approve").await;
+    let message = setup.shows(&request, "Approved with edits").await;
     assert!(message.shown().contains("→"), "{}", message.shown());
 
-    let after = office.look(&request.token).await;
+    let after = setup.look(&request.token).await;
     assert_eq!(after["overrides"], json!({"replicas": 5, "canary": true}));
     let mut agreed = params();
     (agreed["replicas"], agreed["canary"]) = (json!(5), json!(true));
     assert_eq!(after["payloadHash"], payload_hash(&agreed).as_str());
-    let metrics = office.metrics().await;
+    let metrics = setup.metrics().await;
     assert_eq!(metrics.count("param_overrides_total", &[("action", "deploy"), ("outcome", "applied")]), 1);
 }
 
 #[tokio::test]
 async fn four_reasons_to_refuse_each_on_its_input() {
-    let office = Office::at(home()).await;
-    let request = office.create(&Ask::new("deploy").params(params())).await.expect("it is admitted");
-    let message = office.says(&request, "Waiting for 2 approvals").await;
-    let alice = office.slack.person("U0ALICE");
+    let setup = Setup::at(home()).await;
+    let request = setup.create(&Ask::new("deploy").params(params())).await.expect("it is admitted");
+    let message = setup.shows(&request, "Waiting for 2 approvals").await;
+    let alice = setup.slack.person("U0ALICE");
     alice.click(&message, "approve_edit").await;
 
     let rows = [
@@ -106,17 +106,17 @@ async fn four_reasons_to_refuse_each_on_its_input() {
         let entries: Vec<(&str, Entry)> = entries.into_iter().collect();
         let submitted = alice.submit(&entries).await;
         let Outcome::Errors(errors) = &submitted.outcome else { panic!("{inputs:?}: {submitted:?}") };
-        let said = errors.values().cloned().collect::<Vec<_>>().join("; ");
-        assert!(said.contains(words), "{inputs:?}: {errors:?}");
+        let text = errors.values().cloned().collect::<Vec<_>>().join("; ");
+        assert!(text.contains(words), "{inputs:?}: {errors:?}");
         assert!(errors.contains_key(block) || errors.len() == 1, "{inputs:?}: {errors:?}");
     }
-    // The fourth: an input that the dialog does not have, from somebody who makes up their own.
+    // The fourth: an input that the dialog does not have, in a forged submission.
     let forged = countersign_tests::Click::edit("U0ALICE", &request.id, &[("ref", "v2")]);
-    let answer = office.gateway.click(&forged).await;
+    let answer = setup.gateway.click(&forged).await;
     assert_eq!(answer["ok"], false, "{answer}");
 
-    assert_eq!(office.look(&request.token).await["approvers"], json!([]));
-    let metrics = office.metrics().await;
+    assert_eq!(setup.look(&request.token).await["approvers"], json!([]));
+    let metrics = setup.metrics().await;
     for reason in ["schema_validation", "limit_exceeded", "diff_size_exceeded", "key_not_allowed"] {
         let labels = [("action", "deploy"), ("reason", reason)];
         assert_eq!(metrics.count("override_rejections_total", &labels), 1, "{reason}");
@@ -125,25 +125,25 @@ async fn four_reasons_to_refuse_each_on_its_input() {
 
 #[tokio::test]
 async fn a_dialog_that_was_open_too_long_changes_nothing() {
-    let office = Office::at(home()).await;
-    let request = office.create(&Ask::new("deploy").params(params())).await.expect("it is admitted");
-    let message = office.says(&request, "Waiting for 2 approvals").await;
-    let (alice, bob) = (office.slack.person("U0ALICE"), office.slack.person("U0BOB"));
+    let setup = Setup::at(home()).await;
+    let request = setup.create(&Ask::new("deploy").params(params())).await.expect("it is admitted");
+    let message = setup.shows(&request, "Waiting for 2 approvals").await;
+    let (alice, bob) = (setup.slack.person("U0ALICE"), setup.slack.person("U0BOB"));
     alice.click(&message, "approve_edit").await;
     bob.click(&message, "approve_edit").await;
     bob.submit(&[("ov_replicas", "9".into())]).await;
 
-    // Alice's dialog still shows 3 replicas; and the message that she had before her said so, too.
+    // Alice's dialog still shows 3 replicas; and so did the message that she saw.
     let submitted = alice.submit(&[("ov_note", "slowly".into())]).await;
     let Outcome::Errors(errors) = &submitted.outcome else { panic!("{submitted:?}") };
-    assert!(errors.values().any(|said| said.contains("changed")), "{errors:?}");
+    assert!(errors.values().any(|text| text.contains("changed")), "{errors:?}");
     alice.close().await;
     alice.click(&message, "approve").await;
-    office.told("U0ALICE", "changed since you looked").await;
-    assert_eq!(office.look(&request.token).await["approvers"], json!(["U0BOB"]));
+    setup.ephemeral("U0ALICE", "changed since you looked").await;
+    assert_eq!(setup.look(&request.token).await["approvers"], json!(["U0BOB"]));
 
-    let message = office.says(&request, "Waiting for 1 more approval").await;
+    let message = setup.shows(&request, "Waiting for 1 more approval").await;
     alice.click(&message, "approve").await;
-    office.says(&request, "Approved with edits").await;
-    assert_eq!(office.look(&request.token).await["decisionParams"]["replicas"], 9);
+    setup.shows(&request, "Approved with edits").await;
+    assert_eq!(setup.look(&request.token).await["decisionParams"]["replicas"], 9);
 }

@@ -1,9 +1,9 @@
-//! What callers send can neither ping anybody, nor pass for our words, nor break the message.
+//! Values from callers can neither mention anybody, nor imitate the gateway's words, nor break the message.
 
 use countersign_tests::Ask;
 use serde_json::json;
 
-use super::Office;
+use super::Setup;
 
 const ACTIONS: &str = "
   deploy:
@@ -17,7 +17,7 @@ const ACTIONS: &str = "
 
 #[tokio::test]
 async fn a_hostile_request_is_shown_and_harms_nobody() {
-    let office = Office::open(ACTIONS).await;
+    let setup = Setup::open(ACTIONS).await;
     let params = json!({
         "everyone": "<!channel> <!here> <@U0BOB> <!subteam^S0RELEASE>",
         "markup": "*Approved* by <@U0ALICE>\n`x` ```code``` &amp; & <https://evil.example|click>",
@@ -29,12 +29,12 @@ async fn a_hostile_request_is_shown_and_harms_nobody() {
     body["meta"]["justification"] = json!("please\n:white_check_mark: *Approved* by <@U0ALICE>\n<!everyone>");
     body["meta"]["origin"]["branch"] = json!("main` <!channel> `");
     let call = countersign_tests::Call::post("/api/guard/request", &body);
-    let request = countersign_tests::Receipt::read(office.send(&call).await).expect("it is admitted");
+    let request = countersign_tests::Receipt::read(setup.send(&call).await).expect("it is admitted");
 
-    let message = office.says(&request, "Waiting for 1 approval").await;
+    let message = setup.shows(&request, "Waiting for 1 approval").await;
     let pings = message.pings();
     assert!(pings.iter().all(|ping| ["U0ALICE", "U0REQ"].contains(&ping.as_str())), "it pings {pings:?}");
     assert_eq!(message.actions(), ["approve", "deny"]);
-    office.slack.person("U0ALICE").click(&message, "approve").await;
-    office.says(&request, "Approved").await;
+    setup.slack.person("U0ALICE").click(&message, "approve").await;
+    setup.shows(&request, "Approved").await;
 }

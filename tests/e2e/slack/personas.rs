@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::Office;
+use super::Setup;
 
 const ACTIONS: &str = "
   deploy:
@@ -17,28 +17,28 @@ const ACTIONS: &str = "
 
 #[tokio::test]
 async fn each_persona_is_acknowledged_before_anybody_approves() {
-    let office = Office::open(ACTIONS).await;
-    let request = office.open("deploy").await;
-    let message = office.says(&request, "Waiting for 2 acknowledgements").await;
+    let setup = Setup::open(ACTIONS).await;
+    let request = setup.open("deploy").await;
+    let message = setup.shows(&request, "Waiting for 2 acknowledgements").await;
     assert_eq!(message.actions(), ["persona_ack:release", "persona_ack:security", "deny"]);
 
-    // Not theirs to acknowledge: they are told, and nothing changes.
-    office.slack.person("U0MALLORY").click(&message, "persona_ack:security").await;
-    office.told("U0MALLORY", "not entitled").await;
+    // Mallory does not hold the persona: the press is refused, and nothing changes.
+    setup.slack.person("U0MALLORY").click(&message, "persona_ack:security").await;
+    setup.ephemeral("U0MALLORY", "not entitled").await;
 
-    office.slack.person("U0SEC").click(&message, "persona_ack:security").await;
-    let message = office.says(&request, "Waiting for 1 acknowledgement").await;
+    setup.slack.person("U0SEC").click(&message, "persona_ack:security").await;
+    let message = setup.shows(&request, "Waiting for 1 acknowledgement").await;
     assert!(message.shown().contains("<@U0SEC>"), "{}", message.shown());
     assert_eq!(message.actions(), ["persona_ack:release", "deny", "withdraw"]);
     assert_eq!(
-        office.status(&request.id).await["personaState"],
+        setup.status(&request.id).await["personaState"],
         json!({"release": "pending", "security": "acknowledged"})
     );
 
-    office.slack.person("U0RM1").click(&message, "persona_ack:release").await;
-    let message = office.says(&request, "Waiting for 1 approval").await;
+    setup.slack.person("U0RM1").click(&message, "persona_ack:release").await;
+    let message = setup.shows(&request, "Waiting for 1 approval").await;
     assert_eq!(message.actions(), ["approve", "deny", "withdraw"]);
-    office.slack.person("U0ALICE").click(&message, "approve").await;
-    office.says(&request, "Approved").await;
-    assert_eq!(office.look(&request.token).await["status"], "approved");
+    setup.slack.person("U0ALICE").click(&message, "approve").await;
+    setup.shows(&request, "Approved").await;
+    assert_eq!(setup.look(&request.token).await["status"], "approved");
 }

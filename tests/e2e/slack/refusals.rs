@@ -1,8 +1,8 @@
-//! Whoever presses what does not count for them is told why, and nobody else.
+//! Whoever presses a button that does not count for them reads why, and nobody else does.
 
 use serde_json::json;
 
-use super::Office;
+use super::Setup;
 
 const ACTIONS: &str = "
   deploy:
@@ -14,33 +14,33 @@ const ACTIONS: &str = "
 ";
 
 #[tokio::test]
-async fn each_is_told_why_and_only_they() {
-    let office = Office::open(ACTIONS).await;
-    let request = office.open("deploy").await;
-    let first = office.says(&request, "Waiting").await;
+async fn each_person_reads_why_and_nobody_else() {
+    let setup = Setup::open(ACTIONS).await;
+    let request = setup.open("deploy").await;
+    let first = setup.shows(&request, "Waiting").await;
 
-    office.slack.person("U0MALLORY").click(&first, "approve").await;
-    let told = office.told("U0MALLORY", "not entitled").await;
-    assert!(told.contains("Waiting for 2 approvals"), "it says how the request stands: {told}");
-    office.slack.person("U0MALLORY").click(&first, "deny").await;
-    assert!(office.slack.person("U0MALLORY").view().is_none(), "a dialog opened for nobody");
+    setup.slack.person("U0MALLORY").click(&first, "approve").await;
+    let ephemeral = setup.ephemeral("U0MALLORY", "not entitled").await;
+    assert!(ephemeral.contains("Waiting for 2 approvals"), "it shows the state of the request: {ephemeral}");
+    setup.slack.person("U0MALLORY").click(&first, "deny").await;
+    assert!(setup.slack.person("U0MALLORY").view().is_none(), "a dialog opened for nobody");
 
-    office.slack.person("U0ALICE").click(&first, "approve").await;
-    office.says(&request, "Waiting for 1 more approval").await;
-    office.slack.person("U0ALICE").click(&first, "approve").await;
-    office.told("U0ALICE", "counts already").await;
-    office.slack.person("U0BOB").click(&first, "approve").await;
-    office.says(&request, "Approved").await;
+    setup.slack.person("U0ALICE").click(&first, "approve").await;
+    setup.shows(&request, "Waiting for 1 more approval").await;
+    setup.slack.person("U0ALICE").click(&first, "approve").await;
+    setup.ephemeral("U0ALICE", "counts already").await;
+    setup.slack.person("U0BOB").click(&first, "approve").await;
+    setup.shows(&request, "Approved").await;
 
-    // The button is long gone from the message, but not from everybody's screen.
-    office.slack.person("U0BOB").click(&first, "deny").await;
-    let told = office.told("U0BOB", "has ended already").await;
-    assert!(told.contains("Approved"), "it says how the request stands: {told}");
-    assert_eq!(office.look(&request.token).await["approvers"], json!(["U0ALICE", "U0BOB"]));
+    // The button is gone from the message, but may still be on somebody's screen.
+    setup.slack.person("U0BOB").click(&first, "deny").await;
+    let ephemeral = setup.ephemeral("U0BOB", "has ended already").await;
+    assert!(ephemeral.contains("Approved"), "it shows the state of the request: {ephemeral}");
+    assert_eq!(setup.look(&request.token).await["approvers"], json!(["U0ALICE", "U0BOB"]));
 
     for user in ["U0CAROL", "U0DANA"] {
-        assert!(office.slack.person(user).ephemerals().is_empty(), "{user} was told of others");
+        assert!(setup.slack.person(user).ephemerals().is_empty(), "{user} reads refusals of others");
     }
-    let metrics = office.metrics().await;
+    let metrics = setup.metrics().await;
     assert_eq!(metrics.count("security_events_total", &[("type", "unauthorized")]), 2);
 }

@@ -4,7 +4,7 @@ use countersign_tests::{Home, Slack, within};
 use serde_json::json;
 use slack_simulator::{Disconnect, Outcome, Route};
 
-use super::Office;
+use super::Setup;
 
 const ACTIONS: &str = "
   deploy:
@@ -19,7 +19,7 @@ const ACTIONS: &str = "
 ";
 
 /// With Socket Mode, and without a signing secret unless `both`.
-async fn office(both: bool) -> Office {
+async fn setup(both: bool) -> Setup {
     let slack = Slack::start().await;
     let mut home = Home::new(ACTIONS).with_slack(&slack).with_socket_mode(&slack);
     if !both {
@@ -27,21 +27,21 @@ async fn office(both: bool) -> Office {
     }
     let gateway = home.start().await;
     slack.set_gateway(&format!("http://{}", gateway.address()));
-    let office = Office { slack, gateway };
-    connected(&office, 2).await;
-    office
+    let setup = Setup { slack, gateway };
+    connected(&setup, 2).await;
+    setup
 }
 
-async fn connected(office: &Office, count: usize) {
-    within("sockets", office.slack.until(|slack| (slack.sockets() == count).then_some(()))).await;
+async fn connected(setup: &Setup, count: usize) {
+    within("sockets", setup.slack.until(|slack| (slack.sockets() == count).then_some(()))).await;
 }
 
 #[tokio::test]
 async fn people_decide_over_a_socket_and_dialogs_are_answered_on_it() {
-    let office = office(false).await;
-    let request = office.open("deploy").await;
-    let message = office.says(&request, "Waiting for 2 approvals").await;
-    let (alice, bob) = (office.slack.person("U0ALICE"), office.slack.person("U0BOB"));
+    let setup = setup(false).await;
+    let request = setup.open("deploy").await;
+    let message = setup.shows(&request, "Waiting for 2 approvals").await;
+    let (alice, bob) = (setup.slack.person("U0ALICE"), setup.slack.person("U0BOB"));
 
     alice.click(&message, "approve_edit").await;
     let submitted = alice.submit(&[("ov_replicas", "12345".into())]).await;
@@ -49,42 +49,42 @@ async fn people_decide_over_a_socket_and_dialogs_are_answered_on_it() {
     let submitted = alice.submit(&[("ov_replicas", "9".into())]).await;
     assert!(matches!(submitted.outcome, Outcome::Closed | Outcome::Cleared), "{submitted:?}");
 
-    let message = office.says(&request, "Waiting for 1 more approval").await;
+    let message = setup.shows(&request, "Waiting for 1 more approval").await;
     let clicked = bob.click(&message, "approve").await;
     assert_eq!(clicked.warning, None);
-    office.says(&request, "Approved with edits").await;
+    setup.shows(&request, "Approved with edits").await;
 }
 
 #[tokio::test]
 async fn a_connection_that_slack_closes_is_opened_again() {
-    let office = office(false).await;
-    let request = office.open("deploy").await;
-    let message = office.says(&request, "Waiting for 2 approvals").await;
+    let setup = setup(false).await;
+    let request = setup.open("deploy").await;
+    let message = setup.shows(&request, "Waiting for 2 approvals").await;
 
-    office.slack.disconnect_sockets(Disconnect::RefreshRequested);
-    connected(&office, 2).await;
-    let clicked = office.slack.person("U0ALICE").click(&message, "approve").await;
+    setup.slack.disconnect_sockets(Disconnect::RefreshRequested);
+    connected(&setup, 2).await;
+    let clicked = setup.slack.person("U0ALICE").click(&message, "approve").await;
     assert_eq!(clicked.warning, None);
-    office.says(&request, "Waiting for 1 more approval").await;
+    setup.shows(&request, "Waiting for 1 more approval").await;
 
-    office.slack.restart();
-    connected(&office, 2).await;
-    let clicked = office.slack.person("U0BOB").click(&message, "approve").await;
+    setup.slack.restart();
+    connected(&setup, 2).await;
+    let clicked = setup.slack.person("U0BOB").click(&message, "approve").await;
     assert_eq!(clicked.warning, None);
-    office.says(&request, "Approved").await;
+    setup.shows(&request, "Approved").await;
 }
 
 #[tokio::test]
-async fn what_comes_by_both_ways_counts_once() {
-    let office = office(true).await;
-    office.slack.set_route(Route::Both);
-    let request = office.open("deploy").await;
-    let message = office.says(&request, "Waiting for 2 approvals").await;
-    let clicked = office.slack.person("U0ALICE").click(&message, "approve").await;
+async fn an_interaction_that_comes_both_ways_counts_once() {
+    let setup = setup(true).await;
+    setup.slack.set_route(Route::Both);
+    let request = setup.open("deploy").await;
+    let message = setup.shows(&request, "Waiting for 2 approvals").await;
+    let clicked = setup.slack.person("U0ALICE").click(&message, "approve").await;
     assert_eq!(clicked.deliveries.len(), 2, "{clicked:?}");
-    office.says(&request, "Waiting for 1 more approval").await;
+    setup.shows(&request, "Waiting for 1 more approval").await;
 
-    assert_eq!(office.look(&request.token).await["approvers"], json!(["U0ALICE"]));
-    let told = office.slack.person("U0ALICE").ephemerals();
-    assert!(told.is_empty(), "the second delivery was taken for a second press: {told:?}");
+    assert_eq!(setup.look(&request.token).await["approvers"], json!(["U0ALICE"]));
+    let ephemerals = setup.slack.person("U0ALICE").ephemerals();
+    assert!(ephemerals.is_empty(), "the second delivery was taken for a second press: {ephemerals:?}");
 }

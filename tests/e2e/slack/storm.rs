@@ -14,7 +14,7 @@ const REQUESTS: usize = 500;
 const CHANNELS: usize = 10;
 const AT_ONCE: usize = 8;
 
-/// How long all of it may take. It takes as long as it does because calls are left unanswered for ten seconds.
+/// How long the test may take. Calls that are left unanswered take ten seconds each.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Five changes: an acknowledgement and four approvals.
@@ -40,7 +40,7 @@ fn actions() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_message_is_lost_or_doubled_and_all_are_true_in_the_end() {
+async fn no_message_is_lost_or_doubled_and_all_are_up_to_date_in_the_end() {
     let count = variable("COUNTERSIGN_STORM_REQUESTS").and_then(|text| text.parse().ok()).unwrap_or(REQUESTS);
     let watch = Stopwatch::start();
     let slack = Slack::start().await;
@@ -58,7 +58,7 @@ async fn no_message_is_lost_or_doubled_and_all_are_true_in_the_end() {
     slack.set_faults(weather);
     let gateway = Home::new(&actions()).with_slack(&slack).start().await;
 
-    // Up to the middle of it all, and then the gateway is gone from one moment to the next.
+    // Half-way through, the gateway is killed.
     let requests = join_all((0..AT_ONCE).map(|part| open(*gateway, part, count))).await;
     let requests: Vec<Receipt> = requests.into_iter().flatten().collect();
     run(*gateway, &requests, &STEPS[..2]).await;
@@ -103,7 +103,7 @@ async fn open(gateway: Api, part: usize, count: usize) -> Vec<Receipt> {
     requests
 }
 
-/// Everybody takes these steps on each request.
+/// The steps that people take on each request.
 async fn run(gateway: Api, requests: &[Receipt], steps: &[(&str, Option<&str>)]) {
     for (user, persona) in steps {
         let act = |part: usize| async move {

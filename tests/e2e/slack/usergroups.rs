@@ -1,10 +1,10 @@
-//! User groups of Slack as members of a policy's group: read, kept, and usable while Slack is away.
+//! User groups of Slack as members of a policy's group: read, kept, and usable while Slack is down.
 
 use countersign_tests::{Home, within};
 use serde_json::json;
 use slack_simulator::Faults;
 
-use super::Office;
+use super::Setup;
 
 const ACTIONS: &str = "
   deploy:
@@ -22,25 +22,25 @@ fn home() -> Home {
 }
 
 #[tokio::test]
-async fn who_is_in_the_user_group_may_approve_even_after_a_restart_without_slack() {
-    let office = Office::at(home()).await;
+async fn members_of_the_user_group_may_approve_even_after_a_restart_without_slack() {
+    let setup = Setup::at(home()).await;
     let read = |slack: &slack_simulator::Simulator| {
         (slack.counts().with("usergroups.users.list", "ok") > 0).then_some(())
     };
-    within("the user group to be read", office.slack.until(read)).await;
-    let request = office.open("deploy").await;
-    let message = office.says(&request, "Waiting for 1 approval").await;
-    office.slack.person("U0ALICE").click(&message, "approve").await;
-    office.told("U0ALICE", "not entitled").await;
-    office.slack.person("U0RM3").click(&message, "approve").await;
-    office.says(&request, "Approved").await;
+    within("the user group to be read", setup.slack.until(read)).await;
+    let request = setup.open("deploy").await;
+    let message = setup.shows(&request, "Waiting for 1 approval").await;
+    setup.slack.person("U0ALICE").click(&message, "approve").await;
+    setup.ephemeral("U0ALICE", "not entitled").await;
+    setup.slack.person("U0RM3").click(&message, "approve").await;
+    setup.shows(&request, "Approved").await;
 
-    // Slack is away when the gateway starts again: what it said last still counts.
-    let Office { slack, gateway } = office;
+    // Slack is down when the gateway starts again: the members that were read last still count.
+    let Setup { slack, gateway } = setup;
     slack.set_faults(Faults::down());
     let gateway = gateway.stop().await.start().await;
-    let office = Office { slack, gateway };
-    let request = office.open("deploy").await;
-    office.click_ok(&countersign_tests::Click::approve("U0RM3", &request.id)).await;
-    assert_eq!(office.look(&request.token).await["approvers"], json!(["U0RM3"]));
+    let setup = Setup { slack, gateway };
+    let request = setup.open("deploy").await;
+    setup.click_ok(&countersign_tests::Click::approve("U0RM3", &request.id)).await;
+    assert_eq!(setup.look(&request.token).await["approvers"], json!(["U0RM3"]));
 }

@@ -1,19 +1,19 @@
-//! A policy module that does what no policy should, so that the gateway's tests can see it survive.
+//! A policy module that breaks the rules, to test that the gateway survives it.
 //!
-//! Its configuration says in which call to do what: `{"at": "admit" | "judge" | "vote" | "check-config", "do": …}`;
-//! `vote` is a `judge` of what a person does.
-//! With `"requester": ID` it does so only with that requester's requests, and so gets past the checks of a policy set.
-//! In every other call, and if nothing is said, it is a policy that grants every approval, and is satisfied by one.
+//! Its configuration says what to do in which call: `{"at": "admit" | "judge" | "vote" | "check-config", "do": …}`;
+//! `vote` is a `judge` of an act of a person.
+//! With `"requester": ID` it does so only with that requester's requests, and so passes the checks of a policy set.
+//! In every other call, and by default, it is a policy that grants every approval, and is satisfied by one.
 //! `do` is one of
-//! - `loop`, `eat_memory`, `overflow_stack`, `trap`: as they say;
+//! - `loop`, `eat_memory`, `overflow_stack`, `trap`: as named;
 //! - `huge_output`: answers with a text of 10 MB;
 //! - `malformed_memo`: `admit` answers with a text that is not JSON;
-//! - `behave`: nothing of the kind;
+//! - `behave`: nothing unusual;
 //! - `wake`: asks to be woken `wake_after_ms` after the request was made, and is satisfied then, whatever people do;
 //! - `editable`: says that approvers may edit `keys`.
 //!
 //! The last two concern `judge`, whatever `at` says.
-//! It is built on the contract itself, for the SDK's types would not let it say such things.
+//! It is built on the contract itself, since the SDK's types do not allow such answers.
 
 use countersign_policy_sdk::bindings::exports::countersign::policy::policy::{
     Act, Context, Descriptor, Event, Guest, Reason, ReasonDoc, Request, Requirement, RequirementKind, Ruling,
@@ -28,7 +28,7 @@ pub struct Misbehaving;
 #[cfg(target_arch = "wasm32")]
 countersign_policy_sdk::bindings::export!(Misbehaving with_types_in countersign_policy_sdk::bindings);
 
-/// What `describe` does. A test that writes `loops` in the place of `works` into the module's bytes has one that cannot even
+/// What `describe` does. A test that replaces `works` by `loops` in the module's bytes gets one that cannot even
 /// describe itself.
 static DESCRIBE: [u8; 15] = *b"describe: works";
 
@@ -40,7 +40,7 @@ struct Config {
     at: Option<Call>,
     requester: Option<String>,
     #[serde(rename = "do", default)]
-    deed: Deed,
+    behaviour: Behaviour,
     #[serde(default)]
     wake_after_ms: u64,
     #[serde(default)]
@@ -58,7 +58,7 @@ enum Call {
 
 #[derive(Deserialize, Clone, Copy, Default, PartialEq)]
 #[serde(rename_all = "snake_case")]
-enum Deed {
+enum Behaviour {
     #[default]
     Behave,
     Loop,
@@ -100,7 +100,7 @@ impl Guest for Misbehaving {
         if let Some(huge) = config.output_at(Call::Admit, Some(&request)) {
             return Ok(huge);
         }
-        let malformed = config.deed == Deed::MalformedMemo && config.concerns(&request);
+        let malformed = config.behaviour == Behaviour::MalformedMemo && config.concerns(&request);
         Ok(if malformed { "this is {not JSON" } else { "null" }.to_owned())
     }
 
@@ -113,7 +113,7 @@ impl Guest for Misbehaving {
             }
         }
         let mut events = context.history.iter().chain([&context.event]);
-        if config.deed == Deed::Wake {
+        if config.behaviour == Behaviour::Wake {
             let woken = events.any(|event| matches!(event.act, Act::Tick));
             let wake_at = (!woken).then(|| context.request.submitted_at.saturating_add(config.wake_after_ms));
             let standing =
@@ -129,7 +129,7 @@ impl Guest for Misbehaving {
             } else {
                 waiting(RequirementKind::Approval, "any approval")
             },
-            editable: if config.deed == Deed::Editable { config.keys } else { Vec::new() },
+            editable: if config.behaviour == Behaviour::Editable { config.keys } else { Vec::new() },
             wake_at: None,
         })
     }
@@ -148,21 +148,21 @@ impl Config {
         self.requester.as_ref().is_none_or(|id| *id == request.requester.id)
     }
 
-    /// Does in this call what it is told to, if anything. Returns what to answer with, if that is the deed.
+    /// Misbehaves in this call if the configuration says so. Returns the answer, if that is the misbehaviour.
     fn output_at(&self, call: Call, request: Option<&Request>) -> Option<String> {
         if self.at != Some(call) || !request.is_none_or(|request| self.concerns(request)) {
             return None;
         }
-        match self.deed {
-            Deed::Loop => spin(),
-            Deed::EatMemory => eat_memory(),
-            Deed::OverflowStack => {
+        match self.behaviour {
+            Behaviour::Loop => spin(),
+            Behaviour::EatMemory => eat_memory(),
+            Behaviour::OverflowStack => {
                 overflow_stack(0);
                 None
             }
-            Deed::Trap => trap(),
-            Deed::HugeOutput => Some(huge_text()),
-            Deed::Behave | Deed::MalformedMemo | Deed::Wake | Deed::Editable => None,
+            Behaviour::Trap => trap(),
+            Behaviour::HugeOutput => Some(huge_text()),
+            Behaviour::Behave | Behaviour::MalformedMemo | Behaviour::Wake | Behaviour::Editable => None,
         }
     }
 }
@@ -190,7 +190,7 @@ fn eat_memory() -> ! {
 fn huge_text() -> String {
     let mut bytes = Vec::with_capacity(HUGE_OUTPUT_BYTES);
     // SAFETY: the gateway's sandbox hands out zeroed memory, and this much of it was never used before in this call;
-    // a run of zero bytes is valid UTF-8. Natively, if neither is certain, nobody calls this.
+    // a run of zero bytes is valid UTF-8. Nothing calls this natively, and there neither is certain.
     unsafe {
         bytes.set_len(HUGE_OUTPUT_BYTES);
         String::from_utf8_unchecked(std::hint::black_box(bytes))

@@ -1,4 +1,4 @@
-//! How often each method was called, and what came of it.
+//! How often each method was called, and the outcomes.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ impl Counts {
         self.unanswered_but_done += 1;
     }
 
-    /// The calls of a method, whatever came of them.
+    /// The calls of a method, with any outcome.
     #[must_use]
     pub fn of(&self, method: &str) -> u64 {
         self.calls.iter().filter(|((called, _), _)| called == method).map(|(_, count)| count).sum()
@@ -38,13 +38,13 @@ impl Counts {
         self.calls.iter().filter(|((_, of), _)| of == outcome).map(|(_, count)| count).sum()
     }
 
-    /// The calls that were carried out, but whose caller got no answer that said so.
+    /// The calls that were carried out, but whose caller did not learn that from the answer.
     #[must_use]
     pub fn unanswered_but_done(&self) -> u64 {
         self.unanswered_but_done
     }
 
-    /// Method, outcome and count of everything.
+    /// Method, outcome and count of all calls.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str, u64)> {
         self.calls.iter().map(|((method, outcome), count)| (method.as_str(), outcome.as_str(), *count))
     }

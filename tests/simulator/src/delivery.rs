@@ -1,4 +1,4 @@
-//! Brings what a person did to the app: signed over HTTP, or over a socket.
+//! Delivers interactions to the app: signed over HTTP, or over a socket.
 
 use anyhow::{Context as _, Result};
 use http_body_util::{BodyExt as _, Full};
@@ -13,7 +13,7 @@ use crate::shared::{Route, Shared};
 use crate::signature::signature;
 use crate::sockets::{self, ACKNOWLEDGED_WITHIN};
 
-/// What came of one delivery.
+/// The outcome of one delivery.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Delivered {
     /// The app answered over HTTP.
@@ -34,12 +34,12 @@ pub enum Delivered {
     },
     /// Nothing came within three seconds.
     Late,
-    /// Nobody was there, or the connection broke.
+    /// The connection failed.
     Unreachable(String),
 }
 
 impl Delivered {
-    /// Whether Slack is content with it.
+    /// Whether Slack accepts it.
     #[must_use]
     pub fn is_ok(&self) -> bool {
         matches!(
@@ -61,7 +61,7 @@ impl Delivered {
         }
     }
 
-    /// What a person is told if Slack is not content.
+    /// What the person reads if Slack does not accept it.
     pub(crate) fn complaint(&self) -> String {
         match self {
             Delivered::Answered { status, .. } => format!("This app responded with Status Code {status}."),
@@ -70,7 +70,7 @@ impl Delivered {
     }
 }
 
-/// Delivers an interaction, once or twice, by the way that is set. The first is the one that Slack minds.
+/// Delivers an interaction, once or twice, by the current route. The first outcome is the one that counts for Slack.
 pub(crate) async fn deliver(shared: &Shared, payload: &Value) -> Vec<Delivered> {
     let (gateway, route) = shared.delivery();
     let (twice, at_once, later) = shared.change(|world| {
@@ -97,7 +97,7 @@ pub(crate) async fn deliver(shared: &Shared, payload: &Value) -> Vec<Delivered> 
         if !over_http {
             return Vec::new();
         }
-        // A duplicate is the same to the letter, or signed anew a second later.
+        // A duplicate has the same bytes, or is signed again a second later.
         let seconds = clock::micros() / 1_000_000;
         let once = post(shared, gateway.as_deref(), payload, seconds);
         if !twice {
@@ -147,7 +147,7 @@ async fn call(url: &str, timestamp: u64, signature: &str, body: String) -> Resul
         TcpStream::connect(authority).await.with_context(|| format!("nobody listens at {authority}"))?;
     stream.set_nodelay(true)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    // What it fails with, the call fails with too.
+    // Its error is the error of the call.
     tokio::spawn(connection);
     let request = Request::post(format!("/{path}"))
         .header("host", authority)

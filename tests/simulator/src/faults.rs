@@ -1,4 +1,4 @@
-//! What goes wrong, on demand: chosen for each call by chance that is seeded, so that it can be had again.
+//! Faults on demand: chosen for each call by a seeded random generator, so that a run can be repeated.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
 
-/// What goes wrong, and how often. The probabilities of one call are added up, so they must not be over 1 together.
+/// The faults, and their probabilities. The probabilities of one call must not add up to more than 1.
 ///
-/// Whether a call was carried out that is answered with a 5xx, not at all or by a reset, is tossed for each: that is
-/// what makes such an answer worth nothing.
+/// Whether a call that is answered with a 5xx, not at all or by a reset was carried out is random: so such an answer says
+/// nothing about it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
@@ -23,22 +23,22 @@ pub struct Faults {
     pub internal_error: f64,
     /// How often a call is never answered.
     pub timeout: f64,
-    /// How often the connection is reset in place of an answer.
+    /// How often the connection is reset instead of an answer.
     pub reset: f64,
-    /// The least and the most that every call is kept waiting, in milliseconds.
+    /// The shortest and the longest delay of a call, in milliseconds.
     pub delay_ms: [u64; 2],
     /// How often an interaction is delivered twice.
     pub duplicate_interaction: f64,
     /// Whether Slack is down: every call is reset, none carried out, and no socket stays open.
     pub down: bool,
-    /// The only methods that this is for; all if there are none.
+    /// The methods that the faults apply to; all if empty.
     pub methods: Vec<String>,
-    /// Restarts the chance from here.
+    /// A new seed for the random generator.
     pub seed: Option<u64>,
 }
 
 impl Faults {
-    /// Everything is well.
+    /// No faults.
     #[must_use]
     pub fn none() -> Faults {
         Faults::default()
@@ -50,7 +50,7 @@ impl Faults {
         Faults { down: true, ..Faults::default() }
     }
 
-    /// What is wrong with it, if anything is.
+    /// Why the faults are invalid, if they are.
     pub(crate) fn mistake(&self) -> Option<String> {
         let chances = [self.rate_limited, self.server_error, self.internal_error, self.timeout, self.reset];
         let all = chances.iter().chain([&self.duplicate_interaction]);
@@ -64,10 +64,10 @@ impl Faults {
     }
 }
 
-/// What becomes of one call.
+/// What happens to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It is answered, as it deserves.
+    /// It is answered without a fault.
     Answered,
     RateLimited {
         retry_after: u64,
@@ -115,7 +115,7 @@ impl Fate {
     }
 }
 
-/// The faults in force, and the chance that chooses.
+/// The faults in force, and the random generator that chooses.
 #[derive(Debug)]
 pub(crate) struct Chance {
     faults: Faults,
@@ -138,7 +138,7 @@ impl Chance {
         &self.faults
     }
 
-    /// What becomes of a call, and how long it is kept waiting before.
+    /// What happens to a call, and its delay.
     pub(crate) fn fate(&mut self, method: &str) -> (Duration, Fate) {
         let faults = &self.faults;
         if faults.down {

@@ -1,4 +1,4 @@
-//! What people do: they click, fill in, submit and close.
+//! The acts of people: click, fill in, submit and close.
 
 use std::collections::BTreeMap;
 
@@ -13,25 +13,25 @@ use crate::view::{Entry, Response, TROUBLE, View, element_state};
 use crate::workspace::APP;
 use crate::world::World;
 
-/// What came of a click.
+/// The result of a click.
 #[derive(Clone, Debug)]
 pub struct Clicked {
-    /// What was sent to the app.
+    /// The payload that the app got.
     pub payload: Value,
-    /// What came of each delivery, the one first that Slack minds.
+    /// The outcome of each delivery; the first one counts for Slack.
     pub deliveries: Vec<Delivered>,
-    /// What Slack tells the person, if the app did not answer well.
+    /// What the person reads if the app did not answer properly.
     pub warning: Option<String>,
 }
 
-/// What came of a modal that was submitted.
+/// The result of a submitted modal.
 #[derive(Clone, Debug)]
 pub struct Submitted {
     /// What the person sees then.
     pub outcome: Outcome,
-    /// What was sent to the app; null if nothing was.
+    /// The payload that the app got; null if none.
     pub payload: Value,
-    /// What came of each delivery, the one first that Slack minds.
+    /// The outcome of each delivery; the first one counts for Slack.
     pub deliveries: Vec<Delivered>,
 }
 
@@ -42,16 +42,15 @@ pub enum Outcome {
     Closed,
     /// All modals are gone.
     Cleared,
-    /// Slack itself found something wrong, by `block_id`, and sent nothing.
+    /// Slack itself found faults, by `block_id`, and sent nothing.
     Incomplete(BTreeMap<String, String>),
-    /// The app found something wrong, by `block_id`.
+    /// The app found faults, by `block_id`.
     Errors(BTreeMap<String, String>),
     /// The modal shows something else now.
     Updated(View),
     /// Another modal is on top of it now.
     Pushed(View),
-    /// The app did not answer in time, or made no sense: why, for whoever looks into it. The person is told to try
-    /// again.
+    /// The app did not answer in time, or not properly: the reason, for developers. The person is asked to try again.
     Trouble(String),
 }
 
@@ -105,7 +104,7 @@ fn click_payload(
         container["thread_ts"] = json!(thread);
     }
     let channel = world.channels.get(&message.channel).map(|channel| &channel.profile);
-    // Slack does not give the names of private channels away.
+    // Slack does not reveal the names of private channels.
     let name =
         channel.map_or("", |channel| if channel.private { "privategroup" } else { &channel.name }).to_owned();
     let trigger = world.trigger(user);
@@ -170,7 +169,7 @@ pub(crate) async fn submit(
     Some(Submitted { outcome, payload, deliveries })
 }
 
-/// Does what the app's answer says.
+/// Applies the app's answer.
 fn respond(world: &mut World, user: &str, view_id: &str, response: Response) -> Outcome {
     let trouble = |world: &mut World, why: String| {
         if let Some(view) = world.view_mut(view_id) {
@@ -221,7 +220,7 @@ fn view_payload(world: &mut World, kind: &str, view: &View) -> Value {
     })
 }
 
-/// Somebody closes a modal. The app hears of it if it asked to.
+/// Somebody closes a modal. The app is notified if it asked for that.
 pub(crate) async fn close(shared: &Shared, user: &str, view_id: &str) {
     let payload = shared.change(|world| {
         let at = world.views.iter().position(|view| view.id == view_id && view.user == user)?;
@@ -232,7 +231,7 @@ pub(crate) async fn close(shared: &Shared, user: &str, view_id: &str) {
         (view.view["notify_on_close"] == true).then(|| view_payload(world, "view_closed", &view))
     });
     if let Some(payload) = payload {
-        // Nobody sees whether the app minds.
+        // The outcome is visible to nobody.
         let _ = delivery::deliver(shared, &payload).await;
     }
 }

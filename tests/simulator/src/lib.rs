@@ -1,9 +1,9 @@
-//! Slack as far as Countersign meets it: its Web API with its rules, its people, its faults, Socket Mode, and a page
-//! to click in. For tests, which start one of their own in process, and for trying things out.
+//! A simulator of the parts of Slack that Countersign uses: the Web API with its rules, people, faults, Socket Mode, and a
+//! page to click in. Tests start one of their own in process; the demo starts it as a program.
 //!
-//! It is written from Slack's documentation, and from what people report that Slack does, without the code that it
-//! tests. What Slack does not say, it does in the strictest way that is likely. It keeps everything in memory, and
-//! listens on loopback only.
+//! It is written from Slack's documentation, and from reports of how Slack behaves, without the code that it tests. Where
+//! the documentation is silent, it behaves in the strictest likely way. It keeps everything in memory, and listens on
+//! loopback only.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -18,9 +18,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! What is not here: users' own clients, events, slash commands, files, attachments, scheduled and deleted messages,
-//! buttons in modals and in ephemeral messages, `response_url`, and every element of Block Kit that this project has
-//! no use for.
+//! Not simulated: users' own clients, events, slash commands, files, attachments, scheduled and deleted messages,
+//! buttons in modals and in ephemeral messages, `response_url`, and the elements of Block Kit that this project
+//! does not use.
 
 mod simulator;
 

@@ -1,4 +1,4 @@
-//! Slack on this machine, to try the gateway out.
+//! The Slack simulator as a program, to try the gateway out.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -8,32 +8,32 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use slack_simulator::{Options, Simulator, Workspace};
 
-/// Slack as far as Countersign meets it, with a page to click in. Everything is in memory, and on this machine.
+/// A simulator of the parts of Slack that Countersign uses, with a page to click in. It keeps everything in memory.
 #[derive(Debug, Parser)]
 #[command(name = "slack-simulator", version)]
 struct Arguments {
-    /// Where to listen; on loopback only
+    /// Address to listen on; loopback only
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090")]
     listen: SocketAddr,
-    /// The gateway that clicks are sent to
+    /// URL of the gateway that gets the interactions
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     gateway: String,
-    /// The variable that holds the secret that clicks are signed with
+    /// The variable with the secret that signs interactions
     #[arg(long, value_name = "NAME", default_value = "SLACK_SIGNING_SECRET")]
     signing_secret_env: String,
-    /// The variable that holds the token that the gateway calls with
+    /// The variable with the bot token of the gateway
     #[arg(long, value_name = "NAME", default_value = "SLACK_BOT_TOKEN")]
     bot_token_env: String,
-    /// The variable that holds the token for Socket Mode; without it there is a built-in one
+    /// The variable with the app token for Socket Mode; without it a built-in one is used
     #[arg(long, value_name = "NAME", default_value = "SLACK_APP_TOKEN")]
     app_token_env: String,
     /// A JSON file with the people, groups and channels; see `--print-people`
     #[arg(long, value_name = "FILE")]
     people: Option<PathBuf>,
-    /// Print the built-in people, groups and channels, in the form that `--people` takes
+    /// Print the built-in people, groups and channels, in the format of `--people`
     #[arg(long)]
     print_people: bool,
-    /// What Slack's rate limits are multiplied with
+    /// Factor for Slack's rate limits
     #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
     rate_factor: f64,
 }

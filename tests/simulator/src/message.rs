@@ -1,4 +1,4 @@
-//! A message in a channel, as it stood when it was looked at.
+//! A message in a channel: a snapshot.
 
 use serde_json::{Map, Value, json};
 
@@ -14,7 +14,7 @@ pub enum Author {
     Person(String),
 }
 
-/// A message. It is a copy: what happens later is not in it, so it can be kept to click on a button that is gone.
+/// A message. It is a snapshot, so it can be kept to click on a button that is gone by then.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     /// The channel's id.
@@ -86,15 +86,15 @@ impl Message {
         self.metadata.as_ref()?["event_payload"][key].as_str()
     }
 
-    /// All that a reader sees of it, one line a piece: the texts of its blocks as they are, with tokens such as
+    /// Everything that a reader sees of it, one line for each part: the texts of its blocks as they are, with tokens such as
     /// `<@U0ALICE>` left alone and `&lt;` read as `<`. Its own text if it has no blocks.
     #[must_use]
     pub fn shown(&self) -> String {
         if self.blocks.is_empty() { unescaped(&self.text) } else { shown(&self.blocks) }
     }
 
-    /// Whom it would notify: ids of people and groups, and `here`, `channel` or `everyone`. What stands in its own
-    /// text counts too, whether or not Slack would notify anybody on account of it if there are blocks.
+    /// Whom it would notify: ids of people and groups, and `here`, `channel` or `everyone`. Its own text counts too, even
+    /// if Slack would not notify anybody because of it when there are blocks.
     #[must_use]
     pub fn pings(&self) -> Vec<String> {
         let mut pings = Vec::new();
@@ -105,7 +105,7 @@ impl Message {
         pings
     }
 
-    /// As Slack hands it out.
+    /// As Slack's API returns it.
     pub(crate) fn json(&self, team: &Team, with_metadata: bool) -> Map<String, Value> {
         let mut json = Map::new();
         let mut put = |key: &str, value: Value| json.insert(key.to_owned(), value);
@@ -137,7 +137,7 @@ impl Message {
     }
 }
 
-/// Something that only one person sees, until they reload.
+/// An ephemeral message: only one person sees it, until they reload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ephemeral {
     /// Who sees it.
@@ -155,14 +155,14 @@ pub struct Ephemeral {
 }
 
 impl Ephemeral {
-    /// All that its reader sees of it; see [`Message::shown`].
+    /// Everything that its reader sees; see [`Message::shown`].
     #[must_use]
     pub fn shown(&self) -> String {
         if self.blocks.is_empty() { unescaped(&self.text) } else { shown(&self.blocks) }
     }
 }
 
-/// All that a reader sees of blocks.
+/// Everything that a reader sees of blocks.
 pub(crate) fn shown(blocks: &[Value]) -> String {
     let mut lines = Vec::new();
     blocks.iter().for_each(|block| show(block, &mut lines));
@@ -177,7 +177,7 @@ fn unescaped(text: &str) -> String {
     text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 }
 
-/// Collects what is to be read, one line for each text object and each part of rich text.
+/// Collects the text, one line for each text object and each part of rich text.
 fn show(value: &Value, lines: &mut Vec<String>) {
     let kind = value["type"].as_str().unwrap_or_default();
     match kind {

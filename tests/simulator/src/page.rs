@@ -1,8 +1,7 @@
-//! The page in the browser, and what it asks for.
+//! The page in the browser, and its calls.
 //!
-//! Anybody on this machine can click as anybody here; a page of another site must not. So calls are taken only if
-//! they are addressed to this machine by a loopback name, and changes only as JSON, which no other site's page can
-//! send unasked.
+//! Anybody on this machine may click as anybody; a page of another site must not. So calls are accepted only with a loopback
+//! name as their host, and changes only as JSON, which a page of another site cannot send.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,14 +63,14 @@ async fn guard(request: Request, next: Next) -> Response {
     }
 }
 
-/// Whether the caller meant this machine: a name that somebody else's DNS could point here does not count.
+/// Whether the host is a loopback name: another name could point here by somebody else's DNS.
 fn is_local(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     matches!(name, "127.0.0.1" | "localhost" | "[::1]")
 }
 
-/// What somebody sees; if `after` is the version they know, once there is a newer one.
+/// What a person sees; if `after` is the version that they know, once there is a newer one.
 async fn state(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let of = |name: &str| {
@@ -82,7 +81,7 @@ async fn state(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     let known = of("after").and_then(|after| after.parse::<u64>().ok());
     let mut versions = shared.watch();
     if known.is_some() {
-        // No change in all that time is an answer too.
+        // No change within that time is an answer too.
         let _ = tokio::time::timeout(PATIENCE, versions.wait_for(|version| Some(*version) != known)).await;
     }
     let version = *versions.borrow();
@@ -176,7 +175,7 @@ async fn faults(State(shared): State<Arc<Shared>>) -> Response {
     json_response(StatusCode::OK, &json!(shared.look(|world| world.chance.faults().clone())))
 }
 
-/// Does what the page asks for. Answers `{}` or what came of it, and 4xx with `error` if it cannot be.
+/// Carries out a call of the page. Answers `{}` or the result, and 4xx with `error` if it cannot.
 async fn act(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let what = request.uri().path().trim_start_matches("/_sim/").to_owned();
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
@@ -239,8 +238,8 @@ async fn submit(shared: &Shared, body: &Value) -> Response {
         Outcome::Updated(_) => ("updated", BTreeMap::new()),
         Outcome::Pushed(_) => ("pushed", BTreeMap::new()),
         Outcome::Trouble(why) => {
-            // For whoever writes an app; people are only told to try again.
-            eprintln!("a modal was not answered well: {why}");
+            // For developers; the person is only asked to try again.
+            eprintln!("the app did not answer a modal properly: {why}");
             ("trouble", BTreeMap::new())
         }
     };
@@ -256,7 +255,7 @@ fn say(shared: &Shared, body: &Value) -> Response {
         if said.trim().is_empty() {
             return None;
         }
-        // What people type is text: what it would mean to Slack is escaped.
+        // Typed text is literal: Slack's control characters are escaped.
         let escaped = said.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         Some(world.say(user, channel, thread, &escaped))
     });

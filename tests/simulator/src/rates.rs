@@ -1,7 +1,7 @@
 //! How often an app may call: a bucket of tokens for each method, and for `chat.postMessage` for each channel.
 //!
-//! Slack publishes what it allows a minute and that it is lenient with short bursts, not how it counts. Here a bucket
-//! holds a minute's worth; those of `chat.postMessage` hold three, and that of `apps.connections.open` ten, for an app
+//! Slack publishes its limits a minute, and that it allows short bursts, but not how it counts. Here a bucket
+//! holds a minute's worth; those of `chat.postMessage` hold three, and that of `apps.connections.open` ten, since an app
 //! may open ten sockets at once. The limit over all channels of a workspace is not modelled.
 
 use std::collections::HashMap;
@@ -36,14 +36,14 @@ impl Limit {
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     tokens: f64,
-    /// When `tokens` was true, in microseconds.
+    /// The time of `tokens`, in microseconds.
     at: u64,
 }
 
 /// The buckets of one app in one workspace.
 #[derive(Debug)]
 pub(crate) struct Rates {
-    /// What the limits are multiplied with. Infinity lifts them.
+    /// The factor of the limits. Infinity removes them.
     factor: f64,
     buckets: HashMap<(String, String), Bucket>,
 }
@@ -58,7 +58,7 @@ impl Rates {
         *self = Rates::new(factor);
     }
 
-    /// Lets a call through, or says for how many seconds it must wait.
+    /// Admits a call, or returns how many seconds it must wait.
     pub(crate) fn take(&mut self, method: &str, channel: &str, now: u64) -> Result<(), u64> {
         if self.factor.is_infinite() {
             return Ok(());
@@ -102,7 +102,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000;
 
-    /// How many calls at once get through, and what the next one is told.
+    /// How many calls at once are admitted, and how long the next one must wait.
     fn check(method: &str, factor: f64, burst: usize, retry_after: u64) {
         let mut rates = Rates::new(factor);
         for call in 0..burst {

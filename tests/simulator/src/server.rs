@@ -1,4 +1,4 @@
-//! Listens, and answers as the faults in force have it.
+//! Listens, and answers calls with the faults in force.
 
 use std::convert::Infallible;
 use std::io;
@@ -29,7 +29,7 @@ use crate::{page, sockets};
 /// The largest body that is read.
 const MOST_BYTES: usize = 4 << 20;
 
-/// Stands in place of an answer: the connection is reset.
+/// In place of an answer: the connection is reset.
 #[derive(Clone, Copy, Debug)]
 struct Reset;
 
@@ -63,7 +63,7 @@ where
             _ = stop.changed() => return,
         };
         let Ok(stream) = stream else {
-            // Out of descriptors, most likely; they come back when connections end.
+            // Most likely there are no file descriptors left; they are freed when connections end.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
@@ -96,13 +96,13 @@ async fn connection(shared: Arc<Shared>, router: Router, stream: TcpStream) {
             _ = restarts.changed() => true,
         };
         if broken {
-            // Closed with this set, the connection is reset rather than ended in good order.
+            // With this set, closing resets the connection.
             let _ = twin.set_zero_linger();
         }
     }
 }
 
-/// A connection twice: once to serve, and once to have a say in how it ends.
+/// Two handles of a connection: one to serve it, and one to reset it.
 fn twins(stream: TcpStream) -> io::Result<(TcpStream, TcpStream)> {
     stream.set_nodelay(true)?;
     let stream = stream.into_std()?;
@@ -121,7 +121,7 @@ async fn call(State(shared): State<Arc<Shared>>, Path(method): Path<String>, req
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
-    // The call is carried out and counted at once: who looks in between sees either all of it or nothing.
+    // The call is carried out and counted in one step, so that nobody sees one without the other.
     let outcome = shared.change(|world| {
         let carry_out =
             |world: &mut World| api::call(world, &shared.tokens, &shared.addresses, &method, arguments);

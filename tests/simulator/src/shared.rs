@@ -1,4 +1,4 @@
-//! What the parts of a running simulator share.
+//! The shared state of a running simulator.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,17 +9,17 @@ use crate::faults::Faults;
 use crate::sockets::Sockets;
 use crate::world::World;
 
-/// By which way interactions reach the app.
+/// How interactions reach the app.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Route {
-    /// Over a socket if one is open, else to the app's URL: a gateway can be tried out either way.
+    /// Over a socket if one is open, else to the app's URL.
     #[default]
     Either,
     /// To the app's URL.
     Http,
     /// Over a socket; as Slack does once Socket Mode is switched on.
     Socket,
-    /// By both ways at once, which Slack does not do, and an app must bear.
+    /// Both ways at once, which Slack does not do; an app must count it once.
     Both,
 }
 
@@ -30,10 +30,10 @@ pub(crate) struct Shared {
     pub(crate) tokens: Tokens,
     pub(crate) addresses: Addresses,
     pub(crate) signing_secret: String,
-    /// Where interactions are posted to, and by which way they go.
+    /// Where interactions are posted to, and their route.
     delivery: Mutex<(Option<String>, Route)>,
     pub(crate) sockets: Sockets,
-    /// Grows with every restart; connections of an earlier time end.
+    /// Grows with every restart; earlier connections end.
     pub(crate) restarts: watch::Sender<u64>,
 }
 
@@ -51,19 +51,19 @@ impl Shared {
         }
     }
 
-    /// Looks at the world.
+    /// Reads the world.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&World) -> T) -> T {
         look(&lock(&self.world))
     }
 
-    /// Changes the world, and tells those who watch it.
+    /// Changes the world, and notifies the watchers.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
         let result = change(&mut lock(&self.world));
         self.changed();
         result
     }
 
-    /// Puts faults in force. If Slack goes down, it takes its connections along.
+    /// Puts faults in force. If Slack goes down, its connections are lost.
     pub(crate) fn set_faults(&self, faults: Faults) {
         let down = faults.down;
         self.change(|world| world.chance.set(faults));
@@ -81,7 +81,7 @@ impl Shared {
         self.version.send_modify(|version| *version += 1);
     }
 
-    /// Is told of every change.
+    /// Is notified of every change.
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
@@ -99,7 +99,7 @@ impl Shared {
     }
 }
 
-/// What a thread that panicked left behind is still whole: nothing here is changed halfway.
+/// A panic of another thread leaves the state consistent, since every change is one step.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

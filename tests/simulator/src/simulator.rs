@@ -1,4 +1,4 @@
-//! A Slack that runs, as its users and its tests see it.
+//! A running simulator, as its users and the tests see it.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,14 +21,14 @@ use crate::view::{Entry, View};
 use crate::workspace::{ChannelProfile, Workspace};
 use crate::world::{Warning, World};
 
-/// What a simulator starts with.
+/// The options of a simulator.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where it listens: on loopback. Port 0 finds a free one.
+    /// The address to listen on, on loopback. Port 0 finds a free one.
     pub listen: SocketAddr,
-    /// Who is there, and where they talk.
+    /// The people, groups and channels.
     pub workspace: Workspace,
-    /// What interactions are signed with.
+    /// The secret that signs interactions.
     pub signing_secret: String,
     /// The app's token for the Web API.
     pub bot_token: String,
@@ -36,9 +36,9 @@ pub struct Options {
     pub app_token: String,
     /// What the bot's token permits.
     pub scopes: Vec<String>,
-    /// What Slack's rate limits are multiplied with; infinity lifts them.
+    /// The factor of Slack's rate limits; infinity removes them.
     pub rate_factor: f64,
-    /// Where the chance of faults starts from.
+    /// The seed of the faults.
     pub seed: u64,
 }
 
@@ -59,11 +59,11 @@ impl Default for Options {
     }
 }
 
-/// A Slack that runs until it is dropped.
+/// A simulator that runs until it is dropped.
 pub struct Simulator {
     shared: Arc<Shared>,
     http: SocketAddr,
-    /// Closed by dropping it, which ends everything.
+    /// Dropping it stops everything.
     _stop: watch::Sender<()>,
 }
 
@@ -94,7 +94,7 @@ impl Simulator {
         Ok(Simulator { shared, http: address, _stop: stop })
     }
 
-    /// Where it listens.
+    /// The URL that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.http
@@ -106,7 +106,7 @@ impl Simulator {
         format!("http://{}", self.http)
     }
 
-    /// What goes before the name of a method: `SLACK_API_URL`.
+    /// The base URL of the Web API: `SLACK_API_URL`.
     #[must_use]
     pub fn api_url(&self) -> String {
         format!("http://{}/api", self.http)
@@ -124,7 +124,7 @@ impl Simulator {
         &self.shared.tokens.app
     }
 
-    /// What interactions are signed with: `SLACK_SIGNING_SECRET`.
+    /// The secret that signs interactions: `SLACK_SIGNING_SECRET`.
     #[must_use]
     pub fn signing_secret(&self) -> &str {
         &self.shared.signing_secret
@@ -135,12 +135,12 @@ impl Simulator {
         self.shared.set_gateway(Some(interactions_url(url)));
     }
 
-    /// By which way interactions go from now on.
+    /// The route of interactions from now on.
     pub fn set_route(&self, route: Route) {
         self.shared.set_route(route);
     }
 
-    /// Waits until `look` finds what it looks for; it is called after every change.
+    /// Waits until `look` returns something; it is called after every change.
     pub async fn until<T>(&self, mut look: impl FnMut(&Simulator) -> Option<T>) -> T {
         let mut changes = self.shared.watch();
         loop {
@@ -152,7 +152,7 @@ impl Simulator {
         }
     }
 
-    /// Every message of every channel, as it stands now, the oldest of each channel first.
+    /// Every message of every channel, as it is now, the oldest of each channel first.
     #[must_use]
     pub fn messages(&self) -> Vec<Message> {
         self.shared.look(|world| {
@@ -169,13 +169,13 @@ impl Simulator {
         })
     }
 
-    /// A message as it stands now.
+    /// A message as it is now.
     #[must_use]
     pub fn message(&self, channel: &str, ts: &str) -> Option<Message> {
         self.shared.look(|world| world.message(channel, ts).cloned())
     }
 
-    /// What was answered in the thread of a message, the oldest first.
+    /// The replies in the thread of a message, the oldest first.
     #[must_use]
     pub fn replies(&self, message: &Message) -> Vec<Message> {
         self.shared.look(|world| world.replies(&message.channel, &message.ts).into_iter().cloned().collect())
@@ -199,10 +199,10 @@ impl Simulator {
         self.shared.sockets.count()
     }
 
-    /// Lets things go wrong from now on, in place of what went wrong before.
+    /// Sets the faults from now on, in place of the earlier ones.
     ///
     /// # Panics
-    /// If the probabilities make no sense.
+    /// If the probabilities are invalid.
     pub fn set_faults(&self, faults: Faults) {
         if let Some(mistake) = faults.mistake() {
             panic!("{mistake}: {faults:?}");
@@ -215,12 +215,12 @@ impl Simulator {
         self.shared.restart();
     }
 
-    /// Tells every socket that it ends, and ends it if that is not only a warning.
+    /// Sends every socket a disconnect message, and closes it unless that is only a warning.
     pub fn disconnect_sockets(&self, why: Disconnect) {
         self.shared.sockets.disconnect(why);
     }
 
-    /// Multiplies Slack's rate limits with this from now on; infinity lifts them.
+    /// Sets the factor of Slack's rate limits; infinity removes them.
     pub fn set_rate_factor(&self, factor: f64) {
         self.shared.change(|world| world.rates.set_factor(factor));
     }
@@ -328,7 +328,7 @@ impl Person<'_> {
         }
     }
 
-    /// What only they see, the oldest first.
+    /// Their ephemeral messages, the oldest first.
     #[must_use]
     pub fn ephemerals(&self) -> Vec<Ephemeral> {
         self.simulator.shared.look(|world| {
@@ -336,13 +336,13 @@ impl Person<'_> {
         })
     }
 
-    /// Puts away what only they see.
+    /// Removes their ephemeral messages.
     pub fn dismiss_ephemerals(&self) {
         let id = &self.id;
         self.simulator.shared.change(|world| world.ephemerals.retain(|ephemeral| ephemeral.user != *id));
     }
 
-    /// What Slack itself tells them about clicks that the app did not answer well.
+    /// Slack's warnings to them about clicks that the app did not answer properly.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
         self.simulator
@@ -350,7 +350,7 @@ impl Person<'_> {
             .look(|world| world.warnings.iter().filter(|warning| warning.user == self.id).cloned().collect())
     }
 
-    /// Says something in a channel, or in a thread of it.
+    /// Posts a message in a channel, or in a thread of it.
     pub fn say(&self, channel: &str, thread: Option<&str>, text: &str) -> Message {
         self.simulator.shared.change(|world| world.say(&self.id, channel, thread, text))
     }

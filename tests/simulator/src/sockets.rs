@@ -1,4 +1,4 @@
-//! Socket Mode: the connections that an app opened, and what is sent over them.
+//! Socket Mode: the connections of an app, and the envelopes on them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -32,9 +32,9 @@ const ATTEMPTS: u32 = 3;
 /// Why Slack ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disconnect {
-    /// It will end soon; it goes on for now.
+    /// It will be closed soon.
     Warning,
-    /// It ends now, for a new one to be opened.
+    /// It is closed now, and the app should open a new one.
     RefreshRequested,
     /// Socket Mode was switched off.
     LinkDisabled,
@@ -62,14 +62,14 @@ struct Socket {
     outbox: UnboundedSender<Outgoing>,
 }
 
-/// The open sockets, and what they have not acknowledged yet.
+/// The open sockets, and the envelopes that were not acknowledged yet.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
     open: Mutex<Vec<Socket>>,
     awaited: Mutex<HashMap<String, UnboundedSender<Option<Value>>>>,
 }
 
-/// What became of something that was sent over a socket.
+/// The acknowledgement of an envelope.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Acknowledgement {
     pub(crate) payload: Option<Value>,
@@ -83,10 +83,10 @@ impl Sockets {
         lock(&self.open).len()
     }
 
-    /// Tells every connection that it ends.
+    /// Sends every connection a disconnect message.
     pub(crate) fn disconnect(&self, why: Disconnect) {
         for socket in lock(&self.open).iter() {
-            // A socket that is gone needs no telling.
+            // This fails for a socket that is closed already, which is fine.
             let _ = socket.outbox.send(Outgoing::Text(disconnect(why.reason())));
             if why != Disconnect::Warning {
                 let _ = socket.outbox.send(Outgoing::Close);
@@ -98,12 +98,12 @@ impl Sockets {
         let Ok(frame) = serde_json::from_str::<Value>(frame) else { return };
         let id = frame["envelope_id"].as_str().unwrap_or_default();
         if let Some(awaiting) = lock(&self.awaited).get(id) {
-            // Whoever waited for it may have given up.
+            // This fails if the sender has given up, which is fine.
             let _ = awaiting.send(frame.get("payload").cloned().filter(|payload| !payload.is_null()));
         }
     }
 
-    /// A socket by chance, another one than `not` if there is one.
+    /// A random socket, preferably another one than `not`.
     fn choose(&self, number: u64, not: Option<u64>) -> Option<(u64, UnboundedSender<Outgoing>)> {
         let open = lock(&self.open);
         let others: Vec<&Socket> = open.iter().filter(|socket| Some(socket.id) != not).collect();
@@ -169,7 +169,7 @@ async fn wait_for_socket(
     }
 }
 
-/// Takes a connection, for as long as it lasts.
+/// Serves a connection until it ends.
 pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     let mut restarts = shared.restarts.subscribe();
     #[expect(clippy::result_large_err, reason = "the library wants the answer itself")]
@@ -197,7 +197,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
         })
     };
     let Some(count) = count else {
-        // Nothing can be done for a client that is gone.
+        // This fails if the client is gone, which is fine.
         let _ = socket.send(Frame::text(disconnect("too_many_websockets"))).await;
         let _ = socket.close(None).await;
         return;

@@ -1,4 +1,4 @@
-//! Modals: what is filled in, and what becomes of the answer to it.
+//! Modals: their inputs, and the answer to a submission.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::blocks;
 use crate::workspace::{APP, BOT, Team};
 
-/// What somebody puts into an input.
+/// The value of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// Nothing: it is left empty, or emptied.
@@ -43,7 +43,7 @@ impl Entry {
     }
 }
 
-/// An open modal. It is a copy: what happens later is not in it.
+/// An open modal: a snapshot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
     /// Its id.
@@ -54,19 +54,19 @@ pub struct View {
     pub hash: String,
     /// What the app sent: `title`, `blocks`, `callback_id`, `private_metadata` and so on.
     pub view: Value,
-    /// The id of the lowest modal of its pile.
+    /// The id of the lowest modal of its stack.
     pub root: String,
     /// The modal right below it.
     pub previous: Option<String>,
-    /// What the app says is wrong, by `block_id`.
+    /// The app's errors, by `block_id`.
     pub errors: BTreeMap<String, String>,
-    /// What Slack says, if the app did not answer in time or made no sense.
+    /// Slack's message, if the app did not answer in time or not properly.
     pub trouble: Option<String>,
     /// What was last filled in, by `block_id`.
     pub entries: BTreeMap<String, Entry>,
 }
 
-/// What Slack shows if an app does not answer a modal in time, or not well.
+/// Slack's message if an app does not answer a modal in time, or not properly.
 pub(crate) const TROUBLE: &str = "We had some trouble connecting. Try again?";
 
 /// What an app's answer to a submission does.
@@ -77,7 +77,7 @@ pub(crate) enum Response {
     Errors(BTreeMap<String, String>),
     Update(Value),
     Push(Value),
-    /// It makes no sense to Slack; why, for whoever looks into it.
+    /// Slack does not accept it; the reason, for developers.
     Nonsense(String),
 }
 
@@ -100,7 +100,7 @@ impl View {
         self.inputs().find(|block| block["block_id"] == block_id)
     }
 
-    /// All that a reader sees of its blocks.
+    /// Everything that a reader sees of its blocks.
     #[must_use]
     pub fn shown(&self) -> String {
         let blocks: Vec<Value> = blocks::items(&self.view["blocks"]).cloned().collect();
@@ -111,7 +111,7 @@ impl View {
         blocks::items(&self.view["blocks"]).filter(|block| block["type"] == "input")
     }
 
-    /// Notes what was filled in, and checks it as Slack does before it sends anything.
+    /// Stores the values, and checks them as Slack does before it sends anything.
     pub(crate) fn fill(&mut self, entries: BTreeMap<String, Entry>) -> BTreeMap<String, String> {
         self.entries.extend(entries);
         let problem = |block: &Value| {
@@ -123,7 +123,7 @@ impl View {
         self.inputs().filter_map(problem).collect()
     }
 
-    /// What an input holds: what was filled in, else what it held at first.
+    /// The value of an input: the one that was filled in, else the initial one.
     fn entry(&self, block_id: &str, element: &Value) -> Entry {
         self.entries.get(block_id).cloned().unwrap_or_else(|| initial(element))
     }
@@ -140,7 +140,7 @@ impl View {
         json!({"values": values})
     }
 
-    /// The view as Slack hands it out.
+    /// The view as Slack's API returns it.
     pub(crate) fn json(&self, team: &Team) -> Value {
         let or = |key: &str, other: Value| match &self.view[key] {
             Value::Null => other,
@@ -207,7 +207,7 @@ impl View {
     }
 }
 
-/// What an element holds before anybody touches it.
+/// The initial value of an element.
 fn initial(element: &Value) -> Entry {
     let value = |option: &Value| option["value"].as_str().map(str::to_owned);
     match element["type"].as_str().unwrap_or_default() {
@@ -219,7 +219,7 @@ fn initial(element: &Value) -> Entry {
     }
 }
 
-/// The option that somebody chose, by its value or by what it says.
+/// The chosen option, by its value or its text.
 fn option<'a>(element: &'a Value, chosen: &str) -> Option<&'a Value> {
     let by = |matches: fn(&Value, &str) -> bool| {
         blocks::element::options(element).find(|option| matches(option, chosen))
@@ -228,7 +228,7 @@ fn option<'a>(element: &'a Value, chosen: &str) -> Option<&'a Value> {
         .or_else(|| by(|option, chosen| option["text"]["text"] == chosen))
 }
 
-/// What Slack says beside an input before it sends anything.
+/// Slack's own error beside an input, before it sends anything.
 fn mistake(element: &Value, entry: &Entry, optional: bool) -> Option<String> {
     let texts: &[String] = match entry {
         Entry::Empty => &[],
@@ -369,7 +369,7 @@ mod tests {
         assert!(before["values"]["words"].is_null());
         view.fill(entries(&[("zone", "A".into()), ("flags", Entry::Empty), ("replicas", "5".into())]));
         let after = view.state();
-        assert_eq!(after["values"]["zone"]["value"]["selected_option"], of_a, "by what the option says");
+        assert_eq!(after["values"]["zone"]["value"]["selected_option"], of_a, "by the text of the option");
         assert_eq!(after["values"]["flags"]["value"]["selected_options"], json!([]));
         assert_eq!(after["values"]["replicas"]["value"]["value"], "5");
     }

@@ -1,4 +1,4 @@
-//! Who is there, and where they talk.
+//! The workspace: its people, groups and channels.
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ pub struct Workspace {
     pub channels: Vec<ChannelProfile>,
 }
 
-/// What a workspace is called.
+/// The name of a workspace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Team {
@@ -82,7 +82,7 @@ pub struct ChannelProfile {
     /// Whether the app's bot was invited.
     #[serde(default = "invited")]
     pub bot_is_member: bool,
-    /// The people in it; everybody if it is not said.
+    /// The people in it; by default everybody.
     #[serde(default)]
     pub members: Option<Vec<String>>,
 }
@@ -115,7 +115,7 @@ impl ChannelProfile {
 }
 
 impl Workspace {
-    /// The people and channels that the sample policies and the tests speak of.
+    /// The people and channels of the sample policies and the tests.
     #[must_use]
     pub fn sample() -> Workspace {
         let person = |(id, handle, name): (&str, &str, &str)| Profile {
@@ -161,7 +161,7 @@ impl Workspace {
     /// Reads a workspace from JSON.
     ///
     /// # Errors
-    /// If it is of another shape, or two things in it have the same id.
+    /// If it has another structure, or uses an id twice.
     pub fn parse(json: &str) -> Result<Workspace> {
         let workspace: Workspace = serde_json::from_str(json).context("the workspace cannot be read")?;
         let people = workspace.people.iter().map(|person| &person.id);

@@ -1,4 +1,4 @@
-//! All that Slack knows at one moment, and what can happen to it. No I/O and no waiting here.
+//! The state of the simulated Slack, and its changes. It does no I/O, and does not wait.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -23,23 +23,23 @@ const TICKET_LIFE: u64 = 30_000_000;
 /// How many modals can be on top of each other.
 const MOST_VIEWS: usize = 3;
 
-/// A channel and what was said in it, by time in microseconds.
+/// A channel and its messages, by time in microseconds.
 #[derive(Debug)]
 pub(crate) struct Channel {
     pub(crate) profile: ChannelProfile,
     pub(crate) messages: BTreeMap<u64, Message>,
 }
 
-/// What Slack itself tells a person about something that an app did not do.
+/// Slack's own warning to a person about an app that did not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// Whom it tells.
+    /// Who reads it.
     pub user: String,
     /// The channel of the message that was clicked on.
     pub channel: String,
     /// The message that was clicked on.
     pub ts: String,
-    /// What it says.
+    /// Its text.
     pub text: String,
 }
 
@@ -63,9 +63,9 @@ pub(crate) struct World {
     pub(crate) rates: Rates,
     pub(crate) chance: Chance,
     triggers: HashMap<String, Trigger>,
-    /// Tickets to sockets, and when they were given out.
+    /// Tickets for sockets, and when they were issued.
     tickets: HashMap<String, u64>,
-    /// For ids; apart from the chance of faults, so that one does not shift the other.
+    /// For ids; separate from the random generator of the faults, so that neither shifts the other.
     random: Random,
     last_ts: u64,
 }
@@ -97,13 +97,13 @@ impl World {
         self.channels.insert(profile.id.clone(), Channel { profile, messages: BTreeMap::new() });
     }
 
-    /// A time that was never given out before.
+    /// A time that was not used before.
     pub(crate) fn next_ts(&mut self) -> u64 {
         self.last_ts = clock::micros().max(self.last_ts + 1);
         self.last_ts
     }
 
-    /// Some letters and digits that nothing else is called by.
+    /// Random letters and digits for an id.
     pub(crate) fn id(&mut self, prefix: &str) -> String {
         format!("{prefix}{:016X}", self.random.number())
     }
@@ -129,14 +129,14 @@ impl World {
     /// A person's trigger, which opens one modal within three seconds.
     pub(crate) fn trigger(&mut self, user: &str) -> String {
         let at = clock::micros();
-        // Tests click often; what expired long ago is of no use but to say so.
+        // Tests click often; triggers that expired long ago are kept only for the error code.
         self.triggers.retain(|_, trigger| at.saturating_sub(trigger.at) < 100 * TRIGGER_LIFE);
         let id = format!("{}.{}.{:016x}", self.next_ts(), "7000000001", self.random.number());
         self.triggers.insert(id.clone(), Trigger { user: user.to_owned(), at, used: false });
         id
     }
 
-    /// Whose trigger it is, or why it opens nothing.
+    /// The person of a trigger, or why it opens nothing.
     pub(crate) fn check_trigger(&self, id: &str, now: u64) -> Result<String, &'static str> {
         let trigger = self.triggers.get(id).ok_or("invalid_trigger_id")?;
         if trigger.used {
@@ -183,7 +183,7 @@ impl World {
         message
     }
 
-    /// A person says something.
+    /// A person posts a message.
     pub(crate) fn say(&mut self, user: &str, channel: &str, thread: Option<&str>, text: &str) -> Message {
         self.post(Message {
             channel: channel.to_owned(),
@@ -198,7 +198,7 @@ impl World {
         })
     }
 
-    /// What was said in a thread, the first message left out.
+    /// The replies of a thread.
     pub(crate) fn replies(&self, channel: &str, ts: &str) -> Vec<&Message> {
         let Some(channel) = self.channels.get(channel) else { return Vec::new() };
         channel.messages.values().filter(|message| message.thread.as_deref() == Some(ts)).collect()
@@ -239,7 +239,7 @@ impl World {
         Some(opened)
     }
 
-    /// Replaces what a modal shows. What was filled in stays in inputs that stay.
+    /// Replaces the content of a modal. Inputs that stay keep their values.
     pub(crate) fn update_view(&mut self, id: &str, mut view: Value) -> Option<View> {
         self.name_blocks(&mut view["blocks"]);
         let hash = self.hash();
@@ -305,7 +305,7 @@ mod tests {
         assert!(world.use_ticket(&one, now));
         assert!(!world.use_ticket(&one, now));
         assert!(!world.use_ticket(&other, now + 31_000_000));
-        assert!(!world.use_ticket("made up", now));
+        assert!(!world.use_ticket("unknown", now));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::Refusal;
 
-/// What a call brought with it.
+/// The arguments of a call, and its token.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Arguments {
     pub(crate) token: Option<String>,
@@ -42,7 +42,7 @@ impl Arguments {
         Ok(Arguments { token: bearer.or(given), members })
     }
 
-    /// An argument as text, numbers and booleans too. Null is as good as nothing.
+    /// An argument as text; numbers and booleans too. Null counts as missing.
     pub(crate) fn text(&self, key: &str) -> Option<String> {
         match self.members.get(key)? {
             Value::String(text) => Some(text.clone()),

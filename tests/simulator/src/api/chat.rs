@@ -52,7 +52,7 @@ pub(super) fn update(world: &mut World, arguments: &Arguments, _: &Addresses) ->
     let metadata = metadata(arguments)?;
     let team = world.workspace.team.clone();
     let message = world.message_mut(&id, &ts).ok_or("message_not_found")?;
-    // Blocks that are not sent stay if the text is not sent either, and go if it is.
+    // Without blocks in the call, they stay if it has no text either, and are removed if it has.
     match (content.text, content.blocks) {
         (text, Some(blocks)) => {
             message.blocks = blocks;
@@ -64,7 +64,7 @@ pub(super) fn update(world: &mut World, arguments: &Arguments, _: &Addresses) ->
         }
         (None, None) => {}
     }
-    // Metadata that is not sent stays.
+    // Without metadata in the call, it stays.
     if metadata.is_some() {
         message.metadata = metadata;
     }
@@ -133,7 +133,7 @@ fn writable<'a>(world: &'a World, arguments: &Arguments) -> Result<&'a Channel, 
     Ok(channel)
 }
 
-/// What a message says: its text and its blocks, if they were sent.
+/// The content of a message: its text and its blocks, if they were sent.
 struct Content {
     text: Option<String>,
     blocks: Option<Vec<Value>>,
@@ -154,7 +154,7 @@ fn content(world: &mut World, arguments: &Arguments) -> Result<Content, Refusal>
             if !problems.is_empty() {
                 return Err(Refusal::because("invalid_blocks", problems));
             }
-            // As they were sent: the ids that they get here are in what is counted for each block.
+            // Counted as they were sent: the cost of each block includes the id that it gets here.
             of_blocks = blocks.as_array().map_or(0, |blocks| blocks::cost(blocks));
             world.name_blocks(&mut blocks);
             blocks.as_array().cloned()

@@ -23,7 +23,7 @@ pub(super) fn history(world: &mut World, arguments: &Arguments, _: &Addresses) -
     Ok(Value::Object(page))
 }
 
-/// The messages of a thread, the oldest first; that which started it always.
+/// The messages of a thread, the oldest first; the first message always.
 pub(super) fn replies(world: &mut World, arguments: &Arguments, _: &Addresses) -> Answer {
     let channel = readable(world, arguments)?;
     let window = Window::read(arguments)?;
@@ -76,7 +76,7 @@ impl Window {
 
 const CURSOR: &str = "after:";
 
-/// As many of these as are asked for, and where to go on.
+/// One page of these, and the cursor of the next one.
 fn page(world: &World, arguments: &Arguments, all: Vec<&Message>) -> Result<Map<String, Value>, Refusal> {
     let limit = arguments.number("limit").unwrap_or(100);
     if !(1..=999).contains(&limit) {

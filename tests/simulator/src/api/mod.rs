@@ -1,4 +1,4 @@
-//! The Web API: who calls, what they may do, and what the method makes of it.
+//! The Web API: authentication, scopes, and the methods.
 
 mod apps;
 mod arguments;
@@ -13,7 +13,7 @@ pub(crate) use self::arguments::Arguments;
 use crate::clock;
 use crate::world::World;
 
-/// What a call is told that is refused: `ok: false`, with a code.
+/// The answer to a refused call: `ok: false`, with a code.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Refusal {
     pub(crate) code: &'static str,
@@ -50,7 +50,7 @@ impl Refusal {
 /// What a method answers: the members besides `ok`.
 pub(crate) type Answer = Result<Value, Refusal>;
 
-/// The tokens that Slack gave out.
+/// The tokens that Slack issued.
 #[derive(Clone, Debug)]
 pub(crate) struct Tokens {
     pub(crate) bot: String,
@@ -61,12 +61,12 @@ pub(crate) struct Tokens {
 #[derive(Clone, Copy)]
 struct Method {
     name: &'static str,
-    /// Any one of these is enough; none is needed if there are none.
+    /// Any one of these scopes is enough; if empty, none is needed.
     scopes: &'static [&'static str],
     call: fn(&mut World, &Arguments, &Addresses) -> Answer,
 }
 
-/// Where Slack is.
+/// The addresses of the simulator.
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses {
     /// `http://HOST:PORT`.
@@ -101,7 +101,7 @@ const METHODS: [Method; 12] = [
     },
 ];
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
     Answered(Value),

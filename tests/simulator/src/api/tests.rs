@@ -212,7 +212,7 @@ fn what_was_posted_is_echoed() {
 fn updating_is_refused_for_these_reasons() {
     let mut slack = Slack::new();
     let ts = slack.post("x");
-    let said = slack.world.say("U0BOB", "C0APPROVALS", None, "hello").ts;
+    let theirs = slack.world.say("U0BOB", "C0APPROVALS", None, "hello").ts;
     let update = |channel: &str, ts: &str, members: Value| {
         let mut body = members;
         body["channel"] = json!(channel);
@@ -225,7 +225,7 @@ fn updating_is_refused_for_these_reasons() {
         (update("C0APPROVALS", "yesterday", json!({"text": "y"})), "message_not_found"),
         (update("C0PRIVATE", &ts, json!({"text": "y"})), "message_not_found"),
         (update("C0NOWHERE", &ts, json!({"text": "y"})), "channel_not_found"),
-        (update("C0APPROVALS", &said, json!({"text": "y"})), "cant_update_message"),
+        (update("C0APPROVALS", &theirs, json!({"text": "y"})), "cant_update_message"),
         (update("C0OLD", &ts, json!({"text": "y"})), "is_inactive"),
         (update("C0APPROVALS", &ts, json!({})), "no_text"),
         (update("C0APPROVALS", &ts, json!({"text": "w".repeat(4000)})), "ok"),

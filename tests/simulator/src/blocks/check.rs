@@ -1,8 +1,8 @@
-//! Walks JSON, and notes what is wrong with it as Slack words it.
+//! Walks JSON, and collects its faults in Slack's words.
 
 use serde_json::Value;
 
-/// What is wrong, in the order in which it was found.
+/// Faults, in the order in which they were found.
 #[derive(Debug, Default)]
 pub(crate) struct Problems(Vec<String>);
 
@@ -69,7 +69,7 @@ impl<'a> Node<'a> {
         if required { self.need(key, problems) } else { self.get(key) }
     }
 
-    /// What this array holds, if it is one, and has as many as it may.
+    /// The items of this array, if it is one and has an allowed number of them.
     pub(super) fn elements(
         &self,
         least: usize,

@@ -1,4 +1,4 @@
-//! What can be clicked, chosen or filled in.
+//! Interactive elements: buttons, selects and inputs.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::check::{Node, Problems, Texts};
 
-/// Where an element is.
+/// The place of an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Section,

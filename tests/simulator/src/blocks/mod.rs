@@ -1,7 +1,7 @@
-//! Block Kit's rules: which blocks and views Slack takes, and what it says of the others.
+//! Block Kit's rules: which blocks and views Slack accepts, and its errors for the others.
 //!
-//! Of the kinds of blocks and elements, those are known that an app of this sort may use; any other is refused.
-//! Members that Slack does not know are passed over, except if they are known to be refused.
+//! It knows the kinds of blocks and elements that an app like this may use; any other is refused.
+//! Unknown members are ignored, except those that Slack is known to refuse.
 
 mod check;
 pub(crate) mod element;
@@ -14,29 +14,29 @@ use serde_json::{Value, json};
 use self::check::{Node, Problems, Texts};
 use self::element::Place;
 
-/// Where blocks are shown.
+/// The surface that shows blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Surface {
     Message,
     Modal,
 }
 
-/// How much a message may hold, counted as [`cost`] does.
+/// The limit of a message, counted as [`cost`] does.
 ///
 /// Slack does not say how it counts. It was seen to refuse a single `markdown` block from 13,298 characters of text on,
 /// and 125 characters earlier if a divider came along (slackapi/bolt-js#2509); and other blocks with much less text
-/// than that (#2867). This fits both: what their JSON takes, and something for each.
+/// than that (#2867). This fits both: the length of their JSON, and a constant for each.
 pub(crate) const MESSAGE_ROOM: usize = 13_433;
 const PER_BLOCK: usize = 107;
 
-/// What is wrong with the blocks of a message, each with a pointer to it.
+/// The faults of the blocks of a message, each with a pointer.
 pub(crate) fn check_message(blocks: &Value) -> Vec<String> {
     let mut problems = Problems::default();
     check_blocks(&Node::root(blocks, "/blocks"), Surface::Message, 50, &mut problems);
     problems.into_messages()
 }
 
-/// What is wrong with a view.
+/// The faults of a view.
 pub(crate) fn check_view(view: &Value) -> Vec<String> {
     let mut problems = Problems::default();
     let node = Node::root(view, "/view");
@@ -141,12 +141,12 @@ fn image(node: &Node<'_>, problems: &mut Problems) {
     node.text("title", Texts::plain(2000), problems);
 }
 
-/// What blocks take of a message's room.
+/// The cost of blocks against a message's limit.
 pub(crate) fn cost(blocks: &[Value]) -> usize {
     blocks.iter().map(|block| width(&block.to_string()) + PER_BLOCK).sum()
 }
 
-/// How long Slack finds a text: in UTF-16, as its own programs count.
+/// The length of a text as Slack counts it: in UTF-16 units.
 pub(crate) fn width(text: &str) -> usize {
     text.encode_utf16().count()
 }
@@ -194,7 +194,7 @@ pub(crate) fn elements(blocks: &[Value]) -> impl Iterator<Item = (&str, &Value)>
     })
 }
 
-/// What an array holds; nothing if it is none.
+/// The items of an array; none if it is not one.
 pub(crate) fn items(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }

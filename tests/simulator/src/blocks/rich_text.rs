@@ -33,7 +33,7 @@ fn list(node: &Node<'_>, problems: &mut Problems) {
     }
 }
 
-/// What is within a section, a quote or, if not everything is allowed, preformatted text.
+/// The content of a section, a quote or preformatted text, which allows less.
 fn inline(node: &Node<'_>, everything: bool, problems: &mut Problems) {
     let Some(elements) = node.need("elements", problems) else { return };
     for piece in elements.elements(0, usize::MAX, problems).into_iter().flatten() {

@@ -1,8 +1,8 @@
-//! What Slack refuses, in rows.
+//! Blocks that Slack refuses, as rows of data.
 
 use super::*;
 
-/// Checks one block in a message: what is said of it, which starts with `wanted`, or nothing if that is empty.
+/// Checks the fault of one block in a message: it starts with `wanted`, or there is none if that is empty.
 fn check(block: &Value, wanted: &str) {
     check_all(&json!([block]), wanted);
 }

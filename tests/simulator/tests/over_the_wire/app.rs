@@ -1,4 +1,4 @@
-//! An app for the simulator to talk to, and what it takes to call the simulator.
+//! An app for the simulator, and helpers that call the simulator.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use slack_simulator::{Message, Options, Simulator, signature};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Waits, but not for ever.
+/// Waits, up to 20 seconds.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("it happens in time")
 }
@@ -41,7 +41,7 @@ impl Reply {
     }
 }
 
-/// Sends an HTTP request on a connection of its own; `Err` if no whole answer comes back.
+/// Sends an HTTP request on a connection of its own; `Err` if no complete answer comes back.
 pub(crate) async fn send(address: &str, head: &str, body: &str) -> std::io::Result<Reply> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("{head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
@@ -81,7 +81,7 @@ pub(crate) async fn post(slack: &Simulator, channel: &str) -> Message {
     slack.message(channel, posted["ts"].as_str().unwrap()).expect("it is there")
 }
 
-/// An app that takes interactions, and answers each as it is told.
+/// An app that accepts interactions, and answers them as configured.
 pub(crate) struct App {
     pub(crate) url: String,
     seen: Arc<Mutex<Vec<Value>>>,
@@ -120,7 +120,7 @@ impl App {
         *self.answer.lock().unwrap() = Answering::Never;
     }
 
-    /// What came so far.
+    /// The interactions so far.
     pub(crate) fn seen(&self) -> Vec<Value> {
         self.seen.lock().unwrap().clone()
     }

@@ -59,7 +59,7 @@ async fn a_button_can_be_clicked_on_that_is_gone() {
 }
 
 #[tokio::test]
-async fn an_app_that_answers_badly_is_complained_about() {
+async fn an_app_that_answers_badly_causes_a_warning() {
     let slack = slack().await;
     let message = post(&slack, "C0APPROVALS").await;
     let alice = slack.person("U0ALICE");
@@ -71,7 +71,7 @@ async fn an_app_that_answers_badly_is_complained_about() {
     app.answers(500, "oops");
     let failing = alice.click(&message, "approve").await;
     assert_eq!(failing.warning.as_deref(), Some("This app responded with Status Code 500."));
-    assert_eq!(alice.warnings().len(), 1, "the complaint about the click before is gone");
+    assert_eq!(alice.warnings().len(), 1, "the warning about the click before is gone");
     assert!(slack.person("U0BOB").warnings().is_empty());
 
     app.answers(200, "this is ignored");

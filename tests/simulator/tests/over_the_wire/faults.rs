@@ -1,4 +1,4 @@
-//! What goes wrong on demand, and what does not.
+//! Faults on demand.
 
 use serde_json::json;
 use slack_simulator::{Faults, Options, Simulator};
@@ -6,7 +6,7 @@ use slack_simulator::{Faults, Options, Simulator};
 use crate::app::{call, ok, post, slack, within};
 
 #[tokio::test]
-async fn calls_fail_as_they_are_told_to() {
+async fn calls_fail_as_configured() {
     let slack = slack().await;
     let body = json!({"channel": "C0APPROVALS", "text": "x"});
     let always = |name: &str| serde_json::from_value::<Faults>(json!({name: 1.0})).unwrap();
@@ -68,7 +68,7 @@ async fn half_of_what_is_not_answered_was_done() {
 }
 
 #[tokio::test]
-async fn limits_are_told_in_a_header() {
+async fn limits_are_in_a_header() {
     let slack = Simulator::start(Options::default()).await.expect("there is a free port");
     for _ in 0..3 {
         post(&slack, "C0APPROVALS").await;

@@ -1,4 +1,4 @@
-//! The simulator as an app meets it: over HTTP and WebSockets.
+//! The simulator as an app sees it: over HTTP and WebSockets.
 
 mod app;
 

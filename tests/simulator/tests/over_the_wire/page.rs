@@ -1,4 +1,4 @@
-//! What the page in the browser is served, and what it may ask for.
+//! The page in the browser, and the calls that it may make.
 
 use serde_json::{Value, json};
 use slack_simulator::Simulator;
@@ -100,7 +100,7 @@ async fn a_page_waits_for_what_is_new() {
     });
     assert_ne!(state.json()["version"], version);
     assert_eq!(state.json()["channels"][0]["messages"][0]["text"], "hello");
-    // One that knows another version than there is, of an earlier run say, is answered at once.
+    // A page with another version, from an earlier run for instance, is answered at once.
     assert_eq!(get(&slack, "/_sim/state?user=U0BOB&after=999999").await.status, 200);
 }
 
@@ -117,6 +117,6 @@ async fn faults_are_set_and_counted() {
     assert_eq!(counts["calls"], json!([{"method": "chat.postMessage", "outcome": "ok", "count": 1}]));
     let said = json!({"user": "U0BOB", "channel": "C0APPROVALS", "text": "<!channel>"});
     assert_eq!(act(&slack, "say", &said).await.status, 200);
-    assert_eq!(slack.messages().pop().expect("it was said").text, "&lt;!channel&gt;");
+    assert_eq!(slack.messages().pop().expect("it was posted").text, "&lt;!channel&gt;");
     assert_eq!(act(&slack, "explode", &json!({})).await.status, 404);
 }

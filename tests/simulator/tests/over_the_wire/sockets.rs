@@ -89,7 +89,7 @@ async fn what_is_not_acknowledged_comes_again_over_another_socket() {
     let message = post(&slack, "C0APPROVALS").await;
     let alice = slack.person("U0ALICE");
 
-    // The one that gets it first dies with it; the other one gets it at once.
+    // The socket that gets it first is closed; the other one gets it at once.
     let (clicked, ()) = tokio::join!(alice.click(&message, "approve"), async {
         let (first, last) = tokio::select! {
             envelope = one.receive() => { drop(one); (envelope, &mut other) }
@@ -105,7 +105,7 @@ async fn what_is_not_acknowledged_comes_again_over_another_socket() {
 }
 
 #[tokio::test]
-async fn what_is_acknowledged_late_is_complained_about() {
+async fn a_late_acknowledgement_causes_a_warning() {
     let slack = slack().await;
     let mut socket = Socket::open(&slack).await;
     let message = post(&slack, "C0APPROVALS").await;
@@ -132,8 +132,8 @@ async fn a_ticket_is_good_once_and_ten_sockets_are_the_most() {
         sockets.push(Socket::open(&slack).await);
     }
     let mut eleventh = Socket::raw(&url(&slack).await).await.expect("the ticket is good");
-    let told = eleventh.receive().await.expect("it is told");
-    assert_eq!((&told["type"], &told["reason"]), (&json!("disconnect"), &json!("too_many_websockets")));
+    let message = eleventh.receive().await.expect("a message");
+    assert_eq!((&message["type"], &message["reason"]), (&json!("disconnect"), &json!("too_many_websockets")));
     assert_eq!(eleventh.receive().await, None);
     assert_eq!(slack.sockets(), 10);
     drop(sockets);
