@@ -6,13 +6,29 @@ use crate::{Reason, policy::INVALID_CONFIG};
 /// It is a name to look for in [`Actor::groups`]; a policy decides for itself what "anything" covers.
 pub const SUPER_APPROVERS: &str = "super-approvers";
 
-/// Somebody who acts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What kind of thing somebody is, as far as the gateway knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Known {
+    /// A person: one of the access file, or a user of Slack.
+    #[default]
+    Person,
+    /// A program.
+    Machine,
+    /// Nobody that is known: it may be an approver under another name.
+    Unknown,
+}
+
+/// Somebody who acts or asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Actor {
-    /// The id that the gateway authenticated, a Slack user id for instance.
+    /// The one id that the gateway has for them, whatever name they came under: ids can be compared.
     pub id: String,
-    /// Every group of the policy set that the gateway found `id` in, without `@`.
+    /// Every group of the policy set that the gateway found them in, without `@`.
     pub groups: Vec<String>,
+    /// What kind of thing they are.
+    pub known: Known,
+    /// Whether the name was proven, rather than asserted by whoever asks. Whoever acts is always authenticated.
+    pub authenticated: bool,
 }
 
 impl Actor {
@@ -29,8 +45,8 @@ impl Actor {
     /// use countersign_policy_sdk::Actor;
     ///
     /// let list = ["U1".to_owned(), "@release-managers".to_owned()];
-    /// let manager = Actor { id: "U7".into(), groups: vec!["release-managers".into()] };
-    /// let impostor = Actor { id: "@release-managers".into(), groups: vec![] };
+    /// let manager = Actor { id: "U7".into(), groups: vec!["release-managers".into()], ..Actor::default() };
+    /// let impostor = Actor { id: "@release-managers".into(), ..Actor::default() };
     /// assert!(manager.is_listed(&list));
     /// assert!(!impostor.is_listed(&list));
     /// ```

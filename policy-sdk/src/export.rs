@@ -4,8 +4,8 @@
 use std::marker::PhantomData;
 
 use crate::{
-    Act, Actor, Context, Edit, Event, INVALID_CONFIG, INVALID_EVENT, INVALID_MEMO, Instant, Json, Policy,
-    Reason, Request, Requirement, RequirementKind, Ruling, Standing,
+    Act, Actor, Context, Edit, Event, INVALID_CONFIG, INVALID_EVENT, INVALID_MEMO, Instant, Json, Known,
+    Policy, Reason, Request, Requirement, RequirementKind, Ruling, Standing,
     bindings::exports::countersign::policy::policy as wire, policy::SDK_REASONS,
 };
 
@@ -83,6 +83,8 @@ fn read_request(request: wire::Request) -> Request {
         id: request.id,
         action: request.action,
         requester: read_actor(request.requester),
+        owners: request.owners,
+        rerequested_by: request.rerequested_by.map(read_actor),
         params: Json::from_text(request.params),
         meta: Json::from_text(request.meta),
         submitted_at: Instant::from_millis(request.submitted_at),
@@ -92,7 +94,12 @@ fn read_request(request: wire::Request) -> Request {
 }
 
 fn read_actor(actor: wire::Actor) -> Actor {
-    Actor { id: actor.id, groups: actor.groups }
+    let known = match actor.known {
+        wire::Known::Person => Known::Person,
+        wire::Known::Machine => Known::Machine,
+        wire::Known::Unknown => Known::Unknown,
+    };
+    Actor { id: actor.id, groups: actor.groups, known, authenticated: actor.authenticated }
 }
 
 fn read_event(event: wire::Event) -> Result<Event, Reason> {
@@ -197,6 +204,8 @@ mod tests {
             id: "r".into(),
             action: "a".into(),
             requester: actor(),
+            owners: Vec::new(),
+            rerequested_by: None,
             params: "not even JSON".into(),
             meta: String::new(),
             submitted_at: 1,
@@ -206,7 +215,7 @@ mod tests {
     }
 
     fn actor() -> wire::Actor {
-        wire::Actor { id: "U1".into(), groups: Vec::new() }
+        wire::Actor { id: "U1".into(), groups: Vec::new(), known: wire::Known::Person, authenticated: true }
     }
 
     fn event(by: Option<wire::Actor>, act: wire::Act) -> wire::Event {

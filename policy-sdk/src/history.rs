@@ -107,7 +107,7 @@ mod tests {
     use serde_json::json;
 
     fn actor(id: &str) -> Actor {
-        Actor { id: id.to_owned(), groups: Vec::new() }
+        Actor { id: id.to_owned(), ..Actor::default() }
     }
 
     fn approve(id: &str) -> Act {

@@ -99,7 +99,7 @@ pub mod scenario;
 #[cfg(target_arch = "wasm32")]
 mod bump;
 
-pub use actor::{Actor, SUPER_APPROVERS, check_actor_list};
+pub use actor::{Actor, Known, SUPER_APPROVERS, check_actor_list};
 pub use event::{Act, Edit, Event};
 #[doc(hidden)]
 pub use export::Exported;

@@ -15,6 +15,10 @@ pub struct Request {
     pub action: String,
     /// Who asks.
     pub requester: Actor,
+    /// Ids of people who count as requesters, too: the owners of a machine that asks.
+    pub owners: Vec<String>,
+    /// Who wanted an earlier request made again, if somebody did.
+    pub rerequested_by: Option<Actor>,
     /// The submitted parameters, a JSON object: whole in [`Policy::admit`](crate::Policy::admit), redacted in
     /// [`Policy::judge`](crate::Policy::judge).
     pub params: Json,
@@ -26,6 +30,14 @@ pub struct Request {
     pub expires_at: Instant,
     /// How many requests of the same lineage came before this one.
     pub lineage_depth: u32,
+}
+
+impl Request {
+    /// Whether somebody asks, or counts as who asks.
+    #[must_use]
+    pub fn is_asked_by(&self, actor: &Actor) -> bool {
+        self.requester.id == actor.id || self.owners.contains(&actor.id)
+    }
 }
 
 /// JSON text that is read only when a policy asks, because most judgements never look.

@@ -35,7 +35,7 @@ use std::{collections::BTreeMap, fmt::Write as _, marker::PhantomData, time::Dur
 use serde_json::{Value, json};
 
 use crate::{
-    Edit, Exported, Instant, Json, Policy,
+    Edit, Exported, Instant, Json, Known, Policy,
     bindings::exports::countersign::policy::policy::{self as wire, Guest as _},
 };
 
@@ -51,6 +51,8 @@ pub struct Scenario<P: Policy> {
     config: String,
     groups: BTreeMap<String, Vec<String>>,
     requester: String,
+    requester_is: Known,
+    owners: Vec<String>,
     params: String,
     meta: String,
     submitted_at: u64,
@@ -113,6 +115,8 @@ impl<P: Policy> Scenario<P> {
             config: config.to_string(),
             groups: BTreeMap::new(),
             requester: "U0REQUESTER".to_owned(),
+            requester_is: Known::Person,
+            owners: Vec::new(),
             params: "{}".to_owned(),
             meta: json!({ "justification": "a made-up request" }).to_string(),
             submitted_at: SUBMITTED_AT_MS,
@@ -153,6 +157,20 @@ impl<P: Policy> Scenario<P> {
     #[must_use]
     pub fn requested_by(mut self, id: &str) -> Self {
         id.clone_into(&mut self.requester);
+        self
+    }
+
+    /// What kind of thing the requester is: a person, unless this says otherwise.
+    #[must_use]
+    pub fn requester_is(mut self, known: Known) -> Self {
+        self.requester_is = known;
+        self
+    }
+
+    /// People who count as requesters, too.
+    #[must_use]
+    pub fn owned_by<'i>(mut self, ids: impl IntoIterator<Item = &'i str>) -> Self {
+        self.owners = ids.into_iter().map(str::to_owned).collect();
         self
     }
 
@@ -577,7 +595,16 @@ impl<P: Policy> Scenario<P> {
         wire::Request {
             id: "req_scenario".to_owned(),
             action: "scenario".to_owned(),
-            requester: self.actor(&self.requester),
+            requester: wire::Actor {
+                known: match self.requester_is {
+                    Known::Person => wire::Known::Person,
+                    Known::Machine => wire::Known::Machine,
+                    Known::Unknown => wire::Known::Unknown,
+                },
+                ..self.actor(&self.requester)
+            },
+            owners: self.owners.clone(),
+            rerequested_by: None,
             params: self.params.clone(),
             meta: self.meta.clone(),
             submitted_at: self.submitted_at,
@@ -588,7 +615,12 @@ impl<P: Policy> Scenario<P> {
 
     fn actor(&self, id: &str) -> wire::Actor {
         let groups = self.groups.iter().filter(|(_, ids)| ids.iter().any(|member| member == id));
-        wire::Actor { id: id.to_owned(), groups: groups.map(|(name, _)| name.clone()).collect() }
+        wire::Actor {
+            id: id.to_owned(),
+            groups: groups.map(|(name, _)| name.clone()).collect(),
+            known: wire::Known::Person,
+            authenticated: true,
+        }
     }
 
     #[track_caller]

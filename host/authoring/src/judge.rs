@@ -20,7 +20,7 @@ use countersign_core::lifecycle::{
 };
 use countersign_core::record::{PolicyEntry, PolicyUse};
 use countersign_gateway::fetch;
-use countersign_policy::decide::{self, Admission, Ask, Attempt, Decision, NotMade};
+use countersign_policy::decide::{self, Admission, Ask, Attempt, Decision, NotMade, Who};
 use countersign_policy::settings::Loading;
 use countersign_policy::yaml::error::did_you_mean;
 use countersign_policy::{ActionPolicy, Engine, Limits, NotAdmitted, Source, Trust};
@@ -79,6 +79,7 @@ pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
     };
     let ask = Ask {
         requester: synthetic::requester(&judge.requester),
+        who: Who::asserted(&judge.requester),
         params: params(&judge.params)?,
         justification: "a made-up request, to see what becomes of it".to_owned(),
         ..synthetic::ask(&judge.action)

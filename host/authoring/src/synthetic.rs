@@ -3,7 +3,7 @@
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{Digest, Origin, Party, RequestId, Submission, Timestamp};
 use countersign_policy::ActionPolicy;
-use countersign_policy::decide::{self, Ask, Issued};
+use countersign_policy::decide::{self, Ask, Issued, Who};
 use serde_json::Map;
 
 /// When every synthetic request is made: a Thursday noon in 2026, and the same in every run.
@@ -16,6 +16,8 @@ pub(super) fn ask(action: &str) -> Ask {
         params: Map::new(),
         origin: Origin { repo: "made-up/repository".to_owned(), branch: None, pr: None, run_id: None },
         requester: requester("U0REQUESTER"),
+        who: Who::asserted("U0REQUESTER"),
+        caller: None,
         justification: "a made-up request".to_owned(),
         links: Vec::new(),
         policy_hints: None,

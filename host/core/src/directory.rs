@@ -1,6 +1,7 @@
-//! Who is in the user groups of Slack that groups of a policy set name, as far as is known.
+//! Who is who: the people of the access file, and who is in the user groups of Slack that groups of a policy set name.
 //!
-//! It only remembers; `slack::usergroups` asks Slack. A group of which nothing is known has no members.
+//! It only remembers: the access file says who people are, and `countersign-slack` asks Slack for the members of a group.
+//! A group of which nothing is known has no members.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::Timestamp;
+use crate::people::People;
 
 /// How old a list of members may be before whoever acts by it is marked, in milliseconds.
 pub const STALE_AFTER_MS: u64 = 15 * 60 * 1000;
@@ -16,9 +18,10 @@ pub const STALE_AFTER_MS: u64 = 15 * 60 * 1000;
 /// How old it may be at the most: Slack can be away for a day before nobody is let in by it.
 pub const VOID_AFTER_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// The members of user groups, by the group's Slack id.
+/// People, and the members of user groups by the group's Slack id.
 #[derive(Debug, Default)]
 pub struct Directory {
+    people: ArcSwap<People>,
     known: ArcSwap<BTreeMap<String, Arc<Members>>>,
 }
 
@@ -39,6 +42,17 @@ pub fn is_usergroup(id: &str) -> bool {
 }
 
 impl Directory {
+    /// Everybody who is known by more than one name.
+    #[must_use]
+    pub fn people(&self) -> Arc<People> {
+        self.people.load_full()
+    }
+
+    /// Other people are known from now on.
+    pub fn set_people(&self, people: Arc<People>) {
+        self.people.store(people);
+    }
+
     /// Remembers who is in a user group.
     pub fn put(&self, usergroup: &str, members: Members) {
         let members = Arc::new(members);

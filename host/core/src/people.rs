@@ -17,6 +17,11 @@ pub struct Person {
 }
 
 impl Person {
+    /// Every name, the one that policy sets use first.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.name).chain(&self.aliases).map(String::as_str)
+    }
+
     /// The person's Slack ids.
     pub fn slack_ids(&self) -> impl Iterator<Item = &str> {
         self.aliases.iter().map(String::as_str).filter(|alias| is_slack_id(alias))

@@ -34,7 +34,7 @@ use tokio::sync::Notify;
 
 pub use alarm::Alarm;
 pub use countersign_core::lifecycle::Intent;
-pub use countersign_policy::decide::Ask;
+pub use countersign_policy::decide::{Again, Ask, Who};
 pub use error::GatewayError;
 pub use submission::{IdempotencyKey, Receipt};
 pub use token::{Tokens, WaitToken, keyed};

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{
-    AuditEntry, Digest, Party, PolicyFailure, Reason, Request, RequestId, Status, Step, Submission, Timestamp,
+    AuditEntry, Digest, PolicyFailure, Reason, Request, RequestId, Status, Step, Submission, Timestamp,
 };
 use countersign_policy::ActionPolicy;
-use countersign_policy::decide::{self, Ask, Issued, NotMade};
+use countersign_policy::decide::{self, Again, Ask, Issued, NotMade};
 use countersign_store::{Create, Created, Idempotency, StoreError};
 use serde_json::{Map, Value, json};
 
@@ -93,7 +93,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Where there is no such request, its rules do not allow it or not yet, and as for [`Gateway::create`].
-    pub async fn rerequest(&self, original: RequestId, actor: Party) -> Result<Receipt, GatewayError> {
+    pub async fn rerequest(&self, original: RequestId, actor: Again) -> Result<Receipt, GatewayError> {
         for _ in 0..MOST_CONFLICTS {
             let now = self.clock.now();
             let original = self.store.request(original).await?.ok_or(GatewayError::NotFound)?;
@@ -109,20 +109,10 @@ impl Gateway {
             allow_rerequest(&rules, &lineage, last, now)?;
 
             let id = RequestId::new(now, original.id.shard(), random_bits()?);
-            let ask = Ask {
-                action: earlier.action.clone(),
-                params: earlier.params.clone(),
-                origin: earlier.origin.clone(),
-                // Still the first requester: were it whoever pressed the button, a requester who may not
-                // approve could have somebody else press it, and then approve.
-                requester: earlier.requester.clone(),
-                justification: earlier.justification.clone(),
-                links: earlier.links.clone(),
-                policy_hints: earlier.policy_hints.clone(),
-            };
-            let submission = self.submission(&rules, &ask, id, Some((earlier, actor.clone())), now);
+            let ask = Ask::again(earlier);
+            let submission = self.submission(&rules, &ask, id, Some((earlier, &actor)), now);
             let params = submission.params.clone();
-            let admission = Admitting { id, submission, params: &params, by: &actor.id };
+            let admission = Admitting { id, submission, params: &params, by: &actor.party.id };
             let again = Some((earlier, &actor));
             let submitted = Submitted { id, rules: Some(&*rules), ask: &ask, again, at: now };
             let step = self
@@ -158,7 +148,7 @@ impl Gateway {
         rules: &ActionPolicy,
         ask: &Ask,
         id: RequestId,
-        again: Option<(&Submission, Party)>,
+        again: Option<(&Submission, &Again)>,
         now: Timestamp,
     ) -> Submission {
         let issued = Issued { id, token_hash: self.tokens.of(id).hash(), at: now };
@@ -281,7 +271,7 @@ struct Submitted<'a> {
     id: RequestId,
     rules: Option<&'a ActionPolicy>,
     ask: &'a Ask,
-    again: Option<(&'a Arc<Submission>, &'a Party)>,
+    again: Option<(&'a Arc<Submission>, &'a Again)>,
     at: Timestamp,
 }
 

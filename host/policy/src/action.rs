@@ -201,21 +201,13 @@ impl ActionPolicy {
     pub fn judge_at_cost(&self, request: &Request, event: &Event) -> Vec<(Verdict, Cost)> {
         let submission = &request.submission;
         let prepared = Prepared::new(request.id, submission, &submission.params);
-        let history: Vec<bindings::Event<'_>> = request.history.iter().map(Into::into).collect();
-        let wire = bindings::Event::from(event);
+        let events = bindings::Events::new(&request.history, event);
         let verdict = |(index, rule): (usize, &Rule)| {
             let Some(memo) = request.memos.get(index) else {
                 let failure = Failure::malformed("the request has no memo for it");
                 return (Verdict::Failed(rule.failed(failure)), Cost::default());
             };
-            let context = bindings::Context {
-                config: &rule.config,
-                memo,
-                request: prepared.request(),
-                history: &history,
-                event: &wire,
-            };
-            rule.judge(context, event)
+            rule.judge(memo, prepared.request(), &events, event)
         };
         self.rules.iter().enumerate().map(verdict).collect()
     }
@@ -262,6 +254,8 @@ struct Prepared<'a> {
     action: &'a str,
     id: String,
     requester: bindings::Actor<'a>,
+    rerequester: Option<bindings::Actor<'a>>,
+    owners: Vec<&'a str>,
     params: String,
     meta: String,
 }
@@ -273,6 +267,8 @@ impl<'a> Prepared<'a> {
             action: &submission.action,
             id: id.to_string(),
             requester: bindings::Actor::requester(submission),
+            rerequester: bindings::Actor::rerequester(submission),
+            owners: submission.owners.iter().map(String::as_str).collect(),
             // A map with string keys always serialises.
             params: serde_json::to_string(params).unwrap_or_default(),
             meta: Meta::of(submission),
@@ -284,6 +280,8 @@ impl<'a> Prepared<'a> {
             id: &self.id,
             action: self.action,
             requester: self.requester.clone(),
+            owners: &self.owners,
+            rerequested_by: self.rerequester.clone(),
             params: &self.params,
             meta: &self.meta,
             submitted_at: self.submission.submitted_at.as_millis(),
@@ -355,8 +353,14 @@ impl Rule {
         (answer.map_err(|failure| self.failed(failure)), cost)
     }
 
-    fn judge(&self, context: bindings::Context<'_>, event: &Event) -> (Verdict, Cost) {
-        let (answer, cost) = self.module.judge(&self.meter, context);
+    fn judge(
+        &self,
+        memo: &str,
+        request: bindings::Request<'_>,
+        events: &bindings::Events<'_>,
+        event: &Event,
+    ) -> (Verdict, Cost) {
+        let (answer, cost) = self.module.judge(&self.meter, (&self.config, memo), request, events);
         let verdict = answer.and_then(|(answer,)| match answer {
             Ok(ruling) => self.check_ruling(ruling, event).map(Verdict::Ruled),
             Err(reasons) => self.check_reasons(reasons).map(Verdict::Refused),

@@ -4,12 +4,17 @@
 //! Written by hand rather than generated, so that lowering a call copies no string on the host's side.
 //! A module whose types differ is refused when it is loaded, which is also what keeps these in step.
 
+use std::cell::OnceCell;
+
 use wasmtime::component::{ComponentType, Lift, Lower};
 
 use countersign_core::lifecycle;
 
 /// The interface that a policy module exports.
-pub(super) const INTERFACE: &str = "countersign:policy/policy@0.1.0";
+pub(super) const INTERFACE: &str = "countersign:policy/policy@0.2.0";
+
+/// The interface of modules that were built before there were people, machines and owners.
+pub(super) const INTERFACE_1: &str = "countersign:policy/policy@0.1.0";
 
 /// `describe: func() -> descriptor`
 pub(super) type DescribeResult = (Descriptor,);
@@ -19,10 +24,14 @@ pub(super) type CheckParams<'a> = (&'a str,);
 pub(super) type CheckResult = (Vec<Reason>,);
 /// `admit: func(config: json, request: request) -> result<json, list<reason>>`
 pub(super) type AdmitParams<'a> = (&'a str, Request<'a>);
+/// The same in 0.1.0.
+pub(super) type AdmitParams1<'a> = (&'a str, Request1<'a>);
 /// What `admit` returns.
 pub(super) type AdmitResult = (Result<String, Vec<Reason>>,);
 /// `judge: func(context: context) -> result<ruling, list<reason>>`
-pub(super) type JudgeParams<'a> = (Context<'a>,);
+pub(super) type JudgeParams<'a> = (Context<'a, Request<'a>, Actor<'a>>,);
+/// The same in 0.1.0.
+pub(super) type JudgeParams1<'a> = (Context<'a, Request1<'a>, Actor1<'a>>,);
 /// What `judge` returns.
 pub(super) type JudgeResult = (Result<Ruling, Vec<Reason>>,);
 
@@ -44,9 +53,32 @@ pub(super) struct ReasonDoc {
     pub(super) help: String,
 }
 
+/// What kind of thing somebody is.
+#[derive(Clone, Copy, Debug, ComponentType, Lower)]
+#[component(enum)]
+#[repr(u8)]
+pub(super) enum Known {
+    #[component(name = "person")]
+    Person,
+    #[component(name = "machine")]
+    Machine,
+    #[component(name = "unknown")]
+    Unknown,
+}
+
 #[derive(Clone, Debug, ComponentType, Lower)]
 #[component(record)]
 pub(super) struct Actor<'a> {
+    pub(super) id: &'a str,
+    pub(super) groups: Vec<&'a str>,
+    pub(super) known: Known,
+    pub(super) authenticated: bool,
+}
+
+/// An actor as 0.1.0 has it: the one id alone.
+#[derive(Clone, Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Actor1<'a> {
     pub(super) id: &'a str,
     pub(super) groups: Vec<&'a str>,
 }
@@ -57,6 +89,9 @@ pub(super) struct Request<'a> {
     pub(super) id: &'a str,
     pub(super) action: &'a str,
     pub(super) requester: Actor<'a>,
+    pub(super) owners: &'a [&'a str],
+    #[component(name = "rerequested-by")]
+    pub(super) rerequested_by: Option<Actor<'a>>,
     pub(super) params: &'a str,
     pub(super) meta: &'a str,
     #[component(name = "submitted-at")]
@@ -65,6 +100,46 @@ pub(super) struct Request<'a> {
     pub(super) expires_at: u64,
     #[component(name = "lineage-depth")]
     pub(super) lineage_depth: u32,
+}
+
+/// A request as 0.1.0 has it.
+#[derive(Clone, Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Request1<'a> {
+    pub(super) id: &'a str,
+    pub(super) action: &'a str,
+    pub(super) requester: Actor1<'a>,
+    pub(super) params: &'a str,
+    pub(super) meta: &'a str,
+    #[component(name = "submitted-at")]
+    pub(super) submitted_at: u64,
+    #[component(name = "expires-at")]
+    pub(super) expires_at: u64,
+    #[component(name = "lineage-depth")]
+    pub(super) lineage_depth: u32,
+}
+
+impl<'a> From<Request<'a>> for Request1<'a> {
+    fn from(request: Request<'a>) -> Self {
+        let Request { id, action, requester, params, meta, submitted_at, expires_at, lineage_depth, .. } =
+            request;
+        Request1 {
+            id,
+            action,
+            requester: requester.into(),
+            params,
+            meta,
+            submitted_at,
+            expires_at,
+            lineage_depth,
+        }
+    }
+}
+
+impl<'a> From<Actor<'a>> for Actor1<'a> {
+    fn from(actor: Actor<'a>) -> Self {
+        Actor1 { id: actor.id, groups: actor.groups }
+    }
 }
 
 #[derive(Clone, Debug, ComponentType, Lower)]
@@ -97,21 +172,21 @@ pub(super) enum Act<'a> {
 
 #[derive(Clone, Debug, ComponentType, Lower)]
 #[component(record)]
-pub(super) struct Event<'a> {
+pub(super) struct Event<'a, A> {
     seq: u32,
     at: u64,
-    by: Option<Actor<'a>>,
+    by: Option<A>,
     act: Act<'a>,
 }
 
 #[derive(Clone, Debug, ComponentType, Lower)]
 #[component(record)]
-pub(super) struct Context<'a> {
+pub(super) struct Context<'a, R, A> {
     pub(super) config: &'a str,
     pub(super) memo: &'a str,
-    pub(super) request: Request<'a>,
-    pub(super) history: &'a [Event<'a>],
-    pub(super) event: &'a Event<'a>,
+    pub(super) request: R,
+    pub(super) history: &'a [Event<'a, A>],
+    pub(super) event: &'a Event<'a, A>,
 }
 
 #[derive(Debug, ComponentType, Lift)]
@@ -168,15 +243,52 @@ pub(super) struct Ruling {
 
 impl<'a> From<&'a lifecycle::Actor> for Actor<'a> {
     fn from(actor: &'a lifecycle::Actor) -> Self {
-        Actor { id: &actor.id, groups: actor.groups.iter().map(String::as_str).collect() }
+        Actor {
+            id: &actor.id,
+            groups: actor.groups.iter().map(String::as_str).collect(),
+            known: actor.known.into(),
+            // Whoever acts does so in Slack, which has signed it.
+            authenticated: true,
+        }
+    }
+}
+
+impl<'a> From<&'a lifecycle::Actor> for Actor1<'a> {
+    fn from(actor: &'a lifecycle::Actor) -> Self {
+        Actor1 { id: &actor.id, groups: actor.groups.iter().map(String::as_str).collect() }
+    }
+}
+
+impl From<lifecycle::Known> for Known {
+    fn from(known: lifecycle::Known) -> Self {
+        match known {
+            lifecycle::Known::Person => Known::Person,
+            lifecycle::Known::Machine => Known::Machine,
+            lifecycle::Known::Unknown => Known::Unknown,
+        }
     }
 }
 
 impl<'a> Actor<'a> {
     /// Whoever asked, with the groups that held them then: a judgement must not depend on who is in a group by now.
     pub(super) fn requester(submission: &'a lifecycle::Submission) -> Actor<'a> {
-        let groups = submission.requester_groups.iter().map(String::as_str).collect();
-        Actor { id: &submission.requester.id, groups }
+        let identity = submission.requester_is.as_ref();
+        Actor {
+            id: submission.requester_id(),
+            groups: submission.requester_groups.iter().map(String::as_str).collect(),
+            known: identity.map_or(Known::Unknown, |identity| identity.known.into()),
+            authenticated: identity.is_some_and(|identity| identity.authenticated),
+        }
+    }
+
+    /// Whoever asked for it again, if somebody did.
+    pub(super) fn rerequester(submission: &'a lifecycle::Submission) -> Option<Actor<'a>> {
+        submission.rerequester_is.as_ref().map(|identity| Actor {
+            id: &identity.id,
+            groups: Vec::new(),
+            known: identity.known.into(),
+            authenticated: identity.authenticated,
+        })
     }
 }
 
@@ -205,14 +317,49 @@ impl<'a> From<&'a lifecycle::Act> for Act<'a> {
     }
 }
 
-impl<'a> From<&'a lifecycle::Event> for Event<'a> {
+impl<'a, A: From<&'a lifecycle::Actor>> From<&'a lifecycle::Event> for Event<'a, A> {
     fn from(event: &'a lifecycle::Event) -> Self {
         Event {
             seq: event.seq,
             at: event.at.as_millis(),
-            by: event.by.as_ref().map(Actor::from),
+            by: event.by.as_ref().map(A::from),
             act: Act::from(&event.act),
         }
+    }
+}
+
+/// The accepted events and the one that is judged, as each version of the contract has them.
+pub(super) struct Events<'a> {
+    history: &'a [lifecycle::Event],
+    event: &'a lifecycle::Event,
+    now: OnceCell<Listed<'a, Actor<'a>>>,
+    then: OnceCell<Listed<'a, Actor1<'a>>>,
+}
+
+type Listed<'a, A> = (Vec<Event<'a, A>>, Event<'a, A>);
+
+impl<'a> Events<'a> {
+    pub(super) fn new(history: &'a [lifecycle::Event], event: &'a lifecycle::Event) -> Events<'a> {
+        Events { history, event, now: OnceCell::new(), then: OnceCell::new() }
+    }
+
+    /// For 0.2.0; made once, whichever number of policies wants it.
+    pub(super) fn now(&self) -> (&[Event<'a, Actor<'a>>], &Event<'a, Actor<'a>>) {
+        self.listed(&self.now)
+    }
+
+    /// For 0.1.0.
+    pub(super) fn then(&self) -> (&[Event<'a, Actor1<'a>>], &Event<'a, Actor1<'a>>) {
+        self.listed(&self.then)
+    }
+
+    fn listed<'b, A: From<&'a lifecycle::Actor>>(
+        &self,
+        cell: &'b OnceCell<Listed<'a, A>>,
+    ) -> (&'b [Event<'a, A>], &'b Event<'a, A>) {
+        let (history, event) =
+            cell.get_or_init(|| (self.history.iter().map(Event::from).collect(), Event::from(self.event)));
+        (history, event)
     }
 }
 

@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
-    self, Act, Actor, Digest, Edit, Intent, Link, Origin, Party, PolicyFailure, REDACTED, Reason, Refusal,
-    Request, RequestId, Step, Submission, Timestamp, Verdict, parameter_digests,
+    self, Act, Actor, Digest, Edit, Identity, Intent, Known, Link, Origin, Party, PolicyFailure, REDACTED,
+    Reason, Refusal, Request, RequestId, Step, Submission, Timestamp, Verdict, parameter_digests,
 };
+use countersign_core::people::name_of;
 use serde_json::{Map, Value};
 
 use crate::action::{ActionPolicy, NotAdmitted};
@@ -24,14 +25,84 @@ pub struct Ask {
     pub params: Map<String, Value>,
     /// Where the request comes from.
     pub origin: Origin,
-    /// Who wants the action done.
+    /// Who wants the action done, as the request shows it.
     pub requester: Party,
+    /// Who that is.
+    pub who: Who,
+    /// The caller of the access file; `None` if there is no access file.
+    pub caller: Option<String>,
     /// Why.
     pub justification: String,
     /// Where to read more.
     pub links: Vec<Link>,
     /// What the caller would like of the policy.
     pub policy_hints: Option<Value>,
+}
+
+/// Who asks, before it is known which rules apply.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Who {
+    /// The name in its one form: a bare Slack id, `source:id`, or a person's name.
+    pub name: String,
+    /// Whether it is a machine.
+    pub machine: bool,
+    /// Whether the name was proven, rather than asserted by whoever asks.
+    pub authenticated: bool,
+    /// The names of people who count as requesters, too.
+    pub owners: BTreeSet<String>,
+}
+
+impl Who {
+    /// Somebody of this name, as whoever asks asserts it.
+    #[must_use]
+    pub fn asserted(name: &str) -> Who {
+        Who { name: name.to_owned(), ..Who::default() }
+    }
+
+    /// Whoever a party is, as whoever asks asserts it. An id that is none of its source stays as it is.
+    #[must_use]
+    pub fn of(party: &Party) -> Who {
+        Who::asserted(&name_of(&party.source, &party.id).unwrap_or_else(|_| party.id.clone()))
+    }
+
+    /// As an earlier request has it.
+    fn earlier(submission: &Submission) -> Who {
+        let identity = submission.requester_is.as_ref();
+        Who {
+            machine: identity.is_some_and(|identity| identity.known == Known::Machine),
+            authenticated: identity.is_some_and(|identity| identity.authenticated),
+            owners: submission.owners.clone(),
+            ..Who::of(&submission.requester)
+        }
+    }
+}
+
+impl Ask {
+    /// What was asked for in an earlier request, to ask for it again. Still in the first requester's name: were it whoever
+    /// wants it again, a requester who may not approve could have somebody else want it, and then approve.
+    #[must_use]
+    pub fn again(earlier: &Submission) -> Ask {
+        Ask {
+            action: earlier.action.clone(),
+            params: earlier.params.clone(),
+            origin: earlier.origin.clone(),
+            requester: earlier.requester.clone(),
+            who: Who::earlier(earlier),
+            caller: earlier.caller.clone(),
+            justification: earlier.justification.clone(),
+            links: earlier.links.clone(),
+            policy_hints: earlier.policy_hints.clone(),
+        }
+    }
+}
+
+/// Who wants an earlier request made again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// As the new request shows it.
+    pub party: Party,
+    /// Who that is.
+    pub who: Who,
 }
 
 /// What a new request is given by the gateway that makes it.
@@ -46,13 +117,13 @@ pub struct Issued {
 }
 
 /// The submission that an ask becomes under these rules. `again` is the earlier submission and who wants it made again,
-/// if it is.
+/// if somebody does.
 #[must_use]
 pub fn submission(
     rules: &ActionPolicy,
     ask: &Ask,
     issued: Issued,
-    again: Option<(&Submission, Party)>,
+    again: Option<(&Submission, &Again)>,
     directory: &Directory,
 ) -> Submission {
     let Issued { id, token_hash, at } = issued;
@@ -61,13 +132,24 @@ pub fn submission(
         Some((earlier, _)) => (earlier.redacted.clone(), earlier.digests.clone()),
         None => (BTreeSet::new(), parameter_digests(&ask.params)),
     };
+    let entry = rules.entry();
+    let identity = |who: &Who| {
+        let actor = entry.actor(&who.name, directory, at);
+        let known = if who.machine { Known::Machine } else { actor.known };
+        (Identity { id: actor.id, known, authenticated: who.authenticated }, actor.groups)
+    };
+    let (requester_is, requester_groups) = identity(&ask.who);
     let submission = Submission {
+        caller: ask.caller.clone(),
+        requester_is: Some(requester_is),
+        owners: ask.who.owners.iter().map(|owner| entry.actor(owner, directory, at).id).collect(),
+        rerequester_is: again.map(|(_, again)| identity(&again.who).0),
         action: ask.action.clone(),
         lineage: again.as_ref().map_or(id, |(earlier, _)| earlier.lineage),
         depth: again.as_ref().map_or(0, |(earlier, _)| earlier.depth.saturating_add(1)),
-        rerequested_by: again.map(|(_, actor)| actor),
+        rerequested_by: again.map(|(_, again)| again.party.clone()),
         requester: ask.requester.clone(),
-        requester_groups: rules.entry().actor(&ask.requester.id, directory, at).groups,
+        requester_groups,
         origin: ask.origin.clone(),
         justification: ask.justification.clone(),
         links: ask.links.clone(),

@@ -7,7 +7,7 @@ use jsonschema::Validator;
 use serde_json::Value;
 use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower};
 
-use super::bindings::{self, INTERFACE};
+use super::bindings::{self, INTERFACE, INTERFACE_1};
 use super::engine::{Cost, Engine, Failure, Sandbox, Shared, empty_linker};
 use super::metrics::Meter;
 use super::schema;
@@ -51,8 +51,18 @@ pub struct Module {
     exports: Exports,
 }
 
+/// The version of the contract that a module is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contract {
+    /// 0.1.0: actors are ids and groups alone.
+    V1,
+    /// 0.2.0.
+    V2,
+}
+
 /// Where the functions are, looked up once.
 struct Exports {
+    contract: Contract,
     describe: ComponentExportIndex,
     check_config: ComponentExportIndex,
     admit: ComponentExportIndex,
@@ -220,11 +230,15 @@ impl Module {
         config: &str,
         request: bindings::Request<'_>,
     ) -> (Result<bindings::AdmitResult, Failure>, Cost) {
-        let (result, cost) = self.shared.call::<bindings::AdmitParams<'_>, bindings::AdmitResult>(
-            &self.instance,
-            &self.exports.admit,
-            (config, request),
-        );
+        let (instance, admit) = (&self.instance, &self.exports.admit);
+        let (result, cost) = match self.exports.contract {
+            Contract::V2 => {
+                self.shared.call::<bindings::AdmitParams<'_>, _>(instance, admit, (config, request))
+            }
+            Contract::V1 => {
+                self.shared.call::<bindings::AdmitParams1<'_>, _>(instance, admit, (config, request.into()))
+            }
+        };
         Meter::took(&meter.admit, cost.time);
         (result, cost)
     }
@@ -232,13 +246,23 @@ impl Module {
     pub(super) fn judge(
         &self,
         meter: &Meter,
-        context: bindings::Context<'_>,
+        (config, memo): (&str, &str),
+        request: bindings::Request<'_>,
+        events: &bindings::Events<'_>,
     ) -> (Result<bindings::JudgeResult, Failure>, Cost) {
-        let (result, cost) = self.shared.call::<bindings::JudgeParams<'_>, bindings::JudgeResult>(
-            &self.instance,
-            &self.exports.judge,
-            (context,),
-        );
+        let (instance, judge) = (&self.instance, &self.exports.judge);
+        let (result, cost) = match self.exports.contract {
+            Contract::V2 => {
+                let (history, event) = events.now();
+                let context = bindings::Context { config, memo, request, history, event };
+                self.shared.call::<bindings::JudgeParams<'_>, _>(instance, judge, (context,))
+            }
+            Contract::V1 => {
+                let (history, event) = events.then();
+                let context = bindings::Context { config, memo, request: request.into(), history, event };
+                self.shared.call::<bindings::JudgeParams1<'_>, _>(instance, judge, (context,))
+            }
+        };
         Meter::took(&meter.judge, cost.time);
         (result, cost)
     }
@@ -299,8 +323,9 @@ fn compile(shared: &Shared, digest: &Digest, bytes: &[u8]) -> Result<Component, 
 
 impl Exports {
     fn find(component: &Component) -> Result<Exports, ModuleError> {
-        let interface = component
-            .get_export_index(None, INTERFACE)
+        let (contract, interface) = [(Contract::V2, INTERFACE), (Contract::V1, INTERFACE_1)]
+            .into_iter()
+            .find_map(|(contract, name)| Some((contract, component.get_export_index(None, name)?)))
             .ok_or_else(|| ModuleError::Interface("there is no such export".to_owned()))?;
         let function = |name: &str| {
             component
@@ -308,6 +333,7 @@ impl Exports {
                 .ok_or_else(|| ModuleError::Interface(format!("it lacks the function `{name}`")))
         };
         Ok(Exports {
+            contract,
             describe: function("describe")?,
             check_config: function("check-config")?,
             admit: function("admit")?,
@@ -330,8 +356,16 @@ impl Exports {
         types.check::<(), bindings::DescribeResult>("describe", &self.describe)?;
         types
             .check::<bindings::CheckParams<'_>, bindings::CheckResult>("check-config", &self.check_config)?;
-        types.check::<bindings::AdmitParams<'_>, bindings::AdmitResult>("admit", &self.admit)?;
-        types.check::<bindings::JudgeParams<'_>, bindings::JudgeResult>("judge", &self.judge)
+        match self.contract {
+            Contract::V2 => {
+                types.check::<bindings::AdmitParams<'_>, bindings::AdmitResult>("admit", &self.admit)?;
+                types.check::<bindings::JudgeParams<'_>, bindings::JudgeResult>("judge", &self.judge)
+            }
+            Contract::V1 => {
+                types.check::<bindings::AdmitParams1<'_>, bindings::AdmitResult>("admit", &self.admit)?;
+                types.check::<bindings::JudgeParams1<'_>, bindings::JudgeResult>("judge", &self.judge)
+            }
+        }
     }
 }
 

@@ -118,8 +118,12 @@ async fn vote(store: &SqliteStore, number: u64) -> anyhow::Result<()> {
     let mut request = store.request(id(number)).await?.context("a stored request is gone")?;
     request.version += 1;
     let seq = u32::try_from(request.history.len())?;
-    let by =
-        Some(Actor { id: "U0REL1".into(), groups: ["release-managers".into()].into(), groups_as_of: None });
+    let by = Some(Actor {
+        id: "U0REL1".into(),
+        groups: ["release-managers".into()].into(),
+        groups_as_of: None,
+        ..Actor::default()
+    });
     let act = Act::Approve { edits: Vec::new() };
     request.history.push(Event { seq, at: Timestamp::from_millis(START + 1000), by, act });
     let entry = audit(&request, "approve");
@@ -161,6 +165,10 @@ fn request(number: u64) -> Request {
         lineage: id,
         depth: 0,
         rerequested_by: None,
+        caller: None,
+        requester_is: None,
+        owners: Default::default(),
+        rerequester_is: None,
         requester: Party { id: "ci-bot".into(), source: "github".into(), display: None },
         requester_groups: Default::default(),
         origin: Origin {

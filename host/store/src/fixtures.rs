@@ -49,6 +49,10 @@ pub fn request_at(number: u64, made: Timestamp) -> Request {
         lineage: id(number),
         depth: 0,
         rerequested_by: None,
+        caller: None,
+        requester_is: None,
+        owners: Default::default(),
+        rerequester_is: None,
         requester: Party { id: "ci".into(), source: "github".into(), display: Some("CI".into()) },
         requester_groups: Default::default(),
         origin: Origin { repo: "acme/shop".into(), branch: None, pr: Some(json!(12)), run_id: None },
@@ -88,7 +92,12 @@ pub fn again(first: &Request, number: u64, depth: u32) -> Request {
 pub fn next(request: &Request, now: Timestamp, change: impl FnOnce(&mut Request)) -> Request {
     let mut request = request.clone();
     request.version += 1;
-    let by = Some(Actor { id: "U1".into(), groups: ["group".into()].into(), groups_as_of: None });
+    let by = Some(Actor {
+        id: "U1".into(),
+        groups: ["group".into()].into(),
+        groups_as_of: None,
+        ..Actor::default()
+    });
     let seq = request.history.len() as u32;
     request.history.push(Event { seq, at: now, by, act: Act::Approve { edits: vec![] } });
     change(&mut request);

@@ -5,8 +5,8 @@
 //! `README.md` has the configuration.
 
 use countersign_policy_sdk::{
-    Act, Actor, Context, History, INVALID_CONFIG, Policy, Reason, ReasonDoc, Request, Requirement, Ruling,
-    SUPER_APPROVERS, check_actor_list, export_policy,
+    Act, Actor, Context, History, INVALID_CONFIG, Known, Policy, Reason, ReasonDoc, Request, Requirement,
+    Ruling, SUPER_APPROVERS, check_actor_list, export_policy,
 };
 use serde::Deserialize;
 
@@ -28,6 +28,10 @@ pub struct Config {
     /// May the requester be one of them?
     #[serde(default)]
     requester_may_approve: bool,
+    /// May somebody ask who is neither a known person nor a machine? Such a requester could be an approver under another
+    /// name, so by default it may only where the requester may approve.
+    #[serde(default)]
+    unknown_requester: bool,
     /// How many must approve once the request was escalated; the same as before where nothing is said.
     escalated_approvals: Option<u32>,
 }
@@ -48,6 +52,10 @@ impl Policy for Quorum {
         ReasonDoc {
             code: "requester_may_not_approve",
             help: "You made this request; somebody else has to approve it.",
+        },
+        ReasonDoc {
+            code: "requester_unknown",
+            help: "Nobody knows who you are, and you may not approve your own request: ask under a name that is known.",
         },
         ReasonDoc { code: "denied_by_approver", help: "One of the approvers denied the request." },
     ];
@@ -88,7 +96,15 @@ impl Policy for Quorum {
         problems
     }
 
-    fn admit(_: &Config, _: &Request) -> Result<(), Vec<Reason>> {
+    fn admit(config: &Config, request: &Request) -> Result<(), Vec<Reason>> {
+        // Whether an approver asks cannot be told of somebody whom nobody knows.
+        if !config.requester_may_approve
+            && !config.unknown_requester
+            && request.requester.known == Known::Unknown
+        {
+            let message = "the requester is neither a known person nor a machine, and may not approve";
+            return Err(Reason::new("requester_unknown", message).into());
+        }
         Ok(())
     }
 
@@ -96,7 +112,7 @@ impl Policy for Quorum {
         let Context { config, request, event, .. } = context;
         let grants = match &event.act {
             Act::Approve { by, .. } if config.names(by) => {
-                if !config.counts(by, &request.requester) {
+                if !config.counts(by, request) {
                     return Err(Reason::new(
                         "requester_may_not_approve",
                         "whoever made a request may not approve it",
@@ -104,8 +120,7 @@ impl Policy for Quorum {
                     .into());
                 }
                 // The gateway refuses this first; a vote must not count twice even if it did not.
-                if config.counted(context.history(), &request.requester).iter().any(|actor| actor.id == by.id)
-                {
+                if config.counted(context.history(), request).iter().any(|actor| actor.id == by.id) {
                     return Err(Reason::new("already_approved", "your approval stands already").into());
                 }
                 true
@@ -116,12 +131,12 @@ impl Policy for Quorum {
                 return Ok(Ruling::denied(reason).granting());
             }
             Act::Withdraw { by } => {
-                config.counted(context.history(), &request.requester).iter().any(|actor| actor.id == by.id)
+                config.counted(context.history(), request).iter().any(|actor| actor.id == by.id)
             }
             _ => false,
         };
         let history = context.history_with_event();
-        let have = u32::try_from(config.counted(history, &request.requester).len()).unwrap_or(u32::MAX);
+        let have = u32::try_from(config.counted(history, request).len()).unwrap_or(u32::MAX);
         let need = config.needed(history);
         let ruling = if have >= need {
             Ruling::satisfied()
@@ -141,14 +156,14 @@ impl Config {
     }
 
     /// Does this actor's approval count towards the quorum?
-    fn counts(&self, actor: &Actor, requester: &Actor) -> bool {
-        self.names(actor) && (self.requester_may_approve || actor.id != requester.id)
+    fn counts(&self, actor: &Actor, request: &Request) -> bool {
+        self.names(actor) && (self.requester_may_approve || !request.is_asked_by(actor))
     }
 
     /// Everybody whose approval stands and counts.
-    fn counted<'a>(&self, history: History<'a>, requester: &Actor) -> Vec<&'a Actor> {
+    fn counted<'a>(&self, history: History<'a>, request: &Request) -> Vec<&'a Actor> {
         let mut approvals = history.approvals();
-        approvals.retain(|actor| self.counts(actor, requester));
+        approvals.retain(|actor| self.counts(actor, request));
         approvals
     }
 

@@ -1,7 +1,7 @@
 //! What people live through under a quorum.
 
 use countersign_policy_sdk::{
-    Policy as _,
+    Known, Policy as _,
     scenario::{Scenario, edit},
 };
 use quorum::{Config, Quorum};
@@ -235,4 +235,29 @@ fn a_group_may_be_as_large_as_it_likes() {
     Scenario::<Quorum>::new(json!({ "approvers": ["U1", "@g"], "approvals": 5, "escalated_approvals": 7 }))
         .admitted()
         .waits_for("0 of 5 approvals");
+}
+
+#[test]
+fn an_unknown_requester_could_be_an_approver() {
+    let ask = |config: Value| {
+        Scenario::<Quorum>::new(config).requested_by("github:dana").requester_is(Known::Unknown)
+    };
+    ask(json!({ "approvers": ["U1", "U2"] })).not_admitted("requester_unknown");
+    ask(json!({ "approvers": ["U1", "U2"], "unknown_requester": true })).admitted();
+    ask(json!({ "approvers": ["U1", "U2"], "requester_may_approve": true })).admitted();
+    let machine = Scenario::<Quorum>::new(json!({ "approvers": ["U1", "U2"] }));
+    machine.requested_by("machine:nightly").requester_is(Known::Machine).admitted();
+}
+
+#[test]
+fn owners_of_a_machine_count_as_requesters() {
+    Scenario::<Quorum>::new(json!({ "approvers": ["U1", "U2"] }))
+        .requested_by("machine:nightly")
+        .requester_is(Known::Machine)
+        .owned_by(["U1"])
+        .admitted()
+        .approve("U1")
+        .refused_with("requester_may_not_approve")
+        .approve("U2")
+        .satisfied();
 }

@@ -13,7 +13,7 @@ use crate::synthetic;
 use countersign_core::lifecycle::{FailureKind, Link, Origin, RequirementKind};
 use countersign_core::record::Redaction;
 use countersign_gateway::Intent;
-use countersign_policy::decide::Ask;
+use countersign_policy::decide::{Ask, Who};
 use countersign_policy::yaml::document::{self, Kind, Node};
 use countersign_policy::yaml::error::{Errors, LoadErrors};
 use countersign_policy::yaml::fields::{Fields, Reader};
@@ -157,8 +157,10 @@ impl ScenarioReader<'_> {
         let groups = self.groups(get("groups"));
         let redact = get("redact").map_or_else(shows_all, |node| self.redact(node));
         let default = synthetic::ask(ACTION);
+        let requester = requester.unwrap_or(default.requester.id);
         let ask = Ask {
-            requester: requester.map_or(default.requester, |id| synthetic::requester(&id)),
+            requester: synthetic::requester(&requester),
+            who: Who::asserted(&requester),
             params,
             policy_hints: get("policy_hints").map(Node::to_json),
             ..default

@@ -7,17 +7,51 @@ use serde_json::Value;
 
 use super::timestamp::Timestamp;
 
-/// Somebody who acts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Actor {
-    /// The id by which policies know them: a Slack id, as a rule.
+/// What kind of thing somebody is, as far as is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Known {
+    /// A person: one of the access file, or a user of Slack.
+    Person,
+    /// A program.
+    Machine,
+    /// Nobody that is known: it may be an approver under another name.
+    #[default]
+    Unknown,
+}
+
+/// Who somebody is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The one id by which policies know them, whatever name they come under.
     pub id: String,
+    /// What kind of thing they are.
+    pub known: Known,
+    /// Whether the name was proven, rather than asserted by whoever asks.
+    pub authenticated: bool,
+}
+
+/// Somebody who acts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// The one id by which policies know them: a person's name, or a Slack id.
+    pub id: String,
+    /// The name that they acted under, if it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<String>,
+    /// What kind of thing they are. Whoever acted before that was kept came from Slack.
+    #[serde(default = "from_slack")]
+    pub known: Known,
     /// Every group of the policy set that holds `id`, as found when the event happened.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub groups: BTreeSet<String>,
     /// Slack said so of some of them at this time, and could not be asked again since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups_as_of: Option<Timestamp>,
+}
+
+fn from_slack() -> Known {
+    Known::Person
 }
 
 /// One parameter that an approver wants changed.

@@ -27,8 +27,8 @@ mod tests;
 pub use digest::{BadDigest, Digest, canonical, parameter_digests, payload_hash};
 pub use effect::{AuditEntry, Count, Counter, Effect};
 pub use event::{
-    Act, Actor, Edit, Event, FailureKind, PolicyFailure, Reason, Requirement, RequirementKind, Ruling,
-    Standing, Verdict,
+    Act, Actor, Edit, Event, FailureKind, Identity, Known, PolicyFailure, Reason, Requirement,
+    RequirementKind, Ruling, Standing, Verdict,
 };
 pub use id::{BadRequestId, RequestId};
 pub use intent::Intent;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::digest::{Digest, payload_hash};
-use super::event::{Act, Event, Requirement, RequirementKind};
+use super::event::{Act, Event, Identity, Requirement, RequirementKind};
 use super::id::RequestId;
 use super::timestamp::Timestamp;
 
@@ -45,6 +45,18 @@ pub struct Submission {
     pub lineage: RequestId,
     /// How many requests of the lineage came before.
     pub depth: u32,
+    /// The caller of the access file that made it; `None` if there is no access file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
+    /// Who the requester is; `None` in requests that were made before that was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requester_is: Option<Identity>,
+    /// The ids of people who count as requesters, too.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub owners: BTreeSet<String>,
+    /// Who asked for it to be made again, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerequester_is: Option<Identity>,
     /// Who asked for it to be made again, where `depth` is not 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerequested_by: Option<Party>,
@@ -83,6 +95,14 @@ pub struct Submission {
     /// The action's policies may approve it with no human act.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unattended: bool,
+}
+
+impl Submission {
+    /// The id by which policies know the requester.
+    #[must_use]
+    pub fn requester_id(&self) -> &str {
+        self.requester_is.as_ref().map_or(&self.requester.id, |identity| &identity.id)
+    }
 }
 
 /// A person or a program, as the caller knows it.

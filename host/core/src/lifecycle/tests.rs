@@ -28,6 +28,10 @@ fn submission(unattended: bool) -> Submission {
         lineage: id,
         depth: 0,
         rerequested_by: None,
+        caller: None,
+        requester_is: None,
+        owners: Default::default(),
+        rerequester_is: None,
         requester: Party { id: "U9".into(), source: "slack".into(), display: None },
         requester_groups: Default::default(),
         origin: Origin { repo: "acme/web".into(), branch: None, pr: None, run_id: None },
@@ -84,7 +88,7 @@ fn open() -> Request {
 }
 
 fn actor(id: &str) -> Option<Actor> {
-    Some(Actor { id: id.into(), groups: BTreeSet::new(), groups_as_of: None })
+    Some(Actor { id: id.into(), groups: BTreeSet::new(), groups_as_of: None, ..Actor::default() })
 }
 
 fn approve() -> Act {

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::directory::{Directory, STALE_AFTER_MS, is_usergroup};
-use crate::lifecycle::{Actor, Digest, REDACTED, Timestamp};
+use crate::lifecycle::{Actor, Digest, Known, REDACTED, Timestamp};
+use crate::people::{Person, is_slack_id};
 
 /// An action's canonical entry: everything that its requests are judged by, module digests included.
 ///
@@ -88,25 +89,66 @@ impl PolicyEntry {
         Digest::of_json(&serde_json::to_value(self).unwrap_or_default())
     }
 
-    /// An actor with every group that holds their id, by itself or in a user group of Slack.
+    /// Somebody who acts or asks under `name`: a Slack id, `source:id`, or a person's name. With the one id that they
+    /// have under this entry, and with every group that holds any of their names, by itself or in a user group of Slack.
     #[must_use]
-    pub fn actor(&self, id: &str, directory: &Directory, now: Timestamp) -> Actor {
-        let mut actor = Actor { id: id.to_owned(), groups: BTreeSet::new(), groups_as_of: None };
-        for (name, members) in &self.groups {
+    pub fn actor(&self, name: &str, directory: &Directory, now: Timestamp) -> Actor {
+        let people = directory.people();
+        let person = people.find(name);
+        let (id, known) = match person {
+            Some(person) => (self.id_of(person), Known::Person),
+            None if is_slack_id(name) => (name, Known::Person),
+            None => (name, Known::Unknown),
+        };
+        let names: Vec<&str> = match person {
+            Some(person) => person.names().collect(),
+            None => vec![name],
+        };
+        let mut actor = Actor {
+            id: id.to_owned(),
+            alias: (id != name).then(|| name.to_owned()),
+            known,
+            groups: BTreeSet::new(),
+            groups_as_of: None,
+        };
+        for (group, members) in &self.groups {
             let found = || {
                 let usergroups = members.iter().filter(|member| is_usergroup(member));
-                usergroups.filter_map(|usergroup| directory.belongs(usergroup, id, now)).max()
+                let belongs = |usergroup: &String| {
+                    names.iter().filter_map(|name| directory.belongs(usergroup, name, now)).max()
+                };
+                usergroups.filter_map(belongs).max()
             };
-            if members.contains(id) {
-                actor.groups.insert(name.clone());
+            if names.iter().any(|name| members.contains(*name)) {
+                actor.groups.insert(group.clone());
             } else if let Some(as_of) = found() {
-                actor.groups.insert(name.clone());
+                actor.groups.insert(group.clone());
                 if now.since(as_of) >= STALE_AFTER_MS {
                     actor.groups_as_of = Some(actor.groups_as_of.map_or(as_of, |earlier| earlier.min(as_of)));
                 }
             }
         }
         actor
+    }
+
+    /// The one id of a person under this entry: the first of their names that the entry uses, else their own. So an entry
+    /// that lists a Slack id goes on to mean the same person when people get names, and nobody is two people under it.
+    fn id_of<'a>(&self, person: &'a Person) -> &'a str {
+        person.names().find(|name| self.uses(name)).unwrap_or(&person.name)
+    }
+
+    /// Whether a group or a configuration has this name in it.
+    fn uses(&self, name: &str) -> bool {
+        fn in_value(value: &Value, name: &str) -> bool {
+            match value {
+                Value::String(text) => text == name,
+                Value::Array(items) => items.iter().any(|item| in_value(item, name)),
+                Value::Object(members) => members.values().any(|member| in_value(member, name)),
+                Value::Null | Value::Bool(_) | Value::Number(_) => false,
+            }
+        }
+        self.policies.iter().any(|used| in_value(&used.config, name))
+            || self.groups.values().any(|members| members.contains(name))
     }
 
     /// The user groups of Slack that its groups name.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{Act, Actor, Intent, Request, State, Status, Submission, Timestamp};
+use countersign_core::lifecycle::{
+    Act, Actor, Identity, Intent, Request, State, Status, Submission, Timestamp,
+};
 use countersign_core::record::PolicyEntry;
 use countersign_policy::decide::{self, Attempt};
 use countersign_policy::{ActionPolicy, PolicySet};
@@ -156,13 +158,17 @@ impl Replayer {
         stored: &Submission,
         original: Option<&PolicyEntry>,
     ) -> Submission {
+        // As recorded: who somebody was under other rules is not known.
         let requester = Actor {
-            id: stored.requester.id.clone(),
+            id: stored.requester_id().to_owned(),
             groups: stored.requester_groups.clone(),
-            groups_as_of: None,
+            ..Actor::default()
         };
         let actor = self.actor(rules.entry(), &requester, original, stored.submitted_at);
-        decide::under(rules, Submission { requester_groups: actor.groups, ..stored.clone() })
+        let identity = stored.requester_is.clone().map(|identity| Identity { id: actor.id, ..identity });
+        let submission =
+            Submission { requester_groups: actor.groups, requester_is: identity, ..stored.clone() };
+        decide::under(rules, submission)
     }
 
     /// Somebody who acted, with their groups under the candidate's rules: as recorded where the group is the same.
@@ -173,7 +179,8 @@ impl Replayer {
         original: Option<&PolicyEntry>,
         at: Timestamp,
     ) -> Actor {
-        let mut actor = entry.actor(&recorded.id, &self.directory, at);
+        let name = recorded.alias.as_ref().unwrap_or(&recorded.id);
+        let mut actor = entry.actor(name, &self.directory, at);
         for (name, members) in &entry.groups {
             if original.is_some_and(|original| original.groups.get(name) == Some(members)) {
                 match recorded.groups.contains(name) {

@@ -11,9 +11,9 @@ use std::thread;
 
 use arc_swap::ArcSwapOption;
 use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{Digest, Intent, Party, RequestId, Submission, Timestamp};
+use countersign_core::lifecycle::{Digest, Intent, RequestId, Submission, Timestamp};
 use countersign_policy::PolicySet;
-use countersign_policy::decide::{self, Ask, Attempt, Issued};
+use countersign_policy::decide::{self, Again, Ask, Attempt, Issued};
 use prometheus::{IntCounterVec, Opts, Registry};
 
 use super::{Outcome, Simulation, Timers};
@@ -190,7 +190,7 @@ pub(crate) enum Observation {
         /// What was asked for.
         ask: Box<Ask>,
         /// The request that was made again, and who wanted that.
-        again: Option<(Arc<Submission>, Party)>,
+        again: Option<(Arc<Submission>, Again)>,
         /// What will happen to the request by itself, where one was made.
         timers: Timers,
     },
@@ -488,11 +488,11 @@ impl Judge {
         &self,
         id: RequestId,
         ask: &Ask,
-        again: Option<(Arc<Submission>, Party)>,
+        again: Option<(Arc<Submission>, Again)>,
         at: Timestamp,
     ) -> Result<Simulation, Outcome> {
         let Some(rules) = self.shared.set.action(&ask.action) else { return Err(Outcome::unknown_action()) };
-        let again = again.as_ref().map(|(earlier, actor)| (earlier.as_ref(), actor.clone()));
+        let again = again.as_ref().map(|(earlier, again)| (earlier.as_ref(), again));
         // Nobody ever shows this token.
         let issued = Issued { id, token_hash: Digest::from_bytes([0; 32]), at };
         let submission = decide::submission(rules, ask, issued, again, &self.shared.directory);

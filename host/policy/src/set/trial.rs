@@ -8,7 +8,7 @@ use countersign_core::lifecycle::{
 };
 
 use crate::action::ActionPolicy;
-use crate::decide::{self, Admission, Ask, Issued, NotMade};
+use crate::decide::{self, Admission, Ask, Issued, NotMade, Who};
 
 /// A Thursday noon in 2026: policies see no other clock, so any time does.
 const AT: Timestamp = Timestamp::from_millis(1_767_268_800_000);
@@ -63,7 +63,9 @@ fn decide(policy: &ActionPolicy) -> Admission {
         action: policy.entry().action.clone(),
         params: policy.param_schema().and_then(|schema| schema.made_up()).unwrap_or_default(),
         origin: Origin { repo: "synthetic/repository".to_owned(), branch: None, pr: None, run_id: None },
-        requester: Party { id: "synthetic-requester".to_owned(), source: "trial".to_owned(), display: None },
+        requester: Party { id: "U0SYNTHETIC".to_owned(), source: "slack".to_owned(), display: None },
+        who: Who::asserted("U0SYNTHETIC"),
+        caller: None,
         justification: "A synthetic request, to try the policies.".to_owned(),
         links: Vec::new(),
         policy_hints: None,

@@ -84,6 +84,10 @@ fn submission(policy: &ActionPolicy) -> Submission {
         lineage: id(),
         depth: 0,
         rerequested_by: None,
+        caller: None,
+        requester_is: None,
+        owners: Default::default(),
+        rerequester_is: None,
         requester: Party { id: "U0REQUESTER".to_owned(), source: "slack".to_owned(), display: None },
         requester_groups: Default::default(),
         origin: Origin { repo: "acme/shop".to_owned(), branch: None, pr: None, run_id: None },
@@ -126,7 +130,7 @@ fn submitted() -> Event {
 }
 
 fn act(seq: u32, by: &str, act: Act) -> Event {
-    let by = Actor { id: by.to_owned(), groups: Default::default(), groups_as_of: None };
+    let by = Actor { id: by.to_owned(), groups: Default::default(), groups_as_of: None, ..Actor::default() };
     Event { seq, at: SUBMITTED_AT.plus(u64::from(seq) * 1000), by: Some(by), act }
 }
 

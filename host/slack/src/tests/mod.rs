@@ -66,6 +66,10 @@ fn submission() -> Submission {
         lineage: id(1),
         depth: 0,
         rerequested_by: None,
+        caller: None,
+        requester_is: None,
+        owners: Default::default(),
+        rerequester_is: None,
         requester: Party { id: "U0DEV".into(), source: "slack".into(), display: Some("dev".into()) },
         requester_groups: BTreeSet::new(),
         origin: Origin {
@@ -136,7 +140,8 @@ fn open(requirements: Vec<Requirement>) -> Request {
 
 /// What the request is after this act at this minute.
 fn after(request: Request, minute: u64, by: Option<&str>, act: Act, standing: Standing) -> Request {
-    let by = by.map(|id| Actor { id: id.into(), groups: BTreeSet::new(), groups_as_of: None });
+    let by =
+        by.map(|id| Actor { id: id.into(), groups: BTreeSet::new(), groups_as_of: None, ..Actor::default() });
     let proposal = request.propose(minutes(minute), by, act, None).expect("it is possible");
     proposal.judged(&verdict(standing)).expect("it counts").request
 }

@@ -169,7 +169,7 @@ fn any_request() -> BoxedStrategy<Request> {
                 let event = |(n, (act, id, groups)): (usize, (Act, String, BTreeSet<String>))| Event {
                     seq: u32::try_from(n).expect("few"),
                     at: START,
-                    by: Some(Actor { id, groups, groups_as_of: None }),
+                    by: Some(Actor { id, groups, groups_as_of: None, ..Actor::default() }),
                     act,
                 };
                 let mut request = open_with(submission.clone(), vec![approvals(0, 1)]);

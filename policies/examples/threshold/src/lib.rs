@@ -4,8 +4,8 @@
 //! `README.md` has the configuration.
 
 use countersign_policy_sdk::{
-    Act, Actor, Context, History, INVALID_CONFIG, Policy, Reason, ReasonDoc, Request, Requirement, Ruling,
-    SUPER_APPROVERS, check_actor_list, export_policy, serde_json::Value,
+    Act, Actor, Context, History, INVALID_CONFIG, Known, Policy, Reason, ReasonDoc, Request, Requirement,
+    Ruling, SUPER_APPROVERS, check_actor_list, export_policy, serde_json::Value,
 };
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +54,10 @@ impl Policy for Threshold {
             code: "requester_may_not_approve",
             help: "You made this request; somebody else has to approve it.",
         },
+        ReasonDoc {
+            code: "requester_unknown",
+            help: "Nobody knows who you are, and you may not approve your own request: ask under a name that is known.",
+        },
         ReasonDoc { code: "denied_by_approver", help: "One of the approvers denied the request." },
     ];
 
@@ -79,6 +83,11 @@ impl Policy for Threshold {
     }
 
     fn admit(config: &Config, request: &Request) -> Result<Memo, Vec<Reason>> {
+        // Whether an approver asks cannot be told of somebody whom nobody knows.
+        if request.requester.known == Known::Unknown {
+            let message = "the requester is neither a known person nor a machine, and may not approve";
+            return Err(Reason::new("requester_unknown", message).into());
+        }
         let amount = request.params.parse::<Value>().ok();
         let amount = amount.as_ref().and_then(|params| params.get(&config.parameter)).and_then(Value::as_f64);
         Ok(Memo { small: amount.is_some_and(|amount| (0.0..config.below).contains(&amount)) })
@@ -87,11 +96,11 @@ impl Policy for Threshold {
     fn judge(context: &Context<Self>) -> Result<Ruling, Vec<Reason>> {
         let Context { config, memo, request, event, .. } = context;
         let counted = |history: History<'_>, actor: &Actor| {
-            config.counted(history, &request.requester).iter().any(|counted| counted.id == actor.id)
+            config.counted(history, request).iter().any(|counted| counted.id == actor.id)
         };
         let grants = match &event.act {
             Act::Approve { by, .. } if config.names(by) => {
-                if by.id == request.requester.id {
+                if request.is_asked_by(by) {
                     return Err(Reason::new(
                         "requester_may_not_approve",
                         "whoever made a request may not approve it",
@@ -112,7 +121,7 @@ impl Policy for Threshold {
             _ => false,
         };
         let history = context.history_with_event();
-        let have = u32::try_from(config.counted(history, &request.requester).len()).unwrap_or(u32::MAX);
+        let have = u32::try_from(config.counted(history, request).len()).unwrap_or(u32::MAX);
         let need = config.approvals;
         let ruling = if memo.small || have >= need {
             Ruling::satisfied()
@@ -132,9 +141,9 @@ impl Config {
     }
 
     /// Everybody whose approval stands and counts.
-    fn counted<'a>(&self, history: History<'a>, requester: &Actor) -> Vec<&'a Actor> {
+    fn counted<'a>(&self, history: History<'a>, request: &Request) -> Vec<&'a Actor> {
         let mut approvals = history.approvals();
-        approvals.retain(|actor| self.names(actor) && actor.id != requester.id);
+        approvals.retain(|actor| self.names(actor) && !request.is_asked_by(actor));
         approvals
     }
 }
