@@ -1,10 +1,17 @@
-//! Why the gateway did not do what it was asked.
+//! Why the gateway did not do what it was asked, with the code and the text that a caller may read.
+//!
+//! Which HTTP status an error has, and how Slack shows it, is up to whoever answers.
 
 use countersign_core::lifecycle::{Digest, PolicyFailure, Reason, Refusal};
 use countersign_policy::RestoreError;
 use countersign_store::StoreError;
 
+use crate::policy_sets::ChangeError;
+
 /// Why the gateway did not do what it was asked.
+///
+/// `Display` is for the log: it may repeat what the store or a policy said.
+/// Callers read [`GatewayError::public_message`].
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// No policy knows the action.
@@ -19,7 +26,7 @@ pub enum GatewayError {
     /// The idempotency key was used with another body.
     #[error("this idempotency key was used with another body")]
     KeyReused,
-    /// There is no such request, or the token is not its.
+    /// There is no such request, or the token belongs to another one.
     #[error("no such request")]
     NotFound,
     /// The request cannot be made again.
@@ -31,7 +38,7 @@ pub enum GatewayError {
         /// How long to wait, in milliseconds.
         retry_after_ms: u64,
     },
-    /// The lineage has had its share for now.
+    /// The lineage has reached its limit of requests for now.
     #[error("this request was made {limit} times within the allowed window")]
     LineageLimit {
         /// How many are allowed.
@@ -45,7 +52,7 @@ pub enum GatewayError {
     /// Too many others act on the same request at this instant.
     #[error("too many others act on this request at this instant")]
     Contended,
-    /// The rules that the request was made under cannot be made ready again.
+    /// The rules that the request was made under cannot be loaded.
     #[error("the rules that this request was made under cannot be loaded: {0}")]
     Rules(#[from] RestoreError),
     /// The store has no entry or module with this hash, although a request needs it.
@@ -54,10 +61,177 @@ pub enum GatewayError {
     /// Work was stopped half-way, by a panic or a shutdown.
     #[error("work was stopped half-way: {0}")]
     Stopped(String),
-    /// The store could not answer.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The system has no randomness to give.
     #[error("no randomness: {0}")]
     Randomness(String),
+}
+
+impl GatewayError {
+    /// The stable code, in `snake_case`. Callers and scripts match on it.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            GatewayError::UnknownAction(_) | GatewayError::Denied(_) => "policy_denied",
+            GatewayError::PolicyFailed(_)
+            | GatewayError::Rules(_)
+            | GatewayError::RulesLost(_)
+            | GatewayError::Stopped(_) => "policy_failure",
+            GatewayError::KeyReused => "idempotency_key_reused",
+            GatewayError::NotFound => "not_found",
+            GatewayError::NotAllowed(_) => "not_allowed",
+            GatewayError::Cooldown { .. } => "cooldown",
+            GatewayError::LineageLimit { .. } => "rate_limited",
+            GatewayError::Refused(refusal) => refusal.code(),
+            GatewayError::Contended => "contended",
+            GatewayError::Store(error) => store_code(error),
+            GatewayError::Randomness(_) => "internal",
+        }
+    }
+
+    /// What a caller or a person in Slack may read. What the store or a policy said is not in it.
+    #[must_use]
+    pub fn public_message(&self) -> String {
+        match self {
+            GatewayError::Rules(_) | GatewayError::RulesLost(_) | GatewayError::Stopped(_) => {
+                "the rules that this request was made under cannot be loaded".to_owned()
+            }
+            GatewayError::Store(StoreError::Unavailable { .. }) => STORE_UNAVAILABLE.to_owned(),
+            GatewayError::Store(StoreError::Corrupt { .. }) => "a stored value cannot be read".to_owned(),
+            GatewayError::Randomness(_) => "the system gave no randomness".to_owned(),
+            error => error.to_string(),
+        }
+    }
+
+    /// The policies' reasons, which a caller may read, too; empty if no policy refused.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<Reason> {
+        match self {
+            GatewayError::Denied(reasons) => reasons.clone(),
+            GatewayError::Refused(refusal) => refusal.reasons().to_vec(),
+            error @ GatewayError::UnknownAction(_) => vec![Reason {
+                code: "unknown_action".into(),
+                message: error.to_string(),
+                path: Some("action".into()),
+            }],
+            _ => Vec::new(),
+        }
+    }
+
+    /// How long to wait before the same call can succeed, in milliseconds, if that is known.
+    #[must_use]
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            GatewayError::Cooldown { retry_after_ms } | GatewayError::LineageLimit { retry_after_ms, .. } => {
+                Some(*retry_after_ms)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl ChangeError {
+    /// The stable code, as [`GatewayError::code`].
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            ChangeError::Refused(_) => "invalid_policy_set",
+            ChangeError::Unfetched(_) => "registry_unavailable",
+            ChangeError::Module(_) => "invalid_module",
+            ChangeError::Conflict { .. } => "conflict",
+            ChangeError::NothingBefore => "nothing_before",
+            ChangeError::InForce(_) => "in_force",
+            ChangeError::Shadow(_) => "shadow_not_ready",
+            ChangeError::Unknown(_) => "not_found",
+            ChangeError::Store(error) => store_code(error),
+            ChangeError::Stopped(_) => "internal",
+        }
+    }
+
+    /// What an admin reads. An admin may read what went wrong inside, except how the store is reached.
+    #[must_use]
+    pub fn public_message(&self) -> String {
+        match self {
+            ChangeError::Store(StoreError::Unavailable { .. }) => STORE_UNAVAILABLE.to_owned(),
+            error => error.to_string(),
+        }
+    }
+}
+
+const STORE_UNAVAILABLE: &str = "the store cannot be reached; try again";
+
+fn store_code(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Unavailable { .. } => "store_unavailable",
+        StoreError::Corrupt { .. } => "internal",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::lifecycle::{FailureKind, Status};
+
+    use super::*;
+
+    /// Callers get a stable code and a text that says nothing of the inside.
+    #[test]
+    fn public_messages_reveal_nothing_of_the_inside() {
+        let failure =
+            || PolicyFailure { policy: "quorum".into(), kind: FailureKind::Trap, detail: "secret".into() };
+        let reason = || Reason { code: "no".into(), message: "not today".into(), path: None };
+        let corrupt = StoreError::Corrupt {
+            table: "requests",
+            column: "body",
+            key: "secret key".into(),
+            detail: "secret".into(),
+        };
+        let errors = [
+            GatewayError::UnknownAction("x".into()),
+            GatewayError::Denied(vec![reason()]),
+            GatewayError::PolicyFailed(vec![failure()]),
+            GatewayError::KeyReused,
+            GatewayError::NotFound,
+            GatewayError::NotAllowed("the request was approved"),
+            GatewayError::Cooldown { retry_after_ms: 1 },
+            GatewayError::LineageLimit { limit: 5, retry_after_ms: 60_001 },
+            Refusal::Ended(Status::Denied).into(),
+            Refusal::Objected(vec![reason()]).into(),
+            Refusal::PolicyFailed(vec![failure()]).into(),
+            GatewayError::Contended,
+            GatewayError::RulesLost(Digest::of(b"")),
+            GatewayError::Stopped("secret".into()),
+            StoreError::Unavailable { backend: "sqlite", detail: "secret".into() }.into(),
+            corrupt.into(),
+            GatewayError::Randomness("secret".into()),
+        ];
+        let shown: Vec<String> =
+            errors.iter().map(|error| format!("{}: {}", error.code(), error.public_message())).collect();
+        assert_eq!(
+            shown,
+            [
+                "policy_denied: no policy admits the action `x`",
+                "policy_denied: the policy does not admit this request",
+                "policy_failure: a policy gave no usable answer, so nothing was changed",
+                "idempotency_key_reused: this idempotency key was used with another body",
+                "not_found: no such request",
+                "not_allowed: the request was approved",
+                "cooldown: this request can be made again in 1 s",
+                "rate_limited: this request was made 5 times within the allowed window",
+                "already_decided: the request is already denied",
+                "refused: a policy objects: not today",
+                "policy_failure: a policy gave no usable answer, so nothing was changed",
+                "contended: too many others act on this request at this instant",
+                "policy_failure: the rules that this request was made under cannot be loaded",
+                "policy_failure: the rules that this request was made under cannot be loaded",
+                "store_unavailable: the store cannot be reached; try again",
+                "internal: a stored value cannot be read",
+                "internal: the system gave no randomness",
+            ]
+        );
+        let [unknown, denied, ..] = &errors else { panic!("{errors:?}") };
+        assert_eq!(unknown.reasons()[0].code, "unknown_action");
+        assert_eq!(denied.reasons(), [reason()]);
+    }
 }

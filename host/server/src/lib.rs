@@ -1,18 +1,24 @@
-//! The program `countersign`: the crates under `host/`, put together.
+//! The program `countersign`: the command line, and the HTTP and Slack edges of the gateway.
+//!
+//! What the gateway decides is not here: see the other crates under `host/`.
 
-// The command line, and the settings of the gateway.
+// The command line, and the settings of `serve`.
+pub mod cli;
 pub mod config;
 
-// The gateway, put together.
-pub mod app;
+// The gateway: what is shared, how it is put together, how it is run and stopped.
+pub mod build;
+pub mod run;
 pub mod shutdown;
+pub mod state;
 
 // How callers, admins and operators reach it.
 pub mod http;
+mod rate_limit;
 pub mod telemetry;
 
-// What is answered to what people do in Slack.
-mod slack_press;
+// How people in Slack do.
+mod interactions;
 
-// For trying things out.
+// For trying it out.
 pub mod dev;

@@ -5,48 +5,52 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use countersign::app::{App, StartError};
-use countersign::config::{Cli, Command, Config, ConfigError};
+use countersign::build::{StartError, build};
+use countersign::cli::{Cli, CliError, Command};
+use countersign::config::Config;
+use countersign::run::run;
 use countersign::{dev, shutdown, telemetry};
-use countersign_authoring as author;
+use countersign_core::clock::SystemClock;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
-/// The exit code of a start that the configuration or the policy set stops.
+/// The exit code if the configuration or the policy set is wrong.
 const WRONG_SETUP: u8 = 2;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let done = match Cli::from_process() {
+    let served = match Cli::from_process() {
         Ok(Cli { command: Command::Serve(config) }) => serve(&config).await,
         Ok(Cli { command: Command::Dev(dev) }) => return dev::run(dev).await,
-        Ok(Cli { command: Command::Policy(policy) }) => return author::run(&policy),
-        Err(ConfigError::Flags(error)) => error.exit(),
-        Err(error) => return stop(WRONG_SETUP, &error.to_string()),
+        Ok(Cli { command: Command::Policy(policy) }) => return countersign_authoring::run(&policy),
+        Err(CliError::Flags(error)) => error.exit(),
+        Err(error) => return fail(WRONG_SETUP, &error.to_string()),
     };
-    match done {
+    match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err(StartError::Policies(errors)) => stop(WRONG_SETUP, &errors.to_string()),
-        Err(StartError::Keys(error)) => stop(WRONG_SETUP, &error.to_string()),
-        Err(StartError::Other(error)) => stop(1, &format!("{error:#}")),
+        Err(StartError::Policies(errors)) => fail(WRONG_SETUP, &errors.to_string()),
+        Err(StartError::Keys(error)) => fail(WRONG_SETUP, &error.to_string()),
+        Err(StartError::Other(error)) => fail(1, &format!("{error:#}")),
     }
 }
 
 async fn serve(config: &Config) -> Result<(), StartError> {
     telemetry::start_log(&config.logging)?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let app = Arc::new(App::start(config).await?);
+    let shutdown = CancellationToken::new();
+    let app = Arc::new(build(config, Arc::new(SystemClock), shutdown.clone()).await?);
     let listen = config.network.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on `{listen}`"))?;
     let address = listener.local_addr().context("the listener has no address")?;
-    shutdown::on_signals(app.shutdown().clone()).context("cannot listen for signals")?;
+    shutdown::on_signals(shutdown).context("cannot listen for signals")?;
     app.policy_sets().on_hangup().context("cannot listen for SIGHUP")?;
     tracing::info!(%address, "listening");
-    // Whoever does not want to know has closed the standard output.
+    // It fails if the standard output is closed: then nobody reads it.
     let _ = writeln!(std::io::stdout(), "listening on http://{address}");
-    Ok(app.serve(listener).await?)
+    Ok(run(app, config, listener).await?)
 }
 
-fn stop(code: u8, why: &str) -> ExitCode {
+fn fail(code: u8, why: &str) -> ExitCode {
     eprintln!("{why}");
     ExitCode::from(code)
 }

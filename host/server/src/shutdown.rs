@@ -1,4 +1,4 @@
-//! What begins the shutdown of the process.
+//! The signals that begin the shutdown.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;

@@ -1,4 +1,4 @@
-//! Just enough of an HTTP client to talk to a gateway on this machine: no TLS, one call a connection.
+//! A minimal HTTP client for a gateway on this machine: no TLS, one connection a call.
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
@@ -9,12 +9,12 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-/// A gateway that listens somewhere.
+/// A running gateway.
 pub(super) struct Gateway {
     authority: String,
 }
 
-/// What it answers; a body that is no JSON reads as null.
+/// An answer; a body that is not JSON becomes null.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Value,
@@ -40,7 +40,8 @@ impl Gateway {
         read(self.send(request.body(Full::from(body))?).await?).await
     }
 
-    /// Reads events until the stream ends, or the answer where it is no stream.
+    /// Calls `each` with the name and the data of every event until the stream ends.
+    /// Returns the answer if it is not a stream.
     pub(super) async fn stream(
         &self,
         path: &str,
@@ -54,8 +55,8 @@ impl Gateway {
         }
         let mut text = String::new();
         while let Some(frame) = response.frame().await {
-            let frame = frame.context("the stream broke")?;
-            // The gateway sends whole events, in UTF-8.
+            let frame = frame.context("the stream is incomplete")?;
+            // The gateway splits neither events nor characters between frames.
             text.push_str(&String::from_utf8_lossy(frame.data_ref().map_or(&[], |data| data)));
             while let Some((event, rest)) = text.split_once("\n\n") {
                 let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
@@ -71,9 +72,9 @@ impl Gateway {
         request.headers_mut().insert("host", authority.parse().context("the host is malformed")?);
         let stream = TcpStream::connect(authority)
             .await
-            .with_context(|| format!("nobody listens at `{authority}`"))?;
+            .with_context(|| format!("cannot connect to `{authority}`"))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // What it fails with, the call fails with too.
+        // If the connection fails, so does the call, which returns the error.
         tokio::spawn(connection);
         sender.send_request(request).await.context("the gateway did not answer")
     }
@@ -81,6 +82,6 @@ impl Gateway {
 
 async fn read(response: Response<Incoming>) -> Result<Answer> {
     let status = response.status().as_u16();
-    let bytes = response.into_body().collect().await.context("the answer broke off")?.to_bytes();
+    let bytes = response.into_body().collect().await.context("the answer is incomplete")?.to_bytes();
     Ok(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_default() })
 }

@@ -1,4 +1,4 @@
-//! `countersign dev`: plays the parts of a caller and of Slack against a running gateway, for trying it out.
+//! `countersign dev`: acts as a caller and as Slack against a running gateway, to try it out.
 
 mod client;
 
@@ -6,80 +6,80 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value, json};
-
-use self::client::{Answer, Gateway};
-use crate::config;
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::secret::Secret;
 use countersign_slack::{ANSWER_BLOCK, REASON_BLOCK, VALUE_ACTION, sign};
+use serde_json::{Map, Value, json};
 
-/// What to try.
+use self::client::{Answer, Gateway};
+use crate::cli;
+
+/// The commands of `countersign dev`.
 #[derive(Debug, Subcommand)]
 pub enum Dev {
-    /// Act on a request as a person in Slack would.
+    /// Act on a request as a person in Slack.
     Click(Click),
-    /// Make a request, and print its id and its token.
+    /// Create a request, and print its id and its token.
     Request(Request),
     /// Print every state of a request until it ends.
     Watch(Watch),
 }
 
-/// A click in Slack.
+/// Act on a request as a person in Slack.
 #[derive(Debug, Args)]
 pub struct Click {
-    /// Where the gateway listens.
+    /// The URL of the gateway.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// The variable that holds the signing secret.
+    /// The environment variable with the signing secret.
     #[arg(long, value_name = "NAME", default_value = "SLACK_SIGNING_SECRET")]
     secret_env: String,
-    /// Who clicks: a Slack id.
+    /// The Slack id of the person.
     #[arg(long)]
     user: String,
-    /// Why, for a denial.
+    /// The reason of a denial.
     #[arg(long)]
     reason: Option<String>,
-    /// Approve with this parameter changed, `KEY=VALUE`; may come several times.
+    /// Approve with this parameter changed, `KEY=VALUE`; may be repeated.
     #[arg(long = "edit", value_name = "KEY=VALUE", value_parser = edit)]
     edits: Vec<(String, String)>,
     /// `approve`, `deny`, `withdraw`, `re_request` or `persona_ack:PERSONA`.
     #[arg(value_parser = action)]
     action: String,
-    /// The request.
+    /// The id of the request.
     request_id: String,
 }
 
-/// A request.
+/// Create a request, and print its id and its token.
 #[derive(Debug, Args)]
 pub struct Request {
-    /// Where the gateway listens.
+    /// The URL of the gateway.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
     /// The parameters, as a JSON object.
     #[arg(long, default_value = "{}")]
     params: String,
-    /// Who asks.
+    /// The Slack id of the requester.
     #[arg(long, default_value = "U0DANA")]
     requester: String,
-    /// Why.
+    /// The justification.
     #[arg(long, default_value = "trying it out")]
     justification: String,
     /// The action.
     action: String,
 }
 
-/// A stream of states.
+/// Print every state of a request until it ends.
 #[derive(Debug, Args)]
 pub struct Watch {
-    /// Where the gateway listens.
+    /// The URL of the gateway.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
     /// The wait token.
     token: String,
 }
 
-/// Does it; exits with 1 where the gateway says no, and with 2 where it cannot be asked.
+/// Runs a command. The exit code is 1 if the gateway refuses, and 2 if it cannot be reached.
 pub async fn run(dev: Dev) -> ExitCode {
     let done = match dev {
         Dev::Click(click) => self::click(&click).await,
@@ -98,12 +98,12 @@ pub async fn run(dev: Dev) -> ExitCode {
 
 async fn click(click: &Click) -> Result<bool> {
     let name = &click.secret_env;
-    let secret = config::variable(name).with_context(|| format!("the variable `{name}` is not set"))?;
+    let secret = cli::variable(name).with_context(|| format!("the variable `{name}` is not set"))?;
     let payload = payload(click)?.to_string();
     let form = form_urlencoded::Serializer::new(String::new()).append_pair("payload", &payload).finish();
     let timestamp = (SystemClock.now().as_millis() / 1000).to_string();
-    let signature =
-        sign(&Secret::new(secret), &timestamp, form.as_bytes()).context("the secret signs nothing")?;
+    let signature = sign(&Secret::new(secret), &timestamp, form.as_bytes())
+        .context("the secret cannot be used to sign")?;
     let headers = [
         ("content-type", "application/x-www-form-urlencoded"),
         ("x-slack-request-timestamp", &timestamp),
@@ -118,7 +118,7 @@ async fn click(click: &Click) -> Result<bool> {
     }
     let message = ["message", "detail"].iter().find_map(|key| body[*key].as_str()).unwrap_or("no answer");
     let code = match text(&body["error"]) {
-        // That a policy refuses it, the message says.
+        // The message says already that a policy refuses.
         "refused" => String::new(),
         code => format!(" ({code})"),
     };
@@ -127,12 +127,12 @@ async fn click(click: &Click) -> Result<bool> {
 }
 
 fn payload(click: &Click) -> Result<Value> {
-    // Slack gives every click a trigger of its own, so no two are the same to the replay guard.
+    // Slack gives every click its own trigger, so that none is a replay of another.
     let serial = getrandom::u64().map_err(|error| anyhow::anyhow!("no randomness: {error}"))?.to_string();
     let input = |text: &str| json!({VALUE_ACTION: {"type": "plain_text_input", "value": text}});
     if !click.edits.is_empty() {
         if click.action != "approve" {
-            bail!("only `approve` can go with `--edit`");
+            bail!("`--edit` needs the action `approve`");
         }
         let values: Map<String, Value> =
             click.edits.iter().map(|(key, text)| (format!("{ANSWER_BLOCK}{key}"), input(text))).collect();
@@ -150,7 +150,7 @@ fn payload(click: &Click) -> Result<Value> {
     let mut values = Map::new();
     if let Some(reason) = &click.reason {
         if click.action != "deny" {
-            bail!("only `deny` can go with `--reason`");
+            bail!("`--reason` needs the action `deny`");
         }
         values.insert(REASON_BLOCK.into(), input(reason));
     }
@@ -164,7 +164,7 @@ fn payload(click: &Click) -> Result<Value> {
 }
 
 async fn request(request: &Request) -> Result<bool> {
-    let params: Value = serde_json::from_str(&request.params).context("`--params` is no JSON")?;
+    let params: Value = serde_json::from_str(&request.params).context("`--params` is not JSON")?;
     let body = json!({
         "action": request.action,
         "params": params,

@@ -1,56 +1,44 @@
-//! Who is an admin: whoever shows the admin token. Without a token in the configuration there are no admin routes.
+//! Admins are authenticated by the admin token. Without one in the configuration there are no admin routes.
 
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use subtle::ConstantTimeEq as _;
-
-use super::check::Check;
-use super::error::{ApiError, Invalid};
-use crate::app::App;
-use crate::telemetry::SecurityEvent;
 use countersign_core::lifecycle::Digest;
 use countersign_core::record::ChangeTrigger;
 use countersign_core::secret::Secret;
 use countersign_gateway::policy_sets::By;
+use subtle::ConstantTimeEq as _;
 
-/// What every admin route begins with.
-const ROUTES: &str = "/api/admin/";
+use super::check::Check;
+use super::error::{ApiError, Invalid};
+use super::params::bearer_token;
+use crate::state::App;
+use crate::telemetry::SecurityEvent;
 
-/// What the audit log calls an admin who does not say who they are.
-const NAMELESS: &str = "admin";
+/// The prefix of every admin route.
+const PREFIX: &str = "/api/admin/";
 
-/// The admin token, as its digest: digests have one length, and comparing them tells nothing of the token.
-pub(crate) struct AdminToken(Digest);
+/// The actor in the audit log if an admin gives no name.
+const UNNAMED: &str = "admin";
 
-impl AdminToken {
-    pub(crate) fn new(token: &Secret) -> AdminToken {
-        AdminToken(Digest::of(token.expose()))
-    }
-
-    fn is(&self, shown: &[u8]) -> bool {
-        Digest::of(shown).as_bytes().ct_eq(self.0.as_bytes()).into()
-    }
-}
-
-/// An admin, as far as they say who they are. Only [`guard`] makes one.
+/// An authenticated admin, with the name that they give. Only [`guard`] creates one.
 #[derive(Clone, Debug)]
 pub(super) struct Admin(Option<String>);
 
 impl Admin {
-    /// As the one who changes something; a name in the body wins over the one in the header.
-    pub(super) fn by(self, named: Option<String>) -> Result<By, ApiError> {
-        let actor = named.or(self.0);
+    /// The author of a change; a name in the body wins over the one in the header.
+    pub(super) fn by(self, name_in_body: Option<String>) -> Result<By, ApiError> {
+        let actor = name_in_body.or(self.0);
         if let Some(actor) = &actor {
             let mut check = Check::default();
             check.name("actor", actor, 128);
-            check.done()?;
+            check.finish()?;
         }
-        Ok(By { trigger: ChangeTrigger::Api, actor: Some(actor.unwrap_or_else(|| NAMELESS.to_owned())) })
+        Ok(By { trigger: ChangeTrigger::Api, actor: Some(actor.unwrap_or_else(|| UNNAMED.to_owned())) })
     }
 }
 
@@ -58,17 +46,17 @@ impl<S: Sync> FromRequestParts<S> for Admin {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Admin, ApiError> {
-        // INVARIANT: a route that asks for an admin has one only where the guard let them by.
+        // INVARIANT: a handler that takes an `Admin` runs only if the guard has authenticated one.
         parts.extensions.get().cloned().ok_or(ApiError::NoSuch("path"))
     }
 }
 
-/// Lets nobody but admins near the admin routes, whether there is such a route or not.
+/// Rejects calls of admin routes that are not authenticated, whether the route exists or not.
 pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    if !request.uri().path().starts_with(ROUTES) {
+    if !request.uri().path().starts_with(PREFIX) {
         return next.run(request).await;
     }
-    match admit(&app, request.headers()) {
+    match authenticate(&app, request.headers()) {
         Ok(admin) => {
             request.extensions_mut().insert(admin);
             next.run(request).await
@@ -77,11 +65,11 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
     }
 }
 
-fn admit(app: &App, headers: &HeaderMap) -> Result<Admin, ApiError> {
-    let Some(token) = &app.admin else { return Err(ApiError::NoSuch("path")) };
-    if !shown(headers).is_some_and(|shown| token.is(shown)) {
+fn authenticate(app: &App, headers: &HeaderMap) -> Result<Admin, ApiError> {
+    let Some(token) = &app.admin_token else { return Err(ApiError::NoSuch("path")) };
+    if !token_in(headers).is_some_and(|given| is_equal(given, token)) {
         app.metrics.count(SecurityEvent::Unauthorized);
-        tracing::warn!("a call of an admin route was turned away");
+        tracing::warn!("admin call rejected: wrong or missing token");
         return Err(ApiError::Unauthorized);
     }
     let Some(actor) = headers.get("x-admin-actor") else { return Ok(Admin(None)) };
@@ -91,11 +79,14 @@ fn admit(app: &App, headers: &HeaderMap) -> Result<Admin, ApiError> {
     }
 }
 
-/// The token as `Authorization: Bearer`, else as the ancestor's header.
-fn shown(headers: &HeaderMap) -> Option<&[u8]> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
-        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().as_bytes())
-    });
-    bearer.or_else(|| headers.get("x-admin-token").map(|value| value.as_bytes()))
+/// The token in `Authorization: Bearer`, else in the legacy service's header.
+fn token_in(headers: &HeaderMap) -> Option<&[u8]> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(bearer_token).map(str::as_bytes);
+    bearer.or_else(|| headers.get("x-admin-token").map(HeaderValue::as_bytes))
+}
+
+/// Compares digests, which have one length, in constant time: the time taken reveals nothing of the token.
+fn is_equal(given: &[u8], token: &Secret) -> bool {
+    let (given, expected) = (Digest::of(given), Digest::of(token.expose()));
+    given.as_bytes().ct_eq(expected.as_bytes()).into()
 }

@@ -1,4 +1,4 @@
-//! Request bodies: bounded in size and in time, and JSON that everybody reads alike.
+//! Request bodies: limited in size and in time, and JSON that every parser reads alike.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,22 +7,22 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
+use countersign_core::json;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::{ApiError, Invalid};
-use crate::app::App;
-use countersign_core::json;
+use crate::state::App;
 
-/// How long a body may take to arrive: a caller that trickles must not hold a connection.
-const MOST_TIME: Duration = Duration::from_secs(10);
+/// How long a body may take to arrive: a slow caller must not hold a connection.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A body that is JSON.
+/// A JSON body.
 pub(crate) struct JsonBody(pub(crate) Value);
 
 impl JsonBody {
-    /// A body that was read already.
+    /// Parses a body that was read already.
     pub(crate) fn of(headers: &HeaderMap, bytes: &[u8]) -> Result<JsonBody, ApiError> {
         if !is_json(headers) {
             return Err(ApiError::NotJson);
@@ -30,7 +30,7 @@ impl JsonBody {
         Ok(JsonBody(json::parse(bytes)?))
     }
 
-    /// The body, as a type.
+    /// Deserializes the body.
     pub(crate) fn typed<T: DeserializeOwned>(self) -> Result<T, ApiError> {
         Ok(json::typed(self.0)?)
     }
@@ -48,15 +48,15 @@ impl FromRequest<Arc<App>> for JsonBody {
     }
 }
 
-/// A body as it came.
+/// Reads a body of at most `limit` bytes.
 pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    let collected = tokio::time::timeout(MOST_TIME, Limited::new(body, limit).collect()).await;
+    let collected = tokio::time::timeout(TIMEOUT, Limited::new(body, limit).collect()).await;
     match collected.map_err(|_| ApiError::TooSlow)? {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(ApiError::TooLarge(format!("the body has more than {limit} bytes")))
         }
-        // Nobody is left to read this: the connection broke.
+        // The connection broke, so nobody reads this answer.
         Err(_) => Err(Invalid::new("", "the body did not arrive whole").into()),
     }
 }

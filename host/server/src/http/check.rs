@@ -1,32 +1,32 @@
-//! What a well-formed value is: lengths, characters, links. Gathers everything that is wrong, not the first only.
+//! Validates what callers send: lengths, characters, links. Collects all errors, not only the first.
 
+use countersign_core::lifecycle::{Link, Origin, Party, canonical};
 use serde_json::{Map, Value};
 
 use super::error::{ApiError, Invalid};
-use countersign_core::lifecycle::{Link, Origin, Party, canonical};
 
-/// The most that all parameters may have, in bytes of canonical JSON.
-const PARAMS_BYTES: usize = 128 * 1024;
+/// The largest parameters together, in bytes of canonical JSON.
+const MAX_PARAMS_BYTES: usize = 128 * 1024;
 
-/// The most that the policy hints may have, in bytes of canonical JSON.
-const HINTS_BYTES: usize = 16 * 1024;
+/// The largest policy hints, in bytes of canonical JSON.
+const MAX_HINTS_BYTES: usize = 16 * 1024;
 
-const MOST_PARAMS: usize = 1000;
-const MOST_LINKS: usize = 20;
+const MAX_PARAMS: usize = 1000;
+const MAX_LINKS: usize = 20;
 
-/// Gathers what is wrong.
+/// Collects validation errors.
 #[derive(Default)]
 pub(crate) struct Check {
     wrong: Vec<Invalid>,
 }
 
 impl Check {
-    /// Fails where anything was wrong.
-    pub(crate) fn done(self) -> Result<(), ApiError> {
+    /// Fails if there are errors.
+    pub(crate) fn finish(self) -> Result<(), ApiError> {
         if self.wrong.is_empty() { Ok(()) } else { Err(ApiError::Invalid(self.wrong)) }
     }
 
-    /// A name or an id: one line, no control characters, nothing that only looks blank.
+    /// A name or an id: one line that is not blank.
     pub(crate) fn name(&mut self, path: &str, text: &str, most: usize) {
         if text.trim().is_empty() {
             self.wrong(path, "must not be blank");
@@ -37,8 +37,8 @@ impl Check {
         }
     }
 
-    /// Words for people: several lines are fine.
-    pub(crate) fn words(&mut self, path: &str, text: &str, least: usize, most: usize) {
+    /// A text for people, which may have several lines.
+    pub(crate) fn text(&mut self, path: &str, text: &str, least: usize, most: usize) {
         if text.trim().chars().count() < least {
             self.wrong(path, format!("must have at least {least} characters"));
         } else if text.chars().count() > most {
@@ -72,8 +72,8 @@ impl Check {
     }
 
     pub(crate) fn links(&mut self, path: &str, links: &[Link]) {
-        if links.len() > MOST_LINKS {
-            self.wrong(path, format!("must have at most {MOST_LINKS} links"));
+        if links.len() > MAX_LINKS {
+            self.wrong(path, format!("must have at most {MAX_LINKS} links"));
             return;
         }
         for (n, link) in links.iter().enumerate() {
@@ -84,10 +84,13 @@ impl Check {
         }
     }
 
-    /// The parameters. What is too large is not wrong but too large, and fails at once.
+    /// The parameters.
+    ///
+    /// # Errors
+    /// If they are too large: that is a status of its own.
     pub(crate) fn params(&mut self, path: &str, params: &Map<String, Value>) -> Result<(), ApiError> {
-        if params.len() > MOST_PARAMS {
-            self.wrong(path, format!("must have at most {MOST_PARAMS} parameters"));
+        if params.len() > MAX_PARAMS {
+            self.wrong(path, format!("must have at most {MAX_PARAMS} parameters"));
         }
         for key in params.keys() {
             if key.is_empty() || key.chars().count() > 128 || key.chars().any(char::is_control) {
@@ -99,15 +102,15 @@ impl Check {
             }
         }
         let size: usize = params.iter().map(|(key, value)| key.len() + canonical(value).len() + 4).sum();
-        if size > PARAMS_BYTES {
-            return Err(ApiError::TooLarge(format!("`{path}` has more than {PARAMS_BYTES} bytes")));
+        if size > MAX_PARAMS_BYTES {
+            return Err(ApiError::TooLarge(format!("`{path}` has more than {MAX_PARAMS_BYTES} bytes")));
         }
         Ok(())
     }
 
     pub(crate) fn hints(&mut self, path: &str, hints: &Value) {
-        if canonical(hints).len() > HINTS_BYTES {
-            self.wrong(path, format!("must have at most {HINTS_BYTES} bytes"));
+        if canonical(hints).len() > MAX_HINTS_BYTES {
+            self.wrong(path, format!("must have at most {MAX_HINTS_BYTES} bytes"));
         }
     }
 
@@ -116,7 +119,7 @@ impl Check {
     }
 }
 
-/// A web address that is safe to show to an approver as a link: what it shows is where it goes.
+/// A URL that is safe to show to an approver as a link: nothing in it can disguise the host.
 fn web_address(url: &str) -> Result<(), &'static str> {
     let rest = ["https://", "http://"].iter().find_map(|scheme| url.strip_prefix(scheme));
     let Some(rest) = rest else { return Err("must be an https or http URL") };
@@ -168,7 +171,7 @@ mod tests {
         let wrong = |text: &str| {
             let mut check = Check::default();
             check.name("id", text, 8);
-            check.done().is_err()
+            check.finish().is_err()
         };
         assert!(!wrong("U0ALICE") && !wrong("Zoë"));
         assert!(wrong("") && wrong("  ") && wrong("a\nb") && wrong("a\0") && wrong("123456789"));

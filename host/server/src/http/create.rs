@@ -1,38 +1,39 @@
-//! `POST /api/guard/request`: a caller asks.
+//! `POST /api/guard/request`: a caller creates a request.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use countersign_core::lifecycle::{Digest, Link, Origin, Party, RequestId, Status, Timestamp};
+use countersign_gateway::{Ask, IdempotencyKey, Receipt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::body::JsonBody;
 use super::check::Check;
-use super::error::{ApiError, Invalid, Problem};
-use super::ratelimit::Client;
+use super::client::check_rate;
+use super::error::{ApiError, Invalid};
 use super::view::{min_approvals, rfc3339_always};
-use crate::app::App;
-use countersign_core::lifecycle::{Digest, Link, Origin, Party, RequestId, Status, Timestamp};
-use countersign_gateway::{Ask, IdempotencyKey, Receipt};
+use crate::rate_limit::Client;
+use crate::state::App;
 
-/// Who sent an idempotency key, as long as callers do not say who they are.
+/// The owner of idempotency keys, as long as callers do not authenticate.
 const ANONYMOUS: &str = "anonymous";
 
-/// What a caller asks for.
+/// A request to create.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub(super) struct CreateBody {
-    /// What is to be done.
+    /// The action to be approved.
     #[schema(max_length = 128)]
     action: String,
-    /// With which parameters; at most 128 KiB of canonical JSON.
+    /// Its parameters; at most 128 KiB of canonical JSON.
     #[schema(value_type = Object)]
     params: Map<String, Value>,
     /// Who wants it, why, and from where.
     meta: Meta,
-    /// What the caller would like of the policy; never binding.
+    /// Hints for the policies, which may ignore them.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     policy_hints: Option<Value>,
@@ -46,19 +47,19 @@ pub(super) struct Meta {
     origin: Origin,
     /// Who wants the action done.
     requester: Party,
-    /// Why, in words for the approvers.
+    /// Why, for the approvers to read.
     #[schema(min_length = 3, max_length = 2000)]
     justification: String,
-    /// Where to read more.
+    /// Links to more information.
     #[serde(default)]
     links: Option<Vec<Link>>,
 }
 
-/// A request that was made.
+/// A created request.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CreatedView {
-    /// What opens the request for its caller. Keep it secret.
+    /// The wait token, which gives access to the request. Keep it secret.
     token: String,
     #[schema(value_type = String)]
     request_id: RequestId,
@@ -69,7 +70,7 @@ pub(super) struct CreatedView {
     policy: PolicyView,
 }
 
-/// What the policies ask for.
+/// What the policies require.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PolicyView {
@@ -79,12 +80,12 @@ pub(super) struct PolicyView {
     required_personas: Vec<String>,
     /// How long the request stays open, in seconds.
     timeout_sec: u64,
-    /// The hash of the rules that the request is judged by.
+    /// The hash of the rules that apply to the request.
     #[schema(value_type = String)]
     hash: Digest,
 }
 
-/// Makes a request.
+/// Creates a request.
 #[utoipa::path(
     post,
     path = "/api/guard/request",
@@ -92,16 +93,12 @@ pub(super) struct PolicyView {
         description = "1 to 255 printable characters. The same key and body give the same request and token for 24 hours.")),
     request_body = CreateBody,
     responses(
-        (status = 200, description = "The request was made, or was made before with this idempotency key", body = CreatedView),
-        (status = 400, description = "`invalid_payload`", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "`policy_denied`, with `reasons`", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "`request_timeout`", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "`payload_too_large`", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "`unsupported_media_type`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`idempotency_key_reused`", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "`rate_limited`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "`internal`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`policy_failure`, `store_unavailable` or `contended`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The request was created, now or earlier with the same idempotency key", body = CreatedView),
+        (status = "4XX", description = "400 `invalid_payload`; 403 `policy_denied`, with `reasons`; \
+            408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`; \
+            422 `idempotency_key_reused`; 429 `rate_limited`, with `Retry-After`"),
+        (status = "5XX", description = "500 `internal`; \
+            503 `policy_failure`, `store_unavailable` or `contended`, with `Retry-After`"),
     )
 )]
 pub(super) async fn create(
@@ -110,7 +107,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Json<CreatedView>, ApiError> {
-    app.admit_client(client)?;
+    check_rate(&app, client)?;
     let idempotency = idempotency_key(&headers, &body.0)?;
     let ask = ask(body.typed()?)?;
     let receipt = app.gateway.create(ask, idempotency).await?;
@@ -145,12 +142,12 @@ fn ask(body: CreateBody) -> Result<Ask, ApiError> {
     check.params("params", &params)?;
     check.origin("meta.origin", &origin);
     check.party("meta.requester", &requester);
-    check.words("meta.justification", &justification, 3, 2000);
+    check.text("meta.justification", &justification, 3, 2000);
     check.links("meta.links", &links);
     if let Some(hints) = &policy_hints {
         check.hints("policyHints", hints);
     }
-    check.done()?;
+    check.finish()?;
     Ok(Ask { action, params, origin, requester, justification, links, policy_hints })
 }
 

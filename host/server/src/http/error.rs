@@ -1,21 +1,26 @@
-//! What a caller is told when a call fails. This is the only place where an error becomes a status.
+//! What a caller reads when a call fails.
+//!
+//! Errors become HTTP statuses here and nowhere else; the gateway's own errors bring their codes and messages.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-
 use countersign_core::json;
 use countersign_core::lifecycle::{Reason, Refusal};
+use countersign_core::record::ChangeFault;
 use countersign_gateway::GatewayError;
 use countersign_gateway::policy_sets::ChangeError;
 use countersign_slack::SignatureError;
 use countersign_store::StoreError;
+use serde::Serialize;
 
-/// One thing that is wrong with what was sent.
+use crate::interactions::InteractionError;
+use crate::telemetry::log_failure;
+
+/// One error in what was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub(crate) struct Invalid {
-    /// Where: `meta.requester.id`, `meta.links[0].url`, or empty for the whole.
+    /// Where: `meta.requester.id`, `meta.links[0].url`, or empty for the whole body.
     pub path: String,
     /// What is wrong with it.
     pub message: String,
@@ -24,6 +29,12 @@ pub(crate) struct Invalid {
 impl Invalid {
     pub(crate) fn new(path: impl Into<String>, message: impl Into<String>) -> Invalid {
         Invalid { path: path.into(), message: message.into() }
+    }
+}
+
+impl From<ChangeFault> for Invalid {
+    fn from(ChangeFault { path, message }: ChangeFault) -> Invalid {
+        Invalid { path, message }
     }
 }
 
@@ -58,6 +69,16 @@ pub(crate) enum ApiError {
     Panicked,
 }
 
+impl From<InteractionError> for ApiError {
+    fn from(error: InteractionError) -> ApiError {
+        match error {
+            InteractionError::Signature(error) => error.into(),
+            InteractionError::Gateway(error) => error.into(),
+            InteractionError::Panicked => ApiError::Panicked,
+        }
+    }
+}
+
 impl From<json::Refused> for ApiError {
     fn from(json::Refused { path, message }: json::Refused) -> ApiError {
         Invalid { path, message }.into()
@@ -76,22 +97,22 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// An error, as RFC 9457 has it.
+/// An error, in the format of RFC 9457.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Problem {
     /// A URI for the kind of problem: `urn:countersign:problem:` and the code.
     #[serde(rename = "type")]
     #[schema(rename = "type")]
     kind: String,
-    /// The status, in words.
+    /// The reason phrase of the status.
     title: &'static str,
     /// The status.
     status: u16,
-    /// What went wrong this time.
+    /// What went wrong, for people to read.
     detail: String,
-    /// A stable code.
+    /// A stable code, for programs to match.
     error: &'static str,
-    /// What is wrong with what was sent.
+    /// The errors in what was sent.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<Invalid>,
     /// The policies' reasons.
@@ -104,157 +125,123 @@ pub(crate) struct Problem {
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 impl ApiError {
-    /// The status and the stable code.
-    fn kind(&self) -> (StatusCode, &'static str) {
+    fn status(&self) -> StatusCode {
         match self {
-            ApiError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_payload"),
-            ApiError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large"),
-            ApiError::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
-            ApiError::TooSlow => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
-            ApiError::NoSuch(_) => (StatusCode::NOT_FOUND, "not_found"),
-            ApiError::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            ApiError::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
-            ApiError::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams"),
-            ApiError::Signature(error) => (StatusCode::BAD_REQUEST, error.code()),
-            ApiError::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-            ApiError::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
-            ApiError::Change(error) => match error {
-                ChangeError::Refused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_policy_set"),
-                ChangeError::Unfetched(_) => (StatusCode::SERVICE_UNAVAILABLE, "registry_unavailable"),
-                ChangeError::Module(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_module"),
-                ChangeError::Conflict { .. } => (StatusCode::CONFLICT, "conflict"),
-                ChangeError::NothingBefore => (StatusCode::CONFLICT, "nothing_before"),
-                ChangeError::InForce(_) => (StatusCode::CONFLICT, "in_force"),
-                ChangeError::Shadow(_) => (StatusCode::CONFLICT, "shadow_not_ready"),
-                ChangeError::Unknown(_) => (StatusCode::NOT_FOUND, "not_found"),
-                ChangeError::Store(StoreError::Unavailable { .. }) => {
-                    (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
-                }
-                ChangeError::Store(StoreError::Corrupt { .. }) | ChangeError::Stopped(_) => {
-                    (StatusCode::INTERNAL_SERVER_ERROR, "internal")
-                }
-            },
-            ApiError::Gateway(error) => match error {
-                GatewayError::UnknownAction(_) | GatewayError::Denied(_) => {
-                    (StatusCode::FORBIDDEN, "policy_denied")
-                }
-                GatewayError::PolicyFailed(_)
-                | GatewayError::Rules(_)
-                | GatewayError::RulesLost(_)
-                | GatewayError::Stopped(_)
-                | GatewayError::Refused(Refusal::PolicyFailed(_)) => {
-                    (StatusCode::SERVICE_UNAVAILABLE, "policy_failure")
-                }
-                GatewayError::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
-                GatewayError::NotFound => (StatusCode::NOT_FOUND, "not_found"),
-                GatewayError::NotAllowed(_) => (StatusCode::FORBIDDEN, "not_allowed"),
-                GatewayError::Cooldown { .. } => (StatusCode::TOO_MANY_REQUESTS, "cooldown"),
-                GatewayError::LineageLimit { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
-                GatewayError::Refused(refusal) => (StatusCode::CONFLICT, refusal.code()),
-                GatewayError::Contended => (StatusCode::SERVICE_UNAVAILABLE, "contended"),
-                GatewayError::Store(StoreError::Unavailable { .. }) => {
-                    (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
-                }
-                GatewayError::Store(StoreError::Corrupt { .. }) | GatewayError::Randomness(_) => {
-                    (StatusCode::INTERNAL_SERVER_ERROR, "internal")
-                }
-            },
+            ApiError::Invalid(_) | ApiError::Signature(_) => StatusCode::BAD_REQUEST,
+            ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ApiError::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            ApiError::NoSuch(_) => StatusCode::NOT_FOUND,
+            ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
+            ApiError::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            ApiError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            ApiError::TooManyStreams => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Gateway(error) => gateway_status(error),
+            ApiError::Change(error) => change_status(error),
+            ApiError::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     /// The stable code.
-    pub(crate) fn code(&self) -> &'static str {
-        self.kind().1
-    }
-
-    /// What to tell the caller. What the store or a policy said is for the log only.
-    pub(crate) fn detail(&self) -> String {
+    pub(super) fn code(&self) -> &'static str {
         match self {
-            ApiError::Gateway(error) => match error {
-                GatewayError::Rules(_) | GatewayError::RulesLost(_) | GatewayError::Stopped(_) => {
-                    "the rules that this request was made under cannot be loaded".to_owned()
-                }
-                GatewayError::Store(StoreError::Unavailable { .. }) => {
-                    "the store cannot be reached; try again".to_owned()
-                }
-                GatewayError::Store(StoreError::Corrupt { .. }) => "a stored value cannot be read".to_owned(),
-                GatewayError::Randomness(_) => "the system gave no randomness".to_owned(),
-                error => error.to_string(),
-            },
-            ApiError::Change(ChangeError::Store(StoreError::Unavailable { .. })) => {
-                "the store cannot be reached; try again".to_owned()
-            }
-            error => error.to_string(),
+            ApiError::Invalid(_) => "invalid_payload",
+            ApiError::TooLarge(_) => "payload_too_large",
+            ApiError::NotJson => "unsupported_media_type",
+            ApiError::TooSlow => "request_timeout",
+            ApiError::NoSuch(_) => "not_found",
+            ApiError::Unauthorized => "unauthorized",
+            ApiError::WrongMethod => "method_not_allowed",
+            ApiError::RateLimited { .. } => "rate_limited",
+            ApiError::TooManyStreams => "too_many_streams",
+            ApiError::Signature(error) => error.code(),
+            ApiError::Gateway(error) => error.code(),
+            ApiError::Change(error) => error.code(),
+            ApiError::Panicked => "internal",
         }
     }
 
-    /// The policies' reasons, where there are any.
-    pub(crate) fn reasons(&self) -> Vec<Reason> {
+    fn detail(&self) -> String {
         match self {
-            ApiError::Gateway(GatewayError::Denied(reasons)) => reasons.clone(),
-            ApiError::Gateway(GatewayError::Refused(refusal)) => refusal.reasons().to_vec(),
-            ApiError::Gateway(error @ GatewayError::UnknownAction(_)) => {
-                vec![Reason {
-                    code: "unknown_action".into(),
-                    message: error.to_string(),
-                    path: Some("action".into()),
-                }]
-            }
-            _ => Vec::new(),
+            ApiError::Gateway(error) => error.public_message(),
+            ApiError::Change(error) => error.public_message(),
+            error => error.to_string(),
         }
     }
 
     /// When to try again, in whole seconds.
     fn retry_after(&self) -> Option<u64> {
-        let (status, _) = self.kind();
-        let millis = match self {
-            ApiError::RateLimited { retry_after_ms }
-            | ApiError::Gateway(
-                GatewayError::Cooldown { retry_after_ms } | GatewayError::LineageLimit { retry_after_ms, .. },
-            ) => *retry_after_ms,
-            // As often as the gateway tries by itself.
-            ApiError::Change(ChangeError::Unfetched(_)) => 30_000,
-            // Streams end when people decide, which takes a while; the rest is over soon.
-            ApiError::TooManyStreams => 10_000,
-            _ if status == StatusCode::SERVICE_UNAVAILABLE => 1_000,
-            _ => return None,
+        let retry_after_ms = match self {
+            ApiError::RateLimited { retry_after_ms } => Some(*retry_after_ms),
+            ApiError::Gateway(error) => error.retry_after_ms(),
+            // As often as the gateway itself tries to fetch a module.
+            ApiError::Change(ChangeError::Unfetched(_)) => Some(30_000),
+            // Streams end when people decide, which takes a while.
+            ApiError::TooManyStreams => Some(10_000),
+            _ => None,
         };
-        Some(millis.div_ceil(1000).max(1))
+        let soon = (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(1_000);
+        retry_after_ms.or(soon).map(|millis| millis.div_ceil(1000).max(1))
     }
+}
 
-    /// Logs what an operator should know of. Callers' mistakes are theirs alone.
-    pub(crate) fn log(&self) {
-        match self {
-            // A policy's failure was logged by the gateway, a panic by whoever caught it.
-            ApiError::Gateway(
-                error @ (GatewayError::Store(_)
-                | GatewayError::Rules(_)
-                | GatewayError::RulesLost(_)
-                | GatewayError::Stopped(_)
-                | GatewayError::Randomness(_)),
-            ) => {
-                tracing::error!(%error, code = self.code(), "a call failed");
-            }
-            ApiError::Gateway(GatewayError::Contended) => {
-                tracing::warn!("a call failed because too many others act on the same request");
-            }
-            _ => {}
+fn gateway_status(error: &GatewayError) -> StatusCode {
+    match error {
+        GatewayError::UnknownAction(_) | GatewayError::Denied(_) | GatewayError::NotAllowed(_) => {
+            StatusCode::FORBIDDEN
         }
+        GatewayError::NotFound => StatusCode::NOT_FOUND,
+        GatewayError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+        GatewayError::Cooldown { .. } | GatewayError::LineageLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
+        GatewayError::PolicyFailed(_)
+        | GatewayError::Rules(_)
+        | GatewayError::RulesLost(_)
+        | GatewayError::Stopped(_)
+        | GatewayError::Contended
+        | GatewayError::Refused(Refusal::PolicyFailed(_)) => StatusCode::SERVICE_UNAVAILABLE,
+        GatewayError::Refused(_) => StatusCode::CONFLICT,
+        GatewayError::Store(error) => store_status(error),
+        GatewayError::Randomness(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn change_status(error: &ChangeError) -> StatusCode {
+    match error {
+        ChangeError::Refused(_) | ChangeError::Module(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        ChangeError::Unfetched(_) => StatusCode::SERVICE_UNAVAILABLE,
+        ChangeError::Conflict { .. }
+        | ChangeError::NothingBefore
+        | ChangeError::InForce(_)
+        | ChangeError::Shadow(_) => StatusCode::CONFLICT,
+        ChangeError::Unknown(_) => StatusCode::NOT_FOUND,
+        ChangeError::Store(error) => store_status(error),
+        ChangeError::Stopped(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn store_status(error: &StoreError) -> StatusCode {
+    match error {
+        StoreError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        StoreError::Corrupt { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        self.log();
-        let (status, error) = self.kind();
-        let (detail, reasons, retry_after) = (self.detail(), self.reasons(), self.retry_after());
-        let errors = match self {
-            ApiError::Invalid(errors) => errors,
+        let (status, error) = (self.status(), self.code());
+        let (detail, retry_after) = (self.detail(), self.retry_after());
+        let (mut errors, mut reasons) = (Vec::new(), Vec::new());
+        match self {
+            ApiError::Invalid(invalid) => errors = invalid,
+            ApiError::Gateway(error) => {
+                log_failure(&error);
+                reasons = error.reasons();
+            }
             ApiError::Change(
                 error @ (ChangeError::Refused(_) | ChangeError::Unfetched(_) | ChangeError::Module(_)),
-            ) => error.faults().into_iter().map(Invalid::from).collect(),
-            _ => Vec::new(),
-        };
+            ) => errors = error.faults().into_iter().map(Invalid::from).collect(),
+            _ => {}
+        }
         let problem = Problem {
             kind: format!("urn:countersign:problem:{error}"),
             title: status.canonical_reason().unwrap_or("Error"),
@@ -278,11 +265,11 @@ impl IntoResponse for ApiError {
 
 #[cfg(test)]
 mod tests {
+    use countersign_core::lifecycle::{Digest, FailureKind, PolicyFailure, Status};
     use http_body_util::BodyExt as _;
     use serde_json::Value;
 
     use super::*;
-    use countersign_core::lifecycle::{Digest, FailureKind, PolicyFailure, Status};
 
     fn store(detail: &str) -> (StoreError, StoreError) {
         let corrupt = StoreError::Corrupt {
@@ -294,7 +281,7 @@ mod tests {
         (StoreError::Unavailable { backend: "sqlite", detail: detail.into() }, corrupt)
     }
 
-    /// Whatever goes wrong, the caller learns a stable code and when to try again, and nothing of the inside.
+    /// Every failure has a status, a code and, if it passes by itself, a time to try again; nothing internal is shown.
     #[tokio::test]
     async fn every_failure_has_a_status() {
         let failure =

@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz` and `/metrics`: what operators and their probes ask.
+//! `/healthz`, `/readyz` and `/metrics`: for probes and monitoring.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use countersign_core::lifecycle::{Digest, Timestamp};
+use countersign_slack::{Outgoing, Report};
 use serde::Serialize;
 
 use super::view::{rfc3339, rfc3339_always};
-use crate::app::App;
-use countersign_core::lifecycle::{Digest, Timestamp};
-use countersign_slack::{Outgoing, Report};
+use crate::state::App;
 
-/// Whether the process is alive. It says nothing of what the process depends on.
+/// Whether the process is alive, whatever the state of its dependencies.
 #[utoipa::path(
     get,
     path = "/healthz",
@@ -23,7 +23,7 @@ pub(super) async fn healthz() -> &'static str {
     "ok"
 }
 
-/// Whether requests can be taken.
+/// Whether the gateway is ready.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReadyView {
@@ -36,42 +36,43 @@ pub(super) struct ReadyView {
     store: &'static str,
     /// Which store: `sqlite`.
     backend: &'static str,
-    /// How delivery to Slack stands. Requests are taken whatever it says: what is not delivered waits.
+    /// The state of delivery to Slack. It does not affect `status`: what is not delivered waits in the outbox.
     slack: SlackView,
 }
 
-/// How delivery to Slack stands.
+/// The state of delivery to Slack.
 #[derive(Debug, Default, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SlackView {
-    /// Whether there is a bot token. Without one nothing is delivered, and there is nothing else in here.
+    /// Whether there is a bot token. Without one nothing is delivered, and the other fields are left out.
     configured: bool,
-    /// `ok`; `degraded`, where some messages are not delivered; `down`, where Slack does not answer;
-    /// `unauthorized`, where it refuses everything.
+    /// `ok`; `degraded`: some messages are not delivered; `down`: Slack does not answer;
+    /// `unauthorized`: Slack refuses everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
     /// Since when.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "rfc3339")]
     #[schema(value_type = Option<String>, format = DateTime)]
     since: Option<Timestamp>,
-    /// Slack's code for why it refuses everything.
+    /// Slack's error code, if it refuses everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
-    /// Slack's code for why we may not look for a message whose posting was not answered. It is posted again.
+    /// Slack's error code, if it does not let the gateway look for a message whose posting was not answered; such a
+    /// message is posted again.
     #[serde(skip_serializing_if = "Option::is_none")]
     lookup_refused: Option<String>,
-    /// Channels that Slack does not let us post to; at most 20.
+    /// Channels that Slack does not let the gateway post to; at most 20.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     channels: Vec<ChannelView>,
 }
 
-/// A channel that Slack does not let us post to.
+/// A channel that Slack does not let the gateway post to.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ChannelView {
     /// The channel, as the policy set names it.
     channel: String,
-    /// Slack's code for why.
+    /// Slack's error code.
     error: String,
     /// Since when.
     #[serde(serialize_with = "rfc3339_always")]
@@ -99,20 +100,20 @@ impl SlackView {
     }
 }
 
-/// Whether requests can be taken: the store can be written to, and the gateway is not about to end.
+/// Whether the gateway is ready: the store can be written to, and no shutdown has begun.
 #[utoipa::path(
     get,
     path = "/readyz",
     responses(
         (status = 200, description = "Ready", body = ReadyView),
-        (status = 503, description = "The store is out of reach, or the gateway shuts down", body = ReadyView),
+        (status = 503, description = "The store is unavailable, or the gateway is shutting down", body = ReadyView),
     )
 )]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     let store = app.gateway.store();
     let ping = store.ping().await;
     if let Err(error) = &ping {
-        tracing::warn!(%error, "not ready: the store does not answer");
+        tracing::warn!(%error, "not ready: store unavailable");
     }
     let status = match &ping {
         _ if app.shutdown.is_cancelled() => "shutting_down",
@@ -134,7 +135,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
 #[utoipa::path(
     get,
     path = "/metrics",
-    responses((status = 200, description = "Metrics; those of the store are left out while it does not answer",
+    responses((status = 200, description = "Metrics; those from the store are left out if it is unavailable",
         body = String, content_type = "text/plain; version=0.0.4"))
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
@@ -142,7 +143,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     {
         Ok(families) => families,
         Err(error) => {
-            tracing::warn!(%error, "the metrics of the store are left out");
+            tracing::warn!(%error, "cannot read stored metrics");
             Vec::new()
         }
     };

@@ -1,38 +1,48 @@
 //! HTTP: routes, one file a resource, and the listener that serves them.
 //!
-//! Handlers parse, ask the gateway, and show what it says; they decide nothing.
+//! Handlers parse, call the gateway, and show what it returns; they decide nothing.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod admin;
-mod again;
+// The listener, its connections, and which path goes to which handler.
+mod connection;
+mod router;
+mod serve;
+mod takeover;
+
+// What handlers read, and how they fail.
 mod body;
 mod check;
-mod connection;
-mod create;
+mod client;
 mod error;
-mod health;
-mod modules;
-mod openapi;
 mod params;
-mod policy_sets;
-mod ratelimit;
-mod router;
+
+// For callers.
+mod cancel;
+mod create;
+mod rerequest;
 mod schemas;
-mod serve;
-mod shadow;
-mod slack;
 mod sse;
 mod status;
 mod view;
 mod wait;
 
+// For Slack.
+mod slack;
+
+// For admins.
+mod admin;
+mod modules;
+mod policy_sets;
+mod shadow;
+
+// For operators.
+mod health;
+mod openapi;
+
 #[cfg(test)]
 mod tests;
 
-pub(crate) use admin::AdminToken;
-pub(crate) use error::ApiError;
-pub use ratelimit::Peer;
-pub(crate) use ratelimit::{Buckets, Client};
+pub use client::Peer;
 pub use router::router;
 pub use serve::serve;

@@ -1,4 +1,4 @@
-//! `/api/admin/modules`: the policy modules that the store has.
+//! `/api/admin/modules`: the stored policy modules.
 
 use std::sync::Arc;
 
@@ -6,24 +6,25 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use countersign_core::record::Signature;
+use countersign_gateway::policy_sets::Inspection;
+use countersign_policy::PublicKey;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::admin::Admin;
 use super::body;
-use super::error::{ApiError, Invalid, Problem};
-use crate::app::App;
-use countersign_core::record::Signature;
-use countersign_gateway::policy_sets::Inspection;
-use countersign_policy::PublicKey;
+use super::error::{ApiError, Invalid};
+use super::openapi::STORE_ERRORS;
+use crate::state::App;
 
-/// A module that was checked, compiled, tried and stored.
+/// A module that was checked and stored.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct InspectionView {
     /// What pins it in a policy set: `sha256:` and the digest of its bytes.
     digest: String,
-    /// How many bytes it has.
+    /// Its size in bytes.
     size: usize,
     /// Its own name; a policy set may use another.
     name: String,
@@ -34,9 +35,9 @@ pub(super) struct InspectionView {
     /// JSON Schema of its configuration.
     #[schema(value_type = Object)]
     config_schema: Value,
-    /// Every code that a refusal or a denial of it can carry.
+    /// Every code that its refusals and denials can have.
     reasons: Vec<ReasonView>,
-    /// The public keys whose signatures vouch for it; none where none is asked for.
+    /// The trusted public keys that have signed it; empty if signatures are not required.
     signed_by: Vec<String>,
 }
 
@@ -47,46 +48,44 @@ pub(super) struct ReasonView {
     help: String,
 }
 
-/// The modules that the store has.
+/// The stored modules.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct ModulesView {
     modules: Vec<ModuleView>,
 }
 
-/// A module that the store has.
+/// A stored module.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ModuleView {
     /// What pins it in a policy set: `sha256:` and the digest of its bytes.
     digest: String,
-    /// How many bytes it has.
+    /// Its size in bytes.
     size: u64,
-    /// Whether it is in memory: the set in force or an open request uses it.
+    /// Whether it is in memory, because the set in force or an open request uses it.
     in_memory: bool,
-    /// How many signatures of it the store has.
+    /// How many signatures of it are stored.
     signatures: usize,
-    /// Its own name, while it is in memory.
+    /// Its own name, if it is in memory.
     name: Option<String>,
-    /// Its version, while it is in memory.
+    /// Its version, if it is in memory.
     version: Option<String>,
 }
 
-/// Checks a module, and stores it. Nothing uses it until a policy set pins it.
+/// Checks a module, and stores it. It has no effect until a policy set pins it.
 #[utoipa::path(
     put,
     path = "/api/admin/modules",
     request_body(content = Vec<u8>, content_type = "application/wasm", description = "The component"),
-    params(("x-signature" = Option<String>, Header, description = "Signatures of the module in Base64, with commas between them")),
+    params(("x-signature" = Option<String>, Header, description = "Signatures of the module in Base64, separated by commas")),
     security(("admin" = [])),
     responses(
         (status = 200, description = "It is stored, or was already", body = InspectionView),
-        (status = 400, description = "`invalid_payload`: a signature is none", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "`unauthorized`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`not_found`: the gateway has no admin token", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "`request_timeout`", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "`payload_too_large`: more bytes than a module may have", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_module`: it is no policy module, or nobody who is trusted vouches for it, and is not stored", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`store_unavailable`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = "4XX", description = "400 `invalid_payload`: a signature is malformed; 401 `unauthorized`; \
+            404 `not_found`: the gateway has no admin token; 408 `request_timeout`; \
+            413 `payload_too_large`: more bytes than a module may have; \
+            422 `invalid_module`: it is not a policy module, or not signed by a trusted key; it is not stored"),
+        (status = "5XX", description = STORE_ERRORS),
     )
 )]
 pub(super) async fn put(
@@ -110,16 +109,15 @@ fn signatures(headers: &HeaderMap) -> Result<Vec<Signature>, ApiError> {
     Signature::read_all(&lines).map_err(|(_, wrong)| Invalid::new("x-signature", wrong).into())
 }
 
-/// Lists the modules that the store has.
+/// Lists the stored modules.
 #[utoipa::path(
     get,
     path = "/api/admin/modules",
     security(("admin" = [])),
     responses(
         (status = 200, description = "The modules", body = ModulesView),
-        (status = 401, description = "`unauthorized`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`not_found`: the gateway has no admin token", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`store_unavailable`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = "4XX", description = "401 `unauthorized`; 404 `not_found`: the gateway has no admin token"),
+        (status = "5XX", description = STORE_ERRORS),
     )
 )]
 pub(super) async fn list(State(app): State<Arc<App>>, _: Admin) -> Result<Json<ModulesView>, ApiError> {

@@ -1,16 +1,21 @@
-//! `GET /openapi.json`: the description of this API, from the code that answers.
+//! `GET /openapi.json`: the OpenAPI document, generated from the handlers.
 
 use axum::Json;
-use utoipa::OpenApi;
+use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{Modify, OpenApi};
 
-use super::{again, create, health, modules, policy_sets, schemas, shadow, slack, sse, status, wait};
+use super::error::Problem;
+use super::{
+    cancel, create, health, modules, policy_sets, rerequest, schemas, shadow, slack, sse, status, wait,
+};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Countersign",
-        description = "The gate in front of risky automation: policies say who must agree, people decide, \
+        description = "The approval gateway for risky automation: policies say who must agree, people decide, \
             the caller gets a decision that it can act on. Every error is `application/problem+json` (RFC 9457).",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
@@ -21,19 +26,19 @@ use super::{again, create, health, modules, policy_sets, schemas, shadow, slack,
         sse::stream,
         status::status,
         status::lineage,
-        again::rerequest,
-        again::cancel,
+        rerequest::rerequest,
+        cancel::cancel,
         schemas::schema,
         slack::interactions,
-        policy_sets::reload,
+        policy_sets::change::reload,
         modules::put,
         modules::list,
-        policy_sets::store,
-        policy_sets::list,
-        policy_sets::active,
-        policy_sets::history,
-        policy_sets::rollback,
-        policy_sets::activate,
+        policy_sets::change::store,
+        policy_sets::read::list,
+        policy_sets::read::active,
+        policy_sets::read::history,
+        policy_sets::change::rollback,
+        policy_sets::change::activate,
         shadow::start,
         shadow::show,
         shadow::stop,
@@ -43,14 +48,18 @@ use super::{again, create, health, modules, policy_sets, schemas, shadow, slack,
         health::metrics,
         openapi,
     ),
-    modifiers(&Security)
+    components(schemas(Problem)),
+    modifiers(&Security, &Problems)
 )]
 struct Document;
 
-/// How callers say who they are.
+/// How every call that needs the store can fail.
+pub(super) const STORE_ERRORS: &str = "500 `internal`; 503 `store_unavailable`, with `Retry-After`";
+
+/// How admins authenticate.
 struct Security;
 
-impl utoipa::Modify for Security {
+impl Modify for Security {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let mut admin = Http::new(HttpAuthScheme::Bearer);
         admin.description = Some("The admin token; also taken as the header `x-admin-token`.".to_owned());
@@ -59,12 +68,33 @@ impl utoipa::Modify for Security {
     }
 }
 
-/// The description.
+/// Gives every range of errors, `4XX` and `5XX`, its body: a [`Problem`].
+///
+/// Handlers document ranges, with each status and code in the description.
+struct Problems;
+
+impl Modify for Problems {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        for item in document.paths.paths.values_mut() {
+            let operations =
+                [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten();
+            let responses = operations.flat_map(|operation| &mut operation.responses.responses);
+            for (status, response) in responses {
+                if let (true, RefOr::T(response)) = (status.ends_with("XX"), response) {
+                    response.content.insert("application/problem+json".to_owned(), RefOr::T(problem.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// The OpenAPI document.
 pub(super) fn document() -> utoipa::openapi::OpenApi {
     Document::openapi()
 }
 
-/// This description.
+/// This document.
 #[utoipa::path(
     get,
     path = "/openapi.json",

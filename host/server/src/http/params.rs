@@ -1,15 +1,15 @@
-//! Query strings and tokens.
+//! Query strings and bearer tokens.
 
 use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
+use countersign_core::lifecycle::{BadRequestId, RequestId};
 
 use super::error::{ApiError, Invalid};
-use countersign_core::lifecycle::RequestId;
 
-/// The query string, and the token where it came as a header instead.
+/// The query string, and the tokens in `Authorization: Bearer`.
 pub(crate) struct Params {
     query: Vec<(String, String)>,
     bearer: Vec<String>,
@@ -20,19 +20,16 @@ impl<S: Sync> FromRequestParts<S> for Params {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Params, Infallible> {
         let query = parts.uri.query().unwrap_or_default();
-        let bearer = parts.headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| {
-            let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
-        });
+        let bearer = parts.headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer_token);
         Ok(Params {
             query: form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
-            bearer: bearer.collect(),
+            bearer: bearer.map(str::to_owned).collect(),
         })
     }
 }
 
 impl Params {
-    /// A parameter that comes at most once. Those that nobody asks for are passed over.
+    /// A parameter that may be given once. Parameters that no handler reads are ignored.
     pub(crate) fn get(&self, name: &str) -> Result<Option<&str>, Invalid> {
         let mut found = self.query.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let first = found.next();
@@ -48,7 +45,7 @@ impl Params {
         request_id("requestId", text)
     }
 
-    /// The wait token, from the header, the query or the body; in several places it must be the same.
+    /// The wait token, from the header, the query or the body. If it is in several places, it must be the same.
     pub(crate) fn token<'a>(&'a self, body: Option<&'a str>) -> Result<&'a str, ApiError> {
         let given: Vec<&str> =
             self.bearer.iter().map(String::as_str).chain(self.get("token")?).chain(body).collect();
@@ -65,9 +62,13 @@ impl Params {
     }
 }
 
-/// A request id in a text. One that is malformed names nothing, but it is worth saying so.
+/// Parses a request id.
 pub(crate) fn request_id(path: &str, text: &str) -> Result<RequestId, ApiError> {
-    text.parse().map_err(|error: countersign_core::lifecycle::BadRequestId| {
-        Invalid::new(path, error.to_string()).into()
-    })
+    text.parse().map_err(|error: BadRequestId| Invalid::new(path, error.to_string()).into())
+}
+
+/// The token of `Authorization: Bearer TOKEN`.
+pub(super) fn bearer_token(authorization: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

@@ -1,4 +1,4 @@
-//! Which path goes where, and what meets every call on its way.
+//! Which path goes to which handler, and what runs around every handler.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -14,11 +14,12 @@ use futures_util::FutureExt as _;
 
 use super::error::ApiError;
 use super::{
-    admin, again, create, health, modules, openapi, policy_sets, schemas, shadow, slack, sse, status, wait,
+    admin, cancel, create, health, modules, openapi, policy_sets, rerequest, schemas, shadow, slack, sse,
+    status, wait,
 };
-use crate::app::App;
+use crate::state::App;
 
-/// Everything that the gateway answers.
+/// The router of the whole gateway.
 pub fn router(app: Arc<App>) -> Router {
     let Routes { router, .. } = routes();
     router
@@ -36,20 +37,20 @@ fn routes() -> Routes {
         .post("/api/guard/wait", wait::poll)
         .get("/api/guard/wait-sse", sse::stream)
         .get("/api/guard/status", status::status)
-        .post("/api/guard/rerequest", again::rerequest)
-        .post("/api/guard/cancel", again::cancel)
+        .post("/api/guard/rerequest", rerequest::rerequest)
+        .post("/api/guard/cancel", cancel::cancel)
         .get("/api/guard/lineage", status::lineage)
         .get("/api/schemas/{action}", schemas::schema)
         .post("/api/slack/interactions", slack::interactions)
-        .post("/api/admin/reload-policy", policy_sets::reload)
+        .post("/api/admin/reload-policy", policy_sets::change::reload)
         .put("/api/admin/modules", modules::put)
         .get("/api/admin/modules", modules::list)
-        .post("/api/admin/policy-sets", policy_sets::store)
-        .get("/api/admin/policy-sets", policy_sets::list)
-        .get("/api/admin/policy-sets/active", policy_sets::active)
-        .get("/api/admin/policy-sets/history", policy_sets::history)
-        .post("/api/admin/policy-sets/rollback", policy_sets::rollback)
-        .post("/api/admin/policy-sets/{hash}/activate", policy_sets::activate)
+        .post("/api/admin/policy-sets", policy_sets::change::store)
+        .get("/api/admin/policy-sets", policy_sets::read::list)
+        .get("/api/admin/policy-sets/active", policy_sets::read::active)
+        .get("/api/admin/policy-sets/history", policy_sets::read::history)
+        .post("/api/admin/policy-sets/rollback", policy_sets::change::rollback)
+        .post("/api/admin/policy-sets/{hash}/activate", policy_sets::change::activate)
         .post("/api/admin/policy-sets/{hash}/shadow", shadow::start)
         .get("/api/admin/shadow", shadow::show)
         .delete("/api/admin/shadow", shadow::stop)
@@ -60,7 +61,7 @@ fn routes() -> Routes {
         .get("/openapi.json", openapi::openapi)
 }
 
-/// A router that remembers what it was given, so that a test can hold the documentation to it.
+/// A router that also lists its routes, so that a test can compare them with the OpenAPI document.
 #[derive(Default)]
 struct Routes {
     router: Router<Arc<App>>,
@@ -97,15 +98,15 @@ impl Routes {
     }
 }
 
-/// A handler that panics answers 500 and ends nothing else: a request is changed in one atomic write or not at all.
+/// Answers 500 if a handler panics. Nothing is left half-done: a request is changed in one atomic write or not at all.
 async fn catch_panic(request: Request, next: Next) -> Response {
-    // The path's pattern, never the path: that may hold a token.
+    // The pattern of the path, since the path itself may contain a token.
     let path = request.extensions().get::<MatchedPath>().cloned();
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
         Err(_) => {
-            // What it said is on the standard error, by the panic hook.
-            tracing::error!(path = path.as_ref().map(MatchedPath::as_str), "a handler panicked");
+            // The panic hook has printed the message to the standard error.
+            tracing::error!(path = path.as_ref().map(MatchedPath::as_str), "handler panicked");
             ApiError::Panicked.into_response()
         }
     }

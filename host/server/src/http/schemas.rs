@@ -1,15 +1,15 @@
-//! `GET /api/schemas/{action}`: what an edited parameter must look like.
+//! `GET /api/schemas/{action}`: the JSON Schema of an action's parameters.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use countersign_core::record::Redaction;
 use serde_json::{Map, Value};
 
-use super::error::{ApiError, Problem};
-use crate::app::App;
-use countersign_core::record::Redaction;
+use super::error::ApiError;
+use crate::state::App;
 
 /// The JSON Schema of an action's parameters, without what is hidden.
 #[utoipa::path(
@@ -18,7 +18,7 @@ use countersign_core::record::Redaction;
     params(("action" = String, Path, description = "The action.")),
     responses(
         (status = 200, description = "JSON Schema (2020-12), without `errorMessage` and without hidden parameters", body = Object),
-        (status = 404, description = "`not_found`: there is no such action, or it has no schema", body = Problem, content_type = "application/problem+json"),
+        (status = "4XX", description = "404 `not_found`: there is no such action, or it has no schema"),
     )
 )]
 pub(super) async fn schema(
@@ -34,13 +34,13 @@ pub(super) async fn schema(
 /// Keywords whose value maps names to schemas.
 const NAMED: [&str; 5] = ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas"];
 
-/// Keywords whose value is data, in which nothing is a keyword.
+/// Keywords whose value is data, not a schema.
 const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
 
-/// Keywords whose value holds schemas of the same instance.
+/// Keywords whose value contains schemas of the same instance.
 const SAME_INSTANCE: [&str; 7] = ["allOf", "anyOf", "oneOf", "if", "then", "else", "not"];
 
-/// The schema, without the words of its errors and without the parameters that are hidden.
+/// The schema, without error messages and without hidden parameters.
 fn shown(schema: &Value, redact: &Redaction) -> Value {
     let mut schema = schema.clone();
     strip_messages(&mut schema);
@@ -57,7 +57,7 @@ fn strip_messages(schema: &mut Value) {
             for (keyword, value) in object {
                 match value {
                     _ if DATA.contains(&keyword.as_str()) => {}
-                    // A parameter may well be called `errorMessage`.
+                    // A parameter may be called `errorMessage`, too.
                     Value::Object(named) if NAMED.contains(&keyword.as_str()) => {
                         named.values_mut().for_each(strip_messages);
                     }
@@ -82,7 +82,7 @@ fn hide(schema: &mut Value, redact: &Redaction) {
     if let Some(required) = object.get_mut("required") {
         hide_in_list(required, redact);
     }
-    // Whole objects of parameters, hidden ones included.
+    // These contain whole objects, with hidden parameters.
     for keyword in DATA {
         object.remove(keyword);
     }
@@ -104,7 +104,7 @@ fn hide_in_list(list: &mut Value, redact: &Redaction) {
     }
 }
 
-/// What only a hidden parameter refers to would tell of it.
+/// Removes definitions to which nothing refers any more: they describe hidden parameters.
 fn drop_unused_definitions(schema: &mut Value) {
     for holder in ["$defs", "definitions"] {
         loop {

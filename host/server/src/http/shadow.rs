@@ -1,23 +1,24 @@
-//! `/api/admin/shadow`: a candidate that judges beside the policy set in force, with no effect.
+//! `/api/admin/shadow`: a candidate that is evaluated beside the policy set in force, without effect.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
+use countersign_core::lifecycle::{Digest, RequestId, Timestamp};
+use countersign_gateway::simulation::{Difference, Sample, Standing};
 use serde::{Deserialize, Serialize};
 
 use super::admin::Admin;
 use super::body::JsonBody;
 use super::check::Check;
-use super::error::{ApiError, Problem};
+use super::error::ApiError;
+use super::openapi::STORE_ERRORS;
 use super::policy_sets::digest;
 use super::view::{rfc3339, rfc3339_always};
-use crate::app::App;
-use countersign_core::lifecycle::{Digest, RequestId, Timestamp};
-use countersign_gateway::simulation::{Difference, Sample, Standing};
+use crate::state::App;
 
-/// Where the shadow stands.
+/// The state of the shadow.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ShadowView {
@@ -31,23 +32,23 @@ pub(super) struct ShadowView {
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     started_at: Timestamp,
-    /// Who wanted it.
+    /// Who started it.
     started_by: Option<String>,
-    /// How many submissions and events it has judged.
+    /// How many submissions and events it has evaluated.
     judged: u64,
-    /// How many of them as the set in force did.
+    /// How many of them had the same outcome as under the set in force.
     same: u64,
-    /// How many of them otherwise.
+    /// How many of them had another outcome.
     different: u64,
-    /// How many events it could not judge: of requests that were made before it began, say.
+    /// How many events it could not evaluate, such as those of requests that are older than the shadow.
     unjudged: u64,
-    /// How many were dropped, as too many waited to be judged.
+    /// How many were dropped, because too many were queued.
     dropped: u64,
-    /// How many kinds of difference nobody has explained.
+    /// How many kinds of difference are not explained.
     unexplained: usize,
     /// The kinds of difference.
     differences: Vec<DifferenceView>,
-    /// The last differences, the newest first.
+    /// The latest differences, the newest first.
     samples: Vec<SampleView>,
 }
 
@@ -61,9 +62,9 @@ pub(super) struct DifferenceView {
     kind: String,
     /// How often.
     count: u64,
-    /// Why it is as it should be, where somebody said so.
+    /// Why it is as intended, if somebody explained it.
     explained: Option<String>,
-    /// Who said so.
+    /// Who explained it.
     explained_by: Option<String>,
     /// When.
     #[serde(serialize_with = "rfc3339")]
@@ -71,7 +72,7 @@ pub(super) struct DifferenceView {
     explained_at: Option<Timestamp>,
 }
 
-/// One difference. It has codes, and no messages.
+/// One difference, with codes and without messages.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SampleView {
@@ -85,41 +86,39 @@ pub(super) struct SampleView {
     /// What happened: `admission`, `approve`, `deny`, `acknowledge`, `withdraw`, `escalated`, `tick`, `expired`
     /// or `cancelled`.
     event: &'static str,
-    /// What became of it.
+    /// The outcome under the set in force.
     active: String,
-    /// What would have become of it.
+    /// The outcome under the candidate.
     candidate: String,
 }
 
-/// Why a kind of difference is as it should be.
+/// Why a kind of difference is as intended.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub(super) struct ExplainBody {
-    /// The action, as the difference has it.
+    /// The action of the difference.
     action: String,
-    /// The kind, as the difference has it.
+    /// The kind of the difference.
     kind: String,
     /// Why; it goes to the audit log.
     why: String,
-    /// Who, for the audit log; else the header `x-admin-actor`, else `admin`.
+    /// Who, for the audit log; by default the header `x-admin-actor`, else `admin`.
     #[serde(default)]
     actor: Option<String>,
 }
 
-/// Has a stored set judge every live submission and event beside the set in force, with no effect.
+/// Evaluates every live submission and event under a stored set, too, without effect.
 #[utoipa::path(
     post,
     path = "/api/admin/policy-sets/{hash}/shadow",
     params(("hash" = String, Path, description = "The hash of a stored set.")),
     security(("admin" = [])),
     responses(
-        (status = 200, description = "It judges in the shadow, in the place of any other", body = ShadowView),
-        (status = 400, description = "`invalid_payload`", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "`unauthorized`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`not_found`: no such set is stored, or the gateway has no admin token", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`in_force`: it is the set in force", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_policy_set`: it can no longer be loaded", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`store_unavailable`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The shadow has started, in the place of any other", body = ShadowView),
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`; \
+            404 `not_found`: no such set is stored, or the gateway has no admin token; \
+            409 `in_force`: it is the set in force; 422 `invalid_policy_set`: it can no longer be loaded"),
+        (status = "5XX", description = STORE_ERRORS),
     )
 )]
 pub(super) async fn start(
@@ -133,31 +132,32 @@ pub(super) async fn start(
     view(&app)
 }
 
-/// Where the shadow stands: what it has judged, and what it judged otherwise.
+/// Shows the shadow: what it has evaluated, and what had another outcome.
 #[utoipa::path(
     get,
     path = "/api/admin/shadow",
     security(("admin" = [])),
     responses(
-        (status = 200, description = "Where it stands", body = ShadowView),
-        (status = 401, description = "`unauthorized`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`not_found`: there is no shadow, or the gateway has no admin token", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Its state", body = ShadowView),
+        (status = "4XX", description = "401 `unauthorized`; \
+            404 `not_found`: there is no shadow, or the gateway has no admin token"),
     )
 )]
 pub(super) async fn show(State(app): State<Arc<App>>, _: Admin) -> Result<Json<ShadowView>, ApiError> {
     view(&app)
 }
 
-/// Ends the shadow, and forgets what it has judged.
+/// Ends the shadow, and drops its results.
 #[utoipa::path(
     delete,
     path = "/api/admin/shadow",
     security(("admin" = [])),
     responses(
-        (status = 200, description = "Where it stood", body = ShadowView),
-        (status = 401, description = "`unauthorized`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`not_found`: there is no shadow, or the gateway has no admin token", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`store_unavailable`, with `Retry-After`: it has ended, and the audit log does not say so", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Its last state", body = ShadowView),
+        (status = "4XX", description = "401 `unauthorized`; \
+            404 `not_found`: there is no shadow, or the gateway has no admin token"),
+        (status = "5XX", description = "500 `internal`; \
+            503 `store_unavailable`, with `Retry-After`: it has ended, but this is not in the audit log"),
     )
 )]
 pub(super) async fn stop(State(app): State<Arc<App>>, admin: Admin) -> Result<Json<ShadowView>, ApiError> {
@@ -168,18 +168,18 @@ pub(super) async fn stop(State(app): State<Arc<App>>, admin: Admin) -> Result<Js
     Ok(stood)
 }
 
-/// Says why a kind of difference is as it should be, so that it no longer stands in the way of `requireShadow`.
+/// Explains why a kind of difference is as intended, so that `requireShadow` no longer counts it.
 #[utoipa::path(
     post,
     path = "/api/admin/shadow/explain",
     request_body = ExplainBody,
     security(("admin" = [])),
     responses(
-        (status = 200, description = "Where the shadow stands", body = ShadowView),
-        (status = 400, description = "`invalid_payload`", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "`unauthorized`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`not_found`: there is no shadow, no such difference, or the gateway has no admin token", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`store_unavailable`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The state of the shadow", body = ShadowView),
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`; \
+            404 `not_found`: there is no shadow, no such difference, or the gateway has no admin token; \
+            408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`"),
+        (status = "5XX", description = STORE_ERRORS),
     )
 )]
 pub(super) async fn explain(
@@ -189,8 +189,8 @@ pub(super) async fn explain(
 ) -> Result<Json<ShadowView>, ApiError> {
     let ExplainBody { action, kind, why, actor } = body.typed()?;
     let mut check = Check::default();
-    check.words("why", &why, 3, 1000);
-    check.done()?;
+    check.text("why", &why, 3, 1000);
+    check.finish()?;
     if !app.policy_sets.explain(&action, &kind, &why, admin.by(actor)?).await? {
         return Err(ApiError::NoSuch("difference"));
     }

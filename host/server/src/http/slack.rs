@@ -1,4 +1,4 @@
-//! `POST /api/slack/interactions`: people act.
+//! `POST /api/slack/interactions`: interactions that Slack sends over HTTP.
 
 use std::sync::Arc;
 
@@ -6,16 +6,16 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use countersign_slack::{SignatureError, Signed, Verifier};
 use serde_json::Value;
 
 use super::body;
-use super::error::{ApiError, Problem};
-use crate::app::App;
-use crate::slack_press;
+use super::error::ApiError;
+use crate::interactions;
+use crate::state::App;
 use crate::telemetry::SecurityEvent;
-use countersign_slack::{SignatureError, Signed, Verifier};
 
-/// Takes what a person did in Slack.
+/// Handles an interaction from Slack.
 #[utoipa::path(
     post,
     path = "/api/slack/interactions",
@@ -26,12 +26,12 @@ use countersign_slack::{SignatureError, Signed, Verifier};
     request_body(content = String, content_type = "application/x-www-form-urlencoded", description = "`payload`, as Slack sends it"),
     responses(
         (status = 200, description = "Whatever Slack signed: `{ok: true, status, …}`, or `{ok: false, error, message, reasons}`; \
-            for a modal also `response_action`; an empty object where it takes longer than two seconds, and is done afterwards", body = Object),
-        (status = 400, description = "`bad_signature`, `stale_signature` or `replay_detected`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`not_found`: the gateway has no signing secret", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "`request_timeout`", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "`payload_too_large`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`store_unavailable`, with `Retry-After`: whether it is a replay cannot be told", body = Problem, content_type = "application/problem+json"),
+            for a modal also `response_action`; an empty object if it takes longer than two seconds, and is done afterwards", body = Object),
+        (status = "4XX", description = "400 `bad_signature`, `stale_signature` or `replay_detected`; \
+            404 `not_found`: the gateway has no signing secret; 408 `request_timeout`; \
+            413 `payload_too_large`"),
+        (status = "5XX", description = "500 `internal`; \
+            503 `store_unavailable`, with `Retry-After`: it is unknown whether this is a replay"),
     )
 )]
 pub(super) async fn interactions(
@@ -39,14 +39,14 @@ pub(super) async fn interactions(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let Some(verifier) = &app.slack else { return Err(ApiError::NoSuch("path")) };
+    let Some(verifier) = &app.slack_verifier else { return Err(ApiError::NoSuch("path")) };
     let form = body::read(body, app.body_limit).await?;
     let signed = verify(&app, verifier, &headers, &form)?;
-    let answer = slack_press::take(&app, countersign_slack::parse(&form), Some(signed)).await?;
+    let answer = interactions::handle(&app, countersign_slack::parse(&form), Some(signed)).await?;
     Ok(Json(Value::Object(answer)))
 }
 
-/// Signature first, then skew; whether it is a replay, the store knows.
+/// Checks the signature, then the time of signing. Whether it is a replay is checked later, in the store.
 fn verify(app: &App, verifier: &Verifier, headers: &HeaderMap, form: &[u8]) -> Result<Signed, ApiError> {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let now = app.gateway.clock().now();
@@ -57,7 +57,7 @@ fn verify(app: &App, verifier: &Verifier, headers: &HeaderMap, form: &[u8]) -> R
             SignatureError::Stale => SecurityEvent::StaleSignature,
             SignatureError::Replay => SecurityEvent::Replay,
         });
-        tracing::warn!(code = error.code(), "a Slack interaction was turned away");
+        tracing::warn!(code = error.code(), "Slack interaction rejected");
         error.into()
     })
 }

@@ -1,6 +1,6 @@
-//! `GET /api/guard/wait-sse`: a caller hears of every change as it happens.
+//! `GET /api/guard/wait-sse`: an event stream with every change of a request.
 //!
-//! An idle stream is one small future inside its connection's: it has no task and no buffer of its own.
+//! An idle stream is one small future within that of its connection: it has no task and no buffer of its own.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,43 +12,42 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use countersign_core::lifecycle::{Request, RequestId};
+use countersign_gateway::{GatewayError, Seen, Tokens, Watch};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::connection::LongLived;
-use super::error::{ApiError, Problem};
+use super::error::ApiError;
 use super::params::Params;
+use super::takeover::LongLived;
 use super::view::WaitView;
-use crate::app::App;
-use crate::telemetry::StreamSlot;
-use countersign_core::lifecycle::{Request, RequestId};
-use countersign_gateway::{GatewayError, Seen, Tokens, Watch};
+use crate::state::App;
+use crate::telemetry::{StreamSlot, log_failure};
 
-/// How often a stream says that it is alive.
+/// How often a heartbeat is sent.
 const HEARTBEAT: Duration = Duration::from_secs(20);
 
-/// How soon a client that lost its stream should come back, in milliseconds.
+/// How soon a client should reconnect, in milliseconds.
 const RETRY_MS: u64 = 2000;
 
-/// Over how many milliseconds the clients of a gateway that shuts down should spread their return.
+/// Over how many milliseconds reconnections are spread after a shutdown.
 const SPREAD_MS: u64 = 3000;
 
-/// Streams a request's changes until it has ended.
+/// Streams the changes of a request until it has ended.
 #[utoipa::path(
     get,
     path = "/api/guard/wait-sse",
     params(
         ("token" = Option<String>, Query, description = "The wait token, unless it comes as `Authorization: Bearer`."),
-        ("Last-Event-ID" = Option<String>, Header, description = "The version that was last seen: only newer ones are sent."),
+        ("Last-Event-ID" = Option<String>, Header, description = "The last version seen: only newer ones are sent."),
     ),
     responses(
         (status = 200, description = "`event: state` at once and at every change, with the request's version as `id`; \
             `event: heartbeat` every 20 s; ends after a terminal state", body = WaitView, content_type = "text/event-stream"),
-        (status = 204, description = "The request has ended, and the client has seen how: do not come back"),
-        (status = 400, description = "`invalid_payload`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "`internal`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`too_many_streams` or `store_unavailable`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = 204, description = "The request has ended, and the client has seen its last state: do not reconnect"),
+        (status = "4XX", description = "400 `invalid_payload`; 404 `not_found`"),
+        (status = "5XX", description = "500 `internal`; \
+            503 `too_many_streams` or `store_unavailable`, with `Retry-After`"),
     )
 )]
 pub(super) async fn stream(
@@ -58,12 +57,12 @@ pub(super) async fn stream(
 ) -> Result<Response, ApiError> {
     let token = params.token(None)?;
     let id = Tokens::names(token).ok_or(GatewayError::NotFound)?;
-    let slot = app.metrics.open_stream(app.most_streams).ok_or(ApiError::TooManyStreams)?;
-    // Watch first and read after, so that no change falls between the two.
+    let slot = app.metrics.open_stream(app.max_streams).ok_or(ApiError::TooManyStreams)?;
+    // Watch before reading, so that no change is missed between the two.
     let watch = app.gateway.watchers().watch(id);
     let request = app.gateway.opened_by(token).await?;
     watch.read(request.version);
-    // What is no version of ours was not seen from us: the client gets the state once more.
+    // An id that is no version of a request counts as nothing seen.
     let seen = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let unseen = seen.is_none_or(|seen| seen < request.version);
     if request.status().is_terminal() && !unseen {
@@ -83,7 +82,7 @@ pub(super) async fn stream(
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-cache"),
-        // Proxies that buffer would hold the decision back.
+        // A proxy must not buffer the decision.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     Ok((headers, Extension(LongLived), Body::from_stream(events)).into_response())
@@ -95,11 +94,11 @@ struct Feed {
     id: RequestId,
     /// The version that the client has seen.
     seen: u64,
-    /// What to begin with; the state in it is left out where the client has seen it.
+    /// The first thing to send; the inner `None` if the client has seen the current state.
     first: Option<Option<Arc<Request>>>,
     ended: bool,
     heartbeat: Instant,
-    /// Counts the stream as open, until it is dropped.
+    /// Counts the stream as open until it is dropped.
     _slot: StreamSlot,
     app: Arc<App>,
 }
@@ -130,7 +129,7 @@ impl Feed {
                         Seen::Lagged => match self.app.gateway.store().request(self.id).await {
                             Ok(request) => request.map(Arc::new),
                             Err(error) => {
-                                ApiError::from(error).log();
+                                log_failure(&error.into());
                                 return self.end(RETRY_MS);
                             }
                         },
@@ -140,9 +139,9 @@ impl Feed {
                     }
                 }
                 () = self.app.shutdown.cancelled() => {
-                    // Not all at once: whoever comes after us has to take them all.
-                    let version = u64::from(self.id.shard());
-                    return self.end(RETRY_MS + version % SPREAD_MS);
+                    // Not all at once: the next instance has to accept them all.
+                    let shard = u64::from(self.id.shard());
+                    return self.end(RETRY_MS + shard % SPREAD_MS);
                 }
                 () = tokio::time::sleep_until(self.heartbeat) => {
                     self.heartbeat += HEARTBEAT;
@@ -156,7 +155,7 @@ impl Feed {
     fn state(&mut self, request: &Request) -> String {
         self.seen = request.version;
         self.ended = request.status().is_terminal();
-        // JSON has no line breaks outside of strings, and none inside: one `data` line holds it.
+        // Compact JSON has no line breaks, so one `data` line is enough.
         let data = serde_json::to_string(&WaitView::of(request)).unwrap_or_default();
         format!("event: state\nid: {}\ndata: {data}\n\n", request.version)
     }
@@ -171,7 +170,7 @@ impl Feed {
 mod tests {
     use super::*;
 
-    /// An idle stream has a budget of 12 KiB, its socket and its connection's task included.
+    /// The memory budget of an idle stream is 12 KiB, including its socket and the task of its connection.
     #[test]
     fn a_stream_is_small() {
         let (feed, next) = (size_of::<Feed>(), future_size(Feed::next));

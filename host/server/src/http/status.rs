@@ -1,29 +1,28 @@
-//! `GET /api/guard/status` and `GET /api/guard/lineage`: what whoever knows an id may see.
+//! `GET /api/guard/status` and `GET /api/guard/lineage`: what is public to everybody who knows a request id.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
-
-use super::error::{ApiError, Problem};
-use super::params::Params;
-use super::view::StatusView;
-use crate::app::App;
 use countersign_core::lifecycle::RequestId;
 use countersign_gateway::GatewayError;
+use serde::Serialize;
 
-/// Where a request stands, for those without its token.
+use super::error::ApiError;
+use super::openapi::STORE_ERRORS;
+use super::params::Params;
+use super::view::StatusView;
+use crate::state::App;
+
+/// The state of a request; needs no token.
 #[utoipa::path(
     get,
     path = "/api/guard/status",
     params(("requestId" = String, Query, description = "The request.")),
     responses(
-        (status = 200, description = "Where the request stands", body = StatusView),
-        (status = 400, description = "`invalid_payload`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "`internal`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`store_unavailable`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The state of the request", body = StatusView),
+        (status = "4XX", description = "400 `invalid_payload`; 404 `not_found`"),
+        (status = "5XX", description = STORE_ERRORS),
     )
 )]
 pub(super) async fn status(
@@ -35,7 +34,7 @@ pub(super) async fn status(
     Ok(Json(StatusView::of(&request)))
 }
 
-/// All requests that were made again from one.
+/// A request, and those that were made again from it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LineageView {
@@ -45,17 +44,15 @@ pub(super) struct LineageView {
     requests: Vec<StatusView>,
 }
 
-/// The chain of requests that one belongs to, oldest first.
+/// The lineage of a request, oldest first.
 #[utoipa::path(
     get,
     path = "/api/guard/lineage",
-    params(("requestId" = String, Query, description = "Any request of the chain.")),
+    params(("requestId" = String, Query, description = "Any request of the lineage.")),
     responses(
-        (status = 200, description = "The chain, oldest first", body = LineageView),
-        (status = 400, description = "`invalid_payload`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "`internal`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`store_unavailable`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The lineage, oldest first", body = LineageView),
+        (status = "4XX", description = "400 `invalid_payload`; 404 `not_found`"),
+        (status = "5XX", description = STORE_ERRORS),
     )
 )]
 pub(super) async fn lineage(

@@ -1,19 +1,18 @@
-//! What callers see of a request. The core's types are not the wire format; this is where they become it.
+//! What callers see of a request: the core's types become the wire format here.
 
 use std::collections::BTreeMap;
 
+use countersign_core::lifecycle::{Digest, Needs, Request, RequestId, State, Status, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use countersign_core::lifecycle::{Digest, Needs, Request, RequestId, State, Status, Timestamp};
-
-/// A decision, or how far it is.
+/// The state of a request, for the holder of its token.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct WaitView {
-    /// Where the request stands.
+    /// The status.
     status: Status,
-    /// Ids of those whose approval counts, in the order of their approvals.
+    /// Ids of the people whose approval counts, in the order of their approvals.
     approvers: Vec<String>,
     /// When it was decided, expired or cancelled.
     #[serde(serialize_with = "rfc3339")]
@@ -21,26 +20,25 @@ pub(super) struct WaitView {
     decided_at: Option<Timestamp>,
     /// Why it was denied or cancelled.
     reason: Option<String>,
-    /// The parameters that were approved, edits included and redacted values left redacted; null unless approved.
+    /// The approved parameters, with edits; redacted values stay redacted; null unless approved.
     #[schema(value_type = Option<Object>)]
     decision_params: Option<Map<String, Value>>,
     /// What approvers changed, by key; null unless approved.
-    /// A key that is in here and not in `decisionParams` was removed.
+    /// A key that is here but not in `decisionParams` was removed.
     #[schema(value_type = Option<Object>)]
     overrides: Option<BTreeMap<String, Value>>,
-    /// The hash of the parameters as they stand, edits included.
+    /// The hash of the current parameters, with edits.
     #[schema(value_type = String)]
     payload_hash: Digest,
-    /// The hash of the rules that the request is judged by.
+    /// The hash of the rules that apply to the request.
     #[schema(value_type = String)]
     policy_hash: Digest,
 }
 
 impl WaitView {
-    /// What the holder of a request's token sees of it.
     #[must_use]
     pub(super) fn of(request: &Request) -> WaitView {
-        // INVARIANT: parameters to act on are given with an approval, and with nothing else.
+        // INVARIANT: parameters to act on are returned with an approval only.
         let approved = request.status() == Status::Approved;
         let overrides = || {
             let edits = request.edits().into_iter();
@@ -59,7 +57,7 @@ impl WaitView {
     }
 }
 
-/// A request, as whoever knows its id may see it.
+/// The state of a request, for everybody who knows its id.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StatusView {
@@ -93,14 +91,13 @@ pub(super) struct StatusView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum PersonaState {
-    /// Nobody entitled to has acknowledged it yet.
+    /// It was not acknowledged yet.
     Pending,
-    /// Somebody has.
+    /// It was acknowledged.
     Acknowledged,
 }
 
 impl StatusView {
-    /// What whoever knows its id may see of a request.
     #[must_use]
     pub(super) fn of(request: &Request) -> StatusView {
         let approvers: Vec<String> = request.approvers().into_iter().map(str::to_owned).collect();
@@ -128,7 +125,7 @@ impl StatusView {
     }
 }
 
-/// How many people must approve: what the most demanding policy wants, since one approval counts with each.
+/// How many people must approve: the most that a policy requires, since one approval counts for all of them.
 pub(crate) fn min_approvals(needs: &Needs) -> u32 {
     needs.approvals.iter().copied().max().unwrap_or_default()
 }
@@ -141,13 +138,13 @@ fn reason(request: &Request) -> Option<&str> {
     }
 }
 
-/// Writes a time as callers see it.
+/// Serializes a time in RFC 3339.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 pub(crate) fn rfc3339_always<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(at)
 }
 
-/// Writes a time that may not have come.
+/// Serializes an optional time in RFC 3339.
 #[expect(clippy::ref_option, reason = "serde calls it so")]
 pub(crate) fn rfc3339<S: serde::Serializer>(
     at: &Option<Timestamp>,

@@ -1,27 +1,28 @@
-//! `/api/guard/wait`: a caller waits for the decision by asking again and again.
+//! `/api/guard/wait`: a caller polls for the decision.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use countersign_core::lifecycle::Request;
+use countersign_gateway::{GatewayError, Seen, Tokens};
 use serde::Deserialize;
 
 use super::body::JsonBody;
-use super::error::{ApiError, Invalid, Problem};
+use super::error::{ApiError, Invalid};
+use super::openapi::STORE_ERRORS;
 use super::params::Params;
 use super::view::WaitView;
-use crate::app::App;
-use countersign_core::lifecycle::Request;
-use countersign_gateway::{GatewayError, Seen, Tokens};
+use crate::state::App;
 
-/// How long a caller waits that does not say, in seconds.
+/// How long a call waits by default, in seconds.
 const DEFAULT_SEC: f64 = 2.5;
 
-/// The longest that a caller may wait, in seconds.
-const MOST_SEC: f64 = 60.0;
+/// The longest that a call may wait, in seconds.
+const MAX_SEC: f64 = 60.0;
 
-/// A token, out of the address.
+/// The wait token, outside of the URL.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub(super) struct WaitBody {
@@ -30,20 +31,18 @@ pub(super) struct WaitBody {
     token: Option<String>,
 }
 
-/// Waits until the request changes or the time is over.
+/// Waits until the request changes or the timeout is over.
 #[utoipa::path(
     get,
     path = "/api/guard/wait",
     params(
         ("token" = Option<String>, Query, description = "The wait token, unless it comes as `Authorization: Bearer`."),
-        ("timeoutSec" = Option<f64>, Query, description = "How long to wait, in seconds: 0 to 60, 2.5 where it is not given."),
+        ("timeoutSec" = Option<f64>, Query, description = "How long to wait, in seconds: 0 to 60, 2.5 by default."),
     ),
     responses(
-        (status = 200, description = "Where the request stands: at once when it is terminal, else at its next change or when the time is over", body = WaitView),
-        (status = 400, description = "`invalid_payload`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "`internal`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`store_unavailable`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The state of the request: at once if it is terminal, else at its next change or after the timeout", body = WaitView),
+        (status = "4XX", description = "400 `invalid_payload`; 404 `not_found`"),
+        (status = "5XX", description = STORE_ERRORS),
     )
 )]
 pub(super) async fn long_poll(
@@ -53,7 +52,7 @@ pub(super) async fn long_poll(
     let token = params.token(None)?;
     let timeout = timeout(params.get("timeoutSec")?)?;
     let id = Tokens::names(token).ok_or(GatewayError::NotFound)?;
-    // Watch first and read after, so that no change falls between the two.
+    // Watch before reading, so that no change is missed between the two.
     let mut watch = app.gateway.watchers().watch(id);
     let request = app.gateway.opened_by(token).await?;
     watch.read(request.version);
@@ -76,20 +75,16 @@ pub(super) async fn long_poll(
     }
 }
 
-/// Where the request stands, at once; the token stays out of the address.
+/// Returns the state of the request at once, and keeps the token out of the URL.
 #[utoipa::path(
     post,
     path = "/api/guard/wait",
     request_body = WaitBody,
     responses(
-        (status = 200, description = "Where the request stands", body = WaitView),
-        (status = 400, description = "`invalid_payload`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "`request_timeout`", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "`payload_too_large`", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "`unsupported_media_type`", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "`internal`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`store_unavailable`, with `Retry-After`", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The state of the request", body = WaitView),
+        (status = "4XX", description = "400 `invalid_payload`; 404 `not_found`; 408 `request_timeout`; \
+            413 `payload_too_large`; 415 `unsupported_media_type`"),
+        (status = "5XX", description = STORE_ERRORS),
     )
 )]
 pub(super) async fn poll(
@@ -109,7 +104,7 @@ fn view(request: &Request) -> Json<WaitView> {
 fn timeout(text: Option<&str>) -> Result<Duration, ApiError> {
     let seconds = text.map_or(Ok(DEFAULT_SEC), str::parse);
     match seconds {
-        Ok(seconds) if (0.0..=MOST_SEC).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err(Invalid::new("timeoutSec", format!("must be a number from 0 to {MOST_SEC}")).into()),
+        Ok(seconds) if (0.0..=MAX_SEC).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(Invalid::new("timeoutSec", format!("must be a number from 0 to {MAX_SEC}")).into()),
     }
 }

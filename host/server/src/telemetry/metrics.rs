@@ -1,4 +1,4 @@
-//! Metrics that live in this process and start at zero with it.
+//! Metrics of this process, which start at zero with it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
-/// Something that an attacker, or somebody who is mistaken for one, does.
+/// A rejected call or act that may be an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecurityEvent {
-    /// A Slack interaction that Slack did not sign.
+    /// A Slack interaction without a valid signature.
     BadSignature,
-    /// One that was signed too long ago, or in the future.
+    /// A Slack interaction that was signed too long ago, or in the future.
     StaleSignature,
-    /// One that came before.
+    /// A Slack interaction that was received before.
     Replay,
-    /// A client address that asks too often.
+    /// A client address over its rate limit.
     RateLimited,
-    /// Somebody acted who may not.
+    /// Somebody acted without being entitled to.
     Unauthorized,
 }
 
@@ -41,7 +41,7 @@ impl SecurityEvent {
     }
 }
 
-/// Metrics that live in this process.
+/// Metrics of this process.
 pub struct Metrics {
     registry: Registry,
     security: IntCounterVec,
@@ -57,7 +57,7 @@ impl Metrics {
     /// Metrics, all at zero.
     ///
     /// # Errors
-    /// Where two have the same name.
+    /// If two have the same name.
     pub fn new() -> prometheus::Result<Metrics> {
         let registry = Registry::new();
         let security = IntCounterVec::new(
@@ -76,7 +76,7 @@ impl Metrics {
         Ok(Metrics { registry, security, streams: Arc::new(Streams { open: AtomicUsize::new(0), shown }) })
     }
 
-    /// Where others add theirs.
+    /// The registry, to which other crates add their metrics.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
@@ -87,16 +87,16 @@ impl Metrics {
         self.security.with_label_values(&[event.as_str()]).inc();
     }
 
-    /// Takes one of `most` places for an event stream; it is given back when the slot is dropped.
+    /// Takes one of `max` slots for an event stream; dropping it releases it. `None` if all are taken.
     #[must_use]
-    pub fn open_stream(&self, most: usize) -> Option<StreamSlot> {
-        let one_more = |open: usize| Some(open + 1).filter(|open| *open <= most);
+    pub fn open_stream(&self, max: usize) -> Option<StreamSlot> {
+        let one_more = |open: usize| Some(open + 1).filter(|open| *open <= max);
         self.streams.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
         self.streams.shown.inc();
         Some(StreamSlot(Arc::clone(&self.streams)))
     }
 
-    /// All of them, and `stored`, in the text format of Prometheus.
+    /// These metrics and `stored`, in the text format of Prometheus.
     #[must_use]
     pub fn render(&self, stored: Vec<MetricFamily>) -> String {
         let mut families = self.registry.gather();
@@ -105,18 +105,18 @@ impl Metrics {
         let mut text = String::new();
         for family in families {
             if family.get_metric().is_empty() {
-                // A metric that exists and has nothing to say yet; the encoder would call that an error.
+                // The encoder fails if a metric has no values yet.
                 let kind = format!("{:?}", family.get_field_type()).to_lowercase();
                 text.push_str(&format!("# HELP {0} {1}\n# TYPE {0} {kind}\n", family.name(), family.help()));
             } else if let Err(error) = TextEncoder::new().encode_utf8(&[family], &mut text) {
-                tracing::error!(%error, "a metric cannot be written");
+                tracing::error!(%error, "cannot encode metric");
             }
         }
         text
     }
 }
 
-/// An open event stream, as far as the cap and the gauge know.
+/// The slot of an open event stream.
 pub struct StreamSlot(Arc<Streams>);
 
 impl Drop for StreamSlot {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn every_security_event_is_there_from_the_start() {
+    fn every_security_event_starts_at_zero() {
         let metrics = Metrics::new().unwrap();
         metrics.count(SecurityEvent::Replay);
         insta::assert_snapshot!(metrics.render(Vec::new()), @r#"

@@ -1,9 +1,10 @@
-//! What operators see: the log, and the metrics.
+//! The log and the metrics.
 
 mod log;
 mod metrics;
 mod stored;
 
+pub(crate) use log::log_failure;
 pub use log::start_log;
 pub use metrics::{Metrics, SecurityEvent, StreamSlot};
 pub use stored::stored;

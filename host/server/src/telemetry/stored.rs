@@ -1,16 +1,15 @@
-//! Metrics that come from the store: they survive a restart, and are the same whichever instance is asked.
+//! Metrics from the store: they survive a restart, and are the same on every instance.
 
 use std::collections::BTreeMap;
-
-use prometheus::proto::{
-    Bucket, Counter as ProtoCounter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
-};
 
 use countersign_core::lifecycle::{Counter, LATENCY_BUCKETS_MS, Timestamp};
 use countersign_core::record::{ChangeOutcome, ChangeTrigger, PolicyChange};
 use countersign_store::{OpenRequests, OutboxDepth, Store, StoreError};
+use prometheus::proto::{
+    Bucket, Counter as ProtoCounter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
 
-/// The counters that are written with what they count, and what they mean.
+/// The counters, which the store changes together with what they count, and their help.
 const COUNTERS: [(&str, &str); 10] = [
     ("approval_requests_total", "Requests created, re-requests included."),
     ("approvals_total", "Requests that were approved."),
@@ -24,17 +23,17 @@ const COUNTERS: [(&str, &str); 10] = [
     ("policy_reloads_total", "Attempts to change the policy set in force, by what set them off and outcome."),
 ];
 
-/// The counters that make up the histogram of decision latencies.
+/// The counters of the histogram of decision latencies.
 const LATENCY_BUCKET: &str = "decision_latency_bucket_ms";
 const LATENCY_SUM: &str = "decision_latency_sum_ms";
 
-/// Every metric that the store knows, as it stands at `now`.
+/// All metrics from the store, at `now`.
 ///
 /// # Errors
-/// Where the store does not answer.
+/// If the store is unavailable.
 pub async fn stored(store: &dyn Store, now: Timestamp) -> Result<Vec<MetricFamily>, StoreError> {
     let mut counters = store.counters().await?;
-    // A counter that appears with the first failure hides that failure from a rate.
+    // A rate misses the first failure if the counter does not exist before it.
     counters.extend(no_reloads().filter(|(counter, _)| !counters.contains_key(counter)).collect::<Vec<_>>());
     let mut families: Vec<MetricFamily> =
         COUNTERS.iter().map(|(name, help)| counter_family(name, help, &counters)).collect();
@@ -45,7 +44,7 @@ pub async fn stored(store: &dyn Store, now: Timestamp) -> Result<Vec<MetricFamil
     Ok(families)
 }
 
-/// Every way in which a reload can be counted, at zero.
+/// Every counter of reloads, at zero.
 fn no_reloads() -> impl Iterator<Item = (Counter, u64)> {
     let triggers = [ChangeTrigger::Sighup, ChangeTrigger::File, ChangeTrigger::Api, ChangeTrigger::Store];
     let outcomes =
@@ -95,7 +94,7 @@ fn latency(counters: &BTreeMap<Counter, u64>) -> MetricFamily {
         });
         let mut histogram = Histogram::default();
         histogram.set_bucket(buckets.collect());
-        // What is in no bucket of ours is in the infinite one, which the encoder adds.
+        // The encoder adds the infinite bucket, which contains the rest.
         histogram.set_sample_count(series.by_bound.values().sum());
         histogram.set_sample_sum(seconds(series.sum_ms));
         let mut metric = Metric::from_label(labels(&of));
@@ -208,9 +207,10 @@ fn seconds(millis: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use countersign_core::lifecycle::{Count, Status};
+
     use super::*;
     use crate::telemetry::Metrics;
-    use countersign_core::lifecycle::{Count, Status};
 
     fn render(families: Vec<MetricFamily>) -> String {
         let metrics = Metrics::new().unwrap().render(families);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn gauges_tell_number_and_age() {
+    fn gauges_show_number_and_age() {
         let now = Timestamp::from_millis(1_000_000);
         let open = |status, count, oldest_ms, sum_submitted_ms| OpenRequests {
             action: "deploy".into(),

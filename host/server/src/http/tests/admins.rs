@@ -1,4 +1,4 @@
-//! What admins ask, and what everybody else gets to hear.
+//! The admin routes, and who may call them.
 
 use insta::assert_snapshot;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const TOKEN: &str = "correct-horse-battery-staple";
 
-/// Every admin route, with a body where it takes one.
+/// Every admin route.
 const ROUTES: [(&str, &str); 13] = [
     ("POST", "/api/admin/reload-policy"),
     ("PUT", "/api/admin/modules"),
@@ -23,8 +23,8 @@ const ROUTES: [(&str, &str); 13] = [
     ("POST", "/api/admin/shadow/explain"),
 ];
 
-async fn house() -> House {
-    House::with(&[("ADMIN_TOKEN", TOKEN)]).await
+async fn server() -> TestServer {
+    TestServer::with(&[("ADMIN_TOKEN", TOKEN)]).await
 }
 
 fn call(method: &str, path: &str, body: impl Into<Body>) -> Request<Body> {
@@ -36,7 +36,7 @@ fn call(method: &str, path: &str, body: impl Into<Body>) -> Request<Body> {
         .unwrap()
 }
 
-impl House {
+impl TestServer {
     async fn admin(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
         let mut call = call(method, path, body);
         call.headers_mut().insert("authorization", format!("Bearer {TOKEN}").parse().unwrap());
@@ -80,7 +80,7 @@ impl House {
     }
 
     async fn audited(&self, event: &str) -> Vec<Value> {
-        let audit = self.app.gateway().store().audit(0, 1000).await.unwrap();
+        let audit = self.app.gateway.store().audit(0, 1000).await.unwrap();
         let entries = audit.into_iter().filter(|(_, entry)| entry.event == event);
         entries.map(|(_, entry)| serde_json::to_value(entry).unwrap()).collect()
     }
@@ -88,21 +88,21 @@ impl House {
 
 #[tokio::test]
 async fn without_a_token_there_are_no_admin_routes() {
-    let house = House::new().await;
-    let elsewhere = house.get("/nowhere").await;
+    let server = TestServer::new().await;
+    let elsewhere = server.get("/nowhere").await;
     for (method, path) in
         ROUTES.into_iter().chain([("GET", "/api/admin/none"), ("DELETE", "/api/admin/modules")])
     {
-        let answer = house.admin(method, path, "{}").await;
+        let answer = server.admin(method, path, "{}").await;
         assert_eq!((answer.status, &answer.text), (elsewhere.status, &elsewhere.text), "{method} {path}");
     }
     assert_eq!(elsewhere.status, 404);
-    assert!(house.metric("security_events_total{type=\"unauthorized\"} 0").await);
+    assert!(server.metric("security_events_total{type=\"unauthorized\"} 0").await);
 }
 
 #[tokio::test]
-async fn a_wrong_token_gets_nobody_in_and_is_counted() {
-    let house = house().await;
+async fn a_wrong_token_is_rejected_and_counted() {
+    let server = server().await;
     let mut turned_away = 0;
     for (method, path) in
         ROUTES.into_iter().chain([("GET", "/api/admin/none"), ("DELETE", "/api/admin/modules")])
@@ -116,49 +116,49 @@ async fn a_wrong_token_gets_nobody_in_and_is_counted() {
         ] {
             let mut call = call(method, path, "{}");
             call.headers_mut().insert(name, value.parse().unwrap());
-            let answer = house.send(call).await;
+            let answer = server.send(call).await;
             assert_eq!(answer.status, 401, "{method} {path}");
             assert_eq!(answer.json()["error"], "unauthorized");
             assert_eq!(answer.header("www-authenticate"), "Bearer");
             turned_away += 1;
         }
     }
-    assert!(house.metric(&format!("security_events_total{{type=\"unauthorized\"}} {turned_away}")).await);
-    // Nobody else's routes are concerned.
-    assert_eq!(house.get("/healthz").await.status, 200);
+    assert!(server.metric(&format!("security_events_total{{type=\"unauthorized\"}} {turned_away}")).await);
+    // Other routes do not need the token.
+    assert_eq!(server.get("/healthz").await.status, 200);
 }
 
 #[tokio::test]
-async fn the_ancestors_header_is_taken_and_says_who() {
-    let house = house().await;
+async fn the_legacy_header_authenticates_and_the_actor_is_audited() {
+    let server = server().await;
     let mut call = Request::post("/api/admin/reload-policy").body(Body::empty()).unwrap();
     call.headers_mut().insert("x-admin-token", TOKEN.parse().unwrap());
     call.headers_mut().insert("x-admin-actor", "grace".parse().unwrap());
-    let answer = house.send(call).await;
+    let answer = server.send(call).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    let answer = house.admin("POST", "/api/admin/reload-policy", json!({"actor": "ada"}).to_string()).await;
+    let answer = server.admin("POST", "/api/admin/reload-policy", json!({"actor": "ada"}).to_string()).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    house.reload().await;
-    let entries = house.audited("policy_reloaded").await;
+    server.reload().await;
+    let entries = server.audited("policy_reloaded").await;
     let actors: Vec<_> = entries.iter().map(|entry| &entry["actor"]).collect();
     assert_eq!(actors, [&Value::Null, &json!("grace"), &json!("ada"), &json!("admin")]);
     for body in [r#"{"actor": ""}"#, r#"{"actor": 5}"#, r#"{"who": "x"}"#, "[", "5"] {
-        let answer = house.admin("POST", "/api/admin/reload-policy", body).await;
+        let answer = server.admin("POST", "/api/admin/reload-policy", body).await;
         assert_eq!(
             (answer.status.as_u16(), &answer.json()["error"]),
             (400, &json!("invalid_payload")),
             "{body}"
         );
     }
-    assert_eq!(house.audited("policy_reloaded").await.len(), 4);
+    assert_eq!(server.audited("policy_reloaded").await.len(), 4);
 }
 
 #[tokio::test]
 async fn a_reload_answers_with_what_is_in_force() {
-    let house = house().await;
-    let before = house.active().await;
-    house.edit("approvals: 2", "approvals: 3");
-    let answer = house.reload().await;
+    let server = server().await;
+    let before = server.active().await;
+    server.edit("approvals: 2", "approvals: 3");
+    let answer = server.reload().await;
     assert_snapshot!(answer.shown(), @r#"
     200 OK
     content-type: application/json
@@ -174,19 +174,19 @@ async fn a_reload_answers_with_what_is_in_force() {
     }
     "#);
     assert_eq!(answer.json()["previous"], before);
-    assert_eq!(answer.json()["hash"], house.active().await);
-    assert_ne!(house.active().await, before);
-    assert!(house.metric(r#"policy_reloads_total{outcome="ok",source="api"} 1"#).await);
+    assert_eq!(answer.json()["hash"], server.active().await);
+    assert_ne!(server.active().await, before);
+    assert!(server.metric(r#"policy_reloads_total{outcome="ok",source="api"} 1"#).await);
 }
 
 #[tokio::test]
-async fn a_bad_set_is_refused_with_its_places() {
-    let house = house().await;
-    let before = house.active().await;
-    house.edit("approvals: 2", "aprovals: 2");
-    house.edit("timeout: 10m\n    redact", "timeout: soon\n    redact");
-    let answer = house.reload().await;
-    let text = answer.shown().replace(&house._folder.path().display().to_string(), "");
+async fn a_bad_set_is_refused_and_each_error_has_its_place() {
+    let server = server().await;
+    let before = server.active().await;
+    server.edit("approvals: 2", "aprovals: 2");
+    server.edit("timeout: 10m\n    redact", "timeout: soon\n    redact");
+    let answer = server.reload().await;
+    let text = answer.shown().replace(&server._folder.path().display().to_string(), "");
     assert_snapshot!(text, @r#"
     422 Unprocessable Entity
     content-type: application/problem+json
@@ -208,18 +208,18 @@ async fn a_bad_set_is_refused_with_its_places() {
       "type": "urn:countersign:problem:invalid_policy_set"
     }
     "#);
-    assert_eq!(house.active().await, before);
-    let entry = house.audited("policy_reload_failed").await.pop().unwrap();
+    assert_eq!(server.active().await, before);
+    let entry = server.audited("policy_reload_failed").await.pop().unwrap();
     assert_eq!(entry["errors"], answer.json()["errors"]);
     assert_eq!((&entry["previousHash"], &entry["hash"]), (&json!(before), &Value::Null));
-    assert!(house.metric(r#"policy_reloads_total{outcome="failed",source="api"} 1"#).await);
+    assert!(server.metric(r#"policy_reloads_total{outcome="failed",source="api"} 1"#).await);
 }
 
 #[tokio::test]
 async fn a_set_by_http_from_its_modules_to_its_rollback() {
-    let house = house().await;
-    let first = house.active().await;
-    let answer = house.admin("PUT", "/api/admin/modules", countersign_test_modules::bytes("quorum")).await;
+    let server = server().await;
+    let first = server.active().await;
+    let answer = server.admin("PUT", "/api/admin/modules", countersign_test_modules::bytes("quorum")).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let inspection = answer.json();
     assert_eq!((&inspection["name"], &inspection["size"].is_u64()), (&json!("quorum"), &true));
@@ -227,19 +227,19 @@ async fn a_set_by_http_from_its_modules_to_its_rollback() {
     assert_eq!(inspection["configSchema"]["type"], "object");
     assert!(inspection["reasons"][0]["help"].is_string());
 
-    let second = house.store_set("approvals: 2", "approvals: 3").await;
-    assert_eq!(house.active().await, first);
-    let (open, _) = house.open("deploy").await;
-    let answer = house.activate(&second, &first).await;
+    let second = server.store_set("approvals: 2", "approvals: 3").await;
+    assert_eq!(server.active().await, first);
+    let (open, _) = server.open("deploy").await;
+    let answer = server.activate(&second, &first).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["hash"]), (200, &json!(second)), "{}", answer.text);
-    assert_eq!(house.active().await, second);
+    assert_eq!(server.active().await, second);
 
-    // Whoever believes that the first one is still in force is told.
-    let answer = house.activate(&first, &first).await;
+    // A caller that expects the first set to be still in force gets a conflict.
+    let answer = server.activate(&first, &first).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["error"]), (409, &json!("conflict")));
     assert!(answer.json()["detail"].as_str().unwrap().contains(&second));
 
-    let active = house.admin("GET", "/api/admin/policy-sets/active", "").await.json();
+    let active = server.admin("GET", "/api/admin/policy-sets/active", "").await.json();
     assert_eq!(
         (&active["hash"], &active["what"], &active["actor"]),
         (&json!(second), &json!("activate"), &json!("ada"))
@@ -248,7 +248,7 @@ async fn a_set_by_http_from_its_modules_to_its_rollback() {
     assert!(active["document"].as_str().unwrap().contains("approvals: 3"));
     assert_eq!(active["modules"]["quorum"], inspection["digest"]);
 
-    let sets = house.admin("GET", "/api/admin/policy-sets", "").await.json();
+    let sets = server.admin("GET", "/api/admin/policy-sets", "").await.json();
     assert_eq!(sets["active"], second);
     let told: Vec<_> = sets["sets"]
         .as_array()
@@ -257,19 +257,19 @@ async fn a_set_by_http_from_its_modules_to_its_rollback() {
         .map(|set| (&set["hash"], &set["active"], &set["openRequests"]))
         .collect();
     assert_eq!(told, [(&json!(second), &json!(true), &json!(0)), (&json!(first), &json!(false), &json!(1))]);
-    let under = &house.get(&format!("/api/guard/status?requestId={open}")).await.json()["policyHash"];
+    let under = &server.get(&format!("/api/guard/status?requestId={open}")).await.json()["policyHash"];
     assert_eq!(
         sets["openRequests"],
         json!([{"policyHash": under, "action": "deploy", "count": 1, "active": false}])
     );
 
     let rollback = json!({"expectedCurrent": second}).to_string();
-    let answer = house.admin("POST", "/api/admin/policy-sets/rollback", rollback.clone()).await;
+    let answer = server.admin("POST", "/api/admin/policy-sets/rollback", rollback.clone()).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["hash"]), (200, &json!(first)), "{}", answer.text);
-    let answer = house.admin("POST", "/api/admin/policy-sets/rollback", rollback).await;
+    let answer = server.admin("POST", "/api/admin/policy-sets/rollback", rollback).await;
     assert_eq!(answer.status, 409);
 
-    let history = house.admin("GET", "/api/admin/policy-sets/history", "").await.json();
+    let history = server.admin("GET", "/api/admin/policy-sets/history", "").await.json();
     let told: Vec<String> = history["changes"]
         .as_array()
         .unwrap()
@@ -290,40 +290,42 @@ async fn a_set_by_http_from_its_modules_to_its_rollback() {
         ]
     );
     assert_eq!(history["next"], Value::Null);
-    let page = house.admin("GET", "/api/admin/policy-sets/history?limit=2", "").await.json();
+    let page = server.admin("GET", "/api/admin/policy-sets/history?limit=2", "").await.json();
     let next = page["next"].as_u64().unwrap();
-    let rest =
-        house.admin("GET", &format!("/api/admin/policy-sets/history?limit=2&before={next}"), "").await.json();
+    let rest = server
+        .admin("GET", &format!("/api/admin/policy-sets/history?limit=2&before={next}"), "")
+        .await
+        .json();
     assert_eq!(rest["changes"][0]["what"], "activate");
-    assert_eq!(house.admin("GET", "/api/admin/policy-sets/history?limit=x", "").await.status, 400);
+    assert_eq!(server.admin("GET", "/api/admin/policy-sets/history?limit=x", "").await.status, 400);
 
-    let modules = house.admin("GET", "/api/admin/modules", "").await.json();
+    let modules = server.admin("GET", "/api/admin/modules", "").await.json();
     let modules = modules["modules"].as_array().unwrap();
     assert_eq!(modules.len(), 3);
     assert!(modules.iter().all(|module| module["inMemory"] == true && module["name"].is_string()));
 }
 
 #[tokio::test]
-async fn what_is_no_module_or_no_set_is_not_stored() {
-    let house = house().await;
+async fn an_invalid_module_or_set_is_not_stored() {
+    let server = server().await;
     for (bytes, says) in [
         (b"text".to_vec(), "no WebAssembly"),
         (b"\0asm\x01\0\0\0".to_vec(), "core WebAssembly module"),
         (wat::parse_str("(component (import \"now\" (func)))").unwrap(), "imports `now`"),
     ] {
-        let answer = house.admin("PUT", "/api/admin/modules", bytes.clone()).await;
+        let answer = server.admin("PUT", "/api/admin/modules", bytes.clone()).await;
         let body = answer.json();
         assert_eq!((answer.status.as_u16(), &body["error"]), (422, &json!("invalid_module")));
         assert!(body["detail"].as_str().unwrap().contains(says), "{body}");
         assert_eq!(body["errors"][0]["path"], "");
-        let entry = house.audited("policy_reload_failed").await.pop().unwrap();
+        let entry = server.audited("policy_reload_failed").await.pop().unwrap();
         assert_eq!(entry["errors"][0]["path"], format!("sha256:{}", Digest::of(&bytes)));
     }
-    let answer = house.admin("PUT", "/api/admin/modules", vec![0; (2 << 20) + 1]).await;
+    let answer = server.admin("PUT", "/api/admin/modules", vec![0; (2 << 20) + 1]).await;
     assert_eq!(answer.status, 413, "{}", answer.text);
 
     let sets = async || {
-        house.admin("GET", "/api/admin/policy-sets", "").await.json()["sets"].as_array().unwrap().len()
+        server.admin("GET", "/api/admin/policy-sets", "").await.json()["sets"].as_array().unwrap().len()
     };
     for (body, status, code) in [
         (json!({"document": "version: 2"}), 422, "invalid_policy_set"),
@@ -332,11 +334,11 @@ async fn what_is_no_module_or_no_set_is_not_stored() {
         (json!({}), 400, "invalid_payload"),
         (json!({"document": "x", "surprise": 1}), 400, "invalid_payload"),
     ] {
-        let answer = house.admin("POST", "/api/admin/policy-sets", body.to_string()).await;
+        let answer = server.admin("POST", "/api/admin/policy-sets", body.to_string()).await;
         assert_eq!((answer.status.as_u16(), &answer.json()["error"]), (status, &json!(code)), "{body}");
     }
     assert_eq!(sets().await, 1);
-    let active = house.active().await;
+    let active = server.active().await;
     for (hash, expected, status) in [
         ("00", active.as_str(), 400),
         (&"00".repeat(32), &active, 404),
@@ -344,18 +346,18 @@ async fn what_is_no_module_or_no_set_is_not_stored() {
         (&active, &active, 200),
         (&format!("sha256:{active}"), &active, 200),
     ] {
-        assert_eq!(house.activate(hash, expected).await.status, status, "{hash} {expected}");
+        assert_eq!(server.activate(hash, expected).await.status, status, "{hash} {expected}");
     }
-    let without = house.admin("POST", &format!("/api/admin/policy-sets/{active}/activate"), "{}").await;
+    let without = server.admin("POST", &format!("/api/admin/policy-sets/{active}/activate"), "{}").await;
     assert_eq!(without.status, 400);
     assert!(without.text.contains("expectedCurrent"), "{}", without.text);
 }
 
-/// Waits until the shadow has judged so much.
-async fn judged(house: &House, count: u64) -> Value {
+/// Waits until the shadow has evaluated this many events.
+async fn judged(server: &TestServer, count: u64) -> Value {
     let judged = async {
         loop {
-            let shadow = house.admin("GET", "/api/admin/shadow", "").await.json();
+            let shadow = server.admin("GET", "/api/admin/shadow", "").await.json();
             if shadow["judged"].as_u64() >= Some(count) {
                 return shadow;
             }
@@ -367,28 +369,28 @@ async fn judged(house: &House, count: u64) -> Value {
 
 #[tokio::test]
 async fn a_shadow_shows_what_a_change_would_do() {
-    let house = house().await;
-    let first = house.active().await;
-    let (early, _) = house.open("deploy").await;
-    assert_eq!(house.admin("GET", "/api/admin/shadow", "").await.status, 404);
-    assert_eq!(house.admin("DELETE", "/api/admin/shadow", "").await.status, 404);
-    let in_force = house.admin("POST", &format!("/api/admin/policy-sets/{first}/shadow"), "").await;
+    let server = server().await;
+    let first = server.active().await;
+    let (early, _) = server.open("deploy").await;
+    assert_eq!(server.admin("GET", "/api/admin/shadow", "").await.status, 404);
+    assert_eq!(server.admin("DELETE", "/api/admin/shadow", "").await.status, 404);
+    let in_force = server.admin("POST", &format!("/api/admin/policy-sets/{first}/shadow"), "").await;
     assert_eq!((in_force.status.as_u16(), &in_force.json()["error"]), (409, &json!("in_force")));
 
-    let second = house.store_set("approvals: 2", "approvals: 1").await;
-    let answer = house.admin("POST", &format!("/api/admin/policy-sets/{second}/shadow"), "").await;
+    let second = server.store_set("approvals: 2", "approvals: 1").await;
+    let answer = server.admin("POST", &format!("/api/admin/policy-sets/{second}/shadow"), "").await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    let (id, token) = house.open("deploy").await;
-    house.press("U5", "approve", &id).await;
-    house.press("U1", "approve", &id).await;
-    assert_eq!(house.look(&token).await["status"], "ready_for_approval", "it has no effect");
-    house.press("U2", "approve", &id).await;
-    assert_eq!(house.look(&token).await["status"], "approved");
-    // Made before the shadow began: nobody knows what the candidate would remember of it.
-    house.press("U1", "approve", &early).await;
-    house.open("guarded").await;
+    let (id, token) = server.open("deploy").await;
+    server.press("U5", "approve", &id).await;
+    server.press("U1", "approve", &id).await;
+    assert_eq!(server.look(&token).await["status"], "ready_for_approval", "it has no effect");
+    server.press("U2", "approve", &id).await;
+    assert_eq!(server.look(&token).await["status"], "approved");
+    // It is older than the shadow, so the memo that the candidate would have for it is unknown.
+    server.press("U1", "approve", &early).await;
+    server.open("guarded").await;
 
-    let shadow = judged(&house, 4).await;
+    let shadow = judged(&server, 4).await;
     assert!(!shadow.to_string().contains("hunter2"), "{shadow}");
     assert_eq!((&shadow["hash"], &shadow["beside"]), (&json!(second), &json!(first)));
     let kind = "approve: counted(ready_for_approval) -> counted(approved)";
@@ -413,17 +415,17 @@ async fn a_shadow_shows_what_a_change_would_do() {
         [("deploy", "same", 2), ("guarded", "same", 1), ("deploy", "different", 1), ("deploy", "unjudged", 2)]
     {
         let line = format!("policy_shadow_events_total{{action=\"{action}\",result=\"{result}\"}} {count}");
-        assert!(house.metric(&line).await, "{line}");
+        assert!(server.metric(&line).await, "{line}");
     }
-    let sets = house.admin("GET", "/api/admin/policy-sets", "").await.json();
+    let sets = server.admin("GET", "/api/admin/policy-sets", "").await.json();
     assert_eq!((&sets["sets"][0]["hash"], &sets["sets"][0]["shadow"]), (&json!(second), &json!(true)));
 
-    // It can be asked to have shown something before it is put in force.
+    // Activation can require a result of the shadow.
     let activate = async |events: u64, hash: &str| {
         let body = json!({"expectedCurrent": first, "requireShadow": {"events": events}});
-        house.admin("POST", &format!("/api/admin/policy-sets/{hash}/activate"), body.to_string()).await
+        server.admin("POST", &format!("/api/admin/policy-sets/{hash}/activate"), body.to_string()).await
     };
-    let third = house.store_set("approvals: 2", "approvals: 3").await;
+    let third = server.store_set("approvals: 2", "approvals: 3").await;
     for (events, hash, says) in
         [(1, &third, "not the shadow"), (9, &second, "4 of the 9"), (4, &second, "1 kinds of difference")]
     {
@@ -433,7 +435,7 @@ async fn a_shadow_shows_what_a_change_would_do() {
     }
     let explain = async |action: &str, kind: &str, why: &str| {
         let body = json!({"action": action, "kind": kind, "why": why, "actor": "ada"});
-        house.admin("POST", "/api/admin/shadow/explain", body.to_string()).await
+        server.admin("POST", "/api/admin/shadow/explain", body.to_string()).await
     };
     assert_eq!(explain("deploy", "another", "because").await.status, 404);
     assert_eq!(explain("deploy", kind, "").await.status, 400);
@@ -442,73 +444,73 @@ async fn a_shadow_shows_what_a_change_would_do() {
         (&shadow["unexplained"], &shadow["differences"][0]["explainedBy"]),
         (&json!(0), &json!("ada"))
     );
-    let entry = house.audited("policy_shadow_explained").await.pop().unwrap();
+    let entry = server.audited("policy_shadow_explained").await.pop().unwrap();
     assert_eq!((&entry["kind"], &entry["why"]), (&json!(kind), &json!("one approval is what we want")));
     assert_eq!(activate(4, &second).await.status, 200);
-    assert_eq!(house.active().await, second);
-    assert_eq!(house.admin("GET", "/api/admin/shadow", "").await.status, 404, "it has arrived");
-    assert_eq!(house.audited("policy_shadow_started").await.len(), 1);
+    assert_eq!(server.active().await, second);
+    assert_eq!(server.admin("GET", "/api/admin/shadow", "").await.status, 404, "it has arrived");
+    assert_eq!(server.audited("policy_shadow_started").await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_shadow_that_judges_alike_shows_no_difference() {
-    let house = house().await;
+async fn a_shadow_with_the_same_rules_shows_no_difference() {
+    let server = server().await;
     // Another description: another hash, the same rules.
-    let second = house.store_set("description: Two of three", "description: Two, of three").await;
-    let answer = house.admin("POST", &format!("/api/admin/policy-sets/{second}/shadow"), "").await;
+    let second = server.store_set("description: Two of three", "description: Two, of three").await;
+    let answer = server.admin("POST", &format!("/api/admin/policy-sets/{second}/shadow"), "").await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let mut deploy = Vec::new();
     for _ in 0..3 {
-        deploy.push(house.open("deploy").await);
+        deploy.push(server.open("deploy").await);
     }
     let edits = [("replicas", "5")];
-    house.press("U9", "approve", &deploy[0].0).await;
-    house.press("U1", "approve", &deploy[0].0).await;
-    let edited = house.send(house.signed(&modal("U2", &deploy[0].0, &edits))).await;
+    server.press("U9", "approve", &deploy[0].0).await;
+    server.press("U1", "approve", &deploy[0].0).await;
+    let edited = server.send(server.signed(&modal("U2", &deploy[0].0, &edits))).await;
     assert_eq!(edited.status, 200, "{}", edited.text);
-    house.press("U3", "approve", &deploy[0].0).await;
-    house.press("U1", "deny", &deploy[1].0).await;
-    house.post("/api/guard/cancel", &json!({"token": deploy[2].1})).await;
-    house
+    server.press("U3", "approve", &deploy[0].0).await;
+    server.press("U1", "deny", &deploy[1].0).await;
+    server.post("/api/guard/cancel", &json!({"token": deploy[2].1})).await;
+    server
         .post(
             "/api/guard/rerequest",
             &json!({"originalRequestId": deploy[1].0, "actor": {"id": "U9", "source": "slack"}}),
         )
         .await;
-    house.clock.advance(301_000);
-    let answer = house
+    server.clock.advance(301_000);
+    let answer = server
         .post(
             "/api/guard/rerequest",
             &json!({"originalRequestId": deploy[1].0, "actor": {"id": "U9", "source": "slack"}}),
         )
         .await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    let (guarded, _) = house.open("guarded").await;
-    house.press("U1", "approve", &guarded).await;
-    house.press("U7", "persona_ack:security", &guarded).await;
-    house.press("U1", "approve", &guarded).await;
-    house.post("/api/guard/request", &ask("unknown")).await;
-    house.clock.advance(3_600_000);
-    house.turn().await;
-    let shadow = judged(&house, 15).await;
+    let (guarded, _) = server.open("guarded").await;
+    server.press("U1", "approve", &guarded).await;
+    server.press("U7", "persona_ack:security", &guarded).await;
+    server.press("U1", "approve", &guarded).await;
+    server.post("/api/guard/request", &ask("unknown")).await;
+    server.clock.advance(3_600_000);
+    server.run_scheduler().await;
+    let shadow = judged(&server, 15).await;
     assert_eq!(shadow["different"], 0, "{shadow}");
     assert_eq!((&shadow["unjudged"], &shadow["samples"]), (&json!(0), &json!([])), "{shadow}");
-    let stood = house.admin("DELETE", "/api/admin/shadow", "").await.json();
+    let stood = server.admin("DELETE", "/api/admin/shadow", "").await.json();
     assert_eq!(stood["judged"], shadow["judged"]);
-    assert_eq!(house.admin("GET", "/api/admin/shadow", "").await.status, 404);
-    assert_eq!(house.audited("policy_shadow_stopped").await.len(), 1);
+    assert_eq!(server.admin("GET", "/api/admin/shadow", "").await.status, 404);
+    assert_eq!(server.audited("policy_shadow_stopped").await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_shadow_begins_anew_beside_another_set() {
-    let house = house().await;
-    let first = house.active().await;
-    let second = house.store_set("approvals: 2", "approvals: 1").await;
-    let third = house.store_set("approvals: 2", "approvals: 3").await;
-    house.admin("POST", &format!("/api/admin/policy-sets/{second}/shadow"), "").await;
-    house.open("deploy").await;
-    judged(&house, 1).await;
-    assert_eq!(house.activate(&third, &first).await.status, 200);
-    let shadow = house.admin("GET", "/api/admin/shadow", "").await.json();
+async fn a_shadow_restarts_when_another_set_is_in_force() {
+    let server = server().await;
+    let first = server.active().await;
+    let second = server.store_set("approvals: 2", "approvals: 1").await;
+    let third = server.store_set("approvals: 2", "approvals: 3").await;
+    server.admin("POST", &format!("/api/admin/policy-sets/{second}/shadow"), "").await;
+    server.open("deploy").await;
+    judged(&server, 1).await;
+    assert_eq!(server.activate(&third, &first).await.status, 200);
+    let shadow = server.admin("GET", "/api/admin/shadow", "").await.json();
     assert_eq!((&shadow["beside"], &shadow["judged"]), (&json!(third), &json!(0)));
 }

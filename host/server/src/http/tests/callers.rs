@@ -1,4 +1,4 @@
-//! What callers ask, and what they are told.
+//! The routes of callers.
 
 use insta::assert_snapshot;
 
@@ -8,8 +8,8 @@ const MINUTE: u64 = 60_000;
 
 #[tokio::test]
 async fn a_request_is_made_and_decided() {
-    let house = House::new().await;
-    assert_snapshot!(house.post("/api/guard/request", &ask("deploy")).await.shown(), @r#"
+    let server = TestServer::new().await;
+    assert_snapshot!(server.post("/api/guard/request", &ask("deploy")).await.shown(), @r#"
     200 OK
     content-type: application/json
     {
@@ -26,8 +26,8 @@ async fn a_request_is_made_and_decided() {
     }
     "#);
 
-    let (id, token) = house.open("deploy").await;
-    assert_snapshot!(house.get(&format!("/api/guard/wait?token={token}&timeoutSec=0")).await.shown(), @r#"
+    let (id, token) = server.open("deploy").await;
+    assert_snapshot!(server.get(&format!("/api/guard/wait?token={token}&timeoutSec=0")).await.shown(), @r#"
     200 OK
     content-type: application/json
     {
@@ -41,9 +41,9 @@ async fn a_request_is_made_and_decided() {
       "status": "ready_for_approval"
     }
     "#);
-    house.clock.advance(1000);
-    house.press("U1", "approve", &id).await;
-    assert_snapshot!(house.get(&format!("/api/guard/status?requestId={id}")).await.shown(), @r#"
+    server.clock.advance(1000);
+    server.press("U1", "approve", &id).await;
+    assert_snapshot!(server.get(&format!("/api/guard/status?requestId={id}")).await.shown(), @r#"
     200 OK
     content-type: application/json
     {
@@ -65,9 +65,9 @@ async fn a_request_is_made_and_decided() {
       "status": "ready_for_approval"
     }
     "#);
-    house.press("U2", "approve", &id).await;
-    // Terminal: the answer comes at once, however long the caller would wait.
-    assert_snapshot!(house.get(&format!("/api/guard/wait?token={token}&timeoutSec=60")).await.shown(), @r#"
+    server.press("U2", "approve", &id).await;
+    // A terminal state is returned at once, whatever the timeout.
+    assert_snapshot!(server.get(&format!("/api/guard/wait?token={token}&timeoutSec=60")).await.shown(), @r#"
     200 OK
     content-type: application/json
     {
@@ -92,11 +92,11 @@ async fn a_request_is_made_and_decided() {
 
 #[tokio::test]
 async fn the_same_key_and_body_give_the_same_request() {
-    let house = House::new().await;
+    let server = TestServer::new().await;
     let send = async |key: &str, body: Value| {
         let mut request = post("/api/guard/request", body.to_string());
         request.headers_mut().insert("idempotency-key", key.parse().unwrap());
-        house.send(request).await
+        server.send(request).await
     };
     let first = send("a", ask("deploy")).await;
     assert_eq!(first.json(), send("a", ask("deploy")).await.json());
@@ -122,9 +122,9 @@ async fn the_same_key_and_body_give_the_same_request() {
 }
 
 #[tokio::test]
-async fn what_no_policy_admits_is_denied() {
-    let house = House::new().await;
-    assert_snapshot!(house.post("/api/guard/request", &ask("unheard_of")).await.shown(), @r#"
+async fn a_request_that_no_policy_admits_is_denied() {
+    let server = TestServer::new().await;
+    assert_snapshot!(server.post("/api/guard/request", &ask("unheard_of")).await.shown(), @r#"
     403 Forbidden
     content-type: application/problem+json
     {
@@ -146,39 +146,39 @@ async fn what_no_policy_admits_is_denied() {
 
 #[tokio::test]
 async fn a_long_poll_answers_when_the_request_changes() {
-    let house = House::new().await;
-    let (id, token) = house.open("deploy").await;
+    let server = TestServer::new().await;
+    let (id, token) = server.open("deploy").await;
     let path = format!("/api/guard/wait?token={token}&timeoutSec=60");
-    let wait = house.get(&path);
+    let wait = server.get(&path);
     tokio::pin!(wait);
-    // It is registered once it has been polled and waits.
-    while house.app.gateway().watchers().watched() == 0 {
+    // The call has begun to wait once it is registered.
+    while server.app.gateway.watchers().watched() == 0 {
         let polled =
             std::future::poll_fn(|context| std::task::Poll::Ready(wait.as_mut().poll(context))).await;
         assert!(polled.is_pending());
         tokio::task::yield_now().await;
     }
-    let (answer, _) = tokio::join!(wait, house.press("U1", "approve", &id));
+    let (answer, _) = tokio::join!(wait, server.press("U1", "approve", &id));
     assert_eq!(answer.json()["approvers"], json!(["U1"]));
-    assert_eq!(house.app.gateway().watchers().watched(), 0);
+    assert_eq!(server.app.gateway.watchers().watched(), 0);
 }
 
 #[tokio::test]
 async fn a_shutdown_ends_a_long_poll() {
-    let house = House::new().await;
-    let (_, token) = house.open("deploy").await;
-    house.app.shutdown().cancel();
-    let answer = house.get(&format!("/api/guard/wait?token={token}&timeoutSec=60")).await;
+    let server = TestServer::new().await;
+    let (_, token) = server.open("deploy").await;
+    server.app.shutdown.cancel();
+    let answer = server.get(&format!("/api/guard/wait?token={token}&timeoutSec=60")).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["status"]), (200, &json!("ready_for_approval")));
 }
 
 #[tokio::test]
-async fn a_token_may_come_in_several_ways_but_not_in_two_versions() {
-    let house = House::new().await;
-    let (_, token) = house.open("deploy").await;
+async fn a_token_may_come_in_several_places_but_not_differ() {
+    let server = TestServer::new().await;
+    let (_, token) = server.open("deploy").await;
     let get = async |path: String, bearer: &str| {
         let request = Request::get(path).header("authorization", format!("bearer {bearer}"));
-        house.send(request.body(Body::empty()).unwrap()).await
+        server.send(request.body(Body::empty()).unwrap()).await
     };
     let path = "/api/guard/wait?timeoutSec=0";
     assert_eq!(get(path.into(), &token).await.status, 200);
@@ -203,22 +203,22 @@ async fn a_token_may_come_in_several_ways_but_not_in_two_versions() {
 
     let mut request = post("/api/guard/wait", "{}");
     request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-    assert_eq!(house.send(request).await.status, 200);
-    // Whose it is not, it does not open; whether it is broken or another's is not said.
-    let (_, other) = house.open("deploy").await;
+    assert_eq!(server.send(request).await.status, 200);
+    // A malformed token and the token of another request are indistinguishable.
+    let (_, other) = server.open("deploy").await;
     let mixed = format!("{}.{}", token.split_once('.').unwrap().0, other.split_once('.').unwrap().1);
     for wrong in [mixed.as_str(), "x", "req_.", &token[..token.len() - 1], &format!("{token}0")] {
-        let answer = house.post("/api/guard/wait", &json!({"token": wrong})).await;
+        let answer = server.post("/api/guard/wait", &json!({"token": wrong})).await;
         assert_eq!((answer.status.as_u16(), &answer.json()["error"]), (404, &json!("not_found")), "{wrong}");
     }
 }
 
 #[tokio::test]
-async fn a_request_is_taken_back_once() {
-    let house = House::new().await;
-    let (id, token) = house.open("deploy").await;
+async fn a_request_is_cancelled_once() {
+    let server = TestServer::new().await;
+    let (id, token) = server.open("deploy").await;
     let cancel = json!({"token": token, "reason": "wrong branch"});
-    assert_snapshot!(house.post("/api/guard/cancel", &cancel).await.shown(), @r#"
+    assert_snapshot!(server.post("/api/guard/cancel", &cancel).await.shown(), @r#"
     200 OK
     content-type: application/json
     {
@@ -232,7 +232,7 @@ async fn a_request_is_taken_back_once() {
       "status": "cancelled"
     }
     "#);
-    assert_snapshot!(house.post("/api/guard/cancel", &cancel).await.shown(), @r#"
+    assert_snapshot!(server.post("/api/guard/cancel", &cancel).await.shown(), @r#"
     409 Conflict
     content-type: application/problem+json
     {
@@ -244,7 +244,7 @@ async fn a_request_is_taken_back_once() {
     }
     "#);
     let again = json!({"originalRequestId": id, "actor": {"id": "U9", "source": "slack"}});
-    assert_snapshot!(house.post("/api/guard/rerequest", &again).await.shown(), @r#"
+    assert_snapshot!(server.post("/api/guard/rerequest", &again).await.shown(), @r#"
     403 Forbidden
     content-type: application/problem+json
     {
@@ -259,12 +259,12 @@ async fn a_request_is_taken_back_once() {
 
 #[tokio::test]
 async fn a_request_is_made_again_after_the_cooldown_and_not_too_often() {
-    let house = House::new().await;
-    let (id, _) = house.open("deploy").await;
-    house.clock.advance(10 * MINUTE);
-    house.turn().await;
+    let server = TestServer::new().await;
+    let (id, _) = server.open("deploy").await;
+    server.clock.advance(10 * MINUTE);
+    server.run_scheduler().await;
     let again = json!({"originalRequestId": id, "actor": {"id": "U9", "source": "slack"}});
-    assert_snapshot!(house.post("/api/guard/rerequest", &again).await.shown(), @r#"
+    assert_snapshot!(server.post("/api/guard/rerequest", &again).await.shown(), @r#"
     429 Too Many Requests
     content-type: application/problem+json
     retry-after: 300
@@ -276,8 +276,8 @@ async fn a_request_is_made_again_after_the_cooldown_and_not_too_often() {
       "type": "urn:countersign:problem:cooldown"
     }
     "#);
-    house.clock.advance(5 * MINUTE);
-    assert_snapshot!(house.post("/api/guard/rerequest", &again).await.shown(), @r#"
+    server.clock.advance(5 * MINUTE);
+    assert_snapshot!(server.post("/api/guard/rerequest", &again).await.shown(), @r#"
     200 OK
     content-type: application/json
     {
@@ -288,10 +288,10 @@ async fn a_request_is_made_again_after_the_cooldown_and_not_too_often() {
       "token": "[token]"
     }
     "#);
-    house.clock.advance(10 * MINUTE);
-    house.turn().await;
-    house.clock.advance(5 * MINUTE);
-    assert_snapshot!(house.post("/api/guard/rerequest", &again).await.shown(), @r#"
+    server.clock.advance(10 * MINUTE);
+    server.run_scheduler().await;
+    server.clock.advance(5 * MINUTE);
+    assert_snapshot!(server.post("/api/guard/rerequest", &again).await.shown(), @r#"
     429 Too Many Requests
     content-type: application/problem+json
     retry-after: 84600
@@ -303,15 +303,15 @@ async fn a_request_is_made_again_after_the_cooldown_and_not_too_often() {
       "type": "urn:countersign:problem:rate_limited"
     }
     "#);
-    let chain = house.get(&format!("/api/guard/lineage?requestId={id}")).await.json();
+    let chain = server.get(&format!("/api/guard/lineage?requestId={id}")).await.json();
     let statuses: Vec<_> = chain["requests"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
     assert_eq!((&chain["lineageId"], statuses), (&json!(id), vec![&json!("expired"); 2]));
 }
 
 #[tokio::test]
-async fn a_schema_is_shown_without_what_is_hidden() {
-    let house = House::new().await;
-    assert_snapshot!(house.get("/api/schemas/deploy").await.shown(), @r#"
+async fn a_schema_is_shown_without_hidden_parameters() {
+    let server = TestServer::new().await;
+    assert_snapshot!(server.get("/api/schemas/deploy").await.shown(), @r#"
     200 OK
     content-type: application/json
     {
@@ -333,17 +333,18 @@ async fn a_schema_is_shown_without_what_is_hidden() {
     }
     "#);
     for action in ["guarded", "unheard_of", "%00", "*"] {
-        assert_eq!(house.get(&format!("/api/schemas/{action}")).await.status, 404, "{action}");
+        assert_eq!(server.get(&format!("/api/schemas/{action}")).await.status, 404, "{action}");
     }
 }
 
 #[tokio::test]
-async fn a_client_address_that_asks_too_often_is_held_back() {
-    let house = House::with(&[("RATE_LIMIT_CAPACITY", "2"), ("RATE_LIMIT_REFILL_PER_SEC", "0.01")]).await;
+async fn a_client_address_is_rate_limited() {
+    let server =
+        TestServer::with(&[("RATE_LIMIT_CAPACITY", "2"), ("RATE_LIMIT_REFILL_PER_SEC", "0.01")]).await;
     let send = async |address: &str| {
         let mut request = post("/api/guard/request", ask("deploy").to_string());
         request.extensions_mut().insert(crate::http::Peer(address.parse().unwrap()));
-        house.send(request).await
+        server.send(request).await
     };
     assert_eq!(send("192.0.2.1").await.status, 200);
     assert_eq!(send("192.0.2.1").await.status, 200);
@@ -352,5 +353,5 @@ async fn a_client_address_that_asks_too_often_is_held_back() {
     let wait: u64 = refused.header("retry-after").parse().unwrap();
     assert!((1..=100).contains(&wait), "{wait}");
     assert_eq!(send("192.0.2.2").await.status, 200);
-    assert!(house.metric(r#"security_events_total{type="rate_limited"} 1"#).await);
+    assert!(server.metric(r#"security_events_total{type="rate_limited"} 1"#).await);
 }

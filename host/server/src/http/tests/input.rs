@@ -1,14 +1,14 @@
-//! What bad input gets: a clear error each, and nothing changed.
+//! Bad input: each gets a clear error, and nothing changes.
 
 use insta::assert_snapshot;
 
 use super::*;
 
-/// Sends each body to `path`, and shows what became of it, a line each.
-async fn check(house: &House, path: &str, rows: &[(&str, String)]) -> String {
+/// Sends each body to `path`, and returns one line for each answer.
+async fn check(server: &TestServer, path: &str, rows: &[(&str, String)]) -> String {
     let mut shown = String::new();
     for (name, body) in rows {
-        let answer = house.send(post(path, body.clone())).await;
+        let answer = server.send(post(path, body.clone())).await;
         assert_eq!(answer.header("content-type"), "application/problem+json", "{name}: {}", answer.text);
         let problem = answer.json();
         shown += &format!("{name}: {} {}\n", answer.status.as_u16(), problem["error"].as_str().unwrap());
@@ -20,7 +20,7 @@ async fn check(house: &House, path: &str, rows: &[(&str, String)]) -> String {
     shown
 }
 
-/// The ask with the value at a JSON pointer replaced; `None` removes it.
+/// A request body with the value at a JSON pointer replaced; `None` removes it.
 fn with(pointer: &str, value: Option<Value>) -> String {
     let mut ask = ask("deploy");
     let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -35,7 +35,7 @@ fn with(pointer: &str, value: Option<Value>) -> String {
 
 #[tokio::test]
 async fn every_mistake_in_a_request_is_named() {
-    let house = House::new().await;
+    let server = TestServer::new().await;
     let set = |pointer: &str, value: Value| with(pointer, Some(value));
     let deep = format!("{}{}", "[".repeat(40), "]".repeat(40));
     let link = |label: &str, url: &str| set("/meta/links", json!([{"label": label, "url": url}]));
@@ -88,8 +88,8 @@ async fn every_mistake_in_a_request_is_named() {
         ("large parameters", set("/params", json!({"x": "x".repeat(132_000)}))),
         ("large body", set("/params", json!({"x": "x".repeat(300_000)}))),
     ];
-    let shown = check(&house, "/api/guard/request", &rows).await;
-    // What was sent may be secret; nothing of it comes back.
+    let shown = check(&server, "/api/guard/request", &rows).await;
+    // The answer does not repeat what was sent, which may be secret.
     assert!(!shown.contains("hunter2"));
     assert_snapshot!(shown, @r#"
     empty: 400 invalid_payload
@@ -165,7 +165,7 @@ async fn every_mistake_in_a_request_is_named() {
     large parameters: 413 payload_too_large
     large body: 413 payload_too_large
     "#);
-    let entries = house.app.gateway().store().audit(0, 10).await.unwrap();
+    let entries = server.app.gateway.store().audit(0, 10).await.unwrap();
     let events: Vec<_> = entries.iter().map(|(_, entry)| entry.event.as_str()).collect();
     assert_eq!(
         events,
@@ -176,7 +176,7 @@ async fn every_mistake_in_a_request_is_named() {
 
 #[tokio::test]
 async fn every_mistake_in_the_other_calls_is_named() {
-    let house = House::new().await;
+    let server = TestServer::new().await;
     let body = |value: Value| value.to_string();
     let actor = json!({"id": "U9", "source": "slack"});
     let rows = [
@@ -191,7 +191,7 @@ async fn every_mistake_in_the_other_calls_is_named() {
             ),
         ),
     ];
-    assert_snapshot!(check(&house, "/api/guard/rerequest", &rows).await, @r#"
+    assert_snapshot!(check(&server, "/api/guard/rerequest", &rows).await, @r#"
     no id: 400 invalid_payload
         : missing field `originalRequestId`
     malformed id: 400 invalid_payload
@@ -209,7 +209,7 @@ async fn every_mistake_in_the_other_calls_is_named() {
         ("blank reason", body(json!({"token": "x", "reason": " "}))),
         ("unknown token", body(json!({"token": "x"}))),
     ];
-    assert_snapshot!(check(&house, "/api/guard/cancel", &rows).await, @r#"
+    assert_snapshot!(check(&server, "/api/guard/cancel", &rows).await, @r#"
     no token: 400 invalid_payload
         token: is missing; send it as a parameter or as `Authorization: Bearer`
     empty token: 400 invalid_payload
@@ -241,7 +241,7 @@ async fn every_mistake_in_the_other_calls_is_named() {
         "/api/guard/request/",
         "/",
     ] {
-        let answer = house.get(path).await;
+        let answer = server.get(path).await;
         assert_eq!(answer.header("content-type"), "application/problem+json", "{path}");
         let problem = answer.json();
         shown += &format!("{path}: {} {}", answer.status.as_u16(), problem["error"].as_str().unwrap());
@@ -274,7 +274,7 @@ async fn every_mistake_in_the_other_calls_is_named() {
 
 #[tokio::test]
 async fn a_body_must_say_that_it_is_json() {
-    let house = House::new().await;
+    let server = TestServer::new().await;
     for (content_type, status) in [
         ("application/json", 200),
         ("Application/JSON; charset=utf-8", 200),
@@ -285,11 +285,11 @@ async fn a_body_must_say_that_it_is_json() {
     ] {
         let mut request = post("/api/guard/request", ask("deploy").to_string());
         request.headers_mut().insert("content-type", content_type.parse().unwrap());
-        assert_eq!(house.send(request).await.status, status, "{content_type}");
+        assert_eq!(server.send(request).await.status, status, "{content_type}");
     }
     let mut request = post("/api/guard/request", ask("deploy").to_string());
     request.headers_mut().remove("content-type");
-    assert_snapshot!(house.send(request).await.shown(), @r#"
+    assert_snapshot!(server.send(request).await.shown(), @r#"
     415 Unsupported Media Type
     content-type: application/problem+json
     {
@@ -303,10 +303,10 @@ async fn a_body_must_say_that_it_is_json() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_the_right_one() {
-    let house = House::new().await;
+async fn a_wrong_method_is_answered_with_the_right_ones() {
+    let server = TestServer::new().await;
     let delete = Request::delete("/api/guard/wait").body(Body::empty()).unwrap();
-    assert_snapshot!(house.send(delete).await.shown(), @r#"
+    assert_snapshot!(server.send(delete).await.shown(), @r#"
     405 Method Not Allowed
     content-type: application/problem+json
     allow: GET,HEAD,POST
@@ -318,12 +318,12 @@ async fn a_wrong_method_is_told_the_right_one() {
       "type": "urn:countersign:problem:method_not_allowed"
     }
     "#);
-    let answer = house.get("/api/guard/request").await;
+    let answer = server.get("/api/guard/request").await;
     assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, "POST"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_trickles_is_given_up() {
+async fn a_slow_body_times_out() {
     let endless = Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
     let error = crate::http::body::read(endless, 1000).await.unwrap_err();
     assert_eq!(error.code(), "request_timeout");

@@ -1,4 +1,4 @@
-//! The real router over the real gateway, policies and embedded store, with a clock that the tests move.
+//! Tests of the real router over the real gateway, policies and embedded store, with a clock that the tests advance.
 
 mod admins;
 mod callers;
@@ -14,18 +14,24 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
-use http_body_util::BodyExt as _;
-use serde_json::{Value, json};
-use tempfile::TempDir;
-use tower::ServiceExt as _;
-
-use crate::app::App;
-use crate::config::{Cli, Command, Environment};
 use countersign_core::clock::ManualClock;
 use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_core::secret::Secret;
 use countersign_gateway::scheduler::Scheduler;
 use countersign_slack::sign;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::build::build;
+use crate::cli::{Cli, Command};
+use crate::config::{Config, Environment};
+use crate::run::run;
+use crate::state::App;
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 const SIGNING_SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
@@ -61,9 +67,10 @@ const SCHEMA: &str = r#"{
   }
 }"#;
 
-/// A gateway in a folder of its own.
-struct House {
+/// A gateway in a folder of its own, called without a listener.
+struct TestServer {
     app: Arc<App>,
+    config: Arc<Config>,
     router: Router,
     clock: Arc<ManualClock>,
     _folder: TempDir,
@@ -76,13 +83,13 @@ struct Answer {
     text: String,
 }
 
-impl House {
-    async fn new() -> House {
-        House::with(&[]).await
+impl TestServer {
+    async fn new() -> TestServer {
+        TestServer::with(&[]).await
     }
 
-    /// With these variables set, besides those that every test needs.
-    async fn with(variables: &[(&str, &str)]) -> House {
+    /// With these variables, besides those that every test needs; an empty value removes one.
+    async fn with(variables: &[(&str, &str)]) -> TestServer {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name).display().to_string();
         let secret = "07".repeat(32);
@@ -91,11 +98,11 @@ impl House {
             ("COUNTERSIGN_POLICIES", path("policies").as_str()),
             ("COUNTERSIGN_STORE", &store),
             ("COUNTERSIGN_SECRET", &secret),
-            // Compiled once, and not in every test; the secret that guards it is the same in all of them.
+            // Shared by all tests, so that modules are compiled once; it needs the same secret in all of them.
             ("COUNTERSIGN_CACHE_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/policies/compiled")),
             ("SLACK_SIGNING_SECRET", SIGNING_SECRET),
             ("RATE_LIMIT_CAPACITY", "1000"),
-            // How busy this machine is says nothing of a policy.
+            // A busy machine must not fail a policy.
             ("COUNTERSIGN_POLICY_DEADLINE_MS", "10000"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -112,17 +119,34 @@ impl House {
             panic!("the configuration is sound");
         };
         let clock = Arc::new(ManualClock::at(START));
-        let app = App::with_clock(&config, Arc::<ManualClock>::clone(&clock)).await.expect("it starts");
+        let shutdown = CancellationToken::new();
+        let app = build(&config, Arc::<ManualClock>::clone(&clock), shutdown).await.expect("it starts");
         let app = Arc::new(app);
-        House { router: super::router(Arc::clone(&app)), app, clock, _folder: folder }
+        TestServer {
+            router: super::router(Arc::clone(&app)),
+            app,
+            config: Arc::from(config),
+            clock,
+            _folder: folder,
+        }
     }
 
+    /// Runs the whole gateway, with its background tasks, on a listener.
+    fn run(&self, listener: TcpListener) -> JoinHandle<anyhow::Result<()>> {
+        let (app, config) = (Arc::clone(&self.app), Arc::clone(&self.config));
+        tokio::spawn(async move { run(app, &config, listener).await })
+    }
+
+    /// Calls the router. If the answer is an error, the OpenAPI document must have its code.
     async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.expect("a router always answers");
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.expect("the body is whole").to_bytes();
         let text = String::from_utf8(bytes.to_vec()).expect("the body is text");
-        Answer { status: parts.status, headers: parts.headers, text }
+        let answer = Answer { status: parts.status, headers: parts.headers, text };
+        assert_documented(method.as_str(), &path, &answer);
+        answer
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -133,7 +157,7 @@ impl House {
         self.send(post(path, body.to_string())).await
     }
 
-    /// Makes a request that must be admitted.
+    /// Creates a request, which must be admitted; returns its id and its token.
     async fn open(&self, action: &str) -> (String, String) {
         let answer = self.post("/api/guard/request", &ask(action)).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -147,7 +171,7 @@ impl House {
         self.post("/api/guard/wait", &json!({"token": token})).await.json()
     }
 
-    /// Somebody presses a button in Slack; what the gateway answers.
+    /// Presses a button in Slack; returns what the gateway answers.
     async fn press(&self, user: &str, action_id: &str, request: &str) -> Value {
         let answer = self.send(self.signed(&press(user, action_id, request))).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -164,9 +188,9 @@ impl House {
         self.clock.now().as_millis() / 1000
     }
 
-    /// Does what is due now.
-    async fn turn(&self) {
-        Scheduler::new(Arc::clone(self.app.gateway()), 1000).turn().await;
+    /// Runs the scheduler once.
+    async fn run_scheduler(&self) {
+        Scheduler::new(Arc::clone(&self.app.gateway), 1000).turn().await;
     }
 
     async fn metric(&self, line: &str) -> bool {
@@ -183,7 +207,7 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().expect("a header is text"))
     }
 
-    /// Status, what matters of the headers, and the body, with what differs from run to run left out.
+    /// The status, the headers that matter, and the body, with what differs from run to run redacted.
     fn shown(&self) -> String {
         let mut shown = self.status.to_string();
         for name in ["content-type", "retry-after", "allow", "cache-control", "x-accel-buffering"] {
@@ -198,6 +222,29 @@ impl Answer {
         }
         shown
     }
+}
+
+/// Asserts that an error is among those that its operation documents. Unknown paths and methods have no operation.
+fn assert_documented(method: &str, path: &str, answer: &Answer) {
+    if answer.header("content-type") != "application/problem+json" {
+        return;
+    }
+    let document = serde_json::to_value(super::openapi::document()).expect("JSON");
+    let paths = document["paths"].as_object().expect("an object");
+    let is_template_of = |template: &str| {
+        template.split('/').count() == path.split('/').count()
+            && template.split('/').zip(path.split('/')).all(|(of, it)| of == it || of.starts_with('{'))
+    };
+    let item = paths.get(path).or_else(|| paths.iter().find(|(it, _)| is_template_of(it)).map(|(_, it)| it));
+    let Some(operation) = item.and_then(|item| item.get(method.to_lowercase())) else { return };
+    let range = format!("{}XX", answer.status.as_u16() / 100);
+    let documented = operation["responses"][&range]["description"].as_str().unwrap_or_default();
+    let (status, code) =
+        (answer.status.as_str(), answer.json()["error"].as_str().expect("a code").to_owned());
+    assert!(
+        documented.contains(status) && documented.contains(&format!("`{code}`")),
+        "{method} {path} answers {status} `{code}`, which is not in its documentation: {documented}"
+    );
 }
 
 fn redact(value: &mut Value) {
@@ -237,7 +284,7 @@ fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
 
 fn press(user: &str, action_id: &str, request: &str) -> Value {
     use std::sync::atomic::{AtomicU64, Ordering};
-    // Slack gives every click a trigger of its own, so no two are the same to the replay guard.
+    // Slack gives every click its own trigger, so that none is a replay of another.
     static SERIAL: AtomicU64 = AtomicU64::new(0);
     json!({
         "type": "block_actions",

@@ -1,4 +1,4 @@
-//! What operators and their tools ask.
+//! Health, metrics and the OpenAPI document.
 
 use insta::assert_snapshot;
 
@@ -6,9 +6,9 @@ use super::*;
 
 #[tokio::test]
 async fn health_and_readiness() {
-    let house = House::new().await;
-    assert_eq!(house.get("/healthz").await.text, "ok");
-    assert_snapshot!(house.get("/readyz").await.shown(), @r#"
+    let server = TestServer::new().await;
+    assert_eq!(server.get("/healthz").await.text, "ok");
+    assert_snapshot!(server.get("/readyz").await.shown(), @r#"
     200 OK
     content-type: application/json
     {
@@ -21,8 +21,8 @@ async fn health_and_readiness() {
       "store": "ok"
     }
     "#);
-    house.app.shutdown().cancel();
-    assert_snapshot!(house.get("/readyz").await.shown(), @r#"
+    server.app.shutdown.cancel();
+    assert_snapshot!(server.get("/readyz").await.shown(), @r#"
     503 Service Unavailable
     content-type: application/json
     {
@@ -35,20 +35,20 @@ async fn health_and_readiness() {
       "store": "ok"
     }
     "#);
-    assert_eq!(house.get("/healthz").await.status, 200);
+    assert_eq!(server.get("/healthz").await.status, 200);
 }
 
 #[tokio::test]
-async fn the_metrics_of_a_life() {
-    let house = House::new().await;
-    let (id, _) = house.open("deploy").await;
-    house.open("guarded").await;
-    house.clock.advance(42_000);
-    house.press("U1", "approve", &id).await;
-    house.press("U2", "approve", &id).await;
-    let answer = house.get("/metrics").await;
+async fn metrics_of_a_decided_request() {
+    let server = TestServer::new().await;
+    let (id, _) = server.open("deploy").await;
+    server.open("guarded").await;
+    server.clock.advance(42_000);
+    server.press("U1", "approve", &id).await;
+    server.press("U2", "approve", &id).await;
+    let answer = server.get("/metrics").await;
     assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4");
-    // How long policies take differs from run to run.
+    // The time that policies take differs from run to run.
     let lines: Vec<&str> =
         answer.text.lines().filter(|line| !line.starts_with("policy_evaluation")).collect();
     assert_snapshot!(lines.join("\n"), @r#"
@@ -162,9 +162,9 @@ async fn the_metrics_of_a_life() {
 }
 
 #[tokio::test]
-async fn every_metric_that_must_exist_does() {
-    let house = House::new().await;
-    let text = house.get("/metrics").await.text;
+async fn every_documented_metric_exists() {
+    let server = TestServer::new().await;
+    let text = server.get("/metrics").await.text;
     for name in [
         "approval_requests_total",
         "approvals_total",
@@ -195,12 +195,32 @@ async fn every_metric_that_must_exist_does() {
 
 #[tokio::test]
 async fn the_api_describes_itself() {
-    let house = House::new().await;
-    let description = house.get("/openapi.json").await.json();
+    let server = TestServer::new().await;
+    let description = server.get("/openapi.json").await.json();
     assert_eq!(description["openapi"], "3.1.0");
-    let create = &description["paths"]["/api/guard/request"]["post"];
-    let statuses: Vec<&String> = create["responses"].as_object().unwrap().keys().collect();
-    assert_eq!(statuses, ["200", "400", "403", "408", "413", "415", "422", "429", "500", "503"]);
+    let create = &description["paths"]["/api/guard/request"]["post"]["responses"];
+    let statuses: Vec<&String> = create.as_object().unwrap().keys().collect();
+    assert_eq!(statuses, ["200", "4XX", "5XX"]);
+    for (range, codes) in [
+        (
+            "4XX",
+            &[
+                "400 `invalid_payload`",
+                "403 `policy_denied`",
+                "408 `request_timeout`",
+                "413 `payload_too_large`",
+                "415 `unsupported_media_type`",
+                "422 `idempotency_key_reused`",
+                "429 `rate_limited`",
+            ][..],
+        ),
+        ("5XX", &["500 `internal`", "503 `policy_failure`, `store_unavailable` or `contended`"]),
+    ] {
+        let documented = create[range]["description"].as_str().unwrap();
+        for code in codes {
+            assert!(documented.contains(code), "{code} is not in: {documented}");
+        }
+    }
     let body = &description["components"]["schemas"]["CreateBody"];
     assert_eq!(body["required"], json!(["action", "params", "meta"]));
     let references: Vec<&str> = find_references(&description);
@@ -209,6 +229,24 @@ async fn the_api_describes_itself() {
         let pointer = reference.strip_prefix('#').unwrap();
         assert!(description.pointer(pointer).is_some(), "{reference}");
     }
+}
+
+#[tokio::test]
+async fn every_documented_error_is_a_problem() {
+    let description = TestServer::new().await.get("/openapi.json").await.json();
+    let mut ranges = 0;
+    for (path, item) in description["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                if status.ends_with("XX") {
+                    ranges += 1;
+                    let schema = &response["content"]["application/problem+json"]["schema"]["$ref"];
+                    assert_eq!(schema, "#/components/schemas/Problem", "{method} {path} {status}");
+                }
+            }
+        }
+    }
+    assert!(ranges > 40, "{ranges}");
 }
 
 fn find_references(value: &Value) -> Vec<&str> {

@@ -5,9 +5,9 @@ use insta::assert_snapshot;
 use super::*;
 
 #[tokio::test]
-async fn people_acknowledge_approve_and_take_it_back() {
-    let house = House::new().await;
-    let (id, token) = house.open("guarded").await;
+async fn people_acknowledge_approve_and_withdraw() {
+    let server = TestServer::new().await;
+    let (id, token) = server.open("guarded").await;
     let mut shown = String::new();
     for (user, action_id) in [
         ("U1", "approve"),
@@ -24,7 +24,7 @@ async fn people_acknowledge_approve_and_take_it_back() {
         ("U1", "deny"),
         ("U1", "re_request"),
     ] {
-        let answer = house.press(user, action_id, &id).await;
+        let answer = server.press(user, action_id, &id).await;
         let said = ["status", "error"].iter().find_map(|key| answer[*key].as_str()).unwrap();
         shown += &format!("{user} {action_id}: {} {said}\n", answer["ok"]);
     }
@@ -43,15 +43,15 @@ async fn people_acknowledge_approve_and_take_it_back() {
     U1 deny: false already_decided
     U1 re_request: false not_allowed
     "#);
-    assert_eq!(house.look(&token).await["status"], "approved");
-    assert!(house.metric(r#"security_events_total{type="unauthorized"} 2"#).await);
+    assert_eq!(server.look(&token).await["status"], "approved");
+    assert!(server.metric(r#"security_events_total{type="unauthorized"} 2"#).await);
 }
 
 #[tokio::test]
 async fn a_refusal_says_why() {
-    let house = House::new().await;
-    let (id, _) = house.open("guarded").await;
-    let refused = house.press("U1", "approve", &id).await;
+    let server = TestServer::new().await;
+    let (id, _) = server.open("guarded").await;
+    let refused = server.press("U1", "approve", &id).await;
     assert_snapshot!(serde_json::to_string_pretty(&refused).unwrap(), @r#"
     {
       "error": "refused",
@@ -69,8 +69,8 @@ async fn a_refusal_says_why() {
 
 #[tokio::test]
 async fn the_reason_of_a_denial_reaches_the_caller() {
-    let house = House::new().await;
-    let (id, token) = house.open("deploy").await;
+    let server = TestServer::new().await;
+    let (id, token) = server.open("deploy").await;
     let payload = json!({
         "type": "view_submission",
         "user": {"id": "U1"},
@@ -80,16 +80,16 @@ async fn the_reason_of_a_denial_reaches_the_caller() {
             "state": {"values": {"reason": {"value": {"value": "not on a Friday"}}}},
         },
     });
-    let answer = house.send(house.signed(&payload)).await.json();
+    let answer = server.send(server.signed(&payload)).await.json();
     assert_eq!((&answer["ok"], &answer["response_action"]), (&json!(true), &json!("clear")));
-    let after = house.look(&token).await;
+    let after = server.look(&token).await;
     assert_eq!((&after["status"], &after["reason"]), (&json!("denied"), &json!("not on a Friday")));
 }
 
 #[tokio::test]
 async fn edits_are_applied_or_refused_on_their_block() {
-    let house = House::new().await;
-    let (id, token) = house.open("deploy").await;
+    let server = TestServer::new().await;
+    let (id, token) = server.open("deploy").await;
     let mut shown = String::new();
     for inputs in [
         &[("replicas", "99")][..],
@@ -100,7 +100,7 @@ async fn edits_are_applied_or_refused_on_their_block() {
         &[],
     ] {
         let payload = modal("U1", &id, inputs);
-        let answer = house.send(house.signed(&payload)).await.json();
+        let answer = server.send(server.signed(&payload)).await.json();
         shown += &format!("{inputs:?}: {} {} {}\n", answer["ok"], answer["error"], answer["errors"]);
     }
     assert_snapshot!(shown, @r#"
@@ -112,27 +112,27 @@ async fn edits_are_applied_or_refused_on_their_block() {
     []: true null null
     "#);
 
-    let (id, token_of_edited) = house.open("deploy").await;
+    let (id, token_of_edited) = server.open("deploy").await;
     let answer =
-        house.send(house.signed(&modal("U1", &id, &[("replicas", "5"), ("ref", "v1.2.3")]))).await.json();
+        server.send(server.signed(&modal("U1", &id, &[("replicas", "5"), ("ref", "v1.2.3")]))).await.json();
     assert_eq!((&answer["ok"], &answer["response_action"]), (&json!(true), &json!("clear")), "{answer}");
-    house.press("U2", "approve", &id).await;
-    let after = house.look(&token_of_edited).await;
+    server.press("U2", "approve", &id).await;
+    let after = server.look(&token_of_edited).await;
     assert_eq!(after["decisionParams"], json!({"ref": "v1.2.3", "replicas": 5, "password": "[redacted]"}));
     assert_eq!(after["overrides"], json!({"replicas": 5}));
-    assert_eq!(house.look(&token).await["overrides"], Value::Null);
+    assert_eq!(server.look(&token).await["overrides"], Value::Null);
 }
 
 #[tokio::test]
 async fn only_slack_may_speak_for_people() {
-    let house = House::new().await;
-    let (id, token) = house.open("deploy").await;
-    let before = house.look(&token).await;
+    let server = TestServer::new().await;
+    let (id, token) = server.open("deploy").await;
+    let before = server.look(&token).await;
     let payload = press("U1", "approve", &id);
 
-    let mut unsigned = house.signed(&payload);
+    let mut unsigned = server.signed(&payload);
     unsigned.headers_mut().remove("x-slack-signature");
-    assert_snapshot!(house.send(unsigned).await.shown(), @r#"
+    assert_snapshot!(server.send(unsigned).await.shown(), @r#"
     400 Bad Request
     content-type: application/problem+json
     {
@@ -143,92 +143,92 @@ async fn only_slack_may_speak_for_people() {
       "type": "urn:countersign:problem:bad_signature"
     }
     "#);
-    let mut forged = house.signed(&payload);
+    let mut forged = server.signed(&payload);
     forged.headers_mut().insert("x-slack-signature", format!("v0={}", "0".repeat(64)).parse().unwrap());
-    assert_eq!(house.send(forged).await.json()["error"], "bad_signature");
-    for seconds in [house.seconds() - 301, house.seconds() + 301] {
-        assert_eq!(house.send(signed(&payload, seconds)).await.json()["error"], "stale_signature");
+    assert_eq!(server.send(forged).await.json()["error"], "bad_signature");
+    for seconds in [server.seconds() - 301, server.seconds() + 301] {
+        assert_eq!(server.send(signed(&payload, seconds)).await.json()["error"], "stale_signature");
     }
-    assert_eq!(house.look(&token).await, before);
-    assert!(house.metric(r#"security_events_total{type="bad_signature"} 2"#).await);
-    assert!(house.metric(r#"security_events_total{type="stale_signature"} 2"#).await);
+    assert_eq!(server.look(&token).await, before);
+    assert!(server.metric(r#"security_events_total{type="bad_signature"} 2"#).await);
+    assert!(server.metric(r#"security_events_total{type="stale_signature"} 2"#).await);
 }
 
 #[tokio::test]
 async fn a_click_counts_once_however_often_it_comes() {
-    let house = House::new().await;
-    let (id, _) = house.open("deploy").await;
+    let server = TestServer::new().await;
+    let (id, _) = server.open("deploy").await;
     let payload = press("U1", "approve", &id);
-    // As far in the future as is believed, so that it could come for ten minutes.
-    let seconds = house.seconds() + 300;
-    assert_eq!(house.send(signed(&payload, seconds)).await.json()["ok"], true);
+    // As far in the future as is accepted, so that a replay has ten minutes.
+    let seconds = server.seconds() + 300;
+    assert_eq!(server.send(signed(&payload, seconds)).await.json()["ok"], true);
     for _ in 0..10 {
-        let again = house.send(signed(&payload, seconds)).await;
+        let again = server.send(signed(&payload, seconds)).await;
         assert_eq!((again.status.as_u16(), &again.json()["error"]), (400, &json!("replay_detected")));
-        house.clock.advance(59_000);
+        server.clock.advance(59_000);
     }
-    house.clock.advance(60_000);
-    assert_eq!(house.send(signed(&payload, seconds)).await.json()["error"], "stale_signature");
-    assert!(house.metric(r#"security_events_total{type="replay"} 10"#).await);
+    server.clock.advance(60_000);
+    assert_eq!(server.send(signed(&payload, seconds)).await.json()["error"], "stale_signature");
+    assert!(server.metric(r#"security_events_total{type="replay"} 10"#).await);
 }
 
 #[tokio::test]
-async fn what_slack_delivers_twice_counts_once() {
-    let house = House::new().await;
-    let (id, token) = house.open("deploy").await;
+async fn a_second_delivery_by_slack_does_not_count() {
+    let server = TestServer::new().await;
+    let (id, token) = server.open("deploy").await;
     let payload = press("U1", "approve", &id);
-    assert_eq!(house.send(house.signed(&payload)).await.json()["ok"], true);
-    // Signed anew, as by Slack itself: no replay, and still the same press.
-    house.clock.advance(1000);
-    let again = house.send(house.signed(&payload)).await;
+    assert_eq!(server.send(server.signed(&payload)).await.json()["ok"], true);
+    // Signed again, as Slack does: not a replay, but the same click.
+    server.clock.advance(1000);
+    let again = server.send(server.signed(&payload)).await;
     assert_eq!((again.status.as_u16(), &again.json()["error"]), (200, &json!("duplicate_delivery")));
-    assert_eq!(house.press("U1", "approve", &id).await["error"], "duplicate_approval");
-    assert_eq!(house.look(&token).await["approvers"], json!(["U1"]));
-    assert!(house.metric(r#"security_events_total{type="replay"} 0"#).await);
+    assert_eq!(server.press("U1", "approve", &id).await["error"], "duplicate_approval");
+    assert_eq!(server.look(&token).await["approvers"], json!(["U1"]));
+    assert!(server.metric(r#"security_events_total{type="replay"} 0"#).await);
 }
 
 #[tokio::test]
-async fn nobody_approves_what_they_have_not_seen() {
-    let house = House::new().await;
-    let (id, token) = house.open("deploy").await;
-    let seen = house.look(&token).await["payloadHash"].as_str().unwrap().to_owned();
+async fn an_approval_of_outdated_parameters_is_refused() {
+    let server = TestServer::new().await;
+    let (id, token) = server.open("deploy").await;
+    let seen = server.look(&token).await["payloadHash"].as_str().unwrap().to_owned();
     let approve = |user: &str, hash: &str| {
         let mut payload = press(user, "approve", &id);
         payload["actions"][0]["block_id"] = format!("decide:{hash}").into();
-        house.signed(&payload)
+        server.signed(&payload)
     };
     let edit = |user: &str, hash: &str, replicas: &str| {
         let mut payload = modal(user, &id, &[("replicas", replicas)]);
         let about = json!({"request_id": id, "payload_hash": hash});
         payload["view"]["private_metadata"] = about.to_string().into();
-        house.signed(&payload)
+        server.signed(&payload)
     };
-    assert_eq!(house.send(edit("U1", &seen, "5")).await.json()["ok"], true);
-    let now = house.look(&token).await["payloadHash"].as_str().unwrap().to_owned();
+    assert_eq!(server.send(edit("U1", &seen, "5")).await.json()["ok"], true);
+    let now = server.look(&token).await["payloadHash"].as_str().unwrap().to_owned();
     assert_ne!(now, seen);
 
-    // A press on the message as it was, and a dialog that was opened before.
-    assert_eq!(house.send(approve("U2", &seen)).await.json()["error"], "parameters_changed");
-    let late = house.send(edit("U2", &seen, "4")).await.json();
+    // A click on the outdated message, and a modal that was opened before the change.
+    assert_eq!(server.send(approve("U2", &seen)).await.json()["error"], "parameters_changed");
+    let late = server.send(edit("U2", &seen, "4")).await.json();
     assert_eq!((&late["error"], &late["response_action"]), (&json!("parameters_changed"), &json!("errors")));
     assert_eq!(late["errors"], json!({"ov_replicas": "the parameters were changed since you looked"}));
-    let after = house.look(&token).await;
+    let after = server.look(&token).await;
     assert_eq!((&after["approvers"], &after["payloadHash"]), (&json!(["U1"]), &json!(now)));
 
-    assert_eq!(house.send(approve("U2", &now)).await.json()["status"], "approved");
-    assert_eq!(house.look(&token).await["decisionParams"]["replicas"], 5);
+    assert_eq!(server.send(approve("U2", &now)).await.json()["status"], "approved");
+    assert_eq!(server.look(&token).await["decisionParams"]["replicas"], 5);
 }
 
 #[tokio::test]
 async fn without_a_signing_secret_there_is_no_such_route() {
-    let house = House::with(&[("SLACK_SIGNING_SECRET", "")]).await;
-    let answer = house.send(house.signed(&press("U1", "approve", "x"))).await;
+    let server = TestServer::with(&[("SLACK_SIGNING_SECRET", "")]).await;
+    let answer = server.send(server.signed(&press("U1", "approve", "x"))).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["error"]), (404, &json!("not_found")));
 }
 
 #[tokio::test]
-async fn what_slack_signs_is_acknowledged_whatever_it_says() {
-    let house = House::new().await;
+async fn every_signed_interaction_is_acknowledged() {
+    let server = TestServer::new().await;
     let payloads = [
         json!({}),
         json!({"type": "shortcut", "user": {"id": "U1"}}),
@@ -239,7 +239,7 @@ async fn what_slack_signs_is_acknowledged_whatever_it_says() {
     ];
     let mut shown = String::new();
     for payload in &payloads {
-        let answer = house.send(house.signed(payload)).await;
+        let answer = server.send(server.signed(payload)).await;
         assert_eq!(answer.status, 200);
         shown += &format!("{}\n", answer.json());
     }

@@ -1,4 +1,4 @@
-//! What a caller hears on a stream.
+//! Event streams.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use futures_util::FutureExt as _;
 
 use super::*;
 
-/// An open stream, event by event.
+/// An open event stream.
 struct Stream {
     body: Body,
 }
 
-impl House {
+impl TestServer {
     async fn stream(&self, token: &str, last_event_id: Option<u64>) -> Response<Body> {
         let mut request = Request::get(format!("/api/guard/wait-sse?token={token}"));
         if let Some(id) = last_event_id {
@@ -30,7 +30,7 @@ impl House {
 }
 
 impl Stream {
-    /// The next piece, as it is sent; `None` at the end.
+    /// The next chunk as text; `None` at the end.
     async fn next(&mut self) -> Option<String> {
         let frame = self.body.frame().await?.unwrap();
         Some(String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap())
@@ -51,10 +51,10 @@ impl Stream {
 }
 
 #[tokio::test]
-async fn every_state_is_heard_once_and_then_it_ends() {
-    let house = House::new().await;
-    let (id, token) = house.open("guarded").await;
-    let response = house.stream(&token, None).await;
+async fn every_state_is_sent_once_and_then_the_stream_ends() {
+    let server = TestServer::new().await;
+    let (id, token) = server.open("guarded").await;
+    let response = server.stream(&token, None).await;
     let header = |name: &str| response.headers()[name].to_str().unwrap();
     assert_eq!(header("content-type"), "text/event-stream");
     assert_eq!(header("cache-control"), "no-cache");
@@ -67,73 +67,73 @@ async fn every_state_is_heard_once_and_then_it_ends() {
         "{first}"
     );
     assert!(stream.is_silent().await);
-    house.press("U7", "persona_ack:security", &id).await;
+    server.press("U7", "persona_ack:security", &id).await;
     assert_eq!(stream.state().await, (2, "ready_for_approval".into()));
-    // What is refused is no change.
-    house.press("U7", "persona_ack:security", &id).await;
+    // A refused act is not a change.
+    server.press("U7", "persona_ack:security", &id).await;
     assert!(stream.is_silent().await);
-    house.press("U1", "approve", &id).await;
+    server.press("U1", "approve", &id).await;
     assert_eq!(stream.state().await, (3, "approved".into()));
     assert_eq!(stream.next().await, None);
-    assert_eq!(house.app.gateway().watchers().watched(), 0, "nothing is left over");
+    assert_eq!(server.app.gateway.watchers().watched(), 0, "nothing is left over");
 }
 
 #[tokio::test]
 async fn a_stream_resumes_where_it_broke() {
-    let house = House::new().await;
-    let (id, token) = house.open("guarded").await;
-    house.press("U7", "persona_ack:security", &id).await;
+    let server = TestServer::new().await;
+    let (id, token) = server.open("guarded").await;
+    server.press("U7", "persona_ack:security", &id).await;
 
-    // Behind: it hears of the newest state.
-    let mut behind = house.listen(&token, Some(1)).await;
+    // Behind: it gets the newest state.
+    let mut behind = server.listen(&token, Some(1)).await;
     assert_eq!(behind.state().await.0, 2);
-    // Up to date: it hears of nothing but changes.
-    let mut up_to_date = house.listen(&token, Some(2)).await;
+    // Up to date: it gets later changes only.
+    let mut up_to_date = server.listen(&token, Some(2)).await;
     assert_eq!(up_to_date.next().await.unwrap(), "retry: 2000\n\n");
     assert!(up_to_date.is_silent().await);
-    // From another world: it is not left waiting for a version that does not come.
-    let mut ahead = house.listen(&token, Some(99)).await;
+    // An impossible version: it does not wait for one that will not come.
+    let mut ahead = server.listen(&token, Some(99)).await;
     assert_eq!(ahead.next().await.unwrap(), "retry: 2000\n\n");
 
-    house.press("U1", "approve", &id).await;
+    server.press("U1", "approve", &id).await;
     for stream in [&mut behind, &mut up_to_date, &mut ahead] {
         assert_eq!(stream.state().await, (3, "approved".into()));
         assert_eq!(stream.next().await, None);
     }
-    // Ended: who has not seen how is told, who has is told not to come back.
-    let mut late = house.listen(&token, Some(2)).await;
+    // Ended: a client that has not seen the last state gets it; one that has gets 204.
+    let mut late = server.listen(&token, Some(2)).await;
     assert_eq!(late.state().await, (3, "approved".into()));
     assert_eq!(late.next().await, None);
-    assert_eq!(house.stream(&token, Some(3)).await.status(), 204);
-    let mut new = house.listen(&token, None).await;
+    assert_eq!(server.stream(&token, Some(3)).await.status(), 204);
+    let mut new = server.listen(&token, None).await;
     assert_eq!(new.state().await.0, 3);
 }
 
 #[tokio::test]
 async fn a_stream_that_lags_behind_catches_up() {
-    let house = House::new().await;
-    let (id, token) = house.open("deploy").await;
-    let mut stream = house.listen(&token, None).await;
+    let server = TestServer::new().await;
+    let (id, token) = server.open("deploy").await;
+    let mut stream = server.listen(&token, None).await;
     assert_eq!(stream.state().await.0, 1);
     for _ in 0..10 {
-        house.press("U1", "approve", &id).await;
-        house.press("U1", "withdraw", &id).await;
+        server.press("U1", "approve", &id).await;
+        server.press("U1", "withdraw", &id).await;
     }
-    // More changes than are kept for a slow reader: it gets the newest, and none before or after it twice.
+    // More changes than are buffered for a slow reader: it gets only the newest, and only once.
     assert_eq!(stream.state().await.0, 21);
     assert!(stream.is_silent().await);
-    house.press("U1", "deny", &id).await;
+    server.press("U1", "deny", &id).await;
     assert_eq!(stream.state().await, (22, "denied".into()));
     assert_eq!(stream.next().await, None);
 }
 
 #[tokio::test]
-async fn a_quiet_stream_says_that_it_is_alive() {
-    let house = House::new().await;
-    let (_, token) = house.open("deploy").await;
-    let mut stream = house.listen(&token, None).await;
+async fn an_idle_stream_sends_heartbeats() {
+    let server = TestServer::new().await;
+    let (_, token) = server.open("deploy").await;
+    let mut stream = server.listen(&token, None).await;
     stream.state().await;
-    // From here on nothing but time passes.
+    // From here on the test controls the time.
     tokio::time::pause();
     for _ in 0..3 {
         tokio::time::advance(Duration::from_secs(15)).await;
@@ -145,12 +145,12 @@ async fn a_quiet_stream_says_that_it_is_alive() {
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_streams_and_says_when_to_come_back() {
-    let house = House::new().await;
-    let (_, token) = house.open("deploy").await;
-    let mut stream = house.listen(&token, None).await;
+async fn a_shutdown_ends_streams_and_says_when_to_reconnect() {
+    let server = TestServer::new().await;
+    let (_, token) = server.open("deploy").await;
+    let mut stream = server.listen(&token, None).await;
     stream.state().await;
-    house.app.shutdown().cancel();
+    server.app.shutdown.cancel();
     let last = stream.next().await.unwrap();
     let retry: u64 =
         last.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n")).unwrap().parse().unwrap();
@@ -160,12 +160,12 @@ async fn a_shutdown_ends_streams_and_says_when_to_come_back() {
 
 #[tokio::test]
 async fn streams_are_capped_and_counted() {
-    let house = House::with(&[("SSE_MAX_CONNECTIONS", "2")]).await;
-    let (_, token) = house.open("deploy").await;
-    let first = house.listen(&token, None).await;
-    let _second = house.listen(&token, None).await;
-    assert!(house.metric("sse_connections 2").await);
-    let refused = house.get(&format!("/api/guard/wait-sse?token={token}")).await;
+    let server = TestServer::with(&[("SSE_MAX_CONNECTIONS", "2")]).await;
+    let (_, token) = server.open("deploy").await;
+    let first = server.listen(&token, None).await;
+    let _second = server.listen(&token, None).await;
+    assert!(server.metric("sse_connections 2").await);
+    let refused = server.get(&format!("/api/guard/wait-sse?token={token}")).await;
     insta::assert_snapshot!(refused.shown(), @r#"
     503 Service Unavailable
     content-type: application/problem+json
@@ -179,9 +179,9 @@ async fn streams_are_capped_and_counted() {
     }
     "#);
     drop(first);
-    assert!(house.metric("sse_connections 1").await);
-    let _third = house.listen(&token, None).await;
-    // A stream that is refused takes no place.
-    assert_eq!(house.get("/api/guard/wait-sse?token=x").await.status, 404);
-    assert!(house.metric("sse_connections 2").await);
+    assert!(server.metric("sse_connections 1").await);
+    let _third = server.listen(&token, None).await;
+    // A refused stream takes no slot.
+    assert_eq!(server.get("/api/guard/wait-sse?token=x").await.status, 404);
+    assert!(server.metric("sse_connections 2").await);
 }

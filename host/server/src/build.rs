@@ -1,0 +1,125 @@
+//! Puts the shared state together from the configuration: store, sandbox, policy set, Slack.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use countersign_core::clock::Clock;
+use countersign_gateway::policy_sets::{self, PolicySets};
+use countersign_gateway::{Gateway, Tokens};
+use countersign_policy::{CompileCache, Engine, KeyError, LoadErrors, Policies};
+use countersign_slack::{CallMetrics, Outgoing, SlackClient, Verifier};
+use countersign_store::Store;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::rate_limit::RateLimiter;
+use crate::state::App;
+use crate::telemetry::Metrics;
+
+/// Why the gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The policy set is wrong; each mistake with its place.
+    #[error(transparent)]
+    Policies(#[from] LoadErrors),
+    /// A file of trusted keys cannot be read, or holds no keys.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// Anything else.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl From<policy_sets::StartError> for StartError {
+    fn from(error: policy_sets::StartError) -> StartError {
+        match error {
+            policy_sets::StartError::Policies(errors) => StartError::Policies(errors),
+            policy_sets::StartError::Other(error) => StartError::Other(error),
+        }
+    }
+}
+
+/// Puts the shared state together. Nothing is served yet; cancelling `shutdown` will end what is.
+///
+/// # Errors
+/// If the store cannot be opened, the policy set is wrong, or a part cannot be set up.
+pub async fn build(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    shutdown: CancellationToken,
+) -> Result<App, StartError> {
+    let store = open_store(config).await?;
+    let secret = secret(config, store.as_ref()).await?;
+    let engine = engine(config, &secret).await?;
+    let directory = &config.policies.directory;
+    let registries = config.policies.supply.registries();
+    let (set, folder) =
+        policy_sets::at_start(&store, &engine, &clock, directory.clone(), &registries).await?;
+
+    let metrics = Metrics::new().context(METRICS)?;
+    engine.register(metrics.registry()).context(METRICS)?;
+    let outgoing = outgoing(config, &metrics, &clock)?;
+    let policies = Arc::new(Policies::new(engine, set));
+    let gateway = Arc::new(Gateway::new(store, policies, clock, Tokens::new(secret)));
+    gateway.shadow().register(metrics.registry()).context(METRICS)?;
+    Ok(App {
+        policy_sets: PolicySets::new(Arc::clone(&gateway), directory.clone(), registries, folder),
+        gateway,
+        admin_token: config.secrets.admin.clone(),
+        metrics,
+        slack_verifier: config.secrets.slack_signing.as_ref().and_then(Verifier::new),
+        outgoing,
+        rate_limiter: RateLimiter::new(&config.rate_limit),
+        body_limit: usize::try_from(config.network.body_limit_bytes).unwrap_or(usize::MAX),
+        max_streams: usize::try_from(config.network.sse_max_connections).unwrap_or(usize::MAX),
+        background: TaskTracker::new(),
+        shutdown,
+    })
+}
+
+const METRICS: &str = "cannot register metrics";
+
+async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    let url = config.storage.store.clone();
+    blocking(move || url.open().with_context(|| format!("cannot open the store `{url}`"))).await?
+}
+
+/// The secret from which tokens are derived: the configured one, else the one that the store keeps.
+async fn secret(config: &Config, store: &dyn Store) -> anyhow::Result<[u8; 32]> {
+    if let Some(secret) = &config.secrets.server {
+        return secret.expose().try_into().context("`COUNTERSIGN_SECRET` is not 32 bytes");
+    }
+    let mut fresh = [0; 32];
+    getrandom::fill(&mut fresh).context("the system gives no randomness")?;
+    store.secret(fresh).await.context("the store keeps no secret")
+}
+
+/// The sandbox for policy modules. `secret` authenticates the compiled modules in the cache.
+async fn engine(config: &Config, secret: &[u8; 32]) -> Result<Engine, StartError> {
+    let supply = &config.policies.supply;
+    let trust = supply.trust()?;
+    if let Some(missing) = supply.registry_auth_file.as_ref().filter(|file| !file.exists()) {
+        // It may be mounted later; until then nothing that needs a password can be fetched.
+        tracing::warn!(file = %missing.display(), "registry password file does not exist");
+    }
+    let limits = config.policies.limits.limits();
+    let cache = CompileCache::new(config.cache_dir(), secret);
+    let engine = blocking(move || Engine::new(limits, Some(cache), trust)).await?;
+    Ok(engine.context("cannot set up the WebAssembly sandbox")?)
+}
+
+fn outgoing(config: &Config, metrics: &Metrics, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<Outgoing>> {
+    let calls = CallMetrics::new(metrics.registry()).context(METRICS)?;
+    let Some(token) = &config.secrets.slack_bot else {
+        tracing::warn!("no `SLACK_BOT_TOKEN`: nothing is posted to Slack, messages wait in the outbox");
+        return Ok(None);
+    };
+    let client = SlackClient::new(token, Some(&config.slack.api_url), calls)
+        .context("cannot set up the Slack client")?;
+    Ok(Some(Outgoing::new(client, clock, config.slack.rate_factor)))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await.context("work was stopped half-way")
+}

@@ -1,0 +1,193 @@
+//! The command line, and the only code that reads the process's environment.
+//!
+//! Flags win over variables. A malformed or unknown value stops the start and is named.
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use countersign_authoring as authoring;
+
+use crate::config::{Config, Environment, secrets};
+use crate::dev::Dev;
+
+/// Approval gateway for risky automation: policies say who must agree, people decide.
+#[derive(Debug, Parser)]
+#[command(name = "countersign", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway.
+    #[command(after_long_help = secrets::HELP)]
+    Serve(Box<Config>),
+    /// Try out a running gateway.
+    #[command(subcommand)]
+    Dev(Dev),
+    /// Write, build, test and measure policies.
+    #[command(subcommand)]
+    Policy(authoring::Policy),
+}
+
+/// Why the command line or the environment is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// A flag, or the variable that stands in for it, is wrong; also carries `--help` and `--version`.
+    #[error(transparent)]
+    Flags(#[from] clap::Error),
+    /// Variables are wrong, one sentence each.
+    #[error("{}", .0.join("\n"))]
+    Environment(Vec<String>),
+}
+
+/// The prefix of the project's own variables. One with this prefix that is unknown is a typo.
+const PREFIX: &str = "COUNTERSIGN_";
+
+impl Cli {
+    /// Reads the process's arguments and environment.
+    ///
+    /// # Errors
+    /// If a value is malformed or unknown.
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read, once")]
+    pub fn from_process() -> Result<Cli, CliError> {
+        let mut environment = Environment::new();
+        let mut unreadable = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            let Some(name) = name.to_str() else { continue };
+            match value.into_string() {
+                Ok(value) => drop(environment.insert(name.to_owned(), value)),
+                Err(_) if name.starts_with(PREFIX) || secrets::NAMES.contains(&name) => {
+                    unreadable.push(format!("the variable `{name}` is not UTF-8"));
+                }
+                Err(_) => {}
+            }
+        }
+        if !unreadable.is_empty() {
+            return Err(CliError::Environment(unreadable));
+        }
+        Cli::read(std::env::args_os(), &environment)
+    }
+
+    /// Reads `arguments`, which begin with the program's name, and `environment`.
+    ///
+    /// # Errors
+    /// If a value is malformed or unknown.
+    pub fn read<A>(arguments: A, environment: &Environment) -> Result<Cli, CliError>
+    where
+        A: IntoIterator,
+        A::Item: Into<OsString> + Clone,
+    {
+        let mut serve_variables = Vec::new();
+        let command = Cli::command().mut_subcommand("serve", |serve| {
+            serve_variables = variables(&serve);
+            default_from_environment(serve, environment, &serve_variables)
+        });
+        let command = command.mut_subcommand("policy", |policy| {
+            let names: Vec<_> = policy.get_subcommands().map(|it| it.get_name().to_owned()).collect();
+            names.into_iter().fold(policy, |policy, name| {
+                policy.mut_subcommand(name, |command| {
+                    // Other value names of these commands, such as `FILE`, are no variables.
+                    let own: Vec<_> =
+                        variables(&command).into_iter().filter(|name| name.starts_with(PREFIX)).collect();
+                    default_from_environment(command, environment, &own)
+                })
+            })
+        });
+        let mut cli = Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)?;
+        let wrong = match &mut cli.command {
+            Command::Serve(config) => {
+                let mut wrong = unknown_variables(environment, &serve_variables);
+                wrong.extend(config.read_variables(environment));
+                wrong
+            }
+            // A typo in the name of a key file would skip the check of signatures.
+            Command::Policy(policy) if policy.loads_a_set() => {
+                unknown_variables(environment, &serve_variables)
+            }
+            Command::Policy(_) | Command::Dev(_) => Vec::new(),
+        };
+        if wrong.is_empty() { Ok(cli) } else { Err(CliError::Environment(wrong)) }
+    }
+}
+
+/// A variable of the process's environment, for commands that are given its name.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this file is where the environment is read")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The first value name of each flag: if a flag can also be given as a variable, the name of that variable.
+fn variables(command: &clap::Command) -> Vec<String> {
+    let names = command.get_arguments().filter_map(|arg| Some(arg.get_value_names()?.first()?.to_string()));
+    names.collect()
+}
+
+/// Makes each variable the default of its flag.
+///
+/// So flags win over variables, both are parsed alike, and an error names both: the flag, and the variable as the name
+/// of the flag's value.
+fn default_from_environment(
+    command: clap::Command,
+    environment: &Environment,
+    variables: &[String],
+) -> clap::Command {
+    command.mut_args(|arg| {
+        let variable = arg.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
+        let variable = variable.filter(|variable| variables.contains(variable));
+        match variable.and_then(|variable| environment.get(&variable)) {
+            Some(value) => arg.default_value(value.clone()).required(false).hide_default_value(true),
+            None => arg,
+        }
+    })
+}
+
+/// One sentence for each of the project's variables that is neither a flag's nor a secret's.
+fn unknown_variables(environment: &Environment, flags: &[String]) -> Vec<String> {
+    let known = flags.iter().map(String::as_str).chain(secrets::NAMES);
+    let known: Vec<&str> = known.filter(|name| name.starts_with(PREFIX)).collect();
+    let names = environment.keys().filter(|name| name.starts_with(PREFIX) && !known.contains(&name.as_str()));
+    names.map(|name| format!("the variable `{name}` is unknown; known are {}", known.join(", "))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_variables() {
+        let variables = [("COUNTERSIGN_POLICIES", "env"), ("COUNTERSIGN_LISTEN", "127.0.0.1:1")];
+        let environment = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let cli = Cli::read(["countersign", "serve", "--listen", "127.0.0.1:2"], &environment).unwrap();
+        let Command::Serve(config) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(config.policies.directory.to_str(), Some("env"));
+        assert_eq!(config.network.listen.port(), 2);
+    }
+
+    /// Flags that `policy` commands share with the gateway can be variables there, too; other value names are not.
+    #[test]
+    fn policy_commands_take_the_gateways_variables() {
+        let variables = [("COUNTERSIGN_MODULE_KEYS", "ours.pem"), ("SET", "elsewhere"), ("FILE", "x")];
+        let environment = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let read = |words: &[&str]| {
+            let words = ["countersign", "policy"].iter().chain(words).copied();
+            Cli::read(words, &environment).map(|cli| format!("{cli:?}")).map_err(|error| error.to_string())
+        };
+        let check = read(&["check", "here"]).unwrap();
+        assert!(
+            check.contains("ours.pem") && check.contains("here") && !check.contains("elsewhere"),
+            "{check}"
+        );
+        let check = read(&["check", "here", "--module-keys", "mine.pem"]).unwrap();
+        assert!(check.contains("mine.pem") && !check.contains("ours.pem"), "{check}");
+        assert!(read(&["sign", "here"]).unwrap_err().contains("--key"));
+        let environment = [("COUNTERSIGN_MODULE_KEY".to_owned(), "ours.pem".to_owned())].into();
+        let error =
+            Cli::read(["countersign", "policy", "check", "here"], &environment).unwrap_err().to_string();
+        assert!(error.contains("`COUNTERSIGN_MODULE_KEY` is unknown"), "{error}");
+    }
+}

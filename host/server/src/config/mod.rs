@@ -1,0 +1,86 @@
+//! The settings of `countersign serve`, one file a section; each variable is documented on its field.
+//!
+//! Nothing here reads the process's environment: [`crate::cli`] does, once, and hands it over.
+
+mod logging;
+mod network;
+mod policies;
+mod rate_limit;
+mod scheduling;
+pub(crate) mod secrets;
+mod slack;
+mod storage;
+mod unsupported;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+pub use logging::{LogFormat, Logging};
+pub use network::Network;
+pub use policies::Policies;
+pub use rate_limit::RateLimit;
+pub use scheduling::Scheduling;
+pub use secrets::Secrets;
+pub use slack::Slack;
+pub use storage::Storage;
+
+/// The variables of an environment, by name.
+pub type Environment = BTreeMap<String, String>;
+
+/// All settings of the gateway.
+#[derive(Debug, Args)]
+pub struct Config {
+    /// Where the gateway listens, and how much it accepts.
+    #[command(flatten)]
+    pub network: Network,
+    /// The policy set, and what its modules may use.
+    #[command(flatten)]
+    pub policies: Policies,
+    /// Where requests are stored.
+    #[command(flatten)]
+    pub storage: Storage,
+    /// How often a client address may make requests.
+    #[command(flatten)]
+    pub rate_limit: RateLimit,
+    /// How often the scheduler runs.
+    #[command(flatten)]
+    pub scheduling: Scheduling,
+    /// How Slack is called.
+    #[command(flatten)]
+    pub slack: Slack,
+    /// What is logged, and in which format.
+    #[command(flatten)]
+    pub logging: Logging,
+    /// Secrets, which have no flags.
+    #[arg(skip)]
+    pub secrets: Secrets,
+    /// One sentence for each variable that is set without effect.
+    #[arg(skip)]
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads the variables that have no flag. Returns what is wrong with them, one sentence each.
+    pub(crate) fn read_variables(&mut self, environment: &Environment) -> Vec<String> {
+        let mut wrong = unsupported::errors(environment);
+        self.warnings = unsupported::warnings(environment);
+        self.secrets = Secrets::read(environment, &mut wrong);
+        wrong
+    }
+
+    /// The directory for compiled policy modules.
+    #[must_use]
+    pub fn cache_dir(&self) -> PathBuf {
+        self.policies.cache_dir.clone().unwrap_or_else(|| {
+            let file = self.storage.store.file().unwrap_or(Path::new("countersign"));
+            let mut name = file.file_name().unwrap_or_default().to_owned();
+            name.push(".modules");
+            file.with_file_name(name)
+        })
+    }
+}

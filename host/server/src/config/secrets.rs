@@ -1,0 +1,118 @@
+//! Secrets. They come from the environment only: every user of a machine can read the flags of its processes.
+
+use countersign_core::secret::Secret;
+use zeroize::Zeroizing;
+
+use super::Environment;
+
+/// The secrets, each from the variable that its field names.
+#[derive(Debug, Default)]
+pub struct Secrets {
+    /// `COUNTERSIGN_SECRET`: 32 bytes in hexadecimal, from which wait tokens are derived.
+    /// Without it, the embedded store generates and keeps one.
+    pub server: Option<Secret>,
+    /// `ADMIN_TOKEN`: authenticates admins. Without it there are no admin routes.
+    pub admin: Option<Secret>,
+    /// `SLACK_SIGNING_SECRET`: verifies interactions that Slack sends over HTTP. Without it there is no such route.
+    pub slack_signing: Option<Secret>,
+    /// `SLACK_BOT_TOKEN`: posts messages, `xoxb-…`. Without it they wait in the outbox.
+    pub slack_bot: Option<Secret>,
+    /// `SLACK_APP_TOKEN`: opens Socket Mode, `xapp-…`. Without it interactions come over HTTP only.
+    pub slack_app: Option<Secret>,
+}
+
+/// The variables that hold secrets.
+pub(crate) const NAMES: [&str; 5] =
+    ["COUNTERSIGN_SECRET", "ADMIN_TOKEN", "SLACK_SIGNING_SECRET", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"];
+
+/// What `serve --help` says about the environment.
+pub(crate) const HELP: &str = "\
+Environment:
+  Each option can also be given as the variable that its value is named after; options win.
+  Secrets come from the environment only:
+    SLACK_BOT_TOKEN       xoxb-…, posts messages; without it they wait in the outbox
+    SLACK_SIGNING_SECRET  verifies the interactions that Slack sends over HTTP
+    SLACK_APP_TOKEN       xapp-…, opens Socket Mode, if Slack sends interactions that way;
+                          with neither of the two nobody can act in Slack
+    ADMIN_TOKEN           authenticates admins, 16 or more printable characters; without it there
+                          are no admin routes
+    COUNTERSIGN_SECRET    32 bytes in hexadecimal, from which wait tokens are derived; without it,
+                          the embedded store generates and keeps one";
+
+impl Secrets {
+    /// Reads the secrets. What is wrong is added to `wrong`, one sentence each, which does not repeat the secret.
+    pub(super) fn read(environment: &Environment, wrong: &mut Vec<String>) -> Secrets {
+        let given = |name: &str| environment.contains_key(name);
+        let secrets = Secrets {
+            server: server_secret(environment, wrong),
+            admin: printable(environment, "ADMIN_TOKEN", 16, "is too weak: a token", wrong),
+            slack_signing: printable(
+                environment,
+                "SLACK_SIGNING_SECRET",
+                8,
+                "is not a signing secret: it",
+                wrong,
+            ),
+            slack_bot: slack_token(environment, "SLACK_BOT_TOKEN", "xoxb-", wrong),
+            slack_app: slack_token(environment, "SLACK_APP_TOKEN", "xapp-", wrong),
+        };
+        if given("SLACK_BOT_TOKEN") && !given("SLACK_SIGNING_SECRET") && !given("SLACK_APP_TOKEN") {
+            wrong.push(
+                "the variable `SLACK_BOT_TOKEN` is set, but neither `SLACK_SIGNING_SECRET` nor `SLACK_APP_TOKEN`: \
+                 people would see buttons that do nothing"
+                    .into(),
+            );
+        }
+        if given("SLACK_APP_TOKEN") && !given("SLACK_BOT_TOKEN") {
+            wrong.push(
+                "the variable `SLACK_APP_TOKEN` is set, but not `SLACK_BOT_TOKEN`: \
+                 there would be no message to act on, and nobody could be answered"
+                    .into(),
+            );
+        }
+        secrets
+    }
+}
+
+fn server_secret(environment: &Environment, wrong: &mut Vec<String>) -> Option<Secret> {
+    let text = environment.get("COUNTERSIGN_SECRET")?;
+    let mut bytes = Zeroizing::new([0; 32]);
+    if hex::decode_to_slice(text, &mut *bytes).is_ok() {
+        return Some(Secret::new(bytes.as_slice()));
+    }
+    wrong.push("the variable `COUNTERSIGN_SECRET` is not 32 bytes in hexadecimal".into());
+    None
+}
+
+fn slack_token(
+    environment: &Environment,
+    name: &str,
+    prefix: &str,
+    wrong: &mut Vec<String>,
+) -> Option<Secret> {
+    let text = environment.get(name)?;
+    if text.len() > prefix.len() && text.starts_with(prefix) && is_printable(text) {
+        return Some(Secret::new(text.as_bytes()));
+    }
+    wrong.push(format!("the variable `{name}` is not a token: it begins with `{prefix}` and has no spaces"));
+    None
+}
+
+fn printable(
+    environment: &Environment,
+    name: &str,
+    least: usize,
+    why: &str,
+    wrong: &mut Vec<String>,
+) -> Option<Secret> {
+    let text = environment.get(name)?;
+    if text.len() >= least && is_printable(text) {
+        return Some(Secret::new(text.as_bytes()));
+    }
+    wrong.push(format!("the variable `{name}` {why} has {least} or more printable characters and no spaces"));
+    None
+}
+
+fn is_printable(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
+}

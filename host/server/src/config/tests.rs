@@ -1,0 +1,131 @@
+//! The settings, as the command line reads them.
+
+use countersign_store::StoreUrl;
+
+use super::*;
+use crate::cli::{Cli, Command};
+
+fn read(flags: &[&str], variables: &[(&str, &str)]) -> Result<Config, String> {
+    let environment =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let arguments = ["countersign", "serve"].iter().chain(flags).copied();
+    match Cli::read(arguments, &environment) {
+        Ok(Cli { command: Command::Serve(config) }) => Ok(*config),
+        Ok(other) => Err(format!("{other:?}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let config = read(&["--policies", "p"], &[]).unwrap();
+    assert_eq!(config.network.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.network.body_limit_bytes, 256 * 1024);
+    assert_eq!(config.storage.store, StoreUrl::Sqlite("countersign.db".into()));
+    assert_eq!((config.rate_limit.capacity, config.rate_limit.refill_per_sec), (30, 1.0));
+    assert_eq!(config.scheduling.interval_ms, 1000);
+    assert!(config.policies.watch && config.secrets.admin.is_none());
+    assert!(config.secrets.server.is_none() && config.secrets.slack_signing.is_none());
+    assert!(config.secrets.slack_bot.is_none() && config.secrets.slack_app.is_none());
+    assert_eq!(config.slack.api_url, "https://slack.com/api");
+    assert_eq!((config.slack.rate_factor, config.slack.socket_connections), (1.0, 2));
+    assert_eq!(config.policies.limits.limits(), countersign_policy::Limits::default());
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn the_cache_is_beside_the_database() {
+    let config = read(&["--policies", "p", "--store", "sqlite:/data/c.db"], &[]).unwrap();
+    assert_eq!(config.cache_dir(), PathBuf::from("/data/c.db.modules"));
+    let config = read(&["--policies", "p", "--cache-dir", "/tmp/c"], &[]).unwrap();
+    assert_eq!(config.cache_dir(), PathBuf::from("/tmp/c"));
+}
+
+/// Every wrong value stops the start, and the error names it.
+#[test]
+fn a_wrong_value_is_named() {
+    let rows: &[(&str, &str, &[&str])] = &[
+        ("COUNTERSIGN_LISTEN", "8080", &["--listen", "COUNTERSIGN_LISTEN"]),
+        ("COUNTERSIGN_LISTEN", "", &["--listen", "COUNTERSIGN_LISTEN"]),
+        ("COUNTERSIGN_STORE", "redis://r", &["--store", "COUNTERSIGN_STORE", "not supported by this build"]),
+        ("COUNTERSIGN_STORE", "sqlite:", &["COUNTERSIGN_STORE", "sqlite:PATH"]),
+        ("COUNTERSIGN_STORE", "/var/db", &["COUNTERSIGN_STORE", "sqlite:PATH"]),
+        ("REDIS_URL", "redis://r", &["REDIS_URL", "does not implement"]),
+        ("SCHEDULER_INTERVAL_MS", "soon", &["--scheduler-interval-ms", "SCHEDULER_INTERVAL_MS"]),
+        ("SCHEDULER_INTERVAL_MS", "0", &["SCHEDULER_INTERVAL_MS"]),
+        ("RATE_LIMIT_CAPACITY", "0", &["--rate-limit-capacity", "RATE_LIMIT_CAPACITY"]),
+        ("RATE_LIMIT_REFILL_PER_SEC", "NaN", &["RATE_LIMIT_REFILL_PER_SEC"]),
+        ("SSE_MAX_CONNECTIONS", "-1", &["SSE_MAX_CONNECTIONS"]),
+        ("COUNTERSIGN_BODY_LIMIT_BYTES", "1", &["COUNTERSIGN_BODY_LIMIT_BYTES"]),
+        ("COUNTERSIGN_LOG", "x=y=z", &["--log", "COUNTERSIGN_LOG"]),
+        ("COUNTERSIGN_LOG_FORMAT", "xml", &["COUNTERSIGN_LOG_FORMAT"]),
+        ("COUNTERSIGN_LISTN", "127.0.0.1:1", &["COUNTERSIGN_LISTN", "unknown", "COUNTERSIGN_LISTEN"]),
+        ("REQUIRE_CLIENT_CERT", "true", &["REQUIRE_CLIENT_CERT", "does not implement"]),
+        ("TLS_CERT_FILE", "c.pem", &["TLS_CERT_FILE", "does not implement"]),
+        ("AUDIT_FILE", "a.ndjson", &["AUDIT_FILE", "does not implement"]),
+        ("COUNTERSIGN_POLICY_WATCH", "maybe", &["--policy-watch", "COUNTERSIGN_POLICY_WATCH"]),
+        ("ADMIN_TOKEN", "", &["ADMIN_TOKEN", "16 or more"]),
+        ("SLACK_SIGNING_SECRET", "", &["SLACK_SIGNING_SECRET"]),
+        ("COUNTERSIGN_POLICY_FUEL", "all", &["--policy-fuel", "COUNTERSIGN_POLICY_FUEL"]),
+        ("COUNTERSIGN_POLICY_DEADLINE_MS", "0", &["COUNTERSIGN_POLICY_DEADLINE_MS"]),
+        ("COUNTERSIGN_POLICY_MEMORY_MIB", "300", &["COUNTERSIGN_POLICY_MEMORY_MIB"]),
+        ("COUNTERSIGN_MODULE_KEYS", "", &["--module-keys", "COUNTERSIGN_MODULE_KEYS"]),
+        ("COUNTERSIGN_SET_KEYS", "", &["--set-keys", "COUNTERSIGN_SET_KEYS"]),
+        ("SLACK_BOT_TOKEN", "", &["SLACK_BOT_TOKEN", "`xoxb-`"]),
+        ("SLACK_BOT_TOKEN", "xoxp-1", &["SLACK_BOT_TOKEN", "`xoxb-`"]),
+        ("SLACK_BOT_TOKEN", "xoxb-1", &["`SLACK_BOT_TOKEN` is set, but neither", "buttons"]),
+        ("SLACK_APP_TOKEN", "xoxb-1", &["SLACK_APP_TOKEN", "`xapp-`"]),
+        ("SLACK_APP_TOKEN", "xapp-1", &["`SLACK_APP_TOKEN` is set, but not `SLACK_BOT_TOKEN`"]),
+        ("SLACK_API_URL", "slack", &["--slack-api-url", "SLACK_API_URL"]),
+        ("SLACK_API_URL", "http://slack.com/api", &["SLACK_API_URL", "in the clear"]),
+        ("SLACK_RATE_FACTOR", "0", &["--slack-rate-factor", "SLACK_RATE_FACTOR"]),
+        ("SLACK_RATE_FACTOR", "inf", &["SLACK_RATE_FACTOR", "up to 1000"]),
+        ("SLACK_SOCKET_CONNECTIONS", "11", &["SLACK_SOCKET_CONNECTIONS"]),
+    ];
+    for (name, value, parts) in rows {
+        let error = read(&["--policies", "p"], &[(name, value)]).expect_err(name);
+        for part in *parts {
+            assert!(error.contains(part), "{name}={value}: {error}");
+        }
+    }
+    assert!(read(&[], &[]).expect_err("no policies").contains("COUNTERSIGN_POLICIES"));
+}
+
+#[test]
+fn a_wrong_secret_is_not_repeated() {
+    for (name, value) in [
+        ("COUNTERSIGN_SECRET", "hunter2hunter2"),
+        ("ADMIN_TOKEN", "hunter2"),
+        ("SLACK_SIGNING_SECRET", "hun ter2 hun"),
+        ("SLACK_BOT_TOKEN", "xoxp-hunter2"),
+        ("SLACK_APP_TOKEN", "xapp-hunter 2"),
+    ] {
+        let error = read(&["--policies", "p"], &[(name, value)]).expect_err(name);
+        assert!(error.contains(name) && !error.contains("hun"), "{error}");
+    }
+}
+
+#[test]
+fn a_variable_without_effect_is_a_warning() {
+    let variables = [("OTLP_ENDPOINT", "x"), ("REQUIRE_CLIENT_CERT", "false"), ("HOME", "/")];
+    let config = read(&["--policies", "p"], &variables).unwrap();
+    assert_eq!(config.warnings, ["the variable `OTLP_ENDPOINT` has no effect in this build yet"]);
+}
+
+#[test]
+fn secrets_are_read_and_not_shown() {
+    let secret = "ab".repeat(32);
+    let variables = [
+        ("COUNTERSIGN_SECRET", secret.as_str()),
+        ("ADMIN_TOKEN", "hunter2hunter2hunter2"),
+        ("SLACK_SIGNING_SECRET", "0123456789abcdef"),
+        ("SLACK_BOT_TOKEN", "xoxb-hunter2"),
+        ("SLACK_APP_TOKEN", "xapp-hunter2"),
+    ];
+    let config = read(&["--policies", "p"], &variables).unwrap();
+    assert_eq!(config.secrets.server.as_ref().unwrap().expose(), [0xab; 32]);
+    assert_eq!(config.secrets.slack_bot.as_ref().unwrap().expose(), b"xoxb-hunter2");
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("abab") && !shown.contains("0123456789abcdef"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+}

@@ -1,0 +1,44 @@
+//! Variables of features that this build does not have.
+
+use super::Environment;
+
+/// Variables that nobody would miss silently: they only warn.
+const WITHOUT_EFFECT: [&str; 3] = ["OTLP_ENDPOINT", "OTLP_HEADERS", "OTLP_TIMEOUT_MS"];
+
+/// Variables that ask for a protection or a record that this build cannot give: they stop the start.
+const NOT_IMPLEMENTED: [&str; 10] = [
+    "REDIS_URL",
+    "TLS_CERT_FILE",
+    "TLS_KEY_FILE",
+    "TLS_CA_FILE",
+    "REQUIRE_CLIENT_CERT",
+    "AUDIT_FILE",
+    "REQUEST_RETENTION_SEC",
+    "REQUEST_RETENTION_SWEEP_SEC",
+    "REQUEST_ARCHIVE_FILE",
+    "AUDIT_RETENTION_SEC",
+];
+
+/// One sentence for each variable that is set without effect.
+pub(super) fn warnings(environment: &Environment) -> Vec<String> {
+    let names = set(&WITHOUT_EFFECT, environment);
+    names.map(|name| format!("the variable `{name}` has no effect in this build yet")).collect()
+}
+
+/// One sentence for each variable that this build cannot honour.
+pub(super) fn errors(environment: &Environment) -> Vec<String> {
+    let names = set(&NOT_IMPLEMENTED, environment);
+    names
+        .map(|name| format!("the variable `{name}` is set, but this build does not implement it yet"))
+        .collect()
+}
+
+/// Those of `names` that ask for something.
+fn set<'a>(names: &'a [&str], environment: &'a Environment) -> impl Iterator<Item = &'a str> {
+    names.iter().copied().filter(|name| {
+        environment.get(*name).is_some_and(|value| {
+            let is_off = *name == "REQUIRE_CLIENT_CERT" && value == "false";
+            !value.is_empty() && !is_off
+        })
+    })
+}

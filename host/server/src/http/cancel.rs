@@ -1,0 +1,56 @@
+//! `POST /api/guard/cancel`: a caller cancels its request.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+
+use super::body::JsonBody;
+use super::check::Check;
+use super::error::ApiError;
+use super::params::Params;
+use super::view::WaitView;
+use crate::state::App;
+
+/// Which request to cancel, and why.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+pub(super) struct CancelBody {
+    /// The wait token, unless it comes as `Authorization: Bearer`.
+    #[serde(default)]
+    token: Option<String>,
+    /// Why, for the approvers to read.
+    #[serde(default)]
+    #[schema(max_length = 1000)]
+    reason: Option<String>,
+}
+
+/// Cancels a request.
+#[utoipa::path(
+    post,
+    path = "/api/guard/cancel",
+    request_body = CancelBody,
+    responses(
+        (status = 200, description = "The request is cancelled", body = WaitView),
+        (status = "4XX", description = "400 `invalid_payload`; 404 `not_found`; 408 `request_timeout`; \
+            409 `already_decided` or `expired`; 413 `payload_too_large`; 415 `unsupported_media_type`"),
+        (status = "5XX", description = "500 `internal`; \
+            503 `store_unavailable` or `contended`, with `Retry-After`"),
+    )
+)]
+pub(super) async fn cancel(
+    State(app): State<Arc<App>>,
+    params: Params,
+    body: JsonBody,
+) -> Result<Json<WaitView>, ApiError> {
+    let CancelBody { token, reason } = body.typed()?;
+    let token = params.token(token.as_deref())?;
+    let mut check = Check::default();
+    if let Some(reason) = &reason {
+        check.text("reason", reason, 1, 1000);
+    }
+    check.finish()?;
+    let request = app.gateway.cancel(token, reason).await?;
+    Ok(Json(WaitView::of(&request)))
+}

@@ -1,0 +1,149 @@
+//! Does what an interaction asks for: acts on the request, makes it again, or opens a modal that asks for more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use countersign_core::json;
+use countersign_core::lifecycle::{Digest, Party, Request, RequestId};
+use countersign_gateway::{GatewayError, Intent};
+use countersign_slack::{Interaction, Outgoing, Source, What, modal};
+use serde_json::Value;
+
+use crate::state::App;
+
+/// What was done.
+pub(super) enum Performed {
+    /// The request was changed.
+    Changed(Arc<Request>),
+    /// It was made again, as this request.
+    Rerequested(Arc<Request>),
+    /// A modal was opened.
+    ModalOpened,
+}
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PerformError {
+    /// The gateway refuses.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    /// There is no bot token to open a modal with.
+    #[error("this gateway has no bot token, so it cannot open a dialog")]
+    NoBotToken,
+    /// Slack did not open the modal.
+    #[error("Slack did not open the dialog; please press the button again")]
+    ModalFailed,
+    /// The policies do not allow any parameter to be edited.
+    #[error("nothing of this request can be edited")]
+    NothingEditable,
+}
+
+impl PerformError {
+    /// The stable code.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            PerformError::Gateway(error) => error.code(),
+            PerformError::NoBotToken | PerformError::ModalFailed => "no_modal",
+            PerformError::NothingEditable => "key_not_allowed",
+        }
+    }
+
+    /// What the person may read.
+    pub(super) fn public_message(&self) -> String {
+        match self {
+            PerformError::Gateway(error) => error.public_message(),
+            error => error.to_string(),
+        }
+    }
+}
+
+/// Does what an interaction asks for.
+pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Performed, PerformError> {
+    let Interaction { user, request, what, seen, source } = interaction;
+    let intent = match what {
+        What::Approve => Intent::Approve { edits: BTreeMap::new() },
+        What::Acknowledge(persona) => Intent::Acknowledge { persona },
+        What::Withdraw => Intent::Withdraw,
+        What::DenyBecause(reason) | What::Deny(reason @ Some(_)) => Intent::Deny { reason },
+        What::Deny(None) => {
+            let intent = Intent::Deny { reason: None };
+            if open_deny_modal(app, request, &user, &intent, &source).await? {
+                return Ok(Performed::ModalOpened);
+            }
+            // A denial counts without a reason, too.
+            intent
+        }
+        What::Overrides(inputs) => Intent::Approve { edits: edits(app, request, inputs).await? },
+        What::ApproveEdit => {
+            open_override_modal(app, request, &user, &source, seen).await?;
+            return Ok(Performed::ModalOpened);
+        }
+        What::Rerequest => {
+            let actor = Party { id: user, source: "slack".into(), display: None };
+            return Ok(Performed::Rerequested(app.gateway.rerequest(request, actor).await?.request));
+        }
+    };
+    Ok(Performed::Changed(app.gateway.act_on(request, &user, &intent, seen).await?))
+}
+
+/// Opens the modal that asks why somebody denies. False if it cannot be opened.
+async fn open_deny_modal(
+    app: &App,
+    request: RequestId,
+    user: &str,
+    intent: &Intent,
+    source: &Source,
+) -> Result<bool, PerformError> {
+    let (Some(Outgoing { client, .. }), Some(trigger)) = (&app.outgoing, &source.trigger) else {
+        return Ok(false);
+    };
+    let request = app.gateway.check(request, user, intent, None).await?;
+    let opened = client.open_view(trigger, &modal::deny(&request)).await;
+    if let Err(error) = &opened {
+        tracing::warn!(%error, request = %request.id, "cannot open deny modal; denying without a reason");
+    }
+    Ok(opened.is_ok())
+}
+
+/// Opens the modal in which parameters are edited.
+async fn open_override_modal(
+    app: &App,
+    request: RequestId,
+    user: &str,
+    source: &Source,
+    seen: Option<Digest>,
+) -> Result<(), PerformError> {
+    let (Some(Outgoing { client, .. }), Some(trigger)) = (&app.outgoing, &source.trigger) else {
+        return Err(PerformError::NoBotToken);
+    };
+    let intent = Intent::Approve { edits: BTreeMap::new() };
+    let request = app.gateway.check(request, user, &intent, seen).await?;
+    let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
+    let view = modal::overrides(&request, rules.entry()).ok_or(PerformError::NothingEditable)?;
+    client.open_view(trigger, &view).await.map_err(|error| {
+        tracing::warn!(%error, request = %request.id, "cannot open override modal");
+        PerformError::ModalFailed
+    })
+}
+
+/// The new values that a modal's inputs stand for. Empty inputs change nothing.
+async fn edits(
+    app: &App,
+    id: RequestId,
+    inputs: BTreeMap<String, Option<String>>,
+) -> Result<BTreeMap<String, Option<Value>>, GatewayError> {
+    let request = app.gateway.store().request(id).await?.ok_or(GatewayError::NotFound)?;
+    let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
+    let params = request.params();
+    let edits = inputs.into_iter().filter_map(|(key, text)| {
+        let text = text?;
+        let is_text = modal::reads_as_text(rules.schema(), &key, params.get(&key));
+        // What is not JSON stays a string, for the schema and the policies to evaluate.
+        let value = match json::parse(text.as_bytes()) {
+            Ok(value) if !is_text => value,
+            _ => Value::String(text),
+        };
+        Some((key, Some(value)))
+    });
+    Ok(edits.collect())
+}

@@ -1,0 +1,136 @@
+//! Serves until the shutdown begins, then drains: calls finish, deliveries finish, the store is closed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use countersign_gateway::policy_sets;
+use countersign_gateway::scheduler::Scheduler;
+use countersign_slack::{self as slack, Connection, Outgoing, UserGroupParts, UserGroups};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::http;
+use crate::interactions::SocketMode;
+use crate::state::App;
+
+/// How long calls and deliveries may take to finish once the shutdown has begun. Together with [`BACKGROUND`] this
+/// stays under 10 s, after which orchestrators kill.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// How long background tasks may take after that.
+const BACKGROUND: Duration = Duration::from_secs(1);
+
+/// How often full buckets of the rate limiter are removed.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Serves on `listener` until the shutdown begins, and then until everything that was begun has ended.
+///
+/// # Errors
+/// If the scheduler or the delivery to Slack ends by itself, or the store cannot be closed.
+pub async fn run(app: Arc<App>, config: &Config, listener: TcpListener) -> anyhow::Result<()> {
+    let scheduler = Scheduler::new(Arc::clone(&app.gateway), config.scheduling.interval_ms);
+    let mut scheduler = tokio::spawn(scheduler.run());
+    let mut delivery = tokio::spawn(deliver(Arc::clone(&app)));
+    // Nothing is lost when these are aborted.
+    let mut maintenance = JoinSet::new();
+    maintenance.spawn(sweep(Arc::clone(&app)));
+    maintenance.spawn(Arc::clone(&app.policy_sets).watch(config.policies.watch, policy_sets::POLL));
+    maintenance.spawn(Arc::clone(&app.policy_sets).tidy());
+    if let Some(outgoing) = &app.outgoing {
+        let usergroups = usergroups(&app, outgoing, config.slack.rate_factor);
+        // Before anybody can act, so that the memberships known before the last stop count from the start.
+        usergroups.recall().await;
+        maintenance.spawn(usergroups.run());
+        open_sockets(&app, outgoing, config);
+    }
+
+    let served = {
+        let serving = http::serve(listener, http::router(Arc::clone(&app)), &app.shutdown, DRAIN);
+        tokio::pin!(serving);
+        // Without the scheduler nothing would expire, and without the delivery nobody would see a request.
+        let ended = tokio::select! {
+            () = &mut serving => None,
+            ended = &mut scheduler => Some(Err(anyhow::anyhow!("the scheduler ended: {ended:?}"))),
+            // It also ends without an error, once the shutdown has begun.
+            ended = &mut delivery => Some(ended.context("the delivery to Slack ended")),
+        };
+        match ended {
+            None => Ok(()),
+            Some(ended) => {
+                app.shutdown.cancel();
+                serving.await;
+                ended
+            }
+        }
+    };
+
+    app.background.close();
+    if tokio::time::timeout(BACKGROUND, app.background.wait()).await.is_err() {
+        tracing::warn!("shutdown: background tasks did not finish in time");
+    }
+    if !delivery.is_finished() {
+        // Bounded by `DRAIN`, which began when the shutdown did.
+        let _ = delivery.await;
+    }
+    scheduler.abort();
+    maintenance.abort_all();
+    app.gateway.store().close().await.context("cannot close the store")?;
+    served
+}
+
+/// Delivers the outbox to Slack until the shutdown begins and the deliveries under way have ended.
+async fn deliver(app: Arc<App>) {
+    let Some(outgoing) = &app.outgoing else { return app.shutdown.cancelled().await };
+    let gateway = &app.gateway;
+    let worker = outgoing.worker(gateway.store(), gateway.clock(), gateway.outbox_bell());
+    let drained = async {
+        app.shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        () = worker.run(app.shutdown.clone()) => {}
+        () = drained => tracing::warn!("shutdown: calls of Slack cut off; what they deliver stays in the outbox"),
+    }
+}
+
+async fn sweep(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        app.rate_limiter.remove_full();
+    }
+}
+
+/// Keeps the members of those user groups up to date that a policy in memory names.
+fn usergroups(app: &App, outgoing: &Outgoing, rate_factor: f64) -> UserGroups {
+    let policies = Arc::clone(app.gateway.policies());
+    let wanted = move || -> BTreeSet<String> {
+        let policies = policies.in_memory();
+        policies.iter().flat_map(|policy| policy.entry().usergroups()).map(str::to_owned).collect()
+    };
+    let parts = UserGroupParts {
+        store: Arc::clone(app.gateway.store()),
+        clock: Arc::clone(app.gateway.clock()),
+        directory: Arc::clone(app.gateway.directory()),
+        wanted: Box::new(wanted),
+    };
+    UserGroups::new(parts, Arc::clone(&outgoing.client), rate_factor)
+}
+
+/// Opens the connections of Socket Mode, if there is a token for it. Each ends when the shutdown begins.
+fn open_sockets(app: &Arc<App>, outgoing: &Outgoing, config: &Config) {
+    let Some(token) = &config.secrets.slack_app else { return };
+    for number in 1..=config.slack.socket_connections {
+        let connection = Connection {
+            handler: Arc::new(SocketMode(Arc::clone(app))),
+            client: Arc::clone(&outgoing.client),
+            token: token.clone(),
+            number,
+            shutdown: app.shutdown.clone(),
+            background: app.background.clone(),
+        };
+        app.background.spawn(slack::keep_open(connection));
+    }
+}

@@ -1,0 +1,43 @@
+//! What the routes and the answers to Slack share.
+
+use std::sync::Arc;
+
+use countersign_core::secret::Secret;
+use countersign_gateway::Gateway;
+use countersign_gateway::policy_sets::PolicySets;
+use countersign_slack::{Outgoing, Verifier};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::rate_limit::RateLimiter;
+use crate::telemetry::Metrics;
+
+/// What the routes and the answers to Slack share.
+pub struct App {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) policy_sets: Arc<PolicySets>,
+    /// Authenticates admins. Without it there are no admin routes.
+    pub(crate) admin_token: Option<Secret>,
+    pub(crate) metrics: Metrics,
+    /// Verifies interactions that come over HTTP. Without it there is no such route.
+    pub(crate) slack_verifier: Option<Verifier>,
+    /// Sends to Slack. Without it messages wait in the outbox.
+    pub(crate) outgoing: Option<Outgoing>,
+    pub(crate) rate_limiter: RateLimiter,
+    /// The largest request body, in bytes.
+    pub(crate) body_limit: usize,
+    /// How many event streams may be open at once.
+    pub(crate) max_streams: usize,
+    /// Tasks that go on after their caller was answered. They must end before the store is closed.
+    pub(crate) background: TaskTracker,
+    /// Ends the gateway, and everything that waits in it.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl App {
+    /// The only way to change the policy set in force.
+    #[must_use]
+    pub fn policy_sets(&self) -> &Arc<PolicySets> {
+        &self.policy_sets
+    }
+}
