@@ -313,9 +313,9 @@ async fn what_cannot_be_pushed_says_why() {
 
     for (file, to, said) in [
         ("missing.wasm", to.as_str(), "cannot read the module `missing.wasm`: No such file or directory"),
-        ("text.wasm", &to, "`text.wasm` is no policy module: it is no WebAssembly"),
-        ("imports.wasm", &to, "`imports.wasm` is no policy module: it imports `a:b/c`"),
-        ("version.wasm", &to, "the module's version, `0+1.0`, is no tag: name one, `oci://127.0.0.1:"),
+        ("text.wasm", &to, "`text.wasm` is not a policy module: it is no WebAssembly"),
+        ("imports.wasm", &to, "`imports.wasm` is not a policy module: it imports `a:b/c`"),
+        ("version.wasm", &to, "the module's version, `0+1.0`, is not a valid tag: name one, `oci://127.0.0.1:"),
         ("quorum.wasm", "ghcr.io/acme/quorum", "`ghcr.io/acme/quorum` does not begin with `oci://`"),
         ("quorum.wasm", "oci://quorum", "`quorum` names no repository"),
         ("quorum.wasm", "oci://ghcr.io/Acme/quorum", "`Acme/quorum` is no repository"),
