@@ -52,7 +52,7 @@ pub(crate) fn run(push: &Push, engine: &Engine) -> Result<Answer> {
     };
     let signatures = signatures(&push.module)?;
     let credentials = match &push.auth_file {
-        Some(file) => Credentials::file(file.clone()).with_programs(),
+        Some(file) => Credentials::file(file.clone()).with_helpers(),
         None => Credentials::of_docker(variable),
     };
     let artifact = Artifact {

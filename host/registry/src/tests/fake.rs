@@ -1,4 +1,4 @@
-//! A registry whose answers a test makes up.
+//! A registry with scripted replies.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,9 +15,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// What it answers.
+/// A reply.
 #[derive(Clone)]
-pub(super) struct Says {
+pub(super) struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Body,
@@ -25,58 +25,58 @@ pub(super) struct Says {
 
 #[derive(Clone)]
 enum Body {
-    Whole(Bytes),
-    /// More and more of it.
+    Complete(Bytes),
+    /// More data without end.
     Endless,
-    /// One byte, and then no more, and no end.
+    /// One byte, then nothing, without an end.
     Stalling,
 }
 
-/// What it was asked: `GET /v2/…`, and the header that says by whom, and the body.
+/// A received request: its line (`GET /v2/…`), `Authorization` header and body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
-    pub(super) what: String,
+pub(super) struct Received {
+    pub(super) line: String,
     pub(super) authorization: Option<String>,
     pub(super) body: String,
 }
 
-/// A server on this machine, until it is dropped.
-pub(super) struct Fake {
+/// A server on this machine that stops when it is dropped.
+pub(super) struct FakeRegistry {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    received: Arc<Mutex<Vec<Received>>>,
     serving: JoinHandle<()>,
 }
 
-impl Says {
-    pub(super) fn status(status: u16) -> Says {
-        Says { status, headers: Vec::new(), body: Body::Whole(Bytes::new()) }
+impl Reply {
+    pub(super) fn status(status: u16) -> Reply {
+        Reply { status, headers: Vec::new(), body: Body::Complete(Bytes::new()) }
     }
 
-    pub(super) fn bytes(bytes: impl Into<Bytes>) -> Says {
-        Says::status(200).body(bytes)
+    pub(super) fn bytes(bytes: impl Into<Bytes>) -> Reply {
+        Reply::status(200).body(bytes)
     }
 
-    pub(super) fn body(self, bytes: impl Into<Bytes>) -> Says {
-        Says { body: Body::Whole(bytes.into()), ..self }
+    pub(super) fn body(self, bytes: impl Into<Bytes>) -> Reply {
+        Reply { body: Body::Complete(bytes.into()), ..self }
     }
 
-    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Says {
+    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Reply {
         self.headers.push((name, value.into()));
         self
     }
 
-    pub(super) fn without_end(self) -> Says {
-        Says { body: Body::Endless, ..self }
+    pub(super) fn without_end(self) -> Reply {
+        Reply { body: Body::Endless, ..self }
     }
 
-    pub(super) fn stalling(self) -> Says {
-        Says { body: Body::Stalling, ..self }
+    pub(super) fn stalling(self) -> Reply {
+        Reply { body: Body::Stalling, ..self }
     }
 
     fn response(self) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
         let one = stream::iter([Ok(Frame::data(Bytes::from_static(b"x")))]);
         let body = match self.body {
-            Body::Whole(bytes) => Full::new(bytes).boxed_unsync(),
+            Body::Complete(bytes) => Full::new(bytes).boxed_unsync(),
             Body::Endless => {
                 StreamBody::new(stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[b'x'; 1024])))))
                     .boxed_unsync()
@@ -90,53 +90,53 @@ impl Says {
     }
 }
 
-impl Fake {
-    /// Starts one that answers each request, `METHOD /path`, as `answer` says for it and for who asks.
-    pub(super) async fn start(answer: impl Fn(&Asked) -> Says + Send + Sync + 'static) -> Fake {
+impl FakeRegistry {
+    /// Starts a server whose replies `reply` decides.
+    pub(super) async fn start(reply: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> FakeRegistry {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (asked, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(answer));
-        let log = Arc::clone(&asked);
+        let (received, reply) = (Arc::new(Mutex::new(Vec::new())), Arc::new(reply));
+        let log = Arc::clone(&received);
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
+                let (log, reply) = (Arc::clone(&log), Arc::clone(&reply));
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
+                    let (log, reply) = (Arc::clone(&log), Arc::clone(&reply));
                     async move {
-                        let asked = Asked::read(request).await;
-                        log.lock().unwrap().push(asked.clone());
-                        Ok::<_, Infallible>(answer(&asked).response())
+                        let received = Received::read(request).await;
+                        log.lock().unwrap().push(received.clone());
+                        Ok::<_, Infallible>(reply(&received).response())
                     }
                 });
                 let io = TokioIo::new(stream);
                 tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
             }
         });
-        Fake { address, asked, serving }
+        FakeRegistry { address, received, serving }
     }
 
-    /// Its name, as references have it.
+    /// The host and port, for references.
     pub(super) fn registry(&self) -> String {
         self.address.to_string()
     }
 
-    /// What it was asked so far.
-    pub(super) fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+    /// The requests received so far.
+    pub(super) fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
     }
 }
 
-impl Asked {
-    async fn read(request: Request<Incoming>) -> Asked {
-        let what = format!("{} {}", request.method(), request.uri());
+impl Received {
+    async fn read(request: Request<Incoming>) -> Received {
+        let line = format!("{} {}", request.method(), request.uri());
         let authorization = request.headers().get("authorization");
         let authorization = authorization.map(|value| value.to_str().unwrap().to_owned());
         let body = request.into_body().collect().await.unwrap().to_bytes();
-        Asked { what, authorization, body: String::from_utf8_lossy(&body).into_owned() }
+        Received { line, authorization, body: String::from_utf8_lossy(&body).into_owned() }
     }
 }
 
-impl Drop for Fake {
+impl Drop for FakeRegistry {
     fn drop(&mut self) {
         self.serving.abort();
     }
