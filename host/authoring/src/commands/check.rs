@@ -20,11 +20,11 @@ pub struct Check {
     /// The policy set: its folder, or the `policy-set.yaml` in it.
     #[arg(value_name = "SET")]
     set: PathBuf,
-    #[command(flatten)]
-    loading: Loading,
     /// The output format.
     #[arg(long, default_value = "text")]
     format: Format,
+    #[command(flatten)]
+    loading: Loading,
 }
 
 impl Check {

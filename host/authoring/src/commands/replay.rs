@@ -29,8 +29,6 @@ const PAGE: usize = 500;
 const SHOWN_IDS: usize = 5;
 
 /// Evaluate recorded requests under another policy set and report which outcomes change.
-///
-/// Exits with 1 if more outcomes change than `--max-changes` allows.
 #[derive(Debug, Args)]
 pub struct Replay {
     /// How far back to go: `30d`.
@@ -42,14 +40,14 @@ pub struct Replay {
     /// The store with the recorded requests: `sqlite:PATH`. A gateway may be running on it.
     #[arg(long, value_name = "STORE", default_value = "sqlite:countersign.db")]
     store: StoreUrl,
-    #[command(flatten)]
-    loading: Loading,
-    /// The number of outcomes that may change.
+    /// The number of outcomes that may change. Exits with 1 if more do.
     #[arg(long, value_name = "N")]
     max_changes: Option<usize>,
     /// The output format.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
+    #[command(flatten)]
+    loading: Loading,
 }
 
 impl Replay {
