@@ -238,7 +238,7 @@ async fn a_registry_that_wants_a_password_gets_it_from_a_file() {
     assert_eq!(
         refused(text(&missing)),
         format!(
-            "there are no credentials for `{}` to be had from `missing.json`: the file cannot be read\n",
+            "cannot read the credentials for `{}` from `missing.json`: the file cannot be read\n",
             registry.address()
         )
     );
@@ -288,11 +288,8 @@ async fn a_helper_may_keep_the_password() {
             "echo credentials not found in native keychain; exit 1".to_owned(),
             "there are none for this registry",
         ),
-        (
-            format!("echo {REGISTRY_PASSWORD} | tee /dev/stderr; exit 1"),
-            "the helper that it names has failed",
-        ),
-        (format!("echo {REGISTRY_PASSWORD}"), "the helper that it names answers with something else"),
+        (format!("echo {REGISTRY_PASSWORD} | tee /dev/stderr; exit 1"), "the credential helper failed"),
+        (format!("echo {REGISTRY_PASSWORD}"), "the credential helper printed an invalid answer"),
     ] {
         let (code, said) = push(&says);
         assert!(code == Some(2) && said.contains(why), "{said}");
@@ -313,14 +310,18 @@ async fn a_module_that_cannot_be_pushed_is_an_error() {
 
     for (file, to, said) in [
         ("missing.wasm", to.as_str(), "cannot read the module `missing.wasm`: No such file or directory"),
-        ("text.wasm", &to, "`text.wasm` is no policy module: it is no WebAssembly"),
-        ("imports.wasm", &to, "`imports.wasm` is no policy module: it imports `a:b/c`"),
-        ("version.wasm", &to, "the module's version, `0+1.0`, is no tag: name one, `oci://127.0.0.1:"),
+        ("text.wasm", &to, "`text.wasm` is not a policy module: it is no WebAssembly"),
+        ("imports.wasm", &to, "`imports.wasm` is not a policy module: it imports `a:b/c`"),
+        (
+            "version.wasm",
+            &to,
+            "the module's version, `0+1.0`, is not a valid tag: name one, `oci://127.0.0.1:",
+        ),
         ("quorum.wasm", "ghcr.io/acme/quorum", "`ghcr.io/acme/quorum` does not begin with `oci://`"),
         ("quorum.wasm", "oci://quorum", "`quorum` names no repository"),
-        ("quorum.wasm", "oci://ghcr.io/Acme/quorum", "`Acme/quorum` is no repository"),
-        ("quorum.wasm", &format!("{to}:"), "`` is no tag"),
-        ("quorum.wasm", &format!("{to}@sha256:00"), "something is pushed to a tag"),
+        ("quorum.wasm", "oci://ghcr.io/Acme/quorum", "`Acme/quorum` is not a valid repository"),
+        ("quorum.wasm", &format!("{to}:"), "`` is not a valid tag"),
+        ("quorum.wasm", &format!("{to}@sha256:00"), "a push sets a tag"),
     ] {
         let shown = author.not_pushed(file, to, &[]);
         assert!(shown.contains(said), "{shown}");

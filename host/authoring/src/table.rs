@@ -1,11 +1,11 @@
-//! Text in columns.
+//! Lays out text in columns.
 
-/// The widest that a column becomes; longer lines are wrapped at spaces.
-const WIDEST: usize = 44;
-/// The widest that the last column becomes.
-const LAST_WIDEST: usize = 80;
+/// The maximum width of a column; longer lines are wrapped at spaces.
+const MAX_WIDTH: usize = 44;
+/// The maximum width of the last column.
+const LAST_MAX_WIDTH: usize = 80;
 
-/// Rows of columns, each cell a list of lines; the columns as wide as they need to be, two spaces apart.
+/// Formats rows of cells, each cell a list of lines. Columns are separated by two spaces.
 pub(crate) fn columns(indent: usize, rows: &[Vec<Vec<String>>]) -> String {
     let rows: Vec<Vec<Vec<String>>> = rows.iter().map(|row| wrapped(row)).collect();
     let mut widths: Vec<usize> = Vec::new();
@@ -34,22 +34,22 @@ pub(crate) fn columns(indent: usize, rows: &[Vec<Vec<String>>]) -> String {
     text
 }
 
-/// A cell of one line.
+/// A cell with one line.
 pub(crate) fn cell(text: impl Into<String>) -> Vec<String> {
     vec![text.into()]
 }
 
 fn wrapped(row: &[Vec<String>]) -> Vec<Vec<String>> {
     let last = row.len().saturating_sub(1);
-    let width = |column: usize| if column == last { LAST_WIDEST } else { WIDEST };
+    let width = |column: usize| if column == last { LAST_MAX_WIDTH } else { MAX_WIDTH };
     let cell = |(column, cell): (usize, &Vec<String>)| {
         cell.iter().flat_map(|line| wrap(line, width(column))).collect()
     };
     row.iter().enumerate().map(cell).collect()
 }
 
-/// Breaks a line at spaces; what follows the first part is indented by two.
-pub(crate) fn wrap(line: &str, width: usize) -> Vec<String> {
+/// Breaks a line at spaces; continuation lines are indented by two.
+fn wrap(line: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut current = String::new();
     for word in line.split(' ') {

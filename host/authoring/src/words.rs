@@ -1,8 +1,8 @@
-//! What policies answer, in words for people: the same in every command.
+//! Formats the answers of policies as text, the same in every command.
 
 use countersign_core::lifecycle::{Reason, Requirement, RequirementKind, Standing};
 
-/// Where a request stands, a line for each thing, with requirements as `show` shows them.
+/// A standing, one line per requirement; `show` formats a requirement.
 pub(crate) fn standing(standing: &Standing, show: impl Fn(&Requirement) -> String) -> Vec<String> {
     match standing {
         Standing::Satisfied => vec!["satisfied".to_owned()],
@@ -13,20 +13,20 @@ pub(crate) fn standing(standing: &Standing, show: impl Fn(&Requirement) -> Strin
     }
 }
 
-/// What is missing, and who can meet it: `1 of 2 approvals, by U1, U2`.
+/// A requirement's label and who can meet it: `1 of 2 approvals, by U1, U2`.
 pub(crate) fn asked_of(wanted: &Requirement) -> String {
     let Requirement { label, eligible, .. } = wanted;
     if eligible.is_empty() { label.clone() } else { format!("{label}, by {}", who(eligible)) }
 }
 
-/// Everything about what is missing: `1 of 2 approvals (approval, 1 of 2, by U1, U2)`.
+/// A requirement with all its fields: `1 of 2 approvals (approval, 1 of 2, by U1, U2)`.
 pub(crate) fn requirement(wanted: &Requirement) -> String {
     let Requirement { kind, label, have, need, eligible } = wanted;
     let by = if eligible.is_empty() { String::new() } else { format!(", by {}", who(eligible)) };
     format!("{label} ({}, {have} of {need}{by})", self::kind(*kind))
 }
 
-/// A requirement's kind, as the scenarios' YAML has it too.
+/// A requirement's kind, as scenario files spell it too.
 pub(crate) fn kind(kind: RequirementKind) -> &'static str {
     match kind {
         RequirementKind::Approval => "approval",
@@ -35,7 +35,7 @@ pub(crate) fn kind(kind: RequirementKind) -> &'static str {
     }
 }
 
-/// Why: `key_not_allowed at ref (it may not be edited)`.
+/// A reason: `key_not_allowed at ref (it may not be edited)`.
 pub(crate) fn reason(reason: &Reason) -> String {
     let Reason { code, message, path } = reason;
     match path {
@@ -44,7 +44,7 @@ pub(crate) fn reason(reason: &Reason) -> String {
     }
 }
 
-/// Ids and `@group` names.
+/// Joins ids and `@group` names with commas.
 pub(crate) fn who(ids: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     ids.into_iter().map(|id| id.as_ref().to_owned()).collect::<Vec<_>>().join(", ")
 }

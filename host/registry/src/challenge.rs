@@ -1,10 +1,10 @@
-//! How a registry asks who we are, and how it is told: a password in each call, or a token that somebody else gives for
-//! one, as the distribution specification's [authentication](https://distribution.github.io/distribution/spec/auth/)
-//! has it.
+//! Authentication challenges, and the answers to them: a password, or a token from another server, as in the
+//! distribution specification's [authentication](https://distribution.github.io/distribution/spec/auth/).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use countersign_core::secret::Secret;
 use form_urlencoded::Serializer;
 use http_auth::parser::ChallengeParser;
 use http_body_util::Full;
@@ -13,26 +13,25 @@ use hyper::{Request, Uri};
 use serde::Deserialize;
 
 use super::credentials::Credential;
-use countersign_core::secret::Secret;
 
-/// What a registry wants.
+/// What a registry asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
-    /// A password.
+    /// A user and a password.
     Basic,
     /// A token from the realm.
     Bearer { realm: Uri, service: Option<String> },
 }
 
-/// A token to ask for.
-pub(super) struct Token<'a> {
+/// A request for a token.
+pub(super) struct TokenRequest<'a> {
     pub(super) realm: &'a Uri,
     pub(super) service: Option<&'a str>,
     pub(super) scope: &'a str,
 }
 
 impl Challenge {
-    /// What an answer asks for; a token rather than a password, where it would take either.
+    /// The challenge in an answer's headers; prefers a token if a password is accepted too.
     pub(super) fn of(headers: &HeaderMap) -> Option<Challenge> {
         let mut basic = None;
         for value in headers.get_all(header::WWW_AUTHENTICATE) {
@@ -55,13 +54,13 @@ impl Challenge {
     }
 }
 
-impl Token<'_> {
-    /// The request for it.
+impl TokenRequest<'_> {
+    /// The HTTP request; `None` if the credential or the realm makes no valid one.
     pub(super) fn request(&self, credential: Option<&Credential>) -> Option<Request<Full<Bytes>>> {
         let mut form = Serializer::new(String::new());
         form.append_pair("scope", self.scope);
         form.extend_pairs(self.service.map(|service| ("service", service)));
-        // An identity token is one that tokens are got for, as OAuth 2 has it.
+        // An identity token is an OAuth 2 refresh token.
         if let Some(Credential::IdentityToken(token)) = credential {
             form.append_pair("grant_type", "refresh_token").append_pair("client_id", "countersign");
             form.append_pair("refresh_token", std::str::from_utf8(token.expose()).ok()?);
@@ -69,8 +68,8 @@ impl Token<'_> {
                 .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
             return request.body(Full::from(form.finish())).ok();
         }
-        let joint = if self.realm.query().is_some() { '&' } else { '?' };
-        let mut request = Request::get(format!("{}{joint}{}", self.realm, form.finish()));
+        let separator = if self.realm.query().is_some() { '&' } else { '?' };
+        let mut request = Request::get(format!("{}{separator}{}", self.realm, form.finish()));
         if let Some(Credential::Password { user, password }) = credential {
             request = request.header(header::AUTHORIZATION, basic(user, password)?);
         }
@@ -78,25 +77,25 @@ impl Token<'_> {
     }
 }
 
-/// A password, as a header has it.
+/// The `Authorization` header for a password.
 pub(super) fn basic(user: &str, password: &Secret) -> Option<HeaderValue> {
     let pair = [user.as_bytes(), b":", password.expose()].concat();
-    hidden(&format!("Basic {}", STANDARD.encode(pair)))
+    sensitive(&format!("Basic {}", STANDARD.encode(pair)))
 }
 
-/// The token in an answer, as a header has it.
-pub(super) fn bearer(answer: &[u8]) -> Option<HeaderValue> {
+/// The `Authorization` header for the token in an answer.
+pub(super) fn bearer(body: &[u8]) -> Option<HeaderValue> {
     #[derive(Deserialize)]
-    struct Given {
+    struct TokenAnswer {
         token: Option<String>,
         access_token: Option<String>,
     }
-    let given: Given = serde_json::from_slice(answer).ok()?;
-    let token = given.token.or(given.access_token).filter(|token| !token.is_empty())?;
-    hidden(&format!("Bearer {token}"))
+    let answer: TokenAnswer = serde_json::from_slice(body).ok()?;
+    let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty())?;
+    sensitive(&format!("Bearer {token}"))
 }
 
-fn hidden(value: &str) -> Option<HeaderValue> {
+fn sensitive(value: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(value).ok()?;
     value.set_sensitive(true);
     Some(value)

@@ -1,74 +1,74 @@
-//! Who we are to a registry: what a file in the format of Docker's `config.json` says, which is also what Kubernetes
-//! mounts for `imagePullSecrets`.
+//! Credentials from a file in the format of Docker's `config.json`, which is also that of Kubernetes'
+//! `imagePullSecrets`.
 //!
-//! The file is read anew for each call, so that credentials which are changed count at once.
+//! The file is read again for each call, so that changes take effect at once.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use countersign_core::secret::Secret;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::error::RegistryError;
 use super::reference::Repository;
-use countersign_core::secret::Secret;
 
-/// What Docker's helpers say of a registry that they know nothing of.
-const HELPER_HAS_NONE: &str = "credentials not found in native keychain";
+/// What Docker's credential helpers print if they have no entry for a registry.
+const HELPER_HAS_NO_ENTRY: &str = "credentials not found in native keychain";
 
 /// Where credentials come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// `None`: every registry is asked anonymously.
+    /// `None` means anonymous access.
     file: Option<PathBuf>,
-    /// Whether the file may leave a password to a program.
-    programs: bool,
+    /// Whether credential helpers may be run.
+    helpers: bool,
 }
 
-/// What a registry gets to know who asks.
+/// The credential for one registry.
 #[derive(Clone, Debug)]
 pub(super) enum Credential {
     Password {
         user: String,
         password: Secret,
     },
-    /// What a token is got for, from where the registry says.
+    /// A refresh token, which the registry's token server exchanges for tokens.
     IdentityToken(Secret),
 }
 
 impl Credentials {
-    /// None: every registry is asked anonymously.
+    /// Anonymous access to every registry.
     #[must_use]
     pub const fn none() -> Credentials {
-        Credentials { file: None, programs: false }
+        Credentials { file: None, helpers: false }
     }
 
-    /// Those in a file, which must be there and be well-formed each time; a registry without an entry in it is asked
-    /// anonymously. Its `auths` count; an entry is for a registry, not for a path. A gateway runs no programs, so one that
-    /// the file leaves a password to is an error.
+    /// The `auths` of a file, which must exist and be well-formed at each call. An entry is for a registry, not for a
+    /// path; registries without one are accessed anonymously. A gateway runs no credential helpers: it is an error if the
+    /// file names one for a registry.
     #[must_use]
     pub const fn file(file: PathBuf) -> Credentials {
-        Credentials { file: Some(file), programs: false }
+        Credentials { file: Some(file), helpers: false }
     }
 
-    /// The same, with the programs that the file names (`credHelpers`, `credsStore`): for commands that a person gives.
+    /// The same, with the credential helpers that the file names (`credHelpers`, `credsStore`): for commands.
     #[must_use]
-    pub fn with_programs(self) -> Credentials {
-        Credentials { programs: true, ..self }
+    pub fn with_helpers(self) -> Credentials {
+        Credentials { helpers: true, ..self }
     }
 
-    /// Those that `docker login` keeps for whoever has this environment: `$DOCKER_CONFIG/config.json`, or else
-    /// `$HOME/.docker/config.json`; none where there is no such file.
+    /// What `docker login` stored: `$DOCKER_CONFIG/config.json`, or else `$HOME/.docker/config.json`. Anonymous access if
+    /// there is no such file. `variable` reads the environment.
     #[must_use]
     pub fn of_docker(variable: impl Fn(&str) -> Option<String>) -> Credentials {
         let named = variable("DOCKER_CONFIG").map(PathBuf::from);
         let folder = named.or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".docker")));
         let file = folder.map(|folder| folder.join("config.json"));
-        Credentials { file: file.filter(|file| file.exists()), programs: true }
+        Credentials { file: file.filter(|file| file.exists()), helpers: true }
     }
 
-    /// What they say of a registry.
+    /// Looks up the credential for a repository's registry.
     pub(super) async fn of(&self, repository: &Repository) -> Result<Option<Credential>, RegistryError> {
         let Some(file) = self.file.clone() else { return Ok(None) };
         let key = docker_name(repository.registry()).to_owned();
@@ -76,19 +76,19 @@ impl Credentials {
             let (registry, file) = (repository.registry().to_owned(), file.clone());
             move |why| RegistryError::Credentials { registry, file, why }
         };
-        let programs = self.programs;
-        // Reads a file, and may wait for a helper.
+        let helpers = self.helpers;
+        // Reads a file, and may run a credential helper.
         let looked_up = tokio::task::spawn_blocking(move || {
             let file = std::fs::read(file).map_err(|_| "the file cannot be read")?;
-            if !programs && names_program(&file, &key) {
-                return Err("it leaves the password to a program, and a gateway runs none");
+            if !helpers && names_helper(&file, &key) {
+                return Err("it names a credential helper, and a gateway runs none");
             }
             match docker_credential::get_credential_from_reader(file.as_slice(), &key) {
                 Ok(credential) => Ok(Some(credential)),
-                Err(error) => reason(&error).map_or(Ok(None), Err),
+                Err(error) => fault(&error).map_or(Ok(None), Err),
             }
         });
-        match looked_up.await.unwrap_or(Err("they could not be looked up")) {
+        match looked_up.await.unwrap_or(Err("the lookup was aborted")) {
             Ok(credential) => Ok(credential.map(Credential::from)),
             Err(why) => Err(failed(why)),
         }
@@ -106,31 +106,33 @@ impl From<DockerCredential> for Credential {
     }
 }
 
-/// Whether a program would have to be asked for the password of a registry.
-fn names_program(file: &[u8], registry: &str) -> bool {
+/// Whether the file names a credential helper for a registry.
+fn names_helper(file: &[u8], registry: &str) -> bool {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Programs {
+    struct Helpers {
         #[serde(default)]
         cred_helpers: BTreeMap<String, IgnoredAny>,
         #[serde(default)]
         creds_store: Option<IgnoredAny>,
     }
-    // What cannot be read is told by whoever reads all of it.
-    serde_json::from_slice(file).is_ok_and(|Programs { cred_helpers, creds_store }| {
+    // A malformed file is reported when all of it is parsed.
+    serde_json::from_slice(file).is_ok_and(|Helpers { cred_helpers, creds_store }| {
         cred_helpers.contains_key(registry) || creds_store.is_some()
     })
 }
 
-/// What is wrong; nothing where there just are none. The library's own texts hold what a helper printed.
-fn reason(error: &CredentialRetrievalError) -> Option<&'static str> {
+/// What is wrong; `None` if there is just no entry. The library's own messages contain what a helper printed.
+fn fault(error: &CredentialRetrievalError) -> Option<&'static str> {
     match error {
         CredentialRetrievalError::NoCredentialConfigured => None,
-        CredentialRetrievalError::HelperFailure { stdout, .. } if stdout.trim() == HELPER_HAS_NONE => None,
-        CredentialRetrievalError::HelperFailure { .. } => Some("the helper that it names has failed"),
-        CredentialRetrievalError::HelperCommunicationError => Some("the helper that it names cannot be run"),
+        CredentialRetrievalError::HelperFailure { stdout, .. } if stdout.trim() == HELPER_HAS_NO_ENTRY => {
+            None
+        }
+        CredentialRetrievalError::HelperFailure { .. } => Some("the credential helper failed"),
+        CredentialRetrievalError::HelperCommunicationError => Some("cannot run the credential helper"),
         CredentialRetrievalError::MalformedHelperResponse => {
-            Some("the helper that it names answers with something else")
+            Some("the credential helper printed an invalid answer")
         }
         CredentialRetrievalError::CredentialDecodingError => {
             Some("an entry's `auth` is not `user:password` in base64")
@@ -144,7 +146,7 @@ fn reason(error: &CredentialRetrievalError) -> Option<&'static str> {
     }
 }
 
-/// How Docker's files and helpers call a registry.
+/// The name of a registry in Docker's files and helpers.
 fn docker_name(registry: &str) -> &str {
     match registry {
         "docker.io" | "index.docker.io" => "https://index.docker.io/v1/",

@@ -1,52 +1,51 @@
-//! What can go wrong with a registry, in words of our own: what a registry says is not repeated, for it may hold what
-//! is secret, and is written by others.
+//! Errors of a registry. They do not repeat its messages, which may contain secrets.
 
 use std::path::PathBuf;
 
+use countersign_core::lifecycle::Digest;
 use hyper::StatusCode;
 
 use super::reference::Repository;
-use countersign_core::lifecycle::Digest;
 
-/// Why a registry was not asked, or did not give what it was asked for.
+/// Why a call to a registry failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
-    /// It is none of those that may be asked.
+    /// The repository is not allowed.
     #[error("`{0}` is not among the registries that may be asked: add it to COUNTERSIGN_REGISTRIES")]
     NotAllowed(Repository),
-    /// There should be credentials, and they cannot be had.
-    #[error("there are no credentials for `{registry}` to be had from `{}`: {why}", file.display())]
+    /// The credentials cannot be read.
+    #[error("cannot read the credentials for `{registry}` from `{}`: {why}", file.display())]
     Credentials {
         /// The registry.
         registry: String,
-        /// The file that should have them.
+        /// The file with the credentials.
         file: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong.
         why: &'static str,
     },
-    /// No connection, or one that broke.
+    /// The connection failed.
     #[error("`{registry}` cannot be reached: {detail}")]
     Unreachable {
         /// The registry.
         registry: String,
-        /// What happened. It holds nothing of what was sent or answered.
+        /// The connection's error. It contains nothing of what was sent or received.
         detail: String,
     },
-    /// It took too long.
-    #[error("`{registry}` does not answer in time")]
+    /// A timeout.
+    #[error("`{registry}` did not answer in time")]
     TimedOut {
         /// The registry.
         registry: String,
     },
-    /// It refuses whoever we are.
-    #[error("`{repository}` may not be read or written {}", as_whom(*with_credentials))]
+    /// The registry denies access.
+    #[error("`{repository}` may not be read or written {}", credentials_sent(*with_credentials))]
     Denied {
         /// The repository.
         repository: Repository,
-        /// Whether it was asked with credentials.
+        /// Whether credentials were sent.
         with_credentials: bool,
     },
-    /// It does not have it.
+    /// The registry does not have the digest.
     #[error("`{repository}` has nothing with the digest sha256:{digest}")]
     NotFound {
         /// The repository.
@@ -54,58 +53,58 @@ pub enum RegistryError {
         /// The digest.
         digest: Digest,
     },
-    /// It has it, but it is not the module: registries show the digests of manifests.
-    #[error("sha256:{digest} in `{repository}` is the digest of a manifest, not of a module{}", pin(.module.as_ref()))]
+    /// The digest is a manifest's. Registries show those, so it is easily pinned by mistake.
+    #[error("sha256:{digest} in `{repository}` is the digest of a manifest, not of a module{}", pin_hint(.module.as_ref()))]
     Manifest {
         /// The repository.
         repository: Repository,
         /// The digest of the manifest.
         digest: Digest,
-        /// The module that it lists, where that is one.
+        /// The module that the manifest lists, if it lists exactly one.
         module: Option<Digest>,
     },
-    /// It sends more than there may be.
-    #[error("`{repository}` sends more than {most} bytes")]
+    /// The answer is too large.
+    #[error("`{repository}` sends more than {limit} bytes")]
     TooLarge {
         /// The repository.
         repository: Repository,
-        /// Bytes allowed.
-        most: usize,
+        /// The limit in bytes.
+        limit: usize,
     },
-    /// It sends something else than it was asked for.
+    /// The answer does not have the requested digest.
     #[error("`{repository}` sends bytes that do not have the digest sha256:{digest}")]
     WrongBytes {
         /// The repository.
         repository: Repository,
-        /// The digest that was asked for.
+        /// The requested digest.
         digest: Digest,
     },
-    /// An answer that does not help.
-    #[error("`{host}` answers with {status}{}", named(.code.as_deref()))]
+    /// An unexpected HTTP status.
+    #[error("`{host}` answers with {status}{}", code_suffix(.code.as_deref()))]
     Status {
-        /// Who answers: the registry, or where it sends us to.
+        /// The server: the registry, or one that it redirected to.
         host: String,
         /// The HTTP status.
         status: StatusCode,
-        /// What the registry calls it: a code as the OCI specification lists them.
+        /// The error code of the OCI specification, if the answer has one.
         code: Option<String>,
     },
-    /// It does not speak as registries do.
-    #[error("`{host}` does not answer as a registry does: {why}")]
+    /// An answer that violates the protocol, or that is not accepted for security.
+    #[error("unusable answer from `{host}`: {why}")]
     Unusable {
-        /// Who answers.
+        /// The server.
         host: String,
-        /// What is wrong with it.
+        /// What is wrong.
         why: &'static str,
     },
 }
 
 impl RegistryError {
-    /// Whether the same call may succeed later, although nothing has changed of what asks for it.
+    /// Whether the same call may succeed later without a change to the request.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            // The file may not be mounted yet, or is just being replaced.
+            // The file with the credentials may not be mounted yet, or is being replaced.
             RegistryError::Unreachable { .. }
             | RegistryError::TimedOut { .. }
             | RegistryError::Credentials { .. } => true,
@@ -118,7 +117,7 @@ impl RegistryError {
     }
 }
 
-fn as_whom(with_credentials: bool) -> &'static str {
+fn credentials_sent(with_credentials: bool) -> &'static str {
     if with_credentials {
         "with the credentials that were sent"
     } else {
@@ -126,10 +125,10 @@ fn as_whom(with_credentials: bool) -> &'static str {
     }
 }
 
-fn pin(module: Option<&Digest>) -> String {
+fn pin_hint(module: Option<&Digest>) -> String {
     module.map_or_else(String::new, |module| format!(": pin the module that it lists, sha256:{module}"))
 }
 
-fn named(code: Option<&str>) -> String {
+fn code_suffix(code: Option<&str>) -> String {
     code.map_or_else(String::new, |code| format!(" ({code})"))
 }

@@ -1,34 +1,35 @@
-//! What is read from a registry.
+//! Reads modules and signatures from a registry.
+
+use countersign_core::lifecycle::Digest;
+use countersign_core::record::SIGNATURES_BYTES;
 
 use super::error::RegistryError;
 use super::manifest::{ANY_MANIFEST, MANIFEST, Manifest};
 use super::reference::Repository;
 use super::session::{Access, Session};
 use super::{Registries, signatures_tag};
-use countersign_core::lifecycle::Digest;
-use countersign_core::record::SIGNATURES_BYTES;
 
-/// The largest manifest, in bytes: registries take no larger ones.
+/// The maximum size of a manifest, in bytes; the OCI specification's limit.
 const MANIFEST_BYTES: usize = 4 * 1024 * 1024;
 
 const ANYTHING: &str = "*/*";
 
 impl Registries {
-    /// The bytes with this digest, `most` of them at the most.
+    /// Fetches the blob with this digest, at most `limit` bytes.
     ///
     /// # Errors
-    /// Where the registry may not be asked, does not answer, refuses, does not have them, or sends others. Where the
-    /// digest is a manifest's, the error names the module that it lists.
+    /// If the registry is not allowed, does not answer, refuses, or does not have the blob. If the digest is a
+    /// manifest's, the error names the module that the manifest lists.
     pub async fn fetch(
         &self,
         repository: &Repository,
         digest: &Digest,
-        most: usize,
+        limit: usize,
     ) -> Result<Vec<u8>, RegistryError> {
         let fetching = async {
             let mut session = self.session(repository, Access::Pull).await?;
-            let found = session.blob(digest, most).await?;
-            // Most registries tell manifests from blobs; some do not.
+            let found = session.blob(digest, limit).await?;
+            // Some registries serve manifests as blobs too.
             let (bytes, manifest) = match found {
                 Some(bytes) => {
                     let manifest = Manifest::read(&bytes);
@@ -50,11 +51,11 @@ impl Registries {
         self.in_time(repository, fetching).await
     }
 
-    /// The signatures that were pushed for the module with this digest: a text of at most [`SIGNATURES_BYTES`]; `None`
-    /// where there are none.
+    /// Fetches the signatures of the module with this digest, a text of at most [`SIGNATURES_BYTES`]; `None` if there
+    /// are none.
     ///
     /// # Errors
-    /// As for [`Registries::fetch`], and where something else has the tag of signatures.
+    /// As for [`Registries::fetch`], and if the tag for signatures refers to something else.
     pub async fn signatures(
         &self,
         repository: &Repository,
@@ -62,18 +63,18 @@ impl Registries {
     ) -> Result<Option<String>, RegistryError> {
         let unusable = || RegistryError::Unusable {
             host: repository.registry().to_owned(),
-            why: "what it has in the place of signatures is something else",
+            why: "the tag for signatures refers to something else",
         };
         let fetching = async {
             let mut session = self.session(repository, Access::Pull).await?;
-            let place = format!("manifests/{}", signatures_tag(digest));
-            let Some(manifest) = session.read(&place, MANIFEST, MANIFEST_BYTES).await? else {
+            let endpoint = format!("manifests/{}", signatures_tag(digest));
+            let Some(manifest) = session.read(&endpoint, MANIFEST, MANIFEST_BYTES).await? else {
                 return Ok(None);
             };
             let manifest = Manifest::read(&manifest).ok_or_else(unusable)?;
             let layer = manifest.signatures().ok_or_else(unusable)?;
             let digest = layer.digest().ok_or_else(unusable)?;
-            // Replaced just now, perhaps, and its blob with it; there is no telling what is right.
+            // A missing blob means that the signatures are being replaced. That is an error, not the absence of signatures.
             let text = session.blob(&digest, SIGNATURES_BYTES).await?.ok_or_else(unusable)?;
             if text.len() != layer.size {
                 return Err(unusable());
@@ -85,9 +86,9 @@ impl Registries {
 }
 
 impl Session<'_> {
-    /// The blob with this digest; `None` where there is none.
-    async fn blob(&mut self, digest: &Digest, most: usize) -> Result<Option<Vec<u8>>, RegistryError> {
-        let bytes = self.read(&format!("blobs/sha256:{digest}"), ANYTHING, most).await?;
+    /// Reads a blob; `None` if it does not exist.
+    async fn blob(&mut self, digest: &Digest, limit: usize) -> Result<Option<Vec<u8>>, RegistryError> {
+        let bytes = self.read(&format!("blobs/sha256:{digest}"), ANYTHING, limit).await?;
         match bytes {
             Some(bytes) if Digest::of(&bytes) != *digest => {
                 Err(RegistryError::WrongBytes { repository: self.repository().clone(), digest: *digest })
@@ -96,7 +97,7 @@ impl Session<'_> {
         }
     }
 
-    /// The manifest with this digest. It only makes an error clearer, so what fails here is no error of its own.
+    /// Reads a manifest. It only improves an error message, so its own errors are dropped.
     async fn manifest(&mut self, digest: &Digest) -> Option<Manifest> {
         let bytes = self.read(&format!("manifests/sha256:{digest}"), ANY_MANIFEST, MANIFEST_BYTES).await;
         let bytes = bytes.ok().flatten().filter(|bytes| Digest::of(bytes) == *digest)?;

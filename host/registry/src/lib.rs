@@ -1,10 +1,9 @@
-//! OCI registries: modules are fetched from them by the digest of their bytes, and pushed to them; signatures too.
+//! A client for OCI registries: fetches modules by the digest of their bytes, pushes modules, and both for signatures.
 //!
-//! What a registry answers is never trusted: its bytes count only where they have the digest that was asked for, no
-//! more of them is read than there may be, and it can send us nowhere that is not encrypted. Whether a module may be
-//! used, and what signatures are worth, is not decided here.
+//! Registries are not trusted: bytes must have the requested digest, sizes are limited, and redirects must be secure.
+//! Whether a module may be used, and whether signatures are valid, is not decided here.
 //!
-//! Each call begins anew, with connections of its own and with the credentials that the file has by then.
+//! Each call opens new connections, and reads the credentials again.
 
 #![cfg_attr(
     not(test),
@@ -22,43 +21,46 @@ mod push;
 mod challenge;
 mod manifest;
 mod session;
+mod tls;
+mod url;
 
 #[cfg(test)]
 mod tests;
 
 use std::future::Future;
 
-pub use credentials::Credentials;
-pub use error::RegistryError;
-pub use push::{Artifact, Pushed};
-pub use reference::{Allowed, BadReference, Pinned, Repository, Tag, Tagged};
-
-use self::session::{Access, Patience, Session};
 use countersign_core::lifecycle::Digest;
 
-/// The registries that may be asked, and who we are to them.
+use self::session::{Access, Session, Timeouts};
+
+pub use self::credentials::Credentials;
+pub use self::error::RegistryError;
+pub use self::push::{Artifact, Pushed};
+pub use self::reference::{Allowed, BadReference, Pinned, Repository, Tag, Tagged};
+
+/// The allowed registries, and the credentials for them.
 #[derive(Clone, Debug)]
 pub struct Registries {
-    /// `None`: any.
+    /// `None` allows any.
     allowed: Option<Vec<Allowed>>,
     credentials: Credentials,
-    patience: Patience,
+    timeouts: Timeouts,
 }
 
 impl Registries {
-    /// Those that `allowed` lists, and no others; none where it is empty.
+    /// Allows only the registries in `allowed`.
     #[must_use]
     pub fn new(allowed: Vec<Allowed>, credentials: Credentials) -> Registries {
         Registries { allowed: Some(allowed), ..Registries::any(credentials) }
     }
 
-    /// Any: for commands that a person gives by hand, who names the registry.
+    /// Allows any registry: for commands whose user names it.
     #[must_use]
     pub fn any(credentials: Credentials) -> Registries {
-        Registries { allowed: None, credentials, patience: Patience::default() }
+        Registries { allowed: None, credentials, timeouts: Timeouts::default() }
     }
 
-    /// A session with a registry, where that may be asked.
+    /// Opens a session, if the repository is allowed.
     async fn session<'a>(
         &self,
         repository: &'a Repository,
@@ -69,27 +71,26 @@ impl Registries {
             return Err(RegistryError::NotAllowed(repository.clone()));
         }
         let credential = self.credentials.of(repository).await?;
-        let of = repository.clone();
-        // The system's certificates are some hundred kilobytes to read.
-        let encryption = tokio::task::spawn_blocking(move || session::encryption(&of)).await;
-        let encryption = encryption.unwrap_or_else(|stopped| {
+        let owned = repository.clone();
+        let tls = tokio::task::spawn_blocking(move || tls::config(&owned)).await;
+        let tls = tls.unwrap_or_else(|stopped| {
             let registry = repository.registry().to_owned();
             Err(RegistryError::Unreachable { registry, detail: stopped.to_string() })
         })?;
-        Ok(Session::new(repository, access, credential, self.patience, encryption))
+        Ok(Session::new(repository, access, credential, self.timeouts, tls))
     }
 
     async fn in_time<T>(
         &self,
         repository: &Repository,
-        doing: impl Future<Output = Result<T, RegistryError>>,
+        work: impl Future<Output = Result<T, RegistryError>>,
     ) -> Result<T, RegistryError> {
-        let done = tokio::time::timeout(self.patience.whole, doing).await;
+        let done = tokio::time::timeout(self.timeouts.total, work).await;
         done.unwrap_or_else(|_| Err(RegistryError::TimedOut { registry: repository.registry().to_owned() }))
     }
 }
 
-/// The tag that the signatures of a module have. A module's digest is no manifest's, so no other tool means this one.
+/// The tag of a module's signatures. It holds the digest of a module, not of a manifest, so no other tool uses it.
 fn signatures_tag(digest: &Digest) -> String {
     format!("sha256-{digest}.sig")
 }

@@ -1,30 +1,30 @@
-//! Manifests: what lists the blobs of an artifact. Written as the OCI image specification has them, and as the
-//! [Wasm OCI artifact layout](https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact) has those of
-//! components; read as far as it takes to find a blob.
+//! Manifests, which list the blobs of an artifact. They are written in the format of the OCI image specification and
+//! the [Wasm OCI artifact layout](https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact), and parsed only
+//! as far as needed to find a blob.
 
+use countersign_core::lifecycle::{Digest, canonical};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Artifact;
-use countersign_core::lifecycle::{Digest, canonical};
 
-/// The kind of a manifest.
+/// The media type of the manifests that are written.
 pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// The kinds of manifests that somebody may have copied a digest of.
+/// The media types of all manifests, one of whose digests may be pinned by mistake.
 pub(super) const ANY_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json, \
      application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.v2+json, \
      application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// The kind of a module's bytes.
+/// The media type of a module.
 const WASM: &str = "application/wasm";
 const WASM_CONFIG: &str = "application/vnd.wasm.config.v0+json";
 
-/// The kind of signatures, both of the artifact and of its only blob.
+/// The media type of signatures, both of the artifact and of its only blob.
 const SIGNATURES: &str = "application/vnd.countersign.signatures.v1";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
-/// What to store in a registry, so that `manifest` lists all of it.
+/// The parts of an artifact; `manifest` lists the other two.
 pub(super) struct Parts<'a> {
     pub(super) config: String,
     pub(super) blob: &'a [u8],
@@ -52,26 +52,26 @@ pub(super) struct Layer {
 }
 
 impl Manifest {
-    /// The manifest that these bytes are, if they are one.
+    /// Parses a manifest; `None` if the bytes are something else.
     pub(super) fn read(bytes: &[u8]) -> Option<Manifest> {
         let manifest: Manifest = serde_json::from_slice(bytes).ok()?;
         let lists = manifest.layers.is_some() || manifest.manifests.is_some();
         (manifest.schema_version == 2 && lists).then_some(manifest)
     }
 
-    /// The only module that it lists.
+    /// The module that the manifest lists, if it lists exactly one blob.
     pub(super) fn module(&self) -> Option<Digest> {
-        self.only(WASM).and_then(Layer::digest)
+        self.only_layer(WASM).and_then(Layer::digest)
     }
 
-    /// Where the signatures are, where these are some.
+    /// The signatures that the manifest lists, if it lists exactly one blob.
     pub(super) fn signatures(&self) -> Option<&Layer> {
-        self.only(SIGNATURES)
+        self.only_layer(SIGNATURES)
     }
 
-    fn only(&self, kind: &str) -> Option<&Layer> {
+    fn only_layer(&self, media_type: &str) -> Option<&Layer> {
         match self.layers.as_deref() {
-            Some([layer]) if layer.media_type == kind => Some(layer),
+            Some([layer]) if layer.media_type == media_type => Some(layer),
             _ => None,
         }
     }
@@ -84,15 +84,15 @@ impl Layer {
 }
 
 impl<'a> Parts<'a> {
-    /// A module, as tools for WebAssembly expect it. The same module makes the same bytes at any time.
+    /// The parts for a module, in the layout that WebAssembly tools expect. The same module has the same parts.
     pub(super) fn of_module(artifact: &Artifact<'a>) -> Parts<'a> {
         let Artifact { module, name, version, summary, exports, world } = *artifact;
         let digest = format!("sha256:{}", Digest::of(module));
         let config = canonical(&json!({
-            // Readers want one, and a real one would make another artifact of the same module each time.
+            // Required by readers. A real time would change the manifest's digest with each push.
             "created": "1970-01-01T00:00:00Z",
             "architecture": "wasm",
-            // What the layout has for components, also for those that import nothing of WASI.
+            // The layout's value for components, also for those that import nothing of WASI.
             "os": "wasip2",
             "layerDigests": [digest],
             "component": { "exports": exports, "imports": [], "target": world },
@@ -101,7 +101,7 @@ impl<'a> Parts<'a> {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": listed(WASM_CONFIG, config.as_bytes()),
-            // The title of a layer is the name of the file that it is pulled to.
+            // Tools use a layer's title as the file name when they pull it.
             "layers": [with(listed(WASM, module), "annotations", json!({
                 "org.opencontainers.image.title": format!("{name}.wasm"),
             }))],
@@ -114,7 +114,7 @@ impl<'a> Parts<'a> {
         Parts { config, blob: module, manifest: canonical(&manifest) }
     }
 
-    /// Signatures.
+    /// The parts for signatures.
     pub(super) fn of_signatures(text: &'a str) -> Parts<'a> {
         let config = "{}".to_owned();
         let manifest = json!({
@@ -128,9 +128,9 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// A blob, as a manifest lists it.
-fn listed(kind: &str, bytes: &[u8]) -> Value {
-    json!({ "mediaType": kind, "digest": format!("sha256:{}", Digest::of(bytes)), "size": bytes.len() })
+/// A manifest's entry for a blob.
+fn listed(media_type: &str, bytes: &[u8]) -> Value {
+    json!({ "mediaType": media_type, "digest": format!("sha256:{}", Digest::of(bytes)), "size": bytes.len() })
 }
 
 fn with(mut object: Value, key: &str, value: Value) -> Value {

@@ -1,6 +1,7 @@
-//! What is stored in a registry.
+//! Writes modules and signatures to a registry.
 
 use bytes::Bytes;
+use countersign_core::lifecycle::Digest;
 use hyper::{Method, Uri, header};
 
 use super::error::RegistryError;
@@ -8,41 +9,40 @@ use super::manifest::{MANIFEST, Parts};
 use super::reference::{Repository, Tag};
 use super::session::{Access, Answer, Call, Session};
 use super::{Registries, signatures_tag};
-use countersign_core::lifecycle::Digest;
 
 const BYTES: &str = "application/octet-stream";
 
-/// A module, and what a registry's page says of it.
+/// A module with the metadata that registries show.
 #[derive(Clone, Copy, Debug)]
 pub struct Artifact<'a> {
     /// The component itself.
     pub module: &'a [u8],
-    /// Its name.
+    /// The policy's name.
     pub name: &'a str,
-    /// Its version.
+    /// The policy's version.
     pub version: &'a str,
-    /// What it does.
+    /// The policy's summary.
     pub summary: &'a str,
-    /// The interfaces that it exports; it imports none.
+    /// The interfaces that the component exports; it imports none.
     pub exports: &'a [&'a str],
-    /// The world that it is made for.
+    /// The world that the component targets.
     pub world: &'a str,
 }
 
 /// What was pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pushed {
-    /// SHA-256 of the module: what pins it.
+    /// SHA-256 of the module, which policy sets pin.
     pub module: Digest,
-    /// SHA-256 of the manifest that lists it: what registries show.
+    /// SHA-256 of the manifest, which registries show.
     pub manifest: Digest,
 }
 
 impl Registries {
-    /// Stores a module, and gives it this tag, whatever had it before. The same module has the same manifest each time.
+    /// Pushes a module and sets the tag, also if it exists. The same module always has the same manifest.
     ///
     /// # Errors
-    /// Where the registry may not be asked, does not answer, or refuses.
+    /// If the registry is not allowed, does not answer, or refuses.
     pub async fn push(
         &self,
         repository: &Repository,
@@ -53,7 +53,7 @@ impl Registries {
         Ok(Pushed { module: Digest::of(artifact.module), manifest })
     }
 
-    /// Stores signatures of the module with this digest, in the place of those that there are.
+    /// Replaces the signatures of the module with this digest.
     ///
     /// # Errors
     /// As for [`Registries::push`].
@@ -66,7 +66,7 @@ impl Registries {
         self.store(repository, &signatures_tag(digest), Parts::of_signatures(text)).await.map(|_| ())
     }
 
-    /// Stores an artifact, the manifest last: it may list nothing that is not there. Returns its digest.
+    /// Stores an artifact, and returns the manifest's digest. The manifest is last, because its blobs must exist.
     async fn store(
         &self,
         repository: &Repository,
@@ -78,8 +78,8 @@ impl Registries {
             session.upload(Bytes::copy_from_slice(parts.blob)).await?;
             session.upload(Bytes::from(parts.config)).await?;
             let digest = Digest::of(parts.manifest.as_bytes());
-            let uri = session.place(&format!("manifests/{tag}"))?;
-            session.put(uri, MANIFEST, Bytes::from(parts.manifest)).await?;
+            let url = session.url(&format!("manifests/{tag}"))?;
+            session.put(url, MANIFEST, Bytes::from(parts.manifest)).await?;
             Ok(digest)
         };
         self.in_time(repository, storing).await
@@ -87,33 +87,33 @@ impl Registries {
 }
 
 impl Session<'_> {
-    /// Stores a blob: the registry says where to put it.
+    /// Stores a blob at the URL that the registry assigns.
     async fn upload(&mut self, blob: Bytes) -> Result<(), RegistryError> {
-        let uri = self.place("blobs/uploads/")?;
+        let url = self.url("blobs/uploads/")?;
         let header = (header::CONTENT_TYPE, BYTES);
-        let begun = self.call(Call { method: Method::POST, uri, header, body: Bytes::new() }).await?;
-        let begun = self.expect(begun).await?;
-        let place = with_digest(&self.follow(&begun)?, &Digest::of(&blob));
-        let place = place.map_err(|_| RegistryError::Unusable {
+        let started = self.call(Call { method: Method::POST, url, header, body: Bytes::new() }).await?;
+        let started = self.expect(started).await?;
+        let target = with_digest(&self.location(&started)?, &Digest::of(&blob));
+        let target = target.map_err(|_| RegistryError::Unusable {
             host: self.repository().registry().to_owned(),
-            why: "where it wants a blob to go is no address",
+            why: "its upload URL is invalid",
         })?;
-        self.put(place, BYTES, blob).await
+        self.put(target, BYTES, blob).await
     }
 
-    async fn put(&mut self, uri: Uri, kind: &'static str, body: Bytes) -> Result<(), RegistryError> {
+    async fn put(&mut self, url: Uri, kind: &'static str, body: Bytes) -> Result<(), RegistryError> {
         let header = (header::CONTENT_TYPE, kind);
-        let put = self.call(Call { method: Method::PUT, uri, header, body }).await?;
+        let put = self.call(Call { method: Method::PUT, url, header, body }).await?;
         self.expect(put).await.map(|_| ())
     }
 
-    /// An answer that is a yes.
+    /// Turns an unsuccessful answer into an error.
     async fn expect(&self, answer: Answer) -> Result<Answer, RegistryError> {
         if answer.status.is_success() { Ok(answer) } else { Err(self.refusal(answer).await) }
     }
 }
 
-fn with_digest(place: &Uri, digest: &Digest) -> Result<Uri, hyper::http::uri::InvalidUri> {
-    let joint = if place.query().is_some() { '&' } else { '?' };
-    format!("{place}{joint}digest=sha256:{digest}").parse()
+fn with_digest(url: &Uri, digest: &Digest) -> Result<Uri, hyper::http::uri::InvalidUri> {
+    let separator = if url.query().is_some() { '&' } else { '?' };
+    format!("{url}{separator}digest=sha256:{digest}").parse()
 }

@@ -1,4 +1,4 @@
-//! What in a registry is meant, and which registries may be asked: each has one spelling.
+//! References to modules in registries, and the patterns of allowed registries. Each has exactly one spelling.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,104 +6,102 @@ use std::str::FromStr;
 use countersign_core::lifecycle::{BadDigest, Digest};
 use countersign_core::loopback::is_loopback;
 
-/// What every reference begins with.
+/// The prefix of every reference.
 const SCHEME: &str = "oci://";
 
-/// The longest path of a repository: registries take no longer ones.
+/// The maximum length of a repository's path, which is also that of registries.
 const PATH_BYTES: usize = 255;
 
-/// The longest tag.
+/// The maximum length of a tag.
 const TAG_BYTES: usize = 128;
 
-/// Where a module is kept: a registry and a repository in it, `host[:port]/path`.
+/// A repository in a registry: `host[:port]/path`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Repository {
     registry: String,
     path: String,
 }
 
-/// A module in a registry, by what its bytes are: `oci://host[:port]/path@sha256:<64 digits>`.
+/// A module in a registry, pinned by digest: `oci://host[:port]/path@sha256:<64 digits>`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pinned {
-    /// Where it is kept.
+    /// The repository.
     pub repository: Repository,
-    /// SHA-256 of its bytes: of the blob, not of a manifest that lists it.
+    /// SHA-256 of the module's bytes, not of a manifest that lists it.
     pub digest: Digest,
 }
 
-/// Where something is pushed to: `oci://host[:port]/path[:tag]`.
+/// A target to push to: `oci://host[:port]/path[:tag]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tagged {
-    /// Where it is kept.
+    /// The repository.
     pub repository: Repository,
-    /// The name that it gets there.
+    /// The tag to set.
     pub tag: Option<Tag>,
 }
 
-/// A name in a repository, which can be given to something else at any time.
+/// A mutable name in a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tag(String);
 
-/// What may be asked of a registry: all of it, or what is below a path: `host[:port][/path]`.
+/// A pattern of allowed repositories: a whole registry, or a path and everything below it: `host[:port][/path]`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Allowed {
     registry: String,
-    /// Whole segments.
+    /// Matches whole segments only.
     path: Option<String>,
 }
 
-/// Why a text is no reference.
+/// Why a text is not a valid reference.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadReference {
-    /// It does not begin as one.
+    /// The scheme is missing.
     #[error("`{0}` does not begin with `oci://`")]
     Scheme(String),
-    /// A URL in the place of a name.
-    #[error("`{0}` is to be written without a scheme: `host[:port]/path`")]
+    /// A URL instead of a name.
+    #[error("`{0}` must be written without a scheme: `host[:port]/path`")]
     NoScheme(String),
     /// Nothing after the host.
-    #[error("`{0}` names no repository: it is written `host[:port]/path`")]
+    #[error("`{0}` names no repository; the format is `host[:port]/path`")]
     NoRepository(String),
-    /// Who asks is in it. It is not repeated: it may well be a password.
-    #[error("a reference holds neither a user nor a password: credentials are in a file of their own")]
+    /// It contains a user. The text is not repeated, because it may contain a password.
+    #[error("a reference cannot have a user or a password: credentials belong in a separate file")]
     Credentials,
-    /// The host is none.
+    /// The host or the port is invalid.
     #[error(
-        "`{0}` is no registry: it is a host in lower case, with a port where it has one: `ghcr.io`, `localhost:5000`"
+        "`{0}` is not a valid registry: expected a host in lower case and an optional port, such as `ghcr.io` or `localhost:5000`"
     )]
     Registry(String),
-    /// The path is none.
+    /// The path is invalid.
     #[error(
-        "`{0}` is no repository: it is written in lower-case letters and digits, with `.`, `_` or `-` between \
-         them and `/` between its parts, 255 characters at most"
+        "`{0}` is not a valid repository: expected lower-case letters and digits, with `.`, `_` or `-` between \
+         them and `/` between parts, at most 255 characters"
     )]
     Path(String),
-    /// The tag is none.
+    /// The tag is invalid.
     #[error(
-        "`{0}` is no tag: it has letters, digits, `_`, `.` and `-`, 128 at most, and does not begin with `.` or `-`"
+        "`{0}` is not a valid tag: expected letters, digits, `_`, `.` and `-`, at most 128, not starting with `.` or `-`"
     )]
     Tag(String),
-    /// Nothing says what the bytes are.
-    #[error(
-        "`{0}` has no digest: it is pinned with `@sha256:` and 64 digits, which `countersign policy push` prints"
-    )]
+    /// The digest is missing.
+    #[error("`{0}` has no digest: append `@sha256:` and 64 digits, as `countersign policy push` prints them")]
     NoDigest(String),
-    /// A name that means nothing beside a digest.
-    #[error("`{0}` has a tag, but its digest alone says what is loaded: leave the tag out")]
+    /// A tag, which a digest makes meaningless.
+    #[error("`{0}` has both a tag and a digest, but only the digest is used: remove the tag")]
     TagAndDigest(String),
-    /// What is pushed has the digest that it has.
-    #[error("`{0}` has a digest, but something is pushed to a tag: `oci://host[:port]/path[:tag]`")]
+    /// A digest in a target to push to.
+    #[error("`{0}` has a digest, but a push sets a tag: `oci://host[:port]/path[:tag]`")]
     Digest(String),
-    /// The digest is none.
+    /// The digest is malformed.
     #[error("`{text}` is {source}")]
     BadDigest {
-        /// What stands in its place.
+        /// The malformed digits.
         text: String,
-        /// What it should be.
+        /// What is wrong.
         source: BadDigest,
     },
-    /// Another algorithm.
-    #[error("`{0}` is no digest as modules have one: `sha256:` and 64 digits")]
+    /// The digest's algorithm is not SHA-256.
+    #[error("`{0}` is not a supported digest: expected `sha256:` and 64 digits")]
     Algorithm(String),
 }
 
@@ -114,7 +112,7 @@ impl Repository {
         &self.registry
     }
 
-    /// The repository in it.
+    /// The repository's path in the registry.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
@@ -127,7 +125,7 @@ impl Repository {
 }
 
 impl Tag {
-    /// The tag.
+    /// The tag as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -135,7 +133,7 @@ impl Tag {
 }
 
 impl Allowed {
-    /// Whether it covers a repository.
+    /// Whether a repository is allowed.
     pub(super) fn covers(&self, repository: &Repository) -> bool {
         let below = |path: &String| {
             let rest = repository.path.strip_prefix(path.as_str());
@@ -228,18 +226,18 @@ fn unprefixed(text: &str) -> Result<&str, BadReference> {
     text.strip_prefix(SCHEME).ok_or_else(|| BadReference::Scheme(text.to_owned()))
 }
 
-/// That nothing stands before the host: whatever else is wrong with a text, what may be a password is not repeated.
+/// Rejects a user before the host. Checked first, so that no other error repeats what may be a password.
 fn no_credentials(text: &str) -> Result<(), BadReference> {
     let name = text.split_once("://").map_or(text, |(_, name)| name);
     let registry = name.split('/').next().unwrap_or_default();
     match registry.split_once('@') {
-        // No repository, and then a digest.
+        // `host@sha256:…` lacks a repository, but has no user.
         Some((_, rest)) if !rest.starts_with("sha256:") => Err(BadReference::Credentials),
         _ => Ok(()),
     }
 }
 
-/// A repository and its tag: what follows a colon after the last slash, for a colon before it is a port's.
+/// Splits at the colon after the last slash; a colon before it starts a port.
 fn split_tag(name: &str) -> (&str, Option<&str>) {
     match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') && repository.contains('/') => (repository, Some(tag)),
@@ -249,7 +247,7 @@ fn split_tag(name: &str) -> (&str, Option<&str>) {
 
 fn check_registry(registry: &str) -> Result<String, BadReference> {
     let (host, port) = split_port(registry);
-    // One spelling: no zeros before it, and none that means no port.
+    // No leading zeros and no port 0, so that there is one spelling.
     let good_port = |port: &str| port.parse().is_ok_and(|it: u16| it > 0 && it.to_string() == port);
     if is_host(host) && port.is_none_or(good_port) {
         Ok(registry.to_owned())
@@ -266,10 +264,10 @@ fn check_path(path: &str) -> Result<String, BadReference> {
     }
 }
 
-/// The host, and what follows the colon after it.
+/// Splits a host from its port.
 fn split_port(registry: &str) -> (&str, Option<&str>) {
     match registry.rsplit_once(':') {
-        // Not a colon within the brackets of an address.
+        // A colon inside brackets belongs to an IPv6 address.
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (registry, None),
     }

@@ -1,11 +1,9 @@
-//! One piece of business with one registry over HTTP: each call with its time limits, what is read of an answer with a
-//! limit too, and credentials shown where they are asked for and nowhere else.
+//! HTTP requests to one repository: time and size limits, redirects, and authentication.
 //!
-//! Nothing is logged here, and nothing of an answer gets into an error but its status and its code.
+//! Nothing is logged here. Errors contain nothing of an answer except its status and its error code.
 
 use std::error::Error;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,81 +11,81 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use serde::Deserialize;
 
-use super::challenge::{Challenge, Token};
+use super::challenge::{self, Challenge, TokenRequest};
 use super::credentials::Credential;
 use super::error::RegistryError;
 use super::reference::Repository;
-use countersign_core::loopback::is_loopback;
+use super::url;
 
-/// How many times a registry may send us on: to where it stores blobs, and from there once more.
-const REDIRECTS: usize = 4;
+/// The maximum number of redirects.
+const MAX_REDIRECTS: usize = 4;
 
-/// The most that is read of an answer that says why not, or that holds a token, in bytes.
-const WORDS_BYTES: usize = 64 * 1024;
+/// The maximum size of an error or a token, in bytes.
+const MAX_SMALL_BYTES: usize = 64 * 1024;
 
 const USER_AGENT: &str = concat!("countersign/", env!("CARGO_PKG_VERSION"));
 
 /// How long to wait for a registry.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct Timeouts {
     /// For a connection.
     pub(super) connect: Duration,
-    /// For the head of an answer, and then for each further part of it.
+    /// For the head of an answer, and for each further part of it.
     pub(super) read: Duration,
-    /// For all that a call of ours asks, however many calls of the registry's that takes.
-    pub(super) whole: Duration,
+    /// For all requests of one call to [`Registries`](super::Registries).
+    pub(super) total: Duration,
 }
 
-impl Default for Patience {
-    fn default() -> Patience {
-        Patience {
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
             connect: Duration::from_secs(5),
             read: Duration::from_secs(10),
-            whole: Duration::from_secs(60),
+            total: Duration::from_secs(60),
         }
     }
 }
 
-/// What is to be done in a repository.
+/// The access to a repository that a token is requested for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     Pull,
     Push,
 }
 
-/// A registry, and who we are to it.
+/// A client for one repository.
 pub(super) struct Session<'a> {
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     repository: &'a Repository,
     access: Access,
     credential: Option<Credential>,
-    /// What it asked for when it first wanted to know who we are.
+    /// Set once the registry has asked for authentication.
     authorization: Option<HeaderValue>,
-    patience: Patience,
+    timeouts: Timeouts,
 }
 
-/// A call to make.
+/// A request to send, again if the registry asks for authentication.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     pub(super) method: Method,
-    pub(super) uri: Uri,
-    /// What is wanted, or what is sent.
+    pub(super) url: Uri,
+    /// `Accept` or `Content-Type`.
     pub(super) header: (header::HeaderName, &'static str),
     pub(super) body: Bytes,
 }
 
-/// An answer whose body was not read yet.
+/// An answer whose body has not been read.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    /// Who answered: the registry, or where it sent us.
+    /// The URL that answered: the registry's, or one that it redirected to.
     from: Uri,
     body: Incoming,
 }
@@ -97,99 +95,95 @@ impl<'a> Session<'a> {
         repository: &'a Repository,
         access: Access,
         credential: Option<Credential>,
-        patience: Patience,
-        encryption: ClientConfig,
+        timeouts: Timeouts,
+        tls: ClientConfig,
     ) -> Session<'a> {
         let mut http = HttpConnector::new();
         http.set_nodelay(true);
-        http.set_connect_timeout(Some(patience.connect));
+        http.set_connect_timeout(Some(timeouts.connect));
         http.enforce_http(false);
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(encryption)
+            .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
         let http = Client::builder(TokioExecutor::new()).build(connector);
-        Session { http, repository, access, credential, authorization: None, patience }
+        Session { http, repository, access, credential, authorization: None, timeouts }
     }
 
     pub(super) fn repository(&self) -> &Repository {
         self.repository
     }
 
-    /// A place of the registry's API: `blobs/…`, say.
-    pub(super) fn place(&self, what: &str) -> Result<Uri, RegistryError> {
-        let scheme = if self.repository.is_on_this_machine() { "http" } else { "https" };
-        let (host, path) = (api_host(self.repository.registry()), self.repository.path());
-        let uri = format!("{scheme}://{host}/v2/{path}/{what}").parse();
-        uri.map_err(|_| self.unusable(self.repository.registry(), "its address is none"))
+    /// The URL of an endpoint in the repository, such as `blobs/…`.
+    pub(super) fn url(&self, endpoint: &str) -> Result<Uri, RegistryError> {
+        let url = url::endpoint(self.repository, endpoint);
+        url.ok_or_else(|| self.unusable(self.repository.registry(), "its name makes no valid URL"))
     }
 
-    /// Reads something, `most` bytes of it at the most; `None` where it is not there.
+    /// Reads an endpoint, at most `limit` bytes; `None` if it does not exist.
     pub(super) async fn read(
         &mut self,
-        what: &str,
+        endpoint: &str,
         accept: &'static str,
-        most: usize,
+        limit: usize,
     ) -> Result<Option<Vec<u8>>, RegistryError> {
-        let uri = self.place(what)?;
+        let url = self.url(endpoint)?;
         let header = (header::ACCEPT, accept);
-        let answer = self.call(Call { method: Method::GET, uri, header, body: Bytes::new() }).await?;
+        let answer = self.call(Call { method: Method::GET, url, header, body: Bytes::new() }).await?;
         match answer.status {
-            StatusCode::OK => self.body(answer, most).await.map(Some),
+            StatusCode::OK => self.body(answer, limit).await.map(Some),
             StatusCode::NOT_FOUND => Ok(None),
             _ => Err(self.refusal(answer).await),
         }
     }
 
-    /// Makes a call, and makes it again as who we are where the registry wants to know.
+    /// Sends a request, and sends it again with authentication if the registry asks for that.
     pub(super) async fn call(&mut self, call: Call) -> Result<Answer, RegistryError> {
         let answer = self.send(&call).await?;
-        let asked = answer.status == StatusCode::UNAUTHORIZED && self.is_registry(&answer.from);
-        if !asked || self.authorization.is_some() {
+        let challenged =
+            answer.status == StatusCode::UNAUTHORIZED && url::is_registry(self.repository, &answer.from);
+        if !challenged || self.authorization.is_some() {
             return Ok(answer);
         }
         self.authorization = Some(self.authorize(&answer.headers).await?);
         self.send(&call).await
     }
 
-    /// What an answer means that is not the one that was hoped for.
+    /// The error that an unsuccessful answer stands for.
     pub(super) async fn refusal(&self, answer: Answer) -> RegistryError {
         let Answer { status, ref from, .. } = answer;
-        if self.is_registry(from) && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        let denied = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        if denied && url::is_registry(self.repository, from) {
             return self.denied();
         }
-        let host = host(from);
-        let words = self.body(answer, WORDS_BYTES).await.unwrap_or_default();
-        RegistryError::Status { host, status, code: code(&words) }
+        let host = url::host(from);
+        let body = self.body(answer, MAX_SMALL_BYTES).await.unwrap_or_default();
+        RegistryError::Status { host, status, code: error_code(&body) }
     }
 
-    /// Whether a place is the registry itself: the only one that gets to know who we are.
-    pub(super) fn is_registry(&self, place: &Uri) -> bool {
-        self.place("").is_ok_and(|registry| origin(&registry) == origin(place))
-    }
-
-    /// Makes a call, and follows where a read is sent on to.
+    /// Sends a request, and follows the redirects of a `GET`.
     async fn send(&self, call: &Call) -> Result<Answer, RegistryError> {
-        let mut uri = call.uri.clone();
-        for _ in 0..=REDIRECTS {
-            let answer = self.send_to(&uri, call).await?;
+        let mut url = call.url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let answer = self.send_to(&url, call).await?;
             if call.method != Method::GET || !answer.status.is_redirection() {
                 return Ok(answer);
             }
-            uri = self.follow(&answer)?;
+            url = self.location(&answer)?;
         }
-        Err(self.unusable(&host(&uri), "it sends us on and on"))
+        Err(self.unusable(&url::host(&url), "too many redirects"))
     }
 
-    async fn send_to(&self, uri: &Uri, call: &Call) -> Result<Answer, RegistryError> {
+    async fn send_to(&self, url: &Uri, call: &Call) -> Result<Answer, RegistryError> {
         let (name, value) = &call.header;
         let mut request = Request::new(Full::new(call.body.clone()));
         *request.method_mut() = call.method.clone();
-        *request.uri_mut() = uri.clone();
+        *request.uri_mut() = url.clone();
         let headers = request.headers_mut();
         headers.insert(name, HeaderValue::from_static(value));
-        if let Some(authorization) = self.authorization.as_ref().filter(|_| self.is_registry(uri)) {
+        let is_registry = url::is_registry(self.repository, url);
+        if let Some(authorization) = self.authorization.as_ref().filter(|_| is_registry) {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
         self.send_request(request).await
@@ -203,102 +197,87 @@ impl<'a> Session<'a> {
         Ok(Answer { status: head.status, headers: head.headers, from, body })
     }
 
-    /// Where an answer sends us.
-    pub(super) fn follow(&self, answer: &Answer) -> Result<Uri, RegistryError> {
-        let unusable = |why| self.unusable(&host(&answer.from), why);
+    /// The URL in an answer's `Location`, if it may be requested.
+    pub(super) fn location(&self, answer: &Answer) -> Result<Uri, RegistryError> {
+        let unusable = |why| self.unusable(&url::host(&answer.from), why);
         let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
-        let location = location.ok_or_else(|| unusable("it sends us on, and does not say where"))?;
-        let next: Uri = location.parse().map_err(|_| unusable("it sends us to no address"))?;
-        let next = if next.authority().is_some() { next } else { beside(&answer.from, next) };
-        if self.is_private(&next) {
+        let location = location.ok_or_else(|| unusable("no `Location` header"))?;
+        let location = location.parse().map_err(|_| unusable("its `Location` is not a URL"))?;
+        let next = url::resolve(&answer.from, location);
+        if url::is_private(self.repository, &next) {
             Ok(next)
         } else {
-            Err(unusable("it sends us to a place that is not encrypted"))
+            Err(unusable("its `Location` is not a secure URL"))
         }
     }
 
-    /// Whether a place may be asked: nobody between it and us can listen.
-    pub(super) fn is_private(&self, place: &Uri) -> bool {
-        // An address with a password in it is none that a registry should give.
-        if place.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return false;
-        }
-        match place.scheme_str() {
-            Some("https") => true,
-            // Only a registry on this machine may send us to this machine.
-            Some("http") => self.repository.is_on_this_machine() && place.host().is_some_and(is_loopback),
-            _ => false,
-        }
-    }
-
-    /// Finds out what the registry takes for who we are.
+    /// The `Authorization` header that answers the challenge in these headers.
     async fn authorize(&self, headers: &HeaderMap) -> Result<HeaderValue, RegistryError> {
         let registry = self.repository.registry();
-        let no_challenge = "it wants to know who we are, and not in a way that registries do";
+        let unsupported = "unsupported authentication challenge";
         match (Challenge::of(headers), &self.credential) {
             (Some(Challenge::Basic), Some(Credential::Password { user, password })) => {
-                super::challenge::basic(user, password)
-                    .ok_or_else(|| self.unusable(registry, "the password cannot be sent"))
+                challenge::basic(user, password)
+                    .ok_or_else(|| self.unusable(registry, "the password cannot be sent in a header"))
             }
             (Some(Challenge::Basic), Some(Credential::IdentityToken(_))) => {
-                Err(self.unusable(registry, "it wants a password, and there is an identity token for it"))
+                Err(self
+                    .unusable(registry, "it requires a password, but the credential is an identity token"))
             }
             (Some(Challenge::Basic), None) => Err(self.denied()),
             (Some(Challenge::Bearer { realm, service }), credential) => {
-                if !self.is_private(&realm) {
-                    return Err(self
-                        .unusable(registry, "it wants to know who we are at a place that is not encrypted"));
+                if !url::is_private(self.repository, &realm) {
+                    return Err(self.unusable(registry, "the realm of its challenge is not a secure URL"));
                 }
                 let scope = match self.access {
                     Access::Pull => format!("repository:{}:pull", self.repository.path()),
                     Access::Push => format!("repository:{}:pull,push", self.repository.path()),
                 };
-                let request = Token { realm: &realm, service: service.as_deref(), scope: &scope };
-                let request = request.request(credential.as_ref());
-                let request = request.ok_or_else(|| self.unusable(registry, no_challenge))?;
-                self.token(request).await
+                let token = TokenRequest { realm: &realm, service: service.as_deref(), scope: &scope };
+                let request = token.request(credential.as_ref());
+                self.token(request.ok_or_else(|| self.unusable(registry, unsupported))?).await
             }
-            (None, _) => Err(self.unusable(registry, no_challenge)),
+            (None, _) => Err(self.unusable(registry, unsupported)),
         }
     }
 
-    /// Gets a token, from wherever the registry said.
+    /// Requests a token, and returns it as an `Authorization` header.
     async fn token(&self, request: Request<Full<Bytes>>) -> Result<HeaderValue, RegistryError> {
         let answer = self.send_request(request).await?;
-        let host = host(&answer.from);
+        let host = url::host(&answer.from);
         match answer.status {
             StatusCode::OK => {
-                let words = self.body(answer, WORDS_BYTES).await?;
-                super::challenge::bearer(&words).ok_or_else(|| self.unusable(&host, "its token is none"))
+                let body = self.body(answer, MAX_SMALL_BYTES).await?;
+                challenge::bearer(&body).ok_or_else(|| self.unusable(&host, "no usable token"))
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => Err(self.denied()),
             status => Err(RegistryError::Status { host, status, code: None }),
         }
     }
 
-    /// A body, `most` bytes of it at the most.
-    async fn body(&self, answer: Answer, most: usize) -> Result<Vec<u8>, RegistryError> {
+    /// Reads a body of at most `limit` bytes.
+    async fn body(&self, answer: Answer, limit: usize) -> Result<Vec<u8>, RegistryError> {
         let Answer { from, mut body, .. } = answer;
-        let too_large = || RegistryError::TooLarge { repository: self.repository.clone(), most };
-        if body.size_hint().lower() > u64::try_from(most).unwrap_or(u64::MAX) {
+        let too_large = || RegistryError::TooLarge { repository: self.repository.clone(), limit };
+        if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
             return Err(too_large());
         }
         let mut bytes = Vec::new();
         while let Some(frame) = self.in_time(&from, body.frame()).await? {
             let frame = frame.map_err(|error| unreachable(&from, &error))?;
-            if let Some(part) = frame.data_ref() {
-                if bytes.len() + part.len() > most {
+            if let Some(data) = frame.data_ref() {
+                if bytes.len() + data.len() > limit {
                     return Err(too_large());
                 }
-                bytes.extend_from_slice(part);
+                bytes.extend_from_slice(data);
             }
         }
         Ok(bytes)
     }
 
-    async fn in_time<T>(&self, whom: &Uri, waiting: impl Future<Output = T>) -> Result<T, RegistryError> {
-        let waited = tokio::time::timeout(self.patience.read, waiting).await;
-        waited.map_err(|_| RegistryError::TimedOut { registry: host(whom) })
+    async fn in_time<T>(&self, url: &Uri, waiting: impl Future<Output = T>) -> Result<T, RegistryError> {
+        let waited = tokio::time::timeout(self.timeouts.read, waiting).await;
+        waited.map_err(|_| RegistryError::TimedOut { registry: url::host(url) })
     }
 
     fn denied(&self) -> RegistryError {
@@ -311,77 +290,30 @@ impl<'a> Session<'a> {
     }
 }
 
-/// How a registry proves that it is the one that it is called.
-pub(super) fn encryption(repository: &Repository) -> Result<ClientConfig, RegistryError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let failed = |detail: String| {
-        let registry = repository.registry().to_owned();
-        RegistryError::Unreachable { registry, detail }
-    };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| failed(error.to_string()))?;
-    let config = match config.clone().with_native_roots() {
-        Ok(config) => config,
-        // It is spoken to without encryption.
-        Err(_) if repository.is_on_this_machine() => config.with_root_certificates(RootCertStore::empty()),
-        Err(error) => return Err(failed(format!("the system's certificates cannot be read: {error}"))),
-    };
-    Ok(config.with_no_client_auth())
-}
-
-/// Where a registry's API is.
-fn api_host(registry: &str) -> &str {
-    // Docker's own is called by another name than it has.
-    if registry == "docker.io" { "registry-1.docker.io" } else { registry }
-}
-
-/// A place at the same registry.
-fn beside(here: &Uri, next: Uri) -> Uri {
-    let mut parts = next.into_parts();
-    parts.scheme = here.scheme().cloned();
-    parts.authority = here.authority().cloned();
-    // Fails where its path is relative, and then it is still no address that may be asked.
-    Uri::from_parts(parts).unwrap_or_default()
-}
-
-fn host(uri: &Uri) -> String {
-    // Not the authority, for that may hold a password.
-    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
-    uri.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}"))
-}
-
-/// Who answers there: a port that is usual may be named or not.
-fn origin(uri: &Uri) -> (Option<&str>, String, u16) {
-    let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
-    (uri.scheme_str(), host, uri.port_u16().unwrap_or(usual))
-}
-
-/// A connection that failed: with the causes, which say nothing of what was sent.
-fn unreachable(whom: &Uri, error: &dyn Error) -> RegistryError {
+/// A connection error with its causes, which contain nothing of what was sent.
+fn unreachable(url: &Uri, error: &dyn Error) -> RegistryError {
     let mut detail = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         detail.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    RegistryError::Unreachable { registry: host(whom), detail }
+    RegistryError::Unreachable { registry: url::host(url), detail }
 }
 
-/// What a registry calls an error: the first code of its answer, where that is one.
-fn code(words: &[u8]) -> Option<String> {
+/// The first code in an error body, if it looks like one of the OCI specification's.
+fn error_code(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Errors {
-        errors: Vec<Named>,
+        errors: Vec<Coded>,
     }
     #[derive(Deserialize)]
-    struct Named {
+    struct Coded {
         code: String,
     }
-    let errors: Errors = serde_json::from_slice(words).ok()?;
+    let errors: Errors = serde_json::from_slice(body).ok()?;
     let code = errors.errors.into_iter().next()?.code;
-    // It is going to be shown.
-    let known = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
-    ((1..=64).contains(&code.len()) && code.bytes().all(known)).then_some(code)
+    // It will be shown, so it must not be arbitrary text.
+    let allowed = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
+    ((1..=64).contains(&code.len()) && code.bytes().all(allowed)).then_some(code)
 }

@@ -1,20 +1,20 @@
-//! What was expected of an event beside what was seen.
+//! Compares the outcome of an event with the expected one.
 
 use std::collections::BTreeSet;
 
+use countersign_core::lifecycle::{PolicyFailure, Reason, Requirement, Ruling, Standing, Timestamp};
 use serde_json::Value;
 
 use super::{Expect, Wanted, WantedReason, WantedRequirement};
 use crate::event::duration;
 use crate::words;
-use countersign_core::lifecycle::{PolicyFailure, Reason, Requirement, Ruling, Standing, Timestamp};
 
-/// Something that was seen and not expected. Both sides are lines for people.
+/// A difference between the expected and the actual outcome, both as lines of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mismatch {
-    /// Where the expectation is, or else what it is about.
+    /// The line of the expectation, or of the event if it has none.
     pub(crate) line: u64,
-    /// What happened.
+    /// The event, as text.
     pub(crate) event: String,
     /// What was compared: `outcome`, `editable`.
     pub(crate) what: &'static str,
@@ -22,18 +22,18 @@ pub(crate) struct Mismatch {
     pub(crate) seen: Vec<String>,
 }
 
-/// What came of an event.
+/// The outcome of an event.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Outcome {
     Counted(Ruling),
-    /// The policy had nothing against it, but does not grant it either.
+    /// Neither refused nor granted, and so not counted.
     Silent(Ruling),
     Refused(Vec<Reason>),
     Failed(PolicyFailure),
 }
 
 impl Outcome {
-    /// One line for the story.
+    /// The outcome on one line.
     pub(super) fn line(&self) -> String {
         self.lines(|wanted| wanted.label.clone()).join("; ")
     }
@@ -57,17 +57,17 @@ impl Outcome {
     }
 }
 
-/// An event that came to something.
+/// An event with its actual outcome.
 pub(super) struct Seen<'a> {
     pub(super) line: u64,
     pub(super) event: &'a str,
     pub(super) submitted_at: Timestamp,
     pub(super) outcome: &'a Outcome,
-    /// What `admit` returned, where the event is the submission.
+    /// The memo that `admit` returned, if the event is the submission.
     pub(super) memo: Option<&'a str>,
 }
 
-/// Everything that is not as expected. Where nothing is expected, an event has to count.
+/// Compares an outcome with what is expected. If nothing is expected, the event must be counted.
 pub(super) fn compare(seen: &Seen<'_>, expect: Option<&Expect>) -> Vec<Mismatch> {
     let mut found = Vec::new();
     let line = expect.map_or(seen.line, |expect| expect.line);
@@ -77,7 +77,7 @@ pub(super) fn compare(seen: &Seen<'_>, expect: Option<&Expect>) -> Vec<Mismatch>
     let wanted = expect.and_then(|expect| expect.outcome.as_ref());
     let as_wanted = match wanted {
         Some(wanted) => meets(seen.outcome, wanted),
-        // A mere mention of who may edit what says that the event counts, too.
+        // An expectation without an outcome, such as `editable` alone, implies that the event is counted.
         None => matches!(seen.outcome, Outcome::Counted(_)),
     };
     if !as_wanted {
@@ -101,7 +101,7 @@ pub(super) fn compare(seen: &Seen<'_>, expect: Option<&Expect>) -> Vec<Mismatch>
         }
     }
     if let (Some(expected), Some(memo)) = (&expect.memo, seen.memo) {
-        // A memo that is no JSON was found malformed before.
+        // A memo that is not JSON has failed the scenario before.
         let memo: Value = serde_json::from_str(memo).unwrap_or_default();
         if *expected != memo {
             differ("memo", vec![expected.to_string()], vec![memo.to_string()]);
@@ -130,7 +130,7 @@ fn meets(outcome: &Outcome, wanted: &Wanted) -> bool {
     }
 }
 
-/// Whether each of `wanted` fits a reason of its own.
+/// Whether the expected reasons can be matched to distinct actual ones.
 fn pairs(wanted: &[WantedReason], reasons: &[Reason]) -> bool {
     let Some((first, rest)) = wanted.split_first() else { return true };
     reasons.iter().enumerate().filter(|(_, reason)| first.fits(reason)).any(|(index, _)| {
@@ -152,18 +152,18 @@ impl WantedRequirement {
 
     fn line(&self) -> String {
         let mut line = self.label.clone().unwrap_or_else(|| "anything".to_owned());
-        let mut said = Vec::new();
-        said.extend(self.kind.map(|kind| words::kind(kind).to_owned()));
+        let mut details = Vec::new();
+        details.extend(self.kind.map(|kind| words::kind(kind).to_owned()));
         match (self.have, self.need) {
             (None, None) => {}
             (have, need) => {
                 let number = |number: Option<u32>| number.map_or_else(|| "?".to_owned(), |n| n.to_string());
-                said.push(format!("{} of {}", number(have), number(need)));
+                details.push(format!("{} of {}", number(have), number(need)));
             }
         }
-        said.extend(self.eligible.as_ref().map(|eligible| format!("by {}", words::who(eligible))));
-        if !said.is_empty() {
-            line.push_str(&format!(" ({})", said.join(", ")));
+        details.extend(self.eligible.as_ref().map(|eligible| format!("by {}", words::who(eligible))));
+        if !details.is_empty() {
+            line.push_str(&format!(" ({})", details.join(", ")));
         }
         line
     }
@@ -190,7 +190,7 @@ impl WantedReason {
 
 fn wanted_lines(wanted: Option<&Wanted>) -> Vec<String> {
     match wanted {
-        None => vec!["it counts, for nothing else is expected".to_owned()],
+        None => vec!["counted, as nothing else is expected".to_owned()],
         Some(Wanted::Satisfied) => vec!["satisfied".to_owned()],
         Some(Wanted::Waiting(None)) => vec!["waiting".to_owned()],
         Some(Wanted::Waiting(Some(wanted))) if wanted.is_empty() => vec!["waiting for nothing".to_owned()],

@@ -1,8 +1,7 @@
-//! Stories about one policy, in YAML: a setting, what happens, and what is expected to come of it.
+//! Scenario tests of one policy, in YAML: a setting, a sequence of events, and the expected outcomes.
 //!
-//! `read` makes them of a file, `play` tells them to a module in the gateway's own sandbox. A story is about one
-//! module alone, as a scenario of the SDK is: whether an act counts once other policies have their say too is shown
-//! by `countersign policy judge`.
+//! `read` parses a file, and `play` runs scenarios against a module in the gateway's sandbox.
+//! A scenario tests one module alone, as the SDK's scenarios do; `countersign policy judge` evaluates a whole policy set.
 
 mod claim;
 mod play;
@@ -10,39 +9,39 @@ mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value};
-
-use super::event::Event;
-use super::synthetic;
 use countersign_core::lifecycle::{FailureKind, RequirementKind};
 use countersign_core::record::Redaction;
 use countersign_gateway::Intent;
 use countersign_policy::Module;
 use countersign_policy::decide::Ask;
+use serde_json::{Map, Value};
 
-pub(crate) use claim::Mismatch;
-pub(crate) use play::{Calls, Played, StoryLine, play};
+use crate::event::Event;
+use crate::synthetic;
+
+pub(crate) use self::claim::Mismatch;
+pub(crate) use self::play::{Calls, Played, StoryLine, play};
 #[cfg(test)]
-pub(crate) use read::parse;
-pub(crate) use read::read;
+pub(crate) use self::read::parse;
+pub(crate) use self::read::read;
 
-/// A story.
+/// A scenario test.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) name: String,
-    /// Where it begins in its file.
+    /// The line in its file on which it starts.
     pub(crate) line: u64,
     setting: Setting,
-    /// JSON Pointers to every fault of the configuration; the story is told already, then.
+    /// JSON Pointers to every fault that the configuration should have. If given, no request is made.
     config_refused: Option<Vec<String>>,
-    /// What comes of making the request.
+    /// The expected outcome of the submission.
     expect: Option<Expect>,
     events: Vec<Step>,
 }
 
 impl Scenario {
-    /// A story for measuring a module of which nothing is known but what it says of itself: a configuration that its
-    /// schema takes, where one is easily made up, and a few acts of one person. Nothing is expected of it.
+    /// A synthetic scenario, to measure a module for which there are no scenarios: a generated configuration that its
+    /// schema accepts, if there is a simple one, and two acts of one person. It expects nothing.
     pub(crate) fn made_up(module: &Module) -> Scenario {
         let step = |intent: Intent| Step {
             line: 0,
@@ -50,7 +49,7 @@ impl Scenario {
             expect: None,
         };
         Scenario {
-            name: "a made-up story".to_owned(),
+            name: "a synthetic scenario".to_owned(),
             line: 0,
             setting: Setting {
                 config: module.made_up_config().unwrap_or_else(|| Value::Object(Map::new())),
@@ -72,7 +71,7 @@ impl Scenario {
 /// The action of every scenario.
 const ACTION: &str = "scenario";
 
-/// What is so before anything happens.
+/// The state before the first event.
 #[derive(Clone, Debug)]
 struct Setting {
     config: Value,
@@ -81,14 +80,14 @@ struct Setting {
     /// How many requests of the same lineage came before.
     depth: u32,
     redact: Redaction,
-    /// JSON Schema of the parameters, which edits are checked against.
+    /// The JSON Schema that edited parameters are validated against.
     schema: Option<Value>,
     timeout_ms: u64,
-    /// Another policy grants every act, so that what this one does not refuse counts.
+    /// Whether another policy is assumed to grant every act, so that acts which this one does not refuse are counted.
     granted_elsewhere: bool,
 }
 
-/// Something that happens, and what is expected to come of it.
+/// An event and its expected outcome.
 #[derive(Clone, Debug)]
 struct Step {
     line: u64,
@@ -96,34 +95,34 @@ struct Step {
     expect: Option<Expect>,
 }
 
-/// What is expected of one event.
+/// What is expected of one event; `None` fields are not compared.
 #[derive(Clone, Debug)]
 struct Expect {
     line: u64,
     outcome: Option<Wanted>,
     grants: Option<bool>,
     editable: Option<BTreeSet<String>>,
-    /// Milliseconds after the submission; `None` within for no wish to be woken.
+    /// Milliseconds after the submission; `Some(None)` if the policy should not ask to be woken.
     wake_at: Option<Option<u64>>,
     memo: Option<Value>,
 }
 
-/// What an event should come to.
+/// The expected outcome of an event.
 #[derive(Clone, Debug, PartialEq)]
 enum Wanted {
     Satisfied,
-    /// With exactly these requirements, where any are given.
+    /// With exactly these requirements, if any are given.
     Waiting(Option<Vec<WantedRequirement>>),
     Denied(WantedReason),
-    /// It is neither refused nor granted, and does not count.
+    /// Neither refused nor granted, and so not counted.
     Silent,
-    /// With exactly these reasons, in any order, where any are given.
+    /// With exactly these reasons, in any order, if any are given.
     Refused(Option<Vec<WantedReason>>),
-    /// The policy gives no usable answer.
+    /// The policy fails.
     Fails(FailureKind),
 }
 
-/// What is said of a requirement; the rest may be anything.
+/// An expected requirement; `None` fields are not compared.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct WantedRequirement {
     kind: Option<RequirementKind>,
@@ -133,7 +132,7 @@ struct WantedRequirement {
     eligible: Option<BTreeSet<String>>,
 }
 
-/// What is said of a reason; the rest may be anything.
+/// An expected reason; `None` fields are not compared.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct WantedReason {
     code: Option<String>,

@@ -1,29 +1,31 @@
-//! From a file of scenarios to what it says, with the place of everything that is wrong in it.
+//! Reads a file of scenarios; every error has its place.
+
+mod expect;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
-
-use super::{ACTION, Expect, Scenario, Setting, Step, Wanted, WantedReason, WantedRequirement};
-use crate::event::{ACTS, AUTOMATIC, Event};
-use crate::file;
-use crate::synthetic;
-use countersign_core::lifecycle::{FailureKind, Link, Origin, RequirementKind};
+use countersign_core::lifecycle::{Link, Origin};
 use countersign_core::record::Redaction;
 use countersign_gateway::Intent;
 use countersign_policy::decide::{Ask, Who};
 use countersign_policy::yaml::document::{self, Kind, Node};
 use countersign_policy::yaml::error::{Errors, LoadErrors};
 use countersign_policy::yaml::fields::{Fields, Reader};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::{ACTION, Scenario, Setting, Step};
+use crate::event::{ACTS, AUTOMATIC, Event};
+use crate::file;
+use crate::synthetic;
 
 const MAX_BYTES: usize = 1 << 20;
 const SECOND: u64 = 1000;
 const DAY: u64 = 24 * 3600 * SECOND;
 const DEFAULT_TIMEOUT: u64 = 600 * SECOND;
 
-/// What a scenario may say of its setting; `defaults` may say the same.
+/// The fields of a scenario's setting, which `defaults` may have too.
 const SETTING: [&str; 11] = [
     "config",
     "groups",
@@ -37,18 +39,11 @@ const SETTING: [&str; 11] = [
     "lineage_depth",
     "granted_elsewhere",
 ];
-const FAILURES: [FailureKind; 5] = [
-    FailureKind::Trap,
-    FailureKind::Fuel,
-    FailureKind::Deadline,
-    FailureKind::Memory,
-    FailureKind::Malformed,
-];
 
 /// Reads a file of scenarios.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// Lists everything that is wrong with the file.
 pub(crate) fn read(path: &Path) -> Result<Vec<Scenario>, LoadErrors> {
     let name = path.display().to_string();
     match file::text(path, MAX_BYTES) {
@@ -91,7 +86,7 @@ impl ScenarioReader<'_> {
         }
         let defaults = fields.get("defaults").and_then(|node| {
             let fields = self.reader.fields(node, "`defaults`", &SETTING)?;
-            // Read for what is wrong in them, which else would be told of each scenario.
+            // Read once on their own, so that their errors are not reported for every scenario.
             self.setting(&fields, None);
             Some(fields)
         });
@@ -100,7 +95,7 @@ impl ScenarioReader<'_> {
             None => Vec::new(),
         };
         if items.is_empty() {
-            self.reader.error(document.at, "`scenarios` is missing: there is nothing to tell");
+            self.reader.error(document.at, "`scenarios` is missing or empty");
         }
         let mut names = BTreeSet::new();
         let mut scenarios = Vec::new();
@@ -121,7 +116,7 @@ impl ScenarioReader<'_> {
         let name = match fields.get("name") {
             Some(node) => self.reader.text(node, "a scenario's name").unwrap_or_default().to_owned(),
             None => {
-                self.reader.error(node.at, "`name` is missing: what the scenario shows");
+                self.reader.error(node.at, "`name` is missing");
                 return None;
             }
         };
@@ -133,8 +128,7 @@ impl ScenarioReader<'_> {
         let expect = fields.get("expect").map(|node| self.expect(node, true));
         let items = fields.get("events").map_or_else(Vec::new, |node| self.reader.items(node, "`events`"));
         if config_refused.is_some() && (expect.is_some() || !items.is_empty()) {
-            let message =
-                "with a configuration that is refused there is no request: leave out `expect` and `events`";
+            let message = "a refused configuration makes no request: remove `expect` and `events`";
             self.reader.error(node.at, message);
         }
         let timeout_ms = setting.timeout_ms;
@@ -142,7 +136,7 @@ impl ScenarioReader<'_> {
         Some(Scenario { name, line: node.at.line, setting, config_refused, expect, events })
     }
 
-    /// The setting of a scenario: what it says itself, else what the defaults say.
+    /// A scenario's setting: its own fields, and the defaults for those that it lacks.
     fn setting(&mut self, own: &Fields<'_>, defaults: Option<&Fields<'_>>) -> Setting {
         let get = |name: &str| own.get(name).or_else(|| defaults.and_then(|fields| fields.get(name)));
         let reader = &mut self.reader;
@@ -233,17 +227,17 @@ impl ScenarioReader<'_> {
             None => None,
         };
         let Some(act_node) = fields.get("act") else {
-            self.reader.error(node.at, "`act` is missing: what happens");
+            self.reader.error(node.at, "`act` is missing");
             return None;
         };
         let act = self.reader.text(act_node, "`act`")?;
         let (by, intent) = if AUTOMATIC.contains(&act) {
-            self.only(&fields, act, &[]);
+            self.allow_only(&fields, act, &[]);
             (None, if act == "tick" { Intent::Wake } else { Intent::Escalate })
         } else if ACTS.contains(&act) {
             let by = self.reader.optional_text(fields.get("by"), "`by`").or_else(|| {
                 if fields.get("by").is_none() {
-                    self.reader.error(node.at, format!("`by` is missing: who does `{act}`"));
+                    self.reader.error(node.at, format!("`by` is missing: `{act}` needs a person"));
                 }
                 None
             })?;
@@ -251,7 +245,7 @@ impl ScenarioReader<'_> {
             (Some(by), intent)
         } else {
             let all: Vec<&str> = ACTS.into_iter().chain(AUTOMATIC).collect();
-            let message = format!("`{act}` is none of the acts `{}`", all.join("`, `"));
+            let message = format!("`{act}` is not an act; the acts are `{}`", all.join("`, `"));
             self.reader.error(act_node.at, message);
             return None;
         };
@@ -261,7 +255,7 @@ impl ScenarioReader<'_> {
     fn intent(&mut self, node: &Node, act: &str, fields: &Fields<'_>) -> Option<Intent> {
         match act {
             "approve" => {
-                self.only(fields, act, &["by", "edits", "removes"]);
+                self.allow_only(fields, act, &["by", "edits", "removes"]);
                 let mut edits = BTreeMap::new();
                 for (key, value) in self.reader.members(fields.get("edits"), "`edits`") {
                     edits.insert(key.text.clone(), Some(value.to_json()));
@@ -276,167 +270,33 @@ impl ScenarioReader<'_> {
                 Some(Intent::Approve { edits })
             }
             "deny" => {
-                self.only(fields, act, &["by", "reason"]);
+                self.allow_only(fields, act, &["by", "reason"]);
                 let reason = self.reader.optional_text(fields.get("reason"), "`reason`");
                 Some(Intent::Deny { reason })
             }
             "acknowledge" => {
-                self.only(fields, act, &["by", "persona"]);
+                self.allow_only(fields, act, &["by", "persona"]);
                 let Some(persona) = fields.get("persona") else {
-                    self.reader.error(node.at, "`persona` is missing: what is acknowledged");
+                    self.reader.error(node.at, "`persona` is missing");
                     return None;
                 };
                 let persona = self.reader.text(persona, "`persona`")?.to_owned();
                 Some(Intent::Acknowledge { persona })
             }
             _ => {
-                self.only(fields, act, &["by"]);
+                self.allow_only(fields, act, &["by"]);
                 Some(Intent::Withdraw)
             }
         }
     }
 
-    /// Reports fields that do not go with this act.
-    fn only(&mut self, fields: &Fields<'_>, act: &str, allowed: &[&str]) {
+    /// Reports fields that this act cannot have.
+    fn allow_only(&mut self, fields: &Fields<'_>, act: &str, allowed: &[&str]) {
         for name in ["by", "persona", "reason", "edits", "removes"] {
             if let Some(node) = fields.get(name).filter(|_| !allowed.contains(&name)) {
-                self.reader.error(node.at, format!("`{name}` does not go with `{act}`"));
+                self.reader.error(node.at, format!("`{act}` cannot have `{name}`"));
             }
         }
-    }
-
-    /// What is expected: a word such as `satisfied`, or a map.
-    fn expect(&mut self, node: &Node, of_submission: bool) -> Expect {
-        let mut expect = Expect {
-            line: node.at.line,
-            outcome: None,
-            grants: None,
-            editable: None,
-            wake_at: None,
-            memo: None,
-        };
-        if let Kind::Text(word) = &node.kind {
-            expect.outcome = self.word(node, word);
-            return expect;
-        }
-        let known = [
-            "standing", "waiting", "denied", "refused", "silent", "fails", "grants", "editable", "wake_at",
-            "memo",
-        ];
-        let Some(fields) = self.reader.fields(node, "`expect`", &known) else { return expect };
-        let mut outcomes: Vec<Wanted> = Vec::new();
-        if let Some(node) = fields.get("standing") {
-            let word = self.reader.text(node, "`standing`");
-            outcomes.extend(word.and_then(|word| self.word(node, word)));
-        }
-        if let Some(node) = fields.get("waiting") {
-            let items = self.reader.items(node, "`waiting`");
-            let wanted = items.into_iter().filter_map(|item| self.requirement(item)).collect();
-            outcomes.push(Wanted::Waiting(Some(wanted)));
-        }
-        if let Some(node) = fields.get("denied") {
-            outcomes.extend(self.reason(node, false).map(Wanted::Denied));
-        }
-        if let Some(node) = fields.get("refused") {
-            let items = match &node.kind {
-                Kind::List(items) => items.iter().collect(),
-                _ => vec![node],
-            };
-            let wanted = items.into_iter().filter_map(|item| self.reason(item, true)).collect();
-            outcomes.push(Wanted::Refused(Some(wanted)));
-        }
-        if let Some(node) = fields.get("silent")
-            && self.reader.truth(node, "`silent`")
-        {
-            outcomes.push(Wanted::Silent);
-        }
-        if let Some(node) = fields.get("fails") {
-            let kind = self.reader.text(node, "`fails`").map(|word| {
-                let kind = FAILURES.into_iter().find(|kind| kind.to_string() == word);
-                if kind.is_none() {
-                    let all = FAILURES.map(|kind| kind.to_string()).join("`, `");
-                    self.reader.error(node.at, format!("`{word}` is none of the failures `{all}`"));
-                }
-                kind
-            });
-            outcomes.extend(kind.flatten().map(Wanted::Fails));
-        }
-        if outcomes.len() > 1 {
-            self.reader.error(node.at, "an event comes to one thing only: expect one outcome");
-        }
-        expect.outcome = outcomes.into_iter().next();
-        expect.grants = fields.get("grants").map(|node| self.reader.truth(node, "`grants`"));
-        expect.editable = fields.get("editable").map(|node| self.reader.keys(node));
-        expect.wake_at = fields.get("wake_at").and_then(|node| self.wake_at(node));
-        expect.memo = fields.get("memo").map(Node::to_json);
-        if let Some(node) = fields.get("memo").filter(|_| !of_submission) {
-            self.reader.error(node.at, "a memo is made at the submission only: expect it of the scenario");
-        }
-        let unchanged = matches!(&expect.outcome, Some(Wanted::Refused(_) | Wanted::Fails(_)));
-        for name in ["grants", "editable", "wake_at", "memo"] {
-            if let Some(node) = fields.get(name).filter(|_| unchanged) {
-                self.reader
-                    .error(node.at, format!("what does not count changes nothing: leave out `{name}`"));
-            }
-        }
-        expect
-    }
-
-    fn word(&mut self, node: &Node, word: &str) -> Option<Wanted> {
-        let wanted = match word {
-            "satisfied" => Wanted::Satisfied,
-            "waiting" => Wanted::Waiting(None),
-            "denied" => Wanted::Denied(WantedReason::default()),
-            "silent" => Wanted::Silent,
-            "refused" => Wanted::Refused(None),
-            _ => {
-                let message =
-                    format!("`{word}` is none of `satisfied`, `waiting`, `denied`, `silent` and `refused`");
-                self.reader.error(node.at, message);
-                return None;
-            }
-        };
-        Some(wanted)
-    }
-
-    /// A label, or a map of what is said of a requirement.
-    fn requirement(&mut self, node: &Node) -> Option<WantedRequirement> {
-        if let Kind::Text(label) = &node.kind {
-            return Some(WantedRequirement { label: Some(label.clone()), ..Default::default() });
-        }
-        let fields =
-            self.reader.fields(node, "a requirement", &["kind", "label", "have", "need", "eligible"])?;
-        let kind = match fields.get("kind") {
-            Some(node) => self.typed::<RequirementKind>(node, "`kind`"),
-            None => None,
-        };
-        let mut count = |name: &str| {
-            let node = fields.get(name)?;
-            self.reader.count(node, &format!("`{name}`"), 0..=u32::MAX)
-        };
-        let (have, need) = (count("have"), count("need"));
-        let label = self.reader.optional_text(fields.get("label"), "`label`");
-        let eligible =
-            fields.get("eligible").map(|node| self.texts(node, "who is eligible").into_iter().collect());
-        Some(WantedRequirement { kind, label, have, need, eligible })
-    }
-
-    /// A code, or a map of what is said of a reason.
-    fn reason(&mut self, node: &Node, with_path: bool) -> Option<WantedReason> {
-        if let Kind::Text(code) = &node.kind {
-            return Some(WantedReason { code: Some(code.clone()), ..Default::default() });
-        }
-        let known: &[&str] = if with_path { &["code", "message", "path"] } else { &["code", "message"] };
-        let fields = self.reader.fields(node, "a reason", known)?;
-        let mut text = |name: &str| self.reader.optional_text(fields.get(name), &format!("`{name}`"));
-        Some(WantedReason { code: text("code"), message: text("message"), path: text("path") })
-    }
-
-    fn wake_at(&mut self, node: &Node) -> Option<Option<u64>> {
-        if matches!(&node.kind, Kind::Text(text) if text == "never") {
-            return Some(None);
-        }
-        self.reader.duration(node, "`wake_at`", 0..=365 * DAY).map(Some)
     }
 
     fn texts(&mut self, node: &Node, what: &str) -> Vec<String> {
@@ -452,7 +312,7 @@ impl ScenarioReader<'_> {
         members.iter().map(|(key, value)| (key.text.clone(), value.to_json())).collect()
     }
 
-    /// A value that has a type of its own.
+    /// Deserializes a value.
     fn typed<T: DeserializeOwned>(&mut self, node: &Node, what: &str) -> Option<T> {
         match serde_json::from_value(node.to_json()) {
             Ok(value) => Some(value),
@@ -464,7 +324,7 @@ impl ScenarioReader<'_> {
     }
 }
 
-/// Nothing is hidden: a scenario is about the policy, and redaction is the policy set's.
+/// The default: no parameter is hidden.
 fn shows_all() -> Redaction {
     Redaction::Hide(BTreeSet::new())
 }

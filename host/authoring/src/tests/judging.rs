@@ -27,8 +27,8 @@ const ACTIONS: &str = r#"  deploy:
       - { use: misbehaving, with: { at: admit, do: trap, requester: U9 } }
 "#;
 
-fn judged(words: &[&str]) -> Said {
-    let folder = Folder::new();
+fn judged(words: &[&str]) -> Output {
+    let folder = Workspace::new();
     folder.write_set(ACTIONS);
     folder.write("schemas/deploy.json", SCHEMA);
     folder.policy(&[&["judge", "./", "--requester", "U9"], words].concat())
@@ -301,7 +301,7 @@ fn what_cannot_be_told_is_an_error() {
     for (words, said) in rows {
         has(&judged(words), 2, said);
     }
-    let folder = Folder::new();
+    let folder = Workspace::new();
     folder.write_set(&ACTIONS.replace("use: persona-gate", "use: persona-gat"));
     has(&folder.policy(&["judge", "./", "--action", "deploy"]), 2, &["policy-set.yaml:", "names no module"]);
 }

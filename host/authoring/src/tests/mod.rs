@@ -1,25 +1,25 @@
-//! The commands as they are given on the command line, on real modules.
+//! Runs the commands as the command line does, on the workspace's modules.
 
-mod figures;
+mod bench;
+mod check;
+mod inspect;
 mod judging;
-mod looking;
-mod making;
-mod signing;
-mod stories;
+mod new;
+mod scenarios;
+mod sign;
 
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use tempfile::TempDir;
-
 use clap::{Parser, Subcommand};
 use countersign_policy::{Engine, Limits, Module, Signed, Trust};
+use tempfile::TempDir;
 
 const MODULES: [&str; 4] = ["quorum", "persona-gate", "override-guard", "misbehaving"];
 const SCHEMA: &str = r#"{ "properties": { "replicas": { "type": "integer", "maximum": 20 } } }"#;
 
-/// As much of the program's command line as these commands are in.
+/// The part of the program's command line that has these commands.
 #[derive(Debug, Parser)]
 struct Program {
     #[command(subcommand)]
@@ -32,7 +32,7 @@ enum Command {
     Policy(crate::Policy),
 }
 
-/// One engine for all tests, and the modules in it, so that each is compiled once.
+/// One engine for all tests. It keeps the modules, so that each is compiled once.
 fn engine() -> Engine {
     static ENGINE: LazyLock<(Engine, Vec<Arc<Module>>)> = LazyLock::new(|| {
         let engine = super::engine((Trust::default(), Limits::default())).unwrap();
@@ -42,33 +42,33 @@ fn engine() -> Engine {
     ENGINE.0.clone()
 }
 
-/// The engine for all tests, unless signatures count, or other limits.
+/// The shared engine, unless a command verifies signatures or sets limits.
 fn engine_of((trust, limits): (Trust, Limits)) -> anyhow::Result<Engine> {
-    let asks = [Signed::Module, Signed::PolicySet].iter().any(|signed| trust.asks_for(*signed));
-    match asks || limits != Limits::default() {
+    let verifies = [Signed::Module, Signed::PolicySet].iter().any(|signed| trust.asks_for(*signed));
+    match verifies || limits != Limits::default() {
         true => super::engine((trust, limits)),
         false => Ok(engine()),
     }
 }
 
-/// The bytes of a module of this workspace.
+/// A module of this Cargo workspace.
 fn bytes_of(module: &str) -> Vec<u8> {
     countersign_test_modules::bytes(module)
 }
 
-/// A folder to work in: with the modules of this workspace in `modules`, and whatever a test writes.
-struct Folder(TempDir);
+/// A temporary folder with the modules in `modules`, and the files that a test writes.
+struct Workspace(TempDir);
 
-/// What a command printed, and the code it exits with.
+/// What a command prints, and its exit code.
 #[derive(Debug, PartialEq)]
-struct Said {
+struct Output {
     text: String,
     code: u8,
 }
 
-impl Folder {
-    fn new() -> Folder {
-        let folder = Folder(tempfile::tempdir().unwrap());
+impl Workspace {
+    fn new() -> Workspace {
+        let folder = Workspace(tempfile::tempdir().unwrap());
         for module in MODULES {
             folder.write(&format!("modules/{module}.wasm"), bytes_of(module));
         }
@@ -81,7 +81,7 @@ impl Folder {
         fs::write(path, content).unwrap();
     }
 
-    /// A policy set with these actions, pinned to the modules of the folder.
+    /// Writes a policy set with these actions.
     fn write_set(&self, actions: &str) {
         let mut pins = String::new();
         for module in MODULES {
@@ -98,8 +98,8 @@ impl Folder {
         );
     }
 
-    /// Runs `countersign policy` with these words; those that begin with `./` are files of the folder.
-    fn policy(&self, words: &[&str]) -> Said {
+    /// Runs `countersign policy` with these arguments; `./` at the start of one is this folder.
+    fn policy(&self, words: &[&str]) -> Output {
         let words = words.iter().map(|word| match word.strip_prefix("./") {
             Some(file) => self.0.path().join(file).display().to_string(),
             None => (*word).to_owned(),
@@ -107,16 +107,15 @@ impl Folder {
         let words = ["countersign".to_owned(), "policy".to_owned()].into_iter().chain(words);
         let policy = match Program::try_parse_from(words) {
             Ok(Program { command: Command::Policy(policy) }) => policy,
-            Ok(other) => panic!("{other:?}"),
-            Err(error) => return Said { text: self.shown(&error.to_string()), code: 2 },
+            Err(error) => return Output { text: self.shown(&error.to_string()), code: 2 },
         };
         match super::answer(&policy, engine_of) {
-            Ok(answer) => Said { text: self.shown(&answer.text), code: u8::from(!answer.good) },
-            Err(error) => Said { text: self.shown(&format!("{error:#}\n")), code: 2 },
+            Ok(answer) => Output { text: self.shown(&answer.text), code: u8::from(!answer.good) },
+            Err(error) => Output { text: self.shown(&format!("{error:#}\n")), code: 2 },
         }
     }
 
-    /// Without what differs from one run to the next: the folder, and digests.
+    /// Removes what differs between runs: the folder's path, and digests.
     fn shown(&self, text: &str) -> String {
         let text = text.replace(&format!("{}/", self.0.path().display()), "");
         let mut shown = String::new();
@@ -140,11 +139,11 @@ impl Folder {
     }
 }
 
-/// That what was said has these parts, in any order.
+/// Asserts the exit code, and that the output has these parts, in any order.
 #[track_caller]
-fn has(said: &Said, code: u8, parts: &[&str]) {
+fn has(output: &Output, code: u8, parts: &[&str]) {
     for part in parts {
-        assert!(said.text.contains(part), "`{part}` is not in:\n{}", said.text);
+        assert!(output.text.contains(part), "`{part}` is not in:\n{}", output.text);
     }
-    assert_eq!(said.code, code, "{}", said.text);
+    assert_eq!(output.code, code, "{}", output.text);
 }

@@ -1,4 +1,4 @@
-//! What a file in Docker's format says of a registry.
+//! Credentials in files of Docker's format.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::*;
 const AUTH: &str = "dXNlcjpodW50ZXIy";
 
 async fn look_up(file: &Path, of: &str) -> Result<Option<Credential>, RegistryError> {
-    Credentials::file(file.to_owned()).with_programs().of(&repository(of)).await
+    Credentials::file(file.to_owned()).with_helpers().of(&repository(of)).await
 }
 
 /// What is found, with the secret in it.
@@ -62,7 +62,7 @@ async fn a_file_that_is_wrong_is_never_the_same_as_none() {
     assert_eq!(
         error.to_string(),
         format!(
-            "there are no credentials for `ghcr.io` to be had from `{}`: the file cannot be read",
+            "cannot read the credentials for `ghcr.io` from `{}`: the file cannot be read",
             file.display()
         )
     );
@@ -75,8 +75,8 @@ async fn a_file_that_is_wrong_is_never_the_same_as_none() {
             r#"{ "auths": { "ghcr.io": { "auth": "dXNlcjpodW50ZXIy", "username": "user", "password": "x" } } }"#,
             "`auth` is not its `username` and `password`",
         ),
-        (r#"{ "credsStore": "of-nobody" }"#, "the helper that it names cannot be run"),
-        (r#"{ "credHelpers": { "ghcr.io": "of-nobody" } }"#, "the helper that it names cannot be run"),
+        (r#"{ "credsStore": "of-nobody" }"#, "cannot run the credential helper"),
+        (r#"{ "credHelpers": { "ghcr.io": "of-nobody" } }"#, "cannot run the credential helper"),
     ] {
         fs::write(&file, config).unwrap();
         let error = look_up(&file, "ghcr.io/a").await.unwrap_err();
@@ -109,21 +109,20 @@ fn dockers_own_file_is_used_where_there_is_one() {
         }
     };
     let of = |set| Credentials::of_docker(environment(set));
-    assert_eq!(of(&["HOME", "DOCKER_CONFIG"]), Credentials::none().with_programs());
+    assert_eq!(of(&["HOME", "DOCKER_CONFIG"]), Credentials::none().with_helpers());
     fs::create_dir_all(path("home/.docker")).unwrap();
     fs::create_dir_all(path("docker")).unwrap();
     fs::write(path("home/.docker/config.json"), "{}").unwrap();
-    assert_eq!(of(&["HOME"]), Credentials::file(path("home/.docker/config.json")).with_programs());
-    // The folder that is named is the one that counts, even where the file is not in it.
-    assert_eq!(of(&["HOME", "DOCKER_CONFIG"]), Credentials::none().with_programs());
+    assert_eq!(of(&["HOME"]), Credentials::file(path("home/.docker/config.json")).with_helpers());
+    // `DOCKER_CONFIG` takes precedence, even if its folder has no such file.
+    assert_eq!(of(&["HOME", "DOCKER_CONFIG"]), Credentials::none().with_helpers());
     fs::write(path("docker/config.json"), "{}").unwrap();
-    assert_eq!(of(&["HOME", "DOCKER_CONFIG"]), Credentials::file(path("docker/config.json")).with_programs());
-    assert_eq!(of(&[]), Credentials::none().with_programs());
+    assert_eq!(of(&["HOME", "DOCKER_CONFIG"]), Credentials::file(path("docker/config.json")).with_helpers());
+    assert_eq!(of(&[]), Credentials::none().with_helpers());
 }
 
-/// A gateway runs what it is made to run, and nothing that a file names.
 #[tokio::test]
-async fn a_gateway_runs_no_program_for_a_password() {
+async fn a_gateway_runs_no_credential_helper() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.json");
     let known = r#""auths": { "ghcr.io": { "auth": "dTpw" } }"#;

@@ -1,8 +1,8 @@
-//! References by rows, credentials in files, and a registry that does what no registry should.
+//! References, credentials, and calls to a fake registry that misbehaves.
 
 mod credentials;
+mod fake;
 mod fetching;
-mod hostile;
 mod pushing;
 mod references;
 

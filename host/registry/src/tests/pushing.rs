@@ -1,9 +1,9 @@
-//! What is stored in a registry, and signatures that are read back.
+//! `push` and `signatures`.
 
 use serde_json::{Value, json};
 
 use super::super::manifest::Parts;
-use super::hostile::{Fake, Says};
+use super::fake::{FakeRegistry, Reply};
 use super::*;
 
 const ARTIFACT: Artifact<'static> = Artifact {
@@ -17,19 +17,19 @@ const ARTIFACT: Artifact<'static> = Artifact {
 
 const TEXT: &str = "a line\nand another\n";
 
-/// What is answered to a request for signatures, by the place of the request: a manifest, and a blob.
-fn signed(manifest: &str, blob: Says) -> impl Fn(&super::hostile::Asked) -> Says + Send + Sync + 'static {
+/// Replies to requests for signatures: with this manifest, and with `blob` to everything else.
+fn signed(manifest: &str, blob: Reply) -> impl Fn(&super::fake::Received) -> Reply + Send + Sync + 'static {
     let manifest = manifest.to_owned();
-    move |asked| {
-        if asked.what.contains("/manifests/sha256-") && asked.what.ends_with(".sig") {
-            Says::bytes(manifest.clone())
+    move |received| {
+        if received.line.contains("/manifests/sha256-") && received.line.ends_with(".sig") {
+            Reply::bytes(manifest.clone())
         } else {
             blob.clone()
         }
     }
 }
 
-async fn signatures(fake: &Fake) -> Result<Option<String>, RegistryError> {
+async fn signatures(fake: &FakeRegistry) -> Result<Option<String>, RegistryError> {
     let repository = repository(&format!("{}/acme/quorum", fake.registry()));
     let digest = Digest::of(ARTIFACT.module);
     Registries::any(Credentials::none()).signatures(&repository, &digest).await
@@ -84,36 +84,36 @@ fn a_module_is_described_as_tools_for_webassembly_expect_it() {
 #[tokio::test]
 async fn signatures_are_read() {
     let manifest = Parts::of_signatures(TEXT).manifest;
-    let fake = Fake::start(signed(&manifest, Says::bytes(TEXT))).await;
+    let fake = FakeRegistry::start(signed(&manifest, Reply::bytes(TEXT))).await;
     assert_eq!(signatures(&fake).await, Ok(Some(TEXT.to_owned())));
-    let fake = Fake::start(|_| Says::status(404)).await;
+    let fake = FakeRegistry::start(|_| Reply::status(404)).await;
     assert_eq!(signatures(&fake).await, Ok(None));
 }
 
 #[tokio::test]
 async fn what_is_no_signatures_is_not_taken_for_some() {
     let manifest = Parts::of_signatures(TEXT).manifest;
-    let unusable = "what it has in the place of signatures is something else";
+    let unusable = "the tag for signatures refers to something else";
     let smaller = manifest.replace(&format!("\"size\":{}", TEXT.len()), "\"size\":3");
     let other_kind = manifest.replace("application/vnd.countersign.signatures.v1", "text/plain");
-    let latin = Says::bytes(&b"\xe9"[..]);
+    let latin = Reply::bytes(&b"\xe9"[..]);
     let latin_manifest = manifest
         .replace(&Digest::of(TEXT.as_bytes()).to_string(), &Digest::of(b"\xe9").to_string())
         .replace(&format!("\"size\":{}", TEXT.len()), "\"size\":1");
     let module = Parts::of_module(&ARTIFACT).manifest;
     for (manifest, blob, text) in [
-        (manifest.as_str(), Says::bytes("another text"), "sends bytes that do not have the digest"),
-        (&manifest, Says::status(404), unusable),
-        (&manifest, Says::status(200).without_end(), "sends more than 16384 bytes"),
-        (&manifest, Says::status(500), "answers with 500"),
-        (&smaller, Says::bytes(TEXT), unusable),
-        (&other_kind, Says::bytes(TEXT), unusable),
+        (manifest.as_str(), Reply::bytes("another text"), "sends bytes that do not have the digest"),
+        (&manifest, Reply::status(404), unusable),
+        (&manifest, Reply::status(200).without_end(), "sends more than 16384 bytes"),
+        (&manifest, Reply::status(500), "answers with 500"),
+        (&smaller, Reply::bytes(TEXT), unusable),
+        (&other_kind, Reply::bytes(TEXT), unusable),
         (&latin_manifest, latin, unusable),
-        (&module, Says::bytes(ARTIFACT.module), unusable),
-        ("{}", Says::bytes(TEXT), unusable),
-        ("no JSON", Says::bytes(TEXT), unusable),
+        (&module, Reply::bytes(ARTIFACT.module), unusable),
+        ("{}", Reply::bytes(TEXT), unusable),
+        ("no JSON", Reply::bytes(TEXT), unusable),
     ] {
-        let fake = Fake::start(signed(manifest, blob)).await;
+        let fake = FakeRegistry::start(signed(manifest, blob)).await;
         let error = signatures(&fake).await.unwrap_err();
         assert!(error.to_string().contains(text), "{error}");
     }
@@ -121,12 +121,14 @@ async fn what_is_no_signatures_is_not_taken_for_some() {
 
 #[tokio::test]
 async fn a_blob_is_put_where_the_registry_says_and_a_password_is_not() {
-    let storage = Fake::start(|_| Says::status(201)).await;
+    let storage = FakeRegistry::start(|_| Reply::status(201)).await;
     let location = format!("http://{}/upload?_state=1", storage.registry());
-    let fake = Fake::start(move |asked| match asked.authorization.as_deref() {
-        None => Says::status(401).header("www-authenticate", "Basic realm=\"registry\""),
-        Some(_) if asked.what.starts_with("POST") => Says::status(202).header("location", location.as_str()),
-        Some(_) => Says::status(201),
+    let fake = FakeRegistry::start(move |received| match received.authorization.as_deref() {
+        None => Reply::status(401).header("www-authenticate", "Basic realm=\"registry\""),
+        Some(_) if received.line.starts_with("POST") => {
+            Reply::status(202).header("location", location.as_str())
+        }
+        Some(_) => Reply::status(201),
     })
     .await;
     let folder = tempfile::tempdir().unwrap();
@@ -137,35 +139,37 @@ async fn a_blob_is_put_where_the_registry_says_and_a_password_is_not() {
     let registries = Registries::any(Credentials::file(file));
     let pushed = registries.push(&repository, &"1.2.3".parse().unwrap(), &ARTIFACT).await.unwrap();
     assert_eq!(pushed.module, Digest::of(ARTIFACT.module));
-    let [module, config] = storage.asked().try_into().unwrap();
-    assert_eq!(module.what, format!("PUT /upload?_state=1&digest=sha256:{}", pushed.module));
+    let [module, config] = storage.received().try_into().unwrap();
+    assert_eq!(module.line, format!("PUT /upload?_state=1&digest=sha256:{}", pushed.module));
     assert_eq!(module.body.as_bytes(), ARTIFACT.module);
     assert_eq!((module.authorization, config.authorization), (None, None));
-    let manifest = fake.asked().pop().unwrap();
-    assert_eq!(manifest.what, "PUT /v2/acme/quorum/manifests/1.2.3");
+    let manifest = fake.received().pop().unwrap();
+    assert_eq!(manifest.line, "PUT /v2/acme/quorum/manifests/1.2.3");
     assert_eq!(Digest::of(manifest.body.as_bytes()), pushed.manifest);
 }
 
 #[tokio::test]
 async fn a_registry_that_takes_nothing_says_why() {
     for (post, put, text) in [
-        (Says::status(202), Says::status(201), "it sends us on, and does not say where"),
+        (Reply::status(202), Reply::status(201), "no `Location` header"),
         (
-            Says::status(202).header("location", "http://storage.example/"),
-            Says::status(201),
-            "it sends us to a place that is not encrypted",
+            Reply::status(202).header("location", "http://storage.example/"),
+            Reply::status(201),
+            "its `Location` is not a secure URL",
         ),
-        (Says::status(202).header("location", "/here"), Says::status(500), "answers with 500"),
+        (Reply::status(202).header("location", "/here"), Reply::status(500), "answers with 500"),
         (
-            Says::status(202).header("location", "/here"),
-            Says::status(400).body(r#"{ "errors": [{ "code": "MANIFEST_INVALID" }] }"#),
+            Reply::status(202).header("location", "/here"),
+            Reply::status(400).body(r#"{ "errors": [{ "code": "MANIFEST_INVALID" }] }"#),
             "answers with 400 Bad Request (MANIFEST_INVALID)",
         ),
-        (Says::status(403), Says::status(201), "without credentials"),
+        (Reply::status(403), Reply::status(201), "without credentials"),
     ] {
         let fake =
-            Fake::start(move |asked| if asked.what.starts_with("POST") { post.clone() } else { put.clone() })
-                .await;
+            FakeRegistry::start(
+                move |received| if received.line.starts_with("POST") { post.clone() } else { put.clone() },
+            )
+            .await;
         let registries = Registries::any(Credentials::none());
         let repository = repository(&format!("{}/acme/quorum", fake.registry()));
         let error = registries.push_signatures(&repository, &Digest::of(b""), TEXT).await.unwrap_err();

@@ -1,0 +1,165 @@
+//! `countersign policy check`: validates a policy set as a gateway does when it loads one.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use countersign_gateway::fetch;
+use countersign_policy::settings::Loading;
+use countersign_policy::yaml::error::{LoadError, LoadErrors};
+use countersign_policy::{ActionPolicy, Engine, Limits, PolicySet, Source, Trust};
+use serde::Serialize;
+
+use crate::table::{cell, columns};
+use crate::{Answer, Format, words};
+
+/// Validate a policy set as a gateway does when it loads one.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The policy set: its folder, or the `policy-set.yaml` in it.
+    #[arg(value_name = "SET")]
+    set: PathBuf,
+    /// The output format.
+    #[arg(long, default_value = "text")]
+    format: Format,
+    #[command(flatten)]
+    loading: Loading,
+}
+
+impl Check {
+    /// The trusted keys and limits to load the set with.
+    pub(crate) fn engine(&self) -> Result<(Trust, Limits)> {
+        Ok((self.loading.supply.trust()?, self.loading.limits.limits()))
+    }
+}
+
+pub(crate) fn run(check: &Check, engine: &Engine) -> Result<Answer> {
+    let file = Source::folder(&check.set).join("policy-set.yaml");
+    ensure!(file.exists(), "there is no policy set at `{}`", file.display());
+    let loaded = fetch::load(Source::folder(&check.set), engine, &check.loading.supply.registries())?;
+    let good = loaded.is_ok();
+    let text = match (check.format, &loaded) {
+        (Format::Text, Ok(set)) => valid(set),
+        (Format::Text, Err(errors)) => invalid(errors),
+        (Format::Json, loaded) => serde_json::to_string_pretty(&View::of(loaded))? + "\n",
+    };
+    Ok(Answer { text, good })
+}
+
+fn valid(set: &PolicySet) -> String {
+    let mut text = String::new();
+    let row = |policy: &ActionPolicy| {
+        let entry = policy.entry();
+        let policies = words::who(entry.policies.iter().map(|used| &used.name));
+        vec![cell(&entry.action), cell(policies), cell(policy.hash().to_string())]
+    };
+    let rows: Vec<_> = set.policies().map(|policy| row(policy)).collect();
+    let _ = writeln!(
+        text,
+        "sound: {}, each tried with a synthetic request\n",
+        words::count(rows.len(), "action")
+    );
+    let heading = vec![cell("action"), cell("policies"), cell("policy hash")];
+    text.push_str(&columns(2, &[vec![heading], rows].concat()));
+    let _ = writeln!(text, "\nhash of the set: {}", set.hash());
+    for warning in set.warnings() {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    text
+}
+
+fn invalid(errors: &LoadErrors) -> String {
+    format!(
+        "{errors}\n\n{} found; a gateway would not load this set\n",
+        words::count(errors.0.len(), "error")
+    )
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct View<'a> {
+    sound: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<String>,
+    actions: Vec<ActionView<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+    errors: Vec<ErrorView<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ActionView<'a> {
+    action: &'a str,
+    policy_hash: String,
+    policies: Vec<PolicyView<'a>>,
+}
+
+#[derive(Serialize)]
+struct PolicyView<'a> {
+    #[serde(rename = "use")]
+    name: &'a str,
+    digest: String,
+}
+
+#[derive(Serialize)]
+struct ErrorView<'a> {
+    file: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<&'a str>,
+    message: &'a str,
+}
+
+impl<'a> View<'a> {
+    fn of(loaded: &'a Result<PolicySet, LoadErrors>) -> View<'a> {
+        match loaded {
+            Ok(set) => View {
+                sound: true,
+                hash: Some(set.hash().to_string()),
+                actions: set.policies().map(|policy| ActionView::of(policy)).collect(),
+                warnings: set.warnings(),
+                errors: Vec::new(),
+            },
+            Err(errors) => View {
+                sound: false,
+                hash: None,
+                actions: Vec::new(),
+                warnings: Vec::new(),
+                errors: errors.0.iter().map(ErrorView::of).collect(),
+            },
+        }
+    }
+}
+
+impl<'a> ActionView<'a> {
+    fn of(policy: &'a ActionPolicy) -> ActionView<'a> {
+        let entry = policy.entry();
+        let policies = entry
+            .policies
+            .iter()
+            .map(|used| PolicyView { name: &used.name, digest: format!("sha256:{}", used.digest) });
+        ActionView {
+            action: &entry.action,
+            policy_hash: policy.hash().to_string(),
+            policies: policies.collect(),
+        }
+    }
+}
+
+impl<'a> ErrorView<'a> {
+    fn of(error: &'a LoadError) -> ErrorView<'a> {
+        let (line, column) = error.place.unzip();
+        ErrorView {
+            file: &error.file,
+            line,
+            column,
+            pointer: error.pointer.as_deref(),
+            message: &error.message,
+        }
+    }
+}

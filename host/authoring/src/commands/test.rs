@@ -1,0 +1,223 @@
+//! `countersign policy test`: runs the scenarios of a file against a module, and reports those that fail.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use countersign_policy::{Engine, Module};
+use serde::Serialize;
+
+use crate::event::duration;
+use crate::scenario::{self, Mismatch, Played, StoryLine};
+use crate::table::{cell, columns};
+use crate::{Answer, load, words};
+
+/// Run scenario tests against a module, in the gateway's sandbox.
+#[derive(Debug, Args)]
+pub struct Test {
+    /// The module.
+    #[arg(value_name = "FILE.wasm")]
+    module: PathBuf,
+    /// The scenarios, in the format that docs/POLICIES.md describes.
+    #[arg(value_name = "SCENARIOS.yaml")]
+    scenarios: PathBuf,
+    /// The output format.
+    #[arg(long, default_value = "text")]
+    format: Format,
+}
+
+/// The output format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Text and tables.
+    Text,
+    /// JUnit XML, for CI.
+    Junit,
+    /// One JSON document.
+    Json,
+}
+
+pub(crate) fn run(test: &Test, engine: &Engine) -> Result<Answer> {
+    let module = load(engine, &test.module)?;
+    let scenarios = scenario::read(&test.scenarios)?;
+    let played: Vec<Played> = scenarios.iter().map(|scenario| scenario::play(scenario, &module)).collect();
+    let file = test.scenarios.display().to_string();
+    let report = Report { file: &file, module: &module, played: &played };
+    let text = match test.format {
+        Format::Text => report.text(),
+        Format::Junit => report.junit(),
+        Format::Json => report.json()?,
+    };
+    Ok(Answer { text, good: report.failed() == 0 })
+}
+
+struct Report<'a> {
+    file: &'a str,
+    module: &'a Module,
+    played: &'a [Played],
+}
+
+impl Report<'_> {
+    fn failed(&self) -> usize {
+        self.played.iter().filter(|played| !played.mismatches.is_empty()).count()
+    }
+
+    fn text(&self) -> String {
+        let descriptor = self.module.descriptor();
+        let mut text = String::new();
+        let digest = self.module.digest();
+        let _ = writeln!(text, "{} {}  sha256:{digest}\n", descriptor.name, descriptor.version);
+        for played in self.played {
+            if played.mismatches.is_empty() {
+                let _ = writeln!(text, "ok    {}", played.name);
+            } else {
+                let _ = writeln!(text, "FAIL  {}\n{}", played.name, self.failure(played).trim_end());
+            }
+        }
+        let failed = self.failed();
+        let passed = words::count(self.played.len() - failed, "scenario");
+        let _ = match failed {
+            0 => writeln!(text, "\n{passed} passed"),
+            failed => writeln!(text, "\n{passed} passed, {failed} failed"),
+        };
+        text
+    }
+
+    /// The events up to the failure, then what was expected and seen, side by side.
+    fn failure(&self, played: &Played) -> String {
+        let mut text = String::new();
+        let _ = writeln!(text, "      {}:{}", self.file, played.line);
+        let line =
+            |line: &StoryLine| vec![cell(duration(line.at_ms)), cell(&line.event), cell(&line.outcome)];
+        text.push_str(&columns(8, &played.story.iter().map(line).collect::<Vec<_>>()));
+        let same_event =
+            |one: &Mismatch, other: &Mismatch| (one.line, &one.event) == (other.line, &other.event);
+        for mismatches in played.mismatches.chunk_by(same_event) {
+            if let Some(Mismatch { line, event, .. }) = mismatches.first() {
+                let _ = writeln!(text, "      at {}:{line}, when {event}:", self.file);
+            }
+            let mut rows = vec![vec![cell(""), cell("expected"), cell("seen")]];
+            rows.extend(mismatches.iter().map(|Mismatch { what, expected, seen, .. }| {
+                vec![cell(*what), expected.clone(), seen.clone()]
+            }));
+            text.push_str(&columns(8, &rows));
+        }
+        text
+    }
+
+    fn json(&self) -> Result<String> {
+        let scenarios = self.played.iter().map(|played| ScenarioView {
+            name: &played.name,
+            line: played.line,
+            passed: played.mismatches.is_empty(),
+            story: played.story.iter().map(Into::into).collect(),
+            mismatches: played.mismatches.iter().map(Into::into).collect(),
+        });
+        let view = ReportView {
+            file: self.file,
+            module: &self.module.descriptor().name,
+            digest: format!("sha256:{}", self.module.digest()),
+            passed: self.played.len() - self.failed(),
+            failed: self.failed(),
+            scenarios: scenarios.collect(),
+        };
+        Ok(serde_json::to_string_pretty(&view)? + "\n")
+    }
+
+    fn junit(&self) -> String {
+        let suite = xml(&self.module.descriptor().name);
+        let (tests, failures) = (self.played.len(), self.failed());
+        let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+        let _ = writeln!(text, "<testsuites tests=\"{tests}\" failures=\"{failures}\">");
+        let _ = writeln!(text, "  <testsuite name=\"{suite}\" tests=\"{tests}\" failures=\"{failures}\">");
+        for played in self.played {
+            let (name, file) = (xml(&played.name), xml(self.file));
+            let case = format!(
+                "<testcase classname=\"{suite}\" name=\"{name}\" file=\"{file}\" line=\"{}\"",
+                played.line
+            );
+            let Some(first) = played.mismatches.first() else {
+                let _ = writeln!(text, "    {case}/>");
+                continue;
+            };
+            let message = format!("expected {}, seen {}", first.expected.join("; "), first.seen.join("; "));
+            let (message, failure) = (xml(&message), xml(&self.failure(played)));
+            let _ = writeln!(text, "    {case}>");
+            let _ =
+                writeln!(text, "      <failure message=\"{message}\">{failure}</failure>\n    </testcase>");
+        }
+        text.push_str("  </testsuite>\n</testsuites>\n");
+        text
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReportView<'a> {
+    file: &'a str,
+    module: &'a str,
+    digest: String,
+    passed: usize,
+    failed: usize,
+    scenarios: Vec<ScenarioView<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ScenarioView<'a> {
+    name: &'a str,
+    line: u64,
+    passed: bool,
+    story: Vec<StoryView<'a>>,
+    mismatches: Vec<MismatchView<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StoryView<'a> {
+    at_ms: u64,
+    event: &'a str,
+    outcome: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MismatchView<'a> {
+    line: u64,
+    event: &'a str,
+    what: &'a str,
+    expected: &'a [String],
+    seen: &'a [String],
+}
+
+impl<'a> From<&'a StoryLine> for StoryView<'a> {
+    fn from(line: &'a StoryLine) -> StoryView<'a> {
+        StoryView { at_ms: line.at_ms, event: &line.event, outcome: &line.outcome }
+    }
+}
+
+impl<'a> From<&'a Mismatch> for MismatchView<'a> {
+    fn from(mismatch: &'a Mismatch) -> MismatchView<'a> {
+        let Mismatch { line, event, what, expected, seen } = mismatch;
+        MismatchView { line: *line, event, what, expected, seen }
+    }
+}
+
+/// Escapes text for XML; drops characters that XML does not allow.
+fn xml(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\n' | '\t' => escaped.push(letter),
+            '\u{fffe}' | '\u{ffff}' => {}
+            letter if letter.is_control() => {}
+            letter => escaped.push(letter),
+        }
+    }
+    escaped
+}

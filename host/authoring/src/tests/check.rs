@@ -1,0 +1,178 @@
+//! `policy check`, and the commands that take a policy set as it does: `pack` and `replay`.
+
+use super::*;
+
+/// A set that no gateway with these limits would load is not valid.
+#[test]
+fn a_set_is_checked_with_the_gateways_limits() {
+    let folder = Workspace::new();
+    folder.write_set("  deploy:\n    policies: [{ use: quorum, with: { approvers: [U1] } }]\n");
+    has(&folder.policy(&["check", "."]), 2, &["there is no policy set at `./policy-set.yaml`"]);
+    has(&folder.policy(&["check", "./policy-set.yaml"]), 0, &["sound: 1 action"]);
+    let small = ["check", "./policy-set.yaml", "--policy-module-kib", "100"];
+    has(&folder.policy(&small), 1, &["has more than the 102400 bytes that a policy module may have"]);
+}
+
+#[test]
+fn a_set_is_packed_for_http() {
+    let folder = Workspace::new();
+    folder.write_set("  deploy:\n    policies: [{ use: quorum, with: { approvers: [U1] } }]\n");
+    folder.write("schemas/deploy.json", SCHEMA);
+    folder.write("policy-set.yaml.sig", "# Ada\n");
+    let output = folder.policy(&["pack", "./policy-set.yaml"]);
+    assert_eq!(output.code, 0);
+    let packed: serde_json::Value = serde_json::from_str(&output.text).unwrap();
+    assert_eq!(packed["schemas"]["deploy"], serde_json::from_str::<serde_json::Value>(SCHEMA).unwrap());
+    assert_eq!(packed["signatures"], "# Ada\n");
+    assert!(packed["document"].as_str().unwrap().starts_with("version: 1\n"), "{packed}");
+    folder.write("schemas/deploy.json", "{");
+    has(&folder.policy(&["pack", "./policy-set.yaml"]), 2, &["schemas/deploy.json` is not JSON"]);
+}
+
+const SOUND: &str = r#"  deploy:
+    redact: { show: [replicas] }
+    policies:
+      - use: quorum
+        with: { approvers: [U1, "@managers"], approvals: 2 }
+      - use: override-guard
+        with: { keys: [replicas] }
+  rotate:
+    policies: [{ use: quorum, with: { approvers: [U1] } }]
+"#;
+
+#[test]
+fn a_sound_set_is_said_to_be_sound() {
+    let folder = Workspace::new();
+    folder.write_set(SOUND);
+    for set in ["./", "./policy-set.yaml"] {
+        let output = folder.policy(&["check", set]);
+        assert_eq!(output.code, 0, "{}", output.text);
+        insta::allow_duplicates! { insta::assert_snapshot!(output.text, @"
+    sound: 2 actions, each tried with a synthetic request
+
+      action  policies                policy hash
+      deploy  quorum, override-guard  <digest>
+      rotate  quorum                  <digest>
+
+    hash of the set: <digest>
+    ") }
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&folder.policy(&["check", "./", "--format", "json"]).text).unwrap();
+    assert_eq!(json["sound"], true);
+    assert_eq!(json["actions"][0]["action"], "deploy");
+    assert_eq!(json["actions"][0]["policies"][1]["use"], "override-guard");
+    assert_eq!(json["errors"], serde_json::json!([]));
+}
+
+#[test]
+fn a_channel_that_cannot_be_searched_is_warned_of_once() {
+    let folder = Workspace::new();
+    let escalate = "escalate: { before: 1m, channel: deploys }";
+    folder.write_set(
+        &SOUND
+            .replace("redact:", &format!("channel: C0DEPLOYS\n    {escalate}\n    redact:"))
+            .replace("rotate:", "rotate:\n    channel: deploys"),
+    );
+    let output = folder.policy(&["check", "./"]);
+    assert_eq!(output.code, 0, "{}", output.text);
+    let (_, warnings) = output.text.split_once("hash of the set: <digest>\n").unwrap();
+    let expected = "warning: `deploys` is not the id of a channel (`C…`, `G…` or `D…`): \
+        a message there that Slack does not confirm cannot be looked for, and may be posted twice\n";
+    assert_eq!(warnings, expected);
+    let json: serde_json::Value =
+        serde_json::from_str(&folder.policy(&["check", "./", "--format", "json"]).text).unwrap();
+    assert_eq!((&json["sound"], json["warnings"].as_array().unwrap().len()), (&true.into(), 1));
+}
+
+#[test]
+fn every_fault_has_its_place_and_its_pointer() {
+    let folder = Workspace::new();
+    folder.write_set(
+        &SOUND
+            .replace("approvals: 2", "approvals: 2000")
+            .replace("keys: [replicas]", "keys: [replicas], max_keys: 2")
+            .replace("use: quorum, with: { approvers: [U1] }", "use: quorom, with: { approvers: [U1] }"),
+    );
+    folder.write("schemas/deplo.json", SCHEMA);
+    let output = folder.policy(&["check", "./"]);
+    assert_eq!(output.code, 1);
+    insta::assert_snapshot!(output.text, @"
+    policy-set.yaml:16:58: configuration of `quorum` at `/approvals`: 2000 is greater than the maximum of 1000
+    policy-set.yaml:20:23: `quorom` names no module of `modules`; did you mean `quorum`?
+    schemas/deplo.json: there is no action `deplo` to use this schema; did you mean `deploy`?
+
+    3 errors found; a gateway would not load this set
+    ");
+    insta::assert_snapshot!(folder.policy(&["check", "./", "--format", "json"]).text, @r#"
+    {
+      "sound": false,
+      "actions": [],
+      "errors": [
+        {
+          "file": "policy-set.yaml",
+          "line": 16,
+          "column": 58,
+          "pointer": "/approvals",
+          "message": "configuration of `quorum` at `/approvals`: 2000 is greater than the maximum of 1000"
+        },
+        {
+          "file": "policy-set.yaml",
+          "line": 20,
+          "column": 23,
+          "message": "`quorom` names no module of `modules`; did you mean `quorum`?"
+        },
+        {
+          "file": "schemas/deplo.json",
+          "message": "there is no action `deplo` to use this schema; did you mean `deploy`?"
+        }
+      ]
+    }
+    "#);
+}
+
+#[test]
+fn a_group_that_is_not_there_has_its_pointer() {
+    let folder = Workspace::new();
+    folder.write_set(&SOUND.replace("@managers", "@managrs"));
+    let output = folder.policy(&["check", "./", "--format", "json"]);
+    let view: serde_json::Value = serde_json::from_str(&output.text).unwrap();
+    let message = "at `/approvers/1`: `@managrs` names no group of `groups`; did you mean `managers`?";
+    assert_eq!(
+        (&view["errors"][0]["message"], &view["errors"][0]["pointer"]),
+        (&message.into(), &"/approvers/1".into())
+    );
+}
+
+#[test]
+fn a_replay_takes_a_set_as_a_check_does() {
+    let folder = Workspace::new();
+    folder.write_set(SOUND);
+    let path = folder.path().join("store.db");
+    let store = format!("sqlite:{}", path.display());
+    let replay = |since: &str, set: &str| {
+        folder.policy(&["replay", "--since", since, "--set", set, "--store", &store])
+    };
+    let output = replay("30d", "./");
+    assert_eq!(output.text.matches("No such file").count(), 1, "{}", output.text);
+    has(&output, 2, &["cannot open the database `store.db`: No such file"]);
+
+    drop(countersign_store::SqliteStore::open(&path).unwrap());
+    for set in ["./", "./policy-set.yaml"] {
+        has(&replay("30d", set), 0, &["0 requests since ", "the same: 0"]);
+    }
+    let output = replay("2026-11-01", "./");
+    has(&output, 2, &["'2026-11-01'", "expected a duration such as `30d`"]);
+    assert!(!output.text.contains("invalid character"), "{}", output.text);
+}
+
+#[test]
+fn a_set_that_is_not_there() {
+    let folder = Workspace::new();
+    has(&folder.policy(&["check", "./none"]), 2, &["there is no policy set at `none/policy-set.yaml`"]);
+    has(
+        &folder.policy(&["check", "./modules/quorum.wasm"]),
+        2,
+        &["there is no policy set at `modules/quorum.wasm/policy-set.yaml`"],
+    );
+}

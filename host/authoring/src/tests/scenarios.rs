@@ -1,0 +1,378 @@
+//! `policy test`: scenarios that pass, scenarios that fail, and invalid files.
+
+use super::*;
+
+/// Scenarios of `quorum`, after a fixed header.
+fn quorum(scenarios: &str) -> String {
+    format!(
+        "version: 1\n\
+         defaults:\n\
+         \x20 config: {{ approvers: [U1, U2, \"@managers\"], approvals: 2 }}\n\
+         \x20 groups: {{ managers: [U3] }}\n\
+         \x20 requester: U9\n\
+         scenarios:\n{scenarios}"
+    )
+}
+
+fn tested(module: &str, scenarios: &str, format: &str) -> Output {
+    let folder = Workspace::new();
+    folder.write("s.yaml", scenarios);
+    folder.policy(&["test", &format!("./modules/{module}.wasm"), "./s.yaml", "--format", format])
+}
+
+#[test]
+fn the_scenarios_of_the_workspaces_policies_pass() {
+    let folder = Workspace::new();
+    for module in ["quorum", "persona-gate", "override-guard"] {
+        let scenarios = format!("{}/../../policies/{module}/scenarios.yaml", env!("CARGO_MANIFEST_DIR"));
+        let output = folder.policy(&["test", &format!("./modules/{module}.wasm"), &scenarios]);
+        has(&output, 0, &["scenarios passed"]);
+        assert!(!output.text.contains("FAIL"), "{}", output.text);
+    }
+}
+
+const BOTH: &str = r#"
+  - name: two approve
+    events:
+      - { by: U1, act: approve }
+      - { by: U2, act: approve, expect: satisfied }
+  - name: one is enough
+    events:
+      - { by: U3, act: approve, at: 1m, expect: { standing: satisfied, editable: [replicas] } }
+      - { by: U2, act: approve, expect: satisfied }
+"#;
+
+#[test]
+fn a_failure_as_text() {
+    let output = tested("quorum", &quorum(BOTH), "text");
+    assert_eq!(output.code, 1);
+    insta::assert_snapshot!(output.text, @"
+    quorum 0.1.0  sha256:<digest>
+
+    ok    two approve
+    FAIL  one is enough
+          s.yaml:12
+            0s  U9 asks      waiting: 0 of 2 approvals
+            1m  U3 approves  waiting: 1 of 2 approvals
+          at s.yaml:14, when U3 approves:
+                      expected   seen
+            outcome   satisfied  waiting: 1 of 2 approvals (approval, 1 of 2, by U1, U2, @managers)
+            editable  replicas   nothing
+
+    1 scenario passed, 1 failed
+    ");
+}
+
+#[test]
+fn a_failure_as_junit_and_json() {
+    insta::assert_snapshot!(tested("quorum", &quorum(BOTH), "junit").text, @r#"
+    <?xml version="1.0" encoding="UTF-8"?>
+    <testsuites tests="2" failures="1">
+      <testsuite name="quorum" tests="2" failures="1">
+        <testcase classname="quorum" name="two approve" file="s.yaml" line="8"/>
+        <testcase classname="quorum" name="one is enough" file="s.yaml" line="12">
+          <failure message="expected satisfied, seen waiting: 1 of 2 approvals (approval, 1 of 2, by U1, U2, @managers)">      s.yaml:12
+            0s  U9 asks      waiting: 0 of 2 approvals
+            1m  U3 approves  waiting: 1 of 2 approvals
+          at s.yaml:14, when U3 approves:
+                      expected   seen
+            outcome   satisfied  waiting: 1 of 2 approvals (approval, 1 of 2, by U1, U2, @managers)
+            editable  replicas   nothing
+    </failure>
+        </testcase>
+      </testsuite>
+    </testsuites>
+    "#);
+    insta::assert_snapshot!(tested("quorum", &quorum(BOTH), "json").text, @r#"
+    {
+      "file": "s.yaml",
+      "module": "quorum",
+      "digest": "sha256:<digest>",
+      "passed": 1,
+      "failed": 1,
+      "scenarios": [
+        {
+          "name": "two approve",
+          "line": 8,
+          "passed": true,
+          "story": [
+            {
+              "atMs": 0,
+              "event": "U9 asks",
+              "outcome": "waiting: 0 of 2 approvals"
+            },
+            {
+              "atMs": 1000,
+              "event": "U1 approves",
+              "outcome": "waiting: 1 of 2 approvals"
+            },
+            {
+              "atMs": 2000,
+              "event": "U2 approves",
+              "outcome": "satisfied"
+            }
+          ],
+          "mismatches": []
+        },
+        {
+          "name": "one is enough",
+          "line": 12,
+          "passed": false,
+          "story": [
+            {
+              "atMs": 0,
+              "event": "U9 asks",
+              "outcome": "waiting: 0 of 2 approvals"
+            },
+            {
+              "atMs": 60000,
+              "event": "U3 approves",
+              "outcome": "waiting: 1 of 2 approvals"
+            }
+          ],
+          "mismatches": [
+            {
+              "line": 14,
+              "event": "U3 approves",
+              "what": "outcome",
+              "expected": [
+                "satisfied"
+              ],
+              "seen": [
+                "waiting: 1 of 2 approvals (approval, 1 of 2, by U1, U2, @managers)"
+              ]
+            },
+            {
+              "line": 14,
+              "event": "U3 approves",
+              "what": "editable",
+              "expected": [
+                "replicas"
+              ],
+              "seen": [
+                "nothing"
+              ]
+            }
+          ]
+        }
+      ]
+    }
+    "#);
+}
+
+/// Runs one scenario; it must pass if `failure` is empty, else fail with these parts.
+#[track_caller]
+fn check(module: &str, config: &str, scenario: &str, failure: &[&str]) {
+    let text = format!("version: 1\nscenarios:\n  - name: it\n    config: {config}\n{scenario}");
+    has(&tested(module, &text, "text"), u8::from(!failure.is_empty()), failure);
+}
+
+#[test]
+fn every_expectation_can_fail() {
+    let config = "{ approvers: [U1, U2], approvals: 2 }";
+    let rows: &[(&str, &[&str])] = &[
+        ("    expect: satisfied\n", &["satisfied", "waiting: 0 of 2 approvals"]),
+        ("    expect: denied\n", &["outcome", "denied"]),
+        ("    expect: silent\n", &["silent"]),
+        ("    expect: refused\n", &["refused"]),
+        ("    expect: { fails: fuel }\n", &["fails: fuel"]),
+        ("    expect: waiting\n", &[]),
+        ("    expect: { waiting: [] }\n", &["waiting for nothing"]),
+        ("    expect: { waiting: [0 of 2 approvals] }\n", &[]),
+        ("    expect: { waiting: [0 of 2 approvals, more] }\n", &["waiting: more"]),
+        ("    expect: { waiting: [{ have: 1, need: 2 }] }\n", &["anything (1 of 2)"]),
+        ("    expect: { waiting: [{ kind: time }] }\n", &["anything (time)"]),
+        ("    expect: { waiting: [{ eligible: [U2, U1], kind: approval, have: 0 }] }\n", &[]),
+        ("    expect: { waiting: [{ eligible: [U1] }] }\n", &["anything (by U1)"]),
+        ("    expect: { grants: true }\n", &["grants", "true", "false"]),
+        ("    expect: { editable: [] , wake_at: never, memo: null, grants: false }\n", &[]),
+        ("    expect: { editable: [a] }\n", &["editable", "a", "nothing"]),
+        ("    expect: { wake_at: 5m }\n", &["wake_at", "5m", "never"]),
+        ("    expect: { memo: { a: 1 } }\n", &["memo", "{\"a\":1}", "null"]),
+        ("    config_refused: /approvals\n", &["a fault at `/approvals`", "no fault"]),
+        (
+            "    requester: U1\n    events: [{ by: U1, act: approve, expect: { refused: requester_may_not_approve } }]\n",
+            &[],
+        ),
+        (
+            "    requester: U1\n    events: [{ by: U1, act: approve, expect: { refused: already_approved } }]\n",
+            &["refused: already_approved", "refused: requester_may_not_approve"],
+        ),
+        (
+            "    requester: U1\n    events: [{ by: U1, act: approve, expect: { refused: [requester_may_not_approve, x] } }]\n",
+            &["refused: x"],
+        ),
+        ("    events: [{ by: U7, act: approve }]\n", &["counted, as nothing else is expected", "silent"]),
+        ("    events: [{ by: U7, act: approve, expect: silent }]\n", &[]),
+        ("    events: [{ by: U1, act: deny, expect: { denied: { message: no } } }]\n", &["any reason (no)"]),
+        ("    events: [{ by: U1, act: deny, reason: no, expect: { denied: { message: no } } }]\n", &[]),
+        ("    events: [{ by: U1, act: deny }, { by: U1, act: approve }]\n", &["the request is denied"]),
+        ("    events: [{ act: tick }]\n", &["did not ask to be woken"]),
+        (
+            "    events: [{ by: U1, act: approve, at: 2m }, { by: U2, act: approve, at: 1m }]\n",
+            &["it is 2m already"],
+        ),
+        ("    timeout: 1m\n    events: [{ by: U1, act: approve, at: 1m }]\n", &["the request expires at 1m"]),
+    ];
+    for (scenario, failure) in rows {
+        check("quorum", config, scenario, failure);
+    }
+}
+
+#[test]
+fn faults_of_the_configuration() {
+    check("quorum", "{ approvers: [] }", "    config_refused: /approvers\n", &[]);
+    check("quorum", "{ approvers: [] }", "", &["a configuration without fault", "at `/approvers`"]);
+    let two = "{ approvers: [U1], approvals: 2 }";
+    check("quorum", two, "    config_refused: [/approvals]\n", &[]);
+    check(
+        "quorum",
+        two,
+        "    config_refused: [/approvers]\n",
+        &["a fault at `/approvers`", "at `/approvals`", "(invalid_config)"],
+    );
+    check(
+        "quorum",
+        "{ approvers: [U1] }",
+        "    schema: { type: 1 }\n",
+        &["a setting without fault", "schema"],
+    );
+}
+
+#[test]
+fn a_failing_policy_is_reported() {
+    let rows: &[(&str, &str, &[&str])] = &[
+        ("{ at: judge, do: trap }", "    expect: { fails: trap }\n", &[]),
+        ("{ at: judge, do: loop }", "    expect: { fails: fuel }\n", &[]),
+        ("{ at: judge, do: loop }", "    expect: { fails: trap }\n", &["fails: trap", "fails: fuel"]),
+        ("{ at: admit, do: eat_memory }", "    expect: { fails: memory }\n", &[]),
+        ("{ at: admit, do: malformed_memo }", "    expect: { fails: malformed }\n", &[]),
+        ("{ at: judge, do: huge_output }", "", &["counted, as", "fails: malformed"]),
+        ("{ at: check-config, do: trap }", "", &["that it can be checked", "fails: trap"]),
+        ("{ at: vote, do: trap }", "    events: [{ by: U1, act: approve, expect: { fails: trap } }]\n", &[]),
+    ];
+    for (config, scenario, failure) in rows {
+        check("misbehaving", config, scenario, failure);
+    }
+}
+
+#[test]
+fn a_wake_up_happens_when_it_was_asked_for() {
+    let config = "{ do: wake, wake_after_ms: 60000 }";
+    let asked = "    expect: { waiting: [{ kind: time }], wake_at: 1m }\n";
+    check(
+        "misbehaving",
+        config,
+        &format!("{asked}    events: [{{ act: tick, expect: {{ standing: satisfied, wake_at: never }} }}]\n"),
+        &[],
+    );
+    check(
+        "misbehaving",
+        config,
+        &format!("{asked}    events: [{{ act: tick, at: 30s }}]\n"),
+        &["asked to be woken at 1m"],
+    );
+    check("misbehaving", config, "    events: [{ act: tick, at: 2m }]\n", &[]);
+}
+
+#[test]
+fn errors_have_their_place() {
+    let rows: &[(&str, &[&str])] = &[
+        ("", &["s.yaml"]),
+        ("scenarios: []\n", &["s.yaml:1:1: `version: 1` is missing", "`scenarios` is missing"]),
+        ("version: 2\nscenarios: [{ name: a, config: {} }]\n", &["s.yaml:1:10: the version must be 1"]),
+        (
+            "version: 1\nscenario: []\n",
+            &["s.yaml:2:1: a file of scenarios has no field `scenario`; did you mean `scenarios`?"],
+        ),
+        ("version: 1\nscenarios:\n  - config: {}\n", &["s.yaml:3:5: `name` is missing"]),
+        ("version: 1\nscenarios:\n  - name: a\n", &["s.yaml:3:5: `config` is missing in the scenario `a`"]),
+        (
+            "version: 1\nscenarios:\n  - name: a\n    config: {}\n  - name: a\n    config: {}\n",
+            &["s.yaml:5:5: two scenarios have the name `a`"],
+        ),
+        (
+            "version: 1\ndefaults: { timeout: soon }\nscenarios: [{ name: a, config: {} }, { name: b, config: {} }]\n",
+            &["s.yaml:2:22: `soon` is no duration"],
+        ),
+        (
+            "version: 1\nscenarios: [{ name: a, config: {}, config: {} }]\n",
+            &["s.yaml:2", "the key `config` comes twice"],
+        ),
+        (
+            "version: 1\nscenarios: [{ name: a, config: {}, params: [] }]\n",
+            &["`params` must be a map, but is a list"],
+        ),
+        ("version: 1\nscenarios: [{ name: a, config: {}, redact: {} }]\n", &["either `show` or `hide`"]),
+        (
+            "version: 1\nscenarios: [{ name: a, config: {}, meta: { origin: { repository: x } } }]\n",
+            &["`origin`:", "repository"],
+        ),
+        (
+            "version: 1\nscenarios: [{ name: a, config: {}, config_refused: /x, events: [{ act: tick }] }]\n",
+            &["remove `expect` and `events`"],
+        ),
+    ];
+    for (text, expected) in rows {
+        has(&tested("quorum", text, "text"), 2, expected);
+    }
+    let events: &[(&str, &str)] = &[
+        ("{ by: U1 }", "`act` is missing"),
+        ("{ act: approve }", "`by` is missing: `approve` needs a person"),
+        ("{ by: U1, act: aprove }", "`aprove` is not an act; the acts are `approve`, `deny`"),
+        ("{ by: U1, act: tick }", "`tick` cannot have `by`"),
+        ("{ by: U1, act: withdraw, edits: {} }", "`withdraw` cannot have `edits`"),
+        ("{ by: U1, act: acknowledge }", "`persona` is missing"),
+        ("{ by: U1, act: approve, edits: { a: 1 }, removes: [a] }", "`a` is both edited and removed"),
+        ("{ by: U1, act: approve, at: 1h }", "`at` is after the request's `timeout`"),
+        ("{ by: U1, act: approve, at: 5 }", "`at` must be a duration"),
+        ("{ by: 1, act: approve }", "`by` must be text: put it in quotes"),
+        ("{ by: U1, act: approve, expect: fine }", "`fine` is not an outcome; the outcomes are `satisfied`"),
+        (
+            "{ by: U1, act: approve, expect: { waitng: [] } }",
+            "`expect` has no field `waitng`; did you mean `waiting`?",
+        ),
+        ("{ by: U1, act: approve, expect: { silent: true, waiting: [] } }", "an event has only one outcome"),
+        ("{ by: U1, act: approve, expect: { refused: x, editable: [] } }", "remove `editable`"),
+        ("{ by: U1, act: approve, expect: { memo: 1 } }", "move this to the scenario's `expect`"),
+        (
+            "{ by: U1, act: approve, expect: { fails: slowly } }",
+            "`slowly` is not a failure; the failures are `trap`",
+        ),
+        ("{ by: U1, act: approve, expect: { waiting: [{ kind: money }] } }", "`kind`:"),
+        ("{ by: U1, act: approve, expect: { waiting: [{ have: -1 }] } }", "`have` must be a whole number"),
+        ("{ by: U1, act: approve, expect: { wake_at: 5 } }", "`wake_at` must be a duration"),
+    ];
+    for (event, expected) in events {
+        let text = format!("version: 1\nscenarios:\n  - name: a\n    config: {{}}\n    events: [{event}]\n");
+        has(&tested("quorum", &text, "text"), 2, &["s.yaml:5:", expected]);
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let folder = Workspace::new();
+    folder.write("s.yaml", quorum(BOTH));
+    folder.write("core.wasm", wat::parse_str("(module)").unwrap());
+    has(
+        &folder.policy(&["test", "./core.wasm", "./s.yaml"]),
+        2,
+        &["`core.wasm` is not a policy module", "core WebAssembly"],
+    );
+    has(&folder.policy(&["test", "./none.wasm", "./s.yaml"]), 2, &["cannot read the module `none.wasm`"]);
+    has(&folder.policy(&["test", "./modules/quorum.wasm", "./none.yaml"]), 2, &["none.yaml: cannot be read"]);
+    folder.write("s.yaml", [0xff, 0xfe]);
+    has(
+        &folder.policy(&["test", "./modules/quorum.wasm", "./s.yaml"]),
+        2,
+        &["s.yaml: cannot be read: it is not UTF-8"],
+    );
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "(version: 1\n)?[ a-z:{}\\[\\],\n\"@#&*!-]{0,200}") {
+        let _ = crate::scenario::parse("s.yaml", &text);
+    }
+}
