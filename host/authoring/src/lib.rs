@@ -12,8 +12,8 @@ mod commands;
 mod judge;
 
 mod event;
-mod synthetic;
 mod scenario;
+mod synthetic;
 
 mod file;
 mod table;

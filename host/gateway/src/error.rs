@@ -46,6 +46,9 @@ pub enum GatewayError {
         /// How long to wait, in milliseconds.
         retry_after_ms: u64,
     },
+    /// The caller has as many open requests already as it may have.
+    #[error("this caller has as many open requests as it may have")]
+    TooManyOpen,
     /// The event does not count.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -84,6 +87,7 @@ impl GatewayError {
             GatewayError::NotAllowed(_) => "not_allowed",
             GatewayError::Cooldown { .. } => "cooldown",
             GatewayError::LineageLimit { .. } => "rate_limited",
+            GatewayError::TooManyOpen => "too_many_open",
             GatewayError::Refused(refusal) => refusal.code(),
             GatewayError::Contended => "contended",
             GatewayError::Store(error) => store_code(error),
@@ -124,6 +128,7 @@ impl GatewayError {
     #[must_use]
     pub fn retry_after_ms(&self) -> Option<u64> {
         match self {
+            GatewayError::TooManyOpen => Some(10_000),
             GatewayError::Cooldown { retry_after_ms } | GatewayError::LineageLimit { retry_after_ms, .. } => {
                 Some(*retry_after_ms)
             }

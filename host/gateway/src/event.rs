@@ -78,13 +78,12 @@ impl Gateway {
         self.change(id, &Cause::by_itself(intent)).await
     }
 
-    /// The caller takes its request back.
+    /// The caller takes its request back. Whether it is the caller's is not looked at here.
     ///
     /// # Errors
-    /// Where the token opens no request, or the request has ended.
-    pub async fn cancel(&self, token: &str, reason: Option<String>) -> Result<Arc<Request>, GatewayError> {
-        let request = self.opened_by(token).await?;
-        self.change(request.id, &Cause::by_itself(Intent::Cancel { reason })).await
+    /// If there is no such request, or it has ended.
+    pub async fn cancel(&self, id: RequestId, reason: Option<String>) -> Result<Arc<Request>, GatewayError> {
+        self.change(id, &Cause::by_itself(Intent::Cancel { reason })).await
     }
 
     /// The rules that a request is judged by, from memory or from the store.

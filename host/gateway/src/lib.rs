@@ -136,6 +136,14 @@ impl Gateway {
         &self.shadow
     }
 
+    /// A request by its id. Whether whoever asks may see it is not looked at here.
+    ///
+    /// # Errors
+    /// [`GatewayError::NotFound`] if there is none.
+    pub async fn request(&self, id: RequestId) -> Result<Arc<Request>, GatewayError> {
+        Ok(Arc::new(self.store.request(id).await?.ok_or(GatewayError::NotFound)?))
+    }
+
     /// The request that a token opens.
     ///
     /// # Errors

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{
-    AuditEntry, Digest, PolicyFailure, Reason, Request, RequestId, Status, Step, Submission, Timestamp,
+    self, AuditEntry, Digest, Intent, PolicyFailure, Reason, Refusal, Request, RequestId, Status, Step,
+    Submission, Timestamp,
 };
 use countersign_policy::ActionPolicy;
-use countersign_policy::decide::{self, Again, Ask, Issued, NotMade};
+use countersign_policy::decide::{self, Again, Ask, Attempt, Issued, NotMade};
 use countersign_store::{Create, Created, Idempotency, StoreError};
 use serde_json::{Map, Value, json};
 
@@ -25,6 +26,13 @@ pub struct IdempotencyKey {
     pub fingerprint: Digest,
 }
 
+impl IdempotencyKey {
+    /// As it is stored with what it was first sent for.
+    fn kept(self, now: Timestamp) -> Idempotency {
+        Idempotency { key: self.key, fingerprint: self.fingerprint, until: now.plus(IDEMPOTENCY_MS) }
+    }
+}
+
 /// A request that was made, and the token that opens it.
 #[derive(Clone, Debug)]
 pub struct Receipt {
@@ -35,7 +43,7 @@ pub struct Receipt {
 }
 
 impl Gateway {
-    /// Makes a request, where the policies admit it.
+    /// Makes a request, if the policies admit it, and its caller has fewer than `most_open` requests open.
     ///
     /// # Errors
     /// Where no policy knows the action, one does not admit it or fails, or the store is out of reach.
@@ -43,6 +51,7 @@ impl Gateway {
         &self,
         ask: Ask,
         idempotency: Option<IdempotencyKey>,
+        most_open: Option<u32>,
     ) -> Result<Receipt, GatewayError> {
         let now = self.clock.now();
         if let Some(sent) = &idempotency
@@ -67,12 +76,8 @@ impl Gateway {
             }
         };
         let step = step.inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
-        let idempotency = idempotency.map(|sent| Idempotency {
-            key: sent.key,
-            fingerprint: sent.fingerprint,
-            until: now.plus(IDEMPOTENCY_MS),
-        });
-        match self.store_new(step, idempotency).await? {
+        let idempotency = idempotency.map(|sent| sent.kept(now));
+        match self.store_new(step, idempotency, most_open).await? {
             Ok(receipt) => {
                 self.observe_submission(&submitted, Ok(&receipt.request));
                 Ok(receipt)
@@ -83,6 +88,7 @@ impl Gateway {
                 }
                 None => Err(GatewayError::Contended),
             },
+            Err(Created::TooManyOpen) => Err(GatewayError::TooManyOpen),
             Err(Created::New | Created::LineageConflict) => Err(GatewayError::Contended),
         }
     }
@@ -93,9 +99,21 @@ impl Gateway {
     ///
     /// # Errors
     /// Where there is no such request, its rules do not allow it or not yet, and as for [`Gateway::create`].
-    pub async fn rerequest(&self, original: RequestId, actor: Again) -> Result<Receipt, GatewayError> {
+    pub async fn rerequest(
+        &self,
+        original: RequestId,
+        actor: Again,
+        idempotency: Option<IdempotencyKey>,
+        most_open: Option<u32>,
+    ) -> Result<Receipt, GatewayError> {
         for _ in 0..MOST_CONFLICTS {
             let now = self.clock.now();
+            if let Some(sent) = &idempotency
+                && let Some((fingerprint, request)) = self.store.idempotent(&sent.key, now).await?
+            {
+                return self.known(sent, fingerprint, request);
+            }
+            let kept = idempotency.map(|sent| sent.kept(now));
             let original = self.store.request(original).await?.ok_or(GatewayError::NotFound)?;
             let lineage = self.store.lineage(original.submission.lineage).await?;
             let last = lineage.last().ok_or(GatewayError::NotFound)?;
@@ -119,16 +137,52 @@ impl Gateway {
                 .admit(&rules, admission)
                 .await
                 .inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
-            match self.store_new(step, None).await? {
+            match self.store_new(step, kept, most_open).await? {
                 Ok(receipt) => {
                     self.observe_submission(&submitted, Ok(&receipt.request));
                     return Ok(receipt);
                 }
                 Err(Created::LineageConflict) => {}
-                Err(Created::New | Created::Known(..)) => return Err(GatewayError::Contended),
+                Err(Created::TooManyOpen) => return Err(GatewayError::TooManyOpen),
+                Err(Created::Known(fingerprint, request)) => match idempotency {
+                    Some(sent) => return self.known(&sent, fingerprint, *request),
+                    None => return Err(GatewayError::Contended),
+                },
+                Err(Created::New) => return Err(GatewayError::Contended),
             }
         }
         Err(GatewayError::Contended)
+    }
+
+    /// Whether somebody in Slack, known by `name` there, may have a request made again: its requester, whoever an
+    /// approval of would be granted, or whom its rules name instead.
+    ///
+    /// # Errors
+    /// If its rules cannot be loaded.
+    pub async fn may_rerequest(&self, request: &Request, name: &str) -> Result<bool, GatewayError> {
+        let submission = &request.submission;
+        let rules = self.rules_of(submission.policy_hash).await?;
+        let actor = rules.entry().actor(name, &self.directory, self.clock.now());
+        let asked = || actor.id == submission.requester_id() || submission.owners.contains(&actor.id);
+        let approves = || {
+            // As if it had just been made: whether the act would count is not the question, but whether it is theirs.
+            let draft = lifecycle::draft(request.id, Submission::clone(submission), request.memos.to_vec());
+            let attempt = Attempt { intent: Intent::approve(), by: Some(actor.clone()), seen: None };
+            let outcome = decide::event(&rules, &draft, attempt, submission.submitted_at).outcome;
+            !matches!(outcome, Err(Refusal::Unauthorized(_) | Refusal::PolicyFailed(_)))
+        };
+        let Some(allowed) = &rules.entry().rerequest else { return Ok(false) };
+        if allowed.by.is_empty() {
+            return Ok(asked() || approves());
+        }
+        Ok(allowed.by.iter().any(|who| match who.as_str() {
+            "requester" => asked(),
+            "approvers" => approves(),
+            who => match who.strip_prefix('@') {
+                Some(group) => actor.groups.contains(group),
+                None => actor.id == who || actor.alias.as_deref() == Some(who),
+            },
+        }))
     }
 
     fn known(
@@ -218,12 +272,13 @@ impl Gateway {
         &self,
         step: Step,
         idempotency: Option<Idempotency>,
+        most_open: Option<u32>,
     ) -> Result<Result<Receipt, Created>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let token = self.tokens.of(request.id);
         let created = Arc::new(request.clone());
         let delivers = !effects.is_empty();
-        let create = Create { request, idempotency, audit, effects, counts };
+        let create = Create { request, idempotency, most_open, audit, effects, counts };
         let (store, alarm, bell) =
             (Arc::clone(&self.store), Arc::clone(&self.alarm), Arc::clone(&self.outbox_bell));
         whole(async move {
@@ -290,7 +345,7 @@ fn allow_rerequest(
     last: &Request,
     now: Timestamp,
 ) -> Result<(), GatewayError> {
-    let Some(allowed) = rules.entry().rerequest else {
+    let Some(allowed) = &rules.entry().rerequest else {
         return Err(GatewayError::NotAllowed("requests for this action cannot be made again"));
     };
     match last.status() {

@@ -88,7 +88,7 @@ impl House {
     }
 
     async fn ask(&self, action: &str) -> Receipt {
-        self.gateway.create(ask(action), None).await.expect("the request is admitted")
+        self.gateway.create(ask(action), None, None).await.expect("the request is admitted")
     }
 
     async fn approve(&self, id: RequestId, actor: &str) -> Result<Arc<Request>, GatewayError> {
@@ -155,6 +155,8 @@ fn ask(action: &str) -> Ask {
         params: params.as_object().cloned().unwrap_or_default(),
         origin: Origin { repo: "acme/web".into(), branch: None, pr: None, run_id: None },
         requester: Party { id: "U9".into(), source: "slack".into(), display: None },
+        who: Who::asserted("U9"),
+        caller: None,
         justification: "a release".into(),
         links: Vec::new(),
         policy_hints: None,
@@ -366,7 +368,7 @@ async fn a_request_is_judged_by_the_rules_that_it_was_made_under_even_after_a_re
 async fn an_idempotency_key_gives_one_request_however_often_and_however_fast() {
     let house = House::ready().await;
     let key = IdempotencyKey { key: Digest::of(b"key"), fingerprint: Digest::of(b"body") };
-    let receipts = join_all((0..20).map(|_| house.gateway.create(ask("single"), Some(key)))).await;
+    let receipts = join_all((0..20).map(|_| house.gateway.create(ask("single"), Some(key), None))).await;
     let receipts: Vec<Receipt> = receipts.into_iter().collect::<Result<_, _>>().expect("all are answered");
     let first = receipts.first().expect("there are some");
     assert!(
@@ -375,10 +377,10 @@ async fn an_idempotency_key_gives_one_request_however_often_and_however_fast() {
     assert_eq!(house.events().await, ["created"]);
 
     let other = IdempotencyKey { fingerprint: Digest::of(b"another body"), ..key };
-    let reused = house.gateway.create(ask("single"), Some(other)).await;
+    let reused = house.gateway.create(ask("single"), Some(other), None).await;
     assert!(matches!(reused, Err(GatewayError::KeyReused)));
     house.clock.advance(24 * 60 * MINUTE);
-    let later = house.gateway.create(ask("single"), Some(other)).await.expect("the key is free again");
+    let later = house.gateway.create(ask("single"), Some(other), None).await.expect("the key is free again");
     assert_ne!(later.request.id, first.request.id);
 }
 
@@ -387,7 +389,7 @@ async fn a_request_can_be_made_again_after_a_while_and_not_too_often() {
     let house = House::ready().await;
     let again = |id| {
         let actor = Party { id: "U4".into(), source: "slack".into(), display: None };
-        house.gateway.rerequest(id, actor)
+        house.gateway.rerequest(id, Again { who: Who::of(&actor), party: actor }, None, None)
     };
     let first = house.ask("double").await.request;
     assert!(matches!(again(first.id).await, Err(GatewayError::NotAllowed(_))), "it is still open");
@@ -426,11 +428,10 @@ async fn a_request_can_be_made_again_after_a_while_and_not_too_often() {
 async fn a_caller_takes_its_request_back_once() {
     let house = House::ready().await;
     let Receipt { request, token } = house.ask("single").await;
-    let cancelled =
-        house.gateway.cancel(token.reveal(), Some("not needed".into())).await.expect("it is open");
+    let cancelled = house.gateway.cancel(request.id, Some("not needed".into())).await.expect("it is open");
     assert_eq!(cancelled.status(), Status::Cancelled);
     assert!(matches!(
-        house.gateway.cancel(token.reveal(), None).await,
+        house.gateway.cancel(request.id, None).await,
         Err(GatewayError::Refused(Refusal::Ended(_)))
     ));
     assert!(house.approve(request.id, "U1").await.is_err());
@@ -458,7 +459,7 @@ async fn a_hidden_value_is_in_no_file() {
 #[tokio::test]
 async fn what_no_policy_admits_is_refused_and_audited() {
     let house = House::ready().await;
-    let unknown = house.gateway.create(ask("drop_database"), None).await;
+    let unknown = house.gateway.create(ask("drop_database"), None, None).await;
     assert!(matches!(unknown, Err(GatewayError::UnknownAction(action)) if action == "drop_database"));
     assert_eq!(house.events().await, ["unknown_action"]);
 }

@@ -12,9 +12,11 @@ use countersign_store::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access_control::{AccessControl, AccessError};
 use crate::config::Config;
-use crate::rate_limit::RateLimiter;
+use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::state::App;
+use crate::strangers::Strangers;
 use crate::telemetry::Metrics;
 
 /// Why the gateway does not start.
@@ -26,6 +28,9 @@ pub enum StartError {
     /// A file of trusted keys cannot be read, or holds no keys.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// The access file is wrong, or cannot be read.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Anything else.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -57,11 +62,15 @@ pub async fn build(
     let (set, folder) =
         policy_sets::at_start(&store, &engine, &clock, directory.clone(), &registries).await?;
 
+    let access = access(config).await?;
     let metrics = Metrics::new().context(METRICS)?;
     engine.register(metrics.registry()).context(METRICS)?;
     let outgoing = outgoing(config, &metrics, &clock)?;
     let policies = Arc::new(Policies::new(engine, set));
     let gateway = Arc::new(Gateway::new(store, policies, clock, Tokens::new(secret)));
+    if let Some(access) = &access {
+        gateway.directory().set_people(Arc::clone(access.authenticator.access().people()));
+    }
     gateway.shadow().register(metrics.registry()).context(METRICS)?;
     Ok(App {
         policy_sets: PolicySets::new(Arc::clone(&gateway), directory.clone(), registries, folder),
@@ -71,11 +80,35 @@ pub async fn build(
         slack_verifier: config.secrets.slack_signing.as_ref().and_then(Verifier::new),
         outgoing,
         rate_limiter: RateLimiter::new(&config.rate_limit),
+        access,
+        insecure_anonymous: config.access.insecure_anonymous,
+        caller_quotas: CallerQuotas::default(),
+        strangers: Strangers::default(),
         body_limit: usize::try_from(config.network.body_limit_bytes).unwrap_or(usize::MAX),
         max_streams: usize::try_from(config.network.sse_max_connections).unwrap_or(usize::MAX),
         background: TaskTracker::new(),
         shutdown,
     })
+}
+
+/// The access file, if there is one; says so if there is none.
+async fn access(config: &Config) -> Result<Option<Arc<AccessControl>>, StartError> {
+    let Some(file) = config.access.file.clone() else {
+        if config.access.insecure_anonymous {
+            tracing::warn!("`--insecure-anonymous`: anybody who reaches this gateway may ask");
+        } else {
+            tracing::warn!("no access file: anybody on this machine may ask, and nobody else");
+        }
+        return Ok(None);
+    };
+    let access = blocking(move || AccessControl::start(&file)).await??;
+    let known = access.authenticator.access();
+    tracing::info!(
+        callers = known.callers().count(),
+        people = known.people().iter().count(),
+        "access file loaded"
+    );
+    Ok(Some(Arc::new(access)))
 }
 
 const METRICS: &str = "cannot register metrics";

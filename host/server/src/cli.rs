@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use countersign_authoring as authoring;
 
+use crate::access_key::AccessCommand;
 use crate::config::{Config, Environment, secrets};
 use crate::dev::Dev;
 
@@ -31,6 +32,9 @@ pub enum Command {
     /// Write, build, test and measure policies.
     #[command(subcommand)]
     Policy(authoring::Policy),
+    /// Make API keys for the access file.
+    #[command(subcommand)]
+    Access(AccessCommand),
 }
 
 /// Why the command line or the environment is refused.
@@ -108,7 +112,7 @@ impl Cli {
             Command::Policy(policy) if policy.loads_a_set() => {
                 unknown_variables(environment, &serve_variables)
             }
-            Command::Policy(_) | Command::Dev(_) => Vec::new(),
+            Command::Policy(_) | Command::Dev(_) | Command::Access(_) => Vec::new(),
         };
         if wrong.is_empty() { Ok(cli) } else { Err(CliError::Environment(wrong)) }
     }

@@ -12,6 +12,11 @@ pub mod run;
 pub mod shutdown;
 pub mod state;
 
+// Who may ask.
+pub mod access_control;
+pub mod access_key;
+mod strangers;
+
 // How callers, admins and operators reach it.
 pub mod http;
 mod rate_limit;

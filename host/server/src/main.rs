@@ -9,7 +9,7 @@ use countersign::build::{StartError, build};
 use countersign::cli::{Cli, CliError, Command};
 use countersign::config::Config;
 use countersign::run::run;
-use countersign::{dev, shutdown, telemetry};
+use countersign::{access_key, dev, shutdown, telemetry};
 use countersign_core::clock::SystemClock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ async fn main() -> ExitCode {
     let served = match Cli::from_process() {
         Ok(Cli { command: Command::Serve(config) }) => serve(&config).await,
         Ok(Cli { command: Command::Dev(dev) }) => return dev::run(dev).await,
+        Ok(Cli { command: Command::Access(command) }) => return access_key::run(&command),
         Ok(Cli { command: Command::Policy(policy) }) => return countersign_authoring::run(&policy),
         Err(CliError::Flags(error)) => error.exit(),
         Err(error) => return fail(WRONG_SETUP, &error.to_string()),
@@ -30,6 +31,7 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(StartError::Policies(errors)) => fail(WRONG_SETUP, &errors.to_string()),
         Err(StartError::Keys(error)) => fail(WRONG_SETUP, &error.to_string()),
+        Err(StartError::Access(error)) => fail(WRONG_SETUP, &error.to_string()),
         Err(StartError::Other(error)) => fail(1, &format!("{error:#}")),
     }
 }

@@ -1,9 +1,12 @@
 //! How often a client address may make requests: a token bucket for each, in this process.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use countersign_core::lifecycle::Timestamp;
 use governor::Quota;
 use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
@@ -72,6 +75,46 @@ impl RateLimiter {
     }
 }
 
+/// How many requests a minute each caller may make.
+#[derive(Default)]
+pub(crate) struct CallerQuotas {
+    buckets: Mutex<HashMap<String, Bucket>>,
+}
+
+/// What a caller has left, under the quota that it had then.
+struct Bucket {
+    per_minute: u32,
+    /// In parts of which 60,000 are one request.
+    left: u64,
+    at: Timestamp,
+}
+
+impl CallerQuotas {
+    /// Takes one request from the caller's bucket, which holds a minute's worth.
+    ///
+    /// # Errors
+    /// If it is empty: in how many milliseconds it is no longer.
+    pub(crate) fn take(&self, caller: &str, per_minute: u32, now: Timestamp) -> Result<(), u64> {
+        const ONE: u64 = 60_000;
+        let full = u64::from(per_minute.max(1)).saturating_mul(ONE);
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = buckets.entry(caller.to_owned()).or_insert(Bucket { per_minute, left: full, at: now });
+        if bucket.per_minute != per_minute {
+            *bucket = Bucket { per_minute, left: bucket.left.min(full), at: bucket.at };
+        }
+        // Each millisecond gives back as much as the quota says for a minute, in parts of which 60,000 are a request.
+        let back = now.since(bucket.at).saturating_mul(u64::from(per_minute));
+        (bucket.left, bucket.at) = (bucket.left.saturating_add(back).min(full), now.max(bucket.at));
+        match bucket.left.checked_sub(ONE) {
+            Some(left) => {
+                bucket.left = left;
+                Ok(())
+            }
+            None => Err((ONE - bucket.left).div_ceil(u64::from(per_minute.max(1)))),
+        }
+    }
+}
+
 /// Monotonic time since the start: a wall clock that jumps could lock callers out.
 #[derive(Clone, Copy)]
 struct Steady(Instant);
@@ -108,6 +151,23 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1500)).await;
         assert_eq!(limiter.take(alice), Ok(()));
         assert!(limiter.take(alice).is_err());
+    }
+
+    #[test]
+    fn a_caller_has_its_own_quota() {
+        let quotas = CallerQuotas::default();
+        let at = |millis: u64| Timestamp::from_millis(1_000_000 + millis);
+        for _ in 0..30 {
+            assert_eq!(quotas.take("web", 30, at(0)), Ok(()));
+        }
+        assert_eq!(quotas.take("web", 30, at(0)), Err(2000));
+        assert_eq!(quotas.take("db", 30, at(0)), Ok(()));
+        assert_eq!(quotas.take("web", 30, at(1999)), Err(1));
+        assert_eq!(quotas.take("web", 30, at(2000)), Ok(()));
+        assert!(quotas.take("web", 30, at(2000)).is_err());
+        // A clock that was set back gives nothing back, and another file another quota.
+        assert!(quotas.take("web", 30, at(0)).is_err());
+        assert_eq!(quotas.take("web", 60, at(3000)), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]

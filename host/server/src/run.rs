@@ -26,6 +26,9 @@ const BACKGROUND: Duration = Duration::from_secs(1);
 /// How often full buckets of the rate limiter are removed.
 const SWEEP: Duration = Duration::from_secs(60);
 
+/// How often failures of strangers are audited.
+const STRANGERS: Duration = Duration::from_secs(60);
+
 /// Serves on `listener` until the shutdown begins, and then until everything that was begun has ended.
 ///
 /// # Errors
@@ -39,6 +42,15 @@ pub async fn run(app: Arc<App>, config: &Config, listener: TcpListener) -> anyho
     maintenance.spawn(sweep(Arc::clone(&app)));
     maintenance.spawn(Arc::clone(&app.policy_sets).watch(config.policies.watch, policy_sets::POLL));
     maintenance.spawn(Arc::clone(&app.policy_sets).tidy());
+    if let Some(access) = &app.access {
+        let reloads = Arc::clone(access).watch(Arc::clone(&app.gateway));
+        maintenance.spawn(async move {
+            if let Err(error) = reloads.await {
+                tracing::error!(%error, "the access file is not watched");
+            }
+        });
+    }
+    maintenance.spawn(audit_strangers(Arc::clone(&app)));
     if let Some(outgoing) = &app.outgoing {
         let usergroups = usergroups(&app, outgoing, config.slack.rate_factor);
         // Before anybody can act, so that the memberships known before the last stop count from the start.
@@ -75,6 +87,7 @@ pub async fn run(app: Arc<App>, config: &Config, listener: TcpListener) -> anyho
         // Bounded by `DRAIN`, which began when the shutdown did.
         let _ = delivery.await;
     }
+    audit_failures(&app).await;
     scheduler.abort();
     maintenance.abort_all();
     app.gateway.store().close().await.context("cannot close the store")?;
@@ -93,6 +106,21 @@ async fn deliver(app: Arc<App>) {
     tokio::select! {
         () = worker.run(app.shutdown.clone()) => {}
         () = drained => tracing::warn!("shutdown: calls of Slack cut off; what they deliver stays in the outbox"),
+    }
+}
+
+/// Audits once a minute what strangers failed at.
+async fn audit_strangers(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(STRANGERS).await;
+        audit_failures(&app).await;
+    }
+}
+
+async fn audit_failures(app: &App) {
+    let Some(entry) = app.strangers.take(app.gateway.clock().now()) else { return };
+    if let Err(error) = app.gateway.store().append(vec![entry], Vec::new()).await {
+        tracing::error!(%error, "cannot audit failed authentications");
     }
 }
 

@@ -9,7 +9,9 @@ use countersign_slack::{Outgoing, Verifier};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::rate_limit::RateLimiter;
+use crate::access_control::AccessControl;
+use crate::rate_limit::{CallerQuotas, RateLimiter};
+use crate::strangers::Strangers;
 use crate::telemetry::Metrics;
 
 /// What the routes and the answers to Slack share.
@@ -24,6 +26,14 @@ pub struct App {
     /// Sends to Slack. Without it messages wait in the outbox.
     pub(crate) outgoing: Option<Outgoing>,
     pub(crate) rate_limiter: RateLimiter,
+    /// Recognises callers. Without an access file anybody who reaches the gateway may ask.
+    pub(crate) access: Option<Arc<AccessControl>>,
+    /// Whether anybody may ask from other machines, too.
+    pub(crate) insecure_anonymous: bool,
+    /// How many requests a minute each caller may make.
+    pub(crate) caller_quotas: CallerQuotas,
+    /// What strangers failed at since it was last audited.
+    pub(crate) strangers: Strangers,
     /// The largest request body, in bytes.
     pub(crate) body_limit: usize,
     /// How many event streams may be open at once.

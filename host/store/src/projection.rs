@@ -17,6 +17,8 @@ pub(crate) struct Projection<'a> {
     /// Guards commits.
     pub(crate) version: u64,
     pub(crate) action: &'a str,
+    /// The caller that made it; its open requests are counted by it.
+    pub(crate) caller: Option<&'a str>,
     pub(crate) status: Status,
     pub(crate) submitted_at: Timestamp,
     /// The next wake-up, escalation or expiry.
@@ -40,6 +42,7 @@ impl Projection<'_> {
             id: request.id,
             version: request.version,
             action: &submission.action,
+            caller: submission.caller.as_deref(),
             status: request.status(),
             submitted_at: submission.submitted_at,
             due_at: request.due_at(),

@@ -71,7 +71,7 @@ pub enum Redaction {
 }
 
 /// How often a request may be made again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rerequest {
     /// How long to wait after the last one of the lineage ended, in milliseconds.
     pub cooldown_ms: u64,
@@ -79,6 +79,9 @@ pub struct Rerequest {
     pub limit: u32,
     /// How far back to count, in milliseconds.
     pub window_ms: u64,
+    /// Who in Slack may ask for it again: `requester`, `approvers`, `@group` names and ids. Empty for the first two.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub by: BTreeSet<String>,
 }
 
 impl PolicyEntry {

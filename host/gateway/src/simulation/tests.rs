@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::replay::Replayer;
 use super::*;
 use crate::scheduler::Scheduler;
-use crate::{Ask, Gateway, Tokens};
+use crate::{Ask, Gateway, Tokens, Who};
 use countersign_core::clock::{Clock, ManualClock};
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{Digest, Origin, Party};
@@ -70,7 +70,7 @@ impl House {
     }
 
     async fn ask(&self, action: &str) -> RequestId {
-        self.gateway.create(ask(action), None).await.unwrap().request.id
+        self.gateway.create(ask(action), None, None).await.unwrap().request.id
     }
 
     async fn approve(&self, id: RequestId, actor: &str) -> Result<Status, GatewayError> {
@@ -153,6 +153,8 @@ fn ask(action: &str) -> Ask {
         params: json!({"ref": "v1", "secret": "hunter2"}).as_object().unwrap().clone(),
         origin: Origin { repo: "acme/web".into(), branch: None, pr: None, run_id: None },
         requester: Party { id: "U9".into(), source: "slack".into(), display: None },
+        who: Who::asserted("U9"),
+        caller: None,
         justification: "a release".into(),
         links: Vec::new(),
         policy_hints: None,
@@ -242,7 +244,7 @@ async fn a_policy_that_fails_and_an_action_that_is_gone_are_differences() {
 
     let house = House::beside("  window:", "  another:").await;
     house.ask("window").await;
-    house.gateway.create(ask("another"), None).await.unwrap_err();
+    house.gateway.create(ask("another"), None, None).await.unwrap_err();
     let expected = [
         "* admission: denied(unknown_action) -> admitted(pending) x1",
         "window admission: admitted(pending) -> denied(unknown_action) x1",

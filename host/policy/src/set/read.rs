@@ -257,7 +257,7 @@ impl SetReader<'_, '_> {
     }
 
     fn rerequest(&mut self, node: &Node) -> Option<Rerequest> {
-        let fields = self.reader.fields(node, "`rerequest`", &["cooldown", "limit", "window"])?;
+        let fields = self.reader.fields(node, "`rerequest`", &["cooldown", "limit", "window", "by"])?;
         let mut duration = |name: &str, range, default| match fields.get(name) {
             Some(node) => self.reader.duration(node, &format!("`{name}`"), range),
             None => Some(default),
@@ -271,7 +271,19 @@ impl SetReader<'_, '_> {
         if cooldown_ms >= window_ms {
             self.reader.error(node.at, "`cooldown` must be shorter than `window`");
         }
-        Some(Rerequest { cooldown_ms, limit, window_ms })
+        let mut by = BTreeSet::new();
+        if let Some(node) = fields.get("by") {
+            let items = self.reader.items(node, "`by`");
+            if items.is_empty() {
+                self.reader.error(node.at, "`by` is empty: leave it out for the requester and the approvers");
+            }
+            for item in items {
+                let Some(who) = self.reader.text(item, "`by`").map(str::to_owned) else { continue };
+                self.group_exists(&who, item.at, None);
+                by.insert(who);
+            }
+        }
+        Some(Rerequest { cooldown_ms, limit, window_ms, by })
     }
 
     fn policies(

@@ -2,6 +2,7 @@
 //!
 //! Nothing here reads the process's environment: [`crate::cli`] does, once, and hands it over.
 
+mod access;
 mod logging;
 mod network;
 mod policies;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+pub use access::AccessSettings;
 pub use logging::{LogFormat, Logging};
 pub use network::Network;
 pub use policies::Policies;
@@ -38,6 +40,9 @@ pub struct Config {
     /// Where the gateway listens, and how much it accepts.
     #[command(flatten)]
     pub network: Network,
+    /// Who may ask.
+    #[command(flatten)]
+    pub access: AccessSettings,
     /// The policy set, and what its modules may use.
     #[command(flatten)]
     pub policies: Policies,
@@ -70,6 +75,7 @@ impl Config {
         let mut wrong = unsupported::errors(environment);
         self.warnings = unsupported::warnings(environment);
         self.secrets = Secrets::read(environment, &mut wrong);
+        wrong.extend(self.access.check(&self.network));
         wrong
     }
 

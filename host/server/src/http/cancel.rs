@@ -7,19 +7,23 @@ use axum::extract::State;
 use serde::Deserialize;
 
 use super::body::JsonBody;
+use super::caller::{Calling, Wanted};
 use super::check::Check;
 use super::error::ApiError;
-use super::params::Params;
+use super::params::{Params, request_id};
 use super::view::WaitView;
 use crate::state::App;
 
 /// Which request to cancel, and why.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields, expecting = "an object")]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub(super) struct CancelBody {
     /// The wait token, unless it comes as `Authorization: Bearer`.
     #[serde(default)]
     token: Option<String>,
+    /// The request, for its caller; not needed with a wait token.
+    #[serde(default)]
+    request_id: Option<String>,
     /// Why, for the approvers to read.
     #[serde(default)]
     #[schema(max_length = 1000)]
@@ -41,16 +45,19 @@ pub(super) struct CancelBody {
 )]
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
+    calling: Calling,
     params: Params,
     body: JsonBody,
 ) -> Result<Json<WaitView>, ApiError> {
-    let CancelBody { token, reason } = body.typed()?;
-    let token = params.token(token.as_deref())?;
+    let CancelBody { token, request_id: id, reason } = body.typed()?;
+    let id = id.map(|id| request_id("requestId", &id)).transpose()?;
     let mut check = Check::default();
     if let Some(reason) = &reason {
         check.text("reason", reason, 1, 1000);
     }
     check.finish()?;
-    let request = app.gateway.cancel(token, reason).await?;
+    let wanted = Wanted { token: token.as_deref(), id, by_id: false };
+    let request = calling.request(&app, &params, wanted).await?;
+    let request = app.gateway.cancel(request.id, reason).await?;
     Ok(Json(WaitView::of(&request)))
 }

@@ -4,22 +4,20 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use countersign_access::Identified;
 use countersign_core::lifecycle::{Digest, Link, Origin, Party, RequestId, Status, Timestamp};
-use countersign_gateway::{Ask, IdempotencyKey, Receipt};
+use countersign_gateway::{Ask, Receipt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::body::JsonBody;
+use super::caller::{Calling, requester as requester_of};
 use super::check::Check;
-use super::client::check_rate;
-use super::error::{ApiError, Invalid};
+use super::error::ApiError;
+use super::params::Params;
 use super::view::{min_approvals, rfc3339_always};
-use crate::rate_limit::Client;
 use crate::state::App;
-
-/// The owner of idempotency keys, as long as callers do not authenticate.
-const ANONYMOUS: &str = "anonymous";
+use crate::telemetry::SecurityEvent;
 
 /// A request to create.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -45,8 +43,9 @@ pub(super) struct CreateBody {
 pub(super) struct Meta {
     /// Where the request comes from.
     origin: Origin,
-    /// Who wants the action done.
-    requester: Party,
+    /// Who wants the action done. It can be left out if the caller's credentials say so.
+    #[serde(default)]
+    requester: Option<Party>,
     /// Why, for the approvers to read.
     #[schema(min_length = 3, max_length = 2000)]
     justification: String,
@@ -94,23 +93,29 @@ pub(super) struct PolicyView {
     request_body = CreateBody,
     responses(
         (status = 200, description = "The request was created, now or earlier with the same idempotency key", body = CreatedView),
-        (status = "4XX", description = "400 `invalid_payload`; 403 `policy_denied`, with `reasons`; \
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `policy_denied`, with `reasons`, \
+            `caller_not_allowed`, `requester_mismatch` or `proxied`; \
             408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`; \
-            422 `idempotency_key_reused`; 429 `rate_limited`, with `Retry-After`"),
+            422 `idempotency_key_reused`; 429 `rate_limited` or `too_many_open`, with `Retry-After`"),
         (status = "5XX", description = "500 `internal`; \
             503 `policy_failure`, `store_unavailable` or `contended`, with `Retry-After`"),
     )
 )]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
-    client: Client,
-    headers: HeaderMap,
+    calling: Calling,
+    params: Params,
     body: JsonBody,
 ) -> Result<Json<CreatedView>, ApiError> {
-    check_rate(&app, client)?;
-    let idempotency = idempotency_key(&headers, &body.0)?;
-    let ask = ask(body.typed()?)?;
-    let receipt = app.gateway.create(ask, idempotency).await?;
+    let caller = calling.identify(&app, &params).await?;
+    calling.check_quota(&app, caller.as_ref())?;
+    let value = body.0.clone();
+    let body: CreateBody = body.typed()?;
+    let owner = (caller.as_ref(), body.meta.origin.repo.as_str());
+    let idempotency = calling.idempotency_key(owner, "create", &value)?;
+    let ask = ask(&app, caller.as_ref(), body)?;
+    let most_open = caller.and_then(|identified| identified.caller.open);
+    let receipt = app.gateway.create(ask, idempotency, most_open).await?;
     Ok(Json(CreatedView::of(&receipt)))
 }
 
@@ -133,7 +138,7 @@ impl CreatedView {
     }
 }
 
-fn ask(body: CreateBody) -> Result<Ask, ApiError> {
+fn ask(app: &App, caller: Option<&Identified>, body: CreateBody) -> Result<Ask, ApiError> {
     let CreateBody { action, params, meta, policy_hints } = body;
     let Meta { origin, requester, justification, links } = meta;
     let links = links.unwrap_or_default();
@@ -141,30 +146,22 @@ fn ask(body: CreateBody) -> Result<Ask, ApiError> {
     check.name("action", &action, 128);
     check.params("params", &params)?;
     check.origin("meta.origin", &origin);
-    check.party("meta.requester", &requester);
+    if let Some(requester) = &requester {
+        check.party("meta.requester", requester);
+    }
     check.text("meta.justification", &justification, 3, 2000);
     check.links("meta.links", &links);
     if let Some(hints) = &policy_hints {
         check.hints("policyHints", hints);
     }
     check.finish()?;
-    Ok(Ask { action, params, origin, requester, justification, links, policy_hints })
-}
-
-fn idempotency_key(headers: &HeaderMap, body: &Value) -> Result<Option<IdempotencyKey>, ApiError> {
-    const NAME: &str = "Idempotency-Key";
-    let mut values = headers.get_all(NAME).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(Invalid::new(NAME, "must come once").into());
+    if let Some(Identified { caller, .. }) = caller
+        && !caller.may_ask_for(&action)
+    {
+        app.metrics.count(SecurityEvent::CallerNotAllowed);
+        return Err(ApiError::CallerNotAllowed);
     }
-    match value.to_str() {
-        Ok(key) if (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) => {
-            Ok(Some(IdempotencyKey {
-                key: Digest::of(format!("{ANONYMOUS}\0{key}").as_bytes()),
-                fingerprint: Digest::of_json(body),
-            }))
-        }
-        _ => Err(Invalid::new(NAME, "must have 1 to 255 printable ASCII characters and no spaces").into()),
-    }
+    let (requester, who) = requester_of(app, caller, requester)?;
+    let caller = caller.map(|identified| identified.caller.name.clone());
+    Ok(Ask { action, params, origin, requester, who, caller, justification, links, policy_hints })
 }

@@ -5,6 +5,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use countersign_access::{RequesterError, Unauthenticated};
 use countersign_core::json;
 use countersign_core::lifecycle::{Reason, Refusal};
 use countersign_core::record::ChangeFault;
@@ -53,6 +54,20 @@ pub(crate) enum ApiError {
     NoSuch(&'static str),
     #[error("the admin token is missing or wrong")]
     Unauthorized,
+    #[error("say who you are: an API key or a token of an identity provider, as `Authorization: Bearer`")]
+    Unauthenticated,
+    #[error("{0}")]
+    NotAuthenticated(Unauthenticated),
+    #[error("this caller may not ask for this action")]
+    CallerNotAllowed,
+    #[error(transparent)]
+    RequesterMismatch(RequesterError),
+    #[error(
+        "this gateway has no access file, so it answers its own machine alone, and this came through a proxy"
+    )]
+    Proxied,
+    #[error("too many requests from this caller")]
+    QuotaUsedUp { retry_after_ms: u64 },
     #[error("this path does not take this method")]
     WrongMethod,
     #[error("too many requests from this address")]
@@ -132,9 +147,14 @@ impl ApiError {
             ApiError::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             ApiError::TooSlow => StatusCode::REQUEST_TIMEOUT,
             ApiError::NoSuch(_) => StatusCode::NOT_FOUND,
-            ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
+            ApiError::Unauthorized | ApiError::Unauthenticated | ApiError::NotAuthenticated(_) => {
+                StatusCode::UNAUTHORIZED
+            }
+            ApiError::CallerNotAllowed | ApiError::RequesterMismatch(_) | ApiError::Proxied => {
+                StatusCode::FORBIDDEN
+            }
             ApiError::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
-            ApiError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            ApiError::RateLimited { .. } | ApiError::QuotaUsedUp { .. } => StatusCode::TOO_MANY_REQUESTS,
             ApiError::TooManyStreams => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Gateway(error) => gateway_status(error),
             ApiError::Change(error) => change_status(error),
@@ -152,7 +172,11 @@ impl ApiError {
             ApiError::NoSuch(_) => "not_found",
             ApiError::Unauthorized => "unauthorized",
             ApiError::WrongMethod => "method_not_allowed",
-            ApiError::RateLimited { .. } => "rate_limited",
+            ApiError::RateLimited { .. } | ApiError::QuotaUsedUp { .. } => "rate_limited",
+            ApiError::Unauthenticated | ApiError::NotAuthenticated(_) => "unauthenticated",
+            ApiError::CallerNotAllowed => "caller_not_allowed",
+            ApiError::RequesterMismatch(_) => "requester_mismatch",
+            ApiError::Proxied => "proxied",
             ApiError::TooManyStreams => "too_many_streams",
             ApiError::Signature(error) => error.code(),
             ApiError::Gateway(error) => error.code(),
@@ -172,7 +196,9 @@ impl ApiError {
     /// When to try again, in whole seconds.
     fn retry_after(&self) -> Option<u64> {
         let retry_after_ms = match self {
-            ApiError::RateLimited { retry_after_ms } => Some(*retry_after_ms),
+            ApiError::RateLimited { retry_after_ms } | ApiError::QuotaUsedUp { retry_after_ms } => {
+                Some(*retry_after_ms)
+            }
             ApiError::Gateway(error) => error.retry_after_ms(),
             // As often as the gateway itself tries to fetch a module.
             ApiError::Change(ChangeError::Unfetched(_)) => Some(30_000),
@@ -192,7 +218,9 @@ fn gateway_status(error: &GatewayError) -> StatusCode {
         }
         GatewayError::NotFound => StatusCode::NOT_FOUND,
         GatewayError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-        GatewayError::Cooldown { .. } | GatewayError::LineageLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
+        GatewayError::Cooldown { .. } | GatewayError::LineageLimit { .. } | GatewayError::TooManyOpen => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
         GatewayError::PolicyFailed(_)
         | GatewayError::Rules(_)
         | GatewayError::RulesLost(_)

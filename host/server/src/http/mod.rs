@@ -6,12 +6,14 @@
 
 // The listener, its connections, and which path goes to which handler.
 mod connection;
+mod front_door;
 mod router;
 mod serve;
 mod takeover;
 
 // What handlers read, and how they fail.
 mod body;
+mod caller;
 mod check;
 mod client;
 mod error;

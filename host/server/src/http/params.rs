@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
+use countersign_access::ApiKey;
 use countersign_core::lifecycle::{BadRequestId, RequestId};
 
 use super::error::{ApiError, Invalid};
@@ -45,21 +46,39 @@ impl Params {
         request_id("requestId", text)
     }
 
+    /// The request that `requestId` names, if it names one.
+    pub(crate) fn optional_request_id(&self) -> Result<Option<RequestId>, ApiError> {
+        self.get("requestId")?.map(|text| request_id("requestId", text)).transpose()
+    }
+
     /// The wait token, from the header, the query or the body. If it is in several places, it must be the same.
-    pub(crate) fn token<'a>(&'a self, body: Option<&'a str>) -> Result<&'a str, ApiError> {
-        let given: Vec<&str> =
-            self.bearer.iter().map(String::as_str).chain(self.get("token")?).chain(body).collect();
+    pub(crate) fn wait_token<'a>(&'a self, body: Option<&'a str>) -> Result<Option<&'a str>, Invalid> {
+        let bearer = self.bearer.iter().map(String::as_str).filter(|bearer| !is_credential(bearer));
+        let given: Vec<&str> = bearer.chain(self.get("token")?).chain(body).collect();
         match given.split_first() {
-            None | Some((&"", _)) => {
-                Err(Invalid::new("token", "is missing; send it as a parameter or as `Authorization: Bearer`")
-                    .into())
-            }
+            None => Ok(None),
+            Some((&"", _)) => Err(Invalid::new("token", "is empty")),
             Some((first, others)) if others.iter().any(|other| other != first) => {
-                Err(Invalid::new("token", "was sent twice, and differs").into())
+                Err(Invalid::new("token", "was sent twice, and differs"))
             }
-            Some((first, _)) => Ok(first),
+            Some((first, _)) => Ok(Some(first)),
         }
     }
+
+    /// What the caller shows to say who it is: an API key or a token of an identity provider.
+    pub(crate) fn credential(&self) -> Result<Option<&str>, Invalid> {
+        let mut credentials = self.bearer.iter().map(String::as_str).filter(|bearer| is_credential(bearer));
+        let first = credentials.next();
+        match credentials.next() {
+            None => Ok(first),
+            Some(_) => Err(Invalid::new("authorization", "must come once")),
+        }
+    }
+}
+
+/// Whether a bearer token has the form of an API key, or of a token of an identity provider, rather than of a wait token.
+fn is_credential(bearer: &str) -> bool {
+    ApiKey::is_one(bearer) || bearer.matches('.').count() == 2
 }
 
 /// Parses a request id.

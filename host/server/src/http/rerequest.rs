@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use countersign_access::{Identified, Requester};
 use countersign_core::lifecycle::{Party, RequestId, Status, Timestamp};
+use countersign_gateway::{Again, Who};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::body::JsonBody;
+use super::caller::{Calling, Wanted};
 use super::check::Check;
-use super::client::check_rate;
-use super::error::ApiError;
-use super::params::request_id;
+use super::error::{ApiError, Invalid};
+use super::params::{Params, request_id};
 use super::view::rfc3339_always;
-use crate::rate_limit::Client;
 use crate::state::App;
 
 /// Which request to make again, and for whom.
@@ -24,6 +26,9 @@ pub(super) struct RerequestBody {
     original_request_id: String,
     /// Who makes it again.
     actor: Party,
+    /// The wait token of the original request, unless it comes as `Authorization: Bearer`.
+    #[serde(default)]
+    token: Option<String>,
 }
 
 /// A request that was made again.
@@ -46,28 +51,49 @@ pub(super) struct RerequestView {
 #[utoipa::path(
     post,
     path = "/api/guard/rerequest",
+    params(("Idempotency-Key" = Option<String>, Header,
+        description = "1 to 255 printable characters. The same key and body give the same request and token for 24 hours.")),
     request_body = RerequestBody,
     responses(
         (status = 200, description = "The request was made again", body = RerequestView),
-        (status = "4XX", description = "400 `invalid_payload`; 403 `not_allowed` or `policy_denied`; \
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; \
+            403 `not_allowed`, `policy_denied` or `proxied`; \
             404 `not_found`; 408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`; \
-            429 `cooldown` or `rate_limited`, with `Retry-After`"),
+            422 `idempotency_key_reused`; 429 `cooldown`, `rate_limited` or `too_many_open`, with `Retry-After`"),
         (status = "5XX", description = "500 `internal`; \
             503 `policy_failure`, `store_unavailable` or `contended`, with `Retry-After`"),
     )
 )]
 pub(super) async fn rerequest(
     State(app): State<Arc<App>>,
-    client: Client,
+    calling: Calling,
+    params: Params,
     body: JsonBody,
 ) -> Result<Json<RerequestView>, ApiError> {
-    check_rate(&app, client)?;
-    let RerequestBody { original_request_id, actor } = body.typed()?;
+    let RerequestBody { original_request_id, actor, token } = body.typed()?;
     let original = request_id("originalRequestId", &original_request_id)?;
     let mut check = Check::default();
     check.party("actor", &actor);
     check.finish()?;
-    let receipt = app.gateway.rerequest(original, actor).await?;
+    let wanted = Wanted { token: token.as_deref(), id: Some(original), by_id: false };
+    let request = calling.request(&app, &params, wanted).await?;
+    // Whose quota it takes: the caller's that made the original one.
+    let caller = request.submission.caller.as_deref().and_then(|name| {
+        let access = app.access.as_ref()?.authenticator.access();
+        Some(Identified { caller: Arc::clone(access.caller(name)?), claims: None })
+    });
+    calling.check_quota(&app, caller.as_ref())?;
+    let owner = (caller.as_ref(), request.submission.origin.repo.as_str());
+    // The token is what gives the right, and no part of what is asked for.
+    let body = json!({"originalRequestId": original, "actor": actor});
+    let idempotency = calling.idempotency_key(owner, "rerequest", &body)?;
+    // Whoever has the right says in whose name: the name is asserted.
+    let who = Requester::asserted(actor.clone())
+        .map_err(|error| Invalid::new("actor.id", error.to_string()))
+        .map(|requester| Who::asserted(&requester.name))?;
+    let most_open = caller.and_then(|identified| identified.caller.open);
+    let again = Again { party: actor, who };
+    let receipt = app.gateway.rerequest(original, again, idempotency, most_open).await?;
     Ok(Json(RerequestView {
         token: receipt.token.reveal().to_owned(),
         request_id: receipt.request.id,

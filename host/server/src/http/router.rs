@@ -14,8 +14,8 @@ use futures_util::FutureExt as _;
 
 use super::error::ApiError;
 use super::{
-    admin, cancel, create, health, modules, openapi, policy_sets, rerequest, schemas, shadow, slack, sse,
-    status, wait,
+    admin, cancel, create, front_door, health, modules, openapi, policy_sets, rerequest, schemas, shadow,
+    slack, sse, status, wait,
 };
 use crate::state::App;
 
@@ -26,6 +26,7 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(async || ApiError::NoSuch("path"))
         .method_not_allowed_fallback(async || ApiError::WrongMethod)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), admin::guard))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), front_door::guard))
         .layer(middleware::from_fn(catch_panic))
         .with_state(app)
 }

@@ -13,14 +13,16 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use countersign_core::lifecycle::{Request, RequestId};
-use countersign_gateway::{GatewayError, Seen, Tokens, Watch};
+use countersign_gateway::{Seen, Watch};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::caller::Calling;
 use super::error::ApiError;
 use super::params::Params;
 use super::takeover::LongLived;
 use super::view::WaitView;
+use super::wait::wanted;
 use crate::state::App;
 use crate::telemetry::{StreamSlot, log_failure};
 
@@ -39,13 +41,14 @@ const SPREAD_MS: u64 = 3000;
     path = "/api/guard/wait-sse",
     params(
         ("token" = Option<String>, Query, description = "The wait token, unless it comes as `Authorization: Bearer`."),
+        ("requestId" = Option<String>, Query, description = "The request, for its caller; not needed with a wait token."),
         ("Last-Event-ID" = Option<String>, Header, description = "The last version seen: only newer ones are sent."),
     ),
     responses(
         (status = 200, description = "`event: state` at once and at every change, with the request's version as `id`; \
             `event: heartbeat` every 20 s; ends after a terminal state", body = WaitView, content_type = "text/event-stream"),
         (status = 204, description = "The request has ended, and the client has seen its last state: do not reconnect"),
-        (status = "4XX", description = "400 `invalid_payload`; 404 `not_found`"),
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied`; 404 `not_found`; 429 `rate_limited`"),
         (status = "5XX", description = "500 `internal`; \
             503 `too_many_streams` or `store_unavailable`, with `Retry-After`"),
     )
@@ -53,14 +56,14 @@ const SPREAD_MS: u64 = 3000;
 pub(super) async fn stream(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
+    calling: Calling,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let token = params.token(None)?;
-    let id = Tokens::names(token).ok_or(GatewayError::NotFound)?;
+    let id = calling.request(&app, &params, wanted(&params, None)?).await?.id;
     let slot = app.metrics.open_stream(app.max_streams).ok_or(ApiError::TooManyStreams)?;
     // Watch before reading, so that no change is missed between the two.
     let watch = app.gateway.watchers().watch(id);
-    let request = app.gateway.opened_by(token).await?;
+    let request = app.gateway.request(id).await?;
     watch.read(request.version);
     // An id that is no version of a request counts as nothing seen.
     let seen = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());

@@ -1,36 +1,36 @@
-//! `GET /api/guard/status` and `GET /api/guard/lineage`: what is public to everybody who knows a request id.
+//! `GET /api/guard/status` and `GET /api/guard/lineage`: how a request and its lineage stand, for whoever may see it.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use countersign_core::lifecycle::RequestId;
-use countersign_gateway::GatewayError;
+use countersign_core::lifecycle::{Request, RequestId};
 use serde::Serialize;
 
+use super::caller::{Calling, Wanted};
 use super::error::ApiError;
 use super::openapi::STORE_ERRORS;
 use super::params::Params;
 use super::view::StatusView;
 use crate::state::App;
 
-/// The state of a request; needs no token.
+/// The state of a request, for its caller or the holder of its token. Without an access file its id is enough.
 #[utoipa::path(
     get,
     path = "/api/guard/status",
     params(("requestId" = String, Query, description = "The request.")),
     responses(
         (status = 200, description = "The state of the request", body = StatusView),
-        (status = "4XX", description = "400 `invalid_payload`; 404 `not_found`"),
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied`; 404 `not_found`; 429 `rate_limited`"),
         (status = "5XX", description = STORE_ERRORS),
     )
 )]
 pub(super) async fn status(
     State(app): State<Arc<App>>,
+    calling: Calling,
     params: Params,
 ) -> Result<Json<StatusView>, ApiError> {
-    let id = params.request_id()?;
-    let request = app.gateway.store().request(id).await?.ok_or(GatewayError::NotFound)?;
+    let request = request(&app, &calling, &params).await?;
     Ok(Json(StatusView::of(&request)))
 }
 
@@ -51,17 +51,22 @@ pub(super) struct LineageView {
     params(("requestId" = String, Query, description = "Any request of the lineage.")),
     responses(
         (status = 200, description = "The lineage, oldest first", body = LineageView),
-        (status = "4XX", description = "400 `invalid_payload`; 404 `not_found`"),
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied`; 404 `not_found`; 429 `rate_limited`"),
         (status = "5XX", description = STORE_ERRORS),
     )
 )]
 pub(super) async fn lineage(
     State(app): State<Arc<App>>,
+    calling: Calling,
     params: Params,
 ) -> Result<Json<LineageView>, ApiError> {
-    let id = params.request_id()?;
-    let store = app.gateway.store();
-    let lineage_id = store.request(id).await?.ok_or(GatewayError::NotFound)?.submission.lineage;
-    let requests = store.lineage(lineage_id).await?;
+    let lineage_id = request(&app, &calling, &params).await?.submission.lineage;
+    let requests = app.gateway.store().lineage(lineage_id).await?;
     Ok(Json(LineageView { lineage_id, requests: requests.iter().map(StatusView::of).collect() }))
+}
+
+/// The request that is asked about. Without an access file its id is enough.
+async fn request(app: &App, calling: &Calling, params: &Params) -> Result<Arc<Request>, ApiError> {
+    let id = params.request_id()?;
+    calling.request(app, params, Wanted { token: None, id: Some(id), by_id: true }).await
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use countersign_core::lifecycle::Request;
-use countersign_gateway::{GatewayError, Seen, Tokens};
+use countersign_gateway::Seen;
 use serde::Deserialize;
 
 use super::body::JsonBody;
+use super::caller::{Calling, Wanted};
 use super::error::{ApiError, Invalid};
 use super::openapi::STORE_ERRORS;
 use super::params::Params;
@@ -37,24 +38,25 @@ pub(super) struct WaitBody {
     path = "/api/guard/wait",
     params(
         ("token" = Option<String>, Query, description = "The wait token, unless it comes as `Authorization: Bearer`."),
+        ("requestId" = Option<String>, Query, description = "The request, for its caller; not needed with a wait token."),
         ("timeoutSec" = Option<f64>, Query, description = "How long to wait, in seconds: 0 to 60, 2.5 by default."),
     ),
     responses(
         (status = 200, description = "The state of the request: at once if it is terminal, else at its next change or after the timeout", body = WaitView),
-        (status = "4XX", description = "400 `invalid_payload`; 404 `not_found`"),
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied`; 404 `not_found`; 429 `rate_limited`"),
         (status = "5XX", description = STORE_ERRORS),
     )
 )]
 pub(super) async fn long_poll(
     State(app): State<Arc<App>>,
+    calling: Calling,
     params: Params,
 ) -> Result<Json<WaitView>, ApiError> {
-    let token = params.token(None)?;
     let timeout = timeout(params.get("timeoutSec")?)?;
-    let id = Tokens::names(token).ok_or(GatewayError::NotFound)?;
+    let id = calling.request(&app, &params, wanted(&params, None)?).await?.id;
     // Watch before reading, so that no change is missed between the two.
     let mut watch = app.gateway.watchers().watch(id);
-    let request = app.gateway.opened_by(token).await?;
+    let request = app.gateway.request(id).await?;
     watch.read(request.version);
     if request.status().is_terminal() {
         return Ok(view(&request));
@@ -64,7 +66,7 @@ pub(super) async fn long_poll(
             match watch.next().await {
                 Seen::Version(newer) if newer.version > request.version => return Ok(newer),
                 Seen::Version(_) => {}
-                Seen::Lagged => return app.gateway.opened_by(token).await,
+                Seen::Lagged => return app.gateway.request(id).await,
             }
         }
     };
@@ -89,12 +91,18 @@ pub(super) async fn long_poll(
 )]
 pub(super) async fn poll(
     State(app): State<Arc<App>>,
+    calling: Calling,
     params: Params,
     body: JsonBody,
 ) -> Result<Json<WaitView>, ApiError> {
     let body: WaitBody = body.typed()?;
-    let token = params.token(body.token.as_deref())?;
-    Ok(view(&*app.gateway.opened_by(token).await?))
+    let wanted = wanted(&params, body.token.as_deref())?;
+    Ok(view(&*calling.request(&app, &params, wanted).await?))
+}
+
+/// The request that somebody waits for: by its token, or by its id for its caller.
+pub(super) fn wanted<'a>(params: &Params, token: Option<&'a str>) -> Result<Wanted<'a>, ApiError> {
+    Ok(Wanted { token, id: params.optional_request_id()?, by_id: false })
 }
 
 fn view(request: &Request) -> Json<WaitView> {

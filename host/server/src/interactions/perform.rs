@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use countersign_core::json;
 use countersign_core::lifecycle::{Digest, Party, Request, RequestId};
-use countersign_gateway::{GatewayError, Intent};
+use countersign_gateway::{Again, GatewayError, Intent, Who};
 use countersign_slack::{Interaction, Outgoing, Source, What, modal};
 use serde_json::Value;
 
@@ -79,8 +79,17 @@ pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Perfo
             return Ok(Performed::ModalOpened);
         }
         What::Rerequest => {
-            let actor = Party { id: user, source: "slack".into(), display: None };
-            return Ok(Performed::Rerequested(app.gateway.rerequest(request, actor).await?.request));
+            let original = app.gateway.request(request).await?;
+            if !app.gateway.may_rerequest(&original, &user).await? {
+                let why = "only its requester and its approvers may have it made again";
+                return Err(GatewayError::NotAllowed(why).into());
+            }
+            let who = Who { authenticated: true, ..Who::asserted(&user) };
+            let party = Party { id: user, source: "slack".into(), display: None };
+            let again = Again { party, who };
+            return Ok(Performed::Rerequested(
+                app.gateway.rerequest(request, again, None, None).await?.request,
+            ));
         }
     };
     Ok(Performed::Changed(app.gateway.act_on(request, &user, &intent, seen).await?))

@@ -19,15 +19,27 @@ pub enum SecurityEvent {
     RateLimited,
     /// Somebody acted without being entitled to.
     Unauthorized,
+    /// A call without credentials of a caller, or with wrong ones.
+    Unauthenticated,
+    /// A caller asked for an action that it may not ask for.
+    CallerNotAllowed,
+    /// A caller named another requester than its token does.
+    RequesterMismatch,
+    /// A call came through a proxy, although nobody authenticates callers.
+    Proxied,
 }
 
 impl SecurityEvent {
-    const ALL: [SecurityEvent; 5] = [
+    const ALL: [SecurityEvent; 9] = [
         SecurityEvent::BadSignature,
         SecurityEvent::StaleSignature,
         SecurityEvent::Replay,
         SecurityEvent::RateLimited,
         SecurityEvent::Unauthorized,
+        SecurityEvent::Unauthenticated,
+        SecurityEvent::CallerNotAllowed,
+        SecurityEvent::RequesterMismatch,
+        SecurityEvent::Proxied,
     ];
 
     fn as_str(self) -> &'static str {
@@ -37,6 +49,10 @@ impl SecurityEvent {
             SecurityEvent::Replay => "replay",
             SecurityEvent::RateLimited => "rate_limited",
             SecurityEvent::Unauthorized => "unauthorized",
+            SecurityEvent::Unauthenticated => "unauthenticated",
+            SecurityEvent::CallerNotAllowed => "caller_not_allowed",
+            SecurityEvent::RequesterMismatch => "requester_mismatch",
+            SecurityEvent::Proxied => "proxied",
         }
     }
 }
@@ -152,9 +168,13 @@ mod tests {
         # HELP security_events_total Calls and acts that were turned away for the sake of security.
         # TYPE security_events_total counter
         security_events_total{type="bad_signature"} 0
+        security_events_total{type="caller_not_allowed"} 0
+        security_events_total{type="proxied"} 0
         security_events_total{type="rate_limited"} 0
         security_events_total{type="replay"} 1
+        security_events_total{type="requester_mismatch"} 0
         security_events_total{type="stale_signature"} 0
+        security_events_total{type="unauthenticated"} 0
         security_events_total{type="unauthorized"} 0
         # HELP sse_connections Open event streams.
         # TYPE sse_connections gauge

@@ -10,7 +10,7 @@ use prometheus::proto::{
 };
 
 /// The counters, which the store changes together with what they count, and their help.
-const COUNTERS: [(&str, &str); 10] = [
+const COUNTERS: [(&str, &str); 11] = [
     ("approval_requests_total", "Requests created, re-requests included."),
     ("approvals_total", "Requests that were approved."),
     ("denies_total", "Requests that were denied."),
@@ -20,6 +20,7 @@ const COUNTERS: [(&str, &str); 10] = [
     ("param_overrides_total", "Edits of parameters, by outcome: applied or rejected."),
     ("override_rejections_total", "Edits that were rejected, by reason."),
     ("slack_delivery_failures_total", "Messages that Slack refuses, by its code; each is counted once."),
+    ("access_reloads_total", "Attempts to reload the access file, by what set them off and outcome."),
     ("policy_reloads_total", "Attempts to change the policy set in force, by what set them off and outcome."),
 ];
 

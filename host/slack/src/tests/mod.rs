@@ -40,7 +40,12 @@ fn entry() -> PolicyEntry {
             mention: Some("U0LEAD".into()),
         }),
         redact: Redaction::Hide(BTreeSet::from(["token".into()])),
-        rerequest: Some(Rerequest { cooldown_ms: 5 * MINUTE, limit: 5, window_ms: 1440 * MINUTE }),
+        rerequest: Some(Rerequest {
+            cooldown_ms: 5 * MINUTE,
+            limit: 5,
+            window_ms: 1440 * MINUTE,
+            by: Default::default(),
+        }),
         unattended: false,
         schema: Some(json!({
             "type": "object",

@@ -210,7 +210,7 @@ impl Model {
     }
 
     fn create(&mut self, new: &Create, key: Option<u64>) -> Created {
-        let Create { request, idempotency, audit, effects, counts } = new;
+        let Create { request, idempotency, most_open: _, audit, effects, counts } = new;
         if let Some((known, id)) = key.and_then(|key| self.keys.get(&key))
             && known.until > request.submission.submitted_at
         {

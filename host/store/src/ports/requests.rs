@@ -43,6 +43,8 @@ pub struct Create {
     pub request: Request,
     /// Present if the caller sent an idempotency key.
     pub idempotency: Option<Idempotency>,
+    /// How many open requests its caller may have, this one included; `None` for any number.
+    pub most_open: Option<u32>,
     /// Audit entries to append.
     pub audit: Vec<AuditEntry>,
     /// Effects to enqueue in the outbox.
@@ -71,6 +73,8 @@ pub enum Created {
     Known(Digest, Box<Request>),
     /// Nothing was stored: the lineage already has a request at this depth, or the id is taken.
     LineageConflict,
+    /// Nothing was stored: the caller has as many open requests already as it may have.
+    TooManyOpen,
 }
 
 /// A request's next version, and what must be stored with it.

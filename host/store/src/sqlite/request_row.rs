@@ -13,6 +13,7 @@ pub(super) struct RequestRow {
     pub(super) submitted_at: i64,
     version: i64,
     action: String,
+    pub(super) caller: Option<String>,
     status: &'static str,
     due_at: Option<i64>,
     lineage: [u8; 16],
@@ -30,6 +31,7 @@ impl RequestRow {
             submitted_at: millis(projection.submitted_at),
             version: integer(projection.version),
             action: projection.action.to_owned(),
+            caller: projection.caller.map(str::to_owned),
             status: projection.status.as_str(),
             due_at: projection.due_at.map(millis),
             lineage: projection.lineage.to_bytes(),
@@ -44,8 +46,9 @@ impl RequestRow {
     pub(super) fn insert(&self, db: &Connection) -> rusqlite::Result<bool> {
         let mut insert = db.prepare_cached(
             "INSERT INTO request
-                 (id, version, action, status, submitted_at, due_at, lineage, depth, waits_for, policy_hash, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
+                 (id, version, action, status, submitted_at, due_at, lineage, depth, waits_for, policy_hash, body,
+                  caller)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
         )?;
         let inserted = insert.execute(params![
             self.id,
@@ -59,8 +62,18 @@ impl RequestRow {
             self.waits_for,
             self.policy_hash,
             self.body,
+            self.caller,
         ])?;
         Ok(inserted == 1)
+    }
+
+    /// Whether the caller has as many open requests already as it may have.
+    pub(super) fn has_too_many_open(&self, db: &Connection, most: u32) -> rusqlite::Result<bool> {
+        let mut count = db.prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM request WHERE caller = ?1 AND due_at IS NOT NULL LIMIT ?2)",
+        )?;
+        let open: u32 = count.query_row(params![self.caller, most], |row| row.get(0))?;
+        Ok(open >= most)
     }
 
     /// False if the stored request is not the previous version, or is terminal.

@@ -15,7 +15,7 @@ use crate::{Commit, Committed, Create, Created, Requests, StoreError};
 #[async_trait]
 impl Requests for SqliteStore {
     async fn create(&self, new: Create) -> Result<Created, StoreError> {
-        let Create { request, idempotency, audit, effects, counts } = new;
+        let Create { request, idempotency, most_open, audit, effects, counts } = new;
         let projection = Projection::of(&request);
         let row = RequestRow::of(&request, &projection)?;
         let entries = NewEntries::of(&request, &projection, &effects);
@@ -25,6 +25,11 @@ impl Requests for SqliteStore {
                 && let Some(known) = idempotency::find(scope.db, &idempotency.key, row.submitted_at)?
             {
                 return Ok(Written::Known(known));
+            }
+            if let Some(most) = most_open
+                && row.has_too_many_open(scope.db, most)?
+            {
+                return Ok(Written::TooManyOpen);
             }
             // INVARIANT: a create that stores nothing has changed nothing up to here, so it needs no savepoint.
             if !row.insert(scope.db)? {
@@ -40,6 +45,7 @@ impl Requests for SqliteStore {
         Ok(match written.await? {
             Written::New => Created::New,
             Written::LineageConflict => Created::LineageConflict,
+            Written::TooManyOpen => Created::TooManyOpen,
             Written::Known((fingerprint, stored)) => Created::Known(fingerprint, Box::new(stored.parse()?)),
         })
     }
@@ -125,4 +131,5 @@ enum Written {
     New,
     Known((Digest, StoredRequest)),
     LineageConflict,
+    TooManyOpen,
 }

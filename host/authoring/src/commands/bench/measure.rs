@@ -9,8 +9,8 @@ use countersign_core::lifecycle::Verdict;
 use countersign_policy::{Cost, Module, NotAdmitted};
 use serde::{Deserialize, Serialize};
 
-use crate::synthetic;
 use crate::scenario::{Calls, Played};
+use crate::synthetic;
 
 /// What one module costs: the content of the file that `--save` writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Ask, Tokens};
+use crate::{Ask, Tokens, Who};
 use countersign_core::clock::{Clock, ManualClock};
 use countersign_core::lifecycle::{Origin, Party, RequestId};
 use countersign_policy::{Engine, Limits, Trust};
@@ -195,6 +195,8 @@ fn ask() -> Ask {
         params: json!({"ref": "v1"}).as_object().unwrap().clone(),
         origin: Origin { repo: "acme/web".into(), branch: None, pr: None, run_id: None },
         requester: Party { id: "U9".into(), source: "slack".into(), display: None },
+        who: Who::asserted("U9"),
+        caller: None,
         justification: "a release".into(),
         links: Vec::new(),
         policy_hints: None,
@@ -407,7 +409,7 @@ async fn an_instance_follows_another() {
 async fn what_open_requests_need_stays_in_memory_and_the_rest_in_the_store() {
     let house = House::new().await;
     let gateway = house.gateway();
-    let open: RequestId = gateway.create(ask(), None).await.unwrap().request.id;
+    let open: RequestId = gateway.create(ask(), None, None).await.unwrap().request.id;
     let rules = |approvals: u32| {
         let policies = house.sets.policies().in_memory();
         let of = |entry: &countersign_core::record::PolicyEntry| {
@@ -426,8 +428,7 @@ async fn what_open_requests_need_stays_in_memory_and_the_rest_in_the_store() {
     let counted = house.store.open_policies().await.unwrap();
     assert_eq!((counted[0].policy, counted[0].count), (hash, 1));
 
-    let token = gateway.token_of(open);
-    gateway.cancel(token.reveal(), None).await.unwrap();
+    gateway.cancel(open, None).await.unwrap();
     house.sets.settle().await.unwrap();
     assert!(!rules(1) && !house.sets.policies().has_earlier());
     assert_eq!(gateway.rules_of(hash).await.unwrap().hash(), hash, "the store has it");

@@ -1,0 +1,181 @@
+//! Who calls: an authenticated caller, the holder of a wait token, or anybody if there is no access file.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use countersign_access::{Identified, Requester, RequesterError};
+use countersign_core::lifecycle::{Digest, Party, Request, RequestId};
+use countersign_gateway::{GatewayError, IdempotencyKey, Who};
+use serde_json::Value;
+
+use super::client::{Peer, check_rate};
+use super::error::{ApiError, Invalid};
+use super::params::Params;
+use crate::rate_limit::Client;
+use crate::state::App;
+use crate::telemetry::SecurityEvent;
+
+/// The address of whoever calls, and the headers that say who it is.
+pub(super) struct Calling {
+    address: IpAddr,
+    client: Client,
+    headers: HeaderMap,
+}
+
+impl<S: Sync> FromRequestParts<S> for Calling {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Calling, Self::Rejection> {
+        // A router that is called without a listener, as in tests, has one client.
+        let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let address = parts.extensions.get::<Peer>().map_or(unknown, |Peer(address)| *address);
+        Ok(Calling { address, client: Client::of(address), headers: parts.headers.clone() })
+    }
+}
+
+impl Calling {
+    /// The caller; `None` if there is no access file, so that anybody may ask.
+    ///
+    /// # Errors
+    /// If there is an access file, and the bearer token is no caller's.
+    pub(super) async fn identify(&self, app: &App, params: &Params) -> Result<Option<Identified>, ApiError> {
+        let Some(access) = &app.access else { return Ok(None) };
+        let bearer = params.credential()?;
+        let Some(bearer) = bearer else {
+            return Err(self.failed(app, "no_credentials", ApiError::Unauthenticated));
+        };
+        match access.authenticator.identify(bearer, app.gateway.clock().now()).await {
+            Ok(identified) => Ok(Some(identified)),
+            Err(why) => {
+                tracing::debug!(%why, "caller not authenticated");
+                Err(self.failed(app, why.kind(), ApiError::NotAuthenticated(why)))
+            }
+        }
+    }
+
+    /// Counts a failure, and holds back an address that fails too often.
+    fn failed(&self, app: &App, kind: &'static str, error: ApiError) -> ApiError {
+        app.metrics.count(SecurityEvent::Unauthenticated);
+        app.strangers.failed(self.address, kind);
+        check_rate(app, self.client).err().unwrap_or(error)
+    }
+
+    /// Takes one request from the caller's quota, or from the address's if there are no callers.
+    pub(super) fn check_quota(&self, app: &App, caller: Option<&Identified>) -> Result<(), ApiError> {
+        let Some(Identified { caller, .. }) = caller else { return check_rate(app, self.client) };
+        let Some(per_minute) = caller.per_minute else { return Ok(()) };
+        app.caller_quotas.take(&caller.name, per_minute, app.gateway.clock().now()).map_err(
+            |retry_after_ms| {
+                app.metrics.count(SecurityEvent::RateLimited);
+                ApiError::QuotaUsedUp { retry_after_ms }
+            },
+        )
+    }
+
+    /// The request that is asked about: by its wait token, or by its id for the caller that made it. Without an access
+    /// file, and if `by_id` is allowed, by its id alone.
+    ///
+    /// # Errors
+    /// [`GatewayError::NotFound`] if there is none, or it is somebody else's: the two cannot be told apart.
+    pub(super) async fn request(
+        &self,
+        app: &App,
+        params: &Params,
+        wanted: Wanted<'_>,
+    ) -> Result<Arc<Request>, ApiError> {
+        let Wanted { token, id, by_id } = wanted;
+        if let Some(token) = params.wait_token(token)? {
+            let request = app.gateway.opened_by(token).await?;
+            return match id {
+                Some(id) if id != request.id => Err(GatewayError::NotFound.into()),
+                _ => Ok(request),
+            };
+        }
+        let find = async |id| -> Result<Arc<Request>, ApiError> {
+            Ok(Arc::new(app.gateway.store().request(id).await?.ok_or(GatewayError::NotFound)?))
+        };
+        match (&app.access, id) {
+            (None, Some(id)) if by_id => find(id).await,
+            (Some(_), Some(id)) => {
+                let identified = self.identify(app, params).await?;
+                let request = find(id).await?;
+                let caller = identified.map(|identified| identified.caller.name.clone());
+                if caller.is_none() || request.submission.caller != caller {
+                    return Err(GatewayError::NotFound.into());
+                }
+                Ok(request)
+            }
+            _ => {
+                Err(Invalid::new("token", "is missing; send it as a parameter or as `Authorization: Bearer`")
+                    .into())
+            }
+        }
+    }
+
+    /// The idempotency key that was sent, if one was. It belongs to the caller; without callers, to the repository.
+    pub(super) fn idempotency_key(
+        &self,
+        (caller, repository): (Option<&Identified>, &str),
+        what: &str,
+        body: &Value,
+    ) -> Result<Option<IdempotencyKey>, ApiError> {
+        const NAME: &str = "Idempotency-Key";
+        let mut values = self.headers.get_all(NAME).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(Invalid::new(NAME, "must come once").into());
+        }
+        let owner = match caller {
+            Some(Identified { caller, .. }) => format!("caller\0{}", caller.name),
+            None => format!("repository\0{repository}"),
+        };
+        match value.to_str() {
+            Ok(key) if (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Ok(Some(IdempotencyKey {
+                    key: Digest::of(format!("{what}\0{owner}\0{key}").as_bytes()),
+                    fingerprint: Digest::of_json(body),
+                }))
+            }
+            _ => {
+                Err(Invalid::new(NAME, "must have 1 to 255 printable ASCII characters and no spaces").into())
+            }
+        }
+    }
+}
+
+/// Which request somebody asks about.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wanted<'a> {
+    /// The wait token in the body.
+    pub(super) token: Option<&'a str>,
+    /// The request's id.
+    pub(super) id: Option<RequestId>,
+    /// Whether the id is enough if there is no access file.
+    pub(super) by_id: bool,
+}
+
+/// Who asks: by the caller's rule, or as the request itself asserts it.
+pub(super) fn requester(
+    app: &App,
+    caller: Option<&Identified>,
+    asserted: Option<Party>,
+) -> Result<(Party, Who), ApiError> {
+    let requester = match caller {
+        Some(caller) => caller.requester(asserted, &app.gateway.directory().people()),
+        None => asserted.ok_or(RequesterError::Missing).and_then(Requester::asserted),
+    };
+    let Requester { party, name, machine, authenticated, owners } =
+        requester.map_err(|error| match error {
+            RequesterError::Mismatch { .. } => {
+                app.metrics.count(SecurityEvent::RequesterMismatch);
+                ApiError::RequesterMismatch(error)
+            }
+            RequesterError::Claim => ApiError::RequesterMismatch(error),
+            RequesterError::Missing => Invalid::new("meta.requester", error.to_string()).into(),
+            RequesterError::Malformed(_) => Invalid::new("meta.requester.id", error.to_string()).into(),
+        })?;
+    Ok((party, Who { name, machine, authenticated, owners }))
+}
