@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::budget::Bucket;
 use super::dice::Dice;
 use super::failure::Failure;
+use super::rate_limit::TokenBucket;
 use crate::{CallError, SlackClient};
 use countersign_core::clock::Clock;
 use countersign_core::lifecycle::Timestamp;
@@ -31,7 +31,7 @@ pub struct Ephemerals {
 struct Shared {
     client: Arc<SlackClient>,
     clock: Arc<dyn Clock>,
-    budget: Mutex<Bucket>,
+    budget: Mutex<TokenBucket>,
     dice: Dice,
     waiting: AtomicUsize,
 }
@@ -49,7 +49,7 @@ impl Ephemerals {
     /// Tells through `client`, within Slack's rate limits times `rate_factor`.
     #[must_use]
     pub fn new(client: Arc<SlackClient>, clock: Arc<dyn Clock>, rate_factor: f64) -> Ephemerals {
-        let budget = Mutex::new(Bucket::ephemeral(rate_factor));
+        let budget = Mutex::new(TokenBucket::ephemeral(rate_factor));
         let (dice, waiting) = (Dice::random(), AtomicUsize::new(0));
         Ephemerals { shared: Arc::new(Shared { client, clock, budget, dice, waiting }) }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::gate::Standing;
+use super::circuit_breaker::BreakerState;
 use countersign_core::lifecycle::Timestamp;
 
 /// How many channels to name.
@@ -90,23 +90,23 @@ impl Health {
     }
 
     /// Slack stands so.
-    pub(super) fn stands(&self, standing: &Standing, refused_for: Option<&str>, now: Timestamp) {
+    pub(super) fn stands(&self, standing: &BreakerState, refused_for: Option<&str>, now: Timestamp) {
         let mut report = self.lock();
         report.channels.retain(|_, failure| now.since(failure.last) < NAMED_MS);
         report.refused = match standing {
-            Standing::Unauthorized { .. } => refused_for.map(str::to_owned),
-            Standing::Up | Standing::Down { .. } => None,
+            BreakerState::Unauthorized { .. } => refused_for.map(str::to_owned),
+            BreakerState::Up | BreakerState::Down { .. } => None,
         };
         let (state, since) = match standing {
-            Standing::Down { since, .. } => (HealthState::Down, *since),
-            Standing::Unauthorized { since, .. } => (HealthState::Unauthorized, *since),
-            Standing::Up if report.is_degraded() => (HealthState::Degraded, now),
-            Standing::Up => (HealthState::Ok, now),
+            BreakerState::Down { since, .. } => (HealthState::Down, *since),
+            BreakerState::Unauthorized { since, .. } => (HealthState::Unauthorized, *since),
+            BreakerState::Up if report.is_degraded() => (HealthState::Degraded, now),
+            BreakerState::Up => (HealthState::Ok, now),
         };
         if report.state != state {
             match state {
                 HealthState::Ok => tracing::info!("delivery to Slack goes well again"),
-                HealthState::Degraded => tracing::warn!("delivery to Slack goes well in part"),
+                HealthState::Degraded => tracing::warn!("delivery to Slack goes well in tracked"),
                 HealthState::Down => tracing::error!("Slack does not answer; trying from time to time"),
                 HealthState::Unauthorized => {
                     tracing::error!(
@@ -163,7 +163,7 @@ mod tests {
     fn trouble_shows_and_goes() {
         let health = Health::new(START);
         let state = |now: u64| {
-            health.stands(&Standing::Up, None, START.plus(now));
+            health.stands(&BreakerState::Up, None, START.plus(now));
             let report = health.report();
             (report.state, report.since.since(START))
         };
@@ -182,12 +182,12 @@ mod tests {
         assert_eq!(state(7), (HealthState::Ok, 7));
 
         health.stands(
-            &Standing::Down { since: START.plus(8), try_at: START, wait_ms: 1 },
+            &BreakerState::Down { since: START.plus(8), try_at: START, wait_ms: 1 },
             None,
             START.plus(9),
         );
         assert_eq!((health.report().state, health.report().since), (HealthState::Down, START.plus(8)));
-        let refused = Standing::Unauthorized { since: START.plus(10), try_at: START, wait_ms: 1 };
+        let refused = BreakerState::Unauthorized { since: START.plus(10), try_at: START, wait_ms: 1 };
         health.stands(&refused, Some("invalid_auth"), START.plus(11));
         let report = health.report();
         assert_eq!(
@@ -205,7 +205,7 @@ mod tests {
             health.channel_failed(&format!("C{number}"), "is_archived", START);
         }
         assert_eq!(health.report().channels.len(), CHANNELS);
-        health.stands(&Standing::Up, None, START.plus(NAMED_MS));
+        health.stands(&BreakerState::Up, None, START.plus(NAMED_MS));
         assert_eq!(health.report().channels.len(), 0);
         assert_eq!(health.report().state, HealthState::Ok);
     }

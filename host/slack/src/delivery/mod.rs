@@ -7,13 +7,13 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod budget;
-mod courier;
+mod circuit_breaker;
 mod dice;
 mod ephemeral;
 mod failure;
-mod gate;
 mod health;
+mod rate_limit;
+mod sender;
 mod step;
 mod worker;
 
@@ -78,7 +78,7 @@ impl Outgoing {
             store: Arc::clone(store),
             clock: Arc::clone(clock),
             client: Arc::clone(&self.client),
-            bell: Arc::clone(stored),
+            notify: Arc::clone(stored),
             health: Arc::clone(&self.health),
             rendering: Rendering::WHOLE,
             rate_factor: self.rate_factor,

@@ -3,7 +3,7 @@
 //! Whatever a step finds out is stored before the next one is decided on, so that every step can be the first
 //! one of a process: nothing is known but what is in the store.
 
-use super::budget::Method;
+use super::rate_limit::Method;
 use countersign_core::lifecycle::{Request, Timestamp};
 use countersign_core::record::{Mark, PostState, SlackPost, Slot};
 
@@ -18,7 +18,7 @@ const WAIT_MS: u64 = 1_000;
 
 /// One of a request's messages, and where it belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Part {
+pub(super) struct TrackedMessage {
     /// Which.
     pub(super) mark: Mark,
     /// The channel, as the policy names it.
@@ -50,7 +50,7 @@ pub(super) enum Step {
     Wait(Timestamp),
 }
 
-impl Part {
+impl TrackedMessage {
     /// What is to be done about it at `now`.
     pub(super) fn step(&self, request: &Request, now: Timestamp) -> Step {
         match &self.post.state {

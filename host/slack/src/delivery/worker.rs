@@ -12,11 +12,11 @@ use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 
 use super::Rendering;
-use super::budget::{Budgets, Method};
-use super::courier::{Courier, Cursor, Errand, Outcome, Outlook, counted};
+use super::circuit_breaker::{Allowed, CircuitBreaker};
 use super::dice::Dice;
-use super::gate::{Gate, Permit};
 use super::health::Health;
+use super::rate_limit::{Method, RateLimits};
+use super::sender::{Job, NextCall, SearchCursor, SendResult, Sender, counted};
 use crate::{CallError, SlackClient};
 use countersign_core::clock::Clock;
 use countersign_core::lifecycle::{RequestId, Timestamp};
@@ -50,18 +50,18 @@ pub struct Worker {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     client: Arc<SlackClient>,
-    courier: Arc<Courier>,
+    sender: Arc<Sender>,
     /// Rung when something was stored that waits for delivery.
-    bell: Arc<Notify>,
+    notify: Arc<Notify>,
     health: Arc<Health>,
-    budgets: Budgets,
-    gate: Gate,
-    /// What is known of the errands that were looked at, with the revision that it is known of.
-    known: HashMap<Errand, (u64, Outlook)>,
+    rate_limits: RateLimits,
+    breaker: CircuitBreaker,
+    /// What is known of the jobs that were looked at, with the revision that it is known of.
+    known: HashMap<Job, (u64, NextCall)>,
     /// Where a search goes on.
-    cursors: HashMap<Errand, Cursor>,
-    busy: HashMap<RequestId, Errand>,
-    steps: JoinSet<Taken>,
+    cursors: HashMap<Job, SearchCursor>,
+    busy: HashMap<RequestId, Job>,
+    steps: JoinSet<FinishedStep>,
 }
 
 /// What the worker is given.
@@ -73,7 +73,7 @@ pub struct Parts {
     /// What calls Slack.
     pub client: Arc<SlackClient>,
     /// What is rung when something was stored that waits for delivery.
-    pub bell: Arc<Notify>,
+    pub notify: Arc<Notify>,
     /// Where it says how delivery stands.
     pub health: Arc<Health>,
     /// What makes the messages.
@@ -83,26 +83,26 @@ pub struct Parts {
 }
 
 /// A step that was taken.
-struct Taken {
-    errand: Errand,
+struct FinishedStep {
+    job: Job,
     method: Option<Method>,
     /// From where it went on looking.
-    cursor: Option<Cursor>,
+    cursor: Option<SearchCursor>,
     /// `None` where it panicked.
-    outcome: Option<Result<Outcome, StoreError>>,
+    outcome: Option<Result<SendResult, StoreError>>,
 }
 
-/// An errand that could be run now.
+/// An job that could be run now.
 struct Candidate {
-    errand: Errand,
-    rank: Rank,
+    job: Job,
+    priority: Priority,
     since: Timestamp,
     revision: u64,
 }
 
 /// What comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
+enum Priority {
     Waiting(Urgency),
     Refresh,
 }
@@ -115,18 +115,18 @@ impl Worker {
     }
 
     pub(super) fn with_dice(parts: Parts, dice: Dice) -> Worker {
-        let Parts { store, clock, client, bell, health, rendering, rate_factor } = parts;
-        let courier =
-            Courier::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&client), rendering, dice);
+        let Parts { store, clock, client, notify, health, rendering, rate_factor } = parts;
+        let sender =
+            Sender::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&client), rendering, dice);
         Worker {
             store,
             clock,
             client,
-            courier: Arc::new(courier),
-            bell,
+            sender: Arc::new(sender),
+            notify,
             health,
-            budgets: Budgets::new(rate_factor),
-            gate: Gate::new(),
+            rate_limits: RateLimits::new(rate_factor),
+            breaker: CircuitBreaker::new(),
             known: HashMap::new(),
             cursors: HashMap::new(),
             busy: HashMap::new(),
@@ -137,14 +137,14 @@ impl Worker {
     /// Delivers until the shutdown begins, and then ends what is under way.
     /// What it does not come to waits in the outbox, and so does what is cut off.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let (clock, bell) = (Arc::clone(&self.clock), Arc::clone(&self.bell));
+        let (clock, notify) = (Arc::clone(&self.clock), Arc::clone(&self.notify));
         while !shutdown.is_cancelled() {
             let next = self.turn().await;
             let soonest = clock.now().plus(PACE_MS);
             let woken = async {
                 tokio::select! {
                     () = clock.sleep_until(next) => {}
-                    () = bell.notified() => clock.sleep_until(soonest).await,
+                    () = notify.notified() => clock.sleep_until(soonest).await,
                 }
             };
             tokio::select! {
@@ -174,18 +174,18 @@ impl Worker {
             self.settle(taken).await;
         }
         let now = self.clock.now();
-        let next = match self.gate.permit(now) {
-            Permit::Nothing { until } => until,
-            Permit::Ask if self.busy.is_empty() => self.ask().await,
-            Permit::One if self.busy.is_empty() => self.begin(now, 1).await,
-            Permit::Ask | Permit::One => now.plus(LOOK_MS),
-            Permit::All => self.begin(now, AT_ONCE).await,
+        let next = match self.breaker.permit(now) {
+            Allowed::Nothing { until } => until,
+            Allowed::Ask if self.busy.is_empty() => self.ask().await,
+            Allowed::One if self.busy.is_empty() => self.begin(now, 1).await,
+            Allowed::Ask | Allowed::One => now.plus(LOOK_MS),
+            Allowed::All => self.begin(now, AT_ONCE).await,
         };
-        self.health.stands(self.gate.standing(), self.gate.refused_for(), now);
+        self.health.stands(self.breaker.standing(), self.breaker.refused_for(), now);
         next
     }
 
-    /// Begins up to `most` steps, the most urgent first, as far as budgets go.
+    /// Begins up to `most` steps, the most urgent first, as far as rate_limits go.
     async fn begin(&mut self, now: Timestamp, most: usize) -> Timestamp {
         let longest = now.plus(LOOK_MS);
         if self.busy.len() >= most {
@@ -206,9 +206,9 @@ impl Worker {
             match self.consider(&candidate, now, &mut full).await {
                 Ok(at) => next = next.min(at),
                 Err(error) => {
-                    let request = candidate.errand.request();
+                    let request = candidate.job.request();
                     tracing::error!(%request, %error, "what is to be delivered cannot be told; trying again later");
-                    self.remember(&candidate, Outlook { method: None, not_before: now.plus(60 * LOOK_MS) });
+                    self.remember(&candidate, NextCall { method: None, not_before: now.plus(60 * LOOK_MS) });
                 }
             }
         }
@@ -216,65 +216,65 @@ impl Worker {
         if most == 1 && self.busy.is_empty() { self.ask().await } else { next }
     }
 
-    /// Begins a step of the errand where that can be done now; else says when it can.
+    /// Begins a step of the job where that can be done now; else says when it can.
     async fn consider(
         &mut self,
         candidate: &Candidate,
         now: Timestamp,
         full: &mut HashSet<Method>,
     ) -> Result<Timestamp, StoreError> {
-        let Candidate { errand, rank, since, revision } = candidate;
+        let Candidate { job, priority, since, revision } = candidate;
         let later = now.plus(LOOK_MS);
-        if self.busy.contains_key(&errand.request()) {
+        if self.busy.contains_key(&job.request()) {
             return Ok(later);
         }
-        let outlook = match self.known.get(errand) {
-            Some((known, outlook)) if known == revision => outlook.clone(),
+        let next_call = match self.known.get(job) {
+            Some((known, next_call)) if known == revision => next_call.clone(),
             _ => {
-                let outlook = self.courier.outlook(*errand, *since).await?;
-                self.remember(candidate, outlook.clone());
-                outlook
+                let next_call = self.sender.next_call(*job, *since).await?;
+                self.remember(candidate, next_call.clone());
+                next_call
             }
         };
-        if outlook.not_before > now {
-            return Ok(outlook.not_before);
+        if next_call.not_before > now {
+            return Ok(next_call.not_before);
         }
-        if let Some(method) = &outlook.method {
+        if let Some(method) = &next_call.method {
             if full.contains(method) {
                 return Ok(later);
             }
-            let free_at = self.budgets.free_at(method, now);
+            let free_at = self.rate_limits.free_at(method, now);
             if free_at > now {
                 full.insert(method.clone());
                 return Ok(free_at);
             }
-            if *rank == Rank::Refresh && !self.may_refresh(method, now) {
+            if *priority == Priority::Refresh && !self.may_refresh(method, now) {
                 return Ok(later);
             }
-            self.budgets.take(method, now);
+            self.rate_limits.take(method, now);
         }
-        self.send(*errand, outlook.method);
+        self.send(*job, next_call.method);
         Ok(later)
     }
 
     /// What nobody waits for must not stand in the way of what somebody does.
     fn may_refresh(&mut self, method: &Method, now: Timestamp) -> bool {
-        let under_way = self.busy.values().filter(|errand| matches!(errand, Errand::Refresh(_))).count();
-        under_way < REFRESHES_AT_ONCE && (*method != Method::Update || self.budgets.has_spare_update(now))
+        let under_way = self.busy.values().filter(|job| matches!(job, Job::Refresh(_))).count();
+        under_way < REFRESHES_AT_ONCE && (*method != Method::Update || self.rate_limits.has_spare_update(now))
     }
 
-    fn send(&mut self, errand: Errand, method: Option<Method>) {
-        let (courier, cursor) = (Arc::clone(&self.courier), self.cursors.remove(&errand));
-        self.busy.insert(errand.request(), errand);
+    fn send(&mut self, job: Job, method: Option<Method>) {
+        let (sender, cursor) = (Arc::clone(&self.sender), self.cursors.remove(&job));
+        self.busy.insert(job.request(), job);
         self.steps.spawn(async move {
-            let step = courier.step(errand, method.as_ref(), cursor.as_ref());
+            let step = sender.step(job, method.as_ref(), cursor.as_ref());
             let outcome = AssertUnwindSafe(step).catch_unwind().await.ok();
-            Taken { errand, method, cursor, outcome }
+            FinishedStep { job, method, cursor, outcome }
         });
     }
 
-    fn remember(&mut self, candidate: &Candidate, outlook: Outlook) {
-        self.known.insert(candidate.errand, (candidate.revision, outlook));
+    fn remember(&mut self, candidate: &Candidate, next_call: NextCall) {
+        self.known.insert(candidate.job, (candidate.revision, next_call));
     }
 
     /// Everything that could be sent, the most urgent first, and what has waited for longest before the rest.
@@ -285,8 +285,8 @@ impl Worker {
         let mut candidates: Vec<Candidate> = ready
             .into_iter()
             .map(|entry| Candidate {
-                errand: Errand::Deliver(entry.request, entry.effect),
-                rank: Rank::Waiting(entry.urgency),
+                job: Job::Deliver(entry.request, entry.effect),
+                priority: Priority::Waiting(entry.urgency),
                 since: entry.since,
                 revision: entry.revision,
             })
@@ -294,39 +294,39 @@ impl Worker {
         // What is about to be delivered need not be refreshed.
         let stale = stale.into_iter().filter(|(id, slot)| *slot == Slot::Main && !waiting.contains(id));
         candidates.extend(stale.map(|(id, _)| Candidate {
-            errand: Errand::Refresh(id),
-            rank: Rank::Refresh,
+            job: Job::Refresh(id),
+            priority: Priority::Refresh,
             since: now,
             revision: 0,
         }));
-        let seen: HashSet<Errand> = candidates.iter().map(|candidate| candidate.errand).collect();
-        self.known.retain(|errand, _| seen.contains(errand));
+        let seen: HashSet<Job> = candidates.iter().map(|candidate| candidate.job).collect();
+        self.known.retain(|job, _| seen.contains(job));
         // The order of those that are to be refreshed is the store's: the most overdue first.
-        candidates.sort_by_key(|candidate| (candidate.rank, candidate.since));
+        candidates.sort_by_key(|candidate| (candidate.priority, candidate.since));
         Ok(candidates)
     }
 
     /// A search goes on from there. Where that is lost, it begins again.
-    fn look_on(&mut self, errand: Errand, cursor: Option<Cursor>) {
+    fn look_on(&mut self, job: Job, cursor: Option<SearchCursor>) {
         let Some(cursor) = cursor else { return };
         if self.cursors.len() >= CURSORS {
             self.cursors.clear();
         }
-        self.cursors.insert(errand, cursor);
+        self.cursors.insert(job, cursor);
     }
 
     /// Takes in what came of a step.
-    async fn settle(&mut self, taken: Result<Taken, JoinError>) {
+    async fn settle(&mut self, taken: Result<FinishedStep, JoinError>) {
         // A step is never cut off while there is somebody to take it in.
-        let Ok(Taken { errand, method, cursor, outcome }) = taken else { return };
-        self.busy.remove(&errand.request());
+        let Ok(FinishedStep { job, method, cursor, outcome }) = taken else { return };
+        self.busy.remove(&job.request());
         // It may be another step now, for a notice also where it was the request's message that was posted.
-        self.known.retain(|known, _| known.request() != errand.request());
-        let (now, request) = (self.clock.now(), errand.request());
+        self.known.retain(|known, _| known.request() != job.request());
+        let (now, request) = (self.clock.now(), job.request());
         let outcome = match outcome {
             Some(Ok(outcome)) => outcome,
             Some(Err(error)) => {
-                tracing::warn!(%request, %error, "a step of delivery was not stored; taking it again later");
+                tracing::warn!(%request, %error, "a step of delivery was not stored; context it again later");
                 return;
             }
             None => {
@@ -336,43 +336,43 @@ impl Worker {
             }
         };
         match outcome {
-            Outcome::NoCall => {
+            SendResult::NoCall => {
                 if let Some(method) = &method {
-                    self.budgets.give_back(method);
+                    self.rate_limits.give_back(method);
                 }
             }
-            Outcome::Delivered { channel } => {
-                self.gate.delivered();
+            SendResult::Delivered { channel } => {
+                self.breaker.delivered();
                 self.health.channel_delivered(&channel);
             }
-            Outcome::Looked { cursor } => {
-                self.gate.answered();
+            SendResult::Searched { cursor } => {
+                self.breaker.answered();
                 self.health.lookup(None);
-                self.look_on(errand, cursor);
+                self.look_on(job, cursor);
             }
-            Outcome::LookRefused { code } => {
-                self.gate.answered();
+            SendResult::SearchRefused { code } => {
+                self.breaker.answered();
                 self.health.lookup(Some(&code));
             }
-            Outcome::Limited { wait_ms } => {
-                self.gate.answered();
-                self.look_on(errand, cursor);
+            SendResult::Limited { wait_ms } => {
+                self.breaker.answered();
+                self.look_on(job, cursor);
                 if let Some(method) = &method {
-                    self.budgets.shut(method, now.plus(wait_ms));
+                    self.rate_limits.shut(method, now.plus(wait_ms));
                 }
             }
-            Outcome::Unanswered => {
-                self.gate.unanswered(now, self.courier.dice());
-                self.look_on(errand, cursor);
+            SendResult::Unanswered => {
+                self.breaker.unanswered(now, self.sender.dice());
+                self.look_on(job, cursor);
             }
-            Outcome::Refused { code, channel } => {
-                self.gate.answered();
+            SendResult::Refused { code, channel } => {
+                self.breaker.answered();
                 if let Some(channel) = channel {
                     self.health.channel_failed(&channel, &code, now);
                 }
             }
-            Outcome::Unauthorized { code, audit } => {
-                if self.gate.unauthorized(now, &code, self.courier.dice()) {
+            SendResult::Unauthorized { code, audit } => {
+                if self.breaker.unauthorized(now, &code, self.sender.dice()) {
                     tracing::error!(
                         code,
                         "Slack refuses all that is sent; nothing is sent before that is mended"
@@ -388,20 +388,20 @@ impl Worker {
     /// Asks whether Slack answers, and knows us.
     async fn ask(&mut self) -> Timestamp {
         let asked = self.client.auth_test().await;
-        let (now, dice) = (self.clock.now(), self.courier.dice());
+        let (now, dice) = (self.clock.now(), self.sender.dice());
         match asked {
-            Ok(_) => self.gate.authorized(),
+            Ok(_) => self.breaker.authorized(),
             Err(CallError::Rejected { code }) => {
-                self.gate.answered();
-                self.gate.unauthorized(now, &code, dice);
+                self.breaker.answered();
+                self.breaker.unauthorized(now, &code, dice);
             }
             Err(CallError::RateLimited { .. } | CallError::Unanswered { .. }) => {
-                self.gate.unanswered(now, dice);
+                self.breaker.unanswered(now, dice);
             }
         }
-        match self.gate.permit(now) {
-            Permit::Nothing { until } => until,
-            Permit::All | Permit::One | Permit::Ask => now,
+        match self.breaker.permit(now) {
+            Allowed::Nothing { until } => until,
+            Allowed::All | Allowed::One | Allowed::Ask => now,
         }
     }
 }

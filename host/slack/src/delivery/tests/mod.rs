@@ -29,39 +29,39 @@ const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 
 /// A worker with everything around it.
-struct Desk {
+struct Harness {
     store: Arc<dyn Store>,
     clock: Arc<ManualClock>,
     slack: FakeSlack,
     health: Arc<Health>,
-    bell: Arc<Notify>,
+    notify: Arc<Notify>,
     worker: Worker,
     seed: u64,
     rate_factor: f64,
     _folder: TempDir,
 }
 
-impl Desk {
-    async fn new() -> Desk {
-        Desk::with(1, 1.0).await
+impl Harness {
+    async fn new() -> Harness {
+        Harness::with(1, 1.0).await
     }
 
-    async fn with(seed: u64, rate_factor: f64) -> Desk {
+    async fn with(seed: u64, rate_factor: f64) -> Harness {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.path().join("store.db")).unwrap());
         store.pin(["C1", "C2", "C3", "#one", ""].map(entry).to_vec(), vec![]).await.unwrap();
         let clock = Arc::new(ManualClock::at(START));
         let slack = FakeSlack::start(Arc::<ManualClock>::clone(&clock)).await;
-        let (health, bell) = (Arc::new(Health::new(START)), Arc::new(Notify::new()));
-        let worker = worker(&store, &clock, &slack, &health, &bell, (seed, rate_factor));
-        Desk { store, clock, slack, health, bell, worker, seed, rate_factor, _folder: folder }
+        let (health, notify) = (Arc::new(Health::new(START)), Arc::new(Notify::new()));
+        let worker = worker(&store, &clock, &slack, &health, &notify, (seed, rate_factor));
+        Harness { store, clock, slack, health, notify, worker, seed, rate_factor, _folder: folder }
     }
 
     /// The process is killed at this instant, and another one is started.
     fn killed(&mut self) {
         self.seed += 1;
         let dice = (self.seed, self.rate_factor);
-        self.worker = worker(&self.store, &self.clock, &self.slack, &self.health, &self.bell, dice);
+        self.worker = worker(&self.store, &self.clock, &self.slack, &self.health, &self.notify, dice);
     }
 
     fn now(&self) -> Timestamp {
@@ -194,14 +194,14 @@ fn worker(
     clock: &Arc<ManualClock>,
     slack: &FakeSlack,
     health: &Arc<Health>,
-    bell: &Arc<Notify>,
+    notify: &Arc<Notify>,
     (seed, rate_factor): (u64, f64),
 ) -> Worker {
     let parts = Parts {
         store: Arc::clone(store),
         clock: Arc::<ManualClock>::clone(clock),
         client: Arc::new(slack.client()),
-        bell: Arc::clone(bell),
+        notify: Arc::clone(notify),
         health: Arc::clone(health),
         rendering: plain::PLAIN,
         rate_factor,

@@ -8,26 +8,27 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn it_hears_of_what_is_stored_and_ends_what_is_under_way() {
-    let mut desk = Desk::new().await;
-    let replacement = worker(&desk.store, &desk.clock, &desk.slack, &desk.health, &desk.bell, (9, 1.0));
-    let worker = std::mem::replace(&mut desk.worker, replacement);
+    let mut harness = Harness::new().await;
+    let replacement =
+        worker(&harness.store, &harness.clock, &harness.slack, &harness.health, &harness.notify, (9, 1.0));
+    let worker = std::mem::replace(&mut harness.worker, replacement);
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(worker.run(shutdown.clone()));
 
     let called = Arc::new(Notify::new());
     let told = Arc::clone(&called);
-    desk.slack.decide(move |_, _| {
+    harness.slack.decide(move |_, _| {
         told.notify_one();
         Fate::Done
     });
-    desk.create(1, "C1").await;
-    desk.bell.notify_one();
+    harness.create(1, "C1").await;
+    harness.notify.notify_one();
     // It does not look again at once, so that it is not woken for each of many; a little time must pass.
     let woken = tokio::time::timeout(Duration::from_secs(20), async {
         loop {
             tokio::select! {
                 () = called.notified() => return,
-                () = tokio::task::yield_now() => desk.clock.advance(1),
+                () = tokio::task::yield_now() => harness.clock.advance(1),
             }
         }
     });
@@ -35,13 +36,19 @@ async fn it_hears_of_what_is_stored_and_ends_what_is_under_way() {
     // The call has been made; the shutdown must not keep its answer from being stored.
     shutdown.cancel();
     running.await.unwrap();
-    assert!(desk.post(1, Slot::Main).await.unwrap().ts().is_some());
-    assert_eq!(desk.waiting().await, 0);
+    assert!(harness.post(1, Slot::Main).await.unwrap().ts().is_some());
+    assert_eq!(harness.waiting().await, 0);
 
     // Nothing is begun after that.
-    desk.create(2, "C2").await;
-    let replacement =
-        super::worker(&desk.store, &desk.clock, &desk.slack, &desk.health, &desk.bell, (9, 1.0));
-    std::mem::replace(&mut desk.worker, replacement).run(shutdown).await;
-    assert_eq!((desk.waiting().await, desk.slack.messages().len()), (1, 1));
+    harness.create(2, "C2").await;
+    let replacement = super::worker(
+        &harness.store,
+        &harness.clock,
+        &harness.slack,
+        &harness.health,
+        &harness.notify,
+        (9, 1.0),
+    );
+    std::mem::replace(&mut harness.worker, replacement).run(shutdown).await;
+    assert_eq!((harness.waiting().await, harness.slack.messages().len()), (1, 1));
 }

@@ -17,9 +17,9 @@ async fn every_message_is_posted_once_and_shows_the_final_state() {
 }
 
 async fn weather(seed: u64) {
-    let mut desk = Desk::with(seed, 20.0).await;
+    let mut harness = Harness::with(seed, 20.0).await;
     let fates = Dice::seeded(seed.wrapping_mul(977));
-    desk.slack.decide(move |_, _| match fates.below(100) {
+    harness.slack.decide(move |_, _| match fates.below(100) {
         0..30 => Fate::Limited(1),
         30..40 => Fate::Failed(500),
         40..43 => Fate::Cut,
@@ -28,42 +28,42 @@ async fn weather(seed: u64) {
     });
     let dice = Dice::seeded(seed);
     for number in 0..REQUESTS {
-        desk.create(number, ["C1", "C2", "C3"][number as usize % 3]).await;
+        harness.create(number, ["C1", "C2", "C3"][number as usize % 3]).await;
         if number % 4 == 0 {
-            desk.pass(dice.below(500)).await;
+            harness.pass(dice.below(500)).await;
         }
     }
     for change in 1..=CHANGES {
         for number in 0..REQUESTS {
             match change {
-                CHANGES => desk.end(number).await,
-                3 if number % 5 == 0 => desk.escalate(number).await,
-                _ => desk.change(number).await,
+                CHANGES => harness.end(number).await,
+                3 if number % 5 == 0 => harness.escalate(number).await,
+                _ => harness.change(number).await,
             };
             if number % 10 == 0 {
-                desk.pass(dice.below(300)).await;
+                harness.pass(dice.below(300)).await;
             }
         }
         // Killed at any instant: between two of its steps, or in the middle of some.
-        desk.worker.turn().await;
-        let _ = tokio::time::timeout(Duration::from_micros(dice.below(3_000)), desk.worker.finish()).await;
-        desk.killed();
-        desk.pass(dice.below(3_000)).await;
+        harness.worker.turn().await;
+        let _ = tokio::time::timeout(Duration::from_micros(dice.below(3_000)), harness.worker.finish()).await;
+        harness.killed();
+        harness.pass(dice.below(3_000)).await;
     }
-    let took = desk.deliver(30 * MINUTE).await;
+    let took = harness.deliver(30 * MINUTE).await;
 
     for number in 0..REQUESTS {
-        let message = desk.message(number);
+        let message = harness.message(number);
         assert_eq!(
             message.text,
             format!("deploy v{} approved", CHANGES + 1),
             "seed {seed}, request {number}"
         );
         for slot in [Slot::EscalationThread, Slot::EscalationChannel] {
-            assert!(desk.messages(number, slot).len() <= 1, "seed {seed}, request {number}");
+            assert!(harness.messages(number, slot).len() <= 1, "seed {seed}, request {number}");
         }
     }
-    let updates: usize = desk.slack.messages().iter().map(|message| message.updates).sum();
+    let updates: usize = harness.slack.messages().iter().map(|message| message.updates).sum();
     let changes = (REQUESTS * (CHANGES + 1)) as usize;
     assert!(updates < changes, "seed {seed}: {updates} updates for {changes} changes");
     assert!(took < 10 * MINUTE, "seed {seed}: {took} ms");

@@ -31,19 +31,19 @@ pub(super) enum Method {
 
 /// What is left of every budget.
 #[derive(Debug)]
-pub(super) struct Budgets {
+pub(super) struct RateLimits {
     factor: f64,
-    update: Bucket,
-    history: Bucket,
-    replies: Bucket,
-    posts: HashMap<String, Bucket>,
+    update: TokenBucket,
+    history: TokenBucket,
+    replies: TokenBucket,
+    posts: HashMap<String, TokenBucket>,
 }
 
-impl Budgets {
-    /// Budgets as Slack documents them, times `factor`.
-    pub(super) fn new(factor: f64) -> Budgets {
-        let tier = || Bucket::a_minute(TIER_3 * factor);
-        Budgets { factor, update: tier(), history: tier(), replies: tier(), posts: HashMap::new() }
+impl RateLimits {
+    /// RateLimits as Slack documents them, times `factor`.
+    pub(super) fn new(factor: f64) -> RateLimits {
+        let tier = || TokenBucket::a_minute(TIER_3 * factor);
+        RateLimits { factor, update: tier(), history: tier(), replies: tier(), posts: HashMap::new() }
     }
 
     /// When a call can be made.
@@ -71,7 +71,7 @@ impl Budgets {
         self.bucket(method).shut(until);
     }
 
-    fn bucket(&mut self, method: &Method) -> &mut Bucket {
+    fn bucket(&mut self, method: &Method) -> &mut TokenBucket {
         match method {
             Method::Update => &mut self.update,
             Method::History => &mut self.history,
@@ -81,7 +81,7 @@ impl Budgets {
                     self.posts.retain(|_, bucket| !bucket.is_full());
                 }
                 let factor = self.factor;
-                self.posts.entry(channel.clone()).or_insert_with(|| Bucket::a_second(factor))
+                self.posts.entry(channel.clone()).or_insert_with(|| TokenBucket::a_second(factor))
             }
         }
     }
@@ -89,7 +89,7 @@ impl Budgets {
 
 /// A token bucket.
 #[derive(Clone, Debug)]
-pub(super) struct Bucket {
+pub(super) struct TokenBucket {
     most: f64,
     per_ms: f64,
     left: f64,
@@ -97,25 +97,25 @@ pub(super) struct Bucket {
     shut_until: Timestamp,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// For the calls of a method: a few at once, and never more than `calls` within any minute.
-    pub(super) fn a_minute(calls: f64) -> Bucket {
+    pub(super) fn a_minute(calls: f64) -> TokenBucket {
         let most = (calls * AT_ONCE).max(1.0);
-        Bucket::full(most, (calls - most).max(calls / 2.0) / 60_000.0)
+        TokenBucket::full(most, (calls - most).max(calls / 2.0) / 60_000.0)
     }
 
     /// For posting to one channel: one at a time.
-    fn a_second(calls: f64) -> Bucket {
-        Bucket::full(1.0, calls / 1000.0)
+    fn a_second(calls: f64) -> TokenBucket {
+        TokenBucket::full(1.0, calls / 1000.0)
     }
 
     /// For telling people what only they see.
-    pub(super) fn ephemeral(factor: f64) -> Bucket {
-        Bucket::a_minute(TIER_4 * factor)
+    pub(super) fn ephemeral(factor: f64) -> TokenBucket {
+        TokenBucket::a_minute(TIER_4 * factor)
     }
 
-    fn full(most: f64, per_ms: f64) -> Bucket {
-        Bucket { most, per_ms, left: most, at: Timestamp::EPOCH, shut_until: Timestamp::EPOCH }
+    fn full(most: f64, per_ms: f64) -> TokenBucket {
+        TokenBucket { most, per_ms, left: most, at: Timestamp::EPOCH, shut_until: Timestamp::EPOCH }
     }
 
     pub(super) fn free_at(&mut self, now: Timestamp) -> Timestamp {
@@ -176,15 +176,15 @@ mod tests {
     const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 
     /// How many calls can be made within so many milliseconds, by whoever calls whenever it can.
-    fn calls_within(budgets: &mut Budgets, method: &Method, from: Timestamp, span: u64) -> usize {
+    fn calls_within(rate_limits: &mut RateLimits, method: &Method, from: Timestamp, span: u64) -> usize {
         let mut now = from;
         let mut calls = 0;
         loop {
-            now = budgets.free_at(method, now);
+            now = rate_limits.free_at(method, now);
             if now >= from.plus(span) {
                 return calls;
             }
-            budgets.take(method, now);
+            rate_limits.take(method, now);
             calls += 1;
         }
     }
@@ -193,10 +193,10 @@ mod tests {
     fn no_minute_has_more_than_its_share() {
         for (factor, most) in [(1.0, 50), (0.1, 5), (20.0, 1000)] {
             for method in [Method::Update, Method::History, Method::Replies] {
-                let mut budgets = Budgets::new(factor);
-                let first = calls_within(&mut budgets, &method, START, 60_000);
+                let mut rate_limits = RateLimits::new(factor);
+                let first = calls_within(&mut rate_limits, &method, START, 60_000);
                 assert!(first <= most && first + 1 >= most * 9 / 10, "{factor} {method:?}: {first}");
-                let later = calls_within(&mut budgets, &method, START.plus(60_000), 60_000);
+                let later = calls_within(&mut rate_limits, &method, START.plus(60_000), 60_000);
                 assert!(later <= first && later + 1 >= most * 8 / 10, "{factor} {method:?}: {later}");
             }
         }
@@ -204,58 +204,58 @@ mod tests {
 
     #[test]
     fn each_channel_has_one_post_a_second() {
-        let mut budgets = Budgets::new(1.0);
+        let mut rate_limits = RateLimits::new(1.0);
         let [one, other] = ["C1", "C2"].map(|channel| Method::Post(channel.to_owned()));
-        assert_eq!(calls_within(&mut budgets, &one, START, 10_000), 10);
-        assert_eq!(calls_within(&mut budgets, &other, START, 10_000), 10);
-        assert_eq!(calls_within(&mut Budgets::new(5.0), &one, START, 10_000), 50);
+        assert_eq!(calls_within(&mut rate_limits, &one, START, 10_000), 10);
+        assert_eq!(calls_within(&mut rate_limits, &other, START, 10_000), 10);
+        assert_eq!(calls_within(&mut RateLimits::new(5.0), &one, START, 10_000), 50);
     }
 
     #[test]
     fn a_budget_that_was_shut_opens_when_slack_said() {
-        let mut budgets = Budgets::new(1.0);
+        let mut rate_limits = RateLimits::new(1.0);
         let [one, other] = ["C1", "C2"].map(|channel| Method::Post(channel.to_owned()));
-        budgets.shut(&one, START.plus(30_000));
-        assert_eq!(budgets.free_at(&one, START), START.plus(30_000));
-        assert_eq!(budgets.free_at(&other, START), START, "another channel is not concerned");
-        budgets.shut(&one, START.plus(10_000));
-        assert_eq!(budgets.free_at(&one, START), START.plus(30_000), "the longest wait counts");
+        rate_limits.shut(&one, START.plus(30_000));
+        assert_eq!(rate_limits.free_at(&one, START), START.plus(30_000));
+        assert_eq!(rate_limits.free_at(&other, START), START, "another channel is not concerned");
+        rate_limits.shut(&one, START.plus(10_000));
+        assert_eq!(rate_limits.free_at(&one, START), START.plus(30_000), "the longest wait counts");
 
-        budgets.shut(&Method::Update, START.plus(7_000));
-        assert!(!budgets.has_spare_update(START.plus(6_999)));
-        assert_eq!(budgets.free_at(&Method::Update, START), START.plus(7_000));
-        let after = calls_within(&mut budgets, &Method::Update, START.plus(7_000), 1_000);
+        rate_limits.shut(&Method::Update, START.plus(7_000));
+        assert!(!rate_limits.has_spare_update(START.plus(6_999)));
+        assert_eq!(rate_limits.free_at(&Method::Update, START), START.plus(7_000));
+        let after = calls_within(&mut rate_limits, &Method::Update, START.plus(7_000), 1_000);
         assert!(after <= 5, "{after} at once, which is what it was shut for");
     }
 
     #[test]
     fn what_was_not_called_is_given_back() {
-        let mut budgets = Budgets::new(1.0);
+        let mut rate_limits = RateLimits::new(1.0);
         let post = Method::Post("C1".to_owned());
-        budgets.take(&post, START);
-        assert_eq!(budgets.free_at(&post, START), START.plus(1_000));
-        budgets.give_back(&post);
-        budgets.give_back(&post);
-        assert_eq!(calls_within(&mut budgets, &post, START, 1_000), 1);
+        rate_limits.take(&post, START);
+        assert_eq!(rate_limits.free_at(&post, START), START.plus(1_000));
+        rate_limits.give_back(&post);
+        rate_limits.give_back(&post);
+        assert_eq!(calls_within(&mut rate_limits, &post, START, 1_000), 1);
     }
 
     #[test]
     fn a_clock_that_is_set_back_stops_nothing() {
-        let mut budgets = Budgets::new(1.0);
+        let mut rate_limits = RateLimits::new(1.0);
         let post = Method::Post("C1".to_owned());
-        budgets.take(&post, START);
+        rate_limits.take(&post, START);
         let earlier = START.minus(86_400_000);
-        let free = budgets.free_at(&post, earlier);
+        let free = rate_limits.free_at(&post, earlier);
         assert!(free <= earlier.plus(1_000), "{free}");
     }
 
     #[test]
     fn quiet_channels_are_forgotten() {
-        let mut budgets = Budgets::new(1.0);
+        let mut rate_limits = RateLimits::new(1.0);
         for number in 0..5_000 {
             let method = Method::Post(format!("C{number}"));
-            let _ = budgets.free_at(&method, START);
+            let _ = rate_limits.free_at(&method, START);
         }
-        assert!(budgets.posts.len() <= CHANNELS, "{}", budgets.posts.len());
+        assert!(rate_limits.posts.len() <= CHANNELS, "{}", rate_limits.posts.len());
     }
 }

@@ -1,7 +1,7 @@
 //! One step towards delivering something: at most one call of Slack, with what it was for stored before
 //! and what came of it stored after. It can be cut off between any two of its awaits.
 
-mod case;
+mod plan;
 mod retry;
 
 use std::collections::HashMap;
@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, json};
 
-use case::{Case, Next};
+use plan::{Next, Plan};
 
 use super::Rendering;
-use super::budget::Method;
 use super::dice::Dice;
-use super::step::{Part, Step, settled_at};
+use super::rate_limit::Method;
+use super::step::{Step, TrackedMessage, settled_at};
 use crate::notice::Place;
 use crate::{CallError, Found, MAX_SKEW_MS, Message, Posted, Search, SlackClient};
 use countersign_core::clock::Clock;
@@ -40,7 +40,7 @@ const REFRESH_MS: u64 = 60_000;
 const PAGES: u32 = 20;
 
 /// Takes the steps.
-pub(super) struct Courier {
+pub(super) struct Sender {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     client: Arc<SlackClient>,
@@ -53,32 +53,32 @@ pub(super) struct Courier {
 
 /// Something to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Errand {
+pub(super) enum Job {
     /// What waits in the outbox.
     Deliver(RequestId, Effect),
     /// The message of a request that has not changed, for the time that is left.
     Refresh(RequestId),
 }
 
-impl Errand {
+impl Job {
     pub(super) fn request(self) -> RequestId {
         match self {
-            Errand::Deliver(request, _) | Errand::Refresh(request) => request,
+            Job::Deliver(request, _) | Job::Refresh(request) => request,
         }
     }
 }
 
 /// Where to go on looking for a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Cursor {
+pub(super) struct SearchCursor {
     mark: Mark,
     slack: String,
     pages: u32,
 }
 
-/// What an errand needs next, for all that is known.
+/// What an job needs next, for all that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Outlook {
+pub(super) struct NextCall {
     /// The call; `None` where there is nothing left to call.
     pub(super) method: Option<Method>,
     /// Not before then.
@@ -87,7 +87,7 @@ pub(super) struct Outlook {
 
 /// What came of a step.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Outcome {
+pub(super) enum SendResult {
     /// No call was made: there was nothing to do, or something else than was thought.
     NoCall,
     /// Slack did it.
@@ -96,12 +96,12 @@ pub(super) enum Outcome {
         channel: String,
     },
     /// Slack let us look.
-    Looked {
+    Searched {
         /// Where to go on looking.
-        cursor: Option<Cursor>,
+        cursor: Option<SearchCursor>,
     },
     /// Slack does not let us look.
-    LookRefused {
+    SearchRefused {
         /// Its code.
         code: String,
     },
@@ -129,7 +129,7 @@ pub(super) enum Outcome {
 }
 
 /// A step that is being taken.
-struct Taking<'a> {
+struct JobContext<'a> {
     request: &'a Request,
     entry: &'a PolicyEntry,
     claim: Option<&'a OutboxEntry>,
@@ -137,14 +137,14 @@ struct Taking<'a> {
 
 /// What the audit log is told of.
 #[derive(Clone, Copy)]
-enum News {
+enum AuditEvent {
     /// A message is not delivered before somebody mends what is wrong, or ever.
     Failed,
     /// A message shows less than it should.
     Shortened,
 }
 
-/// What to do with the errand after a step.
+/// What to do with the job after a step.
 enum Then {
     /// It is done, as the request stood.
     Finish,
@@ -154,64 +154,56 @@ enum Then {
     Retry(Timestamp),
 }
 
-impl Courier {
+impl Sender {
     pub(super) fn new(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         client: Arc<SlackClient>,
         rendering: Rendering,
         dice: Dice,
-    ) -> Courier {
-        Courier {
-            store,
-            clock,
-            client,
-            rendering,
-            dice,
-            entries: Mutex::default(),
-            blocked: Mutex::default(),
-        }
+    ) -> Sender {
+        Sender { store, clock, client, rendering, dice, entries: Mutex::default(), blocked: Mutex::default() }
     }
 
     pub(super) fn dice(&self) -> &Dice {
         &self.dice
     }
 
-    /// What an errand needs next; `since` says since when it waits.
-    pub(super) async fn outlook(&self, errand: Errand, since: Timestamp) -> Result<Outlook, StoreError> {
-        let Some(Case { request, next, now, .. }) = self.case(errand).await? else {
-            return Ok(Outlook { method: None, not_before: since });
+    /// What an job needs next; `since` says since when it waits.
+    pub(super) async fn next_call(&self, job: Job, since: Timestamp) -> Result<NextCall, StoreError> {
+        let Some(Plan { request, next, now, .. }) = self.plan(job).await? else {
+            return Ok(NextCall { method: None, not_before: since });
         };
         Ok(match next {
-            Next::Nothing => Outlook { method: None, not_before: now },
-            Next::Wait(until) => Outlook { method: None, not_before: until },
-            Next::Call(part, step) => {
-                let not_before = match errand {
-                    Errand::Deliver(_, Effect::ShowRequest) => settled_at(&request, &part.post, since),
-                    Errand::Deliver(_, Effect::NotifyEscalation) | Errand::Refresh(_) => since,
+            Next::Nothing => NextCall { method: None, not_before: now },
+            Next::Wait(until) => NextCall { method: None, not_before: until },
+            Next::Call(tracked, step) => {
+                let not_before = match job {
+                    Job::Deliver(_, Effect::ShowRequest) => settled_at(&request, &tracked.post, since),
+                    Job::Deliver(_, Effect::NotifyEscalation) | Job::Refresh(_) => since,
                 };
-                Outlook { method: part.method(&step), not_before }
+                NextCall { method: tracked.method(&step), not_before }
             }
         })
     }
 
-    /// Takes the next step of an errand, for which one call of `method` may be made.
+    /// Takes the next step of an job, for which one call of `method` may be made.
     pub(super) async fn step(
         &self,
-        errand: Errand,
+        job: Job,
         method: Option<&Method>,
-        cursor: Option<&Cursor>,
-    ) -> Result<Outcome, StoreError> {
-        let claim = match errand {
-            Errand::Refresh(_) => None,
-            Errand::Deliver(request, effect) => {
+        cursor: Option<&SearchCursor>,
+    ) -> Result<SendResult, StoreError> {
+        let claim = match job {
+            Job::Refresh(_) => None,
+            Job::Deliver(request, effect) => {
                 let now = self.clock.now();
                 let claim = self.store.claim_outbox(request, effect, now, now.plus(CLAIM_MS)).await?;
-                let Some(claim) = claim else { return Ok(Outcome::NoCall) };
+                let Some(claim) = claim else { return Ok(SendResult::NoCall) };
                 Some(claim)
             }
         };
-        let taken = self.claimed(errand, claim.as_ref(), method, cursor).await;
+        let taken = self.claimed(job, claim.as_ref(), method, cursor).await;
         if let (Err(_), Some(claim)) = (&taken, &claim) {
             // Else it would be tried again when the claim runs out. The first error says what is wrong.
             let _ = self.store.retry_outbox(claim, self.passing(claim.attempts), true).await;
@@ -221,177 +213,187 @@ impl Courier {
 
     async fn claimed(
         &self,
-        errand: Errand,
+        job: Job,
         claim: Option<&OutboxEntry>,
         method: Option<&Method>,
-        cursor: Option<&Cursor>,
-    ) -> Result<Outcome, StoreError> {
-        let Some(Case { request, entry, next, .. }) = self.case(errand).await? else {
+        cursor: Option<&SearchCursor>,
+    ) -> Result<SendResult, StoreError> {
+        let Some(Plan { request, entry, next, .. }) = self.plan(job).await? else {
             // There is no request that it would be about.
             if let Some(claim) = claim {
                 self.store.finish_outbox(claim, u64::MAX).await?;
             }
-            return Ok(Outcome::NoCall);
+            return Ok(SendResult::NoCall);
         };
-        let taking = Taking { request: &request, entry: &entry, claim };
-        let (part, step) = match next {
-            Next::Call(part, step) if part.method(&step).as_ref() == method => (part, step),
+        let context = JobContext { request: &request, entry: &entry, claim };
+        let (tracked, step) = match next {
+            Next::Call(tracked, step) if tracked.method(&step).as_ref() == method => (tracked, step),
             Next::Nothing => {
-                self.rest(&taking, None).await?;
-                return Ok(Outcome::NoCall);
+                self.rest(&context, None).await?;
+                return Ok(SendResult::NoCall);
             }
             Next::Wait(until) => {
-                self.rest(&taking, Some(until)).await?;
-                return Ok(Outcome::NoCall);
+                self.rest(&context, Some(until)).await?;
+                return Ok(SendResult::NoCall);
             }
             Next::Call(..) => {
-                self.then(&taking, Then::GoOn).await?;
-                return Ok(Outcome::NoCall);
+                self.then(&context, Then::GoOn).await?;
+                return Ok(SendResult::NoCall);
             }
         };
         // A worker whose claim is about to run out would call while another one does.
         if claim.is_some_and(|claim| self.clock.now().plus(CALL_MS) > claim.claimed_until) {
-            return Ok(Outcome::NoCall);
+            return Ok(SendResult::NoCall);
         }
         match step {
-            Step::Post => self.post(&taking, *part).await,
-            Step::Update { ts } => self.update(&taking, *part, &ts).await,
-            Step::Search { since } => self.search(&taking, *part, since, cursor).await,
-            Step::Done | Step::Wait(_) => Ok(Outcome::NoCall),
+            Step::Post => self.post(&context, *tracked).await,
+            Step::Update { ts } => self.update(&context, *tracked, &ts).await,
+            Step::Search { since } => self.search(&context, *tracked, since, cursor).await,
+            Step::Done | Step::Wait(_) => Ok(SendResult::NoCall),
         }
     }
 
-    async fn post(&self, taking: &Taking<'_>, mut part: Part) -> Result<Outcome, StoreError> {
-        let message = self.render(taking, &part).await;
+    async fn post(
+        &self,
+        context: &JobContext<'_>,
+        mut tracked: TrackedMessage,
+    ) -> Result<SendResult, StoreError> {
+        let message = self.render(context, &tracked).await;
         let since = self.clock.now();
         // INVARIANT: that a message may exist is stored before it can.
-        part.post.state = PostState::Posting { since, look_at: since.plus(CALL_MS) };
-        if !self.keep(taking, &mut part, None).await? {
-            self.then(taking, Then::GoOn).await?;
-            return Ok(Outcome::NoCall);
+        tracked.post.state = PostState::Posting { since, look_at: since.plus(CALL_MS) };
+        if !self.keep(context, &mut tracked, None).await? {
+            self.then(context, Then::GoOn).await?;
+            return Ok(SendResult::NoCall);
         }
-        let stored = part.post.clone();
-        let Part { channel, thread, mark, .. } = &part;
+        let stored = tracked.post.clone();
+        let TrackedMessage { channel, thread, mark, .. } = &tracked;
         match self.client.post_message(channel, thread.as_deref(), &message, mark).await {
             Ok(Posted { channel: id, ts }) => {
-                part.post.channel = id;
-                part.post.state = PostState::Posted { ts };
-                self.shown(taking, part, &message).await
+                tracked.post.channel = id;
+                tracked.post.state = PostState::Posted { ts };
+                self.shown(context, tracked, &message).await
             }
             Err(error) => {
-                part.post.state = match error {
+                tracked.post.state = match error {
                     CallError::Unanswered { .. } => {
                         PostState::Posting { since, look_at: self.clock.now().plus(LATE_MS) }
                     }
                     CallError::RateLimited { .. } | CallError::Rejected { .. } => PostState::Absent,
                 };
-                self.failed(taking, part, &stored, &error).await
+                self.failed(context, tracked, &stored, &error).await
             }
         }
     }
 
-    async fn update(&self, taking: &Taking<'_>, part: Part, ts: &str) -> Result<Outcome, StoreError> {
-        let message = self.render(taking, &part).await;
-        if part.post.looks == Some(looks(&message)) {
-            let mut part = part;
-            let refresh_at = self.next_refresh(taking, &part);
-            if taking.claim.is_none() || part.post.refresh_at.is_some() != refresh_at.is_some() {
-                part.post.refresh_at = refresh_at;
-                self.keep(taking, &mut part, None).await?;
+    async fn update(
+        &self,
+        context: &JobContext<'_>,
+        tracked: TrackedMessage,
+        ts: &str,
+    ) -> Result<SendResult, StoreError> {
+        let message = self.render(context, &tracked).await;
+        if tracked.post.looks == Some(looks(&message)) {
+            let mut tracked = tracked;
+            let refresh_at = self.next_refresh(context, &tracked);
+            if context.claim.is_none() || tracked.post.refresh_at.is_some() != refresh_at.is_some() {
+                tracked.post.refresh_at = refresh_at;
+                self.keep(context, &mut tracked, None).await?;
             }
-            self.then(taking, Then::Finish).await?;
-            return Ok(Outcome::NoCall);
+            self.then(context, Then::Finish).await?;
+            return Ok(SendResult::NoCall);
         }
-        match self.client.update(&part.post.channel, ts, &message, &part.mark).await {
-            Ok(()) => self.shown(taking, part, &message).await,
+        match self.client.update(&tracked.post.channel, ts, &message, &tracked.mark).await {
+            Ok(()) => self.shown(context, tracked, &message).await,
             Err(error) => {
-                let stored = part.post.clone();
-                self.failed(taking, part, &stored, &error).await
+                let stored = tracked.post.clone();
+                self.failed(context, tracked, &stored, &error).await
             }
         }
     }
 
     async fn search(
         &self,
-        taking: &Taking<'_>,
-        mut part: Part,
+        context: &JobContext<'_>,
+        mut tracked: TrackedMessage,
         since: Timestamp,
-        cursor: Option<&Cursor>,
-    ) -> Result<Outcome, StoreError> {
+        cursor: Option<&SearchCursor>,
+    ) -> Result<SendResult, StoreError> {
         // The two notices of a request are looked for one after the other.
-        let cursor = cursor.filter(|cursor| cursor.mark == part.mark);
+        let cursor = cursor.filter(|cursor| cursor.mark == tracked.mark);
         let search = Search {
-            channel: &part.channel,
-            thread: part.thread.as_deref(),
+            channel: &tracked.channel,
+            thread: tracked.thread.as_deref(),
             // Slack's clock is not ours, and signatures hold us together within this.
             from: since.minus(MAX_SKEW_MS),
             to: since.plus(MAX_SKEW_MS + CALL_MS),
-            mark: &part.mark,
+            mark: &tracked.mark,
             cursor: cursor.map(|cursor| cursor.slack.as_str()),
         };
         let pages = cursor.map_or(0, |cursor| cursor.pages) + 1;
         let (state, outcome) = match self.client.find(search).await {
-            Ok(Found::At(ts)) => (Some(PostState::Posted { ts }), Outcome::Looked { cursor: None }),
-            Ok(Found::Nowhere) => (Some(PostState::Absent), Outcome::Looked { cursor: None }),
-            Ok(Found::NotYet(slack)) if pages < PAGES => {
-                (None, Outcome::Looked { cursor: Some(Cursor { mark: part.mark, slack, pages }) })
-            }
+            Ok(Found::At(ts)) => (Some(PostState::Posted { ts }), SendResult::Searched { cursor: None }),
+            Ok(Found::Nowhere) => (Some(PostState::Absent), SendResult::Searched { cursor: None }),
+            Ok(Found::NotYet(slack)) if pages < PAGES => (
+                None,
+                SendResult::Searched { cursor: Some(SearchCursor { mark: tracked.mark, slack, pages }) },
+            ),
             Ok(Found::NotYet(_)) => {
-                tracing::warn!(request = %part.mark.request, pages, "a message was not found, so it is posted again");
-                (Some(PostState::Absent), Outcome::Looked { cursor: None })
+                tracing::warn!(request = %tracked.mark.request, pages, "a message was not found, so it is posted again");
+                (Some(PostState::Absent), SendResult::Searched { cursor: None })
             }
             // Then the search begins again.
             Err(CallError::Rejected { code }) if cursor.is_some() && code == "invalid_cursor" => {
-                (None, Outcome::Looked { cursor: None })
+                (None, SendResult::Searched { cursor: None })
             }
             Err(CallError::Rejected { code }) if !is_void(&code) => {
                 // It cannot be told, and a message too many is better than one that nobody sees.
-                tracing::warn!(request = %part.mark.request, code, "a message cannot be looked for, so it is posted again");
-                (Some(PostState::Absent), Outcome::LookRefused { code })
+                tracing::warn!(request = %tracked.mark.request, code, "a message cannot be looked for, so it is posted again");
+                (Some(PostState::Absent), SendResult::SearchRefused { code })
             }
             Err(error) => {
-                let stored = part.post.clone();
-                return self.failed(taking, part, &stored, &error).await;
+                let stored = tracked.post.clone();
+                return self.failed(context, tracked, &stored, &error).await;
             }
         };
         if let Some(state) = state {
             // What it shows is not known, and may be older than what was to be shown.
-            (part.post.state, part.post.shown, part.post.looks) = (state, 0, None);
-            self.keep(taking, &mut part, None).await?;
+            (tracked.post.state, tracked.post.shown, tracked.post.looks) = (state, 0, None);
+            self.keep(context, &mut tracked, None).await?;
         }
-        self.then(taking, Then::GoOn).await?;
+        self.then(context, Then::GoOn).await?;
         Ok(outcome)
     }
 
     /// The message shows the request as it stands.
     async fn shown(
         &self,
-        taking: &Taking<'_>,
-        mut part: Part,
+        context: &JobContext<'_>,
+        mut tracked: TrackedMessage,
         message: &Message,
-    ) -> Result<Outcome, StoreError> {
-        let channel = part.channel.clone();
-        let unsure = std::mem::take(&mut part.post.unsure);
-        part.post.shown = taking.request.version;
-        part.post.looks = Some(looks(message)).filter(|_| !unsure);
-        part.post.minimal = part.post.minimal.filter(|version| *version == taking.request.version);
-        part.post.failed = None;
-        part.post.refresh_at = self.next_refresh(taking, &part);
+    ) -> Result<SendResult, StoreError> {
+        let channel = tracked.channel.clone();
+        let unsure = std::mem::take(&mut tracked.post.unsure);
+        tracked.post.shown = context.request.version;
+        tracked.post.looks = Some(looks(message)).filter(|_| !unsure);
+        tracked.post.minimal = tracked.post.minimal.filter(|version| *version == context.request.version);
+        tracked.post.failed = None;
+        tracked.post.refresh_at = self.next_refresh(context, &tracked);
         if unsure {
             // An update that was not answered may be carried out after this one. So it is sent once more, later.
-            part.post.refresh_at = Some(self.clock.now().plus(REFRESH_MS));
+            tracked.post.refresh_at = Some(self.clock.now().plus(REFRESH_MS));
         }
-        if self.keep(taking, &mut part, None).await? {
+        if self.keep(context, &mut tracked, None).await? {
             // Of a notice there may be another one.
-            let is_all = part.mark.slot == Slot::Main;
-            self.then(taking, if is_all { Then::Finish } else { Then::GoOn }).await?;
+            let is_all = tracked.mark.slot == Slot::Main;
+            self.then(context, if is_all { Then::Finish } else { Then::GoOn }).await?;
         } else {
-            if part.mark.slot == Slot::Main {
-                self.reassert(part.mark).await?;
+            if tracked.mark.slot == Slot::Main {
+                self.reassert(tracked.mark).await?;
             }
-            self.then(taking, Then::GoOn).await?;
+            self.then(context, Then::GoOn).await?;
         }
-        Ok(Outcome::Delivered { channel })
+        Ok(SendResult::Delivered { channel })
     }
 
     /// Somebody else updated the same message at the same time, and nobody knows which of the two came last.
@@ -406,22 +408,22 @@ impl Courier {
         }
     }
 
-    async fn then(&self, taking: &Taking<'_>, then: Then) -> Result<(), StoreError> {
-        let Some(claim) = taking.claim else { return Ok(()) };
+    async fn then(&self, context: &JobContext<'_>, then: Then) -> Result<(), StoreError> {
+        let Some(claim) = context.claim else { return Ok(()) };
         match then {
-            Then::Finish => self.store.finish_outbox(claim, taking.request.version).await,
+            Then::Finish => self.store.finish_outbox(claim, context.request.version).await,
             Then::GoOn => self.store.retry_outbox(claim, self.clock.now(), false).await,
             Then::Retry(at) => self.store.retry_outbox(claim, at, true).await,
         }
     }
 
     /// There is nothing to be done, or nothing before `until`.
-    async fn rest(&self, taking: &Taking<'_>, until: Option<Timestamp>) -> Result<(), StoreError> {
-        match (taking.claim, until) {
-            (Some(_), None) => self.then(taking, Then::Finish).await,
+    async fn rest(&self, context: &JobContext<'_>, until: Option<Timestamp>) -> Result<(), StoreError> {
+        match (context.claim, until) {
+            (Some(_), None) => self.then(context, Then::Finish).await,
             (Some(claim), Some(until)) => self.store.retry_outbox(claim, until, false).await,
             (None, until) => {
-                let request = taking.request.id;
+                let request = context.request.id;
                 let Some(mut post) = self.store.slack_post(request, Slot::Main).await? else { return Ok(()) };
                 post.refresh_at = until;
                 post.revision += 1;
@@ -433,24 +435,30 @@ impl Courier {
     /// Stores how far a message has come. False where somebody else did.
     async fn keep(
         &self,
-        taking: &Taking<'_>,
-        part: &mut Part,
-        news: Option<(News, &str)>,
+        context: &JobContext<'_>,
+        tracked: &mut TrackedMessage,
+        news: Option<(AuditEvent, &str)>,
     ) -> Result<bool, StoreError> {
-        part.post.revision += 1;
-        let mut keep = bare(part.mark, part.post.clone());
+        tracked.post.revision += 1;
+        let mut keep = bare(tracked.mark, tracked.post.clone());
         if let Some((news, code)) = news {
-            keep.audit = vec![self.audit(taking, part, news, code)];
+            keep.audit = vec![self.audit(context, tracked, news, code)];
             keep.counts = vec![counted(code)];
         }
         Ok(self.store.keep_slack_post(keep).await? == Committed::Done)
     }
 
-    fn audit(&self, taking: &Taking<'_>, part: &Part, news: News, code: &str) -> AuditEntry {
-        let request = taking.request;
+    fn audit(
+        &self,
+        context: &JobContext<'_>,
+        tracked: &TrackedMessage,
+        news: AuditEvent,
+        code: &str,
+    ) -> AuditEntry {
+        let request = context.request;
         let event = match news {
-            News::Failed => "slack_delivery_failed",
-            News::Shortened => "slack_message_shortened",
+            AuditEvent::Failed => "slack_delivery_failed",
+            AuditEvent::Shortened => "slack_message_shortened",
         };
         AuditEntry {
             at: self.clock.now(),
@@ -463,18 +471,18 @@ impl Courier {
             payload_hash: None,
             detail: Map::from_iter([
                 ("code".to_owned(), json!(code)),
-                ("channel".to_owned(), json!(part.channel)),
-                ("message".to_owned(), json!(part.mark.slot)),
+                ("channel".to_owned(), json!(tracked.channel)),
+                ("message".to_owned(), json!(tracked.mark.slot)),
             ]),
         }
     }
 
-    async fn render(&self, taking: &Taking<'_>, part: &Part) -> Message {
-        let Taking { request, entry, .. } = taking;
+    async fn render(&self, context: &JobContext<'_>, tracked: &TrackedMessage) -> Message {
+        let JobContext { request, entry, .. } = context;
         let now = self.clock.now();
-        let whole = part.post.minimal != Some(request.version);
+        let whole = tracked.post.minimal != Some(request.version);
         let Rendering { message, minimal, escalation } = self.rendering;
-        let notice = match part.mark.slot {
+        let notice = match tracked.mark.slot {
             Slot::Main if whole => return message(request, entry, now),
             Slot::Main => return minimal(request, entry, now),
             Slot::EscalationThread => escalation(request, entry, now, Place::Thread),
@@ -493,8 +501,8 @@ impl Courier {
         self.client.permalink(&main.channel, main.ts()?).await.ok()
     }
 
-    fn next_refresh(&self, taking: &Taking<'_>, part: &Part) -> Option<Timestamp> {
-        let shows_time = part.mark.slot == Slot::Main && !taking.request.status().is_terminal();
+    fn next_refresh(&self, context: &JobContext<'_>, tracked: &TrackedMessage) -> Option<Timestamp> {
+        let shows_time = tracked.mark.slot == Slot::Main && !context.request.status().is_terminal();
         shows_time.then(|| self.clock.now().plus(REFRESH_MS))
     }
 

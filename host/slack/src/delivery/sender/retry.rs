@@ -1,9 +1,9 @@
 //! What is done about a call that failed: when it is tried again, what is kept of it, and who hears of it.
 
-use super::{Courier, News, Outcome, REFRESH_MS, Taking, Then};
+use super::{AuditEvent, JobContext, REFRESH_MS, SendResult, Sender, Then};
 use crate::CallError;
 use crate::delivery::failure::Failure;
-use crate::delivery::step::Part;
+use crate::delivery::step::TrackedMessage;
 use countersign_core::lifecycle::Timestamp;
 use countersign_core::record::{SlackPost, Slot};
 use countersign_store::StoreError;
@@ -17,98 +17,98 @@ pub(super) const LASTING_MS: (u64, u64) = (60_000, 900_000);
 /// How often an unknown code may pass before it counts as lasting.
 const UNKNOWN_TRIES: u32 = 4;
 
-impl Courier {
+impl Sender {
     pub(super) async fn failed(
         &self,
-        taking: &Taking<'_>,
-        mut part: Part,
+        context: &JobContext<'_>,
+        mut tracked: TrackedMessage,
         stored: &SlackPost,
         error: &CallError,
-    ) -> Result<Outcome, StoreError> {
-        let attempts = taking.claim.map_or(0, |claim| claim.attempts);
-        let is_posted = part.post.ts().is_some();
-        let (request, slot, channel) = (part.mark.request, part.mark.slot, part.channel.clone());
+    ) -> Result<SendResult, StoreError> {
+        let attempts = context.claim.map_or(0, |claim| claim.attempts);
+        let is_posted = tracked.post.ts().is_some();
+        let (request, slot, channel) = (tracked.mark.request, tracked.mark.slot, tracked.channel.clone());
         let code = match error {
             CallError::Rejected { code } => code.clone(),
             CallError::RateLimited { .. } | CallError::Unanswered { .. } => String::new(),
         };
         // Whoever refreshes has no entry in the outbox to come back by.
-        let come_back = |at: Timestamp| taking.claim.is_none().then_some(at);
+        let come_back = |at: Timestamp| context.claim.is_none().then_some(at);
         let mut news = None;
         let (then, outcome) = match Failure::of(error) {
-            Failure::Limited(wait_ms) => (Then::GoOn, Outcome::Limited { wait_ms }),
+            Failure::Limited(wait_ms) => (Then::GoOn, SendResult::Limited { wait_ms }),
             Failure::Unanswered => {
                 tracing::warn!(%request, %slot, %error, "a message was not delivered; trying again later");
                 if is_posted {
                     // What it shows now is anybody's guess.
-                    (part.post.unsure, part.post.looks) = (true, None);
+                    (tracked.post.unsure, tracked.post.looks) = (true, None);
                 }
-                part.post.refresh_at = come_back(self.clock.now().plus(self.dice.around(REFRESH_MS)));
-                (Then::Retry(self.passing(attempts)), Outcome::Unanswered)
+                tracked.post.refresh_at = come_back(self.clock.now().plus(self.dice.around(REFRESH_MS)));
+                (Then::Retry(self.passing(attempts)), SendResult::Unanswered)
             }
             Failure::Unauthorized => {
-                let audit = Box::new(self.audit(taking, &part, News::Failed, &code));
-                (Then::GoOn, Outcome::Unauthorized { code, audit })
+                let audit = Box::new(self.audit(context, &tracked, AuditEvent::Failed, &code));
+                (Then::GoOn, SendResult::Unauthorized { code, audit })
             }
-            Failure::Content if part.post.minimal != Some(taking.request.version) => {
+            Failure::Content if tracked.post.minimal != Some(context.request.version) => {
                 tracing::warn!(%request, %slot, code, "Slack does not take a message whole; the least of it is sent");
-                part.post.minimal = Some(taking.request.version);
-                news = Some(News::Shortened);
-                part.post.refresh_at = come_back(self.clock.now());
-                (Then::GoOn, Outcome::Refused { code, channel: None })
+                tracked.post.minimal = Some(context.request.version);
+                news = Some(AuditEvent::Shortened);
+                tracked.post.refresh_at = come_back(self.clock.now());
+                (Then::GoOn, SendResult::Refused { code, channel: None })
             }
-            Failure::Gone if is_posted && taking.request.status().is_terminal() => {
+            Failure::Gone if is_posted && context.request.status().is_terminal() => {
                 tracing::warn!(%request, code, "the message of a request that has ended is gone");
-                part.post.failed = Some(code.clone());
-                part.post.refresh_at = None;
-                news = Some(News::Failed);
-                (Then::Finish, Outcome::Refused { code, channel: None })
+                tracked.post.failed = Some(code.clone());
+                tracked.post.refresh_at = None;
+                news = Some(AuditEvent::Failed);
+                (Then::Finish, SendResult::Refused { code, channel: None })
             }
             // Nobody waits for it, and where no message can be changed there would be one more each minute.
-            Failure::Gone if is_posted && taking.claim.is_none() && code != "message_not_found" => {
+            Failure::Gone if is_posted && context.claim.is_none() && code != "message_not_found" => {
                 tracing::info!(%request, code, "the time that is left cannot be shown");
-                part.post.refresh_at = None;
-                (Then::GoOn, Outcome::Refused { code, channel: None })
+                tracked.post.refresh_at = None;
+                (Then::GoOn, SendResult::Refused { code, channel: None })
             }
             Failure::Gone if is_posted => {
                 tracing::info!(%request, code, "the message of an open request is gone; it is posted anew");
-                part.post = SlackPost { revision: part.post.revision, ..SlackPost::new(&channel) };
-                part.post.refresh_at = come_back(self.clock.now());
-                (Then::GoOn, Outcome::Refused { code, channel: None })
+                tracked.post = SlackPost { revision: tracked.post.revision, ..SlackPost::new(&channel) };
+                tracked.post.refresh_at = come_back(self.clock.now());
+                (Then::GoOn, SendResult::Refused { code, channel: None })
             }
             Failure::Unknown if attempts < UNKNOWN_TRIES => {
                 tracing::warn!(%request, %slot, code, attempts, "Slack refuses a message; trying again later");
-                part.post.refresh_at = come_back(self.clock.now().plus(self.dice.around(REFRESH_MS)));
-                (Then::Retry(self.passing(attempts)), Outcome::Refused { code, channel: None })
+                tracked.post.refresh_at = come_back(self.clock.now().plus(self.dice.around(REFRESH_MS)));
+                (Then::Retry(self.passing(attempts)), SendResult::Refused { code, channel: None })
             }
             Failure::Channel | Failure::Content | Failure::Gone | Failure::Unknown => {
-                let again_at = match taking.claim {
+                let again_at = match context.claim {
                     Some(_) => self.lasting(attempts),
                     None => self.clock.now().plus(LASTING_MS.1),
                 };
-                if part.post.failed.as_deref() != Some(code.as_str()) {
+                if tracked.post.failed.as_deref() != Some(code.as_str()) {
                     tracing::error!(%request, %slot, channel, code, "Slack refuses a message; somebody has to mend that");
-                    news = Some(News::Failed);
-                    part.post.failed = Some(code.clone());
+                    news = Some(AuditEvent::Failed);
+                    tracked.post.failed = Some(code.clone());
                 }
-                part.post.refresh_at = come_back(again_at);
+                tracked.post.refresh_at = come_back(again_at);
                 let then = if slot == Slot::Main {
                     Then::Retry(again_at)
                 } else {
-                    self.blocked().insert(part.mark, again_at);
+                    self.blocked().insert(tracked.mark, again_at);
                     Then::Retry(self.clock.now())
                 };
-                (then, Outcome::Refused { code, channel: Some(channel) })
+                (then, SendResult::Refused { code, channel: Some(channel) })
             }
         };
-        if part.post != *stored || news.is_some() {
+        if tracked.post != *stored || news.is_some() {
             let code = match &outcome {
-                Outcome::Refused { code, .. } => code.as_str(),
+                SendResult::Refused { code, .. } => code.as_str(),
                 _ => "",
             };
-            self.keep(taking, &mut part, news.map(|news| (news, code))).await?;
+            self.keep(context, &mut tracked, news.map(|news| (news, code))).await?;
         }
-        self.then(taking, then).await?;
+        self.then(context, then).await?;
         Ok(outcome)
     }
 

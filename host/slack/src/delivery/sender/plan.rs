@@ -1,11 +1,11 @@
-//! What is to be done about an errand, for all that is stored now. It calls nobody, and changes nothing.
+//! What is to be done about an job, for all that is stored now. It calls nobody, and changes nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::retry::LASTING_MS;
-use super::{Courier, Errand};
-use crate::delivery::step::{Part, Step, is_shown};
+use super::{Job, Sender};
+use crate::delivery::step::{Step, TrackedMessage, is_shown};
 use countersign_core::lifecycle::{Digest, Effect, Request, RequestId, Timestamp};
 use countersign_core::record::PolicyEntry;
 use countersign_core::record::{Mark, SlackPost, Slot};
@@ -17,8 +17,8 @@ const MAIN_MS: u64 = 3_000;
 /// How many policy entries to remember.
 const ENTRIES: usize = 256;
 
-/// What is to be done about an errand, with all that is needed for it.
-pub(super) struct Case {
+/// What is to be done about an job, with all that is needed for it.
+pub(super) struct Plan {
     pub(super) request: Request,
     pub(super) entry: Arc<PolicyEntry>,
     pub(super) now: Timestamp,
@@ -28,53 +28,57 @@ pub(super) struct Case {
 pub(super) enum Next {
     Nothing,
     Wait(Timestamp),
-    Call(Box<Part>, Step),
+    Call(Box<TrackedMessage>, Step),
 }
 
-impl Courier {
-    /// What is to be done about an errand now. `None` where there is no such request.
-    pub(super) async fn case(&self, errand: Errand) -> Result<Option<Case>, StoreError> {
+impl Sender {
+    /// What is to be done about an job now. `None` where there is no such request.
+    pub(super) async fn plan(&self, job: Job) -> Result<Option<Plan>, StoreError> {
         let now = self.clock.now();
-        let Some(request) = self.store.request(errand.request()).await? else { return Ok(None) };
+        let Some(request) = self.store.request(job.request()).await? else { return Ok(None) };
         let entry = self.entry(request.submission.policy_hash).await?;
-        let next = match errand {
-            Errand::Deliver(_, Effect::NotifyEscalation) => self.notify(&request, &entry, now).await?,
-            Errand::Deliver(_, Effect::ShowRequest) | Errand::Refresh(_) => {
+        let next = match job {
+            Job::Deliver(_, Effect::NotifyEscalation) => self.notify(&request, &entry, now).await?,
+            Job::Deliver(_, Effect::ShowRequest) | Job::Refresh(_) => {
                 let main = self.main(&request, &entry).await?;
-                let refreshes = matches!(errand, Errand::Refresh(_));
+                let refreshes = matches!(job, Job::Refresh(_));
                 match main {
-                    Some(part) if refreshes || !is_shown(&request, &part.post) => {
-                        match part.step(&request, now) {
+                    Some(tracked) if refreshes || !is_shown(&request, &tracked.post) => {
+                        match tracked.step(&request, now) {
                             Step::Done => Next::Nothing,
                             Step::Wait(until) => Next::Wait(until),
-                            step => Next::Call(Box::new(part), step),
+                            step => Next::Call(Box::new(tracked), step),
                         }
                     }
                     _ => Next::Nothing,
                 }
             }
         };
-        Ok(Some(Case { request, entry, now, next }))
+        Ok(Some(Plan { request, entry, now, next }))
     }
 
     /// The message of a request, where its action has a channel.
-    async fn main(&self, request: &Request, entry: &PolicyEntry) -> Result<Option<Part>, StoreError> {
+    async fn main(
+        &self,
+        request: &Request,
+        entry: &PolicyEntry,
+    ) -> Result<Option<TrackedMessage>, StoreError> {
         match &entry.channel {
-            Some(channel) => self.part(request.id, Slot::Main, channel, None).await.map(Some),
+            Some(channel) => self.tracked(request.id, Slot::Main, channel, None).await.map(Some),
             None => Ok(None),
         }
     }
 
-    async fn part(
+    async fn tracked(
         &self,
         request: RequestId,
         slot: Slot,
         channel: &str,
         thread: Option<&str>,
-    ) -> Result<Part, StoreError> {
+    ) -> Result<TrackedMessage, StoreError> {
         let post = self.store.slack_post(request, slot).await?.unwrap_or_else(|| SlackPost::new(channel));
         let (channel, thread) = (channel.to_owned(), thread.map(str::to_owned));
-        Ok(Part { mark: Mark { request, slot }, channel, thread, post })
+        Ok(TrackedMessage { mark: Mark { request, slot }, channel, thread, post })
     }
 
     /// The notices of an escalation: one in its own channel, one in the thread of the request's message.
@@ -92,27 +96,27 @@ impl Courier {
         let mut wait = |at: Timestamp| until = Some(until.map_or(at, |until| until.min(at)));
         let mut parts = Vec::new();
         if let Some(channel) = entry.escalate.as_ref().and_then(|escalate| escalate.channel.as_deref()) {
-            parts.push(self.part(request.id, Slot::EscalationChannel, channel, None).await?);
+            parts.push(self.tracked(request.id, Slot::EscalationChannel, channel, None).await?);
         }
         if let Some(main) = self.main(request, entry).await? {
             match main.post.ts() {
                 Some(ts) => {
                     let (slot, channel) = (Slot::EscalationThread, &main.post.channel);
-                    parts.push(self.part(request.id, slot, channel, Some(ts)).await?);
+                    parts.push(self.tracked(request.id, slot, channel, Some(ts)).await?);
                 }
                 None if main.post.failed.is_some() => wait(now.plus(LASTING_MS.0)),
                 None => wait(now.plus(MAIN_MS)),
             }
         }
-        for part in parts {
-            if let Some(blocked) = self.blocked_until(part.mark, now) {
+        for tracked in parts {
+            if let Some(blocked) = self.blocked_until(tracked.mark, now) {
                 wait(blocked);
                 continue;
             }
-            match part.step(request, now) {
+            match tracked.step(request, now) {
                 Step::Done => {}
                 Step::Wait(at) => wait(at),
-                step => return Ok(Next::Call(Box::new(part), step)),
+                step => return Ok(Next::Call(Box::new(tracked), step)),
             }
         }
         Ok(until.map_or(Next::Nothing, Next::Wait))
