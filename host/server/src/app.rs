@@ -20,7 +20,7 @@ use countersign_gateway::{Gateway, Tokens};
 use countersign_policy::{CompileCache, Engine, KeyError, LoadErrors, Policies};
 use countersign_slack::CallMetrics;
 use countersign_slack::{
-    self as slack, Connection, Handler, Interaction, Outgoing, SlackClient, Unreadable, UserGroupParts,
+    self as slack, Connection, Handler, Interaction, InteractionError, Outgoing, SlackClient, UserGroupParts,
     UserGroups, Verifier,
 };
 use countersign_store::{Store, StoreUrl};
@@ -292,7 +292,7 @@ struct Interactions(Arc<App>);
 impl Handler for Interactions {
     async fn handle(
         &self,
-        read: Result<Interaction, Unreadable>,
+        read: Result<Interaction, InteractionError>,
     ) -> Option<serde_json::Map<String, serde_json::Value>> {
         slack_press::take(&self.0, read, None).await.inspect_err(ApiError::log).ok()
     }

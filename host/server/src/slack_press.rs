@@ -16,7 +16,8 @@ use countersign_core::json;
 use countersign_core::lifecycle::{Digest, Party, Reason, Refusal, Request, RequestId};
 use countersign_gateway::{GatewayError, Intent};
 use countersign_slack::{
-    ANSWER_BLOCK, Interaction, Outgoing, SignatureError, Signed, Source, Unreadable, What, modal, told,
+    ANSWER_BLOCK, Interaction, InteractionError, InteractionKind, Outgoing, SignatureError, Signed, Source,
+    ephemeral_text, modal,
 };
 use countersign_store::StoreError;
 
@@ -37,7 +38,7 @@ const ERROR_CHARS: usize = 500;
 /// Where the signature was used before, or the store cannot tell whether it was.
 pub(crate) async fn take(
     app: &Arc<App>,
-    read: Result<Interaction, Unreadable>,
+    read: Result<Interaction, InteractionError>,
     signed: Option<Signed>,
 ) -> Result<Map<String, Value>, ApiError> {
     let person = read.as_ref().ok().map(Person::of);
@@ -66,7 +67,13 @@ pub(crate) async fn take(
             Ok(became) => became.tell,
             Err(error) => {
                 error.log();
-                Some(told::refusal(error.code(), &error.detail(), &[], None, worker.gateway.clock().now()))
+                Some(ephemeral_text::refusal(
+                    error.code(),
+                    &error.detail(),
+                    &[],
+                    None,
+                    worker.gateway.clock().now(),
+                ))
             }
         };
         if let (Some(person), Some(text)) = (person, tell) {
@@ -152,7 +159,7 @@ impl Became {
 
 /// Does what the person did, and says what became of it.
 async fn respond(app: &App, interaction: Interaction) -> Became {
-    let blocks = interaction.what.modal_blocks();
+    let blocks = interaction.kind.modal_blocks();
     let request = interaction.request;
     match perform(app, interaction).await {
         Ok(Done::Changed(request)) => {
@@ -163,7 +170,7 @@ async fn respond(app: &App, interaction: Interaction) -> Became {
             Became::silent(answer)
         }
         Ok(Done::MadeAgain(request)) => {
-            Became { tell: Some(told::rerequested(&request)), ..Became::silent(success(&request)) }
+            Became { tell: Some(ephemeral_text::rerequested(&request)), ..Became::silent(success(&request)) }
         }
         Ok(Done::Asked) => Became::silent(object(json!({"ok": true, "requestId": request}))),
         Err(Undone::Not { code, message }) => Became {
@@ -205,22 +212,22 @@ impl From<StoreError> for Undone {
 }
 
 async fn perform(app: &App, interaction: Interaction) -> Result<Done, Undone> {
-    let Interaction { user, request, what, seen, source } = interaction;
-    let intent = match what {
-        What::Approve => Intent::Approve { edits: BTreeMap::new() },
-        What::Acknowledge(persona) => Intent::Acknowledge { persona },
-        What::Withdraw => Intent::Withdraw,
-        What::DenyBecause(reason) => Intent::Deny { reason },
-        What::Deny(reason) => {
+    let Interaction { user, request, kind, seen, source } = interaction;
+    let intent = match kind {
+        InteractionKind::Approve => Intent::Approve { edits: BTreeMap::new() },
+        InteractionKind::Acknowledge(persona) => Intent::Acknowledge { persona },
+        InteractionKind::Withdraw => Intent::Withdraw,
+        InteractionKind::DenyBecause(reason) => Intent::Deny { reason },
+        InteractionKind::Deny(reason) => {
             let intent = Intent::Deny { reason };
             if ask_why(app, request, &user, &intent, &source).await? {
                 return Ok(Done::Asked);
             }
             intent
         }
-        What::Overrides(inputs) => Intent::Approve { edits: edits(app, request, inputs).await? },
-        What::ApproveEdit => return ask_for_edits(app, request, &user, &source, seen).await,
-        What::Rerequest => {
+        InteractionKind::Overrides(inputs) => Intent::Approve { edits: edits(app, request, inputs).await? },
+        InteractionKind::ApproveEdit => return ask_for_edits(app, request, &user, &source, seen).await,
+        InteractionKind::Rerequest => {
             let actor = Party { id: user, source: "slack".into(), display: None };
             return Ok(Done::MadeAgain(app.gateway.rerequest(request, actor).await?.request));
         }
@@ -377,7 +384,7 @@ fn modal_errors(
 /// What the person is told, with how the request stands by now.
 async fn told_of(app: &App, id: RequestId, code: &str, detail: &str, reasons: &[Reason]) -> String {
     let request = app.gateway.store().request(id).await.unwrap_or_default();
-    told::refusal(code, detail, reasons, request.as_ref(), app.gateway.clock().now())
+    ephemeral_text::refusal(code, detail, reasons, request.as_ref(), app.gateway.clock().now())
 }
 
 fn object(value: Value) -> Map<String, Value> {

@@ -2,10 +2,10 @@
 //! What goes there is delivered from the outbox.
 
 // What people see.
+pub mod ephemeral_text;
 pub mod message;
 pub mod modal;
 pub mod notice;
-pub mod told;
 
 // What that is made of.
 mod blocks;
@@ -39,10 +39,9 @@ pub use delivery::{
     ChannelFailure, Ephemerals, Health, HealthState, Outgoing, Parts, Rendering, Report, Worker,
 };
 pub use interaction::{
-    ANSWER_BLOCK, DECIDE_BLOCK, Interaction, REASON_BLOCK, Source, Unreadable, VALUE_ACTION, What, parse,
-    read,
+    ANSWER_BLOCK, DECIDE_BLOCK, Interaction, InteractionError, InteractionKind, REASON_BLOCK, Source,
+    VALUE_ACTION, parse_form, parse_payload,
 };
-use interaction::{DENY_MODAL, OVERRIDE_MODAL, REASON_CHARS};
 pub use message::{Message, message, minimal};
 pub use notice::{Place, escalation};
 pub use signature::{MAX_SKEW_MS, SignatureError, Signed, Verifier, sign};

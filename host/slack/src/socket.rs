@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::{CallError, SlackClient};
-use super::interaction::{self, Interaction, Unreadable};
+use super::interaction::{Interaction, InteractionError, parse_payload};
 use countersign_core::loopback::is_loopback;
 use countersign_core::secret::Secret;
 
@@ -44,7 +44,7 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 pub trait Handler: Send + Sync + 'static {
     /// Handles an interaction, and returns what to answer. With `None` it is not acknowledged, so Slack delivers it
     /// again.
-    async fn handle(&self, read: Result<Interaction, Unreadable>) -> Option<Map<String, Value>>;
+    async fn handle(&self, read: Result<Interaction, InteractionError>) -> Option<Map<String, Value>>;
 }
 
 /// A connection that is kept open.
@@ -228,7 +228,7 @@ struct Answering {
 impl Answering {
     async fn answer(self) {
         let Answering { handler, id, payload, takes_payload, answers } = self;
-        match handler.handle(interaction::read(payload.to_string().as_bytes())).await {
+        match handler.handle(parse_payload(payload.to_string().as_bytes())).await {
             // Only a modal's answer says anything to Slack.
             Some(answer) => {
                 let payload =

@@ -7,7 +7,7 @@ use slack_morphism::prelude::SlackModalView;
 use super::*;
 use crate::message::{Message, message, minimal};
 use crate::notice::{Place, escalation};
-use crate::{modal, told};
+use crate::{ephemeral_text, modal};
 use countersign_core::lifecycle::{Decided, Escalation, Event, Needs, Open, State};
 
 /// Short and long, plain and hostile.
@@ -353,11 +353,11 @@ proptest! {
         let allowed = |id: &str| ids.contains(id);
         let reasons = vec![Reason { code: "x".into(), message: words.clone(), path: None }; words.len() % 9];
         for (code, request) in [("unauthorized", Some(&request)), (words.as_str(), None), ("cooldown", Some(&request))] {
-            let told = told::refusal(code, &words, &reasons, request, minutes(2));
+            let told = ephemeral_text::refusal(code, &words, &reasons, request, minutes(2));
             prop_assert!(told.encode_utf16().count() <= 3000, "{} characters", told.encode_utf16().count());
             check_view(&modal::notice(&title, &told), &allowed);
         }
-        check_view(&modal::notice(&title, &told::rerequested(&request)), &allowed);
+        check_view(&modal::notice(&title, &ephemeral_text::rerequested(&request)), &allowed);
     }
 }
 

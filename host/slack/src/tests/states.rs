@@ -1,9 +1,9 @@
 //! Snapshots of the message in every state, and of notices and what people are told.
 
 use super::*;
+use crate::ephemeral_text;
 use crate::message::{Message, message, minimal};
 use crate::notice::{Place, escalation};
-use crate::told;
 use countersign_core::lifecycle::State;
 
 /// What everybody in these stories may be called by.
@@ -178,8 +178,8 @@ fn made_again() {
         Party { id: "octo-cat".into(), source: "github".into(), display: Some("Octo Cat".into()) };
     let request = open_with(submission, vec![approvals(0, 1)]);
     check("made_again", &message(&request, &entry(), minutes(1)));
-    let told = told::rerequested(&request);
-    insta::assert_snapshot!("told_rerequested", told);
+    let told = ephemeral_text::rerequested(&request);
+    insta::assert_snapshot!("ephemeral_text_rerequested", told);
 }
 
 #[test]
@@ -204,20 +204,38 @@ fn people_are_told_why_not_and_how_it_stands() {
         |code: &str, message: &str| Reason { code: code.into(), message: message.into(), path: None };
     let now = minutes(8);
     let told = [
-        told::refusal(
+        ephemeral_text::refusal(
             "unauthorized",
             "you are not entitled to this: only a holder of the persona `release` may acknowledge it",
             &[reason("not_a_holder", "only a holder of the persona `release` may acknowledge it")],
             Some(&awaiting_personas()),
             now,
         ),
-        told::refusal("duplicate_approval", "your approval already counts", &[], Some(&one_approval()), now),
-        told::refusal("already_decided", "the request is already expired", &[], Some(&expired()), now),
-        told::refusal("cooldown", "this can be requested again in 240 s", &[], None, now),
-        told::refusal("stale", "the parameters changed since <!channel> `you` looked", &[], None, now),
-        told::refusal("key_not_allowed", "these parameters cannot be edited: ref", &[], None, now),
+        ephemeral_text::refusal(
+            "duplicate_approval",
+            "your approval already counts",
+            &[],
+            Some(&one_approval()),
+            now,
+        ),
+        ephemeral_text::refusal(
+            "already_decided",
+            "the request is already expired",
+            &[],
+            Some(&expired()),
+            now,
+        ),
+        ephemeral_text::refusal("cooldown", "this can be requested again in 240 s", &[], None, now),
+        ephemeral_text::refusal(
+            "stale",
+            "the parameters changed since <!channel> `you` looked",
+            &[],
+            None,
+            now,
+        ),
+        ephemeral_text::refusal("key_not_allowed", "these parameters cannot be edited: ref", &[], None, now),
     ];
-    insta::assert_snapshot!("told_refusals", told.join("\n---\n"));
+    insta::assert_snapshot!("ephemeral_text_refusals", told.join("\n---\n"));
 }
 
 /// Every part takes the most that it may, and none loses its place.

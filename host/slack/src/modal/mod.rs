@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use slack_morphism::prelude::*;
 
 use super::blocks::{plain, section};
+use super::interaction::{
+    ANSWER_BLOCK, DENY_MODAL, OVERRIDE_MODAL, REASON_BLOCK, REASON_CHARS, VALUE_ACTION,
+};
 use super::text::{self, Lines, code, counted};
-use super::{ANSWER_BLOCK, DENY_MODAL, OVERRIDE_MODAL, REASON_BLOCK, REASON_CHARS, VALUE_ACTION};
 use countersign_core::lifecycle::{Request, State};
 use countersign_core::record::PolicyEntry;
 
