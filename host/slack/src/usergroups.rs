@@ -2,8 +2,6 @@
 //!
 //! What Slack said last is kept in the store, so that a start while Slack is away finds it.
 
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

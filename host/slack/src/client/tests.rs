@@ -1,11 +1,13 @@
 use std::sync::Arc;
 
-use super::*;
-use crate::CallOutcome;
-use crate::fake::{FakeSlack, Fate, TOKEN};
 use countersign_core::clock::ManualClock;
 use countersign_core::lifecycle::RequestId;
 use countersign_core::record::Slot;
+use serde_json::Value;
+
+use super::*;
+use crate::CallOutcome;
+use crate::fake::{FakeSlack, Fate, TOKEN};
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_007);
 
@@ -132,9 +134,9 @@ async fn a_message_is_found_by_its_mark() {
         for pages in 1.. {
             let search = Search { channel: "C1", thread, from, to, mark, cursor: cursor.as_deref() };
             match client.find(search).await.unwrap() {
-                Found::At(ts) => return (Some(ts), pages),
-                Found::Nowhere => return (None, pages),
-                Found::NotYet(next) => cursor = Some(next),
+                SearchResult::Found(ts) => return (Some(ts), pages),
+                SearchResult::NotFound => return (None, pages),
+                SearchResult::NextPage(next) => cursor = Some(next),
             }
         }
         (None, 0)

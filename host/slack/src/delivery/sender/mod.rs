@@ -16,7 +16,7 @@ use super::dice::Dice;
 use super::rate_limit::Method;
 use super::step::{Step, TrackedMessage, settled_at};
 use crate::notice::Place;
-use crate::{CallError, Found, MAX_SKEW_MS, Message, Posted, Search, SlackClient};
+use crate::{CallError, MAX_SKEW_MS, Message, Posted, Search, SearchResult, SlackClient};
 use countersign_core::clock::Clock;
 use countersign_core::lifecycle::{AuditEntry, Count, Digest, Effect, Request, RequestId, Timestamp};
 use countersign_core::record::PolicyEntry;
@@ -332,13 +332,15 @@ impl Sender {
         };
         let pages = cursor.map_or(0, |cursor| cursor.pages) + 1;
         let (state, outcome) = match self.client.find(search).await {
-            Ok(Found::At(ts)) => (Some(PostState::Posted { ts }), SendResult::Searched { cursor: None }),
-            Ok(Found::Nowhere) => (Some(PostState::Absent), SendResult::Searched { cursor: None }),
-            Ok(Found::NotYet(slack)) if pages < PAGES => (
+            Ok(SearchResult::Found(ts)) => {
+                (Some(PostState::Posted { ts }), SendResult::Searched { cursor: None })
+            }
+            Ok(SearchResult::NotFound) => (Some(PostState::Absent), SendResult::Searched { cursor: None }),
+            Ok(SearchResult::NextPage(slack)) if pages < PAGES => (
                 None,
                 SendResult::Searched { cursor: Some(SearchCursor { mark: tracked.mark, slack, pages }) },
             ),
-            Ok(Found::NotYet(_)) => {
+            Ok(SearchResult::NextPage(_)) => {
                 tracing::warn!(request = %tracked.mark.request, pages, "a message was not found, so it is posted again");
                 (Some(PostState::Absent), SendResult::Searched { cursor: None })
             }
