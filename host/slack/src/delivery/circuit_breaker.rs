@@ -1,136 +1,136 @@
-//! Whether Slack is to be called at all: not while it does not answer, and not while it does not know us.
+//! The circuit breaker: whether Slack may be called at all.
+//!
+//! Closed, it allows every call. After several calls in a row without an answer it opens, and allows none. Once its
+//! wait is over it is half-open: one call probes whether Slack answers, which closes it or opens it for longer.
+//! It opens in the same way if Slack refuses the token; then the probe is `auth.test`.
 
-use super::dice::Dice;
+use countersign_core::backoff::Backoff;
 use countersign_core::lifecycle::Timestamp;
 
-/// After how many calls in a row without an answer Slack counts as down.
-const MAX_CONSECUTIVE_FAILURES: u32 = 5;
+/// After so many calls in a row without an answer the circuit breaker opens.
+const FAILURE_THRESHOLD: u32 = 5;
 
-/// The first and the longest time until it is tried again, in milliseconds.
-const DOWN_MS: (u64, u64) = (2_000, 60_000);
+/// How long it is open before it probes whether Slack answers.
+const UNANSWERED_BACKOFF: Backoff = Backoff::new(2_000, 60_000);
 
-/// The first and the longest time until it is asked again whether it knows us, in milliseconds.
-const UNAUTHORIZED_MS: (u64, u64) = (30_000, 300_000);
+/// How long it is open before it probes whether Slack accepts the token.
+const UNAUTHORIZED_BACKOFF: Backoff = Backoff::new(30_000, 300_000);
 
-/// The circuit breaker.
+/// The circuit breaker of all calls.
 #[derive(Debug)]
 pub(super) struct CircuitBreaker {
-    standing: BreakerState,
+    state: BreakerState,
     /// Calls in a row without an answer.
     consecutive_failures: u32,
-    /// The code for which Slack last refused us, until a message is delivered: `auth.test` succeeds where only
-    /// a scope is missing, and the same trouble is not news each time.
+    /// The code with which Slack last refused the token, until a message is delivered. `auth.test` succeeds if only a
+    /// scope is missing; without this, each failed delivery after it would be reported as a new problem.
     refused_for: Option<String>,
 }
 
-/// How Slack stands.
+/// The state of the circuit breaker. Open and unauthorized are half-open from `retry_at` on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BreakerState {
-    /// It answers.
-    Up,
-    /// It does not.
-    Down { since: Timestamp, try_at: Timestamp, wait_ms: u64 },
-    /// It answers, and refuses all that we want.
-    Unauthorized { since: Timestamp, try_at: Timestamp, wait_ms: u64 },
+    /// Slack answers.
+    Closed,
+    /// Slack does not answer. `retries` counts the probes that failed.
+    Open { since: Timestamp, retry_at: Timestamp, retries: u32 },
+    /// Slack answers, and refuses the token. `retries` counts the refusals after the first.
+    Unauthorized { since: Timestamp, retry_at: Timestamp, retries: u32 },
 }
 
-/// What may be called now.
+/// The calls that are allowed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Allowed {
-    /// Anything.
+    /// Every call.
     All,
-    /// One call, to see whether Slack answers.
-    One,
-    /// Only the question whether Slack knows us.
-    Ask,
-    /// Nothing before then.
+    /// One call, to probe whether Slack answers.
+    Probe,
+    /// `auth.test` only, to probe whether Slack accepts the token.
+    AuthTest,
+    /// No call before then.
     Nothing { until: Timestamp },
 }
 
 impl CircuitBreaker {
     pub(super) fn new() -> CircuitBreaker {
-        CircuitBreaker { standing: BreakerState::Up, consecutive_failures: 0, refused_for: None }
+        CircuitBreaker { state: BreakerState::Closed, consecutive_failures: 0, refused_for: None }
     }
 
-    pub(super) fn standing(&self) -> &BreakerState {
-        &self.standing
+    pub(super) fn state(&self) -> &BreakerState {
+        &self.state
     }
 
-    pub(super) fn permit(&self, now: Timestamp) -> Allowed {
-        match self.standing {
-            BreakerState::Up => Allowed::All,
-            BreakerState::Down { try_at, .. } if now >= try_at => Allowed::One,
-            BreakerState::Unauthorized { try_at, .. } if now >= try_at => Allowed::Ask,
-            BreakerState::Down { try_at, .. } | BreakerState::Unauthorized { try_at, .. } => {
-                Allowed::Nothing { until: try_at }
+    /// The code with which Slack refuses the token.
+    pub(super) fn refused_for(&self) -> Option<&str> {
+        self.refused_for.as_deref()
+    }
+
+    pub(super) fn allowed(&self, now: Timestamp) -> Allowed {
+        match self.state {
+            BreakerState::Closed => Allowed::All,
+            BreakerState::Open { retry_at, .. } if now >= retry_at => Allowed::Probe,
+            BreakerState::Unauthorized { retry_at, .. } if now >= retry_at => Allowed::AuthTest,
+            BreakerState::Open { retry_at, .. } | BreakerState::Unauthorized { retry_at, .. } => {
+                Allowed::Nothing { until: retry_at }
             }
         }
     }
 
-    /// Slack answered, whatever it said.
+    /// Slack answered a call, with a success or an error.
     pub(super) fn answered(&mut self) {
         self.consecutive_failures = 0;
-        if matches!(self.standing, BreakerState::Down { .. }) {
-            self.standing = BreakerState::Up;
+        if matches!(self.state, BreakerState::Open { .. }) {
+            self.state = BreakerState::Closed;
         }
     }
 
-    /// Slack delivered a message.
+    /// Slack posted or updated a message.
     pub(super) fn delivered(&mut self) {
         self.answered();
         self.refused_for = None;
     }
 
-    /// Slack did not answer.
-    pub(super) fn unanswered(&mut self, now: Timestamp, dice: &Dice) {
+    /// Slack did not answer a call.
+    pub(super) fn unanswered(&mut self, now: Timestamp, rng: &mut fastrand::Rng) {
         self.consecutive_failures = self.consecutive_failures.saturating_add(1);
-        self.standing = match self.standing {
-            BreakerState::Up if self.consecutive_failures < MAX_CONSECUTIVE_FAILURES => return,
-            BreakerState::Up => BreakerState::Down {
-                since: now,
-                try_at: now.plus(dice.around(DOWN_MS.0)),
-                wait_ms: DOWN_MS.0,
-            },
-            // The answers to calls that were made before it counted as down do not make it so for longer.
-            BreakerState::Down { try_at, .. } if now < try_at => return,
-            BreakerState::Down { since, wait_ms, .. } => {
-                let wait_ms = (wait_ms * 2).min(DOWN_MS.1);
-                BreakerState::Down { since, try_at: now.plus(dice.around(wait_ms)), wait_ms }
+        let mut wait = |backoff: Backoff, retries| now.plus(backoff.around(retries, rng));
+        self.state = match self.state {
+            BreakerState::Closed if self.consecutive_failures < FAILURE_THRESHOLD => return,
+            BreakerState::Closed => {
+                BreakerState::Open { since: now, retry_at: wait(UNANSWERED_BACKOFF, 0), retries: 0 }
             }
-            BreakerState::Unauthorized { since, wait_ms, .. } => {
-                BreakerState::Unauthorized { since, try_at: now.plus(dice.around(wait_ms)), wait_ms }
+            // A call that was made before the circuit breaker opened does not keep it open for longer.
+            BreakerState::Open { retry_at, .. } if now < retry_at => return,
+            BreakerState::Open { since, retries, .. } => {
+                let retries = retries.saturating_add(1);
+                BreakerState::Open { since, retry_at: wait(UNANSWERED_BACKOFF, retries), retries }
+            }
+            BreakerState::Unauthorized { since, retries, .. } => {
+                BreakerState::Unauthorized { since, retry_at: wait(UNAUTHORIZED_BACKOFF, retries), retries }
             }
         };
     }
 
-    /// Slack refuses all that we want. True where that is news.
-    pub(super) fn unauthorized(&mut self, now: Timestamp, code: &str, dice: &Dice) -> bool {
+    /// Slack refused the token. Returns whether that is to be reported, which it is once for each code.
+    pub(super) fn unauthorized(&mut self, now: Timestamp, code: &str, rng: &mut fastrand::Rng) -> bool {
         self.consecutive_failures = 0;
-        let (since, wait_ms) = match self.standing {
-            BreakerState::Unauthorized { since, try_at, wait_ms } if now < try_at => {
-                self.standing = BreakerState::Unauthorized { since, try_at, wait_ms };
-                return false;
-            }
-            BreakerState::Unauthorized { since, wait_ms, .. } => {
-                (since, (wait_ms * 2).min(UNAUTHORIZED_MS.1))
-            }
-            BreakerState::Up | BreakerState::Down { .. } => (now, UNAUTHORIZED_MS.0),
+        let (since, retries) = match self.state {
+            // A call that was made before the circuit breaker opened.
+            BreakerState::Unauthorized { retry_at, .. } if now < retry_at => return false,
+            BreakerState::Unauthorized { since, retries, .. } => (since, retries.saturating_add(1)),
+            BreakerState::Closed | BreakerState::Open { .. } => (now, 0),
         };
-        self.standing = BreakerState::Unauthorized { since, try_at: now.plus(dice.around(wait_ms)), wait_ms };
-        let news = self.refused_for.as_deref() != Some(code);
+        let retry_at = now.plus(UNAUTHORIZED_BACKOFF.around(retries, rng));
+        self.state = BreakerState::Unauthorized { since, retry_at, retries };
+        let is_new = self.refused_for.as_deref() != Some(code);
         self.refused_for = Some(code.to_owned());
-        news
+        is_new
     }
 
-    /// Slack knows us again.
+    /// Slack accepted the token.
     pub(super) fn authorized(&mut self) {
         self.consecutive_failures = 0;
-        self.standing = BreakerState::Up;
-    }
-
-    /// The code for which Slack refuses us.
-    pub(super) fn refused_for(&self) -> Option<&str> {
-        self.refused_for.as_deref()
+        self.state = BreakerState::Closed;
     }
 }
 
@@ -140,64 +140,65 @@ mod tests {
 
     const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 
-    fn try_at(breaker: &CircuitBreaker) -> Timestamp {
-        match breaker.standing {
-            BreakerState::Down { try_at, .. } | BreakerState::Unauthorized { try_at, .. } => try_at,
-            BreakerState::Up => panic!("{breaker:?}"),
+    fn retry_at(breaker: &CircuitBreaker) -> Timestamp {
+        match breaker.state {
+            BreakerState::Open { retry_at, .. } | BreakerState::Unauthorized { retry_at, .. } => retry_at,
+            BreakerState::Closed => panic!("{breaker:?}"),
         }
     }
 
     #[test]
-    fn silence_shuts_the_gate_and_an_answer_opens_it() {
-        let (mut breaker, dice) = (CircuitBreaker::new(), Dice::seeded(1));
-        for _ in 1..MAX_CONSECUTIVE_FAILURES {
-            breaker.unanswered(START, &dice);
-            assert_eq!(breaker.permit(START), Allowed::All);
+    fn consecutive_failures_open_it_and_an_answer_closes_it() {
+        let (mut breaker, mut rng) = (CircuitBreaker::new(), fastrand::Rng::with_seed(1));
+        for _ in 1..FAILURE_THRESHOLD {
+            breaker.unanswered(START, &mut rng);
+            assert_eq!(breaker.allowed(START), Allowed::All);
         }
         breaker.answered();
-        for _ in 1..MAX_CONSECUTIVE_FAILURES {
-            breaker.unanswered(START, &dice);
+        for _ in 1..FAILURE_THRESHOLD {
+            breaker.unanswered(START, &mut rng);
         }
-        assert_eq!(breaker.permit(START), Allowed::All, "only what comes in a row counts");
-        breaker.unanswered(START, &dice);
+        assert_eq!(breaker.allowed(START), Allowed::All, "only failures in a row count");
+        breaker.unanswered(START, &mut rng);
+        let longest = UNANSWERED_BACKOFF.longest_ms();
         let mut wait = 0;
         for _ in 0..10 {
-            let until = try_at(&breaker);
-            // What was under way when it was shut changes nothing.
-            breaker.unanswered(until.minus(1), &dice);
-            assert_eq!(breaker.permit(until.minus(1)), Allowed::Nothing { until });
-            assert_eq!(breaker.permit(until), Allowed::One);
-            breaker.unanswered(until, &dice);
-            let next = try_at(&breaker).since(until);
-            assert!(next <= DOWN_MS.1 * 3 / 2 && (next > wait || wait > DOWN_MS.1 / 2), "{wait} {next}");
+            let until = retry_at(&breaker);
+            // A call that was under way when it opened changes nothing.
+            breaker.unanswered(until.minus(1), &mut rng);
+            assert_eq!(breaker.allowed(until.minus(1)), Allowed::Nothing { until });
+            assert_eq!(breaker.allowed(until), Allowed::Probe);
+            breaker.unanswered(until, &mut rng);
+            let next = retry_at(&breaker).since(until);
+            assert!(next <= longest * 3 / 2 && (next > wait || wait > longest / 2), "{wait} {next}");
             wait = next;
         }
-        assert!(matches!(breaker.standing, BreakerState::Down { since: START, .. }));
+        assert!(matches!(breaker.state, BreakerState::Open { since: START, .. }));
         breaker.answered();
-        assert_eq!(breaker.permit(START), Allowed::All);
+        assert_eq!(breaker.allowed(START), Allowed::All);
     }
 
     #[test]
-    fn a_refusal_is_news_once() {
-        let (mut breaker, dice) = (CircuitBreaker::new(), Dice::seeded(2));
-        assert!(breaker.unauthorized(START, "invalid_auth", &dice));
-        assert!(!breaker.unauthorized(START, "invalid_auth", &dice), "another call that was under way");
-        let until = try_at(&breaker);
-        assert_eq!(breaker.permit(until.minus(1)), Allowed::Nothing { until });
-        assert_eq!(breaker.permit(until), Allowed::Ask);
-        breaker.unanswered(until, &dice);
-        assert!(matches!(breaker.standing, BreakerState::Unauthorized { since: START, .. }));
+    fn a_refused_token_is_reported_once() {
+        let (mut breaker, mut rng) = (CircuitBreaker::new(), fastrand::Rng::with_seed(2));
+        assert!(breaker.unauthorized(START, "invalid_auth", &mut rng));
+        assert!(!breaker.unauthorized(START, "invalid_auth", &mut rng), "another call that was under way");
+        let until = retry_at(&breaker);
+        assert_eq!(breaker.allowed(until.minus(1)), Allowed::Nothing { until });
+        assert_eq!(breaker.allowed(until), Allowed::AuthTest);
+        breaker.unanswered(until, &mut rng);
+        assert!(matches!(breaker.state, BreakerState::Unauthorized { since: START, .. }));
         breaker.answered();
-        assert!(matches!(breaker.standing, BreakerState::Unauthorized { .. }), "an answer is not enough");
-        assert!(!breaker.unauthorized(try_at(&breaker), "invalid_auth", &dice));
+        assert!(matches!(breaker.state, BreakerState::Unauthorized { .. }), "an answer is not enough");
+        assert!(!breaker.unauthorized(retry_at(&breaker), "invalid_auth", &mut rng));
 
         breaker.authorized();
-        assert_eq!(breaker.permit(until), Allowed::All);
-        assert!(!breaker.unauthorized(until, "invalid_auth", &dice), "nothing was delivered in between");
+        assert_eq!(breaker.allowed(until), Allowed::All);
+        assert!(!breaker.unauthorized(until, "invalid_auth", &mut rng), "nothing was delivered in between");
         breaker.authorized();
-        assert!(breaker.unauthorized(until, "missing_scope", &dice));
+        assert!(breaker.unauthorized(until, "missing_scope", &mut rng));
         breaker.authorized();
         breaker.delivered();
-        assert!(breaker.unauthorized(until, "missing_scope", &dice));
+        assert!(breaker.unauthorized(until, "missing_scope", &mut rng));
     }
 }

@@ -1,22 +1,23 @@
-//! How often Slack may be called: one bucket for each method, and for posting one for each channel.
+//! Slack's rate limits: a token bucket for each method, and for posting one for each channel.
 
 use std::collections::HashMap;
 
 use countersign_core::lifecycle::Timestamp;
 
-/// How many calls a minute Slack takes of `chat.update` and the methods that read a channel (tier 3).
+/// Calls a minute in Slack's tier 3: `chat.update`, and the methods that read a channel.
 const TIER_3: f64 = 50.0;
 
-/// How many of the methods that answer people (tier 4).
+/// Calls a minute in Slack's tier 4: `chat.postEphemeral`.
 const TIER_4: f64 = 100.0;
 
-/// How many of a minute's calls may come at once. The others come evenly, so that no minute has more than its share.
-const AT_ONCE: f64 = 0.1;
+/// The share of a minute's calls that may come in a burst. The others are spread evenly, so that no minute has more
+/// than its limit.
+const BURST: f64 = 0.1;
 
-/// How many channels to remember; those that have been quiet are forgotten first.
+/// The most channels with a bucket of their own; full buckets are evicted, since they are as good as new.
 const CHANNELS: usize = 1024;
 
-/// A kind of call that has a budget of its own.
+/// A method with a rate limit of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Method {
     /// `chat.postMessage` to this channel.
@@ -29,7 +30,7 @@ pub(super) enum Method {
     Replies,
 }
 
-/// What is left of every budget.
+/// The token buckets of all methods.
 #[derive(Debug)]
 pub(super) struct RateLimits {
     factor: f64,
@@ -40,35 +41,35 @@ pub(super) struct RateLimits {
 }
 
 impl RateLimits {
-    /// RateLimits as Slack documents them, times `factor`.
+    /// Slack's documented limits, times `factor`.
     pub(super) fn new(factor: f64) -> RateLimits {
-        let tier = || TokenBucket::a_minute(TIER_3 * factor);
+        let tier = || TokenBucket::per_minute(TIER_3 * factor);
         RateLimits { factor, update: tier(), history: tier(), replies: tier(), posts: HashMap::new() }
     }
 
-    /// When a call can be made.
+    /// The earliest time for a call.
     pub(super) fn free_at(&mut self, method: &Method, now: Timestamp) -> Timestamp {
         self.bucket(method).free_at(now)
     }
 
-    /// Whether an update can be made that nobody waits for: one more must be left for what people do meanwhile.
+    /// Whether there is a token for a low-priority update, with one more left for what people do meanwhile.
     pub(super) fn has_spare_update(&mut self, now: Timestamp) -> bool {
         self.update.has_spare(now)
     }
 
-    /// A call is about to be made.
+    /// Takes a token for a call that is about to be made.
     pub(super) fn take(&mut self, method: &Method, now: Timestamp) {
         self.bucket(method).take(now);
     }
 
-    /// It was not made after all.
+    /// Gives back the token of a call that was not made.
     pub(super) fn give_back(&mut self, method: &Method) {
         self.bucket(method).give_back();
     }
 
-    /// Slack takes no more of these calls until then.
-    pub(super) fn shut(&mut self, method: &Method, until: Timestamp) {
-        self.bucket(method).shut(until);
+    /// Allows no call of the method before `until`, as Slack said.
+    pub(super) fn block(&mut self, method: &Method, until: Timestamp) {
+        self.bucket(method).block(until);
     }
 
     fn bucket(&mut self, method: &Method) -> &mut TokenBucket {
@@ -81,7 +82,7 @@ impl RateLimits {
                     self.posts.retain(|_, bucket| !bucket.is_full());
                 }
                 let factor = self.factor;
-                self.posts.entry(channel.clone()).or_insert_with(|| TokenBucket::a_second(factor))
+                self.posts.entry(channel.clone()).or_insert_with(|| TokenBucket::per_second(factor))
             }
         }
     }
@@ -90,80 +91,87 @@ impl RateLimits {
 /// A token bucket.
 #[derive(Clone, Debug)]
 pub(super) struct TokenBucket {
-    most: f64,
+    capacity: f64,
     per_ms: f64,
-    left: f64,
+    tokens: f64,
+    /// When `tokens` was right.
     at: Timestamp,
-    shut_until: Timestamp,
+    blocked_until: Timestamp,
 }
 
 impl TokenBucket {
-    /// For the calls of a method: a few at once, and never more than `calls` within any minute.
-    pub(super) fn a_minute(calls: f64) -> TokenBucket {
-        let most = (calls * AT_ONCE).max(1.0);
-        TokenBucket::full(most, (calls - most).max(calls / 2.0) / 60_000.0)
+    /// For the calls of a method: a small burst, and never more than `calls` within any minute.
+    fn per_minute(calls: f64) -> TokenBucket {
+        let capacity = (calls * BURST).max(1.0);
+        TokenBucket::full(capacity, (calls - capacity).max(calls / 2.0) / 60_000.0)
     }
 
-    /// For posting to one channel: one at a time.
-    fn a_second(calls: f64) -> TokenBucket {
+    /// For posting to one channel: no bursts.
+    fn per_second(calls: f64) -> TokenBucket {
         TokenBucket::full(1.0, calls / 1000.0)
     }
 
-    /// For telling people what only they see.
+    /// For ephemeral messages: Slack's limit, times `factor`.
     pub(super) fn ephemeral(factor: f64) -> TokenBucket {
-        TokenBucket::a_minute(TIER_4 * factor)
+        TokenBucket::per_minute(TIER_4 * factor)
     }
 
-    fn full(most: f64, per_ms: f64) -> TokenBucket {
-        TokenBucket { most, per_ms, left: most, at: Timestamp::EPOCH, shut_until: Timestamp::EPOCH }
+    fn full(capacity: f64, per_ms: f64) -> TokenBucket {
+        TokenBucket {
+            capacity,
+            per_ms,
+            tokens: capacity,
+            at: Timestamp::EPOCH,
+            blocked_until: Timestamp::EPOCH,
+        }
     }
 
+    /// The earliest time for a call.
     pub(super) fn free_at(&mut self, now: Timestamp) -> Timestamp {
         self.refill(now);
-        let wait = if self.left >= 1.0 { 0 } else { millis((1.0 - self.left) / self.per_ms) };
-        now.plus(wait).max(self.shut_until)
+        let wait = if self.tokens >= 1.0 { 0 } else { millis((1.0 - self.tokens) / self.per_ms) };
+        now.plus(wait).max(self.blocked_until)
     }
 
     fn has_spare(&mut self, now: Timestamp) -> bool {
         self.refill(now);
-        now >= self.shut_until && self.left >= self.most.min(2.0)
+        now >= self.blocked_until && self.tokens >= self.capacity.min(2.0)
     }
 
+    /// Takes a token.
     pub(super) fn take(&mut self, now: Timestamp) {
         self.refill(now);
-        self.left -= 1.0;
+        self.tokens -= 1.0;
     }
 
     fn give_back(&mut self) {
-        self.left = (self.left + 1.0).min(self.most);
+        self.tokens = (self.tokens + 1.0).min(self.capacity);
     }
 
-    pub(super) fn shut(&mut self, until: Timestamp) {
-        self.shut_until = self.shut_until.max(until);
-        // Once it is open again, calls come evenly.
-        self.left = self.left.min(1.0);
+    /// Allows no call before `until`.
+    pub(super) fn block(&mut self, until: Timestamp) {
+        self.blocked_until = self.blocked_until.max(until);
+        // No burst right after the block.
+        self.tokens = self.tokens.min(1.0);
     }
 
     fn is_full(&self) -> bool {
-        self.left >= self.most
+        self.tokens >= self.capacity
     }
 
     fn refill(&mut self, now: Timestamp) {
-        // A clock that was set back gives nothing, and takes nothing.
-        self.left = (self.left + number(now.since(self.at)) * self.per_ms).min(self.most);
+        // `since` is 0 if the clock was set back, so that adds and takes nothing.
+        self.tokens = (self.tokens + number(now.since(self.at)) * self.per_ms).min(self.capacity);
         self.at = now;
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a bucket that is idle for 200,000 years may be filled inexactly"
-)]
+#[expect(clippy::cast_precision_loss, reason = "exact for 200,000 years of idleness")]
 fn number(millis: u64) -> f64 {
     millis as f64
 }
 
-/// Up to the next millisecond, so that the token is there when the time has come.
+/// Rounded up, so that the token is there at that time.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits")]
 fn millis(time: f64) -> u64 {
     time.ceil().clamp(1.0, 86_400_000.0) as u64
@@ -175,7 +183,7 @@ mod tests {
 
     const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 
-    /// How many calls can be made within so many milliseconds, by whoever calls whenever it can.
+    /// How many calls a caller that calls whenever it can makes within `span` milliseconds.
     fn calls_within(rate_limits: &mut RateLimits, method: &Method, from: Timestamp, span: u64) -> usize {
         let mut now = from;
         let mut calls = 0;
@@ -190,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn no_minute_has_more_than_its_share() {
+    fn no_minute_has_more_than_its_limit() {
         for (factor, most) in [(1.0, 50), (0.1, 5), (20.0, 1000)] {
             for method in [Method::Update, Method::History, Method::Replies] {
                 let mut rate_limits = RateLimits::new(factor);
@@ -212,24 +220,24 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_that_was_shut_opens_when_slack_said() {
+    fn a_blocked_method_is_free_when_slack_said() {
         let mut rate_limits = RateLimits::new(1.0);
         let [one, other] = ["C1", "C2"].map(|channel| Method::Post(channel.to_owned()));
-        rate_limits.shut(&one, START.plus(30_000));
+        rate_limits.block(&one, START.plus(30_000));
         assert_eq!(rate_limits.free_at(&one, START), START.plus(30_000));
         assert_eq!(rate_limits.free_at(&other, START), START, "another channel is not concerned");
-        rate_limits.shut(&one, START.plus(10_000));
+        rate_limits.block(&one, START.plus(10_000));
         assert_eq!(rate_limits.free_at(&one, START), START.plus(30_000), "the longest wait counts");
 
-        rate_limits.shut(&Method::Update, START.plus(7_000));
+        rate_limits.block(&Method::Update, START.plus(7_000));
         assert!(!rate_limits.has_spare_update(START.plus(6_999)));
         assert_eq!(rate_limits.free_at(&Method::Update, START), START.plus(7_000));
         let after = calls_within(&mut rate_limits, &Method::Update, START.plus(7_000), 1_000);
-        assert!(after <= 5, "{after} at once, which is what it was shut for");
+        assert!(after <= 5, "{after} in a burst right after the block");
     }
 
     #[test]
-    fn what_was_not_called_is_given_back() {
+    fn a_token_can_be_given_back() {
         let mut rate_limits = RateLimits::new(1.0);
         let post = Method::Post("C1".to_owned());
         rate_limits.take(&post, START);
@@ -240,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_stops_nothing() {
+    fn a_clock_that_is_set_back_blocks_nothing() {
         let mut rate_limits = RateLimits::new(1.0);
         let post = Method::Post("C1".to_owned());
         rate_limits.take(&post, START);
@@ -250,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn quiet_channels_are_forgotten() {
+    fn full_buckets_are_evicted() {
         let mut rate_limits = RateLimits::new(1.0);
         for number in 0..5_000 {
             let method = Method::Post(format!("C{number}"));

@@ -1,23 +1,24 @@
-//! What is to be done about an job, for all that is stored now. It calls nobody, and changes nothing.
+//! What a job needs next, according to the store. It calls nobody, and changes nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::retry::LASTING_MS;
-use super::{Job, Sender};
-use crate::delivery::step::{Step, TrackedMessage, is_shown};
 use countersign_core::lifecycle::{Digest, Effect, Request, RequestId, Timestamp};
-use countersign_core::record::PolicyEntry;
-use countersign_core::record::{Mark, SlackPost, Slot};
+use countersign_core::record::{Mark, PolicyEntry, SlackPost, Slot};
 use countersign_store::StoreError;
 
-/// How soon to look whether the message that a notice belongs to is there.
+use super::Sender;
+use crate::delivery::after_failure::LASTING_BACKOFF;
+use crate::delivery::job::Job;
+use crate::delivery::step::{Step, TrackedMessage, is_current};
+
+/// How long a notice in the thread waits for the request's message before it looks again, in milliseconds.
 const MAIN_MS: u64 = 3_000;
 
-/// How many policy entries to remember.
+/// How many policy entries are kept in memory.
 const ENTRIES: usize = 256;
 
-/// What is to be done about an job, with all that is needed for it.
+/// What a job needs next, and what is loaded for it.
 pub(super) struct Plan {
     pub(super) request: Request,
     pub(super) entry: Arc<PolicyEntry>,
@@ -25,25 +26,28 @@ pub(super) struct Plan {
     pub(super) next: Next,
 }
 
+/// What a job needs next.
 pub(super) enum Next {
+    /// The job is done.
     Nothing,
+    /// Nothing before then.
     Wait(Timestamp),
+    /// A call for this message.
     Call(Box<TrackedMessage>, Step),
 }
 
 impl Sender {
-    /// What is to be done about an job now. `None` where there is no such request.
+    /// What a job needs now; `None` if its request does not exist.
     pub(super) async fn plan(&self, job: Job) -> Result<Option<Plan>, StoreError> {
         let now = self.clock.now();
         let Some(request) = self.store.request(job.request()).await? else { return Ok(None) };
         let entry = self.entry(request.submission.policy_hash).await?;
         let next = match job {
-            Job::Deliver(_, Effect::NotifyEscalation) => self.notify(&request, &entry, now).await?,
-            Job::Deliver(_, Effect::ShowRequest) | Job::Refresh(_) => {
-                let main = self.main(&request, &entry).await?;
-                let refreshes = matches!(job, Job::Refresh(_));
-                match main {
-                    Some(tracked) if refreshes || !is_shown(&request, &tracked.post) => {
+            Job::Outbox(_, Effect::NotifyEscalation) => self.plan_notices(&request, &entry, now).await?,
+            Job::Outbox(_, Effect::ShowRequest) | Job::Refresh(_) => {
+                let is_refresh = matches!(job, Job::Refresh(_));
+                match self.main_message(&request, &entry).await? {
+                    Some(tracked) if is_refresh || !is_current(&request, &tracked.post) => {
                         match tracked.step(&request, now) {
                             Step::Done => Next::Nothing,
                             Step::Wait(until) => Next::Wait(until),
@@ -57,8 +61,49 @@ impl Sender {
         Ok(Some(Plan { request, entry, now, next }))
     }
 
-    /// The message of a request, where its action has a channel.
-    async fn main(
+    /// The notices of an escalation: one in the escalation channel, one in the thread of the request's message.
+    async fn plan_notices(
+        &self,
+        request: &Request,
+        entry: &PolicyEntry,
+        now: Timestamp,
+    ) -> Result<Next, StoreError> {
+        // An ended request needs nobody's attention.
+        if request.status().is_terminal() {
+            return Ok(Next::Nothing);
+        }
+        let mut until: Option<Timestamp> = None;
+        let mut wait = |at: Timestamp| until = Some(until.map_or(at, |until| until.min(at)));
+        let mut notices = Vec::new();
+        if let Some(channel) = entry.escalate.as_ref().and_then(|escalate| escalate.channel.as_deref()) {
+            notices.push(self.tracked(request.id, Slot::EscalationChannel, channel, None).await?);
+        }
+        if let Some(main) = self.main_message(request, entry).await? {
+            match main.post.ts() {
+                Some(ts) => {
+                    let (slot, channel) = (Slot::EscalationThread, &main.post.channel);
+                    notices.push(self.tracked(request.id, slot, channel, Some(ts)).await?);
+                }
+                None if main.post.failed.is_some() => wait(now.plus(LASTING_BACKOFF.after(0))),
+                None => wait(now.plus(MAIN_MS)),
+            }
+        }
+        for notice in notices {
+            if let Some(until) = self.skipped_until(notice.mark, now) {
+                wait(until);
+                continue;
+            }
+            match notice.step(request, now) {
+                Step::Done => {}
+                Step::Wait(at) => wait(at),
+                step => return Ok(Next::Call(Box::new(notice), step)),
+            }
+        }
+        Ok(until.map_or(Next::Nothing, Next::Wait))
+    }
+
+    /// The message of a request; `None` if its action has no channel.
+    async fn main_message(
         &self,
         request: &Request,
         entry: &PolicyEntry,
@@ -81,47 +126,6 @@ impl Sender {
         Ok(TrackedMessage { mark: Mark { request, slot }, channel, thread, post })
     }
 
-    /// The notices of an escalation: one in its own channel, one in the thread of the request's message.
-    async fn notify(
-        &self,
-        request: &Request,
-        entry: &PolicyEntry,
-        now: Timestamp,
-    ) -> Result<Next, StoreError> {
-        // Nobody is to be called to what is decided already.
-        if request.status().is_terminal() {
-            return Ok(Next::Nothing);
-        }
-        let mut until: Option<Timestamp> = None;
-        let mut wait = |at: Timestamp| until = Some(until.map_or(at, |until| until.min(at)));
-        let mut parts = Vec::new();
-        if let Some(channel) = entry.escalate.as_ref().and_then(|escalate| escalate.channel.as_deref()) {
-            parts.push(self.tracked(request.id, Slot::EscalationChannel, channel, None).await?);
-        }
-        if let Some(main) = self.main(request, entry).await? {
-            match main.post.ts() {
-                Some(ts) => {
-                    let (slot, channel) = (Slot::EscalationThread, &main.post.channel);
-                    parts.push(self.tracked(request.id, slot, channel, Some(ts)).await?);
-                }
-                None if main.post.failed.is_some() => wait(now.plus(LASTING_MS.0)),
-                None => wait(now.plus(MAIN_MS)),
-            }
-        }
-        for tracked in parts {
-            if let Some(blocked) = self.blocked_until(tracked.mark, now) {
-                wait(blocked);
-                continue;
-            }
-            match tracked.step(request, now) {
-                Step::Done => {}
-                Step::Wait(at) => wait(at),
-                step => return Ok(Next::Call(Box::new(tracked), step)),
-            }
-        }
-        Ok(until.map_or(Next::Nothing, Next::Wait))
-    }
-
     async fn entry(&self, hash: Digest) -> Result<Arc<PolicyEntry>, StoreError> {
         if let Some(entry) = self.entries().get(&hash) {
             return Ok(Arc::clone(entry));
@@ -141,10 +145,10 @@ impl Sender {
         Ok(entry)
     }
 
-    fn blocked_until(&self, mark: Mark, now: Timestamp) -> Option<Timestamp> {
-        let mut blocked = self.blocked();
-        blocked.retain(|_, until| *until > now);
-        blocked.get(&mark).copied()
+    fn skipped_until(&self, mark: Mark, now: Timestamp) -> Option<Timestamp> {
+        let mut skipped = self.skipped();
+        skipped.retain(|_, until| *until > now);
+        skipped.get(&mark).copied()
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<Digest, Arc<PolicyEntry>>> {

@@ -15,7 +15,8 @@ impl Counter {
         let clock = Arc::new(ManualClock::at(START));
         let slack = FakeSlack::start(Arc::<ManualClock>::clone(&clock)).await;
         let client: Arc<SlackClient> = Arc::new(slack.client());
-        let ephemerals = Ephemerals::new(client, Arc::<ManualClock>::clone(&clock), 1.0);
+        let ephemerals =
+            Ephemerals::with_rng(client, Arc::<ManualClock>::clone(&clock), 1.0, fastrand::Rng::with_seed(1));
         Counter { clock, slack, ephemerals }
     }
 
@@ -35,7 +36,7 @@ impl Counter {
 #[tokio::test]
 async fn a_person_is_told_where_they_are() {
     let counter = Counter::new().await;
-    counter.ephemerals.tell("C1", "U1", Some("1.2"), "no".into());
+    counter.ephemerals.send("C1", "U1", Some("1.2"), "no".into());
     counter.told().await;
     let [call] = counter.slack.calls().try_into().unwrap();
     assert_eq!(call.method, "chat.postEphemeral");
@@ -52,7 +53,7 @@ async fn it_is_tried_a_few_times() {
     ] {
         let counter = Counter::new().await;
         counter.slack.decide(move |_, _| fate);
-        counter.ephemerals.tell("C1", "U1", None, "no".into());
+        counter.ephemerals.send("C1", "U1", None, "no".into());
         let took = counter.told().await;
         assert_eq!(counter.slack.calls().len(), tries, "{fate:?}");
         assert!(took < 5 * MINUTE, "{fate:?}: {took}");
@@ -63,7 +64,7 @@ async fn it_is_tried_a_few_times() {
 async fn many_are_told_within_the_budget_and_too_many_are_not() {
     let counter = Counter::new().await;
     for number in 0..2_000 {
-        counter.ephemerals.tell("C1", &format!("U{number}"), None, "no".into());
+        counter.ephemerals.send("C1", &format!("U{number}"), None, "no".into());
     }
     assert_eq!(counter.ephemerals.waiting(), 1_000);
     counter.told().await;

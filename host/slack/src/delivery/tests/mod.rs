@@ -14,7 +14,6 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
-use super::dice::Dice;
 use super::health::{Health, HealthState};
 use super::worker::{Parts, Worker};
 use crate::fake::{FakeSlack, Shown};
@@ -60,8 +59,9 @@ impl Harness {
     /// The process is killed at this instant, and another one is started.
     fn killed(&mut self) {
         self.seed += 1;
-        let dice = (self.seed, self.rate_factor);
-        self.worker = worker(&self.store, &self.clock, &self.slack, &self.health, &self.notify, dice);
+        let seed_and_factor = (self.seed, self.rate_factor);
+        self.worker =
+            worker(&self.store, &self.clock, &self.slack, &self.health, &self.notify, seed_and_factor);
     }
 
     fn now(&self) -> Timestamp {
@@ -206,7 +206,7 @@ fn worker(
         rendering: plain::PLAIN,
         rate_factor,
     };
-    Worker::with_dice(parts, Dice::seeded(seed))
+    Worker::with_rng(parts, fastrand::Rng::with_seed(seed))
 }
 
 /// The rules of an action whose messages go to `channel`, and whose escalations to `C9` too.

@@ -18,19 +18,19 @@ async fn every_message_is_posted_once_and_shows_the_final_state() {
 
 async fn weather(seed: u64) {
     let mut harness = Harness::with(seed, 20.0).await;
-    let fates = Dice::seeded(seed.wrapping_mul(977));
-    harness.slack.decide(move |_, _| match fates.below(100) {
+    let mut fates = fastrand::Rng::with_seed(seed.wrapping_mul(977));
+    harness.slack.decide(move |_, _| match fates.u64(0..100) {
         0..30 => Fate::Limited(1),
         30..40 => Fate::Failed(500),
         40..43 => Fate::Cut,
         43..45 => Fate::DoneAndCut,
         _ => Fate::Done,
     });
-    let dice = Dice::seeded(seed);
+    let mut rng = fastrand::Rng::with_seed(seed);
     for number in 0..REQUESTS {
         harness.create(number, ["C1", "C2", "C3"][number as usize % 3]).await;
         if number % 4 == 0 {
-            harness.pass(dice.below(500)).await;
+            harness.pass(rng.u64(0..500)).await;
         }
     }
     for change in 1..=CHANGES {
@@ -41,14 +41,14 @@ async fn weather(seed: u64) {
                 _ => harness.change(number).await,
             };
             if number % 10 == 0 {
-                harness.pass(dice.below(300)).await;
+                harness.pass(rng.u64(0..300)).await;
             }
         }
         // Killed at any instant: between two of its steps, or in the middle of some.
         harness.worker.turn().await;
-        let _ = tokio::time::timeout(Duration::from_micros(dice.below(3_000)), harness.worker.finish()).await;
+        let _ = tokio::time::timeout(Duration::from_micros(rng.u64(0..3_000)), harness.worker.finish()).await;
         harness.killed();
-        harness.pass(dice.below(3_000)).await;
+        harness.pass(rng.u64(0..3_000)).await;
     }
     let took = harness.deliver(30 * MINUTE).await;
 
