@@ -11,6 +11,8 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{Request, Response, StatusCode, header};
+use countersign_core::clock::Clock;
+use countersign_core::secret::Secret;
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
@@ -18,8 +20,6 @@ use tokio::task::JoinHandle;
 
 use crate::CallMetrics;
 use crate::SlackClient;
-use countersign_core::clock::Clock;
-use countersign_core::secret::Secret;
 
 pub const TOKEN: &str = "xoxb-hunter2";
 

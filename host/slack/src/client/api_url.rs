@@ -1,8 +1,7 @@
 //! The base URL of the Web API.
 
-use hyper::Uri;
-
 use countersign_core::loopback::is_loopback;
+use hyper::Uri;
 
 /// The base URL of Slack's Web API.
 pub const DEFAULT_API_URL: &str = "https://slack.com/api";

@@ -24,13 +24,12 @@ use slack_morphism::prelude::{
     SlackApiToken, SlackApiTokenValue, SlackClientHyperConnector, SlackModalView, SlackView,
 };
 
+use crate::message::Message;
 pub use api_url::{ApiUrlError, DEFAULT_API_URL, api_url};
 pub use call::CallError;
 use call::{CALL_TIMEOUT, CONNECT_TIMEOUT, Link, TRIGGER_TIMEOUT};
 use metrics::CallMetrics;
 use wire::{Content, Empty, Ephemeral, History, Permalink, Post, Socket, Update, UserGroupMembers};
-
-use crate::message::Message;
 
 /// How many messages of a channel's history one page has. More could come to some megabytes.
 const PAGE: u32 = 200;

@@ -28,7 +28,7 @@ fn view() -> SlackModalView {
 }
 
 #[tokio::test]
-async fn messages_are_sent_as_slack_wants_them() {
+async fn bodies_of_calls() {
     let slack = slack().await;
     let client = slack.client();
     let posted = client.post_message("C1", None, &message("one"), &mark(Slot::Main)).await.unwrap();
@@ -45,7 +45,7 @@ async fn messages_are_sent_as_slack_wants_them() {
 }
 
 #[tokio::test]
-async fn what_is_asked_for_is_read_out_of_what_is_answered() {
+async fn answers_are_parsed() {
     let slack = slack().await;
     let client = slack.client();
     slack.say("usergroups.users.list", json!({"users": ["U1", "U2"], "more": {"to": "come"}}));
@@ -62,7 +62,7 @@ async fn what_is_asked_for_is_read_out_of_what_is_answered() {
 }
 
 #[tokio::test]
-async fn errors_say_whether_it_may_have_been_done() {
+async fn errors_say_whether_the_call_may_have_been_carried_out() {
     let slack = slack().await;
     let client = slack.client();
     let limited = |seconds| CallError::RateLimited { retry_after: Duration::from_secs(seconds) };
@@ -88,7 +88,7 @@ async fn errors_say_whether_it_may_have_been_done() {
         let error = client.post_message("C1", None, &message("one"), &mark(Slot::Main)).await.unwrap_err();
         assert!(matches!(error, CallError::Unanswered { .. }), "{fate:?}: {error}");
     }
-    // A message was posted whether or not the answer could be read.
+    // `DoneAndGarbled` and `DoneAndCut` posted a message.
     assert_eq!(slack.messages().len(), 2);
     let gone = SlackClient::new(&Secret::new(TOKEN), Some("http://127.0.0.1:9/api"), client.calls.clone());
     let error = gone.unwrap().auth_test().await.unwrap_err().to_string();
@@ -102,9 +102,9 @@ async fn errors_say_whether_it_may_have_been_done() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_come_is_not_waited_for() {
+async fn calls_time_out() {
     let slack = slack().await;
-    // Connected beforehand: time passes by itself once there is nothing left to do but wait.
+    // Connect before the pause: paused time advances by itself when every task waits.
     let (modals, others) = (slack.client(), slack.client());
     for client in [&modals, &others] {
         client.auth_test().await.unwrap();

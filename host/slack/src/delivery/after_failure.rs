@@ -87,7 +87,7 @@ pub(super) enum Release {
     RetryAt(Timestamp),
 }
 
-/// What the audit log is told.
+/// The kind of an audit entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AuditEvent {
     /// A message cannot be delivered until somebody corrects the cause, or not at all.

@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::rate_limit::TokenBucket;
 use crate::{CallError, SlackClient};
 
-/// How long an ephemeral message is worth sending, in milliseconds.
+/// How long after it was made an ephemeral message is still sent, in milliseconds.
 const LIFETIME_MS: u64 = 5 * 60 * 1000;
 
 /// How often sending is tried.

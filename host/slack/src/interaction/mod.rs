@@ -15,7 +15,7 @@ pub use parse::{parse_form, parse_payload};
 
 /// The prefix of the block id of the Approve and Deny buttons; the payload hash of the parameters shown follows it.
 ///
-/// It lets a press on an outdated message be told from a press on what the person saw.
+/// It distinguishes a press on an outdated message from a press on the current one.
 pub const DECIDE_BLOCK: &str = "decide:";
 
 /// The block id of the input for the reason of a denial, in a message or in the modal for denials.

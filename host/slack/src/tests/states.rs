@@ -1,12 +1,13 @@
-//! Snapshots of the message in every state, and of notices and what people are told.
+//! Snapshots of the message in every state, of notices, and of ephemeral messages.
+
+use countersign_core::lifecycle::State;
 
 use super::*;
 use crate::ephemeral_text;
 use crate::message::{Message, message, minimal};
 use crate::notice::{Place, escalation};
-use countersign_core::lifecycle::State;
 
-/// What everybody in these stories may be called by.
+/// The ids that these messages may mention.
 fn known(id: &str) -> bool {
     ["U0DEV", "U0ANA", "U0BEN", "U0CAT", "U0SEC", "U0LEAD", "S0ONCALL"].contains(&id)
 }
@@ -51,7 +52,7 @@ fn expired() -> Request {
 }
 
 #[test]
-fn pending_on_time() {
+fn pending_for_a_time_window() {
     let window = Requirement {
         kind: RequirementKind::Time,
         label: "deploys from 13:00".into(),
@@ -130,7 +131,7 @@ fn approved_by_personas_alone() {
 }
 
 #[test]
-fn approved_with_nobody() {
+fn approved_unattended() {
     let mut submission = submission();
     submission.unattended = true;
     let request =
@@ -149,7 +150,7 @@ fn denied_with_a_reason() {
 }
 
 #[test]
-fn expired_with_and_without_another_try() {
+fn expired_with_and_without_rerequest() {
     let mut entry = entry();
     let can = message(&expired(), &entry, minutes(21));
     check("expired", &can);
@@ -170,7 +171,7 @@ fn cancelled() {
 }
 
 #[test]
-fn made_again() {
+fn rerequested() {
     let mut submission = submission();
     submission.depth = 2;
     submission.rerequested_by = Some(Party { id: "U0BEN".into(), source: "slack".into(), display: None });
@@ -178,12 +179,12 @@ fn made_again() {
         Party { id: "octo-cat".into(), source: "github".into(), display: Some("Octo Cat".into()) };
     let request = open_with(submission, vec![approvals(0, 1)]);
     check("made_again", &message(&request, &entry(), minutes(1)));
-    let told = ephemeral_text::rerequested(&request);
-    insta::assert_snapshot!("ephemeral_text_rerequested", told);
+    let text = ephemeral_text::rerequested(&request);
+    insta::assert_snapshot!("ephemeral_text_rerequested", text);
 }
 
 #[test]
-fn hostile_words() {
+fn hostile_text() {
     let (request, entry) = hostile();
     let now = minutes(4);
     check("hostile", &message(&request, &entry, now));
@@ -192,18 +193,18 @@ fn hostile_words() {
 }
 
 #[test]
-fn the_least_there_is() {
+fn minimal_message() {
     let message = minimal(&one_approval(), &entry(), minutes(8));
     check("minimal", &message);
     assert_eq!(buttons(&message), ["approve", "approve_edit", "deny", "withdraw"]);
 }
 
 #[test]
-fn people_are_told_why_not_and_how_it_stands() {
+fn ephemeral_texts_of_refusals() {
     let reason =
         |code: &str, message: &str| Reason { code: code.into(), message: message.into(), path: None };
     let now = minutes(8);
-    let told = [
+    let texts = [
         ephemeral_text::refusal(
             "unauthorized",
             "you are not entitled to this: only a holder of the persona `release` may acknowledge it",
@@ -235,10 +236,10 @@ fn people_are_told_why_not_and_how_it_stands() {
         ),
         ephemeral_text::refusal("key_not_allowed", "these parameters cannot be edited: ref", &[], None, now),
     ];
-    insta::assert_snapshot!("ephemeral_text_refusals", told.join("\n---\n"));
+    insta::assert_snapshot!("ephemeral_text_refusals", texts.join("\n---\n"));
 }
 
-/// Every part takes the most that it may, and none loses its place.
+/// Every part takes the most room that it may, and none is missing.
 #[test]
 fn everything_at_once() {
     let (mut request, entry) = hostile();

@@ -27,7 +27,7 @@ impl Sender {
         if is_minimal { Message { blocks: Vec::new(), ..notice } } else { notice }
     }
 
-    /// The URL of the request's message, if it can be had: a notice is worth sending without it.
+    /// The URL of the request's message, if Slack gives it: a notice is useful without it.
     async fn permalink(&self, request: RequestId) -> Option<String> {
         let main = self.store.slack_post(request, Slot::Main).await.ok()??;
         self.client.permalink(&main.channel, main.ts()?).await.ok()

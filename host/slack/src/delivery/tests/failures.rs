@@ -1,10 +1,14 @@
-//! What Slack does, and what is made of it.
+//! How failures of Slack are handled.
 
 use super::*;
 use crate::fake::Fate;
 
-/// Every call of the method has this fate, the first `times` times.
-fn fated(method: &'static str, fate: Fate, mut times: usize) -> impl FnMut(&str, &serde_json::Value) -> Fate {
+/// The first `times` calls of the method are answered so, every other call is carried out.
+fn failing(
+    method: &'static str,
+    fate: Fate,
+    mut times: usize,
+) -> impl FnMut(&str, &serde_json::Value) -> Fate {
     move |called, _| {
         if called == method && times > 0 {
             times -= 1;
@@ -15,7 +19,7 @@ fn fated(method: &'static str, fate: Fate, mut times: usize) -> impl FnMut(&str,
 }
 
 #[tokio::test]
-async fn a_post_that_was_not_answered_is_looked_for_before_it_is_posted_again() {
+async fn an_unanswered_post_is_searched_for_before_it_is_repeated() {
     for (fate, posts) in [
         (Fate::DoneAndCut, 1),
         (Fate::DoneAndGarbled, 1),
@@ -25,12 +29,12 @@ async fn a_post_that_was_not_answered_is_looked_for_before_it_is_posted_again() 
     ] {
         let mut harness = Harness::new().await;
         harness.create(1, "C1").await;
-        harness.slack.decide(fated("chat.postMessage", fate, 1));
+        harness.slack.decide(failing("chat.postMessage", fate, 1));
         harness.deliver(MINUTE).await;
         assert_eq!(harness.message(1).text, "deploy v1 awaiting_personas, 60 min left", "{fate:?}");
         assert_eq!(harness.count("chat.postMessage"), posts, "{fate:?}");
         assert_eq!(harness.count("conversations.history"), 1, "{fate:?}");
-        // It is the one that is updated from then on.
+        // The message that was found or posted again is updated from then on.
         harness.end(1).await;
         harness.deliver(MINUTE).await;
         assert_eq!(harness.message(1).text, "deploy v2 approved", "{fate:?}");
@@ -39,10 +43,10 @@ async fn a_post_that_was_not_answered_is_looked_for_before_it_is_posted_again() 
 }
 
 #[tokio::test]
-async fn a_lost_post_is_found_however_much_was_posted_since() {
+async fn an_unanswered_post_is_found_among_many_later_ones() {
     let mut harness = Harness::new().await;
     harness.create(1, "C1").await;
-    harness.slack.decide(fated("chat.postMessage", Fate::DoneAndCut, 1));
+    harness.slack.decide(failing("chat.postMessage", Fate::DoneAndCut, 1));
     harness.pass(0).await;
     for number in 2..12 {
         harness.create(number, "C1").await;
@@ -61,11 +65,11 @@ async fn a_lost_post_is_found_however_much_was_posted_since() {
 }
 
 #[tokio::test]
-async fn where_it_may_not_look_it_posts_again_and_says_so() {
+async fn without_permission_to_search_it_posts_again_and_reports_that() {
     for code in ["missing_scope", "channel_not_found", "unknown_method"] {
         let mut harness = Harness::new().await;
         harness.create(1, "C1").await;
-        let mut lost = fated("chat.postMessage", Fate::DoneAndCut, 1);
+        let mut lost = failing("chat.postMessage", Fate::DoneAndCut, 1);
         harness.slack.decide(move |method, body| match method {
             "conversations.history" => Fate::Refused(code),
             _ => lost(method, body),
@@ -78,7 +82,7 @@ async fn where_it_may_not_look_it_posts_again_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_channel_that_is_given_by_its_name_is_updated_by_its_id_and_cannot_be_searched() {
+async fn a_channel_given_by_name_is_updated_by_id_and_cannot_be_searched() {
     let mut harness = Harness::new().await;
     harness.create(1, "#one").await;
     harness.deliver(MINUTE).await;
@@ -88,7 +92,7 @@ async fn a_channel_that_is_given_by_its_name_is_updated_by_its_id_and_cannot_be_
     assert_eq!(harness.post(1, Slot::Main).await.unwrap().channel, "C0ONE");
     assert_eq!(harness.messages(1, Slot::EscalationThread)[0].channel, "C0ONE");
 
-    harness.slack.decide(fated("chat.postMessage", Fate::DoneAndCut, 1));
+    harness.slack.decide(failing("chat.postMessage", Fate::DoneAndCut, 1));
     harness.create(2, "#one").await;
     harness.deliver(MINUTE).await;
     assert_eq!(harness.messages(2, Slot::Main).len(), 2);
@@ -100,19 +104,19 @@ async fn a_channel_that_is_given_by_its_name_is_updated_by_its_id_and_cannot_be_
 }
 
 #[tokio::test]
-async fn an_update_that_was_not_answered_is_sent_again_later_too() {
+async fn an_unanswered_update_is_repeated_at_once_and_later() {
     let mut harness = Harness::new().await;
     harness.create(1, "C1").await;
     harness.deliver(MINUTE).await;
-    harness.slack.decide(fated("chat.update", Fate::Cut, 1));
+    harness.slack.decide(failing("chat.update", Fate::Cut, 1));
     harness.end(1).await;
     harness.worker.turn().await;
     harness.worker.finish().await;
     let post = harness.post(1, Slot::Main).await.unwrap();
-    assert_eq!((post.unsure, post.looks), (true, None), "nothing is taken for what it shows");
+    assert_eq!((post.unsure, post.looks), (true, None), "what it shows is unknown");
     harness.deliver(MINUTE).await;
     assert_eq!((harness.count("chat.update"), harness.message(1).updates), (2, 1));
-    // The one that was cut may have been carried out last.
+    // The update without an answer may have been carried out last.
     harness.pass(2 * MINUTE).await;
     assert_eq!((harness.count("chat.update"), harness.message(1).updates), (3, 2));
     harness.pass(10 * MINUTE).await;
@@ -120,7 +124,7 @@ async fn an_update_that_was_not_answered_is_sent_again_later_too() {
 }
 
 #[tokio::test]
-async fn a_slack_that_does_not_answer_is_left_alone() {
+async fn few_calls_are_made_while_slack_does_not_answer() {
     let mut harness = Harness::new().await;
     for number in 0..20 {
         harness.create(number, ["C1", "C2", "C3"][number as usize % 3]).await;
@@ -147,7 +151,7 @@ async fn a_slack_that_does_not_answer_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_slack_that_answers_again_is_noticed_where_nothing_waits() {
+async fn recovery_is_noticed_with_an_empty_outbox() {
     let mut harness = Harness::new().await;
     harness.create(1, "C1").await;
     harness.deliver(MINUTE).await;
@@ -157,7 +161,7 @@ async fn a_slack_that_answers_again_is_noticed_where_nothing_waits() {
         harness.pass(2 * SECOND).await;
     }
     assert_eq!(harness.state(), HealthState::Down);
-    // The action is withdrawn from Slack: somebody else finishes what waits.
+    // Another worker finishes everything that waits.
     for ready in harness.store.ready_outbox(harness.now().plus(MINUTE), 10).await.unwrap() {
         let now = harness.now().plus(MINUTE);
         let claim =
@@ -170,7 +174,7 @@ async fn a_slack_that_answers_again_is_noticed_where_nothing_waits() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_refused_stops_all_until_it_is_not() {
+async fn a_refused_token_stops_delivery_until_it_is_accepted() {
     for code in ["invalid_auth", "token_revoked", "account_inactive", "missing_scope"] {
         let mut harness = Harness::new().await;
         for (number, channel) in [(1, "C1"), (2, "C2"), (3, "C3")] {
@@ -191,15 +195,15 @@ async fn a_token_that_is_refused_stops_all_until_it_is_not() {
         harness.pass(0).await;
         assert_eq!(harness.state(), HealthState::Ok);
         assert_eq!(harness.slack.messages().len(), 3);
-        assert_eq!(harness.count("conversations.history"), 0, "nothing was done, and that is known");
+        assert_eq!(harness.count("conversations.history"), 0, "the refused posts are known not to exist");
     }
 }
 
 #[tokio::test]
-async fn a_scope_that_is_missing_is_news_once() {
+async fn a_missing_scope_is_reported_once() {
     let mut harness = Harness::new().await;
     harness.create(1, "C1").await;
-    // Slack knows us, and lets us do nothing.
+    // Slack accepts the token, and refuses everything else.
     harness.slack.decide(|method, _| match method {
         "auth.test" => Fate::Done,
         _ => Fate::Refused("missing_scope"),
@@ -211,7 +215,7 @@ async fn a_scope_that_is_missing_is_news_once() {
 }
 
 #[tokio::test]
-async fn a_channel_that_refuses_is_tried_rarely_and_holds_up_no_other() {
+async fn a_failing_channel_is_tried_rarely_and_holds_up_no_other() {
     for code in ["channel_not_found", "not_in_channel", "is_archived", "restricted_action_read_only_channel"]
     {
         let mut harness = Harness::new().await;
@@ -233,10 +237,10 @@ async fn a_channel_that_refuses_is_tried_rarely_and_holds_up_no_other() {
         let report = harness.health.report();
         assert_eq!((report.state, report.channels["C1"].code.as_str()), (HealthState::Degraded, code));
 
-        // Neither a change nor a restart is news.
+        // Neither a change nor a restart reports it again.
         harness.change(1).await;
         harness.pass(MINUTE).await;
-        harness.killed();
+        harness.kill_and_restart();
         harness.pass(MINUTE).await;
         assert_eq!(harness.audited().await.len(), 1);
 
@@ -249,7 +253,7 @@ async fn a_channel_that_refuses_is_tried_rarely_and_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn a_message_that_slack_does_not_take_is_cut_down() {
+async fn refused_content_is_sent_in_its_minimal_form() {
     for code in ["msg_too_long", "msg_blocks_too_long", "invalid_blocks"] {
         let mut harness = Harness::new().await;
         harness.create(1, "C1").await;
@@ -261,7 +265,7 @@ async fn a_message_that_slack_does_not_take_is_cut_down() {
         assert_eq!(harness.message(1).text, "deploy v1 awaiting_personas (minimal)", "{code}");
         assert_eq!(harness.audited().await, [("slack_message_shortened".to_owned(), code.to_owned())]);
         harness.pass(5 * MINUTE).await;
-        assert_eq!(harness.count("chat.update"), 0, "the same version is not tried whole again");
+        assert_eq!(harness.count("chat.update"), 0, "the full form of the same version is not tried again");
         harness.change(1).await;
         harness.deliver(MINUTE).await;
         assert_eq!(harness.message(1).text, "deploy v2 awaiting_personas (minimal)");
@@ -272,22 +276,18 @@ async fn a_message_that_slack_does_not_take_is_cut_down() {
 }
 
 #[tokio::test]
-async fn a_message_that_slack_takes_in_no_form_is_tried_rarely() {
+async fn content_that_is_refused_in_every_form_is_tried_rarely() {
     let mut harness = Harness::new().await;
     harness.create(1, "C1").await;
     harness.slack.decide(|_, _| Fate::Refused("invalid_blocks"));
     harness.pass(60 * MINUTE).await;
     let posts = harness.count("chat.postMessage");
     assert!((5..=12).contains(&posts), "{posts}");
-    assert_eq!(
-        harness.audited().await.len(),
-        2,
-        "once that it is cut down, and once that that is not enough"
-    );
+    assert_eq!(harness.audited().await.len(), 2, "once for the minimal form, and once for its refusal");
 }
 
 #[tokio::test]
-async fn a_message_that_cannot_be_changed_is_posted_anew_while_it_is_needed() {
+async fn a_message_that_cannot_be_updated_is_posted_again_while_its_request_is_open() {
     for code in ["cant_update_message", "edit_window_closed"] {
         let mut harness = Harness::new().await;
         for number in [1, 2] {
@@ -295,12 +295,12 @@ async fn a_message_that_cannot_be_changed_is_posted_anew_while_it_is_needed() {
         }
         harness.pass(5 * SECOND).await;
         let first = harness.message(1).ts;
-        harness.slack.decide(fated("chat.update", Fate::Refused(code), 1));
+        harness.slack.decide(failing("chat.update", Fate::Refused(code), 1));
         harness.change(1).await;
         harness.deliver(MINUTE).await;
         assert_eq!(harness.messages(1, Slot::Main).len(), 2);
         assert_ne!(harness.post(1, Slot::Main).await.unwrap().ts(), Some(first.as_str()));
-        harness.slack.decide(fated("chat.update", Fate::Refused(code), 1));
+        harness.slack.decide(failing("chat.update", Fate::Refused(code), 1));
         harness.end(2).await;
         harness.deliver(MINUTE).await;
         assert_eq!(harness.messages(2, Slot::Main).len(), 1);
@@ -309,7 +309,7 @@ async fn a_message_that_cannot_be_changed_is_posted_anew_while_it_is_needed() {
 }
 
 #[tokio::test]
-async fn where_no_message_can_be_changed_there_is_one_for_each_change_and_no_more() {
+async fn if_no_message_can_be_updated_each_change_posts_one() {
     let mut harness = Harness::new().await;
     harness.create(1, "C1").await;
     harness.slack.decide(|method, _| match method {
@@ -325,16 +325,16 @@ async fn where_no_message_can_be_changed_there_is_one_for_each_change_and_no_mor
 }
 
 #[tokio::test]
-async fn an_unknown_code_may_pass_a_few_times() {
+async fn an_unknown_code_is_retried_a_few_times_before_it_is_reported() {
     let mut harness = Harness::new().await;
     harness.create(1, "C1").await;
-    harness.slack.decide(fated("chat.postMessage", Fate::Refused("strange"), 4));
+    harness.slack.decide(failing("chat.postMessage", Fate::Refused("strange"), 4));
     harness.deliver(2 * MINUTE).await;
     assert_eq!(harness.audited().await, []);
     assert_eq!(harness.message(1).text, "deploy v1 awaiting_personas, 60 min left");
 
     harness.create(2, "C1").await;
-    // Of request 1 nothing but the time that is left is refused, which nobody need hear of.
+    // Of request 1 only a refresh is refused, which is not reported.
     harness.slack.decide(|_, _| Fate::Refused("strange"));
     harness.pass(60 * MINUTE).await;
     assert_eq!(harness.audited().await, [("slack_delivery_failed".to_owned(), "strange".to_owned())]);
@@ -346,14 +346,14 @@ async fn a_process_that_dies_between_the_call_and_its_answer_posts_once() {
         let mut harness = Harness::new().await;
         harness.create(1, "C1").await;
         let called = Arc::new(Notify::new());
-        let told = Arc::clone(&called);
+        let notify = Arc::clone(&called);
         harness.slack.decide(move |_, _| {
-            told.notify_one();
+            notify.notify_one();
             fate
         });
         harness.worker.turn().await;
         called.notified().await;
-        harness.killed();
+        harness.kill_and_restart();
         harness.slack.decide(|_, _| Fate::Done);
         harness.deliver(2 * MINUTE).await;
         assert_eq!(harness.message(1).text, "deploy v1 awaiting_personas, 60 min left", "{fate:?}");

@@ -1,4 +1,4 @@
-//! Escalations are told, each where it belongs, and each once.
+//! Each notice of an escalation is posted once, in its channel or thread.
 
 use super::*;
 use crate::fake::Fate;
@@ -11,18 +11,18 @@ async fn escalated(harness: &mut Harness) {
 }
 
 #[tokio::test]
-async fn an_escalation_is_told_in_the_thread_and_in_its_channel() {
+async fn an_escalation_posts_a_notice_in_the_thread_and_in_its_channel() {
     let mut harness = Harness::new().await;
     escalated(&mut harness).await;
     harness.deliver(MINUTE).await;
     let main = harness.message(1);
-    let told = format!("deploy escalated: {}", id(1));
+    let text = format!("deploy escalated: {}", id(1));
     let [thread] = harness.messages(1, Slot::EscalationThread).try_into().unwrap();
     assert_eq!((thread.channel.as_str(), thread.thread.as_ref()), ("C1", Some(&main.ts)));
-    assert_eq!(thread.text, told);
+    assert_eq!(thread.text, text);
     let [channel] = harness.messages(1, Slot::EscalationChannel).try_into().unwrap();
     assert_eq!((channel.channel.as_str(), channel.thread.as_ref()), ("C9", None));
-    assert_eq!(channel.text, format!("{told} https://slack.test/C1/{}", main.ts));
+    assert_eq!(channel.text, format!("{text} https://slack.test/C1/{}", main.ts));
     harness.pass(10 * MINUTE).await;
     assert_eq!(harness.slack.messages().len(), 3);
 }
@@ -71,7 +71,7 @@ async fn a_notice_that_cannot_be_delivered_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn a_notice_that_was_not_answered_is_looked_for() {
+async fn an_unanswered_notice_is_searched_for() {
     for (slot, method) in [
         (Slot::EscalationThread, "conversations.replies"),
         (Slot::EscalationChannel, "conversations.history"),
@@ -91,7 +91,7 @@ async fn a_notice_that_was_not_answered_is_looked_for() {
 }
 
 #[tokio::test]
-async fn nobody_is_called_to_what_is_decided() {
+async fn an_ended_request_posts_no_notice() {
     let mut harness = Harness::new().await;
     harness.slack.decide(|_, body| match body["metadata"]["event_payload"]["slot"].as_str() {
         Some("main") | None => Fate::Done,

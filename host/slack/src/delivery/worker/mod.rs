@@ -18,9 +18,6 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use queue::{Priority, QueuedJob};
-use results::FinishedStep;
-
 use super::Rendering;
 use super::circuit_breaker::{Allowed, CircuitBreaker};
 use super::health::Health;
@@ -28,6 +25,8 @@ use super::job::Job;
 use super::rate_limit::{Method, RateLimits};
 use super::sender::{NextCall, SearchCursor, Sender};
 use crate::SlackClient;
+use queue::{Priority, QueuedJob};
+use results::FinishedStep;
 
 /// The most steps at the same time.
 const CONCURRENT_STEPS: usize = 8;

@@ -1,13 +1,14 @@
-//! The worker by itself: woken, and ended.
+//! The loop of the worker: how it is woken, and how it ends.
 
 use std::time::Duration;
 
-use super::*;
-use crate::fake::Fate;
 use tokio_util::sync::CancellationToken;
 
+use super::*;
+use crate::fake::Fate;
+
 #[tokio::test]
-async fn it_hears_of_what_is_stored_and_ends_what_is_under_way() {
+async fn it_is_woken_by_new_entries_and_finishes_its_calls() {
     let mut harness = Harness::new().await;
     let replacement =
         worker(&harness.store, &harness.clock, &harness.slack, &harness.health, &harness.notify, (9, 1.0));
@@ -16,14 +17,14 @@ async fn it_hears_of_what_is_stored_and_ends_what_is_under_way() {
     let running = tokio::spawn(worker.run(shutdown.clone()));
 
     let called = Arc::new(Notify::new());
-    let told = Arc::clone(&called);
+    let notify = Arc::clone(&called);
     harness.slack.decide(move |_, _| {
-        told.notify_one();
+        notify.notify_one();
         Fate::Done
     });
     harness.create(1, "C1").await;
     harness.notify.notify_one();
-    // It does not look again at once, so that it is not woken for each of many; a little time must pass.
+    // It looks again only after `PACE_MS`, so that many new entries wake it once; the clock must advance.
     let woken = tokio::time::timeout(Duration::from_secs(20), async {
         loop {
             tokio::select! {
@@ -33,13 +34,13 @@ async fn it_hears_of_what_is_stored_and_ends_what_is_under_way() {
         }
     });
     woken.await.expect("it was woken");
-    // The call has been made; the shutdown must not keep its answer from being stored.
+    // The call has been made; its answer must be stored despite the shutdown.
     shutdown.cancel();
     running.await.unwrap();
     assert!(harness.post(1, Slot::Main).await.unwrap().ts().is_some());
     assert_eq!(harness.waiting().await, 0);
 
-    // Nothing is begun after that.
+    // No step is started after the shutdown began.
     harness.create(2, "C2").await;
     let replacement = super::worker(
         &harness.store,

@@ -1,4 +1,4 @@
-//! What comes first, and how fast.
+//! The order of calls, and their rate.
 
 use futures_util::future::join_all;
 
@@ -23,7 +23,7 @@ async fn each_channel_has_one_post_a_second() {
 }
 
 #[tokio::test]
-async fn what_has_ended_and_what_is_new_comes_before_what_has_changed() {
+async fn ended_and_new_requests_come_before_changed_ones() {
     let mut harness = Harness::with(1, 0.1).await;
     for number in 0..6 {
         harness.create(number, if number % 2 == 0 { "C1" } else { "C2" }).await;
@@ -43,30 +43,30 @@ async fn what_has_ended_and_what_is_new_comes_before_what_has_changed() {
         harness.slack.calls().iter().map(|call| call.body["text"].as_str().unwrap().to_owned()).collect();
     let order: Vec<&str> = shown.iter().map(|text| text.split(',').next().unwrap()).collect();
     let changed = ["deploy v2 awaiting_personas"; 4];
-    // Request 7 has a budget of its own; 4 has waited for longer than 5.
+    // Request 7 has a channel, and so a rate limit, of its own; 4 has waited for longer than 5.
     assert_eq!(order[..3], ["deploy v1 awaiting_personas", "deploy v3 approved", "deploy v2 approved"]);
     assert_eq!(order[3..], changed);
 }
 
 #[tokio::test]
-async fn what_nobody_waits_for_is_sent_when_there_is_room() {
+async fn refreshes_use_what_the_rate_limit_leaves() {
     let mut harness = Harness::new().await;
     join_all((0..120).map(|number| harness.create(number, ["C1", "C2", "C3"][number as usize % 3]))).await;
     harness.deliver(5 * MINUTE).await;
     harness.pass(3 * MINUTE).await;
-    // 120 messages want to be refreshed each minute, and 50 can be.
+    // 120 messages are due for a refresh each minute, and the rate limit allows 50 updates.
     harness.slack.forget_calls();
     harness.pass(2 * MINUTE).await;
     let refreshes = harness.count("chat.update");
     assert!((80..=100).contains(&refreshes), "{refreshes}");
-    // What people do comes through at once all the same.
+    // Changes are sent at once all the same.
     for number in 0..10 {
         harness.change(number).await;
         let took = harness.deliver(MINUTE).await;
-        assert!(took <= 300, "{took}, of which it waits 250 for more");
+        assert!(took <= 300, "{took}, of which 250 for further changes");
         harness.pass(3 * SECOND).await;
     }
-    // And nothing is forgotten for long.
+    // No refresh waits for long.
     let oldest = harness.slack.messages().into_iter().map(|message| {
         let left = message.text.split(", ").nth(1).unwrap().split(' ').next().unwrap();
         left.parse::<u64>().unwrap()
@@ -76,7 +76,7 @@ async fn what_nobody_waits_for_is_sent_when_there_is_room() {
 }
 
 #[tokio::test]
-async fn slack_is_called_again_when_it_said() {
+async fn retry_after_is_respected() {
     let mut harness = Harness::new().await;
     for (number, channel) in [(1, "C1"), (2, "C2")] {
         harness.create(number, channel).await;
@@ -91,23 +91,23 @@ async fn slack_is_called_again_when_it_said() {
     harness.pass(MINUTE).await;
     let calls = harness.slack.calls();
     assert_eq!(times(&calls, "chat.postMessage", "C1"), [0, 30_000]);
-    assert_eq!(times(&calls, "chat.postMessage", "C2"), [0], "another channel is not concerned");
+    assert_eq!(times(&calls, "chat.postMessage", "C2"), [0], "another channel is not affected");
 
     harness.slack.forget_calls();
     harness.slack.decide(|method, _| if method == "chat.update" { Fate::Limited(20) } else { Fate::Done });
     harness.change(1).await;
     harness.change(2).await;
     harness.pass(SECOND).await;
-    // Some may be under way when Slack says so.
+    // Some may be under way when the first one is answered.
     let first = harness.count("chat.update");
     assert!((1..=2).contains(&first), "{first}");
     harness.create(3, "C3").await;
     harness.pass(18 * SECOND).await;
-    assert_eq!(harness.count("chat.update"), first, "the whole method is concerned");
+    assert_eq!(harness.count("chat.update"), first, "the whole method is affected");
     assert_eq!(harness.count("chat.postMessage"), 1, "and no other");
     harness.slack.decide(|_, _| Fate::Done);
     harness.deliver(MINUTE).await;
-    // Being held back is no failure.
+    // A rate limit is not a failure.
     assert_eq!(harness.state(), HealthState::Ok);
     assert_eq!(harness.audited().await, []);
 }
@@ -135,10 +135,10 @@ async fn a_request_has_one_call_at_a_time() {
     harness.pass(5 * SECOND).await;
     harness.slack.forget_calls();
     let called = Arc::new(Notify::new());
-    let told = Arc::clone(&called);
+    let notify = Arc::clone(&called);
     harness.slack.decide(move |_, body| match body["metadata"]["event_payload"]["slot"].as_str() {
         Some("escalation_channel") => {
-            told.notify_one();
+            notify.notify_one();
             Fate::Hangs
         }
         _ => Fate::Done,
@@ -147,14 +147,14 @@ async fn a_request_has_one_call_at_a_time() {
     harness.clock.advance(SECOND);
     harness.worker.turn().await;
     called.notified().await;
-    // Its message is stale too, and waits; another request does not.
+    // The request's message is outdated too, and waits; another request does not.
     harness.end(2).await;
     while harness.message(2).updates == 0 {
         harness.worker.turn().await;
         tokio::task::yield_now().await;
     }
     assert_eq!(harness.message(1).updates, 0);
-    harness.killed();
+    harness.kill_and_restart();
     harness.slack.decide(|_, _| Fate::Done);
     harness.deliver(2 * MINUTE).await;
     assert_eq!(harness.message(1).text, "deploy v2 awaiting_personas, 60 min left");

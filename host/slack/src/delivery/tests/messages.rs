@@ -1,4 +1,4 @@
-//! What is stored is shown: once, soon, and as it is when it is sent.
+//! Messages show what is stored: each is posted once and then updated, soon, with the newest state.
 
 use super::*;
 
@@ -38,7 +38,7 @@ async fn changes_that_come_in_a_burst_are_one_update() {
     assert_eq!(harness.message(1).text, "deploy v6 awaiting_personas, 60 min left");
     assert_eq!(harness.waiting().await, 0);
 
-    // However long it goes on, people see something.
+    // A burst that goes on does not delay updates for ever.
     for _ in 0..30 {
         harness.change(1).await;
         harness.pass(100).await;
@@ -60,13 +60,13 @@ async fn changes_before_the_first_post_are_in_it() {
 }
 
 #[tokio::test]
-async fn a_change_that_nobody_could_see_is_not_sent() {
+async fn a_message_that_would_look_the_same_is_not_updated() {
     let mut harness = Harness::new().await;
     harness.create(1, "C1").await;
     harness.pass(SECOND).await;
     let entry = harness.store.ready_outbox(harness.now(), 10).await.unwrap();
     assert_eq!(entry, []);
-    // The same version is asked for again, as a worker that was cut off before it was finished leaves it.
+    // The outbox asks for the same version again, as after a worker that died before it finished the entry.
     let mut post = harness.post(1, Slot::Main).await.unwrap();
     post.revision += 1;
     post.shown = 0;
@@ -81,7 +81,7 @@ async fn a_change_that_nobody_could_see_is_not_sent() {
 }
 
 #[tokio::test]
-async fn what_has_nowhere_to_go_is_done() {
+async fn entries_without_a_channel_are_finished() {
     let mut harness = Harness::new().await;
     harness.create(1, "").await;
     harness.change(1).await;
@@ -90,7 +90,7 @@ async fn what_has_nowhere_to_go_is_done() {
 }
 
 #[tokio::test]
-async fn what_ended_long_ago_unseen_is_let_go() {
+async fn a_request_that_ended_long_ago_is_not_posted() {
     let mut harness = Harness::new().await;
     harness.create(1, "C1").await;
     harness.end(1).await;
@@ -104,7 +104,7 @@ async fn what_ended_long_ago_unseen_is_let_go() {
 }
 
 #[tokio::test]
-async fn the_time_that_is_left_is_kept_up_to_date() {
+async fn the_remaining_time_is_refreshed() {
     let mut harness = Harness::new().await;
     harness.create(1, "C1").await;
     harness.pass(10 * MINUTE + 2 * SECOND).await;
@@ -121,7 +121,7 @@ async fn the_time_that_is_left_is_kept_up_to_date() {
 }
 
 #[tokio::test]
-async fn a_message_that_somebody_deleted_is_posted_anew_while_it_is_needed() {
+async fn a_deleted_message_is_posted_again_while_its_request_is_open() {
     let mut harness = Harness::new().await;
     for number in [1, 2] {
         harness.create(number, "C1").await;
@@ -135,13 +135,13 @@ async fn a_message_that_somebody_deleted_is_posted_anew_while_it_is_needed() {
     assert_ne!(harness.message(1).ts, deleted);
     assert_eq!(harness.waiting().await, 0);
 
-    // Nobody has to change it for that.
+    // A refresh finds that it is gone, without any change.
     harness.slack.delete(&harness.message(1).ts);
     harness.pass(2 * MINUTE).await;
     assert_eq!(harness.message(1).text, "deploy v2 awaiting_personas, 58 min left");
     assert_eq!(harness.audited().await, []);
 
-    // What has ended is not posted again for everybody to read.
+    // The message of an ended request is not posted again.
     harness.slack.delete(&harness.message(2).ts);
     harness.end(2).await;
     harness.pass(MINUTE).await;

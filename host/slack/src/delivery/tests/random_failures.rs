@@ -1,4 +1,4 @@
-//! Whatever Slack does, and however often the process is killed: in the end every message is there once,
+//! With random failures of Slack, and a process that is killed again and again, every message is there once in the end,
 //! and shows what is stored.
 
 use std::time::Duration;
@@ -12,11 +12,11 @@ const CHANGES: u64 = 5;
 #[tokio::test]
 async fn every_message_is_posted_once_and_shows_the_final_state() {
     for seed in [1, 2] {
-        weather(seed).await;
+        random_failures(seed).await;
     }
 }
 
-async fn weather(seed: u64) {
+async fn random_failures(seed: u64) {
     let mut harness = Harness::with(seed, 20.0).await;
     let mut fates = fastrand::Rng::with_seed(seed.wrapping_mul(977));
     harness.slack.decide(move |_, _| match fates.u64(0..100) {
@@ -44,10 +44,10 @@ async fn weather(seed: u64) {
                 harness.pass(rng.u64(0..300)).await;
             }
         }
-        // Killed at any instant: between two of its steps, or in the middle of some.
+        // Killed between two steps, or in the middle of some.
         harness.worker.turn().await;
         let _ = tokio::time::timeout(Duration::from_micros(rng.u64(0..3_000)), harness.worker.finish()).await;
-        harness.killed();
+        harness.kill_and_restart();
         harness.pass(rng.u64(0..3_000)).await;
     }
     let took = harness.deliver(30 * MINUTE).await;
