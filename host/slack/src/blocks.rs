@@ -1,49 +1,49 @@
-//! Slack's blocks, made short to write, and what they take of a message's room.
+//! Constructors of Slack's blocks, and how much of a message's room a block takes.
 
 use serde::Serialize;
 use slack_morphism::prelude::*;
 
 use super::text::{self, Lines};
 
-/// What a block takes beside its JSON: Slack adds to each one, and counts that too.
+/// The room of a block beside its JSON: Slack adds members to each block, and counts them too.
 const PER_BLOCK: usize = 125;
 
-/// How much of a message's room a block takes. Slack counts all blocks of a message together, and does not say how;
-/// the JSON that is sent, and something for each block, is never less than what it was seen to count.
+/// The room that a block takes in a message. Slack does not document how it counts the blocks of a message; the JSON
+/// and [`PER_BLOCK`] were never less than what it was seen to count.
 pub(super) fn cost(block: &SlackBlock) -> usize {
     json_width(block) + PER_BLOCK
 }
 
-/// How much of a block's room a part of it takes.
+/// The room that a part of a block takes.
 pub(super) fn json_width(part: &impl Serialize) -> usize {
     // Parts of blocks are made of strings, numbers and lists: they always serialise.
     let json = serde_json::to_string(part).unwrap_or_default();
     json.encode_utf16().count() + 1
 }
 
-/// Text that Slack does not parse, in one line of at most `most` characters.
+/// Text that Slack does not parse, on one line, at most `most` wide.
 pub(super) fn plain(words: &str, most: usize) -> SlackBlockPlainText {
     let fitted = text::inline(words, most);
     SlackBlockPlainText::new(fitted.text).with_emoji(false)
 }
 
-/// Our own words, in which what comes from elsewhere is already escaped.
+/// Our own text, in which everything from outside is already escaped.
 pub(super) fn mrkdwn(words: impl Into<String>) -> SlackBlockMarkDownText {
-    // Else Slack would make links of what looks like channels and addresses.
+    // Without `verbatim`, Slack would make links of what looks like channels and URLs.
     SlackBlockMarkDownText::new(words.into()).with_verbatim(true)
 }
 
-/// A paragraph of our own words.
+/// A paragraph of our own text.
 pub(super) fn section(words: impl Into<String>) -> SlackBlock {
     SlackSectionBlock::new().with_text(mrkdwn(words).into()).into()
 }
 
-/// Our own words, in small print.
+/// Our own text, in small print.
 pub(super) fn small_print(words: impl Into<String>) -> SlackBlock {
     SlackContextBlock::new(vec![mrkdwn(words).into()]).into()
 }
 
-/// A block of rich text. Lines that follow each other would stand on one line, so they are joined by a line break.
+/// A block of rich text. Slack shows consecutive sections on one line, so they are joined by line breaks.
 pub(super) fn rich(elements: Vec<SlackRichTextElement>) -> SlackBlock {
     let mut joined = Vec::new();
     for element in elements {
@@ -63,22 +63,22 @@ pub(super) fn line(elements: Vec<SlackRichTextInlineElement>) -> SlackRichTextEl
     SlackRichTextSection::new(elements).into()
 }
 
-/// Our own words in rich text.
+/// Our own text in rich text.
 pub(super) fn words(words: impl Into<String>) -> SlackRichTextInlineElement {
     SlackRichTextText::new(words.into()).into()
 }
 
-/// Our own words in rich text, where they head something.
+/// Our own text in rich text, as a heading.
 pub(super) fn heading(words: impl Into<String>) -> SlackRichTextInlineElement {
     SlackRichTextText::new(words.into()).bold().into()
 }
 
-/// Our own words in rich text, where they stand in the place of something.
+/// Our own text in rich text, in place of a value or as a note.
 pub(super) fn remark(words: impl Into<String>) -> SlackRichTextInlineElement {
     SlackRichTextText::new(words.into()).italic().into()
 }
 
-/// Something short from elsewhere, on the line, with what says so where it was cut.
+/// Short text from outside on a line, with a note if it was cut.
 pub(super) fn literal(words: &str, most: usize) -> Vec<SlackRichTextInlineElement> {
     if words.is_empty() {
         return vec![remark("empty")];
@@ -89,7 +89,7 @@ pub(super) fn literal(words: &str, most: usize) -> Vec<SlackRichTextInlineElemen
     shown.into_iter().chain(cut).collect()
 }
 
-/// A text from elsewhere as a quote, with what says so where it was cut.
+/// Text from outside as a quote, with a note if it was cut.
 pub(super) fn quote(words: &str, lines: usize, most: usize) -> Vec<SlackRichTextElement> {
     let fitted = text::literal(words.trim(), Lines::Most(lines), most);
     if fitted.text.is_empty() {
@@ -100,17 +100,17 @@ pub(super) fn quote(words: &str, lines: usize, most: usize) -> Vec<SlackRichText
     std::iter::once(quote.into()).chain(cut).collect()
 }
 
-/// Says how much of a text is not shown.
+/// The note of how much of a text is not shown.
 fn cut_note(cut: usize) -> String {
     format!("cut: {}", text::counted(cut, "more character"))
 }
 
-/// A text from elsewhere in a box of its own.
+/// Text from outside in a box.
 pub(super) fn preformatted(fitted: String) -> SlackRichTextElement {
     SlackRichTextPreformatted::new(vec![fitted.into()]).into()
 }
 
-/// A button. Its text is cut, its ids must fit.
+/// A button. Its label is cut to fit; its ids must fit.
 pub(super) fn button(action_id: String, label: &str, value: &str) -> SlackBlockButtonElement {
     const MOST: usize = 75;
     SlackBlockButtonElement::new(plain(label, MOST).into())

@@ -1,5 +1,7 @@
-//! The buttons under a message. What a press does is read in `interaction.rs`.
+//! The buttons of a message. `interaction/parse.rs` reads the presses.
 
+use countersign_core::lifecycle::{Request, State, Status};
+use countersign_core::record::PolicyEntry;
 use slack_morphism::prelude::*;
 
 use super::blocks::{button, json_width, row, small_print};
@@ -7,10 +9,8 @@ use super::interaction::DECIDE_BLOCK;
 use super::modal;
 use super::progress::pending_personas;
 use super::text::counted;
-use countersign_core::lifecycle::{Request, State, Status};
-use countersign_core::record::PolicyEntry;
 
-/// The buttons that end a request, or begin it again.
+/// The buttons for decisions; on an ended request, the button for a re-request.
 pub(super) fn decide(request: &Request, entry: &PolicyEntry) -> Vec<SlackBlock> {
     let id = request.id.to_string();
     let press = |action_id: &str, label: &str| button(action_id.to_owned(), label, &id);
@@ -20,7 +20,7 @@ pub(super) fn decide(request: &Request, entry: &PolicyEntry) -> Vec<SlackBlock> 
         return if offer { vec![row(vec![press("re_request", "Re-request")])] } else { Vec::new() };
     };
     let mut buttons = Vec::new();
-    // Until every persona is acknowledged an approval would be refused.
+    // An approval is refused until every persona is acknowledged.
     if request.status() != Status::AwaitingPersonas {
         buttons.push(press("approve", "Approve").with_style(SlackBlockButtonStyle::Primary));
         if modal::can_edit(request) {
@@ -31,14 +31,14 @@ pub(super) fn decide(request: &Request, entry: &PolicyEntry) -> Vec<SlackBlock> 
     if !request.approvers().is_empty() || !request.acknowledgements().is_empty() {
         buttons.push(press("withdraw", "Withdraw"));
     }
-    // Which parameters they are about: a press on a message that is no longer true does not count.
-    let about = SlackBlockId(format!("{DECIDE_BLOCK}{}", request.payload_hash()));
-    vec![SlackActionsBlock::new(buttons.into_iter().map(Into::into).collect()).with_block_id(about).into()]
+    // The payload hash in the block id lets a press on an outdated message be refused.
+    let block_id = SlackBlockId(format!("{DECIDE_BLOCK}{}", request.payload_hash()));
+    vec![SlackActionsBlock::new(buttons.into_iter().map(Into::into).collect()).with_block_id(block_id).into()]
 }
 
-/// A button for each pending persona, as far as there is room; what has none is said.
+/// A button for each pending persona as far as there is room, and a note about the others.
 pub(super) fn acknowledge(request: &Request, most: usize) -> Vec<SlackBlock> {
-    // Two rows, and what says which personas have no button.
+    // Two rows, and the note about personas without a button.
     const AROUND: usize = 600;
     const IN_A_ROW: usize = 25;
     const ACTION_ID: usize = 255;
@@ -48,7 +48,7 @@ pub(super) fn acknowledge(request: &Request, most: usize) -> Vec<SlackBlock> {
     let (mut too_long, mut later) = (0, 0);
     for persona in pending_personas(request) {
         let action_id = format!("persona_ack:{}", persona.label);
-        // In UTF-16, as Slack counts; bytes could only be more, and would cost names in other scripts their button.
+        // In UTF-16, as Slack counts. Bytes would be more, and deny a button to names in other scripts.
         if action_id.encode_utf16().count() > ACTION_ID || persona.label.is_empty() {
             too_long += 1;
             continue;

@@ -1,6 +1,7 @@
-//! A Slack for tests in this process: it keeps messages, and fails as it is told to.
+//! A fake Slack for tests, served in this process: it keeps messages, and fails as a test tells it to.
 
 #![expect(missing_docs, reason = "each is what its name says")]
+#![expect(clippy::unwrap_used, reason = "a test fails where its fake does")]
 
 use std::collections::HashMap;
 use std::io;
@@ -10,6 +11,8 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{Request, Response, StatusCode, header};
+use countersign_core::clock::Clock;
+use countersign_core::secret::Secret;
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
@@ -17,43 +20,41 @@ use tokio::task::JoinHandle;
 
 use crate::CallMetrics;
 use crate::SlackClient;
-use countersign_core::clock::Clock;
-use countersign_core::secret::Secret;
 
 pub const TOKEN: &str = "xoxb-hunter2";
 
-/// What becomes of a call.
+/// How a call is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is done and answered.
+    /// Carried out and answered.
     Done,
-    /// 429, with this many seconds of `Retry-After`.
+    /// HTTP 429, with this many seconds in `Retry-After`; not carried out.
     Limited(u64),
-    /// `ok: false` with this code, and nothing done.
+    /// `ok: false` with this code; not carried out.
     Refused(&'static str),
-    /// An error of HTTP, and nothing done.
+    /// This HTTP status; not carried out.
     Failed(u16),
-    /// Done, and the connection breaks off before the answer.
+    /// Carried out, and the connection breaks before the answer ends.
     DoneAndCut,
-    /// The connection breaks off, and nothing done.
+    /// The connection breaks; not carried out.
     Cut,
-    /// Done, and something else answers in Slack's place.
+    /// Carried out, and a proxy answers instead of Slack.
     DoneAndGarbled,
-    /// The answer does not come, and nothing is done.
+    /// Never answered; not carried out.
     Hangs,
 }
 
-/// A call that was made.
+/// A call of the Web API.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub method: String,
     pub body: Value,
     pub token: String,
-    /// When, in milliseconds of the test's clock.
+    /// When, by the test's clock, in milliseconds since the epoch.
     pub at: u64,
 }
 
-/// A message that is in Slack.
+/// A message in the fake Slack.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shown {
     pub channel: String,
@@ -66,19 +67,19 @@ pub struct Shown {
 
 type Decide = Box<dyn FnMut(&str, &Value) -> Fate + Send>;
 
-struct Inside {
+struct FakeState {
     clock: Arc<dyn Clock>,
     decide: Decide,
     calls: Vec<Call>,
     messages: Vec<Shown>,
     next: u64,
-    /// What methods answer besides `ok`.
-    says: HashMap<String, Value>,
+    /// The answers of methods, besides `ok`.
+    answers: HashMap<String, Value>,
 }
 
 pub struct FakeSlack {
     pub url: String,
-    inside: Arc<Mutex<Inside>>,
+    state: Arc<Mutex<FakeState>>,
     serving: JoinHandle<()>,
 }
 
@@ -92,17 +93,17 @@ impl FakeSlack {
     pub async fn start(clock: Arc<dyn Clock>) -> FakeSlack {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/api", listener.local_addr().unwrap());
-        let inside = Arc::new(Mutex::new(Inside {
+        let state = Arc::new(Mutex::new(FakeState {
             clock,
             decide: Box::new(|_, _| Fate::Done),
             calls: Vec::new(),
             messages: Vec::new(),
             next: 1,
-            says: HashMap::new(),
+            answers: HashMap::new(),
         }));
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&inside));
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&state));
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        FakeSlack { url, inside, serving }
+        FakeSlack { url, state, serving }
     }
 
     pub fn client(&self) -> SlackClient {
@@ -110,14 +111,14 @@ impl FakeSlack {
         SlackClient::new(&Secret::new(TOKEN), Some(&self.url), calls).unwrap()
     }
 
-    /// From now on `decide` says what becomes of each call, by its method and body.
+    /// From now on `decide` says how each call is answered, by its method and body.
     pub fn decide(&self, decide: impl FnMut(&str, &Value) -> Fate + Send + 'static) {
         self.lock().decide = Box::new(decide);
     }
 
-    /// From now on the method answers this.
+    /// From now on the method returns this answer.
     pub fn say(&self, method: &str, answer: Value) {
-        self.lock().says.insert(method.to_owned(), answer);
+        self.lock().answers.insert(method.to_owned(), answer);
     }
 
     pub fn calls(&self) -> Vec<Call> {
@@ -132,22 +133,22 @@ impl FakeSlack {
         self.calls().into_iter().map(|call| call.method).collect()
     }
 
-    /// The messages that are there, oldest first.
+    /// All messages, oldest first.
     pub fn messages(&self) -> Vec<Shown> {
         self.lock().messages.clone()
     }
 
-    /// Somebody deletes a message.
+    /// Deletes a message, as a person could.
     pub fn delete(&self, ts: &str) {
         self.lock().messages.retain(|message| message.ts != ts);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap()
+    fn lock(&self) -> MutexGuard<'_, FakeState> {
+        self.state.lock().unwrap()
     }
 }
 
-async fn answer(State(inside): State<Arc<Mutex<Inside>>>, request: Request<Body>) -> Response<Body> {
+async fn answer(State(state): State<Arc<Mutex<FakeState>>>, request: Request<Body>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let method = parts.uri.path().trim_start_matches("/api/").to_owned();
     let token =
@@ -160,20 +161,20 @@ async fn answer(State(inside): State<Arc<Mutex<Inside>>>, request: Request<Body>
     } else {
         serde_json::from_slice(&body).unwrap()
     };
-    let (fate, done) = {
-        let mut inside = inside.lock().unwrap();
-        let fate = (inside.decide)(&method, &body);
+    let (fate, answer) = {
+        let mut state = state.lock().unwrap();
+        let fate = (state.decide)(&method, &body);
         let call =
-            Call { method: method.clone(), body: body.clone(), token, at: inside.clock.now().as_millis() };
-        inside.calls.push(call);
-        let done = match fate {
-            Fate::Done | Fate::DoneAndCut | Fate::DoneAndGarbled => inside.perform(&method, &body),
+            Call { method: method.clone(), body: body.clone(), token, at: state.clock.now().as_millis() };
+        state.calls.push(call);
+        let answer = match fate {
+            Fate::Done | Fate::DoneAndCut | Fate::DoneAndGarbled => state.perform(&method, &body),
             _ => json!({}),
         };
-        (fate, done)
+        (fate, answer)
     };
     match fate {
-        Fate::Done => json_response(StatusCode::OK, &done),
+        Fate::Done => json_response(StatusCode::OK, &answer),
         Fate::Refused(code) => json_response(StatusCode::OK, &json!({"ok": false, "error": code})),
         Fate::Failed(status) => {
             let mut response = Response::new(Body::from("<html>upstream error</html>"));
@@ -209,8 +210,8 @@ fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
     response
 }
 
-impl Inside {
-    /// Does what a method does, and returns its answer.
+impl FakeState {
+    /// Carries out a method, and returns its answer.
     fn perform(&mut self, method: &str, body: &Value) -> Value {
         let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
         let mut answer = match method {
@@ -230,7 +231,7 @@ impl Inside {
                     metadata: body["metadata"].clone(),
                     updates: 0,
                 });
-                // Slack says much more, which nobody asks for.
+                // Slack's answer has many more members, which are not used.
                 json!({"channel": channel, "ts": ts, "message": {"type": 7}})
             }
             "chat.update" => {
@@ -245,7 +246,7 @@ impl Inside {
                     }
                 }
             }
-            // What may be posted to by its name is read by its id alone.
+            // A channel can be posted to by name, but its history can only be read by id.
             "conversations.history" | "conversations.replies" if text("channel").starts_with('#') => {
                 return json!({"ok": false, "error": "channel_not_found"});
             }
@@ -256,8 +257,8 @@ impl Inside {
             "auth.test" => json!({"team_id": "T1", "user_id": "UBOT", "bot_id": "B1", "url": "https://t"}),
             _ => json!({}),
         };
-        if let Some(said) = self.says.get(method) {
-            answer = said.clone();
+        if let Some(configured) = self.answers.get(method) {
+            answer = configured.clone();
         }
         if let Some(answer) = answer.as_object_mut() {
             answer.entry("ok").or_insert(true.into());
@@ -265,7 +266,7 @@ impl Inside {
         answer
     }
 
-    /// Newest first, and two a page.
+    /// A page of the history: newest first, two messages a page.
     fn history(&self, method: &str, body: &Value) -> Value {
         let thread = (method == "conversations.replies").then(|| body["ts"].as_str().unwrap().to_owned());
         let number = |key: &str| body[key].as_str().unwrap().parse::<f64>().unwrap();

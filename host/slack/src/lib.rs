@@ -1,11 +1,14 @@
-//! Slack: what people see there, what they do there, and whether it is Slack that says so.
-//! What goes there is delivered from the outbox.
+//! Slack: what people see there, what they do there, and delivery from the outbox.
+//!
+//! It decides nothing about requests: it renders what is stored, and parses what people did for the gateway to judge.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 // What people see.
+pub mod ephemeral_text;
 pub mod message;
 pub mod modal;
 pub mod notice;
-pub mod told;
 
 // What that is made of.
 mod blocks;
@@ -16,7 +19,7 @@ mod progress;
 mod text;
 mod time;
 
-// What comes from Slack, and what becomes of it.
+// What comes from Slack.
 mod interaction;
 mod signature;
 mod socket;
@@ -33,16 +36,16 @@ mod tests;
 
 pub use client::metrics::{CallMetrics, CallOutcome};
 pub use client::{
-    BadApiUrl, BadClient, CallError, DEFAULT_API_URL, Found, Identity, Posted, Search, SlackClient, api_url,
+    ApiUrlError, CallError, ClientError, DEFAULT_API_URL, Identity, Posted, Search, SearchResult,
+    SlackClient, api_url,
 };
 pub use delivery::{
     ChannelFailure, Ephemerals, Health, HealthState, Outgoing, Parts, Rendering, Report, Worker,
 };
 pub use interaction::{
-    ANSWER_BLOCK, DECIDE_BLOCK, Interaction, REASON_BLOCK, Source, Unreadable, VALUE_ACTION, What, parse,
-    read,
+    ANSWER_BLOCK, DECIDE_BLOCK, Interaction, InteractionError, InteractionKind, REASON_BLOCK, Source,
+    VALUE_ACTION, parse_form, parse_payload,
 };
-use interaction::{DENY_MODAL, OVERRIDE_MODAL, REASON_CHARS};
 pub use message::{Message, message, minimal};
 pub use notice::{Place, escalation};
 pub use signature::{MAX_SKEW_MS, SignatureError, Signed, Verifier, sign};

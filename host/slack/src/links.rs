@@ -1,12 +1,12 @@
-//! Where to read more: links that callers send, which must not pretend to lead elsewhere.
+//! The links of a request. Callers send them, so each one shows the host that it leads to.
 
+use countersign_core::lifecycle::Link;
 use slack_morphism::prelude::*;
 
 use super::blocks::{json_width, line, remark, rich, words};
 use super::text::{self, counted};
-use countersign_core::lifecycle::Link;
 
-/// Where to read more.
+/// The block of links, at most `most` wide; `None` if there are no links.
 pub(super) fn links(links: &[Link], most: usize) -> Option<SlackBlock> {
     const AROUND: usize = 420;
     const LABEL: usize = 80;
@@ -26,7 +26,7 @@ pub(super) fn links(links: &[Link], most: usize) -> Option<SlackBlock> {
             Some(host) => {
                 let url = SlackRelaxedUrl(link.url.clone());
                 shown.push(SlackRichTextLink::new(url).with_text(label).with_style(code).into());
-                // Whoever made the request chose the words: people must see where they lead.
+                // The caller chose the label, which may name another site than the URL does.
                 shown.push(words(format!(" ({})", text::inline(host, HOST).text)));
             }
             None => {
@@ -48,7 +48,7 @@ pub(super) fn links(links: &[Link], most: usize) -> Option<SlackBlock> {
     (!links.is_empty()).then(|| rich(vec![line(parts)]))
 }
 
-/// The host of a web address that is safe to make a link of.
+/// The host of a URL that is safe to make a link of.
 pub(super) fn host(url: &str) -> Option<&str> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
     let host = rest.split(['/', '?', '#']).next().filter(|host| !host.is_empty() && !host.contains('@'))?;
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_web_addresses_become_links() {
+    fn only_web_urls_become_links() {
         let rows = [
             ("https://ci.example/run?x=1&y=2#z", Some("ci.example")),
             ("http://[::1]:80/", Some("[::1]:80")),

@@ -1,39 +1,40 @@
-//! The message of a request: who wants what and why, what is missing, how long is left; in the end, who decided.
+//! The message of a request: who requests what and why, what is missing and how much time is left; at the end, who
+//! decided.
 //!
-//! Pure: the time is an argument, and the same request always gives the same message, so it can be rendered whenever
-//! it is sent. What comes from outside is made fit for Slack as `text.rs` says: the justification, reasons and
-//! long parameters are literal text in quotes and boxes, the rest is inline code amid our own words.
+//! Pure: the time is an argument, and the same request always gives the same message. Text from outside is made safe
+//! as `text.rs` says: the justification, reasons and long parameters are literal text in quotes and boxes, the rest is
+//! inline code within our own sentences.
 //!
-//! Slack takes about 13,000 characters a message, all blocks together. What must be there is made first: the header,
-//! the status, the ids and the buttons, whose sizes are bounded. What else there is takes, in the order of its
-//! importance, from the room that is left, and says how much of it is not shown. So no input can crowd out a button.
+//! Slack takes about 13,000 characters a message, all blocks together. The parts that must be there come first: the
+//! header, the status, the ids and the buttons, whose sizes are bounded. The others take from the room that is left,
+//! the most important first, and say how much is not shown. So no input can crowd out a button.
 
+use countersign_core::lifecycle::{Digest, Party, Request, State, Timestamp};
+use countersign_core::record::PolicyEntry;
 use serde::Serialize;
 use slack_morphism::prelude::*;
 
 use super::blocks::{cost, heading, line, plain, quote, rich, section, small_print};
 use super::buttons::{acknowledge, decide};
 use super::links::links;
-use super::parameters::{edits, parameters, words_of};
+use super::parameters::{edits, parameters, value_text};
 use super::progress::{self, packed};
 use super::text::{self, code, grouped, person};
 use super::time::left;
-use countersign_core::lifecycle::{Digest, Party, Request, State, Timestamp};
-use countersign_core::record::PolicyEntry;
 
-/// What people see.
+/// A message in Slack.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Message {
-    /// What notifications say, and whoever cannot show blocks: `mrkdwn`, in which names are escaped.
+    /// The text of notifications, and of clients that cannot show blocks: `mrkdwn`, in which names are escaped.
     pub text: String,
-    /// What the message shows.
+    /// The blocks that the message shows.
     pub blocks: Vec<SlackBlock>,
 }
 
-/// Slack was seen to refuse messages from about 13,170 characters on.
+/// The room of a message; Slack was seen to refuse messages from about 13,170 characters on.
 const MESSAGE_ROOM: usize = 12_900;
 
-/// The most that each part takes of a message's room.
+/// The most room that each part takes.
 mod most {
     pub(super) const PERSONA_BUTTONS: usize = 6_500;
     pub(super) const PERSONA_BUTTONS_MINIMAL: usize = 3_000;
@@ -46,16 +47,16 @@ mod most {
     pub(super) const LINKS: usize = 1_600;
 }
 
-/// What is kept for parts that come late, and must not find all of the room taken.
+/// The room that is reserved for parts that come late.
 mod least {
     pub(super) const PERSONA_BUTTONS: usize = 3_000;
     pub(super) const PARAMETERS: usize = 1_000;
 }
 
-/// How many lines a quote may have, so that none pushes the buttons out of sight.
+/// The most lines of a quote, so that none pushes the buttons out of sight.
 const QUOTE_LINES: usize = 12;
 
-/// The message of a request as it stands at `now`.
+/// The message of a request in its state at `now`.
 #[must_use]
 pub fn message(request: &Request, entry: &PolicyEntry, now: Timestamp) -> Message {
     let mut room = Room(MESSAGE_ROOM - least::PERSONA_BUTTONS - least::PARAMETERS);
@@ -82,23 +83,24 @@ pub fn message(request: &Request, entry: &PolicyEntry, now: Timestamp) -> Messag
     Message { text: fallback(request, now), blocks }
 }
 
-/// The least that can be shown and decided on, where Slack finds the whole too long or malformed.
+/// The shortest message of a request that can be decided on, for when Slack refuses [`message`].
 #[must_use]
 pub fn minimal(request: &Request, entry: &PolicyEntry, now: Timestamp) -> Message {
-    let said = requested_by(request);
+    let requester = requested_by(request);
     let note =
         ":warning: Slack did not take the whole of this request, so its parameters are not shown here.";
-    let head = [header(request), section(progress::status(request, now)), section(format!("{said}\n{note}"))];
+    let head =
+        [header(request), section(progress::status(request, now)), section(format!("{requester}\n{note}"))];
     let personas = acknowledge(request, most::PERSONA_BUTTONS_MINIMAL);
     let blocks = head.into_iter().chain(personas).chain(decide(request, entry)).collect();
     Message { text: fallback(request, now), blocks }
 }
 
-/// What is left of a message's room.
+/// The room that is left in a message.
 struct Room(usize);
 
 impl Room {
-    /// Takes a part that must be there, and whose size is bounded.
+    /// Takes the room of a part that must be there. Its size must be bounded.
     fn must(&mut self, block: SlackBlock) -> SlackBlock {
         self.0 = self.0.saturating_sub(cost(&block));
         block
@@ -108,7 +110,7 @@ impl Room {
         blocks.into_iter().map(|block| self.must(block)).collect()
     }
 
-    /// Takes a part that is made to fit in what is left, and leaves it out where it does not.
+    /// Makes a part that fits into the room that is left, and takes that; leaves the part out if it does not fit.
     fn may(&mut self, most: usize, part: impl FnOnce(usize) -> Option<SlackBlock>) -> Option<SlackBlock> {
         let block = part(most.min(self.0))?;
         let takes = cost(&block);
@@ -120,7 +122,7 @@ impl Room {
     }
 }
 
-/// What a notification says.
+/// The text of notifications.
 fn fallback(request: &Request, now: Timestamp) -> String {
     let submission = &request.submission;
     let (action, who) = (code(&submission.action, 150), party(&submission.requester));
@@ -131,14 +133,14 @@ fn fallback(request: &Request, now: Timestamp) -> String {
             let (missing, left) = (progress::missing(open), left(now, submission.expires_at));
             format!("Waiting for {missing}: {about}; {left}")
         }
-        _ => format!("{}{}. {about}", progress::verdict(request).1, progress::how(request)),
+        _ => format!("{}{}. {about}", progress::status_label(request).1, progress::ended_by(request)),
     }
 }
 
 fn header(request: &Request) -> SlackBlock {
     const MOST: usize = 150;
     let action = &request.submission.action;
-    // An action of an unknown name could be a sentence; in quotes it is not ours.
+    // The name of an unknown action may be any sentence; quotes show that it is not ours.
     let title =
         if is_name(action) { format!("Request: {action}") } else { format!("Request: “{action}”") };
     SlackHeaderBlock::new(plain(&title, MOST).into()).into()
@@ -165,7 +167,7 @@ fn requester(request: &Request) -> SlackBlock {
     }
     for (name, value) in [("PR", &origin.pr), ("run", &origin.run_id)] {
         if let Some(value) = value {
-            said.push_str(&format!(", {name} {}", code(&words_of(value), 60)));
+            said.push_str(&format!(", {name} {}", code(&value_text(value), 60)));
         }
     }
     if request.submission.depth > 0 {
@@ -183,7 +185,7 @@ fn requested_by(request: &Request) -> String {
     format!("*Requested by* {}", party(&request.submission.requester))
 }
 
-/// A person or a program; mentioned where it is somebody in Slack.
+/// A person or a program; a mention if it is a Slack user.
 pub(super) fn party(party: &Party) -> String {
     if party.source.eq_ignore_ascii_case("slack") && text::is_user(&party.id) {
         return person(&party.id, 80);
@@ -195,7 +197,7 @@ pub(super) fn party(party: &Party) -> String {
     }
 }
 
-/// What people and policies said of it when it ended.
+/// The reason with which the request ended.
 fn reason(request: &Request, most: usize) -> Option<SlackBlock> {
     let reason = match &request.state {
         State::Approved(decided) | State::Denied(decided) => decided.reason.as_deref(),
@@ -210,7 +212,7 @@ fn justification(request: &Request, most: usize) -> Option<SlackBlock> {
 }
 
 fn quoted(title: &str, text: &str, most: usize) -> Option<SlackBlock> {
-    // The heading, the quote around the text and what says that it was cut.
+    // The heading, the quote element and the note that the text was cut.
     const AROUND: usize = 620;
     let mut elements = vec![line(vec![heading(title)])];
     elements.extend(quote(text, QUOTE_LINES, most.checked_sub(AROUND)?));
@@ -225,7 +227,7 @@ fn requirements(request: &Request, entry: &PolicyEntry, most: usize) -> Option<S
     (!lines.is_empty()).then(|| section(packed(&lines, most)))
 }
 
-/// What a policy set would let an action be called.
+/// Whether a policy set allows an action of this name.
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|letter| letter.is_ascii_alphanumeric() || b"-_.:".contains(&letter))
 }

@@ -1,7 +1,10 @@
-//! What people hear when a request escalates: in the thread of its message, and in the escalation channel.
+//! The notices of an escalation: in the thread of the request's message, and in the escalation channel.
 //!
-//! It calls the person or the group that the policy set names, once, and of the others nobody who could be spared:
-//! the requirements are told without names. A request that has ended since calls nobody.
+//! A notice mentions whom the policy set names for escalations, once, and nobody else: requirements are listed without
+//! names. The notice of a request that has ended since mentions nobody.
+
+use countersign_core::lifecycle::{Request, State, Timestamp};
+use countersign_core::record::PolicyEntry;
 
 use super::blocks::{heading, line, quote, rich, section};
 use super::links::host;
@@ -9,49 +12,47 @@ use super::message::{Message, party};
 use super::progress::{self, Groups, packed};
 use super::text::{self, code, person};
 use super::time::{date, left};
-use countersign_core::lifecycle::{Request, State, Timestamp};
-use countersign_core::record::PolicyEntry;
 
-/// How many members of a group are called by name.
-const MOST_CALLED: usize = 20;
+/// The most members of a group that are mentioned.
+const MOST_MENTIONED: usize = 20;
 
-/// How much of the progress is told.
+/// The width of the progress.
 const PROGRESS: usize = 1200;
 
-/// How much of the justification is told in the channel.
+/// The width of the justification in the escalation channel.
 const JUSTIFICATION: usize = 500;
 
-/// Where people hear of it.
+/// Where a notice is posted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place<'a> {
-    /// Under the request's message.
+    /// In the thread of the request's message.
     Thread,
-    /// In the escalation channel, where nobody sees the message.
+    /// In the escalation channel.
     Channel {
-        /// Where the message is.
+        /// The URL of the request's message, if it is known.
         permalink: Option<&'a str>,
     },
 }
 
-/// The notice that a request escalated, as it stands at `now`.
+/// The notice that a request escalated, with its state at `now`.
 #[must_use]
 pub fn escalation(request: &Request, entry: &PolicyEntry, now: Timestamp, place: Place<'_>) -> Message {
     let submission = &request.submission;
     let action = code(&submission.action, 150);
     let State::Open(open) = &request.state else {
-        let (emoji, word) = progress::verdict(request);
-        let said = format!("{emoji} {action} was escalated, and has ended since: *{word}*");
-        return Message { text: said.clone(), blocks: vec![section(said)] };
+        let (emoji, word) = progress::status_label(request);
+        let text = format!("{emoji} {action} was escalated, and has ended since: *{word}*");
+        return Message { text: text.clone(), blocks: vec![section(text)] };
     };
     let mention = entry.escalate.as_ref().and_then(|escalate| escalate.mention.as_deref());
-    let call = mention.map_or(String::new(), |mention| format!("{} ", called(mention, &entry.groups)));
+    let call = mention.map_or(String::new(), |mention| format!("{} ", mention_of(mention, &entry.groups)));
     let (missing, end) = (progress::missing(open), submission.expires_at);
     let time = format!("*{}*, until {}", left(now, end), date(end));
     let needs = match place {
         Place::Thread => format!(":rotating_light: {call}*This needs a decision*: {time}"),
         Place::Channel { .. } => format!(":rotating_light: {call}{action} *needs a decision*: {time}"),
     };
-    let progress = packed(&progress::nameless(request), PROGRESS);
+    let progress = packed(&progress::lines_without_names(request), PROGRESS);
     let waits = format!("Waiting for {missing}");
     let mut blocks = vec![section(needs)];
     if let Place::Channel { .. } = place {
@@ -67,17 +68,17 @@ pub fn escalation(request: &Request, entry: &PolicyEntry, now: Timestamp, place:
         && host(link).is_some()
         && link.len() <= 1000
     {
-        // A `&` would be read as the beginning of an escaped character.
+        // Slack would parse a `&` as the start of an escaped character.
         let link = link.replace('&', "&amp;");
         blocks.push(section(format!("<{link}|Open the request to decide>")));
     }
-    // Without the call: who is called twice hears it twice.
+    // Without the mention, which would notify people a second time.
     let text = format!(":rotating_light: {action} needs a decision: {}. {waits}", left(now, end));
     Message { text, blocks }
 }
 
 /// The mention of whom the policy set names: a person, a user group of Slack, or each member of a group.
-fn called(mention: &str, groups: &Groups) -> String {
+fn mention_of(mention: &str, groups: &Groups) -> String {
     if text::is_user_group(mention) {
         return format!("<!subteam^{mention}>");
     }
@@ -88,15 +89,15 @@ fn called(mention: &str, groups: &Groups) -> String {
         .filter_map(|id| match id {
             id if text::is_user(id) => Some(person(id, 80)),
             id if text::is_user_group(id) => Some(format!("<!subteam^{id}>")),
-            // Of somebody whom Slack does not know, it cannot tell them.
+            // Not a Slack id, so Slack cannot notify them.
             _ => None,
         })
         .collect();
     match mentions.len() {
         0 => name,
-        count if count > MOST_CALLED => {
-            let first: Vec<String> = mentions.into_iter().take(MOST_CALLED).collect();
-            format!("{} and {} more ({name})", first.join(" "), text::grouped(count - MOST_CALLED))
+        count if count > MOST_MENTIONED => {
+            let first: Vec<String> = mentions.into_iter().take(MOST_MENTIONED).collect();
+            format!("{} and {} more ({name})", first.join(" "), text::grouped(count - MOST_MENTIONED))
         }
         _ => format!("{} ({name})", mentions.join(" ")),
     }

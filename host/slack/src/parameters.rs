@@ -1,24 +1,24 @@
-//! The parameters of a request and what approvers changed in them.
+//! The parameters of a request, and what approvers changed in them.
 //!
-//! People approve what they see here, so each is shown exactly, or with how much of it is not; of those that do not fit
-//! it is said how many there are. Keys and values come from callers, and stand in boxes and inline code of rich text.
+//! People approve what they see here, so each parameter is shown exactly or with a note of how much was cut, and those
+//! that do not fit are counted. Keys and values come from callers, so they are in boxes and inline code of rich text.
 
+use countersign_core::lifecycle::Request;
 use serde_json::Value;
 use slack_morphism::prelude::*;
 
 use super::blocks::{heading, json_width, line, literal, preformatted, remark, rich, words};
 use super::progress::changes;
 use super::text::{self, Lines, counted, grouped};
-use countersign_core::lifecycle::Request;
 
-/// How many lines a value may have, so that none pushes the buttons out of sight.
+/// The most lines of a value, so that none pushes the buttons out of sight.
 const VALUE_LINES: usize = 20;
 
-/// What approvers changed so far: before and after.
+/// What approvers changed: the values before and after.
 pub(super) fn edits(request: &Request, most: usize) -> Option<SlackBlock> {
-    // The block, its heading, and what says how many edits are left out.
+    // The block, its heading, and the note of how many edits are left out.
     const AROUND: usize = 450;
-    // The elements of a line and their punctuation, without the words in them.
+    // The elements of a line and their punctuation, without their text.
     const PER_LINE: usize = 420;
     const KEY: usize = 60;
     let changes = changes(request);
@@ -28,15 +28,13 @@ pub(super) fn edits(request: &Request, most: usize) -> Option<SlackBlock> {
     let mut elements = vec![line(vec![heading(title)])];
     for (n, (key, before, after)) in changes.iter().enumerate() {
         let rest = changes.len() - n;
-        // A few edits get as much as there is; of many, each gets as little as tells what it is.
+        // A few edits share all of the room; of many, each gets the least that identifies it.
         let value = ((room / rest).saturating_sub(PER_LINE + KEY) / 2).clamp(40, 500);
         let shown = |value: &Option<&Value>, nothing: &str, most| {
-            value.map_or_else(|| vec![remark(nothing)], |value| literal(&words_of(value), most))
+            value.map_or_else(|| vec![remark(nothing)], |value| literal(&value_text(value), most))
         };
-        let mut parts = vec![
-            SlackRichTextText::new(text::inline(&words_of_key(key), KEY).text).code().into(),
-            words(": "),
-        ];
+        let mut parts =
+            vec![SlackRichTextText::new(text::inline(&key_text(key), KEY).text).code().into(), words(": ")];
         parts.extend(shown(before, "not there", value));
         parts.push(words(" → "));
         parts.extend(shown(after, "removed", value));
@@ -52,11 +50,10 @@ pub(super) fn edits(request: &Request, most: usize) -> Option<SlackBlock> {
     (!changes.is_empty()).then(|| rich(elements))
 }
 
-/// The shown parameters as they stand, and the names of the redacted ones.
+/// The parameters with their current values, and the names of the redacted ones.
 ///
-/// Those that are short stand together in one box, a line each; none can imitate another's line, since a value
-/// with a line break is a long one, and in a key it is spelt out. Long ones have each a box of their own, with how much
-/// of it is shown.
+/// Short ones share one box, a line each; none can imitate another one's line, since a value with a line break is a
+/// long one, and in a key line breaks are escaped. Each long one has its own box, with a note of how much is shown.
 pub(super) fn parameters(request: &Request, most: usize) -> Option<SlackBlock> {
     const AROUND: usize = 600;
     const REDACTED: usize = 400;
@@ -66,7 +63,7 @@ pub(super) fn parameters(request: &Request, most: usize) -> Option<SlackBlock> {
     for (key, value) in params.iter().filter(|(key, _)| !redacted.contains(*key)) {
         match short_line(key, value) {
             Some(line) => short.push(line),
-            None => long.push((key, words_of(value))),
+            None => long.push((key, value_text(value))),
         }
     }
     let mut room = most.checked_sub(AROUND)?;
@@ -77,7 +74,7 @@ pub(super) fn parameters(request: &Request, most: usize) -> Option<SlackBlock> {
     if params.is_empty() {
         elements = vec![line(vec![heading("Parameters"), words(": "), remark("none")])];
     }
-    // Short ones tell most for their room; but they do not take all of it where there are long ones.
+    // Short ones come first, but leave half of the room to long ones.
     let room_for_short = if long.is_empty() { room } else { room / 2 };
     let (text, shown) = short_lines(&short, room_for_short);
     room = room.saturating_sub(text::width(&text));
@@ -99,11 +96,11 @@ pub(super) fn parameters(request: &Request, most: usize) -> Option<SlackBlock> {
     Some(rich(elements))
 }
 
-/// A parameter whose key and value fit on a line together, whole.
+/// The key and the value of a parameter if they fit on one line uncut.
 fn short_line(key: &str, value: &Value) -> Option<(String, String)> {
     const MOST: usize = 120;
-    let key = text::inline(&words_of_key(key), MOST);
-    let value = words_of(value);
+    let key = text::inline(&key_text(key), MOST);
+    let value = value_text(value);
     if key.cut > 0 || value.contains('\n') {
         return None;
     }
@@ -111,7 +108,7 @@ fn short_line(key: &str, value: &Value) -> Option<(String, String)> {
     (value.cut == 0).then_some((key.text, value.text))
 }
 
-/// As many lines as there is room for, keys and values aligned, and how many those are.
+/// As many lines as fit, keys and values aligned, and their number.
 fn short_lines(lines: &[(String, String)], room: usize) -> (String, usize) {
     const WIDEST: usize = 24;
     let widest = lines.iter().map(|(key, _)| key.chars().count()).max().unwrap_or_default().min(WIDEST) + 1;
@@ -128,23 +125,23 @@ fn short_lines(lines: &[(String, String)], room: usize) -> (String, usize) {
     (text, lines.len())
 }
 
-/// A box for each long parameter that there is room for, its heading first.
+/// A heading and a box for each long parameter that fits.
 fn long_boxes(long: &[(&String, String)], room: usize) -> Vec<[SlackRichTextElement; 2]> {
-    // The elements of a box, its key and what says how much is shown.
+    // The elements of a box, its key and the note of how much is shown.
     const PER_BOX: usize = 480;
     const KEY: usize = 100;
     const LEAST: usize = 120;
     /// No longer text goes into one element.
     const LONGEST: usize = 3000;
     let count = long.len().min(room / (PER_BOX + LEAST));
-    // As they are shown: what is spelt out is wider than what it stands for.
+    // Measured as shown: an escape is wider than its character.
     let shown = |value: &str, most| text::literal(value, Lines::Most(VALUE_LINES), most);
     let widths: Vec<usize> =
         long.iter().take(count).map(|(_, value)| text::width(&shown(value, LONGEST).text)).collect();
     let most = fair(&widths, room - count * PER_BOX).min(LONGEST);
     let boxes = long.iter().take(count).map(|(key, value)| {
         let fitted = shown(value, most);
-        let key = SlackRichTextText::new(text::inline(&words_of_key(key), KEY).text).code();
+        let key = SlackRichTextText::new(text::inline(&key_text(key), KEY).text).code();
         let mut heading = vec![key.into()];
         if fitted.cut > 0 {
             let all = value.chars().count();
@@ -156,7 +153,7 @@ fn long_boxes(long: &[(&String, String)], room: usize) -> Vec<[SlackRichTextElem
     boxes.collect()
 }
 
-/// The most that each may have, so that together they have no more than there is, and what one spares another gets.
+/// The most that each may take, so that all together fit into `room`, and what narrow ones leave goes to wide ones.
 fn fair(widths: &[usize], room: usize) -> usize {
     let mut sorted = widths.to_vec();
     sorted.sort_unstable();
@@ -171,7 +168,7 @@ fn fair(widths: &[usize], room: usize) -> usize {
     room
 }
 
-/// The keys whose values nobody sees.
+/// The keys whose values are redacted.
 fn redacted_names<'a>(
     keys: impl Iterator<Item = &'a str>,
     most: usize,
@@ -179,7 +176,7 @@ fn redacted_names<'a>(
     let mut names = Vec::new();
     let (mut used, mut rest) = (0, 0);
     for key in keys {
-        let name = text::inline(&words_of_key(key), 80).text;
+        let name = text::inline(&key_text(key), 80).text;
         used += text::width(&name) + 2;
         if used > most { rest += 1 } else { names.push(name) }
     }
@@ -198,8 +195,8 @@ fn redacted_names<'a>(
     Some(parts)
 }
 
-/// A value as people read it: a text as it is, unless it could be taken for something else; the rest as JSON.
-pub(super) fn words_of(value: &Value) -> String {
+/// A value for people: a string as it is, unless it could be taken for another value; everything else as JSON.
+pub(super) fn value_text(value: &Value) -> String {
     const WIDEST: usize = 80;
     match value {
         Value::String(text) => {
@@ -219,8 +216,8 @@ pub(super) fn words_of(value: &Value) -> String {
     }
 }
 
-/// A key as people read it: in quotes where it is more than a name, so that it cannot pass for a key and its value.
-fn words_of_key(key: &str) -> String {
+/// A key for people: in quotes unless it is a plain name, so that it cannot look like a key with its value.
+fn key_text(key: &str) -> String {
     let is_name = !key.is_empty()
         && key.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '$'));
     if is_name { key.to_owned() } else { Value::from(key).to_string() }
@@ -233,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_not_taken_for_another() {
+    fn a_value_cannot_be_taken_for_another() {
         let rows = [
             (json!("v1.2"), "v1.2"),
             (json!(""), r#""""#),
@@ -247,7 +244,7 @@ mod tests {
             (json!({"a": [1, "x"]}), r#"{"a":[1,"x"]}"#),
         ];
         for (value, expected) in rows {
-            assert_eq!(words_of(&value), expected, "{value}");
+            assert_eq!(value_text(&value), expected, "{value}");
         }
         let rows = [
             ("replicas", "replicas"),
@@ -257,12 +254,12 @@ mod tests {
             ("a\n", r#""a\n""#),
         ];
         for (key, expected) in rows {
-            assert_eq!(words_of_key(key), expected);
+            assert_eq!(key_text(key), expected);
         }
     }
 
     #[test]
-    fn room_that_one_spares_another_gets() {
+    fn room_is_shared_fairly() {
         let rows: [(&[usize], usize, usize); 6] = [
             (&[], 100, 100),
             (&[10, 20], 100, 100),

@@ -1,33 +1,34 @@
-//! How far a request is, in words: its status, what is missing, and who did what. Shared by everything that tells it.
+//! The progress of a request as text: its status, what is missing, and who did what. Messages, notices and ephemeral
+//! messages share it.
 //!
-//! All of it is `mrkdwn` of our own, in which names are escaped.
+//! All of it is `mrkdwn` in which names are escaped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use countersign_core::lifecycle::{
+    Act, Decided, Escalation, Open, Request, Requirement, RequirementKind, State, Status, Timestamp,
+};
 use serde_json::Value;
 
 use super::text::{self, code, counted, person};
 use super::time::{date, left, span};
-use countersign_core::lifecycle::{
-    Act, Decided, Escalation, Open, Request, Requirement, RequirementKind, State, Status, Timestamp,
-};
 
-/// Members by group, as the policy set has them.
+/// The members of each group of the policy set.
 pub(super) type Groups = BTreeMap<String, BTreeSet<String>>;
 
-/// Members may approve anything.
+/// The group whose members may approve everything.
 const SUPER_APPROVERS: &str = "super-approvers";
 
-/// How many people or groups are named before the rest is counted.
+/// The most people or groups that are named; the others are counted.
 const MOST_NAMES: usize = 6;
 
-/// How wide a name may be.
+/// The width of a name.
 const NAME_WIDTH: usize = 60;
 
-/// How wide what a policy calls a requirement may be.
+/// The width of a requirement's label.
 const LABEL_WIDTH: usize = 100;
 
-/// The status that nobody can miss: what it is, and on a second line since or until when.
+/// The status line, and on a second line since when or until when.
 pub(super) fn status(request: &Request, now: Timestamp) -> String {
     let submitted_at = request.submission.submitted_at;
     match &request.state {
@@ -42,18 +43,18 @@ pub(super) fn status(request: &Request, now: Timestamp) -> String {
             format!("{emoji} *{word} for {missing}*\n:alarm_clock: *{left}*, until {end}{escalated}")
         }
         _ => {
-            let (emoji, word) = verdict(request);
-            let how = how(request);
+            let (emoji, word) = status_label(request);
+            let ended_by = ended_by(request);
             let at = request.decided_at().unwrap_or(now);
             let took = span(at.since(submitted_at));
             let at = date(at);
-            format!("{emoji} *{word}*{how}\n{at}, after {took}")
+            format!("{emoji} *{word}*{ended_by}\n{at}, after {took}")
         }
     }
 }
 
-/// The sign and the word for where the request stands.
-pub(super) fn verdict(request: &Request) -> (&'static str, &'static str) {
+/// The emoji and the word for the status.
+pub(super) fn status_label(request: &Request) -> (&'static str, &'static str) {
     match request.status() {
         Status::Approved if changes(request).is_empty() => (":white_check_mark:", "Approved"),
         Status::Approved => (":white_check_mark:", "Approved with edits"),
@@ -66,8 +67,8 @@ pub(super) fn verdict(request: &Request) -> (&'static str, &'static str) {
     }
 }
 
-/// Who ended it, or what did.
-pub(super) fn how(request: &Request) -> String {
+/// Who or what ended the request; empty if it is open.
+pub(super) fn ended_by(request: &Request) -> String {
     let by = |decided: &Decided, nobody: &str| {
         decided.by.as_deref().map_or(nobody.to_owned(), |id| format!(" by {}", person(id, NAME_WIDTH)))
     };
@@ -89,7 +90,7 @@ pub(super) fn how(request: &Request) -> String {
     }
 }
 
-/// What an open request waits for, in few words.
+/// What an open request waits for, in a few words.
 pub(super) fn missing(open: &Open) -> String {
     let of = |kind| open.requirements.iter().filter(move |requirement| requirement.kind == kind);
     let mut parts = Vec::new();
@@ -105,7 +106,7 @@ pub(super) fn missing(open: &Open) -> String {
             let more = if one.have > 0 { "more " } else { "" };
             parts.push(counted(missing.max(1), &format!("{more}approval")));
         }
-        // One person's approval may count with several policies, so the sum says nothing.
+        // One approval may count for several policies, so a sum would be wrong.
         _ => parts.push("approvals".to_owned()),
     }
     if of(RequirementKind::Time).next().is_some() {
@@ -119,19 +120,19 @@ pub(super) fn missing(open: &Open) -> String {
     }
 }
 
-/// The requirements as progress, one a line: personas as a checklist, and approvals with who gave them and who can.
+/// The requirements, one a line: personas as a checklist, and approvals with who gave them and who can.
 pub(super) fn lines(request: &Request, groups: Option<&Groups>) -> Vec<String> {
     let mut lines = personas(request, groups);
     let approvers = request.approvers();
     let State::Open(open) = &request.state else {
-        // The status says who approved.
+        // The status line already says who approved.
         if request.status() != Status::Approved {
             lines.extend(approvals_at_the_end(request, &approvers));
         }
         return lines;
     };
     let mut named = BTreeSet::new();
-    // One requirement that counts as many as there are counts them all, whoever the policy names.
+    // If the only requirement counts as many approvals as there are, it counts all of them, whomever the policy names.
     let mut asked =
         open.requirements.iter().filter(|requirement| requirement.kind == RequirementKind::Approval);
     let counts_all = asked.next().is_some_and(|only| usize::try_from(only.have) == Ok(approvers.len()))
@@ -161,22 +162,22 @@ pub(super) fn lines(request: &Request, groups: Option<&Groups>) -> Vec<String> {
     lines
 }
 
-/// What is missing, one requirement a line, without anybody's name: whoever is named in a new message is called.
-pub(super) fn nameless(request: &Request) -> Vec<String> {
+/// What is missing, one requirement a line, without names: a name in a new message would notify that person.
+pub(super) fn lines_without_names(request: &Request) -> Vec<String> {
     let State::Open(open) = &request.state else { return Vec::new() };
     let line = |requirement: &Requirement| match requirement.kind {
         RequirementKind::Acknowledgement => {
             format!(":white_large_square: {}: to be acknowledged", code(&requirement.label, LABEL_WIDTH))
         }
-        RequirementKind::Approval => called(requirement),
+        RequirementKind::Approval => approval_count(requirement),
         RequirementKind::Time => format!(":clock3: {}", code(&requirement.label, LABEL_WIDTH)),
     };
     open.requirements.iter().map(line).collect()
 }
 
-/// As many lines as there is room for, and how many there are beyond.
+/// As many lines as fit into `most`, and the number of the others.
 pub(super) fn packed(lines: &[String], most: usize) -> String {
-    // Enough to say how many are left out.
+    // The room for that number.
     const REST: usize = 32;
     let mut text = String::new();
     let mut room = most;
@@ -195,19 +196,19 @@ pub(super) fn packed(lines: &[String], most: usize) -> String {
     text
 }
 
-/// What approvers changed, seen from what was submitted: the key, its value before and its value after.
+/// What approvers changed in the submitted parameters: the key, the value before and the value after.
 pub(super) fn changes(request: &Request) -> Vec<(&str, Option<&Value>, Option<&Value>)> {
     let before = |key: &str| request.submission.params.get(key);
     let edits = request.edits().into_iter().map(|(key, after)| (key, before(key), after));
     edits.filter(|(_, before, after)| before != after).collect()
 }
 
-/// The first few people, and how many there are beyond.
+/// The first few people, and the number of the others.
 pub(super) fn people<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
     listed(ids.into_iter().map(|id| person(id, NAME_WIDTH)).collect())
 }
 
-/// The personas that wait for somebody, each once, in the order in which the policies ask for them.
+/// The personas that are not acknowledged, each once, in the order of the requirements.
 pub(super) fn pending_personas(request: &Request) -> Vec<&Requirement> {
     let State::Open(open) = &request.state else { return Vec::new() };
     let mut seen = BTreeSet::new();
@@ -247,7 +248,7 @@ fn approval(
     approvers: &[&str],
     groups: Option<&Groups>,
 ) -> String {
-    let mut line = called(requirement);
+    let mut line = approval_count(requirement);
     if !counting.is_empty() {
         line.push_str(&format!(": {}", people(counting.iter().copied())));
     }
@@ -260,8 +261,8 @@ fn approval(
     line
 }
 
-/// How many approvals there are, and what the policy calls them where that says more.
-fn called(requirement: &Requirement) -> String {
+/// The number of approvals, and the policy's label if that says more.
+fn approval_count(requirement: &Requirement) -> String {
     let Requirement { label, have, need, .. } = requirement;
     let progress = format!("{have} of {need} approval{}", if *need == 1 { "" } else { "s" });
     if *label == progress {
@@ -271,7 +272,7 @@ fn called(requirement: &Requirement) -> String {
     }
 }
 
-/// How many approvals there were, once no policy says any more how many count.
+/// The number of approvals of an ended request, of which no requirement says any more how many count.
 fn approvals_at_the_end(request: &Request, approvers: &[&str]) -> Option<String> {
     let need = request.needs.approvals.iter().copied().max().unwrap_or_default();
     if need == 0 && approvers.is_empty() {
@@ -284,7 +285,7 @@ fn approvals_at_the_end(request: &Request, approvers: &[&str]) -> Option<String>
     Some(format!(":busts_in_silhouette: {}{of} {noun}{by}", approvers.len()))
 }
 
-/// ` by @group, @person`: who can meet the requirement and did not yet; empty where the policy names nobody.
+/// ` by @group, @person`: who can meet the requirement and has not yet; empty if the policy names nobody.
 fn eligible(requirement: &Requirement, done: &[&str], groups: Option<&Groups>) -> String {
     let mut seen = BTreeSet::new();
     let names: Vec<String> = requirement
@@ -305,7 +306,7 @@ fn eligible(requirement: &Requirement, done: &[&str], groups: Option<&Groups>) -
 }
 
 fn listed(mut names: Vec<String>) -> String {
-    // One more name takes no more room than saying that there is one more.
+    // One more name takes no more room than "and 1 more".
     if names.len() > MOST_NAMES + 1 {
         let rest = names.len() - MOST_NAMES;
         names.truncate(MOST_NAMES);
@@ -314,7 +315,7 @@ fn listed(mut names: Vec<String>) -> String {
     names.join(", ")
 }
 
-/// Whether this person's approval counts towards the requirement, as far as can be told from whom the policy names.
+/// Whether this person's approval counts for the requirement, judging by whom the policy names.
 fn counts(request: &Request, groups: Option<&Groups>, requirement: &Requirement, id: &str) -> bool {
     let is_in = |group: &str| {
         let now = groups.and_then(|groups| groups.get(group)).is_some_and(|members| members.contains(id));

@@ -1,27 +1,26 @@
-//! Whether a request comes from Slack: its signature, and how old that is.
-
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+//! Verifies that an HTTP request comes from Slack: its signature, and the signature's age.
 
 use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_core::secret::Secret;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 
-/// How far a signature's time may be from ours, in either direction, in milliseconds.
+/// The largest difference between a signature's timestamp and our clock, in either direction, in milliseconds.
 pub const MAX_SKEW_MS: u64 = 300_000;
 
-/// How long a signature is remembered after that, so that no clock that is a little off lets it in again.
+/// How much longer a signature is remembered than it is valid, in milliseconds, in case a clock is wrong.
 const REMEMBER_MS: u64 = 300_000;
 
-/// Why a request is not taken for one of Slack's.
+/// Why a request does not count as one from Slack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// It is missing, malformed, or not made with our secret.
+    /// The signature is missing, malformed, or made with another secret.
     #[error("the request is not signed by Slack")]
     Bad,
-    /// It was made more than 300 s ago, or will be.
+    /// Its timestamp is more than 300 s from now.
     #[error("the request was signed more than 300 s from now")]
     Stale,
-    /// It came before.
+    /// The signature was used before.
     #[error("the request came before")]
     Replay,
 }
@@ -38,32 +37,32 @@ impl SignatureError {
     }
 }
 
-/// Checks what Slack signed.
+/// Verifies signatures.
 pub struct Verifier {
     key: Hmac<Sha256>,
 }
 
-/// A request that Slack signed, a short while ago. It may still be a replay.
+/// A valid and recent signature. It may still be a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signed {
-    /// What tells this request from every other one that Slack signed.
+    /// Identifies the signature.
     pub nonce: Digest,
-    /// How long it must be remembered.
+    /// Until when it must be remembered, to detect a replay.
     pub remember_until: Timestamp,
 }
 
 impl Verifier {
-    /// A verifier that knows Slack's signing secret.
+    /// A verifier with Slack's signing secret. `None` if the secret cannot be a key.
     #[must_use]
     pub fn new(secret: &Secret) -> Option<Verifier> {
-        // An HMAC takes a key of any length; only its type says that it might not.
+        // HMAC takes keys of any length, although the type says that it may refuse one.
         Some(Verifier { key: Hmac::new_from_slice(secret.expose()).ok()? })
     }
 
-    /// Checks the two headers that Slack sends against the body, as it came.
+    /// Verifies the headers `X-Slack-Request-Timestamp` and `X-Slack-Signature` against the body as it was received.
     ///
     /// # Errors
-    /// [`SignatureError::Bad`] before [`SignatureError::Stale`]: nobody but Slack learns what our clock says.
+    /// [`SignatureError::Bad`] before [`SignatureError::Stale`], so that nobody but Slack can probe our clock.
     pub fn check(
         &self,
         timestamp: Option<&str>,
@@ -89,7 +88,7 @@ impl Verifier {
     }
 }
 
-/// Signs a body as Slack does, for trying things out. `None` where the secret is no key.
+/// Signs a body as Slack does, for tests and for `countersign dev`. `None` if the secret cannot be a key.
 #[must_use]
 pub fn sign(secret: &Secret, timestamp: &str, body: &[u8]) -> Option<String> {
     let key = Hmac::<Sha256>::new_from_slice(secret.expose()).ok()?;
@@ -103,7 +102,7 @@ fn absorb(mut mac: Hmac<Sha256>, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
     mac
 }
 
-/// `v0=` and 64 hexadecimal digits in lower case, and nothing else.
+/// Decodes `v0=` and 64 lower-case hexadecimal digits.
 fn decode(signature: &str) -> Option<[u8; 32]> {
     let digits = signature.strip_prefix("v0=")?;
     if digits.bytes().any(|digit| digit.is_ascii_uppercase()) {
@@ -118,7 +117,7 @@ fn decode(signature: &str) -> Option<[u8; 32]> {
 mod tests {
     use super::*;
 
-    /// The example of Slack's own documentation.
+    /// The example in Slack's documentation.
     const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
     const AT: &str = "1531420618";
     const BODY: &str = "token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
@@ -136,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_the_exact_signature_is() {
+    fn no_other_signature_is_accepted() {
         let upper = format!("v0={}", SIGNATURE["v0=".len()..].to_uppercase());
         let longer = format!("{SIGNATURE}00");
         let spaced = format!(" {SIGNATURE}");
@@ -156,11 +155,11 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_is_good_for_five_minutes_either_way() {
+    fn a_signature_is_valid_for_five_minutes_either_way() {
         let at = 1_531_420_618;
         for now in [at - 300, at, at + 300] {
             let signed = check(AT, SIGNATURE, BODY, now).unwrap();
-            // Remembered for longer than it would be accepted.
+            // Remembered for longer than it is valid.
             assert!(signed.remember_until.as_millis() > (at + 300) * 1000);
         }
         for now in [at - 301, at + 301, 0] {

@@ -1,14 +1,15 @@
-//! Socket Mode: interactions over WebSockets that the gateway opens, for those who cannot open a port.
+//! Socket Mode: interactions over WebSockets that the gateway opens, for installations without a public URL.
 //!
-//! Several connections are kept open, so that one that Slack closes, as it does from time to time, is not missed.
-//! What comes is handled as what comes over HTTP is; the connection is the proof that it comes from Slack.
-
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+//! Several connections are kept open, since Slack closes each one from time to time. Interactions are handled as
+//! those over HTTP are; they carry no signature, since the connection authenticates Slack.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use countersign_core::backoff::Backoff;
+use countersign_core::loopback::is_loopback;
+use countersign_core::secret::Secret;
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::Uri;
 use serde::Deserialize;
@@ -20,46 +21,44 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::client::{CallError, SlackClient};
-use super::interaction::{self, Interaction, Unreadable};
-use countersign_core::loopback::is_loopback;
-use countersign_core::secret::Secret;
+use crate::client::{CallError, SlackClient};
+use crate::interaction::{Interaction, InteractionError, parse_payload};
 
-/// How long opening a connection may take.
-const OPEN_WITHIN: Duration = Duration::from_secs(10);
+/// The longest that opening a connection may take.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may be silent before it counts as dead. Slack pings more often than that.
-const SILENCE: Duration = Duration::from_secs(60);
+/// A connection on which nothing arrives for so long counts as dead. Slack pings more often.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a connection that Slack is about to close is kept for the answers that are still due on it.
-const LINGER: Duration = Duration::from_secs(10);
+/// How long a connection that Slack is about to close is kept for the acknowledgements still to be sent on it.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The shortest and the longest wait before a connection is opened again after it failed.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The wait before a connection is opened again after opening failed.
+const BACKOFF: Backoff = Backoff::new(1_000, 60_000);
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Handles the interactions that a connection delivers.
+/// Handles the interactions that arrive on a connection.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
-    /// Handles an interaction, and returns what to answer. With `None` it is not acknowledged, so Slack delivers it
+    /// Handles an interaction, and returns the answer. `None` leaves it unacknowledged, so that Slack delivers it
     /// again.
-    async fn handle(&self, read: Result<Interaction, Unreadable>) -> Option<Map<String, Value>>;
+    async fn handle(&self, interaction: Result<Interaction, InteractionError>) -> Option<Map<String, Value>>;
 }
 
-/// A connection that is kept open.
+/// A connection to keep open.
 pub struct Connection {
-    /// Handles what comes.
+    /// Handles the interactions.
     pub handler: Arc<dyn Handler>,
-    /// Opens the connection.
+    /// Asks Slack for the URL of the WebSocket.
     pub client: Arc<SlackClient>,
     /// The app-level token, `xapp-…`.
     pub token: Secret,
-    /// Tells this connection from others in the log.
+    /// Identifies this connection in the log.
     pub number: u8,
-    /// Ends the connection.
+    /// Closes the connection.
     pub shutdown: CancellationToken,
-    /// Tasks that must end before the store closes.
+    /// Tracks the tasks that must end before the store closes.
     pub background: TaskTracker,
 }
 
@@ -67,7 +66,7 @@ pub struct Connection {
 pub async fn keep_open(connection: Connection) {
     let Connection { client, token, number, shutdown, .. } = &connection;
     let number = *number;
-    let mut failures = 0;
+    let (mut failures, mut rng) = (0, fastrand::Rng::new());
     while !shutdown.is_cancelled() {
         let opened = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -77,22 +76,22 @@ pub async fn keep_open(connection: Connection) {
             Ok(socket) => {
                 tracing::info!(connection = number, "Socket Mode: connected");
                 failures = 0;
-                let why = listen(&connection, socket).await;
-                tracing::info!(connection = number, why, "Socket Mode: disconnected");
+                let reason = listen(&connection, socket).await;
+                tracing::info!(connection = number, reason, "Socket Mode: disconnected");
             }
             Err(error) => {
                 failures += 1;
-                tracing::warn!(connection = number, %error, "Socket Mode: cannot connect; trying again later");
+                tracing::warn!(connection = number, %error, "Socket Mode: cannot connect; retrying");
                 tokio::select! {
                     () = shutdown.cancelled() => {}
-                    () = tokio::time::sleep(wait(failures, &error)) => {}
+                    () = tokio::time::sleep(retry_after(&error, failures, &mut rng)) => {}
                 }
             }
         }
     }
 }
 
-/// Why there is no connection. The URL, which holds a ticket, is in none of them.
+/// Why a connection cannot be opened. No message holds the URL, which holds a ticket.
 #[derive(Debug, thiserror::Error)]
 enum OpenError {
     #[error(transparent)]
@@ -102,7 +101,7 @@ enum OpenError {
     #[error("the WebSocket does not open: {0}")]
     Handshake(String),
     #[error("the WebSocket does not open in time")]
-    Slow,
+    Timeout,
 }
 
 async fn open(client: &SlackClient, token: &Secret) -> Result<Socket, OpenError> {
@@ -115,12 +114,12 @@ async fn open(client: &SlackClient, token: &Secret) -> Result<Socket, OpenError>
         _ => return Err(OpenError::Url),
     }
     let opening = tokio_tungstenite::connect_async(uri);
-    let opened = tokio::time::timeout(OPEN_WITHIN, opening).await.map_err(|_| OpenError::Slow)?;
-    Ok(opened.map_err(|error| OpenError::Handshake(plain(&error)))?.0)
+    let opened = tokio::time::timeout(OPEN_TIMEOUT, opening).await.map_err(|_| OpenError::Timeout)?;
+    Ok(opened.map_err(|error| OpenError::Handshake(describe(&error)))?.0)
 }
 
-/// What went wrong, without what was sent or answered.
-fn plain(error: &tungstenite::Error) -> String {
+/// What went wrong, without anything that was sent or received.
+fn describe(error: &tungstenite::Error) -> String {
     match error {
         tungstenite::Error::Http(response) => format!("HTTP {}", response.status().as_u16()),
         tungstenite::Error::Io(error) => error.to_string(),
@@ -128,82 +127,87 @@ fn plain(error: &tungstenite::Error) -> String {
         tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
             "it was closed".to_owned()
         }
-        _ => "the other side does not keep to the protocol".to_owned(),
+        _ => "the other side violates the protocol".to_owned(),
     }
 }
 
-/// How long to wait after this many failures: longer each time, and never the same for two connections.
-fn wait(failures: u32, error: &OpenError) -> Duration {
+/// The wait after this many failures in a row: what Slack asks for, or back-off with jitter down to a tenth.
+fn retry_after(error: &OpenError, failures: u32, rng: &mut fastrand::Rng) -> Duration {
     if let OpenError::Call(CallError::RateLimited { retry_after }) = error {
         return *retry_after;
     }
-    let longest = BACKOFF.0.saturating_mul(1 << failures.min(6)).min(BACKOFF.1);
-    // Without randomness the wait is as long as it may be.
-    let random = getrandom::u32().unwrap_or(u32::MAX);
-    longest.mul_f64((f64::from(random) / f64::from(u32::MAX)).max(0.1))
+    Duration::from_millis(BACKOFF.full_jitter(failures, rng).max(BACKOFF.after(failures) / 10))
 }
 
-/// Handles what comes until another connection should take this one's place; returns why.
+/// Handles what arrives until another connection should replace this one; returns why.
 async fn listen(connection: &Connection, mut socket: Socket) -> &'static str {
-    let (answers, mut due) = mpsc::unbounded_channel();
+    let (acknowledgements, mut unsent) = mpsc::unbounded_channel();
     loop {
         let received = tokio::select! {
             () = connection.shutdown.cancelled() => {
-                drop(answers);
-                linger(socket, due).await;
-                return "the gateway ends";
+                drop(acknowledgements);
+                drain(socket, unsent).await;
+                return "the gateway shuts down";
             }
-            answer = due.recv() => {
-                let Some(answer) = answer else { return "nothing is answered any more" };
-                if socket.send(answer).await.is_err() {
-                    return "it broke";
+            acknowledgement = unsent.recv() => {
+                let Some(acknowledgement) = acknowledgement else { return "no interaction is handled any more" };
+                if socket.send(acknowledgement).await.is_err() {
+                    return "the connection broke";
                 }
                 continue;
             }
-            received = tokio::time::timeout(SILENCE, socket.next()) => received,
+            received = tokio::time::timeout(READ_TIMEOUT, socket.next()) => received,
         };
         let text = match received {
-            Err(_) => return "it was silent for too long",
+            Err(_) => return "nothing was received for too long",
             Ok(None | Some(Ok(Message::Close(_)))) => return "Slack closed it",
-            Ok(Some(Err(_))) => return "it broke",
+            Ok(Some(Err(_))) => return "the connection broke",
             Ok(Some(Ok(Message::Text(text)))) => text,
-            // Pings are answered by the library.
+            // The library answers pings.
             Ok(Some(Ok(_))) => continue,
         };
         match serde_json::from_str::<Envelope>(text.as_str()) {
             Ok(Envelope { kind, .. }) if kind == "disconnect" => {
-                drop(answers);
-                connection.background.spawn(linger(socket, due));
+                drop(acknowledgements);
+                connection.background.spawn(drain(socket, unsent));
                 return "Slack is about to close it";
             }
-            Ok(Envelope { kind, envelope_id: Some(id), payload, takes_payload }) if kind == "interactive" => {
-                let handler = Arc::clone(&connection.handler);
-                let answering = Answering { handler, id, payload, takes_payload, answers: answers.clone() };
-                connection.background.spawn(answering.answer());
+            Ok(Envelope { kind, envelope_id: Some(id), payload, accepts_payload })
+                if kind == "interactive" =>
+            {
+                let delivery = Delivery {
+                    handler: Arc::clone(&connection.handler),
+                    id,
+                    payload,
+                    accepts_payload,
+                    acknowledgements: acknowledgements.clone(),
+                };
+                connection.background.spawn(delivery.handle());
             }
             Ok(Envelope { kind, envelope_id: Some(id), .. }) => {
-                tracing::debug!(kind, "Socket Mode: acknowledged, although it was not asked for");
-                let _ = answers.send(acknowledgement(&id, None));
+                tracing::debug!(kind, "Socket Mode: acknowledged an event of a type that is not used");
+                let _ = acknowledgements.send(acknowledgement(&id, None));
             }
             Ok(Envelope { .. }) => {}
-            Err(_) => tracing::warn!("Socket Mode: a message was not understood"),
+            Err(_) => tracing::warn!("Socket Mode: cannot parse a message"),
         }
     }
 }
 
-/// Sends the answers that are still due on a connection that Slack is about to close.
-async fn linger(mut socket: Socket, mut due: mpsc::UnboundedReceiver<Message>) {
-    let rest = async {
-        while let Some(answer) = due.recv().await {
-            if socket.send(answer).await.is_err() {
+/// Sends the remaining acknowledgements on a connection that is about to be closed.
+async fn drain(mut socket: Socket, mut unsent: mpsc::UnboundedReceiver<Message>) {
+    let sending = async {
+        while let Some(acknowledgement) = unsent.recv().await {
+            if socket.send(acknowledgement).await.is_err() {
                 return;
             }
         }
         let _ = socket.close(None).await;
     };
-    let _ = tokio::time::timeout(LINGER, rest).await;
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, sending).await;
 }
 
+/// A message of Socket Mode.
 #[derive(Deserialize)]
 struct Envelope {
     #[serde(rename = "type")]
@@ -213,30 +217,27 @@ struct Envelope {
     #[serde(default)]
     payload: Value,
     #[serde(default, rename = "accepts_response_payload")]
-    takes_payload: bool,
+    accepts_payload: bool,
 }
 
-/// An interaction that was delivered, on its way to its answer.
-struct Answering {
+/// An interaction that was received, and is to be acknowledged.
+struct Delivery {
     handler: Arc<dyn Handler>,
     id: String,
     payload: Value,
-    takes_payload: bool,
-    answers: mpsc::UnboundedSender<Message>,
+    accepts_payload: bool,
+    acknowledgements: mpsc::UnboundedSender<Message>,
 }
 
-impl Answering {
-    async fn answer(self) {
-        let Answering { handler, id, payload, takes_payload, answers } = self;
-        match handler.handle(interaction::read(payload.to_string().as_bytes())).await {
-            // Only a modal's answer says anything to Slack.
-            Some(answer) => {
-                let payload =
-                    Some(answer).filter(|answer| takes_payload && answer.contains_key("response_action"));
-                let _ = answers.send(acknowledgement(&id, payload));
-            }
-            // Not acknowledged, so Slack delivers it again, on another connection.
-            None => {}
+impl Delivery {
+    async fn handle(self) {
+        let Delivery { handler, id, payload, accepts_payload, acknowledgements } = self;
+        let interaction = parse_payload(payload.to_string().as_bytes());
+        // Without an answer it is not acknowledged, and Slack delivers it again on another connection.
+        if let Some(answer) = handler.handle(interaction).await {
+            // Slack uses no answer but a modal's.
+            let is_used = accepts_payload && answer.contains_key("response_action");
+            let _ = acknowledgements.send(acknowledgement(&id, Some(answer).filter(|_| is_used)));
         }
     }
 }

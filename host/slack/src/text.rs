@@ -1,60 +1,60 @@
-//! Words from outside, made fit for Slack.
+//! Makes text from outside safe to show in Slack.
 //!
-//! A parameter, a justification, a branch or a persona's name may hold anything, and must neither ping people, nor
-//! pass for our own words, nor break the message. Three rules see to that.
+//! A parameter, a justification, a branch or a persona's name may hold anything, and must neither notify people, nor
+//! look like our own words, nor break the message. Three rules ensure that.
 //!
-//! - **Long or exact words are literal.** They go into `rich_text`, in a quote or a preformatted box: what stands
-//!   there is not parsed by Slack, and can be seen not to be ours. `plain_text` is literal too, with emoji off.
-//! - **Short words amid our own sentences are inline code** ([`code`]): `&`, `<` and `>` are escaped, so that nothing
-//!   can be a mention; within code no `*`, `_` or `:emoji:` means anything; a backtick, which would end it, becomes
-//!   the letter that looks like one.
-//! - **What cannot be seen is spelt out.** Control characters, those that turn the direction of writing and those of
-//!   no width are written as `\u{202e}`, so that two values that differ look different. Words in a right-to-left
-//!   script are isolated, so that they cannot turn around what stands beside them.
+//! - **Long or exact text is literal.** It goes into `rich_text`, in a quote or a preformatted box, which Slack does
+//!   not parse, and which people can tell from our own words. `plain_text` is literal too, with emoji off.
+//! - **Short text within our own sentences is inline code** ([`code`]): `&`, `<` and `>` are escaped, so that nothing
+//!   can be a mention; within code no `*`, `_` or `:emoji:` has a meaning; a backtick, which would end the code, is
+//!   replaced by a letter that looks like one.
+//! - **Invisible characters are escaped.** Control characters, direction overrides and characters of zero width are
+//!   written as `\u{202e}`, so that two values that differ look different. Right-to-left text is isolated, so that
+//!   it cannot reorder what is beside it.
 //!
-//! Everything is cut to a width before it is put anywhere. A width is what the text takes in the JSON that is sent,
-//! in UTF-16 units: never less than what Slack counts, whichever way it counts.
+//! Everything is cut to a width. The width of a text is its length in the JSON that is sent, in UTF-16 units: never
+//! less than what Slack counts, whichever way it counts.
 //!
 //! Nothing here knows of requests.
 
-/// How long a mention's id may be; Slack's own have about eleven characters.
+/// The longest id that is mentioned; Slack's own ids have about eleven characters.
 const ID_CHARS: usize = 24;
 
-/// What ends a text that was cut.
+/// The end of a text that was cut.
 const ELLIPSIS: char = '…';
 
-/// How many marks may be stacked on one letter.
+/// The most combining marks on one letter.
 const MOST_MARKS: u8 = 2;
 
-/// A text as it can be shown.
+/// A text that is safe to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fitted {
-    /// The text; ends in an ellipsis where it was cut.
+    /// The text; ends in an ellipsis if it was cut.
     pub(super) text: String,
-    /// How many characters were left out.
+    /// The number of characters that were left out.
     pub(super) cut: usize,
 }
 
 /// Whether line breaks are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lines {
-    /// No: each is written as `\n`.
+    /// No: each is escaped as `\n`.
     One,
-    /// Yes, but no more lines than this.
+    /// Yes, up to this number of lines.
     Most(usize),
 }
 
-/// The text for where Slack parses nothing.
+/// The text for elements that Slack does not parse.
 pub(super) fn literal(text: &str, lines: Lines, most: usize) -> Fitted {
     fit(text, lines, most, |c, out| out.push(c))
 }
 
-/// The text on one line for where Slack parses nothing, amid other words.
+/// The text for elements that Slack does not parse, on one line beside other text.
 pub(super) fn inline(text: &str, most: usize) -> Fitted {
     isolated(most, is_right_to_left(text), |most| literal(text, Lines::One, most))
 }
 
-/// The text as inline code for where Slack parses `mrkdwn`, at most `most` wide.
+/// The text as inline code for `mrkdwn`, at most `most` wide.
 pub(super) fn code(text: &str, most: usize) -> String {
     if text.trim().is_empty() {
         return "_(blank)_".to_owned();
@@ -71,12 +71,12 @@ pub(super) fn code(text: &str, most: usize) -> String {
     format!("`{}`", fitted.text)
 }
 
-/// A person: mentioned where the id looks like one of Slack's, else as inline code.
+/// A person: a mention if the id looks like a Slack id, else inline code.
 pub(super) fn person(id: &str, most: usize) -> String {
     if is_user(id) { format!("<@{id}>") } else { code(id, most) }
 }
 
-/// A group of the policy set, by its name: never a mention.
+/// The name of a group of the policy set: never a mention.
 pub(super) fn group(name: &str, most: usize) -> String {
     const EVERYBODY: [&str; 4] = ["channel", "here", "everyone", "group"];
     let plain = name.starts_with(|first: char| first.is_ascii_alphanumeric())
@@ -86,12 +86,12 @@ pub(super) fn group(name: &str, most: usize) -> String {
     if plain { format!("@{name}") } else { code(&format!("@{name}"), most) }
 }
 
-/// Whether this looks like the id of one of Slack's users.
+/// Whether this looks like the id of a Slack user.
 pub(super) fn is_user(id: &str) -> bool {
     id.starts_with(['U', 'W']) && is_id(id)
 }
 
-/// Whether this looks like the id of one of Slack's user groups.
+/// Whether this looks like the id of a Slack user group.
 pub(super) fn is_user_group(id: &str) -> bool {
     id.starts_with('S') && is_id(id)
 }
@@ -101,12 +101,12 @@ fn is_id(id: &str) -> bool {
         && id.bytes().all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit())
 }
 
-/// Whether the text can be shown as it is: nothing in it would have to be spelt out, and nothing around it be lost.
+/// Whether the text can be shown exactly: without escapes, and without whitespace at its ends that would be lost.
 pub(super) fn is_plain(text: &str) -> bool {
     text.trim() == text && literal(text, Lines::Most(usize::MAX), usize::MAX).text == text
 }
 
-/// How much room the text takes.
+/// The width of the text.
 pub(super) fn width(text: &str) -> usize {
     text.chars().map(width_of).sum()
 }
@@ -132,12 +132,12 @@ pub(super) fn grouped(number: usize) -> String {
     text
 }
 
-/// `one` or `many` of them: `1 approval`, `2 approvals`.
+/// A number and a noun: `1 approval`, `2 approvals`.
 pub(super) fn counted(number: usize, one: &str) -> String {
     format!("{} {one}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
-/// Keeps a text that may hold right-to-left writing from turning around what stands beside it.
+/// Isolates right-to-left text, so that it does not reorder what is beside it.
 fn isolated(most: usize, isolate: bool, fit: impl FnOnce(usize) -> Fitted) -> Fitted {
     if !isolate {
         return fit(most);
@@ -147,10 +147,10 @@ fn isolated(most: usize, isolate: bool, fit: impl FnOnce(usize) -> Fitted) -> Fi
     fitted
 }
 
-/// The first characters of `text` that fit, each spelt by `spell` where it can be seen and spelt out where it cannot.
-fn fit(text: &str, lines: Lines, most: usize, spell: impl Fn(char, &mut String)) -> Fitted {
+/// The first characters of `text` that fit: visible ones written by `write`, invisible ones escaped.
+fn fit(text: &str, lines: Lines, most: usize, write: impl Fn(char, &mut String)) -> Fitted {
     let mut fitted = Fitted { text: String::new(), cut: 0 };
-    // Where the text ends should an ellipsis have to follow.
+    // The end of the text if it has to be cut before an ellipsis.
     let (mut used, mut kept, mut kept_chars) = (0, 0, 0);
     let (mut line_count, mut marks, mut before) = (1, 0, None);
     let mut over = false;
@@ -159,7 +159,7 @@ fn fit(text: &str, lines: Lines, most: usize, spell: impl Fn(char, &mut String))
         let next = letters.peek().map(|(_, next)| *next);
         let start = fitted.text.len();
         match (c, lines) {
-            // One line break, however it is written.
+            // `\r\n` is one line break.
             ('\r', _) if next == Some('\n') => {}
             ('\n', Lines::Most(limit)) => {
                 line_count += 1;
@@ -171,11 +171,11 @@ fn fit(text: &str, lines: Lines, most: usize, spell: impl Fn(char, &mut String))
             ('\t', Lines::One) => fitted.text.push_str("\\t"),
             _ => {
                 marks = if is_mark(c) { marks + 1 } else { 0 };
-                if is_unseen(c, before) || marks > MOST_MARKS {
+                if is_invisible(c, before) || marks > MOST_MARKS {
                     marks = marks.min(MOST_MARKS);
                     fitted.text.extend(c.escape_unicode());
                 } else {
-                    spell(c, &mut fitted.text);
+                    write(c, &mut fitted.text);
                 }
             }
         }
@@ -197,16 +197,16 @@ fn fit(text: &str, lines: Lines, most: usize, spell: impl Fn(char, &mut String))
     fitted
 }
 
-/// Marks that stand over or under the letter before them.
+/// Combining marks, over or under the letter before them.
 fn is_mark(c: char) -> bool {
     matches!(c, '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}'
         | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}')
 }
 
-/// Characters that nobody sees, or that change how others are seen.
-fn is_unseen(c: char, before: Option<char>) -> bool {
+/// Characters that are invisible, or that change how others look.
+fn is_invisible(c: char, before: Option<char>) -> bool {
     match c {
-        // Asks for the colourful form of the sign before it, of which there are many in honest texts.
+        // The variation selector for emoji: common after a symbol, suspicious after anything else.
         '\u{fe0f}' => before.is_none_or(|before| before.is_ascii() || before.is_alphanumeric()),
         c if c.is_control() => true,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{2800}'
@@ -224,7 +224,7 @@ fn is_unseen(c: char, before: Option<char>) -> bool {
     }
 }
 
-/// Whether anything in the text is written from right to left.
+/// Whether the text holds right-to-left characters.
 fn is_right_to_left(text: &str) -> bool {
     text.chars().any(|c| {
         matches!(c, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}'
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_code_is_not_parsed() {
+    fn slack_does_not_parse_inline_code() {
         let rows = [
             ("main", "`main`"),
             ("<!channel>", "`&lt;!channel&gt;`"),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_is_spelt_out() {
+    fn invisible_characters_are_escaped() {
         let rows = [
             ("plain, Zoë, 日本, 🎉, ⚠️", "plain, Zoë, 日本, 🎉, ⚠️"),
             ("a\u{0}b\u{1b}[31m", "a\\u{0}b\\u{1b}[31m"),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_cut_between_characters_and_say_how_much_is_gone() {
+    fn a_cut_is_between_characters_and_counted() {
         let rows: [(&str, usize, &str, usize); 12] = [
             ("abcdef", 6, "abcdef", 0),
             ("abcdef", 5, "abcd…", 2),
@@ -290,7 +290,7 @@ mod tests {
             ("🎉🎉🎉", 4, "🎉…", 2),
             ("\"\"\"", 6, "\"\"\"", 0),
             ("\"\"\"", 5, "\"\"…", 1),
-            // What is spelt out is shown whole or not at all.
+            // An escape is shown completely or not at all.
             ("ab\u{202e}", 10, "ab…", 1),
             ("ab\u{202e}", 11, "ab\\u{202e}", 0),
             ("abc", 1, "…", 3),
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ids_of_slack_are_mentioned() {
+    fn only_slack_ids_are_mentioned() {
         let rows = [
             ("U0ALICE", "<@U0ALICE>"),
             ("W012", "<@W012>"),
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_read_easily() {
+    fn numbers_are_grouped() {
         let rows = [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")];
         for (number, expected) in rows {
             assert_eq!(grouped(number), expected);
@@ -348,7 +348,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_wider_than_it_may_be(text in any::<String>(), most in 0usize..80) {
+        fn no_text_is_wider_than_its_limit(text in any::<String>(), most in 0usize..80) {
             for lines in [Lines::One, Lines::Most(3)] {
                 let fitted = literal(&text, lines, most);
                 prop_assert!(width(&fitted.text) <= most);

@@ -1,4 +1,4 @@
-//! Spans and points of time, in words for people.
+//! Durations and timestamps as text for people.
 
 use countersign_core::lifecycle::Timestamp;
 
@@ -7,7 +7,7 @@ const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// How long something took: `35 s`, `12 min`, `3 h 5 min`, `2 d 4 h`. Rounded down.
+/// A duration in milliseconds: `35 s`, `12 min`, `3 h 5 min`, `2 d 4 h`. Rounded down.
 pub(super) fn span(millis: u64) -> String {
     let two = |large: u64, large_unit: &str, small: u64, small_unit: &str| match small {
         0 => format!("{large} {large_unit}"),
@@ -22,7 +22,7 @@ pub(super) fn span(millis: u64) -> String {
     }
 }
 
-/// How long is left until `end`; changes once a minute.
+/// The time that is left until `end`; the text changes once a minute.
 pub(super) fn left(now: Timestamp, end: Timestamp) -> String {
     match end.since(now) {
         0 => "no time left".to_owned(),
@@ -31,7 +31,7 @@ pub(super) fn left(now: Timestamp, end: Timestamp) -> String {
     }
 }
 
-/// A point of time in `mrkdwn`, which Slack shows in the reader's own time zone; in UTC where it cannot.
+/// A timestamp in `mrkdwn`, which Slack shows in the reader's time zone, with UTC as the fallback.
 pub(super) fn date(at: Timestamp) -> String {
     let millis = i64::try_from(at.as_millis()).ok();
     match millis.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok()) {
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_read_at_a_glance() {
+    fn spans_have_two_units_at_most() {
         let rows = [
             (0, "less than a second", "no time left"),
             (999, "less than a second", "less than a minute left"),

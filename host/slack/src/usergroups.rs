@@ -1,60 +1,59 @@
-//! Keeps the directory of Slack's user groups up to date, for the groups of policy sets that name some.
+//! Keeps the directory of Slack's user groups up to date, for policy sets that use user groups.
 //!
-//! What Slack said last is kept in the store, so that a start while Slack is away finds it.
-
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+//! The last known members are kept in the store, for a start while Slack does not answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::{CallError, SlackClient};
 use countersign_core::clock::Clock;
 use countersign_core::directory::{Directory, Members};
 use countersign_core::lifecycle::Timestamp;
 use countersign_store::Store;
 
-/// How old a list may be before it is asked for again, in milliseconds.
+use super::client::{CallError, SlackClient};
+
+/// The age at which the members of a user group are loaded again, in milliseconds.
 const REFRESH_MS: u64 = 5 * 60 * 1000;
 
-/// The most time between two looks at what is to be asked for, in milliseconds: a new policy set may name new groups.
-const LOOK_MS: u64 = 30 * 1000;
+/// How often to look for user groups to load, in milliseconds: a new policy set may use new ones.
+const POLL_MS: u64 = 30 * 1000;
 
-/// How long to leave a user group alone after it could not be read, in milliseconds.
+/// How long to wait after the members of a user group could not be loaded, in milliseconds.
 const RETRY_MS: u64 = 60 * 1000;
 
-/// How far apart two calls are: Slack allows 20 a minute.
-const APART: Duration = Duration::from_secs(3);
+/// The time between two calls: Slack allows 20 a minute.
+const CALL_INTERVAL: Duration = Duration::from_secs(3);
 
-/// What user groups are read for, and where their members are kept.
+/// What [`UserGroups`] is made of.
 pub struct Parts {
-    /// Where the members are kept between starts.
+    /// Keeps the members between starts.
     pub store: Arc<dyn Store>,
-    /// Where the time comes from.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Where the members are looked up.
+    /// Receives the members.
     pub directory: Arc<Directory>,
-    /// The user groups that policies name: those in force, and those that open requests are judged by.
+    /// The ids of the user groups in use: by the policies in force, and by those of open requests.
     pub wanted: Box<dyn Fn() -> BTreeSet<String> + Send + Sync>,
 }
 
-/// Asks Slack who is in its user groups.
+/// Loads the members of user groups from Slack.
 pub struct UserGroups {
     parts: Parts,
     client: Arc<SlackClient>,
-    apart: Duration,
-    /// When to ask again for those that could not be read.
+    call_interval: Duration,
+    /// The user groups that could not be loaded, and when to try them again.
     failed: BTreeMap<String, Timestamp>,
 }
 
 impl UserGroups {
-    /// Asks through `client`, `factor` times as fast as Slack allows by default.
+    /// Loads through `client`, within Slack's rate limit times `factor`.
     #[must_use]
     pub fn new(parts: Parts, client: Arc<SlackClient>, factor: f64) -> UserGroups {
-        UserGroups { parts, client, apart: APART.div_f64(factor), failed: BTreeMap::new() }
+        UserGroups { parts, client, call_interval: CALL_INTERVAL.div_f64(factor), failed: BTreeMap::new() }
     }
 
-    /// Remembers what Slack said before the last stop.
+    /// Restores the members that were known before the last stop.
     pub async fn recall(&self) {
         for usergroup in self.wanted() {
             match self.parts.store.recall(&key(&usergroup)).await {
@@ -62,26 +61,26 @@ impl UserGroups {
                 Ok(Some(kept)) => match serde_json::from_slice::<Members>(&kept) {
                     Ok(members) => self.parts.directory.put(&usergroup, members),
                     Err(error) => {
-                        tracing::warn!(usergroup, %error, "the kept members of a user group cannot be read")
+                        tracing::warn!(usergroup, %error, "cannot read the stored members of a user group")
                     }
                 },
                 Err(error) => {
-                    tracing::warn!(usergroup, %error, "the kept members of a user group cannot be read")
+                    tracing::warn!(usergroup, %error, "cannot read the stored members of a user group")
                 }
             }
         }
     }
 
-    /// Asks for what is missing or old, for ever.
+    /// Loads missing and old members, for ever.
     pub async fn run(mut self) {
         loop {
             self.refresh().await;
             let clock = Arc::clone(&self.parts.clock);
-            clock.sleep_until(clock.now().plus(LOOK_MS)).await;
+            clock.sleep_until(clock.now().plus(POLL_MS)).await;
         }
     }
 
-    /// Asks once for each that is missing or old.
+    /// Loads missing and old members once.
     pub async fn refresh(&mut self) {
         let mut first = true;
         for usergroup in self.wanted() {
@@ -93,7 +92,7 @@ impl UserGroups {
                 continue;
             }
             if !std::mem::take(&mut first) {
-                tokio::time::sleep(self.apart).await;
+                tokio::time::sleep(self.call_interval).await;
             }
             match self.client.usergroup_members(&usergroup).await {
                 Ok(ids) => {
@@ -105,7 +104,6 @@ impl UserGroups {
         }
     }
 
-    /// The user groups that the policies in force name, and those that open requests are still judged by.
     fn wanted(&self) -> BTreeSet<String> {
         (self.parts.wanted)()
     }
@@ -114,10 +112,10 @@ impl UserGroups {
         match serde_json::to_vec(&members) {
             Ok(document) => {
                 if let Err(error) = self.parts.store.keep(&key(usergroup), document).await {
-                    tracing::warn!(usergroup, %error, "the members of a user group are not kept for the next start");
+                    tracing::warn!(usergroup, %error, "cannot store the members of a user group");
                 }
             }
-            Err(error) => tracing::warn!(usergroup, %error, "the members of a user group are not kept"),
+            Err(error) => tracing::warn!(usergroup, %error, "cannot serialize the members of a user group"),
         }
         self.parts.directory.put(usergroup, members);
     }
@@ -129,7 +127,7 @@ impl UserGroups {
             }
             CallError::Rejected { .. } | CallError::Unanswered { .. } => RETRY_MS,
         };
-        tracing::warn!(usergroup, %error, "Slack does not say who is in a user group; what it said last still counts");
+        tracing::warn!(usergroup, %error, "cannot load the members of a user group; the last known ones still count");
         self.failed.insert(usergroup, self.parts.clock.now().plus(wait));
     }
 }

@@ -243,10 +243,18 @@ fn an_unknown_requester_could_be_an_approver() {
         Scenario::<Quorum>::new(config).requested_by("github:dana").requester_is(Known::Unknown)
     };
     ask(json!({ "approvers": ["U1", "U2"] })).not_admitted("requester_unknown");
-    ask(json!({ "approvers": ["U1", "U2"], "unknown_requester": true })).admitted().waits_for("0 of 1 approval");
-    ask(json!({ "approvers": ["U1", "U2"], "requester_may_approve": true })).admitted().waits_for("0 of 1 approval");
+    ask(json!({ "approvers": ["U1", "U2"], "unknown_requester": true }))
+        .admitted()
+        .waits_for("0 of 1 approval");
+    ask(json!({ "approvers": ["U1", "U2"], "requester_may_approve": true }))
+        .admitted()
+        .waits_for("0 of 1 approval");
     let machine = Scenario::<Quorum>::new(json!({ "approvers": ["U1", "U2"] }));
-    machine.requested_by("machine:nightly").requester_is(Known::Machine).admitted().waits_for("0 of 1 approval");
+    machine
+        .requested_by("machine:nightly")
+        .requester_is(Known::Machine)
+        .admitted()
+        .waits_for("0 of 1 approval");
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn a_sound_set() {
     assert_eq!(entry.timeout_ms, 1_200_000);
     assert_eq!(entry.channel.as_deref(), Some("C0"));
     assert_eq!(entry.escalate.as_ref().unwrap().before_ms, 300_000);
-    assert_eq!(entry.rerequest.unwrap().window_ms, 86_400_000);
+    assert_eq!(entry.rerequest.as_ref().unwrap().window_ms, 86_400_000);
     assert_eq!(entry.policies[1].config, json!({ "keys": ["replicas"], "max_keys": 1, "max_chars": 40 }));
     assert!(set.action("unknown").is_none());
     assert!(set.by_hash(&deploy.hash()).is_some());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use countersign_core::lifecycle::{Reason, Refusal, Request, RequestId};
 use countersign_gateway::GatewayError;
-use countersign_slack::{ANSWER_BLOCK, Interaction, told};
+use countersign_slack::{ANSWER_BLOCK, Interaction, ephemeral_text};
 use serde_json::{Map, Value, json};
 
 use super::perform::{PerformError, Performed, perform};
@@ -37,7 +37,7 @@ impl Answer {
 
 /// Does what the interaction asks for, and answers it.
 pub(super) async fn answer(app: &App, interaction: Interaction) -> Answer {
-    let modal_blocks = interaction.what.modal_blocks();
+    let modal_blocks = interaction.kind.modal_blocks();
     let id = interaction.request;
     match perform(app, interaction).await {
         Ok(Performed::Changed(request)) => {
@@ -47,9 +47,10 @@ pub(super) async fn answer(app: &App, interaction: Interaction) -> Answer {
             }
             Answer::silent(body)
         }
-        Ok(Performed::Rerequested(request)) => {
-            Answer { ephemeral: Some(told::rerequested(&request)), ..Answer::silent(success(&request)) }
-        }
+        Ok(Performed::Rerequested(request)) => Answer {
+            ephemeral: Some(ephemeral_text::rerequested(&request)),
+            ..Answer::silent(success(&request))
+        },
         Ok(Performed::ModalOpened) => Answer::silent(object(json!({"ok": true, "requestId": id}))),
         Err(error) => refused(app, id, &error, &modal_blocks.unwrap_or_default()).await,
     }
@@ -76,7 +77,7 @@ async fn refused(app: &App, id: RequestId, error: &PerformError, modal_blocks: &
     }
     // The message also says how the request stands now.
     let request = app.gateway.store().request(id).await.unwrap_or_default();
-    let text = told::refusal(code, &message, &reasons, request.as_ref(), app.gateway.clock().now());
+    let text = ephemeral_text::refusal(code, &message, &reasons, request.as_ref(), app.gateway.clock().now());
     Answer { body, ephemeral: Some(text), shown_in_modal }
 }
 

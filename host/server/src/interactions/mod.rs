@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use countersign_gateway::GatewayError;
-use countersign_slack::{Handler, Interaction, SignatureError, Signed, Unreadable, told};
+use countersign_slack::{
+    Handler, Interaction, InteractionError as SlackInteractionError, SignatureError, Signed, ephemeral_text,
+};
 use countersign_store::StoreError;
 use serde_json::{Map, Value};
 
@@ -78,7 +80,7 @@ impl InteractionError {
 /// If the signature was used before, or the store cannot say whether it was.
 pub(crate) async fn handle(
     app: &Arc<App>,
-    interaction: Result<Interaction, Unreadable>,
+    interaction: Result<Interaction, SlackInteractionError>,
     signed: Option<Signed>,
 ) -> Result<Map<String, Value>, InteractionError> {
     let person = interaction.as_ref().ok().map(Person::of);
@@ -100,7 +102,7 @@ pub(crate) async fn handle(
             Err(error) => {
                 error.log();
                 let now = worker.gateway.clock().now();
-                Some(told::refusal(error.code(), &error.public_message(), &[], None, now))
+                Some(ephemeral_text::refusal(error.code(), &error.public_message(), &[], None, now))
             }
         };
         if let (Some(person), Some(text)) = (person, ephemeral) {
@@ -112,7 +114,7 @@ pub(crate) async fn handle(
 
 async fn handle_once(
     app: &App,
-    interaction: Result<Interaction, Unreadable>,
+    interaction: Result<Interaction, SlackInteractionError>,
     signed: Option<Signed>,
 ) -> Result<Answer, InteractionError> {
     if !is_first_delivery(app, signed, interaction.as_ref().ok()).await? {
@@ -161,7 +163,10 @@ pub(crate) struct SocketMode(pub(crate) Arc<App>);
 
 #[async_trait]
 impl Handler for SocketMode {
-    async fn handle(&self, interaction: Result<Interaction, Unreadable>) -> Option<Map<String, Value>> {
+    async fn handle(
+        &self,
+        interaction: Result<Interaction, SlackInteractionError>,
+    ) -> Option<Map<String, Value>> {
         handle(&self.0, interaction, None).await.inspect_err(InteractionError::log).ok()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use countersign_core::json;
 use countersign_core::lifecycle::{Digest, Party, Request, RequestId};
 use countersign_gateway::{Again, GatewayError, Intent, Who};
-use countersign_slack::{Interaction, Outgoing, Source, What, modal};
+use countersign_slack::{Interaction, InteractionKind, Outgoing, Source, modal};
 use serde_json::Value;
 
 use crate::state::App;
@@ -59,13 +59,15 @@ impl PerformError {
 
 /// Does what an interaction asks for.
 pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Performed, PerformError> {
-    let Interaction { user, request, what, seen, source } = interaction;
-    let intent = match what {
-        What::Approve => Intent::Approve { edits: BTreeMap::new() },
-        What::Acknowledge(persona) => Intent::Acknowledge { persona },
-        What::Withdraw => Intent::Withdraw,
-        What::DenyBecause(reason) | What::Deny(reason @ Some(_)) => Intent::Deny { reason },
-        What::Deny(None) => {
+    let Interaction { user, request, kind, seen, source } = interaction;
+    let intent = match kind {
+        InteractionKind::Approve => Intent::Approve { edits: BTreeMap::new() },
+        InteractionKind::Acknowledge(persona) => Intent::Acknowledge { persona },
+        InteractionKind::Withdraw => Intent::Withdraw,
+        InteractionKind::DenyBecause(reason) | InteractionKind::Deny(reason @ Some(_)) => {
+            Intent::Deny { reason }
+        }
+        InteractionKind::Deny(None) => {
             let intent = Intent::Deny { reason: None };
             if open_deny_modal(app, request, &user, &intent, &source).await? {
                 return Ok(Performed::ModalOpened);
@@ -73,12 +75,12 @@ pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Perfo
             // A denial counts without a reason, too.
             intent
         }
-        What::Overrides(inputs) => Intent::Approve { edits: edits(app, request, inputs).await? },
-        What::ApproveEdit => {
+        InteractionKind::Overrides(inputs) => Intent::Approve { edits: edits(app, request, inputs).await? },
+        InteractionKind::ApproveEdit => {
             open_override_modal(app, request, &user, &source, seen).await?;
             return Ok(Performed::ModalOpened);
         }
-        What::Rerequest => {
+        InteractionKind::Rerequest => {
             let original = app.gateway.request(request).await?;
             if !app.gateway.may_rerequest(&original, &user).await? {
                 let why = "only its requester and its approvers may have it made again";

@@ -28,7 +28,7 @@ impl Person {
             None => channel_of(app, request).await.unwrap_or_default(),
         };
         if let Some(channel) = channel {
-            outgoing.ephemerals.tell(&channel, &user, source.thread.as_deref(), text);
+            outgoing.ephemerals.send(&channel, &user, source.thread.as_deref(), text);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One call of a method: sent once, waited for so long and no longer, counted, and what an error means.
+//! One call of a method: sent once, with a timeout, counted, its errors classified.
 
 use std::error::Error;
 use std::time::Duration;
@@ -12,44 +12,44 @@ use slack_morphism::prelude::{SlackApiToken, SlackClientHyperConnector, SlackCli
 use super::SlackClient;
 use super::metrics::CallOutcome;
 
-/// How long Slack may take to answer.
-pub(super) const WITHIN: Duration = Duration::from_secs(10);
+/// The longest that a call may take.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long it may take to connect to it: less, so that another address of the same name has its turn.
-pub(super) const WITHIN_CONNECT: Duration = Duration::from_secs(5);
+/// The longest that connecting may take: less than a call, so that another address of the host can be tried.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long it may take to open a modal: after 3 s it would not.
-pub(super) const WITHIN_TRIGGER: Duration = Duration::from_millis(2500);
+/// The longest that opening a modal may take: a `trigger_id` expires after 3 s.
+pub(super) const TRIGGER_TIMEOUT: Duration = Duration::from_millis(2500);
 
-/// How long to keep away where Slack says that it is too much, and not for how long.
+/// How long not to call after a rate limit for which Slack gives no `Retry-After`.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Why a call did not succeed.
+/// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Too many calls. Nothing was done.
+    /// Slack's rate limit. Nothing was done.
     #[error("Slack takes no more of these calls for {} ms", retry_after.as_millis())]
     RateLimited {
-        /// When to call again.
+        /// How long not to call this method.
         retry_after: Duration,
     },
-    /// Slack says no. Nothing was done.
+    /// Slack answered with an error. Nothing was done.
     #[error("Slack refuses: {code}")]
     Rejected {
-        /// Slack's code.
+        /// Slack's error code: letters, digits and `_`, at most 64 characters.
         code: String,
     },
-    /// No usable answer: a timeout, a reset, a 5xx, something that is not from Slack. It may have been done.
+    /// No usable answer: a timeout, a connection reset, a 5xx, a proxy's answer. The call may have been carried out.
     #[error("Slack does not answer: {detail}")]
     Unanswered {
-        /// What happened. It holds nothing of what was sent or answered.
+        /// What happened, without anything of the bodies.
         detail: String,
     },
 }
 
 pub(super) enum Link {
     Encrypted(slack_morphism::SlackClient<SlackClientHyperHttpsConnector>),
-    /// On this machine only.
+    /// To a simulator on this machine only.
     Plain(slack_morphism::SlackClient<SlackClientHyperConnector<HttpConnector>>),
 }
 
@@ -59,13 +59,13 @@ impl SlackClient {
         method: &'static str,
         body: &(impl Serialize + Send + Sync),
     ) -> Result<R, CallError> {
-        self.post_as(&self.token, WITHIN, method, body).await
+        self.post_as(&self.token, CALL_TIMEOUT, method, body).await
     }
 
     pub(super) async fn post_as<R: DeserializeOwned + Send>(
         &self,
         token: &SlackApiToken,
-        within: Duration,
+        timeout: Duration,
         method: &'static str,
         body: &(impl Serialize + Send + Sync),
     ) -> Result<R, CallError> {
@@ -79,10 +79,10 @@ impl SlackClient {
                 }
             }
         };
-        self.conclude(method, within, tokio::time::timeout(within, calling).await)
+        self.finish(method, timeout, tokio::time::timeout(timeout, calling).await)
     }
 
-    /// The methods that read take no JSON.
+    /// For the methods that read: they take a query, and no JSON.
     pub(super) async fn get<R: DeserializeOwned + Send>(
         &self,
         method: &'static str,
@@ -107,21 +107,21 @@ impl SlackClient {
                 }
             }
         };
-        self.conclude(method, WITHIN, tokio::time::timeout(WITHIN, calling).await)
+        self.finish(method, CALL_TIMEOUT, tokio::time::timeout(CALL_TIMEOUT, calling).await)
     }
 
-    fn conclude<R>(
+    fn finish<R>(
         &self,
         method: &'static str,
-        within: Duration,
+        timeout: Duration,
         answered: Result<Result<Answer<R>, SlackClientError>, tokio::time::error::Elapsed>,
     ) -> Result<R, CallError> {
         let unanswered = |detail: String| Err(CallError::Unanswered { detail });
         let result = match answered {
-            Ok(Ok(Answer { ok: true, said })) => Ok(said),
+            Ok(Ok(Answer { ok: true, body })) => Ok(body),
             Ok(Ok(Answer { ok: false, .. })) => unanswered("`ok` is false, and there is no error".to_owned()),
             Ok(Err(error)) => Err(call_error(&error)),
-            Err(_) => unanswered(format!("no answer within {} ms", within.as_millis())),
+            Err(_) => unanswered(format!("no answer within {} ms", timeout.as_millis())),
         };
         let outcome = match &result {
             Ok(_) => CallOutcome::Ok,
@@ -133,11 +133,11 @@ impl SlackClient {
     }
 }
 
-/// What an error means for the caller, without the bodies that the library's own texts hold.
+/// Classifies an error. The library's own texts are not used: they hold bodies.
 fn call_error(error: &SlackClientError) -> CallError {
     let unanswered = |detail: String| CallError::Unanswered { detail };
     match error {
-        SlackClientError::ApiError(error) => refusal(&error.code),
+        SlackClientError::ApiError(error) => rejection(&error.code),
         SlackClientError::RateLimitError(error) => {
             CallError::RateLimited { retry_after: error.retry_after.unwrap_or(RETRY_AFTER) }
         }
@@ -151,20 +151,21 @@ fn call_error(error: &SlackClientError) -> CallError {
     }
 }
 
-/// What a code means. Slack says of some that a part may have been done.
-fn refusal(code: &str) -> CallError {
+/// Classifies an error code. Slack documents for some that the call may have been carried out in part.
+fn rejection(code: &str) -> CallError {
     match code {
         "ratelimited" | "rate_limited" => CallError::RateLimited { retry_after: RETRY_AFTER },
         "internal_error" | "fatal_error" | "service_unavailable" | "request_timeout" => {
             CallError::Unanswered { detail: code.to_owned() }
         }
         _ => {
-            let readable = |code: &&str| {
-                let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-                !code.is_empty() && code.len() <= 64 && code.bytes().all(known)
+            let is_readable = |code: &&str| {
+                let is_allowed =
+                    |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+                !code.is_empty() && code.len() <= 64 && code.bytes().all(is_allowed)
             };
-            // It is going to be logged, stored and shown.
-            let code = Some(code).filter(readable).unwrap_or("unreadable_code");
+            // The code is logged, stored and shown, so it must not hold anything else.
+            let code = Some(code).filter(is_readable).unwrap_or("unreadable_code");
             CallError::Rejected { code: code.to_owned() }
         }
     }
@@ -180,11 +181,11 @@ fn causes(error: Option<&(dyn Error + Send + Sync)>) -> String {
     if causes.is_empty() { "the connection failed".to_owned() } else { causes.join(": ") }
 }
 
-/// `ok`, and what only this method says. Whole messages are not read: an answer that cannot be read
-/// after a message was posted would look like a failure.
+/// `ok`, and the members that the method's answer needs. Messages in answers are not deserialized: if that failed
+/// after a message was posted, the call would look failed.
 #[derive(Deserialize)]
 struct Answer<R> {
     ok: bool,
     #[serde(flatten)]
-    said: R,
+    body: R,
 }

@@ -1,19 +1,19 @@
-//! How often Slack was called, and what it said.
+//! Counts the calls of the Web API.
 
 use prometheus::{IntCounterVec, Opts, Registry};
 
-/// `slack_api_calls_total`. Clones are one.
+/// The counter `slack_api_calls_total`, by `method` and `outcome`. Clones share it.
 #[derive(Clone, Debug)]
 pub struct CallMetrics(IntCounterVec);
 
-/// How a call ended.
+/// The `outcome` label of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallOutcome {
-    /// Slack did it.
+    /// `ok`: Slack carried it out.
     Ok,
-    /// Slack will not now: 429.
+    /// `rate_limited`: Slack's rate limit, HTTP 429.
     RateLimited,
-    /// Slack said no, or nothing that can be read.
+    /// `error`: Slack refused it, or gave no usable answer.
     Error,
 }
 
@@ -28,10 +28,10 @@ impl CallOutcome {
 }
 
 impl CallMetrics {
-    /// The metric, at zero.
+    /// Registers the counter.
     ///
     /// # Errors
-    /// Where the registry has one of this name.
+    /// If the registry already has a metric of this name.
     pub fn new(registry: &Registry) -> prometheus::Result<CallMetrics> {
         let calls = IntCounterVec::new(
             Opts::new("slack_api_calls_total", "Calls of Slack's Web API, by outcome."),
@@ -46,7 +46,7 @@ impl CallMetrics {
         self.0.with_label_values(&[method, outcome.as_str()]).inc();
     }
 
-    /// How many calls of a method ended so.
+    /// How many calls of a method had this outcome.
     #[must_use]
     pub fn counted(&self, method: &str, outcome: CallOutcome) -> u64 {
         self.0.with_label_values(&[method, outcome.as_str()]).get()

@@ -1,11 +1,13 @@
 use std::sync::Arc;
 
-use super::*;
-use crate::CallOutcome;
-use crate::fake::{FakeSlack, Fate, TOKEN};
 use countersign_core::clock::ManualClock;
 use countersign_core::lifecycle::RequestId;
 use countersign_core::record::Slot;
+use serde_json::Value;
+
+use super::*;
+use crate::CallOutcome;
+use crate::fake::{FakeSlack, Fate, TOKEN};
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_007);
 
@@ -26,7 +28,7 @@ fn view() -> SlackModalView {
 }
 
 #[tokio::test]
-async fn messages_are_sent_as_slack_wants_them() {
+async fn bodies_of_calls() {
     let slack = slack().await;
     let client = slack.client();
     let posted = client.post_message("C1", None, &message("one"), &mark(Slot::Main)).await.unwrap();
@@ -43,7 +45,7 @@ async fn messages_are_sent_as_slack_wants_them() {
 }
 
 #[tokio::test]
-async fn what_is_asked_for_is_read_out_of_what_is_answered() {
+async fn answers_are_parsed() {
     let slack = slack().await;
     let client = slack.client();
     slack.say("usergroups.users.list", json!({"users": ["U1", "U2"], "more": {"to": "come"}}));
@@ -60,7 +62,7 @@ async fn what_is_asked_for_is_read_out_of_what_is_answered() {
 }
 
 #[tokio::test]
-async fn errors_say_whether_it_may_have_been_done() {
+async fn errors_say_whether_the_call_may_have_been_carried_out() {
     let slack = slack().await;
     let client = slack.client();
     let limited = |seconds| CallError::RateLimited { retry_after: Duration::from_secs(seconds) };
@@ -86,7 +88,7 @@ async fn errors_say_whether_it_may_have_been_done() {
         let error = client.post_message("C1", None, &message("one"), &mark(Slot::Main)).await.unwrap_err();
         assert!(matches!(error, CallError::Unanswered { .. }), "{fate:?}: {error}");
     }
-    // A message was posted whether or not the answer could be read.
+    // `DoneAndGarbled` and `DoneAndCut` posted a message.
     assert_eq!(slack.messages().len(), 2);
     let gone = SlackClient::new(&Secret::new(TOKEN), Some("http://127.0.0.1:9/api"), client.calls.clone());
     let error = gone.unwrap().auth_test().await.unwrap_err().to_string();
@@ -100,9 +102,9 @@ async fn errors_say_whether_it_may_have_been_done() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_come_is_not_waited_for() {
+async fn calls_time_out() {
     let slack = slack().await;
-    // Connected beforehand: time passes by itself once there is nothing left to do but wait.
+    // Connect before the pause: paused time advances by itself when every task waits.
     let (modals, others) = (slack.client(), slack.client());
     for client in [&modals, &others] {
         client.auth_test().await.unwrap();
@@ -132,9 +134,9 @@ async fn a_message_is_found_by_its_mark() {
         for pages in 1.. {
             let search = Search { channel: "C1", thread, from, to, mark, cursor: cursor.as_deref() };
             match client.find(search).await.unwrap() {
-                Found::At(ts) => return (Some(ts), pages),
-                Found::Nowhere => return (None, pages),
-                Found::NotYet(next) => cursor = Some(next),
+                SearchResult::Found(ts) => return (Some(ts), pages),
+                SearchResult::NotFound => return (None, pages),
+                SearchResult::NextPage(next) => cursor = Some(next),
             }
         }
         (None, 0)

@@ -1,28 +1,29 @@
-//! What only one person is told. It is worth something for some minutes, so it is kept in memory and nowhere else.
+//! Sends messages that only one person sees. They matter for some minutes, so they are kept in memory only.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::budget::Bucket;
-use super::dice::Dice;
-use super::failure::Failure;
-use crate::{CallError, SlackClient};
+use countersign_core::backoff::Backoff;
 use countersign_core::clock::Clock;
 use countersign_core::lifecycle::Timestamp;
 
-/// How long something is worth being told, in milliseconds.
-const WORTH_MS: u64 = 5 * 60 * 1000;
+use super::failure::Failure;
+use super::rate_limit::TokenBucket;
+use crate::{CallError, SlackClient};
 
-/// How often it is tried.
+/// How long after it was made an ephemeral message is still sent, in milliseconds.
+const LIFETIME_MS: u64 = 5 * 60 * 1000;
+
+/// How often sending is tried.
 const TRIES: u32 = 5;
 
-/// How many may wait to be told.
+/// The most messages that may be waiting.
 const MOST: usize = 1_000;
 
-/// How long to wait after the first try that failed, in milliseconds; twice as long after each one more.
-const RETRY_MS: u64 = 1_000;
+/// The wait after a failed try; the longest is reached before the last try.
+const BACKOFF: Backoff = Backoff::new(1_000, 8_000);
 
-/// Tells people what only they see. Clones are one.
+/// Sends ephemeral messages. Clones share one rate limit and one queue.
 #[derive(Clone)]
 pub struct Ephemerals {
     shared: Arc<Shared>,
@@ -31,49 +32,59 @@ pub struct Ephemerals {
 struct Shared {
     client: Arc<SlackClient>,
     clock: Arc<dyn Clock>,
-    budget: Mutex<Bucket>,
-    dice: Dice,
+    bucket: Mutex<TokenBucket>,
+    rng: Mutex<fastrand::Rng>,
     waiting: AtomicUsize,
 }
 
-/// Something to tell.
-struct Note {
+/// A message to send.
+struct Ephemeral {
     channel: String,
     user: String,
     thread: Option<String>,
     text: String,
-    until: Timestamp,
+    expires_at: Timestamp,
 }
 
 impl Ephemerals {
-    /// Tells through `client`, within Slack's rate limits times `rate_factor`.
+    /// Sends through `client`, within Slack's rate limits times `rate_factor`.
     #[must_use]
     pub fn new(client: Arc<SlackClient>, clock: Arc<dyn Clock>, rate_factor: f64) -> Ephemerals {
-        let budget = Mutex::new(Bucket::ephemeral(rate_factor));
-        let (dice, waiting) = (Dice::random(), AtomicUsize::new(0));
-        Ephemerals { shared: Arc::new(Shared { client, clock, budget, dice, waiting }) }
+        Ephemerals::with_rng(client, clock, rate_factor, fastrand::Rng::new())
     }
 
-    /// Has a person told something in a channel, or in a thread of it; returns at once. `text` is escaped mrkdwn.
+    /// The same; `rng` spreads the retries.
+    pub(super) fn with_rng(
+        client: Arc<SlackClient>,
+        clock: Arc<dyn Clock>,
+        rate_factor: f64,
+        rng: fastrand::Rng,
+    ) -> Ephemerals {
+        let bucket = Mutex::new(TokenBucket::ephemeral(rate_factor));
+        let (rng, waiting) = (Mutex::new(rng), AtomicUsize::new(0));
+        Ephemerals { shared: Arc::new(Shared { client, clock, bucket, rng, waiting }) }
+    }
+
+    /// Sends a text to a person in a channel, or in a thread of it; returns at once. `text` is escaped `mrkdwn`.
     ///
-    /// It is tried a few times within five minutes. What cannot be told by then is dropped, with a line in the log.
-    pub fn tell(&self, channel: &str, user: &str, thread: Option<&str>, text: String) {
+    /// It is tried a few times within five minutes, and then dropped with a line in the log.
+    pub fn send(&self, channel: &str, user: &str, thread: Option<&str>, text: String) {
         let shared = Arc::clone(&self.shared);
         if shared.waiting.fetch_add(1, Ordering::AcqRel) >= MOST {
             shared.waiting.fetch_sub(1, Ordering::AcqRel);
-            tracing::warn!("somebody was not told what only they should see: too many wait for that");
+            tracing::warn!("ephemeral message dropped: too many are waiting");
             return;
         }
         let (channel, user, thread) = (channel.to_owned(), user.to_owned(), thread.map(str::to_owned));
-        let until = shared.clock.now().plus(WORTH_MS);
-        let note = Note { channel, user, thread, text, until };
+        let expires_at = shared.clock.now().plus(LIFETIME_MS);
+        let message = Ephemeral { channel, user, thread, text, expires_at };
         tokio::spawn(async move {
-            shared.tell(&note).await;
+            shared.send(&message).await;
             shared.waiting.fetch_sub(1, Ordering::AcqRel);
         });
     }
 
-    /// How many wait to be told.
+    /// How many messages are waiting to be sent.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.shared.waiting.load(Ordering::Acquire)
@@ -81,52 +92,51 @@ impl Ephemerals {
 }
 
 impl Shared {
-    async fn tell(&self, note: &Note) {
-        let mut wait_ms = RETRY_MS;
+    async fn send(&self, message: &Ephemeral) {
+        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner).fork();
         for attempt in 1..=TRIES {
-            if !self.admitted(note.until).await {
-                tracing::warn!(attempt, "somebody was not told what only they should see: it came too late");
+            if !self.wait_for_token(message.expires_at).await {
+                tracing::warn!(attempt, "ephemeral message expired");
                 return;
             }
-            let Note { channel, user, thread, text, .. } = note;
-            let told = self.client.post_ephemeral(channel, user, thread.as_deref(), text).await;
-            let Err(error) = told else { return };
-            let again_in = match (Failure::of(&error), &error) {
-                (Failure::Limited(limited_ms), _) => {
+            let Ephemeral { channel, user, thread, text, .. } = message;
+            let sent = self.client.post_ephemeral(channel, user, thread.as_deref(), text).await;
+            let Err(error) = sent else { return };
+            let wait_ms = match (Failure::of(&error), &error) {
+                (Failure::RateLimited(limited_ms), _) => {
                     let until = self.clock.now().plus(limited_ms);
-                    self.budget.lock().unwrap_or_else(PoisonError::into_inner).shut(until);
+                    self.bucket.lock().unwrap_or_else(PoisonError::into_inner).block(until);
                     0
                 }
                 (_, CallError::Rejected { code }) => {
-                    tracing::warn!(code, "somebody was not told what only they should see: Slack refuses it");
+                    tracing::warn!(code, "ephemeral message dropped: Slack refuses it");
                     return;
                 }
-                // Perhaps it was told. Better twice than never.
-                _ => self.dice.around(wait_ms),
+                // It may have been sent. A duplicate is better than none.
+                _ => BACKOFF.around(attempt - 1, &mut rng),
             };
-            wait_ms = wait_ms.saturating_mul(2);
             if attempt < TRIES {
-                self.clock.sleep_until(self.clock.now().plus(again_in)).await;
+                self.clock.sleep_until(self.clock.now().plus(wait_ms)).await;
             } else {
-                tracing::warn!(%error, attempt, "somebody was not told what only they should see");
+                tracing::warn!(%error, attempt, "ephemeral message dropped: too many failed attempts");
             }
         }
     }
 
-    /// Waits for a call to be free. False where that would be too late.
-    async fn admitted(&self, until: Timestamp) -> bool {
+    /// Waits until the rate limit allows a call, and takes a token. Returns false if that is later than `expires_at`.
+    async fn wait_for_token(&self, expires_at: Timestamp) -> bool {
         loop {
             let now = self.clock.now();
             let free_at = {
-                let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-                let free_at = budget.free_at(now);
-                if free_at <= now && now < until {
-                    budget.take(now);
+                let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+                let free_at = bucket.free_at(now);
+                if free_at <= now && now < expires_at {
+                    bucket.take(now);
                     return true;
                 }
                 free_at
             };
-            if free_at >= until || now >= until {
+            if free_at >= expires_at || now >= expires_at {
                 return false;
             }
             self.clock.sleep_until(free_at).await;

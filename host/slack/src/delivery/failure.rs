@@ -1,38 +1,38 @@
-//! What a failed call means for what is to be done next.
+//! Classifies the errors of calls by what has to happen next.
 
 use std::time::Duration;
 
 use crate::CallError;
 
-/// The kinds of failure that are answered differently.
+/// The classes of failure that are handled differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Slack takes no more of these calls for so many milliseconds. Nothing was done.
-    Limited(u64),
-    /// It may have been done.
+    /// Slack's rate limit: no calls of this method for so many milliseconds. Nothing was done.
+    RateLimited(u64),
+    /// No answer. The call may have been carried out.
     Unanswered,
-    /// The token does not let us; nothing will succeed before somebody mends that.
+    /// Slack refuses the token or its scopes. Every call fails until an operator corrects that.
     Unauthorized,
-    /// The channel does not let us; nothing in it will succeed before somebody mends that.
+    /// Slack refuses the channel. Everything in it fails until somebody corrects that.
     Channel,
-    /// Slack does not take this content.
+    /// Slack refuses the content.
     Content,
-    /// The message is not there, or cannot be changed any more.
+    /// The message does not exist, or can no longer be updated.
     Gone,
-    /// A code that is not known here: it may pass.
+    /// An unknown code: it may be temporary.
     Unknown,
 }
 
-/// The shortest time to keep away for: Slack counts in whole seconds.
+/// The shortest wait after a rate limit, in milliseconds: Slack counts in whole seconds.
 const LEAST_MS: u64 = 1_000;
 
-/// The longest.
+/// The longest wait after a rate limit, in milliseconds.
 const MOST_MS: u64 = 15 * 60 * 1000;
 
 impl Failure {
     pub(super) fn of(error: &CallError) -> Failure {
         match error {
-            CallError::RateLimited { retry_after } => Failure::Limited(wait(*retry_after)),
+            CallError::RateLimited { retry_after } => Failure::RateLimited(wait_ms(*retry_after)),
             CallError::Unanswered { .. } => Failure::Unanswered,
             CallError::Rejected { code } => Failure::of_code(code),
         }
@@ -78,7 +78,7 @@ impl Failure {
     }
 }
 
-fn wait(retry_after: Duration) -> u64 {
+fn wait_ms(retry_after: Duration) -> u64 {
     u64::try_from(retry_after.as_millis()).unwrap_or(MOST_MS).clamp(LEAST_MS, MOST_MS)
 }
 
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_told_apart() {
+    fn codes_are_classified() {
         let rows: &[(Failure, &[&str])] = &[
             (
                 Failure::Unauthorized,
@@ -118,10 +118,10 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_neither_nothing_nor_for_ever() {
-        for (said, kept) in [(0, LEAST_MS), (7, 7_000), (86_400, MOST_MS), (u64::MAX, MOST_MS)] {
-            let error = CallError::RateLimited { retry_after: Duration::from_secs(said) };
-            assert_eq!(Failure::of(&error), Failure::Limited(kept), "{said}");
+    fn a_wait_has_a_minimum_and_a_maximum() {
+        for (seconds, expected) in [(0, LEAST_MS), (7, 7_000), (86_400, MOST_MS), (u64::MAX, MOST_MS)] {
+            let error = CallError::RateLimited { retry_after: Duration::from_secs(seconds) };
+            assert_eq!(Failure::of(&error), Failure::RateLimited(expected), "{seconds}");
         }
     }
 }

@@ -1,64 +1,65 @@
-//! How delivery to Slack stands, for those who operate it.
+//! The state of delivery to Slack, for operators.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::gate::Standing;
 use countersign_core::lifecycle::Timestamp;
 
-/// How many channels to name.
+use super::circuit_breaker::BreakerState;
+
+/// The most channels in a report.
 const CHANNELS: usize = 20;
 
-/// How long to name a channel after Slack last refused it, in milliseconds: longer than until it is tried again,
-/// and not for ever, since a policy set can name another one.
-const NAMED_MS: u64 = 30 * 60 * 1000;
+/// How long a channel stays in the report after Slack last refused it, in milliseconds: longer than the longest wait
+/// before it is tried again, but not for ever, since a policy set may no longer use it.
+const REPORTED_MS: u64 = 30 * 60 * 1000;
 
-/// How delivery stands. The worker writes it, `/readyz` reads it.
+/// The state of delivery. The worker writes it, `/readyz` reads it.
 #[derive(Debug)]
 pub struct Health(Mutex<Report>);
 
-/// How delivery stands at one moment.
+/// The state of delivery at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// In a word.
+    /// The state.
     pub state: HealthState,
-    /// Since when it is that.
+    /// Since when.
     pub since: Timestamp,
-    /// Slack's code, where it refuses all that we want.
+    /// Slack's code, if it refuses the token or its scopes.
     pub refused: Option<String>,
-    /// Slack's code, where it does not let us look for a message whose posting was not answered:
-    /// then such a message is posted again, and may be there twice.
+    /// Slack's code, if it does not allow searching for a message whose post was not answered: such a message is posted
+    /// again, and may be there twice.
     pub lookup_refused: Option<String>,
-    /// The channels that nothing can be delivered to, as the policy set names them; at most 20.
+    /// The channels that Slack refuses, by their names in the policy set; at most 20.
     pub channels: BTreeMap<String, ChannelFailure>,
 }
 
-/// In a word.
+/// The state of delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthState {
     /// Messages are delivered.
     Ok,
-    /// Some are not, or may be twice.
+    /// Some messages are not delivered, or may be there twice.
     Degraded,
     /// Slack does not answer.
     Down,
-    /// Slack refuses all that we want.
+    /// Slack refuses the token or its scopes.
     Unauthorized,
 }
 
-/// Why nothing can be delivered to a channel.
+/// Why Slack refuses a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelFailure {
     /// Slack's code.
     pub code: String,
-    /// When it was first said.
+    /// When Slack first refused it.
     pub since: Timestamp,
-    /// When it was last said.
+    /// When Slack last refused it.
     pub last: Timestamp,
 }
 
 impl HealthState {
-    /// As operators see it.
+    /// The name in `/readyz`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -71,7 +72,7 @@ impl HealthState {
 }
 
 impl Health {
-    /// All is well, since `now`.
+    /// [`HealthState::Ok`] since `now`.
     #[must_use]
     pub fn new(now: Timestamp) -> Health {
         Health(Mutex::new(Report {
@@ -83,43 +84,40 @@ impl Health {
         }))
     }
 
-    /// How delivery stands.
+    /// The current state.
     #[must_use]
     pub fn report(&self) -> Report {
         self.lock().clone()
     }
 
-    /// Slack stands so.
-    pub(super) fn stands(&self, standing: &Standing, refused_for: Option<&str>, now: Timestamp) {
+    /// Takes over the state of the circuit breaker.
+    pub(super) fn update(&self, breaker: &BreakerState, refused_for: Option<&str>, now: Timestamp) {
         let mut report = self.lock();
-        report.channels.retain(|_, failure| now.since(failure.last) < NAMED_MS);
-        report.refused = match standing {
-            Standing::Unauthorized { .. } => refused_for.map(str::to_owned),
-            Standing::Up | Standing::Down { .. } => None,
+        report.channels.retain(|_, failure| now.since(failure.last) < REPORTED_MS);
+        report.refused = match breaker {
+            BreakerState::Unauthorized { .. } => refused_for.map(str::to_owned),
+            BreakerState::Closed | BreakerState::Open { .. } => None,
         };
-        let (state, since) = match standing {
-            Standing::Down { since, .. } => (HealthState::Down, *since),
-            Standing::Unauthorized { since, .. } => (HealthState::Unauthorized, *since),
-            Standing::Up if report.is_degraded() => (HealthState::Degraded, now),
-            Standing::Up => (HealthState::Ok, now),
+        let (state, since) = match breaker {
+            BreakerState::Open { since, .. } => (HealthState::Down, *since),
+            BreakerState::Unauthorized { since, .. } => (HealthState::Unauthorized, *since),
+            BreakerState::Closed if report.is_degraded() => (HealthState::Degraded, now),
+            BreakerState::Closed => (HealthState::Ok, now),
         };
         if report.state != state {
             match state {
-                HealthState::Ok => tracing::info!("delivery to Slack goes well again"),
-                HealthState::Degraded => tracing::warn!("delivery to Slack goes well in part"),
-                HealthState::Down => tracing::error!("Slack does not answer; trying from time to time"),
+                HealthState::Ok => tracing::info!("delivery to Slack has recovered"),
+                HealthState::Degraded => tracing::warn!("delivery to Slack is degraded"),
+                HealthState::Down => tracing::error!("Slack does not answer; retrying"),
                 HealthState::Unauthorized => {
-                    tracing::error!(
-                        code = report.refused,
-                        "Slack refuses everything; asking from time to time"
-                    );
+                    tracing::error!(code = report.refused, "Slack refuses the token; retrying");
                 }
             }
             (report.state, report.since) = (state, since);
         }
     }
 
-    /// A channel does not let us.
+    /// Slack refused a channel.
     pub(super) fn channel_failed(&self, channel: &str, code: &str, now: Timestamp) {
         let mut report = self.lock();
         if let Some(failure) = report.channels.get_mut(channel) {
@@ -136,13 +134,13 @@ impl Health {
         self.lock().channels.remove(channel);
     }
 
-    /// Whether Slack lets us look for our messages.
+    /// Slack allowed a search for a message, or refused it with this code.
     pub(super) fn lookup(&self, refused: Option<&str>) {
         self.lock().lookup_refused = refused.map(str::to_owned);
     }
 
     fn lock(&self) -> MutexGuard<'_, Report> {
-        // Each change is whole, whatever panics between two of them.
+        // No change leaves the report inconsistent, so a panic while it was locked does no harm.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -160,10 +158,10 @@ mod tests {
     const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 
     #[test]
-    fn trouble_shows_and_goes() {
+    fn problems_are_reported_until_they_are_solved() {
         let health = Health::new(START);
         let state = |now: u64| {
-            health.stands(&Standing::Up, None, START.plus(now));
+            health.update(&BreakerState::Closed, None, START.plus(now));
             let report = health.report();
             (report.state, report.since.since(START))
         };
@@ -181,14 +179,14 @@ mod tests {
         health.lookup(None);
         assert_eq!(state(7), (HealthState::Ok, 7));
 
-        health.stands(
-            &Standing::Down { since: START.plus(8), try_at: START, wait_ms: 1 },
+        health.update(
+            &BreakerState::Open { since: START.plus(8), retry_at: START, retries: 0 },
             None,
             START.plus(9),
         );
         assert_eq!((health.report().state, health.report().since), (HealthState::Down, START.plus(8)));
-        let refused = Standing::Unauthorized { since: START.plus(10), try_at: START, wait_ms: 1 };
-        health.stands(&refused, Some("invalid_auth"), START.plus(11));
+        let refused = BreakerState::Unauthorized { since: START.plus(10), retry_at: START, retries: 0 };
+        health.update(&refused, Some("invalid_auth"), START.plus(11));
         let report = health.report();
         assert_eq!(
             (report.state, report.refused.as_deref()),
@@ -199,13 +197,13 @@ mod tests {
     }
 
     #[test]
-    fn few_channels_are_named_and_not_for_ever() {
+    fn few_channels_are_reported_and_not_for_ever() {
         let health = Health::new(START);
         for number in 0..1000 {
             health.channel_failed(&format!("C{number}"), "is_archived", START);
         }
         assert_eq!(health.report().channels.len(), CHANNELS);
-        health.stands(&Standing::Up, None, START.plus(NAMED_MS));
+        health.update(&BreakerState::Closed, None, START.plus(REPORTED_MS));
         assert_eq!(health.report().channels.len(), 0);
         assert_eq!(health.report().state, HealthState::Ok);
     }

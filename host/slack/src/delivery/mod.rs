@@ -1,68 +1,72 @@
-//! Delivery: what the outbox says is stale is shown in Slack, whatever Slack does meanwhile.
+//! Delivery to Slack: what the outbox says is outdated is sent until Slack shows what is stored.
 //!
-//! The outbox holds no payloads. A step renders the newest state that is stored when it is taken, so bursts of
-//! changes become one call, and a call that is made again is never wrong. Whether a message may exist is stored
-//! before Slack is asked to post it, and Slack's name for it after, so that a process that dies between the two
-//! finds it by its mark and does not post it twice.
+//! The outbox holds no payloads. A step renders the newest stored state just before its call, so a burst of changes
+//! becomes one call, and repeating a call is never wrong. Before Slack is asked to post a message, the store has that
+//! the message may exist, and afterwards its `ts`. A process that dies between the two leaves a message that the next
+//! one finds by its mark instead of posting it twice.
 
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod budget;
-mod courier;
-mod dice;
-mod ephemeral;
-mod failure;
-mod gate;
-mod health;
-mod step;
 mod worker;
+
+mod job;
+mod sender;
+mod step;
+
+mod after_failure;
+mod failure;
+
+mod circuit_breaker;
+mod rate_limit;
+
+mod ephemeral;
+mod health;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-pub use ephemeral::Ephemerals;
-pub use health::{ChannelFailure, Health, HealthState, Report};
-pub use worker::{Parts, Worker};
-
-use crate::{Message, Place, SlackClient, message, notice};
 use countersign_core::clock::Clock;
 use countersign_core::lifecycle::{Request, Timestamp};
 use countersign_core::record::PolicyEntry;
 use countersign_store::Store;
 use tokio::sync::Notify;
 
-/// How a request is put into words. A value, so that whether it is delivered can be tested apart from how it looks.
+pub use ephemeral::Ephemerals;
+pub use health::{ChannelFailure, Health, HealthState, Report};
+pub use worker::{Parts, Worker};
+
+use crate::{Message, Place, SlackClient, message, notice};
+
+/// The functions that render messages. A value, so that tests of delivery need not depend on how messages look.
 #[derive(Clone, Copy)]
 pub struct Rendering {
-    /// The message of a request.
+    /// Renders the message of a request.
     pub message: fn(&Request, &PolicyEntry, Timestamp) -> Message,
-    /// The least of it that can be decided on.
+    /// Renders the shortest message of a request that can be decided on.
     pub minimal: fn(&Request, &PolicyEntry, Timestamp) -> Message,
-    /// The notice that it escalated.
+    /// Renders the notice of an escalation.
     pub escalation: fn(&Request, &PolicyEntry, Timestamp, Place<'_>) -> Message,
 }
 
 impl Rendering {
     /// What people see.
-    pub const WHOLE: Rendering =
+    pub const DEFAULT: Rendering =
         Rendering { message: message::message, minimal: message::minimal, escalation: notice::escalation };
 }
 
-/// All that goes to Slack, where there is a token for it.
+/// Everything that sends to Slack. Exists only with a bot token.
 pub struct Outgoing {
-    /// For what cannot wait in the outbox: modals.
+    /// Opens modals, which cannot wait in the outbox.
     pub client: Arc<SlackClient>,
-    /// For what only one person is told.
+    /// Sends messages that only one person sees.
     pub ephemerals: Ephemerals,
-    /// How delivery stands.
+    /// The state of delivery.
     pub health: Arc<Health>,
     rate_factor: f64,
 }
 
 impl Outgoing {
-    /// What goes through `client`, within Slack's rate limits times `rate_factor`.
+    /// Sends through `client`, within Slack's rate limits times `rate_factor`.
     #[must_use]
     pub fn new(client: SlackClient, clock: &Arc<dyn Clock>, rate_factor: f64) -> Outgoing {
         let client = Arc::new(client);
@@ -70,17 +74,16 @@ impl Outgoing {
         Outgoing { client, ephemerals, health: Arc::new(Health::new(clock.now())), rate_factor }
     }
 
-    /// The worker that delivers what waits in the outbox of `store`; `stored` is notified of each new entry.
-    /// There must be one.
+    /// The worker that delivers the outbox of `store`; `stored` is notified of each new entry. There must be only one.
     #[must_use]
     pub fn worker(&self, store: &Arc<dyn Store>, clock: &Arc<dyn Clock>, stored: &Arc<Notify>) -> Worker {
         Worker::new(Parts {
             store: Arc::clone(store),
             clock: Arc::clone(clock),
             client: Arc::clone(&self.client),
-            bell: Arc::clone(stored),
+            notify: Arc::clone(stored),
             health: Arc::clone(&self.health),
-            rendering: Rendering::WHOLE,
+            rendering: Rendering::DEFAULT,
             rate_factor: self.rate_factor,
         })
     }

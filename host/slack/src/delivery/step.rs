@@ -1,70 +1,70 @@
-//! What is to be done about a message next: one call of Slack at most. Pure, as the core is.
+//! The next step of delivering a message: at most one call. Pure, like the core.
 //!
-//! Whatever a step finds out is stored before the next one is decided on, so that every step can be the first
-//! one of a process: nothing is known but what is in the store.
+//! The outcome of a step is stored before the next one is chosen, so any step can be the first one of a process.
 
-use super::budget::Method;
 use countersign_core::lifecycle::{Request, Timestamp};
 use countersign_core::record::{Mark, PostState, SlackPost, Slot};
 
-/// How long after its end a request that was never shown is not worth showing any more, in milliseconds.
+use super::rate_limit::Method;
+
+/// A request that ended so long ago without having been posted is not posted any more, in milliseconds.
 const FORGET_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// How long to wait for a change that comes right after another, in milliseconds.
+/// A change waits this long for another one to follow it, in milliseconds.
 const QUIET_MS: u64 = 250;
 
-/// How long a change waits for others at most, in milliseconds.
+/// The longest that a change waits for others, in milliseconds.
 const WAIT_MS: u64 = 1_000;
 
-/// One of a request's messages, and where it belongs.
+/// One of a request's messages: where it belongs, and what is stored of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Part {
-    /// Which.
+pub(super) struct TrackedMessage {
+    /// Which message of which request.
     pub(super) mark: Mark,
-    /// The channel, as the policy names it.
+    /// The channel, as the policy entry names it.
     pub(super) channel: String,
-    /// The message that it answers.
+    /// The `ts` of the message that it replies to.
     pub(super) thread: Option<String>,
-    /// How far it has come.
+    /// What is stored of its delivery.
     pub(super) post: SlackPost,
 }
 
-/// What is to be done about it.
+/// The next step of delivering a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Nothing.
+    /// There is nothing to do.
     Done,
     /// Post it.
     Post,
-    /// Have the message of this name show what there is to be shown now, where that is anything else.
+    /// Update it, if it shows anything else than it should.
     Update {
-        /// Slack's name for it.
+        /// The message's `ts`.
         ts: String,
     },
-    /// See whether it was posted.
+    /// Find out whether it was posted.
     Search {
-        /// When that was tried.
+        /// When posting it was tried.
         since: Timestamp,
     },
     /// Nothing before then.
     Wait(Timestamp),
 }
 
-impl Part {
-    /// What is to be done about it at `now`.
+impl TrackedMessage {
+    /// The next step at `now`.
     pub(super) fn step(&self, request: &Request, now: Timestamp) -> Step {
         match &self.post.state {
-            PostState::Absent if self.mark.slot == Slot::Main && is_forgotten(request, now) => Step::Done,
+            PostState::Absent if self.mark.slot == Slot::Main && is_too_old(request, now) => Step::Done,
             PostState::Absent => Step::Post,
             PostState::Posting { look_at, .. } if now < *look_at => Step::Wait(*look_at),
             PostState::Posting { since, .. } => Step::Search { since: *since },
-            // A notice is told once.
+            // A notice is never updated.
             PostState::Posted { .. } if self.mark.slot != Slot::Main => Step::Done,
             PostState::Posted { ts } => Step::Update { ts: ts.clone() },
         }
     }
 
-    /// The budget of the call that the step makes.
+    /// The method that the step calls.
     pub(super) fn method(&self, step: &Step) -> Option<Method> {
         match step {
             Step::Done | Step::Wait(_) => None,
@@ -77,13 +77,13 @@ impl Part {
 }
 
 /// Whether the message already shows the request's newest version.
-pub(super) fn is_shown(request: &Request, post: &SlackPost) -> bool {
+pub(super) fn is_current(request: &Request, post: &SlackPost) -> bool {
     post.ts().is_some() && post.looks.is_some() && post.shown >= request.version
 }
 
-/// When a change may be shown. What people must see at once is shown at once;
-/// other changes wait a moment, since they come in bursts, and only the last one counts.
-pub(super) fn settled_at(request: &Request, post: &SlackPost, since: Timestamp) -> Timestamp {
+/// When a change is sent. New and ended requests are shown at once; other changes come in bursts of which only the
+/// last one matters, so they wait a moment.
+pub(super) fn debounced_until(request: &Request, post: &SlackPost, since: Timestamp) -> Timestamp {
     if request.status().is_terminal() || post.ts().is_none() {
         return since;
     }
@@ -91,6 +91,6 @@ pub(super) fn settled_at(request: &Request, post: &SlackPost, since: Timestamp) 
     changed_at.plus(QUIET_MS).min(since.plus(WAIT_MS))
 }
 
-fn is_forgotten(request: &Request, now: Timestamp) -> bool {
+fn is_too_old(request: &Request, now: Timestamp) -> bool {
     request.decided_at().is_some_and(|ended_at| now.since(ended_at) >= FORGET_MS)
 }

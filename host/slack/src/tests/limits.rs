@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// What Slack would refuse in a list of blocks, and what could ping somebody whom `allowed` does not name.
+/// What Slack would refuse in a list of blocks, and what could notify somebody whom `allowed` does not accept.
 pub(super) fn broken_blocks(
     blocks: &Value,
     most_blocks: usize,
@@ -177,7 +177,7 @@ fn number_input(broken: &mut Vec<String>, value: &Value) {
     }
 }
 
-/// Text with 1 to `most` characters, in the way of counting that finds most.
+/// Text with 1 to `most` characters, counted in UTF-16 units.
 fn chars(broken: &mut Vec<String>, value: &Value, key: &str, most: usize) {
     match value[key].as_str() {
         Some(text) if (1..=most).contains(&units(text)) => {}
@@ -224,19 +224,19 @@ fn mrkdwn(broken: &mut Vec<String>, text: &str, allowed: &dyn Fn(&str) -> bool) 
         }
         rest = after;
     }
-    // Each code span must be closed on its line, or what follows would be ours no more.
+    // A code span must be closed on its line, or our own text after it would be code.
     if text.lines().any(|line| line.matches('`').count() % 2 != 0) {
         broken.push(format!("an open code span in `{text}`"));
     }
-    // Outside of code there are our own signs only.
+    // Outside of code there must be nothing but our own text.
     let ours = text.lines().flat_map(|line| line.split('`').step_by(2)).collect::<String>();
     if ours.contains("U0VICTIM") || ours.contains("evil") || ours.contains('\u{202e}') {
-        broken.push(format!("words of others outside of code in `{text}`"));
+        broken.push(format!("text from outside that is not code in `{text}`"));
     }
 }
 
 #[test]
-fn what_slack_refuses_is_noticed() {
+fn violations_of_limits_are_found() {
     use serde_json::json;
     let text = |text: &str| json!({"type": "mrkdwn", "text": text, "verbatim": true});
     let section = |words: &str| json!([{"type": "section", "text": text(words)}]);

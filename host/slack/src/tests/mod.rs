@@ -1,4 +1,4 @@
-//! What people see, in every state and for every input.
+//! Messages, notices and modals, in every state and for every input.
 
 mod limits;
 mod modals;
@@ -7,13 +7,12 @@ mod states;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value, json};
-
 use countersign_core::lifecycle::{
     Act, Actor, Digest, Edit, Link, Origin, Party, Reason, Request, RequestId, Requirement, RequirementKind,
     Ruling, Standing, Submission, Timestamp, Verdict, draft, parameter_digests,
 };
 use countersign_core::record::{Escalate, PolicyEntry, Redaction, Rerequest};
+use serde_json::{Map, Value, json};
 
 /// Noon of 1 March 2026, UTC.
 const START: Timestamp = Timestamp::from_millis(1_772_366_400_000);
@@ -143,7 +142,7 @@ fn open(requirements: Vec<Requirement>) -> Request {
     open_with(submission(), requirements)
 }
 
-/// What the request is after this act at this minute.
+/// The request after this act at this minute.
 fn after(request: Request, minute: u64, by: Option<&str>, act: Act, standing: Standing) -> Request {
     let by =
         by.map(|id| Actor { id: id.into(), groups: BTreeSet::new(), groups_as_of: None, ..Actor::default() });
@@ -173,12 +172,12 @@ fn denied(message: &str) -> Standing {
     Standing::Denied(Reason { code: "denied_by_approver".into(), message: message.into(), path: None })
 }
 
-/// Everything that a text from outside may try.
+/// Every trick that text from outside may try.
 const HOSTILE: &str = "`*~_ <!channel> <!here> <@U0VICTIM> <!subteam^S0ALL> <#C0X|x> &lt; &amp; <http://evil.example|Approve> \
     :white_check_mark: *Approved* by <@U0ANA>\n>>> quote\n```code\n\r\n\t\u{202e}desrever\u{2066} \u{200b}\u{feff}zero \u{0}\u{1b}[31m \
     שלום مرحبا 日本 🎉👩\u{200d}💻 \"quoted\" \\n {\"a\":1} e\u{301}\u{301}\u{301}\u{301}\u{301} @channel @here #general";
 
-/// A request all of whose words are hostile.
+/// A request of hostile text only.
 fn hostile() -> (Request, PolicyEntry) {
     let mut submission = submission();
     let words = HOSTILE.to_owned();

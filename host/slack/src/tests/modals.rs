@@ -1,10 +1,10 @@
-//! The dialogs: their inputs, and that what they show is what is read back.
+//! The modals: their inputs, and what does not fit into them.
 
+use countersign_core::lifecycle::State;
 use slack_morphism::prelude::SlackModalView;
 
 use super::*;
 use crate::modal::{deny, notice, overrides, reads_as_text};
-use countersign_core::lifecycle::State;
 
 /// An open request with these parameters, all of which can be edited.
 fn editing(params: Value) -> Request {
@@ -29,13 +29,13 @@ fn json_of(view: &SlackModalView) -> Value {
     json
 }
 
-/// The input of the parameter `key` in its dialog, without what all inputs have.
+/// The input of the parameter `key` in the modal for edits, without the members that all inputs have.
 fn input(key: &str, schema: Value, current: Option<Value>) -> Value {
     let params = current.map_or(json!({}), |value| json!({ key: value }));
     let mut request = editing(params);
     let State::Open(open) = &mut request.state else { panic!("it is open") };
     open.editable.insert(key.to_owned());
-    let view = json_of(&overrides(&request, &with_schema(json!({ key: schema }))).expect("a dialog"));
+    let view = json_of(&overrides(&request, &with_schema(json!({ key: schema }))).expect("a modal"));
     let mut block = view["blocks"][1].clone();
     assert_eq!(block["block_id"], format!("ov_{key}"));
     assert_eq!(block["optional"], true);
@@ -171,16 +171,16 @@ fn inputs_have_the_types_of_the_schema() {
         schema: Some(json!({"properties": {"n": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "string"}}})),
         ..entry()
     };
-    let view = json_of(&overrides(&editing(json!({"n": 5})), &referring).expect("a dialog"));
+    let view = json_of(&overrides(&editing(json!({"n": 5})), &referring).expect("a modal"));
     assert_eq!(view["blocks"][1]["element"]["type"], "plain_text_input");
     assert!(reads_as_text(referring.schema.as_ref(), "n", Some(&json!(5))));
 }
 
 #[test]
-fn the_dialog_of_edits() {
+fn overrides_modal() {
     let request =
         after(open(vec![approvals(0, 2)]), 3, Some("U0ANA"), approve(), waiting(vec![approvals(1, 2)]));
-    insta::assert_json_snapshot!(json_of(&overrides(&request, &entry()).expect("a dialog")));
+    insta::assert_json_snapshot!(json_of(&overrides(&request, &entry()).expect("a modal")));
     let mut none = request.clone();
     let State::Open(open) = &mut none.state else { panic!("it is open") };
     open.editable = BTreeSet::from(["token".to_owned(), "k".repeat(253)]);
@@ -190,11 +190,11 @@ fn the_dialog_of_edits() {
 }
 
 #[test]
-fn what_does_not_fit_into_the_dialog_is_said() {
+fn what_does_not_fit_into_the_modal_is_mentioned() {
     let mut params: Map<String, Value> =
         (0..97).map(|n| (format!("k{n:02}"), json!("日本".repeat(1000)))).collect();
     params.insert("k".repeat(253), json!(1));
-    let view = json_of(&overrides(&editing(Value::Object(params)), &entry()).expect("a dialog"));
+    let view = json_of(&overrides(&editing(Value::Object(params)), &entry()).expect("a modal"));
     let blocks = view["blocks"].as_array().expect("blocks");
     assert_eq!(blocks.len(), 97);
     assert_eq!(
@@ -207,12 +207,12 @@ fn what_does_not_fit_into_the_dialog_is_said() {
 }
 
 #[test]
-fn the_dialog_of_a_denial() {
+fn deny_modal() {
     insta::assert_json_snapshot!(json_of(&deny(&open(vec![approvals(0, 1)]))));
 }
 
 #[test]
-fn a_dialog_that_tells() {
+fn notice_modal() {
     let view = json_of(&notice("This request has ended, and more", "One.\n\nTwo `&lt;`."));
     assert_eq!(view["title"]["text"], "This request has ended,…");
     assert_eq!(view["blocks"][0]["text"]["text"], "One.\n\nTwo `&lt;`.");

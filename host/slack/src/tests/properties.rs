@@ -1,5 +1,6 @@
-//! Whatever the input: Slack takes it, nobody is pinged, and neither the status nor a button is lost.
+//! For every input: Slack accepts it, it notifies nobody, and neither the status nor a button is missing.
 
+use countersign_core::lifecycle::{Decided, Escalation, Event, Needs, Open, State};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use slack_morphism::prelude::SlackModalView;
@@ -7,10 +8,9 @@ use slack_morphism::prelude::SlackModalView;
 use super::*;
 use crate::message::{Message, message, minimal};
 use crate::notice::{Place, escalation};
-use crate::{modal, told};
-use countersign_core::lifecycle::{Decided, Escalation, Event, Needs, Open, State};
+use crate::{ephemeral_text, modal};
 
-/// Short and long, plain and hostile.
+/// Short and long text, plain and hostile.
 fn any_words() -> BoxedStrategy<String> {
     let piece = prop_oneof![
         4 => Just(HOSTILE.to_owned()),
@@ -216,7 +216,7 @@ fn any_entry() -> BoxedStrategy<PolicyEntry> {
         .boxed()
 }
 
-/// Whom this request may mention: people and groups whose ids stand where ids belong.
+/// Whom the messages of this request may mention: people and groups whose ids are in members for ids.
 fn mentionable(request: &Request, entry: &PolicyEntry) -> BTreeSet<String> {
     let submission = &request.submission;
     let mut ids: BTreeSet<String> = BTreeSet::new();
@@ -246,12 +246,12 @@ fn check_view(view: &SlackModalView, allowed: &dyn Fn(&str) -> bool) {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
-/// The status and every button that this state has.
+/// Checks that the status and every button of the request's state are there.
 fn check_essentials(message: &Message, request: &Request, entry: &PolicyEntry) {
     let blocks = serde_json::to_value(&message.blocks).expect("serialises");
     let blocks = blocks.as_array().expect("a list");
     assert_eq!(blocks[0]["type"], "header");
-    let emoji = crate::progress::verdict(request).0;
+    let emoji = crate::progress::status_label(request).0;
     let escalated =
         matches!(&request.state, State::Open(open) if matches!(open.escalation, Escalation::Done(_)));
     let emoji = if escalated { ":rotating_light:" } else { emoji };
@@ -309,7 +309,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 120, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_message_and_notice_is_taken_and_pings_nobody(
+    fn every_message_and_notice_is_accepted_and_notifies_nobody(
         request in any_request(),
         entry in any_entry(),
         now in prop_oneof![Just(minutes(3)), any::<u64>().prop_map(Timestamp::from_millis)],
@@ -339,7 +339,7 @@ proptest! {
     }
 
     #[test]
-    fn every_dialog_is_taken(request in any_request(), entry in any_entry(), words in any_words(), title in any_words()) {
+    fn every_modal_is_accepted(request in any_request(), entry in any_entry(), words in any_words(), title in any_words()) {
         let nobody = |_: &str| false;
         if let Some(view) = modal::overrides(&request, &entry) {
             check_view(&view, &nobody);
@@ -353,15 +353,15 @@ proptest! {
         let allowed = |id: &str| ids.contains(id);
         let reasons = vec![Reason { code: "x".into(), message: words.clone(), path: None }; words.len() % 9];
         for (code, request) in [("unauthorized", Some(&request)), (words.as_str(), None), ("cooldown", Some(&request))] {
-            let told = told::refusal(code, &words, &reasons, request, minutes(2));
-            prop_assert!(told.encode_utf16().count() <= 3000, "{} characters", told.encode_utf16().count());
-            check_view(&modal::notice(&title, &told), &allowed);
+            let text = ephemeral_text::refusal(code, &words, &reasons, request, minutes(2));
+            prop_assert!(text.encode_utf16().count() <= 3000, "{} characters", text.encode_utf16().count());
+            check_view(&modal::notice(&title, &text), &allowed);
         }
-        check_view(&modal::notice(&title, &told::rerequested(&request)), &allowed);
+        check_view(&modal::notice(&title, &ephemeral_text::rerequested(&request)), &allowed);
     }
 }
 
-/// What an input begins with, and what a choice means, is read back as the value that it stands for.
+/// Checks that the initial values and the options of inputs are read back as the values that they stand for.
 fn check_answers(view: &Value, request: &Request, entry: &PolicyEntry) {
     let params = request.params();
     for block in view["blocks"].as_array().into_iter().flatten() {

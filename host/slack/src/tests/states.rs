@@ -1,12 +1,13 @@
-//! Snapshots of the message in every state, and of notices and what people are told.
+//! Snapshots of the message in every state, of notices, and of ephemeral messages.
 
-use super::*;
-use crate::message::{Message, message, minimal};
-use crate::notice::{Place, escalation};
-use crate::told;
 use countersign_core::lifecycle::State;
 
-/// What everybody in these stories may be called by.
+use super::*;
+use crate::ephemeral_text;
+use crate::message::{Message, message, minimal};
+use crate::notice::{Place, escalation};
+
+/// The ids that these messages may mention.
 fn known(id: &str) -> bool {
     ["U0DEV", "U0ANA", "U0BEN", "U0CAT", "U0SEC", "U0LEAD", "S0ONCALL"].contains(&id)
 }
@@ -51,7 +52,7 @@ fn expired() -> Request {
 }
 
 #[test]
-fn pending_on_time() {
+fn pending_for_a_time_window() {
     let window = Requirement {
         kind: RequirementKind::Time,
         label: "deploys from 13:00".into(),
@@ -130,7 +131,7 @@ fn approved_by_personas_alone() {
 }
 
 #[test]
-fn approved_with_nobody() {
+fn approved_unattended() {
     let mut submission = submission();
     submission.unattended = true;
     let request = submit(submission, Standing::Satisfied);
@@ -148,7 +149,7 @@ fn denied_with_a_reason() {
 }
 
 #[test]
-fn expired_with_and_without_another_try() {
+fn expired_with_and_without_rerequest() {
     let mut entry = entry();
     let can = message(&expired(), &entry, minutes(21));
     check("expired", &can);
@@ -169,7 +170,7 @@ fn cancelled() {
 }
 
 #[test]
-fn made_again() {
+fn rerequested() {
     let mut submission = submission();
     submission.depth = 2;
     submission.rerequested_by = Some(Party { id: "U0BEN".into(), source: "slack".into(), display: None });
@@ -177,12 +178,12 @@ fn made_again() {
         Party { id: "octo-cat".into(), source: "github".into(), display: Some("Octo Cat".into()) };
     let request = open_with(submission, vec![approvals(0, 1)]);
     check("made_again", &message(&request, &entry(), minutes(1)));
-    let told = told::rerequested(&request);
-    insta::assert_snapshot!("told_rerequested", told);
+    let text = ephemeral_text::rerequested(&request);
+    insta::assert_snapshot!("ephemeral_text_rerequested", text);
 }
 
 #[test]
-fn hostile_words() {
+fn hostile_text() {
     let (request, entry) = hostile();
     let now = minutes(4);
     check("hostile", &message(&request, &entry, now));
@@ -191,35 +192,53 @@ fn hostile_words() {
 }
 
 #[test]
-fn the_least_there_is() {
+fn minimal_message() {
     let message = minimal(&one_approval(), &entry(), minutes(8));
     check("minimal", &message);
     assert_eq!(buttons(&message), ["approve", "approve_edit", "deny", "withdraw"]);
 }
 
 #[test]
-fn people_are_told_why_not_and_how_it_stands() {
+fn ephemeral_texts_of_refusals() {
     let reason =
         |code: &str, message: &str| Reason { code: code.into(), message: message.into(), path: None };
     let now = minutes(8);
-    let told = [
-        told::refusal(
+    let texts = [
+        ephemeral_text::refusal(
             "unauthorized",
             "you are not entitled to this: only a holder of the persona `release` may acknowledge it",
             &[reason("not_a_holder", "only a holder of the persona `release` may acknowledge it")],
             Some(&awaiting_personas()),
             now,
         ),
-        told::refusal("duplicate_approval", "your approval already counts", &[], Some(&one_approval()), now),
-        told::refusal("already_decided", "the request is already expired", &[], Some(&expired()), now),
-        told::refusal("cooldown", "this can be requested again in 240 s", &[], None, now),
-        told::refusal("stale", "the parameters changed since <!channel> `you` looked", &[], None, now),
-        told::refusal("key_not_allowed", "these parameters cannot be edited: ref", &[], None, now),
+        ephemeral_text::refusal(
+            "duplicate_approval",
+            "your approval already counts",
+            &[],
+            Some(&one_approval()),
+            now,
+        ),
+        ephemeral_text::refusal(
+            "already_decided",
+            "the request is already expired",
+            &[],
+            Some(&expired()),
+            now,
+        ),
+        ephemeral_text::refusal("cooldown", "this can be requested again in 240 s", &[], None, now),
+        ephemeral_text::refusal(
+            "stale",
+            "the parameters changed since <!channel> `you` looked",
+            &[],
+            None,
+            now,
+        ),
+        ephemeral_text::refusal("key_not_allowed", "these parameters cannot be edited: ref", &[], None, now),
     ];
-    insta::assert_snapshot!("told_refusals", told.join("\n---\n"));
+    insta::assert_snapshot!("ephemeral_text_refusals", texts.join("\n---\n"));
 }
 
-/// Every part takes the most that it may, and none loses its place.
+/// Every part takes the most room that it may, and none is missing.
 #[test]
 fn everything_at_once() {
     let (mut request, entry) = hostile();

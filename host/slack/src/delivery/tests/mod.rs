@@ -1,74 +1,73 @@
-//! The worker over the real embedded store and a Slack that fails as it is told to, with a clock that the tests move.
+//! Tests of the worker with the SQLite store, a fake Slack that fails on demand, and a clock that the tests advance.
 
 mod ephemerals;
 mod failures;
+mod messages;
 mod notices;
-mod order;
-mod plain;
-mod running;
-mod showing;
-mod storm;
+mod plain_rendering;
+mod priority;
+mod random_failures;
+mod run_loop;
 
 use std::sync::Arc;
 
+use countersign_core::clock::{Clock, ManualClock};
+use countersign_core::lifecycle::{Act, Decided, Effect, Request, RequestId, State, Timestamp};
+use countersign_core::record::{Escalate, PolicyEntry, SlackPost, Slot};
+use countersign_store::{Commit, Committed, Created, SqliteStore, Store, fixtures};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
-use super::dice::Dice;
 use super::health::{Health, HealthState};
 use super::worker::{Parts, Worker};
 use crate::fake::{FakeSlack, Shown};
-use countersign_core::clock::{Clock, ManualClock};
-use countersign_core::lifecycle::{Act, Decided, Effect, Request, RequestId, State, Timestamp};
-use countersign_core::record::{Escalate, PolicyEntry};
-use countersign_core::record::{SlackPost, Slot};
-use countersign_store::{Commit, Committed, Created, SqliteStore, Store, fixtures};
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 
-/// A worker with everything around it.
-struct Desk {
+/// A worker and everything that it needs.
+struct Harness {
     store: Arc<dyn Store>,
     clock: Arc<ManualClock>,
     slack: FakeSlack,
     health: Arc<Health>,
-    bell: Arc<Notify>,
+    notify: Arc<Notify>,
     worker: Worker,
     seed: u64,
     rate_factor: f64,
     _folder: TempDir,
 }
 
-impl Desk {
-    async fn new() -> Desk {
-        Desk::with(1, 1.0).await
+impl Harness {
+    async fn new() -> Harness {
+        Harness::with(1, 1.0).await
     }
 
-    async fn with(seed: u64, rate_factor: f64) -> Desk {
+    async fn with(seed: u64, rate_factor: f64) -> Harness {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.path().join("store.db")).unwrap());
         store.pin(["C1", "C2", "C3", "#one", ""].map(entry).to_vec(), vec![]).await.unwrap();
         let clock = Arc::new(ManualClock::at(START));
         let slack = FakeSlack::start(Arc::<ManualClock>::clone(&clock)).await;
-        let (health, bell) = (Arc::new(Health::new(START)), Arc::new(Notify::new()));
-        let worker = worker(&store, &clock, &slack, &health, &bell, (seed, rate_factor));
-        Desk { store, clock, slack, health, bell, worker, seed, rate_factor, _folder: folder }
+        let (health, notify) = (Arc::new(Health::new(START)), Arc::new(Notify::new()));
+        let worker = worker(&store, &clock, &slack, &health, &notify, (seed, rate_factor));
+        Harness { store, clock, slack, health, notify, worker, seed, rate_factor, _folder: folder }
     }
 
-    /// The process is killed at this instant, and another one is started.
-    fn killed(&mut self) {
+    /// Kills the worker at this instant, and starts another one.
+    fn kill_and_restart(&mut self) {
         self.seed += 1;
-        let dice = (self.seed, self.rate_factor);
-        self.worker = worker(&self.store, &self.clock, &self.slack, &self.health, &self.bell, dice);
+        let seed_and_factor = (self.seed, self.rate_factor);
+        self.worker =
+            worker(&self.store, &self.clock, &self.slack, &self.health, &self.notify, seed_and_factor);
     }
 
     fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Makes request `number`, whose messages go to `channel`; nowhere where that is empty.
+    /// Creates request `number`, whose messages go to `channel`; nowhere if that is empty.
     async fn create(&self, number: u64, channel: &str) -> Request {
         let mut request = fixtures::request_at(number, self.now());
         let submission = Arc::make_mut(&mut request.submission);
@@ -78,19 +77,19 @@ impl Desk {
         request
     }
 
-    /// Something happens to it.
+    /// Stores a new version of the request.
     async fn change(&self, number: u64) -> Request {
         self.commit(number, vec![Effect::ShowRequest], |_| {}).await
     }
 
-    /// It ends.
+    /// Approves the request.
     async fn end(&self, number: u64) -> Request {
         let decided = Decided { at: self.now(), by: Some("U1".into()), reason: None };
         self.commit(number, vec![Effect::ShowRequest], |request| request.state = State::Approved(decided))
             .await
     }
 
-    /// It escalates.
+    /// Escalates the request.
     async fn escalate(&self, number: u64) -> Request {
         let effects = vec![Effect::NotifyEscalation, Effect::ShowRequest];
         self.commit(number, effects, |request| {
@@ -107,7 +106,7 @@ impl Desk {
         request
     }
 
-    /// Lets so much time pass.
+    /// Lets this many milliseconds pass.
     async fn pass(&mut self, millis: u64) {
         let end = self.now().plus(millis);
         loop {
@@ -119,7 +118,7 @@ impl Desk {
         }
     }
 
-    /// Lets time pass until nothing waits, at most so much; says how much it was.
+    /// Lets at most `most` milliseconds pass until the outbox is empty, and returns how many passed.
     async fn deliver(&mut self, most: u64) -> u64 {
         let begun = self.now();
         loop {
@@ -128,12 +127,12 @@ impl Desk {
             if self.waiting().await == 0 {
                 return took;
             }
-            assert!(took < most, "{} wait still", self.waiting().await);
+            assert!(took < most, "{} are still waiting", self.waiting().await);
             self.advance_to(next);
         }
     }
 
-    /// Has all done that can be done now, and says when there is more.
+    /// Carries out every step that is possible now, and returns when there are more.
     async fn work(&mut self) -> Timestamp {
         for _ in 0..10_000 {
             let next = self.worker.turn().await;
@@ -142,10 +141,10 @@ impl Desk {
             }
             self.worker.finish().await;
         }
-        panic!("it goes on and on at {}: {:?}", self.now(), self.slack.methods());
+        panic!("endless work at {}: {:?}", self.now(), self.slack.methods());
     }
 
-    /// Moves the clock on, if only by a little.
+    /// Advances the clock to `at`, and by 1 ms at least.
     fn advance_to(&self, at: Timestamp) {
         let now = self.now();
         self.clock.advance(at.max(now.plus(1)).since(now));
@@ -159,7 +158,7 @@ impl Desk {
         self.store.slack_post(id(number), slot).await.unwrap()
     }
 
-    /// The one message of a request, with its text.
+    /// The message of a request, of which there must be one.
     fn message(&self, number: u64) -> Shown {
         let messages = self.messages(number, Slot::Main);
         assert_eq!(messages.len(), 1, "{messages:?}");
@@ -172,7 +171,7 @@ impl Desk {
         all.filter(|message| message.metadata["event_payload"] == payload).collect()
     }
 
-    /// The audit entries that delivery wrote, with their codes.
+    /// The events and the codes of the audit entries of delivery.
     async fn audited(&self) -> Vec<(String, String)> {
         let audit = self.store.audit(0, 100_000).await.unwrap();
         let ours = audit.into_iter().filter(|(_, entry)| entry.event.starts_with("slack_"));
@@ -194,22 +193,22 @@ fn worker(
     clock: &Arc<ManualClock>,
     slack: &FakeSlack,
     health: &Arc<Health>,
-    bell: &Arc<Notify>,
+    notify: &Arc<Notify>,
     (seed, rate_factor): (u64, f64),
 ) -> Worker {
     let parts = Parts {
         store: Arc::clone(store),
         clock: Arc::<ManualClock>::clone(clock),
         client: Arc::new(slack.client()),
-        bell: Arc::clone(bell),
+        notify: Arc::clone(notify),
         health: Arc::clone(health),
-        rendering: plain::PLAIN,
+        rendering: plain_rendering::PLAIN,
         rate_factor,
     };
-    Worker::with_dice(parts, Dice::seeded(seed))
+    Worker::with_rng(parts, fastrand::Rng::with_seed(seed))
 }
 
-/// The rules of an action whose messages go to `channel`, and whose escalations to `C9` too.
+/// The policy entry of an action whose messages go to `channel`, and whose escalations also go to `C9`.
 fn entry(channel: &str) -> PolicyEntry {
     PolicyEntry {
         channel: Some(channel.to_owned()).filter(|channel| !channel.is_empty()),

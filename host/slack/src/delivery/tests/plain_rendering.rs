@@ -1,9 +1,10 @@
-//! A rendering that says no more than what there is to be told, so that a test can see which version was sent.
+//! A rendering of the version and the status only, so that a test can see which version was sent.
+
+use countersign_core::lifecycle::{Request, Timestamp};
+use countersign_core::record::PolicyEntry;
 
 use crate::delivery::Rendering;
 use crate::{Message, Place};
-use countersign_core::lifecycle::{Request, Timestamp};
-use countersign_core::record::PolicyEntry;
 
 pub(super) const PLAIN: Rendering = Rendering { message, minimal, escalation };
 

@@ -1,19 +1,22 @@
-//! What one person is told, and nobody else: why what they did does not count, and how the request stands now.
+//! The texts of ephemeral messages: why an interaction had no effect, and the current state of the request.
 //!
-//! The texts are `mrkdwn` of our own, in which what comes from elsewhere is inline code; they fit into a section.
+//! The texts are `mrkdwn` in which everything from outside is inline code; they fit into a section.
+
+use countersign_core::lifecycle::{Reason, Request, Timestamp};
 
 use super::progress::{self, packed};
 use super::text::{self, code};
 use super::time::date;
-use countersign_core::lifecycle::{Reason, Request, Timestamp};
 
-/// How many reasons are told.
+/// The most reasons that are listed.
 const MOST_REASONS: usize = 5;
+
+/// The widths of a reason, of the detail and of the progress.
 const REASON: usize = 220;
 const DETAIL: usize = 300;
 const PROGRESS: usize = 700;
 
-/// Why what somebody did does not count, with the policies' reasons, and how the request stands at `now`.
+/// Why an interaction had no effect, with the policies' reasons, and the state of the request at `now`.
 ///
 /// `error_code` and `detail` are those of the refusal.
 #[must_use]
@@ -25,9 +28,9 @@ pub fn refusal(
     now: Timestamp,
 ) -> String {
     let mut lines = Vec::new();
-    match words(error_code) {
-        Some((said, false)) => lines.push(format!(":no_entry_sign: {said}")),
-        Some((said, true)) => lines.push(format!(":no_entry_sign: {said} {}", code(detail, DETAIL))),
+    match explanation(error_code) {
+        Some((text, false)) => lines.push(format!(":no_entry_sign: {text}")),
+        Some((text, true)) => lines.push(format!(":no_entry_sign: {text} {}", code(detail, DETAIL))),
         None => lines.push(format!(":no_entry_sign: That was not done. {}", code(detail, DETAIL))),
     }
     lines.extend(
@@ -48,7 +51,7 @@ pub fn refusal(
     lines.join("\n")
 }
 
-/// That the request was made again, as this one.
+/// Confirms a re-request; `request` is the new one.
 #[must_use]
 pub fn rerequested(request: &Request) -> String {
     let submission = &request.submission;
@@ -61,8 +64,8 @@ pub fn rerequested(request: &Request) -> String {
     )
 }
 
-/// What a code means to a person, and whether the detail says more than that.
-fn words(error_code: &str) -> Option<(&'static str, bool)> {
+/// The explanation of an error code, and whether the detail is shown after it.
+fn explanation(error_code: &str) -> Option<(&'static str, bool)> {
     Some(match error_code {
         "already_decided" => ("This request has ended already, so nothing was changed.", false),
         "expired" => ("The time to decide is over, so nothing was changed.", false),

@@ -1,0 +1,269 @@
+//! Slack's rate limits: a token bucket for each method, and for posting one for each channel.
+
+use std::collections::HashMap;
+
+use countersign_core::lifecycle::Timestamp;
+
+/// Calls a minute in Slack's tier 3: `chat.update`, and the methods that read a channel.
+const TIER_3: f64 = 50.0;
+
+/// Calls a minute in Slack's tier 4: `chat.postEphemeral`.
+const TIER_4: f64 = 100.0;
+
+/// The share of a minute's calls that may come in a burst. The others are spread evenly, so that no minute has more
+/// than its limit.
+const BURST: f64 = 0.1;
+
+/// The most channels with a bucket of their own; full buckets are evicted, since they are as good as new.
+const CHANNELS: usize = 1024;
+
+/// A method with a rate limit of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Method {
+    /// `chat.postMessage` to this channel.
+    Post(String),
+    /// `chat.update`.
+    Update,
+    /// `conversations.history`.
+    History,
+    /// `conversations.replies`.
+    Replies,
+}
+
+/// The token buckets of all methods.
+#[derive(Debug)]
+pub(super) struct RateLimits {
+    factor: f64,
+    update: TokenBucket,
+    history: TokenBucket,
+    replies: TokenBucket,
+    posts: HashMap<String, TokenBucket>,
+}
+
+impl RateLimits {
+    /// Slack's documented limits, times `factor`.
+    pub(super) fn new(factor: f64) -> RateLimits {
+        let tier = || TokenBucket::per_minute(TIER_3 * factor);
+        RateLimits { factor, update: tier(), history: tier(), replies: tier(), posts: HashMap::new() }
+    }
+
+    /// The earliest time for a call.
+    pub(super) fn free_at(&mut self, method: &Method, now: Timestamp) -> Timestamp {
+        self.bucket(method).free_at(now)
+    }
+
+    /// Whether there is a token for a low-priority update, with one more left for what people do meanwhile.
+    pub(super) fn has_spare_update(&mut self, now: Timestamp) -> bool {
+        self.update.has_spare(now)
+    }
+
+    /// Takes a token for a call that is about to be made.
+    pub(super) fn take(&mut self, method: &Method, now: Timestamp) {
+        self.bucket(method).take(now);
+    }
+
+    /// Gives back the token of a call that was not made.
+    pub(super) fn give_back(&mut self, method: &Method) {
+        self.bucket(method).give_back();
+    }
+
+    /// Allows no call of the method before `until`, as Slack said.
+    pub(super) fn block(&mut self, method: &Method, until: Timestamp) {
+        self.bucket(method).block(until);
+    }
+
+    fn bucket(&mut self, method: &Method) -> &mut TokenBucket {
+        match method {
+            Method::Update => &mut self.update,
+            Method::History => &mut self.history,
+            Method::Replies => &mut self.replies,
+            Method::Post(channel) => {
+                if self.posts.len() >= CHANNELS && !self.posts.contains_key(channel) {
+                    self.posts.retain(|_, bucket| !bucket.is_full());
+                }
+                let factor = self.factor;
+                self.posts.entry(channel.clone()).or_insert_with(|| TokenBucket::per_second(factor))
+            }
+        }
+    }
+}
+
+/// A token bucket.
+#[derive(Clone, Debug)]
+pub(super) struct TokenBucket {
+    capacity: f64,
+    per_ms: f64,
+    tokens: f64,
+    /// When `tokens` was right.
+    at: Timestamp,
+    blocked_until: Timestamp,
+}
+
+impl TokenBucket {
+    /// For the calls of a method: a small burst, and never more than `calls` within any minute.
+    fn per_minute(calls: f64) -> TokenBucket {
+        let capacity = (calls * BURST).max(1.0);
+        TokenBucket::full(capacity, (calls - capacity).max(calls / 2.0) / 60_000.0)
+    }
+
+    /// For posting to one channel: no bursts.
+    fn per_second(calls: f64) -> TokenBucket {
+        TokenBucket::full(1.0, calls / 1000.0)
+    }
+
+    /// For ephemeral messages: Slack's limit, times `factor`.
+    pub(super) fn ephemeral(factor: f64) -> TokenBucket {
+        TokenBucket::per_minute(TIER_4 * factor)
+    }
+
+    fn full(capacity: f64, per_ms: f64) -> TokenBucket {
+        TokenBucket {
+            capacity,
+            per_ms,
+            tokens: capacity,
+            at: Timestamp::EPOCH,
+            blocked_until: Timestamp::EPOCH,
+        }
+    }
+
+    /// The earliest time for a call.
+    pub(super) fn free_at(&mut self, now: Timestamp) -> Timestamp {
+        self.refill(now);
+        let wait = if self.tokens >= 1.0 { 0 } else { millis((1.0 - self.tokens) / self.per_ms) };
+        now.plus(wait).max(self.blocked_until)
+    }
+
+    fn has_spare(&mut self, now: Timestamp) -> bool {
+        self.refill(now);
+        now >= self.blocked_until && self.tokens >= self.capacity.min(2.0)
+    }
+
+    /// Takes a token.
+    pub(super) fn take(&mut self, now: Timestamp) {
+        self.refill(now);
+        self.tokens -= 1.0;
+    }
+
+    fn give_back(&mut self) {
+        self.tokens = (self.tokens + 1.0).min(self.capacity);
+    }
+
+    /// Allows no call before `until`.
+    pub(super) fn block(&mut self, until: Timestamp) {
+        self.blocked_until = self.blocked_until.max(until);
+        // No burst right after the block.
+        self.tokens = self.tokens.min(1.0);
+    }
+
+    fn is_full(&self) -> bool {
+        self.tokens >= self.capacity
+    }
+
+    fn refill(&mut self, now: Timestamp) {
+        // `since` is 0 if the clock was set back, so that adds and takes nothing.
+        self.tokens = (self.tokens + number(now.since(self.at)) * self.per_ms).min(self.capacity);
+        self.at = now;
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact for 200,000 years of idleness")]
+fn number(millis: u64) -> f64 {
+    millis as f64
+}
+
+/// Rounded up, so that the token is there at that time.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits")]
+fn millis(time: f64) -> u64 {
+    time.ceil().clamp(1.0, 86_400_000.0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
+
+    /// How many calls a caller that calls whenever it can makes within `span` milliseconds.
+    fn calls_within(rate_limits: &mut RateLimits, method: &Method, from: Timestamp, span: u64) -> usize {
+        let mut now = from;
+        let mut calls = 0;
+        loop {
+            now = rate_limits.free_at(method, now);
+            if now >= from.plus(span) {
+                return calls;
+            }
+            rate_limits.take(method, now);
+            calls += 1;
+        }
+    }
+
+    #[test]
+    fn no_minute_has_more_than_its_limit() {
+        for (factor, most) in [(1.0, 50), (0.1, 5), (20.0, 1000)] {
+            for method in [Method::Update, Method::History, Method::Replies] {
+                let mut rate_limits = RateLimits::new(factor);
+                let first = calls_within(&mut rate_limits, &method, START, 60_000);
+                assert!(first <= most && first + 1 >= most * 9 / 10, "{factor} {method:?}: {first}");
+                let later = calls_within(&mut rate_limits, &method, START.plus(60_000), 60_000);
+                assert!(later <= first && later + 1 >= most * 8 / 10, "{factor} {method:?}: {later}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_channel_has_one_post_a_second() {
+        let mut rate_limits = RateLimits::new(1.0);
+        let [one, other] = ["C1", "C2"].map(|channel| Method::Post(channel.to_owned()));
+        assert_eq!(calls_within(&mut rate_limits, &one, START, 10_000), 10);
+        assert_eq!(calls_within(&mut rate_limits, &other, START, 10_000), 10);
+        assert_eq!(calls_within(&mut RateLimits::new(5.0), &one, START, 10_000), 50);
+    }
+
+    #[test]
+    fn a_blocked_method_is_free_when_slack_said() {
+        let mut rate_limits = RateLimits::new(1.0);
+        let [one, other] = ["C1", "C2"].map(|channel| Method::Post(channel.to_owned()));
+        rate_limits.block(&one, START.plus(30_000));
+        assert_eq!(rate_limits.free_at(&one, START), START.plus(30_000));
+        assert_eq!(rate_limits.free_at(&other, START), START, "another channel is not concerned");
+        rate_limits.block(&one, START.plus(10_000));
+        assert_eq!(rate_limits.free_at(&one, START), START.plus(30_000), "the longest wait counts");
+
+        rate_limits.block(&Method::Update, START.plus(7_000));
+        assert!(!rate_limits.has_spare_update(START.plus(6_999)));
+        assert_eq!(rate_limits.free_at(&Method::Update, START), START.plus(7_000));
+        let after = calls_within(&mut rate_limits, &Method::Update, START.plus(7_000), 1_000);
+        assert!(after <= 5, "{after} in a burst right after the block");
+    }
+
+    #[test]
+    fn a_token_can_be_given_back() {
+        let mut rate_limits = RateLimits::new(1.0);
+        let post = Method::Post("C1".to_owned());
+        rate_limits.take(&post, START);
+        assert_eq!(rate_limits.free_at(&post, START), START.plus(1_000));
+        rate_limits.give_back(&post);
+        rate_limits.give_back(&post);
+        assert_eq!(calls_within(&mut rate_limits, &post, START, 1_000), 1);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_blocks_nothing() {
+        let mut rate_limits = RateLimits::new(1.0);
+        let post = Method::Post("C1".to_owned());
+        rate_limits.take(&post, START);
+        let earlier = START.minus(86_400_000);
+        let free = rate_limits.free_at(&post, earlier);
+        assert!(free <= earlier.plus(1_000), "{free}");
+    }
+
+    #[test]
+    fn full_buckets_are_evicted() {
+        let mut rate_limits = RateLimits::new(1.0);
+        for number in 0..5_000 {
+            let method = Method::Post(format!("C{number}"));
+            let _ = rate_limits.free_at(&method, START);
+        }
+        assert!(rate_limits.posts.len() <= CHANNELS, "{}", rate_limits.posts.len());
+    }
+}

@@ -1,0 +1,225 @@
+//! Carries out one step of a delivery job: at most one call, with its purpose stored before and its outcome after.
+//!
+//! It can be cut off at any await: what it leaves in the store is enough to go on from.
+
+mod apply_failure;
+mod plan;
+mod record;
+mod render;
+mod search;
+mod send;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use countersign_core::clock::Clock;
+use countersign_core::lifecycle::{AuditEntry, Digest, Effect, Request, Timestamp};
+use countersign_core::record::{Mark, PolicyEntry};
+use countersign_store::{OutboxEntry, Store, StoreError};
+
+use plan::{Next, Plan};
+pub(super) use record::failure_count;
+pub(super) use search::SearchCursor;
+
+use super::Rendering;
+use super::after_failure::{Release, temporary};
+use super::job::Job;
+use super::rate_limit::Method;
+use super::step::{Step, debounced_until};
+use crate::SlackClient;
+
+/// How long an outbox entry is claimed, in milliseconds: longer than a call takes, and no longer than people may wait
+/// for a message whose process died.
+const CLAIM_MS: u64 = 30_000;
+
+/// The longest that a call takes, and a little more, in milliseconds.
+const CALL_MS: u64 = 12_000;
+
+/// Carries out the steps.
+pub(super) struct Sender {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    client: Arc<SlackClient>,
+    rendering: Rendering,
+    rng: Mutex<fastrand::Rng>,
+    /// Policy entries that were loaded.
+    entries: Mutex<HashMap<Digest, Arc<PolicyEntry>>>,
+    /// Notices that failed, and until when they are skipped in favour of the other notice of their entry.
+    skipped: Mutex<HashMap<Mark, Timestamp>>,
+}
+
+/// The next call that a job needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NextCall {
+    /// The method; `None` if the job needs no call.
+    pub(super) method: Option<Method>,
+    /// The earliest time for it.
+    pub(super) not_before: Timestamp,
+}
+
+/// The result of a step.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum SendResult {
+    /// No call was made: there was nothing to do, or the job needs another call than expected.
+    NoCall,
+    /// Slack posted or updated the message.
+    Delivered {
+        /// The channel, as the policy entry names it.
+        channel: String,
+    },
+    /// A page of the channel's history was searched.
+    Searched {
+        /// The next page, if the search is not over.
+        cursor: Option<SearchCursor>,
+    },
+    /// Slack does not allow the search.
+    SearchRefused {
+        /// Slack's code.
+        code: String,
+    },
+    /// Slack's rate limit.
+    RateLimited {
+        /// How long not to call the method, in milliseconds.
+        wait_ms: u64,
+    },
+    /// Slack did not answer.
+    Unanswered,
+    /// Slack refuses the token or its scopes.
+    Unauthorized {
+        /// Slack's code.
+        code: String,
+        /// The audit entry, for the worker to write if this is new.
+        audit: Box<AuditEntry>,
+    },
+    /// Slack refused the message.
+    Refused {
+        /// Slack's code.
+        code: String,
+        /// The channel, if it counts as failing.
+        channel: Option<String>,
+    },
+}
+
+/// A job whose step is being carried out.
+struct ActiveJob<'a> {
+    request: &'a Request,
+    entry: &'a PolicyEntry,
+    /// The outbox entry that was claimed; `None` for a refresh.
+    claim: Option<&'a OutboxEntry>,
+}
+
+impl Sender {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        client: Arc<SlackClient>,
+        rendering: Rendering,
+        rng: fastrand::Rng,
+    ) -> Sender {
+        Sender {
+            store,
+            clock,
+            client,
+            rendering,
+            rng: Mutex::new(rng),
+            entries: Mutex::default(),
+            skipped: Mutex::default(),
+        }
+    }
+
+    /// The next call of a job that has waited since `since`.
+    pub(super) async fn next_call(&self, job: Job, since: Timestamp) -> Result<NextCall, StoreError> {
+        let Some(Plan { request, next, now, .. }) = self.plan(job).await? else {
+            return Ok(NextCall { method: None, not_before: since });
+        };
+        Ok(match next {
+            Next::Nothing => NextCall { method: None, not_before: now },
+            Next::Wait(until) => NextCall { method: None, not_before: until },
+            Next::Call(tracked, step) => {
+                let not_before = match job {
+                    Job::Outbox(_, Effect::ShowRequest) => debounced_until(&request, &tracked.post, since),
+                    Job::Outbox(_, Effect::NotifyEscalation) | Job::Refresh(_) => since,
+                };
+                NextCall { method: tracked.method(&step), not_before }
+            }
+        })
+    }
+
+    /// Carries out the next step of a job, with at most one call of `method`. A search goes on at `cursor`.
+    ///
+    /// # Errors
+    /// If the store fails; then the outbox entry is retried later.
+    pub(super) async fn step(
+        &self,
+        job: Job,
+        method: Option<&Method>,
+        cursor: Option<&SearchCursor>,
+    ) -> Result<SendResult, StoreError> {
+        let claim = match job {
+            Job::Refresh(_) => None,
+            Job::Outbox(request, effect) => {
+                let now = self.clock.now();
+                let claim = self.store.claim_outbox(request, effect, now, now.plus(CLAIM_MS)).await?;
+                let Some(claim) = claim else { return Ok(SendResult::NoCall) };
+                Some(claim)
+            }
+        };
+        let result = self.claimed_step(job, claim.as_ref(), method, cursor).await;
+        if let (Err(_), Some(claim)) = (&result, &claim) {
+            let retry_at = temporary(claim.attempts, self.clock.now(), &mut self.rng());
+            // If this fails too, the claim runs out; the first error says what is wrong.
+            let _ = self.store.retry_outbox(claim, retry_at, true).await;
+        }
+        result
+    }
+
+    async fn claimed_step(
+        &self,
+        job: Job,
+        claim: Option<&OutboxEntry>,
+        method: Option<&Method>,
+        cursor: Option<&SearchCursor>,
+    ) -> Result<SendResult, StoreError> {
+        let Some(Plan { request, entry, next, .. }) = self.plan(job).await? else {
+            // The request does not exist any more.
+            if let Some(claim) = claim {
+                self.store.finish_outbox(claim, u64::MAX).await?;
+            }
+            return Ok(SendResult::NoCall);
+        };
+        let active = ActiveJob { request: &request, entry: &entry, claim };
+        let (tracked, step) = match next {
+            Next::Call(tracked, step) if tracked.method(&step).as_ref() == method => (tracked, step),
+            Next::Nothing => {
+                self.finish(&active).await?;
+                return Ok(SendResult::NoCall);
+            }
+            Next::Wait(until) => {
+                self.postpone(&active, until).await?;
+                return Ok(SendResult::NoCall);
+            }
+            Next::Call(..) => {
+                self.release(&active, Release::DueAt(self.clock.now())).await?;
+                return Ok(SendResult::NoCall);
+            }
+        };
+        // If the claim ran out during the call, another worker could make the same one.
+        if claim.is_some_and(|claim| self.clock.now().plus(CALL_MS) > claim.claimed_until) {
+            return Ok(SendResult::NoCall);
+        }
+        match step {
+            Step::Post => self.post(&active, *tracked).await,
+            Step::Update { ts } => self.update(&active, *tracked, &ts).await,
+            Step::Search { since } => self.search(&active, *tracked, since, cursor).await,
+            Step::Done | Step::Wait(_) => Ok(SendResult::NoCall),
+        }
+    }
+
+    fn rng(&self) -> MutexGuard<'_, fastrand::Rng> {
+        self.rng.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn skipped(&self) -> MutexGuard<'_, HashMap<Mark, Timestamp>> {
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

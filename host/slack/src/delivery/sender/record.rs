@@ -1,0 +1,117 @@
+//! Stores the outcome of a step: the post, its audit entries and counts, and what happens to the outbox entry.
+
+use countersign_core::lifecycle::{AuditEntry, Count, Timestamp};
+use countersign_core::record::{Mark, SlackPost, Slot};
+use countersign_store::{Committed, KeepPost, StoreError};
+use serde_json::{Map, json};
+
+use super::{ActiveJob, Sender};
+use crate::delivery::after_failure::{AuditEvent, Release};
+use crate::delivery::step::TrackedMessage;
+
+/// One failed delivery with this code, for the counter `slack_delivery_failures_total`.
+pub(in crate::delivery) fn failure_count(code: &str) -> Count {
+    Count::one("slack_delivery_failures_total", &[("code", code)])
+}
+
+impl Sender {
+    /// Stores the post, and what is audited with its code. Returns false if another worker has stored it meanwhile.
+    pub(super) async fn save(
+        &self,
+        active: &ActiveJob<'_>,
+        tracked: &mut TrackedMessage,
+        audit: Option<(AuditEvent, &str)>,
+    ) -> Result<bool, StoreError> {
+        tracked.post.revision += 1;
+        let mut keep = keep(tracked.mark, tracked.post.clone());
+        if let Some((event, code)) = audit {
+            keep.audit = vec![self.audit_entry(active, tracked, event, code)];
+            keep.counts = vec![failure_count(code)];
+        }
+        Ok(self.store.keep_slack_post(keep).await? == Committed::Done)
+    }
+
+    /// Has the message updated once more: another worker updated it at the same time, and which update was carried out
+    /// last is unknown.
+    pub(super) async fn update_again(&self, mark: Mark) -> Result<(), StoreError> {
+        loop {
+            let Some(mut post) = self.store.slack_post(mark.request, mark.slot).await? else { return Ok(()) };
+            (post.looks, post.refresh_at) = (None, Some(self.clock.now()));
+            post.revision += 1;
+            if self.store.keep_slack_post(keep(mark, post)).await? == Committed::Done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Releases the claimed outbox entry; a refresh has none.
+    pub(super) async fn release(&self, active: &ActiveJob<'_>, release: Release) -> Result<(), StoreError> {
+        let Some(claim) = active.claim else { return Ok(()) };
+        match release {
+            Release::Finish => self.store.finish_outbox(claim, active.request.version).await,
+            Release::DueAt(at) => self.store.retry_outbox(claim, at, false).await,
+            Release::RetryAt(at) => self.store.retry_outbox(claim, at, true).await,
+        }
+    }
+
+    /// The job needs no call any more.
+    pub(super) async fn finish(&self, active: &ActiveJob<'_>) -> Result<(), StoreError> {
+        match active.claim {
+            Some(_) => self.release(active, Release::Finish).await,
+            None => self.reschedule_refresh(active, None).await,
+        }
+    }
+
+    /// The job needs no call before `until`.
+    pub(super) async fn postpone(&self, active: &ActiveJob<'_>, until: Timestamp) -> Result<(), StoreError> {
+        match active.claim {
+            Some(_) => self.release(active, Release::DueAt(until)).await,
+            None => self.reschedule_refresh(active, Some(until)).await,
+        }
+    }
+
+    async fn reschedule_refresh(
+        &self,
+        active: &ActiveJob<'_>,
+        refresh_at: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let mark = Mark { request: active.request.id, slot: Slot::Main };
+        let Some(mut post) = self.store.slack_post(mark.request, mark.slot).await? else { return Ok(()) };
+        post.refresh_at = refresh_at;
+        post.revision += 1;
+        self.store.keep_slack_post(keep(mark, post)).await.map(drop)
+    }
+
+    pub(super) fn audit_entry(
+        &self,
+        active: &ActiveJob<'_>,
+        tracked: &TrackedMessage,
+        event: AuditEvent,
+        code: &str,
+    ) -> AuditEntry {
+        let request = active.request;
+        let event = match event {
+            AuditEvent::DeliveryFailed => "slack_delivery_failed",
+            AuditEvent::MessageShortened => "slack_message_shortened",
+        };
+        AuditEntry {
+            at: self.clock.now(),
+            event: event.to_owned(),
+            action: request.submission.action.clone(),
+            request: Some(request.id),
+            status: Some(request.status()),
+            actor: None,
+            policy_hash: Some(request.submission.policy_hash),
+            payload_hash: None,
+            detail: Map::from_iter([
+                ("code".to_owned(), json!(code)),
+                ("channel".to_owned(), json!(tracked.channel)),
+                ("message".to_owned(), json!(tracked.mark.slot)),
+            ]),
+        }
+    }
+}
+
+fn keep(mark: Mark, post: SlackPost) -> KeepPost {
+    KeepPost { request: mark.request, slot: mark.slot, post, audit: Vec::new(), counts: Vec::new() }
+}

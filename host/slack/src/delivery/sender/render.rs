@@ -1,0 +1,35 @@
+//! Renders a message from the stored request.
+
+use countersign_core::lifecycle::RequestId;
+use countersign_core::record::Slot;
+
+use super::{ActiveJob, Sender};
+use crate::delivery::Rendering;
+use crate::delivery::step::TrackedMessage;
+use crate::{Message, Place};
+
+impl Sender {
+    pub(super) async fn render(&self, active: &ActiveJob<'_>, tracked: &TrackedMessage) -> Message {
+        let ActiveJob { request, entry, .. } = active;
+        let now = self.clock.now();
+        let is_minimal = tracked.post.minimal == Some(request.version);
+        let Rendering { message, minimal, escalation } = self.rendering;
+        let notice = match tracked.mark.slot {
+            Slot::Main if is_minimal => return minimal(request, entry, now),
+            Slot::Main => return message(request, entry, now),
+            Slot::EscalationThread => escalation(request, entry, now, Place::Thread),
+            Slot::EscalationChannel => {
+                let permalink = self.permalink(request.id).await;
+                let place = Place::Channel { permalink: permalink.as_deref() };
+                escalation(request, entry, now, place)
+            }
+        };
+        if is_minimal { Message { blocks: Vec::new(), ..notice } } else { notice }
+    }
+
+    /// The URL of the request's message, if Slack gives it: a notice is useful without it.
+    async fn permalink(&self, request: RequestId) -> Option<String> {
+        let main = self.store.slack_post(request, Slot::Main).await.ok()??;
+        self.client.permalink(&main.channel, main.ts()?).await.ok()
+    }
+}

@@ -1,0 +1,114 @@
+//! Posting and updating a message, and what is stored once Slack shows it.
+
+use countersign_core::lifecycle::{Digest, Timestamp};
+use countersign_core::record::{PostState, Slot};
+use countersign_store::StoreError;
+use serde_json::json;
+
+use super::{ActiveJob, CALL_MS, SendResult, Sender};
+use crate::delivery::after_failure::Release;
+use crate::delivery::job::REFRESH_MS;
+use crate::delivery::step::TrackedMessage;
+use crate::{CallError, Message, Posted};
+
+/// How long after a post without an answer to search for the message, in milliseconds.
+const LATE_MS: u64 = 3_000;
+
+impl Sender {
+    pub(super) async fn post(
+        &self,
+        active: &ActiveJob<'_>,
+        mut tracked: TrackedMessage,
+    ) -> Result<SendResult, StoreError> {
+        let message = self.render(active, &tracked).await;
+        let since = self.clock.now();
+        // INVARIANT: the store has that a message may exist before it can exist.
+        tracked.post.state = PostState::Posting { since, look_at: since.plus(CALL_MS) };
+        if !self.save(active, &mut tracked, None).await? {
+            self.release(active, Release::DueAt(self.clock.now())).await?;
+            return Ok(SendResult::NoCall);
+        }
+        let stored = tracked.post.clone();
+        let TrackedMessage { channel, thread, mark, .. } = &tracked;
+        match self.client.post_message(channel, thread.as_deref(), &message, mark).await {
+            Ok(Posted { channel: id, ts }) => {
+                tracked.post.channel = id;
+                tracked.post.state = PostState::Posted { ts };
+                self.delivered(active, tracked, &message).await
+            }
+            Err(error) => {
+                tracked.post.state = match error {
+                    CallError::Unanswered { .. } => {
+                        PostState::Posting { since, look_at: self.clock.now().plus(LATE_MS) }
+                    }
+                    CallError::RateLimited { .. } | CallError::Rejected { .. } => PostState::Absent,
+                };
+                self.failed(active, tracked, &stored, &error).await
+            }
+        }
+    }
+
+    pub(super) async fn update(
+        &self,
+        active: &ActiveJob<'_>,
+        mut tracked: TrackedMessage,
+        ts: &str,
+    ) -> Result<SendResult, StoreError> {
+        let message = self.render(active, &tracked).await;
+        if tracked.post.looks == Some(digest(&message)) {
+            let refresh_at = self.next_refresh(active, &tracked);
+            if active.claim.is_none() || tracked.post.refresh_at.is_some() != refresh_at.is_some() {
+                tracked.post.refresh_at = refresh_at;
+                self.save(active, &mut tracked, None).await?;
+            }
+            self.release(active, Release::Finish).await?;
+            return Ok(SendResult::NoCall);
+        }
+        match self.client.update(&tracked.post.channel, ts, &message, &tracked.mark).await {
+            Ok(()) => self.delivered(active, tracked, &message).await,
+            Err(error) => {
+                let stored = tracked.post.clone();
+                self.failed(active, tracked, &stored, &error).await
+            }
+        }
+    }
+
+    /// Stores that Slack shows `message`.
+    async fn delivered(
+        &self,
+        active: &ActiveJob<'_>,
+        mut tracked: TrackedMessage,
+        message: &Message,
+    ) -> Result<SendResult, StoreError> {
+        let channel = tracked.channel.clone();
+        let was_unsure = std::mem::take(&mut tracked.post.unsure);
+        tracked.post.shown = active.request.version;
+        tracked.post.looks = Some(digest(message)).filter(|_| !was_unsure);
+        tracked.post.minimal = tracked.post.minimal.filter(|version| *version == active.request.version);
+        tracked.post.failed = None;
+        tracked.post.refresh_at = self.next_refresh(active, &tracked);
+        if was_unsure {
+            // The earlier update may be carried out after this one, so this one is repeated later.
+            tracked.post.refresh_at = Some(self.clock.now().plus(REFRESH_MS));
+        }
+        let is_main = tracked.mark.slot == Slot::Main;
+        let is_saved = self.save(active, &mut tracked, None).await?;
+        if !is_saved && is_main {
+            self.update_again(tracked.mark).await?;
+        }
+        // After a notice, the entry may have another one.
+        let release = if is_saved && is_main { Release::Finish } else { Release::DueAt(self.clock.now()) };
+        self.release(active, release).await?;
+        Ok(SendResult::Delivered { channel })
+    }
+
+    /// When the message is refreshed. Only a message that shows the remaining time needs it.
+    fn next_refresh(&self, active: &ActiveJob<'_>, tracked: &TrackedMessage) -> Option<Timestamp> {
+        let shows_time = tracked.mark.slot == Slot::Main && !active.request.status().is_terminal();
+        shows_time.then(|| self.clock.now().plus(REFRESH_MS))
+    }
+}
+
+fn digest(message: &Message) -> Digest {
+    Digest::of_json(&json!([message.text, message.blocks]))
+}

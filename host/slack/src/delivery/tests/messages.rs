@@ -1,0 +1,151 @@
+//! Messages show what is stored: each is posted once and then updated, soon, with the newest state.
+
+use super::*;
+
+#[tokio::test]
+async fn a_request_is_posted_once_and_updated_from_then_on() {
+    let mut harness = Harness::new().await;
+    harness.create(1, "C1").await;
+    harness.pass(0).await;
+    assert_eq!(harness.message(1).text, "deploy v1 awaiting_personas, 60 min left", "people see it at once");
+    assert_eq!(harness.message(1).channel, "C1");
+    harness.pass(5 * SECOND).await;
+    harness.change(1).await;
+    harness.pass(SECOND).await;
+    assert_eq!(harness.message(1).text, "deploy v2 awaiting_personas, 60 min left");
+    harness.end(1).await;
+    harness.pass(0).await;
+    assert_eq!(harness.message(1).text, "deploy v3 approved", "what is decided is shown at once");
+    assert_eq!(harness.slack.methods(), ["chat.postMessage", "chat.update", "chat.update"]);
+    assert_eq!(harness.waiting().await, 0);
+    harness.pass(10 * MINUTE).await;
+    assert_eq!(harness.slack.calls().len(), 3, "and then nothing more");
+    assert_eq!(harness.state(), HealthState::Ok);
+}
+
+#[tokio::test]
+async fn changes_that_come_in_a_burst_are_one_update() {
+    let mut harness = Harness::new().await;
+    harness.create(1, "C1").await;
+    harness.pass(5 * SECOND).await;
+    for _ in 0..5 {
+        harness.change(1).await;
+        harness.pass(50).await;
+    }
+    assert_eq!(harness.count("chat.update"), 0);
+    harness.pass(250).await;
+    assert_eq!(harness.count("chat.update"), 1);
+    assert_eq!(harness.message(1).text, "deploy v6 awaiting_personas, 60 min left");
+    assert_eq!(harness.waiting().await, 0);
+
+    // A burst that goes on does not delay updates for ever.
+    for _ in 0..30 {
+        harness.change(1).await;
+        harness.pass(100).await;
+    }
+    let updates = harness.count("chat.update") - 1;
+    assert!((2..=4).contains(&updates), "{updates}");
+}
+
+#[tokio::test]
+async fn changes_before_the_first_post_are_in_it() {
+    let mut harness = Harness::new().await;
+    harness.create(1, "C1").await;
+    harness.change(1).await;
+    harness.change(1).await;
+    harness.pass(SECOND).await;
+    assert_eq!(harness.slack.methods(), ["chat.postMessage"]);
+    assert_eq!(harness.message(1).text, "deploy v3 awaiting_personas, 60 min left");
+    assert_eq!(harness.waiting().await, 0);
+}
+
+#[tokio::test]
+async fn a_message_that_would_look_the_same_is_not_updated() {
+    let mut harness = Harness::new().await;
+    harness.create(1, "C1").await;
+    harness.pass(SECOND).await;
+    let entry = harness.store.ready_outbox(harness.now(), 10).await.unwrap();
+    assert_eq!(entry, []);
+    // The outbox asks for the same version again, as after a worker that died before it finished the entry.
+    let mut post = harness.post(1, Slot::Main).await.unwrap();
+    post.revision += 1;
+    post.shown = 0;
+    let keep =
+        countersign_store::KeepPost { request: id(1), slot: Slot::Main, post, audit: vec![], counts: vec![] };
+    assert_eq!(harness.store.keep_slack_post(keep).await.unwrap(), Committed::Done);
+    let ask = fixtures::next(&harness.store.request(id(1)).await.unwrap().unwrap(), harness.now(), |_| {});
+    let hidden = Commit { effects: vec![], ..fixtures::change(&ask) };
+    harness.store.commit(hidden).await.unwrap();
+    harness.pass(SECOND).await;
+    assert_eq!(harness.slack.methods(), ["chat.postMessage"]);
+}
+
+#[tokio::test]
+async fn entries_without_a_channel_are_finished() {
+    let mut harness = Harness::new().await;
+    harness.create(1, "").await;
+    harness.change(1).await;
+    harness.pass(SECOND).await;
+    assert_eq!((harness.waiting().await, harness.slack.calls().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_request_that_ended_long_ago_is_not_posted() {
+    let mut harness = Harness::new().await;
+    harness.create(1, "C1").await;
+    harness.end(1).await;
+    harness.create(2, "C1").await;
+    harness.clock.advance(60 * MINUTE);
+    harness.end(2).await;
+    harness.clock.advance(23 * 60 * MINUTE);
+    harness.deliver(MINUTE).await;
+    assert_eq!(harness.slack.methods(), ["chat.postMessage"]);
+    assert_eq!(harness.message(2).text, "deploy v2 approved");
+}
+
+#[tokio::test]
+async fn the_remaining_time_is_refreshed() {
+    let mut harness = Harness::new().await;
+    harness.create(1, "C1").await;
+    harness.pass(10 * MINUTE + 2 * SECOND).await;
+    assert_eq!(harness.message(1).text, "deploy v1 awaiting_personas, 50 min left");
+    let updates = harness.message(1).updates;
+    assert!((9..=10).contains(&updates), "{updates}");
+    harness.end(1).await;
+    harness.pass(10 * MINUTE).await;
+    assert_eq!(
+        (harness.message(1).text.as_str(), harness.message(1).updates),
+        ("deploy v2 approved", updates + 1)
+    );
+    assert_eq!(harness.store.stale_slack_posts(harness.now(), 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_deleted_message_is_posted_again_while_its_request_is_open() {
+    let mut harness = Harness::new().await;
+    for number in [1, 2] {
+        harness.create(number, "C1").await;
+    }
+    harness.pass(5 * SECOND).await;
+    let deleted = harness.message(1).ts;
+    harness.slack.delete(&deleted);
+    harness.change(1).await;
+    harness.pass(3 * SECOND).await;
+    assert_eq!(harness.message(1).text, "deploy v2 awaiting_personas, 60 min left");
+    assert_ne!(harness.message(1).ts, deleted);
+    assert_eq!(harness.waiting().await, 0);
+
+    // A refresh finds that it is gone, without any change.
+    harness.slack.delete(&harness.message(1).ts);
+    harness.pass(2 * MINUTE).await;
+    assert_eq!(harness.message(1).text, "deploy v2 awaiting_personas, 58 min left");
+    assert_eq!(harness.audited().await, []);
+
+    // The message of an ended request is not posted again.
+    harness.slack.delete(&harness.message(2).ts);
+    harness.end(2).await;
+    harness.pass(MINUTE).await;
+    assert_eq!(harness.messages(2, Slot::Main), []);
+    assert_eq!(harness.waiting().await, 0);
+    assert_eq!(harness.audited().await, [("slack_delivery_failed".into(), "message_not_found".into())]);
+}

@@ -1,0 +1,137 @@
+//! An interaction with Slack: a person pressed a button or submitted a modal.
+//!
+//! [`parse_form`] and [`parse_payload`] read it from what Slack sends; this module does not act on it.
+
+mod parse;
+mod payload;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use countersign_core::lifecycle::{Digest, RequestId};
+
+pub use parse::{parse_form, parse_payload};
+
+/// The prefix of the block id of the Approve and Deny buttons; the payload hash of the parameters shown follows it.
+///
+/// It distinguishes a press on an outdated message from a press on the current one.
+pub const DECIDE_BLOCK: &str = "decide:";
+
+/// The block id of the input for the reason of a denial, in a message or in the modal for denials.
+pub const REASON_BLOCK: &str = "reason";
+
+/// The prefix of the block id of a parameter's input in the modal for edits; the parameter's key follows it.
+pub const ANSWER_BLOCK: &str = "ov_";
+
+/// The action id of every input.
+pub const VALUE_ACTION: &str = "value";
+
+/// The callback id of the modal in which parameters are edited.
+pub(super) const OVERRIDE_MODAL: &str = "override_submit";
+
+/// The callback id of the modal that asks for the reason of a denial.
+pub(super) const DENY_MODAL: &str = "deny_submit";
+
+/// The longest reason that is kept, in characters.
+pub(super) const REASON_CHARS: usize = 1000;
+
+/// A button press or a submitted modal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interaction {
+    /// The Slack id of the person.
+    pub user: String,
+    /// The request that it is about.
+    pub request: RequestId,
+    /// What the person did.
+    pub kind: InteractionKind,
+    /// The payload hash of the parameters that the person saw, if the message or the modal states it.
+    pub seen: Option<Digest>,
+    /// Where the person did it.
+    pub source: Source,
+}
+
+/// Where an interaction took place, as far as Slack says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The `trigger_id`: opens a modal, within 3 s. Every interaction has its own.
+    pub trigger: Option<String>,
+    /// The id of the message's channel. A modal has none.
+    pub channel: Option<String>,
+    /// The `thread_ts` of the thread that the message is in, if it is in one.
+    pub thread: Option<String>,
+}
+
+impl Interaction {
+    /// Identifies this interaction over HTTP and Socket Mode alike; `None` if Slack gave it no `trigger_id`.
+    #[must_use]
+    pub fn identity(&self) -> Option<Digest> {
+        let trigger = self.source.trigger.as_deref()?;
+        Some(Digest::of(format!("slack interaction\0{}\0{trigger}", self.user).as_bytes()))
+    }
+}
+
+/// What a person did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InteractionKind {
+    /// Pressed `approve`.
+    Approve,
+    /// Pressed `approve_edit`, which opens the modal for edits.
+    ApproveEdit,
+    /// Pressed `deny`, with the reason if the message has an input for it.
+    Deny(Option<String>),
+    /// Pressed `persona_ack` for this persona.
+    Acknowledge(String),
+    /// Pressed `re_request`.
+    Rerequest,
+    /// Pressed `withdraw`: takes back the person's own approval and acknowledgements.
+    Withdraw,
+    /// Submitted the modal for edits: the text of each input by parameter key, `None` for an empty input.
+    Overrides(BTreeMap<String, Option<String>>),
+    /// Submitted the modal for the reason of a denial.
+    DenyBecause(Option<String>),
+}
+
+impl InteractionKind {
+    /// The ids of the input blocks of a submitted modal, on which errors can be shown. `None` for a button.
+    #[must_use]
+    pub fn modal_blocks(&self) -> Option<Vec<String>> {
+        match self {
+            InteractionKind::Overrides(inputs) => {
+                Some(inputs.keys().map(|key| format!("{ANSWER_BLOCK}{key}")).collect())
+            }
+            InteractionKind::DenyBecause(_) => Some(vec![REASON_BLOCK.to_owned()]),
+            _ => None,
+        }
+    }
+}
+
+/// Why a payload is not an interaction that the gateway handles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InteractionError {
+    /// The form has no `payload`, or the payload is not JSON of the documented shape.
+    #[error("the payload cannot be read")]
+    Malformed,
+    /// A button, a modal or a type of interaction that is not ours.
+    #[error("this interaction is not known here")]
+    Unknown,
+    /// The request id is missing or malformed.
+    #[error("the interaction names no request")]
+    NoRequest,
+    /// The payload hash is malformed. It must not count as absent: an absent hash is not checked.
+    #[error("what the interaction says of the parameters that were seen is no payload hash")]
+    NoHash,
+}
+
+impl InteractionError {
+    /// A stable code for machines.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            InteractionError::Malformed => "invalid_payload",
+            InteractionError::Unknown => "unknown_interaction",
+            InteractionError::NoRequest => "not_found",
+            InteractionError::NoHash => "invalid_hash",
+        }
+    }
+}

@@ -1,0 +1,194 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+const REQUEST: &str = "req_01jd8xkm0n0000000000000000";
+
+fn form(payload: &Value) -> Vec<u8> {
+    form_urlencoded::Serializer::new(String::new())
+        .append_pair("payload", &payload.to_string())
+        .finish()
+        .into_bytes()
+}
+
+fn button(action_id: &str, value: &str) -> Value {
+    json!({
+        "type": "block_actions",
+        "user": {"id": "U0ALICE", "name": "alice"},
+        "trigger_id": "1.2.3",
+        "actions": [{"action_id": action_id, "block_id": "b", "type": "button", "value": value}],
+        "state": {"values": {"reason": {"value": {"type": "plain_text_input", "value": " not now "}}}}
+    })
+}
+
+#[test]
+fn buttons_are_parsed() {
+    let rows = [
+        ("approve", InteractionKind::Approve),
+        ("approve_edit", InteractionKind::ApproveEdit),
+        ("deny", InteractionKind::Deny(Some("not now".into()))),
+        ("persona_ack:security", InteractionKind::Acknowledge("security".into())),
+        ("persona_ack:a:b", InteractionKind::Acknowledge("a:b".into())),
+        ("re_request", InteractionKind::Rerequest),
+        ("withdraw", InteractionKind::Withdraw),
+    ];
+    for (action_id, press) in rows {
+        let interaction = parse_form(&form(&button(action_id, REQUEST))).unwrap();
+        assert_eq!(interaction.user, "U0ALICE");
+        assert_eq!(interaction.request.to_string(), REQUEST);
+        assert_eq!(interaction.kind, press);
+    }
+}
+
+#[test]
+fn modals_are_parsed() {
+    let payload = json!({
+        "type": "view_submission",
+        "user": {"id": "U0ALICE"},
+        "view": {
+            "callback_id": "override_submit",
+            "private_metadata": json!({"request_id": REQUEST}).to_string(),
+            "state": {"values": {
+                "ov_replicas": {"value": {"type": "plain_text_input", "value": "3"}},
+                "ov_ref": {"value": {"type": "plain_text_input", "value": null}},
+                "ov_size": {"value": {"type": "static_select", "selected_option": {"value": "large"}}},
+                "note": {"value": {"value": "x"}}
+            }}
+        }
+    });
+    let InteractionKind::Overrides(texts) = parse_form(&form(&payload)).unwrap().kind else {
+        panic!("not overrides")
+    };
+    let texts: Vec<_> = texts.iter().map(|(key, text)| (key.as_str(), text.as_deref())).collect();
+    assert_eq!(texts, [("ref", None), ("replicas", Some("3")), ("size", Some("large"))]);
+
+    let payload = json!({
+        "type": "view_submission",
+        "user": {"id": "U0ALICE"},
+        "view": {
+            "callback_id": "deny_submit",
+            "private_metadata": json!({"request_id": REQUEST}).to_string(),
+            "state": {"values": {"reason": {"value": {"value": " too risky"}}}}
+        }
+    });
+    let interaction = parse_form(&form(&payload)).unwrap();
+    assert_eq!(interaction.kind, InteractionKind::DenyBecause(Some("too risky".into())));
+    assert_eq!(interaction.kind.modal_blocks(), Some(vec!["reason".to_owned()]));
+}
+
+fn seen_by_press_in(block_id: &str) -> Result<Option<Digest>, InteractionError> {
+    let mut payload = button("approve", REQUEST);
+    payload["actions"][0]["block_id"] = block_id.into();
+    Ok(parse_form(&form(&payload))?.seen)
+}
+
+fn seen_by_submitting(about: &Value) -> Result<Option<Digest>, InteractionError> {
+    let payload = json!({
+        "type": "view_submission",
+        "user": {"id": "U0ALICE"},
+        "view": {"callback_id": "override_submit", "private_metadata": about.to_string()}
+    });
+    Ok(parse_form(&form(&payload))?.seen)
+}
+
+#[test]
+fn a_payload_hash_is_parsed_or_refused_but_never_ignored() {
+    let hash = Digest::of(b"what was seen");
+    let text = hash.to_string();
+    let about = |payload_hash: Value| json!({"request_id": REQUEST, "payload_hash": payload_hash});
+    assert_eq!(seen_by_press_in(&format!("decide:{text}")), Ok(Some(hash)));
+    assert_eq!(seen_by_submitting(&about(json!(text))), Ok(Some(hash)));
+
+    // Ids that Slack generates, and others that are not of our form.
+    for block_id in ["", "b", "YPk3", "b+x4c", "=qXeJ", "/4oHf", "decide", &text] {
+        assert_eq!(seen_by_press_in(block_id), Ok(None), "{block_id}");
+    }
+    assert_eq!(seen_by_submitting(&json!({"request_id": REQUEST})), Ok(None));
+
+    let malformed = [
+        String::new(),
+        " ".to_owned(),
+        "null".to_owned(),
+        text.to_uppercase(),
+        text[1..].to_owned(),
+        text[2..].to_owned(),
+        format!("{text}0"),
+        format!("{text}00"),
+        format!("{text} "),
+        format!("{text}\n"),
+        format!(" {text}"),
+        format!("{text}:{text}"),
+        format!("decide:{text}"),
+        format!("sha256:{text}"),
+        format!("0x{}", &text[2..]),
+        format!("g{}", &text[1..]),
+        format!("é{}", &text[2..]),
+    ];
+    for hash in malformed {
+        assert_eq!(seen_by_press_in(&format!("decide:{hash}")), Err(InteractionError::NoHash), "{hash:?}");
+        assert_eq!(seen_by_submitting(&about(json!(hash))), Err(InteractionError::NoHash), "{hash:?}");
+    }
+    for hash in [Value::Null, json!(false), json!(0), json!([text]), json!({"hash": text})] {
+        assert_eq!(seen_by_submitting(&about(hash.clone())), Err(InteractionError::NoHash), "{hash}");
+    }
+}
+
+#[test]
+fn unknown_and_malformed_payloads_are_errors() {
+    let two = json!({"type": "block_actions", "user": {"id": "U"}, "actions": [
+        {"action_id": "approve", "value": REQUEST}, {"action_id": "deny", "value": REQUEST}]});
+    let rows = [
+        (button("explode", REQUEST), InteractionError::Unknown),
+        (button("persona_ack:", REQUEST), InteractionError::Unknown),
+        (button("approve", "req_1"), InteractionError::NoRequest),
+        (two, InteractionError::Unknown),
+        (json!({"type": "block_actions", "user": {"id": "U"}, "actions": []}), InteractionError::Unknown),
+        (
+            json!({"type": "block_actions", "user": {"id": "U"}, "actions": [{"action_id": "approve"}]}),
+            InteractionError::NoRequest,
+        ),
+        (json!({"type": "shortcut", "user": {"id": "U"}}), InteractionError::Unknown),
+        (
+            json!({"type": "view_submission", "user": {"id": "U"}, "view": {"callback_id": "x"}}),
+            InteractionError::Unknown,
+        ),
+        (
+            json!({"type": "view_submission", "user": {"id": "U"}, "view": {"callback_id": "override_submit"}}),
+            InteractionError::NoRequest,
+        ),
+        (json!({"type": "block_actions", "user": {"id": ""}}), InteractionError::Malformed),
+        (json!({"type": "block_actions"}), InteractionError::Malformed),
+        (json!([]), InteractionError::Malformed),
+    ];
+    for (payload, expected) in rows {
+        assert_eq!(parse_form(&form(&payload)), Err(expected), "{payload}");
+    }
+    for form in ["", "payload", "payload=", "payload={", "x=1", "payload=%ff%00"] {
+        assert_eq!(parse_form(form.as_bytes()), Err(InteractionError::Malformed), "{form}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_form_panics(form in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = parse_form(&form);
+    }
+
+    #[test]
+    fn no_text_in_a_payload_panics(
+        kind in "block_actions|view_submission|.{0,10}",
+        action in "approve|deny|persona_ack:.{0,10}|.{0,20}",
+        value in ".{0,40}",
+        metadata in ".{0,40}",
+        callback in "override_submit|deny_submit|.{0,10}",
+    ) {
+        let _ = parse_form(&form(&json!({
+            "type": kind,
+            "user": {"id": value},
+            "actions": [{"action_id": action, "value": value}],
+            "view": {"callback_id": callback, "private_metadata": metadata,
+                "state": {"values": {value.clone(): {action.clone(): {"value": metadata}}}}},
+        })));
+    }
+}
