@@ -9,6 +9,7 @@ use std::cell::OnceCell;
 use wasmtime::component::{ComponentType, Lift, Lower};
 
 use countersign_core::lifecycle;
+use countersign_core::people::is_slack_id;
 
 /// The interface that a policy module exports.
 pub(super) const INTERFACE: &str = "countersign:policy/policy@0.2.0";
@@ -276,7 +277,12 @@ impl<'a> Actor<'a> {
         Actor {
             id: submission.requester_id(),
             groups: submission.requester_groups.iter().map(String::as_str).collect(),
-            known: identity.map_or(Known::Unknown, |identity| identity.known.into()),
+            // Of requests from before that was kept, a Slack id is a person's, as it is now.
+            known: match identity {
+                Some(identity) => identity.known.into(),
+                None if is_slack_id(submission.requester_id()) => Known::Person,
+                None => Known::Unknown,
+            },
             authenticated: identity.is_some_and(|identity| identity.authenticated),
         }
     }

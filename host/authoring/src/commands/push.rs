@@ -17,8 +17,8 @@ use crate::table::{cell, columns};
 use crate::{Answer, Format, file, load};
 
 /// The interface that every policy module exports, and the world that it targets.
-const INTERFACE: &str = "countersign:policy/policy@0.1.0";
-const WORLD: &str = "countersign:policy/policy-module@0.1.0";
+const INTERFACE: &str = "countersign:policy/policy@0.2.0";
+const WORLD: &str = "countersign:policy/policy-module@0.2.0";
 
 /// Push a module to an OCI registry and print the line that pins it.
 #[derive(Debug, Args)]
@@ -189,9 +189,9 @@ mod tests {
         assert!(error.contains(&format!("`{INTERFACE}`")), "{error}");
         let contract = include_str!("../../../../wit/policy.wit");
         for (kind, name) in [("world", WORLD), ("interface", INTERFACE)] {
-            let name = name.strip_prefix("countersign:policy/").and_then(|name| name.strip_suffix("@0.1.0"));
+            let name = name.strip_prefix("countersign:policy/").and_then(|name| name.strip_suffix("@0.2.0"));
             assert!(contract.contains(&format!("{kind} {} {{", name.unwrap())), "{kind}");
         }
-        assert!(contract.contains("package countersign:policy@0.1.0;"));
+        assert!(contract.contains("package countersign:policy@0.2.0;"));
     }
 }

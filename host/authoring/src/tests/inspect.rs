@@ -63,6 +63,11 @@ fn a_module_as_text() {
             "default": false,
             "description": "May whoever made the request be one of them?",
             "type": "boolean"
+          },
+          "unknown_requester": {
+            "default": false,
+            "description": "May somebody ask whom nobody knows, although the requester may not approve?",
+            "type": "boolean"
           }
         },
         "required": [
@@ -74,6 +79,8 @@ fn a_module_as_text() {
     reasons
       already_approved           Your approval stands already, and counts once.
       requester_may_not_approve  You made this request; somebody else has to approve it.
+      requester_unknown          Nobody knows who you are, and you may not approve your own request: ask under a
+                                   name that is known.
       denied_by_approver         One of the approvers denied the request.
       invalid_config             The policy's configuration is wrong; `path` says where.
       invalid_memo               What the policy remembered of the request cannot be read.

@@ -59,7 +59,7 @@ fn imports_are_named() {
 
 #[test]
 fn other_interfaces() {
-    refused(&wat("(component)"), &["countersign:policy/policy@0.1.0", "no such export"]);
+    refused(&wat("(component)"), &["countersign:policy/policy@0.2.0", "no such export"]);
     let exports = |functions: &str| {
         wat(&format!(
             r#"(component
@@ -67,7 +67,7 @@ fn other_interfaces() {
                 (core instance $i (instantiate $m))
                 (func $f (canon lift (core func $i "f")))
                 (instance $p {functions})
-                (export "countersign:policy/policy@0.1.0" (instance $p)))"#
+                (export "countersign:policy/policy@0.2.0" (instance $p)))"#
         ))
     };
     refused(&exports(r#"(export "describe" (func $f))"#), &["lacks the function `check-config`"]);

@@ -65,6 +65,12 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
     }
 }
 
+/// Whether a call of another route comes from an admin.
+pub(super) fn is_admin(app: &App, headers: &HeaderMap) -> bool {
+    let Some(token) = &app.admin_token else { return false };
+    token_in(headers).is_some_and(|given| is_equal(given, token))
+}
+
 fn authenticate(app: &App, headers: &HeaderMap) -> Result<Admin, ApiError> {
     let Some(token) = &app.admin_token else { return Err(ApiError::NoSuch("path")) };
     if !token_in(headers).is_some_and(|given| is_equal(given, token)) {

@@ -11,9 +11,10 @@ use countersign_core::lifecycle::{Digest, Party, Request, RequestId};
 use countersign_gateway::{GatewayError, IdempotencyKey, Who};
 use serde_json::Value;
 
+use super::admin::is_admin;
 use super::client::{Peer, check_rate};
 use super::error::{ApiError, Invalid};
-use super::params::Params;
+use super::params::{Params, TOKEN_MISSING};
 use crate::rate_limit::Client;
 use crate::state::App;
 use crate::telemetry::SecurityEvent;
@@ -76,7 +77,7 @@ impl Calling {
     }
 
     /// The request that is asked about: by its wait token, or by its id for the caller that made it. Without an access
-    /// file, and if `by_id` is allowed, by its id alone.
+    /// file, and to be read only, by its id alone.
     ///
     /// # Errors
     /// [`GatewayError::NotFound`] if there is none, or it is somebody else's: the two cannot be told apart.
@@ -86,7 +87,10 @@ impl Calling {
         params: &Params,
         wanted: Wanted<'_>,
     ) -> Result<Arc<Request>, ApiError> {
-        let Wanted { token, id, by_id } = wanted;
+        let Wanted { token, id, reads } = wanted;
+        if let (Some(id), true) = (id, reads && is_admin(app, &self.headers)) {
+            return Ok(app.gateway.request(id).await?);
+        }
         if let Some(token) = params.wait_token(token)? {
             let request = app.gateway.opened_by(token).await?;
             return match id {
@@ -98,7 +102,7 @@ impl Calling {
             Ok(Arc::new(app.gateway.store().request(id).await?.ok_or(GatewayError::NotFound)?))
         };
         match (&app.access, id) {
-            (None, Some(id)) if by_id => find(id).await,
+            (None, Some(id)) if reads => find(id).await,
             (Some(_), Some(id)) => {
                 let identified = self.identify(app, params).await?;
                 let request = find(id).await?;
@@ -108,10 +112,9 @@ impl Calling {
                 }
                 Ok(request)
             }
-            _ => {
-                Err(Invalid::new("token", "is missing; send it as a parameter or as `Authorization: Bearer`")
-                    .into())
-            }
+            // Somebody else's request and none at all cannot be told apart.
+            (None, Some(_)) => Err(GatewayError::NotFound.into()),
+            (_, None) => Err(Invalid::new("token", TOKEN_MISSING).into()),
         }
     }
 
@@ -153,8 +156,8 @@ pub(super) struct Wanted<'a> {
     pub(super) token: Option<&'a str>,
     /// The request's id.
     pub(super) id: Option<RequestId>,
-    /// Whether the id is enough if there is no access file.
-    pub(super) by_id: bool,
+    /// Whether it is only read: then it may be an admin who asks, and without an access file the id is enough.
+    pub(super) reads: bool,
 }
 
 /// Who asks: by the caller's rule, or as the request itself asserts it.

@@ -56,7 +56,7 @@ pub(super) async fn cancel(
         check.text("reason", reason, 1, 1000);
     }
     check.finish()?;
-    let wanted = Wanted { token: token.as_deref(), id, by_id: false };
+    let wanted = Wanted { token: token.as_deref(), id, reads: false };
     let request = calling.request(&app, &params, wanted).await?;
     let request = app.gateway.cancel(request.id, reason).await?;
     Ok(Json(WaitView::of(&request)))

@@ -10,6 +10,9 @@ use countersign_core::lifecycle::{BadRequestId, RequestId};
 
 use super::error::{ApiError, Invalid};
 
+/// What a call is told that shows no wait token.
+pub(crate) const TOKEN_MISSING: &str = "is missing; send it as a parameter or as `Authorization: Bearer`";
+
 /// The query string, and the tokens in `Authorization: Bearer`.
 pub(crate) struct Params {
     query: Vec<(String, String)>,
@@ -57,7 +60,7 @@ impl Params {
         let given: Vec<&str> = bearer.chain(self.get("token")?).chain(body).collect();
         match given.split_first() {
             None => Ok(None),
-            Some((&"", _)) => Err(Invalid::new("token", "is empty")),
+            Some((&"", _)) => Err(Invalid::new("token", TOKEN_MISSING)),
             Some((first, others)) if others.iter().any(|other| other != first) => {
                 Err(Invalid::new("token", "was sent twice, and differs"))
             }

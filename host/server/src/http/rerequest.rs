@@ -75,7 +75,7 @@ pub(super) async fn rerequest(
     let mut check = Check::default();
     check.party("actor", &actor);
     check.finish()?;
-    let wanted = Wanted { token: token.as_deref(), id: Some(original), by_id: false };
+    let wanted = Wanted { token: token.as_deref(), id: Some(original), reads: false };
     let request = calling.request(&app, &params, wanted).await?;
     // Whose quota it takes: the caller's that made the original one.
     let caller = request.submission.caller.as_deref().and_then(|name| {

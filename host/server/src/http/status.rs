@@ -68,5 +68,5 @@ pub(super) async fn lineage(
 /// The request that is asked about. Without an access file its id is enough.
 async fn request(app: &App, calling: &Calling, params: &Params) -> Result<Arc<Request>, ApiError> {
     let id = params.request_id()?;
-    calling.request(app, params, Wanted { token: None, id: Some(id), by_id: true }).await
+    calling.request(app, params, Wanted { token: None, id: Some(id), reads: true }).await
 }

@@ -102,7 +102,7 @@ pub(super) async fn poll(
 
 /// The request that somebody waits for: by its token, or by its id for its caller.
 pub(super) fn wanted<'a>(params: &Params, token: Option<&'a str>) -> Result<Wanted<'a>, ApiError> {
-    Ok(Wanted { token, id: params.optional_request_id()?, by_id: false })
+    Ok(Wanted { token, id: params.optional_request_id()?, reads: false })
 }
 
 fn view(request: &Request) -> Json<WaitView> {

@@ -474,14 +474,14 @@ async fn a_shadow_with_the_same_rules_shows_no_difference() {
     server
         .post(
             "/api/guard/rerequest",
-            &json!({"originalRequestId": deploy[1].0, "actor": {"id": "U9", "source": "slack"}}),
+            &json!({"originalRequestId": deploy[1].0, "token": deploy[1].1, "actor": {"id": "U9", "source": "slack"}}),
         )
         .await;
     server.clock.advance(301_000);
     let answer = server
         .post(
             "/api/guard/rerequest",
-            &json!({"originalRequestId": deploy[1].0, "actor": {"id": "U9", "source": "slack"}}),
+            &json!({"originalRequestId": deploy[1].0, "token": deploy[1].1, "actor": {"id": "U9", "source": "slack"}}),
         )
         .await;
     assert_eq!(answer.status, 200, "{}", answer.text);

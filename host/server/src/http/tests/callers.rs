@@ -243,7 +243,7 @@ async fn a_request_is_cancelled_once() {
       "type": "urn:countersign:problem:already_decided"
     }
     "#);
-    let again = json!({"originalRequestId": id, "actor": {"id": "U9", "source": "slack"}});
+    let again = json!({"originalRequestId": id, "actor": {"id": "U9", "source": "slack"}, "token": token});
     assert_snapshot!(server.post("/api/guard/rerequest", &again).await.shown(), @r#"
     403 Forbidden
     content-type: application/problem+json
@@ -260,10 +260,10 @@ async fn a_request_is_cancelled_once() {
 #[tokio::test]
 async fn a_request_is_made_again_after_the_cooldown_and_not_too_often() {
     let server = TestServer::new().await;
-    let (id, _) = server.open("deploy").await;
+    let (id, token) = server.open("deploy").await;
     server.clock.advance(10 * MINUTE);
     server.run_scheduler().await;
-    let again = json!({"originalRequestId": id, "actor": {"id": "U9", "source": "slack"}});
+    let again = json!({"originalRequestId": id, "actor": {"id": "U9", "source": "slack"}, "token": token});
     assert_snapshot!(server.post("/api/guard/rerequest", &again).await.shown(), @r#"
     429 Too Many Requests
     content-type: application/problem+json

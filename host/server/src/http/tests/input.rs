@@ -123,7 +123,7 @@ async fn every_mistake_in_a_request_is_named() {
     no meta: 400 invalid_payload
         : missing field `meta`
     no requester: 400 invalid_payload
-        meta: missing field `requester`
+        meta.requester: is missing: this caller asserts who its requesters are
     no requester id: 400 invalid_payload
         meta.requester: missing field `id`
     requester id of a wrong type: 400 invalid_payload
@@ -215,7 +215,7 @@ async fn every_mistake_in_the_other_calls_is_named() {
     empty token: 400 invalid_payload
         token: is missing; send it as a parameter or as `Authorization: Bearer`
     unknown member: 400 invalid_payload
-        resaon: unknown field `resaon`, expected `token` or `reason`
+        resaon: unknown field `resaon`, expected one of `token`, `requestId`, `reason`
     blank reason: 400 invalid_payload
         reason: must have at least 1 characters
     unknown token: 404 not_found

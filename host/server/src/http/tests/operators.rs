@@ -52,6 +52,8 @@ async fn metrics_of_a_decided_request() {
     let lines: Vec<&str> =
         answer.text.lines().filter(|line| !line.starts_with("policy_evaluation")).collect();
     assert_snapshot!(lines.join("\n"), @r#"
+    # HELP access_reloads_total Attempts to reload the access file, by what set them off and outcome.
+    # TYPE access_reloads_total counter
     # HELP approval_requests_total Requests created, re-requests included.
     # TYPE approval_requests_total counter
     approval_requests_total{action="deploy"} 1
@@ -149,9 +151,13 @@ async fn metrics_of_a_decided_request() {
     # HELP security_events_total Calls and acts that were turned away for the sake of security.
     # TYPE security_events_total counter
     security_events_total{type="bad_signature"} 0
+    security_events_total{type="caller_not_allowed"} 0
+    security_events_total{type="proxied"} 0
     security_events_total{type="rate_limited"} 0
     security_events_total{type="replay"} 0
+    security_events_total{type="requester_mismatch"} 0
     security_events_total{type="stale_signature"} 0
+    security_events_total{type="unauthenticated"} 0
     security_events_total{type="unauthorized"} 0
     # HELP slack_delivery_failures_total Messages that Slack refuses, by its code; each is counted once.
     # TYPE slack_delivery_failures_total counter
