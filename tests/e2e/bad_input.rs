@@ -1,6 +1,6 @@
 //! Invalid input from callers: each gets a clear error, and nothing changes.
 
-use countersign_tests::{Api, Ask, Call, Home, Problem, within};
+use countersign_tests::{Api, Ask, Call, Home, Problem, Receipt, within};
 use serde_json::{Value, json};
 
 const ACTIONS: &str = "
@@ -133,9 +133,13 @@ async fn tokens_and_ids_that_name_nothing_find_nothing() {
         let call = Call::get(&format!("{path}?requestId=req_1"));
         check(&gateway, path, &call, 400, "invalid_payload").await;
     }
-    let again = gateway.rerequest(NO_SUCH_ID, "U0REQ").await.expect_err("there is no such request");
+    let other = Receipt { id: NO_SUCH_ID.to_owned(), ..request.clone() };
+    let again = gateway.rerequest(&other, "U0REQ").await.expect_err("there is no such request");
     assert_eq!(again.is(), (404, "not_found"));
-    let again = gateway.rerequest(&request.id, "").await.expect_err("nobody asks");
+    let actor = json!({"id": "U0REQ", "source": "slack"});
+    let call = Call::post("/api/guard/rerequest", &json!({"originalRequestId": request.id, "actor": actor}));
+    check(&gateway, "an id alone", &call, 404, "not_found").await;
+    let again = gateway.rerequest(&request, "").await.expect_err("nobody asks");
     assert_eq!(again.is(), (400, "invalid_payload"));
     let token_of_another_kind = Call::post("/api/guard/wait", &json!({"token": 7}));
     check(&gateway, "a number", &token_of_another_kind, 400, "invalid_payload").await;
@@ -171,15 +175,15 @@ async fn invalid_http_disturbs_nobody() {
     for bytes in [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(),
         b"NONSENSE\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
-        b"POST /api/guard/request HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{",
+        b"GET / HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
+        b"POST /api/guard/request HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{",
     ] {
         let mut connection = gateway.connect().await;
         connection.write(bytes).await.expect("it is sent");
         // The last one announces more bytes than it sends, and closes the connection.
         drop(connection);
     }
-    let huge = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n", "x".repeat(1_000_000));
+    let huge = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-large: {}\r\n\r\n", "x".repeat(1_000_000));
     let mut connection = gateway.connect().await;
     if let Ok(reply) = within("an answer or a hang-up", connection.send_bytes(huge.as_bytes())).await {
         assert!((400..500).contains(&reply.status()), "{}", reply.status());

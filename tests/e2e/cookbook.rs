@@ -88,7 +88,7 @@ async fn two_of_three_agree() {
     gateway.click_ok(&Click::deny("U0BOB", &request.id)).await;
     assert_eq!(gateway.ended(&request.token).await["status"], "denied");
 
-    let again = gateway.rerequest_patiently(&request.id, "U0REQ").await;
+    let again = gateway.rerequest_patiently(&request, "U0REQ").await;
     gateway.click_ok(&Click::approve("U0CAROL", &again.id)).await;
     gateway.click_ok(&Click::approve("U0ADMIN", &again.id)).await;
     let after = gateway.ended(&again.token).await;

@@ -108,7 +108,7 @@ async fn redaction_edits_and_requests_made_again_are_as_they_were() {
     gateway.click_ok(&Click::edit("U0ALICE", &request.id, &[("replicas", "3")])).await;
     gateway.click_ok(&Click::deny("U0BOB", &request.id)).await;
 
-    let again = gateway.rerequest_patiently(&request.id, "U0REQ").await;
+    let again = gateway.rerequest_patiently(&request, "U0REQ").await;
     assert_eq!(again.body["lineageId"], request.id.as_str());
     gateway.click_ok(&Click::acknowledge("security", "U0SEC", &again.id)).await;
     gateway.click_ok(&Click::acknowledge("release", "U0CAROL", &again.id)).await;
@@ -119,7 +119,7 @@ async fn redaction_edits_and_requests_made_again_are_as_they_were() {
 
     let simple = gateway.open("restart").await;
     gateway.click_ok(&Click::deny("U0BOB", &simple.id)).await;
-    let refused = gateway.rerequest(&simple.id, "U0REQ").await.expect_err("it was never allowed");
+    let refused = gateway.rerequest(&simple, "U0REQ").await.expect_err("it was never allowed");
     assert_eq!(refused.is(), (403, "not_allowed"));
 }
 

@@ -34,7 +34,7 @@ async fn a_redacted_value_is_in_no_file_and_no_answer() {
     heard += &gateway.click(&Click::edit("U0ALICE", &request.id, &[("secret", "x")])).await.to_string();
     heard += &gateway.click_ok(&Click::deny("U0ALICE", &request.id)).await.to_string();
     heard += &stream.state().await.data;
-    let again = gateway.rerequest_patiently(&request.id, "U0REQ").await;
+    let again = gateway.rerequest_patiently(&request, "U0REQ").await;
     heard += &again.body.to_string();
     gateway.click_ok(&Click::approve("U0ALICE", &again.id)).await;
     let after = gateway.ended(&again.token).await;

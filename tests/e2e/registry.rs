@@ -164,9 +164,9 @@ async fn registries_and_other_tools_know_it_for_a_component() {
             "os": "wasip2",
             "layerDigests": [pushed["digest"]],
             "component": {
-                "exports": ["countersign:policy/policy@0.1.0"],
+                "exports": ["countersign:policy/policy@0.2.0"],
                 "imports": [],
-                "target": "countersign:policy/policy-module@0.1.0",
+                "target": "countersign:policy/policy-module@0.2.0",
             },
         })
     );

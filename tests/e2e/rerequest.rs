@@ -24,15 +24,15 @@ const ACTIONS: &str = "
 async fn the_chain_has_a_cooldown_and_a_limit() {
     let gateway = Home::new(ACTIONS).start().await;
     let first = gateway.open("deploy").await;
-    let open = gateway.rerequest(&first.id, "U0REQ").await.expect_err("it is still open");
+    let open = gateway.rerequest(&first, "U0REQ").await.expect_err("it is still open");
     assert_eq!(open.is(), (403, "not_allowed"));
     gateway.click_ok(&Click::deny("U0ALICE", &first.id)).await;
 
-    let early = gateway.rerequest(&first.id, "U0REQ").await.expect_err("it has just been denied");
+    let early = gateway.rerequest(&first, "U0REQ").await.expect_err("it has just been denied");
     assert_eq!(early.is(), (429, "cooldown"));
     assert_eq!(early.retry_after, Some(1));
 
-    let second = gateway.rerequest_patiently(&first.id, "U0REQ").await;
+    let second = gateway.rerequest_patiently(&first, "U0REQ").await;
     assert_ne!((&second.id, &second.token), (&first.id, &first.token));
     assert_eq!(second.body["lineageId"], first.id.as_str());
     assert_eq!(second.body["status"], "ready_for_approval");
@@ -41,11 +41,11 @@ async fn the_chain_has_a_cooldown_and_a_limit() {
     gateway.click_ok(&Click::deny("U0BOB", &second.id)).await;
 
     // Any request of the chain names the chain.
-    let third = gateway.rerequest_patiently(&first.id, "U0OTHER").await;
+    let third = gateway.rerequest_patiently(&first, "U0OTHER").await;
     assert_eq!(third.body["lineageId"], first.id.as_str());
     gateway.click_ok(&Click::deny("U0BOB", &third.id)).await;
     let limited = loop {
-        let refused = gateway.rerequest(&third.id, "U0REQ").await.expect_err("three is the limit");
+        let refused = gateway.rerequest(&third, "U0REQ").await.expect_err("three is the limit");
         if refused.code != "cooldown" {
             break refused;
         }
@@ -70,8 +70,8 @@ async fn an_approved_request_cannot_be_made_again_nor_an_action_that_does_not_al
     let once = gateway.open("once").await;
     gateway.click_ok(&Click::deny("U0ALICE", &once.id)).await;
 
-    for id in [&approved.id, &once.id] {
-        let refused = gateway.rerequest(id, "U0REQ").await.expect_err("it is not allowed");
+    for ended in [&approved, &once] {
+        let refused = gateway.rerequest(ended, "U0REQ").await.expect_err("it is not allowed");
         assert_eq!(refused.is(), (403, "not_allowed"));
     }
 }
@@ -83,7 +83,7 @@ async fn whoever_presses_the_button_the_requester_still_may_not_approve() {
     let first = gateway.create(&ask).await.expect("it is admitted");
     gateway.click_ok(&Click::deny("U0BOB", &first.id)).await;
 
-    let second = gateway.rerequest_patiently(&first.id, "U0BOB").await;
+    let second = gateway.rerequest_patiently(&first, "U0BOB").await;
 
     assert_eq!(gateway.click(&Click::approve("U0ALICE", &second.id)).await["ok"], false);
     gateway.click_ok(&Click::approve("U0BOB", &second.id)).await;

@@ -244,7 +244,7 @@ impl Api {
     ///
     /// # Panics
     /// If the gateway refuses for another reason, or asks to wait too long.
-    pub async fn rerequest_patiently(&self, original: &str, actor: &str) -> Receipt {
+    pub async fn rerequest_patiently(&self, original: &Receipt, actor: &str) -> Receipt {
         let made = async {
             loop {
                 match self.rerequest(original, actor).await {
@@ -259,12 +259,13 @@ impl Api {
         within("the cooldown to end", made).await
     }
 
-    /// Makes an ended request again.
+    /// Makes an ended request again, with its token.
     ///
     /// # Errors
     /// If the gateway refuses.
-    pub async fn rerequest(&self, original: &str, actor: &str) -> Result<Receipt, Problem> {
-        let body = json!({"originalRequestId": original, "actor": {"id": actor, "source": "slack"}});
+    pub async fn rerequest(&self, original: &Receipt, actor: &str) -> Result<Receipt, Problem> {
+        let actor = json!({"id": actor, "source": "slack"});
+        let body = json!({"originalRequestId": original.id, "actor": actor, "token": original.token});
         Receipt::read(self.send(&Call::post("/api/guard/rerequest", &body)).await)
     }
 

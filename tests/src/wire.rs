@@ -21,7 +21,7 @@ impl Call {
     /// `METHOD path`, with no body yet.
     #[must_use]
     pub fn new(method: &str, path: &str) -> Call {
-        Call { head: format!("{method} {path} HTTP/1.1\r\nhost: countersign\r\n"), body: Vec::new() }
+        Call { head: format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n"), body: Vec::new() }
     }
 
     /// `GET path`.

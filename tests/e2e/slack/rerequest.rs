@@ -25,18 +25,24 @@ async fn a_denied_request_is_made_again_by_its_button() {
     let message = setup.shows(&request, "Denied").await;
     assert_eq!(message.actions(), ["re_request"]);
 
+    // Somebody who neither asked nor may approve has no right to have it made again.
+    let mallory = setup.slack.person("U0MALLORY");
+    mallory.click(&message, "re_request").await;
+    let refused = setup.slack.until(|slack| slack.person("U0MALLORY").ephemerals().pop()).await.shown();
+    assert!(refused.contains("only its requester and its approvers"), "{refused}");
+
     // Until the cooldown is over each press is refused, with an ephemeral message.
-    let dana = setup.slack.person("U0DANA");
+    let requester = setup.slack.person("U0REQ");
     let made = countersign_tests::within("the cooldown to end", async {
         loop {
-            dana.click(&message, "re_request").await;
+            requester.click(&message, "re_request").await;
             let ephemeral =
-                setup.slack.until(|slack| slack.person("U0DANA").ephemerals().pop()).await.shown();
+                setup.slack.until(|slack| slack.person("U0REQ").ephemerals().pop()).await.shown();
             if ephemeral.contains("You asked for") {
                 return ephemeral;
             }
             assert!(ephemeral.contains("Not yet"), "{ephemeral}");
-            dana.dismiss_ephemerals();
+            requester.dismiss_ephemerals();
         }
     })
     .await;
@@ -48,7 +54,7 @@ async fn a_denied_request_is_made_again_by_its_button() {
     let again = chain[1]["requestId"].as_str().expect("an id").to_owned();
     let again = countersign_tests::Receipt { id: again, token: String::new(), body: json!({}) };
     let message = setup.shows(&again, "Waiting").await;
-    assert!(message.shown().contains("made again by <@U0DANA>"), "{}", message.shown());
+    assert!(message.shown().contains("made again by <@U0REQ>"), "{}", message.shown());
     alice.click(&message, "approve").await;
     setup.shows(&again, "Approved").await;
 }
