@@ -183,7 +183,8 @@ async fn invalid_http_disturbs_nobody() {
         // The last one announces more bytes than it sends, and closes the connection.
         drop(connection);
     }
-    let huge = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-large: {}\r\n\r\n", "x".repeat(1_000_000));
+    let huge =
+        format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-large: {}\r\n\r\n", "x".repeat(1_000_000));
     let mut connection = gateway.connect().await;
     if let Ok(reply) = within("an answer or a hang-up", connection.send_bytes(huge.as_bytes())).await {
         assert!((400..500).contains(&reply.status()), "{}", reply.status());

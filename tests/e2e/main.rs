@@ -1,5 +1,7 @@
 //! End-to-end tests: the real program, driven over HTTP. One file for each feature.
 
+mod access;
+
 mod single_approver;
 
 mod quorum;
@@ -39,6 +41,7 @@ mod bad_input;
 mod rate_limit;
 
 mod bad_policy_sets;
+mod contract_versions;
 mod misbehaving_policies;
 
 mod bad_policy_reloads;

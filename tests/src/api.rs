@@ -35,6 +35,12 @@ impl Ask {
         Ask { body, idempotency_key: None }
     }
 
+    /// A request with this body.
+    #[must_use]
+    pub const fn of(body: Value) -> Ask {
+        Ask { body, idempotency_key: None }
+    }
+
     /// With these parameters.
     #[must_use]
     pub fn params(mut self, params: Value) -> Ask {

@@ -36,8 +36,7 @@ async fn a_denied_request_is_made_again_by_its_button() {
     let made = countersign_tests::within("the cooldown to end", async {
         loop {
             requester.click(&message, "re_request").await;
-            let ephemeral =
-                setup.slack.until(|slack| slack.person("U0REQ").ephemerals().pop()).await.shown();
+            let ephemeral = setup.slack.until(|slack| slack.person("U0REQ").ephemerals().pop()).await.shown();
             if ephemeral.contains("You asked for") {
                 return ephemeral;
             }

@@ -1,0 +1,244 @@
+//! Callers authenticate: with an access file nobody asks without a key, and each caller sees its own requests alone.
+
+use countersign_tests::{Ask, Call, Click, Gateway, Home, Problem, Receipt, countersign};
+use serde_json::{Value, json};
+
+use crate::ledger::Ledger;
+
+const ACTIONS: &str = "
+  deploy:
+    description: Deploy to production
+    timeout: 10m
+    rerequest: { cooldown: 1s, limit: 3, window: 24h }
+    policies:
+      - use: quorum
+        with: { approvers: [dana, U0BOB] }
+";
+
+/// A caller's API key, and the line of the access file that recognises it.
+struct Key {
+    secret: String,
+    line: String,
+}
+
+/// Made as an operator makes it.
+fn key(caller: &str) -> Key {
+    let output = countersign(["access", "key", caller]);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let found = |prefix: &str| {
+        let line = text.lines().map(str::trim).find(|line| line.starts_with(prefix));
+        line.unwrap_or_else(|| panic!("no `{prefix}` in {text}")).to_owned()
+    };
+    Key { secret: found("cs_"), line: found("- { sha256:") }
+}
+
+/// An access file with two callers, of which `portal` says who its requesters are.
+fn access(portal: &[&Key], nightly: &Key) -> String {
+    let lines: String = portal.iter().map(|key| format!("      {}\n", key.line)).collect();
+    format!(
+        "version: 1\ncallers:\n  portal:\n    keys:\n{lines}    requester: asserted\n    actions: [\"de*\"]\n    \
+         limits: {{ open: 2 }}\n  nightly:\n    keys:\n      {}\n    requester: machine\n    owners: [dana]\n    \
+         actions: [rotate]\npeople:\n  dana: {{ slack: [U0DANA, W0DANA], github: dana-d }}\n",
+        nightly.line
+    )
+}
+
+/// A home with an access file.
+fn home(file: &str) -> Home {
+    let home = Home::new(ACTIONS);
+    home.write("access.yaml", file.as_bytes());
+    let path = home.path("access.yaml").display().to_string();
+    home.with("COUNTERSIGN_ACCESS", &path)
+}
+
+async fn create(gateway: &Gateway, key: &Key, ask: &Ask) -> Result<Receipt, Problem> {
+    Receipt::read(gateway.send(&with(ask.call(), key)).await)
+}
+
+fn with(call: Call, key: &Key) -> Call {
+    call.header("authorization", &format!("Bearer {}", key.secret))
+}
+
+fn asked_by(source: &str, id: &str) -> Ask {
+    let mut body = Ask::new("deploy").body();
+    body["meta"]["requester"] = json!({"id": id, "source": source});
+    Ask::of(body)
+}
+
+async fn refused(gateway: &Gateway, call: &Call) -> Problem {
+    Problem::read(&gateway.send(call).await)
+}
+
+#[tokio::test]
+async fn a_key_is_needed_and_gives_what_the_file_says() {
+    let (portal, nightly) = (key("portal"), key("nightly"));
+    let gateway = home(&access(&[&portal], &nightly)).start().await;
+    let ask = Ask::new("deploy");
+
+    assert_eq!(refused(&gateway, &ask.call()).await.is(), (401, "unauthenticated"));
+    let wrong = key("portal");
+    assert_eq!(refused(&gateway, &with(ask.call(), &wrong)).await.is(), (401, "unauthenticated"));
+    let problem = create(&gateway, &nightly, &ask).await.expect_err("it may rotate only");
+    assert_eq!(problem.is(), (403, "caller_not_allowed"));
+
+    let first = create(&gateway, &portal, &ask).await.expect("it is allowed");
+    create(&gateway, &portal, &ask).await.expect("two may be open");
+    let third = create(&gateway, &portal, &ask).await.expect_err("two are open");
+    assert_eq!(third.is(), (429, "too_many_open"));
+    gateway.click_ok(&Click::deny("U0BOB", &first.id)).await;
+    create(&gateway, &portal, &ask).await.expect("one of them has ended");
+
+    let failures = [("type", "unauthenticated")];
+    assert_eq!(gateway.metrics().await.count("security_events_total", &failures), 2);
+    let output = gateway.output();
+    for key in [&portal, &nightly, &wrong] {
+        assert!(!output.contains(&key.secret), "a key is in the log");
+    }
+    for (path, bytes) in gateway.kill().files() {
+        for key in [&portal, &nightly, &wrong] {
+            let found = bytes.windows(key.secret.len()).any(|part| part == key.secret.as_bytes());
+            assert!(!found, "a key is in {}", path.display());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_its_callers_and_its_tokens_alone() {
+    let (portal, nightly) = (key("portal"), key("nightly"));
+    let gateway = home(&access(&[&portal], &nightly)).start().await;
+    let request = create(&gateway, &portal, &Ask::new("deploy")).await.expect("it is allowed");
+    let again = |token: Option<&str>| {
+        let actor = json!({"id": "U0REQ", "source": "slack"});
+        let mut body = json!({"originalRequestId": request.id, "actor": actor});
+        if let Some(token) = token {
+            body["token"] = token.into();
+        }
+        Call::post("/api/guard/rerequest", &body)
+    };
+    for what in ["status", "lineage"] {
+        let call = Call::get(&format!("/api/guard/{what}?requestId={}", request.id));
+        assert_eq!(refused(&gateway, &call).await.is(), (401, "unauthenticated"), "{what}");
+        assert_eq!(refused(&gateway, &with(call.clone(), &nightly)).await.is(), (404, "not_found"), "{what}");
+        assert_eq!(gateway.send(&with(call.clone(), &portal)).await.status(), 200, "{what}");
+        let by_token = call.header("authorization", &format!("Bearer {}", request.token));
+        assert_eq!(gateway.send(&by_token).await.status(), 200, "{what}");
+    }
+    gateway.click_ok(&Click::deny("U0BOB", &request.id)).await;
+    assert_eq!(refused(&gateway, &again(None)).await.is(), (401, "unauthenticated"));
+    assert_eq!(refused(&gateway, &with(again(None), &nightly)).await.is(), (404, "not_found"));
+    // The token of another request opens that one alone.
+    let other = create(&gateway, &portal, &Ask::new("deploy")).await.expect("it is allowed");
+    assert_eq!(refused(&gateway, &again(Some(&other.token))).await.is(), (404, "not_found"));
+
+    // The same key and body give the same answer.
+    let made = async {
+        loop {
+            let call = again(Some(&request.token)).header("idempotency-key", "once");
+            match Receipt::read(gateway.send(&call).await) {
+                Ok(receipt) => return (receipt, call),
+                Err(problem) => assert_eq!(problem.is(), (429, "cooldown")),
+            }
+        }
+    };
+    let (receipt, call) = countersign_tests::within("the cooldown to end", made).await;
+    let repeated = Receipt::read(gateway.send(&call).await).expect("it was answered before");
+    assert_eq!((repeated.id, repeated.token), (receipt.id, receipt.token));
+}
+
+#[tokio::test]
+async fn nobody_approves_their_own_request_under_another_name() {
+    let (portal, nightly) = (key("portal"), key("nightly"));
+    let file = access(&[&portal], &nightly).replace("open: 2", "open: 9");
+    let gateway = home(&file).start().await;
+    for (source, id) in [("slack", "U0DANA"), ("slack", "W0DANA"), ("github", "dana-d")] {
+        let request = create(&gateway, &portal, &asked_by(source, id)).await.expect(id);
+        for person in ["U0DANA", "W0DANA"] {
+            gateway.click_refused(&Click::approve(person, &request.id)).await;
+        }
+        gateway.click_ok(&Click::approve("U0BOB", &request.id)).await;
+        assert_eq!(gateway.look(&request.token).await["status"], "approved", "{source} {id}");
+    }
+    for id in ["u0dana", "U0DANA ", " U0DANA", "dana", "U0-DANA"] {
+        let problem = create(&gateway, &portal, &asked_by("slack", id)).await.expect_err(id);
+        assert_eq!(problem.is(), (400, "invalid_payload"), "{id}");
+    }
+    // Nobody knows whether a name that no person has is an approver's.
+    let problem = create(&gateway, &portal, &asked_by("github", "mallory")).await.expect_err("unknown");
+    assert_eq!(problem.is(), (403, "policy_denied"));
+    assert!(problem.body.to_string().contains("requester_unknown"), "{}", problem.body);
+    // A person approves by any of their names.
+    let request = create(&gateway, &portal, &asked_by("slack", "U0REQ")).await.expect("it is admitted");
+    gateway.click_ok(&Click::approve("W0DANA", &request.id)).await;
+}
+
+#[tokio::test]
+async fn the_file_is_read_again_and_a_wrong_one_changes_nothing() {
+    let (old, new, nightly) = (key("portal"), key("portal"), key("nightly"));
+    let gateway = home(&access(&[&old], &nightly).replace("open: 2", "open: 9")).start().await;
+    let ask = Ask::new("deploy");
+    let request = create(&gateway, &old, &ask).await.expect("the old key is known");
+
+    // Both keys, then the new one alone: a rotation with overlap.
+    let both = access(&[&old, &new], &nightly).replace("open: 2", "open: 9");
+    gateway.home().write("access.yaml", both.as_bytes());
+    gateway.hang_up();
+    gateway.logged("access file reloaded", 1).await;
+    create(&gateway, &old, &ask).await.expect("the old key is known still");
+    create(&gateway, &new, &ask).await.expect("the new key is known");
+
+    let wrong = both.replace("callers:", "caller:");
+    gateway.home().write("access.yaml", wrong.as_bytes());
+    gateway.hang_up();
+    gateway.logged("the last one stays in force", 1).await;
+    create(&gateway, &new, &ask).await.expect("the last good file is in force");
+
+    // Dana has left: she counts no longer, for the open request too.
+    let last = access(&[&new], &nightly).replace("slack: [U0DANA, W0DANA]", "slack: [U0ELSE]");
+    gateway.home().write("access.yaml", last.as_bytes());
+    gateway.hang_up();
+    gateway.logged("access file reloaded", 2).await;
+    let problem = create(&gateway, &old, &ask).await.expect_err("it was taken away");
+    assert_eq!(problem.is(), (401, "unauthenticated"));
+    gateway.click_refused(&Click::approve("U0DANA", &request.id)).await;
+    gateway.click_ok(&Click::approve("U0ELSE", &request.id)).await;
+
+    let metrics = gateway.metrics().await;
+    assert!(metrics.count("access_reloads_total", &[("outcome", "ok")]) >= 2);
+    assert!(metrics.count("access_reloads_total", &[("outcome", "failed")]) >= 1);
+    let ledger = Ledger::of(&gateway.kill());
+    assert!(ledger.count_of("access_reloaded") >= 2);
+    assert!(ledger.count_of("access_reload_failed") >= 1);
+}
+
+#[tokio::test]
+async fn without_a_file_only_this_machine_is_answered() {
+    let gateway = Home::new(ACTIONS).start().await;
+    let ask = Ask::new("deploy").requester("U0REQ");
+    for (name, value) in [
+        ("x-forwarded-for", "192.0.2.7"),
+        ("x-forwarded-host", "gate.example"),
+        ("forwarded", "for=192.0.2.7"),
+        ("via", "1.1 proxy"),
+    ] {
+        let problem = refused(&gateway, &ask.call().header(name, value)).await;
+        assert_eq!(problem.is(), (403, "proxied"), "{name}");
+    }
+    // The same key of two repositories is two keys.
+    let of = |repo: &str| {
+        let mut body = ask.body();
+        body["meta"]["origin"]["repo"] = Value::from(repo);
+        Ask::of(body).idempotency_key("run-1")
+    };
+    let one = gateway.create(&of("acme/shop")).await.expect("it is admitted");
+    let two = gateway.create(&of("acme/web")).await.expect("it is another's key");
+    assert_ne!(one.id, two.id);
+    assert_eq!(gateway.create(&of("acme/web")).await.expect("it is the same").id, two.id);
+
+    let open = Home::new(ACTIONS).with("COUNTERSIGN_LISTEN", "0.0.0.0:0");
+    let failure = open.fail_to_start().await;
+    assert_eq!(failure.code, Some(2), "{}", failure.stderr);
+    assert!(failure.stderr.contains("--access"), "{}", failure.stderr);
+    let gateway = open.with("COUNTERSIGN_INSECURE_ANONYMOUS", "true").start().await;
+    gateway.logged("anybody", 1).await;
+}
