@@ -3,12 +3,27 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Lines};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::policies::{self, Pins};
 use crate::step::step;
+
+/// The access file of the demo: one caller with an API key, which says who its requesters are, and a person with two
+/// names.
+const ACCESS: &str = "version: 1
+callers:
+  demo:
+    keys:
+      LINE
+    requester: asserted
+    actions: [\"*\"]
+    limits: { open: 50 }
+people:
+  dana: { slack: U0DANA, github: dana-d }
+";
 
 /// The secrets that the simulator and the gateway share. They protect nothing: the demo listens on loopback only.
 const SIGNING_SECRET: &str = "demo-signing-secret";
@@ -44,14 +59,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     slack.args(["--gateway", &format!("http://{}", arguments.listen)]);
     let slack = Running::start("the Slack simulator", slack)?;
 
+    let access = folder.join("access.yaml");
+    let key = access_file(&root, &access)?;
+
     let mut gateway = Command::new(crate::built(&root, "countersign"));
     gateway.args(["serve", "--listen", &arguments.listen.to_string()]);
     gateway.arg("--policies").arg(folder.join("policies"));
+    gateway.arg("--access").arg(access);
     gateway.args(["--store", &format!("sqlite:{}", folder.join("countersign.db").display())]);
     gateway.env("SLACK_API_URL", format!("{}/api", slack.url));
     let mut gateway = Running::start("the gateway", gateway)?;
 
-    print!("{}", instructions(&slack.url, &gateway.url));
+    print!("{}", instructions(&slack.url, &gateway.url, &key));
     // Ctrl-C reaches both programs. The gateway shuts down, and ends this loop by closing its output.
     for line in gateway.lines.by_ref() {
         println!("{}", line?);
@@ -59,6 +78,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let status = gateway.wait()?;
     ensure!(status.success(), "the gateway ended with {status}");
     Ok(())
+}
+
+/// Writes the access file, with a new API key as an operator makes one; returns the key.
+fn access_file(root: &Path, path: &Path) -> Result<String> {
+    let mut command = Command::new(crate::built(root, "countersign"));
+    let output = command.args(["access", "key", "demo"]).output().context("cannot make an API key")?;
+    ensure!(output.status.success(), "cannot make an API key: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).context("the API key is not text")?;
+    let line = |prefix: &str| {
+        let found = text.lines().map(str::trim).find(|line| line.starts_with(prefix));
+        found.with_context(|| format!("`countersign access key` printed no `{prefix}`"))
+    };
+    fs::write(path, ACCESS.replace("LINE", line("- {")?))
+        .with_context(|| format!("cannot write `{}`", path.display()))?;
+    Ok(line("cs_")?.to_owned())
 }
 
 /// A running server program; dropping it kills it.
@@ -101,16 +135,19 @@ impl Drop for Running {
     }
 }
 
-fn instructions(slack: &str, gateway: &str) -> String {
+fn instructions(slack: &str, gateway: &str, key: &str) -> String {
     format!(
         r#"
 The gateway listens on {gateway}, with the policies of target/demo/policies.
+Who may ask stands in target/demo/access.yaml: without the API key below the answer is 401.
 
 1. Open Slack, as Alice:  {slack}/#U0ALICE/C0APPROVALS
 
 2. Paste this into a second terminal. It requests a deployment to production, and waits for the decision:
 
-  curl -s {gateway}/api/guard/request -H 'content-type: application/json' -d '{{
+  export COUNTERSIGN_API_KEY={key}
+  curl -s {gateway}/api/guard/request -H "authorization: Bearer $COUNTERSIGN_API_KEY" \
+    -H 'content-type: application/json' -d '{{
     "action": "deploy_prod",
     "params": {{"service": "web", "ref": "v1.2.3", "replicas": 3, "token": "s3cret"}},
     "meta": {{"origin": {{"repo": "acme/web"}}, "requester": {{"id": "U0DANA", "source": "slack"}},
@@ -126,7 +163,7 @@ The gateway listens on {gateway}, with the policies of target/demo/policies.
      Bob      Approve                the command in the terminal ends: approved
 
 Without a browser, `target/debug/countersign dev` does the same. It signs each click as Slack does:
-  export SLACK_SIGNING_SECRET={SIGNING_SECRET}
+  export SLACK_SIGNING_SECRET={SIGNING_SECRET} COUNTERSIGN_API_KEY={key}
   target/debug/countersign dev request --url {gateway} --params '{{"service": "web"}}' deploy_staging
   target/debug/countersign dev click --url {gateway} --user U0ALICE approve REQUEST_ID
 

@@ -56,6 +56,9 @@ pub struct Request {
     /// The URL of the gateway.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
+    /// The environment variable with the API key, if the gateway has an access file.
+    #[arg(long, value_name = "NAME", default_value = "COUNTERSIGN_API_KEY")]
+    key_env: String,
     /// The parameters, as a JSON object.
     #[arg(long, default_value = "{}")]
     params: String,
@@ -174,7 +177,9 @@ async fn request(request: &Request) -> Result<bool> {
             "justification": request.justification,
         },
     });
-    let headers = [("content-type", "application/json")];
+    let bearer = cli::variable(&request.key_env).map(|key| format!("Bearer {key}"));
+    let mut headers = vec![("content-type", "application/json")];
+    headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
     let gateway = Gateway::at(&request.url)?;
     let Answer { status, body } = gateway.post("/api/guard/request", &headers, body.to_string()).await?;
     if status == 200 {
