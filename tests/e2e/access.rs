@@ -242,3 +242,50 @@ async fn without_a_file_only_this_machine_is_answered() {
     let gateway = open.with("COUNTERSIGN_INSECURE_ANONYMOUS", "true").start().await;
     gateway.logged("anybody", 1).await;
 }
+
+#[tokio::test]
+async fn whoever_gets_a_name_while_a_request_is_open_stays_one_person() {
+    const BOTH: &str = "
+  deploy:
+    description: Deploy to production
+    timeout: 10m
+    rerequest: { cooldown: 1s, limit: 3, window: 24h }
+    policies:
+      - use: quorum
+        with: { approvers: [dana, U0DANA, W0DANA, U0BOB], approvals: 2 }
+";
+    let (portal, nightly) = (key("portal"), key("nightly"));
+    let file = access(&[&portal], &nightly);
+    let gateway = home(
+        &file
+            .replace("dana: {", "rita: {")
+            .replace("[U0DANA, W0DANA]", "[U0RITA]")
+            .replace("owners: [dana]", "owners: [rita]"),
+    )
+    .start()
+    .await;
+    gateway.home().set_actions(BOTH);
+    gateway.hang_up();
+    gateway.logged("another policy set is in force", 1).await;
+    let hers = create(&gateway, &portal, &asked_by("slack", "U0DANA")).await.expect("it is admitted");
+    let other = create(&gateway, &portal, &asked_by("slack", "U0REQ")).await.expect("it is admitted");
+    gateway.click_ok(&Click::approve("U0DANA", &other.id)).await;
+
+    gateway.home().write("access.yaml", file.as_bytes());
+    gateway.hang_up();
+    gateway.logged("access file reloaded", 1).await;
+    for name in ["U0DANA", "W0DANA"] {
+        gateway.click_refused(&Click::approve(name, &hers.id)).await;
+        let refused = gateway.click_refused(&Click::approve(name, &other.id)).await;
+        assert_eq!(refused, "duplicate_approval", "{name}");
+    }
+    gateway.click_ok(&Click::deny("U0BOB", &hers.id)).await;
+
+    // The token of a request gives its caller no more than the file does.
+    let none = file.replace("actions: [\"de*\"]", "actions: [other]");
+    gateway.home().write("access.yaml", none.as_bytes());
+    gateway.hang_up();
+    gateway.logged("access file reloaded", 2).await;
+    let problem = gateway.rerequest(&hers, "U0DANA").await.expect_err("it may not ask for it any more");
+    assert_eq!(problem.is(), (403, "caller_not_allowed"));
+}

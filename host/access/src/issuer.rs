@@ -17,6 +17,9 @@ use crate::token::{Token, TokenError};
 /// GitHub Actions, as the issuer of its jobs' tokens.
 const GITHUB: &str = "https://token.actions.githubusercontent.com";
 
+/// The issuer of gitlab.com.
+const GITLAB: &str = "https://gitlab.com";
+
 /// How old keys may be before they are fetched again, in milliseconds.
 const REFRESH_MS: u64 = 60 * 60 * 1000;
 
@@ -160,11 +163,15 @@ impl Issuer {
                 "`pull_request_target` runs with the rights of the base repository",
             ));
         }
-        // Of GitLab: a merge request of a fork runs in the project that it goes to.
-        if let (Some(project), Some(job)) = (claim("project_id"), claim("job_project_id"))
-            && project != job
-        {
-            return Err(TokenError::Untrusted("the job is of another project than the pipeline"));
+        // Of GitLab: a merge request of a fork runs in the project that it goes to, and anybody who may push a branch
+        // writes what runs on it.
+        if let Some(project) = claim("project_id") {
+            if claim("job_project_id") != Some(project) {
+                return Err(TokenError::Untrusted("the job is of another project than the pipeline"));
+            }
+            if claim("ref_protected").as_deref() != Some("true") {
+                return Err(TokenError::Untrusted("the pipeline's branch or tag is not protected"));
+            }
         }
         Ok(())
     }
@@ -190,6 +197,10 @@ impl Issuer {
                     "`pull_request_target` runs what strangers wrote, and is refused always".to_owned(),
                 );
             }
+        }
+        if self.issuer == GITLAB && !["project_id", "namespace_id"].iter().any(|id| claims.contains_key(*id))
+        {
+            wrong.push("tokens of GitLab are anybody's: match `project_id` or `namespace_id`".to_owned());
         }
         wrong
     }

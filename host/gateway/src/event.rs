@@ -155,7 +155,7 @@ impl Gateway {
         now: Timestamp,
         cause: &Cause<'_>,
     ) -> Result<Step, GatewayError> {
-        let by = cause.by.map(|id| rules.entry().actor(id, &self.directory, now));
+        let by = cause.by.map(|id| rules.entry().actor_on(request, id, &self.directory, now));
         let attempt = Attempt { intent: cause.intent.clone(), by, seen: cause.seen };
         let Decision { act, by, outcome, .. } = decide::event(rules, request, attempt, now);
         if let (Err(refusal), Some(act)) = (&outcome, &act) {

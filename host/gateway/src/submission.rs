@@ -162,7 +162,7 @@ impl Gateway {
     pub async fn may_rerequest(&self, request: &Request, name: &str) -> Result<bool, GatewayError> {
         let submission = &request.submission;
         let rules = self.rules_of(submission.policy_hash).await?;
-        let actor = rules.entry().actor(name, &self.directory, self.clock.now());
+        let actor = rules.entry().actor_on(request, name, &self.directory, self.clock.now());
         let asked = || actor.id == submission.requester_id() || submission.owners.contains(&actor.id);
         let approves = || {
             // As if it had just been made: whether the act would count is not the question, but whether it is theirs.
@@ -180,7 +180,11 @@ impl Gateway {
             "approvers" => approves(),
             who => match who.strip_prefix('@') {
                 Some(group) => actor.groups.contains(group),
-                None => actor.id == who || actor.alias.as_deref() == Some(who),
+                None => {
+                    let people = self.directory.people();
+                    actor.id == who
+                        || people.find(name).map_or(name == who, |person| person.names().any(|it| it == who))
+                }
             },
         }))
     }

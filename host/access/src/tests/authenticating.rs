@@ -161,12 +161,20 @@ async fn what_is_wrong_with_a_token_is_never_overlooked() {
 async fn pipelines_of_strangers_are_refused_whatever_a_rule_says() {
     let key = SigningKey::ed25519("a");
     let setup = Setup::new(&[&key]);
-    let fork = {
+    let gitlab = |job: Option<&str>, protected: Option<&str>| {
         let mut claims = with("project_id", json!("1"));
-        claims["job_project_id"] = json!("2");
+        claims["job_project_id"] = json!(job);
+        claims["ref_protected"] = json!(protected);
         claims
     };
-    for claims in [with("event_name", json!("pull_request_target")), fork] {
+    setup.identify(&key.token(&gitlab(Some("1"), Some("true")))).await.unwrap();
+    for claims in [
+        with("event_name", json!("pull_request_target")),
+        gitlab(Some("2"), Some("true")),
+        gitlab(None, Some("true")),
+        gitlab(Some("1"), Some("false")),
+        gitlab(Some("1"), None),
+    ] {
         let error = setup.identify(&key.token(&claims)).await;
         assert!(matches!(error, Err(Unauthenticated::Token(TokenError::Untrusted(_)))), "{error:?}");
     }

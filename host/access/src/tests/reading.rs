@@ -81,6 +81,11 @@ fn what_is_wrong_is_said_with_its_place() {
         ("issuer: https://id.acme.example", "issuer: http://id.acme.example", ""),
         ("audience: countersign, jwks", "audience: \"\", jwks", "`audience` is empty"),
         ("keep: 2d", "keep: 2", "`keep`"),
+        (
+            "issuer: https://token.actions.githubusercontent.com",
+            "issuer: https://gitlab.com",
+            "match `project_id` or `namespace_id`",
+        ),
     ] {
         let text = SOUND.replacen(from, to, 1);
         assert_ne!(text, SOUND, "{from}");

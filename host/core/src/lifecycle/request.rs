@@ -1,5 +1,6 @@
 //! A request: what was asked, what has happened to it, and where it stands.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::digest::{Digest, payload_hash};
 use super::event::{Act, Event, Identity, Requirement, RequirementKind};
 use super::id::RequestId;
 use super::timestamp::Timestamp;
+use crate::people::name_of;
 
 /// What stands in the place of a redacted parameter's value, everywhere.
 pub const REDACTED: &str = "[redacted]";
@@ -309,6 +311,17 @@ impl Request {
             Escalation::Never | Escalation::Done(_) => None,
         };
         [Some(self.submission.expires_at), escalate_at, open.wake_at].into_iter().flatten().min()
+    }
+
+    /// The ids that people have on this request, and the names that they came under: the requester first, then its
+    /// owners, then whoever acted.
+    pub fn identities(&self) -> impl Iterator<Item = (&str, Option<Cow<'_, str>>)> {
+        let Submission { requester, owners, .. } = &*self.submission;
+        let asked_as = name_of(&requester.source, &requester.id).ok().map(Cow::Owned);
+        let acted = self.history.iter().filter_map(|event| event.by.as_ref());
+        std::iter::once((self.submission.requester_id(), asked_as))
+            .chain(owners.iter().map(|owner| (owner.as_str(), None)))
+            .chain(acted.map(|actor| (actor.id.as_str(), actor.alias.as_deref().map(Cow::Borrowed))))
     }
 
     /// Ids of those whose approval stands, in the order of their approvals.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::directory::{Directory, STALE_AFTER_MS, is_usergroup};
-use crate::lifecycle::{Actor, Digest, Known, REDACTED, Timestamp};
+use crate::lifecycle::{Actor, Digest, Known, REDACTED, Request, Timestamp};
 use crate::people::{Person, is_slack_id};
 
 /// An action's canonical entry: everything that its requests are judged by, module digests included.
@@ -130,6 +130,27 @@ impl PolicyEntry {
                     actor.groups_as_of = Some(actor.groups_as_of.map_or(as_of, |earlier| earlier.min(as_of)));
                 }
             }
+        }
+        actor
+    }
+
+    /// Somebody who acts on a request. Whoever made it or acted on it before keeps the id that they had then, whatever
+    /// `people` says since: else a name that somebody gets would make two people of one, who approves their own request.
+    /// An id that gives a right is kept only by the person who still has it.
+    #[must_use]
+    pub fn actor_on(&self, request: &Request, name: &str, directory: &Directory, now: Timestamp) -> Actor {
+        let mut actor = self.actor(name, directory, now);
+        let people = directory.people();
+        let is_theirs = |other: &str| match people.find(name) {
+            Some(person) => person.names().any(|theirs| theirs == other),
+            None => name == other,
+        };
+        let kept = request
+            .identities()
+            .find(|(id, alias)| is_theirs(id) || (alias.as_deref().is_some_and(is_theirs) && !self.uses(id)));
+        if let Some((id, _)) = kept {
+            actor.alias = (id != name).then(|| name.to_owned());
+            id.clone_into(&mut actor.id);
         }
         actor
     }

@@ -94,6 +94,12 @@ impl Simulation {
         &self.rules
     }
 
+    /// Somebody who acts on it.
+    #[must_use]
+    pub fn actor(&self, name: &str, directory: &Directory, at: Timestamp) -> Actor {
+        self.rules.entry().actor_on(&self.request, name, directory, at)
+    }
+
     /// Its status.
     #[must_use]
     pub fn status(&self) -> Status {

@@ -509,7 +509,7 @@ impl Followed {
         {
             return failed;
         }
-        let by = cause.by.as_ref().map(|id| simulation.rules().entry().actor(id, directory, at));
+        let by = cause.by.as_ref().map(|id| simulation.actor(id, directory, at));
         simulation.happen(at, Attempt { intent: cause.intent.clone(), by, seen: cause.seen })
     }
 }

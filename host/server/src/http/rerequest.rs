@@ -17,6 +17,7 @@ use super::error::{ApiError, Invalid};
 use super::params::{Params, request_id};
 use super::view::rfc3339_always;
 use crate::state::App;
+use crate::telemetry::SecurityEvent;
 
 /// Which request to make again, and for whom.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -57,7 +58,7 @@ pub(super) struct RerequestView {
     responses(
         (status = 200, description = "The request was made again", body = RerequestView),
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; \
-            403 `not_allowed`, `policy_denied` or `proxied`; \
+            403 `not_allowed`, `policy_denied`, `caller_not_allowed` or `proxied`; \
             404 `not_found`; 408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`; \
             422 `idempotency_key_reused`; 429 `cooldown`, `rate_limited` or `too_many_open`, with `Retry-After`"),
         (status = "5XX", description = "500 `internal`; \
@@ -77,11 +78,20 @@ pub(super) async fn rerequest(
     check.finish()?;
     let wanted = Wanted { token: token.as_deref(), id: Some(original), reads: false };
     let request = calling.request(&app, &params, wanted).await?;
-    // Whose quota it takes: the caller's that made the original one.
-    let caller = request.submission.caller.as_deref().and_then(|name| {
-        let access = app.access.as_ref()?.authenticator.access();
-        Some(Identified { caller: Arc::clone(access.caller(name)?), claims: None })
-    });
+    // It counts as the caller's that made the original one, which must still be allowed to ask for it.
+    let caller = match &app.access {
+        None => None,
+        Some(access) => {
+            let access = access.authenticator.access();
+            let named = request.submission.caller.as_deref().and_then(|name| access.caller(name));
+            let allowed = named.filter(|caller| caller.may_ask_for(&request.submission.action));
+            let Some(caller) = allowed else {
+                app.metrics.count(SecurityEvent::CallerNotAllowed);
+                return Err(ApiError::CallerNotAllowed);
+            };
+            Some(Identified { caller: Arc::clone(caller), claims: None })
+        }
+    };
     calling.check_quota(&app, caller.as_ref())?;
     let owner = (caller.as_ref(), request.submission.origin.repo.as_str());
     // The token is what gives the right, and no part of what is asked for.
