@@ -14,8 +14,9 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
+use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
-    self, Act, Escalation, Intent, PolicyFailure, Reason, Refusal, Request, RequestId, State, Status,
+    self, Act, Actor, Escalation, Intent, PolicyFailure, Reason, Refusal, Request, RequestId, State, Status,
     Submission, Timestamp,
 };
 use countersign_policy::ActionPolicy;
