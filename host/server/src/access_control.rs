@@ -106,13 +106,10 @@ impl AccessControl {
             Ok(access) if access.digest() == before => ("access_reloaded", "unchanged"),
             Ok(access) => {
                 detail.insert("hash".to_owned(), json!(access.digest()));
-                tracing::info!(
-                    source = source.as_str(),
-                    callers = access.callers().count(),
-                    "access file reloaded"
-                );
+                let callers = access.callers().count();
                 gateway.directory().set_people(Arc::clone(access.people()));
                 self.authenticator.replace(access);
+                tracing::info!(source = source.as_str(), callers, "access file reloaded");
                 ("access_reloaded", "ok")
             }
             Err(errors) => {
