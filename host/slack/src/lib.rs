@@ -28,6 +28,7 @@ mod socket;
 mod client;
 mod delivery;
 mod usergroups;
+mod workspace;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -51,3 +52,4 @@ pub use notice::{Place, escalation};
 pub use signature::{MAX_SKEW_MS, SignatureError, Signed, Verifier, sign};
 pub use socket::{Connection, Handler, keep_open};
 pub use usergroups::{Parts as UserGroupParts, UserGroups};
+pub use workspace::identify;
