@@ -128,7 +128,7 @@ The gateway listens on {gateway}, with the policies of target/demo/policies.
 Without a browser, `target/debug/countersign dev` does the same. It signs each click as Slack does:
   export SLACK_SIGNING_SECRET={SIGNING_SECRET}
   target/debug/countersign dev request --url {gateway} --params '{{"service": "web"}}' deploy_staging
-  target/debug/countersign dev click --url {gateway} --user U0ALICE approve REQUEST_ID
+  target/debug/countersign dev click --url {gateway} --team T0ACME --user U0ALICE approve REQUEST_ID
 
 Stop both with Ctrl-C.
 "#

@@ -45,7 +45,7 @@ pub use delivery::{
 };
 pub use interaction::{
     ANSWER_BLOCK, DECIDE_BLOCK, Interaction, InteractionError, InteractionKind, REASON_BLOCK, Source,
-    VALUE_ACTION, parse_form, parse_payload,
+    VALUE_ACTION, Workspace, parse_form, parse_payload,
 };
 pub use message::{Message, message, minimal};
 pub use notice::{Place, escalation};
