@@ -13,6 +13,9 @@ use crate::wire::Call;
 /// The signing secret of the gateways in these tests.
 pub const SIGNING_SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
 
+/// The workspace of the people who click: that of the Slack simulator.
+const TEAM: &str = "T0ACME";
+
 /// What a person does in Slack.
 #[derive(Clone, Debug)]
 pub struct Click {
@@ -59,7 +62,7 @@ impl Click {
         Click {
             payload: json!({
                 "type": "block_actions",
-                "user": {"id": actor},
+                "user": {"id": actor, "team_id": TEAM},
                 "trigger_id": serial,
                 "actions": [{"action_id": action_id, "value": request, "action_ts": serial}],
             }),
@@ -73,7 +76,7 @@ impl Click {
         Click {
             payload: json!({
                 "type": "view_submission",
-                "user": {"id": actor},
+                "user": {"id": actor, "team_id": TEAM},
                 "trigger_id": serial(),
                 "view": {
                     "callback_id": "override_submit",

@@ -165,7 +165,7 @@ Who may ask stands in target/demo/access.yaml: without the API key below the ans
 Without a browser, `target/debug/countersign dev` does the same. It signs each click as Slack does:
   export SLACK_SIGNING_SECRET={SIGNING_SECRET} COUNTERSIGN_API_KEY={key}
   target/debug/countersign dev request --url {gateway} --params '{{"service": "web"}}' deploy_staging
-  target/debug/countersign dev click --url {gateway} --user U0ALICE approve REQUEST_ID
+  target/debug/countersign dev click --url {gateway} --team T0ACME --user U0ALICE approve REQUEST_ID
 
 Stop both with Ctrl-C.
 "#

@@ -79,6 +79,7 @@ pub async fn build(
         metrics,
         slack_verifier: config.secrets.slack_signing.as_ref().and_then(Verifier::new),
         outgoing,
+        slack_team_ids: config.slack.team_ids.iter().cloned().collect(),
         rate_limiter: RateLimiter::new(&config.rate_limit),
         access,
         insecure_anonymous: config.access.insecure_anonymous,

@@ -56,6 +56,8 @@ pub async fn run(app: Arc<App>, config: &Config, listener: TcpListener) -> anyho
         // Before anybody can act, so that the memberships known before the last stop count from the start.
         usergroups.recall().await;
         maintenance.spawn(usergroups.run());
+        let (client, clock) = (Arc::clone(&outgoing.client), Arc::clone(app.gateway.clock()));
+        maintenance.spawn(slack::identify(client, clock));
         open_sockets(&app, outgoing, config);
     }
 

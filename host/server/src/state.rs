@@ -1,5 +1,6 @@
 //! What the routes and the answers to Slack share.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use countersign_core::secret::Secret;
@@ -25,6 +26,8 @@ pub struct App {
     pub(crate) slack_verifier: Option<Verifier>,
     /// Sends to Slack. Without it messages wait in the outbox.
     pub(crate) outgoing: Option<Outgoing>,
+    /// The ids of other Slack workspaces and organizations whose people count.
+    pub(crate) slack_team_ids: BTreeSet<String>,
     pub(crate) rate_limiter: RateLimiter,
     /// Recognises callers. Without an access file anybody who reaches the gateway may ask.
     pub(crate) access: Option<Arc<AccessControl>>,

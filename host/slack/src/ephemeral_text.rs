@@ -72,6 +72,9 @@ fn explanation(error_code: &str) -> Option<(&'static str, bool)> {
         "duplicate_approval" => ("Your approval counts already; it counts once.", false),
         "duplicate_acknowledgement" => ("This persona is acknowledged already.", false),
         "nothing_to_withdraw" => ("You have no approval or acknowledgement here to take back.", false),
+        "foreign_workspace" => {
+            ("This request belongs to another Slack workspace than yours, so nothing was changed.", false)
+        }
         "unauthorized" => ("You are not entitled to do this.", false),
         "refused" => ("A policy objects to this.", false),
         "key_not_allowed" => ("That was not approved:", true),

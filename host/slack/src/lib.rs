@@ -28,6 +28,7 @@ mod socket;
 mod client;
 mod delivery;
 mod usergroups;
+mod workspace;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -44,10 +45,11 @@ pub use delivery::{
 };
 pub use interaction::{
     ANSWER_BLOCK, DECIDE_BLOCK, Interaction, InteractionError, InteractionKind, REASON_BLOCK, Source,
-    VALUE_ACTION, parse_form, parse_payload,
+    VALUE_ACTION, Workspace, parse_form, parse_payload,
 };
 pub use message::{Message, message, minimal};
 pub use notice::{Place, escalation};
 pub use signature::{MAX_SKEW_MS, SignatureError, Signed, Verifier, sign};
 pub use socket::{Connection, Handler, keep_open};
 pub use usergroups::{Parts as UserGroupParts, UserGroups};
+pub use workspace::identify;

@@ -9,7 +9,7 @@
 //! header, the status, the ids and the buttons, whose sizes are bounded. The others take from the room that is left,
 //! the most important first, and say how much is not shown. So no input can crowd out a button.
 
-use countersign_core::lifecycle::{Digest, Party, Request, State, Timestamp};
+use countersign_core::lifecycle::{Digest, Identity, Known, Party, Request, State, Submission, Timestamp};
 use countersign_core::record::PolicyEntry;
 use serde::Serialize;
 use slack_morphism::prelude::*;
@@ -125,7 +125,7 @@ impl Room {
 /// The text of notifications.
 fn fallback(request: &Request, now: Timestamp) -> String {
     let submission = &request.submission;
-    let (action, who) = (code(&submission.action, 150), party(&submission.requester));
+    let (action, who) = (code(&submission.action, 150), requester_name(submission));
     let repo = code(&submission.origin.repo, 150);
     let about = format!("{action} for {repo}, requested by {who}");
     match &request.state {
@@ -175,19 +175,26 @@ fn requester(request: &Request) -> SlackBlock {
             grouped(usize::try_from(request.submission.depth).unwrap_or(usize::MAX).saturating_add(1));
         said.push_str(&format!("\n:repeat: request {number} of its lineage"));
         if let Some(by) = &request.submission.rerequested_by {
-            said.push_str(&format!(", made again by {}", party(by)));
+            let identity = request.submission.rerequester_is.as_ref();
+            said.push_str(&format!(", made again by {}", party(by, identity)));
         }
     }
     section(said)
 }
 
 fn requested_by(request: &Request) -> String {
-    format!("*Requested by* {}", party(&request.submission.requester))
+    format!("*Requested by* {}", requester_name(&request.submission))
 }
 
-/// A person or a program; a mention if it is a Slack user.
-pub(super) fn party(party: &Party) -> String {
-    if party.source.eq_ignore_ascii_case("slack") && text::is_user(&party.id) {
+/// The requester.
+pub(super) fn requester_name(submission: &Submission) -> String {
+    party(&submission.requester, submission.requester_is.as_ref())
+}
+
+/// A person or a program; a mention if it is a Slack user who is known, since a mention notifies.
+fn party(party: &Party, identity: Option<&Identity>) -> String {
+    let is_known = identity.is_some_and(|identity| identity.known == Known::Person || identity.authenticated);
+    if is_known && party.source.eq_ignore_ascii_case("slack") && text::is_user(&party.id) {
         return person(&party.id, 80);
     }
     let id = code(&format!("{}:{}", party.source, party.id), 100);

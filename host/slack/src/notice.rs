@@ -8,7 +8,7 @@ use countersign_core::record::PolicyEntry;
 
 use super::blocks::{heading, line, quote, rich, section};
 use super::links::host;
-use super::message::{Message, party};
+use super::message::{Message, requester_name};
 use super::progress::{self, Groups, packed};
 use super::text::{self, code, person};
 use super::time::{date, left};
@@ -57,7 +57,7 @@ pub fn escalation(request: &Request, entry: &PolicyEntry, now: Timestamp, place:
     let mut blocks = vec![section(needs)];
     if let Place::Channel { .. } = place {
         let repo = code(&submission.origin.repo, 120);
-        let who = party(&submission.requester);
+        let who = requester_name(submission);
         blocks.push(section(format!("*Requested by* {who} for {repo}")));
         let mut why = vec![line(vec![heading("Why")])];
         why.extend(quote(&submission.justification, 6, JUSTIFICATION));

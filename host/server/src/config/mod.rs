@@ -76,6 +76,11 @@ impl Config {
         self.warnings = unsupported::warnings(environment);
         self.secrets = Secrets::read(environment, &mut wrong);
         wrong.extend(self.access.check(&self.network));
+        if !self.slack.team_ids.is_empty() && self.secrets.slack_bot.is_none() {
+            let missing = "the variable `SLACK_TEAM_IDS` has no effect without `SLACK_BOT_TOKEN`: \
+                           people of every workspace count";
+            self.warnings.push(missing.to_owned());
+        }
         wrong
     }
 

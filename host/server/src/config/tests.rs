@@ -29,8 +29,22 @@ fn defaults_are_the_documented_ones() {
     assert!(config.secrets.slack_bot.is_none() && config.secrets.slack_app.is_none());
     assert_eq!(config.slack.api_url, "https://slack.com/api");
     assert_eq!((config.slack.rate_factor, config.slack.socket_connections), (1.0, 2));
+    assert!(config.slack.team_ids.is_empty());
     assert_eq!(config.policies.limits.limits(), countersign_policy::Limits::default());
     assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn workspaces_are_listed_with_commas() {
+    let variables = [("SLACK_TEAM_IDS", "T0ACME, E0ACME")];
+    let config = read(&["--policies", "p"], &variables).unwrap();
+    assert_eq!(config.slack.team_ids, ["T0ACME", "E0ACME"]);
+    assert!(config.warnings[0].contains("no effect without `SLACK_BOT_TOKEN`"), "{:?}", config.warnings);
+    let flags = ["--policies", "p", "--slack-team-ids", "T0OTHER"];
+    assert_eq!(read(&flags, &variables).unwrap().slack.team_ids, ["T0OTHER"]);
+    let secrets = [("SLACK_BOT_TOKEN", "xoxb-1"), ("SLACK_SIGNING_SECRET", "0123456789abcdef")];
+    let config = read(&flags, &secrets).unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 
 #[test]
@@ -81,6 +95,10 @@ fn a_wrong_value_is_named() {
         ("SLACK_RATE_FACTOR", "0", &["--slack-rate-factor", "SLACK_RATE_FACTOR"]),
         ("SLACK_RATE_FACTOR", "inf", &["SLACK_RATE_FACTOR", "up to 1000"]),
         ("SLACK_SOCKET_CONNECTIONS", "11", &["SLACK_SOCKET_CONNECTIONS"]),
+        ("SLACK_TEAM_IDS", "", &["--slack-team-ids", "SLACK_TEAM_IDS"]),
+        ("SLACK_TEAM_IDS", "T0ACME,", &["SLACK_TEAM_IDS"]),
+        ("SLACK_TEAM_IDS", "T0ACME;T0OTHER", &["SLACK_TEAM_IDS", "T0ACME;T0OTHER"]),
+        ("SLACK_TEAM_IDS", "acme", &["SLACK_TEAM_IDS", "`T…`"]),
     ];
     for (name, value, parts) in rows {
         let error = read(&["--policies", "p"], &[(name, value)]).expect_err(name);

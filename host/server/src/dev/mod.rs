@@ -37,6 +37,9 @@ pub struct Click {
     /// The Slack id of the person.
     #[arg(long)]
     user: String,
+    /// The id of the person's workspace: a gateway that Slack has told its own takes no others.
+    #[arg(long)]
+    team: Option<String>,
     /// The reason of a denial.
     #[arg(long)]
     reason: Option<String>,
@@ -141,7 +144,7 @@ fn payload(click: &Click) -> Result<Value> {
             click.edits.iter().map(|(key, text)| (format!("{ANSWER_BLOCK}{key}"), input(text))).collect();
         return Ok(json!({
             "type": "view_submission",
-            "user": {"id": click.user},
+            "user": {"id": click.user, "team_id": click.team},
             "trigger_id": serial,
             "view": {
                 "callback_id": "override_submit",
@@ -159,7 +162,7 @@ fn payload(click: &Click) -> Result<Value> {
     }
     Ok(json!({
         "type": "block_actions",
-        "user": {"id": click.user},
+        "user": {"id": click.user, "team_id": click.team},
         "trigger_id": serial,
         "actions": [{"type": "button", "action_id": click.action, "value": click.request_id}],
         "state": {"values": values},

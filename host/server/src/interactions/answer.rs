@@ -76,7 +76,11 @@ async fn refused(app: &App, id: RequestId, error: &PerformError, modal_blocks: &
         body.insert("errors".into(), json!(errors));
     }
     // The message also says how the request stands now.
-    let request = app.gateway.store().request(id).await.unwrap_or_default();
+    let request = match error {
+        // To people of another workspace it says nothing about the request.
+        PerformError::ForeignWorkspace => None,
+        _ => app.gateway.store().request(id).await.unwrap_or_default(),
+    };
     let text = ephemeral_text::refusal(code, &message, &reasons, request.as_ref(), app.gateway.clock().now());
     Answer { body, ephemeral: Some(text), shown_in_modal }
 }

@@ -6,6 +6,7 @@
 mod answer;
 mod perform;
 mod person;
+mod workspace;
 
 use std::sync::Arc;
 use std::time::Duration;

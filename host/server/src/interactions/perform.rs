@@ -9,6 +9,7 @@ use countersign_gateway::{Again, GatewayError, Intent, Who};
 use countersign_slack::{Interaction, InteractionKind, Outgoing, Source, modal};
 use serde_json::Value;
 
+use super::workspace;
 use crate::state::App;
 
 /// What was done.
@@ -27,6 +28,9 @@ pub(super) enum PerformError {
     /// The gateway refuses.
     #[error(transparent)]
     Gateway(#[from] GatewayError),
+    /// The person belongs to another workspace.
+    #[error("this request belongs to another Slack workspace than yours")]
+    ForeignWorkspace,
     /// There is no bot token to open a modal with.
     #[error("this gateway has no bot token, so it cannot open a dialog")]
     NoBotToken,
@@ -43,6 +47,7 @@ impl PerformError {
     pub(super) fn code(&self) -> &'static str {
         match self {
             PerformError::Gateway(error) => error.code(),
+            PerformError::ForeignWorkspace => "foreign_workspace",
             PerformError::NoBotToken | PerformError::ModalFailed => "no_modal",
             PerformError::NothingEditable => "key_not_allowed",
         }
@@ -59,7 +64,8 @@ impl PerformError {
 
 /// Does what an interaction asks for.
 pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Performed, PerformError> {
-    let Interaction { user, request, kind, seen, source } = interaction;
+    workspace::check(app, &interaction)?;
+    let Interaction { user, request, kind, seen, source, workspace: _ } = interaction;
     let intent = match kind {
         InteractionKind::Approve => Intent::Approve { edits: BTreeMap::new() },
         InteractionKind::Acknowledge(persona) => Intent::Acknowledge { persona },

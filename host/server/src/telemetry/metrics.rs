@@ -19,6 +19,8 @@ pub enum SecurityEvent {
     RateLimited,
     /// Somebody acted without being entitled to.
     Unauthorized,
+    /// Somebody of another Slack workspace acted.
+    ForeignWorkspace,
     /// A call without credentials of a caller, or with wrong ones.
     Unauthenticated,
     /// A caller asked for an action that it may not ask for.
@@ -30,12 +32,13 @@ pub enum SecurityEvent {
 }
 
 impl SecurityEvent {
-    const ALL: [SecurityEvent; 9] = [
+    const ALL: [SecurityEvent; 10] = [
         SecurityEvent::BadSignature,
         SecurityEvent::StaleSignature,
         SecurityEvent::Replay,
         SecurityEvent::RateLimited,
         SecurityEvent::Unauthorized,
+        SecurityEvent::ForeignWorkspace,
         SecurityEvent::Unauthenticated,
         SecurityEvent::CallerNotAllowed,
         SecurityEvent::RequesterMismatch,
@@ -49,6 +52,7 @@ impl SecurityEvent {
             SecurityEvent::Replay => "replay",
             SecurityEvent::RateLimited => "rate_limited",
             SecurityEvent::Unauthorized => "unauthorized",
+            SecurityEvent::ForeignWorkspace => "foreign_workspace",
             SecurityEvent::Unauthenticated => "unauthenticated",
             SecurityEvent::CallerNotAllowed => "caller_not_allowed",
             SecurityEvent::RequesterMismatch => "requester_mismatch",
@@ -169,6 +173,7 @@ mod tests {
         # TYPE security_events_total counter
         security_events_total{type="bad_signature"} 0
         security_events_total{type="caller_not_allowed"} 0
+        security_events_total{type="foreign_workspace"} 0
         security_events_total{type="proxied"} 0
         security_events_total{type="rate_limited"} 0
         security_events_total{type="replay"} 1

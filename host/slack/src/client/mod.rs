@@ -11,6 +11,7 @@ mod tests;
 mod wire;
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_core::lifecycle::Timestamp;
@@ -39,6 +40,8 @@ pub struct SlackClient {
     link: Link,
     token: SlackApiToken,
     calls: CallMetrics,
+    /// What `auth.test` answered last.
+    identity: Mutex<Option<Arc<Identity>>>,
 }
 
 /// A message that Slack has accepted.
@@ -54,7 +57,11 @@ pub struct Posted {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Identity {
     /// The workspace's id.
-    pub team_id: String,
+    #[serde(default)]
+    pub team_id: Option<String>,
+    /// The id of the Enterprise organization that the workspace is part of.
+    #[serde(default)]
+    pub enterprise_id: Option<String>,
     /// The user id of the bot.
     pub user_id: String,
     /// The bot's id.
@@ -131,7 +138,7 @@ impl SlackClient {
             let connector = SlackClientHyperConnector::with_connector(connector).with_slack_api_url(&url);
             Link::Encrypted(slack_morphism::SlackClient::new(connector))
         };
-        Ok(SlackClient { link, token: api_token(token)?, calls })
+        Ok(SlackClient { link, token: api_token(token)?, calls, identity: Mutex::new(None) })
     }
 
     /// Posts a message: `chat.postMessage`.
@@ -257,12 +264,21 @@ impl SlackClient {
         Ok(answer.users)
     }
 
-    /// Whom the token belongs to: `auth.test`.
+    /// Whom the token belongs to: `auth.test`. [`SlackClient::identity`] is that answer from then on.
     ///
     /// # Errors
     /// If Slack refuses or does not answer.
-    pub async fn auth_test(&self) -> Result<Identity, CallError> {
-        self.post("auth.test", &json!({})).await
+    pub async fn auth_test(&self) -> Result<Arc<Identity>, CallError> {
+        let identity: Identity = self.post("auth.test", &json!({})).await?;
+        let identity = Arc::new(identity);
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&identity));
+        Ok(identity)
+    }
+
+    /// What [`SlackClient::auth_test`] answered last; `None` before its first answer.
+    #[must_use]
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The URL of a new WebSocket: `apps.connections.open`. The URL holds a ticket: it must not be logged.

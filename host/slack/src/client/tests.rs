@@ -54,8 +54,15 @@ async fn answers_are_parsed() {
     let socket = client.open_socket(&Secret::new("xapp-1")).await.unwrap();
     assert_eq!(socket, "wss://slack.test/link?ticket=1");
     assert_eq!(client.permalink("C1", "1.2").await.unwrap(), "https://slack.test/C1/1.2");
+    assert_eq!(client.identity(), None);
     let identity = client.auth_test().await.unwrap();
-    assert_eq!((identity.team_id.as_str(), identity.user_id.as_str()), ("T1", "UBOT"));
+    assert_eq!((identity.team_id.as_deref(), identity.user_id.as_str()), (Some("T1"), "UBOT"));
+    assert_eq!(identity.enterprise_id, None);
+    assert_eq!(client.identity(), Some(identity));
+    slack.say("auth.test", json!({"team_id": null, "enterprise_id": "E1", "user_id": "UBOT"}));
+    let identity = client.auth_test().await.unwrap();
+    assert_eq!((identity.team_id.as_deref(), identity.enterprise_id.as_deref()), (None, Some("E1")));
+    assert_eq!(client.identity(), Some(identity), "the newest answer");
     let tokens: Vec<String> = slack.calls().into_iter().map(|call| call.token).collect();
     assert_eq!(tokens[1], "Bearer xapp-1", "the socket has a token of its own");
     assert_eq!(tokens[0], format!("Bearer {TOKEN}"));

@@ -41,6 +41,8 @@ pub(super) const REASON_CHARS: usize = 1000;
 pub struct Interaction {
     /// The Slack id of the person.
     pub user: String,
+    /// The workspace that the person belongs to.
+    pub workspace: Workspace,
     /// The request that it is about.
     pub request: RequestId,
     /// What the person did.
@@ -49,6 +51,15 @@ pub struct Interaction {
     pub seen: Option<Digest>,
     /// Where the person did it.
     pub source: Source,
+}
+
+/// The workspace that a person belongs to, as far as Slack says. A guest from Slack Connect belongs to their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Workspace {
+    /// Its id, `T…`. Of some people of an Enterprise organization Slack gives the organization's id instead, `E…`.
+    pub team: Option<String>,
+    /// The id of the Enterprise organization that the workspace is part of.
+    pub enterprise: Option<String>,
 }
 
 /// Where an interaction took place, as far as Slack says.

@@ -27,7 +27,7 @@ pub fn parse_form(form: &[u8]) -> Result<Interaction, InteractionError> {
 /// As for [`parse_form`].
 pub fn parse_payload(payload: &[u8]) -> Result<Interaction, InteractionError> {
     let mut payload: Payload = serde_json::from_slice(payload).map_err(|_| InteractionError::Malformed)?;
-    let source = payload.source();
+    let (workspace, source) = (payload.workspace(), payload.source());
     if payload.user.id.is_empty() || payload.user.id.len() > 128 {
         return Err(InteractionError::Malformed);
     }
@@ -39,6 +39,7 @@ pub fn parse_payload(payload: &[u8]) -> Result<Interaction, InteractionError> {
             let request = action.value.as_deref().and_then(|value| value.parse().ok());
             Ok(Interaction {
                 user: payload.user.id,
+                workspace,
                 request: request.ok_or(InteractionError::NoRequest)?,
                 kind,
                 seen: seen_in(&action.block_id)?,
@@ -59,7 +60,7 @@ pub fn parse_payload(payload: &[u8]) -> Result<Interaction, InteractionError> {
             let request = metadata.request_id.parse().map_err(|_| InteractionError::NoRequest)?;
             let seen = metadata.payload_hash.map(Digest::deserialize).transpose();
             let seen = seen.map_err(|_| InteractionError::NoHash)?;
-            Ok(Interaction { user: payload.user.id, request, kind, seen, source })
+            Ok(Interaction { user: payload.user.id, workspace, request, kind, seen, source })
         }
         _ => Err(InteractionError::Unknown),
     }

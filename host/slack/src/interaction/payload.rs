@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::Source;
+use super::{Source, Workspace};
 
 #[derive(Deserialize)]
 pub(super) struct Payload {
@@ -26,14 +26,37 @@ pub(super) struct Payload {
     channel: Option<Channel>,
     #[serde(default)]
     container: Option<Container>,
+    // Of any type: a payload of another shape than expected names no workspace, and can be answered all the same.
+    #[serde(default)]
+    team: Value,
+    #[serde(default)]
+    enterprise: Value,
+    #[serde(default)]
+    is_enterprise_install: Value,
 }
 
 impl Payload {
+    /// The workspace that the person belongs to.
+    pub(super) fn workspace(&self) -> Workspace {
+        let (own, team) = (id(Some(&self.user.team_id)), id(self.team.get("id")));
+        // The organization in the payload is that of `team`. If the person belongs to another workspace, it says
+        // nothing about them: they may be a guest in a channel of that organization.
+        let is_theirs = match (&own, &team) {
+            (Some(own), Some(team)) => own == team,
+            (None, Some(_)) => true,
+            // An app that is installed in a whole organization gets no `team`.
+            (Some(own), None) => !own.starts_with('E') && self.is_enterprise_install == true,
+            (None, None) => self.is_enterprise_install == true,
+        };
+        let enterprise = id(self.team.get("enterprise_id")).or_else(|| id(self.enterprise.get("id")));
+        Workspace { team: own.or(team), enterprise: enterprise.filter(|_| is_theirs) }
+    }
+
     /// Takes out where the interaction took place.
     pub(super) fn source(&mut self) -> Source {
         let container = self.container.take().unwrap_or_default();
         let channel = self.channel.take().map(|channel| channel.id).or(container.channel_id);
-        let is_short = |text: &String| !text.is_empty() && text.len() <= 255;
+        let is_short = |text: &String| is_short(text);
         Source {
             trigger: self.trigger_id.take().filter(is_short),
             channel: channel.filter(is_short),
@@ -42,9 +65,19 @@ impl Payload {
     }
 }
 
+fn id(value: Option<&Value>) -> Option<String> {
+    value?.as_str().filter(|text| is_short(text)).map(str::to_owned)
+}
+
+fn is_short(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 255
+}
+
 #[derive(Deserialize)]
 pub(super) struct User {
     pub(super) id: String,
+    #[serde(default)]
+    team_id: Value,
 }
 
 #[derive(Deserialize)]

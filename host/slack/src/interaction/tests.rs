@@ -135,6 +135,74 @@ fn a_payload_hash_is_parsed_or_refused_but_never_ignored() {
 }
 
 #[test]
+fn the_workspace_is_the_persons_own() {
+    let rows = [
+        (json!({"user": {"id": "U1", "team_id": "T1"}, "team": {"id": "T1"}, "enterprise": null}), "T1", ""),
+        (json!({"user": {"id": "U1"}, "team": {"id": "T1", "domain": "acme"}}), "T1", ""),
+        // An Enterprise organization.
+        (
+            json!({"user": {"id": "U1", "team_id": "T1"}, "team": {"id": "T1", "enterprise_id": "E1"}}),
+            "T1",
+            "E1",
+        ),
+        (
+            json!({"user": {"id": "U1", "team_id": "T1"}, "team": {"id": "T1"}, "enterprise": {"id": "E1"}}),
+            "T1",
+            "E1",
+        ),
+        (json!({"user": {"id": "U1"}, "team": {"id": "T1"}, "enterprise": {"id": "E1"}}), "T1", "E1"),
+        (
+            json!({"user": {"id": "U1", "team_id": "E1"}, "team": {"id": "T1", "enterprise_id": "E1"}}),
+            "E1",
+            "",
+        ),
+        // Installed in a whole organization.
+        (
+            json!({"user": {"id": "U1", "team_id": "T1"}, "team": null, "enterprise": {"id": "E1"},
+                "is_enterprise_install": true}),
+            "T1",
+            "E1",
+        ),
+        (json!({"user": {"id": "U1"}, "enterprise": {"id": "E1"}, "is_enterprise_install": true}), "", "E1"),
+        (json!({"user": {"id": "U1", "team_id": "T1"}, "enterprise": {"id": "E1"}}), "T1", ""),
+        // Guests: the organization is not theirs.
+        (
+            json!({"user": {"id": "U1", "team_id": "T2"}, "team": {"id": "T1", "enterprise_id": "E1"}}),
+            "T2",
+            "",
+        ),
+        (
+            json!({"user": {"id": "U1", "team_id": "T2"}, "team": {"id": "T1"}, "enterprise": {"id": "E1"},
+                "is_enterprise_install": true}),
+            "T2",
+            "",
+        ),
+        (
+            json!({"user": {"id": "U1", "team_id": "E2"}, "team": null, "enterprise": {"id": "E1"},
+                "is_enterprise_install": true}),
+            "E2",
+            "",
+        ),
+        // Nothing is said, or it is unreadable.
+        (json!({"user": {"id": "U1"}}), "", ""),
+        (json!({"user": {"id": "U1", "team_id": ""}, "team": "T1", "enterprise": 7}), "", ""),
+        (json!({"user": {"id": "U1", "team_id": ["T1"]}, "team": {"id": "T".repeat(256)}}), "", ""),
+    ];
+    let id = |id: &str| Some(id.to_owned()).filter(|id| !id.is_empty());
+    let about = json!({"request_id": REQUEST}).to_string();
+    for (members, team, enterprise) in rows {
+        let expected = Workspace { team: id(team), enterprise: id(enterprise) };
+        let view = json!({"callback_id": "deny_submit", "private_metadata": about});
+        for mut payload in [button("approve", REQUEST), json!({"type": "view_submission", "view": view})] {
+            for (key, value) in members.as_object().unwrap() {
+                payload[key] = value.clone();
+            }
+            assert_eq!(parse_form(&form(&payload)).unwrap().workspace, expected, "{payload}");
+        }
+    }
+}
+
+#[test]
 fn unknown_and_malformed_payloads_are_errors() {
     let two = json!({"type": "block_actions", "user": {"id": "U"}, "actions": [
         {"action_id": "approve", "value": REQUEST}, {"action_id": "deny", "value": REQUEST}]});

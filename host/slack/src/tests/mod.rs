@@ -8,8 +8,8 @@ mod states;
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::lifecycle::{
-    Act, Actor, Digest, Edit, Link, Origin, Party, Reason, Request, RequestId, Requirement, RequirementKind,
-    Ruling, Standing, Submission, Timestamp, Verdict, draft, parameter_digests,
+    Act, Actor, Digest, Edit, Identity, Known, Link, Origin, Party, Reason, Request, RequestId, Requirement,
+    RequirementKind, Ruling, Standing, Submission, Timestamp, Verdict, draft, parameter_digests,
 };
 use countersign_core::record::{Escalate, PolicyEntry, Redaction, Rerequest};
 use serde_json::{Map, Value, json};
@@ -61,6 +61,11 @@ fn entry() -> PolicyEntry {
     }
 }
 
+/// A known person.
+fn known_person(id: &str) -> Identity {
+    Identity { id: id.into(), known: Known::Person, authenticated: false }
+}
+
 fn submission() -> Submission {
     let params = object(json!({"ref": "v1.42.0", "replicas": 3, "dry_run": false, "token": "hunter2"}));
     let (shown, redacted) = entry().redact.apply(&params);
@@ -71,7 +76,7 @@ fn submission() -> Submission {
         depth: 0,
         rerequested_by: None,
         caller: None,
-        requester_is: None,
+        requester_is: Some(known_person("U0DEV")),
         owners: Default::default(),
         rerequester_is: None,
         requester: Party { id: "U0DEV".into(), source: "slack".into(), display: Some("dev".into()) },

@@ -90,6 +90,7 @@ fn any_submission() -> BoxedStrategy<Submission> {
                     action,
                     justification,
                     depth,
+                    rerequester_is: rerequested_by.as_ref().map(|party| known_person(&party.id)),
                     rerequested_by,
                     requester,
                     origin,

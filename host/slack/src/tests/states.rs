@@ -174,12 +174,47 @@ fn rerequested() {
     let mut submission = submission();
     submission.depth = 2;
     submission.rerequested_by = Some(Party { id: "U0BEN".into(), source: "slack".into(), display: None });
+    submission.rerequester_is = Some(known_person("U0BEN"));
     submission.requester =
         Party { id: "octo-cat".into(), source: "github".into(), display: Some("Octo Cat".into()) };
     let request = open_with(submission, vec![approvals(0, 1)]);
     check("made_again", &message(&request, &entry(), minutes(1)));
     let text = ephemeral_text::rerequested(&request);
     insta::assert_snapshot!("ephemeral_text_rerequested", text);
+}
+
+/// A mention notifies, so a name that a caller only asserts is no mention.
+#[test]
+fn only_known_people_are_mentioned_as_requesters() {
+    let identity = |known, authenticated| Some(Identity { id: "alice".into(), known, authenticated });
+    for (requester_is, mentioned) in [
+        (None, false),
+        (identity(Known::Unknown, false), false),
+        (identity(Known::Machine, false), false),
+        (identity(Known::Unknown, true), true),
+        (identity(Known::Machine, true), true),
+        (identity(Known::Person, false), true),
+        (identity(Known::Person, true), true),
+    ] {
+        let mut submission = submission();
+        submission.depth = 1;
+        submission.rerequested_by = Some(submission.requester.clone());
+        submission.requester_is = requester_is.clone();
+        submission.rerequester_is = requester_is.clone();
+        let request = open_with(submission, vec![approvals(0, 1)]);
+        let (entry, now) = (entry(), minutes(1));
+        for (message, names) in [
+            (message(&request, &entry, now), 3),
+            (minimal(&request, &entry, now), 2),
+            (escalation(&request, &entry, now, Place::Channel { permalink: None }), 1),
+        ] {
+            let shown = serde_json::to_string(&message).unwrap();
+            let (mentions, code) =
+                (shown.matches("<@U0DEV>").count(), shown.matches("`slack:U0DEV`").count());
+            let expected = if mentioned { (names, 0) } else { (0, names) };
+            assert_eq!((mentions, code), expected, "{requester_is:?}: {shown}");
+        }
+    }
 }
 
 #[test]

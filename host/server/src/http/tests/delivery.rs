@@ -17,7 +17,7 @@ async fn server() -> (TestServer, FakeSlack) {
 }
 
 /// Advances the clock until `is_so`.
-async fn until(server: &TestServer, is_so: impl Fn() -> bool) {
+pub(super) async fn until(server: &TestServer, is_so: impl Fn() -> bool) {
     let passing = async {
         while !is_so() {
             server.clock.advance(1);

@@ -7,6 +7,7 @@ mod input;
 mod operators;
 mod people;
 mod stream;
+mod workspaces;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +36,9 @@ use crate::state::App;
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 const SIGNING_SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
+
+/// The workspace of the people, and of the fake Slack.
+const TEAM: &str = "T1";
 
 const ACTIONS: &str = r#"
   deploy:
@@ -288,7 +292,7 @@ fn press(user: &str, action_id: &str, request: &str) -> Value {
     static SERIAL: AtomicU64 = AtomicU64::new(0);
     json!({
         "type": "block_actions",
-        "user": {"id": user},
+        "user": {"id": user, "team_id": TEAM},
         "trigger_id": SERIAL.fetch_add(1, Ordering::Relaxed).to_string(),
         "actions": [{"action_id": action_id, "value": request}],
     })
@@ -298,7 +302,7 @@ fn modal(user: &str, request: &str, inputs: &[(&str, &str)]) -> Value {
     let values = inputs.iter().map(|(key, text)| (format!("ov_{key}"), json!({"value": {"value": text}})));
     json!({
         "type": "view_submission",
-        "user": {"id": user},
+        "user": {"id": user, "team_id": TEAM},
         "view": {
             "callback_id": "override_submit",
             "private_metadata": json!({"request_id": request}).to_string(),
