@@ -158,6 +158,7 @@ fn write_requirement(requirement: Requirement) -> wire::Requirement {
         have: requirement.have,
         need: requirement.need,
         eligible: requirement.eligible,
+        excluded: requirement.excluded,
     }
 }
 

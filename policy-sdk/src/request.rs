@@ -38,6 +38,11 @@ impl Request {
     pub fn is_asked_by(&self, actor: &Actor) -> bool {
         self.requester.id == actor.id || self.owners.contains(&actor.id)
     }
+
+    /// The ids of all who count as who asks: the requester, and the owners if it is a machine.
+    pub fn askers(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.requester.id.as_str()).chain(self.owners.iter().map(String::as_str))
+    }
 }
 
 /// JSON text that is read only when a policy asks, because most judgements never look.

@@ -78,6 +78,7 @@ pub struct Requirement {
     pub(crate) have: u32,
     pub(crate) need: u32,
     pub(crate) eligible: Vec<String>,
+    pub(crate) excluded: Vec<String>,
 }
 
 /// What meets a requirement.
@@ -101,7 +102,14 @@ impl Requirement {
         eligible: impl IntoIterator<Item = E>,
     ) -> Self {
         let eligible = eligible.into_iter().map(Into::into).collect();
-        Self { kind: RequirementKind::Approval, label: label.into(), have, need, eligible }
+        Self {
+            kind: RequirementKind::Approval,
+            label: label.into(),
+            have,
+            need,
+            eligible,
+            excluded: Vec::new(),
+        }
     }
 
     /// An acknowledgement of `persona`, which is also the label; `eligible` are the ids and `@group` names that hold it.
@@ -111,13 +119,34 @@ impl Requirement {
         eligible: impl IntoIterator<Item = E>,
     ) -> Self {
         let eligible = eligible.into_iter().map(Into::into).collect();
-        Self { kind: RequirementKind::Acknowledgement, label: persona.into(), have: 0, need: 1, eligible }
+        Self {
+            kind: RequirementKind::Acknowledgement,
+            label: persona.into(),
+            have: 0,
+            need: 1,
+            eligible,
+            excluded: Vec::new(),
+        }
     }
 
     /// Some time has to pass; see [`Ruling::wake_at`].
     #[must_use]
     pub fn time(label: impl Into<String>) -> Self {
-        Self { kind: RequirementKind::Time, label: label.into(), have: 0, need: 1, eligible: Vec::new() }
+        Self {
+            kind: RequirementKind::Time,
+            label: label.into(),
+            have: 0,
+            need: 1,
+            eligible: Vec::new(),
+            excluded: Vec::new(),
+        }
+    }
+
+    /// These people may not meet it although `eligible` names them or a group of theirs: nobody is told to wait for them.
+    /// It only says so; the policy has to refuse them itself.
+    #[must_use]
+    pub fn excluding<E: Into<String>>(self, ids: impl IntoIterator<Item = E>) -> Self {
+        Self { excluded: ids.into_iter().map(Into::into).collect(), ..self }
     }
 }
 

@@ -16,6 +16,7 @@ mod scenario;
 mod synthetic;
 
 mod file;
+mod people;
 mod table;
 mod words;
 

@@ -15,15 +15,24 @@ pub(crate) fn standing(standing: &Standing, show: impl Fn(&Requirement) -> Strin
 
 /// A requirement's label and who can meet it: `1 of 2 approvals, by U1, U2`.
 pub(crate) fn asked_of(wanted: &Requirement) -> String {
-    let Requirement { label, eligible, .. } = wanted;
-    if eligible.is_empty() { label.clone() } else { format!("{label}, by {}", who(eligible)) }
+    format!("{}{}", wanted.label, by(wanted))
 }
 
 /// A requirement with all its fields: `1 of 2 approvals (approval, 1 of 2, by U1, U2)`.
 pub(crate) fn requirement(wanted: &Requirement) -> String {
-    let Requirement { kind, label, have, need, eligible } = wanted;
-    let by = if eligible.is_empty() { String::new() } else { format!(", by {}", who(eligible)) };
-    format!("{label} ({}, {have} of {need}{by})", self::kind(*kind))
+    let Requirement { kind, label, have, need, .. } = wanted;
+    format!("{label} ({}, {have} of {need}{})", self::kind(*kind), by(wanted))
+}
+
+/// `, by U1, U2`: who can meet a requirement. Empty if the policy names nobody.
+fn by(wanted: &Requirement) -> String {
+    let Requirement { eligible, excluded, .. } = wanted;
+    let able: Vec<&String> = eligible.iter().filter(|name| !excluded.contains(name)).collect();
+    match (eligible.is_empty(), able.is_empty()) {
+        (true, _) => String::new(),
+        (false, true) => ", by nobody".to_owned(),
+        (false, false) => format!(", by {}", who(able)),
+    }
 }
 
 /// A requirement's kind, as scenario files spell it too.

@@ -1,7 +1,8 @@
-//! Who is who: the people of the access file, and who is in the user groups of Slack that groups of a policy set name.
+//! Who is who: the people of the access file, who is in the user groups of Slack that groups of a policy set name, and who
+//! has left Slack.
 //!
-//! It only remembers: the access file says who people are, and `countersign-slack` asks Slack for the members of a group.
-//! A group of which nothing is known has no members.
+//! It only remembers: the access file says who people are, and `countersign-slack` asks Slack for the rest.
+//! A group of which nothing is known has no members, and a user of whom nothing is known is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,11 +19,21 @@ pub const STALE_AFTER_MS: u64 = 15 * 60 * 1000;
 /// How old it may be at the most: Slack can be away for a day before nobody is let in by it.
 pub const VOID_AFTER_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// People, and the members of user groups by the group's Slack id.
+/// People, the members of user groups by the group's Slack id, and users by their Slack id.
 #[derive(Debug, Default)]
 pub struct Directory {
     people: ArcSwap<People>,
     known: ArcSwap<BTreeMap<String, Arc<Members>>>,
+    users: ArcSwap<BTreeMap<String, Presence>>,
+}
+
+/// Whether somebody is still in Slack, and when Slack last said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// The user was deactivated, or there is none with this id.
+    pub gone: bool,
+    /// When Slack said so.
+    pub as_of: Timestamp,
 }
 
 /// Who is in a user group, and when Slack last said so.
@@ -63,17 +74,44 @@ impl Directory {
         });
     }
 
-    /// Who is in a user group, where that is known.
+    /// Who is in a user group, if that is known.
     #[must_use]
     pub fn members(&self, usergroup: &str) -> Option<Arc<Members>> {
         self.known.load().get(usergroup).cloned()
     }
 
-    /// When Slack last said that `id` is in the user group; `None` where it did not, or too long ago to count.
+    /// Who is in a user group, if Slack said so not too long ago to count.
+    #[must_use]
+    pub fn members_at(&self, usergroup: &str, now: Timestamp) -> Option<Arc<Members>> {
+        self.members(usergroup).filter(|members| now.since(members.as_of) < VOID_AFTER_MS)
+    }
+
+    /// Remembers whether somebody is still in Slack.
+    pub fn put_user(&self, id: &str, presence: Presence) {
+        self.users.rcu(|users| {
+            let mut users = BTreeMap::clone(users);
+            users.insert(id.to_owned(), presence);
+            users
+        });
+    }
+
+    /// What Slack last said of a user, if it was asked.
+    #[must_use]
+    pub fn user(&self, id: &str) -> Option<Presence> {
+        self.users.load().get(id).copied()
+    }
+
+    /// Whether Slack said, not too long ago to count, that the user has left.
+    #[must_use]
+    pub fn is_gone(&self, id: &str, now: Timestamp) -> bool {
+        self.user(id).is_some_and(|user| user.gone && now.since(user.as_of) < VOID_AFTER_MS)
+    }
+
+    /// When Slack last said that `id` is in the user group; `None` if it did not, or too long ago to count.
     #[must_use]
     pub fn belongs(&self, usergroup: &str, id: &str, now: Timestamp) -> Option<Timestamp> {
-        let members = self.members(usergroup)?;
-        (members.ids.contains(id) && now.since(members.as_of) < VOID_AFTER_MS).then_some(members.as_of)
+        let members = self.members_at(usergroup, now)?;
+        members.ids.contains(id).then_some(members.as_of)
     }
 }
 

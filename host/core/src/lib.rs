@@ -9,6 +9,7 @@ pub mod record;
 pub mod backoff;
 pub mod clock;
 pub mod directory;
+pub mod eligible;
 pub mod json;
 pub mod loopback;
 pub mod people;

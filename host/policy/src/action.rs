@@ -361,7 +361,7 @@ impl Rule {
         event: &Event,
     ) -> (Verdict, Cost) {
         let (answer, cost) = self.module.judge(&self.meter, (&self.config, memo), request, events);
-        let verdict = answer.and_then(|(answer,)| match answer {
+        let verdict = answer.and_then(|answer| match answer {
             Ok(ruling) => self.check_ruling(ruling, event).map(Verdict::Ruled),
             Err(reasons) => self.check_reasons(reasons).map(Verdict::Refused),
         });
@@ -374,8 +374,7 @@ impl Rule {
         PolicyFailure { policy: self.meter.policy().to_owned(), kind: failure.kind, detail: failure.detail }
     }
 
-    fn check_ruling(&self, ruling: bindings::Ruling, event: &Event) -> Result<Ruling, Failure> {
-        let ruling = Ruling::from(ruling);
+    fn check_ruling(&self, ruling: Ruling, event: &Event) -> Result<Ruling, Failure> {
         match &ruling.standing {
             Standing::Satisfied => {}
             Standing::Waiting(requirements) if requirements.is_empty() => {

@@ -34,7 +34,9 @@ pub(super) type JudgeParams<'a> = (Context<'a, Request<'a>, Actor<'a>>,);
 /// The same in 0.1.0.
 pub(super) type JudgeParams1<'a> = (Context<'a, Request1<'a>, Actor1<'a>>,);
 /// What `judge` returns.
-pub(super) type JudgeResult = (Result<Ruling, Vec<Reason>>,);
+pub(super) type JudgeResult = (Result<Ruling<Requirement>, Vec<Reason>>,);
+/// The same in 0.1.0.
+pub(super) type JudgeResult1 = (Result<Ruling<Requirement1>, Vec<Reason>>,);
 
 #[derive(Debug, ComponentType, Lift)]
 #[component(record)]
@@ -219,24 +221,36 @@ pub(super) struct Requirement {
     pub(super) have: u32,
     pub(super) need: u32,
     pub(super) eligible: Vec<String>,
+    pub(super) excluded: Vec<String>,
+}
+
+/// A requirement as 0.1.0 has it: whom a policy refuses is not said.
+#[derive(Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Requirement1 {
+    pub(super) kind: RequirementKind,
+    pub(super) label: String,
+    pub(super) have: u32,
+    pub(super) need: u32,
+    pub(super) eligible: Vec<String>,
 }
 
 #[derive(Debug, ComponentType, Lift)]
 #[component(variant)]
-pub(super) enum Standing {
+pub(super) enum Standing<Q> {
     #[component(name = "satisfied")]
     Satisfied,
     #[component(name = "waiting")]
-    Waiting(Vec<Requirement>),
+    Waiting(Vec<Q>),
     #[component(name = "denied")]
     Denied(Reason),
 }
 
 #[derive(Debug, ComponentType, Lift)]
 #[component(record)]
-pub(super) struct Ruling {
+pub(super) struct Ruling<Q> {
     pub(super) grants: bool,
-    pub(super) standing: Standing,
+    pub(super) standing: Standing<Q>,
     pub(super) editable: Vec<String>,
     #[component(name = "wake-at")]
     pub(super) wake_at: Option<u64>,
@@ -377,18 +391,30 @@ impl From<Reason> for lifecycle::Reason {
 
 impl From<Requirement> for lifecycle::Requirement {
     fn from(requirement: Requirement) -> Self {
-        let Requirement { kind, label, have, need, eligible } = requirement;
-        let kind = match kind {
-            RequirementKind::Approval => lifecycle::RequirementKind::Approval,
-            RequirementKind::Acknowledgement => lifecycle::RequirementKind::Acknowledgement,
-            RequirementKind::Time => lifecycle::RequirementKind::Time,
-        };
-        lifecycle::Requirement { kind, label, have, need, eligible }
+        let Requirement { kind, label, have, need, eligible, excluded } = requirement;
+        lifecycle::Requirement { kind: kind.into(), label, have, need, eligible, excluded }
     }
 }
 
-impl From<Ruling> for lifecycle::Ruling {
-    fn from(ruling: Ruling) -> Self {
+impl From<Requirement1> for lifecycle::Requirement {
+    fn from(requirement: Requirement1) -> Self {
+        let Requirement1 { kind, label, have, need, eligible } = requirement;
+        lifecycle::Requirement { kind: kind.into(), label, have, need, eligible, excluded: Vec::new() }
+    }
+}
+
+impl From<RequirementKind> for lifecycle::RequirementKind {
+    fn from(kind: RequirementKind) -> Self {
+        match kind {
+            RequirementKind::Approval => lifecycle::RequirementKind::Approval,
+            RequirementKind::Acknowledgement => lifecycle::RequirementKind::Acknowledgement,
+            RequirementKind::Time => lifecycle::RequirementKind::Time,
+        }
+    }
+}
+
+impl<Q: Into<lifecycle::Requirement>> From<Ruling<Q>> for lifecycle::Ruling {
+    fn from(ruling: Ruling<Q>) -> Self {
         let standing = match ruling.standing {
             Standing::Satisfied => lifecycle::Standing::Satisfied,
             Standing::Waiting(requirements) => {

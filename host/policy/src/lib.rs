@@ -23,6 +23,7 @@ mod engine;
 mod metrics;
 mod module;
 mod policies;
+mod reach;
 mod schema;
 mod set;
 pub mod settings;

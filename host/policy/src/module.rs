@@ -12,7 +12,7 @@ use super::engine::{Cost, Engine, Failure, Sandbox, Shared, empty_linker};
 use super::metrics::Meter;
 use super::schema;
 use super::trust::{Signed, Unsigned};
-use countersign_core::lifecycle::{Digest, FailureKind};
+use countersign_core::lifecycle::{self, Digest, FailureKind};
 use countersign_core::record::Signature;
 
 /// What a module says of itself.
@@ -59,6 +59,9 @@ pub(super) enum Contract {
     /// 0.2.0.
     V2,
 }
+
+/// What `judge` answered, whatever version of the contract it is of.
+pub(super) type Judged = Result<lifecycle::Ruling, Vec<bindings::Reason>>;
 
 /// Where the functions are, looked up once.
 struct Exports {
@@ -249,18 +252,22 @@ impl Module {
         (config, memo): (&str, &str),
         request: bindings::Request<'_>,
         events: &bindings::Events<'_>,
-    ) -> (Result<bindings::JudgeResult, Failure>, Cost) {
+    ) -> (Result<Judged, Failure>, Cost) {
         let (instance, judge) = (&self.instance, &self.exports.judge);
         let (result, cost) = match self.exports.contract {
             Contract::V2 => {
                 let (history, event) = events.now();
                 let context = bindings::Context { config, memo, request, history, event };
-                self.shared.call::<bindings::JudgeParams<'_>, _>(instance, judge, (context,))
+                let (answer, cost) =
+                    self.shared.call::<bindings::JudgeParams<'_>, _>(instance, judge, (context,));
+                (answer.map(|(answer,): bindings::JudgeResult| answer.map(Into::into)), cost)
             }
             Contract::V1 => {
                 let (history, event) = events.then();
                 let context = bindings::Context { config, memo, request: request.into(), history, event };
-                self.shared.call::<bindings::JudgeParams1<'_>, _>(instance, judge, (context,))
+                let (answer, cost) =
+                    self.shared.call::<bindings::JudgeParams1<'_>, _>(instance, judge, (context,));
+                (answer.map(|(answer,): bindings::JudgeResult1| answer.map(Into::into)), cost)
             }
         };
         Meter::took(&meter.judge, cost.time);
@@ -363,7 +370,7 @@ impl Exports {
             }
             Contract::V1 => {
                 types.check::<bindings::AdmitParams1<'_>, bindings::AdmitResult>("admit", &self.admit)?;
-                types.check::<bindings::JudgeParams1<'_>, bindings::JudgeResult>("judge", &self.judge)
+                types.check::<bindings::JudgeParams1<'_>, bindings::JudgeResult1>("judge", &self.judge)
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use countersign_gateway::policy_sets;
 use countersign_gateway::scheduler::Scheduler;
-use countersign_slack::{self as slack, Connection, Outgoing, UserGroupParts, UserGroups};
+use countersign_slack::{self as slack, Connection, Outgoing, UserGroupParts, UserGroups, UserParts, Users};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -56,10 +56,13 @@ pub async fn run(app: Arc<App>, config: &Config, listener: TcpListener) -> anyho
         // Before anybody can act, so that the memberships known before the last stop count from the start.
         usergroups.recall().await;
         maintenance.spawn(usergroups.run());
+        maintenance.spawn(users(&app, outgoing, config.slack.rate_factor).run());
         let (client, clock) = (Arc::clone(&outgoing.client), Arc::clone(app.gateway.clock()));
         maintenance.spawn(slack::identify(client, clock));
         open_sockets(&app, outgoing, config);
     }
+
+    app.policy_sets.warn();
 
     let served = {
         let serving = http::serve(listener, http::router(Arc::clone(&app)), &app.shutdown, DRAIN);
@@ -100,7 +103,8 @@ pub async fn run(app: Arc<App>, config: &Config, listener: TcpListener) -> anyho
 async fn deliver(app: Arc<App>) {
     let Some(outgoing) = &app.outgoing else { return app.shutdown.cancelled().await };
     let gateway = &app.gateway;
-    let worker = outgoing.worker(gateway.store(), gateway.clock(), gateway.outbox_bell());
+    let worker =
+        outgoing.worker(gateway.store(), gateway.clock(), gateway.directory(), gateway.outbox_bell());
     let drained = async {
         app.shutdown.cancelled().await;
         tokio::time::sleep(DRAIN).await;
@@ -147,6 +151,20 @@ fn usergroups(app: &App, outgoing: &Outgoing, rate_factor: f64) -> UserGroups {
         wanted: Box::new(wanted),
     };
     UserGroups::new(parts, Arc::clone(&outgoing.client), rate_factor)
+}
+
+/// Asks Slack which of the people have left whom a policy in memory names.
+fn users(app: &App, outgoing: &Outgoing, rate_factor: f64) -> Users {
+    let (policies, directory) = (Arc::clone(app.gateway.policies()), Arc::clone(app.gateway.directory()));
+    let wanted = {
+        let directory = Arc::clone(&directory);
+        move || -> BTreeSet<String> {
+            let people = directory.people();
+            policies.in_memory().iter().flat_map(|policy| policy.entry().slack_ids(&people)).collect()
+        }
+    };
+    let parts = UserParts { clock: Arc::clone(app.gateway.clock()), directory, wanted: Box::new(wanted) };
+    Users::new(parts, Arc::clone(&outgoing.client), rate_factor)
 }
 
 /// Opens the connections of Socket Mode, if there is a token for it. Each ends when the shutdown begins.

@@ -2,9 +2,11 @@
 //!
 //! The texts are `mrkdwn` in which everything from outside is inline code; they fit into a section.
 
+use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{Reason, Request, Timestamp};
+use countersign_core::record::PolicyEntry;
 
-use super::progress::{self, packed};
+use super::progress::{self, Roster, packed};
 use super::text::{self, code};
 use super::time::date;
 
@@ -18,13 +20,14 @@ const PROGRESS: usize = 700;
 
 /// Why an interaction had no effect, with the policies' reasons, and the state of the request at `now`.
 ///
-/// `error_code` and `detail` are those of the refusal.
+/// `error_code` and `detail` are those of the refusal; `request` is there with its rules, if it may be shown.
 #[must_use]
 pub fn refusal(
     error_code: &str,
     detail: &str,
     reasons: &[Reason],
-    request: Option<&Request>,
+    request: Option<(&Request, &PolicyEntry)>,
+    directory: &Directory,
     now: Timestamp,
 ) -> String {
     let mut lines = Vec::new();
@@ -39,11 +42,11 @@ pub fn refusal(
     if reasons.len() > MOST_REASONS {
         lines.push(format!("• and {}", text::counted(reasons.len() - MOST_REASONS, "more reason")));
     }
-    if let Some(request) = request {
+    if let Some((request, entry)) = request {
         let action = code(&request.submission.action, 150);
         lines.push(format!("*How it stands now:* {action}"));
         lines.push(progress::status(request, now));
-        let progress = progress::lines(request, None);
+        let progress = progress::lines(request, Roster { entry, directory, now });
         if !progress.is_empty() {
             lines.push(packed(&progress, PROGRESS));
         }

@@ -28,6 +28,7 @@ mod socket;
 mod client;
 mod delivery;
 mod usergroups;
+mod users;
 mod workspace;
 
 #[cfg(any(test, feature = "fake"))]
@@ -52,4 +53,5 @@ pub use notice::{Place, escalation};
 pub use signature::{MAX_SKEW_MS, SignatureError, Signed, Verifier, sign};
 pub use socket::{Connection, Handler, keep_open};
 pub use usergroups::{Parts as UserGroupParts, UserGroups};
+pub use users::{Parts as UserParts, Users};
 pub use workspace::identify;

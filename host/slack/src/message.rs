@@ -1,7 +1,7 @@
 //! The message of a request: who requests what and why, what is missing and how much time is left; at the end, who
 //! decided.
 //!
-//! Pure: the time is an argument, and the same request always gives the same message. Text from outside is made safe
+//! Pure: the time and who has left Slack are arguments, and the same ones always give the same message. Text from outside is made safe
 //! as `text.rs` says: the justification, reasons and long parameters are literal text in quotes and boxes, the rest is
 //! inline code within our own sentences.
 //!
@@ -9,6 +9,7 @@
 //! header, the status, the ids and the buttons, whose sizes are bounded. The others take from the room that is left,
 //! the most important first, and say how much is not shown. So no input can crowd out a button.
 
+use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{Digest, Identity, Known, Party, Request, State, Submission, Timestamp};
 use countersign_core::record::PolicyEntry;
 use serde::Serialize;
@@ -18,7 +19,7 @@ use super::blocks::{cost, heading, line, plain, quote, rich, section, small_prin
 use super::buttons::{acknowledge, decide};
 use super::links::links;
 use super::parameters::{edits, parameters, value_text};
-use super::progress::{self, packed};
+use super::progress::{self, Roster, packed};
 use super::text::{self, code, grouped, person};
 use super::time::left;
 
@@ -56,9 +57,9 @@ mod least {
 /// The most lines of a quote, so that none pushes the buttons out of sight.
 const QUOTE_LINES: usize = 12;
 
-/// The message of a request in its state at `now`.
+/// The message of a request in its state at `now`. `directory` knows who has left Slack: nobody is told to wait for them.
 #[must_use]
-pub fn message(request: &Request, entry: &PolicyEntry, now: Timestamp) -> Message {
+pub fn message(request: &Request, entry: &PolicyEntry, directory: &Directory, now: Timestamp) -> Message {
     let mut room = Room(MESSAGE_ROOM - least::PERSONA_BUTTONS - least::PARAMETERS);
     let header = room.must(header(request));
     let status = room.must(section(progress::status(request, now)));
@@ -68,7 +69,8 @@ pub fn message(request: &Request, entry: &PolicyEntry, now: Timestamp) -> Messag
     let reason = room.may(most::REASON, |most| reason(request, most));
     let why = room.may(most::JUSTIFICATION, |most| justification(request, most));
     let who = room.may(most::REQUESTER, |_| Some(requester(request)));
-    let requirements = room.may(most::REQUIREMENTS, |most| requirements(request, entry, most));
+    let roster = Roster { entry, directory, now };
+    let requirements = room.may(most::REQUIREMENTS, |most| requirements(request, roster, most));
     let edits = room.may(most::EDITS, |most| edits(request, most));
     room.0 += least::PERSONA_BUTTONS;
     let personas = room.must_all(acknowledge(request, most::PERSONA_BUTTONS.min(room.0)));
@@ -182,8 +184,24 @@ fn requester(request: &Request) -> SlackBlock {
     section(said)
 }
 
+/// The requester, and whether somebody has proven the name.
 fn requested_by(request: &Request) -> String {
-    format!("*Requested by* {}", requester_name(&request.submission))
+    let submission = &*request.submission;
+    let known = match (&submission.requester_is, &submission.caller) {
+        // A machine is the caller itself.
+        (Some(identity), Some(_)) if identity.known == Known::Machine => {
+            // Without mentions, which would notify them: they are not asked for anything.
+            let owners: Vec<String> = submission.owners.iter().map(|owner| code(owner, 60)).collect();
+            if owners.is_empty() { String::new() } else { format!(", owned by {}", progress::listed(owners)) }
+        }
+        (Some(identity), Some(caller)) if identity.authenticated => {
+            format!(" (verified, through {})", code(caller, 60))
+        }
+        (Some(_), Some(caller)) => format!(" (as {} says)", code(caller, 60)),
+        (Some(_), None) => " (not verified)".to_owned(),
+        (None, _) => String::new(),
+    };
+    format!("*Requested by* {}{known}", requester_name(submission))
 }
 
 /// The requester.
@@ -226,10 +244,10 @@ fn quoted(title: &str, text: &str, most: usize) -> Option<SlackBlock> {
     Some(rich(elements))
 }
 
-fn requirements(request: &Request, entry: &PolicyEntry, most: usize) -> Option<SlackBlock> {
+fn requirements(request: &Request, roster: Roster<'_>, most: usize) -> Option<SlackBlock> {
     const AROUND: usize = 260;
     const LEAST: usize = 60;
-    let lines = progress::lines(request, Some(&entry.groups));
+    let lines = progress::lines(request, roster);
     let most = most.checked_sub(AROUND).filter(|most| *most >= LEAST)?;
     (!lines.is_empty()).then(|| section(packed(&lines, most)))
 }

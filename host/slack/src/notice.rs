@@ -3,14 +3,15 @@
 //! A notice mentions whom the policy set names for escalations, once, and nobody else: requirements are listed without
 //! names. The notice of a request that has ended since mentions nobody.
 
+use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{Request, State, Timestamp};
 use countersign_core::record::PolicyEntry;
 
 use super::blocks::{heading, line, quote, rich, section};
 use super::links::host;
 use super::message::{Message, requester_name};
-use super::progress::{self, Groups, packed};
-use super::text::{self, code, person};
+use super::progress::{self, Roster, packed};
+use super::text::{self, code};
 use super::time::{date, left};
 
 /// The most members of a group that are mentioned.
@@ -36,7 +37,13 @@ pub enum Place<'a> {
 
 /// The notice that a request escalated, with its state at `now`.
 #[must_use]
-pub fn escalation(request: &Request, entry: &PolicyEntry, now: Timestamp, place: Place<'_>) -> Message {
+pub fn escalation(
+    request: &Request,
+    entry: &PolicyEntry,
+    directory: &Directory,
+    now: Timestamp,
+    place: Place<'_>,
+) -> Message {
     let submission = &request.submission;
     let action = code(&submission.action, 150);
     let State::Open(open) = &request.state else {
@@ -45,7 +52,9 @@ pub fn escalation(request: &Request, entry: &PolicyEntry, now: Timestamp, place:
         return Message { text: text.clone(), blocks: vec![section(text)] };
     };
     let mention = entry.escalate.as_ref().and_then(|escalate| escalate.mention.as_deref());
-    let call = mention.map_or(String::new(), |mention| format!("{} ", mention_of(mention, &entry.groups)));
+    let call = mention.map_or(String::new(), |mention| {
+        format!("{} ", mention_of(mention, Roster { entry, directory, now }))
+    });
     let (missing, end) = (progress::missing(open), submission.expires_at);
     let time = format!("*{}*, until {}", left(now, end), date(end));
     let needs = match place {
@@ -78,19 +87,18 @@ pub fn escalation(request: &Request, entry: &PolicyEntry, now: Timestamp, place:
 }
 
 /// The mention of whom the policy set names: a person, a user group of Slack, or each member of a group.
-fn mention_of(mention: &str, groups: &Groups) -> String {
+fn mention_of(mention: &str, roster: Roster<'_>) -> String {
     if text::is_user_group(mention) {
         return format!("<!subteam^{mention}>");
     }
-    let Some(group) = mention.strip_prefix('@') else { return person(mention, 80) };
+    let Some(group) = mention.strip_prefix('@') else { return roster.person(mention) };
     let name = text::group(group, 80);
-    let members = groups.get(group).into_iter().flatten();
+    let members = roster.entry.groups.get(group).into_iter().flatten();
     let mentions: Vec<String> = members
         .filter_map(|id| match id {
-            id if text::is_user(id) => Some(person(id, 80)),
             id if text::is_user_group(id) => Some(format!("<!subteam^{id}>")),
-            // Not a Slack id, so Slack cannot notify them.
-            _ => None,
+            // Somebody without a Slack id cannot be notified.
+            id => Some(roster.person(id)).filter(|shown| shown.starts_with("<@")),
         })
         .collect();
     match mentions.len() {

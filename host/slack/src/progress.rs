@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
     Act, Decided, Escalation, Open, Request, Requirement, RequirementKind, State, Status, Timestamp,
 };
+use countersign_core::record::PolicyEntry;
 use serde_json::Value;
 
 use super::text::{self, code, counted, person};
@@ -15,6 +17,17 @@ use super::time::{date, left, span};
 
 /// The members of each group of the policy set.
 pub(super) type Groups = BTreeMap<String, BTreeSet<String>>;
+
+/// Who is who when a message is rendered.
+#[derive(Clone, Copy)]
+pub(super) struct Roster<'a> {
+    /// The rules of the request, which name people and groups.
+    pub(super) entry: &'a PolicyEntry,
+    /// Who they are, and who has left.
+    pub(super) directory: &'a Directory,
+    /// When.
+    pub(super) now: Timestamp,
+}
 
 /// The group whose members may approve everything.
 const SUPER_APPROVERS: &str = "super-approvers";
@@ -121,8 +134,8 @@ pub(super) fn missing(open: &Open) -> String {
 }
 
 /// The requirements, one a line: personas as a checklist, and approvals with who gave them and who can.
-pub(super) fn lines(request: &Request, groups: Option<&Groups>) -> Vec<String> {
-    let mut lines = personas(request, groups);
+pub(super) fn lines(request: &Request, roster: Roster<'_>) -> Vec<String> {
+    let mut lines = personas(request, roster);
     let approvers = request.approvers();
     let State::Open(open) = &request.state else {
         // The status line already says who approved.
@@ -144,10 +157,10 @@ pub(super) fn lines(request: &Request, groups: Option<&Groups>) -> Vec<String> {
                 let counting: Vec<&str> = approvers
                     .iter()
                     .copied()
-                    .filter(|id| counts_all || counts(request, groups, requirement, id))
+                    .filter(|id| counts_all || counts(request, &roster.entry.groups, requirement, id))
                     .collect();
                 named.extend(counting.iter().copied());
-                lines.push(approval(requirement, &counting, &approvers, groups));
+                lines.push(approval(requirement, &counting, &approvers, roster));
             }
             RequirementKind::Time => {
                 let next = open.wake_at.map_or(String::new(), |at| format!("; looked at again {}", date(at)));
@@ -216,7 +229,7 @@ pub(super) fn pending_personas(request: &Request) -> Vec<&Requirement> {
     personas.filter(|persona| seen.insert(persona.label.as_str())).collect()
 }
 
-fn personas(request: &Request, groups: Option<&Groups>) -> Vec<String> {
+fn personas(request: &Request, roster: Roster<'_>) -> Vec<String> {
     let pending = pending_personas(request);
     let done = request.acknowledgements();
     let is_open = !request.status().is_terminal();
@@ -229,7 +242,11 @@ fn personas(request: &Request, groups: Option<&Groups>) -> Vec<String> {
         let waits = pending.iter().find(|persona| persona.label == name);
         match (waits, done.get(name)) {
             (Some(persona), _) => {
-                let who = eligible(persona, &[], groups);
+                let who = match eligible(persona, &[], roster) {
+                    Some(names) if names.is_empty() => ", but *nobody can*".to_owned(),
+                    Some(names) => format!(" by {names}"),
+                    None => String::new(),
+                };
                 format!(":white_large_square: {label}: to be acknowledged{who}")
             }
             (None, Some(by)) => {
@@ -242,21 +259,22 @@ fn personas(request: &Request, groups: Option<&Groups>) -> Vec<String> {
     names.into_iter().map(line).collect()
 }
 
-fn approval(
-    requirement: &Requirement,
-    counting: &[&str],
-    approvers: &[&str],
-    groups: Option<&Groups>,
-) -> String {
+fn approval(requirement: &Requirement, counting: &[&str], approvers: &[&str], roster: Roster<'_>) -> String {
     let mut line = approval_count(requirement);
     if !counting.is_empty() {
         line.push_str(&format!(": {}", people(counting.iter().copied())));
     }
     if requirement.have < requirement.need {
-        let who = eligible(requirement, approvers, groups);
         let separator = if counting.is_empty() { ":" } else { ";" };
-        let who = who.strip_prefix(" by ").unwrap_or("somebody");
-        line.push_str(&format!("{separator} waiting for {who}"));
+        match eligible(requirement, approvers, roster) {
+            Some(names) if names.is_empty() => {
+                line.push_str(&format!("{separator} *nobody else can approve it*"));
+            }
+            who => {
+                let who = who.as_deref().unwrap_or("somebody");
+                line.push_str(&format!("{separator} waiting for {who}"));
+            }
+        }
     }
     line
 }
@@ -285,27 +303,47 @@ fn approvals_at_the_end(request: &Request, approvers: &[&str]) -> Option<String>
     Some(format!(":busts_in_silhouette: {}{of} {noun}{by}", approvers.len()))
 }
 
-/// ` by @group, @person`: who can meet the requirement and has not yet; empty if the policy names nobody.
-fn eligible(requirement: &Requirement, done: &[&str], groups: Option<&Groups>) -> String {
+/// `@group, @person`: who can meet the requirement and has not yet. `None` if the policy names nobody in particular; empty
+/// if nobody is left whom it names.
+fn eligible(requirement: &Requirement, done: &[&str], roster: Roster<'_>) -> Option<String> {
+    if requirement.eligible.is_empty() {
+        return None;
+    }
     let mut seen = BTreeSet::new();
-    let names: Vec<String> = requirement
-        .eligible
-        .iter()
-        .map(String::as_str)
-        .filter(|name| !done.contains(name) && seen.insert(*name))
-        .map(|name| match name.strip_prefix('@') {
-            Some(group) => {
-                let is_empty =
-                    groups.and_then(|groups| groups.get(group)).is_some_and(|members| members.is_empty());
-                format!("{}{}", text::group(group, NAME_WIDTH), if is_empty { " (nobody)" } else { "" })
-            }
-            None => person(name, NAME_WIDTH),
-        })
-        .collect();
-    if names.is_empty() { String::new() } else { format!(" by {}", listed(names)) }
+    let names = requirement.eligible.iter().map(String::as_str);
+    let names = names.filter(|name| !done.contains(name) && seen.insert(*name));
+    Some(listed(names.filter_map(|name| roster.shown(name, &requirement.excluded)).collect()))
 }
 
-fn listed(mut names: Vec<String>) -> String {
+impl Roster<'_> {
+    /// A person whom a policy or a policy set names: by their Slack id, if they are known by another name.
+    pub(super) fn person(self, name: &str) -> String {
+        let people = self.directory.people();
+        let slack = people.find(name).and_then(|person| person.slack_ids().next());
+        person(slack.filter(|_| !text::is_user(name)).unwrap_or(name), NAME_WIDTH)
+    }
+
+    /// A name of a policy, with what people should know of it; `None` if nobody who has it can act.
+    fn shown(self, name: &str, excluded: &[String]) -> Option<String> {
+        let Roster { entry, directory, now } = self;
+        let who = entry.named(name, excluded, directory, now);
+        let nobody = who.people.is_empty() && who.is_complete();
+        let Some(group) = name.strip_prefix('@') else {
+            let left_out = !who.gone.is_empty() || !who.excluded.is_empty();
+            return (!left_out).then(|| self.person(name));
+        };
+        let note = if nobody {
+            " (nobody)"
+        } else if who.excluded.is_empty() {
+            ""
+        } else {
+            " (except the requester)"
+        };
+        Some(format!("{}{note}", text::group(group, NAME_WIDTH)))
+    }
+}
+
+pub(super) fn listed(mut names: Vec<String>) -> String {
     // One more name takes no more room than "and 1 more".
     if names.len() > MOST_NAMES + 1 {
         let rest = names.len() - MOST_NAMES;
@@ -316,9 +354,9 @@ fn listed(mut names: Vec<String>) -> String {
 }
 
 /// Whether this person's approval counts for the requirement, judging by whom the policy names.
-fn counts(request: &Request, groups: Option<&Groups>, requirement: &Requirement, id: &str) -> bool {
+fn counts(request: &Request, groups: &Groups, requirement: &Requirement, id: &str) -> bool {
     let is_in = |group: &str| {
-        let now = groups.and_then(|groups| groups.get(group)).is_some_and(|members| members.contains(id));
+        let now = groups.get(group).is_some_and(|members| members.contains(id));
         now || request.history.iter().any(|event| {
             let by = event.by.as_ref().filter(|actor| actor.id == id);
             matches!(event.act, Act::Approve { .. }) && by.is_some_and(|actor| actor.groups.contains(group))

@@ -196,6 +196,7 @@ fn request(number: u64) -> Request {
         have: 0,
         need: 1,
         eligible: eligible.iter().map(|id| (*id).to_owned()).collect(),
+        excluded: Vec::new(),
     };
     let open = Open {
         requirements: vec![

@@ -112,6 +112,7 @@ pub fn open(personas: u8) -> State {
         have: 0,
         need: 1,
         eligible: vec!["U1".into(), "@group".into()],
+        excluded: Vec::new(),
     };
     let acknowledgements = (0..personas)
         .map(|persona| requirement(RequirementKind::Acknowledgement, format!("persona {persona}")));

@@ -143,7 +143,9 @@ impl Policy for Quorum {
         } else {
             let noun = if need == 1 { "approval" } else { "approvals" };
             let label = format!("{have} of {need} {noun}");
-            Ruling::waiting([Requirement::approval(label, have, need, &config.approvers)])
+            let missing = Requirement::approval(label, have, need, &config.approvers);
+            let excluded = request.askers().filter(|_| !config.requester_may_approve);
+            Ruling::waiting([missing.excluding(excluded)])
         };
         Ok(ruling.granting_if(grants))
     }

@@ -12,6 +12,7 @@ mod delivery;
 mod socket;
 mod storm;
 mod usergroups;
+mod waiting_for;
 
 use std::ops::Deref;
 

@@ -10,9 +10,10 @@
 //! - `malformed_memo`: `admit` answers with a text that is not JSON;
 //! - `behave`: nothing unusual;
 //! - `wake`: asks to be woken `wake_after_ms` after the request was made, and is satisfied then, whatever people do;
-//! - `editable`: says that approvers may edit `keys`.
+//! - `editable`: says that approvers may edit `keys`;
+//! - `grant_nothing`: asks `U1` for an approval, and grants nobody one.
 //!
-//! The last two concern `judge`, whatever `at` says.
+//! The last three concern `judge`, whatever `at` says.
 //! It is built on the contract itself, since the SDK's types do not allow such answers.
 
 use countersign_policy_sdk::bindings::exports::countersign::policy::policy::{
@@ -69,6 +70,7 @@ enum Behaviour {
     MalformedMemo,
     Wake,
     Editable,
+    GrantNothing,
 }
 
 impl Guest for Misbehaving {
@@ -120,6 +122,10 @@ impl Guest for Misbehaving {
                 if woken { Standing::Satisfied } else { waiting(RequirementKind::Time, "the wake-up") };
             return Ok(Ruling { grants: false, standing, editable: Vec::new(), wake_at });
         }
+        if config.behaviour == Behaviour::GrantNothing {
+            let standing = asking(RequirementKind::Approval, "an approval", &["U1"]);
+            return Ok(Ruling { grants: false, standing, editable: Vec::new(), wake_at: None });
+        }
         let is_approval = |event: &Event| matches!(event.act, Act::Approve(_));
         let approved = events.any(is_approval);
         Ok(Ruling {
@@ -162,7 +168,11 @@ impl Config {
             }
             Behaviour::Trap => trap(),
             Behaviour::HugeOutput => Some(huge_text()),
-            Behaviour::Behave | Behaviour::MalformedMemo | Behaviour::Wake | Behaviour::Editable => None,
+            Behaviour::Behave
+            | Behaviour::MalformedMemo
+            | Behaviour::Wake
+            | Behaviour::Editable
+            | Behaviour::GrantNothing => None,
         }
     }
 }
@@ -219,11 +229,16 @@ fn refusal(message: String) -> Reason {
 }
 
 fn waiting(kind: RequirementKind, label: &str) -> Standing {
+    asking(kind, label, &[])
+}
+
+fn asking(kind: RequirementKind, label: &str, eligible: &[&str]) -> Standing {
     Standing::Waiting(vec![Requirement {
         kind,
         label: label.to_owned(),
         have: 0,
         need: 1,
-        eligible: Vec::new(),
+        eligible: eligible.iter().map(|id| (*id).to_owned()).collect(),
+        excluded: Vec::new(),
     }])
 }

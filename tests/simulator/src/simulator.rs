@@ -245,6 +245,17 @@ impl Simulator {
         self.shared.look(|world| world.channels.get(id).map(|channel| channel.profile.clone()))
     }
 
+    /// An admin deactivates somebody's account.
+    ///
+    /// # Panics
+    /// If there is nobody with this id.
+    pub fn deactivate(&self, id: &str) {
+        self.shared.change(|world| {
+            let person = world.workspace.people.iter_mut().find(|person| person.id == id);
+            person.expect("somebody with this id").deactivated = true;
+        });
+    }
+
     /// Changes who is in a user group; a group that was not there is added.
     pub fn set_group(&self, id: &str, members: &[&str]) {
         let members: Vec<String> = members.iter().map(|member| (*member).to_owned()).collect();

@@ -46,6 +46,9 @@ pub struct Profile {
     pub handle: String,
     /// As people read it.
     pub name: String,
+    /// Whether they have left: an admin has deactivated the account.
+    #[serde(default)]
+    pub deactivated: bool,
 }
 
 /// A user group.
@@ -122,6 +125,7 @@ impl Workspace {
             id: id.to_owned(),
             handle: handle.to_owned(),
             name: name.to_owned(),
+            deactivated: false,
         };
         let people = [
             ("U0ALICE", "alice", "Alice Adeyemi"),

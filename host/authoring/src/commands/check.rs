@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_gateway::fetch;
 use countersign_policy::settings::Loading;
 use countersign_policy::yaml::error::{LoadError, LoadErrors};
 use countersign_policy::{ActionPolicy, Engine, Limits, PolicySet, Source, Trust};
 use serde::Serialize;
 
+use crate::people::People;
 use crate::table::{cell, columns};
 use crate::{Answer, Format, words};
 
@@ -23,6 +25,8 @@ pub struct Check {
     /// The output format.
     #[arg(long, default_value = "text")]
     format: Format,
+    #[command(flatten)]
+    people: People,
     #[command(flatten)]
     loading: Loading,
 }
@@ -39,15 +43,17 @@ pub(crate) fn run(check: &Check, engine: &Engine) -> Result<Answer> {
     ensure!(file.exists(), "there is no policy set at `{}`", file.display());
     let loaded = fetch::load(Source::folder(&check.set), engine, &check.loading.supply.registries())?;
     let good = loaded.is_ok();
+    let directory = check.people.directory()?;
+    let warnings = loaded.as_ref().map(|set| set.warnings(&directory, SystemClock.now())).unwrap_or_default();
     let text = match (check.format, &loaded) {
-        (Format::Text, Ok(set)) => valid(set),
+        (Format::Text, Ok(set)) => valid(set, &warnings),
         (Format::Text, Err(errors)) => invalid(errors),
-        (Format::Json, loaded) => serde_json::to_string_pretty(&View::of(loaded))? + "\n",
+        (Format::Json, loaded) => serde_json::to_string_pretty(&View::of(loaded, warnings))? + "\n",
     };
     Ok(Answer { text, good })
 }
 
-fn valid(set: &PolicySet) -> String {
+fn valid(set: &PolicySet, warnings: &[String]) -> String {
     let mut text = String::new();
     let row = |policy: &ActionPolicy| {
         let entry = policy.entry();
@@ -63,7 +69,7 @@ fn valid(set: &PolicySet) -> String {
     let heading = vec![cell("action"), cell("policies"), cell("policy hash")];
     text.push_str(&columns(2, &[vec![heading], rows].concat()));
     let _ = writeln!(text, "\nhash of the set: {}", set.hash());
-    for warning in set.warnings() {
+    for warning in warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
     text
@@ -116,13 +122,13 @@ struct ErrorView<'a> {
 }
 
 impl<'a> View<'a> {
-    fn of(loaded: &'a Result<PolicySet, LoadErrors>) -> View<'a> {
+    fn of(loaded: &'a Result<PolicySet, LoadErrors>, warnings: Vec<String>) -> View<'a> {
         match loaded {
             Ok(set) => View {
                 sound: true,
                 hash: Some(set.hash().to_string()),
                 actions: set.policies().map(|policy| ActionView::of(policy)).collect(),
-                warnings: set.warnings(),
+                warnings,
                 errors: Vec::new(),
             },
             Err(errors) => View {

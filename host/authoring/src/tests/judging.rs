@@ -55,28 +55,28 @@ fn an_open_request_says_who_could_move_it_on() {
 
     0s      U9 asks
               persona-gate    waiting: security, by U0SEC
-              quorum          waiting: 0 of 2 approvals, by U1, @managers, U9
+              quorum          waiting: 0 of 2 approvals, by U1, @managers
               override-guard  satisfied
                               editable: replicas
             → awaiting_personas
     1s      U1 approves
               persona-gate    refuses: personas_pending (waiting for the acknowledgement of security)
               quorum          grants it
-                              waiting: 1 of 2 approvals, by U1, @managers, U9
+                              waiting: 1 of 2 approvals, by U1, @managers
               override-guard  satisfied
                               editable: replicas
             → refused: a policy objects: waiting for the acknowledgement of security
     2m      U0SEC acknowledges security
               persona-gate    grants it
                               satisfied
-              quorum          waiting: 0 of 2 approvals, by U1, @managers, U9
+              quorum          waiting: 0 of 2 approvals, by U1, @managers
               override-guard  satisfied
                               editable: replicas
             → ready_for_approval
     2m 1s   U1 approves with replicas=4
               persona-gate    satisfied
               quorum          grants it
-                              waiting: 1 of 2 approvals, by U1, @managers, U9
+                              waiting: 1 of 2 approvals, by U1, @managers
               override-guard  satisfied
                               editable: replicas
             → ready_for_approval
@@ -84,7 +84,7 @@ fn an_open_request_says_who_could_move_it_on() {
     now: ready_for_approval; expires at 20m, escalates at 15m
 
     missing
-      1 of 2 approvals (approval, 1 of 2, by U1, @managers, U9)
+      1 of 2 approvals (approval, 1 of 2, by U1, @managers)
 
     an approver may edit replicas
 
@@ -121,34 +121,34 @@ fn a_decision_ends_it() {
 
     0s      U9 asks
               persona-gate    waiting: security, by U0SEC
-              quorum          waiting: 0 of 2 approvals, by U1, @managers, U9
+              quorum          waiting: 0 of 2 approvals, by U1, @managers
               override-guard  satisfied
                               editable: replicas
             → awaiting_personas
     1s      U0SEC acknowledges security
               persona-gate    grants it
                               satisfied
-              quorum          waiting: 0 of 2 approvals, by U1, @managers, U9
+              quorum          waiting: 0 of 2 approvals, by U1, @managers
               override-guard  satisfied
                               editable: replicas
             → ready_for_approval
     2s      U0RM1 approves
               persona-gate    satisfied
               quorum          grants it
-                              waiting: 1 of 2 approvals, by U1, @managers, U9
+                              waiting: 1 of 2 approvals, by U1, @managers
               override-guard  satisfied
                               editable: replicas
             → ready_for_approval
     15m     the escalation time passes
               persona-gate    satisfied
-              quorum          waiting: 1 of 3 approvals, by U1, @managers, U9
+              quorum          waiting: 1 of 3 approvals, by U1, @managers
               override-guard  satisfied
                               editable: replicas
             → ready_for_approval
     15m 1s  U0RM2 approves
               persona-gate    satisfied
               quorum          grants it
-                              waiting: 2 of 3 approvals, by U1, @managers, U9
+                              waiting: 2 of 3 approvals, by U1, @managers
               override-guard  satisfied
                               editable: replicas
             → ready_for_approval

@@ -174,6 +174,9 @@ pub struct Requirement {
     pub need: u32,
     /// Actor ids and `@group` names that can meet it.
     pub eligible: Vec<String>,
+    /// Ids of people who may not meet it although `eligible` names them or a group of theirs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded: Vec<String>,
 }
 
 /// Where a request stands with one policy.

@@ -282,9 +282,21 @@ fn act_detail(request: &Request, act: &Act) -> Map<String, Value> {
     match act {
         Act::Submitted => {
             detail.insert("requester".into(), json!(request.submission.requester));
+            if let Some(identity) = &request.submission.requester_is {
+                detail.insert("requesterIs".into(), json!(identity));
+            }
+            if let Some(caller) = &request.submission.caller {
+                detail.insert("caller".into(), json!(caller));
+            }
+            if !request.submission.owners.is_empty() {
+                detail.insert("owners".into(), json!(request.submission.owners));
+            }
             detail.insert("lineageId".into(), json!(request.submission.lineage));
             if let Some(party) = &request.submission.rerequested_by {
                 detail.insert("rerequestedBy".into(), json!(party));
+                if let Some(identity) = &request.submission.rerequester_is {
+                    detail.insert("rerequesterIs".into(), json!(identity));
+                }
             }
         }
         Act::Acknowledge { persona } => {

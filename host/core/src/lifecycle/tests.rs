@@ -55,7 +55,14 @@ fn request_id() -> RequestId {
 }
 
 fn requirement(kind: RequirementKind, label: &str) -> Requirement {
-    Requirement { kind, label: label.into(), have: 0, need: 1, eligible: vec!["U1".into()] }
+    Requirement {
+        kind,
+        label: label.into(),
+        have: 0,
+        need: 1,
+        eligible: vec!["U1".into()],
+        excluded: Vec::new(),
+    }
 }
 
 fn waiting(kind: RequirementKind) -> Verdict {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::directory::{Directory, STALE_AFTER_MS, is_usergroup};
 use crate::lifecycle::{Actor, Digest, Known, REDACTED, Request, Timestamp};
-use crate::people::{Person, is_slack_id};
+use crate::people::{People, Person, is_slack_id};
 
 /// An action's canonical entry: everything that its requests are judged by, module digests included.
 ///
@@ -157,7 +157,7 @@ impl PolicyEntry {
 
     /// The one id of a person under this entry: the first of their names that the entry uses, else their own. So an entry
     /// that lists a Slack id goes on to mean the same person when people get names, and nobody is two people under it.
-    fn id_of<'a>(&self, person: &'a Person) -> &'a str {
+    pub(crate) fn id_of<'a>(&self, person: &'a Person) -> &'a str {
         person.names().find(|name| self.uses(name)).unwrap_or(&person.name)
     }
 
@@ -173,6 +173,26 @@ impl PolicyEntry {
         }
         self.policies.iter().any(|used| in_value(&used.config, name))
             || self.groups.values().any(|members| members.contains(name))
+    }
+
+    /// The Slack ids of the people whom it names, by themselves or by another name of theirs.
+    #[must_use]
+    pub fn slack_ids(&self, people: &People) -> BTreeSet<String> {
+        fn texts<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+            match value {
+                Value::String(text) => found.push(text),
+                Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
+                Value::Object(members) => members.values().for_each(|member| texts(member, found)),
+                Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            }
+        }
+        let mut names: Vec<&str> = self.groups.values().flatten().map(String::as_str).collect();
+        self.policies.iter().for_each(|used| texts(&used.config, &mut names));
+        let ids = names.into_iter().flat_map(|name| match people.find(name) {
+            Some(person) => person.slack_ids().map(str::to_owned).collect(),
+            None => Vec::from_iter(is_slack_id(name).then(|| name.to_owned())),
+        });
+        ids.collect()
     }
 
     /// The user groups of Slack that its groups name.

@@ -439,10 +439,22 @@ impl PolicySets {
         self.stored(change.clone()).await?;
         self.policies().activate(set);
         let active = self.policies().active();
-        warn(&active);
+        self.warn();
         self.gateway.shadow().in_force(active.hash(), self.now());
         self.swapped.notify_one();
         Ok(Changed::of(ChangeOutcome::Ok, &active, &previous))
+    }
+
+    /// Logs what whoever wrote the set in force may not want, as far as people and user groups are known by now. Its
+    /// policies are asked for that, so it does not wait for the answer.
+    pub fn warn(&self) {
+        let (set, now) = (self.policies().active(), self.now());
+        let directory = Arc::clone(self.gateway.directory());
+        tokio::task::spawn_blocking(move || {
+            for warning in set.warnings(&directory, now) {
+                tracing::warn!(hash = %set.hash(), warning, "the policy set may not do what was meant");
+            }
+        });
     }
 
     /// Makes the set that is wanted; says its hash as soon as it has one.
@@ -555,13 +567,6 @@ fn build(source: Source, engine: &Engine) -> Result<(PolicySet, String), ChangeE
             Err(ChangeError::Unfetched(errors))
         }
         Err(errors) => Err(ChangeError::Refused(errors)),
-    }
-}
-
-/// Says what whoever wrote the set that is put in force may not want.
-fn warn(set: &PolicySet) {
-    for warning in set.warnings() {
-        tracing::warn!(hash = %set.hash(), warning, "something in the policy set may not be meant so");
     }
 }
 

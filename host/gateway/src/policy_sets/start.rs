@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::folder::Look;
 use super::stored::{keep, stored, texts};
-use super::{ChangeError, ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange, warn};
+use super::{ChangeError, ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange};
 use crate::fetch::Fetcher;
 use countersign_core::clock::Clock;
 use countersign_core::lifecycle::Digest;
@@ -94,7 +94,6 @@ pub async fn at_start(
             .await
             .context("the start cannot be stored")?;
     }
-    warn(&set);
     Ok((set, folder))
 }
 

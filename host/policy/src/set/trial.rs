@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
-    Digest, Origin, Party, RequestId, Ruling, Status, Submission, Timestamp, Verdict,
+    Digest, Origin, Party, Request, RequestId, Ruling, Status, Submission, Timestamp, Verdict,
 };
 
 use crate::action::ActionPolicy;
@@ -39,6 +39,11 @@ pub(super) fn problems(policy: &ActionPolicy) -> Vec<String> {
         .collect();
     problems.extend(hidden_edits(policy, &rulings));
     problems
+}
+
+/// The synthetic request, if it is made.
+pub(super) fn request(policy: &ActionPolicy) -> Option<Request> {
+    decide(policy).outcome.ok().map(|step| step.request)
 }
 
 /// Parameters that approvers may edit, but cannot see, or that the schema does not know.

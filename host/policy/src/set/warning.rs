@@ -2,28 +2,116 @@
 
 use std::collections::BTreeSet;
 
-use super::PolicySet;
+use countersign_core::directory::{Directory, is_usergroup};
+use countersign_core::eligible::Eligible;
+use countersign_core::lifecycle::{State, Timestamp};
+use countersign_core::record::PolicyEntry;
+
+use super::{PolicySet, trial};
+use crate::action::ActionPolicy;
+use crate::reach;
 
 impl PolicySet {
-    /// What whoever wrote the set may not want, although it can be in force: a text for each.
+    /// What whoever wrote the set may not want, although it can be in force: a text for each. `directory` knows people and
+    /// the members of Slack's user groups at `now`; what it does not know is not warned of.
+    ///
+    /// Asks the policies, so it is to be called off the request path.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn warnings(&self, directory: &Directory, now: Timestamp) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.policies().next().is_none() {
+            warnings.push("there is no action: every request is denied".to_owned());
+        }
+        warnings.extend(self.channels());
+        // Every entry has all groups of the set.
+        if let Some(policy) = self.policies().next() {
+            warnings.extend(groups(policy.entry(), directory, now));
+        }
+        for policy in self.policies() {
+            warnings.extend(policy.warnings(directory, now));
+        }
+        warnings
+    }
+
+    fn channels(&self) -> impl Iterator<Item = String> {
         let channels = self.policies().flat_map(|policy| {
             let entry = policy.entry();
             let escalation = entry.escalate.as_ref().and_then(|escalate| escalate.channel.as_deref());
             entry.channel.as_deref().into_iter().chain(escalation)
         });
         let others: BTreeSet<&str> = channels.filter(|channel| !is_channel_id(channel)).collect();
-        let channels = others.into_iter().map(|channel| {
+        others.into_iter().map(|channel| {
             format!(
                 "`{channel}` is not the id of a channel (`C…`, `G…` or `D…`): \
                  a message there that Slack does not confirm cannot be looked for, and may be posted twice"
             )
-        });
-        let nothing = self.policies().next().is_none();
-        let nothing = nothing.then(|| "there is no action: every request is denied".to_owned());
-        nothing.into_iter().chain(channels).collect()
+        })
     }
+}
+
+impl ActionPolicy {
+    /// What whoever wrote the action may not want; see [`PolicySet::warnings`].
+    #[must_use]
+    pub fn warnings(&self, directory: &Directory, now: Timestamp) -> Vec<String> {
+        let entry = self.entry();
+        let request = trial::request(self);
+        let mut names: Vec<(&str, &str)> = Vec::new();
+        if let Some(State::Open(open)) = request.as_ref().map(|request| &request.state) {
+            let eligible = open.requirements.iter().flat_map(|wanted| &wanted.eligible);
+            names.extend(eligible.map(|name| ("asks for", name.as_str())));
+        }
+        let mention = entry.escalate.iter().filter_map(|escalate| escalate.mention.as_deref());
+        names.extend(mention.filter(|name| !is_usergroup(name)).map(|name| ("mentions", name)));
+        let by = entry.rerequest.iter().flat_map(|rerequest| &rerequest.by).map(String::as_str);
+        let by = by.filter(|who| !matches!(*who, "requester" | "approvers"));
+        names.extend(by.map(|name| ("lets requests be made again by", name)));
+
+        let mut seen = BTreeSet::new();
+        let mut warnings = Vec::new();
+        // What is wrong with a group is said once for the whole set.
+        for (does, name) in names.into_iter().filter(|(_, name)| !name.starts_with('@')) {
+            let Eligible { unreachable, gone, .. } = entry.named(name, &[], directory, now);
+            if !seen.insert(name) {
+                continue;
+            }
+            if !unreachable.is_empty() {
+                warnings.push(format!("the action `{}` {does} {}", entry.action, nobody(name)));
+            }
+            if !gone.is_empty() {
+                warnings.push(format!("the action `{}` {does} `{name}`, who has left Slack", entry.action));
+            }
+        }
+        let obstacles = request.map(|request| reach::obstacles(self, &request, directory));
+        let obstacles = obstacles.into_iter().flatten();
+        warnings.extend(obstacles.map(|obstacle| format!("the action `{}`: {obstacle}", entry.action)));
+        warnings
+    }
+}
+
+/// What is wrong with groups.
+fn groups(entry: &PolicyEntry, directory: &Directory, now: Timestamp) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for group in entry.groups.keys() {
+        let members = entry.named(&format!("@{group}"), &[], directory, now);
+        warnings.extend(
+            members.unreachable.iter().map(|name| format!("the group `{group}` holds {}", nobody(name))),
+        );
+        warnings.extend(
+            members.gone.iter().map(|id| format!("the group `{group}` holds `{id}`, who has left Slack")),
+        );
+        if !members.empty.is_empty() {
+            warnings.push(format!("the group `{group}` has no members"));
+        }
+    }
+    warnings
+}
+
+/// A name that nobody in Slack can act under.
+fn nobody(name: &str) -> String {
+    format!(
+        "`{name}`, who can be nobody in Slack: it is neither a Slack id (`U…` or `W…`, in capitals) nor a name of somebody \
+         in `people` of the access file who has one"
+    )
 }
 
 /// Whether Slack would read the history of a channel that is given so. Names of channels have no capitals.

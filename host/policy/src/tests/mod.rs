@@ -7,6 +7,7 @@ mod sandbox;
 mod schemas;
 mod sets;
 mod trust;
+mod warnings;
 
 use std::sync::{Arc, LazyLock};
 

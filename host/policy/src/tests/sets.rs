@@ -9,12 +9,12 @@ use super::*;
 use crate::{LoadErrors, Pins, Policies, PolicySet, RestoreError};
 
 /// A set's folder with every module of the workspace; `{quorum}` and so on in `yaml` are their digests.
-struct Folder(TempDir);
+pub(super) struct Folder(TempDir);
 
 const MODULES: [&str; 4] = ["quorum", "persona-gate", "override-guard", "misbehaving"];
 
 impl Folder {
-    fn new(yaml: &str) -> Folder {
+    pub(super) fn new(yaml: &str) -> Folder {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("modules")).unwrap();
         fs::create_dir_all(dir.path().join("schemas")).unwrap();
@@ -38,7 +38,7 @@ impl Folder {
         self
     }
 
-    fn load(&self, engine: &Engine) -> Result<PolicySet, LoadErrors> {
+    pub(super) fn load(&self, engine: &Engine) -> Result<PolicySet, LoadErrors> {
         PolicySet::load(self.0.path(), engine)
     }
 

@@ -81,7 +81,13 @@ async fn refused(app: &App, id: RequestId, error: &PerformError, modal_blocks: &
         PerformError::ForeignWorkspace => None,
         _ => app.gateway.store().request(id).await.unwrap_or_default(),
     };
-    let text = ephemeral_text::refusal(code, &message, &reasons, request.as_ref(), app.gateway.clock().now());
+    let rules = match &request {
+        Some(request) => app.gateway.rules_of(request.submission.policy_hash).await.ok(),
+        None => None,
+    };
+    let stands = request.as_ref().zip(rules.as_ref().map(|rules| &**rules.entry()));
+    let (directory, now) = (app.gateway.directory(), app.gateway.clock().now());
+    let text = ephemeral_text::refusal(code, &message, &reasons, stands, directory, now);
     Answer { body, ephemeral: Some(text), shown_in_modal }
 }
 

@@ -102,8 +102,9 @@ pub(crate) async fn handle(
             Ok(answer) => answer.ephemeral,
             Err(error) => {
                 error.log();
-                let now = worker.gateway.clock().now();
-                Some(ephemeral_text::refusal(error.code(), &error.public_message(), &[], None, now))
+                let (directory, now) = (worker.gateway.directory(), worker.gateway.clock().now());
+                let message = error.public_message();
+                Some(ephemeral_text::refusal(error.code(), &message, &[], None, directory, now))
             }
         };
         if let (Some(person), Some(text)) = (person, ephemeral) {

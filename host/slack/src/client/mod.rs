@@ -30,7 +30,7 @@ pub use api_url::{ApiUrlError, DEFAULT_API_URL, api_url};
 pub use call::CallError;
 use call::{CALL_TIMEOUT, CONNECT_TIMEOUT, Link, TRIGGER_TIMEOUT};
 use metrics::CallMetrics;
-use wire::{Content, Empty, Ephemeral, History, Permalink, Post, Socket, Update, UserGroupMembers};
+use wire::{Content, Empty, Ephemeral, History, Permalink, Post, Socket, Update, UserGroupMembers, UserInfo};
 
 /// How many messages of a channel's history one page has. More could come to some megabytes.
 const PAGE: u32 = 200;
@@ -262,6 +262,18 @@ impl SlackClient {
         let parameters = [("usergroup", Some(usergroup))];
         let answer: UserGroupMembers = self.get("usergroups.users.list", &parameters).await?;
         Ok(answer.users)
+    }
+
+    /// Whether a user was deactivated, or no user has this id: `users.info`.
+    ///
+    /// # Errors
+    /// If Slack refuses or does not answer.
+    pub async fn is_gone(&self, user: &str) -> Result<bool, CallError> {
+        match self.get::<UserInfo>("users.info", &[("user", Some(user))]).await {
+            Ok(answer) => Ok(answer.user.deleted),
+            Err(CallError::Rejected { code }) if code == "user_not_found" => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whom the token belongs to: `auth.test`. [`SlackClient::identity`] is that answer from then on.

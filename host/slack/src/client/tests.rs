@@ -63,6 +63,10 @@ async fn answers_are_parsed() {
     let identity = client.auth_test().await.unwrap();
     assert_eq!((identity.team_id.as_deref(), identity.enterprise_id.as_deref()), (None, Some("E1")));
     assert_eq!(client.identity(), Some(identity), "the newest answer");
+    slack.say("users.info", json!({"user": {"id": "U1", "deleted": true, "profile": {}}}));
+    assert!(client.is_gone("U1").await.unwrap());
+    slack.say("users.info", json!({"user": {"id": "U1"}}));
+    assert!(!client.is_gone("U1").await.unwrap());
     let tokens: Vec<String> = slack.calls().into_iter().map(|call| call.token).collect();
     assert_eq!(tokens[1], "Bearer xapp-1", "the socket has a token of its own");
     assert_eq!(tokens[0], format!("Bearer {TOKEN}"));

@@ -127,6 +127,20 @@ pub(super) struct UserGroupMembers {
     pub(super) users: Vec<String>,
 }
 
+/// Answer of `users.info`.
+#[derive(Deserialize)]
+pub(super) struct UserInfo {
+    pub(super) user: User,
+}
+
+/// A user, as `users.info` has it.
+#[derive(Deserialize)]
+pub(super) struct User {
+    /// The user was deactivated.
+    #[serde(default)]
+    pub(super) deleted: bool,
+}
+
 /// Answer of `apps.connections.open`.
 #[derive(Deserialize)]
 pub(super) struct Socket {

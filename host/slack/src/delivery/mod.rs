@@ -26,6 +26,7 @@ mod tests;
 use std::sync::Arc;
 
 use countersign_core::clock::Clock;
+use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{Request, Timestamp};
 use countersign_core::record::PolicyEntry;
 use countersign_store::Store;
@@ -41,11 +42,11 @@ use crate::{Message, Place, SlackClient, message, notice};
 #[derive(Clone, Copy)]
 pub struct Rendering {
     /// Renders the message of a request.
-    pub message: fn(&Request, &PolicyEntry, Timestamp) -> Message,
+    pub message: fn(&Request, &PolicyEntry, &Directory, Timestamp) -> Message,
     /// Renders the shortest message of a request that can be decided on.
     pub minimal: fn(&Request, &PolicyEntry, Timestamp) -> Message,
     /// Renders the notice of an escalation.
-    pub escalation: fn(&Request, &PolicyEntry, Timestamp, Place<'_>) -> Message,
+    pub escalation: fn(&Request, &PolicyEntry, &Directory, Timestamp, Place<'_>) -> Message,
 }
 
 impl Rendering {
@@ -76,10 +77,17 @@ impl Outgoing {
 
     /// The worker that delivers the outbox of `store`; `stored` is notified of each new entry. There must be only one.
     #[must_use]
-    pub fn worker(&self, store: &Arc<dyn Store>, clock: &Arc<dyn Clock>, stored: &Arc<Notify>) -> Worker {
+    pub fn worker(
+        &self,
+        store: &Arc<dyn Store>,
+        clock: &Arc<dyn Clock>,
+        directory: &Arc<Directory>,
+        stored: &Arc<Notify>,
+    ) -> Worker {
         Worker::new(Parts {
             store: Arc::clone(store),
             clock: Arc::clone(clock),
+            directory: Arc::clone(directory),
             client: Arc::clone(&self.client),
             notify: Arc::clone(stored),
             health: Arc::clone(&self.health),

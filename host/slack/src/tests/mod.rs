@@ -114,12 +114,20 @@ fn approvals(have: u32, need: u32) -> Requirement {
         have,
         need,
         eligible: vec!["U0CAT".into(), "@release-managers".into()],
+        excluded: Vec::new(),
     }
 }
 
 fn persona(name: &str, holders: &[&str]) -> Requirement {
     let eligible = holders.iter().map(|holder| (*holder).to_owned()).collect();
-    Requirement { kind: RequirementKind::Acknowledgement, label: name.into(), have: 0, need: 1, eligible }
+    Requirement {
+        kind: RequirementKind::Acknowledgement,
+        label: name.into(),
+        have: 0,
+        need: 1,
+        eligible,
+        excluded: Vec::new(),
+    }
 }
 
 fn waiting(requirements: Vec<Requirement>) -> Standing {

@@ -1,5 +1,6 @@
 //! For every input: Slack accepts it, it notifies nobody, and neither the status nor a button is missing.
 
+use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{Decided, Escalation, Event, Needs, Open, State};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -114,7 +115,10 @@ fn any_requirement() -> BoxedStrategy<Requirement> {
         prop_oneof![any_id(), any_words().prop_map(|words| format!("@{words}")), Just("@channel".into())];
     let many = prop_oneof![4 => vec(eligible.clone(), 0..4), 1 => vec(eligible, 0..40)];
     (kind, any_words(), 0u32..9, any::<u32>(), many)
-        .prop_map(|(kind, label, have, need, eligible)| Requirement { kind, label, have, need, eligible })
+        .prop_map(|(kind, label, have, need, eligible)| {
+            let excluded = eligible.iter().take(1).cloned().collect();
+            Requirement { kind, label, have, need, eligible, excluded }
+        })
         .boxed()
 }
 
@@ -321,7 +325,7 @@ proptest! {
     ) {
         let ids = mentionable(&request, &entry);
         let allowed = |id: &str| ids.contains(id);
-        let whole = message(&request, &entry, now);
+        let whole = message(&request, &entry, &Directory::default(), now);
         check_message(&whole, &allowed);
         check_essentials(&whole, &request, &entry);
         let heads = |words: &str| {
@@ -335,7 +339,7 @@ proptest! {
         check_essentials(&least, &request, &entry);
         prop_assert!(least.blocks.len() <= whole.blocks.len());
         for place in [Place::Thread, Place::Channel { permalink: permalink.as_deref() }] {
-            check_message(&escalation(&request, &entry, now, place), &allowed);
+            check_message(&escalation(&request, &entry, &Directory::default(), now, place), &allowed);
         }
     }
 
@@ -353,8 +357,8 @@ proptest! {
         let ids = mentionable(&request, &entry);
         let allowed = |id: &str| ids.contains(id);
         let reasons = vec![Reason { code: "x".into(), message: words.clone(), path: None }; words.len() % 9];
-        for (code, request) in [("unauthorized", Some(&request)), (words.as_str(), None), ("cooldown", Some(&request))] {
-            let text = ephemeral_text::refusal(code, &words, &reasons, request, minutes(2));
+        for (code, request) in [("unauthorized", Some((&request, &entry))), (words.as_str(), None), ("cooldown", Some((&request, &entry)))] {
+            let text = ephemeral_text::refusal(code, &words, &reasons, request, &Directory::default(), minutes(2));
             prop_assert!(text.encode_utf16().count() <= 3000, "{} characters", text.encode_utf16().count());
             check_view(&modal::notice(&title, &text), &allowed);
         }

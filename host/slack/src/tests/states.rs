@@ -1,6 +1,10 @@
 //! Snapshots of the message in every state, of notices, and of ephemeral messages.
 
+use std::sync::Arc;
+
+use countersign_core::directory::{Directory, Presence};
 use countersign_core::lifecycle::State;
+use countersign_core::people::{People, Person};
 
 use super::*;
 use crate::ephemeral_text;
@@ -59,30 +63,65 @@ fn pending_for_a_time_window() {
         have: 0,
         need: 1,
         eligible: Vec::new(),
+        excluded: Vec::new(),
     };
     let mut request = open(vec![window, approvals(0, 1)]);
     let State::Open(open) = &mut request.state else { panic!("it is open") };
     open.wake_at = Some(minutes(10));
-    check("pending", &message(&request, &entry(), minutes(1)));
+    check("pending", &message(&request, &entry(), &Directory::default(), minutes(1)));
 }
 
 #[test]
 fn awaiting_personas_with_partial_progress() {
-    let message = message(&awaiting_personas(), &entry(), minutes(3));
+    let message = message(&awaiting_personas(), &entry(), &Directory::default(), minutes(3));
     check("awaiting_personas", &message);
     assert_eq!(buttons(&message), ["persona_ack:release", "deny", "withdraw"]);
 }
 
 #[test]
 fn ready() {
-    let message = message(&open(vec![approvals(0, 1)]), &entry(), minutes(1));
+    let message = message(&open(vec![approvals(0, 1)]), &entry(), &Directory::default(), minutes(1));
     check("ready", &message);
     assert_eq!(buttons(&message), ["approve", "approve_edit", "deny"]);
 }
 
 #[test]
+fn nobody_is_waited_for_who_cannot_act() {
+    let directory = Directory::default();
+    let gone = |id: &str| directory.put_user(id, Presence { gone: true, as_of: START });
+    gone("U0GONE");
+    let mut people = People::default();
+    let aliases = vec!["U0DANA".to_owned(), "github:dana-d".to_owned()];
+    people.add(Person { name: "dana".to_owned(), aliases }).unwrap();
+    directory.set_people(Arc::new(people));
+    let mut entry = entry();
+    entry.groups.insert("left".to_owned(), ["U0GONE".to_owned()].into());
+    entry.groups.insert("team".to_owned(), ["U0REQ", "U0SAM"].map(str::to_owned).into());
+    for (eligible, excluded, expected) in [
+        (&["U0CAT", "U0GONE"][..], &[][..], "waiting for <@U0CAT>"),
+        (&["U0CAT", "U0REQ"], &["U0REQ"], "waiting for <@U0CAT>"),
+        (&["U0REQ", "U0GONE"], &["U0REQ"], "*nobody else can approve it*"),
+        (&["@team"], &["U0REQ"], "waiting for @team (except the requester)"),
+        (&["@team"], &["U0REQ", "U0SAM"], "waiting for @team (nobody)"),
+        (&["@left", "U0CAT"], &[], "waiting for @left (nobody), <@U0CAT>"),
+        (&["@team"], &["U0OTHER"], "waiting for @team"),
+        (&["dana", "bob"], &[], "waiting for <@U0DANA>, `bob`"),
+        (&["dana"], &["dana"], "*nobody else can approve it*"),
+        (&[], &["U0REQ"], "waiting for somebody"),
+    ] {
+        let strings = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
+        let wanted =
+            Requirement { eligible: strings(eligible), excluded: strings(excluded), ..approvals(0, 1) };
+        let shown = message(&open(vec![wanted]), &entry, &directory, minutes(1));
+        let text = serde_json::to_string(&shown).unwrap();
+        let line = format!("0 of 1 approval: {expected}\"");
+        assert!(text.contains(&line), "{eligible:?} without {excluded:?}: {line}\n{text}");
+    }
+}
+
+#[test]
 fn ready_with_one_approval() {
-    let message = message(&one_approval(), &entry(), minutes(8));
+    let message = message(&one_approval(), &entry(), &Directory::default(), minutes(8));
     check("one_approval", &message);
     assert_eq!(buttons(&message), ["approve", "approve_edit", "deny", "withdraw"]);
 }
@@ -90,29 +129,36 @@ fn ready_with_one_approval() {
 #[test]
 fn escalated() {
     let request = after(one_approval(), 15, None, Act::Escalated, waiting(vec![approvals(1, 3)]));
-    check("escalated", &message(&request, &entry(), minutes(15)));
-    check("escalated_notice_thread", &escalation(&request, &entry(), minutes(15), Place::Thread));
+    check("escalated", &message(&request, &entry(), &Directory::default(), minutes(15)));
+    check(
+        "escalated_notice_thread",
+        &escalation(&request, &entry(), &Directory::default(), minutes(15), Place::Thread),
+    );
     let permalink = Some("https://acme.slack.example/archives/C0DEPLOYS/p1?thread_ts=1&cid=2");
     let mut entry = entry();
     let escalate = entry.escalate.as_mut().expect("it escalates");
     escalate.mention = Some("@on-call".into());
     let members = ["U0ANA", "S0ONCALL", "bob"].map(str::to_owned);
     entry.groups.insert("on-call".into(), members.into());
-    let notice = escalation(&request, &entry, minutes(16), Place::Channel { permalink });
+    let notice =
+        escalation(&request, &entry, &Directory::default(), minutes(16), Place::Channel { permalink });
     check("escalated_notice_channel", &notice);
     let expired = request.expire(minutes(20)).expect("it is due").request;
-    check("escalated_notice_ended", &escalation(&expired, &entry, minutes(21), Place::Thread));
+    check(
+        "escalated_notice_ended",
+        &escalation(&expired, &entry, &Directory::default(), minutes(21), Place::Thread),
+    );
 }
 
 #[test]
 fn edits_so_far() {
-    check("with_edits", &message(&with_edits(), &entry(), minutes(5)));
+    check("with_edits", &message(&with_edits(), &entry(), &Directory::default(), minutes(5)));
 }
 
 #[test]
 fn approved() {
     let request = after(one_approval(), 9, Some("U0CAT"), approve(), Standing::Satisfied);
-    let message = message(&request, &entry(), minutes(30));
+    let message = message(&request, &entry(), &Directory::default(), minutes(30));
     check("approved", &message);
     assert!(buttons(&message).is_empty());
 }
@@ -120,14 +166,14 @@ fn approved() {
 #[test]
 fn approved_with_edits() {
     let request = after(with_edits(), 9, Some("U0CAT"), approve(), Standing::Satisfied);
-    check("approved_with_edits", &message(&request, &entry(), minutes(30)));
+    check("approved_with_edits", &message(&request, &entry(), &Directory::default(), minutes(30)));
 }
 
 #[test]
 fn approved_by_personas_alone() {
     let request = open(vec![persona("security", &["U0SEC"])]);
     let request = after(request, 1, Some("U0SEC"), acknowledge("security"), Standing::Satisfied);
-    check("approved_by_personas", &message(&request, &entry(), minutes(2)));
+    check("approved_by_personas", &message(&request, &entry(), &Directory::default(), minutes(2)));
 }
 
 #[test]
@@ -135,7 +181,35 @@ fn approved_unattended() {
     let mut submission = submission();
     submission.unattended = true;
     let request = submit(submission, Standing::Satisfied);
-    check("unattended", &message(&request, &entry(), minutes(2)));
+    check("unattended", &message(&request, &entry(), &Directory::default(), minutes(2)));
+}
+
+#[test]
+fn how_the_requester_is_known() {
+    let identity = |known, authenticated| Some(Identity { id: "x".into(), known, authenticated });
+    for (requester_is, caller, owners, expected) in [
+        (identity(Known::Person, true), Some("web"), &[][..], "<@U0DEV> (verified, through `web`) for "),
+        (identity(Known::Unknown, false), Some("portal"), &[], "(`slack:U0DEV`) (as `portal` says) for "),
+        (identity(Known::Person, false), None, &[], "<@U0DEV> (not verified) for "),
+        (
+            identity(Known::Machine, true),
+            Some("nightly"),
+            &["U0ANA", "dana"],
+            ", owned by `U0ANA`, `dana` for ",
+        ),
+        (identity(Known::Machine, true), Some("nightly"), &[], "<@U0DEV> for "),
+        // Of requests from before that was kept.
+        (None, None, &[], "(`slack:U0DEV`) for "),
+    ] {
+        let mut submission = submission();
+        submission.requester_is = requester_is.clone();
+        submission.caller = caller.map(str::to_owned);
+        submission.owners = owners.iter().map(|owner| (*owner).to_owned()).collect();
+        let request = submit(submission, waiting(vec![approvals(0, 1)]));
+        let shown = message(&request, &entry(), &Directory::default(), minutes(2));
+        let json = serde_json::to_string(&shown).unwrap();
+        assert!(json.contains(expected), "{requester_is:?} {caller:?}: {json}");
+    }
 }
 
 #[test]
@@ -143,7 +217,7 @@ fn denied_with_a_reason() {
     let reason = "Not during the freeze:\nask again on *Monday* <!channel>";
     let deny = Act::Deny { reason: Some(reason.into()) };
     let request = after(one_approval(), 5, Some("U0CAT"), deny, denied(reason));
-    let message = message(&request, &entry(), minutes(6));
+    let message = message(&request, &entry(), &Directory::default(), minutes(6));
     check("denied", &message);
     assert_eq!(buttons(&message), ["re_request"]);
 }
@@ -151,11 +225,11 @@ fn denied_with_a_reason() {
 #[test]
 fn expired_with_and_without_rerequest() {
     let mut entry = entry();
-    let can = message(&expired(), &entry, minutes(21));
+    let can = message(&expired(), &entry, &Directory::default(), minutes(21));
     check("expired", &can);
     assert_eq!(buttons(&can), ["re_request"]);
     entry.rerequest = None;
-    let cannot = message(&expired(), &entry, minutes(21));
+    let cannot = message(&expired(), &entry, &Directory::default(), minutes(21));
     assert!(buttons(&cannot).is_empty());
     assert_eq!(cannot.blocks.len(), can.blocks.len() - 1);
 }
@@ -164,7 +238,7 @@ fn expired_with_and_without_rerequest() {
 fn cancelled() {
     let reason = Some("the pipeline was stopped".into());
     let request = awaiting_personas().cancel(minutes(4), reason).expect("it can be").request;
-    let message = message(&request, &entry(), minutes(5));
+    let message = message(&request, &entry(), &Directory::default(), minutes(5));
     check("cancelled", &message);
     assert!(buttons(&message).is_empty());
 }
@@ -178,7 +252,7 @@ fn rerequested() {
     submission.requester =
         Party { id: "octo-cat".into(), source: "github".into(), display: Some("Octo Cat".into()) };
     let request = open_with(submission, vec![approvals(0, 1)]);
-    check("made_again", &message(&request, &entry(), minutes(1)));
+    check("made_again", &message(&request, &entry(), &Directory::default(), minutes(1)));
     let text = ephemeral_text::rerequested(&request);
     insta::assert_snapshot!("ephemeral_text_rerequested", text);
 }
@@ -204,9 +278,9 @@ fn only_known_people_are_mentioned_as_requesters() {
         let request = open_with(submission, vec![approvals(0, 1)]);
         let (entry, now) = (entry(), minutes(1));
         for (message, names) in [
-            (message(&request, &entry, now), 3),
+            (message(&request, &entry, &Directory::default(), now), 3),
             (minimal(&request, &entry, now), 2),
-            (escalation(&request, &entry, now, Place::Channel { permalink: None }), 1),
+            (escalation(&request, &entry, &Directory::default(), now, Place::Channel { permalink: None }), 1),
         ] {
             let shown = serde_json::to_string(&message).unwrap();
             let (mentions, code) =
@@ -221,9 +295,18 @@ fn only_known_people_are_mentioned_as_requesters() {
 fn hostile_text() {
     let (request, entry) = hostile();
     let now = minutes(4);
-    check("hostile", &message(&request, &entry, now));
+    check("hostile", &message(&request, &entry, &Directory::default(), now));
     check("hostile_minimal", &minimal(&request, &entry, now));
-    check("hostile_notice", &escalation(&request, &entry, now, Place::Channel { permalink: Some(HOSTILE) }));
+    check(
+        "hostile_notice",
+        &escalation(
+            &request,
+            &entry,
+            &Directory::default(),
+            now,
+            Place::Channel { permalink: Some(HOSTILE) },
+        ),
+    );
 }
 
 #[test]
@@ -237,38 +320,56 @@ fn minimal_message() {
 fn ephemeral_texts_of_refusals() {
     let reason =
         |code: &str, message: &str| Reason { code: code.into(), message: message.into(), path: None };
-    let now = minutes(8);
+    let (directory, now) = (Directory::default(), minutes(8));
     let texts = [
         ephemeral_text::refusal(
             "unauthorized",
             "you are not entitled to this: only a holder of the persona `release` may acknowledge it",
             &[reason("not_a_holder", "only a holder of the persona `release` may acknowledge it")],
-            Some(&awaiting_personas()),
+            Some((&awaiting_personas(), &entry())),
+            &directory,
             now,
         ),
         ephemeral_text::refusal(
             "duplicate_approval",
             "your approval already counts",
             &[],
-            Some(&one_approval()),
+            Some((&one_approval(), &entry())),
+            &directory,
             now,
         ),
         ephemeral_text::refusal(
             "already_decided",
             "the request is already expired",
             &[],
-            Some(&expired()),
+            Some((&expired(), &entry())),
+            &directory,
             now,
         ),
-        ephemeral_text::refusal("cooldown", "this can be requested again in 240 s", &[], None, now),
+        ephemeral_text::refusal(
+            "cooldown",
+            "this can be requested again in 240 s",
+            &[],
+            None,
+            &directory,
+            now,
+        ),
         ephemeral_text::refusal(
             "stale",
             "the parameters changed since <!channel> `you` looked",
             &[],
             None,
+            &directory,
             now,
         ),
-        ephemeral_text::refusal("key_not_allowed", "these parameters cannot be edited: ref", &[], None, now),
+        ephemeral_text::refusal(
+            "key_not_allowed",
+            "these parameters cannot be edited: ref",
+            &[],
+            None,
+            &directory,
+            now,
+        ),
     ];
     insta::assert_snapshot!("ephemeral_text_refusals", texts.join("\n---\n"));
 }
@@ -287,7 +388,7 @@ fn everything_at_once() {
     let edits: Vec<_> = edits.iter().map(|(key, after)| (key.as_str(), None, after.clone())).collect();
     let act = edited(&edits);
     request.history.last_mut().expect("there are events").act = act;
-    let message = message(&request, &entry, minutes(4));
+    let message = message(&request, &entry, &Directory::default(), minutes(4));
     let json = serde_json::to_value(&message).expect("serialises");
     let broken = limits::broken_message(&json, &known);
     assert!(broken.is_empty(), "{broken:?}");
@@ -311,7 +412,7 @@ fn everything_at_once() {
 fn thirty_personas_have_a_button_each() {
     let names: Vec<String> = (0..30).map(|n| format!("team-{n}")).collect();
     let request = open(names.iter().map(|name| persona(name, &["@release-managers"])).collect());
-    let message = message(&request, &entry(), minutes(1));
+    let message = message(&request, &entry(), &Directory::default(), minutes(1));
     let mut expected: Vec<String> = names.iter().map(|name| format!("persona_ack:{name}")).collect();
     expected.push("deny".into());
     assert_eq!(buttons(&message), expected);

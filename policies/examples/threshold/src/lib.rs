@@ -128,7 +128,8 @@ impl Policy for Threshold {
         } else {
             let noun = if need == 1 { "approval" } else { "approvals" };
             let label = format!("{have} of {need} {noun}");
-            Ruling::waiting([Requirement::approval(label, have, need, &config.approvers)])
+            let missing = Requirement::approval(label, have, need, &config.approvers);
+            Ruling::waiting([missing.excluding(request.askers())])
         };
         Ok(ruling.granting_if(grants))
     }

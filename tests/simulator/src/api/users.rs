@@ -27,12 +27,12 @@ pub(super) fn usergroup_members(world: &mut World, arguments: &Arguments, _: &Ad
 pub(super) fn info(world: &mut World, arguments: &Arguments, _: &Addresses) -> Answer {
     let id = arguments.need("user")?;
     let team = &world.workspace.team.id;
-    let person = |id: &str, handle: &str, name: &str, bot: bool| {
+    let person = |id: &str, handle: &str, name: &str, (bot, deleted): (bool, bool)| {
         json!({"user": {
             "id": id,
             "team_id": team,
             "name": handle,
-            "deleted": false,
+            "deleted": deleted,
             "real_name": name,
             "tz": "Etc/UTC",
             "tz_label": "Coordinated Universal Time",
@@ -44,8 +44,8 @@ pub(super) fn info(world: &mut World, arguments: &Arguments, _: &Addresses) -> A
         }})
     };
     if id == BOT_USER {
-        return Ok(person(BOT_USER, &BOT_NAME.to_lowercase(), BOT_NAME, true));
+        return Ok(person(BOT_USER, &BOT_NAME.to_lowercase(), BOT_NAME, (true, false)));
     }
     let found = world.workspace.person(&id).ok_or("user_not_found")?;
-    Ok(person(&found.id, &found.handle, &found.name, false))
+    Ok(person(&found.id, &found.handle, &found.name, (false, found.deactivated)))
 }

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_core::clock::Clock;
+use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{AuditEntry, Digest, Effect, Request, Timestamp};
 use countersign_core::record::{Mark, PolicyEntry};
 use countersign_store::{OutboxEntry, Store, StoreError};
@@ -39,6 +40,7 @@ const CALL_MS: u64 = 12_000;
 pub(super) struct Sender {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    directory: Arc<Directory>,
     client: Arc<SlackClient>,
     rendering: Rendering,
     rng: Mutex<fastrand::Rng>,
@@ -112,6 +114,7 @@ impl Sender {
     pub(super) fn new(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
+        directory: Arc<Directory>,
         client: Arc<SlackClient>,
         rendering: Rendering,
         rng: fastrand::Rng,
@@ -119,6 +122,7 @@ impl Sender {
         Sender {
             store,
             clock,
+            directory,
             client,
             rendering,
             rng: Mutex::new(rng),

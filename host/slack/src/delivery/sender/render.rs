@@ -16,12 +16,12 @@ impl Sender {
         let Rendering { message, minimal, escalation } = self.rendering;
         let notice = match tracked.mark.slot {
             Slot::Main if is_minimal => return minimal(request, entry, now),
-            Slot::Main => return message(request, entry, now),
-            Slot::EscalationThread => escalation(request, entry, now, Place::Thread),
+            Slot::Main => return message(request, entry, &self.directory, now),
+            Slot::EscalationThread => escalation(request, entry, &self.directory, now, Place::Thread),
             Slot::EscalationChannel => {
                 let permalink = self.permalink(request.id).await;
                 let place = Place::Channel { permalink: permalink.as_deref() };
-                escalation(request, entry, now, place)
+                escalation(request, entry, &self.directory, now, place)
             }
         };
         if is_minimal { Message { blocks: Vec::new(), ..notice } } else { notice }

@@ -199,6 +199,7 @@ fn worker(
     let parts = Parts {
         store: Arc::clone(store),
         clock: Arc::<ManualClock>::clone(clock),
+        directory: Arc::default(),
         client: Arc::new(slack.client()),
         notify: Arc::clone(notify),
         health: Arc::clone(health),

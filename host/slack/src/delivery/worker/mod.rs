@@ -11,6 +11,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use countersign_core::clock::Clock;
+use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{RequestId, Timestamp};
 use countersign_store::{Store, StoreError};
 use futures_util::FutureExt as _;
@@ -69,6 +70,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// Who has left Slack.
+    pub directory: Arc<Directory>,
     /// Calls Slack.
     pub client: Arc<SlackClient>,
     /// Notified of each new outbox entry.
@@ -90,9 +93,15 @@ impl Worker {
 
     /// The same; `rng` spreads the retries.
     pub(super) fn with_rng(parts: Parts, mut rng: fastrand::Rng) -> Worker {
-        let Parts { store, clock, client, notify, health, rendering, rate_factor } = parts;
-        let sender =
-            Sender::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&client), rendering, rng.fork());
+        let Parts { store, clock, directory, client, notify, health, rendering, rate_factor } = parts;
+        let sender = Sender::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            directory,
+            Arc::clone(&client),
+            rendering,
+            rng.fork(),
+        );
         Worker {
             store,
             clock,

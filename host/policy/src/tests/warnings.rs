@@ -1,0 +1,151 @@
+//! What is no fault of a policy set, and whoever wrote it may not want.
+
+use countersign_core::directory::{Directory, Members, Presence};
+use countersign_core::people::{People, Person};
+
+use super::sets::Folder;
+use super::*;
+
+/// Dana has a Slack id, and the bot has none; `S0TEAM` has two members.
+fn directory() -> Directory {
+    let mut people = People::default();
+    for (name, aliases) in [("dana", &["U0DANA", "github:dana-d"][..]), ("bot", &["github:bot"])] {
+        let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
+        people.add(Person { name: name.to_owned(), aliases }).unwrap();
+    }
+    let directory = Directory::default();
+    directory.set_people(Arc::new(people));
+    directory.put("S0TEAM", Members { ids: ["U1", "U0DANA"].map(str::to_owned).into(), as_of: SUBMITTED_AT });
+    directory.put("S0EMPTY", Members { ids: Default::default(), as_of: SUBMITTED_AT });
+    directory.put_user("U0GONE", Presence { gone: true, as_of: SUBMITTED_AT });
+    directory
+}
+
+/// The warnings of a set with these groups, and an action `deploy` with these members.
+#[track_caller]
+fn check(groups: &str, action: &str, expected: &[&str]) {
+    let text = format!(
+        "version: 1\nmodules: {{ quorum: \"{{quorum}}\", persona-gate: \"{{persona-gate}}\", \
+         override-guard: \"{{override-guard}}\", misbehaving: \"{{misbehaving}}\" }}\n\
+         groups: {{ {groups} }}\nactions:\n  deploy: {{ {action} }}\n"
+    );
+    let set = Folder::new(&text).load(&engine()).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+    let warnings = set.warnings(&directory(), SUBMITTED_AT);
+    let same = |(warning, expected): (&String, &&str)| warning.starts_with(expected);
+    assert!(
+        warnings.len() == expected.len() && warnings.iter().zip(expected).all(same),
+        "{groups} {action}\nexpected: {expected:#?}\nseen: {warnings:#?}"
+    );
+}
+
+fn quorum(approvers: &str, approvals: u32) -> String {
+    format!("policies: [{{ use: quorum, with: {{ approvers: [{approvers}], approvals: {approvals} }} }}]")
+}
+
+#[test]
+fn what_works_is_not_warned_of() {
+    for (groups, approvers, approvals) in [
+        ("", "U1", 1),
+        ("", "U1, W2", 2),
+        ("team: [U1, U2]", "\"@team\"", 2),
+        ("team: [dana]", "\"@team\", U0RITA", 2),
+        ("", "dana, \"github:dana-d\", U1", 2),
+        ("team: [S0TEAM]", "\"@team\"", 2),
+        // Who is in that user group is not known yet.
+        ("team: [S0OTHER]", "\"@team\"", 5),
+    ] {
+        check(groups, &quorum(approvers, approvals), &[]);
+    }
+    check(
+        "security: [U3], team: [U1, U2]",
+        "escalate: { before: 1m, mention: \"@team\" }, rerequest: { by: [requester, \"@team\", dana] }, policies: [ \
+         { use: persona-gate, with: { personas: { security: [\"@security\"] } } }, \
+         { use: quorum, with: { approvers: [\"@team\"], approvals: 2 } }]",
+        &[],
+    );
+}
+
+#[test]
+fn approvers_whom_nobody_in_slack_can_be() {
+    for name in ["bob", "alice@acme.example", "u0alice", "bot", "\"github:bot\"", "\"U0ALICE-2\""] {
+        let plain = name.trim_matches('"');
+        let asks = format!("the action `deploy` asks for `{plain}`, who can be nobody in Slack");
+        check("", &quorum(&format!("{name}, U1"), 1), &[&asks]);
+        let holds = format!("the group `team` holds `{plain}`, who can be nobody in Slack");
+        check(&format!("team: [{name}, U1]"), &quorum("\"@team\"", 1), &[&holds]);
+    }
+    let other = "escalate: { before: 1m, mention: bob }, rerequest: { by: [carol] }";
+    check(
+        "",
+        &format!("{other}, {}", quorum("U1", 1)),
+        &["the action `deploy` mentions `bob`", "the action `deploy` lets requests be made again by `carol`"],
+    );
+}
+
+#[test]
+fn groups_without_anybody() {
+    let nobody = "the action `deploy`: an approval is needed that nobody can give";
+    for group in ["empty: []", "empty: [S0EMPTY]"] {
+        let empty = "the group `empty` has no members";
+        check(group, &quorum("\"@empty\"", 1), &[empty, nobody]);
+        // Said even where it does no harm.
+        check(group, &quorum("U1", 1), &[empty]);
+    }
+    check(
+        "left: [U0GONE]",
+        &quorum("\"@left\"", 1),
+        &["the group `left` holds `U0GONE`, who has left", nobody],
+    );
+    check("", &quorum("U0GONE, U1", 1), &["the action `deploy` asks for `U0GONE`, who has left Slack"]);
+}
+
+#[test]
+fn fewer_people_than_approvals() {
+    let fewer = |names: &str, approvals: usize, people: usize| {
+        format!(
+            "the action `deploy`: {approvals} approvals are needed, which only {people} people can give: {names}"
+        )
+    };
+    check("g: [U1, U2]", &quorum("U1, \"@g\"", 3), &[&fewer("U1, U2", 3, 2)]);
+    check("g: [S0TEAM], h: [U1]", &quorum("\"@g\", \"@h\"", 3), &[&fewer("U1, dana", 3, 2)]);
+    // One person under three names.
+    check(
+        "",
+        &quorum("dana, U0DANA, \"github:dana-d\"", 2),
+        &["the action `deploy`: 2 approvals are needed, which only one person can give: dana"],
+    );
+    check(
+        "",
+        "escalate: { before: 1m }, policies: [{ use: quorum, with: { approvers: [\"@g\"], escalated_approvals: 3 } }]"
+            .replace("\"@g\"", "U1, U2, U3")
+            .as_str(),
+        &[],
+    );
+    check(
+        "g: [U1, U2]",
+        "escalate: { before: 1m }, policies: [{ use: quorum, with: { approvers: [\"@g\"], escalated_approvals: 3 } }]",
+        &[
+            "the action `deploy`: once it is escalated, 3 approvals are needed, which only 2 people can give: U1, U2",
+        ],
+    );
+}
+
+#[test]
+fn actions_that_nobody_could_ever_approve() {
+    check(
+        "empty: [bob]",
+        "policies: [{ use: persona-gate, with: { personas: { security: [\"@empty\"] } } }, \
+         { use: quorum, with: { approvers: [U1] } }]",
+        &["the group `empty` holds `bob`", "the action `deploy`: nobody can acknowledge `security`"],
+    );
+    // A gate that grants acknowledgements only, and a guard that grants nothing.
+    let alone = "redact: { show: [ref] }, policies: [{ use: persona-gate, with: { personas: { security: [U1] } } }, \
+                 { use: override-guard, with: { keys: [ref] } }]";
+    check("", alone, &[]);
+    let granting_nobody = "policies: [{ use: misbehaving, with: { do: grant_nothing } }]";
+    check("", granting_nobody, &["the action `deploy`: nobody could ever approve it"]);
+    // A super-approver could, if a policy says so; this one does not.
+    check("admins: [U0ADMIN]", granting_nobody, &["the action `deploy`: nobody could ever approve it"]);
+    let guard = "redact: { show: [ref] }, unattended: true, policies: [{ use: override-guard, with: { keys: [ref] } }]";
+    check("", guard, &[]);
+}

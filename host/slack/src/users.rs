@@ -1,0 +1,206 @@
+//! Asks Slack which of the people whom policies name have left, so that nobody is told to wait for them.
+//!
+//! Nothing is stored: while Slack does not say otherwise, everybody is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::clock::Clock;
+use countersign_core::directory::{Directory, Presence};
+use countersign_core::lifecycle::Timestamp;
+
+use super::client::{CallError, SlackClient};
+
+/// The age at which a user is asked about again, in milliseconds.
+const REFRESH_MS: u64 = 60 * 60 * 1000;
+
+/// How often to look for users to ask about, in milliseconds: a new policy set may name new ones.
+const POLL_MS: u64 = 30 * 1000;
+
+/// How long to wait after Slack did not say, in milliseconds.
+const RETRY_MS: u64 = 10 * 60 * 1000;
+
+/// The time between two calls: Slack allows 100 a minute, and opening dialogs for people comes first.
+const CALL_INTERVAL: Duration = Duration::from_millis(1200);
+
+/// The most users that are asked about: more would take longer than [`REFRESH_MS`].
+const MOST: usize = 2_000;
+
+/// What [`Users`] is made of.
+pub struct Parts {
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Receives the answers.
+    pub directory: Arc<Directory>,
+    /// The Slack ids that policies name: those in force, and those of open requests.
+    pub wanted: Box<dyn Fn() -> BTreeSet<String> + Send + Sync>,
+}
+
+/// Asks Slack about users.
+pub struct Users {
+    parts: Parts,
+    client: Arc<SlackClient>,
+    call_interval: Duration,
+    /// Whom Slack did not tell about, and when to ask again.
+    failed: BTreeMap<String, Timestamp>,
+    /// Slack refuses every call for a scope that the token lacks; said once.
+    refused: bool,
+}
+
+impl Users {
+    /// Asks through `client`, within Slack's rate limit times `factor`.
+    #[must_use]
+    pub fn new(parts: Parts, client: Arc<SlackClient>, factor: f64) -> Users {
+        let call_interval = CALL_INTERVAL.div_f64(factor);
+        Users { parts, client, call_interval, failed: BTreeMap::new(), refused: false }
+    }
+
+    /// Asks about everybody who was never asked about, or long ago, for ever.
+    pub async fn run(mut self) {
+        loop {
+            self.refresh().await;
+            let clock = Arc::clone(&self.parts.clock);
+            clock.sleep_until(clock.now().plus(POLL_MS)).await;
+        }
+    }
+
+    /// Asks once.
+    pub async fn refresh(&mut self) {
+        let wanted = (self.parts.wanted)();
+        self.failed.retain(|id, _| wanted.contains(id));
+        let mut first = true;
+        for id in wanted.into_iter().take(MOST) {
+            let now = self.parts.clock.now();
+            let known = self.parts.directory.user(&id);
+            let fresh = known.is_some_and(|user| now.since(user.as_of) < REFRESH_MS);
+            let postponed = self.failed.get(&id).is_some_and(|until| now < *until);
+            if fresh || postponed {
+                continue;
+            }
+            if !std::mem::take(&mut first) {
+                tokio::time::sleep(self.call_interval).await;
+            }
+            match self.client.is_gone(&id).await {
+                Ok(gone) => {
+                    self.refused = false;
+                    self.failed.remove(&id);
+                    self.parts.directory.put_user(&id, Presence { gone, as_of: now });
+                }
+                // Whoever else is asked about now, the answer would be the same.
+                Err(error @ (CallError::Unanswered { .. } | CallError::RateLimited { .. })) => {
+                    tracing::debug!(%error, "cannot ask Slack about users; they count as there");
+                    return;
+                }
+                Err(CallError::Rejected { code }) if is_about_token(&code) => {
+                    if !std::mem::replace(&mut self.refused, true) {
+                        tracing::warn!(
+                            code,
+                            "Slack does not say who has left, so approvers who have left are still waited for: \
+                             the app needs the scope `users:read`"
+                        );
+                    }
+                    self.failed.insert(id, now.plus(RETRY_MS));
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(user = id, %error, "Slack does not say whether a user has left");
+                    self.failed.insert(id, now.plus(RETRY_MS));
+                }
+            }
+        }
+    }
+}
+
+/// Whether a code of Slack's is about the token rather than the user.
+fn is_about_token(code: &str) -> bool {
+    matches!(
+        code,
+        "missing_scope"
+            | "not_allowed_token_type"
+            | "invalid_auth"
+            | "not_authed"
+            | "account_inactive"
+            | "token_revoked"
+            | "token_expired"
+            | "no_permission"
+            | "access_denied"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::clock::ManualClock;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake::{FakeSlack, Fate};
+
+    const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
+
+    struct Asking {
+        slack: FakeSlack,
+        clock: Arc<ManualClock>,
+        directory: Arc<Directory>,
+        users: Users,
+    }
+
+    async fn asking(ids: &'static [&'static str]) -> Asking {
+        let clock = Arc::new(ManualClock::at(START));
+        let slack = FakeSlack::start(Arc::<ManualClock>::clone(&clock)).await;
+        let directory = Arc::new(Directory::default());
+        let parts = Parts {
+            clock: Arc::<ManualClock>::clone(&clock),
+            directory: Arc::clone(&directory),
+            wanted: Box::new(move || ids.iter().map(|id| (*id).to_owned()).collect()),
+        };
+        let users = Users::new(parts, Arc::new(slack.client()), 1_000_000.0);
+        Asking { slack, clock, directory, users }
+    }
+
+    impl Asking {
+        fn gone(&self, id: &str) -> bool {
+            self.directory.is_gone(id, self.clock.now())
+        }
+
+        fn calls(&self) -> usize {
+            self.slack.calls().len()
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_left_is_asked_again_after_an_hour() {
+        let mut asking = asking(&["U1", "U2"]).await;
+        asking.slack.say("users.info", json!({"user": {"deleted": true}}));
+        asking.users.refresh().await;
+        assert!(asking.gone("U1") && asking.gone("U2") && !asking.gone("U3"));
+        asking.users.refresh().await;
+        assert_eq!(asking.calls(), 2, "it is known");
+        asking.slack.say("users.info", json!({"user": {"deleted": false}}));
+        asking.clock.advance(REFRESH_MS);
+        asking.users.refresh().await;
+        assert!(!asking.gone("U1"), "the account is active again");
+        assert_eq!(asking.calls(), 4);
+    }
+
+    #[tokio::test]
+    async fn nobody_has_left_if_slack_does_not_say_so() {
+        for (fate, calls) in [
+            // Another user would get the same answer.
+            (Fate::Refused("missing_scope"), 1),
+            (Fate::Failed(503), 1),
+            (Fate::Limited(30), 1),
+            (Fate::Refused("user_not_visible"), 2),
+        ] {
+            let mut asking = asking(&["U1", "U2"]).await;
+            asking.slack.decide(move |_, _| fate);
+            asking.users.refresh().await;
+            assert!(!asking.gone("U1") && !asking.gone("U2"), "{fate:?}");
+            assert_eq!(asking.calls(), calls, "{fate:?}");
+        }
+        let mut asking = asking(&["U1"]).await;
+        asking.slack.decide(|_, _| Fate::Refused("user_not_found"));
+        asking.users.refresh().await;
+        assert!(asking.gone("U1"), "there is nobody with this id");
+    }
+}
