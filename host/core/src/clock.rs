@@ -15,7 +15,7 @@ pub trait Clock: Send + Sync + 'static {
     /// The time.
     fn now(&self) -> Timestamp;
 
-    /// Returns once `at` has come; at once where it already has.
+    /// Returns once `at` has come; at once if it already has.
     async fn sleep_until(&self, at: Timestamp);
 }
 

@@ -30,7 +30,7 @@ impl Gateway {
     /// As [`Gateway::act`], by somebody who saw the parameters with the payload hash `seen`.
     ///
     /// # Errors
-    /// [`Refusal::ParametersChanged`] where they are others by now, and as for [`Gateway::act`].
+    /// [`Refusal::ParametersChanged`] if they are others by now, and as for [`Gateway::act`].
     pub async fn act_on(
         &self,
         id: RequestId,
@@ -63,7 +63,7 @@ impl Gateway {
     /// What is due of a request happens: its expiry, else its escalation, else the wake-up that a policy asked for.
     ///
     /// # Errors
-    /// [`Refusal::NotDue`] where nothing is due (any more), and as for [`Gateway::act`].
+    /// [`Refusal::NotDue`] if nothing is due (any more), and as for [`Gateway::act`].
     pub async fn wake(&self, id: RequestId) -> Result<Arc<Request>, GatewayError> {
         let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
         let now = self.clock.now();
@@ -96,7 +96,7 @@ impl Gateway {
         }
         let entry =
             self.store.policy_entry(policy_hash).await?.ok_or(GatewayError::RulesLost(policy_hash))?;
-        self.vouched(policy_hash).await?;
+        self.check_signature(policy_hash).await?;
         let (mut modules, mut signatures) = (Vec::new(), Vec::new());
         for digest in entry.policies.iter().map(|used| used.digest).collect::<BTreeSet<_>>() {
             modules.push(self.store.module(digest).await?.ok_or(GatewayError::RulesLost(digest))?);
@@ -108,9 +108,9 @@ impl Gateway {
         Ok(restored.map_err(|stopped| GatewayError::Stopped(stopped.to_string()))??)
     }
 
-    /// Whether somebody vouches for a set that has these rules, where that is asked for: a signature that was taken back
+    /// Whether a set that has these rules has a valid signature, if one is required: a signature that was taken back
     /// is taken back for open requests, too.
-    async fn vouched(&self, policy_hash: Digest) -> Result<(), GatewayError> {
+    async fn check_signature(&self, policy_hash: Digest) -> Result<(), GatewayError> {
         let trust = self.policies.engine().trust();
         if !trust.asks_for(Signed::PolicySet) {
             return Ok(());
@@ -118,7 +118,7 @@ impl Gateway {
         let sets = self.store.policy_sets().await?.into_iter();
         for set in sets.filter(|set| set.entries.values().any(|entry| *entry == policy_hash)) {
             let signatures = self.store.signatures(set.hash).await?;
-            if trust.vouched(Signed::PolicySet, &set.hash, &signatures).is_ok() {
+            if trust.verify(Signed::PolicySet, &set.hash, &signatures).is_ok() {
                 return Ok(());
             }
         }
@@ -164,7 +164,7 @@ impl Gateway {
         Ok(outcome?)
     }
 
-    /// Tells the shadow what became of an event, where the policies had a part in that.
+    /// Tells the shadow what became of an event, if the policies had a part in that.
     fn observe_event(
         &self,
         request: &Request,
@@ -201,7 +201,7 @@ impl Gateway {
         });
     }
 
-    /// Stores a step, and then tells of it. `None` where others got in first.
+    /// Stores a step, and then tells of it. `None` if others got in first.
     async fn commit(&self, step: Step) -> Result<Option<Arc<Request>>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let stored = Arc::new(request.clone());

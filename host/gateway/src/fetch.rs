@@ -16,7 +16,7 @@ const AT_ONCE: usize = 4;
 
 /// Where modules come from that are not in the folder of a set.
 pub struct Fetcher<'a> {
-    /// What was fetched before is here, where there is a store.
+    /// What was fetched before is here, if there is a store.
     pub store: Option<&'a dyn Store>,
     /// The registries that may be asked.
     pub registries: &'a Registries,
@@ -82,7 +82,7 @@ impl Fetcher<'_> {
         Ok(())
     }
 
-    /// Fetches these, with signatures where those `at_hand` do not do.
+    /// Fetches these, with signatures if those `at_hand` do not do.
     pub async fn fetch(
         &self,
         lacking: Vec<Pinned>,
@@ -117,10 +117,9 @@ impl Fetcher<'_> {
                 }
             }
         };
-        let vouched = |signatures: &[Signature]| {
-            self.engine.trust().vouched(Signed::Module, digest, signatures).is_ok()
-        };
-        if !vouched(at_hand) && !vouched(&signatures) {
+        let verified =
+            |signatures: &[Signature]| self.engine.trust().verify(Signed::Module, digest, signatures).is_ok();
+        if !verified(at_hand) && !verified(&signatures) {
             match self.registries.signatures(repository, digest).await {
                 // Whether they do is seen when the module is loaded.
                 Ok(text) => match Signature::read_all(&text.unwrap_or_default()) {

@@ -164,7 +164,7 @@ impl Gateway {
     }
 }
 
-/// Does `work` to its end, even where whoever asked for it goes away half-way:
+/// Does `work` to its end, even if whoever asked for it goes away half-way:
 /// what was stored must be told of, and a caller who hangs up must not keep others from hearing it.
 async fn whole<T: Send + 'static>(
     work: impl Future<Output = Result<T, GatewayError>> + Send + 'static,

@@ -24,7 +24,7 @@ pub struct Watchers {
 /// A request that is being watched.
 struct Watched {
     sender: broadcast::Sender<Arc<Request>>,
-    /// The version that watchers were told of last; 0 where that is not known.
+    /// The version that watchers were told of last; 0 if that is not known.
     told: u64,
     /// Versions that came before the ones before them.
     early: BTreeMap<u64, Arc<Request>>,
@@ -33,7 +33,7 @@ struct Watched {
 impl Watched {
     /// Tells of a version, and of those that were waiting for it.
     fn tell(&mut self, request: &Arc<Request>) {
-        // Fails where the last watcher has just gone, which is no loss.
+        // Fails if the last watcher has just gone, which is no loss.
         let _ = self.sender.send(Arc::clone(request));
         self.told = request.version;
         while let Some(next) = self.early.remove(&(self.told + 1)) {

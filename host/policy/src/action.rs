@@ -213,7 +213,7 @@ impl ActionPolicy {
     }
 
     /// What is wrong with each policy's configuration, in order, and what it used to find out: first what its schema
-    /// says; where that has nothing against it, what the policy itself says.
+    /// says; if that has nothing against it, what the policy itself says.
     #[must_use]
     pub fn config_faults(&self) -> Vec<(Result<Vec<ConfigFault>, PolicyFailure>, Cost)> {
         self.rules
@@ -223,8 +223,8 @@ impl ActionPolicy {
             .collect()
     }
 
-    /// What the action's JSON Schema has against giving the parameter `key` this value, or removing it where
-    /// `after` is `None`. Empty where there is no schema.
+    /// What the action's JSON Schema has against giving the parameter `key` this value, or removing it if
+    /// `after` is `None`. Empty if there is no schema.
     #[must_use]
     pub fn check_edit(&self, key: &str, after: Option<&Value>) -> Vec<String> {
         self.schema.as_ref().map_or_else(Vec::new, |schema| schema.violations(key, after))
@@ -291,7 +291,7 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// What a policy is told besides the parameters: the submission's `meta`, and `policyHints` where there are any.
+/// What a policy is told besides the parameters: the submission's `meta`, and `policyHints` if there are any.
 #[derive(Serialize)]
 struct Meta<'a> {
     origin: &'a Origin,

@@ -1,6 +1,6 @@
 //! Compiled modules on disk, so that a start does not compile them again.
 //!
-//! Native code is believed only where it carries a MAC that needs the server's secret: who can write into
+//! Native code is believed only if it carries a MAC that needs the server's secret: who can write into
 //! the folder, but does not know the secret, can make a start slower and nothing else.
 
 use std::fs;
@@ -40,7 +40,7 @@ impl CompileCache {
         CompileCache { dir: dir.into(), key }
     }
 
-    /// The compiled module, where it is here and can be believed. Whatever is wrong with it is logged once.
+    /// The compiled module, if it is here and can be believed. Whatever is wrong with it is logged once.
     pub(super) fn load(&self, wasm: &wasmtime::Engine, module: &Digest) -> Option<Component> {
         let path = self.path(module);
         let file = match read(&path) {

@@ -86,7 +86,7 @@ pub(super) struct Shared {
 }
 
 impl Engine {
-    /// An engine with these limits, which keeps compiled code in `cache` where there is one, and loads what `trust` lets
+    /// An engine with these limits, which keeps compiled code in `cache` if there is one, and loads what `trust` lets
     /// it load.
     pub fn new(limits: Limits, cache: Option<CompileCache>, trust: Trust) -> Result<Engine, EngineError> {
         let wasm =

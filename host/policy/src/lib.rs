@@ -41,4 +41,4 @@ pub use engine::{Cost, Engine, EngineError, Limits};
 pub use module::{Descriptor, Module, ModuleError, ReasonDoc};
 pub use policies::{Policies, RestoreError};
 pub use set::{Kept, LoadError, LoadErrors, Pins, PolicySet, Source, Stored};
-pub use trust::{KeyError, Keys, PublicKey, Signed, Trust, Unsigned, Vouched};
+pub use trust::{KeyError, Keys, PublicKey, Signed, Trust, Unsigned, Verified};

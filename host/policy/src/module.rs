@@ -83,7 +83,7 @@ pub enum ModuleError {
         /// Bytes allowed.
         limit: usize,
     },
-    /// Nobody who is trusted vouches for it.
+    /// It has no valid signature of a trusted key.
     #[error(transparent)]
     Unsigned(#[from] Unsigned),
     /// Something else altogether.
@@ -127,7 +127,7 @@ impl Engine {
         let shared = &self.shared;
         check_form(bytes, shared.limits.module_bytes)?;
         let digest = Digest::of(bytes);
-        shared.trust.vouched(Signed::Module, &digest, signatures)?;
+        shared.trust.verify(Signed::Module, &digest, signatures)?;
         if let Some(module) = shared.loaded.get(&digest) {
             return Ok(module);
         }
@@ -154,7 +154,7 @@ impl Engine {
 }
 
 impl Engine {
-    /// The module with this digest, where it is in memory.
+    /// The module with this digest, if it is in memory.
     #[must_use]
     pub fn loaded(&self, digest: &Digest) -> Option<Arc<Module>> {
         self.shared.loaded.get(digest)
@@ -185,10 +185,10 @@ impl Module {
         self.codes.contains(code)
     }
 
-    /// A configuration that its schema takes, where one is easily made up.
+    /// A synthetic configuration that its schema takes, if one is easily made.
     #[must_use]
-    pub fn made_up_config(&self) -> Option<Value> {
-        let config = schema::made_up(&self.descriptor.config_schema, &self.descriptor.config_schema, 0)?;
+    pub fn synthetic_config(&self) -> Option<Value> {
+        let config = schema::synthetic(&self.descriptor.config_schema, &self.descriptor.config_schema, 0)?;
         self.config.is_valid(&config).then_some(config)
     }
 

@@ -32,7 +32,7 @@ pub enum RestoreError {
         /// What is wrong with them.
         error: ModuleError,
     },
-    /// Nobody who is trusted vouches for a policy set that has it.
+    /// No policy set that has it has a valid signature of a trusted key.
     #[error("no policy set with the entry {0} is signed, as `COUNTERSIGN_SET_KEYS` demands")]
     Unsigned(Digest),
     /// The entry and its modules do not go together.
@@ -59,7 +59,7 @@ impl Policies {
         self.active.load_full()
     }
 
-    /// The entry with this hash, in force or not, where it is in memory; else see [`Policies::restore`].
+    /// The entry with this hash, in force or not, if it is in memory; else see [`Policies::restore`].
     #[must_use]
     pub fn by_hash(&self, hash: &Digest) -> Option<Arc<ActionPolicy>> {
         if let Some(policy) = self.active.load().by_hash(hash) {

@@ -73,7 +73,7 @@ impl ParamSchema {
         !self.single.iter_errors(&probe).any(|error| is_unlisted(&error))
     }
 
-    /// What is wrong with giving `key` this value, or with removing it where there is none.
+    /// What is wrong with giving `key` this value, or with removing it if there is none.
     pub(super) fn violations(&self, key: &str, after: Option<&Value>) -> Vec<String> {
         let found = match after {
             None if self.required.contains(key) => vec!["it is required".to_owned()],
@@ -90,9 +90,9 @@ impl ParamSchema {
         }
     }
 
-    /// Parameters that the schema accepts, where some are easily made up.
-    pub(super) fn made_up(&self) -> Option<Map<String, Value>> {
-        let Value::Object(params) = made_up(&self.document, &self.document, 0)? else { return None };
+    /// Synthetic parameters that the schema accepts, if some are easily made.
+    pub(super) fn synthetic(&self) -> Option<Map<String, Value>> {
+        let Value::Object(params) = synthetic(&self.document, &self.document, 0)? else { return None };
         let params = Value::Object(params);
         let valid = self.whole.is_valid(&params);
         let Value::Object(params) = params else { return None };
@@ -162,13 +162,13 @@ fn describe(error: &ValidationError<'_>) -> String {
     if inner.is_empty() { masked } else { format!("`/{inner}`: {masked}") }
 }
 
-/// A value that has what the schema plainly asks for; `None` where that would take thought.
-pub(super) fn made_up(schema: &Value, document: &Value, depth: u8) -> Option<Value> {
+/// A value that has what the schema plainly asks for; `None` if that would take thought.
+pub(super) fn synthetic(schema: &Value, document: &Value, depth: u8) -> Option<Value> {
     if depth > 16 {
         return None;
     }
     if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
-        return made_up(document.pointer(target.strip_prefix('#')?)?, document, depth + 1);
+        return synthetic(document.pointer(target.strip_prefix('#')?)?, document, depth + 1);
     }
     let first = |keyword: &str| schema.get(keyword).and_then(Value::as_array).and_then(|all| all.first());
     let given = schema.get("const").or_else(|| first("enum")).or_else(|| schema.get("default"));
@@ -191,7 +191,7 @@ pub(super) fn made_up(schema: &Value, document: &Value, depth: u8) -> Option<Val
             let count = usize::try_from(number("minItems")).ok().filter(|count| *count <= 16)?;
             let item = schema.get("items").unwrap_or(&Value::Null);
             (0..count)
-                .map(|_| made_up(item, document, depth + 1))
+                .map(|_| synthetic(item, document, depth + 1))
                 .collect::<Option<Vec<_>>>()
                 .map(Value::Array)
         }
@@ -199,7 +199,7 @@ pub(super) fn made_up(schema: &Value, document: &Value, depth: u8) -> Option<Val
             let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
             let member = |key: &str| {
                 let schema = schema.get("properties").and_then(|all| all.get(key)).unwrap_or(&Value::Null);
-                Some((key.to_owned(), made_up(schema, document, depth + 1)?))
+                Some((key.to_owned(), synthetic(schema, document, depth + 1)?))
             };
             required.filter_map(Value::as_str).map(member).collect::<Option<Map<_, _>>>().map(Value::Object)
         }

@@ -19,7 +19,7 @@ pub struct Loading {
     pub limits: PolicyLimits,
 }
 
-/// Where policies may come from, and who must vouch for them.
+/// Where policies may come from, and who must have signed them.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Supply chain (also as the variables that the values are named after)")]
 pub struct Supply {
@@ -29,8 +29,8 @@ pub struct Supply {
     /// A file of public keys in PEM: one of them must have signed the policy set. Without it sets need no signature.
     #[arg(long, value_name = "COUNTERSIGN_SET_KEYS")]
     pub set_keys: Option<PathBuf>,
-    /// The registries that modules may be fetched from, with commas between them: each a host, with a port where it has one,
-    /// and below it a path where only that is meant: `ghcr.io/acme,registry.acme.example`. Without it none is asked.
+    /// The registries that modules may be fetched from, with commas between them: each a host, with a port if it has one,
+    /// and below it a path if only that is meant: `ghcr.io/acme,registry.acme.example`. Without it none is asked.
     #[arg(long, value_name = "COUNTERSIGN_REGISTRIES")]
     pub registries: Option<RegistryList>,
     /// The passwords of registries, in the format of Docker's `config.json`. Without it they are asked without any.

@@ -37,7 +37,7 @@ impl SigningKey {
         pair.map(SigningKey).map_err(|_| wrong("holds a private key that is no Ed25519 key"))
     }
 
-    /// Vouches for this digest.
+    /// Signs this digest.
     pub fn sign(&self, signed: Signed, digest: &Digest) -> Signature {
         let mut bytes = [0; 64];
         bytes.copy_from_slice(self.0.sign(trust::text(signed, digest).as_bytes()).as_ref());

@@ -1,7 +1,7 @@
-//! Who vouches for modules and for policy sets: detached Ed25519 signatures over their digests, by keys that the
+//! Signatures of modules and of policy sets: detached Ed25519 signatures over their digests, by keys that the
 //! configuration names.
 //!
-//! A signature is made over a short text which says what it vouches for, so that one of a module is never one of a set:
+//! A signature is made over a short text which says what is signed, so that one of a module is never one of a set:
 //! `countersign module sha256:<digest>`, or `countersign policy-set sha256:<hash>`. Keys are PEM, as OpenSSL has them.
 
 use std::fmt;
@@ -37,14 +37,14 @@ pub struct PublicKey([u8; 32]);
 
 /// A signature that counts, and whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vouched {
+pub struct Verified {
     /// The signature.
     pub signature: Signature,
     /// Whose it is.
     pub key: PublicKey,
 }
 
-/// What a signature vouches for.
+/// What is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signed {
     /// A module's bytes.
@@ -82,7 +82,7 @@ pub enum KeyError {
 }
 
 impl Trust {
-    /// Modules must be signed by one of the keys in the first file, sets by one of those in the second, where they are
+    /// Modules must be signed by one of the keys in the first file, sets by one of those in the second, if they are
     /// named. A file holds public keys in PEM, one after the other.
     ///
     /// # Errors
@@ -98,16 +98,16 @@ impl Trust {
         !self.keys(signed).0.is_empty()
     }
 
-    /// Those of `signatures` by which a trusted key vouches for this digest, and by which; none where none is asked for.
+    /// Those of `signatures` that are valid for this digest and by a trusted key, each with its key; none if none is required.
     ///
     /// # Errors
     /// Where one is asked for, and there is none.
-    pub fn vouched(
+    pub fn verify(
         &self,
         signed: Signed,
         digest: &Digest,
         signatures: &[Signature],
-    ) -> Result<Vec<Vouched>, Unsigned> {
+    ) -> Result<Vec<Verified>, Unsigned> {
         let Keys(keys) = self.keys(signed);
         if keys.is_empty() {
             return Ok(Vec::new());
@@ -116,11 +116,11 @@ impl Trust {
         let by = |key: &PublicKey, signature: &Signature| {
             UnparsedPublicKey::new(&ED25519, key.0).verify(text.as_bytes(), signature.as_bytes()).is_ok()
         };
-        let valid: Vec<Vouched> = signatures
+        let valid: Vec<Verified> = signatures
             .iter()
             .filter_map(|signature| {
                 let key = keys.iter().find(|key| by(key, signature))?;
-                Some(Vouched { signature: *signature, key: *key })
+                Some(Verified { signature: *signature, key: *key })
             })
             .collect();
         if valid.is_empty() {

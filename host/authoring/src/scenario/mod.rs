@@ -52,7 +52,7 @@ impl Scenario {
             name: "a synthetic scenario".to_owned(),
             line: 0,
             setting: Setting {
-                config: module.made_up_config().unwrap_or_else(|| Value::Object(Map::new())),
+                config: module.synthetic_config().unwrap_or_else(|| Value::Object(Map::new())),
                 groups: BTreeMap::new(),
                 ask: synthetic::ask(ACTION),
                 depth: 0,

@@ -43,7 +43,7 @@ pub struct AuditEntry {
     pub event: String,
     /// The action that was asked for.
     pub action: String,
-    /// The request; `None` where none was made.
+    /// The request; `None` if none was made.
     #[serde(rename = "requestId", default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestId>,
     /// The request's status after it.

@@ -59,10 +59,10 @@ fn from_slack() -> Known {
 pub struct Edit {
     /// The top-level parameter.
     pub key: String,
-    /// Its value so far; `None` where it was not there.
+    /// Its value so far; `None` if it was not there.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub before: Option<Value>,
-    /// Its value from now on; `None` where it goes.
+    /// Its value from now on; `None` if it goes.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub after: Option<Value>,
     /// What was found when `after` was checked against the action's JSON Schema.
@@ -86,7 +86,7 @@ pub enum Act {
         /// The persona's name.
         persona: String,
     },
-    /// Approved: as it stands where `edits` is empty, else with these edits.
+    /// Approved: as it stands if `edits` is empty, else with these edits.
     Approve {
         /// What the approver changed.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]

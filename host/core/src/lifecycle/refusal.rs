@@ -13,7 +13,7 @@ pub enum Refusal {
     /// The request has ended.
     #[error("the request is already {0}")]
     Ended(Status),
-    /// The time to decide is over, even where the expiry is not stored yet.
+    /// The time to decide is over, even if the expiry is not stored yet.
     #[error("the request has expired")]
     TooLate,
     /// The actor's approval already stands.
@@ -76,7 +76,7 @@ impl Refusal {
         }
     }
 
-    /// The policies' reasons, where they gave any.
+    /// The policies' reasons, if they gave any.
     #[must_use]
     pub fn reasons(&self) -> &[Reason] {
         match self {

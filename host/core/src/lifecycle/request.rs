@@ -43,7 +43,7 @@ pub struct Submission {
     /// The name of the policy entry that it is judged by: the action, or `*` for an unknown one.
     /// Metrics are labelled with it, since callers can make up any number of unknown actions.
     pub rules: String,
-    /// The first request of the lineage: this one's own id where it is the first.
+    /// The first request of the lineage: this one's own id if it is the first.
     pub lineage: RequestId,
     /// How many requests of the lineage came before.
     pub depth: u32,
@@ -59,7 +59,7 @@ pub struct Submission {
     /// Who asked for it to be made again, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerequester_is: Option<Identity>,
-    /// Who asked for it to be made again, where `depth` is not 0.
+    /// Who asked for it to be made again, if `depth` is not 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerequested_by: Option<Party>,
     /// Who wants the action done.
@@ -211,7 +211,7 @@ pub enum Escalation {
 pub struct Decided {
     /// When.
     pub at: Timestamp,
-    /// The id of the actor whose act settled it; `None` where time did.
+    /// The id of the actor whose act settled it; `None` if time did.
     pub by: Option<String>,
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -364,7 +364,7 @@ impl Request {
         standing
     }
 
-    /// What approvers changed, the newest value of each parameter; `None` where it was removed.
+    /// What approvers changed, the newest value of each parameter; `None` if it was removed.
     #[must_use]
     pub fn edits(&self) -> BTreeMap<&str, Option<&Value>> {
         let approvals = self.history.iter().filter_map(|event| match &event.act {

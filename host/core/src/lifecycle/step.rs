@@ -92,7 +92,7 @@ pub(super) fn judged(mut request: Request, event: Event, verdicts: &[Verdict]) -
     Ok(Step { request, audit, effects, counts })
 }
 
-/// The combination rule: an act counts only where no policy refuses it and at least one grants it.
+/// The combination rule: an act counts only if no policy refuses it and at least one grants it.
 fn combine<'a>(event: &Event, verdicts: &'a [Verdict], open: &Open) -> Result<Vec<&'a Ruling>, Refusal> {
     let mut failures: Vec<PolicyFailure> = Vec::new();
     let mut objections = Vec::new();

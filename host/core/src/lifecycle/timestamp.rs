@@ -37,7 +37,7 @@ impl Timestamp {
         Timestamp(self.0.saturating_sub(millis))
     }
 
-    /// Milliseconds from `earlier` to here, zero where `earlier` is later.
+    /// Milliseconds from `earlier` to here, zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Timestamp) -> u64 {
         self.0.saturating_sub(earlier.0)

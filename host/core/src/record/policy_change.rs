@@ -25,13 +25,13 @@ pub struct PolicyChange {
     /// The set that was in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Digest>,
-    /// The set that was wanted, where it came to having a hash.
+    /// The set that was wanted, if it came to having a hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Digest>,
     /// The fingerprint of the folder at that time; tells after a restart whether it has changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<Digest>,
-    /// The public keys whose signatures vouch for the set that was wanted, where that was asked for.
+    /// The public keys whose signatures of the wanted set are valid, if one is required.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signed_by: Vec<String>,
     /// What was wrong, the first few only.
@@ -99,7 +99,7 @@ pub enum ChangeOutcome {
 }
 
 impl PolicyChange {
-    /// The set that it put in force, where it put one.
+    /// The set that it put in force, if it put one.
     #[must_use]
     pub fn in_force(&self) -> Option<Digest> {
         let puts = matches!(

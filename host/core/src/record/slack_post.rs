@@ -54,9 +54,9 @@ pub struct SlackPost {
     pub channel: String,
     /// Whether it was posted.
     pub state: PostState,
-    /// The version of the request that it shows, 0 where it shows none.
+    /// The version of the request that it shows, 0 if it shows none.
     pub shown: u64,
-    /// Digest of what it shows; `None` where that is to be sent again whatever it is.
+    /// Digest of what it shows; `None` if that is to be sent again whatever it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looks: Option<Digest>,
     /// The version of the request that Slack did not take whole, so that only the least of it is shown.
@@ -110,7 +110,7 @@ impl SlackPost {
         }
     }
 
-    /// Slack's name for it, where it was posted.
+    /// Slack's name for it, if it was posted.
     #[must_use]
     pub fn ts(&self) -> Option<&str> {
         match &self.state {

@@ -7,7 +7,7 @@ use countersign_policy::{Limits, LoadErrors, Source};
 
 /// What was found when the folder was read, once, so that what is compared is what is loaded.
 pub(super) struct Look {
-    /// Differs where anything in the folder does, or in what keeps it from being read.
+    /// Differs if anything in the folder does, or in what keeps it from being read.
     pub(super) fingerprint: Digest,
     /// The files.
     pub(super) source: Result<Source, LoadErrors>,

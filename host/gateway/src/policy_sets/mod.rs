@@ -65,7 +65,7 @@ struct Seen {
 pub struct By {
     /// What set it off.
     pub trigger: ChangeTrigger,
-    /// Who, where somebody says so.
+    /// Who, if somebody says so.
     pub actor: Option<String>,
 }
 
@@ -176,7 +176,7 @@ impl PolicySets {
         .await
     }
 
-    /// As [`PolicySets::reload`], where the folder is not what it was when it was last read.
+    /// As [`PolicySets::reload`], if the folder is not what it was when it was last read.
     ///
     /// # Errors
     /// As for [`PolicySets::reload`].
@@ -201,7 +201,7 @@ impl PolicySets {
         .await
     }
 
-    /// Puts a stored set in force, where the one in force is the expected one. Where `seen_in_shadow` is said, it must have
+    /// Puts a stored set in force, if the one in force is the expected one. Where `seen_in_shadow` is said, it must have
     /// judged so much in the shadow, and all the differences that it made must be explained.
     ///
     /// # Errors
@@ -217,15 +217,15 @@ impl PolicySets {
         self.whole(ChangeKind::Activate, by, Wanted::Stored { hash, expected, seen_in_shadow }).await
     }
 
-    /// Puts the set in force again that was in force before, where the one in force is the expected one.
+    /// Puts the set in force again that was in force before, if the one in force is the expected one.
     ///
     /// # Errors
-    /// As for [`PolicySets::activate`], and where there was none before.
+    /// As for [`PolicySets::activate`], and if there was none before.
     pub async fn rollback(self: &Arc<Self>, expected: Digest, by: By) -> Result<Changed, ChangeError> {
         self.whole(ChangeKind::Rollback, by, Wanted::Before { expected }).await
     }
 
-    /// Puts the set in force that another instance has, where one has.
+    /// Puts the set in force that another instance has, if one has.
     ///
     /// # Errors
     /// Where it cannot be loaded: then nothing has changed, and it is not tried again.
@@ -387,7 +387,7 @@ impl PolicySets {
         error
     }
 
-    /// Tells of an attempt, once it is over, and records it where it failed.
+    /// Tells of an attempt, once it is over, and records it if it failed.
     async fn tell(&self, change: PolicyChange, changed: &Result<Changed, ChangeError>) {
         let (what, source) = (change.what.as_str(), change.trigger.as_str());
         match changed {
@@ -570,7 +570,7 @@ fn build(source: Source, engine: &Engine) -> Result<(PolicySet, String), ChangeE
     }
 }
 
-/// Does `work` to its end, even where whoever asked for it goes away half-way.
+/// Does `work` to its end, even if whoever asked for it goes away half-way.
 async fn whole<T: Send + 'static>(
     work: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
 ) -> Result<T, ChangeError> {

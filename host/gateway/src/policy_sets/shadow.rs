@@ -37,7 +37,7 @@ impl PolicySets {
         .await
     }
 
-    /// Ends the shadow. False where there is none.
+    /// Ends the shadow. False if there is none.
     ///
     /// # Errors
     /// Where that cannot be stored; it has ended all the same.
@@ -48,7 +48,7 @@ impl PolicySets {
         Ok(true)
     }
 
-    /// Says why a kind of difference is as it should be. False where there is no shadow, or no such difference.
+    /// Says why a kind of difference is as it should be. False if there is no shadow, or no such difference.
     ///
     /// # Errors
     /// Where that cannot be stored: then it is not said.

@@ -21,7 +21,7 @@ pub struct Inspection {
     pub size: usize,
     /// What it says of itself.
     pub descriptor: Descriptor,
-    /// Whose signatures vouch for it; none where none is asked for.
+    /// Whose valid signatures it has; none if none is required.
     pub signed_by: Vec<PublicKey>,
 }
 
@@ -29,7 +29,7 @@ impl PolicySets {
     /// Checks a module and stores it, with its signatures. Nothing uses it yet.
     ///
     /// # Errors
-    /// Where it is no policy module, or nobody who is trusted vouches for it: then it is not stored.
+    /// Where it is no policy module, or has no valid signature of a trusted key: then it is not stored.
     pub async fn store_module(
         self: &Arc<Self>,
         bytes: Vec<u8>,
@@ -99,18 +99,18 @@ impl PolicySets {
         let engine = self.policies().engine().clone();
         let loaded = blocking(move || -> Result<_, ModuleError> {
             let module = engine.load(&bytes, &signatures)?;
-            let vouched = engine.trust().vouched(Signed::Module, &digest, &signatures)?;
-            Ok((module.descriptor().clone(), bytes, vouched, signatures))
+            let verified = engine.trust().verify(Signed::Module, &digest, &signatures)?;
+            Ok((module.descriptor().clone(), bytes, verified, signatures))
         });
-        let (descriptor, bytes, vouched, signatures) = loaded.await??;
+        let (descriptor, bytes, verified, signatures) = loaded.await??;
         if self.policies().engine().trust().asks_for(Signed::Module) {
-            let vouched = vouched.iter().map(|vouched| (digest, vouched.signature));
-            self.store().keep_signatures(vouched.collect()).await?;
+            let verified = verified.iter().map(|verified| (digest, verified.signature));
+            self.store().keep_signatures(verified.collect()).await?;
         } else {
             self.keep_unread(digest, signatures).await?;
         }
         self.store().pin(Vec::new(), vec![bytes]).await?;
-        Ok((descriptor, vouched.into_iter().map(|vouched| vouched.key).collect()))
+        Ok((descriptor, verified.into_iter().map(|verified| verified.key).collect()))
     }
 
     /// Keeps signatures that nobody asks for yet: they will count once somebody does. There is no telling what they are
@@ -224,11 +224,11 @@ pub struct PolicySetStored {
     pub hash: Digest,
     /// Its actions.
     pub actions: Vec<String>,
-    /// Whose signatures vouch for it; none where none is asked for.
+    /// Whose valid signatures it has; none if none is required.
     pub signed_by: Vec<PublicKey>,
 }
 
-/// Keeps what vouches for a set, its modules, then its entries, then itself: whatever is there has all that it needs.
+/// Keeps the signatures of a set, its modules, then its entries, then itself: whatever is there has all that it needs.
 pub(super) async fn keep(
     store: &dyn Store,
     set: &PolicySet,

@@ -33,7 +33,7 @@ const TIDY_APART: Duration = Duration::from_secs(2);
 const MOST_LINKS: usize = 64;
 
 impl PolicySets {
-    /// Looks at the folder where `files` says so, and at the store, whenever something may have changed; for ever.
+    /// Looks at the folder if `files` says so, and at the store, whenever something may have changed; for ever.
     pub async fn watch(self: Arc<Self>, files: bool, poll: Duration) {
         let woken = Arc::new(Notify::new());
         let mut warned = false;
@@ -83,7 +83,7 @@ impl PolicySets {
         Ok(())
     }
 
-    /// Watches, where that can be done; what keeps it from being done is logged once.
+    /// Watches, if that can be done; what keeps it from being done is logged once.
     async fn watched(self: &Arc<Self>, woken: &Arc<Notify>, warned: &mut bool) -> Option<RecommendedWatcher> {
         let (sets, woken) = (Arc::clone(self), Arc::clone(woken));
         let error = match blocking(move || sets.watches(&woken)).await {

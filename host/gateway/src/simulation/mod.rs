@@ -153,7 +153,7 @@ impl Simulation {
 }
 
 impl Outcome {
-    /// What became of a submission that was not admitted; `None` where the policies have no part in that.
+    /// What became of a submission that was not admitted; `None` if the policies have no part in that.
     pub fn of_submission(error: &GatewayError) -> Option<Outcome> {
         match error {
             GatewayError::UnknownAction(_) => Some(Outcome::unknown_action()),
@@ -163,7 +163,7 @@ impl Outcome {
         }
     }
 
-    /// What became of an event that did not count; `None` where the policies have no part in that.
+    /// What became of an event that did not count; `None` if the policies have no part in that.
     pub fn of_event(error: &GatewayError) -> Option<Outcome> {
         match error {
             GatewayError::Refused(refusal) => Some(Outcome::refused(refusal)),

@@ -42,7 +42,7 @@ pub enum Ending {
 pub struct Replayed {
     /// How it ends.
     pub ending: Result<Ending, NotJudged>,
-    /// A policy saw `[redacted]` where the live one saw a value, and could have said otherwise.
+    /// A policy saw `[redacted]` if the live one saw a value, and could have said otherwise.
     pub without_hidden: bool,
     /// A policy failed on the way.
     pub failed: bool,
@@ -171,7 +171,7 @@ impl Replayer {
         decide::under(rules, submission)
     }
 
-    /// Somebody who acted, with their groups under the candidate's rules: as recorded where the group is the same.
+    /// Somebody who acted, with their groups under the candidate's rules: as recorded if the group is the same.
     fn actor(
         &self,
         entry: &PolicyEntry,
@@ -193,7 +193,7 @@ impl Replayer {
     }
 }
 
-/// What the candidate's policies would have remembered, by their place, where the same module with the same
+/// What the candidate's policies would have remembered, by their place, if the same module with the same
 /// configuration has remembered it of the same submission.
 fn known_memos(
     rules: &Arc<ActionPolicy>,

@@ -24,7 +24,7 @@ const QUEUE: usize = 4096;
 /// How many open requests are followed; the submissions of others are judged, and their events are not.
 const MOST_FOLLOWED: usize = 20_000;
 
-/// How often to look for requests whose end was missed, where there is no room, in milliseconds.
+/// How often to look for requests whose end was missed, if there is no room, in milliseconds.
 const PRUNE_MS: u64 = 10_000;
 
 /// How many differences are kept whole.
@@ -120,7 +120,7 @@ pub struct Difference {
     pub kind: String,
     /// How often.
     pub count: u64,
-    /// Why it is as it should be, where somebody said so.
+    /// Why it is as it should be, if somebody said so.
     pub explained: Option<Explained>,
 }
 
@@ -191,7 +191,7 @@ pub(crate) enum Observation {
         ask: Box<Ask>,
         /// The request that was made again, and who wanted that.
         again: Option<(Arc<Submission>, Again)>,
-        /// What will happen to the request by itself, where one was made.
+        /// What will happen to the request by itself, if one was made.
         timers: Timers,
     },
     /// An event of a request.
@@ -200,7 +200,7 @@ pub(crate) enum Observation {
         version: u64,
         /// What happened.
         cause: Cause,
-        /// What will happen to the request by itself after it, where it counted.
+        /// What will happen to the request by itself after it, if it counted.
         timers: Timers,
     },
 }
@@ -284,7 +284,7 @@ impl Shadow {
         }
     }
 
-    /// Tells the candidate, where there is one, of what `observed` makes then. Never waits.
+    /// Tells the candidate, if there is one, of what `observed` makes then. Never waits.
     pub(crate) fn observe(&self, observed: impl FnOnce() -> Observed) {
         // A guard, as nearly every call finds nobody there.
         let candidate = self.candidate.load();
@@ -323,7 +323,7 @@ impl Shadow {
         })
     }
 
-    /// Says why a kind of difference is as it should be. False where there is no such kind.
+    /// Says why a kind of difference is as it should be. False if there is no such kind.
     pub fn explain(&self, action: &str, kind: &str, explained: Explained) -> bool {
         let Some(candidate) = self.candidate.load_full() else { return false };
         let mut tally = candidate.shared.tally();
@@ -369,7 +369,7 @@ impl Shared {
         self.count(action, "unjudged");
     }
 
-    /// Compares what became of something with what would have; true where that is the same.
+    /// Compares what became of something with what would have; true if that is the same.
     fn compare(&self, observed: &Told<'_>, candidate: &Outcome) -> bool {
         let Told { request, action, at, event, active } = observed;
         let mut tally = self.tally();

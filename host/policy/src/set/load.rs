@@ -11,7 +11,7 @@ use super::{ANY_ACTION, PolicySet, Stored, hash_of, trial};
 use crate::action::{ActionError, ActionPolicy};
 use crate::engine::Engine;
 use crate::module::Module;
-use crate::trust::{Signed, Vouched};
+use crate::trust::{Signed, Verified};
 use crate::yaml::document::{self, Kind, Node, Place};
 use crate::yaml::error::{Errors, LoadErrors};
 use countersign_core::lifecycle::Digest;
@@ -35,11 +35,11 @@ pub(super) fn load(source: &Source, engine: &Engine) -> Result<PolicySet, LoadEr
         action.entry.schema = schemas.remove(&action.entry.action);
     }
     if engine.trust().asks_for(Signed::PolicySet) {
-        // Not even to be tried is anything run of a set that nobody vouches for; and what is wrong has no hash to vouch for.
+        // Nothing of a set without a valid signature is run, not even to be tried; and a set with errors has no hash to sign.
         errors.stop_here()?;
         let entries =
             actions.iter().chain(&fallback).map(|action| (&action.entry.action, action.entry.hash()));
-        vouch(&hash_of(entries), &mut errors, &source.signatures, engine);
+        verify(&hash_of(entries), &mut errors, &source.signatures, engine);
         errors.stop_here()?;
     }
     let modules = load_modules(source, engine, &pins, &mut errors);
@@ -51,7 +51,7 @@ pub(super) fn load(source: &Source, engine: &Engine) -> Result<PolicySet, LoadEr
     }
     let fallback = fallback.and_then(|action| prove(action, &modules, &mut errors, &str::to_owned));
     errors.into_result()?;
-    vouched(PolicySet::new(loaded, fallback, modules), &source.name, &source.signatures, engine)
+    verified(PolicySet::new(loaded, fallback, modules), &source.name, &source.signatures, engine)
 }
 
 /// Tries entries that were proved before, with the modules at hand, as if they were new: the limits may be other ones,
@@ -96,31 +96,31 @@ pub(super) fn restore(
         }
     }
     errors.into_result()?;
-    vouched(PolicySet::new(actions, fallback, modules), &name, &signatures, engine)
+    verified(PolicySet::new(actions, fallback, modules), &name, &signatures, engine)
 }
 
-/// The set, where those who must vouch for it do. That somebody vouches for each module was seen when it was loaded.
-fn vouched(
+/// The set, if it has the signatures that are required. Those of its modules were verified when they were loaded.
+fn verified(
     mut set: PolicySet,
     name: &str,
     signatures: &[Signature],
     engine: &Engine,
 ) -> Result<PolicySet, LoadErrors> {
     let mut errors = Errors::about(name);
-    let vouched = vouch(&set.hash, &mut errors, signatures, engine);
+    let verified = verify(&set.hash, &mut errors, signatures, engine);
     errors.into_result()?;
-    set.vouched.extend(vouched.into_iter().map(|vouched| (set.hash, vouched)));
+    set.verified.extend(verified.into_iter().map(|verified| (set.hash, verified)));
     for digest in set.modules.keys() {
-        let vouched = engine.trust().vouched(Signed::Module, digest, signatures).unwrap_or_default();
-        set.vouched.extend(vouched.into_iter().map(|vouched| (*digest, vouched)));
+        let verified = engine.trust().verify(Signed::Module, digest, signatures).unwrap_or_default();
+        set.verified.extend(verified.into_iter().map(|verified| (*digest, verified)));
     }
     Ok(set)
 }
 
-/// Who vouches for the set with this hash, where that is asked for.
-fn vouch(hash: &Digest, errors: &mut Errors, signatures: &[Signature], engine: &Engine) -> Vec<Vouched> {
-    match engine.trust().vouched(Signed::PolicySet, hash, signatures) {
-        Ok(vouched) => vouched,
+/// The valid signatures of the set with this hash, if one is required.
+fn verify(hash: &Digest, errors: &mut Errors, signatures: &[Signature], engine: &Engine) -> Vec<Verified> {
+    match engine.trust().verify(Signed::PolicySet, hash, signatures) {
+        Ok(verified) => verified,
         Err(unsigned) => {
             errors.add(Place::default(), format!("the set with the hash {hash} is refused: {unsigned}"));
             Vec::new()

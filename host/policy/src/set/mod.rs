@@ -15,7 +15,7 @@ use serde_json::json;
 use super::action::ActionPolicy;
 use super::engine::Engine;
 use super::module::Module;
-use super::trust::{PublicKey, Vouched};
+use super::trust::{PublicKey, Verified};
 use countersign_core::lifecycle::Digest;
 use countersign_core::record::PolicyEntry;
 use countersign_core::record::Signature;
@@ -36,8 +36,8 @@ pub struct PolicySet {
     by_hash: HashMap<Digest, Arc<ActionPolicy>>,
     /// Every module that it pins, used or not.
     modules: BTreeMap<Digest, Arc<Module>>,
-    /// What vouches for it and for its modules, as far as that was asked for.
-    vouched: Vec<(Digest, Vouched)>,
+    /// Its valid signatures and those of its modules, as far as they are required.
+    verified: Vec<(Digest, Verified)>,
 }
 
 /// What the store must keep of a set before a request is made under it.
@@ -47,7 +47,7 @@ pub struct Pins {
     pub entries: Vec<PolicyEntry>,
     /// Each module's bytes, once.
     pub modules: Vec<Vec<u8>>,
-    /// What vouches for the modules and for the set, each with the digest that it is over.
+    /// The signatures of the modules and of the set, each with the digest that it is over.
     pub signatures: Vec<(Digest, Signature)>,
 }
 
@@ -101,7 +101,7 @@ impl PolicySet {
         let all = || actions.values().chain(&fallback);
         let hash = hash_of(all().map(|policy| (&policy.entry().action, policy.hash())));
         let by_hash = all().map(|policy| (policy.hash(), Arc::clone(policy))).collect();
-        PolicySet { hash, actions, fallback, by_hash, modules, vouched: Vec::new() }
+        PolicySet { hash, actions, fallback, by_hash, modules, verified: Vec::new() }
     }
 
     /// SHA-256 of the canonical object of policy hashes by action; `*` is the entry of unknown actions.
@@ -117,18 +117,18 @@ impl PolicySet {
         self.policies().map(|policy| (policy.entry().action.clone(), policy.hash())).collect()
     }
 
-    /// What judges this action: its own entry, else that of unknown actions. `None` where there is neither,
+    /// What judges this action: its own entry, else that of unknown actions. `None` if there is neither,
     /// and the action must be denied.
     #[must_use]
     pub fn action(&self, name: &str) -> Option<&Arc<ActionPolicy>> {
         self.actions.get(name).or(self.fallback.as_ref())
     }
 
-    /// Whose signatures vouch for it; none where none is asked for.
+    /// Whose valid signatures it has; none if none is required.
     #[must_use]
     pub fn signed_by(&self) -> Vec<PublicKey> {
-        let own = self.vouched.iter().filter(|(digest, _)| *digest == self.hash);
-        own.map(|(_, vouched)| vouched.key).collect()
+        let own = self.verified.iter().filter(|(digest, _)| *digest == self.hash);
+        own.map(|(_, verified)| verified.key).collect()
     }
 
     /// The entry with this hash.
@@ -154,7 +154,11 @@ impl PolicySet {
         Pins {
             entries: self.policies().map(|policy| PolicyEntry::clone(policy.entry())).collect(),
             modules: self.modules.values().map(|module| module.bytes().to_vec()).collect(),
-            signatures: self.vouched.iter().map(|(digest, vouched)| (*digest, vouched.signature)).collect(),
+            signatures: self
+                .verified
+                .iter()
+                .map(|(digest, verified)| (*digest, verified.signature))
+                .collect(),
         }
     }
 }

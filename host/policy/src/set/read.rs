@@ -30,7 +30,7 @@ pub(super) struct Draft {
 #[derive(Clone)]
 pub(super) struct Pin {
     pub(super) digest: Digest,
-    /// Where its bytes can be fetched, where they are not at hand.
+    /// Where its bytes can be fetched, if they are not at hand.
     pub(super) repository: Option<Repository>,
     pub(super) at: Place,
 }
@@ -325,7 +325,7 @@ impl SetReader<'_, '_> {
         (uses, configs, complete)
     }
 
-    /// What judges unknown actions where they are to be decided by hand.
+    /// What judges unknown actions if they are to be decided by hand.
     fn fallback(&mut self) -> Option<DraftAction> {
         let at = self.defaults.manual?;
         let Some(pin) = self.modules.get("quorum") else {

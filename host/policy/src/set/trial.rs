@@ -66,7 +66,7 @@ fn hidden_edits(policy: &ActionPolicy, rulings: &[&Ruling]) -> Vec<String> {
 fn decide(policy: &ActionPolicy) -> Admission {
     let ask = Ask {
         action: policy.entry().action.clone(),
-        params: policy.param_schema().and_then(|schema| schema.made_up()).unwrap_or_default(),
+        params: policy.param_schema().and_then(|schema| schema.synthetic()).unwrap_or_default(),
         origin: Origin { repo: "synthetic/repository".to_owned(), branch: None, pr: None, run_id: None },
         requester: Party { id: "U0SYNTHETIC".to_owned(), source: "slack".to_owned(), display: None },
         who: Who::asserted("U0SYNTHETIC"),

@@ -80,9 +80,9 @@ fn a_violation_does_not_repeat_the_value() {
 }
 
 #[test]
-fn parameters_can_be_made_up() {
+fn synthetic_parameters() {
     let params = schema();
-    assert!(params.made_up().is_none(), "a pattern takes thought");
+    assert!(params.synthetic().is_none(), "a pattern takes thought");
     let plain = ParamSchema::new(json!({
         "type": "object",
         "required": ["service", "replicas", "env", "tags"],
@@ -94,8 +94,8 @@ fn parameters_can_be_made_up() {
         },
         "$defs": { "count": { "type": "integer", "minimum": 2 } }
     }));
-    let made_up = Value::Object(plain.unwrap().made_up().unwrap());
-    assert_eq!(made_up, json!({ "service": "aaa", "replicas": 2, "env": "staging", "tags": ["a", "a"] }));
+    let synthetic = Value::Object(plain.unwrap().synthetic().unwrap());
+    assert_eq!(synthetic, json!({ "service": "aaa", "replicas": 2, "env": "staging", "tags": ["a", "a"] }));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Who vouches for what: keys, signatures, and what is refused without.
+//! Keys, signatures, and what is refused without them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -71,8 +71,8 @@ fn openssl_makes_the_same_signatures() {
     assert_eq!(key.sign(Signed::Module, &module).to_string(), OF_MODULE);
     assert_eq!(key.sign(Signed::PolicySet, &set).to_string(), OF_SET);
     let trust = keys.trust(Some(PUBLIC), Some(PUBLIC));
-    assert!(trust.vouched(Signed::Module, &module, &[signature(OF_MODULE)]).is_ok());
-    assert!(trust.vouched(Signed::PolicySet, &set, &[signature(OF_SET)]).is_ok());
+    assert!(trust.verify(Signed::Module, &module, &[signature(OF_MODULE)]).is_ok());
+    assert!(trust.verify(Signed::PolicySet, &set, &[signature(OF_SET)]).is_ok());
 }
 
 #[test]
@@ -97,11 +97,11 @@ fn a_signature_counts_for_one_thing_by_a_trusted_key() {
         (Signed::PolicySet, module, vec![of(&one, Signed::PolicySet, module)], 0),
     ];
     for (row, (signed, digest, signatures, counting)) in rows.into_iter().enumerate() {
-        let vouched = trust.vouched(signed, &digest, &signatures);
-        assert_eq!(vouched.map_or(0, |vouched| vouched.len()), counting, "row {row}");
+        let verified = trust.verify(signed, &digest, &signatures);
+        assert_eq!(verified.map_or(0, |verified| verified.len()), counting, "row {row}");
     }
     let none = Trust::default();
-    assert_eq!(none.vouched(Signed::Module, &module, &[]).unwrap(), []);
+    assert_eq!(none.verify(Signed::Module, &module, &[]).unwrap(), []);
     assert!(trust.asks_for(Signed::Module) && !none.asks_for(Signed::Module));
 }
 

@@ -9,9 +9,9 @@ use super::document::Place;
 pub struct LoadError {
     /// The file.
     pub file: String,
-    /// Line and column, from 1, where they are known.
+    /// Line and column, from 1, if they are known.
     pub place: Option<(u64, u64)>,
-    /// JSON Pointer into the policy's configuration, where that is what is wrong.
+    /// JSON Pointer into the policy's configuration, if that is what is wrong.
     pub pointer: Option<String>,
     /// What is wrong.
     pub message: String,
@@ -100,12 +100,12 @@ impl Errors {
         self.found.len()
     }
 
-    /// Ends here where something was found.
+    /// Ends here if something was found.
     pub fn stop_here(&mut self) -> Result<(), LoadErrors> {
         Errors { file: self.file.clone(), found: std::mem::take(&mut self.found) }.into_result()
     }
 
-    /// `Ok` where nothing was found.
+    /// `Ok` if nothing was found.
     pub fn into_result(mut self) -> Result<(), LoadErrors> {
         if self.found.is_empty() {
             return Ok(());
@@ -118,7 +118,7 @@ impl Errors {
     }
 }
 
-/// `; did you mean …?` where one of `known` looks like `name`, else nothing.
+/// `; did you mean …?` if one of `known` looks like `name`, else nothing.
 pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let near = known.into_iter().map(|known| (distance(name, known), known)).min();
     match near {

@@ -86,7 +86,7 @@ impl<'e> Reader<'e> {
         Some(Fields(members))
     }
 
-    /// The members of a map with keys of the user's choice; none where it is absent.
+    /// The members of a map with keys of the user's choice; none if it is absent.
     pub fn members<'a>(&mut self, node: Option<&'a Node>, what: &str) -> &'a [(Key, Node)] {
         match node {
             None => &[],
