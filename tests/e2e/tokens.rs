@@ -154,8 +154,11 @@ async fn keys_are_rotated_without_a_pause_and_unknown_ones_are_asked_for_once() 
 
     let tokens: Vec<String> =
         (0..20).map(|number| never.token(&with(&issuer, &[("run_id", json!(number))]))).collect();
-    for detail in join_all(tokens.iter().map(|token| refused(&gateway, token))).await {
-        assert!(detail.contains("its issuer has no such key"), "{detail}");
+    // Twice, since those that come at once could share a fetch without being held back after it.
+    for _ in 0..2 {
+        for detail in join_all(tokens.iter().map(|token| refused(&gateway, token))).await {
+            assert!(detail.contains("its issuer has no such key"), "{detail}");
+        }
     }
     assert!(issuer.fetches() <= 3, "{} fetches", issuer.fetches());
     assert_not_logged(&gateway, &tokens);
