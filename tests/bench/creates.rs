@@ -1,10 +1,11 @@
-//! How many requests a second are made, each durable before it is answered.
+//! How many requests a second are made, each durable before it is answered, and what it costs to know who asks.
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use countersign_tests::{Ask, Connection, Stopwatch};
+use anyhow::{Context as _, Result, ensure};
+use countersign_tests::{ApiKey, Ask, Call, Connection, Gateway, Issuer, SigningKey, Stopwatch};
 use futures_util::future::try_join_all;
+use serde_json::{Value, json};
 
 use crate::report::Report;
 use crate::sample::Sample;
@@ -20,14 +21,69 @@ pub(crate) async fn measure(report: &mut Report, quick: bool) -> Result<()> {
     report.judged(&what, "≥ 10,000 a second, p99 ≤ 15 ms", &measured, kept);
     let (rate, mut sample) = run("full", quick).await?;
     report.compared("the same, three policies", &format!("{rate:.0} a second, {}", sample.percentiles()));
-    Ok(())
+    authenticated(report, quick).await
 }
 
 async fn run(action: &str, quick: bool) -> Result<(f64, Sample)> {
     let gateway = setup::gateway().await;
     let (warm_up, length) = if quick { (0.2, 1.0) } else { (2.0, 10.0) };
+    create(&gateway, &Ask::new(action).call(), warm_up, length).await
+}
+
+/// Creates without credentials, with an API key and with a token, in turns, so that whatever else the machine does
+/// slows all of them alike.
+async fn authenticated(report: &mut Report, quick: bool) -> Result<()> {
+    let signing_key = SigningKey::rs256("rsa");
+    let issuer = Issuer::start(&[&signing_key]).await;
+    let key = ApiKey::new("pipeline");
+    let token = signing_key.token(&claims(&issuer));
+    let file = format!(
+        "version: 1\nissuers:\n  github: {{ issuer: \"{}\", audience: countersign }}\ncallers:\n  pipeline:\n    \
+         keys:\n      {}\n    oidc: {{ issuer: github, claims: {{ repository_id: \"4711\" }} }}\n    \
+         requester: asserted\n    actions: \"*\"\n",
+        issuer.url(),
+        key.line
+    );
+    let with_access = async || setup::home().with_access(&file).start().await;
+    let call = Ask::new("simple").call();
+    // Each has a gateway of its own, so that all of them have as much in their stores.
+    let ways = [
+        (setup::gateway().await, call.clone()),
+        (with_access().await, call.clone().bearer(&key.secret)),
+        (with_access().await, call.bearer(&token)),
+    ];
+    let (rounds, warm_up, length) = if quick { (3, 0.1, 0.3) } else { (9, 0.5, 3.0) };
+    let mut rates = [(); 3].map(|()| Vec::with_capacity(rounds));
+    for round in 0..rounds {
+        // Whoever begins may have it easier or harder, so each begins as often.
+        for turn in 0..ways.len() {
+            let way = (round + turn) % ways.len();
+            let (gateway, call) = ways.get(way).context("it is one of them")?;
+            let (rate, _) = create(gateway, call, warm_up, length).await?;
+            rates.get_mut(way).context("it is one of them")?.push(rate);
+        }
+    }
+    ensure!(issuer.fetches() == 1, "its keys were fetched {} times", issuer.fetches());
+    let [without, with_key, with_token] = rates.map(median);
+    for (what, rate) in [("an API key", with_key), ("an RS256 token", with_token)] {
+        report.judged(
+            &format!("create with {what}, compared with none"),
+            "≤ 10 % fewer a second",
+            &format!(
+                "{rate:.0} a second against {without:.0}: {:.1} % {}",
+                (1.0 - rate / without).abs() * 100.0,
+                if rate < without { "fewer" } else { "more" }
+            ),
+            rate >= 0.9 * without,
+        );
+    }
+    Ok(())
+}
+
+/// Makes requests on all connections at once; returns how many a second, and how long each took.
+async fn create(gateway: &Gateway, call: &Call, warm_up: f64, length: f64) -> Result<(f64, Sample)> {
     let (warm_up, length) = (Duration::from_secs_f64(warm_up), Duration::from_secs_f64(length));
-    let create = Ask::new(action).call().bytes();
+    let create = call.bytes();
     let watch = Stopwatch::start();
     let work = (0..CONNECTIONS).map(async |_| {
         let mut connection = Connection::open(gateway.address()).await?;
@@ -48,4 +104,47 @@ async fn run(action: &str, quick: bool) -> Result<(f64, Sample)> {
     }
     let rate = f64::from(u32::try_from(all.count())?) / (watch.elapsed() - warm_up).as_secs_f64();
     Ok((rate, all))
+}
+
+/// The claims of a job of GitHub Actions, which are many: a longer token takes longer to find.
+fn claims(issuer: &Issuer) -> Value {
+    let mut claims = issuer.claims();
+    // The measurement must not outlast the token.
+    claims["exp"] = json!(claims["exp"].as_u64().unwrap_or_default() + 3600);
+    for (claim, value) in [
+        ("jti", "f5a0f0a2-7c1d-4a0e-9d3e-8a1c6b1f7e52"),
+        ("sub", "repo:acme/shop:environment:production"),
+        ("ref", "refs/heads/main"),
+        ("sha", "1f0c9d1be6d5d5c7a0b9e4b1a7e3c2d4f5a6b7c8"),
+        ("repository", "acme/shop"),
+        ("repository_id", "4711"),
+        ("repository_owner", "acme"),
+        ("repository_owner_id", "42"),
+        ("repository_visibility", "private"),
+        ("run_id", "9876543210"),
+        ("run_number", "128"),
+        ("run_attempt", "1"),
+        ("actor", "dana-d"),
+        ("actor_id", "583231"),
+        ("workflow", "deploy"),
+        ("head_ref", ""),
+        ("base_ref", ""),
+        ("event_name", "push"),
+        ("ref_type", "branch"),
+        ("ref_protected", "true"),
+        ("environment", "production"),
+        ("workflow_ref", "acme/shop/.github/workflows/deploy.yaml@refs/heads/main"),
+        ("workflow_sha", "1f0c9d1be6d5d5c7a0b9e4b1a7e3c2d4f5a6b7c8"),
+        ("job_workflow_ref", "acme/shop/.github/workflows/deploy.yaml@refs/heads/main"),
+        ("job_workflow_sha", "1f0c9d1be6d5d5c7a0b9e4b1a7e3c2d4f5a6b7c8"),
+        ("runner_environment", "github-hosted"),
+    ] {
+        claims[claim] = value.into();
+    }
+    claims
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_unstable_by(f64::total_cmp);
+    rates.get(rates.len() / 2).copied().unwrap_or_default()
 }

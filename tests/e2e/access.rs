@@ -1,6 +1,6 @@
 //! Callers authenticate: with an access file nobody asks without a key, and each caller sees its own requests alone.
 
-use countersign_tests::{Ask, Call, Click, Gateway, Home, Problem, Receipt, countersign};
+use countersign_tests::{ApiKey as Key, Ask, Call, Click, Gateway, Home, Problem, Receipt};
 use serde_json::{Value, json};
 
 use crate::ledger::Ledger;
@@ -15,22 +15,8 @@ const ACTIONS: &str = "
         with: { approvers: [dana, U0BOB] }
 ";
 
-/// A caller's API key, and the line of the access file that recognises it.
-struct Key {
-    secret: String,
-    line: String,
-}
-
-/// Made as an operator makes it.
 fn key(caller: &str) -> Key {
-    let output = countersign(["access", "key", caller]);
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).expect("text");
-    let found = |prefix: &str| {
-        let line = text.lines().map(str::trim).find(|line| line.starts_with(prefix));
-        line.unwrap_or_else(|| panic!("no `{prefix}` in {text}")).to_owned()
-    };
-    Key { secret: found("cs_"), line: found("- { sha256:") }
+    Key::new(caller)
 }
 
 /// An access file with two callers, of which `portal` says who its requesters are.
@@ -46,10 +32,7 @@ fn access(portal: &[&Key], nightly: &Key) -> String {
 
 /// A home with an access file.
 fn home(file: &str) -> Home {
-    let home = Home::new(ACTIONS);
-    home.write("access.yaml", file.as_bytes());
-    let path = home.path("access.yaml").display().to_string();
-    home.with("COUNTERSIGN_ACCESS", &path)
+    Home::new(ACTIONS).with_access(file)
 }
 
 async fn create(gateway: &Gateway, key: &Key, ask: &Ask) -> Result<Receipt, Problem> {

@@ -106,6 +106,14 @@ impl Home {
         self
     }
 
+    /// With this access file.
+    #[must_use]
+    pub fn with_access(self, file: &str) -> Home {
+        self.write("access.yaml", file.as_bytes());
+        let path = self.path("access.yaml").display().to_string();
+        self.with("COUNTERSIGN_ACCESS", &path)
+    }
+
     /// With this JSON Schema for an action's parameters.
     #[must_use]
     pub fn with_schema(self, action: &str, schema: &Value) -> Home {

@@ -14,6 +14,9 @@ mod slack;
 mod sse;
 mod wire;
 
+mod api_key;
+mod issuer;
+
 mod browser;
 mod registry;
 mod workspace;
@@ -28,10 +31,12 @@ use std::time::Duration;
 
 pub use ambient::{Stopwatch, keep_screenshot, modules, project, unix_seconds, variable};
 pub use api::{Api, Ask, Problem, Receipt, millis};
+pub use api_key::ApiKey;
 pub use browser::Page;
 pub use command::{countersign, countersign_with};
 pub use gateway::{Exit, Failure, Gateway};
 pub use home::{ADMIN_TOKEN, Home, deploy, digest};
+pub use issuer::{AUDIENCE, Issuer, SigningKey, token_signed_by};
 pub use metrics::Metrics;
 pub use payload::payload_hash;
 pub use random::Random;

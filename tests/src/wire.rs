@@ -50,6 +50,12 @@ impl Call {
         self
     }
 
+    /// With this bearer token.
+    #[must_use]
+    pub fn bearer(self, token: &str) -> Call {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
     /// As it goes over the wire.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::caller::Caller;
 use crate::file::Access;
+use crate::issuer::{Issuer, KnownKeys, VerifiedToken};
 use crate::key::{self, ApiKey};
 use crate::token::{Token, TokenError};
 
@@ -19,7 +20,7 @@ const REMEMBERED: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Authenticator {
     access: ArcSwap<Access>,
-    /// Tokens that were verified under that file, by their digests, until they end.
+    /// Tokens that were verified under that file, by their digests, until they end or their issuer's keys change.
     verified: Mutex<HashMap<Digest, Verified>>,
 }
 
@@ -27,6 +28,10 @@ pub struct Authenticator {
 struct Verified {
     identified: Identified,
     until: Timestamp,
+    issuer: Arc<Issuer>,
+    /// The keys of the issuer that it was verified with: once others are fetched it is verified again, since its own
+    /// may have been withdrawn.
+    keys: Arc<KnownKeys>,
     /// The access file that it was verified under.
     under: Option<Digest>,
 }
@@ -115,7 +120,7 @@ impl Authenticator {
         // INVARIANT: the issuer is one of the file's before anything is fetched on account of a token.
         let mut issuers = access.issuers().iter().filter(|(_, issuer)| issuer.issuer == named);
         let (name, issuer) = issuers.next().ok_or(TokenError::Issuer)?;
-        let (claims, until) = issuer.verify(token, now).await?;
+        let VerifiedToken { claims, until, keys } = issuer.verify(token, now).await?;
         let is_theirs = |caller: &&Arc<Caller>| {
             caller.tokens.as_ref().is_some_and(|tokens| tokens.matches(name, &claims))
         };
@@ -125,14 +130,16 @@ impl Authenticator {
             return Err(Unauthenticated::SeveralCallers);
         }
         let identified = Identified { caller, claims: Some(Arc::new(claims)) };
-        self.remember(digest, Verified { identified: identified.clone(), until, under: access.digest() });
+        let (issuer, under) = (Arc::clone(issuer), access.digest());
+        self.remember(digest, Verified { identified: identified.clone(), until, issuer, keys, under });
         Ok(identified)
     }
 
     fn remembered(&self, digest: &Digest, under: Option<Digest>, now: Timestamp) -> Option<Identified> {
         let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         let found = verified.get(digest)?;
-        (found.under == under && now < found.until).then(|| found.identified.clone())
+        let counts = found.under == under && now < found.until && found.issuer.still_has(&found.keys);
+        counts.then(|| found.identified.clone())
     }
 
     fn remember(&self, digest: Digest, token: Verified) {

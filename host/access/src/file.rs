@@ -2,6 +2,7 @@
 //! every error; of a file that is wrong nothing is used.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{Digest, Timestamp};
@@ -41,12 +42,13 @@ pub(crate) struct ApiKeyEntry {
 }
 
 impl Access {
-    /// Reads an access file with this name and text.
+    /// Reads an access file with this path and text. The file itself need not exist, but the key files that it names
+    /// must; relative ones are in its folder. Blocks to read them.
     ///
     /// # Errors
     /// Everything that is wrong with it, each with its place.
-    pub fn read(file: &str, text: &str) -> Result<Access, LoadErrors> {
-        let mut errors = Errors::about(file);
+    pub fn read(file: &Path, text: &str) -> Result<Access, LoadErrors> {
+        let mut errors = Errors::about(&file.display().to_string());
         let document = match document::parse(text) {
             Ok(document) => document,
             Err((at, message)) => {
@@ -55,7 +57,8 @@ impl Access {
                 return Ok(Access::default());
             }
         };
-        let mut reading = Reading { reader: Reader::new(&mut errors), keys: HashMap::new() };
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let mut reading = Reading { reader: Reader::new(&mut errors), folder, keys: HashMap::new() };
         let mut access = reading.access(&document);
         access.keys = reading.keys;
         access.digest = Some(Digest::of(text.as_bytes()));
@@ -99,6 +102,8 @@ impl Access {
 
 struct Reading<'e> {
     reader: Reader<'e>,
+    /// Where relative paths begin.
+    folder: &'e Path,
     keys: HashMap<Digest, ApiKeyEntry>,
 }
 
@@ -211,7 +216,7 @@ impl Reading<'_> {
                 let message = format!("`{issuer}` is the issuer `{}` already", other.0);
                 self.reader.error(node.at, message);
             }
-            match Keys::new(jwks.as_deref(), &issuer) {
+            match Keys::new(jwks.as_deref(), &issuer, self.folder) {
                 Ok(keys) => {
                     let issuer = Issuer::new(issuer, audience, keys, keep_ms);
                     issuers.insert(key.text.clone(), Arc::new(issuer));

@@ -1,7 +1,7 @@
 //! An issuer of tokens, and where its keys come from.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -23,8 +23,8 @@ const GITLAB: &str = "https://gitlab.com";
 /// How old keys may be before they are fetched again, in milliseconds.
 const REFRESH_MS: u64 = 60 * 60 * 1000;
 
-/// How long to leave an issuer alone after its keys were asked for, in milliseconds: tokens with keys that nobody knows
-/// must not become calls of ours.
+/// How long to leave an issuer alone after a fetch that failed, or that was for a token with an unknown key, in
+/// milliseconds: what strangers send must not become calls of ours, and an issuer that is down must not be hammered.
 const COOL_DOWN_MS: u64 = 60 * 1000;
 
 /// How long keys count that cannot be fetched again, unless the file says otherwise, in milliseconds.
@@ -40,9 +40,9 @@ pub struct Issuer {
     source: Keys,
     /// How long keys count that cannot be fetched again.
     keep_ms: u64,
-    known: ArcSwapOption<Known>,
-    /// When they were asked for last; one who asks at a time.
-    asked: Mutex<Option<Timestamp>>,
+    known: ArcSwapOption<KnownKeys>,
+    /// When the last fetch was that a cool-down follows. Locked during each fetch, so there is one at a time.
+    cools_since: Mutex<Option<Timestamp>>,
 }
 
 /// Where an issuer's keys come from.
@@ -56,26 +56,58 @@ pub enum Keys {
     Discovery(KeyUrl),
 }
 
-/// Keys, and when they were read.
+/// Keys, and when they were fetched.
 #[derive(Debug)]
-struct Known {
+pub(crate) struct KnownKeys {
     keys: Vec<PublicKey>,
     at: Timestamp,
 }
 
+impl KnownKeys {
+    fn are_fresh(&self, now: Timestamp) -> bool {
+        now.since(self.at) < REFRESH_MS
+    }
+
+    /// Those with this `kid`; a token that names none needs an issuer with one key alone.
+    fn named(&self, kid: Option<&str>) -> Option<Vec<PublicKey>> {
+        let found: Vec<PublicKey> = match kid {
+            Some(kid) => self.keys.iter().filter(|key| key.kid.as_deref() == Some(kid)).cloned().collect(),
+            None if self.keys.len() == 1 => self.keys.clone(),
+            None => Vec::new(),
+        };
+        (!found.is_empty()).then_some(found)
+    }
+}
+
+/// A token that counts.
+#[derive(Debug)]
+pub(crate) struct VerifiedToken {
+    pub(crate) claims: Map<String, Value>,
+    /// When it has to be verified again: it ends, or the keys are no longer fresh.
+    pub(crate) until: Timestamp,
+    /// The issuer's keys that it was verified with.
+    pub(crate) keys: Arc<KnownKeys>,
+}
+
 impl Keys {
-    /// What `jwks` of the access file names: a URL, a file, or nothing for what the issuer says of itself.
+    /// What `jwks` of the access file names: a URL, a file, or nothing for what the issuer says of itself. A relative
+    /// path begins at `folder`.
     ///
     /// # Errors
-    /// If it is a URL that is neither `https` nor of this machine.
-    pub fn new(jwks: Option<&str>, issuer: &str) -> Result<Keys, String> {
+    /// If it is a URL that is neither `https` nor of this machine, or a file without keys. Blocks to read the file.
+    pub fn new(jwks: Option<&str>, issuer: &str, folder: &Path) -> Result<Keys, String> {
         match jwks {
             None => {
                 let issuer = issuer.trim_end_matches('/');
                 Ok(Keys::Discovery(KeyUrl::new(&format!("{issuer}/.well-known/openid-configuration"))?))
             }
             Some(url) if url.contains("://") => Ok(Keys::Url(KeyUrl::new(url)?)),
-            Some(file) => Ok(Keys::File(PathBuf::from(file))),
+            Some(file) => {
+                let path = folder.join(file);
+                // Only checked: the keys are read when the first token comes, like those of any other source.
+                read_file(&path)?;
+                Ok(Keys::File(path))
+            }
         }
     }
 
@@ -83,8 +115,8 @@ impl Keys {
         let text = match self {
             Keys::File(path) => {
                 let path = path.clone();
-                let read = tokio::task::spawn_blocking(move || fetch::file(&path)).await;
-                read.map_err(|error| error.to_string())??
+                let read = tokio::task::spawn_blocking(move || read_file(&path)).await;
+                return read.map_err(|error| error.to_string())?;
             }
             Keys::Url(url) => fetch::get(url).await?,
             Keys::Discovery(url) => {
@@ -99,59 +131,86 @@ impl Keys {
     }
 }
 
+/// The keys in a file. Blocks.
+fn read_file(path: &Path) -> Result<Vec<PublicKey>, String> {
+    let text = fetch::file(path)?;
+    jwk::read(&text).map_err(|why| format!("`{}` cannot be used: {why}", path.display()))
+}
+
 impl Issuer {
     /// An issuer whose keys are not known yet.
     #[must_use]
     pub fn new(issuer: String, audience: String, source: Keys, keep_ms: Option<u64>) -> Issuer {
         let keep_ms = keep_ms.unwrap_or(KEEP_MS);
-        Issuer { issuer, audience, source, keep_ms, known: ArcSwapOption::empty(), asked: Mutex::new(None) }
+        let (known, cools_since) = (ArcSwapOption::empty(), Mutex::new(None));
+        Issuer { issuer, audience, source, keep_ms, known, cools_since }
     }
 
-    /// The claims of one of its tokens, and when they end.
+    /// One of its tokens, if it counts.
     pub(crate) async fn verify(
-        &self,
+        self: &Arc<Self>,
         token: Token<'_>,
         now: Timestamp,
-    ) -> Result<(Map<String, Value>, Timestamp), TokenError> {
-        let keys = self.keys(token.kid.as_deref(), now).await?;
-        let verified = token.verify(&keys, &self.issuer, &self.audience, now)?;
-        self.trusts(&verified.0)?;
-        Ok(verified)
+    ) -> Result<VerifiedToken, TokenError> {
+        let (keys, named) = self.keys(token.kid.as_deref(), now).await?;
+        let (claims, ends) = token.verify(&named, &self.issuer, &self.audience, now)?;
+        self.trusts(&claims)?;
+        Ok(VerifiedToken { claims, until: ends.min(keys.at.plus(REFRESH_MS)), keys })
     }
 
-    /// The keys that a token with this `kid` may be signed with.
-    async fn keys(&self, kid: Option<&str>, now: Timestamp) -> Result<Vec<PublicKey>, TokenError> {
-        let known = self.known.load_full();
-        if let Some(known) = &known
-            && now.since(known.at) < REFRESH_MS
-            && let Some(keys) = named(&known.keys, kid)
+    /// Whether no other keys were fetched since these.
+    pub(crate) fn still_has(&self, keys: &Arc<KnownKeys>) -> bool {
+        self.known.load().as_ref().is_some_and(|known| Arc::ptr_eq(known, keys))
+    }
+
+    /// The keys that are known, and those that a token with this `kid` may be signed with.
+    async fn keys(
+        self: &Arc<Self>,
+        kid: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(Arc<KnownKeys>, Vec<PublicKey>), TokenError> {
+        let seen = self.known.load_full();
+        if let Some(known) = &seen
+            && known.are_fresh(now)
+            && let Some(named) = known.named(kid)
         {
-            return Ok(keys);
+            return Ok((Arc::clone(known), named));
         }
-        // One who asks at a time; whoever waited looks at what the one before has found.
-        let mut asked = self.asked.lock().await;
-        let newer = self.known.load_full();
-        let found_meanwhile = newer.as_ref().map(|known| known.at) != known.as_ref().map(|known| known.at);
-        let cools_down = asked.is_some_and(|at| now.since(at) < COOL_DOWN_MS);
-        if !found_meanwhile && !cools_down {
-            *asked = Some(now);
-            match self.source.read().await {
-                Ok(keys) => self.known.store(Some(Arc::new(Known { keys, at: now }))),
-                Err(error) => {
-                    tracing::warn!(
-                        issuer = self.issuer,
-                        error,
-                        "cannot fetch the keys of an issuer; the last ones count"
-                    );
-                }
-            }
+        // In a task of its own: a caller that hangs up must not end the fetch that others wait for.
+        if let Err(error) = tokio::spawn(Arc::clone(self).refresh(seen, now)).await {
+            tracing::error!(issuer = self.issuer, %error, "the fetch of an issuer's keys has ended early");
         }
-        drop(asked);
-        match self.known.load_full() {
-            Some(known) if now.since(known.at) < self.keep_ms => {
-                named(&known.keys, kid).ok_or(TokenError::Key)
+        let known = self.known.load_full().filter(|known| now.since(known.at) < self.keep_ms);
+        let known = known.ok_or(TokenError::Keys)?;
+        let named = known.named(kid).ok_or(TokenError::Key)?;
+        Ok((known, named))
+    }
+
+    /// Fetches the keys on account of a token for which those that were `seen` did not do, unless others were fetched
+    /// since, or the issuer is left alone.
+    async fn refresh(self: Arc<Self>, seen: Option<Arc<KnownKeys>>, now: Timestamp) {
+        let mut cools_since = self.cools_since.lock().await;
+        let others = match &seen {
+            Some(seen) => !self.still_has(seen),
+            None => self.known.load().is_some(),
+        };
+        if others || cools_since.is_some_and(|at| now.since(at) < COOL_DOWN_MS) {
+            return;
+        }
+        // Anybody can make up a token with an unknown key, but nobody can make keys missing or old.
+        if seen.is_some_and(|seen| seen.are_fresh(now)) {
+            *cools_since = Some(now);
+        }
+        match self.source.read().await {
+            Ok(keys) => self.known.store(Some(Arc::new(KnownKeys { keys, at: now }))),
+            Err(error) => {
+                *cools_since = Some(now);
+                tracing::warn!(
+                    issuer = self.issuer,
+                    error,
+                    "cannot fetch the keys of an issuer; the last ones count"
+                );
             }
-            _ => Err(TokenError::Keys),
         }
     }
 
@@ -204,14 +263,4 @@ impl Issuer {
         }
         wrong
     }
-}
-
-/// The keys with this `kid`; a token that names none needs an issuer with one key alone.
-fn named(keys: &[PublicKey], kid: Option<&str>) -> Option<Vec<PublicKey>> {
-    let found: Vec<PublicKey> = match kid {
-        Some(kid) => keys.iter().filter(|key| key.kid.as_deref() == Some(kid)).cloned().collect(),
-        None if keys.len() == 1 => keys.to_vec(),
-        None => Vec::new(),
-    };
-    (!found.is_empty()).then_some(found)
 }

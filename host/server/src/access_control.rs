@@ -63,7 +63,7 @@ impl AccessControl {
     /// If it cannot be read, or is wrong.
     pub fn start(path: &Path) -> Result<AccessControl, AccessError> {
         let text = read(path).map_err(|why| AccessError::Unreadable(path.to_owned(), why))?;
-        let access = Access::read(&path.display().to_string(), &text)?;
+        let access = Access::read(path, &text)?;
         let tried = Mutex::new(Digest::of(text.as_bytes()));
         Ok(AccessControl { path: path.to_owned(), authenticator: Authenticator::new(access), tried })
     }
@@ -94,10 +94,13 @@ impl AccessControl {
             return;
         }
         let before = self.authenticator.access().digest();
-        let read = text.map_err(|why| vec![why]).and_then(|text| {
-            Access::read(&self.path.display().to_string(), &text)
-                .map_err(|errors| errors.0.iter().map(ToString::to_string).collect())
+        let path = self.path.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let text = text.map_err(|why| vec![why])?;
+            Access::read(&path, &text)
+                .map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())
         });
+        let Ok(read) = read.await else { return };
         let mut detail = Map::from_iter([
             ("source".to_owned(), json!(source.as_str())),
             ("previousHash".to_owned(), json!(before)),

@@ -1,10 +1,17 @@
-//! An issuer of the tests' own: it signs tokens with real keys, and says which they are.
+//! An issuer of the tests' own, which signs tokens with real keys, and when the gateway asks it for them.
+
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
+use super::authenticating::{SECONDS, claims, file, with};
 use super::*;
 
 /// A key of the issuer's.
@@ -76,4 +83,205 @@ impl SigningKey {
 /// The key set of these keys.
 pub(super) fn key_set(keys: &[&SigningKey]) -> String {
     json!({"keys": keys.iter().map(|key| key.jwk()).collect::<Vec<_>>()}).to_string()
+}
+
+/// The server of an issuer's keys. It counts how often it is asked.
+struct Server {
+    url: String,
+    /// What it answers; with `None` it hangs up.
+    answer: Arc<Mutex<Option<Vec<u8>>>>,
+    /// How many more answers it may give.
+    answers: Arc<Semaphore>,
+    fetches: watch::Receiver<usize>,
+}
+
+impl Server {
+    async fn start(answer: impl Into<Vec<u8>>) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let (count, fetches) = watch::channel(0);
+        let answer = Arc::new(Mutex::new(Some(answer.into())));
+        let answers = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        let server = Server { url, answer: Arc::clone(&answer), answers: Arc::clone(&answers), fetches };
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                count.send_modify(|count| *count += 1);
+                answers.acquire().await.unwrap().forget();
+                let Some(answer) = answer.lock().unwrap().clone() else { continue };
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    answer.len()
+                );
+                let mut request = [0; 4096];
+                let _ = socket.read(&mut request).await;
+                let _ = socket.write_all(head.as_bytes()).await;
+                let _ = socket.write_all(&answer).await;
+            }
+        });
+        server
+    }
+
+    fn publish(&self, keys: &[&SigningKey]) {
+        *self.answer.lock().unwrap() = Some(key_set(keys).into_bytes());
+    }
+
+    fn go_down(&self) {
+        *self.answer.lock().unwrap() = None;
+    }
+
+    fn fetches(&self) -> usize {
+        *self.fetches.borrow()
+    }
+
+    fn authenticator(&self) -> Arc<Authenticator> {
+        Arc::new(Authenticator::new(read(&file(&self.url))))
+    }
+}
+
+type Answer = Result<(), Unauthenticated>;
+
+const UNKNOWN_KEY: Answer = Err(Unauthenticated::Token(TokenError::Key));
+const NO_KEYS: Answer = Err(Unauthenticated::Token(TokenError::Keys));
+
+/// What a new token of this key is taken for.
+async fn show(authenticator: &Authenticator, key: &SigningKey, now: Timestamp) -> Answer {
+    let seconds = now.as_millis() / 1000;
+    authenticator.identify(&key.token(&with("exp", json!(seconds + 300))), now).await.map(drop)
+}
+
+/// What many new tokens of this key are taken for that come at once.
+async fn show_many(authenticator: &Arc<Authenticator>, key: &SigningKey, now: Timestamp) -> Vec<Answer> {
+    let mut tasks = JoinSet::new();
+    for number in 0..50 {
+        let (authenticator, token) = (Arc::clone(authenticator), key.token(&with("n", json!(number))));
+        tasks.spawn(async move { authenticator.identify(&token, now).await.map(drop) });
+    }
+    tasks.join_all().await
+}
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+
+#[tokio::test]
+async fn a_key_counts_as_soon_as_the_issuer_has_it() {
+    let [first, second, third] = ["a", "b", "c"].map(SigningKey::ed25519);
+    let server = Server::start(key_set(&[&first])).await;
+    let authenticator = server.authenticator();
+    assert_eq!(show(&authenticator, &first, NOW).await, Ok(()));
+    server.publish(&[&first, &second]);
+    assert_eq!(show(&authenticator, &second, NOW).await, Ok(()));
+    assert_eq!(show(&authenticator, &first, NOW).await, Ok(()));
+    assert_eq!(server.fetches(), 2);
+    // The same once keys were fetched again because they were old.
+    assert_eq!(show(&authenticator, &first, NOW.plus(HOUR)).await, Ok(()));
+    assert_eq!(server.fetches(), 3);
+    server.publish(&[&third]);
+    assert_eq!(show(&authenticator, &third, NOW.plus(HOUR)).await, Ok(()));
+    assert_eq!(server.fetches(), 4);
+}
+
+#[tokio::test]
+async fn many_tokens_of_an_unknown_key_ask_the_issuer_once() {
+    let (key, unknown) = (SigningKey::ed25519("a"), SigningKey::ed25519("b"));
+    let server = Server::start(key_set(&[&key])).await;
+    let authenticator = server.authenticator();
+    assert_eq!(show(&authenticator, &key, NOW).await, Ok(()));
+    for _ in 0..2 {
+        assert_eq!(show_many(&authenticator, &unknown, NOW).await, [UNKNOWN_KEY; 50]);
+        assert_eq!(server.fetches(), 2, "one refresh, then the cool-down");
+    }
+    assert_eq!(show(&authenticator, &unknown, NOW.plus(MINUTE - 1)).await, UNKNOWN_KEY);
+    assert_eq!(server.fetches(), 2);
+    assert_eq!(show(&authenticator, &unknown, NOW.plus(MINUTE)).await, UNKNOWN_KEY);
+    assert_eq!(server.fetches(), 3);
+    assert_eq!(show(&authenticator, &key, NOW.plus(MINUTE)).await, Ok(()));
+}
+
+#[tokio::test]
+async fn many_tokens_while_no_keys_are_known_ask_the_issuer_once() {
+    let key = SigningKey::ed25519("a");
+    let server = Server::start(key_set(&[&key])).await;
+    assert_eq!(show_many(&server.authenticator(), &key, NOW).await, [Ok(()); 50]);
+    assert_eq!(server.fetches(), 1);
+    server.go_down();
+    assert_eq!(show_many(&server.authenticator(), &key, NOW).await, [NO_KEYS; 50]);
+    assert_eq!(server.fetches(), 2);
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_down_is_left_alone_for_a_minute() {
+    let [key, other] = ["a", "b"].map(SigningKey::ed25519);
+    let server = Server::start(key_set(&[&key])).await;
+    server.go_down();
+    let authenticator = server.authenticator();
+    for wait in [0, 1, MINUTE - 1] {
+        assert_eq!(show(&authenticator, &key, NOW.plus(wait)).await, NO_KEYS);
+        assert_eq!(server.fetches(), 1);
+    }
+    server.publish(&[&key]);
+    let start = NOW.plus(MINUTE);
+    assert_eq!(show(&authenticator, &key, start).await, Ok(()));
+    assert_eq!(server.fetches(), 2);
+
+    // Keys that cannot be fetched again count on, for as long as the file says; a day, if it says nothing.
+    server.go_down();
+    for wait in [0, MINUTE - 1] {
+        assert_eq!(show(&authenticator, &key, start.plus(HOUR + wait)).await, Ok(()));
+        assert_eq!(show(&authenticator, &other, start.plus(HOUR + wait)).await, UNKNOWN_KEY);
+        assert_eq!(server.fetches(), 3);
+    }
+    assert_eq!(show(&authenticator, &key, start.plus(24 * HOUR - 1)).await, Ok(()));
+    assert_eq!(show(&authenticator, &key, start.plus(24 * HOUR)).await, NO_KEYS);
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_ends_with_the_next_fetch_for_known_tokens_too() {
+    let [old, new] = ["a", "b"].map(SigningKey::ed25519);
+    let server = Server::start(key_set(&[&old])).await;
+    let authenticator = server.authenticator();
+    let long = old.token(&with("exp", json!(SECONDS + 100_000)));
+    assert!(authenticator.identify(&long, NOW).await.is_ok());
+    server.publish(&[&new]);
+    assert!(authenticator.identify(&long, NOW).await.is_ok(), "nothing was fetched since");
+    assert_eq!(show(&authenticator, &new, NOW).await, Ok(()));
+    assert_eq!(authenticator.identify(&long, NOW).await.map(drop), UNKNOWN_KEY);
+
+    // Without another token too, once the keys are old.
+    server.publish(&[&old]);
+    let authenticator = server.authenticator();
+    assert!(authenticator.identify(&long, NOW).await.is_ok());
+    server.publish(&[&new]);
+    assert!(authenticator.identify(&long, NOW.plus(HOUR - 1)).await.is_ok());
+    assert_eq!(authenticator.identify(&long, NOW.plus(HOUR)).await.map(drop), UNKNOWN_KEY);
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_does_not_end_the_fetch() {
+    let key = SigningKey::ed25519("a");
+    let server = Server::start(key_set(&[&key])).await;
+    let authenticator = server.authenticator();
+    server.answers.forget_permits(Semaphore::MAX_PERMITS);
+    let mut fetches = server.fetches.clone();
+    let token = key.token(&claims());
+    tokio::select! {
+        biased;
+        _ = fetches.wait_for(|count| *count == 1) => {}
+        answer = authenticator.identify(&token, NOW) => panic!("it was answered before the keys came: {answer:?}"),
+    }
+    server.answers.add_permits(1);
+    assert!(authenticator.identify(&token, NOW).await.is_ok());
+    assert_eq!(server.fetches(), 1);
+}
+
+#[tokio::test]
+async fn an_issuer_that_sends_too_much_or_nonsense_is_not_believed() {
+    let key = SigningKey::ed25519("a");
+    let mut long = key_set(&[&key]).into_bytes();
+    long.resize(10 << 20, b' ');
+    for answer in
+        [long, b"{}".to_vec(), b"not JSON".to_vec(), br#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#.to_vec()]
+    {
+        let server = Server::start(answer).await;
+        assert_eq!(show(&server.authenticator(), &key, NOW).await, NO_KEYS);
+    }
 }

@@ -5,6 +5,8 @@ mod issuer;
 mod reading;
 mod requesters;
 
+use std::path::Path;
+
 use countersign_core::lifecycle::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -22,5 +24,5 @@ fn object(value: Value) -> Map<String, Value> {
 
 #[track_caller]
 fn read(text: &str) -> Access {
-    Access::read("access.yaml", text).unwrap_or_else(|errors| panic!("{errors}"))
+    Access::read(Path::new("access.yaml"), text).unwrap_or_else(|errors| panic!("{errors}"))
 }

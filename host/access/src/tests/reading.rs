@@ -1,5 +1,8 @@
 //! Access files, sound and wrong.
 
+use tempfile::TempDir;
+
+use super::issuer::{SigningKey, key_set};
 use super::*;
 
 const SOUND: &str = r#"
@@ -24,9 +27,20 @@ people:
   dana: { slack: [U0DANA, W0DANA], github: dana-d, email: dana@acme.example }
 "#;
 
+/// The folder of an access file, with the key file that [`SOUND`] names.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("keys.json"), key_set(&[&SigningKey::ed25519("a")])).unwrap();
+    folder
+}
+
+fn read_in(folder: &Path, text: &str) -> Result<Access, String> {
+    Access::read(&folder.join("access.yaml"), text).map_err(|errors| errors.to_string())
+}
+
 #[test]
 fn a_sound_file_says_who_may_ask_for_what() {
-    let access = read(SOUND);
+    let access = read_in(folder().path(), SOUND).unwrap();
     let caller = access.caller("web-deploys").unwrap();
     assert!(caller.may_ask_for("deploy_prod") && !caller.may_ask_for("rotate_secret"));
     assert_eq!((caller.open, caller.per_minute), (Some(50), Some(30)));
@@ -42,6 +56,8 @@ fn a_sound_file_says_who_may_ask_for_what() {
 #[test]
 fn what_is_wrong_is_said_with_its_place() {
     let key = "51d0000000000000000000000000000000000000000000000000000000000000";
+    let folder = folder();
+    let start = format!("{}/access.yaml:", folder.path().display());
     for (from, to, expected) in [
         ("version: 1", "version: 2", ":2:10: `version`"),
         ("version: 1\n", "", "`version` is missing"),
@@ -89,22 +105,50 @@ fn what_is_wrong_is_said_with_its_place() {
     ] {
         let text = SOUND.replacen(from, to, 1);
         assert_ne!(text, SOUND, "{from}");
-        let errors = Access::read("access.yaml", &text).map(drop).map_err(|errors| errors.to_string());
+        let errors = read_in(folder.path(), &text).map(drop);
         if expected.is_empty() {
             assert_eq!(errors, Ok(()), "{to}");
             continue;
         }
         let errors = errors.expect_err(to);
-        assert!(errors.contains(expected) && errors.starts_with("access.yaml:"), "{to}: {errors}");
+        assert!(errors.contains(expected) && errors.starts_with(&start), "{to}: {errors}");
     }
 }
 
 #[test]
 fn a_file_with_several_faults_names_each() {
     let text = "version: 1\ncallers:\n  a: { requester: x }\n  b: { actions: y }\n";
-    let errors = Access::read("access.yaml", text).map(drop).unwrap_err();
+    let errors = Access::read(Path::new("access.yaml"), text).map(drop).unwrap_err();
     assert!(errors.0.len() >= 3, "{errors}");
     for text in ["", "[]", "callers: [", "version: 1\ncallers: {}\ncallers: {}\n"] {
-        assert!(Access::read("access.yaml", text).is_err(), "{text}");
+        assert!(Access::read(Path::new("access.yaml"), text).is_err(), "{text}");
     }
+}
+
+#[test]
+fn key_files_are_beside_the_access_file_and_checked_with_it() {
+    let folder = folder();
+    let keys = folder.path().join("keys.json");
+    let absolute = SOUND.replace("jwks: keys.json", &format!("jwks: {}", keys.display()));
+    let elsewhere = tempfile::tempdir().unwrap();
+    read_in(elsewhere.path(), &absolute).unwrap();
+    let without = read_in(elsewhere.path(), SOUND).map(drop).unwrap_err();
+    let place = format!("{}/access.yaml:5:74: `{0}/keys.json`", elsewhere.path().display());
+    assert!(without.starts_with(&place) && without.contains("cannot be read"), "{without}");
+
+    let long = vec![b' '; (1 << 20) + 1];
+    let symmetric = br#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#;
+    for (content, expected) in [
+        (b"not JSON".as_slice(), "it is no JSON Web Key Set"),
+        (b"{}", "it is no JSON Web Key Set"),
+        (symmetric, "it has no key that signatures of tokens can be checked with"),
+        (&long, "has more than 1048576 bytes"),
+    ] {
+        std::fs::write(&keys, content).unwrap();
+        let error = read_in(folder.path(), SOUND).map(drop).unwrap_err();
+        assert!(error.contains(":5:74: ") && error.contains(expected), "{error}");
+    }
+    std::fs::remove_file(&keys).unwrap();
+    std::fs::create_dir(&keys).unwrap();
+    assert!(read_in(folder.path(), SOUND).map(drop).unwrap_err().contains("cannot be read"));
 }
