@@ -62,11 +62,10 @@ impl<P: Policy> Scenario<P> {
     pub fn waits_for_all<'l>(self, labels: impl IntoIterator<Item = &'l str>) -> Self {
         let expected: Vec<&str> = labels.into_iter().collect();
         let assertion = format!("waiting for {}", quoted(&expected));
-        let found = match self.standing(&assertion) {
+        self.stands(&assertion, |standing| match standing {
             wire::Standing::Waiting(wanted) => wanted.iter().map(|wanted| wanted.label.as_str()).eq(expected),
             _ => false,
-        };
-        self.asserted(found, &assertion)
+        })
     }
 
     /// The request waits for something that exactly these ids and `@group` names can meet.
@@ -77,13 +76,10 @@ impl<P: Policy> Scenario<P> {
     pub fn asks<'e>(self, eligible: impl IntoIterator<Item = &'e str>) -> Self {
         let expected: Vec<&str> = eligible.into_iter().collect();
         let assertion = format!("a requirement that {} can meet", quoted(&expected));
-        let found = match self.standing(&assertion) {
-            wire::Standing::Waiting(requirements) => {
-                requirements.iter().any(|wanted| wanted.eligible == expected)
-            }
+        self.stands(&assertion, |standing| match standing {
+            wire::Standing::Waiting(wanted) => wanted.iter().any(|wanted| wanted.eligible == expected),
             _ => false,
-        };
-        self.asserted(found, &assertion)
+        })
     }
 
     /// The policy is satisfied.
@@ -92,8 +88,7 @@ impl<P: Policy> Scenario<P> {
     /// If it is not.
     #[track_caller]
     pub fn satisfied(self) -> Self {
-        let found = matches!(self.standing("satisfied"), wire::Standing::Satisfied);
-        self.asserted(found, "satisfied")
+        self.stands("satisfied", |standing| matches!(standing, wire::Standing::Satisfied))
     }
 
     /// The request is denied, with this code and message.
@@ -103,11 +98,10 @@ impl<P: Policy> Scenario<P> {
     #[track_caller]
     pub fn denied_with(self, code: &str, message: &str) -> Self {
         let assertion = format!("denied with `{code}`: {message}");
-        let found = match self.standing(&assertion) {
+        self.stands(&assertion, |standing| match standing {
             wire::Standing::Denied(reason) => reason.code == code && reason.message == message,
             _ => false,
-        };
-        self.asserted(found, &assertion)
+        })
     }
 
     /// Approvers may edit exactly these parameters.
@@ -197,17 +191,14 @@ impl<P: Policy> Scenario<P> {
         self
     }
 
+    /// The request stands as asserted after the last event that counted.
     #[track_caller]
-    fn asserted(self, found: bool, assertion: &str) -> Self {
-        if !found {
-            self.fail(assertion, &describe(self.standing(assertion)));
+    fn stands(self, assertion: &str, holds: impl FnOnce(&wire::Standing) -> bool) -> Self {
+        let standing = &self.counted(assertion).standing;
+        if !holds(standing) {
+            self.fail(assertion, &describe(standing));
         }
         self
-    }
-
-    #[track_caller]
-    fn standing(&self, assertion: &str) -> &wire::Standing {
-        &self.counted(assertion).standing
     }
 
     /// The ruling on the last event that counted, for assertions about what came of it.
