@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_core::lifecycle::{Link, Origin};
+use countersign_core::lifecycle::{Known, Link, Origin};
 use countersign_core::record::Redaction;
 use countersign_policy::decide::Ask;
 use countersign_policy::yaml::document::Node;
@@ -16,10 +16,14 @@ use crate::synthetic::{REQUESTER, SyntheticRequest};
 const DEFAULT_TIMEOUT: u64 = 600 * SECOND;
 
 /// The fields of a scenario's setting, which `defaults` may have too.
-pub(super) const SETTING: [&str; 11] = [
+pub(super) const SETTING: [&str; 15] = [
     "config",
     "groups",
     "requester",
+    "requester_is",
+    "authenticated",
+    "owned_by",
+    "rerequested_by",
     "params",
     "redact",
     "schema",
@@ -62,10 +66,25 @@ impl ScenarioReader<'_> {
         let reader = &mut self.reader;
         let requester = reader.optional_text(given.get("requester"), "`requester`");
         let mut request = SyntheticRequest::new(ACTION, requester.as_deref().unwrap_or(REQUESTER));
-        let depth =
-            given.get("lineage_depth").and_then(|node| reader.count(node, "`lineage_depth`", 0..=1000));
-        request.depth = depth.unwrap_or_default();
+        request.ask.who.authenticated =
+            given.get("authenticated").is_some_and(|node| reader.truth(node, "`authenticated`"));
+        request.rerequested_by = reader.optional_text(given.get("rerequested_by"), "`rerequested_by`");
+        let again = request.rerequested_by.is_some();
+        request.depth = match given.get("lineage_depth") {
+            None => u32::from(again),
+            Some(node) => {
+                let depth = reader.count(node, "`lineage_depth`", 0..=1000);
+                if depth == Some(0) && again {
+                    reader.error(node.at, "with `rerequested_by`, `lineage_depth` must be at least 1");
+                }
+                depth.unwrap_or_default()
+            }
+        };
+        request.requester_is =
+            given.get("requester_is").and_then(|node| self.typed::<Known>(node, "`requester_is`"));
         let ask = &mut request.ask;
+        let owners = given.get("owned_by").map(|node| self.texts(node, "an owner's id")).unwrap_or_default();
+        ask.who.owners = owners.into_iter().collect();
         ask.params = given.get("params").map(|node| self.object(node, "`params`")).unwrap_or_default();
         ask.policy_hints = given.get("policy_hints").map(Node::to_json);
         if let Some(node) = given.get("meta") {
