@@ -16,7 +16,7 @@ use clap::Args;
 use countersign_core::directory::{Directory, Members, is_usergroup};
 use countersign_core::json;
 use countersign_core::lifecycle::{
-    self, Intent, Reason, Refusal, Request, State, Status, Submission, Timestamp, Verdict,
+    self, Intent, Known, Reason, Refusal, Request, State, Status, Submission, Timestamp, Verdict,
 };
 use countersign_core::record::{PolicyEntry, PolicyUse};
 use countersign_gateway::fetch;
@@ -24,7 +24,8 @@ use countersign_policy::decide::{self, Admission, Attempt, Decision, NotMade};
 use countersign_policy::settings::Loading;
 use countersign_policy::yaml::error::did_you_mean;
 use countersign_policy::{ActionPolicy, Engine, Limits, NotAdmitted, Source, Trust};
-use serde::Serialize;
+use serde::de::IntoDeserializer as _;
+use serde::{Deserialize as _, Serialize};
 use serde_json::{Map, Value};
 
 use self::moves::Moves;
@@ -49,9 +50,19 @@ pub struct Judge {
     /// The parameters: a JSON object, or `@FILE` with one.
     #[arg(long, value_name = "JSON", default_value = "{}")]
     params: String,
-    /// Who asks.
+    /// Who asks: a Slack id, or `source:id`.
     #[arg(long, value_name = "ID", default_value = synthetic::REQUESTER)]
     requester: String,
+    /// What the requester is: `person`, `machine` or `unknown`. By default a Slack id is a person's, and any other id is
+    /// unknown, as in a gateway whose access file does not name it.
+    #[arg(long, value_name = "KIND", value_parser = known)]
+    requester_is: Option<Known>,
+    /// The requester's id was authenticated, rather than asserted by the caller.
+    #[arg(long)]
+    authenticated: bool,
+    /// The id of somebody who owns the machine that asks, and counts as a requester. May come several times.
+    #[arg(long = "owned-by", value_name = "ID")]
+    owners: Vec<String>,
     /// What happens, in order: `U0BOB approve`, `U0BOB approve replicas=4`, `U0SEC acknowledge security`,
     /// `U0BOB deny too risky`, `U0BOB withdraw`, `escalated` or `tick`; with a time at the end, such as `@5m`, for when
     /// it happens. May come several times.
@@ -78,6 +89,9 @@ pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
         bail!("no policy of the set knows the action `{}`, so a gateway denies it{hint}", judge.action);
     };
     let mut request = SyntheticRequest::new(&judge.action, &judge.requester);
+    request.requester_is = judge.requester_is;
+    request.ask.who.authenticated = judge.authenticated;
+    request.ask.who.owners = judge.owners.iter().cloned().collect();
     request.ask.params = params(&judge.params)?;
     let directory = Directory::default();
     for (group, ids) in &judge.usergroups {
@@ -317,6 +331,10 @@ fn params(text: &str) -> Result<Map<String, Value>> {
             bail!("`--params` is not what a gateway takes: `{path}`: {message}")
         }
     }
+}
+
+fn known(text: &str) -> Result<Known, serde::de::value::Error> {
+    Known::deserialize(text.into_deserializer())
 }
 
 fn usergroup(text: &str) -> Result<(String, BTreeSet<String>), String> {
