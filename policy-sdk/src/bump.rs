@@ -36,7 +36,7 @@ impl Bump {
         }
     }
 
-    /// Makes the memory reach to `end`, and remembers it as the first free byte; false where there is no more memory.
+    /// Makes the memory reach to `end`, and remembers it as the first free byte; false if there is no more memory.
     fn advance_to(&self, end: usize) -> bool {
         let pages = end.div_ceil(PAGE_BYTES);
         let missing = pages.saturating_sub(memory_size::<0>());
@@ -75,7 +75,7 @@ unsafe impl GlobalAlloc for Bump {
         if new_size <= layout.size() {
             return block;
         }
-        // SAFETY: the caller vouches that `new_size` is a valid size at this alignment.
+        // SAFETY: the caller guarantees that `new_size` is a valid size at this alignment.
         let moved = unsafe { self.alloc(Layout::from_size_align_unchecked(new_size, layout.align())) };
         if !moved.is_null() {
             // SAFETY: both blocks are at least `layout.size()` long, and a new block overlaps no other.

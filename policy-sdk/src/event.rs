@@ -25,7 +25,7 @@ pub enum Act {
         /// The persona's name.
         persona: String,
     },
-    /// The request was approved: as it stands where `edits` is empty, else with these edits.
+    /// The request was approved: as it stands if `edits` is empty, else with these edits.
     Approve {
         /// Who approved.
         by: Actor,
@@ -51,7 +51,7 @@ pub enum Act {
 }
 
 impl Act {
-    /// Who acted; nobody where time did.
+    /// Who acted; nobody if time did.
     #[must_use]
     pub fn by(&self) -> Option<&Actor> {
         match self {
@@ -69,9 +69,9 @@ impl Act {
 pub struct Edit {
     /// The parameter's key, at the top level of `params`.
     pub key: String,
-    /// The value as it stands; nothing where the parameter is absent.
+    /// The value as it stands; nothing if the parameter is absent.
     pub before: Option<Json>,
-    /// The value wanted, as the gateway's canonical JSON text (RFC 8785); nothing where the parameter is to go.
+    /// The value wanted, as the gateway's canonical JSON text (RFC 8785); nothing if the parameter is to go.
     pub after: Option<Json>,
     /// What the gateway found when it checked `after` against the action's JSON Schema.
     pub violations: Vec<String>,

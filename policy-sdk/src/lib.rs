@@ -1,5 +1,5 @@
 //! For people who write policies for Countersign: the types that a policy sees, the [`Policy`] trait it implements,
-//! [`export_policy!`] to make a WebAssembly module of it, and a native tester ([`scenario`]) to tell its stories with.
+//! [`export_policy!`] to make a WebAssembly module of it, and a native tester ([`scenario`]) to test it with.
 //!
 //! A policy is a pure function.
 //! It sees its configuration, what it remembered at admission, the request, the accepted events and one more event;

@@ -27,7 +27,7 @@ pub trait Policy: Sized + 'static {
     /// What a policy set says under `with`. A configuration that does not deserialise never reaches the policy; the SDK
     /// answers [`INVALID_CONFIG`].
     type Config: DeserializeOwned;
-    /// What the policy remembers of a request from its admission; `()` where that is nothing.
+    /// What the policy remembers of a request from its admission; `()` if that is nothing.
     /// Stored by the gateway as JSON text of at most 64 KiB, so remember no secrets.
     type Memo: Serialize + DeserializeOwned;
 

@@ -65,7 +65,7 @@ impl Json {
     /// Reads the text as `T`: [`serde_json::Value`] for anything, or a struct of the members that matter.
     ///
     /// # Errors
-    /// Where the text is not JSON, or not of the shape of `T`.
+    /// If the text is not JSON, or not of the shape of `T`.
     /// ```
     /// use countersign_policy_sdk::Json;
     /// use serde::Deserialize;
@@ -101,13 +101,13 @@ impl Instant {
         self.0
     }
 
-    /// This much later, to the millisecond; the end of time where there is nothing later.
+    /// This much later, to the millisecond; the end of time if there is nothing later.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// How long after `earlier` this is; zero where it is before.
+    /// How long after `earlier` this is; zero if it is before.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

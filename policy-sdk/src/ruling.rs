@@ -46,14 +46,14 @@ impl Ruling {
 
     /// This policy gives the actor the right to act so.
     ///
-    /// An act counts only where no policy of the action refuses it and at least one grants it.
+    /// An act counts only if no policy of the action refuses it and at least one grants it.
     /// A policy stays silent about acts that are not its business; it does not refuse them, for another policy may well
     /// grant them.
     pub fn granting(self) -> Self {
         self.granting_if(true)
     }
 
-    /// As [`granting`](Self::granting) where `grants` is true, else silent.
+    /// As [`granting`](Self::granting) if `grants` is true, else silent.
     pub fn granting_if(self, grants: bool) -> Self {
         Self { grants, ..self }
     }
@@ -175,7 +175,7 @@ impl Reason {
     }
 }
 
-/// For `?` and `.into()` where there is just one reason.
+/// For `?` and `.into()` if there is just one reason.
 impl From<Reason> for Vec<Reason> {
     fn from(reason: Reason) -> Self {
         vec![reason]

@@ -11,7 +11,7 @@ const DAY_SECONDS: i64 = 86_400;
 
 impl Instant {
     /// Reads RFC 3339, such as `2026-12-24T18:00:00+01:00`: a date, a time to the second or finer, and `Z` or an offset.
-    /// Nothing where it is not that, where there is no such day, and before 1970.
+    /// Nothing if it is not that, if there is no such day, and before 1970.
     /// ```
     /// use countersign_policy_sdk::Instant;
     ///
@@ -94,7 +94,7 @@ fn millis_of(fraction: &str) -> Option<i64> {
     Some(whole * 1000 / 10_i64.pow(length))
 }
 
-/// Days since 1970-01-01 of a date written `YYYY-MM-DD`, where there is such a day.
+/// Days since 1970-01-01 of a date written `YYYY-MM-DD`, if there is such a day.
 fn days_from_date(text: &str) -> Option<i64> {
     let (year, month_and_day) = text.split_once('-')?;
     let year = digits(year, 4)?;

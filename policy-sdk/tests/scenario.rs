@@ -1,4 +1,4 @@
-//! The tester fails when it should, and says what it saw.
+//! The scenarios fail when they should, and show what they saw.
 
 use std::{
     cell::Cell,
@@ -64,14 +64,14 @@ impl Policy for Puppet {
     }
 }
 
-fn told() -> Scenario<Puppet> {
+fn admitted() -> Scenario<Puppet> {
     Scenario::new(json!({ "n": 1 })).admitted()
 }
 
-/// Claims that the story fails, and that the failure says this.
+/// Asserts that the scenario fails, and that the failure says this.
 #[track_caller]
-fn fails<T>(story: impl FnOnce() -> T, with: &str) {
-    let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(story()))) else {
+fn fails<T>(scenario: impl FnOnce() -> T, with: &str) {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(scenario()))) else {
         panic!("expected: a failure with `{with}`\nseen: none");
     };
     let message = panic.downcast_ref::<String>().cloned().unwrap_or_default();
@@ -79,8 +79,8 @@ fn fails<T>(story: impl FnOnce() -> T, with: &str) {
 }
 
 #[test]
-fn true_claims_pass() {
-    told()
+fn true_assertions_pass() {
+    admitted()
         .remembers(&json!({ "n": 1 }))
         .waits_for("a nod")
         .waits_for_all(["a nod"])
@@ -102,19 +102,25 @@ fn true_claims_pass() {
 }
 
 #[test]
-fn false_claims_fail() {
-    fails(|| told().satisfied(), "expected: satisfied\nseen: waiting for `a nod` (0 of 1, by `U1`)");
-    fails(|| told().waits_for("two nods"), "expected: waiting for `two nods`\nseen: waiting for `a nod`");
-    fails(|| told().waits_for_all(["a nod", "b"]), "expected: waiting for `a nod`, `b`");
-    fails(|| told().asks(["U2"]), "expected: a requirement that `U2` can meet");
-    fails(|| told().editable(["l"]), "seen: editable: `k`");
-    fails(|| told().wakes_after(Duration::from_secs(1)), "seen: after 60s");
-    fails(|| told().remembers(&json!(2)), r#"seen: {"n":1}"#);
-    fails(|| told().approve("U1").silent(), "expected: silence\nseen: satisfied");
-    fails(|| told().approve("U1").refused_with("known"), "expected: a refusal with `known`\nseen: satisfied");
-    fails(|| told().approve("refused").refused_at("known", "l"), "seen: refused with `known` at `k` (no)");
-    fails(|| told().deny("denier").denied_with("known", "yes"), "seen: denied with `known`: no");
-    fails(|| told().approve("U1").tick(), "expected: a wish to be woken");
+fn false_assertions_fail() {
+    fails(|| admitted().satisfied(), "expected: satisfied\nseen: waiting for `a nod` (0 of 1, by `U1`)");
+    fails(|| admitted().waits_for("two nods"), "expected: waiting for `two nods`\nseen: waiting for `a nod`");
+    fails(|| admitted().waits_for_all(["a nod", "b"]), "expected: waiting for `a nod`, `b`");
+    fails(|| admitted().asks(["U2"]), "expected: a requirement that `U2` can meet");
+    fails(|| admitted().editable(["l"]), "seen: editable: `k`");
+    fails(|| admitted().wakes_after(Duration::from_secs(1)), "seen: after 60s");
+    fails(|| admitted().remembers(&json!(2)), r#"seen: {"n":1}"#);
+    fails(|| admitted().approve("U1").silent(), "expected: silence\nseen: satisfied");
+    fails(
+        || admitted().approve("U1").refused_with("known"),
+        "expected: a refusal with `known`\nseen: satisfied",
+    );
+    fails(
+        || admitted().approve("refused").refused_at("known", "l"),
+        "seen: refused with `known` at `k` (no)",
+    );
+    fails(|| admitted().deny("denier").denied_with("known", "yes"), "seen: denied with `known`: no");
+    fails(|| admitted().approve("U1").tick(), "expected: a wish to be woken");
     fails(|| Scenario::<Puppet>::new(json!({})).not_admitted("known"), "seen: admitted");
     fails(
         || Scenario::<Puppet>::new(json!({})).requested_by("unwelcome").admitted(),
@@ -125,26 +131,26 @@ fn false_claims_fail() {
 }
 
 #[test]
-fn an_act_that_does_not_count_must_be_claimed_not_to() {
-    fails(|| told().approve("silent").approve("U1"), "expected: an act that counts");
-    fails(|| told().approve("silent").waits_for("a nod"), "seen: silent");
-    fails(|| told().approve("refused"), "seen: refused with `known`");
+fn an_act_that_does_not_count_needs_an_assertion() {
+    fails(|| admitted().approve("silent").approve("U1"), "expected: an act that counts");
+    fails(|| admitted().approve("silent").waits_for("a nod"), "seen: silent");
+    fails(|| admitted().approve("refused"), "seen: refused with `known`");
 }
 
 #[test]
 fn what_the_contract_forbids_fails() {
     fails(
-        || told().approve("undocumented").refused_with("unheard_of"),
+        || admitted().approve("undocumented").refused_with("unheard_of"),
         "`unheard_of` among the documented REASONS",
     );
-    fails(|| told().approve("fickle"), "expected: the same answer twice");
-    fails(|| told().deny("denier").approve("U1"), "the request is denied");
+    fails(|| admitted().approve("fickle"), "expected: the same answer twice");
+    fails(|| admitted().deny("denier").approve("U1"), "the request is denied");
     fails(|| Scenario::<Puppet>::new(json!({})).approve("U1"), "expected: a request, with `admitted()`");
 }
 
 #[test]
-fn a_failure_tells_the_story_so_far() {
-    let story = "the story of a request under `puppet` {\"n\":1}:\n  U0REQUESTER makes a request: admitted\n  \
+fn a_failure_shows_the_events_so_far() {
+    let events = "a request under `puppet` {\"n\":1}:\n  U0REQUESTER makes a request: admitted\n  \
                  the request is submitted: waiting for `a nod` (0 of 1, by `U1`)\n  U1 approves: satisfied\n";
-    fails(|| told().approve("U1").waits_for("more"), story);
+    fails(|| admitted().approve("U1").waits_for("more"), events);
 }

@@ -1,4 +1,4 @@
-//! `countersign policy judge`: a made-up request and its history under a policy set: what each policy says, what the
+//! `countersign policy judge`: a synthetic request and its history under a policy set: what each policy says, what the
 //! combination makes of it, what is missing, and who could move it on.
 //!
 //! The events go through the gateway's own `step`, so a refusal here is the refusal that people would see. What is due
@@ -16,26 +16,27 @@ use clap::Args;
 use countersign_core::directory::{Directory, Members, is_usergroup};
 use countersign_core::json;
 use countersign_core::lifecycle::{
-    self, Intent, Reason, Refusal, Request, State, Status, Submission, Timestamp, Verdict,
+    self, Intent, Known, Reason, Refusal, Request, State, Status, Submission, Timestamp, Verdict,
 };
 use countersign_core::record::{PolicyEntry, PolicyUse};
 use countersign_gateway::fetch;
-use countersign_policy::decide::{self, Admission, Ask, Attempt, Decision, NotMade, Who};
+use countersign_policy::decide::{self, Admission, Attempt, Decision, NotMade};
 use countersign_policy::settings::Loading;
 use countersign_policy::yaml::error::did_you_mean;
 use countersign_policy::{ActionPolicy, Engine, Limits, NotAdmitted, Source, Trust};
-use serde::Serialize;
+use serde::de::IntoDeserializer as _;
+use serde::{Deserialize as _, Serialize};
 use serde_json::{Map, Value};
 
 use self::moves::Moves;
 use self::report::Report;
 use super::event::{Event, duration};
-use super::synthetic::{self, SUBMITTED_AT, request_id};
+use super::synthetic::{self, SUBMITTED_AT, Submitted, SyntheticRequest, request_id};
 use super::{Answer, Format, file};
 
 const MAX_PARAMS_BYTES: usize = 1 << 20;
 
-/// A made-up request and its history.
+/// A synthetic request and its history.
 #[derive(Debug, Args)]
 pub struct Judge {
     /// The policy set: its folder, or the `policy-set.yaml` in it.
@@ -49,9 +50,19 @@ pub struct Judge {
     /// The parameters: a JSON object, or `@FILE` with one.
     #[arg(long, value_name = "JSON", default_value = "{}")]
     params: String,
-    /// Who asks.
-    #[arg(long, value_name = "ID", default_value = "U0REQUESTER")]
+    /// Who asks: a Slack id, or `source:id`.
+    #[arg(long, value_name = "ID", default_value = synthetic::REQUESTER)]
     requester: String,
+    /// What the requester is: `person`, `machine` or `unknown`. By default a Slack id is a person's, and any other id is
+    /// unknown, as in a gateway whose access file does not name it.
+    #[arg(long, value_name = "KIND", value_parser = known)]
+    requester_is: Option<Known>,
+    /// The requester's id was authenticated, rather than asserted by the caller.
+    #[arg(long)]
+    authenticated: bool,
+    /// The id of somebody who owns the machine that asks, and counts as a requester. May come several times.
+    #[arg(long = "owned-by", value_name = "ID")]
+    owners: Vec<String>,
     /// What happens, in order: `U0BOB approve`, `U0BOB approve replicas=4`, `U0SEC acknowledge security`,
     /// `U0BOB deny too risky`, `U0BOB withdraw`, `escalated` or `tick`; with a time at the end, such as `@5m`, for when
     /// it happens. May come several times.
@@ -77,29 +88,28 @@ pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
         let hint = did_you_mean(&judge.action, set.actions().keys().map(String::as_str));
         bail!("no policy of the set knows the action `{}`, so a gateway denies it{hint}", judge.action);
     };
-    let ask = Ask {
-        requester: synthetic::requester(&judge.requester),
-        who: Who::asserted(&judge.requester),
-        params: params(&judge.params)?,
-        justification: "a made-up request, to see what becomes of it".to_owned(),
-        ..synthetic::ask(&judge.action)
-    };
+    let mut request = SyntheticRequest::new(&judge.action, &judge.requester);
+    request.requester_is = judge.requester_is;
+    request.ask.who.authenticated = judge.authenticated;
+    request.ask.who.owners = judge.owners.iter().cloned().collect();
+    request.ask.params = params(&judge.params)?;
     let directory = Directory::default();
     for (group, ids) in &judge.usergroups {
         directory
             .put(group, Members { ids: ids.clone(), as_of: SUBMITTED_AT.plus(policy.entry().timeout_ms) });
     }
-    let mut telling = Telling { policy, directory, now: SUBMITTED_AT, story: Vec::new(), request: None };
-    telling.ask(&ask);
+    let mut simulation =
+        Simulation { policy, directory, now: SUBMITTED_AT, steps: Vec::new(), request: None };
+    simulation.submit(&request);
     for (index, event) in judge.events.iter().enumerate() {
-        telling.happens(event).with_context(|| format!("event {}, `{event}`", index + 1))?;
+        simulation.happens(event).with_context(|| format!("event {}, `{event}`", index + 1))?;
     }
-    let unknown = telling.unknown_usergroups();
-    let Telling { policy, directory, now, story, request } = telling;
+    let unknown = simulation.unknown_usergroups();
+    let Simulation { policy, directory, now, steps, request } = simulation;
     let moves =
         request.as_ref().map(|request| Moves::of(request, policy, &directory, now)).unwrap_or_default();
     let report =
-        Report { action: &judge.action, policy, story: &story, request: request.as_ref(), moves, unknown };
+        Report { action: &judge.action, policy, steps: &steps, request: request.as_ref(), moves, unknown };
     let text = match judge.format {
         Format::Text => report.text(),
         Format::Json => report.json()?,
@@ -108,7 +118,7 @@ pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
 }
 
 /// One event: what each policy said, and what came of it.
-struct Chapter {
+struct Step {
     /// Milliseconds after the submission.
     at_ms: u64,
     event: String,
@@ -125,25 +135,26 @@ struct Refused {
     message: String,
 }
 
-struct Telling<'a> {
+struct Simulation<'a> {
     policy: &'a Arc<ActionPolicy>,
     directory: Directory,
     now: Timestamp,
-    story: Vec<Chapter>,
-    /// The request as it stands; none where it was not made.
+    steps: Vec<Step>,
+    /// The request as it stands; none if it was not made.
     request: Option<Request>,
 }
 
-impl Telling<'_> {
+impl Simulation<'_> {
     fn entry(&self) -> &PolicyEntry {
         self.policy.entry()
     }
 
     /// The request is made, or not.
-    fn ask(&mut self, ask: &Ask) {
-        let submission = synthetic::submission(ask, 0, self.policy, &self.directory);
+    fn submit(&mut self, request: &SyntheticRequest) {
+        let Submitted { submission, params } = request.submit(self.policy, &self.directory);
+        let event = format!("{} asks", submission.requester.id);
         let Admission { verdicts, outcome } =
-            decide::admit(self.policy, request_id(), submission.clone(), &ask.params, |_| None);
+            decide::admit(self.policy, request_id(), submission.clone(), &params, |_| None);
         let mut named = self.named(&verdicts);
         let outcome = match outcome {
             Ok(step) => {
@@ -153,21 +164,16 @@ impl Telling<'_> {
             }
             Err(not_made) => {
                 if verdicts.is_empty() && matches!(not_made, NotMade::Denied(_)) {
-                    named = self.admissions(&submission, ask);
+                    named = self.admissions(&submission, &params);
                 }
                 Err(Refused::at_admission(&not_made))
             }
         };
-        self.story.push(Chapter {
-            at_ms: 0,
-            event: format!("{} asks", ask.requester.id),
-            verdicts: named,
-            outcome,
-        });
+        self.steps.push(Step { at_ms: 0, event, verdicts: named, outcome });
     }
 
     /// What each policy says of the admission by itself.
-    fn admissions(&self, submission: &Submission, ask: &Ask) -> Vec<(String, Verdict)> {
+    fn admissions(&self, submission: &Submission, params: &Map<String, Value>) -> Vec<(String, Verdict)> {
         let entry = self.entry();
         let modules: Vec<_> = self.policy.modules().cloned().collect();
         let refused = |used: &PolicyUse| {
@@ -176,7 +182,7 @@ impl Telling<'_> {
                 modules.iter().find(|module| module.digest() == *digest).cloned()
             };
             let policy = ActionPolicy::new(alone, find).ok()?;
-            match policy.admit(request_id(), submission, &ask.params, |_| None) {
+            match policy.admit(request_id(), submission, params, |_| None) {
                 Ok(_) => None,
                 Err(NotAdmitted::Denied(reasons)) => Some((used.name.clone(), Verdict::Refused(reasons))),
                 Err(NotAdmitted::Failed(failure)) => Some((used.name.clone(), Verdict::Failed(failure))),
@@ -202,7 +208,7 @@ impl Telling<'_> {
         };
         let at = event.at_ms.map(|at_ms| SUBMITTED_AT.plus(at_ms)).or(default).unwrap_or(self.now);
         ensure!(at >= self.now, "it is {} already", duration(self.now.since(SUBMITTED_AT)));
-        let before = self.story.len();
+        let before = self.steps.len();
         self.advance(at);
         match &event.by {
             Some(_) => {
@@ -215,7 +221,7 @@ impl Telling<'_> {
                 self.decide(event);
             }
             None => {
-                ensure!(self.story.len() > before, "nothing is due at {}", duration(at.since(SUBMITTED_AT)));
+                ensure!(self.steps.len() > before, "nothing is due at {}", duration(at.since(SUBMITTED_AT)));
             }
         }
         Ok(())
@@ -237,8 +243,8 @@ impl Telling<'_> {
                 Intent::Wake
             };
             self.decide(&Event { at_ms: None, by: None, intent });
-            // A policy that failed would be asked again a little later; that tells nothing new here.
-            if self.story.last().is_some_and(|chapter| chapter.outcome.is_err()) {
+            // A policy that failed would be asked again a little later; that shows nothing new here.
+            if self.steps.last().is_some_and(|step| step.outcome.is_err()) {
                 break;
             }
         }
@@ -261,7 +267,7 @@ impl Telling<'_> {
             Err(refusal) => Err(Refused::of(&refusal)),
         };
         let at_ms = self.now.since(SUBMITTED_AT);
-        self.story.push(Chapter { at_ms, event: event.to_string(), verdicts, outcome });
+        self.steps.push(Step { at_ms, event: event.to_string(), verdicts, outcome });
     }
 
     fn named(&self, verdicts: &[Verdict]) -> Vec<(String, Verdict)> {
@@ -269,7 +275,7 @@ impl Telling<'_> {
         names.zip(verdicts.iter().cloned()).collect()
     }
 
-    /// User groups of Slack in groups that matter to the action, and whose members nobody has told.
+    /// User groups of Slack in groups that matter to the action, and whose members were not given.
     fn unknown_usergroups(&self) -> BTreeSet<String> {
         let entry = self.entry();
         let configs: String = entry.policies.iter().map(|used| used.config.to_string()).collect();
@@ -285,7 +291,7 @@ impl Refused {
         Refused { code: refusal.code().to_owned(), message: said(refusal) }
     }
 
-    /// As the caller is told whose request is not made.
+    /// As the gateway answers the caller whose request is not made.
     fn at_admission(not_made: &NotMade) -> Refused {
         match not_made {
             NotMade::Denied(reasons) => {
@@ -297,7 +303,7 @@ impl Refused {
     }
 }
 
-/// What a refusal says, with what failed where a policy did.
+/// What a refusal says, with what failed if a policy did.
 fn said(refusal: &Refusal) -> String {
     match refusal {
         Refusal::PolicyFailed(failures) => {
@@ -325,6 +331,10 @@ fn params(text: &str) -> Result<Map<String, Value>> {
             bail!("`--params` is not what a gateway takes: `{path}`: {message}")
         }
     }
+}
+
+fn known(text: &str) -> Result<Known, serde::de::value::Error> {
+    Known::deserialize(text.into_deserializer())
 }
 
 fn usergroup(text: &str) -> Result<(String, BTreeSet<String>), String> {

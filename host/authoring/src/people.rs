@@ -26,7 +26,7 @@ impl People {
             let limit = usize::try_from(ACCESS_BYTES).unwrap_or(usize::MAX);
             let text = file::text(path, limit)
                 .with_context(|| format!("cannot read the access file `{}`", path.display()))?;
-            let access = Access::read(&path.display().to_string(), &text)?;
+            let access = Access::read(path, &text)?;
             directory.set_people(Arc::clone(access.people()));
         }
         Ok(directory)

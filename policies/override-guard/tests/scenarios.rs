@@ -1,4 +1,4 @@
-//! What people live through who edit a request under an override guard.
+//! Scenarios of edits under the override guard, run natively.
 
 use countersign_policy_sdk::{
     Edit, Policy as _,

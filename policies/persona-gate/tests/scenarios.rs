@@ -1,4 +1,4 @@
-//! What people live through at a persona gate.
+//! Scenarios of the persona gate, run natively.
 
 use countersign_policy_sdk::{
     Policy as _,

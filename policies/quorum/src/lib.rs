@@ -29,10 +29,10 @@ pub struct Config {
     #[serde(default)]
     requester_may_approve: bool,
     /// May somebody ask who is neither a known person nor a machine? Such a requester could be an approver under another
-    /// name, so by default it may only where the requester may approve.
+    /// name, so by default it may only if the requester may approve.
     #[serde(default)]
     unknown_requester: bool,
-    /// How many must approve once the request was escalated; the same as before where nothing is said.
+    /// How many must approve once the request was escalated; the same as before if nothing is said.
     escalated_approvals: Option<u32>,
 }
 
@@ -97,7 +97,7 @@ impl Policy for Quorum {
     }
 
     fn admit(config: &Config, request: &Request) -> Result<(), Vec<Reason>> {
-        // Whether an approver asks cannot be told of somebody whom nobody knows.
+        // An unknown requester may be an approver under another name.
         if !config.requester_may_approve
             && !config.unknown_requester
             && request.requester.known == Known::Unknown

@@ -1,4 +1,4 @@
-//! What people live through under a quorum.
+//! Scenarios of the quorum, run natively.
 
 use countersign_policy_sdk::{
     Known, Policy as _,

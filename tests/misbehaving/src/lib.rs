@@ -11,16 +11,18 @@
 //! - `behave`: nothing unusual;
 //! - `wake`: asks to be woken `wake_after_ms` after the request was made, and is satisfied then, whatever people do;
 //! - `editable`: says that approvers may edit `keys`;
-//! - `grant_nothing`: asks `U1` for an approval, and grants nobody one.
+//! - `grant_nothing`: asks `U1` for an approval, and grants nobody one;
+//! - `show_request`: remembers what `admit` sees of the request, and labels the approval that it waits for with that.
 //!
-//! The last three concern `judge`, whatever `at` says.
+//! The last four concern `judge`, and the last one `admit` too, whatever `at` says.
 //! It is built on the contract itself, since the SDK's types do not allow such answers.
 
 use countersign_policy_sdk::bindings::exports::countersign::policy::policy::{
-    Act, Context, Descriptor, Event, Guest, Reason, ReasonDoc, Request, Requirement, RequirementKind, Ruling,
-    Standing,
+    Act, Actor, Context, Descriptor, Event, Guest, Known, Reason, ReasonDoc, Request, Requirement,
+    RequirementKind, Ruling, Standing,
 };
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 /// The module.
 #[derive(Debug)]
@@ -71,6 +73,7 @@ enum Behaviour {
     Wake,
     Editable,
     GrantNothing,
+    ShowRequest,
 }
 
 impl Guest for Misbehaving {
@@ -101,6 +104,9 @@ impl Guest for Misbehaving {
         let config = Config::read(&config).map_err(|reason| vec![reason])?;
         if let Some(huge) = config.output_at(Call::Admit, Some(&request)) {
             return Ok(huge);
+        }
+        if config.behaviour == Behaviour::ShowRequest {
+            return Ok(seen(&request));
         }
         let malformed = config.behaviour == Behaviour::MalformedMemo && config.concerns(&request);
         Ok(if malformed { "this is {not JSON" } else { "null" }.to_owned())
@@ -133,7 +139,8 @@ impl Guest for Misbehaving {
             standing: if approved {
                 Standing::Satisfied
             } else {
-                waiting(RequirementKind::Approval, "any approval")
+                let shows = config.behaviour == Behaviour::ShowRequest;
+                waiting(RequirementKind::Approval, if shows { &context.memo } else { "any approval" })
             },
             editable: if config.behaviour == Behaviour::Editable { config.keys } else { Vec::new() },
             wake_at: None,
@@ -172,7 +179,8 @@ impl Config {
             | Behaviour::MalformedMemo
             | Behaviour::Wake
             | Behaviour::Editable
-            | Behaviour::GrantNothing => None,
+            | Behaviour::GrantNothing
+            | Behaviour::ShowRequest => None,
         }
     }
 }
@@ -222,6 +230,29 @@ fn trap() -> ! {
     std::arch::wasm32::unreachable();
     #[cfg(not(target_arch = "wasm32"))]
     std::process::abort();
+}
+
+/// What a policy sees of a request and the people in it, as JSON. Without the parameters, since a memo must not repeat
+/// hidden ones.
+fn seen(request: &Request) -> String {
+    let who = |actor: &Actor| {
+        let known = match actor.known {
+            Known::Person => "person",
+            Known::Machine => "machine",
+            Known::Unknown => "unknown",
+        };
+        json!({ "id": actor.id, "known": known, "authenticated": actor.authenticated })
+    };
+    let params: Map<String, Value> = serde_json::from_str(&request.params).unwrap_or_default();
+    let hidden = params.iter().filter(|(_, value)| *value == "[redacted]").map(|(key, _)| key);
+    json!({
+        "requester": who(&request.requester),
+        "owners": request.owners,
+        "rerequested_by": request.rerequested_by.as_ref().map(who),
+        "lineage_depth": request.lineage_depth,
+        "hidden": hidden.collect::<Vec<_>>(),
+    })
+    .to_string()
 }
 
 fn refusal(message: String) -> Reason {

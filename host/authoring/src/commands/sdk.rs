@@ -21,7 +21,7 @@ const MANIFEST: &str = include_str!("../../../../policy-sdk/Cargo.toml");
 const README: &str = include_str!("new/template/sdk.md.in");
 
 /// Files that are copied verbatim, by their path in the folder. The SDK's build reads the contract at `../wit`.
-const FILES: [(&str, &str); 13] = [
+const FILES: [(&str, &str); 19] = [
     ("LICENSE", include_str!("../../../../LICENSE")),
     ("wit/policy.wit", include_str!("../../../../wit/policy.wit")),
     ("policy-sdk/src/actor.rs", include_str!("../../../../policy-sdk/src/actor.rs")),
@@ -34,6 +34,15 @@ const FILES: [(&str, &str); 13] = [
     ("policy-sdk/src/request.rs", include_str!("../../../../policy-sdk/src/request.rs")),
     ("policy-sdk/src/ruling.rs", include_str!("../../../../policy-sdk/src/ruling.rs")),
     ("policy-sdk/src/scenario.rs", include_str!("../../../../policy-sdk/src/scenario.rs")),
+    (
+        "policy-sdk/src/scenario/assertions.rs",
+        include_str!("../../../../policy-sdk/src/scenario/assertions.rs"),
+    ),
+    ("policy-sdk/src/scenario/config.rs", include_str!("../../../../policy-sdk/src/scenario/config.rs")),
+    ("policy-sdk/src/scenario/describe.rs", include_str!("../../../../policy-sdk/src/scenario/describe.rs")),
+    ("policy-sdk/src/scenario/events.rs", include_str!("../../../../policy-sdk/src/scenario/events.rs")),
+    ("policy-sdk/src/scenario/run.rs", include_str!("../../../../policy-sdk/src/scenario/run.rs")),
+    ("policy-sdk/src/scenario/setting.rs", include_str!("../../../../policy-sdk/src/scenario/setting.rs")),
     ("policy-sdk/src/time.rs", include_str!("../../../../policy-sdk/src/time.rs")),
 ];
 
@@ -132,6 +141,7 @@ pub(super) fn package_value(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::walk;
 
     fn root() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -139,11 +149,7 @@ mod tests {
 
     #[test]
     fn every_file_of_the_sdk_is_embedded() {
-        let listed = fs::read_dir(root().join("policy-sdk/src")).unwrap();
-        let mut sources: Vec<String> = listed
-            .map(|entry| format!("policy-sdk/src/{}", entry.unwrap().file_name().to_str().unwrap()))
-            .collect();
-        sources.sort();
+        let sources = walk(&root().join("policy-sdk/src"), "policy-sdk/src/");
         let embedded: Vec<&str> =
             FILES.iter().map(|(path, _)| *path).filter(|path| path.starts_with("policy-sdk/src")).collect();
         assert_eq!(embedded, sources);

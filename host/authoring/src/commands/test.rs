@@ -9,7 +9,7 @@ use countersign_policy::{Engine, Module};
 use serde::Serialize;
 
 use crate::event::duration;
-use crate::scenario::{self, Mismatch, Played, StoryLine};
+use crate::scenario::{self, Mismatch, Played, PlayedStep};
 use crate::table::{cell, columns};
 use crate::{Answer, load, words};
 
@@ -88,9 +88,9 @@ impl Report<'_> {
     fn failure(&self, played: &Played) -> String {
         let mut text = String::new();
         let _ = writeln!(text, "      {}:{}", self.file, played.line);
-        let line =
-            |line: &StoryLine| vec![cell(duration(line.at_ms)), cell(&line.event), cell(&line.outcome)];
-        text.push_str(&columns(8, &played.story.iter().map(line).collect::<Vec<_>>()));
+        let row =
+            |step: &PlayedStep| vec![cell(duration(step.at_ms)), cell(&step.event), cell(&step.outcome)];
+        text.push_str(&columns(8, &played.steps.iter().map(row).collect::<Vec<_>>()));
         let same_event =
             |one: &Mismatch, other: &Mismatch| (one.line, &one.event) == (other.line, &other.event);
         for mismatches in played.mismatches.chunk_by(same_event) {
@@ -111,7 +111,7 @@ impl Report<'_> {
             name: &played.name,
             line: played.line,
             passed: played.mismatches.is_empty(),
-            story: played.story.iter().map(Into::into).collect(),
+            steps: played.steps.iter().map(Into::into).collect(),
             mismatches: played.mismatches.iter().map(Into::into).collect(),
         });
         let view = ReportView {
@@ -169,13 +169,14 @@ struct ScenarioView<'a> {
     name: &'a str,
     line: u64,
     passed: bool,
-    story: Vec<StoryView<'a>>,
+    #[serde(rename = "story")]
+    steps: Vec<StepView<'a>>,
     mismatches: Vec<MismatchView<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct StoryView<'a> {
+struct StepView<'a> {
     at_ms: u64,
     event: &'a str,
     outcome: &'a str,
@@ -191,9 +192,9 @@ struct MismatchView<'a> {
     seen: &'a [String],
 }
 
-impl<'a> From<&'a StoryLine> for StoryView<'a> {
-    fn from(line: &'a StoryLine) -> StoryView<'a> {
-        StoryView { at_ms: line.at_ms, event: &line.event, outcome: &line.outcome }
+impl<'a> From<&'a PlayedStep> for StepView<'a> {
+    fn from(step: &'a PlayedStep) -> StepView<'a> {
+        StepView { at_ms: step.at_ms, event: &step.event, outcome: &step.outcome }
     }
 }
 

@@ -56,13 +56,13 @@ impl Moves {
                 None => acts.push((what, intent, asked)),
             }
         }
-        // Approving may help though nobody asks for it, where a policy waits for a time.
+        // Approving may help though nobody asks for it, if a policy waits for a time.
         if !acts.iter().any(|(what, ..)| what == "approve") {
             let approve = Intent::approve();
             acts.push(("approve".to_owned(), approve, BTreeSet::new()));
         }
         // With a reason, for a policy may want one.
-        let deny = Intent::Deny { reason: Some("a made-up reason".to_owned()) };
+        let deny = Intent::Deny { reason: Some("a synthetic reason".to_owned()) };
         let everybody = trying.everybody(acts.iter().flat_map(|(_, _, asked)| asked));
         let mut moves = Moves { untried: everybody.len().saturating_sub(MOST_PEOPLE), ..Moves::default() };
         for who in everybody.iter().take(MOST_PEOPLE) {

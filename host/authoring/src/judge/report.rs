@@ -1,4 +1,4 @@
-//! How a judgement is told: as lines for people, or as JSON.
+//! Formats a simulation: as lines for people, or as JSON.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::moves::Moves;
-use super::{Chapter, Refused};
+use super::{Refused, Step};
 use crate::event::duration;
 use crate::synthetic::SUBMITTED_AT;
 use crate::table::{cell, columns};
@@ -20,7 +20,7 @@ use countersign_policy::ActionPolicy;
 pub(super) struct Report<'a> {
     pub(super) action: &'a str,
     pub(super) policy: &'a ActionPolicy,
-    pub(super) story: &'a [Chapter],
+    pub(super) steps: &'a [Step],
     pub(super) request: Option<&'a Request>,
     pub(super) moves: Moves,
     /// User groups of Slack whose members are not known.
@@ -36,8 +36,8 @@ impl Report<'_> {
             let _ = write!(text, ", an unknown action: judged by hand");
         }
         let _ = writeln!(text, "\npolicy hash {}\n", self.policy.hash());
-        for chapter in self.story {
-            text.push_str(&told(chapter));
+        for step in self.steps {
+            text.push_str(&step_lines(step));
         }
         let Some(request) = self.request else {
             text.push_str("\nnow: there is no request\n");
@@ -109,7 +109,7 @@ impl Report<'_> {
             action: self.action,
             policy_hash: self.policy.hash().to_string(),
             status: self.request.map(|request| request.status().as_str()),
-            story: self.story.iter().map(ChapterView::of).collect(),
+            steps: self.steps.iter().map(StepView::of).collect(),
             missing: open.map_or(&[], |(_, open)| open.requirements.as_slice()),
             editable: open.map(|(_, open)| &open.editable),
             expires_at_ms: open.map(|(request, _)| request.submission.expires_at.since(SUBMITTED_AT)),
@@ -127,11 +127,11 @@ impl Report<'_> {
 }
 
 /// One event, what each policy says of it, and what comes of it.
-fn told(chapter: &Chapter) -> String {
-    let mut text = format!("{:<6}  {}\n", duration(chapter.at_ms), chapter.event);
+fn step_lines(step: &Step) -> String {
+    let mut text = format!("{:<6}  {}\n", duration(step.at_ms), step.event);
     let row = |(policy, verdict): &(String, Verdict)| vec![cell(policy), verdict_lines(verdict)];
-    text.push_str(&columns(10, &chapter.verdicts.iter().map(row).collect::<Vec<_>>()));
-    let _ = match &chapter.outcome {
+    text.push_str(&columns(10, &step.verdicts.iter().map(row).collect::<Vec<_>>()));
+    let _ = match &step.outcome {
         Ok(status) => writeln!(text, "        → {status}"),
         // The code of a policy's refusal says no more than that.
         Err(Refused { code, message }) if code == "refused" => writeln!(text, "        → refused: {message}"),
@@ -173,10 +173,11 @@ fn since(at: Timestamp) -> String {
 struct View<'a> {
     action: &'a str,
     policy_hash: String,
-    /// Absent where the request was not made.
+    /// Absent if the request was not made.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'a str>,
-    story: Vec<ChapterView<'a>>,
+    #[serde(rename = "story")]
+    steps: Vec<StepView<'a>>,
     missing: &'a [Requirement],
     #[serde(skip_serializing_if = "Option::is_none")]
     editable: Option<&'a BTreeSet<String>>,
@@ -193,7 +194,7 @@ struct View<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ChapterView<'a> {
+struct StepView<'a> {
     at_ms: u64,
     event: &'a str,
     policies: Vec<VerdictView<'a>>,
@@ -239,14 +240,14 @@ struct MoveView<'a> {
     refusal: Option<Refused>,
 }
 
-impl<'a> ChapterView<'a> {
-    fn of(chapter: &'a Chapter) -> ChapterView<'a> {
-        ChapterView {
-            at_ms: chapter.at_ms,
-            event: &chapter.event,
-            policies: chapter.verdicts.iter().map(VerdictView::of).collect(),
-            status: chapter.outcome.as_ref().ok().map(|status| status.as_str()),
-            refusal: chapter.outcome.as_ref().err(),
+impl<'a> StepView<'a> {
+    fn of(step: &'a Step) -> StepView<'a> {
+        StepView {
+            at_ms: step.at_ms,
+            event: &step.event,
+            policies: step.verdicts.iter().map(VerdictView::of).collect(),
+            status: step.outcome.as_ref().ok().map(|status| status.as_str()),
+            refusal: step.outcome.as_ref().err(),
         }
     }
 }

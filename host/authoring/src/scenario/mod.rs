@@ -13,14 +13,13 @@ use countersign_core::lifecycle::{FailureKind, RequirementKind};
 use countersign_core::record::Redaction;
 use countersign_gateway::Intent;
 use countersign_policy::Module;
-use countersign_policy::decide::Ask;
 use serde_json::{Map, Value};
 
 use crate::event::Event;
-use crate::synthetic;
+use crate::synthetic::{REQUESTER, SyntheticRequest};
 
 pub(crate) use self::claim::Mismatch;
-pub(crate) use self::play::{Calls, Played, StoryLine, play};
+pub(crate) use self::play::{Calls, Played, PlayedStep, play};
 #[cfg(test)]
 pub(crate) use self::read::parse;
 pub(crate) use self::read::read;
@@ -42,7 +41,7 @@ pub(crate) struct Scenario {
 impl Scenario {
     /// A synthetic scenario, to measure a module for which there are no scenarios: a generated configuration that its
     /// schema accepts, if there is a simple one, and two acts of one person. It expects nothing.
-    pub(crate) fn made_up(module: &Module) -> Scenario {
+    pub(crate) fn synthetic(module: &Module) -> Scenario {
         let step = |intent: Intent| Step {
             line: 0,
             event: Event { at_ms: None, by: Some("a".to_owned()), intent },
@@ -54,8 +53,7 @@ impl Scenario {
             setting: Setting {
                 config: module.synthetic_config().unwrap_or_else(|| Value::Object(Map::new())),
                 groups: BTreeMap::new(),
-                ask: synthetic::ask(ACTION),
-                depth: 0,
+                request: SyntheticRequest::new(ACTION, REQUESTER),
                 redact: Redaction::Hide(BTreeSet::new()),
                 schema: None,
                 timeout_ms: 600_000,
@@ -76,9 +74,7 @@ const ACTION: &str = "scenario";
 struct Setting {
     config: Value,
     groups: BTreeMap<String, BTreeSet<String>>,
-    ask: Ask,
-    /// How many requests of the same lineage came before.
-    depth: u32,
+    request: SyntheticRequest,
     redact: Redaction,
     /// The JSON Schema that edited parameters are validated against.
     schema: Option<Value>,

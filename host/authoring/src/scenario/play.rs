@@ -1,4 +1,4 @@
-//! Tells a story to a module, in the gateway's own sandbox, and compares what it answers with what is expected.
+//! Runs a scenario against a module, in the gateway's own sandbox, and compares its answers with what is expected.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::claim::{Outcome, Seen, compare};
 use super::{ACTION, Mismatch, Scenario, Setting, Step};
 use crate::event::duration;
-use crate::synthetic::{self, SUBMITTED_AT, request_id};
+use crate::synthetic::{SUBMITTED_AT, Submitted, request_id};
 use crate::words;
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
@@ -17,28 +17,28 @@ use countersign_core::record::{PolicyEntry, PolicyUse};
 use countersign_policy::decide;
 use countersign_policy::{ActionPolicy, Module, NotAdmitted};
 
-/// A story that was told.
+/// A scenario that was run.
 #[derive(Debug)]
 pub(crate) struct Played {
     pub(crate) name: String,
     pub(crate) line: u64,
-    /// What happened and what came of it, up to where the story went another way than expected.
-    pub(crate) story: Vec<StoryLine>,
+    /// What happened and what came of it, up to the first outcome that was not expected.
+    pub(crate) steps: Vec<PlayedStep>,
     pub(crate) mismatches: Vec<Mismatch>,
     /// What was called with what, to be called again and measured.
     pub(crate) calls: Option<Calls>,
 }
 
-/// One line of a story.
+/// An event that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StoryLine {
+pub(crate) struct PlayedStep {
     /// Milliseconds after the submission.
     pub(crate) at_ms: u64,
     pub(crate) event: String,
     pub(crate) outcome: String,
 }
 
-/// The calls of a story.
+/// The calls of a scenario.
 #[derive(Debug)]
 pub(crate) struct Calls {
     pub(crate) policy: ActionPolicy,
@@ -46,12 +46,12 @@ pub(crate) struct Calls {
     pub(crate) judged: Vec<(Request, Event)>,
 }
 
-/// Tells a story.
+/// Runs a scenario.
 pub(crate) fn play(scenario: &Scenario, module: &Arc<Module>) -> Played {
-    let mut telling = Telling {
+    let mut playing = Playing {
         scenario,
         now_ms: 0,
-        story: Vec::new(),
+        steps: Vec::new(),
         mismatches: Vec::new(),
         request: None,
         ruling: None,
@@ -59,16 +59,16 @@ pub(crate) fn play(scenario: &Scenario, module: &Arc<Module>) -> Played {
     };
     let calls = match policy(&scenario.setting, module) {
         Ok(policy) => {
-            let admission = telling.tell(&policy);
-            Some(Calls { policy, admission, judged: std::mem::take(&mut telling.judged) })
+            let admission = playing.run(&policy);
+            Some(Calls { policy, admission, judged: std::mem::take(&mut playing.judged) })
         }
         Err(error) => {
-            telling.differs(scenario.line, "setting", "a setting without fault", vec![error]);
+            playing.differs(scenario.line, "setting", "a setting without fault", vec![error]);
             None
         }
     };
-    let Telling { story, mismatches, .. } = telling;
-    Played { name: scenario.name.clone(), line: scenario.line, story, mismatches, calls }
+    let Playing { steps, mismatches, .. } = playing;
+    Played { name: scenario.name.clone(), line: scenario.line, steps, mismatches, calls }
 }
 
 /// The module as the only policy of an action.
@@ -94,10 +94,10 @@ fn policy(setting: &Setting, module: &Arc<Module>) -> Result<ActionPolicy, Strin
     ActionPolicy::new(entry, |_| Some(Arc::clone(module))).map_err(|error| error.to_string())
 }
 
-struct Telling<'a> {
+struct Playing<'a> {
     scenario: &'a Scenario,
     now_ms: u64,
-    story: Vec<StoryLine>,
+    steps: Vec<PlayedStep>,
     mismatches: Vec<Mismatch>,
     request: Option<Request>,
     /// The ruling on the last event that counted.
@@ -105,16 +105,16 @@ struct Telling<'a> {
     judged: Vec<(Request, Event)>,
 }
 
-impl Telling<'_> {
-    /// Tells the story as far as it goes, and returns what was admitted, or would have been.
-    fn tell(&mut self, policy: &ActionPolicy) -> Option<(Submission, Map<String, Value>)> {
+impl Playing<'_> {
+    /// Runs the events until an outcome is not expected, and returns what was admitted, or would have been.
+    fn run(&mut self, policy: &ActionPolicy) -> Option<(Submission, Map<String, Value>)> {
         if !self.configured(policy) {
             return None;
         }
-        let setting = &self.scenario.setting;
-        let submission = synthetic::submission(&setting.ask, setting.depth, policy, &Directory::default());
-        let admission = Some((submission.clone(), setting.ask.params.clone()));
-        if self.submitted(policy, submission) {
+        let Submitted { submission, params } =
+            self.scenario.setting.request.submit(policy, &Directory::default());
+        let admission = Some((submission.clone(), params.clone()));
+        if self.submitted(policy, submission, &params) {
             for step in &self.scenario.events {
                 if !self.happens(policy, step) {
                     break;
@@ -174,9 +174,13 @@ impl Telling<'_> {
     }
 
     /// The request is made. Returns whether there is one, as expected.
-    fn submitted(&mut self, policy: &ActionPolicy, submission: Submission) -> bool {
+    fn submitted(
+        &mut self,
+        policy: &ActionPolicy,
+        submission: Submission,
+        params: &Map<String, Value>,
+    ) -> bool {
         let event = format!("{} asks", submission.requester.id);
-        let params = &self.scenario.setting.ask.params;
         let mut memo = None;
         let outcome = match policy.admit(request_id(), &submission, params, |_| None) {
             Err(NotAdmitted::Denied(reasons)) => Outcome::Refused(reasons),
@@ -199,7 +203,7 @@ impl Telling<'_> {
         self.came_to(&event, &outcome, found) && matches!(outcome, Outcome::Counted(_))
     }
 
-    /// Something happens. Returns whether the story goes on.
+    /// Something happens. Returns whether the scenario goes on.
     fn happens(&mut self, policy: &ActionPolicy, step: &Step) -> bool {
         let event = step.event.to_string();
         let (at_ms, problem) = self.time_of(step);
@@ -237,7 +241,7 @@ impl Telling<'_> {
         let at_ms = step.event.at_ms.or(default).unwrap_or(self.now_ms);
         let timeout_ms = self.scenario.setting.timeout_ms;
         let problem = if let Some(Standing::Denied(_)) = self.ruling.as_ref().map(|ruling| &ruling.standing) {
-            "the request is denied, and with that the story is over".to_owned()
+            "the request is denied, and with that the scenario is over".to_owned()
         } else if step.event.intent == Intent::Wake && wish.is_none_or(|wish| at_ms < wish) {
             match wish {
                 Some(wish) => format!("the policy asked to be woken at {}", duration(wish)),
@@ -253,7 +257,7 @@ impl Telling<'_> {
         (at_ms, Some(problem))
     }
 
-    /// Asks the policy twice, for it has to give the same answer, and keeps the event where it counts.
+    /// Asks the policy twice, for it has to give the same answer, and keeps the event if it counts.
     fn judge(&mut self, policy: &ActionPolicy, event: Event) -> Outcome {
         let Some(request) = &mut self.request else { return Outcome::Refused(Vec::new()) };
         let mut answers = policy.judge_at_cost(request, &event);
@@ -281,10 +285,10 @@ impl Telling<'_> {
         }
     }
 
-    /// Writes the story on. Returns whether all was as expected.
+    /// Records the step. Returns whether all was as expected.
     fn came_to(&mut self, event: &str, outcome: &Outcome, found: Vec<Mismatch>) -> bool {
         let outcome = outcome.line();
-        self.story.push(StoryLine { at_ms: self.now_ms, event: event.to_owned(), outcome });
+        self.steps.push(PlayedStep { at_ms: self.now_ms, event: event.to_owned(), outcome });
         let as_expected = found.is_empty();
         self.mismatches.extend(found);
         as_expected

@@ -1,44 +1,26 @@
 //! Reads a file of scenarios; every error has its place.
 
 mod expect;
+mod setting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use countersign_core::lifecycle::{Link, Origin};
-use countersign_core::record::Redaction;
 use countersign_gateway::Intent;
-use countersign_policy::decide::{Ask, Who};
 use countersign_policy::yaml::document::{self, Kind, Node};
 use countersign_policy::yaml::error::{Errors, LoadErrors};
 use countersign_policy::yaml::fields::{Fields, Reader};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{ACTION, Scenario, Setting, Step};
+use self::setting::{Given, SETTING};
+use super::{Scenario, Step};
 use crate::event::{ACTS, AUTOMATIC, Event};
 use crate::file;
-use crate::synthetic;
 
 const MAX_BYTES: usize = 1 << 20;
 const SECOND: u64 = 1000;
 const DAY: u64 = 24 * 3600 * SECOND;
-const DEFAULT_TIMEOUT: u64 = 600 * SECOND;
-
-/// The fields of a scenario's setting, which `defaults` may have too.
-const SETTING: [&str; 11] = [
-    "config",
-    "groups",
-    "requester",
-    "params",
-    "redact",
-    "schema",
-    "meta",
-    "policy_hints",
-    "timeout",
-    "lineage_depth",
-    "granted_elsewhere",
-];
 
 /// Reads a file of scenarios.
 ///
@@ -87,7 +69,7 @@ impl ScenarioReader<'_> {
         let defaults = fields.get("defaults").and_then(|node| {
             let fields = self.reader.fields(node, "`defaults`", &SETTING)?;
             // Read once on their own, so that their errors are not reported for every scenario.
-            self.setting(&fields, None);
+            self.setting(&Given { own: &fields, defaults: None });
             Some(fields)
         });
         let items = match fields.get("scenarios") {
@@ -120,7 +102,7 @@ impl ScenarioReader<'_> {
                 return None;
             }
         };
-        let setting = self.setting(&fields, defaults);
+        let setting = self.setting(&Given { own: &fields, defaults });
         if fields.get("config").is_none() && defaults.is_none_or(|fields| fields.get("config").is_none()) {
             self.reader.error(node.at, format!("`config` is missing in the scenario `{name}`"));
         }
@@ -134,82 +116,6 @@ impl ScenarioReader<'_> {
         let timeout_ms = setting.timeout_ms;
         let events = items.into_iter().filter_map(|item| self.step(item, timeout_ms)).collect();
         Some(Scenario { name, line: node.at.line, setting, config_refused, expect, events })
-    }
-
-    /// A scenario's setting: its own fields, and the defaults for those that it lacks.
-    fn setting(&mut self, own: &Fields<'_>, defaults: Option<&Fields<'_>>) -> Setting {
-        let get = |name: &str| own.get(name).or_else(|| defaults.and_then(|fields| fields.get(name)));
-        let reader = &mut self.reader;
-        let timeout = get("timeout").and_then(|node| reader.duration(node, "a timeout", SECOND..=30 * DAY));
-        let requester = reader.optional_text(get("requester"), "`requester`");
-        let lineage_depth =
-            get("lineage_depth").and_then(|node| reader.count(node, "`lineage_depth`", 0..=1000));
-        let granted_elsewhere =
-            get("granted_elsewhere").is_some_and(|node| reader.truth(node, "`granted_elsewhere`"));
-        let params = get("params").map(|node| self.object(node, "`params`")).unwrap_or_default();
-        let schema = get("schema").map(Node::to_json);
-        let groups = self.groups(get("groups"));
-        let redact = get("redact").map_or_else(shows_all, |node| self.redact(node));
-        let default = synthetic::ask(ACTION);
-        let requester = requester.unwrap_or(default.requester.id);
-        let ask = Ask {
-            requester: synthetic::requester(&requester),
-            who: Who::asserted(&requester),
-            params,
-            policy_hints: get("policy_hints").map(Node::to_json),
-            ..default
-        };
-        let mut setting = Setting {
-            config: get("config").map_or_else(|| Value::Object(Map::new()), Node::to_json),
-            groups,
-            ask,
-            depth: lineage_depth.unwrap_or_default(),
-            redact,
-            schema,
-            timeout_ms: timeout.unwrap_or(DEFAULT_TIMEOUT),
-            granted_elsewhere,
-        };
-        if let Some(node) = get("meta") {
-            self.meta(node, &mut setting.ask);
-        }
-        setting
-    }
-
-    fn meta(&mut self, node: &Node, ask: &mut Ask) {
-        let Some(fields) = self.reader.fields(node, "`meta`", &["origin", "justification", "links"]) else {
-            return;
-        };
-        if let Some(origin) = fields.get("origin").and_then(|node| self.typed::<Origin>(node, "`origin`")) {
-            ask.origin = origin;
-        }
-        if let Some(links) = fields.get("links").and_then(|node| self.typed::<Vec<Link>>(node, "`links`")) {
-            ask.links = links;
-        }
-        if let Some(text) = self.reader.optional_text(fields.get("justification"), "`justification`") {
-            ask.justification = text;
-        }
-    }
-
-    fn groups(&mut self, node: Option<&Node>) -> BTreeMap<String, BTreeSet<String>> {
-        let mut groups = BTreeMap::new();
-        for (key, node) in self.reader.members(node, "`groups`") {
-            groups.insert(key.text.clone(), self.texts(node, "a member's id").into_iter().collect());
-        }
-        groups
-    }
-
-    fn redact(&mut self, node: &Node) -> Redaction {
-        let Some(fields) = self.reader.fields(node, "`redact`", &["show", "hide"]) else {
-            return shows_all();
-        };
-        match (fields.get("show"), fields.get("hide")) {
-            (Some(keys), None) => Redaction::Show(self.reader.keys(keys)),
-            (None, Some(keys)) => Redaction::Hide(self.reader.keys(keys)),
-            _ => {
-                self.reader.error(node.at, "`redact` must have either `show` or `hide`");
-                shows_all()
-            }
-        }
     }
 
     fn step(&mut self, node: &Node, timeout_ms: u64) -> Option<Step> {
@@ -322,9 +228,4 @@ impl ScenarioReader<'_> {
             }
         }
     }
-}
-
-/// The default: no parameter is hidden.
-fn shows_all() -> Redaction {
-    Redaction::Hide(BTreeSet::new())
 }

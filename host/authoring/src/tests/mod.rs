@@ -147,3 +147,19 @@ fn has(output: &Output, code: u8, parts: &[&str]) {
     }
     assert_eq!(output.code, code, "{}", output.text);
 }
+
+/// The paths of all files in a folder, relative to it.
+pub(crate) fn walk(folder: &Path, prefix: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+        if entry.path().is_dir() {
+            files.extend(walk(&entry.path(), &format!("{name}/")));
+        } else {
+            files.push(name);
+        }
+    }
+    files.sort();
+    files
+}

@@ -38,22 +38,6 @@ fn a_new_crate_has_all_files() {
     assert!(lib.contains("export_policy!(TwoOfThree);"), "{lib}");
 }
 
-/// The paths of all files in a folder, relative to it.
-fn walk(folder: &Path, prefix: &str) -> Vec<String> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let entry = entry.unwrap();
-        let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
-        if entry.path().is_dir() {
-            files.extend(walk(&entry.path(), &format!("{name}/")));
-        } else {
-            files.push(name);
-        }
-    }
-    files.sort();
-    files
-}
-
 #[test]
 fn the_sdk_of_a_crate_is_replaced() {
     let folder = Workspace::new();

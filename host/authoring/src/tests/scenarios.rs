@@ -276,6 +276,59 @@ fn a_wake_up_happens_when_it_was_asked_for() {
 }
 
 #[test]
+fn a_policy_sees_who_asks() {
+    let rows: &[(&str, &str)] = &[
+        (
+            "{ requester: U1 }",
+            "{ requester: { id: U1, known: person, authenticated: false }, owners: [], rerequested_by: null, \
+               lineage_depth: 0, hidden: [] }",
+        ),
+        (
+            "{ requester: \"github:dana\" }",
+            "{ requester: { id: \"github:dana\", known: unknown, authenticated: false }, owners: [], \
+               rerequested_by: null, lineage_depth: 0, hidden: [] }",
+        ),
+        (
+            "{ requester: \"github:dana\", requester_is: person, authenticated: true }",
+            "{ requester: { id: \"github:dana\", known: person, authenticated: true }, owners: [], \
+               rerequested_by: null, lineage_depth: 0, hidden: [] }",
+        ),
+        (
+            "{ requester: \"machine:nightly\", requester_is: machine, owned_by: [U2, U1] }",
+            "{ requester: { id: \"machine:nightly\", known: machine, authenticated: false }, owners: [U1, U2], \
+               rerequested_by: null, lineage_depth: 0, hidden: [] }",
+        ),
+        (
+            "{ requester: U1, owned_by: U2, rerequested_by: U3, params: { a: 1, b: 2 }, redact: { hide: [b] } }",
+            "{ requester: { id: U1, known: person, authenticated: false }, owners: [U2], \
+               rerequested_by: { id: U3, known: person, authenticated: false }, lineage_depth: 1, \
+               hidden: [b] }",
+        ),
+        (
+            "{ requester: U1, rerequested_by: \"gitlab:7\", lineage_depth: 3 }",
+            "{ requester: { id: U1, known: person, authenticated: false }, owners: [], \
+               rerequested_by: { id: \"gitlab:7\", known: unknown, authenticated: false }, lineage_depth: 3, \
+               hidden: [] }",
+        ),
+    ];
+    for (setting, memo) in rows {
+        let setting = setting.trim_start_matches('{');
+        for text in [
+            // As the setting of a scenario, and as a default.
+            format!(
+                "version: 1\nscenarios: [{{ name: it, config: {{ do: show_request }}, expect: {{ memo: {memo} }},{setting}]\n"
+            ),
+            format!(
+                "version: 1\ndefaults: {{ config: {{ do: show_request }},{setting}\n\
+                 scenarios: [{{ name: it, expect: {{ memo: {memo} }} }}]\n"
+            ),
+        ] {
+            has(&tested("misbehaving", &text, "text"), 0, &["1 scenario passed"]);
+        }
+    }
+}
+
+#[test]
 fn errors_have_their_place() {
     let rows: &[(&str, &[&str])] = &[
         ("", &["s.yaml"]),
@@ -307,6 +360,37 @@ fn errors_have_their_place() {
         (
             "version: 1\nscenarios: [{ name: a, config: {}, meta: { origin: { repository: x } } }]\n",
             &["`origin`:", "repository"],
+        ),
+        (
+            "version: 1\nscenarios: [{ name: a, config: {}, requester_is: robot }]\n",
+            &[
+                "s.yaml:2:",
+                "`requester_is`: unknown variant `robot`, expected one of `person`, `machine`, `unknown`",
+            ],
+        ),
+        (
+            "version: 1\nscenarios: [{ name: a, config: {}, authenticated: yes }]\n",
+            &["s.yaml:2:", "`authenticated` must be `true` or `false`"],
+        ),
+        (
+            "version: 1\nscenarios: [{ name: a, config: {}, owned_by: [1] }]\n",
+            &["s.yaml:2:", "an owner's id must be text: put it in quotes"],
+        ),
+        (
+            "version: 1\nscenarios: [{ name: a, config: {}, owned_by: { U1: U2 } }]\n",
+            &["s.yaml:2:", "a list (an owner's id) must be a list, but is a map"],
+        ),
+        (
+            "version: 1\nscenarios: [{ name: a, config: {}, rerequested_by: [U1] }]\n",
+            &["s.yaml:2:", "`rerequested_by` must be text, but is a list"],
+        ),
+        (
+            "version: 1\ndefaults: { rerequested_by: U1 }\nscenarios:\n  - { name: a, config: {}, lineage_depth: 0 }\n",
+            &["s.yaml:4:43: with `rerequested_by`, `lineage_depth` must be at least 1"],
+        ),
+        (
+            "version: 1\nscenarios: [{ name: a, config: {}, requester_known: machine }]\n",
+            &["a scenario has no field `requester_known`"],
         ),
         (
             "version: 1\nscenarios: [{ name: a, config: {}, config_refused: /x, events: [{ act: tick }] }]\n",

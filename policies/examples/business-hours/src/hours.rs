@@ -123,7 +123,7 @@ impl Hours {
         (offset, self.changes.iter().map(|(from, _)| *from).find(|from| *from > at))
     }
 
-    /// Every beginning and end in the week that follows `after`, and some before and after it. Where none of that week
+    /// Every beginning and end in the week that follows `after`, and some before and after it. If none of that week
     /// changes anything, no later one does while the offset stays.
     fn boundaries(&self, after: i64, offset: i64) -> impl Iterator<Item = i64> {
         let monday =
@@ -176,7 +176,7 @@ fn clock(text: &str) -> Option<i64> {
     if text == "24:00" {
         return Some(DAY);
     }
-    // The same rules as for an offset, and seconds where there are some.
+    // The same rules as for an offset, and seconds if there are some.
     let (minutes, seconds) = match text.len() {
         5 => (text, 0),
         8 => {

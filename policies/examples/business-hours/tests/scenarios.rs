@@ -92,19 +92,19 @@ fn clocks_that_change_in_business_hours_end_or_begin_them() {
     for (from, until, offset, is_open_before) in
         [("09:00", "11:00", "+02:00", true), ("11:00", "13:00", "+02:00", false)]
     {
-        let story = Scenario::<BusinessHours>::new(hours(from, until, offset))
+        let scenario = Scenario::<BusinessHours>::new(hours(from, until, offset))
             .acts_granted_elsewhere()
             .requested_at("2027-02-01T09:30:00Z")
             .expires_after(HOUR)
             .admitted()
             .wakes_at("2027-02-01T10:00:00Z");
         if is_open_before {
-            story
+            scenario
                 .satisfied()
                 .tick()
                 .waits_for("business hours, which do not begin before this request expires");
         } else {
-            story.waits_for("business hours, from Monday 12:00 (UTC+02:00)").tick().satisfied();
+            scenario.waits_for("business hours, from Monday 12:00 (UTC+02:00)").tick().satisfied();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Approval without anybody where an amount is below a threshold, and by enough approvers where it is not.
+//! Approval without anybody if an amount is below a threshold, and by enough approvers if it is not.
 //!
 //! Whatever is not clearly a small amount needs people: no amount at all, text that looks like one, a negative one.
 //! `README.md` has the configuration.
@@ -83,7 +83,7 @@ impl Policy for Threshold {
     }
 
     fn admit(config: &Config, request: &Request) -> Result<Memo, Vec<Reason>> {
-        // Whether an approver asks cannot be told of somebody whom nobody knows.
+        // An unknown requester may be an approver under another name.
         if request.requester.known == Known::Unknown {
             let message = "the requester is neither a known person nor a machine, and may not approve";
             return Err(Reason::new("requester_unknown", message).into());

@@ -67,7 +67,7 @@ pub(crate) fn run(bench: &Bench, engine: &Engine) -> Result<Answer> {
             }
             played
         }
-        None => vec![scenario::play(&Scenario::made_up(&module), &module)],
+        None => vec![scenario::play(&Scenario::synthetic(&module), &module)],
     };
     let figures = measure(&module, &played, bench.calls)?;
     let tolerance = Tolerance { time_percent: bench.tolerance, fuel_percent: bench.fuel_tolerance };
