@@ -268,6 +268,7 @@ async fn known_keys_go_on_while_the_issuer_is_down() {
         let issuer = Issuer::start(&[&key]).await;
         let gateway = gateway(&issuer).await;
         create(&gateway, &key.token(&claims(&issuer))).await.expect("the key is known");
+        issuer.publish(&[&key, &unknown]);
         fails(&issuer);
         let detail = refused(&gateway, &unknown.token(&claims(&issuer))).await;
         assert!(detail.contains("its issuer has no such key"), "{detail}");

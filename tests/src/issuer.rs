@@ -24,7 +24,7 @@ pub const AUDIENCE: &str = "countersign";
 /// An RSA key in PKCS#8, which ring cannot make. It was made for this, and protects nothing.
 const EXAMPLE_RSA: &[u8] = include_bytes!("issuer/example-rsa.pk8");
 
-/// What is longer than any document that a gateway should read.
+/// More bytes than a gateway should read of any document.
 const TOO_MUCH: usize = 10 << 20;
 
 /// The document that names the keys.
@@ -186,7 +186,6 @@ struct Published {
 #[derive(Clone, Debug)]
 enum Keys {
     Set(String),
-    TooMuch,
     /// Nothing to any question: it hangs up.
     Nothing,
 }
@@ -230,9 +229,15 @@ impl Issuer {
         self.answer(Keys::Nothing);
     }
 
-    /// Answers with 10 MB from now on.
+    /// Answers with 10 MB from now on: its keys, and spaces, so that nothing but the length is wrong.
+    ///
+    /// # Panics
+    /// If it is down.
     pub fn send_too_much(&self) {
-        self.answer(Keys::TooMuch);
+        match &mut *self.published.keys.lock().unwrap_or_else(PoisonError::into_inner) {
+            Keys::Set(set) => set.push_str(&" ".repeat(TOO_MUCH)),
+            Keys::Nothing => panic!("an issuer that is down sends nothing"),
+        }
     }
 
     /// How often somebody set out to fetch its keys.
@@ -283,7 +288,6 @@ async fn answer(
             json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")}).to_string()
         }
         Keys::Set(set) => set,
-        Keys::TooMuch => " ".repeat(TOO_MUCH),
     };
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
