@@ -58,6 +58,7 @@ mod operators;
 mod cookbook;
 mod import;
 
+mod keys;
 mod ledger;
 
 mod slack_page;

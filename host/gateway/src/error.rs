@@ -26,6 +26,9 @@ pub enum GatewayError {
     /// The idempotency key was used with another body.
     #[error("this idempotency key was used with another body")]
     KeyReused,
+    /// The idempotency key was used before, and the token that was given for it cannot be made again.
+    #[error("the request of this idempotency key is there, but its token was made with a key that is gone")]
+    TokenRetired,
     /// There is no such request, or the token belongs to another one.
     #[error("no such request")]
     NotFound,
@@ -83,6 +86,7 @@ impl GatewayError {
             | GatewayError::RulesLost(_)
             | GatewayError::Stopped(_) => "policy_failure",
             GatewayError::KeyReused => "idempotency_key_reused",
+            GatewayError::TokenRetired => "token_retired",
             GatewayError::NotFound => "not_found",
             GatewayError::NotAllowed(_) => "not_allowed",
             GatewayError::Cooldown { .. } => "cooldown",
@@ -197,6 +201,7 @@ mod tests {
             GatewayError::Denied(vec![reason()]),
             GatewayError::PolicyFailed(vec![failure()]),
             GatewayError::KeyReused,
+            GatewayError::TokenRetired,
             GatewayError::NotFound,
             GatewayError::NotAllowed("the request was approved"),
             GatewayError::Cooldown { retry_after_ms: 1 },
@@ -220,6 +225,7 @@ mod tests {
                 "policy_denied: the policy does not admit this request",
                 "policy_failure: a policy gave no usable answer, so nothing was changed",
                 "idempotency_key_reused: this idempotency key was used with another body",
+                "token_retired: the request of this idempotency key is there, but its token was made with a key that is gone",
                 "not_found: no such request",
                 "not_allowed: the request was approved",
                 "cooldown: this request can be made again in 1 s",

@@ -37,7 +37,7 @@ pub use countersign_core::lifecycle::Intent;
 pub use countersign_policy::decide::{Again, Ask, Who};
 pub use error::GatewayError;
 pub use submission::{IdempotencyKey, Receipt};
-pub use token::{Tokens, WaitToken, keyed};
+pub use token::{Tokens, WaitToken, hmac};
 pub use watch::{Seen, Watch, Watchers};
 
 use crate::simulation::Shadow;

@@ -198,7 +198,8 @@ impl Gateway {
         if sent.fingerprint != fingerprint {
             return Err(GatewayError::KeyReused);
         }
-        Ok(Receipt { token: self.tokens.of(request.id), request: Arc::new(request) })
+        let token = self.tokens.again(&request).ok_or(GatewayError::TokenRetired)?;
+        Ok(Receipt { token, request: Arc::new(request) })
     }
 
     fn submission(

@@ -111,7 +111,7 @@ fn open(folder: &Path, actions: &str, clock: &Arc<ManualClock>) -> Arc<Gateway> 
     let store = SqliteStore::open(&folder.join("store.db")).expect("the store opens");
     let policies = Arc::new(Policies::new(engine, set));
     let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
-    Arc::new(Gateway::new(Arc::new(store), policies, clock, Tokens::new([7; 32])))
+    Arc::new(Gateway::new(Arc::new(store), policies, clock, Tokens::new([7; 32], Vec::new())))
 }
 
 /// One engine for all tests, with the modules kept loaded: compiling them is what takes time.

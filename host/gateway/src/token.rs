@@ -10,12 +10,13 @@ use countersign_core::lifecycle::{Digest, Request, RequestId};
 
 /// Makes and checks wait tokens.
 ///
-/// A token is `<request id>.<256 bits>`, the bits an HMAC of the id under the server secret.
+/// A token is `<request id>.<256 bits>`, the bits an HMAC of the id under a key of the gateway's.
 /// So a repeated create can answer with the same token although only its SHA-256 is stored,
 /// and a request is found by its id, not by trying tokens.
 #[derive(Clone)]
 pub struct Tokens {
-    secret: [u8; 32],
+    current: [u8; 32],
+    earlier: Vec<[u8; 32]>,
 }
 
 /// A wait token. Shown to its caller once; neither logged nor stored.
@@ -23,17 +24,23 @@ pub struct Tokens {
 pub struct WaitToken(String);
 
 impl Tokens {
-    /// Tokens under this server secret.
+    /// New tokens are made with `current`; tokens that were made with one of `earlier` can be made again.
     #[must_use]
-    pub fn new(secret: [u8; 32]) -> Tokens {
-        Tokens { secret }
+    pub fn new(current: [u8; 32], earlier: Vec<[u8; 32]>) -> Tokens {
+        Tokens { current, earlier }
     }
 
-    /// The token of a request.
+    /// The token of a new request.
     #[must_use]
     pub fn of(&self, id: RequestId) -> WaitToken {
-        let mac = keyed(&self.secret, b"countersign wait token", id.to_string().as_bytes());
-        WaitToken(format!("{id}.{}", URL_SAFE_NO_PAD.encode(mac)))
+        token(&self.current, id)
+    }
+
+    /// The token that a request was given; `None` if the key that it was made with is gone.
+    #[must_use]
+    pub fn again(&self, request: &Request) -> Option<WaitToken> {
+        let keys = std::iter::once(&self.current).chain(&self.earlier);
+        keys.map(|key| token(key, request.id)).find(|token| Tokens::opens(token.reveal(), request))
     }
 
     /// The request that a token names. It says nothing yet of whether the token is the right one.
@@ -69,14 +76,13 @@ impl std::fmt::Debug for WaitToken {
     }
 }
 
-/// HMAC-SHA256 of `data` under a key derived from `secret` for the purpose `label`.
-#[must_use]
-pub fn keyed(secret: &[u8; 32], label: &[u8], data: &[u8]) -> [u8; 32] {
-    let key = hmac(secret, label);
-    hmac(&key, data)
+fn token(key: &[u8; 32], id: RequestId) -> WaitToken {
+    WaitToken(format!("{id}.{}", URL_SAFE_NO_PAD.encode(hmac(key, id.to_string().as_bytes()))))
 }
 
-fn hmac(key: &[u8; 32], data: &[u8]) -> [u8; 32] {
+/// HMAC-SHA256 of `data`.
+#[must_use]
+pub fn hmac(key: &[u8; 32], data: &[u8]) -> [u8; 32] {
     // HMAC pads a key that is shorter than its block with zeros; padding it here leaves nothing that could fail.
     let block: [u8; 64] = std::array::from_fn(|n| key.get(n).copied().unwrap_or(0));
     let mut mac = Hmac::<Sha256>::new(&block.into());
@@ -92,11 +98,27 @@ mod tests {
     #[test]
     fn a_token_names_its_request_and_depends_on_the_secret() {
         let id = RequestId::new(Timestamp::from_millis(1_700_000_000_000), 7, 42);
-        let token = Tokens::new([1; 32]).of(id);
+        let token = Tokens::new([1; 32], Vec::new()).of(id);
         assert_eq!(Tokens::names(token.reveal()), Some(id));
-        assert_eq!(token, Tokens::new([1; 32]).of(id));
-        assert_ne!(token, Tokens::new([2; 32]).of(id));
+        assert_eq!(token, Tokens::new([1; 32], Vec::new()).of(id));
+        assert_ne!(token, Tokens::new([2; 32], Vec::new()).of(id));
         assert_eq!(format!("{token:?}"), "WaitToken(…)");
+    }
+
+    #[test]
+    fn a_token_is_made_again_with_the_key_that_it_was_made_with() {
+        let request = countersign_store::fixtures::request(1);
+        let with = |key: u8| {
+            let mut request = request.clone();
+            let mut submission = countersign_core::lifecycle::Submission::clone(&request.submission);
+            submission.token_hash = Tokens::new([key; 32], Vec::new()).of(request.id).hash();
+            request.submission = std::sync::Arc::new(submission);
+            request
+        };
+        let tokens = Tokens::new([2; 32], vec![[1; 32]]);
+        assert_eq!(tokens.again(&with(2)), Some(tokens.of(request.id)));
+        assert_eq!(tokens.again(&with(1)), Some(Tokens::new([1; 32], Vec::new()).of(request.id)));
+        assert_eq!(tokens.again(&with(3)), None);
     }
 
     /// RFC 4231, test case 1 has a key of 20 bytes; zeros to 32 leave the HMAC as it is.

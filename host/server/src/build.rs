@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use countersign_core::clock::Clock;
 use countersign_gateway::policy_sets::{self, PolicySets};
-use countersign_gateway::{Gateway, Tokens};
+use countersign_gateway::{Gateway, Tokens, hmac};
 use countersign_policy::{CompileCache, Engine, KeyError, LoadErrors, Policies};
 use countersign_slack::{CallMetrics, Outgoing, SlackClient, Verifier};
 use countersign_store::Store;
@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access_control::{AccessControl, AccessError};
 use crate::config::Config;
+use crate::keys::{self, Keys};
 use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::state::App;
 use crate::strangers::Strangers;
@@ -31,6 +32,9 @@ pub enum StartError {
     /// The access file is wrong, or cannot be read.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// The keys of the installation cannot be used.
+    #[error("{0:#}")]
+    Secrets(anyhow::Error),
     /// Anything else.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -54,9 +58,10 @@ pub async fn build(
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) -> Result<App, StartError> {
+    let keys = keys(config).await?;
     let store = open_store(config).await?;
-    let secret = secret(config, store.as_ref()).await?;
-    let engine = engine(config, &secret).await?;
+    keys::check(&keys, store.as_ref(), &config.storage.store).await.map_err(StartError::Secrets)?;
+    let engine = engine(config, &keys).await?;
     let directory = &config.policies.directory;
     let registries = config.policies.supply.registries();
     let (set, folder) =
@@ -67,7 +72,7 @@ pub async fn build(
     engine.register(metrics.registry()).context(METRICS)?;
     let outgoing = outgoing(config, &metrics, &clock)?;
     let policies = Arc::new(Policies::new(engine, set));
-    let gateway = Arc::new(Gateway::new(store, policies, clock, Tokens::new(secret)));
+    let gateway = Arc::new(Gateway::new(store, policies, clock, tokens(&keys)));
     if let Some(access) = &access {
         gateway.directory().set_people(Arc::clone(access.authenticator.access().people()));
     }
@@ -119,18 +124,24 @@ async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     blocking(move || url.open().with_context(|| format!("cannot open the store `{url}`"))).await?
 }
 
-/// The secret from which tokens are derived: the configured one, else the one that the store keeps.
-async fn secret(config: &Config, store: &dyn Store) -> anyhow::Result<[u8; 32]> {
-    if let Some(secret) = &config.secrets.server {
-        return secret.expose().try_into().context("`COUNTERSIGN_SECRET` is not 32 bytes");
-    }
-    let mut fresh = [0; 32];
-    getrandom::fill(&mut fresh).context("the system gives no randomness")?;
-    store.secret(fresh).await.context("the store keeps no secret")
+/// The keys of this installation, before the store is opened: an earlier version may have left its secret there.
+async fn keys(config: &Config) -> Result<Keys, StartError> {
+    let (url, secrets) = (config.storage.store.clone(), config.secrets.keys()?);
+    blocking(move || keys::load(&url, secrets)).await?.map_err(StartError::Secrets)
 }
 
-/// The sandbox for policy modules. `secret` authenticates the compiled modules in the cache.
-async fn engine(config: &Config, secret: &[u8; 32]) -> Result<Engine, StartError> {
+/// Wait tokens: those of earlier versions were made with keys that were derived in another way.
+fn tokens(keys: &Keys) -> Tokens {
+    const PURPOSE: &str = "countersign wait token";
+    let derived = keys.all().map(|key| key.derive(PURPOSE));
+    let legacy = keys.all().map(|key| hmac(key.secret(), PURPOSE.as_bytes()));
+    let mut all = derived.chain(legacy);
+    let current = all.next().unwrap_or_default();
+    Tokens::new(current, all.collect())
+}
+
+/// The sandbox for policy modules. A key of its own authenticates the compiled modules in the cache.
+async fn engine(config: &Config, keys: &Keys) -> Result<Engine, StartError> {
     let supply = &config.policies.supply;
     let trust = supply.trust()?;
     if let Some(missing) = supply.registry_auth_file.as_ref().filter(|file| !file.exists()) {
@@ -138,7 +149,7 @@ async fn engine(config: &Config, secret: &[u8; 32]) -> Result<Engine, StartError
         tracing::warn!(file = %missing.display(), "registry password file does not exist");
     }
     let limits = config.policies.limits.limits();
-    let cache = CompileCache::new(config.cache_dir(), secret);
+    let cache = CompileCache::new(config.cache_dir(), &keys.current.derive("countersign compile cache"));
     let engine = blocking(move || Engine::new(limits, Some(cache), trust)).await?;
     Ok(engine.context("cannot set up the WebAssembly sandbox")?)
 }

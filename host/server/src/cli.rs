@@ -10,6 +10,7 @@ use countersign_authoring as authoring;
 use crate::access_key::AccessCommand;
 use crate::config::{Config, Environment, secrets};
 use crate::dev::Dev;
+use crate::keys::command::KeysCommand;
 
 /// Approval gateway for risky automation: policies say who must agree, people decide.
 #[derive(Debug, Parser)]
@@ -32,6 +33,9 @@ pub enum Command {
     /// Write, build, test and measure policies.
     #[command(subcommand)]
     Policy(authoring::Policy),
+    /// Change the key file beside an embedded store.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Make API keys for the access file.
     #[command(subcommand)]
     Access(AccessCommand),
@@ -112,7 +116,7 @@ impl Cli {
             Command::Policy(policy) if policy.loads_a_set() => {
                 unknown_variables(environment, &serve_variables)
             }
-            Command::Policy(_) | Command::Dev(_) | Command::Access(_) => Vec::new(),
+            Command::Policy(_) | Command::Dev(_) | Command::Access(_) | Command::Keys(_) => Vec::new(),
         };
         if wrong.is_empty() { Ok(cli) } else { Err(CliError::Environment(wrong)) }
     }

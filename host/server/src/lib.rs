@@ -5,6 +5,7 @@
 // The command line, and the settings of `serve`.
 pub mod cli;
 pub mod config;
+mod keys;
 
 // The gateway: what is shared, how it is put together, how it is run and stopped.
 pub mod build;
@@ -27,3 +28,5 @@ mod interactions;
 
 // For trying it out.
 pub mod dev;
+
+pub use keys::command::run as run_keys;

@@ -22,6 +22,7 @@ async fn main() -> ExitCode {
     let served = match Cli::from_process() {
         Ok(Cli { command: Command::Serve(config) }) => serve(&config).await,
         Ok(Cli { command: Command::Dev(dev) }) => return dev::run(dev).await,
+        Ok(Cli { command: Command::Keys(command) }) => return countersign::run_keys(&command).await,
         Ok(Cli { command: Command::Access(command) }) => return access_key::run(&command),
         Ok(Cli { command: Command::Policy(policy) }) => return countersign_authoring::run(&policy),
         Err(CliError::Flags(error)) => error.exit(),
@@ -32,6 +33,7 @@ async fn main() -> ExitCode {
         Err(StartError::Policies(errors)) => fail(WRONG_SETUP, &errors.to_string()),
         Err(StartError::Keys(error)) => fail(WRONG_SETUP, &error.to_string()),
         Err(StartError::Access(error)) => fail(WRONG_SETUP, &error.to_string()),
+        Err(error @ StartError::Secrets(_)) => fail(WRONG_SETUP, &error.to_string()),
         Err(StartError::Other(error)) => fail(1, &format!("{error:#}")),
     }
 }

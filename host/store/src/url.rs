@@ -32,6 +32,16 @@ impl StoreUrl {
         SqliteArchive::open(path)
     }
 
+    /// Hands the secret that an earlier version kept in the store to `keep`, and removes it once that has returned. False if
+    /// there is none. Blocks.
+    ///
+    /// # Errors
+    /// If the store cannot be opened or changed, or `keep` fails; then the secret is still there.
+    pub fn take_secret(&self, keep: impl FnOnce([u8; 32]) -> std::io::Result<()>) -> Result<bool, OpenError> {
+        let StoreUrl::Sqlite(path) = self;
+        SqliteStore::take_secret(path, keep)
+    }
+
     /// The store's file, if it is a file.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {

@@ -54,7 +54,7 @@ impl House {
         store.pin(entries, modules).await.unwrap();
         let policies = Arc::new(Policies::new(engine(), set));
         let timed: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-        let gateway = Arc::new(Gateway::new(store, policies, timed, Tokens::new([7; 32])));
+        let gateway = Arc::new(Gateway::new(store, policies, timed, Tokens::new([7; 32], Vec::new())));
         House { _folder: folder, clock, gateway }
     }
 

@@ -1,16 +1,20 @@
 //! Secrets. They come from the environment only: every user of a machine can read the flags of its processes.
 
+use anyhow::Context as _;
 use countersign_core::secret::Secret;
 use zeroize::Zeroizing;
 
 use super::Environment;
+use crate::keys::{Keys, MasterKey};
 
 /// The secrets, each from the variable that its field names.
 #[derive(Debug, Default)]
 pub struct Secrets {
-    /// `COUNTERSIGN_SECRET`: 32 bytes in hexadecimal, from which wait tokens are derived.
-    /// Without it, the embedded store generates and keeps one.
+    /// `COUNTERSIGN_SECRET`: 32 bytes in hexadecimal, from which wait tokens and other keys are derived.
+    /// Without it, it lies in a key file beside the embedded store, which is made at the first start.
     pub server: Option<Secret>,
+    /// `COUNTERSIGN_SECRET_PREVIOUS`: what `COUNTERSIGN_SECRET` was before it was changed.
+    pub previous_server: Option<Secret>,
     /// `ADMIN_TOKEN`: authenticates admins. Without it there are no admin routes.
     pub admin: Option<Secret>,
     /// `SLACK_SIGNING_SECRET`: verifies interactions that Slack sends over HTTP. Without it there is no such route.
@@ -22,8 +26,11 @@ pub struct Secrets {
 }
 
 /// The variables that hold secrets.
-pub(crate) const NAMES: [&str; 5] =
-    ["COUNTERSIGN_SECRET", "ADMIN_TOKEN", "SLACK_SIGNING_SECRET", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"];
+pub(crate) const NAMES: [&str; 6] =
+    [SECRET, PREVIOUS_SECRET, "ADMIN_TOKEN", "SLACK_SIGNING_SECRET", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"];
+
+const SECRET: &str = "COUNTERSIGN_SECRET";
+const PREVIOUS_SECRET: &str = "COUNTERSIGN_SECRET_PREVIOUS";
 
 /// What `serve --help` says about the environment.
 pub(crate) const HELP: &str = "\
@@ -36,15 +43,32 @@ Environment:
                           with neither of the two nobody can act in Slack
     ADMIN_TOKEN           authenticates admins, 16 or more printable characters; without it there
                           are no admin routes
-    COUNTERSIGN_SECRET    32 bytes in hexadecimal, from which wait tokens are derived; without it,
-                          the embedded store generates and keeps one";
+    COUNTERSIGN_SECRET    32 bytes in hexadecimal, from which wait tokens and other keys are derived;
+                          without it, it lies in PATH.key beside the database PATH of the store
+    COUNTERSIGN_SECRET_PREVIOUS
+                          what COUNTERSIGN_SECRET was before it was changed, for a day";
 
 impl Secrets {
+    /// The keys that are configured, if any.
+    ///
+    /// # Errors
+    /// If a secret does not have 32 bytes.
+    pub(crate) fn keys(&self) -> anyhow::Result<Option<Keys>> {
+        let key = |secret: &Secret| {
+            let secret = secret.expose().try_into().context("a secret does not have 32 bytes")?;
+            anyhow::Ok(MasterKey::new(secret))
+        };
+        let Some(current) = &self.server else { return Ok(None) };
+        let previous = self.previous_server.as_ref().map(key).transpose()?;
+        Ok(Some(Keys { current: key(current)?, previous }))
+    }
+
     /// Reads the secrets. What is wrong is added to `wrong`, one sentence each, which does not repeat the secret.
     pub(super) fn read(environment: &Environment, wrong: &mut Vec<String>) -> Secrets {
         let given = |name: &str| environment.contains_key(name);
         let secrets = Secrets {
-            server: server_secret(environment, wrong),
+            server: server_secret(environment, SECRET, wrong),
+            previous_server: server_secret(environment, PREVIOUS_SECRET, wrong),
             admin: printable(environment, "ADMIN_TOKEN", 16, "is too weak: a token", wrong),
             slack_signing: printable(
                 environment,
@@ -56,6 +80,9 @@ impl Secrets {
             slack_bot: slack_token(environment, "SLACK_BOT_TOKEN", "xoxb-", wrong),
             slack_app: slack_token(environment, "SLACK_APP_TOKEN", "xapp-", wrong),
         };
+        if given(PREVIOUS_SECRET) && !given(SECRET) {
+            wrong.push(format!("the variable `{PREVIOUS_SECRET}` is set, but not `{SECRET}`"));
+        }
         if given("SLACK_BOT_TOKEN") && !given("SLACK_SIGNING_SECRET") && !given("SLACK_APP_TOKEN") {
             wrong.push(
                 "the variable `SLACK_BOT_TOKEN` is set, but neither `SLACK_SIGNING_SECRET` nor `SLACK_APP_TOKEN`: \
@@ -74,13 +101,13 @@ impl Secrets {
     }
 }
 
-fn server_secret(environment: &Environment, wrong: &mut Vec<String>) -> Option<Secret> {
-    let text = environment.get("COUNTERSIGN_SECRET")?;
+fn server_secret(environment: &Environment, name: &str, wrong: &mut Vec<String>) -> Option<Secret> {
+    let text = environment.get(name)?;
     let mut bytes = Zeroizing::new([0; 32]);
     if hex::decode_to_slice(text, &mut *bytes).is_ok() {
         return Some(Secret::new(bytes.as_slice()));
     }
-    wrong.push("the variable `COUNTERSIGN_SECRET` is not 32 bytes in hexadecimal".into());
+    wrong.push(format!("the variable `{name}` is not 32 bytes in hexadecimal"));
     None
 }
 

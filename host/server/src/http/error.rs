@@ -218,6 +218,7 @@ fn gateway_status(error: &GatewayError) -> StatusCode {
         }
         GatewayError::NotFound => StatusCode::NOT_FOUND,
         GatewayError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+        GatewayError::TokenRetired => StatusCode::CONFLICT,
         GatewayError::Cooldown { .. } | GatewayError::LineageLimit { .. } | GatewayError::TooManyOpen => {
             StatusCode::TOO_MANY_REQUESTS
         }
@@ -321,6 +322,7 @@ mod tests {
             GatewayError::Denied(vec![reason.clone()]).into(),
             GatewayError::PolicyFailed(vec![failure.clone()]).into(),
             GatewayError::KeyReused.into(),
+            GatewayError::TokenRetired.into(),
             GatewayError::NotFound.into(),
             GatewayError::NotAllowed("the request was approved").into(),
             GatewayError::Cooldown { retry_after_ms: 1 }.into(),

@@ -1,6 +1,5 @@
 //! Promises of the port `Guards`.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use countersign_core::lifecycle::Digest;
@@ -31,16 +30,4 @@ pub(crate) async fn a_nonce_is_claimed_once<B: Backend>() {
         let (made, nonce) = (u64::from(number) + 100, Digest::of(&[number]));
         assert!(store.claim_nonce(nonce, at(made), at(made + 1)).await.unwrap());
     }
-}
-
-pub(crate) async fn the_secret_is_kept<B: Backend>() {
-    let (backend, store) = opened::<B>().await;
-    let secrets = at_once(10, |number| {
-        let store = Arc::clone(&store);
-        async move { store.secret([number as u8; 32]).await.unwrap() }
-    });
-    let secrets: BTreeSet<_> = secrets.await.into_iter().collect();
-    assert_eq!(secrets.len(), 1);
-    drop(store);
-    assert_eq!(Some(&backend.open().await.secret([99; 32]).await.unwrap()), secrets.first());
 }

@@ -75,7 +75,6 @@ macro_rules! store_contract {
             }
             guards {
                 a_nonce_is_claimed_once
-                the_secret_is_kept
             }
             documents {
                 documents_are_kept_by_key

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::StoreError;
 
 /// The prefixes of document keys, one for each part of the gateway that stores documents.
-pub const DOCUMENT_PREFIXES: [&str; 1] = ["usergroup:"];
+pub const DOCUMENT_PREFIXES: [&str; 2] = ["usergroup:", "key:"];
 
 /// Stores small documents by key.
 #[async_trait]

@@ -1,10 +1,10 @@
-//! Nonces and the server secret.
+//! Nonces.
 
 use async_trait::async_trait;
 use countersign_core::lifecycle::{Digest, Timestamp};
 use rusqlite::params;
 
-use super::column::{RowContext, millis};
+use super::column::millis;
 use super::{PURGE, SqliteStore};
 use crate::{Guards, StoreError};
 
@@ -26,19 +26,5 @@ impl Guards for SqliteStore {
             Ok(true)
         });
         claimed.await
-    }
-
-    async fn secret(&self, fresh: [u8; 32]) -> Result<[u8; 32], StoreError> {
-        let stored = self.writer.write(move |scope| {
-            scope.db.execute(
-                "INSERT INTO meta (key, value) VALUES ('secret', ?1) ON CONFLICT DO NOTHING",
-                [fresh],
-            )?;
-            let mut select = scope.db.prepare("SELECT value FROM meta WHERE key = 'secret'")?;
-            let context = RowContext { table: "meta", key: &"secret" };
-            let mut rows = select.query_and_then([], |row| context.get(row, (0, "value")))?;
-            rows.next().unwrap_or(Ok(fresh))
-        });
-        stored.await
     }
 }

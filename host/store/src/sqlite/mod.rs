@@ -8,6 +8,7 @@
 mod file;
 mod readers;
 mod schema;
+mod secret;
 mod writer;
 
 mod audit;

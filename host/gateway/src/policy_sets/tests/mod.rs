@@ -136,7 +136,8 @@ async fn start(
     let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
     let (set, folder) = at_start(store, &engine(), &clock, directory.to_owned(), registries).await?;
     let policies = Arc::new(Policies::new(engine(), set));
-    let gateway = Arc::new(Gateway::new(Arc::clone(store), policies, clock, Tokens::new([7; 32])));
+    let gateway =
+        Arc::new(Gateway::new(Arc::clone(store), policies, clock, Tokens::new([7; 32], Vec::new())));
     Ok(PolicySets::new(gateway, directory.to_owned(), registries.clone(), folder))
 }
 

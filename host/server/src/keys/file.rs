@@ -1,0 +1,164 @@
+//! The key file: a line for each secret, readable by its owner alone.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use anyhow::{Context as _, bail, ensure};
+use zeroize::Zeroizing;
+
+use super::{Keys, MasterKey};
+
+/// The most bytes that a key file may have.
+const MOST: u64 = 4096;
+
+const HEADING: &str = "# The keys of a Countersign gateway; its database lies beside this file. Keep this secret, and back it \
+                       up apart\n# from the database: either one alone is worth little.\n";
+
+/// The contents of a key file.
+pub(super) struct KeyFile(pub(super) Keys);
+
+impl KeyFile {
+    /// Reads a key file; `None` if there is none.
+    pub(super) fn read(path: &Path) -> anyhow::Result<Option<KeyFile>> {
+        let shown = path.display();
+        let file = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened.with_context(|| format!("cannot open the key file `{shown}`"))?,
+        };
+        let mode = file.metadata().with_context(|| format!("cannot read the key file `{shown}`"))?.mode();
+        ensure!(
+            mode & 0o077 == 0,
+            "the key file `{shown}` can be read or changed by others than its owner: `chmod 600 {shown}`"
+        );
+        let mut text = Zeroizing::new(String::new());
+        file.take(MOST)
+            .read_to_string(&mut text)
+            .with_context(|| format!("cannot read the key file `{shown}`"))?;
+        parse(&text).map(|keys| Some(KeyFile(keys))).with_context(|| format!("in the key file `{shown}`"))
+    }
+
+    /// Writes a new key file; fails if there is one.
+    pub(super) fn create(&self, path: &Path) -> anyhow::Result<()> {
+        self.write(path, OpenOptions::new().create_new(true))
+            .with_context(|| format!("cannot make the key file `{}`", path.display()))
+    }
+
+    /// Replaces a key file: the new one is complete on disk before it takes the place of the old one.
+    pub(super) fn replace(&self, path: &Path) -> anyhow::Result<()> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let new = path.with_file_name(name);
+        let replaced = || -> std::io::Result<()> {
+            self.write(&new, OpenOptions::new().create(true).truncate(true))?;
+            std::fs::rename(&new, path)?;
+            sync_directory(path)
+        };
+        replaced().with_context(|| format!("cannot replace the key file `{}`", path.display()))
+    }
+
+    fn write(&self, path: &Path, options: &mut OpenOptions) -> std::io::Result<()> {
+        let mut file = options.write(true).mode(0o600).open(path)?;
+        file.write_all(self.text().as_bytes())?;
+        file.sync_all()?;
+        sync_directory(path)
+    }
+
+    fn text(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(HEADING.to_owned());
+        let names = ["current", "previous"];
+        for (name, key) in names.into_iter().zip(self.0.all()) {
+            let secret = Zeroizing::new(hex::encode(key.secret()));
+            text.push_str(&format!("{name} {} {}\n", key.id(), secret.as_str()));
+        }
+        text
+    }
+}
+
+fn sync_directory(path: &Path) -> std::io::Result<()> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Errors name the line, and never repeat what is in it.
+fn parse(text: &str) -> anyhow::Result<Keys> {
+    let (mut current, mut previous) = (None, None);
+    for (index, line) in text.lines().enumerate() {
+        let number = index + 1;
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let mut words = line.split_whitespace();
+        let (Some(name), Some(id), Some(secret), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            bail!("line {number} is not a name, an id and a secret");
+        };
+        let mut bytes = Zeroizing::new([0; 32]);
+        if hex::decode_to_slice(secret, &mut *bytes).is_err() {
+            bail!("the secret in line {number} is not 32 bytes in hexadecimal");
+        }
+        let key = MasterKey::new(*bytes);
+        ensure!(key.id() == id, "the secret in line {number} is not the one whose id stands before it");
+        let slot = match name {
+            "current" => &mut current,
+            "previous" => &mut previous,
+            _ => bail!("line {number} begins with neither `current` nor `previous`"),
+        };
+        ensure!(slot.is_none(), "line {number} repeats `{name}`");
+        *slot = Some(key);
+    }
+    Ok(Keys { current: current.context("there is no line `current`")?, previous })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn keys() -> Keys {
+        Keys { current: MasterKey::new([1; 32]), previous: Some(MasterKey::new([2; 32])) }
+    }
+
+    #[test]
+    fn a_key_file_is_its_owners_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db.key");
+        assert!(KeyFile::read(&path).unwrap().is_none());
+        KeyFile(keys()).create(&path).unwrap();
+        assert!(KeyFile(keys()).create(&path).is_err(), "it is not overwritten");
+        let KeyFile(read) = KeyFile::read(&path).unwrap().unwrap();
+        let ids = |keys: &Keys| keys.all().map(MasterKey::id).collect::<Vec<_>>();
+        assert_eq!(ids(&read), ids(&keys()));
+        KeyFile(Keys { current: MasterKey::new([3; 32]), previous: None }).replace(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(ids(&KeyFile::read(&path).unwrap().unwrap().0), [MasterKey::new([3; 32]).id()]);
+        for mode in [0o640, 0o604, 0o660, 0o644] {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let error = KeyFile::read(&path).err().unwrap().to_string();
+            assert!(error.contains("chmod 600"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_not_repeated() {
+        let good = MasterKey::new([1; 32]);
+        let (id, secret) = (good.id(), hex::encode(good.secret()));
+        for (text, expected) in [
+            (String::new(), "no line `current`"),
+            (format!("previous {id} {secret}\n"), "no line `current`"),
+            (format!("# x\ncurrent {id} {secret} more\n"), "line 2 is not a name, an id and a secret"),
+            (format!("current {id} {}\n", &secret[2..]), "line 1 is not 32 bytes"),
+            (format!("current 00000000 {secret}\n"), "line 1 is not the one"),
+            (format!("current {id} {secret}\ncurrent {id} {secret}\n"), "line 2 repeats"),
+            (format!("currant {id} {secret}\n"), "line 1 begins with neither"),
+        ] {
+            let error = format!("{:#}", parse(&text).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains(&secret[2..]), "{error}");
+        }
+    }
+}

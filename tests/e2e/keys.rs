@@ -1,0 +1,127 @@
+//! The keys of an installation lie beside the database, and can be changed while requests are open.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use countersign_tests::{Ask, Home, Receipt, countersign, deploy};
+
+const DATABASE: &str = "data/countersign.db";
+const KEY_FILE: &str = "data/countersign.db.key";
+
+fn ask() -> Ask {
+    Ask::new("deploy").idempotency_key("run-4711")
+}
+
+/// Runs `countersign keys`, and returns what it printed.
+fn keys(home: &Home, command: &str) -> Result<String, String> {
+    let store = format!("sqlite:{}", home.path(DATABASE).display());
+    let output = countersign(["keys", command, "--store", &store]);
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+/// The secrets of a key file, in hexadecimal.
+fn secrets(home: &Home) -> Vec<String> {
+    let text = std::fs::read_to_string(home.path(KEY_FILE)).expect("a key file");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split_whitespace().nth(2).map(str::to_owned)).collect()
+}
+
+/// Whether a file holds these bytes, in hexadecimal or as they are.
+fn holds(bytes: &[u8], secret: &str) -> bool {
+    let raw = hex::decode(secret).expect("hexadecimal");
+    [secret.as_bytes(), &raw].iter().any(|part| bytes.windows(part.len()).any(|window| window == *part))
+}
+
+#[tokio::test]
+async fn the_database_alone_holds_no_key() {
+    let gateway = Home::alone(&deploy(1)).start().await;
+    let request = gateway.create(&ask()).await.expect("it is admitted");
+    let home = gateway.stop().await;
+    let mode = std::fs::metadata(home.path(KEY_FILE)).expect("a key file").mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let secret = secrets(&home).remove(0);
+    let key_file = home.path(KEY_FILE);
+    for (path, bytes) in home.files() {
+        assert!(path == key_file || !holds(&bytes, &secret), "the secret is in {}", path.display());
+    }
+
+    // Without its key file, a database is not taken for a new installation's.
+    std::fs::remove_file(&key_file).expect("it is there");
+    let failure = home.fail_to_start().await;
+    assert_eq!(failure.code, Some(2));
+    assert!(failure.stderr.contains("put its key file back"), "{}", failure.stderr);
+    assert!(keys(&home, "accept-loss").is_ok());
+    let gateway = home.start().await;
+    // Tokens are compared with what is stored of them, so they still open their requests; they cannot be made again.
+    assert_eq!(gateway.look(&request.token).await["status"], "ready_for_approval");
+    assert_eq!(gateway.create(&ask()).await.expect_err("its token is lost").is(), (409, "token_retired"));
+}
+
+#[tokio::test]
+async fn keys_are_changed_with_an_overlap() {
+    let gateway = Home::alone(&deploy(1)).start().await;
+    let first = gateway.create(&ask()).await.expect("it is admitted");
+    let home = gateway.stop().await;
+    let before = keys(&home, "show").expect("there is one");
+    let after = keys(&home, "rotate").expect("it is rotated");
+    assert!(after.contains(&before.replace("current", "previous")), "{before} {after}");
+    assert!(
+        keys(&home, "rotate").expect_err("the first one is still there").contains("countersign keys retire")
+    );
+    for secret in secrets(&home) {
+        assert!(!after.contains(&secret), "a secret is printed");
+    }
+
+    let same = |again: Receipt| assert_eq!((&again.id, &again.token), (&first.id, &first.token));
+    let gateway = home.start().await;
+    same(gateway.create(&ask()).await.expect("the previous key still counts"));
+    let second = gateway.create(&ask().idempotency_key("run-4712")).await.expect("it is admitted");
+    let home = gateway.stop().await;
+    keys(&home, "retire").expect("there is a previous one");
+    let gateway = home.start().await;
+    let again = gateway.create(&ask().idempotency_key("run-4712")).await.expect("the current key counts");
+    assert_eq!(again.token, second.token);
+    assert_eq!(gateway.create(&ask()).await.expect_err("the key is gone").is(), (409, "token_retired"));
+    assert_eq!(gateway.look(&first.token).await["status"], "ready_for_approval", "its token still opens it");
+}
+
+/// As an earlier version left it.
+fn put_secret(database: &Path, secret: &str) {
+    let database = rusqlite::Connection::open(database).expect("a database");
+    let secret = hex::decode(secret).expect("hexadecimal");
+    database.execute("INSERT INTO meta (key, value) VALUES ('secret', ?1)", [secret]).expect("it is stored");
+}
+
+#[tokio::test]
+async fn a_secret_in_the_database_is_moved_out_of_it() {
+    let secret = "ab".repeat(32);
+    // The tokens of an earlier version are made with this secret, and so are those of a gateway that is given it.
+    let home = Home::alone(&deploy(1)).with("COUNTERSIGN_SECRET", &secret);
+    let gateway = home.start().await;
+    let request = gateway.create(&ask()).await.expect("it is admitted");
+    let home = gateway.stop().await.without("COUNTERSIGN_SECRET");
+    put_secret(&home.path(DATABASE), &secret);
+
+    let gateway = home.start().await;
+    assert!(gateway.output().contains("copies of the database that were made before still hold it"));
+    let again = gateway.create(&ask()).await.expect("it is the same");
+    assert_eq!((&again.id, &again.token), (&request.id, &request.token));
+    let home = gateway.stop().await;
+    assert_eq!(secrets(&home), [secret.clone()]);
+    let key_file = home.path(KEY_FILE);
+    for (path, bytes) in home.files() {
+        assert!(path == key_file || !holds(&bytes, &secret), "the secret is in {}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn a_key_file_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = Home::alone(&deploy(1)).start().await.stop().await;
+    let open = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(home.path(KEY_FILE), open).expect("it is ours");
+    let failure = home.fail_to_start().await;
+    assert_eq!(failure.code, Some(2));
+    assert!(failure.stderr.contains("chmod 600"), "{}", failure.stderr);
+}
