@@ -7,11 +7,12 @@ use std::sync::Arc;
 use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_core::people::{People, Person, is_slack_id, name_of};
 use countersign_policy::yaml::document::{self, Key, Kind, Node, Place};
-use countersign_policy::yaml::error::{Errors, LoadErrors};
+use countersign_policy::yaml::error::{Errors, LoadError, LoadErrors};
 use countersign_policy::yaml::fields::{Fields, Reader, is_name};
 
 use crate::caller::{Caller, Glob, RequesterRule, Template, TokenRule};
 use crate::issuer::{Issuer, Keys};
+use crate::key;
 use crate::requester::MACHINE;
 
 /// The largest access file, in bytes.
@@ -55,7 +56,7 @@ impl Access {
             Ok(document) => document,
             Err((at, message)) => {
                 errors.add(at, message);
-                errors.into_result()?;
+                errors.into_result().map_err(without_keys)?;
                 return Ok(Access::default());
             }
         };
@@ -63,7 +64,7 @@ impl Access {
         let mut access = reading.access(&document);
         access.keys = reading.keys;
         access.digest = Some(Digest::of(text.as_bytes()));
-        errors.into_result()?;
+        errors.into_result().map_err(without_keys)?;
         Ok(access)
     }
 
@@ -490,6 +491,12 @@ impl Reading<'_> {
         }
         millis.map(Timestamp::from_millis)
     }
+}
+
+/// Errors quote what is wrong, and are logged and stored: an API key in the wrong place, or its digest, must not be.
+fn without_keys(errors: LoadErrors) -> LoadErrors {
+    let errors = errors.0.into_iter();
+    LoadErrors(errors.map(|error| LoadError { message: key::hidden(&error.message), ..error }).collect())
 }
 
 /// An id that is one in every source, to try rules with.

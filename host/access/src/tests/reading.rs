@@ -140,6 +140,22 @@ fn what_is_wrong_is_said_with_its_place() {
 }
 
 #[test]
+fn errors_hold_no_key_and_no_digest() {
+    let key = ApiKey::generate().unwrap();
+    let digest = key.digest().to_string();
+    for place in ["requester: machine", "U0RITA", "2027-01-31", "web-deploys", "\"{actor}\"", "rotate_secret"]
+    {
+        for secret in [key.reveal(), digest.as_str()] {
+            let text = SOUND.replacen(place, secret, 1);
+            if let Err(errors) = Access::read("access.yaml", &text) {
+                let secret = secret.trim_start_matches(PREFIX);
+                assert!(!errors.to_string().contains(secret), "{place}: {errors}");
+            }
+        }
+    }
+}
+
+#[test]
 fn no_callers_tokens_are_all_somebody_elses() {
     let check = |other: &str| {
         let caller = format!("callers:\n  other: {{ oidc: {other}, requester: machine, actions: \"*\" }}\n");
