@@ -40,6 +40,8 @@ pub struct Receipt {
     pub request: Arc<Request>,
     /// Its wait token.
     pub token: WaitToken,
+    /// Whether it was made before, for the same idempotency key.
+    pub replayed: bool,
 }
 
 impl Gateway {
@@ -198,7 +200,7 @@ impl Gateway {
         if sent.fingerprint != fingerprint {
             return Err(GatewayError::KeyReused);
         }
-        Ok(Receipt { token: self.tokens.of(request.id), request: Arc::new(request) })
+        Ok(Receipt { token: self.tokens.of(request.id), request: Arc::new(request), replayed: true })
     }
 
     fn submission(
@@ -292,7 +294,7 @@ impl Gateway {
                     if delivers {
                         bell.notify_one();
                     }
-                    Ok(Ok(Receipt { request: created, token }))
+                    Ok(Ok(Receipt { request: created, token, replayed: false }))
                 }
                 other => Ok(Err(other)),
             }
