@@ -15,8 +15,8 @@ use tokio_util::task::TaskTracker;
 use crate::access_control::{AccessControl, AccessError};
 use crate::config::Config;
 use crate::rate_limit::{CallerQuotas, RateLimiter};
+use crate::rejections::Rejections;
 use crate::state::App;
-use crate::strangers::Strangers;
 use crate::telemetry::Metrics;
 
 /// Why the gateway does not start.
@@ -84,7 +84,7 @@ pub async fn build(
         access,
         insecure_anonymous: config.access.insecure_anonymous,
         caller_quotas: CallerQuotas::default(),
-        strangers: Strangers::default(),
+        rejections: Rejections::default(),
         body_limit: usize::try_from(config.network.body_limit_bytes).unwrap_or(usize::MAX),
         max_streams: usize::try_from(config.network.sse_max_connections).unwrap_or(usize::MAX),
         background: TaskTracker::new(),
