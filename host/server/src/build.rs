@@ -12,7 +12,7 @@ use countersign_store::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access_control::{AccessControl, AccessError};
+use crate::access_control::{AccessControl, AccessError, history};
 use crate::config::Config;
 use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::rejections::Rejections;
@@ -72,6 +72,11 @@ pub async fn build(
         gateway.directory().set_people(Arc::clone(access.authenticator.access().people()));
     }
     gateway.shadow().register(metrics.registry()).context(METRICS)?;
+    // Last of what can fail: a start that fails puts no file in force.
+    let found = access.as_ref().and_then(|access| access.authenticator.access().digest());
+    history::at_start(gateway.store().as_ref(), gateway.clock().now(), found)
+        .await
+        .context("cannot store which access file is in force")?;
     Ok(App {
         policy_sets: PolicySets::new(Arc::clone(&gateway), directory.clone(), registries, folder),
         gateway,
