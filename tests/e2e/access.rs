@@ -2,6 +2,8 @@
 
 use countersign_tests::{ApiKey as Key, Ask, Call, Click, Gateway, Home, Problem, Receipt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::ledger::Ledger;
 
@@ -194,6 +196,93 @@ async fn the_file_is_read_again_and_a_wrong_one_changes_nothing() {
     assert!(ledger.count_of("access_reload_failed") >= 1);
 }
 
+/// A call as it is written, so that it can have any target, and any number of hosts.
+async fn raw(gateway: &Gateway, target: &str, hosts: &[&str]) -> String {
+    let mut stream = TcpStream::connect(gateway.address()).await.expect("it listens");
+    let hosts: String = hosts.iter().map(|host| format!("Host: {host}\r\n")).collect();
+    let call = format!("GET {target} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+    stream.write_all(call.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    answer
+}
+
+/// Puts another access file in its place at once, so that no half of one is read.
+fn replace(home: &Home, text: &str) {
+    home.write("access.next", text.as_bytes());
+    std::fs::rename(home.path("access.next"), home.path("access.yaml")).expect("it is replaced");
+}
+
+/// The access file in force, once its history has this many attempts.
+async fn attempts(gateway: &Gateway, count: usize) -> Value {
+    let noted = async {
+        loop {
+            let shown = gateway.seen("access").await;
+            if shown["attempts"].as_array().is_some_and(|attempts| attempts.len() >= count) {
+                return shown;
+            }
+        }
+    };
+    countersign_tests::within(&format!("{count} attempts in the history"), noted).await
+}
+
+#[tokio::test]
+async fn the_history_of_the_file_survives_restarts() {
+    let (portal, nightly) = (key("portal"), key("nightly"));
+    let first = access(&[&portal], &nightly);
+    let gateway = home(&first).administered().start().await;
+    let shown = gateway.seen("access").await;
+    let counts = ["callers", "issuers", "people"].map(|count| shown[count].as_u64());
+    assert_eq!(counts, [Some(2), Some(0), Some(1)], "{shown}");
+    let told = |shown: &Value| -> Vec<String> {
+        let attempts = shown["attempts"].as_array().expect("a list").iter();
+        attempts.map(|it| format!("{} {}", it["source"], it["outcome"]).replace('"', "")).collect()
+    };
+    assert_eq!(told(&shown), ["start ok"]);
+
+    replace(gateway.home(), &first.replace("callers:", "caller:"));
+    let shown = attempts(&gateway, 2).await;
+    assert_eq!(told(&shown), ["file failed", "start ok"]);
+    let error = &shown["attempts"][0]["errors"][0];
+    assert!(error["path"].as_str().is_some_and(|path| path.ends_with("access.yaml:1:1")), "{error}");
+    replace(gateway.home(), &first.replace("open: 2", "open: 4"));
+    let before = attempts(&gateway, 3).await;
+    assert_eq!(told(&before), ["file ok", "file failed", "start ok"]);
+    assert_eq!(before["attempts"][0]["previousHash"], shown["hash"]);
+
+    // A start that finds the same file is no attempt.
+    let gateway = gateway.kill().start().await;
+    let after = gateway.seen("access").await;
+    assert_eq!(after, before);
+
+    // Another one is, and the start says so.
+    let home = gateway.stop().await;
+    replace(&home, &first.replace("open: 2", "open: 3"));
+    let gateway = home.start().await;
+    let shown = gateway.seen("access").await;
+    assert_eq!(told(&shown), ["start ok", "file ok", "file failed", "start ok"]);
+    assert_ne!(shown["hash"], before["hash"]);
+    assert_eq!(shown["attempts"][0]["previousHash"], before["hash"]);
+    assert_eq!(shown["attempts"][0]["at"], shown["since"]);
+    assert_eq!(
+        shown["attempts"].as_array().map(Vec::len),
+        before["attempts"].as_array().map(|it| it.len() + 1)
+    );
+    for secret in [&portal.secret, &portal.line] {
+        assert!(
+            !shown.to_string().contains(secret.trim_start_matches("- { sha256: ").trim_end_matches(" }"))
+        );
+    }
+
+    // Without a file everybody may ask, which is a change as well.
+    let gateway = gateway.stop().await.without("COUNTERSIGN_ACCESS").start().await;
+    let problem = gateway.admin_call(Call::get("/api/admin/access")).await.expect_err("there is no file");
+    assert_eq!(problem.is(), (404, "not_found"));
+    let ledger = Ledger::of(&gateway.kill());
+    assert_eq!(ledger.count_of("access_reloaded"), 4);
+    assert_eq!(ledger.count_of("access_reload_failed"), 1);
+}
+
 #[tokio::test]
 async fn without_a_file_only_this_machine_is_answered() {
     let gateway = Home::new(ACTIONS).start().await;
@@ -217,6 +306,22 @@ async fn without_a_file_only_this_machine_is_answered() {
     let two = gateway.create(&of("acme/web")).await.expect("it is another's key");
     assert_ne!(one.id, two.id);
     assert_eq!(gateway.create(&of("acme/web")).await.expect("it is the same").id, two.id);
+
+    for (target, hosts) in [
+        ("http://gate.example/healthz", &["localhost"][..]),
+        ("/healthz", &["gate.example"]),
+        ("/healthz", &["localhost", "localhost"]),
+        ("/healthz", &["localhost", "gate.example"]),
+        ("/healthz", &[""]),
+    ] {
+        let answer = raw(&gateway, target, hosts).await;
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{target} {hosts:?}: {answer}");
+        assert!(answer.contains("\"proxied\""), "{target} {hosts:?}: {answer}");
+    }
+    for target in ["/healthz", "http://localhost/healthz", "http://127.0.0.1:1/healthz"] {
+        let answer = raw(&gateway, target, &["localhost"]).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{target}: {answer}");
+    }
 
     let open = Home::new(ACTIONS).with("COUNTERSIGN_LISTEN", "0.0.0.0:0");
     let failure = open.fail_to_start().await;

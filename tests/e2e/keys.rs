@@ -108,7 +108,7 @@ async fn a_secret_in_the_database_is_moved_out_of_it() {
     let again = gateway.create(&ask()).await.expect("it is the same");
     assert_eq!((&again.id, &again.token), (&request.id, &request.token));
     let home = gateway.stop().await;
-    assert_eq!(secrets(&home), [secret.clone()]);
+    assert_eq!(secrets(&home), std::slice::from_ref(&secret));
     let key_file = home.path(KEY_FILE);
     for (path, bytes) in home.files() {
         assert!(path == key_file || !holds(&bytes, &secret), "the secret is in {}", path.display());

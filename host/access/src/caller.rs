@@ -65,6 +65,16 @@ impl TokenRule {
                 claims.get(name).and_then(claim_text).is_some_and(|value| values.contains(&value))
             })
     }
+
+    /// Whether it matches every token that `narrower` matches.
+    #[must_use]
+    pub fn covers(&self, narrower: &TokenRule) -> bool {
+        self.issuer == narrower.issuer
+            && self
+                .claims
+                .iter()
+                .all(|(name, values)| narrower.claims.get(name).is_some_and(|other| other.is_subset(values)))
+    }
 }
 
 /// A claim's value as rules write it: a text, a whole number or a truth value.
@@ -147,6 +157,16 @@ impl Template {
             parts.push(Part::Text(rest.to_owned()));
         }
         Ok(Template(parts))
+    }
+
+    /// The text with the same value for every claim.
+    #[must_use]
+    pub(crate) fn with_each(&self, value: &str) -> String {
+        let parts = self.0.iter().map(|part| match part {
+            Part::Text(text) => text.as_str(),
+            Part::Claim(_) => value,
+        });
+        parts.collect()
     }
 
     /// The text with the claims filled in; `None` if one is absent, empty, or no plain value.

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_core::people::{People, Person, is_slack_id, name_of};
 use countersign_policy::yaml::document::{self, Key, Kind, Node, Place};
-use countersign_policy::yaml::error::{Errors, LoadErrors};
+use countersign_policy::yaml::error::{Errors, LoadError, LoadErrors};
 use countersign_policy::yaml::fields::{Fields, Reader, is_name};
 
 use crate::caller::{Caller, Glob, RequesterRule, Template, TokenRule};
 use crate::issuer::{Issuer, Keys};
+use crate::key;
+use crate::requester::MACHINE;
 
 /// The largest access file, in bytes.
 pub const ACCESS_BYTES: u64 = 4 << 20;
@@ -22,6 +24,9 @@ const SYSTEMS: [&str; 4] = ["github", "gitlab", "email", "subject"];
 
 /// The most limits that can be said.
 const MOST: u32 = 1_000_000;
+
+/// The most characters that the name of an action may have, as requests are checked.
+const ACTION_CHARS: usize = 128;
 
 /// What an access file says. Immutable: a file that has changed is read into another one.
 #[derive(Debug, Default)]
@@ -53,7 +58,7 @@ impl Access {
             Ok(document) => document,
             Err((at, message)) => {
                 errors.add(at, message);
-                errors.into_result()?;
+                errors.into_result().map_err(without_keys)?;
                 return Ok(Access::default());
             }
         };
@@ -62,7 +67,7 @@ impl Access {
         let mut access = reading.access(&document);
         access.keys = reading.keys;
         access.digest = Some(Digest::of(text.as_bytes()));
-        errors.into_result()?;
+        errors.into_result().map_err(without_keys)?;
         Ok(access)
     }
 
@@ -123,13 +128,33 @@ impl Reading<'_> {
         if fields.get("callers").is_none() {
             self.reader.error(document.at, "`callers` is missing: nobody could ask");
         }
+        let mut rules = Vec::new();
         for (key, node) in self.reader.members(fields.get("callers"), "`callers`") {
             self.named(key, "a caller");
             if let Some(caller) = self.caller(key, node, &issuers, &people) {
+                rules.extend(caller.tokens.is_some().then(|| (key.at, Arc::clone(&caller))));
                 callers.insert(key.text.clone(), caller);
             }
         }
+        self.ambiguous(&rules);
         Access { digest: None, callers, keys: HashMap::new(), issuers, people }
+    }
+
+    /// A token of two callers is nobody's, so a rule is of no use if each of its tokens is another caller's too.
+    fn ambiguous(&mut self, callers: &[(Place, Arc<Caller>)]) {
+        for (at, caller) in callers {
+            let wider = callers.iter().map(|(_, other)| other).find(|other| {
+                other.name != caller.name
+                    && matches!((&other.tokens, &caller.tokens), (Some(wide), Some(narrow)) if wide.covers(narrow))
+            });
+            if let Some(other) = wider {
+                let message = format!(
+                    "every token of the caller `{}` is the caller `{}`'s too, and a token of two callers is nobody's",
+                    caller.name, other.name
+                );
+                self.reader.error(*at, message);
+            }
+        }
     }
 
     fn named(&mut self, key: &Key, what: &str) {
@@ -153,6 +178,10 @@ impl Reading<'_> {
             let mut aliases = Vec::new();
             for system in &known {
                 for (at, id) in self.one_or_more(fields.get(system), &format!("`{system}`")) {
+                    if let Some(why) = impossible_id(system, &id) {
+                        self.reader.error(at, format!("`{id}` {why}"));
+                        continue;
+                    }
                     match name_of(system, &id) {
                         Ok(name) => aliases.push((at, name)),
                         Err(why) => self.reader.error(at, format!("`{id}` {why}")),
@@ -207,7 +236,8 @@ impl Reading<'_> {
             let issuer = self.required(&fields, node, "issuer", "the `iss` of its tokens");
             let audience =
                 self.required(&fields, node, "audience", "the `aud` of tokens that are for this gateway");
-            let jwks = self.reader.optional_text(fields.get("jwks"), "`jwks`");
+            let jwks =
+                fields.get("jwks").and_then(|_| self.required(&fields, node, "jwks", "where its keys are"));
             let keep_ms = fields
                 .get("keep")
                 .and_then(|node| self.reader.duration(node, "`keep`", 60_000..=7 * 24 * 3_600_000));
@@ -241,6 +271,10 @@ impl Reading<'_> {
             self.reader.error(found.at, format!("`{name}` is empty"));
             return None;
         }
+        if text.trim() != text {
+            self.reader.error(found.at, format!("`{name}` has spaces around it"));
+            return None;
+        }
         Some(text.to_owned())
     }
 
@@ -262,6 +296,11 @@ impl Reading<'_> {
                 Vec::new()
             }
         };
+        for (at, glob) in &actions {
+            if let Some(why) = impossible_action(glob) {
+                self.reader.error(*at, format!("`{glob}` {why}, so it is no action"));
+            }
+        }
         let (open, per_minute) = self.limits(fields.get("limits"));
         let requester = self.requester(fields.get("requester"), key, tokens.is_some())?;
         let mut owners = BTreeSet::new();
@@ -277,6 +316,11 @@ impl Reading<'_> {
                 key.text
             );
             self.reader.error(key.at, message);
+        }
+        if let (Some(node), RequesterRule::Claims { .. }) = (fields.get("keys"), &requester) {
+            let message =
+                "a key has no claims to make the requester from, so nothing could be asked for with it";
+            self.reader.error(node.at, message);
         }
         let caller = Arc::new(Caller {
             name: key.text.clone(),
@@ -309,7 +353,11 @@ impl Reading<'_> {
         if claims.is_empty() {
             self.reader.error(node.at, "`claims` is missing: without it every token of the issuer would do");
         }
-        for wrong in known.unsafe_rule(&claims) {
+        let mut wrong = known.unsafe_rule(&claims);
+        if wrong.is_empty() {
+            wrong = impossible_rule(known, &claims);
+        }
+        for wrong in wrong {
             self.reader.error(node.at, wrong);
         }
         Some(TokenRule { issuer, claims })
@@ -376,16 +424,29 @@ impl Reading<'_> {
         let fields = self.reader.fields(node, "`requester`", &["source", "id"])?;
         let source = self.required(&fields, node, "source", "the system that the id belongs to")?;
         let id = self.required(&fields, node, "id", "the id, with claims in braces, such as `{actor}`")?;
-        if let Err(why) = name_of(&source, "U0EXAMPLE") {
-            self.reader.error(node.at, format!("a requester {why}"));
+        let place = |name: &str| fields.get(name).map_or(node.at, |node| node.at);
+        if source == MACHINE {
+            let message =
+                "`machine` is no source of ids: for a caller that is a machine write `requester: machine`";
+            self.reader.error(place("source"), message);
+        } else if let Err(why) = name_of(&source, EXAMPLE) {
+            self.reader.error(place("source"), format!("a requester {why}"));
         }
         if !has_tokens {
             self.reader.error(node.at, "a requester is made from claims, but the caller has no `oidc`");
         }
         match Template::new(&id) {
-            Ok(id) => Some(RequesterRule::Claims { source, id }),
+            Ok(template) => {
+                // What is wrong whatever the claims are, is wrong for every request.
+                if name_of(&source, EXAMPLE).is_ok()
+                    && let Err(why) = name_of(&source, &template.with_each(EXAMPLE))
+                {
+                    self.reader.error(place("id"), format!("`{id}` {why}, whatever the claims are"));
+                }
+                Some(RequesterRule::Claims { source, id: template })
+            }
             Err(why) => {
-                self.reader.error(fields.get("id").map_or(node.at, |node| node.at), why);
+                self.reader.error(place("id"), why);
                 None
             }
         }
@@ -435,4 +496,53 @@ impl Reading<'_> {
         }
         millis.map(Timestamp::from_millis)
     }
+}
+
+/// Errors quote what is wrong, and are logged and stored: an API key in the wrong place, or its digest, must not be.
+fn without_keys(errors: LoadErrors) -> LoadErrors {
+    let errors = errors.0.into_iter();
+    LoadErrors(errors.map(|error| LoadError { message: key::hidden(&error.message), ..error }).collect())
+}
+
+/// An id that is one in every source, to try rules with.
+const EXAMPLE: &str = "U0EXAMPLE";
+
+/// Why an id cannot be anybody's in this system, besides what holds for every name.
+fn impossible_id(system: &str, id: &str) -> Option<&'static str> {
+    if matches!(system, "github" | "gitlab" | "email") && id.trim() == id && id.contains(char::is_whitespace)
+    {
+        return Some("has spaces in it");
+    }
+    (system == "email" && !id.contains('@')).then_some("is no e-mail address")
+}
+
+/// Why no action that a request can name fits this pattern.
+fn impossible_action(glob: &str) -> Option<String> {
+    let text = glob.replace('*', "");
+    if glob.trim().is_empty() {
+        return Some("is blank".to_owned());
+    }
+    if text.chars().any(char::is_control) {
+        return Some("has control characters".to_owned());
+    }
+    (text.chars().count() > ACTION_CHARS).then(|| format!("has more than {ACTION_CHARS} characters"))
+}
+
+/// Why no token that counts has these claims.
+fn impossible_rule(issuer: &Issuer, claims: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+    let lacks = |claim: &str, value: &str| claims.get(claim).is_some_and(|values| !values.contains(value));
+    let mut wrong = Vec::new();
+    for (claim, field, value) in [("iss", "issuer", &issuer.issuer), ("aud", "audience", &issuer.audience)] {
+        if lacks(claim, value) {
+            wrong
+                .push(format!("no token can match: its `{claim}` is the `{field}` of its issuer, `{value}`"));
+        }
+    }
+    if claims.get("event_name").is_some_and(|events| events.iter().all(|it| it == "pull_request_target")) {
+        wrong.push("no token can match: one of `pull_request_target` is always refused".to_owned());
+    }
+    if claims.contains_key("project_id") && lacks("ref_protected", "true") {
+        wrong.push("no token can match: one with a `project_id` needs `ref_protected: \"true\"`".to_owned());
+    }
+    wrong
 }

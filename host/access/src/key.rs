@@ -55,6 +55,21 @@ pub(crate) fn digest(key: &str) -> Digest {
     Digest::of(key.as_bytes())
 }
 
+/// A text without what could be a key or its digest: runs of as many hexadecimal digits.
+#[must_use]
+pub(crate) fn hidden(text: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let is_hex = first.is_ascii_hexdigit();
+        let end = rest.find(|c: char| c.is_ascii_hexdigit() != is_hex).unwrap_or(rest.len());
+        let (run, after) = rest.split_at(end);
+        shown.push_str(if is_hex && run.len() >= 2 * SECRET_BYTES { "…" } else { run });
+        rest = after;
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +82,16 @@ mod tests {
         assert_eq!(format!("{key:?}"), "ApiKey(…)");
         assert_eq!(key.digest(), Digest::of(key.reveal().as_bytes()));
         assert_ne!(ApiKey::generate().unwrap().reveal(), key.reveal());
+    }
+
+    #[test]
+    fn a_key_and_its_digest_are_hidden_in_a_text() {
+        let key = ApiKey::generate().unwrap();
+        let text = format!("`{}` and {} are not “shown”, deadbeef is", key.reveal(), key.digest());
+        assert_eq!(hidden(&text), "`cs_…` and … are not “shown”, deadbeef is");
+        for text in ["", "é", "abc", "…"] {
+            assert_eq!(hidden(text), text);
+        }
     }
 
     #[test]

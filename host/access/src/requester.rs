@@ -8,8 +8,8 @@ use countersign_core::people::{People, name_of};
 use crate::authenticate::Identified;
 use crate::caller::RequesterRule;
 
-/// The source of requesters that are machines.
-const MACHINE: &str = "machine";
+/// The source of requesters that are machines; nobody else can have it.
+pub(crate) const MACHINE: &str = "machine";
 
 /// Who wants an action done, and how that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -40,6 +40,8 @@ pub struct Receipt {
     pub request: Arc<Request>,
     /// Its wait token.
     pub token: WaitToken,
+    /// Whether it was made before, for the same idempotency key.
+    pub replayed: bool,
 }
 
 impl Gateway {
@@ -199,7 +201,7 @@ impl Gateway {
             return Err(GatewayError::KeyReused);
         }
         let token = self.tokens.again(&request).ok_or(GatewayError::TokenRetired)?;
-        Ok(Receipt { token, request: Arc::new(request) })
+        Ok(Receipt { token, request: Arc::new(request), replayed: true })
     }
 
     fn submission(
@@ -293,7 +295,7 @@ impl Gateway {
                     if delivers {
                         bell.notify_one();
                     }
-                    Ok(Ok(Receipt { request: created, token }))
+                    Ok(Ok(Receipt { request: created, token, replayed: false }))
                 }
                 other => Ok(Err(other)),
             }

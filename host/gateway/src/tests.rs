@@ -166,7 +166,7 @@ fn ask(action: &str) -> Ask {
 #[tokio::test]
 async fn a_watcher_hears_of_a_decision_that_is_stored() {
     let house = House::ready().await;
-    let Receipt { request, token } = house.ask("single").await;
+    let Receipt { request, token, .. } = house.ask("single").await;
     assert_eq!(request.status(), Status::ReadyForApproval);
     let mut watch = house.gateway.watchers().watch(request.id);
     house.approve(request.id, "U1").await.expect("the vote counts");
@@ -427,7 +427,7 @@ async fn a_request_can_be_made_again_after_a_while_and_not_too_often() {
 #[tokio::test]
 async fn a_caller_takes_its_request_back_once() {
     let house = House::ready().await;
-    let Receipt { request, token } = house.ask("single").await;
+    let Receipt { request, token, .. } = house.ask("single").await;
     let cancelled = house.gateway.cancel(request.id, Some("not needed".into())).await.expect("it is open");
     assert_eq!(cancelled.status(), Status::Cancelled);
     assert!(matches!(

@@ -12,12 +12,12 @@ use countersign_store::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access_control::{AccessControl, AccessError};
+use crate::access_control::{AccessControl, AccessError, history};
 use crate::config::Config;
 use crate::keys::{self, Keys};
 use crate::rate_limit::{CallerQuotas, RateLimiter};
+use crate::rejections::Rejections;
 use crate::state::App;
-use crate::strangers::Strangers;
 use crate::telemetry::Metrics;
 
 /// Why the gateway does not start.
@@ -77,6 +77,11 @@ pub async fn build(
         gateway.directory().set_people(Arc::clone(access.authenticator.access().people()));
     }
     gateway.shadow().register(metrics.registry()).context(METRICS)?;
+    // Last of what can fail: a start that fails puts no file in force.
+    let found = access.as_ref().and_then(|access| access.authenticator.access().digest());
+    history::at_start(gateway.store().as_ref(), gateway.clock().now(), found)
+        .await
+        .context("cannot store which access file is in force")?;
     Ok(App {
         policy_sets: PolicySets::new(Arc::clone(&gateway), directory.clone(), registries, folder),
         gateway,
@@ -89,7 +94,7 @@ pub async fn build(
         access,
         insecure_anonymous: config.access.insecure_anonymous,
         caller_quotas: CallerQuotas::default(),
-        strangers: Strangers::default(),
+        rejections: Rejections::default(),
         body_limit: usize::try_from(config.network.body_limit_bytes).unwrap_or(usize::MAX),
         max_streams: usize::try_from(config.network.sse_max_connections).unwrap_or(usize::MAX),
         background: TaskTracker::new(),

@@ -16,7 +16,8 @@ pub mod state;
 // Who may ask.
 pub mod access_control;
 pub mod access_key;
-mod strangers;
+mod caller_rights;
+mod rejections;
 
 // How callers, admins and operators reach it.
 pub mod http;

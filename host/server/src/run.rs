@@ -26,8 +26,8 @@ const BACKGROUND: Duration = Duration::from_secs(1);
 /// How often full buckets of the rate limiter are removed.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// How often failures of strangers are audited.
-const STRANGERS: Duration = Duration::from_secs(60);
+/// How often rejected calls are audited.
+const REJECTIONS: Duration = Duration::from_secs(60);
 
 /// Serves on `listener` until the shutdown begins, and then until everything that was begun has ended.
 ///
@@ -50,7 +50,7 @@ pub async fn run(app: Arc<App>, config: &Config, listener: TcpListener) -> anyho
             }
         });
     }
-    maintenance.spawn(audit_strangers(Arc::clone(&app)));
+    maintenance.spawn(audit_rejections(Arc::clone(&app)));
     if let Some(outgoing) = &app.outgoing {
         let usergroups = usergroups(&app, outgoing, config.slack.rate_factor);
         // Before anybody can act, so that the memberships known before the last stop count from the start.
@@ -92,7 +92,7 @@ pub async fn run(app: Arc<App>, config: &Config, listener: TcpListener) -> anyho
         // Bounded by `DRAIN`, which began when the shutdown did.
         let _ = delivery.await;
     }
-    audit_failures(&app).await;
+    audit_rejected(&app).await;
     scheduler.abort();
     maintenance.abort_all();
     app.gateway.store().close().await.context("cannot close the store")?;
@@ -115,18 +115,21 @@ async fn deliver(app: Arc<App>) {
     }
 }
 
-/// Audits once a minute what strangers failed at.
-async fn audit_strangers(app: Arc<App>) {
+/// Audits once a minute what was rejected.
+async fn audit_rejections(app: Arc<App>) {
     loop {
-        tokio::time::sleep(STRANGERS).await;
-        audit_failures(&app).await;
+        tokio::time::sleep(REJECTIONS).await;
+        audit_rejected(&app).await;
     }
 }
 
-async fn audit_failures(app: &App) {
-    let Some(entry) = app.strangers.take(app.gateway.clock().now()) else { return };
-    if let Err(error) = app.gateway.store().append(vec![entry], Vec::new()).await {
-        tracing::error!(%error, "cannot audit failed authentications");
+async fn audit_rejected(app: &App) {
+    let entries = app.rejections.take(app.gateway.clock().now());
+    if entries.is_empty() {
+        return;
+    }
+    if let Err(error) = app.gateway.store().append(entries, Vec::new()).await {
+        tracing::error!(%error, "cannot audit rejected calls");
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access_control::AccessControl;
 use crate::rate_limit::{CallerQuotas, RateLimiter};
-use crate::strangers::Strangers;
+use crate::rejections::Rejections;
 use crate::telemetry::Metrics;
 
 /// What the routes and the answers to Slack share.
@@ -35,8 +35,8 @@ pub struct App {
     pub(crate) insecure_anonymous: bool,
     /// How many requests a minute each caller may make.
     pub(crate) caller_quotas: CallerQuotas,
-    /// What strangers failed at since it was last audited.
-    pub(crate) strangers: Strangers,
+    /// What was rejected since it was last audited.
+    pub(crate) rejections: Rejections,
     /// The largest request body, in bytes.
     pub(crate) body_limit: usize,
     /// How many event streams may be open at once.

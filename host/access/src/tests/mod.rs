@@ -1,6 +1,7 @@
 //! What an access file, a key and a token are taken for.
 
 mod authenticating;
+mod docs;
 mod issuer;
 mod reading;
 mod requesters;

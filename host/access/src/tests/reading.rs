@@ -102,6 +102,46 @@ fn what_is_wrong_is_said_with_its_place() {
             "issuer: https://gitlab.com",
             "match `project_id` or `namespace_id`",
         ),
+        // What loads, and could then never work.
+        ("source: github,", "source: machine,", ":9:26: `machine` is no source of ids"),
+        ("source: github,", "source: GitHub,", "is of the source `GitHub`"),
+        ("source: github, id: \"{actor}\"", "source: slack, id: \"u{actor}\"", "whatever the claims are"),
+        (
+            "source: github, id: \"{actor}\"",
+            "source: slack, id: \"{team}-{actor}\"",
+            "`{team}-{actor}` is no Slack id",
+        ),
+        ("source: github, id: \"{actor}\"", "source: slack, id: \"U{actor}\"", ""),
+        ("id: \"{actor}\"", "id: \" {actor}\"", "`id` has spaces around it"),
+        ("id: \"{actor}\"", "id: \"{actor}\\u0007x\"", "has control characters"),
+        (
+            "    requester: { source: github",
+            "    keys: [{ sha256: 51d0000000000000000000000000000000000000000000000000000000000009 }]\n    requester: { source: github",
+            ":9:11: a key has no claims",
+        ),
+        ("actions: rotate_secret", "actions: \" \"", "is blank, so it is no action"),
+        ("actions: rotate_secret", "actions: \"rotate\\n*\"", "has control characters, so it is no action"),
+        ("repository_id: \"4711\"", "repository_id: \"4711\", aud: sigstore", "its `aud` is the `audience`"),
+        ("repository_id: \"4711\"", "repository_id: \"4711\", aud: [sigstore, countersign]", ""),
+        ("repository_id: \"4711\"", "repository_id: \"4711\", iss: github", "its `iss` is the `issuer`"),
+        (
+            "issuer: github, claims: { repository_id: \"4711\", event_name: [push, workflow_dispatch] }",
+            "issuer: local, claims: { event_name: pull_request_target }",
+            "one of `pull_request_target` is always refused",
+        ),
+        (
+            "issuer: github, claims: { repository_id: \"4711\",",
+            "issuer: local, claims: { project_id: \"4711\", ref_protected: \"false\",",
+            "needs `ref_protected: \"true\"`",
+        ),
+        ("github: dana-d", "github: dana d", "`dana d` has spaces in it"),
+        ("dana@acme.example", "dana.acme.example", "`dana.acme.example` is no e-mail address"),
+        (
+            "audience: countersign, jwks",
+            "audience: \"countersign \", jwks",
+            "`audience` has spaces around it",
+        ),
+        ("jwks: keys.json", "jwks: \"\"", "`jwks` is empty"),
     ] {
         let text = SOUND.replacen(from, to, 1);
         assert_ne!(text, SOUND, "{from}");
@@ -112,6 +152,58 @@ fn what_is_wrong_is_said_with_its_place() {
         }
         let errors = errors.expect_err(to);
         assert!(errors.contains(expected) && errors.starts_with(&start), "{to}: {errors}");
+    }
+}
+
+#[test]
+fn errors_hold_no_key_and_no_digest() {
+    let key = ApiKey::generate().unwrap();
+    let digest = key.digest().to_string();
+    for place in ["requester: machine", "U0RITA", "2027-01-31", "web-deploys", "\"{actor}\"", "rotate_secret"]
+    {
+        for secret in [key.reveal(), digest.as_str()] {
+            let text = SOUND.replacen(place, secret, 1);
+            if let Err(errors) = Access::read("access.yaml", &text) {
+                let secret = secret.trim_start_matches(PREFIX);
+                assert!(!errors.to_string().contains(secret), "{place}: {errors}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_callers_tokens_are_all_somebody_elses() {
+    let check = |other: &str| {
+        let caller = format!("callers:\n  other: {{ oidc: {other}, requester: machine, actions: \"*\" }}\n");
+        Access::read("access.yaml", &SOUND.replacen("callers:\n", &caller, 1))
+            .map(drop)
+            .map_err(|it| it.to_string())
+    };
+    for (rule, at) in [
+        (
+            "{ issuer: github, claims: { repository_id: \"4711\" } }",
+            ":8:3: every token of the caller `web-deploys`",
+        ),
+        ("{ issuer: github, claims: { repository_id: [\"4711\", \"4712\"] } }", ":8:3: "),
+        (
+            "{ issuer: github, claims: { repository_id: \"4711\", event_name: push } }",
+            ":7:3: every token of the caller `other` is the caller `web-deploys`'s too",
+        ),
+        (
+            "{ issuer: github, claims: { repository_id: \"4711\", event_name: [push, workflow_dispatch] } }",
+            ":7:3: ",
+        ),
+    ] {
+        let errors = check(rule).expect_err(rule);
+        assert!(errors.contains(at), "{rule}: {errors}");
+    }
+    // These have some tokens in common, or none.
+    for rule in [
+        "{ issuer: github, claims: { repository_id: \"4711\", ref: refs/heads/main } }",
+        "{ issuer: github, claims: { repository_id: \"4712\" } }",
+        "{ issuer: local, claims: { repository_id: \"4711\" } }",
+    ] {
+        assert_eq!(check(rule), Ok(()), "{rule}");
     }
 }
 

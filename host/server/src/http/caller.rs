@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use countersign_access::{Identified, Requester, RequesterError};
+use countersign_access::{Caller, Identified, Requester, RequesterError};
 use countersign_core::lifecycle::{Digest, Party, Request, RequestId};
 use countersign_gateway::{GatewayError, IdempotencyKey, Who};
 use serde_json::Value;
@@ -15,6 +15,7 @@ use super::admin::is_admin;
 use super::client::{Peer, check_rate};
 use super::error::{ApiError, Invalid};
 use super::params::{Params, TOKEN_MISSING};
+use crate::caller_rights;
 use crate::rate_limit::Client;
 use crate::state::App;
 use crate::telemetry::SecurityEvent;
@@ -60,20 +61,19 @@ impl Calling {
     /// Counts a failure, and holds back an address that fails too often.
     fn failed(&self, app: &App, kind: &'static str, error: ApiError) -> ApiError {
         app.metrics.count(SecurityEvent::Unauthenticated);
-        app.strangers.failed(self.address, kind);
+        app.rejections.stranger(self.address, kind);
         check_rate(app, self.client).err().unwrap_or(error)
     }
 
     /// Takes one request from the caller's quota, or from the address's if there are no callers.
     pub(super) fn check_quota(&self, app: &App, caller: Option<&Identified>) -> Result<(), ApiError> {
-        let Some(Identified { caller, .. }) = caller else { return check_rate(app, self.client) };
-        let Some(per_minute) = caller.per_minute else { return Ok(()) };
-        app.caller_quotas.take(&caller.name, per_minute, app.gateway.clock().now()).map_err(
-            |retry_after_ms| {
-                app.metrics.count(SecurityEvent::RateLimited);
-                ApiError::QuotaUsedUp { retry_after_ms }
-            },
-        )
+        let Some(Identified { caller, .. }) = caller else { return self.check_address(app) };
+        Ok(caller_rights::take_quota(app, caller)?)
+    }
+
+    /// Holds back an address that asks too often, if there are no callers.
+    pub(super) fn check_address(&self, app: &App) -> Result<(), ApiError> {
+        check_rate(app, self.client)
     }
 
     /// The request that is asked about: by its wait token, or by its id for the caller that made it. Without an access
@@ -121,7 +121,7 @@ impl Calling {
     /// The idempotency key that was sent, if one was. It belongs to the caller; without callers, to the repository.
     pub(super) fn idempotency_key(
         &self,
-        (caller, repository): (Option<&Identified>, &str),
+        (caller, repository): (Option<&Caller>, &str),
         what: &str,
         body: &Value,
     ) -> Result<Option<IdempotencyKey>, ApiError> {
@@ -132,7 +132,7 @@ impl Calling {
             return Err(Invalid::new(NAME, "must come once").into());
         }
         let owner = match caller {
-            Some(Identified { caller, .. }) => format!("caller\0{}", caller.name),
+            Some(caller) => format!("caller\0{}", caller.name),
             None => format!("repository\0{repository}"),
         };
         match value.to_str() {
@@ -173,7 +173,8 @@ pub(super) fn requester(
     let Requester { party, name, machine, authenticated, owners } =
         requester.map_err(|error| match error {
             RequesterError::Mismatch { .. } => {
-                app.metrics.count(SecurityEvent::RequesterMismatch);
+                let caller = caller.map(|identified| identified.caller.name.as_str());
+                caller_rights::reject(app, caller, SecurityEvent::RequesterMismatch);
                 ApiError::RequesterMismatch(error)
             }
             RequesterError::Claim => ApiError::RequesterMismatch(error),

@@ -16,8 +16,8 @@ use super::check::Check;
 use super::error::ApiError;
 use super::params::Params;
 use super::view::{min_approvals, rfc3339_always};
+use crate::caller_rights;
 use crate::state::App;
-use crate::telemetry::SecurityEvent;
 
 /// A request to create.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -67,6 +67,11 @@ pub(super) struct CreatedView {
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
     policy: PolicyView,
+    /// The caller that it belongs to, by its name in the access file; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<String>,
+    /// Whether it was created before, by a call with the same idempotency key.
+    replayed: bool,
 }
 
 /// What the policies require.
@@ -111,7 +116,7 @@ pub(super) async fn create(
     calling.check_quota(&app, caller.as_ref())?;
     let value = body.0.clone();
     let body: CreateBody = body.typed()?;
-    let owner = (caller.as_ref(), body.meta.origin.repo.as_str());
+    let owner = (caller.as_ref().map(|identified| &*identified.caller), body.meta.origin.repo.as_str());
     let idempotency = calling.idempotency_key(owner, "create", &value)?;
     let ask = ask(&app, caller.as_ref(), body)?;
     let most_open = caller.and_then(|identified| identified.caller.open);
@@ -134,6 +139,8 @@ impl CreatedView {
                 timeout_sec: submission.expires_at.since(submission.submitted_at) / 1000,
                 hash: submission.policy_hash,
             },
+            caller: submission.caller.clone(),
+            replayed: receipt.replayed,
         }
     }
 }
@@ -155,11 +162,8 @@ fn ask(app: &App, caller: Option<&Identified>, body: CreateBody) -> Result<Ask, 
         check.hints("policyHints", hints);
     }
     check.finish()?;
-    if let Some(Identified { caller, .. }) = caller
-        && !caller.may_ask_for(&action)
-    {
-        app.metrics.count(SecurityEvent::CallerNotAllowed);
-        return Err(ApiError::CallerNotAllowed);
+    if let Some(Identified { caller, .. }) = caller {
+        caller_rights::check_action(app, caller, &action)?;
     }
     let (requester, who) = requester_of(app, caller, requester)?;
     let caller = caller.map(|identified| identified.caller.name.clone());

@@ -15,6 +15,7 @@ use countersign_slack::SignatureError;
 use countersign_store::StoreError;
 use serde::Serialize;
 
+use crate::caller_rights::CallerRefusal;
 use crate::interactions::InteractionError;
 use crate::telemetry::log_failure;
 
@@ -58,16 +59,14 @@ pub(crate) enum ApiError {
     Unauthenticated,
     #[error("{0}")]
     NotAuthenticated(Unauthenticated),
-    #[error("this caller may not ask for this action")]
-    CallerNotAllowed,
+    #[error(transparent)]
+    Caller(#[from] CallerRefusal),
     #[error(transparent)]
     RequesterMismatch(RequesterError),
     #[error(
         "this gateway has no access file, so it answers its own machine alone, and this came through a proxy"
     )]
     Proxied,
-    #[error("too many requests from this caller")]
-    QuotaUsedUp { retry_after_ms: u64 },
     #[error("this path does not take this method")]
     WrongMethod,
     #[error("too many requests from this address")]
@@ -150,11 +149,13 @@ impl ApiError {
             ApiError::Unauthorized | ApiError::Unauthenticated | ApiError::NotAuthenticated(_) => {
                 StatusCode::UNAUTHORIZED
             }
-            ApiError::CallerNotAllowed | ApiError::RequesterMismatch(_) | ApiError::Proxied => {
-                StatusCode::FORBIDDEN
-            }
+            ApiError::Caller(CallerRefusal::NotAllowed)
+            | ApiError::RequesterMismatch(_)
+            | ApiError::Proxied => StatusCode::FORBIDDEN,
             ApiError::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
-            ApiError::RateLimited { .. } | ApiError::QuotaUsedUp { .. } => StatusCode::TOO_MANY_REQUESTS,
+            ApiError::RateLimited { .. } | ApiError::Caller(CallerRefusal::QuotaUsedUp { .. }) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             ApiError::TooManyStreams => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Gateway(error) => gateway_status(error),
             ApiError::Change(error) => change_status(error),
@@ -172,9 +173,9 @@ impl ApiError {
             ApiError::NoSuch(_) => "not_found",
             ApiError::Unauthorized => "unauthorized",
             ApiError::WrongMethod => "method_not_allowed",
-            ApiError::RateLimited { .. } | ApiError::QuotaUsedUp { .. } => "rate_limited",
+            ApiError::RateLimited { .. } => "rate_limited",
+            ApiError::Caller(refusal) => refusal.code(),
             ApiError::Unauthenticated | ApiError::NotAuthenticated(_) => "unauthenticated",
-            ApiError::CallerNotAllowed => "caller_not_allowed",
             ApiError::RequesterMismatch(_) => "requester_mismatch",
             ApiError::Proxied => "proxied",
             ApiError::TooManyStreams => "too_many_streams",
@@ -196,9 +197,8 @@ impl ApiError {
     /// When to try again, in whole seconds.
     fn retry_after(&self) -> Option<u64> {
         let retry_after_ms = match self {
-            ApiError::RateLimited { retry_after_ms } | ApiError::QuotaUsedUp { retry_after_ms } => {
-                Some(*retry_after_ms)
-            }
+            ApiError::RateLimited { retry_after_ms }
+            | ApiError::Caller(CallerRefusal::QuotaUsedUp { retry_after_ms }) => Some(*retry_after_ms),
             ApiError::Gateway(error) => error.retry_after_ms(),
             // As often as the gateway itself tries to fetch a module.
             ApiError::Change(ChangeError::Unfetched(_)) => Some(30_000),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use countersign_core::loopback::is_loopback;
@@ -19,7 +19,7 @@ const SLACK: &str = "/api/slack/interactions";
 /// Refuses calls from elsewhere, if nobody authenticates callers.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let is_closed = app.access.is_none() && !app.insecure_anonymous;
-    if is_closed && request.uri().path() != SLACK && comes_from_elsewhere(request.headers()) {
+    if is_closed && request.uri().path() != SLACK && comes_from_elsewhere(request.uri(), request.headers()) {
         app.metrics.count(SecurityEvent::Proxied);
         tracing::warn!("call rejected: it came through a proxy, and there is no access file");
         return ApiError::Proxied.into_response();
@@ -27,7 +27,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     next.run(request).await
 }
 
-fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
+fn comes_from_elsewhere(target: &Uri, headers: &HeaderMap) -> bool {
     let forwarded = |name: &str| {
         matches!(name, "forwarded" | "via" | "x-real-ip" | "cf-connecting-ip")
             || name.starts_with("x-forwarded-")
@@ -35,10 +35,15 @@ fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
     if headers.keys().any(|name| forwarded(name.as_str())) {
         return true;
     }
-    headers
-        .get_all(header::HOST)
-        .iter()
-        .any(|host| !host.to_str().is_ok_and(|host| is_loopback(without_port(host))))
+    // A target with a host, as in `GET http://gate.example/ HTTP/1.1`, overrides the header.
+    if target.host().is_some_and(|host| !is_loopback(host)) {
+        return true;
+    }
+    // Of two hosts a proxy may have looked at the other one.
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let first = hosts.next();
+    hosts.next().is_some()
+        || first.is_some_and(|host| !host.to_str().is_ok_and(|host| is_loopback(without_port(host))))
 }
 
 /// The host of `HOST[:PORT]`.
@@ -53,9 +58,13 @@ fn without_port(host: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use axum::http::{HeaderName, HeaderValue};
 
     use super::*;
+
+    static PATH: LazyLock<Uri> = LazyLock::new(|| Uri::from_static("/api/guard/status"));
 
     #[test]
     fn what_comes_from_elsewhere_is_told_by_its_headers() {
@@ -79,8 +88,43 @@ mod tests {
         ] {
             let name = HeaderName::from_static(name);
             let headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static(value))]);
-            assert_eq!(comes_from_elsewhere(&headers), expected, "{name}: {value}");
+            assert_eq!(comes_from_elsewhere(&PATH, &headers), expected, "{name}: {value}");
         }
-        assert!(!comes_from_elsewhere(&HeaderMap::new()));
+        assert!(!comes_from_elsewhere(&PATH, &HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_call_names_one_host() {
+        let hosts = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::HOST, HeaderValue::from_static(value));
+            }
+            headers
+        };
+        for (values, expected) in [
+            (&["localhost"][..], false),
+            (&["localhost", "localhost"], true),
+            (&["localhost", "gate.acme.example"], true),
+            (&["gate.acme.example", "localhost"], true),
+            (&["", "localhost"], true),
+        ] {
+            assert_eq!(comes_from_elsewhere(&PATH, &hosts(values)), expected, "{values:?}");
+        }
+        for (target, expected) in [
+            ("http://localhost/healthz", false),
+            ("http://127.0.0.1:8080/healthz", false),
+            ("http://[::1]:8080/healthz", false),
+            ("http://gate.acme.example/healthz", true),
+            ("http://localhost.gate.acme.example/healthz", true),
+            ("http://localhost@gate.acme.example/healthz", true),
+            ("http://localhost:80@gate.acme.example/healthz", true),
+            ("//gate.acme.example/healthz", false),
+        ] {
+            let uri: Uri = target.parse().unwrap();
+            assert_eq!(comes_from_elsewhere(&uri, &hosts(&["localhost"])), expected, "{target}");
+        }
+        let local: Uri = "http://localhost/healthz".parse().unwrap();
+        assert!(comes_from_elsewhere(&local, &hosts(&["gate.acme.example"])));
     }
 }

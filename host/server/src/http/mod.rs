@@ -33,6 +33,7 @@ mod wait;
 mod slack;
 
 // For admins.
+mod access;
 mod admin;
 mod modules;
 mod policy_sets;

@@ -8,7 +8,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::error::Problem;
 use super::{
-    cancel, create, health, modules, policy_sets, rerequest, schemas, shadow, slack, sse, status, wait,
+    access, cancel, create, health, modules, policy_sets, rerequest, schemas, shadow, slack, sse, status,
+    wait,
 };
 
 #[derive(OpenApi)]
@@ -31,6 +32,7 @@ use super::{
         schemas::schema,
         slack::interactions,
         policy_sets::change::reload,
+        access::show,
         modules::put,
         modules::list,
         policy_sets::change::store,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use countersign_access::{Identified, Requester};
+use countersign_access::Requester;
 use countersign_core::lifecycle::{Party, RequestId, Status, Timestamp};
 use countersign_gateway::{Again, Who};
 use serde::{Deserialize, Serialize};
@@ -16,8 +16,8 @@ use super::check::Check;
 use super::error::{ApiError, Invalid};
 use super::params::{Params, request_id};
 use super::view::rfc3339_always;
+use crate::caller_rights;
 use crate::state::App;
-use crate::telemetry::SecurityEvent;
 
 /// Which request to make again, and for whom.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -46,6 +46,11 @@ pub(super) struct RerequestView {
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
+    /// The caller that it belongs to, by its name in the access file; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<String>,
+    /// Whether it was made before, by a call with the same idempotency key.
+    replayed: bool,
 }
 
 /// Makes an expired or denied request again, in the same lineage.
@@ -78,22 +83,11 @@ pub(super) async fn rerequest(
     check.finish()?;
     let wanted = Wanted { token: token.as_deref(), id: Some(original), reads: false };
     let request = calling.request(&app, &params, wanted).await?;
-    // It counts as the caller's that made the original one, which must still be allowed to ask for it.
-    let caller = match &app.access {
-        None => None,
-        Some(access) => {
-            let access = access.authenticator.access();
-            let named = request.submission.caller.as_deref().and_then(|name| access.caller(name));
-            let allowed = named.filter(|caller| caller.may_ask_for(&request.submission.action));
-            let Some(caller) = allowed else {
-                app.metrics.count(SecurityEvent::CallerNotAllowed);
-                return Err(ApiError::CallerNotAllowed);
-            };
-            Some(Identified { caller: Arc::clone(caller), claims: None })
-        }
-    };
-    calling.check_quota(&app, caller.as_ref())?;
-    let owner = (caller.as_ref(), request.submission.origin.repo.as_str());
+    let caller = caller_rights::check_rerequest(&app, &request)?;
+    if caller.is_none() {
+        calling.check_address(&app)?;
+    }
+    let owner = (caller.as_deref(), request.submission.origin.repo.as_str());
     // The token is what gives the right, and no part of what is asked for.
     let body = json!({"originalRequestId": original, "actor": actor});
     let idempotency = calling.idempotency_key(owner, "rerequest", &body)?;
@@ -101,7 +95,7 @@ pub(super) async fn rerequest(
     let who = Requester::asserted(actor.clone())
         .map_err(|error| Invalid::new("actor.id", error.to_string()))
         .map(|requester| Who::asserted(&requester.name))?;
-    let most_open = caller.and_then(|identified| identified.caller.open);
+    let most_open = caller.and_then(|caller| caller.open);
     let again = Again { party: actor, who };
     let receipt = app.gateway.rerequest(original, again, idempotency, most_open).await?;
     Ok(Json(RerequestView {
@@ -110,5 +104,7 @@ pub(super) async fn rerequest(
         lineage_id: receipt.request.submission.lineage,
         status: receipt.request.status(),
         expires_at: receipt.request.submission.expires_at,
+        caller: receipt.request.submission.caller.clone(),
+        replayed: receipt.replayed,
     }))
 }

@@ -14,8 +14,8 @@ use futures_util::FutureExt as _;
 
 use super::error::ApiError;
 use super::{
-    admin, cancel, create, front_door, health, modules, openapi, policy_sets, rerequest, schemas, shadow,
-    slack, sse, status, wait,
+    access, admin, cancel, create, front_door, health, modules, openapi, policy_sets, rerequest, schemas,
+    shadow, slack, sse, status, wait,
 };
 use crate::state::App;
 
@@ -44,6 +44,7 @@ fn routes() -> Routes {
         .get("/api/schemas/{action}", schemas::schema)
         .post("/api/slack/interactions", slack::interactions)
         .post("/api/admin/reload-policy", policy_sets::change::reload)
+        .get("/api/admin/access", access::show)
         .put("/api/admin/modules", modules::put)
         .get("/api/admin/modules", modules::list)
         .post("/api/admin/policy-sets", policy_sets::change::store)

@@ -64,6 +64,9 @@ pub(super) struct StatusView {
     #[schema(value_type = String)]
     request_id: RequestId,
     action: String,
+    /// The caller that it belongs to, by its name in the access file; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<String>,
     status: Status,
     approvals_count: usize,
     min_approvals: u32,
@@ -109,6 +112,7 @@ impl StatusView {
         StatusView {
             request_id: request.id,
             action: request.submission.action.clone(),
+            caller: request.submission.caller.clone(),
             status: request.status(),
             approvals_count: approvers.len(),
             min_approvals: min_approvals(&request.needs),

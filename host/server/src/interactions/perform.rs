@@ -10,6 +10,7 @@ use countersign_slack::{Interaction, InteractionKind, Outgoing, Source, modal};
 use serde_json::Value;
 
 use super::workspace;
+use crate::caller_rights::{self, CallerRefusal};
 use crate::state::App;
 
 /// What was done.
@@ -28,6 +29,9 @@ pub(super) enum PerformError {
     /// The gateway refuses.
     #[error(transparent)]
     Gateway(#[from] GatewayError),
+    /// The caller of the request may not ask for it again.
+    #[error(transparent)]
+    Caller(#[from] CallerRefusal),
     /// The person belongs to another workspace.
     #[error("this request belongs to another Slack workspace than yours")]
     ForeignWorkspace,
@@ -47,6 +51,7 @@ impl PerformError {
     pub(super) fn code(&self) -> &'static str {
         match self {
             PerformError::Gateway(error) => error.code(),
+            PerformError::Caller(refusal) => refusal.code(),
             PerformError::ForeignWorkspace => "foreign_workspace",
             PerformError::NoBotToken | PerformError::ModalFailed => "no_modal",
             PerformError::NothingEditable => "key_not_allowed",
@@ -56,6 +61,17 @@ impl PerformError {
     /// What the person may read.
     pub(super) fn public_message(&self) -> String {
         match self {
+            // The person knows of no caller.
+            PerformError::Gateway(GatewayError::TooManyOpen) => {
+                "whoever made this request has as many open requests as it may have".to_owned()
+            }
+            PerformError::Caller(CallerRefusal::NotAllowed) => {
+                "whoever made this request may not ask for this action any more".to_owned()
+            }
+            PerformError::Caller(CallerRefusal::QuotaUsedUp { retry_after_ms }) => format!(
+                "whoever made this request asks too often; press again in {} s",
+                retry_after_ms.div_ceil(1000).max(1)
+            ),
             PerformError::Gateway(error) => error.public_message(),
             error => error.to_string(),
         }
@@ -92,11 +108,16 @@ pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Perfo
                 let why = "only its requester and its approvers may have it made again";
                 return Err(GatewayError::NotAllowed(why).into());
             }
+            // After the person's right: whoever has none must not use up the caller's quota.
+            let caller = caller_rights::check_rerequest(app, &original)?;
             let who = Who { authenticated: true, ..Who::asserted(&user) };
             let party = Party { id: user, source: "slack".into(), display: None };
             let again = Again { party, who };
             return Ok(Performed::Rerequested(
-                app.gateway.rerequest(request, again, None, None).await?.request,
+                app.gateway
+                    .rerequest(request, again, None, caller.and_then(|caller| caller.open))
+                    .await?
+                    .request,
             ));
         }
     };

@@ -45,7 +45,8 @@ impl SecurityEvent {
         SecurityEvent::Proxied,
     ];
 
-    fn as_str(self) -> &'static str {
+    /// The value of the metric label `type`.
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             SecurityEvent::BadSignature => "bad_signature",
             SecurityEvent::StaleSignature => "stale_signature",

@@ -9,6 +9,8 @@ use prometheus::proto::{
     Bucket, Counter as ProtoCounter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
+use crate::access_control::history;
+
 /// The counters, which the store changes together with what they count, and their help.
 const COUNTERS: [(&str, &str); 11] = [
     ("approval_requests_total", "Requests created, re-requests included."),
@@ -50,9 +52,10 @@ fn no_reloads() -> impl Iterator<Item = (Counter, u64)> {
     let triggers = [ChangeTrigger::Sighup, ChangeTrigger::File, ChangeTrigger::Api, ChangeTrigger::Store];
     let outcomes =
         [ChangeOutcome::Ok, ChangeOutcome::Unchanged, ChangeOutcome::Conflict, ChangeOutcome::Failed];
-    triggers
+    let policies = triggers
         .into_iter()
-        .flat_map(move |trigger| outcomes.map(|outcome| (PolicyChange::counter(trigger, outcome), 0)))
+        .flat_map(move |trigger| outcomes.map(|outcome| PolicyChange::counter(trigger, outcome)));
+    policies.chain(history::counters()).map(|counter| (counter, 0))
 }
 
 fn counter_family(name: &str, help: &str, counters: &BTreeMap<Counter, u64>) -> MetricFamily {

@@ -1,11 +1,11 @@
-//! Documents: small values under a key, such as cached user groups.
+//! Documents: small values under a key, such as cached user groups and the history of the access file.
 
 use async_trait::async_trait;
 
 use crate::StoreError;
 
 /// The prefixes of document keys, one for each part of the gateway that stores documents.
-pub const DOCUMENT_PREFIXES: [&str; 2] = ["usergroup:", "key:"];
+pub const DOCUMENT_PREFIXES: [&str; 3] = ["usergroup:", "access:", "key:"];
 
 /// Stores small documents by key.
 #[async_trait]

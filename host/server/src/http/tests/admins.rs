@@ -7,8 +7,9 @@ use super::*;
 const TOKEN: &str = "correct-horse-battery-staple";
 
 /// Every admin route.
-const ROUTES: [(&str, &str); 13] = [
+const ROUTES: [(&str, &str); 14] = [
     ("POST", "/api/admin/reload-policy"),
+    ("GET", "/api/admin/access"),
     ("PUT", "/api/admin/modules"),
     ("GET", "/api/admin/modules"),
     ("POST", "/api/admin/policy-sets"),
@@ -77,12 +78,6 @@ impl TestServer {
     async fn activate(&self, hash: &str, expected: &str) -> Answer {
         let body = json!({"expectedCurrent": expected, "actor": "ada"});
         self.admin("POST", &format!("/api/admin/policy-sets/{hash}/activate"), body.to_string()).await
-    }
-
-    async fn audited(&self, event: &str) -> Vec<Value> {
-        let audit = self.app.gateway.store().audit(0, 1000).await.unwrap();
-        let entries = audit.into_iter().filter(|(_, entry)| entry.event == event);
-        entries.map(|(_, entry)| serde_json::to_value(entry).unwrap()).collect()
     }
 }
 

@@ -20,6 +20,7 @@ async fn a_request_is_made_and_decided() {
         "requiredPersonas": [],
         "timeoutSec": 600
       },
+      "replayed": false,
       "requestId": "[requestId]",
       "status": "ready_for_approval",
       "token": "[token]"
@@ -99,7 +100,10 @@ async fn the_same_key_and_body_give_the_same_request() {
         server.send(request).await
     };
     let first = send("a", ask("deploy")).await;
-    assert_eq!(first.json(), send("a", ask("deploy")).await.json());
+    let (mut expected, again) = (first.json(), send("a", ask("deploy")).await);
+    assert_eq!(expected["replayed"], false);
+    expected["replayed"] = true.into();
+    assert_eq!(again.json(), expected);
     assert_ne!(first.json()["requestId"], send("b", ask("deploy")).await.json()["requestId"]);
     assert_snapshot!(send("a", ask("guarded")).await.shown(), @r#"
     422 Unprocessable Entity
@@ -283,6 +287,7 @@ async fn a_request_is_made_again_after_the_cooldown_and_not_too_often() {
     {
       "expiresAt": "2026-05-28T20:51:40.000Z",
       "lineageId": "[lineageId]",
+      "replayed": false,
       "requestId": "[requestId]",
       "status": "ready_for_approval",
       "token": "[token]"

@@ -1,5 +1,6 @@
 //! Tests of the real router over the real gateway, policies and embedded store, with a clock that the tests advance.
 
+mod access;
 mod admins;
 mod callers;
 mod delivery;
@@ -195,6 +196,13 @@ impl TestServer {
     /// Runs the scheduler once.
     async fn run_scheduler(&self) {
         Scheduler::new(Arc::clone(&self.app.gateway), 1000).turn().await;
+    }
+
+    /// The audit log's entries of this event.
+    async fn audited(&self, event: &str) -> Vec<Value> {
+        let audit = self.app.gateway.store().audit(0, 1000).await.expect("the store is there");
+        let entries = audit.into_iter().filter(|(_, entry)| entry.event == event);
+        entries.map(|(_, entry)| serde_json::to_value(entry).expect("JSON")).collect()
     }
 
     async fn metric(&self, line: &str) -> bool {

@@ -54,6 +54,12 @@ async fn metrics_of_a_decided_request() {
     assert_snapshot!(lines.join("\n"), @r#"
     # HELP access_reloads_total Attempts to reload the access file, by what set them off and outcome.
     # TYPE access_reloads_total counter
+    access_reloads_total{outcome="failed",source="file"} 0
+    access_reloads_total{outcome="failed",source="sighup"} 0
+    access_reloads_total{outcome="ok",source="file"} 0
+    access_reloads_total{outcome="ok",source="sighup"} 0
+    access_reloads_total{outcome="unchanged",source="file"} 0
+    access_reloads_total{outcome="unchanged",source="sighup"} 0
     # HELP approval_requests_total Requests created, re-requests included.
     # TYPE approval_requests_total counter
     approval_requests_total{action="deploy"} 1

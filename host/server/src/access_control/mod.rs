@@ -1,5 +1,7 @@
 //! The access file in force: read at start, and again on SIGHUP and when the file changes. A file that is wrong changes
-//! nothing. Each attempt is audited and counted.
+//! nothing. Each attempt is audited, counted, and part of the history.
+
+pub(crate) mod history;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -8,17 +10,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use countersign_access::{ACCESS_BYTES, Access, Authenticator};
-use countersign_core::lifecycle::{AuditEntry, Count, Digest};
+use countersign_core::lifecycle::Digest;
+use countersign_core::record::ChangeFault;
 use countersign_gateway::Gateway;
 use countersign_policy::LoadErrors;
-use serde_json::{Map, json};
 use tokio::signal::unix::{SignalKind, signal};
+
+use self::history::{Attempt, Outcome, Source};
 
 /// How often the file is looked at.
 const POLL: Duration = Duration::from_secs(2);
-
-/// How many errors of a file that is wrong are audited.
-const AUDITED_ERRORS: usize = 10;
 
 /// Recognises callers by the access file in force.
 pub struct AccessControl {
@@ -38,22 +39,6 @@ pub enum AccessError {
     /// It cannot be read.
     #[error("cannot read the access file `{0}`: {1}")]
     Unreadable(PathBuf, String),
-}
-
-/// What set off a reload; the values of the metric label `source`.
-#[derive(Clone, Copy)]
-enum Source {
-    Sighup,
-    File,
-}
-
-impl Source {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Source::Sighup => "sighup",
-            Source::File => "file",
-        }
-    }
 }
 
 impl AccessControl {
@@ -83,7 +68,8 @@ impl AccessControl {
         }
     }
 
-    async fn reload(&self, source: Source, gateway: &Gateway) {
+    /// Reads the file, and puts it in force if it is sound and another one.
+    pub(crate) async fn reload(&self, source: Source, gateway: &Gateway) {
         let path = self.path.clone();
         let Ok(text) = tokio::task::spawn_blocking(move || read(&path)).await else { return };
         let digest = Digest::of(text.as_ref().map_or_else(|why| why.as_bytes(), |text| text.as_bytes()));
@@ -93,44 +79,40 @@ impl AccessControl {
         if tried == digest && matches!(source, Source::File) {
             return;
         }
-        let before = self.authenticator.access().digest();
-        let path = self.path.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let text = text.map_err(|why| vec![why])?;
-            Access::read(&path, &text)
-                .map_err(|errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>())
-        });
-        let Ok(read) = read.await else { return };
-        let mut detail = Map::from_iter([
-            ("source".to_owned(), json!(source.as_str())),
-            ("previousHash".to_owned(), json!(before)),
-        ]);
-        let (event, outcome) = match read {
-            Ok(access) if access.digest() == before => ("access_reloaded", "unchanged"),
+        let hash = text.is_ok().then_some(digest);
+        let previous = self.authenticator.access().digest();
+        let (outcome, errors) = match self.parse(text).await {
+            Ok(_) if hash == previous => (Outcome::Unchanged, Vec::new()),
             Ok(access) => {
-                detail.insert("hash".to_owned(), json!(access.digest()));
                 let callers = access.callers().count();
                 gateway.directory().set_people(Arc::clone(access.people()));
                 self.authenticator.replace(access);
                 tracing::info!(source = source.as_str(), callers, "access file reloaded");
-                ("access_reloaded", "ok")
+                (Outcome::Ok, Vec::new())
             }
             Err(errors) => {
-                for error in errors.iter().take(AUDITED_ERRORS) {
-                    tracing::error!(error, "access file rejected; the last one stays in force");
+                for error in &errors {
+                    tracing::error!(%error, "access file rejected; the last one stays in force");
                 }
-                detail.insert(
-                    "errors".to_owned(),
-                    json!(errors.iter().take(AUDITED_ERRORS).collect::<Vec<_>>()),
-                );
-                ("access_reload_failed", "failed")
+                (Outcome::Failed, errors)
             }
         };
-        let entry = AuditEntry::of_admin(gateway.clock().now(), event, None, detail);
-        let labels = [("source", source.as_str()), ("outcome", outcome)];
-        let count = Count::one("access_reloads_total", &labels);
-        if let Err(error) = gateway.store().append(vec![entry], vec![count]).await {
-            tracing::error!(%error, "cannot audit the reload of the access file");
+        let at = gateway.clock().now();
+        let attempt = Attempt { at, source, outcome, hash, previous, errors };
+        if let Err(error) = history::record(gateway.store().as_ref(), attempt).await {
+            tracing::error!(%error, "cannot record the reload of the access file");
+        }
+    }
+
+    /// What the text of a file says, or what is wrong with it, as far as that is kept.
+    async fn parse(&self, text: Result<String, String>) -> Result<Access, Vec<ChangeFault>> {
+        let path = self.path.clone();
+        let text = text.map_err(|why| vec![history::fault(path.display().to_string(), &why)])?;
+        // A large file takes a while.
+        let parsed = tokio::task::spawn_blocking(move || Access::read(&path, &text)).await;
+        match parsed {
+            Ok(read) => read.map_err(|errors| history::faults(&errors)),
+            Err(stopped) => Err(vec![history::fault(String::new(), &stopped.to_string())]),
         }
     }
 }

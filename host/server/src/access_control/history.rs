@@ -1,0 +1,252 @@
+//! How the access file in force came to be: the attempts to put one in force, in one document of the store.
+//!
+//! Each attempt is audited first, and for good; the document has the newest ones alone. A crash between the two leaves an
+//! attempt out of the document, and the next start notes which file it found.
+
+use countersign_core::lifecycle::{AuditEntry, Count, Counter, Digest, Timestamp};
+use countersign_core::record::ChangeFault;
+use countersign_policy::LoadErrors;
+use countersign_store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, json};
+
+/// The key of the document.
+const KEY: &str = "access:history";
+
+/// How many attempts are kept.
+const MOST: usize = 100;
+
+/// How many errors of an attempt are kept, and the most characters of each.
+const MOST_ERRORS: usize = 10;
+const ERROR_CHARS: usize = 500;
+
+/// The attempts, and the file that the last good one put in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct History {
+    /// Apart from the attempts, since those that changed nothing may have pushed out the one that did. `None` if the
+    /// gateway last started without a file.
+    in_force: Option<InForce>,
+    /// The newest first.
+    pub(crate) attempts: Vec<Attempt>,
+}
+
+/// The file in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct InForce {
+    hash: Digest,
+    since: Timestamp,
+}
+
+/// One attempt to put an access file in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Attempt {
+    /// When.
+    pub(crate) at: Timestamp,
+    /// What set it off.
+    pub(crate) source: Source,
+    /// What came of it.
+    pub(crate) outcome: Outcome,
+    /// SHA-256 of the file that was tried; `None` if there was none, or it could not be read.
+    pub(crate) hash: Option<Digest>,
+    /// SHA-256 of the file that was in force.
+    pub(crate) previous: Option<Digest>,
+    /// What was wrong; only the first few.
+    pub(crate) errors: Vec<ChangeFault>,
+}
+
+/// What set off an attempt; the values of the metric label `source`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Source {
+    /// The gateway started, and found another file than the last one, or none.
+    Start,
+    /// SIGHUP.
+    Sighup,
+    /// The file changed.
+    File,
+}
+
+/// What came of an attempt; the values of the metric label `outcome`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// Another file is in force.
+    Ok,
+    /// The same file was in force already.
+    Unchanged,
+    /// Nothing has changed.
+    Failed,
+}
+
+impl Source {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Source::Start => "start",
+            Source::Sighup => "sighup",
+            Source::File => "file",
+        }
+    }
+}
+
+impl Outcome {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Unchanged => "unchanged",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
+impl Attempt {
+    fn audit(&self) -> AuditEntry {
+        let event = match self.outcome {
+            Outcome::Ok | Outcome::Unchanged => "access_reloaded",
+            Outcome::Failed => "access_reload_failed",
+        };
+        let mut detail = Map::from_iter([
+            ("source".to_owned(), json!(self.source)),
+            ("outcome".to_owned(), json!(self.outcome)),
+            ("hash".to_owned(), json!(self.hash)),
+            ("previousHash".to_owned(), json!(self.previous)),
+        ]);
+        if !self.errors.is_empty() {
+            detail.insert("errors".to_owned(), json!(self.errors));
+        }
+        AuditEntry::of_admin(self.at, event, None, detail)
+    }
+
+    /// A start counts nothing: what it loads is no reload.
+    fn counts(&self) -> Vec<Count> {
+        match self.source {
+            Source::Start => Vec::new(),
+            source => vec![Count { counter: counter(source, self.outcome), by: 1 }],
+        }
+    }
+}
+
+impl History {
+    /// Since when the file with this hash is in force, if it is noted as such.
+    pub(crate) fn since(&self, hash: Option<Digest>) -> Option<Timestamp> {
+        self.in_force.filter(|noted| Some(noted.hash) == hash).map(|noted| noted.since)
+    }
+
+    fn add(&mut self, attempt: Attempt) {
+        if attempt.outcome == Outcome::Ok {
+            self.in_force = attempt.hash.map(|hash| InForce { hash, since: attempt.at });
+        }
+        self.attempts.insert(0, attempt);
+        self.attempts.truncate(MOST);
+    }
+}
+
+/// The errors of a file, as far as they are kept.
+pub(super) fn faults(errors: &LoadErrors) -> Vec<ChangeFault> {
+    let faults = errors.0.iter().take(MOST_ERRORS).map(|error| {
+        let place = error.place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
+        fault(format!("{}{place}", error.file), &error.message)
+    });
+    faults.collect()
+}
+
+/// An error, as far as it is kept.
+pub(super) fn fault(path: String, message: &str) -> ChangeFault {
+    ChangeFault { path, message: message.chars().take(ERROR_CHARS).collect() }
+}
+
+/// The counter of reloads that were set off so and came to this.
+fn counter(source: Source, outcome: Outcome) -> Counter {
+    let labels = [("source", source.as_str()), ("outcome", outcome.as_str())];
+    Count::one("access_reloads_total", &labels).counter
+}
+
+/// The counters of every kind of reload.
+pub(crate) fn counters() -> impl Iterator<Item = Counter> {
+    [Source::Sighup, Source::File].into_iter().flat_map(|source| {
+        [Outcome::Ok, Outcome::Unchanged, Outcome::Failed].map(|outcome| counter(source, outcome))
+    })
+}
+
+/// The history as it is stored.
+///
+/// # Errors
+/// If the store is unavailable, or the document cannot be read.
+pub(crate) async fn load(store: &dyn Store) -> Result<History, StoreError> {
+    let Some(stored) = store.recall(KEY).await? else { return Ok(History::default()) };
+    serde_json::from_slice(&stored).map_err(|error| StoreError::Corrupt {
+        table: "kept",
+        column: "value",
+        key: KEY.to_owned(),
+        detail: error.to_string(),
+    })
+}
+
+/// Notes which file a start found, if it is another one than the last.
+///
+/// # Errors
+/// If it cannot be stored.
+pub(crate) async fn at_start(
+    store: &dyn Store,
+    now: Timestamp,
+    found: Option<Digest>,
+) -> Result<(), StoreError> {
+    let previous = load_or_begin(store).await?.in_force.map(|noted| noted.hash);
+    if previous == found {
+        return Ok(());
+    }
+    let (source, outcome) = (Source::Start, Outcome::Ok);
+    record(store, Attempt { at: now, source, outcome, hash: found, previous, errors: Vec::new() }).await
+}
+
+/// Audits and counts an attempt, and adds it to the history.
+///
+/// # Errors
+/// If it cannot be stored.
+pub(super) async fn record(store: &dyn Store, attempt: Attempt) -> Result<(), StoreError> {
+    store.append(vec![attempt.audit()], attempt.counts()).await?;
+    // INVARIANT: attempts are recorded one after the other: by the start, and then by the one task that reloads.
+    let mut history = load_or_begin(store).await?;
+    history.add(attempt);
+    let document = serde_json::to_vec(&history).unwrap_or_default();
+    store.keep(KEY, document).await
+}
+
+/// A history that cannot be read is begun anew: the audit log has all of it.
+async fn load_or_begin(store: &dyn Store) -> Result<History, StoreError> {
+    match load(store).await {
+        Err(error @ StoreError::Corrupt { .. }) => {
+            tracing::error!(%error, "cannot read the history of the access file; it begins anew");
+            Ok(History::default())
+        }
+        read => read,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(at: u64, outcome: Outcome, hash: &str) -> Attempt {
+        let hash = Some(Digest::of(hash.as_bytes()));
+        let at = Timestamp::from_millis(at);
+        Attempt { at, source: Source::Sighup, outcome, hash, previous: None, errors: Vec::new() }
+    }
+
+    #[test]
+    fn the_file_in_force_is_known_whatever_was_tried_since() {
+        let hash = Some(Digest::of(b"one"));
+        let mut history = History::default();
+        assert_eq!(history.since(None), None);
+        history.add(attempt(1, Outcome::Ok, "one"));
+        for at in 2..300 {
+            history.add(attempt(at, Outcome::Unchanged, "one"));
+            history.add(attempt(at, Outcome::Failed, "two"));
+        }
+        assert_eq!(history.attempts.len(), MOST);
+        assert_eq!(history.attempts.first().map(|newest| newest.at), Some(Timestamp::from_millis(299)));
+        assert_eq!(history.since(hash), Some(Timestamp::from_millis(1)));
+        assert_eq!(history.since(Some(Digest::of(b"two"))), None);
+        history.add(Attempt { hash: None, ..attempt(300, Outcome::Ok, "") });
+        assert_eq!((history.since(hash), history.since(None)), (None, None));
+    }
+}

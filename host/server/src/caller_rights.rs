@@ -1,0 +1,74 @@
+//! What the access file lets a caller do: which actions it may ask for, and how often. HTTP and Slack hold a request to
+//! the same rule. How many of a caller's requests may be open, the store checks when one is made.
+
+use std::sync::Arc;
+
+use countersign_access::Caller;
+use countersign_core::lifecycle::Request;
+
+use crate::state::App;
+use crate::telemetry::SecurityEvent;
+
+/// Why a caller may not ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallerRefusal {
+    /// Not for this action, or it is no caller any more.
+    #[error("this caller may not ask for this action")]
+    NotAllowed,
+    /// Not so often.
+    #[error("too many requests from this caller")]
+    QuotaUsedUp {
+        /// In how many milliseconds it may again.
+        retry_after_ms: u64,
+    },
+}
+
+impl CallerRefusal {
+    /// The stable code.
+    pub(crate) const fn code(self) -> &'static str {
+        match self {
+            CallerRefusal::NotAllowed => "caller_not_allowed",
+            CallerRefusal::QuotaUsedUp { .. } => "rate_limited",
+        }
+    }
+}
+
+/// Checks that the caller may ask for this action.
+pub(crate) fn check_action(app: &App, caller: &Caller, action: &str) -> Result<(), CallerRefusal> {
+    if caller.may_ask_for(action) {
+        return Ok(());
+    }
+    reject(app, Some(&caller.name), SecurityEvent::CallerNotAllowed);
+    Err(CallerRefusal::NotAllowed)
+}
+
+/// Takes one request from the caller's quota.
+pub(crate) fn take_quota(app: &App, caller: &Caller) -> Result<(), CallerRefusal> {
+    let Some(per_minute) = caller.per_minute else { return Ok(()) };
+    let now = app.gateway.clock().now();
+    app.caller_quotas.take(&caller.name, per_minute, now).map_err(|retry_after_ms| {
+        app.metrics.count(SecurityEvent::RateLimited);
+        CallerRefusal::QuotaUsedUp { retry_after_ms }
+    })
+}
+
+/// The caller that a request counts towards if it is made again: the one that made it, which must still be in the access
+/// file, may still ask for the action, and has some of its quota left. `None` if there is no access file.
+pub(crate) fn check_rerequest(app: &App, original: &Request) -> Result<Option<Arc<Caller>>, CallerRefusal> {
+    let Some(access) = &app.access else { return Ok(None) };
+    let access = access.authenticator.access();
+    let name = original.submission.caller.as_deref();
+    let Some(caller) = name.and_then(|name| access.caller(name)) else {
+        reject(app, name, SecurityEvent::CallerNotAllowed);
+        return Err(CallerRefusal::NotAllowed);
+    };
+    check_action(app, caller, &original.submission.action)?;
+    take_quota(app, caller)?;
+    Ok(Some(Arc::clone(caller)))
+}
+
+/// Counts what a caller was refused, and has it audited.
+pub(crate) fn reject(app: &App, caller: Option<&str>, event: SecurityEvent) {
+    app.metrics.count(event);
+    app.rejections.caller(caller, event.as_str());
+}

@@ -1,0 +1,346 @@
+//! The access file in operation: its history, and what it lets callers do, over HTTP and in Slack.
+
+use countersign_access::{Access, ApiKey, Identified};
+use countersign_core::lifecycle::Party;
+use countersign_slack::fake::{FakeSlack, TOKEN};
+use insta::assert_snapshot;
+
+use super::delivery::until;
+use super::*;
+use crate::access_control::history::Source;
+use crate::http::caller::requester;
+
+const MINUTE: u64 = 60_000;
+
+const ADMIN: &str = "correct-horse-battery-staple";
+
+/// A gateway with an access file, the API key of its caller `portal`, and a Slack.
+struct Setup {
+    server: TestServer,
+    key: ApiKey,
+    slack: FakeSlack,
+    folder: TempDir,
+}
+
+impl Setup {
+    async fn new() -> Setup {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = ApiKey::generate().expect("randomness");
+        let path = folder.path().join("access.yaml");
+        std::fs::write(&path, file(&key)).expect("written");
+        let path = path.display().to_string();
+        let slack = FakeSlack::start(Arc::new(ManualClock::at(START))).await;
+        let variables = [
+            ("COUNTERSIGN_ACCESS", path.as_str()),
+            ("ADMIN_TOKEN", ADMIN),
+            ("SLACK_BOT_TOKEN", TOKEN),
+            ("SLACK_API_URL", slack.url.as_str()),
+        ];
+        Setup { server: TestServer::with(&variables).await, key, slack, folder }
+    }
+
+    /// Replaces a part of the access file that the test began with.
+    fn edit(&self, from: &str, to: &str) {
+        let text = file(&self.key);
+        assert!(text.contains(from), "{from}");
+        std::fs::write(self.folder.path().join("access.yaml"), text.replace(from, to)).expect("written");
+    }
+
+    async fn reload(&self, source: Source) {
+        let access = self.server.app.access.as_ref().expect("there is an access file");
+        access.reload(source, &self.server.app.gateway).await;
+    }
+
+    /// Puts the file of the start in force, with one part replaced.
+    async fn put_in_force(&self, from: &str, to: &str) {
+        self.edit(from, to);
+        self.reload(Source::Sighup).await;
+    }
+
+    async fn send(&self, path: &str, body: &Value, headers: &[(&'static str, &str)]) -> Answer {
+        let mut request = post(path, body.to_string());
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("a header"));
+        }
+        self.server.send(request).await
+    }
+
+    async fn create(&self, action: &str, idempotency_key: &str) -> Answer {
+        let bearer = format!("Bearer {}", self.key.reveal());
+        let headers = [("authorization", bearer.as_str()), ("idempotency-key", idempotency_key)];
+        self.send("/api/guard/request", &ask(action), &headers).await
+    }
+
+    /// A request that was denied so long ago that it can be made again: its id and its token.
+    async fn denied(&self, idempotency_key: &str) -> (String, String) {
+        let answer = self.create("deploy", idempotency_key).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let body = answer.json();
+        let text = |key: &str| body[key].as_str().expect(key).to_owned();
+        let (id, token) = (text("requestId"), text("token"));
+        let mut deny = press("U1", "deny", &id);
+        // Without it no dialog asks for a reason.
+        deny["trigger_id"] = Value::Null;
+        let answer = self.server.send(self.server.signed(&deny)).await.json();
+        assert_eq!(answer["status"], "denied", "{answer}");
+        self.server.clock.advance(5 * MINUTE);
+        (id, token)
+    }
+
+    /// Makes a request again over HTTP, with its token.
+    async fn again(&self, (id, token): &(String, String), headers: &[(&'static str, &str)]) -> Answer {
+        let body = json!({"originalRequestId": id, "actor": {"id": "U9", "source": "slack"}, "token": token});
+        self.send("/api/guard/rerequest", &body, headers).await
+    }
+
+    /// Makes a request again in Slack; returns the gateway's answer.
+    async fn press_again(&self, user: &str, (id, _): &(String, String)) -> Value {
+        let mut payload = press(user, "re_request", id);
+        payload["channel"] = json!({"id": "C0X"});
+        self.server.send(self.server.signed(&payload)).await.json()
+    }
+
+    /// What people were told in ephemeral messages.
+    async fn ephemerals(&self) -> Vec<String> {
+        let outgoing = self.server.app.outgoing.as_ref().expect("there is a token");
+        until(&self.server, || outgoing.ephemerals.waiting() == 0).await;
+        let calls = self.slack.calls().into_iter().filter(|call| call.method == "chat.postEphemeral");
+        calls.map(|call| call.body["text"].as_str().expect("a text").to_owned()).collect()
+    }
+
+    async fn admin(&self) -> Answer {
+        let request = Request::get("/api/admin/access").header("authorization", format!("Bearer {ADMIN}"));
+        self.server.send(request.body(Body::empty()).expect("a request")).await
+    }
+
+    /// What callers were refused since it was last looked at, as the audit log gets it.
+    fn rejections(&self) -> Value {
+        let entries = self.server.app.rejections.take(START);
+        let entry = entries.into_iter().find(|entry| entry.event == "caller_rejections");
+        entry.map_or(Value::Null, |entry| entry.detail["rejections"].clone())
+    }
+}
+
+fn file(key: &ApiKey) -> String {
+    format!(
+        "version: 1\nissuers:\n  local: {{ issuer: https://id.acme.example, audience: gate, jwks: keys.json }}\n\
+         callers:\n  portal:\n    keys: [{{ sha256: {} }}]\n    requester: asserted\n    actions: [deploy]\n    \
+         limits: {{ open: 2, per_minute: 9 }}\n  job:\n    oidc: {{ issuer: local, claims: {{ team: web }} }}\n    \
+         requester: {{ source: github, id: \"{{actor}}\" }}\n    actions: [deploy]\n\
+         people:\n  dana: {{ slack: U0DANA, github: dana-d }}\n",
+        key.digest()
+    )
+}
+
+#[tokio::test]
+async fn an_admin_sees_which_file_is_in_force_and_how_it_came_to_be() {
+    let setup = Setup::new().await;
+    assert_snapshot!(setup.admin().await.shown(), @r#"
+    200 OK
+    content-type: application/json
+    {
+      "attempts": [
+        {
+          "at": "2026-05-28T20:26:40.000Z",
+          "errors": [],
+          "hash": "[hash]",
+          "outcome": "ok",
+          "previousHash": null,
+          "source": "start"
+        }
+      ],
+      "callers": 2,
+      "hash": "[hash]",
+      "issuers": 1,
+      "people": 1,
+      "since": "2026-05-28T20:26:40.000Z"
+    }
+    "#);
+
+    setup.server.clock.advance(1000);
+    setup.reload(Source::Sighup).await;
+    setup.edit("actions: [deploy]\n    limits", "action: [deploy]\n    limits");
+    setup.reload(Source::File).await;
+    // The same wrong file is told of once.
+    setup.reload(Source::File).await;
+    setup.server.clock.advance(1000);
+    setup.edit("open: 2", "open: 3");
+    setup.reload(Source::File).await;
+    std::fs::remove_file(setup.folder.path().join("access.yaml")).expect("removed");
+    setup.reload(Source::Sighup).await;
+
+    let answer = setup.admin().await;
+    let shown = answer.json();
+    assert_eq!(shown["since"], "2026-05-28T20:26:42.000Z");
+    let rows = shown["attempts"].as_array().expect("a list");
+    let told: Vec<String> = rows
+        .iter()
+        .map(|row| {
+            let known = |key: &str| match row[key].as_str() {
+                None => "none",
+                Some(hash) if shown["hash"] == hash => "the new one",
+                Some(hash) if rows.last().is_some_and(|first| first["hash"] == hash) => "the first one",
+                Some(_) => "another",
+            };
+            format!(
+                "{} {} {}, before {}: {}",
+                row["source"].as_str().unwrap_or_default(),
+                row["outcome"].as_str().unwrap_or_default(),
+                known("hash"),
+                known("previousHash"),
+                row["errors"][0]["message"].as_str().unwrap_or_default(),
+            )
+        })
+        .collect();
+    let expected = [
+        "sighup failed none, before the new one: No such file or directory (os error 2)",
+        "file ok the new one, before the first one: ",
+        "file failed another, before the first one: the caller `portal` has no `actions`: it could ask for nothing",
+        "sighup unchanged the first one, before the first one: ",
+        "start ok the first one, before none: ",
+    ];
+    assert_eq!(told, expected);
+    let path = rows.get(2).and_then(|row| row["errors"][0]["path"].as_str()).unwrap_or_default();
+    assert!(path.ends_with("access.yaml:5:3"), "{path}");
+    let digest = setup.key.digest().to_string();
+    assert!(!answer.text.contains(&digest) && !answer.text.contains(setup.key.reveal()), "{}", answer.text);
+
+    let audited = setup.server.audited("access_reloaded").await;
+    let sources: Vec<_> = audited.iter().map(|entry| &entry["source"]).collect();
+    assert_eq!(sources, ["start", "sighup", "file"]);
+    assert_eq!(setup.server.audited("access_reload_failed").await.len(), 2);
+    for line in [
+        r#"access_reloads_total{outcome="ok",source="file"} 1"#,
+        r#"access_reloads_total{outcome="ok",source="sighup"} 0"#,
+        r#"access_reloads_total{outcome="failed",source="file"} 1"#,
+        r#"access_reloads_total{outcome="failed",source="sighup"} 1"#,
+        r#"access_reloads_total{outcome="unchanged",source="sighup"} 1"#,
+    ] {
+        assert!(setup.server.metric(line).await, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_history_that_cannot_be_read_stops_nothing() {
+    let setup = Setup::new().await;
+    let store = setup.server.app.gateway.store();
+    store.keep("access:history", b"nonsense".to_vec()).await.expect("kept");
+    assert_eq!(setup.admin().await.status, 500);
+    setup.put_in_force("open: 2", "open: 3").await;
+    let shown = setup.admin().await.json();
+    assert_eq!(shown["attempts"].as_array().map(Vec::len), Some(1), "{shown}");
+    assert_eq!(shown["since"], "2026-05-28T20:26:40.000Z");
+}
+
+#[tokio::test]
+async fn without_an_access_file_there_is_no_history() {
+    let server = TestServer::with(&[("ADMIN_TOKEN", ADMIN)]).await;
+    let request = Request::get("/api/admin/access").header("authorization", format!("Bearer {ADMIN}"));
+    let answer = server.send(request.body(Body::empty()).expect("a request")).await;
+    assert_eq!((answer.status.as_u16(), answer.text), (404, server.get("/nowhere").await.text));
+    // It has noted nothing, either.
+    assert!(server.audited("access_reloaded").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_request_says_whose_it_is_and_whether_it_was_made_before() {
+    let setup = Setup::new().await;
+    let first = setup.create("deploy", "once").await.json();
+    assert_eq!((&first["caller"], &first["replayed"]), (&json!("portal"), &json!(false)));
+    let second = setup.create("deploy", "once").await.json();
+    assert_eq!((&second["requestId"], &second["replayed"]), (&first["requestId"], &json!(true)));
+    let original = setup.denied("twice").await;
+    let headers = [("idempotency-key", "again")];
+    let made = setup.again(&original, &headers).await.json();
+    assert_eq!((&made["caller"], &made["replayed"]), (&json!("portal"), &json!(false)), "{made}");
+    let repeated = setup.again(&original, &headers).await.json();
+    assert_eq!((&repeated["requestId"], &repeated["replayed"]), (&made["requestId"], &json!(true)));
+    let token = format!("Bearer {}", original.1);
+    let request = Request::get(format!("/api/guard/status?requestId={}", original.0));
+    let request = request.header("authorization", token).body(Body::empty()).expect("a request");
+    assert_eq!(setup.server.send(request).await.json()["caller"], "portal");
+}
+
+/// The same rule over HTTP and in Slack: whose request it is must still be a caller, be allowed to ask, and have a part of
+/// its limits left.
+#[tokio::test]
+async fn a_request_that_is_made_again_counts_as_its_callers() {
+    const WHOLE: &str = "limits: { open: 2, per_minute: 9 }";
+    for (from, to, code, said) in [
+        ("  portal:\n", "  another:\n", "caller_not_allowed", "may not ask for this action any more"),
+        (
+            "actions: [deploy]",
+            "actions: [guarded]",
+            "caller_not_allowed",
+            "may not ask for this action any more",
+        ),
+        (WHOLE, "limits: { open: 1 }", "too_many_open", "has as many open requests as it may have"),
+        // The quota of a minute is used up by what has been asked for already.
+        (WHOLE, "limits: { per_minute: 1 }", "rate_limited", "asks too often; press again in"),
+    ] {
+        let setup = Setup::new().await;
+        let original = setup.denied("one").await;
+        setup.put_in_force(from, to).await;
+        if code != "caller_not_allowed" {
+            assert_eq!(setup.create("deploy", "other").await.status, 200);
+        }
+        let answer = setup.again(&original, &[]).await;
+        assert_eq!(answer.json()["error"], code, "{to}: {}", answer.text);
+        for user in ["U9", "U1"] {
+            let answer = setup.press_again(user, &original).await;
+            assert_eq!((&answer["ok"], &answer["error"]), (&json!(false), &json!(code)), "{to}: {answer}");
+            assert!(answer["message"].as_str().is_some_and(|message| message.contains(said)), "{answer}");
+        }
+        let told = setup.ephemerals().await;
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told.iter().all(|text| text.contains(said)), "{told:?}");
+        let expected = match code {
+            "caller_not_allowed" => json!([{"caller": "portal", "kind": "caller_not_allowed", "count": 3}]),
+            _ => Value::Null,
+        };
+        assert_eq!(setup.rejections(), expected, "{to}");
+        // Once the file says so again, and a minute has passed, it can be made again.
+        setup.put_in_force("open: 2", "open: 3").await;
+        setup.server.clock.advance(MINUTE);
+        assert_eq!(setup.press_again("U9", &original).await["ok"], true, "{to}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_was_made_again_in_slack_counts_towards_the_limits() {
+    let setup = Setup::new().await;
+    setup.put_in_force("open: 2, per_minute: 9", "open: 1, per_minute: 2").await;
+    let original = setup.denied("one").await;
+    // Somebody without the right uses up nothing.
+    for _ in 0..5 {
+        assert_eq!(setup.press_again("U5", &original).await["error"], "not_allowed");
+    }
+    assert_eq!(setup.press_again("U9", &original).await["ok"], true);
+    assert_eq!(setup.create("deploy", "two").await.json()["error"], "too_many_open");
+    assert_eq!(setup.create("deploy", "two").await.json()["error"], "rate_limited");
+    assert_eq!(setup.press_again("U9", &original).await["error"], "rate_limited");
+}
+
+#[tokio::test]
+async fn what_a_caller_was_refused_is_audited_as_counts() {
+    let setup = Setup::new().await;
+    for _ in 0..3 {
+        assert_eq!(setup.create("guarded", "one").await.json()["error"], "caller_not_allowed");
+    }
+    // A token of an issuer would have to be signed, and what it is taken for is tested where it is.
+    let access = Access::read("access.yaml".as_ref(), &file(&setup.key)).expect("it is sound");
+    let claims = json!({"actor": "dana-d"}).as_object().cloned().map(Arc::new);
+    let job = Identified { caller: Arc::clone(access.caller("job").expect("it is there")), claims };
+    let party = |id: &str| Some(Party { id: id.into(), source: "github".into(), display: None });
+    assert!(requester(&setup.server.app, Some(&job), party("rita")).is_err());
+    assert!(requester(&setup.server.app, Some(&job), party("dana-d")).is_ok());
+    assert_eq!(
+        setup.rejections(),
+        json!([
+            {"caller": "job", "kind": "requester_mismatch", "count": 1},
+            {"caller": "portal", "kind": "caller_not_allowed", "count": 3},
+        ])
+    );
+    assert_eq!(setup.rejections(), Value::Null);
+    assert!(setup.server.metric(r#"security_events_total{type="requester_mismatch"} 1"#).await);
+}

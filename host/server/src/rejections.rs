@@ -1,0 +1,153 @@
+//! Rejected calls, counted by who and kind and audited once a minute: a rejected call must not cost a disk write.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+use countersign_core::lifecycle::{AuditEntry, Timestamp};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+/// How many pairs of who and kind are told apart within a minute; the rest is one number.
+const MOST: usize = 1_000;
+
+/// What was rejected since it was last audited.
+#[derive(Debug, Default)]
+pub(crate) struct Rejections {
+    /// Failed authentications, by address.
+    strangers: Tally<IpAddr>,
+    /// What authenticated callers may not do, by the caller's name; `None` for a request that no caller made.
+    callers: Tally<Option<String>>,
+}
+
+impl Rejections {
+    /// Somebody at this address failed to authenticate.
+    pub(crate) fn stranger(&self, address: IpAddr, kind: &'static str) {
+        self.strangers.add(address, kind);
+    }
+
+    /// This caller was refused what it may not do.
+    pub(crate) fn caller(&self, name: Option<&str>, kind: &'static str) {
+        self.callers.add(name.map(str::to_owned), kind);
+    }
+
+    /// What is to be audited, and forgets it.
+    pub(crate) fn take(&self, now: Timestamp) -> Vec<AuditEntry> {
+        let entries = [
+            ("authentication_failures", self.strangers.take("address", "failures")),
+            ("caller_rejections", self.callers.take("caller", "rejections")),
+        ];
+        let entries = entries
+            .into_iter()
+            .filter_map(|(event, detail)| Some(AuditEntry::of_admin(now, event, None, detail?)));
+        entries.collect()
+    }
+}
+
+/// Counts by who and kind.
+#[derive(Debug)]
+struct Tally<W>(Mutex<Counts<W>>);
+
+#[derive(Debug)]
+struct Counts<W> {
+    counts: BTreeMap<(W, &'static str), u64>,
+    others: u64,
+}
+
+impl<W> Default for Tally<W> {
+    fn default() -> Tally<W> {
+        Tally(Mutex::default())
+    }
+}
+
+impl<W> Default for Counts<W> {
+    fn default() -> Counts<W> {
+        Counts { counts: BTreeMap::new(), others: 0 }
+    }
+}
+
+impl<W: Ord + Serialize> Tally<W> {
+    fn add(&self, who: W, kind: &'static str) {
+        let mut tally = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (who, kind);
+        if tally.counts.len() >= MOST && !tally.counts.contains_key(&key) {
+            tally.others += 1;
+        } else {
+            *tally.counts.entry(key).or_default() += 1;
+        }
+    }
+
+    /// The counts as the audit log has them, and forgets them; `None` if there are none.
+    fn take(&self, who: &str, list: &str) -> Option<Map<String, Value>> {
+        let Counts { counts, others } =
+            std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if counts.is_empty() {
+            return None;
+        }
+        let counts = counts
+            .into_iter()
+            .map(|((whose, kind), count)| json!({who: whose, "kind": kind, "count": count}))
+            .collect();
+        let mut detail = Map::from_iter([(list.to_owned(), Value::Array(counts))]);
+        if others > 0 {
+            detail.insert("others".to_owned(), json!(others));
+        }
+        Some(detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn a_minute_of_rejections_is_one_entry_for_each_list() {
+        let rejections = Rejections::default();
+        assert!(rejections.take(Timestamp::EPOCH).is_empty());
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        for _ in 0..3 {
+            rejections.stranger(address, "bad_token");
+            rejections.caller(Some("web"), "caller_not_allowed");
+        }
+        rejections.stranger(address, "bad_api_key");
+        rejections.caller(Some("web"), "requester_mismatch");
+        rejections.caller(None, "caller_not_allowed");
+        let entries = rejections.take(Timestamp::EPOCH);
+        let told: Vec<_> = entries.iter().map(|entry| (&*entry.event, json!(entry.detail))).collect();
+        assert_eq!(
+            told,
+            [
+                (
+                    "authentication_failures",
+                    json!({"failures": [
+                        {"address": "127.0.0.1", "kind": "bad_api_key", "count": 1},
+                        {"address": "127.0.0.1", "kind": "bad_token", "count": 3},
+                    ]})
+                ),
+                (
+                    "caller_rejections",
+                    json!({"rejections": [
+                        {"caller": null, "kind": "caller_not_allowed", "count": 1},
+                        {"caller": "web", "kind": "caller_not_allowed", "count": 3},
+                        {"caller": "web", "kind": "requester_mismatch", "count": 1},
+                    ]})
+                ),
+            ]
+        );
+        assert!(rejections.take(Timestamp::EPOCH).is_empty(), "they are told once");
+    }
+
+    #[test]
+    fn a_flood_of_addresses_is_bounded() {
+        let rejections = Rejections::default();
+        for number in 0..5_000 {
+            rejections.stranger(IpAddr::V4(Ipv4Addr::from(number)), "bad_token");
+        }
+        let entries = rejections.take(Timestamp::EPOCH);
+        let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+        assert_eq!(entry.detail["failures"].as_array().unwrap().len(), MOST);
+        assert_eq!(entry.detail["others"], 4_000);
+    }
+}
