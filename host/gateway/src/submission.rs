@@ -22,11 +22,18 @@ const IDEMPOTENCY_MS: u64 = 24 * 60 * 60 * 1000;
 pub struct IdempotencyKey {
     /// Digest of the caller and its key.
     pub key: Digest,
-    /// Digest of the body that came with it.
+    /// Fingerprint of the body that came with it.
     pub fingerprint: Digest,
+    /// Fingerprints of that body as they were made before, if any: one of them may be stored.
+    pub earlier: [Option<Digest>; 2],
 }
 
 impl IdempotencyKey {
+    /// Whether what is stored is a fingerprint of the body that came with it.
+    fn matches(&self, stored: Digest) -> bool {
+        self.fingerprint == stored || self.earlier.contains(&Some(stored))
+    }
+
     /// As it is stored with what it was first sent for.
     fn kept(self, now: Timestamp) -> Idempotency {
         Idempotency { key: self.key, fingerprint: self.fingerprint, until: now.plus(IDEMPOTENCY_MS) }
@@ -78,16 +85,14 @@ impl Gateway {
             }
         };
         let step = step.inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
-        let idempotency = idempotency.map(|sent| sent.kept(now));
-        match self.store_new(step, idempotency, most_open).await? {
+        let kept = idempotency.map(|sent| sent.kept(now));
+        match self.store_new(step, kept, most_open).await? {
             Ok(receipt) => {
                 self.observe_submission(&submitted, Ok(&receipt.request));
                 Ok(receipt)
             }
             Err(Created::Known(fingerprint, request)) => match idempotency {
-                Some(Idempotency { key, fingerprint: sent, .. }) => {
-                    self.known(&IdempotencyKey { key, fingerprint: sent }, fingerprint, *request)
-                }
+                Some(sent) => self.known(&sent, fingerprint, *request),
                 None => Err(GatewayError::Contended),
             },
             Err(Created::TooManyOpen) => Err(GatewayError::TooManyOpen),
@@ -197,7 +202,7 @@ impl Gateway {
         fingerprint: Digest,
         request: Request,
     ) -> Result<Receipt, GatewayError> {
-        if sent.fingerprint != fingerprint {
+        if !sent.matches(fingerprint) {
             return Err(GatewayError::KeyReused);
         }
         let token = self.tokens.again(&request).ok_or(GatewayError::TokenRetired)?;

@@ -367,7 +367,8 @@ async fn a_request_is_judged_by_the_rules_that_it_was_made_under_even_after_a_re
 #[tokio::test]
 async fn an_idempotency_key_gives_one_request_however_often_and_however_fast() {
     let house = House::ready().await;
-    let key = IdempotencyKey { key: Digest::of(b"key"), fingerprint: Digest::of(b"body") };
+    let key =
+        IdempotencyKey { key: Digest::of(b"key"), fingerprint: Digest::of(b"body"), earlier: [None; 2] };
     let receipts = join_all((0..20).map(|_| house.gateway.create(ask("single"), Some(key), None))).await;
     let receipts: Vec<Receipt> = receipts.into_iter().collect::<Result<_, _>>().expect("all are answered");
     let first = receipts.first().expect("there are some");

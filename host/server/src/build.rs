@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access_control::{AccessControl, AccessError, history};
 use crate::config::Config;
+use crate::http::Fingerprints;
 use crate::keys::{self, Keys};
 use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::rejections::Rejections;
@@ -93,6 +94,7 @@ pub async fn build(
         rate_limiter: RateLimiter::new(&config.rate_limit),
         access,
         insecure_anonymous: config.access.insecure_anonymous,
+        fingerprints: Fingerprints::new(&keys),
         caller_quotas: CallerQuotas::default(),
         rejections: Rejections::default(),
         body_limit: usize::try_from(config.network.body_limit_bytes).unwrap_or(usize::MAX),

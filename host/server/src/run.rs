@@ -43,7 +43,7 @@ pub async fn run(app: Arc<App>, config: &Config, listener: TcpListener) -> anyho
     maintenance.spawn(Arc::clone(&app.policy_sets).watch(config.policies.watch, policy_sets::POLL));
     maintenance.spawn(Arc::clone(&app.policy_sets).tidy());
     if let Some(access) = &app.access {
-        let reloads = Arc::clone(access).watch(Arc::clone(&app.gateway));
+        let reloads = Arc::clone(access).watch(Arc::clone(&app.gateway), Arc::clone(&app.policy_sets));
         maintenance.spawn(async move {
             if let Err(error) = reloads.await {
                 tracing::error!(%error, "the access file is not watched");

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access_control::AccessControl;
+use crate::http::Fingerprints;
 use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::rejections::Rejections;
 use crate::telemetry::Metrics;
@@ -33,6 +34,8 @@ pub struct App {
     pub(crate) access: Option<Arc<AccessControl>>,
     /// Whether anybody may ask from other machines, too.
     pub(crate) insecure_anonymous: bool,
+    /// Makes fingerprints of bodies that come with an idempotency key.
+    pub(crate) fingerprints: Fingerprints,
     /// How many requests a minute each caller may make.
     pub(crate) caller_quotas: CallerQuotas,
     /// What was rejected since it was last audited.

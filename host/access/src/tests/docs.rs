@@ -33,7 +33,7 @@ fn access_files_in_the_documentation_are_sound() {
     for path in files {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         for (line, block) in blocks(&fs::read_to_string(&path).unwrap(), "# access.yaml") {
-            let read = Access::read(&format!("{name}, block at line {line}"), &block);
+            let read = Access::read(format!("{name}, block at line {line}").as_ref(), &block);
             found.push((name.clone(), read.unwrap_or_else(|errors| panic!("{errors}"))));
         }
     }

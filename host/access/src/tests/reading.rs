@@ -163,7 +163,7 @@ fn errors_hold_no_key_and_no_digest() {
     {
         for secret in [key.reveal(), digest.as_str()] {
             let text = SOUND.replacen(place, secret, 1);
-            if let Err(errors) = Access::read("access.yaml", &text) {
+            if let Err(errors) = Access::read("access.yaml".as_ref(), &text) {
                 let secret = secret.trim_start_matches(PREFIX);
                 assert!(!errors.to_string().contains(secret), "{place}: {errors}");
             }
@@ -175,7 +175,7 @@ fn errors_hold_no_key_and_no_digest() {
 fn no_callers_tokens_are_all_somebody_elses() {
     let check = |other: &str| {
         let caller = format!("callers:\n  other: {{ oidc: {other}, requester: machine, actions: \"*\" }}\n");
-        Access::read("access.yaml", &SOUND.replacen("callers:\n", &caller, 1))
+        Access::read("access.yaml".as_ref(), &SOUND.replacen("callers:\n", &caller, 1))
             .map(drop)
             .map_err(|it| it.to_string())
     };

@@ -13,6 +13,7 @@ use countersign_access::{ACCESS_BYTES, Access, Authenticator};
 use countersign_core::lifecycle::Digest;
 use countersign_core::record::ChangeFault;
 use countersign_gateway::Gateway;
+use countersign_gateway::policy_sets::PolicySets;
 use countersign_policy::LoadErrors;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -57,27 +58,34 @@ impl AccessControl {
     ///
     /// # Errors
     /// If the signal cannot be listened for.
-    pub async fn watch(self: Arc<Self>, gateway: Arc<Gateway>) -> anyhow::Result<()> {
+    pub async fn watch(
+        self: Arc<Self>,
+        gateway: Arc<Gateway>,
+        policy_sets: Arc<PolicySets>,
+    ) -> anyhow::Result<()> {
         let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         loop {
             let source = tokio::select! {
                 _ = hangup.recv() => Source::Sighup,
                 () = tokio::time::sleep(POLL) => Source::File,
             };
-            self.reload(source, &gateway).await;
+            if self.reload(source, &gateway).await == Some(Outcome::Ok) {
+                // Other people may make another set of it.
+                policy_sets.warn();
+            }
         }
     }
 
-    /// Reads the file, and puts it in force if it is sound and another one.
-    pub(crate) async fn reload(&self, source: Source, gateway: &Gateway) {
+    /// Reads the file, and puts it in force if it is sound and another one. `None` if it was not tried.
+    pub(crate) async fn reload(&self, source: Source, gateway: &Gateway) -> Option<Outcome> {
         let path = self.path.clone();
-        let Ok(text) = tokio::task::spawn_blocking(move || read(&path)).await else { return };
+        let text = tokio::task::spawn_blocking(move || read(&path)).await.ok()?;
         let digest = Digest::of(text.as_ref().map_or_else(|why| why.as_bytes(), |text| text.as_bytes()));
         let tried =
             std::mem::replace(&mut *self.tried.lock().unwrap_or_else(PoisonError::into_inner), digest);
         // What was tried already is tried again only if somebody asks for it.
         if tried == digest && matches!(source, Source::File) {
-            return;
+            return None;
         }
         let hash = text.is_ok().then_some(digest);
         let previous = self.authenticator.access().digest();
@@ -102,6 +110,7 @@ impl AccessControl {
         if let Err(error) = history::record(gateway.store().as_ref(), attempt).await {
             tracing::error!(%error, "cannot record the reload of the access file");
         }
+        Some(outcome)
     }
 
     /// What the text of a file says, or what is wrong with it, as far as that is kept.

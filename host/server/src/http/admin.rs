@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use countersign_core::lifecycle::Digest;
@@ -85,10 +85,13 @@ fn authenticate(app: &App, headers: &HeaderMap) -> Result<Admin, ApiError> {
     }
 }
 
+/// The legacy service's header.
+pub(super) const ADMIN_TOKEN: HeaderName = HeaderName::from_static("x-admin-token");
+
 /// The token in `Authorization: Bearer`, else in the legacy service's header.
 fn token_in(headers: &HeaderMap) -> Option<&[u8]> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(bearer_token).map(str::as_bytes);
-    bearer.or_else(|| headers.get("x-admin-token").map(HeaderValue::as_bytes))
+    bearer.or_else(|| headers.get(ADMIN_TOKEN).map(HeaderValue::as_bytes))
 }
 
 /// Compares digests, which have one length, in constant time: the time taken reveals nothing of the token.

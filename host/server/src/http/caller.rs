@@ -4,23 +4,24 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use countersign_access::{Caller, Identified, Requester, RequesterError};
-use countersign_core::lifecycle::{Digest, Party, Request, RequestId};
-use countersign_gateway::{GatewayError, IdempotencyKey, Who};
+use axum::http::{HeaderMap, header};
+use countersign_access::{Identified, Requester, RequesterError};
+use countersign_core::lifecycle::{Party, Request, RequestId};
+use countersign_gateway::{GatewayError, Who};
 use serde_json::Value;
 
-use super::admin::is_admin;
+use super::admin::{ADMIN_TOKEN, is_admin};
 use super::client::{Peer, check_rate};
 use super::error::{ApiError, Invalid};
+use super::idempotency::{self, Sent};
 use super::params::{Params, TOKEN_MISSING};
 use crate::caller_rights;
 use crate::rate_limit::Client;
 use crate::state::App;
 use crate::telemetry::SecurityEvent;
 
-/// The address of whoever calls, and the headers that say who it is.
+/// The address of whoever calls, and the headers that say who it is, and which call is repeated.
 pub(super) struct Calling {
     address: IpAddr,
     client: Client,
@@ -34,7 +35,14 @@ impl<S: Sync> FromRequestParts<S> for Calling {
         // A router that is called without a listener, as in tests, has one client.
         let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let address = parts.extensions.get::<Peer>().map_or(unknown, |Peer(address)| *address);
-        Ok(Calling { address, client: Client::of(address), headers: parts.headers.clone() })
+        // Only what is looked at later: to copy all headers of each call is dear.
+        let mut headers = HeaderMap::new();
+        for name in [header::AUTHORIZATION, ADMIN_TOKEN, idempotency::HEADER] {
+            for value in parts.headers.get_all(&name) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        Ok(Calling { address, client: Client::of(address), headers })
     }
 }
 
@@ -118,34 +126,12 @@ impl Calling {
         }
     }
 
-    /// The idempotency key that was sent, if one was. It belongs to the caller; without callers, to the repository.
-    pub(super) fn idempotency_key(
-        &self,
-        (caller, repository): (Option<&Caller>, &str),
-        what: &str,
-        body: &Value,
-    ) -> Result<Option<IdempotencyKey>, ApiError> {
-        const NAME: &str = "Idempotency-Key";
-        let mut values = self.headers.get_all(NAME).iter();
-        let Some(value) = values.next() else { return Ok(None) };
-        if values.next().is_some() {
-            return Err(Invalid::new(NAME, "must come once").into());
-        }
-        let owner = match caller {
-            Some(caller) => format!("caller\0{}", caller.name),
-            None => format!("repository\0{repository}"),
-        };
-        match value.to_str() {
-            Ok(key) if (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) => {
-                Ok(Some(IdempotencyKey {
-                    key: Digest::of(format!("{what}\0{owner}\0{key}").as_bytes()),
-                    fingerprint: Digest::of_json(body),
-                }))
-            }
-            _ => {
-                Err(Invalid::new(NAME, "must have 1 to 255 printable ASCII characters and no spaces").into())
-            }
-        }
+    /// The idempotency key that was sent with this body, if one was.
+    ///
+    /// # Errors
+    /// If there are several, or it does not have the form of a key.
+    pub(super) fn idempotency_key(&self, app: &App, body: &Value) -> Result<Option<Sent>, ApiError> {
+        Sent::read(&self.headers, &app.fingerprints, body)
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::body::JsonBody;
 use super::caller::{Calling, requester as requester_of};
+use super::can_act::Outlook;
 use super::check::Check;
 use super::error::ApiError;
 use super::params::Params;
@@ -72,6 +73,8 @@ pub(super) struct CreatedView {
     caller: Option<String>,
     /// Whether it was created before, by a call with the same idempotency key.
     replayed: bool,
+    #[serde(flatten)]
+    outlook: Outlook,
 }
 
 /// What the policies require.
@@ -101,7 +104,7 @@ pub(super) struct PolicyView {
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `policy_denied`, with `reasons`, \
             `caller_not_allowed`, `requester_mismatch` or `proxied`; \
             408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`; \
-            422 `idempotency_key_reused`; 429 `rate_limited` or `too_many_open`, with `Retry-After`"),
+            409 `token_retired`; 422 `idempotency_key_reused`; 429 `rate_limited` or `too_many_open`, with `Retry-After`"),
         (status = "5XX", description = "500 `internal`; \
             503 `policy_failure`, `store_unavailable` or `contended`, with `Retry-After`"),
     )
@@ -114,18 +117,19 @@ pub(super) async fn create(
 ) -> Result<Json<CreatedView>, ApiError> {
     let caller = calling.identify(&app, &params).await?;
     calling.check_quota(&app, caller.as_ref())?;
-    let value = body.0.clone();
+    let sent = calling.idempotency_key(&app, &body.0)?;
     let body: CreateBody = body.typed()?;
     let owner = (caller.as_ref().map(|identified| &*identified.caller), body.meta.origin.repo.as_str());
-    let idempotency = calling.idempotency_key(owner, "create", &value)?;
+    let idempotency = sent.map(|sent| sent.of("create", owner));
     let ask = ask(&app, caller.as_ref(), body)?;
     let most_open = caller.and_then(|identified| identified.caller.open);
     let receipt = app.gateway.create(ask, idempotency, most_open).await?;
-    Ok(Json(CreatedView::of(&receipt)))
+    let outlook = Outlook::now(&app, &receipt.request).await?;
+    Ok(Json(CreatedView::of(&receipt, outlook)))
 }
 
 impl CreatedView {
-    fn of(receipt: &Receipt) -> CreatedView {
+    fn of(receipt: &Receipt, outlook: Outlook) -> CreatedView {
         let request = &receipt.request;
         let submission = &request.submission;
         CreatedView {
@@ -141,6 +145,7 @@ impl CreatedView {
             },
             caller: submission.caller.clone(),
             replayed: receipt.replayed,
+            outlook,
         }
     }
 }

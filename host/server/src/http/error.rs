@@ -358,6 +358,7 @@ mod tests {
         403 policy_denied, retry -: the policy does not admit this request
         503 policy_failure, retry 1: a policy gave no usable answer, so nothing was changed
         422 idempotency_key_reused, retry -: this idempotency key was used with another body
+        409 token_retired, retry -: the request of this idempotency key is there, but its token was made with a key that is gone
         404 not_found, retry -: no such request
         403 not_allowed, retry -: the request was approved
         429 cooldown, retry 1: this request can be made again in 1 s

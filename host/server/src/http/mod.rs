@@ -17,9 +17,11 @@ mod caller;
 mod check;
 mod client;
 mod error;
+mod idempotency;
 mod params;
 
 // For callers.
+mod can_act;
 mod cancel;
 mod create;
 mod rerequest;
@@ -47,5 +49,6 @@ mod openapi;
 mod tests;
 
 pub use client::Peer;
+pub(crate) use idempotency::Fingerprints;
 pub use router::router;
 pub use serve::serve;

@@ -8,11 +8,21 @@ use countersign_core::lifecycle::{Request, RequestId};
 use serde::Serialize;
 
 use super::caller::{Calling, Wanted};
+use super::can_act::Outlook;
 use super::error::ApiError;
 use super::openapi::STORE_ERRORS;
 use super::params::Params;
 use super::view::StatusView;
 use crate::state::App;
+
+/// The state of a request, and who can move it on.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct RequestView {
+    #[serde(flatten)]
+    status: StatusView,
+    #[serde(flatten)]
+    outlook: Outlook,
+}
 
 /// The state of a request, for its caller or the holder of its token. Without an access file its id is enough.
 #[utoipa::path(
@@ -20,7 +30,7 @@ use crate::state::App;
     path = "/api/guard/status",
     params(("requestId" = String, Query, description = "The request.")),
     responses(
-        (status = 200, description = "The state of the request", body = StatusView),
+        (status = 200, description = "The state of the request", body = RequestView),
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied`; 404 `not_found`; 429 `rate_limited`"),
         (status = "5XX", description = STORE_ERRORS),
     )
@@ -29,9 +39,10 @@ pub(super) async fn status(
     State(app): State<Arc<App>>,
     calling: Calling,
     params: Params,
-) -> Result<Json<StatusView>, ApiError> {
+) -> Result<Json<RequestView>, ApiError> {
     let request = request(&app, &calling, &params).await?;
-    Ok(Json(StatusView::of(&request)))
+    let outlook = Outlook::now(&app, &request).await?;
+    Ok(Json(RequestView { status: StatusView::of(&request), outlook }))
 }
 
 /// A request, and those that were made again from it.

@@ -28,6 +28,9 @@ impl Setup {
         let key = ApiKey::generate().expect("randomness");
         let path = folder.path().join("access.yaml");
         std::fs::write(&path, file(&key)).expect("written");
+        // A real Ed25519 public key (RFC 8032, test 1); nothing is signed with it here.
+        let jwks = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "1", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        std::fs::write(folder.path().join("keys.json"), jwks).expect("written");
         let path = path.display().to_string();
         let slack = FakeSlack::start(Arc::new(ManualClock::at(START))).await;
         let variables = [
@@ -48,7 +51,7 @@ impl Setup {
 
     async fn reload(&self, source: Source) {
         let access = self.server.app.access.as_ref().expect("there is an access file");
-        access.reload(source, &self.server.app.gateway).await;
+        let _ = access.reload(source, &self.server.app.gateway).await;
     }
 
     /// Puts the file of the start in force, with one part replaced.
@@ -328,7 +331,8 @@ async fn what_a_caller_was_refused_is_audited_as_counts() {
         assert_eq!(setup.create("guarded", "one").await.json()["error"], "caller_not_allowed");
     }
     // A token of an issuer would have to be signed, and what it is taken for is tested where it is.
-    let access = Access::read("access.yaml".as_ref(), &file(&setup.key)).expect("it is sound");
+    let path = setup.folder.path().join("access.yaml");
+    let access = Access::read(&path, &file(&setup.key)).expect("it is sound");
     let claims = json!({"actor": "dana-d"}).as_object().cloned().map(Arc::new);
     let job = Identified { caller: Arc::clone(access.caller("job").expect("it is there")), claims };
     let party = |id: &str| Some(Party { id: id.into(), source: "github".into(), display: None });

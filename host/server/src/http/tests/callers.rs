@@ -13,6 +13,16 @@ async fn a_request_is_made_and_decided() {
     200 OK
     content-type: application/json
     {
+      "canAct": [
+        {
+          "act": "approve",
+          "who": [
+            "U1",
+            "U2",
+            "U3"
+          ]
+        }
+      ],
       "expiresAt": "2026-05-28T20:36:40.000Z",
       "policy": {
         "hash": "[hash]",
@@ -52,6 +62,15 @@ async fn a_request_is_made_and_decided() {
       "approvalsCount": 1,
       "approvers": [
         "U1"
+      ],
+      "canAct": [
+        {
+          "act": "approve",
+          "who": [
+            "U2",
+            "U3"
+          ]
+        }
       ],
       "createdAt": "2026-05-28T20:26:40.000Z",
       "decidedAt": null,

@@ -1,0 +1,84 @@
+//! `Idempotency-Key`: a call that is sent again gets the answer of the first one.
+//!
+//! The store keeps a fingerprint of the body, under a key of the gateway: a plain digest of it would let whoever reads the
+//! store find hidden parameters by trying values.
+
+use axum::http::{HeaderMap, HeaderName};
+use countersign_access::Caller;
+use countersign_core::lifecycle::Digest;
+use countersign_gateway::{IdempotencyKey, hmac};
+use serde_json::Value;
+
+use super::error::{ApiError, Invalid};
+use crate::keys::Keys;
+
+/// The header.
+pub(super) const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// How the header is called in errors.
+const NAME: &str = "Idempotency-Key";
+
+/// Makes fingerprints of bodies.
+pub(crate) struct Fingerprints {
+    current: [u8; 32],
+    previous: Option<[u8; 32]>,
+}
+
+impl Fingerprints {
+    pub(crate) fn new(keys: &Keys) -> Fingerprints {
+        const PURPOSE: &str = "countersign idempotency fingerprint";
+        let previous = keys.previous.as_ref().map(|key| key.derive(PURPOSE));
+        Fingerprints { current: keys.current.derive(PURPOSE), previous }
+    }
+}
+
+/// A key that was sent with a body, before it is known whose it is.
+pub(super) struct Sent {
+    key: String,
+    fingerprint: Digest,
+    earlier: [Option<Digest>; 2],
+}
+
+impl Sent {
+    /// The key in these headers, if there is one, and the fingerprint of the body that came with it.
+    ///
+    /// # Errors
+    /// If there are several, or it does not have the form of a key.
+    pub(super) fn read(
+        headers: &HeaderMap,
+        fingerprints: &Fingerprints,
+        body: &Value,
+    ) -> Result<Option<Sent>, ApiError> {
+        let mut values = headers.get_all(HEADER).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(Invalid::new(NAME, "must come once").into());
+        }
+        let key = value
+            .to_str()
+            .ok()
+            .filter(|key| (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()));
+        let Some(key) = key else {
+            let form = "must have 1 to 255 printable ASCII characters and no spaces";
+            return Err(Invalid::new(NAME, form).into());
+        };
+        let plain = Digest::of_json(body);
+        let under = |key: &[u8; 32]| Digest::from_bytes(hmac(key, plain.as_bytes()));
+        Ok(Some(Sent {
+            key: key.to_owned(),
+            fingerprint: under(&fingerprints.current),
+            // An earlier version kept the plain digest; what it has kept ends within a day.
+            earlier: [fingerprints.previous.as_ref().map(under), Some(plain)],
+        }))
+    }
+
+    /// The key of a call of this kind. It belongs to the caller; without callers, to the repository.
+    pub(super) fn of(self, what: &str, (caller, repository): (Option<&Caller>, &str)) -> IdempotencyKey {
+        let owner = match caller {
+            Some(caller) => format!("caller\0{}", caller.name),
+            None => format!("repository\0{repository}"),
+        };
+        let Sent { key, fingerprint, earlier } = self;
+        IdempotencyKey { key: Digest::of(format!("{what}\0{owner}\0{key}").as_bytes()), fingerprint, earlier }
+    }
+}
