@@ -33,6 +33,7 @@ use self::report::Report;
 use super::event::{Event, duration};
 use super::synthetic::{self, SUBMITTED_AT, Submitted, SyntheticRequest, request_id};
 use super::{Answer, Format, file};
+use crate::people::People;
 
 const MAX_PARAMS_BYTES: usize = 1 << 20;
 
@@ -42,6 +43,8 @@ pub struct Judge {
     /// The policy set: its folder, or the `policy-set.yaml` in it.
     #[arg(value_name = "SET")]
     set: PathBuf,
+    #[command(flatten)]
+    people: People,
     #[command(flatten)]
     loading: Loading,
     /// The action that the request is for.
@@ -93,11 +96,12 @@ pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
     request.ask.who.authenticated = judge.authenticated;
     request.ask.who.owners = judge.owners.iter().cloned().collect();
     request.ask.params = params(&judge.params)?;
-    let directory = Directory::default();
+    let directory = judge.people.directory()?;
     for (group, ids) in &judge.usergroups {
         directory
             .put(group, Members { ids: ids.clone(), as_of: SUBMITTED_AT.plus(policy.entry().timeout_ms) });
     }
+    let warnings = policy.warnings(&directory, SUBMITTED_AT);
     let mut simulation =
         Simulation { policy, directory, now: SUBMITTED_AT, steps: Vec::new(), request: None };
     simulation.submit(&request);
@@ -108,8 +112,15 @@ pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
     let Simulation { policy, directory, now, steps, request } = simulation;
     let moves =
         request.as_ref().map(|request| Moves::of(request, policy, &directory, now)).unwrap_or_default();
-    let report =
-        Report { action: &judge.action, policy, steps: &steps, request: request.as_ref(), moves, unknown };
+    let report = Report {
+        action: &judge.action,
+        policy,
+        steps: &steps,
+        request: request.as_ref(),
+        moves,
+        unknown,
+        warnings,
+    };
     let text = match judge.format {
         Format::Text => report.text(),
         Format::Json => report.json()?,

@@ -25,10 +25,24 @@ pub(super) struct Report<'a> {
     pub(super) moves: Moves,
     /// User groups of Slack whose members are not known.
     pub(super) unknown: BTreeSet<String>,
+    /// What whoever wrote the action may not want.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Report<'_> {
     pub(super) fn text(&self) -> String {
+        let mut text = self.outcome();
+        if !self.warnings.is_empty() {
+            text.push('\n');
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(text, "warning: {warning}");
+        }
+        text
+    }
+
+    /// What happened, and how the request stands.
+    fn outcome(&self) -> String {
         let mut text = String::new();
         let entry = self.policy.entry();
         let _ = write!(text, "{}", self.action);
@@ -121,6 +135,7 @@ impl Report<'_> {
             could_move: moves.collect(),
             could_deny: &self.moves.deniers,
             unknown_usergroups: &self.unknown,
+            warnings: &self.warnings,
         };
         Ok(serde_json::to_string_pretty(&view)? + "\n")
     }
@@ -190,6 +205,8 @@ struct View<'a> {
     could_move: Vec<MoveView<'a>>,
     could_deny: &'a [String],
     unknown_usergroups: &'a BTreeSet<String>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
 }
 
 #[derive(Serialize)]

@@ -86,6 +86,35 @@ fn a_channel_that_cannot_be_searched_is_warned_of_once() {
 }
 
 #[test]
+fn what_nobody_could_approve_is_warned_of() {
+    let folder = Workspace::new();
+    let approvers = "approvers: [dana, \"@managers\"], approvals: 3";
+    folder.write_set(&SOUND.replace("approvers: [U1, \"@managers\"], approvals: 2", approvers));
+    let output = folder.policy(&["check", "./"]);
+    has(
+        &output,
+        0,
+        &[
+            "warning: the action `deploy` asks for `dana`, who can be nobody in Slack",
+            "warning: the action `deploy`: 3 approvals are needed, which only",
+        ],
+    );
+    let judged = folder.policy(&["judge", "./", "--action", "deploy"]);
+    has(&judged, 0, &["\nwarning: the action `deploy` asks for `dana`"]);
+
+    let key = format!("keys: [{{ sha256: {} }}]", "6a".repeat(32));
+    let caller = format!("callers: {{ ci: {{ {key}, requester: machine, actions: [deploy] }} }}");
+    folder.write("access.yaml", format!("version: 1\n{caller}\npeople:\n  dana: {{ slack: [U0DANA] }}\n"));
+    for command in [&["check", "./"][..], &["judge", "./", "--action", "deploy"]] {
+        let known = folder.policy(&[command, &["--access", "./access.yaml"]].concat());
+        assert_eq!(known.code, 0, "{}", known.text);
+        assert!(!known.text.contains("asks for `dana`"), "{}", known.text);
+    }
+    let wrong = folder.policy(&["check", "./", "--access", "./none.yaml"]);
+    has(&wrong, 2, &["cannot read the access file `none.yaml`"]);
+}
+
+#[test]
 fn every_fault_has_its_place_and_its_pointer() {
     let folder = Workspace::new();
     folder.write_set(

@@ -23,13 +23,10 @@ impl PolicySet {
             warnings.push("there is no action: every request is denied".to_owned());
         }
         warnings.extend(self.channels());
-        // Every entry has all groups of the set.
-        if let Some(policy) = self.policies().next() {
-            warnings.extend(groups(policy.entry(), directory, now));
-        }
-        for policy in self.policies() {
-            warnings.extend(policy.warnings(directory, now));
-        }
+        // Every entry has all groups of the set, so each has something to say of them.
+        let mut seen = BTreeSet::new();
+        let of_actions = self.policies().flat_map(|policy| policy.warnings(directory, now));
+        warnings.extend(of_actions.filter(|warning| seen.insert(warning.clone())));
         warnings
     }
 
@@ -67,8 +64,8 @@ impl ActionPolicy {
         names.extend(by.map(|name| ("lets requests be made again by", name)));
 
         let mut seen = BTreeSet::new();
-        let mut warnings = Vec::new();
-        // What is wrong with a group is said once for the whole set.
+        let mut warnings = groups(entry, directory, now);
+        // What is wrong with a group is said of the group.
         for (does, name) in names.into_iter().filter(|(_, name)| !name.starts_with('@')) {
             let Eligible { unreachable, gone, .. } = entry.named(name, &[], directory, now);
             if !seen.insert(name) {
