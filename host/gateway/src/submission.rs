@@ -202,10 +202,11 @@ impl Gateway {
         fingerprint: Digest,
         request: Request,
     ) -> Result<Receipt, GatewayError> {
+        // First, since without the key of its time the fingerprint says nothing.
+        let token = self.tokens.again(&request).ok_or(GatewayError::TokenRetired)?;
         if !sent.matches(fingerprint) {
             return Err(GatewayError::KeyReused);
         }
-        let token = self.tokens.again(&request).ok_or(GatewayError::TokenRetired)?;
         Ok(Receipt { token, request: Arc::new(request), replayed: true })
     }
 
