@@ -43,6 +43,7 @@ mod rate_limit;
 
 mod bad_policy_sets;
 mod contract_versions;
+mod listeners;
 mod misbehaving_policies;
 
 mod bad_policy_reloads;

@@ -14,9 +14,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::access_control::{AccessControl, AccessError, history};
 use crate::config::Config;
-use crate::http::Fingerprints;
+use crate::http::{Fingerprints, Proxies};
 use crate::keys::{self, Keys};
 use crate::rate_limit::{CallerQuotas, RateLimiter};
+use crate::readiness::Readiness;
 use crate::rejections::Rejections;
 use crate::state::App;
 use crate::telemetry::Metrics;
@@ -94,6 +95,11 @@ pub async fn build(
         rate_limiter: RateLimiter::new(&config.rate_limit),
         access,
         insecure_anonymous: config.access.insecure_anonymous,
+        readiness: Readiness::new(),
+        proxies: Proxies {
+            trusted: config.network.trusted_proxies.clone(),
+            header: config.network.client_header,
+        },
         fingerprints: Fingerprints::new(&keys),
         caller_quotas: CallerQuotas::default(),
         rejections: Rejections::default(),

@@ -22,6 +22,7 @@ mod rejections;
 // How callers, admins and operators reach it.
 pub mod http;
 mod rate_limit;
+mod readiness;
 pub mod telemetry;
 
 // How people in Slack do.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use countersign::build::{StartError, build};
 use countersign::cli::{Cli, CliError, Command};
-use countersign::config::Config;
+use countersign::config::{Config, Network};
+use countersign::http::Surface;
 use countersign::run::run;
 use countersign::{access_key, dev, shutdown, telemetry};
 use countersign_core::clock::SystemClock;
@@ -43,15 +44,37 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let shutdown = CancellationToken::new();
     let app = Arc::new(build(config, Arc::new(SystemClock), shutdown.clone()).await?);
-    let listen = config.network.listen;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on `{listen}`"))?;
-    let address = listener.local_addr().context("the listener has no address")?;
+    let listeners = listen(&config.network).await?;
     shutdown::on_signals(shutdown).context("cannot listen for signals")?;
     app.policy_sets().on_hangup().context("cannot listen for SIGHUP")?;
-    tracing::info!(%address, "listening");
+    Ok(run(app, config, listeners).await?)
+}
+
+/// Listens where the settings say: what has no address of its own is served where callers are.
+async fn listen(network: &Network) -> anyhow::Result<Vec<(TcpListener, Surface)>> {
+    let (operations, slack) = (network.ops_listen, network.slack_listen);
+    let none = Surface { callers: false, operations: false, slack: false };
+    let main = Surface { callers: true, operations: operations.is_none(), slack: slack.is_none() };
+    let wanted = [
+        (operations, Surface { operations: true, ..none }, "operations on"),
+        (slack, Surface { slack: true, ..none }, "Slack on"),
+        // Last, since whoever starts a gateway waits for its line.
+        (Some(network.listen), main, "listening on"),
+    ];
+    let mut listeners = Vec::new();
+    let mut lines = String::new();
+    for (address, surface, what) in wanted {
+        let Some(address) = address else { continue };
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on `{address}`"))?;
+        let address = listener.local_addr().context("the listener has no address")?;
+        tracing::info!(%address, ?surface, "listening");
+        lines.push_str(&format!("{what} http://{address}\n"));
+        listeners.push((listener, surface));
+    }
     // It fails if the standard output is closed: then nobody reads it.
-    let _ = writeln!(std::io::stdout(), "listening on http://{address}");
-    Ok(run(app, config, listener).await?)
+    let _ = std::io::stdout().write_all(lines.as_bytes());
+    Ok(listeners)
 }
 
 fn fail(code: u8, why: &str) -> ExitCode {

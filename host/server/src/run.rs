@@ -12,8 +12,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::http;
+use crate::http::{self, Surface};
 use crate::interactions::SocketMode;
+use crate::readiness;
 use crate::state::App;
 
 /// How long calls and deliveries may take to finish once the shutdown has begun. Together with [`BACKGROUND`] this
@@ -29,11 +30,15 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// How often rejected calls are audited.
 const REJECTIONS: Duration = Duration::from_secs(60);
 
-/// Serves on `listener` until the shutdown begins, and then until everything that was begun has ended.
+/// Serves on the listeners until the shutdown begins, and then until everything that was begun has ended.
 ///
 /// # Errors
 /// If the scheduler or the delivery to Slack ends by itself, or the store cannot be closed.
-pub async fn run(app: Arc<App>, config: &Config, listener: TcpListener) -> anyhow::Result<()> {
+pub async fn run(
+    app: Arc<App>,
+    config: &Config,
+    listeners: Vec<(TcpListener, Surface)>,
+) -> anyhow::Result<()> {
     let scheduler = Scheduler::new(Arc::clone(&app.gateway), config.scheduling.interval_ms);
     let mut scheduler = tokio::spawn(scheduler.run());
     let mut delivery = tokio::spawn(deliver(Arc::clone(&app)));
@@ -50,6 +55,7 @@ pub async fn run(app: Arc<App>, config: &Config, listener: TcpListener) -> anyho
             }
         });
     }
+    maintenance.spawn(check_readiness(Arc::clone(&app)));
     maintenance.spawn(audit_rejections(Arc::clone(&app)));
     if let Some(outgoing) = &app.outgoing {
         let usergroups = usergroups(&app, outgoing, config.slack.rate_factor);
@@ -65,11 +71,15 @@ pub async fn run(app: Arc<App>, config: &Config, listener: TcpListener) -> anyho
     app.policy_sets.warn();
 
     let served = {
-        let serving = http::serve(listener, http::router(Arc::clone(&app)), &app.shutdown, DRAIN);
+        let serving = listeners.into_iter().map(|(listener, surface)| {
+            let router = http::router(Arc::clone(&app), surface);
+            http::serve(listener, router, &app.shutdown, DRAIN)
+        });
+        let serving = futures_util::future::join_all(serving);
         tokio::pin!(serving);
         // Without the scheduler nothing would expire, and without the delivery nobody would see a request.
         let ended = tokio::select! {
-            () = &mut serving => None,
+            _ = &mut serving => None,
             ended = &mut scheduler => Some(Err(anyhow::anyhow!("the scheduler ended: {ended:?}"))),
             // It also ends without an error, once the shutdown has begun.
             ended = &mut delivery => Some(ended.context("the delivery to Slack ended")),
@@ -130,6 +140,14 @@ async fn audit_rejected(app: &App) {
     }
     if let Err(error) = app.gateway.store().append(entries, Vec::new()).await {
         tracing::error!(%error, "cannot audit rejected calls");
+    }
+}
+
+/// Tries the store again and again, so that probes need not.
+async fn check_readiness(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(readiness::INTERVAL).await;
+        app.readiness.refresh(app.gateway.store().as_ref()).await;
     }
 }
 

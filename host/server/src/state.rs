@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access_control::AccessControl;
-use crate::http::Fingerprints;
+use crate::http::{Fingerprints, Proxies};
 use crate::rate_limit::{CallerQuotas, RateLimiter};
+use crate::readiness::Readiness;
 use crate::rejections::Rejections;
 use crate::telemetry::Metrics;
 
@@ -40,6 +41,10 @@ pub struct App {
     pub(crate) caller_quotas: CallerQuotas,
     /// What was rejected since it was last audited.
     pub(crate) rejections: Rejections,
+    /// Whether the store can be written to.
+    pub(crate) readiness: Readiness,
+    /// The proxies that are believed.
+    pub(crate) proxies: Proxies,
     /// The largest request body, in bytes.
     pub(crate) body_limit: usize,
     /// How many event streams may be open at once.

@@ -100,6 +100,7 @@ fn explanation(error_code: &str) -> Option<(&'static str, bool)> {
         ),
         "not_found" => ("There is no such request any more.", false),
         "not_allowed" => ("This is not allowed:", true),
+        "caller_not_allowed" | "too_many_open" => ("The request was not made again:", true),
         "policy_denied" => ("The policies of this action do not allow it.", false),
         "cooldown" | "rate_limited" => ("Not yet:", true),
         _ => return None,

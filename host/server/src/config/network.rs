@@ -1,8 +1,11 @@
 //! Where the gateway listens, and how much it accepts.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use clap::Args;
+use ipnet::IpNet;
+
+use crate::http::ClientHeader;
 
 /// Where the gateway listens, and how much it accepts.
 #[derive(Debug, Args)]
@@ -11,6 +14,19 @@ pub struct Network {
     /// The address to listen on; with port 0 the system chooses a free one.
     #[arg(long, value_name = "COUNTERSIGN_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// The address for probes, metrics and admins; without it they are served where callers are.
+    #[arg(long, value_name = "COUNTERSIGN_OPS_LISTEN")]
+    pub ops_listen: Option<SocketAddr>,
+    /// The address for Slack's interactions; without it they are served where callers are.
+    #[arg(long, value_name = "COUNTERSIGN_SLACK_LISTEN")]
+    pub slack_listen: Option<SocketAddr>,
+    /// The networks of proxies in front of the gateway, separated by commas: only they are believed when they say whom
+    /// they were called by.
+    #[arg(long, value_name = "COUNTERSIGN_TRUSTED_PROXIES", value_delimiter = ',', value_parser = network)]
+    pub trusted_proxies: Vec<IpNet>,
+    /// The header in which those proxies say so.
+    #[arg(long, value_name = "COUNTERSIGN_CLIENT_HEADER", default_value = "x-forwarded-for")]
+    pub client_header: ClientHeader,
     /// The largest request body, in bytes.
     #[arg(long, value_name = "COUNTERSIGN_BODY_LIMIT_BYTES", default_value = "262144")]
     #[arg(value_parser = clap::value_parser!(u32).range(1024..=16 * 1024 * 1024))]
@@ -19,4 +35,15 @@ pub struct Network {
     #[arg(long, value_name = "SSE_MAX_CONNECTIONS", default_value = "20000")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub sse_max_connections: u32,
+}
+
+/// A network such as `10.0.0.0/8`, or one address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let network = network.map_err(|_| "this is a network such as `10.0.0.0/8`, or an address".to_owned())?;
+    if network.prefix_len() == 0 {
+        return Err("everybody would be believed".to_owned());
+    }
+    Ok(network.trunc())
 }

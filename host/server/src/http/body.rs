@@ -1,11 +1,14 @@
 //! Request bodies: limited in size and in time, and JSON that every parser reads alike.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use countersign_core::json;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -18,16 +21,40 @@ use crate::state::App;
 /// How long a body may take to arrive: a slow caller must not hold a connection.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A call whose body is not read yet: first it is asked whether whoever calls may.
+pub(crate) struct Unread(Request);
+
+impl<S: Sync> FromRequest<S> for Unread {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, _: &S) -> Result<Unread, Infallible> {
+        Ok(Unread(request))
+    }
+}
+
+impl Unread {
+    /// Reads the body.
+    pub(crate) async fn json(self, app: &App) -> Result<JsonBody, ApiError> {
+        let (parts, body) = self.0.into_parts();
+        // Before anything is read of a body that would be refused.
+        JsonBody::check(&parts.headers)?;
+        JsonBody::of(&parts.headers, &read(body, app.body_limit).await?)
+    }
+}
+
 /// A JSON body.
 pub(crate) struct JsonBody(pub(crate) Value);
 
 impl JsonBody {
     /// Parses a body that was read already.
     pub(crate) fn of(headers: &HeaderMap, bytes: &[u8]) -> Result<JsonBody, ApiError> {
-        if !is_json(headers) {
-            return Err(ApiError::NotJson);
-        }
+        JsonBody::check(headers)?;
         Ok(JsonBody(json::parse(bytes)?))
+    }
+
+    /// Checks what the headers say of the body.
+    fn check(headers: &HeaderMap) -> Result<(), ApiError> {
+        if is_json(headers) { Ok(()) } else { Err(ApiError::NotJson) }
     }
 
     /// Deserializes the body.
@@ -40,11 +67,7 @@ impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<JsonBody, ApiError> {
-        let (parts, body) = request.into_parts();
-        if !is_json(&parts.headers) {
-            return Err(ApiError::NotJson);
-        }
-        JsonBody::of(&parts.headers, &read(body, app.body_limit).await?)
+        Unread(request).json(app).await
     }
 }
 
@@ -59,6 +82,15 @@ pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
         // The connection broke, so nobody reads this answer.
         Err(_) => Err(Invalid::new("", "the body did not arrive whole").into()),
     }
+}
+
+/// Refuses a compressed body: it could be far larger than it looks.
+pub(super) async fn refuse_compressed(request: Request, next: Next) -> Response {
+    let mut encodings = request.headers().get_all(header::CONTENT_ENCODING).iter();
+    if encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return ApiError::Compressed.into_response();
+    }
+    next.run(request).await
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -10,7 +10,7 @@ use countersign_gateway::{Ask, Receipt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::body::JsonBody;
+use super::body::Unread;
 use super::caller::{Calling, requester as requester_of};
 use super::can_act::Outlook;
 use super::check::Check;
@@ -113,10 +113,11 @@ pub(super) async fn create(
     State(app): State<Arc<App>>,
     calling: Calling,
     params: Params,
-    body: JsonBody,
+    body: Unread,
 ) -> Result<Json<CreatedView>, ApiError> {
     let caller = calling.identify(&app, &params).await?;
     calling.check_quota(&app, caller.as_ref())?;
+    let body = body.json(&app).await?;
     let sent = calling.idempotency_key(&app, &body.0)?;
     let body: CreateBody = body.typed()?;
     let owner = (caller.as_ref().map(|identified| &*identified.caller), body.meta.origin.repo.as_str());

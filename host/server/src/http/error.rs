@@ -49,6 +49,8 @@ pub(crate) enum ApiError {
     TooLarge(String),
     #[error("the content type must be `application/json`")]
     NotJson,
+    #[error("the body is compressed, and this gateway reads none that is")]
+    Compressed,
     #[error("the request took too long to arrive")]
     TooSlow,
     #[error("there is no such {0}")]
@@ -143,7 +145,7 @@ impl ApiError {
         match self {
             ApiError::Invalid(_) | ApiError::Signature(_) => StatusCode::BAD_REQUEST,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            ApiError::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ApiError::NotJson | ApiError::Compressed => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             ApiError::TooSlow => StatusCode::REQUEST_TIMEOUT,
             ApiError::NoSuch(_) => StatusCode::NOT_FOUND,
             ApiError::Unauthorized | ApiError::Unauthenticated | ApiError::NotAuthenticated(_) => {
@@ -168,7 +170,7 @@ impl ApiError {
         match self {
             ApiError::Invalid(_) => "invalid_payload",
             ApiError::TooLarge(_) => "payload_too_large",
-            ApiError::NotJson => "unsupported_media_type",
+            ApiError::NotJson | ApiError::Compressed => "unsupported_media_type",
             ApiError::TooSlow => "request_timeout",
             ApiError::NoSuch(_) => "not_found",
             ApiError::Unauthorized => "unauthorized",

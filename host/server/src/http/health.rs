@@ -100,7 +100,7 @@ impl SlackView {
     }
 }
 
-/// Whether the gateway is ready: the store can be written to, and no shutdown has begun.
+/// Whether the gateway is ready: the store could be written to within the last seconds, and no shutdown has begun.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -110,21 +110,17 @@ impl SlackView {
     )
 )]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let store = app.gateway.store();
-    let ping = store.ping().await;
-    if let Err(error) = &ping {
-        tracing::warn!(%error, "not ready: store unavailable");
-    }
-    let status = match &ping {
+    let is_ok = app.readiness.store_is_ok();
+    let status = match is_ok {
         _ if app.shutdown.is_cancelled() => "shutting_down",
-        Ok(()) => "ready",
-        Err(_) => "unavailable",
+        true => "ready",
+        false => "unavailable",
     };
     let view = ReadyView {
         status,
         policy: app.gateway.policies().active().hash(),
-        store: if ping.is_ok() { "ok" } else { "unavailable" },
-        backend: store.backend(),
+        store: if is_ok { "ok" } else { "unavailable" },
+        backend: app.gateway.store().backend(),
         slack: SlackView::of(app.outgoing.as_ref()),
     };
     let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

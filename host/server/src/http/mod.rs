@@ -19,6 +19,7 @@ mod client;
 mod error;
 mod idempotency;
 mod params;
+mod proxies;
 
 // For callers.
 mod can_act;
@@ -50,5 +51,7 @@ mod tests;
 
 pub use client::Peer;
 pub(crate) use idempotency::Fingerprints;
-pub use router::router;
+pub use proxies::ClientHeader;
+pub(crate) use proxies::Proxies;
+pub use router::{Surface, router};
 pub use serve::serve;

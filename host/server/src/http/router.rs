@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::handler::Handler;
-use axum::http::Method;
+use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
@@ -14,24 +14,59 @@ use futures_util::FutureExt as _;
 
 use super::error::ApiError;
 use super::{
-    access, admin, cancel, create, front_door, health, modules, openapi, policy_sets, rerequest, schemas,
-    shadow, slack, sse, status, wait,
+    access, admin, body, cancel, create, front_door, health, modules, openapi, policy_sets, proxies,
+    rerequest, schemas, shadow, slack as interactions, sse, status, wait,
 };
 use crate::state::App;
 
-/// The router of the whole gateway.
-pub fn router(app: Arc<App>) -> Router {
-    let Routes { router, .. } = routes();
-    router
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Surface {
+    /// The routes of callers.
+    pub callers: bool,
+    /// Probes, metrics and the routes of admins.
+    pub operations: bool,
+    /// The route of Slack.
+    pub slack: bool,
+}
+
+impl Surface {
+    /// Everything.
+    pub const ALL: Surface = Surface { callers: true, operations: true, slack: true };
+}
+
+/// The router of a listener.
+pub fn router(app: Arc<App>, surface: Surface) -> Router {
+    let parts = [
+        (surface.callers, callers as fn() -> Routes),
+        (surface.operations, operations),
+        (surface.slack, slack),
+        (surface.callers || surface.operations, both),
+    ];
+    let parts = parts.into_iter().filter(|(served, _)| *served).map(|(_, routes)| routes().router);
+    parts
+        .fold(Router::new(), Router::merge)
         .fallback(async || ApiError::NoSuch("path"))
         .method_not_allowed_fallback(async || ApiError::WrongMethod)
+        .layer(middleware::from_fn(body::refuse_compressed))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), admin::guard))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), front_door::guard))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), proxies::resolve))
+        .layer(middleware::map_response(secure))
         .layer(middleware::from_fn(catch_panic))
         .with_state(app)
 }
 
-fn routes() -> Routes {
+/// Tells browsers neither to guess what a body is, nor to keep it: it may hold a token.
+async fn secure(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What callers use.
+fn callers() -> Routes {
     Routes::default()
         .post("/api/guard/request", create::create)
         .get("/api/guard/wait", wait::long_poll)
@@ -42,7 +77,16 @@ fn routes() -> Routes {
         .post("/api/guard/cancel", cancel::cancel)
         .get("/api/guard/lineage", status::lineage)
         .get("/api/schemas/{action}", schemas::schema)
-        .post("/api/slack/interactions", slack::interactions)
+}
+
+/// What Slack calls.
+fn slack() -> Routes {
+    Routes::default().post("/api/slack/interactions", interactions::interactions)
+}
+
+/// What operators and admins use.
+fn operations() -> Routes {
+    Routes::default()
         .post("/api/admin/reload-policy", policy_sets::change::reload)
         .get("/api/admin/access", access::show)
         .put("/api/admin/modules", modules::put)
@@ -60,7 +104,11 @@ fn routes() -> Routes {
         .get("/healthz", health::healthz)
         .get("/readyz", health::readyz)
         .get("/metrics", health::metrics)
-        .get("/openapi.json", openapi::openapi)
+}
+
+/// What describes the others.
+fn both() -> Routes {
+    Routes::default().get("/openapi.json", openapi::openapi)
 }
 
 /// A router that also lists its routes, so that a test can compare them with the OpenAPI document.
@@ -131,8 +179,11 @@ mod tests {
                 item.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone()))
             })
             .collect();
-        let routes = routes().listed;
-        let routes = routes.into_iter().map(|(method, path)| (method.to_string(), path.to_owned()));
+        let routes = [callers(), operations(), slack(), both()];
+        let routes = routes
+            .into_iter()
+            .flat_map(|routes| routes.listed)
+            .map(|(method, path)| (method.to_string(), path.to_owned()));
         assert_eq!(routes.collect::<BTreeSet<_>>(), documented);
     }
 

@@ -7,12 +7,16 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::http::{Method, Request, Version};
 use axum::response::Response;
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+/// How long a client may take to read what was written. One that does not read is gone, as far as a stream can know.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Marks a response whose body goes on for a long time, mostly without data.
 #[derive(Clone, Copy, Debug)]
@@ -72,8 +76,7 @@ where
                     let data = frame.data_ref().map_or(&[][..], |data| data);
                     if !data.is_empty() {
                         let size = format!("{:x}\r\n", data.len());
-                        transport.write_all(&[size.as_bytes(), data, b"\r\n"].concat()).await?;
-                        transport.flush().await?;
+                        write(&mut transport, &[size.as_bytes(), data, b"\r\n"].concat()).await?;
                     }
                 }
                 _ => break,
@@ -84,8 +87,17 @@ where
             },
         }
     }
-    transport.write_all(b"0\r\n\r\n").await?;
+    write(&mut transport, b"0\r\n\r\n").await?;
     transport.shutdown().await
+}
+
+/// Writes all of it, unless the client does not read.
+async fn write<T: AsyncWrite + Unpin>(transport: &mut T, bytes: &[u8]) -> io::Result<()> {
+    let written = async {
+        transport.write_all(bytes).await?;
+        transport.flush().await
+    };
+    tokio::time::timeout(WRITE_TIMEOUT, written).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 /// Writes the status and the headers, and returns the body.
@@ -98,15 +110,12 @@ async fn write_head<T: AsyncWrite + Unpin>(transport: &mut T, response: Response
         }
     }
     head.extend_from_slice(b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n");
-    transport.write_all(&head).await?;
-    transport.flush().await?;
+    write(transport, &head).await?;
     Ok(body)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use futures_util::{Stream, StreamExt as _, stream};
     use tokio::io::{BufStream, duplex};
@@ -149,6 +158,16 @@ mod tests {
         read.expect("the events are flushed").unwrap();
         assert_eq!(String::from_utf8(text).unwrap(), expected);
         assert!(!written.is_finished());
+    }
+
+    /// A client that does not read keeps neither its connection nor its place among the streams.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_given_up() {
+        let (client, server) = duplex(64);
+        let endless = stream::repeat_with(|| Ok(Bytes::from("event: a\n\n")));
+        let ended = write_response(server, response(endless)).await;
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(client);
     }
 
     #[tokio::test]

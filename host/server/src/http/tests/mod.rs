@@ -128,7 +128,7 @@ impl TestServer {
         let app = build(&config, Arc::<ManualClock>::clone(&clock), shutdown).await.expect("it starts");
         let app = Arc::new(app);
         TestServer {
-            router: super::router(Arc::clone(&app)),
+            router: super::router(Arc::clone(&app), super::Surface::ALL),
             app,
             config: Arc::from(config),
             clock,
@@ -139,7 +139,7 @@ impl TestServer {
     /// Runs the whole gateway, with its background tasks, on a listener.
     fn run(&self, listener: TcpListener) -> JoinHandle<anyhow::Result<()>> {
         let (app, config) = (Arc::clone(&self.app), Arc::clone(&self.config));
-        tokio::spawn(async move { run(app, &config, listener).await })
+        tokio::spawn(async move { run(app, &config, vec![(listener, crate::http::Surface::ALL)]).await })
     }
 
     /// Calls the router. If the answer is an error, the OpenAPI document must have its code.
@@ -223,7 +223,8 @@ impl Answer {
     fn shown(&self) -> String {
         let mut shown = self.status.to_string();
         for name in ["content-type", "retry-after", "allow", "cache-control", "x-accel-buffering"] {
-            if let Some(value) = self.headers.get(name) {
+            // What every answer says is not shown each time.
+            if let Some(value) = self.headers.get(name).filter(|value| *value != "no-store") {
                 shown += &format!("\n{name}: {}", value.to_str().expect("a header is text"));
             }
         }
