@@ -111,3 +111,29 @@ async fn a_compressed_body_is_not_read() {
     assert_eq!(answer.header("cache-control"), Some("no-store"), "it holds a token");
     assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
 }
+
+#[tokio::test]
+async fn idle_connections_keep_nobody_else_out() {
+    let home = Home::new(&deploy(1)).with("COUNTERSIGN_MAX_CONNECTIONS", "16").administered();
+    let Split { gateway, operations, slack } = split(home).await;
+    let request = gateway.create(&Ask::new("deploy")).await.expect("it is admitted");
+    // Two thousand clients of one address connect and say nothing: it may have half of the connections.
+    let mut idle = Vec::new();
+    for _ in 0..2_000 {
+        idle.push(tokio::net::TcpStream::connect(gateway.address()).await.expect("the system accepts it"));
+        if idle.len() > 200 {
+            // Those that the gateway has closed need not stay open here.
+            idle.drain(..100);
+        }
+    }
+    assert_eq!(status(operations, &Call::get("/healthz")).await, 200);
+    assert_eq!(status(operations, &Call::get("/readyz")).await, 200);
+    let press = Click::approve("U0ALICE", &request.id).signed().call();
+    assert_eq!(status(slack, &press).await, 200, "a decision is stored all the same");
+    let mut connection = Connection::open(operations).await.expect("it listens");
+    let metrics = connection.send(&Call::get("/metrics")).await.expect("it answers").text();
+    let refused = metrics.lines().find(|line| line.contains("type=\"connection_refused\""));
+    let refused = refused.and_then(|line| line.split(' ').next_back()?.parse::<u64>().ok());
+    assert!(refused.is_some_and(|refused| refused > 1_000), "{refused:?}");
+    drop(idle);
+}

@@ -12,10 +12,11 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::http::{self, Surface};
+use crate::http::{self, ConnectionLimit, Surface};
 use crate::interactions::SocketMode;
 use crate::readiness;
 use crate::state::App;
+use crate::telemetry::SecurityEvent;
 
 /// How long calls and deliveries may take to finish once the shutdown has begun. Together with [`BACKGROUND`] this
 /// stays under 10 s, after which orchestrators kill.
@@ -73,7 +74,14 @@ pub async fn run(
     let served = {
         let serving = listeners.into_iter().map(|(listener, surface)| {
             let router = http::router(Arc::clone(&app), surface);
-            http::serve(listener, router, &app.shutdown, DRAIN)
+            let limit = if surface.callers {
+                ConnectionLimit::of_callers(config.network.max_connections, app.proxies.clone())
+            } else {
+                ConnectionLimit::aside()
+            };
+            tracing::debug!(?surface, connections = limit.total(), "serving");
+            let refused = || app.metrics.count(SecurityEvent::ConnectionRefused);
+            http::serve(listener, router, limit, refused, &app.shutdown, DRAIN)
         });
         let serving = futures_util::future::join_all(serving);
         tokio::pin!(serving);

@@ -20,6 +20,11 @@ pub struct Network {
     /// The address for Slack's interactions; without it they are served where callers are.
     #[arg(long, value_name = "COUNTERSIGN_SLACK_LISTEN")]
     pub slack_listen: Option<SocketAddr>,
+    /// The most connections of callers at once; by default as many as file descriptors allow. One address may have half
+    /// of them, unless it is a trusted proxy's.
+    #[arg(long, value_name = "COUNTERSIGN_MAX_CONNECTIONS")]
+    #[arg(value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    pub max_connections: Option<u32>,
     /// The networks of proxies in front of the gateway, separated by commas: only they are believed when they say whom
     /// they were called by.
     #[arg(long, value_name = "COUNTERSIGN_TRUSTED_PROXIES", value_delimiter = ',', value_parser = network)]

@@ -23,16 +23,24 @@ use super::takeover::{self, Takeover};
 /// How long the head of a request may take to arrive, and how long a connection may be idle between calls.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The same while most of the connections that there may be are open.
+const HURRIED_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The largest head of a request, in bytes.
 const HEAD_BYTES: usize = 16 * 1024;
 
 /// Serves a connection to its end.
-pub(super) async fn serve<T>(transport: T, peer: Peer, router: Router, shutdown: CancellationToken)
-where
+pub(super) async fn serve<T>(
+    transport: T,
+    peer: Peer,
+    crowded: bool,
+    router: Router,
+    shutdown: CancellationToken,
+) where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     // In a box, so that hyper's memory is freed before the stream begins.
-    let ended = Box::pin(answer_calls(transport, peer, router, shutdown)).await;
+    let ended = Box::pin(answer_calls(transport, peer, crowded, router, shutdown)).await;
     // An error means that the client has gone away.
     let _ = match ended {
         (mut transport, None) => transport.shutdown().await,
@@ -44,6 +52,7 @@ where
 async fn answer_calls<T>(
     transport: T,
     peer: Peer,
+    crowded: bool,
     router: Router,
     shutdown: CancellationToken,
 ) -> (T, Option<Response>)
@@ -67,7 +76,7 @@ where
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(if crowded { HURRIED_HEAD_TIMEOUT } else { HEAD_TIMEOUT })
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(transport), service);
     let mut closing = false;
@@ -101,7 +110,7 @@ mod tests {
     fn connect(router: Router, shutdown: &CancellationToken) -> (DuplexStream, JoinHandle<()>) {
         let (client, server) = duplex(64 * 1024);
         let peer = Peer(Ipv4Addr::LOCALHOST.into());
-        (client, tokio::spawn(serve(server, peer, router, shutdown.clone())))
+        (client, tokio::spawn(serve(server, peer, false, router, shutdown.clone())))
     }
 
     /// A short call, and a stream of two events.

@@ -6,6 +6,7 @@
 
 // The listener, its connections, and which path goes to which handler.
 mod connection;
+mod connection_limit;
 mod front_door;
 mod router;
 mod serve;
@@ -50,6 +51,7 @@ mod openapi;
 mod tests;
 
 pub use client::Peer;
+pub use connection_limit::ConnectionLimit;
 pub(crate) use idempotency::Fingerprints;
 pub use proxies::ClientHeader;
 pub(crate) use proxies::Proxies;

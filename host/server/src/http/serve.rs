@@ -11,12 +11,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::Peer;
 use super::connection;
+use super::connection_limit::ConnectionLimit;
 
 /// How long to wait if no connection can be accepted, because there are no file descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until the shutdown begins, and then for at most `drain` until every connection has ended.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: &CancellationToken, drain: Duration) {
+/// Serves until the shutdown begins, and then for at most `drain` until every connection has ended. `refused` is called
+/// for each connection over the limit.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limit: ConnectionLimit,
+    refused: impl Fn(),
+    shutdown: &CancellationToken,
+    drain: Duration,
+) {
     // Nothing is ever sent: the channel closes when every connection has dropped its sender.
     let (open, mut all_ended) = mpsc::channel::<Infallible>(1);
     loop {
@@ -26,12 +35,17 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: &Cancellatio
         };
         match accepted {
             Ok((stream, peer)) => {
+                let Some(slot) = limit.open(peer.ip()) else {
+                    // Nothing is said: an answer would cost what is short.
+                    refused();
+                    continue;
+                };
                 // A decision must not wait for the next packet. If this fails, the connection is broken anyway.
                 let _ = stream.set_nodelay(true);
                 let (router, shutdown, open) = (router.clone(), shutdown.clone(), open.clone());
                 tokio::spawn(async move {
-                    connection::serve(stream, Peer(peer.ip()), router, shutdown).await;
-                    drop(open);
+                    connection::serve(stream, Peer(peer.ip()), slot.crowded, router, shutdown).await;
+                    drop((slot, open));
                 });
             }
             Err(error) if is_from_client(&error) => {}

@@ -27,12 +27,14 @@ pub enum SecurityEvent {
     CallerNotAllowed,
     /// A caller named another requester than its token does.
     RequesterMismatch,
+    /// A connection over the limit.
+    ConnectionRefused,
     /// A call came through a proxy, although nobody authenticates callers.
     Proxied,
 }
 
 impl SecurityEvent {
-    const ALL: [SecurityEvent; 10] = [
+    const ALL: [SecurityEvent; 11] = [
         SecurityEvent::BadSignature,
         SecurityEvent::StaleSignature,
         SecurityEvent::Replay,
@@ -42,6 +44,7 @@ impl SecurityEvent {
         SecurityEvent::Unauthenticated,
         SecurityEvent::CallerNotAllowed,
         SecurityEvent::RequesterMismatch,
+        SecurityEvent::ConnectionRefused,
         SecurityEvent::Proxied,
     ];
 
@@ -57,6 +60,7 @@ impl SecurityEvent {
             SecurityEvent::Unauthenticated => "unauthenticated",
             SecurityEvent::CallerNotAllowed => "caller_not_allowed",
             SecurityEvent::RequesterMismatch => "requester_mismatch",
+            SecurityEvent::ConnectionRefused => "connection_refused",
             SecurityEvent::Proxied => "proxied",
         }
     }
@@ -174,6 +178,7 @@ mod tests {
         # TYPE security_events_total counter
         security_events_total{type="bad_signature"} 0
         security_events_total{type="caller_not_allowed"} 0
+        security_events_total{type="connection_refused"} 0
         security_events_total{type="foreign_workspace"} 0
         security_events_total{type="proxied"} 0
         security_events_total{type="rate_limited"} 0

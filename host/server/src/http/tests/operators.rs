@@ -158,6 +158,7 @@ async fn metrics_of_a_decided_request() {
     # TYPE security_events_total counter
     security_events_total{type="bad_signature"} 0
     security_events_total{type="caller_not_allowed"} 0
+    security_events_total{type="connection_refused"} 0
     security_events_total{type="foreign_workspace"} 0
     security_events_total{type="proxied"} 0
     security_events_total{type="rate_limited"} 0
