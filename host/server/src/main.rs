@@ -68,7 +68,8 @@ async fn listen(network: &Network) -> anyhow::Result<Vec<(TcpListener, Surface)>
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on `{address}`"))?;
         let address = listener.local_addr().context("the listener has no address")?;
-        tracing::info!(%address, ?surface, "listening");
+        let Surface { callers, operations, slack } = surface;
+        tracing::info!(%address, callers, operations, slack, "listening");
         lines.push_str(&format!("{what} http://{address}\n"));
         listeners.push((listener, surface));
     }
