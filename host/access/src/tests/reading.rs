@@ -173,11 +173,10 @@ fn errors_hold_no_key_and_no_digest() {
 
 #[test]
 fn no_callers_tokens_are_all_somebody_elses() {
+    let folder = folder();
     let check = |other: &str| {
         let caller = format!("callers:\n  other: {{ oidc: {other}, requester: machine, actions: \"*\" }}\n");
-        Access::read("access.yaml".as_ref(), &SOUND.replacen("callers:\n", &caller, 1))
-            .map(drop)
-            .map_err(|it| it.to_string())
+        read_in(folder.path(), &SOUND.replacen("callers:\n", &caller, 1)).map(drop)
     };
     for (rule, at) in [
         (
