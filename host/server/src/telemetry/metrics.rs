@@ -25,6 +25,8 @@ pub enum SecurityEvent {
     Unauthenticated,
     /// A caller asked for an action that it may not ask for.
     CallerNotAllowed,
+    /// An admin called without the role that the call needs.
+    RoleMissing,
     /// A caller named another requester than its token does.
     RequesterMismatch,
     /// A call came through a proxy, although nobody authenticates callers.
@@ -32,7 +34,7 @@ pub enum SecurityEvent {
 }
 
 impl SecurityEvent {
-    const ALL: [SecurityEvent; 10] = [
+    const ALL: [SecurityEvent; 11] = [
         SecurityEvent::BadSignature,
         SecurityEvent::StaleSignature,
         SecurityEvent::Replay,
@@ -41,6 +43,7 @@ impl SecurityEvent {
         SecurityEvent::ForeignWorkspace,
         SecurityEvent::Unauthenticated,
         SecurityEvent::CallerNotAllowed,
+        SecurityEvent::RoleMissing,
         SecurityEvent::RequesterMismatch,
         SecurityEvent::Proxied,
     ];
@@ -56,6 +59,7 @@ impl SecurityEvent {
             SecurityEvent::ForeignWorkspace => "foreign_workspace",
             SecurityEvent::Unauthenticated => "unauthenticated",
             SecurityEvent::CallerNotAllowed => "caller_not_allowed",
+            SecurityEvent::RoleMissing => "role_missing",
             SecurityEvent::RequesterMismatch => "requester_mismatch",
             SecurityEvent::Proxied => "proxied",
         }
@@ -179,6 +183,7 @@ mod tests {
         security_events_total{type="rate_limited"} 0
         security_events_total{type="replay"} 1
         security_events_total{type="requester_mismatch"} 0
+        security_events_total{type="role_missing"} 0
         security_events_total{type="stale_signature"} 0
         security_events_total{type="unauthenticated"} 0
         security_events_total{type="unauthorized"} 0
