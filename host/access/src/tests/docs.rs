@@ -44,7 +44,8 @@ fn access_files_in_the_documentation_are_sound() {
         }
     }
     let access: Vec<_> = found.iter().filter(|(name, _)| name == "ACCESS.md").map(|(_, read)| read).collect();
-    assert!(access.len() >= 5, "{} blocks of ACCESS.md", access.len());
+    assert!(access.len() >= 6, "{} blocks of ACCESS.md", access.len());
     let complete = access.last().unwrap();
-    assert_eq!((complete.callers().count(), complete.issuers().len()), (5, 3));
+    assert_eq!((complete.callers().count(), complete.admins().count(), complete.issuers().len()), (5, 3, 3));
+    assert!(access.iter().filter(|read| read.admins().next().is_some()).count() >= 2);
 }
