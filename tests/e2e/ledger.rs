@@ -83,7 +83,13 @@ impl Ledger {
 
     /// How many audit entries have this event.
     pub(crate) fn count_of(&self, event: &str) -> usize {
-        self.texts("SELECT body FROM audit WHERE event = ?1", [event]).len()
+        self.entries(event).len()
+    }
+
+    /// The audit entries with this event, whole.
+    pub(crate) fn entries(&self, event: &str) -> Vec<Value> {
+        let bodies = self.texts("SELECT body FROM audit WHERE event = ?1 ORDER BY seq", [event]);
+        bodies.iter().map(|body| serde_json::from_str(body).expect("an audit entry is JSON")).collect()
     }
 
     /// The ids of the requests that the outbox has this effect for.

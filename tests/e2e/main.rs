@@ -1,6 +1,7 @@
 //! End-to-end tests: the real program, driven over HTTP. One file for each feature.
 
 mod access;
+mod admins;
 mod tokens;
 
 mod single_approver;

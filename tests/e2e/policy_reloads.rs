@@ -187,8 +187,8 @@ actions:
     assert_eq!(
         changes,
         [
-            (&json!("rollback"), &json!("ada")),
-            (&json!("activate"), &json!("admin")),
+            (&json!("rollback"), &json!("admin-token")),
+            (&json!("activate"), &json!("admin-token")),
             (&json!("start"), &Value::Null)
         ]
     );

@@ -300,7 +300,7 @@ async fn api_keys_overlap_and_end() {
     gateway.hang_up();
     gateway.logged("access file reloaded", 1).await;
     let detail = refused(&gateway, &old.secret).await;
-    assert!(detail.contains("no caller has this API key"), "{detail}");
+    assert!(detail.contains("no caller and no admin has this API key"), "{detail}");
     create(&gateway, &new.secret).await.expect("the new key counts still");
     assert_eq!(failures(&gateway).await, 2);
     assert_not_logged(&gateway, &[old.secret, new.secret, ended.secret]);

@@ -1,4 +1,4 @@
-//! From a bearer token to the caller who shows it.
+//! From a bearer token to the caller or the admin who shows it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,8 @@ use arc_swap::ArcSwap;
 use countersign_core::lifecycle::{Digest, Timestamp};
 use serde_json::{Map, Value};
 
-use crate::caller::Caller;
+use crate::admin::Admin;
+use crate::caller::{Caller, TokenRule};
 use crate::file::Access;
 use crate::issuer::{Issuer, KnownKeys, VerifiedToken};
 use crate::key::{self, ApiKey};
@@ -16,7 +17,7 @@ use crate::token::{Token, TokenError};
 /// How many tokens that were verified are remembered.
 const REMEMBERED: usize = 10_000;
 
-/// Recognises callers by what the access file in force says.
+/// Recognises callers and admins by what the access file in force says.
 #[derive(Debug, Default)]
 pub struct Authenticator {
     access: ArcSwap<Access>,
@@ -26,7 +27,7 @@ pub struct Authenticator {
 
 #[derive(Clone, Debug)]
 struct Verified {
-    identified: Identified,
+    holder: Holder,
     until: Timestamp,
     issuer: Arc<Issuer>,
     /// The keys of the issuer that it was verified with: once others are fetched it is verified again, since its own
@@ -34,6 +35,38 @@ struct Verified {
     keys: Arc<KnownKeys>,
     /// The access file that it was verified under.
     under: Option<Digest>,
+}
+
+/// Whose credentials a bearer token is.
+#[derive(Clone, Debug)]
+pub enum Holder {
+    /// A caller's.
+    Caller(Identified),
+    /// An admin's.
+    Admin(Arc<Admin>),
+}
+
+impl Holder {
+    /// A caller, without a token.
+    pub(crate) fn of(caller: &Arc<Caller>) -> Holder {
+        Holder::Caller(Identified { caller: Arc::clone(caller), claims: None })
+    }
+
+    /// Which tokens are its own.
+    pub(crate) fn tokens(&self) -> Option<&TokenRule> {
+        match self {
+            Holder::Caller(Identified { caller, .. }) => caller.tokens.as_ref(),
+            Holder::Admin(admin) => admin.tokens.as_ref(),
+        }
+    }
+
+    /// As errors name it.
+    pub(crate) fn described(&self) -> String {
+        match self {
+            Holder::Caller(Identified { caller, .. }) => format!("the caller `{}`", caller.name),
+            Holder::Admin(admin) => format!("the admin `{}`", admin.name),
+        }
+    }
 }
 
 /// A caller who was recognised.
@@ -48,8 +81,8 @@ pub struct Identified {
 /// Why a bearer is nobody. None of it holds anything of what was shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
-    /// No caller has this API key.
-    #[error("no caller has this API key")]
+    /// Nobody in the access file has this API key.
+    #[error("no caller and no admin has this API key")]
     UnknownKey,
     /// The API key has ended.
     #[error("this API key has ended")]
@@ -57,29 +90,35 @@ pub enum Unauthenticated {
     /// The token does not count.
     #[error("the token does not count: {0}")]
     Token(#[from] TokenError),
-    /// The token counts, and is no caller's.
-    #[error("the token counts, but its claims are those of no caller")]
-    NoCaller,
-    /// The token counts, and could be several callers'.
-    #[error("the token counts, but its claims are those of several callers")]
-    SeveralCallers,
+    /// The token counts, and is nobody's.
+    #[error("the token counts, but its claims are those of no caller and no admin")]
+    Nobody,
+    /// The token counts, and could be several callers' or admins'.
+    #[error("the token counts, but its claims are those of several callers or admins")]
+    Several,
+    /// Only callers may make this call.
+    #[error("these are the credentials of an admin, who is no caller")]
+    NotACaller,
+    /// Only admins may make this call.
+    #[error("these are the credentials of a caller, who is no admin")]
+    NotAnAdmin,
 }
 
 impl Unauthenticated {
-    /// The value of the metric label `type` in `security_events_total`.
+    /// The kind of failure, as the audit log counts it.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Unauthenticated::UnknownKey | Unauthenticated::KeyEnded => "bad_api_key",
-            Unauthenticated::Token(_) | Unauthenticated::NoCaller | Unauthenticated::SeveralCallers => {
-                "bad_token"
-            }
+            Unauthenticated::Token(_) | Unauthenticated::Nobody | Unauthenticated::Several => "bad_token",
+            Unauthenticated::NotACaller => "not_a_caller",
+            Unauthenticated::NotAnAdmin => "not_an_admin",
         }
     }
 }
 
 impl Authenticator {
-    /// Recognises the callers of `access`.
+    /// Recognises the callers and admins of `access`.
     #[must_use]
     pub fn new(access: Access) -> Authenticator {
         Authenticator { access: ArcSwap::from_pointee(access), verified: Mutex::default() }
@@ -100,8 +139,19 @@ impl Authenticator {
     /// The caller who shows this bearer token: an API key, or a token of an identity provider.
     ///
     /// # Errors
-    /// If it is nobody's, or does not count now.
+    /// If it is no caller's, or does not count now.
     pub async fn identify(&self, bearer: &str, now: Timestamp) -> Result<Identified, Unauthenticated> {
+        match self.holder(bearer, now).await? {
+            Holder::Caller(identified) => Ok(identified),
+            Holder::Admin(_) => Err(Unauthenticated::NotACaller),
+        }
+    }
+
+    /// The caller or the admin who shows this bearer token.
+    ///
+    /// # Errors
+    /// If it is nobody's, or does not count now.
+    pub async fn holder(&self, bearer: &str, now: Timestamp) -> Result<Holder, Unauthenticated> {
         let access = self.access.load_full();
         let digest = key::digest(bearer);
         if ApiKey::is_one(bearer) {
@@ -110,7 +160,7 @@ impl Authenticator {
             if entry.until.is_some_and(|until| now >= until) {
                 return Err(Unauthenticated::KeyEnded);
             }
-            return Ok(Identified { caller: Arc::clone(&entry.caller), claims: None });
+            return Ok(entry.holder.clone());
         }
         if let Some(verified) = self.remembered(&digest, access.digest(), now) {
             return Ok(verified);
@@ -121,25 +171,29 @@ impl Authenticator {
         let mut issuers = access.issuers().iter().filter(|(_, issuer)| issuer.issuer == named);
         let (name, issuer) = issuers.next().ok_or(TokenError::Issuer)?;
         let VerifiedToken { claims, until, keys } = issuer.verify(token, now).await?;
-        let is_theirs = |caller: &&Arc<Caller>| {
-            caller.tokens.as_ref().is_some_and(|tokens| tokens.matches(name, &claims))
-        };
-        let mut callers = access.callers().filter(is_theirs);
-        let caller = Arc::clone(callers.next().ok_or(Unauthenticated::NoCaller)?);
-        if callers.next().is_some() {
-            return Err(Unauthenticated::SeveralCallers);
+        let claims = Arc::new(claims);
+        let is_theirs =
+            |tokens: &Option<TokenRule>| tokens.as_ref().is_some_and(|tokens| tokens.matches(name, &claims));
+        let callers = access.callers().filter(|caller| is_theirs(&caller.tokens)).map(|caller| {
+            Holder::Caller(Identified { caller: Arc::clone(caller), claims: Some(Arc::clone(&claims)) })
+        });
+        let admins =
+            access.admins().filter(|admin| is_theirs(&admin.tokens)).map(Arc::clone).map(Holder::Admin);
+        let mut holders = callers.chain(admins);
+        let holder = holders.next().ok_or(Unauthenticated::Nobody)?;
+        if holders.next().is_some() {
+            return Err(Unauthenticated::Several);
         }
-        let identified = Identified { caller, claims: Some(Arc::new(claims)) };
         let (issuer, under) = (Arc::clone(issuer), access.digest());
-        self.remember(digest, Verified { identified: identified.clone(), until, issuer, keys, under });
-        Ok(identified)
+        self.remember(digest, Verified { holder: holder.clone(), until, issuer, keys, under });
+        Ok(holder)
     }
 
-    fn remembered(&self, digest: &Digest, under: Option<Digest>, now: Timestamp) -> Option<Identified> {
+    fn remembered(&self, digest: &Digest, under: Option<Digest>, now: Timestamp) -> Option<Holder> {
         let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         let found = verified.get(digest)?;
         let counts = found.under == under && now < found.until && found.issuer.still_has(&found.keys);
-        counts.then(|| found.identified.clone())
+        counts.then(|| found.holder.clone())
     }
 
     fn remember(&self, digest: Digest, token: Verified) {

@@ -1,4 +1,4 @@
-//! The access file: who may ask, and which names people have. It is checked as a whole, with file, line and column in
+//! The access file: who may ask, who may administer, and which names people have. It is checked as a whole, with file, line and column in
 //! every error; of a file that is wrong nothing is used.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,6 +11,8 @@ use countersign_policy::yaml::document::{self, Key, Kind, Node, Place};
 use countersign_policy::yaml::error::{Errors, LoadError, LoadErrors};
 use countersign_policy::yaml::fields::{Fields, Reader, is_name};
 
+use crate::admin::{ADMIN_TOKEN_NAME, Admin, Role};
+use crate::authenticate::Holder;
 use crate::caller::{Caller, Glob, RequesterRule, Template, TokenRule};
 use crate::issuer::{Issuer, Keys};
 use crate::key;
@@ -33,6 +35,7 @@ const ACTION_CHARS: usize = 128;
 pub struct Access {
     digest: Option<Digest>,
     callers: BTreeMap<String, Arc<Caller>>,
+    admins: BTreeMap<String, Arc<Admin>>,
     keys: HashMap<Digest, ApiKeyEntry>,
     issuers: BTreeMap<String, Arc<Issuer>>,
     people: Arc<People>,
@@ -41,7 +44,8 @@ pub struct Access {
 /// What is kept of an API key.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiKeyEntry {
-    pub(crate) caller: Arc<Caller>,
+    /// Whose it is.
+    pub(crate) holder: Holder,
     /// When it ends; it counts before that.
     pub(crate) until: Option<Timestamp>,
 }
@@ -88,6 +92,11 @@ impl Access {
         self.callers.values()
     }
 
+    /// Every admin, by name.
+    pub fn admins(&self) -> impl Iterator<Item = &Arc<Admin>> {
+        self.admins.values()
+    }
+
     /// Everybody who is known by more than one name.
     #[must_use]
     pub fn people(&self) -> &Arc<People> {
@@ -98,7 +107,7 @@ impl Access {
         self.keys.get(digest)
     }
 
-    /// The issuers of tokens, by the names that callers use.
+    /// The issuers of tokens, by the names that callers and admins use.
     #[must_use]
     pub fn issuers(&self) -> &BTreeMap<String, Arc<Issuer>> {
         &self.issuers
@@ -114,7 +123,7 @@ struct Reading<'e> {
 
 impl Reading<'_> {
     fn access(&mut self, document: &Node) -> Access {
-        let known = ["version", "issuers", "callers", "people"];
+        let known = ["version", "issuers", "callers", "admins", "people"];
         let Some(fields) = self.reader.fields(document, "an access file", &known) else {
             return Access::default();
         };
@@ -132,25 +141,32 @@ impl Reading<'_> {
         for (key, node) in self.reader.members(fields.get("callers"), "`callers`") {
             self.named(key, "a caller");
             if let Some(caller) = self.caller(key, node, &issuers, &people) {
-                rules.extend(caller.tokens.is_some().then(|| (key.at, Arc::clone(&caller))));
+                rules.push((key.at, Holder::of(&caller)));
                 callers.insert(key.text.clone(), caller);
             }
         }
+        let mut admins = BTreeMap::new();
+        for (key, node) in self.reader.members(fields.get("admins"), "`admins`") {
+            self.named(key, "an admin");
+            if let Some(admin) = self.admin(key, node, &issuers) {
+                rules.push((key.at, Holder::Admin(Arc::clone(&admin))));
+                admins.insert(key.text.clone(), admin);
+            }
+        }
         self.ambiguous(&rules);
-        Access { digest: None, callers, keys: HashMap::new(), issuers, people }
+        Access { digest: None, callers, admins, keys: HashMap::new(), issuers, people }
     }
 
-    /// A token of two callers is nobody's, so a rule is of no use if each of its tokens is another caller's too.
-    fn ambiguous(&mut self, callers: &[(Place, Arc<Caller>)]) {
-        for (at, caller) in callers {
-            let wider = callers.iter().map(|(_, other)| other).find(|other| {
-                other.name != caller.name
-                    && matches!((&other.tokens, &caller.tokens), (Some(wide), Some(narrow)) if wide.covers(narrow))
-            });
-            if let Some(other) = wider {
+    /// A token of two holders is nobody's, so a rule is of no use if each of its tokens is another holder's too.
+    fn ambiguous(&mut self, rules: &[(Place, Holder)]) {
+        let with_tokens = || rules.iter().filter_map(|(at, holder)| Some((at, holder, holder.tokens()?)));
+        for (place, (at, holder, narrow)) in with_tokens().enumerate() {
+            let mut others = with_tokens().enumerate().filter(|(other, _)| *other != place);
+            if let Some((_, (_, other, _))) = others.find(|(_, (_, _, wide))| wide.covers(narrow)) {
                 let message = format!(
-                    "every token of the caller `{}` is the caller `{}`'s too, and a token of two callers is nobody's",
-                    caller.name, other.name
+                    "every token of {} is also one of {}, and a token of two is nobody's",
+                    holder.described(),
+                    other.described()
                 );
                 self.reader.error(*at, message);
             }
@@ -287,7 +303,7 @@ impl Reading<'_> {
     ) -> Option<Arc<Caller>> {
         let known = ["keys", "oidc", "actions", "limits", "requester", "owners"];
         let fields = self.reader.fields(node, "a caller", &known)?;
-        let tokens = fields.get("oidc").and_then(|node| self.token_rule(node, issuers));
+        let tokens = self.tokens(&fields, key, "caller", issuers);
         let actions = match fields.get("actions") {
             Some(node) => self.one_or_more(Some(node), "`actions`"),
             None => {
@@ -310,13 +326,6 @@ impl Reading<'_> {
             }
             owners.insert(owner);
         }
-        if fields.get("keys").is_none() && fields.get("oidc").is_none() {
-            let message = format!(
-                "the caller `{}` has neither `keys` nor `oidc`: nothing would recognise it",
-                key.text
-            );
-            self.reader.error(key.at, message);
-        }
         if let (Some(node), RequesterRule::Claims { .. }) = (fields.get("keys"), &requester) {
             let message =
                 "a key has no claims to make the requester from, so nothing could be asked for with it";
@@ -332,9 +341,60 @@ impl Reading<'_> {
             tokens,
         });
         if let Some(node) = fields.get("keys") {
-            self.api_keys(node, &caller);
+            self.api_keys(node, &Holder::of(&caller));
         }
         Some(caller)
+    }
+
+    fn admin(
+        &mut self,
+        key: &Key,
+        node: &Node,
+        issuers: &BTreeMap<String, Arc<Issuer>>,
+    ) -> Option<Arc<Admin>> {
+        let fields = self.reader.fields(node, "an admin", &["keys", "oidc", "roles"])?;
+        if key.text == ADMIN_TOKEN_NAME {
+            let message = format!("`{ADMIN_TOKEN_NAME}` is the holder of `ADMIN_TOKEN`: use another name");
+            self.reader.error(key.at, message);
+        }
+        let tokens = self.tokens(&fields, key, "admin", issuers);
+        if fields.get("roles").is_none() {
+            let message = format!("the admin `{}` has no `roles`: it could do nothing", key.text);
+            self.reader.error(key.at, message);
+        }
+        let mut roles = BTreeSet::new();
+        for (at, name) in self.one_or_more(fields.get("roles"), "`roles`") {
+            match Role::named(&name) {
+                Some(role) => drop(roles.insert(role)),
+                None => {
+                    let known = Role::ALL.map(|role| format!("`{role}`")).join(", ");
+                    self.reader.error(at, format!("`{name}` is no role; there are {known}"));
+                }
+            }
+        }
+        let admin = Arc::new(Admin { name: key.text.clone(), roles, tokens });
+        if let Some(node) = fields.get("keys") {
+            self.api_keys(node, &Holder::Admin(Arc::clone(&admin)));
+        }
+        Some(admin)
+    }
+
+    /// Which tokens a caller or an admin is recognised by; it needs them, or keys.
+    fn tokens(
+        &mut self,
+        fields: &Fields<'_>,
+        key: &Key,
+        what: &str,
+        issuers: &BTreeMap<String, Arc<Issuer>>,
+    ) -> Option<TokenRule> {
+        if fields.get("keys").is_none() && fields.get("oidc").is_none() {
+            let message = format!(
+                "the {what} `{}` has neither `keys` nor `oidc`: nothing would recognise it",
+                key.text
+            );
+            self.reader.error(key.at, message);
+        }
+        fields.get("oidc").and_then(|node| self.token_rule(node, issuers))
     }
 
     fn token_rule(&mut self, node: &Node, issuers: &BTreeMap<String, Arc<Issuer>>) -> Option<TokenRule> {
@@ -452,7 +512,7 @@ impl Reading<'_> {
         }
     }
 
-    fn api_keys(&mut self, node: &Node, caller: &Arc<Caller>) {
+    fn api_keys(&mut self, node: &Node, holder: &Holder) {
         let items = self.reader.items(node, "`keys`");
         if items.is_empty() {
             self.reader.error(node.at, "`keys` is an empty list");
@@ -473,9 +533,9 @@ impl Reading<'_> {
                 continue;
             };
             let until = fields.get("until").and_then(|node| self.until(node));
-            let entry = ApiKeyEntry { caller: Arc::clone(caller), until };
+            let entry = ApiKeyEntry { holder: holder.clone(), until };
             if let Some(other) = self.keys.insert(digest, entry) {
-                let message = format!("this key is the caller `{}`'s already", other.caller.name);
+                let message = format!("this key is one of {} already", other.holder.described());
                 self.reader.error(at, message);
             }
         }

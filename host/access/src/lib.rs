@@ -1,4 +1,5 @@
-//! Who asks: callers by their API keys or by tokens of identity providers, and the names that people have.
+//! Who asks and who administers: callers and admins by their API keys or by tokens of identity providers, and the names
+//! that people have.
 //!
 //! The access file says all of it. It is read as a whole, and read again while the gateway runs; a file that is wrong
 //! changes nothing. Which requests a caller owns and how many it may make is the server's to hold it to.
@@ -8,6 +9,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+mod admin;
 mod authenticate;
 mod caller;
 mod file;
@@ -23,7 +25,8 @@ mod token;
 #[cfg(test)]
 mod tests;
 
-pub use authenticate::{Authenticator, Identified, Unauthenticated};
+pub use admin::{ADMIN_TOKEN_NAME, Admin, Role};
+pub use authenticate::{Authenticator, Holder, Identified, Unauthenticated};
 pub use caller::{Caller, Glob, RequesterRule, Template, TokenRule, claim_text};
 pub use fetch::KeyUrl;
 pub use file::{ACCESS_BYTES, Access};

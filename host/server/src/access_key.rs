@@ -15,18 +15,18 @@ pub enum AccessCommand {
 /// A new API key.
 #[derive(Debug, Args)]
 pub struct Key {
-    /// The caller that it is for.
-    #[arg(value_name = "CALLER")]
-    caller: String,
+    /// The caller or the admin that it is for.
+    #[arg(value_name = "NAME")]
+    name: String,
 }
 
 /// Runs a command, and returns the exit code.
 #[must_use]
 pub fn run(command: &AccessCommand) -> ExitCode {
-    let AccessCommand::Key(Key { caller }) = command;
+    let AccessCommand::Key(Key { name }) = command;
     match ApiKey::generate() {
         Ok(key) => {
-            print!("{}", text(caller, &key));
+            print!("{}", text(name, &key));
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -36,10 +36,10 @@ pub fn run(command: &AccessCommand) -> ExitCode {
     }
 }
 
-fn text(caller: &str, key: &ApiKey) -> String {
+fn text(name: &str, key: &ApiKey) -> String {
     let (secret, digest) = (key.reveal(), key.digest());
     format!(
-        "API key of `{caller}`; keep it, for it is not shown again:\n  {secret}\n\n\
-         line for the access file, under `callers: {caller}: keys:`\n  - {{ sha256: {digest} }}\n"
+        "API key of `{name}`; keep it, for it is not shown again:\n  {secret}\n\n\
+         line for the access file, under `callers: {name}: keys:`, or for an admin under `admins: {name}: keys:`\n  - {{ sha256: {digest} }}\n"
     )
 }

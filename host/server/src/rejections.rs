@@ -14,16 +14,30 @@ const MOST: usize = 1_000;
 /// What was rejected since it was last audited.
 #[derive(Debug, Default)]
 pub(crate) struct Rejections {
-    /// Failed authentications, by address.
+    /// Failed authentications of callers, by address.
     strangers: Tally<IpAddr>,
+    /// Failed authentications of admins, by address.
+    admin_strangers: Tally<IpAddr>,
     /// What authenticated callers may not do, by the caller's name; `None` for a request that no caller made.
     callers: Tally<Option<String>>,
+    /// What authenticated admins may not do, by the admin's name.
+    admins: Tally<String>,
 }
 
 impl Rejections {
-    /// Somebody at this address failed to authenticate.
+    /// Somebody at this address failed to authenticate as a caller.
     pub(crate) fn stranger(&self, address: IpAddr, kind: &'static str) {
         self.strangers.add(address, kind);
+    }
+
+    /// Somebody at this address failed to authenticate as an admin.
+    pub(crate) fn admin_stranger(&self, address: IpAddr, kind: &'static str) {
+        self.admin_strangers.add(address, kind);
+    }
+
+    /// This admin was refused what it may not do.
+    pub(crate) fn admin(&self, name: &str, kind: &'static str) {
+        self.admins.add(name.to_owned(), kind);
     }
 
     /// This caller was refused what it may not do.
@@ -35,7 +49,9 @@ impl Rejections {
     pub(crate) fn take(&self, now: Timestamp) -> Vec<AuditEntry> {
         let entries = [
             ("authentication_failures", self.strangers.take("address", "failures")),
+            ("admin_authentication_failures", self.admin_strangers.take("address", "failures")),
             ("caller_rejections", self.callers.take("caller", "rejections")),
+            ("admin_rejections", self.admins.take("admin", "rejections")),
         ];
         let entries = entries
             .into_iter()
@@ -114,6 +130,8 @@ mod tests {
         rejections.stranger(address, "bad_api_key");
         rejections.caller(Some("web"), "requester_mismatch");
         rejections.caller(None, "caller_not_allowed");
+        rejections.admin_stranger(address, "bad_admin_token");
+        rejections.admin("rita", "role_missing");
         let entries = rejections.take(Timestamp::EPOCH);
         let told: Vec<_> = entries.iter().map(|entry| (&*entry.event, json!(entry.detail))).collect();
         assert_eq!(
@@ -127,12 +145,20 @@ mod tests {
                     ]})
                 ),
                 (
+                    "admin_authentication_failures",
+                    json!({"failures": [{"address": "127.0.0.1", "kind": "bad_admin_token", "count": 1}]})
+                ),
+                (
                     "caller_rejections",
                     json!({"rejections": [
                         {"caller": null, "kind": "caller_not_allowed", "count": 1},
                         {"caller": "web", "kind": "caller_not_allowed", "count": 3},
                         {"caller": "web", "kind": "requester_mismatch", "count": 1},
                     ]})
+                ),
+                (
+                    "admin_rejections",
+                    json!({"rejections": [{"admin": "rita", "kind": "role_missing", "count": 1}]})
                 ),
             ]
         );

@@ -21,7 +21,7 @@ use crate::telemetry::Metrics;
 pub struct App {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) policy_sets: Arc<PolicySets>,
-    /// Authenticates admins. Without it there are no admin routes.
+    /// Authenticates an admin who has every role. Without it, admins are those of the access file.
     pub(crate) admin_token: Option<Secret>,
     pub(crate) metrics: Metrics,
     /// Verifies interactions that come over HTTP. Without it there is no such route.

@@ -3,6 +3,7 @@
 #![expect(missing_docs, reason = "the names say what the fixtures are")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{
@@ -10,7 +11,8 @@ use countersign_core::lifecycle::{
     RequestId, Requirement, RequirementKind, State, Submission, Timestamp, parameter_digests,
 };
 use countersign_core::record::{
-    ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange, PolicyEntry, PolicyUse, Redaction,
+    AdminCall, Authentication, ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange, PolicyEntry,
+    PolicyUse, Redaction,
 };
 use serde_json::{Map, Value, json};
 
@@ -184,6 +186,11 @@ pub fn change_of(now: u64, from: Option<Digest>, to: Digest) -> PolicyChange {
         what: ChangeKind::Activate,
         trigger: ChangeTrigger::Api,
         actor: Some("ada".into()),
+        call: Some(AdminCall {
+            authentication: Authentication::ApiKey,
+            address: Ipv4Addr::new(192, 0, 2, 7).into(),
+            claimed_actor: Some("grace".into()),
+        }),
         outcome: ChangeOutcome::Ok,
         from,
         to: Some(to),

@@ -138,8 +138,8 @@ async fn what_is_wrong_with_a_token_is_never_overlooked() {
         (key.token(&with("exp", json!(SECONDS - 31))), token(TokenError::Expired)),
         (key.token(&with("nbf", json!(SECONDS + 60))), token(TokenError::Future)),
         (key.token(&with("iat", json!(SECONDS + 60))), token(TokenError::Future)),
-        (key.token(&with("team", json!("db"))), Err(Unauthenticated::NoCaller)),
-        (key.token(&without("team")), Err(Unauthenticated::NoCaller)),
+        (key.token(&with("team", json!("db"))), Err(Unauthenticated::Nobody)),
+        (key.token(&without("team")), Err(Unauthenticated::Nobody)),
         ("".to_owned(), token(TokenError::Malformed)),
         ("a.b".to_owned(), token(TokenError::Malformed)),
         ("a.b.c".to_owned(), token(TokenError::Malformed)),
@@ -197,5 +197,5 @@ async fn another_file_counts_at_once() {
     let token = key.token(&claims());
     assert_eq!(setup.identify(&token).await, Ok("web".to_owned()));
     setup.authenticator.replace(read(&file(&setup.jwks()).replace("team: web", "team: db")));
-    assert_eq!(setup.identify(&token).await, Err(Unauthenticated::NoCaller));
+    assert_eq!(setup.identify(&token).await, Err(Unauthenticated::Nobody));
 }

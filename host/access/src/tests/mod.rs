@@ -1,5 +1,6 @@
 //! What an access file, a key and a token are taken for.
 
+mod admins;
 mod authenticating;
 mod docs;
 mod issuer;

@@ -78,7 +78,7 @@ fn what_is_wrong_is_said_with_its_place() {
         ),
         (key, "cs_00", "this is a key itself"),
         (key, "51D0", "64 hexadecimal digits in lower case"),
-        ("000001 }", "000000 }", "this key is the caller `nightly`'s already"),
+        ("000001 }", "000000 }", "this key is one of the caller `nightly` already"),
         ("2027-01-31", "2027-02-31", "neither a day"),
         (
             "owners: [dana, U0RITA]",
@@ -173,11 +173,10 @@ fn errors_hold_no_key_and_no_digest() {
 
 #[test]
 fn no_callers_tokens_are_all_somebody_elses() {
+    let folder = folder();
     let check = |other: &str| {
         let caller = format!("callers:\n  other: {{ oidc: {other}, requester: machine, actions: \"*\" }}\n");
-        Access::read("access.yaml".as_ref(), &SOUND.replacen("callers:\n", &caller, 1))
-            .map(drop)
-            .map_err(|it| it.to_string())
+        read_in(folder.path(), &SOUND.replacen("callers:\n", &caller, 1)).map(drop)
     };
     for (rule, at) in [
         (
@@ -187,7 +186,7 @@ fn no_callers_tokens_are_all_somebody_elses() {
         ("{ issuer: github, claims: { repository_id: [\"4711\", \"4712\"] } }", ":8:3: "),
         (
             "{ issuer: github, claims: { repository_id: \"4711\", event_name: push } }",
-            ":7:3: every token of the caller `other` is the caller `web-deploys`'s too",
+            ":7:3: every token of the caller `other` is also one of the caller `web-deploys`",
         ),
         (
             "{ issuer: github, claims: { repository_id: \"4711\", event_name: [push, workflow_dispatch] } }",

@@ -1,7 +1,9 @@
 //! A change of the set in force, made or only tried, as the store, the audit log and the metrics tell it.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use crate::lifecycle::{AuditEntry, Count, Counter, Digest, Timestamp};
 
@@ -20,6 +22,9 @@ pub struct PolicyChange {
     /// Who asked for it; `None` for what happens by itself, and for signals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
+    /// How an admin asked for it; `None` for everything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<AdminCall>,
     /// What became of it.
     pub outcome: ChangeOutcome,
     /// The set that was in force.
@@ -37,6 +42,46 @@ pub struct PolicyChange {
     /// What was wrong, the first few only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<ChangeFault>,
+}
+
+/// How an admin called, as the audit log tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AdminCall {
+    /// How the admin was authenticated.
+    pub authentication: Authentication,
+    /// The address of the client.
+    pub address: IpAddr,
+    /// Who the call says that the admin is. Nothing proves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_actor: Option<String>,
+}
+
+/// How an admin was authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Authentication {
+    /// By `ADMIN_TOKEN`.
+    AdminToken,
+    /// By an API key of the access file.
+    ApiKey,
+    /// By a token of an identity provider.
+    Oidc,
+}
+
+impl AdminCall {
+    /// The fields of the audit entry of what the admin did.
+    #[must_use]
+    pub fn audited(&self) -> Map<String, Value> {
+        let mut detail = Map::from_iter([
+            ("authentication".to_owned(), json!(self.authentication)),
+            ("address".to_owned(), json!(self.address)),
+        ]);
+        if let Some(claimed) = &self.claimed_actor {
+            detail.insert("claimedActor".to_owned(), json!(claimed));
+        }
+        detail
+    }
 }
 
 /// One thing that was wrong.
@@ -145,6 +190,7 @@ impl PolicyChange {
         if !self.faults.is_empty() {
             detail.insert("errors".to_owned(), json!(self.faults));
         }
+        detail.extend(self.call.iter().flat_map(AdminCall::audited));
         AuditEntry::of_admin(self.at, event, self.actor.clone(), detail)
     }
 

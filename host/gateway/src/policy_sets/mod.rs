@@ -23,7 +23,9 @@ use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use self::stored::texts;
-use countersign_core::record::{ChangeFault, ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange};
+use countersign_core::record::{
+    AdminCall, ChangeFault, ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange,
+};
 pub use start::{StartError, at_start};
 pub use stored::{Inspection, PolicySetStored};
 pub use watch::POLL;
@@ -65,8 +67,18 @@ struct Seen {
 pub struct By {
     /// What set it off.
     pub trigger: ChangeTrigger,
-    /// Who, if somebody says so.
+    /// Who, if it was an admin.
     pub actor: Option<String>,
+    /// How that admin called.
+    pub call: Option<AdminCall>,
+}
+
+impl By {
+    /// What sets itself off, or is set off from the machine of the gateway.
+    #[must_use]
+    pub fn itself(trigger: ChangeTrigger) -> By {
+        By { trigger, actor: None, call: None }
+    }
 }
 
 /// What came of an attempt that did not fail.
@@ -241,7 +253,7 @@ impl PolicySets {
                 return Ok(None);
             }
             let look = sets.look().await?;
-            let by = By { trigger: ChangeTrigger::Store, actor: last.actor };
+            let by = By { trigger: ChangeTrigger::Store, actor: last.actor, call: last.call };
             let followed =
                 sets.change(&mut seen, look, (ChangeKind::Follow, by), Wanted::Followed { hash }).await;
             if matches!(followed, Err(ChangeError::Refused(_) | ChangeError::Unknown(_))) {
@@ -372,6 +384,7 @@ impl PolicySets {
             what,
             trigger: by.trigger,
             actor: by.actor,
+            call: by.call,
             outcome: ChangeOutcome::Ok,
             from: Some(self.policies().active().hash()),
             to: None,

@@ -80,6 +80,7 @@ pub async fn at_start(
             what: ChangeKind::Start,
             trigger: ChangeTrigger::Start,
             actor: None,
+            call: None,
             outcome: ChangeOutcome::Ok,
             from,
             to: Some(set.hash()),

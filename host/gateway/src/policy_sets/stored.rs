@@ -7,8 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{By, ChangeError, ChangeFault, ChangeKind, PolicySets, Sent, blocking, build, whole};
 use countersign_core::lifecycle::{AuditEntry, Digest, Timestamp};
-use countersign_core::record::MOST_SIGNATURES;
-use countersign_core::record::Signature;
+use countersign_core::record::{AdminCall, MOST_SIGNATURES, Signature};
 use countersign_policy::{Descriptor, Kept, ModuleError, Pins, PolicySet, PublicKey, Signed, Source, Stored};
 use countersign_store::{Store, StoreError, StoredSet};
 
@@ -189,6 +188,7 @@ impl PolicySets {
         let mut all =
             Map::from_iter([("hash".to_owned(), json!(hash)), ("source".to_owned(), json!(by.trigger))]);
         all.extend(detail.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        all.extend(by.call.iter().flat_map(AdminCall::audited));
         let entry = AuditEntry::of_admin(self.now(), event, by.actor.clone(), all);
         self.store().append(vec![entry], Vec::new()).await
     }

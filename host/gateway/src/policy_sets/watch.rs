@@ -44,7 +44,7 @@ impl PolicySets {
             // What went wrong is in the log and the audit log already. First what needs no registry.
             let _ = self.follow().await;
             if files {
-                let _ = self.reload_if_changed(By { trigger: ChangeTrigger::File, actor: None }).await;
+                let _ = self.reload_if_changed(By::itself(ChangeTrigger::File)).await;
             }
             tokio::select! {
                 () = tokio::time::sleep(poll) => {}
@@ -77,7 +77,7 @@ impl PolicySets {
             while hangup.recv().await.is_some() {
                 tracing::info!(signal = "SIGHUP", "reading the policy set again");
                 // What went wrong is in the log and the audit log already.
-                let _ = sets.reload(By { trigger: ChangeTrigger::Sighup, actor: None }).await;
+                let _ = sets.reload(By::itself(ChangeTrigger::Sighup)).await;
             }
         });
         Ok(())

@@ -15,7 +15,7 @@ pub struct Secrets {
     pub server: Option<Secret>,
     /// `COUNTERSIGN_SECRET_PREVIOUS`: what `COUNTERSIGN_SECRET` was before it was changed.
     pub previous_server: Option<Secret>,
-    /// `ADMIN_TOKEN`: authenticates admins. Without it there are no admin routes.
+    /// `ADMIN_TOKEN`: authenticates an admin with every role. Without it, admins are those of the access file.
     pub admin: Option<Secret>,
     /// `SLACK_SIGNING_SECRET`: verifies interactions that Slack sends over HTTP. Without it there is no such route.
     pub slack_signing: Option<Secret>,
@@ -41,8 +41,8 @@ Environment:
     SLACK_SIGNING_SECRET  verifies the interactions that Slack sends over HTTP
     SLACK_APP_TOKEN       xapp-…, opens Socket Mode, if Slack sends interactions that way;
                           with neither of the two nobody can act in Slack
-    ADMIN_TOKEN           authenticates admins, 16 or more printable characters; without it there
-                          are no admin routes
+    ADMIN_TOKEN           authenticates an admin with every role, 16 or more printable characters;
+                          without it and without admins in the access file there are no admin routes
     COUNTERSIGN_SECRET    32 bytes in hexadecimal, from which wait tokens and other keys are derived;
                           without it, it lies in PATH.key beside the database PATH of the store
     COUNTERSIGN_SECRET_PREVIOUS

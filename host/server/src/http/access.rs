@@ -27,6 +27,8 @@ pub(super) struct AccessView {
     since: Option<Timestamp>,
     /// How many callers it has.
     callers: usize,
+    /// How many admins.
+    admins: usize,
     /// How many issuers of tokens.
     issuers: usize,
     /// How many people.
@@ -63,8 +65,8 @@ pub(super) struct AttemptView {
     security(("admin" = [])),
     responses(
         (status = 200, description = "The access file in force", body = AccessView),
-        (status = "4XX", description = "401 `unauthorized`; \
-            404 `not_found`: the gateway has no admin token, or no access file"),
+        (status = "4XX", description = "401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; \
+            404 `not_found`: the gateway has no admins, or no access file"),
         (status = "5XX", description = STORE_ERRORS),
     )
 )]
@@ -76,6 +78,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, _: Admin) -> Result<Json<A
         hash: access.digest(),
         since: history.since(access.digest()),
         callers: access.callers().count(),
+        admins: access.admins().count(),
         issuers: access.issuers().len(),
         people: access.people().iter().count(),
         attempts: history.attempts.into_iter().map(AttemptView::of).collect(),

@@ -1,44 +1,48 @@
-//! Admins are authenticated by the admin token. Without one in the configuration there are no admin routes.
+//! Who may call the admin routes: admins of the access file with the role that a call needs, and the holder of
+//! `ADMIN_TOKEN`, who has every role. If the configuration has neither, there are no admin routes.
 
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use countersign_access::{ADMIN_TOKEN_NAME, ApiKey, Holder, Role, Unauthenticated};
 use countersign_core::lifecycle::Digest;
-use countersign_core::record::ChangeTrigger;
+use countersign_core::record::{AdminCall, Authentication, ChangeTrigger};
 use countersign_core::secret::Secret;
 use countersign_gateway::policy_sets::By;
 use subtle::ConstantTimeEq as _;
 
+use super::caller::Calling;
 use super::check::Check;
 use super::error::{ApiError, Invalid};
-use super::params::bearer_token;
+use super::params::{bearer_token, is_credential};
 use crate::state::App;
 use crate::telemetry::SecurityEvent;
 
 /// The prefix of every admin route.
 const PREFIX: &str = "/api/admin/";
 
-/// The actor in the audit log if an admin gives no name.
-const UNNAMED: &str = "admin";
-
-/// An authenticated admin, with the name that they give. Only [`guard`] creates one.
+/// An admin who was authenticated and has the role that the call needs. Only [`guard`] creates one.
 #[derive(Clone, Debug)]
-pub(super) struct Admin(Option<String>);
+pub(super) struct Admin {
+    name: String,
+    call: AdminCall,
+}
 
 impl Admin {
-    /// The author of a change; a name in the body wins over the one in the header.
-    pub(super) fn by(self, name_in_body: Option<String>) -> Result<By, ApiError> {
-        let actor = name_in_body.or(self.0);
-        if let Some(actor) = &actor {
+    /// The author of a change. The name in the body is recorded as claimed, and wins over the one in the header.
+    pub(super) fn by(self, claimed_in_body: Option<String>) -> Result<By, ApiError> {
+        let Admin { name, mut call } = self;
+        call.claimed_actor = claimed_in_body.or(call.claimed_actor);
+        if let Some(claimed) = &call.claimed_actor {
             let mut check = Check::default();
-            check.name("actor", actor, 128);
+            check.name("actor", claimed, 128);
             check.finish()?;
         }
-        Ok(By { trigger: ChangeTrigger::Api, actor: Some(actor.unwrap_or_else(|| UNNAMED.to_owned())) })
+        Ok(By { trigger: ChangeTrigger::Api, actor: Some(name), call: Some(call) })
     }
 }
 
@@ -51,38 +55,87 @@ impl<S: Sync> FromRequestParts<S> for Admin {
     }
 }
 
-/// Rejects calls of admin routes that are not authenticated, whether the route exists or not.
-pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+/// Rejects calls of admin routes without the credentials of an admin who has the role, whether the route exists or not.
+pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if !request.uri().path().starts_with(PREFIX) {
         return next.run(request).await;
     }
-    match authenticate(&app, request.headers()) {
+    let (mut parts, body) = request.into_parts();
+    match authenticate(&app, &mut parts).await {
         Ok(admin) => {
-            request.extensions_mut().insert(admin);
-            next.run(request).await
+            parts.extensions.insert(admin);
+            next.run(Request::from_parts(parts, body)).await
         }
         Err(error) => error.into_response(),
     }
 }
 
-/// Whether a call of another route comes from an admin.
-pub(super) fn is_admin(app: &App, headers: &HeaderMap) -> bool {
-    let Some(token) = &app.admin_token else { return false };
-    token_in(headers).is_some_and(|given| is_equal(given, token))
+async fn authenticate(app: &App, parts: &mut Parts) -> Result<Admin, ApiError> {
+    if !has_admins(app) {
+        return Err(ApiError::NoSuch("path"));
+    }
+    let Ok(calling) = Calling::from_request_parts(parts, &()).await;
+    let (name, authentication) = recognise(app, &calling, role_for(&parts.method)).await?;
+    let claimed_actor = match parts.headers.get("x-admin-actor").map(HeaderValue::to_str) {
+        None => None,
+        Some(Ok(claimed)) => Some(claimed.to_owned()),
+        Some(Err(_)) => return Err(Invalid::new("x-admin-actor", "must be printable ASCII").into()),
+    };
+    Ok(Admin { name, call: AdminCall { authentication, address: calling.address, claimed_actor } })
 }
 
-fn authenticate(app: &App, headers: &HeaderMap) -> Result<Admin, ApiError> {
-    let Some(token) = &app.admin_token else { return Err(ApiError::NoSuch("path")) };
-    if !token_in(headers).is_some_and(|given| is_equal(given, token)) {
-        app.metrics.count(SecurityEvent::Unauthorized);
-        tracing::warn!("admin call rejected: wrong or missing token");
-        return Err(ApiError::Unauthorized);
+/// The role that a call needs. Whatever does not only read needs the role to change what is in force, so a new route
+/// needs it too unless it is named here.
+fn role_for(method: &Method) -> Role {
+    match *method {
+        Method::GET | Method::HEAD => Role::Read,
+        _ => Role::Activate,
     }
-    let Some(actor) = headers.get("x-admin-actor") else { return Ok(Admin(None)) };
-    match actor.to_str() {
-        Ok(actor) => Ok(Admin(Some(actor.to_owned()))),
-        Err(_) => Err(Invalid::new("x-admin-actor", "must be printable ASCII").into()),
+}
+
+fn has_admins(app: &App) -> bool {
+    let in_file =
+        || app.access.as_ref().is_some_and(|it| it.authenticator.access().admins().next().is_some());
+    app.admin_token.is_some() || in_file()
+}
+
+/// Who calls, if it is an admin with this role, and how that was authenticated.
+async fn recognise(app: &App, calling: &Calling, role: Role) -> Result<(String, Authentication), ApiError> {
+    if holds_admin_token(app, &calling.headers) {
+        return Ok((ADMIN_TOKEN_NAME.to_owned(), Authentication::AdminToken));
     }
+    let bearer = calling.headers.get(header::AUTHORIZATION).and_then(bearer_token);
+    let (Some(access), Some(bearer)) = (&app.access, bearer.filter(|bearer| is_credential(bearer))) else {
+        let kind = token_in(&calling.headers).map_or("no_credentials", |_| "bad_admin_token");
+        return Err(calling.failed_as_admin(app, kind, ApiError::Unauthorized));
+    };
+    let why = match access.authenticator.holder(bearer, app.gateway.clock().now()).await {
+        Ok(Holder::Admin(admin)) => {
+            check_role(app, &admin, role)?;
+            let is_key = ApiKey::is_one(bearer);
+            let authentication = if is_key { Authentication::ApiKey } else { Authentication::Oidc };
+            return Ok((admin.name.clone(), authentication));
+        }
+        Ok(Holder::Caller(_)) => Unauthenticated::NotAnAdmin,
+        Err(why) => why,
+    };
+    Err(calling.failed_as_admin(app, why.kind(), ApiError::NotAnAdmin(why)))
+}
+
+/// Whether an admin of the access file has a role. That it does not is counted and audited.
+pub(super) fn check_role(app: &App, admin: &countersign_access::Admin, role: Role) -> Result<(), ApiError> {
+    if admin.roles.contains(&role) {
+        return Ok(());
+    }
+    app.metrics.count(SecurityEvent::RoleMissing);
+    app.rejections.admin(&admin.name, SecurityEvent::RoleMissing.as_str());
+    Err(ApiError::RoleMissing(role))
+}
+
+/// Whether a call comes with `ADMIN_TOKEN`.
+pub(super) fn holds_admin_token(app: &App, headers: &HeaderMap) -> bool {
+    let Some(token) = &app.admin_token else { return false };
+    token_in(headers).is_some_and(|given| is_equal(given, token))
 }
 
 /// The legacy service's header.

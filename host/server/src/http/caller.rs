@@ -6,16 +6,17 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use countersign_access::{Identified, Requester, RequesterError};
+use countersign_access::{Holder, Identified, Requester, RequesterError, Role, Unauthenticated};
 use countersign_core::lifecycle::{Party, Request, RequestId};
 use countersign_gateway::{GatewayError, Who};
 use serde_json::Value;
 
-use super::admin::{ADMIN_TOKEN, is_admin};
+use super::admin::{ADMIN_TOKEN, check_role, holds_admin_token};
 use super::client::{Peer, check_rate};
 use super::error::{ApiError, Invalid};
 use super::idempotency::{self, Sent};
 use super::params::{Params, TOKEN_MISSING};
+use crate::access_control::AccessControl;
 use crate::caller_rights;
 use crate::rate_limit::Client;
 use crate::state::App;
@@ -23,9 +24,9 @@ use crate::telemetry::SecurityEvent;
 
 /// The address of whoever calls, and the headers that say who it is, and which call is repeated.
 pub(super) struct Calling {
-    address: IpAddr,
+    pub(super) address: IpAddr,
     client: Client,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
 }
 
 impl<S: Sync> FromRequestParts<S> for Calling {
@@ -53,23 +54,43 @@ impl Calling {
     /// If there is an access file, and the bearer token is no caller's.
     pub(super) async fn identify(&self, app: &App, params: &Params) -> Result<Option<Identified>, ApiError> {
         let Some(access) = &app.access else { return Ok(None) };
-        let bearer = params.credential()?;
-        let Some(bearer) = bearer else {
+        let holder = self.holder(app, access, params).await?;
+        self.caller(app, holder).map(Some)
+    }
+
+    /// Whose credentials these are.
+    async fn holder(&self, app: &App, access: &AccessControl, params: &Params) -> Result<Holder, ApiError> {
+        let Some(bearer) = params.credential()? else {
             return Err(self.failed(app, "no_credentials", ApiError::Unauthenticated));
         };
-        match access.authenticator.identify(bearer, app.gateway.clock().now()).await {
-            Ok(identified) => Ok(Some(identified)),
-            Err(why) => {
-                tracing::debug!(%why, "caller not authenticated");
-                Err(self.failed(app, why.kind(), ApiError::NotAuthenticated(why)))
-            }
+        let found = access.authenticator.holder(bearer, app.gateway.clock().now()).await;
+        found.map_err(|why| self.not_authenticated(app, why))
+    }
+
+    fn caller(&self, app: &App, holder: Holder) -> Result<Identified, ApiError> {
+        match holder {
+            Holder::Caller(identified) => Ok(identified),
+            Holder::Admin(_) => Err(self.not_authenticated(app, Unauthenticated::NotACaller)),
         }
+    }
+
+    fn not_authenticated(&self, app: &App, why: Unauthenticated) -> ApiError {
+        tracing::debug!(%why, "caller not authenticated");
+        self.failed(app, why.kind(), ApiError::NotAuthenticated(why))
     }
 
     /// Counts a failure, and holds back an address that fails too often.
     fn failed(&self, app: &App, kind: &'static str, error: ApiError) -> ApiError {
         app.metrics.count(SecurityEvent::Unauthenticated);
         app.rejections.stranger(self.address, kind);
+        check_rate(app, self.client).err().unwrap_or(error)
+    }
+
+    /// The same for somebody who calls as an admin.
+    pub(super) fn failed_as_admin(&self, app: &App, kind: &'static str, error: ApiError) -> ApiError {
+        tracing::debug!(kind, "admin not authenticated");
+        app.metrics.count(SecurityEvent::Unauthorized);
+        app.rejections.admin_stranger(self.address, kind);
         check_rate(app, self.client).err().unwrap_or(error)
     }
 
@@ -84,8 +105,8 @@ impl Calling {
         check_rate(app, self.client)
     }
 
-    /// The request that is asked about: by its wait token, or by its id for the caller that made it. Without an access
-    /// file, and to be read only, by its id alone.
+    /// The request that is asked about: by its wait token, or by its id for the caller that made it, and for admins who
+    /// may read. Without an access file, and to be read only, by its id alone.
     ///
     /// # Errors
     /// [`GatewayError::NotFound`] if there is none, or it is somebody else's: the two cannot be told apart.
@@ -96,7 +117,7 @@ impl Calling {
         wanted: Wanted<'_>,
     ) -> Result<Arc<Request>, ApiError> {
         let Wanted { token, id, reads } = wanted;
-        if let (Some(id), true) = (id, reads && is_admin(app, &self.headers)) {
+        if let (Some(id), true) = (id, reads && holds_admin_token(app, &self.headers)) {
             return Ok(app.gateway.request(id).await?);
         }
         if let Some(token) = params.wait_token(token)? {
@@ -111,11 +132,15 @@ impl Calling {
         };
         match (&app.access, id) {
             (None, Some(id)) if reads => find(id).await,
-            (Some(_), Some(id)) => {
-                let identified = self.identify(app, params).await?;
+            (Some(access), Some(id)) => {
+                let holder = self.holder(app, access, params).await?;
+                if let (Holder::Admin(admin), true) = (&holder, reads) {
+                    check_role(app, admin, Role::Read)?;
+                    return find(id).await;
+                }
+                let identified = self.caller(app, holder)?;
                 let request = find(id).await?;
-                let caller = identified.map(|identified| identified.caller.name.clone());
-                if caller.is_none() || request.submission.caller != caller {
+                if request.submission.caller.as_deref() != Some(identified.caller.name.as_str()) {
                     return Err(GatewayError::NotFound.into());
                 }
                 Ok(request)

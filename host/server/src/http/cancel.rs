@@ -37,8 +37,8 @@ pub(super) struct CancelBody {
     request_body = CancelBody,
     responses(
         (status = 200, description = "The request is cancelled", body = WaitView),
-        (status = "4XX", description = "400 `invalid_payload`; 404 `not_found`; 408 `request_timeout`; \
-            409 `already_decided` or `expired`; 413 `payload_too_large`; 415 `unsupported_media_type`"),
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied`; \
+            404 `not_found`; 408 `request_timeout`; 409 `already_decided` or `expired`; 413 `payload_too_large`; 415 `unsupported_media_type`; 429 `rate_limited`"),
         (status = "5XX", description = "500 `internal`; \
             503 `store_unavailable` or `contended`, with `Retry-After`"),
     )

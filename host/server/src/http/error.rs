@@ -5,7 +5,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use countersign_access::{RequesterError, Unauthenticated};
+use countersign_access::{RequesterError, Role, Unauthenticated};
 use countersign_core::json;
 use countersign_core::lifecycle::{Reason, Refusal};
 use countersign_core::record::ChangeFault;
@@ -55,8 +55,12 @@ pub(crate) enum ApiError {
     TooSlow,
     #[error("there is no such {0}")]
     NoSuch(&'static str),
-    #[error("the admin token is missing or wrong")]
+    #[error("the credentials of an admin are missing or wrong")]
     Unauthorized,
+    #[error("{0}")]
+    NotAnAdmin(Unauthenticated),
+    #[error("this call needs the role `{0}`, which this admin does not have")]
+    RoleMissing(Role),
     #[error("say who you are: an API key or a token of an identity provider, as `Authorization: Bearer`")]
     Unauthenticated,
     #[error("{0}")]
@@ -148,11 +152,13 @@ impl ApiError {
             ApiError::NotJson | ApiError::Compressed => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             ApiError::TooSlow => StatusCode::REQUEST_TIMEOUT,
             ApiError::NoSuch(_) => StatusCode::NOT_FOUND,
-            ApiError::Unauthorized | ApiError::Unauthenticated | ApiError::NotAuthenticated(_) => {
-                StatusCode::UNAUTHORIZED
-            }
+            ApiError::Unauthorized
+            | ApiError::NotAnAdmin(_)
+            | ApiError::Unauthenticated
+            | ApiError::NotAuthenticated(_) => StatusCode::UNAUTHORIZED,
             ApiError::Caller(CallerRefusal::NotAllowed)
             | ApiError::RequesterMismatch(_)
+            | ApiError::RoleMissing(_)
             | ApiError::Proxied => StatusCode::FORBIDDEN,
             ApiError::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::RateLimited { .. } | ApiError::Caller(CallerRefusal::QuotaUsedUp { .. }) => {
@@ -173,7 +179,8 @@ impl ApiError {
             ApiError::NotJson | ApiError::Compressed => "unsupported_media_type",
             ApiError::TooSlow => "request_timeout",
             ApiError::NoSuch(_) => "not_found",
-            ApiError::Unauthorized => "unauthorized",
+            ApiError::Unauthorized | ApiError::NotAnAdmin(_) => "unauthorized",
+            ApiError::RoleMissing(_) => "role_missing",
             ApiError::WrongMethod => "method_not_allowed",
             ApiError::RateLimited { .. } => "rate_limited",
             ApiError::Caller(refusal) => refusal.code(),

@@ -81,8 +81,8 @@ pub(super) struct ModuleView {
     security(("admin" = [])),
     responses(
         (status = 200, description = "It is stored, or was already", body = InspectionView),
-        (status = "4XX", description = "400 `invalid_payload`: a signature is malformed; 401 `unauthorized`; \
-            404 `not_found`: the gateway has no admin token; 408 `request_timeout`; \
+        (status = "4XX", description = "400 `invalid_payload`: a signature is malformed; 401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; \
+            404 `not_found`: the gateway has no admins; 408 `request_timeout`; \
             413 `payload_too_large`: more bytes than a module may have; \
             422 `invalid_module`: it is not a policy module, or not signed by a trusted key; it is not stored"),
         (status = "5XX", description = STORE_ERRORS),
@@ -116,7 +116,7 @@ fn signatures(headers: &HeaderMap) -> Result<Vec<Signature>, ApiError> {
     security(("admin" = [])),
     responses(
         (status = 200, description = "The modules", body = ModulesView),
-        (status = "4XX", description = "401 `unauthorized`; 404 `not_found`: the gateway has no admin token"),
+        (status = "4XX", description = "401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; 404 `not_found`: the gateway has no admins"),
         (status = "5XX", description = STORE_ERRORS),
     )
 )]

@@ -64,7 +64,9 @@ struct Security;
 impl Modify for Security {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let mut admin = Http::new(HttpAuthScheme::Bearer);
-        admin.description = Some("The admin token; also taken as the header `x-admin-token`.".to_owned());
+        admin.description = Some("`ADMIN_TOKEN`, or an API key or a token of an admin of the access file. Calls that read need the role \
+                `read`, all others `activate`; `ADMIN_TOKEN` has every role, and is also taken as the header \
+                `x-admin-token`.".to_owned());
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("admin", SecurityScheme::Http(admin));
     }

@@ -80,7 +80,7 @@ impl Params {
 }
 
 /// Whether a bearer token has the form of an API key, or of a token of an identity provider, rather than of a wait token.
-fn is_credential(bearer: &str) -> bool {
+pub(super) fn is_credential(bearer: &str) -> bool {
     ApiKey::is_one(bearer) || bearer.matches('.').count() == 2
 }
 

@@ -102,7 +102,7 @@ pub(super) struct ExplainBody {
     kind: String,
     /// Why; it goes to the audit log.
     why: String,
-    /// Who, for the audit log; by default the header `x-admin-actor`, else `admin`.
+    /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
     actor: Option<String>,
 }
@@ -115,8 +115,8 @@ pub(super) struct ExplainBody {
     security(("admin" = [])),
     responses(
         (status = 200, description = "The shadow has started, in the place of any other", body = ShadowView),
-        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`; \
-            404 `not_found`: no such set is stored, or the gateway has no admin token; \
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; \
+            404 `not_found`: no such set is stored, or the gateway has no admins; \
             409 `in_force`: it is the set in force; 422 `invalid_policy_set`: it can no longer be loaded"),
         (status = "5XX", description = STORE_ERRORS),
     )
@@ -139,8 +139,8 @@ pub(super) async fn start(
     security(("admin" = [])),
     responses(
         (status = 200, description = "Its state", body = ShadowView),
-        (status = "4XX", description = "401 `unauthorized`; \
-            404 `not_found`: there is no shadow, or the gateway has no admin token"),
+        (status = "4XX", description = "401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; \
+            404 `not_found`: there is no shadow, or the gateway has no admins"),
     )
 )]
 pub(super) async fn show(State(app): State<Arc<App>>, _: Admin) -> Result<Json<ShadowView>, ApiError> {
@@ -154,8 +154,8 @@ pub(super) async fn show(State(app): State<Arc<App>>, _: Admin) -> Result<Json<S
     security(("admin" = [])),
     responses(
         (status = 200, description = "Its last state", body = ShadowView),
-        (status = "4XX", description = "401 `unauthorized`; \
-            404 `not_found`: there is no shadow, or the gateway has no admin token"),
+        (status = "4XX", description = "401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; \
+            404 `not_found`: there is no shadow, or the gateway has no admins"),
         (status = "5XX", description = "500 `internal`; \
             503 `store_unavailable`, with `Retry-After`: it has ended, but this is not in the audit log"),
     )
@@ -176,8 +176,8 @@ pub(super) async fn stop(State(app): State<Arc<App>>, admin: Admin) -> Result<Js
     security(("admin" = [])),
     responses(
         (status = 200, description = "The state of the shadow", body = ShadowView),
-        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`; \
-            404 `not_found`: there is no shadow, no such difference, or the gateway has no admin token; \
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; \
+            404 `not_found`: there is no shadow, no such difference, or the gateway has no admins; \
             408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`"),
         (status = "5XX", description = STORE_ERRORS),
     )

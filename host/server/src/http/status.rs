@@ -24,14 +24,14 @@ pub(super) struct RequestView {
     outlook: Outlook,
 }
 
-/// The state of a request, for its caller or the holder of its token. Without an access file its id is enough.
+/// The state of a request, for its caller, the holder of its token, and admins who may read. Without an access file its id is enough.
 #[utoipa::path(
     get,
     path = "/api/guard/status",
     params(("requestId" = String, Query, description = "The request.")),
     responses(
         (status = 200, description = "The state of the request", body = RequestView),
-        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied`; 404 `not_found`; 429 `rate_limited`"),
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied` or `role_missing`; 404 `not_found`; 429 `rate_limited`"),
         (status = "5XX", description = STORE_ERRORS),
     )
 )]
@@ -62,7 +62,7 @@ pub(super) struct LineageView {
     params(("requestId" = String, Query, description = "Any request of the lineage.")),
     responses(
         (status = 200, description = "The lineage, oldest first", body = LineageView),
-        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied`; 404 `not_found`; 429 `rate_limited`"),
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied` or `role_missing`; 404 `not_found`; 429 `rate_limited`"),
         (status = "5XX", description = STORE_ERRORS),
     )
 )]

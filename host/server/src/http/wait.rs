@@ -84,8 +84,8 @@ pub(super) async fn long_poll(
     request_body = WaitBody,
     responses(
         (status = 200, description = "The state of the request", body = WaitView),
-        (status = "4XX", description = "400 `invalid_payload`; 404 `not_found`; 408 `request_timeout`; \
-            413 `payload_too_large`; 415 `unsupported_media_type`"),
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied`; \
+            404 `not_found`; 408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`; 429 `rate_limited`"),
         (status = "5XX", description = STORE_ERRORS),
     )
 )]

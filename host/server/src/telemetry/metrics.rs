@@ -25,6 +25,8 @@ pub enum SecurityEvent {
     Unauthenticated,
     /// A caller asked for an action that it may not ask for.
     CallerNotAllowed,
+    /// An admin called without the role that the call needs.
+    RoleMissing,
     /// A caller named another requester than its token does.
     RequesterMismatch,
     /// A connection over the limit.
@@ -34,7 +36,7 @@ pub enum SecurityEvent {
 }
 
 impl SecurityEvent {
-    const ALL: [SecurityEvent; 11] = [
+    const ALL: [SecurityEvent; 12] = [
         SecurityEvent::BadSignature,
         SecurityEvent::StaleSignature,
         SecurityEvent::Replay,
@@ -43,6 +45,7 @@ impl SecurityEvent {
         SecurityEvent::ForeignWorkspace,
         SecurityEvent::Unauthenticated,
         SecurityEvent::CallerNotAllowed,
+        SecurityEvent::RoleMissing,
         SecurityEvent::RequesterMismatch,
         SecurityEvent::ConnectionRefused,
         SecurityEvent::Proxied,
@@ -59,6 +62,7 @@ impl SecurityEvent {
             SecurityEvent::ForeignWorkspace => "foreign_workspace",
             SecurityEvent::Unauthenticated => "unauthenticated",
             SecurityEvent::CallerNotAllowed => "caller_not_allowed",
+            SecurityEvent::RoleMissing => "role_missing",
             SecurityEvent::RequesterMismatch => "requester_mismatch",
             SecurityEvent::ConnectionRefused => "connection_refused",
             SecurityEvent::Proxied => "proxied",
@@ -184,6 +188,7 @@ mod tests {
         security_events_total{type="rate_limited"} 0
         security_events_total{type="replay"} 1
         security_events_total{type="requester_mismatch"} 0
+        security_events_total{type="role_missing"} 0
         security_events_total{type="stale_signature"} 0
         security_events_total{type="unauthenticated"} 0
         security_events_total{type="unauthorized"} 0

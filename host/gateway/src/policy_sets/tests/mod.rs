@@ -187,7 +187,7 @@ fn write(folder: &Path, text: &str) {
 }
 
 fn by(trigger: ChangeTrigger) -> By {
-    By { trigger, actor: (trigger == ChangeTrigger::Api).then(|| "ada".to_owned()) }
+    By { actor: (trigger == ChangeTrigger::Api).then(|| "ada".to_owned()), ..By::itself(trigger) }
 }
 
 fn ask() -> Ask {

@@ -27,7 +27,7 @@ const SET_BYTES: usize = 4 << 20;
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub(in crate::http) struct ReloadBody {
-    /// Who, for the audit log; by default the header `x-admin-actor`, else `admin`.
+    /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
     actor: Option<String>,
 }
@@ -45,7 +45,7 @@ pub(in crate::http) struct SetBody {
     /// Signatures of the set, as in `policy-set.yaml.sig`.
     #[serde(default)]
     signatures: String,
-    /// Who, for the audit log; by default the header `x-admin-actor`, else `admin`.
+    /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
     actor: Option<String>,
 }
@@ -59,7 +59,7 @@ pub(in crate::http) struct ActivateBody {
     /// What the set must have shown in the shadow.
     #[serde(default)]
     require_shadow: Option<RequireShadow>,
-    /// Who, for the audit log; by default the header `x-admin-actor`, else `admin`.
+    /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
     actor: Option<String>,
 }
@@ -78,7 +78,7 @@ pub(in crate::http) struct RequireShadow {
 pub(in crate::http) struct RollbackBody {
     /// The hash of the set that the caller expects to be in force: if it is another, nothing changes.
     expected_current: String,
-    /// Who, for the audit log; by default the header `x-admin-actor`, else `admin`.
+    /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
     actor: Option<String>,
 }
@@ -124,8 +124,8 @@ pub(in crate::http) struct StoredView {
     security(("admin" = [])),
     responses(
         (status = 200, description = "The folder's set is in force", body = ChangedView),
-        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`; \
-            404 `not_found`: the gateway has no admin token; 408 `request_timeout`; \
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; \
+            404 `not_found`: the gateway has no admins; 408 `request_timeout`; \
             409 `conflict`: another instance was faster; 413 `payload_too_large`; \
             415 `unsupported_media_type`; \
             422 `invalid_policy_set`, with `errors`: the previous set stays in force"),
@@ -157,8 +157,8 @@ pub(in crate::http) async fn reload(
     security(("admin" = [])),
     responses(
         (status = 200, description = "It is stored, or was already", body = StoredView),
-        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`; \
-            404 `not_found`: the gateway has no admin token; 408 `request_timeout`; \
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; \
+            404 `not_found`: the gateway has no admins; 408 `request_timeout`; \
             413 `payload_too_large`; 415 `unsupported_media_type`; \
             422 `invalid_policy_set`, with `errors`: it is not stored"),
         (status = "5XX", description = "500 `internal`; \
@@ -191,8 +191,8 @@ pub(in crate::http) async fn store(
     security(("admin" = [])),
     responses(
         (status = 200, description = "It is in force", body = ChangedView),
-        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`; \
-            404 `not_found`: no such set is stored, or the gateway has no admin token; \
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; \
+            404 `not_found`: no such set is stored, or the gateway has no admins; \
             408 `request_timeout`; 409 `conflict`: another set is in force than the expected one, or \
             `shadow_not_ready`: the shadow does not meet `requireShadow`; 413 `payload_too_large`; \
             415 `unsupported_media_type`; 422 `invalid_policy_set`: it can no longer be loaded"),
@@ -221,8 +221,8 @@ pub(in crate::http) async fn activate(
     security(("admin" = [])),
     responses(
         (status = 200, description = "The previous set is in force", body = ChangedView),
-        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`; \
-            404 `not_found`: the gateway has no admin token; 408 `request_timeout`; \
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; \
+            404 `not_found`: the gateway has no admins; 408 `request_timeout`; \
             409 `conflict`: another set is in force than the expected one, or `nothing_before`: no other \
             set was in force before; 413 `payload_too_large`; 415 `unsupported_media_type`; \
             422 `invalid_policy_set`: it can no longer be loaded"),

@@ -140,7 +140,7 @@ pub(in crate::http) struct ChangeView {
     security(("admin" = [])),
     responses(
         (status = 200, description = "The sets", body = SetsView),
-        (status = "4XX", description = "401 `unauthorized`; 404 `not_found`: the gateway has no admin token"),
+        (status = "4XX", description = "401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; 404 `not_found`: the gateway has no admins"),
         (status = "5XX", description = STORE_ERRORS),
     )
 )]
@@ -178,7 +178,7 @@ pub(in crate::http) async fn list(State(app): State<Arc<App>>, _: Admin) -> Resu
     security(("admin" = [])),
     responses(
         (status = 200, description = "The set in force", body = ActiveView),
-        (status = "4XX", description = "401 `unauthorized`; 404 `not_found`: the gateway has no admin token"),
+        (status = "4XX", description = "401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; 404 `not_found`: the gateway has no admins"),
         (status = "5XX", description = STORE_ERRORS),
     )
 )]
@@ -216,8 +216,8 @@ pub(in crate::http) async fn active(
     security(("admin" = [])),
     responses(
         (status = 200, description = "The history", body = HistoryView),
-        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`; \
-            404 `not_found`: the gateway has no admin token"),
+        (status = "4XX", description = "400 `invalid_payload`; 401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; \
+            404 `not_found`: the gateway has no admins"),
         (status = "5XX", description = STORE_ERRORS),
     )
 )]

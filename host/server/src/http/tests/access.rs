@@ -142,6 +142,7 @@ async fn an_admin_sees_which_file_is_in_force_and_how_it_came_to_be() {
     200 OK
     content-type: application/json
     {
+      "admins": 0,
       "attempts": [
         {
           "at": "2026-05-28T20:26:40.000Z",

@@ -7,7 +7,7 @@ use super::*;
 const TOKEN: &str = "correct-horse-battery-staple";
 
 /// Every admin route.
-const ROUTES: [(&str, &str); 14] = [
+pub(super) const ROUTES: [(&str, &str); 14] = [
     ("POST", "/api/admin/reload-policy"),
     ("GET", "/api/admin/access"),
     ("PUT", "/api/admin/modules"),
@@ -124,7 +124,7 @@ async fn a_wrong_token_is_rejected_and_counted() {
 }
 
 #[tokio::test]
-async fn the_legacy_header_authenticates_and_the_actor_is_audited() {
+async fn the_legacy_header_authenticates_and_a_claimed_actor_is_audited_as_claimed() {
     let server = server().await;
     let mut call = Request::post("/api/admin/reload-policy").body(Body::empty()).unwrap();
     call.headers_mut().insert("x-admin-token", TOKEN.parse().unwrap());
@@ -135,8 +135,20 @@ async fn the_legacy_header_authenticates_and_the_actor_is_audited() {
     assert_eq!(answer.status, 200, "{}", answer.text);
     server.reload().await;
     let entries = server.audited("policy_reloaded").await;
-    let actors: Vec<_> = entries.iter().map(|entry| &entry["actor"]).collect();
-    assert_eq!(actors, [&Value::Null, &json!("grace"), &json!("ada"), &json!("admin")]);
+    let told: Vec<_> = entries
+        .iter()
+        .map(|entry| [&entry["actor"], &entry["authentication"], &entry["claimedActor"]])
+        .collect();
+    let (token, how) = (json!("admin-token"), json!("admin_token"));
+    let none = Value::Null;
+    let expected = [
+        [&none, &none, &none],
+        [&token, &how, &json!("grace")],
+        [&token, &how, &json!("ada")],
+        [&token, &how, &none],
+    ];
+    assert_eq!(told, expected);
+    assert_eq!((&entries[0]["address"], &entries[3]["address"]), (&none, &json!("0.0.0.0")));
     for body in [r#"{"actor": ""}"#, r#"{"actor": 5}"#, r#"{"who": "x"}"#, "[", "5"] {
         let answer = server.admin("POST", "/api/admin/reload-policy", body).await;
         assert_eq!(
@@ -237,7 +249,7 @@ async fn a_set_by_http_from_its_modules_to_its_rollback() {
     let active = server.admin("GET", "/api/admin/policy-sets/active", "").await.json();
     assert_eq!(
         (&active["hash"], &active["what"], &active["actor"]),
-        (&json!(second), &json!("activate"), &json!("ada"))
+        (&json!(second), &json!("activate"), &json!("admin-token"))
     );
     assert_eq!(active["since"], START.to_string());
     assert!(active["document"].as_str().unwrap().contains("approvals: 3"));
@@ -277,10 +289,10 @@ async fn a_set_by_http_from_its_modules_to_its_rollback() {
     assert_eq!(
         told,
         [
-            "rollback api conflict admin",
-            "rollback api ok admin",
-            "activate api conflict ada",
-            "activate api ok ada",
+            "rollback api conflict admin-token",
+            "rollback api ok admin-token",
+            "activate api conflict admin-token",
+            "activate api ok admin-token",
             "start start ok -",
         ]
     );
@@ -437,10 +449,11 @@ async fn a_shadow_shows_what_a_change_would_do() {
     let shadow = explain("deploy", kind, "one approval is what we want").await.json();
     assert_eq!(
         (&shadow["unexplained"], &shadow["differences"][0]["explainedBy"]),
-        (&json!(0), &json!("ada"))
+        (&json!(0), &json!("admin-token"))
     );
     let entry = server.audited("policy_shadow_explained").await.pop().unwrap();
     assert_eq!((&entry["kind"], &entry["why"]), (&json!(kind), &json!("one approval is what we want")));
+    assert_eq!((&entry["actor"], &entry["claimedActor"]), (&json!("admin-token"), &json!("ada")));
     assert_eq!(activate(4, &second).await.status, 200);
     assert_eq!(server.active().await, second);
     assert_eq!(server.admin("GET", "/api/admin/shadow", "").await.status, 404, "it has arrived");

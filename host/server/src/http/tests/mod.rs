@@ -7,6 +7,7 @@ mod delivery;
 mod input;
 mod operators;
 mod people;
+mod roles;
 mod stream;
 mod workspaces;
 

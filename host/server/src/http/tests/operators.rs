@@ -164,6 +164,7 @@ async fn metrics_of_a_decided_request() {
     security_events_total{type="rate_limited"} 0
     security_events_total{type="replay"} 0
     security_events_total{type="requester_mismatch"} 0
+    security_events_total{type="role_missing"} 0
     security_events_total{type="stale_signature"} 0
     security_events_total{type="unauthenticated"} 0
     security_events_total{type="unauthorized"} 0
