@@ -47,6 +47,28 @@ pub enum Holder {
 }
 
 impl Holder {
+    /// The caller.
+    ///
+    /// # Errors
+    /// If it is an admin.
+    pub fn caller(self) -> Result<Identified, Unauthenticated> {
+        match self {
+            Holder::Caller(identified) => Ok(identified),
+            Holder::Admin(_) => Err(Unauthenticated::NotACaller),
+        }
+    }
+
+    /// The admin.
+    ///
+    /// # Errors
+    /// If it is a caller.
+    pub fn admin(self) -> Result<Arc<Admin>, Unauthenticated> {
+        match self {
+            Holder::Admin(admin) => Ok(admin),
+            Holder::Caller(_) => Err(Unauthenticated::NotAnAdmin),
+        }
+    }
+
     /// A caller, without a token.
     pub(crate) fn of(caller: &Arc<Caller>) -> Holder {
         Holder::Caller(Identified { caller: Arc::clone(caller), claims: None })
@@ -141,10 +163,7 @@ impl Authenticator {
     /// # Errors
     /// If it is no caller's, or does not count now.
     pub async fn identify(&self, bearer: &str, now: Timestamp) -> Result<Identified, Unauthenticated> {
-        match self.holder(bearer, now).await? {
-            Holder::Caller(identified) => Ok(identified),
-            Holder::Admin(_) => Err(Unauthenticated::NotACaller),
-        }
+        self.holder(bearer, now).await?.caller()
     }
 
     /// The caller or the admin who shows this bearer token.

@@ -1,5 +1,5 @@
-//! The access file: who may ask, who may administer, and which names people have. It is checked as a whole, with file, line and column in
-//! every error; of a file that is wrong nothing is used.
+//! The access file: who may ask, who may administer, and which names people have. It is checked as a whole, with file,
+//! line and column in every error; of a file that is wrong nothing is used.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;

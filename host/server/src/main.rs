@@ -44,9 +44,10 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let shutdown = CancellationToken::new();
     let app = Arc::new(build(config, Arc::new(SystemClock), shutdown.clone()).await?);
-    let listeners = listen(&config.network).await?;
     shutdown::on_signals(shutdown).context("cannot listen for signals")?;
     app.policy_sets().on_hangup().context("cannot listen for SIGHUP")?;
+    // Whoever reads where it listens may send it a signal at once.
+    let listeners = listen(&config.network).await?;
     Ok(run(app, config, listeners).await?)
 }
 

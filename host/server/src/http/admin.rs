@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use countersign_access::{ADMIN_TOKEN_NAME, ApiKey, Holder, Role, Unauthenticated};
+use countersign_access::{ADMIN_TOKEN_NAME, ApiKey, Holder, Role};
 use countersign_core::lifecycle::Digest;
 use countersign_core::record::{AdminCall, Authentication, ChangeTrigger};
 use countersign_core::secret::Secret;
@@ -109,17 +109,14 @@ async fn recognise(app: &App, calling: &Calling, role: Role) -> Result<(String, 
         let kind = token_in(&calling.headers).map_or("no_credentials", |_| "bad_admin_token");
         return Err(calling.failed_as_admin(app, kind, ApiError::Unauthorized));
     };
-    let why = match access.authenticator.holder(bearer, app.gateway.clock().now()).await {
-        Ok(Holder::Admin(admin)) => {
-            check_role(app, &admin, role)?;
-            let is_key = ApiKey::is_one(bearer);
-            let authentication = if is_key { Authentication::ApiKey } else { Authentication::Oidc };
-            return Ok((admin.name.clone(), authentication));
-        }
-        Ok(Holder::Caller(_)) => Unauthenticated::NotAnAdmin,
-        Err(why) => why,
-    };
-    Err(calling.failed_as_admin(app, why.kind(), ApiError::NotAnAdmin(why)))
+    let holder = access.authenticator.holder(bearer, app.gateway.clock().now()).await;
+    let admin = holder
+        .and_then(Holder::admin)
+        .map_err(|why| calling.failed_as_admin(app, why.kind(), ApiError::NotAnAdmin(why)))?;
+    check_role(app, &admin, role)?;
+    let is_key = ApiKey::is_one(bearer);
+    let authentication = if is_key { Authentication::ApiKey } else { Authentication::Oidc };
+    Ok((admin.name.clone(), authentication))
 }
 
 /// Whether an admin of the access file has a role. That it does not is counted and audited.

@@ -16,7 +16,6 @@ use super::client::{Peer, check_rate};
 use super::error::{ApiError, Invalid};
 use super::idempotency::{self, Sent};
 use super::params::{Params, TOKEN_MISSING};
-use crate::access_control::AccessControl;
 use crate::caller_rights;
 use crate::rate_limit::Client;
 use crate::state::App;
@@ -54,24 +53,15 @@ impl Calling {
     /// If there is an access file, and the bearer token is no caller's.
     pub(super) async fn identify(&self, app: &App, params: &Params) -> Result<Option<Identified>, ApiError> {
         let Some(access) = &app.access else { return Ok(None) };
-        let holder = self.holder(app, access, params).await?;
-        self.caller(app, holder).map(Some)
+        let bearer = self.credential(app, params)?;
+        let identified = access.authenticator.identify(bearer, app.gateway.clock().now()).await;
+        identified.map(Some).map_err(|why| self.not_authenticated(app, why))
     }
 
-    /// Whose credentials these are.
-    async fn holder(&self, app: &App, access: &AccessControl, params: &Params) -> Result<Holder, ApiError> {
-        let Some(bearer) = params.credential()? else {
-            return Err(self.failed(app, "no_credentials", ApiError::Unauthenticated));
-        };
-        let found = access.authenticator.holder(bearer, app.gateway.clock().now()).await;
-        found.map_err(|why| self.not_authenticated(app, why))
-    }
-
-    fn caller(&self, app: &App, holder: Holder) -> Result<Identified, ApiError> {
-        match holder {
-            Holder::Caller(identified) => Ok(identified),
-            Holder::Admin(_) => Err(self.not_authenticated(app, Unauthenticated::NotACaller)),
-        }
+    /// The API key or token that came, if one did.
+    fn credential<'a>(&self, app: &App, params: &'a Params) -> Result<&'a str, ApiError> {
+        let missing = || self.failed(app, "no_credentials", ApiError::Unauthenticated);
+        params.credential()?.ok_or_else(missing)
     }
 
     fn not_authenticated(&self, app: &App, why: Unauthenticated) -> ApiError {
@@ -133,12 +123,14 @@ impl Calling {
         match (&app.access, id) {
             (None, Some(id)) if reads => find(id).await,
             (Some(access), Some(id)) => {
-                let holder = self.holder(app, access, params).await?;
+                let bearer = self.credential(app, params)?;
+                let holder = access.authenticator.holder(bearer, app.gateway.clock().now()).await;
+                let holder = holder.map_err(|why| self.not_authenticated(app, why))?;
                 if let (Holder::Admin(admin), true) = (&holder, reads) {
                     check_role(app, admin, Role::Read)?;
                     return find(id).await;
                 }
-                let identified = self.caller(app, holder)?;
+                let identified = holder.caller().map_err(|why| self.not_authenticated(app, why))?;
                 let request = find(id).await?;
                 if request.submission.caller.as_deref() != Some(identified.caller.name.as_str()) {
                     return Err(GatewayError::NotFound.into());
