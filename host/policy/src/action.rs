@@ -12,8 +12,8 @@ use super::metrics::Meter;
 use super::module::Module;
 use super::schema::ParamSchema;
 use countersign_core::lifecycle::{
-    Digest, Event, Link, Origin, Party, PolicyFailure, Reason, Request, RequestId, Ruling, Standing,
-    Submission, Verdict, canonical,
+    Digest, Event, Link, Origin, Party, PolicyFailure, REDACTED, Reason, Request, RequestId, Ruling,
+    Standing, Submission, Verdict, canonical,
 };
 use countersign_core::record::PolicyEntry;
 
@@ -450,7 +450,9 @@ fn repeats_hidden(memo: &str, params: &Map<String, Value>, hidden: &BTreeSet<Str
             }
         }
     }
-    hidden.iter().filter_map(|key| params.get(key)).any(|value| repeats(memo, value))
+    // When a request is made again there is a placeholder in the place of each hidden value, which a memo may repeat.
+    let values = hidden.iter().filter_map(|key| params.get(key));
+    values.filter(|value| value.as_str() != Some(REDACTED)).any(|value| repeats(memo, value))
 }
 
 #[cfg(test)]
@@ -461,6 +463,12 @@ mod tests {
 
     #[test]
     fn a_memo_that_repeats_a_hidden_value_is_noticed() {
+        let again = json!({"secret": REDACTED}).as_object().cloned().unwrap();
+        let hidden = ["secret".to_owned()].into();
+        assert!(
+            !repeats_hidden(&format!("{{\"secret\": \"{REDACTED}\"}}"), &again, &hidden),
+            "a placeholder"
+        );
         let params = json!({"secret": {"key": "hun\"ter", "pins": [123456, 12]}, "shown": "visible"});
         let params = params.as_object().cloned().unwrap_or_default();
         let hidden = BTreeSet::from(["secret".to_owned()]);
