@@ -146,11 +146,9 @@ async fn keys(config: &Config) -> Result<Keys, StartError> {
 /// Wait tokens: those of earlier versions were made with keys that were derived in another way.
 fn tokens(keys: &Keys) -> Tokens {
     const PURPOSE: &str = "countersign wait token";
-    let derived = keys.all().map(|key| key.derive(PURPOSE));
+    let previous = keys.previous.iter().map(|key| key.derive(PURPOSE));
     let legacy = keys.all().map(|key| hmac(key.secret(), PURPOSE.as_bytes()));
-    let mut all = derived.chain(legacy);
-    let current = all.next().unwrap_or_default();
-    Tokens::new(current, all.collect())
+    Tokens::new(keys.current.derive(PURPOSE), previous.chain(legacy).collect())
 }
 
 /// The sandbox for policy modules. A key of its own authenticates the compiled modules in the cache.

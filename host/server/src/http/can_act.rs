@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{Request, RequirementKind, State, Timestamp};
 use countersign_core::record::PolicyEntry;
-use countersign_gateway::GatewayError;
 use serde::Serialize;
 
 use crate::state::App;
+use crate::telemetry::log_failure;
 
-/// Who can move a request on, as far as is known when it is asked.
+/// Who can move a request on, as far as is known when it is asked. It is absent if the rules of the request cannot be
+/// loaded.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Outlook {
@@ -36,17 +37,23 @@ pub(super) struct CanAct {
 }
 
 impl Outlook {
-    /// As it is by now.
-    ///
-    /// # Errors
-    /// If the rules of the request cannot be loaded.
-    pub(super) async fn now(app: &App, request: &Request) -> Result<Outlook, GatewayError> {
+    /// As it is by now; `None` if the rules of the request cannot be loaded: that a request was made, and how it stands, is
+    /// said all the same.
+    pub(super) async fn now(app: &App, request: &Request) -> Option<Outlook> {
         // What has ended needs no rules.
         if request.status().is_terminal() {
-            return Ok(Outlook::default());
+            return Some(Outlook::default());
         }
-        let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
-        Ok(Outlook::of(request, rules.entry(), app.gateway.directory(), app.gateway.clock().now()))
+        match app.gateway.rules_of(request.submission.policy_hash).await {
+            Ok(rules) => {
+                let (directory, now) = (app.gateway.directory(), app.gateway.clock().now());
+                Some(Outlook::of(request, rules.entry(), directory, now))
+            }
+            Err(error) => {
+                log_failure(&error);
+                None
+            }
+        }
     }
 
     fn of(request: &Request, entry: &PolicyEntry, directory: &Directory, now: Timestamp) -> Outlook {

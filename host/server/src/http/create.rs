@@ -74,7 +74,7 @@ pub(super) struct CreatedView {
     /// Whether it was created before, by a call with the same idempotency key.
     replayed: bool,
     #[serde(flatten)]
-    outlook: Outlook,
+    outlook: Option<Outlook>,
 }
 
 /// What the policies require.
@@ -125,12 +125,12 @@ pub(super) async fn create(
     let ask = ask(&app, caller.as_ref(), body)?;
     let most_open = caller.and_then(|identified| identified.caller.open);
     let receipt = app.gateway.create(ask, idempotency, most_open).await?;
-    let outlook = Outlook::now(&app, &receipt.request).await?;
+    let outlook = Outlook::now(&app, &receipt.request).await;
     Ok(Json(CreatedView::of(&receipt, outlook)))
 }
 
 impl CreatedView {
-    fn of(receipt: &Receipt, outlook: Outlook) -> CreatedView {
+    fn of(receipt: &Receipt, outlook: Option<Outlook>) -> CreatedView {
         let request = &receipt.request;
         let submission = &request.submission;
         CreatedView {

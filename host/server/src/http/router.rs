@@ -52,8 +52,8 @@ pub fn router(app: Arc<App>, surface: Surface) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(&app), admin::guard))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), front_door::guard))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), proxies::resolve))
-        .layer(middleware::map_response(secure))
         .layer(middleware::from_fn(catch_panic))
+        .layer(middleware::map_response(secure))
         .with_state(app)
 }
 

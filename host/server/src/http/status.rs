@@ -21,7 +21,7 @@ pub(super) struct RequestView {
     #[serde(flatten)]
     status: StatusView,
     #[serde(flatten)]
-    outlook: Outlook,
+    outlook: Option<Outlook>,
 }
 
 /// The state of a request, for its caller, the holder of its token, and admins who may read. Without an access file its id is enough.
@@ -41,7 +41,7 @@ pub(super) async fn status(
     params: Params,
 ) -> Result<Json<RequestView>, ApiError> {
     let request = request(&app, &calling, &params).await?;
-    let outlook = Outlook::now(&app, &request).await?;
+    let outlook = Outlook::now(&app, &request).await;
     Ok(Json(RequestView { status: StatusView::of(&request), outlook }))
 }
 

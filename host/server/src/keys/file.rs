@@ -51,7 +51,12 @@ impl KeyFile {
         name.push(".new");
         let new = path.with_file_name(name);
         let replaced = || -> std::io::Result<()> {
-            self.write(&new, OpenOptions::new().create(true).truncate(true))?;
+            // One that an interrupted change has left behind is not written into: it might not be its owner's alone.
+            match std::fs::remove_file(&new) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            self.write(&new, OpenOptions::new().create_new(true))?;
             std::fs::rename(&new, path)?;
             sync_directory(path)
         };

@@ -10,9 +10,8 @@ mod file;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use countersign_gateway::hmac;
 use countersign_store::{Store, StoreUrl};
-use hkdf::Hkdf;
-use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use file::KeyFile;
@@ -44,14 +43,10 @@ impl MasterKey {
         Ok(MasterKey(secret))
     }
 
-    /// The key for one purpose: HKDF-Expand with SHA-256 (RFC 5869), for the secret is random already.
+    /// The key for one purpose: HKDF-Expand with SHA-256 (RFC 5869), for the secret is random already. A key is as long as
+    /// one block, so the expansion is one HMAC.
     pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
-        let mut key = [0; 32];
-        // Neither can fail: the secret has the length of a hash, and so has the key.
-        if let Ok(secret) = Hkdf::<Sha256>::from_prk(&*self.0) {
-            let _ = secret.expand(purpose.as_bytes(), &mut key);
-        }
-        key
+        hmac(&self.0, &[purpose.as_bytes(), &[1]].concat())
     }
 
     /// Its name: eight hexadecimal digits that say nothing of it.
@@ -91,12 +86,16 @@ pub(crate) fn key_file(store: &StoreUrl) -> Option<PathBuf> {
 /// # Errors
 /// If a key file cannot be read or made, or is not its owner's alone.
 pub(crate) fn load(store: &StoreUrl, configured: Option<Keys>) -> anyhow::Result<Keys> {
+    let path = key_file(store);
     if let Some(keys) = configured {
-        // Whoever sets the variable has the secret elsewhere; what lies in the database is not needed any more.
-        take_from_database(store, |_| Ok(()))?;
+        take_from_database(store, |secret| match &path {
+            // Another secret may still be needed: the key file keeps it, though it is not used now.
+            Some(path) if keys.all().all(|key| *key.secret() != secret) => adopt(path, secret),
+            _ => Ok(()),
+        })?;
         return Ok(keys);
     }
-    let path = key_file(store).context("this store needs `COUNTERSIGN_SECRET`")?;
+    let path = path.context("this store needs `COUNTERSIGN_SECRET`")?;
     take_from_database(store, |secret| adopt(&path, secret))?;
     match KeyFile::read(&path)? {
         Some(file) => Ok(file.0),
@@ -176,14 +175,12 @@ mod tests {
         assert_eq!(format!("{one:?}"), format!("MasterKey({})", one.id()));
     }
 
-    /// RFC 5869, the step "expand" of test case 1, cut to 32 bytes.
+    /// RFC 5869, the step "expand" of test case 3, which has no information, cut to 32 bytes.
     #[test]
     fn derivation_is_the_standard_one() {
-        let secret = hex::decode("077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5").unwrap();
-        let mut key = [0; 32];
-        let info = hex::decode("f0f1f2f3f4f5f6f7f8f9").unwrap();
-        Hkdf::<Sha256>::from_prk(&secret).unwrap().expand(&info, &mut key).unwrap();
-        let expected = "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf";
-        assert_eq!(hex::encode(key), expected);
+        let secret = "19ef24a32c717b167f33a91d6f648bdf96596776afdb6377ac434c1c293ccb04";
+        let secret: [u8; 32] = hex::decode(secret).unwrap().try_into().unwrap();
+        let expected = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d";
+        assert_eq!(hex::encode(MasterKey::new(secret).derive("")), expected);
     }
 }
