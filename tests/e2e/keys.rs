@@ -116,6 +116,20 @@ async fn a_secret_in_the_database_is_moved_out_of_it() {
 }
 
 #[tokio::test]
+async fn a_secret_that_the_configuration_replaced_is_not_lost() {
+    let configured = "cd".repeat(32);
+    let home = Home::alone(&deploy(1)).with("COUNTERSIGN_SECRET", &configured);
+    let home = home.start().await.stop().await;
+    let older = "ab".repeat(32);
+    put_secret(&home.path(DATABASE), &older);
+    let home = home.start().await.stop().await;
+    assert_eq!(secrets(&home), [older], "it is kept where nothing uses it by itself");
+    put_secret(&home.path(DATABASE), &configured);
+    let home = home.start().await.stop().await;
+    assert!(!secrets(&home).contains(&configured), "it is where it was configured");
+}
+
+#[tokio::test]
 async fn a_key_file_that_others_can_read_is_refused() {
     use std::os::unix::fs::PermissionsExt as _;
     let home = Home::alone(&deploy(1)).start().await.stop().await;

@@ -201,6 +201,9 @@ async fn open_requests_need_a_set_that_is_signed() {
     sign_set(&home);
     let gateway = trusting(home).start().await;
     gateway.click_refused(&Click::approve("U0ALICE", &open.id)).await;
+    // How it stands can be read all the same; who could act is not known without its rules.
+    let status = gateway.send(&Call::get(&format!("/api/guard/status?requestId={}", open.id))).await;
+    assert_eq!((status.status(), &status.json()["canAct"]), (200, &json!(null)), "{}", status.text());
 
     // The same set as before, signed by now.
     let folder = gateway.home().path("before");
