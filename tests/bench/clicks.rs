@@ -22,12 +22,12 @@ pub(crate) async fn measure(report: &mut Report, quick: bool) -> Result<()> {
     let mut together = Sample::default();
     for _ in 0..rounds {
         let waiters = waiters(&gateway).await?;
-        let mut connection = Connection::open(gateway.address()).await?;
+        let mut connection = gateway.try_connect().await?;
         for mut waiter in waiters {
             alone.add(waiter.decide(&mut connection).await?);
         }
         let mut waiters = self::waiters(&gateway).await?;
-        let connections = waiters.iter().map(|_| Connection::open(gateway.address()));
+        let connections = waiters.iter().map(|_| gateway.try_connect());
         let connections = try_join_all(connections).await?;
         let clicks = waiters.iter_mut().zip(connections);
         let took = clicks.map(async |(waiter, mut connection)| waiter.decide(&mut connection).await);

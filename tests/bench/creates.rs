@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use countersign_tests::{ApiKey, Ask, Call, Connection, Gateway, Issuer, SigningKey, Stopwatch};
+use countersign_tests::{ApiKey, Ask, Call, Gateway, Issuer, SigningKey, Stopwatch};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
 use crate::report::Report;
 use crate::sample::Sample;
-use crate::setup;
+use crate::{machine, setup};
 
 const CONNECTIONS: usize = 32;
 
@@ -21,7 +21,8 @@ pub(crate) async fn measure(report: &mut Report, quick: bool) -> Result<()> {
     report.judged(&what, "≥ 10,000 a second, p99 ≤ 15 ms", &measured, kept);
     let (rate, mut sample) = run("full", quick).await?;
     report.compared("the same, three policies", &format!("{rate:.0} a second, {}", sample.percentiles()));
-    authenticated(report, quick).await
+    authenticated(report, quick).await?;
+    secured(report, quick).await
 }
 
 async fn run(action: &str, quick: bool) -> Result<(f64, Sample)> {
@@ -52,32 +53,69 @@ async fn authenticated(report: &mut Report, quick: bool) -> Result<()> {
         (with_access().await, call.clone().bearer(&key.secret)),
         (with_access().await, call.bearer(&token)),
     ];
+    let [without, with_key, with_token] = in_turns(&ways, quick).await?;
+    ensure!(issuer.fetches() == 1, "its keys were fetched {} times", issuer.fetches());
+    for (what, rate) in [("an API key", with_key), ("an RS256 token", with_token)] {
+        compare(report, &format!("create with {what}, compared with none"), 10, rate, without);
+    }
+    Ok(())
+}
+
+/// Creates over TLS with client certificates, on connections that are kept; and how many handshakes a second there are.
+async fn secured(report: &mut Report, quick: bool) -> Result<()> {
+    let call = Ask::new("simple").call();
+    let ways = [(setup::gateway().await, call.clone()), (setup::secured().await, call)];
+    let [plain, secured] = in_turns(&ways, quick).await?;
+    compare(report, "create over TLS, kept connections, compared with plain HTTP", 25, secured, plain);
+    let [_, (gateway, _)] = &ways;
+    let length = Duration::from_secs_f64(if quick { 0.5 } else { 5.0 });
+    let (watch, before) = (Stopwatch::start(), machine::cpu_time(gateway.pid())?);
+    let work = (0..CONNECTIONS).map(async |_| {
+        let mut handshakes = 0_u32;
+        while watch.elapsed() < length {
+            // The client's certificate was verified once there is an answer.
+            let reply = gateway.try_connect().await?.send(&Call::get("/openapi.json")).await?;
+            ensure!(reply.status() == 200, "{}: {}", reply.status(), reply.text());
+            handshakes += 1;
+        }
+        Ok(handshakes)
+    });
+    let handshakes: u32 = try_join_all(work).await?.into_iter().sum();
+    let cpu = machine::cpu_time(gateway.pid())?.saturating_sub(before) / handshakes.max(1);
+    let rate = f64::from(handshakes) / watch.elapsed().as_secs_f64();
+    let measured =
+        format!("{rate:.0} a second, {:.0} µs of CPU each in the gateway", cpu.as_secs_f64() * 1e6);
+    report.compared("TLS connections with a client certificate (ECDSA P-256), one call on each", &measured);
+    Ok(())
+}
+
+/// The median rates of several ways, measured in turns.
+async fn in_turns<const N: usize>(ways: &[(Gateway, Call); N], quick: bool) -> Result<[f64; N]> {
     let (rounds, warm_up, length) = if quick { (3, 0.1, 0.3) } else { (9, 0.5, 3.0) };
-    let mut rates = [(); 3].map(|()| Vec::with_capacity(rounds));
+    let mut rates = [(); N].map(|()| Vec::with_capacity(rounds));
     for round in 0..rounds {
         // Whoever begins may have it easier or harder, so each begins as often.
-        for turn in 0..ways.len() {
-            let way = (round + turn) % ways.len();
+        for turn in 0..N {
+            let way = (round + turn) % N;
             let (gateway, call) = ways.get(way).context("it is one of them")?;
             let (rate, _) = create(gateway, call, warm_up, length).await?;
             rates.get_mut(way).context("it is one of them")?.push(rate);
         }
     }
-    ensure!(issuer.fetches() == 1, "its keys were fetched {} times", issuer.fetches());
-    let [without, with_key, with_token] = rates.map(median);
-    for (what, rate) in [("an API key", with_key), ("an RS256 token", with_token)] {
-        report.judged(
-            &format!("create with {what}, compared with none"),
-            "≤ 10 % fewer a second",
-            &format!(
-                "{rate:.0} a second against {without:.0}: {:.1} % {}",
-                (1.0 - rate / without).abs() * 100.0,
-                if rate < without { "fewer" } else { "more" }
-            ),
-            rate >= 0.9 * without,
-        );
-    }
-    Ok(())
+    Ok(rates.map(median))
+}
+
+fn compare(report: &mut Report, what: &str, percent: u32, rate: f64, other: f64) {
+    report.judged(
+        what,
+        &format!("≤ {percent} % fewer a second"),
+        &format!(
+            "{rate:.0} a second against {other:.0}: {:.1} % {}",
+            (1.0 - rate / other).abs() * 100.0,
+            if rate < other { "fewer" } else { "more" }
+        ),
+        rate >= (1.0 - f64::from(percent) / 100.0) * other,
+    );
 }
 
 /// Makes requests on all connections at once; returns how many a second, and how long each took.
@@ -86,7 +124,7 @@ async fn create(gateway: &Gateway, call: &Call, warm_up: f64, length: f64) -> Re
     let create = call.bytes();
     let watch = Stopwatch::start();
     let work = (0..CONNECTIONS).map(async |_| {
-        let mut connection = Connection::open(gateway.address()).await?;
+        let mut connection = gateway.try_connect().await?;
         let mut sample = Sample::default();
         while watch.elapsed() < warm_up + length {
             let began = watch.elapsed();

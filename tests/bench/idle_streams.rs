@@ -1,7 +1,7 @@
 //! What an idle stream costs in memory.
 
 use anyhow::{Context as _, Result};
-use countersign_tests::Stream;
+use countersign_tests::{Gateway, Stream};
 use futures_util::stream::{self, StreamExt as _};
 
 use crate::report::Report;
@@ -11,10 +11,15 @@ use crate::{machine, setup};
 const SPARE: u64 = 500;
 
 pub(crate) async fn measure(report: &mut Report, quick: bool) -> Result<()> {
+    idle(report, quick, "", setup::gateway().await, 12).await?;
+    idle(report, quick, " over TLS", setup::secured().await, 30).await
+}
+
+/// Opens the streams, each of which may take this many KiB.
+async fn idle(report: &mut Report, quick: bool, how: &str, gateway: Gateway, budget_kib: u64) -> Result<()> {
     let wanted = if quick { 500 } else { 10_000 };
     let allowed = usize::try_from(machine::raise_file_limit()?.saturating_sub(SPARE))?;
     let count = allowed.min(wanted);
-    let gateway = setup::gateway().await;
     let requests = setup::open(&gateway, "simple", count).await?;
     let before = machine::resident(gateway.pid())?;
     let streams = stream::iter(&requests).map(async |request| {
@@ -35,8 +40,9 @@ pub(crate) async fn measure(report: &mut Report, quick: bool) -> Result<()> {
     if count < wanted {
         measured = format!("{measured} (only {count}: no more files may be open)");
     }
-    let kept = opened.saturating_sub(before) <= 12 * 1024 * u64::try_from(count)?;
-    report.judged(&format!("{count} idle SSE streams"), "≤ 12 KiB each", &measured, kept);
+    let kept = opened.saturating_sub(before) <= budget_kib * 1024 * u64::try_from(count)?;
+    let budget = format!("≤ {budget_kib} KiB each");
+    report.judged(&format!("{count} idle SSE streams{how}"), &budget, &measured, kept);
     Ok(())
 }
 

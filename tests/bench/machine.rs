@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use countersign_tests::Stopwatch;
@@ -37,6 +38,18 @@ pub(crate) fn resident(pid: u32) -> Result<u64> {
     let text = read_field(&format!("/proc/{pid}/status"), "VmRSS").context("the process has no VmRSS")?;
     let kib: u64 = text.trim_end_matches(" kB").trim().parse()?;
     Ok(kib * 1024)
+}
+
+/// The time that the threads of a process have run.
+pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
+    let mut nanoseconds: u64 = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may have ended since.
+        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        let ran: u64 = text.split(' ').next().unwrap_or_default().parse().context("a malformed schedstat")?;
+        nanoseconds += ran;
+    }
+    Ok(Duration::from_nanos(nanoseconds))
 }
 
 fn read_field(path: &str, name: &str) -> Option<String> {

@@ -1,7 +1,7 @@
 //! Whether a decision takes longer when very many requests are open.
 
 use anyhow::{Result, ensure};
-use countersign_tests::{Click, Connection, Gateway, Stopwatch};
+use countersign_tests::{Click, Gateway, Stopwatch};
 
 use crate::report::Report;
 use crate::sample::{Sample, millis};
@@ -30,7 +30,7 @@ pub(crate) async fn measure(report: &mut Report, quick: bool) -> Result<()> {
 /// Approves this many requests, one after the other, from click to answer.
 async fn decide(gateway: &Gateway, decisions: usize) -> Result<Sample> {
     let requests = setup::open(gateway, "simple", decisions).await?;
-    let mut connection = Connection::open(gateway.address()).await?;
+    let mut connection = gateway.try_connect().await?;
     let mut sample = Sample::default();
     for request in requests {
         let click = Click::approve("U0ALICE", &request.id).signed().call().bytes();

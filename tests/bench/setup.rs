@@ -1,7 +1,7 @@
 //! The gateway under measurement, and calls that were prepared so that they cost nothing to make.
 
 use anyhow::Result;
-use countersign_tests::{Ask, Connection, Gateway, Home, Receipt};
+use countersign_tests::{Ask, Authority, Gateway, Home, Name, Receipt};
 use futures_util::future::try_join_all;
 
 const ACTIONS: &str = "
@@ -31,6 +31,20 @@ pub(crate) async fn gateway() -> Gateway {
     home().start().await
 }
 
+/// The same, over TLS. Its callers need client certificates, and have one.
+pub(crate) async fn secured() -> Gateway {
+    let authority = Authority::new();
+    let client = authority.tls_client(Some(&authority.client(&[Name::Dns("bench.acme.example")])));
+    let home = home()
+        .with_tls(&authority.server(), client)
+        .with_file("TLS_CA_FILE", "ca.pem")
+        .with("REQUIRE_CLIENT_CERT", "true")
+        .with("COUNTERSIGN_OPS_LISTEN", "127.0.0.1:0")
+        .with("COUNTERSIGN_SLACK_LISTEN", "127.0.0.1:0");
+    home.write("ca.pem", authority.pem().as_bytes());
+    home.start().await
+}
+
 /// A place for one. Its log is off, as a developer's terminal is no part of the measurement.
 pub(crate) fn home() -> Home {
     Home::new(ACTIONS).with("COUNTERSIGN_LOG", "warn").without("COUNTERSIGN_POLICY_DEADLINE_MS")
@@ -42,7 +56,7 @@ pub(crate) async fn open(gateway: &Gateway, action: &str, count: usize) -> Resul
     let create = Ask::new(action).call().bytes();
     let shares = (0..CONNECTIONS).map(|n| (count + n) / CONNECTIONS);
     let work = shares.map(async |share| {
-        let mut connection = Connection::open(gateway.address()).await?;
+        let mut connection = gateway.try_connect().await?;
         let mut receipts = Vec::with_capacity(share);
         for _ in 0..share {
             let reply = connection.send_bytes(&create).await?;

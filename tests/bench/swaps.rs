@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use countersign_tests::{Ask, Connection, Gateway, Home, Stopwatch};
+use countersign_tests::{Ask, Gateway, Home, Stopwatch};
 use futures_util::future::try_join_all;
 use rusqlite::OpenFlags;
 
@@ -107,7 +107,7 @@ async fn create(gateway: &Gateway, watch: Stopwatch, length: Duration) -> Result
     let calls = [Ask::new("simple").call().bytes(), Ask::new("unattended").call().bytes()];
     let period = Duration::from_secs(1) * CONNECTIONS / RATE;
     let work = (0..CONNECTIONS).map(async |number| {
-        let mut connection = Connection::open(gateway.address()).await?;
+        let mut connection = gateway.try_connect().await?;
         let mut made = Made { sample: Sample::default(), made: Vec::new() };
         let mut next = begin + period * number / CONNECTIONS;
         while next < begin + length {

@@ -1,6 +1,8 @@
 //! Listeners of their own for operations and for Slack, and addresses of clients behind a proxy.
 
-use countersign_tests::{Ask, Call, Click, Connection, Home, Problem, deploy, within};
+use std::net::Ipv4Addr;
+
+use countersign_tests::{Ask, Call, Click, Connection, Home, Nginx, Problem, Reply, Slack, deploy, within};
 
 /// A gateway with a listener for each, and where they are.
 struct Split {
@@ -144,4 +146,104 @@ async fn idle_connections_keep_nobody_else_out() {
     };
     within("most of them to be refused", refused).await;
     drop(idle);
+}
+
+#[tokio::test]
+async fn behind_nginx_each_client_has_a_bucket_of_its_own() {
+    // The front door would refuse what comes through a proxy, if there were no access file.
+    let home = Home::new(&deploy(1))
+        .with("COUNTERSIGN_INSECURE_ANONYMOUS", "true")
+        .with("COUNTERSIGN_TRUSTED_PROXIES", "127.0.0.1")
+        .with("RATE_LIMIT_CAPACITY", "1")
+        .with("RATE_LIMIT_REFILL_PER_SEC", "0.001");
+    let gateway = home.start().await;
+    let nginx = Nginx::in_front_of(gateway.address());
+    let ask_from = async |host: u8, call: &Call| -> Reply {
+        let asking = async {
+            Connection::open_from(Ipv4Addr::new(127, 0, 1, host), nginx.address()).await?.send(call).await
+        };
+        within("an answer through nginx", asking)
+            .await
+            .unwrap_or_else(|error| panic!("host {host}: {error:#}"))
+    };
+    for host in 1..=40 {
+        let reply = ask_from(host, &Ask::new("deploy").call()).await;
+        assert_eq!(reply.status(), 200, "host {host}: {}", reply.text());
+    }
+    for forged in ["198.51.100.1", "127.0.0.1", "198.51.100.1, 127.0.0.1", "\u{e9}", "unknown", ","] {
+        let reply = ask_from(1, &Ask::new("deploy").call().header("x-forwarded-for", forged)).await;
+        assert_eq!(Problem::read(&reply).is(), (429, "rate_limited"), "{forged}");
+    }
+    // nginx has limits of its own for headers; what it lets through is read to the 32nd address.
+    let hops = vec!["198.51.100.1"; 500].join(",");
+    let reply = ask_from(2, &Ask::new("deploy").call().header("x-forwarded-for", &hops)).await;
+    assert_eq!(Problem::read(&reply).is(), (429, "rate_limited"));
+}
+
+/// Many clients who say nothing, or little at a time, while the gateway has few file descriptors.
+#[tokio::test]
+async fn with_few_descriptors_health_decisions_and_slack_go_on() {
+    let slack = Slack::start().await;
+    let home = Home::new(&deploy(1)).with_slack(&slack).with_descriptors(256).administered();
+    let Split { gateway, operations, slack: interactions } = split(home).await;
+    let request = gateway.create(&Ask::new("deploy")).await.expect("it is admitted");
+
+    let (mut idle, mut slow) = (Vec::new(), Vec::new());
+    for number in 0..2_000_u32 {
+        // From ten hosts, so that the limit by address is not what helps.
+        let own = Ipv4Addr::new(127, 0, 2, u8::try_from(number % 10).expect("a digit"));
+        let Ok(mut connection) = Connection::open_from(own, gateway.address()).await else { continue };
+        let said: &[u8] = match number % 4 {
+            0 => b"",
+            1 => b"POST /api/guard/request HTTP/1.1\r\nhost: loc",
+            2 => {
+                b"POST /api/guard/request HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                   content-length: 1000\r\n\r\n{"
+            }
+            _ => b"GET /api/guard/status?",
+        };
+        // What the gateway has closed already cannot be written to.
+        let _ = connection.write(said).await;
+        if said.is_empty() {
+            idle.push(connection)
+        } else {
+            slow.push(connection)
+        }
+        if idle.len() + slow.len() > 400 {
+            // Those that the gateway has closed need not stay open here.
+            idle.drain(..50.min(idle.len()));
+            slow.drain(..100.min(slow.len()));
+        }
+    }
+    for _ in 0..20 {
+        let probe = Call::get("/healthz");
+        assert_eq!(within("the answer to a probe", status(operations, &probe)).await, 200);
+    }
+    assert_eq!(status(operations, &Call::get("/readyz")).await, 200);
+    let press = Click::approve("U0ALICE", &request.id).signed().call();
+    assert_eq!(status(interactions, &press).await, 200);
+    // The message is updated in Slack: the gateway can still open connections of its own.
+    slack.shown_when(&request.id, "the decision", |message| message.shown().contains("Approved")).await;
+    drop((idle, slow));
+    assert_eq!(gateway.look(&request.token).await["status"], "approved");
+    drop(gateway);
+}
+
+#[tokio::test]
+async fn one_caller_cannot_hold_all_streams() {
+    let gateway = Home::new(&deploy(1)).with("SSE_MAX_CONNECTIONS", "4").start().await;
+    let request = gateway.create(&Ask::new("deploy")).await.expect("it is admitted");
+    let wait = Call::get("/api/guard/wait-sse").bearer(&request.token);
+    let mut open = vec![gateway.stream(&request.token).await, gateway.stream(&request.token).await];
+    let refused = Problem::read(&gateway.send(&wait).await);
+    assert_eq!(refused.is(), (503, "too_many_streams"), "one address may hold half");
+    assert!(refused.retry_after.is_some());
+    for stream in &mut open {
+        assert_eq!(stream.state().await.status(), "ready_for_approval");
+    }
+    let elsewhere = Connection::open_from(Ipv4Addr::new(127, 0, 3, 1), gateway.address()).await;
+    let mut elsewhere = elsewhere.expect("it listens");
+    elsewhere.write(&wait.bytes()).await.expect("it is read");
+    let other = within("another client's stream", elsewhere.status_of_stream()).await.expect("it answers");
+    assert_eq!(other, 200);
 }

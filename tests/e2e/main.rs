@@ -2,6 +2,7 @@
 
 mod access;
 mod admins;
+mod tls;
 mod tokens;
 
 mod single_approver;

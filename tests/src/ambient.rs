@@ -103,6 +103,15 @@ pub(crate) fn docker_registry() -> PathBuf {
     found.expect("there is no docker-registry: `apt-get install docker-registry`")
 }
 
+/// The proxy that tests call through.
+///
+/// # Panics
+/// If there is none.
+pub(crate) fn nginx() -> PathBuf {
+    let found = program(&["nginx", "/usr/sbin/nginx"]);
+    found.expect("there is no nginx: `apt-get install nginx`")
+}
+
 /// The first program on the path that has one of these names.
 fn program(names: &[&str]) -> Option<PathBuf> {
     let path = variable("PATH").unwrap_or_default();

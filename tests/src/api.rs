@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::authority::TlsClient;
 use crate::home::ADMIN_TOKEN;
 use crate::metrics::Metrics;
 use crate::slack::Click;
@@ -153,13 +154,37 @@ impl Problem {
 #[derive(Clone, Copy, Debug)]
 pub struct Api {
     address: SocketAddr,
+    tls: Option<TlsClient>,
 }
 
 impl Api {
     /// The gateway that listens at `address`.
     #[must_use]
     pub const fn new(address: SocketAddr) -> Api {
-        Api { address }
+        Api { address, tls: None }
+    }
+
+    /// The gateway that speaks TLS at `address`.
+    #[must_use]
+    pub const fn secured(address: SocketAddr, client: TlsClient) -> Api {
+        Api { address, tls: Some(client) }
+    }
+
+    /// The same gateway, called by another client.
+    #[must_use]
+    pub const fn called_by(&self, client: TlsClient) -> Api {
+        Api::secured(self.address, client)
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// If nothing listens there, or the handshake fails.
+    pub async fn try_connect(&self) -> anyhow::Result<Connection> {
+        match self.tls {
+            None => Connection::open(self.address).await,
+            Some(client) => Connection::open_tls(self.address, client).await,
+        }
     }
 
     /// Where it listens.
@@ -173,7 +198,7 @@ impl Api {
     /// # Panics
     /// If nothing listens there.
     pub async fn connect(&self) -> Connection {
-        within("a connection", Connection::open(self.address)).await.expect("the gateway takes connections")
+        within("a connection", self.try_connect()).await.expect("the gateway takes connections")
     }
 
     /// Makes a call on a connection of its own. Long-polls must ask for less time than a test has patience.

@@ -14,7 +14,7 @@ use crate::home::Home;
 use crate::printed::Printed;
 use crate::within;
 
-const READY: &str = "listening on http://";
+const READY: [&str; 2] = ["listening on http://", "listening on https://"];
 
 /// A gateway that serves. Dropping it kills it, and checks that nothing is left over.
 #[derive(Debug)]
@@ -57,7 +57,11 @@ impl Home {
         let mut process = Process::spawn(&self);
         match process.ready().await {
             Ok(address) => {
-                Gateway { home: Some(self), process, api: Api::new(address), ready_after: watch.elapsed() }
+                let api = match self.tls {
+                    None => Api::new(address),
+                    Some(client) => Api::secured(address, client),
+                };
+                Gateway { home: Some(self), process, api, ready_after: watch.elapsed() }
             }
             Err(()) => panic!("the gateway did not start: {}", process.output()),
         }
@@ -189,9 +193,21 @@ struct Process {
     ready: Option<tokio::sync::oneshot::Receiver<SocketAddr>>,
 }
 
+/// The address in the line that says where it listens.
+fn ready_line(line: &str) -> Option<SocketAddr> {
+    READY.iter().find_map(|ready| line.strip_prefix(ready))?.parse().ok()
+}
+
 impl Process {
     fn spawn(home: &Home) -> Process {
-        let mut command = Command::new(ambient::binary());
+        let mut command = match home.descriptors {
+            None => Command::new(ambient::binary()),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\"")]).arg(ambient::binary());
+                shell
+            }
+        };
         command.arg("serve").current_dir(home.path("."));
         // Only the variables of the test: a developer's own configuration must not leak in.
         command.env_clear().env("HOME", home.path(".")).envs(&home.variables);
@@ -204,7 +220,7 @@ impl Process {
         let stdout = child.stdout.take().expect("its output is piped");
         let stderr = child.stderr.take().expect("its output is piped");
         let stdout = Printed::read(stdout, move |line| {
-            if let Some(address) = line.strip_prefix(READY).and_then(|address| address.parse().ok())
+            if let Some(address) = ready_line(line)
                 && let Some(sender) = sender.take()
             {
                 // This fails if the test has given up, which is fine.

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::ambient;
+use crate::authority::{Certified, TlsClient};
 use crate::command::countersign;
 use crate::slack::SIGNING_SECRET;
 
@@ -23,6 +24,10 @@ pub const ADMIN_TOKEN: &str = "correct-horse-battery-staple";
 pub struct Home {
     folder: TempDir,
     pub(crate) variables: BTreeMap<String, String>,
+    /// How the tests call the gateway, if it speaks TLS.
+    pub(crate) tls: Option<TlsClient>,
+    /// How many file descriptors the gateway may have, if not as many as the tests.
+    pub(crate) descriptors: Option<u32>,
 }
 
 impl Home {
@@ -61,7 +66,7 @@ impl Home {
 
     fn empty() -> Home {
         let folder = tempfile::tempdir().expect("there is room for a temporary folder");
-        let home = Home { folder, variables: BTreeMap::new() }
+        let home = Home { folder, variables: BTreeMap::new(), tls: None, descriptors: None }
             .with("COUNTERSIGN_LISTEN", "127.0.0.1:0")
             .with("SLACK_SIGNING_SECRET", SIGNING_SECRET)
             // Homes share compiled modules, so they share the secret that authenticates them; see `alone`.
@@ -103,6 +108,29 @@ impl Home {
     #[must_use]
     pub fn without(mut self, name: &str) -> Home {
         self.variables.remove(name);
+        self
+    }
+
+    /// With TLS for callers: a certificate of this authority, which is trusted by `client`.
+    #[must_use]
+    pub fn with_tls(mut self, certified: &Certified, client: TlsClient) -> Home {
+        self.write("server.pem", certified.certificate.as_bytes());
+        self.write("server.key", certified.key.as_bytes());
+        self.tls = Some(client);
+        self.with_file("TLS_CERT_FILE", "server.pem").with_file("TLS_KEY_FILE", "server.key")
+    }
+
+    /// With the path of a file of this home in this variable.
+    #[must_use]
+    pub fn with_file(self, variable: &str, name: &str) -> Home {
+        let path = self.path(name).display().to_string();
+        self.with(variable, &path)
+    }
+
+    /// With at most this many file descriptors for the gateway.
+    #[must_use]
+    pub const fn with_descriptors(mut self, most: u32) -> Home {
+        self.descriptors = Some(most);
         self
     }
 

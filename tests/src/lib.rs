@@ -15,9 +15,11 @@ mod sse;
 mod wire;
 
 mod api_key;
+mod authority;
 mod issuer;
 
 mod browser;
+mod nginx;
 mod registry;
 mod workspace;
 
@@ -32,12 +34,14 @@ use std::time::Duration;
 pub use ambient::{Stopwatch, keep_screenshot, modules, project, unix_seconds, variable};
 pub use api::{Api, Ask, Problem, Receipt, millis};
 pub use api_key::ApiKey;
+pub use authority::{Authority, Certified, Name, TlsClient};
 pub use browser::Page;
 pub use command::{countersign, countersign_with};
 pub use gateway::{Exit, Failure, Gateway};
 pub use home::{ADMIN_TOKEN, Home, deploy, digest};
 pub use issuer::{AUDIENCE, Issuer, SigningKey, token_signed_by};
 pub use metrics::Metrics;
+pub use nginx::Nginx;
 pub use payload::payload_hash;
 pub use random::Random;
 pub use registry::{REGISTRY_PASSWORD, REGISTRY_USER, Registry};

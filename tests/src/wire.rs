@@ -3,12 +3,18 @@
 //! It is not a general client. It reads what the gateway sends: bodies with a length, chunked ones, and none.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+
+use crate::authority::TlsClient;
 
 /// A call to make.
 #[derive(Clone, Debug)]
@@ -152,7 +158,7 @@ pub(crate) enum Framing {
 /// A connection to the gateway.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     /// What was received and not consumed yet.
     received: Vec<u8>,
 }
@@ -163,10 +169,41 @@ impl Connection {
     /// # Errors
     /// If nothing listens there.
     pub async fn open(address: SocketAddr) -> Result<Connection> {
-        let stream =
-            TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
+        Connection::open_from(Ipv4Addr::UNSPECIFIED, address).await
+    }
+
+    /// Connects from this address of this machine.
+    ///
+    /// # Errors
+    /// If nothing listens there.
+    pub async fn open_from(own: Ipv4Addr, address: SocketAddr) -> Result<Connection> {
+        let socket = TcpSocket::new_v4()?;
+        if !own.is_unspecified() {
+            socket.bind((own, 0).into())?;
+        }
+        let stream = socket.connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
-        Ok(Connection { stream, received: Vec::new() })
+        Ok(Connection { stream: Either::Left(stream), received: Vec::new() })
+    }
+
+    /// Connects over TLS.
+    ///
+    /// # Errors
+    /// If nothing listens there, or the handshake fails. Whether the gateway takes the client's certificate is known
+    /// only once it answers.
+    pub async fn open_tls(address: SocketAddr, client: TlsClient) -> Result<Connection> {
+        let Connection { stream, received } = Connection::open(address).await?;
+        let Either::Left(stream) = stream else { bail!("a new connection is plain") };
+        let name = "localhost".try_into().context("a name")?;
+        let stream = TlsConnector::from(Arc::clone(client.0)).connect(name, stream).await?;
+        Ok(Connection { stream: Either::Right(Box::new(stream)), received })
+    }
+
+    /// Whether the TLS session was resumed; `None` without TLS.
+    #[must_use]
+    pub fn is_resumed(&self) -> Option<bool> {
+        let Either::Right(stream) = &self.stream else { return None };
+        Some(stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed))
     }
 
     /// Makes a call, and waits for its answer.
@@ -203,6 +240,14 @@ impl Connection {
         let head = self.head().await?;
         let framing = head.framing()?;
         self.finish(head, framing).await
+    }
+
+    /// The status of an answer that goes on for long.
+    ///
+    /// # Errors
+    /// As for [`Connection::send`].
+    pub async fn status_of_stream(&mut self) -> Result<u16> {
+        Ok(self.head().await?.status)
     }
 
     /// Makes a call whose answer goes on for long: returns once the head is there.

@@ -9,15 +9,18 @@ struct Needed {
     name: &'static str,
     /// The names that it may have on the path.
     programs: &'static [&'static str],
+    /// The argument with which it says its version, and does nothing else.
+    version: &'static str,
     /// The variable that may name another program.
     variable: Option<&'static str>,
     packages: &'static [&'static str],
 }
 
-const NEEDED: [Needed; 2] = [
+const NEEDED: [Needed; 3] = [
     Needed {
         name: "Chromium",
         programs: &["chromium", "chromium-browser", "google-chrome"],
+        version: "--version",
         variable: Some("COUNTERSIGN_CHROMIUM"),
         // Screenshots for the documents need characters that most fonts lack.
         packages: &["chromium", "fonts-noto-color-emoji"],
@@ -25,8 +28,17 @@ const NEEDED: [Needed; 2] = [
     Needed {
         name: "a registry",
         programs: &["docker-registry"],
+        version: "--version",
         variable: None,
         packages: &["docker-registry"],
+    },
+    Needed {
+        name: "nginx",
+        // Debian has it where only the path of root leads.
+        programs: &["nginx", "/usr/sbin/nginx"],
+        version: "-v",
+        variable: None,
+        packages: &["nginx"],
     },
 ];
 
@@ -59,8 +71,8 @@ pub(crate) fn ensure() -> Result<()> {
 impl Needed {
     fn is_installed(&self) -> bool {
         match self.variable.and_then(variable) {
-            Some(program) => runs(&program, &["--version"]),
-            None => self.programs.iter().any(|name| runs(name, &["--version"])),
+            Some(program) => runs(&program, &[self.version]),
+            None => self.programs.iter().any(|name| runs(name, &[self.version])),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From a bearer token to the caller or the admin who shows it.
+//! From a bearer token or a client certificate to the caller or the admin who shows it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::admin::Admin;
 use crate::caller::{Caller, TokenRule};
+use crate::certificate::{CertificateError, CertificateName};
 use crate::file::Access;
 use crate::issuer::{Issuer, KnownKeys, VerifiedToken};
 use crate::key::{self, ApiKey};
@@ -37,7 +38,7 @@ struct Verified {
     under: Option<Digest>,
 }
 
-/// Whose credentials a bearer token is.
+/// Whose credentials a bearer token or a client certificate is.
 #[derive(Clone, Debug)]
 pub enum Holder {
     /// A caller's.
@@ -100,7 +101,7 @@ pub struct Identified {
     pub claims: Option<Arc<Map<String, Value>>>,
 }
 
-/// Why a bearer is nobody. None of it holds anything of what was shown.
+/// Why a bearer token or a client certificate is nobody's. None of it holds anything of what was shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
     /// Nobody in the access file has this API key.
@@ -118,6 +119,12 @@ pub enum Unauthenticated {
     /// The token counts, and could be several callers' or admins'.
     #[error("the token counts, but its claims are those of several callers or admins")]
     Several,
+    /// Nobody in the access file has this client certificate.
+    #[error("no caller and no admin has this client certificate")]
+    UnknownCertificate,
+    /// The client certificate names nobody.
+    #[error("the client certificate names nobody: {0}")]
+    Certificate(#[from] CertificateError),
     /// Only callers may make this call.
     #[error("these are the credentials of an admin, who is no caller")]
     NotACaller,
@@ -133,6 +140,7 @@ impl Unauthenticated {
         match self {
             Unauthenticated::UnknownKey | Unauthenticated::KeyEnded => "bad_api_key",
             Unauthenticated::Token(_) | Unauthenticated::Nobody | Unauthenticated::Several => "bad_token",
+            Unauthenticated::UnknownCertificate | Unauthenticated::Certificate(_) => "bad_certificate",
             Unauthenticated::NotACaller => "not_a_caller",
             Unauthenticated::NotAnAdmin => "not_an_admin",
         }
@@ -158,6 +166,14 @@ impl Authenticator {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// The caller or the admin whose client certificate has this name. The certificate itself was verified.
+    ///
+    /// # Errors
+    /// If it is nobody's.
+    pub fn certified(&self, name: &CertificateName) -> Result<Holder, Unauthenticated> {
+        self.access.load().certified(name).cloned().ok_or(Unauthenticated::UnknownCertificate)
+    }
+
     /// The caller who shows this bearer token: an API key, or a token of an identity provider.
     ///
     /// # Errors
@@ -166,7 +182,7 @@ impl Authenticator {
         self.holder(bearer, now).await?.caller()
     }
 
-    /// The caller or the admin who shows this bearer token.
+    /// The caller or the admin who shows this bearer token: an API key, or a token of an identity provider.
     ///
     /// # Errors
     /// If it is nobody's, or does not count now.

@@ -15,6 +15,8 @@ pub struct Caller {
     pub open: Option<u32>,
     /// How many requests it may make a minute; `None` for any number.
     pub per_minute: Option<u32>,
+    /// How many event streams of its requests may be open at once; `None` for half of all.
+    pub streams: Option<u32>,
     /// Where the requester of its requests comes from.
     pub requester: RequesterRule,
     /// People who count as requesters of its requests, by their names in `people` or by names that people have elsewhere.

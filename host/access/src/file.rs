@@ -14,6 +14,7 @@ use countersign_policy::yaml::fields::{Fields, Reader, is_name};
 use crate::admin::{ADMIN_TOKEN_NAME, Admin, Role};
 use crate::authenticate::Holder;
 use crate::caller::{Caller, Glob, RequesterRule, Template, TokenRule};
+use crate::certificate::CertificateName;
 use crate::issuer::{Issuer, Keys};
 use crate::key;
 use crate::requester::MACHINE;
@@ -37,6 +38,7 @@ pub struct Access {
     callers: BTreeMap<String, Arc<Caller>>,
     admins: BTreeMap<String, Arc<Admin>>,
     keys: HashMap<Digest, ApiKeyEntry>,
+    certificates: HashMap<CertificateName, Holder>,
     issuers: BTreeMap<String, Arc<Issuer>>,
     people: Arc<People>,
 }
@@ -67,9 +69,15 @@ impl Access {
             }
         };
         let folder = file.parent().unwrap_or(Path::new(""));
-        let mut reading = Reading { reader: Reader::new(&mut errors), folder, keys: HashMap::new() };
+        let mut reading = Reading {
+            reader: Reader::new(&mut errors),
+            folder,
+            keys: HashMap::new(),
+            certificates: HashMap::new(),
+        };
         let mut access = reading.access(&document);
         access.keys = reading.keys;
+        access.certificates = reading.certificates;
         access.digest = Some(Digest::of(text.as_bytes()));
         errors.into_result().map_err(without_keys)?;
         Ok(access)
@@ -107,6 +115,16 @@ impl Access {
         self.keys.get(digest)
     }
 
+    pub(crate) fn certified(&self, name: &CertificateName) -> Option<&Holder> {
+        self.certificates.get(name)
+    }
+
+    /// Whether anybody is recognised by a client certificate.
+    #[must_use]
+    pub fn has_certificates(&self) -> bool {
+        !self.certificates.is_empty()
+    }
+
     /// The issuers of tokens, by the names that callers and admins use.
     #[must_use]
     pub fn issuers(&self) -> &BTreeMap<String, Arc<Issuer>> {
@@ -119,6 +137,7 @@ struct Reading<'e> {
     /// Where relative paths begin.
     folder: &'e Path,
     keys: HashMap<Digest, ApiKeyEntry>,
+    certificates: HashMap<CertificateName, Holder>,
 }
 
 impl Reading<'_> {
@@ -154,7 +173,7 @@ impl Reading<'_> {
             }
         }
         self.ambiguous(&rules);
-        Access { digest: None, callers, admins, keys: HashMap::new(), issuers, people }
+        Access { callers, admins, issuers, people, ..Access::default() }
     }
 
     /// A token of two holders is nobody's, so a rule is of no use if each of its tokens is another holder's too.
@@ -301,7 +320,7 @@ impl Reading<'_> {
         issuers: &BTreeMap<String, Arc<Issuer>>,
         people: &People,
     ) -> Option<Arc<Caller>> {
-        let known = ["keys", "oidc", "actions", "limits", "requester", "owners"];
+        let known = ["keys", "oidc", "certificate", "actions", "limits", "requester", "owners"];
         let fields = self.reader.fields(node, "a caller", &known)?;
         let tokens = self.tokens(&fields, key, "caller", issuers);
         let actions = match fields.get("actions") {
@@ -317,7 +336,7 @@ impl Reading<'_> {
                 self.reader.error(*at, format!("`{glob}` {why}, so it is no action"));
             }
         }
-        let (open, per_minute) = self.limits(fields.get("limits"));
+        let [open, per_minute, streams] = self.limits(fields.get("limits"));
         let requester = self.requester(fields.get("requester"), key, tokens.is_some())?;
         let mut owners = BTreeSet::new();
         for (at, owner) in self.one_or_more(fields.get("owners"), "`owners`") {
@@ -326,23 +345,25 @@ impl Reading<'_> {
             }
             owners.insert(owner);
         }
-        if let (Some(node), RequesterRule::Claims { .. }) = (fields.get("keys"), &requester) {
-            let message =
-                "a key has no claims to make the requester from, so nothing could be asked for with it";
-            self.reader.error(node.at, message);
+        for (name, what) in [("keys", "key"), ("certificate", "certificate")] {
+            if let (Some(node), RequesterRule::Claims { .. }) = (fields.get(name), &requester) {
+                let message = format!(
+                    "a {what} has no claims to make the requester from, so nothing could be asked for with it"
+                );
+                self.reader.error(node.at, message);
+            }
         }
         let caller = Arc::new(Caller {
             name: key.text.clone(),
             actions: actions.iter().map(|(_, glob)| Glob::new(glob)).collect(),
             open,
             per_minute,
+            streams,
             requester,
             owners,
             tokens,
         });
-        if let Some(node) = fields.get("keys") {
-            self.api_keys(node, &Holder::of(&caller));
-        }
+        self.credentials(&fields, &Holder::of(&caller));
         Some(caller)
     }
 
@@ -352,7 +373,7 @@ impl Reading<'_> {
         node: &Node,
         issuers: &BTreeMap<String, Arc<Issuer>>,
     ) -> Option<Arc<Admin>> {
-        let fields = self.reader.fields(node, "an admin", &["keys", "oidc", "roles"])?;
+        let fields = self.reader.fields(node, "an admin", &["keys", "oidc", "certificate", "roles"])?;
         if key.text == ADMIN_TOKEN_NAME {
             let message = format!("`{ADMIN_TOKEN_NAME}` is the holder of `ADMIN_TOKEN`: use another name");
             self.reader.error(key.at, message);
@@ -373,13 +394,11 @@ impl Reading<'_> {
             }
         }
         let admin = Arc::new(Admin { name: key.text.clone(), roles, tokens });
-        if let Some(node) = fields.get("keys") {
-            self.api_keys(node, &Holder::Admin(Arc::clone(&admin)));
-        }
+        self.credentials(&fields, &Holder::Admin(Arc::clone(&admin)));
         Some(admin)
     }
 
-    /// Which tokens a caller or an admin is recognised by; it needs them, or keys.
+    /// Which tokens a caller or an admin is recognised by; it needs them, keys, or a certificate.
     fn tokens(
         &mut self,
         fields: &Fields<'_>,
@@ -387,9 +406,9 @@ impl Reading<'_> {
         what: &str,
         issuers: &BTreeMap<String, Arc<Issuer>>,
     ) -> Option<TokenRule> {
-        if fields.get("keys").is_none() && fields.get("oidc").is_none() {
+        if ["keys", "oidc", "certificate"].iter().all(|name| fields.get(name).is_none()) {
             let message = format!(
-                "the {what} `{}` has neither `keys` nor `oidc`: nothing would recognise it",
+                "the {what} `{}` has neither `keys` nor `oidc` nor `certificate`: nothing would recognise it",
                 key.text
             );
             self.reader.error(key.at, message);
@@ -448,15 +467,14 @@ impl Reading<'_> {
         values
     }
 
-    fn limits(&mut self, node: Option<&Node>) -> (Option<u32>, Option<u32>) {
-        let Some(node) = node else { return (None, None) };
-        let Some(fields) = self.reader.fields(node, "`limits`", &["open", "per_minute"]) else {
-            return (None, None);
+    fn limits(&mut self, node: Option<&Node>) -> [Option<u32>; 3] {
+        const NAMES: [&str; 3] = ["open", "per_minute", "streams"];
+        let Some(fields) = node.and_then(|node| self.reader.fields(node, "`limits`", &NAMES)) else {
+            return [None; 3];
         };
-        let mut limit = |name: &str| {
+        NAMES.map(|name| {
             fields.get(name).and_then(|node| self.reader.count(node, &format!("`{name}`"), 1..=MOST))
-        };
-        (limit("open"), limit("per_minute"))
+        })
     }
 
     fn requester(&mut self, node: Option<&Node>, key: &Key, has_tokens: bool) -> Option<RequesterRule> {
@@ -508,6 +526,39 @@ impl Reading<'_> {
             Err(why) => {
                 self.reader.error(place("id"), why);
                 None
+            }
+        }
+    }
+
+    /// What a caller or an admin is recognised by besides tokens.
+    fn credentials(&mut self, fields: &Fields<'_>, holder: &Holder) {
+        if let Some(node) = fields.get("keys") {
+            self.api_keys(node, holder);
+        }
+        if let Some(node) = fields.get("certificate") {
+            self.certificates(node, holder);
+        }
+    }
+
+    /// The names of client certificates: `{uri: …}` or `{dns: …}`, each a text or a list of them.
+    fn certificates(&mut self, node: &Node, holder: &Holder) {
+        let Some(fields) = self.reader.fields(node, "`certificate`", &["uri", "dns"]) else { return };
+        if fields.get("uri").is_none() && fields.get("dns").is_none() {
+            self.reader.error(node.at, "`certificate` has neither `uri` nor `dns`: no certificate would do");
+        }
+        for kind in ["uri", "dns"] {
+            for (at, text) in self.one_or_more(fields.get(kind), &format!("`{kind}`")) {
+                let name = match CertificateName::configured(kind, &text) {
+                    Ok(name) => name,
+                    Err(why) => {
+                        self.reader.error(at, format!("`{text}` {why}"));
+                        continue;
+                    }
+                };
+                if let Some(other) = self.certificates.insert(name, holder.clone()) {
+                    let message = format!("the certificate `{text}` is one of {} already", other.described());
+                    self.reader.error(at, message);
+                }
             }
         }
     }

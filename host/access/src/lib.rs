@@ -1,5 +1,5 @@
-//! Who asks and who administers: callers and admins by their API keys or by tokens of identity providers, and the names
-//! that people have.
+//! Who asks and who administers: callers and admins by their API keys, by tokens of identity providers or by client
+//! certificates, and the names that people have.
 //!
 //! The access file says all of it. It is read as a whole, and read again while the gateway runs; a file that is wrong
 //! changes nothing. Which requests a caller owns and how many it may make is the server's to hold it to.
@@ -12,6 +12,7 @@
 mod admin;
 mod authenticate;
 mod caller;
+mod certificate;
 mod file;
 mod key;
 mod requester;
@@ -28,6 +29,7 @@ mod tests;
 pub use admin::{ADMIN_TOKEN_NAME, Admin, Role};
 pub use authenticate::{Authenticator, Holder, Identified, Unauthenticated};
 pub use caller::{Caller, Glob, RequesterRule, Template, TokenRule, claim_text};
+pub use certificate::{CertificateError, CertificateName};
 pub use fetch::KeyUrl;
 pub use file::{ACCESS_BYTES, Access};
 pub use issuer::{Issuer, Keys};

@@ -20,7 +20,9 @@ use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::readiness::Readiness;
 use crate::rejections::Rejections;
 use crate::state::App;
+use crate::streams::Streams;
 use crate::telemetry::Metrics;
+use crate::tls::TlsError;
 
 /// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,9 @@ pub enum StartError {
     /// The keys of the installation cannot be used.
     #[error("{0:#}")]
     Secrets(anyhow::Error),
+    /// The TLS files of a listener are wrong, or cannot be read.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// Anything else.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -72,6 +77,8 @@ pub async fn build(
     let access = access(config).await?;
     let metrics = Metrics::new().context(METRICS)?;
     engine.register(metrics.registry()).context(METRICS)?;
+    let most_streams = usize::try_from(config.network.sse_max_connections).unwrap_or(usize::MAX);
+    let streams = Streams::new(most_streams, metrics.registry()).context(METRICS)?;
     let outgoing = outgoing(config, &metrics, &clock)?;
     let policies = Arc::new(Policies::new(engine, set));
     let gateway = Arc::new(Gateway::new(store, policies, clock, tokens(&keys)));
@@ -104,7 +111,7 @@ pub async fn build(
         caller_quotas: CallerQuotas::default(),
         rejections: Rejections::default(),
         body_limit: usize::try_from(config.network.body_limit_bytes).unwrap_or(usize::MAX),
-        max_streams: usize::try_from(config.network.sse_max_connections).unwrap_or(usize::MAX),
+        streams: Arc::new(streams),
         background: TaskTracker::new(),
         shutdown,
     })

@@ -72,3 +72,8 @@ pub(crate) fn reject(app: &App, caller: Option<&str>, event: SecurityEvent) {
     app.metrics.count(event);
     app.rejections.caller(caller, event.as_str());
 }
+
+/// How many event streams may be open at once for the requests of a caller, if the access file says so.
+pub(crate) fn streams(app: &App, caller: &str) -> Option<u32> {
+    app.access.as_ref()?.authenticator.access().caller(caller)?.streams
+}

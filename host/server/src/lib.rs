@@ -23,7 +23,9 @@ mod rejections;
 pub mod http;
 mod rate_limit;
 mod readiness;
+mod streams;
 pub mod telemetry;
+pub mod tls;
 
 // How people in Slack do.
 mod interactions;

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use countersign::build::{StartError, build};
 use countersign::cli::{Cli, CliError, Command};
-use countersign::config::{Config, Network};
-use countersign::http::Surface;
+use countersign::config::Config;
+use countersign::http::{Listener, Surface};
 use countersign::run::run;
+use countersign::tls::{Tls, TlsFiles};
 use countersign::{access_key, dev, shutdown, telemetry};
 use countersign_core::clock::SystemClock;
 use tokio::net::TcpListener;
@@ -34,7 +35,7 @@ async fn main() -> ExitCode {
         Err(StartError::Policies(errors)) => fail(WRONG_SETUP, &errors.to_string()),
         Err(StartError::Keys(error)) => fail(WRONG_SETUP, &error.to_string()),
         Err(StartError::Access(error)) => fail(WRONG_SETUP, &error.to_string()),
-        Err(error @ StartError::Secrets(_)) => fail(WRONG_SETUP, &error.to_string()),
+        Err(error @ (StartError::Secrets(_) | StartError::Tls(_))) => fail(WRONG_SETUP, &error.to_string()),
         Err(StartError::Other(error)) => fail(1, &format!("{error:#}")),
     }
 }
@@ -47,36 +48,45 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     shutdown::on_signals(shutdown).context("cannot listen for signals")?;
     app.policy_sets().on_hangup().context("cannot listen for SIGHUP")?;
     // Whoever reads where it listens may send it a signal at once.
-    let listeners = listen(&config.network).await?;
+    let listeners = listen(config).await?;
     Ok(run(app, config, listeners).await?)
 }
 
 /// Listens where the settings say: what has no address of its own is served where callers are.
-async fn listen(network: &Network) -> anyhow::Result<Vec<(TcpListener, Surface)>> {
+async fn listen(config: &Config) -> Result<Vec<Listener>, StartError> {
+    let (network, tls) = (&config.network, &config.tls);
     let (operations, slack) = (network.ops_listen, network.slack_listen);
     let none = Surface { callers: false, operations: false, slack: false };
     let main = Surface { callers: true, operations: operations.is_none(), slack: slack.is_none() };
     let wanted = [
-        (operations, Surface { operations: true, ..none }, "operations on"),
-        (slack, Surface { slack: true, ..none }, "Slack on"),
+        (operations, Surface { operations: true, ..none }, "operations", tls.operations(), "operations on"),
+        (slack, Surface { slack: true, ..none }, "slack", tls.slack(), "Slack on"),
         // Last, since whoever starts a gateway waits for its line.
-        (Some(network.listen), main, "listening on"),
+        (Some(network.listen), main, "callers", tls.callers(), "listening on"),
     ];
     let mut listeners = Vec::new();
     let mut lines = String::new();
-    for (address, surface, what) in wanted {
+    for (address, surface, name, files, what) in wanted {
         let Some(address) = address else { continue };
-        let listener =
+        let tls = start_tls(name, files).await?;
+        let socket =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on `{address}`"))?;
-        let address = listener.local_addr().context("the listener has no address")?;
+        let address = socket.local_addr().context("the listener has no address")?;
         let Surface { callers, operations, slack } = surface;
-        tracing::info!(%address, callers, operations, slack, "listening");
-        lines.push_str(&format!("{what} http://{address}\n"));
-        listeners.push((listener, surface));
+        tracing::info!(%address, callers, operations, slack, tls = tls.is_some(), "listening");
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        lines.push_str(&format!("{what} {scheme}://{address}\n"));
+        listeners.push(Listener { socket, surface, tls });
     }
     // It fails if the standard output is closed: then nobody reads it.
     let _ = std::io::stdout().write_all(lines.as_bytes());
     Ok(listeners)
+}
+
+async fn start_tls(name: &'static str, files: Option<TlsFiles>) -> Result<Option<Arc<Tls>>, StartError> {
+    let Some(files) = files else { return Ok(None) };
+    let started = tokio::task::spawn_blocking(move || Tls::start(name, files)).await;
+    Ok(Some(Arc::new(started.context("the TLS files were not read to the end")??)))
 }
 
 fn fail(code: u8, why: &str) -> ExitCode {

@@ -8,15 +8,14 @@ use anyhow::Context as _;
 use countersign_gateway::policy_sets;
 use countersign_gateway::scheduler::Scheduler;
 use countersign_slack::{self as slack, Connection, Outgoing, UserGroupParts, UserGroups, UserParts, Users};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::http::{self, ConnectionLimit, Surface};
+use crate::http::{self, ConnectionLimit, Limits, Listener};
 use crate::interactions::SocketMode;
 use crate::readiness;
 use crate::state::App;
-use crate::telemetry::SecurityEvent;
+use crate::tls::TlsMetrics;
 
 /// How long calls and deliveries may take to finish once the shutdown has begun. Together with [`BACKGROUND`] this
 /// stays under 10 s, after which orchestrators kill.
@@ -35,11 +34,7 @@ const REJECTIONS: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// If the scheduler or the delivery to Slack ends by itself, or the store cannot be closed.
-pub async fn run(
-    app: Arc<App>,
-    config: &Config,
-    listeners: Vec<(TcpListener, Surface)>,
-) -> anyhow::Result<()> {
+pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> anyhow::Result<()> {
     let scheduler = Scheduler::new(Arc::clone(&app.gateway), config.scheduling.interval_ms);
     let mut scheduler = tokio::spawn(scheduler.run());
     let mut delivery = tokio::spawn(deliver(Arc::clone(&app)));
@@ -70,18 +65,18 @@ pub async fn run(
     }
 
     app.policy_sets.warn();
+    watch_tls(&app, &listeners, &mut maintenance)?;
 
     let served = {
-        let serving = listeners.into_iter().map(|(listener, surface)| {
-            let router = http::router(Arc::clone(&app), surface);
-            let limit = if surface.callers {
+        let max_age = Duration::from_secs(config.tls.max_connection_age_sec.into());
+        let serving = listeners.into_iter().map(|listener| {
+            let connections = if listener.surface.callers {
                 ConnectionLimit::of_callers(config.network.max_connections, app.proxies.clone())
             } else {
                 ConnectionLimit::aside()
             };
-            tracing::debug!(?surface, connections = limit.total(), "serving");
-            let refused = || app.metrics.count(SecurityEvent::ConnectionRefused);
-            http::serve(listener, router, limit, refused, &app.shutdown, DRAIN)
+            tracing::debug!(surface = ?listener.surface, connections = connections.total(), "serving");
+            http::serve(listener, Arc::clone(&app), Limits { connections, max_age, drain: DRAIN })
         });
         let serving = futures_util::future::join_all(serving);
         tokio::pin!(serving);
@@ -115,6 +110,28 @@ pub async fn run(
     maintenance.abort_all();
     app.gateway.store().close().await.context("cannot close the store")?;
     served
+}
+
+/// Reads the TLS files of the listeners again when they change.
+fn watch_tls(app: &App, listeners: &[Listener], maintenance: &mut JoinSet<()>) -> anyhow::Result<()> {
+    let with_tls: Vec<_> = listeners.iter().filter_map(|listener| listener.tls.clone()).collect();
+    let in_file = app.access.as_ref().is_some_and(|it| it.authenticator.access().has_certificates());
+    if in_file && !with_tls.iter().any(|tls| tls.has_clients()) {
+        tracing::warn!("the access file has certificates, but no listener asks for any: set `TLS_CA_FILE`");
+    }
+    if with_tls.is_empty() {
+        return Ok(());
+    }
+    let metrics = TlsMetrics::new(app.metrics.registry()).context("cannot register metrics")?;
+    for tls in with_tls {
+        let watched = tls.watch(metrics.clone(), Arc::clone(app.gateway.clock()));
+        maintenance.spawn(async move {
+            if let Err(error) = watched.await {
+                tracing::error!(%error, "TLS files are not watched");
+            }
+        });
+    }
+    Ok(())
 }
 
 /// Delivers the outbox to Slack until the shutdown begins and the deliveries under way have ended.

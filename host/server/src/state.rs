@@ -15,6 +15,7 @@ use crate::http::{Fingerprints, Proxies};
 use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::readiness::Readiness;
 use crate::rejections::Rejections;
+use crate::streams::Streams;
 use crate::telemetry::Metrics;
 
 /// What the routes and the answers to Slack share.
@@ -47,8 +48,8 @@ pub struct App {
     pub(crate) proxies: Proxies,
     /// The largest request body, in bytes.
     pub(crate) body_limit: usize,
-    /// How many event streams may be open at once.
-    pub(crate) max_streams: usize,
+    /// The open event streams.
+    pub(crate) streams: Arc<Streams>,
     /// Tasks that go on after their caller was answered. They must end before the store is closed.
     pub(crate) background: TaskTracker,
     /// Ends the gateway, and everything that waits in it.

@@ -2,6 +2,7 @@
 
 mod admins;
 mod authenticating;
+mod certificates;
 mod docs;
 mod issuer;
 mod reading;

@@ -67,6 +67,8 @@ pub enum Authentication {
     ApiKey,
     /// By a token of an identity provider.
     Oidc,
+    /// By a client certificate.
+    Certificate,
 }
 
 impl AdminCall {

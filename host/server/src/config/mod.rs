@@ -11,6 +11,7 @@ mod scheduling;
 pub(crate) mod secrets;
 mod slack;
 mod storage;
+mod tls;
 mod unsupported;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use scheduling::Scheduling;
 pub use secrets::Secrets;
 pub use slack::Slack;
 pub use storage::Storage;
+pub use tls::TlsSettings;
 
 /// The variables of an environment, by name.
 pub type Environment = BTreeMap<String, String>;
@@ -40,6 +42,9 @@ pub struct Config {
     /// Where the gateway listens, and how much it accepts.
     #[command(flatten)]
     pub network: Network,
+    /// TLS of each listener.
+    #[command(flatten)]
+    pub tls: TlsSettings,
     /// Who may ask.
     #[command(flatten)]
     pub access: AccessSettings,
@@ -76,6 +81,7 @@ impl Config {
         self.warnings = unsupported::warnings(environment);
         self.secrets = Secrets::read(environment, &mut wrong);
         wrong.extend(self.access.check(&self.network));
+        wrong.extend(self.tls.check(&self.network, &self.secrets));
         if !self.slack.team_ids.is_empty() && self.secrets.slack_bot.is_none() {
             let missing = "the variable `SLACK_TEAM_IDS` has no effect without `SLACK_BOT_TOKEN`: \
                            people of every workspace count";

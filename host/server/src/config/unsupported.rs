@@ -6,12 +6,8 @@ use super::Environment;
 const WITHOUT_EFFECT: [&str; 3] = ["OTLP_ENDPOINT", "OTLP_HEADERS", "OTLP_TIMEOUT_MS"];
 
 /// Variables that ask for a protection or a record that this build cannot give: they stop the start.
-const NOT_IMPLEMENTED: [&str; 10] = [
+const NOT_IMPLEMENTED: [&str; 6] = [
     "REDIS_URL",
-    "TLS_CERT_FILE",
-    "TLS_KEY_FILE",
-    "TLS_CA_FILE",
-    "REQUIRE_CLIENT_CERT",
     "AUDIT_FILE",
     "REQUEST_RETENTION_SEC",
     "REQUEST_RETENTION_SWEEP_SEC",
@@ -35,10 +31,5 @@ pub(super) fn errors(environment: &Environment) -> Vec<String> {
 
 /// Those of `names` that ask for something.
 fn set<'a>(names: &'a [&str], environment: &'a Environment) -> impl Iterator<Item = &'a str> {
-    names.iter().copied().filter(|name| {
-        environment.get(*name).is_some_and(|value| {
-            let is_off = *name == "REQUIRE_CLIENT_CERT" && value == "false";
-            !value.is_empty() && !is_off
-        })
-    })
+    names.iter().copied().filter(|name| environment.get(*name).is_some_and(|value| !value.is_empty()))
 }

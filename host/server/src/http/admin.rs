@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use countersign_access::{ADMIN_TOKEN_NAME, ApiKey, Holder, Role};
+use countersign_access::{ADMIN_TOKEN_NAME, Role};
 use countersign_core::lifecycle::Digest;
 use countersign_core::record::{AdminCall, Authentication, ChangeTrigger};
 use countersign_core::secret::Secret;
@@ -104,18 +104,23 @@ async fn recognise(app: &App, calling: &Calling, role: Role) -> Result<(String, 
     if holds_admin_token(app, &calling.headers) {
         return Ok((ADMIN_TOKEN_NAME.to_owned(), Authentication::AdminToken));
     }
-    let bearer = calling.headers.get(header::AUTHORIZATION).and_then(bearer_token);
-    let (Some(access), Some(bearer)) = (&app.access, bearer.filter(|bearer| is_credential(bearer))) else {
+    let no_credentials = || {
         let kind = token_in(&calling.headers).map_or("no_credentials", |_| "bad_admin_token");
-        return Err(calling.failed_as_admin(app, kind, ApiError::Unauthorized));
+        calling.failed_as_admin(app, kind, ApiError::Unauthorized)
     };
-    let holder = access.authenticator.holder(bearer, app.gateway.clock().now()).await;
-    let admin = holder
-        .and_then(Holder::admin)
+    let bearer = calling.headers.get(header::AUTHORIZATION).and_then(bearer_token);
+    let bearer = bearer.filter(|bearer| is_credential(bearer));
+    // What was shown as `ADMIN_TOKEN` and is not is wrong, whatever else is shown.
+    let Some(access) =
+        app.access.as_ref().filter(|_| bearer.is_some() || token_in(&calling.headers).is_none())
+    else {
+        return Err(no_credentials());
+    };
+    let shown = calling.holder(app, access, bearer).await.ok_or_else(no_credentials)?;
+    let (admin, authentication) = shown
+        .and_then(|(holder, authentication)| Ok((holder.admin()?, authentication)))
         .map_err(|why| calling.failed_as_admin(app, why.kind(), ApiError::NotAnAdmin(why)))?;
     check_role(app, &admin, role)?;
-    let is_key = ApiKey::is_one(bearer);
-    let authentication = if is_key { Authentication::ApiKey } else { Authentication::Oidc };
     Ok((admin.name.clone(), authentication))
 }
 

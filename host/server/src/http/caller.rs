@@ -6,8 +6,9 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use countersign_access::{Holder, Identified, Requester, RequesterError, Role, Unauthenticated};
+use countersign_access::{ApiKey, Holder, Identified, Requester, RequesterError, Role, Unauthenticated};
 use countersign_core::lifecycle::{Party, Request, RequestId};
+use countersign_core::record::Authentication;
 use countersign_gateway::{GatewayError, Who};
 use serde_json::Value;
 
@@ -16,9 +17,12 @@ use super::client::{Peer, check_rate};
 use super::error::{ApiError, Invalid};
 use super::idempotency::{self, Sent};
 use super::params::{Params, TOKEN_MISSING};
+use super::secured::ClientCertificate;
+use crate::access_control::AccessControl;
 use crate::caller_rights;
 use crate::rate_limit::Client;
 use crate::state::App;
+use crate::streams::{StreamOf, StreamSlot};
 use crate::telemetry::SecurityEvent;
 
 /// The address of whoever calls, and the headers that say who it is, and which call is repeated.
@@ -26,6 +30,7 @@ pub(super) struct Calling {
     pub(super) address: IpAddr,
     client: Client,
     pub(super) headers: HeaderMap,
+    certificate: Option<ClientCertificate>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Calling {
@@ -42,7 +47,8 @@ impl<S: Sync> FromRequestParts<S> for Calling {
                 headers.append(name.clone(), value.clone());
             }
         }
-        Ok(Calling { address, client: Client::of(address), headers })
+        let certificate = parts.extensions.get().cloned();
+        Ok(Calling { address, client: Client::of(address), headers, certificate })
     }
 }
 
@@ -50,18 +56,41 @@ impl Calling {
     /// The caller; `None` if there is no access file, so that anybody may ask.
     ///
     /// # Errors
-    /// If there is an access file, and the bearer token is no caller's.
+    /// If there is an access file, and the credentials are no caller's.
     pub(super) async fn identify(&self, app: &App, params: &Params) -> Result<Option<Identified>, ApiError> {
         let Some(access) = &app.access else { return Ok(None) };
-        let bearer = self.credential(app, params)?;
-        let identified = access.authenticator.identify(bearer, app.gateway.clock().now()).await;
+        let identified = self.shown_by(app, access, params).await?.caller();
         identified.map(Some).map_err(|why| self.not_authenticated(app, why))
     }
 
-    /// The API key or token that came, if one did.
-    fn credential<'a>(&self, app: &App, params: &'a Params) -> Result<&'a str, ApiError> {
-        let missing = || self.failed(app, "no_credentials", ApiError::Unauthenticated);
-        params.credential()?.ok_or_else(missing)
+    /// Whoever calls.
+    async fn shown_by(&self, app: &App, access: &AccessControl, params: &Params) -> Result<Holder, ApiError> {
+        let shown = self.holder(app, access, params.credential()?).await;
+        let shown = shown.ok_or_else(|| self.failed(app, "no_credentials", ApiError::Unauthenticated))?;
+        shown.map(|(holder, _)| holder).map_err(|why| self.not_authenticated(app, why))
+    }
+
+    /// Whoever shows this bearer token, or else the client certificate, and how that was authenticated; `None` if
+    /// nothing is shown. A bearer token that does not count is not made good by a certificate.
+    pub(super) async fn holder(
+        &self,
+        app: &App,
+        access: &AccessControl,
+        bearer: Option<&str>,
+    ) -> Option<Result<(Holder, Authentication), Unauthenticated>> {
+        let authenticator = &access.authenticator;
+        if let Some(bearer) = bearer {
+            let is_key = ApiKey::is_one(bearer);
+            let authentication = if is_key { Authentication::ApiKey } else { Authentication::Oidc };
+            let holder = authenticator.holder(bearer, app.gateway.clock().now()).await;
+            return Some(holder.map(|holder| (holder, authentication)));
+        }
+        let ClientCertificate(name) = self.certificate.as_ref()?;
+        let holder = match name.as_ref() {
+            Ok(name) => authenticator.certified(name),
+            Err(why) => Err((*why).into()),
+        };
+        Some(holder.map(|holder| (holder, Authentication::Certificate)))
     }
 
     fn not_authenticated(&self, app: &App, why: Unauthenticated) -> ApiError {
@@ -88,6 +117,19 @@ impl Calling {
     pub(super) fn check_quota(&self, app: &App, caller: Option<&Identified>) -> Result<(), ApiError> {
         let Some(Identified { caller, .. }) = caller else { return self.check_address(app) };
         Ok(caller_rights::take_quota(app, caller)?)
+    }
+
+    /// Counts an event stream: for the caller that made the request, or else for the address. `None` if there are too
+    /// many.
+    pub(super) fn open_stream(&self, app: &App, request: &Request) -> Option<StreamSlot> {
+        let (holder, limit) = match &request.submission.caller {
+            Some(name) => {
+                let limit = caller_rights::streams(app, name);
+                (StreamOf::Caller(name.clone()), limit)
+            }
+            None => (StreamOf::Address(self.address.to_canonical()), None),
+        };
+        app.streams.open(holder, limit)
     }
 
     /// Holds back an address that asks too often, if there are no callers.
@@ -123,9 +165,7 @@ impl Calling {
         match (&app.access, id) {
             (None, Some(id)) if reads => find(id).await,
             (Some(access), Some(id)) => {
-                let bearer = self.credential(app, params)?;
-                let holder = access.authenticator.holder(bearer, app.gateway.clock().now()).await;
-                let holder = holder.map_err(|why| self.not_authenticated(app, why))?;
+                let holder = self.shown_by(app, access, params).await?;
                 if let (Holder::Admin(admin), true) = (&holder, reads) {
                     check_role(app, admin, Role::Read)?;
                     return find(id).await;

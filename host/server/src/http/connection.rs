@@ -8,16 +8,19 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::client::Peer;
+use super::secured::ClientCertificate;
 use super::takeover::{self, Takeover};
 
 /// How long the head of a request may take to arrive, and how long a connection may be idle between calls.
@@ -29,48 +32,64 @@ const HURRIED_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest head of a request, in bytes.
 const HEAD_BYTES: usize = 16 * 1024;
 
+/// What is known of a connection.
+#[derive(Clone)]
+pub(super) struct Of {
+    pub(super) peer: Peer,
+    /// The client's certificate, if it sent one.
+    pub(super) certificate: Option<ClientCertificate>,
+    /// There is little room left, so the client must hurry.
+    pub(super) crowded: bool,
+    /// When it should end, if it should: no call is cut, and an event stream ends between two events.
+    pub(super) until: Option<Instant>,
+}
+
 /// Serves a connection to its end.
-pub(super) async fn serve<T>(
-    transport: T,
-    peer: Peer,
-    crowded: bool,
-    router: Router,
-    shutdown: CancellationToken,
-) where
+pub(super) async fn serve<T>(transport: T, of: Of, router: Router, shutdown: &CancellationToken)
+where
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    let until = of.until;
     // In a box, so that hyper's memory is freed before the stream begins.
-    let ended = Box::pin(answer_calls(transport, peer, crowded, router, shutdown)).await;
+    let ended = Box::pin(answer_calls(transport, of, router, shutdown)).await;
     // An error means that the client has gone away.
     let _ = match ended {
         (mut transport, None) => transport.shutdown().await,
-        (transport, Some(response)) => takeover::write_response(transport, response).await,
+        (transport, Some(response)) => takeover::write_response(transport, response, until).await,
     };
 }
 
 /// Answers call after call, until the connection ends or is to be taken over with the response that is returned.
 async fn answer_calls<T>(
     transport: T,
-    peer: Peer,
-    crowded: bool,
+    of: Of,
     router: Router,
-    shutdown: CancellationToken,
+    shutdown: &CancellationToken,
 ) -> (T, Option<Response>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    let Of { peer, certificate, crowded, until } = of;
     let takeover = Arc::new(Takeover::default());
     let of_connection = Arc::clone(&takeover);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (router, takeover) = (router.clone(), Arc::clone(&of_connection));
+        let certificate = certificate.clone();
         Box::pin(async move {
             let takeover_possible = takeover.is_possible(&request);
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer);
-            let response = match router.oneshot(request).await {
+            if let Some(certificate) = certificate {
+                request.extensions_mut().insert(certificate);
+            }
+            let mut response = match router.oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
             };
+            if until.is_some_and(|until| Instant::now() >= until) {
+                // Said in an answer, so that no call is sent into a connection that is being closed.
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             if takeover_possible { takeover.keep_long_lived(response) } else { Ok(response) }
         })
     });
@@ -108,9 +127,34 @@ mod tests {
 
     /// A client's end of a connection, and the task that serves the other end.
     fn connect(router: Router, shutdown: &CancellationToken) -> (DuplexStream, JoinHandle<()>) {
+        connect_until(None, router, shutdown)
+    }
+
+    fn connect_until(
+        until: Option<Instant>,
+        router: Router,
+        shutdown: &CancellationToken,
+    ) -> (DuplexStream, JoinHandle<()>) {
         let (client, server) = duplex(64 * 1024);
-        let peer = Peer(Ipv4Addr::LOCALHOST.into());
-        (client, tokio::spawn(serve(server, peer, false, router, shutdown.clone())))
+        let of = Of { peer: Peer(Ipv4Addr::LOCALHOST.into()), certificate: None, crowded: false, until };
+        let shutdown = shutdown.clone();
+        (client, tokio::spawn(async move { serve(server, of, router, &shutdown).await }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_too_old_ends_with_an_answer() {
+        let until = Instant::now() + Duration::from_secs(20);
+        let (mut client, served) = connect_until(Some(until), router(), &CancellationToken::new());
+        let call = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        client.write_all(call).await.unwrap();
+        let mut first = vec![0; 512];
+        let read = client.read(&mut first).await.unwrap();
+        assert!(!String::from_utf8_lossy(&first[..read]).contains("connection: close"));
+        tokio::time::advance(Duration::from_secs(21)).await;
+        client.write_all(call).await.unwrap();
+        let text = read_all(&mut client).await;
+        assert!(text.contains("connection: close") && text.ends_with("hello"), "{text}");
+        served.await.unwrap();
     }
 
     /// A short call, and a stream of two events.

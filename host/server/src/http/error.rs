@@ -61,7 +61,10 @@ pub(crate) enum ApiError {
     NotAnAdmin(Unauthenticated),
     #[error("this call needs the role `{0}`, which this admin does not have")]
     RoleMissing(Role),
-    #[error("say who you are: an API key or a token of an identity provider, as `Authorization: Bearer`")]
+    #[error(
+        "say who you are: an API key or a token of an identity provider, as `Authorization: Bearer`, or a client \
+        certificate"
+    )]
     Unauthenticated,
     #[error("{0}")]
     NotAuthenticated(Unauthenticated),

@@ -9,6 +9,7 @@ mod connection;
 mod connection_limit;
 mod front_door;
 mod router;
+mod secured;
 mod serve;
 mod takeover;
 
@@ -56,4 +57,4 @@ pub(crate) use idempotency::Fingerprints;
 pub use proxies::ClientHeader;
 pub(crate) use proxies::Proxies;
 pub use router::{Surface, router};
-pub use serve::serve;
+pub use serve::{Limits, Listener, serve};

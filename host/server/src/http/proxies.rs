@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use ipnet::IpNet;
@@ -57,14 +57,14 @@ impl Proxies {
             ClientHeader::Forwarded => HeaderName::from_static("forwarded"),
         };
         // Several lines are one list, in their order.
-        let lines: Vec<&str> =
-            headers.get_all(name).iter().map(|line| line.to_str().unwrap_or_default()).collect();
-        let hops = lines.iter().rev().flat_map(|line| line.rsplit(','));
+        let lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+        let hops = lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
         for hop in hops.take(MOST_HOPS) {
-            let address = match self.header {
+            // Each for itself: what a client wrote must not make unreadable what a proxy added.
+            let address = std::str::from_utf8(hop).ok().and_then(|hop| match self.header {
                 ClientHeader::XForwardedFor => address(hop.trim()),
                 ClientHeader::Forwarded => forwarded_for(hop),
-            };
+            });
             // What cannot be read was written by whoever called the proxy before: nothing left of it counts.
             let Some(address) = address else { break };
             client = address;
@@ -101,8 +101,6 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     fn proxies(header: ClientHeader) -> Proxies {
@@ -148,7 +146,9 @@ mod tests {
             ("10.0.0.1", &["198.51.100.7, unknown"], "10.0.0.1"),
             ("10.0.0.1", &["198.51.100.7, , 10.0.0.2"], "10.0.0.2"),
             ("10.0.0.1", &["198.51.100.7, 10.0.0.2:x"], "10.0.0.1"),
-            ("10.0.0.1", &["é, 10.0.0.2"], "10.0.0.1"),
+            ("10.0.0.1", &["é, 10.0.0.2"], "10.0.0.2"),
+            ("10.0.0.1", &["é, 198.51.100.7"], "198.51.100.7"),
+            ("10.0.0.1", &["198.51.100.7, é"], "10.0.0.1"),
             ("10.0.0.1", &[""], "10.0.0.1"),
         ] {
             check(ClientHeader::XForwardedFor, peer, lines, expected);

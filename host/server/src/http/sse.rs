@@ -24,7 +24,8 @@ use super::takeover::LongLived;
 use super::view::WaitView;
 use super::wait::wanted;
 use crate::state::App;
-use crate::telemetry::{StreamSlot, log_failure};
+use crate::streams::StreamSlot;
+use crate::telemetry::log_failure;
 
 /// How often a heartbeat is sent.
 const HEARTBEAT: Duration = Duration::from_secs(20);
@@ -59,8 +60,9 @@ pub(super) async fn stream(
     calling: Calling,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let id = calling.request(&app, &params, wanted(&params, None)?).await?.id;
-    let slot = app.metrics.open_stream(app.max_streams).ok_or(ApiError::TooManyStreams)?;
+    let request = calling.request(&app, &params, wanted(&params, None)?).await?;
+    let id = request.id;
+    let slot = calling.open_stream(&app, &request).ok_or(ApiError::TooManyStreams)?;
     // Watch before reading, so that no change is missed between the two.
     let watch = app.gateway.watchers().watch(id);
     let request = app.gateway.request(id).await?;

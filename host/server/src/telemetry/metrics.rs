@@ -1,10 +1,7 @@
 //! Metrics of this process, which start at zero with it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{IntCounterVec, Opts, Registry, TextEncoder};
 
 /// A rejected call or act that may be an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,12 +28,16 @@ pub enum SecurityEvent {
     RequesterMismatch,
     /// A connection over the limit.
     ConnectionRefused,
+    /// A TLS handshake failed, but not for the client's certificate.
+    TlsHandshake,
+    /// A client certificate that does not count, or none where one is required.
+    ClientCertificate,
     /// A call came through a proxy, although nobody authenticates callers.
     Proxied,
 }
 
 impl SecurityEvent {
-    const ALL: [SecurityEvent; 12] = [
+    const ALL: [SecurityEvent; 14] = [
         SecurityEvent::BadSignature,
         SecurityEvent::StaleSignature,
         SecurityEvent::Replay,
@@ -48,6 +49,8 @@ impl SecurityEvent {
         SecurityEvent::RoleMissing,
         SecurityEvent::RequesterMismatch,
         SecurityEvent::ConnectionRefused,
+        SecurityEvent::TlsHandshake,
+        SecurityEvent::ClientCertificate,
         SecurityEvent::Proxied,
     ];
 
@@ -65,6 +68,8 @@ impl SecurityEvent {
             SecurityEvent::RoleMissing => "role_missing",
             SecurityEvent::RequesterMismatch => "requester_mismatch",
             SecurityEvent::ConnectionRefused => "connection_refused",
+            SecurityEvent::TlsHandshake => "tls_handshake_failed",
+            SecurityEvent::ClientCertificate => "client_certificate_rejected",
             SecurityEvent::Proxied => "proxied",
         }
     }
@@ -74,12 +79,6 @@ impl SecurityEvent {
 pub struct Metrics {
     registry: Registry,
     security: IntCounterVec,
-    streams: Arc<Streams>,
-}
-
-struct Streams {
-    open: AtomicUsize,
-    shown: IntGauge,
 }
 
 impl Metrics {
@@ -96,13 +95,11 @@ impl Metrics {
             ),
             &["type"],
         )?;
-        let shown = IntGauge::new("sse_connections", "Open event streams.")?;
         registry.register(Box::new(security.clone()))?;
-        registry.register(Box::new(shown.clone()))?;
         for event in SecurityEvent::ALL {
             security.with_label_values(&[event.as_str()]);
         }
-        Ok(Metrics { registry, security, streams: Arc::new(Streams { open: AtomicUsize::new(0), shown }) })
+        Ok(Metrics { registry, security })
     }
 
     /// The registry, to which other crates add their metrics.
@@ -114,15 +111,6 @@ impl Metrics {
     /// Counts a security event.
     pub fn count(&self, event: SecurityEvent) {
         self.security.with_label_values(&[event.as_str()]).inc();
-    }
-
-    /// Takes one of `max` slots for an event stream; dropping it releases it. `None` if all are taken.
-    #[must_use]
-    pub fn open_stream(&self, max: usize) -> Option<StreamSlot> {
-        let one_more = |open: usize| Some(open + 1).filter(|open| *open <= max);
-        self.streams.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
-        self.streams.shown.inc();
-        Some(StreamSlot(Arc::clone(&self.streams)))
     }
 
     /// These metrics and `stored`, in the text format of Prometheus.
@@ -145,33 +133,9 @@ impl Metrics {
     }
 }
 
-/// The slot of an open event stream.
-pub struct StreamSlot(Arc<Streams>);
-
-impl Drop for StreamSlot {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
-        self.0.shown.dec();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn streams_are_counted_and_capped() {
-        let metrics = Metrics::new().unwrap();
-        let first = metrics.open_stream(2).unwrap();
-        let second = metrics.open_stream(2).unwrap();
-        assert!(metrics.open_stream(2).is_none());
-        assert!(metrics.render(Vec::new()).contains("sse_connections 2\n"));
-        drop(first);
-        let third = metrics.open_stream(2).unwrap();
-        drop((second, third));
-        assert!(metrics.render(Vec::new()).contains("sse_connections 0\n"));
-        assert!(metrics.open_stream(0).is_none());
-    }
 
     #[test]
     fn every_security_event_starts_at_zero() {
@@ -182,6 +146,7 @@ mod tests {
         # TYPE security_events_total counter
         security_events_total{type="bad_signature"} 0
         security_events_total{type="caller_not_allowed"} 0
+        security_events_total{type="client_certificate_rejected"} 0
         security_events_total{type="connection_refused"} 0
         security_events_total{type="foreign_workspace"} 0
         security_events_total{type="proxied"} 0
@@ -190,11 +155,9 @@ mod tests {
         security_events_total{type="requester_mismatch"} 0
         security_events_total{type="role_missing"} 0
         security_events_total{type="stale_signature"} 0
+        security_events_total{type="tls_handshake_failed"} 0
         security_events_total{type="unauthenticated"} 0
         security_events_total{type="unauthorized"} 0
-        # HELP sse_connections Open event streams.
-        # TYPE sse_connections gauge
-        sse_connections 0
         "#);
     }
 }

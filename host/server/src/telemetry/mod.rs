@@ -6,5 +6,5 @@ mod stored;
 
 pub(crate) use log::log_failure;
 pub use log::start_log;
-pub use metrics::{Metrics, SecurityEvent, StreamSlot};
+pub use metrics::{Metrics, SecurityEvent};
 pub use stored::stored;

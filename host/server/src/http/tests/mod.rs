@@ -140,7 +140,8 @@ impl TestServer {
     /// Runs the whole gateway, with its background tasks, on a listener.
     fn run(&self, listener: TcpListener) -> JoinHandle<anyhow::Result<()>> {
         let (app, config) = (Arc::clone(&self.app), Arc::clone(&self.config));
-        tokio::spawn(async move { run(app, &config, vec![(listener, crate::http::Surface::ALL)]).await })
+        let listener = crate::http::Listener { socket: listener, surface: super::Surface::ALL, tls: None };
+        tokio::spawn(async move { run(app, &config, vec![listener]).await })
     }
 
     /// Calls the router. If the answer is an error, the OpenAPI document must have its code.

@@ -158,6 +158,7 @@ async fn metrics_of_a_decided_request() {
     # TYPE security_events_total counter
     security_events_total{type="bad_signature"} 0
     security_events_total{type="caller_not_allowed"} 0
+    security_events_total{type="client_certificate_rejected"} 0
     security_events_total{type="connection_refused"} 0
     security_events_total{type="foreign_workspace"} 0
     security_events_total{type="proxied"} 0
@@ -166,6 +167,7 @@ async fn metrics_of_a_decided_request() {
     security_events_total{type="requester_mismatch"} 0
     security_events_total{type="role_missing"} 0
     security_events_total{type="stale_signature"} 0
+    security_events_total{type="tls_handshake_failed"} 0
     security_events_total{type="unauthenticated"} 0
     security_events_total{type="unauthorized"} 0
     # HELP slack_delivery_failures_total Messages that Slack refuses, by its code; each is counted once.
