@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::error::{ApiError, Invalid};
 use crate::state::App;
+use crate::telemetry::SecurityEvent;
 
 /// How long a body may take to arrive: a slow caller must not hold a connection.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +39,7 @@ impl Unread {
         let (parts, body) = self.0.into_parts();
         // Before anything is read of a body that would be refused.
         JsonBody::check(&parts.headers)?;
-        JsonBody::of(&parts.headers, &read(body, app.body_limit).await?)
+        JsonBody::of(&parts.headers, &read(app, body, app.body_limit).await?)
     }
 }
 
@@ -72,9 +73,13 @@ impl FromRequest<Arc<App>> for JsonBody {
 }
 
 /// Reads a body of at most `limit` bytes.
-pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+pub(crate) async fn read(app: &App, body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let collected = tokio::time::timeout(TIMEOUT, Limited::new(body, limit).collect()).await;
-    match collected.map_err(|_| ApiError::TooSlow)? {
+    let collected = collected.map_err(|_| {
+        app.metrics.count(SecurityEvent::SlowClient);
+        ApiError::TooSlow
+    });
+    match collected? {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(ApiError::TooLarge(format!("the body has more than {limit} bytes")))

@@ -3,6 +3,8 @@
 //! Hyper is used directly, because `axum::serve` does not limit how long the head of a request may take: clients that
 //! send it slowly could hold connections for ever.
 
+use std::error::Error as _;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,28 +46,47 @@ pub(super) struct Of {
     pub(super) until: Option<Instant>,
 }
 
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// As it should, by itself or by the client.
+    Done,
+    /// The client sent the head of a request, or read an answer, too slowly.
+    TooSlow,
+}
+
 /// Serves a connection to its end.
-pub(super) async fn serve<T>(transport: T, of: Of, router: Router, shutdown: &CancellationToken)
+pub(super) async fn serve<T>(transport: T, of: Of, router: Router, shutdown: &CancellationToken) -> End
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let until = of.until;
     // In a box, so that hyper's memory is freed before the stream begins.
     let ended = Box::pin(answer_calls(transport, of, router, shutdown)).await;
-    // An error means that the client has gone away.
-    let _ = match ended {
-        (mut transport, None) => transport.shutdown().await,
-        (transport, Some(response)) => takeover::write_response(transport, response, until).await,
+    let written = match ended {
+        (_, Answered::TooSlowly) => return End::TooSlow,
+        (mut transport, Answered::All) => transport.shutdown().await,
+        (transport, Answered::Stream(response)) => takeover::write_response(transport, response, until).await,
     };
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => End::TooSlow,
+        // Any other error means that the client has gone away.
+        _ => End::Done,
+    }
 }
 
-/// Answers call after call, until the connection ends or is to be taken over with the response that is returned.
-async fn answer_calls<T>(
-    transport: T,
-    of: Of,
-    router: Router,
-    shutdown: &CancellationToken,
-) -> (T, Option<Response>)
+/// What became of the calls of a connection.
+enum Answered {
+    /// All that came were answered.
+    All,
+    /// The response to the last one is to take the connection over.
+    Stream(Response),
+    /// One came, or its answer was read, too slowly.
+    TooSlowly,
+}
+
+/// Answers call after call, until the connection ends or is to be taken over.
+async fn answer_calls<T>(transport: T, of: Of, router: Router, shutdown: &CancellationToken) -> (T, Answered)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -99,22 +120,34 @@ where
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(transport), service);
     let mut closing = false;
-    loop {
+    let ended = loop {
         tokio::select! {
             // An error concerns the client alone, or is `TakenOver`.
-            _ = std::future::poll_fn(|context| connection.poll_without_shutdown(context)) => break,
+            ended = std::future::poll_fn(|context| connection.poll_without_shutdown(context)) => break ended,
             () = shutdown.cancelled(), if !closing => {
                 closing = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
         }
-    }
-    (connection.into_parts().io.into_inner(), takeover.take_response())
+    };
+    let parts = connection.into_parts();
+    let answered = match (takeover.take_response(), ended) {
+        (Some(response), _) => Answered::Stream(response),
+        // A connection that was idle, and of which nothing is left over, may end in the same way.
+        (None, Err(error)) if error.is_timeout() && !parts.read_buf.is_empty() => Answered::TooSlowly,
+        (None, Err(error)) if is_write_timeout(&error) => Answered::TooSlowly,
+        (None, _) => Answered::All,
+    };
+    (parts.io.into_inner(), answered)
+}
+
+fn is_write_timeout(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::net::Ipv4Addr;
 
     use axum::routing::get;
@@ -126,7 +159,7 @@ mod tests {
     use super::*;
 
     /// A client's end of a connection, and the task that serves the other end.
-    fn connect(router: Router, shutdown: &CancellationToken) -> (DuplexStream, JoinHandle<()>) {
+    fn connect(router: Router, shutdown: &CancellationToken) -> (DuplexStream, JoinHandle<End>) {
         connect_until(None, router, shutdown)
     }
 
@@ -134,7 +167,7 @@ mod tests {
         until: Option<Instant>,
         router: Router,
         shutdown: &CancellationToken,
-    ) -> (DuplexStream, JoinHandle<()>) {
+    ) -> (DuplexStream, JoinHandle<End>) {
         let (client, server) = duplex(64 * 1024);
         let of = Of { peer: Peer(Ipv4Addr::LOCALHOST.into()), certificate: None, crowded: false, until };
         let shutdown = shutdown.clone();
@@ -236,8 +269,17 @@ mod tests {
     async fn a_slow_head_times_out() {
         let (mut client, served) = connect(Router::new(), &CancellationToken::new());
         client.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
-        served.await.unwrap();
+        assert_eq!(served.await.unwrap(), End::TooSlow);
         drop(client);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_times_out_and_is_not_slow() {
+        for calls in ["", "GET / HTTP/1.1\r\nhost: x\r\n\r\n"] {
+            let (mut client, served) = connect(router(), &CancellationToken::new());
+            client.write_all(calls.as_bytes()).await.unwrap();
+            assert_eq!(served.await.unwrap(), End::Done, "{calls}");
+        }
     }
 
     #[tokio::test]

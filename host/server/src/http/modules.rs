@@ -96,7 +96,7 @@ pub(super) async fn put(
 ) -> Result<Json<InspectionView>, ApiError> {
     let (by, signatures) = (admin.by(None)?, signatures(&headers)?);
     let limit = app.gateway.policies().engine().limits().module_bytes;
-    let bytes = body::read(body, limit).await?;
+    let bytes = body::read(&app, body, limit).await?;
     Ok(Json(InspectionView::of(app.policy_sets.store_module(bytes.to_vec(), signatures, by).await?)))
 }
 

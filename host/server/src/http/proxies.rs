@@ -15,6 +15,7 @@ use ipnet::IpNet;
 
 use super::client::Peer;
 use crate::state::App;
+use crate::telemetry::SecurityEvent;
 
 /// How many addresses of a header are looked at: nobody has so many proxies.
 const MOST_HOPS: usize = 32;
@@ -39,18 +40,22 @@ pub(crate) struct Proxies {
 /// Puts the address of the client in the place of that of a trusted proxy.
 pub(super) async fn resolve(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     if let Some(Peer(peer)) = request.extensions().get::<Peer>().copied() {
-        let client = app.proxies.client(peer, request.headers());
+        let (client, is_readable) = app.proxies.client(peer, request.headers());
+        if !is_readable {
+            app.metrics.count(SecurityEvent::ProxyHeader);
+        }
         request.extensions_mut().insert(Peer(client));
     }
     next.run(request).await
 }
 
 impl Proxies {
-    /// The address of whoever called the first of our proxies; `peer` itself if it is none of ours.
-    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    /// The address of whoever called the first of our proxies; `peer` itself if it is none of ours. And whether the
+    /// header could be read as far as that.
+    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> (IpAddr, bool) {
         let mut client = peer.to_canonical();
         if !self.is_trusted(client) {
-            return client;
+            return (client, true);
         }
         let name = match self.header {
             ClientHeader::XForwardedFor => HeaderName::from_static("x-forwarded-for"),
@@ -59,20 +64,23 @@ impl Proxies {
         // Several lines are one list, in their order.
         let lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
         let hops = lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
-        for hop in hops.take(MOST_HOPS) {
+        for (number, hop) in hops.enumerate() {
+            if number >= MOST_HOPS {
+                return (client, false);
+            }
             // Each for itself: what a client wrote must not make unreadable what a proxy added.
             let address = std::str::from_utf8(hop).ok().and_then(|hop| match self.header {
                 ClientHeader::XForwardedFor => address(hop.trim()),
                 ClientHeader::Forwarded => forwarded_for(hop),
             });
             // What cannot be read was written by whoever called the proxy before: nothing left of it counts.
-            let Some(address) = address else { break };
+            let Some(address) = address else { return (client, false) };
             client = address;
             if !self.is_trusted(client) {
                 break;
             }
         }
-        client
+        (client, true)
     }
 
     pub(super) fn is_trusted(&self, address: IpAddr) -> bool {
@@ -118,7 +126,7 @@ mod tests {
         for line in lines {
             headers.append(name, HeaderValue::from_bytes(line.as_bytes()).unwrap());
         }
-        let client = proxies(header).client(peer.parse().unwrap(), &headers);
+        let (client, _) = proxies(header).client(peer.parse().unwrap(), &headers);
         assert_eq!(client, expected.parse::<IpAddr>().unwrap(), "{peer} {lines:?}");
     }
 
@@ -176,6 +184,28 @@ mod tests {
             HeaderValue::from_static("198.51.100.7"),
         )]);
         let peer: IpAddr = "10.0.0.1".parse().unwrap();
-        assert_eq!(proxies(ClientHeader::Forwarded).client(peer, &headers), peer);
+        assert_eq!(proxies(ClientHeader::Forwarded).client(peer, &headers), (peer, true));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_apart() {
+        let long = vec!["10.0.0.2"; 40].join(",");
+        for (line, expected) in [
+            ("198.51.100.7", true),
+            ("198.51.100.7, 10.0.0.2", true),
+            // Nothing left of the client is looked at.
+            ("garbage, 198.51.100.7", true),
+            ("198.51.100.7, garbage", false),
+            ("", false),
+            (long.as_str(), false),
+        ] {
+            let headers = HeaderMap::from_iter([(
+                HeaderName::from_static("x-forwarded-for"),
+                HeaderValue::from_str(line).unwrap(),
+            )]);
+            let (_, is_readable) =
+                proxies(ClientHeader::XForwardedFor).client("10.0.0.1".parse().unwrap(), &headers);
+            assert_eq!(is_readable, expected, "{line}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::client::Peer;
-use super::connection::{self, Of};
+use super::connection::{self, End, Of};
 use super::serve::{Shared, Transport};
 use crate::telemetry::SecurityEvent;
 use crate::tls::{InForce, Tls};
@@ -31,7 +31,13 @@ const SPREAD: u32 = 10;
 pub(super) struct ClientCertificate(pub(super) Arc<Result<CertificateName, CertificateError>>);
 
 /// Serves a connection to its end.
-pub(super) async fn serve(transport: Transport, peer: Peer, crowded: bool, tls: &Tls, shared: &Shared) {
+pub(super) async fn serve(
+    transport: Transport,
+    peer: Peer,
+    crowded: bool,
+    tls: &Tls,
+    shared: &Shared,
+) -> End {
     let mut in_force = tls.subscribe();
     let config = Arc::clone(&in_force.borrow_and_update().config);
     let within = if crowded { HURRIED_HANDSHAKE_TIMEOUT } else { HANDSHAKE_TIMEOUT };
@@ -39,9 +45,12 @@ pub(super) async fn serve(transport: Transport, peer: Peer, crowded: bool, tls: 
     let stream = tokio::select! {
         shaken = handshake => match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => stream,
-            Err(error) => return failed(&error, peer, shared),
+            Err(error) => {
+                failed(&error, peer, shared);
+                return End::Done;
+            }
         },
-        () = shared.app.shutdown.cancelled() => return,
+        () = shared.app.shutdown.cancelled() => return End::Done,
     };
     let chain = chain(&stream);
     let certificate = chain.first().map(|own| ClientCertificate(Arc::new(CertificateName::of(own))));
@@ -53,10 +62,11 @@ pub(super) async fn serve(transport: Transport, peer: Peer, crowded: bool, tls: 
         return served.await;
     }
     tokio::select! {
-        () = served => {}
+        end = served => end,
         error = counts_no_longer(&chain, in_force) => {
             tracing::info!(%error, "connection ended: its client certificate counts no longer");
             rejected(peer, shared);
+            End::Done
         }
     }
 }

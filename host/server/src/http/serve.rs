@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_io_timeout::TimeoutWriter;
 
 use super::client::Peer;
-use super::connection::{self, Of};
+use super::connection::{self, End, Of};
 use super::connection_limit::{ConnectionLimit, Slot};
 use super::router::{Surface, router};
 use super::secured;
@@ -100,12 +100,15 @@ pub async fn serve(listener: Listener, app: Arc<App>, limits: Limits) {
 /// Answers what comes over one connection, until it ends.
 async fn answer(stream: TcpStream, peer: Peer, slot: Slot, shared: &Shared) {
     let transport = transport(stream);
-    match &shared.tls {
+    let end = match &shared.tls {
         Some(tls) => secured::serve(transport, peer, slot.crowded, tls, shared).await,
         None => {
             let of = Of { peer, certificate: None, crowded: slot.crowded, until: None };
-            connection::serve(transport, of, shared.router.clone(), &shared.app.shutdown).await;
+            connection::serve(transport, of, shared.router.clone(), &shared.app.shutdown).await
         }
+    };
+    if end == End::TooSlow {
+        shared.app.metrics.count(SecurityEvent::SlowClient);
     }
 }
 
@@ -155,7 +158,9 @@ mod tests {
             let of = Of { peer: Peer(peer.ip()), certificate: None, crowded: false, until: None };
             let begun = Instant::now();
             // The clock advances once nothing else can happen.
-            connection::serve(transport(server), of, router.clone(), &CancellationToken::new()).await;
+            let end =
+                connection::serve(transport(server), of, router.clone(), &CancellationToken::new()).await;
+            assert_eq!(end, End::TooSlow, "{path}");
             assert_eq!(begun.elapsed().as_secs(), WRITE_TIMEOUT.as_secs(), "{path}");
         }
     }

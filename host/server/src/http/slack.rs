@@ -40,7 +40,7 @@ pub(super) async fn interactions(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let Some(verifier) = &app.slack_verifier else { return Err(ApiError::NoSuch("path")) };
-    let form = body::read(body, app.body_limit).await?;
+    let form = body::read(&app, body, app.body_limit).await?;
     let signed = verify(&app, verifier, &headers, &form)?;
     let answer = interactions::handle(&app, countersign_slack::parse_form(&form), Some(signed)).await?;
     Ok(Json(Value::Object(answer)))

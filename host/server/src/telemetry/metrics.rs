@@ -28,6 +28,10 @@ pub enum SecurityEvent {
     RequesterMismatch,
     /// A connection over the limit.
     ConnectionRefused,
+    /// A client that sent or read too slowly.
+    SlowClient,
+    /// A header of a trusted proxy that could not be read as far as it had to be.
+    ProxyHeader,
     /// A TLS handshake failed, but not for the client's certificate.
     TlsHandshake,
     /// A client certificate that does not count, or none where one is required.
@@ -37,7 +41,7 @@ pub enum SecurityEvent {
 }
 
 impl SecurityEvent {
-    const ALL: [SecurityEvent; 14] = [
+    const ALL: [SecurityEvent; 16] = [
         SecurityEvent::BadSignature,
         SecurityEvent::StaleSignature,
         SecurityEvent::Replay,
@@ -49,6 +53,8 @@ impl SecurityEvent {
         SecurityEvent::RoleMissing,
         SecurityEvent::RequesterMismatch,
         SecurityEvent::ConnectionRefused,
+        SecurityEvent::SlowClient,
+        SecurityEvent::ProxyHeader,
         SecurityEvent::TlsHandshake,
         SecurityEvent::ClientCertificate,
         SecurityEvent::Proxied,
@@ -68,6 +74,8 @@ impl SecurityEvent {
             SecurityEvent::RoleMissing => "role_missing",
             SecurityEvent::RequesterMismatch => "requester_mismatch",
             SecurityEvent::ConnectionRefused => "connection_refused",
+            SecurityEvent::SlowClient => "slow_client",
+            SecurityEvent::ProxyHeader => "proxy_header_unreadable",
             SecurityEvent::TlsHandshake => "tls_handshake_failed",
             SecurityEvent::ClientCertificate => "client_certificate_rejected",
             SecurityEvent::Proxied => "proxied",
@@ -150,10 +158,12 @@ mod tests {
         security_events_total{type="connection_refused"} 0
         security_events_total{type="foreign_workspace"} 0
         security_events_total{type="proxied"} 0
+        security_events_total{type="proxy_header_unreadable"} 0
         security_events_total{type="rate_limited"} 0
         security_events_total{type="replay"} 1
         security_events_total{type="requester_mismatch"} 0
         security_events_total{type="role_missing"} 0
+        security_events_total{type="slow_client"} 0
         security_events_total{type="stale_signature"} 0
         security_events_total{type="tls_handshake_failed"} 0
         security_events_total{type="unauthenticated"} 0

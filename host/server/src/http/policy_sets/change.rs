@@ -141,7 +141,7 @@ pub(in crate::http) async fn reload(
     body: Body,
 ) -> Result<Json<ChangedView>, ApiError> {
     // Callers of the legacy service send no body.
-    let bytes = body::read(body, app.body_limit).await?;
+    let bytes = body::read(&app, body, app.body_limit).await?;
     let ReloadBody { actor } = match bytes.is_empty() {
         true => ReloadBody::default(),
         false => JsonBody::of(&headers, &bytes)?.typed()?,
@@ -172,7 +172,7 @@ pub(in crate::http) async fn store(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<StoredView>, ApiError> {
-    let bytes = body::read(body, SET_BYTES).await?;
+    let bytes = body::read(&app, body, SET_BYTES).await?;
     let SetBody { document, schemas, signatures, actor } = JsonBody::of(&headers, &bytes)?.typed()?;
     let signatures = Signature::read_all(&signatures)
         .map_err(|(line, wrong)| Invalid::new("signatures", format!("line {line}: {wrong}")))?;

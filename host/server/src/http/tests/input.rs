@@ -322,9 +322,14 @@ async fn a_wrong_method_is_answered_with_the_right_ones() {
     assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, "POST"));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_slow_body_times_out() {
+    let server = TestServer::new().await;
+    // Only now, since the store works in real time.
+    tokio::time::pause();
     let endless = Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
-    let error = crate::http::body::read(endless, 1000).await.unwrap_err();
+    let error = crate::http::body::read(&server.app, endless, 1000).await.unwrap_err();
     assert_eq!(error.code(), "request_timeout");
+    tokio::time::resume();
+    assert!(server.metric("security_events_total{type=\"slow_client\"} 1").await);
 }

@@ -162,10 +162,12 @@ async fn metrics_of_a_decided_request() {
     security_events_total{type="connection_refused"} 0
     security_events_total{type="foreign_workspace"} 0
     security_events_total{type="proxied"} 0
+    security_events_total{type="proxy_header_unreadable"} 0
     security_events_total{type="rate_limited"} 0
     security_events_total{type="replay"} 0
     security_events_total{type="requester_mismatch"} 0
     security_events_total{type="role_missing"} 0
+    security_events_total{type="slow_client"} 0
     security_events_total{type="stale_signature"} 0
     security_events_total{type="tls_handshake_failed"} 0
     security_events_total{type="unauthenticated"} 0
