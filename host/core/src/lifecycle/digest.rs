@@ -44,14 +44,15 @@ pub fn canonical(value: &Value) -> String {
     serde_json_canonicalizer::to_string(value).unwrap_or_else(|_| value.to_string())
 }
 
-/// The digest of each top-level parameter's canonical value.
+/// The digest of each top-level parameter's canonical value: what version 1 of the payload hash is made of.
 #[must_use]
 pub fn parameter_digests(params: &Map<String, Value>) -> std::collections::BTreeMap<String, Digest> {
     params.iter().map(|(key, value)| (key.clone(), Digest::of_json(value))).collect()
 }
 
-/// The hash of a payload: SHA-256 of the canonical object that maps each top-level key to the
-/// hexadecimal SHA-256 of its canonical value. It can be computed without knowing redacted values.
+/// The hash of a payload: SHA-256 of the canonical object that maps each top-level key to the hexadecimal digest that
+/// stands for its value: in version 1 its SHA-256, in version 2 its commitment. It can be computed without knowing
+/// redacted values.
 #[must_use]
 pub fn payload_hash(digests: &std::collections::BTreeMap<String, Digest>) -> Digest {
     let object =
