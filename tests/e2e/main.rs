@@ -24,6 +24,8 @@ mod idempotency;
 
 mod overrides;
 
+mod hidden_values;
+mod payload_hash;
 mod redaction;
 
 mod streams;

@@ -75,6 +75,55 @@ fn request_id() -> RequestId {
     RequestId::new(START, 7, 1)
 }
 
+/// The published vectors were computed without this code, by docs/payload_hash.py, which the end-to-end tests run.
+#[test]
+fn payload_hashes_are_the_published_ones() {
+    #[derive(serde::Deserialize)]
+    struct Vector {
+        name: String,
+        version: PayloadHashVersion,
+        salt: Option<Digest>,
+        params: Map<String, Value>,
+        #[serde(default)]
+        overrides: Map<String, Value>,
+        #[serde(default, rename = "decisionParams")]
+        decision_params: Map<String, Value>,
+        commitments: BTreeMap<String, Digest>,
+        payload_hash: Digest,
+    }
+    let published = include_str!("../../../../docs/payload-hash-vectors.json");
+    let vectors: Vec<Vector> = serde_json::from_str(published).expect("the vectors can be read");
+    let of = |version| vectors.iter().filter(|vector| vector.version == version).count();
+    assert!(of(PayloadHashVersion::One) >= 6 && of(PayloadHashVersion::Two) >= 10);
+    assert!(vectors.iter().any(|vector| !vector.overrides.is_empty()));
+    for vector in vectors {
+        let salt = vector.salt.map(|salt| Salt::new(*salt.as_bytes()));
+        let made = match &salt {
+            Some(salt) => {
+                let wrapped = WrappedSalt { key: "any".into(), sealed: Vec::new() };
+                Commitments::salted(&vector.params, salt, wrapped)
+            }
+            None => Commitments::unsalted(&vector.params),
+        };
+        assert_eq!(made.version, vector.version, "{}", vector.name);
+        let edits = vector.overrides.into_iter().map(|(key, value)| {
+            let after = vector.decision_params.contains_key(&key).then_some(value);
+            let commitment = salt.as_ref().and_then(|salt| Some(salt.commit(after.as_ref()?)));
+            Edit { key, before: None, after, commitment, violations: Vec::new() }
+        });
+        let edits: Vec<Edit> = edits.collect();
+        if edits.is_empty() {
+            assert_eq!(made.digests, vector.commitments, "{}", vector.name);
+        }
+        let Commitments { version, digests, salt } = made;
+        let submission = Submission { digests, payload_hash_version: version, salt, ..submission(false) };
+        let mut request = draft(request_id(), submission, Vec::new());
+        request.history.push(Event { seq: 0, at: START, by: actor("U1"), act: Act::Approve { edits } });
+        assert_eq!(request.payload_hash(), vector.payload_hash, "{}", vector.name);
+        assert_eq!(payload_hash(&vector.commitments), vector.payload_hash, "{}", vector.name);
+    }
+}
+
 fn requirement(kind: RequirementKind, label: &str) -> Requirement {
     Requirement {
         kind,
