@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign_tests::{Ask, Call, Click, Home, Slack};
 use ring::{digest, hmac};
 use rusqlite::Connection;
@@ -134,6 +136,16 @@ fn mac(key: &hmac::Key, text: &str) -> Hash {
     Hash::try_from(hmac::sign(key, text.as_bytes()).as_ref()).expect("32 bytes")
 }
 
+/// The key of wait tokens that a secret gives: HKDF-Expand.
+fn derived(secret: &Hash) -> Hash {
+    mac(&hmac::Key::new(hmac::HMAC_SHA256, secret), "countersign wait token\u{1}")
+}
+
+/// The wait token of a request under a key.
+fn token_of(id: &str, key: &Hash) -> String {
+    format!("{id}.{}", URL_SAFE_NO_PAD.encode(mac(&hmac::Key::new(hmac::HMAC_SHA256, key), id)))
+}
+
 fn ask() -> Ask {
     Ask::new("pay").params(params()).idempotency_key("run-4711")
 }
@@ -195,6 +207,18 @@ async fn six_digits_are_not_found_without_the_key_file() {
     let commitments = hmac::Key::new(hmac::HMAC_SHA256, &key);
     let found = ALL.clone().find(|amount| loot.0.contains(&mac(&commitments, &amount.to_string())));
     assert_eq!(found, Some(AMOUNT), "among all values of six digits");
+
+    // Nor does anything there make a token; the key file does.
+    let makes_token = |key: &Hash| {
+        let token = token_of(&request.id, key);
+        loot.0.contains(&sha256(&token))
+    };
+    assert!(!loot.0.iter().any(|key| makes_token(key) || makes_token(&derived(key))), "a token can be made");
+    let key_file = std::fs::read(home.path("data/countersign.db.key")).expect("the key file");
+    let mut secrets = Loot::default();
+    secrets.add_text(&key_file);
+    assert!(secrets.0.iter().any(|secret| token_of(&request.id, &derived(secret)) == request.token));
+    assert!(secrets.0.iter().any(|secret| makes_token(&derived(secret))));
 
     // Nor is the salt anywhere in another form.
     let raw = |bytes: &[u8]| bytes.windows(32).any(|window| window == key);

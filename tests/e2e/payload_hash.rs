@@ -12,6 +12,7 @@ const ACTIONS: &str = "
     description: Scale a service
     timeout: 10m
     redact: { hide: [password] }
+    rerequest: { cooldown: 1s, limit: 5, window: 24h }
     policies:
       - use: quorum
         with: { approvers: [U0ALICE, U0BOB], approvals: 1 }
@@ -124,8 +125,9 @@ async fn a_request_of_version_1_keeps_it_to_its_end() {
     let gateway = Home::new(ACTIONS).start().await;
     let sent = json!({"replicas": 2, "zone": "a", "password": "hunter2"});
     let request = gateway.create(&Ask::new("scale").params(sent.clone())).await.expect("it is admitted");
+    let other = gateway.create(&Ask::new("scale").params(sent.clone())).await.expect("it is admitted");
     let home = gateway.stop().await;
-    as_version_5(&home.path("data/countersign.db"), &request.id, &sent);
+    as_version_5(&home.path("data/countersign.db"), &[&request.id, &other.id], &sent);
 
     let gateway = home.start().await;
     let before = gateway.look(&request.token).await;
@@ -142,27 +144,38 @@ async fn a_request_of_version_1_keeps_it_to_its_end() {
     merged["replicas"] = json!(5);
     assert_eq!(after["payloadHash"], unsalted_payload_hash(&merged).as_str());
 
+    // Made again it has the hidden value in the form in which that is known.
+    gateway.click_ok(&Click::deny("U0ALICE", &other.id)).await;
+    let again = gateway.rerequest_patiently(&other, "U0REQ").await;
+    assert_eq!((&again.body["payloadHashVersion"], &again.body["payloadSalt"]), (&json!(1), &Value::Null));
+    let again = gateway.look(&again.token).await;
+    assert_eq!(again["payloadHash"], unsalted_payload_hash(&sent).as_str());
+
     let new = gateway.create(&Ask::new("scale").params(sent.clone())).await.expect("it is admitted");
     let new = gateway.look(&new.token).await;
     assert_eq!(new["payloadHash"], payload_hash(&new, &sent).as_str());
 }
 
-/// Makes a database with one request what version 5 of it was.
-fn as_version_5(path: &Path, id: &str, params: &Value) {
+/// Makes a database what version 5 of it was, with these requests, all of the same parameters.
+fn as_version_5(path: &Path, ids: &[&str], params: &Value) {
     let database = Connection::open(path).expect("the database can be opened");
-    let select = "SELECT body FROM request WHERE body ->> '$.id' = ?1";
-    let body: String = database.query_row(select, [id], |row| row.get(0)).expect("the request is there");
-    let mut body: Value = serde_json::from_str(&body).expect("JSON");
-    let submission = body["submission"].as_object_mut().expect("an object");
-    assert_eq!(submission.remove("payload_hash_version"), Some(json!(2)));
     let sha256 = |value: &Value| {
         let digest = ring::digest::digest(&ring::digest::SHA256, value.to_string().as_bytes());
         Value::from(hex::encode(digest))
     };
     let digests = params.as_object().expect("an object").iter();
-    let digests = digests.map(|(key, value)| (key.clone(), sha256(value)));
-    submission.insert("digests".to_owned(), Value::Object(digests.collect()));
-    database.execute("UPDATE request SET body = ?1", [body.to_string()]).expect("it is written");
-    let older = "ALTER TABLE request DROP COLUMN salt; ALTER TABLE request DROP COLUMN salt_key; PRAGMA user_version = 5";
+    let digests = Value::Object(digests.map(|(key, value)| (key.clone(), sha256(value))).collect());
+    for id in ids {
+        let select = "SELECT body FROM request WHERE body ->> '$.id' = ?1";
+        let body: String = database.query_row(select, [id], |row| row.get(0)).expect("the request is there");
+        let mut body: Value = serde_json::from_str(&body).expect("JSON");
+        let submission = body["submission"].as_object_mut().expect("an object");
+        assert_eq!(submission.remove("payload_hash_version"), Some(json!(2)));
+        submission.insert("digests".to_owned(), digests.clone());
+        let update = "UPDATE request SET body = ?2 WHERE body ->> '$.id' = ?1";
+        assert_eq!(database.execute(update, [*id, &body.to_string()]), Ok(1));
+    }
+    let older = "ALTER TABLE request DROP COLUMN salt; ALTER TABLE request DROP COLUMN salt_key;
+                 PRAGMA user_version = 5";
     database.execute_batch(older).expect("the schema is the older one");
 }
