@@ -28,6 +28,14 @@ fn secrets(home: &Home) -> Vec<String> {
     lines.filter_map(|line| line.split_whitespace().nth(2).map(str::to_owned)).collect()
 }
 
+/// The encrypted salts in the database, in hexadecimal, in the order of their requests.
+fn sealed_salts(home: &Home) -> Vec<String> {
+    let database = rusqlite::Connection::open(home.path(DATABASE)).expect("a database");
+    let mut select = database.prepare("SELECT hex(salt) FROM request ORDER BY seq").expect("a query");
+    let salts = select.query_map([], |row| row.get(0)).and_then(Iterator::collect);
+    salts.expect("the salts can be read")
+}
+
 /// Whether a file holds these bytes, in hexadecimal or as they are.
 fn holds(bytes: &[u8], secret: &str) -> bool {
     let raw = hex::decode(secret).expect("hexadecimal");
@@ -83,8 +91,16 @@ async fn keys_are_changed_with_an_overlap() {
     let home = gateway.stop().await;
     let needed = keys(&home, "retire").expect_err("the salt of the first request needs it");
     assert!(needed.contains("countersign keys rewrap"), "{needed}");
+    let sealed = sealed_salts(&home);
     let told = keys(&home, "rewrap").expect("the previous key is there");
     assert_eq!(told, "encrypted anew: 1\nencrypted with the current key already: 1\n");
+    for (salt, gone) in sealed.iter().zip([true, false]) {
+        assert_eq!(
+            home.files().iter().any(|(_, bytes)| holds(bytes, salt)),
+            !gone,
+            "what was replaced is overwritten"
+        );
+    }
     keys(&home, "retire").expect("nothing needs the previous one");
     let gateway = home.start().await;
     let again = gateway.create(&ask().idempotency_key("run-4712")).await.expect("the current key counts");

@@ -105,8 +105,8 @@ impl Gateway {
 
     /// Makes an ended request again, in the same lineage, under the rules that are active now.
     ///
-    /// Redacted values are not kept, so the policies admit the new request without them, and it has the salt of the one
-    /// before.
+    /// Redacted values are not kept, so the policies admit the new request without them; one that has any has the salt of
+    /// the one before.
     ///
     /// # Errors
     /// Where there is no such request, its rules do not allow it or not yet, and as for [`Gateway::create`].

@@ -1,6 +1,6 @@
 //! `countersign keys`: changes the key file of an embedded store.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -168,6 +168,8 @@ async fn rewrapped(rewrap: &Rewrap) -> anyhow::Result<String> {
         Some(keys) => keys,
         None => read(&rewrap.place)?.1,
     };
+    let exists = rewrap.place.store.file().is_none_or(Path::exists);
+    ensure!(exists, "there is no store `{}`", rewrap.place.store);
     let store = open(&rewrap.place.store)?;
     check(&keys, store.as_ref(), &rewrap.place.store).await?;
     let salts = keys.salts();

@@ -20,6 +20,7 @@ impl Salts for SqliteStore {
 
     async fn replace_salts(&self, replacements: Vec<NewSalt>) -> Result<usize, StoreError> {
         let replaced = self.writer.write(move |scope| {
+            // A salt has the same length under every key, so SQLite overwrites what the former key decrypts.
             let mut update = scope.db.prepare_cached(
                 "UPDATE request SET salt_key = ?4, salt = ?5 WHERE id = ?1 AND salt_key = ?2 AND salt = ?3",
             )?;
