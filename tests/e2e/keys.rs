@@ -3,7 +3,8 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use countersign_tests::{Ask, Home, Receipt, countersign, deploy};
+use countersign_tests::{Ask, Click, Home, Receipt, countersign, countersign_with, deploy};
+use serde_json::Value;
 
 const DATABASE: &str = "data/countersign.db";
 const KEY_FILE: &str = "data/countersign.db.key";
@@ -25,6 +26,14 @@ fn secrets(home: &Home) -> Vec<String> {
     let text = std::fs::read_to_string(home.path(KEY_FILE)).expect("a key file");
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.filter_map(|line| line.split_whitespace().nth(2).map(str::to_owned)).collect()
+}
+
+/// The encrypted salts in the database, in hexadecimal, in the order of their requests.
+fn sealed_salts(home: &Home) -> Vec<String> {
+    let database = rusqlite::Connection::open(home.path(DATABASE)).expect("a database");
+    let mut select = database.prepare("SELECT hex(salt) FROM request ORDER BY seq").expect("a query");
+    let salts = select.query_map([], |row| row.get(0)).and_then(Iterator::collect);
+    salts.expect("the salts can be read")
 }
 
 /// Whether a file holds these bytes, in hexadecimal or as they are.
@@ -77,13 +86,86 @@ async fn keys_are_changed_with_an_overlap() {
     let gateway = home.start().await;
     same(gateway.create(&ask()).await.expect("the previous key still counts"));
     let second = gateway.create(&ask().idempotency_key("run-4712")).await.expect("it is admitted");
+    let running = keys(gateway.home(), "rewrap").expect_err("the gateway has the database open");
+    assert!(running.contains("in use by another gateway"), "{running}");
     let home = gateway.stop().await;
-    keys(&home, "retire").expect("there is a previous one");
+    let needed = keys(&home, "retire").expect_err("the salt of the first request needs it");
+    assert!(needed.contains("countersign keys rewrap"), "{needed}");
+    let sealed = sealed_salts(&home);
+    let told = keys(&home, "rewrap").expect("the previous key is there");
+    assert_eq!(told, "encrypted anew: 1\nencrypted with the current key already: 1\n");
+    for (salt, gone) in sealed.iter().zip([true, false]) {
+        assert_eq!(
+            home.files().iter().any(|(_, bytes)| holds(bytes, salt)),
+            !gone,
+            "what was replaced is overwritten"
+        );
+    }
+    keys(&home, "retire").expect("nothing needs the previous one");
     let gateway = home.start().await;
     let again = gateway.create(&ask().idempotency_key("run-4712")).await.expect("the current key counts");
     assert_eq!(again.token, second.token);
     assert_eq!(gateway.create(&ask()).await.expect_err("the key is gone").is(), (409, "token_retired"));
-    assert_eq!(gateway.look(&first.token).await["status"], "ready_for_approval", "its token still opens it");
+    let looked = gateway.look(&first.token).await;
+    assert_eq!(looked["status"], "ready_for_approval", "its token still opens it");
+    assert_eq!(
+        looked["payloadSalt"], first.body["payloadSalt"],
+        "its salt is encrypted with the current key"
+    );
+}
+
+/// With a secret that is configured rather than in a key file.
+#[tokio::test]
+async fn salts_are_encrypted_anew_with_a_configured_secret() {
+    let (old, new) = ("ab".repeat(32), "cd".repeat(32));
+    let gateway = Home::alone(&deploy(1)).with("COUNTERSIGN_SECRET", &old).start().await;
+    let request = gateway.create(&ask()).await.expect("it is admitted");
+    let home = gateway.stop().await;
+    let store = format!("sqlite:{}", home.path(DATABASE).display());
+    let secrets = [("COUNTERSIGN_SECRET", (&new).into()), ("COUNTERSIGN_SECRET_PREVIOUS", (&old).into())];
+    let output = countersign_with(secrets, ["keys", "rewrap", "--store", &store]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("encrypted anew: 1\n"), "{output:?}");
+    let gateway = home.with("COUNTERSIGN_SECRET", &new).start().await;
+    assert_eq!(gateway.look(&request.token).await["payloadSalt"], request.body["payloadSalt"]);
+}
+
+/// What cannot be made again is refused and said; what needs no key goes on.
+#[tokio::test]
+async fn a_request_whose_salt_is_lost_can_still_be_decided() {
+    const ACTIONS: &str = "
+  scale:
+    description: Scale a service
+    timeout: 10m
+    redact: { hide: [] }
+    policies:
+      - use: quorum
+        with: { approvers: [U0ALICE, U0BOB], approvals: 1 }
+      - use: override-guard
+        with: { keys: [replicas], max_keys: 1, max_chars: 20 }
+";
+    let gateway = Home::alone(ACTIONS).start().await;
+    let request = gateway.open("scale").await;
+    let before = gateway.look(&request.token).await;
+    let home = gateway.stop().await;
+    std::fs::remove_file(home.path(KEY_FILE)).expect("it is there");
+    home.fail_to_start().await;
+    keys(&home, "accept-loss").expect("there is a new key file");
+    let told = keys(&home, "rewrap").expect("there is nothing that it could do");
+    let lost =
+        "encrypted anew: 0\nencrypted with the current key already: 0\nlost, since their key is gone: 1\n";
+    assert_eq!(told, lost);
+
+    let gateway = home.start().await;
+    let looked = gateway.look(&request.token).await;
+    assert_eq!((&looked["payloadHash"], &looked["payloadHashVersion"]), (&before["payloadHash"], &2.into()));
+    assert_eq!(looked["payloadSalt"], Value::Null);
+    gateway.logged("cannot decrypt the salt of a payload hash", 1).await;
+    let refused = gateway.click_refused(&Click::edit("U0ALICE", &request.id, &[("replicas", "5")])).await;
+    assert_eq!(refused, "salt_lost");
+    gateway.click_ok(&Click::approve("U0BOB", &request.id)).await;
+    let after = gateway.ended(&request.token).await;
+    assert_eq!((&after["status"], &after["payloadHash"]), (&"approved".into(), &before["payloadHash"]));
 }
 
 /// As an earlier version left it.

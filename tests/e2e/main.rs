@@ -25,6 +25,8 @@ mod idempotency;
 
 mod overrides;
 
+mod hidden_values;
+mod payload_hash;
 mod redaction;
 
 mod streams;

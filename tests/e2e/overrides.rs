@@ -54,7 +54,8 @@ async fn the_caller_gets_what_was_approved() {
     let gateway = home().start().await;
     let sent = json!({"service": "shop", "replicas": 2, "zone": "a", "password": "hunter2hunter2"});
     let request = gateway.create(&Ask::new("scale").params(sent.clone())).await.expect("it is admitted");
-    assert_eq!(gateway.look(&request.token).await["payloadHash"], payload_hash(&sent).as_str());
+    let before = gateway.look(&request.token).await;
+    assert_eq!(before["payloadHash"], payload_hash(&before, &sent).as_str());
 
     gateway.click_ok(&Click::edit("U0ALICE", &request.id, &[("replicas", "5"), ("zone", "b")])).await;
 
@@ -71,7 +72,7 @@ async fn the_caller_gets_what_was_approved() {
     for (key, value) in after["overrides"].as_object().expect("overrides are an object") {
         merged[key] = value.clone();
     }
-    assert_eq!(after["payloadHash"], payload_hash(&merged).as_str());
+    assert_eq!(after["payloadHash"], payload_hash(&after, &merged).as_str());
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.count("param_overrides_total", &[("action", "scale"), ("outcome", "applied")]), 1);
     assert_eq!(metrics.count("param_overrides_total", &[("outcome", "rejected")]), 0);

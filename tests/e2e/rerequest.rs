@@ -1,6 +1,6 @@
 //! An ended request is made again: after a cooldown, up to a limit, in one lineage.
 
-use countersign_tests::{Click, Home};
+use countersign_tests::{Ask, Click, Home, payload_hash};
 use serde_json::{Value, json};
 
 const ACTIONS: &str = "
@@ -37,7 +37,13 @@ async fn the_chain_has_a_cooldown_and_a_limit() {
     assert_eq!(second.body["lineageId"], first.id.as_str());
     assert_eq!(second.body["status"], "ready_for_approval");
     let (again, before) = (gateway.look(&second.token).await, gateway.look(&first.token).await);
-    assert_eq!(again["payloadHash"], before["payloadHash"]);
+    // The same parameters, each time with a salt of their own.
+    let params = &Ask::new("deploy").body()["params"];
+    for view in [&again, &before] {
+        assert_eq!(view["payloadHash"], payload_hash(view, params).as_str());
+    }
+    assert_eq!(again["payloadSalt"], second.body["payloadSalt"]);
+    assert_ne!(again["payloadSalt"], before["payloadSalt"]);
     gateway.click_ok(&Click::deny("U0BOB", &second.id)).await;
 
     // Any request of the chain names the chain.

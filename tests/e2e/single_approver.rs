@@ -39,7 +39,7 @@ async fn the_waiting_caller_gets_the_approval() {
     assert_eq!(after["status"], "approved");
     assert_eq!(after["approvers"], json!(["U0ALICE"]));
     assert_eq!(after["decisionParams"], params);
-    assert_eq!(after["payloadHash"], payload_hash(&params).as_str());
+    assert_eq!(after["payloadHash"], payload_hash(&after, &params).as_str());
     assert_eq!(after["policyHash"], request.body["policy"]["hash"]);
     assert!(millis(&after["decidedAt"]) < millis(&request.body["expiresAt"]));
     let status = gateway.status(&request.id).await;

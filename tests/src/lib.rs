@@ -42,7 +42,7 @@ pub use home::{ADMIN_TOKEN, Home, deploy, digest};
 pub use issuer::{AUDIENCE, Issuer, SigningKey, token_signed_by};
 pub use metrics::Metrics;
 pub use nginx::Nginx;
-pub use payload::payload_hash;
+pub use payload::{payload_hash, unsalted_payload_hash};
 pub use random::Random;
 pub use registry::{REGISTRY_PASSWORD, REGISTRY_USER, Registry};
 pub use slack::{Click, SIGNING_SECRET, Signed};

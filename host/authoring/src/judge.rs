@@ -266,7 +266,7 @@ impl Simulation<'_> {
     fn decide(&mut self, event: &Event) {
         let Some(request) = &self.request else { return };
         let by = event.by.as_ref().map(|id| self.entry().actor(id, &self.directory, self.now));
-        let attempt = Attempt { intent: event.intent.clone(), by, seen: None };
+        let attempt = Attempt::of(event.intent.clone(), by);
         let Decision { verdicts, outcome, .. } = decide::event(self.policy, request, attempt, self.now);
         let verdicts = self.named(&verdicts);
         let outcome = match outcome {

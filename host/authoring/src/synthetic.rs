@@ -1,7 +1,9 @@
 //! A synthetic request, as the gateway would make one of what a caller sends.
 
 use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{Digest, Known, Origin, Party, RequestId, Submission, Timestamp};
+use countersign_core::lifecycle::{
+    Commitments, Digest, Known, Origin, Party, RequestId, Submission, Timestamp,
+};
 use countersign_policy::ActionPolicy;
 use countersign_policy::decide::{self, Again, Ask, Issued, Who};
 use serde_json::{Map, Value};
@@ -50,14 +52,19 @@ impl SyntheticRequest {
 
     /// What is submitted under the rules of `policy`.
     pub(super) fn submit(&self, policy: &ActionPolicy, directory: &Directory) -> Submitted {
-        let issued = Issued { id: request_id(), token_hash: Digest::of(b"synthetic"), at: SUBMITTED_AT };
-        let first = decide::submission(policy, &self.ask, issued, None, directory);
+        let issued = |commitments| {
+            let token_hash = Digest::of(b"synthetic");
+            Issued { id: request_id(), token_hash, commitments, at: SUBMITTED_AT }
+        };
+        let commitments = Commitments::unsalted(&self.ask.params);
+        let first = decide::submission(policy, &self.ask, issued(commitments), None, directory);
         let (mut submission, params) = match &self.rerequested_by {
             None => (first, self.ask.params.clone()),
             Some(id) => {
                 let again = Again { party: party(id), who: Who::asserted(id) };
                 // Nobody has the hidden values of a request that is made again, its admission included.
                 let ask = Ask { params: first.params.clone(), ..self.ask.clone() };
+                let issued = issued(first.commitments());
                 let submission = decide::submission(policy, &ask, issued, Some((&first, &again)), directory);
                 let params = submission.params.clone();
                 (submission, params)

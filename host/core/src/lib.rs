@@ -12,5 +12,6 @@ pub mod directory;
 pub mod eligible;
 pub mod json;
 pub mod loopback;
+pub mod mac;
 pub mod people;
 pub mod secret;

@@ -7,6 +7,7 @@ use countersign_policy::RestoreError;
 use countersign_store::StoreError;
 
 use crate::policy_sets::ChangeError;
+use crate::salt::SaltError;
 
 /// Why the gateway did not do what it was asked.
 ///
@@ -29,6 +30,14 @@ pub enum GatewayError {
     /// The idempotency key was used before, and the token that was given for it cannot be made again.
     #[error("the request of this idempotency key is there, but its token was made with a key that is gone")]
     TokenRetired,
+    /// What stands for hidden parameters cannot be taken over into a new request: its salt cannot be decrypted.
+    #[error(
+        "a request with hidden parameters cannot be made again without its salt, whose key is gone; ask anew"
+    )]
+    SaltLost,
+    /// A new salt cannot be encrypted.
+    #[error("a salt cannot be encrypted: {0}")]
+    Salt(#[from] SaltError),
     /// There is no such request, or the token belongs to another one.
     #[error("no such request")]
     NotFound,
@@ -87,6 +96,7 @@ impl GatewayError {
             | GatewayError::Stopped(_) => "policy_failure",
             GatewayError::KeyReused => "idempotency_key_reused",
             GatewayError::TokenRetired => "token_retired",
+            GatewayError::SaltLost => "salt_lost",
             GatewayError::NotFound => "not_found",
             GatewayError::NotAllowed(_) => "not_allowed",
             GatewayError::Cooldown { .. } => "cooldown",
@@ -95,7 +105,7 @@ impl GatewayError {
             GatewayError::Refused(refusal) => refusal.code(),
             GatewayError::Contended => "contended",
             GatewayError::Store(error) => store_code(error),
-            GatewayError::Randomness(_) => "internal",
+            GatewayError::Salt(_) | GatewayError::Randomness(_) => "internal",
         }
     }
 
@@ -108,6 +118,7 @@ impl GatewayError {
             }
             GatewayError::Store(StoreError::Unavailable { .. }) => STORE_UNAVAILABLE.to_owned(),
             GatewayError::Store(StoreError::Corrupt { .. }) => "a stored value cannot be read".to_owned(),
+            GatewayError::Salt(_) => "a salt cannot be encrypted".to_owned(),
             GatewayError::Randomness(_) => "the system gave no randomness".to_owned(),
             error => error.to_string(),
         }
@@ -202,6 +213,7 @@ mod tests {
             GatewayError::PolicyFailed(vec![failure()]),
             GatewayError::KeyReused,
             GatewayError::TokenRetired,
+            GatewayError::SaltLost,
             GatewayError::NotFound,
             GatewayError::NotAllowed("the request was approved"),
             GatewayError::Cooldown { retry_after_ms: 1 },
@@ -214,6 +226,7 @@ mod tests {
             GatewayError::Stopped("secret".into()),
             StoreError::Unavailable { backend: "sqlite", detail: "secret".into() }.into(),
             corrupt.into(),
+            GatewayError::Salt(SaltError::KeyGone("secret".into())),
             GatewayError::Randomness("secret".into()),
         ];
         let shown: Vec<String> =
@@ -226,6 +239,7 @@ mod tests {
                 "policy_failure: a policy gave no usable answer, so nothing was changed",
                 "idempotency_key_reused: this idempotency key was used with another body",
                 "token_retired: the request of this idempotency key is there, but its token was made with a key that is gone",
+                "salt_lost: a request with hidden parameters cannot be made again without its salt, whose key is gone; ask anew",
                 "not_found: no such request",
                 "not_allowed: the request was approved",
                 "cooldown: this request can be made again in 1 s",
@@ -238,6 +252,7 @@ mod tests {
                 "policy_failure: the rules that this request was made under cannot be loaded",
                 "store_unavailable: the store cannot be reached; try again",
                 "internal: a stored value cannot be read",
+                "internal: a salt cannot be encrypted",
                 "internal: the system gave no randomness",
             ]
         );

@@ -1,6 +1,6 @@
 //! An event: how a request moves on and ends, and the rules that it is judged by on the way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{
@@ -9,6 +9,7 @@ use countersign_core::lifecycle::{
 use countersign_policy::decide::{self, Attempt, Decision};
 use countersign_policy::{ActionPolicy, RestoreError, Signed};
 use countersign_store::{Commit, Committed, StoreError};
+use serde_json::Value;
 
 use super::{Gateway, GatewayError, MOST_CONFLICTS, log_failures, whole};
 use crate::simulation::{self, Observation, Observed, Outcome, Timers};
@@ -156,12 +157,26 @@ impl Gateway {
         cause: &Cause<'_>,
     ) -> Result<Step, GatewayError> {
         let by = cause.by.map(|id| rules.entry().actor_on(request, id, &self.directory, now));
-        let attempt = Attempt { intent: cause.intent.clone(), by, seen: cause.seen };
+        let commitments = self.commit_to_edits(request, &cause.intent);
+        let attempt = Attempt { intent: cause.intent.clone(), by, seen: cause.seen, commitments };
         let Decision { act, by, outcome, .. } = decide::event(rules, request, attempt, now);
         if let (Err(refusal), Some(act)) = (&outcome, &act) {
             self.audit_refusal(request, now, by.as_ref(), act, refusal).await?;
         }
         Ok(outcome?)
+    }
+
+    /// The commitments to the new values of edits, by parameter. None if the payload hash has no salt; if it has one that
+    /// cannot be decrypted there are none either, and the edits are refused.
+    fn commit_to_edits(&self, request: &Request, intent: &Intent) -> BTreeMap<String, Digest> {
+        let Intent::Approve { edits } = intent else { return BTreeMap::new() };
+        if edits.is_empty() {
+            return BTreeMap::new();
+        }
+        let Some(salt) = self.salt_of(request) else { return BTreeMap::new() };
+        let commit =
+            |(key, after): (&String, &Option<Value>)| Some((key.clone(), salt.commit(after.as_ref()?)));
+        edits.iter().filter_map(commit).collect()
     }
 
     /// Tells the shadow what became of an event, if the policies had a part in that.
@@ -186,6 +201,7 @@ impl Gateway {
                 intent: cause.intent.clone(),
                 by: cause.by.map(str::to_owned),
                 seen: cause.seen,
+                commitments: self.commit_to_edits(request, &cause.intent),
             };
             Observed {
                 request: request.id,

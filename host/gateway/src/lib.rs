@@ -12,8 +12,9 @@ mod event;
 // Why something was not done.
 mod error;
 
-// What opens it, who waits for it, and what the scheduler hears of it.
+// What opens it, what its payload hash is made with, who waits for it, and what the scheduler hears of it.
 mod alarm;
+mod salt;
 mod token;
 mod watch;
 
@@ -36,14 +37,15 @@ pub use alarm::Alarm;
 pub use countersign_core::lifecycle::Intent;
 pub use countersign_policy::decide::{Again, Ask, Who};
 pub use error::GatewayError;
+pub use salt::{SaltError, SaltKey, SaltKeys, SaltNonce};
 pub use submission::{IdempotencyKey, Receipt};
-pub use token::{Tokens, WaitToken, hmac};
+pub use token::{Tokens, WaitToken};
 pub use watch::{Seen, Watch, Watchers};
 
 use crate::simulation::Shadow;
 use countersign_core::clock::Clock;
 use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{PolicyFailure, Request, RequestId};
+use countersign_core::lifecycle::{PayloadHashVersion, PolicyFailure, Request, RequestId, Salt};
 use countersign_policy::Policies;
 use countersign_store::Store;
 
@@ -59,6 +61,7 @@ pub struct Gateway {
     policies: Arc<Policies>,
     clock: Arc<dyn Clock>,
     tokens: Tokens,
+    salts: SaltKeys,
     directory: Arc<Directory>,
     watchers: Watchers,
     alarm: Arc<Alarm>,
@@ -74,12 +77,14 @@ impl Gateway {
         policies: Arc<Policies>,
         clock: Arc<dyn Clock>,
         tokens: Tokens,
+        salts: SaltKeys,
     ) -> Gateway {
         Gateway {
             store,
             policies,
             clock,
             tokens,
+            salts,
             directory: Arc::default(),
             watchers: Watchers::default(),
             alarm: Arc::default(),
@@ -155,6 +160,24 @@ impl Gateway {
             return Err(GatewayError::NotFound);
         }
         Ok(Arc::new(request))
+    }
+
+    /// The salt of a request's payload hash, for whoever holds its token. `None` if it has none, and if it cannot be
+    /// decrypted, which the log says.
+    #[must_use]
+    pub fn salt_of(&self, request: &Request) -> Option<Salt> {
+        let submission = &request.submission;
+        if submission.payload_hash_version == PayloadHashVersion::One {
+            return None;
+        }
+        let salt = match &submission.salt {
+            Some(wrapped) => self.salts.unwrap(request.id, wrapped),
+            None => Err(SaltError::Missing),
+        };
+        let log = |error: &SaltError| {
+            tracing::warn!(request = %request.id, %error, "cannot decrypt the salt of a payload hash");
+        };
+        salt.inspect_err(log).ok()
     }
 
     /// The token of a request: the same each time.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{
-    self, AuditEntry, Digest, Intent, PolicyFailure, Reason, Refusal, Request, RequestId, Status, Step,
-    Submission, Timestamp,
+    self, AuditEntry, Commitments, Digest, Intent, PayloadHashVersion, PolicyFailure, Reason, Refusal,
+    Request, RequestId, Salt, Status, Step, Submission, Timestamp,
 };
 use countersign_policy::ActionPolicy;
 use countersign_policy::decide::{self, Again, Ask, Attempt, Issued, NotMade};
@@ -47,6 +47,8 @@ pub struct Receipt {
     pub request: Arc<Request>,
     /// Its wait token.
     pub token: WaitToken,
+    /// The salt of its payload hash. `None` if it has none, and if it cannot be decrypted any more.
+    pub salt: Option<Salt>,
     /// Whether it was made before, for the same idempotency key.
     pub replayed: bool,
 }
@@ -73,9 +75,10 @@ impl Gateway {
         let id = RequestId::new(now, shard, random_bits()?);
         let rules = self.policies.active().action(&ask.action).cloned();
         let submitted = Submitted { id, rules: rules.as_deref(), ask: &ask, again: None, at: now };
+        let (commitments, salt) = self.commitments(id, &ask.params)?;
         let step = match &rules {
             Some(rules) => {
-                let submission = self.submission(rules, &ask, id, None, now);
+                let submission = self.submission(rules, &ask, (id, commitments), None, now);
                 let admission = Admitting { id, submission, params: &ask.params, by: &ask.requester.id };
                 self.admit(rules, admission).await
             }
@@ -86,7 +89,7 @@ impl Gateway {
         };
         let step = step.inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
         let kept = idempotency.map(|sent| sent.kept(now));
-        match self.store_new(step, kept, most_open).await? {
+        match self.store_new(step, Some(salt), kept, most_open).await? {
             Ok(receipt) => {
                 self.observe_submission(&submitted, Ok(&receipt.request));
                 Ok(receipt)
@@ -102,7 +105,8 @@ impl Gateway {
 
     /// Makes an ended request again, in the same lineage, under the rules that are active now.
     ///
-    /// Redacted values are not kept, so the policies admit the new request without them.
+    /// Redacted values are not kept, so the policies admit the new request without them; one that has any has the salt of
+    /// the one before.
     ///
     /// # Errors
     /// Where there is no such request, its rules do not allow it or not yet, and as for [`Gateway::create`].
@@ -135,7 +139,9 @@ impl Gateway {
 
             let id = RequestId::new(now, original.id.shard(), random_bits()?);
             let ask = Ask::again(earlier);
-            let submission = self.submission(&rules, &ask, id, Some((earlier, &actor)), now);
+            let (commitments, salt) = self.commitments_again(id, last)?;
+            let issued = (id, commitments);
+            let submission = self.submission(&rules, &ask, issued, Some((earlier, &actor)), now);
             let params = submission.params.clone();
             let admission = Admitting { id, submission, params: &params, by: &actor.party.id };
             let again = Some((earlier, &actor));
@@ -144,7 +150,7 @@ impl Gateway {
                 .admit(&rules, admission)
                 .await
                 .inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
-            match self.store_new(step, kept, most_open).await? {
+            match self.store_new(step, salt, kept, most_open).await? {
                 Ok(receipt) => {
                     self.observe_submission(&submitted, Ok(&receipt.request));
                     return Ok(receipt);
@@ -174,7 +180,7 @@ impl Gateway {
         let approves = || {
             // As if it had just been made: whether the act would count is not the question, but whether it is theirs.
             let draft = lifecycle::draft(request.id, Submission::clone(submission), request.memos.to_vec());
-            let attempt = Attempt { intent: Intent::approve(), by: Some(actor.clone()), seen: None };
+            let attempt = Attempt::of(Intent::approve(), Some(actor.clone()));
             let outcome = decide::event(&rules, &draft, attempt, submission.submitted_at).outcome;
             !matches!(outcome, Err(Refusal::Unauthorized(_) | Refusal::PolicyFailed(_)))
         };
@@ -207,18 +213,50 @@ impl Gateway {
         if !sent.matches(fingerprint) {
             return Err(GatewayError::KeyReused);
         }
-        Ok(Receipt { token, request: Arc::new(request), replayed: true })
+        let salt = self.salt_of(&request);
+        Ok(Receipt { token, salt, request: Arc::new(request), replayed: true })
+    }
+
+    /// What stands for the parameters of a new request, with a salt of its own.
+    fn commitments(
+        &self,
+        id: RequestId,
+        params: &Map<String, Value>,
+    ) -> Result<(Commitments, Salt), GatewayError> {
+        let salt = Salt::new(random()?);
+        let wrapped = self.salts.wrap(id, &salt, random()?)?;
+        Ok((Commitments::salted(params, &salt, wrapped), salt))
+    }
+
+    /// The same for a request that is made again. Nobody has hidden values any more: what stands for them is taken over,
+    /// and with it the salt that it was made with.
+    fn commitments_again(
+        &self,
+        id: RequestId,
+        earlier: &Request,
+    ) -> Result<(Commitments, Option<Salt>), GatewayError> {
+        let submission = &earlier.submission;
+        if submission.redacted.is_empty() {
+            return self.commitments(id, &submission.params).map(|(made, salt)| (made, Some(salt)));
+        }
+        let taken_over = submission.commitments();
+        if taken_over.version == PayloadHashVersion::One {
+            return Ok((taken_over, None));
+        }
+        let salt = self.salt_of(earlier).ok_or(GatewayError::SaltLost)?;
+        let wrapped = Some(self.salts.wrap(id, &salt, random()?)?);
+        Ok((Commitments { salt: wrapped, ..taken_over }, Some(salt)))
     }
 
     fn submission(
         &self,
         rules: &ActionPolicy,
         ask: &Ask,
-        id: RequestId,
+        (id, commitments): (RequestId, Commitments),
         again: Option<(&Submission, &Again)>,
         now: Timestamp,
     ) -> Submission {
-        let issued = Issued { id, token_hash: self.tokens.of(id).hash(), at: now };
+        let issued = Issued { id, token_hash: self.tokens.of(id).hash(), commitments, at: now };
         decide::submission(rules, ask, issued, again, &self.directory)
     }
 
@@ -284,6 +322,7 @@ impl Gateway {
     async fn store_new(
         &self,
         step: Step,
+        salt: Option<Salt>,
         idempotency: Option<Idempotency>,
         most_open: Option<u32>,
     ) -> Result<Result<Receipt, Created>, GatewayError> {
@@ -301,7 +340,7 @@ impl Gateway {
                     if delivers {
                         bell.notify_one();
                     }
-                    Ok(Ok(Receipt { request: created, token, replayed: false }))
+                    Ok(Ok(Receipt { request: created, token, salt, replayed: false }))
                 }
                 other => Ok(Err(other)),
             }
@@ -327,6 +366,7 @@ impl Gateway {
                 what: Observation::Submission {
                     ask: Box::new((*ask).clone()),
                     again,
+                    commitments: made.map(|made| made.submission.commitments()).unwrap_or_default(),
                     timers: made.map(Timers::of).unwrap_or_default(),
                 },
             }
@@ -385,4 +425,10 @@ fn allow_rerequest(
 
 fn random_bits() -> Result<u64, GatewayError> {
     getrandom::u64().map_err(|error| GatewayError::Randomness(error.to_string()))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], GatewayError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| GatewayError::Randomness(error.to_string()))?;
+    Ok(bytes)
 }

@@ -12,9 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::scheduler::Scheduler;
 use countersign_core::clock::ManualClock;
-use countersign_core::lifecycle::{
-    self, Digest, Effect, Origin, Party, Refusal, Status, Timestamp, parameter_digests,
-};
+use countersign_core::lifecycle::{self, Digest, Effect, Origin, Party, Refusal, Status, Timestamp};
 use countersign_policy::{Engine, Limits, Pins, PolicySet, Trust};
 use countersign_store::SqliteStore;
 
@@ -111,7 +109,13 @@ fn open(folder: &Path, actions: &str, clock: &Arc<ManualClock>) -> Arc<Gateway> 
     let store = SqliteStore::open(&folder.join("store.db")).expect("the store opens");
     let policies = Arc::new(Policies::new(engine, set));
     let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
-    Arc::new(Gateway::new(Arc::new(store), policies, clock, Tokens::new([7; 32], Vec::new())))
+    Arc::new(Gateway::new(
+        Arc::new(store),
+        policies,
+        clock,
+        Tokens::new([7; 32], Vec::new()),
+        SaltKeys::fixed(),
+    ))
 }
 
 /// One engine for all tests, with the modules kept loaded: compiling them is what takes time.
@@ -255,7 +259,8 @@ async fn a_hundred_votes_at_once_make_one_decision() {
 #[tokio::test]
 async fn edits_reach_the_decision_and_the_payload_hash() {
     let house = House::ready().await;
-    let request = house.ask("double").await.request;
+    let Receipt { request, salt, .. } = house.ask("double").await;
+    let salt = salt.expect("a new request has one");
     house.approve(request.id, "U1").await.expect("counts");
     let edit =
         |key: &str, value: Value| Intent::Approve { edits: BTreeMap::from([(key.to_owned(), Some(value))]) };
@@ -263,9 +268,9 @@ async fn edits_reach_the_decision_and_the_payload_hash() {
     assert_eq!((edited.status(), edited.approvers()), (Status::ReadyForApproval, vec!["U2"]));
     let approved = house.approve(request.id, "U1").await.expect("agrees to the edit");
     assert_eq!(approved.status(), Status::Approved);
-    let ran = json!({"replicas": 5, "secret": "hunter2"});
-    let hash = lifecycle::payload_hash(&parameter_digests(ran.as_object().expect("an object")));
-    assert_eq!(approved.payload_hash(), hash);
+    let ran = [("replicas", json!(5)), ("secret", json!("hunter2"))];
+    let commitments = ran.map(|(key, value)| (key.to_owned(), salt.commit(&value)));
+    assert_eq!(approved.payload_hash(), lifecycle::payload_hash(&commitments.into()));
 
     let other = house.ask("double").await.request;
     for (key, value) in [("secret", json!("x")), ("replicas", json!("0123456789")), ("other", json!(1))] {
@@ -405,7 +410,14 @@ async fn a_request_can_be_made_again_after_a_while_and_not_too_often() {
     let made = join_all((0..5).map(|_| again(first.id))).await;
     let mut made: Vec<Receipt> = made.into_iter().filter_map(Result::ok).collect();
     assert_eq!(made.len(), 1, "of several at once, one is made");
-    let second = made.remove(0).request;
+    let Receipt { request: second, salt, .. } = made.remove(0);
+    let expected = house.gateway.salt_of(&first).expect("it has one");
+    assert_eq!(
+        salt.expect("it is the same").expose(),
+        expected.expose(),
+        "nobody has the hidden value any more"
+    );
+    assert_ne!(second.submission.salt, first.submission.salt, "it is encrypted for each of them");
     assert_eq!((second.submission.lineage, second.submission.depth), (first.id, 1));
     assert_eq!(second.id.shard(), first.id.shard());
     assert_eq!(second.submission.requester.id, "U9", "whoever asked first is still the requester");
@@ -423,6 +435,51 @@ async fn a_request_can_be_made_again_after_a_while_and_not_too_often() {
     assert!(again(third.id).await.is_ok());
     let lineage = house.gateway.store().lineage(first.id).await.expect("readable");
     assert_eq!(lineage.iter().map(|request| request.submission.depth).collect::<Vec<_>>(), [0, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_request_that_is_made_again_has_a_salt_of_its_own_if_nothing_is_hidden() {
+    let house = House::ready().await;
+    let params = json!({"replicas": 3});
+    let ask = Ask { params: params.as_object().expect("an object").clone(), ..ask("double") };
+    let first = house.gateway.create(ask, None, None).await.expect("admitted");
+    let again = |id| {
+        let actor = Party { id: "U4".into(), source: "slack".into(), display: None };
+        house.gateway.rerequest(id, Again { who: Who::of(&actor), party: actor }, None, None)
+    };
+    house.gateway.act(first.request.id, "U1", &Intent::Deny { reason: None }).await.expect("counts");
+    house.clock.advance(5 * MINUTE);
+    let second = again(first.request.id).await.expect("made again");
+    assert_ne!(second.salt.expect("it has one").expose(), first.salt.expect("it has one").expose());
+    assert_ne!(second.request.payload_hash(), first.request.payload_hash());
+}
+
+/// With another secret, as after `keys accept-loss`.
+#[tokio::test]
+async fn a_request_whose_salt_is_lost_can_be_decided_but_not_edited() {
+    let house = House::ready().await;
+    let request = house.ask("double").await.request;
+    let other = house.ask("double").await.request;
+    let policies = Arc::clone(house.gateway.policies());
+    let clock = Arc::clone(house.gateway.clock());
+    let salts = SaltKeys::new(SaltKey::new("other".to_owned(), &[9; 32]), None);
+    let store = Arc::clone(house.gateway.store());
+    let gateway = Gateway::new(store, policies, clock, Tokens::new([7; 32], Vec::new()), salts);
+    assert!(gateway.salt_of(&request).is_none());
+    let edits = BTreeMap::from([("replicas".to_owned(), Some(json!(5)))]);
+    let refused = gateway.act(request.id, "U1", &Intent::Approve { edits }).await.expect_err("no commitment");
+    assert!(matches!(refused, GatewayError::Refused(Refusal::SaltLost)), "{refused}");
+    let unchanged = BTreeMap::from([("replicas".to_owned(), Some(json!(3)))]);
+    gateway.act(request.id, "U1", &Intent::Approve { edits: unchanged }).await.expect("no edit at all");
+    let approved = gateway.act(request.id, "U2", &Intent::approve()).await.expect("it counts");
+    assert_eq!((approved.status(), approved.payload_hash()), (Status::Approved, request.payload_hash()));
+
+    gateway.act(other.id, "U1", &Intent::Deny { reason: None }).await.expect("it counts");
+    house.clock.advance(5 * MINUTE);
+    let actor = Party { id: "U4".into(), source: "slack".into(), display: None };
+    let again = Again { who: Who::of(&actor), party: actor };
+    let refused = gateway.rerequest(other.id, again, None, None).await.expect_err("it has a hidden value");
+    assert!(matches!(refused, GatewayError::SaltLost), "{refused}");
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
-    Act, Digest, Event, Needs, Open, Origin, Party, Request, RequestId, State, Submission, Timestamp,
-    Verdict, parameter_digests,
+    Act, Digest, Event, Needs, Open, Origin, Party, PayloadHashVersion, Request, RequestId, State,
+    Submission, Timestamp, Verdict, parameter_digests,
 };
 use countersign_policy::{ActionPolicy, Engine, Limits, PolicySet, Trust};
 
@@ -86,6 +86,8 @@ fn request(policy: &ActionPolicy) -> anyhow::Result<(Request, Event)> {
         params: shown,
         redacted,
         digests: parameter_digests(&params),
+        payload_hash_version: PayloadHashVersion::One,
+        salt: None,
         policy_hash: policy.hash(),
         token_hash: Digest::of(b"token"),
         submitted_at: at,

@@ -4,12 +4,12 @@
 //! A submission: build it, ask every policy whether it may be made, look for leaks, have it judged. An event: make an act
 //! of what was intended, propose it, have it judged. Nothing is stored or audited here; whoever calls does that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
-    self, Act, Actor, Digest, Edit, Identity, Intent, Known, Link, Origin, Party, PolicyFailure, REDACTED,
-    Reason, Refusal, Request, RequestId, Step, Submission, Timestamp, Verdict, parameter_digests,
+    self, Act, Actor, Commitments, Digest, Edit, Identity, Intent, Known, Link, Origin, Party, PolicyFailure,
+    REDACTED, Reason, Refusal, Request, RequestId, Step, Submission, Timestamp, Verdict,
 };
 use countersign_core::people::name_of;
 use serde_json::{Map, Value};
@@ -106,12 +106,14 @@ pub struct Again {
 }
 
 /// What a new request is given by the gateway that makes it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Issued {
     /// Its id.
     pub id: RequestId,
     /// SHA-256 of its wait token.
     pub token_hash: Digest,
+    /// What stands for its parameters in the payload hash.
+    pub commitments: Commitments,
     /// When it is made.
     pub at: Timestamp,
 }
@@ -126,12 +128,9 @@ pub fn submission(
     again: Option<(&Submission, &Again)>,
     directory: &Directory,
 ) -> Submission {
-    let Issued { id, token_hash, at } = issued;
-    // What was hidden when it was first made stays hidden: only its digest is known.
-    let (hidden, digests) = match &again {
-        Some((earlier, _)) => (earlier.redacted.clone(), earlier.digests.clone()),
-        None => (BTreeSet::new(), parameter_digests(&ask.params)),
-    };
+    let Issued { id, token_hash, commitments, at } = issued;
+    // What was hidden when it was first made stays hidden.
+    let hidden = again.map(|(earlier, _)| earlier.redacted.clone()).unwrap_or_default();
     let entry = rules.entry();
     let identity = |who: &Who| {
         let actor = entry.actor(&who.name, directory, at);
@@ -156,7 +155,9 @@ pub fn submission(
         policy_hints: ask.policy_hints.clone(),
         params: ask.params.clone(),
         redacted: hidden,
-        digests,
+        digests: commitments.digests,
+        payload_hash_version: commitments.version,
+        salt: commitments.salt,
         token_hash,
         submitted_at: at,
         // What the rules say is filled in below.
@@ -252,6 +253,17 @@ pub struct Attempt {
     pub by: Option<Actor>,
     /// The payload hash of the parameters that whoever acts has seen, if that is known.
     pub seen: Option<Digest>,
+    /// The commitments to the new values of its edits, by parameter. A request whose payload hash has a salt cannot be
+    /// edited without them.
+    pub commitments: BTreeMap<String, Digest>,
+}
+
+impl Attempt {
+    /// An attempt by somebody of whom it is not known what they have seen, on a request whose payload hash has no salt.
+    #[must_use]
+    pub fn of(intent: Intent, by: Option<Actor>) -> Attempt {
+        Attempt { intent, by, seen: None, commitments: BTreeMap::new() }
+    }
 }
 
 /// What was decided about an event.
@@ -270,17 +282,22 @@ pub struct Decision {
 /// Decides about an event of `request`, which is judged by `rules`.
 #[must_use]
 pub fn event(rules: &ActionPolicy, request: &Request, attempt: Attempt, at: Timestamp) -> Decision {
-    let Attempt { intent, by, seen } = attempt;
+    let Attempt { intent, by, seen, commitments } = attempt;
     if let Some(outcome) = intent.ending(request, at) {
         return Decision { act: None, by: None, verdicts: Vec::new(), outcome };
     }
-    let act = act(rules, request, intent);
+    let act = act(rules, request, intent, &commitments);
     judge(rules, request, at, by, act, seen)
 }
 
-/// The act that an intent is once it is known how the request stands.
+/// The act that an intent is once it is known how the request stands. `commitments` are those of an [`Attempt`].
 #[must_use]
-pub fn act(rules: &ActionPolicy, request: &Request, intent: Intent) -> Act {
+pub fn act(
+    rules: &ActionPolicy,
+    request: &Request,
+    intent: Intent,
+    commitments: &BTreeMap<String, Digest>,
+) -> Act {
     match intent {
         Intent::Acknowledge { persona } => Act::Acknowledge { persona },
         Intent::Deny { reason } => Act::Deny { reason },
@@ -297,7 +314,8 @@ pub fn act(rules: &ActionPolicy, request: &Request, intent: Intent) -> Act {
                     return None;
                 }
                 let violations = rules.check_edit(&key, after.as_ref());
-                Some(Edit { key, before, after, violations })
+                let commitment = after.as_ref().and_then(|_| commitments.get(&key).copied());
+                Some(Edit { key, before, after, commitment, violations })
             });
             Act::Approve { edits: edits.collect() }
         }

@@ -78,7 +78,7 @@ fn shortfall(
 fn escalated(policy: &ActionPolicy, request: &Request) -> Option<Request> {
     let State::Open(open) = &request.state else { return None };
     let Escalation::At(at) = open.escalation else { return None };
-    let attempt = Attempt { intent: Intent::Escalate, by: None, seen: None };
+    let attempt = Attempt::of(Intent::Escalate, None);
     decide::event(policy, request, attempt, at).outcome.ok().map(|step| step.request)
 }
 
@@ -128,7 +128,7 @@ fn tried(policy: &ActionPolicy, mut request: Request, directory: &Directory, at:
         for (who, intent) in everybody.flat_map(|who| acts.iter().map(move |intent| (who, intent))) {
             at = at.plus(1);
             let by = entry.actor(who, directory, at);
-            let attempt = Attempt { intent: intent.clone(), by: Some(by), seen: None };
+            let attempt = Attempt::of(intent.clone(), Some(by));
             match decide::event(policy, &request, attempt, at).outcome {
                 Ok(step) => {
                     request = step.request;

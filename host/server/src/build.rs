@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use countersign_core::clock::Clock;
+use countersign_core::mac::hmac;
 use countersign_gateway::policy_sets::{self, PolicySets};
-use countersign_gateway::{Gateway, Tokens, hmac};
+use countersign_gateway::{Gateway, Tokens};
 use countersign_policy::{CompileCache, Engine, KeyError, LoadErrors, Policies};
 use countersign_slack::{CallMetrics, Outgoing, SlackClient, Verifier};
 use countersign_store::Store;
@@ -81,7 +82,7 @@ pub async fn build(
     let streams = Streams::new(most_streams, metrics.registry()).context(METRICS)?;
     let outgoing = outgoing(config, &metrics, &clock)?;
     let policies = Arc::new(Policies::new(engine, set));
-    let gateway = Arc::new(Gateway::new(store, policies, clock, tokens(&keys)));
+    let gateway = Arc::new(Gateway::new(store, policies, clock, tokens(&keys), keys.salts()));
     if let Some(access) = &access {
         gateway.directory().set_people(Arc::clone(access.authenticator.access().people()));
     }

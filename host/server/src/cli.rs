@@ -116,7 +116,8 @@ impl Cli {
             Command::Policy(policy) if policy.loads_a_set() => {
                 unknown_variables(environment, &serve_variables)
             }
-            Command::Policy(_) | Command::Dev(_) | Command::Access(_) | Command::Keys(_) => Vec::new(),
+            Command::Keys(keys) => keys.read_variables(environment),
+            Command::Policy(_) | Command::Dev(_) | Command::Access(_) => Vec::new(),
         };
         if wrong.is_empty() { Ok(cli) } else { Err(CliError::Environment(wrong)) }
     }

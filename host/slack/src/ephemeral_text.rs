@@ -89,6 +89,7 @@ fn explanation(error_code: &str) -> Option<(&'static str, bool)> {
             "A policy gave no usable answer, so nothing was changed. Please tell whoever runs Countersign.",
             false,
         ),
+        "salt_lost" => ("The key that protects the hash of the parameters is gone:", true),
         "history_full" => ("Too much has happened to this request: it takes no more than its expiry.", false),
         "contended" => ("Others acted on this request at the same moment. Please try again.", false),
         "store_unavailable" => {

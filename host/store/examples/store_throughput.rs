@@ -181,6 +181,8 @@ fn request(number: u64) -> Request {
         links: Vec::new(),
         policy_hints: None,
         digests: countersign_core::lifecycle::parameter_digests(&params),
+        payload_hash_version: countersign_core::lifecycle::PayloadHashVersion::One,
+        salt: None,
         params,
         redacted: [].into(),
         policy_hash: Digest::of(b"policy"),

@@ -7,8 +7,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{
-    Act, Actor, AuditEntry, Count, Decided, Digest, Effect, Event, Needs, Open, Origin, Party, Request,
-    RequestId, Requirement, RequirementKind, State, Submission, Timestamp, parameter_digests,
+    Act, Actor, AuditEntry, Commitments, Count, Decided, Digest, Effect, Event, Needs, Open, Origin, Party,
+    Request, RequestId, Requirement, RequirementKind, Salt, State, Submission, Timestamp, WrappedSalt,
 };
 use countersign_core::record::{
     AdminCall, Authentication, ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange, PolicyEntry,
@@ -34,6 +34,11 @@ pub fn fingerprint(request: &Request) -> Digest {
     Digest::of(&request.id.to_bytes())
 }
 
+/// What stands for an encrypted salt; nobody decrypts it.
+pub fn wrapped_salt(number: u64) -> WrappedSalt {
+    WrappedSalt { key: "0a1b2c3d".into(), sealed: Digest::of(&number.to_le_bytes()).as_bytes().to_vec() }
+}
+
 pub fn object(value: Value) -> Map<String, Value> {
     value.as_object().cloned().unwrap()
 }
@@ -45,6 +50,8 @@ pub fn request(number: u64) -> Request {
 
 pub fn request_at(number: u64, made: Timestamp) -> Request {
     let params = object(json!({ "ref": "v1", "replicas": 3 }));
+    let Commitments { version, digests, salt } =
+        Commitments::salted(&params, &Salt::new([9; 32]), wrapped_salt(number));
     let submission = Submission {
         action: "deploy".into(),
         rules: "deploy".into(),
@@ -61,7 +68,9 @@ pub fn request_at(number: u64, made: Timestamp) -> Request {
         justification: "because".into(),
         links: vec![],
         policy_hints: Some(json!({ "hint": 1 })),
-        digests: parameter_digests(&params),
+        digests,
+        payload_hash_version: version,
+        salt,
         params,
         redacted: BTreeSet::new(),
         policy_hash: Digest::of(b"policy"),

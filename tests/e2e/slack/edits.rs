@@ -81,7 +81,7 @@ async fn an_edit_changes_the_decision_that_the_caller_sees() {
     assert_eq!(after["overrides"], json!({"replicas": 5, "canary": true}));
     let mut agreed = params();
     (agreed["replicas"], agreed["canary"]) = (json!(5), json!(true));
-    assert_eq!(after["payloadHash"], payload_hash(&agreed).as_str());
+    assert_eq!(after["payloadHash"], payload_hash(&after, &agreed).as_str());
     let metrics = setup.metrics().await;
     assert_eq!(metrics.count("param_overrides_total", &[("action", "deploy"), ("outcome", "applied")]), 1);
 }

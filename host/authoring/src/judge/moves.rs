@@ -97,7 +97,7 @@ impl Trying<'_> {
     fn attempt(&self, who: &str, intent: &Intent) -> Result<Status, Refusal> {
         let Trying { request, policy, directory, at } = self;
         let actor = policy.entry().actor(who, directory, *at);
-        let attempt = Attempt { intent: intent.clone(), by: Some(actor), seen: None };
+        let attempt = Attempt::of(intent.clone(), Some(actor));
         Ok(decide::event(policy, request, attempt, *at).outcome?.request.status())
     }
 

@@ -1,5 +1,6 @@
 //! Runs a scenario against a module, in the gateway's own sandbox, and compares its answers with what is expected.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -216,7 +217,7 @@ impl Playing<'_> {
         let entry = policy.entry();
         let at = SUBMITTED_AT.plus(self.now_ms);
         let by = step.event.by.as_ref().map(|id| entry.actor(id, &Directory::default(), at));
-        let act = decide::act(policy, request, step.event.intent.clone());
+        let act = decide::act(policy, request, step.event.intent.clone(), &BTreeMap::new());
         let seq = u32::try_from(request.history.len()).unwrap_or(u32::MAX);
         let outcome = self.judge(policy, Event { seq, at, by, act });
         let seen = Seen {

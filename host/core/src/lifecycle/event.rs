@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::digest::Digest;
 use super::timestamp::Timestamp;
 
 /// What kind of thing somebody is, as far as is known.
@@ -65,6 +66,10 @@ pub struct Edit {
     /// Its value from now on; `None` if it goes.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub after: Option<Value>,
+    /// The commitment to `after` under the request's salt. `None` if the parameter goes, or if the request's payload hash
+    /// has no salt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commitment: Option<Digest>,
     /// What was found when `after` was checked against the action's JSON Schema.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub violations: Vec<String>,

@@ -10,6 +10,7 @@
     clippy::unreachable
 )]
 
+mod commitment;
 mod digest;
 mod effect;
 mod event;
@@ -24,6 +25,7 @@ mod timestamp;
 #[cfg(test)]
 mod tests;
 
+pub use commitment::{BadVersion, Commitments, PayloadHashVersion, Salt, WrappedSalt};
 pub use digest::{BadDigest, Digest, canonical, parameter_digests, payload_hash};
 pub use effect::{AuditEntry, Count, Counter, Effect};
 pub use event::{

@@ -1,7 +1,8 @@
 //! An event that may happen to a request: what policies are asked about.
 
+use super::commitment::PayloadHashVersion;
 use super::digest::Digest;
-use super::event::{Act, Actor, Event, Verdict};
+use super::event::{Act, Actor, Edit, Event, Verdict};
 use super::refusal::Refusal;
 use super::request::{Escalation, Request, State};
 use super::step::{MAX_HISTORY, Step, judged};
@@ -68,9 +69,12 @@ impl Request {
             (Act::Escalated, None) if matches!(open.escalation, Escalation::At(due) if is_due(Some(due))) => {
             }
             (Act::Tick, None) if is_due(open.wake_at) => {}
-            (Act::Approve { .. }, Some(actor)) => {
+            (Act::Approve { edits }, Some(actor)) => {
                 if self.approvers().contains(&actor.id.as_str()) {
                     return Err(Refusal::DuplicateApproval);
+                }
+                if edits.iter().any(|edit| self.lacks_commitment(edit)) {
+                    return Err(Refusal::SaltLost);
                 }
             }
             (Act::Acknowledge { persona }, Some(_)) => {
@@ -93,5 +97,11 @@ impl Request {
             return Err(Refusal::ParametersChanged);
         }
         Ok(Proposal { request: self, event: Event { seq, at, by, act } })
+    }
+
+    /// Whether the payload hash could not be made with an edit in it.
+    fn lacks_commitment(&self, edit: &Edit) -> bool {
+        let salted = self.submission.payload_hash_version == PayloadHashVersion::Two;
+        salted && edit.after.is_some() && edit.commitment.is_none()
     }
 }

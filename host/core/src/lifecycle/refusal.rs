@@ -37,6 +37,9 @@ pub enum Refusal {
     /// The actor saw other parameters than those that they would agree to.
     #[error("the parameters were changed since you looked")]
     ParametersChanged,
+    /// The payload hash cannot be made for edited parameters, since the salt cannot be decrypted.
+    #[error("these parameters can no longer be edited; approve them as they are, or deny")]
+    SaltLost,
     /// A policy gave no usable answer.
     #[error("a policy gave no usable answer, so nothing was changed")]
     PolicyFailed(Vec<PolicyFailure>),
@@ -70,6 +73,7 @@ impl Refusal {
             Refusal::Objected(_) => "refused",
             Refusal::NotEditable(_) => "key_not_allowed",
             Refusal::ParametersChanged => "parameters_changed",
+            Refusal::SaltLost => "salt_lost",
             Refusal::PolicyFailed(_) => "policy_failure",
             Refusal::NotDue => "not_due",
             Refusal::HistoryFull => "history_full",

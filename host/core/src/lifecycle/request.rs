@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::commitment::{Commitments, PayloadHashVersion, WrappedSalt};
 use super::digest::{Digest, payload_hash};
-use super::event::{Act, Event, Identity, Requirement, RequirementKind};
+use super::event::{Act, Edit, Event, Identity, Requirement, RequirementKind};
 use super::id::RequestId;
 use super::timestamp::Timestamp;
 use crate::people::name_of;
@@ -81,8 +82,15 @@ pub struct Submission {
     pub params: Map<String, Value>,
     /// The keys of `params` whose values were redacted.
     pub redacted: BTreeSet<String>,
-    /// The digest of every parameter's value as submitted, redacted ones included.
+    /// What stands for every parameter's value as submitted in the payload hash, redacted ones included.
     pub digests: BTreeMap<String, Digest>,
+    /// How these are made.
+    #[serde(default, skip_serializing_if = "PayloadHashVersion::is_first")]
+    pub payload_hash_version: PayloadHashVersion,
+    /// The salt that they are made with. A store keeps it beside the rest, for it is encrypted anew when its key is
+    /// replaced.
+    #[serde(skip)]
+    pub salt: Option<WrappedSalt>,
     /// The rules that it is judged by, to its end.
     pub policy_hash: Digest,
     /// SHA-256 of the wait token.
@@ -104,6 +112,16 @@ impl Submission {
     #[must_use]
     pub fn requester_id(&self) -> &str {
         self.requester_is.as_ref().map_or(&self.requester.id, |identity| &identity.id)
+    }
+
+    /// What stands for its parameters in the payload hash.
+    #[must_use]
+    pub fn commitments(&self) -> Commitments {
+        Commitments {
+            version: self.payload_hash_version,
+            digests: self.digests.clone(),
+            salt: self.salt.clone(),
+        }
     }
 }
 
@@ -367,11 +385,16 @@ impl Request {
     /// What approvers changed, the newest value of each parameter; `None` if it was removed.
     #[must_use]
     pub fn edits(&self) -> BTreeMap<&str, Option<&Value>> {
+        self.every_edit().map(|edit| (edit.key.as_str(), edit.after.as_ref())).collect()
+    }
+
+    /// What approvers changed, oldest first.
+    fn every_edit(&self) -> impl Iterator<Item = &Edit> {
         let approvals = self.history.iter().filter_map(|event| match &event.act {
             Act::Approve { edits } => Some(edits),
             _ => None,
         });
-        approvals.flatten().map(|edit| (edit.key.as_str(), edit.after.as_ref())).collect()
+        approvals.flatten()
     }
 
     /// The parameters as they stand, edits included, redacted values still redacted.
@@ -390,14 +413,17 @@ impl Request {
     /// The hash of the payload as it stands, edits included. See [`payload_hash`].
     #[must_use]
     pub fn payload_hash(&self) -> Digest {
-        let edits = self.edits();
-        if edits.is_empty() {
+        let mut edits = self.every_edit().peekable();
+        if edits.peek().is_none() {
             return payload_hash(&self.submission.digests);
         }
         let mut digests = self.submission.digests.clone();
-        for (key, after) in edits {
+        for Edit { key, after, commitment, .. } in edits {
             match after {
-                Some(value) => digests.insert(key.to_owned(), Digest::of_json(value)),
+                // INVARIANT: in version 2 every new value has a commitment, or it was not accepted.
+                Some(value) => {
+                    digests.insert(key.clone(), commitment.unwrap_or_else(|| Digest::of_json(value)))
+                }
                 None => digests.remove(key),
             };
         }

@@ -18,6 +18,25 @@ fn params() -> Map<String, Value> {
     json!({"replicas": 3, "ref": "v1", "secret": "hunter2"}).as_object().cloned().unwrap_or_default()
 }
 
+fn salt() -> Salt {
+    Salt::new([7; 32])
+}
+
+/// A submission whose payload hash has the salt above. The store keeps it, which is not looked at here.
+fn salted(submission: Submission) -> Submission {
+    let digests = params().iter().map(|(key, value)| (key.clone(), salt().commit(value))).collect();
+    Submission { digests, payload_hash_version: PayloadHashVersion::Two, ..submission }
+}
+
+/// The act, with the commitments that the salt makes.
+fn committed(act: Act) -> Act {
+    let Act::Approve { mut edits } = act else { return act };
+    for edit in &mut edits {
+        edit.commitment = edit.after.as_ref().map(|after| salt().commit(after));
+    }
+    Act::Approve { edits }
+}
+
 fn submission(unattended: bool) -> Submission {
     let mut shown = params();
     shown.insert("secret".into(), REDACTED.into());
@@ -41,6 +60,8 @@ fn submission(unattended: bool) -> Submission {
         params: shown,
         redacted: BTreeSet::from(["secret".to_owned()]),
         digests: parameter_digests(&params()),
+        payload_hash_version: PayloadHashVersion::One,
+        salt: None,
         policy_hash: Digest::of(b"rules"),
         token_hash: Digest::of(b"token"),
         submitted_at: START,
@@ -52,6 +73,55 @@ fn submission(unattended: bool) -> Submission {
 
 fn request_id() -> RequestId {
     RequestId::new(START, 7, 1)
+}
+
+/// The published vectors were computed without this code, by docs/payload_hash.py, which the end-to-end tests run.
+#[test]
+fn payload_hashes_are_the_published_ones() {
+    #[derive(serde::Deserialize)]
+    struct Vector {
+        name: String,
+        version: PayloadHashVersion,
+        salt: Option<Digest>,
+        params: Map<String, Value>,
+        #[serde(default)]
+        overrides: Map<String, Value>,
+        #[serde(default, rename = "decisionParams")]
+        decision_params: Map<String, Value>,
+        commitments: BTreeMap<String, Digest>,
+        payload_hash: Digest,
+    }
+    let published = include_str!("../../../../docs/payload-hash-vectors.json");
+    let vectors: Vec<Vector> = serde_json::from_str(published).expect("the vectors can be read");
+    let of = |version| vectors.iter().filter(|vector| vector.version == version).count();
+    assert!(of(PayloadHashVersion::One) >= 6 && of(PayloadHashVersion::Two) >= 10);
+    assert!(vectors.iter().any(|vector| !vector.overrides.is_empty()));
+    for vector in vectors {
+        let salt = vector.salt.map(|salt| Salt::new(*salt.as_bytes()));
+        let made = match &salt {
+            Some(salt) => {
+                let wrapped = WrappedSalt { key: "any".into(), sealed: Vec::new() };
+                Commitments::salted(&vector.params, salt, wrapped)
+            }
+            None => Commitments::unsalted(&vector.params),
+        };
+        assert_eq!(made.version, vector.version, "{}", vector.name);
+        let edits = vector.overrides.into_iter().map(|(key, value)| {
+            let after = vector.decision_params.contains_key(&key).then_some(value);
+            let commitment = salt.as_ref().and_then(|salt| Some(salt.commit(after.as_ref()?)));
+            Edit { key, before: None, after, commitment, violations: Vec::new() }
+        });
+        let edits: Vec<Edit> = edits.collect();
+        if edits.is_empty() {
+            assert_eq!(made.digests, vector.commitments, "{}", vector.name);
+        }
+        let Commitments { version, digests, salt } = made;
+        let submission = Submission { digests, payload_hash_version: version, salt, ..submission(false) };
+        let mut request = draft(request_id(), submission, Vec::new());
+        request.history.push(Event { seq: 0, at: START, by: actor("U1"), act: Act::Approve { edits } });
+        assert_eq!(request.payload_hash(), vector.payload_hash, "{}", vector.name);
+        assert_eq!(payload_hash(&vector.commitments), vector.payload_hash, "{}", vector.name);
+    }
 }
 
 fn requirement(kind: RequirementKind, label: &str) -> Requirement {
@@ -103,7 +173,7 @@ fn approve() -> Act {
 }
 
 fn edit(key: &str, after: Option<Value>) -> Edit {
-    Edit { key: key.into(), before: None, after, violations: Vec::new() }
+    Edit { key: key.into(), before: None, after, commitment: None, violations: Vec::new() }
 }
 
 /// Does `act` a minute after the start, judged by `verdicts`.
@@ -290,6 +360,54 @@ mod one_step {
         let edits = Act::Approve { edits: vec![edit("secret", Some(json!("x")))] };
         let result = act(&request, actor("U1"), edits, vec![ruled(true, Standing::Satisfied)]);
         assert_eq!(result, Err(Refusal::NotEditable(vec!["secret".into()])));
+    }
+
+    /// Requests that were made before there were salts keep version 1, through edits too.
+    #[test]
+    fn an_edit_keeps_the_version_of_the_payload_hash() {
+        let verdicts = || vec![waiting(RequirementKind::Approval)];
+        let edits = || Act::Approve { edits: vec![edit("replicas", Some(json!(5))), edit("ref", None)] };
+        let mut merged = params();
+        merged.insert("replicas".into(), json!(5));
+        merged.remove("ref");
+        let open_as = |submission| submit(submission, Vec::new(), &verdicts()).expect("admitted").request;
+        let as_is = Verdict::Ruled(Ruling {
+            grants: true,
+            standing: Standing::Satisfied,
+            editable: Vec::new(),
+            wake_at: None,
+        });
+        let editable = |mut request: Request| {
+            if let State::Open(open) = &mut request.state {
+                open.editable = ["replicas".to_owned(), "ref".to_owned()].into();
+            }
+            request
+        };
+        let first = editable(open_as(submission(false)));
+        assert_eq!(first.payload_hash(), payload_hash(&parameter_digests(&params())));
+        let edited = act(&first, actor("U1"), edits(), vec![as_is.clone()]).expect("counts").request;
+        assert_eq!(edited.payload_hash(), payload_hash(&parameter_digests(&merged)));
+
+        let second = editable(open_as(salted(submission(false))));
+        let commit = |params: &Map<String, Value>| {
+            payload_hash(&params.iter().map(|(key, value)| (key.clone(), salt().commit(value))).collect())
+        };
+        assert_eq!(second.payload_hash(), commit(&params()));
+        assert_ne!(second.payload_hash(), first.payload_hash());
+        let edited = act(&second, actor("U1"), committed(edits()), vec![as_is]).expect("counts").request;
+        assert_eq!(edited.payload_hash(), commit(&merged));
+    }
+
+    /// If the salt is lost, new values cannot be committed to. What is there can still be approved.
+    #[test]
+    fn an_edit_without_its_commitment_is_refused() {
+        let verdicts = || vec![waiting(RequirementKind::Approval)];
+        let request = submit(salted(submission(false)), Vec::new(), &verdicts()).expect("admitted").request;
+        let change = Act::Approve { edits: vec![edit("replicas", Some(json!(5)))] };
+        assert_eq!(act(&request, actor("U1"), change, verdicts()), Err(Refusal::SaltLost));
+        act(&request, actor("U1"), approve(), verdicts()).expect("it counts as it is");
+        let removal = Act::Approve { edits: vec![edit("replicas", None)] };
+        act(&request, actor("U1"), removal, verdicts()).expect("what goes needs no commitment");
     }
 
     #[test]
@@ -484,7 +602,12 @@ fn hash_as_the_caller_would(request: &Request) -> Digest {
             None => merged.remove(key),
         };
     }
-    payload_hash(&parameter_digests(&merged))
+    match request.submission.payload_hash_version {
+        PayloadHashVersion::One => payload_hash(&parameter_digests(&merged)),
+        PayloadHashVersion::Two => {
+            payload_hash(&merged.iter().map(|(key, value)| (key.clone(), salt().commit(value))).collect())
+        }
+    }
 }
 
 proptest! {
@@ -493,10 +616,13 @@ proptest! {
     #[test]
     fn invariants_hold_over_random_histories(
         unattended: bool,
+        has_salt: bool,
         first in vec(any_verdict(), 0..4),
         attempts in vec(any_attempt(), 0..24),
     ) {
-        let Ok(created) = submit(submission(unattended), Vec::new(), &first) else { return Ok(()) };
+        let submission = submission(unattended);
+        let submission = if has_salt { salted(submission) } else { submission };
+        let Ok(created) = submit(submission, Vec::new(), &first) else { return Ok(()) };
         let mut request = created.request;
         let mut now = START;
         let mut decisions = usize::from(request.status().is_terminal());
@@ -514,6 +640,7 @@ proptest! {
                     now = now.plus(after);
                     let by = by.and_then(|n| actor(PEOPLE[n]));
                     let acted = by.is_some();
+                    let act = if has_salt { committed(act) } else { act };
                     let go = || request.propose(now, by.clone(), act.clone(), None)?.judged(&verdicts);
                     let (moved, again) = (go(), go());
                     (Some((acted, verdicts)), moved, again)

@@ -220,7 +220,7 @@ impl fmt::Display for Outcome {
 }
 
 fn by_itself(intent: Intent) -> Attempt {
-    Attempt { intent, by: None, seen: None }
+    Attempt::of(intent, None)
 }
 
 fn codes(reasons: &[Reason]) -> Vec<String> {

@@ -1,10 +1,11 @@
 //! A recorded request, people's votes included, under a candidate set.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
-    Act, Actor, Identity, Intent, Request, State, Status, Submission, Timestamp,
+    Act, Actor, Digest, Identity, Intent, Request, State, Status, Submission, Timestamp,
 };
 use countersign_core::record::PolicyEntry;
 use countersign_policy::decide::{self, Attempt};
@@ -122,7 +123,8 @@ impl Replayer {
                 }
                 (act, Some(by)) => {
                     let by = self.actor(simulation.rules().entry(), by, original, event.at);
-                    let attempt = Attempt { intent: intent(act), by: Some(by), seen: None };
+                    let attempt =
+                        Attempt { commitments: commitments(act), ..Attempt::of(intent(act), Some(by)) };
                     note(&simulation.happen(event.at, attempt));
                 }
                 // Wake-ups come when the candidate's own policies ask for them.
@@ -221,6 +223,12 @@ fn intent(act: &Act) -> Intent {
         Act::Deny { reason } => Intent::Deny { reason: reason.clone() },
         Act::Withdraw | Act::Submitted | Act::Escalated | Act::Tick => Intent::Withdraw,
     }
+}
+
+/// The commitments to the new values of edits, as recorded: the salt is not at hand.
+fn commitments(act: &Act) -> BTreeMap<String, Digest> {
+    let Act::Approve { edits } = act else { return BTreeMap::new() };
+    edits.iter().filter_map(|edit| Some((edit.key.clone(), edit.commitment?))).collect()
 }
 
 impl Ending {

@@ -11,7 +11,7 @@ use std::thread;
 
 use arc_swap::ArcSwapOption;
 use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{Digest, Intent, RequestId, Submission, Timestamp};
+use countersign_core::lifecycle::{Commitments, Digest, Intent, RequestId, Submission, Timestamp};
 use countersign_policy::PolicySet;
 use countersign_policy::decide::{self, Again, Ask, Attempt, Issued};
 use prometheus::{IntCounterVec, Opts, Registry};
@@ -191,6 +191,8 @@ pub(crate) enum Observation {
         ask: Box<Ask>,
         /// The request that was made again, and who wanted that.
         again: Option<(Arc<Submission>, Again)>,
+        /// What stands for its parameters in the payload hash; nothing if no request was made.
+        commitments: Commitments,
         /// What will happen to the request by itself, if one was made.
         timers: Timers,
     },
@@ -213,6 +215,8 @@ pub(crate) struct Cause {
     pub(crate) by: Option<String>,
     /// The payload hash of what they saw, if that is known.
     pub(crate) seen: Option<Digest>,
+    /// The commitments to the new values of edits, by parameter.
+    pub(crate) commitments: BTreeMap<String, Digest>,
 }
 
 impl Default for Shadow {
@@ -440,8 +444,8 @@ impl Judge {
         let Observed { request, action, at, outcome, what } = observed;
         let told = |event| Told { request, action: &action, at, event, active: &outcome };
         match what {
-            Observation::Submission { ask, again, timers } => {
-                let simulated = self.submit(request, &ask, again, at);
+            Observation::Submission { ask, again, commitments, timers } => {
+                let simulated = self.submit(request, &ask, (again, commitments), at);
                 let candidate = match &simulated {
                     Ok(simulation) => Outcome::Admitted(simulation.status()),
                     Err(refused) => refused.clone(),
@@ -488,13 +492,13 @@ impl Judge {
         &self,
         id: RequestId,
         ask: &Ask,
-        again: Option<(Arc<Submission>, Again)>,
+        (again, commitments): (Option<(Arc<Submission>, Again)>, Commitments),
         at: Timestamp,
     ) -> Result<Simulation, Outcome> {
         let Some(rules) = self.shared.set.action(&ask.action) else { return Err(Outcome::unknown_action()) };
         let again = again.as_ref().map(|(earlier, again)| (earlier.as_ref(), again));
         // Nobody ever shows this token.
-        let issued = Issued { id, token_hash: Digest::from_bytes([0; 32]), at };
+        let issued = Issued { id, token_hash: Digest::from_bytes([0; 32]), commitments, at };
         let submission = decide::submission(rules, ask, issued, again, &self.shared.directory);
         Simulation::admit(rules, id, submission, &ask.params, |_| None)
     }
@@ -510,7 +514,8 @@ impl Followed {
             return failed;
         }
         let by = cause.by.as_ref().map(|id| simulation.actor(id, directory, at));
-        simulation.happen(at, Attempt { intent: cause.intent.clone(), by, seen: cause.seen })
+        let Cause { intent, seen, commitments, .. } = cause.clone();
+        simulation.happen(at, Attempt { intent, by, seen, commitments })
     }
 }
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::replay::Replayer;
 use super::*;
 use crate::scheduler::Scheduler;
-use crate::{Ask, Gateway, Tokens, Who};
+use crate::{Ask, Gateway, SaltKeys, Tokens, Who};
 use countersign_core::clock::{Clock, ManualClock};
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{Digest, Origin, Party};
@@ -28,6 +28,14 @@ const ACTIONS: &str = "
     policies:
       - use: quorum
         with: { approvers: [U1, U2, U3], approvals: 1, escalated_approvals: 2 }
+  tuned:
+    timeout: 10m
+    redact: { hide: [secret] }
+    policies:
+      - use: quorum
+        with: { approvers: [U1, U2, U3], approvals: 2 }
+      - use: override-guard
+        with: { keys: [ref], max_keys: 1, max_chars: 10 }
   window:
     timeout: 10m
     unattended: true
@@ -37,6 +45,8 @@ const ACTIONS: &str = "
       - use: quorum
         with: { approvers: [U1, U2] }
 ";
+
+const MODULES: [&str; 3] = ["quorum", "override-guard", "misbehaving"];
 
 struct House {
     _folder: TempDir,
@@ -54,7 +64,13 @@ impl House {
         store.pin(entries, modules).await.unwrap();
         let policies = Arc::new(Policies::new(engine(), set));
         let timed: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-        let gateway = Arc::new(Gateway::new(store, policies, timed, Tokens::new([7; 32], Vec::new())));
+        let gateway = Arc::new(Gateway::new(
+            store,
+            policies,
+            timed,
+            Tokens::new([7; 32], Vec::new()),
+            SaltKeys::fixed(),
+        ));
         House { _folder: folder, clock, gateway }
     }
 
@@ -121,7 +137,7 @@ fn engine() -> Engine {
     static SHARED: OnceLock<(Engine, Vec<Arc<countersign_policy::Module>>)> = OnceLock::new();
     let (engine, _) = SHARED.get_or_init(|| {
         let engine = Engine::new(Limits::default(), None, Trust::default()).unwrap();
-        let modules = ["quorum", "misbehaving"].map(|name| engine.load(&module(name), &[]).unwrap());
+        let modules = MODULES.map(|name| engine.load(&module(name), &[]).unwrap());
         (engine, modules.into())
     });
     engine.clone()
@@ -132,7 +148,7 @@ fn module(name: &str) -> Vec<u8> {
 }
 
 fn set(actions: &str) -> PolicySet {
-    let modules = ["quorum", "misbehaving"].map(|name| (name.to_owned(), module(name)));
+    let modules = MODULES.map(|name| (name.to_owned(), module(name)));
     let pins = modules.iter().map(|(name, bytes)| format!("  {name}: sha256:{}\n", Digest::of(bytes)));
     let text = format!("version: 1\nmodules:\n{}actions:{actions}", pins.collect::<String>());
     let source = Source {
@@ -270,7 +286,12 @@ async fn what_does_not_fit_is_dropped_and_counted() {
         outcome: Outcome::Refused(vec!["unauthorized".into()]),
         what: Observation::Event {
             version,
-            cause: Cause { intent: Intent::approve(), by: Some("U8".into()), seen: None },
+            cause: Cause {
+                intent: Intent::approve(),
+                by: Some("U8".into()),
+                seen: None,
+                commitments: BTreeMap::new(),
+            },
             timers: Timers::default(),
         },
     };
@@ -285,6 +306,27 @@ async fn what_does_not_fit_is_dropped_and_counted() {
     shadow.observe(|| stranger(1));
     let done = standing.same + 2;
     assert_eq!(house.standing(done).await.unjudged, 2);
+}
+
+/// Neither the shadow nor a replay decrypts a salt, and both have the payload hash that people have seen.
+#[tokio::test]
+async fn edits_are_the_same_in_the_shadow_and_in_a_replay() {
+    let house = House::beside("", "").await;
+    let id = house.ask("tuned").await;
+    let edits = BTreeMap::from([("ref".to_owned(), Some(json!("v2")))]);
+    let before = house.gateway.request(id).await.unwrap().payload_hash();
+    let edit = Intent::Approve { edits };
+    let edited = house.gateway.act_on(id, "U1", &edit, Some(before)).await.unwrap();
+    let stale = house.gateway.act_on(id, "U2", &Intent::approve(), Some(before)).await;
+    assert!(matches!(stale, Err(GatewayError::Refused(Refusal::ParametersChanged))), "{stale:?}");
+    let seen = Some(edited.payload_hash());
+    let approved = house.gateway.act_on(id, "U2", &Intent::approve(), seen).await.unwrap();
+    assert_eq!(approved.status(), Status::Approved);
+    assert_eq!(house.differences(4).await, [] as [&str; 0]);
+    assert_eq!(house.standing(4).await.same, 4);
+    assert_eq!(house.replayed(id, "", "").await, ("approved".into(), "approved".into()));
+    // A replay of the second approval alone would wait: the edit is what it counts after.
+    assert_eq!(house.replayed(id, "keys: [ref]", "keys: [other]").await.1, "waiting");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
-    Digest, Origin, Party, Request, RequestId, Ruling, Status, Submission, Timestamp, Verdict,
+    Commitments, Digest, Origin, Party, Request, RequestId, Ruling, Status, Submission, Timestamp, Verdict,
 };
 
 use crate::action::ActionPolicy;
@@ -76,7 +76,8 @@ fn decide(policy: &ActionPolicy) -> Admission {
         policy_hints: None,
     };
     let id = RequestId::new(AT, 0, 0);
-    let issued = Issued { id, token_hash: Digest::of(b"synthetic"), at: AT };
+    let commitments = Commitments::unsalted(&ask.params);
+    let issued = Issued { id, token_hash: Digest::of(b"synthetic"), commitments, at: AT };
     let submission = decide::submission(policy, &ask, issued, None, &Directory::default());
     // As if it were meant to be approved by itself: whether it would be is what is to be found out.
     let submission = Submission { unattended: true, ..submission };

@@ -135,7 +135,8 @@ fn edits_and_violations_reach_the_policy() {
     let request = request(&policy, vec![submitted()]);
     let edit = |key: &str, violations: &[&str]| {
         let violations = violations.iter().map(|text| (*text).to_owned()).collect();
-        let edit = Edit { key: key.to_owned(), before: Some(json!(3)), after: Some(json!(5)), violations };
+        let (before, after) = (Some(json!(3)), Some(json!(5)));
+        let edit = Edit { key: key.to_owned(), before, after, commitment: None, violations };
         policy.judge(&request, &act(1, "U1", Act::Approve { edits: vec![edit] }))
     };
     assert!(matches!(edit("replicas", &[])[..], [Verdict::Ruled(_)]));

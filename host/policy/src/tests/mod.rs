@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 
 use super::{ActionPolicy, Engine, Limits, Module};
 use countersign_core::lifecycle::{
-    Act, Actor, Digest, Event, Needs, Open, Origin, Party, Request, RequestId, State, Submission, Timestamp,
-    parameter_digests,
+    Act, Actor, Digest, Event, Needs, Open, Origin, Party, PayloadHashVersion, Request, RequestId, State,
+    Submission, Timestamp, parameter_digests,
 };
 use countersign_core::record::{PolicyEntry, PolicyUse, Redaction};
 
@@ -98,6 +98,8 @@ fn submission(policy: &ActionPolicy) -> Submission {
         params: shown,
         redacted,
         digests: parameter_digests(&params()),
+        payload_hash_version: PayloadHashVersion::One,
+        salt: None,
         policy_hash: policy.hash(),
         token_hash: Digest::of(b"token"),
         submitted_at: SUBMITTED_AT,

@@ -63,12 +63,23 @@ impl Secrets {
         Ok(Some(Keys { current: key(current)?, previous }))
     }
 
+    /// Reads only the secret of the gateway, for commands that need no other.
+    pub(crate) fn of_server(environment: &Environment, wrong: &mut Vec<String>) -> Secrets {
+        if environment.contains_key(PREVIOUS_SECRET) && !environment.contains_key(SECRET) {
+            wrong.push(format!("the variable `{PREVIOUS_SECRET}` is set, but not `{SECRET}`"));
+        }
+        Secrets {
+            server: server_secret(environment, SECRET, wrong),
+            previous_server: server_secret(environment, PREVIOUS_SECRET, wrong),
+            ..Secrets::default()
+        }
+    }
+
     /// Reads the secrets. What is wrong is added to `wrong`, one sentence each, which does not repeat the secret.
     pub(super) fn read(environment: &Environment, wrong: &mut Vec<String>) -> Secrets {
         let given = |name: &str| environment.contains_key(name);
+        let server = Secrets::of_server(environment, wrong);
         let secrets = Secrets {
-            server: server_secret(environment, SECRET, wrong),
-            previous_server: server_secret(environment, PREVIOUS_SECRET, wrong),
             admin: printable(environment, "ADMIN_TOKEN", 16, "is too weak: a token", wrong),
             slack_signing: printable(
                 environment,
@@ -79,10 +90,8 @@ impl Secrets {
             ),
             slack_bot: slack_token(environment, "SLACK_BOT_TOKEN", "xoxb-", wrong),
             slack_app: slack_token(environment, "SLACK_APP_TOKEN", "xapp-", wrong),
+            ..server
         };
-        if given(PREVIOUS_SECRET) && !given(SECRET) {
-            wrong.push(format!("the variable `{PREVIOUS_SECRET}` is set, but not `{SECRET}`"));
-        }
         if given("SLACK_BOT_TOKEN") && !given("SLACK_SIGNING_SECRET") && !given("SLACK_APP_TOKEN") {
             wrong.push(
                 "the variable `SLACK_BOT_TOKEN` is set, but neither `SLACK_SIGNING_SECRET` nor `SLACK_APP_TOKEN`: \

@@ -18,6 +18,7 @@ use super::error::{ApiError, Invalid};
 use super::idempotency::{self, Sent};
 use super::params::{Params, TOKEN_MISSING};
 use super::secured::ClientCertificate;
+use super::view::salt_text;
 use crate::access_control::AccessControl;
 use crate::caller_rights;
 use crate::rate_limit::Client;
@@ -147,35 +148,36 @@ impl Calling {
         app: &App,
         params: &Params,
         wanted: Wanted<'_>,
-    ) -> Result<Arc<Request>, ApiError> {
+    ) -> Result<Found, ApiError> {
         let Wanted { token, id, reads } = wanted;
+        let by_id = |request| Found { request, with_token: false };
         if let (Some(id), true) = (id, reads && holds_admin_token(app, &self.headers)) {
-            return Ok(app.gateway.request(id).await?);
+            return Ok(by_id(app.gateway.request(id).await?));
         }
         if let Some(token) = params.wait_token(token)? {
             let request = app.gateway.opened_by(token).await?;
             return match id {
                 Some(id) if id != request.id => Err(GatewayError::NotFound.into()),
-                _ => Ok(request),
+                _ => Ok(Found { request, with_token: true }),
             };
         }
         let find = async |id| -> Result<Arc<Request>, ApiError> {
             Ok(Arc::new(app.gateway.store().request(id).await?.ok_or(GatewayError::NotFound)?))
         };
         match (&app.access, id) {
-            (None, Some(id)) if reads => find(id).await,
+            (None, Some(id)) if reads => find(id).await.map(by_id),
             (Some(access), Some(id)) => {
                 let holder = self.shown_by(app, access, params).await?;
                 if let (Holder::Admin(admin), true) = (&holder, reads) {
                     check_role(app, admin, Role::Read)?;
-                    return find(id).await;
+                    return find(id).await.map(by_id);
                 }
                 let identified = holder.caller().map_err(|why| self.not_authenticated(app, why))?;
                 let request = find(id).await?;
                 if request.submission.caller.as_deref() != Some(identified.caller.name.as_str()) {
                     return Err(GatewayError::NotFound.into());
                 }
-                Ok(request)
+                Ok(by_id(request))
             }
             // Somebody else's request and none at all cannot be told apart.
             (None, Some(_)) => Err(GatewayError::NotFound.into()),
@@ -190,6 +192,19 @@ impl Calling {
     pub(super) fn idempotency_key(&self, app: &App, body: &Value) -> Result<Option<Sent>, ApiError> {
         Sent::read(&self.headers, &app.fingerprints, body)
     }
+}
+
+/// A request that somebody may see.
+pub(super) struct Found {
+    pub(super) request: Arc<Request>,
+    /// Whether whoever asks holds its wait token; nobody else is given the salt of its payload hash.
+    pub(super) with_token: bool,
+}
+
+/// The salt of a request's payload hash, in hexadecimal: for whoever holds the wait token, and for nobody else.
+pub(super) fn salt_for(app: &App, request: &Request, with_token: bool) -> Option<String> {
+    let salt = with_token.then(|| app.gateway.salt_of(request)).flatten();
+    salt.as_ref().map(salt_text)
 }
 
 /// Which request somebody asks about.

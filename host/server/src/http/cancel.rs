@@ -7,7 +7,7 @@ use axum::extract::State;
 use serde::Deserialize;
 
 use super::body::JsonBody;
-use super::caller::{Calling, Wanted};
+use super::caller::{Calling, Found, Wanted, salt_for};
 use super::check::Check;
 use super::error::ApiError;
 use super::params::{Params, request_id};
@@ -57,7 +57,7 @@ pub(super) async fn cancel(
     }
     check.finish()?;
     let wanted = Wanted { token: token.as_deref(), id, reads: false };
-    let request = calling.request(&app, &params, wanted).await?;
+    let Found { request, with_token } = calling.request(&app, &params, wanted).await?;
     let request = app.gateway.cancel(request.id, reason).await?;
-    Ok(Json(WaitView::of(&request)))
+    Ok(Json(WaitView::of(&request, salt_for(&app, &request, with_token))))
 }

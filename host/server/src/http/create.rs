@@ -16,7 +16,7 @@ use super::can_act::Outlook;
 use super::check::Check;
 use super::error::ApiError;
 use super::params::Params;
-use super::view::{min_approvals, rfc3339_always};
+use super::view::{min_approvals, payload_hash_version, rfc3339_always, salt_text};
 use crate::caller_rights;
 use crate::state::App;
 
@@ -68,6 +68,12 @@ pub(super) struct CreatedView {
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
     policy: PolicyView,
+    /// How its payload hash is made: 1 or 2.
+    payload_hash_version: u8,
+    /// The salt of its payload hash, in hexadecimal: with it the hash can be made again. Keep it secret.
+    /// Absent in version 1, and if the gateway has lost the key that it was encrypted with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_salt: Option<String>,
     /// The caller that it belongs to, by its name in the access file; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<String>,
@@ -144,6 +150,8 @@ impl CreatedView {
                 timeout_sec: submission.expires_at.since(submission.submitted_at) / 1000,
                 hash: submission.policy_hash,
             },
+            payload_hash_version: payload_hash_version(request),
+            payload_salt: receipt.salt.as_ref().map(salt_text),
             caller: submission.caller.clone(),
             replayed: receipt.replayed,
             outlook,

@@ -230,7 +230,7 @@ fn gateway_status(error: &GatewayError) -> StatusCode {
         }
         GatewayError::NotFound => StatusCode::NOT_FOUND,
         GatewayError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-        GatewayError::TokenRetired => StatusCode::CONFLICT,
+        GatewayError::TokenRetired | GatewayError::SaltLost => StatusCode::CONFLICT,
         GatewayError::Cooldown { .. } | GatewayError::LineageLimit { .. } | GatewayError::TooManyOpen => {
             StatusCode::TOO_MANY_REQUESTS
         }
@@ -242,7 +242,7 @@ fn gateway_status(error: &GatewayError) -> StatusCode {
         | GatewayError::Refused(Refusal::PolicyFailed(_)) => StatusCode::SERVICE_UNAVAILABLE,
         GatewayError::Refused(_) => StatusCode::CONFLICT,
         GatewayError::Store(error) => store_status(error),
-        GatewayError::Randomness(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        GatewayError::Salt(_) | GatewayError::Randomness(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -335,12 +335,14 @@ mod tests {
             GatewayError::PolicyFailed(vec![failure.clone()]).into(),
             GatewayError::KeyReused.into(),
             GatewayError::TokenRetired.into(),
+            GatewayError::SaltLost.into(),
             GatewayError::NotFound.into(),
             GatewayError::NotAllowed("the request was approved").into(),
             GatewayError::Cooldown { retry_after_ms: 1 }.into(),
             GatewayError::LineageLimit { limit: 5, retry_after_ms: 60_001 }.into(),
             GatewayError::Refused(Refusal::Ended(Status::Denied)).into(),
             GatewayError::Refused(Refusal::TooLate).into(),
+            GatewayError::Refused(Refusal::SaltLost).into(),
             GatewayError::Refused(Refusal::Objected(vec![reason])).into(),
             GatewayError::Refused(Refusal::PolicyFailed(vec![failure])).into(),
             GatewayError::Contended.into(),
@@ -371,12 +373,14 @@ mod tests {
         503 policy_failure, retry 1: a policy gave no usable answer, so nothing was changed
         422 idempotency_key_reused, retry -: this idempotency key was used with another body
         409 token_retired, retry -: the request of this idempotency key is there, but its token was made with a key that is gone
+        409 salt_lost, retry -: a request with hidden parameters cannot be made again without its salt, whose key is gone; ask anew
         404 not_found, retry -: no such request
         403 not_allowed, retry -: the request was approved
         429 cooldown, retry 1: this request can be made again in 1 s
         429 rate_limited, retry 61: this request was made 5 times within the allowed window
         409 already_decided, retry -: the request is already denied
         409 expired, retry -: the request has expired
+        409 salt_lost, retry -: these parameters can no longer be edited; approve them as they are, or deny
         409 refused, retry -: a policy objects: not today
         503 policy_failure, retry 1: a policy gave no usable answer, so nothing was changed
         503 contended, retry 1: too many others act on this request at this instant

@@ -6,7 +6,8 @@
 use axum::http::{HeaderMap, HeaderName};
 use countersign_access::Caller;
 use countersign_core::lifecycle::Digest;
-use countersign_gateway::{IdempotencyKey, hmac};
+use countersign_core::mac::hmac;
+use countersign_gateway::IdempotencyKey;
 use serde_json::Value;
 
 use super::error::{ApiError, Invalid};

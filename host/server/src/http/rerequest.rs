@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::body::JsonBody;
-use super::caller::{Calling, Wanted};
+use super::caller::{Calling, Found, Wanted};
 use super::check::Check;
 use super::error::{ApiError, Invalid};
 use super::params::{Params, request_id};
-use super::view::rfc3339_always;
+use super::view::{payload_hash_version, rfc3339_always, salt_text};
 use crate::caller_rights;
 use crate::state::App;
 
@@ -46,6 +46,12 @@ pub(super) struct RerequestView {
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
+    /// How its payload hash is made: 1 or 2.
+    payload_hash_version: u8,
+    /// The salt of its payload hash, in hexadecimal: with it the hash can be made again. Keep it secret.
+    /// Absent in version 1, and if the gateway has lost the key that it was encrypted with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_salt: Option<String>,
     /// The caller that it belongs to, by its name in the access file; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<String>,
@@ -65,7 +71,7 @@ pub(super) struct RerequestView {
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; \
             403 `not_allowed`, `policy_denied`, `caller_not_allowed` or `proxied`; \
             404 `not_found`; 408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`; \
-            409 `token_retired`; 422 `idempotency_key_reused`; 429 `cooldown`, `rate_limited` or `too_many_open`, with `Retry-After`"),
+            409 `token_retired` or `salt_lost`; 422 `idempotency_key_reused`; 429 `cooldown`, `rate_limited` or `too_many_open`, with `Retry-After`"),
         (status = "5XX", description = "500 `internal`; \
             503 `policy_failure`, `store_unavailable` or `contended`, with `Retry-After`"),
     )
@@ -82,7 +88,7 @@ pub(super) async fn rerequest(
     check.party("actor", &actor);
     check.finish()?;
     let wanted = Wanted { token: token.as_deref(), id: Some(original), reads: false };
-    let request = calling.request(&app, &params, wanted).await?;
+    let Found { request, .. } = calling.request(&app, &params, wanted).await?;
     let caller = caller_rights::check_rerequest(&app, &request)?;
     if caller.is_none() {
         calling.check_address(&app)?;
@@ -104,6 +110,8 @@ pub(super) async fn rerequest(
         lineage_id: receipt.request.submission.lineage,
         status: receipt.request.status(),
         expires_at: receipt.request.submission.expires_at,
+        payload_hash_version: payload_hash_version(&receipt.request),
+        payload_salt: receipt.salt.as_ref().map(salt_text),
         caller: receipt.request.submission.caller.clone(),
         replayed: receipt.replayed,
     }))

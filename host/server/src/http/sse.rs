@@ -17,7 +17,7 @@ use countersign_gateway::{Seen, Watch};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::caller::Calling;
+use super::caller::{Calling, Found, salt_for};
 use super::error::ApiError;
 use super::params::Params;
 use super::takeover::LongLived;
@@ -60,7 +60,7 @@ pub(super) async fn stream(
     calling: Calling,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let request = calling.request(&app, &params, wanted(&params, None)?).await?;
+    let Found { request, with_token } = calling.request(&app, &params, wanted(&params, None)?).await?;
     let id = request.id;
     let slot = calling.open_stream(&app, &request).ok_or(ApiError::TooManyStreams)?;
     // Watch before reading, so that no change is missed between the two.
@@ -79,6 +79,7 @@ pub(super) async fn stream(
         seen: seen.unwrap_or_default().min(request.version),
         first: Some(unseen.then_some(request)),
         ended: false,
+        with_token,
         heartbeat: Instant::now() + HEARTBEAT,
         _slot: slot,
         app,
@@ -102,6 +103,8 @@ struct Feed {
     /// The first thing to send; the inner `None` if the client has seen the current state.
     first: Option<Option<Arc<Request>>>,
     ended: bool,
+    /// Whether the client holds the wait token. The salt itself would make each stream larger.
+    with_token: bool,
     heartbeat: Instant,
     /// Counts the stream as open until it is dropped.
     _slot: StreamSlot,
@@ -161,7 +164,8 @@ impl Feed {
         self.seen = request.version;
         self.ended = request.status().is_terminal();
         // Compact JSON has no line breaks, so one `data` line is enough.
-        let data = serde_json::to_string(&WaitView::of(request)).unwrap_or_default();
+        let view = WaitView::of(request, salt_for(&self.app, request, self.with_token));
+        let data = serde_json::to_string(&view).unwrap_or_default();
         format!("event: state\nid: {}\ndata: {data}\n\n", request.version)
     }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use countersign_core::lifecycle::{Request, RequestId};
+use countersign_core::lifecycle::RequestId;
 use serde::Serialize;
 
-use super::caller::{Calling, Wanted};
+use super::caller::{Calling, Found, Wanted, salt_for};
 use super::can_act::Outlook;
 use super::error::ApiError;
 use super::openapi::STORE_ERRORS;
@@ -17,9 +17,13 @@ use crate::state::App;
 
 /// The state of a request, and who can move it on.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct RequestView {
     #[serde(flatten)]
     status: StatusView,
+    /// The salt of the payload hash, in hexadecimal; for the holder of the wait token alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_salt: Option<String>,
     #[serde(flatten)]
     outlook: Option<Outlook>,
 }
@@ -40,9 +44,10 @@ pub(super) async fn status(
     calling: Calling,
     params: Params,
 ) -> Result<Json<RequestView>, ApiError> {
-    let request = request(&app, &calling, &params).await?;
+    let Found { request, with_token } = request(&app, &calling, &params).await?;
     let outlook = Outlook::now(&app, &request).await;
-    Ok(Json(RequestView { status: StatusView::of(&request), outlook }))
+    let payload_salt = salt_for(&app, &request, with_token);
+    Ok(Json(RequestView { status: StatusView::of(&request), payload_salt, outlook }))
 }
 
 /// A request, and those that were made again from it.
@@ -71,13 +76,13 @@ pub(super) async fn lineage(
     calling: Calling,
     params: Params,
 ) -> Result<Json<LineageView>, ApiError> {
-    let lineage_id = request(&app, &calling, &params).await?.submission.lineage;
+    let lineage_id = request(&app, &calling, &params).await?.request.submission.lineage;
     let requests = app.gateway.store().lineage(lineage_id).await?;
     Ok(Json(LineageView { lineage_id, requests: requests.iter().map(StatusView::of).collect() }))
 }
 
 /// The request that is asked about. Without an access file its id is enough.
-async fn request(app: &App, calling: &Calling, params: &Params) -> Result<Arc<Request>, ApiError> {
+async fn request(app: &App, calling: &Calling, params: &Params) -> Result<Found, ApiError> {
     let id = params.request_id()?;
     calling.request(app, params, Wanted { token: None, id: Some(id), reads: true }).await
 }

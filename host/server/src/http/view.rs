@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use countersign_core::lifecycle::{Digest, Needs, Request, RequestId, State, Status, Timestamp};
+use countersign_core::lifecycle::{Digest, Needs, Request, RequestId, Salt, State, Status, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -30,14 +30,21 @@ pub(super) struct WaitView {
     /// The hash of the current parameters, with edits.
     #[schema(value_type = String)]
     payload_hash: Digest,
+    /// How that hash is made: 1 or 2.
+    payload_hash_version: u8,
+    /// The salt that it is made with, in hexadecimal; for the holder of the wait token alone.
+    /// Absent in version 1, and if the gateway has lost the key that it was encrypted with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_salt: Option<String>,
     /// The hash of the rules that apply to the request.
     #[schema(value_type = String)]
     policy_hash: Digest,
 }
 
 impl WaitView {
+    /// `payload_salt` is for whoever holds the wait token.
     #[must_use]
-    pub(super) fn of(request: &Request) -> WaitView {
+    pub(super) fn of(request: &Request, payload_salt: Option<String>) -> WaitView {
         // INVARIANT: parameters to act on are returned with an approval only.
         let approved = request.status() == Status::Approved;
         let overrides = || {
@@ -52,6 +59,8 @@ impl WaitView {
             decision_params: approved.then(|| request.params()),
             overrides: approved.then(overrides),
             payload_hash: request.payload_hash(),
+            payload_hash_version: payload_hash_version(request),
+            payload_salt,
             policy_hash: request.submission.policy_hash,
         }
     }
@@ -84,6 +93,8 @@ pub(super) struct StatusView {
     decided_at: Option<Timestamp>,
     #[schema(value_type = String)]
     payload_hash: Digest,
+    /// How the payload hash is made: 1 or 2.
+    payload_hash_version: u8,
     #[schema(value_type = String)]
     lineage_id: RequestId,
     #[schema(value_type = String)]
@@ -123,10 +134,21 @@ impl StatusView {
             expires_at: request.submission.expires_at,
             decided_at: request.decided_at(),
             payload_hash: request.payload_hash(),
+            payload_hash_version: payload_hash_version(request),
             lineage_id: request.submission.lineage,
             policy_hash: request.submission.policy_hash,
         }
     }
+}
+
+/// How the payload hash of a request is made, as callers know it.
+pub(super) fn payload_hash_version(request: &Request) -> u8 {
+    request.submission.payload_hash_version.into()
+}
+
+/// A salt in hexadecimal.
+pub(super) fn salt_text(salt: &Salt) -> String {
+    hex::encode(salt.expose())
 }
 
 /// How many people must approve: the most that a policy requires, since one approval counts for all of them.

@@ -10,7 +10,7 @@ use countersign_gateway::Seen;
 use serde::Deserialize;
 
 use super::body::JsonBody;
-use super::caller::{Calling, Wanted};
+use super::caller::{Calling, Found, Wanted, salt_for};
 use super::error::{ApiError, Invalid};
 use super::openapi::STORE_ERRORS;
 use super::params::Params;
@@ -53,13 +53,14 @@ pub(super) async fn long_poll(
     params: Params,
 ) -> Result<Json<WaitView>, ApiError> {
     let timeout = timeout(params.get("timeoutSec")?)?;
-    let id = calling.request(&app, &params, wanted(&params, None)?).await?.id;
+    let Found { request, with_token } = calling.request(&app, &params, wanted(&params, None)?).await?;
+    let id = request.id;
     // Watch before reading, so that no change is missed between the two.
     let mut watch = app.gateway.watchers().watch(id);
     let request = app.gateway.request(id).await?;
     watch.read(request.version);
     if request.status().is_terminal() {
-        return Ok(view(&request));
+        return Ok(view(&app, &request, with_token));
     }
     let newer = async {
         loop {
@@ -71,9 +72,9 @@ pub(super) async fn long_poll(
         }
     };
     tokio::select! {
-        newer = newer => Ok(view(&*newer?)),
-        () = tokio::time::sleep(timeout) => Ok(view(&request)),
-        () = app.shutdown.cancelled() => Ok(view(&request)),
+        newer = newer => Ok(view(&app, &*newer?, with_token)),
+        () = tokio::time::sleep(timeout) => Ok(view(&app, &request, with_token)),
+        () = app.shutdown.cancelled() => Ok(view(&app, &request, with_token)),
     }
 }
 
@@ -97,7 +98,8 @@ pub(super) async fn poll(
 ) -> Result<Json<WaitView>, ApiError> {
     let body: WaitBody = body.typed()?;
     let wanted = wanted(&params, body.token.as_deref())?;
-    Ok(view(&*calling.request(&app, &params, wanted).await?))
+    let Found { request, with_token } = calling.request(&app, &params, wanted).await?;
+    Ok(view(&app, &request, with_token))
 }
 
 /// The request that somebody waits for: by its token, or by its id for its caller.
@@ -105,8 +107,8 @@ pub(super) fn wanted<'a>(params: &Params, token: Option<&'a str>) -> Result<Want
     Ok(Wanted { token, id: params.optional_request_id()?, reads: false })
 }
 
-fn view(request: &Request) -> Json<WaitView> {
-    Json(WaitView::of(request))
+fn view(app: &App, request: &Request, with_token: bool) -> Json<WaitView> {
+    Json(WaitView::of(request, salt_for(app, request, with_token)))
 }
 
 fn timeout(text: Option<&str>) -> Result<Duration, ApiError> {

@@ -1,13 +1,18 @@
 //! `countersign keys`: changes the key file of an embedded store.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
-use countersign_store::StoreUrl;
+use countersign_core::lifecycle::RequestId;
+use countersign_gateway::{SaltError, SaltNonce};
+use countersign_store::{NewSalt, Store, StoreUrl};
 
 use super::file::KeyFile;
-use super::{DOCUMENT, Keys, MasterKey, key_file};
+use super::{DOCUMENT, Keys, MasterKey, check, key_file};
+use crate::config::{Environment, Secrets};
 
 /// Change the key file beside an embedded store.
 #[derive(Debug, Subcommand)]
@@ -16,8 +21,11 @@ pub enum KeysCommand {
     Show(Where),
     /// Make a new current key; the old one becomes the previous one. Restart the gateway afterwards.
     Rotate(Where),
+    /// Encrypt anew with the current key what is encrypted with the previous one. The gateway must be stopped; if this is
+    /// interrupted, run it again.
+    Rewrap(Rewrap),
     /// Remove the previous key. Restart the gateway afterwards.
-    Retire(Where),
+    Retire(Retire),
     /// Let the store be used with the present key, although the one that it was used with is lost.
     AcceptLoss(Where),
 }
@@ -28,6 +36,44 @@ pub struct Where {
     /// The store: `sqlite:PATH`.
     #[arg(long, value_name = "URL", default_value = "sqlite:countersign.db")]
     store: StoreUrl,
+}
+
+/// What is encrypted anew, and with which keys.
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "The keys are those of `COUNTERSIGN_SECRET` and `COUNTERSIGN_SECRET_PREVIOUS` if they are set, \
+                             and else those of the key file."
+)]
+pub struct Rewrap {
+    #[command(flatten)]
+    place: Where,
+    /// From the environment.
+    #[arg(skip)]
+    secrets: Secrets,
+}
+
+/// Of which store the previous key is removed.
+#[derive(Debug, Args)]
+pub struct Retire {
+    #[command(flatten)]
+    place: Where,
+    /// Remove it although salts are still encrypted with it: they are lost.
+    #[arg(long)]
+    accept_loss: bool,
+}
+
+/// How many salts are read and replaced at once.
+const PAGE: usize = 500;
+
+impl KeysCommand {
+    /// Takes what the command needs from the environment, and returns what is wrong there, one sentence each.
+    pub(crate) fn read_variables(&mut self, environment: &Environment) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if let KeysCommand::Rewrap(rewrap) = self {
+            rewrap.secrets = Secrets::of_server(environment, &mut wrong);
+        }
+        wrong
+    }
 }
 
 /// Runs a command, and returns the exit code.
@@ -45,19 +91,10 @@ pub async fn run(command: &KeysCommand) -> ExitCode {
 }
 
 async fn answer(command: &KeysCommand) -> anyhow::Result<String> {
-    let (KeysCommand::Show(place)
-    | KeysCommand::Rotate(place)
-    | KeysCommand::Retire(place)
-    | KeysCommand::AcceptLoss(place)) = command;
-    let path =
-        key_file(&place.store).context("this store has no key file: it is used with `COUNTERSIGN_SECRET`")?;
-    let file = KeyFile::read(&path)?;
-    let missing =
-        || format!("there is no key file `{}`; a gateway makes it at its first start", path.display());
-    let KeyFile(keys) = file.with_context(missing)?;
     let after = match command {
-        KeysCommand::Show(_) => keys,
-        KeysCommand::Rotate(_) => {
+        KeysCommand::Show(place) => read(place)?.1,
+        KeysCommand::Rotate(place) => {
+            let (path, keys) = read(place)?;
             ensure!(
                 keys.previous.is_none(),
                 "there is a previous key already: `countersign keys retire` removes it, once nothing needs it"
@@ -66,15 +103,24 @@ async fn answer(command: &KeysCommand) -> anyhow::Result<String> {
             KeyFile(rotated.clone()).replace(&path)?;
             rotated
         }
-        KeysCommand::Retire(_) => {
-            ensure!(keys.previous.is_some(), "there is no previous key");
+        KeysCommand::Rewrap(rewrap) => return rewrapped(rewrap).await,
+        KeysCommand::Retire(Retire { place, accept_loss }) => {
+            let (path, keys) = read(place)?;
+            let previous = keys.previous.as_ref().context("there is no previous key")?;
+            let needed = if *accept_loss { 0 } else { encrypted_with(&place.store, &previous.id())? };
+            ensure!(
+                needed == 0,
+                "the previous key is still needed for salts ({needed} of them): stop the gateway and run `countersign keys rewrap \
+                 --store sqlite:{}` first. With `--accept-loss` the key is removed all the same, and these salts are lost",
+                place.store
+            );
             let retired = Keys { previous: None, ..keys };
             KeyFile(retired.clone()).replace(&path)?;
             retired
         }
-        KeysCommand::AcceptLoss(_) => {
-            let store =
-                place.store.open().with_context(|| format!("cannot open the store `{}`", place.store))?;
+        KeysCommand::AcceptLoss(place) => {
+            let (_, keys) = read(place)?;
+            let store = open(&place.store)?;
             store.keep(DOCUMENT, keys.current.id().into_bytes()).await.context("cannot change the store")?;
             store.close().await.context("cannot close the store")?;
             keys
@@ -82,4 +128,159 @@ async fn answer(command: &KeysCommand) -> anyhow::Result<String> {
     };
     let names = ["current", "previous"];
     Ok(names.into_iter().zip(after.all()).map(|(name, key)| format!("{name} {}\n", key.id())).collect())
+}
+
+/// The key file of a store, and the keys in it.
+fn read(place: &Where) -> anyhow::Result<(PathBuf, Keys)> {
+    let path =
+        key_file(&place.store).context("this store has no key file: it is used with `COUNTERSIGN_SECRET`")?;
+    let file = KeyFile::read(&path)?;
+    let missing =
+        || format!("there is no key file `{}`; a gateway makes it at its first start", path.display());
+    let KeyFile(keys) = file.with_context(missing)?;
+    Ok((path, keys))
+}
+
+fn open(store: &StoreUrl) -> anyhow::Result<Arc<dyn Store>> {
+    store.open().with_context(|| format!("cannot open the store `{store}`"))
+}
+
+/// How many salts are encrypted with a key. A gateway may be running.
+fn encrypted_with(store: &StoreUrl, key: &str) -> anyhow::Result<usize> {
+    if store.file().is_some_and(|file| !file.exists()) {
+        return Ok(0);
+    }
+    let archive = store.open_archive().with_context(|| format!("cannot open the store `{store}`"))?;
+    let (mut count, mut after) = (0, None);
+    loop {
+        let page = archive.salts(after, PAGE).context("cannot read the salts")?;
+        count += page.iter().filter(|(_, salt)| salt.key == key).count();
+        match page.last() {
+            Some((id, _)) => after = Some(*id),
+            None => return Ok(count),
+        }
+    }
+}
+
+/// Encrypts every salt anew that is not encrypted with the current key. Each page is durable before the next is read.
+async fn rewrapped(rewrap: &Rewrap) -> anyhow::Result<String> {
+    let keys = match rewrap.secrets.keys()? {
+        Some(keys) => keys,
+        None => read(&rewrap.place)?.1,
+    };
+    let exists = rewrap.place.store.file().is_none_or(Path::exists);
+    ensure!(exists, "there is no store `{}`", rewrap.place.store);
+    let store = open(&rewrap.place.store)?;
+    check(&keys, store.as_ref(), &rewrap.place.store).await?;
+    let salts = keys.salts();
+    let (mut done, mut current, mut lost, mut altered) = (0, 0, 0, 0);
+    let mut after: Option<RequestId> = None;
+    loop {
+        let page = store.salts(after, PAGE).await.context("cannot read the salts")?;
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        let mut replacements = Vec::new();
+        for (request, from) in page {
+            let mut nonce = SaltNonce::default();
+            getrandom::fill(&mut nonce).context("the system gives no randomness")?;
+            match salts.rewrap(request, &from, nonce) {
+                Ok(Some(to)) => replacements.push(NewSalt { request, from, to }),
+                Ok(None) => current += 1,
+                Err(SaltError::KeyGone(_)) => lost += 1,
+                Err(SaltError::Altered(_) | SaltError::Missing) => altered += 1,
+                Err(error @ SaltError::Cipher) => return Err(error.into()),
+            }
+        }
+        done += store.replace_salts(replacements).await.context("cannot replace salts")?;
+    }
+    store.close().await.context("cannot close the store")?;
+    let mut text = format!("encrypted anew: {done}\nencrypted with the current key already: {current}\n");
+    if lost > 0 {
+        text.push_str(&format!("lost, since their key is gone: {lost}\n"));
+    }
+    if altered > 0 {
+        text.push_str(&format!("lost, since they are not what was encrypted: {altered}\n"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::lifecycle::Salt;
+    use countersign_store::fixtures;
+
+    use super::*;
+
+    fn master(number: u8) -> MasterKey {
+        MasterKey::new([number; 32])
+    }
+
+    /// A store with this many requests, each with a salt that is encrypted with the first key.
+    async fn filled(place: &Where, count: u64) {
+        let store = open(&place.store).unwrap();
+        let keys = Keys { current: master(1), previous: None };
+        check(&keys, store.as_ref(), &place.store).await.unwrap();
+        for number in 0..count {
+            let mut request = fixtures::request(number);
+            let salt = Salt::new([u8::try_from(number % 256).unwrap(); 32]);
+            let wrapped = keys.salts().wrap(request.id, &salt, [0; 12]).unwrap();
+            Arc::make_mut(&mut request.submission).salt = Some(wrapped);
+            store.create(fixtures::new(&request)).await.unwrap();
+        }
+        store.close().await.unwrap();
+    }
+
+    /// In pages, from where an interrupted run stopped, and again with nothing left to do.
+    #[tokio::test]
+    async fn all_salts_are_encrypted_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let url: StoreUrl = format!("sqlite:{}", folder.path().join("db").display()).parse().unwrap();
+        let place = || Where { store: url.clone() };
+        let count = 2 * PAGE as u64 + 3;
+        filled(&place(), count).await;
+        let keys = Keys { current: master(2), previous: Some(master(1)) };
+        KeyFile(keys.clone()).create(&key_file(&url).unwrap()).unwrap();
+        // What an interrupted run has done, and a salt that somebody has changed.
+        let store = open(&url).unwrap();
+        let page = store.salts(None, 3).await.unwrap();
+        let new = |(request, from): &(RequestId, _), to| NewSalt {
+            request: *request,
+            from: Clone::clone(from),
+            to,
+        };
+        let anew = keys.salts().rewrap(page[0].0, &page[0].1, [1; 12]).unwrap().unwrap();
+        store.replace_salts(vec![new(&page[0], anew), new(&page[1], page[2].1.clone())]).await.unwrap();
+        store.close().await.unwrap();
+        drop(store);
+
+        let rewrap = || Rewrap { place: place(), secrets: Secrets::default() };
+        let retire = |accept_loss| KeysCommand::Retire(Retire { place: place(), accept_loss });
+        let refused = answer(&retire(false)).await.unwrap_err().to_string();
+        assert!(refused.contains(&format!("({} of them)", count - 1)), "{refused}");
+        let told = answer(&KeysCommand::Rewrap(rewrap())).await.unwrap();
+        let rest = "lost, since they are not what was encrypted: 1\n";
+        let expected =
+            format!("encrypted anew: {}\nencrypted with the current key already: 1\n{rest}", count - 2);
+        assert_eq!(told, expected);
+        let told = answer(&KeysCommand::Rewrap(rewrap())).await.unwrap();
+        assert!(
+            told.starts_with(&format!(
+                "encrypted anew: 0\nencrypted with the current key already: {}\n",
+                count - 1
+            )),
+            "{told}"
+        );
+
+        let refused = answer(&retire(false)).await.unwrap_err().to_string();
+        assert!(refused.contains("(1 of them)"), "{refused}");
+        answer(&retire(true)).await.unwrap();
+        let store = open(&url).unwrap();
+        let alone = Keys { current: master(2), previous: None }.salts();
+        let salts = store.salts(None, usize::MAX).await.unwrap();
+        assert_eq!(salts.len() as u64, count);
+        for (number, (request, wrapped)) in salts.iter().enumerate().filter(|(number, _)| *number != 1) {
+            let salt = alone.unwrap(*request, wrapped).unwrap();
+            assert_eq!(usize::from(salt.expose()[0]), number % 256);
+        }
+    }
 }

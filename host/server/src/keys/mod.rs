@@ -1,4 +1,5 @@
-//! The keys of an installation: what wait tokens, the compile cache and fingerprints are made with.
+//! The keys of an installation: what wait tokens, the compile cache and fingerprints are made with, and what salts are
+//! encrypted with.
 //!
 //! They are derived from one secret, each for its own purpose. The secret is `COUNTERSIGN_SECRET`, or lies in a key file
 //! beside the database, so that a copy of the database alone is worth nothing to whoever wants to make a token.
@@ -10,7 +11,8 @@ mod file;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use countersign_gateway::hmac;
+use countersign_core::mac::hmac;
+use countersign_gateway::{SaltKey, SaltKeys};
 use countersign_store::{Store, StoreUrl};
 use zeroize::Zeroizing;
 
@@ -66,6 +68,15 @@ impl std::fmt::Debug for MasterKey {
 }
 
 impl Keys {
+    /// The keys that the salts of payload hashes are encrypted with.
+    pub(crate) fn salts(&self) -> SaltKeys {
+        let key = |master: &MasterKey| {
+            let derived = Zeroizing::new(master.derive("countersign payload salt"));
+            SaltKey::new(master.id(), &derived)
+        };
+        SaltKeys::new(key(&self.current), self.previous.as_ref().map(key))
+    }
+
     /// Every secret, the current one first.
     pub(crate) fn all(&self) -> impl Iterator<Item = &MasterKey> {
         std::iter::once(&self.current).chain(&self.previous)

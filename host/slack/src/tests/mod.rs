@@ -8,8 +8,9 @@ mod states;
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::lifecycle::{
-    Act, Actor, Digest, Edit, Identity, Known, Link, Origin, Party, Reason, Request, RequestId, Requirement,
-    RequirementKind, Ruling, Standing, Submission, Timestamp, Verdict, draft, parameter_digests,
+    Act, Actor, Digest, Edit, Identity, Known, Link, Origin, Party, PayloadHashVersion, Reason, Request,
+    RequestId, Requirement, RequirementKind, Ruling, Standing, Submission, Timestamp, Verdict, draft,
+    parameter_digests,
 };
 use countersign_core::record::{Escalate, PolicyEntry, Redaction, Rerequest};
 use serde_json::{Map, Value, json};
@@ -93,6 +94,8 @@ fn submission() -> Submission {
         params: shown,
         redacted,
         digests: parameter_digests(&params),
+        payload_hash_version: PayloadHashVersion::One,
+        salt: None,
         policy_hash: Digest::of(b"rules"),
         token_hash: Digest::of(b"token"),
         submitted_at: START,
@@ -172,6 +175,7 @@ fn edited(edits: &[(&str, Option<Value>, Option<Value>)]) -> Act {
         key: (*key).into(),
         before: before.clone(),
         after: after.clone(),
+        commitment: None,
         violations: Vec::new(),
     });
     Act::Approve { edits: edits.collect() }

@@ -128,6 +128,7 @@ fn any_act(keys: Vec<String>) -> BoxedStrategy<Act> {
         key,
         before: None,
         after,
+        commitment: None,
         violations: Vec::new(),
     });
     prop_oneof![

@@ -9,6 +9,7 @@ pub(crate) mod messages;
 pub(crate) mod outbox;
 pub(crate) mod policies;
 pub(crate) mod requests;
+pub(crate) mod salts;
 pub(crate) mod statistics;
 pub(crate) mod store;
 
@@ -44,6 +45,11 @@ macro_rules! store_contract {
                 one_of_many_commits_wins
                 what_is_due_comes_in_order
                 what_is_terminal_is_never_due
+            }
+            salts {
+                salts_are_read_in_pages
+                a_salt_is_replaced_while_it_is_what_it_was
+                a_commit_leaves_the_salt_as_it_is_stored
             }
             outbox {
                 a_claimed_entry_is_the_claimers_alone

@@ -7,6 +7,7 @@ mod messages;
 mod outbox;
 mod policies;
 mod requests;
+mod salts;
 mod statistics;
 
 use async_trait::async_trait;
@@ -20,6 +21,7 @@ pub use messages::{KeepPost, Messages};
 pub use outbox::{Outbox, OutboxEntry, ReadyEntry, Urgency};
 pub use policies::{ChangePolicy, OpenPolicy, Policies, StoredSet};
 pub use requests::{Commit, Create, Created, Idempotency, Requests};
+pub use salts::{NewSalt, Salts};
 pub use statistics::{OpenRequests, OutboxDepth, Statistics};
 
 /// Durable state: the sum of all ports.
@@ -30,7 +32,7 @@ pub use statistics::{OpenRequests, OutboxDepth, Statistics};
 /// A period "until" a time excludes that time.
 #[async_trait]
 pub trait Store:
-    Requests + Outbox + Messages + Policies + Guards + Documents + Audit + Statistics + 'static
+    Requests + Salts + Outbox + Messages + Policies + Guards + Documents + Audit + Statistics + 'static
 {
     /// The backend's name: `sqlite`, `redis`.
     fn backend(&self) -> &'static str;

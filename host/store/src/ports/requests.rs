@@ -16,7 +16,8 @@ pub trait Requests: Send + Sync {
 
     /// Stores a request's next version with its audit entries, outbox entries and counts, all or nothing.
     ///
-    /// The submission never changes, and a terminal request never does: a further version of it is a conflict.
+    /// The submission never changes, and a terminal request never does: a further version of it is a conflict. The salt
+    /// stays as it is stored.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
 
     /// A request by its id.

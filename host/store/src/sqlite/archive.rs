@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use countersign_core::lifecycle::{Digest, Request, RequestId};
+use countersign_core::lifecycle::{Digest, Request, RequestId, WrappedSalt};
 use countersign_core::record::PolicyEntry;
 use rusqlite::{Connection, params};
 
 use super::column::{RowContext, row_limit};
 use super::policies::select_policy_entry;
 use super::request_row::StoredRequest;
-use super::{OpenError, file};
+use super::{OpenError, file, salts, schema};
 use crate::StoreError;
 
 /// A database that is open for reading only, without a lock. Every call blocks.
@@ -24,16 +24,25 @@ impl SqliteArchive {
         Ok(SqliteArchive { db: file::open_read_only(path)? })
     }
 
-    /// Up to `limit` requests with ids from `from` on, in the order in which they were created.
+    /// Up to `limit` requests with ids from `from` on, in the order in which they were created, without their salts.
     pub fn requests(&self, from: RequestId, limit: usize) -> Result<Vec<Request>, StoreError> {
-        let mut select = self
-            .db
-            .prepare_cached("SELECT id, version, body FROM request WHERE id >= ?1 ORDER BY id LIMIT ?2")?;
+        let mut select = self.db.prepare_cached(
+            "SELECT id, version, body, NULL, NULL FROM request WHERE id >= ?1 ORDER BY id LIMIT ?2",
+        )?;
         let rows = select.query_and_then(params![from.to_bytes(), row_limit(limit)], |row| {
             let context = RowContext { table: "request", key: &"a request" };
             StoredRequest::of(context.request_id(row, (0, "id"))?, row)?.parse()
         })?;
         rows.collect()
+    }
+
+    /// As [`crate::Salts::salts`].
+    pub fn salts(
+        &self,
+        after: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<(RequestId, WrappedSalt)>, StoreError> {
+        if schema::has_salts(&self.db)? { salts::select(&self.db, after, limit) } else { Ok(Vec::new()) }
     }
 
     /// The policy entry with this hash.

@@ -20,6 +20,7 @@ mod outbox;
 mod policies;
 mod request_row;
 mod requests;
+mod salts;
 mod statistics;
 
 mod archive;

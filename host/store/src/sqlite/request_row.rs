@@ -1,11 +1,14 @@
 //! Rows of the table `request`: written from the projection, and parsed from the body.
 
-use countersign_core::lifecycle::{Request, RequestId};
+use std::sync::Arc;
+
+use countersign_core::lifecycle::{Request, RequestId, WrappedSalt};
 use rusqlite::{Connection, Row, params};
 
 use super::column::{RowContext, integer, json, millis};
 use crate::StoreError;
 use crate::projection::Projection;
+use crate::sqlite::salts;
 
 /// A row to be written.
 pub(super) struct RequestRow {
@@ -21,6 +24,7 @@ pub(super) struct RequestRow {
     waits_for: Option<String>,
     policy_hash: [u8; 32],
     body: String,
+    salt: Option<WrappedSalt>,
 }
 
 impl RequestRow {
@@ -39,6 +43,7 @@ impl RequestRow {
             waits_for: if waits_for.is_empty() { None } else { Some(json(waits_for)?) },
             policy_hash: *projection.policy_hash.as_bytes(),
             body: json(request)?,
+            salt: request.submission.salt.clone(),
         })
     }
 
@@ -47,9 +52,10 @@ impl RequestRow {
         let mut insert = db.prepare_cached(
             "INSERT INTO request
                  (id, version, action, status, submitted_at, due_at, lineage, depth, waits_for, policy_hash, body,
-                  caller)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
+                  caller, salt_key, salt)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT DO NOTHING",
         )?;
+        let salt = self.salt.as_ref();
         let inserted = insert.execute(params![
             self.id,
             self.version,
@@ -63,6 +69,8 @@ impl RequestRow {
             self.policy_hash,
             self.body,
             self.caller,
+            salt.map(|salt| &salt.key),
+            salt.map(|salt| &salt.sealed),
         ])?;
         Ok(inserted == 1)
     }
@@ -100,18 +108,21 @@ pub(super) struct StoredRequest {
     id: RequestId,
     version: i64,
     body: String,
+    salt: Option<WrappedSalt>,
 }
 
 impl StoredRequest {
-    /// From the columns `id, version, body`, of which `id` was read already.
+    /// From the columns `id, version, body, salt_key, salt`, of which `id` was read already.
     pub(super) fn of(id: RequestId, row: &Row<'_>) -> Result<StoredRequest, StoreError> {
         let context = RowContext { table: "request", key: &id };
         let (version, body) = (context.get(row, (1, "version"))?, context.get(row, (2, "body"))?);
-        Ok(StoredRequest { id, version, body })
+        let salt = salts::read(context, row, (3, "salt_key"), (4, "salt"))?;
+        Ok(StoredRequest { id, version, body, salt })
     }
 
     pub(super) fn find(db: &Connection, id: RequestId) -> Result<Option<StoredRequest>, StoreError> {
-        let mut select = db.prepare_cached("SELECT id, version, body FROM request WHERE id = ?1")?;
+        let mut select =
+            db.prepare_cached("SELECT id, version, body, salt_key, salt FROM request WHERE id = ?1")?;
         let mut rows = select.query_and_then([id.to_bytes()], |row| StoredRequest::of(id, row))?;
         rows.next().transpose()
     }
@@ -119,7 +130,7 @@ impl StoredRequest {
     /// Parses the body, and checks that it belongs to the row.
     pub(super) fn parse(self) -> Result<Request, StoreError> {
         let context = RowContext { table: "request", key: &self.id };
-        let request: Request = context.json("body", &self.body)?;
+        let mut request: Request = context.json("body", &self.body)?;
         if request.id != self.id {
             return Err(context.corrupt("body", format_args!("it is the request {}", request.id)));
         }
@@ -127,6 +138,7 @@ impl StoredRequest {
             let detail = format_args!("it has version {}, and the row {}", request.version, self.version);
             return Err(context.corrupt("body", detail));
         }
+        Arc::make_mut(&mut request.submission).salt = self.salt;
         Ok(request)
     }
 }

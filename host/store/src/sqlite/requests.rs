@@ -85,9 +85,9 @@ impl Requests for SqliteStore {
     async fn lineage(&self, lineage: RequestId) -> Result<Vec<Request>, StoreError> {
         let scan = self.readers.scan(move |db| {
             let mut select = db.prepare_cached(
-                "SELECT id, version, body, depth FROM request WHERE id = ?1 AND depth = 0
+                "SELECT id, version, body, salt_key, salt, depth FROM request WHERE id = ?1 AND depth = 0
                  UNION ALL
-                 SELECT id, version, body, depth FROM request WHERE lineage = ?1 AND depth > 0
+                 SELECT id, version, body, salt_key, salt, depth FROM request WHERE lineage = ?1 AND depth > 0
                  ORDER BY depth",
             )?;
             let rows = select.query_and_then([lineage.to_bytes()], |row| {

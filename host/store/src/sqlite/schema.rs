@@ -10,12 +10,13 @@ use super::OpenError;
 const APPLICATION_ID: i32 = 0x4374_5367;
 
 /// Migration `n` brings a database from version `n` to `n + 1`. A released migration is never edited.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
     include_str!("schema_5.sql"),
+    include_str!("schema_6.sql"),
 ];
 
 /// Refuses a file of another program, or of a newer gateway, before anything is written to it.
@@ -43,6 +44,11 @@ pub(super) fn check(path: &Path, connection: &Connection) -> Result<(), OpenErro
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
     }
     Ok(())
+}
+
+/// Whether the database has salts: one of an older version, which is read as it is, has none.
+pub(super) fn has_salts(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_one("PRAGMA user_version", [], |row| Ok(row.get::<_, i64>(0)? >= 6))
 }
 
 /// Brings the database to the newest version, in one transaction.

@@ -13,7 +13,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Ask, Tokens, Who};
+use crate::{Ask, SaltKeys, Tokens, Who};
 use countersign_core::clock::{Clock, ManualClock};
 use countersign_core::lifecycle::{Origin, Party, RequestId};
 use countersign_policy::{Engine, Limits, Trust};
@@ -136,8 +136,13 @@ async fn start(
     let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
     let (set, folder) = at_start(store, &engine(), &clock, directory.to_owned(), registries).await?;
     let policies = Arc::new(Policies::new(engine(), set));
-    let gateway =
-        Arc::new(Gateway::new(Arc::clone(store), policies, clock, Tokens::new([7; 32], Vec::new())));
+    let gateway = Arc::new(Gateway::new(
+        Arc::clone(store),
+        policies,
+        clock,
+        Tokens::new([7; 32], Vec::new()),
+        SaltKeys::fixed(),
+    ));
     Ok(PolicySets::new(gateway, directory.to_owned(), registries.clone(), folder))
 }
 

@@ -349,3 +349,27 @@ async fn what_a_caller_was_refused_is_audited_as_counts() {
     assert_eq!(setup.rejections(), Value::Null);
     assert!(setup.server.metric(r#"security_events_total{type="requester_mismatch"} 1"#).await);
 }
+
+/// The caller has the salt from its create. By the id alone it gets it no more than an admin does.
+#[tokio::test]
+async fn the_salt_is_not_given_by_the_id() {
+    let setup = Setup::new().await;
+    let made = setup.create("deploy", "once").await.json();
+    assert_eq!(setup.create("deploy", "once").await.json()["payloadSalt"], made["payloadSalt"]);
+    let salt = made["payloadSalt"].as_str().expect("a salt");
+    let (id, token) = (made["requestId"].as_str().expect("an id"), made["token"].as_str().expect("a token"));
+    let get = async |path: String, bearer: &str| {
+        let request = Request::get(path).header("authorization", format!("Bearer {bearer}"));
+        setup.server.send(request.body(Body::empty()).expect("a request")).await
+    };
+    let status = || format!("/api/guard/status?requestId={id}");
+    let wait = || format!("/api/guard/wait?requestId={id}&timeoutSec=0");
+    for (path, bearer) in [(status(), ADMIN), (status(), setup.key.reveal()), (wait(), setup.key.reveal())] {
+        let answer = get(path, bearer).await;
+        assert_eq!(answer.json()["payloadHashVersion"], 2, "{}", answer.text);
+        assert!(!answer.text.contains(salt) && !answer.text.contains("payloadSalt"), "{}", answer.text);
+    }
+    for path in [status(), wait()] {
+        assert_eq!(get(path, token).await.json()["payloadSalt"], salt);
+    }
+}

@@ -24,6 +24,8 @@ async fn a_request_is_made_and_decided() {
         }
       ],
       "expiresAt": "2026-05-28T20:36:40.000Z",
+      "payloadHashVersion": 2,
+      "payloadSalt": "[payloadSalt]",
       "policy": {
         "hash": "[hash]",
         "minApprovals": 2,
@@ -46,7 +48,9 @@ async fn a_request_is_made_and_decided() {
       "decidedAt": null,
       "decisionParams": null,
       "overrides": null,
-      "payloadHash": "de0055433e110d5f0cc6855057da8d10d6e5e7fb513b2fb8b8fe44bc2ed3b0ec",
+      "payloadHash": "[payloadHash]",
+      "payloadHashVersion": 2,
+      "payloadSalt": "[payloadSalt]",
       "policyHash": "[policyHash]",
       "reason": null,
       "status": "ready_for_approval"
@@ -77,7 +81,8 @@ async fn a_request_is_made_and_decided() {
       "expiresAt": "2026-05-28T20:36:40.000Z",
       "lineageId": "[lineageId]",
       "minApprovals": 2,
-      "payloadHash": "de0055433e110d5f0cc6855057da8d10d6e5e7fb513b2fb8b8fe44bc2ed3b0ec",
+      "payloadHash": "[payloadHash]",
+      "payloadHashVersion": 2,
       "personaState": {},
       "policyHash": "[policyHash]",
       "requestId": "[requestId]",
@@ -102,7 +107,9 @@ async fn a_request_is_made_and_decided() {
         "replicas": 3
       },
       "overrides": {},
-      "payloadHash": "de0055433e110d5f0cc6855057da8d10d6e5e7fb513b2fb8b8fe44bc2ed3b0ec",
+      "payloadHash": "[payloadHash]",
+      "payloadHashVersion": 2,
+      "payloadSalt": "[payloadSalt]",
       "policyHash": "[policyHash]",
       "reason": null,
       "status": "approved"
@@ -249,7 +256,9 @@ async fn a_request_is_cancelled_once() {
       "decidedAt": "2026-05-28T20:26:40.000Z",
       "decisionParams": null,
       "overrides": null,
-      "payloadHash": "de0055433e110d5f0cc6855057da8d10d6e5e7fb513b2fb8b8fe44bc2ed3b0ec",
+      "payloadHash": "[payloadHash]",
+      "payloadHashVersion": 2,
+      "payloadSalt": "[payloadSalt]",
       "policyHash": "[policyHash]",
       "reason": "wrong branch",
       "status": "cancelled"
@@ -306,6 +315,8 @@ async fn a_request_is_made_again_after_the_cooldown_and_not_too_often() {
     {
       "expiresAt": "2026-05-28T20:51:40.000Z",
       "lineageId": "[lineageId]",
+      "payloadHashVersion": 2,
+      "payloadSalt": "[payloadSalt]",
       "replayed": false,
       "requestId": "[requestId]",
       "status": "ready_for_approval",
@@ -330,6 +341,40 @@ async fn a_request_is_made_again_after_the_cooldown_and_not_too_often() {
     let chain = server.get(&format!("/api/guard/lineage?requestId={id}")).await.json();
     let statuses: Vec<_> = chain["requests"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
     assert_eq!((&chain["lineageId"], statuses), (&json!(id), vec![&json!("expired"); 2]));
+}
+
+/// The holder of the token can make the payload hash again, and nobody else.
+#[tokio::test]
+async fn the_salt_is_for_the_holder_of_the_token_alone() {
+    let server = TestServer::new().await;
+    let made = server.post("/api/guard/request", &ask("deploy")).await.json();
+    let (id, token) = (made["requestId"].as_str().unwrap(), made["token"].as_str().unwrap());
+    let salt = made["payloadSalt"].as_str().unwrap();
+    assert_eq!(salt.len(), 64);
+    let status = format!("/api/guard/status?requestId={id}");
+    let with_token = || Request::get(&status).header("authorization", format!("Bearer {token}"));
+    assert_eq!(server.send(with_token().body(Body::empty()).unwrap()).await.json()["payloadSalt"], salt);
+    let looked = server.look(token).await;
+    assert_eq!(looked["payloadSalt"], salt);
+
+    let key: [u8; 32] = hex::decode(salt).unwrap().try_into().unwrap();
+    let params = ask("deploy")["params"].as_object().unwrap().clone();
+    let commit = |(key_name, value): (&String, &Value)| {
+        let text = countersign_core::lifecycle::canonical(value);
+        (key_name.clone(), hex::encode(countersign_core::mac::hmac(&key, text.as_bytes())).into())
+    };
+    let object = Value::Object(params.iter().map(commit).collect());
+    let hash = countersign_core::lifecycle::Digest::of_json(&object).to_string();
+    assert_eq!(looked["payloadHash"], hash.as_str());
+
+    let lineage = format!("/api/guard/lineage?requestId={id}");
+    for answer in [server.get(&status).await, server.get(&lineage).await] {
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert!(answer.text.contains(&hash) && answer.text.contains("payloadHashVersion"), "{}", answer.text);
+        assert!(!answer.text.contains(salt) && !answer.text.contains("payloadSalt"), "{}", answer.text);
+    }
+    let (other, _) = server.open("deploy").await;
+    assert_ne!(server.get(&format!("/api/guard/status?requestId={other}")).await.json()["payloadHash"], hash);
 }
 
 #[tokio::test]

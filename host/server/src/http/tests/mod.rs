@@ -269,7 +269,8 @@ fn redact(value: &mut Value) {
             for (key, value) in object {
                 match (key.as_str(), &value) {
                     (
-                        "token" | "requestId" | "lineageId" | "policyHash" | "hash" | "previous" | "policy",
+                        "token" | "requestId" | "lineageId" | "payloadHash" | "payloadSalt" | "policyHash"
+                        | "hash" | "previous" | "policy",
                         Value::String(_),
                     ) => *value = format!("[{key}]").into(),
                     _ => redact(value),

@@ -36,6 +36,15 @@ async fn a_row_that_cannot_be_read_is_named_and_stops_nobody_else() {
         assert_eq!(store.request(ids[0]).await.unwrap(), Some(fixtures::request(1)));
     }
 
+    // A part of a salt is no salt; without any there is none, which is not for the store to judge.
+    tamper(&directory, &format!("UPDATE request SET salt = NULL {where_first}"));
+    let error = store.request(ids[0]).await.unwrap_err().to_string();
+    assert!(error.starts_with("cannot read `salt` of `request` where its key is `"), "{error}");
+    assert!(store.salts(None, 10).await.is_err());
+    tamper(&directory, &format!("UPDATE request SET salt_key = NULL {where_first}"));
+    assert_eq!(store.request(ids[0]).await.unwrap().unwrap().submission.salt, None);
+    assert_eq!(store.salts(None, 10).await.unwrap().len(), 2);
+
     tamper(&directory, &format!("UPDATE outbox SET effect = 'sing' WHERE request = {first}"));
     let soon = fixtures::request(1).submission.submitted_at;
     for limit in [10, 2] {
