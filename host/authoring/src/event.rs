@@ -90,7 +90,10 @@ fn intent(by: &str, act: &str, rest: &[String]) -> Result<Intent, BadEvent> {
 /// `KEY=VALUE`, the value in JSON or else a text, or `KEY-` to take the parameter away.
 fn edit(word: &str) -> Result<(String, Option<Value>), BadEvent> {
     let (key, after) = match word.split_once('=') {
-        Some((key, text)) => (key, Some(json::parse(text.as_bytes()).unwrap_or_else(|_| Value::from(text)))),
+        Some((key, text)) => {
+            let value = json::parse_or_text(text);
+            (key, Some(value.map_err(|refused| BadEvent(format!("`{key}`: {}", refused.message)))?))
+        }
         None => (word.strip_suffix('-').unwrap_or_default(), None),
     };
     if key.is_empty() {

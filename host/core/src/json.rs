@@ -32,6 +32,13 @@ pub struct Refused {
     pub message: String,
 }
 
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refused { path, message } = self;
+        if path.is_empty() { f.write_str(message) } else { write!(f, "`{path}`: {message}") }
+    }
+}
+
 /// Reads one JSON value, and nothing after it.
 ///
 /// # Errors

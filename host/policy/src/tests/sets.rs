@@ -351,7 +351,7 @@ fn schema_files() {
     with("schemas/deploi.json", sound).check(&[
         "schemas/deploi.json: there is no action `deploi` to use this schema; did you mean `deploy`?",
     ]);
-    with("schemas/deploy.json", "{").check(&["schemas/deploy.json: it is no JSON: …"]);
+    with("schemas/deploy.json", "{").check(&["schemas/deploy.json: malformed JSON: …"]);
     with("schemas/deploy.json", r#"{ "type": "strnig" }"#).check(&[
         "policy-set.yaml:9:3: the schema of the action `deploy` (`schemas/deploy.json`) is refused: …",
     ]);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_core::json;
-use countersign_core::lifecycle::{Digest, Party, Request, RequestId};
+use countersign_core::lifecycle::{Digest, Party, Reason, Request, RequestId};
 use countersign_gateway::{Again, GatewayError, Intent, Who};
 use countersign_slack::{Interaction, InteractionKind, Outgoing, Source, modal};
 use serde_json::Value;
@@ -44,6 +44,14 @@ pub(super) enum PerformError {
     /// The policies do not allow any parameter to be edited.
     #[error("nothing of this request can be edited")]
     NothingEditable,
+    /// What was typed for a parameter is JSON that does not mean the same to everybody.
+    #[error("`{key}` was given a value that is not taken: {wrong}")]
+    BadValue {
+        /// The parameter.
+        key: String,
+        /// What is wrong.
+        wrong: json::Refused,
+    },
 }
 
 impl PerformError {
@@ -55,6 +63,20 @@ impl PerformError {
             PerformError::ForeignWorkspace => "foreign_workspace",
             PerformError::NoBotToken | PerformError::ModalFailed => "no_modal",
             PerformError::NothingEditable => "key_not_allowed",
+            PerformError::BadValue { .. } => "invalid_payload",
+        }
+    }
+
+    /// What the person may read of why, for each parameter that it concerns.
+    pub(super) fn reasons(&self) -> Vec<Reason> {
+        match self {
+            PerformError::Gateway(error) => error.reasons(),
+            PerformError::BadValue { key, wrong } => vec![Reason {
+                code: self.code().to_owned(),
+                message: wrong.to_string(),
+                path: Some(key.clone()),
+            }],
+            _ => Vec::new(),
         }
     }
 
@@ -169,19 +191,22 @@ async fn edits(
     app: &App,
     id: RequestId,
     inputs: BTreeMap<String, Option<String>>,
-) -> Result<BTreeMap<String, Option<Value>>, GatewayError> {
-    let request = app.gateway.store().request(id).await?.ok_or(GatewayError::NotFound)?;
+) -> Result<BTreeMap<String, Option<Value>>, PerformError> {
+    let request = app.gateway.request(id).await?;
     let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
     let params = request.params();
     let edits = inputs.into_iter().filter_map(|(key, text)| {
         let text = text?;
-        let is_text = modal::reads_as_text(rules.schema(), &key, params.get(&key));
         // What is not JSON stays a string, for the schema and the policies to evaluate.
-        let value = match json::parse(text.as_bytes()) {
-            Ok(value) if !is_text => value,
-            _ => Value::String(text),
+        let value = if modal::reads_as_text(rules.schema(), &key, params.get(&key)) {
+            Value::String(text)
+        } else {
+            match json::parse_or_text(&text) {
+                Ok(value) => value,
+                Err(wrong) => return Some(Err(PerformError::BadValue { key, wrong })),
+            }
         };
-        Some((key, Some(value)))
+        Some(Ok((key, Some(value))))
     });
-    Ok(edits.collect())
+    edits.collect()
 }

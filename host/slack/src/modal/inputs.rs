@@ -1,5 +1,6 @@
 //! The input of a parameter in the modal for edits.
 
+use countersign_core::json::is_json;
 use serde_json::{Value, json};
 use slack_morphism::prelude::*;
 
@@ -233,11 +234,7 @@ fn option_value(value: &Value, is_text: bool) -> Option<String> {
         Value::String(text) if is_text => Some(text.clone()).filter(|text| !text.is_empty()),
         _ if is_text => None,
         // The text itself if that is not JSON; otherwise it would be read back as the JSON value that it looks like.
-        Value::String(text)
-            if !text.is_empty() && serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() =>
-        {
-            Some(text.clone())
-        }
+        Value::String(text) if !text.is_empty() && !is_json(text) => Some(text.clone()),
         value => Some(value.to_string()),
     }
 }
