@@ -4,7 +4,7 @@
 //! A submission: build it, ask every policy whether it may be made, look for leaks, have it judged. An event: make an act
 //! of what was intended, propose it, have it judged. Nothing is stored or audited here; whoever calls does that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
@@ -290,14 +290,19 @@ pub fn act(rules: &ActionPolicy, request: &Request, intent: Intent) -> Act {
         Intent::Wake | Intent::Expire | Intent::Cancel { .. } => Act::Tick,
         Intent::Approve { edits } => {
             let current = request.params();
-            let edits = edits.into_iter().filter_map(|(key, after)| {
-                let before = current.get(&key).cloned();
-                // A value that is what it was is no edit; of a hidden one that cannot be told.
-                if before == after && !request.submission.redacted.contains(&key) {
-                    return None;
-                }
-                let violations = rules.check_edit(&key, after.as_ref());
-                Some(Edit { key, before, after, violations })
+            let mut edits = edits;
+            // A value that is what it was is no edit; of a hidden one that cannot be told.
+            edits.retain(|key, after| {
+                current.get(key) != after.as_ref() || request.submission.redacted.contains(key)
+            });
+            // A request as it was made is not held to the schema, so an approval without edits is not, either.
+            let mut violations =
+                if edits.is_empty() { BTreeMap::new() } else { rules.check_edits(request, &edits) };
+            let edits = edits.into_iter().map(|(key, after)| Edit {
+                before: current.get(&key).cloned(),
+                violations: violations.remove(&key).unwrap_or_default(),
+                key,
+                after,
             });
             Act::Approve { edits: edits.collect() }
         }
@@ -315,7 +320,7 @@ fn judge(
     let (verdicts, outcome) = match request.propose(at, by.clone(), act.clone(), seen) {
         Ok(proposal) => {
             let verdicts = rules.judge(proposal.request(), proposal.event());
-            let outcome = proposal.judged(&verdicts);
+            let outcome = proposal.judged(&verdicts, &rules.entry().redact);
             (verdicts, outcome)
         }
         Err(refusal) => (Vec::new(), Err(refusal)),
