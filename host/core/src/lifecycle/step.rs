@@ -323,9 +323,8 @@ fn act_detail(request: &Request, act: &Act) -> Map<String, Value> {
             detail.insert("persona".into(), persona.as_str().into());
         }
         Act::Approve { edits } if !edits.is_empty() => {
-            let edits =
-                edits.iter().map(|edit| json!({"key": edit.key, "before": edit.before, "after": edit.after}));
-            detail.insert("edits".into(), edits.collect());
+            // `before` is left out of a parameter that was not there, and `after` of one that goes: `null` is a value.
+            detail.insert("edits".into(), json!(edits));
         }
         Act::Deny { reason: Some(reason) } => {
             detail.insert("reason".into(), reason.as_str().into());

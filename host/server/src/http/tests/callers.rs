@@ -49,6 +49,7 @@ async fn a_request_is_made_and_decided() {
       "payloadHash": "de0055433e110d5f0cc6855057da8d10d6e5e7fb513b2fb8b8fe44bc2ed3b0ec",
       "policyHash": "[policyHash]",
       "reason": null,
+      "removed": null,
       "status": "ready_for_approval"
     }
     "#);
@@ -105,6 +106,7 @@ async fn a_request_is_made_and_decided() {
       "payloadHash": "de0055433e110d5f0cc6855057da8d10d6e5e7fb513b2fb8b8fe44bc2ed3b0ec",
       "policyHash": "[policyHash]",
       "reason": null,
+      "removed": [],
       "status": "approved"
     }
     "#);
@@ -252,6 +254,7 @@ async fn a_request_is_cancelled_once() {
       "payloadHash": "de0055433e110d5f0cc6855057da8d10d6e5e7fb513b2fb8b8fe44bc2ed3b0ec",
       "policyHash": "[policyHash]",
       "reason": "wrong branch",
+      "removed": null,
       "status": "cancelled"
     }
     "#);
