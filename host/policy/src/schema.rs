@@ -87,10 +87,15 @@ impl ParamSchema {
         &self.document
     }
 
-    /// Whether parameters may have this key at all.
+    /// Whether parameters may have this key at all. What `unevaluatedProperties` says depends on values, so only an edit
+    /// shows it.
     pub(super) fn has(&self, key: &str) -> bool {
         let probe = json!({ key: null });
-        !self.checkable.validator.iter_errors(&probe).any(|error| is_unlisted(&error))
+        let is_additional = |error: ValidationError<'_>| {
+            error.instance_path().as_str().is_empty()
+                && matches!(error.kind(), ValidationErrorKind::AdditionalProperties { .. })
+        };
+        !self.checkable.validator.iter_errors(&probe).any(is_additional)
     }
 
     /// JSON Pointers of the rules that join this parameter with hidden ones, so that an edit of it cannot be checked.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use countersign_core::lifecycle::{Intent, payload_hash};
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::decide;
 use crate::schema::ParamSchema;
 use crate::schema::checkable::{Checkable, Hidden};
 
@@ -342,6 +344,10 @@ fn any_key() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a", "b", "s", "t"]).prop_map(str::to_owned)
 }
 
+fn any_value() -> impl Strategy<Value = Value> {
+    prop_oneof![Just(json!(0)), Just(json!(1)), Just(json!(null))]
+}
+
 /// A schema of objects that uses every keyword that says something of an object.
 fn any_schema() -> impl Strategy<Value = Value> {
     let keys = || prop::collection::btree_set(any_key(), 1..3);
@@ -381,7 +387,51 @@ fn any_schema() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// The same through all that stores an edit, with a policy that lets people edit and asks for nothing: whatever people
+    /// want changed or removed, hidden keys too, what is stored fits the schema as a whole.
+    #[test]
+    fn an_edit_that_is_stored_fits_the_schema_as_a_whole(
+        root in any_schema(),
+        hides in any::<bool>(),
+        before in prop::collection::btree_map(any_key(), 0..2_i32, 0..4),
+        edits in prop::collection::btree_map(any_key(), prop::option::of(any_value()), 1..3),
+    ) {
+        let schema = json!({ "allOf": [root], "$defs": { "one": { "required": ["a"] }, "two": true } });
+        let oracle = jsonschema::draft202012::options().build(&schema).unwrap();
+        let config = json!({ "do": "editable", "keys": ["a", "b", "s", "t"] });
+        let entry = PolicyEntry {
+            redact: hide(if hides { &["s", "t"] } else { &[] }),
+            schema: Some(schema.clone()),
+            ..action(&engine(), &[("misbehaving", config)]).entry().as_ref().clone()
+        };
+        let module = module(&engine(), "misbehaving");
+        let rules = ActionPolicy::new(entry, |_| Some(Arc::clone(&module))).unwrap();
+        let params: Map<String, Value> = before.into_iter().map(|(key, value)| (key, json!(value))).collect();
+        let fits = |params: &Map<String, Value>| oracle.is_valid(&Value::Object(params.clone()));
+        let (shown, redacted) = rules.entry().redact.apply(&params);
+        let submission =
+            Submission { params: shown, redacted, digests: parameter_digests(&params), ..submission(&rules) };
+        let made = decide::admit(&rules, id(), submission, &params, |_| None).outcome.unwrap().request;
+        let by = Some(Actor { id: "U1".to_owned(), ..Actor::default() });
+        let attempt = decide::Attempt { intent: Intent::Approve { edits: edits.clone() }, by, seen: None };
+        let Ok(step) = decide::event(&rules, &made, attempt, SUBMITTED_AT.plus(1000)).outcome else {
+            return Ok(());
+        };
+        let mut merged = params.clone();
+        for (key, after) in step.request.edits() {
+            prop_assert!(rules.entry().redact.shows(key), "`{}` is hidden", key);
+            match after {
+                Some(value) => merged.insert(key.to_owned(), value.clone()),
+                None => merged.remove(key),
+            };
+        }
+        prop_assert_eq!(payload_hash(&parameter_digests(&merged)), step.request.payload_hash());
+        // What does not fit for the sake of a hidden value alone goes on like that; nothing else does.
+        let is_told = step.request.edits().is_empty() || (hides && !fits(&params));
+        prop_assert!(is_told || fits(&merged), "{}: {:?} {:?}", schema, params, edits);
+    }
 
     /// Over all parameters of a small world: from parameters that fit the schema, an edit that is taken leads to ones that
     /// fit it as a whole, hidden values included; and one that does is refused only if a rule joins what it edits with
