@@ -158,8 +158,8 @@ async fn an_edit_is_held_to_the_whole_schema() {
     let request = gateway.create(&Ask::new("release").params(params.clone())).await.expect("it is admitted");
     let before = gateway.look(&request.token).await;
 
-    let rows: [(&[(&str, &str)], &str, &str); 4] = [
-        (&[("env", "prod")], "ov_env", "`ticket`, which is not edited: it is required"),
+    for (inputs, block, words) in [
+        (&[("env", "prod")][..], "ov_env", "`ticket`, which is not edited: it is required"),
         (
             &[("env", "prod"), ("ticket", "OPS-1")],
             "ov_env",
@@ -167,8 +167,7 @@ async fn an_edit_is_held_to_the_whole_schema() {
         ),
         (&[("env", "prod"), ("ticket", "OPS-1"), ("replicas", "2")], "ov_replicas", "minimum of 3"),
         (&[("replicas", "9007199254740991.4")], "ov_replicas", "another number"),
-    ];
-    for (inputs, block, words) in rows {
+    ] {
         let refused = gateway.click(&Click::edit("U0ALICE", &request.id, inputs)).await;
         let error = refused["errors"][block].as_str().unwrap_or_default();
         assert!(error.contains(words), "{inputs:?}: {refused}");
