@@ -160,7 +160,7 @@ impl<'a> Reader<'a> {
         let mut rules = Map::new();
         self.parts += 1;
         if self.parts > MOST_PARTS || self.changes_base(schema, at) {
-            self.rule(&mut rules, "$ref", self.refer(at), &Looks::at_everything(), at);
+            self.rule(&mut rules, "$ref", self.reference(at).into(), &Looks::at_everything(), at);
             return Value::Object(rules);
         }
         let uncertain = self.uncertain;
@@ -207,7 +207,13 @@ impl<'a> Reader<'a> {
                         all.push(self.rules(schema, &path));
                         self.entered.pop();
                     }
-                    _ => self.rule(&mut rules, "$ref", self.refer(at), &Looks::at_everything(), &here),
+                    _ => self.rule(
+                        &mut rules,
+                        "$ref",
+                        self.reference(at).into(),
+                        &Looks::at_everything(),
+                        &here,
+                    ),
                 },
                 ("dependentSchemas", Value::Object(schemas)) => {
                     let mut kept = Map::new();
@@ -242,7 +248,7 @@ impl<'a> Reader<'a> {
                     self.rule(&mut rules, keyword, value.clone(), &Looks::at_everything(), &here);
                 }
                 ("$dynamicRef" | "$recursiveRef" | "dependencies", _) => {
-                    self.rule(&mut rules, "$ref", self.refer(at), &Looks::at_everything(), &here);
+                    self.rule(&mut rules, "$ref", self.reference(at).into(), &Looks::at_everything(), &here);
                 }
                 // `then` and `else` belong to `if`; the others say nothing of an object.
                 _ => {}
@@ -408,6 +414,11 @@ impl<'a> Reader<'a> {
 
     /// A schema that means what the part at this JSON Pointer means.
     fn refer(&self, at: &str) -> Value {
+        json!({ "$ref": self.reference(at) })
+    }
+
+    /// The reference to the part at this JSON Pointer.
+    fn reference(&self, at: &str) -> String {
         let mut reference = format!("{}#", self.id);
         for letter in at.bytes() {
             match letter {
@@ -417,7 +428,7 @@ impl<'a> Reader<'a> {
                 _ => reference.push_str(&format!("%{letter:02X}")),
             }
         }
-        json!({ "$ref": reference })
+        reference
     }
 }
 

@@ -292,6 +292,36 @@ fn references_within_the_document_keep_their_meaning() {
     assert!(violations(&schema, &params, &[("anything", Some(json!(1)))]).is_empty());
 }
 
+/// What a reference leads to is not always looked for: from within a schema with an `$id` of its own, to an anchor, or one
+/// that depends on the way. Such a rule is taken for one about every parameter.
+#[test]
+fn a_rule_whose_meaning_is_not_plain_is_checked_whole_or_not_at_all() {
+    let one = json!({ "properties": { "a": { "const": 1 } } });
+    for (schema, path) in [
+        (
+            json!({
+                "$defs": { "x": false },
+                "allOf": [{ "$id": "https://example.com/inner", "$defs": { "x": one }, "$ref": "#/$defs/x" }]
+            }),
+            "/allOf/0",
+        ),
+        (json!({ "$ref": "#x", "$defs": { "one": { "$anchor": "x", "allOf": [one] } } }), "/$ref"),
+        (
+            json!({ "$dynamicRef": "#x", "$defs": { "one": { "$dynamicAnchor": "x", "allOf": [one] } } }),
+            "/$dynamicRef",
+        ),
+        (json!({ "$ref": "#/$defs/o%6Ee", "$defs": { "one": one } }), "/$ref"),
+    ] {
+        let edit = |schema: &ParamSchema, value: Value| violations(schema, &json!({}), &[("a", Some(value))]);
+        let shown = ParamSchema::new(schema.clone(), &hide(&[])).unwrap();
+        assert!(edit(&shown, json!(1)).is_empty(), "{schema}");
+        assert_eq!(edit(&shown, json!(2)), ["a: 1 was expected"], "{schema}");
+        let hidden = ParamSchema::new(schema.clone(), &hide(&["token"])).unwrap();
+        assert_eq!(hidden.unchecked("a").collect::<Vec<_>>(), [path], "{schema}");
+        assert_eq!(edit(&hidden, json!(1)).len(), 1, "{schema}");
+    }
+}
+
 /// References in a circle, and so many that they never end, are read in finite time.
 #[test]
 fn references_that_do_not_end_are_read_to_an_end() {
