@@ -66,13 +66,10 @@ def payload_hash(params, salt):
 
 
 def agreed(params, answer):
-    """What was agreed to: the parameters that were sent, with what approvers changed."""
-    merged = dict(params)
-    for key, value in (answer.get("overrides") or {}).items():
-        if key in answer["decisionParams"]:
-            merged[key] = value
-        else:
-            merged.pop(key, None)
+    """What was agreed to: the parameters that were sent, with what approvers changed and removed."""
+    merged = {**params, **(answer.get("overrides") or {})}
+    for key in answer.get("removed") or []:
+        merged.pop(key, None)
     return merged
 
 

@@ -19,7 +19,7 @@ const NO_SUCH_ID: &str = "req_01jd8xkm0n0000000000000000";
 async fn a_create_that_is_wrong_is_refused() {
     let gateway = Home::new(ACTIONS).start().await;
     let good = Ask::new("deploy").body().to_string();
-    let json_rows: [(&str, String, u16, &str); 13] = [
+    let json_rows: [(&str, String, u16, &str); 16] = [
         ("nothing", String::new(), 400, "invalid_payload"),
         ("no JSON", "action=deploy".into(), 400, "invalid_payload"),
         ("half of it", good[..good.len() - 1].into(), 400, "invalid_payload"),
@@ -34,6 +34,9 @@ async fn a_create_that_is_wrong_is_refused() {
             400,
             "invalid_payload",
         ),
+        ("a number of too many digits", good.replace(":2", ":9007199254740991.4"), 400, "invalid_payload"),
+        ("almost one", good.replace(":2", ":1.00000000000000000001"), 400, "invalid_payload"),
+        ("almost nothing", good.replace(":2", ":1e-400"), 400, "invalid_payload"),
         ("a number that is too large", good.replace(":2", ":1e999"), 400, "invalid_payload"),
         ("half a character", good.replace("v1.2.3", "\\ud800"), 400, "invalid_payload"),
         ("far too much", good.replace("v1.2.3", &"x".repeat(20_000_000)), 413, "payload_too_large"),
@@ -49,6 +52,33 @@ async fn a_create_that_is_wrong_is_refused() {
     let call = Call::new("POST", "/api/guard/request").body("text/plain", good);
     check(&gateway, "another content type", &call, 415, "unsupported_media_type").await;
     assert_unchanged(&gateway).await;
+}
+
+/// Numbers are the numbers that were written, or are refused where they stand.
+#[tokio::test]
+async fn a_number_does_not_become_another_one() {
+    let gateway = Home::new(ACTIONS).start().await;
+    let good = Ask::new("deploy").params(json!({"list": [{"n": 2}]})).body().to_string();
+    for text in
+        ["9007199254740991.4", "1.00000000000000000001", "1e-400", "0.1000000000000000055511151231257827"]
+    {
+        let body = good.replace(":2", &format!(":{text}"));
+        let call = Call::new("POST", "/api/guard/request").body("application/json", body);
+        let problem = check(&gateway, text, &call, 400, "invalid_payload").await;
+        assert_eq!(problem.body["errors"][0]["path"], "params.list[0].n", "{text}: {}", problem.body);
+    }
+    assert_unchanged(&gateway).await;
+    for (text, hashed) in [("1.50", json!(1.5)), ("1e2", json!(100)), ("-0.0", json!(0)), ("0.1", json!(0.1))]
+    {
+        let body = good.replace(":2", &format!(":{text}"));
+        let call = Call::new("POST", "/api/guard/request").body("application/json", body);
+        let made = gateway.send(&call).await;
+        assert_eq!(made.status(), 200, "{text}: {}", made.text());
+        let token = made.json()["token"].as_str().map(str::to_owned).expect("it has a token");
+        let answer = gateway.look(&token).await;
+        let expected = countersign_tests::payload_hash(&answer, &json!({"list": [{"n": hashed}]}));
+        assert_eq!(answer["payloadHash"], expected.as_str(), "{text}");
+    }
 }
 
 #[tokio::test]

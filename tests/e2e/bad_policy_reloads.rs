@@ -142,9 +142,11 @@ fn bad_sets() -> Vec<Bad> {
         Bad::new("an edit of what is hidden", &["policy-set.yaml:", "`deploy`", "replicas", "hides"]).replace("show: [replicas]", "show: [ref]"),
         Bad::new("a schema that forbids the edit", &["policy-set.yaml:", "replicas", "schema"])
             .schema("deploy", r#"{"type": "object", "additionalProperties": false, "properties": {"ref": {}}}"#),
+        Bad::new("a rule about what is hidden and what can be edited", &["policy-set.yaml:", "replicas", "`/allOf/1/if`", "hides"])
+            .schema("deploy", r#"{"allOf": [{}, {"if": {"properties": {"token": {"const": "x"}}}, "then": {"properties": {"replicas": {"maximum": 1}}}}]}"#),
         Bad::new("a schema of nothing", &["deploi", "`deploy`"]).schema("deploi", "{}"),
         Bad::new("a schema that is none", &["policy-set.yaml:", "`deploy`", "schema"]).schema("deploy", r#"{"type": "strnig"}"#),
-        Bad::new("a schema that is no JSON", &["deploy.json", "no JSON"]).schema("deploy", "{"),
+        Bad::new("a schema that is no JSON", &["deploy.json", "malformed JSON"]).schema("deploy", "{"),
         Bad::new("a module that is missing", &["policy-set.yaml:", "`quorum`", "sha256:"]).swapped(None),
         Bad::new(ANOTHER_DIGEST, &["policy-set.yaml:", "`quorum`", "sha256:"]).swapped(Some(flipped)),
         Bad::new("a truncated module", &["policy-set.yaml:", "`quorum`"]).pinned(quorum[..quorum.len() / 2].to_vec()),

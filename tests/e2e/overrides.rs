@@ -24,6 +24,15 @@ const ACTIONS: &str = "
         with: { approvers: [U0ALICE, U0BOB], approvals: 2 }
       - use: override-guard
         with: { keys: [replicas, zone, note], max_keys: 1, max_chars: 40 }
+  release:
+    description: Release a service
+    timeout: 10m
+    redact: { hide: [password] }
+    policies:
+      - use: quorum
+        with: { approvers: [U0ALICE], approvals: 1 }
+      - use: misbehaving
+        with: { do: editable, keys: [env, replicas, ticket] }
   fixed:
     description: Take it or leave it
     timeout: 10m
@@ -45,6 +54,22 @@ fn home() -> Home {
                 "service": {"type": "string"},
                 "password": {"type": "string"},
             },
+        }),
+    )
+    .with_schema(
+        "release",
+        &json!({
+            "type": "object",
+            "required": ["env", "password"],
+            "additionalProperties": false,
+            "properties": {
+                "env": {"enum": ["staging", "prod"]},
+                "replicas": {"type": "integer"},
+                "ticket": {"type": "string"},
+                "password": {"minLength": 100},
+            },
+            "if": {"properties": {"env": {"const": "prod"}}},
+            "then": {"properties": {"replicas": {"minimum": 3}}, "required": ["ticket"]},
         }),
     )
 }
@@ -124,6 +149,50 @@ async fn four_refusals_for_four_reasons() {
     gateway.click_ok(&Click::approve("U0ALICE", &request.id)).await;
     let after = gateway.ended(&request.token).await;
     assert_eq!(after["payloadHash"], before["payloadHash"]);
+}
+
+/// No rule across parameters is dropped, and no policy needs to ask for that: the one that lets people edit does not.
+#[tokio::test]
+async fn an_edit_is_held_to_the_whole_schema() {
+    let gateway = home().start().await;
+    let params = json!({"env": "staging", "replicas": 1, "password": "hunter2hunter2"});
+    let request = gateway.create(&Ask::new("release").params(params.clone())).await.expect("it is admitted");
+    let before = gateway.look(&request.token).await;
+
+    for (inputs, block, words) in [
+        (&[("env", "prod")][..], "ov_env", "`ticket`, which is not edited: it is required"),
+        (
+            &[("env", "prod"), ("ticket", "OPS-1")],
+            "ov_env",
+            "`replicas`, which is not edited: it is less than",
+        ),
+        (&[("env", "prod"), ("ticket", "OPS-1"), ("replicas", "2")], "ov_replicas", "minimum of 3"),
+        (&[("replicas", "9007199254740991.4")], "ov_replicas", "another number"),
+    ] {
+        let refused = gateway.click(&Click::edit("U0ALICE", &request.id, inputs)).await;
+        let error = refused["errors"][block].as_str().unwrap_or_default();
+        assert!(error.contains(words), "{inputs:?}: {refused}");
+        assert_eq!(gateway.look(&request.token).await, before, "{inputs:?}: it changed something");
+    }
+    let labels = [("action", "release"), ("reason", "schema_validation")];
+    assert_eq!(gateway.metrics().await.count("override_rejections_total", &labels), 3);
+
+    let inputs = [("env", "prod"), ("ticket", "OPS-1"), ("replicas", "3")];
+    gateway.click_ok(&Click::edit("U0ALICE", &request.id, &inputs)).await;
+    let after = gateway.ended(&request.token).await;
+    assert_eq!(after["overrides"], json!({"env": "prod", "ticket": "OPS-1", "replicas": 3}));
+
+    // What the caller sent is not held to the schema; what an approver edits is, with all that the caller sent.
+    let params = json!({"env": "test", "replicas": 1, "colour": "blue"});
+    let request = gateway.create(&Ask::new("release").params(params)).await.expect("it is admitted");
+    let refused = gateway.click(&Click::edit("U0ALICE", &request.id, &[("replicas", "2")])).await;
+    let error = refused["errors"]["ov_replicas"].as_str().unwrap_or_default();
+    for words in
+        ["`env`, which is not edited", "`colour`, which is not edited", "`password`, which is not edited"]
+    {
+        assert!(error.contains(words), "no {words}: {refused}");
+    }
+    gateway.click_ok(&Click::approve("U0ALICE", &request.id)).await;
 }
 
 #[tokio::test]

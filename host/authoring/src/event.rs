@@ -90,7 +90,10 @@ fn intent(by: &str, act: &str, rest: &[String]) -> Result<Intent, BadEvent> {
 /// `KEY=VALUE`, the value in JSON or else a text, or `KEY-` to take the parameter away.
 fn edit(word: &str) -> Result<(String, Option<Value>), BadEvent> {
     let (key, after) = match word.split_once('=') {
-        Some((key, text)) => (key, Some(json::parse(text.as_bytes()).unwrap_or_else(|_| Value::from(text)))),
+        Some((key, text)) => {
+            let value = json::parse_or_text(text);
+            (key, Some(value.map_err(|refused| BadEvent(format!("`{key}`: {}", refused.message)))?))
+        }
         None => (word.strip_suffix('-').unwrap_or_default(), None),
     };
     if key.is_empty() {
@@ -197,8 +200,8 @@ mod tests {
             None,
             r#"U1 approves with why="say \"hi\" ]", x=null"#,
         );
-        // As Slack's dialog has it: what is no JSON that everybody reads alike is a text.
-        reads("U1 approve n=9007199254740992", None, r#"U1 approves with n="9007199254740992""#);
+        // As Slack's dialog has it: what is no JSON is a text.
+        reads("U1 approve n=1,5", None, r#"U1 approves with n="1,5""#);
         reads("U1 deny", None, "U1 denies");
         reads("U1 deny not on a Friday @2h", Some(7_200_000), "U1 denies: not on a Friday");
         reads("U1 deny it's [odd", None, "U1 denies: it's [odd");
@@ -221,6 +224,10 @@ mod tests {
             ("U1 approve -", "`-` is no edit"),
             ("U1 approve a=1 a=2", "`a` is edited twice"),
             ("U1 approve a=[1", "`a=[1` does not end"),
+            // As Slack's dialog has it: JSON that a gateway does not take is no text.
+            ("U1 approve n=9007199254740992", "`n`: a whole number beyond"),
+            ("U1 approve n=9007199254740991.4", "`n`: this number is not exactly"),
+            ("U1 approve n={\"a\":1,\"a\":2}", "`n`: this key comes twice"),
             ("U1 approve @soon", "`soon` is no duration"),
             ("U1 acknowledge", "names no persona"),
             ("U1 withdraw it", "takes nothing, but there is `it`"),

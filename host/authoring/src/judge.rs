@@ -338,9 +338,7 @@ fn params(text: &str) -> Result<Map<String, Value>> {
     match json::parse_member("params", read.as_bytes()) {
         Ok(Value::Object(params)) => Ok(params),
         Ok(_) => bail!("`--params` is no JSON object: parameters have names"),
-        Err(json::Refused { path, message }) => {
-            bail!("`--params` is not what a gateway takes: `{path}`: {message}")
-        }
+        Err(refused) => bail!("`--params` is not what a gateway takes: {refused}"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One action's policies, ready to admit and to judge.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -98,7 +98,7 @@ impl ActionPolicy {
         name: &dyn Fn(&str) -> String,
     ) -> Result<ActionPolicy, ActionError> {
         let action = || entry.action.clone();
-        let schema = entry.schema.clone().map(ParamSchema::new).transpose();
+        let schema = entry.schema.clone().map(|schema| ParamSchema::new(schema, &entry.redact)).transpose();
         let schema = schema.map_err(|detail| ActionError::Schema { action: action(), detail })?;
         let mut rules = Vec::with_capacity(entry.policies.len());
         for policy in &entry.policies {
@@ -223,11 +223,24 @@ impl ActionPolicy {
             .collect()
     }
 
-    /// What the action's JSON Schema has against giving the parameter `key` this value, or removing it if
-    /// `after` is `None`. Empty if there is no schema.
+    /// What the action's JSON Schema has against the request's parameters as they would be with these edits, by the edit
+    /// at which it is told. A parameter without a value is removed. Empty if there is no schema.
     #[must_use]
-    pub fn check_edit(&self, key: &str, after: Option<&Value>) -> Vec<String> {
-        self.schema.as_ref().map_or_else(Vec::new, |schema| schema.violations(key, after))
+    pub fn check_edits(
+        &self,
+        request: &Request,
+        edits: &BTreeMap<String, Option<Value>>,
+    ) -> BTreeMap<String, Vec<String>> {
+        let Some(schema) = &self.schema else { return BTreeMap::new() };
+        let mut params = request.params();
+        for (key, after) in edits {
+            match after {
+                Some(value) => params.insert(key.clone(), value.clone()),
+                None => params.remove(key),
+            };
+        }
+        let edited = edits.keys().map(String::as_str).collect();
+        schema.violations(&params, &request.submission.redacted, &edited)
     }
 
     pub(super) fn param_schema(&self) -> Option<&ParamSchema> {

@@ -307,15 +307,20 @@ pub fn act(
         Intent::Wake | Intent::Expire | Intent::Cancel { .. } => Act::Tick,
         Intent::Approve { edits } => {
             let current = request.params();
-            let edits = edits.into_iter().filter_map(|(key, after)| {
-                let before = current.get(&key).cloned();
-                // A value that is what it was is no edit; of a hidden one that cannot be told.
-                if before == after && !request.submission.redacted.contains(&key) {
-                    return None;
-                }
-                let violations = rules.check_edit(&key, after.as_ref());
-                let commitment = after.as_ref().and_then(|_| commitments.get(&key).copied());
-                Some(Edit { key, before, after, commitment, violations })
+            let mut edits = edits;
+            // A value that is what it was is no edit; of a hidden one that cannot be told.
+            edits.retain(|key, after| {
+                current.get(key) != after.as_ref() || request.submission.redacted.contains(key)
+            });
+            // A request as it was made is not held to the schema, so an approval without edits is not, either.
+            let mut violations =
+                if edits.is_empty() { BTreeMap::new() } else { rules.check_edits(request, &edits) };
+            let edits = edits.into_iter().map(|(key, after)| Edit {
+                before: current.get(&key).cloned(),
+                commitment: after.as_ref().and_then(|_| commitments.get(&key).copied()),
+                violations: violations.remove(&key).unwrap_or_default(),
+                key,
+                after,
             });
             Act::Approve { edits: edits.collect() }
         }
@@ -333,7 +338,7 @@ fn judge(
     let (verdicts, outcome) = match request.propose(at, by.clone(), act.clone(), seen) {
         Ok(proposal) => {
             let verdicts = rules.judge(proposal.request(), proposal.event());
-            let outcome = proposal.judged(&verdicts);
+            let outcome = proposal.judged(&verdicts, &rules.entry().redact);
             (verdicts, outcome)
         }
         Err(refusal) => (Vec::new(), Err(refusal)),

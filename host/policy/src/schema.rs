@@ -1,10 +1,15 @@
 //! JSON Schemas of configurations and parameters.
 
+pub(super) mod checkable;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use countersign_core::record::Redaction;
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ValidationError, Validator};
 use serde_json::{Map, Value, json};
+
+use self::checkable::{Checkable, Hidden, Joined, step};
 
 /// A validator of `schema`, which must be JSON Schema 2020-12 and refer to nothing outside of itself.
 pub(super) fn compile(schema: &Value) -> Result<Validator, String> {
@@ -23,71 +28,150 @@ fn at(error: &ValidationError<'_>, text: String) -> String {
     if path.is_empty() { text } else { format!("`{path}`: {text}") }
 }
 
-/// Name of the action's document inside of the one that checks single parameters.
-const DOCUMENT: &str = "urn:countersign:parameters";
-
-/// An action's parameter schema, prepared to check one edited parameter at a time.
+/// An action's parameter schema, prepared to check edits.
 pub(super) struct ParamSchema {
     document: Value,
-    /// Checks objects; asks for no key, since it only ever sees one.
-    single: Validator,
     whole: Validator,
-    required: BTreeSet<String>,
+    redaction: Redaction,
+    checkable: Prepared,
     messages: BTreeMap<String, String>,
 }
 
+/// What can be checked of the schema under one set of hidden parameters.
+struct Prepared {
+    document: Value,
+    validator: Validator,
+    joined: Vec<Joined>,
+}
+
+impl Prepared {
+    fn new(schema: &Value, hidden: Hidden<'_>) -> Result<Prepared, String> {
+        let Checkable { document, joined } = Checkable::of(schema, hidden)?;
+        let validator = jsonschema::draft202012::options().build(&document);
+        let validator = validator.map_err(|error| at(&error, error.to_string()))?;
+        Ok(Prepared { document, validator, joined })
+    }
+
+    /// The schema's own words for an error, if the rule that it breaks has some.
+    fn message(&self, error: &ValidationError<'_>) -> Option<&str> {
+        let mut rule = &self.document;
+        let mut message = None;
+        for step in error.evaluation_path().as_str().split('/').skip(1) {
+            message = rule.get("errorMessage").and_then(Value::as_str).or(message);
+            let index = step.parse::<usize>().ok();
+            let Some(inner) = rule.get(step).or_else(|| rule.get(index?)) else { break };
+            rule = inner;
+        }
+        message
+    }
+}
+
 impl ParamSchema {
-    pub(super) fn new(document: Value) -> Result<ParamSchema, String> {
+    pub(super) fn new(document: Value, redaction: &Redaction) -> Result<ParamSchema, String> {
         let whole = compile(&document)?;
-        let Value::Object(members) = &document else {
-            return Err("a schema of parameters must be an object".to_owned());
-        };
-        let single = jsonschema::draft202012::options()
-            .build(&single_parameter(members))
-            .map_err(|error| at(&error, error.to_string()))?;
-        let required = members.get("required").and_then(Value::as_array).into_iter().flatten();
-        let required = required.filter_map(Value::as_str).map(str::to_owned).collect();
-        let properties = members.get("properties").and_then(Value::as_object).into_iter().flatten();
+        let checkable = Prepared::new(&document, Hidden { redaction, earlier: &BTreeSet::new() })?;
+        let properties = document.get("properties").and_then(Value::as_object).into_iter().flatten();
         let mut messages = BTreeMap::new();
         for (key, schema) in properties {
             match schema.get("errorMessage") {
                 None => {}
                 Some(Value::String(message)) => drop(messages.insert(key.clone(), message.clone())),
                 // Passed over, approvers would see other words than the ones meant for them.
-                Some(_) => {
-                    let path = key.replace('~', "~0").replace('/', "~1");
-                    return Err(format!("`/properties/{path}/errorMessage`: it must be text"));
-                }
+                Some(_) => return Err(format!("`/properties/{}/errorMessage`: it must be text", step(key))),
             }
         }
-        Ok(ParamSchema { single, whole, required, messages, document })
+        Ok(ParamSchema { whole, checkable, redaction: redaction.clone(), messages, document })
     }
 
     pub(super) fn document(&self) -> &Value {
         &self.document
     }
 
-    /// Whether parameters may have this key at all.
+    /// Whether parameters may have this key at all. What `unevaluatedProperties` says depends on values, so only an edit
+    /// shows it.
     pub(super) fn has(&self, key: &str) -> bool {
         let probe = json!({ key: null });
-        !self.single.iter_errors(&probe).any(|error| is_unlisted(&error))
+        let is_additional = |error: ValidationError<'_>| {
+            error.instance_path().as_str().is_empty()
+                && matches!(error.kind(), ValidationErrorKind::AdditionalProperties { .. })
+        };
+        !self.checkable.validator.iter_errors(&probe).any(is_additional)
     }
 
-    /// What is wrong with giving `key` this value, or with removing it if there is none.
-    pub(super) fn violations(&self, key: &str, after: Option<&Value>) -> Vec<String> {
-        let found = match after {
-            None if self.required.contains(key) => vec!["it is required".to_owned()],
-            None => Vec::new(),
-            Some(value) => {
-                let object = json!({ key: value });
-                let errors = self.single.iter_errors(&object);
-                errors.map(|error| describe(&error)).collect()
+    /// JSON Pointers of the rules that join this parameter with hidden ones, so that an edit of it cannot be checked.
+    pub(super) fn unchecked(&self, key: &str) -> impl Iterator<Item = &str> {
+        let joined = self.checkable.joined.iter().filter(move |rule| rule.concerns(key));
+        joined.map(|rule| rule.path.as_str())
+    }
+
+    /// What is wrong with the parameters as they would be after an edit, by the edited parameter at which it is told: the
+    /// one that it concerns, else the first. Hidden parameters are among `params`, with whatever in place of their values.
+    /// `redacted` are those that were hidden when the request was made.
+    pub(super) fn violations(
+        &self,
+        params: &Map<String, Value>,
+        redacted: &BTreeSet<String>,
+        edited: &BTreeSet<&str>,
+    ) -> BTreeMap<String, Vec<String>> {
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut tell = |key: &str, text: String| {
+            let told = found.entry(key.to_owned()).or_default();
+            if !told.contains(&text) {
+                told.push(text);
             }
         };
-        match self.messages.get(key) {
-            Some(message) if !found.is_empty() => vec![message.clone()],
-            _ => found,
+        let hidden = Hidden { redaction: &self.redaction, earlier: redacted };
+        let prepared;
+        let checkable = if redacted.iter().any(|key| self.redaction.shows(key)) {
+            match Prepared::new(&self.document, hidden) {
+                Ok(checkable) => {
+                    prepared = checkable;
+                    &prepared
+                }
+                Err(wrong) => {
+                    edited.iter().for_each(|key| tell(key, format!("the schema cannot be used: {wrong}")));
+                    return found;
+                }
+            }
+        } else {
+            &self.checkable
+        };
+        for key in edited {
+            for rule in checkable.joined.iter().filter(|rule| rule.concerns(key)) {
+                tell(
+                    key,
+                    format!(
+                        "the schema's rule `{}` joins it with hidden parameters, so this cannot be checked",
+                        rule.path
+                    ),
+                );
+            }
         }
+        let Some(first) = edited.first() else { return found };
+        let params = Value::Object(params.clone());
+        for error in checkable.validator.iter_errors(&params) {
+            let (is_of_value, keys) = concerned(&error);
+            let own = checkable.message(&error);
+            for key in &keys {
+                // What stands in the place of a hidden value says nothing of it, and no edit changes it.
+                if is_of_value && hidden.hides(key) {
+                    continue;
+                }
+                let text = match self.messages.get(key).map(String::as_str).or(own) {
+                    Some(message) => message.to_owned(),
+                    None => describe(&error),
+                };
+                if edited.contains(key.as_str()) {
+                    tell(key, text);
+                } else {
+                    tell(first, format!("`{key}`, which is not edited: {text}"));
+                }
+            }
+            if keys.is_empty() {
+                tell(first, own.map_or_else(|| together(&error), str::to_owned));
+            }
+        }
+        found
     }
 
     /// Synthetic parameters that the schema accepts, if some are easily made.
@@ -106,60 +190,83 @@ impl std::fmt::Debug for ParamSchema {
     }
 }
 
-/// A schema of objects with one key, which means for that key what `document` means. The document stays
-/// whole inside of it under a name, so that the references within it keep their meaning.
-fn single_parameter(members: &Map<String, Value>) -> Value {
-    let mut document = members.clone();
-    let own = document.get("$id").and_then(Value::as_str).filter(|id| id.contains(':'));
-    let id = own.unwrap_or(DOCUMENT).trim_end_matches('#').to_owned();
-    document.insert("$id".to_owned(), Value::String(id.clone()));
-    let refer = |path: &str| json!({ "$ref": format!("{id}#/{path}") });
-    let refer_all = |keyword: &str| {
-        let keys = members.get(keyword).and_then(Value::as_object).into_iter().flatten();
-        let all = keys.map(|(key, _)| (key.clone(), refer(&format!("{keyword}/{}", pointer(key)))));
-        Value::Object(all.collect())
-    };
-    let additional = match members.get("additionalProperties") {
-        // Spelt out, so that an error says that the key is unlisted.
-        Some(Value::Bool(allowed)) => Value::Bool(*allowed),
-        Some(_) => refer("additionalProperties"),
-        None => Value::Bool(true),
-    };
-    json!({
-        "$id": "urn:countersign:single-parameter",
-        "properties": refer_all("properties"),
-        "patternProperties": refer_all("patternProperties"),
-        "additionalProperties": additional,
-        "$defs": { "document": document },
-    })
-}
-
-/// A key as part of a JSON Pointer in the fragment of a URI.
-fn pointer(key: &str) -> String {
-    let mut text = String::new();
-    for letter in key.replace('~', "~0").replace('/', "~1").bytes() {
-        match letter {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(letter.into()),
-            _ => text.push_str(&format!("%{letter:02X}")),
-        }
-    }
-    text
-}
-
 fn is_unlisted(error: &ValidationError<'_>) -> bool {
     error.instance_path().as_str().is_empty()
-        && matches!(error.kind(), ValidationErrorKind::AdditionalProperties { .. })
+        && matches!(
+            error.kind(),
+            ValidationErrorKind::AdditionalProperties { .. }
+                | ValidationErrorKind::UnevaluatedProperties { .. }
+        )
 }
 
-/// The error without the value, which may be long, and with the place where the parameter is no plain value.
+/// The parameters that an error concerns, none if it is about all of them together; and whether it is about the value of
+/// that parameter, rather than whether it is there.
+fn concerned(error: &ValidationError<'_>) -> (bool, Vec<String>) {
+    let path = error.instance_path().as_str();
+    if let Some(path) = path.strip_prefix('/') {
+        let key = path.split('/').next().unwrap_or(path);
+        let is_of_value = key.len() < path.len() || !forbids_a_key(error);
+        return (is_of_value, vec![key.replace("~1", "/").replace("~0", "~")]);
+    }
+    let keys = match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected }
+        | ValidationErrorKind::UnevaluatedProperties { unexpected } => unexpected.clone(),
+        ValidationErrorKind::Required { property } => {
+            property.as_str().map(str::to_owned).into_iter().collect()
+        }
+        ValidationErrorKind::PropertyNames { error } => {
+            error.instance().as_str().map(str::to_owned).into_iter().collect()
+        }
+        _ => Vec::new(),
+    };
+    (false, keys)
+}
+
+/// Whether the error is that a key must not be there, as in `"properties": { "key": false }`. A `false` within the schema
+/// of a value may depend on that value.
+fn forbids_a_key(error: &ValidationError<'_>) -> bool {
+    let rule = error.evaluation_path().as_str();
+    let (outer, last) = rule.rsplit_once('/').unwrap_or_default();
+    matches!(error.kind(), ValidationErrorKind::FalseSchema)
+        && (["/properties", "/patternProperties"].iter().any(|keyword| outer.ends_with(keyword))
+            || last == "additionalProperties")
+}
+
+/// What an error has against a parameter, without the value, which may be long, and with the place in a parameter that is
+/// no plain value.
 fn describe(error: &ValidationError<'_>) -> String {
-    if is_unlisted(error) {
-        return "it is not a parameter of this action".to_owned();
+    let path = error.instance_path().as_str();
+    match error.kind() {
+        _ if is_unlisted(error) => return "it is not a parameter of this action".to_owned(),
+        ValidationErrorKind::Required { .. } if path.is_empty() => return "it is required".to_owned(),
+        ValidationErrorKind::PropertyNames { .. } if path.is_empty() => {
+            return "a parameter of this action cannot have this name".to_owned();
+        }
+        ValidationErrorKind::FalseSchema => return "it is not allowed beside the others".to_owned(),
+        _ => {}
     }
     let masked = error.masked_with("it").to_string();
-    let path = error.instance_path().as_str();
     let inner = path.get(1..).and_then(|path| path.split_once('/')).map_or("", |(_, inner)| inner);
     if inner.is_empty() { masked } else { format!("`/{inner}`: {masked}") }
+}
+
+/// What an error has against the parameters together.
+fn together(error: &ValidationError<'_>) -> String {
+    let wrong = match error.kind() {
+        ValidationErrorKind::AnyOf { .. } => "they fit none of the alternatives under `anyOf`".to_owned(),
+        ValidationErrorKind::OneOfNotValid { .. } => {
+            "they fit none of the alternatives under `oneOf`".to_owned()
+        }
+        ValidationErrorKind::OneOfMultipleValid { .. } => {
+            "they fit more than one of the alternatives under `oneOf`".to_owned()
+        }
+        ValidationErrorKind::Not { .. } => "they are what is excluded under `not`".to_owned(),
+        ValidationErrorKind::FalseSchema => "nothing is allowed here".to_owned(),
+        ValidationErrorKind::MinProperties { limit } => format!("there must be at least {limit}"),
+        ValidationErrorKind::MaxProperties { limit } => format!("there may be at most {limit}"),
+        _ => format!("`{}`: {}", error.kind().keyword(), error.masked_with("it")),
+    };
+    format!("the parameters do not fit the action's schema together: {wrong}")
 }
 
 /// A value that has what the schema plainly asks for; `None` if that would take thought.

@@ -3,6 +3,7 @@
 //! People approve what they see here, so each parameter is shown exactly or with a note of how much was cut, and those
 //! that do not fit are counted. Keys and values come from callers, so they are in boxes and inline code of rich text.
 
+use countersign_core::json;
 use countersign_core::lifecycle::Request;
 use serde_json::Value;
 use slack_morphism::prelude::*;
@@ -200,9 +201,7 @@ pub(super) fn value_text(value: &Value) -> String {
     const WIDEST: usize = 80;
     match value {
         Value::String(text) => {
-            let misleading = text.trim() != text
-                || text.is_empty()
-                || serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+            let misleading = text.trim() != text || text.is_empty() || json::is_json(text);
             if misleading { value.to_string() } else { text.clone() }
         }
         Value::Array(_) | Value::Object(_) => {

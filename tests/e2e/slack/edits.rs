@@ -123,6 +123,96 @@ async fn four_reasons_to_refuse_each_on_its_input() {
     }
 }
 
+/// A field that is cleared removes its parameter, which the dialog says; what the schema requires does not go. A removed
+/// parameter is told apart from one that is set to `null`.
+#[tokio::test]
+async fn a_cleared_field_removes_its_parameter() {
+    let actions = ACTIONS
+        .replace("approvals: 2", "approvals: 1")
+        .replace(
+            "keys: [replicas, canary, size, note], max_keys: 2",
+            "keys: [replicas, size, note, label], max_keys: 3",
+        )
+        .replace("size, note] }\n    policies", "size, note, label] }\n    policies");
+    let home = Home::new(&actions).with_schema(
+        "deploy",
+        &json!({
+            "type": "object",
+            "required": ["replicas"],
+            "properties": {
+                "replicas": {"type": "integer"},
+                "size": {"enum": ["small", "large"]},
+                "note": {"type": "string"},
+                "label": {"type": ["object", "null"]},
+            },
+            "if": {"properties": {"size": {"const": "large"}}, "required": ["size"]},
+            "then": {"required": ["note"]},
+        }),
+    );
+    let setup = Setup::at(home).await;
+    let mut sent = json!({"ref": "v1", "replicas": 3, "size": "small", "note": "x", "label": {"a": 1}, "password": "hunter2"});
+    let request = setup.create(&Ask::new("deploy").params(sent.clone())).await.expect("it is admitted");
+    let message = setup.shows(&request, "Waiting for 1 approval").await;
+    let alice = setup.slack.person("U0ALICE");
+    alice.click(&message, "approve_edit").await;
+    let view = alice.view().expect("a dialog opens");
+    let says_so = |key: &str| {
+        let hint = view.input(&format!("ov_{key}")).map(|input| input["hint"]["text"].clone());
+        hint.and_then(|hint| hint.as_str().map(|hint| hint.contains("the parameter is removed")))
+            .unwrap_or_default()
+    };
+    assert_eq!(["replicas", "size", "note", "label"].map(says_so), [false, true, true, true]);
+
+    let before = setup.look(&request.token).await;
+    for (inputs, block, words) in [
+        (&[("ov_replicas", "")][..], "ov_replicas", "it is required"),
+        (&[("ov_note", ""), ("ov_size", "large")], "ov_note", "it is required"),
+    ] {
+        let entries: Vec<(&str, Entry)> =
+            inputs.iter().map(|(block, text)| (*block, Entry::from(*text))).collect();
+        let submitted = alice.submit(&entries).await;
+        let Outcome::Errors(errors) = &submitted.outcome else { panic!("{inputs:?}: {submitted:?}") };
+        assert!(errors.get(block).is_some_and(|text| text.contains(words)), "{inputs:?}: {errors:?}");
+        assert_eq!(setup.look(&request.token).await, before);
+    }
+    let inputs = [
+        ("ov_replicas", Entry::from("3")),
+        ("ov_size", Entry::from("small")),
+        ("ov_note", Entry::Empty),
+        ("ov_label", Entry::from("null")),
+    ];
+    let submitted = alice.submit(&inputs).await;
+    assert!(matches!(submitted.outcome, Outcome::Closed | Outcome::Cleared), "{submitted:?}");
+    let message = setup.shows(&request, "Approved with edits").await;
+    for words in ["removed", "null"] {
+        assert!(message.shown().contains(words), "no `{words}`: {}", message.shown());
+    }
+
+    let after = setup.look(&request.token).await;
+    assert_eq!((&after["overrides"], &after["removed"]), (&json!({"label": null}), &json!(["note"])));
+    assert_eq!(
+        after["decisionParams"],
+        json!({"ref": "v1", "replicas": 3, "size": "small", "label": null, "password": "[redacted]"})
+    );
+    // The caller sets what is in `overrides`, takes away what is in `removed`, and hashes what it is about to run.
+    sent["label"] = json!(null);
+    sent.as_object_mut().expect("parameters are an object").remove("note");
+    assert_eq!(after["payloadHash"], payload_hash(&after, &sent).as_str());
+}
+
+/// In a dialog that was opened before an empty field meant anything, it goes on to mean nothing.
+#[tokio::test]
+async fn an_empty_field_that_was_not_announced_changes_nothing() {
+    let setup = Setup::at(home()).await;
+    let request = setup.create(&Ask::new("deploy").params(params())).await.expect("it is admitted");
+    let press = countersign_tests::Click::edit("U0ALICE", &request.id, &[("note", ""), ("replicas", "5")]);
+    setup.gateway.click_ok(&press).await;
+    let bob = countersign_tests::Click::approve("U0BOB", &request.id);
+    setup.gateway.click_ok(&bob).await;
+    let after = setup.look(&request.token).await;
+    assert_eq!((&after["overrides"], &after["removed"]), (&json!({"replicas": 5}), &json!([])));
+}
+
 #[tokio::test]
 async fn a_dialog_that_was_open_too_long_changes_nothing() {
     let setup = Setup::at(home()).await;

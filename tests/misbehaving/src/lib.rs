@@ -12,9 +12,10 @@
 //! - `wake`: asks to be woken `wake_after_ms` after the request was made, and is satisfied then, whatever people do;
 //! - `editable`: says that approvers may edit `keys`;
 //! - `grant_nothing`: asks `U1` for an approval, and grants nobody one;
+//! - `refuse`: does not admit the request;
 //! - `show_request`: remembers what `admit` sees of the request, and labels the approval that it waits for with that.
 //!
-//! The last four concern `judge`, and the last one `admit` too, whatever `at` says.
+//! Of the last five, all but `refuse` concern `judge`, and the last two `admit`, whatever `at` says.
 //! It is built on the contract itself, since the SDK's types do not allow such answers.
 
 use countersign_policy_sdk::bindings::exports::countersign::policy::policy::{
@@ -73,6 +74,7 @@ enum Behaviour {
     Wake,
     Editable,
     GrantNothing,
+    Refuse,
     ShowRequest,
 }
 
@@ -107,6 +109,9 @@ impl Guest for Misbehaving {
         }
         if config.behaviour == Behaviour::ShowRequest {
             return Ok(seen(&request));
+        }
+        if config.behaviour == Behaviour::Refuse && config.concerns(&request) {
+            return Err(vec![refusal("not for them".to_owned())]);
         }
         let malformed = config.behaviour == Behaviour::MalformedMemo && config.concerns(&request);
         Ok(if malformed { "this is {not JSON" } else { "null" }.to_owned())
@@ -180,6 +185,7 @@ impl Config {
             | Behaviour::Wake
             | Behaviour::Editable
             | Behaviour::GrantNothing
+            | Behaviour::Refuse
             | Behaviour::ShowRequest => None,
         }
     }

@@ -3,11 +3,12 @@
 use std::io;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
+use countersign_core::json as strict;
 use countersign_core::record::SIGNATURES_BYTES;
 use countersign_policy::{Limits, Source};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use super::sign::signature_file;
 use crate::{Answer, file};
@@ -25,8 +26,7 @@ pub(crate) fn run(pack: &Pack) -> Result<Answer> {
     let source = Source::read(folder, &Limits::default())?;
     let mut schemas = Map::new();
     for (action, name, bytes) in source.schemas {
-        let schema: Value =
-            serde_json::from_slice(&bytes).with_context(|| format!("`{name}` is not JSON"))?;
+        let schema = strict::parse(&bytes).map_err(|refused| anyhow!("`{name}`: {refused}"))?;
         schemas.insert(action, schema);
     }
     let signature_file = signature_file(&folder.join("policy-set.yaml"));

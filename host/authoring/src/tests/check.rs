@@ -26,7 +26,7 @@ fn a_set_is_packed_for_http() {
     assert_eq!(packed["signatures"], "# Ada\n");
     assert!(packed["document"].as_str().unwrap().starts_with("version: 1\n"), "{packed}");
     folder.write("schemas/deploy.json", "{");
-    has(&folder.policy(&["pack", "./policy-set.yaml"]), 2, &["schemas/deploy.json` is not JSON"]);
+    has(&folder.policy(&["pack", "./policy-set.yaml"]), 2, &["schemas/deploy.json`: malformed JSON"]);
 }
 
 const SOUND: &str = r#"  deploy:

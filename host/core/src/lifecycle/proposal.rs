@@ -7,6 +7,7 @@ use super::refusal::Refusal;
 use super::request::{Escalation, Request, State};
 use super::step::{MAX_HISTORY, Step, judged};
 use super::timestamp::Timestamp;
+use crate::record::Redaction;
 
 /// An event that nothing but the policies can object to.
 ///
@@ -32,11 +33,12 @@ impl Proposal<'_> {
     }
 
     /// The step that the event leads to, with one verdict for each policy, in the order of the action's policies.
+    /// `redaction` is the action's: what it hides cannot be edited, whether or not the caller sent it.
     ///
     /// # Errors
     /// If it does not count; then nothing may be stored but the refusal's audit entry.
-    pub fn judged(self, verdicts: &[Verdict]) -> Result<Step, Refusal> {
-        judged(self.request.clone(), self.event, verdicts)
+    pub fn judged(self, verdicts: &[Verdict], redaction: &Redaction) -> Result<Step, Refusal> {
+        judged(self.request.clone(), self.event, verdicts, redaction)
     }
 }
 

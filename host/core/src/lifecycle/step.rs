@@ -8,12 +8,14 @@ use serde_json::{Map, Value, json};
 
 use super::effect::{AuditEntry, Count, Effect};
 use super::event::{
-    Act, Event, FailureKind, PolicyFailure, Requirement, RequirementKind, Ruling, Standing, Verdict,
+    Act, Edit, Event, FailureKind, PolicyFailure, Reason, Requirement, RequirementKind, Ruling, Standing,
+    Verdict,
 };
 use super::id::RequestId;
 use super::refusal::Refusal;
 use super::request::{Decided, Escalation, Needs, Open, Request, State, Status, Submission};
 use super::timestamp::Timestamp;
+use crate::record::Redaction;
 
 /// How many events a request's history can hold; the escalation still fits after that.
 pub const MAX_HISTORY: usize = 512;
@@ -55,11 +57,20 @@ pub fn draft(id: RequestId, submission: Submission, memos: Vec<String>) -> Reque
 }
 
 /// The step that a proposed event leads to, once every policy has judged it.
-pub(super) fn judged(mut request: Request, event: Event, verdicts: &[Verdict]) -> Result<Step, Refusal> {
+pub(super) fn judged(
+    mut request: Request,
+    event: Event,
+    verdicts: &[Verdict],
+    redaction: &Redaction,
+) -> Result<Step, Refusal> {
     let State::Open(open) = &request.state else { return Err(Refusal::Ended(request.status())) };
-    let rulings = combine(&event, verdicts, open)?;
+    let rulings = combine(&event, verdicts)?;
+    let hides = |key: &str| request.submission.redacted.contains(key) || !redaction.shows(key);
+    if let Act::Approve { edits } = &event.act {
+        check_edits(edits, |key| open.editable.contains(key) && !hides(key))?;
+    }
     let acted = event.by.is_some() || request.history.iter().any(|earlier| earlier.by.is_some());
-    let state = next_state(&request, open, &event, &rulings, acted)?;
+    let state = next_state(&request, open, &event, &rulings, acted, hides)?;
 
     let act = event.act.clone();
     let changes_view = !matches!(act, Act::Tick) || progress(&state) != progress(&request.state);
@@ -93,7 +104,7 @@ pub(super) fn judged(mut request: Request, event: Event, verdicts: &[Verdict]) -
 }
 
 /// The combination rule: an act counts only if no policy refuses it and at least one grants it.
-fn combine<'a>(event: &Event, verdicts: &'a [Verdict], open: &Open) -> Result<Vec<&'a Ruling>, Refusal> {
+fn combine<'a>(event: &Event, verdicts: &'a [Verdict]) -> Result<Vec<&'a Ruling>, Refusal> {
     let mut failures: Vec<PolicyFailure> = Vec::new();
     let mut objections = Vec::new();
     let mut rulings = Vec::new();
@@ -124,15 +135,27 @@ fn combine<'a>(event: &Event, verdicts: &'a [Verdict], open: &Open) -> Result<Ve
         }
         _ => {}
     }
-    // INVARIANT: edits never touch a key that no policy calls editable.
-    if let Act::Approve { edits } = &event.act {
-        let locked = edits.iter().map(|edit| &edit.key).filter(|key| !open.editable.contains(*key));
-        let locked: Vec<String> = locked.cloned().collect();
-        if !locked.is_empty() {
-            return Err(Refusal::NotEditable(locked));
-        }
-    }
     Ok(rulings)
+}
+
+/// What the host holds edits to, whatever the policies say of them.
+fn check_edits(edits: &[Edit], is_editable: impl Fn(&str) -> bool) -> Result<(), Refusal> {
+    // INVARIANT: edits never touch a key that no policy calls editable, or whose value is hidden.
+    let locked = edits.iter().map(|edit| &edit.key).filter(|key| !is_editable(key));
+    let locked: Vec<String> = locked.cloned().collect();
+    if !locked.is_empty() {
+        return Err(Refusal::NotEditable(locked));
+    }
+    // INVARIANT: what is edited fits the action's schema as a whole.
+    let violations = edits.iter().flat_map(|edit| {
+        edit.violations.iter().map(|violation| Reason {
+            code: "schema_validation".to_owned(),
+            message: violation.clone(),
+            path: Some(edit.key.clone()),
+        })
+    });
+    let violations: Vec<Reason> = violations.collect();
+    if violations.is_empty() { Ok(()) } else { Err(Refusal::Objected(violations)) }
 }
 
 fn next_state(
@@ -141,6 +164,7 @@ fn next_state(
     event: &Event,
     rulings: &[&Ruling],
     acted: bool,
+    hides: impl Fn(&str) -> bool,
 ) -> Result<State, Refusal> {
     let by = event.by.as_ref().map(|actor| actor.id.clone());
     let denial = rulings.iter().find_map(|ruling| match &ruling.standing {
@@ -176,12 +200,8 @@ fn next_state(
         .cloned()
         .collect();
     // A hidden value cannot be edited: its new value would have to be stored and shown.
-    let editable: BTreeSet<String> = rulings
-        .iter()
-        .flat_map(|ruling| &ruling.editable)
-        .filter(|key| !request.submission.redacted.contains(*key))
-        .cloned()
-        .collect();
+    let editable: BTreeSet<String> =
+        rulings.iter().flat_map(|ruling| &ruling.editable).filter(|key| !hides(key)).cloned().collect();
     let escalation = if event.act == Act::Escalated { Escalation::Done(event.at) } else { open.escalation };
     let has_room = request.history.len() + 1 < MAX_HISTORY;
     let wake_at = rulings
@@ -303,9 +323,8 @@ fn act_detail(request: &Request, act: &Act) -> Map<String, Value> {
             detail.insert("persona".into(), persona.as_str().into());
         }
         Act::Approve { edits } if !edits.is_empty() => {
-            let edits =
-                edits.iter().map(|edit| json!({"key": edit.key, "before": edit.before, "after": edit.after}));
-            detail.insert("edits".into(), edits.collect());
+            // `before` is left out of a parameter that was not there, and `after` of one that goes: `null` is a value.
+            detail.insert("edits".into(), json!(edits));
         }
         Act::Deny { reason: Some(reason) } => {
             detail.insert("reason".into(), reason.as_str().into());

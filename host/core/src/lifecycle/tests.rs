@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::record::Redaction;
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 const TIMEOUT_MS: u64 = 600_000;
@@ -35,6 +36,11 @@ fn committed(act: Act) -> Act {
         edit.commitment = edit.after.as_ref().map(|after| salt().commit(after));
     }
     Act::Approve { edits }
+}
+
+/// Hides two parameters; the caller sends only one of them.
+fn redaction() -> Redaction {
+    Redaction::Hide(["secret".to_owned(), "flag".to_owned()].into())
 }
 
 fn submission(unattended: bool) -> Submission {
@@ -86,8 +92,8 @@ fn payload_hashes_are_the_published_ones() {
         params: Map<String, Value>,
         #[serde(default)]
         overrides: Map<String, Value>,
-        #[serde(default, rename = "decisionParams")]
-        decision_params: Map<String, Value>,
+        #[serde(default)]
+        removed: Vec<String>,
         commitments: BTreeMap<String, Digest>,
         payload_hash: Digest,
     }
@@ -106,8 +112,9 @@ fn payload_hashes_are_the_published_ones() {
             None => Commitments::unsalted(&vector.params),
         };
         assert_eq!(made.version, vector.version, "{}", vector.name);
-        let edits = vector.overrides.into_iter().map(|(key, value)| {
-            let after = vector.decision_params.contains_key(&key).then_some(value);
+        let changed = vector.overrides.into_iter().map(|(key, value)| (key, Some(value)));
+        let removed = vector.removed.into_iter().map(|key| (key, None));
+        let edits = changed.chain(removed).map(|(key, after)| {
             let commitment = salt.as_ref().and_then(|salt| Some(salt.commit(after.as_ref()?)));
             Edit { key, before: None, after, commitment, violations: Vec::new() }
         });
@@ -154,7 +161,9 @@ fn refused(code: &str) -> Verdict {
 /// Makes a request, judged by `verdicts`.
 fn submit(submission: Submission, memos: Vec<String>, verdicts: &[Verdict]) -> Result<Step, Refusal> {
     let at = submission.submitted_at;
-    draft(request_id(), submission, memos).propose(at, None, Act::Submitted, None)?.judged(verdicts)
+    draft(request_id(), submission, memos)
+        .propose(at, None, Act::Submitted, None)?
+        .judged(verdicts, &redaction())
 }
 
 /// An open request that waits for approvals.
@@ -188,7 +197,7 @@ fn act_at(
     act: Act,
     verdicts: Vec<Verdict>,
 ) -> Result<Step, Refusal> {
-    request.propose(at, by, act, None)?.judged(&verdicts)
+    request.propose(at, by, act, None)?.judged(&verdicts, &redaction())
 }
 
 mod one_step {
@@ -354,12 +363,35 @@ mod one_step {
     #[test]
     fn a_hidden_parameter_is_never_editable() {
         let Verdict::Ruled(mut ruling) = waiting(RequirementKind::Approval) else { panic!("a ruling") };
-        ruling.editable = vec!["secret".into(), "replicas".into()];
-        let request =
+        ruling.editable = vec!["secret".into(), "flag".into(), "replicas".into()];
+        let mut request =
             submit(submission(false), Vec::new(), &[Verdict::Ruled(ruling)]).expect("admitted").request;
-        let edits = Act::Approve { edits: vec![edit("secret", Some(json!("x")))] };
-        let result = act(&request, actor("U1"), edits, vec![ruled(true, Standing::Satisfied)]);
-        assert_eq!(result, Err(Refusal::NotEditable(vec!["secret".into()])));
+        let State::Open(open) = &mut request.state else { panic!("it is open") };
+        assert_eq!(open.editable, BTreeSet::from(["replicas".to_owned()]));
+        // As it was stored before the rules were asked: the caller did not send `flag`.
+        open.editable.extend(["secret".to_owned(), "flag".to_owned()]);
+        for key in ["secret", "flag"] {
+            let edits = Act::Approve { edits: vec![edit(key, Some(json!("x")))] };
+            let result = act(&request, actor("U1"), edits, vec![ruled(true, Standing::Satisfied)]);
+            assert_eq!(result, Err(Refusal::NotEditable(vec![key.into()])));
+        }
+    }
+
+    #[test]
+    fn an_edit_that_does_not_fit_the_schema_never_counts() {
+        let mut wrong = edit("replicas", Some(json!("many")));
+        wrong.violations = vec!["it is not a number".into()];
+        let edits = || Act::Approve { edits: vec![wrong.clone()] };
+        // The policy says nothing about it.
+        let result = act(&open(), actor("U1"), edits(), vec![ruled(true, Standing::Satisfied)]);
+        let reason = Reason {
+            code: "schema_validation".into(),
+            message: "it is not a number".into(),
+            path: Some("replicas".into()),
+        };
+        assert_eq!(result, Err(Refusal::Objected(vec![reason])));
+        let result = act(&open(), actor("U1"), edits(), vec![ruled(false, Standing::Satisfied)]);
+        assert_eq!(result, Err(Refusal::Unauthorized(Vec::new())));
     }
 
     /// Requests that were made before there were salts keep version 1, through edits too.
@@ -506,10 +538,14 @@ fn any_verdict() -> impl Strategy<Value = Verdict> {
 
 fn any_act() -> impl Strategy<Value = Act> {
     let value = prop_oneof![3 => (0u32..9).prop_map(Value::from), 1 => Just(Value::Null), 1 => any::<f64>().prop_map(Value::from)];
-    let edit = (0usize..KEYS.len(), prop::option::of(value)).prop_map(|(key, after)| (KEYS[key], after));
+    let edit = (0usize..KEYS.len(), prop::option::of(value), prop::bool::weighted(0.1));
     let edits = vec(edit, 0..3).prop_map(|edits| {
-        let by_key: BTreeMap<&str, Option<Value>> = edits.into_iter().collect();
-        by_key.into_iter().map(|(key, after)| super::tests::edit(key, after)).collect()
+        let edits = edits.into_iter().map(|(key, after, is_wrong)| {
+            let violations = if is_wrong { vec!["it does not fit".to_owned()] } else { Vec::new() };
+            (KEYS[key], Edit { violations, ..super::tests::edit(KEYS[key], after) })
+        });
+        let by_key: BTreeMap<&str, Edit> = edits.collect();
+        by_key.into_values().collect()
     });
     prop_oneof![
         6 => edits.prop_map(|edits| Act::Approve { edits }),
@@ -581,14 +617,16 @@ fn check_step(before: &Request, judged: Option<(bool, &[Verdict])>, step: &Step)
     let text = serde_json::to_string(after).expect("serialises");
     assert_eq!(&serde_json::from_str::<Request>(&text).expect("reads"), after, "storing it changed it");
 
+    for event in &after.history {
+        let Act::Approve { edits } = &event.act else { continue };
+        assert!(edits.iter().all(|edit| edit.violations.is_empty()), "an edit does not fit the schema");
+    }
+
     // Only what was editable can have changed, and never what is hidden.
     let State::Open(open) = &before.state else { return };
     let (old, new) = (before.params(), after.params());
     for key in old.keys().chain(new.keys()).filter(|key| old.get(*key) != new.get(*key)) {
-        assert!(
-            open.editable.contains(key) && !before.submission.redacted.contains(key),
-            "`{key}` was edited"
-        );
+        assert!(open.editable.contains(key) && redaction().shows(key), "`{key}` was edited");
     }
     assert_eq!(after.payload_hash(), hash_as_the_caller_would(after));
 }
@@ -641,7 +679,7 @@ proptest! {
                     let by = by.and_then(|n| actor(PEOPLE[n]));
                     let acted = by.is_some();
                     let act = if has_salt { committed(act) } else { act };
-                    let go = || request.propose(now, by.clone(), act.clone(), None)?.judged(&verdicts);
+                    let go = || request.propose(now, by.clone(), act.clone(), None)?.judged(&verdicts, &redaction());
                     let (moved, again) = (go(), go());
                     (Some((acted, verdicts)), moved, again)
                 }

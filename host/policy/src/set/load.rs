@@ -14,6 +14,7 @@ use crate::module::Module;
 use crate::trust::{Signed, Verified};
 use crate::yaml::document::{self, Kind, Node, Place};
 use crate::yaml::error::{Errors, LoadErrors};
+use countersign_core::json;
 use countersign_core::lifecycle::Digest;
 use countersign_core::record::PolicyUse;
 use countersign_core::record::Signature;
@@ -79,7 +80,7 @@ pub(super) fn restore(
     let (mut actions, mut fallback) = (BTreeMap::new(), None);
     for entry in entries {
         let at = Place::default();
-        let nowhere = |_: &PolicyUse| Node { at, kind: Kind::Null };
+        let nowhere = |_: &PolicyUse| Node::implied(at, Kind::Null);
         let configs = entry.policies.iter().map(nowhere).collect();
         let draft = DraftAction { at, entry, configs, complete: true, sound: true };
         let missing = draft.entry.policies.iter().find(|used| !modules.contains_key(&used.digest));
@@ -206,11 +207,12 @@ fn load_schemas(source: &Source, actions: &[DraftAction], errors: &mut Errors) -
             errors.add_in(file, format!("there is no action `{action}` to use this schema{hint}"));
             continue;
         }
-        match serde_json::from_slice::<Value>(bytes) {
+        // As strictly as YAML: the schema is part of what the policy hash is made of.
+        match json::parse(bytes) {
             Ok(schema) => {
                 schemas.insert(action.clone(), schema);
             }
-            Err(error) => errors.add_in(file, format!("it is no JSON: {error}")),
+            Err(refused) => errors.add_in(file, refused.to_string()),
         }
     }
     schemas

@@ -302,7 +302,7 @@ impl SetReader<'_, '_> {
         for item in items {
             let Some(fields) = self.reader.fields(item, "a policy", &["use", "with"]) else { continue };
             let config = fields.get("with").cloned();
-            let config = config.unwrap_or(Node { at: item.at, kind: Kind::Map(Vec::new()) });
+            let config = config.unwrap_or(Node::implied(item.at, Kind::Map(Vec::new())));
             config.texts("", &mut |text, pointer, place| {
                 if text.starts_with('@') {
                     self.group_exists(text, place, Some(pointer));
@@ -349,7 +349,7 @@ impl SetReader<'_, '_> {
         Some(DraftAction {
             at,
             entry,
-            configs: vec![Node { at, kind: Kind::Null }],
+            configs: vec![Node::implied(at, Kind::Null)],
             complete: true,
             sound: true,
         })

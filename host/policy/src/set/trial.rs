@@ -41,9 +41,20 @@ pub(super) fn problems(policy: &ActionPolicy) -> Vec<String> {
     problems
 }
 
-/// The synthetic request, if it is made.
-pub(super) fn request(policy: &ActionPolicy) -> Option<Request> {
-    decide(policy).outcome.ok().map(|step| step.request)
+/// The synthetic request, or why it is not made, so that less of the action could be tried.
+pub(super) fn request(policy: &ActionPolicy) -> Result<Request, String> {
+    match decide(policy).outcome {
+        Ok(step) => Ok(step.request),
+        Err(NotMade::Denied(reasons)) => Err(reasons
+            .into_iter()
+            .map(|reason| format!("{} ({})", reason.message, reason.code))
+            .collect::<Vec<_>>()
+            .join("; ")),
+        Err(NotMade::Failed(failures)) => {
+            Err(failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        }
+        Err(NotMade::Refused(refusal)) => Err(refusal.to_string()),
+    }
 }
 
 /// Parameters that approvers may edit, but cannot see, or that the schema does not know.
@@ -59,6 +70,13 @@ fn hidden_edits(policy: &ActionPolicy, rulings: &[&Ruling]) -> Vec<String> {
                 "the parameter `{key}` can be edited, but the action's schema does not allow it"
             ));
         }
+        let unchecked = policy.param_schema().into_iter().flat_map(|schema| schema.unchecked(key));
+        problems.extend(unchecked.map(|path| {
+            format!(
+                "the parameter `{key}` can be edited, but the schema's rule `{path}` joins it with parameters that `redact` \
+                 hides, so no edit of it could be checked: show them, or split the rule"
+            )
+        }));
     }
     problems
 }

@@ -51,7 +51,10 @@ impl ActionPolicy {
     #[must_use]
     pub fn warnings(&self, directory: &Directory, now: Timestamp) -> Vec<String> {
         let entry = self.entry();
-        let request = trial::request(self);
+        let (request, skipped) = match trial::request(self) {
+            Ok(request) => (Some(request), None),
+            Err(why) => (None, Some(why)),
+        };
         let mut names: Vec<(&str, &str)> = Vec::new();
         if let Some(State::Open(open)) = request.as_ref().map(|request| &request.state) {
             let eligible = open.requirements.iter().flat_map(|wanted| &wanted.eligible);
@@ -65,6 +68,14 @@ impl ActionPolicy {
 
         let mut seen = BTreeSet::new();
         let mut warnings = groups(entry, directory, now);
+        warnings.extend(skipped.map(|why| {
+            format!(
+                "the action `{}` was not tried, because its policies do not admit a synthetic request: {why}; so it is not \
+                 known whether it can be approved, nor whether what it lets people edit is shown and fits its schema \
+                 (`examples` in the schema make better synthetic parameters)",
+                entry.action
+            )
+        }));
         // What is wrong with a group is said of the group.
         for (does, name) in names.into_iter().filter(|(_, name)| !name.starts_with('@')) {
             let Eligible { unreachable, gone, .. } = entry.named(name, &[], directory, now);

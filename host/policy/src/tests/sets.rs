@@ -1,5 +1,6 @@
 //! Policy sets: a sound one, and everything that can be wrong with one.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::json;
@@ -337,6 +338,16 @@ fn what_can_be_edited_must_be_seen() {
     Folder::new(SOUND).write("schemas/deploy.json", schema).check(&[
         "policy-set.yaml:9:3: the action `deploy`: the parameter `replicas` can be edited, but the action's schema does not allow it",
     ]);
+    // A rule about an editable parameter and a hidden one: left out, it would let through what it forbids.
+    let schema = r##"{ "allOf": [
+        { "if": { "properties": { "token": { "const": "x" } } }, "then": { "properties": { "ref": { "const": "v1" } } } },
+        { "$ref": "#/$defs/joined" }
+      ],
+      "$defs": { "joined": { "not": { "properties": { "replicas": { "const": 1 }, "token": { "const": "x" } } } } } }"##;
+    Folder::new(SOUND).write("schemas/deploy.json", schema).check(&[
+        "policy-set.yaml:9:3: the action `deploy`: the parameter `replicas` can be edited, but the schema's rule \
+         `/$defs/joined/not` joins it with parameters that `redact` hides…",
+    ]);
 }
 
 #[test]
@@ -346,12 +357,15 @@ fn schema_files() {
     let set = with("schemas/deploy.json", sound).load(&engine()).unwrap();
     let deploy = set.action("deploy").unwrap();
     assert_eq!(deploy.schema(), Some(&serde_json::from_str(sound).unwrap()));
-    assert_eq!(deploy.check_edit("replicas", Some(&json!("x"))), [r#"it is not of type "integer""#]);
+    let edited = json!({ "replicas": "x" }).as_object().cloned().unwrap();
+    let violations =
+        deploy.param_schema().unwrap().violations(&edited, &BTreeSet::new(), &["replicas"].into());
+    assert_eq!(violations["replicas"], [r#"it is not of type "integer""#]);
     assert_ne!(deploy.hash(), Folder::new(SOUND).load(&engine()).unwrap().action("deploy").unwrap().hash());
     with("schemas/deploi.json", sound).check(&[
         "schemas/deploi.json: there is no action `deploi` to use this schema; did you mean `deploy`?",
     ]);
-    with("schemas/deploy.json", "{").check(&["schemas/deploy.json: it is no JSON: …"]);
+    with("schemas/deploy.json", "{").check(&["schemas/deploy.json: malformed JSON: …"]);
     with("schemas/deploy.json", r#"{ "type": "strnig" }"#).check(&[
         "policy-set.yaml:9:3: the schema of the action `deploy` (`schemas/deploy.json`) is refused: …",
     ]);

@@ -66,6 +66,13 @@ fn what_works_is_not_warned_of() {
 }
 
 #[test]
+fn an_action_that_was_not_tried() {
+    let refusing = "policies: [{ use: misbehaving, with: { do: refuse, requester: U0SYNTHETIC } }]";
+    let why = "the action `deploy` was not tried, because its policies do not admit a synthetic request: not for them";
+    check("", refusing, &[why]);
+}
+
+#[test]
 fn approvers_whom_nobody_in_slack_can_be() {
     for name in ["bob", "alice@acme.example", "u0alice", "bot", "\"github:bot\"", "\"U0ALICE-2\""] {
         let plain = name.trim_matches('"');

@@ -1,7 +1,9 @@
 //! A YAML document in which every value knows its place, so that every error can say where.
 
 use std::fmt;
+use std::ops::Range;
 
+use countersign_core::json;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 use serde_saphyr::{DuplicateKeyPolicy, Error as YamlError, Location, MergeKeyPolicy, Spanned};
@@ -22,6 +24,8 @@ pub struct Node {
     pub at: Place,
     /// The value.
     pub kind: Kind,
+    /// Its bytes in the text, at its anchor if it is an alias; empty if they are not known.
+    source: Range<usize>,
 }
 
 /// A value.
@@ -51,6 +55,9 @@ pub struct Key {
 }
 
 /// Reads a document. The error is where, and what is wrong.
+///
+/// A number is held to what strict JSON takes: entries have the same hash if their canonical JSON is the same, so no number
+/// may become another one in it.
 pub fn parse(text: &str) -> Result<Node, (Place, String)> {
     let options = serde_saphyr::options! {
         duplicate_keys: DuplicateKeyPolicy::Error,
@@ -58,10 +65,12 @@ pub fn parse(text: &str) -> Result<Node, (Place, String)> {
         strict_booleans: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
+    let document = serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
         let error = error.without_snippet();
         (error.location().map(Place::from).unwrap_or_default(), message(error))
-    })
+    })?;
+    document.check_numbers(text)?;
+    Ok(document)
 }
 
 /// What is wrong, without the place that the parser adds to it: ours is in front.
@@ -81,6 +90,12 @@ fn message(error: &YamlError) -> String {
 }
 
 impl Node {
+    /// A value that stands for one that the document leaves out.
+    #[must_use]
+    pub fn implied(at: Place, kind: Kind) -> Node {
+        Node { at, kind, source: 0..0 }
+    }
+
     /// The value alone.
     pub fn to_json(&self) -> Value {
         match &self.kind {
@@ -113,6 +128,18 @@ impl Node {
         node.at
     }
 
+    fn check_numbers(&self, document: &str) -> Result<(), (Place, String)> {
+        match &self.kind {
+            Kind::Number(number) => {
+                let text = document.get(self.source.clone()).unwrap_or_default();
+                json::check_number(text, number).map_err(|wrong| (self.at, wrong.replace("send", "write")))
+            }
+            Kind::List(items) => items.iter().try_for_each(|item| item.check_numbers(document)),
+            Kind::Map(members) => members.iter().try_for_each(|(_, value)| value.check_numbers(document)),
+            Kind::Null | Kind::Bool(_) | Kind::Text(_) => Ok(()),
+        }
+    }
+
     /// Calls `visit` with each text in it, its JSON Pointer, and its place.
     pub fn texts(&self, pointer: &str, visit: &mut impl FnMut(&str, &str, Place)) {
         match &self.kind {
@@ -141,8 +168,11 @@ impl From<Location> for Place {
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
-        let Spanned { value, referenced, .. } = Spanned::<Kind>::deserialize(deserializer)?;
-        Ok(Node { at: referenced.into(), kind: value })
+        let Spanned { value, referenced, defined } = Spanned::<Kind>::deserialize(deserializer)?;
+        let span = defined.span();
+        let start = span.byte_offset().and_then(|start| usize::try_from(start).ok()).unwrap_or_default();
+        let length = span.byte_len().and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
+        Ok(Node { at: referenced.into(), kind: value, source: start..start.saturating_add(length) })
     }
 }
 
@@ -207,5 +237,61 @@ impl<'de> Visitor<'de> for KindVisitor {
             map.push((Key { at: referenced.into(), text: value }, members.next_value()?));
         }
         Ok(Kind::Map(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_stays_the_number_that_was_written() {
+        let documents = |text: &str| {
+            [text.to_owned(), format!("a: é\nb: [x, {text}] # y"), format!("a: &n {text}\nb: *n")]
+        };
+        for text in [
+            "1",
+            "-1",
+            "0x10",
+            "1_000",
+            "1.50",
+            "+1.5",
+            ".5",
+            "5.",
+            "1e2",
+            "007",
+            "0.1",
+            "9007199254740991",
+            "!!float 1",
+            "!!int 7",
+        ] {
+            for document in documents(text) {
+                assert!(parse(&document).is_ok(), "{document}: {:?}", parse(&document));
+            }
+        }
+        for text in [
+            "9007199254740992",
+            "-9007199254740992",
+            "0x20000000000000",
+            "123456789012345678901234567890",
+            "1e300",
+            "9007199254740991.4",
+            "1.00000000000000000001",
+            "+.10000000000000000555",
+            "1e-400",
+            "0.1000000000000000055511151231257827",
+            "!!float 1.00000000000000000001",
+        ] {
+            for document in documents(text) {
+                let read = parse(&document);
+                assert!(
+                    read.as_ref().is_err_and(|(_, wrong)| wrong.contains("number")),
+                    "{document}: {read:?}"
+                );
+            }
+        }
+        let (at, wrong) = parse("a:\n  b: 9007199254740993").unwrap_err();
+        assert_eq!((at.line, at.column), (2, 6), "{wrong}");
+        assert!(wrong.ends_with("write a string"), "{wrong}");
     }
 }

@@ -4,9 +4,10 @@ mod client;
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use countersign_core::clock::{Clock as _, SystemClock};
+use countersign_core::json as strict;
 use countersign_core::secret::Secret;
 use countersign_slack::{ANSWER_BLOCK, REASON_BLOCK, VALUE_ACTION, sign};
 use serde_json::{Map, Value, json};
@@ -170,7 +171,8 @@ fn payload(click: &Click) -> Result<Value> {
 }
 
 async fn request(request: &Request) -> Result<bool> {
-    let params: Value = serde_json::from_str(&request.params).context("`--params` is not JSON")?;
+    let params = strict::parse_member("params", request.params.as_bytes())
+        .map_err(|refused| anyhow!("`--params` is not what a gateway takes: {refused}"))?;
     let body = json!({
         "action": request.action,
         "params": params,

@@ -23,10 +23,11 @@ pub(super) struct WaitView {
     /// The approved parameters, with edits; redacted values stay redacted; null unless approved.
     #[schema(value_type = Option<Object>)]
     decision_params: Option<Map<String, Value>>,
-    /// What approvers changed, by key; null unless approved.
-    /// A key that is here but not in `decisionParams` was removed.
+    /// What approvers changed, by key, with the new values; null unless approved.
     #[schema(value_type = Option<Object>)]
     overrides: Option<BTreeMap<String, Value>>,
+    /// The keys that approvers removed; null unless approved. None of them is in `overrides`, where null is a value.
+    removed: Option<Vec<String>>,
     /// The hash of the current parameters, with edits.
     #[schema(value_type = String)]
     payload_hash: Digest,
@@ -47,17 +48,21 @@ impl WaitView {
     pub(super) fn of(request: &Request, payload_salt: Option<String>) -> WaitView {
         // INVARIANT: parameters to act on are returned with an approval only.
         let approved = request.status() == Status::Approved;
-        let overrides = || {
-            let edits = request.edits().into_iter();
-            edits.map(|(key, after)| (key.to_owned(), after.cloned().unwrap_or_default())).collect()
-        };
+        let edits = if approved { Some(request.edits()) } else { None };
+        let overrides = edits.as_ref().map(|edits| {
+            edits.iter().filter_map(|(key, after)| Some(((*key).to_owned(), (*after)?.clone()))).collect()
+        });
+        let removed = edits.map(|edits| {
+            edits.into_iter().filter(|(_, after)| after.is_none()).map(|(key, _)| key.to_owned()).collect()
+        });
         WaitView {
             status: request.status(),
             approvers: request.approvers().into_iter().map(str::to_owned).collect(),
             decided_at: request.decided_at(),
             reason: reason(request).map(str::to_owned),
             decision_params: approved.then(|| request.params()),
-            overrides: approved.then(overrides),
+            overrides,
+            removed,
             payload_hash: request.payload_hash(),
             payload_hash_version: payload_hash_version(request),
             payload_salt,

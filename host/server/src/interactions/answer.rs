@@ -57,10 +57,9 @@ pub(super) async fn answer(app: &App, interaction: Interaction) -> Answer {
 }
 
 async fn refused(app: &App, id: RequestId, error: &PerformError, modal_blocks: &[String]) -> Answer {
-    let (mut reasons, mut locked) = (Vec::new(), &[][..]);
+    let (reasons, mut locked) = (error.reasons(), &[][..]);
     if let PerformError::Gateway(error) = error {
         log_failure(error);
-        reasons = error.reasons();
         match error {
             GatewayError::Refused(Refusal::Unauthorized(_)) => app.metrics.count(SecurityEvent::Unauthorized),
             GatewayError::Refused(Refusal::NotEditable(keys)) => locked = keys,

@@ -1,10 +1,10 @@
 //! Does what an interaction asks for: acts on the request, makes it again, or opens a modal that asks for more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use countersign_core::json;
-use countersign_core::lifecycle::{Digest, Party, Request, RequestId};
+use countersign_core::lifecycle::{Digest, Party, Reason, Refusal, Request, RequestId, State};
 use countersign_gateway::{Again, GatewayError, Intent, Who};
 use countersign_slack::{Interaction, InteractionKind, Outgoing, Source, modal};
 use serde_json::Value;
@@ -44,6 +44,14 @@ pub(super) enum PerformError {
     /// The policies do not allow any parameter to be edited.
     #[error("nothing of this request can be edited")]
     NothingEditable,
+    /// What was typed for a parameter is JSON that does not mean the same to everybody.
+    #[error("`{key}` was given a value that is not taken: {wrong}")]
+    BadValue {
+        /// The parameter.
+        key: String,
+        /// What is wrong.
+        wrong: json::Refused,
+    },
 }
 
 impl PerformError {
@@ -55,6 +63,20 @@ impl PerformError {
             PerformError::ForeignWorkspace => "foreign_workspace",
             PerformError::NoBotToken | PerformError::ModalFailed => "no_modal",
             PerformError::NothingEditable => "key_not_allowed",
+            PerformError::BadValue { .. } => "invalid_payload",
+        }
+    }
+
+    /// What the person may read of why, for each parameter that it concerns.
+    pub(super) fn reasons(&self) -> Vec<Reason> {
+        match self {
+            PerformError::Gateway(error) => error.reasons(),
+            PerformError::BadValue { key, wrong } => vec![Reason {
+                code: self.code().to_owned(),
+                message: wrong.to_string(),
+                path: Some(key.clone()),
+            }],
+            _ => Vec::new(),
         }
     }
 
@@ -97,7 +119,9 @@ pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Perfo
             // A denial counts without a reason, too.
             intent
         }
-        InteractionKind::Overrides(inputs) => Intent::Approve { edits: edits(app, request, inputs).await? },
+        InteractionKind::Overrides { inputs, clearable } => {
+            Intent::Approve { edits: edits(app, request, inputs, clearable).await? }
+        }
         InteractionKind::ApproveEdit => {
             open_override_modal(app, request, &user, &source, seen).await?;
             return Ok(Performed::ModalOpened);
@@ -157,31 +181,49 @@ async fn open_override_modal(
     let intent = Intent::Approve { edits: BTreeMap::new() };
     let request = app.gateway.check(request, user, &intent, seen).await?;
     let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
-    let view = modal::overrides(&request, rules.entry()).ok_or(PerformError::NothingEditable)?;
+    let can_go = |key: &String| rules.check_edits(&request, &[(key.clone(), None)].into()).is_empty();
+    let removable = modal::clearable(&request, rules.entry()).into_iter().filter(can_go).collect();
+    let view = modal::overrides(&request, rules.entry(), &removable).ok_or(PerformError::NothingEditable)?;
     client.open_view(trigger, &view).await.map_err(|error| {
         tracing::warn!(%error, request = %request.id, "cannot open override modal");
         PerformError::ModalFailed
     })
 }
 
-/// The new values that a modal's inputs stand for. Empty inputs change nothing.
+/// What a modal's inputs stand for: new values, and nothing for the parameters that go, whose inputs were cleared. Inputs
+/// that were empty before change nothing.
 async fn edits(
     app: &App,
     id: RequestId,
     inputs: BTreeMap<String, Option<String>>,
-) -> Result<BTreeMap<String, Option<Value>>, GatewayError> {
-    let request = app.gateway.store().request(id).await?.ok_or(GatewayError::NotFound)?;
+    told: Option<Digest>,
+) -> Result<BTreeMap<String, Option<Value>>, PerformError> {
+    let request = app.gateway.request(id).await?;
     let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
     let params = request.params();
+    let clearable = match told {
+        Some(told) => {
+            let clearable = modal::clearable(&request, rules.entry());
+            let is_open = matches!(request.state, State::Open(_));
+            if is_open && inputs.values().any(Option::is_none) && !modal::is_as_told(&clearable, told) {
+                return Err(GatewayError::Refused(Refusal::ParametersChanged).into());
+            }
+            clearable
+        }
+        None => BTreeSet::new(),
+    };
     let edits = inputs.into_iter().filter_map(|(key, text)| {
-        let text = text?;
-        let is_text = modal::reads_as_text(rules.schema(), &key, params.get(&key));
+        let Some(text) = text else { return clearable.contains(&key).then_some(Ok((key, None))) };
         // What is not JSON stays a string, for the schema and the policies to evaluate.
-        let value = match json::parse(text.as_bytes()) {
-            Ok(value) if !is_text => value,
-            _ => Value::String(text),
+        let value = if modal::reads_as_text(rules.schema(), &key, params.get(&key)) {
+            Value::String(text)
+        } else {
+            match json::parse_or_text(&text) {
+                Ok(value) => value,
+                Err(wrong) => return Some(Err(PerformError::BadValue { key, wrong })),
+            }
         };
-        Some((key, Some(value)))
+        Some(Ok((key, Some(value))))
     });
-    Ok(edits.collect())
+    edits.collect()
 }

@@ -97,8 +97,14 @@ pub enum InteractionKind {
     Rerequest,
     /// Pressed `withdraw`: takes back the person's own approval and acknowledgements.
     Withdraw,
-    /// Submitted the modal for edits: the text of each input by parameter key, `None` for an empty input.
-    Overrides(BTreeMap<String, Option<String>>),
+    /// Submitted the modal for edits.
+    Overrides {
+        /// The text of each input by parameter key, `None` for an empty input.
+        inputs: BTreeMap<String, Option<String>>,
+        /// Which inputs the modal filled, as a digest; see [`crate::modal::is_as_told`]. Modals that leave it out say that an
+        /// empty input changes nothing.
+        clearable: Option<Digest>,
+    },
     /// Submitted the modal for the reason of a denial.
     DenyBecause(Option<String>),
 }
@@ -108,7 +114,7 @@ impl InteractionKind {
     #[must_use]
     pub fn modal_blocks(&self) -> Option<Vec<String>> {
         match self {
-            InteractionKind::Overrides(inputs) => {
+            InteractionKind::Overrides { inputs, .. } => {
                 Some(inputs.keys().map(|key| format!("{ANSWER_BLOCK}{key}")).collect())
             }
             InteractionKind::DenyBecause(_) => Some(vec![REASON_BLOCK.to_owned()]),

@@ -50,13 +50,16 @@ pub fn parse_payload(payload: &[u8]) -> Result<Interaction, InteractionError> {
             let View { callback_id, private_metadata, state } =
                 payload.view.ok_or(InteractionError::Unknown)?;
             let state = state.unwrap_or_default();
+            let metadata: Result<ModalMetadata, _> = serde_json::from_str(&private_metadata);
             let kind = match callback_id.as_str() {
-                OVERRIDE_MODAL => InteractionKind::Overrides(edits(state)),
+                OVERRIDE_MODAL => InteractionKind::Overrides {
+                    inputs: edits(state),
+                    clearable: metadata.as_ref().ok().and_then(|metadata| metadata.clearable),
+                },
                 DENY_MODAL => InteractionKind::DenyBecause(reason(&state)),
                 _ => return Err(InteractionError::Unknown),
             };
-            let metadata: ModalMetadata =
-                serde_json::from_str(&private_metadata).map_err(|_| InteractionError::NoRequest)?;
+            let metadata = metadata.map_err(|_| InteractionError::NoRequest)?;
             let request = metadata.request_id.parse().map_err(|_| InteractionError::NoRequest)?;
             let seen = metadata.payload_hash.map(Digest::deserialize).transpose();
             let seen = seen.map_err(|_| InteractionError::NoHash)?;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use countersign_core::lifecycle::Digest;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -142,6 +143,8 @@ pub(super) struct ModalMetadata {
     /// Kept as it was sent, so that `null` is not taken for an absent member.
     #[serde(default, deserialize_with = "present")]
     pub(super) payload_hash: Option<Value>,
+    #[serde(default)]
+    pub(super) clearable: Option<Digest>,
 }
 
 fn present<'de, D: Deserializer<'de>>(member: D) -> Result<Option<Value>, D::Error> {

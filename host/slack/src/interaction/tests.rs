@@ -57,7 +57,9 @@ fn modals_are_parsed() {
             }}
         }
     });
-    let InteractionKind::Overrides(texts) = parse_form(&form(&payload)).unwrap().kind else {
+    let InteractionKind::Overrides { inputs: texts, clearable: None } =
+        parse_form(&form(&payload)).unwrap().kind
+    else {
         panic!("not overrides")
     };
     let texts: Vec<_> = texts.iter().map(|(key, text)| (key.as_str(), text.as_deref())).collect();

@@ -1,5 +1,6 @@
 //! The input of a parameter in the modal for edits.
 
+use countersign_core::json::is_json;
 use serde_json::{Value, json};
 use slack_morphism::prelude::*;
 
@@ -26,6 +27,37 @@ const MOST_DIGITS: usize = 24;
 
 const NOT_SHOWN: &str = "The value so far cannot be shown here; leave this empty to keep it.";
 
+/// What is said of a parameter that goes if its input is cleared.
+const REMOVED: &str = "If you clear this, the parameter is removed.";
+
+/// The input of a parameter.
+pub(super) struct Input {
+    block: SlackInputBlock,
+    hint: Vec<String>,
+}
+
+impl Input {
+    /// Whether it shows the current value, so that to leave it empty is to clear it.
+    pub(super) fn shows_value(&self) -> bool {
+        match &self.block.element {
+            SlackInputBlockElement::PlainTextInput(element) => element.initial_value.is_some(),
+            SlackInputBlockElement::NumberInput(element) => element.initial_value.is_some(),
+            SlackInputBlockElement::StaticSelect(element) => element.initial_option.is_some(),
+            _ => false,
+        }
+    }
+
+    /// The block. If the parameter can be removed here, it says so.
+    pub(super) fn block(self, can_remove: bool) -> SlackInputBlock {
+        let mut hint = self.hint;
+        hint.extend(can_remove.then(|| REMOVED.to_owned()));
+        if hint.is_empty() {
+            return self.block;
+        }
+        self.block.with_hint(plain(&hint.join(" "), 2 * HINT).into())
+    }
+}
+
 /// The type of input that a parameter gets.
 enum InputType<'a> {
     Choice(&'a [Value]),
@@ -36,7 +68,7 @@ enum InputType<'a> {
 }
 
 /// The input of the parameter `key`, with its current value if the input can show that exactly.
-pub(super) fn input(schema: Option<&Value>, key: &str, current: Option<&Value>) -> SlackInputBlock {
+pub(super) fn input(schema: Option<&Value>, key: &str, current: Option<&Value>) -> Input {
     let property = schema.and_then(|schema| property(schema, key));
     let is_text = reads_as_text(schema, key, current);
     match input_type(property, current, is_text) {
@@ -56,7 +88,7 @@ pub(super) fn input(schema: Option<&Value>, key: &str, current: Option<&Value>) 
 }
 
 /// An input that takes little room.
-pub(super) fn short_input(key: &str, current: Option<&Value>) -> SlackInputBlock {
+pub(super) fn short_input(key: &str, current: Option<&Value>) -> Input {
     let element =
         SlackBlockPlainTextInputElement::new().with_action_id(VALUE_ACTION.into()).with_multiline(true);
     labelled(None, key, element.into(), current.map(|_| NOT_SHOWN))
@@ -89,7 +121,7 @@ fn labelled(
     key: &str,
     element: SlackInputBlockElement,
     note: Option<&str>,
-) -> SlackInputBlock {
+) -> Input {
     let keyword = |keyword| {
         let text = property.and_then(|property| property.get(keyword)?.as_str());
         text.map(str::trim).filter(|text| !text.is_empty())
@@ -100,14 +132,14 @@ fn labelled(
         None => plain(key, LABEL),
     };
     let description = keyword("description").map(|text| text::literal(text, Lines::One, HINT).text);
-    let hint: Vec<&str> = description.as_deref().into_iter().chain(note).collect();
+    let hint = description.into_iter().chain(note.map(str::to_owned)).collect();
     let block = SlackInputBlock::new(label.into(), element)
         .with_block_id(format!("{ANSWER_BLOCK}{key}").into())
         .with_optional(true);
-    if hint.is_empty() { block } else { block.with_hint(plain(&hint.join(" "), 2 * HINT).into()) }
+    Input { block, hint }
 }
 
-fn text_input(property: Option<&Value>, key: &str, current: Option<&Value>) -> SlackInputBlock {
+fn text_input(property: Option<&Value>, key: &str, current: Option<&Value>) -> Input {
     let initial = current.and_then(Value::as_str).filter(|text| can_be_shown(text));
     // A current value that is not a text is not shown in an input for texts.
     let is_hidden = initial.is_none()
@@ -126,7 +158,7 @@ fn text_input(property: Option<&Value>, key: &str, current: Option<&Value>) -> S
     labelled(property, key, element.into(), is_hidden.then_some(NOT_SHOWN))
 }
 
-fn json_input(property: Option<&Value>, key: &str, current: Option<&Value>) -> SlackInputBlock {
+fn json_input(property: Option<&Value>, key: &str, current: Option<&Value>) -> Input {
     let initial = current.and_then(|value| {
         let pretty = serde_json::to_string_pretty(value).ok().filter(|text| can_be_shown(text));
         pretty.or_else(|| Some(value.to_string()).filter(|text| can_be_shown(text)))
@@ -138,12 +170,7 @@ fn json_input(property: Option<&Value>, key: &str, current: Option<&Value>) -> S
     labelled(property, key, element.into(), Some(note))
 }
 
-fn number_input(
-    property: Option<&Value>,
-    key: &str,
-    current: Option<&Value>,
-    is_integer: bool,
-) -> SlackInputBlock {
+fn number_input(property: Option<&Value>, key: &str, current: Option<&Value>, is_integer: bool) -> Input {
     // An input for integers cannot show a fraction.
     let initial = current.and_then(Value::as_f64).filter(|number| {
         number.abs() <= MAX_INTEGER
@@ -197,7 +224,7 @@ fn select(
     options: Vec<SelectOption>,
     current: Option<&Value>,
     is_text: bool,
-) -> SlackInputBlock {
+) -> Input {
     let value = current.and_then(|value| option_value(value, is_text));
     let initial = value.and_then(|value| options.iter().find(|option| option.value == value)).cloned();
     let note = (initial.is_none() && current.is_some()).then_some(NOT_SHOWN);
@@ -233,11 +260,7 @@ fn option_value(value: &Value, is_text: bool) -> Option<String> {
         Value::String(text) if is_text => Some(text.clone()).filter(|text| !text.is_empty()),
         _ if is_text => None,
         // The text itself if that is not JSON; otherwise it would be read back as the JSON value that it looks like.
-        Value::String(text)
-            if !text.is_empty() && serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() =>
-        {
-            Some(text.clone())
-        }
+        Value::String(text) if !text.is_empty() && !is_json(text) => Some(text.clone()),
         value => Some(value.to_string()),
     }
 }

@@ -8,7 +8,9 @@ mod inputs;
 mod schema;
 mod sections;
 
-use countersign_core::lifecycle::{Request, State};
+use std::collections::BTreeSet;
+
+use countersign_core::lifecycle::{Digest, Request, State};
 use countersign_core::record::PolicyEntry;
 use serde_json::json;
 use slack_morphism::prelude::*;
@@ -40,36 +42,33 @@ const HINT: usize = 300;
 
 /// The modal in which parameters are edited; `None` if nothing can be edited.
 ///
-/// An input that is left empty or unchanged edits nothing.
+/// An input that is left as it is edits nothing. One that showed a value and is cleared removes the parameter; of the keys
+/// in `removable` the dialog says so. Whether it may be removed is for the schema to say, as of any edit.
 #[must_use]
-pub fn overrides(request: &Request, entry: &PolicyEntry) -> Option<SlackModalView> {
+pub fn overrides(
+    request: &Request,
+    entry: &PolicyEntry,
+    removable: &BTreeSet<String>,
+) -> Option<SlackModalView> {
     let keys = editable(request);
-    if keys.is_empty() {
+    let inputs = inputs(request, entry);
+    if inputs.is_empty() {
         return None;
     }
-    let schema = entry.schema.as_ref();
-    let params = request.params();
     let mut intro = format!(
-        "You approve {} with what you change here. What is left as it is, or empty, stays as it is.",
+        "You approve {} with what you change here. What is left as it is stays as it is. \
+         To clear a field is to remove the parameter, if the action's schema lets it go.",
         code(&request.submission.action, 150)
     );
     if !request.approvers().is_empty() {
         intro.push_str("\n:warning: Earlier approvals were of other parameters: yours takes their place.");
     }
-    let mut room = ROOM;
+    let clearable = shown(&inputs);
     let mut blocks = vec![section(intro)];
-    for key in keys.iter().take(MOST_INPUTS) {
-        let current = params.get(*key);
-        let full = inputs::input(schema, key, current);
-        // An input is made of strings and numbers: it always serialises.
-        let takes = serde_json::to_string(&full).unwrap_or_default().len();
-        if takes <= room {
-            room -= takes;
-            blocks.push(full.into());
-        } else {
-            blocks.push(inputs::short_input(key, current).into());
-        }
-    }
+    blocks.extend(inputs.into_iter().map(|(key, input)| {
+        let can_remove = input.shows_value() && removable.contains(key);
+        input.block(can_remove).into()
+    }));
     let State::Open(open) = &request.state else { return None };
     let mut notes = Vec::new();
     if keys.len() > MOST_INPUTS {
@@ -88,7 +87,11 @@ pub fn overrides(request: &Request, entry: &PolicyEntry) -> Option<SlackModalVie
     if !notes.is_empty() {
         blocks.push(section(format!(":warning: {}.", notes.join("; "))));
     }
-    let metadata = json!({"request_id": request.id, "payload_hash": request.payload_hash()});
+    let metadata = json!({
+        "request_id": request.id,
+        "payload_hash": request.payload_hash(),
+        "clearable": digest(&clearable),
+    });
     Some(
         SlackModalView::new(plain("Approve with edits", TITLE).into(), blocks)
             .with_callback_id(OVERRIDE_MODAL.into())
@@ -96,6 +99,49 @@ pub fn overrides(request: &Request, entry: &PolicyEntry) -> Option<SlackModalVie
             .with_submit(plain("Approve", TITLE).into())
             .with_close(plain("Cancel", TITLE).into()),
     )
+}
+
+/// The parameters that are removed if their input in the modal comes back empty: those whose value it shows.
+#[must_use]
+pub fn clearable(request: &Request, entry: &PolicyEntry) -> BTreeSet<String> {
+    shown(&inputs(request, entry))
+}
+
+/// Whether the modal that `told` comes from showed the values of these parameters and of no others. If not, an empty input
+/// may be one that was always empty.
+#[must_use]
+pub fn is_as_told(clearable: &BTreeSet<String>, told: Digest) -> bool {
+    digest(clearable) == told
+}
+
+fn digest(clearable: &BTreeSet<String>) -> Digest {
+    Digest::of_json(&json!(clearable))
+}
+
+fn shown(inputs: &[(&str, inputs::Input)]) -> BTreeSet<String> {
+    let shown = inputs.iter().filter(|(_, input)| input.shows_value());
+    shown.map(|(key, _)| (*key).to_owned()).collect()
+}
+
+/// The inputs of the modal for edits, as many as it has room for.
+fn inputs<'a>(request: &'a Request, entry: &PolicyEntry) -> Vec<(&'a str, inputs::Input)> {
+    let schema = entry.schema.as_ref();
+    let params = request.params();
+    let mut room = ROOM;
+    let input = |key: &'a str| {
+        let current = params.get(key);
+        // An input is made of strings and numbers: it always serialises. What it says of removal is in it, so that the same
+        // inputs have room whether or not it does.
+        let full = inputs::input(schema, key, current).block(true);
+        let takes = serde_json::to_string(&full).unwrap_or_default().len();
+        if takes <= room {
+            room -= takes;
+            (key, inputs::input(schema, key, current))
+        } else {
+            (key, inputs::short_input(key, current))
+        }
+    };
+    editable(request).into_iter().take(MOST_INPUTS).map(input).collect()
 }
 
 /// Whether an approver can edit anything in the modal.

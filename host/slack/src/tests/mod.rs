@@ -142,6 +142,10 @@ fn verdict(standing: Standing) -> Vec<Verdict> {
     vec![Verdict::Ruled(Ruling { grants: true, standing, editable, wake_at: None })]
 }
 
+fn nothing_hidden() -> Redaction {
+    Redaction::Hide(BTreeSet::new())
+}
+
 fn open_with(submission: Submission, requirements: Vec<Requirement>) -> Request {
     submit(submission, waiting(requirements))
 }
@@ -151,7 +155,7 @@ fn submit(submission: Submission, standing: Standing) -> Request {
     let at = submission.submitted_at;
     let draft = draft(id(1), submission, vec!["null".into()]);
     let proposal = draft.propose(at, None, Act::Submitted, None).expect("it is possible");
-    proposal.judged(&verdict(standing)).expect("admitted").request
+    proposal.judged(&verdict(standing), &nothing_hidden()).expect("admitted").request
 }
 
 fn open(requirements: Vec<Requirement>) -> Request {
@@ -163,7 +167,7 @@ fn after(request: Request, minute: u64, by: Option<&str>, act: Act, standing: St
     let by =
         by.map(|id| Actor { id: id.into(), groups: BTreeSet::new(), groups_as_of: None, ..Actor::default() });
     let proposal = request.propose(minutes(minute), by, act, None).expect("it is possible");
-    proposal.judged(&verdict(standing)).expect("it counts").request
+    proposal.judged(&verdict(standing), &nothing_hidden()).expect("it counts").request
 }
 
 fn approve() -> Act {

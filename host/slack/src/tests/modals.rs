@@ -4,7 +4,7 @@ use countersign_core::lifecycle::State;
 use slack_morphism::prelude::SlackModalView;
 
 use super::*;
-use crate::modal::{deny, notice, overrides, reads_as_text};
+use crate::modal::{self, deny, notice, reads_as_text};
 
 /// An open request with these parameters, all of which can be edited.
 fn editing(params: Value) -> Request {
@@ -20,6 +20,11 @@ fn editing(params: Value) -> Request {
 
 fn with_schema(properties: Value) -> PolicyEntry {
     PolicyEntry { schema: Some(json!({"type": "object", "properties": properties})), ..entry() }
+}
+
+/// The modal, with nothing that can be removed.
+fn overrides(request: &Request, entry: &PolicyEntry) -> Option<SlackModalView> {
+    modal::overrides(request, entry, &BTreeSet::new())
 }
 
 fn json_of(view: &SlackModalView) -> Value {
@@ -204,6 +209,46 @@ fn what_does_not_fit_into_the_modal_is_mentioned() {
     assert!(blocks[1]["element"]["initial_value"].is_string());
     assert!(blocks[95]["element"]["initial_value"].is_null());
     assert!(blocks[95]["hint"]["text"].as_str().is_some_and(|hint| hint.contains("cannot be shown here")));
+}
+
+/// What an input does not show cannot be cleared in it: to leave it empty keeps the parameter.
+#[test]
+fn what_is_cleared_was_shown() {
+    let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>();
+    let mut request = editing(json!({
+        "count": 3, "flag": true, "list": [1], "note": "x", "empty": "", "long": "a ".repeat(2000),
+    }));
+    let State::Open(open) = &mut request.state else { panic!("it is open") };
+    open.editable.insert("new".to_owned());
+    let shown = modal::clearable(&request, &entry());
+    assert_eq!(shown, keys(&["count", "flag", "list", "note"]));
+
+    let removable = keys(&["count", "long", "new", "empty"]);
+    let view = json_of(&modal::overrides(&request, &entry(), &removable).expect("a modal"));
+    let blocks = view["blocks"].as_array().expect("blocks").iter();
+    let told =
+        blocks.filter(|block| block["hint"]["text"].as_str().is_some_and(|hint| hint.contains("removed")));
+    let told: Vec<_> = told.map(|block| block["block_id"].clone()).collect();
+    assert_eq!(told, ["ov_count"]);
+    let intro = view["blocks"][0]["text"]["text"].as_str().expect("an intro");
+    assert!(intro.contains("clear a field is to remove"), "{intro}");
+
+    let metadata: Value =
+        serde_json::from_str(view["private_metadata"].as_str().expect("metadata")).expect("JSON");
+    let told = metadata["clearable"].as_str().expect("a digest").parse().expect("a digest");
+    assert!(modal::is_as_told(&shown, told));
+    assert!(!modal::is_as_told(&keys(&["count"]), told));
+    // Nothing is shown of what there is no room for, and what can be removed does not change what there is room for.
+    let crowded =
+        editing(Value::Object((0..60).map(|n| (format!("k{n:02}"), json!("日本".repeat(1000)))).collect()));
+    let shown = modal::clearable(&crowded, &entry());
+    assert!(!shown.is_empty() && shown.len() < 60, "{}", shown.len());
+    for removable in [keys(&[]), shown.clone()] {
+        let view = json_of(&modal::overrides(&crowded, &entry(), &removable).expect("a modal"));
+        let filled = view["blocks"].as_array().expect("blocks").iter();
+        let filled = filled.filter(|block| block["element"]["initial_value"].is_string());
+        assert_eq!(filled.count(), shown.len());
+    }
 }
 
 #[test]

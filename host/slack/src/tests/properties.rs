@@ -289,7 +289,7 @@ fn check_essentials(message: &Message, request: &Request, entry: &PolicyEntry) {
     let mut expected = Vec::new();
     if pending.is_empty() {
         expected.push("approve");
-        if modal::overrides(request, entry).is_some() {
+        if modal::overrides(request, entry, &BTreeSet::new()).is_some() {
             expected.push("approve_edit");
         }
     }
@@ -347,11 +347,14 @@ proptest! {
     #[test]
     fn every_modal_is_accepted(request in any_request(), entry in any_entry(), words in any_words(), title in any_words()) {
         let nobody = |_: &str| false;
-        if let Some(view) = modal::overrides(&request, &entry) {
+        if let Some(view) = modal::overrides(&request, &entry, &request.params().keys().cloned().collect()) {
             check_view(&view, &nobody);
             let json = serde_json::to_value(&view).expect("serialises");
             let about: Value = serde_json::from_str(json["private_metadata"].as_str().expect("there")).expect("JSON");
-            prop_assert_eq!(about, json!({"request_id": request.id, "payload_hash": request.payload_hash()}));
+            prop_assert_eq!(&about["request_id"], &json!(request.id));
+            prop_assert_eq!(&about["payload_hash"], &json!(request.payload_hash()));
+            let told = about["clearable"].as_str().expect("a digest").parse().expect("a digest");
+            prop_assert!(modal::is_as_told(&modal::clearable(&request, &entry), told));
             check_answers(&json, &request, &entry);
         }
         check_view(&modal::deny(&request), &nobody);

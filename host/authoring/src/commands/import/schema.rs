@@ -1,6 +1,7 @@
 //! Converts an action's schema from the legacy service's dialect to JSON Schema 2020-12.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
+use countersign_core::json;
 use serde_json::{Map, Value};
 
 use super::guards::Action;
@@ -19,7 +20,7 @@ const TYPES: [&str; 3] = ["string", "number", "boolean"];
 
 /// Converts the schema `file` of `action`; adds what behaves differently to `notes`.
 pub(super) fn convert(file: &str, bytes: &[u8], action: &Action, notes: &mut Vec<Note>) -> Result<Value> {
-    let Value::Object(mut schema) = serde_json::from_slice::<Value>(bytes)? else {
+    let Value::Object(mut schema) = json::parse(bytes).map_err(|refused| anyhow!("{refused}"))? else {
         bail!("it is not an object");
     };
     let mut note = |text: String| notes.push(Note::of_file(file, text));

@@ -429,7 +429,8 @@ fn schemas_keep_their_meaning() {
 #[test]
 fn a_schema_that_is_none_stops_it() {
     for (schema, expected) in [
-        ("{", "the schema `schemas/a.json`: EOF while parsing"),
+        ("{", "the schema `schemas/a.json`: malformed JSON: EOF while parsing"),
+        (r#"{"a":1.00000000000000000001}"#, "the schema `schemas/a.json`: `a`: this number is not exactly"),
         ("[]", "the schema `schemas/a.json`: it is not an object"),
         (
             r#"{"type":"object","properties":{"n":{"pattern":"["}}}"#,

@@ -53,6 +53,7 @@ async fn a_request_is_made_and_decided() {
       "payloadSalt": "[payloadSalt]",
       "policyHash": "[policyHash]",
       "reason": null,
+      "removed": null,
       "status": "ready_for_approval"
     }
     "#);
@@ -112,6 +113,7 @@ async fn a_request_is_made_and_decided() {
       "payloadSalt": "[payloadSalt]",
       "policyHash": "[policyHash]",
       "reason": null,
+      "removed": [],
       "status": "approved"
     }
     "#);
@@ -261,6 +263,7 @@ async fn a_request_is_cancelled_once() {
       "payloadSalt": "[payloadSalt]",
       "policyHash": "[policyHash]",
       "reason": "wrong branch",
+      "removed": null,
       "status": "cancelled"
     }
     "#);

@@ -1,5 +1,6 @@
 //! What people do in Slack.
 
+use countersign_core::lifecycle::Digest;
 use insta::assert_snapshot;
 
 use super::*;
@@ -121,6 +122,35 @@ async fn edits_are_applied_or_refused_on_their_block() {
     assert_eq!(after["decisionParams"], json!({"ref": "v1.2.3", "replicas": 5, "password": "[redacted]"}));
     assert_eq!(after["overrides"], json!({"replicas": 5}));
     assert_eq!(server.look(&token).await["overrides"], Value::Null);
+}
+
+/// An empty input removes its parameter if the dialog showed its value. If that cannot be told any more, it is refused.
+#[tokio::test]
+async fn a_cleared_input_is_not_guessed() {
+    let server = TestServer::new().await;
+    let (id, token) = server.open("deploy").await;
+    let before = server.look(&token).await;
+    let submit = async |shown: &[&str], inputs: &[(&str, &str)]| {
+        let mut payload = modal("U1", &id, inputs);
+        let clearable = Digest::of_json(&json!(shown));
+        let metadata = json!({"request_id": id, "clearable": clearable});
+        payload["view"]["private_metadata"] = metadata.to_string().into();
+        server.send(server.signed(&payload)).await.json()
+    };
+    let answer = submit(&["ref"], &[("ref", "v2"), ("replicas", "")]).await;
+    assert_eq!(answer["error"], "parameters_changed", "{answer}");
+    assert_eq!(server.look(&token).await, before);
+    let answer = submit(&["ref", "replicas"], &[("ref", "v1.2.3"), ("replicas", ""), ("password", "")]).await;
+    assert_eq!(answer["ok"], true, "{answer}");
+    server.press("U2", "approve", &id).await;
+    let after = server.look(&token).await;
+    assert_eq!((&after["overrides"], &after["removed"]), (&json!({}), &json!(["replicas"])));
+    assert_eq!(after["decisionParams"], json!({"ref": "v1.2.3", "password": "[redacted]"}));
+    let audited = server.audited("approval_recorded").await;
+    assert_eq!(audited[0]["edits"], json!([{"key": "replicas", "before": 3}]));
+    // Once it has ended, that is what the person reads.
+    let answer = submit(&["ref"], &[("replicas", "")]).await;
+    assert_eq!(answer["error"], "already_decided", "{answer}");
 }
 
 #[tokio::test]
