@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
-    self, Act, Actor, Digest, Edit, Identity, Intent, Known, Link, Origin, Party, PolicyFailure, REDACTED,
-    Reason, Refusal, Request, RequestId, Step, Submission, Timestamp, Verdict, parameter_digests,
+    self, Act, Actor, Consent, Digest, Edit, Identity, Intent, Known, Link, Origin, Party, PolicyFailure,
+    REDACTED, Reason, Refusal, Request, RequestId, Step, Submission, Timestamp, Verdict, parameter_digests,
 };
 use countersign_core::people::name_of;
 use serde_json::{Map, Value};
@@ -165,6 +165,7 @@ pub fn submission(
         expires_at: at,
         escalate_at: None,
         unattended: false,
+        consent: Consent::Whole,
     };
     under(rules, submission)
 }
@@ -188,6 +189,7 @@ pub fn under(rules: &ActionPolicy, submission: Submission) -> Submission {
         expires_at,
         escalate_at: entry.escalate.as_ref().map(|escalate| expires_at.minus(escalate.before_ms)),
         unattended: entry.unattended,
+        consent: entry.consent,
         ..submission
     }
 }

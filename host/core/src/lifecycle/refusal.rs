@@ -37,6 +37,12 @@ pub enum Refusal {
     /// The actor saw other parameters than those that they would agree to.
     #[error("the parameters were changed since you looked")]
     ParametersChanged,
+    /// The actor approves what they cannot have read in full.
+    #[error("not all of the request was shown where you approved it")]
+    Unread,
+    /// Not all of the request could be shown to people, even in a review.
+    #[error("the request is too large for people to read in full")]
+    TooLargeToReview,
     /// A policy gave no usable answer.
     #[error("a policy gave no usable answer, so nothing was changed")]
     PolicyFailed(Vec<PolicyFailure>),
@@ -70,6 +76,8 @@ impl Refusal {
             Refusal::Objected(_) => "refused",
             Refusal::NotEditable(_) => "key_not_allowed",
             Refusal::ParametersChanged => "parameters_changed",
+            Refusal::Unread => "not_reviewed",
+            Refusal::TooLargeToReview => "too_large_to_review",
             Refusal::PolicyFailed(_) => "policy_failure",
             Refusal::NotDue => "not_due",
             Refusal::HistoryFull => "history_full",
