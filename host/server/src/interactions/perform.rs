@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_core::json;
-use countersign_core::lifecycle::{Digest, Party, Request, RequestId};
+use countersign_core::lifecycle::{Party, Refusal, Request, RequestId};
 use countersign_gateway::{Again, GatewayError, Intent, Who};
-use countersign_slack::{Interaction, InteractionKind, Outgoing, Source, modal};
+use countersign_slack::{
+    Interaction, InteractionKind, Outgoing, Page, Seen, SlackView, Source, modal, review,
+};
 use serde_json::Value;
 
+use super::consent::{self, Approval};
 use super::workspace;
 use crate::caller_rights::{self, CallerRefusal};
 use crate::state::App;
@@ -21,6 +24,8 @@ pub(super) enum Performed {
     Rerequested(Arc<Request>),
     /// A modal was opened.
     ModalOpened,
+    /// This page of the review takes the place of the one before it.
+    NextPage(Box<SlackView>),
 }
 
 /// Why nothing was done.
@@ -41,6 +46,11 @@ pub(super) enum PerformError {
     /// Slack did not open the modal.
     #[error("Slack did not open the dialog; please press the button again")]
     ModalFailed,
+    /// Slack did not open the review, so the request can only be denied.
+    #[error(
+        "Slack did not open the review, so you cannot approve this request; you can press Review again, or deny it"
+    )]
+    ReviewFailed,
     /// The policies do not allow any parameter to be edited.
     #[error("nothing of this request can be edited")]
     NothingEditable,
@@ -53,7 +63,7 @@ impl PerformError {
             PerformError::Gateway(error) => error.code(),
             PerformError::Caller(refusal) => refusal.code(),
             PerformError::ForeignWorkspace => "foreign_workspace",
-            PerformError::NoBotToken | PerformError::ModalFailed => "no_modal",
+            PerformError::NoBotToken | PerformError::ModalFailed | PerformError::ReviewFailed => "no_modal",
             PerformError::NothingEditable => "key_not_allowed",
         }
     }
@@ -82,8 +92,22 @@ impl PerformError {
 pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Performed, PerformError> {
     workspace::check(app, &interaction)?;
     let Interaction { user, request, kind, seen, source, workspace: _ } = interaction;
+    let approval = Approval { request, user: &user, seen, page: None };
     let intent = match kind {
-        InteractionKind::Approve => Intent::Approve { edits: BTreeMap::new() },
+        InteractionKind::Approve => Intent::approve(),
+        InteractionKind::Review => {
+            open_review(app, request, &source).await?;
+            return Ok(Performed::ModalOpened);
+        }
+        InteractionKind::ReviewPage(page) if page.is_last() => {
+            let approval = Approval { page: Some(page), ..approval };
+            let payload = consent::check(app, approval, &Intent::approve()).await?;
+            let request = app.gateway.act_on(request, &user, &Intent::approve(), Some(payload)).await?;
+            return Ok(Performed::Changed(request));
+        }
+        InteractionKind::ReviewPage(page) => {
+            return next_page(app, request, seen, page).await.map(|view| Performed::NextPage(Box::new(view)));
+        }
         InteractionKind::Acknowledge(persona) => Intent::Acknowledge { persona },
         InteractionKind::Withdraw => Intent::Withdraw,
         InteractionKind::DenyBecause(reason) | InteractionKind::Deny(reason @ Some(_)) => {
@@ -99,7 +123,7 @@ pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Perfo
         }
         InteractionKind::Overrides(inputs) => Intent::Approve { edits: edits(app, request, inputs).await? },
         InteractionKind::ApproveEdit => {
-            open_override_modal(app, request, &user, &source, seen).await?;
+            open_override_modal(app, approval, &source).await?;
             return Ok(Performed::ModalOpened);
         }
         InteractionKind::Rerequest => {
@@ -121,7 +145,38 @@ pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Perfo
             ));
         }
     };
+    let seen = match &intent {
+        Intent::Approve { .. } => Some(consent::check(app, approval, &intent).await?),
+        _ => seen.payload(),
+    };
     Ok(Performed::Changed(app.gateway.act_on(request, &user, &intent, seen).await?))
+}
+
+/// Opens the first page of the review. Everybody may read it who sees the message; only the last page asks who they are.
+async fn open_review(app: &App, request: RequestId, source: &Source) -> Result<(), PerformError> {
+    let (Some(Outgoing { client, .. }), Some(trigger)) = (&app.outgoing, &source.trigger) else {
+        return Err(PerformError::NoBotToken);
+    };
+    let request = app.gateway.request(request).await?;
+    if request.status().is_terminal() {
+        return Err(GatewayError::from(Refusal::Ended(request.status())).into());
+    }
+    let view = review::page(&request, 1).ok_or(GatewayError::from(Refusal::TooLargeToReview))?;
+    client.open_view(trigger, &view).await.map_err(|error| {
+        tracing::warn!(%error, request = %request.id, "cannot open review");
+        PerformError::ReviewFailed
+    })
+}
+
+/// The page after this one, as long as the review is still of what the request asks for.
+async fn next_page(app: &App, request: RequestId, seen: Seen, page: Page) -> Result<SlackView, PerformError> {
+    let request = app.gateway.request(request).await?;
+    if request.status().is_terminal() {
+        return Err(GatewayError::from(Refusal::Ended(request.status())).into());
+    }
+    let is_current = seen.payload() == Some(request.payload_hash()) && page.of == review::count(&request);
+    let view = review::page(&request, page.number + 1).filter(|_| is_current);
+    Ok(SlackView::Modal(view.ok_or(GatewayError::from(Refusal::ParametersChanged))?))
 }
 
 /// Opens the modal that asks why somebody denies. False if it cannot be opened.
@@ -144,18 +199,13 @@ async fn open_deny_modal(
 }
 
 /// Opens the modal in which parameters are edited.
-async fn open_override_modal(
-    app: &App,
-    request: RequestId,
-    user: &str,
-    source: &Source,
-    seen: Option<Digest>,
-) -> Result<(), PerformError> {
+async fn open_override_modal(app: &App, approval: Approval<'_>, source: &Source) -> Result<(), PerformError> {
     let (Some(Outgoing { client, .. }), Some(trigger)) = (&app.outgoing, &source.trigger) else {
         return Err(PerformError::NoBotToken);
     };
-    let intent = Intent::Approve { edits: BTreeMap::new() };
-    let request = app.gateway.check(request, user, &intent, seen).await?;
+    let Approval { request, user, .. } = approval;
+    let payload = consent::check(app, approval, &Intent::approve()).await?;
+    let request = app.gateway.check(request, user, &Intent::approve(), Some(payload)).await?;
     let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
     let view = modal::overrides(&request, rules.entry()).ok_or(PerformError::NothingEditable)?;
     client.open_view(trigger, &view).await.map_err(|error| {

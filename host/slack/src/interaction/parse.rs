@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use countersign_core::lifecycle::Digest;
 use serde::Deserialize as _;
 
-use super::payload::{Action, Inputs, ModalMetadata, Payload, View};
+use super::payload::{Action, Inputs, ModalMetadata, PageMetadata, Payload, View};
 use super::{
-    ANSWER_BLOCK, DECIDE_BLOCK, DENY_MODAL, Interaction, InteractionError, InteractionKind, OVERRIDE_MODAL,
-    REASON_BLOCK, REASON_CHARS, VALUE_ACTION,
+    ANSWER_BLOCK, CONTRACT_BLOCK, DECIDE_BLOCK, DENY_MODAL, Interaction, InteractionError, InteractionKind,
+    OVERRIDE_MODAL, Page, REASON_BLOCK, REASON_CHARS, REVIEW_MODAL, Seen, VALUE_ACTION,
 };
 
 /// Parses the form that Slack posts over HTTP: URL-encoded, with the JSON in `payload`.
@@ -53,13 +53,21 @@ pub fn parse_payload(payload: &[u8]) -> Result<Interaction, InteractionError> {
             let kind = match callback_id.as_str() {
                 OVERRIDE_MODAL => InteractionKind::Overrides(edits(state)),
                 DENY_MODAL => InteractionKind::DenyBecause(reason(&state)),
+                REVIEW_MODAL => InteractionKind::ReviewPage(page(&private_metadata)?),
                 _ => return Err(InteractionError::Unknown),
             };
             let metadata: ModalMetadata =
                 serde_json::from_str(&private_metadata).map_err(|_| InteractionError::NoRequest)?;
             let request = metadata.request_id.parse().map_err(|_| InteractionError::NoRequest)?;
             let seen = metadata.payload_hash.map(Digest::deserialize).transpose();
-            let seen = seen.map_err(|_| InteractionError::NoHash)?;
+            let seen = match seen.map_err(|_| InteractionError::NoHash)? {
+                Some(hash) => Seen::Payload(hash),
+                // A page of a review always says so.
+                None if matches!(kind, InteractionKind::ReviewPage(_)) => {
+                    return Err(InteractionError::NoHash);
+                }
+                None => Seen::Unsaid,
+            };
             Ok(Interaction { user: payload.user.id, workspace, request, kind, seen, source })
         }
         _ => Err(InteractionError::Unknown),
@@ -73,6 +81,7 @@ fn press(action: &Action, state: Option<&Inputs>) -> Option<InteractionKind> {
         "deny" => Some(InteractionKind::Deny(state.and_then(reason))),
         "re_request" => Some(InteractionKind::Rerequest),
         "withdraw" => Some(InteractionKind::Withdraw),
+        "review" => Some(InteractionKind::Review),
         other => {
             let persona = other.strip_prefix("persona_ack:").filter(|persona| !persona.is_empty())?;
             Some(InteractionKind::Acknowledge(persona.to_owned()))
@@ -80,11 +89,21 @@ fn press(action: &Action, state: Option<&Inputs>) -> Option<InteractionKind> {
     }
 }
 
-/// The payload hash in the block id of the button. Ids of any other form have none: Slack generates ids for blocks
-/// without one, such as those in messages that the Node.js service posted.
-fn seen_in(block_id: &str) -> Result<Option<Digest>, InteractionError> {
-    let hash = block_id.strip_prefix(DECIDE_BLOCK).map(str::parse).transpose();
-    hash.map_err(|_| InteractionError::NoHash)
+/// The payload hash in the block id of the button. Buttons of the contract have none; those in any other block, be its id
+/// one that Slack made up for a block without one, are not ours.
+fn seen_in(block_id: &str) -> Result<Seen, InteractionError> {
+    match block_id.strip_prefix(DECIDE_BLOCK) {
+        Some(hash) => hash.parse().map(Seen::Payload).map_err(|_| InteractionError::NoHash),
+        None if block_id.is_empty() || block_id == CONTRACT_BLOCK => Ok(Seen::Unsaid),
+        None => Ok(Seen::Foreign),
+    }
+}
+
+/// Which page of the review it is.
+fn page(private_metadata: &str) -> Result<Page, InteractionError> {
+    let PageMetadata { page: number, pages: of } =
+        serde_json::from_str(private_metadata).map_err(|_| InteractionError::Unknown)?;
+    if number == 0 || number > of { Err(InteractionError::Unknown) } else { Ok(Page { number, of }) }
 }
 
 fn reason(state: &Inputs) -> Option<String> {

@@ -144,6 +144,13 @@ pub(super) struct ModalMetadata {
     pub(super) payload_hash: Option<Value>,
 }
 
+/// What the `private_metadata` of a page of a review has besides.
+#[derive(Deserialize)]
+pub(super) struct PageMetadata {
+    pub(super) page: usize,
+    pub(super) pages: usize,
+}
+
 fn present<'de, D: Deserializer<'de>>(member: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(member).map(Some)
 }

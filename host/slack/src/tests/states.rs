@@ -313,7 +313,7 @@ fn hostile_text() {
 fn minimal_message() {
     let message = minimal(&one_approval(), &entry(), minutes(8));
     check("minimal", &message);
-    assert_eq!(buttons(&message), ["approve", "approve_edit", "deny", "withdraw"]);
+    assert_eq!(buttons(&message), ["review", "deny", "withdraw"]);
 }
 
 #[test]

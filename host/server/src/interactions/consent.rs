@@ -1,0 +1,60 @@
+//! Whether an approval in Slack counts as consent: nobody approves what they could not read.
+//!
+//! An approval, with edits or without, from any block, dialog or old message, counts if the message of the request shows all
+//! of it and Slack took that message, or if it ends a review of these very parameters. An action with `consent: summary`
+//! takes responsibility for the rest, but not for a message that Slack refused.
+//!
+//! The payload hash that is handed on binds the approval to what was decided about here: if the parameters change before it
+//! is stored, the gateway refuses it.
+
+use countersign_core::lifecycle::{Digest, Intent, Refusal, Request, RequestId};
+use countersign_core::record::{PolicyEntry, Slot};
+use countersign_gateway::GatewayError;
+use countersign_slack::{Page, Seen, is_whole, review};
+
+use crate::state::App;
+
+/// Where somebody approves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Approval<'a> {
+    /// The request.
+    pub(super) request: RequestId,
+    /// Who, by their Slack id.
+    pub(super) user: &'a str,
+    /// What they had before them.
+    pub(super) seen: Seen,
+    /// The page of the review that they submitted, if it was one.
+    pub(super) page: Option<Page>,
+}
+
+/// The payload hash of what an approval is of, if it counts as consent.
+///
+/// # Errors
+/// [`Refusal::Unread`] if it does not, unless the gateway has something else against it.
+pub(super) async fn check(
+    app: &App,
+    approval: Approval<'_>,
+    intent: &Intent,
+) -> Result<Digest, GatewayError> {
+    let Approval { request: id, user, seen, .. } = approval;
+    let request = app.gateway.request(id).await?;
+    let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
+    let was_refused =
+        app.gateway.store().slack_post(id, Slot::Main).await?.is_some_and(|post| post.was_refused());
+    let payload = seen.payload().unwrap_or_else(|| request.payload_hash());
+    if has_read(&request, rules.entry(), approval, was_refused) {
+        return Ok(payload);
+    }
+    // Whoever may not approve at all reads that first.
+    app.gateway.check(id, user, intent, Some(payload)).await?;
+    tracing::info!(request = %id, was_refused, "approval without having read the request");
+    Err(app.gateway.refuse(id, user, intent.clone(), Refusal::Unread).await)
+}
+
+fn has_read(request: &Request, entry: &PolicyEntry, approval: Approval<'_>, was_refused: bool) -> bool {
+    if let (Some(page), Seen::Payload(_)) = (approval.page, approval.seen) {
+        return page.is_last() && page.of == review::count(request);
+    }
+    let is_enough = is_whole(request, entry) || !entry.consent.is_whole();
+    approval.seen != Seen::Foreign && !was_refused && is_enough
+}
