@@ -22,11 +22,7 @@ pub(super) fn decide(request: &Request, entry: &PolicyEntry, shown: Shown, fits:
         return if offer { vec![row(vec![press("re_request", "Re-request")])] } else { Vec::new() };
     };
     let mut buttons = Vec::new();
-    let offers_approval = match shown {
-        Shown::Whole => true,
-        Shown::Part => !entry.consent.is_whole(),
-        Shown::Nothing => false,
-    };
+    let offers_approval = shown.is_enough(entry);
     // An approval is refused until every persona is acknowledged.
     if offers_approval && request.status() != Status::AwaitingPersonas {
         buttons.push(press("approve", "Approve").with_style(SlackBlockButtonStyle::Primary));

@@ -92,8 +92,8 @@ fn explanation(error_code: &str) -> Option<(&'static str, bool)> {
             ("The parameters were changed since you looked. Please look again, and decide on these.", false)
         }
         "not_reviewed" => (
-            "Your approval did not count: not all of this request was shown where you approved it. Please press *Review* \
-             in its current message, if there is one, and approve on the last page; else press *Approve* there.",
+            "This did not count: not all of this request was shown where you pressed. Please press *Review* in its current \
+             message, and decide on the last page; if there is no *Review*, that message shows everything.",
             false,
         ),
         "too_large_to_review" => (

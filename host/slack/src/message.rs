@@ -66,6 +66,17 @@ pub(super) enum Shown {
     Nothing,
 }
 
+impl Shown {
+    /// Whether somebody who has read it may approve.
+    pub(super) fn is_enough(self, entry: &PolicyEntry) -> bool {
+        match self {
+            Shown::Whole => true,
+            Shown::Part => !entry.consent.is_whole(),
+            Shown::Nothing => false,
+        }
+    }
+}
+
 /// The message of a request in its state at `now`. `directory` knows who has left Slack: nobody is told to wait for them.
 #[must_use]
 pub fn message(request: &Request, entry: &PolicyEntry, directory: &Directory, now: Timestamp) -> Message {
@@ -100,11 +111,10 @@ pub fn minimal(request: &Request, entry: &PolicyEntry, now: Timestamp) -> Messag
     let why = ":warning: Slack did not take the whole of this request, so its parameters are not shown here.";
     let head =
         [header(request), section(progress::status(request, now)), section(format!("{requester}\n{why}"))];
-    let personas = acknowledge(request, least::PERSONA_BUTTONS);
     let fits = review::fits(request);
     let note = note(request, entry, Shown::Nothing, fits);
     let buttons = decide(request, entry, Shown::Nothing, fits);
-    let blocks = head.into_iter().chain(note).chain(personas).chain(buttons).collect();
+    let blocks = head.into_iter().chain(note).chain(buttons).collect();
     Message { text: fallback(request, now), blocks }
 }
 
@@ -143,7 +153,10 @@ impl Layout {
         room.0 = room.0.saturating_sub(content.takes);
         // With the least room they take what was kept free for them.
         let most = most::PERSONA_BUTTONS.min(room.0).max(least::PERSONA_BUTTONS);
-        let personas = room.must_all(acknowledge(request, most));
+        // An acknowledgement says that somebody has read the request.
+        let shown = if content.whole { Shown::Whole } else { Shown::Part };
+        let personas = if shown.is_enough(entry) { acknowledge(request, most) } else { Vec::new() };
+        let personas = room.must_all(personas);
         let (note, buttons) = if content.whole { whole } else { part };
         room.0 += least::REQUIREMENTS;
         Layout { header, ids, requester, reason, content, note, personas, buttons, room }
@@ -162,9 +175,9 @@ fn note(request: &Request, entry: &PolicyEntry, shown: Shown, fits: bool) -> Opt
              having been read."
         }
         (Shown::Part, false, true) => {
-            ":mag: *Not all of this request is shown here.* Press *Review* to read all of it and approve."
+            ":mag: *Not all of this request is shown here.* Press *Review* to read all of it and decide."
         }
-        (Shown::Nothing, _, true) => ":mag: Press *Review* to read all of it and approve.",
+        (Shown::Nothing, _, true) => ":mag: Press *Review* to read all of it and decide.",
         (Shown::Part | Shown::Nothing, _, false) => {
             ":no_entry_sign: *This is too large for people to read in full*, so it can only be denied."
         }

@@ -1,7 +1,7 @@
 //! The review of a request: a dialog in pages, which together show every character of what people agree to.
 //!
 //! A message has room for some 13,000 characters, and a request may have ten times as many. Each page leads on to the next
-//! one, and only the last one approves. A page says which one it is of how many, and of which payload, in its metadata,
+//! one, and only the last one approves, or acknowledges. A page says which one it is of how many, and of which payload, in its metadata,
 //! which Slack keeps: nobody can submit the last page who was not led there by the ones before it.
 //!
 //! The parameters are canonical JSON, so that the boxes of all pages, joined, are exactly what the payload hash is made of.
@@ -14,10 +14,14 @@ use countersign_core::record::PolicyEntry;
 use serde_json::{Map, Value, json};
 use slack_morphism::prelude::*;
 
-use super::blocks::{cost, heading, line, plain, preformatted, remark, rich, section, small_print, words};
+use super::blocks::{
+    button, cost, heading, line, plain, preformatted, remark, rich, row, section, small_print, words,
+};
+use super::buttons::acknowledge;
 use super::interaction::REVIEW_MODAL;
 use super::links;
 use super::message::requester_name;
+use super::modal;
 use super::parameters::key_text;
 use super::progress::changes;
 use super::text::{self, code, person};
@@ -30,8 +34,11 @@ const PAGE_BLOCKS: usize = 20;
 const PAGE_ROOM: usize = 20_000;
 
 /// The blocks and the characters of each page that say what it is.
-const FRAME_BLOCKS: usize = 3;
-const FRAME_ROOM: usize = 2_000;
+const FRAME_BLOCKS: usize = 5;
+const FRAME_ROOM: usize = 4_500;
+
+/// The room for the buttons of the personas that have not acknowledged it, on the last page.
+const PERSONA_BUTTONS: usize = 2_600;
 
 /// The width of the text in one box.
 const BOX: usize = 2_800;
@@ -77,7 +84,7 @@ pub fn page(request: &Request, number: usize) -> Option<SlackModalView> {
     let what_next = match (&request.state, is_last) {
         (_, false) => "It can be approved on the last page.",
         (State::Open(_), true) if request.status() == Status::AwaitingPersonas => {
-            "It can be approved once every persona has acknowledged it."
+            "You have reached the end. It can be approved once every persona has acknowledged it."
         }
         (State::Open(_), true) => {
             "You have reached the end. *Approve* approves exactly what these pages show."
@@ -86,6 +93,13 @@ pub fn page(request: &Request, number: usize) -> Option<SlackModalView> {
     };
     let mut blocks = vec![section(format!("{action} for {repo}, requested by {who}"))];
     blocks.extend(content);
+    if is_last {
+        blocks.extend(acknowledge(request, PERSONA_BUTTONS));
+        if can_be_approved(request) && modal::can_edit(request) {
+            let edit = button("approve_edit".to_owned(), "Approve with edits", &request.id.to_string());
+            blocks.push(row(vec![edit]));
+        }
+    }
     blocks.push(small_print(format!("Page {number} of {count} · {what_next}")));
     let about = json!({
         "request_id": request.id,

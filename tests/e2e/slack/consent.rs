@@ -34,8 +34,20 @@ const ACTIONS: &str = "
         with: { approvers: [U0ALICE], approvals: 1 }
 ";
 
+const GATED: &str = "
+  gated:
+    description: Run a command
+    timeout: 10m
+    redact: { show: [command] }
+    policies:
+      - use: persona-gate
+        with: { personas: { security: [U0SEC] } }
+      - use: quorum
+        with: { approvers: [U0SEC] }
+";
+
 const END: &str = "rm -rf /data";
-const NOT_COUNTED: &str = "Your approval did not count";
+const NOT_COUNTED: &str = "This did not count";
 
 /// A command of 8,000 characters; what it does is at its end.
 fn long_command() -> String {
@@ -281,6 +293,46 @@ async fn a_review_of_parameters_that_were_changed_approves_nothing() {
     alice.submit(&[]).await;
     let after = setup.look(&request.token).await;
     assert_eq!((&after["status"], &after["approvers"]), (&json!("approved"), &json!(["U0BOB", "U0ALICE"])));
+}
+
+#[tokio::test]
+async fn a_review_leads_to_an_approval_with_edits() {
+    let setup = Setup::open(ACTIONS).await;
+    let params = json!({"command": long_command(), "note": "as usual"});
+    let request = ask(&setup, "run", params).await;
+    let message = setup.shows(&request, "Press *Review*").await;
+    read(&setup, "U0ALICE", &message).await;
+    let alice = setup.slack.person("U0ALICE");
+    alice.press("approve_edit").await;
+    let view = setup.slack.asked_when("U0ALICE", |view| view.callback_id() == "override_submit").await;
+    assert!(view.input("ov_note").is_some(), "{view:?}");
+    let submitted = alice.submit(&[("ov_note", "with care".into())]).await;
+    assert!(matches!(submitted.outcome, Outcome::Closed | Outcome::Cleared), "{submitted:?}");
+    assert_eq!(approvers(&setup, &request).await, json!(["U0ALICE"]));
+    let message = setup.shows(&request, "with care").await;
+    assert!(message.shown().contains("Edits so far"), "{}", message.shown());
+}
+
+#[tokio::test]
+async fn whoever_acknowledges_has_read_it_too() {
+    let setup = Setup::open(GATED).await;
+    let request = ask(&setup, "gated", json!({"command": long_command()})).await;
+    let message = setup.shows(&request, "Press *Review*").await;
+    assert_eq!(message.actions(), ["review", "deny"]);
+    let press = Click::acknowledge("security", "U0SEC", &request.id);
+    assert_eq!(setup.click_refused(&press).await, "not_reviewed");
+
+    assert!(read(&setup, "U0SEC", &message).await.concat().contains(END));
+    let security = setup.slack.person("U0SEC");
+    assert_eq!(submit_label(&security.view().expect("the last page")), None);
+    let pressed = security.press("persona_ack:security").await;
+    assert_eq!(pressed.warning, None);
+    setup.shows(&request, "Waiting for 1 approval").await;
+    // The page is still open, and can approve by now.
+    setup.slack.asked_when("U0SEC", |view| submit_label(view) == Some("Approve")).await;
+    let submitted = security.submit(&[]).await;
+    assert_eq!(submitted.outcome, Outcome::Cleared, "{submitted:?}");
+    setup.shows(&request, "Approved").await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_core::json;
-use countersign_core::lifecycle::{Party, Refusal, Request, RequestId};
+use countersign_core::lifecycle::{Digest, Party, Refusal, Request, RequestId};
 use countersign_gateway::{Again, GatewayError, Intent, Who};
 use countersign_slack::{
     Interaction, InteractionKind, Outgoing, Page, Seen, SlackView, Source, modal, review,
@@ -92,22 +92,20 @@ impl PerformError {
 pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Performed, PerformError> {
     workspace::check(app, &interaction)?;
     let Interaction { user, request, kind, seen, source, workspace: _ } = interaction;
-    let approval = Approval { request, user: &user, seen, page: None };
+    let approval = Approval { request, user: &user, seen };
     let intent = match kind {
         InteractionKind::Approve => Intent::approve(),
         InteractionKind::Review => {
             open_review(app, request, &source).await?;
             return Ok(Performed::ModalOpened);
         }
-        InteractionKind::ReviewPage(page) if page.is_last() => {
-            let approval = Approval { page: Some(page), ..approval };
-            let payload = consent::check(app, approval, &Intent::approve()).await?;
-            let request = app.gateway.act_on(request, &user, &Intent::approve(), Some(payload)).await?;
-            return Ok(Performed::Changed(request));
-        }
-        InteractionKind::ReviewPage(page) => {
-            return next_page(app, request, seen, page).await.map(|view| Performed::NextPage(Box::new(view)));
-        }
+        InteractionKind::ReviewPage => match seen {
+            Seen::Page(payload, page) if !page.is_last() => {
+                let view = next_page(app, request, payload, page).await?;
+                return Ok(Performed::NextPage(Box::new(view)));
+            }
+            _ => Intent::approve(),
+        },
         InteractionKind::Acknowledge(persona) => Intent::Acknowledge { persona },
         InteractionKind::Withdraw => Intent::Withdraw,
         InteractionKind::DenyBecause(reason) | InteractionKind::Deny(reason @ Some(_)) => {
@@ -145,11 +143,27 @@ pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Perfo
             ));
         }
     };
-    let seen = match &intent {
-        Intent::Approve { .. } => Some(consent::check(app, approval, &intent).await?),
+    let payload = match &intent {
+        Intent::Approve { .. } | Intent::Acknowledge { .. } => {
+            Some(consent::check(app, approval, &intent).await?)
+        }
         _ => seen.payload(),
     };
-    Ok(Performed::Changed(app.gateway.act_on(request, &user, &intent, seen).await?))
+    let request = app.gateway.act_on(request, &user, &intent, payload).await?;
+    if let (Seen::Page(_, page), Intent::Acknowledge { .. }) = (seen, &intent) {
+        show_page_again(app, &request, page, &source).await;
+    }
+    Ok(Performed::Changed(request))
+}
+
+/// Shows the page of a review as it is after an act on it: the button is gone, and it may be possible to approve by now.
+async fn show_page_again(app: &App, request: &Request, page: Page, source: &Source) {
+    let (Some(Outgoing { client, .. }), Some(view)) = (&app.outgoing, &source.view) else { return };
+    let Some(page) = review::page(request, page.number) else { return };
+    // A page that stays as it was can do no harm: what is pressed on it is judged anew.
+    if let Err(error) = client.update_view(view, None, &page).await {
+        tracing::warn!(%error, request = %request.id, "cannot update the page of a review");
+    }
 }
 
 /// Opens the first page of the review. Everybody may read it who sees the message; only the last page asks who they are.
@@ -169,12 +183,17 @@ async fn open_review(app: &App, request: RequestId, source: &Source) -> Result<(
 }
 
 /// The page after this one, as long as the review is still of what the request asks for.
-async fn next_page(app: &App, request: RequestId, seen: Seen, page: Page) -> Result<SlackView, PerformError> {
+async fn next_page(
+    app: &App,
+    request: RequestId,
+    payload: Digest,
+    page: Page,
+) -> Result<SlackView, PerformError> {
     let request = app.gateway.request(request).await?;
     if request.status().is_terminal() {
         return Err(GatewayError::from(Refusal::Ended(request.status())).into());
     }
-    let is_current = seen.payload() == Some(request.payload_hash()) && page.of == review::count(&request);
+    let is_current = payload == request.payload_hash() && page.of == review::count(&request);
     let view = review::page(&request, page.number + 1).filter(|_| is_current);
     Ok(SlackView::Modal(view.ok_or(GatewayError::from(Refusal::ParametersChanged))?))
 }
@@ -203,12 +222,21 @@ async fn open_override_modal(app: &App, approval: Approval<'_>, source: &Source)
     let (Some(Outgoing { client, .. }), Some(trigger)) = (&app.outgoing, &source.trigger) else {
         return Err(PerformError::NoBotToken);
     };
-    let Approval { request, user, .. } = approval;
+    let Approval { request, user, seen } = approval;
     let payload = consent::check(app, approval, &Intent::approve()).await?;
     let request = app.gateway.check(request, user, &Intent::approve(), Some(payload)).await?;
     let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
-    let view = modal::overrides(&request, rules.entry()).ok_or(PerformError::NothingEditable)?;
-    client.open_view(trigger, &view).await.map_err(|error| {
+    let page = match seen {
+        Seen::Page(_, page) => Some(page),
+        Seen::Payload(_) | Seen::Unsaid | Seen::Foreign => None,
+    };
+    let view = modal::overrides(&request, rules.entry(), page).ok_or(PerformError::NothingEditable)?;
+    let opened = match (page, &source.view) {
+        // In place of the review that it was pressed in.
+        (Some(_), Some(review)) => client.update_view(review, None, &view).await,
+        _ => client.open_view(trigger, &view).await,
+    };
+    opened.map_err(|error| {
         tracing::warn!(%error, request = %request.id, "cannot open override modal");
         PerformError::ModalFailed
     })

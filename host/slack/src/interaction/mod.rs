@@ -64,6 +64,8 @@ pub struct Interaction {
 pub enum Seen {
     /// Parameters with this payload hash.
     Payload(Digest),
+    /// A page of a review of the parameters with this payload hash, and of nothing else.
+    Page(Digest, Page),
     /// The buttons of the contract, which do not say so.
     Unsaid,
     /// A block that is none of ours. An approval there is of nobody knows what.
@@ -75,7 +77,7 @@ impl Seen {
     #[must_use]
     pub fn payload(self) -> Option<Digest> {
         match self {
-            Seen::Payload(hash) => Some(hash),
+            Seen::Payload(hash) | Seen::Page(hash, _) => Some(hash),
             Seen::Unsaid | Seen::Foreign => None,
         }
     }
@@ -116,6 +118,8 @@ pub struct Source {
     pub channel: Option<String>,
     /// The `thread_ts` of the thread that the message is in, if it is in one.
     pub thread: Option<String>,
+    /// The id of the modal, if it was one.
+    pub view: Option<String>,
 }
 
 impl Interaction {
@@ -147,7 +151,7 @@ pub enum InteractionKind {
     /// Pressed `review`, which opens the first page of the review.
     Review,
     /// Submitted a page of the review: the last one approves, each other one leads on to the next.
-    ReviewPage(Page),
+    ReviewPage,
     /// Submitted the modal for the reason of a denial.
     DenyBecause(Option<String>),
 }
@@ -161,7 +165,7 @@ impl InteractionKind {
                 Some(inputs.keys().map(|key| format!("{ANSWER_BLOCK}{key}")).collect())
             }
             InteractionKind::DenyBecause(_) => Some(vec![REASON_BLOCK.to_owned()]),
-            InteractionKind::ReviewPage(_) => Some(Vec::new()),
+            InteractionKind::ReviewPage => Some(Vec::new()),
             _ => None,
         }
     }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use countersign_core::lifecycle::Digest;
+use countersign_core::lifecycle::{Digest, RequestId};
 use serde::Deserialize as _;
 
-use super::payload::{Action, Inputs, ModalMetadata, PageMetadata, Payload, View};
+use super::payload::{Action, Inputs, ModalMetadata, Payload, View};
 use super::{
     ANSWER_BLOCK, CONTRACT_BLOCK, DECIDE_BLOCK, DENY_MODAL, Interaction, InteractionError, InteractionKind,
     OVERRIDE_MODAL, Page, REASON_BLOCK, REASON_CHARS, REVIEW_MODAL, Seen, VALUE_ACTION,
@@ -37,37 +37,30 @@ pub fn parse_payload(payload: &[u8]) -> Result<Interaction, InteractionError> {
             let [action] = payload.actions.as_slice() else { return Err(InteractionError::Unknown) };
             let kind = press(action, payload.state.as_ref()).ok_or(InteractionError::Unknown)?;
             let request = action.value.as_deref().and_then(|value| value.parse().ok());
-            Ok(Interaction {
-                user: payload.user.id,
-                workspace,
-                request: request.ok_or(InteractionError::NoRequest)?,
-                kind,
-                seen: seen_in(&action.block_id)?,
-                source,
-            })
+            let request = request.ok_or(InteractionError::NoRequest)?;
+            let seen = match &payload.view {
+                Some(view) if view.callback_id == REVIEW_MODAL => match about(&view.private_metadata)? {
+                    (of, seen) if of == request => seen,
+                    _ => return Err(InteractionError::NoRequest),
+                },
+                _ => seen_in(&action.block_id)?,
+            };
+            Ok(Interaction { user: payload.user.id, workspace, request, kind, seen, source })
         }
         "view_submission" => {
-            let View { callback_id, private_metadata, state } =
+            let View { callback_id, private_metadata, state, .. } =
                 payload.view.ok_or(InteractionError::Unknown)?;
             let state = state.unwrap_or_default();
             let kind = match callback_id.as_str() {
                 OVERRIDE_MODAL => InteractionKind::Overrides(edits(state)),
                 DENY_MODAL => InteractionKind::DenyBecause(reason(&state)),
-                REVIEW_MODAL => InteractionKind::ReviewPage(page(&private_metadata)?),
+                REVIEW_MODAL => InteractionKind::ReviewPage,
                 _ => return Err(InteractionError::Unknown),
             };
-            let metadata: ModalMetadata =
-                serde_json::from_str(&private_metadata).map_err(|_| InteractionError::NoRequest)?;
-            let request = metadata.request_id.parse().map_err(|_| InteractionError::NoRequest)?;
-            let seen = metadata.payload_hash.map(Digest::deserialize).transpose();
-            let seen = match seen.map_err(|_| InteractionError::NoHash)? {
-                Some(hash) => Seen::Payload(hash),
-                // A page of a review always says so.
-                None if matches!(kind, InteractionKind::ReviewPage(_)) => {
-                    return Err(InteractionError::NoHash);
-                }
-                None => Seen::Unsaid,
-            };
+            let (request, seen) = about(&private_metadata)?;
+            if kind == InteractionKind::ReviewPage && !matches!(seen, Seen::Page(..)) {
+                return Err(InteractionError::Unknown);
+            }
             Ok(Interaction { user: payload.user.id, workspace, request, kind, seen, source })
         }
         _ => Err(InteractionError::Unknown),
@@ -99,11 +92,23 @@ fn seen_in(block_id: &str) -> Result<Seen, InteractionError> {
     }
 }
 
-/// Which page of the review it is.
-fn page(private_metadata: &str) -> Result<Page, InteractionError> {
-    let PageMetadata { page: number, pages: of } =
-        serde_json::from_str(private_metadata).map_err(|_| InteractionError::Unknown)?;
-    if number == 0 || number > of { Err(InteractionError::Unknown) } else { Ok(Page { number, of }) }
+/// The request that a modal is about, and what the person had before them.
+fn about(private_metadata: &str) -> Result<(RequestId, Seen), InteractionError> {
+    let ModalMetadata { request_id, payload_hash, page, pages } =
+        serde_json::from_str(private_metadata).map_err(|_| InteractionError::NoRequest)?;
+    let request = request_id.parse().map_err(|_| InteractionError::NoRequest)?;
+    let hash = payload_hash.map(Digest::deserialize).transpose().map_err(|_| InteractionError::NoHash)?;
+    let seen = match (hash, page, pages) {
+        (None, None, None) => Seen::Unsaid,
+        (Some(hash), None, None) => Seen::Payload(hash),
+        (Some(hash), Some(number), Some(of)) if (1..=of).contains(&number) => {
+            Seen::Page(hash, Page { number, of })
+        }
+        // A page of a review always says which parameters it is of.
+        (None, ..) => return Err(InteractionError::NoHash),
+        (Some(_), ..) => return Err(InteractionError::Unknown),
+    };
+    Ok((request, seen))
 }
 
 fn reason(state: &Inputs) -> Option<String> {

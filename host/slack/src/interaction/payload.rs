@@ -61,6 +61,7 @@ impl Payload {
             trigger: self.trigger_id.take().filter(is_short),
             channel: channel.filter(is_short),
             thread: container.thread_ts.filter(is_short),
+            view: self.view.as_ref().and_then(|view| view.id.clone()).filter(is_short),
         }
     }
 }
@@ -105,6 +106,8 @@ pub(super) struct Action {
 #[derive(Deserialize)]
 pub(super) struct View {
     #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
     pub(super) callback_id: String,
     #[serde(default)]
     pub(super) private_metadata: String,
@@ -142,13 +145,11 @@ pub(super) struct ModalMetadata {
     /// Kept as it was sent, so that `null` is not taken for an absent member.
     #[serde(default, deserialize_with = "present")]
     pub(super) payload_hash: Option<Value>,
-}
-
-/// What the `private_metadata` of a page of a review has besides.
-#[derive(Deserialize)]
-pub(super) struct PageMetadata {
-    pub(super) page: usize,
-    pub(super) pages: usize,
+    /// The page of a review, counted from 1, and of how many: of the review itself, and of the modal that it led to.
+    #[serde(default)]
+    pub(super) page: Option<usize>,
+    #[serde(default)]
+    pub(super) pages: Option<usize>,
 }
 
 fn present<'de, D: Deserializer<'de>>(member: D) -> Result<Option<Value>, D::Error> {

@@ -87,14 +87,25 @@ fn pages_of_a_review_say_what_they_are() {
     };
     let about = json!({"request_id": REQUEST, "payload_hash": hash, "page": 2, "pages": 3});
     let interaction = submit(about.clone()).unwrap();
-    assert_eq!(interaction.kind, InteractionKind::ReviewPage(Page { number: 2, of: 3 }));
-    assert_eq!(interaction.seen, Seen::Payload(hash));
+    assert_eq!(interaction.kind, InteractionKind::ReviewPage);
+    assert_eq!(interaction.seen, Seen::Page(hash, Page { number: 2, of: 3 }));
+    // A button on the page has seen the same, if it is of the same request.
+    let on_page = |value: &str| {
+        let mut press = button("persona_ack:security", value);
+        press["view"] =
+            json!({"id": "V1", "callback_id": "review_page", "private_metadata": about.to_string()});
+        parse_form(&form(&press))
+    };
+    let pressed = on_page(REQUEST).unwrap();
+    assert_eq!((pressed.seen, pressed.source.view.as_deref()), (interaction.seen, Some("V1")));
+    assert_eq!(on_page("req_01jd8xkm0n0000000000000001"), Err(InteractionError::NoRequest));
     let unknown = Err(InteractionError::Unknown);
     for (key, value, expected) in [
         ("page", json!(0), &unknown),
         ("page", json!(4), &unknown),
-        ("page", json!(-1), &unknown),
-        ("page", json!("3"), &unknown),
+        ("page", Value::Null, &unknown),
+        ("page", json!(-1), &Err(InteractionError::NoRequest)),
+        ("page", json!("3"), &Err(InteractionError::NoRequest)),
         ("pages", Value::Null, &unknown),
         ("payload_hash", Value::Null, &Err(InteractionError::NoHash)),
         ("request_id", json!("req_1"), &Err(InteractionError::NoRequest)),

@@ -17,7 +17,7 @@ pub use schema::reads_as_text;
 
 use crate::blocks::{plain, section};
 use crate::interaction::{
-    ANSWER_BLOCK, DENY_MODAL, OVERRIDE_MODAL, REASON_BLOCK, REASON_CHARS, VALUE_ACTION,
+    ANSWER_BLOCK, DENY_MODAL, OVERRIDE_MODAL, Page, REASON_BLOCK, REASON_CHARS, VALUE_ACTION,
 };
 use crate::text::{code, counted};
 
@@ -40,9 +40,9 @@ const HINT: usize = 300;
 
 /// The modal in which parameters are edited; `None` if nothing can be edited.
 ///
-/// An input that is left empty or unchanged edits nothing.
+/// An input that is left empty or unchanged edits nothing. `after` is the page of the review that led to it, if one did.
 #[must_use]
-pub fn overrides(request: &Request, entry: &PolicyEntry) -> Option<SlackModalView> {
+pub fn overrides(request: &Request, entry: &PolicyEntry, after: Option<Page>) -> Option<SlackModalView> {
     let keys = editable(request);
     if keys.is_empty() {
         return None;
@@ -88,7 +88,13 @@ pub fn overrides(request: &Request, entry: &PolicyEntry) -> Option<SlackModalVie
     if !notes.is_empty() {
         blocks.push(section(format!(":warning: {}.", notes.join("; "))));
     }
-    let metadata = json!({"request_id": request.id, "payload_hash": request.payload_hash()});
+    let (request_id, payload_hash) = (request.id, request.payload_hash());
+    let metadata = match after {
+        None => json!({"request_id": request_id, "payload_hash": payload_hash}),
+        Some(Page { number, of }) => {
+            json!({"request_id": request_id, "payload_hash": payload_hash, "page": number, "pages": of})
+        }
+    };
     Some(
         SlackModalView::new(plain("Approve with edits", TITLE).into(), blocks)
             .with_callback_id(OVERRIDE_MODAL.into())

@@ -35,7 +35,7 @@ fn input(key: &str, schema: Value, current: Option<Value>) -> Value {
     let mut request = editing(params);
     let State::Open(open) = &mut request.state else { panic!("it is open") };
     open.editable.insert(key.to_owned());
-    let view = json_of(&overrides(&request, &with_schema(json!({ key: schema }))).expect("a modal"));
+    let view = json_of(&overrides(&request, &with_schema(json!({ key: schema })), None).expect("a modal"));
     let mut block = view["blocks"][1].clone();
     assert_eq!(block["block_id"], format!("ov_{key}"));
     assert_eq!(block["optional"], true);
@@ -171,7 +171,7 @@ fn inputs_have_the_types_of_the_schema() {
         schema: Some(json!({"properties": {"n": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "string"}}})),
         ..entry()
     };
-    let view = json_of(&overrides(&editing(json!({"n": 5})), &referring).expect("a modal"));
+    let view = json_of(&overrides(&editing(json!({"n": 5})), &referring, None).expect("a modal"));
     assert_eq!(view["blocks"][1]["element"]["type"], "plain_text_input");
     assert!(reads_as_text(referring.schema.as_ref(), "n", Some(&json!(5))));
 }
@@ -180,13 +180,13 @@ fn inputs_have_the_types_of_the_schema() {
 fn overrides_modal() {
     let request =
         after(open(vec![approvals(0, 2)]), 3, Some("U0ANA"), approve(), waiting(vec![approvals(1, 2)]));
-    insta::assert_json_snapshot!(json_of(&overrides(&request, &entry()).expect("a modal")));
+    insta::assert_json_snapshot!(json_of(&overrides(&request, &entry(), None).expect("a modal")));
     let mut none = request.clone();
     let State::Open(open) = &mut none.state else { panic!("it is open") };
     open.editable = BTreeSet::from(["token".to_owned(), "k".repeat(253)]);
-    assert_eq!(overrides(&none, &entry()), None);
+    assert_eq!(overrides(&none, &entry(), None), None);
     let ended = request.expire(minutes(20)).expect("it is due").request;
-    assert_eq!(overrides(&ended, &entry()), None);
+    assert_eq!(overrides(&ended, &entry(), None), None);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn what_does_not_fit_into_the_modal_is_mentioned() {
     let mut params: Map<String, Value> =
         (0..97).map(|n| (format!("k{n:02}"), json!("日本".repeat(1000)))).collect();
     params.insert("k".repeat(253), json!(1));
-    let view = json_of(&overrides(&editing(Value::Object(params)), &entry()).expect("a modal"));
+    let view = json_of(&overrides(&editing(Value::Object(params)), &entry(), None).expect("a modal"));
     let blocks = view["blocks"].as_array().expect("blocks");
     assert_eq!(blocks.len(), 97);
     assert_eq!(
