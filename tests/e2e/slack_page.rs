@@ -7,7 +7,7 @@ const ACTIONS: &str = "
   deploy_prod:
     description: Deploy to production
     timeout: 20m
-    redact: { show: [ref, replicas, service] }
+    redact: { show: [ref, replicas, service, command] }
     rerequest: { cooldown: 1s, limit: 5, window: 24h }
     policies:
       - use: quorum
@@ -40,9 +40,12 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Scene {
+        Scene::of(json!({"service": "web", "ref": "v1.2.3", "replicas": 3, "token": "s3cret"})).await
+    }
+
+    async fn of(params: Value) -> Scene {
         let slack = Slack::start().await;
         let gateway = slack.gateway(home()).await;
-        let params = json!({"service": "web", "ref": "v1.2.3", "replicas": 3, "token": "s3cret"});
         let ask = Ask::new("deploy_prod").params(params).requester("U0DANA");
         let request = gateway.create(&ask).await.expect("it is admitted");
         let page = Page::open(&format!("{}/#U0ALICE/C0PRIVATE", slack.url()), 1100, 800).await;
@@ -142,6 +145,38 @@ async fn one_approves_with_edits_after_a_mistake() {
     );
     scene.shows("Approved with edits").await;
     scene.picture("slack-approved-with-edits.png").await;
+    scene.finish();
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_read_page_by_page_and_then_approved() {
+    let migrate =
+        |n: usize| format!("psql shop -c 'UPDATE orders SET total = total * 100 WHERE shard = {n}'");
+    let command = (1..=300).map(migrate).chain(["rm -rf /data".to_owned()]).collect::<Vec<_>>().join(" && ");
+    let mut scene = Scene::of(json!({"service": "web", "ref": "v1.2.3", "command": command})).await;
+    scene.shows("Not all of this request is shown here").await;
+    scene.picture("slack-not-whole.png").await;
+    for user in ["U0ALICE", "U0BOB"] {
+        scene.become_person(user).await;
+        scene.press("review").await;
+        let page = |words: &str| format!("document.querySelector('#modal')?.innerText.includes('{words}')");
+        scene.page.wait_for(&page("Page 1 of 2")).await;
+        scene.picture("slack-review.png").await;
+        scene.page.click("#modal [type=submit]").await;
+        scene.page.wait_for(&page("Page 2 of 2")).await;
+        scene.page.wait_for(&page("rm -rf /data")).await;
+        let to_the_end =
+            "document.querySelectorAll('#modal *').forEach((one) => one.scrollTop = one.scrollHeight)";
+        scene.page.evaluate(to_the_end).await;
+        scene.picture("slack-review-last.png").await;
+        scene.page.click("#modal [type=submit]").await;
+        scene.page.wait_for("!document.querySelector('#modal').open").await;
+        if user == "U0ALICE" {
+            scene.shows("Waiting for 1 more approval").await;
+        }
+    }
+    let state = scene.ended().await;
+    assert_eq!((&state["status"], &state["approvers"]), (&json!("approved"), &json!(["U0ALICE", "U0BOB"])));
     scene.finish();
 }
 

@@ -133,6 +133,7 @@ mod tests {
             redact: Redaction::Show(BTreeSet::new()),
             rerequest: None,
             unattended: false,
+            consent: Default::default(),
             schema: None,
             groups,
             policies: Vec::new(),

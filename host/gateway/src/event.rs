@@ -61,6 +61,24 @@ impl Gateway {
         Ok(Arc::new(request))
     }
 
+    /// Refuses an act for a reason that only whoever hands it over knows. Audited as any other refusal.
+    pub async fn refuse(&self, id: RequestId, actor: &str, intent: Intent, refusal: Refusal) -> GatewayError {
+        let audited = async {
+            let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
+            let rules = self.rules_of(request.submission.policy_hash).await?;
+            let now = self.clock.now();
+            let by = rules.entry().actor_on(&request, actor, &self.directory, now);
+            // What is not stored needs no commitments.
+            let act = decide::act(&rules, &request, intent, &BTreeMap::new());
+            self.audit_refusal(&request, now, Some(&by), &act, &refusal).await?;
+            Ok(())
+        };
+        match audited.await {
+            Ok(()) => refusal.into(),
+            Err(error) => error,
+        }
+    }
+
     /// What is due of a request happens: its expiry, else its escalation, else the wake-up that a policy asked for.
     ///
     /// # Errors
@@ -160,6 +178,11 @@ impl Gateway {
         let commitments = self.commit_to_edits(request, &cause.intent);
         let attempt = Attempt { intent: cause.intent.clone(), by, seen: cause.seen, commitments };
         let Decision { act, by, outcome, .. } = decide::event(rules, request, attempt, now);
+        let is_edit = matches!(&act, Some(Act::Approve { edits }) if !edits.is_empty());
+        let outcome = outcome.and_then(|step| {
+            let is_readable = !is_edit || (self.readable)(&step.request, rules.entry());
+            is_readable.then_some(step).ok_or(Refusal::TooLargeToReview)
+        });
         if let (Err(refusal), Some(act)) = (&outcome, &act) {
             self.audit_refusal(request, now, by.as_ref(), act, refusal).await?;
         }

@@ -46,6 +46,7 @@ use crate::simulation::Shadow;
 use countersign_core::clock::Clock;
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{PayloadHashVersion, PolicyFailure, Request, RequestId, Salt};
+use countersign_core::record::PolicyEntry;
 use countersign_policy::Policies;
 use countersign_store::Store;
 
@@ -67,7 +68,12 @@ pub struct Gateway {
     alarm: Arc<Alarm>,
     outbox_bell: Arc<Notify>,
     shadow: Arc<Shadow>,
+    /// Whether people can be shown all that they would agree to.
+    readable: Readable,
 }
+
+/// Whether people can be shown all that they would agree to. How much that is depends on where they are shown it.
+pub type Readable = fn(&Request, &PolicyEntry) -> bool;
 
 impl Gateway {
     /// A gateway over its parts.
@@ -90,7 +96,14 @@ impl Gateway {
             alarm: Arc::default(),
             outbox_bell: Arc::default(),
             shadow: Arc::default(),
+            readable: |_, _| true,
         }
+    }
+
+    /// The same, where a request is not made, and not edited, if `readable` is false of what it would become.
+    #[must_use]
+    pub fn reading(self, readable: Readable) -> Gateway {
+        Gateway { readable, ..self }
     }
 
     /// Where requests are kept.

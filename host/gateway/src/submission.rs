@@ -265,6 +265,11 @@ impl Gateway {
         let Admitting { id, submission, params, by } = admitting;
         let (at, action) = (submission.submitted_at, submission.action.clone());
         match decide::admit(rules, id, submission, params, |_| None).outcome {
+            Ok(step) if !(self.readable)(&step.request, rules.entry()) => {
+                let refusal = Refusal::TooLargeToReview;
+                self.audit_unmade(at, &action, by, refusal.code(), &[]).await?;
+                Err(refusal.into())
+            }
             Ok(step) => Ok(step),
             Err(NotMade::Denied(reasons)) => {
                 self.audit_unmade(at, &action, by, "policy_denied", &reasons).await?;

@@ -515,6 +515,28 @@ async fn a_hidden_value_is_in_no_file() {
 }
 
 #[tokio::test]
+async fn what_people_could_not_read_is_neither_asked_nor_made_by_an_edit() {
+    let House { folder, clock, gateway } = House::ready().await;
+    let gateway = Arc::into_inner(gateway).expect("nobody else has it");
+    let gateway = Arc::new(gateway.reading(|request, _| request.params().get("replicas") != Some(&json!(9))));
+    let house = House { folder, clock, gateway };
+    let mut large = ask("single");
+    large.params.insert("replicas".into(), json!(9));
+    let refused = house.gateway.create(large, None, None).await.expect_err("too large");
+    assert_eq!(refused.code(), "too_large_to_review");
+    assert_eq!(house.events().await, ["too_large_to_review"]);
+
+    let request = house.ask("double").await.request;
+    let edit =
+        |replicas: u32| Intent::Approve { edits: [("replicas".to_owned(), Some(json!(replicas)))].into() };
+    let refused = house.gateway.act(request.id, "U1", &edit(9)).await.expect_err("too large");
+    assert_eq!(refused.code(), "too_large_to_review");
+    assert_eq!(house.gateway.request(request.id).await.expect("there").version, request.version);
+    assert_eq!(house.events().await.last().map(String::as_str), Some("override_rejected"));
+    house.gateway.act(request.id, "U1", &edit(8)).await.expect("counts");
+}
+
+#[tokio::test]
 async fn what_no_policy_admits_is_refused_and_audited() {
     let house = House::ready().await;
     let unknown = house.gateway.create(ask("drop_database"), None, None).await;

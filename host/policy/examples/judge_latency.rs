@@ -94,6 +94,7 @@ fn request(policy: &ActionPolicy) -> anyhow::Result<(Request, Event)> {
         expires_at: at.plus(entry.timeout_ms),
         escalate_at: None,
         unattended: false,
+        consent: Default::default(),
     };
     let memos = policy.admit(id, &submission, &params, |_| None).map_err(|why| anyhow::anyhow!("{why:?}"))?;
     let event = |seq: u32, by: Option<&str>, act| Event {

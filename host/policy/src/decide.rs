@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
-    self, Act, Actor, Commitments, Digest, Edit, Identity, Intent, Known, Link, Origin, Party, PolicyFailure,
-    REDACTED, Reason, Refusal, Request, RequestId, Step, Submission, Timestamp, Verdict,
+    self, Act, Actor, Commitments, Consent, Digest, Edit, Identity, Intent, Known, Link, Origin, Party,
+    PolicyFailure, REDACTED, Reason, Refusal, Request, RequestId, Step, Submission, Timestamp, Verdict,
 };
 use countersign_core::people::name_of;
 use serde_json::{Map, Value};
@@ -166,6 +166,7 @@ pub fn submission(
         expires_at: at,
         escalate_at: None,
         unattended: false,
+        consent: Consent::Whole,
     };
     under(rules, submission)
 }
@@ -189,6 +190,7 @@ pub fn under(rules: &ActionPolicy, submission: Submission) -> Submission {
         expires_at,
         escalate_at: entry.escalate.as_ref().map(|escalate| expires_at.minus(escalate.before_ms)),
         unattended: entry.unattended,
+        consent: entry.consent,
         ..submission
     }
 }

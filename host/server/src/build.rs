@@ -8,7 +8,7 @@ use countersign_core::mac::hmac;
 use countersign_gateway::policy_sets::{self, PolicySets};
 use countersign_gateway::{Gateway, Tokens};
 use countersign_policy::{CompileCache, Engine, KeyError, LoadErrors, Policies};
-use countersign_slack::{CallMetrics, Outgoing, SlackClient, Verifier};
+use countersign_slack::{CallMetrics, Outgoing, SlackClient, Verifier, review};
 use countersign_store::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -82,7 +82,9 @@ pub async fn build(
     let streams = Streams::new(most_streams, metrics.registry()).context(METRICS)?;
     let outgoing = outgoing(config, &metrics, &clock)?;
     let policies = Arc::new(Policies::new(engine, set));
-    let gateway = Arc::new(Gateway::new(store, policies, clock, tokens(&keys), keys.salts()));
+    let gateway =
+        Gateway::new(store, policies, clock, tokens(&keys), keys.salts()).reading(review::is_possible);
+    let gateway = Arc::new(gateway);
     if let Some(access) = &access {
         gateway.directory().set_people(Arc::clone(access.authenticator.access().people()));
     }

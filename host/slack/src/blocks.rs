@@ -5,6 +5,13 @@ use slack_morphism::prelude::*;
 
 use super::text::{self, Lines};
 
+/// A part of a message, made to fit into some room.
+pub(super) struct Part {
+    pub(super) block: SlackBlock,
+    /// Whether it shows every character of what it is about.
+    pub(super) whole: bool,
+}
+
 /// The room of a block beside its JSON: Slack adds members to each block, and counts them too.
 const PER_BLOCK: usize = 125;
 
@@ -78,26 +85,28 @@ pub(super) fn remark(words: impl Into<String>) -> SlackRichTextInlineElement {
     SlackRichTextText::new(words.into()).italic().into()
 }
 
-/// Short text from outside on a line, with a note if it was cut.
-pub(super) fn literal(words: &str, most: usize) -> Vec<SlackRichTextInlineElement> {
+/// Short text from outside on a line, with a note if it was cut, and the number of characters that were.
+pub(super) fn literal(words: &str, most: usize) -> (Vec<SlackRichTextInlineElement>, usize) {
     if words.is_empty() {
-        return vec![remark("empty")];
+        return (vec![remark("empty")], 0);
     }
     let fitted = text::inline(words, most);
     let cut = (fitted.cut > 0).then(|| remark(format!(" ({})", cut_note(fitted.cut))));
     let shown = (!fitted.text.is_empty()).then(|| SlackRichTextText::new(fitted.text).code().into());
-    shown.into_iter().chain(cut).collect()
+    (shown.into_iter().chain(cut).collect(), fitted.cut)
 }
 
-/// Text from outside as a quote, with a note if it was cut.
-pub(super) fn quote(words: &str, lines: usize, most: usize) -> Vec<SlackRichTextElement> {
-    let fitted = text::literal(words.trim(), Lines::Most(lines), most);
+/// Prose from outside as a quote, with a note if it was cut, and the number of characters that were. The space around it
+/// and the form of its line breaks are not its content.
+pub(super) fn quote(words: &str, lines: usize, most: usize) -> (Vec<SlackRichTextElement>, usize) {
+    let words = words.trim().replace("\r\n", "\n");
+    let fitted = text::literal(&words, Lines::Most(lines), most);
     if fitted.text.is_empty() {
-        return vec![line(vec![remark("blank")])];
+        return (vec![line(vec![remark("blank")])], words.chars().count());
     }
     let quote = SlackRichTextQuote::new(vec![fitted.text.into()]);
     let cut = (fitted.cut > 0).then(|| line(vec![remark(cut_note(fitted.cut))]));
-    std::iter::once(quote.into()).chain(cut).collect()
+    (std::iter::once(quote.into()).chain(cut).collect(), fitted.cut)
 }
 
 /// The note of how much of a text is not shown.

@@ -6,12 +6,14 @@ use slack_morphism::prelude::*;
 
 use super::blocks::{button, json_width, row, small_print};
 use super::interaction::DECIDE_BLOCK;
+use super::message::Shown;
 use super::modal;
 use super::progress::pending_personas;
 use super::text::counted;
 
-/// The buttons for decisions; on an ended request, the button for a re-request.
-pub(super) fn decide(request: &Request, entry: &PolicyEntry) -> Vec<SlackBlock> {
+/// The buttons for decisions, below a message that shows so much of the request; on an ended request, the button for a
+/// re-request. `fits` says whether there is a review.
+pub(super) fn decide(request: &Request, entry: &PolicyEntry, shown: Shown, fits: bool) -> Vec<SlackBlock> {
     let id = request.id.to_string();
     let press = |action_id: &str, label: &str| button(action_id.to_owned(), label, &id);
     let State::Open(_) = &request.state else {
@@ -20,12 +22,18 @@ pub(super) fn decide(request: &Request, entry: &PolicyEntry) -> Vec<SlackBlock> 
         return if offer { vec![row(vec![press("re_request", "Re-request")])] } else { Vec::new() };
     };
     let mut buttons = Vec::new();
+    let offers_approval = shown.is_enough(entry);
     // An approval is refused until every persona is acknowledged.
-    if request.status() != Status::AwaitingPersonas {
+    if offers_approval && request.status() != Status::AwaitingPersonas {
         buttons.push(press("approve", "Approve").with_style(SlackBlockButtonStyle::Primary));
         if modal::can_edit(request) {
             buttons.push(press("approve_edit", "Approve with edits"));
         }
+    }
+    if shown != Shown::Whole && fits {
+        let button = press("review", "Review");
+        let leads_on = !offers_approval;
+        buttons.push(if leads_on { button.with_style(SlackBlockButtonStyle::Primary) } else { button });
     }
     buttons.push(press("deny", "Deny").with_style(SlackBlockButtonStyle::Danger));
     if !request.approvers().is_empty() || !request.acknowledgements().is_empty() {

@@ -67,6 +67,13 @@ pub fn rerequested(request: &Request) -> String {
     )
 }
 
+/// The next page of a review came later than Slack waits for it.
+#[must_use]
+pub fn page_too_late() -> String {
+    ":hourglass: The next page of the review did not open in time. Nothing was approved; please press *Review* again."
+        .to_owned()
+}
+
 /// The explanation of an error code, and whether the detail is shown after it.
 fn explanation(error_code: &str) -> Option<(&'static str, bool)> {
     Some(match error_code {
@@ -84,6 +91,15 @@ fn explanation(error_code: &str) -> Option<(&'static str, bool)> {
         "parameters_changed" => {
             ("The parameters were changed since you looked. Please look again, and decide on these.", false)
         }
+        "not_reviewed" => (
+            "This did not count: not all of this request was shown where you pressed. Please press *Review* in its current \
+             message, and decide on the last page; if there is no *Review*, that message shows everything.",
+            false,
+        ),
+        "too_large_to_review" => (
+            "This would be too large for people to read in full, so nothing was changed. It can be denied.",
+            false,
+        ),
         "no_modal" => ("No dialog was opened:", true),
         "policy_failure" => (
             "A policy gave no usable answer, so nothing was changed. Please tell whoever runs Countersign.",

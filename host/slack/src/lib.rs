@@ -9,10 +9,13 @@ pub mod ephemeral_text;
 pub mod message;
 pub mod modal;
 pub mod notice;
+pub mod review;
 
 // What that is made of.
 mod blocks;
 mod buttons;
+mod content;
+mod emoji;
 mod links;
 mod parameters;
 mod progress;
@@ -45,12 +48,13 @@ pub use delivery::{
     ChannelFailure, Ephemerals, Health, HealthState, Outgoing, Parts, Rendering, Report, Worker,
 };
 pub use interaction::{
-    ANSWER_BLOCK, DECIDE_BLOCK, Interaction, InteractionError, InteractionKind, REASON_BLOCK, Source,
-    VALUE_ACTION, Workspace, parse_form, parse_payload,
+    ANSWER_BLOCK, DECIDE_BLOCK, Interaction, InteractionError, InteractionKind, Page, REASON_BLOCK, Seen,
+    Source, VALUE_ACTION, Workspace, parse_form, parse_payload,
 };
-pub use message::{Message, message, minimal};
+pub use message::{Message, is_whole, message, minimal};
 pub use notice::{Place, escalation};
 pub use signature::{MAX_SKEW_MS, SignatureError, Signed, Verifier, sign};
+pub use slack_morphism::prelude::SlackView;
 pub use socket::{Connection, Handler, keep_open};
 pub use usergroups::{Parts as UserGroupParts, UserGroups};
 pub use users::{Parts as UserParts, Users};

@@ -6,8 +6,10 @@
 //! inline code within our own sentences.
 //!
 //! Slack takes about 13,000 characters a message, all blocks together. The parts that must be there come first: the
-//! header, the status, the ids and the buttons, whose sizes are bounded. The others take from the room that is left,
-//! the most important first, and say how much is not shown. So no input can crowd out a button.
+//! header, the status, the requester, the ids and the buttons, whose sizes are bounded. What people agree to shares the
+//! room that is left, and says how much of it is not shown (`content.rs`). So no input can crowd out a button.
+//!
+//! Only a message that shows all that people agree to offers to approve it; any other one offers a review (`review.rs`).
 
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{Digest, Identity, Known, Party, Request, State, Submission, Timestamp};
@@ -15,11 +17,12 @@ use countersign_core::record::PolicyEntry;
 use serde::Serialize;
 use slack_morphism::prelude::*;
 
-use super::blocks::{cost, heading, line, plain, quote, rich, section, small_print};
+use super::blocks::{cost, plain, section, small_print};
 use super::buttons::{acknowledge, decide};
-use super::links::links;
-use super::parameters::{edits, parameters, value_text};
+use super::content::{Content, quoted};
+use super::parameters::value_text;
 use super::progress::{self, Roster, packed};
+use super::review;
 use super::text::{self, code, grouped, person};
 use super::time::left;
 
@@ -38,64 +41,148 @@ const MESSAGE_ROOM: usize = 12_900;
 /// The most room that each part takes.
 mod most {
     pub(super) const PERSONA_BUTTONS: usize = 6_500;
-    pub(super) const PERSONA_BUTTONS_MINIMAL: usize = 3_000;
     pub(super) const REASON: usize = 1_500;
-    pub(super) const JUSTIFICATION: usize = 1_500;
-    pub(super) const REQUESTER: usize = 1_100;
+    pub(super) const DESCRIPTION: usize = 1_100;
     pub(super) const REQUIREMENTS: usize = 2_200;
-    pub(super) const EDITS: usize = 2_600;
-    pub(super) const PARAMETERS: usize = 6_000;
-    pub(super) const LINKS: usize = 1_600;
+    /// The text of notifications, and the status of an open request.
+    pub(super) const TEXT: usize = 700;
+    pub(super) const STATUS: usize = 700;
 }
 
-/// The room that is reserved for parts that come late.
+/// The room that is kept free for parts that come late.
 mod least {
     pub(super) const PERSONA_BUTTONS: usize = 3_000;
-    pub(super) const PARAMETERS: usize = 1_000;
+    pub(super) const REQUIREMENTS: usize = 1_200;
 }
 
-/// The most lines of a quote, so that none pushes the buttons out of sight.
-const QUOTE_LINES: usize = 12;
+/// What a message shows of what people agree to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// Every character.
+    Whole,
+    /// Some of it.
+    Part,
+    /// None of it.
+    Nothing,
+}
+
+impl Shown {
+    /// Whether somebody who has read it may approve.
+    pub(super) fn is_enough(self, entry: &PolicyEntry) -> bool {
+        match self {
+            Shown::Whole => true,
+            Shown::Part => !entry.consent.is_whole(),
+            Shown::Nothing => false,
+        }
+    }
+}
 
 /// The message of a request in its state at `now`. `directory` knows who has left Slack: nobody is told to wait for them.
 #[must_use]
 pub fn message(request: &Request, entry: &PolicyEntry, directory: &Directory, now: Timestamp) -> Message {
-    let mut room = Room(MESSAGE_ROOM - least::PERSONA_BUTTONS - least::PARAMETERS);
-    let header = room.must(header(request));
-    let status = room.must(section(progress::status(request, now)));
-    let ids = room.must(ids(request));
-    let buttons = room.must_all(decide(request, entry));
-
-    let reason = room.may(most::REASON, |most| reason(request, most));
-    let why = room.may(most::JUSTIFICATION, |most| justification(request, most));
-    let who = room.may(most::REQUESTER, |_| Some(requester(request)));
+    let Layout { header, ids, requester, reason, content, note, personas, buttons, mut room } =
+        Layout::of(request, entry);
+    let status = section(progress::status(request, now));
+    room.0 = (room.0 + most::STATUS).saturating_sub(cost(&status));
     let roster = Roster { entry, directory, now };
     let requirements = room.may(most::REQUIREMENTS, |most| requirements(request, roster, most));
-    let edits = room.may(most::EDITS, |most| edits(request, most));
-    room.0 += least::PERSONA_BUTTONS;
-    let personas = room.must_all(acknowledge(request, most::PERSONA_BUTTONS.min(room.0)));
-    room.0 += least::PARAMETERS;
-    let parameters = room.may(most::PARAMETERS, |most| parameters(request, most));
-    let links = room.may(most::LINKS, |most| links(&request.submission.links, most));
-    let description = room.may(most::REQUESTER, |_| description(entry));
+    let description = room.may(most::DESCRIPTION, |_| description(entry));
 
-    let parts = [description, Some(status), reason, who, why, requirements, edits, parameters, links];
-    let shown = parts.into_iter().flatten();
+    let Content { justification, edits, parameters, links, .. } = content;
+    let asked = [description, Some(status), reason, Some(requester)];
+    let agreed = [justification, requirements, edits, parameters, links, note];
+    let shown = asked.into_iter().chain(agreed).flatten();
     let blocks = std::iter::once(header).chain(shown).chain(personas).chain(buttons).chain([ids]).collect();
     Message { text: fallback(request, now), blocks }
 }
 
-/// The shortest message of a request that can be decided on, for when Slack refuses [`message`].
+/// Whether the message of a request shows every character of what people agree to: its shown parameters, the names of the
+/// hidden ones, the justification, the links and the edits.
+#[must_use]
+pub fn is_whole(request: &Request, entry: &PolicyEntry) -> bool {
+    Layout::of(request, entry).content.whole
+}
+
+/// The shortest message of a request, for when Slack refuses [`message`]. It shows nothing of what people agree to, so it
+/// offers a review, and no approval.
 #[must_use]
 pub fn minimal(request: &Request, entry: &PolicyEntry, now: Timestamp) -> Message {
     let requester = requested_by(request);
-    let note =
-        ":warning: Slack did not take the whole of this request, so its parameters are not shown here.";
+    let why = ":warning: Slack did not take the whole of this request, so its parameters are not shown here.";
     let head =
-        [header(request), section(progress::status(request, now)), section(format!("{requester}\n{note}"))];
-    let personas = acknowledge(request, most::PERSONA_BUTTONS_MINIMAL);
-    let blocks = head.into_iter().chain(personas).chain(decide(request, entry)).collect();
+        [header(request), section(progress::status(request, now)), section(format!("{requester}\n{why}"))];
+    let fits = review::fits(request);
+    let note = note(request, entry, Shown::Nothing, fits);
+    let buttons = decide(request, entry, Shown::Nothing, fits);
+    let blocks = head.into_iter().chain(note).chain(buttons).collect();
     Message { text: fallback(request, now), blocks }
+}
+
+/// What a message is made of that depends on no time, and on nobody but the request's own people.
+struct Layout {
+    header: SlackBlock,
+    ids: SlackBlock,
+    requester: SlackBlock,
+    reason: Option<SlackBlock>,
+    content: Content,
+    note: Option<SlackBlock>,
+    personas: Vec<SlackBlock>,
+    buttons: Vec<SlackBlock>,
+    /// The room that is left.
+    room: Room,
+}
+
+impl Layout {
+    fn of(request: &Request, entry: &PolicyEntry) -> Layout {
+        let mut room = Room(MESSAGE_ROOM - most::TEXT - most::STATUS - least::REQUIREMENTS);
+        let header = room.must(header(request));
+        let ids = room.must(ids(request));
+        let requester = room.must(requester(request));
+        let reason = room.may(most::REASON, |most| reason(request, most));
+        // Which of these it becomes is only known once the content is made.
+        let fits = review::fits(request);
+        let end = |shown| (note(request, entry, shown, fits), decide(request, entry, shown, fits));
+        let takes = |(note, buttons): &(Option<SlackBlock>, Vec<SlackBlock>)| {
+            note.iter().chain(buttons).map(cost).sum::<usize>()
+        };
+        let (whole, part) = (end(Shown::Whole), end(Shown::Part));
+        room.0 = room.0.saturating_sub(takes(&whole).max(takes(&part)));
+        let least: usize = acknowledge(request, least::PERSONA_BUTTONS).iter().map(cost).sum();
+
+        let content = Content::of(request, entry, room.0.saturating_sub(least));
+        room.0 = room.0.saturating_sub(content.takes);
+        // With the least room they take what was kept free for them.
+        let most = most::PERSONA_BUTTONS.min(room.0).max(least::PERSONA_BUTTONS);
+        // An acknowledgement says that somebody has read the request.
+        let shown = if content.whole { Shown::Whole } else { Shown::Part };
+        let personas = if shown.is_enough(entry) { acknowledge(request, most) } else { Vec::new() };
+        let personas = room.must_all(personas);
+        let (note, buttons) = if content.whole { whole } else { part };
+        room.0 += least::REQUIREMENTS;
+        Layout { header, ids, requester, reason, content, note, personas, buttons, room }
+    }
+}
+
+/// What people have to know before they approve or deny, if there is anything. `fits` says whether there is a review.
+fn note(request: &Request, entry: &PolicyEntry, shown: Shown, fits: bool) -> Option<SlackBlock> {
+    if request.status().is_terminal() {
+        return None;
+    }
+    let words = match (shown, !entry.consent.is_whole(), fits) {
+        (Shown::Whole, false, _) => return None,
+        (Shown::Whole | Shown::Part, true, _) => {
+            ":scissors: *People approve a summary*: its policy set lets this action be approved without all of it \
+             having been read."
+        }
+        (Shown::Part, false, true) => {
+            ":mag: *Not all of this request is shown here.* Press *Review* to read all of it and decide."
+        }
+        (Shown::Nothing, _, true) => ":mag: Press *Review* to read all of it and decide.",
+        (Shown::Part | Shown::Nothing, _, false) => {
+            ":no_entry_sign: *This is too large for people to read in full*, so it can only be denied."
+        }
+    };
+    Some(section(words))
 }
 
 /// The room that is left in a message.
@@ -229,19 +316,7 @@ fn reason(request: &Request, most: usize) -> Option<SlackBlock> {
         State::Cancelled { reason, .. } => reason.as_deref(),
         State::Open(_) | State::Expired { .. } => None,
     };
-    quoted("Reason", reason?, most)
-}
-
-fn justification(request: &Request, most: usize) -> Option<SlackBlock> {
-    quoted("Why", &request.submission.justification, most)
-}
-
-fn quoted(title: &str, text: &str, most: usize) -> Option<SlackBlock> {
-    // The heading, the quote element and the note that the text was cut.
-    const AROUND: usize = 620;
-    let mut elements = vec![line(vec![heading(title)])];
-    elements.extend(quote(text, QUOTE_LINES, most.checked_sub(AROUND)?));
-    Some(rich(elements))
+    quoted("Reason", reason?, most).map(|part| part.block)
 }
 
 fn requirements(request: &Request, roster: Roster<'_>, most: usize) -> Option<SlackBlock> {

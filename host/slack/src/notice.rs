@@ -8,7 +8,7 @@ use countersign_core::lifecycle::{Request, State, Timestamp};
 use countersign_core::record::PolicyEntry;
 
 use super::blocks::{heading, line, quote, rich, section};
-use super::links::host;
+use super::links::target;
 use super::message::{Message, requester_name};
 use super::progress::{self, Roster, packed};
 use super::text::{self, code};
@@ -69,12 +69,12 @@ pub fn escalation(
         let who = requester_name(submission);
         blocks.push(section(format!("*Requested by* {who} for {repo}")));
         let mut why = vec![line(vec![heading("Why")])];
-        why.extend(quote(&submission.justification, 6, JUSTIFICATION));
+        why.extend(quote(&submission.justification, 6, JUSTIFICATION).0);
         blocks.push(rich(why));
     }
     blocks.push(section(if progress.is_empty() { waits.clone() } else { format!("{waits}\n{progress}") }));
     if let Place::Channel { permalink: Some(link) } = place
-        && host(link).is_some()
+        && target(link).is_some()
         && link.len() <= 1000
     {
         // Slack would parse a `&` as the start of an escaped character.

@@ -3,61 +3,80 @@
 //! People approve what they see here, so each parameter is shown exactly or with a note of how much was cut, and those
 //! that do not fit are counted. Keys and values come from callers, so they are in boxes and inline code of rich text.
 
+use std::collections::BTreeSet;
+
 use countersign_core::json;
 use countersign_core::lifecycle::Request;
 use serde_json::Value;
 use slack_morphism::prelude::*;
 
-use super::blocks::{heading, json_width, line, literal, preformatted, remark, rich, words};
+use super::blocks::{Part, heading, json_width, line, literal, preformatted, remark, rich, words};
 use super::progress::changes;
-use super::text::{self, Lines, counted, grouped};
+use super::text::{self, Fitted, Lines, counted, grouped};
+
+/// No longer text goes into one element.
+const LONGEST: usize = 3000;
 
 /// The most lines of a value, so that none pushes the buttons out of sight.
 const VALUE_LINES: usize = 20;
 
-/// What approvers changed: the values before and after.
-pub(super) fn edits(request: &Request, most: usize) -> Option<SlackBlock> {
+/// What approvers changed: the values before and after, all of them in the same share of the room.
+pub(super) fn edits(request: &Request, most: usize) -> Option<Part> {
     // The block, its heading, and the note of how many edits are left out.
     const AROUND: usize = 450;
     // The elements of a line and their punctuation, without their text.
     const PER_LINE: usize = 420;
-    const KEY: usize = 60;
+    const KEY: usize = 300;
+    // The least of a value that identifies it.
+    const LEAST: usize = 40;
     let changes = changes(request);
     let is_open = !request.status().is_terminal();
     let title = if is_open { "Edits so far" } else { "Edits" };
     let mut room = most.checked_sub(AROUND)?;
     let mut elements = vec![line(vec![heading(title)])];
-    for (n, (key, before, after)) in changes.iter().enumerate() {
-        let rest = changes.len() - n;
-        // A few edits share all of the room; of many, each gets the least that identifies it.
-        let value = ((room / rest).saturating_sub(PER_LINE + KEY) / 2).clamp(40, 500);
-        let shown = |value: &Option<&Value>, nothing: &str, most| {
-            value.map_or_else(|| vec![remark(nothing)], |value| literal(&value_text(value), most))
+    let mut cut = 0;
+    let keys: Vec<Fitted> = changes.iter().map(|(key, ..)| text::inline(&key_text(key), KEY)).collect();
+    let values = |(_, before, after): &(&str, Option<&Value>, Option<&Value>)| {
+        [*before, *after].map(|value| value.map(value_text))
+    };
+    let values: Vec<[Option<String>; 2]> = changes.iter().map(values).collect();
+    let shown_width = |value: &String| text::width(&text::inline(value, LONGEST).text);
+    let widths: Vec<usize> = values.iter().flatten().flatten().map(shown_width).collect();
+    let lines = keys.iter().map(|key| PER_LINE + text::width(&key.text)).sum();
+    let share = fair(&widths, room.saturating_sub(lines)).clamp(LEAST, LONGEST);
+    for (n, (key, [before, after])) in keys.into_iter().zip(values).enumerate() {
+        let mut line_cut = key.cut;
+        let mut shown = |value: Option<String>, nothing: &str| {
+            let Some(value) = value else { return vec![remark(nothing)] };
+            let (shown, cut) = literal(&value, share);
+            line_cut += cut;
+            shown
         };
-        let mut parts =
-            vec![SlackRichTextText::new(text::inline(&key_text(key), KEY).text).code().into(), words(": ")];
-        parts.extend(shown(before, "not there", value));
+        let mut parts = vec![SlackRichTextText::new(key.text).code().into(), words(": ")];
+        parts.extend(shown(before, "not there"));
         parts.push(words(" → "));
-        parts.extend(shown(after, "removed", value));
+        parts.extend(shown(after, "removed"));
         let element = line(parts);
         let takes = json_width(&element);
         if takes > room {
+            let rest = changes.len() - n;
             elements.push(line(vec![remark(format!("and {}", counted(rest, "more edit")))]));
+            cut += rest;
             break;
         }
         room -= takes;
+        cut += line_cut;
         elements.push(element);
     }
-    (!changes.is_empty()).then(|| rich(elements))
+    (!changes.is_empty()).then(|| Part { block: rich(elements), whole: cut == 0 })
 }
 
-/// The parameters with their current values, and the names of the redacted ones.
+/// The parameters with their current values, and the names of the hidden ones.
 ///
 /// Short ones share one box, a line each; none can imitate another one's line, since a value with a line break is a
 /// long one, and in a key line breaks are escaped. Each long one has its own box, with a note of how much is shown.
-pub(super) fn parameters(request: &Request, most: usize) -> Option<SlackBlock> {
+pub(super) fn parameters(request: &Request, shows_none: bool, most: usize) -> Option<Part> {
     const AROUND: usize = 600;
-    const REDACTED: usize = 400;
     let redacted = &request.submission.redacted;
     let params = request.params();
     let (mut short, mut long) = (Vec::new(), Vec::new());
@@ -68,33 +87,46 @@ pub(super) fn parameters(request: &Request, most: usize) -> Option<SlackBlock> {
         }
     }
     let mut room = most.checked_sub(AROUND)?;
-    let hidden = redacted_names(redacted.iter().map(String::as_str), REDACTED);
-    room = room.saturating_sub(hidden.as_ref().map_or(0, |_| REDACTED + 200));
+    let names = hidden_names(redacted, room / 3);
+    room = room.saturating_sub(json_width(&names));
 
     let mut elements = vec![line(vec![heading("Parameters")])];
     if params.is_empty() {
         elements = vec![line(vec![heading("Parameters"), words(": "), remark("none")])];
     }
     // Short ones come first, but leave half of the room to long ones.
-    let room_for_short = if long.is_empty() { room } else { room / 2 };
-    let (text, shown) = short_lines(&short, room_for_short);
-    room = room.saturating_sub(text::width(&text));
-    if !text.is_empty() {
+    const PER_BOX: usize = 100;
+    let mut room_for_short = if long.is_empty() { room } else { room / 2 };
+    let mut rest = short.as_slice();
+    while !rest.is_empty() {
+        let (text, shown) = short_lines(rest, room_for_short.min(LONGEST));
+        if shown == 0 {
+            break;
+        }
+        let takes = text::width(&text) + PER_BOX;
+        (room, room_for_short) = (room.saturating_sub(takes), room_for_short.saturating_sub(takes));
+        rest = rest.get(shown..).unwrap_or_default();
         elements.push(preformatted(text));
     }
-    let boxes = long_boxes(&long, room);
-    let left_out = short.len() - shown + long.len() - boxes.len();
+    let Boxes { boxes, cut } = long_boxes(&long, room);
+    let left_out = rest.len() + long.len() - boxes.len();
     elements.extend(boxes.into_iter().flatten());
     let mut notes = Vec::new();
-    notes.extend(hidden.map(line));
+    if shows_none && !redacted.is_empty() {
+        let why = " No parameters are shown to approvers, because the policy set shows none of this action.";
+        notes.push(line(vec![emoji("lock"), heading(why)]));
+    }
+    let (names, hidden_cut) = names;
+    if !names.is_empty() {
+        notes.push(line(names));
+    }
     if left_out > 0 {
         let count = counted(left_out, "more parameter");
         let verb = if left_out == 1 { "does" } else { "do" };
-        let warning = SlackRichTextEmoji::new(SlackEmojiName("warning".into()));
-        notes.push(line(vec![warning.into(), heading(format!(" {count} {verb} not fit here"))]));
+        notes.push(line(vec![emoji("warning"), heading(format!(" {count} {verb} not fit here"))]));
     }
     elements.extend(notes);
-    Some(rich(elements))
+    Some(Part { block: rich(elements), whole: left_out + cut + hidden_cut == 0 })
 }
 
 /// The key and the value of a parameter if they fit on one line uncut.
@@ -126,24 +158,37 @@ fn short_lines(lines: &[(String, String)], room: usize) -> (String, usize) {
     (text, lines.len())
 }
 
-/// A heading and a box for each long parameter that fits.
-fn long_boxes(long: &[(&String, String)], room: usize) -> Vec<[SlackRichTextElement; 2]> {
-    // The elements of a box, its key and the note of how much is shown.
-    const PER_BOX: usize = 480;
-    const KEY: usize = 100;
+/// The boxes of long parameters.
+struct Boxes {
+    /// A heading and a box for each that fits.
+    boxes: Vec<[SlackRichTextElement; 2]>,
+    /// How many characters of them are not shown.
+    cut: usize,
+}
+
+fn long_boxes(long: &[(&String, String)], room: usize) -> Boxes {
+    // The elements of a box and the note of how much is shown, without its key.
+    const PER_BOX: usize = 380;
+    const KEY: usize = 300;
     const LEAST: usize = 120;
-    /// No longer text goes into one element.
-    const LONGEST: usize = 3000;
-    let count = long.len().min(room / (PER_BOX + LEAST));
     // Measured as shown: an escape is wider than its character.
     let shown = |value: &str, most| text::literal(value, Lines::Most(VALUE_LINES), most);
+    let (mut left, mut fixed, mut fitting) = (room, 0, Vec::new());
+    for (key, value) in long {
+        let key = text::inline(&key_text(key), KEY);
+        let takes = PER_BOX + text::width(&key.text);
+        let Some(rest) = left.checked_sub(takes + LEAST) else { break };
+        (left, fixed) = (rest, fixed + takes);
+        fitting.push((key, value));
+    }
     let widths: Vec<usize> =
-        long.iter().take(count).map(|(_, value)| text::width(&shown(value, LONGEST).text)).collect();
-    let most = fair(&widths, room - count * PER_BOX).min(LONGEST);
-    let boxes = long.iter().take(count).map(|(key, value)| {
+        fitting.iter().map(|(_, value)| text::width(&shown(value, LONGEST).text)).collect();
+    let most = fair(&widths, room - fixed).min(LONGEST);
+    let mut cut = 0;
+    let boxes = fitting.into_iter().map(|(key, value)| {
         let fitted = shown(value, most);
-        let key = SlackRichTextText::new(text::inline(&key_text(key), KEY).text).code();
-        let mut heading = vec![key.into()];
+        cut += key.cut + fitted.cut;
+        let mut heading = vec![SlackRichTextText::new(key.text).code().into()];
         if fitted.cut > 0 {
             let all = value.chars().count();
             let shown = grouped(all - fitted.cut);
@@ -151,7 +196,8 @@ fn long_boxes(long: &[(&String, String)], room: usize) -> Vec<[SlackRichTextElem
         }
         [line(heading), preformatted(fitted.text)]
     });
-    boxes.collect()
+    let boxes = boxes.collect();
+    Boxes { boxes, cut }
 }
 
 /// The most that each may take, so that all together fit into `room`, and what narrow ones leave goes to wide ones.
@@ -169,31 +215,38 @@ fn fair(widths: &[usize], room: usize) -> usize {
     room
 }
 
-/// The keys whose values are redacted.
-fn redacted_names<'a>(
-    keys: impl Iterator<Item = &'a str>,
-    most: usize,
-) -> Option<Vec<SlackRichTextInlineElement>> {
-    let mut names = Vec::new();
-    let (mut used, mut rest) = (0, 0);
+/// The names of the parameters that nobody is shown, and how much of them does not fit into `most`.
+fn hidden_names(keys: &BTreeSet<String>, most: usize) -> (Vec<SlackRichTextInlineElement>, usize) {
+    const NAME: usize = 300;
+    const LEAST: usize = 200;
+    let (mut names, mut used, mut rest, mut cut) = (Vec::new(), 0, 0, 0);
     for key in keys {
-        let name = text::inline(&key_text(key), 80).text;
-        used += text::width(&name) + 2;
-        if used > most { rest += 1 } else { names.push(name) }
-    }
-    let lock = SlackRichTextEmoji::new(SlackEmojiName("lock".into()));
-    let mut parts = vec![lock.into(), words(" redacted: ")];
-    match (names.as_slice(), rest) {
-        ([], 0) => return None,
-        ([], rest) => parts.push(remark(counted(rest, "parameter"))),
-        (names, rest) => {
-            parts.push(SlackRichTextText::new(names.join(", ")).code().into());
-            if rest > 0 {
-                parts.push(remark(format!(" and {} more", grouped(rest))));
-            }
+        let name = text::inline(&key_text(key), NAME);
+        used += text::width(&name.text) + 2;
+        if used > most.clamp(LEAST, LONGEST) {
+            rest += 1;
+        } else {
+            cut += name.cut;
+            names.push(name.text);
         }
     }
-    Some(parts)
+    if keys.is_empty() {
+        return (Vec::new(), 0);
+    }
+    let mut parts = vec![emoji("lock"), words(" not shown to anybody: ")];
+    if names.is_empty() {
+        parts.push(remark(counted(rest, "parameter")));
+    } else {
+        parts.push(SlackRichTextText::new(names.join(", ")).code().into());
+        if rest > 0 {
+            parts.push(remark(format!(" and {} more", grouped(rest))));
+        }
+    }
+    (parts, rest + cut)
+}
+
+fn emoji(name: &str) -> SlackRichTextInlineElement {
+    SlackRichTextEmoji::new(SlackEmojiName(name.into())).into()
 }
 
 /// A value for people: a string as it is, unless it could be taken for another value; everything else as JSON.
@@ -201,7 +254,11 @@ pub(super) fn value_text(value: &Value) -> String {
     const WIDEST: usize = 80;
     match value {
         Value::String(text) => {
-            let misleading = text.trim() != text || text.is_empty() || json::is_json(text);
+            let misleading = text.trim() != text
+                || text.is_empty()
+                // As an escape of an invisible character is written.
+                || text.contains("\\u{")
+                || json::is_json(text);
             if misleading { value.to_string() } else { text.clone() }
         }
         Value::Array(_) | Value::Object(_) => {
@@ -216,7 +273,7 @@ pub(super) fn value_text(value: &Value) -> String {
 }
 
 /// A key for people: in quotes unless it is a plain name, so that it cannot look like a key with its value.
-fn key_text(key: &str) -> String {
+pub(super) fn key_text(key: &str) -> String {
     let is_name = !key.is_empty()
         && key.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '$'));
     if is_name { key.to_owned() } else { Value::from(key).to_string() }
@@ -240,6 +297,7 @@ mod tests {
             (json!(" x"), r#"" x""#),
             (json!(r#""x""#), r#""\"x\"""#),
             (json!("{"), "{"),
+            (json!("a\\u{202e}"), r#""a\\u{202e}""#),
             (json!({"a": [1, "x"]}), r#"{"a":[1,"x"]}"#),
         ];
         for (value, expected) in rows {

@@ -9,13 +9,15 @@
 //!   can be a mention; within code no `*`, `_` or `:emoji:` has a meaning; a backtick, which would end the code, is
 //!   replaced by a letter that looks like one.
 //! - **Invisible characters are escaped.** Control characters, direction overrides and characters of zero width are
-//!   written as `\u{202e}`, so that two values that differ look different. Right-to-left text is isolated, so that
+//!   written as `\u{202e}`, so that two values that differ look different. The joiner within an emoji is part of it. Right-to-left text is isolated, so that
 //!   it cannot reorder what is beside it.
 //!
 //! Everything is cut to a width. The width of a text is its length in the JSON that is sent, in UTF-16 units: never
 //! less than what Slack counts, whichever way it counts.
 //!
 //! Nothing here knows of requests.
+
+use super::emoji;
 
 /// The longest id that is mentioned; Slack's own ids have about eleven characters.
 const ID_CHARS: usize = 24;
@@ -52,6 +54,24 @@ pub(super) fn literal(text: &str, lines: Lines, most: usize) -> Fitted {
 /// The text for elements that Slack does not parse, on one line beside other text.
 pub(super) fn inline(text: &str, most: usize) -> Fitted {
     isolated(most, is_right_to_left(text), |most| literal(text, Lines::One, most))
+}
+
+/// All of the text in pieces, each for elements that Slack does not parse, and at most `most` wide.
+pub(super) fn pieces(text: &str, most: usize) -> Vec<String> {
+    let (mut pieces, mut rest) = (Vec::new(), text);
+    while !rest.is_empty() {
+        let mut fitted = literal(rest, Lines::Most(usize::MAX), most);
+        if fitted.cut == 0 {
+            pieces.push(fitted.text);
+            break;
+        }
+        fitted.text.pop();
+        // One character at least, so that it ends.
+        let kept = (rest.chars().count() - fitted.cut).max(1);
+        rest = rest.char_indices().nth(kept).map_or("", |(at, _)| rest.get(at..).unwrap_or_default());
+        pieces.push(fitted.text);
+    }
+    pieces
 }
 
 /// The text as inline code for `mrkdwn`, at most `most` wide.
@@ -153,14 +173,14 @@ fn fit(text: &str, lines: Lines, most: usize, write: impl Fn(char, &mut String))
     // The end of the text if it has to be cut before an ellipsis.
     let (mut used, mut kept, mut kept_chars) = (0, 0, 0);
     let (mut line_count, mut marks, mut before) = (1, 0, None);
+    // The emoji that a skin tone, a selector or a joiner belongs to.
+    let mut emoji = None;
     let mut over = false;
     let mut letters = text.chars().enumerate().peekable();
     while let Some((n, c)) = letters.next() {
         let next = letters.peek().map(|(_, next)| *next);
         let start = fitted.text.len();
         match (c, lines) {
-            // `\r\n` is one line break.
-            ('\r', _) if next == Some('\n') => {}
             ('\n', Lines::Most(limit)) => {
                 line_count += 1;
                 over = line_count > limit;
@@ -171,7 +191,9 @@ fn fit(text: &str, lines: Lines, most: usize, write: impl Fn(char, &mut String))
             ('\t', Lines::One) => fitted.text.push_str("\\t"),
             _ => {
                 marks = if is_mark(c) { marks + 1 } else { 0 };
-                if is_invisible(c, before) || marks > MOST_MARKS {
+                let joined = c == emoji::JOINER
+                    && emoji.zip(next).is_some_and(|(emoji, next)| emoji::joins(emoji, next));
+                if is_invisible(c, before) && !joined || marks > MOST_MARKS {
                     marks = marks.min(MOST_MARKS);
                     fitted.text.extend(c.escape_unicode());
                 } else {
@@ -180,6 +202,9 @@ fn fit(text: &str, lines: Lines, most: usize, write: impl Fn(char, &mut String))
             }
         }
         before = Some(c);
+        if !emoji::is_modifier(c) {
+            emoji = Some(c);
+        }
         let added = fitted.text.get(start..).unwrap_or_default();
         used += width(added);
         if over || used > most {
@@ -247,7 +272,7 @@ mod tests {
             ("a && b", "`a &amp;&amp; b`"),
             ("x` *Approved* `y", "`xˋ *Approved* ˋy`"),
             (":white_check_mark: Approved", "`:white_check_mark: Approved`"),
-            ("a\nb\r\nc\td", "`a\\nb\\nc\\td`"),
+            ("a\nb\r\nc\td", "`a\\nb\\u{d}\\nc\\td`"),
             ("v1\u{202e}2\u{200b}", "`v1\\u{202e}2\\u{200b}`"),
             ("שלום", "`\u{2068}שלום\u{2069}`"),
             (" \n", "_(blank)_"),
@@ -263,7 +288,15 @@ mod tests {
         let rows = [
             ("plain, Zoë, 日本, 🎉, ⚠️", "plain, Zoë, 日本, 🎉, ⚠️"),
             ("a\u{0}b\u{1b}[31m", "a\\u{0}b\\u{1b}[31m"),
-            ("a\rb\r\nc", "a\\u{d}b\nc"),
+            ("a\rb\r\nc", "a\\u{d}b\\u{d}\nc"),
+            (
+                "👩\u{200d}💻 👩🏽\u{200d}💻 🏳\u{fe0f}\u{200d}🌈",
+                "👩\u{200d}💻 👩🏽\u{200d}💻 🏳\u{fe0f}\u{200d}🌈",
+            ),
+            (
+                "🎉\u{200d}🎉 a\u{200d}b 👩\u{200d}\u{200d}💻",
+                "🎉\\u{200d}🎉 a\\u{200d}b 👩\\u{200d}\\u{200d}💻",
+            ),
             ("1\u{fe0f}", "1\\u{fe0f}"),
             ("\u{2028}\u{feff}\u{ad}\u{e0041}", "\\u{2028}\\u{feff}\\u{ad}\\u{e0041}"),
             ("e\u{301}\u{302}\u{303}\u{304}", "e\u{301}\u{302}\\u{303}\\u{304}"),

@@ -191,6 +191,7 @@ fn request(number: u64) -> Request {
         expires_at: at.plus(1_200_000),
         escalate_at: Some(at.plus(900_000)),
         unattended: false,
+        consent: Default::default(),
     };
     let requirement = |kind, label: &str, eligible: &[&str]| Requirement {
         kind,

@@ -79,6 +79,7 @@ pub fn request_at(number: u64, made: Timestamp) -> Request {
         expires_at: made.plus(600_000),
         escalate_at: None,
         unattended: false,
+        consent: Default::default(),
     };
     Request {
         id: id(number),
@@ -226,6 +227,7 @@ pub fn policy_entry(action: &str) -> PolicyEntry {
         redact: Redaction::Show(["ref".to_owned()].into()),
         rerequest: None,
         unattended: false,
+        consent: Default::default(),
         schema: Some(json!({ "type": "object" })),
         groups: BTreeMap::from([("group".to_owned(), BTreeSet::from(["U1".to_owned()]))]),
         policies: vec![PolicyUse { name: "quorum".into(), digest: Digest::of(b"module"), config }],

@@ -4,6 +4,7 @@ use countersign_tests::Ask;
 use serde_json::json;
 
 use super::Setup;
+use super::consent::read;
 
 const ACTIONS: &str = "
   deploy:
@@ -34,7 +35,9 @@ async fn a_hostile_request_is_shown_and_harms_nobody() {
     let message = setup.shows(&request, "Waiting for 1 approval").await;
     let pings = message.pings();
     assert!(pings.iter().all(|ping| ["U0ALICE", "U0REQ"].contains(&ping.as_str())), "it pings {pings:?}");
-    assert_eq!(message.actions(), ["approve", "deny"]);
-    setup.slack.person("U0ALICE").click(&message, "approve").await;
+    assert_eq!(message.actions(), ["review", "deny"]);
+    let pages = read(&setup, "U0ALICE", &message).await.concat();
+    assert!(pages.contains("abc\\u{202e}fed\\u{200b}"), "what is invisible is not escaped: {pages}");
+    setup.slack.person("U0ALICE").submit(&[]).await;
     setup.shows(&request, "Approved").await;
 }

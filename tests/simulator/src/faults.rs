@@ -31,6 +31,8 @@ pub struct Faults {
     pub duplicate_interaction: f64,
     /// Whether Slack is down: every call is reset, none carried out, and no socket stays open.
     pub down: bool,
+    /// A message with this text in its blocks is refused with `invalid_blocks`.
+    pub invalid_blocks_with: Option<String>,
     /// The methods that the faults apply to; all if empty.
     pub methods: Vec<String>,
     /// A new seed for the random generator.

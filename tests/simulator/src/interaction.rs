@@ -127,6 +127,27 @@ fn click_payload(
     }))
 }
 
+/// Somebody clicks on a button of an open modal. `None` if it is not open on their screen, or has no such button.
+pub(crate) async fn press(shared: &Shared, user: &str, view_id: &str, action_id: &str) -> Option<Clicked> {
+    let payload = shared.change(|world| {
+        let view = world.view_mut(view_id).filter(|view| view.user == user)?.clone();
+        let all: Vec<Value> = blocks::items(&view.view["blocks"]).cloned().collect();
+        let (block, element) = blocks::elements(&all)
+            .find(|(_, element)| element["type"] == "button" && element["action_id"] == action_id)?;
+        let (block, value) = (block.to_owned(), element["value"].clone());
+        let mut payload = view_payload(world, "block_actions", &view);
+        payload["container"] = json!({"type": "view", "view_id": view.id});
+        payload["actions"] = json!([{
+            "type": "button", "action_id": action_id, "block_id": block, "value": value,
+            "action_ts": clock::ts(world.next_ts()),
+        }]);
+        Some(payload)
+    })?;
+    let deliveries = delivery::deliver(shared, &payload).await;
+    let warning = deliveries.first().filter(|delivered| !delivered.is_ok()).map(Delivered::complaint);
+    Some(Clicked { payload, deliveries, warning })
+}
+
 /// What a message's inputs hold.
 fn message_state(message: &Message, entries: &BTreeMap<String, Entry>) -> Map<String, Value> {
     let inputs = blocks::elements(&message.blocks).filter(|(_, element)| element["type"] != "button");

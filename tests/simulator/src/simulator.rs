@@ -318,6 +318,16 @@ impl Person<'_> {
         self.views().pop()
     }
 
+    /// Clicks on the button with this `action_id` in the modal on top. Returns as [`Person::click`] does.
+    ///
+    /// # Panics
+    /// If there is no modal, or it has no such button.
+    pub async fn press(&self, action_id: &str) -> Clicked {
+        let view = self.view().unwrap_or_else(|| panic!("{} has no modal open", self.id));
+        let pressed = interaction::press(&self.simulator.shared, &self.id, &view.id, action_id).await;
+        pressed.unwrap_or_else(|| panic!("the modal has no button `{action_id}`: {}", view.view))
+    }
+
     /// Submits the modal on top, with this in its inputs, by `block_id`; the others stay as they are. Returns once the
     /// app has answered, or three seconds have passed.
     ///

@@ -88,6 +88,7 @@ fn policy(setting: &Setting, module: &Arc<Module>) -> Result<ActionPolicy, Strin
         redact: setting.redact.clone(),
         rerequest: None,
         unattended: false,
+        consent: Default::default(),
         schema: setting.schema.clone(),
         groups: setting.groups.clone(),
         policies: vec![used],

@@ -38,6 +38,7 @@ const SOUND: &str = r#"  deploy:
         with: { keys: [replicas] }
   rotate:
     policies: [{ use: quorum, with: { approvers: [U1] } }]
+    redact: { hide: [secret] }
 "#;
 
 #[test]
@@ -71,7 +72,7 @@ fn a_channel_that_cannot_be_searched_is_warned_of_once() {
     let escalate = "escalate: { before: 1m, channel: deploys }";
     folder.write_set(
         &SOUND
-            .replace("redact:", &format!("channel: C0DEPLOYS\n    {escalate}\n    redact:"))
+            .replacen("redact:", &format!("channel: C0DEPLOYS\n    {escalate}\n    redact:"), 1)
             .replace("rotate:", "rotate:\n    channel: deploys"),
     );
     let output = folder.policy(&["check", "./"]);
@@ -83,6 +84,15 @@ fn a_channel_that_cannot_be_searched_is_warned_of_once() {
     let json: serde_json::Value =
         serde_json::from_str(&folder.policy(&["check", "./", "--format", "json"]).text).unwrap();
     assert_eq!((&json["sound"], json["warnings"].as_array().unwrap().len()), (&true.into(), 1));
+}
+
+#[test]
+fn an_action_that_shows_approvers_nothing_is_warned_of() {
+    let folder = Workspace::new();
+    folder.write_set(&SOUND.replace("    redact: { hide: [secret] }\n", ""));
+    let output = folder.policy(&["check", "./"]);
+    has(&output, 0, &["warning: the action `rotate` shows approvers no parameters: `redact` is missing"]);
+    assert!(!output.text.contains("`deploy` shows"), "{}", output.text);
 }
 
 #[test]

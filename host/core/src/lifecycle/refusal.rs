@@ -40,6 +40,12 @@ pub enum Refusal {
     /// The payload hash cannot be made for edited parameters, since the salt cannot be decrypted.
     #[error("these parameters can no longer be edited; approve them as they are, or deny")]
     SaltLost,
+    /// The actor approves what they cannot have read in full.
+    #[error("not all of the request was shown where you approved it")]
+    Unread,
+    /// Not all of the request could be shown to people, even in a review.
+    #[error("the request is too large for people to read in full")]
+    TooLargeToReview,
     /// A policy gave no usable answer.
     #[error("a policy gave no usable answer, so nothing was changed")]
     PolicyFailed(Vec<PolicyFailure>),
@@ -74,6 +80,8 @@ impl Refusal {
             Refusal::NotEditable(_) => "key_not_allowed",
             Refusal::ParametersChanged => "parameters_changed",
             Refusal::SaltLost => "salt_lost",
+            Refusal::Unread => "not_reviewed",
+            Refusal::TooLargeToReview => "too_large_to_review",
             Refusal::PolicyFailed(_) => "policy_failure",
             Refusal::NotDue => "not_due",
             Refusal::HistoryFull => "history_full",

@@ -105,6 +105,28 @@ pub struct Submission {
     /// The action's policies may approve it with no human act.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unattended: bool,
+    /// What people must have read for their approval to count.
+    #[serde(default, skip_serializing_if = "Consent::is_whole")]
+    pub consent: Consent,
+}
+
+/// What people must have read for their approval to count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consent {
+    /// All that the request shows.
+    #[default]
+    Whole,
+    /// What its message shows, even if that is not all: the policy set takes responsibility.
+    Summary,
+}
+
+impl Consent {
+    /// Whether people must have read all that the request shows.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        *self == Consent::Whole
+    }
 }
 
 impl Submission {

@@ -322,14 +322,23 @@ fn act_detail(request: &Request, act: &Act) -> Map<String, Value> {
         Act::Acknowledge { persona } => {
             detail.insert("persona".into(), persona.as_str().into());
         }
-        Act::Approve { edits } if !edits.is_empty() => {
-            // `before` is left out of a parameter that was not there, and `after` of one that goes: `null` is a value.
-            detail.insert("edits".into(), json!(edits));
+        Act::Approve { edits } => {
+            let Submission { redacted, consent, .. } = &*request.submission;
+            if !edits.is_empty() {
+                // `before` is left out of a parameter that was not there, and `after` of one that goes: `null` is a value.
+                detail.insert("edits".into(), json!(edits));
+            }
+            if !redacted.is_empty() {
+                detail.insert("unseen".into(), json!(redacted));
+            }
+            if !consent.is_whole() {
+                detail.insert("consent".into(), json!(consent));
+            }
         }
         Act::Deny { reason: Some(reason) } => {
             detail.insert("reason".into(), reason.as_str().into());
         }
-        Act::Approve { .. } | Act::Deny { .. } | Act::Withdraw | Act::Escalated | Act::Tick => {}
+        Act::Deny { .. } | Act::Withdraw | Act::Escalated | Act::Tick => {}
     }
     detail
 }

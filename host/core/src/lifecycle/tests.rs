@@ -74,6 +74,7 @@ fn submission(unattended: bool) -> Submission {
         expires_at: START.plus(TIMEOUT_MS),
         escalate_at: Some(START.plus(TIMEOUT_MS / 2)),
         unattended,
+        consent: Consent::Whole,
     }
 }
 

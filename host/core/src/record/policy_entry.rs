@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::directory::{Directory, STALE_AFTER_MS, is_usergroup};
-use crate::lifecycle::{Actor, Digest, Known, REDACTED, Request, Timestamp};
+use crate::lifecycle::{Actor, Consent, Digest, Known, REDACTED, Request, Timestamp};
 use crate::people::{People, Person, is_slack_id};
 
 /// An action's canonical entry: everything that its requests are judged by, module digests included.
@@ -30,6 +30,10 @@ pub struct PolicyEntry {
     pub rerequest: Option<Rerequest>,
     /// The policies may approve it with no human act.
     pub unattended: bool,
+    /// What people must have read for their approval to count. Part of the hash only if the set says it, so that hashes of
+    /// earlier sets stay.
+    #[serde(default, skip_serializing_if = "Consent::is_whole")]
+    pub consent: Consent,
     /// JSON Schema (2020-12) of the parameters.
     pub schema: Option<Value>,
     /// Members by group: people, and user groups of Slack.
@@ -202,6 +206,12 @@ impl PolicyEntry {
 }
 
 impl Redaction {
+    /// Whether no parameter is shown, whatever its name.
+    #[must_use]
+    pub fn shows_nothing(&self) -> bool {
+        matches!(self, Redaction::Show(keys) if keys.is_empty())
+    }
+
     /// Whether the parameter's value may be stored and shown.
     #[must_use]
     pub fn shows(&self, key: &str) -> bool {

@@ -59,7 +59,8 @@ pub struct SlackPost {
     /// Digest of what it shows; `None` if that is to be sent again whatever it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looks: Option<Digest>,
-    /// The version of the request that Slack did not take whole, so that only the least of it is shown.
+    /// The version of the request that Slack did not take, so that only the least of it is shown. While it is there, nobody
+    /// can have read the request in its message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimal: Option<u64>,
     /// An update was not answered, and may be carried out late, over a newer one.
@@ -108,6 +109,12 @@ impl SlackPost {
             failed: None,
             refresh_at: None,
         }
+    }
+
+    /// Whether Slack refused the message, and has not taken all of it since.
+    #[must_use]
+    pub fn was_refused(&self) -> bool {
+        self.minimal.is_some()
     }
 
     /// Slack's name for it, if it was posted.

@@ -6,7 +6,7 @@ use super::ANY_ACTION;
 use crate::yaml::document::{Kind, Node, Place};
 use crate::yaml::error::{Errors, did_you_mean};
 use crate::yaml::fields::{Fields, Reader, is_name};
-use countersign_core::lifecycle::Digest;
+use countersign_core::lifecycle::{Consent, Digest};
 use countersign_core::record::{Escalate, PolicyEntry, PolicyUse, Redaction, Rerequest};
 use countersign_registry::{Pinned, Repository};
 
@@ -198,6 +198,7 @@ impl SetReader<'_, '_> {
             "redact",
             "rerequest",
             "unattended",
+            "consent",
             "policies",
         ];
         let fields = self.reader.fields(node, &format!("the action `{name}`"), &known)?;
@@ -216,6 +217,7 @@ impl SetReader<'_, '_> {
             redact: fields.get("redact").map_or_else(nothing_shown, |node| self.redact(node)),
             rerequest: fields.get("rerequest").and_then(|node| self.rerequest(node)),
             unattended: fields.get("unattended").is_some_and(|node| self.reader.truth(node, "`unattended`")),
+            consent: fields.get("consent").map_or(Consent::Whole, |node| self.consent(node)),
             schema: None,
             groups: self.groups.clone(),
             policies,
@@ -240,6 +242,17 @@ impl SetReader<'_, '_> {
             self.reader.error(before.at, "`before` must be shorter than the action's timeout");
         }
         Some(Escalate { before_ms, channel, mention })
+    }
+
+    fn consent(&mut self, node: &Node) -> Consent {
+        match self.reader.text(node, "`consent`") {
+            Some("summary") => Consent::Summary,
+            Some("whole") | None => Consent::Whole,
+            Some(other) => {
+                self.reader.error(node.at, format!("`consent` must be `whole` or `summary`, not `{other}`"));
+                Consent::Whole
+            }
+        }
     }
 
     fn redact(&mut self, node: &Node) -> Redaction {
@@ -342,6 +355,7 @@ impl SetReader<'_, '_> {
             redact: nothing_shown(),
             rerequest: None,
             unattended: false,
+            consent: Consent::Whole,
             schema: None,
             groups: self.groups.clone(),
             policies: vec![PolicyUse { name: "quorum".to_owned(), digest: pin.digest, config }],

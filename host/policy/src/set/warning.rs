@@ -7,7 +7,7 @@ use countersign_core::eligible::Eligible;
 use countersign_core::lifecycle::{State, Timestamp};
 use countersign_core::record::PolicyEntry;
 
-use super::{PolicySet, trial};
+use super::{ANY_ACTION, PolicySet, trial};
 use crate::action::ActionPolicy;
 use crate::reach;
 
@@ -76,6 +76,13 @@ impl ActionPolicy {
                 entry.action
             )
         }));
+        // Unknown actions have no place where a set could say what is shown.
+        if entry.redact.shows_nothing() && entry.action != ANY_ACTION {
+            warnings.push(format!(
+                "the action `{}` shows approvers no parameters: `redact` is missing, or shows none",
+                entry.action
+            ));
+        }
         // What is wrong with a group is said of the group.
         for (does, name) in names.into_iter().filter(|(_, name)| !name.starts_with('@')) {
             let Eligible { unreachable, gone, .. } = entry.named(name, &[], directory, now);

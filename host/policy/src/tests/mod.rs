@@ -65,6 +65,7 @@ fn action(engine: &Engine, policies: &[(&str, Value)]) -> ActionPolicy {
         redact: Redaction::Hide(["secret".to_owned()].into()),
         rerequest: None,
         unattended: false,
+        consent: Default::default(),
         schema: None,
         groups: [("admins".to_owned(), ["U0ADMIN".to_owned()].into())].into(),
         policies: uses.collect(),
@@ -106,6 +107,7 @@ fn submission(policy: &ActionPolicy) -> Submission {
         expires_at: SUBMITTED_AT.plus(600_000),
         escalate_at: None,
         unattended: false,
+        consent: Default::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use countersign_core::lifecycle::Consent;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -325,6 +326,26 @@ fn an_action_that_nobody_decides_must_say_so() {
     );
     let set = Folder::new(&yaml("    unattended: true\n")).load(&engine()).unwrap();
     assert!(set.action("a").unwrap().entry().unattended);
+}
+
+#[test]
+fn an_action_can_take_responsibility_for_what_people_do_not_read() {
+    let with = |consent: &str| broken("    timeout:", &format!("{consent}    timeout:"));
+    let loaded = |consent: &str| {
+        let set = with(consent).load(&engine()).unwrap_or_else(|errors| panic!("{errors}"));
+        let deploy = set.action("deploy").unwrap();
+        (deploy.entry().consent, deploy.hash())
+    };
+    let (consent, hash) = loaded("");
+    assert_eq!(consent, Consent::Whole);
+    assert_eq!(loaded("    consent: whole\n"), (Consent::Whole, hash), "hashes of earlier sets stay");
+    let (consent, other) = loaded("    consent: summary\n");
+    assert_eq!(consent, Consent::Summary);
+    assert_ne!(other, hash);
+    for wrong in ["all", "true", "\"\""] {
+        let errors = with(&format!("    consent: {wrong}\n")).errors();
+        assert!(errors.contains("`consent`"), "{wrong}: {errors}");
+    }
 }
 
 #[test]

@@ -21,9 +21,15 @@ fn directory() -> Directory {
     directory
 }
 
-/// The warnings of a set with these groups, and an action `deploy` with these members.
+/// The warnings of a set with these groups, and an action `deploy` with these members, which shows its parameters.
 #[track_caller]
 fn check(groups: &str, action: &str, expected: &[&str]) {
+    let redact = if action.contains("redact:") { "" } else { "redact: { hide: [] }, " };
+    check_exactly(groups, &format!("{redact}{action}"), expected);
+}
+
+#[track_caller]
+fn check_exactly(groups: &str, action: &str, expected: &[&str]) {
     let text = format!(
         "version: 1\nmodules: {{ quorum: \"{{quorum}}\", persona-gate: \"{{persona-gate}}\", \
          override-guard: \"{{override-guard}}\", misbehaving: \"{{misbehaving}}\" }}\n\
@@ -70,6 +76,19 @@ fn an_action_that_was_not_tried() {
     let refusing = "policies: [{ use: misbehaving, with: { do: refuse, requester: U0SYNTHETIC } }]";
     let why = "the action `deploy` was not tried, because its policies do not admit a synthetic request: not for them";
     check("", refusing, &[why]);
+}
+
+#[test]
+fn actions_that_show_approvers_nothing() {
+    let nothing = "the action `deploy` shows approvers no parameters: `redact` is missing";
+    for (redact, expected) in [
+        ("", &[nothing][..]),
+        ("redact: { show: [] }, ", &[nothing]),
+        ("redact: { show: [ref] }, ", &[]),
+        ("redact: { hide: [token] }, ", &[]),
+    ] {
+        check_exactly("", &format!("{redact}{}", quorum("U1", 1)), expected);
+    }
 }
 
 #[test]

@@ -229,7 +229,9 @@ fn gateway_status(error: &GatewayError) -> StatusCode {
             StatusCode::FORBIDDEN
         }
         GatewayError::NotFound => StatusCode::NOT_FOUND,
-        GatewayError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+        GatewayError::KeyReused | GatewayError::Refused(Refusal::TooLargeToReview) => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         GatewayError::TokenRetired | GatewayError::SaltLost => StatusCode::CONFLICT,
         GatewayError::Cooldown { .. } | GatewayError::LineageLimit { .. } | GatewayError::TooManyOpen => {
             StatusCode::TOO_MANY_REQUESTS

@@ -51,6 +51,12 @@ pub(super) async fn answer(app: &App, interaction: Interaction) -> Answer {
             ephemeral: Some(ephemeral_text::rerequested(&request)),
             ..Answer::silent(success(&request))
         },
+        Ok(Performed::NextPage(view)) => Answer {
+            body: object(json!({"response_action": "update", "view": view})),
+            // The modal is closed by then.
+            ephemeral: Some(ephemeral_text::page_too_late()),
+            shown_in_modal: true,
+        },
         Ok(Performed::ModalOpened) => Answer::silent(object(json!({"ok": true, "requestId": id}))),
         Err(error) => refused(app, id, &error, &modal_blocks.unwrap_or_default()).await,
     }

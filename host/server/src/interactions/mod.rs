@@ -4,6 +4,7 @@
 //! [`ACKNOWLEDGE_AFTER`] is acknowledged with an empty answer, run to completion, and reported to the person afterwards.
 
 mod answer;
+mod consent;
 mod perform;
 mod person;
 mod workspace;

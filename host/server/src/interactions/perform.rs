@@ -6,9 +6,12 @@ use std::sync::Arc;
 use countersign_core::json;
 use countersign_core::lifecycle::{Digest, Party, Reason, Refusal, Request, RequestId, State};
 use countersign_gateway::{Again, GatewayError, Intent, Who};
-use countersign_slack::{Interaction, InteractionKind, Outgoing, Source, modal};
+use countersign_slack::{
+    Interaction, InteractionKind, Outgoing, Page, Seen, SlackView, Source, modal, review,
+};
 use serde_json::Value;
 
+use super::consent::{self, Approval};
 use super::workspace;
 use crate::caller_rights::{self, CallerRefusal};
 use crate::state::App;
@@ -21,6 +24,8 @@ pub(super) enum Performed {
     Rerequested(Arc<Request>),
     /// A modal was opened.
     ModalOpened,
+    /// This page of the review takes the place of the one before it.
+    NextPage(Box<SlackView>),
 }
 
 /// Why nothing was done.
@@ -41,6 +46,11 @@ pub(super) enum PerformError {
     /// Slack did not open the modal.
     #[error("Slack did not open the dialog; please press the button again")]
     ModalFailed,
+    /// Slack did not open the review, so the request can only be denied.
+    #[error(
+        "Slack did not open the review, so you cannot approve this request; you can press Review again, or deny it"
+    )]
+    ReviewFailed,
     /// The policies do not allow any parameter to be edited.
     #[error("nothing of this request can be edited")]
     NothingEditable,
@@ -61,7 +71,7 @@ impl PerformError {
             PerformError::Gateway(error) => error.code(),
             PerformError::Caller(refusal) => refusal.code(),
             PerformError::ForeignWorkspace => "foreign_workspace",
-            PerformError::NoBotToken | PerformError::ModalFailed => "no_modal",
+            PerformError::NoBotToken | PerformError::ModalFailed | PerformError::ReviewFailed => "no_modal",
             PerformError::NothingEditable => "key_not_allowed",
             PerformError::BadValue { .. } => "invalid_payload",
         }
@@ -104,8 +114,20 @@ impl PerformError {
 pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Performed, PerformError> {
     workspace::check(app, &interaction)?;
     let Interaction { user, request, kind, seen, source, workspace: _ } = interaction;
+    let approval = Approval { request, user: &user, seen };
     let intent = match kind {
-        InteractionKind::Approve => Intent::Approve { edits: BTreeMap::new() },
+        InteractionKind::Approve => Intent::approve(),
+        InteractionKind::Review => {
+            open_review(app, request, &source).await?;
+            return Ok(Performed::ModalOpened);
+        }
+        InteractionKind::ReviewPage => match seen {
+            Seen::Page(payload, page) if !page.is_last() => {
+                let view = next_page(app, request, payload, page).await?;
+                return Ok(Performed::NextPage(Box::new(view)));
+            }
+            _ => Intent::approve(),
+        },
         InteractionKind::Acknowledge(persona) => Intent::Acknowledge { persona },
         InteractionKind::Withdraw => Intent::Withdraw,
         InteractionKind::DenyBecause(reason) | InteractionKind::Deny(reason @ Some(_)) => {
@@ -123,7 +145,7 @@ pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Perfo
             Intent::Approve { edits: edits(app, request, inputs, clearable).await? }
         }
         InteractionKind::ApproveEdit => {
-            open_override_modal(app, request, &user, &source, seen).await?;
+            open_override_modal(app, approval, &source).await?;
             return Ok(Performed::ModalOpened);
         }
         InteractionKind::Rerequest => {
@@ -145,7 +167,59 @@ pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Perfo
             ));
         }
     };
-    Ok(Performed::Changed(app.gateway.act_on(request, &user, &intent, seen).await?))
+    let payload = match &intent {
+        Intent::Approve { .. } | Intent::Acknowledge { .. } => {
+            Some(consent::check(app, approval, &intent).await?)
+        }
+        _ => seen.payload(),
+    };
+    let request = app.gateway.act_on(request, &user, &intent, payload).await?;
+    if let (Seen::Page(_, page), Intent::Acknowledge { .. }) = (seen, &intent) {
+        show_page_again(app, &request, page, &source).await;
+    }
+    Ok(Performed::Changed(request))
+}
+
+/// Shows the page of a review as it is after an act on it: the button is gone, and it may be possible to approve by now.
+async fn show_page_again(app: &App, request: &Request, page: Page, source: &Source) {
+    let (Some(Outgoing { client, .. }), Some(view)) = (&app.outgoing, &source.view) else { return };
+    let Some(page) = review::page(request, page.number) else { return };
+    // A page that stays as it was can do no harm: what is pressed on it is judged anew.
+    if let Err(error) = client.update_view(view, None, &page).await {
+        tracing::warn!(%error, request = %request.id, "cannot update the page of a review");
+    }
+}
+
+/// Opens the first page of the review. Everybody may read it who sees the message; only the last page asks who they are.
+async fn open_review(app: &App, request: RequestId, source: &Source) -> Result<(), PerformError> {
+    let (Some(Outgoing { client, .. }), Some(trigger)) = (&app.outgoing, &source.trigger) else {
+        return Err(PerformError::NoBotToken);
+    };
+    let request = app.gateway.request(request).await?;
+    if request.status().is_terminal() {
+        return Err(GatewayError::from(Refusal::Ended(request.status())).into());
+    }
+    let view = review::page(&request, 1).ok_or(GatewayError::from(Refusal::TooLargeToReview))?;
+    client.open_view(trigger, &view).await.map_err(|error| {
+        tracing::warn!(%error, request = %request.id, "cannot open review");
+        PerformError::ReviewFailed
+    })
+}
+
+/// The page after this one, as long as the review is still of what the request asks for.
+async fn next_page(
+    app: &App,
+    request: RequestId,
+    payload: Digest,
+    page: Page,
+) -> Result<SlackView, PerformError> {
+    let request = app.gateway.request(request).await?;
+    if request.status().is_terminal() {
+        return Err(GatewayError::from(Refusal::Ended(request.status())).into());
+    }
+    let is_current = payload == request.payload_hash() && page.of == review::count(&request);
+    let view = review::page(&request, page.number + 1).filter(|_| is_current);
+    Ok(SlackView::Modal(view.ok_or(GatewayError::from(Refusal::ParametersChanged))?))
 }
 
 /// Opens the modal that asks why somebody denies. False if it cannot be opened.
@@ -168,23 +242,28 @@ async fn open_deny_modal(
 }
 
 /// Opens the modal in which parameters are edited.
-async fn open_override_modal(
-    app: &App,
-    request: RequestId,
-    user: &str,
-    source: &Source,
-    seen: Option<Digest>,
-) -> Result<(), PerformError> {
+async fn open_override_modal(app: &App, approval: Approval<'_>, source: &Source) -> Result<(), PerformError> {
     let (Some(Outgoing { client, .. }), Some(trigger)) = (&app.outgoing, &source.trigger) else {
         return Err(PerformError::NoBotToken);
     };
-    let intent = Intent::Approve { edits: BTreeMap::new() };
-    let request = app.gateway.check(request, user, &intent, seen).await?;
+    let Approval { request, user, seen } = approval;
+    let payload = consent::check(app, approval, &Intent::approve()).await?;
+    let request = app.gateway.check(request, user, &Intent::approve(), Some(payload)).await?;
     let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
+    let page = match seen {
+        Seen::Page(_, page) => Some(page),
+        Seen::Payload(_) | Seen::Unsaid | Seen::Foreign => None,
+    };
     let can_go = |key: &String| rules.check_edits(&request, &[(key.clone(), None)].into()).is_empty();
     let removable = modal::clearable(&request, rules.entry()).into_iter().filter(can_go).collect();
-    let view = modal::overrides(&request, rules.entry(), &removable).ok_or(PerformError::NothingEditable)?;
-    client.open_view(trigger, &view).await.map_err(|error| {
+    let view = modal::overrides(&request, rules.entry(), &removable, page);
+    let view = view.ok_or(PerformError::NothingEditable)?;
+    let opened = match (page, &source.view) {
+        // In place of the review that it was pressed in.
+        (Some(_), Some(review)) => client.update_view(review, None, &view).await,
+        _ => client.open_view(trigger, &view).await,
+    };
+    opened.map_err(|error| {
         tracing::warn!(%error, request = %request.id, "cannot open override modal");
         PerformError::ModalFailed
     })

@@ -18,6 +18,9 @@ pub use parse::{parse_form, parse_payload};
 /// It distinguishes a press on an outdated message from a press on the current one.
 pub const DECIDE_BLOCK: &str = "decide:";
 
+/// The block id of the buttons of the contract, as the Node.js service posted them.
+pub(super) const CONTRACT_BLOCK: &str = "approval_actions";
+
 /// The block id of the input for the reason of a denial, in a message or in the modal for denials.
 pub const REASON_BLOCK: &str = "reason";
 
@@ -33,6 +36,9 @@ pub(super) const OVERRIDE_MODAL: &str = "override_submit";
 /// The callback id of the modal that asks for the reason of a denial.
 pub(super) const DENY_MODAL: &str = "deny_submit";
 
+/// The callback id of the pages of a review.
+pub(super) const REVIEW_MODAL: &str = "review_page";
+
 /// The longest reason that is kept, in characters.
 pub(super) const REASON_CHARS: usize = 1000;
 
@@ -47,10 +53,51 @@ pub struct Interaction {
     pub request: RequestId,
     /// What the person did.
     pub kind: InteractionKind,
-    /// The payload hash of the parameters that the person saw, if the message or the modal states it.
-    pub seen: Option<Digest>,
+    /// What the person had before them.
+    pub seen: Seen,
     /// Where the person did it.
     pub source: Source,
+}
+
+/// What somebody had before them when they acted, as far as the block or the modal says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Parameters with this payload hash.
+    Payload(Digest),
+    /// A page of a review of the parameters with this payload hash, and of nothing else.
+    Page(Digest, Page),
+    /// The buttons of the contract, which do not say so.
+    Unsaid,
+    /// A block that is none of ours. An approval there is of nobody knows what.
+    Foreign,
+}
+
+impl Seen {
+    /// The payload hash, if there is one.
+    #[must_use]
+    pub fn payload(self) -> Option<Digest> {
+        match self {
+            Seen::Payload(hash) | Seen::Page(hash, _) => Some(hash),
+            Seen::Unsaid | Seen::Foreign => None,
+        }
+    }
+}
+
+/// A page of a review, as the page itself says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Which one, counted from 1.
+    pub number: usize,
+    /// Of how many.
+    pub of: usize,
+}
+
+impl Page {
+    /// Whether there is none after it.
+    #[must_use]
+    pub fn is_last(self) -> bool {
+        self.number == self.of
+    }
 }
 
 /// The workspace that a person belongs to, as far as Slack says. A guest from Slack Connect belongs to their own.
@@ -71,6 +118,8 @@ pub struct Source {
     pub channel: Option<String>,
     /// The `thread_ts` of the thread that the message is in, if it is in one.
     pub thread: Option<String>,
+    /// The id of the modal, if it was one.
+    pub view: Option<String>,
 }
 
 impl Interaction {
@@ -105,6 +154,10 @@ pub enum InteractionKind {
         /// empty input changes nothing.
         clearable: Option<Digest>,
     },
+    /// Pressed `review`, which opens the first page of the review.
+    Review,
+    /// Submitted a page of the review: the last one approves, each other one leads on to the next.
+    ReviewPage,
     /// Submitted the modal for the reason of a denial.
     DenyBecause(Option<String>),
 }
@@ -118,6 +171,7 @@ impl InteractionKind {
                 Some(inputs.keys().map(|key| format!("{ANSWER_BLOCK}{key}")).collect())
             }
             InteractionKind::DenyBecause(_) => Some(vec![REASON_BLOCK.to_owned()]),
+            InteractionKind::ReviewPage => Some(Vec::new()),
             _ => None,
         }
     }

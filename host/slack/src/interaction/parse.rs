@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use countersign_core::lifecycle::Digest;
+use countersign_core::lifecycle::{Digest, RequestId};
 use serde::Deserialize as _;
 
 use super::payload::{Action, Inputs, ModalMetadata, Payload, View};
 use super::{
-    ANSWER_BLOCK, DECIDE_BLOCK, DENY_MODAL, Interaction, InteractionError, InteractionKind, OVERRIDE_MODAL,
-    REASON_BLOCK, REASON_CHARS, VALUE_ACTION,
+    ANSWER_BLOCK, CONTRACT_BLOCK, DECIDE_BLOCK, DENY_MODAL, Interaction, InteractionError, InteractionKind,
+    OVERRIDE_MODAL, Page, REASON_BLOCK, REASON_CHARS, REVIEW_MODAL, Seen, VALUE_ACTION,
 };
 
 /// Parses the form that Slack posts over HTTP: URL-encoded, with the JSON in `payload`.
@@ -37,32 +37,30 @@ pub fn parse_payload(payload: &[u8]) -> Result<Interaction, InteractionError> {
             let [action] = payload.actions.as_slice() else { return Err(InteractionError::Unknown) };
             let kind = press(action, payload.state.as_ref()).ok_or(InteractionError::Unknown)?;
             let request = action.value.as_deref().and_then(|value| value.parse().ok());
-            Ok(Interaction {
-                user: payload.user.id,
-                workspace,
-                request: request.ok_or(InteractionError::NoRequest)?,
-                kind,
-                seen: seen_in(&action.block_id)?,
-                source,
-            })
+            let request = request.ok_or(InteractionError::NoRequest)?;
+            let seen = match &payload.view {
+                Some(view) if view.callback_id == REVIEW_MODAL => match about(&view.private_metadata)? {
+                    (of, seen, _) if of == request => seen,
+                    _ => return Err(InteractionError::NoRequest),
+                },
+                _ => seen_in(&action.block_id)?,
+            };
+            Ok(Interaction { user: payload.user.id, workspace, request, kind, seen, source })
         }
         "view_submission" => {
-            let View { callback_id, private_metadata, state } =
+            let View { callback_id, private_metadata, state, .. } =
                 payload.view.ok_or(InteractionError::Unknown)?;
             let state = state.unwrap_or_default();
-            let metadata: Result<ModalMetadata, _> = serde_json::from_str(&private_metadata);
+            let (request, seen, clearable) = about(&private_metadata)?;
             let kind = match callback_id.as_str() {
-                OVERRIDE_MODAL => InteractionKind::Overrides {
-                    inputs: edits(state),
-                    clearable: metadata.as_ref().ok().and_then(|metadata| metadata.clearable),
-                },
+                OVERRIDE_MODAL => InteractionKind::Overrides { inputs: edits(state), clearable },
                 DENY_MODAL => InteractionKind::DenyBecause(reason(&state)),
+                REVIEW_MODAL => InteractionKind::ReviewPage,
                 _ => return Err(InteractionError::Unknown),
             };
-            let metadata = metadata.map_err(|_| InteractionError::NoRequest)?;
-            let request = metadata.request_id.parse().map_err(|_| InteractionError::NoRequest)?;
-            let seen = metadata.payload_hash.map(Digest::deserialize).transpose();
-            let seen = seen.map_err(|_| InteractionError::NoHash)?;
+            if kind == InteractionKind::ReviewPage && !matches!(seen, Seen::Page(..)) {
+                return Err(InteractionError::Unknown);
+            }
             Ok(Interaction { user: payload.user.id, workspace, request, kind, seen, source })
         }
         _ => Err(InteractionError::Unknown),
@@ -76,6 +74,7 @@ fn press(action: &Action, state: Option<&Inputs>) -> Option<InteractionKind> {
         "deny" => Some(InteractionKind::Deny(state.and_then(reason))),
         "re_request" => Some(InteractionKind::Rerequest),
         "withdraw" => Some(InteractionKind::Withdraw),
+        "review" => Some(InteractionKind::Review),
         other => {
             let persona = other.strip_prefix("persona_ack:").filter(|persona| !persona.is_empty())?;
             Some(InteractionKind::Acknowledge(persona.to_owned()))
@@ -83,11 +82,33 @@ fn press(action: &Action, state: Option<&Inputs>) -> Option<InteractionKind> {
     }
 }
 
-/// The payload hash in the block id of the button. Ids of any other form have none: Slack generates ids for blocks
-/// without one, such as those in messages that the Node.js service posted.
-fn seen_in(block_id: &str) -> Result<Option<Digest>, InteractionError> {
-    let hash = block_id.strip_prefix(DECIDE_BLOCK).map(str::parse).transpose();
-    hash.map_err(|_| InteractionError::NoHash)
+/// The payload hash in the block id of the button. Buttons of the contract have none; those in any other block, be its id
+/// one that Slack made up for a block without one, are not ours.
+fn seen_in(block_id: &str) -> Result<Seen, InteractionError> {
+    match block_id.strip_prefix(DECIDE_BLOCK) {
+        Some(hash) => hash.parse().map(Seen::Payload).map_err(|_| InteractionError::NoHash),
+        None if block_id.is_empty() || block_id == CONTRACT_BLOCK => Ok(Seen::Unsaid),
+        None => Ok(Seen::Foreign),
+    }
+}
+
+/// The request that a modal is about, and what the person had before them.
+fn about(private_metadata: &str) -> Result<(RequestId, Seen, Option<Digest>), InteractionError> {
+    let ModalMetadata { request_id, payload_hash, clearable, page, pages } =
+        serde_json::from_str(private_metadata).map_err(|_| InteractionError::NoRequest)?;
+    let request = request_id.parse().map_err(|_| InteractionError::NoRequest)?;
+    let hash = payload_hash.map(Digest::deserialize).transpose().map_err(|_| InteractionError::NoHash)?;
+    let seen = match (hash, page, pages) {
+        (None, None, None) => Seen::Unsaid,
+        (Some(hash), None, None) => Seen::Payload(hash),
+        (Some(hash), Some(number), Some(of)) if (1..=of).contains(&number) => {
+            Seen::Page(hash, Page { number, of })
+        }
+        // A page of a review always says which parameters it is of.
+        (None, ..) => return Err(InteractionError::NoHash),
+        (Some(_), ..) => return Err(InteractionError::Unknown),
+    };
+    Ok((request, seen, clearable))
 }
 
 fn reason(state: &Inputs) -> Option<String> {

@@ -62,6 +62,7 @@ impl Payload {
             trigger: self.trigger_id.take().filter(is_short),
             channel: channel.filter(is_short),
             thread: container.thread_ts.filter(is_short),
+            view: self.view.as_ref().and_then(|view| view.id.clone()).filter(is_short),
         }
     }
 }
@@ -106,6 +107,8 @@ pub(super) struct Action {
 #[derive(Deserialize)]
 pub(super) struct View {
     #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
     pub(super) callback_id: String,
     #[serde(default)]
     pub(super) private_metadata: String,
@@ -145,6 +148,11 @@ pub(super) struct ModalMetadata {
     pub(super) payload_hash: Option<Value>,
     #[serde(default)]
     pub(super) clearable: Option<Digest>,
+    /// The page of a review, counted from 1, and of how many: of the review itself, and of the modal that it led to.
+    #[serde(default)]
+    pub(super) page: Option<usize>,
+    #[serde(default)]
+    pub(super) pages: Option<usize>,
 }
 
 fn present<'de, D: Deserializer<'de>>(member: D) -> Result<Option<Value>, D::Error> {

@@ -32,6 +32,7 @@ fn buttons_are_parsed() {
         ("persona_ack:a:b", InteractionKind::Acknowledge("a:b".into())),
         ("re_request", InteractionKind::Rerequest),
         ("withdraw", InteractionKind::Withdraw),
+        ("review", InteractionKind::Review),
     ];
     for (action_id, press) in rows {
         let interaction = parse_form(&form(&button(action_id, REQUEST))).unwrap();
@@ -79,13 +80,54 @@ fn modals_are_parsed() {
     assert_eq!(interaction.kind.modal_blocks(), Some(vec!["reason".to_owned()]));
 }
 
-fn seen_by_press_in(block_id: &str) -> Result<Option<Digest>, InteractionError> {
+#[test]
+fn pages_of_a_review_say_what_they_are() {
+    let hash = Digest::of(b"what was seen");
+    let submit = |about: Value| {
+        let view = json!({"callback_id": "review_page", "private_metadata": about.to_string()});
+        parse_form(&form(&json!({"type": "view_submission", "user": {"id": "U0ALICE"}, "view": view})))
+    };
+    let about = json!({"request_id": REQUEST, "payload_hash": hash, "page": 2, "pages": 3});
+    let interaction = submit(about.clone()).unwrap();
+    assert_eq!(interaction.kind, InteractionKind::ReviewPage);
+    assert_eq!(interaction.seen, Seen::Page(hash, Page { number: 2, of: 3 }));
+    // A button on the page has seen the same, if it is of the same request.
+    let on_page = |value: &str| {
+        let mut press = button("persona_ack:security", value);
+        press["view"] =
+            json!({"id": "V1", "callback_id": "review_page", "private_metadata": about.to_string()});
+        parse_form(&form(&press))
+    };
+    let pressed = on_page(REQUEST).unwrap();
+    assert_eq!((pressed.seen, pressed.source.view.as_deref()), (interaction.seen, Some("V1")));
+    assert_eq!(on_page("req_01jd8xkm0n0000000000000001"), Err(InteractionError::NoRequest));
+    let unknown = Err(InteractionError::Unknown);
+    for (key, value, expected) in [
+        ("page", json!(0), &unknown),
+        ("page", json!(4), &unknown),
+        ("page", Value::Null, &unknown),
+        ("page", json!(-1), &Err(InteractionError::NoRequest)),
+        ("page", json!("3"), &Err(InteractionError::NoRequest)),
+        ("pages", Value::Null, &unknown),
+        ("payload_hash", Value::Null, &Err(InteractionError::NoHash)),
+        ("request_id", json!("req_1"), &Err(InteractionError::NoRequest)),
+    ] {
+        let mut about = about.clone();
+        about[key] = value;
+        assert_eq!(submit(about.clone()), *expected, "{about}");
+    }
+    let mut without = about;
+    without.as_object_mut().unwrap().remove("payload_hash");
+    assert_eq!(submit(without), Err(InteractionError::NoHash));
+}
+
+fn seen_by_press_in(block_id: &str) -> Result<Seen, InteractionError> {
     let mut payload = button("approve", REQUEST);
     payload["actions"][0]["block_id"] = block_id.into();
     Ok(parse_form(&form(&payload))?.seen)
 }
 
-fn seen_by_submitting(about: &Value) -> Result<Option<Digest>, InteractionError> {
+fn seen_by_submitting(about: &Value) -> Result<Seen, InteractionError> {
     let payload = json!({
         "type": "view_submission",
         "user": {"id": "U0ALICE"},
@@ -99,14 +141,17 @@ fn a_payload_hash_is_parsed_or_refused_but_never_ignored() {
     let hash = Digest::of(b"what was seen");
     let text = hash.to_string();
     let about = |payload_hash: Value| json!({"request_id": REQUEST, "payload_hash": payload_hash});
-    assert_eq!(seen_by_press_in(&format!("decide:{text}")), Ok(Some(hash)));
-    assert_eq!(seen_by_submitting(&about(json!(text))), Ok(Some(hash)));
+    assert_eq!(seen_by_press_in(&format!("decide:{text}")), Ok(Seen::Payload(hash)));
+    assert_eq!(seen_by_submitting(&about(json!(text))), Ok(Seen::Payload(hash)));
 
-    // Ids that Slack generates, and others that are not of our form.
-    for block_id in ["", "b", "YPk3", "b+x4c", "=qXeJ", "/4oHf", "decide", &text] {
-        assert_eq!(seen_by_press_in(block_id), Ok(None), "{block_id}");
+    for block_id in ["", "approval_actions"] {
+        assert_eq!(seen_by_press_in(block_id), Ok(Seen::Unsaid), "{block_id}");
     }
-    assert_eq!(seen_by_submitting(&json!({"request_id": REQUEST})), Ok(None));
+    // Ids that Slack generates, and others that are not of our form.
+    for block_id in ["b", "YPk3", "b+x4c", "=qXeJ", "/4oHf", "decide", "approval_actions:", &text] {
+        assert_eq!(seen_by_press_in(block_id), Ok(Seen::Foreign), "{block_id}");
+    }
+    assert_eq!(seen_by_submitting(&json!({"request_id": REQUEST})), Ok(Seen::Unsaid));
 
     let malformed = [
         String::new(),

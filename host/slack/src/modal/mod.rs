@@ -19,7 +19,7 @@ pub use schema::reads_as_text;
 
 use crate::blocks::{plain, section};
 use crate::interaction::{
-    ANSWER_BLOCK, DENY_MODAL, OVERRIDE_MODAL, REASON_BLOCK, REASON_CHARS, VALUE_ACTION,
+    ANSWER_BLOCK, DENY_MODAL, OVERRIDE_MODAL, Page, REASON_BLOCK, REASON_CHARS, VALUE_ACTION,
 };
 use crate::text::{code, counted};
 
@@ -43,12 +43,14 @@ const HINT: usize = 300;
 /// The modal in which parameters are edited; `None` if nothing can be edited.
 ///
 /// An input that is left as it is edits nothing. One that showed a value and is cleared removes the parameter; of the keys
-/// in `removable` the dialog says so. Whether it may be removed is for the schema to say, as of any edit.
+/// in `removable` the dialog says so. Whether it may be removed is for the schema to say, as of any edit. `after` is the
+/// page of the review that led to it, if one did.
 #[must_use]
 pub fn overrides(
     request: &Request,
     entry: &PolicyEntry,
     removable: &BTreeSet<String>,
+    after: Option<Page>,
 ) -> Option<SlackModalView> {
     let keys = editable(request);
     let inputs = inputs(request, entry);
@@ -87,11 +89,15 @@ pub fn overrides(
     if !notes.is_empty() {
         blocks.push(section(format!(":warning: {}.", notes.join("; "))));
     }
-    let metadata = json!({
+    let mut metadata = json!({
         "request_id": request.id,
         "payload_hash": request.payload_hash(),
         "clearable": digest(&clearable),
     });
+    if let (Some(Page { number, of }), Some(metadata)) = (after, metadata.as_object_mut()) {
+        metadata.insert("page".to_owned(), json!(number));
+        metadata.insert("pages".to_owned(), json!(of));
+    }
     Some(
         SlackModalView::new(plain("Approve with edits", TITLE).into(), blocks)
             .with_callback_id(OVERRIDE_MODAL.into())

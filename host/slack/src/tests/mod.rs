@@ -47,6 +47,7 @@ fn entry() -> PolicyEntry {
             by: Default::default(),
         }),
         unattended: false,
+        consent: Default::default(),
         schema: Some(json!({
             "type": "object",
             "properties": {
@@ -102,6 +103,7 @@ fn submission() -> Submission {
         expires_at: minutes(20),
         escalate_at: Some(minutes(15)),
         unattended: false,
+        consent: Default::default(),
     }
 }
 

@@ -24,7 +24,7 @@ fn with_schema(properties: Value) -> PolicyEntry {
 
 /// The modal, with nothing that can be removed.
 fn overrides(request: &Request, entry: &PolicyEntry) -> Option<SlackModalView> {
-    modal::overrides(request, entry, &BTreeSet::new())
+    modal::overrides(request, entry, &BTreeSet::new(), None)
 }
 
 fn json_of(view: &SlackModalView) -> Value {
@@ -224,7 +224,7 @@ fn what_is_cleared_was_shown() {
     assert_eq!(shown, keys(&["count", "flag", "list", "note"]));
 
     let removable = keys(&["count", "long", "new", "empty"]);
-    let view = json_of(&modal::overrides(&request, &entry(), &removable).expect("a modal"));
+    let view = json_of(&modal::overrides(&request, &entry(), &removable, None).expect("a modal"));
     let blocks = view["blocks"].as_array().expect("blocks").iter();
     let told =
         blocks.filter(|block| block["hint"]["text"].as_str().is_some_and(|hint| hint.contains("removed")));
@@ -244,7 +244,7 @@ fn what_is_cleared_was_shown() {
     let shown = modal::clearable(&crowded, &entry());
     assert!(!shown.is_empty() && shown.len() < 60, "{}", shown.len());
     for removable in [keys(&[]), shown.clone()] {
-        let view = json_of(&modal::overrides(&crowded, &entry(), &removable).expect("a modal"));
+        let view = json_of(&modal::overrides(&crowded, &entry(), &removable, None).expect("a modal"));
         let filled = view["blocks"].as_array().expect("blocks").iter();
         let filled = filled.filter(|block| block["element"]["initial_value"].is_string());
         assert_eq!(filled.count(), shown.len());

@@ -2,14 +2,18 @@
 
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{Decided, Escalation, Event, Needs, Open, State};
+use countersign_core::lifecycle::{Status, canonical, payload_hash};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use slack_morphism::prelude::SlackModalView;
 
 use super::*;
-use crate::message::{Message, message, minimal};
+use crate::blocks::cost;
+use crate::message::{Message, Shown, is_whole, message, minimal};
 use crate::notice::{Place, escalation};
-use crate::{ephemeral_text, modal};
+use crate::parameters::{key_text, value_text};
+use crate::text::{self, Lines};
+use crate::{ephemeral_text, modal, review};
 
 /// Short and long text, plain and hostile.
 fn any_words() -> BoxedStrategy<String> {
@@ -253,7 +257,7 @@ fn check_view(view: &SlackModalView, allowed: &dyn Fn(&str) -> bool) {
 }
 
 /// Checks that the status and every button of the request's state are there.
-fn check_essentials(message: &Message, request: &Request, entry: &PolicyEntry) {
+fn check_essentials(message: &Message, request: &Request, entry: &PolicyEntry, shown: Shown) {
     let blocks = serde_json::to_value(&message.blocks).expect("serialises");
     let blocks = blocks.as_array().expect("a list");
     assert_eq!(blocks[0]["type"], "header");
@@ -274,6 +278,7 @@ fn check_essentials(message: &Message, request: &Request, entry: &PolicyEntry) {
         assert_eq!(button["value"], request.id.to_string());
     }
     let (personas, fixed): (Vec<&str>, Vec<&str>) = ids.iter().partition(|id| id.starts_with("persona_ack:"));
+    let offers_approval = shown == Shown::Whole || shown == Shown::Part && !entry.consent.is_whole();
     let State::Open(open) = &request.state else {
         let again =
             matches!(request.state, State::Expired { .. } | State::Denied(_)) && entry.rerequest.is_some();
@@ -287,11 +292,14 @@ fn check_essentials(message: &Message, request: &Request, entry: &PolicyEntry) {
         .map(|requirement| requirement.label.as_str())
         .collect();
     let mut expected = Vec::new();
-    if pending.is_empty() {
+    if pending.is_empty() && offers_approval {
         expected.push("approve");
-        if modal::overrides(request, entry, &BTreeSet::new()).is_some() {
+        if modal::overrides(request, entry, &BTreeSet::new(), None).is_some() {
             expected.push("approve_edit");
         }
+    }
+    if shown != Shown::Whole && review::fits(request) {
+        expected.push("review");
     }
     expected.push("deny");
     if !request.approvers().is_empty() || !request.acknowledgements().is_empty() {
@@ -303,6 +311,10 @@ fn check_essentials(message: &Message, request: &Request, entry: &PolicyEntry) {
     assert!(named.is_subset(&pending));
     let possible =
         pending.iter().filter(|name| !name.is_empty() && name.encode_utf16().count() <= 243).count();
+    if !offers_approval {
+        assert!(named.is_empty(), "somebody can acknowledge what they could not read");
+        return;
+    }
     assert!(named.len() >= possible.min(3), "{} buttons for {possible} personas", named.len());
     let noted = blocks.iter().any(|block| {
         let text = block["elements"][0]["text"].as_str().unwrap_or_default();
@@ -328,16 +340,21 @@ proptest! {
         let allowed = |id: &str| ids.contains(id);
         let whole = message(&request, &entry, &Directory::default(), now);
         check_message(&whole, &allowed);
-        check_essentials(&whole, &request, &entry);
+        let shown = if is_whole(&request, &entry) { Shown::Whole } else { Shown::Part };
+        check_essentials(&whole, &request, &entry, shown);
+        if shown == Shown::Whole && !request.status().is_terminal() {
+            check_all_is_shown(&whole, &request);
+        }
         let heads = |words: &str| {
             let first = |block: &Value| block["elements"][0]["elements"][0]["text"] == words;
             serde_json::to_value(&whole.blocks).expect("serialises").as_array().expect("a list").iter().any(first)
         };
         prop_assert!(heads("Why") && heads("Parameters"));
         prop_assert_eq!(heads("Edits") || heads("Edits so far"), !crate::progress::changes(&request).is_empty());
+        prop_assert_eq!(heads("Links"), !request.submission.links.is_empty());
         let least = minimal(&request, &entry, now);
         check_message(&least, &allowed);
-        check_essentials(&least, &request, &entry);
+        check_essentials(&least, &request, &entry, Shown::Nothing);
         prop_assert!(least.blocks.len() <= whole.blocks.len());
         for place in [Place::Thread, Place::Channel { permalink: permalink.as_deref() }] {
             check_message(&escalation(&request, &entry, &Directory::default(), now, place), &allowed);
@@ -347,7 +364,9 @@ proptest! {
     #[test]
     fn every_modal_is_accepted(request in any_request(), entry in any_entry(), words in any_words(), title in any_words()) {
         let nobody = |_: &str| false;
-        if let Some(view) = modal::overrides(&request, &entry, &request.params().keys().cloned().collect()) {
+        if let Some(view) =
+            modal::overrides(&request, &entry, &request.params().keys().cloned().collect(), None)
+        {
             check_view(&view, &nobody);
             let json = serde_json::to_value(&view).expect("serialises");
             let about: Value = serde_json::from_str(json["private_metadata"].as_str().expect("there")).expect("JSON");
@@ -367,6 +386,171 @@ proptest! {
             check_view(&modal::notice(&title, &text), &allowed);
         }
         check_view(&modal::notice(&title, &ephemeral_text::rerequested(&request)), &allowed);
+    }
+}
+
+/// All texts of a message or a view, as they are sent.
+fn texts(json: &Value) -> String {
+    match json {
+        Value::String(text) => format!("{text}\n"),
+        Value::Array(items) => items.iter().map(texts).collect(),
+        Value::Object(members) => members.values().map(texts).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => String::new(),
+    }
+}
+
+/// Checks that every value that people agree to is there, uncut.
+fn check_all_is_shown(message: &Message, request: &Request) {
+    let shown = texts(&serde_json::to_value(&message.blocks).expect("serialises"));
+    let has = |what: &str, words: &str, lines: Lines| {
+        let whole = text::literal(words, lines, usize::MAX).text;
+        assert!(shown.contains(&whole), "{what} is not shown whole: {whole}\n{shown}");
+    };
+    let submission = &request.submission;
+    has("why", &submission.justification.trim().replace("\r\n", "\n"), Lines::Most(usize::MAX));
+    for link in &submission.links {
+        has("a label", &link.label, Lines::One);
+        match crate::links::target(&link.url) {
+            Some(target) => has("a link", &target, Lines::One),
+            None => has("an address", &link.url, Lines::One),
+        }
+    }
+    for (key, value) in request.params() {
+        if submission.redacted.contains(&key) {
+            has("a hidden name", &key_text(&key), Lines::One);
+            continue;
+        }
+        has("a name", &key_text(&key), Lines::One);
+        let value = value_text(&value);
+        let is_long = value.contains('\n') || text::inline(&value, 120).cut > 0;
+        let lines = if is_long { Lines::Most(usize::MAX) } else { Lines::One };
+        if key_text(&key).chars().count() <= 20 {
+            has("a value", &value, lines);
+        }
+    }
+    for (_, before, after) in crate::progress::changes(request) {
+        for value in [before, after].into_iter().flatten() {
+            has("an edit", &value_text(value), Lines::One);
+        }
+    }
+}
+
+/// The text with the escapes of invisible characters undone. In JSON `\\` is a backslash, and `\u{` is no escape.
+fn unescaped(shown: &str) -> String {
+    let mut text = String::new();
+    let mut rest = shown;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        text.push_str(before);
+        let inside = escape.strip_prefix("\\u{").and_then(|inside| inside.split_once('}'));
+        rest = match inside {
+            Some((code, after)) => {
+                let code = u32::from_str_radix(code, 16).expect("hexadecimal digits");
+                text.push(char::from_u32(code).expect("a character"));
+                after
+            }
+            // An escape of JSON: the backslash, and what it escapes.
+            None => {
+                let (escape, after) = escape.split_at(2);
+                text.push_str(escape);
+                after
+            }
+        };
+    }
+    text + rest
+}
+
+/// Parameters of up to 100,000 characters, and now and then far more.
+fn any_large_params() -> BoxedStrategy<Map<String, Value>> {
+    let large = (any_value(), any_words(), 0usize..300).prop_map(|(value, words, times)| {
+        object(json!({"value": value, "long": words.repeat(times).chars().take(120_000).collect::<String>()}))
+    });
+    prop_oneof![3 => any_params(), 1 => large].boxed()
+}
+
+/// Checks that the pages of the review are accepted and lead on to each other, and that what they show, page after page,
+/// is the canonical JSON of what the last page approves.
+fn check_review(request: &Request) {
+    let count = review::count(request);
+    assert!(review::page(request, 0).is_none() && review::page(request, count + 1).is_none());
+    assert_eq!(review::fits(request), count <= review::MOST_PAGES, "{count} pages");
+    if count > review::MOST_PAGES {
+        assert!((1..=count).all(|number| review::page(request, number).is_none()));
+        return;
+    }
+    let (mut json, mut all) = (String::new(), String::new());
+    for number in 1..=count {
+        let view = review::page(request, number).expect("a page");
+        check_view(&view, &|_| true);
+        let SlackModalView { blocks, .. } = &view;
+        assert!(blocks.len() <= 20 && blocks.iter().map(cost).sum::<usize>() <= 20_000, "page {number}");
+        let view = serde_json::to_value(&view).expect("serialises");
+        let about: Value =
+            serde_json::from_str(view["private_metadata"].as_str().expect("there")).expect("JSON");
+        let expected = json!({"request_id": request.id, "payload_hash": request.payload_hash(), "page": number, "pages": count});
+        assert_eq!(about, expected);
+        let can_be_approved = !request.status().is_terminal() && request.status() != Status::AwaitingPersonas;
+        let submit = match number == count {
+            false => json!("Next page"),
+            true if can_be_approved => json!("Approve"),
+            true => Value::Null,
+        };
+        assert_eq!(view["submit"]["text"], submit);
+        for block in view["blocks"].as_array().expect("blocks") {
+            all += &texts(block);
+            if block["block_id"].as_str().is_some_and(|id| id.starts_with("parameters:")) {
+                let elements = block["elements"].as_array().expect("elements");
+                let boxes = elements.iter().filter(|element| element["type"] == "rich_text_preformatted");
+                json.extend(boxes.map(|element| element["elements"][0]["text"].as_str().expect("a text")));
+            }
+        }
+    }
+    let redacted = &request.submission.redacted;
+    let mut params = request.params();
+    params.retain(|key, _| !redacted.contains(key));
+    assert_eq!(unescaped(&json), canonical(&Value::Object(params.clone())));
+    // Those parameters and the digests of the hidden ones make the payload hash that the last page approves.
+    let mut digests = request.submission.digests.clone();
+    digests.retain(|key, _| redacted.contains(key));
+    let edited = request.edits();
+    digests.retain(|key, _| edited.get(key.as_str()) != Some(&None));
+    digests.extend(parameter_digests(&params));
+    assert_eq!(payload_hash(&digests), request.payload_hash());
+    for key in redacted {
+        let name = text::literal(&key_text(key), Lines::Most(usize::MAX), usize::MAX).text;
+        assert!(name.len() > 100 || all.contains(&name), "the hidden `{name}` is not named");
+    }
+}
+
+proptest! {
+    // Each case makes every page anew for each page, of up to 120,000 characters.
+    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 20, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_review_shows_everything_and_approves_that(
+        params in any_large_params(),
+        words in any_words(),
+        hidden in any::<prop::sample::Index>(),
+        edit in prop::option::of((any_words(), prop::option::of(any_value()))),
+    ) {
+        let hidden: BTreeSet<String> = params.keys().take(hidden.index(params.len() + 1)).cloned().collect();
+        let (digests, mut params) = (parameter_digests(&params), params);
+        params.extend(hidden.iter().map(|key| (key.clone(), json!("[redacted]"))));
+        let key = params.keys().find(|key| !hidden.contains(*key)).cloned().unwrap_or("new".into());
+        let request = open_with(
+            Submission { justification: words, params, redacted: hidden, digests, ..submission() },
+            vec![approvals(0, 1)],
+        );
+        check_review(&request);
+        if let Some((other, after)) = edit {
+            let key = if other.len() % 2 == 0 { key } else { other };
+            let edits = edited(&[(&key, None, after)]);
+            if !request.submission.redacted.contains(&key) {
+                let mut request = request;
+                request.history.push(Event { seq: 1, at: START, by: Some(Actor { id: "U0ANA".into(), ..Actor::default() }), act: edits });
+                check_review(&request);
+            }
+        }
     }
 }
 

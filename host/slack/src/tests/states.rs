@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use countersign_core::directory::{Directory, Presence};
-use countersign_core::lifecycle::State;
+use countersign_core::lifecycle::{Consent, State};
 use countersign_core::people::{People, Person};
 
 use super::*;
@@ -313,7 +313,7 @@ fn hostile_text() {
 fn minimal_message() {
     let message = minimal(&one_approval(), &entry(), minutes(8));
     check("minimal", &message);
-    assert_eq!(buttons(&message), ["approve", "approve_edit", "deny", "withdraw"]);
+    assert_eq!(buttons(&message), ["review", "deny", "withdraw"]);
 }
 
 #[test]
@@ -377,7 +377,7 @@ fn ephemeral_texts_of_refusals() {
 /// Every part takes the most room that it may, and none is missing.
 #[test]
 fn everything_at_once() {
-    let (mut request, entry) = hostile();
+    let (mut request, mut entry) = hostile();
     let names = (0..60).map(|n| format!("{n:03}{}", "<\"x\"> ".repeat(40)));
     let State::Open(open) = &mut request.state else { panic!("it is open") };
     let approval = open.requirements.iter().find(|one| one.kind == RequirementKind::Approval).cloned();
@@ -388,6 +388,9 @@ fn everything_at_once() {
     let edits: Vec<_> = edits.iter().map(|(key, after)| (key.as_str(), None, after.clone())).collect();
     let act = edited(&edits);
     request.history.last_mut().expect("there are events").act = act;
+    let too_large = message(&request, &entry, &Directory::default(), minutes(4));
+    assert_eq!(buttons(&too_large), ["deny", "withdraw"]);
+    entry.consent = Consent::Summary;
     let message = message(&request, &entry, &Directory::default(), minutes(4));
     let json = serde_json::to_value(&message).expect("serialises");
     let broken = limits::broken_message(&json, &known);
@@ -400,6 +403,7 @@ fn everything_at_once() {
         "Edits so far",
         "Parameters",
         "more parameters do not fit",
+        "People approve a summary",
     ] {
         assert!(text.contains(part), "{part}");
     }

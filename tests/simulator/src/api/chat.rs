@@ -17,6 +17,7 @@ const UPDATE_BYTES: usize = 4_000;
 pub(super) fn post_message(world: &mut World, arguments: &Arguments, _: &Addresses) -> Answer {
     let channel = writable(world, arguments)?.profile.id.clone();
     let content = content(world, arguments)?;
+    refuse(world, &content)?;
     let metadata = metadata(arguments)?;
     let thread = thread(world, arguments, &channel)?;
     let message = world.post(Message {
@@ -49,6 +50,7 @@ pub(super) fn update(world: &mut World, arguments: &Arguments, _: &Addresses) ->
     if content.text.as_ref().is_some_and(|text| text.len() > UPDATE_BYTES) {
         return Err("msg_too_long".into());
     }
+    refuse(world, &content)?;
     let metadata = metadata(arguments)?;
     let team = world.workspace.team.clone();
     let message = world.message_mut(&id, &ts).ok_or("message_not_found")?;
@@ -94,6 +96,16 @@ pub(super) fn post_ephemeral(world: &mut World, arguments: &Arguments, _: &Addre
         blocks: content.blocks.unwrap_or_default(),
     });
     Ok(json!({"message_ts": ts}))
+}
+
+/// Refuses blocks that the faults in force say so of.
+fn refuse(world: &World, content: &Content) -> Result<(), Refusal> {
+    let Some(text) = &world.chance.faults().invalid_blocks_with else { return Ok(()) };
+    let blocks = content.blocks.iter().flatten().map(ToString::to_string);
+    if blocks.into_iter().any(|block| block.contains(text.as_str())) {
+        return Err("invalid_blocks".into());
+    }
+    Ok(())
 }
 
 pub(super) fn permalink(world: &mut World, arguments: &Arguments, _: &Addresses) -> Answer {

@@ -61,7 +61,7 @@ const nameOf = (id) => (id === state.bot.id ? state.bot.name : person(id)?.name 
 
 const EMOJI = {
   white_check_mark: "✅", heavy_check_mark: "✔️", x: "❌", no_entry: "⛔", no_entry_sign: "🚫", warning: "⚠️",
-  hourglass: "⌛", hourglass_flowing_sand: "⏳", lock: "🔒", key: "🔑", pencil2: "✏️", memo: "📝", bell: "🔔",
+  hourglass: "⌛", hourglass_flowing_sand: "⏳", lock: "🔒", mag: "🔍", scissors: "✂️", key: "🔑", pencil2: "✏️", memo: "📝", bell: "🔔",
   rotating_light: "🚨", alarm_clock: "⏰", large_green_circle: "🟢", large_yellow_circle: "🟡", red_circle: "🔴",
   white_circle: "⚪", black_square_button: "🔲", white_large_square: "⬜", ballot_box_with_check: "☑️", eyes: "👀",
   rocket: "🚀", leftwards_arrow_with_hook: "↩️", repeat: "🔁", arrows_counterclockwise: "🔄", tada: "🎉", fire: "🔥",

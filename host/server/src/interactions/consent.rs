@@ -1,0 +1,68 @@
+//! Whether an approval in Slack counts as consent: nobody approves what they could not read.
+//!
+//! An approval, with edits or without, from any block, dialog or old message, counts if the message of the request shows all
+//! of it and Slack took that message, or if it ends a review of these very parameters. The same holds for an
+//! acknowledgement, since there are policies that ask for nothing else. An action with `consent: summary`
+//! takes responsibility for the rest, but not for a message that Slack refused.
+//!
+//! The payload hash that is handed on binds the approval to what was decided about here: if the parameters change before it
+//! is stored, the gateway refuses it.
+
+use countersign_core::lifecycle::{Digest, Intent, Refusal, Request, RequestId};
+use countersign_core::record::{PolicyEntry, Slot};
+use countersign_gateway::GatewayError;
+use countersign_slack::{Seen, is_whole, review};
+
+use crate::state::App;
+
+/// Somebody approves or acknowledges.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Approval<'a> {
+    /// The request.
+    pub(super) request: RequestId,
+    /// Who, by their Slack id.
+    pub(super) user: &'a str,
+    /// What they had before them.
+    pub(super) seen: Seen,
+}
+
+/// The payload hash of what an approval is of, if it counts as consent.
+///
+/// # Errors
+/// [`Refusal::Unread`] if it does not, unless the gateway has something else against it.
+pub(super) async fn check(
+    app: &App,
+    approval: Approval<'_>,
+    intent: &Intent,
+) -> Result<Digest, GatewayError> {
+    let Approval { request: id, user, seen } = approval;
+    let request = app.gateway.request(id).await?;
+    let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
+    let was_refused =
+        app.gateway.store().slack_post(id, Slot::Main).await?.is_some_and(|post| post.was_refused());
+    let payload = seen.payload().unwrap_or_else(|| request.payload_hash());
+    if has_read(&request, rules.entry(), (seen, intent), was_refused) {
+        return Ok(payload);
+    }
+    // Whoever may not approve at all reads that first.
+    app.gateway.check(id, user, intent, Some(payload)).await?;
+    tracing::info!(request = %id, was_refused, "approval without having read the request");
+    Err(app.gateway.refuse(id, user, intent.clone(), Refusal::Unread).await)
+}
+
+fn has_read(
+    request: &Request,
+    entry: &PolicyEntry,
+    (seen, intent): (Seen, &Intent),
+    was_refused: bool,
+) -> bool {
+    let message_is_enough = || !was_refused && (is_whole(request, entry) || !entry.consent.is_whole());
+    match seen {
+        Seen::Page(_, page) => {
+            page.is_last() && page.of <= review::MOST_PAGES && page.of == review::count(request)
+        }
+        Seen::Payload(_) | Seen::Unsaid => message_is_enough(),
+        // The rows of persona buttons have no id of ours, so Slack makes one up.
+        Seen::Foreign => matches!(intent, Intent::Acknowledge { .. }) && message_is_enough(),
+    }
+}

@@ -1,0 +1,253 @@
+//! The review of a request: a dialog in pages, which together show every character of what people agree to.
+//!
+//! A message has room for some 13,000 characters, and a request may have ten times as many. Each page leads on to the next
+//! one, and only the last one approves, or acknowledges. A page says which one it is of how many, and of which payload, in its metadata,
+//! which Slack keeps: nobody can submit the last page who was not led there by the ones before it.
+//!
+//! The parameters are canonical JSON, so that the boxes of all pages, joined, are exactly what the payload hash is made of.
+//! Invisible characters are escaped as everywhere (`text.rs`); `\u{…}` is no escape of JSON, so the two cannot be mixed up.
+
+use std::collections::BTreeMap;
+
+use countersign_core::lifecycle::{Act, Link, Request, State, Status, canonical};
+use countersign_core::record::PolicyEntry;
+use serde_json::{Map, Value, json};
+use slack_morphism::prelude::*;
+
+use super::blocks::{
+    button, cost, heading, line, plain, preformatted, remark, rich, row, section, small_print, words,
+};
+use super::buttons::acknowledge;
+use super::interaction::REVIEW_MODAL;
+use super::links;
+use super::message::requester_name;
+use super::modal;
+use super::parameters::key_text;
+use super::progress::changes;
+use super::text::{self, code, person};
+
+/// The most pages that somebody is asked to read. What needs more is too large to be agreed to.
+pub const MOST_PAGES: usize = 12;
+
+/// The blocks and the characters of a page. Slack takes more, but was seen to fail without an error well below its limits.
+const PAGE_BLOCKS: usize = 20;
+const PAGE_ROOM: usize = 20_000;
+
+/// The blocks and the characters of each page that say what it is.
+const FRAME_BLOCKS: usize = 5;
+const FRAME_ROOM: usize = 4_500;
+
+/// The room for the buttons of the personas that have not acknowledged it, on the last page.
+const PERSONA_BUTTONS: usize = 2_600;
+
+/// The width of the text in one box.
+const BOX: usize = 2_800;
+
+/// The prefix of the block ids of boxes with parameters; their number follows it.
+const PARAMETERS_BLOCK: &str = "parameters:";
+
+/// The width of a name, of a title and of a button.
+const NAME: usize = 150;
+const TITLE: usize = 24;
+
+/// Whether people can be shown all that they agree to, or the policy set takes responsibility for what they are not.
+#[must_use]
+pub fn is_possible(request: &Request, entry: &PolicyEntry) -> bool {
+    !entry.consent.is_whole() || fits(request)
+}
+
+/// Whether the review of a request has no more pages than somebody is asked to read.
+#[must_use]
+pub fn fits(request: &Request) -> bool {
+    is_small(request) || count(request) <= MOST_PAGES
+}
+
+/// The number of pages.
+#[must_use]
+pub fn count(request: &Request) -> usize {
+    pages(request).len()
+}
+
+/// A page of the review, counted from 1; `None` if there is none of this number, or there are too many.
+#[must_use]
+pub fn page(request: &Request, number: usize) -> Option<SlackModalView> {
+    let mut pages = pages(request);
+    let count = pages.len();
+    if count > MOST_PAGES || number == 0 || number > count {
+        return None;
+    }
+    let content = pages.swap_remove(number - 1);
+    let submission = &request.submission;
+    let (action, who) = (code(&submission.action, NAME), requester_name(submission));
+    let repo = code(&submission.origin.repo, NAME);
+    let is_last = number == count;
+    let what_next = match (&request.state, is_last) {
+        (_, false) => "It can be approved on the last page.",
+        (State::Open(_), true) if request.status() == Status::AwaitingPersonas => {
+            "You have reached the end. It can be approved once every persona has acknowledged it."
+        }
+        (State::Open(_), true) => {
+            "You have reached the end. *Approve* approves exactly what these pages show."
+        }
+        (_, true) => "The request has ended.",
+    };
+    let mut blocks = vec![section(format!("{action} for {repo}, requested by {who}"))];
+    blocks.extend(content);
+    if is_last {
+        blocks.extend(acknowledge(request, PERSONA_BUTTONS));
+        if can_be_approved(request) && modal::can_edit(request) {
+            let edit = button("approve_edit".to_owned(), "Approve with edits", &request.id.to_string());
+            blocks.push(row(vec![edit]));
+        }
+    }
+    blocks.push(small_print(format!("Page {number} of {count} · {what_next}")));
+    let about = json!({
+        "request_id": request.id,
+        "payload_hash": request.payload_hash(),
+        "page": number,
+        "pages": count,
+    });
+    let view = SlackModalView::new(plain(&format!("Review: {number} of {count}"), TITLE).into(), blocks)
+        .with_callback_id(REVIEW_MODAL.into())
+        .with_private_metadata(about.to_string())
+        .with_close(plain("Cancel", TITLE).into());
+    Some(match is_last {
+        false => view.with_submit(plain("Next page", TITLE).into()),
+        true if can_be_approved(request) => view.with_submit(plain("Approve", TITLE).into()),
+        true => view,
+    })
+}
+
+fn can_be_approved(request: &Request) -> bool {
+    !request.status().is_terminal() && request.status() != Status::AwaitingPersonas
+}
+
+/// The blocks of each page.
+fn pages(request: &Request) -> Vec<Vec<SlackBlock>> {
+    let mut pages: Vec<Vec<SlackBlock>> = Vec::new();
+    let mut room = 0;
+    for block in blocks(request) {
+        let takes = cost(&block);
+        match pages.last_mut() {
+            Some(page) if takes <= room && page.len() < PAGE_BLOCKS - FRAME_BLOCKS => {
+                room -= takes;
+                page.push(block);
+            }
+            _ => {
+                room = (PAGE_ROOM - FRAME_ROOM).saturating_sub(takes);
+                pages.push(vec![block]);
+            }
+        }
+    }
+    pages
+}
+
+/// Everything that people agree to, in blocks that each fit on a page.
+fn blocks(request: &Request) -> Vec<SlackBlock> {
+    let submission = &request.submission;
+    let mut blocks = boxes("Why", &submission.justification);
+    for (n, link) in submission.links.iter().enumerate() {
+        blocks.extend(link_blocks(n + 1, link));
+    }
+    let editors = editors(request);
+    for (key, before, after) in changes(request) {
+        let by = editors.get(key).map_or(String::new(), |id| format!(" by {}", person(id, NAME)));
+        blocks.push(section(format!(":pencil2: *Edited*{by}:")));
+        blocks.extend(boxes("Parameter", key));
+        for (title, value, nothing) in [("Before", before, "not there"), ("After", after, "removed")] {
+            match value {
+                Some(value) => blocks.extend(boxes(title, &canonical(value))),
+                None => blocks.push(rich(vec![line(vec![heading(title), words(": "), remark(nothing)])])),
+            }
+        }
+    }
+    let parameters = boxes("Parameters, as canonical JSON", &canonical(&shown(request)));
+    for (n, block) in parameters.into_iter().enumerate() {
+        blocks.push(match block {
+            SlackBlock::RichText(block) => {
+                block.with_block_id(format!("{PARAMETERS_BLOCK}{n}").into()).into()
+            }
+            other => other,
+        });
+    }
+    if !submission.redacted.is_empty() {
+        let names: Vec<String> = submission.redacted.iter().map(|key| key_text(key)).collect();
+        blocks.extend(boxes("Parameters that are not shown to anybody", &names.join("\n")));
+    }
+    blocks
+}
+
+/// The parameters as they stand, without the hidden ones.
+fn shown(request: &Request) -> Value {
+    let redacted = &request.submission.redacted;
+    let shown = request.params().into_iter().filter(|(key, _)| !redacted.contains(key));
+    Value::Object(shown.collect::<Map<_, _>>())
+}
+
+fn link_blocks(number: usize, link: &Link) -> Vec<SlackBlock> {
+    let target = match links::target(&link.url) {
+        Some(target) => {
+            vec![SlackRichTextLink::new(SlackRelaxedUrl(target.clone())).with_text(target).into()]
+        }
+        None => vec![remark("not a web address")],
+    };
+    let leads_to = std::iter::once(words("Leads to: ")).chain(target).collect();
+    let mut blocks = boxes(&format!("Link {number}"), &link.label);
+    blocks.extend(boxes("Its address", &link.url));
+    blocks.push(rich(vec![line(leads_to)]));
+    blocks
+}
+
+/// A text from outside in boxes, all of it, the first one under a title.
+fn boxes(title: &str, text: &str) -> Vec<SlackBlock> {
+    let pieces = text::pieces(text, BOX);
+    if pieces.is_empty() {
+        return vec![rich(vec![line(vec![heading(title), words(": "), remark("empty")])])];
+    }
+    let mut title = Some(line(vec![heading(title)]));
+    let boxes =
+        pieces.into_iter().map(|piece| rich(title.take().into_iter().chain([preformatted(piece)]).collect()));
+    boxes.collect()
+}
+
+/// Who edited each parameter last.
+fn editors(request: &Request) -> BTreeMap<&str, &str> {
+    let edits = request.history.iter().filter_map(|event| match (&event.by, &event.act) {
+        (Some(actor), Act::Approve { edits }) => {
+            Some(edits.iter().map(|edit| (edit.key.as_str(), actor.id.as_str())))
+        }
+        _ => None,
+    });
+    edits.flatten().collect()
+}
+
+/// Whether a request is so small that its review surely fits, which most are: then no page has to be made to know.
+fn is_small(request: &Request) -> bool {
+    const MOST_BYTES: usize = 8_000;
+    const MOST_PARTS: usize = 40;
+    let submission = &request.submission;
+    let changes = changes(request);
+    let links: usize = submission.links.iter().map(|link| link.label.len() + link.url.len()).sum();
+    let hidden: usize = submission.redacted.iter().map(String::len).sum();
+    let edited: usize = changes
+        .iter()
+        .map(|(key, before, after)| key.len() + before.map_or(0, bytes) + after.map_or(0, bytes))
+        .sum();
+    // An edit stays in the parameters, too.
+    let params: usize = submission.params.iter().map(|(key, value)| key.len() + bytes(value)).sum();
+    submission.justification.len() + links + hidden + 2 * edited + params <= MOST_BYTES
+        && submission.links.len() + changes.len() <= MOST_PARTS
+}
+
+/// About as many bytes as a value takes as JSON.
+fn bytes(value: &Value) -> usize {
+    const AROUND: usize = 8;
+    const SCALAR: usize = 32;
+    AROUND
+        + match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => SCALAR,
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(bytes).sum(),
+            Value::Object(members) => members.iter().map(|(key, value)| key.len() + bytes(value)).sum(),
+        }
+}
