@@ -51,13 +51,16 @@ pub fn parse_payload(payload: &[u8]) -> Result<Interaction, InteractionError> {
             let View { callback_id, private_metadata, state, .. } =
                 payload.view.ok_or(InteractionError::Unknown)?;
             let state = state.unwrap_or_default();
-            let (request, seen, clearable) = about(&private_metadata)?;
-            let kind = match callback_id.as_str() {
-                OVERRIDE_MODAL => InteractionKind::Overrides { inputs: edits(state), clearable },
+            let mut kind = match callback_id.as_str() {
+                OVERRIDE_MODAL => InteractionKind::Overrides { inputs: edits(state), clearable: None },
                 DENY_MODAL => InteractionKind::DenyBecause(reason(&state)),
                 REVIEW_MODAL => InteractionKind::ReviewPage,
                 _ => return Err(InteractionError::Unknown),
             };
+            let (request, seen, filled) = about(&private_metadata)?;
+            if let InteractionKind::Overrides { clearable, .. } = &mut kind {
+                *clearable = filled;
+            }
             if kind == InteractionKind::ReviewPage && !matches!(seen, Seen::Page(..)) {
                 return Err(InteractionError::Unknown);
             }
