@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 use super::{Gateway, GatewayError, MOST_CONFLICTS, WaitToken, log_failures, whole};
 use crate::simulation::{Observation, Observed, Outcome, Timers};
 
-/// How long an idempotency key counts, in milliseconds.
+/// How long an idempotency key counts after the time of its request is over, in milliseconds. While the request is open a
+/// key that had run out would make a second one beside it.
 const IDEMPOTENCY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// An idempotency key, as its caller sent it.
@@ -34,9 +35,10 @@ impl IdempotencyKey {
         self.fingerprint == stored || self.earlier.contains(&Some(stored))
     }
 
-    /// As it is stored with what it was first sent for.
-    fn kept(self, now: Timestamp) -> Idempotency {
-        Idempotency { key: self.key, fingerprint: self.fingerprint, until: now.plus(IDEMPOTENCY_MS) }
+    /// As it is stored with the request that it was first sent for.
+    fn kept(self, request: &Request) -> Idempotency {
+        let until = request.submission.expires_at.plus(IDEMPOTENCY_MS);
+        Idempotency { key: self.key, fingerprint: self.fingerprint, until }
     }
 }
 
@@ -88,7 +90,7 @@ impl Gateway {
             }
         };
         let step = step.inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
-        let kept = idempotency.map(|sent| sent.kept(now));
+        let kept = idempotency.map(|sent| sent.kept(&step.request));
         match self.store_new(step, Some(salt), kept, most_open).await? {
             Ok(receipt) => {
                 self.observe_submission(&submitted, Ok(&receipt.request));
@@ -124,7 +126,6 @@ impl Gateway {
             {
                 return self.known(sent, fingerprint, request);
             }
-            let kept = idempotency.map(|sent| sent.kept(now));
             let original = self.store.request(original).await?.ok_or(GatewayError::NotFound)?;
             let lineage = self.store.lineage(original.submission.lineage).await?;
             let last = lineage.last().ok_or(GatewayError::NotFound)?;
@@ -150,6 +151,7 @@ impl Gateway {
                 .admit(&rules, admission)
                 .await
                 .inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
+            let kept = idempotency.map(|sent| sent.kept(&step.request));
             match self.store_new(step, salt, kept, most_open).await? {
                 Ok(receipt) => {
                     self.observe_submission(&submitted, Ok(&receipt.request));

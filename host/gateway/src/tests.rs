@@ -385,7 +385,15 @@ async fn an_idempotency_key_gives_one_request_however_often_and_however_fast() {
     let other = IdempotencyKey { fingerprint: Digest::of(b"another body"), ..key };
     let reused = house.gateway.create(ask("single"), Some(other), None).await;
     assert!(matches!(reused, Err(GatewayError::KeyReused)));
-    house.clock.advance(24 * 60 * MINUTE);
+    // A day after the time of the request is over, and not before: it would be made twice, side by side.
+    house.clock.advance((24 * 60 + 10) * MINUTE - 1);
+    assert!(matches!(
+        house.gateway.create(ask("single"), Some(other), None).await,
+        Err(GatewayError::KeyReused)
+    ));
+    let same = house.gateway.create(ask("single"), Some(key), None).await.expect("it is the first one");
+    assert_eq!(same.request.id, first.request.id);
+    house.clock.advance(1);
     let later = house.gateway.create(ask("single"), Some(other), None).await.expect("the key is free again");
     assert_ne!(later.request.id, first.request.id);
 }

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a connection that Slack is about to close is kept for the acknowledgements still to be sent on it.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The wait before a connection is opened again after opening failed.
+/// A connection that has lasted so long has worked. One that ends before counts as one that could not be opened.
+const LASTED: Duration = Duration::from_secs(10);
+
+/// The wait before a connection is opened again after it failed.
 const BACKOFF: Backoff = Backoff::new(1_000, 60_000);
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -72,21 +76,31 @@ pub async fn keep_open(connection: Connection) {
             () = shutdown.cancelled() => return,
             opened = open(client, token) => opened,
         };
-        match opened {
+        let wait = match opened {
             Ok(socket) => {
                 tracing::info!(connection = number, "Socket Mode: connected");
-                failures = 0;
+                let opened_at = Instant::now();
                 let reason = listen(&connection, socket).await;
                 tracing::info!(connection = number, reason, "Socket Mode: disconnected");
+                if opened_at.elapsed() >= LASTED {
+                    failures = 0;
+                    continue;
+                }
+                failures += 1;
+                back_off(failures, &mut rng)
             }
             Err(error) => {
                 failures += 1;
                 tracing::warn!(connection = number, %error, "Socket Mode: cannot connect; retrying");
-                tokio::select! {
-                    () = shutdown.cancelled() => {}
-                    () = tokio::time::sleep(retry_after(&error, failures, &mut rng)) => {}
+                match error {
+                    OpenError::Call(CallError::RateLimited { retry_after }) => retry_after,
+                    _ => back_off(failures, &mut rng),
                 }
             }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }
@@ -131,11 +145,8 @@ fn describe(error: &tungstenite::Error) -> String {
     }
 }
 
-/// The wait after this many failures in a row: what Slack asks for, or back-off with jitter down to a tenth.
-fn retry_after(error: &OpenError, failures: u32, rng: &mut fastrand::Rng) -> Duration {
-    if let OpenError::Call(CallError::RateLimited { retry_after }) = error {
-        return *retry_after;
-    }
+/// The wait after this many failures in a row, with jitter down to a tenth.
+fn back_off(failures: u32, rng: &mut fastrand::Rng) -> Duration {
     Duration::from_millis(BACKOFF.full_jitter(failures, rng).max(BACKOFF.after(failures) / 10))
 }
 
@@ -248,4 +259,51 @@ fn acknowledgement(id: &str, payload: Option<Map<String, Value>>) -> Message {
         None => json!({"envelope_id": id}),
     };
     Message::text(text.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::clock::SystemClock;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::fake::FakeSlack;
+
+    struct Nobody;
+
+    #[async_trait]
+    impl Handler for Nobody {
+        async fn handle(&self, _: Result<Interaction, InteractionError>) -> Option<Map<String, Value>> {
+            None
+        }
+    }
+
+    /// Slack takes each connection and closes it at once: it is not opened again at once, for ever.
+    #[tokio::test]
+    async fn a_connection_that_does_not_last_is_opened_again_after_a_wait_that_grows() {
+        let slack = FakeSlack::start(Arc::new(SystemClock)).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        slack.say("apps.connections.open", json!({"ok": true, "url": url}));
+        let shutdown = CancellationToken::new();
+        let kept = tokio::spawn(keep_open(Connection {
+            handler: Arc::new(Nobody),
+            client: Arc::new(slack.client()),
+            token: Secret::new(b"xapp-1".to_vec()),
+            number: 1,
+            shutdown: shutdown.clone(),
+            background: TaskTracker::new(),
+        }));
+        let began = Instant::now();
+        for _ in 0..3 {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+            socket.send(Message::text(json!({"type": "hello"}).to_string())).await.unwrap();
+            socket.close(None).await.unwrap();
+        }
+        // A tenth of a second after the first one at least, and two tenths after the second.
+        assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+        shutdown.cancel();
+        kept.await.unwrap();
+    }
 }

@@ -46,7 +46,7 @@ Environment:
     COUNTERSIGN_SECRET    32 bytes in hexadecimal, from which wait tokens and other keys are derived;
                           without it, it lies in PATH.key beside the database PATH of the store
     COUNTERSIGN_SECRET_PREVIOUS
-                          what COUNTERSIGN_SECRET was before it was changed, for a day";
+                          what COUNTERSIGN_SECRET was before it was changed; docs/SECURITY.md says for how long";
 
 impl Secrets {
     /// The keys that are configured, if any.

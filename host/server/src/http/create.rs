@@ -103,7 +103,7 @@ pub(super) struct PolicyView {
     post,
     path = "/api/guard/request",
     params(("Idempotency-Key" = Option<String>, Header,
-        description = "1 to 255 printable characters. The same key and body give the same request and token for 24 hours.")),
+        description = "1 to 255 printable characters. The same key and body give the same request and token until a day after its `expiresAt`.")),
     request_body = CreateBody,
     responses(
         (status = 200, description = "The request was created, now or earlier with the same idempotency key", body = CreatedView),

@@ -64,7 +64,7 @@ pub(super) struct RerequestView {
     post,
     path = "/api/guard/rerequest",
     params(("Idempotency-Key" = Option<String>, Header,
-        description = "1 to 255 printable characters. The same key and body give the same request and token for 24 hours.")),
+        description = "1 to 255 printable characters. The same key and body give the same request and token until a day after its `expiresAt`.")),
     request_body = RerequestBody,
     responses(
         (status = 200, description = "The request was made again", body = RerequestView),

@@ -84,10 +84,12 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        // Only a write that reaches the disk shows that the disk accepts writes.
+        // Only a write that reaches the disk shows that the disk accepts writes, and SQLite leaves out one that changes
+        // nothing.
         let written = self.writer.write(|scope| {
             let mut write = scope.db.prepare_cached(
-                "INSERT INTO meta (key, value) VALUES ('ping', zeroblob(0)) ON CONFLICT DO UPDATE SET value = value",
+                "INSERT INTO meta (key, value) VALUES ('ping', x'00')
+                 ON CONFLICT DO UPDATE SET value = CASE value WHEN x'00' THEN x'01' ELSE x'00' END",
             )?;
             write.execute([])?;
             Ok(())

@@ -69,6 +69,21 @@ async fn closing_finishes_what_was_queued() {
     assert_eq!(log.metadata().map_or(0, |log| log.len()), 0, "all of it is in the database file");
 }
 
+/// A ping that writes nothing would find a full disk ready.
+#[tokio::test]
+async fn each_ping_reaches_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory);
+    let log = directory.path().join("store.db-wal");
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        store.ping().await.unwrap();
+        let bytes = std::fs::read(&log).unwrap();
+        assert!(!bytes.is_empty() && !seen.contains(&bytes), "it wrote nothing");
+        seen.push(bytes);
+    }
+}
+
 #[tokio::test]
 async fn what_ran_out_is_removed_in_time() {
     let directory = tempfile::tempdir().unwrap();
