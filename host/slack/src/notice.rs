@@ -12,7 +12,7 @@ use slack_morphism::prelude::SlackBlock;
 
 use super::blocks::{cost, heading, line, quote, rich, section};
 use super::links::target;
-use super::message::{Message, requester_name};
+use super::message::{MESSAGE_ROOM, Message, requester_name};
 use super::parameters::replaced_values;
 use super::progress::{self, Roster, packed};
 use super::text::{self, code, counted, person};
@@ -26,9 +26,6 @@ const PROGRESS: usize = 1200;
 
 /// The width of the justification in the escalation channel.
 const JUSTIFICATION: usize = 500;
-
-/// The room of a notice, its text included.
-const NOTICE_ROOM: usize = 12_000;
 
 /// The width of a name.
 const NAME: usize = 80;
@@ -139,13 +136,22 @@ pub fn replaced(
     let end: Vec<SlackBlock> = [section(end)].into_iter().chain(link(permalink, label)).collect();
     let taken = text::width(&text) + blocks.iter().chain(&end).map(cost).sum::<usize>();
     let hidden = &request.submission.redacted;
-    blocks.extend(replaced_values(replacement.edits, hidden, NOTICE_ROOM.saturating_sub(taken)));
+    blocks.extend(replaced_values(replacement.edits, hidden, MESSAGE_ROOM.saturating_sub(taken)));
     blocks.extend(end);
     Message { text, blocks }
 }
 
+/// The message of an ended request with a link to that of the request that was made in its place, as long as there is room.
+#[must_use]
+pub fn made_again(mut message: Message, permalink: &str) -> Message {
+    let taken = text::width(&message.text) + message.blocks.iter().map(cost).sum::<usize>();
+    let link = link(Some(permalink), ":repeat: It was made again: open the new request");
+    message.blocks.extend(link.filter(|link| taken + cost(link) <= MESSAGE_ROOM));
+    message
+}
+
 /// A link to a message, if it is one that can be made.
-pub(super) fn link(permalink: Option<&str>, label: &str) -> Option<SlackBlock> {
+fn link(permalink: Option<&str>, label: &str) -> Option<SlackBlock> {
     const LONGEST: usize = 1000;
     let link = permalink.filter(|link| target(link).is_some() && link.len() <= LONGEST)?;
     // Slack would parse a `&` as the start of an escaped character.

@@ -98,8 +98,10 @@ impl Sender {
         if !is_saved && is_main {
             self.update_again(tracked.mark).await?;
         }
-        // After a notice, the entry may have another one.
-        let release = if is_saved && is_main { Release::Finish } else { Release::DueAt(self.clock.now()) };
+        // After a notice, the entry may have another one; and after a request that was made again, the message of the one
+        // before must lead to it.
+        let is_last = is_main && active.request.submission.depth == 0;
+        let release = if is_saved && is_last { Release::Finish } else { Release::DueAt(self.clock.now()) };
         self.release(active, release).await?;
         Ok(SendResult::Delivered { channel })
     }

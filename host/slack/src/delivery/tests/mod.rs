@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use countersign_core::clock::{Clock, ManualClock};
 use countersign_core::lifecycle::{Act, Decided, Edit, Effect, Request, RequestId, State, Timestamp};
-use countersign_core::record::{Escalate, PolicyEntry, SlackPost, Slot};
+use countersign_core::record::{Escalate, PolicyEntry, Rerequest, SlackPost, Slot};
 use countersign_store::{Commit, Committed, Created, SqliteStore, Store, fixtures};
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -233,6 +233,7 @@ fn entry(channel: &str) -> PolicyEntry {
     PolicyEntry {
         channel: Some(channel.to_owned()).filter(|channel| !channel.is_empty()),
         escalate: Some(Escalate { before_ms: 1, channel: Some("C9".into()), mention: None }),
+        rerequest: Some(Rerequest { cooldown_ms: 1, limit: 9, window_ms: MINUTE, by: Default::default() }),
         ..fixtures::policy_entry("deploy")
     }
 }

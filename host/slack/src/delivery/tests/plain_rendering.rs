@@ -7,7 +7,7 @@ use countersign_core::record::PolicyEntry;
 use crate::delivery::Rendering;
 use crate::{Message, Place};
 
-pub(super) const PLAIN: Rendering = Rendering { message, minimal, escalation, replaced };
+pub(super) const PLAIN: Rendering = Rendering { message, minimal, escalation, replaced, made_again };
 
 fn message(request: &Request, entry: &PolicyEntry, _: &Directory, now: Timestamp) -> Message {
     let minutes = request.submission.expires_at.since(now).div_ceil(60_000);
@@ -50,4 +50,8 @@ fn replaced(
         text: format!("{}: {by} replaced {}", request.status(), replaced.join(", ")),
         blocks: Vec::new(),
     }
+}
+
+fn made_again(message: Message, permalink: &str) -> Message {
+    Message { text: format!("{} again: {permalink}", message.text), ..message }
 }
