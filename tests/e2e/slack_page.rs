@@ -14,6 +14,14 @@ const ACTIONS: &str = "
         with: { approvers: [U0ALICE, U0BOB, \"@release-managers\"], approvals: 2, requester_may_approve: false }
       - use: override-guard
         with: { keys: [ref, replicas], max_keys: 2, max_chars: 40 }
+  restart_prod:
+    description: Restart production
+    timeout: 20m
+    redact: { show: [service] }
+    escalate: { before: 1199s, channel: C0ONCALL, mention: U0LEAD }
+    policies:
+      - use: quorum
+        with: { approvers: [U0ALICE, U0BOB] }
 ";
 
 fn home() -> Home {
@@ -44,10 +52,13 @@ impl Scene {
     }
 
     async fn of(params: Value) -> Scene {
+        Scene::asked(&Ask::new("deploy_prod").params(params)).await
+    }
+
+    async fn asked(ask: &Ask) -> Scene {
         let slack = Slack::start().await;
         let gateway = slack.gateway(home()).await;
-        let ask = Ask::new("deploy_prod").params(params).requester("U0DANA");
-        let request = gateway.create(&ask).await.expect("it is admitted");
+        let request = gateway.create(&ask.clone().requester("U0DANA")).await.expect("it is admitted");
         let page = Page::open(&format!("{}/#U0ALICE/C0PRIVATE", slack.url()), 1100, 800).await;
         Scene { gateway, token: request.token, page, _slack: slack }
     }
@@ -145,6 +156,57 @@ async fn one_approves_with_edits_after_a_mistake() {
     );
     scene.shows("Approved with edits").await;
     scene.picture("slack-approved-with-edits.png").await;
+    scene.finish();
+}
+
+#[tokio::test]
+async fn whose_approval_is_replaced_reads_what_was_changed() {
+    let mut scene = Scene::set().await;
+    scene.press("approve").await;
+    scene.shows("Waiting for 1 more approval").await;
+    scene.become_person("U0BOB").await;
+    scene.press("approve_edit").await;
+    let replicas = "#modal [data-block-id=ov_replicas] input";
+    scene.page.wait_for(&format!("document.querySelector('{replicas}')?.value === '3'")).await;
+    scene.page.fill(replicas, "12").await;
+    scene.page.click("#modal [type=submit]").await;
+    scene.shows("Edits so far").await;
+
+    scene.become_person("U0ALICE").await;
+    let reply = "#messages article .replies";
+    scene.page.wait_for(&format!("!!document.querySelector('{reply}')")).await;
+    scene.page.click(reply).await;
+    let notice = "[...document.querySelectorAll('#replies article')].at(-1)";
+    scene.page.wait_for(&format!("{notice}?.innerText.includes('Your approval no longer counts')")).await;
+    scene.page.evaluate(&format!("{notice}.scrollIntoView()")).await;
+    scene.picture("slack-replaced.png").await;
+
+    scene.press("approve").await;
+    let state = scene.ended().await;
+    assert_eq!(
+        (&state["approvers"], &state["overrides"]),
+        (&json!(["U0BOB", "U0ALICE"]), &json!({"replicas": 12}))
+    );
+    scene.page.wait_for(&format!("{notice}?.innerText.includes('has ended since')")).await;
+    scene.finish();
+}
+
+#[tokio::test]
+async fn the_notice_of_an_escalation_says_how_it_ended() {
+    let ask = Ask::new("restart_prod").params(json!({"service": "web"}));
+    let mut scene = Scene::asked(&ask).await;
+    scene.shows("Escalated").await;
+    let go = |channel: &str| format!("location.hash = '#U0ALICE/{channel}'");
+    scene.page.evaluate(&go("C0ONCALL")).await;
+    scene.shows("needs a decision").await;
+    scene.page.evaluate(&go("C0PRIVATE")).await;
+    scene.shows("Requested by").await;
+    scene.press("approve").await;
+    scene.gateway.ended(&scene.token).await;
+    scene.page.evaluate(&go("C0ONCALL")).await;
+    scene.shows("was escalated, and has ended since: Approved").await;
+    scene.shows("Open the request").await;
+    scene.picture("slack-escalation-closed.png").await;
     scene.finish();
 }
 

@@ -52,7 +52,7 @@ pub use interaction::{
     Source, VALUE_ACTION, Workspace, parse_form, parse_payload,
 };
 pub use message::{Message, is_whole, message, minimal};
-pub use notice::{Place, escalation};
+pub use notice::{Place, escalation, made_again, replaced};
 pub use signature::{MAX_SKEW_MS, SignatureError, Signed, Verifier, sign};
 pub use slack_morphism::prelude::SlackView;
 pub use socket::{Connection, Handler, keep_open};

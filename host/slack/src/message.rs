@@ -36,7 +36,7 @@ pub struct Message {
 }
 
 /// The room of a message; Slack was seen to refuse messages from about 13,170 characters on.
-const MESSAGE_ROOM: usize = 12_900;
+pub(super) const MESSAGE_ROOM: usize = 12_900;
 
 /// The most room that each part takes.
 mod most {

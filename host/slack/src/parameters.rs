@@ -6,13 +6,13 @@
 use std::collections::BTreeSet;
 
 use countersign_core::json;
-use countersign_core::lifecycle::Request;
+use countersign_core::lifecycle::{Edit, Request};
 use serde_json::Value;
 use slack_morphism::prelude::*;
 
 use super::blocks::{Part, heading, json_width, line, literal, preformatted, remark, rich, words};
 use super::progress::changes;
-use super::text::{self, Fitted, Lines, counted, grouped};
+use super::text::{self, Fitted, Lines, counted, grouped, is_user};
 
 /// No longer text goes into one element.
 const LONGEST: usize = 3000;
@@ -20,8 +20,43 @@ const LONGEST: usize = 3000;
 /// The most lines of a value, so that none pushes the buttons out of sight.
 const VALUE_LINES: usize = 20;
 
-/// What approvers changed: the values before and after, all of them in the same share of the room.
+/// What approvers changed: the values before and after, and who changed each last.
 pub(super) fn edits(request: &Request, most: usize) -> Option<Part> {
+    let editors = request.editors();
+    let changes = changes(request);
+    let changes: Vec<Change<'_>> = changes
+        .into_iter()
+        .map(|(key, before, after)| Change { key, before, after, by: editors.get(key).copied() })
+        .collect();
+    let is_open = !request.status().is_terminal();
+    changed(if is_open { "Edits so far" } else { "Edits" }, &changes, most)
+}
+
+/// What one approval with edits changed, at most `most` wide. Hidden parameters cannot be edited, and would not be shown.
+pub(super) fn replaced_values(edits: &[Edit], hidden: &BTreeSet<String>, most: usize) -> Option<SlackBlock> {
+    let shown = edits.iter().filter(|edit| !hidden.contains(&edit.key));
+    let changes: Vec<Change<'_>> = shown
+        .map(|Edit { key, before, after, .. }| Change {
+            key,
+            before: before.as_ref(),
+            after: after.as_ref(),
+            by: None,
+        })
+        .collect();
+    changed("What was changed", &changes, most).map(|part| part.block)
+}
+
+/// A changed parameter.
+struct Change<'a> {
+    key: &'a str,
+    before: Option<&'a Value>,
+    after: Option<&'a Value>,
+    /// The id of who changed it, if that is to be shown.
+    by: Option<&'a str>,
+}
+
+/// Changed parameters under a title, all values in the same share of the room.
+fn changed(title: &str, changes: &[Change<'_>], most: usize) -> Option<Part> {
     // The block, its heading, and the note of how many edits are left out.
     const AROUND: usize = 450;
     // The elements of a line and their punctuation, without their text.
@@ -29,22 +64,23 @@ pub(super) fn edits(request: &Request, most: usize) -> Option<Part> {
     const KEY: usize = 300;
     // The least of a value that identifies it.
     const LEAST: usize = 40;
-    let changes = changes(request);
-    let is_open = !request.status().is_terminal();
-    let title = if is_open { "Edits so far" } else { "Edits" };
+    const BY: usize = 40;
     let mut room = most.checked_sub(AROUND)?;
     let mut elements = vec![line(vec![heading(title)])];
     let mut cut = 0;
-    let keys: Vec<Fitted> = changes.iter().map(|(key, ..)| text::inline(&key_text(key), KEY)).collect();
-    let values = |(_, before, after): &(&str, Option<&Value>, Option<&Value>)| {
-        [*before, *after].map(|value| value.map(value_text))
-    };
-    let values: Vec<[Option<String>; 2]> = changes.iter().map(values).collect();
+    let keys: Vec<Fitted> = changes.iter().map(|change| text::inline(&key_text(change.key), KEY)).collect();
+    let values: Vec<[Option<String>; 2]> = changes
+        .iter()
+        .map(|change| [change.before, change.after].map(|value| value.map(value_text)))
+        .collect();
     let shown_width = |value: &String| text::width(&text::inline(value, LONGEST).text);
     let widths: Vec<usize> = values.iter().flatten().flatten().map(shown_width).collect();
-    let lines = keys.iter().map(|key| PER_LINE + text::width(&key.text)).sum();
+    let editors: Vec<Vec<SlackRichTextInlineElement>> =
+        changes.iter().map(|change| change.by.map_or(Vec::new(), |id| by(id, BY))).collect();
+    let lines = keys.iter().map(|key| PER_LINE + text::width(&key.text)).sum::<usize>()
+        + editors.iter().filter(|by| !by.is_empty()).map(json_width).sum::<usize>();
     let share = fair(&widths, room.saturating_sub(lines)).clamp(LEAST, LONGEST);
-    for (n, (key, [before, after])) in keys.into_iter().zip(values).enumerate() {
+    for (n, ((key, [before, after]), by)) in keys.into_iter().zip(values).zip(editors).enumerate() {
         let mut line_cut = key.cut;
         let mut shown = |value: Option<String>, nothing: &str| {
             let Some(value) = value else { return vec![remark(nothing)] };
@@ -56,6 +92,7 @@ pub(super) fn edits(request: &Request, most: usize) -> Option<Part> {
         parts.extend(shown(before, "not there"));
         parts.push(words(" → "));
         parts.extend(shown(after, "removed"));
+        parts.extend(by);
         let element = line(parts);
         let takes = json_width(&element);
         if takes > room {
@@ -69,6 +106,17 @@ pub(super) fn edits(request: &Request, most: usize) -> Option<Part> {
         elements.push(element);
     }
     (!changes.is_empty()).then(|| Part { block: rich(elements), whole: cut == 0 })
+}
+
+/// ` by somebody`: in rich text, a mention is an element of its own.
+fn by(id: &str, most: usize) -> Vec<SlackRichTextInlineElement> {
+    let mut parts = vec![words(" by ")];
+    if is_user(id) {
+        parts.push(SlackRichTextUser::new(SlackUserId(id.to_owned())).into());
+    } else {
+        parts.extend(literal(id, most).0);
+    }
+    parts
 }
 
 /// The parameters with their current values, and the names of the hidden ones.

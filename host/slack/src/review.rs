@@ -7,9 +7,7 @@
 //! The parameters are canonical JSON, so that the boxes of all pages, joined, are exactly what the payload hash is made of.
 //! Invisible characters are escaped as everywhere (`text.rs`); `\u{…}` is no escape of JSON, so the two cannot be mixed up.
 
-use std::collections::BTreeMap;
-
-use countersign_core::lifecycle::{Act, Link, Request, State, Status, canonical};
+use countersign_core::lifecycle::{Link, Request, State, Status, canonical};
 use countersign_core::record::PolicyEntry;
 use serde_json::{Map, Value, json};
 use slack_morphism::prelude::*;
@@ -149,7 +147,7 @@ fn blocks(request: &Request) -> Vec<SlackBlock> {
     for (n, link) in submission.links.iter().enumerate() {
         blocks.extend(link_blocks(n + 1, link));
     }
-    let editors = editors(request);
+    let editors = request.editors();
     for (key, before, after) in changes(request) {
         let by = editors.get(key).map_or(String::new(), |id| format!(" by {}", person(id, NAME)));
         blocks.push(section(format!(":pencil2: *Edited*{by}:")));
@@ -208,17 +206,6 @@ fn boxes(title: &str, text: &str) -> Vec<SlackBlock> {
     let boxes =
         pieces.into_iter().map(|piece| rich(title.take().into_iter().chain([preformatted(piece)]).collect()));
     boxes.collect()
-}
-
-/// Who edited each parameter last.
-fn editors(request: &Request) -> BTreeMap<&str, &str> {
-    let edits = request.history.iter().filter_map(|event| match (&event.by, &event.act) {
-        (Some(actor), Act::Approve { edits }) => {
-            Some(edits.iter().map(|edit| (edit.key.as_str(), actor.id.as_str())))
-        }
-        _ => None,
-    });
-    edits.flatten().collect()
 }
 
 /// Whether a request is so small that its review surely fits, which most are: then no page has to be made to know.

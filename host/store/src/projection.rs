@@ -68,7 +68,11 @@ impl Urgency {
     #[must_use]
     pub fn of(request: &Request, effect: Effect) -> Urgency {
         match effect {
-            Effect::NotifyEscalation => Urgency::First,
+            Effect::NotifyEscalation | Effect::NotifyReplaced if !request.status().is_terminal() => {
+                Urgency::First
+            }
+            // That a notice is out of date hurts nobody.
+            Effect::NotifyEscalation | Effect::NotifyReplaced => Urgency::Changed,
             Effect::ShowRequest if request.status().is_terminal() => Urgency::Ended,
             Effect::ShowRequest if request.version <= 1 => Urgency::First,
             Effect::ShowRequest => Urgency::Changed,

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use countersign_tests::{Ask, Home, payload_hash};
+use countersign_tests::{Ask, Home, payload_hash, within};
 use serde_json::{Value, json};
-use slack_simulator::{Entry, Outcome};
+use slack_simulator::{Entry, Message, Outcome, Simulator};
 
 use super::Setup;
+use crate::ledger::Ledger;
 
 const ACTIONS: &str = "
   deploy:
@@ -236,4 +237,73 @@ async fn a_dialog_that_was_open_too_long_changes_nothing() {
     alice.click(&message, "approve").await;
     setup.shows(&request, "Approved with edits").await;
     assert_eq!(setup.look(&request.token).await["decisionParams"]["replicas"], 9);
+}
+
+/// The notices in the thread of a message to those whose approvals an edit replaced, oldest first.
+fn notices(slack: &Simulator, message: &Message) -> Vec<Message> {
+    let is_notice = |reply: &Message| reply.mark("slot").is_some_and(|slot| slot.starts_with("replaced_"));
+    slack.replies(message).into_iter().filter(is_notice).collect()
+}
+
+#[tokio::test]
+async fn whose_approval_an_edit_replaced_is_told_and_approves_again() {
+    let setup = Setup::at(home()).await;
+    let request = setup.create(&Ask::new("deploy").params(params())).await.expect("it is admitted");
+    let message = setup.shows(&request, "Waiting for 2 approvals").await;
+    let (alice, bob) = (setup.slack.person("U0ALICE"), setup.slack.person("U0BOB"));
+    alice.click(&message, "approve").await;
+    let message = setup.shows(&request, "Waiting for 1 more approval").await;
+    bob.click(&message, "approve_edit").await;
+    bob.submit(&[("ov_replicas", "5".into()), ("ov_note", "with <!channel> care".into())]).await;
+    // A refused edit replaces nothing.
+    bob.submit(&[("ov_replicas", "5".into()), ("ov_note", "with care".into())]).await;
+    let message = setup.shows(&request, "Edits so far").await;
+    let told = setup.slack.until(|slack| notices(slack, &message).into_iter().next());
+    let told = within("the notice", told).await;
+    assert_eq!(told.pings(), ["U0ALICE"], "{told:?}");
+    let shown = told.shown();
+    for words in ["no longer counts", "U0BOB", "replicas", "3", "5", "as usual", "with care", "approve again"]
+    {
+        assert!(shown.contains(words), "no `{words}`: {shown}");
+    }
+    for hidden in ["password", "hunter2", "canary"] {
+        assert!(!shown.contains(hidden), "{hidden}: {shown}");
+    }
+    assert!(shown.contains(&format!("/archives/{}/p", message.channel)), "no link to the message: {shown}");
+    assert!(message.shown().contains("by <@U0BOB>"), "{}", message.shown());
+    assert_eq!(setup.look(&request.token).await["approvers"], json!(["U0BOB"]));
+
+    // Alice answers with an edit of her own, and so does Bob: each hears of it.
+    alice.click(&message, "approve_edit").await;
+    alice.submit(&[("ov_replicas", "6".into())]).await;
+    let message = setup.shows(&request, "→ 6").await;
+    bob.click(&message, "approve_edit").await;
+    bob.submit(&[("ov_replicas", "7".into())]).await;
+    let message = setup.shows(&request, "→ 7").await;
+    let all = setup.slack.until(|slack| Some(notices(slack, &message)).filter(|told| told.len() == 3));
+    let all = within("three notices", all).await;
+    let pings: Vec<_> = all.iter().map(Message::pings).collect();
+    assert_eq!(pings, [["U0ALICE"], ["U0BOB"], ["U0ALICE"]]);
+
+    alice.click(&message, "approve").await;
+    let message = setup.shows(&request, "Approved with edits").await;
+    let closed = setup.slack.until(|slack| {
+        let told = notices(slack, &message);
+        told.iter().all(|notice| notice.shown().contains("has ended since")).then_some(told)
+    });
+    let closed = within("the notices to be closed", closed).await;
+    assert_eq!(closed.len(), 3);
+    for notice in &closed {
+        assert_eq!(notice.pings(), Vec::<String>::new(), "{notice:?}");
+        assert!(notice.shown().contains("Approved with edits"), "{}", notice.shown());
+    }
+    assert_eq!(setup.look(&request.token).await["decisionParams"]["replicas"], 7);
+
+    let ledger = Ledger::of(&setup.gateway.kill());
+    let entries = ledger.audit_entries(&request.id, "approval_recorded");
+    let replaced: Vec<_> = entries.iter().filter_map(|entry| entry.get("approvalsReplaced")).collect();
+    assert_eq!(replaced, [&json!(["U0ALICE"]), &json!(["U0BOB"]), &json!(["U0ALICE"])]);
+    let edited = entries.iter().find(|entry| entry["actor"] == "U0BOB").expect("an entry");
+    let keys: Vec<_> = edited["edits"].as_array().expect("edits").iter().map(|edit| &edit["key"]).collect();
+    assert_eq!(keys, ["note", "replicas"]);
 }

@@ -33,7 +33,19 @@ async fn the_notice_is_in_the_thread_and_in_the_escalation_channel_once() {
     let message = main_messages(&setup.slack, &request.id).remove(0);
     setup.slack.person("U0ALICE").click(&message, "approve").await;
     let message = setup.shows(&request, "Approved").await;
-    assert_eq!(setup.slack.replies(&message).len(), 1);
-    assert_eq!(setup.slack.messages_in("C0ONCALL").len(), 1);
+    // Both notices say how it ended, and lead to the request's message without calling anybody again.
+    for place in ["thread", "channel"] {
+        let closed = setup.slack.until(|slack| {
+            let notices =
+                if place == "thread" { slack.replies(&message) } else { slack.messages_in("C0ONCALL") };
+            let [notice] = <[_; 1]>::try_from(notices).ok()?;
+            notice.shown().contains("has ended since: *Approved*").then_some(notice)
+        });
+        let closed = within("the notice to be closed", closed).await;
+        assert_eq!(closed.pings(), Vec::<String>::new(), "{place}: {closed:?}");
+        let digits = message.ts.replace('.', "");
+        let link = format!("/archives/{}/p{digits}|Open the request", message.channel);
+        assert!(closed.shown().contains(&link), "{place}: {}", closed.shown());
+    }
     assert_eq!(setup.metrics().await.count("escalations_total", &[("action", "deploy")]), 1);
 }

@@ -54,6 +54,10 @@ async fn a_denied_request_is_made_again_by_its_button() {
     let again = countersign_tests::Receipt { id: again, token: String::new(), body: json!({}) };
     let message = setup.shows(&again, "Waiting").await;
     assert!(message.shown().contains("made again by <@U0REQ>"), "{}", message.shown());
+    // The old message leads to the new one.
+    let old = setup.shows(&request, "It was made again").await;
+    let link = format!("/archives/{}/p{}", message.channel, message.ts.replace('.', ""));
+    assert!(old.shown().contains(&link), "{}", old.shown());
     alice.click(&message, "approve").await;
     setup.shows(&again, "Approved").await;
 }

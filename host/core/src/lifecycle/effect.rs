@@ -19,8 +19,10 @@ use super::timestamp::Timestamp;
 pub enum Effect {
     /// The request's message no longer shows its state.
     ShowRequest,
-    /// People must hear that the request escalated.
+    /// The notices of the request's escalation are missing, or do not say how the request ended.
     NotifyEscalation,
+    /// The same for the notices to those whose approvals edits have replaced.
+    NotifyReplaced,
 }
 
 impl Effect {
@@ -30,6 +32,7 @@ impl Effect {
         match self {
             Effect::ShowRequest => "show_request",
             Effect::NotifyEscalation => "notify_escalation",
+            Effect::NotifyReplaced => "notify_replaced",
         }
     }
 }

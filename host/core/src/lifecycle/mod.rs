@@ -37,8 +37,8 @@ pub use intent::Intent;
 pub use proposal::Proposal;
 pub use refusal::Refusal;
 pub use request::{
-    Consent, Decided, Escalation, Link, Needs, Open, Origin, Party, REDACTED, Request, State, Status,
-    Submission,
+    Consent, Decided, Escalation, Link, Needs, Open, Origin, Party, REDACTED, Replacement, Request, State,
+    Status, Submission,
 };
 pub use step::{LATENCY_BUCKETS_MS, MAX_HISTORY, Step, draft};
 pub use timestamp::Timestamp;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::commitment::{Commitments, PayloadHashVersion, WrappedSalt};
 use super::digest::{Digest, payload_hash};
-use super::event::{Act, Edit, Event, Identity, Requirement, RequirementKind};
+use super::event::{Act, Actor, Edit, Event, Identity, Requirement, RequirementKind};
 use super::id::RequestId;
 use super::timestamp::Timestamp;
 use crate::people::name_of;
@@ -369,18 +369,32 @@ impl Request {
     /// An approval with edits takes the place of all before it: those agreed to other parameters.
     #[must_use]
     pub fn approvers(&self) -> Vec<&str> {
-        let mut standing: Vec<&str> = Vec::new();
+        self.approvals(|_| {}).into_iter().map(|actor| actor.id.as_str()).collect()
+    }
+
+    /// The approvals with edits that took the place of somebody else's approval, oldest first.
+    #[must_use]
+    pub fn replacements(&self) -> Vec<Replacement<'_>> {
+        let mut replacements = Vec::new();
+        self.approvals(|replacement| replacements.push(replacement));
+        replacements
+    }
+
+    /// Whose approval stands, in the order of their approvals; `replaced` hears of those that stand no more for an edit.
+    fn approvals<'a>(&'a self, mut replaced: impl FnMut(Replacement<'a>)) -> Vec<&'a Actor> {
+        let mut standing: Vec<&Actor> = Vec::new();
         for event in &self.history {
             let Some(actor) = &event.by else { continue };
             match &event.act {
                 Act::Approve { edits } => {
-                    if !edits.is_empty() {
-                        standing.clear();
+                    standing.retain(|other| other.id != actor.id);
+                    if !edits.is_empty() && !standing.is_empty() {
+                        let replaced_actors = std::mem::take(&mut standing);
+                        replaced(Replacement { seq: event.seq, by: actor, edits, replaced: replaced_actors });
                     }
-                    standing.retain(|id| *id != actor.id);
-                    standing.push(&actor.id);
+                    standing.push(actor);
                 }
-                Act::Withdraw => standing.retain(|id| *id != actor.id),
+                Act::Withdraw => standing.retain(|other| other.id != actor.id),
                 Act::Submitted | Act::Acknowledge { .. } | Act::Deny { .. } | Act::Escalated | Act::Tick => {}
             }
         }
@@ -419,6 +433,18 @@ impl Request {
         approvals.flatten()
     }
 
+    /// The id of who changed each edited parameter last.
+    #[must_use]
+    pub fn editors(&self) -> BTreeMap<&str, &str> {
+        let edits = self.history.iter().filter_map(|event| match (&event.by, &event.act) {
+            (Some(by), Act::Approve { edits }) => {
+                Some(edits.iter().map(|edit| (edit.key.as_str(), by.id.as_str())))
+            }
+            _ => None,
+        });
+        edits.flatten().collect()
+    }
+
     /// The parameters as they stand, edits included, redacted values still redacted.
     #[must_use]
     pub fn params(&self) -> Map<String, Value> {
@@ -451,6 +477,19 @@ impl Request {
         }
         payload_hash(&digests)
     }
+}
+
+/// An approval with edits that took the place of others' approvals: those agreed to other parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replacement<'a> {
+    /// Its place in the request's history.
+    pub seq: u32,
+    /// Who approved with edits.
+    pub by: &'a Actor,
+    /// What they changed.
+    pub edits: &'a [Edit],
+    /// Whose approvals stood before, and do not any more; never `by`.
+    pub replaced: Vec<&'a Actor>,
 }
 
 impl Open {

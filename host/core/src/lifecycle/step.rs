@@ -79,12 +79,19 @@ pub(super) fn judged(
     let mut counts = act_counts(&request.submission.rules, &act);
     let by = event.by.as_ref().map(|actor| actor.id.clone());
     let groups_as_of = event.by.as_ref().and_then(|actor| actor.groups_as_of);
-    let at = event.at;
+    let (at, seq) = (event.at, event.seq);
     request.history.push(event);
     request.version += 1;
-    request.state = state;
+    let before = std::mem::replace(&mut request.state, state);
 
     let mut detail = act_detail(&request, &act);
+    let replacements = request.replacements();
+    let replaces = replacements.last().filter(|replacement| replacement.seq == seq);
+    if let Some(replacement) = replaces {
+        let replaced: Vec<&str> = replacement.replaced.iter().map(|actor| actor.id.as_str()).collect();
+        detail.insert("approvalsReplaced".into(), json!(replaced));
+        effects.push(Effect::NotifyReplaced);
+    }
     if let Some(as_of) = groups_as_of {
         detail.insert("groupsAsOf".into(), as_of.to_string().into());
     }
@@ -99,6 +106,7 @@ pub(super) fn judged(
     if request.status().is_terminal() {
         audit.push(decision(&request, at, by));
         counts.extend(outcome_counts(&request, at));
+        close_notices(&before, &request, &mut effects);
     }
     Ok(Step { request, audit, effects, counts })
 }
@@ -245,14 +253,23 @@ impl Request {
     /// Ends the request without an event in its history.
     fn ended(&self, at: Timestamp, state: State) -> Step {
         let request = Request { version: self.version + 1, state, ..self.clone() };
-        ending(request, at)
+        let audit = vec![decision(&request, at, None)];
+        let counts = outcome_counts(&request, at);
+        let mut effects = vec![Effect::ShowRequest];
+        close_notices(&self.state, &request, &mut effects);
+        Step { request, audit, effects, counts }
     }
 }
 
-fn ending(request: Request, at: Timestamp) -> Step {
-    let audit = vec![decision(&request, at, None)];
-    let counts = outcome_counts(&request, at);
-    Step { request, audit, effects: vec![Effect::ShowRequest], counts }
+/// The notices of a request that has ended must say so, if it had any in the state before.
+fn close_notices(before: &State, request: &Request, effects: &mut Vec<Effect>) {
+    let escalated = matches!(before, State::Open(open) if matches!(open.escalation, Escalation::Done(_)));
+    if escalated {
+        effects.push(Effect::NotifyEscalation);
+    }
+    if !request.replacements().is_empty() && !effects.contains(&Effect::NotifyReplaced) {
+        effects.push(Effect::NotifyReplaced);
+    }
 }
 
 /// What of a state people see, for telling whether their message is stale.

@@ -354,11 +354,88 @@ mod one_step {
         let edits = Act::Approve { edits: vec![edit("replicas", Some(json!(5)))] };
         let second = act(&first, actor("U2"), edits, verdicts()).expect("counts").request;
         assert_eq!(second.approvers(), ["U2"]);
+        assert_eq!(second.editors(), [("replicas", "U2")].into());
         let third = act(&second, actor("U1"), approve(), verdicts())
             .expect("may agree to the new parameters")
             .request;
         assert_eq!(third.approvers(), ["U2", "U1"]);
         assert_eq!(third.params().get("replicas"), Some(&json!(5)));
+    }
+
+    #[test]
+    fn whose_approval_is_replaced_hears_of_it() {
+        let verdicts = || vec![waiting(RequirementKind::Approval)];
+        let edits = |value: u32| Act::Approve { edits: vec![edit("replicas", Some(json!(value)))] };
+        // Who acts, with which edit, and whose approvals that replaces.
+        let rows: [(&str, Act, &[&str]); 7] = [
+            ("U1", edits(1), &[]),
+            ("U2", edits(2), &["U1"]),
+            ("U3", approve(), &[]),
+            ("U4", approve(), &[]),
+            ("U3", Act::Withdraw, &[]),
+            ("U5", edits(3), &["U2", "U4"]),
+            ("U1", edits(4), &["U5"]),
+        ];
+        let mut request = open();
+        let mut expected = Vec::new();
+        for (by, acted, replaced) in rows {
+            let seq = request.history.len();
+            let step = act(&request, actor(by), acted, verdicts()).expect("counts");
+            request = step.request;
+            assert_eq!(step.effects.contains(&Effect::NotifyReplaced), !replaced.is_empty(), "{by} {seq}");
+            let audited = step.audit.first().and_then(|entry| entry.detail.get("approvalsReplaced"));
+            assert_eq!(audited, (!replaced.is_empty()).then(|| json!(replaced)).as_ref(), "{by} {seq}");
+            if !replaced.is_empty() {
+                expected.push((u32::try_from(seq).expect("few"), by, replaced));
+            }
+        }
+        let replacements = request.replacements();
+        let found: Vec<_> = replacements
+            .iter()
+            .map(|it| {
+                (
+                    it.seq,
+                    it.by.id.as_str(),
+                    it.replaced.iter().map(|actor| actor.id.as_str()).collect::<Vec<_>>(),
+                )
+            })
+            .collect();
+        let expected: Vec<_> =
+            expected.into_iter().map(|(seq, by, replaced)| (seq, by, replaced.to_vec())).collect();
+        assert_eq!(found, expected);
+        assert_eq!(request.approvers(), ["U1"]);
+    }
+
+    #[test]
+    fn notices_are_closed_with_their_request_and_no_others() {
+        use Effect::{NotifyEscalation, NotifyReplaced, ShowRequest};
+        let verdicts = || vec![waiting(RequirementKind::Approval)];
+        let satisfied = || vec![ruled(true, Standing::Satisfied)];
+        let plain = || act(&open(), actor("U1"), approve(), verdicts()).expect("counts").request;
+        let escalate = |request: &Request| {
+            act_at(request, START.plus(TIMEOUT_MS / 2), None, Act::Escalated, verdicts())
+                .expect("it is due")
+                .request
+        };
+        let edits = || Act::Approve { edits: vec![edit("replicas", Some(json!(5)))] };
+        let replaced = act(&plain(), actor("U2"), edits(), verdicts()).expect("counts").request;
+        let rows: [(Request, &[Effect]); 4] = [
+            (plain(), &[]),
+            (escalate(&plain()), &[NotifyEscalation]),
+            (replaced.clone(), &[NotifyReplaced]),
+            (escalate(&replaced), &[NotifyEscalation, NotifyReplaced]),
+        ];
+        let at = START.plus(TIMEOUT_MS - 1);
+        for (request, notices) in rows {
+            let expected = [&[ShowRequest], notices].concat();
+            assert_eq!(request.expire(START.plus(TIMEOUT_MS)).expect("it is due").effects, expected);
+            assert_eq!(request.cancel(at, None).expect("it is open").effects, expected);
+            let approved = act_at(&request, at, actor("U3"), approve(), satisfied()).expect("counts");
+            assert_eq!(approved.effects, expected);
+        }
+        // Both at once: one edit replaces an approval and ends the request.
+        let both = act(&plain(), actor("U2"), edits(), satisfied()).expect("counts");
+        assert_eq!(both.effects, [NotifyReplaced, ShowRequest]);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! What is known of a message of ours in Slack: which it is, and how far its posting has come.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::{Digest, RequestId, Timestamp};
 
 /// Which of a request's messages.
+///
+/// Its text is the name under which it is stored, and which Slack keeps with the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(into = "String", try_from = "String")]
 pub enum Slot {
     /// The one that shows the request.
     Main,
@@ -16,23 +19,58 @@ pub enum Slot {
     EscalationThread,
     /// The notice of its escalation, in the escalation channel.
     EscalationChannel,
+    /// The notice to those whose approvals were replaced, in the thread of the first one. Holds the place in the request's
+    /// history of the approval with edits that replaced them.
+    Replaced(u32),
 }
 
-impl Slot {
-    /// The name under which it is stored, and which Slack keeps with the message.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
+const MAIN: &str = "main";
+const ESCALATION_THREAD: &str = "escalation_thread";
+const ESCALATION_CHANNEL: &str = "escalation_channel";
+const REPLACED: &str = "replaced_";
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Slot::Main => "main",
-            Slot::EscalationThread => "escalation_thread",
-            Slot::EscalationChannel => "escalation_channel",
+            Slot::Main => f.write_str(MAIN),
+            Slot::EscalationThread => f.write_str(ESCALATION_THREAD),
+            Slot::EscalationChannel => f.write_str(ESCALATION_CHANNEL),
+            Slot::Replaced(edit) => write!(f, "{REPLACED}{edit}"),
         }
     }
 }
 
-impl fmt::Display for Slot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+/// It names no message of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no message of a request")]
+pub struct UnknownSlot(String);
+
+impl FromStr for Slot {
+    type Err = UnknownSlot;
+
+    fn from_str(name: &str) -> Result<Slot, UnknownSlot> {
+        let slot = match name {
+            MAIN => Some(Slot::Main),
+            ESCALATION_THREAD => Some(Slot::EscalationThread),
+            ESCALATION_CHANNEL => Some(Slot::EscalationChannel),
+            _ => name.strip_prefix(REPLACED).and_then(|edit| edit.parse().ok()).map(Slot::Replaced),
+        };
+        // One message has one name: `replaced_07` is none.
+        slot.filter(|slot| slot.to_string() == name).ok_or_else(|| UnknownSlot(name.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Slot {
+    type Error = UnknownSlot;
+
+    fn try_from(name: String) -> Result<Slot, UnknownSlot> {
+        name.parse()
+    }
+}
+
+impl From<Slot> for String {
+    fn from(slot: Slot) -> String {
+        slot.to_string()
     }
 }
 
@@ -123,6 +161,40 @@ impl SlackPost {
         match &self.state {
             PostState::Posted { ts } => Some(ts),
             PostState::Absent | PostState::Posting { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_has_one_name() {
+        let rows = [
+            (Slot::Main, "main"),
+            (Slot::EscalationThread, "escalation_thread"),
+            (Slot::EscalationChannel, "escalation_channel"),
+            (Slot::Replaced(0), "replaced_0"),
+            (Slot::Replaced(511), "replaced_511"),
+        ];
+        for (slot, name) in rows {
+            assert_eq!(slot.to_string(), name);
+            assert_eq!(name.parse(), Ok(slot));
+            assert_eq!(serde_json::to_value(slot).unwrap(), name);
+            assert_eq!(serde_json::from_value::<Slot>(name.into()).unwrap(), slot);
+        }
+        for name in [
+            "",
+            "Main",
+            "replaced",
+            "replaced_",
+            "replaced_07",
+            "replaced_+7",
+            "replaced_-1",
+            "replaced_4294967296",
+        ] {
+            assert_eq!(name.parse::<Slot>(), Err(UnknownSlot(name.to_owned())));
         }
     }
 }

@@ -111,7 +111,7 @@ impl HistoryMessage {
         !self.ts.is_empty()
             && event_type == EVENT_TYPE
             && payload("request_id") == Some(mark.request.to_string().as_str())
-            && payload("slot") == Some(mark.slot.as_str())
+            && payload("slot") == Some(mark.slot.to_string().as_str())
     }
 }
 

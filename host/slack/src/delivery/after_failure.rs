@@ -72,6 +72,8 @@ pub(super) enum PostChange {
     Minimal { refresh_at: Option<Timestamp> },
     /// The message counts as failed.
     Failed { refresh_at: Option<Timestamp> },
+    /// The message counts as failed, and is left as it is.
+    GivenUp,
     /// The message does not exist any more, and is posted again.
     Repost { refresh_at: Option<Timestamp> },
 }
@@ -141,6 +143,13 @@ pub(super) fn after_failure(call: &FailedCall<'_>, rng: &mut fastrand::Rng) -> A
             log: warn("Slack refuses a message's content; sending its minimal form"),
             ..nothing
         },
+        // The other notices of the same entry may still have to be closed, so the entry is not done.
+        Failure::Gone if is_posted && is_terminal && slot != Slot::Main => AfterFailure {
+            post: PostChange::GivenUp,
+            audit: Some(AuditEvent::DeliveryFailed),
+            log: warn("the notice of an ended request cannot be updated"),
+            ..nothing
+        },
         Failure::Gone if is_posted && is_terminal => AfterFailure {
             post: PostChange::Failed { refresh_at: None },
             release: Release::Finish,
@@ -207,6 +216,7 @@ impl PostChange {
             PostChange::Unsure { .. } => (post.unsure, post.looks) = (true, None),
             PostChange::Minimal { .. } => post.minimal = Some(version),
             PostChange::Failed { .. } => post.failed = Some(code.to_owned()),
+            PostChange::GivenUp => (post.failed, post.shown) = (Some(code.to_owned()), version),
             PostChange::Repost { .. } => {
                 *post = SlackPost { revision: post.revision, ..SlackPost::new(channel) };
             }
@@ -216,7 +226,7 @@ impl PostChange {
 
     fn refresh_at(self) -> Option<Timestamp> {
         match self {
-            PostChange::None => None,
+            PostChange::None | PostChange::GivenUp => None,
             PostChange::Reschedule { refresh_at }
             | PostChange::Unsure { refresh_at }
             | PostChange::Minimal { refresh_at }
@@ -319,6 +329,7 @@ mod tests {
                 PostChange::Unsure { .. } => "unsure",
                 PostChange::Minimal { .. } => "minimal",
                 PostChange::Failed { .. } => "failed",
+                PostChange::GivenUp => "given up",
                 PostChange::Repost { .. } => "repost",
             };
             let (release, due) = match after.release {
@@ -395,8 +406,13 @@ mod tests {
                     post: "failed",
                     release: "finish",
                     audit: Some(AuditEvent::DeliveryFailed),
-                    ..warned
+                    ..warned.clone()
                 },
+            ),
+            (
+                "gone, and the notice of an ended one",
+                FailedCall { failure: Gone, slot: Slot::Replaced(3), is_terminal: true, ..UPDATE },
+                Expected { post: "given up", audit: Some(AuditEvent::DeliveryFailed), ..warned },
             ),
             (
                 "gone, and open",

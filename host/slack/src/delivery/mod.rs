@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use countersign_core::clock::Clock;
 use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{Request, Timestamp};
+use countersign_core::lifecycle::{Replacement, Request, Timestamp};
 use countersign_core::record::PolicyEntry;
 use countersign_store::Store;
 use tokio::sync::Notify;
@@ -46,13 +46,22 @@ pub struct Rendering {
     /// Renders the shortest message of a request that can be decided on.
     pub minimal: fn(&Request, &PolicyEntry, Timestamp) -> Message,
     /// Renders the notice of an escalation.
-    pub escalation: fn(&Request, &PolicyEntry, &Directory, Timestamp, Place<'_>) -> Message,
+    pub escalation: fn(&Request, &PolicyEntry, &Directory, Timestamp, Place, Option<&str>) -> Message,
+    /// Renders the notice to those whose approvals an edit has replaced.
+    pub replaced: fn(&Request, &Replacement<'_>, &Directory, Option<&str>, bool) -> Message,
+    /// Adds the URL of the message of the request that was made in place of an ended one.
+    pub made_again: fn(Message, &str) -> Message,
 }
 
 impl Rendering {
     /// What people see.
-    pub const DEFAULT: Rendering =
-        Rendering { message: message::message, minimal: message::minimal, escalation: notice::escalation };
+    pub const DEFAULT: Rendering = Rendering {
+        message: message::message,
+        minimal: message::minimal,
+        escalation: notice::escalation,
+        replaced: notice::replaced,
+        made_again: notice::made_again,
+    };
 }
 
 /// Everything that sends to Slack. Exists only with a bot token.

@@ -54,14 +54,29 @@ impl TrackedMessage {
     /// The next step at `now`.
     pub(super) fn step(&self, request: &Request, now: Timestamp) -> Step {
         match &self.post.state {
-            PostState::Absent if self.mark.slot == Slot::Main && is_too_old(request, now) => Step::Done,
+            PostState::Absent if !self.is_worth_posting(request, now) => Step::Done,
             PostState::Absent => Step::Post,
             PostState::Posting { look_at, .. } if now < *look_at => Step::Wait(*look_at),
             PostState::Posting { since, .. } => Step::Search { since: *since },
-            // A notice is never updated.
-            PostState::Posted { .. } if self.mark.slot != Slot::Main => Step::Done,
+            PostState::Posted { .. } if self.mark.slot != Slot::Main && !self.is_to_be_closed(request) => {
+                Step::Done
+            }
             PostState::Posted { ts } => Step::Update { ts: ts.clone() },
         }
+    }
+
+    /// Whether a message that does not exist is posted.
+    fn is_worth_posting(&self, request: &Request, now: Timestamp) -> bool {
+        match self.mark.slot {
+            // An ended request needs nobody's attention.
+            Slot::EscalationThread | Slot::EscalationChannel => !request.status().is_terminal(),
+            Slot::Main | Slot::Replaced(_) => !is_too_old(request, now),
+        }
+    }
+
+    /// Whether a notice does not say yet that its request has ended. It is updated for nothing else.
+    fn is_to_be_closed(&self, request: &Request) -> bool {
+        request.status().is_terminal() && self.post.shown < request.version
     }
 
     /// The method that the step calls.
@@ -91,6 +106,6 @@ pub(super) fn debounced_until(request: &Request, post: &SlackPost, since: Timest
     changed_at.plus(QUIET_MS).min(since.plus(WAIT_MS))
 }
 
-fn is_too_old(request: &Request, now: Timestamp) -> bool {
+pub(super) fn is_too_old(request: &Request, now: Timestamp) -> bool {
     request.decided_at().is_some_and(|ended_at| now.since(ended_at) >= FORGET_MS)
 }

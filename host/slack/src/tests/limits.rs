@@ -124,6 +124,7 @@ fn element(broken: &mut Vec<String>, value: &Value, allowed: &dyn Fn(&str) -> bo
             at_most(broken, value, "elements", 500);
         }
         Some("emoji") if ["warning", "lock"].iter().any(|name| value["name"] == *name) => {}
+        Some("user") if value["user_id"].as_str().is_some_and(allowed) => {}
         Some(kind @ ("user" | "usergroup" | "broadcast" | "channel" | "emoji")) => {
             broken.push(format!("a `{kind}` in rich text"));
         }
@@ -248,7 +249,11 @@ fn violations_of_limits_are_found() {
         (section(&"x".repeat(3001)), "3001 of at most 3000"),
         (section(""), "0 of at most 3000"),
         (json!([{"type": "section", "text": {"type": "plain_text", "text": "x"}}]), "not literal"),
-        (json!([{"type": "rich_text", "elements": [{"type": "user", "user_id": "U0ANA"}]}]), "in rich text"),
+        (json!([{"type": "rich_text", "elements": [{"type": "user", "user_id": "U0ANA"}]}]), ""),
+        (
+            json!([{"type": "rich_text", "elements": [{"type": "user", "user_id": "U0VICTIM"}]}]),
+            "in rich text",
+        ),
         (
             json!([{"type": "number_input", "is_decimal_allowed": false, "min_value": "3", "initial_value": "1"}]),
             "of [3.0, 1.0]",

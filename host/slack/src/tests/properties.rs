@@ -10,7 +10,7 @@ use slack_morphism::prelude::SlackModalView;
 use super::*;
 use crate::blocks::cost;
 use crate::message::{Message, Shown, is_whole, message, minimal};
-use crate::notice::{Place, escalation};
+use crate::notice::{Place, escalation, replaced};
 use crate::parameters::{key_text, value_text};
 use crate::text::{self, Lines};
 use crate::{ephemeral_text, modal, review};
@@ -356,8 +356,14 @@ proptest! {
         check_message(&least, &allowed);
         check_essentials(&least, &request, &entry, Shown::Nothing);
         prop_assert!(least.blocks.len() <= whole.blocks.len());
-        for place in [Place::Thread, Place::Channel { permalink: permalink.as_deref() }] {
-            check_message(&escalation(&request, &entry, &Directory::default(), now, place), &allowed);
+        let (directory, permalink) = (Directory::default(), permalink.as_deref());
+        for place in [Place::Thread, Place::Channel] {
+            check_message(&escalation(&request, &entry, &directory, now, place, permalink), &allowed);
+        }
+        for replacement in request.replacements() {
+            for mentions in [true, false] {
+                check_message(&replaced(&request, &replacement, &directory, permalink, mentions), &allowed);
+            }
         }
     }
 

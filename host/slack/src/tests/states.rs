@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use countersign_core::directory::{Directory, Presence};
-use countersign_core::lifecycle::{Consent, State};
+use countersign_core::lifecycle::{Consent, Event, State};
 use countersign_core::people::{People, Person};
 
 use super::*;
 use crate::ephemeral_text;
 use crate::message::{Message, message, minimal};
-use crate::notice::{Place, escalation};
+use crate::notice::{Place, escalation, replaced};
 
 /// The ids that these messages may mention.
 fn known(id: &str) -> bool {
@@ -132,7 +132,7 @@ fn escalated() {
     check("escalated", &message(&request, &entry(), &Directory::default(), minutes(15)));
     check(
         "escalated_notice_thread",
-        &escalation(&request, &entry(), &Directory::default(), minutes(15), Place::Thread),
+        &escalation(&request, &entry(), &Directory::default(), minutes(15), Place::Thread, None),
     );
     let permalink = Some("https://acme.slack.example/archives/C0DEPLOYS/p1?thread_ts=1&cid=2");
     let mut entry = entry();
@@ -140,19 +140,92 @@ fn escalated() {
     escalate.mention = Some("@on-call".into());
     let members = ["U0ANA", "S0ONCALL", "bob"].map(str::to_owned);
     entry.groups.insert("on-call".into(), members.into());
-    let notice =
-        escalation(&request, &entry, &Directory::default(), minutes(16), Place::Channel { permalink });
+    let notice = escalation(&request, &entry, &Directory::default(), minutes(16), Place::Channel, permalink);
     check("escalated_notice_channel", &notice);
     let expired = request.expire(minutes(20)).expect("it is due").request;
     check(
         "escalated_notice_ended",
-        &escalation(&expired, &entry, &Directory::default(), minutes(21), Place::Thread),
+        &escalation(&expired, &entry, &Directory::default(), minutes(21), Place::Thread, permalink),
     );
 }
 
 #[test]
 fn edits_so_far() {
     check("with_edits", &message(&with_edits(), &entry(), &Directory::default(), minutes(5)));
+}
+
+/// Ana approved, and Ben then edited what she had approved.
+fn replaced_approval() -> Request {
+    let edits = edited(&[
+        ("replicas", Some(json!(3)), Some(json!(5))),
+        ("ref", Some(json!("v1.42.0")), None),
+        ("note", None, Some(json!(format!("{} {}", HOSTILE.replace("U0ANA", "U0EVE"), "x".repeat(9000))))),
+        ("password", Some(json!("hunter2")), Some(json!("hunter3"))),
+    ]);
+    let first =
+        after(open(vec![approvals(0, 2)]), 2, Some("U0ANA"), approve(), waiting(vec![approvals(1, 2)]));
+    let mut request =
+        after(first, 3, Some("ben"), Act::Approve { edits: vec![] }, waiting(vec![approvals(2, 3)]));
+    let alias = request.history.last_mut().and_then(|event| event.by.as_mut()).expect("somebody");
+    alias.alias = Some("U0BEN".into());
+    let seq = u32::try_from(request.history.len()).expect("few");
+    let by = Actor { id: "U0CAT".into(), ..Actor::default() };
+    request.history.push(Event { seq, at: minutes(4), by: Some(by), act: edits });
+    Arc::make_mut(&mut request.submission).redacted.insert("password".into());
+    request
+}
+
+#[test]
+fn whose_approval_was_replaced_is_told() {
+    let request = replaced_approval();
+    let replacements = request.replacements();
+    let [replacement] = &replacements[..] else { panic!("one: {replacements:?}") };
+    let permalink = Some("https://acme.slack.example/archives/C0DEPLOYS/p1?thread_ts=1&cid=2");
+    let directory = Directory::default();
+    let render =
+        |request: &Request, mentions| replaced(request, replacement, &directory, permalink, mentions);
+    let open = render(&request, true);
+    check("replaced_notice", &open);
+    let ended = request.cancel(minutes(9), None).expect("it is open").request;
+    let (late, closed) = (render(&ended, true), render(&ended, false));
+    check("replaced_notice_closed", &closed);
+    for (message, mentioned) in [(&open, true), (&late, true), (&closed, false)] {
+        let shown = serde_json::to_string(message).expect("serialises");
+        for user in ["<@U0ANA>", "<@U0BEN>"] {
+            assert_eq!(shown.contains(user), mentioned, "{user}: {shown}");
+        }
+        for hidden in ["<@U0CAT>", "password", "hunter"] {
+            assert!(!shown.contains(hidden), "{hidden}: {shown}");
+        }
+        assert!(shown.contains("cut: "), "{shown}");
+    }
+    let mut people = People::default();
+    people.add(Person { name: "cat".to_owned(), aliases: vec!["U0CAT".to_owned()] }).unwrap();
+    directory.set_people(Arc::new(people));
+    let named = serde_json::to_string(&replaced(&request, replacement, &directory, None, true)).unwrap();
+    assert!(named.contains("`cat` approved `deploy_prod` with other parameters"), "{named}");
+}
+
+#[test]
+fn everybody_whose_approval_was_replaced_is_mentioned() {
+    let mut request = open(vec![approvals(0, 400)]);
+    let people: Vec<String> = (0..400).map(|n| format!("U0PERSON{n:04}")).collect();
+    let acts = people.iter().map(|id| (id.as_str(), approve()));
+    let edits = edited(&[("replicas", Some(json!("x".repeat(9000))), Some(json!("y".repeat(9000))))]);
+    for (id, act) in acts.chain([("U0EDITOR", edits)]) {
+        let seq = u32::try_from(request.history.len()).expect("few");
+        let by = Some(Actor { id: id.into(), ..Actor::default() });
+        request.history.push(Event { seq, at: minutes(4), by, act });
+    }
+    let replacements = request.replacements();
+    let message = replaced(&request, &replacements[0], &Directory::default(), None, true);
+    let json = serde_json::to_value(&message).expect("serialises");
+    let blocks = json["blocks"].to_string();
+    for id in &people {
+        assert_eq!(blocks.matches(&format!("<@{id}>")).count(), 1, "{id}");
+    }
+    let broken = limits::broken_message(&json, &|id| people.iter().any(|person| person == id));
+    assert!(broken.is_empty(), "{broken:#?}");
 }
 
 #[test]
@@ -280,7 +353,7 @@ fn only_known_people_are_mentioned_as_requesters() {
         for (message, names) in [
             (message(&request, &entry, &Directory::default(), now), 3),
             (minimal(&request, &entry, now), 2),
-            (escalation(&request, &entry, &Directory::default(), now, Place::Channel { permalink: None }), 1),
+            (escalation(&request, &entry, &Directory::default(), now, Place::Channel, None), 1),
         ] {
             let shown = serde_json::to_string(&message).unwrap();
             let (mentions, code) =
@@ -299,13 +372,7 @@ fn hostile_text() {
     check("hostile_minimal", &minimal(&request, &entry, now));
     check(
         "hostile_notice",
-        &escalation(
-            &request,
-            &entry,
-            &Directory::default(),
-            now,
-            Place::Channel { permalink: Some(HOSTILE) },
-        ),
+        &escalation(&request, &entry, &Directory::default(), now, Place::Channel, Some(HOSTILE)),
     );
 }
 

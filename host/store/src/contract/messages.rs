@@ -32,12 +32,19 @@ pub(crate) async fn a_post_is_kept_in_order<B: Backend>() {
     }
     // Slots are independent.
     keep(&*store, Slot::EscalationThread, &post(2, PostState::Absent), Committed::Conflict).await;
-    keep(&*store, Slot::EscalationThread, &first, Committed::Done).await;
+    let others = [Slot::EscalationThread, Slot::Replaced(1), Slot::Replaced(511)];
+    for slot in others {
+        keep(&*store, slot, &first, Committed::Done).await;
+    }
     drop(store);
     let store = backend.open().await;
     assert_eq!(store.slack_post(id(1), Slot::Main).await.unwrap(), Some(second));
-    assert_eq!(store.slack_post(id(1), Slot::EscalationThread).await.unwrap(), Some(first));
-    assert_eq!(store.slack_post(id(1), Slot::EscalationChannel).await.unwrap(), None);
+    for slot in others {
+        assert_eq!(store.slack_post(id(1), slot).await.unwrap().as_ref(), Some(&first), "{slot}");
+    }
+    for slot in [Slot::EscalationChannel, Slot::Replaced(2)] {
+        assert_eq!(store.slack_post(id(1), slot).await.unwrap(), None, "{slot}");
+    }
     assert_eq!(store.slack_post(id(2), Slot::Main).await.unwrap(), None);
 }
 
@@ -82,13 +89,13 @@ pub(crate) async fn stale_posts_come_in_order<B: Backend>() {
     for (number, slot, refresh_at) in [
         (1, Slot::Main, Some(30)),
         (2, Slot::Main, Some(10)),
-        (2, Slot::EscalationChannel, Some(20)),
+        (2, Slot::Replaced(7), Some(20)),
         (3, Slot::Main, None),
     ] {
         refreshed(number, slot, 1, refresh_at).await;
     }
     let stale = async |now, limit| store.stale_slack_posts(at(now), limit).await.unwrap();
-    let [first, second, third] = [(id(2), Slot::Main), (id(2), Slot::EscalationChannel), (id(1), Slot::Main)];
+    let [first, second, third] = [(id(2), Slot::Main), (id(2), Slot::Replaced(7)), (id(1), Slot::Main)];
     assert_eq!(stale(9, 10).await, []);
     assert_eq!(stale(10, 10).await, [first]);
     assert_eq!(stale(40, 10).await, [first, second, third]);

@@ -145,7 +145,8 @@ impl Model {
                         wanted => open(wanted % 3),
                     };
                 });
-                let wanted = [(1, Effect::ShowRequest), (2, Effect::NotifyEscalation)];
+                let wanted =
+                    [(1, Effect::ShowRequest), (2, Effect::NotifyEscalation), (4, Effect::NotifyReplaced)];
                 let effects =
                     wanted.iter().filter(|(bit, _)| effects & bit != 0).map(|(_, effect)| *effect).collect();
                 let commit = Commit { effects, ..change(&changed) };

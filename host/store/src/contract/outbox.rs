@@ -93,15 +93,17 @@ pub(crate) async fn each_urgency_has_its_own_place<B: Backend>() {
     let some = urgencies(1).await;
     assert_eq!(some.iter().map(|it| it.0).collect::<Vec<_>>(), Urgency::ALL);
 
-    // Ending a request raises the urgency of its waiting entry; an escalation has the urgency of a new request.
+    // Ending a request raises the urgency of its waiting entry; a notice has the urgency of a new request.
     let escalated = next(&store.request(id(3)).await.unwrap().unwrap(), at(2), |_| {});
-    let effects = vec![Effect::NotifyEscalation];
+    let effects = vec![Effect::NotifyEscalation, Effect::NotifyReplaced];
     store.commit(Commit { effects, ..change(&escalated) }).await.unwrap();
     let ended = next(&store.request(id(4)).await.unwrap().unwrap(), at(2), |it| it.state = denied(at(2)));
     commit(&*store, &ended).await;
     let now = urgencies(10).await;
     assert!(now.contains(&show(Urgency::Ended, 4)), "{now:?}");
-    assert!(now.contains(&(Urgency::First, id(3), Effect::NotifyEscalation)), "{now:?}");
+    for effect in [Effect::NotifyEscalation, Effect::NotifyReplaced] {
+        assert!(now.contains(&(Urgency::First, id(3), effect)), "{now:?}");
+    }
 }
 
 pub(crate) async fn claimers_at_once_share_the_entries<B: Backend>() {

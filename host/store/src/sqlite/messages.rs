@@ -17,7 +17,7 @@ impl Messages for SqliteStore {
             let mut select =
                 db.prepare_cached("SELECT body FROM slack_post WHERE request = ?1 AND slot = ?2")?;
             let context = RowContext { table: "slack_post", key: &format_args!("{request} {slot}") };
-            let mut rows = select.query_and_then(params![request.to_bytes(), slot.as_str()], |row| {
+            let mut rows = select.query_and_then(params![request.to_bytes(), slot.to_string()], |row| {
                 context.json("body", context.get::<String>(row, (0, "body"))?)
             })?;
             rows.next().transpose()
@@ -29,8 +29,9 @@ impl Messages for SqliteStore {
         let body = json(&post)?;
         let records = Records::of(audit, counts)?;
         let stored = self.writer.write(move |scope| {
-            let (request, refresh_at) = (request.to_bytes(), post.refresh_at.map(millis));
-            let row = params![request, slot.as_str(), integer(post.revision), refresh_at, body];
+            let (request, slot) = (request.to_bytes(), slot.to_string());
+            let refresh_at = post.refresh_at.map(millis);
+            let row = params![request, slot, integer(post.revision), refresh_at, body];
             // INVARIANT: a conflict has changed nothing up to here, so it needs no savepoint.
             let changed = if post.revision == 1 {
                 let mut insert = scope.db.prepare_cached(

@@ -142,7 +142,9 @@ impl Sender {
             Next::Call(tracked, step) => {
                 let not_before = match job {
                     Job::Outbox(_, Effect::ShowRequest) => debounced_until(&request, &tracked.post, since),
-                    Job::Outbox(_, Effect::NotifyEscalation) | Job::Refresh(_) => since,
+                    Job::Outbox(_, Effect::NotifyEscalation | Effect::NotifyReplaced) | Job::Refresh(_) => {
+                        since
+                    }
                 };
                 NextCall { method: tracked.method(&step), not_before }
             }

@@ -43,7 +43,15 @@ impl Sender {
         let Some(request) = self.store.request(job.request()).await? else { return Ok(None) };
         let entry = self.entry(request.submission.policy_hash).await?;
         let next = match job {
-            Job::Outbox(_, Effect::NotifyEscalation) => self.plan_notices(&request, &entry, now).await?,
+            Job::Outbox(_, Effect::NotifyEscalation) => {
+                let channel = entry.escalate.as_ref().and_then(|escalate| escalate.channel.as_deref());
+                self.plan_notices(&request, &entry, now, channel, &[Slot::EscalationThread]).await?
+            }
+            Job::Outbox(_, Effect::NotifyReplaced) => {
+                let replacements = request.replacements();
+                let slots: Vec<Slot> = replacements.iter().map(|edit| Slot::Replaced(edit.seq)).collect();
+                self.plan_notices(&request, &entry, now, None, &slots).await?
+            }
             Job::Outbox(_, Effect::ShowRequest) | Job::Refresh(_) => {
                 let is_refresh = matches!(job, Job::Refresh(_));
                 match self.main_message(&request, &entry).await? {
@@ -61,31 +69,35 @@ impl Sender {
         Ok(Some(Plan { request, entry, now, next }))
     }
 
-    /// The notices of an escalation: one in the escalation channel, one in the thread of the request's message.
+    /// Notices: one in the escalation `channel`, if there is one, and the others in the thread of the request's message.
     async fn plan_notices(
         &self,
         request: &Request,
         entry: &PolicyEntry,
         now: Timestamp,
+        channel: Option<&str>,
+        in_thread: &[Slot],
     ) -> Result<Next, StoreError> {
-        // An ended request needs nobody's attention.
-        if request.status().is_terminal() {
-            return Ok(Next::Nothing);
-        }
         let mut until: Option<Timestamp> = None;
         let mut wait = |at: Timestamp| until = Some(until.map_or(at, |until| until.min(at)));
         let mut notices = Vec::new();
-        if let Some(channel) = entry.escalate.as_ref().and_then(|escalate| escalate.channel.as_deref()) {
+        if let Some(channel) = channel {
             notices.push(self.tracked(request.id, Slot::EscalationChannel, channel, None).await?);
         }
         if let Some(main) = self.main_message(request, entry).await? {
-            match main.post.ts() {
-                Some(ts) => {
-                    let (slot, channel) = (Slot::EscalationThread, &main.post.channel);
-                    notices.push(self.tracked(request.id, slot, channel, Some(ts)).await?);
+            for slot in in_thread {
+                notices.push(self.tracked(request.id, *slot, &main.post.channel, main.post.ts()).await?);
+            }
+            // A notice without a thread waits for the message that it replies to.
+            if main.post.ts().is_none() {
+                let is_wanted = |notice: &TrackedMessage| {
+                    notice.mark.slot != Slot::EscalationChannel && notice.step(request, now) != Step::Done
+                };
+                if notices.iter().any(is_wanted) {
+                    let again = if main.post.failed.is_some() { LASTING_BACKOFF.after(0) } else { MAIN_MS };
+                    wait(now.plus(again));
                 }
-                None if main.post.failed.is_some() => wait(now.plus(LASTING_BACKOFF.after(0))),
-                None => wait(now.plus(MAIN_MS)),
+                notices.retain(|notice| notice.mark.slot == Slot::EscalationChannel);
             }
         }
         for notice in notices {

@@ -1,6 +1,6 @@
 //! Stores the outcome of a step: the post, its audit entries and counts, and what happens to the outbox entry.
 
-use countersign_core::lifecycle::{AuditEntry, Count, Timestamp};
+use countersign_core::lifecycle::{AuditEntry, Count, Effect, Request, Timestamp};
 use countersign_core::record::{Mark, SlackPost, Slot};
 use countersign_store::{Committed, KeepPost, StoreError};
 use serde_json::{Map, json};
@@ -34,9 +34,26 @@ impl Sender {
     /// Has the message updated once more: another worker updated it at the same time, and which update was carried out
     /// last is unknown.
     pub(super) async fn update_again(&self, mark: Mark) -> Result<(), StoreError> {
+        self.refresh_now(mark, |post| post.looks = None).await
+    }
+
+    /// Has the message of the request before this one of its lineage updated: it leads to this one's message.
+    async fn refresh_predecessor(&self, request: &Request) -> Result<(), StoreError> {
+        let Some(depth) = request.submission.depth.checked_sub(1) else { return Ok(()) };
+        let lineage = self.store.lineage(request.submission.lineage).await?;
+        let Some(before) = lineage.iter().find(|other| other.submission.depth == depth) else {
+            return Ok(());
+        };
+        self.refresh_now(Mark { request: before.id, slot: Slot::Main }, |_| {}).await
+    }
+
+    /// Has a message that was posted updated at once, if it shows anything else than it should.
+    async fn refresh_now(&self, mark: Mark, change: impl Fn(&mut SlackPost)) -> Result<(), StoreError> {
         loop {
-            let Some(mut post) = self.store.slack_post(mark.request, mark.slot).await? else { return Ok(()) };
-            (post.looks, post.refresh_at) = (None, Some(self.clock.now()));
+            let post = self.store.slack_post(mark.request, mark.slot).await?;
+            let Some(mut post) = post.filter(|post| post.ts().is_some()) else { return Ok(()) };
+            change(&mut post);
+            post.refresh_at = Some(self.clock.now());
             post.revision += 1;
             if self.store.keep_slack_post(keep(mark, post)).await? == Committed::Done {
                 return Ok(());
@@ -57,7 +74,13 @@ impl Sender {
     /// The job needs no call any more.
     pub(super) async fn finish(&self, active: &ActiveJob<'_>) -> Result<(), StoreError> {
         match active.claim {
-            Some(_) => self.release(active, Release::Finish).await,
+            Some(claim) => {
+                if claim.effect == Effect::ShowRequest {
+                    // Before the entry is gone, so that it is not forgotten.
+                    self.refresh_predecessor(active.request).await?;
+                }
+                self.release(active, Release::Finish).await
+            }
             None => self.reschedule_refresh(active, None).await,
         }
     }

@@ -13,18 +13,49 @@ impl Sender {
         let ActiveJob { request, entry, .. } = active;
         let now = self.clock.now();
         let is_minimal = tracked.post.minimal == Some(request.version);
-        let Rendering { message, minimal, escalation } = self.rendering;
+        let Rendering { message, minimal, escalation, replaced, made_again } = self.rendering;
         let notice = match tracked.mark.slot {
-            Slot::Main if is_minimal => return minimal(request, entry, now),
-            Slot::Main => return message(request, entry, &self.directory, now),
-            Slot::EscalationThread => escalation(request, entry, &self.directory, now, Place::Thread),
-            Slot::EscalationChannel => {
+            Slot::Main => {
+                let message = match is_minimal {
+                    true => minimal(request, entry, now),
+                    false => message(request, entry, &self.directory, now),
+                };
+                return match self.successor(active).await {
+                    Some(link) => made_again(message, &link),
+                    None => message,
+                };
+            }
+            Slot::EscalationThread | Slot::EscalationChannel => {
                 let permalink = self.permalink(request.id).await;
-                let place = Place::Channel { permalink: permalink.as_deref() };
-                escalation(request, entry, &self.directory, now, place)
+                let is_in_thread = tracked.mark.slot == Slot::EscalationThread;
+                let place = if is_in_thread { Place::Thread } else { Place::Channel };
+                escalation(request, entry, &self.directory, now, place, permalink.as_deref())
+            }
+            Slot::Replaced(seq) => {
+                let permalink = self.permalink(request.id).await;
+                let replacements = request.replacements();
+                let replacement = replacements.iter().find(|replacement| replacement.seq == seq);
+                let is_first = tracked.post.ts().is_none();
+                match replacement {
+                    Some(edit) => replaced(request, edit, &self.directory, permalink.as_deref(), is_first),
+                    // The history is never shortened, so there is one.
+                    None => Message { blocks: Vec::new(), ..minimal(request, entry, now) },
+                }
             }
         };
         if is_minimal { Message { blocks: Vec::new(), ..notice } } else { notice }
+    }
+
+    /// The URL of the message of the request that was made in place of this one, if there is one.
+    async fn successor(&self, active: &ActiveJob<'_>) -> Option<String> {
+        let ActiveJob { request, entry, .. } = active;
+        if !request.status().is_terminal() || entry.rerequest.is_none() {
+            return None;
+        }
+        let depth = request.submission.depth.checked_add(1)?;
+        let lineage = self.store.lineage(request.submission.lineage).await.ok()?;
+        let successor = lineage.iter().find(|other| other.submission.depth == depth)?;
+        self.permalink(successor.id).await
     }
 
     /// The URL of the request's message, if Slack gives it: a notice is useful without it.

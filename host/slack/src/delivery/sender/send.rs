@@ -55,7 +55,8 @@ impl Sender {
         ts: &str,
     ) -> Result<SendResult, StoreError> {
         let message = self.render(active, &tracked).await;
-        if tracked.post.looks == Some(digest(&message)) {
+        let is_main = tracked.mark.slot == Slot::Main;
+        if is_main && tracked.post.looks == Some(digest(&message)) {
             let refresh_at = self.next_refresh(active, &tracked);
             if active.claim.is_none() || tracked.post.refresh_at.is_some() != refresh_at.is_some() {
                 tracked.post.refresh_at = refresh_at;
@@ -81,7 +82,9 @@ impl Sender {
         message: &Message,
     ) -> Result<SendResult, StoreError> {
         let channel = tracked.channel.clone();
-        let was_unsure = std::mem::take(&mut tracked.post.unsure);
+        let is_main = tracked.mark.slot == Slot::Main;
+        // A notice is updated to one content only, so a late update of it does no harm.
+        let was_unsure = std::mem::take(&mut tracked.post.unsure) && is_main;
         tracked.post.shown = active.request.version;
         tracked.post.looks = Some(digest(message)).filter(|_| !was_unsure);
         tracked.post.minimal = tracked.post.minimal.filter(|version| *version == active.request.version);
@@ -91,13 +94,14 @@ impl Sender {
             // The earlier update may be carried out after this one, so this one is repeated later.
             tracked.post.refresh_at = Some(self.clock.now().plus(REFRESH_MS));
         }
-        let is_main = tracked.mark.slot == Slot::Main;
         let is_saved = self.save(active, &mut tracked, None).await?;
         if !is_saved && is_main {
             self.update_again(tracked.mark).await?;
         }
-        // After a notice, the entry may have another one.
-        let release = if is_saved && is_main { Release::Finish } else { Release::DueAt(self.clock.now()) };
+        // After a notice, the entry may have another one; and after a request that was made again, the message of the one
+        // before must lead to it.
+        let is_last = is_main && active.request.submission.depth == 0;
+        let release = if is_saved && is_last { Release::Finish } else { Release::DueAt(self.clock.now()) };
         self.release(active, release).await?;
         Ok(SendResult::Delivered { channel })
     }

@@ -1,6 +1,7 @@
 //! Messages show what is stored: each is posted once and then updated, soon, with the newest state.
 
 use super::*;
+use crate::fake::Fate;
 
 #[tokio::test]
 async fn a_request_is_posted_once_and_updated_from_then_on() {
@@ -148,4 +149,32 @@ async fn a_deleted_message_is_posted_again_while_its_request_is_open() {
     assert_eq!(harness.messages(2, Slot::Main), []);
     assert_eq!(harness.waiting().await, 0);
     assert_eq!(harness.audited().await, [("slack_delivery_failed".into(), "message_not_found".into())]);
+}
+
+#[tokio::test]
+async fn the_message_of_a_request_that_was_made_again_leads_to_the_next_one() {
+    let mut harness = Harness::new().await;
+    let first = harness.create(1, "C1").await;
+    harness.deliver(MINUTE).await;
+    harness.end(1).await;
+    harness.deliver(MINUTE).await;
+    assert_eq!(harness.message(1).text, "deploy v2 approved");
+    // The answer to the post is lost, so that it has to be found.
+    let mut lost = false;
+    harness.slack.decide(move |method, _| {
+        let is_it = method == "chat.postMessage" && !std::mem::replace(&mut lost, true);
+        if is_it { Fate::DoneAndCut } else { Fate::Done }
+    });
+    let again = fixtures::again(&first, 2, 1);
+    assert_eq!(harness.store.create(fixtures::new(&again)).await.unwrap(), Created::New);
+    harness.deliver(MINUTE).await;
+    harness.pass(SECOND).await;
+    let link = format!("https://slack.test/C1/{}", harness.message(2).ts);
+    assert_eq!(harness.message(1).text, format!("deploy v2 approved again: {link}"));
+    harness.kill_and_restart();
+    harness.change(2).await;
+    harness.deliver(MINUTE).await;
+    harness.pass(20 * MINUTE).await;
+    assert_eq!(harness.message(1).updates, 2, "one for its end, and one for the link");
+    assert_eq!(harness.slack.messages().len(), 2);
 }

@@ -12,8 +12,8 @@ mod run_loop;
 use std::sync::Arc;
 
 use countersign_core::clock::{Clock, ManualClock};
-use countersign_core::lifecycle::{Act, Decided, Effect, Request, RequestId, State, Timestamp};
-use countersign_core::record::{Escalate, PolicyEntry, SlackPost, Slot};
+use countersign_core::lifecycle::{Act, Decided, Edit, Effect, Request, RequestId, State, Timestamp};
+use countersign_core::record::{Escalate, PolicyEntry, Rerequest, SlackPost, Slot};
 use countersign_store::{Commit, Committed, Created, SqliteStore, Store, fixtures};
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -87,6 +87,25 @@ impl Harness {
         let decided = Decided { at: self.now(), by: Some("U1".into()), reason: None };
         self.commit(number, vec![Effect::ShowRequest], |request| request.state = State::Approved(decided))
             .await
+    }
+
+    /// Approves a request that has notices.
+    async fn end_with_notices(&self, number: u64) -> Request {
+        let decided = Decided { at: self.now(), by: Some("U1".into()), reason: None };
+        let effects = vec![Effect::ShowRequest, Effect::NotifyEscalation, Effect::NotifyReplaced];
+        self.commit(number, effects, |request| request.state = State::Approved(decided)).await
+    }
+
+    /// `by` approves the request with edits, which replaces the approval of whoever approved before.
+    async fn edit(&self, number: u64, by: &str) -> Request {
+        let effects = vec![Effect::NotifyReplaced, Effect::ShowRequest];
+        self.commit(number, effects, |request| {
+            let event = request.history.last_mut().unwrap();
+            event.by.as_mut().unwrap().id = by.to_owned();
+            let edit = Edit { key: "ref".into(), before: None, after: Some(by.into()), violations: vec![] };
+            event.act = Act::Approve { edits: vec![edit] };
+        })
+        .await
     }
 
     /// Escalates the request.
@@ -214,6 +233,7 @@ fn entry(channel: &str) -> PolicyEntry {
     PolicyEntry {
         channel: Some(channel.to_owned()).filter(|channel| !channel.is_empty()),
         escalate: Some(Escalate { before_ms: 1, channel: Some("C9".into()), mention: None }),
+        rerequest: Some(Rerequest { cooldown_ms: 1, limit: 9, window_ms: MINUTE, by: Default::default() }),
         ..fixtures::policy_entry("deploy")
     }
 }

@@ -1,13 +1,13 @@
 //! A rendering of the version and the status only, so that a test can see which version was sent.
 
 use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{Request, Timestamp};
+use countersign_core::lifecycle::{Replacement, Request, Timestamp};
 use countersign_core::record::PolicyEntry;
 
 use crate::delivery::Rendering;
 use crate::{Message, Place};
 
-pub(super) const PLAIN: Rendering = Rendering { message, minimal, escalation };
+pub(super) const PLAIN: Rendering = Rendering { message, minimal, escalation, replaced, made_again };
 
 fn message(request: &Request, entry: &PolicyEntry, _: &Directory, now: Timestamp) -> Message {
     let minutes = request.submission.expires_at.since(now).div_ceil(60_000);
@@ -26,11 +26,32 @@ fn escalation(
     entry: &PolicyEntry,
     _: &Directory,
     _now: Timestamp,
-    place: Place<'_>,
+    place: Place,
+    permalink: Option<&str>,
 ) -> Message {
-    let link = match place {
-        Place::Channel { permalink: Some(link) } => format!(" {link}"),
-        Place::Thread | Place::Channel { permalink: None } => String::new(),
-    };
-    Message { text: format!("{} escalated: {}{link}", entry.action, request.id), blocks: Vec::new() }
+    let link = permalink.filter(|_| place == Place::Channel).map_or(String::new(), |link| format!(" {link}"));
+    let ended = if request.status().is_terminal() { ", ended" } else { "" };
+    Message { text: format!("{} escalated{ended}: {}{link}", entry.action, request.id), blocks: Vec::new() }
+}
+
+fn replaced(
+    request: &Request,
+    replacement: &Replacement<'_>,
+    _: &Directory,
+    _permalink: Option<&str>,
+    mentions: bool,
+) -> Message {
+    let mut replaced: Vec<&str> = replacement.replaced.iter().map(|actor| actor.id.as_str()).collect();
+    if !mentions {
+        replaced.clear();
+    }
+    let by = &replacement.by.id;
+    Message {
+        text: format!("{}: {by} replaced {}", request.status(), replaced.join(", ")),
+        blocks: Vec::new(),
+    }
+}
+
+fn made_again(message: Message, permalink: &str) -> Message {
+    Message { text: format!("{} again: {permalink}", message.text), ..message }
 }

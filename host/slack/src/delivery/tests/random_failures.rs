@@ -36,7 +36,8 @@ async fn random_failures(seed: u64) {
     for change in 1..=CHANGES {
         for number in 0..REQUESTS {
             match change {
-                CHANGES => harness.end(number).await,
+                CHANGES => harness.end_with_notices(number).await,
+                4 if number % 3 == 0 => harness.edit(number, "U2").await,
                 3 if number % 5 == 0 => harness.escalate(number).await,
                 _ => harness.change(number).await,
             };
@@ -60,7 +61,15 @@ async fn random_failures(seed: u64) {
             "seed {seed}, request {number}"
         );
         for slot in [Slot::EscalationThread, Slot::EscalationChannel] {
-            assert!(harness.messages(number, slot).len() <= 1, "seed {seed}, request {number}");
+            let notices = harness.messages(number, slot);
+            assert!(notices.len() <= 1, "seed {seed}, request {number}");
+            assert!(notices.iter().all(|notice| notice.text.contains("ended")), "seed {seed}: {notices:?}");
+        }
+        let request = harness.store.request(id(number)).await.unwrap().unwrap();
+        for replacement in request.replacements() {
+            let notices = harness.messages(number, Slot::Replaced(replacement.seq));
+            let [notice] = &notices[..] else { panic!("seed {seed}, request {number}: {notices:?}") };
+            assert!(notice.text.starts_with("approved: "), "seed {seed}, request {number}: {notice:?}");
         }
     }
     let updates: usize = harness.slack.messages().iter().map(|message| message.updates).sum();
