@@ -54,7 +54,7 @@ pub use interaction::{
 pub use message::{Message, is_whole, message, minimal};
 pub use notice::{Place, escalation};
 pub use signature::{MAX_SKEW_MS, SignatureError, Signed, Verifier, sign};
-pub use slack_morphism::prelude::SlackView;
+pub use slack_morphism::prelude::{SlackModalView, SlackView};
 pub use socket::{Connection, Handler, keep_open};
 pub use usergroups::{Parts as UserGroupParts, UserGroups};
 pub use users::{Parts as UserParts, Users};

@@ -103,6 +103,15 @@ pub(super) fn ended_by(request: &Request) -> String {
     }
 }
 
+/// The reason with which the request ended, if there is one.
+pub(super) fn reason(request: &Request) -> Option<&str> {
+    match &request.state {
+        State::Approved(decided) | State::Denied(decided) => decided.reason.as_deref(),
+        State::Cancelled { reason, .. } => reason.as_deref(),
+        State::Open(_) | State::Expired { .. } => None,
+    }
+}
+
 /// What an open request waits for, in a few words.
 pub(super) fn missing(open: &Open) -> String {
     let of = |kind| open.requirements.iter().filter(move |requirement| requirement.kind == kind);

@@ -23,7 +23,7 @@ async fn a_denied_request_is_made_again_by_its_button() {
     alice.click(&message, "deny").await;
     alice.submit(&[]).await;
     let message = setup.shows(&request, "Denied").await;
-    assert_eq!(message.actions(), ["re_request"]);
+    assert_eq!(message.actions(), ["show_all", "re_request"]);
 
     // Somebody who neither asked nor may approve has no right to have it made again.
     let mallory = setup.slack.person("U0MALLORY");

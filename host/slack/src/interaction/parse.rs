@@ -8,7 +8,7 @@ use serde::Deserialize as _;
 use super::payload::{Action, Inputs, ModalMetadata, PageMetadata, Payload, View};
 use super::{
     ANSWER_BLOCK, CONTRACT_BLOCK, DECIDE_BLOCK, DENY_MODAL, Interaction, InteractionError, InteractionKind,
-    OVERRIDE_MODAL, Page, REASON_BLOCK, REASON_CHARS, REVIEW_MODAL, Seen, VALUE_ACTION,
+    OVERRIDE_MODAL, Page, READING_MODAL, REASON_BLOCK, REASON_CHARS, REVIEW_MODAL, Seen, VALUE_ACTION,
 };
 
 /// Parses the form that Slack posts over HTTP: URL-encoded, with the JSON in `payload`.
@@ -54,6 +54,10 @@ pub fn parse_payload(payload: &[u8]) -> Result<Interaction, InteractionError> {
                 OVERRIDE_MODAL => InteractionKind::Overrides(edits(state)),
                 DENY_MODAL => InteractionKind::DenyBecause(reason(&state)),
                 REVIEW_MODAL => InteractionKind::ReviewPage(page(&private_metadata)?),
+                READING_MODAL => match page(&private_metadata)? {
+                    page if page.is_last() => return Err(InteractionError::Unknown),
+                    page => InteractionKind::ReadingPage(page),
+                },
                 _ => return Err(InteractionError::Unknown),
             };
             let metadata: ModalMetadata =
@@ -82,6 +86,7 @@ fn press(action: &Action, state: Option<&Inputs>) -> Option<InteractionKind> {
         "re_request" => Some(InteractionKind::Rerequest),
         "withdraw" => Some(InteractionKind::Withdraw),
         "review" => Some(InteractionKind::Review),
+        "show_all" => Some(InteractionKind::ShowAll),
         other => {
             let persona = other.strip_prefix("persona_ack:").filter(|persona| !persona.is_empty())?;
             Some(InteractionKind::Acknowledge(persona.to_owned()))

@@ -144,7 +144,7 @@ pub(super) struct ModalMetadata {
     pub(super) payload_hash: Option<Value>,
 }
 
-/// What the `private_metadata` of a page of a review has besides.
+/// What the `private_metadata` of a page, be it to review or to read, has besides.
 #[derive(Deserialize)]
 pub(super) struct PageMetadata {
     pub(super) page: usize,

@@ -160,7 +160,7 @@ fn approved() {
     let request = after(one_approval(), 9, Some("U0CAT"), approve(), Standing::Satisfied);
     let message = message(&request, &entry(), &Directory::default(), minutes(30));
     check("approved", &message);
-    assert!(buttons(&message).is_empty());
+    assert_eq!(buttons(&message), ["show_all"]);
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn denied_with_a_reason() {
     let request = after(one_approval(), 5, Some("U0CAT"), deny, denied(reason));
     let message = message(&request, &entry(), &Directory::default(), minutes(6));
     check("denied", &message);
-    assert_eq!(buttons(&message), ["re_request"]);
+    assert_eq!(buttons(&message), ["show_all", "re_request"]);
 }
 
 #[test]
@@ -227,11 +227,58 @@ fn expired_with_and_without_rerequest() {
     let mut entry = entry();
     let can = message(&expired(), &entry, &Directory::default(), minutes(21));
     check("expired", &can);
-    assert_eq!(buttons(&can), ["re_request"]);
+    assert_eq!(buttons(&can), ["show_all", "re_request"]);
     entry.rerequest = None;
     let cannot = message(&expired(), &entry, &Directory::default(), minutes(21));
-    assert!(buttons(&cannot).is_empty());
-    assert_eq!(cannot.blocks.len(), can.blocks.len() - 1);
+    assert_eq!(buttons(&cannot), ["show_all"]);
+    assert_eq!(cannot.blocks.len(), can.blocks.len());
+}
+
+/// A finished message is short however long the request was, and says what it leaves out.
+#[test]
+fn ended_after_a_long_request() {
+    let mut submission = submission();
+    submission.justification = (1..=20).map(|n| format!("Step {n} of the plan.\n")).collect();
+    submission.params.insert("command".into(), json!("psql -c 'VACUUM' && ".repeat(200)));
+    for n in 0..9 {
+        submission.params.insert(format!("flag_{n}"), json!(n));
+    }
+    let edits = edited(&[("replicas", Some(json!(3)), Some(json!(5)))]);
+    let request = open_with(submission, vec![approvals(0, 2)]);
+    let request = after(request, 4, Some("U0BEN"), edits, waiting(vec![approvals(1, 2)]));
+    let request = request.expire(minutes(20)).expect("it is due").request;
+    check("ended_short", &message(&request, &entry(), &Directory::default(), minutes(21)));
+    let view = crate::review::reading_page(&request, 1).expect("a page");
+    insta::assert_json_snapshot!("reading_page", view);
+}
+
+/// What an action does is the heading; a name that the policy set does not know is no words of ours.
+#[test]
+fn headings() {
+    let long = "Deploy to production. ".repeat(12);
+    for (description, action, heading, below) in [
+        ("Deploy to production", "deploy_prod", "Deploy to production", Some("`deploy_prod`")),
+        (" \n", "deploy_prod", "Request: deploy_prod", None),
+        ("", "Approved by everybody", "Request: “Approved by everybody”", None),
+        ("Anything", "*Approved* `x` <!here>", "Anything", Some("`*Approved* ˋxˋ &lt;!here&gt;`")),
+        (&long, "deploy_prod", &long[..149], Some("`deploy_prod`")),
+    ] {
+        let mut entry = entry();
+        entry.description = description.to_owned();
+        let mut submission = submission();
+        submission.action = action.to_owned();
+        let request = open_with(submission, vec![approvals(0, 1)]);
+        let message = message(&request, &entry, &Directory::default(), minutes(1));
+        let blocks = serde_json::to_value(&message.blocks).unwrap();
+        let shown = blocks[0]["text"]["text"].as_str().unwrap();
+        assert!(shown == heading || shown == format!("{heading}…"), "{shown}");
+        let elements = blocks[1]["elements"].as_array().filter(|_| blocks[1]["type"] == "context");
+        assert_eq!(elements.and_then(|all| all[0]["text"].as_str()), below, "{description}");
+        let rest = elements.and_then(|all| Some(all.get(1)?["text"].as_str()?.trim_end().to_owned()));
+        assert_eq!(rest, (description == long).then(|| long.trim().to_owned()));
+        let name = below.unwrap_or("(`");
+        assert!(below.is_none() || message.text.contains(&format!("({name})")), "{}", message.text);
+    }
 }
 
 #[test]
@@ -240,7 +287,7 @@ fn cancelled() {
     let request = awaiting_personas().cancel(minutes(4), reason).expect("it can be").request;
     let message = message(&request, &entry(), &Directory::default(), minutes(5));
     check("cancelled", &message);
-    assert!(buttons(&message).is_empty());
+    assert_eq!(buttons(&message), ["show_all"]);
 }
 
 #[test]
