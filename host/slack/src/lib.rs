@@ -17,6 +17,7 @@ mod buttons;
 mod content;
 mod emoji;
 mod links;
+mod mentions;
 mod parameters;
 mod progress;
 mod text;

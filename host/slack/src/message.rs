@@ -20,6 +20,7 @@ use slack_morphism::prelude::*;
 use super::blocks::{cost, mrkdwn, plain, section, small_print};
 use super::buttons::{self, acknowledge, decide};
 use super::content::{Content, QUOTE_LINES, quoted};
+use super::mentions;
 use super::parameters::{edits, first_parameters, value_text};
 use super::progress::{self, Roster, packed};
 use super::review;
@@ -158,6 +159,8 @@ struct Layout {
 impl Layout {
     fn of(request: &Request, entry: &PolicyEntry) -> Layout {
         let mut room = Room(MESSAGE_ROOM - most::TEXT - most::STATUS - least::REQUIREMENTS);
+        // Only the first message has it; what people agree to has the same room in all of them.
+        room.0 -= if entry.notify { mentions::MOST_CALL } else { 0 };
         let title = title(request, entry).map(|block| block.map(|block| room.must(block)));
         let ids = room.must(ids(request));
         let requester = room.must(requester(request));
@@ -314,7 +317,7 @@ fn requested_by(request: &Request) -> String {
             if owners.is_empty() {
                 String::new()
             } else {
-                format!(", owned by {}", progress::listed(owners))
+                format!(", owned by {}", progress::listed(owners, progress::MOST_NAMES))
             }
         }
         (Some(identity), Some(caller)) if identity.authenticated => {

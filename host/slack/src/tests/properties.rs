@@ -13,7 +13,7 @@ use crate::message::{Message, Shown, is_whole, message, minimal};
 use crate::notice::{Place, escalation};
 use crate::parameters::{key_text, value_text};
 use crate::text::{self, Lines};
-use crate::{ephemeral_text, modal, review};
+use crate::{ephemeral_text, mentions, modal, review};
 
 /// Short and long text, plain and hostile.
 fn any_words() -> BoxedStrategy<String> {
@@ -340,6 +340,16 @@ proptest! {
         if shown == Shown::Whole && !request.status().is_terminal() {
             check_all_is_shown(&whole, &request);
         }
+        let posted = mentions::without_mentions(whole.clone());
+        check_message(&posted, &|_| false);
+        prop_assert!(posted.blocks.len() == whole.blocks.len());
+        let entry_that_notifies = PolicyEntry { notify: true, ..entry.clone() };
+        let mut first = mentions::without_mentions(message(&request, &entry_that_notifies, &Directory::default(), now));
+        if let Some(call) = mentions::call(&request, &entry_that_notifies, &Directory::default(), now) {
+            prop_assert!(cost(&call) <= mentions::MOST_CALL);
+            first.blocks.insert(1, call);
+        }
+        check_message(&first, &allowed);
         let heads = |words: &str| {
             let first = |block: &Value| block["elements"][0]["elements"][0]["text"] == words;
             serde_json::to_value(&whole.blocks).expect("serialises").as_array().expect("a list").iter().any(first)
@@ -356,7 +366,9 @@ proptest! {
         if request.status().is_terminal() {
             let takes: usize = whole.blocks.iter().map(cost).sum();
             prop_assert!(takes < 9_000, "{takes}, which is not short");
-            check_reading(&request);
+            if review::fits(&request) {
+                check_reading(&request);
+            }
         }
         let least = minimal(&request, &entry, now);
         check_message(&least, &allowed);
