@@ -28,8 +28,8 @@ pub(crate) fn without_mentions(message: Message) -> Message {
     Message { text: quiet(&text), blocks: blocks.into_iter().map(quiet_block).collect() }
 }
 
-/// What notifies, in the first message of a request, everybody who can act, once. `None` if the
-/// action does not say `notify`, or there is nobody.
+/// What notifies, in the first message of a request, everybody who can act, once. `None` if the action does not say
+/// `notify`, or there is nobody.
 pub(crate) fn call(
     request: &Request,
     entry: &PolicyEntry,
@@ -104,8 +104,23 @@ fn quiet_block(block: SlackBlock) -> SlackBlock {
             }
             context.into()
         }
+        SlackBlock::RichText(mut block) => {
+            for element in &mut block.elements {
+                if let SlackRichTextElement::Section(section) = element {
+                    section.elements.iter_mut().for_each(quiet_inline);
+                }
+            }
+            block.into()
+        }
         // No other block has text of ours that Slack parses.
         other => other,
+    }
+}
+
+/// In rich text, a mention is an element of its own.
+fn quiet_inline(element: &mut SlackRichTextInlineElement) {
+    if let SlackRichTextInlineElement::User(user) = element {
+        *element = SlackRichTextText::new(user.user_id.to_string()).code().into();
     }
 }
 
@@ -123,4 +138,36 @@ fn quiet(words: &str) -> String {
         rest = after;
     }
     quiet + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::blocks::{line, rich, small_print, words};
+
+    #[test]
+    fn no_mention_is_left_wherever_it_is() {
+        let user = SlackRichTextUser::new(SlackUserId("U0ANA".to_owned()));
+        let mention = "by <@U0ANA>, <@W0BEN>: `&lt;@U0CAT&gt;` <!date^1^{date}|then> <@";
+        let message = Message {
+            text: mention.to_owned(),
+            blocks: vec![
+                section(mention),
+                small_print(mention),
+                rich(vec![line(vec![words("by "), user.into()])]),
+            ],
+        };
+        let quiet = "by `U0ANA`, `W0BEN`: `&lt;@U0CAT&gt;` <!date^1^{date}|then> ";
+        let Message { text, blocks } = without_mentions(message);
+        let blocks = serde_json::to_value(blocks).unwrap();
+        assert_eq!(text, quiet);
+        assert_eq!(
+            (&blocks[0]["text"]["text"], &blocks[1]["elements"][0]["text"]),
+            (&json!(quiet), &json!(quiet))
+        );
+        let by = &blocks[2]["elements"][0]["elements"][1];
+        assert_eq!(*by, json!({"type": "text", "text": "U0ANA", "style": {"code": true}}));
+    }
 }
