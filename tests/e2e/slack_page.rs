@@ -60,7 +60,10 @@ impl Scene {
         let gateway = slack.gateway(home()).await;
         let request = gateway.create(&ask.clone().requester("U0DANA")).await.expect("it is admitted");
         let page = Page::open(&format!("{}/#U0ALICE/C0PRIVATE", slack.url()), 1100, 800).await;
-        Scene { gateway, token: request.token, page, _slack: slack }
+        let mut scene = Scene { gateway, token: request.token, page, _slack: slack };
+        // The message is posted with people's ids; soon after it an update names them.
+        scene.shows("waiting for @Alice").await;
+        scene
     }
 
     /// Takes a screenshot for the documents.
@@ -239,6 +242,20 @@ async fn what_does_not_fit_is_read_page_by_page_and_then_approved() {
     }
     let state = scene.ended().await;
     assert_eq!((&state["status"], &state["approvers"]), (&json!("approved"), &json!(["U0ALICE", "U0BOB"])));
+
+    // The message is short, and all of it is behind a button.
+    scene.shows("This is shortened").await;
+    let whole = "document.querySelector('#messages article').innerText.includes('rm -rf /data')";
+    assert_eq!(scene.page.evaluate(whole).await, false, "the message has all of the command");
+    scene.picture("slack-ended.png").await;
+    scene.become_person("U0MALLORY").await;
+    scene.press("show_all").await;
+    let page = |words: &str| format!("document.querySelector('#modal')?.innerText.includes('{words}')");
+    scene.page.wait_for(&page("Page 1 of 2")).await;
+    scene.picture("slack-show-all.png").await;
+    scene.page.click("#modal [type=submit]").await;
+    scene.page.wait_for(&page("rm -rf /data")).await;
+    assert_eq!(scene.page.evaluate("!document.querySelector('#modal [type=submit]')").await, true);
     scene.finish();
 }
 

@@ -134,6 +134,7 @@ mod tests {
             rerequest: None,
             unattended: false,
             consent: Default::default(),
+            notify: false,
             schema: None,
             groups,
             policies: Vec::new(),

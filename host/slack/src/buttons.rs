@@ -1,6 +1,6 @@
 //! The buttons of a message. `interaction/parse.rs` reads the presses.
 
-use countersign_core::lifecycle::{Request, State, Status};
+use countersign_core::lifecycle::{Request, Status};
 use countersign_core::record::PolicyEntry;
 use slack_morphism::prelude::*;
 
@@ -11,16 +11,21 @@ use super::modal;
 use super::progress::pending_personas;
 use super::text::counted;
 
-/// The buttons for decisions, below a message that shows so much of the request; on an ended request, the button for a
-/// re-request. `fits` says whether there is a review.
-pub(super) fn decide(request: &Request, entry: &PolicyEntry, shown: Shown, fits: bool) -> Vec<SlackBlock> {
+/// The buttons of an ended request: one that shows all of it, and one that makes it again.
+pub(super) fn ended(request: &Request, entry: &PolicyEntry) -> SlackBlock {
+    let id = request.id.to_string();
+    let mut buttons = vec![button("show_all".to_owned(), "Show all", &id)];
+    let can_be_made_again = matches!(request.status(), Status::Expired | Status::Denied);
+    if can_be_made_again && entry.rerequest.is_some() {
+        buttons.push(button("re_request".to_owned(), "Re-request", &id));
+    }
+    row(buttons)
+}
+
+/// The buttons for decisions, below a message that shows so much of an open request. `fits` says whether there is a review.
+pub(super) fn decide(request: &Request, entry: &PolicyEntry, shown: Shown, fits: bool) -> SlackBlock {
     let id = request.id.to_string();
     let press = |action_id: &str, label: &str| button(action_id.to_owned(), label, &id);
-    let State::Open(_) = &request.state else {
-        let can_be_made_again = matches!(request.status(), Status::Expired | Status::Denied);
-        let offer = can_be_made_again && entry.rerequest.is_some();
-        return if offer { vec![row(vec![press("re_request", "Re-request")])] } else { Vec::new() };
-    };
     let mut buttons = Vec::new();
     let offers_approval = shown.is_enough(entry);
     // An approval is refused until every persona is acknowledged.
@@ -41,7 +46,7 @@ pub(super) fn decide(request: &Request, entry: &PolicyEntry, shown: Shown, fits:
     }
     // The payload hash in the block id lets a press on an outdated message be refused.
     let block_id = SlackBlockId(format!("{DECIDE_BLOCK}{}", request.payload_hash()));
-    vec![SlackActionsBlock::new(buttons.into_iter().map(Into::into).collect()).with_block_id(block_id).into()]
+    SlackActionsBlock::new(buttons.into_iter().map(Into::into).collect()).with_block_id(block_id).into()
 }
 
 /// A button for each pending persona as far as there is room, and a note about the others.

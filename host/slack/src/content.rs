@@ -12,7 +12,7 @@ use super::links::links;
 use super::parameters::{edits, parameters};
 
 /// The most lines of a quote, so that none pushes the buttons out of sight.
-const QUOTE_LINES: usize = 12;
+pub(super) const QUOTE_LINES: usize = 12;
 
 /// What people agree to.
 pub(super) struct Content {
@@ -33,7 +33,7 @@ impl Content {
         let submission = &request.submission;
         let shows_none = entry.redact.shows_nothing();
         let parts: [&dyn Fn(usize) -> Option<Part>; 4] = [
-            &|most| quoted("Why", &submission.justification, most),
+            &|most| quoted("Why", &submission.justification, QUOTE_LINES, most),
             &|most| edits(request, most),
             &|most| parameters(request, shows_none, most),
             &|most| links(&submission.links, most),
@@ -84,14 +84,14 @@ fn shares(demands: [usize; 4], room: usize) -> [usize; 4] {
     }
 }
 
-/// Prose from outside, under a title.
-pub(super) fn quoted(title: &str, text: &str, most: usize) -> Option<Part> {
+/// Prose from outside, under a title: so many lines of it.
+pub(super) fn quoted(title: &str, text: &str, lines: usize, most: usize) -> Option<Part> {
     // The heading, the quote element and the note that the text was cut.
     const AROUND: usize = 620;
     /// No longer text goes into one element.
     const LONGEST: usize = 3000;
     let mut elements = vec![line(vec![heading(title)])];
-    let (quote, cut) = quote(text, QUOTE_LINES, most.checked_sub(AROUND)?.min(LONGEST));
+    let (quote, cut) = quote(text, lines, most.checked_sub(AROUND)?.min(LONGEST));
     elements.extend(quote);
     Some(Part { block: rich(elements), whole: cut == 0 })
 }

@@ -67,10 +67,11 @@ pub fn rerequested(request: &Request) -> String {
     )
 }
 
-/// The next page of a review came later than Slack waits for it.
+/// The next page of a dialog came later than Slack waits for it.
 #[must_use]
 pub fn page_too_late() -> String {
-    ":hourglass: The next page of the review did not open in time. Nothing was approved; please press *Review* again."
+    ":hourglass: The next page did not open in time. Nothing was approved by it; please press the button in the message \
+     again."
         .to_owned()
 }
 

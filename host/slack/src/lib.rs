@@ -17,6 +17,7 @@ mod buttons;
 mod content;
 mod emoji;
 mod links;
+mod mentions;
 mod parameters;
 mod progress;
 mod text;
@@ -54,7 +55,7 @@ pub use interaction::{
 pub use message::{Message, is_whole, message, minimal};
 pub use notice::{Place, escalation, made_again, replaced};
 pub use signature::{MAX_SKEW_MS, SignatureError, Signed, Verifier, sign};
-pub use slack_morphism::prelude::SlackView;
+pub use slack_morphism::prelude::{SlackModalView, SlackView};
 pub use socket::{Connection, Handler, keep_open};
 pub use usergroups::{Parts as UserGroupParts, UserGroups};
 pub use users::{Parts as UserParts, Users};

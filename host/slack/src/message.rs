@@ -17,10 +17,11 @@ use countersign_core::record::PolicyEntry;
 use serde::Serialize;
 use slack_morphism::prelude::*;
 
-use super::blocks::{cost, plain, section, small_print};
-use super::buttons::{acknowledge, decide};
-use super::content::{Content, quoted};
-use super::parameters::value_text;
+use super::blocks::{cost, mrkdwn, plain, section, small_print};
+use super::buttons::{self, acknowledge, decide};
+use super::content::{Content, QUOTE_LINES, quoted};
+use super::mentions;
+use super::parameters::{edits, first_parameters, value_text};
 use super::progress::{self, Roster, packed};
 use super::review;
 use super::text::{self, code, grouped, person};
@@ -41,12 +42,19 @@ pub(super) const MESSAGE_ROOM: usize = 12_900;
 /// The most room that each part takes.
 mod most {
     pub(super) const PERSONA_BUTTONS: usize = 6_500;
-    pub(super) const REASON: usize = 1_500;
-    pub(super) const DESCRIPTION: usize = 1_100;
     pub(super) const REQUIREMENTS: usize = 2_200;
     /// The text of notifications, and the status of an open request.
     pub(super) const TEXT: usize = 700;
     pub(super) const STATUS: usize = 700;
+}
+
+/// The most that each part of an ended request's message takes.
+mod brief {
+    pub(super) const QUOTE: usize = 1_000;
+    pub(super) const QUOTE_LINES: usize = 3;
+    pub(super) const EDITS: usize = 1_800;
+    pub(super) const REASON: usize = 1_500;
+    pub(super) const REQUIREMENTS: usize = 1_000;
 }
 
 /// The room that is kept free for parts that come late.
@@ -80,20 +88,43 @@ impl Shown {
 /// The message of a request in its state at `now`. `directory` knows who has left Slack: nobody is told to wait for them.
 #[must_use]
 pub fn message(request: &Request, entry: &PolicyEntry, directory: &Directory, now: Timestamp) -> Message {
-    let Layout { header, ids, requester, reason, content, note, personas, buttons, mut room } =
+    let roster = Roster { entry, directory, now };
+    if request.status().is_terminal() {
+        return ended(request, roster);
+    }
+    let Layout { title, ids, requester, content, note, personas, buttons, mut room } =
         Layout::of(request, entry);
     let status = section(progress::status(request, now));
     room.0 = (room.0 + most::STATUS).saturating_sub(cost(&status));
-    let roster = Roster { entry, directory, now };
     let requirements = room.may(most::REQUIREMENTS, |most| requirements(request, roster, most));
-    let description = room.may(most::DESCRIPTION, |_| description(entry));
 
     let Content { justification, edits, parameters, links, .. } = content;
-    let asked = [description, Some(status), reason, Some(requester)];
     let agreed = [justification, requirements, edits, parameters, links, note];
-    let shown = asked.into_iter().chain(agreed).flatten();
-    let blocks = std::iter::once(header).chain(shown).chain(personas).chain(buttons).chain([ids]).collect();
-    Message { text: fallback(request, now), blocks }
+    let shown = title.into_iter().chain([Some(status), Some(requester)]).chain(agreed).flatten();
+    let blocks = shown.chain(personas).chain([buttons, ids]).collect();
+    Message { text: fallback(request, entry, now), blocks }
+}
+
+/// The message of a request that has ended: how, by whom and when, and the beginning of what was asked. The whole is behind
+/// a button. The size of each part is bounded, so that all of them fit.
+fn ended(request: &Request, roster: Roster<'_>) -> Message {
+    let Roster { entry, now, .. } = roster;
+    let submission = &request.submission;
+    let justification = quoted("Why", &submission.justification, brief::QUOTE_LINES, brief::QUOTE);
+    let edits = edits(request, brief::EDITS);
+    let parameters = Some(first_parameters(request));
+    let parts = [&justification, &edits, &parameters];
+    let is_short = !submission.links.is_empty() || parts.into_iter().flatten().any(|part| !part.whole);
+    let note =
+        is_short.then(|| small_print(":mag: This is shortened. *Show all* opens all of what was asked."));
+    let [justification, edits, parameters] =
+        [justification, edits, parameters].map(|part| part.map(|part| part.block));
+    let outcome = [Some(section(progress::status(request, now))), reason(request), Some(requester(request))];
+    let who = requirements(request, roster, brief::REQUIREMENTS);
+    let asked = [justification, who, edits, parameters, note];
+    let shown = title(request, entry).into_iter().chain(outcome).chain(asked).flatten();
+    let blocks = shown.chain([buttons::ended(request, entry), ids(request)]).collect();
+    Message { text: fallback(request, entry, now), blocks }
 }
 
 /// Whether the message of a request shows every character of what people agree to: its shown parameters, the names of the
@@ -103,31 +134,34 @@ pub fn is_whole(request: &Request, entry: &PolicyEntry) -> bool {
     Layout::of(request, entry).content.whole
 }
 
-/// The shortest message of a request, for when Slack refuses [`message`]. It shows nothing of what people agree to, so it
+/// The shortest message of a request, for when Slack refuses [`message`]. While the request is open, it shows nothing of what people agree to, so it
 /// offers a review, and no approval.
 #[must_use]
 pub fn minimal(request: &Request, entry: &PolicyEntry, now: Timestamp) -> Message {
     let requester = requested_by(request);
     let why = ":warning: Slack did not take the whole of this request, so its parameters are not shown here.";
-    let head =
-        [header(request), section(progress::status(request, now)), section(format!("{requester}\n{why}"))];
+    let head = [section(progress::status(request, now)), section(format!("{requester}\n{why}"))];
+    let head = title(request, entry).into_iter().flatten().chain(head);
     let fits = review::fits(request);
     let note = note(request, entry, Shown::Nothing, fits);
-    let buttons = decide(request, entry, Shown::Nothing, fits);
-    let blocks = head.into_iter().chain(note).chain(buttons).collect();
-    Message { text: fallback(request, now), blocks }
+    let buttons = if request.status().is_terminal() {
+        buttons::ended(request, entry)
+    } else {
+        decide(request, entry, Shown::Nothing, fits)
+    };
+    let blocks = head.chain(note).chain([buttons]).collect();
+    Message { text: fallback(request, entry, now), blocks }
 }
 
 /// What a message is made of that depends on no time, and on nobody but the request's own people.
 struct Layout {
-    header: SlackBlock,
+    title: [Option<SlackBlock>; 2],
     ids: SlackBlock,
     requester: SlackBlock,
-    reason: Option<SlackBlock>,
     content: Content,
     note: Option<SlackBlock>,
     personas: Vec<SlackBlock>,
-    buttons: Vec<SlackBlock>,
+    buttons: SlackBlock,
     /// The room that is left.
     room: Room,
 }
@@ -135,15 +169,16 @@ struct Layout {
 impl Layout {
     fn of(request: &Request, entry: &PolicyEntry) -> Layout {
         let mut room = Room(MESSAGE_ROOM - most::TEXT - most::STATUS - least::REQUIREMENTS);
-        let header = room.must(header(request));
+        // Only the first message has it; what people agree to has the same room in all of them.
+        room.0 -= if entry.notify { mentions::MOST_CALL } else { 0 };
+        let title = title(request, entry).map(|block| block.map(|block| room.must(block)));
         let ids = room.must(ids(request));
         let requester = room.must(requester(request));
-        let reason = room.may(most::REASON, |most| reason(request, most));
         // Which of these it becomes is only known once the content is made.
         let fits = review::fits(request);
         let end = |shown| (note(request, entry, shown, fits), decide(request, entry, shown, fits));
-        let takes = |(note, buttons): &(Option<SlackBlock>, Vec<SlackBlock>)| {
-            note.iter().chain(buttons).map(cost).sum::<usize>()
+        let takes = |(note, buttons): &(Option<SlackBlock>, SlackBlock)| {
+            note.iter().chain([buttons]).map(cost).sum::<usize>()
         };
         let (whole, part) = (end(Shown::Whole), end(Shown::Part));
         room.0 = room.0.saturating_sub(takes(&whole).max(takes(&part)));
@@ -159,7 +194,7 @@ impl Layout {
         let personas = room.must_all(personas);
         let (note, buttons) = if content.whole { whole } else { part };
         room.0 += least::REQUIREMENTS;
-        Layout { header, ids, requester, reason, content, note, personas, buttons, room }
+        Layout { title, ids, requester, content, note, personas, buttons, room }
     }
 }
 
@@ -212,10 +247,12 @@ impl Room {
 }
 
 /// The text of notifications.
-fn fallback(request: &Request, now: Timestamp) -> String {
+fn fallback(request: &Request, entry: &PolicyEntry, now: Timestamp) -> String {
+    const NAME: usize = 150;
     let submission = &request.submission;
-    let (action, who) = (code(&submission.action, 150), requester_name(submission));
-    let repo = code(&submission.origin.repo, 150);
+    let (name, who) = (code(&submission.action, NAME), requester_name(submission));
+    let action = described(entry).map_or(name.clone(), |words| format!("{} ({name})", code(words, NAME)));
+    let repo = code(&submission.origin.repo, NAME);
     let about = format!("{action} for {repo}, requested by {who}");
     match &request.state {
         State::Open(open) => {
@@ -226,20 +263,31 @@ fn fallback(request: &Request, now: Timestamp) -> String {
     }
 }
 
-fn header(request: &Request) -> SlackBlock {
-    const MOST: usize = 150;
+/// The heading, and below it in small print what that leaves out.
+///
+/// The heading is the action's description, with the machine name below it; an action that has none, such as one that
+/// the policy set does not know, has its machine name as the heading.
+fn title(request: &Request, entry: &PolicyEntry) -> [Option<SlackBlock>; 2] {
+    const HEADING: usize = 150;
+    const DESCRIPTION: usize = 300;
+    let header = |words: &str| Some(SlackHeaderBlock::new(plain(words, HEADING).into()).into());
     let action = &request.submission.action;
-    // The name of an unknown action may be any sentence; quotes show that it is not ours.
-    let title =
-        if is_name(action) { format!("Request: {action}") } else { format!("Request: “{action}”") };
-    SlackHeaderBlock::new(plain(&title, MOST).into()).into()
+    let Some(description) = described(entry) else {
+        // The name of an unknown action may be any sentence; quotes show that it is not ours.
+        let quoted =
+            if is_name(action) { format!("Request: {action}") } else { format!("Request: “{action}”") };
+        return [header(&quoted), None];
+    };
+    let mut below = vec![mrkdwn(code(action, HEADING)).into()];
+    if text::inline(description, HEADING).cut > 0 {
+        below.push(plain(description, DESCRIPTION).into());
+    }
+    [header(description), Some(SlackContextBlock::new(below).into())]
 }
 
-fn description(entry: &PolicyEntry) -> Option<SlackBlock> {
-    const MOST: usize = 300;
-    let words = plain(&entry.description, MOST);
-    let block = SlackContextBlock::new(vec![words.into()]);
-    (!entry.description.trim().is_empty()).then(|| block.into())
+/// What the policy set says that an action does.
+fn described(entry: &PolicyEntry) -> Option<&str> {
+    Some(entry.description.trim()).filter(|description| !description.is_empty())
 }
 
 fn ids(request: &Request) -> SlackBlock {
@@ -279,7 +327,11 @@ fn requested_by(request: &Request) -> String {
         (Some(identity), Some(_)) if identity.known == Known::Machine => {
             // Without mentions, which would notify them: they are not asked for anything.
             let owners: Vec<String> = submission.owners.iter().map(|owner| code(owner, 60)).collect();
-            if owners.is_empty() { String::new() } else { format!(", owned by {}", progress::listed(owners)) }
+            if owners.is_empty() {
+                String::new()
+            } else {
+                format!(", owned by {}", progress::listed(owners, progress::MOST_NAMES))
+            }
         }
         (Some(identity), Some(caller)) if identity.authenticated => {
             format!(" (verified, through {})", code(caller, 60))
@@ -310,13 +362,8 @@ fn party(party: &Party, identity: Option<&Identity>) -> String {
 }
 
 /// The reason with which the request ended.
-fn reason(request: &Request, most: usize) -> Option<SlackBlock> {
-    let reason = match &request.state {
-        State::Approved(decided) | State::Denied(decided) => decided.reason.as_deref(),
-        State::Cancelled { reason, .. } => reason.as_deref(),
-        State::Open(_) | State::Expired { .. } => None,
-    };
-    quoted("Reason", reason?, most).map(|part| part.block)
+fn reason(request: &Request) -> Option<SlackBlock> {
+    quoted("Reason", progress::reason(request)?, QUOTE_LINES, brief::REASON).map(|part| part.block)
 }
 
 fn requirements(request: &Request, roster: Roster<'_>, most: usize) -> Option<SlackBlock> {

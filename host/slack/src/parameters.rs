@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use countersign_core::json;
-use countersign_core::lifecycle::{Edit, Request};
+use countersign_core::lifecycle::{Edit, Request, Status};
 use serde_json::Value;
 use slack_morphism::prelude::*;
 
@@ -28,8 +28,12 @@ pub(super) fn edits(request: &Request, most: usize) -> Option<Part> {
         .into_iter()
         .map(|(key, before, after)| Change { key, before, after, by: editors.get(key).copied() })
         .collect();
-    let is_open = !request.status().is_terminal();
-    changed(if is_open { "Edits so far" } else { "Edits" }, &changes, most)
+    let title = match request.status() {
+        Status::Approved => "Edits, approved",
+        status if status.is_terminal() => "Edits, not approved",
+        _ => "Edits so far",
+    };
+    changed(title, &changes, most)
 }
 
 /// What one approval with edits changed, at most `most` wide. Hidden parameters cannot be edited, and would not be shown.
@@ -140,7 +144,7 @@ pub(super) fn parameters(request: &Request, shows_none: bool, most: usize) -> Op
 
     let mut elements = vec![line(vec![heading("Parameters")])];
     if params.is_empty() {
-        elements = vec![line(vec![heading("Parameters"), words(": "), remark("none")])];
+        elements = vec![no_parameters()];
     }
     // Short ones come first, but leave half of the room to long ones.
     const PER_BOX: usize = 100;
@@ -175,6 +179,45 @@ pub(super) fn parameters(request: &Request, shows_none: bool, most: usize) -> Op
     }
     elements.extend(notes);
     Some(Part { block: rich(elements), whole: left_out + cut + hidden_cut == 0 })
+}
+
+/// The first parameters, a line each, cut where they are longer; and the names of the hidden ones. For requests that have
+/// ended: nobody decides by it.
+pub(super) fn first_parameters(request: &Request) -> Part {
+    const LINES: usize = 5;
+    const KEY: usize = 60;
+    const VALUE: usize = 120;
+    const NAMES: usize = 600;
+    /// Nothing is left out for want of room.
+    const ROOM: usize = LINES * (KEY + VALUE + 40);
+    let redacted = &request.submission.redacted;
+    let params = request.params();
+    let shown = params.iter().filter(|(key, _)| !redacted.contains(*key));
+    let mut cut = 0;
+    let lines: Vec<_> = shown
+        .clone()
+        .take(LINES)
+        .map(|(key, value)| {
+            let (key, value) = (text::inline(&key_text(key), KEY), text::inline(&value_text(value), VALUE));
+            cut += key.cut + value.cut;
+            (key.text, value.text)
+        })
+        .collect();
+    let rest = shown.count() - lines.len();
+    let (names, names_cut) = hidden_names(redacted, NAMES);
+    let mut elements = vec![line(vec![heading("Parameters")])];
+    if params.is_empty() {
+        elements = vec![no_parameters()];
+    } else if !lines.is_empty() {
+        elements.push(preformatted(short_lines(&lines, ROOM).0));
+    }
+    if rest > 0 {
+        elements.push(line(vec![remark(format!("and {}", counted(rest, "more parameter")))]));
+    }
+    if !names.is_empty() {
+        elements.push(line(names));
+    }
+    Part { block: rich(elements), whole: rest + cut + names_cut == 0 }
 }
 
 /// The key and the value of a parameter if they fit on one line uncut.
@@ -291,6 +334,10 @@ fn hidden_names(keys: &BTreeSet<String>, most: usize) -> (Vec<SlackRichTextInlin
         }
     }
     (parts, rest + cut)
+}
+
+fn no_parameters() -> SlackRichTextElement {
+    line(vec![heading("Parameters"), words(": "), remark("none")])
 }
 
 fn emoji(name: &str) -> SlackRichTextInlineElement {

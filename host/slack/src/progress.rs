@@ -33,7 +33,13 @@ pub(super) struct Roster<'a> {
 const SUPER_APPROVERS: &str = "super-approvers";
 
 /// The most people or groups that are named; the others are counted.
-const MOST_NAMES: usize = 6;
+pub(super) const MOST_NAMES: usize = 6;
+
+/// The most members of a group that are named; the others are counted.
+const MOST_MEMBERS: usize = 3;
+
+/// The width of all names of a requirement up to which the members of its groups are named, too.
+const MEMBERS_WIDTH: usize = 500;
 
 /// The width of a name.
 const NAME_WIDTH: usize = 60;
@@ -100,6 +106,15 @@ pub(super) fn ended_by(request: &Request) -> String {
         State::Denied(decided) => by(decided, " by its policies"),
         State::Expired { .. } => ": nobody decided in time".to_owned(),
         State::Cancelled { .. } => " by its caller".to_owned(),
+    }
+}
+
+/// The reason with which the request ended, if there is one.
+pub(super) fn reason(request: &Request) -> Option<&str> {
+    match &request.state {
+        State::Approved(decided) | State::Denied(decided) => decided.reason.as_deref(),
+        State::Cancelled { reason, .. } => reason.as_deref(),
+        State::Open(_) | State::Expired { .. } => None,
     }
 }
 
@@ -218,7 +233,7 @@ pub(super) fn changes(request: &Request) -> Vec<(&str, Option<&Value>, Option<&V
 
 /// The first few people, and the number of the others.
 pub(super) fn people<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
-    listed(ids.into_iter().map(|id| person(id, NAME_WIDTH)).collect())
+    listed(ids.into_iter().map(|id| person(id, NAME_WIDTH)).collect(), MOST_NAMES)
 }
 
 /// The personas that are not acknowledged, each once, in the order of the requirements.
@@ -311,8 +326,13 @@ fn eligible(requirement: &Requirement, done: &[&str], roster: Roster<'_>) -> Opt
     }
     let mut seen = BTreeSet::new();
     let names = requirement.eligible.iter().map(String::as_str);
-    let names = names.filter(|name| !done.contains(name) && seen.insert(*name));
-    Some(listed(names.filter_map(|name| roster.shown(name, &requirement.excluded)).collect()))
+    let names: Vec<&str> = names.filter(|name| !done.contains(name) && seen.insert(*name)).collect();
+    let shown = |most_members: usize| {
+        let shown = |name: &&str| roster.shown(name, &requirement.excluded, done, most_members);
+        listed(names.iter().filter_map(shown).collect(), MOST_NAMES)
+    };
+    let with_members = shown(MOST_MEMBERS);
+    Some(if text::width(&with_members) <= MEMBERS_WIDTH { with_members } else { shown(0) })
 }
 
 impl Roster<'_> {
@@ -323,31 +343,42 @@ impl Roster<'_> {
         person(slack.filter(|_| !text::is_user(name)).unwrap_or(name), NAME_WIDTH)
     }
 
-    /// A name of a policy, with what people should know of it; `None` if nobody who has it can act.
-    fn shown(self, name: &str, excluded: &[String]) -> Option<String> {
+    /// A name of a policy, with what people should know of it, and so many members of a group; `None` if nobody who has it
+    /// can act. Who is `done` is not waited for.
+    fn shown(self, name: &str, excluded: &[String], done: &[&str], most_members: usize) -> Option<String> {
         let Roster { entry, directory, now } = self;
         let who = entry.named(name, excluded, directory, now);
-        let nobody = who.people.is_empty() && who.is_complete();
+        let members: Vec<&String> = who.people.iter().filter(|id| !done.contains(&id.as_str())).collect();
         let Some(group) = name.strip_prefix('@') else {
             let left_out = !who.gone.is_empty() || !who.excluded.is_empty();
             return (!left_out).then(|| self.person(name));
         };
-        let note = if nobody {
-            " (nobody)"
-        } else if who.excluded.is_empty() {
-            ""
-        } else {
-            " (except the requester)"
-        };
-        Some(format!("{}{note}", text::group(group, NAME_WIDTH)))
+        let mut notes = Vec::new();
+        match (members.len(), who.is_complete()) {
+            (0, true) if who.people.is_empty() => notes.push("nobody".to_owned()),
+            (0, true) => notes.push("nobody else".to_owned()),
+            (count, is_complete) if count > 0 && most_members > 0 => {
+                let mut names = listed(members.into_iter().map(|id| self.person(id)).collect(), most_members);
+                // Who is in a user group of Slack is not always known.
+                names.push_str(if is_complete { "" } else { " and others" });
+                notes.push(names);
+            }
+            _ => {}
+        }
+        if !who.excluded.is_empty() && !who.people.is_empty() {
+            notes.push("except the requester".to_owned());
+        }
+        let group = text::group(group, NAME_WIDTH);
+        Some(if notes.is_empty() { group } else { format!("{group} ({})", notes.join("; ")) })
     }
 }
 
-pub(super) fn listed(mut names: Vec<String>) -> String {
+/// The first few names, and the number of the others.
+pub(super) fn listed(mut names: Vec<String>, most: usize) -> String {
     // One more name takes no more room than "and 1 more".
-    if names.len() > MOST_NAMES + 1 {
-        let rest = names.len() - MOST_NAMES;
-        names.truncate(MOST_NAMES);
+    if names.len() > most + 1 {
+        let rest = names.len() - most;
+        names.truncate(most);
         return format!("{} and {} more", names.join(", "), text::grouped(rest));
     }
     names.join(", ")

@@ -16,12 +16,12 @@ use super::blocks::{
     button, cost, heading, line, plain, preformatted, remark, rich, row, section, small_print, words,
 };
 use super::buttons::acknowledge;
-use super::interaction::REVIEW_MODAL;
+use super::interaction::{READING_MODAL, REVIEW_MODAL};
 use super::links;
 use super::message::requester_name;
 use super::modal;
 use super::parameters::key_text;
-use super::progress::changes;
+use super::progress::{self, changes};
 use super::text::{self, code, person};
 
 /// The most pages that somebody is asked to read. What needs more is too large to be agreed to.
@@ -69,15 +69,10 @@ pub fn count(request: &Request) -> usize {
 /// A page of the review, counted from 1; `None` if there is none of this number, or there are too many.
 #[must_use]
 pub fn page(request: &Request, number: usize) -> Option<SlackModalView> {
-    let mut pages = pages(request);
-    let count = pages.len();
-    if count > MOST_PAGES || number == 0 || number > count {
+    let Framed { count, head, content } = framed(request, number)?;
+    if count > MOST_PAGES {
         return None;
     }
-    let content = pages.swap_remove(number - 1);
-    let submission = &request.submission;
-    let (action, who) = (code(&submission.action, NAME), requester_name(submission));
-    let repo = code(&submission.origin.repo, NAME);
     let is_last = number == count;
     let what_next = match (&request.state, is_last) {
         (_, false) => "It can be approved on the last page.",
@@ -89,7 +84,7 @@ pub fn page(request: &Request, number: usize) -> Option<SlackModalView> {
         }
         (_, true) => "The request has ended.",
     };
-    let mut blocks = vec![section(format!("{action} for {repo}, requested by {who}"))];
+    let mut blocks = vec![section(head)];
     blocks.extend(content);
     if is_last {
         blocks.extend(acknowledge(request, PERSONA_BUTTONS));
@@ -116,6 +111,44 @@ pub fn page(request: &Request, number: usize) -> Option<SlackModalView> {
     })
 }
 
+/// A page that shows the same as the review, to be read alone: nothing can be approved from it. There may be more pages
+/// than a review may have. `None` if there is none of this number.
+#[must_use]
+pub fn reading_page(request: &Request, number: usize) -> Option<SlackModalView> {
+    let Framed { count, head, content } = framed(request, number)?;
+    let (emoji, word) = progress::status_label(request);
+    let ended_by = progress::ended_by(request);
+    let mut blocks = vec![section(format!("{emoji} *{word}*{ended_by}\n{head}"))];
+    blocks.extend(content);
+    blocks.push(small_print(format!("Page {number} of {count} · `{}`", request.id)));
+    let about = json!({ "request_id": request.id, "page": number, "pages": count });
+    let view = SlackModalView::new(plain(&format!("Request: {number} of {count}"), TITLE).into(), blocks)
+        .with_callback_id(READING_MODAL.into())
+        .with_private_metadata(about.to_string())
+        .with_close(plain("Close", TITLE).into());
+    Some(if number == count { view } else { view.with_submit(plain("Next page", TITLE).into()) })
+}
+
+/// What a page shows, and around it.
+struct Framed {
+    count: usize,
+    head: String,
+    content: Vec<SlackBlock>,
+}
+
+fn framed(request: &Request, number: usize) -> Option<Framed> {
+    let mut pages = pages(request);
+    let count = pages.len();
+    if number == 0 || number > count {
+        return None;
+    }
+    let content = pages.swap_remove(number - 1);
+    let submission = &request.submission;
+    let (action, who) = (code(&submission.action, NAME), requester_name(submission));
+    let repo = code(&submission.origin.repo, NAME);
+    Some(Framed { count, head: format!("{action} for {repo}, requested by {who}"), content })
+}
+
 fn can_be_approved(request: &Request) -> bool {
     !request.status().is_terminal() && request.status() != Status::AwaitingPersonas
 }
@@ -140,10 +173,11 @@ fn pages(request: &Request) -> Vec<Vec<SlackBlock>> {
     pages
 }
 
-/// Everything that people agree to, in blocks that each fit on a page.
+/// Everything that people agree to, and with which reason it ended if it has, in blocks that each fit on a page.
 fn blocks(request: &Request) -> Vec<SlackBlock> {
     let submission = &request.submission;
-    let mut blocks = boxes("Why", &submission.justification);
+    let mut blocks = progress::reason(request).map_or_else(Vec::new, |reason| boxes("Reason", reason));
+    blocks.extend(boxes("Why", &submission.justification));
     for (n, link) in submission.links.iter().enumerate() {
         blocks.extend(link_blocks(n + 1, link));
     }

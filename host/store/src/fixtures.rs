@@ -228,6 +228,7 @@ pub fn policy_entry(action: &str) -> PolicyEntry {
         rerequest: None,
         unattended: false,
         consent: Default::default(),
+        notify: false,
         schema: Some(json!({ "type": "object" })),
         groups: BTreeMap::from([("group".to_owned(), BTreeSet::from(["U1".to_owned()]))]),
         policies: vec![PolicyUse { name: "quorum".into(), digest: Digest::of(b"module"), config }],

@@ -424,3 +424,90 @@ async fn links_show_where_they_lead_to_and_one_long_value_leaves_room_for_others
     let pages = read(&setup, "U0ALICE", &message).await.concat();
     assert!(pages.contains("https://xn--cme-5cd.example/run") && pages.contains("The run"), "{pages}");
 }
+
+#[tokio::test]
+async fn a_finished_message_is_short_and_everybody_can_read_all_of_it() {
+    let setup = Setup::open(ACTIONS).await;
+    let request = ask(&setup, "run", json!({"command": format!("{}{END}", "x".repeat(50_000))})).await;
+    let message = setup.shows(&request, "Press *Review*").await;
+    let before = message.shown().len();
+    setup.click_ok(&Click::deny_because("U0ALICE", &request.id, "Not on a Friday")).await;
+    let message = setup.shows(&request, "Denied").await;
+    let shown = message.shown();
+    assert!(shown.len() < 1_500 && shown.len() * 5 < before, "{} of {before} characters", shown.len());
+    for words in
+        ["Run a command", "`run`", "by <@U0ALICE>", "Not on a Friday", "<@U0REQ>", "This is shortened"]
+    {
+        assert!(shown.contains(words), "no `{words}`: {shown}");
+    }
+    assert_eq!(message.actions(), ["show_all"]);
+
+    // Also after the gateway was stopped and started, and by people who may not act.
+    let Setup { slack, gateway } = setup;
+    let gateway = gateway.kill().start().await;
+    slack.set_gateway(&format!("http://{}", gateway.address()));
+    let setup = Setup { slack, gateway };
+    let mallory = setup.slack.person("U0MALLORY");
+    mallory.click(&message, "show_all").await;
+    let mut view = mallory.view().unwrap_or_else(|| panic!("nothing opens: {:?}", mallory.ephemerals()));
+    let mut pages = vec![view.shown()];
+    while submit_label(&view).is_some() {
+        assert_eq!(submit_label(&view), Some("Next page"));
+        let Outcome::Updated(next) = mallory.submit(&[]).await.outcome else { panic!("no next page") };
+        pages.push(next.shown());
+        view = next;
+    }
+    assert!(pages.len() > 2 && pages.len() <= 12, "{} pages", pages.len());
+    let (first, last) = (&pages[0], &pages[pages.len() - 1]);
+    for words in ["*Denied* by <@U0ALICE>", "Not on a Friday", "Ship the fix"] {
+        assert!(first.contains(words), "no `{words}`: {first}");
+    }
+    assert!(last.contains(END), "{last}");
+    mallory.close().await;
+
+    // The last page leads nowhere, whatever a client sends; and a page is none of a review.
+    let about = json!({"request_id": request.id, "page": pages.len(), "pages": pages.len()});
+    for callback in ["reading_page", "review_page"] {
+        let view = json!({"callback_id": callback, "private_metadata": about.to_string()});
+        let who = json!({"id": "U0ALICE", "team_id": "T0ACME"});
+        let submitted = Click::raw(json!({"type": "view_submission", "user": who, "view": view}));
+        let code = setup.click_refused(&submitted).await;
+        assert!(["unknown_interaction", "invalid_hash"].contains(&&*code), "{callback}: {code}");
+    }
+    assert_eq!(approvers(&setup, &request).await, json!([]));
+}
+
+#[tokio::test]
+async fn the_pages_that_show_all_of_an_open_request_approve_nothing() {
+    let setup = Setup::open(ACTIONS).await;
+    let request = ask(&setup, "run", json!({"command": "x".repeat(50_000)})).await;
+    let message = setup.shows(&request, "Press *Review*").await;
+    // No message of an open request has this button.
+    assert!(message.button("show_all").is_none());
+    let of = read(&setup, "U0BOB", &message).await.len();
+    let about = |page: usize| json!({"request_id": request.id, "page": page, "pages": of});
+    for page in 1..=of {
+        let view = json!({"callback_id": "reading_page", "private_metadata": about(page).to_string()});
+        let who = json!({"id": "U0ALICE", "team_id": "T0ACME"});
+        let submitted = Click::raw(json!({"type": "view_submission", "user": who, "view": view}));
+        if page < of {
+            let answer = setup.click(&submitted).await;
+            assert_eq!(answer["response_action"], "update", "{answer}");
+            assert_eq!(answer["view"]["submit"]["text"] == "Next page", page + 1 < of, "{answer}");
+        } else {
+            assert_eq!(setup.click_refused(&submitted).await, "unknown_interaction");
+        }
+    }
+    assert_eq!(approvers(&setup, &request).await, json!([]));
+}
+
+#[tokio::test]
+async fn who_wants_to_read_a_request_that_is_not_stored_is_told() {
+    let setup = Setup::open(ACTIONS).await;
+    let who = json!({"id": "U0ALICE", "team_id": "T0ACME"});
+    let action = json!({"action_id": "show_all", "block_id": "b", "value": "req_01jd8xkm0n0000000000000000"});
+    let press = json!({"type": "block_actions", "user": who, "channel": {"id": "C0PRIVATE"},
+        "trigger_id": "1.2.3", "actions": [action]});
+    assert_eq!(setup.click_refused(&Click::raw(press)).await, "not_found");
+    setup.ephemeral("U0ALICE", "There is no such request any more").await;
+}

@@ -1,6 +1,6 @@
 //! Who is waited for: neither the requester, who may not approve, nor anybody who has left Slack.
 
-use countersign_tests::{Ask, Home, Receipt, Slack, within};
+use countersign_tests::{Ask, Click, Home, Receipt, Slack, within};
 use serde_json::json;
 
 use super::Setup;
@@ -44,5 +44,38 @@ async fn people_who_cannot_approve_are_not_waited_for() {
     }
     // Of a member of a group it is said.
     let request = asked_by(&setup, "U0RM1").await;
-    setup.shows(&request, "@release-managers (except the requester)").await;
+    let shown = setup.shows(&request, "; except the requester)").await.shown();
+    let line = shown.lines().find(|line| line.contains("waiting for")).expect("who is waited for");
+    let (_, group) = line.split_once("@release-managers (").expect("the group and its members");
+    assert!(group.contains("U0RM2") && !group.contains("U0RM1"), "{line}");
+}
+
+#[tokio::test]
+async fn an_action_can_notify_everybody_who_can_act_once() {
+    let slack = Slack::start().await;
+    let home = Home::new(&ACTIONS.replace("    timeout", "    notify: true\n    timeout"));
+    let text = home.policy_set().replace("groups:\n", "groups:\n  deployers: [S0RELEASE, U0ALICE]\n");
+    home.set_policy_set(&text.replace("[U0ALICE, U0BOB, U0RM3, ", "[U0CAROL, \"@deployers\", "));
+    let gateway = slack.gateway(home).await;
+    let setup = Setup { slack, gateway };
+    let read = |slack: &slack_simulator::Simulator| {
+        (slack.counts().with("usergroups.users.list", "ok") > 0).then_some(())
+    };
+    within("the user group to be read", setup.slack.until(read)).await;
+    // The first message stays as it was posted until the fault is over.
+    let faults = slack_simulator::Faults::none();
+    let methods = vec!["chat.update".to_owned()];
+    setup.slack.set_faults(slack_simulator::Faults { internal_error: 1.0, methods, ..faults.clone() });
+    let request = asked_by(&setup, "U0RM1").await;
+    let shown = setup.shows(&request, ":bell:").await.shown();
+    let call = shown.lines().find(|line| line.contains(":bell:")).expect("a call");
+    for mention in ["<@U0ALICE>", "<@U0CAROL>", "<!subteam^S0RELEASE>"] {
+        assert_eq!(shown.matches(mention).count(), 1, "{mention}: {shown}");
+        assert!(call.contains(mention), "{call}");
+    }
+    assert!(!shown.contains("<@U0RM1>") && shown.contains("`U0CAROL`"), "{shown}");
+    setup.slack.set_faults(faults);
+    setup.click_ok(&Click::approve("U0CAROL", &request.id)).await;
+    let shown = setup.shows(&request, "Approved* by <@U0CAROL>").await.shown();
+    assert!(!shown.contains(":bell:") && shown.contains("<@U0RM1>"), "{shown}");
 }

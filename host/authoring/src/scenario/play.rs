@@ -89,6 +89,7 @@ fn policy(setting: &Setting, module: &Arc<Module>) -> Result<ActionPolicy, Strin
         rerequest: None,
         unattended: false,
         consent: Default::default(),
+        notify: false,
         schema: setting.schema.clone(),
         groups: setting.groups.clone(),
         policies: vec![used],

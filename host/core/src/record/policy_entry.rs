@@ -34,6 +34,9 @@ pub struct PolicyEntry {
     /// earlier sets stay.
     #[serde(default, skip_serializing_if = "Consent::is_whole")]
     pub consent: Consent,
+    /// Whether the first message of a request notifies the people who can act. Part of the hash only if the set says it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub notify: bool,
     /// JSON Schema (2020-12) of the parameters.
     pub schema: Option<Value>,
     /// Members by group: people, and user groups of Slack.

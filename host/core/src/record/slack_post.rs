@@ -92,6 +92,9 @@ pub struct SlackPost {
     pub channel: String,
     /// Whether it was posted.
     pub state: PostState,
+    /// Whether it was posted at some time, also if it was deleted since: whom it calls is notified once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_called: bool,
     /// The version of the request that it shows, 0 if it shows none.
     pub shown: u64,
     /// Digest of what it shows; `None` if that is to be sent again whatever it is.
@@ -140,6 +143,7 @@ impl SlackPost {
             revision: 0,
             channel: channel.to_owned(),
             state: PostState::Absent,
+            has_called: false,
             shown: 0,
             looks: None,
             minimal: None,

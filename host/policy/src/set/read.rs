@@ -199,6 +199,7 @@ impl SetReader<'_, '_> {
             "rerequest",
             "unattended",
             "consent",
+            "notify",
             "policies",
         ];
         let fields = self.reader.fields(node, &format!("the action `{name}`"), &known)?;
@@ -218,6 +219,7 @@ impl SetReader<'_, '_> {
             rerequest: fields.get("rerequest").and_then(|node| self.rerequest(node)),
             unattended: fields.get("unattended").is_some_and(|node| self.reader.truth(node, "`unattended`")),
             consent: fields.get("consent").map_or(Consent::Whole, |node| self.consent(node)),
+            notify: fields.get("notify").is_some_and(|node| self.reader.truth(node, "`notify`")),
             schema: None,
             groups: self.groups.clone(),
             policies,
@@ -356,6 +358,7 @@ impl SetReader<'_, '_> {
             rerequest: None,
             unattended: false,
             consent: Consent::Whole,
+            notify: false,
             schema: None,
             groups: self.groups.clone(),
             policies: vec![PolicyUse { name: "quorum".to_owned(), digest: pin.digest, config }],

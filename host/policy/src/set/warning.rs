@@ -83,6 +83,12 @@ impl ActionPolicy {
                 entry.action
             ));
         }
+        if entry.notify && entry.channel.is_none() {
+            warnings.push(format!(
+                "the action `{}` says `notify: true`, and has no channel to notify people in",
+                entry.action
+            ));
+        }
         // What is wrong with a group is said of the group.
         for (does, name) in names.into_iter().filter(|(_, name)| !name.starts_with('@')) {
             let Eligible { unreachable, gone, .. } = entry.named(name, &[], directory, now);

@@ -66,6 +66,7 @@ fn action(engine: &Engine, policies: &[(&str, Value)]) -> ActionPolicy {
         rerequest: None,
         unattended: false,
         consent: Default::default(),
+        notify: false,
         schema: None,
         groups: [("admins".to_owned(), ["U0ADMIN".to_owned()].into())].into(),
         policies: uses.collect(),

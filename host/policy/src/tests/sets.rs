@@ -329,6 +329,25 @@ fn an_action_that_nobody_decides_must_say_so() {
 }
 
 #[test]
+fn an_action_can_notify_the_people_who_can_act() {
+    let with = |notify: &str| broken("    timeout:", &format!("{notify}    timeout:"));
+    let loaded = |notify: &str| {
+        let set = with(notify).load(&engine()).unwrap_or_else(|errors| panic!("{errors}"));
+        let deploy = set.action("deploy").unwrap();
+        (deploy.entry().notify, deploy.hash())
+    };
+    let (notify, hash) = loaded("");
+    assert!(!notify);
+    assert_eq!(loaded("    notify: false\n"), (false, hash), "hashes of earlier sets stay");
+    let (notify, other) = loaded("    notify: true\n");
+    assert!(notify && other != hash);
+    for wrong in ["everybody", "1", "[U0ALICE]"] {
+        let errors = with(&format!("    notify: {wrong}\n")).errors();
+        assert!(errors.contains("`notify`"), "{wrong}: {errors}");
+    }
+}
+
+#[test]
 fn an_action_can_take_responsibility_for_what_people_do_not_read() {
     let with = |consent: &str| broken("    timeout:", &format!("{consent}    timeout:"));
     let loaded = |consent: &str| {

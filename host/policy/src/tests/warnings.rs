@@ -175,3 +175,15 @@ fn actions_that_nobody_could_ever_approve() {
     let guard = "redact: { show: [ref] }, unattended: true, policies: [{ use: override-guard, with: { keys: [ref] } }]";
     check("", guard, &[]);
 }
+
+#[test]
+fn people_cannot_be_notified_without_a_channel() {
+    let nowhere = "the action `deploy` says `notify: true`, and has no channel";
+    for (notify, expected) in [
+        ("notify: true, ", &[nowhere][..]),
+        ("notify: false, ", &[]),
+        ("notify: true, channel: C0DEPLOYS, ", &[]),
+    ] {
+        check("", &format!("{notify}{}", quorum("U1", 1)), expected);
+    }
+}

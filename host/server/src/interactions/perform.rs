@@ -7,7 +7,7 @@ use countersign_core::json;
 use countersign_core::lifecycle::{Digest, Party, Reason, Refusal, Request, RequestId, State};
 use countersign_gateway::{Again, GatewayError, Intent, Who};
 use countersign_slack::{
-    Interaction, InteractionKind, Outgoing, Page, Seen, SlackView, Source, modal, review,
+    Interaction, InteractionKind, Outgoing, Page, Seen, SlackModalView, SlackView, Source, modal, review,
 };
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ pub(super) enum Performed {
     Rerequested(Arc<Request>),
     /// A modal was opened.
     ModalOpened,
-    /// This page of the review takes the place of the one before it.
+    /// This page of a dialog takes the place of the one before it.
     NextPage(Box<SlackView>),
 }
 
@@ -128,6 +128,15 @@ pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Perfo
             }
             _ => Intent::approve(),
         },
+        InteractionKind::ShowAll => {
+            open_reading(app, request, &source).await?;
+            return Ok(Performed::ModalOpened);
+        }
+        InteractionKind::ReadingPage(page) => {
+            let request = app.gateway.request(request).await?;
+            let view = next(&request, page, review::reading_page)?;
+            return Ok(Performed::NextPage(Box::new(view)));
+        }
         InteractionKind::Acknowledge(persona) => Intent::Acknowledge { persona },
         InteractionKind::Withdraw => Intent::Withdraw,
         InteractionKind::DenyBecause(reason) | InteractionKind::Deny(reason @ Some(_)) => {
@@ -217,9 +226,34 @@ async fn next_page(
     if request.status().is_terminal() {
         return Err(GatewayError::from(Refusal::Ended(request.status())).into());
     }
-    let is_current = payload == request.payload_hash() && page.of == review::count(&request);
-    let view = review::page(&request, page.number + 1).filter(|_| is_current);
+    if payload != request.payload_hash() {
+        return Err(GatewayError::from(Refusal::ParametersChanged).into());
+    }
+    next(&request, page, review::page)
+}
+
+/// The page after this one, as `pages` shows the request, unless there are more or fewer of them by now.
+fn next(
+    request: &Request,
+    page: Page,
+    pages: fn(&Request, usize) -> Option<SlackModalView>,
+) -> Result<SlackView, PerformError> {
+    let view = pages(request, page.number + 1).filter(|_| page.of == review::count(request));
     Ok(SlackView::Modal(view.ok_or(GatewayError::from(Refusal::ParametersChanged))?))
+}
+
+/// Opens the first page of all that was asked, to be read alone, by everybody who sees the message.
+async fn open_reading(app: &App, request: RequestId, source: &Source) -> Result<(), PerformError> {
+    let (Some(Outgoing { client, .. }), Some(trigger)) = (&app.outgoing, &source.trigger) else {
+        return Err(PerformError::NoBotToken);
+    };
+    let request = app.gateway.request(request).await?;
+    // Each request has a first page.
+    let view = review::reading_page(&request, 1).ok_or(GatewayError::NotFound)?;
+    client.open_view(trigger, &view).await.map_err(|error| {
+        tracing::warn!(%error, request = %request.id, "cannot open dialog that shows all of a request");
+        PerformError::ModalFailed
+    })
 }
 
 /// Opens the modal that asks why somebody denies. False if it cannot be opened.

@@ -218,7 +218,8 @@ impl PostChange {
             PostChange::Failed { .. } => post.failed = Some(code.to_owned()),
             PostChange::GivenUp => (post.failed, post.shown) = (Some(code.to_owned()), version),
             PostChange::Repost { .. } => {
-                *post = SlackPost { revision: post.revision, ..SlackPost::new(channel) };
+                let SlackPost { revision, has_called, .. } = *post;
+                *post = SlackPost { revision, has_called, ..SlackPost::new(channel) };
             }
         }
         post.refresh_at = self.refresh_at();
@@ -485,6 +486,7 @@ mod tests {
         let posted = SlackPost {
             revision: 7,
             state: PostState::Posted { ts: "1.2".to_owned() },
+            has_called: true,
             shown: 2,
             looks: Some(Digest::of(b"shown")),
             ..SlackPost::new("C0ID")
@@ -503,7 +505,7 @@ mod tests {
         check(PostChange::Failed { refresh_at: None }, failed);
         check(
             PostChange::Repost { refresh_at },
-            SlackPost { revision: 7, refresh_at, ..SlackPost::new("#name") },
+            SlackPost { revision: 7, has_called: true, refresh_at, ..SlackPost::new("#name") },
         );
     }
 }

@@ -39,6 +39,9 @@ pub(super) const DENY_MODAL: &str = "deny_submit";
 /// The callback id of the pages of a review.
 pub(super) const REVIEW_MODAL: &str = "review_page";
 
+/// The callback id of the pages that show an ended request, from which nothing can be approved.
+pub(super) const READING_MODAL: &str = "reading_page";
+
 /// The longest reason that is kept, in characters.
 pub(super) const REASON_CHARS: usize = 1000;
 
@@ -158,6 +161,10 @@ pub enum InteractionKind {
     Review,
     /// Submitted a page of the review: the last one approves, each other one leads on to the next.
     ReviewPage,
+    /// Pressed `show_all`, which opens the first page of all that was asked.
+    ShowAll,
+    /// Submitted a page of that, which leads on to the next one. The last one cannot be submitted.
+    ReadingPage(Page),
     /// Submitted the modal for the reason of a denial.
     DenyBecause(Option<String>),
 }
@@ -171,7 +178,7 @@ impl InteractionKind {
                 Some(inputs.keys().map(|key| format!("{ANSWER_BLOCK}{key}")).collect())
             }
             InteractionKind::DenyBecause(_) => Some(vec![REASON_BLOCK.to_owned()]),
-            InteractionKind::ReviewPage => Some(Vec::new()),
+            InteractionKind::ReviewPage | InteractionKind::ReadingPage(_) => Some(Vec::new()),
             _ => None,
         }
     }

@@ -8,7 +8,7 @@ use serde::Deserialize as _;
 use super::payload::{Action, Inputs, ModalMetadata, Payload, View};
 use super::{
     ANSWER_BLOCK, CONTRACT_BLOCK, DECIDE_BLOCK, DENY_MODAL, Interaction, InteractionError, InteractionKind,
-    OVERRIDE_MODAL, Page, REASON_BLOCK, REASON_CHARS, REVIEW_MODAL, Seen, VALUE_ACTION,
+    OVERRIDE_MODAL, Page, READING_MODAL, REASON_BLOCK, REASON_CHARS, REVIEW_MODAL, Seen, VALUE_ACTION,
 };
 
 /// Parses the form that Slack posts over HTTP: URL-encoded, with the JSON in `payload`.
@@ -55,6 +55,11 @@ pub fn parse_payload(payload: &[u8]) -> Result<Interaction, InteractionError> {
                 OVERRIDE_MODAL => InteractionKind::Overrides { inputs: edits(state), clearable: None },
                 DENY_MODAL => InteractionKind::DenyBecause(reason(&state)),
                 REVIEW_MODAL => InteractionKind::ReviewPage,
+                READING_MODAL => {
+                    let (request, page) = reading(&private_metadata)?;
+                    let (user, kind) = (payload.user.id, InteractionKind::ReadingPage(page));
+                    return Ok(Interaction { user, workspace, request, kind, seen: Seen::Unsaid, source });
+                }
                 _ => return Err(InteractionError::Unknown),
             };
             let (request, seen, filled) = about(&private_metadata)?;
@@ -78,6 +83,7 @@ fn press(action: &Action, state: Option<&Inputs>) -> Option<InteractionKind> {
         "re_request" => Some(InteractionKind::Rerequest),
         "withdraw" => Some(InteractionKind::Withdraw),
         "review" => Some(InteractionKind::Review),
+        "show_all" => Some(InteractionKind::ShowAll),
         other => {
             let persona = other.strip_prefix("persona_ack:").filter(|persona| !persona.is_empty())?;
             Some(InteractionKind::Acknowledge(persona.to_owned()))
@@ -112,6 +118,17 @@ fn about(private_metadata: &str) -> Result<(RequestId, Seen, Option<Digest>), In
         (Some(_), ..) => return Err(InteractionError::Unknown),
     };
     Ok((request, seen, clearable))
+}
+
+/// The request and the page of a dialog that is to be read alone. Its last page cannot be submitted.
+fn reading(private_metadata: &str) -> Result<(RequestId, Page), InteractionError> {
+    let ModalMetadata { request_id, page, pages, .. } =
+        serde_json::from_str(private_metadata).map_err(|_| InteractionError::NoRequest)?;
+    let request = request_id.parse().map_err(|_| InteractionError::NoRequest)?;
+    match (page, pages) {
+        (Some(number), Some(of)) if (1..of).contains(&number) => Ok((request, Page { number, of })),
+        _ => Err(InteractionError::Unknown),
+    }
 }
 
 fn reason(state: &Inputs) -> Option<String> {

@@ -48,6 +48,7 @@ fn entry() -> PolicyEntry {
         }),
         unattended: false,
         consent: Default::default(),
+        notify: false,
         schema: Some(json!({
             "type": "object",
             "properties": {

@@ -13,7 +13,7 @@ use crate::message::{Message, Shown, is_whole, message, minimal};
 use crate::notice::{Place, escalation, replaced};
 use crate::parameters::{key_text, value_text};
 use crate::text::{self, Lines};
-use crate::{ephemeral_text, modal, review};
+use crate::{ephemeral_text, mentions, modal, review};
 
 /// Short and long text, plain and hostile.
 fn any_words() -> BoxedStrategy<String> {
@@ -282,7 +282,7 @@ fn check_essentials(message: &Message, request: &Request, entry: &PolicyEntry, s
     let State::Open(open) = &request.state else {
         let again =
             matches!(request.state, State::Expired { .. } | State::Denied(_)) && entry.rerequest.is_some();
-        assert_eq!(ids, if again { vec!["re_request"] } else { vec![] });
+        assert_eq!(ids, if again { vec!["show_all", "re_request"] } else { vec!["show_all"] });
         return;
     };
     let pending: BTreeSet<&str> = open
@@ -345,13 +345,36 @@ proptest! {
         if shown == Shown::Whole && !request.status().is_terminal() {
             check_all_is_shown(&whole, &request);
         }
+        let posted = mentions::without_mentions(whole.clone());
+        check_message(&posted, &|_| false);
+        prop_assert!(posted.blocks.len() == whole.blocks.len());
+        let entry_that_notifies = PolicyEntry { notify: true, ..entry.clone() };
+        let mut first = mentions::without_mentions(message(&request, &entry_that_notifies, &Directory::default(), now));
+        if let Some(call) = mentions::call(&request, &entry_that_notifies, &Directory::default(), now) {
+            prop_assert!(cost(&call) <= mentions::MOST_CALL);
+            first.blocks.insert(1, call);
+        }
+        check_message(&first, &allowed);
         let heads = |words: &str| {
             let first = |block: &Value| block["elements"][0]["elements"][0]["text"] == words;
             serde_json::to_value(&whole.blocks).expect("serialises").as_array().expect("a list").iter().any(first)
         };
         prop_assert!(heads("Why") && heads("Parameters"));
-        prop_assert_eq!(heads("Edits") || heads("Edits so far"), !crate::progress::changes(&request).is_empty());
-        prop_assert_eq!(heads("Links"), !request.submission.links.is_empty());
+        let edits = match request.status() {
+            Status::Approved => "Edits, approved",
+            status if status.is_terminal() => "Edits, not approved",
+            _ => "Edits so far",
+        };
+        prop_assert_eq!(heads(edits), !crate::progress::changes(&request).is_empty());
+        let has_links = !request.submission.links.is_empty();
+        prop_assert_eq!(heads("Links"), has_links && !request.status().is_terminal());
+        if request.status().is_terminal() {
+            let takes: usize = whole.blocks.iter().map(cost).sum();
+            prop_assert!(takes < 9_000, "{takes}, which is not short");
+            if review::fits(&request) {
+                check_reading(&request);
+            }
+        }
         let least = minimal(&request, &entry, now);
         check_message(&least, &allowed);
         check_essentials(&least, &request, &entry, Shown::Nothing);
@@ -466,6 +489,48 @@ fn unescaped(shown: &str) -> String {
     text + rest
 }
 
+/// Checks that the pages that show an ended request are accepted, show all of it and how it ended, and approve nothing.
+fn check_reading(request: &Request) {
+    let count = review::count(request);
+    assert!(review::reading_page(request, 0).is_none() && review::reading_page(request, count + 1).is_none());
+    let (mut json, mut all) = (String::new(), String::new());
+    // Each page makes all pages anew: of many only the first and the last one are looked at.
+    const FEW: usize = 4;
+    for number in (1..=count).filter(|number| count <= FEW || [1, count].contains(number)) {
+        let view = review::reading_page(request, number).expect("a page");
+        check_view(&view, &|_| true);
+        let view = serde_json::to_value(&view).expect("serialises");
+        assert_eq!(view["callback_id"], "reading_page");
+        let expected = if number == count { Value::Null } else { json!("Next page") };
+        assert_eq!(view["submit"]["text"], expected);
+        let about: Value =
+            serde_json::from_str(view["private_metadata"].as_str().expect("there")).expect("JSON");
+        assert_eq!(about, json!({"request_id": request.id, "page": number, "pages": count}));
+        all += &texts(&view["blocks"]);
+        json += &parameter_boxes(&view);
+    }
+    assert!(all.contains(crate::progress::status_label(request).1));
+    if count <= FEW {
+        let redacted = &request.submission.redacted;
+        let mut params = request.params();
+        params.retain(|key, _| !redacted.contains(key));
+        assert_eq!(unescaped(&json), canonical(&Value::Object(params)));
+        let first_line = |text: &str| text::literal(text, Lines::Most(usize::MAX), 400).text;
+        let reason = crate::progress::reason(request).filter(|reason| reason.len() < 100);
+        assert!(reason.is_none_or(|reason| all.contains(&first_line(reason))), "{all}");
+    }
+}
+
+/// What the boxes with parameters on a page say.
+fn parameter_boxes(view: &Value) -> String {
+    let blocks = view["blocks"].as_array().expect("blocks").iter();
+    let blocks =
+        blocks.filter(|block| block["block_id"].as_str().is_some_and(|id| id.starts_with("parameters:")));
+    let elements = blocks.flat_map(|block| block["elements"].as_array().expect("elements"));
+    let boxes = elements.filter(|element| element["type"] == "rich_text_preformatted");
+    boxes.map(|element| element["elements"][0]["text"].as_str().expect("a text")).collect()
+}
+
 /// Parameters of up to 100,000 characters, and now and then far more.
 fn any_large_params() -> BoxedStrategy<Map<String, Value>> {
     let large = (any_value(), any_words(), 0usize..300).prop_map(|(value, words, times)| {
@@ -502,14 +567,8 @@ fn check_review(request: &Request) {
             true => Value::Null,
         };
         assert_eq!(view["submit"]["text"], submit);
-        for block in view["blocks"].as_array().expect("blocks") {
-            all += &texts(block);
-            if block["block_id"].as_str().is_some_and(|id| id.starts_with("parameters:")) {
-                let elements = block["elements"].as_array().expect("elements");
-                let boxes = elements.iter().filter(|element| element["type"] == "rich_text_preformatted");
-                json.extend(boxes.map(|element| element["elements"][0]["text"].as_str().expect("a text")));
-            }
-        }
+        all += &texts(&view["blocks"]);
+        json += &parameter_boxes(&view);
     }
     let redacted = &request.submission.redacted;
     let mut params = request.params();

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use countersign_core::directory::{Directory, Presence};
+use countersign_core::directory::{Directory, Members, Presence};
 use countersign_core::lifecycle::{Consent, Event, State};
 use countersign_core::people::{People, Person};
 
 use super::*;
+use crate::blocks::cost;
 use crate::ephemeral_text;
+use crate::mentions;
 use crate::message::{Message, message, minimal};
 use crate::notice::{Place, escalation, replaced};
 
@@ -95,16 +97,30 @@ fn nobody_is_waited_for_who_cannot_act() {
     people.add(Person { name: "dana".to_owned(), aliases }).unwrap();
     directory.set_people(Arc::new(people));
     let mut entry = entry();
+    let as_of = START;
+    directory.put("S0KNOWN", Members { ids: ["U0ONE".to_owned()].into(), as_of });
+    let mixed = ["S0KNOWN", "S0UNKNOWN", "U0SAM", "U0GONE"].map(str::to_owned);
+    entry.groups.insert("mixed".to_owned(), mixed.into());
+    entry.groups.insert("elsewhere".to_owned(), ["S0UNKNOWN".to_owned()].into());
+    entry.groups.insert("big".to_owned(), (0..8).map(|n| format!("U0M{n}")).collect());
     entry.groups.insert("left".to_owned(), ["U0GONE".to_owned()].into());
     entry.groups.insert("team".to_owned(), ["U0REQ", "U0SAM"].map(str::to_owned).into());
     for (eligible, excluded, expected) in [
         (&["U0CAT", "U0GONE"][..], &[][..], "waiting for <@U0CAT>"),
         (&["U0CAT", "U0REQ"], &["U0REQ"], "waiting for <@U0CAT>"),
         (&["U0REQ", "U0GONE"], &["U0REQ"], "*nobody else can approve it*"),
-        (&["@team"], &["U0REQ"], "waiting for @team (except the requester)"),
+        (&["@team"], &["U0REQ"], "waiting for @team (<@U0SAM>; except the requester)"),
         (&["@team"], &["U0REQ", "U0SAM"], "waiting for @team (nobody)"),
         (&["@left", "U0CAT"], &[], "waiting for @left (nobody), <@U0CAT>"),
-        (&["@team"], &["U0OTHER"], "waiting for @team"),
+        (&["@team"], &["U0OTHER"], "waiting for @team (<@U0REQ>, <@U0SAM>)"),
+        (&["@big"], &[], "waiting for @big (<@U0M0>, <@U0M1>, <@U0M2> and 5 more)"),
+        (&["@mixed", "U0CAT"], &[], "waiting for @mixed (<@U0ONE>, <@U0SAM> and others), <@U0CAT>"),
+        (&["@elsewhere"], &[], "waiting for @elsewhere"),
+        (
+            &["@big"; 1],
+            &["U0M0"],
+            "waiting for @big (<@U0M1>, <@U0M2>, <@U0M3> and 4 more; except the requester)",
+        ),
         (&["dana", "bob"], &[], "waiting for <@U0DANA>, `bob`"),
         (&["dana"], &["dana"], "*nobody else can approve it*"),
         (&[], &["U0REQ"], "waiting for somebody"),
@@ -233,7 +249,7 @@ fn approved() {
     let request = after(one_approval(), 9, Some("U0CAT"), approve(), Standing::Satisfied);
     let message = message(&request, &entry(), &Directory::default(), minutes(30));
     check("approved", &message);
-    assert!(buttons(&message).is_empty());
+    assert_eq!(buttons(&message), ["show_all"]);
 }
 
 #[test]
@@ -292,7 +308,7 @@ fn denied_with_a_reason() {
     let request = after(one_approval(), 5, Some("U0CAT"), deny, denied(reason));
     let message = message(&request, &entry(), &Directory::default(), minutes(6));
     check("denied", &message);
-    assert_eq!(buttons(&message), ["re_request"]);
+    assert_eq!(buttons(&message), ["show_all", "re_request"]);
 }
 
 #[test]
@@ -300,11 +316,164 @@ fn expired_with_and_without_rerequest() {
     let mut entry = entry();
     let can = message(&expired(), &entry, &Directory::default(), minutes(21));
     check("expired", &can);
-    assert_eq!(buttons(&can), ["re_request"]);
+    assert_eq!(buttons(&can), ["show_all", "re_request"]);
     entry.rerequest = None;
     let cannot = message(&expired(), &entry, &Directory::default(), minutes(21));
-    assert!(buttons(&cannot).is_empty());
-    assert_eq!(cannot.blocks.len(), can.blocks.len() - 1);
+    assert_eq!(buttons(&cannot), ["show_all"]);
+    assert_eq!(cannot.blocks.len(), can.blocks.len());
+}
+
+/// A finished message is short however long the request was, and says what it leaves out.
+#[test]
+fn ended_after_a_long_request() {
+    let mut submission = submission();
+    submission.justification = (1..=20).map(|n| format!("Step {n} of the plan.\n")).collect();
+    submission.params.insert("command".into(), json!("psql -c 'VACUUM' && ".repeat(200)));
+    for n in 0..9 {
+        submission.params.insert(format!("flag_{n}"), json!(n));
+    }
+    let edits = edited(&[("replicas", Some(json!(3)), Some(json!(5)))]);
+    let request = open_with(submission, vec![approvals(0, 2)]);
+    let request = after(request, 4, Some("U0BEN"), edits, waiting(vec![approvals(1, 2)]));
+    let request = request.expire(minutes(20)).expect("it is due").request;
+    check("ended_short", &message(&request, &entry(), &Directory::default(), minutes(21)));
+    let view = crate::review::reading_page(&request, 1).expect("a page");
+    insta::assert_json_snapshot!("reading_page", view);
+}
+
+/// Who gave their approval already is not waited for, in a group either; and names that take too much room are left out.
+#[test]
+fn members_of_groups_are_named_as_far_as_they_can_still_act() {
+    let waits = |request: &Request, entry: &PolicyEntry| {
+        let shown = message(request, entry, &Directory::default(), minutes(8));
+        let text = serde_json::to_string(&shown).unwrap();
+        let (_, waits) = text.split_once("waiting for ").expect("somebody is waited for");
+        waits.split(['\\', '"']).next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(waits(&one_approval(), &entry()), "<@U0CAT>, @release-managers (<@U0BEN>)");
+    let both = after(one_approval(), 4, Some("U0BEN"), approve(), waiting(vec![approvals(2, 3)]));
+    assert_eq!(waits(&both, &entry()), "<@U0CAT>, @release-managers (nobody else)");
+    let mut entry = entry();
+    let groups: Vec<String> = (0..7).map(|n| format!("team-{n}")).collect();
+    for group in &groups {
+        entry
+            .groups
+            .insert(group.clone(), (0..9).map(|n| format!("U0MEMBER{n}{}", "X".repeat(12))).collect());
+    }
+    let eligible = groups.iter().map(|group| format!("@{group}")).collect();
+    let request = open(vec![Requirement { eligible, ..approvals(0, 1) }]);
+    assert_eq!(waits(&request, &entry), "@team-0, @team-1, @team-2, @team-3, @team-4, @team-5, @team-6");
+}
+
+/// A new message notifies nobody, unless the action says so: then everybody who can act, once.
+#[test]
+fn a_new_message_mentions_whom_it_calls_and_nobody_else() {
+    let directory = Directory::default();
+    directory.put_user("U0GONE", Presence { gone: true, as_of: START });
+    for (group, members) in [("S0TEAM", &["U0SAM", "U0CAT"][..]), ("S0REQ", &["U0REQ"])] {
+        let ids = members.iter().map(|id| (*id).to_owned()).collect();
+        directory.put(group, Members { ids, as_of: START });
+    }
+    let mut people = People::default();
+    people.add(Person { name: "dana".to_owned(), aliases: vec!["U0DANA".to_owned()] }).unwrap();
+    directory.set_people(Arc::new(people));
+    let mut entry = entry();
+    let mut group = |name: &str, members: &[&str]| {
+        entry.groups.insert(name.to_owned(), members.iter().map(|member| (*member).to_owned()).collect());
+    };
+    group("team", &["S0TEAM", "U0BEN", "bob", "U0GONE"]);
+    group("asks", &["S0REQ"]);
+    group("elsewhere", &["S0UNKNOWN"]);
+    let many: Vec<String> = (10..35).map(|n| format!("U0M{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    group("many", &[&many[..], &["S0UNKNOWN"]].concat());
+    let first: Vec<String> = many.iter().take(20).map(|id| format!("<@{id}>")).collect();
+    let first = format!(
+        ":bell: {} <!subteam^S0UNKNOWN>: please decide (5 more people are not notified)",
+        first.join(" ")
+    );
+    let strings = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    for (eligible, excluded, expected) in [
+        (&["U0CAT", "dana", "U0GONE", "bob"][..], &[][..], Some(":bell: <@U0CAT> <@U0DANA>: please decide")),
+        (&["U0CAT", "U0REQ"], &["U0REQ"], Some(":bell: <@U0CAT>: please decide")),
+        (&["@team", "U0CAT"], &[], Some(":bell: <@U0BEN> <!subteam^S0TEAM>: please decide")),
+        (&["@asks"], &["U0REQ"], None),
+        (&["@elsewhere"], &["U0REQ"], Some(":bell: <!subteam^S0UNKNOWN>: please decide")),
+        (&["@many"], &[], Some(&first)),
+        (&[], &[], None),
+    ] {
+        let wanted =
+            Requirement { eligible: strings(eligible), excluded: strings(excluded), ..approvals(0, 1) };
+        let request = open(vec![wanted.clone(), persona("release", eligible)]);
+        let called = |entry: &PolicyEntry| {
+            let block = mentions::call(&request, entry, &directory, minutes(1))?;
+            assert!(cost(&block) <= mentions::MOST_CALL);
+            Some(serde_json::to_value(&block).unwrap()["text"]["text"].as_str().unwrap().to_owned())
+        };
+        assert_eq!(called(&entry), None, "the action does not say so");
+        let entry = PolicyEntry { notify: true, ..entry.clone() };
+        let mut request_personas = request.clone();
+        let State::Open(open) = &mut request_personas.state else { panic!("it is open") };
+        // A persona's holders are called by who is named for it, whoever is excluded from approving.
+        open.requirements.truncate(1);
+        let block = mentions::call(&request_personas, &entry, &directory, minutes(1));
+        let text = block
+            .map(|block| serde_json::to_value(&block).unwrap()["text"]["text"].as_str().unwrap().to_owned());
+        assert_eq!(text.as_deref(), expected, "{eligible:?}");
+        if let Some(text) = text {
+            // Each one once, be it for an approval, for a persona, or for both.
+            let both = called(&entry).expect("there is somebody");
+            for mention in text.split(' ').filter(|word| word.starts_with('<')) {
+                assert_eq!(both.matches(mention.trim_end_matches(':')).count(), 1, "{both}");
+            }
+        }
+        let posted = mentions::without_mentions(message(&request, &entry, &directory, minutes(1)));
+        let json = serde_json::to_value(&posted).unwrap();
+        assert_eq!(limits::broken_message(&json, &|_| false), Vec::<String>::new());
+    }
+    // Whoever approved before the first message was posted is not called.
+    let entry = PolicyEntry { notify: true, ..self::entry() };
+    let block = mentions::call(&one_approval(), &entry, &Directory::default(), minutes(4)).expect("somebody");
+    assert!(serde_json::to_string(&block).unwrap().contains(":bell: <@U0BEN> <@U0CAT>: please"), "{block:?}");
+    assert_eq!(mentions::call(&expired(), &entry, &Directory::default(), minutes(21)), None);
+    // What it says in place of mentions.
+    let posted =
+        mentions::without_mentions(message(&one_approval(), &entry, &Directory::default(), minutes(4)));
+    let json = serde_json::to_string(&posted).unwrap();
+    for words in
+        ["*Requested by* `U0DEV`", "approvals: `U0ANA`; waiting for `U0CAT`, @release-managers (`U0BEN`)"]
+    {
+        assert!(json.contains(words), "no {words}: {json}");
+    }
+}
+
+/// What an action does is the heading; a name that the policy set does not know is no words of ours.
+#[test]
+fn headings() {
+    let long = "Deploy to production. ".repeat(12);
+    for (description, action, heading, below) in [
+        ("Deploy to production", "deploy_prod", "Deploy to production", Some("`deploy_prod`")),
+        (" \n", "deploy_prod", "Request: deploy_prod", None),
+        ("", "Approved by everybody", "Request: “Approved by everybody”", None),
+        ("Anything", "*Approved* `x` <!here>", "Anything", Some("`*Approved* ˋxˋ &lt;!here&gt;`")),
+        (&long, "deploy_prod", &long[..149], Some("`deploy_prod`")),
+    ] {
+        let mut entry = entry();
+        entry.description = description.to_owned();
+        let mut submission = submission();
+        submission.action = action.to_owned();
+        let request = open_with(submission, vec![approvals(0, 1)]);
+        let message = message(&request, &entry, &Directory::default(), minutes(1));
+        let blocks = serde_json::to_value(&message.blocks).unwrap();
+        let shown = blocks[0]["text"]["text"].as_str().unwrap();
+        assert!(shown == heading || shown == format!("{heading}…"), "{shown}");
+        let elements = blocks[1]["elements"].as_array().filter(|_| blocks[1]["type"] == "context");
+        assert_eq!(elements.and_then(|all| all[0]["text"].as_str()), below, "{description}");
+        let rest = elements.and_then(|all| Some(all.get(1)?["text"].as_str()?.trim_end().to_owned()));
+        assert_eq!(rest, (description == long).then(|| long.trim().to_owned()));
+        let name = below.unwrap_or("(`");
+        assert!(below.is_none() || message.text.contains(&format!("({name})")), "{}", message.text);
+    }
 }
 
 #[test]
@@ -313,7 +482,7 @@ fn cancelled() {
     let request = awaiting_personas().cancel(minutes(4), reason).expect("it can be").request;
     let message = message(&request, &entry(), &Directory::default(), minutes(5));
     check("cancelled", &message);
-    assert!(buttons(&message).is_empty());
+    assert_eq!(buttons(&message), ["show_all"]);
 }
 
 #[test]

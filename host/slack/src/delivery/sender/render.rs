@@ -2,13 +2,36 @@
 
 use countersign_core::lifecycle::RequestId;
 use countersign_core::record::Slot;
+use slack_morphism::prelude::SlackBlock;
 
 use super::{ActiveJob, Sender};
 use crate::delivery::Rendering;
 use crate::delivery::step::TrackedMessage;
-use crate::{Message, Place};
+use crate::{Message, Place, mentions};
 
 impl Sender {
+    /// The message as it is posted, and whether an update will look different although nothing changes until then.
+    pub(super) async fn render_new(
+        &self,
+        active: &ActiveJob<'_>,
+        tracked: &TrackedMessage,
+    ) -> (Message, bool) {
+        let updated = self.render(active, tracked).await;
+        if tracked.mark.slot != Slot::Main {
+            return (updated, false);
+        }
+        let mut posted = mentions::without_mentions(updated.clone());
+        // A message that is posted anew, since somebody deleted the first one, notifies nobody.
+        let is_first = !tracked.post.has_called;
+        let ActiveJob { request, entry, .. } = active;
+        let call = mentions::call(request, entry, &self.directory, self.clock.now()).filter(|_| is_first);
+        let below_title = posted.blocks.iter().position(|block| matches!(block, SlackBlock::Section(_)));
+        let at = below_title.unwrap_or_default();
+        posted.blocks.splice(at..at, call);
+        let is_provisional = posted != updated;
+        (posted, is_provisional)
+    }
+
     pub(super) async fn render(&self, active: &ActiveJob<'_>, tracked: &TrackedMessage) -> Message {
         let ActiveJob { request, entry, .. } = active;
         let now = self.clock.now();

@@ -71,6 +71,7 @@ impl Sender {
             }
         };
         if let Some(state) = state {
+            tracked.post.has_called |= matches!(state, PostState::Posted { .. });
             // What a found message shows is unknown, and may be outdated.
             (tracked.post.state, tracked.post.shown, tracked.post.looks) = (state, 0, None);
             self.save(active, &mut tracked, None).await?;

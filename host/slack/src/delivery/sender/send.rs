@@ -14,13 +14,16 @@ use crate::{CallError, Message, Posted};
 /// How long after a post without an answer to search for the message, in milliseconds.
 const LATE_MS: u64 = 3_000;
 
+/// How soon a message that was posted without mentions is updated, in milliseconds.
+const SETTLE_MS: u64 = 1_000;
+
 impl Sender {
     pub(super) async fn post(
         &self,
         active: &ActiveJob<'_>,
         mut tracked: TrackedMessage,
     ) -> Result<SendResult, StoreError> {
-        let message = self.render(active, &tracked).await;
+        let (message, is_provisional) = self.render_new(active, &tracked).await;
         let since = self.clock.now();
         // INVARIANT: the store has that a message may exist before it can exist.
         tracked.post.state = PostState::Posting { since, look_at: since.plus(CALL_MS) };
@@ -34,7 +37,8 @@ impl Sender {
             Ok(Posted { channel: id, ts }) => {
                 tracked.post.channel = id;
                 tracked.post.state = PostState::Posted { ts };
-                self.delivered(active, tracked, &message).await
+                tracked.post.has_called = true;
+                self.delivered(active, tracked, &message, is_provisional).await
             }
             Err(error) => {
                 tracked.post.state = match error {
@@ -66,7 +70,7 @@ impl Sender {
             return Ok(SendResult::NoCall);
         }
         match self.client.update(&tracked.post.channel, ts, &message, &tracked.mark).await {
-            Ok(()) => self.delivered(active, tracked, &message).await,
+            Ok(()) => self.delivered(active, tracked, &message, false).await,
             Err(error) => {
                 let stored = tracked.post.clone();
                 self.failed(active, tracked, &stored, &error).await
@@ -74,12 +78,13 @@ impl Sender {
         }
     }
 
-    /// Stores that Slack shows `message`.
+    /// Stores that Slack shows `message`; one that is provisional is updated soon.
     async fn delivered(
         &self,
         active: &ActiveJob<'_>,
         mut tracked: TrackedMessage,
         message: &Message,
+        is_provisional: bool,
     ) -> Result<SendResult, StoreError> {
         let channel = tracked.channel.clone();
         let is_main = tracked.mark.slot == Slot::Main;
@@ -90,6 +95,9 @@ impl Sender {
         tracked.post.minimal = tracked.post.minimal.filter(|version| *version == active.request.version);
         tracked.post.failed = None;
         tracked.post.refresh_at = self.next_refresh(active, &tracked);
+        if is_provisional {
+            tracked.post.refresh_at = Some(self.clock.now().plus(SETTLE_MS));
+        }
         if was_unsure {
             // The earlier update may be carried out after this one, so this one is repeated later.
             tracked.post.refresh_at = Some(self.clock.now().plus(REFRESH_MS));

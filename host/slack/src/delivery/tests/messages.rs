@@ -178,3 +178,45 @@ async fn the_message_of_a_request_that_was_made_again_leads_to_the_next_one() {
     assert_eq!(harness.message(1).updates, 2, "one for its end, and one for the link");
     assert_eq!(harness.slack.messages().len(), 2);
 }
+
+#[tokio::test]
+async fn a_message_that_is_posted_notifies_whom_it_calls_once_and_its_update_nobody() {
+    let mut harness = Harness::new().await;
+    harness.render_for_people();
+    for notify in [false, true] {
+        let entry = PolicyEntry { notify, ..entry("C1") };
+        harness.store.pin(vec![entry.clone()], vec![]).await.unwrap();
+        let number = u64::from(notify) + 1;
+        let mut request = fixtures::request_at(number, harness.now());
+        let submission = Arc::make_mut(&mut request.submission);
+        (submission.policy_hash, submission.expires_at) = (entry.hash(), harness.now().plus(60 * MINUTE));
+        let State::Open(open) = &mut request.state else { panic!("it is open") };
+        open.requirements.truncate(1);
+        open.requirements[0].eligible = vec!["U0ANA".to_owned(), "U0BEN".to_owned()];
+        assert_eq!(harness.store.create(fixtures::new(&request)).await.unwrap(), Created::New);
+
+        harness.slack.forget_calls();
+        harness.pass(0).await;
+        let sent = |harness: &Harness| {
+            let calls = harness.slack.calls().into_iter();
+            let sent = calls.filter(|call| call.method.starts_with("chat.")).map(|call| {
+                let mentions = call.body.to_string().matches("<@U0ANA>").count();
+                (call.method, mentions, call.body.to_string().contains(":bell:"))
+            });
+            sent.collect::<Vec<_>>()
+        };
+        let (post, update) = (|bell| ("chat.postMessage".to_owned(), usize::from(bell), bell), "chat.update");
+        assert_eq!(sent(&harness), [post(notify)]);
+        // Soon after it people have their names, without being notified.
+        harness.pass(5 * SECOND).await;
+        assert_eq!(sent(&harness), [post(notify), (update.to_owned(), 1, false)]);
+
+        // A message that is posted anew calls nobody a second time.
+        let deleted = harness.message(number).ts;
+        harness.slack.delete(&deleted);
+        harness.slack.forget_calls();
+        harness.pass(2 * MINUTE).await;
+        let posts: Vec<_> = sent(&harness).into_iter().filter(|(method, ..)| method != update).collect();
+        assert_eq!(posts, [post(false)]);
+    }
+}

@@ -18,6 +18,7 @@ use countersign_store::{Commit, Committed, Created, SqliteStore, Store, fixtures
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
+use super::Rendering;
 use super::health::{Health, HealthState};
 use super::worker::{Parts, Worker};
 use crate::fake::{FakeSlack, Shown};
@@ -53,6 +54,16 @@ impl Harness {
         let (health, notify) = (Arc::new(Health::new(START)), Arc::new(Notify::new()));
         let worker = worker(&store, &clock, &slack, &health, &notify, (seed, rate_factor));
         Harness { store, clock, slack, health, notify, worker, seed, rate_factor, _folder: folder }
+    }
+
+    /// Has messages rendered as people see them from now on.
+    fn render_for_people(&mut self) {
+        let Harness { store, clock, slack, health, notify, .. } = self;
+        let parts = Parts {
+            rendering: Rendering::DEFAULT,
+            ..parts(store, clock, slack, health, notify, self.rate_factor)
+        };
+        self.worker = Worker::with_rng(parts, fastrand::Rng::with_seed(self.seed));
     }
 
     /// Kills the worker at this instant, and starts another one.
@@ -102,7 +113,13 @@ impl Harness {
         self.commit(number, effects, |request| {
             let event = request.history.last_mut().unwrap();
             event.by.as_mut().unwrap().id = by.to_owned();
-            let edit = Edit { key: "ref".into(), before: None, after: Some(by.into()), violations: vec![] };
+            let edit = Edit {
+                key: "ref".into(),
+                before: None,
+                after: Some(by.into()),
+                commitment: None,
+                violations: vec![],
+            };
             event.act = Act::Approve { edits: vec![edit] };
         })
         .await
@@ -215,7 +232,19 @@ fn worker(
     notify: &Arc<Notify>,
     (seed, rate_factor): (u64, f64),
 ) -> Worker {
-    let parts = Parts {
+    let parts = parts(store, clock, slack, health, notify, rate_factor);
+    Worker::with_rng(parts, fastrand::Rng::with_seed(seed))
+}
+
+fn parts(
+    store: &Arc<dyn Store>,
+    clock: &Arc<ManualClock>,
+    slack: &FakeSlack,
+    health: &Arc<Health>,
+    notify: &Arc<Notify>,
+    rate_factor: f64,
+) -> Parts {
+    Parts {
         store: Arc::clone(store),
         clock: Arc::<ManualClock>::clone(clock),
         directory: Arc::default(),
@@ -224,8 +253,7 @@ fn worker(
         health: Arc::clone(health),
         rendering: plain_rendering::PLAIN,
         rate_factor,
-    };
-    Worker::with_rng(parts, fastrand::Rng::with_seed(seed))
+    }
 }
 
 /// The policy entry of an action whose messages go to `channel`, and whose escalations also go to `C9`.
