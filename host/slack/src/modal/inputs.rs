@@ -54,8 +54,20 @@ impl Input {
         if hint.is_empty() {
             return self.block;
         }
-        self.block.with_hint(plain(&hint.join(" "), 2 * HINT).into())
+        self.block.with_hint(plain(&sentences(&hint), 2 * HINT).into())
     }
+}
+
+/// One sentence after the other. The author of a schema may have left out the full stop.
+fn sentences(parts: &[String]) -> String {
+    let mut text = String::new();
+    for part in parts {
+        if !text.is_empty() {
+            text.push_str(if text.ends_with(['.', '!', '?', ':', '…']) { " " } else { ". " });
+        }
+        text.push_str(part);
+    }
+    text
 }
 
 /// The type of input that a parameter gets.
@@ -272,4 +284,21 @@ fn option(shown: &str, value: String) -> SelectOption {
 /// Whether an input that shows the text gives it back unchanged.
 fn can_be_shown(text: &str) -> bool {
     !text.is_empty() && text.encode_utf16().count() <= INPUT && text::is_plain(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_are_sentences() {
+        for (parts, expected) in [
+            (&["How many"][..], "How many"),
+            (&["How many", REMOVED], "How many. If you clear this, the parameter is removed."),
+            (&["How many?", REMOVED], "How many? If you clear this, the parameter is removed."),
+        ] {
+            let parts: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
+            assert_eq!(sentences(&parts), expected);
+        }
+    }
 }
