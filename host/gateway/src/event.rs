@@ -39,7 +39,23 @@ impl Gateway {
         intent: &Intent,
         seen: Option<Digest>,
     ) -> Result<Arc<Request>, GatewayError> {
-        self.change(id, &Cause { intent: intent.clone(), by: Some(actor), seen }).await
+        self.change(id, None, &Cause { intent: intent.clone(), by: Some(actor), seen }).await
+    }
+
+    /// As [`Gateway::act_on`], on a request that was loaded already. It need not be the newest version: a write over another
+    /// one is refused by the store, and then the request is loaded again.
+    ///
+    /// # Errors
+    /// As for [`Gateway::act_on`].
+    pub async fn act_on_loaded(
+        &self,
+        request: Arc<Request>,
+        actor: &str,
+        intent: &Intent,
+        seen: Option<Digest>,
+    ) -> Result<Arc<Request>, GatewayError> {
+        let cause = Cause { intent: intent.clone(), by: Some(actor), seen };
+        self.change(request.id, Some(request), &cause).await
     }
 
     /// Whether an act would count now. Nothing is changed; a refusal is audited, as the person is told of it.
@@ -94,7 +110,7 @@ impl Gateway {
         } else {
             Intent::Wake
         };
-        self.change(id, &Cause::by_itself(intent)).await
+        self.change(id, None, &Cause::by_itself(intent)).await
     }
 
     /// The caller takes its request back. Whether it is the caller's is not looked at here.
@@ -102,7 +118,7 @@ impl Gateway {
     /// # Errors
     /// If there is no such request, or it has ended.
     pub async fn cancel(&self, id: RequestId, reason: Option<String>) -> Result<Arc<Request>, GatewayError> {
-        self.change(id, &Cause::by_itself(Intent::Cancel { reason })).await
+        self.change(id, None, &Cause::by_itself(Intent::Cancel { reason })).await
     }
 
     /// The rules that a request is judged by, from memory or from the store.
@@ -145,9 +161,17 @@ impl Gateway {
     }
 
     /// Load, decide, commit; again from the start if others got in first.
-    async fn change(&self, id: RequestId, cause: &Cause<'_>) -> Result<Arc<Request>, GatewayError> {
+    async fn change(
+        &self,
+        id: RequestId,
+        mut loaded: Option<Arc<Request>>,
+        cause: &Cause<'_>,
+    ) -> Result<Arc<Request>, GatewayError> {
         for _ in 0..MOST_CONFLICTS {
-            let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
+            let request = match loaded.take() {
+                Some(request) => request,
+                None => self.request(id).await?,
+            };
             let now = self.clock.now();
             let step = match cause.intent.ending(&request, now) {
                 Some(ended) => ended?,

@@ -8,6 +8,8 @@
 //! The payload hash that is handed on binds the approval to what was decided about here: if the parameters change before it
 //! is stored, the gateway refuses it.
 
+use std::sync::Arc;
+
 use countersign_core::lifecycle::{Digest, Intent, Refusal, Request, RequestId};
 use countersign_core::record::{PolicyEntry, Slot};
 use countersign_gateway::GatewayError;
@@ -26,7 +28,7 @@ pub(super) struct Approval<'a> {
     pub(super) seen: Seen,
 }
 
-/// The payload hash of what an approval is of, if it counts as consent.
+/// The request and the payload hash of what an approval is of, if it counts as consent.
 ///
 /// # Errors
 /// [`Refusal::Unread`] if it does not, unless the gateway has something else against it.
@@ -34,15 +36,16 @@ pub(super) async fn check(
     app: &App,
     approval: Approval<'_>,
     intent: &Intent,
-) -> Result<Digest, GatewayError> {
+) -> Result<(Arc<Request>, Digest), GatewayError> {
     let Approval { request: id, user, seen } = approval;
-    let request = app.gateway.request(id).await?;
+    // Side by side: a person waits.
+    let (request, post) =
+        tokio::join!(app.gateway.request(id), app.gateway.store().slack_post(id, Slot::Main));
+    let (request, was_refused) = (request?, post?.is_some_and(|post| post.was_refused()));
     let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
-    let was_refused =
-        app.gateway.store().slack_post(id, Slot::Main).await?.is_some_and(|post| post.was_refused());
     let payload = seen.payload().unwrap_or_else(|| request.payload_hash());
     if has_read(&request, rules.entry(), (seen, intent), was_refused) {
-        return Ok(payload);
+        return Ok((request, payload));
     }
     // Whoever may not approve at all reads that first.
     app.gateway.check(id, user, intent, Some(payload)).await?;

@@ -176,13 +176,13 @@ pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Perfo
             ));
         }
     };
-    let payload = match &intent {
+    let request = match &intent {
         Intent::Approve { .. } | Intent::Acknowledge { .. } => {
-            Some(consent::check(app, approval, &intent).await?)
+            let (request, payload) = consent::check(app, approval, &intent).await?;
+            app.gateway.act_on_loaded(request, &user, &intent, Some(payload)).await?
         }
-        _ => seen.payload(),
+        _ => app.gateway.act_on(request, &user, &intent, seen.payload()).await?,
     };
-    let request = app.gateway.act_on(request, &user, &intent, payload).await?;
     if let (Seen::Page(_, page), Intent::Acknowledge { .. }) = (seen, &intent) {
         show_page_again(app, &request, page, &source).await;
     }
@@ -281,7 +281,7 @@ async fn open_override_modal(app: &App, approval: Approval<'_>, source: &Source)
         return Err(PerformError::NoBotToken);
     };
     let Approval { request, user, seen } = approval;
-    let payload = consent::check(app, approval, &Intent::approve()).await?;
+    let (_, payload) = consent::check(app, approval, &Intent::approve()).await?;
     let request = app.gateway.check(request, user, &Intent::approve(), Some(payload)).await?;
     let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
     let page = match seen {
