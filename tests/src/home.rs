@@ -74,9 +74,10 @@ impl Home {
             .with("COUNTERSIGN_CACHE_DIR", &ambient::cache().display().to_string())
             // A busy machine must not fail a policy; fuel stops one that loops.
             .with("COUNTERSIGN_POLICY_DEADLINE_MS", "10000")
-            // Tests create requests faster than callers do; the test of the limit sets its own.
+            // Tests create more requests, and faster, than callers do; the tests of the limits set their own.
             .with("RATE_LIMIT_CAPACITY", "1000000")
-            .with("RATE_LIMIT_REFILL_PER_SEC", "1000000");
+            .with("RATE_LIMIT_REFILL_PER_SEC", "1000000")
+            .with("COUNTERSIGN_MAX_OPEN_REQUESTS", "1000000");
         let policies = home.path("policies");
         let store = format!("sqlite:{}", home.path("data/countersign.db").display());
         for folder in ["policies/modules", "policies/schemas", "data"] {

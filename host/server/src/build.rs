@@ -103,6 +103,7 @@ pub async fn build(
         outgoing,
         slack_team_ids: config.slack.team_ids.iter().cloned().collect(),
         rate_limiter: RateLimiter::new(&config.rate_limit),
+        max_open_requests: config.rate_limit.max_open_requests,
         access,
         insecure_anonymous: config.access.insecure_anonymous,
         readiness: Readiness::new(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use countersign_access::Caller;
 use countersign_core::lifecycle::Request;
+use countersign_store::MostOpen;
 
 use crate::state::App;
 use crate::telemetry::SecurityEvent;
@@ -50,6 +51,12 @@ pub(crate) fn take_quota(app: &App, caller: &Caller) -> Result<(), CallerRefusal
         app.metrics.count(SecurityEvent::RateLimited);
         CallerRefusal::QuotaUsedUp { retry_after_ms }
     })
+}
+
+/// How many open requests the caller may have. Everybody who is no caller of an access file counts as one caller.
+pub(crate) fn most_open(app: &App, caller: Option<&Caller>) -> MostOpen {
+    let of_action = caller.and_then(|caller| caller.open_per_action).unwrap_or(app.max_open_requests);
+    MostOpen { in_all: caller.and_then(|caller| caller.open), of_action: Some(of_action) }
 }
 
 /// The caller that a request counts towards if it is made again: the one that made it, which must still be in the access

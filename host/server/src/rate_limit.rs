@@ -139,7 +139,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_bucket_empties_and_fills_again() {
-        let limiter = RateLimiter::new(&RateLimit { capacity: 3, refill_per_sec: 0.5 });
+        let limiter = RateLimiter::new(&RateLimit { capacity: 3, refill_per_sec: 0.5, max_open_requests: 1 });
         let alice = client("192.0.2.1");
         for _ in 0..3 {
             assert_eq!(limiter.take(alice), Ok(()));
@@ -172,7 +172,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn full_buckets_are_removed() {
-        let limiter = RateLimiter::new(&RateLimit { capacity: 2, refill_per_sec: 1.0 });
+        let limiter = RateLimiter::new(&RateLimit { capacity: 2, refill_per_sec: 1.0, max_open_requests: 1 });
         for n in 0..100 {
             limiter.take(Client(IpAddr::V4(Ipv4Addr::from(n)))).unwrap();
         }

@@ -32,6 +32,8 @@ pub struct App {
     /// The ids of other Slack workspaces and organizations whose people count.
     pub(crate) slack_team_ids: BTreeSet<String>,
     pub(crate) rate_limiter: RateLimiter,
+    /// How many requests of one caller for one action may be open, unless the access file says otherwise.
+    pub(crate) max_open_requests: u32,
     /// Recognises callers. Without an access file anybody who reaches the gateway may ask.
     pub(crate) access: Option<Arc<AccessControl>>,
     /// Whether anybody may ask from other machines, too.

@@ -109,7 +109,14 @@ async fn create(store: &SqliteStore, number: u64) -> anyhow::Result<()> {
     let entry = audit(&request, "created");
     let counts = vec![Count::one("approval_requests_total", &[("action", "deploy_prod")])];
     let effects = vec![Effect::ShowRequest];
-    let new = Create { request, idempotency: None, most_open: None, audit: vec![entry], effects, counts };
+    let new = Create {
+        request,
+        idempotency: None,
+        most_open: countersign_store::MostOpen::default(),
+        audit: vec![entry],
+        effects,
+        counts,
+    };
     anyhow::ensure!(store.create(new).await? == Created::New, "a fresh request was not new");
     Ok(())
 }

@@ -11,7 +11,7 @@ use countersign_core::lifecycle::{
     Request, RequestId, Requirement, RequirementKind, Salt, State, Submission, Timestamp, WrappedSalt,
 };
 use countersign_core::record::{
-    AdminCall, Authentication, ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange, PolicyEntry,
+    AdminCall, Authentication, ChangeKind, ChangeOutcome, ChangeTrigger, Escalate, PolicyChange, PolicyEntry,
     PolicyUse, Redaction,
 };
 use serde_json::{Map, Value, json};
@@ -159,7 +159,7 @@ pub fn new(request: &Request) -> Create {
     Create {
         request: request.clone(),
         idempotency: None,
-        most_open: None,
+        most_open: MostOpen::default(),
         audit: vec![audit(request, "created")],
         effects: vec![Effect::ShowRequest],
         counts: vec![Count::one("approval_requests_total", &[("action", &request.submission.action)])],
@@ -232,5 +232,14 @@ pub fn policy_entry(action: &str) -> PolicyEntry {
         schema: Some(json!({ "type": "object" })),
         groups: BTreeMap::from([("group".to_owned(), BTreeSet::from(["U1".to_owned()]))]),
         policies: vec![PolicyUse { name: "quorum".into(), digest: Digest::of(b"module"), config }],
+    }
+}
+
+/// A policy entry whose messages go to the channel `C1`, and whose escalations go to `C9`.
+pub fn entry_with_channels() -> PolicyEntry {
+    PolicyEntry {
+        channel: Some("C1".into()),
+        escalate: Some(Escalate { before_ms: 1, channel: Some("C9".into()), mention: None }),
+        ..policy_entry("deploy")
     }
 }

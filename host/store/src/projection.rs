@@ -64,7 +64,9 @@ fn missing_personas(request: &Request) -> BTreeSet<&str> {
 impl Urgency {
     /// How urgent it is to deliver an effect of the request in its current state.
     ///
-    /// An undelivered entry that is enqueued again keeps its urgency if that was higher.
+    /// An undelivered entry that is enqueued again keeps its urgency if that was higher. A backend stores
+    /// [`Urgency::Unseen`] instead of [`Urgency::Ended`] if the request has no main message, and its entry is not claimed:
+    /// whoever claims it may be about to post.
     #[must_use]
     pub fn of(request: &Request, effect: Effect) -> Urgency {
         match effect {
@@ -85,6 +87,7 @@ impl Urgency {
             Urgency::Ended => 0,
             Urgency::First => 1,
             Urgency::Changed => 2,
+            Urgency::Unseen => 3,
         }
     }
 }

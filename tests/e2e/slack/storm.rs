@@ -3,7 +3,7 @@
 //! In the end every message shows its final state, none was posted twice, and far fewer updates were sent than changes
 //! were made. The figures are printed; `COUNTERSIGN_STORM_REQUESTS` makes it larger or smaller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use countersign_tests::{Api, Click, Home, Receipt, Slack, Stopwatch, variable};
@@ -65,6 +65,16 @@ async fn no_message_is_lost_or_doubled_and_all_are_up_to_date_in_the_end() {
     let gateway = gateway.kill().start().await;
     run(*gateway, &requests, &STEPS[2..3]).await;
     slack.restart();
+    // A request that ended before it was posted would have no message.
+    let posted = slack.until(|slack| {
+        let posted: BTreeSet<String> = slack
+            .messages()
+            .iter()
+            .filter_map(|message| message.mark("request_id").map(str::to_owned))
+            .collect();
+        (posted.len() == requests.len()).then_some(())
+    });
+    tokio::time::timeout(PATIENCE, posted).await.expect("everything is posted");
     run(*gateway, &requests, &STEPS[3..]).await;
     let acted = watch.elapsed();
 

@@ -12,7 +12,7 @@ use prometheus::proto::{
 use crate::access_control::history;
 
 /// The counters, which the store changes together with what they count, and their help.
-const COUNTERS: [(&str, &str); 11] = [
+const COUNTERS: [(&str, &str); 12] = [
     ("approval_requests_total", "Requests created, re-requests included."),
     ("approvals_total", "Requests that were approved."),
     ("denies_total", "Requests that were denied."),
@@ -22,6 +22,10 @@ const COUNTERS: [(&str, &str); 11] = [
     ("param_overrides_total", "Edits of parameters, by outcome: applied or rejected."),
     ("override_rejections_total", "Edits that were rejected, by reason."),
     ("slack_delivery_failures_total", "Messages that Slack refuses, by its code; each is counted once."),
+    (
+        "slack_posts_skipped_total",
+        "Messages that were not posted, by reason: the request ended before anybody saw it.",
+    ),
     ("access_reloads_total", "Attempts to reload the access file, by what set them off and outcome."),
     ("policy_reloads_total", "Attempts to change the policy set in force, by what set them off and outcome."),
 ];

@@ -1,7 +1,7 @@
 //! Sends messages that only one person sees. They matter for some minutes, so they are kept in memory only.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_core::backoff::Backoff;
 use countersign_core::clock::Clock;
@@ -20,6 +20,10 @@ const TRIES: u32 = 5;
 /// The most messages that may be waiting.
 const MOST: usize = 1_000;
 
+/// The most of them that may be for one person: whoever presses again and again must not use up the others' places, nor
+/// the rate limit that all share.
+const MOST_FOR_ONE: usize = 20;
+
 /// The wait after a failed try; the longest is reached before the last try.
 const BACKOFF: Backoff = Backoff::new(1_000, 8_000);
 
@@ -34,7 +38,34 @@ struct Shared {
     clock: Arc<dyn Clock>,
     bucket: Mutex<TokenBucket>,
     rng: Mutex<fastrand::Rng>,
-    waiting: AtomicUsize,
+    waiting: Mutex<Waiting>,
+}
+
+/// How many messages are waiting to be sent, in all and for each person.
+#[derive(Default)]
+struct Waiting {
+    all: usize,
+    by_user: HashMap<String, usize>,
+}
+
+impl Waiting {
+    /// False if too many are waiting already.
+    fn add(&mut self, user: &str) -> bool {
+        if self.all >= MOST || self.by_user.get(user).is_some_and(|waiting| *waiting >= MOST_FOR_ONE) {
+            return false;
+        }
+        self.all += 1;
+        *self.by_user.entry(user.to_owned()).or_default() += 1;
+        true
+    }
+
+    fn remove(&mut self, user: &str) {
+        self.all = self.all.saturating_sub(1);
+        if let Some(waiting) = self.by_user.get_mut(user) {
+            *waiting = waiting.saturating_sub(1);
+        }
+        self.by_user.retain(|_, waiting| *waiting > 0);
+    }
 }
 
 /// A message to send.
@@ -61,7 +92,7 @@ impl Ephemerals {
         rng: fastrand::Rng,
     ) -> Ephemerals {
         let bucket = Mutex::new(TokenBucket::ephemeral(rate_factor));
-        let (rng, waiting) = (Mutex::new(rng), AtomicUsize::new(0));
+        let (rng, waiting) = (Mutex::new(rng), Mutex::default());
         Ephemerals { shared: Arc::new(Shared { client, clock, bucket, rng, waiting }) }
     }
 
@@ -70,8 +101,7 @@ impl Ephemerals {
     /// It is tried a few times within five minutes, and then dropped with a line in the log.
     pub fn send(&self, channel: &str, user: &str, thread: Option<&str>, text: String) {
         let shared = Arc::clone(&self.shared);
-        if shared.waiting.fetch_add(1, Ordering::AcqRel) >= MOST {
-            shared.waiting.fetch_sub(1, Ordering::AcqRel);
+        if !shared.waiting().add(user) {
             tracing::warn!("ephemeral message dropped: too many are waiting");
             return;
         }
@@ -80,18 +110,22 @@ impl Ephemerals {
         let message = Ephemeral { channel, user, thread, text, expires_at };
         tokio::spawn(async move {
             shared.send(&message).await;
-            shared.waiting.fetch_sub(1, Ordering::AcqRel);
+            shared.waiting().remove(&message.user);
         });
     }
 
     /// How many messages are waiting to be sent.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.shared.waiting.load(Ordering::Acquire)
+        self.shared.waiting().all
     }
 }
 
 impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn send(&self, message: &Ephemeral) {
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner).fork();
         for attempt in 1..=TRIES {

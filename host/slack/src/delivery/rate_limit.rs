@@ -30,6 +30,16 @@ pub(super) enum Method {
     Replies,
 }
 
+impl Method {
+    /// Whether all channels share its rate limit.
+    pub(super) const fn is_shared(&self) -> bool {
+        match self {
+            Method::Post(_) => false,
+            Method::Update | Method::History | Method::Replies => true,
+        }
+    }
+}
+
 /// The token buckets of all methods.
 #[derive(Debug)]
 pub(super) struct RateLimits {

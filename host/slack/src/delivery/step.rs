@@ -7,7 +7,7 @@ use countersign_core::record::{Mark, PostState, SlackPost, Slot};
 
 use super::rate_limit::Method;
 
-/// A request that ended so long ago without having been posted is not posted any more, in milliseconds.
+/// A notice of replaced approvals is not posted any more if its request ended so long ago, in milliseconds.
 const FORGET_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// A change waits this long for another one to follow it, in milliseconds.
@@ -68,9 +68,9 @@ impl TrackedMessage {
     /// Whether a message that does not exist is posted.
     fn is_worth_posting(&self, request: &Request, now: Timestamp) -> bool {
         match self.mark.slot {
-            // An ended request needs nobody's attention.
-            Slot::EscalationThread | Slot::EscalationChannel => !request.status().is_terminal(),
-            Slot::Main | Slot::Replaced(_) => !is_too_old(request, now),
+            // An ended request needs nobody's attention; if nobody saw it, nobody waits for its end either.
+            Slot::Main | Slot::EscalationThread | Slot::EscalationChannel => !request.status().is_terminal(),
+            Slot::Replaced(_) => !is_too_old(request, now),
         }
     }
 

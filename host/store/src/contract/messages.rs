@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use countersign_core::lifecycle::{Count, Digest};
+use countersign_core::lifecycle::{Count, Digest, RequestId, Timestamp};
 use countersign_core::record::{PostState, SlackPost, Slot};
 
 use super::Backend;
@@ -94,7 +94,10 @@ pub(crate) async fn stale_posts_come_in_order<B: Backend>() {
     ] {
         refreshed(number, slot, 1, refresh_at).await;
     }
-    let stale = async |now, limit| store.stale_slack_posts(at(now), limit).await.unwrap();
+    let stale = async |now, limit| -> Vec<(RequestId, Slot)> {
+        let stale = store.stale_slack_posts(at(now), limit).await.unwrap();
+        stale.into_iter().map(|it| (it.request, it.slot)).collect()
+    };
     let [first, second, third] = [(id(2), Slot::Main), (id(2), Slot::Replaced(7)), (id(1), Slot::Main)];
     assert_eq!(stale(9, 10).await, []);
     assert_eq!(stale(10, 10).await, [first]);
@@ -104,6 +107,36 @@ pub(crate) async fn stale_posts_come_in_order<B: Backend>() {
     refreshed(1, Slot::Main, 2, None).await;
     refreshed(3, Slot::Main, 2, Some(5)).await;
     assert_eq!(stale(60, 10).await, [(id(3), Slot::Main), second, first]);
+}
+
+pub(crate) async fn each_channel_has_its_stale_posts<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let refreshed = async |number, channel: &str, revision, refresh_at| {
+        let post = SlackPost {
+            refresh_at: Some(at(refresh_at)),
+            channel: channel.into(),
+            ..post(revision, PostState::Absent)
+        };
+        let keep = KeepPost { request: id(number), ..keeping(Slot::Main, &post) };
+        assert_eq!(store.keep_slack_post(keep).await.unwrap(), Committed::Done);
+    };
+    for number in 0..50 {
+        refreshed(number, "C1", 1, number).await;
+    }
+    refreshed(50, "#two", 1, 70).await;
+    let stale = async || -> Vec<(String, RequestId, Timestamp)> {
+        let stale = store.stale_slack_posts(at(90), 2).await.unwrap();
+        stale.into_iter().map(|it| (it.channel, it.request, it.since)).collect()
+    };
+    let of = |channel: &str, number, since| (channel.to_owned(), id(number), at(since));
+    let mut found = stale().await;
+    found.sort();
+    assert_eq!(found, [of("#two", 50, 70), of("C1", 0, 0), of("C1", 1, 1)]);
+    // Slack says which channel it is.
+    refreshed(50, "C2", 2, 80).await;
+    let mut found = stale().await;
+    found.sort();
+    assert_eq!(found, [of("C1", 0, 0), of("C1", 1, 1), of("C2", 50, 80)]);
 }
 
 async fn keep(store: &dyn Store, slot: Slot, post: &SlackPost, expected: Committed) {

@@ -40,6 +40,8 @@ macro_rules! store_contract {
                 one_of_many_repeated_creates_counts
                 a_lineage_is_kept_in_order
                 an_id_is_used_once
+                open_requests_are_limited_by_caller_and_action
+                one_of_many_creates_is_the_last_that_may_be_open
                 a_commit_is_stored_whole
                 a_conflict_changes_nothing
                 one_of_many_commits_wins
@@ -56,6 +58,8 @@ macro_rules! store_contract {
                 a_claim_runs_out
                 what_has_been_ready_for_longest_comes_first
                 each_urgency_has_its_own_place
+                each_channel_has_its_own_place
+                what_ended_before_it_was_posted_comes_last
                 claimers_at_once_share_the_entries
                 a_delivered_entry_is_gone
                 an_entry_given_back_waits
@@ -70,6 +74,7 @@ macro_rules! store_contract {
                 one_of_many_posts_wins
                 a_post_is_kept_with_its_audit_entries
                 stale_posts_come_in_order
+                each_channel_has_its_stale_posts
             }
             policies {
                 pinned_content_is_kept_by_its_hash

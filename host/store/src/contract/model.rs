@@ -1,6 +1,7 @@
 //! A model of a store in the simplest terms; random operations must have the same results on both.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use countersign_core::lifecycle::{
     AuditEntry, Count, Counter, Digest, Effect, Open, Request, RequestId, RequirementKind, State, Submission,
@@ -24,6 +25,7 @@ pub(crate) async fn it_behaves_like_the_model<B: Backend>() {
     let run = |ops: Vec<Op>| {
         runtime.block_on(async {
             let (backend, mut store) = opened::<B>().await;
+            store.pin(vec![entry_with_channels()], vec![]).await.unwrap();
             let mut model = Model::default();
             for op in ops {
                 if op == Op::Reopen {
@@ -203,7 +205,10 @@ impl Model {
 
     /// The request of this slot, if it were created now.
     fn slot(&self, slot: u64) -> Request {
-        let made = request_at(slot, at(self.now));
+        let mut made = request_at(slot, at(self.now));
+        if slot % 2 == 1 {
+            Arc::make_mut(&mut made.submission).policy_hash = entry_with_channels().hash();
+        }
         match slot {
             0..4 => made,
             _ => again(&request_at(0, at(self.now)), slot, 1),
@@ -252,7 +257,14 @@ impl Model {
     fn ask(&mut self, request: &Request, effects: &[Effect]) {
         let asked = request.history.last().unwrap().at;
         for effect in effects {
-            let urgency = Urgency::of(request, *effect);
+            let claimed = |waiting: &Waiting| waiting.claimed_until.is_some();
+            let urgency = match Urgency::of(request, *effect) {
+                // The model posts nothing.
+                Urgency::Ended if !self.outbox.get(&(request.id, *effect)).is_some_and(claimed) => {
+                    Urgency::Unseen
+                }
+                other => other,
+            };
             let waiting = self.outbox.entry((request.id, *effect)).or_insert(Waiting {
                 urgency,
                 revision: 0,
@@ -262,7 +274,7 @@ impl Model {
                 claimed_until: None,
             });
             (waiting.revision, waiting.attempts) = (request.version, 0);
-            waiting.urgency = waiting.urgency.min(urgency);
+            waiting.urgency = if urgency == Urgency::Unseen { urgency } else { waiting.urgency.min(urgency) };
             if waiting.claimed_until.is_none() {
                 waiting.ready_at = waiting.since;
             }
@@ -273,7 +285,13 @@ impl Model {
         let ready = self.outbox.iter().filter(|(_, waiting)| waiting.ready_at <= now);
         let ready = ready.map(|(&(request, effect), waiting)| {
             let Waiting { urgency, revision, since, .. } = *waiting;
-            ReadyEntry { request, effect, urgency, revision, since }
+            let has_channels = self.requests[&request].submission.policy_hash == entry_with_channels().hash();
+            let channel = match effect {
+                _ if !has_channels => "",
+                Effect::NotifyEscalation => "C9",
+                Effect::ShowRequest | Effect::NotifyReplaced => "C1",
+            };
+            ReadyEntry { request, effect, urgency, channel: channel.to_owned(), revision, since }
         });
         ready.collect()
     }

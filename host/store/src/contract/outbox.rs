@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{Effect, RequestId, Timestamp};
+use countersign_core::record::{PolicyEntry, SlackPost, Slot};
 
 use super::Backend;
 use super::harness::{at_once, commit, create, opened, take};
 use crate::fixtures::*;
-use crate::{Commit, OutboxDepth, OutboxEntry, ReadyEntry, Store, Urgency};
+use crate::{Commit, Committed, KeepPost, OutboxDepth, OutboxEntry, ReadyEntry, Store, Urgency};
 
 pub(crate) async fn a_claimed_entry_is_the_claimers_alone<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
@@ -17,6 +18,7 @@ pub(crate) async fn a_claimed_entry_is_the_claimers_alone<B: Backend>() {
         request: id(1),
         effect: Effect::ShowRequest,
         urgency: Urgency::First,
+        channel: String::new(),
         revision: 1,
         since: at(0),
     };
@@ -73,7 +75,9 @@ pub(crate) async fn each_urgency_has_its_own_place<B: Backend>() {
         let entry = store.claim_outbox(id(number), Effect::ShowRequest, at(0), at(9)).await.unwrap().unwrap();
         store.finish_outbox(&entry, entry.revision).await.unwrap();
     };
+    keep_main_post(&*store, 5).await;
     for number in [3, 4] {
+        keep_main_post(&*store, number).await;
         delivered(number).await;
         commit(&*store, &next(&request(number), at(1), |_| {})).await;
     }
@@ -91,7 +95,8 @@ pub(crate) async fn each_urgency_has_its_own_place<B: Backend>() {
     let all = [ended, one, two, show(Urgency::Changed, 3), show(Urgency::Changed, 4)];
     assert_eq!(urgencies(10).await, all, "a new request stays so until it is delivered");
     let some = urgencies(1).await;
-    assert_eq!(some.iter().map(|it| it.0).collect::<Vec<_>>(), Urgency::ALL);
+    let each = [Urgency::Ended, Urgency::First, Urgency::Changed];
+    assert_eq!(some.iter().map(|it| it.0).collect::<Vec<_>>(), each);
 
     // Ending a request raises the urgency of its waiting entry; a notice has the urgency of a new request.
     let escalated = next(&store.request(id(3)).await.unwrap().unwrap(), at(2), |_| {});
@@ -104,6 +109,78 @@ pub(crate) async fn each_urgency_has_its_own_place<B: Backend>() {
     for effect in [Effect::NotifyEscalation, Effect::NotifyReplaced] {
         assert!(now.contains(&(Urgency::First, id(3), effect)), "{now:?}");
     }
+}
+
+pub(crate) async fn each_channel_has_its_own_place<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let (escalating, other) =
+        (entry_with_channels(), PolicyEntry { channel: Some("C2".into()), ..policy_entry("deploy") });
+    store.pin(vec![escalating.clone(), other.clone()], vec![]).await.unwrap();
+    let in_channel = |number, entry: &PolicyEntry| {
+        let mut request = request(number);
+        Arc::make_mut(&mut request.submission).policy_hash = entry.hash();
+        request
+    };
+    for number in 0..50 {
+        create(&*store, &in_channel(number, &escalating)).await;
+    }
+    create(&*store, &in_channel(50, &other)).await;
+    create(&*store, &request(51)).await;
+    let mut effects = vec![Effect::NotifyEscalation, Effect::NotifyReplaced];
+    let escalated = next(&in_channel(0, &escalating), at(1), |_| {});
+    store.commit(Commit { effects: effects.clone(), ..change(&escalated) }).await.unwrap();
+
+    let places = async |now, limit| -> Vec<(String, RequestId, Effect)> {
+        let ready = store.ready_outbox(at(now), limit).await.unwrap();
+        assert!(ready.iter().all(|entry| entry.urgency == Urgency::First), "{ready:?}");
+        ready.into_iter().map(|entry| (entry.channel, entry.request, entry.effect)).collect()
+    };
+    let show = |channel: &str, number| (channel.to_owned(), id(number), Effect::ShowRequest);
+    let notice = ("C9".to_owned(), id(0), Effect::NotifyEscalation);
+    let expected = [show("", 51), show("C1", 0), show("C1", 1), show("C2", 50), notice.clone()];
+    let mut some = places(1, 2).await;
+    some.sort();
+    assert_eq!(some, expected, "a notice of an escalation waits in its own channel");
+    let replaced = ("C1".to_owned(), id(0), Effect::NotifyReplaced);
+    assert!(places(1, 100).await.contains(&replaced), "others wait in that of the request");
+
+    // A channel whose first entries are claimed shows the next ones, and one whose entries are all claimed shows none.
+    for number in [0, 1, 50] {
+        store.claim_outbox(id(number), Effect::ShowRequest, at(1), at(9)).await.unwrap().unwrap();
+    }
+    let mut some = places(1, 2).await;
+    some.sort();
+    assert_eq!(some, [show("", 51), show("C1", 2), show("C1", 3), notice]);
+
+    // An entry that is enqueued again stays in its channel.
+    effects.truncate(1);
+    let again = next(&escalated, at(2), |_| {});
+    store.commit(Commit { effects, ..change(&again) }).await.unwrap();
+    let notices = places(2, 100).await.into_iter().filter(|(channel, ..)| channel == "C9").count();
+    assert_eq!(notices, 1);
+}
+
+pub(crate) async fn what_ended_before_it_was_posted_comes_last<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    for number in 1..=4 {
+        create(&*store, &request(number)).await;
+    }
+    let end = async |number| {
+        commit(&*store, &next(&request(number), at(1), |it| it.state = denied(at(1)))).await;
+    };
+    // 1 was not posted; 2 was, or may have been; 3 is about to be posted.
+    keep_main_post(&*store, 2).await;
+    let claimed = store.claim_outbox(id(3), Effect::ShowRequest, at(0), at(9)).await.unwrap().unwrap();
+    for number in 1..=3 {
+        end(number).await;
+    }
+    store.retry_outbox(&claimed, at(1), false).await.unwrap();
+    let mut urgencies: Vec<_> =
+        store.ready_outbox(at(1), 10).await.unwrap().iter().map(|it| (it.request, it.urgency)).collect();
+    urgencies.sort_unstable();
+    let expected =
+        [(id(1), Urgency::Unseen), (id(2), Urgency::Ended), (id(3), Urgency::Ended), (id(4), Urgency::First)];
+    assert_eq!(urgencies, expected);
 }
 
 pub(crate) async fn claimers_at_once_share_the_entries<B: Backend>() {
@@ -229,6 +306,13 @@ pub(crate) async fn what_was_delivered_newer_than_asked_for_is_gone<B: Backend>(
 
 async fn claim<const N: usize>(store: &dyn Store, now: Timestamp, until: Timestamp) -> [OutboxEntry; N] {
     take(store, now, until, 10).await.try_into().unwrap()
+}
+
+/// Stores that the main message of this request may exist.
+async fn keep_main_post(store: &dyn Store, number: u64) {
+    let post = SlackPost { revision: 1, ..SlackPost::new("C1") };
+    let keep = KeepPost { request: id(number), slot: Slot::Main, post, audit: vec![], counts: vec![] };
+    assert_eq!(store.keep_slack_post(keep).await.unwrap(), Committed::Done);
 }
 
 /// The requests that have a ready entry.

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::Backend;
 use super::harness::{Seen, at_once, commit, create, opened};
 use crate::fixtures::*;
-use crate::{Commit, Committed, Created, OutboxDepth};
+use crate::{Commit, Committed, Create, Created, MostOpen, OutboxDepth};
 
 pub(crate) async fn a_created_request_can_be_read<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
@@ -120,6 +120,52 @@ pub(crate) async fn an_id_is_used_once<B: Backend>() {
     assert_eq!(store.create(new(&again(&other, 1, 1))).await.unwrap(), Created::LineageConflict);
     assert_eq!(store.request(first.id).await.unwrap(), Some(first));
     assert_eq!(Seen::of(&*store).await, before);
+}
+
+pub(crate) async fn open_requests_are_limited_by_caller_and_action<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let of = |number, caller: Option<&str>, action: &str| {
+        let mut request = request(number);
+        let submission = Arc::make_mut(&mut request.submission);
+        (submission.caller, submission.action) = (caller.map(str::to_owned), action.to_owned());
+        request
+    };
+    let limited = async |request: &Request, in_all, of_action| {
+        let most_open = MostOpen { in_all, of_action };
+        store.create(Create { most_open, ..new(request) }).await.unwrap()
+    };
+    for (start, caller) in [(0, None), (100, Some("web"))] {
+        for number in [start, start + 1] {
+            assert_eq!(limited(&of(number, caller, "deploy"), None, Some(2)).await, Created::New);
+        }
+        let third = of(start + 2, caller, "deploy");
+        assert_eq!(limited(&third, None, Some(2)).await, Created::TooManyOpen, "{caller:?}");
+        assert_eq!(store.request(third.id).await.unwrap(), None);
+        let other = of(start + 3, caller, "scale");
+        assert_eq!(limited(&other, Some(2), None).await, Created::TooManyOpen, "{caller:?}: in all");
+        assert_eq!(limited(&other, Some(3), Some(1)).await, Created::New, "{caller:?}: another action");
+        assert_eq!(limited(&third, Some(9), Some(2)).await, Created::TooManyOpen, "{caller:?}");
+        assert_eq!(limited(&third, Some(3), Some(9)).await, Created::TooManyOpen, "{caller:?}: in all");
+
+        // Only open ones count.
+        let first = of(start, caller, "deploy");
+        commit(&*store, &next(&first, at(1), |request| request.state = denied(at(1)))).await;
+        assert_eq!(limited(&third, Some(3), Some(2)).await, Created::New, "{caller:?}");
+    }
+    assert_eq!(limited(&of(200, Some("cli"), "deploy"), Some(1), Some(1)).await, Created::New);
+    assert_eq!(limited(&of(201, Some("zero"), "deploy"), None, Some(0)).await, Created::TooManyOpen);
+}
+
+pub(crate) async fn one_of_many_creates_is_the_last_that_may_be_open<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let most_open = MostOpen { in_all: None, of_action: Some(7) };
+    let created = at_once(20, |number| {
+        let store = Arc::clone(&store);
+        async move { store.create(Create { most_open, ..new(&request(number)) }).await.unwrap() }
+    });
+    let created = created.await;
+    assert_eq!(created.iter().filter(|it| **it == Created::New).count(), 7);
+    assert_eq!(created.iter().filter(|it| **it == Created::TooManyOpen).count(), 13);
 }
 
 pub(crate) async fn a_commit_is_stored_whole<B: Backend>() {

@@ -18,12 +18,21 @@ pub trait Messages: Send + Sync {
     /// It is a conflict unless its revision is the stored revision plus one.
     async fn keep_slack_post(&self, keep: KeepPost) -> Result<Committed, StoreError>;
 
-    /// Up to `limit` messages whose `refresh_at` has passed at `now`, most overdue first.
-    async fn stale_slack_posts(
-        &self,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<(RequestId, Slot)>, StoreError>;
+    /// Messages whose `refresh_at` has passed at `now`: up to `limit` of each channel, most overdue first.
+    async fn stale_slack_posts(&self, now: Timestamp, limit: usize) -> Result<Vec<StalePost>, StoreError>;
+}
+
+/// A message that is due for a refresh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StalePost {
+    /// The request.
+    pub request: RequestId,
+    /// Which of the request's messages.
+    pub slot: Slot,
+    /// Its channel.
+    pub channel: String,
+    /// Since when it is due.
+    pub since: Timestamp,
 }
 
 /// The delivery state of a message, and what must be stored with it.

@@ -17,10 +17,10 @@ use crate::StoreError;
 pub use audit::Audit;
 pub use documents::{DOCUMENT_PREFIXES, Documents};
 pub use guards::Guards;
-pub use messages::{KeepPost, Messages};
+pub use messages::{KeepPost, Messages, StalePost};
 pub use outbox::{Outbox, OutboxEntry, ReadyEntry, Urgency};
 pub use policies::{ChangePolicy, OpenPolicy, Policies, StoredSet};
-pub use requests::{Commit, Create, Created, Idempotency, Requests};
+pub use requests::{Commit, Create, Created, Idempotency, MostOpen, Requests};
 pub use salts::{NewSalt, Salts};
 pub use statistics::{OpenRequests, OutboxDepth, Statistics};
 

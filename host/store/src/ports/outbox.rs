@@ -11,8 +11,10 @@ use crate::StoreError;
 /// Hands out outbox entries to delivery workers.
 #[async_trait]
 pub trait Outbox: Send + Sync {
-    /// Outbox entries that are ready at `now`: up to `limit` of each urgency, longest ready first.
+    /// Outbox entries that are ready at `now`: up to `limit` of each urgency and channel, longest ready first.
     ///
+    /// So neither an urgency nor a channel hides another, and the cost depends on how many channels there are, not on how
+    /// many entries wait.
     /// An entry is ready from the moment it is stored, unless it is claimed or postponed.
     /// When a claim expires, the entry is ready again.
     async fn ready_outbox(&self, now: Timestamp, limit: usize) -> Result<Vec<ReadyEntry>, StoreError>;
@@ -46,11 +48,13 @@ pub enum Urgency {
     First,
     /// The request has changed.
     Changed,
+    /// The request has ended before anything was posted: there is nothing to post or to update.
+    Unseen,
 }
 
 impl Urgency {
     /// All, most urgent first.
-    pub const ALL: [Urgency; 3] = [Urgency::Ended, Urgency::First, Urgency::Changed];
+    pub const ALL: [Urgency; 4] = [Urgency::Ended, Urgency::First, Urgency::Changed, Urgency::Unseen];
 }
 
 /// An entry that can be claimed.
@@ -62,6 +66,9 @@ pub struct ReadyEntry {
     pub effect: Effect,
     /// Priority of the delivery.
     pub urgency: Urgency,
+    /// Where it is delivered, as the policy entry names it: for an escalation its own channel, if it has one. Empty if the
+    /// policy entry names no channel.
+    pub channel: String,
     /// The request's version that enqueued it last.
     pub revision: u64,
     /// When it was first enqueued.

@@ -44,14 +44,23 @@ pub struct Create {
     pub request: Request,
     /// Present if the caller sent an idempotency key.
     pub idempotency: Option<Idempotency>,
-    /// How many open requests its caller may have, this one included; `None` for any number.
-    pub most_open: Option<u32>,
+    /// How many open requests its caller may have, this one included.
+    pub most_open: MostOpen,
     /// Audit entries to append.
     pub audit: Vec<AuditEntry>,
     /// Effects to enqueue in the outbox.
     pub effects: Vec<Effect>,
     /// Increments of counters.
     pub counts: Vec<Count>,
+}
+
+/// How many open requests a caller may have. Requests that were made without one count as those of one caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MostOpen {
+    /// Of all actions together; `None` for any number.
+    pub in_all: Option<u32>,
+    /// Of the request's action; `None` for any number.
+    pub of_action: Option<u32>,
 }
 
 /// What makes a repeated create return the same request.
@@ -74,7 +83,7 @@ pub enum Created {
     Known(Digest, Box<Request>),
     /// Nothing was stored: the lineage already has a request at this depth, or the id is taken.
     LineageConflict,
-    /// Nothing was stored: the caller has as many open requests already as it may have.
+    /// Nothing was stored: the caller has as many open requests already as it may have, in all or of this action.
     TooManyOpen,
 }
 

@@ -3,12 +3,18 @@
 use async_trait::async_trait;
 use countersign_core::lifecycle::{RequestId, Timestamp};
 use countersign_core::record::{SlackPost, Slot};
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::SqliteStore;
 use super::audit::Records;
 use super::column::{RowContext, integer, json, millis, row_limit};
-use crate::{Committed, KeepPost, Messages, StoreError};
+use crate::{Committed, KeepPost, Messages, StalePost, StoreError};
+
+pub(super) const NEXT_CHANNEL: &str = "SELECT channel FROM slack_post
+     WHERE refresh_at IS NOT NULL AND channel > ?1 ORDER BY channel LIMIT 1";
+
+pub(super) const STALE: &str = "SELECT request, slot, refresh_at FROM slack_post
+     WHERE refresh_at IS NOT NULL AND channel = ?1 AND refresh_at <= ?2 ORDER BY refresh_at LIMIT ?3";
 
 #[async_trait]
 impl Messages for SqliteStore {
@@ -31,17 +37,17 @@ impl Messages for SqliteStore {
         let stored = self.writer.write(move |scope| {
             let (request, slot) = (request.to_bytes(), slot.to_string());
             let refresh_at = post.refresh_at.map(millis);
-            let row = params![request, slot, integer(post.revision), refresh_at, body];
+            let row = params![request, slot, integer(post.revision), refresh_at, body, post.channel];
             // INVARIANT: a conflict has changed nothing up to here, so it needs no savepoint.
             let changed = if post.revision == 1 {
                 let mut insert = scope.db.prepare_cached(
-                    "INSERT INTO slack_post (request, slot, revision, refresh_at, body) VALUES (?1, ?2, ?3, ?4, ?5)
-                     ON CONFLICT DO NOTHING",
+                    "INSERT INTO slack_post (request, slot, revision, refresh_at, body, channel)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
                 )?;
                 insert.execute(row)?
             } else {
                 let mut update = scope.db.prepare_cached(
-                    "UPDATE slack_post SET revision = ?3, refresh_at = ?4, body = ?5
+                    "UPDATE slack_post SET revision = ?3, refresh_at = ?4, body = ?5, channel = ?6
                      WHERE request = ?1 AND slot = ?2 AND revision = ?3 - 1",
                 )?;
                 update.execute(row)?
@@ -55,22 +61,29 @@ impl Messages for SqliteStore {
         stored.await
     }
 
-    async fn stale_slack_posts(
-        &self,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<(RequestId, Slot)>, StoreError> {
+    async fn stale_slack_posts(&self, now: Timestamp, limit: usize) -> Result<Vec<StalePost>, StoreError> {
         self.readers.read(|db| {
-            let mut select = db.prepare_cached(
-                "SELECT request, slot FROM slack_post WHERE refresh_at IS NOT NULL AND refresh_at <= ?1
-                 ORDER BY refresh_at LIMIT ?2",
-            )?;
-            let rows = select.query_and_then(params![millis(now), row_limit(limit)], |row| {
-                let slot: String = row.get(1)?;
-                let context = RowContext { table: "slack_post", key: &slot };
-                Ok((context.request_id(row, (0, "request"))?, context.variant("slot", &slot)?))
-            })?;
-            rows.collect()
+            let (mut next_channel, mut select) =
+                (db.prepare_cached(NEXT_CHANNEL)?, db.prepare_cached(STALE)?);
+            let mut stale = Vec::new();
+            let mut channel = Some(String::new());
+            while let Some(name) = channel {
+                let rows = select.query_and_then(params![name, millis(now), row_limit(limit)], |row| {
+                    let slot: String = row.get(1)?;
+                    let context = RowContext { table: "slack_post", key: &slot };
+                    Ok::<_, StoreError>(StalePost {
+                        request: context.request_id(row, (0, "request"))?,
+                        slot: context.variant("slot", &slot)?,
+                        channel: name.clone(),
+                        since: context.time(row, (2, "refresh_at"))?,
+                    })
+                })?;
+                for row in rows {
+                    stale.push(row?);
+                }
+                channel = next_channel.query_row([&name], |row| row.get(0)).optional()?;
+            }
+            Ok(stale)
         })
     }
 }

@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use countersign_core::lifecycle::{Effect, Request, RequestId, Timestamp};
-use rusqlite::{Connection, Row, params};
+use countersign_core::record::Slot;
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::SqliteStore;
 use super::column::{RowContext, integer, millis, row_limit};
@@ -11,6 +12,12 @@ use crate::{Outbox, OutboxEntry, ReadyEntry, StoreError, Urgency};
 
 /// How long an unreadable entry is postponed, in milliseconds.
 const UNREADABLE_MS: u64 = 10 * 60 * 1000;
+
+pub(super) const NEXT_CHANNEL: &str =
+    "SELECT channel FROM outbox WHERE urgency = ?1 AND channel > ?2 ORDER BY channel LIMIT 1";
+
+pub(super) const READY: &str = "SELECT request, effect, revision, since FROM outbox
+     WHERE urgency = ?1 AND channel = ?2 AND ready_at <= ?3 ORDER BY ready_at LIMIT ?4";
 
 #[async_trait]
 impl Outbox for SqliteStore {
@@ -102,37 +109,81 @@ impl Outbox for SqliteStore {
 /// The entries that a version of a request enqueues.
 pub(super) struct NewEntries {
     request: [u8; 16],
+    policy_hash: [u8; 32],
     revision: i64,
     since: i64,
-    effects: Vec<(&'static str, u8)>,
+    effects: Vec<(Effect, Urgency)>,
 }
 
 impl NewEntries {
     pub(super) fn of(request: &Request, projection: &Projection<'_>, effects: &[Effect]) -> NewEntries {
-        let ranked = effects.iter().map(|effect| (effect.as_str(), Urgency::of(request, *effect).rank()));
+        let effects = effects.iter().map(|effect| (*effect, Urgency::of(request, *effect)));
         NewEntries {
             request: projection.id.to_bytes(),
+            policy_hash: *projection.policy_hash.as_bytes(),
             revision: integer(projection.version),
             since: millis(projection.changed_at),
-            effects: ranked.collect(),
+            effects: effects.collect(),
         }
     }
 
     pub(super) fn insert(&self, db: &Connection) -> rusqlite::Result<()> {
-        let NewEntries { request, revision, since, effects } = self;
+        let NewEntries { request, policy_hash, revision, since, effects } = self;
         for (effect, urgency) in effects {
+            let urgency = match urgency {
+                Urgency::Ended if is_unseen(db, request)? => Urgency::Unseen,
+                other => *other,
+            };
             // A claimed entry stays claimed: its worker finishes the old revision, and that makes it ready again.
+            // An ended request never changes again, so the entry of one that nobody saw keeps that urgency.
             let mut enqueue = db.prepare_cached(
-                "INSERT INTO outbox (request, effect, revision, attempts, since, ready_at, urgency)
-                 VALUES (?1, ?2, ?3, 0, ?4, ?4, ?5)
+                "INSERT INTO outbox (request, effect, revision, attempts, since, ready_at, urgency, channel)
+                 VALUES (?1, ?2, ?3, 0, ?4, ?4, ?5, ?6)
                  ON CONFLICT DO UPDATE SET revision = excluded.revision, attempts = 0,
-                     since = min(since, excluded.since), urgency = min(urgency, excluded.urgency),
+                     since = min(since, excluded.since),
+                     urgency = iif(excluded.urgency = ?7, ?7, min(urgency, excluded.urgency)),
                      ready_at = iif(claimed_until IS NULL, min(since, excluded.since), ready_at)",
             )?;
-            enqueue.execute(params![request, effect, revision, since, urgency])?;
+            enqueue.execute(params![
+                request,
+                effect.as_str(),
+                revision,
+                since,
+                urgency.rank(),
+                channel(db, policy_hash, *effect)?,
+                Urgency::Unseen.rank(),
+            ])?;
         }
         Ok(())
     }
+}
+
+/// Whether a request has no main message, nor a worker that may be about to post it.
+fn is_unseen(db: &Connection, request: &[u8; 16]) -> rusqlite::Result<bool> {
+    // INVARIANT: a worker claims the entry, loads the request, and stores that the message may exist before it posts it.
+    let mut seen = db.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM slack_post WHERE request = ?1 AND slot = ?2)
+             OR EXISTS (SELECT 1 FROM outbox WHERE request = ?1 AND effect = ?3 AND claimed_until IS NOT NULL)",
+    )?;
+    let seen: bool = seen
+        .query_row(params![request, Slot::Main.to_string(), Effect::ShowRequest.as_str()], |row| {
+            row.get(0)
+        })?;
+    Ok(!seen)
+}
+
+/// The channel that an effect is delivered to.
+fn channel(db: &Connection, policy_hash: &[u8; 32], effect: Effect) -> rusqlite::Result<String> {
+    let mut select =
+        db.prepare_cached("SELECT channel, escalation_channel FROM policy_entry WHERE hash = ?1")?;
+    let named: Option<(Option<String>, Option<String>)> =
+        select.query_row([policy_hash], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let (channel, escalation) = named.unwrap_or_default();
+    let channel = match effect {
+        Effect::NotifyEscalation => escalation.or(channel),
+        Effect::ShowRequest | Effect::NotifyReplaced => channel,
+    };
+    Ok(channel.unwrap_or_default())
 }
 
 /// The key of an outbox row, unparsed.
@@ -144,23 +195,26 @@ fn select_ready(
     now: Timestamp,
     limit: usize,
 ) -> Result<(Vec<ReadyEntry>, Vec<OutboxKey>), StoreError> {
-    // One query for each urgency, since the index is sorted by urgency first.
-    let mut select = db.prepare_cached(
-        "SELECT request, effect, revision, since FROM outbox WHERE urgency = ?1 AND ready_at <= ?2
-         ORDER BY ready_at LIMIT ?3",
-    )?;
+    // The index is sorted by urgency, then channel, then time: so each channel is found by one seek, and its entries by
+    // another one, however many entries wait.
+    let (mut next_channel, mut select) = (db.prepare_cached(NEXT_CHANNEL)?, db.prepare_cached(READY)?);
     let (mut ready, mut unreadable) = (Vec::new(), Vec::new());
     for urgency in Urgency::ALL {
-        let mut rows = select.query(params![urgency.rank(), millis(now), row_limit(limit)])?;
-        while let Some(row) = rows.next()? {
-            let key: OutboxKey = (row.get(0)?, row.get(1)?);
-            match ready_entry(row, &key, urgency) {
-                Ok(entry) => ready.push(entry),
-                Err(error) => {
-                    tracing::error!(%error, "outbox entry is unreadable; postponed");
-                    unreadable.push(key);
+        // Entries without a channel come first; no channel's name is less than the empty one.
+        let mut channel = Some(String::new());
+        while let Some(name) = channel {
+            let mut rows = select.query(params![urgency.rank(), name, millis(now), row_limit(limit)])?;
+            while let Some(row) = rows.next()? {
+                let key: OutboxKey = (row.get(0)?, row.get(1)?);
+                match ready_entry(row, &key, urgency, &name) {
+                    Ok(entry) => ready.push(entry),
+                    Err(error) => {
+                        tracing::error!(%error, "outbox entry is unreadable; postponed");
+                        unreadable.push(key);
+                    }
                 }
             }
+            channel = next_channel.query_row(params![urgency.rank(), name], |row| row.get(0)).optional()?;
         }
     }
     Ok((ready, unreadable))
@@ -171,6 +225,7 @@ fn ready_entry(
     row: &Row<'_>,
     (request, effect): &OutboxKey,
     urgency: Urgency,
+    channel: &str,
 ) -> Result<ReadyEntry, StoreError> {
     let key = format!("{} {effect}", hex::encode(request));
     let context = RowContext { table: "outbox", key: &key };
@@ -178,6 +233,7 @@ fn ready_entry(
         request: context.request_id(row, (0, "request"))?,
         effect: context.variant("effect", effect)?,
         urgency,
+        channel: channel.to_owned(),
         revision: context.unsigned(row, (2, "revision"))?,
         since: context.time(row, (3, "since"))?,
     })

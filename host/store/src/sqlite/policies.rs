@@ -34,7 +34,8 @@ impl Policies for SqliteStore {
             };
             for (hash, body) in &entries {
                 insert(
-                    "INSERT INTO policy_entry (hash, body) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                    "INSERT INTO policy_entry (hash, body, channel, escalation_channel)
+                     VALUES (?1, ?2, ?2 ->> '$.channel', ?2 ->> '$.escalate.channel') ON CONFLICT DO NOTHING",
                     hash,
                     body,
                 )?;

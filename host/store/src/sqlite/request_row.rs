@@ -6,9 +6,17 @@ use countersign_core::lifecycle::{Request, RequestId, WrappedSalt};
 use rusqlite::{Connection, Row, params};
 
 use super::column::{RowContext, integer, json, millis};
-use crate::StoreError;
 use crate::projection::Projection;
 use crate::sqlite::salts;
+use crate::{MostOpen, StoreError};
+
+// Each count reads an index of open requests, up to the limit.
+
+pub(super) const OPEN_OF_ACTION: &str = "SELECT count(*) FROM (SELECT 1 FROM request
+     WHERE ifnull(caller, '') = ifnull(?1, '') AND action = ?2 AND due_at IS NOT NULL LIMIT ?3)";
+
+pub(super) const OPEN_OF_CALLER: &str = "SELECT count(*) FROM (SELECT 1 FROM request
+     WHERE ifnull(caller, '') = ifnull(?1, '') AND due_at IS NOT NULL LIMIT ?2)";
 
 /// A row to be written.
 pub(super) struct RequestRow {
@@ -76,10 +84,16 @@ impl RequestRow {
     }
 
     /// Whether the caller has as many open requests already as it may have.
-    pub(super) fn has_too_many_open(&self, db: &Connection, most: u32) -> rusqlite::Result<bool> {
-        let mut count = db.prepare_cached(
-            "SELECT count(*) FROM (SELECT 1 FROM request WHERE caller = ?1 AND due_at IS NOT NULL LIMIT ?2)",
-        )?;
+    pub(super) fn has_too_many_open(&self, db: &Connection, most: MostOpen) -> rusqlite::Result<bool> {
+        if let Some(most) = most.of_action {
+            let mut count = db.prepare_cached(OPEN_OF_ACTION)?;
+            let open: u32 = count.query_row(params![self.caller, self.action, most], |row| row.get(0))?;
+            if open >= most {
+                return Ok(true);
+            }
+        }
+        let Some(most) = most.in_all else { return Ok(false) };
+        let mut count = db.prepare_cached(OPEN_OF_CALLER)?;
         let open: u32 = count.query_row(params![self.caller, most], |row| row.get(0))?;
         Ok(open >= most)
     }

@@ -279,6 +279,12 @@ async fn a_request_that_is_made_again_counts_as_its_callers() {
             "may not ask for this action any more",
         ),
         (WHOLE, "limits: { open: 1 }", "too_many_open", "has as many open requests as it may have"),
+        (
+            WHOLE,
+            "limits: { open_per_action: 1 }",
+            "too_many_open",
+            "has as many open requests as it may have",
+        ),
         // The quota of a minute is used up by what has been asked for already.
         (WHOLE, "limits: { per_minute: 1 }", "rate_limited", "asks too often; press again in"),
     ] {

@@ -174,6 +174,8 @@ async fn metrics_of_a_decided_request() {
     security_events_total{type="unauthorized"} 0
     # HELP slack_delivery_failures_total Messages that Slack refuses, by its code; each is counted once.
     # TYPE slack_delivery_failures_total counter
+    # HELP slack_posts_skipped_total Messages that were not posted, by reason: the request ended before anybody saw it.
+    # TYPE slack_posts_skipped_total counter
     # HELP sse_connections Open event streams.
     # TYPE sse_connections gauge
     sse_connections 0

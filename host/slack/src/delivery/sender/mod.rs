@@ -33,6 +33,9 @@ use crate::SlackClient;
 /// for a message whose process died.
 const CLAIM_MS: u64 = 30_000;
 
+/// The longest that a job waits in the worker's memory rather than in the store, in milliseconds.
+const SHORT_WAIT_MS: u64 = 5_000;
+
 /// The longest that a call takes, and a little more, in milliseconds.
 const CALL_MS: u64 = 12_000;
 
@@ -138,6 +141,10 @@ impl Sender {
         };
         Ok(match next {
             Next::Nothing => NextCall { method: None, not_before: now },
+            // A step postpones it in the store: it must not take the place of others in its channel for long.
+            Next::Wait(until) if matches!(job, Job::Outbox(..)) && until > now.plus(SHORT_WAIT_MS) => {
+                NextCall { method: None, not_before: now }
+            }
             Next::Wait(until) => NextCall { method: None, not_before: until },
             Next::Call(tracked, step) => {
                 let not_before = match job {

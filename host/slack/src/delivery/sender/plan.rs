@@ -88,8 +88,11 @@ impl Sender {
             for slot in in_thread {
                 notices.push(self.tracked(request.id, *slot, &main.post.channel, main.post.ts()).await?);
             }
-            // A notice without a thread waits for the message that it replies to.
-            if main.post.ts().is_none() {
+            if main.step(request, now) == Step::Done {
+                // The message is not posted any more, so there is no thread to reply in.
+                notices.retain(|notice| notice.mark.slot == Slot::EscalationChannel);
+            } else if main.post.ts().is_none() {
+                // A notice without a thread waits for the message that it replies to.
                 let is_wanted = |notice: &TrackedMessage| {
                     notice.mark.slot != Slot::EscalationChannel && notice.step(request, now) != Step::Done
                 };

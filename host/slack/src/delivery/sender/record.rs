@@ -79,10 +79,28 @@ impl Sender {
                     // Before the entry is gone, so that it is not forgotten.
                     self.refresh_predecessor(active.request).await?;
                 }
-                self.release(active, Release::Finish).await
+                self.release(active, Release::Finish).await?;
+                if claim.effect == Effect::ShowRequest {
+                    self.count_unseen(active).await?;
+                }
+                Ok(())
             }
             None => self.reschedule_refresh(active, None).await,
         }
+    }
+
+    /// Counts a request that ended before it could be shown, and so is not posted.
+    async fn count_unseen(&self, active: &ActiveJob<'_>) -> Result<(), StoreError> {
+        let ActiveJob { request, entry, .. } = active;
+        if entry.channel.is_none() || !request.status().is_terminal() {
+            return Ok(());
+        }
+        let post = self.store.slack_post(request.id, Slot::Main).await?;
+        if post.is_some_and(|post| post.has_called || post.ts().is_some()) {
+            return Ok(());
+        }
+        let count = Count::one("slack_posts_skipped_total", &[("reason", "ended_unseen")]);
+        self.store.append(Vec::new(), vec![count]).await
     }
 
     /// The job needs no call before `until`.

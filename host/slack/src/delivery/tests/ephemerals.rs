@@ -76,3 +76,19 @@ async fn the_rate_limit_is_kept_and_the_queue_is_bounded() {
         assert!(window[100].at - window[0].at >= MINUTE - 100, "no more than 100 a minute");
     }
 }
+
+#[tokio::test]
+async fn one_person_does_not_use_up_what_all_share() {
+    let harness = EphemeralHarness::new().await;
+    for _ in 0..2_000 {
+        harness.ephemerals.send("C1", "U1", None, "no".into());
+    }
+    harness.ephemerals.send("C1", "U2", None, "no".into());
+    assert_eq!(harness.ephemerals.waiting(), 21);
+    harness.drain().await;
+    let calls = harness.slack.calls();
+    let told = |user: &str| calls.iter().filter(|call| call.body["user"] == user).count();
+    assert_eq!((told("U1"), told("U2")), (20, 1));
+    harness.ephemerals.send("C1", "U1", None, "no".into());
+    assert_eq!(harness.ephemerals.waiting(), 1, "the places are free again");
+}

@@ -91,17 +91,42 @@ async fn entries_without_a_channel_are_finished() {
 }
 
 #[tokio::test]
-async fn a_request_that_ended_long_ago_is_not_posted() {
+async fn a_request_that_ended_before_it_was_posted_is_not_posted() {
     let mut harness = Harness::new().await;
     harness.create(1, "C1").await;
     harness.end(1).await;
+    // Its notices have no message to reply to, and are not posted either.
     harness.create(2, "C1").await;
-    harness.clock.advance(60 * MINUTE);
-    harness.end(2).await;
-    harness.clock.advance(23 * 60 * MINUTE);
+    harness.edit(2, "U2").await;
+    harness.escalate(2).await;
+    harness.end_with_notices(2).await;
+    // An action without a channel has nothing to skip.
+    harness.create(3, "").await;
+    harness.end(3).await;
     harness.deliver(MINUTE).await;
-    assert_eq!(harness.slack.methods(), ["chat.postMessage"]);
-    assert_eq!(harness.message(2).text, "deploy v2 approved");
+    assert_eq!(harness.slack.methods(), [""; 0]);
+    assert_eq!(harness.skipped().await, 2);
+}
+
+#[tokio::test]
+async fn a_post_in_doubt_is_searched_when_its_request_has_ended() {
+    for (exists, expected) in [(true, "chat.update"), (false, "")] {
+        let mut harness = Harness::new().await;
+        harness.create(1, "C1").await;
+        harness.slack.decide(move |_, _| if exists { Fate::DoneAndCut } else { Fate::Cut });
+        harness.worker.turn().await;
+        harness.worker.finish().await;
+        harness.slack.decide(|_, _| Fate::Done);
+        harness.end(1).await;
+        harness.deliver(MINUTE).await;
+        let mut methods = vec!["chat.postMessage", "conversations.history"];
+        methods.extend(Some(expected).filter(|method| !method.is_empty()));
+        assert_eq!(harness.slack.methods(), methods);
+        assert_eq!(harness.skipped().await, u64::from(!exists));
+        if exists {
+            assert_eq!(harness.message(1).text, "deploy v2 approved");
+        }
+    }
 }
 
 #[tokio::test]

@@ -215,6 +215,13 @@ impl Harness {
             .collect()
     }
 
+    /// How many messages were not posted since their requests ended before that.
+    async fn skipped(&self) -> u64 {
+        let counters = self.store.counters().await.unwrap();
+        let skipped = counters.iter().filter(|(counter, _)| counter.metric == "slack_posts_skipped_total");
+        skipped.map(|(_, value)| value).sum()
+    }
+
     fn state(&self) -> HealthState {
         self.health.report().state
     }

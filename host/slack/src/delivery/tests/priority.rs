@@ -127,6 +127,143 @@ async fn a_burst_of_new_requests_does_not_hold_up_another_channel() {
 }
 
 #[tokio::test]
+async fn a_flood_of_new_requests_does_not_silence_another_channel() {
+    let mut harness = Harness::new().await;
+    join_all((0..3_000).map(|number| harness.create(number, "C1"))).await;
+    harness.pass(SECOND).await;
+    harness.create(3_000, "C2").await;
+    harness.work().await;
+    assert_eq!(harness.messages(3_000, Slot::Main).len(), 1, "without any time passing");
+    // And the other way round: many channels do not hide one.
+    harness.create(3_001, "C3").await;
+    harness.create(3_002, "#one").await;
+    harness.work().await;
+    for number in [3_001, 3_002] {
+        assert_eq!(harness.messages(number, Slot::Main).len(), 1, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_live_comes_before_what_ended_unseen() {
+    let mut harness = Harness::new().await;
+    // The one post of this second.
+    harness.create(0, "C1").await;
+    harness.work().await;
+    harness.slack.forget_calls();
+    join_all((1..=100).map(|number| harness.create(number, "C1"))).await;
+    harness.create(101, "C1").await;
+    join_all((1..=100).map(|number| harness.end(number))).await;
+    harness.end(0).await;
+    harness.work().await;
+    assert_eq!(harness.slack.methods(), ["chat.update"], "what people can press comes first");
+    assert_eq!(harness.message(0).text, "deploy v2 approved");
+    harness.deliver(MINUTE).await;
+    assert_eq!(harness.slack.methods(), ["chat.update", "chat.postMessage"]);
+    assert_eq!(harness.messages(101, Slot::Main).len(), 1);
+    assert_eq!(harness.skipped().await, 100);
+}
+
+#[tokio::test]
+async fn a_blocked_channel_costs_the_others_nothing() {
+    let mut harness = Harness::new().await;
+    join_all((0..200).map(|number| harness.create(number, "C1"))).await;
+    harness.slack.decide(|_, body| if body["channel"] == "C1" { Fate::Limited(600) } else { Fate::Done });
+    harness.work().await;
+    for number in 200..220 {
+        harness.create(number, "C2").await;
+    }
+    harness.pass(19 * SECOND).await;
+    let posted = (200..220).filter(|number| harness.messages(*number, Slot::Main).len() == 1).count();
+    assert_eq!(posted, 20);
+    assert_eq!(times(&harness.slack.calls(), "chat.postMessage", "C1"), [0]);
+}
+
+/// The channels of the calls of `chat.update`, in their order.
+fn updated(harness: &Harness) -> Vec<String> {
+    let calls = harness.slack.calls().into_iter().filter(|call| call.method == "chat.update");
+    calls.map(|call| call.body["channel"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn channels_take_turns_at_updates() {
+    let mut harness = Harness::with(1, 0.1).await;
+    let most = 60 * MINUTE;
+    for number in 0..60 {
+        harness.create(number, "C1").await;
+    }
+    harness.create(60, "C2").await;
+    harness.create(61, "C3").await;
+    harness.deliver(most).await;
+    harness.slack.forget_calls();
+    // The flood waits for longer, and all are as urgent.
+    join_all((0..60).map(|number| harness.end(number))).await;
+    harness.pass(SECOND).await;
+    harness.end(60).await;
+    harness.end(61).await;
+    harness.pass(MINUTE).await;
+    let mut first: Vec<_> = updated(&harness).into_iter().take(6).collect();
+    first.sort();
+    first.dedup();
+    assert_eq!(first, ["C1", "C2", "C3"]);
+}
+
+#[tokio::test]
+async fn urgent_updates_of_two_channels_do_not_silence_a_third() {
+    let mut harness = Harness::with(1, 0.1).await;
+    for number in 0..60 {
+        harness.create(number, if number % 2 == 0 { "C1" } else { "C2" }).await;
+    }
+    harness.create(60, "C3").await;
+    harness.deliver(60 * MINUTE).await;
+    harness.slack.forget_calls();
+    join_all((0..60).map(|number| harness.end(number))).await;
+    harness.change(60).await;
+    harness.pass(2 * MINUTE).await;
+    let updated = updated(&harness);
+    assert!((6..=10).contains(&updated.len()), "{updated:?}");
+    let turn = updated.iter().position(|channel| channel == "C3");
+    assert!(turn.is_some_and(|turn| (1..=URGENT).contains(&turn)), "one that ended comes first: {updated:?}");
+}
+
+/// After how many urgent updates a less urgent one has its turn at the latest; some are started before it is due.
+const URGENT: usize = 6;
+
+#[tokio::test]
+async fn refreshes_of_a_full_channel_do_not_hold_up_those_of_another() {
+    let mut harness = Harness::new().await;
+    join_all((0..300).map(|number| harness.create(number, "C1"))).await;
+    harness.deliver(10 * MINUTE).await;
+    harness.create(300, "C2").await;
+    harness.deliver(MINUTE).await;
+    // Of 301 messages that are due each minute 50 can be updated, and the last one takes its turn.
+    let before = harness.message(300).updates;
+    harness.pass(3 * MINUTE).await;
+    let updates = harness.message(300).updates - before;
+    assert!((2..=3).contains(&updates), "{updates}");
+}
+
+#[tokio::test]
+async fn slow_calls_for_one_channel_leave_room_for_others() {
+    let mut harness = Harness::with(1, 100.0).await;
+    harness.slack.decide(|_, body| if body["channel"] == "C1" { Fate::Hangs } else { Fate::Done });
+    for number in 0..20 {
+        harness.create(number, "C1").await;
+    }
+    // At 100 posts a second, all of them could be started within 200 ms.
+    for _ in 0..20 {
+        harness.worker.turn().await;
+        harness.clock.advance(10);
+    }
+    harness.create(20, "C2").await;
+    harness.worker.turn().await;
+    while harness.messages(20, Slot::Main).is_empty() {
+        harness.worker.turn().await;
+        tokio::task::yield_now().await;
+    }
+    harness.kill_and_restart();
+}
+
+#[tokio::test]
 async fn a_request_has_one_call_at_a_time() {
     let mut harness = Harness::new().await;
     for number in [1, 2] {

@@ -1,7 +1,8 @@
 //! The worker: the one place that decides which call is made next.
 //!
 //! It looks at the jobs that are due, and carries out the steps of the most urgent ones, several requests at a time
-//! and each request once. Everything it keeps in memory can be lost.
+//! and each request once. Channels take turns at everything that they share, so that a flood in one does not silence
+//! another. Everything it keeps in memory can be lost.
 
 mod queue;
 mod results;
@@ -26,11 +27,18 @@ use super::job::Job;
 use super::rate_limit::{Method, RateLimits};
 use super::sender::{NextCall, SearchCursor, Sender};
 use crate::SlackClient;
-use queue::{Priority, QueuedJob};
+use queue::{Priority, QueuedJob, Turns};
 use results::FinishedStep;
 
 /// The most steps at the same time.
 const CONCURRENT_STEPS: usize = 8;
+
+/// The most of them that may call Slack for one channel: calls that Slack is slow to answer must not hold up the others.
+const CONCURRENT_CHANNEL_CALLS: usize = 3;
+
+/// After how many calls by urgency a method that all channels share is called for the channel whose last turn at it is
+/// the longest ago, whatever its urgency.
+const URGENT_SHARED_CALLS: u32 = 3;
 
 /// The most of them that may be refreshes.
 const CONCURRENT_REFRESHES: usize = 3;
@@ -60,8 +68,49 @@ pub struct Worker {
     /// Where searches go on.
     cursors: HashMap<Job, SearchCursor>,
     /// The jobs whose steps are being carried out.
-    active: HashMap<RequestId, Job>,
+    active: HashMap<RequestId, ActiveStep>,
+    /// The channels' turns at steps.
+    turns: Turns,
+    /// The channels' turns at the methods that they share.
+    shared_turns: Turns,
+    /// The calls of shared methods by urgency since the last one by turn.
+    shared_calls: u32,
     steps: JoinSet<FinishedStep>,
+}
+
+/// A step that is being carried out.
+struct ActiveStep {
+    job: Job,
+    channel: String,
+    calls_slack: bool,
+}
+
+/// A look at the jobs that are due.
+struct Look {
+    now: Timestamp,
+    /// When to look again.
+    next: Timestamp,
+    /// The methods whose rate limit is exhausted.
+    exhausted: HashSet<Method>,
+    /// Whether somebody waits for a call of a shared method. Refreshes do not count: nobody waits for them.
+    is_contended: bool,
+}
+
+/// What became of a job that was looked at.
+enum Looked {
+    /// Its step was started.
+    Started,
+    /// Not now; look at it again at this time.
+    Later(Timestamp),
+}
+
+/// Which jobs a look may start.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// All.
+    Any,
+    /// Those that call a method that all channels share.
+    Shared,
 }
 
 /// What a worker is made of.
@@ -115,6 +164,9 @@ impl Worker {
             next_calls: HashMap::new(),
             cursors: HashMap::new(),
             active: HashMap::new(),
+            turns: Turns::default(),
+            shared_turns: Turns::default(),
+            shared_calls: 0,
             steps: JoinSet::new(),
         }
     }
@@ -184,36 +236,69 @@ impl Worker {
                 return latest;
             }
         };
-        let (mut next, mut exhausted) = (latest, HashSet::new());
-        for queued in queue {
+        let mut look = Look { now, next: latest, exhausted: HashSet::new(), is_contended: false };
+        if self.shared_calls >= URGENT_SHARED_CALLS {
+            self.start_shared_by_turn(&queue, &mut look).await;
+        }
+        for queued in &queue {
             if self.active.len() >= most {
                 break;
             }
-            match self.start_step(&queued, now, &mut exhausted).await {
-                Ok(at) => next = next.min(at),
-                Err(error) => {
-                    let request = queued.job.request();
-                    tracing::error!(%request, %error, "cannot load delivery job; retrying");
-                    let not_before = now.plus(UNREADABLE_MS);
-                    self.remember(&queued, NextCall { method: None, not_before });
-                }
-            }
+            self.try_start(queued, Wanted::Any, &mut look).await;
+        }
+        if !look.is_contended {
+            self.shared_calls = 0;
         }
         // The probe of a half-open circuit breaker, if no job can be one.
-        if most == 1 && self.active.is_empty() { self.auth_test().await } else { next }
+        if most == 1 && self.active.is_empty() { self.auth_test().await } else { look.next }
     }
 
-    /// Starts the step of a job if that is possible now, and returns when to look at it again.
-    ///
-    /// `exhausted` gathers the methods whose rate limit is exhausted: less urgent jobs must not get ahead.
+    /// Starts one call of a shared method, for the channel whose last turn is the longest ago and that has such a call:
+    /// its most urgent one. So the more urgent calls of others cannot keep a channel waiting for ever.
+    async fn start_shared_by_turn(&mut self, queue: &[QueuedJob], look: &mut Look) {
+        let mut by_turn: Vec<&QueuedJob> =
+            queue.iter().filter(|queued| queued.priority < Priority::Refresh).collect();
+        by_turn.sort_by_key(|queued| self.shared_turns.last(&queued.channel));
+        for queued in by_turn {
+            if self.try_start(queued, Wanted::Shared, look).await {
+                self.shared_calls = 0;
+                return;
+            }
+        }
+    }
+
+    /// Starts the step of a job if that is possible now.
+    async fn try_start(&mut self, queued: &QueuedJob, wanted: Wanted, look: &mut Look) -> bool {
+        match self.start_step(queued, wanted, look).await {
+            Ok(Looked::Started) => true,
+            Ok(Looked::Later(at)) => {
+                look.next = look.next.min(at);
+                false
+            }
+            Err(error) => {
+                let request = queued.job.request();
+                tracing::error!(%request, %error, "cannot load delivery job; retrying");
+                let not_before = look.now.plus(UNREADABLE_MS);
+                self.remember(queued, NextCall { method: None, not_before });
+                if let Job::Outbox(request, effect) = queued.job {
+                    // A claim hides it from the next looks: it must not take the place of others in its channel. If this
+                    // fails too, it is looked at in vain.
+                    let _ = self.store.claim_outbox(request, effect, look.now, not_before).await;
+                }
+                false
+            }
+        }
+    }
+
     async fn start_step(
         &mut self,
         queued: &QueuedJob,
-        now: Timestamp,
-        exhausted: &mut HashSet<Method>,
-    ) -> Result<Timestamp, StoreError> {
-        let QueuedJob { job, priority, since, revision } = queued;
-        let later = now.plus(POLL_MS);
+        wanted: Wanted,
+        look: &mut Look,
+    ) -> Result<Looked, StoreError> {
+        let QueuedJob { job, priority, channel, since, revision } = queued;
+        let now = look.now;
+        let later = Looked::Later(now.plus(POLL_MS));
         if self.active.contains_key(&job.request()) {
             return Ok(later);
         }
@@ -226,36 +311,56 @@ impl Worker {
             }
         };
         if next_call.not_before > now {
-            return Ok(next_call.not_before);
+            return Ok(Looked::Later(next_call.not_before));
         }
+        let is_shared = next_call.method.as_ref().is_some_and(Method::is_shared);
+        if wanted == Wanted::Shared && !is_shared {
+            return Ok(later);
+        }
+        let is_urgent = *priority < Priority::Refresh;
         if let Some(method) = &next_call.method {
-            if exhausted.contains(method) {
+            // Less urgent jobs must not get ahead.
+            if look.exhausted.contains(method) || self.has_enough_calls(channel) {
+                look.is_contended |= is_shared && is_urgent;
                 return Ok(later);
             }
             let free_at = self.rate_limits.free_at(method, now);
             if free_at > now {
-                exhausted.insert(method.clone());
-                return Ok(free_at);
+                look.is_contended |= is_shared && is_urgent;
+                look.exhausted.insert(method.clone());
+                return Ok(Looked::Later(free_at));
             }
-            if *priority == Priority::Refresh && !self.may_refresh(method, now) {
+            if !is_urgent && !self.may_refresh(method, now) {
                 return Ok(later);
             }
             self.rate_limits.take(method, now);
         }
-        self.spawn_step(*job, next_call.method);
-        Ok(later)
+        self.turns.take(channel);
+        if is_shared {
+            self.shared_turns.take(channel);
+            self.shared_calls = self.shared_calls.saturating_add(u32::from(is_urgent));
+        }
+        self.spawn_step(queued, next_call.method);
+        Ok(Looked::Started)
+    }
+
+    fn has_enough_calls(&self, channel: &str) -> bool {
+        let calls = self.active.values().filter(|active| active.calls_slack && active.channel == channel);
+        calls.count() >= CONCURRENT_CHANNEL_CALLS
     }
 
     /// Whether a refresh can be sent without delaying anything that people wait for.
     fn may_refresh(&mut self, method: &Method, now: Timestamp) -> bool {
-        let refreshes = self.active.values().filter(|job| matches!(job, Job::Refresh(_))).count();
+        let refreshes = self.active.values().filter(|active| matches!(active.job, Job::Refresh(_))).count();
         refreshes < CONCURRENT_REFRESHES
             && (*method != Method::Update || self.rate_limits.has_spare_update(now))
     }
 
-    fn spawn_step(&mut self, job: Job, method: Option<Method>) {
+    fn spawn_step(&mut self, queued: &QueuedJob, method: Option<Method>) {
+        let job = queued.job;
         let (sender, cursor) = (Arc::clone(&self.sender), self.cursors.remove(&job));
-        self.active.insert(job.request(), job);
+        let active = ActiveStep { job, channel: queued.channel.clone(), calls_slack: method.is_some() };
+        self.active.insert(job.request(), active);
         self.steps.spawn(async move {
             let step = sender.step(job, method.as_ref(), cursor.as_ref());
             let result = AssertUnwindSafe(step).catch_unwind().await.ok();

@@ -1,6 +1,6 @@
 //! Databases of older versions.
 
-use countersign_core::lifecycle::Timestamp;
+use countersign_core::lifecycle::{Digest, Request, Timestamp};
 use countersign_core::record::Slot;
 
 use super::{store, tamper};
@@ -28,7 +28,7 @@ async fn an_older_database_is_brought_up_to_date() {
     let store = store(&directory);
     let ready = store.ready_outbox(Timestamp::from_millis(1), 10).await.unwrap();
     let ready: Vec<_> = ready.iter().map(|entry| (entry.request, entry.urgency)).collect();
-    assert_eq!(ready, [(ended.id, Urgency::Ended), (open.id, Urgency::First)]);
+    assert_eq!(ready, [(open.id, Urgency::First), (ended.id, Urgency::Unseen)], "nothing was posted yet");
     assert_eq!(store.slack_post(open.id, Slot::Main).await.unwrap(), None);
     assert_eq!(store.recall("usergroup:S1").await.unwrap(), None);
 }
@@ -54,4 +54,70 @@ async fn open_requests_of_an_older_database_have_their_policy() {
     let hash = open.submission.policy_hash;
     assert_eq!(counted, [OpenPolicy { policy: hash, action: "deploy".into(), count: 1 }]);
     assert_eq!(store.open_requests().await.unwrap().len(), 1);
+}
+
+/// What waited in version 6 is found by its channel, and what was posted before it ended stays the most urgent.
+#[tokio::test]
+async fn waiting_entries_of_an_older_database_have_their_channel() {
+    let directory = tempfile::tempdir().unwrap();
+    for schema in [
+        include_str!("../schema.sql"),
+        include_str!("../schema_2.sql"),
+        include_str!("../schema_3.sql"),
+        include_str!("../schema_4.sql"),
+        include_str!("../schema_5.sql"),
+        include_str!("../schema_6.sql"),
+        "PRAGMA application_id = 0x43745367; PRAGMA user_version = 6",
+    ] {
+        tamper(&directory, schema);
+    }
+    let entry = fixtures::entry_with_channels();
+    let (hash, entry) = (entry.hash(), serde_json::to_string(&entry).unwrap());
+    tamper(
+        &directory,
+        &format!(
+            "INSERT INTO policy_entry (hash, body) VALUES (x'{}', '{entry}')",
+            hex::encode(hash.as_bytes())
+        ),
+    );
+    let [open, seen, unseen, nowhere] = [1, 2, 3, 4].map(fixtures::request);
+    let hash = |request: &Request| match request.id == nowhere.id {
+        true => Digest::of(b"no entry"),
+        false => hash,
+    };
+    for (request, due_at, urgency) in
+        [(&open, "1", 1), (&seen, "NULL", 0), (&unseen, "NULL", 0), (&nowhere, "1", 1)]
+    {
+        let (id, hash) = (hex::encode(request.id.to_bytes()), hex::encode(hash(request).as_bytes()));
+        tamper(
+            &directory,
+            &format!(
+                "INSERT INTO request
+                     (id, version, action, status, submitted_at, due_at, lineage, depth, body, policy_hash)
+                 VALUES (x'{id}', 1, 'deploy', 'pending', 1, {due_at}, x'{id}', 0, '{{}}', x'{hash}');
+                 INSERT INTO outbox (request, effect, revision, attempts, since, ready_at, urgency)
+                 VALUES (x'{id}', 'show_request', 1, 0, 1, 1, {urgency})"
+            ),
+        );
+    }
+    let (open_id, seen_id) = (hex::encode(open.id.to_bytes()), hex::encode(seen.id.to_bytes()));
+    tamper(
+        &directory,
+        &format!(
+            "INSERT INTO outbox (request, effect, revision, attempts, since, ready_at, urgency)
+             VALUES (x'{open_id}', 'notify_escalation', 1, 0, 1, 1, 1);
+             INSERT INTO slack_post (request, slot, revision, body) VALUES (x'{seen_id}', 'main', 1, '{{}}')"
+        ),
+    );
+    let ready = store(&directory).ready_outbox(Timestamp::from_millis(1), 10).await.unwrap();
+    let ready: Vec<_> =
+        ready.iter().map(|entry| (entry.urgency, entry.channel.as_str(), entry.request)).collect();
+    let expected = [
+        (Urgency::Ended, "C1", seen.id),
+        (Urgency::First, "", nowhere.id),
+        (Urgency::First, "C1", open.id),
+        (Urgency::First, "C9", open.id),
+        (Urgency::Unseen, "C1", unseen.id),
+    ];
+    assert_eq!(ready, expected);
 }

@@ -3,6 +3,7 @@
 mod archive;
 mod migrations;
 mod opening;
+mod query_plans;
 mod unreadable;
 
 use std::path::PathBuf;

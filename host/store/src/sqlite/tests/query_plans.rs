@@ -1,0 +1,31 @@
+//! Queries that must stay fast however much is stored are answered by an index.
+
+use rusqlite::Connection;
+
+use super::{path, store};
+use crate::sqlite::{messages, outbox, request_row};
+
+#[test]
+fn what_grows_is_read_by_its_index() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(store(&directory));
+    let db = Connection::open(path(&directory)).unwrap();
+    for (sql, index) in [
+        (outbox::NEXT_CHANNEL, "outbox_ready (urgency=? AND channel>?)"),
+        (outbox::READY, "outbox_ready (urgency=? AND channel=? AND ready_at<?)"),
+        (messages::NEXT_CHANNEL, "slack_post_refresh (channel>?)"),
+        (messages::STALE, "slack_post_refresh (channel=? AND refresh_at>? AND refresh_at<?)"),
+        (request_row::OPEN_OF_ACTION, "request_open_by_caller (<expr>=? AND action=?)"),
+        (request_row::OPEN_OF_CALLER, "request_open_by_caller (<expr>=?)"),
+    ] {
+        let mut explain = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let parameters = vec![rusqlite::types::Null; explain.parameter_count()];
+        let plan = explain.query_map(rusqlite::params_from_iter(parameters), |row| row.get::<_, String>(3));
+        let plan: Vec<String> = plan.unwrap().map(Result::unwrap).collect();
+        assert!(
+            plan.iter().any(|step| step.starts_with("SEARCH") && step.ends_with(index)),
+            "{sql}: {plan:?}"
+        );
+        assert!(plan.iter().all(|step| !step.contains("B-TREE")), "{sql}: {plan:?}");
+    }
+}
