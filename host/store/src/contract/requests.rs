@@ -138,6 +138,8 @@ pub(crate) async fn open_requests_are_limited_by_caller_and_action<B: Backend>()
         for number in [start, start + 1] {
             assert_eq!(limited(&of(number, caller, "deploy"), None, Some(2)).await, Created::New);
         }
+        // One that has changed and is still open counts once.
+        commit(&*store, &next(&of(start + 1, caller, "deploy"), at(1), |_| {})).await;
         let third = of(start + 2, caller, "deploy");
         assert_eq!(limited(&third, None, Some(2)).await, Created::TooManyOpen, "{caller:?}");
         assert_eq!(store.request(third.id).await.unwrap(), None);

@@ -10,13 +10,11 @@ use crate::projection::Projection;
 use crate::sqlite::salts;
 use crate::{MostOpen, StoreError};
 
-// Each count reads an index of open requests, up to the limit.
+pub(super) const OPEN_OF_ACTION: &str =
+    "SELECT ifnull(sum(open), 0) FROM open_count WHERE caller = ifnull(?1, '') AND action = ?2";
 
-pub(super) const OPEN_OF_ACTION: &str = "SELECT count(*) FROM (SELECT 1 FROM request
-     WHERE ifnull(caller, '') = ifnull(?1, '') AND action = ?2 AND due_at IS NOT NULL LIMIT ?3)";
-
-pub(super) const OPEN_OF_CALLER: &str = "SELECT count(*) FROM (SELECT 1 FROM request
-     WHERE ifnull(caller, '') = ifnull(?1, '') AND due_at IS NOT NULL LIMIT ?2)";
+pub(super) const OPEN_OF_CALLER: &str =
+    "SELECT ifnull(sum(open), 0) FROM open_count WHERE caller = ifnull(?1, '')";
 
 /// A row to be written.
 pub(super) struct RequestRow {
@@ -87,15 +85,15 @@ impl RequestRow {
     pub(super) fn has_too_many_open(&self, db: &Connection, most: MostOpen) -> rusqlite::Result<bool> {
         if let Some(most) = most.of_action {
             let mut count = db.prepare_cached(OPEN_OF_ACTION)?;
-            let open: u32 = count.query_row(params![self.caller, self.action, most], |row| row.get(0))?;
-            if open >= most {
+            let open: i64 = count.query_row(params![self.caller, self.action], |row| row.get(0))?;
+            if open >= i64::from(most) {
                 return Ok(true);
             }
         }
         let Some(most) = most.in_all else { return Ok(false) };
         let mut count = db.prepare_cached(OPEN_OF_CALLER)?;
-        let open: u32 = count.query_row(params![self.caller, most], |row| row.get(0))?;
-        Ok(open >= most)
+        let open: i64 = count.query_row(params![self.caller], |row| row.get(0))?;
+        Ok(open >= i64::from(most))
     }
 
     /// False if the stored request is not the previous version, or is terminal.

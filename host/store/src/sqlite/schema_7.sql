@@ -23,9 +23,25 @@ WHERE urgency = 0 AND effect = 'show_request' AND claimed_until IS NULL
 DROP INDEX outbox_ready;
 CREATE INDEX outbox_ready ON outbox (urgency, channel, ready_at);
 
--- Requests without a caller count as those of one caller. The expression is the one that the count asks for.
+-- How many requests are open by caller and action, so that a limit is checked without counting. Requests without a caller
+-- count as those of the caller ''. Kept by triggers, as an index is: whatever changes a request changes it.
 DROP INDEX request_open_by_caller;
-CREATE INDEX request_open_by_caller ON request (ifnull(caller, ''), action) WHERE due_at IS NOT NULL;
+CREATE TABLE open_count (
+    caller TEXT NOT NULL,
+    action TEXT NOT NULL,
+    open INTEGER NOT NULL,
+    PRIMARY KEY (caller, action)
+) STRICT, WITHOUT ROWID;
+INSERT INTO open_count (caller, action, open)
+SELECT ifnull(caller, ''), action, count(*) FROM request WHERE due_at IS NOT NULL GROUP BY ifnull(caller, ''), action;
+
+CREATE TRIGGER request_opened AFTER INSERT ON request WHEN new.due_at IS NOT NULL BEGIN
+    INSERT INTO open_count (caller, action, open) VALUES (ifnull(new.caller, ''), new.action, 1)
+    ON CONFLICT DO UPDATE SET open = open + 1;
+END;
+CREATE TRIGGER request_ended AFTER UPDATE OF due_at ON request WHEN old.due_at IS NOT NULL AND new.due_at IS NULL BEGIN
+    UPDATE open_count SET open = open - 1 WHERE caller = ifnull(new.caller, '') AND action = new.action;
+END;
 
 -- The channel of the message; what the body says of it.
 ALTER TABLE slack_post ADD COLUMN channel TEXT NOT NULL DEFAULT '';

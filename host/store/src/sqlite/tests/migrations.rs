@@ -4,7 +4,7 @@ use countersign_core::lifecycle::{Digest, Request, Timestamp};
 use countersign_core::record::Slot;
 
 use super::{store, tamper};
-use crate::{OpenPolicy, Urgency, fixtures};
+use crate::{Create, Created, MostOpen, OpenPolicy, Urgency, fixtures};
 
 /// A database of version 1 is migrated, and so are its outbox entries.
 #[tokio::test]
@@ -109,7 +109,8 @@ async fn waiting_entries_of_an_older_database_have_their_channel() {
              INSERT INTO slack_post (request, slot, revision, body) VALUES (x'{seen_id}', 'main', 1, '{{}}')"
         ),
     );
-    let ready = store(&directory).ready_outbox(Timestamp::from_millis(1), 10).await.unwrap();
+    let store = store(&directory);
+    let ready = store.ready_outbox(Timestamp::from_millis(1), 10).await.unwrap();
     let ready: Vec<_> =
         ready.iter().map(|entry| (entry.urgency, entry.channel.as_str(), entry.request)).collect();
     let expected = [
@@ -120,4 +121,12 @@ async fn waiting_entries_of_an_older_database_have_their_channel() {
         (Urgency::Unseen, "C1", unseen.id),
     ];
     assert_eq!(ready, expected);
+
+    // Two were open, and count towards the limit; a third may be open.
+    let limited = async |number, most| {
+        let most_open = MostOpen { in_all: Some(most), of_action: None };
+        store.create(Create { most_open, ..fixtures::new(&fixtures::request(number)) }).await.unwrap()
+    };
+    assert_eq!(limited(5, 2).await, Created::TooManyOpen);
+    assert_eq!(limited(5, 3).await, Created::New);
 }

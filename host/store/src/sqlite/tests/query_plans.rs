@@ -15,8 +15,8 @@ fn what_grows_is_read_by_its_index() {
         (outbox::READY, "outbox_ready (urgency=? AND channel=? AND ready_at<?)"),
         (messages::NEXT_CHANNEL, "slack_post_refresh (channel>?)"),
         (messages::STALE, "slack_post_refresh (channel=? AND refresh_at>? AND refresh_at<?)"),
-        (request_row::OPEN_OF_ACTION, "request_open_by_caller (<expr>=? AND action=?)"),
-        (request_row::OPEN_OF_CALLER, "request_open_by_caller (<expr>=?)"),
+        (request_row::OPEN_OF_ACTION, "open_count USING PRIMARY KEY (caller=? AND action=?)"),
+        (request_row::OPEN_OF_CALLER, "open_count USING PRIMARY KEY (caller=?)"),
     ] {
         let mut explain = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let parameters = vec![rusqlite::types::Null; explain.parameter_count()];
