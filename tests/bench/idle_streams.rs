@@ -4,14 +4,14 @@ use anyhow::{Context as _, Result};
 use countersign_tests::{Gateway, Stream};
 use futures_util::stream::{self, StreamExt as _};
 
-use crate::report::Report;
+use crate::report::{Report, cost};
 use crate::{machine, setup};
 
 /// File descriptors that are needed for other things.
 const SPARE: u64 = 500;
 
 pub(crate) async fn measure(report: &mut Report, quick: bool) -> Result<()> {
-    idle(report, quick, "", setup::gateway().await, 12).await?;
+    idle(report, quick, "", setup::gateway().await, 8).await?;
     idle(report, quick, " over TLS", setup::secured().await, 30).await
 }
 
@@ -40,13 +40,16 @@ async fn idle(report: &mut Report, quick: bool, how: &str, gateway: Gateway, bud
     if count < wanted {
         measured = format!("{measured} (only {count}: no more files may be open)");
     }
+    report.figure(
+        &format!("idle stream{how}"),
+        cost(machine::each(opened.saturating_sub(before), count), "bytes"),
+    );
     let kept = opened.saturating_sub(before) <= budget_kib * 1024 * u64::try_from(count)?;
     let budget = format!("≤ {budget_kib} KiB each");
     report.judged(&format!("{count} idle SSE streams{how}"), &budget, &measured, kept);
     Ok(())
 }
 
-#[expect(clippy::cast_precision_loss, reason = "the report has three digits")]
 fn kib(bytes: u64, count: usize) -> String {
-    format!("{:.1}", bytes as f64 / 1024.0 / count as f64)
+    format!("{:.1}", machine::each(bytes, count) / 1024.0)
 }

@@ -51,7 +51,7 @@ pub use wire::{Call, Connection, Reply};
 pub use workspace::Slack;
 
 /// How long a test waits for something that must happen. It is long, since only a failure uses all of it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for `future`, up to [`PATIENCE`].
 ///
