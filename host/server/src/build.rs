@@ -22,7 +22,7 @@ use crate::readiness::Readiness;
 use crate::rejections::Rejections;
 use crate::state::App;
 use crate::streams::Streams;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Scrapes};
 use crate::tls::TlsError;
 
 /// Why the gateway does not start.
@@ -105,6 +105,7 @@ pub async fn build(
         rate_limiter: RateLimiter::new(&config.rate_limit),
         access,
         insecure_anonymous: config.access.insecure_anonymous,
+        scrapes: Scrapes::default(),
         readiness: Readiness::new(),
         proxies: Proxies {
             trusted: config.network.trusted_proxies.clone(),

@@ -16,7 +16,7 @@ use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::readiness::Readiness;
 use crate::rejections::Rejections;
 use crate::streams::Streams;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Scrapes};
 
 /// What the routes and the answers to Slack share.
 pub struct App {
@@ -42,6 +42,8 @@ pub struct App {
     pub(crate) caller_quotas: CallerQuotas,
     /// What was rejected since it was last audited.
     pub(crate) rejections: Rejections,
+    /// The newest answers of `/metrics`.
+    pub(crate) scrapes: Scrapes,
     /// Whether the store can be written to.
     pub(crate) readiness: Readiness,
     /// The proxies that are believed.

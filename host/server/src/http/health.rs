@@ -127,7 +127,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     (code, Json(view))
 }
 
-/// Metrics in the text format of Prometheus.
+/// Metrics in the text format of Prometheus. Of more than a few scrapes a second the others get the same answer again.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -135,13 +135,13 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
         body = String, content_type = "text/plain; version=0.0.4"))
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let stored = match crate::telemetry::stored(app.gateway.store().as_ref(), app.gateway.clock().now()).await
-    {
-        Ok(families) => families,
-        Err(error) => {
+    let measure = async {
+        let stored = crate::telemetry::stored(app.gateway.store().as_ref(), app.gateway.clock().now()).await;
+        let families = stored.unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot read stored metrics");
             Vec::new()
-        }
+        });
+        app.metrics.render(families)
     };
-    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], app.metrics.render(stored))
+    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], app.scrapes.answer(measure).await.to_string())
 }

@@ -16,6 +16,7 @@ mod documents;
 mod guards;
 mod idempotency;
 mod messages;
+mod open_requests;
 mod outbox;
 mod policies;
 mod request_row;

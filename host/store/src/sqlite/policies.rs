@@ -1,7 +1,5 @@
 //! Policy entries, modules, signatures, policy sets, and the changes of the set in force.
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use countersign_core::lifecycle::{Digest, canonical};
 use countersign_core::record::{PolicyChange, PolicyEntry, Signature};
@@ -9,9 +7,9 @@ use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
-use super::SqliteStore;
 use super::audit::Records;
 use super::column::{RowContext, integer, json, millis, row_limit, select_by_digest, unavailable};
+use super::{SqliteStore, open_requests};
 use crate::{ChangePolicy, Committed, OpenPolicy, Policies, StoreError, StoredSet};
 
 #[async_trait]
@@ -184,8 +182,7 @@ impl Policies for SqliteStore {
     }
 
     async fn open_policies(&self) -> Result<Vec<OpenPolicy>, StoreError> {
-        let scan = self.readers.scan(count_open);
-        scan.await
+        self.readers.scan(open_requests::by_policy).await
     }
 }
 
@@ -227,38 +224,4 @@ fn last_in_force(db: &Connection) -> Result<Option<(u64, PolicyChange)>, StoreEr
     )?;
     let mut rows = select.query_and_then([], policy_change)?;
     rows.next().transpose()
-}
-
-fn count_open(db: &Connection) -> Result<Vec<OpenPolicy>, StoreError> {
-    // Grouped here rather than in SQL: the index is sorted by action and time, so SQLite would have to sort again.
-    let mut select = db.prepare_cached(
-        "SELECT action, policy_hash FROM request WHERE due_at IS NOT NULL AND policy_hash IS NOT NULL
-         ORDER BY action, status, submitted_at",
-    )?;
-    let mut counts: BTreeMap<([u8; 32], String), u64> = BTreeMap::new();
-    let mut run: Option<(([u8; 32], String), u64)> = None;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        let action = row.get_ref(0)?.as_str().map_err(unavailable)?;
-        let context = RowContext { table: "request", key: &format_args!("action {action}") };
-        let policy: [u8; 32] = context.get(row, (1, "policy_hash"))?;
-        // Consecutive requests usually have the same policy, so runs save most look-ups in the map.
-        match &mut run {
-            Some(((of, at), count)) if *of == policy && at == action => *count += 1,
-            run => {
-                if let Some((key, count)) = run.replace(((policy, action.to_owned()), 1)) {
-                    *counts.entry(key).or_default() += count;
-                }
-            }
-        }
-    }
-    if let Some((key, count)) = run {
-        *counts.entry(key).or_default() += count;
-    }
-    let open = counts.into_iter().map(|((policy, action), count)| OpenPolicy {
-        policy: Digest::from_bytes(policy),
-        action,
-        count,
-    });
-    Ok(open.collect())
 }

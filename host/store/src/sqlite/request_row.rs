@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{Request, RequestId, WrappedSalt};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::column::{RowContext, integer, json, millis};
+use super::open_requests::Kind;
+use super::writer::Scope;
 use crate::StoreError;
 use crate::projection::Projection;
 use crate::sqlite::salts;
@@ -48,8 +50,8 @@ impl RequestRow {
     }
 
     /// False if the id, or the depth in the lineage, is taken.
-    pub(super) fn insert(&self, db: &Connection) -> rusqlite::Result<bool> {
-        let mut insert = db.prepare_cached(
+    pub(super) fn insert(&self, scope: &mut Scope<'_>) -> rusqlite::Result<bool> {
+        let mut insert = scope.db.prepare_cached(
             "INSERT INTO request
                  (id, version, action, status, submitted_at, due_at, lineage, depth, waits_for, policy_hash, body,
                   caller, salt_key, salt)
@@ -72,7 +74,20 @@ impl RequestRow {
             salt.map(|salt| &salt.key),
             salt.map(|salt| &salt.sealed),
         ])?;
+        if inserted == 1 && self.due_at.is_some() {
+            scope.open.opened(self.kind(), self.submitted_at);
+        }
         Ok(inserted == 1)
+    }
+
+    /// What it is counted by while it is open.
+    fn kind(&self) -> Kind {
+        Kind {
+            action: self.action.clone(),
+            status: self.status.to_owned(),
+            waits_for: self.waits_for.clone().unwrap_or_default(),
+            policy_hash: self.policy_hash.to_vec(),
+        }
     }
 
     /// Whether the caller has as many open requests already as it may have.
@@ -85,21 +100,32 @@ impl RequestRow {
     }
 
     /// False if the stored request is not the previous version, or is terminal.
-    pub(super) fn update(&self, db: &Connection) -> rusqlite::Result<bool> {
+    pub(super) fn update(&self, scope: &mut Scope<'_>) -> rusqlite::Result<bool> {
         // INVARIANT: a terminal request has no due time.
-        let mut update = db.prepare_cached(
-            "UPDATE request SET version = ?2, status = ?3, due_at = ?4, waits_for = ?5, body = ?6
-             WHERE id = ?1 AND version = ?2 - 1 AND due_at IS NOT NULL",
+        let mut select = scope.db.prepare_cached(
+            "SELECT seq, action, status, ifnull(waits_for, ''), ifnull(policy_hash, x''), submitted_at
+             FROM request WHERE id = ?1 AND version = ?2 - 1 AND due_at IS NOT NULL",
         )?;
-        let updated = update.execute(params![
-            self.id,
-            self.version,
-            self.status,
-            self.due_at,
-            self.waits_for,
-            self.body,
-        ])?;
-        Ok(updated == 1)
+        let before = select.query_row(params![self.id, self.version], |row| {
+            let (action, status) = (row.get(1)?, row.get(2)?);
+            let kind = Kind { action, status, waits_for: row.get(3)?, policy_hash: row.get(4)? };
+            Ok((row.get::<_, i64>(0)?, kind, row.get::<_, i64>(5)?))
+        });
+        let Some((seq, before, submitted_at)) = before.optional()? else { return Ok(false) };
+        let mut update = scope.db.prepare_cached(
+            "UPDATE request SET version = ?2, status = ?3, due_at = ?4, waits_for = ?5, body = ?6 WHERE seq = ?1",
+        )?;
+        update.execute(params![seq, self.version, self.status, self.due_at, self.waits_for, self.body,])?;
+        let after = Kind {
+            status: self.status.to_owned(),
+            waits_for: self.waits_for.clone().unwrap_or_default(),
+            ..before.clone()
+        };
+        scope.open.closed(before, submitted_at);
+        if self.due_at.is_some() {
+            scope.open.opened(after, submitted_at);
+        }
+        Ok(true)
     }
 }
 

@@ -32,7 +32,7 @@ impl Requests for SqliteStore {
                 return Ok(Written::TooManyOpen);
             }
             // INVARIANT: a create that stores nothing has changed nothing up to here, so it needs no savepoint.
-            if !row.insert(scope.db)? {
+            if !row.insert(scope)? {
                 return Ok(Written::LineageConflict);
             }
             if let Some(idempotency) = &idempotency {
@@ -58,7 +58,7 @@ impl Requests for SqliteStore {
         let records = Records::of(audit, counts)?;
         let committed = self.writer.write(move |scope| {
             // INVARIANT: a conflict has changed nothing up to here, so it needs no savepoint.
-            if !row.update(scope.db)? {
+            if !row.update(scope)? {
                 return Ok(Committed::Conflict);
             }
             entries.insert(scope.db)?;

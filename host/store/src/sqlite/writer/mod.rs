@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use self::checkpoint::{Checkpoints, truncate_log};
 use self::counts::Counts;
 use super::column::unavailable;
+use super::open_requests::Changes;
 use crate::StoreError;
 
 pub(super) use self::counts::CountRow;
@@ -38,6 +39,8 @@ pub(super) struct Scope<'a> {
     /// The connection, in a transaction.
     pub(super) db: &'a Connection,
     counts: &'a mut Counts,
+    /// How the numbers of open requests change.
+    pub(super) open: &'a mut Changes,
 }
 
 impl Scope<'_> {
@@ -186,34 +189,37 @@ fn commit(db: &mut Connection, batch: &mut [Box<dyn Write>]) -> Result<(), Faile
 /// Without savepoints, which are not free, since failures are rare.
 /// False if a write failed and the transaction was rolled back.
 fn commit_together(transaction: Transaction<'_>, batch: &mut [Box<dyn Write>]) -> Result<bool, Failed> {
-    let mut counts = Counts::default();
-    let mut scope = Scope { db: &transaction, counts: &mut counts };
+    let (mut counts, mut open) = (Counts::default(), Changes::default());
+    let mut scope = Scope { db: &transaction, counts: &mut counts, open: &mut open };
     if !batch.iter_mut().all(|write| write.run(&mut scope).is_ok()) {
         // Rolls back, unless SQLite has already done so because of the failure.
         transaction.finish()?;
         return Ok(false);
     }
     counts.store(&transaction)?;
+    open.store(&transaction)?;
     transaction.commit()?;
     Ok(true)
 }
 
 /// With a savepoint for each write, so that one that fails changes nothing.
 fn commit_apart(mut transaction: Transaction<'_>, batch: &mut [Box<dyn Write>]) -> Result<(), Failed> {
-    let mut all = Counts::default();
+    let (mut all_counts, mut all_open) = (Counts::default(), Changes::default());
     for write in batch {
         let savepoint = transaction.savepoint()?;
-        let mut counts = Counts::default();
-        match write.run(&mut Scope { db: &savepoint, counts: &mut counts }) {
+        let (mut counts, mut open) = (Counts::default(), Changes::default());
+        match write.run(&mut Scope { db: &savepoint, counts: &mut counts, open: &mut open }) {
             Ok(()) => {
                 savepoint.commit()?;
-                all.merge(counts);
+                all_counts.merge(counts);
+                all_open.merge(open);
             }
             // On some failures, such as a full disk, SQLite rolls the whole transaction back.
             // Then there is no savepoint to return to, and the batch has failed for the same reason.
             Err(failed) => savepoint.finish().map_err(|_| failed)?,
         }
     }
-    all.store(&transaction)?;
+    all_counts.store(&transaction)?;
+    all_open.store(&transaction)?;
     Ok(transaction.commit()?)
 }
