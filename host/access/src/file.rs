@@ -336,7 +336,7 @@ impl Reading<'_> {
                 self.reader.error(*at, format!("`{glob}` {why}, so it is no action"));
             }
         }
-        let [open, per_minute, streams] = self.limits(fields.get("limits"));
+        let [open, open_per_action, per_minute, streams] = self.limits(fields.get("limits"));
         let requester = self.requester(fields.get("requester"), key, tokens.is_some())?;
         let mut owners = BTreeSet::new();
         for (at, owner) in self.one_or_more(fields.get("owners"), "`owners`") {
@@ -357,6 +357,7 @@ impl Reading<'_> {
             name: key.text.clone(),
             actions: actions.iter().map(|(_, glob)| Glob::new(glob)).collect(),
             open,
+            open_per_action,
             per_minute,
             streams,
             requester,
@@ -467,10 +468,10 @@ impl Reading<'_> {
         values
     }
 
-    fn limits(&mut self, node: Option<&Node>) -> [Option<u32>; 3] {
-        const NAMES: [&str; 3] = ["open", "per_minute", "streams"];
+    fn limits(&mut self, node: Option<&Node>) -> [Option<u32>; 4] {
+        const NAMES: [&str; 4] = ["open", "open_per_action", "per_minute", "streams"];
         let Some(fields) = node.and_then(|node| self.reader.fields(node, "`limits`", &NAMES)) else {
-            return [None; 3];
+            return [None; 4];
         };
         NAMES.map(|name| {
             fields.get(name).and_then(|node| self.reader.count(node, &format!("`{name}`"), 1..=MOST))

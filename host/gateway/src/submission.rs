@@ -8,7 +8,7 @@ use countersign_core::lifecycle::{
 };
 use countersign_policy::ActionPolicy;
 use countersign_policy::decide::{self, Again, Ask, Attempt, Issued, NotMade};
-use countersign_store::{Create, Created, Idempotency, StoreError};
+use countersign_store::{Create, Created, Idempotency, MostOpen, StoreError};
 use serde_json::{Map, Value, json};
 
 use super::{Gateway, GatewayError, MOST_CONFLICTS, WaitToken, log_failures, whole};
@@ -56,7 +56,7 @@ pub struct Receipt {
 }
 
 impl Gateway {
-    /// Makes a request, if the policies admit it, and its caller has fewer than `most_open` requests open.
+    /// Makes a request, if the policies admit it, and its caller has fewer requests open than `most_open`.
     ///
     /// # Errors
     /// Where no policy knows the action, one does not admit it or fails, or the store is out of reach.
@@ -64,7 +64,7 @@ impl Gateway {
         &self,
         ask: Ask,
         idempotency: Option<IdempotencyKey>,
-        most_open: Option<u32>,
+        most_open: MostOpen,
     ) -> Result<Receipt, GatewayError> {
         let now = self.clock.now();
         if let Some(sent) = &idempotency
@@ -117,7 +117,7 @@ impl Gateway {
         original: RequestId,
         actor: Again,
         idempotency: Option<IdempotencyKey>,
-        most_open: Option<u32>,
+        most_open: MostOpen,
     ) -> Result<Receipt, GatewayError> {
         for _ in 0..MOST_CONFLICTS {
             let now = self.clock.now();
@@ -331,7 +331,7 @@ impl Gateway {
         step: Step,
         salt: Option<Salt>,
         idempotency: Option<Idempotency>,
-        most_open: Option<u32>,
+        most_open: MostOpen,
     ) -> Result<Result<Receipt, Created>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let token = self.tokens.of(request.id);

@@ -14,7 +14,7 @@ use crate::scheduler::Scheduler;
 use countersign_core::clock::ManualClock;
 use countersign_core::lifecycle::{self, Digest, Effect, Origin, Party, Refusal, Status, Timestamp};
 use countersign_policy::{Engine, Limits, Pins, PolicySet, Trust};
-use countersign_store::SqliteStore;
+use countersign_store::{MostOpen, SqliteStore};
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 const MINUTE: u64 = 60_000;
@@ -86,7 +86,7 @@ impl House {
     }
 
     async fn ask(&self, action: &str) -> Receipt {
-        self.gateway.create(ask(action), None, None).await.expect("the request is admitted")
+        self.gateway.create(ask(action), None, MostOpen::default()).await.expect("the request is admitted")
     }
 
     async fn approve(&self, id: RequestId, actor: &str) -> Result<Arc<Request>, GatewayError> {
@@ -374,7 +374,8 @@ async fn an_idempotency_key_gives_one_request_however_often_and_however_fast() {
     let house = House::ready().await;
     let key =
         IdempotencyKey { key: Digest::of(b"key"), fingerprint: Digest::of(b"body"), earlier: [None; 2] };
-    let receipts = join_all((0..20).map(|_| house.gateway.create(ask("single"), Some(key), None))).await;
+    let receipts =
+        join_all((0..20).map(|_| house.gateway.create(ask("single"), Some(key), MostOpen::default()))).await;
     let receipts: Vec<Receipt> = receipts.into_iter().collect::<Result<_, _>>().expect("all are answered");
     let first = receipts.first().expect("there are some");
     assert!(
@@ -383,18 +384,26 @@ async fn an_idempotency_key_gives_one_request_however_often_and_however_fast() {
     assert_eq!(house.events().await, ["created"]);
 
     let other = IdempotencyKey { fingerprint: Digest::of(b"another body"), ..key };
-    let reused = house.gateway.create(ask("single"), Some(other), None).await;
+    let reused = house.gateway.create(ask("single"), Some(other), MostOpen::default()).await;
     assert!(matches!(reused, Err(GatewayError::KeyReused)));
     // A day after the time of the request is over, and not before: it would be made twice, side by side.
     house.clock.advance((24 * 60 + 10) * MINUTE - 1);
     assert!(matches!(
-        house.gateway.create(ask("single"), Some(other), None).await,
+        house.gateway.create(ask("single"), Some(other), MostOpen::default()).await,
         Err(GatewayError::KeyReused)
     ));
-    let same = house.gateway.create(ask("single"), Some(key), None).await.expect("it is the first one");
+    let same = house
+        .gateway
+        .create(ask("single"), Some(key), MostOpen::default())
+        .await
+        .expect("it is the first one");
     assert_eq!(same.request.id, first.request.id);
     house.clock.advance(1);
-    let later = house.gateway.create(ask("single"), Some(other), None).await.expect("the key is free again");
+    let later = house
+        .gateway
+        .create(ask("single"), Some(other), MostOpen::default())
+        .await
+        .expect("the key is free again");
     assert_ne!(later.request.id, first.request.id);
 }
 
@@ -403,7 +412,7 @@ async fn a_request_can_be_made_again_after_a_while_and_not_too_often() {
     let house = House::ready().await;
     let again = |id| {
         let actor = Party { id: "U4".into(), source: "slack".into(), display: None };
-        house.gateway.rerequest(id, Again { who: Who::of(&actor), party: actor }, None, None)
+        house.gateway.rerequest(id, Again { who: Who::of(&actor), party: actor }, None, MostOpen::default())
     };
     let first = house.ask("double").await.request;
     assert!(matches!(again(first.id).await, Err(GatewayError::NotAllowed(_))), "it is still open");
@@ -450,10 +459,10 @@ async fn a_request_that_is_made_again_has_a_salt_of_its_own_if_nothing_is_hidden
     let house = House::ready().await;
     let params = json!({"replicas": 3});
     let ask = Ask { params: params.as_object().expect("an object").clone(), ..ask("double") };
-    let first = house.gateway.create(ask, None, None).await.expect("admitted");
+    let first = house.gateway.create(ask, None, MostOpen::default()).await.expect("admitted");
     let again = |id| {
         let actor = Party { id: "U4".into(), source: "slack".into(), display: None };
-        house.gateway.rerequest(id, Again { who: Who::of(&actor), party: actor }, None, None)
+        house.gateway.rerequest(id, Again { who: Who::of(&actor), party: actor }, None, MostOpen::default())
     };
     house.gateway.act(first.request.id, "U1", &Intent::Deny { reason: None }).await.expect("counts");
     house.clock.advance(5 * MINUTE);
@@ -486,7 +495,10 @@ async fn a_request_whose_salt_is_lost_can_be_decided_but_not_edited() {
     house.clock.advance(5 * MINUTE);
     let actor = Party { id: "U4".into(), source: "slack".into(), display: None };
     let again = Again { who: Who::of(&actor), party: actor };
-    let refused = gateway.rerequest(other.id, again, None, None).await.expect_err("it has a hidden value");
+    let refused = gateway
+        .rerequest(other.id, again, None, MostOpen::default())
+        .await
+        .expect_err("it has a hidden value");
     assert!(matches!(refused, GatewayError::SaltLost), "{refused}");
 }
 
@@ -530,7 +542,7 @@ async fn what_people_could_not_read_is_neither_asked_nor_made_by_an_edit() {
     let house = House { folder, clock, gateway };
     let mut large = ask("single");
     large.params.insert("replicas".into(), json!(9));
-    let refused = house.gateway.create(large, None, None).await.expect_err("too large");
+    let refused = house.gateway.create(large, None, MostOpen::default()).await.expect_err("too large");
     assert_eq!(refused.code(), "too_large_to_review");
     assert_eq!(house.events().await, ["too_large_to_review"]);
 
@@ -547,7 +559,7 @@ async fn what_people_could_not_read_is_neither_asked_nor_made_by_an_edit() {
 #[tokio::test]
 async fn what_no_policy_admits_is_refused_and_audited() {
     let house = House::ready().await;
-    let unknown = house.gateway.create(ask("drop_database"), None, None).await;
+    let unknown = house.gateway.create(ask("drop_database"), None, MostOpen::default()).await;
     assert!(matches!(unknown, Err(GatewayError::UnknownAction(action)) if action == "drop_database"));
     assert_eq!(house.events().await, ["unknown_action"]);
 }

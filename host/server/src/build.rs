@@ -114,6 +114,7 @@ pub async fn build(
         fingerprints: Fingerprints::new(&keys),
         caller_quotas: CallerQuotas::default(),
         rejections: Rejections::default(),
+        max_open_requests: config.network.max_open_requests,
         body_limit: usize::try_from(config.network.body_limit_bytes).unwrap_or(usize::MAX),
         streams: Arc::new(streams),
         background: TaskTracker::new(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use countersign_access::Caller;
 use countersign_core::lifecycle::Request;
+use countersign_store::MostOpen;
 
 use crate::state::App;
 use crate::telemetry::SecurityEvent;
@@ -65,6 +66,12 @@ pub(crate) fn check_rerequest(app: &App, original: &Request) -> Result<Option<Ar
     check_action(app, caller, &original.submission.action)?;
     take_quota(app, caller)?;
     Ok(Some(Arc::clone(caller)))
+}
+
+/// How many requests of a caller may be open. Without an access file there is no caller.
+pub(crate) fn most_open(app: &App, caller: Option<&Caller>) -> MostOpen {
+    let of_action = caller.and_then(|caller| caller.open_per_action).unwrap_or(app.max_open_requests);
+    MostOpen { in_all: caller.and_then(|caller| caller.open), of_action: Some(of_action) }
 }
 
 /// Counts what a caller was refused, and has it audited.

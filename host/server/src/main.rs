@@ -16,6 +16,10 @@ use countersign_core::clock::SystemClock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+/// A create allocates some hundred times, on one thread what is freed on another; docs/PERFORMANCE.md has the comparison.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The exit code if the configuration or the policy set is wrong.
 const WRONG_SETUP: u8 = 2;
 

@@ -48,6 +48,8 @@ pub struct App {
     pub(crate) readiness: Readiness,
     /// The proxies that are believed.
     pub(crate) proxies: Proxies,
+    /// How many requests of one action each caller may have open, unless the access file says otherwise.
+    pub(crate) max_open_requests: u32,
     /// The largest request body, in bytes.
     pub(crate) body_limit: usize,
     /// The open event streams.

@@ -15,7 +15,7 @@ use countersign_core::lifecycle::{
     Act, Actor, AuditEntry, Count, Digest, Effect, Event, Needs, Open, Origin, Party, Request, RequestId,
     Requirement, RequirementKind, State, Status, Submission, Timestamp,
 };
-use countersign_store::{Commit, Committed, Create, Created, Requests, SqliteStore};
+use countersign_store::{Commit, Committed, Create, Created, MostOpen, Requests, SqliteStore};
 use serde_json::json;
 
 const CALLERS: u64 = 32;
@@ -109,7 +109,14 @@ async fn create(store: &SqliteStore, number: u64) -> anyhow::Result<()> {
     let entry = audit(&request, "created");
     let counts = vec![Count::one("approval_requests_total", &[("action", "deploy_prod")])];
     let effects = vec![Effect::ShowRequest];
-    let new = Create { request, idempotency: None, most_open: None, audit: vec![entry], effects, counts };
+    let new = Create {
+        request,
+        idempotency: None,
+        most_open: MostOpen::default(),
+        audit: vec![entry],
+        effects,
+        counts,
+    };
     anyhow::ensure!(store.create(new).await? == Created::New, "a fresh request was not new");
     Ok(())
 }

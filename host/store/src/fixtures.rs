@@ -159,7 +159,7 @@ pub fn new(request: &Request) -> Create {
     Create {
         request: request.clone(),
         idempotency: None,
-        most_open: None,
+        most_open: MostOpen::default(),
         audit: vec![audit(request, "created")],
         effects: vec![Effect::ShowRequest],
         counts: vec![Count::one("approval_requests_total", &[("action", &request.submission.action)])],

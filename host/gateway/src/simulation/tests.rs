@@ -15,7 +15,7 @@ use countersign_core::clock::{Clock, ManualClock};
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{Digest, Origin, Party};
 use countersign_policy::{Engine, Kept, Limits, Pins, Policies, PolicySet, Source, Trust};
-use countersign_store::{SqliteStore, Store};
+use countersign_store::{MostOpen, SqliteStore, Store};
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 const MINUTE: u64 = 60_000;
@@ -86,7 +86,7 @@ impl House {
     }
 
     async fn ask(&self, action: &str) -> RequestId {
-        self.gateway.create(ask(action), None, None).await.unwrap().request.id
+        self.gateway.create(ask(action), None, MostOpen::default()).await.unwrap().request.id
     }
 
     async fn approve(&self, id: RequestId, actor: &str) -> Result<Status, GatewayError> {
@@ -260,7 +260,7 @@ async fn a_policy_that_fails_and_an_action_that_is_gone_are_differences() {
 
     let house = House::beside("  window:", "  another:").await;
     house.ask("window").await;
-    house.gateway.create(ask("another"), None, None).await.unwrap_err();
+    house.gateway.create(ask("another"), None, MostOpen::default()).await.unwrap_err();
     let expected = [
         "* admission: denied(unknown_action) -> admitted(pending) x1",
         "window admission: admitted(pending) -> denied(unknown_action) x1",

@@ -129,7 +129,7 @@ pub(super) async fn create(
     let owner = (caller.as_ref().map(|identified| &*identified.caller), body.meta.origin.repo.as_str());
     let idempotency = sent.map(|sent| sent.of("create", owner));
     let ask = ask(&app, caller.as_ref(), body)?;
-    let most_open = caller.and_then(|identified| identified.caller.open);
+    let most_open = caller_rights::most_open(&app, caller.as_ref().map(|identified| &*identified.caller));
     let receipt = app.gateway.create(ask, idempotency, most_open).await?;
     let outlook = Outlook::now(&app, &receipt.request).await;
     Ok(Json(CreatedView::of(&receipt, outlook)))

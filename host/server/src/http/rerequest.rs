@@ -101,7 +101,7 @@ pub(super) async fn rerequest(
     let who = Requester::asserted(actor.clone())
         .map_err(|error| Invalid::new("actor.id", error.to_string()))
         .map(|requester| Who::asserted(&requester.name))?;
-    let most_open = caller.and_then(|caller| caller.open);
+    let most_open = caller_rights::most_open(&app, caller.as_deref());
     let again = Again { party: actor, who };
     let receipt = app.gateway.rerequest(original, again, idempotency, most_open).await?;
     Ok(Json(RerequestView {

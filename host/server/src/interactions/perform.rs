@@ -170,7 +170,7 @@ pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Perfo
             let again = Again { party, who };
             return Ok(Performed::Rerequested(
                 app.gateway
-                    .rerequest(request, again, None, caller.and_then(|caller| caller.open))
+                    .rerequest(request, again, None, caller_rights::most_open(app, caller.as_deref()))
                     .await?
                     .request,
             ));

@@ -40,6 +40,7 @@ macro_rules! store_contract {
                 one_of_many_repeated_creates_counts
                 a_lineage_is_kept_in_order
                 an_id_is_used_once
+                a_caller_has_so_many_open_and_no_more
                 a_commit_is_stored_whole
                 a_conflict_changes_nothing
                 one_of_many_commits_wins

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::Backend;
 use super::harness::{Seen, at_once, commit, create, opened};
 use crate::fixtures::*;
-use crate::{Commit, Committed, Created, OutboxDepth};
+use crate::{Commit, Committed, Create, Created, MostOpen, OutboxDepth};
 
 pub(crate) async fn a_created_request_can_be_read<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
@@ -229,4 +229,40 @@ pub(crate) async fn what_is_terminal_is_never_due<B: Backend>() {
     let seen = Seen::of(&*store).await;
     assert_eq!((seen.due, seen.open, seen.waiting), (vec![], vec![], vec![]));
     assert_eq!(store.next_due(at(0)).await.unwrap(), None);
+}
+
+/// Also of creates that are committed together; and whoever has no caller is one caller.
+pub(crate) async fn a_caller_has_so_many_open_and_no_more<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let made = |number: u64, caller: Option<&str>, action: &str| {
+        let mut request = request(number);
+        let submission = Arc::make_mut(&mut request.submission);
+        submission.caller = caller.map(str::to_owned);
+        submission.action = action.to_owned();
+        request
+    };
+    let create = |request: Request, in_all, of_action| {
+        let (store, most_open) = (Arc::clone(&store), MostOpen { in_all, of_action });
+        async move {
+            let created = store.create(Create { most_open, ..new(&request) }).await.unwrap();
+            (request, created)
+        }
+    };
+    for caller in [None, Some("pipeline")] {
+        let base = if caller.is_some() { 100 } else { 0 };
+        let created = at_once(20, |n| create(made(base + n, caller, "deploy"), None, Some(3))).await;
+        let new: Vec<_> = created.iter().filter(|(_, made)| *made == Created::New).collect();
+        let refused = created.iter().filter(|(_, made)| *made == Created::TooManyOpen).count();
+        assert_eq!((new.len(), refused), (3, 17), "{created:?}");
+
+        let other = made(base + 20, caller, "migrate");
+        assert_eq!(create(other.clone(), Some(3), Some(3)).await.1, Created::TooManyOpen, "three in all");
+        assert_eq!(create(other, Some(4), Some(3)).await.1, Created::New, "another action");
+        let (ended, _) = new.first().unwrap();
+        commit(&*store, &next(ended, at(1), |request| request.state = approved(at(1)))).await;
+        let again = made(base + 21, caller, "deploy");
+        assert_eq!(create(again, Some(4), Some(3)).await.1, Created::New, "one has ended");
+        let too_many = made(base + 22, caller, "deploy");
+        assert_eq!(create(too_many, None, Some(3)).await.1, Created::TooManyOpen);
+    }
 }

@@ -44,14 +44,23 @@ pub struct Create {
     pub request: Request,
     /// Present if the caller sent an idempotency key.
     pub idempotency: Option<Idempotency>,
-    /// How many open requests its caller may have, this one included; `None` for any number.
-    pub most_open: Option<u32>,
+    /// How many open requests its caller may have, this one included.
+    pub most_open: MostOpen,
     /// Audit entries to append.
     pub audit: Vec<AuditEntry>,
     /// Effects to enqueue in the outbox.
     pub effects: Vec<Effect>,
     /// Increments of counters.
     pub counts: Vec<Count>,
+}
+
+/// How many requests of one caller may be open; `None` for any number. Requests without a caller are those of one caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MostOpen {
+    /// Whatever their action.
+    pub in_all: Option<u32>,
+    /// Of the action of the new one.
+    pub of_action: Option<u32>,
 }
 
 /// What makes a repeated create return the same request.

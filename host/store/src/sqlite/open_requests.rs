@@ -15,6 +15,8 @@ const SINCE_MS: i64 = 1_577_836_800_000;
 /// What open requests are counted by: a key of the table `open_requests`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Kind {
+    /// Empty if there is none.
+    pub(super) caller: String,
     pub(super) action: String,
     pub(super) status: String,
     /// A JSON array of personas; empty if it waits for none.
@@ -52,23 +54,24 @@ impl Changes {
 
     pub(super) fn store(self, db: &Connection) -> rusqlite::Result<()> {
         for (kind, Change { requests, submitted }) in self.0 {
-            let Kind { action, status, waits_for, policy_hash } = kind;
+            let Kind { caller, action, status, waits_for, policy_hash } = kind;
             if requests == 0 && submitted == 0 {
                 continue;
             }
             let mut add = db.prepare_cached(
-                "INSERT INTO open_requests (action, status, waits_for, policy_hash, requests, submitted)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                "INSERT INTO open_requests (caller, action, status, waits_for, policy_hash, requests, submitted)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
                  ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,
                      submitted = submitted + excluded.submitted",
             )?;
-            add.execute(params![action, status, waits_for, policy_hash, requests, submitted])?;
+            add.execute(params![caller, action, status, waits_for, policy_hash, requests, submitted])?;
             if requests < 0 {
                 let mut delete = db.prepare_cached(
                     "DELETE FROM open_requests
-                     WHERE action = ?1 AND status = ?2 AND waits_for = ?3 AND policy_hash = ?4 AND requests = 0",
+                     WHERE caller = ?1 AND action = ?2 AND status = ?3 AND waits_for = ?4 AND policy_hash = ?5
+                     AND requests = 0",
                 )?;
-                delete.execute(params![action, status, waits_for, policy_hash])?;
+                delete.execute(params![caller, action, status, waits_for, policy_hash])?;
             }
         }
         Ok(())
@@ -79,6 +82,23 @@ impl Changes {
         change.requests += by.requests;
         change.submitted = change.submitted.saturating_add(by.submitted);
     }
+}
+
+/// How many requests of a caller are open, of one action or of all of them. `pending` is what the transaction has changed
+/// already.
+pub(super) fn of_caller(
+    db: &Connection,
+    pending: &Changes,
+    caller: &str,
+    action: Option<&str>,
+) -> Result<u64, StoreError> {
+    let mut sum = db.prepare_cached(
+        "SELECT ifnull(sum(requests), 0) FROM open_requests WHERE caller = ?1 AND (?2 IS NULL OR action = ?2)",
+    )?;
+    let stored: i64 = sum.query_row(params![caller, action], |row| row.get(0))?;
+    let ours = |kind: &Kind| kind.caller == caller && action.is_none_or(|action| kind.action == action);
+    let changed: i64 = pending.0.iter().filter(|(kind, _)| ours(kind)).map(|(_, by)| by.requests).sum();
+    Ok(u64::try_from(stored.saturating_add(changed)).unwrap_or(0))
 }
 
 /// The open requests, by action and status.

@@ -6,11 +6,11 @@ use countersign_core::lifecycle::{Request, RequestId, WrappedSalt};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::column::{RowContext, integer, json, millis};
-use super::open_requests::Kind;
+use super::open_requests::{self, Kind};
 use super::writer::Scope;
-use crate::StoreError;
 use crate::projection::Projection;
 use crate::sqlite::salts;
+use crate::{MostOpen, StoreError};
 
 /// A row to be written.
 pub(super) struct RequestRow {
@@ -83,6 +83,7 @@ impl RequestRow {
     /// What it is counted by while it is open.
     fn kind(&self) -> Kind {
         Kind {
+            caller: self.caller.clone().unwrap_or_default(),
             action: self.action.clone(),
             status: self.status.to_owned(),
             waits_for: self.waits_for.clone().unwrap_or_default(),
@@ -90,25 +91,35 @@ impl RequestRow {
         }
     }
 
-    /// Whether the caller has as many open requests already as it may have.
-    pub(super) fn has_too_many_open(&self, db: &Connection, most: u32) -> rusqlite::Result<bool> {
-        let mut count = db.prepare_cached(
-            "SELECT count(*) FROM (SELECT 1 FROM request WHERE caller = ?1 AND due_at IS NOT NULL LIMIT ?2)",
-        )?;
-        let open: u32 = count.query_row(params![self.caller, most], |row| row.get(0))?;
-        Ok(open >= most)
+    /// Whether its caller has as many open requests already as it may have.
+    pub(super) fn has_too_many_open(&self, scope: &Scope<'_>, most: MostOpen) -> Result<bool, StoreError> {
+        let caller = self.caller.as_deref().unwrap_or_default();
+        for (most, action) in [(most.in_all, None), (most.of_action, Some(self.action.as_str()))] {
+            if let Some(most) = most
+                && open_requests::of_caller(scope.db, scope.open, caller, action)? >= u64::from(most)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// False if the stored request is not the previous version, or is terminal.
     pub(super) fn update(&self, scope: &mut Scope<'_>) -> rusqlite::Result<bool> {
         // INVARIANT: a terminal request has no due time.
         let mut select = scope.db.prepare_cached(
-            "SELECT seq, action, status, ifnull(waits_for, ''), ifnull(policy_hash, x''), submitted_at
+            "SELECT seq, action, status, ifnull(waits_for, ''), ifnull(policy_hash, x''), submitted_at, ifnull(caller, '')
              FROM request WHERE id = ?1 AND version = ?2 - 1 AND due_at IS NOT NULL",
         )?;
         let before = select.query_row(params![self.id, self.version], |row| {
             let (action, status) = (row.get(1)?, row.get(2)?);
-            let kind = Kind { action, status, waits_for: row.get(3)?, policy_hash: row.get(4)? };
+            let kind = Kind {
+                caller: row.get(6)?,
+                action,
+                status,
+                waits_for: row.get(3)?,
+                policy_hash: row.get(4)?,
+            };
             Ok((row.get::<_, i64>(0)?, kind, row.get::<_, i64>(5)?))
         });
         let Some((seq, before, submitted_at)) = before.optional()? else { return Ok(false) };

@@ -26,9 +26,7 @@ impl Requests for SqliteStore {
             {
                 return Ok(Written::Known(known));
             }
-            if let Some(most) = most_open
-                && row.has_too_many_open(scope.db, most)?
-            {
+            if row.has_too_many_open(scope, most_open)? {
                 return Ok(Written::TooManyOpen);
             }
             // INVARIANT: a create that stores nothing has changed nothing up to here, so it needs no savepoint.

@@ -18,7 +18,7 @@ use countersign_core::clock::{Clock, ManualClock};
 use countersign_core::lifecycle::{Origin, Party, RequestId};
 use countersign_policy::{Engine, Limits, Trust};
 use countersign_registry::Credentials;
-use countersign_store::SqliteStore;
+use countersign_store::{MostOpen, SqliteStore};
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 
@@ -415,7 +415,7 @@ async fn an_instance_follows_another() {
 async fn what_open_requests_need_stays_in_memory_and_the_rest_in_the_store() {
     let house = House::new().await;
     let gateway = house.gateway();
-    let open: RequestId = gateway.create(ask(), None, None).await.unwrap().request.id;
+    let open: RequestId = gateway.create(ask(), None, MostOpen::default()).await.unwrap().request.id;
     let rules = |approvals: u32| {
         let policies = house.sets.policies().in_memory();
         let of = |entry: &countersign_core::record::PolicyEntry| {

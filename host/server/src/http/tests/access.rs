@@ -373,3 +373,15 @@ async fn the_salt_is_not_given_by_the_id() {
         assert_eq!(get(path, token).await.json()["payloadSalt"], salt);
     }
 }
+
+#[tokio::test]
+async fn each_action_has_a_limit_of_its_own() {
+    let setup = Setup::new().await;
+    setup.put_in_force("open: 2, per_minute: 9", "open_per_action: 1, per_minute: 9").await;
+    assert_eq!(setup.create("deploy", "one").await.status, 200);
+    let refused = setup.create("deploy", "two").await;
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.json()["error"], "too_many_open");
+    assert_eq!(setup.create("deploy", "one").await.json()["replayed"], true);
+    assert_eq!(setup.create("guarded", "other").await.status, 200, "it is another action");
+}
