@@ -145,8 +145,13 @@ const NO_KEYS: Answer = Err(Unauthenticated::Token(TokenError::Keys));
 
 /// What a new token of this key is taken for.
 async fn show(authenticator: &Authenticator, key: &SigningKey, now: Timestamp) -> Answer {
-    let seconds = now.as_millis() / 1000;
-    authenticator.identify(&key.token(&with("exp", json!(seconds + 300))), now).await.map(drop)
+    show_at(authenticator, key, at(now)).await
+}
+
+async fn show_at(authenticator: &Authenticator, key: &SigningKey, now: Moment) -> Answer {
+    let seconds = now.wall.as_millis() / 1000;
+    let claims = with("exp", json!(seconds + 300));
+    authenticator.identify(&key.token(&claims), now).await.map(drop)
 }
 
 /// What many new tokens of this key are taken for that come at once.
@@ -154,7 +159,7 @@ async fn show_many(authenticator: &Arc<Authenticator>, key: &SigningKey, now: Ti
     let mut tasks = JoinSet::new();
     for number in 0..50 {
         let (authenticator, token) = (Arc::clone(authenticator), key.token(&with("n", json!(number))));
-        tasks.spawn(async move { authenticator.identify(&token, now).await.map(drop) });
+        tasks.spawn(async move { authenticator.identify(&token, at(now)).await.map(drop) });
     }
     tasks.join_all().await
 }
@@ -240,19 +245,19 @@ async fn a_withdrawn_key_ends_with_the_next_fetch_for_known_tokens_too() {
     let server = Server::start(key_set(&[&old])).await;
     let authenticator = server.authenticator();
     let long = old.token(&with("exp", json!(SECONDS + 100_000)));
-    assert!(authenticator.identify(&long, NOW).await.is_ok());
+    assert!(authenticator.identify(&long, at(NOW)).await.is_ok());
     server.publish(&[&new]);
-    assert!(authenticator.identify(&long, NOW).await.is_ok(), "nothing was fetched since");
+    assert!(authenticator.identify(&long, at(NOW)).await.is_ok(), "nothing was fetched since");
     assert_eq!(show(&authenticator, &new, NOW).await, Ok(()));
-    assert_eq!(authenticator.identify(&long, NOW).await.map(drop), UNKNOWN_KEY);
+    assert_eq!(authenticator.identify(&long, at(NOW)).await.map(drop), UNKNOWN_KEY);
 
     // Without another token too, once the keys are old.
     server.publish(&[&old]);
     let authenticator = server.authenticator();
-    assert!(authenticator.identify(&long, NOW).await.is_ok());
+    assert!(authenticator.identify(&long, at(NOW)).await.is_ok());
     server.publish(&[&new]);
-    assert!(authenticator.identify(&long, NOW.plus(HOUR - 1)).await.is_ok());
-    assert_eq!(authenticator.identify(&long, NOW.plus(HOUR)).await.map(drop), UNKNOWN_KEY);
+    assert!(authenticator.identify(&long, at(NOW.plus(HOUR - 1))).await.is_ok());
+    assert_eq!(authenticator.identify(&long, at(NOW.plus(HOUR))).await.map(drop), UNKNOWN_KEY);
 }
 
 #[tokio::test]
@@ -266,10 +271,10 @@ async fn a_caller_that_hangs_up_does_not_end_the_fetch() {
     tokio::select! {
         biased;
         _ = fetches.wait_for(|count| *count == 1) => {}
-        answer = authenticator.identify(&token, NOW) => panic!("it was answered before the keys came: {answer:?}"),
+        answer = authenticator.identify(&token, at(NOW)) => panic!("it was answered before the keys came: {answer:?}"),
     }
     server.answers.add_permits(1);
-    assert!(authenticator.identify(&token, NOW).await.is_ok());
+    assert!(authenticator.identify(&token, at(NOW)).await.is_ok());
     assert_eq!(server.fetches(), 1);
 }
 
