@@ -159,3 +159,145 @@ impl UserGroups {
 fn key(usergroup: &str) -> String {
     format!("usergroup:{usergroup}")
 }
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::clock::ManualClock;
+    use countersign_core::directory::VOID_AFTER_MS;
+    use countersign_core::lifecycle::Timestamp;
+    use countersign_store::SqliteStore;
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::fake::{FakeSlack, Fate};
+
+    const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
+    const JUMPS: [i64; 4] = [-3_600_000, -20_000, 20_000, 3_600_000];
+
+    struct Loading {
+        slack: FakeSlack,
+        clock: Arc<ManualClock>,
+        store: Arc<dyn Store>,
+        directory: Arc<Directory>,
+        usergroups: UserGroups,
+        _folder: TempDir,
+    }
+
+    impl Loading {
+        async fn new() -> Loading {
+            let folder = tempfile::tempdir().unwrap();
+            let store: Arc<dyn Store> =
+                Arc::new(SqliteStore::open(&folder.path().join("store.db")).unwrap());
+            let clock = Arc::new(ManualClock::at(START));
+            let slack = FakeSlack::start(Arc::<ManualClock>::clone(&clock)).await;
+            let (directory, usergroups) = usergroups(&store, &clock, &slack);
+            Loading { slack, clock, store, directory, usergroups, _folder: folder }
+        }
+
+        /// The process ends and another one starts.
+        async fn restart(&mut self) {
+            (self.directory, self.usergroups) = usergroups(&self.store, &self.clock, &self.slack);
+            self.usergroups.recall().await;
+        }
+
+        /// Slack says from now on that this is the member.
+        fn say(&self, member: &str) {
+            self.slack.say("usergroups.users.list", json!({"users": [member]}));
+        }
+
+        fn belongs(&self, member: &str) -> bool {
+            self.directory.belongs("S0TEAM", member, self.clock.now()).is_some()
+        }
+
+        fn calls(&self) -> usize {
+            self.slack.calls().len()
+        }
+    }
+
+    fn usergroups(
+        store: &Arc<dyn Store>,
+        clock: &Arc<ManualClock>,
+        slack: &FakeSlack,
+    ) -> (Arc<Directory>, UserGroups) {
+        let directory = Arc::new(Directory::default());
+        let parts = Parts {
+            store: Arc::clone(store),
+            clock: Arc::<ManualClock>::clone(clock),
+            directory: Arc::clone(&directory),
+            wanted: Box::new(|| BTreeSet::from(["S0TEAM".to_owned()])),
+        };
+        (directory, UserGroups::new(parts, Arc::new(slack.client()), 1_000_000.0))
+    }
+
+    #[tokio::test]
+    async fn members_are_loaded_again_after_five_minutes() {
+        for jump in [0, -3_600_000, -20_000, 20_000, 3_600_000] {
+            let mut loading = Loading::new().await;
+            loading.say("U1");
+            loading.usergroups.refresh().await;
+            assert!(loading.belongs("U1"));
+            loading.clock.jump(jump);
+            loading.say("U2");
+            loading.clock.advance(REFRESH_MS);
+            loading.usergroups.refresh().await;
+            assert!(loading.belongs("U2") && !loading.belongs("U1"), "{jump}");
+        }
+    }
+
+    #[tokio::test]
+    async fn members_that_cannot_be_loaded_are_tried_again_after_a_minute() {
+        for jump in JUMPS {
+            let mut loading = Loading::new().await;
+            loading.slack.decide(|_, _| Fate::Failed(503));
+            loading.usergroups.refresh().await;
+            loading.slack.decide(|_, _| Fate::Done);
+            loading.say("U1");
+            loading.clock.jump(jump);
+            loading.clock.advance(RETRY_MS - 1);
+            loading.usergroups.refresh().await;
+            assert!(!loading.belongs("U1"), "{jump}");
+            loading.clock.advance(1);
+            loading.usergroups.refresh().await;
+            assert!(loading.belongs("U1"), "{jump}");
+        }
+    }
+
+    #[tokio::test]
+    async fn members_count_for_a_day_though_the_clock_be_set_back() {
+        let mut loading = Loading::new().await;
+        loading.say("U1");
+        loading.usergroups.refresh().await;
+        loading.slack.decide(|_, _| Fate::Failed(503));
+        loading.clock.advance(3_600_000);
+        loading.clock.jump(-2 * 3_600_000);
+        loading.usergroups.refresh().await;
+        assert!(loading.belongs("U1"));
+        loading.clock.advance(VOID_AFTER_MS - 3_600_000 - 1);
+        assert!(loading.belongs("U1"));
+        loading.clock.advance(1);
+        assert!(!loading.belongs("U1"), "they are a day old");
+    }
+
+    #[tokio::test]
+    async fn stored_members_count_after_a_restart_unless_they_are_of_the_future() {
+        for (jump, counts) in [(0, true), (20_000, true), (-20_000, false), (-3_600_000, false)] {
+            let mut loading = Loading::new().await;
+            loading.say("U1");
+            loading.usergroups.refresh().await;
+            loading.clock.jump(jump);
+            loading.slack.decide(|_, _| Fate::Failed(503));
+            loading.restart().await;
+            assert_eq!(loading.belongs("U1"), counts, "{jump}");
+            let before = loading.calls();
+            loading.usergroups.refresh().await;
+            assert_eq!(loading.calls() > before, !counts, "{jump}: what is fresh is not loaded again");
+            // Slack answers again.
+            loading.slack.decide(|_, _| Fate::Done);
+            loading.say("U2");
+            loading.clock.advance(REFRESH_MS);
+            loading.usergroups.refresh().await;
+            assert!(loading.belongs("U2") && !loading.belongs("U1"), "{jump}");
+        }
+    }
+}

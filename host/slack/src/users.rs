@@ -189,6 +189,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_wall_clock_that_is_set_makes_no_answer_last_longer() {
+        for jump in [-3_600_000, -20_000, 20_000, 3_600_000] {
+            let mut asking = asking(&["U1"]).await;
+            asking.slack.say("users.info", json!({"user": {"deleted": true}}));
+            // Asked under a clock that is ahead or behind, which is mended then.
+            asking.users.refresh().await;
+            asking.clock.jump(jump);
+            asking.slack.say("users.info", json!({"user": {"deleted": false}}));
+            asking.clock.advance(REFRESH_MS);
+            asking.users.refresh().await;
+            assert!(!asking.gone("U1"), "{jump}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wall_clock_that_is_set_makes_no_pause_longer() {
+        for jump in [-3_600_000, -20_000, 20_000, 3_600_000] {
+            let mut asking = asking(&["U1"]).await;
+            asking.slack.decide(|_, _| Fate::Refused("user_not_visible"));
+            asking.users.refresh().await;
+            asking.clock.jump(jump);
+            asking.clock.advance(RETRY_MS - 1);
+            asking.users.refresh().await;
+            assert_eq!(asking.calls(), 1, "{jump}");
+            asking.clock.advance(1);
+            asking.users.refresh().await;
+            assert_eq!(asking.calls(), 2, "{jump}");
+        }
+    }
+
+    #[tokio::test]
     async fn nobody_has_left_if_slack_does_not_say_so() {
         for (fate, calls) in [
             // Another user would get the same answer.

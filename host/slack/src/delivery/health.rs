@@ -15,8 +15,8 @@ const CHANNELS: usize = 20;
 /// before it is tried again, but not for ever, since a policy set may no longer use it.
 const REPORTED_MS: u64 = 30 * 60 * 1000;
 
-/// How long delivery may stand still, in milliseconds: longer than any pause that Slack's rate limits make between two
-/// messages, and longer than the worker sleeps.
+/// How long delivery may stand still although something is due, in milliseconds: much longer than the worker sleeps, and
+/// longer than any pause between two messages that Slack's documented rate limits make.
 const STALLED_MS: u64 = 60 * 1000;
 
 /// The state of delivery. The worker writes it, `/readyz` reads it.
@@ -28,7 +28,7 @@ struct Known {
     report: Report,
     /// When the worker last looked at what is due.
     looked: Moment,
-    /// Since when something has been due without Slack having taken anything, if something is due.
+    /// Since when something has been due and nothing has moved on; `None` if nothing is due.
     due_since: Option<Monotonic>,
 }
 
@@ -55,7 +55,7 @@ pub enum HealthState {
     Ok,
     /// Some messages are not delivered, or may be there twice.
     Degraded,
-    /// Nothing is delivered although something is due, for longer than can be explained.
+    /// Nothing has been delivered for a minute although something is due.
     Stalled,
     /// Slack does not answer.
     Down,
@@ -151,8 +151,8 @@ impl Health {
         }
     }
 
-    /// Slack answered a call that was made for a message.
-    pub(super) fn answered(&self) {
+    /// Something that was due has moved on.
+    pub(super) fn moved(&self) {
         self.lock().due_since = None;
     }
 
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(state(10, true), HealthState::Ok);
         assert_eq!(state(9 + STALLED_MS, true), HealthState::Ok);
         assert_eq!(state(10 + STALLED_MS, true), HealthState::Stalled);
-        health.answered();
+        health.moved();
         let answered = 20 + STALLED_MS;
         assert_eq!(state(answered, true), HealthState::Ok, "Slack has taken something");
         assert_eq!(state(answered + STALLED_MS - 1, false), HealthState::Ok, "nothing is due");

@@ -163,10 +163,10 @@ async fn the_remaining_time_is_updated_once_a_minute() {
         harness.slack.forget_calls();
         harness.pass(45 * SECOND).await;
         assert_eq!(harness.count("chat.update"), 0, "{jump}");
-        harness.pass(10 * SECOND).await;
-        assert_eq!(harness.count("chat.update"), 1, "{jump}");
-        harness.pass(3 * MINUTE).await;
-        assert!((3..=4).contains(&harness.count("chat.update")), "{jump}: {:?}", harness.slack.methods());
+        harness.pass(4 * MINUTE).await;
+        // Each minute, unless that looks the same: 20 s more are the same minute once, and an hour more leaves none.
+        let updates = harness.count("chat.update");
+        assert!(updates <= 5 && updates >= if jump == 3_600_000 { 1 } else { 3 }, "{jump}: {updates}");
     }
 }
 

@@ -45,16 +45,19 @@ impl Worker {
                 return;
             }
         };
-        match &result {
+        let has_moved = match &result {
             SendResult::Delivered { .. }
             | SendResult::Searched { .. }
             | SendResult::SearchRefused { .. }
-            | SendResult::Refused { .. } => self.health.answered(),
-            // Nothing has come of it.
+            | SendResult::Refused { .. } => true,
             SendResult::NoCall
             | SendResult::RateLimited { .. }
             | SendResult::Unanswered
-            | SendResult::Unauthorized { .. } => {}
+            | SendResult::Unauthorized { .. } => false,
+        };
+        // Nobody waits for a refresh.
+        if has_moved && matches!(job, Job::Outbox(..)) {
+            self.health.moved();
         }
         match result {
             SendResult::NoCall => {
