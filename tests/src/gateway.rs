@@ -119,6 +119,15 @@ impl Gateway {
         rustix::process::kill_process(pid, Signal::HUP).expect("the gateway runs");
     }
 
+    /// Sets its wall clock to this many seconds ahead of the machine's, or behind it. Its home must have
+    /// [a clock that can be set](Home::with_settable_clock).
+    ///
+    /// # Panics
+    /// Never, except in a method that consumes the gateway.
+    pub fn set_clock(&self, seconds: i64) {
+        self.home().set_clock(seconds);
+    }
+
     /// Waits until its log has `text` in this many lines.
     pub async fn logged(&self, text: &str, times: usize) {
         let mut lines = self.process.stderr.lines.clone();

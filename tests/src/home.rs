@@ -19,6 +19,9 @@ const MODULES: [&str; 4] = ["quorum", "persona-gate", "override-guard", "misbeha
 /// The admin token of gateways with [`Home::administered`].
 pub const ADMIN_TOKEN: &str = "correct-horse-battery-staple";
 
+/// The file that says what the wall clock shows.
+const CLOCK: &str = "clock";
+
 /// A folder that a gateway can be started in, again and again.
 #[derive(Debug)]
 pub struct Home {
@@ -118,6 +121,29 @@ impl Home {
         self.write("server.key", certified.key.as_bytes());
         self.tls = Some(client);
         self.with_file("TLS_CERT_FILE", "server.pem").with_file("TLS_KEY_FILE", "server.key")
+    }
+
+    /// With a wall clock that [`Gateway::set_clock`](crate::Gateway::set_clock) sets, and a monotonic clock that it leaves.
+    ///
+    /// # Panics
+    /// If Debian's faketime is not installed.
+    #[must_use]
+    pub fn with_settable_clock(self) -> Home {
+        self.set_clock(0);
+        self.with("LD_PRELOAD", &ambient::libfaketime())
+            .with_file("FAKETIME_TIMESTAMP_FILE", CLOCK)
+            // It reads the file at each call.
+            .with("FAKETIME_NO_CACHE", "1")
+            .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .with("NO_FAKE_STAT", "1")
+    }
+
+    /// Sets the wall clock to this many seconds ahead of the machine's.
+    pub(crate) fn set_clock(&self, seconds: i64) {
+        // Renamed into its place, so that it is never read half.
+        let new = format!("{CLOCK}.new");
+        self.write(&new, format!("{seconds:+}").as_bytes());
+        fs::rename(self.path(&new), self.path(CLOCK)).expect("files can be renamed in a temporary folder");
     }
 
     /// With the path of a file of this home in this variable.

@@ -71,9 +71,9 @@ impl Gateway {
     ) -> Result<Arc<Request>, GatewayError> {
         let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
         let rules = self.rules_of(request.submission.policy_hash).await?;
-        let now = self.clock.now();
+        let at = request.time_of_next(self.clock.now());
         let cause = Cause { intent: intent.clone(), by: Some(actor), seen };
-        self.decide(&request, &rules, now, &cause).await?;
+        self.decide(&request, &rules, at, &cause).await?;
         Ok(Arc::new(request))
     }
 
@@ -86,7 +86,7 @@ impl Gateway {
             let by = rules.entry().actor_on(&request, actor, &self.directory, now);
             // What is not stored needs no commitments.
             let act = decide::act(&rules, &request, intent, &BTreeMap::new());
-            self.audit_refusal(&request, now, Some(&by), &act, &refusal).await?;
+            self.audit_refusal(&request, request.time_of_next(now), Some(&by), &act, &refusal).await?;
             Ok(())
         };
         match audited.await {
@@ -173,17 +173,19 @@ impl Gateway {
                 None => self.request(id).await?,
             };
             let now = self.clock.now();
+            let at = request.time_of_next(now);
+            // Whether it has expired is asked of the clock: its last event may be later, and the time announced is not.
             let step = match cause.intent.ending(&request, now) {
                 Some(ended) => ended?,
                 None => {
                     let rules = self.rules_of(request.submission.policy_hash).await?;
-                    self.decide(&request, &rules, now, cause)
+                    self.decide(&request, &rules, at, cause)
                         .await
-                        .inspect_err(|error| self.observe_event(&request, now, cause, Err(error)))?
+                        .inspect_err(|error| self.observe_event(&request, at, cause, Err(error)))?
                 }
             };
             if let Some(stored) = self.commit(step).await? {
-                self.observe_event(&request, now, cause, Ok(&stored));
+                self.observe_event(&request, at, cause, Ok(&stored));
                 return Ok(stored);
             }
         }
@@ -195,20 +197,21 @@ impl Gateway {
         &self,
         request: &Request,
         rules: &ActionPolicy,
-        now: Timestamp,
+        at: Timestamp,
         cause: &Cause<'_>,
     ) -> Result<Step, GatewayError> {
+        let now = self.clock.now();
         let by = cause.by.map(|id| rules.entry().actor_on(request, id, &self.directory, now));
         let commitments = self.commit_to_edits(request, &cause.intent);
         let attempt = Attempt { intent: cause.intent.clone(), by, seen: cause.seen, commitments };
-        let Decision { act, by, outcome, .. } = decide::event(rules, request, attempt, now);
+        let Decision { act, by, outcome, .. } = decide::event(rules, request, attempt, at);
         let is_edit = matches!(&act, Some(Act::Approve { edits }) if !edits.is_empty());
         let outcome = outcome.and_then(|step| {
             let is_readable = !is_edit || (self.readable)(&step.request, rules.entry());
             is_readable.then_some(step).ok_or(Refusal::TooLargeToReview)
         });
         if let (Err(refusal), Some(act)) = (&outcome, &act) {
-            self.audit_refusal(request, now, by.as_ref(), act, refusal).await?;
+            self.audit_refusal(request, at, by.as_ref(), act, refusal).await?;
         }
         Ok(outcome?)
     }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
@@ -41,8 +42,10 @@ impl Scheduler {
             let next = self.turn().await;
             let alarm = Arc::clone(self.gateway.alarm());
             let clock = Arc::clone(self.gateway.clock());
+            // Never longer than the interval: what is due is due by the wall clock, which may be set ahead meanwhile.
+            let wait = Duration::from_millis(next.since(clock.now()).min(self.interval_ms));
             tokio::select! {
-                () = clock.sleep_until(next) => {}
+                () = clock.sleep(wait) => {}
                 () = alarm.nearer() => {}
             }
         }

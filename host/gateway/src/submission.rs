@@ -417,14 +417,16 @@ fn allow_rerequest(
         }
     }
     let ready_at = last.decided_at().unwrap_or(now).plus(allowed.cooldown_ms);
-    if now < ready_at {
-        return Err(GatewayError::Cooldown { retry_after_ms: ready_at.since(now) });
+    let retry_after_ms = ready_at.since(now);
+    // Longer than the whole cool-down it is only if the clock was set back; how much of it is left is not known then.
+    if (1..=allowed.cooldown_ms).contains(&retry_after_ms) {
+        return Err(GatewayError::Cooldown { retry_after_ms });
     }
     let counted = |request: &&Request| now.since(request.submission.submitted_at) < allowed.window_ms;
     let within: Vec<&Request> = lineage.iter().filter(counted).collect();
     if within.len() >= usize::try_from(allowed.limit).unwrap_or(usize::MAX) {
         let oldest = within.first().map_or(now, |request| request.submission.submitted_at);
-        let retry_after_ms = oldest.plus(allowed.window_ms).since(now);
+        let retry_after_ms = oldest.plus(allowed.window_ms).since(now).min(allowed.window_ms);
         return Err(GatewayError::LineageLimit { limit: allowed.limit, retry_after_ms });
     }
     Ok(())

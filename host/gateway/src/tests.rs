@@ -304,6 +304,132 @@ async fn escalates_then_expires_each_once_and_on_time() {
     assert!(house.approve(request.id, "U1").await.is_err());
 }
 
+/// How far the wall clock is set, in milliseconds.
+const JUMPS: [i64; 4] = [-3_600_000, -20_000, 20_000, 3_600_000];
+
+#[tokio::test]
+async fn the_events_of_a_request_never_go_back_in_time() {
+    for jump in [-3_600_000, -20_000, -1] {
+        let house = House::ready().await;
+        let [decided, cancelled, expired] =
+            [house.ask("double").await, house.ask("double").await, house.ask("double").await]
+                .map(|receipt| receipt.request.id);
+        house.approve(decided, "U1").await.expect("counts");
+        house.clock.jump(jump);
+        house.approve(decided, "U9").await.expect_err("not an approver");
+        house.gateway.check(decided, "U9", &Intent::approve(), None).await.expect_err("not an approver");
+        house.gateway.refuse(decided, "U2", Intent::approve(), Refusal::ParametersChanged).await;
+        house.approve(decided, "U2").await.expect("counts although the clock is behind");
+        house.gateway.cancel(cancelled, None).await.expect("it is open");
+        let due = i128::from(MINUTE) * 10 - i128::from(jump);
+        house.clock.advance(u64::try_from(due).expect("ahead"));
+        house.turn().await;
+
+        let audit = house.gateway.store().audit(0, 1000).await.expect("readable");
+        for id in [decided, cancelled, expired] {
+            let request = house.gateway.store().request(id).await.expect("readable").expect("there");
+            let ended = request.decided_at().expect("it has ended");
+            let history = request.history.iter().map(|event| event.at).chain([ended]);
+            assert!(history.is_sorted(), "{jump}: {request:?}");
+            let entries = audit.iter().filter(|(_, entry)| entry.request == Some(id));
+            let times: Vec<Timestamp> = entries.map(|(_, entry)| entry.at).collect();
+            assert!(times.len() >= 2 && times.is_sorted(), "{jump}: {times:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_expires_and_escalates_by_the_wall_clock_as_announced() {
+    for jump in JUMPS {
+        let house = House::ready().await;
+        let request = house.ask("double").await.request;
+        let expires_at = request.submission.expires_at;
+        let escalate_at = request.submission.escalate_at.expect("it escalates");
+        house.clock.jump(jump);
+        house.turn().await;
+        let passed = [("created", true), ("escalated", house.clock.now() >= escalate_at), ("expired", false)];
+        if house.clock.now() >= expires_at {
+            assert_eq!(house.events().await, ["created", "expired"], "{jump}: at once, and no notice");
+            // What is made now has its whole time.
+            let other = house.ask("double").await.request;
+            house.clock.advance(10 * MINUTE - 1);
+            house.turn().await;
+            let stored = house.gateway.store().request(other.id).await.expect("readable").expect("there");
+            assert!(!stored.status().is_terminal(), "{jump}");
+            continue;
+        }
+        let names = passed.iter().filter(|(_, has)| *has).map(|(name, _)| *name);
+        assert_eq!(house.events().await, names.collect::<Vec<_>>(), "{jump}");
+        for (at, event) in [(escalate_at, "escalated"), (expires_at, "expired")] {
+            house.clock.advance(at.minus(1).since(house.clock.now()));
+            house.turn().await;
+            assert_ne!(house.events().await.last().map(String::as_str), Some(event), "{jump}");
+            house.clock.advance(1);
+            house.turn().await;
+            assert_eq!(house.events().await.last().map(String::as_str), Some(event), "{jump}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_scheduler_sees_a_clock_that_was_set_ahead_within_its_interval() {
+    let house = House::ready().await;
+    let request = house.ask("single").await.request;
+    let running = tokio::spawn(Scheduler::new(Arc::clone(&house.gateway), 1000).run());
+    let mut watch = house.gateway.watchers().watch(request.id);
+    while house.clock.sleeping() == 0 {
+        tokio::task::yield_now().await;
+    }
+    house.clock.jump(3_600_000);
+    house.clock.advance(1000);
+    let Seen::Version(expired) = watch.next().await else { panic!("nothing was missed") };
+    assert_eq!(expired.status(), Status::Expired);
+    running.abort();
+}
+
+#[tokio::test]
+async fn the_scheduler_does_not_sleep_longer_for_a_clock_that_was_set_back() {
+    for jump in [-3_600_000, -20_000] {
+        let house = House::ready().await;
+        let request = house.ask("single").await.request;
+        let running = tokio::spawn(Scheduler::new(Arc::clone(&house.gateway), 1000).run());
+        let mut watch = house.gateway.watchers().watch(request.id);
+        while house.clock.sleeping() == 0 {
+            tokio::task::yield_now().await;
+        }
+        house.clock.jump(jump);
+        // A second of waiting is over after a second, and then the scheduler looks at a clock that was mended.
+        house.clock.advance(999);
+        tokio::task::yield_now().await;
+        house.clock.jump(10 * 60_000 - jump);
+        house.clock.advance(1);
+        let Seen::Version(expired) = watch.next().await else { panic!("nothing was missed") };
+        assert_eq!(expired.status(), Status::Expired, "{jump}");
+        running.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_makes_nobody_wait_longer_to_ask_again() {
+    for jump in JUMPS {
+        let house = House::ready().await;
+        let first = house.ask("double").await.request;
+        house.gateway.act(first.id, "U1", &Intent::Deny { reason: None }).await.expect("counts");
+        house.clock.jump(jump);
+        house.clock.advance(5 * MINUTE);
+        let actor = Party { id: "U4".into(), source: "slack".into(), display: None };
+        let again = Again { who: Who::of(&actor), party: actor };
+        let made = house.gateway.rerequest(first.id, again.clone(), None, None).await;
+        // By 20 s, the cool-down is longer by as much at most.
+        match made {
+            Err(GatewayError::Cooldown { retry_after_ms }) => {
+                assert_eq!((jump, retry_after_ms), (-20_000, 20_000));
+            }
+            made => assert!(made.is_ok(), "{jump}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_turn_of_the_scheduler_does_not_wake_the_scheduler() {
     let house = House::ready().await;

@@ -46,7 +46,7 @@ pub(crate) fn check_action(app: &App, caller: &Caller, action: &str) -> Result<(
 /// Takes one request from the caller's quota.
 pub(crate) fn take_quota(app: &App, caller: &Caller) -> Result<(), CallerRefusal> {
     let Some(per_minute) = caller.per_minute else { return Ok(()) };
-    let now = app.gateway.clock().now();
+    let now = app.gateway.clock().monotonic();
     app.caller_quotas.take(&caller.name, per_minute, now).map_err(|retry_after_ms| {
         app.metrics.count(SecurityEvent::RateLimited);
         CallerRefusal::QuotaUsedUp { retry_after_ms }

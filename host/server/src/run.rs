@@ -54,7 +54,7 @@ pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> an
     maintenance.spawn(check_readiness(Arc::clone(&app)));
     maintenance.spawn(audit_rejections(Arc::clone(&app)));
     if let Some(outgoing) = &app.outgoing {
-        let usergroups = usergroups(&app, outgoing, config.slack.rate_factor);
+        let mut usergroups = usergroups(&app, outgoing, config.slack.rate_factor);
         // Before anybody can act, so that the memberships known before the last stop count from the start.
         usergroups.recall().await;
         maintenance.spawn(usergroups.run());

@@ -31,6 +31,7 @@ mod socket;
 // What goes to Slack.
 mod client;
 mod delivery;
+mod freshness;
 mod usergroups;
 mod users;
 mod workspace;

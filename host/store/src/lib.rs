@@ -17,6 +17,7 @@ pub mod fixtures;
 
 pub use error::StoreError;
 pub use ports::{
+    LONGEST_WAIT_MS,
     Audit, ChangePolicy, Commit, Committed, Create, Created, DOCUMENT_PREFIXES, Documents, Guards,
     Idempotency, KeepPost, Messages, MostOpen, NewSalt, OpenPolicy, OpenRequests, Outbox, OutboxDepth,
     OutboxEntry, Policies, ReadyEntry, Requests, Salts, Statistics, Store, StoredSet, Urgency,

@@ -1,5 +1,6 @@
 //! People decide in Slack: the real gateway against a simulator of Slack.
 
+mod clock;
 mod consent;
 mod decide;
 mod edits;

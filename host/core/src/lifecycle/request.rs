@@ -342,6 +342,14 @@ impl Request {
         }
     }
 
+    /// The time of what happens to the request when the clock says `now`: not before what has happened to it already,
+    /// though the clock be set back.
+    #[must_use]
+    pub fn time_of_next(&self, now: Timestamp) -> Timestamp {
+        let last = self.history.last().map_or(self.submission.submitted_at, |last| last.at);
+        now.max(last).max(self.decided_at().unwrap_or(last))
+    }
+
     /// When something happens by itself next: a wake-up, the escalation or the expiry. `None` once terminal.
     #[must_use]
     pub fn due_at(&self) -> Option<Timestamp> {

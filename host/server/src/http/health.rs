@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use countersign_core::clock::Monotonic;
 use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_slack::{Outgoing, Report};
 use serde::Serialize;
@@ -46,8 +47,8 @@ pub(super) struct ReadyView {
 pub(super) struct SlackView {
     /// Whether there is a bot token. Without one nothing is delivered, and the other fields are left out.
     configured: bool,
-    /// `ok`; `degraded`: some messages are not delivered; `down`: Slack does not answer;
-    /// `unauthorized`: Slack refuses everything.
+    /// `ok`; `degraded`: some messages are not delivered; `stalled`: nothing has been delivered for a minute although
+    /// something is due; `down`: Slack does not answer; `unauthorized`: Slack refuses everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
     /// Since when.
@@ -81,9 +82,9 @@ pub(super) struct ChannelView {
 }
 
 impl SlackView {
-    fn of(outgoing: Option<&Outgoing>) -> SlackView {
+    fn of(outgoing: Option<&Outgoing>, now: Monotonic) -> SlackView {
         let Some(outgoing) = outgoing else { return SlackView::default() };
-        let Report { state, since, refused, lookup_refused, channels } = outgoing.health.report();
+        let Report { state, since, refused, lookup_refused, channels } = outgoing.health.report(now);
         let channels = channels.into_iter().map(|(channel, failure)| ChannelView {
             channel,
             error: failure.code,
@@ -121,7 +122,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
         policy: app.gateway.policies().active().hash(),
         store: if is_ok { "ok" } else { "unavailable" },
         backend: app.gateway.store().backend(),
-        slack: SlackView::of(app.outgoing.as_ref()),
+        slack: SlackView::of(app.outgoing.as_ref(), app.gateway.clock().monotonic()),
     };
     let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(view))

@@ -55,7 +55,9 @@ macro_rules! store_contract {
             outbox {
                 a_claimed_entry_is_the_claimers_alone
                 a_claim_runs_out
-                what_has_been_ready_for_longest_comes_first
+                what_has_waited_for_longest_comes_first
+                an_entry_is_ready_whatever_the_clock_said_when_it_was_stored
+                an_entry_waits_no_longer_than_the_longest_wait
                 each_urgency_has_its_own_place
                 claimers_at_once_share_the_entries
                 a_delivered_entry_is_gone
@@ -71,6 +73,7 @@ macro_rules! store_contract {
                 one_of_many_posts_wins
                 a_post_is_kept_with_its_audit_entries
                 stale_posts_come_in_order
+                a_post_waits_no_longer_than_the_longest_wait
             }
             policies {
                 pinned_content_is_kept_by_its_hash

@@ -13,6 +13,7 @@ use super::Backend;
 use super::harness::{Seen, opened, take};
 use crate::fixtures::*;
 use crate::{
+    LONGEST_WAIT_MS,
     Commit, Committed, Create, Created, Idempotency, OpenRequests, OutboxDepth, OutboxEntry, ReadyEntry,
     Store, Urgency,
 };
@@ -121,6 +122,12 @@ struct Waiting {
     claimed_until: Option<Timestamp>,
 }
 
+impl Waiting {
+    fn is_ready(&self, now: Timestamp) -> bool {
+        self.ready_at <= now || self.ready_at > now.plus(LONGEST_WAIT_MS)
+    }
+}
+
 impl Model {
     /// Applies the operation to the store and to the model, and compares the results.
     async fn apply(&mut self, store: &dyn Store, op: &Op) {
@@ -175,7 +182,7 @@ impl Model {
                 if self.outbox.get(&key).is_some_and(|waiting| waiting.revision <= delivered) {
                     self.outbox.remove(&key);
                 } else if let Some(waiting) = self.held(&entry) {
-                    (waiting.ready_at, waiting.claimed_until) = (waiting.since, None);
+                    (waiting.ready_at, waiting.claimed_until) = (Timestamp::EPOCH, None);
                 }
                 store.finish_outbox(&entry, delivered).await.unwrap();
             }
@@ -258,19 +265,19 @@ impl Model {
                 revision: 0,
                 attempts: 0,
                 since: asked,
-                ready_at: asked,
+                ready_at: Timestamp::EPOCH,
                 claimed_until: None,
             });
             (waiting.revision, waiting.attempts) = (request.version, 0);
             waiting.urgency = waiting.urgency.min(urgency);
             if waiting.claimed_until.is_none() {
-                waiting.ready_at = waiting.since;
+                waiting.ready_at = Timestamp::EPOCH;
             }
         }
     }
 
     fn ready(&self, now: Timestamp) -> Vec<ReadyEntry> {
-        let ready = self.outbox.iter().filter(|(_, waiting)| waiting.ready_at <= now);
+        let ready = self.outbox.iter().filter(|(_, waiting)| waiting.is_ready(now));
         let ready = ready.map(|(&(request, effect), waiting)| {
             let Waiting { urgency, revision, since, .. } = *waiting;
             ReadyEntry { request, effect, urgency, revision, since }
@@ -279,7 +286,7 @@ impl Model {
     }
 
     fn claim(&mut self, now: Timestamp, until: Timestamp) -> Vec<OutboxEntry> {
-        let ready = self.outbox.iter_mut().filter(|(_, waiting)| waiting.ready_at <= now);
+        let ready = self.outbox.iter_mut().filter(|(_, waiting)| waiting.is_ready(now));
         let claimed = ready.map(|(&(request, effect), waiting)| {
             (waiting.ready_at, waiting.claimed_until) = (until, Some(until));
             let Waiting { revision, attempts, since, .. } = *waiting;

@@ -18,7 +18,8 @@ pub trait Messages: Send + Sync {
     /// It is a conflict unless its revision is the stored revision plus one.
     async fn keep_slack_post(&self, keep: KeepPost) -> Result<Committed, StoreError>;
 
-    /// Up to `limit` messages whose `refresh_at` has passed at `now`, most overdue first.
+    /// Up to `limit` messages whose `refresh_at` has passed at `now`, most overdue first, or is further ahead than
+    /// [`LONGEST_WAIT_MS`](crate::LONGEST_WAIT_MS).
     async fn stale_slack_posts(
         &self,
         now: Timestamp,

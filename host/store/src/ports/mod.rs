@@ -18,7 +18,7 @@ pub use audit::Audit;
 pub use documents::{DOCUMENT_PREFIXES, Documents};
 pub use guards::Guards;
 pub use messages::{KeepPost, Messages};
-pub use outbox::{Outbox, OutboxEntry, ReadyEntry, Urgency};
+pub use outbox::{LONGEST_WAIT_MS, Outbox, OutboxEntry, ReadyEntry, Urgency};
 pub use policies::{ChangePolicy, OpenPolicy, Policies, StoredSet};
 pub use requests::{Commit, Create, Created, Idempotency, MostOpen, Requests};
 pub use salts::{NewSalt, Salts};

@@ -8,7 +8,7 @@ use rusqlite::params;
 use super::SqliteStore;
 use super::audit::Records;
 use super::column::{RowContext, integer, json, millis, row_limit};
-use crate::{Committed, KeepPost, Messages, StoreError};
+use crate::{Committed, KeepPost, LONGEST_WAIT_MS, Messages, StoreError};
 
 #[async_trait]
 impl Messages for SqliteStore {
@@ -62,15 +62,23 @@ impl Messages for SqliteStore {
     ) -> Result<Vec<(RequestId, Slot)>, StoreError> {
         self.readers.read(|db| {
             let mut select = db.prepare_cached(
-                "SELECT request, slot FROM slack_post WHERE refresh_at IS NOT NULL AND refresh_at <= ?1
-                 ORDER BY refresh_at LIMIT ?2",
+                "SELECT request, slot FROM slack_post WHERE refresh_at BETWEEN ?1 AND ?2
+                 ORDER BY refresh_at LIMIT ?3",
             )?;
-            let rows = select.query_and_then(params![millis(now), row_limit(limit)], |row| {
-                let slot: String = row.get(1)?;
-                let context = RowContext { table: "slack_post", key: &slot };
-                Ok((context.request_id(row, (0, "request"))?, context.variant("slot", &slot)?))
-            })?;
-            rows.collect()
+            let is_due = (0, millis(now));
+            let waits_too_long = (millis(now.plus(LONGEST_WAIT_MS)).saturating_add(1), i64::MAX);
+            let mut stale = Vec::new();
+            // One query for each range, so that each is a walk along the index.
+            for (from, to) in [is_due, waits_too_long] {
+                let most = row_limit(limit.saturating_sub(stale.len()));
+                let mut rows = select.query(params![from, to, most])?;
+                while let Some(row) = rows.next()? {
+                    let slot: String = row.get(1)?;
+                    let context = RowContext { table: "slack_post", key: &slot };
+                    stale.push((context.request_id(row, (0, "request"))?, context.variant("slot", &slot)?));
+                }
+            }
+            Ok(stale)
         })
     }
 }

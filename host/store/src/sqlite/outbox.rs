@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row, params};
 use super::SqliteStore;
 use super::column::{RowContext, integer, millis, row_limit};
 use crate::projection::Projection;
-use crate::{Outbox, OutboxEntry, ReadyEntry, StoreError, Urgency};
+use crate::{LONGEST_WAIT_MS, Outbox, OutboxEntry, ReadyEntry, StoreError, Urgency};
 
 /// How long an unreadable entry is postponed, in milliseconds.
 const UNREADABLE_MS: u64 = 10 * 60 * 1000;
@@ -44,11 +44,12 @@ impl Outbox for SqliteStore {
         let claimed = self.writer.write(move |scope| {
             let mut claim = scope.db.prepare_cached(
                 "UPDATE outbox SET ready_at = ?4, claimed_until = ?4
-                 WHERE request = ?1 AND effect = ?2 AND ready_at <= ?3
+                 WHERE request = ?1 AND effect = ?2 AND (ready_at <= ?3 OR ready_at > ?5)
                  RETURNING revision, attempts, since",
             )?;
             let key = (request.to_bytes(), effect.as_str());
-            let mut rows = claim.query(params![key.0, key.1, millis(now), millis(until)])?;
+            let farthest = millis(now.plus(LONGEST_WAIT_MS));
+            let mut rows = claim.query(params![key.0, key.1, millis(now), millis(until), farthest])?;
             let Some(row) = rows.next()? else { return Ok(None) };
             let context = RowContext { table: "outbox", key: &format_args!("{request} {}", effect.as_str()) };
             let entry = OutboxEntry {
@@ -74,7 +75,7 @@ impl Outbox for SqliteStore {
             if delete.execute(params![request, effect, integer(delivered)])? == 0 {
                 // The entry was enqueued again by a version newer than the delivered one.
                 let mut release = scope.db.prepare_cached(
-                    "UPDATE outbox SET ready_at = since, claimed_until = NULL
+                    "UPDATE outbox SET ready_at = 0, claimed_until = NULL
                      WHERE request = ?1 AND effect = ?2 AND claimed_until = ?3",
                 )?;
                 release.execute(params![request, effect, millis(claimed_until)])?;
@@ -121,13 +122,14 @@ impl NewEntries {
     pub(super) fn insert(&self, db: &Connection) -> rusqlite::Result<()> {
         let NewEntries { request, revision, since, effects } = self;
         for (effect, urgency) in effects {
+            // It is ready whatever the clock says: `since` may lie ahead of a clock that is set back afterwards.
             // A claimed entry stays claimed: its worker finishes the old revision, and that makes it ready again.
             let mut enqueue = db.prepare_cached(
                 "INSERT INTO outbox (request, effect, revision, attempts, since, ready_at, urgency)
-                 VALUES (?1, ?2, ?3, 0, ?4, ?4, ?5)
+                 VALUES (?1, ?2, ?3, 0, ?4, 0, ?5)
                  ON CONFLICT DO UPDATE SET revision = excluded.revision, attempts = 0,
                      since = min(since, excluded.since), urgency = min(urgency, excluded.urgency),
-                     ready_at = iif(claimed_until IS NULL, min(since, excluded.since), ready_at)",
+                     ready_at = iif(claimed_until IS NULL, 0, ready_at)",
             )?;
             enqueue.execute(params![request, effect, revision, since, urgency])?;
         }
@@ -144,25 +146,32 @@ fn select_ready(
     now: Timestamp,
     limit: usize,
 ) -> Result<(Vec<ReadyEntry>, Vec<OutboxKey>), StoreError> {
-    // One query for each urgency, since the index is sorted by urgency first.
+    // One query for each urgency and range, so that each is a walk along the index.
     let mut select = db.prepare_cached(
-        "SELECT request, effect, revision, since FROM outbox WHERE urgency = ?1 AND ready_at <= ?2
-         ORDER BY ready_at LIMIT ?3",
+        "SELECT request, effect, revision, since FROM outbox
+         WHERE urgency = ?1 AND ready_at BETWEEN ?2 AND ?3
+         ORDER BY ready_at LIMIT ?4",
     )?;
+    let is_new = (0, 0);
+    let is_due = (1, millis(now));
+    let waits_too_long = (millis(now.plus(LONGEST_WAIT_MS)).saturating_add(1), i64::MAX);
     let (mut ready, mut unreadable) = (Vec::new(), Vec::new());
     for urgency in Urgency::ALL {
-        let mut rows = select.query(params![urgency.rank(), millis(now), row_limit(limit)])?;
-        while let Some(row) = rows.next()? {
-            let key: OutboxKey = (row.get(0)?, row.get(1)?);
-            match ready_entry(row, &key, urgency) {
-                Ok(entry) => ready.push(entry),
-                Err(error) => {
-                    tracing::error!(%error, "outbox entry is unreadable; postponed");
-                    unreadable.push(key);
+        for (from, to) in [is_new, is_due, waits_too_long] {
+            let mut rows = select.query(params![urgency.rank(), from, to, row_limit(limit)])?;
+            while let Some(row) = rows.next()? {
+                let key: OutboxKey = (row.get(0)?, row.get(1)?);
+                match ready_entry(row, &key, urgency) {
+                    Ok(entry) => ready.push(entry),
+                    Err(error) => {
+                        tracing::error!(%error, "outbox entry is unreadable; postponed");
+                        unreadable.push(key);
+                    }
                 }
             }
         }
     }
+    ready.sort_by_key(|entry| (entry.urgency, entry.since));
     Ok((ready, unreadable))
 }
 

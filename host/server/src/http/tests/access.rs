@@ -326,6 +326,23 @@ async fn a_request_that_was_made_again_in_slack_counts_towards_the_limits() {
 }
 
 #[tokio::test]
+async fn a_quota_is_full_again_in_time_whatever_the_wall_clock_says() {
+    for jump in [-3_600_000, -20_000, 20_000, 3_600_000] {
+        let setup = Setup::new().await;
+        setup.put_in_force("open: 2, per_minute: 9", "open: 9, per_minute: 2").await;
+        for key in ["one", "two"] {
+            assert_eq!(setup.create("deploy", key).await.status, 200, "{jump}");
+        }
+        setup.server.clock.jump(jump);
+        setup.server.clock.advance(MINUTE / 2 - 1);
+        assert_eq!(setup.create("deploy", "three").await.json()["error"], "rate_limited", "{jump}");
+        setup.server.clock.advance(1);
+        assert_eq!(setup.create("deploy", "four").await.status, 200, "{jump}");
+        assert_eq!(setup.create("deploy", "five").await.json()["error"], "rate_limited", "{jump}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_caller_was_refused_is_audited_as_counts() {
     let setup = Setup::new().await;
     for _ in 0..3 {

@@ -53,7 +53,7 @@ impl Sender {
             let post = self.store.slack_post(mark.request, mark.slot).await?;
             let Some(mut post) = post.filter(|post| post.ts().is_some()) else { return Ok(()) };
             change(&mut post);
-            post.refresh_at = Some(self.clock.now());
+            post.refresh_at = Some(self.schedule.now());
             post.revision += 1;
             if self.store.keep_slack_post(keep(mark, post)).await? == Committed::Done {
                 return Ok(());
@@ -118,7 +118,7 @@ impl Sender {
             AuditEvent::MessageShortened => "slack_message_shortened",
         };
         AuditEntry {
-            at: self.clock.now(),
+            at: request.time_of_next(self.clock.now()),
             event: event.to_owned(),
             action: request.submission.action.clone(),
             request: Some(request.id),

@@ -77,7 +77,7 @@ async fn without_permission_to_search_it_posts_again_and_reports_that() {
         harness.deliver(MINUTE).await;
         assert_eq!(harness.messages(1, Slot::Main).len(), 2, "{code}");
         assert_eq!(harness.state(), HealthState::Degraded, "{code}");
-        assert_eq!(harness.health.report().lookup_refused.as_deref(), Some(code));
+        assert_eq!(harness.health.report(harness.clock.monotonic()).lookup_refused.as_deref(), Some(code));
     }
 }
 
@@ -96,7 +96,7 @@ async fn a_channel_given_by_name_is_updated_by_id_and_cannot_be_searched() {
     harness.create(2, "#one").await;
     harness.deliver(MINUTE).await;
     assert_eq!(harness.messages(2, Slot::Main).len(), 2);
-    assert_eq!(harness.health.report().lookup_refused.as_deref(), Some("channel_not_found"));
+    assert_eq!(harness.health.report(harness.clock.monotonic()).lookup_refused.as_deref(), Some("channel_not_found"));
     harness.end(2).await;
     harness.deliver(MINUTE).await;
     let texts: Vec<_> = harness.messages(2, Slot::Main).into_iter().map(|message| message.text).collect();
@@ -182,7 +182,7 @@ async fn a_refused_token_stops_delivery_until_it_is_accepted() {
         }
         harness.slack.decide(move |_, _| Fate::Refused(code));
         harness.pass(20 * MINUTE).await;
-        let report = harness.health.report();
+        let report = harness.health.report(harness.clock.monotonic());
         assert_eq!((report.state, report.refused.as_deref()), (HealthState::Unauthorized, Some(code)));
         let (posts, asks) = (harness.count("chat.postMessage"), harness.count("auth.test"));
         assert!((1..=3).contains(&posts), "{code}: {posts}, which were under way");
@@ -234,7 +234,7 @@ async fn a_failing_channel_is_tried_rarely_and_holds_up_no_other() {
         let counters = harness.store.counters().await.unwrap();
         let counted = counters.iter().find(|(counter, _)| counter.metric == "slack_delivery_failures_total");
         assert_eq!(counted.unwrap().1, &1);
-        let report = harness.health.report();
+        let report = harness.health.report(harness.clock.monotonic());
         assert_eq!((report.state, report.channels["C1"].code.as_str()), (HealthState::Degraded, code));
 
         // Neither a change nor a restart reports it again.

@@ -1,5 +1,6 @@
 //! Tests of the worker with the SQLite store, a fake Slack that fails on demand, and a clock that the tests advance.
 
+mod clock_jumps;
 mod ephemerals;
 mod failures;
 mod messages;
@@ -11,7 +12,7 @@ mod run_loop;
 
 use std::sync::Arc;
 
-use countersign_core::clock::{Clock, ManualClock};
+use countersign_core::clock::{Clock, ManualClock, Monotonic};
 use countersign_core::lifecycle::{Act, Decided, Edit, Effect, Request, RequestId, State, Timestamp};
 use countersign_core::record::{Escalate, PolicyEntry, Rerequest, SlackPost, Slot};
 use countersign_store::{Commit, Committed, Created, SqliteStore, Store, fixtures};
@@ -51,7 +52,7 @@ impl Harness {
         store.pin(["C1", "C2", "C3", "#one", ""].map(entry).to_vec(), vec![]).await.unwrap();
         let clock = Arc::new(ManualClock::at(START));
         let slack = FakeSlack::start(Arc::<ManualClock>::clone(&clock)).await;
-        let (health, notify) = (Arc::new(Health::new(START)), Arc::new(Notify::new()));
+        let (health, notify) = (Arc::new(Health::new(clock.moment())), Arc::new(Notify::new()));
         let worker = worker(&store, &clock, &slack, &health, &notify, (seed, rate_factor));
         Harness { store, clock, slack, health, notify, worker, seed, rate_factor, _folder: folder }
     }
@@ -144,10 +145,10 @@ impl Harness {
 
     /// Lets this many milliseconds pass.
     async fn pass(&mut self, millis: u64) {
-        let end = self.now().plus(millis);
+        let end = self.clock.monotonic().plus(millis);
         loop {
             let next = self.work().await;
-            if self.now() >= end {
+            if self.clock.monotonic() >= end {
                 return;
             }
             self.advance_to(next.min(end));
@@ -156,10 +157,10 @@ impl Harness {
 
     /// Lets at most `most` milliseconds pass until the outbox is empty, and returns how many passed.
     async fn deliver(&mut self, most: u64) -> u64 {
-        let begun = self.now();
+        let begun = self.clock.monotonic();
         loop {
             let next = self.work().await;
-            let took = self.now().since(begun);
+            let took = self.clock.monotonic().since(begun);
             if self.waiting().await == 0 {
                 return took;
             }
@@ -169,7 +170,7 @@ impl Harness {
     }
 
     /// Carries out every step that is possible now, and returns when there are more.
-    async fn work(&mut self) -> Timestamp {
+    async fn work(&mut self) -> Monotonic {
         for _ in 0..10_000 {
             let next = self.worker.turn().await;
             if !self.worker.is_busy() {
@@ -180,9 +181,9 @@ impl Harness {
         panic!("endless work at {}: {:?}", self.now(), self.slack.methods());
     }
 
-    /// Advances the clock to `at`, and by 1 ms at least.
-    fn advance_to(&self, at: Timestamp) {
-        let now = self.now();
+    /// Advances the clocks to `at`, and by 1 ms at least.
+    fn advance_to(&self, at: Monotonic) {
+        let now = self.clock.monotonic();
         self.clock.advance(at.max(now.plus(1)).since(now));
     }
 
@@ -216,7 +217,7 @@ impl Harness {
     }
 
     fn state(&self) -> HealthState {
-        self.health.report().state
+        self.health.report(self.clock.monotonic()).state
     }
 
     fn count(&self, method: &str) -> usize {

@@ -10,9 +10,9 @@ use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use countersign_core::clock::Clock;
+use countersign_core::clock::{Clock, Monotonic};
 use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{RequestId, Timestamp};
+use countersign_core::lifecycle::RequestId;
 use countersign_store::{Store, StoreError};
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
@@ -24,6 +24,7 @@ use super::circuit_breaker::{Allowed, CircuitBreaker};
 use super::health::Health;
 use super::job::Job;
 use super::rate_limit::{Method, RateLimits};
+use super::schedule::Schedule;
 use super::sender::{NextCall, SearchCursor, Sender};
 use crate::SlackClient;
 use queue::{Priority, QueuedJob};
@@ -48,6 +49,7 @@ const UNREADABLE_MS: u64 = 60_000;
 pub struct Worker {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    schedule: Schedule,
     client: Arc<SlackClient>,
     sender: Arc<Sender>,
     notify: Arc<Notify>,
@@ -62,6 +64,8 @@ pub struct Worker {
     /// The jobs whose steps are being carried out.
     active: HashMap<RequestId, Job>,
     steps: JoinSet<FinishedStep>,
+    /// Whether something was due at the last look.
+    is_due: bool,
 }
 
 /// What a worker is made of.
@@ -94,9 +98,11 @@ impl Worker {
     /// The same; `rng` spreads the retries.
     pub(super) fn with_rng(parts: Parts, mut rng: fastrand::Rng) -> Worker {
         let Parts { store, clock, directory, client, notify, health, rendering, rate_factor } = parts;
+        let schedule = Schedule::new(Arc::clone(&clock));
         let sender = Sender::new(
             Arc::clone(&store),
             Arc::clone(&clock),
+            schedule.clone(),
             directory,
             Arc::clone(&client),
             rendering,
@@ -105,6 +111,7 @@ impl Worker {
         Worker {
             store,
             clock,
+            schedule,
             client,
             sender: Arc::new(sender),
             notify,
@@ -116,6 +123,7 @@ impl Worker {
             cursors: HashMap::new(),
             active: HashMap::new(),
             steps: JoinSet::new(),
+            is_due: false,
         }
     }
 
@@ -126,7 +134,7 @@ impl Worker {
         let (clock, notify) = (Arc::clone(&self.clock), Arc::clone(&self.notify));
         while !shutdown.is_cancelled() {
             let next = self.turn().await;
-            let earliest = clock.now().plus(PACE_MS);
+            let earliest = clock.monotonic().plus(PACE_MS);
             let woken = async {
                 tokio::select! {
                     () = clock.sleep_until(next) => {}
@@ -155,11 +163,11 @@ impl Worker {
     }
 
     /// Starts every step that can be started now, and returns when to look again.
-    pub(super) async fn turn(&mut self) -> Timestamp {
+    pub(super) async fn turn(&mut self) -> Monotonic {
         while let Some(finished) = self.steps.try_join_next() {
             self.apply(finished).await;
         }
-        let now = self.clock.now();
+        let now = self.clock.monotonic();
         let next = match self.breaker.allowed(now) {
             Allowed::Nothing { until } => until,
             Allowed::AuthTest if self.active.is_empty() => self.auth_test().await,
@@ -167,23 +175,26 @@ impl Worker {
             Allowed::AuthTest | Allowed::Probe => now.plus(POLL_MS),
             Allowed::All => self.start_steps(now, CONCURRENT_STEPS).await,
         };
-        self.health.update(self.breaker.state(), self.breaker.refused_for(), now);
+        let (breaker, refused_for) = (self.breaker.state(), self.breaker.refused_for());
+        self.health.update(breaker, refused_for, self.is_due, self.clock.moment());
         next
     }
 
     /// Starts up to `most` steps, the most urgent first, as far as the rate limits allow.
-    async fn start_steps(&mut self, now: Timestamp, most: usize) -> Timestamp {
+    async fn start_steps(&mut self, now: Monotonic, most: usize) -> Monotonic {
         let latest = now.plus(POLL_MS);
+        self.is_due = true;
         if self.active.len() >= most {
             return latest;
         }
-        let queue = match self.queue(now).await {
+        let queue = match self.queue().await {
             Ok(queue) => queue,
             Err(error) => {
                 tracing::warn!(%error, "cannot load the outbox; retrying");
                 return latest;
             }
         };
+        self.is_due = !self.active.is_empty() || queue.iter().any(|queued| queued.priority != Priority::Refresh);
         let (mut next, mut exhausted) = (latest, HashSet::new());
         for queued in queue {
             if self.active.len() >= most {
@@ -209,9 +220,9 @@ impl Worker {
     async fn start_step(
         &mut self,
         queued: &QueuedJob,
-        now: Timestamp,
+        now: Monotonic,
         exhausted: &mut HashSet<Method>,
-    ) -> Result<Timestamp, StoreError> {
+    ) -> Result<Monotonic, StoreError> {
         let QueuedJob { job, priority, since, revision } = queued;
         let later = now.plus(POLL_MS);
         if self.active.contains_key(&job.request()) {
@@ -247,7 +258,7 @@ impl Worker {
     }
 
     /// Whether a refresh can be sent without delaying anything that people wait for.
-    fn may_refresh(&mut self, method: &Method, now: Timestamp) -> bool {
+    fn may_refresh(&mut self, method: &Method, now: Monotonic) -> bool {
         let refreshes = self.active.values().filter(|job| matches!(job, Job::Refresh(_))).count();
         refreshes < CONCURRENT_REFRESHES
             && (*method != Method::Update || self.rate_limits.has_spare_update(now))

@@ -34,7 +34,8 @@ pub(super) enum Priority {
 
 impl Worker {
     /// The jobs that are due by priority, and within a priority the longest waiting first.
-    pub(super) async fn queue(&mut self, now: Timestamp) -> Result<Vec<QueuedJob>, StoreError> {
+    pub(super) async fn queue(&mut self) -> Result<Vec<QueuedJob>, StoreError> {
+        let now = self.schedule.now();
         let ready = self.store.ready_outbox(now, WINDOW).await?;
         let stale = self.store.stale_slack_posts(now, REFRESH_WINDOW).await?;
         let in_outbox: HashSet<RequestId> = ready.iter().map(|entry| entry.request).collect();
