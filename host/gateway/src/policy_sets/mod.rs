@@ -28,6 +28,7 @@ use self::stored::texts;
 use countersign_core::record::{
     AdminCall, ChangeFault, ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange,
 };
+pub use notices::Notices;
 pub use start::{StartError, at_start};
 pub use stored::{Inspection, PolicySetStored};
 pub use watch::POLL;
@@ -642,9 +643,7 @@ impl ChangeError {
     #[must_use]
     pub fn faults(&self) -> Vec<ChangeFault> {
         match self {
-            ChangeError::Refused(errors)
-            | ChangeError::HeldBack(errors)
-            | ChangeError::Unfetched(errors) => {
+            ChangeError::Refused(errors) | ChangeError::HeldBack(errors) | ChangeError::Unfetched(errors) => {
                 let fault = |error: &countersign_policy::LoadError| {
                     let place = error.place.map(|(line, column)| format!(":{line}:{column}"));
                     let path = format!("{}{}", error.file, place.unwrap_or_default());

@@ -27,9 +27,10 @@ const LEADING: WatchFlags =
 /// What may change the bytes of a file as well.
 const WRITING: WatchFlags = WatchFlags::MODIFY.union(WatchFlags::CLOSE_WRITE);
 
-/// Watches the files of a policy set.
-pub(super) struct Notices {
-    directory: PathBuf,
+/// Watches the files of a policy set, or a file alone.
+pub struct Notices {
+    path: PathBuf,
+    places_of: fn(&Path) -> Places,
     inotify: AsyncFd<OwnedFd>,
     places: Places,
     /// The watches of the directories, and which directory is which.
@@ -43,16 +44,32 @@ pub(super) struct Notices {
 }
 
 impl Notices {
-    /// Watches nothing yet.
+    /// Of the policy set in a folder. Watches nothing yet.
     ///
     /// # Errors
     /// If there are too many watchers.
     pub(super) fn of(directory: &Path) -> io::Result<Notices> {
+        Notices::new(directory, Places::of)
+    }
+
+    /// Of a file. Watches nothing yet.
+    ///
+    /// # Errors
+    /// If there are too many watchers.
+    pub fn of_file(file: &Path) -> io::Result<Notices> {
+        Notices::new(file, Places::of_file)
+    }
+
+    fn new(path: &Path, places_of: fn(&Path) -> Places) -> io::Result<Notices> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        #[expect(deprecated, reason = "what replaces it is unsafe, since not every descriptor is owned; this one is")]
+        #[expect(
+            deprecated,
+            reason = "what replaces it is unsafe, since not every descriptor is owned; this one is"
+        )]
         let inotify = AsyncFd::new(inotify)?;
         Ok(Notices {
-            directory: directory.to_owned(),
+            path: path.to_owned(),
+            places_of,
             inotify,
             places: Places::default(),
             watches: BTreeMap::new(),
@@ -67,10 +84,10 @@ impl Notices {
     ///
     /// # Errors
     /// If something cannot be watched that is there.
-    pub(super) fn renew(&mut self) -> io::Result<()> {
+    pub fn renew(&mut self) -> io::Result<()> {
         // Again until nothing has moved meanwhile: what is watched is then what is read.
         loop {
-            self.places = Places::of(&self.directory);
+            self.places = (self.places_of)(&self.path);
             let mut before = std::mem::take(&mut self.watches);
             for (directory, place) in &self.places.directories {
                 let writing = if place.has_files { WRITING } else { WatchFlags::empty() };
@@ -94,15 +111,15 @@ impl Notices {
                     let _ = inotify::remove_watch(&self.inotify, watch);
                 }
             }
-            if Places::of(&self.directory) == self.places {
+            if (self.places_of)(&self.path) == self.places {
                 break;
             }
         }
         Ok(())
     }
 
-    /// What is known of the folder from how it came to be as it is. Blocks.
-    pub(super) fn known(&self) -> Known {
+    /// What is known of the files from how they came to be as they are. Blocks.
+    pub fn known(&self) -> Known {
         // What came in one step was not watched at first, and not everything is told: so the times are compared as well.
         self.moved.map_or(Known::Nothing, |(known, moved)| self.places.still(known, moved))
     }
@@ -122,7 +139,7 @@ impl Notices {
     }
 
     /// Reads what has happened. Whether something of it concerns the files.
-    fn take(&mut self) -> bool {
+    pub fn take(&mut self) -> bool {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let (mut told, mut concerned) = (Vec::new(), false);
         let mut events = Reader::new(&self.inotify, &mut buffer);

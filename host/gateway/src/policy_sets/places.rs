@@ -79,6 +79,17 @@ impl Places {
         places
     }
 
+    /// Of a file alone. Blocks.
+    pub(super) fn of_file(file: &Path) -> Places {
+        let mut places = Places::default();
+        let (text, way) = places.follow(&std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
+        places.has_files(text.parent());
+        let way = BTreeSet::from_iter(way);
+        places.way = [way.clone(), way];
+        places.ends = [text.clone(), text];
+        places
+    }
+
     fn has_files(&mut self, directory: Option<&Path>) {
         if let Some(place) = directory.and_then(|directory| self.directories.get_mut(directory)) {
             place.has_files = true;

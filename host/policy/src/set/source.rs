@@ -92,7 +92,7 @@ impl Source {
         let schemas = read_all(&dir.join("schemas"), "json", MAX_SCHEMA_BYTES, &mut errors);
         let signatures = read_signatures(dir, &mut errors);
         let files = at_hand(dir, &text, modules.iter().chain(&schemas));
-        let manifest = match Manifest::read(dir, &files) {
+        let manifest = match Manifest::read(&path, &files) {
             Ok(manifest) => manifest,
             Err((name, error)) => {
                 errors.add_in(&name, format!("cannot be read: {error}"));
@@ -126,7 +126,8 @@ impl Source {
         let schemas =
             named(&mut self.schemas.iter().map(|(_, name, bytes)| (name.as_str(), bytes.as_slice())));
         let signatures: Vec<String> = self.signatures.iter().map(Signature::to_string).collect();
-        let mut parts = vec![json!(Digest::of(self.text.as_bytes())), json!(modules), json!(schemas), json!(signatures)];
+        let mut parts =
+            vec![json!(Digest::of(self.text.as_bytes())), json!(modules), json!(schemas), json!(signatures)];
         // A folder without one keeps the digest that it had before there were manifests.
         parts.extend(self.manifest.as_ref().map(|manifest| json!(manifest.digest)));
         Digest::of_json(&json!(parts))

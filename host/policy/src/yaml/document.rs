@@ -10,7 +10,7 @@ use serde_saphyr::{DuplicateKeyPolicy, Error as YamlError, Location, MergeKeyPol
 
 /// How many values aliases may stand for in all: a short text that says one list a thousand times in a thousand lists
 /// would otherwise take as much time and memory as it likes.
-const MOST_ALIASED: usize = 50_000;
+const MOST_ALIASED: usize = 20_000;
 
 /// A place in the document, from 1; 0 if it is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +87,7 @@ fn message(error: &YamlError) -> String {
         YamlError::MergeKeyNotAllowed { .. } => {
             "`<<` merges nothing here: write out what it stands for".to_owned()
         }
+        YamlError::AliasError { error, .. } => message(error),
         YamlError::AliasReplayLimitExceeded { .. } => {
             format!("aliases stand for more than {MOST_ALIASED} values")
         }
@@ -259,10 +260,9 @@ mod tests {
             let before = number - 1;
             format!("a{number}: &a{number} [{}]\n", vec![format!("*a{before}"); 9].join(", "))
         };
-        let bomb: String =
-            std::iter::once("a0: &a0 [lol]\n".to_owned()).chain((1..9).map(level)).collect();
+        let bomb: String = std::iter::once("a0: &a0 [lol]\n".to_owned()).chain((1..9).map(level)).collect();
         let (at, wrong) = parse(&bomb).unwrap_err();
-        assert_eq!(wrong, "aliases stand for more than 50000 values");
+        assert_eq!(wrong, "aliases stand for more than 20000 values");
         assert!(at.line > 1, "{at:?}");
         let used: String = (0..90).map(|number| format!("b{number}: *people\n")).collect();
         let people: Vec<String> = (0..100).map(|number| format!("U{number}")).collect();

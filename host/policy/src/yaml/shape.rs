@@ -53,9 +53,9 @@ impl<'a> Differences<'a> {
                 }
             }
             (Kind::List(items), Kind::List(others)) => {
-                if others.len() < items.len() && !(self.may_go)(&self.path) {
-                    let told = format!("has {} of {} items", others.len(), items.len());
-                    self.add(now.at, &told);
+                if others.len() < items.len() {
+                    self.compare_fewer(items, others, now.at);
+                    return;
                 }
                 for (before, now) in items.iter().zip(others) {
                     self.compare(before, now);
@@ -72,6 +72,16 @@ impl<'a> Differences<'a> {
             (Kind::Null, _) => {}
             (_, Kind::Null) => self.add(now.at, "has no value"),
             _ => {}
+        }
+    }
+
+    /// Which of the items have gone is not known, unless the others are as they were.
+    fn compare_fewer(&mut self, items: &[Node], others: &[Node], at: Place) {
+        let known = |item: &Node| items.iter().any(|before| before.to_json() == item.to_json());
+        if !(self.may_go)(&self.path) {
+            self.add(at, &format!("has {} of {} items", others.len(), items.len()));
+        } else if !others.iter().all(known) {
+            self.add(at, "has fewer items, and others");
         }
     }
 
@@ -109,8 +119,7 @@ actions:
     fn check(now: &str, expected: &[&str]) {
         let (before, parsed) = (parse(BEFORE).unwrap(), parse(now).unwrap());
         let told = |(at, what): (Place, String)| format!("{}:{}: {what}", at.line, at.column);
-        let found: Vec<_> =
-            differences((&before, &parsed), now, &|_| false).into_iter().map(told).collect();
+        let found: Vec<_> = differences((&before, &parsed), now, &|_| false).into_iter().map(told).collect();
         assert_eq!(found, expected, "{now}");
     }
 
@@ -120,15 +129,30 @@ actions:
         check(&format!("# a comment\n{BEFORE}"), &[]);
         check(&BEFORE.replace("approvals: 2", "approvals: 1").replace("10m", "20m"), &[]);
         check(&BEFORE.replace("admins: [U1, U2]", "admins: [U3, U4, U5]"), &[]);
-        check(&BEFORE.replace("admins: [U1, U2]", "admins: [U1]"), &["2:11: `groups.admins` has 1 of 2 items"]);
-        check(&BEFORE.replace(", approvals: 2", ""), &["8:15: `actions.deploy.policies.with.approvals` is missing"]);
-        check(&BEFORE.replace("      - use: gate\n", ""), &["7:7: `actions.deploy.policies` has 1 of 2 items"]);
-        check(&BEFORE.replace("10m", ""), &["5:13: `actions.deploy.timeout` has no value"]);
-        check(&BEFORE.replace("[U1, U2], a", "everybody, a"), &["8:28: `actions.deploy.policies.with.approvers` is something else"]);
+        check(
+            &BEFORE.replace("admins: [U1, U2]", "admins: [U1]"),
+            &["2:11: `groups.admins` has 1 of 2 items"],
+        );
+        check(
+            &BEFORE.replace(", approvals: 2", ""),
+            &["8:15: `actions.deploy.policies.with.approvals` is missing"],
+        );
+        check(
+            &BEFORE.replace("      - use: gate\n", ""),
+            &["7:7: `actions.deploy.policies` has 1 of 2 items"],
+        );
+        check(&BEFORE.replace("10m", ""), &["5:12: `actions.deploy.timeout` has no value"]);
+        check(
+            &BEFORE.replace("[U1, U2], a", "everybody, a"),
+            &["8:28: `actions.deploy.policies.with.approvers` is something else"],
+        );
         check(&BEFORE.replace("groups:\n  admins: [U1, U2]\n", ""), &["1:1: `groups` is missing"]);
         check(&format!("{BEFORE}  other: {{}}\n"), &["10:3: `actions.other` is new"]);
         check(&format!("{BEFORE}      - use: other\n"), &["10:9: `actions.deploy.policies` has a new item"]);
-        check(&BEFORE.replace("10m\n", "10m\n    unattended: true\n"), &["6:5: `actions.deploy.unattended` is new"]);
+        check(
+            &BEFORE.replace("10m\n", "10m\n    unattended: true\n"),
+            &["6:5: `actions.deploy.unattended` is new"],
+        );
         check(BEFORE.trim_end(), &["9:1: the last line does not end with a line break"]);
     }
 
@@ -141,6 +165,21 @@ actions:
             if let Ok(now) = parse(part) {
                 assert_ne!(differences((&before, &now), part, &|_| false), [], "{part}");
             }
+        }
+    }
+
+    #[test]
+    fn of_a_list_that_may_be_shorter_the_rest_stays() {
+        let may_go = |path: &[&str]| path == ["keys"];
+        let before = parse("keys: [{ a: 1 }, { b: 1, until: 2 }]\n").unwrap();
+        for (now, told) in [
+            ("keys: [{ b: 1, until: 2 }]\n", None),
+            ("keys: []\n", None),
+            ("keys: [{ b: 1 }]\n", Some("`keys` has fewer items, and others")),
+        ] {
+            let parsed = parse(now).unwrap();
+            let found = differences((&before, &parsed), now, &may_go);
+            assert_eq!(found.first().map(|(_, what)| what.as_str()), told, "{now}");
         }
     }
 

@@ -164,8 +164,7 @@ async fn what_is_not_the_module_is_refused_for_good() {
         let shelf = Shelf::with(bytes, status).await;
         let house = House::with(shelf.registries()).await;
         house.write(&shelf.set(2));
-        let Err(ChangeError::Refused(errors)) = house.look_again(Known::Everything).await
-        else {
+        let Err(ChangeError::Refused(errors)) = house.look_again(Known::Everything).await else {
             panic!("it was loaded: {why}")
         };
         assert!(errors.to_string().contains(why), "{errors}");

@@ -52,9 +52,8 @@ impl House {
 
     /// As `sha256sum` writes it for these files.
     fn manifest(&self, files: &[&str]) {
-        let line = |file: &&str| {
-            format!("{}  {file}\n", Digest::of(&fs::read(self.policies().join(file)).unwrap()))
-        };
+        let line =
+            |file: &&str| format!("{}  {file}\n", Digest::of(&fs::read(self.policies().join(file)).unwrap()));
         self.put("policy-set.yaml.sha256", &files.iter().map(line).collect::<String>());
     }
 
@@ -107,8 +106,19 @@ async fn whatever_half_of_a_set_lacks_is_held_back() {
         ("a person", full.replace("[U1, U2, U3]", "[U1, U2]")),
         ("a setting of a policy", full.replace(", approvals: 1", "")),
         ("the end of the last line", full.trim_end().to_owned()),
-        ("the rest of a new action", format!("{full}  new:\n    policies:\n      - use: quorum\n        with: {{ approvers: [U1] }}\n")),
-        ("the rest of a new policy", full.replace("  drop_table", "      - use: quorum\n        with: { approvers: [U1] }\n  drop_table")),
+        (
+            "the rest of a new action",
+            format!(
+                "{full}  new:\n    policies:\n      - use: quorum\n        with: {{ approvers: [U1] }}\n"
+            ),
+        ),
+        (
+            "the rest of a new policy",
+            full.replace(
+                "  drop_table",
+                "      - use: quorum\n        with: { approvers: [U1] }\n  drop_table",
+            ),
+        ),
         ("what is less than unattended", full.replace("10m\n", "10m\n    unattended: true\n")),
     ] {
         let half = half.replace("U5", "U6");
@@ -117,7 +127,10 @@ async fn whatever_half_of_a_set_lacks_is_held_back() {
         // Only the text of it is doubtful.
         house.sets.changing.lock().await.folder = Digest::of(what.as_bytes());
         let changed = house.look_again(Known::Text).await;
-        assert!(matches!(changed, Ok(Some(Changed { outcome: ChangeOutcome::Ok, .. }))), "{what}: {changed:?}");
+        assert!(
+            matches!(changed, Ok(Some(Changed { outcome: ChangeOutcome::Ok, .. }))),
+            "{what}: {changed:?}"
+        );
         house.put("policy-set.yaml", &full);
         house.reload().await.unwrap();
     }
@@ -133,7 +146,10 @@ async fn whatever_half_of_a_set_lacks_is_held_back() {
 #[tokio::test]
 async fn values_may_be_changed_in_place() {
     let house = House::full().await;
-    house.put("policy-set.yaml", &full().replace("[U1, U2, U3], approvals: 1", "[U7, U8, U9, U10], approvals: 3"));
+    house.put(
+        "policy-set.yaml",
+        &full().replace("[U1, U2, U3], approvals: 1", "[U7, U8, U9, U10], approvals: 3"),
+    );
     let changed = house.look_again(Known::Nothing).await.unwrap().unwrap();
     assert_eq!(changed.outcome, ChangeOutcome::Ok);
 }
@@ -283,7 +299,8 @@ async fn half_of_a_set_is_not_taken_however_long_the_pause() {
     // The pause is as long as the watcher needs to have tried.
     house.attempts(2).await;
     assert_eq!(house.policies_of_deploy(), 2);
-    let mut file = fs::OpenOptions::new().append(true).open(house.policies().join("policy-set.yaml")).unwrap();
+    let mut file =
+        fs::OpenOptions::new().append(true).open(house.policies().join("policy-set.yaml")).unwrap();
     file.write_all(&text.as_bytes()[half.len()..]).unwrap();
     drop(file);
     house.attempts(3).await;
