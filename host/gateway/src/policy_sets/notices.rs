@@ -168,16 +168,22 @@ impl Notices {
     }
 
     fn note(&mut self, path: &Path, what: ReadFlags) {
-        let came_with = self.places.came_with(path);
-        if came_with == Known::Nothing {
-            // A schema or a module: the text is what it was.
-            self.moved = self.moved.map(|(known, moved)| (known.min(Known::Text), moved));
-            return;
-        }
         let found = fs::symlink_metadata(path).ok();
         // A link is made in one step; a file or a directory is made and then filled.
         let link = what.contains(ReadFlags::CREATE) && found.as_ref().is_some_and(fs::Metadata::is_symlink);
         let in_one_step = link || what.contains(ReadFlags::MOVED_TO);
-        self.moved = found.filter(|_| in_one_step).map(|found| (came_with, Changed::of(&found)));
+        if !in_one_step && self.moved.is_none() {
+            return;
+        }
+        // Where the path led before a link was changed tells nothing of where it leads now: what was there is removed.
+        let places = (self.places_of)(&self.path);
+        let came_with = places.came_with(path);
+        let matters = path.parent().zip(path.file_name()).is_some_and(|(at, name)| places.concern(at, name));
+        self.moved = match (came_with, self.moved) {
+            (_, moved) if !matters => moved,
+            // A schema or a module: the text is what it was.
+            (Known::Nothing, moved) => moved.map(|(known, at)| (known.min(Known::Text), at)),
+            (known, _) => found.filter(|_| in_one_step).map(|found| (known, Changed::of(&found))),
+        };
     }
 }

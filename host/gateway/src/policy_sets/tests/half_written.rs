@@ -256,8 +256,9 @@ async fn what_came_in_one_step_is_told_from_what_was_written_in_place() {
     let relinked = || {
         symlink("v2", root.join("link")).unwrap();
         fs::rename(root.join("link"), &policies).unwrap();
+        fs::remove_dir_all(root.join("v1")).unwrap();
     };
-    assert_eq!(after(&mut notices, relinked).await, Known::Everything);
+    assert_eq!(after(&mut notices, relinked).await, Known::Everything, "what was there before is removed");
     let too_early = || {
         symlink("v3", root.join("link")).unwrap();
         fs::rename(root.join("link"), &policies).unwrap();
