@@ -158,6 +158,7 @@ impl ChangeError {
     pub fn code(&self) -> &'static str {
         match self {
             ChangeError::Refused(_) => "invalid_policy_set",
+            ChangeError::HeldBack(_) => "held_back",
             ChangeError::Unfetched(_) => "registry_unavailable",
             ChangeError::Module(_) => "invalid_module",
             ChangeError::Conflict { .. } => "conflict",

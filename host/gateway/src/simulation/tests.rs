@@ -159,6 +159,7 @@ fn set(actions: &str) -> PolicySet {
         signatures: vec![],
         unfetched: Default::default(),
         kept: Kept::InFolder,
+        manifest: None,
     };
     PolicySet::build(&source, &engine()).unwrap_or_else(|errors| panic!("{errors}"))
 }

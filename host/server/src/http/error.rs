@@ -252,7 +252,8 @@ fn change_status(error: &ChangeError) -> StatusCode {
     match error {
         ChangeError::Refused(_) | ChangeError::Module(_) => StatusCode::UNPROCESSABLE_ENTITY,
         ChangeError::Unfetched(_) => StatusCode::SERVICE_UNAVAILABLE,
-        ChangeError::Conflict { .. }
+        ChangeError::HeldBack(_)
+        | ChangeError::Conflict { .. }
         | ChangeError::NothingBefore
         | ChangeError::InForce(_)
         | ChangeError::Shadow(_) => StatusCode::CONFLICT,

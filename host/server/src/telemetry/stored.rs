@@ -50,8 +50,13 @@ pub async fn stored(store: &dyn Store, now: Timestamp) -> Result<Vec<MetricFamil
 /// Every counter of reloads, at zero.
 fn no_reloads() -> impl Iterator<Item = (Counter, u64)> {
     let triggers = [ChangeTrigger::Sighup, ChangeTrigger::File, ChangeTrigger::Api, ChangeTrigger::Store];
-    let outcomes =
-        [ChangeOutcome::Ok, ChangeOutcome::Unchanged, ChangeOutcome::Conflict, ChangeOutcome::Failed];
+    let outcomes = [
+        ChangeOutcome::Ok,
+        ChangeOutcome::Unchanged,
+        ChangeOutcome::Conflict,
+        ChangeOutcome::HeldBack,
+        ChangeOutcome::Failed,
+    ];
     let policies = triggers
         .into_iter()
         .flat_map(move |trigger| outcomes.map(|outcome| PolicyChange::counter(trigger, outcome)));

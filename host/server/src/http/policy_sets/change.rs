@@ -144,7 +144,7 @@ pub(in crate::http) async fn reload(
     let bytes = body::read(&app, body, app.body_limit).await?;
     let ReloadBody { actor } = match bytes.is_empty() {
         true => ReloadBody::default(),
-        false => JsonBody::of(&headers, &bytes)?.typed()?,
+        false => JsonBody::of(&headers, bytes).await?.typed()?,
     };
     Ok(Json(ChangedView::of(app.policy_sets.reload(admin.by(actor)?).await?)))
 }
@@ -173,7 +173,7 @@ pub(in crate::http) async fn store(
     body: Body,
 ) -> Result<Json<StoredView>, ApiError> {
     let bytes = body::read(&app, body, SET_BYTES).await?;
-    let SetBody { document, schemas, signatures, actor } = JsonBody::of(&headers, &bytes)?.typed()?;
+    let SetBody { document, schemas, signatures, actor } = JsonBody::of(&headers, bytes).await?.typed()?;
     let signatures = Signature::read_all(&signatures)
         .map_err(|(line, wrong)| Invalid::new("signatures", format!("line {line}: {wrong}")))?;
     let sent = Sent { document, schemas, signatures };

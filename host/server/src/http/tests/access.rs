@@ -1,7 +1,8 @@
 //! The access file in operation: its history, and what it lets callers do, over HTTP and in Slack.
 
 use countersign_access::{Access, ApiKey, Identified};
-use countersign_core::lifecycle::Party;
+use countersign_core::lifecycle::{Digest, Party};
+use countersign_policy::Known;
 use countersign_slack::fake::{FakeSlack, TOKEN};
 use insta::assert_snapshot;
 
@@ -50,8 +51,24 @@ impl Setup {
     }
 
     async fn reload(&self, source: Source) {
+        self.reload_known(source, Known::Nothing).await;
+    }
+
+    /// If so much is known of the file.
+    async fn reload_known(&self, source: Source, known: Known) {
         let access = self.server.app.access.as_ref().expect("there is an access file");
-        let _ = access.reload(source, &self.server.app.gateway).await;
+        let gateway = &self.server.app.gateway;
+        if matches!(source, Source::File) {
+            // By itself a file is taken if it is the same twice in a row.
+            let _ = access.reload(Source::File, known, gateway).await;
+        }
+        let _ = access.reload(source, known, gateway).await;
+    }
+
+    /// What the newest attempt came to, and the first error.
+    async fn newest(&self) -> String {
+        let newest = &self.admin().await.json()["attempts"][0];
+        format!("{} {}", newest["outcome"], newest["errors"][0]["message"]).replace('"', "")
     }
 
     /// Puts the file of the start in force, with one part replaced.
@@ -133,6 +150,44 @@ fn file(key: &ApiKey) -> String {
          people:\n  dana: {{ slack: U0DANA, github: dana-d }}\n",
         key.digest()
     )
+}
+
+/// Without the people somebody could approve what they ask for under another name.
+#[tokio::test]
+async fn half_of_a_file_is_held_back() {
+    let setup = Setup::new().await;
+    let text = file(&setup.key);
+    let half = text[..text.find("people:").expect("people")].to_owned();
+    let path = setup.folder.path().join("access.yaml");
+    let people = async || setup.admin().await.json()["people"].clone();
+    std::fs::write(&path, &half).expect("written");
+    setup.reload(Source::File).await;
+    assert_eq!(setup.newest().await, "held_back `people` is missing");
+    setup.reload(Source::File).await;
+    assert_eq!(people().await, 1);
+    let audited = setup.server.audited("access_reload_held_back").await;
+    assert_eq!(audited.len(), 1, "it is told once");
+    // The same file was moved in, so it is all there.
+    setup.reload_known(Source::File, Known::Text).await;
+    assert_eq!((setup.newest().await.as_str(), people().await), ("ok null", json!(0)));
+
+    // Or it says so beside it.
+    std::fs::write(&path, &text).expect("written");
+    setup.reload(Source::File).await;
+    assert_eq!(setup.newest().await, "held_back `people` is new");
+    let line = format!("{}  access.yaml\n", Digest::of(text.as_bytes()));
+    std::fs::write(setup.folder.path().join("access.yaml.sha256"), line).expect("written");
+    setup.reload(Source::File).await;
+    assert_eq!((setup.newest().await.as_str(), people().await), ("ok null", json!(1)));
+
+    // A file that is still being written is another one at the next look. Nothing is doubted that somebody asks for.
+    std::fs::write(&path, text.replace("open: 2", "open: 3")).expect("written");
+    let access = setup.server.app.access.as_ref().expect("there is an access file");
+    assert_eq!(access.reload(Source::File, Known::Text, &setup.server.app.gateway).await, None);
+    std::fs::write(&path, &half).expect("written");
+    assert_eq!(access.reload(Source::File, Known::Text, &setup.server.app.gateway).await, None);
+    setup.reload(Source::Sighup).await;
+    assert_eq!((setup.newest().await.as_str(), people().await), ("ok null", json!(0)));
 }
 
 #[tokio::test]

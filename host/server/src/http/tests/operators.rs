@@ -56,6 +56,8 @@ async fn metrics_of_a_decided_request() {
     # TYPE access_reloads_total counter
     access_reloads_total{outcome="failed",source="file"} 0
     access_reloads_total{outcome="failed",source="sighup"} 0
+    access_reloads_total{outcome="held_back",source="file"} 0
+    access_reloads_total{outcome="held_back",source="sighup"} 0
     access_reloads_total{outcome="ok",source="file"} 0
     access_reloads_total{outcome="ok",source="sighup"} 0
     access_reloads_total{outcome="unchanged",source="file"} 0
@@ -146,6 +148,10 @@ async fn metrics_of_a_decided_request() {
     policy_reloads_total{outcome="failed",source="file"} 0
     policy_reloads_total{outcome="failed",source="sighup"} 0
     policy_reloads_total{outcome="failed",source="store"} 0
+    policy_reloads_total{outcome="held_back",source="api"} 0
+    policy_reloads_total{outcome="held_back",source="file"} 0
+    policy_reloads_total{outcome="held_back",source="sighup"} 0
+    policy_reloads_total{outcome="held_back",source="store"} 0
     policy_reloads_total{outcome="ok",source="api"} 0
     policy_reloads_total{outcome="ok",source="file"} 0
     policy_reloads_total{outcome="ok",source="sighup"} 0
