@@ -22,6 +22,7 @@ mod cache;
 mod engine;
 mod metrics;
 mod module;
+mod pace;
 mod policies;
 mod reach;
 mod schema;
