@@ -88,7 +88,7 @@ pub async fn build(
     if let Some(access) = &access {
         gateway.directory().set_people(Arc::clone(access.authenticator.access().people()));
     }
-    gateway.shadow().register(metrics.registry()).context(METRICS)?;
+    gateway.register(metrics.registry()).context(METRICS)?;
     // Last of what can fail: a start that fails puts no file in force.
     let found = access.as_ref().and_then(|access| access.authenticator.access().digest());
     history::at_start(gateway.store().as_ref(), gateway.clock().now(), found)

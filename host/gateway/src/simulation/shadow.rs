@@ -188,7 +188,7 @@ pub(crate) enum Observation {
     /// A submission, with all its parameters. They go no further than the candidate's `admit`.
     Submission {
         /// What was asked for.
-        ask: Box<Ask>,
+        ask: Arc<Ask>,
         /// The request that was made again, and who wanted that.
         again: Option<(Arc<Submission>, Again)>,
         /// What stands for its parameters in the payload hash; nothing if no request was made.

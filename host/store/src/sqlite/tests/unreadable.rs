@@ -72,7 +72,7 @@ async fn what_is_due_is_listed_beside_rows_that_cannot_be_read() {
         store.create(fixtures::new(&fixtures::request(number))).await.unwrap();
     }
     let ids = [1, 2, 3, 4].map(|number| fixtures::request(number).id);
-    tamper(&directory, "UPDATE request SET id = x'00' WHERE seq = 1");
+    tamper(&directory, "UPDATE request SET id = x'00', lineage = x'00' WHERE seq = 1");
     tamper(&directory, "UPDATE request SET due_at = -1 WHERE seq = 3");
     let far = Timestamp::from_millis(u64::MAX);
     for limit in [2, 10] {
