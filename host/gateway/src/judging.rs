@@ -231,8 +231,14 @@ mod tests {
             }
             assert_eq!(places.len(), most, "{threads} threads, {takes:?}");
             assert_eq!(judges.refused.get(), 1);
-            assert!(judges.place(rules(2), takes, Asker::Person).is_some(), "another action has its own queue");
-            assert!(judges.place(rules(1), takes, Asker::Scheduler).is_some(), "what is due comes to its turn");
+            assert!(
+                judges.place(rules(2), takes, Asker::Person).is_some(),
+                "another action has its own queue"
+            );
+            assert!(
+                judges.place(rules(1), takes, Asker::Scheduler).is_some(),
+                "what is due comes to its turn"
+            );
             places.pop();
             assert!(judges.place(rules(1), takes, Asker::Person).is_some(), "whoever goes makes room");
             drop(places);

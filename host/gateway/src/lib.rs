@@ -99,7 +99,8 @@ impl Gateway {
         let metrics = GatewayMetrics::default();
         // Half of the sandboxes at most: whoever judges in place must not wait for one.
         let sandboxes = policies.engine().limits().concurrent_calls / 2;
-        let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+        let cores =
+            std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
         let judges = Judges::new(cores.min(sandboxes), metrics.overloads.clone());
         Gateway {
             judges,

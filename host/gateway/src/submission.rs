@@ -271,11 +271,7 @@ impl Gateway {
     }
 
     /// Decides about a submission; one that is not admitted is audited.
-    async fn admit(
-        &self,
-        rules: &Arc<ActionPolicy>,
-        admitting: Admitting<'_>,
-    ) -> Result<Step, GatewayError> {
+    async fn admit(&self, rules: &Arc<ActionPolicy>, admitting: Admitting<'_>) -> Result<Step, GatewayError> {
         let Admitting { id, submission, ask, by } = admitting;
         let (at, action) = (submission.submitted_at, submission.action.clone());
         let decided = {

@@ -40,7 +40,8 @@ impl Pace {
             let counts_for = (us / 1_000).saturating_mul(COUNTS_FOR_EACH_MS).min(COUNTS_FOR_AT_MOST);
             self.slow_for.fetch_max(counts_for, Ordering::Relaxed);
         } else {
-            let _ = self.slow_for.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            let _ =
+                self.slow_for.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         }
     }
 

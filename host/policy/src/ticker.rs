@@ -21,9 +21,7 @@ impl Ticker {
     pub(super) fn start(wasm: &wasmtime::Engine, deadline: Duration) -> std::io::Result<Ticker> {
         let period = (deadline / u32::try_from(TICKS).unwrap_or(1)).max(Duration::from_millis(1));
         let engine = wasm.weak();
-        Ticker::run(period, move || {
-            engine.upgrade().inspect(|engine| engine.increment_epoch()).is_some()
-        })
+        Ticker::run(period, move || engine.upgrade().inspect(|engine| engine.increment_epoch()).is_some())
     }
 
     /// Calls `tick` once in each period, on a thread of its own, as long as it returns true.

@@ -131,8 +131,7 @@ fn maintain(app: &Arc<App>, config: &Config, maintenance: &mut JoinSet<()>) {
     if let Some(access) = &app.access {
         let (access, this) = (Arc::clone(access), Arc::clone(app));
         maintenance.spawn(supervisor.keep("access_watch", move || {
-            let reloads =
-                Arc::clone(&access).watch(Arc::clone(&this.gateway), Arc::clone(&this.policy_sets));
+            let reloads = Arc::clone(&access).watch(Arc::clone(&this.gateway), Arc::clone(&this.policy_sets));
             async move {
                 if let Err(error) = reloads.await {
                     tracing::error!(%error, "the access file is not watched");

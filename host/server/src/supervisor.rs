@@ -37,7 +37,8 @@ impl Supervisor {
     /// # Errors
     /// If there is one of the same name.
     pub(crate) fn new(registry: &Registry, shutdown: CancellationToken) -> prometheus::Result<Supervisor> {
-        let about = "Tasks of the process that panicked, or ended although they should not, and were started again.";
+        let about =
+            "Tasks of the process that panicked, or ended although they should not, and were started again.";
         let restarts = IntCounterVec::new(Opts::new("task_restarts_total", about), &["task"])?;
         registry.register(Box::new(restarts.clone()))?;
         Ok(Supervisor { restarts, shutdown })

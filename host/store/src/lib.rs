@@ -17,8 +17,8 @@ pub mod fixtures;
 
 pub use error::StoreError;
 pub use ports::{
-    Audit, ChangePolicy, Commit, Committed, Create, Created, DOCUMENT_PREFIXES, Documents, Due,
-    Guards, Idempotency, KeepPost, Messages, NewSalt, OpenPolicy, OpenRequests, Outbox, OutboxDepth, OutboxEntry,
+    Audit, ChangePolicy, Commit, Committed, Create, Created, DOCUMENT_PREFIXES, Documents, Due, Guards,
+    Idempotency, KeepPost, Messages, NewSalt, OpenPolicy, OpenRequests, Outbox, OutboxDepth, OutboxEntry,
     Policies, ReadyEntry, Requests, Salts, Statistics, Store, StoredSet, Urgency,
 };
 pub use sqlite::{OpenError, SqliteArchive, SqliteStore};

@@ -103,7 +103,10 @@ mod tests {
         assert!(held.holds(DUE, NOW));
         assert!(held.holds(DUE, NOW.plus(999)));
         assert!(!held.holds(DUE, NOW.plus(1000)));
-        assert!(!held.holds(DUE.plus(1), NOW), "something else is due, such as a wake-up after an escalation");
+        assert!(
+            !held.holds(DUE.plus(1), NOW),
+            "something else is due, such as a wake-up after an escalation"
+        );
         assert!(!held.holds(DUE, NOW.minus(1)), "the clock was set back, so that its end may be far away");
     }
 

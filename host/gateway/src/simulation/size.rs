@@ -14,7 +14,8 @@ const ENTRY: usize = 64;
 /// An ask, its parameters included.
 pub(super) fn of_ask(ask: &Ask) -> usize {
     let links = ask.links.iter().map(text).sum::<usize>();
-    let who = text(&ask.requester) + ask.who.name.len() + ask.who.owners.iter().map(String::len).sum::<usize>();
+    let who =
+        text(&ask.requester) + ask.who.name.len() + ask.who.owners.iter().map(String::len).sum::<usize>();
     let hints = ask.policy_hints.as_ref().map_or(0, of_value);
     let text = ask.action.len() + ask.justification.len() + links + who + text(&ask.origin);
     size_of::<Ask>() + text + of_object(&ask.params) + hints

@@ -342,7 +342,11 @@ async fn what_waits_and_what_is_followed_take_no_more_memory_than_is_set_aside()
         large.push(house.gateway.create(ask, None, None).await.unwrap().request.id);
         held.judge();
     }
-    assert_eq!((held.followed(), shadow.standing().unwrap().same), (32, 67), "the one before, and 31 of these");
+    assert_eq!(
+        (held.followed(), shadow.standing().unwrap().same),
+        (32, 67),
+        "the one before, and 31 of these"
+    );
     assert!((31 * MIB..=32 * MIB).contains(&held.bytes().1));
     // One that ends makes room for another one.
     house.approve(large[0], "U1").await.unwrap();

@@ -68,11 +68,15 @@ async fn a_request_that_breaks_the_gateway_is_left_alone_and_stops_nothing_else(
     });
     house.clock.advance(6 * MINUTE);
     let next = scheduler.turn().await;
-    assert_eq!(house.events().await, ["created", "created", "request_quarantined", "escalated"].map(str::to_owned));
+    assert_eq!(
+        house.events().await,
+        ["created", "created", "request_quarantined", "escalated"].map(str::to_owned)
+    );
     assert_eq!(house.quarantined(), 1);
     assert_eq!(next, good.submission.expires_at, "neither is looked at before");
     let audit = house.gateway.store().audit(0, 10).await.expect("readable");
-    let (_, entry) = audit.iter().find(|(_, entry)| entry.event == "request_quarantined").expect("it is there");
+    let (_, entry) =
+        audit.iter().find(|(_, entry)| entry.event == "request_quarantined").expect("it is there");
     assert_eq!((entry.request, entry.action.as_str()), (Some(bad.id), "double"));
     assert_eq!(entry.detail["why"], "broken on purpose");
 
@@ -115,7 +119,11 @@ async fn even_an_expiry_that_breaks_the_gateway_is_tried_again_after_an_hour_and
     }
     let audit = house.gateway.store().audit(0, 10).await.expect("readable");
     let why: Vec<_> = audit.iter().filter_map(|(_, entry)| entry.detail.get("why")).collect();
-    assert_eq!(why, ["a panic; the standard error says more"], "a text that was made at run time is not kept");
+    assert_eq!(
+        why,
+        ["a panic; the standard error says more"],
+        "a text that was made at run time is not kept"
+    );
     mended.store(true, Ordering::Relaxed);
     scheduler.turn().await;
     assert_eq!(house.status(bad.id).await, Status::Expired);
@@ -212,9 +220,8 @@ async fn many_that_fail_keep_nobody_behind_them_from_expiring() {
     house.clock.advance(1);
     // All of them are more overdue than this one, when its time comes.
     let last = house.ask("single").await.request;
-    let mut scheduler = scheduler(&house, move |request| {
-        failing.contains(&request.id).then(|| Err(policy_failure()))
-    });
+    let mut scheduler =
+        scheduler(&house, move |request| failing.contains(&request.id).then(|| Err(policy_failure())));
     house.clock.advance(10 * MINUTE - 1);
     scheduler.turn().await;
     assert_ne!(house.status(last.id).await, Status::Expired);

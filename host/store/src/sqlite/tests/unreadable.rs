@@ -83,7 +83,10 @@ async fn what_is_due_is_listed_beside_rows_that_cannot_be_read() {
         assert!(named[0].starts_with("cannot read `due_at` of `request` where its key is `3`"), "{named:?}");
         assert!(named[1].starts_with("cannot read `id` of `request` where its key is `1`"), "{named:?}");
     }
-    assert_eq!(store.next_due(Timestamp::EPOCH).await.unwrap(), Some(fixtures::request(2).submission.expires_at));
+    assert_eq!(
+        store.next_due(Timestamp::EPOCH).await.unwrap(),
+        Some(fixtures::request(2).submission.expires_at)
+    );
 }
 
 #[tokio::test]
