@@ -3,6 +3,8 @@
 //! A judgement takes microseconds as a rule, and is made on the thread that needs it: to hand it to another one and to wake
 //! up for its result would double its cost. One that takes long must not hold up whatever else that thread has to do, so
 //! while an action's judgements are slow they are made on other threads, and no more of them wait than can be made soon.
+//! One action does not take all of these threads, if there are several, and actions take turns: an action may be slow only
+//! because the machine is busy, and must not wait for all that waits for another one.
 
 use std::collections::HashMap;
 use std::panic::resume_unwind;
@@ -12,12 +14,12 @@ use std::time::Duration;
 use countersign_core::lifecycle::Digest;
 use countersign_policy::ActionPolicy;
 use prometheus::IntCounter;
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore};
 use tokio::task::JoinError;
 
 use crate::GatewayError;
 
-/// How much work of one action may wait, for each thread that does it. Whoever would have to wait longer is refused at once.
+/// How much work of one action may wait, for each thread that it may take. Whoever would have to wait longer is refused at once.
 const MOST_WAITING: Duration = Duration::from_secs(2);
 
 /// How many of an action's due requests may wait at once, and how many of all actions. The scheduler comes back for others.
@@ -35,15 +37,18 @@ pub(crate) enum Asker {
 
 /// Asks policies, on this thread or on another one.
 pub(crate) struct Judges {
-    threads: u32,
+    /// How many threads one action may take.
+    each: u32,
     free: Arc<Semaphore>,
     queues: Mutex<HashMap<Digest, Queue>>,
     refused: IntCounter,
 }
 
 /// What waits for the slow policies of an action, or is being judged by them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
+    /// Who of them may wait for a thread: as many as may have one. So actions take turns.
+    turn: Arc<Semaphore>,
     /// How many callers and people wait, and how long their judgements may take.
     asked: usize,
     takes: Duration,
@@ -54,9 +59,8 @@ struct Queue {
 impl Judges {
     /// With so many threads for slow policies. `refused` counts who was told that there is too much to do.
     pub(crate) fn new(threads: u32, refused: IntCounter) -> Judges {
-        let threads = threads.max(1);
-        let free = Arc::new(Semaphore::new(usize::try_from(threads).unwrap_or(1)));
-        Judges { threads, free, queues: Mutex::default(), refused }
+        let each = threads.saturating_sub(1).max(1);
+        Judges { each, free: semaphore(threads.max(1)), queues: Mutex::default(), refused }
     }
 
     /// Has `work` done, which asks the policies of `rules`.
@@ -83,11 +87,12 @@ impl Judges {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, GatewayError> {
         let place = self.place(rules, takes, asker).ok_or(GatewayError::Overloaded)?;
-        let free = Arc::clone(&self.free).acquire_owned().await;
-        let free = free.map_err(|closed| GatewayError::Stopped(closed.to_string()))?;
+        let closed = |closed: AcquireError| GatewayError::Stopped(closed.to_string());
+        let turn = Arc::clone(&place.turn).acquire_owned().await.map_err(closed)?;
+        let free = Arc::clone(&self.free).acquire_owned().await.map_err(closed)?;
         let judged = tokio::task::spawn_blocking(move || {
             // Held here, so that the thread counts as busy until it is free, whoever still waits for the result.
-            let _free = free;
+            let _held = (turn, free);
             work()
         });
         let judged = joined(judged.await);
@@ -99,9 +104,10 @@ impl Judges {
     fn place(&self, rules: Digest, takes: Duration, asker: Asker) -> Option<Place<'_>> {
         let mut queues = self.queues();
         let due_of_all: usize = queues.values().map(|queue| queue.due).sum();
-        let queue = queues.entry(rules).or_default();
+        let new = || Queue { turn: semaphore(self.each), asked: 0, takes: Duration::ZERO, due: 0 };
+        let queue = queues.entry(rules).or_insert_with(new);
         match asker {
-            Asker::Person if queue.asked > 0 && queue.takes + takes > MOST_WAITING * self.threads => {
+            Asker::Person if queue.asked > 0 && queue.takes + takes > MOST_WAITING * self.each => {
                 self.refused.inc();
                 return None;
             }
@@ -117,7 +123,8 @@ impl Judges {
             }
             Asker::Scheduler => queue.due += 1,
         }
-        Some(Place { judges: self, rules, takes, asker })
+        let turn = Arc::clone(&queue.turn);
+        Some(Place { judges: self, rules, turn, takes, asker })
     }
 
     fn queues(&self) -> MutexGuard<'_, HashMap<Digest, Queue>> {
@@ -136,6 +143,7 @@ impl Queue {
 struct Place<'a> {
     judges: &'a Judges,
     rules: Digest,
+    turn: Arc<Semaphore>,
     takes: Duration,
     asker: Asker,
 }
@@ -155,6 +163,10 @@ impl Drop for Place<'_> {
             queues.remove(&self.rules);
         }
     }
+}
+
+fn semaphore(permits: u32) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(usize::try_from(permits).unwrap_or(1)))
 }
 
 /// What a task of its own returned. A panic there is one here, so that whoever isolates panics need not know of the task.
@@ -186,41 +198,64 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn slow_work_runs_on_other_threads_and_no_more_at_once_than_there_are() {
-        let judges = judges(2);
+    async fn slow_work_runs_on_other_threads_of_which_one_action_leaves_one_to_others() {
+        let judges = judges(3);
         let (begun, begins) = mpsc::channel();
         let (go, gate) = mpsc::channel::<()>();
         let gate = Arc::new(Mutex::new(gate));
         let here = thread::current().id();
-        let work = |number: u32| {
+        let work = |action: u8, number: u32| {
             let (begun, gate) = (begun.clone(), Arc::clone(&gate));
-            judges.aside(rules(1), SLOW, Asker::Person, move || {
+            judges.aside(rules(action), SLOW, Asker::Person, move || {
                 begun.send(number).unwrap();
                 gate.lock().unwrap().recv().unwrap();
                 assert_ne!(thread::current().id(), here);
                 number
             })
         };
-        let mut all = Box::pin(join_all((0..5).map(work)));
+        let mut all = Box::pin(join_all((0..5).map(|number| work(1, number))));
         // None of them is done, and this thread is free all the time.
         assert!((&mut all).now_or_never().is_none());
         let mut first = [begins.recv().unwrap(), begins.recv().unwrap()];
         first.sort_unstable();
         assert_eq!(first, [0, 1]);
+        let mut other = Box::pin(work(2, 7));
+        assert!((&mut other).now_or_never().is_none());
+        assert_eq!(begins.recv().unwrap(), 7, "it does not wait for those that came before it");
         assert!((&mut all).now_or_never().is_none());
-        assert!(begins.try_recv().is_err(), "a third one has begun on two threads");
-        (0..5).for_each(|_| go.send(()).unwrap());
-        let done: Vec<u32> = all.await.into_iter().map(Result::unwrap).collect();
-        assert_eq!(done, [0, 1, 2, 3, 4]);
+        assert!(begins.try_recv().is_err(), "more have begun than there are threads");
+        (0..6).for_each(|_| go.send(()).unwrap());
+        let (done, other) = tokio::join!(all, other);
+        assert_eq!(done.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        assert_eq!(other.unwrap(), 7);
         assert!(judges.queues().is_empty(), "an action that nobody waits for is forgotten");
+    }
+
+    /// On one thread, which each of them takes in its turn.
+    #[tokio::test]
+    async fn actions_take_turns_however_many_wait_for_one_of_them() {
+        let judges = judges(1);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let work = |action: u8| {
+            let order = Arc::clone(&order);
+            judges.aside(rules(action), SLOW, Asker::Person, move || order.lock().unwrap().push(action))
+        };
+        let many = (0..10).map(|_| work(1));
+        let (many, few) = (join_all(many), join_all((0..2).map(|_| work(2))));
+        let (many, few) = tokio::join!(many, few);
+        assert!(many.into_iter().chain(few).all(|done| done.is_ok()));
+        let order = order.lock().unwrap();
+        let last = order.iter().rposition(|action| *action == 2).unwrap();
+        assert!(last <= 4, "{order:?}");
     }
 
     #[test]
     fn a_queue_is_as_long_as_the_work_in_it() {
         for (threads, takes, most) in [
             (1, SLOW, 40),
-            (2, SLOW, 80),
-            (2, Duration::from_millis(1), 4000),
+            (2, SLOW, 40),
+            (3, SLOW, 80),
+            (3, Duration::from_millis(1), 4000),
             // Somebody is always served.
             (1, Duration::from_secs(60), 1),
         ] {
