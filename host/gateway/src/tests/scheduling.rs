@@ -179,7 +179,7 @@ async fn a_policy_that_fails_is_asked_less_and_less_often_and_delays_no_expiry()
         assert!(next > house.clock.now(), "it does not wait");
         house.clock.advance(next.since(house.clock.now()));
     }
-    let tried = tried.lock().unwrap();
+    let tried = tried.lock().unwrap().clone();
     let waits: Vec<u64> = tried.windows(2).map(|two| (two[1] - two[0]) / 1000).collect();
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60], "and then it expires");
     let stored = house.gateway.request(request.id).await.expect("there");
