@@ -379,6 +379,6 @@ async fn a_request_whose_message_breaks_the_gateway_keeps_no_other_from_being_de
     harness.pass(3 * MINUTE).await;
     assert_eq!(harness.waiting().await, 1, "that one waits");
     for number in 2..=3 {
-        assert_eq!(harness.message(number).updates, 0);
+        assert!(harness.message(number).text.starts_with("deploy v1 "), "{}", harness.message(number).text);
     }
 }
