@@ -49,6 +49,7 @@ mod bad_policy_sets;
 mod contract_versions;
 mod listeners;
 mod misbehaving_policies;
+mod slow_policies;
 
 mod bad_policy_reloads;
 mod policy_reloads;

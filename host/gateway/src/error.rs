@@ -67,13 +67,16 @@ pub enum GatewayError {
     /// Too many others act on the same request at this instant.
     #[error("too many others act on this request at this instant")]
     Contended,
+    /// The policies of the action are slow, and more waits for them already than they can judge soon.
+    #[error("the policies of this action have too much to judge at this instant; try again")]
+    Overloaded,
     /// The rules that the request was made under cannot be loaded.
     #[error("the rules that this request was made under cannot be loaded: {0}")]
     Rules(#[from] RestoreError),
     /// The store has no entry or module with this hash, although a request needs it.
     #[error("the rules that this request was made under are not in the store: nothing has the hash {0}")]
     RulesLost(Digest),
-    /// Work was stopped half-way, by a panic or a shutdown.
+    /// Work was stopped half-way, by a shutdown.
     #[error("work was stopped half-way: {0}")]
     Stopped(String),
     /// The store failed.
@@ -104,6 +107,7 @@ impl GatewayError {
             GatewayError::TooManyOpen => "too_many_open",
             GatewayError::Refused(refusal) => refusal.code(),
             GatewayError::Contended => "contended",
+            GatewayError::Overloaded => "overloaded",
             GatewayError::Store(error) => store_code(error),
             GatewayError::Salt(_) | GatewayError::Randomness(_) => "internal",
         }
@@ -223,6 +227,7 @@ mod tests {
             Refusal::Objected(vec![reason()]).into(),
             Refusal::PolicyFailed(vec![failure()]).into(),
             GatewayError::Contended,
+            GatewayError::Overloaded,
             GatewayError::RulesLost(Digest::of(b"")),
             GatewayError::Stopped("secret".into()),
             StoreError::Unavailable { backend: "sqlite", detail: "secret".into() }.into(),
@@ -249,6 +254,7 @@ mod tests {
                 "refused: a policy objects: not today",
                 "policy_failure: a policy gave no usable answer, so nothing was changed",
                 "contended: too many others act on this request at this instant",
+                "overloaded: the policies of this action have too much to judge at this instant; try again",
                 "policy_failure: the rules that this request was made under cannot be loaded",
                 "policy_failure: the rules that this request was made under cannot be loaded",
                 "store_unavailable: the store cannot be reached; try again",

@@ -12,6 +12,7 @@ use countersign_store::{Commit, Committed, StoreError};
 use serde_json::Value;
 
 use super::{Gateway, GatewayError, MOST_CONFLICTS, log_failures, whole};
+use crate::judging::{Asker, joined};
 use crate::simulation::{self, Observation, Observed, Outcome, Timers};
 
 impl Gateway {
@@ -69,12 +70,12 @@ impl Gateway {
         intent: &Intent,
         seen: Option<Digest>,
     ) -> Result<Arc<Request>, GatewayError> {
-        let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
+        let request = self.request(id).await?;
         let rules = self.rules_of(request.submission.policy_hash).await?;
         let at = request.time_of_next(self.clock.now());
         let cause = Cause { intent: intent.clone(), by: Some(actor), seen };
         self.decide(&request, &rules, at, &cause).await?;
-        Ok(Arc::new(request))
+        Ok(request)
     }
 
     /// Refuses an act for a reason that only whoever hands it over knows. Audited as any other refusal.
@@ -100,7 +101,11 @@ impl Gateway {
     /// # Errors
     /// [`Refusal::NotDue`] if nothing is due (any more), and as for [`Gateway::act`].
     pub async fn wake(&self, id: RequestId) -> Result<Arc<Request>, GatewayError> {
-        let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
+        self.wake_loaded(self.request(id).await?).await
+    }
+
+    /// As [`Gateway::wake`], of a request that was loaded already.
+    pub(crate) async fn wake_loaded(&self, request: Arc<Request>) -> Result<Arc<Request>, GatewayError> {
         let now = self.clock.now();
         let State::Open(open) = &request.state else { return Err(Refusal::Ended(request.status()).into()) };
         let intent = if now >= request.submission.expires_at {
@@ -110,7 +115,7 @@ impl Gateway {
         } else {
             Intent::Wake
         };
-        self.change(id, None, &Cause::by_itself(intent)).await
+        self.change(request.id, Some(request), &Cause::by_itself(intent)).await
     }
 
     /// The caller takes its request back. Whether it is the caller's is not looked at here.
@@ -140,7 +145,7 @@ impl Gateway {
         let policies = Arc::clone(&self.policies);
         let restored =
             tokio::task::spawn_blocking(move || policies.restore(entry, &modules, &signatures)).await;
-        Ok(restored.map_err(|stopped| GatewayError::Stopped(stopped.to_string()))??)
+        Ok(joined(restored)??)
     }
 
     /// Whether a set that has these rules has a valid signature, if one is required: a signature that was taken back
@@ -195,8 +200,8 @@ impl Gateway {
     /// What would become of the request; a refusal is audited.
     async fn decide(
         &self,
-        request: &Request,
-        rules: &ActionPolicy,
+        request: &Arc<Request>,
+        rules: &Arc<ActionPolicy>,
         at: Timestamp,
         cause: &Cause<'_>,
     ) -> Result<Step, GatewayError> {
@@ -204,7 +209,12 @@ impl Gateway {
         let by = cause.by.map(|id| rules.entry().actor_on(request, id, &self.directory, now));
         let commitments = self.commit_to_edits(request, &cause.intent);
         let attempt = Attempt { intent: cause.intent.clone(), by, seen: cause.seen, commitments };
-        let Decision { act, by, outcome, .. } = decide::event(rules, request, attempt, at);
+        let asker = if cause.by.is_some() { Asker::Person } else { Asker::Scheduler };
+        let decided = {
+            let (rules, request) = (Arc::clone(rules), Arc::clone(request));
+            move || decide::event(&rules, &request, attempt, at)
+        };
+        let Decision { act, by, outcome, .. } = self.judges.ask(rules, asker, decided).await?;
         let is_edit = matches!(&act, Some(Act::Approve { edits }) if !edits.is_empty());
         let outcome = outcome.and_then(|step| {
             let is_readable = !is_edit || (self.readable)(&step.request, rules.entry());

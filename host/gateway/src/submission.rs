@@ -12,6 +12,7 @@ use countersign_store::{Create, Created, Idempotency, MostOpen, StoreError};
 use serde_json::{Map, Value, json};
 
 use super::{Gateway, GatewayError, MOST_CONFLICTS, WaitToken, log_failures, whole};
+use crate::judging::Asker;
 use crate::simulation::{Observation, Observed, Outcome, Timers};
 
 /// How long an idempotency key counts after the time of its request is over, in milliseconds. While the request is open a
@@ -72,6 +73,7 @@ impl Gateway {
         {
             return self.known(sent, fingerprint, request);
         }
+        let ask = Arc::new(ask);
         let random = random_bits()?;
         let shard = u16::try_from(random & 0xffff).unwrap_or_default();
         let id = RequestId::new(now, shard, random_bits()?);
@@ -81,7 +83,7 @@ impl Gateway {
         let step = match &rules {
             Some(rules) => {
                 let submission = self.submission(rules, &ask, (id, commitments), None, now);
-                let admission = Admitting { id, submission, params: &ask.params, by: &ask.requester.id };
+                let admission = Admitting { id, submission, ask: Arc::clone(&ask), by: &ask.requester.id };
                 self.admit(rules, admission).await
             }
             None => {
@@ -139,12 +141,13 @@ impl Gateway {
             allow_rerequest(&rules, &lineage, last, now)?;
 
             let id = RequestId::new(now, original.id.shard(), random_bits()?);
-            let ask = Ask::again(earlier);
+            let ask = Arc::new(Ask::again(earlier));
             let (commitments, salt) = self.commitments_again(id, last)?;
             let issued = (id, commitments);
             let submission = self.submission(&rules, &ask, issued, Some((earlier, &actor)), now);
-            let params = submission.params.clone();
-            let admission = Admitting { id, submission, params: &params, by: &actor.party.id };
+            // Without what the rules that are active now hide, either.
+            let shown = Arc::new(Ask { params: submission.params.clone(), ..Ask::clone(&ask) });
+            let admission = Admitting { id, submission, ask: shown, by: &actor.party.id };
             let again = Some((earlier, &actor));
             let submitted = Submitted { id, rules: Some(&*rules), ask: &ask, again, at: now };
             let step = self
@@ -178,21 +181,11 @@ impl Gateway {
         let submission = &request.submission;
         let rules = self.rules_of(submission.policy_hash).await?;
         let actor = rules.entry().actor_on(request, name, &self.directory, self.clock.now());
-        let asked = || actor.id == submission.requester_id() || submission.owners.contains(&actor.id);
-        let approves = || {
-            // As if it had just been made: whether the act would count is not the question, but whether it is theirs.
-            let draft = lifecycle::draft(request.id, Submission::clone(submission), request.memos.to_vec());
-            let attempt = Attempt::of(Intent::approve(), Some(actor.clone()));
-            let outcome = decide::event(&rules, &draft, attempt, submission.submitted_at).outcome;
-            !matches!(outcome, Err(Refusal::Unauthorized(_) | Refusal::PolicyFailed(_)))
-        };
         let Some(allowed) = &rules.entry().rerequest else { return Ok(false) };
-        if allowed.by.is_empty() {
-            return Ok(asked() || approves());
-        }
-        Ok(allowed.by.iter().any(|who| match who.as_str() {
+        let asked = || actor.id == submission.requester_id() || submission.owners.contains(&actor.id);
+        let named = |who: &String| match who.as_str() {
             "requester" => asked(),
-            "approvers" => approves(),
+            "approvers" => false,
             who => match who.strip_prefix('@') {
                 Some(group) => actor.groups.contains(group),
                 None => {
@@ -201,7 +194,22 @@ impl Gateway {
                         || people.find(name).map_or(name == who, |person| person.names().any(|it| it == who))
                 }
             },
-        }))
+        };
+        let (is_named, approvers) = if allowed.by.is_empty() {
+            (asked(), true)
+        } else {
+            (allowed.by.iter().any(named), allowed.by.iter().any(|who| who == "approvers"))
+        };
+        if is_named || !approvers {
+            return Ok(is_named);
+        }
+        // As if it had just been made: whether the act would count is not the question, but whether it is theirs.
+        let draft = lifecycle::draft(request.id, Submission::clone(submission), request.memos.to_vec());
+        let attempt = Attempt::of(Intent::approve(), Some(actor));
+        let (asked_of, at) = (Arc::clone(&rules), submission.submitted_at);
+        let decided = move || decide::event(&asked_of, &draft, attempt, at).outcome;
+        let outcome = self.judges.ask(&rules, Asker::Person, decided).await?;
+        Ok(!matches!(outcome, Err(Refusal::Unauthorized(_) | Refusal::PolicyFailed(_))))
     }
 
     fn known(
@@ -263,10 +271,14 @@ impl Gateway {
     }
 
     /// Decides about a submission; one that is not admitted is audited.
-    async fn admit(&self, rules: &ActionPolicy, admitting: Admitting<'_>) -> Result<Step, GatewayError> {
-        let Admitting { id, submission, params, by } = admitting;
+    async fn admit(&self, rules: &Arc<ActionPolicy>, admitting: Admitting<'_>) -> Result<Step, GatewayError> {
+        let Admitting { id, submission, ask, by } = admitting;
         let (at, action) = (submission.submitted_at, submission.action.clone());
-        match decide::admit(rules, id, submission, params, |_| None).outcome {
+        let decided = {
+            let rules = Arc::clone(rules);
+            move || decide::admit(&rules, id, submission, &ask.params, |_| None).outcome
+        };
+        match self.judges.ask(rules, Asker::Person, decided).await? {
             Ok(step) if !(self.readable)(&step.request, rules.entry()) => {
                 let refusal = Refusal::TooLargeToReview;
                 self.audit_unmade(at, &action, by, refusal.code(), &[]).await?;
@@ -371,7 +383,7 @@ impl Gateway {
                 at: *at,
                 outcome,
                 what: Observation::Submission {
-                    ask: Box::new((*ask).clone()),
+                    ask: Arc::clone(ask),
                     again,
                     commitments: made.map(|made| made.submission.commitments()).unwrap_or_default(),
                     timers: made.map(Timers::of).unwrap_or_default(),
@@ -385,7 +397,7 @@ impl Gateway {
 struct Submitted<'a> {
     id: RequestId,
     rules: Option<&'a ActionPolicy>,
-    ask: &'a Ask,
+    ask: &'a Arc<Ask>,
     again: Option<(&'a Arc<Submission>, &'a Again)>,
     at: Timestamp,
 }
@@ -394,8 +406,8 @@ struct Submitted<'a> {
 struct Admitting<'a> {
     id: RequestId,
     submission: Submission,
-    /// The parameters, hidden ones included. They go no further than the policies' admission.
-    params: &'a Map<String, Value>,
+    /// What was asked for. Its parameters, hidden ones included, go no further than the policies' admission.
+    ask: Arc<Ask>,
     by: &'a str,
 }
 

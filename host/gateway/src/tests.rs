@@ -1,5 +1,7 @@
 //! The gateway over real policies and the real embedded store, with a clock that the tests move.
 
+mod scheduling;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};

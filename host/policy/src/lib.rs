@@ -23,6 +23,7 @@ mod engine;
 pub mod files;
 mod metrics;
 mod module;
+mod pace;
 mod policies;
 mod reach;
 mod schema;

@@ -22,6 +22,7 @@ use crate::readiness::Readiness;
 use crate::rejections::Rejections;
 use crate::state::App;
 use crate::streams::Streams;
+use crate::supervisor::Supervisor;
 use crate::telemetry::{Metrics, Scrapes};
 use crate::tls::TlsError;
 
@@ -80,6 +81,7 @@ pub async fn build(
     engine.register(metrics.registry()).context(METRICS)?;
     let most_streams = usize::try_from(config.network.sse_max_connections).unwrap_or(usize::MAX);
     let streams = Streams::new(most_streams, metrics.registry()).context(METRICS)?;
+    let supervisor = Supervisor::new(metrics.registry(), shutdown.clone()).context(METRICS)?;
     let outgoing = outgoing(config, &metrics, &clock)?;
     let policies = Arc::new(Policies::new(engine, set));
     let gateway =
@@ -88,7 +90,7 @@ pub async fn build(
     if let Some(access) = &access {
         gateway.directory().set_people(Arc::clone(access.authenticator.access().people()));
     }
-    gateway.shadow().register(metrics.registry()).context(METRICS)?;
+    gateway.register(metrics.registry()).context(METRICS)?;
     // Last of what can fail: a start that fails puts no file in force.
     let found = access.as_ref().and_then(|access| access.authenticator.access().digest());
     history::at_start(gateway.store().as_ref(), gateway.clock().now(), found)
@@ -118,6 +120,7 @@ pub async fn build(
         body_limit: usize::try_from(config.network.body_limit_bytes).unwrap_or(usize::MAX),
         streams: Arc::new(streams),
         background: TaskTracker::new(),
+        supervisor,
         shutdown,
     })
 }

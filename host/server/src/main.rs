@@ -9,7 +9,7 @@ use countersign::build::{StartError, build};
 use countersign::cli::{Cli, CliError, Command};
 use countersign::config::Config;
 use countersign::http::{Listener, Surface};
-use countersign::run::run;
+use countersign::run::{reload_on_hangup, run};
 use countersign::tls::{Tls, TlsFiles};
 use countersign::{access_key, dev, shutdown, telemetry};
 use countersign_core::clock::SystemClock;
@@ -50,7 +50,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     let shutdown = CancellationToken::new();
     let app = Arc::new(build(config, Arc::new(SystemClock), shutdown.clone()).await?);
     shutdown::on_signals(shutdown).context("cannot listen for signals")?;
-    app.policy_sets().on_hangup().context("cannot listen for SIGHUP")?;
+    reload_on_hangup(&app).context("cannot listen for SIGHUP")?;
     // Whoever reads where it listens may send it a signal at once.
     let listeners = listen(config).await?;
     Ok(run(app, config, listeners).await?)

@@ -16,6 +16,7 @@ use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::readiness::Readiness;
 use crate::rejections::Rejections;
 use crate::streams::Streams;
+use crate::supervisor::Supervisor;
 use crate::telemetry::{Metrics, Scrapes};
 
 /// What the routes and the answers to Slack share.
@@ -58,12 +59,6 @@ pub struct App {
     pub(crate) background: TaskTracker,
     /// Ends the gateway, and everything that waits in it.
     pub(crate) shutdown: CancellationToken,
-}
-
-impl App {
-    /// The only way to change the policy set in force.
-    #[must_use]
-    pub fn policy_sets(&self) -> &Arc<PolicySets> {
-        &self.policy_sets
-    }
+    /// Keeps the tasks of the process running.
+    pub(crate) supervisor: Supervisor,
 }

@@ -108,6 +108,10 @@ fn explanation(error_code: &str) -> Option<(&'static str, bool)> {
         ),
         "salt_lost" => ("The key that protects the hash of the parameters is gone:", true),
         "history_full" => ("Too much has happened to this request: it takes no more than its expiry.", false),
+        "overloaded" => (
+            "There is too much to judge for this action just now, so nothing was changed. Please try again.",
+            false,
+        ),
         "contended" => ("Others acted on this request at the same moment. Please try again.", false),
         "store_unavailable" => {
             ("The request cannot be reached just now, so nothing was changed. Please try again.", false)

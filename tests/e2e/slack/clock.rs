@@ -31,13 +31,13 @@ async fn a_clock_that_is_set_back_stops_neither_posts_nor_updates() {
         let setup = setup().await;
         let request = setup.open("deploy").await;
         let message = setup.shows(&request, "Waiting for 2 approvals").await;
-        assert!(message.actions().contains(&"approve"), "{message:?}");
+        assert!(message.actions().iter().any(|action| action == "approve"), "{message:?}");
         approve(&setup, "U0ALICE", &request, 0).await;
 
         setup.set_clock(ahead);
         approve(&setup, "U0BOB", &request, ahead).await;
         let ended = setup.shows(&request, "Approved").await;
-        assert!(!ended.actions().contains(&"approve"), "{ended:?}");
+        assert!(!ended.actions().iter().any(|action| action == "approve"), "{ended:?}");
         let new = setup.open("deploy").await;
         setup.shows(&new, "Waiting for 2 approvals").await;
         assert_eq!(main_messages(&setup.slack, &request.id).len(), 1);

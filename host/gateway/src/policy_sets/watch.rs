@@ -91,21 +91,20 @@ impl PolicySets {
         }
     }
 
-    /// Reads the folder again at each SIGHUP.
+    /// Reads the folder again at each SIGHUP that comes from now on, for as long as what it returns is polled.
     ///
     /// # Errors
     /// Where the signal cannot be listened for.
-    pub fn on_hangup(self: &Arc<Self>) -> std::io::Result<()> {
+    pub fn on_hangup(self: &Arc<Self>) -> std::io::Result<impl Future<Output = ()> + Send + use<>> {
         let mut hangup = signal(SignalKind::hangup())?;
         let sets = Arc::clone(self);
-        tokio::spawn(async move {
+        Ok(async move {
             while hangup.recv().await.is_some() {
                 tracing::info!(signal = "SIGHUP", "reading the policy set again");
                 // What went wrong is in the log and the audit log already.
                 let _ = sets.reload(By::itself(ChangeTrigger::Sighup)).await;
             }
-        });
-        Ok(())
+        })
     }
 
     /// Watches what leads to the files by now, if that can be done; what keeps it from being done is logged once. And what

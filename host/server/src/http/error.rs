@@ -241,6 +241,7 @@ fn gateway_status(error: &GatewayError) -> StatusCode {
         | GatewayError::RulesLost(_)
         | GatewayError::Stopped(_)
         | GatewayError::Contended
+        | GatewayError::Overloaded
         | GatewayError::Refused(Refusal::PolicyFailed(_)) => StatusCode::SERVICE_UNAVAILABLE,
         GatewayError::Refused(_) => StatusCode::CONFLICT,
         GatewayError::Store(error) => store_status(error),
@@ -349,6 +350,7 @@ mod tests {
             GatewayError::Refused(Refusal::Objected(vec![reason])).into(),
             GatewayError::Refused(Refusal::PolicyFailed(vec![failure])).into(),
             GatewayError::Contended.into(),
+            GatewayError::Overloaded.into(),
             GatewayError::RulesLost(Digest::of(b"")).into(),
             GatewayError::Stopped("secret".into()).into(),
             GatewayError::Randomness("secret".into()).into(),
@@ -387,6 +389,7 @@ mod tests {
         409 refused, retry -: a policy objects: not today
         503 policy_failure, retry 1: a policy gave no usable answer, so nothing was changed
         503 contended, retry 1: too many others act on this request at this instant
+        503 overloaded, retry 1: the policies of this action have too much to judge at this instant; try again
         503 policy_failure, retry 1: the rules that this request was made under cannot be loaded
         503 policy_failure, retry 1: the rules that this request was made under cannot be loaded
         500 internal, retry -: the system gave no randomness

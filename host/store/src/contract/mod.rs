@@ -45,6 +45,7 @@ macro_rules! store_contract {
                 a_conflict_changes_nothing
                 one_of_many_commits_wins
                 what_is_due_comes_in_order
+                what_is_due_comes_page_by_page
                 what_is_terminal_is_never_due
             }
             salts {

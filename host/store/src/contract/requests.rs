@@ -192,7 +192,7 @@ pub(crate) async fn what_is_due_comes_in_order<B: Backend>() {
         Arc::make_mut(&mut request.submission).expires_at = at(due);
         create(&*store, &request).await;
     }
-    let due = async |now, limit| store.due(at(now), limit).await.unwrap();
+    let due = async |now, limit| store.due(at(now), None, limit).await.unwrap().requests;
     assert_eq!(due(9, 10).await, []);
     assert_eq!(due(10, 10).await, [(id(2), at(10))]);
     assert_eq!(due(39, 10).await, [(id(2), at(10)), (id(3), at(20)), (id(1), at(30))]);
@@ -210,6 +210,32 @@ pub(crate) async fn what_is_due_comes_in_order<B: Backend>() {
     });
     commit(&*store, &moved).await;
     assert_eq!(due(39, 10).await, [(id(3), at(20)), (id(1), at(30)), (id(2), at(35))]);
+}
+
+pub(crate) async fn what_is_due_comes_page_by_page<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    // Several at one time, and not in the order of their ids.
+    let times = [(5, 10), (1, 20), (9, 20), (3, 20), (7, 20), (2, 30)];
+    for (number, due) in times {
+        let mut request = request(number);
+        Arc::make_mut(&mut request.submission).expires_at = at(due);
+        create(&*store, &request).await;
+    }
+    let mut expected = times.map(|(number, due)| (at(due), id(number)));
+    expected.sort_unstable();
+    for size in 1..=times.len() {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.due(at(30), after, size).await.unwrap().requests;
+            assert!(page.len() <= size, "{page:?}");
+            seen.extend(page.iter().map(|(id, due)| (*due, *id)));
+            if page.len() < size {
+                break;
+            }
+            after = seen.last().copied();
+        }
+        assert_eq!(seen, expected, "pages of {size}");
+    }
 }
 
 pub(crate) async fn what_is_terminal_is_never_due<B: Backend>() {

@@ -20,7 +20,7 @@ pub use guards::Guards;
 pub use messages::{KeepPost, Messages};
 pub use outbox::{LONGEST_WAIT_MS, Outbox, OutboxEntry, ReadyEntry, Urgency};
 pub use policies::{ChangePolicy, OpenPolicy, Policies, StoredSet};
-pub use requests::{Commit, Create, Created, Idempotency, MostOpen, Requests};
+pub use requests::{Commit, Create, Created, Due, Idempotency, MostOpen, Requests};
 pub use salts::{NewSalt, Salts};
 pub use statistics::{OpenRequests, OutboxDepth, Statistics};
 

@@ -30,11 +30,26 @@ pub trait Requests: Send + Sync {
     /// All requests of a lineage, oldest first.
     async fn lineage(&self, lineage: RequestId) -> Result<Vec<Request>, StoreError>;
 
-    /// Up to `limit` open requests that are due at `now`, each with its due time, most overdue first.
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<(RequestId, Timestamp)>, StoreError>;
+    /// Up to `limit` open requests that are due at `now`, most overdue first, and by id if their due times are equal;
+    /// those that come `after` a request of an earlier call, if that is given.
+    async fn due(
+        &self,
+        now: Timestamp,
+        after: Option<(Timestamp, RequestId)>,
+        limit: usize,
+    ) -> Result<Due, StoreError>;
 
     /// The earliest due time of an open request after `after`.
     async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+}
+
+/// Requests that are due.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// Each with its due time.
+    pub requests: Vec<(RequestId, Timestamp)>,
+    /// What was found on the way and cannot be read. It keeps no other request from being listed.
+    pub unreadable: Vec<StoreError>,
 }
 
 /// A new request, and what must be stored with it.

@@ -5,12 +5,15 @@ use countersign_core::lifecycle::{Digest, Request, RequestId, Timestamp};
 use rusqlite::params;
 
 use super::audit::Records;
-use super::column::{RowContext, millis, row_limit};
+use super::column::{RowContext, millis};
 use super::outbox::NewEntries;
 use super::request_row::{RequestRow, StoredRequest};
 use super::{SqliteStore, idempotency};
 use crate::projection::Projection;
-use crate::{Commit, Committed, Create, Created, Requests, StoreError};
+use crate::{Commit, Committed, Create, Created, Due, Requests, StoreError};
+
+/// How many rows that cannot be read are passed over in a list of what is due.
+const MOST_UNREADABLE: usize = 1000;
 
 #[async_trait]
 impl Requests for SqliteStore {
@@ -97,18 +100,35 @@ impl Requests for SqliteStore {
         scan.await
     }
 
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<(RequestId, Timestamp)>, StoreError> {
+    async fn due(
+        &self,
+        now: Timestamp,
+        after: Option<(Timestamp, RequestId)>,
+        limit: usize,
+    ) -> Result<Due, StoreError> {
+        // An id has at least one byte, so that every request comes after an empty one.
+        let (from, id) = after.map_or((i64::MIN, Vec::new()), |(at, id)| (millis(at), id.to_bytes().into()));
         self.readers.read(|db| {
             let mut select = db.prepare_cached(
-                "SELECT id, due_at, seq FROM request WHERE due_at IS NOT NULL AND due_at <= ?1
-                 ORDER BY due_at LIMIT ?2",
+                "SELECT id, due_at, seq FROM request
+                 WHERE due_at IS NOT NULL AND due_at <= ?1 AND due_at >= ?2 AND (due_at > ?2 OR id > ?3)
+                 ORDER BY due_at, id",
             )?;
-            let rows = select.query_and_then(params![millis(now), row_limit(limit)], |row| {
+            let mut rows = select.query_and_then(params![millis(now), from, id], |row| {
                 let seq: i64 = row.get(2)?;
                 let context = RowContext { table: "request", key: &seq };
                 Ok((context.request_id(row, (0, "id"))?, context.time(row, (1, "due_at"))?))
             })?;
-            rows.collect()
+            let mut due = Due::default();
+            while due.requests.len() < limit && due.unreadable.len() < MOST_UNREADABLE {
+                match rows.next().transpose() {
+                    Ok(Some(request)) => due.requests.push(request),
+                    Ok(None) => break,
+                    Err(corrupt @ StoreError::Corrupt { .. }) => due.unreadable.push(corrupt),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(due)
         })
     }
 

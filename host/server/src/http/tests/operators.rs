@@ -138,6 +138,9 @@ async fn metrics_of_a_decided_request() {
     policy_failures_total{kind="trap",policy="override-guard"} 0
     policy_failures_total{kind="trap",policy="persona-gate"} 0
     policy_failures_total{kind="trap",policy="quorum"} 0
+    # HELP policy_overloads_total Calls that were refused because too much waits for the policies of their action.
+    # TYPE policy_overloads_total counter
+    policy_overloads_total 0
     # HELP policy_reloads_total Attempts to change the policy set in force, by what set them off and outcome.
     # TYPE policy_reloads_total counter
     policy_reloads_total{outcome="conflict",source="api"} 0
@@ -160,6 +163,9 @@ async fn metrics_of_a_decided_request() {
     policy_reloads_total{outcome="unchanged",source="file"} 0
     policy_reloads_total{outcome="unchanged",source="sighup"} 0
     policy_reloads_total{outcome="unchanged",source="store"} 0
+    # HELP requests_quarantined Due requests that are left alone, because something in the gateway breaks on them.
+    # TYPE requests_quarantined gauge
+    requests_quarantined 0
     # HELP security_events_total Calls and acts that were turned away for the sake of security.
     # TYPE security_events_total counter
     security_events_total{type="bad_signature"} 0
@@ -239,7 +245,10 @@ async fn the_api_describes_itself() {
                 "429 `rate_limited`",
             ][..],
         ),
-        ("5XX", &["500 `internal`", "503 `policy_failure`, `store_unavailable` or `contended`"]),
+        (
+            "5XX",
+            &["500 `internal`", "503 `policy_failure`, `overloaded`, `store_unavailable` or `contended`"],
+        ),
     ] {
         let documented = create[range]["description"].as_str().unwrap();
         for code in codes {

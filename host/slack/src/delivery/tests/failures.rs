@@ -1,6 +1,9 @@
 //! How failures of Slack are handled.
 
+use countersign_core::directory::Directory;
+
 use super::*;
+use crate::Message;
 use crate::fake::Fate;
 
 /// The first `times` calls of the method are answered so, every other call is carried out.
@@ -96,7 +99,10 @@ async fn a_channel_given_by_name_is_updated_by_id_and_cannot_be_searched() {
     harness.create(2, "#one").await;
     harness.deliver(MINUTE).await;
     assert_eq!(harness.messages(2, Slot::Main).len(), 2);
-    assert_eq!(harness.health.report(harness.clock.monotonic()).lookup_refused.as_deref(), Some("channel_not_found"));
+    assert_eq!(
+        harness.health.report(harness.clock.monotonic()).lookup_refused.as_deref(),
+        Some("channel_not_found")
+    );
     harness.end(2).await;
     harness.deliver(MINUTE).await;
     let texts: Vec<_> = harness.messages(2, Slot::Main).into_iter().map(|message| message.text).collect();
@@ -358,5 +364,24 @@ async fn a_process_that_dies_between_the_call_and_its_answer_posts_once() {
         harness.deliver(2 * MINUTE).await;
         assert_eq!(harness.message(1).text, "deploy v1 awaiting_personas, 60 min left", "{fate:?}");
         assert_eq!(harness.count("conversations.history"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_request_whose_message_breaks_the_gateway_keeps_no_other_from_being_delivered() {
+    let mut harness = Harness::new().await;
+    let breaks: fn(&Request, &PolicyEntry, &Directory, Timestamp) -> Message =
+        |request, entry, directory, now| {
+            assert_ne!(request.id, id(1), "broken on purpose");
+            (plain_rendering::PLAIN.message)(request, entry, directory, now)
+        };
+    harness.render(Rendering { message: breaks, ..plain_rendering::PLAIN });
+    for number in 1..=3 {
+        harness.create(number, "C1").await;
+    }
+    harness.pass(3 * MINUTE).await;
+    assert_eq!(harness.waiting().await, 1, "that one waits");
+    for number in 2..=3 {
+        assert!(harness.message(number).text.starts_with("deploy v1 "), "{}", harness.message(number).text);
     }
 }

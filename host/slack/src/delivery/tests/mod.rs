@@ -59,11 +59,12 @@ impl Harness {
 
     /// Has messages rendered as people see them from now on.
     fn render_for_people(&mut self) {
+        self.render(Rendering::DEFAULT);
+    }
+
+    fn render(&mut self, rendering: Rendering) {
         let Harness { store, clock, slack, health, notify, .. } = self;
-        let parts = Parts {
-            rendering: Rendering::DEFAULT,
-            ..parts(store, clock, slack, health, notify, self.rate_factor)
-        };
+        let parts = Parts { rendering, ..parts(store, clock, slack, health, notify, self.rate_factor) };
         self.worker = Worker::with_rng(parts, fastrand::Rng::with_seed(self.seed));
     }
 

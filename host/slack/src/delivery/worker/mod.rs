@@ -194,7 +194,8 @@ impl Worker {
                 return latest;
             }
         };
-        self.is_due = !self.active.is_empty() || queue.iter().any(|queued| queued.priority != Priority::Refresh);
+        self.is_due =
+            !self.active.is_empty() || queue.iter().any(|queued| queued.priority != Priority::Refresh);
         let (mut next, mut exhausted) = (latest, HashSet::new());
         for queued in queue {
             if self.active.len() >= most {
@@ -231,7 +232,15 @@ impl Worker {
         let next_call = match self.next_calls.get(job) {
             Some((known, next_call)) if known == revision => next_call.clone(),
             _ => {
-                let next_call = self.sender.next_call(*job, *since).await?;
+                let next_call = AssertUnwindSafe(self.sender.next_call(*job, *since)).catch_unwind().await;
+                let next_call = match next_call {
+                    Ok(next_call) => next_call?,
+                    Err(_) => {
+                        // The panic hook has printed the message. Jobs of other requests must not end with this one.
+                        tracing::error!(request = %job.request(), "a delivery job panicked; retrying");
+                        NextCall { method: None, not_before: now.plus(UNREADABLE_MS) }
+                    }
+                };
                 self.remember(queued, next_call.clone());
                 next_call
             }
