@@ -120,7 +120,8 @@ impl UserGroups {
     /// Members that are known as of the future, since the clock was set back, are made as old as they are: until then they
     /// would not age.
     fn age(&mut self, usergroup: &str, now: Moment) {
-        let Some(members) = self.parts.directory.members(usergroup).filter(|known| known.as_of > now.wall) else {
+        let Some(members) = self.parts.directory.members(usergroup).filter(|known| known.as_of > now.wall)
+        else {
             return;
         };
         let loaded = self.loaded.get(usergroup).map_or(now.monotonic, |at| at.monotonic);
@@ -187,8 +188,7 @@ mod tests {
     impl Loading {
         async fn new() -> Loading {
             let folder = tempfile::tempdir().unwrap();
-            let store: Arc<dyn Store> =
-                Arc::new(SqliteStore::open(&folder.path().join("store.db")).unwrap());
+            let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.path().join("store.db")).unwrap());
             let clock = Arc::new(ManualClock::at(START));
             let slack = FakeSlack::start(Arc::<ManualClock>::clone(&clock)).await;
             let (directory, usergroups) = usergroups(&store, &clock, &slack);

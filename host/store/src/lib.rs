@@ -17,10 +17,9 @@ pub mod fixtures;
 
 pub use error::StoreError;
 pub use ports::{
-    LONGEST_WAIT_MS,
     Audit, ChangePolicy, Commit, Committed, Create, Created, DOCUMENT_PREFIXES, Documents, Guards,
-    Idempotency, KeepPost, Messages, NewSalt, OpenPolicy, OpenRequests, Outbox, OutboxDepth, OutboxEntry,
-    Policies, ReadyEntry, Requests, Salts, Statistics, Store, StoredSet, Urgency,
+    Idempotency, KeepPost, LONGEST_WAIT_MS, Messages, NewSalt, OpenPolicy, OpenRequests, Outbox, OutboxDepth,
+    OutboxEntry, Policies, ReadyEntry, Requests, Salts, Statistics, Store, StoredSet, Urgency,
 };
 pub use sqlite::{OpenError, SqliteArchive, SqliteStore};
 pub use url::StoreUrl;

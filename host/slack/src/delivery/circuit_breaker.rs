@@ -207,7 +207,10 @@ mod tests {
 
         breaker.authorized();
         assert_eq!(allowed(&breaker, until), Allowed::All);
-        assert!(!breaker.unauthorized(at(until), "invalid_auth", &mut rng), "nothing was delivered in between");
+        assert!(
+            !breaker.unauthorized(at(until), "invalid_auth", &mut rng),
+            "nothing was delivered in between"
+        );
         breaker.authorized();
         assert!(breaker.unauthorized(at(until), "missing_scope", &mut rng));
         breaker.authorized();

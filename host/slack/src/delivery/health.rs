@@ -115,7 +115,13 @@ impl Health {
     }
 
     /// Takes over the state of the circuit breaker, and whether something is due.
-    pub(super) fn update(&self, breaker: &BreakerState, refused_for: Option<&str>, is_due: bool, now: Moment) {
+    pub(super) fn update(
+        &self,
+        breaker: &BreakerState,
+        refused_for: Option<&str>,
+        is_due: bool,
+        now: Moment,
+    ) {
         let mut known = self.lock();
         known.looked = now;
         // While the circuit breaker is open nothing is sent, and that is said.

@@ -13,9 +13,8 @@ use super::Backend;
 use super::harness::{Seen, opened, take};
 use crate::fixtures::*;
 use crate::{
-    LONGEST_WAIT_MS,
-    Commit, Committed, Create, Created, Idempotency, OpenRequests, OutboxDepth, OutboxEntry, ReadyEntry,
-    Store, Urgency,
+    Commit, Committed, Create, Created, Idempotency, LONGEST_WAIT_MS, OpenRequests, OutboxDepth, OutboxEntry,
+    ReadyEntry, Store, Urgency,
 };
 
 pub(crate) async fn it_behaves_like_the_model<B: Backend>() {

@@ -90,7 +90,8 @@ impl Sender {
             // A notice without a thread waits for the message that it replies to.
             if main.post.ts().is_none() {
                 let is_wanted = |notice: &TrackedMessage| {
-                    notice.mark.slot != Slot::EscalationChannel && notice.step(request, now, wall) != Step::Done
+                    notice.mark.slot != Slot::EscalationChannel
+                        && notice.step(request, now, wall) != Step::Done
                 };
                 if notices.iter().any(is_wanted) {
                     let again = if main.post.failed.is_some() { LASTING_BACKOFF.after(0) } else { MAIN_MS };

@@ -203,8 +203,14 @@ async fn after_a_restart_nothing_waits_for_a_clock_that_was_set_back() {
 async fn the_running_worker_is_woken_whatever_the_wall_clock_does() {
     for jump in JUMPS {
         let mut harness = Harness::new().await;
-        let replacement =
-            worker(&harness.store, &harness.clock, &harness.slack, &harness.health, &harness.notify, (9, 1.0));
+        let replacement = worker(
+            &harness.store,
+            &harness.clock,
+            &harness.slack,
+            &harness.health,
+            &harness.notify,
+            (9, 1.0),
+        );
         let worker = std::mem::replace(&mut harness.worker, replacement);
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(worker.run(shutdown.clone()));

@@ -96,7 +96,10 @@ async fn a_channel_given_by_name_is_updated_by_id_and_cannot_be_searched() {
     harness.create(2, "#one").await;
     harness.deliver(MINUTE).await;
     assert_eq!(harness.messages(2, Slot::Main).len(), 2);
-    assert_eq!(harness.health.report(harness.clock.monotonic()).lookup_refused.as_deref(), Some("channel_not_found"));
+    assert_eq!(
+        harness.health.report(harness.clock.monotonic()).lookup_refused.as_deref(),
+        Some("channel_not_found")
+    );
     harness.end(2).await;
     harness.deliver(MINUTE).await;
     let texts: Vec<_> = harness.messages(2, Slot::Main).into_iter().map(|message| message.text).collect();

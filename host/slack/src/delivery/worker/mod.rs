@@ -194,7 +194,8 @@ impl Worker {
                 return latest;
             }
         };
-        self.is_due = !self.active.is_empty() || queue.iter().any(|queued| queued.priority != Priority::Refresh);
+        self.is_due =
+            !self.active.is_empty() || queue.iter().any(|queued| queued.priority != Priority::Refresh);
         let (mut next, mut exhausted) = (latest, HashSet::new());
         for queued in queue {
             if self.active.len() >= most {
