@@ -45,7 +45,7 @@ struct Looks {
 
 /// An attempt to put a file in force.
 enum Tried {
-    Loaded(Access, String),
+    Loaded(Box<Access>, String),
     Wrong(Vec<ChangeFault>),
     HeldBack(Vec<ChangeFault>),
 }
@@ -153,7 +153,7 @@ impl AccessControl {
             Tried::Loaded(access, text) => {
                 let callers = access.callers().count();
                 gateway.directory().set_people(Arc::clone(access.people()));
-                self.authenticator.replace(access);
+                self.authenticator.replace(*access);
                 self.looks.lock().unwrap_or_else(PoisonError::into_inner).text = text;
                 tracing::info!(source = source.as_str(), callers, "access file reloaded");
                 (Outcome::Ok, Vec::new())
@@ -200,7 +200,7 @@ impl AccessControl {
             let doubts = doubted.map(|(before, known)| doubts(&path, (&before, &text), known));
             match doubts {
                 Some(Err(errors)) => Tried::HeldBack(history::faults(&errors)),
-                Some(Ok(())) | None => Tried::Loaded(access, text),
+                Some(Ok(())) | None => Tried::Loaded(Box::new(access), text),
             }
         });
         tried

@@ -171,7 +171,9 @@ fn nowhere() -> Registries {
 fn engine() -> Engine {
     static SHARED: OnceLock<(Engine, Arc<countersign_policy::Module>)> = OnceLock::new();
     let (engine, _) = SHARED.get_or_init(|| {
-        let engine = Engine::new(Limits::default(), None, Trust::default()).unwrap();
+        // A busy machine may take its time.
+        let limits = Limits { deadline_ms: 60_000, ..Limits::default() };
+        let engine = Engine::new(limits, None, Trust::default()).unwrap();
         let module = engine.load(&quorum(), &[]).unwrap();
         (engine, module)
     });
