@@ -9,6 +9,9 @@ mod submission;
 // How it moves on, and ends.
 mod event;
 
+// What is delivered more than once.
+mod once;
+
 // Why something was not done.
 mod error;
 
@@ -37,6 +40,7 @@ pub use alarm::Alarm;
 pub use countersign_core::lifecycle::Intent;
 pub use countersign_policy::decide::{Again, Ask, Who};
 pub use error::GatewayError;
+pub use once::Once;
 pub use salt::{SaltError, SaltKey, SaltKeys, SaltNonce};
 pub use submission::{IdempotencyKey, Receipt};
 pub use token::{Tokens, WaitToken};

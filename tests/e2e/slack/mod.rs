@@ -1,6 +1,7 @@
 //! People decide in Slack: the real gateway against a simulator of Slack.
 
 mod consent;
+mod crash;
 mod decide;
 mod edits;
 mod escalation;
