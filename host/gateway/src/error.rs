@@ -61,6 +61,9 @@ pub enum GatewayError {
     /// The caller has as many open requests already as it may have.
     #[error("this caller has as many open requests as it may have")]
     TooManyOpen,
+    /// The act was delivered before. It has counted, or was refused: [`Gateway::has_counted`](crate::Gateway::has_counted).
+    #[error("this was delivered before, and counts no second time")]
+    Repeated,
     /// The event does not count.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -105,6 +108,7 @@ impl GatewayError {
             GatewayError::Cooldown { .. } => "cooldown",
             GatewayError::LineageLimit { .. } => "rate_limited",
             GatewayError::TooManyOpen => "too_many_open",
+            GatewayError::Repeated => "duplicate_delivery",
             GatewayError::Refused(refusal) => refusal.code(),
             GatewayError::Contended => "contended",
             GatewayError::Overloaded => "overloaded",
@@ -223,6 +227,7 @@ mod tests {
             GatewayError::NotAllowed("the request was approved"),
             GatewayError::Cooldown { retry_after_ms: 1 },
             GatewayError::LineageLimit { limit: 5, retry_after_ms: 60_001 },
+            GatewayError::Repeated,
             Refusal::Ended(Status::Denied).into(),
             Refusal::Objected(vec![reason()]).into(),
             Refusal::PolicyFailed(vec![failure()]).into(),
@@ -250,6 +255,7 @@ mod tests {
                 "not_allowed: the request was approved",
                 "cooldown: this request can be made again in 1 s",
                 "rate_limited: this request was made 5 times within the allowed window",
+                "duplicate_delivery: this was delivered before, and counts no second time",
                 "already_decided: the request is already denied",
                 "refused: a policy objects: not today",
                 "policy_failure: a policy gave no usable answer, so nothing was changed",

@@ -11,6 +11,8 @@ mod event;
 
 // On which thread its policies are asked.
 mod judging;
+// What is delivered more than once.
+mod once;
 
 // Why something was not done.
 mod error;
@@ -44,6 +46,7 @@ pub use alarm::Alarm;
 pub use countersign_core::lifecycle::Intent;
 pub use countersign_policy::decide::{Again, Ask, Who};
 pub use error::GatewayError;
+pub use once::Once;
 pub use salt::{SaltError, SaltKey, SaltKeys, SaltNonce};
 pub use submission::{IdempotencyKey, Receipt};
 pub use token::{Tokens, WaitToken};

@@ -11,7 +11,7 @@ use countersign_policy::decide::{self, Again, Ask, Attempt, Issued, NotMade};
 use countersign_store::{Create, Created, Idempotency, MostOpen, StoreError};
 use serde_json::{Map, Value, json};
 
-use super::{Gateway, GatewayError, MOST_CONFLICTS, WaitToken, log_failures, whole};
+use super::{Gateway, GatewayError, MOST_CONFLICTS, Once, WaitToken, log_failures, whole};
 use crate::judging::Asker;
 use crate::simulation::{Observation, Observed, Outcome, Timers};
 
@@ -83,17 +83,18 @@ impl Gateway {
         let step = match &rules {
             Some(rules) => {
                 let submission = self.submission(rules, &ask, (id, commitments), None, now);
-                let admission = Admitting { id, submission, ask: Arc::clone(&ask), by: &ask.requester.id };
+                let by = &ask.requester.id;
+                let admission = Admitting { id, submission, ask: Arc::clone(&ask), by, once: None };
                 self.admit(rules, admission).await
             }
             None => {
-                self.audit_unmade(now, &ask.action, &ask.requester.id, "unknown_action", &[]).await?;
+                self.audit_unmade(now, &ask.action, (&ask.requester.id, None), "unknown_action", &[]).await?;
                 Err(GatewayError::UnknownAction(ask.action.clone()))
             }
         };
         let step = step.inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
         let kept = idempotency.map(|sent| sent.kept(&step.request));
-        match self.store_new(step, Some(salt), kept, most_open).await? {
+        match self.store_new(step, Some(salt), (kept, None), most_open).await? {
             Ok(receipt) => {
                 self.observe_submission(&submitted, Ok(&receipt.request));
                 Ok(receipt)
@@ -103,6 +104,7 @@ impl Gateway {
                 None => Err(GatewayError::Contended),
             },
             Err(Created::TooManyOpen) => Err(GatewayError::TooManyOpen),
+            Err(Created::Repeated) => Err(GatewayError::Repeated),
             Err(Created::New | Created::LineageConflict) => Err(GatewayError::Contended),
         }
     }
@@ -112,14 +114,18 @@ impl Gateway {
     /// Redacted values are not kept, so the policies admit the new request without them; one that has any has the salt of
     /// the one before.
     ///
+    /// With `once`, it is made once, however often that is asked for.
+    ///
     /// # Errors
-    /// Where there is no such request, its rules do not allow it or not yet, and as for [`Gateway::create`].
+    /// Where there is no such request, its rules do not allow it or not yet, [`GatewayError::Repeated`] if it was asked for
+    /// before, and as for [`Gateway::create`].
     pub async fn rerequest(
         &self,
         original: RequestId,
         actor: Again,
         idempotency: Option<IdempotencyKey>,
         most_open: MostOpen,
+        once: Option<Once>,
     ) -> Result<Receipt, GatewayError> {
         for _ in 0..MOST_CONFLICTS {
             let now = self.clock.now();
@@ -147,7 +153,7 @@ impl Gateway {
             let submission = self.submission(&rules, &ask, issued, Some((earlier, &actor)), now);
             // Without what the rules that are active now hide, either.
             let shown = Arc::new(Ask { params: submission.params.clone(), ..Ask::clone(&ask) });
-            let admission = Admitting { id, submission, ask: shown, by: &actor.party.id };
+            let admission = Admitting { id, submission, ask: shown, by: &actor.party.id, once };
             let again = Some((earlier, &actor));
             let submitted = Submitted { id, rules: Some(&*rules), ask: &ask, again, at: now };
             let step = self
@@ -155,13 +161,14 @@ impl Gateway {
                 .await
                 .inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
             let kept = idempotency.map(|sent| sent.kept(&step.request));
-            match self.store_new(step, salt, kept, most_open).await? {
+            match self.store_new(step, salt, (kept, once), most_open).await? {
                 Ok(receipt) => {
                     self.observe_submission(&submitted, Ok(&receipt.request));
                     return Ok(receipt);
                 }
                 Err(Created::LineageConflict) => {}
                 Err(Created::TooManyOpen) => return Err(GatewayError::TooManyOpen),
+                Err(Created::Repeated) => return Err(GatewayError::Repeated),
                 Err(Created::Known(fingerprint, request)) => match idempotency {
                     Some(sent) => return self.known(&sent, fingerprint, *request),
                     None => return Err(GatewayError::Contended),
@@ -272,7 +279,7 @@ impl Gateway {
 
     /// Decides about a submission; one that is not admitted is audited.
     async fn admit(&self, rules: &Arc<ActionPolicy>, admitting: Admitting<'_>) -> Result<Step, GatewayError> {
-        let Admitting { id, submission, ask, by } = admitting;
+        let Admitting { id, submission, ask, by, once } = admitting;
         let (at, action) = (submission.submitted_at, submission.action.clone());
         let decided = {
             let rules = Arc::clone(rules);
@@ -281,15 +288,15 @@ impl Gateway {
         match self.judges.ask(rules, Asker::Person, decided).await? {
             Ok(step) if !(self.readable)(&step.request, rules.entry()) => {
                 let refusal = Refusal::TooLargeToReview;
-                self.audit_unmade(at, &action, by, refusal.code(), &[]).await?;
+                self.audit_unmade(at, &action, (by, once), refusal.code(), &[]).await?;
                 Err(refusal.into())
             }
             Ok(step) => Ok(step),
             Err(NotMade::Denied(reasons)) => {
-                self.audit_unmade(at, &action, by, "policy_denied", &reasons).await?;
+                self.audit_unmade(at, &action, (by, once), "policy_denied", &reasons).await?;
                 Err(GatewayError::Denied(reasons))
             }
-            Err(NotMade::Failed(failures)) => self.admission_failed(at, &action, by, failures).await,
+            Err(NotMade::Failed(failures)) => self.admission_failed(at, &action, (by, once), failures).await,
             Err(NotMade::Refused(refusal)) => Err(refusal.into()),
         }
     }
@@ -298,7 +305,7 @@ impl Gateway {
         &self,
         at: Timestamp,
         action: &str,
-        by: &str,
+        by: (&str, Option<Once>),
         failures: Vec<PolicyFailure>,
     ) -> Result<T, GatewayError> {
         log_failures(&failures, None);
@@ -316,7 +323,7 @@ impl Gateway {
         &self,
         at: Timestamp,
         action: &str,
-        by: &str,
+        (by, once): (&str, Option<Once>),
         event: &str,
         reasons: &[Reason],
     ) -> Result<(), StoreError> {
@@ -335,21 +342,22 @@ impl Gateway {
                 reasons.iter().map(|reason| json!(reason.code)).collect(),
             )]),
         };
-        self.store.append(vec![entry], Vec::new()).await
+        self.append(vec![entry], Vec::new(), once).await
     }
 
     async fn store_new(
         &self,
         step: Step,
         salt: Option<Salt>,
-        idempotency: Option<Idempotency>,
+        (idempotency, once): (Option<Idempotency>, Option<Once>),
         most_open: MostOpen,
     ) -> Result<Result<Receipt, Created>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let token = self.tokens.of(request.id);
         let created = Arc::new(request.clone());
         let delivers = !effects.is_empty();
-        let create = Create { request, idempotency, most_open, audit, effects, counts };
+        let nonce = once.map(Once::counted);
+        let create = Create { request, idempotency, most_open, nonce, audit, effects, counts };
         let (store, alarm, bell) =
             (Arc::clone(&self.store), Arc::clone(&self.alarm), Arc::clone(&self.outbox_bell));
         whole(async move {
@@ -409,6 +417,8 @@ struct Admitting<'a> {
     /// What was asked for. Its parameters, hidden ones included, go no further than the policies' admission.
     ask: Arc<Ask>,
     by: &'a str,
+    /// Present if it may be asked for more than once without an idempotency key.
+    once: Option<Once>,
 }
 
 fn allow_rerequest(

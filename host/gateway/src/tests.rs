@@ -319,8 +319,12 @@ async fn the_events_of_a_request_never_go_back_in_time() {
         house.approve(decided, "U1").await.expect("counts");
         house.clock.jump(jump);
         house.approve(decided, "U9").await.expect_err("not an approver");
-        house.gateway.check(decided, "U9", &Intent::approve(), None).await.expect_err("not an approver");
-        house.gateway.refuse(decided, "U2", Intent::approve(), Refusal::ParametersChanged).await;
+        house
+            .gateway
+            .check(decided, "U9", &Intent::approve(), None, None)
+            .await
+            .expect_err("not an approver");
+        house.gateway.refuse(decided, "U2", Intent::approve(), Refusal::ParametersChanged, None).await;
         house.approve(decided, "U2").await.expect("counts although the clock is behind");
         house.gateway.cancel(cancelled, None).await.expect("it is open");
         let due = i128::from(MINUTE) * 10 - i128::from(jump);
@@ -421,7 +425,7 @@ async fn a_clock_that_was_set_back_makes_nobody_wait_longer_to_ask_again() {
         house.clock.advance(5 * MINUTE);
         let actor = Party { id: "U4".into(), source: "slack".into(), display: None };
         let again = Again { who: Who::of(&actor), party: actor };
-        let made = house.gateway.rerequest(first.id, again.clone(), None, None).await;
+        let made = house.gateway.rerequest(first.id, again.clone(), None, MostOpen::default(), None).await;
         // By 20 s, the cool-down is longer by as much at most.
         match made {
             Err(GatewayError::Cooldown { retry_after_ms }) => {
@@ -540,7 +544,13 @@ async fn a_request_can_be_made_again_after_a_while_and_not_too_often() {
     let house = House::ready().await;
     let again = |id| {
         let actor = Party { id: "U4".into(), source: "slack".into(), display: None };
-        house.gateway.rerequest(id, Again { who: Who::of(&actor), party: actor }, None, MostOpen::default())
+        house.gateway.rerequest(
+            id,
+            Again { who: Who::of(&actor), party: actor },
+            None,
+            MostOpen::default(),
+            None,
+        )
     };
     let first = house.ask("double").await.request;
     assert!(matches!(again(first.id).await, Err(GatewayError::NotAllowed(_))), "it is still open");
@@ -590,7 +600,13 @@ async fn a_request_that_is_made_again_has_a_salt_of_its_own_if_nothing_is_hidden
     let first = house.gateway.create(ask, None, MostOpen::default()).await.expect("admitted");
     let again = |id| {
         let actor = Party { id: "U4".into(), source: "slack".into(), display: None };
-        house.gateway.rerequest(id, Again { who: Who::of(&actor), party: actor }, None, MostOpen::default())
+        house.gateway.rerequest(
+            id,
+            Again { who: Who::of(&actor), party: actor },
+            None,
+            MostOpen::default(),
+            None,
+        )
     };
     house.gateway.act(first.request.id, "U1", &Intent::Deny { reason: None }).await.expect("counts");
     house.clock.advance(5 * MINUTE);
@@ -624,7 +640,7 @@ async fn a_request_whose_salt_is_lost_can_be_decided_but_not_edited() {
     let actor = Party { id: "U4".into(), source: "slack".into(), display: None };
     let again = Again { who: Who::of(&actor), party: actor };
     let refused = gateway
-        .rerequest(other.id, again, None, MostOpen::default())
+        .rerequest(other.id, again, None, MostOpen::default(), None)
         .await
         .expect_err("it has a hidden value");
     assert!(matches!(refused, GatewayError::SaltLost), "{refused}");
@@ -690,4 +706,83 @@ async fn what_no_policy_admits_is_refused_and_audited() {
     let unknown = house.gateway.create(ask("drop_database"), None, MostOpen::default()).await;
     assert!(matches!(unknown, Err(GatewayError::UnknownAction(action)) if action == "drop_database"));
     assert_eq!(house.events().await, ["unknown_action"]);
+}
+
+fn acknowledged(persona: &str) -> Intent {
+    Intent::Acknowledge { persona: persona.to_owned() }
+}
+
+fn once(press: &str) -> Option<Once> {
+    let identity = Digest::of(press.as_bytes());
+    Some(Once { identity, at: START, until: START.plus(60 * MINUTE) })
+}
+
+#[tokio::test]
+async fn an_act_counts_once_however_often_it_is_delivered() {
+    let house = House::ready().await;
+    let request = house.ask("double").await.request;
+    let press = |name: &'static str| {
+        let (gateway, id) = (&house.gateway, request.id);
+        async move { gateway.act_on(id, "U1", &Intent::approve(), None, once(name)).await }
+    };
+    assert!(!house.gateway.has_counted(once("one").unwrap()).await.unwrap());
+    // At the same instant: some find a conflict, and try again with the same nonce.
+    let counted = join_all((0..20).map(|_| press("one"))).await;
+    assert_eq!(counted.iter().filter(|counted| counted.is_ok()).count(), 1);
+    assert!(house.gateway.has_counted(once("one").unwrap()).await.unwrap());
+    let withdrawn = house.gateway.act_on(request.id, "U1", &Intent::Withdraw, None, once("two")).await;
+    assert!(withdrawn.unwrap().approvers().is_empty());
+    // It would count by itself, and another press does.
+    assert!(matches!(press("one").await, Err(GatewayError::Repeated)));
+    assert_eq!(press("three").await.unwrap().approvers(), ["U1"]);
+    assert_eq!(house.events().await, ["created", "approval_recorded", "withdrawn", "approval_recorded"]);
+
+    let house = house.restarted(ACTIONS).await;
+    let again = house.gateway.act_on(request.id, "U1", &Intent::Withdraw, None, once("two")).await;
+    assert!(matches!(again, Err(GatewayError::Repeated)), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_refused_act_is_audited_once_and_does_not_count_later() {
+    let house = House::ready().await;
+    let request = house.ask("personas").await.request;
+    let approve = Intent::approve();
+    let press = || house.gateway.act_on(request.id, "U1", &approve, None, once("too early"));
+    for _ in 0..3 {
+        assert!(matches!(press().await, Err(GatewayError::Refused(_))));
+    }
+    let check = house.gateway.check(request.id, "U1", &approve, None, once("too early")).await;
+    assert!(matches!(check, Err(GatewayError::Refused(_))));
+    let refused = Refusal::Unread;
+    let refused = house.gateway.refuse(request.id, "U1", Intent::approve(), refused, once("too early")).await;
+    assert!(matches!(refused, GatewayError::Refused(Refusal::Unread)));
+    assert_eq!(house.events().await.len(), 2, "the request was made, and one press was refused");
+
+    house.gateway.act(request.id, "U7", &acknowledged("security")).await.expect("counts");
+    house.gateway.act(request.id, "U8", &acknowledged("release")).await.expect("counts");
+    assert!(matches!(press().await, Err(GatewayError::Repeated)), "it was refused when it was pressed");
+    assert!(!house.gateway.has_counted(once("too early").unwrap()).await.unwrap());
+    house.gateway.act_on(request.id, "U1", &approve, None, once("in time")).await.expect("counts");
+}
+
+#[tokio::test]
+async fn a_request_is_made_again_once_however_often_that_is_asked_for() {
+    let house = House::ready().await;
+    let first = house.ask("double").await.request;
+    house.gateway.act(first.id, "U1", &Intent::Deny { reason: None }).await.expect("counts");
+    house.clock.advance(5 * MINUTE);
+    let again = || {
+        let actor = Party { id: "U1".into(), source: "slack".into(), display: None };
+        let again = Again { who: Who::of(&actor), party: actor };
+        house.gateway.rerequest(first.id, again, None, MostOpen::default(), once("again"))
+    };
+    let made = join_all((0..10).map(|_| again())).await;
+    assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 1);
+    assert!(house.gateway.has_counted(once("again").unwrap()).await.unwrap());
+    let second = made.into_iter().find_map(Result::ok).unwrap().request;
+    house.gateway.act(second.id, "U1", &Intent::Deny { reason: None }).await.expect("counts");
+    house.clock.advance(5 * MINUTE);
+    // It would be made again by now.
+    assert!(matches!(again().await, Err(GatewayError::Repeated)));
+    assert_eq!(house.gateway.store().lineage(first.id).await.unwrap().len(), 2);
 }

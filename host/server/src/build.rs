@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::access_control::{AccessControl, AccessError, history};
 use crate::config::Config;
 use crate::http::{Fingerprints, Proxies};
+use crate::interactions::SentEphemerals;
 use crate::keys::{self, Keys};
 use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::readiness::Readiness;
@@ -67,8 +68,18 @@ pub async fn build(
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) -> Result<App, StartError> {
+    build_over(config, clock, shutdown, |store| store).await
+}
+
+/// As [`build`], over what `over` makes of the store.
+pub(crate) async fn build_over(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    shutdown: CancellationToken,
+    over: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+) -> Result<App, StartError> {
     let keys = keys(config).await?;
-    let store = open_store(config).await?;
+    let store = over(open_store(config).await?);
     keys::check(&keys, store.as_ref(), &config.storage.store).await.map_err(StartError::Secrets)?;
     let engine = engine(config, &keys).await?;
     let directory = &config.policies.directory;
@@ -103,6 +114,7 @@ pub async fn build(
         metrics,
         slack_verifier: config.secrets.slack_signing.as_ref().and_then(Verifier::new),
         outgoing,
+        sent_ephemerals: SentEphemerals::default(),
         slack_team_ids: config.slack.team_ids.iter().cloned().collect(),
         rate_limiter: RateLimiter::new(&config.rate_limit),
         access,

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access_control::AccessControl;
 use crate::http::{Fingerprints, Proxies};
+use crate::interactions::SentEphemerals;
 use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::readiness::Readiness;
 use crate::rejections::Rejections;
@@ -30,6 +31,8 @@ pub struct App {
     pub(crate) slack_verifier: Option<Verifier>,
     /// Sends to Slack. Without it messages wait in the outbox.
     pub(crate) outgoing: Option<Outgoing>,
+    /// The newest ephemeral messages.
+    pub(crate) sent_ephemerals: SentEphemerals,
     /// The ids of other Slack workspaces and organizations whose people count.
     pub(crate) slack_team_ids: BTreeSet<String>,
     pub(crate) rate_limiter: RateLimiter,

@@ -113,6 +113,7 @@ async fn create(store: &SqliteStore, number: u64) -> anyhow::Result<()> {
         request,
         idempotency: None,
         most_open: MostOpen::default(),
+        nonce: None,
         audit: vec![entry],
         effects,
         counts,
@@ -135,9 +136,11 @@ async fn vote(store: &SqliteStore, number: u64) -> anyhow::Result<()> {
     request.history.push(Event { seq, at: Timestamp::from_millis(START + 1000), by, act });
     let entry = audit(&request, "approve");
     let counts = vec![Count::one("approvals_total", &[("action", "deploy_prod")])];
-    let commit = Commit { request, audit: vec![entry], effects: vec![Effect::ShowRequest], counts };
+    let effects = vec![Effect::ShowRequest];
+    let commit = Commit { request, nonce: None, audit: vec![entry], effects, counts };
     // After a full round, two callers may vote on the same request; then one gets a conflict.
-    let (Committed::Done | Committed::Conflict) = store.commit(commit).await?;
+    let committed = store.commit(commit).await?;
+    anyhow::ensure!(committed != Committed::Repeated, "a vote without a nonce was taken for a repeated one");
     Ok(())
 }
 

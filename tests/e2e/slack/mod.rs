@@ -2,6 +2,7 @@
 
 mod clock;
 mod consent;
+mod crash;
 mod decide;
 mod edits;
 mod escalation;

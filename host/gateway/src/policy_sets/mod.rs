@@ -604,7 +604,7 @@ impl PolicySets {
         let (audit, counts) = (vec![change.audit()], change.counts());
         match self.store().change_policy(ChangePolicy { change, audit, counts }).await? {
             Committed::Done => Ok(()),
-            Committed::Conflict => {
+            Committed::Conflict | Committed::Repeated => {
                 let last = self.store().policy_in_force().await?;
                 let current = last.and_then(|(_, last)| last.to).unwrap_or(expected);
                 Err(ChangeError::Conflict { expected, current })

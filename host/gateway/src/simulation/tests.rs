@@ -340,7 +340,7 @@ async fn what_waits_and_what_is_followed_take_no_more_memory_than_is_set_aside()
     for _ in 0..35 {
         let mut ask = ask("double");
         ask.params.insert("text".to_owned(), json!(long));
-        large.push(house.gateway.create(ask, None, None).await.unwrap().request.id);
+        large.push(house.gateway.create(ask, None, MostOpen::default()).await.unwrap().request.id);
         held.judge();
     }
     assert_eq!(
@@ -382,11 +382,11 @@ async fn edits_are_the_same_in_the_shadow_and_in_a_replay() {
     let edits = BTreeMap::from([("ref".to_owned(), Some(json!("v2")))]);
     let before = house.gateway.request(id).await.unwrap().payload_hash();
     let edit = Intent::Approve { edits };
-    let edited = house.gateway.act_on(id, "U1", &edit, Some(before)).await.unwrap();
-    let stale = house.gateway.act_on(id, "U2", &Intent::approve(), Some(before)).await;
+    let edited = house.gateway.act_on(id, "U1", &edit, Some(before), None).await.unwrap();
+    let stale = house.gateway.act_on(id, "U2", &Intent::approve(), Some(before), None).await;
     assert!(matches!(stale, Err(GatewayError::Refused(Refusal::ParametersChanged))), "{stale:?}");
     let seen = Some(edited.payload_hash());
-    let approved = house.gateway.act_on(id, "U2", &Intent::approve(), seen).await.unwrap();
+    let approved = house.gateway.act_on(id, "U2", &Intent::approve(), seen, None).await.unwrap();
     assert_eq!(approved.status(), Status::Approved);
     assert_eq!(house.differences(4).await, [] as [&str; 0]);
     assert_eq!(house.standing(4).await.same, 4);

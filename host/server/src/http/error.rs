@@ -243,7 +243,7 @@ fn gateway_status(error: &GatewayError) -> StatusCode {
         | GatewayError::Contended
         | GatewayError::Overloaded
         | GatewayError::Refused(Refusal::PolicyFailed(_)) => StatusCode::SERVICE_UNAVAILABLE,
-        GatewayError::Refused(_) => StatusCode::CONFLICT,
+        GatewayError::Repeated | GatewayError::Refused(_) => StatusCode::CONFLICT,
         GatewayError::Store(error) => store_status(error),
         GatewayError::Salt(_) | GatewayError::Randomness(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }

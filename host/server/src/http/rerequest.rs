@@ -103,7 +103,7 @@ pub(super) async fn rerequest(
         .map(|requester| Who::asserted(&requester.name))?;
     let most_open = caller_rights::most_open(&app, caller.as_deref());
     let again = Again { party: actor, who };
-    let receipt = app.gateway.rerequest(original, again, idempotency, most_open).await?;
+    let receipt = app.gateway.rerequest(original, again, idempotency, most_open, None).await?;
     Ok(Json(RerequestView {
         token: receipt.token.reveal().to_owned(),
         request_id: receipt.request.id,

@@ -42,7 +42,7 @@ pub(super) async fn interactions(
     let Some(verifier) = &app.slack_verifier else { return Err(ApiError::NoSuch("path")) };
     let form = body::read(&app, body, app.body_limit).await?;
     let signed = verify(&app, verifier, &headers, &form)?;
-    let answer = interactions::handle(&app, countersign_slack::parse_form(&form), Some(signed)).await?;
+    let answer = interactions::handle_signed(&app, countersign_slack::parse_form(&form), signed).await?;
     Ok(Json(Value::Object(answer)))
 }
 

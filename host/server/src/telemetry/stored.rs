@@ -223,7 +223,8 @@ mod tests {
 
     fn render(families: Vec<MetricFamily>) -> String {
         let metrics = Metrics::new().unwrap().render(families);
-        let ours = |line: &&str| !line.contains("security_events") && !line.contains("sse_connections");
+        let others = ["security_events", "slack_unreadable", "sse_connections"];
+        let ours = |line: &&str| others.iter().all(|other| !line.contains(other));
         metrics.lines().filter(ours).map(|line| format!("{line}\n")).collect()
     }
 

@@ -86,6 +86,10 @@ macro_rules! store_contract {
             }
             guards {
                 a_nonce_is_claimed_once
+                a_nonce_is_stored_with_its_write
+                what_stores_nothing_uses_no_nonce_up
+                a_nonce_is_used_by_one_of_many_writes
+                one_of_two_outcomes_is_stored
             }
             documents {
                 documents_are_kept_by_key

@@ -16,7 +16,7 @@ use crate::StoreError;
 
 pub use audit::Audit;
 pub use documents::{DOCUMENT_PREFIXES, Documents};
-pub use guards::Guards;
+pub use guards::{Guards, Nonce};
 pub use messages::{KeepPost, Messages};
 pub use outbox::{LONGEST_WAIT_MS, Outbox, OutboxEntry, ReadyEntry, Urgency};
 pub use policies::{ChangePolicy, OpenPolicy, Policies, StoredSet};
@@ -28,7 +28,7 @@ pub use statistics::{OpenRequests, OutboxDepth, Statistics};
 ///
 /// A call that returns `Ok` is durable: from then on it survives `kill -9` at any instant.
 /// A write that returns an error either happened completely or not at all.
-/// Repeating it is safe, since a repeated commit is a conflict.
+/// Repeating it is safe, since a repeated commit is a conflict, and a write with a nonce that was stored is known by it.
 /// A period "until" a time excludes that time.
 #[async_trait]
 pub trait Store:
@@ -51,4 +51,6 @@ pub enum Committed {
     Done,
     /// Nothing was stored: the stored version is another one, or the request is terminal or unknown.
     Conflict,
+    /// Nothing was stored: the write's nonce, or the one that excludes it, was stored before.
+    Repeated,
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use countersign_core::lifecycle::{AuditEntry, Count, Digest, Effect, Request, RequestId, Timestamp};
 
-use super::Committed;
+use super::{Committed, Nonce};
 use crate::StoreError;
 
 /// Stores requests and finds them by id, idempotency key, lineage or due time.
@@ -61,6 +61,8 @@ pub struct Create {
     pub idempotency: Option<Idempotency>,
     /// How many open requests its caller may have, this one included.
     pub most_open: MostOpen,
+    /// Present if the create may be asked for more than once without an idempotency key.
+    pub nonce: Option<Nonce>,
     /// Audit entries to append.
     pub audit: Vec<AuditEntry>,
     /// Effects to enqueue in the outbox.
@@ -100,6 +102,8 @@ pub enum Created {
     LineageConflict,
     /// Nothing was stored: the caller has as many open requests already as it may have.
     TooManyOpen,
+    /// Nothing was stored: the nonce, or the one that excludes it, was stored before.
+    Repeated,
 }
 
 /// A request's next version, and what must be stored with it.
@@ -107,6 +111,8 @@ pub enum Created {
 pub struct Commit {
     /// The request; it is a conflict unless its version is the stored version plus one.
     pub request: Request,
+    /// Present if the same event may be delivered more than once. It is looked at before the version.
+    pub nonce: Option<Nonce>,
     /// Audit entries to append.
     pub audit: Vec<AuditEntry>,
     /// Effects to enqueue in the outbox.

@@ -4,16 +4,34 @@ use async_trait::async_trait;
 use countersign_core::lifecycle::{AuditEntry, Count, RequestId, Status};
 use rusqlite::params;
 
-use super::SqliteStore;
 use super::column::{RowContext, integer, json, millis, row_limit};
 use super::writer::{CountRow, Scope};
-use crate::{Audit, StoreError};
+use super::{SqliteStore, guards};
+use crate::{Audit, Nonce, StoreError};
 
 #[async_trait]
 impl Audit for SqliteStore {
     async fn append(&self, audit: Vec<AuditEntry>, counts: Vec<Count>) -> Result<(), StoreError> {
         let records = Records::of(audit, counts)?;
         let appended = self.writer.write(move |scope| Ok(records.insert(scope)?));
+        appended.await
+    }
+
+    async fn append_once(
+        &self,
+        audit: Vec<AuditEntry>,
+        counts: Vec<Count>,
+        nonce: Nonce,
+    ) -> Result<bool, StoreError> {
+        let records = Records::of(audit, counts)?;
+        let appended = self.writer.write(move |scope| {
+            if guards::is_repeated(scope.db, Some(&nonce))? {
+                return Ok(false);
+            }
+            guards::insert(scope.db, Some(&nonce))?;
+            records.insert(scope)?;
+            Ok(true)
+        });
         appended.await
     }
 

@@ -8,7 +8,7 @@ use super::audit::Records;
 use super::column::{RowContext, millis};
 use super::outbox::NewEntries;
 use super::request_row::{RequestRow, StoredRequest};
-use super::{SqliteStore, idempotency};
+use super::{SqliteStore, guards, idempotency};
 use crate::projection::Projection;
 use crate::{Commit, Committed, Create, Created, Due, Requests, StoreError};
 
@@ -18,12 +18,15 @@ const MOST_UNREADABLE: usize = 1000;
 #[async_trait]
 impl Requests for SqliteStore {
     async fn create(&self, new: Create) -> Result<Created, StoreError> {
-        let Create { request, idempotency, most_open, audit, effects, counts } = new;
+        let Create { request, idempotency, most_open, nonce, audit, effects, counts } = new;
         let projection = Projection::of(&request);
         let row = RequestRow::of(&request, &projection)?;
         let entries = NewEntries::of(&request, &projection, &effects);
         let records = Records::of(audit, counts)?;
         let written = self.writer.write(move |scope| {
+            if guards::is_repeated(scope.db, nonce.as_ref())? {
+                return Ok(Written::Repeated);
+            }
             if let Some(idempotency) = &idempotency
                 && let Some(known) = idempotency::find(scope.db, &idempotency.key, row.submitted_at)?
             {
@@ -36,6 +39,7 @@ impl Requests for SqliteStore {
             if !row.insert(scope)? {
                 return Ok(Written::LineageConflict);
             }
+            guards::insert(scope.db, nonce.as_ref())?;
             if let Some(idempotency) = &idempotency {
                 idempotency::insert(scope.db, idempotency, &row)?;
             }
@@ -47,21 +51,26 @@ impl Requests for SqliteStore {
             Written::New => Created::New,
             Written::LineageConflict => Created::LineageConflict,
             Written::TooManyOpen => Created::TooManyOpen,
+            Written::Repeated => Created::Repeated,
             Written::Known((fingerprint, stored)) => Created::Known(fingerprint, Box::new(stored.parse()?)),
         })
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
-        let Commit { request, audit, effects, counts } = commit;
+        let Commit { request, nonce, audit, effects, counts } = commit;
         let projection = Projection::of(&request);
         let row = RequestRow::of(&request, &projection)?;
         let entries = NewEntries::of(&request, &projection, &effects);
         let records = Records::of(audit, counts)?;
         let committed = self.writer.write(move |scope| {
+            if guards::is_repeated(scope.db, nonce.as_ref())? {
+                return Ok(Committed::Repeated);
+            }
             // INVARIANT: a conflict has changed nothing up to here, so it needs no savepoint.
             if !row.update(scope)? {
                 return Ok(Committed::Conflict);
             }
+            guards::insert(scope.db, nonce.as_ref())?;
             entries.insert(scope.db)?;
             records.insert(scope)?;
             Ok(Committed::Done)
@@ -150,4 +159,5 @@ enum Written {
     Known((Digest, StoredRequest)),
     LineageConflict,
     TooManyOpen,
+    Repeated,
 }

@@ -186,6 +186,12 @@ async fn metrics_of_a_decided_request() {
     security_events_total{type="unauthorized"} 0
     # HELP slack_delivery_failures_total Messages that Slack refuses, by its code; each is counted once.
     # TYPE slack_delivery_failures_total counter
+    # HELP slack_unreadable_interactions_total Interactions from Slack that cannot be read, or are of no request.
+    # TYPE slack_unreadable_interactions_total counter
+    slack_unreadable_interactions_total{code="invalid_hash"} 0
+    slack_unreadable_interactions_total{code="invalid_payload"} 0
+    slack_unreadable_interactions_total{code="not_found"} 0
+    slack_unreadable_interactions_total{code="unknown_interaction"} 0
     # HELP sse_connections Open event streams.
     # TYPE sse_connections gauge
     sse_connections 0
