@@ -109,7 +109,12 @@ fn explanation(error_code: &str) -> Option<(&'static str, bool)> {
         "salt_lost" => ("The key that protects the hash of the parameters is gone:", true),
         "history_full" => ("Too much has happened to this request: it takes no more than its expiry.", false),
         "contended" => ("Others acted on this request at the same moment. Please try again.", false),
-        "store_unavailable" => {
+        "store_timeout" => (
+            "The request could not be reached in time. What you did may still count: please look in a moment, and try again if \
+             it does not.",
+            false,
+        ),
+        "store_unavailable" | "store_full" => {
             ("The request cannot be reached just now, so nothing was changed. Please try again.", false)
         }
         "internal" => (

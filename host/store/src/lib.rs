@@ -15,7 +15,7 @@ mod contract;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
 
-pub use error::StoreError;
+pub use error::{StoreError, StoreFault};
 pub use ports::{
     Audit, ChangePolicy, Commit, Committed, Create, Created, DOCUMENT_PREFIXES, Documents, Guards,
     Idempotency, KeepPost, Messages, NewSalt, OpenPolicy, OpenRequests, Outbox, OutboxDepth, OutboxEntry,

@@ -13,7 +13,7 @@ use crate::{Committed, KeepPost, Messages, StoreError};
 #[async_trait]
 impl Messages for SqliteStore {
     async fn slack_post(&self, request: RequestId, slot: Slot) -> Result<Option<SlackPost>, StoreError> {
-        self.readers.read(|db| {
+        let read = self.readers.read(move |db| {
             let mut select =
                 db.prepare_cached("SELECT body FROM slack_post WHERE request = ?1 AND slot = ?2")?;
             let context = RowContext { table: "slack_post", key: &format_args!("{request} {slot}") };
@@ -21,7 +21,8 @@ impl Messages for SqliteStore {
                 context.json("body", context.get::<String>(row, (0, "body"))?)
             })?;
             rows.next().transpose()
-        })
+        });
+        read.await
     }
 
     async fn keep_slack_post(&self, keep: KeepPost) -> Result<Committed, StoreError> {
@@ -60,7 +61,7 @@ impl Messages for SqliteStore {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<(RequestId, Slot)>, StoreError> {
-        self.readers.read(|db| {
+        let read = self.readers.read(move |db| {
             let mut select = db.prepare_cached(
                 "SELECT request, slot FROM slack_post WHERE refresh_at IS NOT NULL AND refresh_at <= ?1
                  ORDER BY refresh_at LIMIT ?2",
@@ -71,6 +72,7 @@ impl Messages for SqliteStore {
                 Ok((context.request_id(row, (0, "request"))?, context.variant("slot", &slot)?))
             })?;
             rows.collect()
-        })
+        });
+        read.await
     }
 }

@@ -13,7 +13,7 @@ use crate::{OpenRequests, OutboxDepth, Statistics, StoreError};
 #[async_trait]
 impl Statistics for SqliteStore {
     async fn counters(&self) -> Result<BTreeMap<Counter, u64>, StoreError> {
-        let scan = self.readers.scan(|db| {
+        let read = self.readers.read(|db| {
             let mut select = db.prepare_cached("SELECT metric, labels, value FROM counter")?;
             let rows = select.query_and_then([], |row| {
                 let metric: String = row.get(0)?;
@@ -25,11 +25,11 @@ impl Statistics for SqliteStore {
             })?;
             rows.collect()
         });
-        scan.await
+        read.await
     }
 
     async fn open_requests(&self) -> Result<Vec<OpenRequests>, StoreError> {
-        let scan = self.readers.scan(|db| {
+        let read = self.readers.read(|db| {
             // The sum is taken in two halves, neither of which can overflow.
             let mut select = db.prepare_cached(
                 "SELECT action, status, count(*), min(submitted_at),
@@ -52,11 +52,11 @@ impl Statistics for SqliteStore {
             })?;
             rows.collect()
         });
-        scan.await
+        read.await
     }
 
     async fn waiting_personas(&self) -> Result<Vec<(String, String, u64)>, StoreError> {
-        let scan = self.readers.scan(|db| {
+        let read = self.readers.read(|db| {
             let mut select = db.prepare_cached(
                 "SELECT action, waits_for, count(*) FROM request WHERE waits_for IS NOT NULL
                  GROUP BY action, waits_for",
@@ -75,11 +75,11 @@ impl Statistics for SqliteStore {
             }
             Ok(waiting.into_iter().map(|((action, persona), count)| (action, persona, count)).collect())
         });
-        scan.await
+        read.await
     }
 
     async fn outbox_depth(&self) -> Result<OutboxDepth, StoreError> {
-        let scan = self.readers.scan(|db| {
+        let read = self.readers.read(|db| {
             let mut select = db.prepare_cached("SELECT count(*), min(since) FROM outbox")?;
             let mut rows = select.query_and_then([], |row| {
                 let context = RowContext { table: "outbox", key: &"the oldest" };
@@ -91,6 +91,6 @@ impl Statistics for SqliteStore {
             })?;
             rows.next().transpose()
         });
-        Ok(scan.await?.unwrap_or_default())
+        Ok(read.await?.unwrap_or_default())
     }
 }

@@ -233,7 +233,13 @@ async fn the_api_describes_itself() {
                 "429 `rate_limited`",
             ][..],
         ),
-        ("5XX", &["500 `internal`", "503 `policy_failure`, `store_unavailable` or `contended`"]),
+        (
+            "5XX",
+            &[
+                "500 `internal`",
+                "503 `policy_failure`, `store_unavailable`, `store_full`, `store_timeout` or `contended`",
+            ],
+        ),
     ] {
         let documented = create[range]["description"].as_str().unwrap();
         for code in codes {
