@@ -36,6 +36,7 @@ mod simultaneous_clicks;
 mod slack;
 mod slack_security;
 mod slow_store;
+mod store_trouble;
 
 mod restart;
 mod shutdown;

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::ambient::{self, Stopwatch};
 use crate::api::Api;
+use crate::command::mounted;
 use crate::home::Home;
 use crate::printed::Printed;
 use crate::within;
@@ -209,9 +210,10 @@ fn ready_line(line: &str) -> Option<SocketAddr> {
 
 impl Process {
     fn spawn(home: &Home) -> Process {
-        let mut command = match home.descriptors {
-            None => Command::new(ambient::binary()),
-            Some(most) => {
+        let mut command = match (home.descriptors, &home.mounts) {
+            (None, None) => Command::new(ambient::binary()),
+            (_, Some(mounts)) => mounted(mounts),
+            (Some(most), None) => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\"")]).arg(ambient::binary());
                 shell

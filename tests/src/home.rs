@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::ambient;
 use crate::authority::{Certified, TlsClient};
-use crate::command::countersign;
+use crate::command::{countersign, may_mount};
 use crate::slack::SIGNING_SECRET;
 
 const MODULES: [&str; 4] = ["quorum", "persona-gate", "override-guard", "misbehaving"];
@@ -31,6 +31,8 @@ pub struct Home {
     pub(crate) tls: Option<TlsClient>,
     /// How many file descriptors the gateway may have, if not as many as the tests.
     pub(crate) descriptors: Option<u32>,
+    /// What a shell mounts for the gateway alone, before it starts.
+    pub(crate) mounts: Option<String>,
 }
 
 impl Home {
@@ -69,7 +71,7 @@ impl Home {
 
     fn empty() -> Home {
         let folder = tempfile::tempdir().expect("there is room for a temporary folder");
-        let home = Home { folder, variables: BTreeMap::new(), tls: None, descriptors: None }
+        let home = Home { folder, variables: BTreeMap::new(), tls: None, descriptors: None, mounts: None }
             .with("COUNTERSIGN_LISTEN", "127.0.0.1:0")
             .with("SLACK_SIGNING_SECRET", SIGNING_SECRET)
             // Homes share compiled modules, so they share the secret that authenticates them; see `alone`.
@@ -158,6 +160,15 @@ impl Home {
     pub const fn with_descriptors(mut self, most: u32) -> Home {
         self.descriptors = Some(most);
         self
+    }
+
+    /// With what these words of a shell mount, for the gateway alone; `None` if this machine does not allow it.
+    #[must_use]
+    pub fn with_mounts(mut self, mounts: &str) -> Option<Home> {
+        may_mount().then(|| {
+            self.mounts = Some(mounts.to_owned());
+            self
+        })
     }
 
     /// With this access file.

@@ -36,7 +36,7 @@ pub use api::{Api, Ask, Problem, Receipt, millis};
 pub use api_key::ApiKey;
 pub use authority::{Authority, Certified, Name, TlsClient};
 pub use browser::Page;
-pub use command::{countersign, countersign_with};
+pub use command::{countersign, countersign_mounted, countersign_with, may_mount};
 pub use gateway::{Exit, Failure, Gateway};
 pub use home::{ADMIN_TOKEN, Home, deploy, digest};
 pub use issuer::{AUDIENCE, Issuer, SigningKey, token_signed_by};

@@ -4,7 +4,7 @@
 
 use countersign_core::lifecycle::{Digest, PolicyFailure, Reason, Refusal};
 use countersign_policy::RestoreError;
-use countersign_store::StoreError;
+use countersign_store::{StoreError, StoreFault};
 
 use crate::policy_sets::ChangeError;
 use crate::salt::SaltError;
@@ -124,7 +124,7 @@ impl GatewayError {
             GatewayError::Rules(_) | GatewayError::RulesLost(_) | GatewayError::Stopped(_) => {
                 "the rules that this request was made under cannot be loaded".to_owned()
             }
-            GatewayError::Store(StoreError::Unavailable { .. }) => STORE_UNAVAILABLE.to_owned(),
+            GatewayError::Store(StoreError::Unavailable { fault, .. }) => store_message(*fault).to_owned(),
             GatewayError::Store(StoreError::Corrupt { .. }) => "a stored value cannot be read".to_owned(),
             GatewayError::Salt(_) => "a salt cannot be encrypted".to_owned(),
             GatewayError::Randomness(_) => "the system gave no randomness".to_owned(),
@@ -183,16 +183,31 @@ impl ChangeError {
     #[must_use]
     pub fn public_message(&self) -> String {
         match self {
-            ChangeError::Store(StoreError::Unavailable { .. }) => STORE_UNAVAILABLE.to_owned(),
+            ChangeError::Store(StoreError::Unavailable { fault, .. }) => store_message(*fault).to_owned(),
             error => error.to_string(),
         }
     }
 }
 
-const STORE_UNAVAILABLE: &str = "the store cannot be reached; try again";
+fn store_message(fault: StoreFault) -> &'static str {
+    match fault {
+        StoreFault::Full => {
+            "the disk of the store is full, so nothing was stored; try again when there is space"
+        }
+        StoreFault::ReadOnly => "the store cannot be written to, so nothing was stored",
+        StoreFault::Io => "the disk of the store reports errors, so nothing was stored; try again",
+        StoreFault::Busy => "the store is busy, so nothing was stored; try again",
+        StoreFault::Slow => {
+            "the store did not answer in time, and may still store this; look, or repeat it with its idempotency key"
+        }
+        StoreFault::Other => "the store cannot be reached; try again",
+    }
+}
 
 fn store_code(error: &StoreError) -> &'static str {
     match error {
+        StoreError::Unavailable { fault: StoreFault::Full, .. } => "store_full",
+        StoreError::Unavailable { fault: StoreFault::Slow, .. } => "store_timeout",
         StoreError::Unavailable { .. } => "store_unavailable",
         StoreError::Corrupt { .. } => "internal",
     }
@@ -235,7 +250,12 @@ mod tests {
             GatewayError::Overloaded,
             GatewayError::RulesLost(Digest::of(b"")),
             GatewayError::Stopped("secret".into()),
-            StoreError::Unavailable { backend: "sqlite", detail: "secret".into() }.into(),
+            StoreError::Unavailable { backend: "sqlite", fault: StoreFault::Other, detail: "secret".into() }
+                .into(),
+            StoreError::Unavailable { backend: "sqlite", fault: StoreFault::Full, detail: "secret".into() }
+                .into(),
+            StoreError::Unavailable { backend: "sqlite", fault: StoreFault::Slow, detail: "secret".into() }
+                .into(),
             corrupt.into(),
             GatewayError::Salt(SaltError::KeyGone("secret".into())),
             GatewayError::Randomness("secret".into()),
@@ -264,6 +284,8 @@ mod tests {
                 "policy_failure: the rules that this request was made under cannot be loaded",
                 "policy_failure: the rules that this request was made under cannot be loaded",
                 "store_unavailable: the store cannot be reached; try again",
+                "store_full: the disk of the store is full, so nothing was stored; try again when there is space",
+                "store_timeout: the store did not answer in time, and may still store this; look, or repeat it with its idempotency key",
                 "internal: a stored value cannot be read",
                 "internal: a salt cannot be encrypted",
                 "internal: the system gave no randomness",

@@ -6,6 +6,7 @@ use countersign_core::lifecycle::{
     self, AuditEntry, Commitments, Digest, Intent, PayloadHashVersion, PolicyFailure, Reason, Refusal,
     Request, RequestId, Salt, Status, Step, Submission, Timestamp,
 };
+use countersign_core::record::Rerequest;
 use countersign_policy::ActionPolicy;
 use countersign_policy::decide::{self, Again, Ask, Attempt, Issued, NotMade};
 use countersign_store::{Create, Created, Idempotency, MostOpen, StoreError};
@@ -135,8 +136,8 @@ impl Gateway {
                 return self.known(sent, fingerprint, request);
             }
             let original = self.store.request(original).await?.ok_or(GatewayError::NotFound)?;
-            let lineage = self.store.lineage(original.submission.lineage).await?;
-            let last = lineage.last().ok_or(GatewayError::NotFound)?;
+            let lineage = original.submission.lineage;
+            let last = &self.store.newest_of_lineage(lineage).await?.ok_or(GatewayError::NotFound)?;
             let earlier = &last.submission;
             let rules = self
                 .policies
@@ -144,7 +145,11 @@ impl Gateway {
                 .action(&earlier.action)
                 .cloned()
                 .ok_or_else(|| GatewayError::UnknownAction(earlier.action.clone()))?;
-            allow_rerequest(&rules, &lineage, last, now)?;
+            let allowed = may_follow(&rules, last, now)?;
+            let since = now.minus(allowed.window_ms);
+            let most = usize::try_from(allowed.limit).unwrap_or(usize::MAX);
+            let recent = self.store.recent_in_lineage(lineage, since, most).await?;
+            within_limit(allowed, &recent, now)?;
 
             let id = RequestId::new(now, original.id.shard(), random_bits()?);
             let ask = Arc::new(Ask::again(earlier));
@@ -421,12 +426,12 @@ struct Admitting<'a> {
     once: Option<Once>,
 }
 
-fn allow_rerequest(
-    rules: &ActionPolicy,
-    lineage: &[Request],
+/// Whether a request may follow the newest one of its lineage, and the rules for that.
+fn may_follow<'a>(
+    rules: &'a ActionPolicy,
     last: &Request,
     now: Timestamp,
-) -> Result<(), GatewayError> {
+) -> Result<&'a Rerequest, GatewayError> {
     let Some(allowed) = &rules.entry().rerequest else {
         return Err(GatewayError::NotAllowed("requests for this action cannot be made again"));
     };
@@ -444,10 +449,14 @@ fn allow_rerequest(
     if (1..=allowed.cooldown_ms).contains(&retry_after_ms) {
         return Err(GatewayError::Cooldown { retry_after_ms });
     }
-    let counted = |request: &&Request| now.since(request.submission.submitted_at) < allowed.window_ms;
-    let within: Vec<&Request> = lineage.iter().filter(counted).collect();
-    if within.len() >= usize::try_from(allowed.limit).unwrap_or(usize::MAX) {
-        let oldest = within.first().map_or(now, |request| request.submission.submitted_at);
+    Ok(allowed)
+}
+
+/// Whether the lineage has room for another request. `recent` has its newest requests within the window, up to the limit, and
+/// newest first.
+fn within_limit(allowed: &Rerequest, recent: &[Timestamp], now: Timestamp) -> Result<(), GatewayError> {
+    if recent.len() >= usize::try_from(allowed.limit).unwrap_or(usize::MAX) {
+        let oldest = recent.last().copied().unwrap_or(now);
         let retry_after_ms = oldest.plus(allowed.window_ms).since(now).min(allowed.window_ms);
         return Err(GatewayError::LineageLimit { limit: allowed.limit, retry_after_ms });
     }

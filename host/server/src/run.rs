@@ -35,7 +35,8 @@ const REJECTIONS: Duration = Duration::from_secs(60);
 /// Serves on the listeners until the shutdown begins, and then until everything that was begun has ended.
 ///
 /// # Errors
-/// If the scheduler, the delivery to Slack or the clock of the policies ends by itself, or the store cannot be closed.
+/// If the scheduler, the delivery to Slack, the clock of the policies or the store's writer ends by itself, or the store cannot
+/// be closed.
 pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> anyhow::Result<()> {
     let scheduler = Scheduler::new(Arc::clone(&app.gateway), config.scheduling.interval_ms);
     let mut scheduler = tokio::spawn(scheduler.run());
@@ -67,10 +68,14 @@ pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> an
         });
         let serving = futures_util::future::join_all(serving);
         tokio::pin!(serving);
+        let store = app.gateway.store();
         // Without the scheduler nothing would expire, and without the delivery nobody would see a request.
         let ended = tokio::select! {
             _ = &mut serving => None,
             ended = &mut scheduler => Some(Err(anyhow::anyhow!("the scheduler ended: {ended:?}"))),
+            () = store.failed() => Some(Err(anyhow::anyhow!(
+                "the thread that writes to the store has panicked, so nothing can be stored any more"
+            ))),
             // It also ends without an error, once the shutdown has begun.
             ended = &mut delivery => Some(ended.context("the delivery to Slack ended")),
             () = policies_stopped(&app) => Some(Err(anyhow::anyhow!("the clock that stops policies has ended"))),
@@ -232,11 +237,15 @@ async fn audit_rejected(app: &App) {
     }
 }
 
-/// Tries the store again and again, so that probes need not.
+/// Tries the store again and again, so that probes need not, and removes what has expired in it.
 async fn check_readiness(app: Arc<App>) {
     loop {
         tokio::time::sleep(readiness::INTERVAL).await;
         app.readiness.refresh(app.gateway.store().as_ref()).await;
+        if let Err(error) = app.gateway.store().maintain(app.gateway.clock().now()).await {
+            // What is wrong with the store is logged already.
+            tracing::debug!(%error, "the store was not maintained");
+        }
     }
 }
 

@@ -113,9 +113,13 @@ fn explanation(error_code: &str) -> Option<(&'static str, bool)> {
             false,
         ),
         "contended" => ("Others acted on this request at the same moment. Please try again.", false),
-        "store_unavailable" => (
+        "store_unavailable" | "store_timeout" => (
             "The gateway's database did not answer, so it is not known whether this was stored. Please look at the message, \
                  and press again if it does not show what you did: it counts once.",
+            false,
+        ),
+        "store_full" => (
+            "The gateway has no room to store anything, so nothing was changed. Please tell whoever runs it, and try again.",
             false,
         ),
         "internal" => (

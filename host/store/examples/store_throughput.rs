@@ -1,4 +1,4 @@
-//! Measures the embedded store alone: 32 callers that create requests, then vote on them.
+//! Measures the embedded store alone: 32 callers that create requests, then read them, then vote on them.
 //!
 //! `cargo run --release -p countersign-store --example store_throughput -- [SECONDS] [DIRECTORY]`
 //!
@@ -39,6 +39,10 @@ async fn main() -> anyhow::Result<()> {
     };
     measure("create", &store, span, create).await?;
     let made = made.load(Ordering::Relaxed);
+    let read = move |store: Arc<SqliteStore>, number: u64| async move {
+        store.request(id(number % made)).await?.context("a stored request is gone").map(drop)
+    };
+    measure("read", &store, span, read).await?;
     let vote = move |store: Arc<SqliteStore>, number: u64| async move { vote(&store, number % made).await };
     measure("read and vote", &store, span, vote).await?;
 

@@ -46,7 +46,11 @@ impl Faults {
     async fn apply<T>(&self, write: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let mut faults = self.fault.subscribe();
         let fault = faults.wait_for(|fault| *fault != Fault::Held).await.map_or(Fault::None, |fault| *fault);
-        let failed = || StoreError::Unavailable { backend: "faulty", detail: format!("{fault:?}") };
+        let failed = || StoreError::Unavailable {
+            backend: "faulty",
+            fault: StoreFault::Other,
+            detail: format!("{fault:?}"),
+        };
         match fault {
             Fault::None | Fault::Held => write.await,
             Fault::NotStored => Err(failed()),
@@ -79,8 +83,16 @@ impl Store for FaultyStore {
         self.store.ping().await
     }
 
+    async fn maintain(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.store.maintain(now).await
+    }
+
     async fn close(&self) -> Result<(), StoreError> {
         self.store.close().await
+    }
+
+    async fn failed(&self) {
+        self.store.failed().await;
     }
 }
 
@@ -106,8 +118,21 @@ impl Requests for FaultyStore {
         self.store.idempotent(key, now).await
     }
 
-    async fn lineage(&self, lineage: RequestId) -> Result<Vec<Request>, StoreError> {
-        self.store.lineage(lineage).await
+    async fn lineage(&self, lineage: RequestId, from: u32, limit: usize) -> Result<Vec<Request>, StoreError> {
+        self.store.lineage(lineage, from, limit).await
+    }
+
+    async fn newest_of_lineage(&self, lineage: RequestId) -> Result<Option<Request>, StoreError> {
+        self.store.newest_of_lineage(lineage).await
+    }
+
+    async fn recent_in_lineage(
+        &self,
+        lineage: RequestId,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Timestamp>, StoreError> {
+        self.store.recent_in_lineage(lineage, since, limit).await
     }
 
     async fn due(

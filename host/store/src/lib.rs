@@ -17,7 +17,7 @@ pub mod faulty;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
 
-pub use error::StoreError;
+pub use error::{StoreError, StoreFault};
 pub use ports::{
     Audit, ChangePolicy, Commit, Committed, Create, Created, DOCUMENT_PREFIXES, Documents, Due, Guards,
     Idempotency, KeepPost, LONGEST_WAIT_MS, Messages, MostOpen, NewSalt, Nonce, OpenPolicy, OpenRequests,

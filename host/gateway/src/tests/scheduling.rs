@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use countersign_core::lifecycle::{FailureKind, PolicyFailure};
-use countersign_store::StoreError;
+use countersign_store::{StoreError, StoreFault};
 
 use super::*;
 use crate::scheduler::Wake;
@@ -36,7 +36,8 @@ fn policy_failure() -> GatewayError {
 }
 
 fn outage() -> GatewayError {
-    StoreError::Unavailable { backend: "sqlite", detail: "the disk is full".into() }.into()
+    let fault = StoreFault::Full;
+    StoreError::Unavailable { backend: "sqlite", fault, detail: "the disk is full".into() }.into()
 }
 
 impl House {

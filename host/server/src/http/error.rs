@@ -311,6 +311,7 @@ impl IntoResponse for ApiError {
 #[cfg(test)]
 mod tests {
     use countersign_core::lifecycle::{Digest, FailureKind, PolicyFailure, Status};
+    use countersign_store::StoreFault;
     use http_body_util::BodyExt as _;
     use serde_json::Value;
 
@@ -323,7 +324,10 @@ mod tests {
             key: "secret key".into(),
             detail: detail.into(),
         };
-        (StoreError::Unavailable { backend: "sqlite", detail: detail.into() }, corrupt)
+        (
+            StoreError::Unavailable { backend: "sqlite", fault: StoreFault::Other, detail: detail.into() },
+            corrupt,
+        )
     }
 
     /// Every failure has a status, a code and, if it passes by itself, a time to try again; nothing internal is shown.

@@ -9,6 +9,7 @@ use axum::response::IntoResponse;
 use countersign_core::clock::Monotonic;
 use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_slack::{Outgoing, Report};
+use countersign_store::StoreFault;
 use serde::Serialize;
 
 use super::view::{rfc3339, rfc3339_always};
@@ -35,6 +36,9 @@ pub(super) struct ReadyView {
     policy: Digest,
     /// `ok` or `unavailable`.
     store: &'static str,
+    /// What is wrong with the store: `full`, `read_only`, `io_error`, `busy`, `slow` or `other`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_fault: Option<&'static str>,
     /// Which store: `sqlite`.
     backend: &'static str,
     /// The state of delivery to Slack. It does not affect `status`: what is not delivered waits in the outbox.
@@ -111,16 +115,17 @@ impl SlackView {
     )
 )]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let is_ok = app.readiness.store_is_ok();
-    let status = match is_ok {
+    let fault = app.readiness.store_fault();
+    let status = match fault {
         _ if app.shutdown.is_cancelled() => "shutting_down",
-        true => "ready",
-        false => "unavailable",
+        None => "ready",
+        Some(_) => "unavailable",
     };
     let view = ReadyView {
         status,
         policy: app.gateway.policies().active().hash(),
-        store: if is_ok { "ok" } else { "unavailable" },
+        store: if fault.is_none() { "ok" } else { "unavailable" },
+        store_fault: fault.map(StoreFault::as_str),
         backend: app.gateway.store().backend(),
         slack: SlackView::of(app.outgoing.as_ref(), app.gateway.clock().monotonic()),
     };

@@ -53,7 +53,7 @@ const SPREAD_MS: u64 = 3000;
         (status = 204, description = "The request has ended, and the client has seen its last state: do not reconnect"),
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied`; 404 `not_found`; 429 `rate_limited`"),
         (status = "5XX", description = "500 `internal`; \
-            503 `too_many_streams` or `store_unavailable`, with `Retry-After`"),
+            503 `too_many_streams` or `store_unavailable`, `store_full`, `store_timeout`, with `Retry-After`"),
     )
 )]
 pub(super) async fn stream(

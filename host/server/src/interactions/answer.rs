@@ -6,7 +6,7 @@ use std::sync::Arc;
 use countersign_core::lifecycle::{Reason, Refusal, Request, RequestId};
 use countersign_gateway::{GatewayError, Once};
 use countersign_slack::{ANSWER_BLOCK, Interaction, InteractionError, InteractionKind, ephemeral_text};
-use countersign_store::StoreError;
+use countersign_store::{StoreError, StoreFault};
 use serde_json::{Map, Value, json};
 
 use super::perform::{PerformError, Performed, perform};
@@ -91,6 +91,9 @@ pub(super) async fn answer(app: &App, interaction: Interaction) -> Answer {
     }
 }
 
+/// Among how many later requests of a lineage the one is looked for that a press made: it was made minutes ago.
+const LATER_REQUESTS: usize = 100;
+
 /// What was done when the interaction was delivered before. `None` if nothing was.
 async fn counted_before(
     app: &App,
@@ -103,10 +106,11 @@ async fn counted_before(
     }
     let request = app.gateway.request(id).await?;
     let Some(user) = made_again_by else { return Ok(Some(Performed::Changed(request))) };
-    let lineage = app.gateway.store().lineage(request.submission.lineage).await?;
+    let (lineage, depth) = (request.submission.lineage, request.submission.depth);
+    let later = app.gateway.store().lineage(lineage, depth.saturating_add(1), LATER_REQUESTS).await?;
     let is_theirs =
         |made: &Request| made.submission.rerequested_by.as_ref().is_some_and(|party| party.id == user);
-    let made = lineage.into_iter().rev().find(is_theirs).map_or(request, Arc::new);
+    let made = later.into_iter().rev().find(is_theirs).map_or(request, Arc::new);
     Ok(Some(Performed::Rerequested(made)))
 }
 
@@ -118,6 +122,11 @@ async fn refused(app: &App, id: RequestId, error: &PerformError, modal_blocks: &
             GatewayError::Refused(Refusal::Unauthorized(_)) => app.metrics.count(SecurityEvent::Unauthorized),
             GatewayError::Refused(Refusal::NotEditable(keys)) => locked = keys,
             GatewayError::NotFound => app.metrics.count_unreadable(InteractionError::NoRequest),
+            // Nothing was stored.
+            GatewayError::Store(StoreError::Unavailable {
+                fault: StoreFault::Full | StoreFault::ReadOnly | StoreFault::Busy,
+                ..
+            }) => {}
             GatewayError::Store(StoreError::Unavailable { .. }) | GatewayError::Stopped(_) => {
                 is_certain = false
             }

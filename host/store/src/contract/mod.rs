@@ -39,6 +39,7 @@ macro_rules! store_contract {
                 an_idempotency_key_runs_out
                 one_of_many_repeated_creates_counts
                 a_lineage_is_kept_in_order
+                a_lineage_is_read_in_parts
                 an_id_is_used_once
                 a_caller_has_so_many_open_and_no_more
                 a_commit_is_stored_whole
@@ -105,6 +106,7 @@ macro_rules! store_contract {
             store {
                 what_is_unknown_is_none
                 it_can_be_pinged
+                maintenance_removes_what_has_expired_alone
                 reopening_keeps_everything
             }
             model {

@@ -336,7 +336,11 @@ impl Model {
             let mut lineage: Vec<_> =
                 self.requests.values().filter(|request| request.submission.lineage == id(slot)).collect();
             lineage.sort_by_key(|request| request.submission.depth);
-            assert_eq!(store.lineage(id(slot)).await.unwrap().iter().collect::<Vec<_>>(), lineage, "{op:?}");
+            assert_eq!(
+                store.lineage(id(slot), 0, 100).await.unwrap().iter().collect::<Vec<_>>(),
+                lineage,
+                "{op:?}"
+            );
         }
         for (key, (idempotency, request)) in &self.keys {
             let known = (at(self.now) < idempotency.until)

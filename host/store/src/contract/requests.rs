@@ -21,7 +21,7 @@ pub(crate) async fn a_created_request_can_be_read<B: Backend>() {
     submission.digests = parameter_digests(&submission.params);
     create(&*store, &request).await;
     assert_eq!(store.request(request.id).await.unwrap(), Some(request.clone()));
-    assert_eq!(store.lineage(request.id).await.unwrap(), [request]);
+    assert_eq!(store.lineage(request.id, 0, 100).await.unwrap(), [request]);
 }
 
 pub(crate) async fn a_repeated_create_gives_the_first_request<B: Backend>() {
@@ -90,8 +90,8 @@ pub(crate) async fn a_lineage_is_kept_in_order<B: Backend>() {
         create(&*store, request).await;
     }
     create(&*store, &request(11)).await;
-    assert_eq!(store.lineage(first.id).await.unwrap(), chain);
-    assert_eq!(store.lineage(id(9)).await.unwrap(), [], "a lineage has the id of its first request");
+    assert_eq!(store.lineage(first.id, 0, 100).await.unwrap(), chain);
+    assert_eq!(store.lineage(id(9), 0, 100).await.unwrap(), [], "a lineage has the id of its first request");
 
     let before = Seen::of(&*store).await;
     let twice = with_key(&again(&first, 12, 2), 5, at(100));
@@ -105,7 +105,38 @@ pub(crate) async fn a_lineage_is_kept_in_order<B: Backend>() {
         async move { store.create(new(&request)).await.unwrap() }
     });
     assert_eq!(made.await.iter().filter(|made| **made == Created::New).count(), 1);
-    assert_eq!(store.lineage(first.id).await.unwrap().len(), 5);
+    assert_eq!(store.lineage(first.id, 0, 100).await.unwrap().len(), 5);
+}
+
+pub(crate) async fn a_lineage_is_read_in_parts<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let first = request_at(1, at(0));
+    create(&*store, &first).await;
+    assert_eq!(store.newest_of_lineage(first.id).await.unwrap(), Some(first.clone()));
+    let mut chain = vec![first.clone()];
+    for depth in 1..=4_u32 {
+        let mut request = again(&first, 10 - u64::from(depth), depth);
+        Arc::make_mut(&mut request.submission).submitted_at = at(u64::from(depth) * 10);
+        create(&*store, &request).await;
+        chain.push(request);
+    }
+    create(&*store, &request_at(20, at(99))).await;
+    for (from, limit) in [(0, 5), (0, 2), (1, 1), (2, 100), (4, 1), (5, 10), (0, 0), (u32::MAX, 10)] {
+        let part = store.lineage(first.id, from, limit).await.unwrap();
+        let begin = chain.len().min(from as usize);
+        let end = chain.len().min(begin.saturating_add(limit));
+        assert_eq!(part, chain[begin..end], "from {from}, at most {limit}");
+    }
+    assert_eq!(store.newest_of_lineage(first.id).await.unwrap(), chain.last().cloned());
+    assert_eq!(store.newest_of_lineage(chain[1].id).await.unwrap(), None, "it is no lineage");
+    assert_eq!(store.newest_of_lineage(id(50)).await.unwrap(), None);
+    let recent = async |since, limit| store.recent_in_lineage(first.id, at(since), limit).await.unwrap();
+    assert_eq!(recent(20, 10).await, [at(40), at(30)]);
+    assert_eq!(recent(9, 3).await, [at(40), at(30), at(20)]);
+    assert_eq!(recent(40, 3).await, []);
+    assert_eq!(recent(0, 10).await, [40, 30, 20, 10].map(at));
+    assert_eq!(recent(0, 0).await, []);
+    assert_eq!(store.recent_in_lineage(id(20), at(98), 5).await.unwrap(), [at(99)], "the first one counts");
 }
 
 pub(crate) async fn an_id_is_used_once<B: Backend>() {

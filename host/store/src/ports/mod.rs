@@ -11,6 +11,7 @@ mod salts;
 mod statistics;
 
 use async_trait::async_trait;
+use countersign_core::lifecycle::Timestamp;
 
 use crate::StoreError;
 
@@ -40,8 +41,17 @@ pub trait Store:
     /// Whether the store can be reached and written to.
     async fn ping(&self) -> Result<(), StoreError>;
 
+    /// Removes some of what has expired at `now`, and gives some of the unused space back to the disk. To be called every
+    /// second or so: each call is short, however much there is.
+    async fn maintain(&self, now: Timestamp) -> Result<(), StoreError>;
+
     /// Completes the queued writes and stops the writer; every later write is refused.
     async fn close(&self) -> Result<(), StoreError>;
+
+    /// Returns once nothing can be written any more until the process starts again; otherwise never.
+    async fn failed(&self) {
+        std::future::pending().await
+    }
 }
 
 /// Result of a write that is guarded by a version.

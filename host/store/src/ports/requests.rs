@@ -27,8 +27,19 @@ pub trait Requests: Send + Sync {
     async fn idempotent(&self, key: &Digest, now: Timestamp)
     -> Result<Option<(Digest, Request)>, StoreError>;
 
-    /// All requests of a lineage, oldest first.
-    async fn lineage(&self, lineage: RequestId) -> Result<Vec<Request>, StoreError>;
+    /// Up to `limit` requests of a lineage with depths from `from` on, oldest first.
+    async fn lineage(&self, lineage: RequestId, from: u32, limit: usize) -> Result<Vec<Request>, StoreError>;
+
+    /// The newest request of a lineage.
+    async fn newest_of_lineage(&self, lineage: RequestId) -> Result<Option<Request>, StoreError>;
+
+    /// When the newest `limit` requests of a lineage were submitted, newest first, as far as that was after `since`.
+    async fn recent_in_lineage(
+        &self,
+        lineage: RequestId,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Timestamp>, StoreError>;
 
     /// Up to `limit` open requests that are due at `now`, most overdue first, and by id if their due times are equal;
     /// those that come `after` a request of an earlier call, if that is given.

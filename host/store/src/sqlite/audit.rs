@@ -36,7 +36,7 @@ impl Audit for SqliteStore {
     }
 
     async fn audit(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
-        let scan = self.readers.scan(move |db| {
+        let read = self.readers.read(move |db| {
             let mut select =
                 db.prepare_cached("SELECT seq, body FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
             let rows = select.query_and_then(params![integer(after), row_limit(limit)], |row| {
@@ -47,7 +47,7 @@ impl Audit for SqliteStore {
             })?;
             rows.collect()
         });
-        scan.await
+        read.await
     }
 }
 

@@ -16,7 +16,9 @@ impl Guards for SqliteStore {
     }
 
     async fn has_nonce(&self, nonce: &Digest, now: Timestamp) -> Result<bool, StoreError> {
-        self.readers.read(|db| Ok(is_claimed(db, nonce, now)?))
+        let nonce = *nonce;
+        let read = self.readers.read(move |db| Ok(is_claimed(db, &nonce, now)?));
+        read.await
     }
 }
 

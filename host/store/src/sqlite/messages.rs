@@ -13,7 +13,7 @@ use crate::{Committed, KeepPost, LONGEST_WAIT_MS, Messages, StoreError};
 #[async_trait]
 impl Messages for SqliteStore {
     async fn slack_post(&self, request: RequestId, slot: Slot) -> Result<Option<SlackPost>, StoreError> {
-        self.readers.read(|db| {
+        let read = self.readers.read(move |db| {
             let mut select =
                 db.prepare_cached("SELECT body FROM slack_post WHERE request = ?1 AND slot = ?2")?;
             let context = RowContext { table: "slack_post", key: &format_args!("{request} {slot}") };
@@ -21,7 +21,8 @@ impl Messages for SqliteStore {
                 context.json("body", context.get::<String>(row, (0, "body"))?)
             })?;
             rows.next().transpose()
-        })
+        });
+        read.await
     }
 
     async fn keep_slack_post(&self, keep: KeepPost) -> Result<Committed, StoreError> {
@@ -60,7 +61,7 @@ impl Messages for SqliteStore {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<(RequestId, Slot)>, StoreError> {
-        self.readers.read(|db| {
+        let read = self.readers.read(move |db| {
             let mut select = db.prepare_cached(
                 "SELECT request, slot FROM slack_post WHERE refresh_at BETWEEN ?1 AND ?2
                  ORDER BY refresh_at LIMIT ?3",
@@ -79,6 +80,7 @@ impl Messages for SqliteStore {
                 }
             }
             Ok(stale)
-        })
+        });
+        read.await
     }
 }

@@ -15,8 +15,8 @@ const UNREADABLE_MS: u64 = 10 * 60 * 1000;
 #[async_trait]
 impl Outbox for SqliteStore {
     async fn ready_outbox(&self, now: Timestamp, limit: usize) -> Result<Vec<ReadyEntry>, StoreError> {
-        let scan = self.readers.scan(move |db| select_ready(db, now, limit));
-        let (ready, unreadable) = scan.await?;
+        let read = self.readers.read(move |db| select_ready(db, now, limit));
+        let (ready, unreadable) = read.await?;
         if !unreadable.is_empty() {
             // Otherwise they would take up the limit and block the readable ones.
             let later = millis(now.plus(UNREADABLE_MS));

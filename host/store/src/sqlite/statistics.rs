@@ -13,7 +13,7 @@ use crate::{OpenRequests, OutboxDepth, Statistics, StoreError};
 #[async_trait]
 impl Statistics for SqliteStore {
     async fn counters(&self) -> Result<BTreeMap<Counter, u64>, StoreError> {
-        let scan = self.readers.scan(|db| {
+        let read = self.readers.read(|db| {
             let mut select = db.prepare_cached("SELECT metric, labels, value FROM counter")?;
             let rows = select.query_and_then([], |row| {
                 let metric: String = row.get(0)?;
@@ -25,19 +25,19 @@ impl Statistics for SqliteStore {
             })?;
             rows.collect()
         });
-        scan.await
+        read.await
     }
 
     async fn open_requests(&self) -> Result<Vec<OpenRequests>, StoreError> {
-        self.readers.scan(open_requests::by_status).await
+        self.readers.read(open_requests::by_status).await
     }
 
     async fn waiting_personas(&self) -> Result<Vec<(String, String, u64)>, StoreError> {
-        self.readers.scan(open_requests::by_persona).await
+        self.readers.read(open_requests::by_persona).await
     }
 
     async fn outbox_depth(&self) -> Result<OutboxDepth, StoreError> {
-        let scan = self.readers.scan(|db| {
+        let read = self.readers.read(|db| {
             let mut select = db.prepare_cached("SELECT count(*), min(since) FROM outbox")?;
             let mut rows = select.query_and_then([], |row| {
                 let context = RowContext { table: "outbox", key: &"the oldest" };
@@ -49,6 +49,6 @@ impl Statistics for SqliteStore {
             })?;
             rows.next().transpose()
         });
-        Ok(scan.await?.unwrap_or_default())
+        Ok(read.await?.unwrap_or_default())
     }
 }

@@ -253,7 +253,10 @@ async fn the_api_describes_itself() {
         ),
         (
             "5XX",
-            &["500 `internal`", "503 `policy_failure`, `overloaded`, `store_unavailable` or `contended`"],
+            &[
+                "500 `internal`",
+                "503 `policy_failure`, `overloaded`, `store_unavailable`, `store_full`, `store_timeout` or `contended`",
+            ],
         ),
     ] {
         let documented = create[range]["description"].as_str().unwrap();

@@ -40,10 +40,8 @@ impl Sender {
     /// Has the message of the request before this one of its lineage updated: it leads to this one's message.
     async fn refresh_predecessor(&self, request: &Request) -> Result<(), StoreError> {
         let Some(depth) = request.submission.depth.checked_sub(1) else { return Ok(()) };
-        let lineage = self.store.lineage(request.submission.lineage).await?;
-        let Some(before) = lineage.iter().find(|other| other.submission.depth == depth) else {
-            return Ok(());
-        };
+        let at_depth = self.store.lineage(request.submission.lineage, depth, 1).await?;
+        let Some(before) = at_depth.first() else { return Ok(()) };
         self.refresh_now(Mark { request: before.id, slot: Slot::Main }, |_| {}).await
     }
 

@@ -21,6 +21,31 @@ fn failing(
     }
 }
 
+/// Each attempt would fail in the same way: without a pause it would be made thousands of times a second.
+#[tokio::test]
+async fn a_store_that_fails_is_tried_again_after_growing_pauses() {
+    let mut harness = Harness::new().await;
+    for number in 1..=3 {
+        harness.create(number, "C1").await;
+    }
+    // It can still be read.
+    harness.store.close().await.unwrap();
+    let (begun, mut pauses) = (harness.now(), Vec::new());
+    while harness.now() < begun.plus(5 * MINUTE) {
+        let next = harness.work().await;
+        pauses.push(next.since(harness.clock.monotonic()));
+        harness.advance_to(next);
+    }
+    // Some of them wait for a rate limit, too.
+    assert!(pauses.len() < 30 && pauses.iter().all(|pause| *pause <= 37_500), "{pauses:?}");
+    assert!(pauses.iter().any(|pause| *pause > 20_000), "{pauses:?}");
+    assert_eq!(
+        harness.slack.methods(),
+        Vec::<String>::new(),
+        "nothing is sent whose outcome cannot be stored"
+    );
+}
+
 #[tokio::test]
 async fn an_unanswered_post_is_searched_for_before_it_is_repeated() {
     for (fate, posts) in [

@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use countersign_core::backoff::Backoff;
 use countersign_core::clock::{Clock, Monotonic};
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::RequestId;
@@ -42,6 +43,10 @@ const POLL_MS: u64 = 1_000;
 /// The shortest time between two looks at the outbox, in milliseconds.
 const PACE_MS: u64 = 25;
 
+/// How long nothing is begun after a step could not be stored: each further step would fail in the same way, and a call
+/// whose outcome cannot be stored is made again.
+const STORE_BACKOFF: Backoff = Backoff::new(500, 30_000);
+
 /// How long a job waits whose state cannot be loaded, in milliseconds.
 const UNREADABLE_MS: u64 = 60_000;
 
@@ -66,6 +71,10 @@ pub struct Worker {
     steps: JoinSet<FinishedStep>,
     /// Whether something was due at the last look.
     is_due: bool,
+    /// Times in a row that steps could not be stored.
+    store_failures: u32,
+    /// Until when nothing is begun, since steps cannot be stored.
+    paused_until: Option<Monotonic>,
 }
 
 /// What a worker is made of.
@@ -124,6 +133,8 @@ impl Worker {
             active: HashMap::new(),
             steps: JoinSet::new(),
             is_due: false,
+            store_failures: 0,
+            paused_until: None,
         }
     }
 
@@ -168,11 +179,19 @@ impl Worker {
             self.apply(finished).await;
         }
         let now = self.clock.monotonic();
+        if let Some(until) = self.paused_until.filter(|until| *until > now) {
+            let (breaker, refused_for) = (self.breaker.state(), self.breaker.refused_for());
+            self.health.update(breaker, refused_for, self.is_due, self.clock.moment());
+            return until;
+        }
         let next = match self.breaker.allowed(now) {
             Allowed::Nothing { until } => until,
             Allowed::AuthTest if self.active.is_empty() => self.auth_test().await,
             Allowed::Probe if self.active.is_empty() => self.start_steps(now, 1).await,
             Allowed::AuthTest | Allowed::Probe => now.plus(POLL_MS),
+            // After a pause one step shows whether it can be stored.
+            Allowed::All if self.store_failures > 0 && !self.active.is_empty() => now.plus(POLL_MS),
+            Allowed::All if self.store_failures > 0 => self.start_steps(now, 1).await,
             Allowed::All => self.start_steps(now, CONCURRENT_STEPS).await,
         };
         let (breaker, refused_for) = (self.breaker.state(), self.breaker.refused_for());
@@ -190,7 +209,7 @@ impl Worker {
         let queue = match self.queue().await {
             Ok(queue) => queue,
             Err(error) => {
-                tracing::warn!(%error, "cannot load the outbox; retrying");
+                self.pause(now, &error);
                 return latest;
             }
         };
@@ -212,7 +231,8 @@ impl Worker {
             }
         }
         // The probe of a half-open circuit breaker, if no job can be one.
-        if most == 1 && self.active.is_empty() { self.auth_test().await } else { next }
+        let probes = self.breaker.allowed(now) == Allowed::Probe;
+        if probes && self.active.is_empty() { self.auth_test().await } else { next }
     }
 
     /// Starts the step of a job if that is possible now, and returns when to look at it again.
@@ -281,6 +301,30 @@ impl Worker {
             let result = AssertUnwindSafe(step).catch_unwind().await.ok();
             FinishedStep { job, method, cursor, result }
         });
+    }
+
+    /// Begins nothing for a while, since the store fails. What fails meanwhile is the same failure.
+    fn pause(&mut self, now: Monotonic, error: &StoreError) {
+        if error.fault().is_none() {
+            // A single value cannot be read, which holds up nobody else.
+            tracing::warn!(%error, "a step of delivery failed; retrying");
+            return;
+        }
+        if self.paused_until.is_some_and(|until| until > now) {
+            return;
+        }
+        let wait_ms = STORE_BACKOFF.around(self.store_failures, &mut self.rng);
+        self.store_failures = self.store_failures.saturating_add(1);
+        self.paused_until = Some(now.plus(wait_ms));
+        tracing::warn!(%error, wait_ms, "delivery pauses: the store fails");
+    }
+
+    /// A step was stored.
+    fn resume(&mut self) {
+        if self.store_failures > 0 {
+            tracing::info!("delivery goes on: the store can be written to again");
+        }
+        (self.store_failures, self.paused_until) = (0, None);
     }
 
     fn remember(&mut self, queued: &QueuedJob, next_call: NextCall) {

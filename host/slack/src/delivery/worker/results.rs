@@ -34,9 +34,12 @@ impl Worker {
         // The step may have changed what the request's other jobs need: a notice waits for the request's message.
         self.next_calls.retain(|known, _| known.request() != request);
         let result = match result {
-            Some(Ok(result)) => result,
+            Some(Ok(result)) => {
+                self.resume();
+                result
+            }
             Some(Err(error)) => {
-                tracing::warn!(%request, %error, "cannot store a step of delivery; retrying");
+                self.pause(now.monotonic, &error);
                 return;
             }
             None => {

@@ -27,7 +27,7 @@ async fn a_row_that_cannot_be_read_is_named_and_stops_nobody_else() {
         let error = store.request(ids[0]).await.unwrap_err().to_string();
         let expected = format!("cannot read `body` of `request` where its key is `{}`: ", ids[0]);
         assert!(error.starts_with(&expected) && error.contains(detail), "{error}, not {detail}");
-        assert!(store.lineage(ids[0]).await.is_err());
+        assert!(store.lineage(ids[0], 0, 100).await.is_err());
         assert!(store.request(ids[1]).await.unwrap().is_some());
         assert_eq!(store.due(far, None, 10).await.unwrap().requests.len(), 3);
         assert_eq!(store.open_requests().await.unwrap().len(), 1);
