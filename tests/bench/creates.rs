@@ -1,34 +1,113 @@
 //! How many requests a second are made, each durable before it is answered, and what it costs to know who asks.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use countersign_tests::{ApiKey, Ask, Call, Gateway, Issuer, SigningKey, Stopwatch};
+use countersign_tests::{ApiKey, Ask, Call, Connection, Gateway, Issuer, SigningKey, Stopwatch};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use crate::report::Report;
+use crate::report::{Report, cost, rate};
 use crate::sample::Sample;
 use crate::{machine, setup};
 
 const CONNECTIONS: usize = 32;
 
-pub(crate) async fn measure(report: &mut Report, quick: bool) -> Result<()> {
-    let (rate, mut sample) = run("simple", quick).await?;
-    let kept = rate >= 10_000.0 && sample.percentile(99) <= Duration::from_millis(15);
-    let measured = format!("{rate:.0} a second, {}", sample.percentiles());
+pub(crate) async fn measure(report: &mut Report, quick: bool, beside: Option<SocketAddr>) -> Result<()> {
+    let mut run = alone("simple", quick).await?;
+    let kept = run.cpu <= Duration::from_micros(70) && run.sample.percentile(99) <= Duration::from_millis(15);
     let what = format!("create, durable in SQLite, {CONNECTIONS} connections, one policy");
-    report.judged(&what, "≥ 10,000 a second, p99 ≤ 15 ms", &measured, kept);
-    let (rate, mut sample) = run("full", quick).await?;
-    report.compared("the same, three policies", &format!("{rate:.0} a second, {}", sample.percentiles()));
+    report.judged(&what, "≤ 70 µs of CPU, p99 ≤ 15 ms", &run.text(), kept);
+    run.figures("create", report);
+    let mut run = alone("full", quick).await?;
+    report.compared("the same, three policies", &run.text());
+    run.figures("create, three policies", report);
+    if let Some(other) = beside {
+        self::beside(report, quick, other).await?;
+    }
     authenticated(report, quick).await?;
     secured(report, quick).await
 }
 
-async fn run(action: &str, quick: bool) -> Result<(f64, Sample)> {
+/// Creates of one gateway.
+struct Run {
+    /// How many a second.
+    rate: f64,
+    /// How long each took.
+    sample: Sample,
+    /// The CPU time of the gateway for each.
+    cpu: Duration,
+}
+
+impl Run {
+    fn text(&mut self) -> String {
+        let cpu = micros(self.cpu);
+        format!("{:.0} a second, {}, {cpu:.0} µs of CPU each", self.rate, self.sample.percentiles())
+    }
+
+    fn figures(&mut self, name: &str, report: &mut Report) {
+        report.figure(&format!("{name}, a second"), rate(self.rate, ""));
+        report.figure(&format!("{name}, CPU"), cost(micros(self.cpu), "µs"));
+        report.latency(name, &mut self.sample);
+    }
+}
+
+async fn alone(action: &str, quick: bool) -> Result<Run> {
     let gateway = setup::gateway().await;
     let (warm_up, length) = if quick { (0.2, 1.0) } else { (2.0, 10.0) };
-    create(&gateway, &Ask::new(action).call(), warm_up, length).await
+    let call = Ask::new(action).call();
+    create(&gateway, &call, warm_up, 0.0).await?;
+    let before = machine::cpu_time(gateway.pid())?;
+    let (rate, sample) = create(&gateway, &call, 0.0, length).await?;
+    let all = machine::cpu_time(gateway.pid())?.saturating_sub(before);
+    let cpu = all / u32::try_from(sample.count())?.max(1);
+    Ok(Run { rate, sample, cpu })
+}
+
+/// Creates of the gateway and of another service, with the same call and in turns.
+async fn beside(report: &mut Report, quick: bool, other: SocketAddr) -> Result<()> {
+    let gateway = setup::gateway().await;
+    let call = Ask::new("simple").call();
+    let (rounds, warm_up, length) = if quick { (1, 0.2, 1.0) } else { (5, 1.0, 5.0) };
+    let (mut ours, mut theirs) = (Rounds::default(), Rounds::default());
+    for _ in 0..rounds {
+        ours.add(create(&gateway, &call, warm_up, length).await?);
+        let connect = async || Connection::open(other).await;
+        theirs.add(create_through(connect, &call, warm_up, length).await?);
+    }
+    let ((our_rate, our_p99), (their_rate, their_p99)) = (ours.medians(), theirs.medians());
+    let (faster, shorter) = (our_rate / their_rate, our_p99 / their_p99);
+    report.judged(
+        &format!("create, compared with the service at {other}"),
+        "≥ 2 × its rate, p99 ≤ 1/10 of its",
+        &format!(
+            "{our_rate:.0} a second against {their_rate:.0}: {faster:.2} ×; p99 {our_p99:.2} ms against \
+             {their_p99:.2} ms: {shorter:.2} ×"
+        ),
+        faster >= 2.0 && shorter <= 0.1,
+    );
+    report.figure("create, compared with another service", rate(faster, "×"));
+    Ok(())
+}
+
+/// The rates and the p99 of several rounds.
+#[derive(Default)]
+struct Rounds(Vec<f64>, Vec<f64>);
+
+impl Rounds {
+    fn add(&mut self, (rate, mut sample): (f64, Sample)) {
+        self.0.push(rate);
+        self.1.push(sample.percentile(99).as_secs_f64() * 1e3);
+    }
+
+    fn medians(self) -> (f64, f64) {
+        (median(self.0), median(self.1))
+    }
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
 }
 
 /// Creates without credentials, with an API key and with a token, in turns, so that whatever else the machine does
@@ -82,9 +161,10 @@ async fn secured(report: &mut Report, quick: bool) -> Result<()> {
     });
     let handshakes: u32 = try_join_all(work).await?.into_iter().sum();
     let cpu = machine::cpu_time(gateway.pid())?.saturating_sub(before) / handshakes.max(1);
-    let rate = f64::from(handshakes) / watch.elapsed().as_secs_f64();
-    let measured =
-        format!("{rate:.0} a second, {:.0} µs of CPU each in the gateway", cpu.as_secs_f64() * 1e6);
+    let handshakes = f64::from(handshakes) / watch.elapsed().as_secs_f64();
+    report.figure("TLS connection, a second", rate(handshakes, ""));
+    report.figure("TLS connection, CPU", cost(micros(cpu), "µs"));
+    let measured = format!("{handshakes:.0} a second, {:.0} µs of CPU each in the gateway", micros(cpu));
     report.compared("TLS connections with a client certificate (ECDSA P-256), one call on each", &measured);
     Ok(())
 }
@@ -120,11 +200,20 @@ fn compare(report: &mut Report, what: &str, percent: u32, rate: f64, other: f64)
 
 /// Makes requests on all connections at once; returns how many a second, and how long each took.
 async fn create(gateway: &Gateway, call: &Call, warm_up: f64, length: f64) -> Result<(f64, Sample)> {
+    create_through(async || gateway.try_connect().await, call, warm_up, length).await
+}
+
+async fn create_through(
+    connect: impl AsyncFn() -> Result<Connection>,
+    call: &Call,
+    warm_up: f64,
+    length: f64,
+) -> Result<(f64, Sample)> {
     let (warm_up, length) = (Duration::from_secs_f64(warm_up), Duration::from_secs_f64(length));
     let create = call.bytes();
     let watch = Stopwatch::start();
     let work = (0..CONNECTIONS).map(async |_| {
-        let mut connection = gateway.try_connect().await?;
+        let mut connection = connect().await?;
         let mut sample = Sample::default();
         while watch.elapsed() < warm_up + length {
             let began = watch.elapsed();

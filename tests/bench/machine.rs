@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -38,6 +39,17 @@ pub(crate) fn resident(pid: u32) -> Result<u64> {
     let text = read_field(&format!("/proc/{pid}/status"), "VmRSS").context("the process has no VmRSS")?;
     let kib: u64 = text.trim_end_matches(" kB").trim().parse()?;
     Ok(kib * 1024)
+}
+
+/// The size of a file in bytes; 0 if there is none.
+pub(crate) fn size(file: &Path) -> u64 {
+    fs::metadata(file).map_or(0, |file| file.len())
+}
+
+/// How many bytes each of `count` things takes.
+#[expect(clippy::cast_precision_loss, reason = "the report has three digits")]
+pub(crate) fn each(bytes: u64, count: usize) -> f64 {
+    bytes as f64 / count as f64
 }
 
 /// The time that the threads of a process have run.

@@ -20,6 +20,7 @@ mod report;
 mod sample;
 mod setup;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
@@ -32,9 +33,15 @@ struct Arguments {
     /// Run each measurement briefly: the figures are rough
     #[arg(long)]
     quick: bool,
-    /// Also write the report to this file
+    /// Also write the figures to this file, for `--compare`
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
+    /// Say what became better and worse since the figures in this file were saved
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// Measure creates of the service at this address in turns with the gateway's: one with the same call
+    #[arg(long, value_name = "HOST:PORT")]
+    beside: Option<SocketAddr>,
     /// Measure only this; may be repeated
     #[arg(long, value_name = "WHAT", value_enum)]
     only: Vec<What>,
@@ -61,7 +68,7 @@ async fn main() -> anyhow::Result<()> {
             continue;
         }
         match what {
-            What::Creates => creates::measure(&mut report, quick).await?,
+            What::Creates => creates::measure(&mut report, quick, arguments.beside).await?,
             What::Clicks => clicks::measure(&mut report, quick).await?,
             What::OpenRequests => open_requests::measure(&mut report, quick).await?,
             What::IdleStreams => idle_streams::measure(&mut report, quick).await?,
@@ -71,8 +78,11 @@ async fn main() -> anyhow::Result<()> {
     }
     let text = report.text();
     print!("{text}");
+    if let Some(file) = arguments.compare {
+        println!("\n{}", report.comparison(&file)?);
+    }
     if let Some(file) = arguments.save {
-        std::fs::write(file, text)?;
+        report.save(&file)?;
     }
     Ok(())
 }

@@ -283,6 +283,21 @@ async fn the_history_of_the_file_survives_restarts() {
     assert_eq!(ledger.count_of("access_reload_failed"), 1);
 }
 
+/// Without its people a file would let somebody approve under one name what they ask for under another.
+#[tokio::test]
+async fn half_of_a_file_is_held_back_until_it_is_moved_in() {
+    let (portal, nightly) = (key("portal"), key("nightly"));
+    let file = access(&[&portal], &nightly);
+    let half = file.split_at(file.find("people:").expect("people")).0.replace("    owners: [dana]\n", "");
+    let gateway = home(&file).administered().start().await;
+    gateway.home().write("access.yaml", half.as_bytes());
+    let shown = attempts(&gateway, 2).await;
+    assert_eq!((&shown["people"], &shown["attempts"][0]["outcome"]), (&json!(1), &json!("held_back")));
+    replace(gateway.home(), &half);
+    let shown = attempts(&gateway, 3).await;
+    assert_eq!((&shown["people"], &shown["attempts"][0]["outcome"]), (&json!(0), &json!("ok")));
+}
+
 #[tokio::test]
 async fn without_a_file_only_this_machine_is_answered() {
     let gateway = Home::new(ACTIONS).start().await;

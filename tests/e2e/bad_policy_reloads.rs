@@ -336,3 +336,66 @@ async fn store(gateway: &Gateway, bad: &Bad) -> Option<Problem> {
     let body = json!({"document": document, "schemas": schemas});
     Some(gateway.admin("POST", "policy-sets", &body).await.expect_err(bad.what))
 }
+
+/// A pipe waits for a writer when it is opened: a gateway that opened one would never read its folder again.
+#[tokio::test]
+async fn a_pipe_in_the_folder_is_refused_and_not_opened() {
+    let gateway = Home::new(ACTIONS).administered().with("COUNTERSIGN_POLICY_WATCH", "false").start().await;
+    let before = gateway.policy().await;
+    let home = gateway.home();
+    let mut refused = 0;
+    for file in ["policy-set.yaml", "modules/other.wasm", "policy-set.yaml.sig", "policy-set.yaml.sha256"] {
+        let (path, kept) = (home.path(&format!("policies/{file}")), home.path("kept"));
+        let there = fs::rename(&path, &kept).is_ok();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .expect("a pipe");
+        let problem = gateway.admin("POST", "reload-policy", &json!({})).await.expect_err(file);
+        assert_eq!(problem.is(), (422, "invalid_policy_set"), "{file}");
+        let error = problem.body["errors"][0].to_string();
+        assert!(error.contains(file) && error.contains("it is not a regular file"), "{error}");
+        gateway.hang_up();
+        refused += 2;
+        gateway.logged("stays as it is", refused).await;
+        fs::remove_file(&path).expect("the pipe");
+        if there {
+            fs::rename(&kept, &path).expect("it was there");
+        }
+    }
+    assert_eq!(gateway.policy().await, before);
+    let answer = gateway.admin("POST", "reload-policy", &json!({})).await.expect("the folder is as it was");
+    assert_eq!(answer["outcome"], "unchanged");
+}
+
+/// A text of some hundred bytes that stands for hundreds of millions of values.
+#[tokio::test]
+async fn alias_bombs_are_refused_and_keep_nobody_waiting() {
+    let gateway = Home::new(ACTIONS).administered().start().await;
+    let level = |number: u32| {
+        format!("a{number}: &a{number} [{}]\n", vec![format!("*a{}", number - 1); 9].join(", "))
+    };
+    let bomb: String = std::iter::once("a0: &a0 [x]\n".to_owned()).chain((1..10).map(level)).collect();
+    let body = json!({"document": bomb});
+    let bombs = (0..16).map(|_| gateway.admin("POST", "policy-sets", &body));
+    let bombs = futures_util::future::join_all(bombs);
+    let healthy = async {
+        for _ in 0..16 {
+            assert_eq!(gateway.send(&Call::get("/healthz")).await.status(), 200);
+        }
+    };
+    let (refused, ()) = tokio::join!(bombs, healthy);
+    for problem in refused {
+        let problem = problem.expect_err("a bomb");
+        assert_eq!(problem.is(), (422, "invalid_policy_set"));
+        assert!(
+            problem.body["errors"].to_string().contains("aliases stand for more than"),
+            "{}",
+            problem.body
+        );
+    }
+}

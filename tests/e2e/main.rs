@@ -36,6 +36,7 @@ mod simultaneous_clicks;
 mod slack;
 mod slack_security;
 mod slow_store;
+mod store_trouble;
 
 mod restart;
 mod shutdown;
@@ -49,6 +50,7 @@ mod bad_policy_sets;
 mod contract_versions;
 mod listeners;
 mod misbehaving_policies;
+mod slow_policies;
 
 mod bad_policy_reloads;
 mod policy_reloads;

@@ -73,6 +73,101 @@ async fn a_changed_folder_is_read_again() {
     assert_eq!(metrics.count("policy_reloads_total", &[("source", "file"), ("outcome", "failed")]), 1);
 }
 
+/// Two actions; the first one has two policies, both of which must be satisfied.
+const TWO: &str = "
+  deploy:
+    timeout: 10m
+    policies:
+      - use: quorum
+        with: { approvers: [U0ALICE, U0BOB], approvals: 1 }
+      - use: quorum
+        with: { approvers: [U0CAROL], approvals: 1 }
+  drop_table:
+    policies:
+      - use: quorum
+        with: { approvers: [U0ALICE, U0BOB], approvals: 2 }
+";
+
+/// The log line when a set is held back.
+const HELD_BACK: &str = "the policy set in the folder is held back";
+
+/// The text before its second policy: a valid set, which asks for less.
+fn half(text: &str) -> &str {
+    text.split_at(
+        text.find("      - use: quorum\n        with: { approvers: [U0CAROL]").expect("it is there"),
+    )
+    .0
+}
+
+/// A folder is written in place, and whoever writes it pauses where what there is happens to be a valid set.
+#[tokio::test]
+async fn half_of_a_policy_set_is_held_back_however_long_the_pause() {
+    let gateway = Home::new(TWO).administered().start().await;
+    let first = gateway.policy().await;
+    let text = gateway.home().policy_set().replace("10m\n", "20m\n");
+    gateway.home().set_policy_set(half(&text));
+    gateway.logged(HELD_BACK, 1).await;
+    assert_eq!(gateway.policy().await, first);
+    let request = gateway.open("deploy").await;
+    gateway.click_ok(&Click::approve("U0ALICE", &request.id)).await;
+    assert_eq!(gateway.look(&request.token).await["status"], "ready_for_approval", "Carol is asked as well");
+    let shown = gateway.seen("policy-sets/active").await["heldBack"].to_string();
+    assert!(shown.contains("`actions.deploy.policies` has 1 of 2 items"), "{shown}");
+    assert!(shown.contains("`actions.drop_table` is missing"), "{shown}");
+    let held = &gateway.seen("policy-sets/history?limit=1").await["changes"][0];
+    assert_eq!((&held["source"], &held["outcome"]), (&json!("file"), &json!("held_back")));
+
+    // The rest of it.
+    gateway.home().set_policy_set(&text);
+    gateway.logged(IN_FORCE, 1).await;
+    assert_eq!(gateway.seen("policy-sets/active").await["heldBack"], json!([]));
+    let metrics = gateway.metrics().await;
+    assert_eq!(metrics.count("policy_reloads_total", &[("source", "file"), ("outcome", "held_back")]), 1);
+    assert_eq!(metrics.count("policy_reloads_total", &[("source", "file"), ("outcome", "ok")]), 1);
+    assert_eq!(Ledger::of(&gateway.kill()).count_of("policy_reload_held_back"), 1);
+}
+
+#[tokio::test]
+async fn a_set_that_drops_an_action_is_taken_once_something_says_that_it_is_all_there() {
+    let gateway = Home::new(TWO).administered().start().await;
+    let first = gateway.policy().await;
+    let home = gateway.home();
+    let whole = home.policy_set();
+    let less = whole.split_at(whole.find("  drop_table").expect("it is there")).0.to_owned();
+    let moved = |text: &str| {
+        home.write("policies/next", text.as_bytes());
+        fs::rename(home.path("policies/next"), home.path("policies/policy-set.yaml")).expect("renamed");
+    };
+    let mut in_force = 0;
+    for (held, way) in ["signal", "admin", "move", "manifest"].into_iter().enumerate() {
+        home.set_policy_set(&less);
+        gateway.logged(HELD_BACK, held + 1).await;
+        assert_eq!(gateway.policy().await, first, "{way}");
+        match way {
+            "signal" => gateway.hang_up(),
+            "admin" => {
+                drop(gateway.admin("POST", "reload-policy", &json!({})).await.expect("it is asked for"))
+            }
+            "move" => moved(&less),
+            _ => {
+                let line = format!("{}  policy-set.yaml\n", digest(less.as_bytes()).replace("sha256:", ""));
+                home.write("policies/policy-set.yaml.sha256", line.as_bytes());
+            }
+        }
+        in_force += 1;
+        gateway.logged(IN_FORCE, in_force).await;
+        assert_ne!(gateway.policy().await, first, "{way}");
+        if way != "manifest" {
+            moved(&whole);
+            in_force += 1;
+            gateway.logged(IN_FORCE, in_force).await;
+        }
+    }
+    let ledger = Ledger::of(&gateway.kill());
+    assert_eq!(ledger.count_of("policy_reload_held_back"), 4);
+    assert_eq!(ledger.count_of("policy_reload_failed"), 0);
+}
+
 /// As Kubernetes does it: every file is a link to `..data`, which is a link to one version of all of them.
 #[tokio::test]
 async fn a_config_map_is_swapped_as_one() {
@@ -88,14 +183,22 @@ async fn a_config_map_is_swapped_as_one() {
         gateway.logged(IN_FORCE, number).await;
         assert_eq!(approvals(&gateway).await, approvals_now);
     }
+    // What is swapped is all there, whatever it lacks of the set before.
+    let less = document(1).replace("  super-approvers: [U0ADMIN]\n", "");
+    prepare(&mount, "..2026_03", &less);
+    gateway.logged(IN_FORCE, 4).await;
     let metrics = gateway.metrics().await;
-    assert_eq!(metrics.count("policy_reloads_total", &[]), 3, "each swap is seen once, and whole");
+    assert_eq!(metrics.count("policy_reloads_total", &[]), 4, "each swap is seen once, and whole");
 }
 
 fn version(mount: &Path, name: &str, approvals: u32) {
+    prepare(mount, name, &document(approvals));
+}
+
+fn prepare(mount: &Path, name: &str, document: &str) {
     fs::create_dir_all(mount.join(name).join("modules")).expect("folders");
     fs::write(mount.join(name).join("modules/quorum.wasm"), Home::built("quorum")).expect("written");
-    fs::write(mount.join(name).join("policy-set.yaml"), document(approvals)).expect("written");
+    fs::write(mount.join(name).join("policy-set.yaml"), document).expect("written");
     symlink(name, mount.join("..data_tmp")).expect("linked");
     fs::rename(mount.join("..data_tmp"), mount.join("..data")).expect("renamed");
 }

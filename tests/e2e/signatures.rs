@@ -110,6 +110,19 @@ async fn a_folder_is_loaded_once_it_is_signed() {
     assert_eq!(Ledger::of(&gateway.kill()).count_of("policy_reload_failed"), 3);
 }
 
+/// A signature is over all of a set, so a signed one is all there, whatever it lacks of the one before.
+#[tokio::test]
+async fn a_signed_set_may_drop_an_action_in_place() {
+    let both = format!("{}{}", deploy(1), deploy(1).replace("deploy:", "other:"));
+    let home = trusting(with_keys(Home::new(&both))).without("COUNTERSIGN_MODULE_KEYS");
+    sign_set(&home);
+    let gateway = home.start().await;
+    gateway.home().set_actions(&deploy(1));
+    gateway.logged(STAYS, 1).await;
+    sign_set(gateway.home());
+    gateway.logged(IN_FORCE, 1).await;
+}
+
 #[tokio::test]
 async fn modules_and_sets_over_http_are_stored_once_they_are_signed() {
     let home = with_keys(Home::new(&deploy(1)).administered().with("COUNTERSIGN_POLICY_WATCH", "false"));

@@ -124,7 +124,7 @@ async fn a_quiet_stream_sends_heartbeats() {
     let since = countersign_tests::Stopwatch::start();
     stream.state().await;
 
-    // Documented as every 15 to 25 s, which is more than the usual patience.
+    // Documented as every 16 to 20 s, which is more than the usual patience.
     let heartbeat = tokio::time::timeout(Duration::from_secs(40), stream.receive()).await;
 
     let heartbeat =

@@ -112,6 +112,19 @@ pub(crate) fn nginx() -> PathBuf {
     found.expect("there is no nginx: `apt-get install nginx`")
 }
 
+/// The library that shows a program another time: what the program `faketime` has others load.
+///
+/// # Panics
+/// If there is none.
+pub(crate) fn libfaketime() -> String {
+    let program = program(&["faketime"]).expect("there is no faketime: `apt-get install faketime`");
+    let shown = Command::new(program).args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();
+    let shown = shown.expect("faketime can be run");
+    let library = String::from_utf8(shown.stdout).expect("a path").trim().to_owned();
+    assert!(!library.is_empty(), "faketime loads no library");
+    library
+}
+
 /// The first program on the path that has one of these names.
 fn program(names: &[&str]) -> Option<PathBuf> {
     let path = variable("PATH").unwrap_or_default();

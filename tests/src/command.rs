@@ -1,10 +1,47 @@
 //! The other commands of the gateway's program, run to completion.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::ambient;
+
+/// Whether this machine lets the tests mount file systems that only a process and its children see.
+#[must_use]
+pub fn may_mount() -> bool {
+    let tried = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"])
+        .output();
+    let may = tried.is_ok_and(|tried| tried.status.success());
+    if !may {
+        println!("skipped: this machine does not let the tests mount file systems");
+    }
+    may
+}
+
+/// The program, with what these words of a shell mount for it alone.
+pub(crate) fn mounted(mounts: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--map-root-user", "--mount", "sh", "-c", &format!("{mounts} && exec \"$0\" \"$@\"")])
+        .arg(ambient::binary());
+    command
+}
+
+/// The same as [`countersign`], in `folder` and with what these words of a shell mount.
+///
+/// # Panics
+/// If it cannot be run.
+#[must_use]
+pub fn countersign_mounted<A: AsRef<OsStr>>(
+    folder: &Path,
+    mounts: &str,
+    arguments: impl IntoIterator<Item = A>,
+) -> Output {
+    let mut command = mounted(mounts);
+    command.args(arguments).env_clear().env("HOME", "/nonexistent").current_dir(folder).stdin(Stdio::null());
+    command.output().expect("the program can be run")
+}
 
 /// Runs the program with these arguments and an empty environment, and returns its output.
 ///

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::ambient::{self, Stopwatch};
 use crate::api::Api;
+use crate::command::mounted;
 use crate::home::Home;
 use crate::printed::Printed;
 use crate::within;
@@ -119,6 +120,15 @@ impl Gateway {
         rustix::process::kill_process(pid, Signal::HUP).expect("the gateway runs");
     }
 
+    /// Sets its wall clock to this many seconds ahead of the machine's, or behind it. Its home must have
+    /// [a clock that can be set](Home::with_settable_clock).
+    ///
+    /// # Panics
+    /// Never, except in a method that consumes the gateway.
+    pub fn set_clock(&self, seconds: i64) {
+        self.home().set_clock(seconds);
+    }
+
     /// Waits until its log has `text` in this many lines.
     pub async fn logged(&self, text: &str, times: usize) {
         let mut lines = self.process.stderr.lines.clone();
@@ -200,9 +210,10 @@ fn ready_line(line: &str) -> Option<SocketAddr> {
 
 impl Process {
     fn spawn(home: &Home) -> Process {
-        let mut command = match home.descriptors {
-            None => Command::new(ambient::binary()),
-            Some(most) => {
+        let mut command = match (home.descriptors, &home.mounts) {
+            (None, None) => Command::new(ambient::binary()),
+            (_, Some(mounts)) => mounted(mounts),
+            (Some(most), None) => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\"")]).arg(ambient::binary());
                 shell

@@ -11,13 +11,16 @@ use tempfile::TempDir;
 
 use crate::ambient;
 use crate::authority::{Certified, TlsClient};
-use crate::command::countersign;
+use crate::command::{countersign, may_mount};
 use crate::slack::SIGNING_SECRET;
 
 const MODULES: [&str; 4] = ["quorum", "persona-gate", "override-guard", "misbehaving"];
 
 /// The admin token of gateways with [`Home::administered`].
 pub const ADMIN_TOKEN: &str = "correct-horse-battery-staple";
+
+/// The file that says what the wall clock shows.
+const CLOCK: &str = "clock";
 
 /// A folder that a gateway can be started in, again and again.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub struct Home {
     pub(crate) tls: Option<TlsClient>,
     /// How many file descriptors the gateway may have, if not as many as the tests.
     pub(crate) descriptors: Option<u32>,
+    /// What a shell mounts for the gateway alone, before it starts.
+    pub(crate) mounts: Option<String>,
 }
 
 impl Home {
@@ -66,7 +71,7 @@ impl Home {
 
     fn empty() -> Home {
         let folder = tempfile::tempdir().expect("there is room for a temporary folder");
-        let home = Home { folder, variables: BTreeMap::new(), tls: None, descriptors: None }
+        let home = Home { folder, variables: BTreeMap::new(), tls: None, descriptors: None, mounts: None }
             .with("COUNTERSIGN_LISTEN", "127.0.0.1:0")
             .with("SLACK_SIGNING_SECRET", SIGNING_SECRET)
             // Homes share compiled modules, so they share the secret that authenticates them; see `alone`.
@@ -121,6 +126,29 @@ impl Home {
         self.with_file("TLS_CERT_FILE", "server.pem").with_file("TLS_KEY_FILE", "server.key")
     }
 
+    /// With a wall clock that [`Gateway::set_clock`](crate::Gateway::set_clock) sets, and a monotonic clock that it leaves.
+    ///
+    /// # Panics
+    /// If Debian's faketime is not installed.
+    #[must_use]
+    pub fn with_settable_clock(self) -> Home {
+        self.set_clock(0);
+        self.with("LD_PRELOAD", &ambient::libfaketime())
+            .with_file("FAKETIME_TIMESTAMP_FILE", CLOCK)
+            // It reads the file at each call.
+            .with("FAKETIME_NO_CACHE", "1")
+            .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .with("NO_FAKE_STAT", "1")
+    }
+
+    /// Sets the wall clock to this many seconds ahead of the machine's.
+    pub(crate) fn set_clock(&self, seconds: i64) {
+        // Renamed into its place, so that it is never read half.
+        let new = format!("{CLOCK}.new");
+        self.write(&new, format!("{seconds:+}").as_bytes());
+        fs::rename(self.path(&new), self.path(CLOCK)).expect("files can be renamed in a temporary folder");
+    }
+
     /// With the path of a file of this home in this variable.
     #[must_use]
     pub fn with_file(self, variable: &str, name: &str) -> Home {
@@ -133,6 +161,15 @@ impl Home {
     pub const fn with_descriptors(mut self, most: u32) -> Home {
         self.descriptors = Some(most);
         self
+    }
+
+    /// With what these words of a shell mount, for the gateway alone; `None` if this machine does not allow it.
+    #[must_use]
+    pub fn with_mounts(mut self, mounts: &str) -> Option<Home> {
+        may_mount().then(|| {
+            self.mounts = Some(mounts.to_owned());
+            self
+        })
     }
 
     /// With this access file.

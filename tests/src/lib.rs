@@ -36,7 +36,7 @@ pub use api::{Api, Ask, Problem, Receipt, millis};
 pub use api_key::ApiKey;
 pub use authority::{Authority, Certified, Name, TlsClient};
 pub use browser::Page;
-pub use command::{countersign, countersign_with};
+pub use command::{countersign, countersign_mounted, countersign_with, may_mount};
 pub use gateway::{Exit, Failure, Gateway};
 pub use home::{ADMIN_TOKEN, Home, deploy, digest};
 pub use issuer::{AUDIENCE, Issuer, SigningKey, token_signed_by};
@@ -51,7 +51,7 @@ pub use wire::{Call, Connection, Reply};
 pub use workspace::Slack;
 
 /// How long a test waits for something that must happen. It is long, since only a failure uses all of it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for `future`, up to [`PATIENCE`].
 ///

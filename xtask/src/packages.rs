@@ -16,7 +16,7 @@ struct Needed {
     packages: &'static [&'static str],
 }
 
-const NEEDED: [Needed; 3] = [
+const NEEDED: [Needed; 4] = [
     Needed {
         name: "Chromium",
         programs: &["chromium", "chromium-browser", "google-chrome"],
@@ -39,6 +39,13 @@ const NEEDED: [Needed; 3] = [
         version: "-v",
         variable: None,
         packages: &["nginx"],
+    },
+    Needed {
+        name: "faketime",
+        programs: &["faketime"],
+        version: "--version",
+        variable: None,
+        packages: &["faketime"],
     },
 ];
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use countersign_core::clock::Moment;
 use countersign_core::lifecycle::{Digest, Timestamp};
 use serde_json::{Map, Value};
 
@@ -22,7 +23,7 @@ const REMEMBERED: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Authenticator {
     access: ArcSwap<Access>,
-    /// Tokens that were verified under that file, by their digests, until they end or their issuer's keys change.
+    /// Tokens that were verified under that file, by their digests, until they end or their issuer's keys change or grow old.
     verified: Mutex<HashMap<Digest, Verified>>,
 }
 
@@ -178,7 +179,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// If it is no caller's, or does not count now.
-    pub async fn identify(&self, bearer: &str, now: Timestamp) -> Result<Identified, Unauthenticated> {
+    pub async fn identify(&self, bearer: &str, now: Moment) -> Result<Identified, Unauthenticated> {
         self.holder(bearer, now).await?.caller()
     }
 
@@ -186,13 +187,13 @@ impl Authenticator {
     ///
     /// # Errors
     /// If it is nobody's, or does not count now.
-    pub async fn holder(&self, bearer: &str, now: Timestamp) -> Result<Holder, Unauthenticated> {
+    pub async fn holder(&self, bearer: &str, now: Moment) -> Result<Holder, Unauthenticated> {
         let access = self.access.load_full();
         let digest = key::digest(bearer);
         if ApiKey::is_one(bearer) {
             // Found by its digest: how long that takes says nothing of the keys that there are.
             let entry = access.key(&digest).ok_or(Unauthenticated::UnknownKey)?;
-            if entry.until.is_some_and(|until| now >= until) {
+            if entry.until.is_some_and(|until| now.wall >= until) {
                 return Err(Unauthenticated::KeyEnded);
             }
             return Ok(entry.holder.clone());
@@ -224,10 +225,13 @@ impl Authenticator {
         Ok(holder)
     }
 
-    fn remembered(&self, digest: &Digest, under: Option<Digest>, now: Timestamp) -> Option<Holder> {
+    fn remembered(&self, digest: &Digest, under: Option<Digest>, now: Moment) -> Option<Holder> {
         let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         let found = verified.get(digest)?;
-        let counts = found.under == under && now < found.until && found.issuer.still_has(&found.keys);
+        let counts = found.under == under
+            && now.wall < found.until
+            && found.keys.are_fresh(now)
+            && found.issuer.still_has(&found.keys);
         counts.then(|| found.holder.clone())
     }
 

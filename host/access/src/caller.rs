@@ -13,7 +13,7 @@ pub struct Caller {
     pub actions: Vec<Glob>,
     /// How many of its requests may be open at once; `None` for any number.
     pub open: Option<u32>,
-    /// How many of its requests for each action may be open at once; `None` for what holds by default.
+    /// How many of one action; `None` for as many as the gateway lets every caller have.
     pub open_per_action: Option<u32>,
     /// How many requests it may make a minute; `None` for any number.
     pub per_minute: Option<u32>,

@@ -1,7 +1,6 @@
 //! Fetching an issuer's keys: encrypted but to this machine, with a limit on size and time, following nothing.
 
 use std::fmt;
-use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -69,11 +68,9 @@ async fn load(url: &KeyUrl) -> Result<Vec<u8>, String> {
 
 /// The document in a file. Blocks.
 pub(crate) fn file(path: &Path) -> Result<Vec<u8>, String> {
-    let wrong = |error: std::io::Error| format!("`{}` cannot be read: {error}", path.display());
-    let file = std::fs::File::open(path).map_err(wrong)?;
-    let mut text = Vec::new();
     let limit = u64::try_from(DOCUMENT_BYTES).unwrap_or(u64::MAX);
-    file.take(limit + 1).read_to_end(&mut text).map_err(wrong)?;
+    let text = countersign_policy::files::read(path, limit + 1)
+        .map_err(|error| format!("`{}` cannot be read: {error}", path.display()))?;
     if text.len() > DOCUMENT_BYTES {
         return Err(format!("`{}` has more than {DOCUMENT_BYTES} bytes", path.display()));
     }

@@ -611,7 +611,7 @@ impl Reading<'_> {
 }
 
 /// Errors quote what is wrong, and are logged and stored: an API key in the wrong place, or its digest, must not be.
-fn without_keys(errors: LoadErrors) -> LoadErrors {
+pub(crate) fn without_keys(errors: LoadErrors) -> LoadErrors {
     let errors = errors.0.into_iter();
     LoadErrors(errors.map(|error| LoadError { message: key::hidden(&error.message), ..error }).collect())
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use countersign_core::clock::{Moment, Monotonic};
 use countersign_core::lifecycle::Timestamp;
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
@@ -42,7 +43,7 @@ pub struct Issuer {
     keep_ms: u64,
     known: ArcSwapOption<KnownKeys>,
     /// When the last fetch was that a cool-down follows. Locked during each fetch, so there is one at a time.
-    cools_since: Mutex<Option<Timestamp>>,
+    cools_since: Mutex<Option<Monotonic>>,
 }
 
 /// Where an issuer's keys come from.
@@ -60,11 +61,11 @@ pub enum Keys {
 #[derive(Debug)]
 pub(crate) struct KnownKeys {
     keys: Vec<PublicKey>,
-    at: Timestamp,
+    at: Moment,
 }
 
 impl KnownKeys {
-    fn are_fresh(&self, now: Timestamp) -> bool {
+    pub(crate) fn are_fresh(&self, now: Moment) -> bool {
         now.since(self.at) < REFRESH_MS
     }
 
@@ -83,7 +84,7 @@ impl KnownKeys {
 #[derive(Debug)]
 pub(crate) struct VerifiedToken {
     pub(crate) claims: Map<String, Value>,
-    /// When it has to be verified again: it ends, or the keys are no longer fresh.
+    /// When it ends.
     pub(crate) until: Timestamp,
     /// The issuer's keys that it was verified with.
     pub(crate) keys: Arc<KnownKeys>,
@@ -150,12 +151,12 @@ impl Issuer {
     pub(crate) async fn verify(
         self: &Arc<Self>,
         token: Token<'_>,
-        now: Timestamp,
+        now: Moment,
     ) -> Result<VerifiedToken, TokenError> {
         let (keys, named) = self.keys(token.kid.as_deref(), now).await?;
-        let (claims, ends) = token.verify(&named, &self.issuer, &self.audience, now)?;
+        let (claims, until) = token.verify(&named, &self.issuer, &self.audience, now.wall)?;
         self.trusts(&claims)?;
-        Ok(VerifiedToken { claims, until: ends.min(keys.at.plus(REFRESH_MS)), keys })
+        Ok(VerifiedToken { claims, until, keys })
     }
 
     /// Whether no other keys were fetched since these.
@@ -167,7 +168,7 @@ impl Issuer {
     async fn keys(
         self: &Arc<Self>,
         kid: Option<&str>,
-        now: Timestamp,
+        now: Moment,
     ) -> Result<(Arc<KnownKeys>, Vec<PublicKey>), TokenError> {
         let seen = self.known.load_full();
         if let Some(known) = &seen
@@ -188,23 +189,23 @@ impl Issuer {
 
     /// Fetches the keys on account of a token for which those that were `seen` did not do, unless others were fetched
     /// since, or the issuer is left alone.
-    async fn refresh(self: Arc<Self>, seen: Option<Arc<KnownKeys>>, now: Timestamp) {
+    async fn refresh(self: Arc<Self>, seen: Option<Arc<KnownKeys>>, now: Moment) {
         let mut cools_since = self.cools_since.lock().await;
         let others = match &seen {
             Some(seen) => !self.still_has(seen),
             None => self.known.load().is_some(),
         };
-        if others || cools_since.is_some_and(|at| now.since(at) < COOL_DOWN_MS) {
+        if others || cools_since.is_some_and(|at| now.monotonic.since(at) < COOL_DOWN_MS) {
             return;
         }
         // Anybody can make up a token with an unknown key, but nobody can make keys missing or old.
         if seen.is_some_and(|seen| seen.are_fresh(now)) {
-            *cools_since = Some(now);
+            *cools_since = Some(now.monotonic);
         }
         match self.source.read().await {
             Ok(keys) => self.known.store(Some(Arc::new(KnownKeys { keys, at: now }))),
             Err(error) => {
-                *cools_since = Some(now);
+                *cools_since = Some(now.monotonic);
                 tracing::warn!(
                     issuer = self.issuer,
                     error,

@@ -4,7 +4,7 @@
 
 use countersign_core::lifecycle::{Digest, PolicyFailure, Reason, Refusal};
 use countersign_policy::RestoreError;
-use countersign_store::StoreError;
+use countersign_store::{StoreError, StoreFault};
 
 use crate::policy_sets::ChangeError;
 use crate::salt::SaltError;
@@ -61,19 +61,25 @@ pub enum GatewayError {
     /// The caller has as many open requests already as it may have.
     #[error("this caller has as many open requests as it may have")]
     TooManyOpen,
+    /// The act was delivered before. It has counted, or was refused: [`Gateway::has_counted`](crate::Gateway::has_counted).
+    #[error("this was delivered before, and counts no second time")]
+    Repeated,
     /// The event does not count.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// Too many others act on the same request at this instant.
     #[error("too many others act on this request at this instant")]
     Contended,
+    /// The policies of the action are slow, and more waits for them already than they can judge soon.
+    #[error("the policies of this action have too much to judge at this instant; try again")]
+    Overloaded,
     /// The rules that the request was made under cannot be loaded.
     #[error("the rules that this request was made under cannot be loaded: {0}")]
     Rules(#[from] RestoreError),
     /// The store has no entry or module with this hash, although a request needs it.
     #[error("the rules that this request was made under are not in the store: nothing has the hash {0}")]
     RulesLost(Digest),
-    /// Work was stopped half-way, by a panic or a shutdown.
+    /// Work was stopped half-way, by a shutdown.
     #[error("work was stopped half-way: {0}")]
     Stopped(String),
     /// The store failed.
@@ -102,8 +108,10 @@ impl GatewayError {
             GatewayError::Cooldown { .. } => "cooldown",
             GatewayError::LineageLimit { .. } => "rate_limited",
             GatewayError::TooManyOpen => "too_many_open",
+            GatewayError::Repeated => "duplicate_delivery",
             GatewayError::Refused(refusal) => refusal.code(),
             GatewayError::Contended => "contended",
+            GatewayError::Overloaded => "overloaded",
             GatewayError::Store(error) => store_code(error),
             GatewayError::Salt(_) | GatewayError::Randomness(_) => "internal",
         }
@@ -116,7 +124,7 @@ impl GatewayError {
             GatewayError::Rules(_) | GatewayError::RulesLost(_) | GatewayError::Stopped(_) => {
                 "the rules that this request was made under cannot be loaded".to_owned()
             }
-            GatewayError::Store(StoreError::Unavailable { .. }) => STORE_UNAVAILABLE.to_owned(),
+            GatewayError::Store(StoreError::Unavailable { fault, .. }) => store_message(*fault).to_owned(),
             GatewayError::Store(StoreError::Corrupt { .. }) => "a stored value cannot be read".to_owned(),
             GatewayError::Salt(_) => "a salt cannot be encrypted".to_owned(),
             GatewayError::Randomness(_) => "the system gave no randomness".to_owned(),
@@ -158,6 +166,7 @@ impl ChangeError {
     pub fn code(&self) -> &'static str {
         match self {
             ChangeError::Refused(_) => "invalid_policy_set",
+            ChangeError::HeldBack(_) => "held_back",
             ChangeError::Unfetched(_) => "registry_unavailable",
             ChangeError::Module(_) => "invalid_module",
             ChangeError::Conflict { .. } => "conflict",
@@ -174,16 +183,31 @@ impl ChangeError {
     #[must_use]
     pub fn public_message(&self) -> String {
         match self {
-            ChangeError::Store(StoreError::Unavailable { .. }) => STORE_UNAVAILABLE.to_owned(),
+            ChangeError::Store(StoreError::Unavailable { fault, .. }) => store_message(*fault).to_owned(),
             error => error.to_string(),
         }
     }
 }
 
-const STORE_UNAVAILABLE: &str = "the store cannot be reached; try again";
+fn store_message(fault: StoreFault) -> &'static str {
+    match fault {
+        StoreFault::Full => {
+            "the disk of the store is full, so nothing was stored; try again when there is space"
+        }
+        StoreFault::ReadOnly => "the store cannot be written to, so nothing was stored",
+        StoreFault::Io => "the disk of the store reports errors, so nothing was stored; try again",
+        StoreFault::Busy => "the store is busy, so nothing was stored; try again",
+        StoreFault::Slow => {
+            "the store did not answer in time, and may still store this; look, or repeat it with its idempotency key"
+        }
+        StoreFault::Other => "the store cannot be reached; try again",
+    }
+}
 
 fn store_code(error: &StoreError) -> &'static str {
     match error {
+        StoreError::Unavailable { fault: StoreFault::Full, .. } => "store_full",
+        StoreError::Unavailable { fault: StoreFault::Slow, .. } => "store_timeout",
         StoreError::Unavailable { .. } => "store_unavailable",
         StoreError::Corrupt { .. } => "internal",
     }
@@ -218,13 +242,20 @@ mod tests {
             GatewayError::NotAllowed("the request was approved"),
             GatewayError::Cooldown { retry_after_ms: 1 },
             GatewayError::LineageLimit { limit: 5, retry_after_ms: 60_001 },
+            GatewayError::Repeated,
             Refusal::Ended(Status::Denied).into(),
             Refusal::Objected(vec![reason()]).into(),
             Refusal::PolicyFailed(vec![failure()]).into(),
             GatewayError::Contended,
+            GatewayError::Overloaded,
             GatewayError::RulesLost(Digest::of(b"")),
             GatewayError::Stopped("secret".into()),
-            StoreError::Unavailable { backend: "sqlite", detail: "secret".into() }.into(),
+            StoreError::Unavailable { backend: "sqlite", fault: StoreFault::Other, detail: "secret".into() }
+                .into(),
+            StoreError::Unavailable { backend: "sqlite", fault: StoreFault::Full, detail: "secret".into() }
+                .into(),
+            StoreError::Unavailable { backend: "sqlite", fault: StoreFault::Slow, detail: "secret".into() }
+                .into(),
             corrupt.into(),
             GatewayError::Salt(SaltError::KeyGone("secret".into())),
             GatewayError::Randomness("secret".into()),
@@ -244,13 +275,17 @@ mod tests {
                 "not_allowed: the request was approved",
                 "cooldown: this request can be made again in 1 s",
                 "rate_limited: this request was made 5 times within the allowed window",
+                "duplicate_delivery: this was delivered before, and counts no second time",
                 "already_decided: the request is already denied",
                 "refused: a policy objects: not today",
                 "policy_failure: a policy gave no usable answer, so nothing was changed",
                 "contended: too many others act on this request at this instant",
+                "overloaded: the policies of this action have too much to judge at this instant; try again",
                 "policy_failure: the rules that this request was made under cannot be loaded",
                 "policy_failure: the rules that this request was made under cannot be loaded",
                 "store_unavailable: the store cannot be reached; try again",
+                "store_full: the disk of the store is full, so nothing was stored; try again when there is space",
+                "store_timeout: the store did not answer in time, and may still store this; look, or repeat it with its idempotency key",
                 "internal: a stored value cannot be read",
                 "internal: a salt cannot be encrypted",
                 "internal: the system gave no randomness",

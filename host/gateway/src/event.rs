@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{
-    Act, Actor, Digest, Escalation, Intent, Refusal, Request, RequestId, State, Step, Timestamp,
+    Act, Actor, AuditEntry, Count, Digest, Escalation, Intent, Refusal, Request, RequestId, State, Step,
+    Timestamp,
 };
 use countersign_policy::decide::{self, Attempt, Decision};
 use countersign_policy::{ActionPolicy, RestoreError, Signed};
 use countersign_store::{Commit, Committed, StoreError};
 use serde_json::Value;
 
-use super::{Gateway, GatewayError, MOST_CONFLICTS, log_failures, whole};
+use super::{Gateway, GatewayError, MOST_CONFLICTS, Once, log_failures, whole};
+use crate::judging::{Asker, joined};
 use crate::simulation::{self, Observation, Observed, Outcome, Timers};
 
 impl Gateway {
@@ -25,21 +27,24 @@ impl Gateway {
         actor: &str,
         intent: &Intent,
     ) -> Result<Arc<Request>, GatewayError> {
-        self.act_on(id, actor, intent, None).await
+        self.act_on(id, actor, intent, None, None).await
     }
 
-    /// As [`Gateway::act`], by somebody who saw the parameters with the payload hash `seen`.
+    /// As [`Gateway::act`], by somebody who saw the parameters with the payload hash `seen`. With `once`, the act counts
+    /// once, however often it is delivered.
     ///
     /// # Errors
-    /// [`Refusal::ParametersChanged`] if they are others by now, and as for [`Gateway::act`].
+    /// [`Refusal::ParametersChanged`] if they are others by now, [`GatewayError::Repeated`] if the act was delivered
+    /// before, and as for [`Gateway::act`].
     pub async fn act_on(
         &self,
         id: RequestId,
         actor: &str,
         intent: &Intent,
         seen: Option<Digest>,
+        once: Option<Once>,
     ) -> Result<Arc<Request>, GatewayError> {
-        self.change(id, None, &Cause { intent: intent.clone(), by: Some(actor), seen }).await
+        self.change(id, None, &Cause { intent: intent.clone(), by: Some(actor), seen, once }).await
     }
 
     /// As [`Gateway::act_on`], on a request that was loaded already. It need not be the newest version: a write over another
@@ -53,8 +58,9 @@ impl Gateway {
         actor: &str,
         intent: &Intent,
         seen: Option<Digest>,
+        once: Option<Once>,
     ) -> Result<Arc<Request>, GatewayError> {
-        let cause = Cause { intent: intent.clone(), by: Some(actor), seen };
+        let cause = Cause { intent: intent.clone(), by: Some(actor), seen, once };
         self.change(request.id, Some(request), &cause).await
     }
 
@@ -68,17 +74,25 @@ impl Gateway {
         actor: &str,
         intent: &Intent,
         seen: Option<Digest>,
+        once: Option<Once>,
     ) -> Result<Arc<Request>, GatewayError> {
-        let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
+        let request = self.request(id).await?;
         let rules = self.rules_of(request.submission.policy_hash).await?;
-        let now = self.clock.now();
-        let cause = Cause { intent: intent.clone(), by: Some(actor), seen };
-        self.decide(&request, &rules, now, &cause).await?;
-        Ok(Arc::new(request))
+        let at = request.time_of_next(self.clock.now());
+        let cause = Cause { intent: intent.clone(), by: Some(actor), seen, once };
+        self.decide(&request, &rules, at, &cause).await?;
+        Ok(request)
     }
 
     /// Refuses an act for a reason that only whoever hands it over knows. Audited as any other refusal.
-    pub async fn refuse(&self, id: RequestId, actor: &str, intent: Intent, refusal: Refusal) -> GatewayError {
+    pub async fn refuse(
+        &self,
+        id: RequestId,
+        actor: &str,
+        intent: Intent,
+        refusal: Refusal,
+        once: Option<Once>,
+    ) -> GatewayError {
         let audited = async {
             let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
             let rules = self.rules_of(request.submission.policy_hash).await?;
@@ -86,7 +100,8 @@ impl Gateway {
             let by = rules.entry().actor_on(&request, actor, &self.directory, now);
             // What is not stored needs no commitments.
             let act = decide::act(&rules, &request, intent, &BTreeMap::new());
-            self.audit_refusal(&request, now, Some(&by), &act, &refusal).await?;
+            let at = request.time_of_next(now);
+            self.audit_refusal(&request, at, (Some(&by), once), &act, &refusal).await?;
             Ok(())
         };
         match audited.await {
@@ -100,7 +115,11 @@ impl Gateway {
     /// # Errors
     /// [`Refusal::NotDue`] if nothing is due (any more), and as for [`Gateway::act`].
     pub async fn wake(&self, id: RequestId) -> Result<Arc<Request>, GatewayError> {
-        let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
+        self.wake_loaded(self.request(id).await?).await
+    }
+
+    /// As [`Gateway::wake`], of a request that was loaded already.
+    pub(crate) async fn wake_loaded(&self, request: Arc<Request>) -> Result<Arc<Request>, GatewayError> {
         let now = self.clock.now();
         let State::Open(open) = &request.state else { return Err(Refusal::Ended(request.status()).into()) };
         let intent = if now >= request.submission.expires_at {
@@ -110,7 +129,7 @@ impl Gateway {
         } else {
             Intent::Wake
         };
-        self.change(id, None, &Cause::by_itself(intent)).await
+        self.change(request.id, Some(request), &Cause::by_itself(intent)).await
     }
 
     /// The caller takes its request back. Whether it is the caller's is not looked at here.
@@ -140,7 +159,7 @@ impl Gateway {
         let policies = Arc::clone(&self.policies);
         let restored =
             tokio::task::spawn_blocking(move || policies.restore(entry, &modules, &signatures)).await;
-        Ok(restored.map_err(|stopped| GatewayError::Stopped(stopped.to_string()))??)
+        Ok(joined(restored)??)
     }
 
     /// Whether a set that has these rules has a valid signature, if one is required: a signature that was taken back
@@ -173,17 +192,19 @@ impl Gateway {
                 None => self.request(id).await?,
             };
             let now = self.clock.now();
+            let at = request.time_of_next(now);
+            // Whether it has expired is asked of the clock: its last event may be later, and the time announced is not.
             let step = match cause.intent.ending(&request, now) {
                 Some(ended) => ended?,
                 None => {
                     let rules = self.rules_of(request.submission.policy_hash).await?;
-                    self.decide(&request, &rules, now, cause)
+                    self.decide(&request, &rules, at, cause)
                         .await
-                        .inspect_err(|error| self.observe_event(&request, now, cause, Err(error)))?
+                        .inspect_err(|error| self.observe_event(&request, at, cause, Err(error)))?
                 }
             };
-            if let Some(stored) = self.commit(step).await? {
-                self.observe_event(&request, now, cause, Ok(&stored));
+            if let Some(stored) = self.commit(step, cause.once).await? {
+                self.observe_event(&request, at, cause, Ok(&stored));
                 return Ok(stored);
             }
         }
@@ -193,22 +214,28 @@ impl Gateway {
     /// What would become of the request; a refusal is audited.
     async fn decide(
         &self,
-        request: &Request,
-        rules: &ActionPolicy,
-        now: Timestamp,
+        request: &Arc<Request>,
+        rules: &Arc<ActionPolicy>,
+        at: Timestamp,
         cause: &Cause<'_>,
     ) -> Result<Step, GatewayError> {
+        let now = self.clock.now();
         let by = cause.by.map(|id| rules.entry().actor_on(request, id, &self.directory, now));
         let commitments = self.commit_to_edits(request, &cause.intent);
         let attempt = Attempt { intent: cause.intent.clone(), by, seen: cause.seen, commitments };
-        let Decision { act, by, outcome, .. } = decide::event(rules, request, attempt, now);
+        let asker = if cause.by.is_some() { Asker::Person } else { Asker::Scheduler };
+        let decided = {
+            let (rules, request) = (Arc::clone(rules), Arc::clone(request));
+            move || decide::event(&rules, &request, attempt, at)
+        };
+        let Decision { act, by, outcome, .. } = self.judges.ask(rules, asker, decided).await?;
         let is_edit = matches!(&act, Some(Act::Approve { edits }) if !edits.is_empty());
         let outcome = outcome.and_then(|step| {
             let is_readable = !is_edit || (self.readable)(&step.request, rules.entry());
             is_readable.then_some(step).ok_or(Refusal::TooLargeToReview)
         });
         if let (Err(refusal), Some(act)) = (&outcome, &act) {
-            self.audit_refusal(request, now, by.as_ref(), act, refusal).await?;
+            self.audit_refusal(request, at, (by.as_ref(), cause.once), act, refusal).await?;
         }
         Ok(outcome?)
     }
@@ -265,11 +292,14 @@ impl Gateway {
     }
 
     /// Stores a step, and then tells of it. `None` if others got in first.
-    async fn commit(&self, step: Step) -> Result<Option<Arc<Request>>, GatewayError> {
+    ///
+    /// If the store answers with an error, it may have stored the step all the same. Nobody is told then: watchers look at
+    /// the store from time to time, and a later delivery of the same act is known by its nonce.
+    async fn commit(&self, step: Step, once: Option<Once>) -> Result<Option<Arc<Request>>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let stored = Arc::new(request.clone());
         let delivers = !effects.is_empty();
-        let commit = Commit { request, audit, effects, counts };
+        let commit = Commit { request, nonce: once.map(Once::counted), audit, effects, counts };
         let (store, watchers, alarm, bell) = (
             Arc::clone(&self.store),
             self.watchers.clone(),
@@ -279,6 +309,7 @@ impl Gateway {
         whole(async move {
             match store.commit(commit).await? {
                 Committed::Conflict => Ok(None),
+                Committed::Repeated => Err(GatewayError::Repeated),
                 Committed::Done => {
                     alarm.set(stored.due_at());
                     watchers.publish(&stored);
@@ -296,7 +327,7 @@ impl Gateway {
         &self,
         request: &Request,
         at: Timestamp,
-        by: Option<&Actor>,
+        (by, once): (Option<&Actor>, Option<Once>),
         act: &Act,
         refusal: &Refusal,
     ) -> Result<(), StoreError> {
@@ -307,7 +338,21 @@ impl Gateway {
         if by.is_none() && !matches!(refusal, Refusal::PolicyFailed(_)) {
             return Ok(());
         }
-        self.store.append(vec![refusal.audit(request, at, by, act)], refusal.counts(request, act)).await
+        let (audit, counts) = (vec![refusal.audit(request, at, by, act)], refusal.counts(request, act));
+        self.append(audit, counts, once).await
+    }
+
+    /// Audits a refusal; that of an act that was delivered before is in the audit log already.
+    pub(super) async fn append(
+        &self,
+        audit: Vec<AuditEntry>,
+        counts: Vec<Count>,
+        once: Option<Once>,
+    ) -> Result<(), StoreError> {
+        match once {
+            Some(once) => self.store.append_once(audit, counts, once.refused()).await.map(drop),
+            None => self.store.append(audit, counts).await,
+        }
     }
 }
 
@@ -318,10 +363,12 @@ struct Cause<'a> {
     by: Option<&'a str>,
     /// The payload hash of the parameters that whoever acts has seen, if that is known.
     seen: Option<Digest>,
+    /// Present if the act may be delivered more than once.
+    once: Option<Once>,
 }
 
 impl Cause<'_> {
     fn by_itself(intent: Intent) -> Cause<'static> {
-        Cause { intent, by: None, seen: None }
+        Cause { intent, by: None, seen: None, once: None }
     }
 }

@@ -37,11 +37,19 @@ pub fn load(
         Ok(source) => source,
         Err(errors) => return Ok(Err(errors)),
     };
-    let fetcher = Fetcher { store: None, registries, engine };
-    if !Fetched::default().lacking(&source).is_empty() {
-        wait(fetcher.complete(&mut source))?;
+    let elsewhere = elsewhere(&source);
+    if !elsewhere.is_empty() {
+        wait(Fetcher { store: None, registries, engine }.complete(&mut source, elsewhere))?;
     }
     Ok(PolicySet::build(&source, engine))
+}
+
+/// What `source` pins in registries and has no file of. Blocks to parse it.
+#[must_use]
+pub fn elsewhere(source: &Source) -> Vec<Pinned> {
+    let here: Vec<Digest> = source.modules.iter().map(|(_, bytes)| Digest::of(bytes)).collect();
+    let pinned = PolicySet::pinned(&source.text).into_iter().filter(|(digest, _)| !here.contains(digest));
+    pinned.filter_map(|(digest, repository)| Some(Pinned { repository: repository?, digest })).collect()
 }
 
 /// Waits for calls over the network: on a thread of its own, for this one may be one that must not be blocked.
@@ -71,14 +79,14 @@ struct Module {
 }
 
 impl Fetcher<'_> {
-    /// Adds to `source` what it pins in registries and lacks.
+    /// Adds to `source` what it pins `elsewhere`.
     ///
     /// # Errors
     /// Where the store does not answer. What a registry does not give is told in `source`.
-    pub async fn complete(&self, source: &mut Source) -> Result<(), StoreError> {
+    pub async fn complete(&self, source: &mut Source, elsewhere: Vec<Pinned>) -> Result<(), StoreError> {
         let mut fetched = Fetched::default();
-        self.fetch(fetched.lacking(source), &source.signatures, &mut fetched).await?;
-        fetched.add_to(source);
+        self.fetch(elsewhere.clone(), &source.signatures, &mut fetched).await?;
+        fetched.add_to(source, &elsewhere);
         Ok(())
     }
 
@@ -117,10 +125,14 @@ impl Fetcher<'_> {
                 }
             }
         };
-        let verified =
-            |signatures: &[Signature]| self.engine.trust().verify(Signed::Module, digest, signatures).is_ok();
-        if !verified(at_hand) && !verified(&signatures) {
-            match self.registries.signatures(repository, digest).await {
+        let (engine, digest) = (self.engine.clone(), *digest);
+        let both = [at_hand.to_vec(), signatures.clone()];
+        let verified = tokio::task::spawn_blocking(move || {
+            both.iter().any(|signatures| engine.trust().verify(Signed::Module, &digest, signatures).is_ok())
+        });
+        // What was not verified is fetched, and verified when the module is loaded.
+        if !verified.await.unwrap_or_default() {
+            match self.registries.signatures(repository, &digest).await {
                 // Whether they do is seen when the module is loaded.
                 Ok(text) => match Signature::read_all(&text.unwrap_or_default()) {
                     Ok(read) => signatures.extend(read),
@@ -136,20 +148,16 @@ impl Fetcher<'_> {
 }
 
 impl Fetched {
-    /// What `source` pins in registries, and neither has nor was tried before.
-    pub fn lacking(&self, source: &Source) -> Vec<Pinned> {
-        let here: Vec<Digest> = source.modules.iter().map(|(_, bytes)| Digest::of(bytes)).collect();
-        let pinned = PolicySet::pinned(&source.text).into_iter();
-        let elsewhere = pinned.filter(|(digest, _)| !here.contains(digest) && !self.0.contains_key(digest));
-        elsewhere
-            .filter_map(|(digest, repository)| Some(Pinned { repository: repository?, digest }))
-            .collect()
+    /// What of this was not tried before.
+    pub fn lacking(&self, elsewhere: &[Pinned]) -> Vec<Pinned> {
+        elsewhere.iter().filter(|pinned| !self.0.contains_key(&pinned.digest)).cloned().collect()
     }
 
-    /// Adds the modules to those of `source`, and the errors, as far as it pins them: a folder may have changed since.
-    pub fn add_to(self, source: &mut Source) {
-        let pinned = PolicySet::pinned(&source.text);
-        for (digest, found) in self.0.into_iter().filter(|(digest, _)| pinned.contains_key(digest)) {
+    /// Adds the modules to those of `source`, and the errors, as far as it pins them `elsewhere`: a folder may have changed
+    /// since.
+    pub fn add_to(self, source: &mut Source, elsewhere: &[Pinned]) {
+        let pinned = |digest: &Digest| elsewhere.iter().any(|pinned| pinned.digest == *digest);
+        for (digest, found) in self.0.into_iter().filter(|(digest, _)| pinned(digest)) {
             match found {
                 Ok(Module { bytes, signatures }) => {
                     source.modules.push((format!("sha256:{digest}"), bytes));

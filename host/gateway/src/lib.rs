@@ -9,6 +9,11 @@ mod submission;
 // How it moves on, and ends.
 mod event;
 
+// On which thread its policies are asked.
+mod judging;
+// What is delivered more than once.
+mod once;
+
 // Why something was not done.
 mod error;
 
@@ -21,6 +26,9 @@ mod watch;
 // What happens by itself.
 pub mod scheduler;
 
+// What is counted.
+mod metrics;
+
 // How the policy set in force changes, and what another one would make of the same requests.
 pub mod fetch;
 pub mod policy_sets;
@@ -31,17 +39,21 @@ mod tests;
 
 use std::sync::Arc;
 
+use prometheus::Registry;
 use tokio::sync::Notify;
 
 pub use alarm::Alarm;
 pub use countersign_core::lifecycle::Intent;
 pub use countersign_policy::decide::{Again, Ask, Who};
 pub use error::GatewayError;
+pub use once::Once;
 pub use salt::{SaltError, SaltKey, SaltKeys, SaltNonce};
 pub use submission::{IdempotencyKey, Receipt};
 pub use token::{Tokens, WaitToken};
 pub use watch::{Seen, Watch, Watchers};
 
+use crate::judging::{Judges, joined};
+use crate::metrics::GatewayMetrics;
 use crate::simulation::Shadow;
 use countersign_core::clock::Clock;
 use countersign_core::directory::Directory;
@@ -68,6 +80,8 @@ pub struct Gateway {
     alarm: Arc<Alarm>,
     outbox_bell: Arc<Notify>,
     shadow: Arc<Shadow>,
+    judges: Judges,
+    metrics: GatewayMetrics,
     /// Whether people can be shown all that they would agree to.
     readable: Readable,
 }
@@ -85,7 +99,15 @@ impl Gateway {
         tokens: Tokens,
         salts: SaltKeys,
     ) -> Gateway {
+        let metrics = GatewayMetrics::default();
+        // Half of the sandboxes at most: whoever judges in place must not wait for one.
+        let sandboxes = policies.engine().limits().concurrent_calls / 2;
+        let cores =
+            std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+        let judges = Judges::new(cores.min(sandboxes), metrics.overloads.clone());
         Gateway {
+            judges,
+            metrics,
             store,
             policies,
             clock,
@@ -148,6 +170,15 @@ impl Gateway {
         &self.outbox_bell
     }
 
+    /// Adds its metrics to `registry`.
+    ///
+    /// # Errors
+    /// If there is one of the same name.
+    pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        self.shadow.register(registry)?;
+        self.metrics.register(registry)
+    }
+
     /// What judges beside the policies in force, with no effect.
     #[must_use]
     pub fn shadow(&self) -> &Arc<Shadow> {
@@ -205,7 +236,7 @@ impl Gateway {
 async fn whole<T: Send + 'static>(
     work: impl Future<Output = Result<T, GatewayError>> + Send + 'static,
 ) -> Result<T, GatewayError> {
-    tokio::spawn(work).await.map_err(|stopped| GatewayError::Stopped(stopped.to_string()))?
+    joined(tokio::spawn(work).await)?
 }
 
 fn log_failures(failures: &[PolicyFailure], request: Option<RequestId>) {

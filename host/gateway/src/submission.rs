@@ -6,12 +6,14 @@ use countersign_core::lifecycle::{
     self, AuditEntry, Commitments, Digest, Intent, PayloadHashVersion, PolicyFailure, Reason, Refusal,
     Request, RequestId, Salt, Status, Step, Submission, Timestamp,
 };
+use countersign_core::record::Rerequest;
 use countersign_policy::ActionPolicy;
 use countersign_policy::decide::{self, Again, Ask, Attempt, Issued, NotMade};
 use countersign_store::{Create, Created, Idempotency, MostOpen, StoreError};
 use serde_json::{Map, Value, json};
 
-use super::{Gateway, GatewayError, MOST_CONFLICTS, WaitToken, log_failures, whole};
+use super::{Gateway, GatewayError, MOST_CONFLICTS, Once, WaitToken, log_failures, whole};
+use crate::judging::Asker;
 use crate::simulation::{Observation, Observed, Outcome, Timers};
 
 /// How long an idempotency key counts after the time of its request is over, in milliseconds. While the request is open a
@@ -72,6 +74,7 @@ impl Gateway {
         {
             return self.known(sent, fingerprint, request);
         }
+        let ask = Arc::new(ask);
         let random = random_bits()?;
         let shard = u16::try_from(random & 0xffff).unwrap_or_default();
         let id = RequestId::new(now, shard, random_bits()?);
@@ -81,17 +84,18 @@ impl Gateway {
         let step = match &rules {
             Some(rules) => {
                 let submission = self.submission(rules, &ask, (id, commitments), None, now);
-                let admission = Admitting { id, submission, params: &ask.params, by: &ask.requester.id };
+                let by = &ask.requester.id;
+                let admission = Admitting { id, submission, ask: Arc::clone(&ask), by, once: None };
                 self.admit(rules, admission).await
             }
             None => {
-                self.audit_unmade(now, &ask.action, &ask.requester.id, "unknown_action", &[]).await?;
+                self.audit_unmade(now, &ask.action, (&ask.requester.id, None), "unknown_action", &[]).await?;
                 Err(GatewayError::UnknownAction(ask.action.clone()))
             }
         };
         let step = step.inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
         let kept = idempotency.map(|sent| sent.kept(&step.request));
-        match self.store_new(step, Some(salt), kept, most_open).await? {
+        match self.store_new(step, Some(salt), (kept, None), most_open).await? {
             Ok(receipt) => {
                 self.observe_submission(&submitted, Ok(&receipt.request));
                 Ok(receipt)
@@ -101,6 +105,7 @@ impl Gateway {
                 None => Err(GatewayError::Contended),
             },
             Err(Created::TooManyOpen) => Err(GatewayError::TooManyOpen),
+            Err(Created::Repeated) => Err(GatewayError::Repeated),
             Err(Created::New | Created::LineageConflict) => Err(GatewayError::Contended),
         }
     }
@@ -110,14 +115,18 @@ impl Gateway {
     /// Redacted values are not kept, so the policies admit the new request without them; one that has any has the salt of
     /// the one before.
     ///
+    /// With `once`, it is made once, however often that is asked for.
+    ///
     /// # Errors
-    /// Where there is no such request, its rules do not allow it or not yet, and as for [`Gateway::create`].
+    /// Where there is no such request, its rules do not allow it or not yet, [`GatewayError::Repeated`] if it was asked for
+    /// before, and as for [`Gateway::create`].
     pub async fn rerequest(
         &self,
         original: RequestId,
         actor: Again,
         idempotency: Option<IdempotencyKey>,
         most_open: MostOpen,
+        once: Option<Once>,
     ) -> Result<Receipt, GatewayError> {
         for _ in 0..MOST_CONFLICTS {
             let now = self.clock.now();
@@ -127,8 +136,8 @@ impl Gateway {
                 return self.known(sent, fingerprint, request);
             }
             let original = self.store.request(original).await?.ok_or(GatewayError::NotFound)?;
-            let lineage = self.store.lineage(original.submission.lineage).await?;
-            let last = lineage.last().ok_or(GatewayError::NotFound)?;
+            let lineage = original.submission.lineage;
+            let last = &self.store.newest_of_lineage(lineage).await?.ok_or(GatewayError::NotFound)?;
             let earlier = &last.submission;
             let rules = self
                 .policies
@@ -136,15 +145,20 @@ impl Gateway {
                 .action(&earlier.action)
                 .cloned()
                 .ok_or_else(|| GatewayError::UnknownAction(earlier.action.clone()))?;
-            allow_rerequest(&rules, &lineage, last, now)?;
+            let allowed = may_follow(&rules, last, now)?;
+            let since = now.minus(allowed.window_ms);
+            let most = usize::try_from(allowed.limit).unwrap_or(usize::MAX);
+            let recent = self.store.recent_in_lineage(lineage, since, most).await?;
+            within_limit(allowed, &recent, now)?;
 
             let id = RequestId::new(now, original.id.shard(), random_bits()?);
-            let ask = Ask::again(earlier);
+            let ask = Arc::new(Ask::again(earlier));
             let (commitments, salt) = self.commitments_again(id, last)?;
             let issued = (id, commitments);
             let submission = self.submission(&rules, &ask, issued, Some((earlier, &actor)), now);
-            let params = submission.params.clone();
-            let admission = Admitting { id, submission, params: &params, by: &actor.party.id };
+            // Without what the rules that are active now hide, either.
+            let shown = Arc::new(Ask { params: submission.params.clone(), ..Ask::clone(&ask) });
+            let admission = Admitting { id, submission, ask: shown, by: &actor.party.id, once };
             let again = Some((earlier, &actor));
             let submitted = Submitted { id, rules: Some(&*rules), ask: &ask, again, at: now };
             let step = self
@@ -152,13 +166,14 @@ impl Gateway {
                 .await
                 .inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
             let kept = idempotency.map(|sent| sent.kept(&step.request));
-            match self.store_new(step, salt, kept, most_open).await? {
+            match self.store_new(step, salt, (kept, once), most_open).await? {
                 Ok(receipt) => {
                     self.observe_submission(&submitted, Ok(&receipt.request));
                     return Ok(receipt);
                 }
                 Err(Created::LineageConflict) => {}
                 Err(Created::TooManyOpen) => return Err(GatewayError::TooManyOpen),
+                Err(Created::Repeated) => return Err(GatewayError::Repeated),
                 Err(Created::Known(fingerprint, request)) => match idempotency {
                     Some(sent) => return self.known(&sent, fingerprint, *request),
                     None => return Err(GatewayError::Contended),
@@ -178,21 +193,11 @@ impl Gateway {
         let submission = &request.submission;
         let rules = self.rules_of(submission.policy_hash).await?;
         let actor = rules.entry().actor_on(request, name, &self.directory, self.clock.now());
-        let asked = || actor.id == submission.requester_id() || submission.owners.contains(&actor.id);
-        let approves = || {
-            // As if it had just been made: whether the act would count is not the question, but whether it is theirs.
-            let draft = lifecycle::draft(request.id, Submission::clone(submission), request.memos.to_vec());
-            let attempt = Attempt::of(Intent::approve(), Some(actor.clone()));
-            let outcome = decide::event(&rules, &draft, attempt, submission.submitted_at).outcome;
-            !matches!(outcome, Err(Refusal::Unauthorized(_) | Refusal::PolicyFailed(_)))
-        };
         let Some(allowed) = &rules.entry().rerequest else { return Ok(false) };
-        if allowed.by.is_empty() {
-            return Ok(asked() || approves());
-        }
-        Ok(allowed.by.iter().any(|who| match who.as_str() {
+        let asked = || actor.id == submission.requester_id() || submission.owners.contains(&actor.id);
+        let named = |who: &String| match who.as_str() {
             "requester" => asked(),
-            "approvers" => approves(),
+            "approvers" => false,
             who => match who.strip_prefix('@') {
                 Some(group) => actor.groups.contains(group),
                 None => {
@@ -201,7 +206,22 @@ impl Gateway {
                         || people.find(name).map_or(name == who, |person| person.names().any(|it| it == who))
                 }
             },
-        }))
+        };
+        let (is_named, approvers) = if allowed.by.is_empty() {
+            (asked(), true)
+        } else {
+            (allowed.by.iter().any(named), allowed.by.iter().any(|who| who == "approvers"))
+        };
+        if is_named || !approvers {
+            return Ok(is_named);
+        }
+        // As if it had just been made: whether the act would count is not the question, but whether it is theirs.
+        let draft = lifecycle::draft(request.id, Submission::clone(submission), request.memos.to_vec());
+        let attempt = Attempt::of(Intent::approve(), Some(actor));
+        let (asked_of, at) = (Arc::clone(&rules), submission.submitted_at);
+        let decided = move || decide::event(&asked_of, &draft, attempt, at).outcome;
+        let outcome = self.judges.ask(&rules, Asker::Person, decided).await?;
+        Ok(!matches!(outcome, Err(Refusal::Unauthorized(_) | Refusal::PolicyFailed(_))))
     }
 
     fn known(
@@ -263,21 +283,25 @@ impl Gateway {
     }
 
     /// Decides about a submission; one that is not admitted is audited.
-    async fn admit(&self, rules: &ActionPolicy, admitting: Admitting<'_>) -> Result<Step, GatewayError> {
-        let Admitting { id, submission, params, by } = admitting;
+    async fn admit(&self, rules: &Arc<ActionPolicy>, admitting: Admitting<'_>) -> Result<Step, GatewayError> {
+        let Admitting { id, submission, ask, by, once } = admitting;
         let (at, action) = (submission.submitted_at, submission.action.clone());
-        match decide::admit(rules, id, submission, params, |_| None).outcome {
+        let decided = {
+            let rules = Arc::clone(rules);
+            move || decide::admit(&rules, id, submission, &ask.params, |_| None).outcome
+        };
+        match self.judges.ask(rules, Asker::Person, decided).await? {
             Ok(step) if !(self.readable)(&step.request, rules.entry()) => {
                 let refusal = Refusal::TooLargeToReview;
-                self.audit_unmade(at, &action, by, refusal.code(), &[]).await?;
+                self.audit_unmade(at, &action, (by, once), refusal.code(), &[]).await?;
                 Err(refusal.into())
             }
             Ok(step) => Ok(step),
             Err(NotMade::Denied(reasons)) => {
-                self.audit_unmade(at, &action, by, "policy_denied", &reasons).await?;
+                self.audit_unmade(at, &action, (by, once), "policy_denied", &reasons).await?;
                 Err(GatewayError::Denied(reasons))
             }
-            Err(NotMade::Failed(failures)) => self.admission_failed(at, &action, by, failures).await,
+            Err(NotMade::Failed(failures)) => self.admission_failed(at, &action, (by, once), failures).await,
             Err(NotMade::Refused(refusal)) => Err(refusal.into()),
         }
     }
@@ -286,7 +310,7 @@ impl Gateway {
         &self,
         at: Timestamp,
         action: &str,
-        by: &str,
+        by: (&str, Option<Once>),
         failures: Vec<PolicyFailure>,
     ) -> Result<T, GatewayError> {
         log_failures(&failures, None);
@@ -304,7 +328,7 @@ impl Gateway {
         &self,
         at: Timestamp,
         action: &str,
-        by: &str,
+        (by, once): (&str, Option<Once>),
         event: &str,
         reasons: &[Reason],
     ) -> Result<(), StoreError> {
@@ -323,21 +347,22 @@ impl Gateway {
                 reasons.iter().map(|reason| json!(reason.code)).collect(),
             )]),
         };
-        self.store.append(vec![entry], Vec::new()).await
+        self.append(vec![entry], Vec::new(), once).await
     }
 
     async fn store_new(
         &self,
         step: Step,
         salt: Option<Salt>,
-        idempotency: Option<Idempotency>,
+        (idempotency, once): (Option<Idempotency>, Option<Once>),
         most_open: MostOpen,
     ) -> Result<Result<Receipt, Created>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let token = self.tokens.of(request.id);
         let created = Arc::new(request.clone());
         let delivers = !effects.is_empty();
-        let create = Create { request, idempotency, most_open, audit, effects, counts };
+        let nonce = once.map(Once::counted);
+        let create = Create { request, idempotency, most_open, nonce, audit, effects, counts };
         let (store, alarm, bell) =
             (Arc::clone(&self.store), Arc::clone(&self.alarm), Arc::clone(&self.outbox_bell));
         whole(async move {
@@ -371,7 +396,7 @@ impl Gateway {
                 at: *at,
                 outcome,
                 what: Observation::Submission {
-                    ask: Box::new((*ask).clone()),
+                    ask: Arc::clone(ask),
                     again,
                     commitments: made.map(|made| made.submission.commitments()).unwrap_or_default(),
                     timers: made.map(Timers::of).unwrap_or_default(),
@@ -385,7 +410,7 @@ impl Gateway {
 struct Submitted<'a> {
     id: RequestId,
     rules: Option<&'a ActionPolicy>,
-    ask: &'a Ask,
+    ask: &'a Arc<Ask>,
     again: Option<(&'a Arc<Submission>, &'a Again)>,
     at: Timestamp,
 }
@@ -394,17 +419,19 @@ struct Submitted<'a> {
 struct Admitting<'a> {
     id: RequestId,
     submission: Submission,
-    /// The parameters, hidden ones included. They go no further than the policies' admission.
-    params: &'a Map<String, Value>,
+    /// What was asked for. Its parameters, hidden ones included, go no further than the policies' admission.
+    ask: Arc<Ask>,
     by: &'a str,
+    /// Present if it may be asked for more than once without an idempotency key.
+    once: Option<Once>,
 }
 
-fn allow_rerequest(
-    rules: &ActionPolicy,
-    lineage: &[Request],
+/// Whether a request may follow the newest one of its lineage, and the rules for that.
+fn may_follow<'a>(
+    rules: &'a ActionPolicy,
     last: &Request,
     now: Timestamp,
-) -> Result<(), GatewayError> {
+) -> Result<&'a Rerequest, GatewayError> {
     let Some(allowed) = &rules.entry().rerequest else {
         return Err(GatewayError::NotAllowed("requests for this action cannot be made again"));
     };
@@ -417,14 +444,20 @@ fn allow_rerequest(
         }
     }
     let ready_at = last.decided_at().unwrap_or(now).plus(allowed.cooldown_ms);
-    if now < ready_at {
-        return Err(GatewayError::Cooldown { retry_after_ms: ready_at.since(now) });
+    let retry_after_ms = ready_at.since(now);
+    // Longer than the whole cool-down it is only if the clock was set back; how much of it is left is not known then.
+    if (1..=allowed.cooldown_ms).contains(&retry_after_ms) {
+        return Err(GatewayError::Cooldown { retry_after_ms });
     }
-    let counted = |request: &&Request| now.since(request.submission.submitted_at) < allowed.window_ms;
-    let within: Vec<&Request> = lineage.iter().filter(counted).collect();
-    if within.len() >= usize::try_from(allowed.limit).unwrap_or(usize::MAX) {
-        let oldest = within.first().map_or(now, |request| request.submission.submitted_at);
-        let retry_after_ms = oldest.plus(allowed.window_ms).since(now);
+    Ok(allowed)
+}
+
+/// Whether the lineage has room for another request. `recent` has its newest requests within the window, up to the limit, and
+/// newest first.
+fn within_limit(allowed: &Rerequest, recent: &[Timestamp], now: Timestamp) -> Result<(), GatewayError> {
+    if recent.len() >= usize::try_from(allowed.limit).unwrap_or(usize::MAX) {
+        let oldest = recent.last().copied().unwrap_or(now);
+        let retry_after_ms = oldest.plus(allowed.window_ms).since(now).min(allowed.window_ms);
         return Err(GatewayError::LineageLimit { limit: allowed.limit, retry_after_ms });
     }
     Ok(())

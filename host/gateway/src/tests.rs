@@ -1,5 +1,7 @@
 //! The gateway over real policies and the real embedded store, with a clock that the tests move.
 
+mod scheduling;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -186,8 +188,15 @@ async fn watchers_hear_of_a_decision_even_where_the_approver_hung_up() {
     let house = House::ready().await;
     let request = house.ask("single").await.request;
     let mut watch = house.gateway.watchers().watch(request.id);
-    // The vote is on its way to the store when its connection, and with it the future, is dropped.
-    assert!(house.approve(request.id, "U1").now_or_never().is_none());
+    // The vote is on its way to the store, by a task of its own, when its connection, and with it the future, is dropped.
+    let tasks = tokio::runtime::Handle::current().metrics();
+    let before = tasks.num_alive_tasks();
+    let mut vote = Box::pin(house.approve(request.id, "U1"));
+    while tasks.num_alive_tasks() == before {
+        assert!((&mut vote).now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    drop(vote);
     let Seen::Version(heard) = watch.next().await else { panic!("nothing was missed") };
     assert_eq!(heard.status(), Status::Approved);
 }
@@ -304,6 +313,136 @@ async fn escalates_then_expires_each_once_and_on_time() {
     assert!(house.approve(request.id, "U1").await.is_err());
 }
 
+/// How far the wall clock is set, in milliseconds.
+const JUMPS: [i64; 4] = [-3_600_000, -20_000, 20_000, 3_600_000];
+
+#[tokio::test]
+async fn the_events_of_a_request_never_go_back_in_time() {
+    for jump in [-3_600_000, -20_000, -1] {
+        let house = House::ready().await;
+        let [decided, cancelled, expired] =
+            [house.ask("double").await, house.ask("double").await, house.ask("double").await]
+                .map(|receipt| receipt.request.id);
+        house.approve(decided, "U1").await.expect("counts");
+        house.clock.jump(jump);
+        house.approve(decided, "U9").await.expect_err("not an approver");
+        house
+            .gateway
+            .check(decided, "U9", &Intent::approve(), None, None)
+            .await
+            .expect_err("not an approver");
+        house.gateway.refuse(decided, "U2", Intent::approve(), Refusal::ParametersChanged, None).await;
+        house.approve(decided, "U2").await.expect("counts although the clock is behind");
+        house.gateway.cancel(cancelled, None).await.expect("it is open");
+        let due = i128::from(MINUTE) * 10 - i128::from(jump);
+        house.clock.advance(u64::try_from(due).expect("ahead"));
+        house.turn().await;
+
+        let audit = house.gateway.store().audit(0, 1000).await.expect("readable");
+        for id in [decided, cancelled, expired] {
+            let request = house.gateway.store().request(id).await.expect("readable").expect("there");
+            let ended = request.decided_at().expect("it has ended");
+            let history = request.history.iter().map(|event| event.at).chain([ended]);
+            assert!(history.is_sorted(), "{jump}: {request:?}");
+            let entries = audit.iter().filter(|(_, entry)| entry.request == Some(id));
+            let times: Vec<Timestamp> = entries.map(|(_, entry)| entry.at).collect();
+            assert!(times.len() >= 2 && times.is_sorted(), "{jump}: {times:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_expires_and_escalates_by_the_wall_clock_as_announced() {
+    for jump in JUMPS {
+        let house = House::ready().await;
+        let request = house.ask("double").await.request;
+        let expires_at = request.submission.expires_at;
+        let escalate_at = request.submission.escalate_at.expect("it escalates");
+        house.clock.jump(jump);
+        house.turn().await;
+        let passed = [("created", true), ("escalated", house.clock.now() >= escalate_at), ("expired", false)];
+        if house.clock.now() >= expires_at {
+            assert_eq!(house.events().await, ["created", "expired"], "{jump}: at once, and no notice");
+            // What is made now has its whole time.
+            let other = house.ask("double").await.request;
+            house.clock.advance(10 * MINUTE - 1);
+            house.turn().await;
+            let stored = house.gateway.store().request(other.id).await.expect("readable").expect("there");
+            assert!(!stored.status().is_terminal(), "{jump}");
+            continue;
+        }
+        let names = passed.iter().filter(|(_, has)| *has).map(|(name, _)| *name);
+        assert_eq!(house.events().await, names.collect::<Vec<_>>(), "{jump}");
+        for (at, event) in [(escalate_at, "escalated"), (expires_at, "expired")] {
+            house.clock.advance(at.minus(1).since(house.clock.now()));
+            house.turn().await;
+            assert_ne!(house.events().await.last().map(String::as_str), Some(event), "{jump}");
+            house.clock.advance(1);
+            house.turn().await;
+            assert_eq!(house.events().await.last().map(String::as_str), Some(event), "{jump}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_scheduler_sees_a_clock_that_was_set_ahead_within_its_interval() {
+    let house = House::ready().await;
+    let request = house.ask("single").await.request;
+    let running = tokio::spawn(Scheduler::new(Arc::clone(&house.gateway), 1000).run());
+    let mut watch = house.gateway.watchers().watch(request.id);
+    while house.clock.sleeping() == 0 {
+        tokio::task::yield_now().await;
+    }
+    house.clock.jump(3_600_000);
+    house.clock.advance(1000);
+    let Seen::Version(expired) = watch.next().await else { panic!("nothing was missed") };
+    assert_eq!(expired.status(), Status::Expired);
+    running.abort();
+}
+
+#[tokio::test]
+async fn the_scheduler_does_not_sleep_longer_for_a_clock_that_was_set_back() {
+    for jump in [-3_600_000, -20_000] {
+        let house = House::ready().await;
+        let request = house.ask("single").await.request;
+        let running = tokio::spawn(Scheduler::new(Arc::clone(&house.gateway), 1000).run());
+        let mut watch = house.gateway.watchers().watch(request.id);
+        while house.clock.sleeping() == 0 {
+            tokio::task::yield_now().await;
+        }
+        house.clock.jump(jump);
+        // A second of waiting is over after a second, and then the scheduler looks at a clock that was mended.
+        house.clock.advance(999);
+        tokio::task::yield_now().await;
+        house.clock.jump(10 * 60_000 - jump);
+        house.clock.advance(1);
+        let Seen::Version(expired) = watch.next().await else { panic!("nothing was missed") };
+        assert_eq!(expired.status(), Status::Expired, "{jump}");
+        running.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_makes_nobody_wait_longer_to_ask_again() {
+    for jump in JUMPS {
+        let house = House::ready().await;
+        let first = house.ask("double").await.request;
+        house.gateway.act(first.id, "U1", &Intent::Deny { reason: None }).await.expect("counts");
+        house.clock.jump(jump);
+        house.clock.advance(5 * MINUTE);
+        let actor = Party { id: "U4".into(), source: "slack".into(), display: None };
+        let again = Again { who: Who::of(&actor), party: actor };
+        let made = house.gateway.rerequest(first.id, again.clone(), None, MostOpen::default(), None).await;
+        // By 20 s, the cool-down is longer by as much at most.
+        match made {
+            Err(GatewayError::Cooldown { retry_after_ms }) => {
+                assert_eq!((jump, retry_after_ms), (-20_000, 20_000));
+            }
+            made => assert!(made.is_ok(), "{jump}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_turn_of_the_scheduler_does_not_wake_the_scheduler() {
     let house = House::ready().await;
@@ -412,7 +551,13 @@ async fn a_request_can_be_made_again_after_a_while_and_not_too_often() {
     let house = House::ready().await;
     let again = |id| {
         let actor = Party { id: "U4".into(), source: "slack".into(), display: None };
-        house.gateway.rerequest(id, Again { who: Who::of(&actor), party: actor }, None, MostOpen::default())
+        house.gateway.rerequest(
+            id,
+            Again { who: Who::of(&actor), party: actor },
+            None,
+            MostOpen::default(),
+            None,
+        )
     };
     let first = house.ask("double").await.request;
     assert!(matches!(again(first.id).await, Err(GatewayError::NotAllowed(_))), "it is still open");
@@ -450,7 +595,7 @@ async fn a_request_can_be_made_again_after_a_while_and_not_too_often() {
     let GatewayError::LineageLimit { limit: 3, retry_after_ms } = limited else { panic!("{limited}") };
     house.clock.advance(retry_after_ms);
     assert!(again(third.id).await.is_ok());
-    let lineage = house.gateway.store().lineage(first.id).await.expect("readable");
+    let lineage = house.gateway.store().lineage(first.id, 0, 100).await.expect("readable");
     assert_eq!(lineage.iter().map(|request| request.submission.depth).collect::<Vec<_>>(), [0, 1, 2, 3]);
 }
 
@@ -462,7 +607,13 @@ async fn a_request_that_is_made_again_has_a_salt_of_its_own_if_nothing_is_hidden
     let first = house.gateway.create(ask, None, MostOpen::default()).await.expect("admitted");
     let again = |id| {
         let actor = Party { id: "U4".into(), source: "slack".into(), display: None };
-        house.gateway.rerequest(id, Again { who: Who::of(&actor), party: actor }, None, MostOpen::default())
+        house.gateway.rerequest(
+            id,
+            Again { who: Who::of(&actor), party: actor },
+            None,
+            MostOpen::default(),
+            None,
+        )
     };
     house.gateway.act(first.request.id, "U1", &Intent::Deny { reason: None }).await.expect("counts");
     house.clock.advance(5 * MINUTE);
@@ -496,7 +647,7 @@ async fn a_request_whose_salt_is_lost_can_be_decided_but_not_edited() {
     let actor = Party { id: "U4".into(), source: "slack".into(), display: None };
     let again = Again { who: Who::of(&actor), party: actor };
     let refused = gateway
-        .rerequest(other.id, again, None, MostOpen::default())
+        .rerequest(other.id, again, None, MostOpen::default(), None)
         .await
         .expect_err("it has a hidden value");
     assert!(matches!(refused, GatewayError::SaltLost), "{refused}");
@@ -562,4 +713,83 @@ async fn what_no_policy_admits_is_refused_and_audited() {
     let unknown = house.gateway.create(ask("drop_database"), None, MostOpen::default()).await;
     assert!(matches!(unknown, Err(GatewayError::UnknownAction(action)) if action == "drop_database"));
     assert_eq!(house.events().await, ["unknown_action"]);
+}
+
+fn acknowledged(persona: &str) -> Intent {
+    Intent::Acknowledge { persona: persona.to_owned() }
+}
+
+fn once(press: &str) -> Option<Once> {
+    let identity = Digest::of(press.as_bytes());
+    Some(Once { identity, at: START, until: START.plus(60 * MINUTE) })
+}
+
+#[tokio::test]
+async fn an_act_counts_once_however_often_it_is_delivered() {
+    let house = House::ready().await;
+    let request = house.ask("double").await.request;
+    let press = |name: &'static str| {
+        let (gateway, id) = (&house.gateway, request.id);
+        async move { gateway.act_on(id, "U1", &Intent::approve(), None, once(name)).await }
+    };
+    assert!(!house.gateway.has_counted(once("one").unwrap()).await.unwrap());
+    // At the same instant: some find a conflict, and try again with the same nonce.
+    let counted = join_all((0..20).map(|_| press("one"))).await;
+    assert_eq!(counted.iter().filter(|counted| counted.is_ok()).count(), 1);
+    assert!(house.gateway.has_counted(once("one").unwrap()).await.unwrap());
+    let withdrawn = house.gateway.act_on(request.id, "U1", &Intent::Withdraw, None, once("two")).await;
+    assert!(withdrawn.unwrap().approvers().is_empty());
+    // It would count by itself, and another press does.
+    assert!(matches!(press("one").await, Err(GatewayError::Repeated)));
+    assert_eq!(press("three").await.unwrap().approvers(), ["U1"]);
+    assert_eq!(house.events().await, ["created", "approval_recorded", "withdrawn", "approval_recorded"]);
+
+    let house = house.restarted(ACTIONS).await;
+    let again = house.gateway.act_on(request.id, "U1", &Intent::Withdraw, None, once("two")).await;
+    assert!(matches!(again, Err(GatewayError::Repeated)), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_refused_act_is_audited_once_and_does_not_count_later() {
+    let house = House::ready().await;
+    let request = house.ask("personas").await.request;
+    let approve = Intent::approve();
+    let press = || house.gateway.act_on(request.id, "U1", &approve, None, once("too early"));
+    for _ in 0..3 {
+        assert!(matches!(press().await, Err(GatewayError::Refused(_))));
+    }
+    let check = house.gateway.check(request.id, "U1", &approve, None, once("too early")).await;
+    assert!(matches!(check, Err(GatewayError::Refused(_))));
+    let refused = Refusal::Unread;
+    let refused = house.gateway.refuse(request.id, "U1", Intent::approve(), refused, once("too early")).await;
+    assert!(matches!(refused, GatewayError::Refused(Refusal::Unread)));
+    assert_eq!(house.events().await.len(), 2, "the request was made, and one press was refused");
+
+    house.gateway.act(request.id, "U7", &acknowledged("security")).await.expect("counts");
+    house.gateway.act(request.id, "U8", &acknowledged("release")).await.expect("counts");
+    assert!(matches!(press().await, Err(GatewayError::Repeated)), "it was refused when it was pressed");
+    assert!(!house.gateway.has_counted(once("too early").unwrap()).await.unwrap());
+    house.gateway.act_on(request.id, "U1", &approve, None, once("in time")).await.expect("counts");
+}
+
+#[tokio::test]
+async fn a_request_is_made_again_once_however_often_that_is_asked_for() {
+    let house = House::ready().await;
+    let first = house.ask("double").await.request;
+    house.gateway.act(first.id, "U1", &Intent::Deny { reason: None }).await.expect("counts");
+    house.clock.advance(5 * MINUTE);
+    let again = || {
+        let actor = Party { id: "U1".into(), source: "slack".into(), display: None };
+        let again = Again { who: Who::of(&actor), party: actor };
+        house.gateway.rerequest(first.id, again, None, MostOpen::default(), once("again"))
+    };
+    let made = join_all((0..10).map(|_| again())).await;
+    assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 1);
+    assert!(house.gateway.has_counted(once("again").unwrap()).await.unwrap());
+    let second = made.into_iter().find_map(Result::ok).unwrap().request;
+    house.gateway.act(second.id, "U1", &Intent::Deny { reason: None }).await.expect("counts");
+    house.clock.advance(5 * MINUTE);
+    // It would be made again by now.
+    assert!(matches!(again().await, Err(GatewayError::Repeated)));
+    assert_eq!(house.gateway.store().lineage(first.id, 0, 10).await.unwrap().len(), 2);
 }

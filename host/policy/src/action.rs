@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -10,6 +11,7 @@ use super::bindings;
 use super::engine::{Cost, Failure};
 use super::metrics::Meter;
 use super::module::Module;
+use super::pace::Pace;
 use super::schema::ParamSchema;
 use countersign_core::lifecycle::{
     Digest, Event, Link, Origin, Party, PolicyFailure, REDACTED, Reason, Request, RequestId, Ruling,
@@ -23,6 +25,7 @@ pub struct ActionPolicy {
     hash: Digest,
     rules: Vec<Rule>,
     schema: Option<ParamSchema>,
+    pace: Pace,
 }
 
 /// One policy of an action.
@@ -113,7 +116,7 @@ impl ActionPolicy {
         if rules.is_empty() {
             return Err(ActionError::NoPolicy { action: action() });
         }
-        Ok(ActionPolicy { hash: entry.hash(), entry: Arc::new(entry), rules, schema })
+        Ok(ActionPolicy { hash: entry.hash(), entry: Arc::new(entry), rules, schema, pace: Pace::default() })
     }
 
     /// What it is made of.
@@ -150,7 +153,9 @@ impl ActionPolicy {
         params: &Map<String, Value>,
         known: impl Fn(usize) -> Option<String>,
     ) -> Result<Vec<String>, NotAdmitted> {
-        self.admit_at_cost(id, submission, params, known).0
+        let (admitted, costs) = self.admit_at_cost(id, submission, params, known);
+        self.pace.took(costs.iter().map(|cost| cost.time).sum());
+        admitted
     }
 
     /// As [`ActionPolicy::admit`], and what each policy that was asked used.
@@ -193,7 +198,13 @@ impl ActionPolicy {
     /// Asks every policy, in order, whether `event` counts, and where `request` stands once it does.
     #[must_use]
     pub fn judge(&self, request: &Request, event: &Event) -> Vec<Verdict> {
-        self.judge_at_cost(request, event).into_iter().map(|(verdict, _)| verdict).collect()
+        let (verdicts, times): (Vec<Verdict>, Vec<Duration>) = self
+            .judge_at_cost(request, event)
+            .into_iter()
+            .map(|(verdict, cost)| (verdict, cost.time))
+            .unzip();
+        self.pace.took(times.iter().sum());
+        verdicts
     }
 
     /// As [`ActionPolicy::judge`], and what each policy used.
@@ -210,6 +221,13 @@ impl ActionPolicy {
             rule.judge(memo, prepared.request(), &events, event)
         };
         self.rules.iter().enumerate().map(verdict).collect()
+    }
+
+    /// How long a judgement may take, if one of the last ones was slow; `None` if all were quick. A slow one is not for a
+    /// thread that others wait for.
+    #[must_use]
+    pub fn slow(&self) -> Option<Duration> {
+        self.pace.slow()
     }
 
     /// What is wrong with each policy's configuration, in order, and what it used to find out: first what its schema

@@ -93,6 +93,15 @@ impl Engine {
             wasmtime::Engine::new(&config(&limits)).map_err(|error| EngineError(format!("{error:#}")))?;
         let ticker = Ticker::start(&wasm, Duration::from_millis(limits.deadline_ms))
             .map_err(|error| EngineError(format!("no thread for its clock: {error}")))?;
+        Engine::with(wasm, ticker, limits, (cache, trust))
+    }
+
+    fn with(
+        wasm: wasmtime::Engine,
+        ticker: Ticker,
+        limits: Limits,
+        (cache, trust): (Option<CompileCache>, Trust),
+    ) -> Result<Engine, EngineError> {
         let metrics = Metrics::new().map_err(|error| EngineError(error.to_string()))?;
         let slots = Slots::new(limits.concurrent_calls.max(1));
         let loaded = LoadedModules::default();
@@ -111,6 +120,13 @@ impl Engine {
         &self.shared.trust
     }
 
+    /// Whether no policy is run any more, because the thread that ends calls at their deadline has ended. Nothing but a
+    /// new process makes that good.
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.shared.ticker.has_stopped()
+    }
+
     /// Adds the engine's metrics to `registry`.
     pub fn register(&self, registry: &prometheus::Registry) -> prometheus::Result<()> {
         self.shared.metrics.register(registry)
@@ -120,6 +136,16 @@ impl Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("limits", &self.shared.limits).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    /// One whose clock has stopped.
+    pub(super) fn without_clock() -> Engine {
+        let limits = Limits::default();
+        let wasm = wasmtime::Engine::new(&config(&limits)).unwrap();
+        Engine::with(wasm, Ticker::broken(), limits, (None, Trust::default())).unwrap()
     }
 }
 
@@ -180,6 +206,9 @@ impl Shared {
 
     /// A store in which every limit is set: there is no other way to make one.
     pub(super) fn store(&self) -> wasmtime::Result<Store<Sandbox>> {
+        if self.ticker.has_stopped() {
+            return Err(wasmtime::Error::new(NoClock));
+        }
         let sandbox = Sandbox {
             memory_bytes: self.limits.memory_bytes,
             table_elements: self.limits.table_elements,
@@ -227,6 +256,11 @@ pub(super) struct Sandbox {
     table_elements: usize,
     denied: bool,
 }
+
+/// Nothing would end a call at its deadline.
+#[derive(Debug, thiserror::Error)]
+#[error("the thread that ends calls at their deadline has ended, so no policy is run")]
+struct NoClock;
 
 /// The guest asked for more than it may have. Ends the call at once, since what it would do without is
 /// of no use to anybody.

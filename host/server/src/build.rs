@@ -16,13 +16,15 @@ use tokio_util::task::TaskTracker;
 use crate::access_control::{AccessControl, AccessError, history};
 use crate::config::Config;
 use crate::http::{Fingerprints, Proxies};
+use crate::interactions::SentEphemerals;
 use crate::keys::{self, Keys};
 use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::readiness::Readiness;
 use crate::rejections::Rejections;
 use crate::state::App;
 use crate::streams::Streams;
-use crate::telemetry::Metrics;
+use crate::supervisor::Supervisor;
+use crate::telemetry::{Metrics, Scrapes};
 use crate::tls::TlsError;
 
 /// Why the gateway does not start.
@@ -66,8 +68,18 @@ pub async fn build(
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) -> Result<App, StartError> {
+    build_over(config, clock, shutdown, |store| store).await
+}
+
+/// As [`build`], over what `over` makes of the store.
+pub(crate) async fn build_over(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    shutdown: CancellationToken,
+    over: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+) -> Result<App, StartError> {
     let keys = keys(config).await?;
-    let store = open_store(config).await?;
+    let store = over(open_store(config).await?);
     keys::check(&keys, store.as_ref(), &config.storage.store).await.map_err(StartError::Secrets)?;
     let engine = engine(config, &keys).await?;
     let directory = &config.policies.directory;
@@ -80,6 +92,7 @@ pub async fn build(
     engine.register(metrics.registry()).context(METRICS)?;
     let most_streams = usize::try_from(config.network.sse_max_connections).unwrap_or(usize::MAX);
     let streams = Streams::new(most_streams, metrics.registry()).context(METRICS)?;
+    let supervisor = Supervisor::new(metrics.registry(), shutdown.clone()).context(METRICS)?;
     let outgoing = outgoing(config, &metrics, &clock)?;
     let policies = Arc::new(Policies::new(engine, set));
     let gateway =
@@ -88,7 +101,7 @@ pub async fn build(
     if let Some(access) = &access {
         gateway.directory().set_people(Arc::clone(access.authenticator.access().people()));
     }
-    gateway.shadow().register(metrics.registry()).context(METRICS)?;
+    gateway.register(metrics.registry()).context(METRICS)?;
     // Last of what can fail: a start that fails puts no file in force.
     let found = access.as_ref().and_then(|access| access.authenticator.access().digest());
     history::at_start(gateway.store().as_ref(), gateway.clock().now(), found)
@@ -101,11 +114,12 @@ pub async fn build(
         metrics,
         slack_verifier: config.secrets.slack_signing.as_ref().and_then(Verifier::new),
         outgoing,
+        sent_ephemerals: SentEphemerals::default(),
         slack_team_ids: config.slack.team_ids.iter().cloned().collect(),
         rate_limiter: RateLimiter::new(&config.rate_limit),
-        max_open_requests: config.rate_limit.max_open_requests,
         access,
         insecure_anonymous: config.access.insecure_anonymous,
+        scrapes: Scrapes::default(),
         readiness: Readiness::new(),
         proxies: Proxies {
             trusted: config.network.trusted_proxies.clone(),
@@ -114,9 +128,11 @@ pub async fn build(
         fingerprints: Fingerprints::new(&keys),
         caller_quotas: CallerQuotas::default(),
         rejections: Rejections::default(),
+        max_open_requests: config.network.max_open_requests,
         body_limit: usize::try_from(config.network.body_limit_bytes).unwrap_or(usize::MAX),
         streams: Arc::new(streams),
         background: TaskTracker::new(),
+        supervisor,
         shutdown,
     })
 }

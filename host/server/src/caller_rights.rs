@@ -46,17 +46,11 @@ pub(crate) fn check_action(app: &App, caller: &Caller, action: &str) -> Result<(
 /// Takes one request from the caller's quota.
 pub(crate) fn take_quota(app: &App, caller: &Caller) -> Result<(), CallerRefusal> {
     let Some(per_minute) = caller.per_minute else { return Ok(()) };
-    let now = app.gateway.clock().now();
+    let now = app.gateway.clock().monotonic();
     app.caller_quotas.take(&caller.name, per_minute, now).map_err(|retry_after_ms| {
         app.metrics.count(SecurityEvent::RateLimited);
         CallerRefusal::QuotaUsedUp { retry_after_ms }
     })
-}
-
-/// How many open requests the caller may have. Everybody who is no caller of an access file counts as one caller.
-pub(crate) fn most_open(app: &App, caller: Option<&Caller>) -> MostOpen {
-    let of_action = caller.and_then(|caller| caller.open_per_action).unwrap_or(app.max_open_requests);
-    MostOpen { in_all: caller.and_then(|caller| caller.open), of_action: Some(of_action) }
 }
 
 /// The caller that a request counts towards if it is made again: the one that made it, which must still be in the access
@@ -72,6 +66,12 @@ pub(crate) fn check_rerequest(app: &App, original: &Request) -> Result<Option<Ar
     check_action(app, caller, &original.submission.action)?;
     take_quota(app, caller)?;
     Ok(Some(Arc::clone(caller)))
+}
+
+/// How many requests of a caller may be open. Without an access file there is no caller.
+pub(crate) fn most_open(app: &App, caller: Option<&Caller>) -> MostOpen {
+    let of_action = caller.and_then(|caller| caller.open_per_action).unwrap_or(app.max_open_requests);
+    MostOpen { in_all: caller.and_then(|caller| caller.open), of_action: Some(of_action) }
 }
 
 /// Counts what a caller was refused, and has it audited.

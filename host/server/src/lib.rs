@@ -12,6 +12,7 @@ pub mod build;
 pub mod run;
 pub mod shutdown;
 pub mod state;
+mod supervisor;
 
 // Who may ask.
 pub mod access_control;

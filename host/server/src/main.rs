@@ -9,12 +9,16 @@ use countersign::build::{StartError, build};
 use countersign::cli::{Cli, CliError, Command};
 use countersign::config::Config;
 use countersign::http::{Listener, Surface};
-use countersign::run::run;
+use countersign::run::{reload_on_hangup, run};
 use countersign::tls::{Tls, TlsFiles};
 use countersign::{access_key, dev, shutdown, telemetry};
 use countersign_core::clock::SystemClock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+/// A create allocates some hundred times, on one thread what is freed on another; docs/PERFORMANCE.md has the comparison.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The exit code if the configuration or the policy set is wrong.
 const WRONG_SETUP: u8 = 2;
@@ -46,7 +50,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     let shutdown = CancellationToken::new();
     let app = Arc::new(build(config, Arc::new(SystemClock), shutdown.clone()).await?);
     shutdown::on_signals(shutdown).context("cannot listen for signals")?;
-    app.policy_sets().on_hangup().context("cannot listen for SIGHUP")?;
+    reload_on_hangup(&app).context("cannot listen for SIGHUP")?;
     // Whoever reads where it listens may send it a signal at once.
     let listeners = listen(config).await?;
     Ok(run(app, config, listeners).await?)

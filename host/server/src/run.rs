@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use countersign_gateway::policy_sets;
 use countersign_gateway::scheduler::Scheduler;
-use countersign_slack::{self as slack, Connection, Outgoing, UserGroupParts, UserGroups, UserParts, Users};
+use countersign_slack::{
+    self as slack, Connection, Outgoing, SlackClient, UserGroupParts, UserGroups, UserParts, Users,
+};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
@@ -33,34 +35,20 @@ const REJECTIONS: Duration = Duration::from_secs(60);
 /// Serves on the listeners until the shutdown begins, and then until everything that was begun has ended.
 ///
 /// # Errors
-/// If the scheduler or the delivery to Slack ends by itself, or the store cannot be closed.
+/// If the scheduler, the delivery to Slack, the clock of the policies or the store's writer ends by itself, or the store cannot
+/// be closed.
 pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> anyhow::Result<()> {
     let scheduler = Scheduler::new(Arc::clone(&app.gateway), config.scheduling.interval_ms);
     let mut scheduler = tokio::spawn(scheduler.run());
     let mut delivery = tokio::spawn(deliver(Arc::clone(&app)));
     // Nothing is lost when these are aborted.
     let mut maintenance = JoinSet::new();
-    maintenance.spawn(sweep(Arc::clone(&app)));
-    maintenance.spawn(Arc::clone(&app.policy_sets).watch(config.policies.watch, policy_sets::POLL));
-    maintenance.spawn(Arc::clone(&app.policy_sets).tidy());
-    if let Some(access) = &app.access {
-        let reloads = Arc::clone(access).watch(Arc::clone(&app.gateway), Arc::clone(&app.policy_sets));
-        maintenance.spawn(async move {
-            if let Err(error) = reloads.await {
-                tracing::error!(%error, "the access file is not watched");
-            }
-        });
-    }
-    maintenance.spawn(check_readiness(Arc::clone(&app)));
-    maintenance.spawn(audit_rejections(Arc::clone(&app)));
+    maintain(&app, config, &mut maintenance);
     if let Some(outgoing) = &app.outgoing {
-        let usergroups = usergroups(&app, outgoing, config.slack.rate_factor);
         // Before anybody can act, so that the memberships known before the last stop count from the start.
-        usergroups.recall().await;
-        maintenance.spawn(usergroups.run());
-        maintenance.spawn(users(&app, outgoing, config.slack.rate_factor).run());
-        let (client, clock) = (Arc::clone(&outgoing.client), Arc::clone(app.gateway.clock()));
-        maintenance.spawn(slack::identify(client, clock));
+        let mut groups = usergroups(&app, &outgoing.client, config.slack.rate_factor);
+        groups.recall().await;
+        ask_slack(&app, outgoing, config.slack.rate_factor, &mut maintenance);
         open_sockets(&app, outgoing, config);
     }
 
@@ -80,12 +68,17 @@ pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> an
         });
         let serving = futures_util::future::join_all(serving);
         tokio::pin!(serving);
+        let store = app.gateway.store();
         // Without the scheduler nothing would expire, and without the delivery nobody would see a request.
         let ended = tokio::select! {
             _ = &mut serving => None,
             ended = &mut scheduler => Some(Err(anyhow::anyhow!("the scheduler ended: {ended:?}"))),
+            () = store.failed() => Some(Err(anyhow::anyhow!(
+                "the thread that writes to the store has panicked, so nothing can be stored any more"
+            ))),
             // It also ends without an error, once the shutdown has begun.
             ended = &mut delivery => Some(ended.context("the delivery to Slack ended")),
+            () = policies_stopped(&app) => Some(Err(anyhow::anyhow!("the clock that stops policies has ended"))),
         };
         match ended {
             None => Ok(()),
@@ -112,6 +105,79 @@ pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> an
     served
 }
 
+/// Reads the policy set again at each SIGHUP, from now on.
+///
+/// # Errors
+/// If the signal cannot be listened for.
+pub fn reload_on_hangup(app: &Arc<App>) -> std::io::Result<()> {
+    let sets = Arc::clone(&app.policy_sets);
+    let mut first = Some(sets.on_hangup()?);
+    tokio::spawn(app.supervisor.keep("policy_hangup", move || {
+        let reloads = first.take().map_or_else(|| sets.on_hangup(), Ok);
+        async move {
+            match reloads {
+                Ok(reloads) => reloads.await,
+                Err(error) => tracing::error!(%error, "cannot listen for SIGHUP"),
+            }
+        }
+    }));
+    Ok(())
+}
+
+/// Starts what keeps this process in order.
+fn maintain(app: &Arc<App>, config: &Config, maintenance: &mut JoinSet<()>) {
+    let supervisor = &app.supervisor;
+    let this = Arc::clone(app);
+    maintenance.spawn(supervisor.keep("rate_limit_sweep", move || sweep(Arc::clone(&this))));
+    let (sets, files) = (Arc::clone(&app.policy_sets), config.policies.watch);
+    maintenance
+        .spawn(supervisor.keep("policy_watch", move || Arc::clone(&sets).watch(files, policy_sets::POLL)));
+    let sets = Arc::clone(&app.policy_sets);
+    maintenance.spawn(supervisor.keep("policy_tidy", move || Arc::clone(&sets).tidy()));
+    if let Some(access) = &app.access {
+        let (access, this) = (Arc::clone(access), Arc::clone(app));
+        maintenance.spawn(supervisor.keep("access_watch", move || {
+            let reloads = Arc::clone(&access).watch(Arc::clone(&this.gateway), Arc::clone(&this.policy_sets));
+            async move {
+                if let Err(error) = reloads.await {
+                    tracing::error!(%error, "the access file is not watched");
+                }
+            }
+        }));
+    }
+    let this = Arc::clone(app);
+    maintenance.spawn(supervisor.keep("readiness", move || check_readiness(Arc::clone(&this))));
+    let this = Arc::clone(app);
+    maintenance.spawn(supervisor.keep("rejections", move || audit_rejections(Arc::clone(&this))));
+}
+
+/// Starts what asks Slack who is who.
+fn ask_slack(app: &Arc<App>, outgoing: &Outgoing, rate_factor: f64, maintenance: &mut JoinSet<()>) {
+    let supervisor = &app.supervisor;
+    // Each is put together anew when it is started again: what it remembers may be what broke it.
+    let (this, client) = (Arc::clone(app), Arc::clone(&outgoing.client));
+    maintenance.spawn(supervisor.keep("slack_user_groups", move || {
+        let mut groups = usergroups(&this, &client, rate_factor);
+        async move {
+            // What is stored says how old the members are that are known already.
+            groups.recall().await;
+            groups.run().await;
+        }
+    }));
+    let (this, client) = (Arc::clone(app), Arc::clone(&outgoing.client));
+    maintenance.spawn(supervisor.keep("slack_users", move || users(&this, &client, rate_factor).run()));
+    let (client, clock) = (Arc::clone(&outgoing.client), Arc::clone(app.gateway.clock()));
+    let identify = move || slack::identify(Arc::clone(&client), Arc::clone(&clock));
+    maintenance.spawn(supervisor.finish("slack_identity", identify));
+}
+
+/// Returns if no policy can be run any more. Then nothing is decided, and only another process can go on.
+async fn policies_stopped(app: &App) {
+    while !app.gateway.policies().engine().has_stopped() {
+        tokio::time::sleep(readiness::INTERVAL).await;
+    }
+}
+
 /// Reads the TLS files of the listeners again when they change.
 fn watch_tls(app: &App, listeners: &[Listener], maintenance: &mut JoinSet<()>) -> anyhow::Result<()> {
     let with_tls: Vec<_> = listeners.iter().filter_map(|listener| listener.tls.clone()).collect();
@@ -124,12 +190,15 @@ fn watch_tls(app: &App, listeners: &[Listener], maintenance: &mut JoinSet<()>) -
     }
     let metrics = TlsMetrics::new(app.metrics.registry()).context("cannot register metrics")?;
     for tls in with_tls {
-        let watched = tls.watch(metrics.clone(), Arc::clone(app.gateway.clock()));
-        maintenance.spawn(async move {
-            if let Err(error) = watched.await {
-                tracing::error!(%error, "TLS files are not watched");
+        let (metrics, clock) = (metrics.clone(), Arc::clone(app.gateway.clock()));
+        maintenance.spawn(app.supervisor.keep("tls_watch", move || {
+            let watched = Arc::clone(&tls).watch(metrics.clone(), Arc::clone(&clock));
+            async move {
+                if let Err(error) = watched.await {
+                    tracing::error!(%error, "TLS files are not watched");
+                }
             }
-        });
+        }));
     }
     Ok(())
 }
@@ -168,11 +237,15 @@ async fn audit_rejected(app: &App) {
     }
 }
 
-/// Tries the store again and again, so that probes need not.
+/// Tries the store again and again, so that probes need not, and removes what has expired in it.
 async fn check_readiness(app: Arc<App>) {
     loop {
         tokio::time::sleep(readiness::INTERVAL).await;
         app.readiness.refresh(app.gateway.store().as_ref()).await;
+        if let Err(error) = app.gateway.store().maintain(app.gateway.clock().now()).await {
+            // What is wrong with the store is logged already.
+            tracing::debug!(%error, "the store was not maintained");
+        }
     }
 }
 
@@ -184,7 +257,7 @@ async fn sweep(app: Arc<App>) {
 }
 
 /// Keeps the members of those user groups up to date that a policy in memory names.
-fn usergroups(app: &App, outgoing: &Outgoing, rate_factor: f64) -> UserGroups {
+fn usergroups(app: &App, client: &Arc<SlackClient>, rate_factor: f64) -> UserGroups {
     let policies = Arc::clone(app.gateway.policies());
     let wanted = move || -> BTreeSet<String> {
         let policies = policies.in_memory();
@@ -196,11 +269,11 @@ fn usergroups(app: &App, outgoing: &Outgoing, rate_factor: f64) -> UserGroups {
         directory: Arc::clone(app.gateway.directory()),
         wanted: Box::new(wanted),
     };
-    UserGroups::new(parts, Arc::clone(&outgoing.client), rate_factor)
+    UserGroups::new(parts, Arc::clone(client), rate_factor)
 }
 
 /// Asks Slack which of the people have left whom a policy in memory names.
-fn users(app: &App, outgoing: &Outgoing, rate_factor: f64) -> Users {
+fn users(app: &App, client: &Arc<SlackClient>, rate_factor: f64) -> Users {
     let (policies, directory) = (Arc::clone(app.gateway.policies()), Arc::clone(app.gateway.directory()));
     let wanted = {
         let directory = Arc::clone(&directory);
@@ -210,21 +283,24 @@ fn users(app: &App, outgoing: &Outgoing, rate_factor: f64) -> Users {
         }
     };
     let parts = UserParts { clock: Arc::clone(app.gateway.clock()), directory, wanted: Box::new(wanted) };
-    Users::new(parts, Arc::clone(&outgoing.client), rate_factor)
+    Users::new(parts, Arc::clone(client), rate_factor)
 }
 
 /// Opens the connections of Socket Mode, if there is a token for it. Each ends when the shutdown begins.
 fn open_sockets(app: &Arc<App>, outgoing: &Outgoing, config: &Config) {
     let Some(token) = &config.secrets.slack_app else { return };
     for number in 1..=config.slack.socket_connections {
-        let connection = Connection {
-            handler: Arc::new(SocketMode(Arc::clone(app))),
-            client: Arc::clone(&outgoing.client),
-            token: token.clone(),
-            number,
-            shutdown: app.shutdown.clone(),
-            background: app.background.clone(),
+        let (this, client, token) = (Arc::clone(app), Arc::clone(&outgoing.client), token.clone());
+        let open = move || {
+            slack::keep_open(Connection {
+                handler: Arc::new(SocketMode(Arc::clone(&this))),
+                client: Arc::clone(&client),
+                token: token.clone(),
+                number,
+                shutdown: this.shutdown.clone(),
+                background: this.background.clone(),
+            })
         };
-        app.background.spawn(slack::keep_open(connection));
+        app.background.spawn(app.supervisor.keep("slack_socket", open));
     }
 }

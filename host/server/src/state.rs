@@ -12,11 +12,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::access_control::AccessControl;
 use crate::http::{Fingerprints, Proxies};
+use crate::interactions::SentEphemerals;
 use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::readiness::Readiness;
 use crate::rejections::Rejections;
 use crate::streams::Streams;
-use crate::telemetry::Metrics;
+use crate::supervisor::Supervisor;
+use crate::telemetry::{Metrics, Scrapes};
 
 /// What the routes and the answers to Slack share.
 pub struct App {
@@ -29,11 +31,11 @@ pub struct App {
     pub(crate) slack_verifier: Option<Verifier>,
     /// Sends to Slack. Without it messages wait in the outbox.
     pub(crate) outgoing: Option<Outgoing>,
+    /// The newest ephemeral messages.
+    pub(crate) sent_ephemerals: SentEphemerals,
     /// The ids of other Slack workspaces and organizations whose people count.
     pub(crate) slack_team_ids: BTreeSet<String>,
     pub(crate) rate_limiter: RateLimiter,
-    /// How many requests of one caller for one action may be open, unless the access file says otherwise.
-    pub(crate) max_open_requests: u32,
     /// Recognises callers. Without an access file anybody who reaches the gateway may ask.
     pub(crate) access: Option<Arc<AccessControl>>,
     /// Whether anybody may ask from other machines, too.
@@ -44,10 +46,14 @@ pub struct App {
     pub(crate) caller_quotas: CallerQuotas,
     /// What was rejected since it was last audited.
     pub(crate) rejections: Rejections,
+    /// The newest answers of `/metrics`.
+    pub(crate) scrapes: Scrapes,
     /// Whether the store can be written to.
     pub(crate) readiness: Readiness,
     /// The proxies that are believed.
     pub(crate) proxies: Proxies,
+    /// How many requests of one action each caller may have open, unless the access file says otherwise.
+    pub(crate) max_open_requests: u32,
     /// The largest request body, in bytes.
     pub(crate) body_limit: usize,
     /// The open event streams.
@@ -56,12 +62,6 @@ pub struct App {
     pub(crate) background: TaskTracker,
     /// Ends the gateway, and everything that waits in it.
     pub(crate) shutdown: CancellationToken,
-}
-
-impl App {
-    /// The only way to change the policy set in force.
-    #[must_use]
-    pub fn policy_sets(&self) -> &Arc<PolicySets> {
-        &self.policy_sets
-    }
+    /// Keeps the tasks of the process running.
+    pub(crate) supervisor: Supervisor,
 }

@@ -108,12 +108,34 @@ fn explanation(error_code: &str) -> Option<(&'static str, bool)> {
         ),
         "salt_lost" => ("The key that protects the hash of the parameters is gone:", true),
         "history_full" => ("Too much has happened to this request: it takes no more than its expiry.", false),
+        "overloaded" => (
+            "There is too much to judge for this action just now, so nothing was changed. Please try again.",
+            false,
+        ),
         "contended" => ("Others acted on this request at the same moment. Please try again.", false),
-        "store_unavailable" => {
-            ("The request cannot be reached just now, so nothing was changed. Please try again.", false)
-        }
+        "store_unavailable" | "store_timeout" => (
+            "The gateway's database did not answer, so it is not known whether this was stored. Please look at the message, \
+                 and press again if it does not show what you did: it counts once.",
+            false,
+        ),
+        "store_full" => (
+            "The gateway has no room to store anything, so nothing was changed. Please tell whoever runs it, and try again.",
+            false,
+        ),
         "internal" => (
             "Something is wrong on our side, so nothing was changed. Please tell whoever runs Countersign.",
+            false,
+        ),
+        "duplicate_delivery" => (
+            "Slack delivered this again after it was refused, so nothing was changed. Please press again.",
+            false,
+        ),
+        "unknown_interaction" => {
+            ("This gateway does not know this button or dialog, so nothing was changed.", false)
+        }
+        "invalid_hash" => (
+            "This button or dialog does not say which parameters it showed, so nothing was changed. Please use the current \
+             message of the request.",
             false,
         ),
         "not_found" => ("There is no such request any more.", false),

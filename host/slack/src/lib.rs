@@ -31,6 +31,7 @@ mod socket;
 // What goes to Slack.
 mod client;
 mod delivery;
+mod freshness;
 mod usergroups;
 mod users;
 mod workspace;
@@ -50,7 +51,7 @@ pub use delivery::{
 };
 pub use interaction::{
     ANSWER_BLOCK, DECIDE_BLOCK, Interaction, InteractionError, InteractionKind, Page, REASON_BLOCK, Seen,
-    Source, VALUE_ACTION, Workspace, parse_form, parse_payload,
+    Source, Unreadable, VALUE_ACTION, Workspace, parse_form, parse_payload,
 };
 pub use message::{Message, is_whole, message, minimal};
 pub use notice::{Place, escalation, made_again, replaced};

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::client::{CallError, SlackClient};
-use crate::interaction::{Interaction, InteractionError, parse_payload};
+use crate::interaction::{Interaction, Unreadable, parse_payload};
 
 /// The longest that opening a connection may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 pub trait Handler: Send + Sync + 'static {
     /// Handles an interaction, and returns the answer. `None` leaves it unacknowledged, so that Slack delivers it
     /// again.
-    async fn handle(&self, interaction: Result<Interaction, InteractionError>) -> Option<Map<String, Value>>;
+    async fn handle(&self, interaction: Result<Interaction, Unreadable>) -> Option<Map<String, Value>>;
 }
 
 /// A connection to keep open.
@@ -273,7 +273,7 @@ mod tests {
 
     #[async_trait]
     impl Handler for Nobody {
-        async fn handle(&self, _: Result<Interaction, InteractionError>) -> Option<Map<String, Value>> {
+        async fn handle(&self, _: Result<Interaction, Unreadable>) -> Option<Map<String, Value>> {
             None
         }
     }

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::clock::Clock;
+use countersign_core::clock::{Clock, Moment, Monotonic};
 use countersign_core::directory::{Directory, Presence};
-use countersign_core::lifecycle::Timestamp;
 
 use super::client::{CallError, SlackClient};
+use super::freshness::is_fresh;
 
 /// The age at which a user is asked about again, in milliseconds.
 const REFRESH_MS: u64 = 60 * 60 * 1000;
@@ -42,8 +42,10 @@ pub struct Users {
     parts: Parts,
     client: Arc<SlackClient>,
     call_interval: Duration,
+    /// When Slack last told about whom.
+    told: BTreeMap<String, Moment>,
     /// Whom Slack did not tell about, and when to ask again.
-    failed: BTreeMap<String, Timestamp>,
+    failed: BTreeMap<String, Monotonic>,
     /// Slack refuses every call for a scope that the token lacks; said once.
     refused: bool,
 }
@@ -53,7 +55,8 @@ impl Users {
     #[must_use]
     pub fn new(parts: Parts, client: Arc<SlackClient>, factor: f64) -> Users {
         let call_interval = CALL_INTERVAL.div_f64(factor);
-        Users { parts, client, call_interval, failed: BTreeMap::new(), refused: false }
+        let (told, failed) = (BTreeMap::new(), BTreeMap::new());
+        Users { parts, client, call_interval, told, failed, refused: false }
     }
 
     /// Asks about everybody who was never asked about, or long ago, for ever.
@@ -61,20 +64,20 @@ impl Users {
         loop {
             self.refresh().await;
             let clock = Arc::clone(&self.parts.clock);
-            clock.sleep_until(clock.now().plus(POLL_MS)).await;
+            clock.sleep(Duration::from_millis(POLL_MS)).await;
         }
     }
 
     /// Asks once.
     pub async fn refresh(&mut self) {
         let wanted = (self.parts.wanted)();
+        self.told.retain(|id, _| wanted.contains(id));
         self.failed.retain(|id, _| wanted.contains(id));
         let mut first = true;
         for id in wanted.into_iter().take(MOST) {
-            let now = self.parts.clock.now();
-            let known = self.parts.directory.user(&id);
-            let fresh = known.is_some_and(|user| now.since(user.as_of) < REFRESH_MS);
-            let postponed = self.failed.get(&id).is_some_and(|until| now < *until);
+            let now = self.parts.clock.moment();
+            let fresh = self.told.get(&id).is_some_and(|at| is_fresh(*at, now, REFRESH_MS));
+            let postponed = self.failed.get(&id).is_some_and(|until| now.monotonic < *until);
             if fresh || postponed {
                 continue;
             }
@@ -85,7 +88,8 @@ impl Users {
                 Ok(gone) => {
                     self.refused = false;
                     self.failed.remove(&id);
-                    self.parts.directory.put_user(&id, Presence { gone, as_of: now });
+                    self.told.insert(id.clone(), now);
+                    self.parts.directory.put_user(&id, Presence { gone, as_of: now.wall });
                 }
                 // Whoever else is asked about now, the answer would be the same.
                 Err(error @ (CallError::Unanswered { .. } | CallError::RateLimited { .. })) => {
@@ -100,12 +104,12 @@ impl Users {
                              the app needs the scope `users:read`"
                         );
                     }
-                    self.failed.insert(id, now.plus(RETRY_MS));
+                    self.failed.insert(id, now.monotonic.plus(RETRY_MS));
                     return;
                 }
                 Err(error) => {
                     tracing::debug!(user = id, %error, "Slack does not say whether a user has left");
-                    self.failed.insert(id, now.plus(RETRY_MS));
+                    self.failed.insert(id, now.monotonic.plus(RETRY_MS));
                 }
             }
         }
@@ -131,6 +135,7 @@ fn is_about_token(code: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use countersign_core::clock::ManualClock;
+    use countersign_core::lifecycle::Timestamp;
     use serde_json::json;
 
     use super::*;
@@ -181,6 +186,37 @@ mod tests {
         asking.users.refresh().await;
         assert!(!asking.gone("U1"), "the account is active again");
         assert_eq!(asking.calls(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_wall_clock_that_is_set_makes_no_answer_last_longer() {
+        for jump in [-3_600_000, -20_000, 20_000, 3_600_000] {
+            let mut asking = asking(&["U1"]).await;
+            asking.slack.say("users.info", json!({"user": {"deleted": true}}));
+            // Asked under a clock that is ahead or behind, which is mended then.
+            asking.users.refresh().await;
+            asking.clock.jump(jump);
+            asking.slack.say("users.info", json!({"user": {"deleted": false}}));
+            asking.clock.advance(REFRESH_MS);
+            asking.users.refresh().await;
+            assert!(!asking.gone("U1"), "{jump}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wall_clock_that_is_set_makes_no_pause_longer() {
+        for jump in [-3_600_000, -20_000, 20_000, 3_600_000] {
+            let mut asking = asking(&["U1"]).await;
+            asking.slack.decide(|_, _| Fate::Refused("user_not_visible"));
+            asking.users.refresh().await;
+            asking.clock.jump(jump);
+            asking.clock.advance(RETRY_MS - 1);
+            asking.users.refresh().await;
+            assert_eq!(asking.calls(), 1, "{jump}");
+            asking.clock.advance(1);
+            asking.users.refresh().await;
+            assert_eq!(asking.calls(), 2, "{jump}");
+        }
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! Learns at the start which workspace the bot belongs to, which Slack may only be able to say later.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign_core::backoff::Backoff;
 use countersign_core::clock::Clock;
@@ -29,6 +30,6 @@ pub async fn identify(client: Arc<SlackClient>, clock: Arc<dyn Clock>) {
             CallError::Rejected { .. } | CallError::Unanswered { .. } => BACKOFF.around(failures, &mut rng),
         };
         tracing::warn!(%error, "the workspace of the Slack app is not known yet; people of every workspace count");
-        clock.sleep_until(clock.now().plus(wait_ms)).await;
+        clock.sleep(Duration::from_millis(wait_ms)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Measures the embedded store alone: 32 callers that create requests, then vote on them.
+//! Measures the embedded store alone: 32 callers that create requests, then read them, then vote on them.
 //!
 //! `cargo run --release -p countersign-store --example store_throughput -- [SECONDS] [DIRECTORY]`
 //!
@@ -15,7 +15,7 @@ use countersign_core::lifecycle::{
     Act, Actor, AuditEntry, Count, Digest, Effect, Event, Needs, Open, Origin, Party, Request, RequestId,
     Requirement, RequirementKind, State, Status, Submission, Timestamp,
 };
-use countersign_store::{Commit, Committed, Create, Created, Requests, SqliteStore};
+use countersign_store::{Commit, Committed, Create, Created, MostOpen, Requests, SqliteStore};
 use serde_json::json;
 
 const CALLERS: u64 = 32;
@@ -39,6 +39,10 @@ async fn main() -> anyhow::Result<()> {
     };
     measure("create", &store, span, create).await?;
     let made = made.load(Ordering::Relaxed);
+    let read = move |store: Arc<SqliteStore>, number: u64| async move {
+        store.request(id(number % made)).await?.context("a stored request is gone").map(drop)
+    };
+    measure("read", &store, span, read).await?;
     let vote = move |store: Arc<SqliteStore>, number: u64| async move { vote(&store, number % made).await };
     measure("read and vote", &store, span, vote).await?;
 
@@ -112,7 +116,8 @@ async fn create(store: &SqliteStore, number: u64) -> anyhow::Result<()> {
     let new = Create {
         request,
         idempotency: None,
-        most_open: countersign_store::MostOpen::default(),
+        most_open: MostOpen::default(),
+        nonce: None,
         audit: vec![entry],
         effects,
         counts,
@@ -135,9 +140,11 @@ async fn vote(store: &SqliteStore, number: u64) -> anyhow::Result<()> {
     request.history.push(Event { seq, at: Timestamp::from_millis(START + 1000), by, act });
     let entry = audit(&request, "approve");
     let counts = vec![Count::one("approvals_total", &[("action", "deploy_prod")])];
-    let commit = Commit { request, audit: vec![entry], effects: vec![Effect::ShowRequest], counts };
+    let effects = vec![Effect::ShowRequest];
+    let commit = Commit { request, nonce: None, audit: vec![entry], effects, counts };
     // After a full round, two callers may vote on the same request; then one gets a conflict.
-    let (Committed::Done | Committed::Conflict) = store.commit(commit).await?;
+    let committed = store.commit(commit).await?;
+    anyhow::ensure!(committed != Committed::Repeated, "a vote without a nonce was taken for a repeated one");
     Ok(())
 }
 

@@ -8,6 +8,8 @@ pub enum StoreError {
     Unavailable {
         /// The backend's name.
         backend: &'static str,
+        /// What is wrong with it.
+        fault: StoreFault,
         /// The backend's own message.
         detail: String,
     },
@@ -23,4 +25,47 @@ pub enum StoreError {
         /// What is wrong with the value.
         detail: String,
     },
+}
+
+impl StoreError {
+    /// What is wrong with the store; `None` if a single value is.
+    #[must_use]
+    pub fn fault(&self) -> Option<StoreFault> {
+        match self {
+            StoreError::Unavailable { fault, .. } => Some(*fault),
+            StoreError::Corrupt { .. } => None,
+        }
+    }
+}
+
+/// What is wrong with a store that is unavailable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StoreFault {
+    /// There is no space left. Nothing was stored.
+    Full,
+    /// It can be read, and not written to. Nothing was stored.
+    ReadOnly,
+    /// The disk reports an error. Nothing was stored.
+    Io,
+    /// Another program holds it, or too many writes are waiting. Nothing was stored.
+    Busy,
+    /// It did not answer in time. A write may still be stored.
+    Slow,
+    /// Anything else. Nothing was stored.
+    Other,
+}
+
+impl StoreFault {
+    /// Its name in `/readyz`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            StoreFault::Full => "full",
+            StoreFault::ReadOnly => "read_only",
+            StoreFault::Io => "io_error",
+            StoreFault::Busy => "busy",
+            StoreFault::Slow => "slow",
+            StoreFault::Other => "other",
+        }
+    }
 }

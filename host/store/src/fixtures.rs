@@ -160,6 +160,7 @@ pub fn new(request: &Request) -> Create {
         request: request.clone(),
         idempotency: None,
         most_open: MostOpen::default(),
+        nonce: None,
         audit: vec![audit(request, "created")],
         effects: vec![Effect::ShowRequest],
         counts: vec![Count::one("approval_requests_total", &[("action", &request.submission.action)])],
@@ -176,10 +177,16 @@ pub fn with_key(request: &Request, key: u64, until: Timestamp) -> Create {
 pub fn change(request: &Request) -> Commit {
     Commit {
         request: request.clone(),
+        nonce: None,
         audit: vec![audit(request, "changed")],
         effects: vec![Effect::ShowRequest],
         counts: vec![Count::one("events_total", &[("action", &request.submission.action)])],
     }
+}
+
+/// A nonce that is stored from `at(0)` to `at(until)`; that of `number` plus 100 excludes it.
+pub fn nonce(number: u64, until: u64) -> Nonce {
+    Nonce { digest: key(number), excluded_by: key(number + 100), at: at(0), until: at(until) }
 }
 
 /// A policy set with an entry for each of these actions.

@@ -13,13 +13,16 @@ mod url;
 #[cfg(test)]
 mod contract;
 #[cfg(any(test, feature = "fixtures"))]
+pub mod faulty;
+#[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
 
-pub use error::StoreError;
+pub use error::{StoreError, StoreFault};
 pub use ports::{
-    Audit, ChangePolicy, Commit, Committed, Create, Created, DOCUMENT_PREFIXES, Documents, Guards,
-    Idempotency, KeepPost, Messages, MostOpen, NewSalt, OpenPolicy, OpenRequests, Outbox, OutboxDepth,
-    OutboxEntry, Policies, ReadyEntry, Requests, Salts, StalePost, Statistics, Store, StoredSet, Urgency,
+    Audit, ChangePolicy, Commit, Committed, Create, Created, DOCUMENT_PREFIXES, Documents, Due, Guards,
+    Idempotency, KeepPost, LONGEST_WAIT_MS, Messages, MostOpen, NewSalt, Nonce, OpenPolicy, OpenRequests,
+    Outbox, OutboxDepth, OutboxEntry, Policies, ReadyEntry, Requests, Salts, StalePost, Statistics, Store,
+    StoredSet, Urgency,
 };
 pub use sqlite::{OpenError, SqliteArchive, SqliteStore};
 pub use url::StoreUrl;

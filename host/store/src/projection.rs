@@ -75,6 +75,8 @@ impl Urgency {
             }
             // That a notice is out of date hurts nobody.
             Effect::NotifyEscalation | Effect::NotifyReplaced => Urgency::Changed,
+            // No message offers a decision, and the one that is posted is the only word of it.
+            Effect::ShowRequest if request.ended_as_made() => Urgency::Changed,
             Effect::ShowRequest if request.status().is_terminal() => Urgency::Ended,
             Effect::ShowRequest if request.version <= 1 => Urgency::First,
             Effect::ShowRequest => Urgency::Changed,

@@ -1,6 +1,8 @@
 //! People decide in Slack: the real gateway against a simulator of Slack.
 
+mod clock;
 mod consent;
+mod crash;
 mod decide;
 mod edits;
 mod escalation;

@@ -5,6 +5,7 @@ use serde_json::json;
 use slack_simulator::{Disconnect, Outcome, Route};
 
 use super::Setup;
+use crate::ledger::Ledger;
 
 const ACTIONS: &str = "
   deploy:
@@ -87,4 +88,23 @@ async fn an_interaction_that_comes_both_ways_counts_once() {
     assert_eq!(setup.look(&request.token).await["approvers"], json!(["U0ALICE"]));
     let ephemerals = setup.slack.person("U0ALICE").ephemerals();
     assert!(ephemerals.is_empty(), "the second delivery was taken for a second press: {ephemerals:?}");
+
+    // A refusal is sent once, a dialog opens once, and it is submitted once.
+    setup.slack.person("U0MALLORY").click(&message, "approve").await;
+    setup.ephemeral("U0MALLORY", "not entitled").await;
+    let bob = setup.slack.person("U0BOB");
+    bob.click(&message, "deny").await;
+    assert_eq!(bob.views().len(), 1, "one press opens one dialog");
+    assert_eq!(setup.look(&request.token).await["status"], "ready_for_approval", "nothing is denied yet");
+    let submitted = bob.submit(&[("reason", "not today".into())]).await;
+    assert!(matches!(submitted.outcome, Outcome::Closed | Outcome::Cleared), "{submitted:?}");
+    setup.shows(&request, "Denied").await;
+    let home = setup.gateway.stop().await;
+    let ledger = Ledger::of(&home);
+    for event in ["approval_recorded", "unauthorized_attempt", "denied"] {
+        assert_eq!(ledger.count_of(event), 1, "{event}");
+    }
+    for (user, count) in [("U0BOB", 0), ("U0MALLORY", 1)] {
+        assert_eq!(setup.slack.person(user).ephemerals().len(), count, "{user}");
+    }
 }

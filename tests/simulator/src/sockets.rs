@@ -26,6 +26,9 @@ const PING: Duration = Duration::from_secs(10);
 /// How long Slack waits for an acknowledgement before it delivers once more.
 pub(crate) const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long Slack waits for a socket before it gives up delivering once more. Slack tries over minutes.
+const SOCKET_WITHIN: Duration = Duration::from_secs(60);
+
 /// How often an interaction is delivered until it is acknowledged.
 const ATTEMPTS: u32 = 3;
 
@@ -123,8 +126,11 @@ pub(crate) async fn deliver(shared: &Shared, payload: &Value) -> Option<Acknowle
     let mut last = None;
     let mut found = None;
     for attempt in 0..ATTEMPTS {
+        let within = if attempt == 0 { ACKNOWLEDGED_WITHIN } else { SOCKET_WITHIN };
+        let Some((socket, outbox)) = wait_for_socket(shared, last, Instant::now() + within).await else {
+            continue;
+        };
         let deadline = Instant::now() + ACKNOWLEDGED_WITHIN;
-        let Some((socket, outbox)) = wait_for_socket(shared, last, deadline).await else { continue };
         last = Some(socket);
         let mut envelope = json!({
             "type": "interactive",

@@ -81,7 +81,7 @@ fn what_is_wrong_with_an_admin_is_said_with_its_place() {
 
 /// Who a bearer is: `caller NAME`, `admin NAME`, or why it is nobody.
 async fn holder(authenticator: &Authenticator, bearer: &str) -> Result<String, Unauthenticated> {
-    authenticator.holder(bearer, NOW).await.map(|holder| match holder {
+    authenticator.holder(bearer, at(NOW)).await.map(|holder| match holder {
         Holder::Caller(found) => format!("caller {}", found.caller.name),
         Holder::Admin(admin) => format!("admin {}", admin.name),
     })
@@ -117,7 +117,7 @@ async fn an_admin_is_recognised_like_a_caller_and_is_none() {
             (&ada, "admin ada"),
         ] {
             assert_eq!(holder(&authenticator, bearer).await.as_deref(), Ok(expected));
-            let caller = authenticator.identify(bearer, NOW).await.map(|found| found.caller.name.clone());
+            let caller = authenticator.identify(bearer, at(NOW)).await.map(|found| found.caller.name.clone());
             match expected.strip_prefix("caller ") {
                 Some(name) => assert_eq!(caller.as_deref(), Ok(name)),
                 None => assert_eq!(caller, Err(Unauthenticated::NotACaller)),
@@ -129,7 +129,7 @@ async fn an_admin_is_recognised_like_a_caller_and_is_none() {
     assert_eq!(holder(&authenticator, &both).await, Err(Unauthenticated::Several));
     let nobody = signing.token(&with("team", json!("db")));
     assert_eq!(holder(&authenticator, &nobody).await, Err(Unauthenticated::Nobody));
-    let ended = authenticator.holder(admins.reveal(), NOW.plus(12 * 3_600_000)).await.map(drop);
+    let ended = authenticator.holder(admins.reveal(), at(NOW.plus(12 * 3_600_000))).await.map(drop);
     assert_eq!(ended, Err(Unauthenticated::KeyEnded));
     // An admin who was taken out of the file counts no longer.
     authenticator.replace(read(&text.replace("ada@acme.example", "rita@acme.example")));

@@ -57,7 +57,7 @@ impl Setup {
     }
 
     async fn identify_at(&self, token: &str, now: Timestamp) -> Result<String, Unauthenticated> {
-        self.authenticator.identify(token, now).await.map(|identified| identified.caller.name.clone())
+        self.authenticator.identify(token, at(now)).await.map(|identified| identified.caller.name.clone())
     }
 
     async fn identify(&self, token: &str) -> Result<String, Unauthenticated> {
@@ -75,8 +75,9 @@ async fn keys_count_until_they_end_and_overlap() {
         new.digest()
     );
     let authenticator = Authenticator::new(read(&text));
-    let is_job =
-        async |key: &str, now| authenticator.identify(key, now).await.map(|found| found.caller.name.clone());
+    let is_job = async |key: &str, now| {
+        authenticator.identify(key, at(now)).await.map(|found| found.caller.name.clone())
+    };
     assert_eq!(is_job(old.reveal(), NOW).await, Ok("job".to_owned()));
     assert_eq!(is_job(new.reveal(), NOW).await, Ok("job".to_owned()));
     // To the end of that day.

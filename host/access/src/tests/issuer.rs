@@ -145,8 +145,14 @@ const NO_KEYS: Answer = Err(Unauthenticated::Token(TokenError::Keys));
 
 /// What a new token of this key is taken for.
 async fn show(authenticator: &Authenticator, key: &SigningKey, now: Timestamp) -> Answer {
-    let seconds = now.as_millis() / 1000;
-    authenticator.identify(&key.token(&with("exp", json!(seconds + 300))), now).await.map(drop)
+    show_at(authenticator, key, at(now)).await
+}
+
+async fn show_at(authenticator: &Authenticator, key: &SigningKey, now: Moment) -> Answer {
+    let seconds = now.wall.as_millis() / 1000;
+    let mut claims = with("exp", json!(seconds + 300));
+    (claims["iat"], claims["nbf"]) = (json!(seconds), json!(seconds));
+    authenticator.identify(&key.token(&claims), now).await.map(drop)
 }
 
 /// What many new tokens of this key are taken for that come at once.
@@ -154,7 +160,7 @@ async fn show_many(authenticator: &Arc<Authenticator>, key: &SigningKey, now: Ti
     let mut tasks = JoinSet::new();
     for number in 0..50 {
         let (authenticator, token) = (Arc::clone(authenticator), key.token(&with("n", json!(number))));
-        tasks.spawn(async move { authenticator.identify(&token, now).await.map(drop) });
+        tasks.spawn(async move { authenticator.identify(&token, at(now)).await.map(drop) });
     }
     tasks.join_all().await
 }
@@ -240,19 +246,19 @@ async fn a_withdrawn_key_ends_with_the_next_fetch_for_known_tokens_too() {
     let server = Server::start(key_set(&[&old])).await;
     let authenticator = server.authenticator();
     let long = old.token(&with("exp", json!(SECONDS + 100_000)));
-    assert!(authenticator.identify(&long, NOW).await.is_ok());
+    assert!(authenticator.identify(&long, at(NOW)).await.is_ok());
     server.publish(&[&new]);
-    assert!(authenticator.identify(&long, NOW).await.is_ok(), "nothing was fetched since");
+    assert!(authenticator.identify(&long, at(NOW)).await.is_ok(), "nothing was fetched since");
     assert_eq!(show(&authenticator, &new, NOW).await, Ok(()));
-    assert_eq!(authenticator.identify(&long, NOW).await.map(drop), UNKNOWN_KEY);
+    assert_eq!(authenticator.identify(&long, at(NOW)).await.map(drop), UNKNOWN_KEY);
 
     // Without another token too, once the keys are old.
     server.publish(&[&old]);
     let authenticator = server.authenticator();
-    assert!(authenticator.identify(&long, NOW).await.is_ok());
+    assert!(authenticator.identify(&long, at(NOW)).await.is_ok());
     server.publish(&[&new]);
-    assert!(authenticator.identify(&long, NOW.plus(HOUR - 1)).await.is_ok());
-    assert_eq!(authenticator.identify(&long, NOW.plus(HOUR)).await.map(drop), UNKNOWN_KEY);
+    assert!(authenticator.identify(&long, at(NOW.plus(HOUR - 1))).await.is_ok());
+    assert_eq!(authenticator.identify(&long, at(NOW.plus(HOUR))).await.map(drop), UNKNOWN_KEY);
 }
 
 #[tokio::test]
@@ -266,10 +272,10 @@ async fn a_caller_that_hangs_up_does_not_end_the_fetch() {
     tokio::select! {
         biased;
         _ = fetches.wait_for(|count| *count == 1) => {}
-        answer = authenticator.identify(&token, NOW) => panic!("it was answered before the keys came: {answer:?}"),
+        answer = authenticator.identify(&token, at(NOW)) => panic!("it was answered before the keys came: {answer:?}"),
     }
     server.answers.add_permits(1);
-    assert!(authenticator.identify(&token, NOW).await.is_ok());
+    assert!(authenticator.identify(&token, at(NOW)).await.is_ok());
     assert_eq!(server.fetches(), 1);
 }
 
@@ -283,5 +289,60 @@ async fn an_issuer_that_sends_too_much_or_nonsense_is_not_believed() {
     {
         let server = Server::start(answer).await;
         assert_eq!(show(&server.authenticator(), &key, NOW).await, NO_KEYS);
+    }
+}
+
+/// How far the wall clock is set, in milliseconds.
+const JUMPS: [i64; 4] = [-3_600_000, -20_000, 20_000, 3_600_000];
+
+/// The clocks after this many milliseconds, if the wall clock was set by `jump` meanwhile.
+fn after(millis: u64, jump: i64) -> Moment {
+    let Moment { wall, monotonic } = at(NOW.plus(millis));
+    let by = jump.unsigned_abs();
+    Moment { wall: if jump < 0 { wall.minus(by) } else { wall.plus(by) }, monotonic }
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_is_set_makes_no_key_count_longer() {
+    for jump in JUMPS {
+        let [old, new] = ["a", "b"].map(SigningKey::ed25519);
+        let server = Server::start(key_set(&[&old])).await;
+        let authenticator = server.authenticator();
+        let long = old.token(&with("exp", json!(SECONDS + 100_000)));
+        assert!(authenticator.identify(&long, after(0, 0)).await.is_ok());
+        server.publish(&[&new]);
+        // A token that is remembered, and one that is not, with a key that was withdrawn.
+        assert_eq!(authenticator.identify(&long, after(HOUR, jump)).await.map(drop), UNKNOWN_KEY, "{jump}");
+        assert_eq!(show_at(&authenticator, &old, after(HOUR, jump)).await, UNKNOWN_KEY, "{jump}");
+        assert_eq!(show_at(&authenticator, &new, after(HOUR, jump)).await, Ok(()), "{jump}");
+
+        // Keys that cannot be fetched again.
+        server.go_down();
+        let end = HOUR + 24 * HOUR;
+        assert_eq!(show_at(&authenticator, &new, after(end, jump)).await, NO_KEYS, "{jump}");
+    }
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_is_set_makes_no_pause_longer() {
+    for jump in JUMPS {
+        let [known, other] = ["a", "b"].map(SigningKey::ed25519);
+        let server = Server::start(key_set(&[&known])).await;
+        let authenticator = server.authenticator();
+        assert_eq!(show_at(&authenticator, &known, after(0, 0)).await, Ok(()));
+        assert_eq!(show_at(&authenticator, &other, after(0, 0)).await, UNKNOWN_KEY);
+        server.publish(&[&known, &other]);
+        // Keys of an hour ago by the wall clock are fetched again all the same: nobody can make keys old.
+        if jump < 3_600_000 {
+            assert_eq!(show_at(&authenticator, &other, after(MINUTE - 1, jump)).await, UNKNOWN_KEY, "{jump}");
+        }
+        assert_eq!(show_at(&authenticator, &other, after(MINUTE, jump)).await, Ok(()), "{jump}");
+
+        server.go_down();
+        let authenticator = server.authenticator();
+        assert_eq!(show_at(&authenticator, &known, after(0, 0)).await, NO_KEYS);
+        server.publish(&[&known]);
+        assert_eq!(show_at(&authenticator, &known, after(MINUTE - 1, jump)).await, NO_KEYS, "{jump}");
+        assert_eq!(show_at(&authenticator, &known, after(MINUTE, jump)).await, Ok(()), "{jump}");
     }
 }

@@ -10,6 +10,7 @@ mod requesters;
 
 use std::path::Path;
 
+use countersign_core::clock::{Moment, Monotonic};
 use countersign_core::lifecycle::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -17,6 +18,11 @@ use super::*;
 
 /// Noon of 1 March 2026, UTC.
 const NOW: Timestamp = Timestamp::from_millis(1_772_366_400_000);
+
+/// The clocks when the wall clock shows `wall`, if it was never set.
+fn at(wall: Timestamp) -> Moment {
+    Moment { wall, monotonic: Monotonic::from_millis(wall.as_millis()) }
+}
 
 fn object(value: Value) -> Map<String, Value> {
     match value {

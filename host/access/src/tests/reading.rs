@@ -15,7 +15,7 @@ callers:
     oidc: { issuer: github, claims: { repository_id: "4711", event_name: [push, workflow_dispatch] } }
     requester: { source: github, id: "{actor}" }
     actions: ["deploy_*"]
-    limits: { open: 50, open_per_action: 20, per_minute: 30 }
+    limits: { open: 50, open_per_action: 9, per_minute: 30 }
   nightly:
     keys:
       - { sha256: 51d0000000000000000000000000000000000000000000000000000000000000, until: 2027-01-31 }
@@ -43,7 +43,7 @@ fn a_sound_file_says_who_may_ask_for_what() {
     let access = read_in(folder().path(), SOUND).unwrap();
     let caller = access.caller("web-deploys").unwrap();
     assert!(caller.may_ask_for("deploy_prod") && !caller.may_ask_for("rotate_secret"));
-    assert_eq!((caller.open, caller.open_per_action, caller.per_minute), (Some(50), Some(20), Some(30)));
+    assert_eq!((caller.open, caller.open_per_action, caller.per_minute), (Some(50), Some(9), Some(30)));
     let nightly = access.caller("nightly").unwrap();
     assert_eq!(nightly.requester, RequesterRule::Machine);
     assert_eq!(nightly.owners.iter().map(String::as_str).collect::<Vec<_>>(), ["U0RITA", "dana"]);

@@ -57,8 +57,7 @@ impl Request {
         seen: Option<Digest>,
     ) -> Result<Proposal<'_>, Refusal> {
         let State::Open(open) = &self.state else { return Err(Refusal::Ended(self.status())) };
-        // A clock that was set back must not make history run backwards.
-        let at = self.history.last().map_or(at, |last| at.max(last.at));
+        let at = self.time_of_next(at);
         if by.is_some() && at >= self.submission.expires_at {
             return Err(Refusal::TooLate);
         }

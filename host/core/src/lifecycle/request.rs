@@ -332,6 +332,12 @@ impl Request {
         }
     }
 
+    /// Whether it ended as it was made, so that there was never anything to decide.
+    #[must_use]
+    pub fn ended_as_made(&self) -> bool {
+        self.version <= 1 && self.status().is_terminal()
+    }
+
     /// When it was decided, expired or cancelled.
     #[must_use]
     pub fn decided_at(&self) -> Option<Timestamp> {
@@ -340,6 +346,14 @@ impl Request {
             State::Approved(decided) | State::Denied(decided) => Some(decided.at),
             State::Expired { at } | State::Cancelled { at, .. } => Some(*at),
         }
+    }
+
+    /// The time of what happens to the request when the clock says `now`: not before what has happened to it already,
+    /// though the clock be set back.
+    #[must_use]
+    pub fn time_of_next(&self, now: Timestamp) -> Timestamp {
+        let last = self.history.last().map_or(self.submission.submitted_at, |last| last.at);
+        now.max(last).max(self.decided_at().unwrap_or(last))
     }
 
     /// When something happens by itself next: a wake-up, the escalation or the expiry. `None` once terminal.

@@ -233,7 +233,7 @@ impl Request {
         if at < self.submission.expires_at {
             return Err(Refusal::NotDue);
         }
-        Ok(self.ended(at, State::Expired { at }))
+        Ok(self.ended(at, |at| State::Expired { at }))
     }
 
     /// The caller takes the request back, and says why.
@@ -247,12 +247,13 @@ impl Request {
         if at >= self.submission.expires_at {
             return Err(Refusal::TooLate);
         }
-        Ok(self.ended(at, State::Cancelled { at, reason }))
+        Ok(self.ended(at, |at| State::Cancelled { at, reason }))
     }
 
     /// Ends the request without an event in its history.
-    fn ended(&self, at: Timestamp, state: State) -> Step {
-        let request = Request { version: self.version + 1, state, ..self.clone() };
+    fn ended(&self, at: Timestamp, state: impl FnOnce(Timestamp) -> State) -> Step {
+        let at = self.time_of_next(at);
+        let request = Request { version: self.version + 1, state: state(at), ..self.clone() };
         let audit = vec![decision(&request, at, None)];
         let counts = outcome_counts(&request, at);
         let mut effects = vec![Effect::ShowRequest];

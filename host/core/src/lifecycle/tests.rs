@@ -304,6 +304,25 @@ mod one_step {
     }
 
     #[test]
+    fn what_ends_a_request_is_not_before_what_has_happened_to_it() {
+        for jump in [0, 20_000, 3_600_000] {
+            let request = open();
+            let last = request.history.last().expect("it was made").at;
+            let cancelled = request.cancel(last.minus(jump), None).expect("it is open");
+            assert_eq!(cancelled.request.decided_at(), Some(last), "{jump}");
+            assert!(cancelled.audit.iter().all(|entry| entry.at == last), "{jump}");
+            assert_eq!(cancelled.request.time_of_next(last.minus(jump)), last, "{jump}");
+            assert_eq!(cancelled.request.time_of_next(last.plus(jump)), last.plus(jump), "{jump}");
+
+            let due = START.plus(TIMEOUT_MS);
+            let mut late = open();
+            late.history.last_mut().expect("it was made").at = due.plus(jump);
+            let expired = late.expire(due).expect("it is due").request;
+            assert_eq!(expired.decided_at(), Some(due.plus(jump)), "{jump}");
+        }
+    }
+
+    #[test]
     fn expires_once_and_not_before_its_time() {
         assert_eq!(open().expire(START.plus(TIMEOUT_MS - 1)), Err(Refusal::NotDue));
         let expired = open().expire(START.plus(TIMEOUT_MS)).expect("it is due").request;

@@ -141,6 +141,8 @@ pub enum ChangeOutcome {
     Unchanged,
     /// Nothing has changed: somebody else was faster.
     Conflict,
+    /// Nothing has changed: the set may be half-written, and nobody asked for it.
+    HeldBack,
     /// Nothing has changed.
     Failed,
 }
@@ -165,7 +167,7 @@ impl PolicyChange {
     /// As one that was not carried out, with these faults, as far as they are kept.
     #[must_use]
     pub fn failed(mut self, faults: impl IntoIterator<Item = ChangeFault>) -> PolicyChange {
-        if self.outcome != ChangeOutcome::Conflict {
+        if !matches!(self.outcome, ChangeOutcome::Conflict | ChangeOutcome::HeldBack) {
             self.outcome = ChangeOutcome::Failed;
         }
         self.faults = faults.into_iter().take(MOST_FAULTS).collect();
@@ -177,6 +179,7 @@ impl PolicyChange {
     pub fn audit(&self) -> AuditEntry {
         let event = match self.outcome {
             ChangeOutcome::Ok | ChangeOutcome::Unchanged => "policy_reloaded",
+            ChangeOutcome::HeldBack => "policy_reload_held_back",
             ChangeOutcome::Conflict | ChangeOutcome::Failed => "policy_reload_failed",
         };
         let mut detail = Map::from_iter([
@@ -261,6 +264,7 @@ impl ChangeOutcome {
             ChangeOutcome::Ok => "ok",
             ChangeOutcome::Unchanged => "unchanged",
             ChangeOutcome::Conflict => "conflict",
+            ChangeOutcome::HeldBack => "held_back",
             ChangeOutcome::Failed => "failed",
         }
     }

@@ -4,6 +4,9 @@ use std::path::Path;
 
 use countersign_core::lifecycle::Digest;
 use countersign_policy::{Limits, LoadErrors, Source};
+use countersign_registry::Pinned;
+
+use crate::fetch::elsewhere;
 
 /// What was found when the folder was read, once, so that what is compared is what is loaded.
 pub(super) struct Look {
@@ -11,6 +14,8 @@ pub(super) struct Look {
     pub(super) fingerprint: Digest,
     /// The files.
     pub(super) source: Result<Source, LoadErrors>,
+    /// The modules that they pin in registries.
+    pub(super) elsewhere: Vec<Pinned>,
 }
 
 impl Look {
@@ -21,6 +26,7 @@ impl Look {
             Ok(source) => source.fingerprint(),
             Err(errors) => Digest::of(errors.to_string().as_bytes()),
         };
-        Look { fingerprint, source }
+        let elsewhere = source.as_ref().map(elsewhere).unwrap_or_default();
+        Look { fingerprint, source, elsewhere }
     }
 }

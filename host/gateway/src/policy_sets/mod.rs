@@ -7,6 +7,8 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod folder;
+mod notices;
+mod places;
 mod shadow;
 mod start;
 mod stored;
@@ -17,15 +19,16 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use serde_json::Value;
-use tokio::sync::{Mutex, MutexGuard, Notify};
+use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore};
 
 use self::stored::texts;
 use countersign_core::record::{
     AdminCall, ChangeFault, ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange,
 };
+pub use notices::Notices;
 pub use start::{StartError, at_start};
 pub use stored::{Inspection, PolicySetStored};
 pub use watch::POLL;
@@ -36,9 +39,12 @@ use crate::fetch::{Fetched, Fetcher};
 use crate::simulation::ShadowError;
 use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_core::record::Signature;
-use countersign_policy::{Engine, LoadErrors, ModuleError, Policies, PolicySet, Source};
+use countersign_policy::{Engine, Known, LoadErrors, ModuleError, Policies, PolicySet, Source};
 use countersign_registry::{Registries, RegistryError};
 use countersign_store::{ChangePolicy, Committed, Store, StoreError};
+
+/// How many documents that admins send are parsed at the same time.
+const PARSED_AT_ONCE: usize = 2;
 
 /// The one place through which the set in force changes.
 pub struct PolicySets {
@@ -47,6 +53,10 @@ pub struct PolicySets {
     registries: Registries,
     /// One change at a time.
     changing: Mutex<Seen>,
+    /// Why the set in the folder is not taken by itself, if it is not.
+    held_back: std::sync::Mutex<Vec<ChangeFault>>,
+    /// What admins send is parsed off the runtime's threads, and little at a time: the machine has other work.
+    parsing: Semaphore,
     /// Another set is in force, and what the one before needed may be needed no longer.
     swapped: Notify,
 }
@@ -60,6 +70,16 @@ struct Seen {
     unfollowable: u64,
     /// The fingerprint of the folder whose set could not be fetched when it was last tried.
     unfetched: Option<Digest>,
+    /// What was known of the folder when its set was held back.
+    held_back: Option<Known>,
+}
+
+/// A folder that is another one than when it was last read.
+#[derive(Debug)]
+struct Found {
+    fingerprint: Digest,
+    /// Something says that all of it is there.
+    whole: bool,
 }
 
 /// Who changes the set in force, and what set it off.
@@ -100,6 +120,9 @@ pub enum ChangeError {
     /// The set is wrong; each mistake with its place.
     #[error("the policy set is refused, and nothing has changed")]
     Refused(LoadErrors),
+    /// The set in the folder might be half-written, and nobody has asked for it; what is missing, or might be.
+    #[error("the policy set in the folder may be half-written, and nothing has changed")]
+    HeldBack(LoadErrors),
     /// A module is in a registry that does not give it for now; each with its place.
     #[error("a module cannot be fetched for now, and nothing has changed")]
     Unfetched(LoadErrors),
@@ -137,8 +160,8 @@ pub enum ChangeError {
 /// Which set is wanted.
 enum Wanted {
     /// The one in the folder. Where somebody has changed the set while it was fetched, after the folder had changed:
-    /// instead of which set it was wanted.
-    Folder { overtaken: Option<Digest> },
+    /// instead of which set it was wanted. Where nobody asked for it: what is known of the folder.
+    Folder { overtaken: Option<Digest>, by_itself: Option<Known> },
     /// A stored one, in the place of the one that is expected to be in force.
     Stored { hash: Digest, expected: Digest, seen_in_shadow: Option<u64> },
     /// The one that was in force before the one that is expected to be.
@@ -164,8 +187,10 @@ impl PolicySets {
         registries: Registries,
         folder: Digest,
     ) -> Arc<PolicySets> {
-        let changing = Mutex::new(Seen { folder, unfollowable: 0, unfetched: None });
-        Arc::new(PolicySets { gateway, directory, registries, changing, swapped: Notify::new() })
+        let changing = Mutex::new(Seen { folder, unfollowable: 0, unfetched: None, held_back: None });
+        let held_back = std::sync::Mutex::default();
+        let (parsing, swapped) = (Semaphore::new(PARSED_AT_ONCE), Notify::new());
+        Arc::new(PolicySets { gateway, directory, registries, changing, held_back, parsing, swapped })
     }
 
     /// Reads the folder again, and puts its set in force.
@@ -182,35 +207,54 @@ impl PolicySets {
             };
             // Whoever took the folder's set back meanwhile knew of it: theirs is the newer word.
             let changed = sets.policies().active().hash() != began && look.fingerprint == seen.folder;
-            let wanted = Wanted::Folder { overtaken: changed.then_some(began) };
+            let wanted = Wanted::Folder { overtaken: changed.then_some(began), by_itself: None };
             sets.change(&mut seen, look, (ChangeKind::Reload, by), wanted).await
         })
         .await
     }
 
-    /// As [`PolicySets::reload`], if the folder is not what it was when it was last read.
+    /// The folder, if it is not what it was when it was last read, or if more is known of one that was held back.
+    async fn found(&self, known: Known) -> Option<Found> {
+        let seen = self.changing.lock().await;
+        let look = self.look().await.ok()?;
+        if look.fingerprint == seen.folder && seen.held_back.is_none_or(|held| held >= known) {
+            return None;
+        }
+        let manifest = look.source.ok().and_then(|source| source.manifest);
+        let whole = known == Known::Everything || manifest.is_some_and(|manifest| manifest.fits.is_ok());
+        Some(Found { fingerprint: look.fingerprint, whole })
+    }
+
+    /// As [`PolicySets::reload`], but by itself: if the folder is the one that was found, and is not half of another one.
+    /// `None` if it is another one by now.
     ///
     /// # Errors
-    /// As for [`PolicySets::reload`].
-    pub async fn reload_if_changed(self: &Arc<Self>, by: By) -> Result<Option<Changed>, ChangeError> {
+    /// As for [`PolicySets::reload`], and if it might be half of another one.
+    async fn reload_found(
+        self: &Arc<Self>,
+        found: Found,
+        known: Known,
+        by: By,
+    ) -> Result<Option<Changed>, ChangeError> {
         let sets = Arc::clone(self);
         whole(async move {
-            let seen = sets.changing.lock().await;
-            if sets.look().await?.fingerprint == seen.folder {
-                return Ok(None);
-            }
-            drop(seen);
             let (mut seen, look) = match sets.folder().await {
-                Ok(found) => found,
+                Ok(read) => read,
                 Err(error) => return Err(sets.untried(ChangeKind::Reload, by, error).await),
             };
-            if look.fingerprint == seen.folder {
+            if look.fingerprint != found.fingerprint {
                 return Ok(None);
             }
-            let wanted = Wanted::Folder { overtaken: None };
+            let wanted = Wanted::Folder { overtaken: None, by_itself: Some(known) };
             sets.change(&mut seen, look, (ChangeKind::Reload, by), wanted).await.map(Some)
         })
         .await
+    }
+
+    /// Why the set in the folder is not taken by itself; nothing if it is.
+    #[must_use]
+    pub fn held_back(&self) -> Vec<ChangeFault> {
+        self.held_back.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Puts a stored set in force, if the one in force is the expected one. Where `seen_in_shadow` is said, it must have
@@ -312,9 +356,9 @@ impl PolicySets {
             let seen = self.changing.lock().await;
             let mut look = self.look().await?;
             let Ok(source) = &mut look.source else { return Ok((seen, look)) };
-            let lacking = fetched.lacking(source);
+            let lacking = fetched.lacking(&look.elsewhere);
             if lacking.is_empty() {
-                fetched.add_to(source);
+                fetched.add_to(source, &look.elsewhere);
                 return Ok((seen, look));
             }
             // A registry may take its time, and who wants to take a set back must not wait for it. The folder may be
@@ -344,6 +388,10 @@ impl PolicySets {
     ) -> Result<Changed, ChangeError> {
         let folder = look.fingerprint;
         let mut change = self.attempt(what, by, Some(folder));
+        let by_itself = match wanted {
+            Wanted::Folder { by_itself, .. } => by_itself,
+            _ => None,
+        };
         let changed = self.put_in_force(&mut change, look, wanted).await;
         let settled = match (what, &changed) {
             // Whatever kept the folder's set from being put in force: it was not the set.
@@ -365,6 +413,12 @@ impl PolicySets {
         };
         if settled {
             seen.folder = folder;
+            let held_back = match &changed {
+                Err(error @ ChangeError::HeldBack(_)) => error.faults(),
+                _ => Vec::new(),
+            };
+            seen.held_back = by_itself.filter(|_| !held_back.is_empty());
+            *self.held_back.lock().unwrap_or_else(PoisonError::into_inner) = held_back;
         }
         let unfetched = matches!(changed, Err(ChangeError::Unfetched(_))).then_some(folder);
         let told =
@@ -423,9 +477,23 @@ impl PolicySets {
             return;
         }
         let faults = error.faults();
+        let held_back = matches!(error, ChangeError::HeldBack(_));
+        if held_back {
+            change.outcome = ChangeOutcome::HeldBack;
+        }
         self.record(change.failed(faults.clone())).await;
         let faults: Vec<String> = faults.iter().map(ChangeFault::to_string).collect();
         let faults = faults.join("; ");
+        if held_back {
+            tracing::error!(
+                what,
+                source,
+                faults,
+                "the policy set in the folder is held back, since it may be half-written; if all of it is there, send SIGHUP, \
+                 call `POST /api/admin/reload-policy`, or write `policy-set.yaml.sha256`"
+            );
+            return;
+        }
         tracing::error!(what, source, %error, faults, "the policy set in force stays as it is");
     }
 
@@ -477,10 +545,24 @@ impl PolicySets {
             if expected == current { Ok(()) } else { Err(ChangeError::Conflict { expected, current }) }
         };
         let hash = match wanted {
-            Wanted::Folder { overtaken } => {
+            Wanted::Folder { overtaken, by_itself } => {
                 let source = look.source.map_err(ChangeError::Refused)?;
                 let engine = self.policies().engine().clone();
-                let (set, document) = blocking(move || build(source, &engine)).await??;
+                let before = self.policies().active();
+                // What is asked for is not doubted.
+                let text = match by_itself {
+                    Some(_) => self.store().policy_document(before.hash()).await?,
+                    None => None,
+                };
+                let built = move || -> Result<_, ChangeError> {
+                    let set = build(&source, &engine)?;
+                    let doubts = match by_itself {
+                        Some(known) => set.doubts(&source, (&before, text.as_deref()), known),
+                        None => Ok(()),
+                    };
+                    Ok((set, source.text, doubts))
+                };
+                let (set, document, doubts) = blocking(built).await??;
                 if set.hash() == current {
                     // Somebody may have signed it since, with a key that is going to be the only one.
                     self.keep(&set, Some(document)).await?;
@@ -489,6 +571,8 @@ impl PolicySets {
                 if let Some(expected) = overtaken {
                     return Err(ChangeError::Conflict { expected, current });
                 }
+                change.to = Some(set.hash());
+                doubts.map_err(ChangeError::HeldBack)?;
                 return Ok(Made::Other(set, Some(document)));
             }
             Wanted::Stored { hash, expected, seen_in_shadow } => {
@@ -520,7 +604,7 @@ impl PolicySets {
         let (audit, counts) = (vec![change.audit()], change.counts());
         match self.store().change_policy(ChangePolicy { change, audit, counts }).await? {
             Committed::Done => Ok(()),
-            Committed::Conflict => {
+            Committed::Conflict | Committed::Repeated => {
                 let last = self.store().policy_in_force().await?;
                 let current = last.and_then(|(_, last)| last.to).unwrap_or(expected);
                 Err(ChangeError::Conflict { expected, current })
@@ -559,7 +643,7 @@ impl ChangeError {
     #[must_use]
     pub fn faults(&self) -> Vec<ChangeFault> {
         match self {
-            ChangeError::Refused(errors) | ChangeError::Unfetched(errors) => {
+            ChangeError::Refused(errors) | ChangeError::HeldBack(errors) | ChangeError::Unfetched(errors) => {
                 let fault = |error: &countersign_policy::LoadError| {
                     let place = error.place.map(|(line, column)| format!(":{line}:{column}"));
                     let path = format!("{}{}", error.file, place.unwrap_or_default());
@@ -572,15 +656,15 @@ impl ChangeError {
     }
 }
 
-/// Makes a set of its files; its document is returned as well. Blocks.
-fn build(source: Source, engine: &Engine) -> Result<(PolicySet, String), ChangeError> {
-    match PolicySet::build(&source, engine) {
-        Ok(set) => Ok((set, source.text)),
-        Err(errors) if source.unfetched.values().any(RegistryError::may_pass) => {
-            Err(ChangeError::Unfetched(errors))
+/// Makes a set of its files. Blocks.
+fn build(source: &Source, engine: &Engine) -> Result<PolicySet, ChangeError> {
+    PolicySet::build(source, engine).map_err(|errors| {
+        if source.unfetched.values().any(RegistryError::may_pass) {
+            ChangeError::Unfetched(errors)
+        } else {
+            ChangeError::Refused(errors)
         }
-        Err(errors) => Err(ChangeError::Refused(errors)),
-    }
+    })
 }
 
 /// Does `work` to its end, even if whoever asked for it goes away half-way.

@@ -54,7 +54,8 @@ pub async fn at_start(
         None => {
             let mut source = look.source?;
             let fetcher = Fetcher { store: Some(store.as_ref()), registries, engine };
-            fetcher.complete(&mut source).await.context("the store does not say which modules it has")?;
+            let completed = fetcher.complete(&mut source, look.elsewhere).await;
+            completed.context("the store does not say which modules it has")?;
             let engine = engine.clone();
             let (set, document) = blocking(move || (PolicySet::build(&source, &engine), source.text)).await?;
             let set = set?;

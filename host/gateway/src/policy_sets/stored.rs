@@ -9,6 +9,7 @@ use super::{By, ChangeError, ChangeFault, ChangeKind, PolicySets, Sent, blocking
 use countersign_core::lifecycle::{AuditEntry, Digest, Timestamp};
 use countersign_core::record::{AdminCall, MOST_SIGNATURES, Signature};
 use countersign_policy::{Descriptor, Kept, ModuleError, Pins, PolicySet, PublicKey, Signed, Source, Stored};
+use countersign_registry::Pinned;
 use countersign_store::{Store, StoreError, StoredSet};
 
 /// A module that was checked, compiled, tried and stored.
@@ -38,7 +39,8 @@ impl PolicySets {
         let sets = Arc::clone(self);
         whole(async move {
             let seen = sets.changing.lock().await;
-            let (digest, size) = (Digest::of(&bytes), bytes.len());
+            let size = bytes.len();
+            let (digest, bytes) = blocking(move || (Digest::of(&bytes), bytes)).await?;
             let stored = sets.try_module(digest, bytes, signatures).await;
             match &stored {
                 Ok((descriptor, signed_by)) => {
@@ -122,27 +124,37 @@ impl PolicySets {
 
     /// The files of a set that was sent: the store has its modules, or a registry.
     async fn source(&self, sent: Sent) -> Result<Source, ChangeError> {
-        let (mut modules, mut signatures) = (Vec::new(), sent.signatures);
-        for digest in PolicySet::pinned(&sent.document).into_keys() {
+        let Sent { document, schemas, mut signatures } = sent;
+        let parsing = self.parsing.acquire().await;
+        let parse = move || {
+            let schemas = schemas.into_iter().map(|(action, schema)| {
+                let name = format!("schemas.{action}");
+                (action, name, schema.to_string().into_bytes())
+            });
+            (PolicySet::pinned(&document), schemas.collect(), document)
+        };
+        let (pinned, schemas, text) = blocking(parse).await?;
+        drop(parsing);
+        let (mut modules, mut elsewhere) = (Vec::new(), Vec::new());
+        for (digest, repository) in pinned {
             if let Some(bytes) = self.store().module(digest).await? {
                 modules.push((format!("sha256:{digest}"), bytes));
                 signatures.extend(self.store().signatures(digest).await?);
+            } else if let Some(repository) = repository {
+                elsewhere.push(Pinned { repository, digest });
             }
         }
-        let schemas = sent.schemas.into_iter().map(|(action, schema)| {
-            let name = format!("schemas.{action}");
-            (action, name, schema.to_string().into_bytes())
-        });
         let mut source = Source {
             name: "document".to_owned(),
-            text: sent.document,
+            text,
             modules,
-            schemas: schemas.collect(),
+            schemas,
             signatures,
             unfetched: BTreeMap::new(),
             kept: Kept::InStore,
+            manifest: None,
         };
-        self.fetcher().complete(&mut source).await?;
+        self.fetcher().complete(&mut source, elsewhere).await?;
         Ok(source)
     }
 
@@ -152,7 +164,8 @@ impl PolicySets {
         signatures: Vec<Signature>,
     ) -> Result<PolicySetStored, ChangeError> {
         let engine = self.policies().engine().clone();
-        let (set, document) = blocking(move || build(source, &engine)).await??;
+        let built = move || build(&source, &engine).map(|set| (set, source.text));
+        let (set, document) = blocking(built).await??;
         if !self.policies().engine().trust().asks_for(Signed::PolicySet) {
             self.keep_unread(set.hash(), signatures).await?;
         }

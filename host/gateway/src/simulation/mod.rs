@@ -7,6 +7,7 @@
 
 pub mod replay;
 mod shadow;
+mod size;
 
 #[cfg(test)]
 mod tests;
@@ -111,6 +112,11 @@ impl Simulation {
     #[must_use]
     pub fn expires_at(&self) -> Timestamp {
         self.request.submission.expires_at
+    }
+
+    /// How many bytes the request takes, about.
+    fn bytes(&self) -> usize {
+        size::of_request(&self.request)
     }
 
     /// What happens by itself until `to` happens: its own escalation, and the wake-ups that its own policies ask for. What

@@ -1,11 +1,13 @@
 //! The shadow: a candidate set that judges every live submission and event beside the set in force, with no effect.
 //!
 //! It works on a thread of its own, behind a queue: what does not fit is counted and dropped, so that nobody waits for it.
+//! How much memory it may take is bounded, in what waits and in the copies of requests that it follows.
 //! It keeps nothing but codes, counts and ids; what the candidate's policies remember of a request lives in its memory only.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -16,13 +18,19 @@ use countersign_policy::PolicySet;
 use countersign_policy::decide::{self, Again, Ask, Attempt, Issued};
 use prometheus::{IntCounterVec, Opts, Registry};
 
-use super::{Outcome, Simulation, Timers};
+use super::{Outcome, Simulation, Timers, size};
 
 /// How much may wait to be judged by the candidate.
 const QUEUE: usize = 4096;
 
+/// How many bytes what waits may take, about.
+const QUEUE_BYTES: usize = 32 << 20;
+
 /// How many open requests are followed; the submissions of others are judged, and their events are not.
 const MOST_FOLLOWED: usize = 20_000;
+
+/// How many bytes the copies of followed requests may take, about.
+const FOLLOWED_BYTES: usize = 32 << 20;
 
 /// How often to look for requests whose end was missed, if there is no room, in milliseconds.
 const PRUNE_MS: u64 = 10_000;
@@ -47,7 +55,15 @@ pub struct Shadow {
 #[derive(Debug)]
 struct Candidate {
     shared: Arc<Shared>,
-    queue: SyncSender<Observed>,
+    queue: SyncSender<Waiting>,
+}
+
+/// Something observed, on its way to the candidate.
+#[derive(Debug)]
+struct Waiting {
+    observed: Observed,
+    /// How many bytes it takes, about.
+    bytes: usize,
 }
 
 /// What the thread that judges shares with those who ask.
@@ -59,6 +75,8 @@ struct Shared {
     events: IntCounterVec,
     /// How much was dropped; apart from the tally, which whoever tells of something must not wait for.
     dropped: AtomicU64,
+    /// How many bytes wait, about.
+    waiting: AtomicUsize,
     tally: Mutex<Tally>,
 }
 
@@ -188,7 +206,7 @@ pub(crate) enum Observation {
     /// A submission, with all its parameters. They go no further than the candidate's `admit`.
     Submission {
         /// What was asked for.
-        ask: Box<Ask>,
+        ask: Arc<Ask>,
         /// The request that was made again, and who wanted that.
         again: Option<(Arc<Submission>, Again)>,
         /// What stands for its parameters in the payload hash; nothing if no request was made.
@@ -250,6 +268,21 @@ impl Shadow {
         directory: Arc<Directory>,
         (by, at): (Option<String>, Timestamp),
     ) -> std::io::Result<()> {
+        let (candidate, judge, observed) = self.candidate(set, beside, directory, (by, at));
+        // It ends once the candidate is dropped, and with it the queue's near end.
+        thread::Builder::new().name("policy-shadow".to_owned()).spawn(move || judge.run(&observed))?;
+        self.candidate.store(Some(Arc::new(candidate)));
+        Ok(())
+    }
+
+    /// A candidate, what judges by it, and what that is told of.
+    fn candidate(
+        &self,
+        set: Arc<PolicySet>,
+        beside: Digest,
+        directory: Arc<Directory>,
+        (by, at): (Option<String>, Timestamp),
+    ) -> (Candidate, Judge, Receiver<Waiting>) {
         let (queue, observed) = sync_channel(QUEUE);
         let started = Started { at, by, beside };
         let shared = Arc::new(Shared {
@@ -258,14 +291,12 @@ impl Shadow {
             directory,
             events: self.events.clone(),
             dropped: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
             tally: Mutex::default(),
         });
         let judge =
-            Judge { shared: Arc::clone(&shared), followed: HashMap::new(), pruned_at: Timestamp::EPOCH };
-        // It ends once the candidate is dropped, and with it the queue's near end.
-        thread::Builder::new().name("policy-shadow".to_owned()).spawn(move || judge.run(&observed))?;
-        self.candidate.store(Some(Arc::new(Candidate { shared, queue })));
-        Ok(())
+            Judge { shared: Arc::clone(&shared), followed: Follows::default(), pruned_at: Timestamp::EPOCH };
+        (Candidate { shared, queue }, judge, observed)
     }
 
     /// Ends it; says which candidate it was.
@@ -294,10 +325,22 @@ impl Shadow {
         let candidate = self.candidate.load();
         let Some(candidate) = candidate.as_ref() else { return };
         let observed = observed();
-        let action = observed.action.clone();
-        if candidate.queue.try_send(observed).is_err() {
-            candidate.shared.dropped.fetch_add(1, Ordering::Relaxed);
-            self.events.with_label_values(&[action.as_str(), "dropped"]).inc();
+        let shared = &candidate.shared;
+        let bytes = observed.bytes();
+        // Several at once may each find that the other one does not fit: then both are dropped.
+        let waiting = shared.waiting.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let told = if waiting > QUEUE_BYTES {
+            Err(observed)
+        } else {
+            candidate.queue.try_send(Waiting { observed, bytes }).map_err(|full| match full {
+                TrySendError::Full(Waiting { observed, .. })
+                | TrySendError::Disconnected(Waiting { observed, .. }) => observed,
+            })
+        };
+        if let Err(observed) = told {
+            shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            shared.dropped.fetch_add(1, Ordering::Relaxed);
+            shared.count(&observed.action, "dropped");
         }
     }
 
@@ -419,7 +462,7 @@ struct Told<'a> {
 /// Judges what was observed, one after the other.
 struct Judge {
     shared: Arc<Shared>,
-    followed: HashMap<RequestId, Followed>,
+    followed: Follows,
     /// When those were forgotten last whose end was missed.
     pruned_at: Timestamp,
 }
@@ -433,10 +476,62 @@ struct Followed {
     timers: Timers,
 }
 
+/// The requests that are followed, and how many bytes their copies take, about.
+#[derive(Default)]
+struct Follows {
+    requests: HashMap<RequestId, (Followed, usize)>,
+    bytes: usize,
+}
+
+impl Follows {
+    fn has_room(&self) -> bool {
+        self.requests.len() < MOST_FOLLOWED && self.bytes < FOLLOWED_BYTES
+    }
+
+    /// Takes one out, to be put back if it goes on.
+    fn take(&mut self, id: RequestId) -> Option<Followed> {
+        let (followed, bytes) = self.requests.remove(&id)?;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        Some(followed)
+    }
+
+    /// Follows a request, if there is room for it.
+    fn put(&mut self, id: RequestId, followed: Followed) {
+        self.take(id);
+        let bytes = followed.simulation.bytes();
+        let all = self.bytes.saturating_add(bytes);
+        if self.requests.len() < MOST_FOLLOWED && all <= FOLLOWED_BYTES {
+            self.bytes = all;
+            self.requests.insert(id, (followed, bytes));
+        }
+    }
+
+    /// Forgets those whose time is over.
+    fn prune(&mut self, at: Timestamp) {
+        self.requests.retain(|_, (followed, _)| followed.simulation.expires_at() > at);
+        self.bytes = self.requests.values().map(|(_, bytes)| bytes).sum();
+    }
+}
+
 impl Judge {
-    fn run(mut self, observed: &Receiver<Observed>) {
-        while let Ok(observed) = observed.recv() {
-            self.judge(observed);
+    fn run(mut self, observed: &Receiver<Waiting>) {
+        while let Ok(waiting) = observed.recv() {
+            self.next(waiting);
+        }
+    }
+
+    fn next(&mut self, Waiting { observed, bytes }: Waiting) {
+        self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        let (request, action) = (observed.request, observed.action.clone());
+        self.isolate(request, &action, |judge| judge.judge(observed));
+    }
+
+    /// Goes on after a panic of `work` about a request. Without the thread it would look as if nothing happened any more.
+    fn isolate(&mut self, request: RequestId, action: &str, work: impl FnOnce(&mut Judge)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+            tracing::error!(%request, "the shadow broke on a request, and follows it no longer");
+            self.followed.take(request);
+            self.shared.unjudged(action);
         }
     }
 
@@ -453,23 +548,23 @@ impl Judge {
                 self.shared.compare(&told("admission"), &candidate);
                 let Ok(simulation) = simulated else { return };
                 let open = matches!(outcome, Outcome::Admitted(_)) && !outcome.ended() && !candidate.ended();
-                if self.followed.len() >= MOST_FOLLOWED && at.since(self.pruned_at) >= PRUNE_MS {
+                if !self.followed.has_room() && at.since(self.pruned_at) >= PRUNE_MS {
                     // Of some the end was missed.
-                    self.followed.retain(|_, followed| followed.simulation.expires_at() > at);
+                    self.followed.prune(at);
                     self.pruned_at = at;
                 }
-                if open && self.followed.len() < MOST_FOLLOWED {
-                    self.followed.insert(request, Followed { simulation, version: 1, timers });
+                if open {
+                    self.followed.put(request, Followed { simulation, version: 1, timers });
                 }
             }
             Observation::Event { version, cause, timers } => {
-                let Some(followed) = self.followed.get_mut(&request) else {
+                let Some(mut followed) = self.followed.take(request) else {
                     return self.shared.unjudged(&action);
                 };
                 if version != followed.version {
                     // Later: something was missed. Earlier: an event that did not count, and is told late.
-                    if version > followed.version {
-                        self.followed.remove(&request);
+                    if version < followed.version {
+                        self.followed.put(request, followed);
                     }
                     return self.shared.unjudged(&action);
                 }
@@ -481,8 +576,8 @@ impl Judge {
                 // Once one of the two has ended there is nothing more to compare.
                 let over = outcome.ended() || followed.simulation.status().is_terminal();
                 self.shared.compare(&told(cause.intent.name()), &candidate);
-                if over {
-                    self.followed.remove(&request);
+                if !over {
+                    self.followed.put(request, followed);
                 }
             }
         }
@@ -519,12 +614,61 @@ impl Followed {
     }
 }
 
+impl Observed {
+    /// How many bytes it takes, about.
+    fn bytes(&self) -> usize {
+        let what = match &self.what {
+            Observation::Submission { ask, again, commitments, .. } => {
+                let again = again.as_ref().map_or(0, |(earlier, _)| size::of_submission(earlier));
+                size::of_ask(ask) + again + size::of_map(&commitments.digests, |_| 0)
+            }
+            Observation::Event { cause: Cause { intent, by, commitments, .. }, .. } => {
+                let by = by.as_ref().map_or(0, String::len);
+                size::of_intent(intent) + by + size::of_map(commitments, |_| 0)
+            }
+        };
+        size_of::<Waiting>() + self.action.len() + what
+    }
+}
+
 #[cfg(test)]
 impl Shadow {
-    /// Keeps the candidate from judging on as long as the guard lives: it must wait to write down what it judged.
-    pub(super) fn with_held<T>(&self, work: impl FnOnce() -> T) -> T {
-        let candidate = self.candidate.load_full();
-        let _held = candidate.as_ref().map(|candidate| candidate.shared.tally());
-        work()
+    /// As [`Shadow::start`], but what is observed is judged only as [`Held::judge`] says.
+    pub(super) fn start_held(&self, set: Arc<PolicySet>, beside: Digest, directory: Arc<Directory>) -> Held {
+        let (candidate, judge, observed) = self.candidate(set, beside, directory, (None, Timestamp::EPOCH));
+        self.candidate.store(Some(Arc::new(candidate)));
+        Held { judge, observed }
+    }
+}
+
+/// What judges by a candidate, held until a test lets it go on.
+#[cfg(test)]
+pub(super) struct Held {
+    judge: Judge,
+    observed: Receiver<Waiting>,
+}
+
+#[cfg(test)]
+impl Held {
+    /// Judges all that waits.
+    pub(super) fn judge(&mut self) {
+        while let Ok(waiting) = self.observed.try_recv() {
+            self.judge.next(waiting);
+        }
+    }
+
+    /// Judges something about a request on which the judge breaks.
+    pub(super) fn break_on(&mut self, request: RequestId) {
+        self.judge.isolate(request, "double", |_| panic!("broken on purpose"));
+    }
+
+    /// How many bytes wait, and how many the followed requests take.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        (self.judge.shared.waiting.load(Ordering::Relaxed), self.judge.followed.bytes)
+    }
+
+    /// How many requests are followed.
+    pub(super) fn followed(&self) -> usize {
+        self.judge.followed.requests.len()
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::replay::Replayer;
+use super::shadow::Held;
 use super::*;
 use crate::scheduler::Scheduler;
 use crate::{Ask, Gateway, SaltKeys, Tokens, Who};
@@ -85,6 +86,15 @@ impl House {
         house
     }
 
+    /// With the same actions in a shadow that judges only when it is told to.
+    async fn held() -> (House, Held) {
+        let house = House::new().await;
+        let directory = Arc::clone(house.gateway.directory());
+        let beside = house.gateway.policies().active().hash();
+        let held = house.gateway.shadow().start_held(Arc::new(set(ACTIONS)), beside, directory);
+        (house, held)
+    }
+
     async fn ask(&self, action: &str) -> RequestId {
         self.gateway.create(ask(action), None, MostOpen::default()).await.unwrap().request.id
     }
@@ -159,6 +169,7 @@ fn set(actions: &str) -> PolicySet {
         signatures: vec![],
         unfetched: Default::default(),
         kept: Kept::InFolder,
+        manifest: None,
     };
     PolicySet::build(&source, &engine()).unwrap_or_else(|errors| panic!("{errors}"))
 }
@@ -272,40 +283,95 @@ async fn a_policy_that_fails_and_an_action_that_is_gone_are_differences() {
     );
 }
 
-/// Whoever tells of something never waits. What was missed of a request makes the rest of it unjudged.
-#[tokio::test]
-async fn what_does_not_fit_is_dropped_and_counted() {
-    let house = House::beside("", "").await;
-    let id = house.ask("double").await;
-    house.standing(1).await;
-    let shadow = house.gateway.shadow();
-    let stranger = |version| Observed {
-        request: id,
+fn stranger(request: RequestId, version: u64, reason: &str) -> Observed {
+    Observed {
+        request,
         action: "double".into(),
         at: START,
         outcome: Outcome::Refused(vec!["unauthorized".into()]),
         what: Observation::Event {
             version,
             cause: Cause {
-                intent: Intent::approve(),
+                intent: Intent::Deny { reason: Some(reason.to_owned()) },
                 by: Some("U8".into()),
                 seen: None,
                 commitments: BTreeMap::new(),
             },
             timers: Timers::default(),
         },
-    };
-    shadow.with_held(|| (0..5000).for_each(|_| shadow.observe(|| stranger(1))));
-    let dropped = shadow.standing().unwrap().dropped;
-    assert!(dropped > 0 && dropped < 1000, "{dropped}");
-    let standing = house.standing(5001 - dropped).await;
-    assert_eq!((standing.same, standing.dropped), (5001 - dropped, dropped));
+    }
+}
+
+/// Whoever tells of something never waits. What was missed of a request makes the rest of it unjudged.
+#[tokio::test]
+async fn what_does_not_fit_is_dropped_and_counted() {
+    let (house, mut held) = House::held().await;
+    let id = house.ask("double").await;
+    held.judge();
+    let shadow = house.gateway.shadow();
+    (0..5000).for_each(|_| shadow.observe(|| stranger(id, 1, "")));
+    assert_eq!(shadow.standing().unwrap().dropped, 5000 - 4096);
+    held.judge();
+    let standing = shadow.standing().unwrap();
+    assert_eq!((standing.same, standing.dropped, held.bytes().0), (4097, 904, 0));
 
     // A version was missed.
-    shadow.observe(|| stranger(2));
-    shadow.observe(|| stranger(1));
-    let done = standing.same + 2;
-    assert_eq!(house.standing(done).await.unjudged, 2);
+    shadow.observe(|| stranger(id, 2, ""));
+    shadow.observe(|| stranger(id, 1, ""));
+    held.judge();
+    assert_eq!(shadow.standing().unwrap().unjudged, 2);
+}
+
+#[tokio::test]
+async fn what_waits_and_what_is_followed_take_no_more_memory_than_is_set_aside() {
+    const MIB: usize = 1 << 20;
+    let (house, mut held) = House::held().await;
+    let id = house.ask("double").await;
+    held.judge();
+    let (shadow, long) = (house.gateway.shadow(), "x".repeat(MIB));
+    (0..40).for_each(|_| shadow.observe(|| stranger(id, 1, &long)));
+    // Each takes a little more than its text.
+    assert_eq!(shadow.standing().unwrap().dropped, 40 - 31);
+    assert!((31 * MIB..=32 * MIB).contains(&held.bytes().0));
+    held.judge();
+    assert_eq!((shadow.standing().unwrap().same, held.bytes().0), (32, 0));
+
+    let mut large = Vec::new();
+    for _ in 0..35 {
+        let mut ask = ask("double");
+        ask.params.insert("text".to_owned(), json!(long));
+        large.push(house.gateway.create(ask, None, MostOpen::default()).await.unwrap().request.id);
+        held.judge();
+    }
+    assert_eq!(
+        (held.followed(), shadow.standing().unwrap().same),
+        (32, 67),
+        "the one before, and 31 of these"
+    );
+    assert!((31 * MIB..=32 * MIB).contains(&held.bytes().1));
+    // One that ends makes room for another one.
+    house.approve(large[0], "U1").await.unwrap();
+    house.approve(large[34], "U1").await.unwrap();
+    held.judge();
+    assert_eq!((held.followed(), shadow.standing().unwrap().unjudged), (31, 1));
+    house.ask("double").await;
+    held.judge();
+    assert_eq!(held.followed(), 32);
+}
+
+#[tokio::test]
+async fn the_shadow_goes_on_after_a_panic() {
+    let (house, mut held) = House::held().await;
+    let (bad, good) = (house.ask("double").await, house.ask("double").await);
+    held.judge();
+    held.break_on(bad);
+    assert_eq!(held.followed(), 1);
+    for id in [bad, good] {
+        house.approve(id, "U1").await.unwrap();
+    }
+    held.judge();
+    let standing = house.gateway.shadow().standing().unwrap();
+    assert_eq!((standing.same, standing.unjudged, standing.dropped), (3, 2, 0));
 }
 
 /// Neither the shadow nor a replay decrypts a salt, and both have the payload hash that people have seen.
@@ -316,11 +382,11 @@ async fn edits_are_the_same_in_the_shadow_and_in_a_replay() {
     let edits = BTreeMap::from([("ref".to_owned(), Some(json!("v2")))]);
     let before = house.gateway.request(id).await.unwrap().payload_hash();
     let edit = Intent::Approve { edits };
-    let edited = house.gateway.act_on(id, "U1", &edit, Some(before)).await.unwrap();
-    let stale = house.gateway.act_on(id, "U2", &Intent::approve(), Some(before)).await;
+    let edited = house.gateway.act_on(id, "U1", &edit, Some(before), None).await.unwrap();
+    let stale = house.gateway.act_on(id, "U2", &Intent::approve(), Some(before), None).await;
     assert!(matches!(stale, Err(GatewayError::Refused(Refusal::ParametersChanged))), "{stale:?}");
     let seen = Some(edited.payload_hash());
-    let approved = house.gateway.act_on(id, "U2", &Intent::approve(), seen).await.unwrap();
+    let approved = house.gateway.act_on(id, "U2", &Intent::approve(), seen, None).await.unwrap();
     assert_eq!(approved.status(), Status::Approved);
     assert_eq!(house.differences(4).await, [] as [&str; 0]);
     assert_eq!(house.standing(4).await.same, 4);

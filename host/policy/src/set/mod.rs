@@ -1,6 +1,8 @@
 //! A policy set: which action is judged by which modules with which configuration.
 
+mod doubt;
 mod load;
+mod manifest;
 mod read;
 mod source;
 mod trial;
@@ -22,6 +24,8 @@ use countersign_core::record::Signature;
 use countersign_registry::Repository;
 
 pub use crate::yaml::error::{LoadError, LoadErrors};
+pub use doubt::Known;
+pub use manifest::Manifest;
 pub use source::{Kept, Source};
 
 /// The name of the entry that judges actions which the set does not list.

@@ -19,6 +19,9 @@ const DEFAULT_RECOOLDOWN: u64 = 300 * SECOND;
 /// The most modules that a set may pin: each is looked for, fetched and compiled before anything else is known.
 const MOST_MODULES: usize = 64;
 
+/// The most members that all groups may have, times the actions: each action's entry has a copy of the groups.
+const MOST_COPIES: usize = 500_000;
+
 /// What the document says.
 pub(super) struct Draft {
     pub(super) modules: BTreeMap<String, Pin>,
@@ -67,6 +70,18 @@ pub(super) fn read(document: &Node, errors: &mut Errors) -> Draft {
     }
     let modules = modules(&mut reader, &fields);
     let groups = groups(&mut reader, &fields);
+    let members: usize = groups.values().map(|members| members.len() + 1).sum();
+    let actions = match fields.get("actions") {
+        Some(Node { kind: Kind::Map(actions), .. }) => actions.len(),
+        _ => 0,
+    };
+    if members.saturating_mul(actions) > MOST_COPIES {
+        reader.error(
+            document.at,
+            format!("it has {members} groups and members, and {actions} actions: multiplied, {MOST_COPIES} at the most"),
+        );
+        return Draft { modules, actions: Vec::new(), fallback: None };
+    }
     let defaults = defaults(&mut reader, &fields, &groups);
     let mut set = SetReader { reader, modules: &modules, groups: &groups, defaults: &defaults };
     let actions = set.actions(&fields, document.at);

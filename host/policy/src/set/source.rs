@@ -1,21 +1,26 @@
 //! The files of a policy set, read once, so that what is checked is what is loaded.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use serde_json::json;
 
-use crate::Limits;
+use super::manifest::{Manifest, at_hand};
 use crate::yaml::document::Place;
 use crate::yaml::error::{Errors, LoadErrors};
+use crate::{Limits, files};
 use countersign_core::lifecycle::Digest;
 use countersign_core::record::{SIGNATURES_BYTES, Signature};
 use countersign_registry::RegistryError;
 
 const MAX_SET_BYTES: u64 = 1 << 20;
 const MAX_SCHEMA_BYTES: u64 = 256 << 10;
+
+/// The most entries of `modules` and of `schemas`, and the most bytes that all files may have: a folder that is not one of
+/// a policy set is not read to its end.
+const MOST_FILES: usize = 4096;
+const MOST_BYTES: usize = 256 << 20;
 
 /// The most signatures that a folder may have: each may have to be looked at for each module.
 const MOST_SIGNATURES: usize = 256;
@@ -37,6 +42,8 @@ pub struct Source {
     pub unfetched: BTreeMap<Digest, RegistryError>,
     /// Where the modules are, for the error that misses one.
     pub kept: Kept,
+    /// What `policy-set.yaml.sha256` says of the files, if there is one.
+    pub manifest: Option<Manifest>,
 }
 
 /// Where the modules of a set are.
@@ -63,8 +70,11 @@ impl Source {
         }
     }
 
-    /// Reads `policy-set.yaml`, `modules/*.wasm` and `schemas/*.json` in `dir`, and the signatures beside them: `modules/*.sig`
-    /// and `policy-set.yaml.sig`.
+    /// Reads `policy-set.yaml`, `modules/*.wasm` and `schemas/*.json` in `dir`, the signatures beside them, which are
+    /// `modules/*.sig` and `policy-set.yaml.sig`, and `policy-set.yaml.sha256`. Blocks.
+    ///
+    /// # Errors
+    /// What cannot be read, or is too large.
     pub fn read(dir: &Path, limits: &Limits) -> Result<Source, LoadErrors> {
         let path = dir.join("policy-set.yaml");
         let name = path.display().to_string();
@@ -81,6 +91,14 @@ impl Source {
         let modules = read_all(&dir.join("modules"), "wasm", module_bytes, &mut errors);
         let schemas = read_all(&dir.join("schemas"), "json", MAX_SCHEMA_BYTES, &mut errors);
         let signatures = read_signatures(dir, &mut errors);
+        let files = at_hand(dir, &text, modules.iter().chain(&schemas));
+        let manifest = match Manifest::read(&path, &files) {
+            Ok(manifest) => manifest,
+            Err((name, error)) => {
+                errors.add_in(&name, format!("cannot be read: {error}"));
+                None
+            }
+        };
         errors.into_result()?;
         let modules = modules.into_iter().map(|(_, name, bytes)| (name, bytes)).collect();
         Ok(Source {
@@ -91,23 +109,28 @@ impl Source {
             signatures,
             unfetched: BTreeMap::new(),
             kept: Kept::InFolder,
+            manifest,
         })
     }
 
     /// A digest of everything in it: two sources with the same one are the same, whatever they are called.
     #[must_use]
     pub fn fingerprint(&self) -> Digest {
-        let files = |files: &mut dyn Iterator<Item = (&str, &[u8])>| -> Vec<(String, Digest)> {
+        let named = |files: &mut dyn Iterator<Item = (&str, &[u8])>| -> Vec<(String, Digest)> {
             let mut files: Vec<_> =
                 files.map(|(name, bytes)| (file_name(name).to_owned(), Digest::of(bytes))).collect();
             files.sort();
             files
         };
-        let modules = files(&mut self.modules.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())));
+        let modules = named(&mut self.modules.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())));
         let schemas =
-            files(&mut self.schemas.iter().map(|(_, name, bytes)| (name.as_str(), bytes.as_slice())));
+            named(&mut self.schemas.iter().map(|(_, name, bytes)| (name.as_str(), bytes.as_slice())));
         let signatures: Vec<String> = self.signatures.iter().map(Signature::to_string).collect();
-        Digest::of_json(&json!([Digest::of(self.text.as_bytes()), modules, schemas, signatures]))
+        let mut parts =
+            vec![json!(Digest::of(self.text.as_bytes())), json!(modules), json!(schemas), json!(signatures)];
+        // A folder without one keeps the digest that it had before there were manifests.
+        parts.extend(self.manifest.as_ref().map(|manifest| json!(manifest.digest)));
+        Digest::of_json(&json!(parts))
     }
 }
 
@@ -119,15 +142,15 @@ fn file_name(path: &str) -> &str {
 fn read_signatures(dir: &Path, errors: &mut Errors) -> Vec<Signature> {
     // One byte more than there may be is enough to see that there are too many.
     let limit = u64::try_from(SIGNATURES_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    let mut files = read_all(&dir.join("modules"), "sig", limit, errors);
+    let mut found = read_all(&dir.join("modules"), "sig", limit, errors);
     let own = dir.join("policy-set.yaml.sig");
-    match read_limited(&own, limit) {
-        Ok(bytes) => files.push((String::new(), own.display().to_string(), bytes)),
+    match files::read(&own, limit) {
+        Ok(bytes) => found.push((String::new(), own.display().to_string(), bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => errors.add_in(&own.display().to_string(), format!("cannot be read: {error}")),
     }
     let mut signatures = Vec::new();
-    for (_, name, bytes) in files {
+    for (_, name, bytes) in found {
         if bytes.len() > SIGNATURES_BYTES {
             errors.add_in(&name, format!("it has more than {SIGNATURES_BYTES} bytes"));
             continue;
@@ -147,7 +170,7 @@ fn read_signatures(dir: &Path, errors: &mut Errors) -> Vec<Signature> {
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
-    let bytes = read_limited(path, MAX_SET_BYTES + 1)?;
+    let bytes = files::read(path, MAX_SET_BYTES + 1)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_SET_BYTES {
         return Err(io::Error::other(format!("it has more than {MAX_SET_BYTES} bytes")));
     }
@@ -156,7 +179,7 @@ fn read_text(path: &Path) -> io::Result<String> {
 
 /// The files in `dir` with this extension, in order: stem, path and bytes. No folder, no files.
 fn read_all(dir: &Path, extension: &str, limit: u64, errors: &mut Errors) -> Vec<(String, String, Vec<u8>)> {
-    let mut paths = match list(dir) {
+    let mut paths = match files::list(dir, MOST_FILES) {
         Ok(paths) => paths,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => {
@@ -165,28 +188,25 @@ fn read_all(dir: &Path, extension: &str, limit: u64, errors: &mut Errors) -> Vec
         }
     };
     paths.retain(|path| path.extension().is_some_and(|found| found == extension));
-    paths.sort();
-    let mut files = Vec::new();
+    let (mut read, mut room) = (Vec::new(), MOST_BYTES);
     for path in paths {
         let name = path.display().to_string();
         let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else {
             errors.add_in(&name, "its name is not UTF-8 text");
             continue;
         };
-        match read_limited(&path, limit) {
-            Ok(bytes) => files.push((stem.to_owned(), name, bytes)),
+        match files::read(&path, limit) {
+            Ok(bytes) if bytes.len() > room => {
+                let folder = dir.display().to_string();
+                errors.add_in(&folder, format!("its files have more than {MOST_BYTES} bytes"));
+                break;
+            }
+            Ok(bytes) => {
+                room -= bytes.len();
+                read.push((stem.to_owned(), name, bytes));
+            }
             Err(error) => errors.add_in(&name, format!("cannot be read: {error}")),
         }
     }
-    files
-}
-
-fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
-}
-
-fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    read
 }

@@ -162,3 +162,13 @@ fn calls_and_failures_are_counted() {
         assert!(text.contains(line), "{text}");
     }
 }
+
+#[test]
+fn an_action_is_slow_after_a_slow_judgement() {
+    let engine = fresh_engine();
+    let loops = action(&engine, &[("misbehaving", json!({"at": "judge", "do": "loop"}))]);
+    let request = request(&loops, Vec::new());
+    let verdicts = loops.judge(&request, &submitted());
+    assert!(matches!(verdicts.as_slice(), [Verdict::Failed(_)]), "{verdicts:?}");
+    assert!(loops.slow().is_some(), "its fuel lasts for more than a millisecond");
+}

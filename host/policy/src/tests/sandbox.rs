@@ -196,3 +196,16 @@ fn nan_is_canonical() {
     let bits = call::<(u32,)>(&small(Limits::default()), &component(code, "(result u32)")).unwrap();
     assert_eq!(bits, (0x7fc0_0000,));
 }
+
+#[test]
+fn without_the_clock_that_ends_calls_nothing_is_run() {
+    let engine = Engine::without_clock();
+    assert!(engine.has_stopped());
+    fails::<(u32,)>(
+        &engine,
+        &component(BUMP, "(result u32)"),
+        FailureKind::Malformed,
+        "ends calls at their deadline",
+    );
+    assert!(!small(Limits::default()).has_stopped());
+}

@@ -182,6 +182,7 @@ fn nothing_unsigned_is_loaded_from_wherever_it_comes() {
         signatures,
         unfetched: Default::default(),
         kept: crate::Kept::InFolder,
+        manifest: None,
     };
     let case = |signatures| Case { engine: &engine, source: source(signatures) };
     let of_module = ours.sign(Signed::Module, &digest);

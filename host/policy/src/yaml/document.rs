@@ -8,6 +8,10 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Number, Value};
 use serde_saphyr::{DuplicateKeyPolicy, Error as YamlError, Location, MergeKeyPolicy, Spanned};
 
+/// How many values aliases may stand for in all: a short text that says one list a thousand times in a thousand lists
+/// would otherwise take as much time and memory as it likes.
+const MOST_ALIASED: usize = 20_000;
+
 /// A place in the document, from 1; 0 if it is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
@@ -64,6 +68,7 @@ pub fn parse(text: &str) -> Result<Node, (Place, String)> {
         merge_keys: MergeKeyPolicy::Error,
         strict_booleans: true,
         with_snippet: false,
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MOST_ALIASED },
     };
     let document = serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
         let error = error.without_snippet();
@@ -81,6 +86,10 @@ fn message(error: &YamlError) -> String {
         YamlError::DuplicateMappingKey { key: None, .. } => "a key comes twice".to_owned(),
         YamlError::MergeKeyNotAllowed { .. } => {
             "`<<` merges nothing here: write out what it stands for".to_owned()
+        }
+        YamlError::AliasError { error, .. } => message(error),
+        YamlError::AliasReplayLimitExceeded { .. } => {
+            format!("aliases stand for more than {MOST_ALIASED} values")
         }
         error => {
             let text = error.to_string();
@@ -243,6 +252,23 @@ impl<'de> Visitor<'de> for KindVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Nine levels of nine aliases each would be 387 million values.
+    #[test]
+    fn an_alias_bomb_is_refused_and_a_list_that_is_used_often_is_not() {
+        let level = |number: u32| {
+            let before = number - 1;
+            format!("a{number}: &a{number} [{}]\n", vec![format!("*a{before}"); 9].join(", "))
+        };
+        let bomb: String = std::iter::once("a0: &a0 [lol]\n".to_owned()).chain((1..9).map(level)).collect();
+        let (at, wrong) = parse(&bomb).unwrap_err();
+        assert_eq!(wrong, "aliases stand for more than 20000 values");
+        assert!(at.line > 1, "{at:?}");
+        let used: String = (0..90).map(|number| format!("b{number}: *people\n")).collect();
+        let people: Vec<String> = (0..100).map(|number| format!("U{number}")).collect();
+        let read = parse(&format!("people: &people [{}]\n{used}", people.join(", ")));
+        assert!(read.is_ok(), "{read:?}");
+    }
 
     #[test]
     fn a_number_stays_the_number_that_was_written() {

@@ -4,3 +4,4 @@
 pub mod document;
 pub mod error;
 pub mod fields;
+pub mod shape;

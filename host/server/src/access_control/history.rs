@@ -74,6 +74,8 @@ pub(crate) enum Outcome {
     Ok,
     /// The same file was in force already.
     Unchanged,
+    /// Nothing has changed: the file may be half-written, and nobody asked for it.
+    HeldBack,
     /// Nothing has changed.
     Failed,
 }
@@ -93,6 +95,7 @@ impl Outcome {
         match self {
             Outcome::Ok => "ok",
             Outcome::Unchanged => "unchanged",
+            Outcome::HeldBack => "held_back",
             Outcome::Failed => "failed",
         }
     }
@@ -102,6 +105,7 @@ impl Attempt {
     fn audit(&self) -> AuditEntry {
         let event = match self.outcome {
             Outcome::Ok | Outcome::Unchanged => "access_reloaded",
+            Outcome::HeldBack => "access_reload_held_back",
             Outcome::Failed => "access_reload_failed",
         };
         let mut detail = Map::from_iter([
@@ -163,7 +167,8 @@ fn counter(source: Source, outcome: Outcome) -> Counter {
 /// The counters of every kind of reload.
 pub(crate) fn counters() -> impl Iterator<Item = Counter> {
     [Source::Sighup, Source::File].into_iter().flat_map(|source| {
-        [Outcome::Ok, Outcome::Unchanged, Outcome::Failed].map(|outcome| counter(source, outcome))
+        [Outcome::Ok, Outcome::Unchanged, Outcome::HeldBack, Outcome::Failed]
+            .map(|outcome| counter(source, outcome))
     })
 }
 

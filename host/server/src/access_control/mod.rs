@@ -1,25 +1,26 @@
 //! The access file in force: read at start, and again on SIGHUP and when the file changes. A file that is wrong changes
-//! nothing. Each attempt is audited, counted, and part of the history.
+//! nothing, and neither does one that may be half-written, unless somebody asks for it. Each attempt is audited, counted,
+//! and part of the history.
 
 pub(crate) mod history;
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use countersign_access::{ACCESS_BYTES, Access, Authenticator};
+use countersign_access::{ACCESS_BYTES, Access, Authenticator, doubts};
 use countersign_core::lifecycle::Digest;
 use countersign_core::record::ChangeFault;
 use countersign_gateway::Gateway;
-use countersign_gateway::policy_sets::PolicySets;
-use countersign_policy::LoadErrors;
+use countersign_gateway::policy_sets::{Notices, PolicySets};
+use countersign_policy::{Known, LoadErrors, Manifest, files};
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::history::{Attempt, Outcome, Source};
 
-/// How often the file is looked at.
+/// How often the file is looked at. It is taken if it is the same twice in a row.
 const POLL: Duration = Duration::from_secs(2);
 
 /// Recognises callers by the access file in force.
@@ -27,8 +28,26 @@ pub struct AccessControl {
     path: PathBuf,
     /// Who callers are.
     pub authenticator: Authenticator,
-    /// SHA-256 of the file as it was last tried, so that a wrong one is told of once.
-    tried: Mutex<Digest>,
+    looks: Mutex<Looks>,
+}
+
+/// What has been looked at.
+struct Looks {
+    /// The text in force.
+    text: String,
+    /// What was last tried, so that a wrong file is told of once.
+    tried: Digest,
+    /// What was last looked at.
+    seen: Digest,
+    /// What was known of the file when it was held back.
+    held_back: Option<Known>,
+}
+
+/// An attempt to put a file in force.
+enum Tried {
+    Loaded(Box<Access>, String),
+    Wrong(Vec<ChangeFault>),
+    HeldBack(Vec<ChangeFault>),
 }
 
 /// Why there is no access file to start with.
@@ -50,8 +69,9 @@ impl AccessControl {
     pub fn start(path: &Path) -> Result<AccessControl, AccessError> {
         let text = read(path).map_err(|why| AccessError::Unreadable(path.to_owned(), why))?;
         let access = Access::read(path, &text)?;
-        let tried = Mutex::new(Digest::of(text.as_bytes()));
-        Ok(AccessControl { path: path.to_owned(), authenticator: Authenticator::new(access), tried })
+        let seen = fingerprint(path, &Ok(text.clone()));
+        let looks = Mutex::new(Looks { text, tried: seen, seen, held_back: None });
+        Ok(AccessControl { path: path.to_owned(), authenticator: Authenticator::new(access), looks })
     }
 
     /// Reloads the file on SIGHUP and when it changes, for ever.
@@ -64,41 +84,91 @@ impl AccessControl {
         policy_sets: Arc<PolicySets>,
     ) -> anyhow::Result<()> {
         let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        let mut notices = None;
         loop {
+            notices = self.watched(notices).await;
             let source = tokio::select! {
                 _ = hangup.recv() => Source::Sighup,
                 () = tokio::time::sleep(POLL) => Source::File,
             };
-            if self.reload(source, &gateway).await == Some(Outcome::Ok) {
+            // What has happened to the file is looked at before the file is.
+            let (watched, known) = self.known(notices).await;
+            notices = watched;
+            if self.reload(source, known, &gateway).await == Some(Outcome::Ok) {
                 // Other people may make another set of it.
                 policy_sets.warn();
             }
         }
     }
 
-    /// Reads the file, and puts it in force if it is sound and another one. `None` if it was not tried.
-    pub(crate) async fn reload(&self, source: Source, gateway: &Gateway) -> Option<Outcome> {
+    /// Watches what leads to the file by now, if that can be done; if not, nothing is known of how the file came.
+    async fn watched(&self, notices: Option<Notices>) -> Option<Notices> {
         let path = self.path.clone();
-        let text = tokio::task::spawn_blocking(move || read(&path)).await.ok()?;
-        let digest = Digest::of(text.as_ref().map_or_else(|why| why.as_bytes(), |text| text.as_bytes()));
-        let tried =
-            std::mem::replace(&mut *self.tried.lock().unwrap_or_else(PoisonError::into_inner), digest);
-        // What was tried already is tried again only if somebody asks for it.
-        if tried == digest && matches!(source, Source::File) {
-            return None;
+        let watch = move || {
+            let mut notices = notices.map_or_else(|| Notices::of_file(&path), Ok)?;
+            notices.renew().map(|()| notices)
+        };
+        tokio::task::spawn_blocking(watch).await.ok()?.ok()
+    }
+
+    /// What is known of the file from how it came to be as it is.
+    async fn known(&self, notices: Option<Notices>) -> (Option<Notices>, Known) {
+        let look = move || {
+            let mut notices = notices?;
+            notices.take();
+            Some((notices.known(), notices))
+        };
+        match tokio::task::spawn_blocking(look).await {
+            Ok(Some((known, notices))) => (Some(notices), known),
+            Ok(None) | Err(_) => (None, Known::Nothing),
         }
-        let hash = text.is_ok().then_some(digest);
+    }
+
+    /// Reads the file, and puts it in force if it is sound and another one; by itself only if it is the same as at the last
+    /// look, and is not half of another one, by what is known of it. `None` if it was not tried.
+    pub(crate) async fn reload(&self, source: Source, known: Known, gateway: &Gateway) -> Option<Outcome> {
+        let path = self.path.clone();
+        let look = move || {
+            let text = read(&path);
+            (fingerprint(&path, &text), text)
+        };
+        let (found, text) = tokio::task::spawn_blocking(look).await.ok()?;
+        let by_itself = matches!(source, Source::File);
+        let before = {
+            let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = std::mem::replace(&mut looks.seen, found);
+            // What was tried already is tried again only if somebody asks for it, or more is known of it.
+            let tried = looks.tried == found && looks.held_back.is_none_or(|held| held >= known);
+            if by_itself && (tried || before != found) {
+                return None;
+            }
+            (looks.tried, looks.held_back) = (found, None);
+            looks.text.clone()
+        };
+        let hash = text.as_ref().ok().map(|text| Digest::of(text.as_bytes()));
         let previous = self.authenticator.access().digest();
-        let (outcome, errors) = match self.parse(text).await {
-            Ok(_) if hash == previous => (Outcome::Unchanged, Vec::new()),
-            Ok(access) => {
+        let doubted = (by_itself && hash != previous).then_some((before, known));
+        let (outcome, errors) = match self.load(text, doubted).await {
+            Tried::Loaded(..) if hash == previous => (Outcome::Unchanged, Vec::new()),
+            Tried::Loaded(access, text) => {
                 let callers = access.callers().count();
                 gateway.directory().set_people(Arc::clone(access.people()));
-                self.authenticator.replace(access);
+                self.authenticator.replace(*access);
+                self.looks.lock().unwrap_or_else(PoisonError::into_inner).text = text;
                 tracing::info!(source = source.as_str(), callers, "access file reloaded");
                 (Outcome::Ok, Vec::new())
             }
-            Err(errors) => {
+            Tried::HeldBack(errors) => {
+                self.looks.lock().unwrap_or_else(PoisonError::into_inner).held_back = Some(known);
+                let faults: Vec<String> = errors.iter().map(ChangeFault::to_string).collect();
+                tracing::error!(
+                    faults = faults.join("; "),
+                    "access file held back, since it may be half-written; if all of it is there, send SIGHUP, or write its \
+                     digest beside it, as `sha256sum` does"
+                );
+                (Outcome::HeldBack, errors)
+            }
+            Tried::Wrong(errors) => {
                 for error in &errors {
                     tracing::error!(%error, "access file rejected; the last one stays in force");
                 }
@@ -113,26 +183,47 @@ impl AccessControl {
         Some(outcome)
     }
 
-    /// What the text of a file says, or what is wrong with it, as far as that is kept.
-    async fn parse(&self, text: Result<String, String>) -> Result<Access, Vec<ChangeFault>> {
+    /// What the text of a file says, or what is wrong with it, as far as that is kept. If it is `doubted`, it is compared
+    /// with the text before it.
+    async fn load(&self, text: Result<String, String>, doubted: Option<(String, Known)>) -> Tried {
         let path = self.path.clone();
-        let text = text.map_err(|why| vec![history::fault(path.display().to_string(), &why)])?;
         // A large file takes a while.
-        let parsed = tokio::task::spawn_blocking(move || Access::read(&path, &text)).await;
-        match parsed {
-            Ok(read) => read.map_err(|errors| history::faults(&errors)),
-            Err(stopped) => Err(vec![history::fault(String::new(), &stopped.to_string())]),
-        }
+        let tried = tokio::task::spawn_blocking(move || {
+            let text = match text {
+                Ok(text) => text,
+                Err(why) => return Tried::Wrong(vec![history::fault(path.display().to_string(), &why)]),
+            };
+            let access = match Access::read(&path, &text) {
+                Ok(access) => access,
+                Err(errors) => return Tried::Wrong(history::faults(&errors)),
+            };
+            let doubts = doubted.map(|(before, known)| doubts(&path, (&before, &text), known));
+            match doubts {
+                Some(Err(errors)) => Tried::HeldBack(history::faults(&errors)),
+                Some(Ok(())) | None => Tried::Loaded(Box::new(access), text),
+            }
+        });
+        tried
+            .await
+            .unwrap_or_else(|stopped| Tried::Wrong(vec![history::fault(String::new(), &stopped.to_string())]))
     }
+}
+
+/// A digest of the text of the file, or of why there is none, and of the manifest beside it. Blocks.
+fn fingerprint(path: &Path, text: &Result<String, String>) -> Digest {
+    let manifest = Manifest::of_file(path, text.as_ref().map_or("", String::as_str));
+    let manifest = match &manifest {
+        Ok(manifest) => json!(manifest.as_ref().map(|manifest| manifest.digest)),
+        Err((_, error)) => json!(error.to_string()),
+    };
+    Digest::of_json(&json!([text, manifest]))
 }
 
 /// The text of the file. Blocks.
 fn read(path: &Path) -> Result<String, String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let mut text = String::new();
-    file.take(ACCESS_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if u64::try_from(text.len()).unwrap_or(u64::MAX) > ACCESS_BYTES {
+    let bytes = files::read(path, ACCESS_BYTES + 1).map_err(|error| error.to_string())?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > ACCESS_BYTES {
         return Err(format!("it has more than {ACCESS_BYTES} bytes"));
     }
-    Ok(text)
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
 }

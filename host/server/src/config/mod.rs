@@ -54,7 +54,7 @@ pub struct Config {
     /// Where requests are stored.
     #[command(flatten)]
     pub storage: Storage,
-    /// How often a client address may make requests, and how many requests of a caller may be open.
+    /// How often a client address may make requests.
     #[command(flatten)]
     pub rate_limit: RateLimit,
     /// How often the scheduler runs.

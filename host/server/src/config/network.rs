@@ -36,6 +36,11 @@ pub struct Network {
     #[arg(long, value_name = "COUNTERSIGN_BODY_LIMIT_BYTES", default_value = "262144")]
     #[arg(value_parser = clap::value_parser!(u32).range(1024..=16 * 1024 * 1024))]
     pub body_limit_bytes: u32,
+    /// How many requests of one action each caller may have open, unless the access file says otherwise for it. Without an
+    /// access file all callers are one.
+    #[arg(long, value_name = "COUNTERSIGN_MAX_OPEN_REQUESTS", default_value = "1000")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub max_open_requests: u32,
     /// How many event streams may be open at once.
     #[arg(long, value_name = "SSE_MAX_CONNECTIONS", default_value = "20000")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))]

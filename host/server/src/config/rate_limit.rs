@@ -1,8 +1,8 @@
-//! How often a client address may make requests, and how many requests of a caller may be open.
+//! How often a client address may make requests.
 
 use clap::Args;
 
-/// The rate limit: each client address has a bucket of requests. And how many requests may be open.
+/// The rate limit: each client address has a bucket of requests.
 #[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Rate limit")]
 pub struct RateLimit {
@@ -14,11 +14,6 @@ pub struct RateLimit {
     #[arg(long = "rate-limit-refill-per-sec", value_name = "RATE_LIMIT_REFILL_PER_SEC", default_value = "1")]
     #[arg(value_parser = refill)]
     pub refill_per_sec: f64,
-    /// How many requests of one caller for one action may be open at once, unless the access file says otherwise; without
-    /// an access file, of everybody together.
-    #[arg(long, value_name = "COUNTERSIGN_MAX_OPEN_REQUESTS", default_value = "1000")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
-    pub max_open_requests: u32,
 }
 
 fn refill(text: &str) -> Result<f64, String> {

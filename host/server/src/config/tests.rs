@@ -69,7 +69,7 @@ fn a_wrong_value_is_named() {
         ("SCHEDULER_INTERVAL_MS", "0", &["SCHEDULER_INTERVAL_MS"]),
         ("RATE_LIMIT_CAPACITY", "0", &["--rate-limit-capacity", "RATE_LIMIT_CAPACITY"]),
         ("RATE_LIMIT_REFILL_PER_SEC", "NaN", &["RATE_LIMIT_REFILL_PER_SEC"]),
-        ("COUNTERSIGN_MAX_OPEN_REQUESTS", "0", &["--max-open-requests", "COUNTERSIGN_MAX_OPEN_REQUESTS"]),
+        ("COUNTERSIGN_MAX_OPEN_REQUESTS", "0", &["COUNTERSIGN_MAX_OPEN_REQUESTS"]),
         ("SSE_MAX_CONNECTIONS", "-1", &["SSE_MAX_CONNECTIONS"]),
         ("COUNTERSIGN_BODY_LIMIT_BYTES", "1", &["COUNTERSIGN_BODY_LIMIT_BYTES"]),
         ("COUNTERSIGN_LOG", "x=y=z", &["--log", "COUNTERSIGN_LOG"]),

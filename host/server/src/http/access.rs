@@ -46,7 +46,7 @@ pub(super) struct AttemptView {
     at: Timestamp,
     /// `start`, `sighup` or `file`.
     source: &'static str,
-    /// `ok`, `unchanged` or `failed`.
+    /// `ok`, `unchanged`, `held_back` (it may be half-written, and nobody asked for it) or `failed`.
     outcome: &'static str,
     /// SHA-256 of the file that was tried; null if there was none, or it could not be read.
     #[schema(value_type = Option<String>)]

@@ -22,6 +22,9 @@ use crate::telemetry::SecurityEvent;
 /// How long a body may take to arrive: a slow caller must not hold a connection.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A body that is longer than this, in bytes, is parsed where it keeps no other call waiting.
+const PARSED_AT_ONCE: usize = 64 << 10;
+
 /// A call whose body is not read yet: first it is asked whether whoever calls may.
 pub(crate) struct Unread(Request);
 
@@ -39,7 +42,7 @@ impl Unread {
         let (parts, body) = self.0.into_parts();
         // Before anything is read of a body that would be refused.
         JsonBody::check(&parts.headers)?;
-        JsonBody::of(&parts.headers, &read(app, body, app.body_limit).await?)
+        JsonBody::of(&parts.headers, read(app, body, app.body_limit).await?).await
     }
 }
 
@@ -48,9 +51,15 @@ pub(crate) struct JsonBody(pub(crate) Value);
 
 impl JsonBody {
     /// Parses a body that was read already.
-    pub(crate) fn of(headers: &HeaderMap, bytes: &[u8]) -> Result<JsonBody, ApiError> {
+    pub(crate) async fn of(headers: &HeaderMap, bytes: Bytes) -> Result<JsonBody, ApiError> {
         JsonBody::check(headers)?;
-        Ok(JsonBody(json::parse(bytes)?))
+        if bytes.len() <= PARSED_AT_ONCE {
+            return Ok(JsonBody(json::parse(&bytes)?));
+        }
+        let parsed = tokio::task::spawn_blocking(move || json::parse(&bytes)).await;
+        // It has panicked, or the gateway ends.
+        let parsed = parsed.map_err(|_| Invalid::new("", "the body cannot be parsed"))?;
+        Ok(JsonBody(parsed?))
     }
 
     /// Checks what the headers say of the body.

@@ -83,7 +83,7 @@ impl Calling {
         if let Some(bearer) = bearer {
             let is_key = ApiKey::is_one(bearer);
             let authentication = if is_key { Authentication::ApiKey } else { Authentication::Oidc };
-            let holder = authenticator.holder(bearer, app.gateway.clock().now()).await;
+            let holder = authenticator.holder(bearer, app.gateway.clock().moment()).await;
             return Some(holder.map(|holder| (holder, authentication)));
         }
         let ClientCertificate(name) = self.certificate.as_ref()?;

@@ -40,7 +40,7 @@ pub(super) struct CancelBody {
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied`; \
             404 `not_found`; 408 `request_timeout`; 409 `already_decided` or `expired`; 413 `payload_too_large`; 415 `unsupported_media_type`; 429 `rate_limited`"),
         (status = "5XX", description = "500 `internal`; \
-            503 `store_unavailable` or `contended`, with `Retry-After`"),
+            503 `store_unavailable`, `store_full`, `store_timeout` or `contended`, with `Retry-After`"),
     )
 )]
 pub(super) async fn cancel(

@@ -112,7 +112,7 @@ pub(super) struct PolicyView {
             408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`; \
             409 `token_retired`; 422 `idempotency_key_reused` or `too_large_to_review`; 429 `rate_limited` or `too_many_open`, with `Retry-After`"),
         (status = "5XX", description = "500 `internal`; \
-            503 `policy_failure`, `store_unavailable` or `contended`, with `Retry-After`"),
+            503 `policy_failure`, `overloaded`, `store_unavailable`, `store_full`, `store_timeout` or `contended`, with `Retry-After`"),
     )
 )]
 pub(super) async fn create(

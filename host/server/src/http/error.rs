@@ -241,8 +241,9 @@ fn gateway_status(error: &GatewayError) -> StatusCode {
         | GatewayError::RulesLost(_)
         | GatewayError::Stopped(_)
         | GatewayError::Contended
+        | GatewayError::Overloaded
         | GatewayError::Refused(Refusal::PolicyFailed(_)) => StatusCode::SERVICE_UNAVAILABLE,
-        GatewayError::Refused(_) => StatusCode::CONFLICT,
+        GatewayError::Repeated | GatewayError::Refused(_) => StatusCode::CONFLICT,
         GatewayError::Store(error) => store_status(error),
         GatewayError::Salt(_) | GatewayError::Randomness(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -252,7 +253,8 @@ fn change_status(error: &ChangeError) -> StatusCode {
     match error {
         ChangeError::Refused(_) | ChangeError::Module(_) => StatusCode::UNPROCESSABLE_ENTITY,
         ChangeError::Unfetched(_) => StatusCode::SERVICE_UNAVAILABLE,
-        ChangeError::Conflict { .. }
+        ChangeError::HeldBack(_)
+        | ChangeError::Conflict { .. }
         | ChangeError::NothingBefore
         | ChangeError::InForce(_)
         | ChangeError::Shadow(_) => StatusCode::CONFLICT,
@@ -309,6 +311,7 @@ impl IntoResponse for ApiError {
 #[cfg(test)]
 mod tests {
     use countersign_core::lifecycle::{Digest, FailureKind, PolicyFailure, Status};
+    use countersign_store::StoreFault;
     use http_body_util::BodyExt as _;
     use serde_json::Value;
 
@@ -321,7 +324,10 @@ mod tests {
             key: "secret key".into(),
             detail: detail.into(),
         };
-        (StoreError::Unavailable { backend: "sqlite", detail: detail.into() }, corrupt)
+        (
+            StoreError::Unavailable { backend: "sqlite", fault: StoreFault::Other, detail: detail.into() },
+            corrupt,
+        )
     }
 
     /// Every failure has a status, a code and, if it passes by itself, a time to try again; nothing internal is shown.
@@ -348,6 +354,7 @@ mod tests {
             GatewayError::Refused(Refusal::Objected(vec![reason])).into(),
             GatewayError::Refused(Refusal::PolicyFailed(vec![failure])).into(),
             GatewayError::Contended.into(),
+            GatewayError::Overloaded.into(),
             GatewayError::RulesLost(Digest::of(b"")).into(),
             GatewayError::Stopped("secret".into()).into(),
             GatewayError::Randomness("secret".into()).into(),
@@ -386,6 +393,7 @@ mod tests {
         409 refused, retry -: a policy objects: not today
         503 policy_failure, retry 1: a policy gave no usable answer, so nothing was changed
         503 contended, retry 1: too many others act on this request at this instant
+        503 overloaded, retry 1: the policies of this action have too much to judge at this instant; try again
         503 policy_failure, retry 1: the rules that this request was made under cannot be loaded
         503 policy_failure, retry 1: the rules that this request was made under cannot be loaded
         500 internal, retry -: the system gave no randomness

@@ -6,8 +6,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use countersign_core::clock::Monotonic;
 use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_slack::{Outgoing, Report};
+use countersign_store::StoreFault;
 use serde::Serialize;
 
 use super::view::{rfc3339, rfc3339_always};
@@ -34,6 +36,9 @@ pub(super) struct ReadyView {
     policy: Digest,
     /// `ok` or `unavailable`.
     store: &'static str,
+    /// What is wrong with the store: `full`, `read_only`, `io_error`, `busy`, `slow` or `other`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_fault: Option<&'static str>,
     /// Which store: `sqlite`.
     backend: &'static str,
     /// The state of delivery to Slack. It does not affect `status`: what is not delivered waits in the outbox.
@@ -46,8 +51,8 @@ pub(super) struct ReadyView {
 pub(super) struct SlackView {
     /// Whether there is a bot token. Without one nothing is delivered, and the other fields are left out.
     configured: bool,
-    /// `ok`; `degraded`: some messages are not delivered; `down`: Slack does not answer;
-    /// `unauthorized`: Slack refuses everything.
+    /// `ok`; `degraded`: some messages are not delivered; `stalled`: nothing has been delivered for a minute although
+    /// something is due; `down`: Slack does not answer; `unauthorized`: Slack refuses everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
     /// Since when.
@@ -81,9 +86,9 @@ pub(super) struct ChannelView {
 }
 
 impl SlackView {
-    fn of(outgoing: Option<&Outgoing>) -> SlackView {
+    fn of(outgoing: Option<&Outgoing>, now: Monotonic) -> SlackView {
         let Some(outgoing) = outgoing else { return SlackView::default() };
-        let Report { state, since, refused, lookup_refused, channels } = outgoing.health.report();
+        let Report { state, since, refused, lookup_refused, channels } = outgoing.health.report(now);
         let channels = channels.into_iter().map(|(channel, failure)| ChannelView {
             channel,
             error: failure.code,
@@ -110,24 +115,25 @@ impl SlackView {
     )
 )]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let is_ok = app.readiness.store_is_ok();
-    let status = match is_ok {
+    let fault = app.readiness.store_fault();
+    let status = match fault {
         _ if app.shutdown.is_cancelled() => "shutting_down",
-        true => "ready",
-        false => "unavailable",
+        None => "ready",
+        Some(_) => "unavailable",
     };
     let view = ReadyView {
         status,
         policy: app.gateway.policies().active().hash(),
-        store: if is_ok { "ok" } else { "unavailable" },
+        store: if fault.is_none() { "ok" } else { "unavailable" },
+        store_fault: fault.map(StoreFault::as_str),
         backend: app.gateway.store().backend(),
-        slack: SlackView::of(app.outgoing.as_ref()),
+        slack: SlackView::of(app.outgoing.as_ref(), app.gateway.clock().monotonic()),
     };
     let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(view))
 }
 
-/// Metrics in the text format of Prometheus.
+/// Metrics in the text format of Prometheus. Of more than a few scrapes a second the others get the same answer again.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -135,13 +141,13 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
         body = String, content_type = "text/plain; version=0.0.4"))
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let stored = match crate::telemetry::stored(app.gateway.store().as_ref(), app.gateway.clock().now()).await
-    {
-        Ok(families) => families,
-        Err(error) => {
+    let measure = async {
+        let stored = crate::telemetry::stored(app.gateway.store().as_ref(), app.gateway.clock().now()).await;
+        let families = stored.unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot read stored metrics");
             Vec::new()
-        }
+        });
+        app.metrics.render(families)
     };
-    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], app.metrics.render(stored))
+    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], app.scrapes.answer(measure).await.to_string())
 }

@@ -56,7 +56,8 @@ use super::{
 struct Document;
 
 /// How every call that needs the store can fail.
-pub(super) const STORE_ERRORS: &str = "500 `internal`; 503 `store_unavailable`, with `Retry-After`";
+pub(super) const STORE_ERRORS: &str =
+    "500 `internal`; 503 `store_unavailable`, `store_full`, `store_timeout`, with `Retry-After`";
 
 /// How admins authenticate.
 struct Security;

@@ -73,7 +73,7 @@ pub(super) struct RerequestView {
             404 `not_found`; 408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`; \
             409 `token_retired` or `salt_lost`; 422 `idempotency_key_reused` or `too_large_to_review`; 429 `cooldown`, `rate_limited` or `too_many_open`, with `Retry-After`"),
         (status = "5XX", description = "500 `internal`; \
-            503 `policy_failure`, `store_unavailable` or `contended`, with `Retry-After`"),
+            503 `policy_failure`, `overloaded`, `store_unavailable`, `store_full`, `store_timeout` or `contended`, with `Retry-After`"),
     )
 )]
 pub(super) async fn rerequest(
@@ -103,7 +103,7 @@ pub(super) async fn rerequest(
         .map(|requester| Who::asserted(&requester.name))?;
     let most_open = caller_rights::most_open(&app, caller.as_deref());
     let again = Again { party: actor, who };
-    let receipt = app.gateway.rerequest(original, again, idempotency, most_open).await?;
+    let receipt = app.gateway.rerequest(original, again, idempotency, most_open, None).await?;
     Ok(Json(RerequestView {
         token: receipt.token.reveal().to_owned(),
         request_id: receipt.request.id,

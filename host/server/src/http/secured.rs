@@ -41,10 +41,11 @@ pub(super) async fn serve(
     let mut in_force = tls.subscribe();
     let config = Arc::clone(&in_force.borrow_and_update().config);
     let within = if crowded { HURRIED_HANDSHAKE_TIMEOUT } else { HANDSHAKE_TIMEOUT };
-    let handshake = tokio::time::timeout(within, TlsAcceptor::from(config).accept(transport));
+    // In boxes: this future has room for everything that is ever in it, as long as the connection lasts.
+    let handshake = Box::pin(tokio::time::timeout(within, TlsAcceptor::from(config).accept(transport)));
     let stream = tokio::select! {
         shaken = handshake => match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => stream,
+            Ok(stream) => Box::new(stream),
             Err(error) => {
                 failed(&error, peer, shared);
                 return End::Done;

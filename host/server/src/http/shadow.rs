@@ -157,7 +157,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, _: Admin) -> Result<Json<S
         (status = "4XX", description = "401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; \
             404 `not_found`: there is no shadow, or the gateway has no admins"),
         (status = "5XX", description = "500 `internal`; \
-            503 `store_unavailable`, with `Retry-After`: it has ended, but this is not in the audit log"),
+            503 `store_unavailable`, `store_full`, `store_timeout`, with `Retry-After`: it has ended, but this is not in the audit log"),
     )
 )]
 pub(super) async fn stop(State(app): State<Arc<App>>, admin: Admin) -> Result<Json<ShadowView>, ApiError> {

@@ -31,7 +31,7 @@ use crate::telemetry::SecurityEvent;
             404 `not_found`: the gateway has no signing secret; 408 `request_timeout`; \
             413 `payload_too_large`"),
         (status = "5XX", description = "500 `internal`; \
-            503 `store_unavailable`, with `Retry-After`: it is unknown whether this is a replay"),
+            503 `store_unavailable`, `store_full`, `store_timeout`, with `Retry-After`: it is unknown whether this is a replay"),
     )
 )]
 pub(super) async fn interactions(
@@ -42,7 +42,7 @@ pub(super) async fn interactions(
     let Some(verifier) = &app.slack_verifier else { return Err(ApiError::NoSuch("path")) };
     let form = body::read(&app, body, app.body_limit).await?;
     let signed = verify(&app, verifier, &headers, &form)?;
-    let answer = interactions::handle(&app, countersign_slack::parse_form(&form), Some(signed)).await?;
+    let answer = interactions::handle_signed(&app, countersign_slack::parse_form(&form), signed).await?;
     Ok(Json(Value::Object(answer)))
 }
 

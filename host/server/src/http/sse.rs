@@ -3,6 +3,7 @@
 //! An idle stream is one small future within that of its connection: it has no task and no buffer of its own.
 
 use std::convert::Infallible;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +28,9 @@ use crate::state::App;
 use crate::streams::StreamSlot;
 use crate::telemetry::log_failure;
 
-/// How often a heartbeat is sent.
-const HEARTBEAT: Duration = Duration::from_secs(20);
+/// How often a stream reads its request, and sends a heartbeat if there is nothing new, in milliseconds. A random time
+/// between these two, since many streams open at the same moment after a restart, and each heartbeat reads the store.
+const HEARTBEAT_MS: RangeInclusive<u64> = 16_000..=20_000;
 
 /// How soon a client should reconnect, in milliseconds.
 const RETRY_MS: u64 = 2000;
@@ -47,11 +49,11 @@ const SPREAD_MS: u64 = 3000;
     ),
     responses(
         (status = 200, description = "`event: state` at once and at every change, with the request's version as `id`; \
-            `event: heartbeat` every 20 s; ends after a terminal state", body = WaitView, content_type = "text/event-stream"),
+            `event: heartbeat` every 16 to 20 s while nothing changes; ends after a terminal state", body = WaitView, content_type = "text/event-stream"),
         (status = 204, description = "The request has ended, and the client has seen its last state: do not reconnect"),
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied`; 404 `not_found`; 429 `rate_limited`"),
         (status = "5XX", description = "500 `internal`; \
-            503 `too_many_streams` or `store_unavailable`, with `Retry-After`"),
+            503 `too_many_streams` or `store_unavailable`, `store_full`, `store_timeout`, with `Retry-After`"),
     )
 )]
 pub(super) async fn stream(
@@ -80,7 +82,7 @@ pub(super) async fn stream(
         first: Some(unseen.then_some(request)),
         ended: false,
         with_token,
-        heartbeat: Instant::now() + HEARTBEAT,
+        heartbeat: next_heartbeat(),
         _slot: slot,
         app,
     };
@@ -92,6 +94,10 @@ pub(super) async fn stream(
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     Ok((headers, Extension(LongLived), Body::from_stream(events)).into_response())
+}
+
+fn next_heartbeat() -> Instant {
+    Instant::now() + Duration::from_millis(fastrand::u64(HEARTBEAT_MS))
 }
 
 /// One open stream.
@@ -129,33 +135,37 @@ impl Feed {
 
     async fn wait(&mut self) -> String {
         loop {
-            tokio::select! {
+            let is_heartbeat = tokio::select! {
                 biased;
-                seen = self.watch.next() => {
-                    let newest = match seen {
-                        Seen::Version(request) => Some(request),
-                        Seen::Lagged => match self.app.gateway.store().request(self.id).await {
-                            Ok(request) => request.map(Arc::new),
-                            Err(error) => {
-                                log_failure(&error.into());
-                                return self.end(RETRY_MS);
-                            }
-                        },
-                    };
-                    if let Some(request) = newest.filter(|request| request.version > self.seen) {
-                        return self.state(&request);
-                    }
-                }
+                seen = self.watch.next() => match seen {
+                    Seen::Version(request) if request.version > self.seen => return self.state(&request),
+                    Seen::Version(_) => continue,
+                    Seen::Lagged => false,
+                },
                 () = self.app.shutdown.cancelled() => {
                     // Not all at once: the next instance has to accept them all.
                     let shard = u64::from(self.id.shard());
                     return self.end(RETRY_MS + shard % SPREAD_MS);
                 }
                 () = tokio::time::sleep_until(self.heartbeat) => {
-                    self.heartbeat += HEARTBEAT;
+                    self.heartbeat = next_heartbeat();
+                    true
+                }
+            };
+            // Nobody tells this stream of what another process stored, nor of a write that was stored although the store
+            // answered with an error.
+            match self.app.gateway.store().request(self.id).await {
+                Ok(Some(request)) if request.version > self.seen => return self.state(&request),
+                Err(error) if !is_heartbeat => {
+                    log_failure(&error.into());
+                    return self.end(RETRY_MS);
+                }
+                // What cannot be read now is read at the next heartbeat.
+                Ok(_) | Err(_) if is_heartbeat => {
                     let data = json!({"at": self.app.gateway.clock().now().to_string()});
                     return format!("event: heartbeat\ndata: {data}\n\n");
                 }
+                Ok(_) | Err(_) => {}
             }
         }
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::caller::{Calling, Found, Wanted, salt_for};
 use super::can_act::Outlook;
-use super::error::ApiError;
+use super::error::{ApiError, Invalid};
 use super::openapi::STORE_ERRORS;
 use super::params::Params;
 use super::view::StatusView;
@@ -56,15 +56,24 @@ pub(super) async fn status(
 pub(super) struct LineageView {
     #[schema(value_type = String)]
     lineage_id: RequestId,
-    /// Oldest first.
+    /// Oldest first; at most 100.
     requests: Vec<StatusView>,
+    /// If there are more: the `from` of a call that answers with the next ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<u32>,
 }
 
-/// The lineage of a request, oldest first.
+/// The most requests of a lineage in one answer.
+const PAGE: usize = 100;
+
+/// The lineage of a request, oldest first, in pages of 100 requests.
 #[utoipa::path(
     get,
     path = "/api/guard/lineage",
-    params(("requestId" = String, Query, description = "Any request of the lineage.")),
+    params(
+        ("requestId" = String, Query, description = "Any request of the lineage."),
+        ("from" = Option<u32>, Query, description = "Which request of the lineage to begin with: 0, if it is left out, is the oldest."),
+    ),
     responses(
         (status = 200, description = "The lineage, oldest first", body = LineageView),
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied` or `role_missing`; 404 `not_found`; 429 `rate_limited`"),
@@ -77,8 +86,14 @@ pub(super) async fn lineage(
     params: Params,
 ) -> Result<Json<LineageView>, ApiError> {
     let lineage_id = request(&app, &calling, &params).await?.request.submission.lineage;
-    let requests = app.gateway.store().lineage(lineage_id).await?;
-    Ok(Json(LineageView { lineage_id, requests: requests.iter().map(StatusView::of).collect() }))
+    let from = match params.get("from")? {
+        None => 0,
+        Some(text) => text.parse().map_err(|_| Invalid::new("from", "expected a number from 0 on"))?,
+    };
+    let requests = app.gateway.store().lineage(lineage_id, from, PAGE + 1).await?;
+    let next = requests.get(PAGE).map(|request| request.submission.depth);
+    let requests = requests.iter().take(PAGE).map(StatusView::of).collect();
+    Ok(Json(LineageView { lineage_id, requests, next }))
 }
 
 /// The request that is asked about. Without an access file its id is enough.

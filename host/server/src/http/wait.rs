@@ -72,10 +72,13 @@ pub(super) async fn long_poll(
         }
     };
     tokio::select! {
-        newer = newer => Ok(view(&app, &*newer?, with_token)),
-        () = tokio::time::sleep(timeout) => Ok(view(&app, &request, with_token)),
-        () = app.shutdown.cancelled() => Ok(view(&app, &request, with_token)),
+        newer = newer => return Ok(view(&app, &*newer?, with_token)),
+        () = tokio::time::sleep(timeout) => {}
+        () = app.shutdown.cancelled() => {}
     }
+    // Nobody tells this call of what another process stored, nor of a write that was stored although the store answered with
+    // an error.
+    Ok(view(&app, &*app.gateway.request(id).await?, with_token))
 }
 
 /// Returns the state of the request at once, and keeps the token out of the URL.

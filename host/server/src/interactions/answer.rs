@@ -1,10 +1,12 @@
 //! The answer to an interaction: JSON for Slack, errors in a modal, and a message to the person.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use countersign_core::lifecycle::{Reason, Refusal, Request, RequestId};
-use countersign_gateway::GatewayError;
-use countersign_slack::{ANSWER_BLOCK, Interaction, ephemeral_text};
+use countersign_gateway::{GatewayError, Once};
+use countersign_slack::{ANSWER_BLOCK, Interaction, InteractionError, InteractionKind, ephemeral_text};
+use countersign_store::{StoreError, StoreFault};
 use serde_json::{Map, Value, json};
 
 use super::perform::{PerformError, Performed, perform};
@@ -18,28 +20,54 @@ const MAX_ERROR_CHARS: usize = 500;
 pub(super) struct Answer {
     /// What Slack is answered.
     pub(super) body: Map<String, Value>,
-    /// What the person reads in an ephemeral message, as escaped mrkdwn.
-    pub(super) ephemeral: Option<String>,
+    /// What the person reads in an ephemeral message.
+    pub(super) ephemeral: Option<Ephemeral>,
     /// Whether `body` shows the same in the modal.
     pub(super) shown_in_modal: bool,
+    /// Whether it is known what was stored. The store may have stored something, and answered with an error.
+    pub(super) is_certain: bool,
+}
+
+/// An ephemeral message.
+pub(super) struct Ephemeral {
+    /// What it is about: of each interaction one message is sent for each code.
+    pub(super) code: &'static str,
+    /// Escaped mrkdwn.
+    pub(super) text: String,
 }
 
 impl Answer {
     fn silent(body: Map<String, Value>) -> Answer {
-        Answer { body, ephemeral: None, shown_in_modal: false }
+        Answer { body, ephemeral: None, shown_in_modal: false, is_certain: true }
     }
 
-    /// A refusal of which the person reads nothing.
-    pub(super) fn refusal(code: &str, message: &str) -> Answer {
-        Answer::silent(refusal(code, message, &[]))
+    /// A refusal of what is of no request.
+    pub(super) fn refusal(app: &App, code: &'static str, message: &str) -> Answer {
+        let (directory, now) = (app.gateway.directory(), app.gateway.clock().now());
+        let text = ephemeral_text::refusal(code, message, &[], None, directory, now);
+        let ephemeral = Some(Ephemeral { code, text });
+        Answer { ephemeral, ..Answer::silent(refusal(code, message, &[])) }
     }
 }
 
-/// Does what the interaction asks for, and answers it.
+/// Does what the interaction asks for, and answers it. One that was delivered before, and counted, is answered as it was
+/// then, whatever the gateway would say to it now.
 pub(super) async fn answer(app: &App, interaction: Interaction) -> Answer {
-    let modal_blocks = interaction.kind.modal_blocks();
-    let id = interaction.request;
-    match perform(app, interaction).await {
+    let once = super::once(app, &interaction);
+    let (id, modal_blocks) = (interaction.request, interaction.kind.modal_blocks());
+    let made_again = (interaction.kind == InteractionKind::Rerequest).then(|| interaction.user.clone());
+    let mut performed = perform(app, interaction, once).await;
+    if let (Err(error), Some(once)) = (&performed, once) {
+        match counted_before(app, id, once, made_again).await {
+            Ok(None) => {}
+            Ok(Some(before)) => {
+                tracing::info!(request = %id, code = error.code(), "Slack interaction has counted already");
+                performed = Ok(before);
+            }
+            Err(error) => performed = Err(error.into()),
+        }
+    }
+    match performed {
         Ok(Performed::Changed(request)) => {
             let mut body = success(&request);
             if modal_blocks.is_some() {
@@ -48,27 +76,60 @@ pub(super) async fn answer(app: &App, interaction: Interaction) -> Answer {
             Answer::silent(body)
         }
         Ok(Performed::Rerequested(request)) => Answer {
-            ephemeral: Some(ephemeral_text::rerequested(&request)),
+            ephemeral: Some(Ephemeral { code: "rerequested", text: ephemeral_text::rerequested(&request) }),
             ..Answer::silent(success(&request))
         },
         Ok(Performed::NextPage(view)) => Answer {
             body: object(json!({"response_action": "update", "view": view})),
             // The modal is closed by then.
-            ephemeral: Some(ephemeral_text::page_too_late()),
+            ephemeral: Some(Ephemeral { code: "page_too_late", text: ephemeral_text::page_too_late() }),
             shown_in_modal: true,
+            is_certain: true,
         },
         Ok(Performed::ModalOpened) => Answer::silent(object(json!({"ok": true, "requestId": id}))),
         Err(error) => refused(app, id, &error, &modal_blocks.unwrap_or_default()).await,
     }
 }
 
+/// Among how many later requests of a lineage the one is looked for that a press made: it was made minutes ago.
+const LATER_REQUESTS: usize = 100;
+
+/// What was done when the interaction was delivered before. `None` if nothing was.
+async fn counted_before(
+    app: &App,
+    id: RequestId,
+    once: Once,
+    made_again_by: Option<String>,
+) -> Result<Option<Performed>, GatewayError> {
+    if !app.gateway.has_counted(once).await? {
+        return Ok(None);
+    }
+    let request = app.gateway.request(id).await?;
+    let Some(user) = made_again_by else { return Ok(Some(Performed::Changed(request))) };
+    let (lineage, depth) = (request.submission.lineage, request.submission.depth);
+    let later = app.gateway.store().lineage(lineage, depth.saturating_add(1), LATER_REQUESTS).await?;
+    let is_theirs =
+        |made: &Request| made.submission.rerequested_by.as_ref().is_some_and(|party| party.id == user);
+    let made = later.into_iter().rev().find(is_theirs).map_or(request, Arc::new);
+    Ok(Some(Performed::Rerequested(made)))
+}
+
 async fn refused(app: &App, id: RequestId, error: &PerformError, modal_blocks: &[String]) -> Answer {
-    let (reasons, mut locked) = (error.reasons(), &[][..]);
+    let (reasons, mut locked, mut is_certain) = (error.reasons(), &[][..], true);
     if let PerformError::Gateway(error) = error {
         log_failure(error);
         match error {
             GatewayError::Refused(Refusal::Unauthorized(_)) => app.metrics.count(SecurityEvent::Unauthorized),
             GatewayError::Refused(Refusal::NotEditable(keys)) => locked = keys,
+            GatewayError::NotFound => app.metrics.count_unreadable(InteractionError::NoRequest),
+            // Nothing was stored.
+            GatewayError::Store(StoreError::Unavailable {
+                fault: StoreFault::Full | StoreFault::ReadOnly | StoreFault::Busy,
+                ..
+            }) => {}
+            GatewayError::Store(StoreError::Unavailable { .. }) | GatewayError::Stopped(_) => {
+                is_certain = false
+            }
             _ => {}
         }
     }
@@ -93,7 +154,7 @@ async fn refused(app: &App, id: RequestId, error: &PerformError, modal_blocks: &
     let stands = request.as_ref().zip(rules.as_ref().map(|rules| &**rules.entry()));
     let (directory, now) = (app.gateway.directory(), app.gateway.clock().now());
     let text = ephemeral_text::refusal(code, &message, &reasons, stands, directory, now);
-    Answer { body, ephemeral: Some(text), shown_in_modal }
+    Answer { body, ephemeral: Some(Ephemeral { code, text }), shown_in_modal, is_certain }
 }
 
 /// The errors to show in a modal with these blocks: each on its parameter's block, else on the first.

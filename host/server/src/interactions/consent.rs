@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use countersign_core::lifecycle::{Digest, Intent, Refusal, Request, RequestId};
 use countersign_core::record::{PolicyEntry, Slot};
-use countersign_gateway::GatewayError;
+use countersign_gateway::{GatewayError, Once};
 use countersign_slack::{Seen, is_whole, review};
 
 use crate::state::App;
@@ -26,6 +26,8 @@ pub(super) struct Approval<'a> {
     pub(super) user: &'a str,
     /// What they had before them.
     pub(super) seen: Seen,
+    /// Which act it is, if it may be delivered again.
+    pub(super) once: Option<Once>,
 }
 
 /// The request and the payload hash of what an approval is of, if it counts as consent.
@@ -37,7 +39,7 @@ pub(super) async fn check(
     approval: Approval<'_>,
     intent: &Intent,
 ) -> Result<(Arc<Request>, Digest), GatewayError> {
-    let Approval { request: id, user, seen } = approval;
+    let Approval { request: id, user, seen, once } = approval;
     // Side by side: a person waits.
     let (request, post) =
         tokio::join!(app.gateway.request(id), app.gateway.store().slack_post(id, Slot::Main));
@@ -48,9 +50,9 @@ pub(super) async fn check(
         return Ok((request, payload));
     }
     // Whoever may not approve at all reads that first.
-    app.gateway.check(id, user, intent, Some(payload)).await?;
+    app.gateway.check(id, user, intent, Some(payload), once).await?;
     tracing::info!(request = %id, was_refused, "approval without having read the request");
-    Err(app.gateway.refuse(id, user, intent.clone(), Refusal::Unread).await)
+    Err(app.gateway.refuse(id, user, intent.clone(), Refusal::Unread, once).await)
 }
 
 fn has_read(

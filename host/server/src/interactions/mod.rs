@@ -1,34 +1,38 @@
 //! Answers interactions from Slack: what a person asked for is done, or they read why not, in a message only to them.
 //!
-//! HTTP and Socket Mode both end here. Slack waits for 3 s, so an interaction that takes longer than
-//! [`ACKNOWLEDGE_AFTER`] is acknowledged with an empty answer, run to completion, and reported to the person afterwards.
+//! HTTP and Socket Mode differ in when they acknowledge. Slack waits for 3 s. Over HTTP it delivers nothing again, so an
+//! interaction that takes longer than [`ACKNOWLEDGE_AFTER`] is acknowledged with an empty answer, run to completion, and
+//! reported to the person afterwards. Over Socket Mode it delivers again what is not acknowledged, so nothing is
+//! acknowledged before it is durable.
 
 mod answer;
 mod consent;
 mod perform;
 mod person;
+mod sent;
 mod workspace;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use countersign_gateway::GatewayError;
-use countersign_slack::{
-    Handler, Interaction, InteractionError as SlackInteractionError, SignatureError, Signed, ephemeral_text,
-};
-use countersign_store::StoreError;
+use countersign_gateway::{GatewayError, Once};
+use countersign_slack::{Handler, Interaction, SignatureError, Signed, Unreadable};
 use serde_json::{Map, Value};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use self::answer::Answer;
 use self::person::Person;
 use crate::state::App;
 use crate::telemetry::{SecurityEvent, log_failure};
 
+pub(crate) use self::sent::SentEphemerals;
+
 /// How long an answer may take before the interaction is acknowledged without one.
 const ACKNOWLEDGE_AFTER: Duration = Duration::from_secs(2);
 
-/// How long an interaction is remembered to recognise a second delivery, in milliseconds.
+/// How long an interaction is remembered to recognise a second delivery, in milliseconds. Slack gives up earlier.
 const REMEMBER_MS: u64 = 10 * 60 * 1000;
 
 /// Why an interaction is not answered at all.
@@ -37,18 +41,12 @@ pub(crate) enum InteractionError {
     /// Its signature was used before.
     #[error(transparent)]
     Signature(#[from] SignatureError),
-    /// Whether it was delivered before cannot be found out.
+    /// Whether its signature was used before cannot be found out.
     #[error(transparent)]
     Gateway(#[from] GatewayError),
     /// A panic; the panic hook has printed it.
     #[error("something in the gateway broke; nothing was approved by it")]
     Panicked,
-}
-
-impl From<StoreError> for InteractionError {
-    fn from(error: StoreError) -> InteractionError {
-        InteractionError::Gateway(error.into())
-    }
 }
 
 impl InteractionError {
@@ -74,91 +72,32 @@ impl InteractionError {
     }
 }
 
-/// Handles an interaction once, however often it is delivered, and returns what Slack is answered.
-///
-/// `signed` proves that it comes from Slack; in Socket Mode the connection does.
+/// Handles an interaction that came over HTTP, and returns what Slack is answered within 3 s.
 ///
 /// # Errors
 /// If the signature was used before, or the store cannot say whether it was.
-pub(crate) async fn handle(
+pub(crate) async fn handle_signed(
     app: &Arc<App>,
-    interaction: Result<Interaction, SlackInteractionError>,
-    signed: Option<Signed>,
+    interaction: Result<Interaction, Unreadable>,
+    signed: Signed,
 ) -> Result<Map<String, Value>, InteractionError> {
-    let person = interaction.as_ref().ok().map(Person::of);
-    let worker = Arc::clone(app);
-    let mut work = app.background.spawn(async move { handle_once(&worker, interaction, signed).await });
+    let (person, mut work) = start(app, interaction, Some(signed));
     if let Ok(finished) = tokio::time::timeout(ACKNOWLEDGE_AFTER, &mut work).await {
-        let Answer { body, ephemeral, shown_in_modal } =
-            finished.unwrap_or(Err(InteractionError::Panicked))?;
-        if let (Some(person), Some(text), false) = (person, ephemeral, shown_in_modal) {
-            person.send_ephemeral(app, text).await;
-        }
-        return Ok(body);
+        let answer = finished.unwrap_or(Err(InteractionError::Panicked))?;
+        return Ok(respond(app, person, answer, false).await);
     }
     let worker = Arc::clone(app);
     app.background.spawn(async move {
-        let ephemeral = match work.await.unwrap_or(Err(InteractionError::Panicked)) {
-            // The modal is closed by now, so what it would have shown goes into the message.
-            Ok(answer) => answer.ephemeral,
+        let answer = match work.await.unwrap_or(Err(InteractionError::Panicked)) {
+            Ok(answer) => answer,
             Err(error) => {
                 error.log();
-                let (directory, now) = (worker.gateway.directory(), worker.gateway.clock().now());
-                let message = error.public_message();
-                Some(ephemeral_text::refusal(error.code(), &message, &[], None, directory, now))
+                Answer::refusal(&worker, error.code(), &error.public_message())
             }
         };
-        if let (Some(person), Some(text)) = (person, ephemeral) {
-            person.send_ephemeral(&worker, text).await;
-        }
+        respond(&worker, person, answer, true).await;
     });
     Ok(Map::new())
-}
-
-async fn handle_once(
-    app: &App,
-    interaction: Result<Interaction, SlackInteractionError>,
-    signed: Option<Signed>,
-) -> Result<Answer, InteractionError> {
-    if !is_first_delivery(app, signed, interaction.as_ref().ok()).await? {
-        return Ok(Answer::refusal("duplicate_delivery", "this was delivered before"));
-    }
-    match interaction {
-        Ok(interaction) => Ok(answer::answer(app, interaction).await),
-        Err(unreadable) => {
-            tracing::warn!(code = unreadable.code(), "cannot read Slack interaction");
-            Ok(Answer::refusal(unreadable.code(), &unreadable.to_string()))
-        }
-    }
-}
-
-/// Whether the interaction was not delivered before, over HTTP or Socket Mode.
-///
-/// # Errors
-/// If the signature was used before: that is a replay, not a second delivery by Slack, which signs anew.
-async fn is_first_delivery(
-    app: &App,
-    signed: Option<Signed>,
-    interaction: Option<&Interaction>,
-) -> Result<bool, InteractionError> {
-    let (store, now) = (app.gateway.store(), app.gateway.clock().now());
-    let signature = async {
-        let Some(signed) = signed else { return Ok(true) };
-        store.claim_nonce(signed.nonce, now, signed.remember_until).await
-    };
-    let identity = async {
-        let Some(identity) = interaction.and_then(Interaction::identity) else { return Ok(true) };
-        store.claim_nonce(identity, now, now.plus(REMEMBER_MS)).await
-    };
-    // Concurrently, so that the store commits them together.
-    let (signature, identity): (Result<bool, StoreError>, Result<bool, StoreError>) =
-        tokio::join!(signature, identity);
-    if !signature? {
-        app.metrics.count(SecurityEvent::Replay);
-        tracing::warn!(code = SignatureError::Replay.code(), "Slack interaction rejected");
-        return Err(SignatureError::Replay.into());
-    }
-    Ok(identity?)
 }
 
 /// Answers interactions that come over Socket Mode.
@@ -166,10 +105,74 @@ pub(crate) struct SocketMode(pub(crate) Arc<App>);
 
 #[async_trait]
 impl Handler for SocketMode {
-    async fn handle(
-        &self,
-        interaction: Result<Interaction, SlackInteractionError>,
-    ) -> Option<Map<String, Value>> {
-        handle(&self.0, interaction, None).await.inspect_err(InteractionError::log).ok()
+    async fn handle(&self, interaction: Result<Interaction, Unreadable>) -> Option<Map<String, Value>> {
+        let since = Instant::now();
+        let (person, work) = start(&self.0, interaction, None);
+        let finished = work.await.unwrap_or(Err(InteractionError::Panicked));
+        let answer = finished.inspect_err(InteractionError::log).ok()?;
+        let is_certain = answer.is_certain;
+        let body = respond(&self.0, person, answer, since.elapsed() >= ACKNOWLEDGE_AFTER).await;
+        // What may not be stored is not acknowledged: the next delivery stores it, or finds it stored.
+        is_certain.then_some(body)
     }
+}
+
+/// Starts to handle an interaction. It is run to completion, even if whoever sent it goes away.
+fn start(
+    app: &Arc<App>,
+    interaction: Result<Interaction, Unreadable>,
+    signed: Option<Signed>,
+) -> (Option<Person>, JoinHandle<Result<Answer, InteractionError>>) {
+    let person = Person::of(&interaction);
+    let worker = Arc::clone(app);
+    let work = app.background.spawn(async move {
+        if let Some(signed) = signed {
+            check_replay(&worker, signed).await?;
+        }
+        Ok(match interaction {
+            Ok(interaction) => answer::answer(&worker, interaction).await,
+            Err(unreadable) => {
+                tracing::warn!(code = unreadable.error.code(), "cannot read Slack interaction");
+                worker.metrics.count_unreadable(unreadable.error);
+                Answer::refusal(&worker, unreadable.error.code(), &unreadable.error.to_string())
+            }
+        })
+    });
+    (person, work)
+}
+
+/// Sends the person the ephemeral message of an answer, and returns what Slack is answered. If it is late, Slack shows
+/// nothing of that.
+async fn respond(app: &App, person: Option<Person>, answer: Answer, is_late: bool) -> Map<String, Value> {
+    let Answer { mut body, ephemeral, shown_in_modal, .. } = answer;
+    if let (Some(person), Some(ephemeral)) = (person, ephemeral)
+        && (is_late || !shown_in_modal)
+    {
+        body.extend(person.send(app, ephemeral).await);
+    }
+    body
+}
+
+/// Claims the signature of an interaction that came over HTTP.
+///
+/// It is claimed before everything else, in a write of its own: what a crash leaves undone after it is not lost for that,
+/// since Slack signs each delivery anew.
+///
+/// # Errors
+/// If the signature was used before: that is a replay, not a second delivery by Slack.
+async fn check_replay(app: &App, signed: Signed) -> Result<(), InteractionError> {
+    let now = app.gateway.clock().now();
+    let claimed = app.gateway.store().claim_nonce(signed.nonce, now, signed.remember_until).await;
+    if claimed.map_err(GatewayError::from)? {
+        return Ok(());
+    }
+    app.metrics.count(SecurityEvent::Replay);
+    tracing::warn!(code = SignatureError::Replay.code(), "Slack interaction rejected");
+    Err(SignatureError::Replay.into())
+}
+
+/// Which act an interaction is, over HTTP and Socket Mode alike. `None` if Slack does not say.
+fn once(app: &App, interaction: &Interaction) -> Option<Once> {
+    let at = app.gateway.clock().now();
+    Some(Once { identity: interaction.identity()?, at, until: at.plus(REMEMBER_MS) })
 }

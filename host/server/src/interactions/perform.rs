@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use countersign_core::json;
 use countersign_core::lifecycle::{Digest, Party, Reason, Refusal, Request, RequestId, State};
-use countersign_gateway::{Again, GatewayError, Intent, Who};
+use countersign_gateway::{Again, GatewayError, Intent, Once, Who};
 use countersign_slack::{
-    Interaction, InteractionKind, Outgoing, Page, Seen, SlackModalView, SlackView, Source, modal, review,
+    CallError, Interaction, InteractionKind, Outgoing, Page, Seen, SlackModalView, SlackView, Source, modal,
+    review,
 };
 use serde_json::Value;
 
@@ -110,11 +111,16 @@ impl PerformError {
     }
 }
 
-/// Does what an interaction asks for.
-pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Performed, PerformError> {
+/// Does what an interaction asks for. What is stored of it is stored once, however often it is delivered; the rest, opening
+/// a dialog or turning a page, does no harm twice.
+pub(super) async fn perform(
+    app: &App,
+    interaction: Interaction,
+    once: Option<Once>,
+) -> Result<Performed, PerformError> {
     workspace::check(app, &interaction)?;
     let Interaction { user, request, kind, seen, source, workspace: _ } = interaction;
-    let approval = Approval { request, user: &user, seen };
+    let approval = Approval { request, user: &user, seen, once };
     let intent = match kind {
         InteractionKind::Approve => Intent::approve(),
         InteractionKind::Review => {
@@ -144,7 +150,7 @@ pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Perfo
         }
         InteractionKind::Deny(None) => {
             let intent = Intent::Deny { reason: None };
-            if open_deny_modal(app, request, &user, &intent, &source).await? {
+            if open_deny_modal(app, request, (&user, once), &intent, &source).await? {
                 return Ok(Performed::ModalOpened);
             }
             // A denial counts without a reason, too.
@@ -163,14 +169,19 @@ pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Perfo
                 let why = "only its requester and its approvers may have it made again";
                 return Err(GatewayError::NotAllowed(why).into());
             }
-            // After the person's right: whoever has none must not use up the caller's quota.
+            // After the person's right, and once for each press: nobody must use up the caller's quota for nothing.
+            if let Some(once) = once
+                && app.gateway.has_counted(once).await?
+            {
+                return Err(GatewayError::Repeated.into());
+            }
             let caller = caller_rights::check_rerequest(app, &original)?;
             let who = Who { authenticated: true, ..Who::asserted(&user) };
             let party = Party { id: user, source: "slack".into(), display: None };
             let again = Again { party, who };
             return Ok(Performed::Rerequested(
                 app.gateway
-                    .rerequest(request, again, None, caller_rights::most_open(app, caller.as_deref()))
+                    .rerequest(request, again, None, caller_rights::most_open(app, caller.as_deref()), once)
                     .await?
                     .request,
             ));
@@ -179,9 +190,9 @@ pub(super) async fn perform(app: &App, interaction: Interaction) -> Result<Perfo
     let request = match &intent {
         Intent::Approve { .. } | Intent::Acknowledge { .. } => {
             let (request, payload) = consent::check(app, approval, &intent).await?;
-            app.gateway.act_on_loaded(request, &user, &intent, Some(payload)).await?
+            app.gateway.act_on_loaded(request, &user, &intent, Some(payload), once).await?
         }
-        _ => app.gateway.act_on(request, &user, &intent, seen.payload()).await?,
+        _ => app.gateway.act_on(request, &user, &intent, seen.payload(), once).await?,
     };
     if let (Seen::Page(_, page), Intent::Acknowledge { .. }) = (seen, &intent) {
         show_page_again(app, &request, page, &source).await;
@@ -256,23 +267,34 @@ async fn open_reading(app: &App, request: RequestId, source: &Source) -> Result<
     })
 }
 
-/// Opens the modal that asks why somebody denies. False if it cannot be opened.
+/// Opens the modal that asks why somebody denies. False if it cannot be opened, so that they deny without a reason.
+///
+/// # Errors
+/// If the denial would not count, and if the press is too old to open a modal: it may be one that is delivered again, and
+/// opened the modal then. Whoever cancels that must not find the request denied.
 async fn open_deny_modal(
     app: &App,
     request: RequestId,
-    user: &str,
+    (user, once): (&str, Option<Once>),
     intent: &Intent,
     source: &Source,
 ) -> Result<bool, PerformError> {
     let (Some(Outgoing { client, .. }), Some(trigger)) = (&app.outgoing, &source.trigger) else {
         return Ok(false);
     };
-    let request = app.gateway.check(request, user, intent, None).await?;
+    let request = app.gateway.check(request, user, intent, None, once).await?;
     let opened = client.open_view(trigger, &modal::deny(&request)).await;
-    if let Err(error) = &opened {
-        tracing::warn!(%error, request = %request.id, "cannot open deny modal; denying without a reason");
+    match opened {
+        Ok(()) => Ok(true),
+        Err(CallError::Rejected { code }) if code == "expired_trigger_id" => {
+            tracing::warn!(request = %request.id, "cannot open deny modal; the press is too old");
+            Err(PerformError::ModalFailed)
+        }
+        Err(error) => {
+            tracing::warn!(%error, request = %request.id, "cannot open deny modal; denying without a reason");
+            Ok(false)
+        }
     }
-    Ok(opened.is_ok())
 }
 
 /// Opens the modal in which parameters are edited.
@@ -280,9 +302,9 @@ async fn open_override_modal(app: &App, approval: Approval<'_>, source: &Source)
     let (Some(Outgoing { client, .. }), Some(trigger)) = (&app.outgoing, &source.trigger) else {
         return Err(PerformError::NoBotToken);
     };
-    let Approval { request, user, seen } = approval;
+    let Approval { request, user, seen, once } = approval;
     let (_, payload) = consent::check(app, approval, &Intent::approve()).await?;
-    let request = app.gateway.check(request, user, &Intent::approve(), Some(payload)).await?;
+    let request = app.gateway.check(request, user, &Intent::approve(), Some(payload), once).await?;
     let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
     let page = match seen {
         Seen::Page(_, page) => Some(page),

@@ -1,5 +1,6 @@
 //! Metrics of this process, which start at zero with it.
 
+use countersign_slack::InteractionError;
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, Opts, Registry, TextEncoder};
 
@@ -87,6 +88,7 @@ impl SecurityEvent {
 pub struct Metrics {
     registry: Registry,
     security: IntCounterVec,
+    unreadable: IntCounterVec,
 }
 
 impl Metrics {
@@ -107,7 +109,18 @@ impl Metrics {
         for event in SecurityEvent::ALL {
             security.with_label_values(&[event.as_str()]);
         }
-        Ok(Metrics { registry, security })
+        let unreadable = IntCounterVec::new(
+            Opts::new(
+                "slack_unreadable_interactions_total",
+                "Interactions from Slack that cannot be read, or are of no request.",
+            ),
+            &["code"],
+        )?;
+        registry.register(Box::new(unreadable.clone()))?;
+        for error in InteractionError::ALL {
+            unreadable.with_label_values(&[error.code()]);
+        }
+        Ok(Metrics { registry, security, unreadable })
     }
 
     /// The registry, to which other crates add their metrics.
@@ -119,6 +132,11 @@ impl Metrics {
     /// Counts a security event.
     pub fn count(&self, event: SecurityEvent) {
         self.security.with_label_values(&[event.as_str()]).inc();
+    }
+
+    /// Counts an interaction from Slack that cannot be read.
+    pub(crate) fn count_unreadable(&self, error: InteractionError) {
+        self.unreadable.with_label_values(&[error.code()]).inc();
     }
 
     /// These metrics and `stored`, in the text format of Prometheus.
@@ -168,6 +186,12 @@ mod tests {
         security_events_total{type="tls_handshake_failed"} 0
         security_events_total{type="unauthenticated"} 0
         security_events_total{type="unauthorized"} 0
+        # HELP slack_unreadable_interactions_total Interactions from Slack that cannot be read, or are of no request.
+        # TYPE slack_unreadable_interactions_total counter
+        slack_unreadable_interactions_total{code="invalid_hash"} 0
+        slack_unreadable_interactions_total{code="invalid_payload"} 0
+        slack_unreadable_interactions_total{code="not_found"} 0
+        slack_unreadable_interactions_total{code="unknown_interaction"} 0
         "#);
     }
 }

@@ -2,9 +2,11 @@
 
 mod log;
 mod metrics;
+mod scrapes;
 mod stored;
 
 pub(crate) use log::log_failure;
 pub use log::start_log;
 pub use metrics::{Metrics, SecurityEvent};
+pub(crate) use scrapes::Scrapes;
 pub use stored::stored;

@@ -54,8 +54,13 @@ pub async fn stored(store: &dyn Store, now: Timestamp) -> Result<Vec<MetricFamil
 /// Every counter of reloads, at zero.
 fn no_reloads() -> impl Iterator<Item = (Counter, u64)> {
     let triggers = [ChangeTrigger::Sighup, ChangeTrigger::File, ChangeTrigger::Api, ChangeTrigger::Store];
-    let outcomes =
-        [ChangeOutcome::Ok, ChangeOutcome::Unchanged, ChangeOutcome::Conflict, ChangeOutcome::Failed];
+    let outcomes = [
+        ChangeOutcome::Ok,
+        ChangeOutcome::Unchanged,
+        ChangeOutcome::Conflict,
+        ChangeOutcome::HeldBack,
+        ChangeOutcome::Failed,
+    ];
     let policies = triggers
         .into_iter()
         .flat_map(move |trigger| outcomes.map(|outcome| PolicyChange::counter(trigger, outcome)));
@@ -222,7 +227,8 @@ mod tests {
 
     fn render(families: Vec<MetricFamily>) -> String {
         let metrics = Metrics::new().unwrap().render(families);
-        let ours = |line: &&str| !line.contains("security_events") && !line.contains("sse_connections");
+        let others = ["security_events", "slack_unreadable", "sse_connections"];
+        let ours = |line: &&str| others.iter().all(|other| !line.contains(other));
         metrics.lines().filter(ours).map(|line| format!("{line}\n")).collect()
     }
 

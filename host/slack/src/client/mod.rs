@@ -194,11 +194,17 @@ impl SlackClient {
 
     /// Opens a modal: `views.open`, within 3 s of the interaction that the `trigger_id` is from.
     ///
+    /// A trigger opens one modal. If it has, this interaction was delivered before, and nothing is left to do.
+    ///
     /// # Errors
     /// If Slack refuses or does not answer.
     pub async fn open_view(&self, trigger_id: &str, view: &SlackModalView) -> Result<(), CallError> {
         let body = json!({ "trigger_id": trigger_id, "view": SlackView::Modal(view.clone()) });
-        self.post_as(&self.token, TRIGGER_TIMEOUT, "views.open", &body).await.map(|Empty {}| ())
+        match self.post_as(&self.token, TRIGGER_TIMEOUT, "views.open", &body).await {
+            Ok(Empty {}) => Ok(()),
+            Err(CallError::Rejected { code }) if code == "exchanged_trigger_id" => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Replaces an open modal: `views.update`; with a hash, only if the modal still has that hash.

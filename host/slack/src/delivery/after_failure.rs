@@ -4,6 +4,7 @@
 use countersign_core::backoff::{Backoff, around};
 use countersign_core::lifecycle::Timestamp;
 use countersign_core::record::{SlackPost, Slot};
+use countersign_store::LONGEST_WAIT_MS;
 use tracing::Level;
 
 use super::failure::Failure;
@@ -12,8 +13,11 @@ use super::job::REFRESH_MS;
 /// The wait after a failure that may be temporary.
 const TEMPORARY_BACKOFF: Backoff = Backoff::new(1_000, 60_000);
 
-/// The wait after a failure that somebody has to correct.
+/// The wait after a failure that somebody has to correct: the longest that delivery ever waits.
 pub(super) const LASTING_BACKOFF: Backoff = Backoff::new(60_000, 900_000);
+
+// A quarter longer with its jitter. What waits longer than the store thinks possible would not wait at all.
+const _: () = assert!(LASTING_BACKOFF.longest_ms() / 4 * 5 <= LONGEST_WAIT_MS);
 
 /// How often a call that fails with an unknown code is repeated before the failure counts as lasting.
 const UNKNOWN_TRIES: u32 = 4;
@@ -37,7 +41,7 @@ pub(super) struct FailedCall<'a> {
     pub(super) is_minimal: bool,
     /// The code with which the message already counts as failed.
     pub(super) failed_for: Option<&'a str>,
-    /// When the call failed.
+    /// When the call failed, by the time of delivery, as all times here.
     pub(super) now: Timestamp,
 }
 

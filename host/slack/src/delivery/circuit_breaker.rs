@@ -5,6 +5,7 @@
 //! It opens in the same way if Slack refuses the token; then the probe is `auth.test`.
 
 use countersign_core::backoff::Backoff;
+use countersign_core::clock::{Moment, Monotonic};
 use countersign_core::lifecycle::Timestamp;
 
 /// After so many calls in a row without an answer the circuit breaker opens.
@@ -33,9 +34,9 @@ pub(super) enum BreakerState {
     /// Slack answers.
     Closed,
     /// Slack does not answer. `retries` counts the probes that failed.
-    Open { since: Timestamp, retry_at: Timestamp, retries: u32 },
+    Open { since: Timestamp, retry_at: Monotonic, retries: u32 },
     /// Slack answers, and refuses the token. `retries` counts the refusals after the first.
-    Unauthorized { since: Timestamp, retry_at: Timestamp, retries: u32 },
+    Unauthorized { since: Timestamp, retry_at: Monotonic, retries: u32 },
 }
 
 /// The calls that are allowed now.
@@ -48,7 +49,7 @@ pub(super) enum Allowed {
     /// `auth.test` only, to probe whether Slack accepts the token.
     AuthTest,
     /// No call before then.
-    Nothing { until: Timestamp },
+    Nothing { until: Monotonic },
 }
 
 impl CircuitBreaker {
@@ -65,7 +66,7 @@ impl CircuitBreaker {
         self.refused_for.as_deref()
     }
 
-    pub(super) fn allowed(&self, now: Timestamp) -> Allowed {
+    pub(super) fn allowed(&self, now: Monotonic) -> Allowed {
         match self.state {
             BreakerState::Closed => Allowed::All,
             BreakerState::Open { retry_at, .. } if now >= retry_at => Allowed::Probe,
@@ -91,16 +92,16 @@ impl CircuitBreaker {
     }
 
     /// Slack did not answer a call.
-    pub(super) fn unanswered(&mut self, now: Timestamp, rng: &mut fastrand::Rng) {
+    pub(super) fn unanswered(&mut self, now: Moment, rng: &mut fastrand::Rng) {
         self.consecutive_failures = self.consecutive_failures.saturating_add(1);
-        let mut wait = |backoff: Backoff, retries| now.plus(backoff.around(retries, rng));
+        let mut wait = |backoff: Backoff, retries| now.monotonic.plus(backoff.around(retries, rng));
         self.state = match self.state {
             BreakerState::Closed if self.consecutive_failures < FAILURE_THRESHOLD => return,
             BreakerState::Closed => {
-                BreakerState::Open { since: now, retry_at: wait(UNANSWERED_BACKOFF, 0), retries: 0 }
+                BreakerState::Open { since: now.wall, retry_at: wait(UNANSWERED_BACKOFF, 0), retries: 0 }
             }
             // A call that was made before the circuit breaker opened does not keep it open for longer.
-            BreakerState::Open { retry_at, .. } if now < retry_at => return,
+            BreakerState::Open { retry_at, .. } if now.monotonic < retry_at => return,
             BreakerState::Open { since, retries, .. } => {
                 let retries = retries.saturating_add(1);
                 BreakerState::Open { since, retry_at: wait(UNANSWERED_BACKOFF, retries), retries }
@@ -112,15 +113,15 @@ impl CircuitBreaker {
     }
 
     /// Slack refused the token. Returns whether that is to be reported, which it is once for each code.
-    pub(super) fn unauthorized(&mut self, now: Timestamp, code: &str, rng: &mut fastrand::Rng) -> bool {
+    pub(super) fn unauthorized(&mut self, now: Moment, code: &str, rng: &mut fastrand::Rng) -> bool {
         self.consecutive_failures = 0;
         let (since, retries) = match self.state {
             // A call that was made before the circuit breaker opened.
-            BreakerState::Unauthorized { retry_at, .. } if now < retry_at => return false,
+            BreakerState::Unauthorized { retry_at, .. } if now.monotonic < retry_at => return false,
             BreakerState::Unauthorized { since, retries, .. } => (since, retries.saturating_add(1)),
-            BreakerState::Closed | BreakerState::Open { .. } => (now, 0),
+            BreakerState::Closed | BreakerState::Open { .. } => (now.wall, 0),
         };
-        let retry_at = now.plus(UNAUTHORIZED_BACKOFF.around(retries, rng));
+        let retry_at = now.monotonic.plus(UNAUTHORIZED_BACKOFF.around(retries, rng));
         self.state = BreakerState::Unauthorized { since, retry_at, retries };
         let is_new = self.refused_for.as_deref() != Some(code);
         self.refused_for = Some(code.to_owned());
@@ -140,65 +141,80 @@ mod tests {
 
     const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 
-    fn retry_at(breaker: &CircuitBreaker) -> Timestamp {
+    /// The clocks after this many milliseconds.
+    fn at(millis: u64) -> Moment {
+        Moment { wall: START.plus(millis), monotonic: Monotonic::from_millis(millis) }
+    }
+
+    /// In how many milliseconds after the start it is half-open.
+    fn retry_at(breaker: &CircuitBreaker) -> u64 {
         match breaker.state {
-            BreakerState::Open { retry_at, .. } | BreakerState::Unauthorized { retry_at, .. } => retry_at,
+            BreakerState::Open { retry_at, .. } | BreakerState::Unauthorized { retry_at, .. } => {
+                retry_at.since(Monotonic::START)
+            }
             BreakerState::Closed => panic!("{breaker:?}"),
         }
+    }
+
+    fn allowed(breaker: &CircuitBreaker, millis: u64) -> Allowed {
+        breaker.allowed(at(millis).monotonic)
     }
 
     #[test]
     fn consecutive_failures_open_it_and_an_answer_closes_it() {
         let (mut breaker, mut rng) = (CircuitBreaker::new(), fastrand::Rng::with_seed(1));
         for _ in 1..FAILURE_THRESHOLD {
-            breaker.unanswered(START, &mut rng);
-            assert_eq!(breaker.allowed(START), Allowed::All);
+            breaker.unanswered(at(0), &mut rng);
+            assert_eq!(allowed(&breaker, 0), Allowed::All);
         }
         breaker.answered();
         for _ in 1..FAILURE_THRESHOLD {
-            breaker.unanswered(START, &mut rng);
+            breaker.unanswered(at(0), &mut rng);
         }
-        assert_eq!(breaker.allowed(START), Allowed::All, "only failures in a row count");
-        breaker.unanswered(START, &mut rng);
+        assert_eq!(allowed(&breaker, 0), Allowed::All, "only failures in a row count");
+        breaker.unanswered(at(0), &mut rng);
         let longest = UNANSWERED_BACKOFF.longest_ms();
         let mut wait = 0;
         for _ in 0..10 {
             let until = retry_at(&breaker);
             // A call that was under way when it opened changes nothing.
-            breaker.unanswered(until.minus(1), &mut rng);
-            assert_eq!(breaker.allowed(until.minus(1)), Allowed::Nothing { until });
-            assert_eq!(breaker.allowed(until), Allowed::Probe);
-            breaker.unanswered(until, &mut rng);
-            let next = retry_at(&breaker).since(until);
+            breaker.unanswered(at(until - 1), &mut rng);
+            assert_eq!(allowed(&breaker, until - 1), Allowed::Nothing { until: at(until).monotonic });
+            assert_eq!(allowed(&breaker, until), Allowed::Probe);
+            breaker.unanswered(at(until), &mut rng);
+            let next = retry_at(&breaker) - until;
             assert!(next <= longest * 3 / 2 && (next > wait || wait > longest / 2), "{wait} {next}");
             wait = next;
         }
         assert!(matches!(breaker.state, BreakerState::Open { since: START, .. }));
         breaker.answered();
-        assert_eq!(breaker.allowed(START), Allowed::All);
+        assert_eq!(allowed(&breaker, 0), Allowed::All);
     }
 
     #[test]
     fn a_refused_token_is_reported_once() {
         let (mut breaker, mut rng) = (CircuitBreaker::new(), fastrand::Rng::with_seed(2));
-        assert!(breaker.unauthorized(START, "invalid_auth", &mut rng));
-        assert!(!breaker.unauthorized(START, "invalid_auth", &mut rng), "another call that was under way");
+        assert!(breaker.unauthorized(at(0), "invalid_auth", &mut rng));
+        assert!(!breaker.unauthorized(at(0), "invalid_auth", &mut rng), "another call that was under way");
         let until = retry_at(&breaker);
-        assert_eq!(breaker.allowed(until.minus(1)), Allowed::Nothing { until });
-        assert_eq!(breaker.allowed(until), Allowed::AuthTest);
-        breaker.unanswered(until, &mut rng);
+        assert_eq!(allowed(&breaker, until - 1), Allowed::Nothing { until: at(until).monotonic });
+        assert_eq!(allowed(&breaker, until), Allowed::AuthTest);
+        breaker.unanswered(at(until), &mut rng);
         assert!(matches!(breaker.state, BreakerState::Unauthorized { since: START, .. }));
         breaker.answered();
         assert!(matches!(breaker.state, BreakerState::Unauthorized { .. }), "an answer is not enough");
-        assert!(!breaker.unauthorized(retry_at(&breaker), "invalid_auth", &mut rng));
+        assert!(!breaker.unauthorized(at(retry_at(&breaker)), "invalid_auth", &mut rng));
 
         breaker.authorized();
-        assert_eq!(breaker.allowed(until), Allowed::All);
-        assert!(!breaker.unauthorized(until, "invalid_auth", &mut rng), "nothing was delivered in between");
+        assert_eq!(allowed(&breaker, until), Allowed::All);
+        assert!(
+            !breaker.unauthorized(at(until), "invalid_auth", &mut rng),
+            "nothing was delivered in between"
+        );
         breaker.authorized();
-        assert!(breaker.unauthorized(until, "missing_scope", &mut rng));
+        assert!(breaker.unauthorized(at(until), "missing_scope", &mut rng));
         breaker.authorized();
         breaker.delivered();
-        assert!(breaker.unauthorized(until, "missing_scope", &mut rng));
+        assert!(breaker.unauthorized(at(until), "missing_scope", &mut rng));
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use countersign_core::backoff::Backoff;
-use countersign_core::clock::Clock;
-use countersign_core::lifecycle::Timestamp;
+use countersign_core::clock::{Clock, Monotonic};
 
 use super::failure::Failure;
 use super::rate_limit::TokenBucket;
@@ -74,7 +74,7 @@ struct Ephemeral {
     user: String,
     thread: Option<String>,
     text: String,
-    expires_at: Timestamp,
+    expires_at: Monotonic,
 }
 
 impl Ephemerals {
@@ -106,7 +106,7 @@ impl Ephemerals {
             return;
         }
         let (channel, user, thread) = (channel.to_owned(), user.to_owned(), thread.map(str::to_owned));
-        let expires_at = shared.clock.now().plus(LIFETIME_MS);
+        let expires_at = shared.clock.monotonic().plus(LIFETIME_MS);
         let message = Ephemeral { channel, user, thread, text, expires_at };
         tokio::spawn(async move {
             shared.send(&message).await;
@@ -138,7 +138,7 @@ impl Shared {
             let Err(error) = sent else { return };
             let wait_ms = match (Failure::of(&error), &error) {
                 (Failure::RateLimited(limited_ms), _) => {
-                    let until = self.clock.now().plus(limited_ms);
+                    let until = self.clock.monotonic().plus(limited_ms);
                     self.bucket.lock().unwrap_or_else(PoisonError::into_inner).block(until);
                     0
                 }
@@ -150,7 +150,7 @@ impl Shared {
                 _ => BACKOFF.around(attempt - 1, &mut rng),
             };
             if attempt < TRIES {
-                self.clock.sleep_until(self.clock.now().plus(wait_ms)).await;
+                self.clock.sleep(Duration::from_millis(wait_ms)).await;
             } else {
                 tracing::warn!(%error, attempt, "ephemeral message dropped: too many failed attempts");
             }
@@ -158,9 +158,9 @@ impl Shared {
     }
 
     /// Waits until the rate limit allows a call, and takes a token. Returns false if that is later than `expires_at`.
-    async fn wait_for_token(&self, expires_at: Timestamp) -> bool {
+    async fn wait_for_token(&self, expires_at: Monotonic) -> bool {
         loop {
-            let now = self.clock.now();
+            let now = self.clock.monotonic();
             let free_at = {
                 let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
                 let free_at = bucket.free_at(now);

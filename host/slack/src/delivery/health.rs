@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use countersign_core::clock::{Moment, Monotonic};
 use countersign_core::lifecycle::Timestamp;
 
 use super::circuit_breaker::BreakerState;
@@ -14,9 +15,22 @@ const CHANNELS: usize = 20;
 /// before it is tried again, but not for ever, since a policy set may no longer use it.
 const REPORTED_MS: u64 = 30 * 60 * 1000;
 
+/// How long delivery may stand still although something is due, in milliseconds: much longer than the worker sleeps, and
+/// longer than any pause between two messages that Slack's documented rate limits make.
+const STALLED_MS: u64 = 60 * 1000;
+
 /// The state of delivery. The worker writes it, `/readyz` reads it.
 #[derive(Debug)]
-pub struct Health(Mutex<Report>);
+pub struct Health(Mutex<Known>);
+
+#[derive(Debug)]
+struct Known {
+    report: Report,
+    /// When the worker last looked at what is due.
+    looked: Moment,
+    /// Since when something has been due and nothing has moved on; `None` if nothing is due.
+    due_since: Option<Monotonic>,
+}
 
 /// The state of delivery at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +55,8 @@ pub enum HealthState {
     Ok,
     /// Some messages are not delivered, or may be there twice.
     Degraded,
+    /// Nothing has been delivered for a minute although something is due.
+    Stalled,
     /// Slack does not answer.
     Down,
     /// Slack refuses the token or its scopes.
@@ -55,7 +71,7 @@ pub struct ChannelFailure {
     /// When Slack first refused it.
     pub since: Timestamp,
     /// When Slack last refused it.
-    pub last: Timestamp,
+    pub last: Monotonic,
 }
 
 impl HealthState {
@@ -65,6 +81,7 @@ impl HealthState {
         match self {
             HealthState::Ok => "ok",
             HealthState::Degraded => "degraded",
+            HealthState::Stalled => "stalled",
             HealthState::Down => "down",
             HealthState::Unauthorized => "unauthorized",
         }
@@ -74,26 +91,45 @@ impl HealthState {
 impl Health {
     /// [`HealthState::Ok`] since `now`.
     #[must_use]
-    pub fn new(now: Timestamp) -> Health {
-        Health(Mutex::new(Report {
+    pub fn new(now: Moment) -> Health {
+        let report = Report {
             state: HealthState::Ok,
-            since: now,
+            since: now.wall,
             refused: None,
             lookup_refused: None,
             channels: BTreeMap::new(),
-        }))
+        };
+        Health(Mutex::new(Known { report, looked: now, due_since: None }))
     }
 
-    /// The current state.
+    /// The state at `now`.
     #[must_use]
-    pub fn report(&self) -> Report {
-        self.lock().clone()
+    pub fn report(&self, now: Monotonic) -> Report {
+        let known = self.lock();
+        let report = known.report.clone();
+        // A worker that hangs cannot say so itself.
+        if now.since(known.looked.monotonic) >= STALLED_MS {
+            return Report { state: HealthState::Stalled, since: known.looked.wall, ..report };
+        }
+        report
     }
 
-    /// Takes over the state of the circuit breaker.
-    pub(super) fn update(&self, breaker: &BreakerState, refused_for: Option<&str>, now: Timestamp) {
-        let mut report = self.lock();
-        report.channels.retain(|_, failure| now.since(failure.last) < REPORTED_MS);
+    /// Takes over the state of the circuit breaker, and whether something is due.
+    pub(super) fn update(
+        &self,
+        breaker: &BreakerState,
+        refused_for: Option<&str>,
+        is_due: bool,
+        now: Moment,
+    ) {
+        let mut known = self.lock();
+        known.looked = now;
+        // While the circuit breaker is open nothing is sent, and that is said.
+        let may_stall = is_due && *breaker == BreakerState::Closed;
+        known.due_since = may_stall.then(|| known.due_since.unwrap_or(now.monotonic));
+        let is_stalled = known.due_since.is_some_and(|since| now.monotonic.since(since) >= STALLED_MS);
+        let report = &mut known.report;
+        report.channels.retain(|_, failure| now.monotonic.since(failure.last) < REPORTED_MS);
         report.refused = match breaker {
             BreakerState::Unauthorized { .. } => refused_for.map(str::to_owned),
             BreakerState::Closed | BreakerState::Open { .. } => None,
@@ -101,13 +137,17 @@ impl Health {
         let (state, since) = match breaker {
             BreakerState::Open { since, .. } => (HealthState::Down, *since),
             BreakerState::Unauthorized { since, .. } => (HealthState::Unauthorized, *since),
-            BreakerState::Closed if report.is_degraded() => (HealthState::Degraded, now),
-            BreakerState::Closed => (HealthState::Ok, now),
+            BreakerState::Closed if is_stalled => (HealthState::Stalled, now.wall),
+            BreakerState::Closed if report.is_degraded() => (HealthState::Degraded, now.wall),
+            BreakerState::Closed => (HealthState::Ok, now.wall),
         };
         if report.state != state {
             match state {
                 HealthState::Ok => tracing::info!("delivery to Slack has recovered"),
                 HealthState::Degraded => tracing::warn!("delivery to Slack is degraded"),
+                HealthState::Stalled => {
+                    tracing::error!("delivery to Slack stands still although messages are due");
+                }
                 HealthState::Down => tracing::error!("Slack does not answer; retrying"),
                 HealthState::Unauthorized => {
                     tracing::error!(code = report.refused, "Slack refuses the token; retrying");
@@ -117,29 +157,34 @@ impl Health {
         }
     }
 
+    /// Something that was due has moved on.
+    pub(super) fn moved(&self) {
+        self.lock().due_since = None;
+    }
+
     /// Slack refused a channel.
-    pub(super) fn channel_failed(&self, channel: &str, code: &str, now: Timestamp) {
-        let mut report = self.lock();
+    pub(super) fn channel_failed(&self, channel: &str, code: &str, now: Moment) {
+        let report = &mut self.lock().report;
         if let Some(failure) = report.channels.get_mut(channel) {
             code.clone_into(&mut failure.code);
-            failure.last = now;
+            failure.last = now.monotonic;
         } else if report.channels.len() < CHANNELS {
-            let failure = ChannelFailure { code: code.to_owned(), since: now, last: now };
+            let failure = ChannelFailure { code: code.to_owned(), since: now.wall, last: now.monotonic };
             report.channels.insert(channel.to_owned(), failure);
         }
     }
 
     /// A message was delivered to a channel.
     pub(super) fn channel_delivered(&self, channel: &str) {
-        self.lock().channels.remove(channel);
+        self.lock().report.channels.remove(channel);
     }
 
     /// Slack allowed a search for a message, or refused it with this code.
     pub(super) fn lookup(&self, refused: Option<&str>) {
-        self.lock().lookup_refused = refused.map(str::to_owned);
+        self.lock().report.lookup_refused = refused.map(str::to_owned);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Report> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         // No change leaves the report inconsistent, so a panic while it was locked does no harm.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -157,21 +202,30 @@ mod tests {
 
     const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 
+    /// The clocks after this many milliseconds.
+    fn at(millis: u64) -> Moment {
+        Moment { wall: START.plus(millis), monotonic: Monotonic::from_millis(millis) }
+    }
+
+    fn report(health: &Health, millis: u64) -> Report {
+        health.report(at(millis).monotonic)
+    }
+
     #[test]
     fn problems_are_reported_until_they_are_solved() {
-        let health = Health::new(START);
+        let health = Health::new(at(0));
         let state = |now: u64| {
-            health.update(&BreakerState::Closed, None, START.plus(now));
-            let report = health.report();
+            health.update(&BreakerState::Closed, None, false, at(now));
+            let report = report(&health, now);
             (report.state, report.since.since(START))
         };
         assert_eq!(state(1), (HealthState::Ok, 0));
-        health.channel_failed("C1", "not_in_channel", START.plus(2));
-        health.channel_failed("C1", "is_archived", START.plus(3));
+        health.channel_failed("C1", "not_in_channel", at(2));
+        health.channel_failed("C1", "is_archived", at(3));
         assert_eq!(state(4), (HealthState::Degraded, 4));
         let failure =
-            ChannelFailure { code: "is_archived".into(), since: START.plus(2), last: START.plus(3) };
-        assert_eq!(health.report().channels, BTreeMap::from([("C1".to_owned(), failure)]));
+            ChannelFailure { code: "is_archived".into(), since: START.plus(2), last: at(3).monotonic };
+        assert_eq!(report(&health, 4).channels, BTreeMap::from([("C1".to_owned(), failure)]));
         health.channel_delivered("C1");
         assert_eq!(state(5), (HealthState::Ok, 5));
         health.lookup(Some("missing_scope"));
@@ -179,32 +233,61 @@ mod tests {
         health.lookup(None);
         assert_eq!(state(7), (HealthState::Ok, 7));
 
-        health.update(
-            &BreakerState::Open { since: START.plus(8), retry_at: START, retries: 0 },
-            None,
-            START.plus(9),
-        );
-        assert_eq!((health.report().state, health.report().since), (HealthState::Down, START.plus(8)));
-        let refused = BreakerState::Unauthorized { since: START.plus(10), retry_at: START, retries: 0 };
-        health.update(&refused, Some("invalid_auth"), START.plus(11));
-        let report = health.report();
+        let retry_at = Monotonic::START;
+        let open = BreakerState::Open { since: START.plus(8), retry_at, retries: 0 };
+        health.update(&open, None, true, at(9));
+        let down = report(&health, 9);
+        assert_eq!((down.state, down.since), (HealthState::Down, START.plus(8)));
+        let refused = BreakerState::Unauthorized { since: START.plus(10), retry_at, retries: 0 };
+        health.update(&refused, Some("invalid_auth"), true, at(11));
+        let refused = report(&health, 11);
         assert_eq!(
-            (report.state, report.refused.as_deref()),
+            (refused.state, refused.refused.as_deref()),
             (HealthState::Unauthorized, Some("invalid_auth"))
         );
         assert_eq!(state(12), (HealthState::Ok, 12));
-        assert_eq!(health.report().refused, None);
+        assert_eq!(report(&health, 12).refused, None);
     }
 
     #[test]
     fn few_channels_are_reported_and_not_for_ever() {
-        let health = Health::new(START);
+        let health = Health::new(at(0));
         for number in 0..1000 {
-            health.channel_failed(&format!("C{number}"), "is_archived", START);
+            health.channel_failed(&format!("C{number}"), "is_archived", at(0));
         }
-        assert_eq!(health.report().channels.len(), CHANNELS);
-        health.update(&BreakerState::Closed, None, START.plus(REPORTED_MS));
-        assert_eq!(health.report().channels.len(), 0);
-        assert_eq!(health.report().state, HealthState::Ok);
+        assert_eq!(report(&health, 0).channels.len(), CHANNELS);
+        // The channels are forgotten after a time, whatever the wall clock says.
+        let set_back = Moment { wall: START.minus(3_600_000), ..at(REPORTED_MS) };
+        health.update(&BreakerState::Closed, None, false, set_back);
+        assert_eq!(report(&health, REPORTED_MS).channels.len(), 0);
+        assert_eq!(report(&health, REPORTED_MS).state, HealthState::Ok);
+    }
+
+    #[test]
+    fn delivery_that_stands_still_is_not_ok() {
+        let health = Health::new(at(0));
+        let state = |now: u64, is_due: bool| {
+            health.update(&BreakerState::Closed, None, is_due, at(now));
+            report(&health, now).state
+        };
+        assert_eq!(state(10, true), HealthState::Ok);
+        assert_eq!(state(9 + STALLED_MS, true), HealthState::Ok);
+        assert_eq!(state(10 + STALLED_MS, true), HealthState::Stalled);
+        health.moved();
+        let answered = 20 + STALLED_MS;
+        assert_eq!(state(answered, true), HealthState::Ok, "Slack has taken something");
+        assert_eq!(state(answered + STALLED_MS - 1, false), HealthState::Ok, "nothing is due");
+        assert_eq!(state(answered + STALLED_MS, true), HealthState::Ok);
+        // While Slack does not answer that is said, and not that nothing moves.
+        let open = BreakerState::Open { since: START, retry_at: Monotonic::START, retries: 0 };
+        health.update(&open, None, true, at(answered + 2 * STALLED_MS));
+        assert_eq!(report(&health, answered + 2 * STALLED_MS).state, HealthState::Down);
+        assert_eq!(state(answered + 2 * STALLED_MS, true), HealthState::Ok);
+
+        // A worker that does not even look: nothing is known to be due.
+        let last = answered + 2 * STALLED_MS;
+        assert_eq!(report(&health, last + STALLED_MS - 1).state, HealthState::Ok);
+        let hangs = report(&health, last + STALLED_MS);
+        assert_eq!((hangs.state, hangs.since), (HealthState::Stalled, START.plus(last)));
     }
 }

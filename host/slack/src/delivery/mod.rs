@@ -8,6 +8,7 @@
 mod worker;
 
 mod job;
+mod schedule;
 mod sender;
 mod step;
 
@@ -81,7 +82,7 @@ impl Outgoing {
     pub fn new(client: SlackClient, clock: &Arc<dyn Clock>, rate_factor: f64) -> Outgoing {
         let client = Arc::new(client);
         let ephemerals = Ephemerals::new(Arc::clone(&client), Arc::clone(clock), rate_factor);
-        Outgoing { client, ephemerals, health: Arc::new(Health::new(clock.now())), rate_factor }
+        Outgoing { client, ephemerals, health: Arc::new(Health::new(clock.moment())), rate_factor }
     }
 
     /// The worker that delivers the outbox of `store`; `stored` is notified of each new entry. There must be only one.

@@ -6,8 +6,10 @@ use countersign_core::lifecycle::{Request, Timestamp};
 use countersign_core::record::{Mark, PostState, SlackPost, Slot};
 
 use super::rate_limit::Method;
+use super::sender::CALL_MS;
 
-/// A notice of replaced approvals is not posted any more if its request ended so long ago, in milliseconds.
+/// A notice of replaced approvals is not posted any more if its request ended so long ago, and neither is a request that
+/// ended as it was made; in milliseconds.
 const FORGET_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// A change waits this long for another one to follow it, in milliseconds.
@@ -46,17 +48,20 @@ pub(super) enum Step {
         /// When posting it was tried.
         since: Timestamp,
     },
-    /// Nothing before then.
+    /// Nothing before then, by the time of delivery.
     Wait(Timestamp),
 }
 
 impl TrackedMessage {
-    /// The next step at `now`.
-    pub(super) fn step(&self, request: &Request, now: Timestamp) -> Step {
+    /// The next step at `now` by the time of delivery, and at `wall` by the wall clock.
+    pub(super) fn step(&self, request: &Request, now: Timestamp, wall: Timestamp) -> Step {
         match &self.post.state {
-            PostState::Absent if !self.is_worth_posting(request, now) => Step::Done,
+            PostState::Absent if !self.is_worth_posting(request, wall) => Step::Done,
             PostState::Absent => Step::Post,
-            PostState::Posting { look_at, .. } if now < *look_at => Step::Wait(*look_at),
+            // It is further ahead only if the clock was set back before a restart; a call ends with its process.
+            PostState::Posting { look_at, .. } if (1..=CALL_MS).contains(&look_at.since(now)) => {
+                Step::Wait(*look_at)
+            }
             PostState::Posting { since, .. } => Step::Search { since: *since },
             PostState::Posted { .. } if self.mark.slot != Slot::Main && !self.is_to_be_closed(request) => {
                 Step::Done
@@ -66,11 +71,14 @@ impl TrackedMessage {
     }
 
     /// Whether a message that does not exist is posted.
-    fn is_worth_posting(&self, request: &Request, now: Timestamp) -> bool {
+    fn is_worth_posting(&self, request: &Request, wall: Timestamp) -> bool {
         match self.mark.slot {
             // An ended request needs nobody's attention; if nobody saw it, nobody waits for its end either.
-            Slot::Main | Slot::EscalationThread | Slot::EscalationChannel => !request.status().is_terminal(),
-            Slot::Replaced(_) => !is_too_old(request, now),
+            Slot::EscalationThread | Slot::EscalationChannel => !request.status().is_terminal(),
+            // Of one that ended as it was made, this is the only word.
+            Slot::Main if request.ended_as_made() => !is_too_old(request, wall),
+            Slot::Main => !request.status().is_terminal(),
+            Slot::Replaced(_) => !is_too_old(request, wall),
         }
     }
 
@@ -96,16 +104,18 @@ pub(super) fn is_current(request: &Request, post: &SlackPost) -> bool {
     post.ts().is_some() && post.looks.is_some() && post.shown >= request.version
 }
 
-/// When a change is sent. New and ended requests are shown at once; other changes come in bursts of which only the
-/// last one matters, so they wait a moment.
-pub(super) fn debounced_until(request: &Request, post: &SlackPost, since: Timestamp) -> Timestamp {
+/// How long a change that waits since `since` still waits at `wall`, in milliseconds. New and ended requests are shown at
+/// once; other changes come in bursts of which only the last one matters, so they wait a moment.
+pub(super) fn debounce_ms(request: &Request, post: &SlackPost, since: Timestamp, wall: Timestamp) -> u64 {
     if request.status().is_terminal() || post.ts().is_none() {
-        return since;
+        return 0;
     }
     let changed_at = request.history.last().map_or(since, |event| event.at);
-    changed_at.plus(QUIET_MS).min(since.plus(WAIT_MS))
+    // The change may lie ahead of a clock that was set back since.
+    let quiet_ms = changed_at.plus(QUIET_MS).since(wall).min(QUIET_MS);
+    quiet_ms.min(since.plus(WAIT_MS).since(wall))
 }
 
-pub(super) fn is_too_old(request: &Request, now: Timestamp) -> bool {
-    request.decided_at().is_some_and(|ended_at| now.since(ended_at) >= FORGET_MS)
+fn is_too_old(request: &Request, wall: Timestamp) -> bool {
+    request.decided_at().is_some_and(|ended_at| wall.since(ended_at) >= FORGET_MS)
 }

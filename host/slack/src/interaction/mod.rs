@@ -6,12 +6,14 @@ mod parse;
 mod payload;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 
 use std::collections::BTreeMap;
 
 use countersign_core::lifecycle::{Digest, RequestId};
 
 pub use parse::{parse_form, parse_payload};
+pub use unreadable::Unreadable;
 
 /// The prefix of the block id of the Approve and Deny buttons; the payload hash of the parameters shown follows it.
 ///
@@ -129,9 +131,13 @@ impl Interaction {
     /// Identifies this interaction over HTTP and Socket Mode alike; `None` if Slack gave it no `trigger_id`.
     #[must_use]
     pub fn identity(&self) -> Option<Digest> {
-        let trigger = self.source.trigger.as_deref()?;
-        Some(Digest::of(format!("slack interaction\0{}\0{trigger}", self.user).as_bytes()))
+        identity(&self.user, &self.source)
     }
+}
+
+fn identity(user: &str, source: &Source) -> Option<Digest> {
+    let trigger = source.trigger.as_deref()?;
+    Some(Digest::of(format!("slack interaction\0{user}\0{trigger}").as_bytes()))
 }
 
 /// What a person did.
@@ -202,6 +208,14 @@ pub enum InteractionError {
 }
 
 impl InteractionError {
+    /// All of them.
+    pub const ALL: [InteractionError; 4] = [
+        InteractionError::Malformed,
+        InteractionError::Unknown,
+        InteractionError::NoRequest,
+        InteractionError::NoHash,
+    ];
+
     /// A stable code for machines.
     #[must_use]
     pub fn code(self) -> &'static str {

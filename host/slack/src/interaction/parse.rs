@@ -6,6 +6,7 @@ use countersign_core::lifecycle::{Digest, RequestId};
 use serde::Deserialize as _;
 
 use super::payload::{Action, Inputs, ModalMetadata, Payload, View};
+use super::unreadable::{USER_BYTES, Unreadable};
 use super::{
     ANSWER_BLOCK, CONTRACT_BLOCK, DECIDE_BLOCK, DENY_MODAL, Interaction, InteractionError, InteractionKind,
     OVERRIDE_MODAL, Page, READING_MODAL, REASON_BLOCK, REASON_CHARS, REVIEW_MODAL, Seen, VALUE_ACTION,
@@ -15,9 +16,10 @@ use super::{
 ///
 /// # Errors
 /// If the payload is malformed, or not an interaction that the gateway handles.
-pub fn parse_form(form: &[u8]) -> Result<Interaction, InteractionError> {
+#[expect(clippy::result_large_err, reason = "an interaction is larger")]
+pub fn parse_form(form: &[u8]) -> Result<Interaction, Unreadable> {
     let payload = form_urlencoded::parse(form).find(|(key, _)| key == "payload");
-    let (_, payload) = payload.ok_or(InteractionError::Malformed)?;
+    let payload = payload.map(|(_, payload)| payload).unwrap_or_default();
     parse_payload(payload.as_bytes())
 }
 
@@ -25,10 +27,15 @@ pub fn parse_form(form: &[u8]) -> Result<Interaction, InteractionError> {
 ///
 /// # Errors
 /// As for [`parse_form`].
-pub fn parse_payload(payload: &[u8]) -> Result<Interaction, InteractionError> {
+#[expect(clippy::result_large_err, reason = "an interaction is larger")]
+pub fn parse_payload(payload: &[u8]) -> Result<Interaction, Unreadable> {
+    parse(payload).map_err(|error| Unreadable::of(error, payload))
+}
+
+fn parse(payload: &[u8]) -> Result<Interaction, InteractionError> {
     let mut payload: Payload = serde_json::from_slice(payload).map_err(|_| InteractionError::Malformed)?;
     let (workspace, source) = (payload.workspace(), payload.source());
-    if payload.user.id.is_empty() || payload.user.id.len() > 128 {
+    if payload.user.id.is_empty() || payload.user.id.len() > USER_BYTES {
         return Err(InteractionError::Malformed);
     }
     match payload.kind.as_str() {

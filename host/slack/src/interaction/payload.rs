@@ -71,7 +71,7 @@ fn id(value: Option<&Value>) -> Option<String> {
     value?.as_str().filter(|text| is_short(text)).map(str::to_owned)
 }
 
-fn is_short(text: &str) -> bool {
+pub(super) fn is_short(text: &str) -> bool {
     !text.is_empty() && text.len() <= 255
 }
 

@@ -5,6 +5,11 @@ use super::*;
 
 const REQUEST: &str = "req_01jd8xkm0n0000000000000000";
 
+/// Of what cannot be read, what is wrong with it.
+fn parse_form(form: &[u8]) -> Result<Interaction, InteractionError> {
+    super::parse_form(form).map_err(|unreadable| unreadable.error)
+}
+
 fn form(payload: &Value) -> Vec<u8> {
     form_urlencoded::Serializer::new(String::new())
         .append_pair("payload", &payload.to_string())
@@ -282,6 +287,62 @@ fn unknown_and_malformed_payloads_are_errors() {
     for form in ["", "payload", "payload=", "payload={", "x=1", "payload=%ff%00"] {
         assert_eq!(parse_form(form.as_bytes()), Err(InteractionError::Malformed), "{form}");
     }
+}
+
+/// Whoever sent what cannot be read is told, so as much as possible of who and where is read.
+#[test]
+fn what_cannot_be_read_says_who_sent_it_and_from_where() {
+    let at = |payload: Value| super::parse_form(&form(&payload)).unwrap_err();
+    let mut press = button("explode", REQUEST);
+    press["channel"] = json!({"id": "C0X", "name": "x"});
+    press["container"] = json!({"type": "message", "channel_id": "C0Y", "thread_ts": "1.2"});
+    let source = Source {
+        trigger: Some("1.2.3".into()),
+        channel: Some("C0X".into()),
+        thread: Some("1.2".into()),
+        view: None,
+    };
+    let expected = Unreadable {
+        error: InteractionError::Unknown,
+        user: Some("U0ALICE".into()),
+        source: source.clone(),
+        is_modal: false,
+    };
+    assert_eq!(at(press.clone()), expected);
+    let again = parse_payload(press.to_string().as_bytes()).unwrap_err();
+    assert_eq!(again, expected);
+    let mut known = press.clone();
+    known["actions"][0]["action_id"] = "approve".into();
+    let known = parse_payload(known.to_string().as_bytes()).unwrap();
+    assert!(expected.identity().is_some() && expected.identity() == known.identity());
+
+    // Members of other types than expected do not hide the others.
+    press["actions"] = json!(7);
+    press["channel"] = json!("C0X");
+    let malformed = Unreadable {
+        error: InteractionError::Malformed,
+        source: Source { channel: Some("C0Y".into()), ..source },
+        ..expected
+    };
+    assert_eq!(at(press), malformed);
+
+    let view = json!({"id": "V1", "callback_id": "other"});
+    let submitted = at(json!({"type": "view_submission", "user": {"id": "U1"}, "view": view}));
+    assert!(submitted.is_modal);
+    assert_eq!((submitted.user.as_deref(), submitted.source.view.as_deref()), (Some("U1"), Some("V1")));
+    assert_eq!(submitted.identity(), None);
+
+    for (user, read) in [
+        (json!(""), None),
+        (json!(7), None),
+        (json!("U".repeat(129)), None),
+        (json!("<!here>"), Some("<!here>")),
+    ] {
+        let unreadable = at(json!({"type": "shortcut", "user": {"id": user}}));
+        assert_eq!(unreadable.user.as_deref(), read, "{user}");
+    }
+    assert_eq!(super::parse_form(b"payload={").unwrap_err().user, None);
+    assert_eq!(super::parse_form(b"x=1").unwrap_err().user, None);
 }
 
 proptest! {

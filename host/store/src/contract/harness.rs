@@ -72,7 +72,7 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) async fn of(store: &dyn Store) -> Seen {
         let audit = store.audit(0, usize::MAX).await.unwrap();
-        let due = store.due(Timestamp::from_millis(u64::MAX), usize::MAX).await.unwrap();
+        let due = store.due(Timestamp::from_millis(u64::MAX), None, usize::MAX).await.unwrap().requests;
         assert!(due.is_sorted_by_key(|(_, due)| *due), "{due:?}");
         let mut due: Vec<_> = due.into_iter().map(|(id, due)| (due, id)).collect();
         due.sort_unstable();

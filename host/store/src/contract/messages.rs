@@ -8,7 +8,7 @@ use countersign_core::record::{PostState, SlackPost, Slot};
 use super::Backend;
 use super::harness::{Seen, at_once, opened};
 use crate::fixtures::*;
-use crate::{Committed, KeepPost, Store};
+use crate::{Committed, KeepPost, LONGEST_WAIT_MS, Store};
 
 pub(crate) async fn a_post_is_kept_in_order<B: Backend>() {
     let (backend, store) = opened::<B>().await;
@@ -137,6 +137,17 @@ pub(crate) async fn each_channel_has_its_stale_posts<B: Backend>() {
     let mut found = stale().await;
     found.sort();
     assert_eq!(found, [of("C1", 0, 0), of("C1", 1, 1), of("C2", 50, 80)]);
+}
+
+pub(crate) async fn a_post_waits_no_longer_than_the_longest_wait<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let refresh_at = at(0).plus(3_600_000);
+    let post = SlackPost { refresh_at: Some(refresh_at), ..post(1, PostState::Absent) };
+    keep(&*store, Slot::Main, &post, Committed::Done).await;
+    let is_stale = async |now| !store.stale_slack_posts(now, 10).await.unwrap().is_empty();
+    assert!(!is_stale(refresh_at.minus(1)).await);
+    assert!(!is_stale(refresh_at.minus(LONGEST_WAIT_MS)).await);
+    assert!(is_stale(refresh_at.minus(LONGEST_WAIT_MS + 1)).await, "the clock was set back");
 }
 
 async fn keep(store: &dyn Store, slot: Slot, post: &SlackPost, expected: Committed) {

@@ -39,13 +39,16 @@ macro_rules! store_contract {
                 an_idempotency_key_runs_out
                 one_of_many_repeated_creates_counts
                 a_lineage_is_kept_in_order
+                a_lineage_is_read_in_parts
                 an_id_is_used_once
                 open_requests_are_limited_by_caller_and_action
                 one_of_many_creates_is_the_last_that_may_be_open
+                a_caller_has_so_many_open_and_no_more
                 a_commit_is_stored_whole
                 a_conflict_changes_nothing
                 one_of_many_commits_wins
                 what_is_due_comes_in_order
+                what_is_due_comes_page_by_page
                 what_is_terminal_is_never_due
             }
             salts {
@@ -56,7 +59,9 @@ macro_rules! store_contract {
             outbox {
                 a_claimed_entry_is_the_claimers_alone
                 a_claim_runs_out
-                what_has_been_ready_for_longest_comes_first
+                what_has_waited_for_longest_comes_first
+                an_entry_is_ready_whatever_the_clock_said_when_it_was_stored
+                an_entry_waits_no_longer_than_the_longest_wait
                 each_urgency_has_its_own_place
                 each_channel_has_its_own_place
                 what_ended_before_it_was_posted_comes_last
@@ -75,6 +80,7 @@ macro_rules! store_contract {
                 a_post_is_kept_with_its_audit_entries
                 stale_posts_come_in_order
                 each_channel_has_its_stale_posts
+                a_post_waits_no_longer_than_the_longest_wait
             }
             policies {
                 pinned_content_is_kept_by_its_hash
@@ -86,6 +92,10 @@ macro_rules! store_contract {
             }
             guards {
                 a_nonce_is_claimed_once
+                a_nonce_is_stored_with_its_write
+                what_stores_nothing_uses_no_nonce_up
+                a_nonce_is_used_by_one_of_many_writes
+                one_of_two_outcomes_is_stored
             }
             documents {
                 documents_are_kept_by_key
@@ -101,6 +111,7 @@ macro_rules! store_contract {
             store {
                 what_is_unknown_is_none
                 it_can_be_pinged
+                maintenance_removes_what_has_expired_alone
                 reopening_keeps_everything
             }
             model {

@@ -14,8 +14,8 @@ use super::Backend;
 use super::harness::{Seen, opened, take};
 use crate::fixtures::*;
 use crate::{
-    Commit, Committed, Create, Created, Idempotency, OpenRequests, OutboxDepth, OutboxEntry, ReadyEntry,
-    Store, Urgency,
+    Commit, Committed, Create, Created, Idempotency, LONGEST_WAIT_MS, Nonce, OpenRequests, OutboxDepth,
+    OutboxEntry, ReadyEntry, Store, Urgency,
 };
 
 pub(crate) async fn it_behaves_like_the_model<B: Backend>() {
@@ -57,6 +57,8 @@ enum Op {
         skip: u64,
         state: u8,
         effects: u8,
+        /// A nonce that [`Op::Nonce`] claims too; the next one excludes it.
+        nonce: Option<u8>,
     },
     Append {
         entries: usize,
@@ -88,8 +90,13 @@ enum Op {
 fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (0..6_u64, proptest::option::of(0..3_u64)).prop_map(|(slot, key)| Op::Create { slot, key }),
-        6 => (0..6_u64, prop_oneof![8 => Just(0_u64), 1 => 1..3_u64], 0..8_u8, 0..4_u8)
-            .prop_map(|(slot, skip, state, effects)| Op::Commit { slot, skip, state, effects }),
+        6 => (
+            (0..6_u64, prop_oneof![8 => Just(0_u64), 1 => 1..3_u64], 0..8_u8, 0..4_u8),
+            proptest::option::weighted(0.3, 0..3_u8),
+        )
+            .prop_map(|((slot, skip, state, effects), nonce)| {
+                Op::Commit { slot, skip, state, effects, nonce }
+            }),
         1 => (0..3_usize, 0..5_u64).prop_map(|(entries, by)| Op::Append { entries, by }),
         3 => (1..30_u64).prop_map(|lease| Op::Claim { lease }),
         3 => (0..3_usize, 0..2_u64).prop_map(|(claimed, newer)| Op::Finish { claimed, newer }),
@@ -123,6 +130,12 @@ struct Waiting {
     claimed_until: Option<Timestamp>,
 }
 
+impl Waiting {
+    fn is_ready(&self, now: Timestamp) -> bool {
+        self.ready_at <= now || self.ready_at > now.plus(LONGEST_WAIT_MS)
+    }
+}
+
 impl Model {
     /// Applies the operation to the store and to the model, and compares the results.
     async fn apply(&mut self, store: &dyn Store, op: &Op) {
@@ -137,7 +150,7 @@ impl Model {
                 let expected = self.create(&new, key);
                 assert_eq!(store.create(new).await.unwrap(), expected, "{op:?}");
             }
-            Op::Commit { slot, skip, state, effects } => {
+            Op::Commit { slot, skip, state, effects, nonce } => {
                 let stored = self.requests.get(&id(slot)).cloned().unwrap_or_else(|| self.slot(slot));
                 let changed = next(&stored, now, |request| {
                     request.version += skip;
@@ -151,8 +164,18 @@ impl Model {
                     [(1, Effect::ShowRequest), (2, Effect::NotifyEscalation), (4, Effect::NotifyReplaced)];
                 let effects =
                     wanted.iter().filter(|(bit, _)| effects & bit != 0).map(|(_, effect)| *effect).collect();
-                let commit = Commit { effects, ..change(&changed) };
-                let expected = self.commit(&commit);
+                let digest = |number: u8| Digest::of(&[number % 3]);
+                let commit = Commit {
+                    effects,
+                    nonce: nonce.map(|number| Nonce {
+                        digest: digest(number),
+                        excluded_by: digest(number + 1),
+                        at: now,
+                        until: at(self.now + 10),
+                    }),
+                    ..change(&changed)
+                };
+                let expected = self.commit(&commit, nonce);
                 assert_eq!(store.commit(commit).await.unwrap(), expected, "{op:?}");
             }
             Op::Append { entries, by } => {
@@ -177,7 +200,7 @@ impl Model {
                 if self.outbox.get(&key).is_some_and(|waiting| waiting.revision <= delivered) {
                     self.outbox.remove(&key);
                 } else if let Some(waiting) = self.held(&entry) {
-                    (waiting.ready_at, waiting.claimed_until) = (waiting.since, None);
+                    (waiting.ready_at, waiting.claimed_until) = (Timestamp::EPOCH, None);
                 }
                 store.finish_outbox(&entry, delivered).await.unwrap();
             }
@@ -191,7 +214,8 @@ impl Model {
                 store.retry_outbox(&entry, ready_at, failed).await.unwrap();
             }
             Op::Nonce { number, lasts } => {
-                let fresh = self.nonces.get(&number).is_none_or(|until| *until <= now);
+                let fresh = !self.has_nonce(number);
+                assert_eq!(store.has_nonce(&Digest::of(&[number]), now).await.unwrap(), !fresh, "{op:?}");
                 if fresh {
                     self.nonces.insert(number, at(self.now + lasts));
                 }
@@ -216,7 +240,7 @@ impl Model {
     }
 
     fn create(&mut self, new: &Create, key: Option<u64>) -> Created {
-        let Create { request, idempotency, most_open: _, audit, effects, counts } = new;
+        let Create { request, idempotency, most_open: _, nonce: _, audit, effects, counts } = new;
         if let Some((known, id)) = key.and_then(|key| self.keys.get(&key))
             && known.until > request.submission.submitted_at
         {
@@ -235,11 +259,21 @@ impl Model {
         Created::New
     }
 
-    fn commit(&mut self, commit: &Commit) -> Committed {
-        let Commit { request, audit, effects, counts } = commit;
+    fn has_nonce(&self, number: u8) -> bool {
+        self.nonces.get(&(number % 3)).is_some_and(|until| *until > at(self.now))
+    }
+
+    fn commit(&mut self, commit: &Commit, nonce: Option<u8>) -> Committed {
+        let Commit { request, nonce: with, audit, effects, counts } = commit;
+        if nonce.is_some_and(|number| self.has_nonce(number) || self.has_nonce(number + 1)) {
+            return Committed::Repeated;
+        }
         let fits = |stored: &Request| !stored.status().is_terminal() && stored.version + 1 == request.version;
         if !self.requests.get(&request.id).is_some_and(fits) {
             return Committed::Conflict;
+        }
+        if let (Some(number), Some(with)) = (nonce, with) {
+            self.nonces.insert(number, with.until);
         }
         self.keep(audit, counts);
         self.ask(request, effects);
@@ -270,19 +304,19 @@ impl Model {
                 revision: 0,
                 attempts: 0,
                 since: asked,
-                ready_at: asked,
+                ready_at: Timestamp::EPOCH,
                 claimed_until: None,
             });
             (waiting.revision, waiting.attempts) = (request.version, 0);
             waiting.urgency = if urgency == Urgency::Unseen { urgency } else { waiting.urgency.min(urgency) };
             if waiting.claimed_until.is_none() {
-                waiting.ready_at = waiting.since;
+                waiting.ready_at = Timestamp::EPOCH;
             }
         }
     }
 
     fn ready(&self, now: Timestamp) -> Vec<ReadyEntry> {
-        let ready = self.outbox.iter().filter(|(_, waiting)| waiting.ready_at <= now);
+        let ready = self.outbox.iter().filter(|(_, waiting)| waiting.is_ready(now));
         let ready = ready.map(|(&(request, effect), waiting)| {
             let Waiting { urgency, revision, since, .. } = *waiting;
             let has_channels = self.requests[&request].submission.policy_hash == entry_with_channels().hash();
@@ -297,7 +331,7 @@ impl Model {
     }
 
     fn claim(&mut self, now: Timestamp, until: Timestamp) -> Vec<OutboxEntry> {
-        let ready = self.outbox.iter_mut().filter(|(_, waiting)| waiting.ready_at <= now);
+        let ready = self.outbox.iter_mut().filter(|(_, waiting)| waiting.is_ready(now));
         let claimed = ready.map(|(&(request, effect), waiting)| {
             (waiting.ready_at, waiting.claimed_until) = (until, Some(until));
             let Waiting { revision, attempts, since, .. } = *waiting;
@@ -320,7 +354,11 @@ impl Model {
             let mut lineage: Vec<_> =
                 self.requests.values().filter(|request| request.submission.lineage == id(slot)).collect();
             lineage.sort_by_key(|request| request.submission.depth);
-            assert_eq!(store.lineage(id(slot)).await.unwrap().iter().collect::<Vec<_>>(), lineage, "{op:?}");
+            assert_eq!(
+                store.lineage(id(slot), 0, 100).await.unwrap().iter().collect::<Vec<_>>(),
+                lineage,
+                "{op:?}"
+            );
         }
         for (key, (idempotency, request)) in &self.keys {
             let known = (at(self.now) < idempotency.until)

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use countersign_core::lifecycle::{Effect, RequestId, Timestamp};
+use countersign_core::lifecycle::{Effect, Request, RequestId, Timestamp};
 use countersign_core::record::{PolicyEntry, SlackPost, Slot};
 
 use super::Backend;
 use super::harness::{at_once, commit, create, opened, take};
 use crate::fixtures::*;
-use crate::{Commit, Committed, KeepPost, OutboxDepth, OutboxEntry, ReadyEntry, Store, Urgency};
+use crate::{
+    Commit, Committed, KeepPost, LONGEST_WAIT_MS, OutboxDepth, OutboxEntry, ReadyEntry, Store, Urgency,
+};
 
 pub(crate) async fn a_claimed_entry_is_the_claimers_alone<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
@@ -51,18 +53,60 @@ pub(crate) async fn a_claim_runs_out<B: Backend>() {
     assert_eq!(taken, OutboxEntry { claimed_until: at(20), ..lost });
 }
 
-pub(crate) async fn what_has_been_ready_for_longest_comes_first<B: Backend>() {
+pub(crate) async fn what_has_waited_for_longest_comes_first<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     for (number, made) in [(1, 3), (2, 1), (3, 2)] {
         create(&*store, &request_at(number, at(made))).await;
     }
-    let [early] = claim(&*store, at(1), at(50)).await;
-    assert_eq!(early.request, id(2));
+    let early = store.claim_outbox(id(2), Effect::ShowRequest, at(1), at(50)).await.unwrap().unwrap();
+    assert_eq!(ready(&*store, 10, 3).await, [id(3), id(1)]);
     store.retry_outbox(&early, at(9), true).await.unwrap();
-    assert_eq!(ready(&*store, 10, 2).await, [id(3), id(1)]);
-    assert_eq!(ready(&*store, 10, 3).await, [id(3), id(1), id(2)]);
+    assert_eq!(ready(&*store, 8, 3).await, [id(3), id(1)]);
+    assert_eq!(ready(&*store, 10, 3).await, [id(2), id(3), id(1)]);
+    assert_eq!(ready(&*store, 10, 1).await.len(), 2, "one that was tried before, and one that was not");
     let last = store.claim_outbox(id(2), Effect::ShowRequest, at(10), at(50)).await.unwrap().unwrap();
     assert_eq!((last.request, last.since), (id(2), at(1)));
+}
+
+pub(crate) async fn an_entry_is_ready_whatever_the_clock_said_when_it_was_stored<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    for (number, made) in [(1, 20), (2, 3_600)] {
+        create(&*store, &request_at(number, at(0).plus(made * 1000))).await;
+    }
+    let [first, second] = claim(&*store, at(0), at(10)).await;
+    // Delivered or not, what is asked for again by a clock that is ahead is ready at once, too.
+    let ahead = |request, effects| Commit { effects, ..change(request) };
+    let changed = next(&request_at(1, at(0).plus(20_000)), at(0).plus(7_200_000), |_| {});
+    let committed = store.commit(ahead(&changed, vec![Effect::ShowRequest])).await.unwrap();
+    assert_eq!(committed, Committed::Done);
+    store.finish_outbox(&first, first.revision).await.unwrap();
+    store.retry_outbox(&second, at(5), true).await.unwrap();
+    assert_eq!(ready(&*store, 1, 10).await, [id(1)]);
+    assert_eq!(ready(&*store, 5, 10).await, [id(1), id(2)]);
+}
+
+pub(crate) async fn an_entry_waits_no_longer_than_the_longest_wait<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    create(&*store, &request(1)).await;
+    let later = at(0).plus(3_600_000);
+    let is_ready = async |now| !store.ready_outbox(now, 10).await.unwrap().is_empty();
+    let take = async |now: Timestamp, until| {
+        store.claim_outbox(id(1), Effect::ShowRequest, now, until).await.unwrap()
+    };
+    let claimed = take(later, later.plus(30_000)).await.unwrap();
+    let end = later.plus(30_000);
+    assert!(!is_ready(later).await && take(later, end).await.is_none());
+    let set_back = end.minus(LONGEST_WAIT_MS + 1);
+    assert!(is_ready(set_back).await, "the claim ends further ahead than any does");
+
+    // Its holder is not hindered, unless somebody else has claimed it since.
+    store.retry_outbox(&claimed, end, true).await.unwrap();
+    let held_off = end.minus(LONGEST_WAIT_MS);
+    assert!(!is_ready(held_off).await && take(held_off, end).await.is_none());
+    assert!(is_ready(set_back).await);
+    let taken = take(set_back, set_back.plus(30_000)).await.unwrap();
+    assert_eq!(taken.attempts, 1);
+    assert!(!is_ready(set_back).await, "it is claimed");
 }
 
 pub(crate) async fn each_urgency_has_its_own_place<B: Backend>() {
@@ -168,7 +212,8 @@ pub(crate) async fn what_ended_before_it_was_posted_comes_last<B: Backend>() {
     let end = async |number| {
         commit(&*store, &next(&request(number), at(1), |it| it.state = denied(at(1)))).await;
     };
-    // 1 was not posted; 2 was, or may have been; 3 is about to be posted.
+    // 1 was not posted; 2 was, or may have been; 3 is about to be posted. 5 ended as it was made, so it is to be posted.
+    create(&*store, &Request { state: approved(at(0)), ..request(5) }).await;
     keep_main_post(&*store, 2).await;
     let claimed = store.claim_outbox(id(3), Effect::ShowRequest, at(0), at(9)).await.unwrap().unwrap();
     for number in 1..=3 {
@@ -178,8 +223,13 @@ pub(crate) async fn what_ended_before_it_was_posted_comes_last<B: Backend>() {
     let mut urgencies: Vec<_> =
         store.ready_outbox(at(1), 10).await.unwrap().iter().map(|it| (it.request, it.urgency)).collect();
     urgencies.sort_unstable();
-    let expected =
-        [(id(1), Urgency::Unseen), (id(2), Urgency::Ended), (id(3), Urgency::Ended), (id(4), Urgency::First)];
+    let expected = [
+        (id(1), Urgency::Unseen),
+        (id(2), Urgency::Ended),
+        (id(3), Urgency::Ended),
+        (id(4), Urgency::First),
+        (id(5), Urgency::Changed),
+    ];
     assert_eq!(urgencies, expected);
 }
 

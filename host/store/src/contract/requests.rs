@@ -21,7 +21,7 @@ pub(crate) async fn a_created_request_can_be_read<B: Backend>() {
     submission.digests = parameter_digests(&submission.params);
     create(&*store, &request).await;
     assert_eq!(store.request(request.id).await.unwrap(), Some(request.clone()));
-    assert_eq!(store.lineage(request.id).await.unwrap(), [request]);
+    assert_eq!(store.lineage(request.id, 0, 100).await.unwrap(), [request]);
 }
 
 pub(crate) async fn a_repeated_create_gives_the_first_request<B: Backend>() {
@@ -90,8 +90,8 @@ pub(crate) async fn a_lineage_is_kept_in_order<B: Backend>() {
         create(&*store, request).await;
     }
     create(&*store, &request(11)).await;
-    assert_eq!(store.lineage(first.id).await.unwrap(), chain);
-    assert_eq!(store.lineage(id(9)).await.unwrap(), [], "a lineage has the id of its first request");
+    assert_eq!(store.lineage(first.id, 0, 100).await.unwrap(), chain);
+    assert_eq!(store.lineage(id(9), 0, 100).await.unwrap(), [], "a lineage has the id of its first request");
 
     let before = Seen::of(&*store).await;
     let twice = with_key(&again(&first, 12, 2), 5, at(100));
@@ -105,7 +105,38 @@ pub(crate) async fn a_lineage_is_kept_in_order<B: Backend>() {
         async move { store.create(new(&request)).await.unwrap() }
     });
     assert_eq!(made.await.iter().filter(|made| **made == Created::New).count(), 1);
-    assert_eq!(store.lineage(first.id).await.unwrap().len(), 5);
+    assert_eq!(store.lineage(first.id, 0, 100).await.unwrap().len(), 5);
+}
+
+pub(crate) async fn a_lineage_is_read_in_parts<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let first = request_at(1, at(0));
+    create(&*store, &first).await;
+    assert_eq!(store.newest_of_lineage(first.id).await.unwrap(), Some(first.clone()));
+    let mut chain = vec![first.clone()];
+    for depth in 1..=4_u32 {
+        let mut request = again(&first, 10 - u64::from(depth), depth);
+        Arc::make_mut(&mut request.submission).submitted_at = at(u64::from(depth) * 10);
+        create(&*store, &request).await;
+        chain.push(request);
+    }
+    create(&*store, &request_at(20, at(99))).await;
+    for (from, limit) in [(0, 5), (0, 2), (1, 1), (2, 100), (4, 1), (5, 10), (0, 0), (u32::MAX, 10)] {
+        let part = store.lineage(first.id, from, limit).await.unwrap();
+        let begin = chain.len().min(from as usize);
+        let end = chain.len().min(begin.saturating_add(limit));
+        assert_eq!(part, chain[begin..end], "from {from}, at most {limit}");
+    }
+    assert_eq!(store.newest_of_lineage(first.id).await.unwrap(), chain.last().cloned());
+    assert_eq!(store.newest_of_lineage(chain[1].id).await.unwrap(), None, "it is no lineage");
+    assert_eq!(store.newest_of_lineage(id(50)).await.unwrap(), None);
+    let recent = async |since, limit| store.recent_in_lineage(first.id, at(since), limit).await.unwrap();
+    assert_eq!(recent(20, 10).await, [at(40), at(30)]);
+    assert_eq!(recent(9, 3).await, [at(40), at(30), at(20)]);
+    assert_eq!(recent(40, 3).await, []);
+    assert_eq!(recent(0, 10).await, [40, 30, 20, 10].map(at));
+    assert_eq!(recent(0, 0).await, []);
+    assert_eq!(store.recent_in_lineage(id(20), at(98), 5).await.unwrap(), [at(99)], "the first one counts");
 }
 
 pub(crate) async fn an_id_is_used_once<B: Backend>() {
@@ -178,7 +209,7 @@ pub(crate) async fn a_commit_is_stored_whole<B: Backend>() {
     let audit = vec![audit(&approved, "approve"), audit(&approved, "approved")];
     let counts = vec![Count::one("approvals_total", &[("action", "deploy")])];
     let effects = vec![Effect::ShowRequest, Effect::NotifyEscalation];
-    let all = Commit { request: approved.clone(), audit: audit.clone(), effects, counts };
+    let all = Commit { request: approved.clone(), nonce: None, audit: audit.clone(), effects, counts };
     assert_eq!(store.commit(all).await.unwrap(), Committed::Done);
 
     assert_eq!(store.request(first.id).await.unwrap(), Some(approved));
@@ -240,7 +271,7 @@ pub(crate) async fn what_is_due_comes_in_order<B: Backend>() {
         Arc::make_mut(&mut request.submission).expires_at = at(due);
         create(&*store, &request).await;
     }
-    let due = async |now, limit| store.due(at(now), limit).await.unwrap();
+    let due = async |now, limit| store.due(at(now), None, limit).await.unwrap().requests;
     assert_eq!(due(9, 10).await, []);
     assert_eq!(due(10, 10).await, [(id(2), at(10))]);
     assert_eq!(due(39, 10).await, [(id(2), at(10)), (id(3), at(20)), (id(1), at(30))]);
@@ -260,6 +291,32 @@ pub(crate) async fn what_is_due_comes_in_order<B: Backend>() {
     assert_eq!(due(39, 10).await, [(id(3), at(20)), (id(1), at(30)), (id(2), at(35))]);
 }
 
+pub(crate) async fn what_is_due_comes_page_by_page<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    // Several at one time, and not in the order of their ids.
+    let times = [(5, 10), (1, 20), (9, 20), (3, 20), (7, 20), (2, 30)];
+    for (number, due) in times {
+        let mut request = request(number);
+        Arc::make_mut(&mut request.submission).expires_at = at(due);
+        create(&*store, &request).await;
+    }
+    let mut expected = times.map(|(number, due)| (at(due), id(number)));
+    expected.sort_unstable();
+    for size in 1..=times.len() {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.due(at(30), after, size).await.unwrap().requests;
+            assert!(page.len() <= size, "{page:?}");
+            seen.extend(page.iter().map(|(id, due)| (*due, *id)));
+            if page.len() < size {
+                break;
+            }
+            after = seen.last().copied();
+        }
+        assert_eq!(seen, expected, "pages of {size}");
+    }
+}
+
 pub(crate) async fn what_is_terminal_is_never_due<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     let cancelled = State::Cancelled { at: at(1), reason: None };
@@ -277,4 +334,40 @@ pub(crate) async fn what_is_terminal_is_never_due<B: Backend>() {
     let seen = Seen::of(&*store).await;
     assert_eq!((seen.due, seen.open, seen.waiting), (vec![], vec![], vec![]));
     assert_eq!(store.next_due(at(0)).await.unwrap(), None);
+}
+
+/// Also of creates that are committed together; and whoever has no caller is one caller.
+pub(crate) async fn a_caller_has_so_many_open_and_no_more<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let made = |number: u64, caller: Option<&str>, action: &str| {
+        let mut request = request(number);
+        let submission = Arc::make_mut(&mut request.submission);
+        submission.caller = caller.map(str::to_owned);
+        submission.action = action.to_owned();
+        request
+    };
+    let create = |request: Request, in_all, of_action| {
+        let (store, most_open) = (Arc::clone(&store), MostOpen { in_all, of_action });
+        async move {
+            let created = store.create(Create { most_open, ..new(&request) }).await.unwrap();
+            (request, created)
+        }
+    };
+    for caller in [None, Some("pipeline")] {
+        let base = if caller.is_some() { 100 } else { 0 };
+        let created = at_once(20, |n| create(made(base + n, caller, "deploy"), None, Some(3))).await;
+        let new: Vec<_> = created.iter().filter(|(_, made)| *made == Created::New).collect();
+        let refused = created.iter().filter(|(_, made)| *made == Created::TooManyOpen).count();
+        assert_eq!((new.len(), refused), (3, 17), "{created:?}");
+
+        let other = made(base + 20, caller, "migrate");
+        assert_eq!(create(other.clone(), Some(3), Some(3)).await.1, Created::TooManyOpen, "three in all");
+        assert_eq!(create(other, Some(4), Some(3)).await.1, Created::New, "another action");
+        let (ended, _) = new.first().unwrap();
+        commit(&*store, &next(ended, at(1), |request| request.state = approved(at(1)))).await;
+        let again = made(base + 21, caller, "deploy");
+        assert_eq!(create(again, Some(4), Some(3)).await.1, Created::New, "one has ended");
+        let too_many = made(base + 22, caller, "deploy");
+        assert_eq!(create(too_many, None, Some(3)).await.1, Created::TooManyOpen);
+    }
 }

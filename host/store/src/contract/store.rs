@@ -11,7 +11,7 @@ pub(crate) async fn what_is_unknown_is_none<B: Backend>() {
     create(&*store, &request(1)).await;
     let none = Digest::of(b"unknown");
     assert_eq!(store.request(id(2)).await.unwrap(), None);
-    assert_eq!(store.lineage(id(2)).await.unwrap(), []);
+    assert_eq!(store.lineage(id(2), 0, 100).await.unwrap(), []);
     assert_eq!(store.idempotent(&none, at(0)).await.unwrap(), None);
     assert_eq!(store.policy_entry(none).await.unwrap(), None);
     assert_eq!(store.module(none).await.unwrap(), None);
@@ -24,6 +24,20 @@ pub(crate) async fn it_can_be_pinged<B: Backend>() {
     store.ping().await.unwrap();
     assert_eq!(Seen::of(&*store).await, before);
     assert!(!store.backend().is_empty());
+}
+
+pub(crate) async fn maintenance_removes_what_has_expired_alone<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let (first, second) = (request_at(1, at(0)), request_at(2, at(0)));
+    store.create(with_key(&first, 7, at(100))).await.unwrap();
+    store.create(with_key(&second, 8, at(101))).await.unwrap();
+    assert!(store.claim_nonce(Digest::of(b"one"), at(0), at(101)).await.unwrap());
+    let before = Seen::of(&*store).await;
+    store.maintain(at(100)).await.unwrap();
+    assert_eq!(Seen::of(&*store).await, before);
+    assert_eq!(store.idempotent(&key(8), at(100)).await.unwrap(), Some((fingerprint(&second), second)));
+    assert!(!store.claim_nonce(Digest::of(b"one"), at(100), at(200)).await.unwrap());
+    assert_eq!(store.idempotent(&key(7), at(0)).await.unwrap(), None, "it is gone");
 }
 
 pub(crate) async fn reopening_keeps_everything<B: Backend>() {
@@ -44,7 +58,7 @@ pub(crate) async fn reopening_keeps_everything<B: Backend>() {
     let store = backend.open().await;
     assert_eq!(Seen::of(&*store).await, before);
     assert_eq!(store.request(first.id).await.unwrap(), Some(voted.clone()));
-    assert_eq!(store.lineage(first.id).await.unwrap(), [voted.clone(), again(&first, 3, 1)]);
+    assert_eq!(store.lineage(first.id, 0, 100).await.unwrap(), [voted.clone(), again(&first, 3, 1)]);
     assert_eq!(store.idempotent(&key(7), at(99)).await.unwrap(), Some((fingerprint(&first), voted)));
     assert_eq!(store.policy_entry(entry.hash()).await.unwrap(), Some(entry));
     assert_eq!(store.module(Digest::of(b"module")).await.unwrap(), Some(b"module".to_vec()));

@@ -18,7 +18,8 @@ pub trait Messages: Send + Sync {
     /// It is a conflict unless its revision is the stored revision plus one.
     async fn keep_slack_post(&self, keep: KeepPost) -> Result<Committed, StoreError>;
 
-    /// Messages whose `refresh_at` has passed at `now`: up to `limit` of each channel, most overdue first.
+    /// Messages whose `refresh_at` has passed at `now`, or is further ahead than [`LONGEST_WAIT_MS`](crate::LONGEST_WAIT_MS):
+    /// up to `limit` of each channel, most overdue first.
     async fn stale_slack_posts(&self, now: Timestamp, limit: usize) -> Result<Vec<StalePost>, StoreError>;
 }
 
@@ -31,7 +32,7 @@ pub struct StalePost {
     pub slot: Slot,
     /// Its channel.
     pub channel: String,
-    /// Since when it is due.
+    /// Since when it is due: its `refresh_at`.
     pub since: Timestamp,
 }
 

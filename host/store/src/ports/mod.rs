@@ -11,16 +11,17 @@ mod salts;
 mod statistics;
 
 use async_trait::async_trait;
+use countersign_core::lifecycle::Timestamp;
 
 use crate::StoreError;
 
 pub use audit::Audit;
 pub use documents::{DOCUMENT_PREFIXES, Documents};
-pub use guards::Guards;
+pub use guards::{Guards, Nonce};
 pub use messages::{KeepPost, Messages, StalePost};
-pub use outbox::{Outbox, OutboxEntry, ReadyEntry, Urgency};
+pub use outbox::{LONGEST_WAIT_MS, Outbox, OutboxEntry, ReadyEntry, Urgency};
 pub use policies::{ChangePolicy, OpenPolicy, Policies, StoredSet};
-pub use requests::{Commit, Create, Created, Idempotency, MostOpen, Requests};
+pub use requests::{Commit, Create, Created, Due, Idempotency, MostOpen, Requests};
 pub use salts::{NewSalt, Salts};
 pub use statistics::{OpenRequests, OutboxDepth, Statistics};
 
@@ -28,7 +29,7 @@ pub use statistics::{OpenRequests, OutboxDepth, Statistics};
 ///
 /// A call that returns `Ok` is durable: from then on it survives `kill -9` at any instant.
 /// A write that returns an error either happened completely or not at all.
-/// Repeating it is safe, since a repeated commit is a conflict.
+/// Repeating it is safe, since a repeated commit is a conflict, and a write with a nonce that was stored is known by it.
 /// A period "until" a time excludes that time.
 #[async_trait]
 pub trait Store:
@@ -40,8 +41,17 @@ pub trait Store:
     /// Whether the store can be reached and written to.
     async fn ping(&self) -> Result<(), StoreError>;
 
+    /// Removes some of what has expired at `now`, and gives some of the unused space back to the disk. To be called every
+    /// second or so: each call is short, however much there is.
+    async fn maintain(&self, now: Timestamp) -> Result<(), StoreError>;
+
     /// Completes the queued writes and stops the writer; every later write is refused.
     async fn close(&self) -> Result<(), StoreError>;
+
+    /// Returns once nothing can be written any more until the process starts again; otherwise never.
+    async fn failed(&self) {
+        std::future::pending().await
+    }
 }
 
 /// Result of a write that is guarded by a version.
@@ -51,4 +61,6 @@ pub enum Committed {
     Done,
     /// Nothing was stored: the stored version is another one, or the request is terminal or unknown.
     Conflict,
+    /// Nothing was stored: the write's nonce, or the one that excludes it, was stored before.
+    Repeated,
 }

@@ -8,15 +8,23 @@ use countersign_core::lifecycle::{Effect, RequestId, Timestamp};
 
 use crate::StoreError;
 
+/// The longest that an entry or a message is ever postponed, in milliseconds.
+///
+/// What is postponed for longer than this was postponed before the clock was set back. How long it has waited is not known,
+/// so it waits no longer.
+pub const LONGEST_WAIT_MS: u64 = 20 * 60 * 1000;
+
 /// Hands out outbox entries to delivery workers.
 #[async_trait]
 pub trait Outbox: Send + Sync {
-    /// Outbox entries that are ready at `now`: up to `limit` of each urgency and channel, longest ready first.
+    /// Outbox entries that are ready at `now`, by urgency, longest waiting first: up to `limit` of each urgency and channel
+    /// that were neither claimed nor postponed before, and as many that were.
     ///
     /// So neither an urgency nor a channel hides another, and the cost depends on how many channels there are, not on how
     /// many entries wait.
-    /// An entry is ready from the moment it is stored, unless it is claimed or postponed.
-    /// When a claim expires, the entry is ready again.
+    /// An entry is ready from the moment it is stored, whatever the clock said then, unless it is claimed or postponed.
+    /// When a claim expires, the entry is ready again; and also if the claim ends, or the entry is postponed, further
+    /// ahead of `now` than [`LONGEST_WAIT_MS`].
     async fn ready_outbox(&self, now: Timestamp, limit: usize) -> Result<Vec<ReadyEntry>, StoreError>;
 
     /// Claims an outbox entry exclusively until `until`. `None` if it is not (or no longer) ready at `now`.
@@ -33,7 +41,8 @@ pub trait Outbox: Send + Sync {
     /// If a newer version has enqueued it since, it stays: ready at once, or with the worker that holds it now.
     async fn finish_outbox(&self, entry: &OutboxEntry, delivered: u64) -> Result<(), StoreError>;
 
-    /// Releases an undelivered entry, to be ready again at `at`. If the attempt `failed`, the attempts are incremented.
+    /// Releases an undelivered entry, to be ready again at `at`, which is no more than [`LONGEST_WAIT_MS`] ahead. If the
+    /// attempt `failed`, the attempts are incremented.
     ///
     /// Does nothing if another worker has claimed it since.
     async fn retry_outbox(&self, entry: &OutboxEntry, at: Timestamp, failed: bool) -> Result<(), StoreError>;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use countersign_core::lifecycle::{AuditEntry, Count, Digest, Effect, Request, RequestId, Timestamp};
 
-use super::Committed;
+use super::{Committed, Nonce};
 use crate::StoreError;
 
 /// Stores requests and finds them by id, idempotency key, lineage or due time.
@@ -27,14 +27,40 @@ pub trait Requests: Send + Sync {
     async fn idempotent(&self, key: &Digest, now: Timestamp)
     -> Result<Option<(Digest, Request)>, StoreError>;
 
-    /// All requests of a lineage, oldest first.
-    async fn lineage(&self, lineage: RequestId) -> Result<Vec<Request>, StoreError>;
+    /// Up to `limit` requests of a lineage with depths from `from` on, oldest first.
+    async fn lineage(&self, lineage: RequestId, from: u32, limit: usize) -> Result<Vec<Request>, StoreError>;
 
-    /// Up to `limit` open requests that are due at `now`, each with its due time, most overdue first.
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<(RequestId, Timestamp)>, StoreError>;
+    /// The newest request of a lineage.
+    async fn newest_of_lineage(&self, lineage: RequestId) -> Result<Option<Request>, StoreError>;
+
+    /// When the newest `limit` requests of a lineage were submitted, newest first, as far as that was after `since`.
+    async fn recent_in_lineage(
+        &self,
+        lineage: RequestId,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Timestamp>, StoreError>;
+
+    /// Up to `limit` open requests that are due at `now`, most overdue first, and by id if their due times are equal;
+    /// those that come `after` a request of an earlier call, if that is given.
+    async fn due(
+        &self,
+        now: Timestamp,
+        after: Option<(Timestamp, RequestId)>,
+        limit: usize,
+    ) -> Result<Due, StoreError>;
 
     /// The earliest due time of an open request after `after`.
     async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+}
+
+/// Requests that are due.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// Each with its due time.
+    pub requests: Vec<(RequestId, Timestamp)>,
+    /// What was found on the way and cannot be read. It keeps no other request from being listed.
+    pub unreadable: Vec<StoreError>,
 }
 
 /// A new request, and what must be stored with it.
@@ -46,6 +72,8 @@ pub struct Create {
     pub idempotency: Option<Idempotency>,
     /// How many open requests its caller may have, this one included.
     pub most_open: MostOpen,
+    /// Present if the create may be asked for more than once without an idempotency key.
+    pub nonce: Option<Nonce>,
     /// Audit entries to append.
     pub audit: Vec<AuditEntry>,
     /// Effects to enqueue in the outbox.
@@ -54,12 +82,12 @@ pub struct Create {
     pub counts: Vec<Count>,
 }
 
-/// How many open requests a caller may have. Requests that were made without one count as those of one caller.
+/// How many requests of one caller may be open; `None` for any number. Requests without a caller are those of one caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MostOpen {
-    /// Of all actions together; `None` for any number.
+    /// Whatever their action.
     pub in_all: Option<u32>,
-    /// Of the request's action; `None` for any number.
+    /// Of the action of the new one.
     pub of_action: Option<u32>,
 }
 
@@ -85,6 +113,8 @@ pub enum Created {
     LineageConflict,
     /// Nothing was stored: the caller has as many open requests already as it may have, in all or of this action.
     TooManyOpen,
+    /// Nothing was stored: the nonce, or the one that excludes it, was stored before.
+    Repeated,
 }
 
 /// A request's next version, and what must be stored with it.
@@ -92,6 +122,8 @@ pub enum Created {
 pub struct Commit {
     /// The request; it is a conflict unless its version is the stored version plus one.
     pub request: Request,
+    /// Present if the same event may be delivered more than once. It is looked at before the version.
+    pub nonce: Option<Nonce>,
     /// Audit entries to append.
     pub audit: Vec<AuditEntry>,
     /// Effects to enqueue in the outbox.

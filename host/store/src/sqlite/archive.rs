@@ -1,5 +1,6 @@
 //! Reads a database while a gateway may have it open: for replays and exports.
 
+use std::fs::File;
 use std::path::Path;
 
 use countersign_core::lifecycle::{Digest, Request, RequestId, WrappedSalt};
@@ -12,16 +13,19 @@ use super::request_row::StoredRequest;
 use super::{OpenError, file, salts, schema};
 use crate::StoreError;
 
-/// A database that is open for reading only, without a lock. Every call blocks.
+/// A database that is open for reading only. Every call blocks.
 #[derive(Debug)]
 pub struct SqliteArchive {
     db: Connection,
+    // Last, so that it outlives the connection.
+    _lock: Option<File>,
 }
 
 impl SqliteArchive {
     /// Opens the database at `path`, which must exist.
     pub fn open(path: &Path) -> Result<SqliteArchive, OpenError> {
-        Ok(SqliteArchive { db: file::open_read_only(path)? })
+        let (db, lock) = file::open_read_only(path)?;
+        Ok(SqliteArchive { db, _lock: lock })
     }
 
     /// Up to `limit` requests with ids from `from` on, in the order in which they were created, without their salts.

@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use countersign_core::lifecycle::{AuditEntry, Count, RequestId, Status};
 use rusqlite::params;
 
-use super::SqliteStore;
 use super::column::{RowContext, integer, json, millis, row_limit};
 use super::writer::{CountRow, Scope};
-use crate::{Audit, StoreError};
+use super::{SqliteStore, guards};
+use crate::{Audit, Nonce, StoreError};
 
 #[async_trait]
 impl Audit for SqliteStore {
@@ -17,8 +17,26 @@ impl Audit for SqliteStore {
         appended.await
     }
 
+    async fn append_once(
+        &self,
+        audit: Vec<AuditEntry>,
+        counts: Vec<Count>,
+        nonce: Nonce,
+    ) -> Result<bool, StoreError> {
+        let records = Records::of(audit, counts)?;
+        let appended = self.writer.write(move |scope| {
+            if guards::is_repeated(scope.db, Some(&nonce))? {
+                return Ok(false);
+            }
+            guards::insert(scope.db, Some(&nonce))?;
+            records.insert(scope)?;
+            Ok(true)
+        });
+        appended.await
+    }
+
     async fn audit(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
-        let scan = self.readers.scan(move |db| {
+        let read = self.readers.read(move |db| {
             let mut select =
                 db.prepare_cached("SELECT seq, body FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
             let rows = select.query_and_then(params![integer(after), row_limit(limit)], |row| {
@@ -29,7 +47,7 @@ impl Audit for SqliteStore {
             })?;
             rows.collect()
         });
-        scan.await
+        read.await
     }
 }
 

@@ -4,12 +4,12 @@ use std::fmt::Display;
 
 use countersign_core::lifecycle::{Digest, RequestId, Timestamp};
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row};
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 
 use super::BACKEND;
-use crate::StoreError;
+use crate::{StoreError, StoreFault};
 
 /// Which row is being read, for error messages.
 #[derive(Clone, Copy)]
@@ -89,7 +89,7 @@ pub(super) fn select_by_digest(
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(unavailable)
+    serde_json::to_string(value).map_err(other)
 }
 
 /// SQLite's integers are signed. Values beyond `i64::MAX` are stored as that; their order no longer matters.
@@ -105,12 +105,27 @@ pub(super) fn row_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-pub(super) fn unavailable(detail: impl Display) -> StoreError {
-    StoreError::Unavailable { backend: BACKEND, detail: detail.to_string() }
+pub(super) fn unavailable(fault: StoreFault, detail: impl Display) -> StoreError {
+    StoreError::Unavailable { backend: BACKEND, fault, detail: detail.to_string() }
+}
+
+pub(super) fn other(detail: impl Display) -> StoreError {
+    unavailable(StoreFault::Other, detail)
 }
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> StoreError {
-        unavailable(error)
+        unavailable(fault(&error), error)
+    }
+}
+
+/// What SQLite's error says of the store as a whole.
+pub(super) fn fault(error: &rusqlite::Error) -> StoreFault {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreFault::Full,
+        Some(ErrorCode::ReadOnly) => StoreFault::ReadOnly,
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => StoreFault::Io,
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreFault::Busy,
+        _ => StoreFault::Other,
     }
 }

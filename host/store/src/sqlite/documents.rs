@@ -21,9 +21,11 @@ impl Documents for SqliteStore {
     }
 
     async fn recall(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.readers.read(|db| {
+        let key = key.to_owned();
+        let read = self.readers.read(move |db| {
             let mut select = db.prepare_cached("SELECT value FROM kept WHERE key = ?1")?;
             Ok(select.query_row([key], |row| row.get(0)).optional()?)
-        })
+        });
+        read.await
     }
 }

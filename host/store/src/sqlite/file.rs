@@ -8,7 +8,16 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::column::fault;
+#[cfg(unix)]
+use super::inode::links;
+use super::inode::{InodeLock, is_in_use};
+use super::log_mark::needs_log;
 use super::schema;
+use crate::StoreFault;
+
+/// How large the file of the write-ahead log may stay once its pages were moved, in bytes.
+const LOG_SIZE: i64 = 64 << 20;
 
 /// How long to wait for another program's lock on the database, such as a backup's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,6 +34,29 @@ pub enum OpenError {
         path: PathBuf,
         /// The lock file.
         lock: PathBuf,
+    },
+    /// The file has several names.
+    #[error(
+        "the database `{path}` has {links} names (hard links), and may have one only: its write-ahead log is found by its \
+        name; remove the other ones"
+    )]
+    Linked {
+        /// The database.
+        path: PathBuf,
+        /// How many.
+        links: u64,
+    },
+    /// A part of the database is missing.
+    #[error(
+        "the database `{path}` is not whole: it was copied without its write-ahead log, or the log `{log}` was removed, \
+        and with it what was stored last; put the log beside it, or, to go on without what is lost, an empty file of \
+        that name"
+    )]
+    LogMissing {
+        /// The database.
+        path: PathBuf,
+        /// The write-ahead log.
+        log: PathBuf,
     },
     /// The file is not a Countersign database.
     #[error("`{path}` is no Countersign database: {detail}")]
@@ -67,6 +99,7 @@ pub enum OpenError {
 pub(super) struct Database {
     path: PathBuf,
     _lock: File,
+    _inode: InodeLock,
 }
 
 impl Database {
@@ -79,12 +112,23 @@ impl Database {
         // would release the locks that SQLite holds on it elsewhere in this process.
         let lock = lock(path)?;
         create(path).map_err(io)?;
-        let database = Database { path: path.clone(), _lock: lock };
+        let inode = InodeLock::take(path).map_err(io)?;
+        let inode = inode.ok_or_else(|| OpenError::InUse { path: path.clone(), lock: path.clone() })?;
+        #[cfg(unix)]
+        match links(&path.metadata().map_err(io)?) {
+            1 => {}
+            links => return Err(OpenError::Linked { path: path.clone(), links }),
+        }
+        check_log(path)?;
+        let database = Database { path: path.clone(), _lock: lock, _inode: inode };
 
         let sqlite = |cause| OpenError::Sqlite { path: path.clone(), cause };
         let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
         schema::check(path, &connection)?;
+        // Counts for a new database only, before anything is written to it.
+        connection.pragma_update(None, "auto_vacuum", "incremental").map_err(sqlite)?;
         connection.pragma_update(None, "journal_mode", "wal").map_err(sqlite)?;
+        connection.pragma_update(None, "journal_size_limit", LOG_SIZE).map_err(sqlite)?;
         connection.pragma_update(None, "synchronous", "full").map_err(sqlite)?;
         connection.pragma_update(None, "cache_size", -65_536).map_err(sqlite)?;
         schema::migrate(&mut connection).map_err(sqlite)?;
@@ -108,13 +152,91 @@ impl Database {
 
 /// Opens a connection for reading only, to a database that a gateway may have open at the same time.
 ///
-/// It takes no lock and does not migrate: a database of an older version is read as it is.
-pub(super) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
+/// It does not migrate: a database of an older version is read as it is. Where nothing can be written beside the database,
+/// not even the index of the log, it is read without one, under a lock that keeps gateways out.
+pub(super) fn open_read_only(path: &Path) -> Result<(Connection, Option<File>), OpenError> {
     let path = &path.canonicalize().map_err(|cause| OpenError::Io { path: path.to_owned(), cause })?;
-    let sqlite = |cause| OpenError::Sqlite { path: path.clone(), cause };
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
+    check_log(path).map_err(|error| match (&error, is_in_use(path)) {
+        // Under another name, which has the log beside it.
+        (OpenError::LogMissing { .. }, Ok(true)) => {
+            OpenError::InUse { path: path.clone(), lock: path.clone() }
+        }
+        _ => error,
+    })?;
+    let opened = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .map_err(|cause| OpenError::Sqlite { path: path.clone(), cause })
+        .and_then(|connection| schema::check(path, &connection).map(|()| connection));
+    match opened {
+        Err(OpenError::Sqlite { cause, .. })
+            if matches!(fault(&cause), StoreFault::Io | StoreFault::ReadOnly) =>
+        {
+            open_alone(path, cause)
+        }
+        opened => opened.map(|connection| (connection, None)),
+    }
+}
+
+/// Opens a connection for reading only that uses no index of the log beside the database, with the lock that it needs.
+///
+/// `cause` is why the database cannot be opened with an index.
+fn open_alone(path: &Path, cause: rusqlite::Error) -> Result<(Connection, Option<File>), OpenError> {
+    let lock = File::open(path).map_err(|cause| OpenError::Io { path: path.to_owned(), cause })?;
+    let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
+    if lock.try_lock_shared().is_err() {
+        return Err(sqlite(cause));
+    }
+    let log = beside(path, "-wal").metadata().map_or(0, |log| log.len());
+    let connection = if log == 0 {
+        open_immutable(path).map_err(sqlite)?
+    } else {
+        // The index is in memory if locks are exclusive, and on a file that cannot be written to there are no such locks.
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags_and_vfs(path, flags, "unix-none").map_err(sqlite)?;
+        connection.pragma_update(None, "locking_mode", "exclusive").map_err(sqlite)?;
+        connection
+    };
     schema::check(path, &connection)?;
-    Ok(connection)
+    Ok((connection, Some(lock)))
+}
+
+/// Refuses a database that needs its log if the log is missing: SQLite would open it without a word.
+fn check_log(path: &Path) -> Result<(), OpenError> {
+    let io = |cause| OpenError::Io { path: path.to_owned(), cause };
+    let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
+    let log = beside(path, "-wal");
+    // With a rollback journal its creation was interrupted, so it never had a log.
+    if log.try_exists().map_err(io)? || beside(path, "-journal").try_exists().map_err(io)? {
+        return Ok(());
+    }
+    let connection = open_immutable(path).map_err(sqlite)?;
+    schema::check(path, &connection)?;
+    match needs_log(&connection).map_err(sqlite)? {
+        true => Err(OpenError::LogMissing { path: path.to_owned(), log }),
+        false => Ok(()),
+    }
+}
+
+/// Reads the file alone, takes no lock and creates no file beside it.
+fn open_immutable(path: &Path) -> rusqlite::Result<Connection> {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                uri.push(char::from(*byte))
+            }
+            _ => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+}
+
+/// The path of the file beside the database that has this suffix.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
@@ -138,9 +260,7 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut name = OsString::from(path);
-    name.push(".lock");
-    let lock = PathBuf::from(name);
+    let lock = beside(path, ".lock");
     let io = |cause| OpenError::Io { path: lock.clone(), cause };
     let file = owner_only().create(true).truncate(false).open(&lock).map_err(io)?;
     match file.try_lock() {

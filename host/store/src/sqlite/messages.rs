@@ -8,18 +8,18 @@ use rusqlite::{OptionalExtension, params};
 use super::SqliteStore;
 use super::audit::Records;
 use super::column::{RowContext, integer, json, millis, row_limit};
-use crate::{Committed, KeepPost, Messages, StalePost, StoreError};
+use crate::{Committed, KeepPost, LONGEST_WAIT_MS, Messages, StalePost, StoreError};
 
 pub(super) const NEXT_CHANNEL: &str = "SELECT channel FROM slack_post
      WHERE refresh_at IS NOT NULL AND channel > ?1 ORDER BY channel LIMIT 1";
 
 pub(super) const STALE: &str = "SELECT request, slot, refresh_at FROM slack_post
-     WHERE refresh_at IS NOT NULL AND channel = ?1 AND refresh_at <= ?2 ORDER BY refresh_at LIMIT ?3";
+     WHERE channel = ?1 AND refresh_at >= ?2 AND refresh_at <= ?3 ORDER BY refresh_at LIMIT ?4";
 
 #[async_trait]
 impl Messages for SqliteStore {
     async fn slack_post(&self, request: RequestId, slot: Slot) -> Result<Option<SlackPost>, StoreError> {
-        self.readers.read(|db| {
+        let read = self.readers.read(move |db| {
             let mut select =
                 db.prepare_cached("SELECT body FROM slack_post WHERE request = ?1 AND slot = ?2")?;
             let context = RowContext { table: "slack_post", key: &format_args!("{request} {slot}") };
@@ -27,7 +27,8 @@ impl Messages for SqliteStore {
                 context.json("body", context.get::<String>(row, (0, "body"))?)
             })?;
             rows.next().transpose()
-        })
+        });
+        read.await
     }
 
     async fn keep_slack_post(&self, keep: KeepPost) -> Result<Committed, StoreError> {
@@ -62,28 +63,34 @@ impl Messages for SqliteStore {
     }
 
     async fn stale_slack_posts(&self, now: Timestamp, limit: usize) -> Result<Vec<StalePost>, StoreError> {
-        self.readers.read(|db| {
+        let read = self.readers.read(move |db| {
             let (mut next_channel, mut select) =
                 (db.prepare_cached(NEXT_CHANNEL)?, db.prepare_cached(STALE)?);
+            let is_due = (0, millis(now));
+            let waits_too_long = (millis(now.plus(LONGEST_WAIT_MS)).saturating_add(1), i64::MAX);
             let mut stale = Vec::new();
             let mut channel = Some(String::new());
             while let Some(name) = channel {
-                let rows = select.query_and_then(params![name, millis(now), row_limit(limit)], |row| {
-                    let slot: String = row.get(1)?;
-                    let context = RowContext { table: "slack_post", key: &slot };
-                    Ok::<_, StoreError>(StalePost {
-                        request: context.request_id(row, (0, "request"))?,
-                        slot: context.variant("slot", &slot)?,
-                        channel: name.clone(),
-                        since: context.time(row, (2, "refresh_at"))?,
-                    })
-                })?;
-                for row in rows {
-                    stale.push(row?);
+                let mut left = limit;
+                // One query for each channel and range, so that each is a walk along the index.
+                for (from, to) in [is_due, waits_too_long] {
+                    let mut rows = select.query(params![name, from, to, row_limit(left)])?;
+                    while let Some(row) = rows.next()? {
+                        let slot: String = row.get(1)?;
+                        let context = RowContext { table: "slack_post", key: &slot };
+                        stale.push(StalePost {
+                            request: context.request_id(row, (0, "request"))?,
+                            slot: context.variant("slot", &slot)?,
+                            channel: name.clone(),
+                            since: context.time(row, (2, "refresh_at"))?,
+                        });
+                        left = left.saturating_sub(1);
+                    }
                 }
                 channel = next_channel.query_row([&name], |row| row.get(0)).optional()?;
             }
             Ok(stale)
-        })
+        });
+        read.await
     }
 }

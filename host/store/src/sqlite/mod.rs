@@ -5,7 +5,11 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod deadline;
 mod file;
+mod inode;
+mod log_mark;
+mod maintenance;
 mod readers;
 mod schema;
 mod secret;
@@ -16,6 +20,7 @@ mod documents;
 mod guards;
 mod idempotency;
 mod messages;
+mod open_requests;
 mod outbox;
 mod policies;
 mod request_row;
@@ -32,10 +37,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use countersign_core::lifecycle::Timestamp;
+use rusqlite::Connection;
 
-use self::column::unavailable;
+use self::column::{millis, other};
+use self::deadline::Deadline;
+use self::file::Database;
 use self::readers::Readers;
-use self::writer::Writer;
+use self::writer::{Writer, begin_log};
 use crate::{Store, StoreError};
 
 pub use archive::SqliteArchive;
@@ -63,11 +72,18 @@ impl SqliteStore {
     /// Only one store at a time can have a database open: it holds a lock on the file `PATH.lock`.
     pub fn open(path: &Path) -> Result<SqliteStore, OpenError> {
         let (database, connection) = file::Database::open(path)?;
+        SqliteStore::of(path, database, connection)
+    }
+
+    /// The store of an open database and its connection for writing.
+    fn of(path: &Path, database: Database, connection: Connection) -> Result<SqliteStore, OpenError> {
         let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
+        let io = |cause| OpenError::Io { path: path.to_owned(), cause };
+        begin_log(&connection).map_err(sqlite)?;
         let checkpointer = database.checkpointer().map_err(sqlite)?;
-        let writer = Writer::start(connection, checkpointer)
-            .map_err(|cause| OpenError::Io { path: path.to_owned(), cause })?;
-        Ok(SqliteStore { writer, readers: Readers::of(database) })
+        let deadline = Deadline::start().map_err(io)?;
+        let writer = Writer::start(connection, checkpointer, deadline.clone()).map_err(io)?;
+        Ok(SqliteStore { writer, readers: Readers::of(database, deadline) })
     }
 }
 
@@ -97,7 +113,17 @@ impl Store for SqliteStore {
         written.await
     }
 
+    async fn maintain(&self, now: Timestamp) -> Result<(), StoreError> {
+        let now = millis(now);
+        self.writer.write(move |scope| maintenance::maintain(scope.db, now)).await
+    }
+
     async fn close(&self) -> Result<(), StoreError> {
-        tokio::task::spawn_blocking(self.writer.closing()).await.map_err(unavailable)
+        let closed = tokio::task::spawn_blocking(self.writer.closing()).await;
+        closed.map_err(other)
+    }
+
+    async fn failed(&self) {
+        self.writer.died().await;
     }
 }

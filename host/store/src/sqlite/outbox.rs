@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::SqliteStore;
 use super::column::{RowContext, integer, millis, row_limit};
 use crate::projection::Projection;
-use crate::{Outbox, OutboxEntry, ReadyEntry, StoreError, Urgency};
+use crate::{LONGEST_WAIT_MS, Outbox, OutboxEntry, ReadyEntry, StoreError, Urgency};
 
 /// How long an unreadable entry is postponed, in milliseconds.
 const UNREADABLE_MS: u64 = 10 * 60 * 1000;
@@ -17,13 +17,13 @@ pub(super) const NEXT_CHANNEL: &str =
     "SELECT channel FROM outbox WHERE urgency = ?1 AND channel > ?2 ORDER BY channel LIMIT 1";
 
 pub(super) const READY: &str = "SELECT request, effect, revision, since FROM outbox
-     WHERE urgency = ?1 AND channel = ?2 AND ready_at <= ?3 ORDER BY ready_at LIMIT ?4";
+     WHERE urgency = ?1 AND channel = ?2 AND ready_at >= ?3 AND ready_at <= ?4 ORDER BY ready_at LIMIT ?5";
 
 #[async_trait]
 impl Outbox for SqliteStore {
     async fn ready_outbox(&self, now: Timestamp, limit: usize) -> Result<Vec<ReadyEntry>, StoreError> {
-        let scan = self.readers.scan(move |db| select_ready(db, now, limit));
-        let (ready, unreadable) = scan.await?;
+        let read = self.readers.read(move |db| select_ready(db, now, limit));
+        let (ready, unreadable) = read.await?;
         if !unreadable.is_empty() {
             // Otherwise they would take up the limit and block the readable ones.
             let later = millis(now.plus(UNREADABLE_MS));
@@ -51,11 +51,12 @@ impl Outbox for SqliteStore {
         let claimed = self.writer.write(move |scope| {
             let mut claim = scope.db.prepare_cached(
                 "UPDATE outbox SET ready_at = ?4, claimed_until = ?4
-                 WHERE request = ?1 AND effect = ?2 AND ready_at <= ?3
+                 WHERE request = ?1 AND effect = ?2 AND (ready_at <= ?3 OR ready_at > ?5)
                  RETURNING revision, attempts, since",
             )?;
             let key = (request.to_bytes(), effect.as_str());
-            let mut rows = claim.query(params![key.0, key.1, millis(now), millis(until)])?;
+            let farthest = millis(now.plus(LONGEST_WAIT_MS));
+            let mut rows = claim.query(params![key.0, key.1, millis(now), millis(until), farthest])?;
             let Some(row) = rows.next()? else { return Ok(None) };
             let context = RowContext { table: "outbox", key: &format_args!("{request} {}", effect.as_str()) };
             let entry = OutboxEntry {
@@ -81,7 +82,7 @@ impl Outbox for SqliteStore {
             if delete.execute(params![request, effect, integer(delivered)])? == 0 {
                 // The entry was enqueued again by a version newer than the delivered one.
                 let mut release = scope.db.prepare_cached(
-                    "UPDATE outbox SET ready_at = since, claimed_until = NULL
+                    "UPDATE outbox SET ready_at = 0, claimed_until = NULL
                      WHERE request = ?1 AND effect = ?2 AND claimed_until = ?3",
                 )?;
                 release.execute(params![request, effect, millis(claimed_until)])?;
@@ -134,15 +135,16 @@ impl NewEntries {
                 Urgency::Ended if is_unseen(db, request)? => Urgency::Unseen,
                 other => *other,
             };
+            // It is ready whatever the clock says: `since` may lie ahead of a clock that is set back afterwards.
             // A claimed entry stays claimed: its worker finishes the old revision, and that makes it ready again.
             // An ended request never changes again, so the entry of one that nobody saw keeps that urgency.
             let mut enqueue = db.prepare_cached(
                 "INSERT INTO outbox (request, effect, revision, attempts, since, ready_at, urgency, channel)
-                 VALUES (?1, ?2, ?3, 0, ?4, ?4, ?5, ?6)
+                 VALUES (?1, ?2, ?3, 0, ?4, 0, ?5, ?6)
                  ON CONFLICT DO UPDATE SET revision = excluded.revision, attempts = 0,
                      since = min(since, excluded.since),
                      urgency = iif(excluded.urgency = ?7, ?7, min(urgency, excluded.urgency)),
-                     ready_at = iif(claimed_until IS NULL, min(since, excluded.since), ready_at)",
+                     ready_at = iif(claimed_until IS NULL, 0, ready_at)",
             )?;
             enqueue.execute(params![
                 request,
@@ -195,28 +197,34 @@ fn select_ready(
     now: Timestamp,
     limit: usize,
 ) -> Result<(Vec<ReadyEntry>, Vec<OutboxKey>), StoreError> {
-    // The index is sorted by urgency, then channel, then time: so each channel is found by one seek, and its entries by
-    // another one, however many entries wait.
+    // The index is sorted by urgency, then channel, then time: so each channel is found by one seek, and its entries by one
+    // for each range, however many entries wait.
     let (mut next_channel, mut select) = (db.prepare_cached(NEXT_CHANNEL)?, db.prepare_cached(READY)?);
+    let is_new = (0, 0);
+    let is_due = (1, millis(now));
+    let waits_too_long = (millis(now.plus(LONGEST_WAIT_MS)).saturating_add(1), i64::MAX);
     let (mut ready, mut unreadable) = (Vec::new(), Vec::new());
     for urgency in Urgency::ALL {
         // Entries without a channel come first; no channel's name is less than the empty one.
         let mut channel = Some(String::new());
         while let Some(name) = channel {
-            let mut rows = select.query(params![urgency.rank(), name, millis(now), row_limit(limit)])?;
-            while let Some(row) = rows.next()? {
-                let key: OutboxKey = (row.get(0)?, row.get(1)?);
-                match ready_entry(row, &key, urgency, &name) {
-                    Ok(entry) => ready.push(entry),
-                    Err(error) => {
-                        tracing::error!(%error, "outbox entry is unreadable; postponed");
-                        unreadable.push(key);
+            for (from, to) in [is_new, is_due, waits_too_long] {
+                let mut rows = select.query(params![urgency.rank(), name, from, to, row_limit(limit)])?;
+                while let Some(row) = rows.next()? {
+                    let key: OutboxKey = (row.get(0)?, row.get(1)?);
+                    match ready_entry(row, &key, urgency, &name) {
+                        Ok(entry) => ready.push(entry),
+                        Err(error) => {
+                            tracing::error!(%error, "outbox entry is unreadable; postponed");
+                            unreadable.push(key);
+                        }
                     }
                 }
             }
             channel = next_channel.query_row(params![urgency.rank(), name], |row| row.get(0)).optional()?;
         }
     }
+    ready.sort_by_key(|entry| (entry.urgency, entry.since));
     Ok((ready, unreadable))
 }
 

@@ -1,7 +1,5 @@
 //! Policy entries, modules, signatures, policy sets, and the changes of the set in force.
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use countersign_core::lifecycle::{Digest, canonical};
 use countersign_core::record::{PolicyChange, PolicyEntry, Signature};
@@ -9,9 +7,9 @@ use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
-use super::SqliteStore;
 use super::audit::Records;
-use super::column::{RowContext, integer, json, millis, row_limit, select_by_digest, unavailable};
+use super::column::{RowContext, integer, json, millis, other, row_limit, select_by_digest};
+use super::{SqliteStore, open_requests};
 use crate::{ChangePolicy, Committed, OpenPolicy, Policies, StoreError, StoredSet};
 
 #[async_trait]
@@ -27,7 +25,7 @@ impl Policies for SqliteStore {
             let modules: Vec<_> = modules.into_iter().map(|bytes| (Digest::of(&bytes), bytes)).collect();
             Ok((entries, modules))
         };
-        let (entries, modules) = tokio::task::spawn_blocking(prepare).await.map_err(unavailable)??;
+        let (entries, modules) = tokio::task::spawn_blocking(prepare).await.map_err(other)??;
         let pinned = self.writer.write(move |scope| {
             let insert = |sql: &str, digest: &Digest, content: &dyn ToSql| {
                 scope.db.prepare_cached(sql)?.execute(params![digest.as_bytes(), content])
@@ -53,20 +51,20 @@ impl Policies for SqliteStore {
     }
 
     async fn policy_entry(&self, hash: Digest) -> Result<Option<PolicyEntry>, StoreError> {
-        let scan = self.readers.scan(move |db| select_policy_entry(db, hash));
-        scan.await
+        let read = self.readers.read(move |db| select_policy_entry(db, hash));
+        read.await
     }
 
     async fn module(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let scan = self.readers.scan(move |db| {
+        let read = self.readers.read(move |db| {
             let context = RowContext { table: "module", key: &digest };
             select_by_digest(db, "SELECT bytes FROM module WHERE digest = ?1", context, "bytes", digest)
         });
-        scan.await
+        read.await
     }
 
     async fn modules(&self) -> Result<Vec<(Digest, u64)>, StoreError> {
-        let scan = self.readers.scan(|db| {
+        let read = self.readers.read(|db| {
             let mut select =
                 db.prepare_cached("SELECT digest, octet_length(bytes) FROM module ORDER BY digest")?;
             let rows = select.query_and_then([], |row| {
@@ -75,7 +73,7 @@ impl Policies for SqliteStore {
             })?;
             rows.collect()
         });
-        scan.await
+        read.await
     }
 
     async fn keep_signatures(&self, signatures: Vec<(Digest, Signature)>) -> Result<(), StoreError> {
@@ -95,7 +93,7 @@ impl Policies for SqliteStore {
     }
 
     async fn signatures(&self, digest: Digest) -> Result<Vec<Signature>, StoreError> {
-        self.readers.read(|db| {
+        let read = self.readers.read(move |db| {
             let mut select =
                 db.prepare_cached("SELECT signature FROM signature WHERE digest = ?1 ORDER BY signature")?;
             let rows = select.query_and_then([digest.as_bytes()], |row| {
@@ -103,7 +101,8 @@ impl Policies for SqliteStore {
                 context.get(row, (0, "signature")).map(Signature::from_bytes)
             })?;
             rows.collect()
-        })
+        });
+        read.await
     }
 
     async fn keep_policy_set(&self, set: StoredSet, document: String) -> Result<(), StoreError> {
@@ -120,31 +119,32 @@ impl Policies for SqliteStore {
     }
 
     async fn policy_set(&self, hash: Digest) -> Result<Option<StoredSet>, StoreError> {
-        self.readers.read(|db| {
+        let read = self.readers.read(move |db| {
             let mut select =
                 db.prepare_cached("SELECT hash, stored_at, entries FROM policy_set WHERE hash = ?1")?;
             let mut rows = select.query_and_then([hash.as_bytes()], stored_set)?;
             rows.next().transpose()
-        })
+        });
+        read.await
     }
 
     async fn policy_document(&self, hash: Digest) -> Result<Option<String>, StoreError> {
-        let scan = self.readers.scan(move |db| {
+        let read = self.readers.read(move |db| {
             let mut select = db.prepare_cached("SELECT document FROM policy_set WHERE hash = ?1")?;
             Ok(select.query_row([hash.as_bytes()], |row| row.get(0)).optional()?)
         });
-        scan.await
+        read.await
     }
 
     async fn policy_sets(&self) -> Result<Vec<StoredSet>, StoreError> {
-        let scan = self.readers.scan(|db| {
+        let read = self.readers.read(|db| {
             let mut select = db.prepare_cached(
                 "SELECT hash, stored_at, entries FROM policy_set ORDER BY stored_at DESC, rowid DESC",
             )?;
             let rows = select.query_and_then([], stored_set)?;
             rows.collect()
         });
-        scan.await
+        read.await
     }
 
     async fn change_policy(&self, change: ChangePolicy) -> Result<Committed, StoreError> {
@@ -166,7 +166,7 @@ impl Policies for SqliteStore {
     }
 
     async fn policy_in_force(&self) -> Result<Option<(u64, PolicyChange)>, StoreError> {
-        self.readers.read(last_in_force)
+        self.readers.read(last_in_force).await
     }
 
     async fn policy_changes(
@@ -174,19 +174,18 @@ impl Policies for SqliteStore {
         before: u64,
         limit: usize,
     ) -> Result<Vec<(u64, PolicyChange)>, StoreError> {
-        let scan = self.readers.scan(move |db| {
+        let read = self.readers.read(move |db| {
             let mut select = db.prepare_cached(
                 "SELECT seq, body FROM policy_change WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
             )?;
             let rows = select.query_and_then(params![integer(before), row_limit(limit)], policy_change)?;
             rows.collect()
         });
-        scan.await
+        read.await
     }
 
     async fn open_policies(&self) -> Result<Vec<OpenPolicy>, StoreError> {
-        let scan = self.readers.scan(count_open);
-        scan.await
+        self.readers.read(open_requests::by_policy).await
     }
 }
 
@@ -198,7 +197,7 @@ pub(super) fn select_policy_entry(db: &Connection, hash: Digest) -> Result<Optio
 }
 
 fn canonical_json<T: Serialize>(value: &T) -> Result<String, StoreError> {
-    Ok(canonical(&serde_json::to_value(value).map_err(unavailable)?))
+    Ok(canonical(&serde_json::to_value(value).map_err(other)?))
 }
 
 /// From the columns `hash, stored_at, entries`; checks that the entries still have that hash.
@@ -228,38 +227,4 @@ fn last_in_force(db: &Connection) -> Result<Option<(u64, PolicyChange)>, StoreEr
     )?;
     let mut rows = select.query_and_then([], policy_change)?;
     rows.next().transpose()
-}
-
-fn count_open(db: &Connection) -> Result<Vec<OpenPolicy>, StoreError> {
-    // Grouped here rather than in SQL: the index is sorted by action and time, so SQLite would have to sort again.
-    let mut select = db.prepare_cached(
-        "SELECT action, policy_hash FROM request WHERE due_at IS NOT NULL AND policy_hash IS NOT NULL
-         ORDER BY action, status, submitted_at",
-    )?;
-    let mut counts: BTreeMap<([u8; 32], String), u64> = BTreeMap::new();
-    let mut run: Option<(([u8; 32], String), u64)> = None;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        let action = row.get_ref(0)?.as_str().map_err(unavailable)?;
-        let context = RowContext { table: "request", key: &format_args!("action {action}") };
-        let policy: [u8; 32] = context.get(row, (1, "policy_hash"))?;
-        // Consecutive requests usually have the same policy, so runs save most look-ups in the map.
-        match &mut run {
-            Some(((of, at), count)) if *of == policy && at == action => *count += 1,
-            run => {
-                if let Some((key, count)) = run.replace(((policy, action.to_owned()), 1)) {
-                    *counts.entry(key).or_default() += count;
-                }
-            }
-        }
-    }
-    if let Some((key, count)) = run {
-        *counts.entry(key).or_default() += count;
-    }
-    let open = counts.into_iter().map(|((policy, action), count)| OpenPolicy {
-        policy: Digest::from_bytes(policy),
-        action,
-        count,
-    });
-    Ok(open.collect())
 }

@@ -3,34 +3,54 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
+use tokio::sync::Semaphore;
 
-use super::column::unavailable;
+use super::column::other;
+use super::deadline::Deadline;
 use super::file::Database;
 use crate::StoreError;
 
 /// How many idle connections to keep; each has a page cache of its own.
 const IDLE: usize = 8;
 
+/// How many reads may be under way. Others wait, so that a disk that hangs does not take every thread that may block.
+const CONCURRENT: usize = 16;
+
 /// The idle connections. If there is none, another one is opened.
 #[derive(Debug)]
 pub(super) struct Readers {
     idle: Mutex<Vec<Connection>>,
+    under_way: Arc<Semaphore>,
+    deadline: Deadline,
     // Last, so that the lock on the database outlives the connections.
     database: Database,
 }
 
 impl Readers {
-    pub(super) fn of(database: Database) -> Arc<Readers> {
-        Arc::new(Readers { idle: Mutex::new(Vec::new()), database })
+    pub(super) fn of(database: Database, deadline: Deadline) -> Arc<Readers> {
+        let under_way = Arc::new(Semaphore::new(CONCURRENT));
+        Arc::new(Readers { idle: Mutex::new(Vec::new()), under_way, deadline, database })
     }
 
-    /// Reads on this thread: for a few rows found by an index.
-    ///
-    /// That takes some ten microseconds, less than handing the work to another thread and waking up for its result.
-    pub(super) fn read<T>(
-        &self,
-        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    /// Reads on a thread that may block: a page that is not in memory comes from the disk, and that can take any time.
+    pub(super) async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let work = async {
+            let under_way = Arc::clone(&self.under_way).acquire_owned().await.map_err(other)?;
+            let readers = Arc::clone(self);
+            let work = tokio::task::spawn_blocking(move || {
+                let answer = readers.read_here(read);
+                drop(under_way);
+                answer
+            });
+            work.await.map_err(other)?
+        };
+        self.deadline.within(work).await?
+    }
+
+    fn read_here<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let idle = self.idle().pop();
         let connection = match idle {
             Some(connection) => connection,
@@ -42,15 +62,6 @@ impl Readers {
             idle.push(connection);
         }
         answer
-    }
-
-    /// Reads on a thread that may block: for every result whose size is not known beforehand.
-    pub(super) async fn scan<T: Send + 'static>(
-        self: &Arc<Self>,
-        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let readers = Arc::clone(self);
-        tokio::task::spawn_blocking(move || readers.read(read)).await.map_err(unavailable)?
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {

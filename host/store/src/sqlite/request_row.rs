@@ -3,18 +3,14 @@
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{Request, RequestId, WrappedSalt};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::column::{RowContext, integer, json, millis};
+use super::open_requests::{self, Kind};
+use super::writer::Scope;
 use crate::projection::Projection;
 use crate::sqlite::salts;
 use crate::{MostOpen, StoreError};
-
-pub(super) const OPEN_OF_ACTION: &str =
-    "SELECT ifnull(sum(open), 0) FROM open_count WHERE caller = ifnull(?1, '') AND action = ?2";
-
-pub(super) const OPEN_OF_CALLER: &str =
-    "SELECT ifnull(sum(open), 0) FROM open_count WHERE caller = ifnull(?1, '')";
 
 /// A row to be written.
 pub(super) struct RequestRow {
@@ -54,8 +50,8 @@ impl RequestRow {
     }
 
     /// False if the id, or the depth in the lineage, is taken.
-    pub(super) fn insert(&self, db: &Connection) -> rusqlite::Result<bool> {
-        let mut insert = db.prepare_cached(
+    pub(super) fn insert(&self, scope: &mut Scope<'_>) -> rusqlite::Result<bool> {
+        let mut insert = scope.db.prepare_cached(
             "INSERT INTO request
                  (id, version, action, status, submitted_at, due_at, lineage, depth, waits_for, policy_hash, body,
                   caller, salt_key, salt)
@@ -78,40 +74,69 @@ impl RequestRow {
             salt.map(|salt| &salt.key),
             salt.map(|salt| &salt.sealed),
         ])?;
+        if inserted == 1 && self.due_at.is_some() {
+            scope.open.opened(self.kind(), self.submitted_at);
+        }
         Ok(inserted == 1)
     }
 
-    /// Whether the caller has as many open requests already as it may have.
-    pub(super) fn has_too_many_open(&self, db: &Connection, most: MostOpen) -> rusqlite::Result<bool> {
-        if let Some(most) = most.of_action {
-            let mut count = db.prepare_cached(OPEN_OF_ACTION)?;
-            let open: i64 = count.query_row(params![self.caller, self.action], |row| row.get(0))?;
-            if open >= i64::from(most) {
+    /// What it is counted by while it is open.
+    fn kind(&self) -> Kind {
+        Kind {
+            caller: self.caller.clone().unwrap_or_default(),
+            action: self.action.clone(),
+            status: self.status.to_owned(),
+            waits_for: self.waits_for.clone().unwrap_or_default(),
+            policy_hash: self.policy_hash.to_vec(),
+        }
+    }
+
+    /// Whether its caller has as many open requests already as it may have.
+    pub(super) fn has_too_many_open(&self, scope: &Scope<'_>, most: MostOpen) -> Result<bool, StoreError> {
+        let caller = self.caller.as_deref().unwrap_or_default();
+        for (most, action) in [(most.in_all, None), (most.of_action, Some(self.action.as_str()))] {
+            if let Some(most) = most
+                && open_requests::of_caller(scope.db, scope.open, caller, action)? >= u64::from(most)
+            {
                 return Ok(true);
             }
         }
-        let Some(most) = most.in_all else { return Ok(false) };
-        let mut count = db.prepare_cached(OPEN_OF_CALLER)?;
-        let open: i64 = count.query_row(params![self.caller], |row| row.get(0))?;
-        Ok(open >= i64::from(most))
+        Ok(false)
     }
 
     /// False if the stored request is not the previous version, or is terminal.
-    pub(super) fn update(&self, db: &Connection) -> rusqlite::Result<bool> {
+    pub(super) fn update(&self, scope: &mut Scope<'_>) -> rusqlite::Result<bool> {
         // INVARIANT: a terminal request has no due time.
-        let mut update = db.prepare_cached(
-            "UPDATE request SET version = ?2, status = ?3, due_at = ?4, waits_for = ?5, body = ?6
-             WHERE id = ?1 AND version = ?2 - 1 AND due_at IS NOT NULL",
+        let mut select = scope.db.prepare_cached(
+            "SELECT seq, action, status, ifnull(waits_for, ''), ifnull(policy_hash, x''), submitted_at, ifnull(caller, '')
+             FROM request WHERE id = ?1 AND version = ?2 - 1 AND due_at IS NOT NULL",
         )?;
-        let updated = update.execute(params![
-            self.id,
-            self.version,
-            self.status,
-            self.due_at,
-            self.waits_for,
-            self.body,
-        ])?;
-        Ok(updated == 1)
+        let before = select.query_row(params![self.id, self.version], |row| {
+            let (action, status) = (row.get(1)?, row.get(2)?);
+            let kind = Kind {
+                caller: row.get(6)?,
+                action,
+                status,
+                waits_for: row.get(3)?,
+                policy_hash: row.get(4)?,
+            };
+            Ok((row.get::<_, i64>(0)?, kind, row.get::<_, i64>(5)?))
+        });
+        let Some((seq, before, submitted_at)) = before.optional()? else { return Ok(false) };
+        let mut update = scope.db.prepare_cached(
+            "UPDATE request SET version = ?2, status = ?3, due_at = ?4, waits_for = ?5, body = ?6 WHERE seq = ?1",
+        )?;
+        update.execute(params![seq, self.version, self.status, self.due_at, self.waits_for, self.body,])?;
+        let after = Kind {
+            status: self.status.to_owned(),
+            waits_for: self.waits_for.clone().unwrap_or_default(),
+            ..before.clone()
+        };
+        scope.open.closed(before, submitted_at);
+        if self.due_at.is_some() {
+            scope.open.opened(after, submitted_at);
+        }
+        Ok(true)
     }
 }
 

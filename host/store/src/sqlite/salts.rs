@@ -15,7 +15,7 @@ impl Salts for SqliteStore {
         after: Option<RequestId>,
         limit: usize,
     ) -> Result<Vec<(RequestId, WrappedSalt)>, StoreError> {
-        self.readers.scan(move |db| select(db, after, limit)).await
+        self.readers.read(move |db| select(db, after, limit)).await
     }
 
     async fn replace_salts(&self, replacements: Vec<NewSalt>) -> Result<usize, StoreError> {

@@ -47,6 +47,12 @@ pub(super) fn check(path: &Path, connection: &Connection) -> Result<(), OpenErro
     Ok(())
 }
 
+/// Whether the database has the table `meta`: one whose creation was interrupted has none.
+pub(super) fn has_meta(connection: &Connection) -> rusqlite::Result<bool> {
+    let count = "SELECT count(*) FROM sqlite_schema WHERE name = 'meta'";
+    connection.query_one(count, [], |row| Ok(row.get::<_, i64>(0)? > 0))
+}
+
 /// Whether the database has salts: one of an older version, which is read as it is, has none.
 pub(super) fn has_salts(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_one("PRAGMA user_version", [], |row| Ok(row.get::<_, i64>(0)? >= 6))

@@ -1,4 +1,5 @@
--- Version 7: what waits is found by its channel, too, and open requests are counted by caller and action.
+-- Version 7: what waits is found by its channel, too; and how many requests are open is kept with the writes, so that
+-- nothing has to count them.
 
 -- The channels that an entry names, so that enqueuing parses no JSON. Null if it names none.
 ALTER TABLE policy_entry ADD COLUMN channel TEXT;
@@ -15,36 +16,44 @@ UPDATE outbox SET channel = coalesce(
      WHERE request.id = outbox.request),
     '');
 
--- Urgency 3: the request has ended before anything was posted.
-UPDATE outbox SET urgency = 3
+-- Urgency 3: the request has ended before anything was posted. One that ended as it was made is posted all the same.
+UPDATE outbox SET urgency = iif((SELECT version FROM request WHERE request.id = outbox.request) <= 1, 2, 3)
 WHERE urgency = 0 AND effect = 'show_request' AND claimed_until IS NULL
     AND NOT EXISTS (SELECT 1 FROM slack_post WHERE slack_post.request = outbox.request AND slot = 'main');
 
 DROP INDEX outbox_ready;
 CREATE INDEX outbox_ready ON outbox (urgency, channel, ready_at);
 
--- How many requests are open by caller and action, so that a limit is checked without counting. Requests without a caller
--- count as those of the caller ''. Kept by triggers, as an index is: whatever changes a request changes it.
-DROP INDEX request_open_by_caller;
-CREATE TABLE open_count (
-    caller TEXT NOT NULL,
-    action TEXT NOT NULL,
-    open INTEGER NOT NULL,
-    PRIMARY KEY (caller, action)
-) STRICT, WITHOUT ROWID;
-INSERT INTO open_count (caller, action, open)
-SELECT ifnull(caller, ''), action, count(*) FROM request WHERE due_at IS NOT NULL GROUP BY ifnull(caller, ''), action;
-
-CREATE TRIGGER request_opened AFTER INSERT ON request WHEN new.due_at IS NOT NULL BEGIN
-    INSERT INTO open_count (caller, action, open) VALUES (ifnull(new.caller, ''), new.action, 1)
-    ON CONFLICT DO UPDATE SET open = open + 1;
-END;
-CREATE TRIGGER request_ended AFTER UPDATE OF due_at ON request WHEN old.due_at IS NOT NULL AND new.due_at IS NULL BEGIN
-    UPDATE open_count SET open = open - 1 WHERE caller = ifnull(new.caller, '') AND action = new.action;
-END;
-
 -- The channel of the message; what the body says of it.
 ALTER TABLE slack_post ADD COLUMN channel TEXT NOT NULL DEFAULT '';
 UPDATE slack_post SET channel = coalesce(body ->> '$.channel', '');
 DROP INDEX slack_post_refresh;
 CREATE INDEX slack_post_refresh ON slack_post (channel, refresh_at) WHERE refresh_at IS NOT NULL;
+
+-- How many requests are open, by what they are counted by.
+CREATE TABLE open_requests (
+    -- Empty where there is none.
+    caller TEXT NOT NULL,
+    action TEXT NOT NULL,
+    status TEXT NOT NULL,
+    -- As in `request`; empty where nothing is waited for.
+    waits_for TEXT NOT NULL,
+    -- Empty where it is not known.
+    policy_hash BLOB NOT NULL,
+    requests INTEGER NOT NULL,
+    -- The sum of their submission times, each in milliseconds since 2020: a sum since 1970 could overflow.
+    submitted INTEGER NOT NULL,
+    PRIMARY KEY (caller, action, status, waits_for, policy_hash)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO open_requests
+SELECT ifnull(caller, ''), action, status, ifnull(waits_for, ''), ifnull(policy_hash, x''), count(*),
+       sum(submitted_at - 1577836800000)
+FROM request WHERE due_at IS NOT NULL
+GROUP BY 1, 2, 3, 4, 5;
+
+-- What these were for is counted now. Which request of an action and status is the oldest is still asked.
+DROP INDEX request_waiting;
+DROP INDEX request_open_by_caller;
+DROP INDEX request_open;
+CREATE INDEX request_open ON request (action, status, submitted_at) WHERE due_at IS NOT NULL;

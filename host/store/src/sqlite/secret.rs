@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::file::{self, Database};
-use super::{OpenError, SqliteStore};
+use super::{OpenError, SqliteStore, schema};
 
 const SELECT: &str = "SELECT value FROM meta WHERE key = 'secret'";
 
@@ -38,9 +38,8 @@ impl SqliteStore {
 /// Looked at first, since only a reader needs no lock and changes nothing.
 fn has_secret(path: &Path) -> Result<bool, OpenError> {
     let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
-    let connection = file::open_read_only(path)?;
-    let has_meta = "SELECT count(*) FROM sqlite_schema WHERE name = 'meta'";
-    if connection.query_row(has_meta, [], |row| row.get::<_, i64>(0)).map_err(sqlite)? == 0 {
+    let (connection, _lock) = file::open_read_only(path)?;
+    if !schema::has_meta(&connection).map_err(sqlite)? {
         return Ok(false);
     }
     let found = connection.query_row(SELECT, [], |_| Ok(())).optional().map_err(sqlite)?;

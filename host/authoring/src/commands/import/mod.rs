@@ -96,6 +96,7 @@ fn import_set(import: &Import, engine: &Engine) -> Result<Imported> {
         signatures: Vec::new(),
         unfetched: BTreeMap::new(),
         kept: Kept::InFolder,
+        manifest: None,
     };
     let set = PolicySet::build(&source, engine)
         .map_err(anyhow::Error::new)

@@ -78,7 +78,7 @@ async fn a_registry_that_is_away_delays_a_set_and_nothing_else() {
     let house = House::with(shelf.registries()).await;
     let before = house.active();
     house.write(&shelf.set(2));
-    let reload = || house.sets.reload_if_changed(by(ChangeTrigger::File));
+    let reload = || house.look_again(Known::Everything);
     for _ in 0..2 {
         // What is no fault of the folder is tried again, although the folder is the same.
         let Err(ChangeError::Unfetched(errors)) = reload().await else { panic!("it was fetched") };
@@ -164,12 +164,11 @@ async fn what_is_not_the_module_is_refused_for_good() {
         let shelf = Shelf::with(bytes, status).await;
         let house = House::with(shelf.registries()).await;
         house.write(&shelf.set(2));
-        let Err(ChangeError::Refused(errors)) = house.sets.reload_if_changed(by(ChangeTrigger::File)).await
-        else {
+        let Err(ChangeError::Refused(errors)) = house.look_again(Known::Everything).await else {
             panic!("it was loaded: {why}")
         };
         assert!(errors.to_string().contains(why), "{errors}");
-        let again = house.sets.reload_if_changed(by(ChangeTrigger::File)).await;
+        let again = house.look_again(Known::Everything).await;
         assert!(again.unwrap().is_none(), "the same folder is not tried again: {why}");
     }
     let shelf = Shelf::with(guard(), StatusCode::OK).await;

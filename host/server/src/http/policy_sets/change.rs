@@ -130,7 +130,7 @@ pub(in crate::http) struct StoredView {
             415 `unsupported_media_type`; \
             422 `invalid_policy_set`, with `errors`: the previous set stays in force"),
         (status = "5XX", description = "500 `internal`; \
-            503 `store_unavailable`, or `registry_unavailable` if a module cannot be fetched for now, \
+            503 `store_unavailable`, `store_full`, `store_timeout`, or `registry_unavailable` if a module cannot be fetched for now, \
             with `Retry-After`: nothing has changed"),
     )
 )]
@@ -144,7 +144,7 @@ pub(in crate::http) async fn reload(
     let bytes = body::read(&app, body, app.body_limit).await?;
     let ReloadBody { actor } = match bytes.is_empty() {
         true => ReloadBody::default(),
-        false => JsonBody::of(&headers, &bytes)?.typed()?,
+        false => JsonBody::of(&headers, bytes).await?.typed()?,
     };
     Ok(Json(ChangedView::of(app.policy_sets.reload(admin.by(actor)?).await?)))
 }
@@ -162,7 +162,7 @@ pub(in crate::http) async fn reload(
             413 `payload_too_large`; 415 `unsupported_media_type`; \
             422 `invalid_policy_set`, with `errors`: it is not stored"),
         (status = "5XX", description = "500 `internal`; \
-            503 `store_unavailable`, or `registry_unavailable` if a module cannot be fetched for now, \
+            503 `store_unavailable`, `store_full`, `store_timeout`, or `registry_unavailable` if a module cannot be fetched for now, \
             with `Retry-After`"),
     )
 )]
@@ -173,7 +173,7 @@ pub(in crate::http) async fn store(
     body: Body,
 ) -> Result<Json<StoredView>, ApiError> {
     let bytes = body::read(&app, body, SET_BYTES).await?;
-    let SetBody { document, schemas, signatures, actor } = JsonBody::of(&headers, &bytes)?.typed()?;
+    let SetBody { document, schemas, signatures, actor } = JsonBody::of(&headers, bytes).await?.typed()?;
     let signatures = Signature::read_all(&signatures)
         .map_err(|(line, wrong)| Invalid::new("signatures", format!("line {line}: {wrong}")))?;
     let sent = Sent { document, schemas, signatures };
@@ -197,7 +197,7 @@ pub(in crate::http) async fn store(
             `shadow_not_ready`: the shadow does not meet `requireShadow`; 413 `payload_too_large`; \
             415 `unsupported_media_type`; 422 `invalid_policy_set`: it can no longer be loaded"),
         (status = "5XX", description = "500 `internal`; \
-            503 `store_unavailable`, with `Retry-After`: nothing has changed"),
+            503 `store_unavailable`, `store_full`, `store_timeout`, with `Retry-After`: nothing has changed"),
     )
 )]
 pub(in crate::http) async fn activate(
@@ -227,7 +227,7 @@ pub(in crate::http) async fn activate(
             set was in force before; 413 `payload_too_large`; 415 `unsupported_media_type`; \
             422 `invalid_policy_set`: it can no longer be loaded"),
         (status = "5XX", description = "500 `internal`; \
-            503 `store_unavailable`, with `Retry-After`: nothing has changed"),
+            503 `store_unavailable`, `store_full`, `store_timeout`, with `Retry-After`: nothing has changed"),
     )
 )]
 pub(in crate::http) async fn rollback(

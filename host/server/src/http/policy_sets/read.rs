@@ -93,6 +93,8 @@ pub(in crate::http) struct ActiveView {
     modules: BTreeMap<String, String>,
     /// The text that it was first read from.
     document: Option<String>,
+    /// Why the set in the folder is held back: what it lacks, or might; empty if it is not.
+    held_back: Vec<Invalid>,
 }
 
 /// Attempts to change the set in force, the newest first.
@@ -119,7 +121,7 @@ pub(in crate::http) struct ChangeView {
     source: &'static str,
     /// Who, if known.
     actor: Option<String>,
-    /// `ok`, `unchanged`, `conflict` or `failed`.
+    /// `ok`, `unchanged`, `conflict`, `held_back` (it may be half-written, and nobody asked for it) or `failed`.
     outcome: &'static str,
     /// The set that was in force.
     #[schema(value_type = Option<String>)]
@@ -202,6 +204,7 @@ pub(in crate::http) async fn active(
         actions: active.entries(),
         modules: uses.map(|used| (used.name.clone(), format!("sha256:{}", used.digest))).collect(),
         document,
+        held_back: app.policy_sets.held_back().into_iter().map(Invalid::from).collect(),
     }))
 }
 

@@ -1,7 +1,8 @@
 //! The access file in operation: its history, and what it lets callers do, over HTTP and in Slack.
 
 use countersign_access::{Access, ApiKey, Identified};
-use countersign_core::lifecycle::Party;
+use countersign_core::lifecycle::{Digest, Party};
+use countersign_policy::Known;
 use countersign_slack::fake::{FakeSlack, TOKEN};
 use insta::assert_snapshot;
 
@@ -50,8 +51,24 @@ impl Setup {
     }
 
     async fn reload(&self, source: Source) {
+        self.reload_known(source, Known::Nothing).await;
+    }
+
+    /// If so much is known of the file.
+    async fn reload_known(&self, source: Source, known: Known) {
         let access = self.server.app.access.as_ref().expect("there is an access file");
-        let _ = access.reload(source, &self.server.app.gateway).await;
+        let gateway = &self.server.app.gateway;
+        if matches!(source, Source::File) {
+            // By itself a file is taken if it is the same twice in a row.
+            let _ = access.reload(Source::File, known, gateway).await;
+        }
+        let _ = access.reload(source, known, gateway).await;
+    }
+
+    /// What the newest attempt came to, and the first error.
+    async fn newest(&self) -> String {
+        let newest = &self.admin().await.json()["attempts"][0];
+        format!("{} {}", newest["outcome"], newest["errors"][0]["message"]).replace('"', "")
     }
 
     /// Puts the file of the start in force, with one part replaced.
@@ -133,6 +150,44 @@ fn file(key: &ApiKey) -> String {
          people:\n  dana: {{ slack: U0DANA, github: dana-d }}\n",
         key.digest()
     )
+}
+
+/// Without the people somebody could approve what they ask for under another name.
+#[tokio::test]
+async fn half_of_a_file_is_held_back() {
+    let setup = Setup::new().await;
+    let text = file(&setup.key);
+    let half = text[..text.find("people:").expect("people")].to_owned();
+    let path = setup.folder.path().join("access.yaml");
+    let people = async || setup.admin().await.json()["people"].clone();
+    std::fs::write(&path, &half).expect("written");
+    setup.reload(Source::File).await;
+    assert_eq!(setup.newest().await, "held_back `people` is missing");
+    setup.reload(Source::File).await;
+    assert_eq!(people().await, 1);
+    let audited = setup.server.audited("access_reload_held_back").await;
+    assert_eq!(audited.len(), 1, "it is told once");
+    // The same file was moved in, so it is all there.
+    setup.reload_known(Source::File, Known::Text).await;
+    assert_eq!((setup.newest().await.as_str(), people().await), ("ok null", json!(0)));
+
+    // Or it says so beside it.
+    std::fs::write(&path, &text).expect("written");
+    setup.reload(Source::File).await;
+    assert_eq!(setup.newest().await, "held_back `people` is new");
+    let line = format!("{}  access.yaml\n", Digest::of(text.as_bytes()));
+    std::fs::write(setup.folder.path().join("access.yaml.sha256"), line).expect("written");
+    setup.reload(Source::File).await;
+    assert_eq!((setup.newest().await.as_str(), people().await), ("ok null", json!(1)));
+
+    // A file that is still being written is another one at the next look. Nothing is doubted that somebody asks for.
+    std::fs::write(&path, text.replace("open: 2", "open: 3")).expect("written");
+    let access = setup.server.app.access.as_ref().expect("there is an access file");
+    assert_eq!(access.reload(Source::File, Known::Text, &setup.server.app.gateway).await, None);
+    std::fs::write(&path, &half).expect("written");
+    assert_eq!(access.reload(Source::File, Known::Text, &setup.server.app.gateway).await, None);
+    setup.reload(Source::Sighup).await;
+    assert_eq!((setup.newest().await.as_str(), people().await), ("ok null", json!(0)));
 }
 
 #[tokio::test]
@@ -332,6 +387,23 @@ async fn a_request_that_was_made_again_in_slack_counts_towards_the_limits() {
 }
 
 #[tokio::test]
+async fn a_quota_is_full_again_in_time_whatever_the_wall_clock_says() {
+    for jump in [-3_600_000, -20_000, 20_000, 3_600_000] {
+        let setup = Setup::new().await;
+        setup.put_in_force("open: 2, per_minute: 9", "open: 9, per_minute: 2").await;
+        for key in ["one", "two"] {
+            assert_eq!(setup.create("deploy", key).await.status, 200, "{jump}");
+        }
+        setup.server.clock.jump(jump);
+        setup.server.clock.advance(MINUTE / 2 - 1);
+        assert_eq!(setup.create("deploy", "three").await.json()["error"], "rate_limited", "{jump}");
+        setup.server.clock.advance(1);
+        assert_eq!(setup.create("deploy", "four").await.status, 200, "{jump}");
+        assert_eq!(setup.create("deploy", "five").await.json()["error"], "rate_limited", "{jump}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_caller_was_refused_is_audited_as_counts() {
     let setup = Setup::new().await;
     for _ in 0..3 {
@@ -378,4 +450,16 @@ async fn the_salt_is_not_given_by_the_id() {
     for path in [status(), wait()] {
         assert_eq!(get(path, token).await.json()["payloadSalt"], salt);
     }
+}
+
+#[tokio::test]
+async fn each_action_has_a_limit_of_its_own() {
+    let setup = Setup::new().await;
+    setup.put_in_force("open: 2, per_minute: 9", "open_per_action: 1, per_minute: 9").await;
+    assert_eq!(setup.create("deploy", "one").await.status, 200);
+    let refused = setup.create("deploy", "two").await;
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.json()["error"], "too_many_open");
+    assert_eq!(setup.create("deploy", "one").await.json()["replayed"], true);
+    assert_eq!(setup.create("guarded", "other").await.status, 200, "it is another action");
 }

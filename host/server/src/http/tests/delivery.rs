@@ -80,14 +80,15 @@ async fn readiness_shows_the_state_of_delivery() {
     let serving = server.run(listener);
     server.open("deploy").await;
     let health = &server.app.outgoing.as_ref().expect("there is a token").health;
-    until(&server, || !health.report().channels.is_empty()).await;
-    until(&server, || health.report().state == countersign_slack::HealthState::Degraded).await;
+    let report = || health.report(server.app.gateway.clock().monotonic());
+    until(&server, || !report().channels.is_empty()).await;
+    until(&server, || report().state == countersign_slack::HealthState::Degraded).await;
     let answer = server.get("/readyz").await;
     assert_eq!(answer.status, 200, "requests can be taken all the same");
     let channels = &answer.json()["slack"]["channels"];
     assert_eq!((&channels[0]["channel"], &channels[0]["error"]), (&json!("C0X"), &json!("not_in_channel")));
     slack.decide(|_, _| Fate::Refused("invalid_auth"));
-    until(&server, || health.report().state == countersign_slack::HealthState::Unauthorized).await;
+    until(&server, || report().state == countersign_slack::HealthState::Unauthorized).await;
     let answer = server.get("/readyz").await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.json()["slack"]["refused"], "invalid_auth");

@@ -7,6 +7,7 @@ mod delivery;
 mod input;
 mod operators;
 mod people;
+mod presses;
 mod roles;
 mod stream;
 mod workspaces;
@@ -22,6 +23,8 @@ use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_core::secret::Secret;
 use countersign_gateway::scheduler::Scheduler;
 use countersign_slack::sign;
+use countersign_store::Store;
+use countersign_store::faulty::{Faults, FaultyStore};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -30,7 +33,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::build::build;
+use crate::build::build_over;
 use crate::cli::{Cli, Command};
 use crate::config::{Config, Environment};
 use crate::run::run;
@@ -79,6 +82,7 @@ struct TestServer {
     config: Arc<Config>,
     router: Router,
     clock: Arc<ManualClock>,
+    faults: Faults,
     _folder: TempDir,
 }
 
@@ -126,13 +130,17 @@ impl TestServer {
         };
         let clock = Arc::new(ManualClock::at(START));
         let shutdown = CancellationToken::new();
-        let app = build(&config, Arc::<ManualClock>::clone(&clock), shutdown).await.expect("it starts");
+        let faults = Faults::default();
+        let over = |store| Arc::new(FaultyStore::over(store, faults.clone())) as Arc<dyn Store>;
+        let app =
+            build_over(&config, Arc::<ManualClock>::clone(&clock), shutdown, over).await.expect("it starts");
         let app = Arc::new(app);
         TestServer {
             router: super::router(Arc::clone(&app), super::Surface::ALL),
             app,
             config: Arc::from(config),
             clock,
+            faults,
             _folder: folder,
         }
     }

@@ -56,6 +56,8 @@ async fn metrics_of_a_decided_request() {
     # TYPE access_reloads_total counter
     access_reloads_total{outcome="failed",source="file"} 0
     access_reloads_total{outcome="failed",source="sighup"} 0
+    access_reloads_total{outcome="held_back",source="file"} 0
+    access_reloads_total{outcome="held_back",source="sighup"} 0
     access_reloads_total{outcome="ok",source="file"} 0
     access_reloads_total{outcome="ok",source="sighup"} 0
     access_reloads_total{outcome="unchanged",source="file"} 0
@@ -136,6 +138,9 @@ async fn metrics_of_a_decided_request() {
     policy_failures_total{kind="trap",policy="override-guard"} 0
     policy_failures_total{kind="trap",policy="persona-gate"} 0
     policy_failures_total{kind="trap",policy="quorum"} 0
+    # HELP policy_overloads_total Calls that were refused because too much waits for the policies of their action.
+    # TYPE policy_overloads_total counter
+    policy_overloads_total 0
     # HELP policy_reloads_total Attempts to change the policy set in force, by what set them off and outcome.
     # TYPE policy_reloads_total counter
     policy_reloads_total{outcome="conflict",source="api"} 0
@@ -146,6 +151,10 @@ async fn metrics_of_a_decided_request() {
     policy_reloads_total{outcome="failed",source="file"} 0
     policy_reloads_total{outcome="failed",source="sighup"} 0
     policy_reloads_total{outcome="failed",source="store"} 0
+    policy_reloads_total{outcome="held_back",source="api"} 0
+    policy_reloads_total{outcome="held_back",source="file"} 0
+    policy_reloads_total{outcome="held_back",source="sighup"} 0
+    policy_reloads_total{outcome="held_back",source="store"} 0
     policy_reloads_total{outcome="ok",source="api"} 0
     policy_reloads_total{outcome="ok",source="file"} 0
     policy_reloads_total{outcome="ok",source="sighup"} 0
@@ -154,6 +163,9 @@ async fn metrics_of_a_decided_request() {
     policy_reloads_total{outcome="unchanged",source="file"} 0
     policy_reloads_total{outcome="unchanged",source="sighup"} 0
     policy_reloads_total{outcome="unchanged",source="store"} 0
+    # HELP requests_quarantined Due requests that are left alone, because something in the gateway breaks on them.
+    # TYPE requests_quarantined gauge
+    requests_quarantined 0
     # HELP security_events_total Calls and acts that were turned away for the sake of security.
     # TYPE security_events_total counter
     security_events_total{type="bad_signature"} 0
@@ -176,6 +188,12 @@ async fn metrics_of_a_decided_request() {
     # TYPE slack_delivery_failures_total counter
     # HELP slack_posts_skipped_total Messages that were not posted, by reason: the request ended before anybody saw it.
     # TYPE slack_posts_skipped_total counter
+    # HELP slack_unreadable_interactions_total Interactions from Slack that cannot be read, or are of no request.
+    # TYPE slack_unreadable_interactions_total counter
+    slack_unreadable_interactions_total{code="invalid_hash"} 0
+    slack_unreadable_interactions_total{code="invalid_payload"} 0
+    slack_unreadable_interactions_total{code="not_found"} 0
+    slack_unreadable_interactions_total{code="unknown_interaction"} 0
     # HELP sse_connections Open event streams.
     # TYPE sse_connections gauge
     sse_connections 0
@@ -235,7 +253,13 @@ async fn the_api_describes_itself() {
                 "429 `rate_limited`",
             ][..],
         ),
-        ("5XX", &["500 `internal`", "503 `policy_failure`, `store_unavailable` or `contended`"]),
+        (
+            "5XX",
+            &[
+                "500 `internal`",
+                "503 `policy_failure`, `overloaded`, `store_unavailable`, `store_full`, `store_timeout` or `contended`",
+            ],
+        ),
     ] {
         let documented = create[range]["description"].as_str().unwrap();
         for code in codes {

@@ -263,7 +263,13 @@ async fn an_access_file_with_admins_is_enough_for_admin_routes() {
     let text = std::fs::read_to_string(&path).expect("the file");
     std::fs::write(&path, text.split("admins:").next().expect("callers")).expect("written");
     let access = setup.server.app.access.as_ref().expect("there is a file");
-    let _ = access.reload(crate::access_control::history::Source::Sighup, &setup.server.app.gateway).await;
+    let _ = access
+        .reload(
+            crate::access_control::history::Source::Sighup,
+            countersign_policy::Known::Nothing,
+            &setup.server.app.gateway,
+        )
+        .await;
     let answer = setup.call("GET", "/api/admin/access", "", setup.rita.reveal()).await;
     assert_eq!((answer.status.as_u16(), answer.text), (404, setup.server.get("/nowhere").await.text));
 }

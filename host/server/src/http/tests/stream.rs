@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::Response;
+use countersign_store::faulty::Fault;
 use futures_util::FutureExt as _;
 
 use super::*;
@@ -139,9 +140,85 @@ async fn an_idle_stream_sends_heartbeats() {
         tokio::time::advance(Duration::from_secs(15)).await;
         assert!(stream.is_silent().await);
         tokio::time::advance(Duration::from_secs(5)).await;
-        let heartbeat = stream.next().await.unwrap();
-        assert_eq!(heartbeat, "event: heartbeat\ndata: {\"at\":\"2026-05-28T20:26:40.000Z\"}\n\n");
+        assert_eq!(stream.next().await.unwrap(), HEARTBEAT);
     }
+}
+
+const HEARTBEAT: &str = "event: heartbeat\ndata: {\"at\":\"2026-05-28T20:26:40.000Z\"}\n\n";
+
+/// The store answers with an error, and has stored the change or not: nobody tells the streams of it, so they look.
+#[tokio::test]
+async fn a_stream_reads_at_its_heartbeat_what_nobody_told_it_of() {
+    let server = TestServer::new().await;
+    let (id, token) = server.open("deploy").await;
+    let mut stream = server.listen(&token, None).await;
+    assert_eq!(stream.state().await.0, 1);
+    let act = async |fault: Fault, user: &str| {
+        server.faults.set(fault);
+        let answer = server.press(user, "approve", &id).await;
+        server.faults.set(Fault::None);
+        answer
+    };
+    let second = async |stream: &mut Stream| {
+        tokio::time::pause();
+        assert!(stream.is_silent().await);
+        tokio::time::advance(Duration::from_secs(20)).await;
+        let text = stream.next().await.unwrap();
+        tokio::time::resume();
+        text
+    };
+    act(Fault::NotStored, "U1").await;
+    assert_eq!(second(&mut stream).await, HEARTBEAT, "nothing is told of what is not stored");
+    act(Fault::Stored, "U1").await;
+    let state = second(&mut stream).await;
+    assert!(state.starts_with("event: state\nid: 2\n") && state.contains(r#""approvers":["U1"]"#), "{state}");
+    assert_eq!(second(&mut stream).await, HEARTBEAT, "it is sent once");
+    // Later versions come as ever, and the last one is found, too.
+    assert_eq!(server.press("U1", "withdraw", &id).await["ok"], true);
+    assert_eq!(stream.state().await.0, 3);
+    act(Fault::None, "U2").await;
+    assert_eq!(stream.state().await.0, 4);
+    act(Fault::Stored, "U3").await;
+    assert!(second(&mut stream).await.contains(r#""status":"approved""#));
+    assert_eq!(stream.next().await, None);
+}
+
+/// The same for a long-poll, which looks before it answers.
+#[tokio::test]
+async fn a_long_poll_answers_with_what_nobody_told_it_of() {
+    let server = TestServer::new().await;
+    let (id, token) = server.open("deploy").await;
+    let path = format!("/api/guard/wait?token={token}&timeoutSec=30");
+    let mut polled = std::pin::pin!(server.get(&path));
+    assert!(polled.as_mut().now_or_never().is_none());
+    assert_eq!(server.app.gateway.watchers().watched(), 1, "it waits");
+    server.faults.set(Fault::Stored);
+    server.press("U1", "approve", &id).await;
+    assert!(polled.as_mut().now_or_never().is_none());
+    tokio::time::pause();
+    let answer = polled.await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["approvers"]), (200, &json!(["U1"])));
+}
+
+/// Each heartbeat reads the store, so those of streams that were opened at once must not come at once.
+#[tokio::test]
+async fn heartbeats_of_many_streams_are_spread() {
+    let server = TestServer::new().await;
+    let (_, token) = server.open("deploy").await;
+    tokio::time::pause();
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        let mut stream = server.listen(&token, None).await;
+        stream.next().await.unwrap();
+        streams.push(stream);
+    }
+    tokio::time::advance(Duration::from_secs(18)).await;
+    let mut beaten = 0;
+    for stream in &mut streams {
+        beaten += usize::from(!stream.is_silent().await);
+    }
+    // That all or none of them come in the first half of the 4 s has a probability of 2 in 2^40.
+    assert!((1..40).contains(&beaten), "{beaten}");
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ impl Sender {
             attempts: active.claim.map(|claim| claim.attempts),
             is_minimal: tracked.post.minimal == Some(version),
             failed_for: tracked.post.failed.as_deref(),
-            now: self.clock.now(),
+            now: self.schedule.now(),
         };
         let AfterFailure { post, release, audit, log: line, channel_failed, skip_until } =
             after_failure(&call, &mut self.rng());

@@ -12,7 +12,7 @@ mod send;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use countersign_core::clock::Clock;
+use countersign_core::clock::{Clock, Monotonic};
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{AuditEntry, Digest, Effect, Request, Timestamp};
 use countersign_core::record::{Mark, PolicyEntry};
@@ -26,7 +26,8 @@ use super::Rendering;
 use super::after_failure::{Release, temporary};
 use super::job::Job;
 use super::rate_limit::Method;
-use super::step::{Step, debounced_until};
+use super::schedule::Schedule;
+use super::step::{Step, debounce_ms};
 use crate::SlackClient;
 
 /// How long an outbox entry is claimed, in milliseconds: longer than a call takes, and no longer than people may wait
@@ -37,19 +38,20 @@ const CLAIM_MS: u64 = 30_000;
 const SHORT_WAIT_MS: u64 = 5_000;
 
 /// The longest that a call takes, and a little more, in milliseconds.
-const CALL_MS: u64 = 12_000;
+pub(super) const CALL_MS: u64 = 12_000;
 
 /// Carries out the steps.
 pub(super) struct Sender {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    schedule: Schedule,
     directory: Arc<Directory>,
     client: Arc<SlackClient>,
     rendering: Rendering,
     rng: Mutex<fastrand::Rng>,
     /// Policy entries that were loaded.
     entries: Mutex<HashMap<Digest, Arc<PolicyEntry>>>,
-    /// Notices that failed, and until when they are skipped in favour of the other notice of their entry.
+    /// Notices that failed, and until when by the time of delivery they are skipped in favour of the other notice of their entry.
     skipped: Mutex<HashMap<Mark, Timestamp>>,
 }
 
@@ -59,7 +61,7 @@ pub(super) struct NextCall {
     /// The method; `None` if the job needs no call.
     pub(super) method: Option<Method>,
     /// The earliest time for it.
-    pub(super) not_before: Timestamp,
+    pub(super) not_before: Monotonic,
 }
 
 /// The result of a step.
@@ -117,6 +119,7 @@ impl Sender {
     pub(super) fn new(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
+        schedule: Schedule,
         directory: Arc<Directory>,
         client: Arc<SlackClient>,
         rendering: Rendering,
@@ -125,6 +128,7 @@ impl Sender {
         Sender {
             store,
             clock,
+            schedule,
             directory,
             client,
             rendering,
@@ -136,26 +140,29 @@ impl Sender {
 
     /// The next call of a job that has waited since `since`.
     pub(super) async fn next_call(&self, job: Job, since: Timestamp) -> Result<NextCall, StoreError> {
-        let Some(Plan { request, next, now, .. }) = self.plan(job).await? else {
-            return Ok(NextCall { method: None, not_before: since });
+        let (method, wait_ms) = match self.plan(job).await? {
+            None => (None, 0),
+            Some(Plan { request, next, .. }) => match next {
+                Next::Nothing => (None, 0),
+                Next::Wait(until) => {
+                    let wait_ms = until.since(self.schedule.now());
+                    // A step postpones it in the store: it must not take the place of others in its channel for long.
+                    let is_postponed = matches!(job, Job::Outbox(..)) && wait_ms > SHORT_WAIT_MS;
+                    (None, if is_postponed { 0 } else { wait_ms })
+                }
+                Next::Call(tracked, step) => {
+                    let wait_ms = match job {
+                        Job::Outbox(_, Effect::ShowRequest) => {
+                            debounce_ms(&request, &tracked.post, since, self.clock.now())
+                        }
+                        Job::Outbox(_, Effect::NotifyEscalation | Effect::NotifyReplaced)
+                        | Job::Refresh(_) => 0,
+                    };
+                    (tracked.method(&step), wait_ms)
+                }
+            },
         };
-        Ok(match next {
-            Next::Nothing => NextCall { method: None, not_before: now },
-            // A step postpones it in the store: it must not take the place of others in its channel for long.
-            Next::Wait(until) if matches!(job, Job::Outbox(..)) && until > now.plus(SHORT_WAIT_MS) => {
-                NextCall { method: None, not_before: now }
-            }
-            Next::Wait(until) => NextCall { method: None, not_before: until },
-            Next::Call(tracked, step) => {
-                let not_before = match job {
-                    Job::Outbox(_, Effect::ShowRequest) => debounced_until(&request, &tracked.post, since),
-                    Job::Outbox(_, Effect::NotifyEscalation | Effect::NotifyReplaced) | Job::Refresh(_) => {
-                        since
-                    }
-                };
-                NextCall { method: tracked.method(&step), not_before }
-            }
-        })
+        Ok(NextCall { method, not_before: self.clock.monotonic().plus(wait_ms) })
     }
 
     /// Carries out the next step of a job, with at most one call of `method`. A search goes on at `cursor`.
@@ -171,7 +178,7 @@ impl Sender {
         let claim = match job {
             Job::Refresh(_) => None,
             Job::Outbox(request, effect) => {
-                let now = self.clock.now();
+                let now = self.schedule.now();
                 let claim = self.store.claim_outbox(request, effect, now, now.plus(CLAIM_MS)).await?;
                 let Some(claim) = claim else { return Ok(SendResult::NoCall) };
                 Some(claim)
@@ -179,7 +186,7 @@ impl Sender {
         };
         let result = self.claimed_step(job, claim.as_ref(), method, cursor).await;
         if let (Err(_), Some(claim)) = (&result, &claim) {
-            let retry_at = temporary(claim.attempts, self.clock.now(), &mut self.rng());
+            let retry_at = temporary(claim.attempts, self.schedule.now(), &mut self.rng());
             // If this fails too, the claim runs out; the first error says what is wrong.
             let _ = self.store.retry_outbox(claim, retry_at, true).await;
         }
@@ -212,12 +219,12 @@ impl Sender {
                 return Ok(SendResult::NoCall);
             }
             Next::Call(..) => {
-                self.release(&active, Release::DueAt(self.clock.now())).await?;
+                self.release(&active, Release::DueAt(self.schedule.now())).await?;
                 return Ok(SendResult::NoCall);
             }
         };
         // If the claim ran out during the call, another worker could make the same one.
-        if claim.is_some_and(|claim| self.clock.now().plus(CALL_MS) > claim.claimed_until) {
+        if claim.is_some_and(|claim| self.schedule.now().plus(CALL_MS) > claim.claimed_until) {
             return Ok(SendResult::NoCall);
         }
         match step {

@@ -22,7 +22,6 @@ const ENTRIES: usize = 256;
 pub(super) struct Plan {
     pub(super) request: Request,
     pub(super) entry: Arc<PolicyEntry>,
-    pub(super) now: Timestamp,
     pub(super) next: Next,
 }
 
@@ -30,7 +29,7 @@ pub(super) struct Plan {
 pub(super) enum Next {
     /// The job is done.
     Nothing,
-    /// Nothing before then.
+    /// Nothing before then, by the time of delivery.
     Wait(Timestamp),
     /// A call for this message.
     Call(Box<TrackedMessage>, Step),
@@ -39,24 +38,24 @@ pub(super) enum Next {
 impl Sender {
     /// What a job needs now; `None` if its request does not exist.
     pub(super) async fn plan(&self, job: Job) -> Result<Option<Plan>, StoreError> {
-        let now = self.clock.now();
+        let (now, wall) = (self.schedule.now(), self.clock.now());
         let Some(request) = self.store.request(job.request()).await? else { return Ok(None) };
         let entry = self.entry(request.submission.policy_hash).await?;
         let next = match job {
             Job::Outbox(_, Effect::NotifyEscalation) => {
                 let channel = entry.escalate.as_ref().and_then(|escalate| escalate.channel.as_deref());
-                self.plan_notices(&request, &entry, now, channel, &[Slot::EscalationThread]).await?
+                self.plan_notices(&request, &entry, channel, &[Slot::EscalationThread]).await?
             }
             Job::Outbox(_, Effect::NotifyReplaced) => {
                 let replacements = request.replacements();
                 let slots: Vec<Slot> = replacements.iter().map(|edit| Slot::Replaced(edit.seq)).collect();
-                self.plan_notices(&request, &entry, now, None, &slots).await?
+                self.plan_notices(&request, &entry, None, &slots).await?
             }
             Job::Outbox(_, Effect::ShowRequest) | Job::Refresh(_) => {
                 let is_refresh = matches!(job, Job::Refresh(_));
                 match self.main_message(&request, &entry).await? {
                     Some(tracked) if is_refresh || !is_current(&request, &tracked.post) => {
-                        match tracked.step(&request, now) {
+                        match tracked.step(&request, now, wall) {
                             Step::Done => Next::Nothing,
                             Step::Wait(until) => Next::Wait(until),
                             step => Next::Call(Box::new(tracked), step),
@@ -66,7 +65,7 @@ impl Sender {
                 }
             }
         };
-        Ok(Some(Plan { request, entry, now, next }))
+        Ok(Some(Plan { request, entry, next }))
     }
 
     /// Notices: one in the escalation `channel`, if there is one, and the others in the thread of the request's message.
@@ -74,10 +73,10 @@ impl Sender {
         &self,
         request: &Request,
         entry: &PolicyEntry,
-        now: Timestamp,
         channel: Option<&str>,
         in_thread: &[Slot],
     ) -> Result<Next, StoreError> {
+        let (now, wall) = (self.schedule.now(), self.clock.now());
         let mut until: Option<Timestamp> = None;
         let mut wait = |at: Timestamp| until = Some(until.map_or(at, |until| until.min(at)));
         let mut notices = Vec::new();
@@ -88,13 +87,14 @@ impl Sender {
             for slot in in_thread {
                 notices.push(self.tracked(request.id, *slot, &main.post.channel, main.post.ts()).await?);
             }
-            if main.step(request, now) == Step::Done {
+            if main.step(request, now, wall) == Step::Done {
                 // The message is not posted any more, so there is no thread to reply in.
                 notices.retain(|notice| notice.mark.slot == Slot::EscalationChannel);
             } else if main.post.ts().is_none() {
                 // A notice without a thread waits for the message that it replies to.
                 let is_wanted = |notice: &TrackedMessage| {
-                    notice.mark.slot != Slot::EscalationChannel && notice.step(request, now) != Step::Done
+                    notice.mark.slot != Slot::EscalationChannel
+                        && notice.step(request, now, wall) != Step::Done
                 };
                 if notices.iter().any(is_wanted) {
                     let again = if main.post.failed.is_some() { LASTING_BACKOFF.after(0) } else { MAIN_MS };
@@ -108,7 +108,7 @@ impl Sender {
                 wait(until);
                 continue;
             }
-            match notice.step(request, now) {
+            match notice.step(request, now, wall) {
                 Step::Done => {}
                 Step::Wait(at) => wait(at),
                 step => return Ok(Next::Call(Box::new(notice), step)),

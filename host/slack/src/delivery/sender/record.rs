@@ -40,10 +40,8 @@ impl Sender {
     /// Has the message of the request before this one of its lineage updated: it leads to this one's message.
     async fn refresh_predecessor(&self, request: &Request) -> Result<(), StoreError> {
         let Some(depth) = request.submission.depth.checked_sub(1) else { return Ok(()) };
-        let lineage = self.store.lineage(request.submission.lineage).await?;
-        let Some(before) = lineage.iter().find(|other| other.submission.depth == depth) else {
-            return Ok(());
-        };
+        let at_depth = self.store.lineage(request.submission.lineage, depth, 1).await?;
+        let Some(before) = at_depth.first() else { return Ok(()) };
         self.refresh_now(Mark { request: before.id, slot: Slot::Main }, |_| {}).await
     }
 
@@ -53,7 +51,7 @@ impl Sender {
             let post = self.store.slack_post(mark.request, mark.slot).await?;
             let Some(mut post) = post.filter(|post| post.ts().is_some()) else { return Ok(()) };
             change(&mut post);
-            post.refresh_at = Some(self.clock.now());
+            post.refresh_at = Some(self.schedule.now());
             post.revision += 1;
             if self.store.keep_slack_post(keep(mark, post)).await? == Committed::Done {
                 return Ok(());
@@ -136,7 +134,7 @@ impl Sender {
             AuditEvent::MessageShortened => "slack_message_shortened",
         };
         AuditEntry {
-            at: self.clock.now(),
+            at: request.time_of_next(self.clock.now()),
             event: event.to_owned(),
             action: request.submission.action.clone(),
             request: Some(request.id),

@@ -76,9 +76,8 @@ impl Sender {
             return None;
         }
         let depth = request.submission.depth.checked_add(1)?;
-        let lineage = self.store.lineage(request.submission.lineage).await.ok()?;
-        let successor = lineage.iter().find(|other| other.submission.depth == depth)?;
-        self.permalink(successor.id).await
+        let at_depth = self.store.lineage(request.submission.lineage, depth, 1).await.ok()?;
+        self.permalink(at_depth.first()?.id).await
     }
 
     /// The URL of the request's message, if Slack gives it: a notice is useful without it.

@@ -76,7 +76,7 @@ impl Sender {
             (tracked.post.state, tracked.post.shown, tracked.post.looks) = (state, 0, None);
             self.save(active, &mut tracked, None).await?;
         }
-        self.release(active, Release::DueAt(self.clock.now())).await?;
+        self.release(active, Release::DueAt(self.schedule.now())).await?;
         Ok(result)
     }
 }

@@ -24,11 +24,12 @@ impl Sender {
         mut tracked: TrackedMessage,
     ) -> Result<SendResult, StoreError> {
         let (message, is_provisional) = self.render_new(active, &tracked).await;
+        // Slack's names for messages are times of its wall clock.
         let since = self.clock.now();
         // INVARIANT: the store has that a message may exist before it can exist.
-        tracked.post.state = PostState::Posting { since, look_at: since.plus(CALL_MS) };
+        tracked.post.state = PostState::Posting { since, look_at: self.schedule.now().plus(CALL_MS) };
         if !self.save(active, &mut tracked, None).await? {
-            self.release(active, Release::DueAt(self.clock.now())).await?;
+            self.release(active, Release::DueAt(self.schedule.now())).await?;
             return Ok(SendResult::NoCall);
         }
         let stored = tracked.post.clone();
@@ -43,7 +44,7 @@ impl Sender {
             Err(error) => {
                 tracked.post.state = match error {
                     CallError::Unanswered { .. } => {
-                        PostState::Posting { since, look_at: self.clock.now().plus(LATE_MS) }
+                        PostState::Posting { since, look_at: self.schedule.now().plus(LATE_MS) }
                     }
                     CallError::RateLimited { .. } | CallError::Rejected { .. } => PostState::Absent,
                 };
@@ -96,11 +97,11 @@ impl Sender {
         tracked.post.failed = None;
         tracked.post.refresh_at = self.next_refresh(active, &tracked);
         if is_provisional {
-            tracked.post.refresh_at = Some(self.clock.now().plus(SETTLE_MS));
+            tracked.post.refresh_at = Some(self.schedule.now().plus(SETTLE_MS));
         }
         if was_unsure {
             // The earlier update may be carried out after this one, so this one is repeated later.
-            tracked.post.refresh_at = Some(self.clock.now().plus(REFRESH_MS));
+            tracked.post.refresh_at = Some(self.schedule.now().plus(REFRESH_MS));
         }
         let is_saved = self.save(active, &mut tracked, None).await?;
         if !is_saved && is_main {
@@ -109,7 +110,7 @@ impl Sender {
         // After a notice, the entry may have another one; and after a request that was made again, the message of the one
         // before must lead to it.
         let is_last = is_main && active.request.submission.depth == 0;
-        let release = if is_saved && is_last { Release::Finish } else { Release::DueAt(self.clock.now()) };
+        let release = if is_saved && is_last { Release::Finish } else { Release::DueAt(self.schedule.now()) };
         self.release(active, release).await?;
         Ok(SendResult::Delivered { channel })
     }
@@ -117,7 +118,7 @@ impl Sender {
     /// When the message is refreshed. Only a message that shows the remaining time needs it.
     fn next_refresh(&self, active: &ActiveJob<'_>, tracked: &TrackedMessage) -> Option<Timestamp> {
         let shows_time = tracked.mark.slot == Slot::Main && !active.request.status().is_terminal();
-        shows_time.then(|| self.clock.now().plus(REFRESH_MS))
+        shows_time.then(|| self.schedule.now().plus(REFRESH_MS))
     }
 }
 

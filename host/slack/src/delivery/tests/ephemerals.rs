@@ -22,6 +22,7 @@ impl EphemeralHarness {
 
     /// Lets time pass until no message is waiting, and returns how many milliseconds passed.
     async fn drain(&self) -> u64 {
+        let began = self.clock.monotonic();
         while self.ephemerals.waiting() > 0 {
             tokio::task::yield_now().await;
             // All messages wait for the clock, and none for an answer.
@@ -29,7 +30,23 @@ impl EphemeralHarness {
                 self.clock.advance(100);
             }
         }
-        self.clock.now().since(START)
+        self.clock.monotonic().since(began)
+    }
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_is_set_changes_no_wait() {
+    for jump in [-3_600_000, -20_000, 20_000, 3_600_000] {
+        let harness = EphemeralHarness::new().await;
+        harness.slack.decide(|_, _| Fate::Limited(3));
+        harness.ephemerals.send("C1", "U1", None, "no".into());
+        while harness.clock.sleeping() == 0 {
+            tokio::task::yield_now().await;
+        }
+        harness.clock.jump(jump);
+        let took = harness.drain().await;
+        assert_eq!(harness.slack.calls().len(), 5, "{jump}");
+        assert!((12 * SECOND..=14 * SECOND).contains(&took), "{jump}: {took}");
     }
 }
 

@@ -1,6 +1,9 @@
 //! How failures of Slack are handled.
 
+use countersign_core::directory::Directory;
+
 use super::*;
+use crate::Message;
 use crate::fake::Fate;
 
 /// The first `times` calls of the method are answered so, every other call is carried out.
@@ -16,6 +19,31 @@ fn failing(
         }
         Fate::Done
     }
+}
+
+/// Each attempt would fail in the same way: without a pause it would be made thousands of times a second.
+#[tokio::test]
+async fn a_store_that_fails_is_tried_again_after_growing_pauses() {
+    let mut harness = Harness::new().await;
+    for number in 1..=3 {
+        harness.create(number, "C1").await;
+    }
+    // It can still be read.
+    harness.store.close().await.unwrap();
+    let (begun, mut pauses) = (harness.now(), Vec::new());
+    while harness.now() < begun.plus(5 * MINUTE) {
+        let next = harness.work().await;
+        pauses.push(next.since(harness.clock.monotonic()));
+        harness.advance_to(next);
+    }
+    // Some of them wait for a rate limit, too.
+    assert!(pauses.len() < 30 && pauses.iter().all(|pause| *pause <= 37_500), "{pauses:?}");
+    assert!(pauses.iter().any(|pause| *pause > 20_000), "{pauses:?}");
+    assert_eq!(
+        harness.slack.methods(),
+        Vec::<String>::new(),
+        "nothing is sent whose outcome cannot be stored"
+    );
 }
 
 #[tokio::test]
@@ -77,7 +105,7 @@ async fn without_permission_to_search_it_posts_again_and_reports_that() {
         harness.deliver(MINUTE).await;
         assert_eq!(harness.messages(1, Slot::Main).len(), 2, "{code}");
         assert_eq!(harness.state(), HealthState::Degraded, "{code}");
-        assert_eq!(harness.health.report().lookup_refused.as_deref(), Some(code));
+        assert_eq!(harness.health.report(harness.clock.monotonic()).lookup_refused.as_deref(), Some(code));
     }
 }
 
@@ -96,7 +124,10 @@ async fn a_channel_given_by_name_is_updated_by_id_and_cannot_be_searched() {
     harness.create(2, "#one").await;
     harness.deliver(MINUTE).await;
     assert_eq!(harness.messages(2, Slot::Main).len(), 2);
-    assert_eq!(harness.health.report().lookup_refused.as_deref(), Some("channel_not_found"));
+    assert_eq!(
+        harness.health.report(harness.clock.monotonic()).lookup_refused.as_deref(),
+        Some("channel_not_found")
+    );
     harness.end(2).await;
     harness.deliver(MINUTE).await;
     let texts: Vec<_> = harness.messages(2, Slot::Main).into_iter().map(|message| message.text).collect();
@@ -182,7 +213,7 @@ async fn a_refused_token_stops_delivery_until_it_is_accepted() {
         }
         harness.slack.decide(move |_, _| Fate::Refused(code));
         harness.pass(20 * MINUTE).await;
-        let report = harness.health.report();
+        let report = harness.health.report(harness.clock.monotonic());
         assert_eq!((report.state, report.refused.as_deref()), (HealthState::Unauthorized, Some(code)));
         let (posts, asks) = (harness.count("chat.postMessage"), harness.count("auth.test"));
         assert!((1..=3).contains(&posts), "{code}: {posts}, which were under way");
@@ -234,7 +265,7 @@ async fn a_failing_channel_is_tried_rarely_and_holds_up_no_other() {
         let counters = harness.store.counters().await.unwrap();
         let counted = counters.iter().find(|(counter, _)| counter.metric == "slack_delivery_failures_total");
         assert_eq!(counted.unwrap().1, &1);
-        let report = harness.health.report();
+        let report = harness.health.report(harness.clock.monotonic());
         assert_eq!((report.state, report.channels["C1"].code.as_str()), (HealthState::Degraded, code));
 
         // Neither a change nor a restart reports it again.
@@ -358,5 +389,24 @@ async fn a_process_that_dies_between_the_call_and_its_answer_posts_once() {
         harness.deliver(2 * MINUTE).await;
         assert_eq!(harness.message(1).text, "deploy v1 awaiting_personas, 60 min left", "{fate:?}");
         assert_eq!(harness.count("conversations.history"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_request_whose_message_breaks_the_gateway_keeps_no_other_from_being_delivered() {
+    let mut harness = Harness::new().await;
+    let breaks: fn(&Request, &PolicyEntry, &Directory, Timestamp) -> Message =
+        |request, entry, directory, now| {
+            assert_ne!(request.id, id(1), "broken on purpose");
+            (plain_rendering::PLAIN.message)(request, entry, directory, now)
+        };
+    harness.render(Rendering { message: breaks, ..plain_rendering::PLAIN });
+    for number in 1..=3 {
+        harness.create(number, "C1").await;
+    }
+    harness.pass(3 * MINUTE).await;
+    assert_eq!(harness.waiting().await, 1, "that one waits");
+    for number in 2..=3 {
+        assert!(harness.message(number).text.starts_with("deploy v1 "), "{}", harness.message(number).text);
     }
 }

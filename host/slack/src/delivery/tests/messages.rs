@@ -109,6 +109,23 @@ async fn a_request_that_ended_before_it_was_posted_is_not_posted() {
 }
 
 #[tokio::test]
+async fn a_request_that_ended_as_it_was_made_is_posted() {
+    let mut harness = Harness::new().await;
+    harness.create_approved(1, "C1").await;
+    harness.create(2, "C1").await;
+    harness.work().await;
+    assert_eq!(harness.messages(2, Slot::Main).len(), 1, "what people can press comes first");
+    harness.deliver(MINUTE).await;
+    assert_eq!(harness.slack.methods(), ["chat.postMessage"; 2]);
+    assert_eq!(harness.message(1).text, "deploy v1 approved");
+    // A day later it is no news any more.
+    harness.create_approved(3, "C1").await;
+    harness.clock.advance(24 * 60 * MINUTE);
+    harness.deliver(MINUTE).await;
+    assert_eq!((harness.messages(3, Slot::Main).len(), harness.skipped().await), (0, 1));
+}
+
+#[tokio::test]
 async fn a_post_in_doubt_is_searched_when_its_request_has_ended() {
     for (exists, expected) in [(true, "chat.update"), (false, "")] {
         let mut harness = Harness::new().await;

@@ -1,5 +1,6 @@
 //! Tests of the worker with the SQLite store, a fake Slack that fails on demand, and a clock that the tests advance.
 
+mod clock_jumps;
 mod ephemerals;
 mod failures;
 mod messages;
@@ -11,7 +12,7 @@ mod run_loop;
 
 use std::sync::Arc;
 
-use countersign_core::clock::{Clock, ManualClock};
+use countersign_core::clock::{Clock, ManualClock, Monotonic};
 use countersign_core::lifecycle::{Act, Decided, Edit, Effect, Request, RequestId, State, Timestamp};
 use countersign_core::record::{Escalate, PolicyEntry, Rerequest, SlackPost, Slot};
 use countersign_store::{Commit, Committed, Created, SqliteStore, Store, fixtures};
@@ -51,18 +52,19 @@ impl Harness {
         store.pin(["C1", "C2", "C3", "#one", ""].map(entry).to_vec(), vec![]).await.unwrap();
         let clock = Arc::new(ManualClock::at(START));
         let slack = FakeSlack::start(Arc::<ManualClock>::clone(&clock)).await;
-        let (health, notify) = (Arc::new(Health::new(START)), Arc::new(Notify::new()));
+        let (health, notify) = (Arc::new(Health::new(clock.moment())), Arc::new(Notify::new()));
         let worker = worker(&store, &clock, &slack, &health, &notify, (seed, rate_factor));
         Harness { store, clock, slack, health, notify, worker, seed, rate_factor, _folder: folder }
     }
 
     /// Has messages rendered as people see them from now on.
     fn render_for_people(&mut self) {
+        self.render(Rendering::DEFAULT);
+    }
+
+    fn render(&mut self, rendering: Rendering) {
         let Harness { store, clock, slack, health, notify, .. } = self;
-        let parts = Parts {
-            rendering: Rendering::DEFAULT,
-            ..parts(store, clock, slack, health, notify, self.rate_factor)
-        };
+        let parts = Parts { rendering, ..parts(store, clock, slack, health, notify, self.rate_factor) };
         self.worker = Worker::with_rng(parts, fastrand::Rng::with_seed(self.seed));
     }
 
@@ -86,6 +88,14 @@ impl Harness {
         submission.expires_at = self.now().plus(60 * MINUTE);
         assert_eq!(self.store.create(fixtures::new(&request)).await.unwrap(), Created::New);
         request
+    }
+
+    /// Creates a request that is approved as it is made, as those of `unattended` actions may be.
+    async fn create_approved(&self, number: u64, channel: &str) {
+        let mut request = fixtures::request_at(number, self.now());
+        Arc::make_mut(&mut request.submission).policy_hash = entry(channel).hash();
+        request.state = fixtures::approved(self.now());
+        assert_eq!(self.store.create(fixtures::new(&request)).await.unwrap(), Created::New);
     }
 
     /// Stores a new version of the request.
@@ -144,10 +154,10 @@ impl Harness {
 
     /// Lets this many milliseconds pass.
     async fn pass(&mut self, millis: u64) {
-        let end = self.now().plus(millis);
+        let end = self.clock.monotonic().plus(millis);
         loop {
             let next = self.work().await;
-            if self.now() >= end {
+            if self.clock.monotonic() >= end {
                 return;
             }
             self.advance_to(next.min(end));
@@ -156,10 +166,10 @@ impl Harness {
 
     /// Lets at most `most` milliseconds pass until the outbox is empty, and returns how many passed.
     async fn deliver(&mut self, most: u64) -> u64 {
-        let begun = self.now();
+        let begun = self.clock.monotonic();
         loop {
             let next = self.work().await;
-            let took = self.now().since(begun);
+            let took = self.clock.monotonic().since(begun);
             if self.waiting().await == 0 {
                 return took;
             }
@@ -169,7 +179,7 @@ impl Harness {
     }
 
     /// Carries out every step that is possible now, and returns when there are more.
-    async fn work(&mut self) -> Timestamp {
+    async fn work(&mut self) -> Monotonic {
         for _ in 0..10_000 {
             let next = self.worker.turn().await;
             if !self.worker.is_busy() {
@@ -180,9 +190,9 @@ impl Harness {
         panic!("endless work at {}: {:?}", self.now(), self.slack.methods());
     }
 
-    /// Advances the clock to `at`, and by 1 ms at least.
-    fn advance_to(&self, at: Timestamp) {
-        let now = self.now();
+    /// Advances the clocks to `at`, and by 1 ms at least.
+    fn advance_to(&self, at: Monotonic) {
+        let now = self.clock.monotonic();
         self.clock.advance(at.max(now.plus(1)).since(now));
     }
 
@@ -223,7 +233,7 @@ impl Harness {
     }
 
     fn state(&self) -> HealthState {
-        self.health.report().state
+        self.health.report(self.clock.monotonic()).state
     }
 
     fn count(&self, method: &str) -> usize {

@@ -60,7 +60,7 @@ async fn a_notice_that_cannot_be_delivered_holds_up_no_other() {
     harness.pass(5 * SECOND).await;
     assert_eq!(harness.messages(1, Slot::EscalationThread).len(), 1);
     assert_eq!(harness.audited().await, [("slack_delivery_failed".into(), "not_in_channel".into())]);
-    assert_eq!(harness.health.report().channels.keys().collect::<Vec<_>>(), ["C9"]);
+    assert_eq!(harness.health.report(harness.clock.monotonic()).channels.keys().collect::<Vec<_>>(), ["C9"]);
     harness.pass(50 * MINUTE).await;
     let tries = harness.slack.calls().iter().filter(|call| call.body["channel"] == "C9").count();
     assert!((4..=10).contains(&tries), "{tries}");

@@ -11,9 +11,10 @@ use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use countersign_core::clock::Clock;
+use countersign_core::backoff::Backoff;
+use countersign_core::clock::{Clock, Monotonic};
 use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{RequestId, Timestamp};
+use countersign_core::lifecycle::RequestId;
 use countersign_store::{Store, StoreError};
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
@@ -25,6 +26,7 @@ use super::circuit_breaker::{Allowed, CircuitBreaker};
 use super::health::Health;
 use super::job::Job;
 use super::rate_limit::{Method, RateLimits};
+use super::schedule::Schedule;
 use super::sender::{NextCall, SearchCursor, Sender};
 use crate::SlackClient;
 use queue::{Priority, QueuedJob, Turns};
@@ -49,6 +51,10 @@ const POLL_MS: u64 = 1_000;
 /// The shortest time between two looks at the outbox, in milliseconds.
 const PACE_MS: u64 = 25;
 
+/// How long nothing is begun after a step could not be stored: each further step would fail in the same way, and a call
+/// whose outcome cannot be stored is made again.
+const STORE_BACKOFF: Backoff = Backoff::new(500, 30_000);
+
 /// How long a job waits whose state cannot be loaded, in milliseconds.
 const UNREADABLE_MS: u64 = 60_000;
 
@@ -56,6 +62,7 @@ const UNREADABLE_MS: u64 = 60_000;
 pub struct Worker {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    schedule: Schedule,
     client: Arc<SlackClient>,
     sender: Arc<Sender>,
     notify: Arc<Notify>,
@@ -76,6 +83,12 @@ pub struct Worker {
     /// The calls of shared methods by urgency since the last one by turn.
     shared_calls: u32,
     steps: JoinSet<FinishedStep>,
+    /// Whether something was due at the last look.
+    is_due: bool,
+    /// Times in a row that steps could not be stored.
+    store_failures: u32,
+    /// Until when nothing is begun, since steps cannot be stored.
+    paused_until: Option<Monotonic>,
 }
 
 /// A step that is being carried out.
@@ -87,9 +100,9 @@ struct ActiveStep {
 
 /// A look at the jobs that are due.
 struct Look {
-    now: Timestamp,
+    now: Monotonic,
     /// When to look again.
-    next: Timestamp,
+    next: Monotonic,
     /// The methods whose rate limit is exhausted.
     exhausted: HashSet<Method>,
     /// Whether somebody waits for a call of a shared method. Refreshes do not count: nobody waits for them.
@@ -101,7 +114,7 @@ enum Looked {
     /// Its step was started.
     Started,
     /// Not now; look at it again at this time.
-    Later(Timestamp),
+    Later(Monotonic),
 }
 
 /// Which jobs a look may start.
@@ -143,9 +156,11 @@ impl Worker {
     /// The same; `rng` spreads the retries.
     pub(super) fn with_rng(parts: Parts, mut rng: fastrand::Rng) -> Worker {
         let Parts { store, clock, directory, client, notify, health, rendering, rate_factor } = parts;
+        let schedule = Schedule::new(Arc::clone(&clock));
         let sender = Sender::new(
             Arc::clone(&store),
             Arc::clone(&clock),
+            schedule.clone(),
             directory,
             Arc::clone(&client),
             rendering,
@@ -154,6 +169,7 @@ impl Worker {
         Worker {
             store,
             clock,
+            schedule,
             client,
             sender: Arc::new(sender),
             notify,
@@ -168,6 +184,9 @@ impl Worker {
             shared_turns: Turns::default(),
             shared_calls: 0,
             steps: JoinSet::new(),
+            is_due: false,
+            store_failures: 0,
+            paused_until: None,
         }
     }
 
@@ -178,7 +197,7 @@ impl Worker {
         let (clock, notify) = (Arc::clone(&self.clock), Arc::clone(&self.notify));
         while !shutdown.is_cancelled() {
             let next = self.turn().await;
-            let earliest = clock.now().plus(PACE_MS);
+            let earliest = clock.monotonic().plus(PACE_MS);
             let woken = async {
                 tokio::select! {
                     () = clock.sleep_until(next) => {}
@@ -207,35 +226,48 @@ impl Worker {
     }
 
     /// Starts every step that can be started now, and returns when to look again.
-    pub(super) async fn turn(&mut self) -> Timestamp {
+    pub(super) async fn turn(&mut self) -> Monotonic {
         while let Some(finished) = self.steps.try_join_next() {
             self.apply(finished).await;
         }
-        let now = self.clock.now();
+        let now = self.clock.monotonic();
+        if let Some(until) = self.paused_until.filter(|until| *until > now) {
+            let (breaker, refused_for) = (self.breaker.state(), self.breaker.refused_for());
+            self.health.update(breaker, refused_for, self.is_due, self.clock.moment());
+            return until;
+        }
         let next = match self.breaker.allowed(now) {
             Allowed::Nothing { until } => until,
             Allowed::AuthTest if self.active.is_empty() => self.auth_test().await,
             Allowed::Probe if self.active.is_empty() => self.start_steps(now, 1).await,
             Allowed::AuthTest | Allowed::Probe => now.plus(POLL_MS),
+            // After a pause one step shows whether it can be stored.
+            Allowed::All if self.store_failures > 0 && !self.active.is_empty() => now.plus(POLL_MS),
+            Allowed::All if self.store_failures > 0 => self.start_steps(now, 1).await,
             Allowed::All => self.start_steps(now, CONCURRENT_STEPS).await,
         };
-        self.health.update(self.breaker.state(), self.breaker.refused_for(), now);
+        let (breaker, refused_for) = (self.breaker.state(), self.breaker.refused_for());
+        self.health.update(breaker, refused_for, self.is_due, self.clock.moment());
         next
     }
 
     /// Starts up to `most` steps, the most urgent first, as far as the rate limits allow.
-    async fn start_steps(&mut self, now: Timestamp, most: usize) -> Timestamp {
+    async fn start_steps(&mut self, now: Monotonic, most: usize) -> Monotonic {
         let latest = now.plus(POLL_MS);
+        self.is_due = true;
         if self.active.len() >= most {
             return latest;
         }
-        let queue = match self.queue(now).await {
+        let queue = match self.queue().await {
             Ok(queue) => queue,
             Err(error) => {
-                tracing::warn!(%error, "cannot load the outbox; retrying");
+                self.pause(now, &error);
                 return latest;
             }
         };
+        // Nobody waits for refreshes, nor for what ended unseen.
+        self.is_due =
+            !self.active.is_empty() || queue.iter().any(|queued| queued.priority < Priority::Refresh);
         let mut look = Look { now, next: latest, exhausted: HashSet::new(), is_contended: false };
         if self.shared_calls >= URGENT_SHARED_CALLS {
             self.start_shared_by_turn(&queue, &mut look).await;
@@ -250,7 +282,8 @@ impl Worker {
             self.shared_calls = 0;
         }
         // The probe of a half-open circuit breaker, if no job can be one.
-        if most == 1 && self.active.is_empty() { self.auth_test().await } else { look.next }
+        let probes = self.breaker.allowed(now) == Allowed::Probe;
+        if probes && self.active.is_empty() { self.auth_test().await } else { look.next }
     }
 
     /// Starts one call of a shared method, for the channel whose last turn is the longest ago and that has such a call:
@@ -278,15 +311,22 @@ impl Worker {
             Err(error) => {
                 let request = queued.job.request();
                 tracing::error!(%request, %error, "cannot load delivery job; retrying");
-                let not_before = look.now.plus(UNREADABLE_MS);
-                self.remember(queued, NextCall { method: None, not_before });
-                if let Job::Outbox(request, effect) = queued.job {
-                    // A claim hides it from the next looks: it must not take the place of others in its channel. If this
-                    // fails too, it is looked at in vain.
-                    let _ = self.store.claim_outbox(request, effect, look.now, not_before).await;
+                self.remember(queued, NextCall { method: None, not_before: look.now.plus(UNREADABLE_MS) });
+                // If the store fails, the next write would only fail, too.
+                if error.fault().is_none() {
+                    self.hide(queued.job).await;
                 }
                 false
             }
+        }
+    }
+
+    /// Hides a job that cannot be loaded from the next looks, by a claim: it must not take the place of others in its
+    /// channel. If this fails too, it is looked at in vain.
+    async fn hide(&self, job: Job) {
+        if let Job::Outbox(request, effect) = job {
+            let now = self.schedule.now();
+            let _ = self.store.claim_outbox(request, effect, now, now.plus(UNREADABLE_MS)).await;
         }
     }
 
@@ -305,7 +345,16 @@ impl Worker {
         let next_call = match self.next_calls.get(job) {
             Some((known, next_call)) if known == revision => next_call.clone(),
             _ => {
-                let next_call = self.sender.next_call(*job, *since).await?;
+                let next_call = AssertUnwindSafe(self.sender.next_call(*job, *since)).catch_unwind().await;
+                let next_call = match next_call {
+                    Ok(next_call) => next_call?,
+                    Err(_) => {
+                        // The panic hook has printed the message. Jobs of other requests must not end with this one.
+                        tracing::error!(request = %job.request(), "a delivery job panicked; retrying");
+                        self.hide(*job).await;
+                        NextCall { method: None, not_before: now.plus(UNREADABLE_MS) }
+                    }
+                };
                 self.remember(queued, next_call.clone());
                 next_call
             }
@@ -350,7 +399,7 @@ impl Worker {
     }
 
     /// Whether a refresh can be sent without delaying anything that people wait for.
-    fn may_refresh(&mut self, method: &Method, now: Timestamp) -> bool {
+    fn may_refresh(&mut self, method: &Method, now: Monotonic) -> bool {
         let refreshes = self.active.values().filter(|active| matches!(active.job, Job::Refresh(_))).count();
         refreshes < CONCURRENT_REFRESHES
             && (*method != Method::Update || self.rate_limits.has_spare_update(now))
@@ -366,6 +415,30 @@ impl Worker {
             let result = AssertUnwindSafe(step).catch_unwind().await.ok();
             FinishedStep { job, method, cursor, result }
         });
+    }
+
+    /// Begins nothing for a while, since the store fails. What fails meanwhile is the same failure.
+    fn pause(&mut self, now: Monotonic, error: &StoreError) {
+        if error.fault().is_none() {
+            // A single value cannot be read, which holds up nobody else.
+            tracing::warn!(%error, "a step of delivery failed; retrying");
+            return;
+        }
+        if self.paused_until.is_some_and(|until| until > now) {
+            return;
+        }
+        let wait_ms = STORE_BACKOFF.around(self.store_failures, &mut self.rng);
+        self.store_failures = self.store_failures.saturating_add(1);
+        self.paused_until = Some(now.plus(wait_ms));
+        tracing::warn!(%error, wait_ms, "delivery pauses: the store fails");
+    }
+
+    /// A step was stored.
+    fn resume(&mut self) {
+        if self.store_failures > 0 {
+            tracing::info!("delivery goes on: the store can be written to again");
+        }
+        (self.store_failures, self.paused_until) = (0, None);
     }
 
     fn remember(&mut self, queued: &QueuedJob, next_call: NextCall) {

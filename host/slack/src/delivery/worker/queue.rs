@@ -74,7 +74,8 @@ impl Turns {
 impl Worker {
     /// The jobs that are due by priority. Within a priority the channels take turns, the one first whose last turn is the
     /// longest ago; within a channel the longest waiting job comes first.
-    pub(super) async fn queue(&mut self, now: Timestamp) -> Result<Vec<QueuedJob>, StoreError> {
+    pub(super) async fn queue(&mut self) -> Result<Vec<QueuedJob>, StoreError> {
+        let now = self.schedule.now();
         let ready = self.store.ready_outbox(now, WINDOW).await?;
         let stale = self.store.stale_slack_posts(now, REFRESH_WINDOW).await?;
         let in_outbox: HashSet<RequestId> = ready.iter().map(|entry| entry.request).collect();

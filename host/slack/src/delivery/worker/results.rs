@@ -1,6 +1,6 @@
 //! What the result of a step means for the rate limits, the circuit breaker and the health report.
 
-use countersign_core::lifecycle::Timestamp;
+use countersign_core::clock::Monotonic;
 use countersign_store::StoreError;
 use tokio::task::JoinError;
 
@@ -29,14 +29,17 @@ impl Worker {
     pub(super) async fn apply(&mut self, finished: Result<FinishedStep, JoinError>) {
         // A step catches its panics, and is aborted only when the worker is dropped.
         let Ok(FinishedStep { job, method, cursor, result }) = finished else { return };
-        let (now, request) = (self.clock.now(), job.request());
+        let (now, request) = (self.clock.moment(), job.request());
         self.active.remove(&request);
         // The step may have changed what the request's other jobs need: a notice waits for the request's message.
         self.next_calls.retain(|known, _| known.request() != request);
         let result = match result {
-            Some(Ok(result)) => result,
+            Some(Ok(result)) => {
+                self.resume();
+                result
+            }
             Some(Err(error)) => {
-                tracing::warn!(%request, %error, "cannot store a step of delivery; retrying");
+                self.pause(now.monotonic, &error);
                 return;
             }
             None => {
@@ -45,6 +48,20 @@ impl Worker {
                 return;
             }
         };
+        let has_moved = match &result {
+            SendResult::Delivered { .. }
+            | SendResult::Searched { .. }
+            | SendResult::SearchRefused { .. }
+            | SendResult::Refused { .. } => true,
+            SendResult::NoCall
+            | SendResult::RateLimited { .. }
+            | SendResult::Unanswered
+            | SendResult::Unauthorized { .. } => false,
+        };
+        // Nobody waits for a refresh.
+        if has_moved && matches!(job, Job::Outbox(..)) {
+            self.health.moved();
+        }
         match result {
             SendResult::NoCall => {
                 if let Some(method) = &method {
@@ -68,7 +85,7 @@ impl Worker {
                 self.breaker.answered();
                 self.keep_cursor(job, cursor);
                 if let Some(method) = &method {
-                    self.rate_limits.block(method, now.plus(wait_ms));
+                    self.rate_limits.block(method, now.monotonic.plus(wait_ms));
                 }
             }
             SendResult::Unanswered => {
@@ -93,9 +110,9 @@ impl Worker {
     }
 
     /// Probes whether Slack answers and accepts the token: `auth.test`. Returns when to look again.
-    pub(super) async fn auth_test(&mut self) -> Timestamp {
+    pub(super) async fn auth_test(&mut self) -> Monotonic {
         let result = self.client.auth_test().await;
-        let now = self.clock.now();
+        let now = self.clock.moment();
         match result {
             Ok(_) => self.breaker.authorized(),
             Err(CallError::Rejected { code }) => {
@@ -106,9 +123,9 @@ impl Worker {
                 self.breaker.unanswered(now, &mut self.rng);
             }
         }
-        match self.breaker.allowed(now) {
+        match self.breaker.allowed(now.monotonic) {
             Allowed::Nothing { until } => until,
-            Allowed::All | Allowed::Probe | Allowed::AuthTest => now,
+            Allowed::All | Allowed::Probe | Allowed::AuthTest => now.monotonic,
         }
     }
 

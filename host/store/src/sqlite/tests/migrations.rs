@@ -13,15 +13,15 @@ async fn an_older_database_is_brought_up_to_date() {
     tamper(&directory, include_str!("../schema.sql"));
     tamper(&directory, "PRAGMA application_id = 0x43745367; PRAGMA user_version = 1");
     let [open, ended] = [1, 2].map(fixtures::request);
-    for (request, due_at) in [(&open, "1"), (&ended, "NULL")] {
+    for (request, version, due_at) in [(&open, 1, "1"), (&ended, 2, "NULL")] {
         let id = hex::encode(request.id.to_bytes());
         tamper(
             &directory,
             &format!(
                 "INSERT INTO request (id, version, action, status, submitted_at, due_at, lineage, depth, body)
-                 VALUES (x'{id}', 1, 'deploy', 'pending', 1, {due_at}, x'{id}', 0, '{{}}');
+                 VALUES (x'{id}', {version}, 'deploy', 'pending', 1, {due_at}, x'{id}', 0, '{{}}');
                  INSERT INTO outbox (request, effect, revision, attempts, since, ready_at)
-                 VALUES (x'{id}', 'show_request', 1, 0, 1, 1)"
+                 VALUES (x'{id}', 'show_request', {version}, 0, 1, 1)"
             ),
         );
     }
@@ -80,23 +80,27 @@ async fn waiting_entries_of_an_older_database_have_their_channel() {
             hex::encode(hash.as_bytes())
         ),
     );
-    let [open, seen, unseen, nowhere] = [1, 2, 3, 4].map(fixtures::request);
+    let [open, seen, unseen, nowhere, ended_as_made] = [1, 2, 3, 4, 5].map(fixtures::request);
     let hash = |request: &Request| match request.id == nowhere.id {
         true => Digest::of(b"no entry"),
         false => hash,
     };
-    for (request, due_at, urgency) in
-        [(&open, "1", 1), (&seen, "NULL", 0), (&unseen, "NULL", 0), (&nowhere, "1", 1)]
-    {
+    for (request, version, due_at, urgency) in [
+        (&open, 1, "1", 1),
+        (&seen, 2, "NULL", 0),
+        (&unseen, 2, "NULL", 0),
+        (&nowhere, 1, "1", 1),
+        (&ended_as_made, 1, "NULL", 0),
+    ] {
         let (id, hash) = (hex::encode(request.id.to_bytes()), hex::encode(hash(request).as_bytes()));
         tamper(
             &directory,
             &format!(
                 "INSERT INTO request
                      (id, version, action, status, submitted_at, due_at, lineage, depth, body, policy_hash)
-                 VALUES (x'{id}', 1, 'deploy', 'pending', 1, {due_at}, x'{id}', 0, '{{}}', x'{hash}');
+                 VALUES (x'{id}', {version}, 'deploy', 'pending', 1, {due_at}, x'{id}', 0, '{{}}', x'{hash}');
                  INSERT INTO outbox (request, effect, revision, attempts, since, ready_at, urgency)
-                 VALUES (x'{id}', 'show_request', 1, 0, 1, 1, {urgency})"
+                 VALUES (x'{id}', 'show_request', {version}, 0, 1, 1, {urgency})"
             ),
         );
     }
@@ -118,6 +122,7 @@ async fn waiting_entries_of_an_older_database_have_their_channel() {
         (Urgency::First, "", nowhere.id),
         (Urgency::First, "C1", open.id),
         (Urgency::First, "C9", open.id),
+        (Urgency::Changed, "C1", ended_as_made.id),
         (Urgency::Unseen, "C1", unseen.id),
     ];
     assert_eq!(ready, expected);
@@ -127,6 +132,6 @@ async fn waiting_entries_of_an_older_database_have_their_channel() {
         let most_open = MostOpen { in_all: Some(most), of_action: None };
         store.create(Create { most_open, ..fixtures::new(&fixtures::request(number)) }).await.unwrap()
     };
-    assert_eq!(limited(5, 2).await, Created::TooManyOpen);
-    assert_eq!(limited(5, 3).await, Created::New);
+    assert_eq!(limited(6, 2).await, Created::TooManyOpen);
+    assert_eq!(limited(6, 3).await, Created::New);
 }

@@ -1,8 +1,10 @@
 //! The contract for SQLite, and tests that only concern SQLite.
 
 mod archive;
+mod durability;
 mod migrations;
 mod opening;
+mod power;
 mod query_plans;
 mod unreadable;
 
@@ -83,6 +85,52 @@ async fn each_ping_reaches_the_disk() {
         assert!(!bytes.is_empty() && !seen.contains(&bytes), "it wrote nothing");
         seen.push(bytes);
     }
+}
+
+/// Also if nothing is added any more.
+#[tokio::test]
+async fn what_ran_out_is_removed_by_maintenance() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory);
+    tamper(
+        &directory,
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1200)
+             INSERT INTO nonce SELECT CAST(x AS BLOB), x FROM n;
+         INSERT INTO idempotency SELECT nonce, x'', x'', until FROM nonce",
+    );
+    let connection = Connection::open(path(&directory)).unwrap();
+    for left in [1200 - 500, 1200 - 1000, 100, 100] {
+        store.maintain(Timestamp::from_millis(1100)).await.unwrap();
+        for table in ["nonce", "idempotency"] {
+            let count = format!("SELECT count(*) FROM {table}");
+            let count: i64 = connection.query_one(&count, [], |row| row.get(0)).unwrap();
+            assert_eq!(count, left, "{table}");
+        }
+    }
+}
+
+/// What was removed gives its space back to the disk, a part at a time.
+#[tokio::test]
+async fn unused_space_is_given_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory);
+    store.keep("big", vec![7; 32 << 20]).await.unwrap();
+    let pages = || {
+        let connection = Connection::open(path(&directory)).unwrap();
+        connection.query_one("PRAGMA page_count", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    let full = pages();
+    store.keep("big", vec![]).await.unwrap();
+    let now = Timestamp::from_millis(0);
+    store.maintain(now).await.unwrap();
+    let given_back = full - pages();
+    // With them go pages of SQLite that say which page is where.
+    assert!((1..=520).contains(&given_back), "{given_back} pages at once");
+    for _ in 0..20 {
+        store.maintain(now).await.unwrap();
+    }
+    assert!(pages() < full - 3_500, "{full} pages became {}", pages());
+    assert!(pages() > 4_000, "some are kept for what is stored next");
 }
 
 #[tokio::test]

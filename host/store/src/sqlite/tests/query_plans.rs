@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::{path, store};
-use crate::sqlite::{messages, outbox, request_row};
+use crate::sqlite::{messages, outbox};
 
 #[test]
 fn what_grows_is_read_by_its_index() {
@@ -12,11 +12,9 @@ fn what_grows_is_read_by_its_index() {
     let db = Connection::open(path(&directory)).unwrap();
     for (sql, index) in [
         (outbox::NEXT_CHANNEL, "outbox_ready (urgency=? AND channel>?)"),
-        (outbox::READY, "outbox_ready (urgency=? AND channel=? AND ready_at<?)"),
+        (outbox::READY, "outbox_ready (urgency=? AND channel=? AND ready_at>? AND ready_at<?)"),
         (messages::NEXT_CHANNEL, "slack_post_refresh (channel>?)"),
         (messages::STALE, "slack_post_refresh (channel=? AND refresh_at>? AND refresh_at<?)"),
-        (request_row::OPEN_OF_ACTION, "open_count USING PRIMARY KEY (caller=? AND action=?)"),
-        (request_row::OPEN_OF_CALLER, "open_count USING PRIMARY KEY (caller=?)"),
     ] {
         let mut explain = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let parameters = vec![rusqlite::types::Null; explain.parameter_count()];

@@ -27,9 +27,9 @@ async fn a_row_that_cannot_be_read_is_named_and_stops_nobody_else() {
         let error = store.request(ids[0]).await.unwrap_err().to_string();
         let expected = format!("cannot read `body` of `request` where its key is `{}`: ", ids[0]);
         assert!(error.starts_with(&expected) && error.contains(detail), "{error}, not {detail}");
-        assert!(store.lineage(ids[0]).await.is_err());
+        assert!(store.lineage(ids[0], 0, 100).await.is_err());
         assert!(store.request(ids[1]).await.unwrap().is_some());
-        assert_eq!(store.due(far, 10).await.unwrap().len(), 3);
+        assert_eq!(store.due(far, None, 10).await.unwrap().requests.len(), 3);
         assert_eq!(store.open_requests().await.unwrap().len(), 1);
         let body = serde_json::to_string(&fixtures::request(1)).unwrap();
         tamper(&directory, &format!("UPDATE request SET body = '{body}' {where_first}"));
@@ -62,6 +62,31 @@ async fn a_row_that_cannot_be_read_is_named_and_stops_nobody_else() {
     tamper(&directory, "UPDATE counter SET value = -1");
     let error = store.counters().await.unwrap_err().to_string();
     assert!(error.contains("`value` of `counter` where its key is `approval_requests_total {"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_due_is_listed_beside_rows_that_cannot_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory);
+    for number in 1..=4 {
+        store.create(fixtures::new(&fixtures::request(number))).await.unwrap();
+    }
+    let ids = [1, 2, 3, 4].map(|number| fixtures::request(number).id);
+    tamper(&directory, "UPDATE request SET id = x'00', lineage = x'00' WHERE seq = 1");
+    tamper(&directory, "UPDATE request SET due_at = -1 WHERE seq = 3");
+    let far = Timestamp::from_millis(u64::MAX);
+    for limit in [2, 10] {
+        let due = store.due(far, None, limit).await.unwrap();
+        assert_eq!(due.requests.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [ids[1], ids[3]]);
+        let named: Vec<String> = due.unreadable.iter().map(ToString::to_string).collect();
+        assert_eq!(named.len(), 2, "{named:?}");
+        assert!(named[0].starts_with("cannot read `due_at` of `request` where its key is `3`"), "{named:?}");
+        assert!(named[1].starts_with("cannot read `id` of `request` where its key is `1`"), "{named:?}");
+    }
+    assert_eq!(
+        store.next_due(Timestamp::EPOCH).await.unwrap(),
+        Some(fixtures::request(2).submission.expires_at)
+    );
 }
 
 #[tokio::test]

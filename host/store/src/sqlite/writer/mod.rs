@@ -6,18 +6,22 @@ mod counts;
 mod tests;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use self::checkpoint::{Checkpoints, truncate_log};
 use self::counts::Counts;
-use super::column::unavailable;
-use crate::StoreError;
+use super::column::{fault, other, unavailable};
+use super::deadline::Deadline;
+use super::open_requests::Changes;
+use crate::{StoreError, StoreFault};
 
+pub(super) use self::checkpoint::begin_log;
 pub(super) use self::counts::CountRow;
 
 /// How many writes may be queued. A further one is refused at once, since queuing it would only delay everyone.
@@ -31,6 +35,9 @@ const BATCH: usize = 256;
 pub(super) struct Writer {
     queue: SyncSender<Message>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    deadline: Deadline,
+    /// Whether the writer thread has panicked.
+    died: watch::Receiver<bool>,
 }
 
 /// What a write may use.
@@ -38,6 +45,8 @@ pub(super) struct Scope<'a> {
     /// The connection, in a transaction.
     pub(super) db: &'a Connection,
     counts: &'a mut Counts,
+    /// How the numbers of open requests change.
+    pub(super) open: &'a mut Changes,
 }
 
 impl Scope<'_> {
@@ -51,12 +60,22 @@ impl Scope<'_> {
 
 impl Writer {
     /// Starts the writer thread, and the thread that keeps the write-ahead log short.
-    pub(super) fn start(mut connection: Connection, checkpointer: Connection) -> io::Result<Writer> {
+    pub(super) fn start(
+        mut connection: Connection,
+        checkpointer: Connection,
+        deadline: Deadline,
+    ) -> io::Result<Writer> {
         let (checkpoints, background) = Checkpoints::start(&mut connection, checkpointer)?;
         let (queue, queued) = sync_channel(QUEUE);
-        let run = move || write_all(connection, &queued, checkpoints);
+        let (dies, died) = watch::channel(false);
+        let run = move || {
+            // Nothing is used after the panic but the flag.
+            if catch_unwind(AssertUnwindSafe(|| write_all(connection, queued, checkpoints))).is_err() {
+                dies.send_replace(true);
+            }
+        };
         let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(run)?;
-        Ok(Writer { queue, threads: Mutex::new(vec![writer, background]) })
+        Ok(Writer { queue, threads: Mutex::new(vec![writer, background]), deadline, died })
     }
 
     /// Queues a write, and returns its result once it is durable.
@@ -68,12 +87,25 @@ impl Writer {
         F: FnMut(&mut Scope<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let task = Box::new(Task { run, answer: None, reply });
+        let task = Box::new(Task { run, panicked: false, answer: None, reply });
         self.queue.try_send(Message::Write(task)).map_err(|error| match error {
-            TrySendError::Full(_) => unavailable(format_args!("{QUEUE} writes are waiting already")),
-            TrySendError::Disconnected(_) => unavailable("it is closed"),
+            TrySendError::Full(_) => {
+                unavailable(StoreFault::Busy, format_args!("{QUEUE} writes are waiting already"))
+            }
+            TrySendError::Disconnected(_) => other("it is closed"),
         })?;
-        answer.await.map_err(|_| unavailable("it was closed before the write was done"))?
+        let answer = self.deadline.within(answer).await?;
+        // Without an answer the writer has died, before or after the write was durable.
+        answer.map_err(|_| unavailable(StoreFault::Slow, "it was closed before the write was done"))?
+    }
+
+    /// Returns once the writer thread has panicked: then nothing is written any more.
+    pub(super) async fn died(&self) {
+        let mut died = self.died.clone();
+        if died.wait_for(|died| *died).await.is_err() {
+            // It was stopped.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Returns a function that stops the threads, and blocks until the writes queued before are durable.
@@ -108,16 +140,20 @@ trait Write: Send {
 }
 
 /// Why a write, or the whole transaction, failed.
-struct Failed(String);
+struct Failed {
+    fault: StoreFault,
+    detail: String,
+}
 
 impl From<rusqlite::Error> for Failed {
     fn from(error: rusqlite::Error) -> Failed {
-        Failed(error.to_string())
+        Failed { fault: fault(&error), detail: error.to_string() }
     }
 }
 
 struct Task<T, F> {
     run: F,
+    panicked: bool,
     answer: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -128,11 +164,18 @@ where
     F: FnMut(&mut Scope<'_>) -> Result<T, StoreError> + Send,
 {
     fn run(&mut self, scope: &mut Scope<'_>) -> Result<(), Failed> {
-        let answer = (self.run)(scope);
+        // A write that has panicked is in an unknown state, so it is not executed again. What it did to the database is
+        // rolled back, and statements are reset when they are dropped.
+        let attempt =
+            if self.panicked { None } else { catch_unwind(AssertUnwindSafe(|| (self.run)(scope))).ok() };
+        self.panicked = attempt.is_none();
+        let answer = attempt.unwrap_or_else(|| Err(other("the write panicked")));
         let done = match &answer {
             Ok(_) => Ok(()),
-            Err(StoreError::Unavailable { detail, .. }) => Err(Failed(detail.clone())),
-            Err(error) => Err(Failed(error.to_string())),
+            Err(StoreError::Unavailable { fault, detail, .. }) => {
+                Err(Failed { fault: *fault, detail: detail.clone() })
+            }
+            Err(error) => Err(Failed { fault: StoreFault::Other, detail: error.to_string() }),
         };
         self.answer = Some(answer);
         done
@@ -141,15 +184,15 @@ where
     fn reply(self: Box<Self>, committed: Result<(), &Failed>) {
         let answer = match (committed, self.answer) {
             (Ok(()), Some(answer)) => answer,
-            (Ok(()), None) => Err(unavailable("the write was not tried")),
-            (Err(Failed(detail)), _) => Err(unavailable(detail)),
+            (Ok(()), None) => Err(other("the write was not tried")),
+            (Err(Failed { fault, detail }), _) => Err(unavailable(*fault, detail)),
         };
         // An error means that the caller no longer waits; the write is stored nevertheless.
         let _ = self.reply.send(answer);
     }
 }
 
-fn write_all(mut db: Connection, queue: &Receiver<Message>, mut checkpoints: Checkpoints) {
+fn write_all(mut db: Connection, queue: Receiver<Message>, mut checkpoints: Checkpoints) {
     let mut batch: Vec<Box<dyn Write>> = Vec::with_capacity(BATCH);
     let mut open = true;
     while open {
@@ -186,34 +229,37 @@ fn commit(db: &mut Connection, batch: &mut [Box<dyn Write>]) -> Result<(), Faile
 /// Without savepoints, which are not free, since failures are rare.
 /// False if a write failed and the transaction was rolled back.
 fn commit_together(transaction: Transaction<'_>, batch: &mut [Box<dyn Write>]) -> Result<bool, Failed> {
-    let mut counts = Counts::default();
-    let mut scope = Scope { db: &transaction, counts: &mut counts };
+    let (mut counts, mut open) = (Counts::default(), Changes::default());
+    let mut scope = Scope { db: &transaction, counts: &mut counts, open: &mut open };
     if !batch.iter_mut().all(|write| write.run(&mut scope).is_ok()) {
         // Rolls back, unless SQLite has already done so because of the failure.
         transaction.finish()?;
         return Ok(false);
     }
     counts.store(&transaction)?;
+    open.store(&transaction)?;
     transaction.commit()?;
     Ok(true)
 }
 
 /// With a savepoint for each write, so that one that fails changes nothing.
 fn commit_apart(mut transaction: Transaction<'_>, batch: &mut [Box<dyn Write>]) -> Result<(), Failed> {
-    let mut all = Counts::default();
+    let (mut all_counts, mut all_open) = (Counts::default(), Changes::default());
     for write in batch {
         let savepoint = transaction.savepoint()?;
-        let mut counts = Counts::default();
-        match write.run(&mut Scope { db: &savepoint, counts: &mut counts }) {
+        let (mut counts, mut open) = (Counts::default(), Changes::default());
+        match write.run(&mut Scope { db: &savepoint, counts: &mut counts, open: &mut open }) {
             Ok(()) => {
                 savepoint.commit()?;
-                all.merge(counts);
+                all_counts.merge(counts);
+                all_open.merge(open);
             }
             // On some failures, such as a full disk, SQLite rolls the whole transaction back.
             // Then there is no savepoint to return to, and the batch has failed for the same reason.
             Err(failed) => savepoint.finish().map_err(|_| failed)?,
         }
     }
-    all.store(&transaction)?;
+    all_counts.store(&transaction)?;
+    all_open.store(&transaction)?;
     Ok(transaction.commit()?)
 }

@@ -38,7 +38,7 @@ impl Bench {
             Ok(scope.db.query_one("SELECT count(*) FROM meta", [], |row| row.get(0))?)
         };
         let (reply, answer) = oneshot::channel();
-        self.batch.push(Box::new(Task { run, answer: None, reply }));
+        self.batch.push(Box::new(Task { run, panicked: false, answer: None, reply }));
         self.replies.push(answer);
     }
 
@@ -58,6 +58,18 @@ impl Bench {
         let counter = "SELECT coalesce(sum(value), 0) FROM counter";
         let counter = reader.query_one(counter, [], |row| row.get(0)).unwrap();
         (answers.collect(), keys.collect::<Result<_, _>>().unwrap(), counter)
+    }
+}
+
+impl Bench {
+    /// Commits a batch of one write, and returns what is wrong with the store.
+    fn fault(&mut self) -> Option<StoreFault> {
+        let committed = commit(&mut self.connection, &mut self.batch);
+        for write in self.batch.drain(..) {
+            write.reply(committed.as_ref().copied());
+        }
+        let answer = self.replies.pop().unwrap().try_recv().unwrap();
+        answer.err().and_then(|error| error.fault())
     }
 }
 
@@ -131,11 +143,119 @@ fn a_full_disk_is_told_and_survived() {
     assert!(bench.commit().0[0].is_ok());
 }
 
+/// What is wrong is known by its kind, too.
+#[test]
+fn a_failure_says_what_is_wrong_with_the_store() {
+    let mut bench = Bench::new();
+    let pages: i64 = bench.connection.query_one("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+    bench.connection.query_one(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+    bench.write("a", "INSERT INTO meta (key, value) VALUES ('big', zeroblob(100000))");
+    assert_eq!(bench.fault(), Some(StoreFault::Full));
+    bench.connection.pragma_update(None, "query_only", "on").unwrap();
+    bench.write("a", "");
+    assert_eq!(bench.fault(), Some(StoreFault::ReadOnly));
+    bench.connection.pragma_update(None, "query_only", "off").unwrap();
+    let other = bench.database.checkpointer().unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    bench.connection.busy_timeout(std::time::Duration::ZERO).unwrap();
+    bench.write("a", "");
+    assert_eq!(bench.fault(), Some(StoreFault::Busy));
+    other.execute_batch("ROLLBACK").unwrap();
+    bench.write("a", "");
+    assert_eq!(bench.fault(), None);
+}
+
+/// A write that panics fails alone, and is not executed again.
+#[test]
+fn a_write_that_panics_changes_nothing_and_stops_nobody() {
+    let mut bench = Bench::new();
+    bench.write("a", "");
+    let executed = Arc::new(AtomicU32::new(0));
+    let (reply, panicked) = oneshot::channel();
+    let counted = Arc::clone(&executed);
+    let run = move |scope: &mut Scope<'_>| -> Result<i64, StoreError> {
+        counted.fetch_add(1, Ordering::Relaxed);
+        scope.db.execute("INSERT INTO meta (key, value) VALUES ('b', x'')", [])?;
+        panic!("a defect")
+    };
+    bench.batch.push(Box::new(Task { run, panicked: false, answer: None, reply }));
+    bench.replies.push(panicked);
+    bench.write("c", "");
+    let (answers, keys, counter) = bench.commit();
+    let [Ok(1), Err(error), Ok(2)] = &answers[..] else { panic!("{answers:?}") };
+    assert!(error.contains("the write panicked"), "{error}");
+    assert_eq!((keys.concat().as_str(), counter), ("ac", 2));
+    assert_eq!(executed.load(Ordering::Relaxed), 1);
+}
+
+/// A write that is not answered in time fails for its caller, and may be stored all the same.
+#[tokio::test]
+async fn a_write_that_takes_too_long_is_given_up_and_may_be_stored() {
+    let bench = Bench::new();
+    let checkpointer = bench.database.checkpointer().unwrap();
+    let (ticks, deadline) = Deadline::manual();
+    let writer = Writer::start(bench.connection, checkpointer, deadline).unwrap();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let mut held = Box::pin(writer.write(move |scope| {
+        let _ = released.recv();
+        Ok(scope.db.execute("INSERT INTO meta (key, value) VALUES ('a', x'')", [])?)
+    }));
+    for tick in 1..=11 {
+        let early = tokio::select! {
+            biased;
+            answer = &mut held => Some(answer),
+            () = std::future::ready(()) => None,
+        };
+        assert!(early.is_none(), "{early:?} before the tick {tick}");
+        ticks.send_replace(tick);
+    }
+    let given_up = held.await.unwrap_err();
+    assert_eq!(given_up.fault(), Some(StoreFault::Slow));
+    assert!(given_up.to_string().contains("may still be stored"), "{given_up}");
+    drop(release);
+    // Writes are done in order.
+    let stored = writer.write(|scope| {
+        Ok(scope.db.query_one("SELECT count(*) FROM meta WHERE key = 'a'", [], |row| row.get::<_, i64>(0))?)
+    });
+    assert_eq!(stored.await.unwrap(), 1);
+}
+
+/// Whoever waits for the writer's death hears of it, and of nothing else.
+#[tokio::test]
+async fn the_death_of_the_writer_is_noticed() {
+    let bench = Bench::new();
+    let checkpointer = bench.database.checkpointer().unwrap();
+    let (_ticks, deadline) = Deadline::manual();
+    let writer = Writer::start(bench.connection, checkpointer, deadline).unwrap();
+    let lives = async |writer: &Writer| {
+        tokio::select! {
+            biased;
+            () = writer.died() => false,
+            () = std::future::ready(()) => true,
+        }
+    };
+    let failed = writer.write::<(), _>(|_| panic!("a defect of one write")).await.unwrap_err();
+    assert!(failed.to_string().contains("the write panicked"), "{failed}");
+    assert!(lives(&writer).await);
+    // What panics outside of a write.
+    struct Defect;
+    impl Write for Defect {
+        fn run(&mut self, _: &mut Scope<'_>) -> Result<(), Failed> {
+            panic!("a defect of the writer")
+        }
+        fn reply(self: Box<Self>, _: Result<(), &Failed>) {}
+    }
+    writer.queue.send(Message::Write(Box::new(Defect))).unwrap();
+    writer.died().await;
+    assert!(writer.write(|_| Ok(())).await.is_err());
+}
+
 #[tokio::test]
 async fn a_full_queue_refuses_at_once() {
     let bench = Bench::new();
     let checkpointer = bench.database.checkpointer().unwrap();
-    let writer = Arc::new(Writer::start(bench.connection, checkpointer).unwrap());
+    let (_ticks, deadline) = Deadline::manual();
+    let writer = Arc::new(Writer::start(bench.connection, checkpointer, deadline).unwrap());
     // The first write blocks the writer, while the others fill the queue.
     let (started, has_started) = oneshot::channel();
     let (release, released) = std::sync::mpsc::channel::<()>();

@@ -1,0 +1,94 @@
+//! How long an action's judgements took of late, so that whoever asks for one can choose the thread for it.
+//!
+//! A judgement takes some microseconds as a rule, less than handing it to another thread and waking up for its result. One
+//! that takes long must not hold up whatever else its thread has to do.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// From when on a judgement is slow, in microseconds.
+const SLOW_US: u64 = 1_000;
+
+/// For how many judgements a slow one counts, for each millisecond that it took: a thread that must not be held up spends at
+/// most a hundredth of a millisecond on slow judgements for each quick one.
+const COUNTS_FOR_EACH_MS: u64 = 100;
+
+/// For how many judgements a slow one counts at most.
+const COUNTS_FOR_AT_MOST: u64 = 10_000;
+
+/// How long an action's judgements took of late.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// How many judgements there are still to come before the last slow one is forgotten.
+    slow_for: AtomicU64,
+    /// A moving average of slow judgements and those that follow them, in microseconds.
+    average_us: AtomicU64,
+}
+
+impl Pace {
+    /// A judgement took so long.
+    pub(super) fn took(&self, time: Duration) {
+        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let slow_for = self.slow_for.load(Ordering::Relaxed);
+        if us < SLOW_US && slow_for == 0 {
+            return;
+        }
+        // Two that end at the same time may count as one: these are estimates.
+        let average = self.average_us.load(Ordering::Relaxed);
+        self.average_us.store(average.saturating_mul(3).saturating_add(us) / 4, Ordering::Relaxed);
+        if us >= SLOW_US {
+            let counts_for = (us / 1_000).saturating_mul(COUNTS_FOR_EACH_MS).min(COUNTS_FOR_AT_MOST);
+            self.slow_for.fetch_max(counts_for, Ordering::Relaxed);
+        } else {
+            let _ =
+                self.slow_for.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        }
+    }
+
+    /// How long the next judgement may take, if one of the last ones was slow; `None` if all were quick.
+    pub(super) fn slow(&self) -> Option<Duration> {
+        if self.slow_for.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        Some(Duration::from_micros(self.average_us.load(Ordering::Relaxed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Duration = Duration::from_micros(6);
+
+    #[test]
+    fn one_slow_judgement_is_remembered_for_as_many_quick_ones_as_it_was_slow() {
+        for (slow, remembered) in [
+            (Duration::from_micros(999), 0),
+            (Duration::from_millis(1), 100),
+            (Duration::from_millis(50), 5_000),
+            (Duration::from_secs(3600), 10_000),
+        ] {
+            let pace = Pace::default();
+            pace.took(QUICK);
+            assert_eq!(pace.slow(), None);
+            pace.took(slow);
+            let mut judged = 0;
+            while pace.slow().is_some() {
+                pace.took(QUICK);
+                judged += 1;
+            }
+            assert_eq!(judged, remembered, "{slow:?}");
+        }
+    }
+
+    #[test]
+    fn the_estimate_follows_what_was_measured() {
+        let pace = Pace::default();
+        (0..20).for_each(|_| pace.took(Duration::from_millis(50)));
+        let slow = pace.slow().unwrap();
+        assert!((Duration::from_millis(49)..=Duration::from_millis(50)).contains(&slow), "{slow:?}");
+        (0..40).for_each(|_| pace.took(QUICK));
+        let slow = pace.slow().unwrap();
+        assert!(slow < Duration::from_millis(1), "{slow:?}");
+    }
+}

@@ -1,0 +1,301 @@
+//! Presses that are delivered twice, that the store may or may not have stored, and that cannot be read.
+
+use std::future::Future as _;
+use std::pin::pin;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use countersign_slack::fake::{FakeSlack, Fate, TOKEN};
+use countersign_slack::{Handler as _, parse_payload};
+use countersign_store::faulty::Fault;
+use serde_json::Map;
+
+use super::delivery::until;
+use super::*;
+use crate::interactions::SocketMode;
+
+/// A gateway and its Slack, and a request.
+struct Setup {
+    server: TestServer,
+    slack: FakeSlack,
+    id: String,
+    token: String,
+}
+
+impl Setup {
+    async fn new(action: &str) -> Setup {
+        let slack = FakeSlack::start(Arc::new(ManualClock::at(START))).await;
+        let variables = [("SLACK_BOT_TOKEN", TOKEN), ("SLACK_API_URL", slack.url.as_str())];
+        let server = TestServer::with(&variables).await;
+        let (id, token) = server.open(action).await;
+        Setup { server, slack, id, token }
+    }
+
+    fn press(&self, user: &str, action_id: &str) -> Value {
+        let mut press = press(user, action_id, &self.id);
+        press["channel"] = json!({"id": "C0X"});
+        press
+    }
+
+    /// Delivers it over HTTP, signed anew each time.
+    async fn deliver(&self, payload: &Value) -> Value {
+        self.server.clock.advance(1000);
+        let answer = self.server.send(self.server.signed(payload)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()
+    }
+
+    /// Delivers it over Socket Mode; `None` if it is not acknowledged.
+    async fn deliver_by_socket(&self, payload: &Value) -> Option<Map<String, Value>> {
+        let interaction = parse_payload(payload.to_string().as_bytes());
+        SocketMode(Arc::clone(&self.server.app)).handle(interaction).await
+    }
+
+    /// What people were told in ephemeral messages: whom and what.
+    async fn ephemerals(&self) -> Vec<(String, String)> {
+        let outgoing = self.server.app.outgoing.as_ref().expect("there is a token");
+        until(&self.server, || outgoing.ephemerals.waiting() == 0).await;
+        let calls = self.slack.calls().into_iter().filter(|call| call.method == "chat.postEphemeral");
+        let text = |body: &Value, key: &str| body[key].as_str().expect(key).to_owned();
+        calls.map(|call| (text(&call.body, "user"), text(&call.body, "text"))).collect()
+    }
+
+    async fn approvers(&self) -> Value {
+        self.server.look(&self.token).await["approvers"].clone()
+    }
+}
+
+#[tokio::test]
+async fn a_press_that_counted_is_answered_alike_each_time() {
+    let setup = Setup::new("deploy").await;
+    let approve = setup.press("U1", "approve");
+    let first = setup.deliver(&approve).await;
+    assert_eq!((&first["ok"], &first["approvers"]), (&json!(true), &json!(["U1"])));
+    assert_eq!(setup.deliver(&approve).await, first);
+    assert_eq!(Value::Object(setup.deliver_by_socket(&approve).await.expect("it is acknowledged")), first);
+    // It ends the request: of a later press that would be refused.
+    let last = setup.press("U2", "approve");
+    let ended = setup.deliver(&last).await;
+    assert_eq!(ended["status"], "approved");
+    for again in [&last, &approve] {
+        assert_eq!(setup.deliver(again).await, ended);
+    }
+    // A dialog closes each time, and the parameters that it changed are no reason against it.
+    let (id, _) = setup.server.open("deploy").await;
+    let mut edit = modal("U1", &id, &[("replicas", "5")]);
+    edit["trigger_id"] = json!("edit");
+    let edited = setup.deliver(&edit).await;
+    assert_eq!((&edited["ok"], &edited["response_action"]), (&json!(true), &json!("clear")));
+    assert_eq!(setup.deliver(&edit).await, edited);
+    assert_eq!(setup.server.audited("approval_recorded").await.len(), 3);
+    assert!(setup.ephemerals().await.is_empty(), "nobody is refused anything");
+    assert!(setup.server.metric(r#"security_events_total{type="replay"} 0"#).await);
+}
+
+#[tokio::test]
+async fn a_press_that_was_refused_is_audited_and_told_once_and_does_not_count_later() {
+    let setup = Setup::new("guarded").await;
+    let early = setup.press("U1", "approve");
+    let first = setup.deliver(&early).await;
+    assert_eq!(first["error"], "refused");
+    assert_eq!(setup.deliver(&early).await, first);
+    setup.deliver_by_socket(&early).await.expect("it is acknowledged");
+    assert_eq!(setup.server.audited("refused").await.len(), 1);
+    assert_eq!(setup.ephemerals().await.len(), 1);
+
+    setup.deliver(&setup.press("U7", "persona_ack:security")).await;
+    let late = setup.deliver(&early).await;
+    assert_eq!((&late["ok"], &late["error"]), (&json!(false), &json!("duplicate_delivery")));
+    let [_, (user, text)] = setup.ephemerals().await.try_into().expect("two messages");
+    assert_eq!(user, "U1");
+    assert!(text.contains("delivered this again after it was refused"), "{text}");
+    assert_eq!(setup.approvers().await, json!([]));
+    assert_eq!(setup.deliver(&setup.press("U1", "approve")).await["status"], "approved");
+}
+
+#[tokio::test]
+async fn a_request_is_made_again_once() {
+    let setup = Setup::new("deploy").await;
+    setup.deliver(&setup.press("U1", "deny")).await;
+    let mut deny =
+        json!({"type": "view_submission", "user": {"id": "U1", "team_id": TEAM}, "trigger_id": "deny"});
+    let about = json!({"request_id": setup.id}).to_string();
+    deny["view"] = json!({"callback_id": "deny_submit", "private_metadata": about});
+    assert_eq!(setup.deliver(&deny).await["status"], "denied");
+    setup.server.clock.advance(5 * 60_000);
+    let again = setup.press("U1", "re_request");
+    let made = setup.deliver(&again).await;
+    assert_eq!(made["ok"], true, "{made}");
+    assert_ne!(made["requestId"], setup.id.as_str());
+    assert_eq!(setup.deliver(&again).await, made);
+    assert_eq!(setup.deliver(&deny).await["status"], "denied");
+    let ephemerals = setup.ephemerals().await;
+    assert_eq!(ephemerals.len(), 1, "{ephemerals:?}");
+    assert!(ephemerals[0].1.contains("You asked for"), "{ephemerals:?}");
+}
+
+/// Slack opens one dialog for a press. What is delivered again neither opens another one nor denies without asking why.
+#[tokio::test]
+async fn a_press_on_deny_that_is_delivered_again_denies_nothing() {
+    let setup = Setup::new("deploy").await;
+    for refusal in ["exchanged_trigger_id", "expired_trigger_id"] {
+        let deny = setup.press("U1", "deny");
+        assert_eq!(setup.deliver(&deny).await["ok"], true);
+        setup.slack.decide(move |method, _| match method {
+            "views.open" => Fate::Refused(refusal),
+            _ => Fate::Done,
+        });
+        let opened = refusal == "exchanged_trigger_id";
+        assert_eq!(setup.deliver(&deny).await["ok"], opened, "{refusal}");
+        assert_eq!(setup.server.look(&setup.token).await["status"], "ready_for_approval", "{refusal}");
+        assert_eq!(setup.ephemerals().await.len(), usize::from(!opened), "{refusal}");
+        setup.slack.decide(|_, _| Fate::Done);
+    }
+}
+
+/// The store answers with an error. If the write happened all the same, its nonce says so, and the press is answered as one
+/// that counted; else the person reads that it is not known, and the next delivery is carried out.
+#[tokio::test]
+async fn a_press_that_the_store_answers_with_an_error_counts_once() {
+    for (fault, told) in [(Fault::Stored, 0), (Fault::NotStored, 1)] {
+        let setup = Setup::new("deploy").await;
+        let approve = setup.press("U1", "approve");
+        setup.server.faults.set(fault);
+        for _ in 0..2 {
+            let answer = setup.deliver(&approve).await;
+            assert_eq!(answer["ok"], fault == Fault::Stored, "{fault:?}: {answer}");
+            assert!(answer["ok"] == true || answer["error"] == "store_unavailable", "{fault:?}: {answer}");
+        }
+        let ephemerals = setup.ephemerals().await;
+        assert_eq!(ephemerals.len(), told, "{fault:?}: {ephemerals:?}");
+        let is_unknown = |(user, text): &(String, String)| {
+            user == "U1" && text.contains("not known whether this was stored")
+        };
+        assert!(ephemerals.iter().all(is_unknown), "{fault:?}: {ephemerals:?}");
+        setup.server.faults.set(Fault::None);
+        let counted = setup.deliver(&approve).await;
+        assert_eq!((&counted["ok"], &counted["approvers"]), (&json!(true), &json!(["U1"])), "{fault:?}");
+        assert_eq!(setup.server.audited("approval_recorded").await.len(), 1, "{fault:?}");
+        assert_eq!(setup.ephemerals().await.len(), told, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn over_socket_mode_nothing_is_acknowledged_before_it_is_durable() {
+    let setup = Setup::new("deploy").await;
+    let approve = setup.press("U1", "approve");
+    setup.server.faults.set(Fault::NotStored);
+    assert_eq!(setup.deliver_by_socket(&approve).await, None, "Slack delivers it again");
+    assert_eq!(setup.approvers().await, json!([]));
+    setup.server.faults.set(Fault::None);
+    let counted = setup.deliver_by_socket(&approve).await.expect("it is acknowledged");
+    assert_eq!((&counted["ok"], &counted["approvers"]), (&json!(true), &json!(["U1"])));
+
+    // A write that takes long.
+    setup.server.faults.set(Fault::Held);
+    let last = setup.press("U2", "approve");
+    let mut delivery = pin!(setup.deliver_by_socket(&last));
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert!(delivery.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert!(delivery.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    tokio::time::resume();
+    setup.server.faults.set(Fault::None);
+    let counted = delivery.await.expect("it is acknowledged");
+    assert_eq!(counted["status"], "approved");
+}
+
+#[tokio::test]
+async fn over_http_a_press_is_acknowledged_while_its_write_takes_long_and_counts_afterwards() {
+    let setup = Setup::new("deploy").await;
+    setup.server.faults.set(Fault::Held);
+    let approve = setup.press("U1", "approve");
+    tokio::time::pause();
+    assert_eq!(setup.deliver(&approve).await, json!({}));
+    tokio::time::resume();
+    setup.server.faults.set(Fault::None);
+    setup.server.app.background.close();
+    setup.server.app.background.wait().await;
+    assert_eq!(setup.approvers().await, json!(["U1"]));
+}
+
+/// Whoever presses what cannot be read is told, in words of ours alone.
+#[tokio::test]
+async fn who_presses_what_cannot_be_read_is_told() {
+    let setup = Setup::new("deploy").await;
+    let changed = |pointer: &str, value: Value| {
+        let mut press = setup.press("U1", "approve");
+        *press.pointer_mut(pointer).expect("it is there") = value;
+        press
+    };
+    let hostile = "<!channel> *x* `y` <https://evil.example|here>";
+    let rows = [
+        (changed("/actions/0/action_id", json!(hostile)), "does not know this button", "unknown_interaction"),
+        (changed("/type", json!(hostile)), "does not know this button", "unknown_interaction"),
+        (changed("/actions", json!([])), "does not know this button", "unknown_interaction"),
+        (changed("/actions/0/value", json!(hostile)), "There is no such request", "not_found"),
+        (changed("/actions/0/value", json!(null)), "There is no such request", "not_found"),
+        (
+            changed("/actions/0/value", json!("req_00000000000000000000000000")),
+            "There is no such request",
+            "not_found",
+        ),
+        (
+            changed("/actions/0", json!({"action_id": "approve", "value": setup.id, "block_id": "decide:7"})),
+            "does not say which parameters",
+            "invalid_hash",
+        ),
+        (changed("/actions", json!(hostile)), "the payload cannot be read", "invalid_payload"),
+    ];
+    for (number, (payload, words, code)) in rows.iter().enumerate() {
+        let answer = setup.deliver(payload).await;
+        assert_eq!((&answer["ok"], &answer["error"]), (&json!(false), &json!(code)), "{payload}");
+        let ephemerals = setup.ephemerals().await;
+        assert_eq!(ephemerals.len(), number + 1, "{payload}");
+        let (user, text) = &ephemerals[number];
+        assert!(user == "U1" && text.contains(words), "{payload}: {text}");
+        assert!(!text.contains("evil") && !text.contains("channel"), "{text}");
+    }
+    for (code, count) in
+        [("unknown_interaction", 3), ("not_found", 3), ("invalid_hash", 1), ("invalid_payload", 1)]
+    {
+        let line = format!("slack_unreadable_interactions_total{{code=\"{code}\"}} {count}");
+        assert!(setup.server.metric(&line).await, "{line}");
+    }
+    assert_eq!(setup.approvers().await, json!([]));
+}
+
+/// A dialog has no channel; one of no known request shows in itself what is wrong.
+#[tokio::test]
+async fn who_submits_a_dialog_that_cannot_be_read_reads_so_in_it() {
+    let setup = Setup::new("deploy").await;
+    let submit = |callback: &str, about: Value| {
+        let view = json!({"id": "V1", "callback_id": callback, "private_metadata": about.to_string()});
+        json!({"type": "view_submission", "user": {"id": "U1", "team_id": TEAM}, "trigger_id": callback, "view": view})
+    };
+    let unknown = "req_00000000000000000000000000";
+    let page = json!({"request_id": unknown, "payload_hash": Digest::of(b"x"), "page": 1, "pages": 2});
+    for (payload, words) in [
+        (submit("other", json!({})), "does not know this button or dialog"),
+        (submit("override_submit", json!({"request_id": "<!here>"})), "There is no such request"),
+        (submit("review_page", page.clone()), "There is no such request"),
+        (submit("reading_page", page), "There is no such request"),
+    ] {
+        let answer = setup.deliver(&payload).await;
+        assert_eq!(
+            (&answer["ok"], &answer["response_action"]),
+            (&json!(false), &json!("update")),
+            "{payload}"
+        );
+        let shown = answer["view"]["blocks"].to_string();
+        assert!(shown.contains(words) && !shown.contains("here>"), "{shown}");
+    }
+    // A button in such a dialog: its answer shows nothing, so the dialog is replaced.
+    let mut press = press("U1", "persona_ack:security", "no id");
+    press["view"] = json!({"id": "V7", "callback_id": "review_page", "private_metadata": "{}"});
+    setup.deliver(&press).await;
+    let [call] = setup.slack.calls().try_into().expect("one call");
+    assert_eq!((call.method.as_str(), &call.body["view_id"]), ("views.update", &json!("V7")));
+    assert!(call.body["view"]["blocks"].to_string().contains("There is no such request"), "{:?}", call.body);
+}
