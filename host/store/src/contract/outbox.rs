@@ -171,7 +171,7 @@ pub(crate) async fn each_channel_has_its_own_place<B: Backend>() {
     create(&*store, &in_channel(50, &other)).await;
     create(&*store, &request(51)).await;
     let mut effects = vec![Effect::NotifyEscalation, Effect::NotifyReplaced];
-    let escalated = next(&in_channel(0, &escalating), at(1), |_| {});
+    let escalated = next(&in_channel(49, &escalating), at(1), |_| {});
     store.commit(Commit { effects: effects.clone(), ..change(&escalated) }).await.unwrap();
 
     let places = async |now, limit| -> Vec<(String, RequestId, Effect)> {
@@ -180,12 +180,12 @@ pub(crate) async fn each_channel_has_its_own_place<B: Backend>() {
         ready.into_iter().map(|entry| (entry.channel, entry.request, entry.effect)).collect()
     };
     let show = |channel: &str, number| (channel.to_owned(), id(number), Effect::ShowRequest);
-    let notice = ("C9".to_owned(), id(0), Effect::NotifyEscalation);
+    let notice = ("C9".to_owned(), id(49), Effect::NotifyEscalation);
     let expected = [show("", 51), show("C1", 0), show("C1", 1), show("C2", 50), notice.clone()];
     let mut some = places(1, 2).await;
     some.sort();
     assert_eq!(some, expected, "a notice of an escalation waits in its own channel");
-    let replaced = ("C1".to_owned(), id(0), Effect::NotifyReplaced);
+    let replaced = ("C1".to_owned(), id(49), Effect::NotifyReplaced);
     assert!(places(1, 100).await.contains(&replaced), "others wait in that of the request");
 
     // A channel whose first entries are claimed shows the next ones, and one whose entries are all claimed shows none.

@@ -265,9 +265,9 @@ impl Worker {
                 return latest;
             }
         };
-        // Nobody waits for refreshes, nor for what ended unseen.
-        self.is_due =
-            !self.active.is_empty() || queue.iter().any(|queued| queued.priority < Priority::Refresh);
+        // Nobody waits for refreshes, nor for what ended unseen, which needs no call.
+        self.is_due = self.active.values().any(|active| active.calls_slack)
+            || queue.iter().any(|queued| queued.priority < Priority::Refresh);
         let mut look = Look { now, next: latest, exhausted: HashSet::new(), is_contended: false };
         if self.shared_calls >= URGENT_SHARED_CALLS {
             self.start_shared_by_turn(&queue, &mut look).await;

@@ -130,7 +130,8 @@ async fn unused_space_is_given_back() {
         store.maintain(now).await.unwrap();
     }
     assert!(pages() < full - 3_500, "{full} pages became {}", pages());
-    assert!(pages() > 4_000, "some are kept for what is stored next");
+    // A part is given back as long as more than 4,096 are unused.
+    assert!(pages() > 4_096 - 512, "some are kept for what is stored next");
 }
 
 #[tokio::test]
