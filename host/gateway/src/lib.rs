@@ -70,10 +70,15 @@ pub struct Gateway {
     shadow: Arc<Shadow>,
     /// Whether people can be shown all that they would agree to.
     readable: Readable,
+    /// Where the bits of ids, salts and nonces come from.
+    randomness: Randomness,
 }
 
 /// Whether people can be shown all that they would agree to. How much that is depends on where they are shown it.
 pub type Readable = fn(&Request, &PolicyEntry) -> bool;
+
+/// Fills bytes with random bits that nobody can guess.
+pub type Randomness = Box<dyn Fn(&mut [u8]) -> Result<(), getrandom::Error> + Send + Sync>;
 
 impl Gateway {
     /// A gateway over its parts.
@@ -97,6 +102,7 @@ impl Gateway {
             outbox_bell: Arc::default(),
             shadow: Arc::default(),
             readable: |_, _| true,
+            randomness: Box::new(getrandom::fill),
         }
     }
 
@@ -104,6 +110,12 @@ impl Gateway {
     #[must_use]
     pub fn reading(self, readable: Readable) -> Gateway {
         Gateway { readable, ..self }
+    }
+
+    /// The same, with ids, salts and nonces made of these bits, for tests that must run the same each time.
+    #[must_use]
+    pub fn drawing(self, randomness: Randomness) -> Gateway {
+        Gateway { randomness, ..self }
     }
 
     /// Where requests are kept.

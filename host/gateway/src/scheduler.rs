@@ -42,6 +42,7 @@ impl Scheduler {
             let alarm = Arc::clone(self.gateway.alarm());
             let clock = Arc::clone(self.gateway.clock());
             tokio::select! {
+                biased;
                 () = clock.sleep_until(next) => {}
                 () = alarm.nearer() => {}
             }

@@ -69,6 +69,17 @@ impl SqliteStore {
             .map_err(|cause| OpenError::Io { path: path.to_owned(), cause })?;
         Ok(SqliteStore { writer, readers: Readers::of(database) })
     }
+
+    /// A store in memory, without threads: each call is carried out before it is first awaited to the end. For tests
+    /// that must run in the same order each time.
+    ///
+    /// # Errors
+    /// If SQLite has no memory left.
+    #[cfg(any(test, feature = "fixtures"))]
+    pub fn in_memory() -> rusqlite::Result<SqliteStore> {
+        let (database, connection) = file::Database::in_memory()?;
+        Ok(SqliteStore { writer: Writer::inline(connection), readers: Readers::of(database) })
+    }
 }
 
 impl Drop for SqliteStore {

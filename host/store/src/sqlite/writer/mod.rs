@@ -2,6 +2,8 @@
 
 mod checkpoint;
 mod counts;
+#[cfg(any(test, feature = "fixtures"))]
+mod inline;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +33,9 @@ const BATCH: usize = 256;
 pub(super) struct Writer {
     queue: SyncSender<Message>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Takes the place of the threads.
+    #[cfg(any(test, feature = "fixtures"))]
+    inline: Option<inline::Inline>,
 }
 
 /// What a write may use.
@@ -56,7 +61,12 @@ impl Writer {
         let (queue, queued) = sync_channel(QUEUE);
         let run = move || write_all(connection, &queued, checkpoints);
         let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(run)?;
-        Ok(Writer { queue, threads: Mutex::new(vec![writer, background]) })
+        Ok(Writer {
+            queue,
+            threads: Mutex::new(vec![writer, background]),
+            #[cfg(any(test, feature = "fixtures"))]
+            inline: None,
+        })
     }
 
     /// Queues a write, and returns its result once it is durable.
@@ -73,6 +83,10 @@ impl Writer {
             TrySendError::Full(_) => unavailable(format_args!("{QUEUE} writes are waiting already")),
             TrySendError::Disconnected(_) => unavailable("it is closed"),
         })?;
+        #[cfg(any(test, feature = "fixtures"))]
+        if let Some(inline) = &self.inline {
+            inline.write_queued();
+        }
         answer.await.map_err(|_| unavailable("it was closed before the write was done"))?
     }
 
