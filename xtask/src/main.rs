@@ -6,6 +6,7 @@ mod links;
 mod packages;
 mod policies;
 mod reproducible;
+mod simulate;
 mod step;
 mod test;
 mod tutorial;
@@ -33,6 +34,8 @@ enum Task {
     Tutorial(tutorial::Arguments),
     /// Measure the gateway against its budgets
     Bench(bench::Arguments),
+    /// Run the simulation: random schedules of requests, presses, failures and crashes, each from a seed
+    Simulate(simulate::Arguments),
     /// Build the policies to WebAssembly, with a sample policy set that pins their digests
     Policies(policies::Arguments),
 }
@@ -43,6 +46,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test => test::run(),
         Task::Tutorial(arguments) => tutorial::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Simulate(arguments) => simulate::run(&arguments),
         Task::Policies(arguments) => policies::run(&arguments),
     }
 }

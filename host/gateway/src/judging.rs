@@ -37,6 +37,8 @@ pub(crate) enum Asker {
 
 /// Asks policies, on this thread or on another one.
 pub(crate) struct Judges {
+    /// Whether all is done on the thread that needs it.
+    in_place: bool,
     /// How many threads one action may take.
     each: u32,
     free: Arc<Semaphore>,
@@ -60,7 +62,12 @@ impl Judges {
     /// With so many threads for slow policies. `refused` counts who was told that there is too much to do.
     pub(crate) fn new(threads: u32, refused: IntCounter) -> Judges {
         let each = threads.saturating_sub(1).max(1);
-        Judges { each, free: semaphore(threads.max(1)), queues: Mutex::default(), refused }
+        Judges { in_place: false, each, free: semaphore(threads.max(1)), queues: Mutex::default(), refused }
+    }
+
+    /// The same, but all is done on the thread that needs it.
+    pub(crate) fn in_place(self) -> Judges {
+        Judges { in_place: true, ..self }
     }
 
     /// Has `work` done, which asks the policies of `rules`.
@@ -75,6 +82,7 @@ impl Judges {
     ) -> Result<T, GatewayError> {
         match rules.slow() {
             None => Ok(work()),
+            Some(_) if self.in_place => Ok(work()),
             Some(takes) => self.aside(rules.hash(), takes, asker, work).await,
         }
     }

@@ -84,10 +84,15 @@ pub struct Gateway {
     metrics: GatewayMetrics,
     /// Whether people can be shown all that they would agree to.
     readable: Readable,
+    /// Where the bits of ids, salts and nonces come from.
+    randomness: Randomness,
 }
 
 /// Whether people can be shown all that they would agree to. How much that is depends on where they are shown it.
 pub type Readable = fn(&Request, &PolicyEntry) -> bool;
+
+/// Fills bytes with random bits that nobody can guess.
+pub type Randomness = Box<dyn Fn(&mut [u8]) -> Result<(), getrandom::Error> + Send + Sync>;
 
 impl Gateway {
     /// A gateway over its parts.
@@ -119,6 +124,7 @@ impl Gateway {
             outbox_bell: Arc::default(),
             shadow: Arc::default(),
             readable: |_, _| true,
+            randomness: Box::new(getrandom::fill),
         }
     }
 
@@ -126,6 +132,19 @@ impl Gateway {
     #[must_use]
     pub fn reading(self, readable: Readable) -> Gateway {
         Gateway { readable, ..self }
+    }
+
+    /// The same, with ids, salts and nonces made of these bits, for tests that must run the same each time.
+    #[must_use]
+    pub fn drawing(self, randomness: Randomness) -> Gateway {
+        Gateway { randomness, ..self }
+    }
+
+    /// The same, but policies are asked on the thread that needs them however slow they are, so that a simulation can be
+    /// repeated: how slow they are depends on the machine.
+    #[must_use]
+    pub fn judging_in_place(self) -> Gateway {
+        Gateway { judges: self.judges.in_place(), ..self }
     }
 
     /// Where requests are kept.

@@ -75,9 +75,9 @@ impl Gateway {
             return self.known(sent, fingerprint, request);
         }
         let ask = Arc::new(ask);
-        let random = random_bits()?;
+        let random = self.random_bits()?;
         let shard = u16::try_from(random & 0xffff).unwrap_or_default();
-        let id = RequestId::new(now, shard, random_bits()?);
+        let id = RequestId::new(now, shard, self.random_bits()?);
         let rules = self.policies.active().action(&ask.action).cloned();
         let submitted = Submitted { id, rules: rules.as_deref(), ask: &ask, again: None, at: now };
         let (commitments, salt) = self.commitments(id, &ask.params)?;
@@ -151,7 +151,7 @@ impl Gateway {
             let recent = self.store.recent_in_lineage(lineage, since, most).await?;
             within_limit(allowed, &recent, now)?;
 
-            let id = RequestId::new(now, original.id.shard(), random_bits()?);
+            let id = RequestId::new(now, original.id.shard(), self.random_bits()?);
             let ask = Arc::new(Ask::again(earlier));
             let (commitments, salt) = self.commitments_again(id, last)?;
             let issued = (id, commitments);
@@ -224,6 +224,16 @@ impl Gateway {
         Ok(!matches!(outcome, Err(Refusal::Unauthorized(_) | Refusal::PolicyFailed(_))))
     }
 
+    fn random_bits(&self) -> Result<u64, GatewayError> {
+        self.random().map(u64::from_le_bytes)
+    }
+
+    fn random<const N: usize>(&self) -> Result<[u8; N], GatewayError> {
+        let mut bytes = [0; N];
+        (self.randomness)(&mut bytes).map_err(|error| GatewayError::Randomness(error.to_string()))?;
+        Ok(bytes)
+    }
+
     fn known(
         &self,
         sent: &IdempotencyKey,
@@ -245,8 +255,8 @@ impl Gateway {
         id: RequestId,
         params: &Map<String, Value>,
     ) -> Result<(Commitments, Salt), GatewayError> {
-        let salt = Salt::new(random()?);
-        let wrapped = self.salts.wrap(id, &salt, random()?)?;
+        let salt = Salt::new(self.random()?);
+        let wrapped = self.salts.wrap(id, &salt, self.random()?)?;
         Ok((Commitments::salted(params, &salt, wrapped), salt))
     }
 
@@ -266,7 +276,7 @@ impl Gateway {
             return Ok((taken_over, None));
         }
         let salt = self.salt_of(earlier).ok_or(GatewayError::SaltLost)?;
-        let wrapped = Some(self.salts.wrap(id, &salt, random()?)?);
+        let wrapped = Some(self.salts.wrap(id, &salt, self.random()?)?);
         Ok((Commitments { salt: wrapped, ..taken_over }, Some(salt)))
     }
 
@@ -461,14 +471,4 @@ fn within_limit(allowed: &Rerequest, recent: &[Timestamp], now: Timestamp) -> Re
         return Err(GatewayError::LineageLimit { limit: allowed.limit, retry_after_ms });
     }
     Ok(())
-}
-
-fn random_bits() -> Result<u64, GatewayError> {
-    getrandom::u64().map_err(|error| GatewayError::Randomness(error.to_string()))
-}
-
-fn random<const N: usize>() -> Result<[u8; N], GatewayError> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| GatewayError::Randomness(error.to_string()))?;
-    Ok(bytes)
 }

@@ -171,7 +171,7 @@ async fn keys(config: &Config) -> Result<Keys, StartError> {
 }
 
 /// Wait tokens: those of earlier versions were made with keys that were derived in another way.
-fn tokens(keys: &Keys) -> Tokens {
+pub(crate) fn tokens(keys: &Keys) -> Tokens {
     const PURPOSE: &str = "countersign wait token";
     let previous = keys.previous.iter().map(|key| key.derive(PURPOSE));
     let legacy = keys.all().map(|key| hmac(key.secret(), PURPOSE.as_bytes()));

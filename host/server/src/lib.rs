@@ -34,4 +34,8 @@ mod interactions;
 // For trying it out.
 pub mod dev;
 
+// For finding out whether it holds.
+#[cfg(test)]
+mod simulated;
+
 pub use keys::command::run as run_keys;

@@ -1,11 +1,14 @@
-//! A fake Slack for tests, served in this process: it keeps messages, and fails as a test tells it to.
+//! A fake Slack for tests, served in this process: it keeps messages, and fails as a test tells it to; and the way to a
+//! Slack that a test brings itself, without a connection.
 
 #![expect(missing_docs, reason = "each is what its name says")]
 #![expect(clippy::unwrap_used, reason = "a test fails where its fake does")]
 
 use std::collections::HashMap;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -14,7 +17,13 @@ use axum::http::{Request, Response, StatusCode, header};
 use countersign_core::clock::Clock;
 use countersign_core::secret::Secret;
 use http_body_util::BodyExt as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use slack_morphism::errors::{
+    SlackClientApiError, SlackClientError, SlackClientHttpError, SlackClientProtocolError,
+    SlackClientSystemError, SlackRateLimitError,
+};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -290,5 +299,57 @@ impl FakeState {
         let page: Vec<_> = all.iter().skip(from).take(2).cloned().collect();
         let next = if from + 2 < all.len() { (from + 2).to_string() } else { String::new() };
         json!({"messages": page, "has_more": !next.is_empty(), "response_metadata": {"next_cursor": next}})
+    }
+}
+
+/// What a Slack in this process answers a call with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum InProcessAnswer {
+    /// HTTP 200 with this JSON, which says whether it is `ok`.
+    Json(Value),
+    /// HTTP 429, with this many seconds in `Retry-After`.
+    Limited(u64),
+    /// This HTTP status.
+    Status(u16),
+    /// None: the connection broke.
+    Cut,
+}
+
+type Answering = Pin<Box<dyn Future<Output = InProcessAnswer> + Send>>;
+
+/// A Slack in this process: answers a method with this body.
+#[derive(Clone)]
+pub struct InProcess(Arc<dyn Fn(&'static str, Value) -> Answering + Send + Sync>);
+
+impl InProcess {
+    pub fn new<F>(answer: impl Fn(&'static str, Value) -> F + Send + Sync + 'static) -> InProcess
+    where
+        F: Future<Output = InProcessAnswer> + Send + 'static,
+    {
+        InProcess(Arc::new(move |method, body| Box::pin(answer(method, body))))
+    }
+
+    /// Calls a method, and gives the answer as the HTTP client would.
+    pub(crate) async fn call<R: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<R, SlackClientError> {
+        let body = serde_json::to_value(body).unwrap();
+        match (self.0)(method, body).await {
+            InProcessAnswer::Json(answer) if answer.get("ok") == Some(&Value::Bool(false)) => {
+                let code = answer.get("error").and_then(Value::as_str).unwrap_or_default().to_owned();
+                Err(SlackClientError::ApiError(SlackClientApiError::new(code)))
+            }
+            InProcessAnswer::Json(answer) => serde_json::from_value(answer)
+                .map_err(|error| SlackClientError::ProtocolError(SlackClientProtocolError::new(error))),
+            InProcessAnswer::Limited(seconds) => Err(SlackClientError::RateLimitError(
+                SlackRateLimitError::new().with_retry_after(Duration::from_secs(seconds)),
+            )),
+            InProcessAnswer::Status(status) => Err(SlackClientError::HttpError(SlackClientHttpError::new(
+                StatusCode::from_u16(status).unwrap(),
+            ))),
+            InProcessAnswer::Cut => Err(SlackClientError::SystemError(SlackClientSystemError::new())),
+        }
     }
 }

@@ -121,7 +121,9 @@ impl Scheduler {
         loop {
             // Never longer than the interval: what is due is due by the wall clock, which may be set ahead meanwhile.
             let wait = Duration::from_millis(next.since(clock.now()).min(self.interval_ms));
+            // In this order, so that a run can be repeated.
             tokio::select! {
+                biased;
                 () = clock.sleep(wait) => return,
                 () = alarm.nearer() => return,
                 Some(ended) = self.running.join_next() => {

@@ -51,6 +51,9 @@ pub(super) enum Link {
     Encrypted(slack_morphism::SlackClient<SlackClientHyperHttpsConnector>),
     /// To a simulator on this machine only.
     Plain(slack_morphism::SlackClient<SlackClientHyperConnector<HttpConnector>>),
+    /// To a Slack in this process, for tests that must run the same each time.
+    #[cfg(any(test, feature = "fake"))]
+    InProcess(crate::fake::InProcess),
 }
 
 impl SlackClient {
@@ -77,6 +80,8 @@ impl SlackClient {
                 Link::Plain(client) => {
                     client.open_session(token).http_session_api.http_post(method, body, None).await
                 }
+                #[cfg(any(test, feature = "fake"))]
+                Link::InProcess(slack) => slack.call(method, body).await,
             }
         };
         self.finish(method, timeout, tokio::time::timeout(timeout, calling).await)
@@ -104,6 +109,11 @@ impl SlackClient {
                         .http_session_api
                         .http_get(method, &parameters, None)
                         .await
+                }
+                #[cfg(any(test, feature = "fake"))]
+                Link::InProcess(slack) => {
+                    let present = parameters.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
+                    slack.call(method, &present.collect::<std::collections::BTreeMap<_, _>>()).await
                 }
             }
         };

@@ -141,6 +141,14 @@ impl SlackClient {
         Ok(SlackClient { link, token: api_token(token)?, calls, identity: Mutex::new(None) })
     }
 
+    /// A client of a Slack in this process.
+    #[cfg(any(test, feature = "fake"))]
+    #[must_use]
+    pub fn in_process(slack: crate::fake::InProcess, calls: CallMetrics) -> SlackClient {
+        let token = SlackApiToken::new(SlackApiTokenValue("xoxb".to_owned()));
+        SlackClient { link: Link::InProcess(slack), token, calls, identity: Mutex::new(None) }
+    }
+
     /// Posts a message: `chat.postMessage`.
     ///
     /// # Errors

@@ -99,9 +99,11 @@ impl TrackedMessage {
     }
 }
 
-/// Whether the message already shows the request's newest version.
+/// Whether the message already shows the request's newest version, or will once it is refreshed: what is to be sent again
+/// later is not sent at once.
 pub(super) fn is_current(request: &Request, post: &SlackPost) -> bool {
-    post.ts().is_some() && post.looks.is_some() && post.shown >= request.version
+    let is_known = post.looks.is_some() || post.refresh_at.is_some();
+    post.ts().is_some() && is_known && post.shown >= request.version
 }
 
 /// How long a change that waits since `since` still waits at `wall`, in milliseconds. New and ended requests are shown at

@@ -36,6 +36,13 @@ impl Deadline {
         Ok(Deadline { ticks, _running: Some(Arc::new(running)) })
     }
 
+    /// A deadline that never comes.
+    #[cfg(any(test, feature = "fixtures"))]
+    pub(super) fn never() -> Deadline {
+        let (_, ticks) = watch::channel(0);
+        Deadline { ticks, _running: None }
+    }
+
     /// A deadline whose ticks the caller sends.
     #[cfg(test)]
     pub(super) fn manual() -> (watch::Sender<u64>, Deadline) {

@@ -98,8 +98,8 @@ pub enum OpenError {
 #[derive(Debug)]
 pub(super) struct Database {
     path: PathBuf,
-    _lock: File,
-    _inode: InodeLock,
+    /// `None` if the database is in memory, where nobody else can have it.
+    lock: Option<(File, InodeLock)>,
 }
 
 impl Database {
@@ -120,7 +120,7 @@ impl Database {
             links => return Err(OpenError::Linked { path: path.clone(), links }),
         }
         check_log(path)?;
-        let database = Database { path: path.clone(), _lock: lock, _inode: inode };
+        let database = Database { path: path.clone(), lock: Some((lock, inode)) };
 
         let sqlite = |cause| OpenError::Sqlite { path: path.clone(), cause };
         let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
@@ -135,9 +135,30 @@ impl Database {
         Ok((database, connection))
     }
 
+    /// Makes an empty database in memory, which ends with its last connection.
+    #[cfg(any(test, feature = "fixtures"))]
+    pub(super) fn in_memory() -> rusqlite::Result<(Database, Connection)> {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        // Connections of one process share a database in memory by this form of name.
+        let name = format!("file:/countersign-{}?vfs=memdb", MADE.fetch_add(1, Ordering::Relaxed));
+        let database = Database { path: PathBuf::from(name), lock: None };
+        let access = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let mut connection = connect(&database.path, access | OpenFlags::SQLITE_OPEN_URI)?;
+        schema::migrate(&mut connection)?;
+        Ok((database, connection))
+    }
+
+    /// Whether the database is in memory, so that reading it never waits for a disk.
+    pub(super) fn is_in_memory(&self) -> bool {
+        self.lock.is_none()
+    }
+
     /// Opens another connection, for reading only.
     pub(super) fn reader(&self) -> rusqlite::Result<Connection> {
-        let connection = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let mut access = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        access.set(OpenFlags::SQLITE_OPEN_URI, self.is_in_memory());
+        let connection = connect(&self.path, access)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
         Ok(connection)
     }

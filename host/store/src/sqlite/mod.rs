@@ -85,6 +85,20 @@ impl SqliteStore {
         let writer = Writer::start(connection, checkpointer, deadline.clone()).map_err(io)?;
         Ok(SqliteStore { writer, readers: Readers::of(database, deadline) })
     }
+
+    /// A store in memory, without threads: each call is carried out before it is first awaited to the end. For tests
+    /// that must run in the same order each time.
+    ///
+    /// # Errors
+    /// If SQLite has no memory left.
+    #[cfg(any(test, feature = "fixtures"))]
+    pub fn in_memory() -> rusqlite::Result<SqliteStore> {
+        let (database, connection) = file::Database::in_memory()?;
+        Ok(SqliteStore {
+            writer: Writer::inline(connection),
+            readers: Readers::of(database, Deadline::never()),
+        })
+    }
 }
 
 impl Drop for SqliteStore {

@@ -4,7 +4,7 @@ use countersign_core::record::SlackPost;
 use countersign_store::StoreError;
 use tracing::Level;
 
-use super::{ActiveJob, SendResult, Sender};
+use super::{ActiveJob, SendResult, Sender, StepError};
 use crate::CallError;
 use crate::delivery::after_failure::{AfterFailure, AuditEvent, FailedCall, LogLine, after_failure};
 use crate::delivery::failure::Failure;
@@ -18,7 +18,7 @@ impl Sender {
         mut tracked: TrackedMessage,
         stored: &SlackPost,
         error: &CallError,
-    ) -> Result<SendResult, StoreError> {
+    ) -> Result<SendResult, StepError> {
         let failure = Failure::of(error);
         let version = active.request.version;
         let code = match error {
@@ -45,12 +45,15 @@ impl Sender {
         if let Some(until) = skip_until {
             self.skipped().insert(tracked.mark, until);
         }
-        if tracked.post != *stored || audit.is_some() {
-            self.save(active, &mut tracked, audit.map(|event| (event, code))).await?;
-        }
-        self.release(active, release).await?;
+        let kept = async {
+            if tracked.post != *stored || audit.is_some() {
+                self.save(active, &mut tracked, audit.map(|event| (event, code))).await?;
+            }
+            self.release(active, release).await
+        };
+        let kept: Result<(), StoreError> = kept.await;
         let code = code.to_owned();
-        Ok(match failure {
+        let result = match failure {
             Failure::RateLimited(wait_ms) => SendResult::RateLimited { wait_ms },
             Failure::Unanswered => SendResult::Unanswered,
             Failure::Unauthorized => {
@@ -60,7 +63,11 @@ impl Sender {
             Failure::Channel | Failure::Content | Failure::Gone | Failure::Unknown => {
                 SendResult::Refused { code, channel: channel_failed.then_some(tracked.channel) }
             }
-        })
+        };
+        match kept {
+            Ok(()) => Ok(result),
+            Err(error) => Err(StepError { error, failed: Some(result) }),
+        }
     }
 }
 

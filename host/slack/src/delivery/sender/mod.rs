@@ -107,6 +107,21 @@ pub(super) enum SendResult {
     },
 }
 
+/// A step whose outcome could not be stored.
+#[derive(Debug)]
+pub(super) struct StepError {
+    /// Why.
+    pub(super) error: StoreError,
+    /// How the call failed before that, if there was one: what Slack says of all calls counts all the same.
+    pub(super) failed: Option<SendResult>,
+}
+
+impl From<StoreError> for StepError {
+    fn from(error: StoreError) -> StepError {
+        StepError { error, failed: None }
+    }
+}
+
 /// A job whose step is being carried out.
 struct ActiveJob<'a> {
     request: &'a Request,
@@ -174,7 +189,7 @@ impl Sender {
         job: Job,
         method: Option<&Method>,
         cursor: Option<&SearchCursor>,
-    ) -> Result<SendResult, StoreError> {
+    ) -> Result<SendResult, StepError> {
         let claim = match job {
             Job::Refresh(_) => None,
             Job::Outbox(request, effect) => {
@@ -199,7 +214,7 @@ impl Sender {
         claim: Option<&OutboxEntry>,
         method: Option<&Method>,
         cursor: Option<&SearchCursor>,
-    ) -> Result<SendResult, StoreError> {
+    ) -> Result<SendResult, StepError> {
         let Some(Plan { request, entry, next, .. }) = self.plan(job).await? else {
             // The request does not exist any more.
             if let Some(claim) = claim {

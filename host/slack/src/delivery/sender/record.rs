@@ -50,8 +50,13 @@ impl Sender {
         loop {
             let post = self.store.slack_post(mark.request, mark.slot).await?;
             let Some(mut post) = post.filter(|post| post.ts().is_some()) else { return Ok(()) };
+            let now = self.schedule.now();
+            // What is to be sent again later is refreshed then: sent now, it would not be sent again.
+            let is_planned = post.looks.is_none() && post.refresh_at.is_some_and(|at| at > now);
             change(&mut post);
-            post.refresh_at = Some(self.schedule.now());
+            if !is_planned {
+                post.refresh_at = Some(now);
+            }
             post.revision += 1;
             if self.store.keep_slack_post(keep(mark, post)).await? == Committed::Done {
                 return Ok(());

@@ -2,9 +2,8 @@
 
 use countersign_core::lifecycle::Timestamp;
 use countersign_core::record::{Mark, PostState};
-use countersign_store::StoreError;
 
-use super::{ActiveJob, CALL_MS, SendResult, Sender};
+use super::{ActiveJob, CALL_MS, SendResult, Sender, StepError};
 use crate::delivery::after_failure::Release;
 use crate::delivery::step::TrackedMessage;
 use crate::{CallError, MAX_SKEW_MS, Search, SearchResult};
@@ -29,7 +28,7 @@ impl Sender {
         mut tracked: TrackedMessage,
         since: Timestamp,
         cursor: Option<&SearchCursor>,
-    ) -> Result<SendResult, StoreError> {
+    ) -> Result<SendResult, StepError> {
         // A request has two notices, and the cursor may be of the other one's search.
         let cursor = cursor.filter(|cursor| cursor.mark == tracked.mark);
         let search = Search {

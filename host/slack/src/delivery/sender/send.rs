@@ -2,10 +2,9 @@
 
 use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_core::record::{PostState, Slot};
-use countersign_store::StoreError;
 use serde_json::json;
 
-use super::{ActiveJob, CALL_MS, SendResult, Sender};
+use super::{ActiveJob, CALL_MS, SendResult, Sender, StepError};
 use crate::delivery::after_failure::Release;
 use crate::delivery::job::REFRESH_MS;
 use crate::delivery::step::TrackedMessage;
@@ -22,7 +21,7 @@ impl Sender {
         &self,
         active: &ActiveJob<'_>,
         mut tracked: TrackedMessage,
-    ) -> Result<SendResult, StoreError> {
+    ) -> Result<SendResult, StepError> {
         let (message, is_provisional) = self.render_new(active, &tracked).await;
         // Slack's names for messages are times of its wall clock.
         let since = self.clock.now();
@@ -58,7 +57,7 @@ impl Sender {
         active: &ActiveJob<'_>,
         mut tracked: TrackedMessage,
         ts: &str,
-    ) -> Result<SendResult, StoreError> {
+    ) -> Result<SendResult, StepError> {
         let message = self.render(active, &tracked).await;
         let is_main = tracked.mark.slot == Slot::Main;
         if is_main && tracked.post.looks == Some(digest(&message)) {
@@ -86,23 +85,26 @@ impl Sender {
         mut tracked: TrackedMessage,
         message: &Message,
         is_provisional: bool,
-    ) -> Result<SendResult, StoreError> {
+    ) -> Result<SendResult, StepError> {
         let channel = tracked.channel.clone();
         let is_main = tracked.mark.slot == Slot::Main;
         // A notice is updated to one content only, so a late update of it does no harm.
         let was_unsure = std::mem::take(&mut tracked.post.unsure) && is_main;
+        let now = self.schedule.now();
+        // The earlier update may be carried out after this one, so this one is repeated later; and so is each one that is
+        // sent before that.
+        let is_repeated = |at: &Timestamp| is_main && tracked.post.looks.is_none() && *at > now;
+        let planned = tracked.post.refresh_at.filter(is_repeated);
+        let repeat_at = if was_unsure { Some(now.plus(REFRESH_MS)) } else { planned };
         tracked.post.shown = active.request.version;
-        tracked.post.looks = Some(digest(message)).filter(|_| !was_unsure);
+        tracked.post.looks = Some(digest(message)).filter(|_| repeat_at.is_none());
         tracked.post.minimal = tracked.post.minimal.filter(|version| *version == active.request.version);
         tracked.post.failed = None;
         tracked.post.refresh_at = self.next_refresh(active, &tracked);
         if is_provisional {
-            tracked.post.refresh_at = Some(self.schedule.now().plus(SETTLE_MS));
+            tracked.post.refresh_at = Some(now.plus(SETTLE_MS));
         }
-        if was_unsure {
-            // The earlier update may be carried out after this one, so this one is repeated later.
-            tracked.post.refresh_at = Some(self.schedule.now().plus(REFRESH_MS));
-        }
+        tracked.post.refresh_at = repeat_at.or(tracked.post.refresh_at);
         let is_saved = self.save(active, &mut tracked, None).await?;
         if !is_saved && is_main {
             self.update_again(tracked.mark).await?;

@@ -200,11 +200,14 @@ impl Worker {
             let earliest = clock.monotonic().plus(PACE_MS);
             let woken = async {
                 tokio::select! {
+                    biased;
                     () = clock.sleep_until(next) => {}
                     () = notify.notified() => clock.sleep_until(earliest).await,
                 }
             };
+            // In this order, so that a run can be repeated: what is finished is applied before anything new begins.
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => break,
                 Some(finished) = self.steps.join_next() => self.apply(finished).await,
                 () = woken => {}

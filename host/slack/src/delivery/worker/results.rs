@@ -1,7 +1,6 @@
 //! What the result of a step means for the rate limits, the circuit breaker and the health report.
 
 use countersign_core::clock::Monotonic;
-use countersign_store::StoreError;
 use tokio::task::JoinError;
 
 use super::Worker;
@@ -9,7 +8,7 @@ use crate::CallError;
 use crate::delivery::circuit_breaker::Allowed;
 use crate::delivery::job::Job;
 use crate::delivery::rate_limit::Method;
-use crate::delivery::sender::{SearchCursor, SendResult, failure_count};
+use crate::delivery::sender::{SearchCursor, SendResult, StepError, failure_count};
 
 /// The most searches whose next page is kept.
 const CURSORS: usize = 1024;
@@ -21,7 +20,7 @@ pub(super) struct FinishedStep {
     /// Where a search went on.
     pub(super) cursor: Option<SearchCursor>,
     /// `None` if the step panicked.
-    pub(super) result: Option<Result<SendResult, StoreError>>,
+    pub(super) result: Option<Result<SendResult, StepError>>,
 }
 
 impl Worker {
@@ -38,9 +37,10 @@ impl Worker {
                 self.resume();
                 result
             }
-            Some(Err(error)) => {
+            Some(Err(StepError { error, failed })) => {
                 self.pause(now.monotonic, &error);
-                return;
+                let Some(failed) = failed else { return };
+                failed
             }
             None => {
                 // The panic hook has printed the message. The claim runs out by itself.

@@ -2,6 +2,8 @@
 
 mod checkpoint;
 mod counts;
+#[cfg(any(test, feature = "fixtures"))]
+mod inline;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +40,9 @@ pub(super) struct Writer {
     deadline: Deadline,
     /// Whether the writer thread has panicked.
     died: watch::Receiver<bool>,
+    /// Takes the place of the threads.
+    #[cfg(any(test, feature = "fixtures"))]
+    inline: Option<inline::Inline>,
 }
 
 /// What a write may use.
@@ -75,7 +80,14 @@ impl Writer {
             }
         };
         let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(run)?;
-        Ok(Writer { queue, threads: Mutex::new(vec![writer, background]), deadline, died })
+        Ok(Writer {
+            queue,
+            threads: Mutex::new(vec![writer, background]),
+            deadline,
+            died,
+            #[cfg(any(test, feature = "fixtures"))]
+            inline: None,
+        })
     }
 
     /// Queues a write, and returns its result once it is durable.
@@ -94,6 +106,10 @@ impl Writer {
             }
             TrySendError::Disconnected(_) => other("it is closed"),
         })?;
+        #[cfg(any(test, feature = "fixtures"))]
+        if let Some(inline) = &self.inline {
+            inline.write_queued();
+        }
         let answer = self.deadline.within(answer).await?;
         // Without an answer the writer has died, before or after the write was durable.
         answer.map_err(|_| unavailable(StoreFault::Slow, "it was closed before the write was done"))?
