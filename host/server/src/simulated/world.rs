@@ -186,7 +186,7 @@ impl World {
         let wanted = i64::try_from(self.below(240_000)).unwrap_or_default() - MOST_BACK_MS;
         let mut state = self.state();
         let Some(clock) = state.clock.clone() else { return };
-        let by_ms = wanted.min(MOST_SKEW_MS - clock.skew_ms());
+        let by_ms = wanted.clamp(-MOST_SKEW_MS - clock.skew_ms(), MOST_SKEW_MS - clock.skew_ms());
         clock.jump(by_ms);
         state.jumped = true;
         drop(state);

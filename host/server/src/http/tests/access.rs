@@ -455,7 +455,9 @@ async fn the_salt_is_not_given_by_the_id() {
 #[tokio::test]
 async fn each_action_has_a_limit_of_its_own() {
     let setup = Setup::new().await;
-    setup.put_in_force("open: 2, per_minute: 9", "open_per_action: 1, per_minute: 9").await;
+    let limits =
+        |actions: &str, open: &str| format!("actions: {actions}\n    limits: {{ {open}, per_minute: 9 }}");
+    setup.put_in_force(&limits("[deploy]", "open: 2"), &limits("\"*\"", "open_per_action: 1")).await;
     assert_eq!(setup.create("deploy", "one").await.status, 200);
     let refused = setup.create("deploy", "two").await;
     assert_eq!(refused.status, 429);
