@@ -175,7 +175,23 @@ fn as_version_5(path: &Path, ids: &[&str], params: &Value) {
         let update = "UPDATE request SET body = ?2 WHERE body ->> '$.id' = ?1";
         assert_eq!(database.execute(update, [*id, &body.to_string()]), Ok(1));
     }
-    let older = "ALTER TABLE request DROP COLUMN salt; ALTER TABLE request DROP COLUMN salt_key;
-                 PRAGMA user_version = 5";
+    let older = "
+        ALTER TABLE request DROP COLUMN salt;
+        ALTER TABLE request DROP COLUMN salt_key;
+
+        DROP TABLE open_requests;
+        DROP INDEX request_open;
+        CREATE INDEX request_open ON request (action, status, submitted_at, policy_hash) WHERE due_at IS NOT NULL;
+        CREATE INDEX request_open_by_caller ON request (caller) WHERE caller IS NOT NULL AND due_at IS NOT NULL;
+        CREATE INDEX request_waiting ON request (action, waits_for) WHERE waits_for IS NOT NULL;
+        DROP INDEX outbox_ready;
+        ALTER TABLE outbox DROP COLUMN channel;
+        CREATE INDEX outbox_ready ON outbox (urgency, ready_at);
+        DROP INDEX slack_post_refresh;
+        ALTER TABLE slack_post DROP COLUMN channel;
+        CREATE INDEX slack_post_refresh ON slack_post (refresh_at) WHERE refresh_at IS NOT NULL;
+        ALTER TABLE policy_entry DROP COLUMN channel;
+        ALTER TABLE policy_entry DROP COLUMN escalation_channel;
+        PRAGMA user_version = 5";
     database.execute_batch(older).expect("the schema is the older one");
 }

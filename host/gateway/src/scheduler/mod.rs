@@ -48,8 +48,10 @@ pub struct Scheduler {
     interval_ms: u64,
     wake: Wake,
     running: JoinSet<Woken>,
-    /// The requests of the tasks in `running`.
-    started: HashSet<RequestId>,
+    /// The requests of the tasks in `running`, and with which due time each was listed.
+    started: HashMap<RequestId, Timestamp>,
+    /// Those of them of which something else was due meanwhile.
+    due_again: HashSet<RequestId>,
     /// What was tried, and may still be due.
     held: HashMap<RequestId, Held>,
     /// How often the index was looked through.
@@ -82,7 +84,8 @@ impl Scheduler {
             interval_ms,
             wake,
             running: JoinSet::new(),
-            started: HashSet::new(),
+            started: HashMap::new(),
+            due_again: HashSet::new(),
             held: HashMap::new(),
             looks: 0,
             is_full: false,
@@ -124,16 +127,16 @@ impl Scheduler {
             // In this order, so that a run can be repeated.
             tokio::select! {
                 biased;
-                () = clock.sleep(wait) => return,
-                () = alarm.nearer() => return,
                 Some(ended) = self.running.join_next() => {
-                    self.ended(ended.ok());
+                    let is_due_again = self.ended(ended.ok());
                     // Not at each end: to look means to pass over all that is held.
-                    if self.is_full && self.running.len() <= AT_ONCE / 2 {
+                    if is_due_again || self.is_full && self.running.len() <= AT_ONCE / 2 {
                         return;
                     }
                     next = next.min(self.next_release(clock.now()).unwrap_or(next));
                 }
+                () = clock.sleep(wait) => return,
+                () = alarm.nearer() => return,
             }
         }
     }
@@ -179,7 +182,10 @@ impl Scheduler {
                         continue;
                     }
                 }
-                if self.started.contains(&id) {
+                if let Some(started) = self.started.get(&id) {
+                    if *started != due_at {
+                        self.due_again.insert(id);
+                    }
                     continue;
                 }
                 if self.running.len() >= AT_ONCE {
@@ -195,9 +201,9 @@ impl Scheduler {
         }
         // What was not seen has ended, or was done by somebody else.
         let (looks, started) = (self.looks, &self.started);
-        self.held.retain(|id, held| held.seen() == looks || started.contains(id));
+        self.held.retain(|id, held| held.seen() == looks || started.contains_key(id));
         let held = &self.held;
-        self.audited.retain(|id| held.contains_key(id) || started.contains(id));
+        self.audited.retain(|id| held.contains_key(id) || started.contains_key(id));
         self.show_quarantine();
         Ok(())
     }
@@ -205,13 +211,14 @@ impl Scheduler {
     fn spawn(&mut self, id: RequestId, due_at: Timestamp) {
         let is_audited = self.audited.contains(&id);
         let waking = Waking { gateway: Arc::clone(&self.gateway), wake: Arc::clone(&self.wake), is_audited };
-        self.started.insert(id);
+        self.started.insert(id, due_at);
         self.running.spawn(waking.run(id, due_at));
     }
 
     /// What came of a request. `None` if its task was stopped, which only happens as the process ends.
-    fn ended(&mut self, woken: Option<Woken>) {
-        let Some(Woken { id, due_at, expires_at, outcome }) = woken else { return };
+    /// Returns whether something else of it was found to be due meanwhile.
+    fn ended(&mut self, woken: Option<Woken>) -> bool {
+        let Some(Woken { id, due_at, expires_at, outcome }) = woken else { return false };
         self.started.remove(&id);
         let now = self.gateway.clock().now();
         if !matches!(outcome, Outcome::Failed(GatewayError::Store(StoreError::Unavailable { .. }))) {
@@ -253,6 +260,7 @@ impl Scheduler {
         };
         self.held.insert(id, held.seen_at(self.looks));
         self.show_quarantine();
+        self.due_again.remove(&id)
     }
 
     /// When the first of what is held may be tried again.

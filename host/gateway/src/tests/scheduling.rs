@@ -69,10 +69,10 @@ async fn a_request_that_breaks_the_gateway_is_left_alone_and_stops_nothing_else(
     });
     house.clock.advance(6 * MINUTE);
     let next = scheduler.turn().await;
-    assert_eq!(
-        house.events().await,
-        ["created", "created", "request_quarantined", "escalated"].map(str::to_owned)
-    );
+    // Each has a task of its own, so the order of the two is open.
+    let mut events = house.events().await;
+    events.sort();
+    assert_eq!(events, ["created", "created", "escalated", "request_quarantined"].map(str::to_owned));
     assert_eq!(house.quarantined(), 1);
     assert_eq!(next, good.submission.expires_at, "neither is looked at before");
     let audit = house.gateway.store().audit(0, 10).await.expect("readable");

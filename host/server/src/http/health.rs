@@ -133,7 +133,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     (code, Json(view))
 }
 
-/// Metrics in the text format of Prometheus. Of more than a few scrapes a second the others get the same answer again.
+/// Metrics in the text format of Prometheus. Scrapes that come in great number get the same answer again, for a second at most.
 #[utoipa::path(
     get,
     path = "/metrics",

@@ -1,4 +1,4 @@
-//! Answers of `/metrics` under load: however many scrapes come, a second costs the store a few of them.
+//! Answers of `/metrics` under load: however many scrapes come, they cost the store no more than a part of each second.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// How many scrapes within a [`SPAN`] are answered with what is measured anew; the others get the newest of these answers.
-const FRESH: u32 = 10;
+/// How long measuring may take within a [`SPAN`]. After that scrapes get the newest answer again.
+const BUDGET: Duration = Duration::from_millis(100);
 
-/// See [`FRESH`]. No answer is older than this.
+/// See [`BUDGET`]. No answer is older than this.
 const SPAN: Duration = Duration::from_secs(1);
 
 /// The answers to the scrapes of the last second.
@@ -20,9 +20,10 @@ pub(crate) struct Scrapes {
 
 struct Newest {
     text: Arc<str>,
-    /// When the first of the scrapes that are counted came.
+    /// When the span began.
     since: Instant,
-    scrapes: u32,
+    /// How long measuring took since then.
+    took: Duration,
 }
 
 impl Scrapes {
@@ -30,17 +31,17 @@ impl Scrapes {
     pub(crate) async fn answer(&self, measure: impl Future<Output = String>) -> Arc<str> {
         let mut newest = self.newest.lock().await;
         let now = Instant::now();
-        let (since, scrapes) = match &*newest {
+        let (since, took) = match &*newest {
             Some(newest) if now < newest.since + SPAN => {
-                if newest.scrapes >= FRESH {
+                if newest.took >= BUDGET {
                     return Arc::clone(&newest.text);
                 }
-                (newest.since, newest.scrapes)
+                (newest.since, newest.took)
             }
-            _ => (now, 0),
+            _ => (now, Duration::ZERO),
         };
         let text: Arc<str> = measure.await.into();
-        *newest = Some(Newest { text: Arc::clone(&text), since, scrapes: scrapes + 1 });
+        *newest = Some(Newest { text: Arc::clone(&text), since, took: took + now.elapsed() });
         text
     }
 }
@@ -52,13 +53,16 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn many_scrapes_are_measured_a_few_times_a_second() {
+    async fn many_scrapes_take_no_more_than_a_part_of_each_second() {
         let (scrapes, measured) = (Scrapes::default(), AtomicU32::new(0));
-        let scrape = || scrapes.answer(async { measured.fetch_add(1, Ordering::Relaxed).to_string() });
-        for expected in ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "9", "9"] {
-            assert_eq!(&*scrape().await, expected);
+        let measure = async || {
+            tokio::time::advance(BUDGET / 4).await;
+            measured.fetch_add(1, Ordering::Relaxed).to_string()
+        };
+        for expected in ["0", "1", "2", "3", "3", "3"] {
+            assert_eq!(&*scrapes.answer(measure()).await, expected);
         }
         tokio::time::advance(SPAN).await;
-        assert_eq!(&*scrape().await, "10");
+        assert_eq!(&*scrapes.answer(measure()).await, "4");
     }
 }
