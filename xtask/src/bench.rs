@@ -16,9 +16,15 @@ pub(crate) struct Arguments {
     /// Run each measurement briefly: the figures are rough
     #[arg(long)]
     quick: bool,
-    /// Also write the report of what callers see to this file
+    /// Also write the figures of what callers see to this file, for `--compare`
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
+    /// Say what became better and worse since the figures in this file were saved
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// Measure creates of the service at this address in turns with the gateway's
+    #[arg(long, value_name = "HOST:PORT")]
+    beside: Option<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -38,9 +44,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.quick {
         flags.push("--quick");
     }
-    let save = arguments.save.as_deref().map(|file| file.to_str().context("the file name is not UTF-8"));
-    if let Some(file) = save.transpose()? {
-        flags.extend(["--save", file]);
+    for (flag, file) in [("--save", &arguments.save), ("--compare", &arguments.compare)] {
+        if let Some(file) = file {
+            flags.extend([flag, file.to_str().context("the file name is not UTF-8")?]);
+        }
+    }
+    if let Some(address) = &arguments.beside {
+        flags.extend(["--beside", address]);
     }
     run_program(&root, "target/release/bench", &flags)
 }
