@@ -4,7 +4,7 @@
 //! the gateway does what is due, and the store's version guard makes it happen once, on whichever instance.
 //!
 //! Each due request has a task of its own, so that none waits for another one's policies, and a panic ends nothing else.
-//! What was tried and is still due is held, for longer the more often it is found again; see [`Held`].
+//! What was tried and is still due is held, for longer the more often it is found again (`held.rs`).
 
 mod held;
 mod waking;
