@@ -11,7 +11,7 @@ use super::bindings;
 use super::engine::{Cost, Failure};
 use super::metrics::Meter;
 use super::module::Module;
-use super::pace::Pace;
+use super::pace::{Pace, thread_time};
 use super::schema::ParamSchema;
 use countersign_core::lifecycle::{
     Digest, Event, Link, Origin, Party, PolicyFailure, REDACTED, Reason, Request, RequestId, Ruling,
@@ -153,8 +153,9 @@ impl ActionPolicy {
         params: &Map<String, Value>,
         known: impl Fn(usize) -> Option<String>,
     ) -> Result<Vec<String>, NotAdmitted> {
-        let (admitted, costs) = self.admit_at_cost(id, submission, params, known);
-        self.pace.took(costs.iter().map(|cost| cost.time).sum());
+        let before = thread_time();
+        let (admitted, _) = self.admit_at_cost(id, submission, params, known);
+        self.pace.took(thread_time().saturating_sub(before));
         admitted
     }
 
@@ -198,12 +199,9 @@ impl ActionPolicy {
     /// Asks every policy, in order, whether `event` counts, and where `request` stands once it does.
     #[must_use]
     pub fn judge(&self, request: &Request, event: &Event) -> Vec<Verdict> {
-        let (verdicts, times): (Vec<Verdict>, Vec<Duration>) = self
-            .judge_at_cost(request, event)
-            .into_iter()
-            .map(|(verdict, cost)| (verdict, cost.time))
-            .unzip();
-        self.pace.took(times.iter().sum());
+        let before = thread_time();
+        let verdicts = self.judge_at_cost(request, event).into_iter().map(|(verdict, _)| verdict).collect();
+        self.pace.took(thread_time().saturating_sub(before));
         verdicts
     }
 

@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// From when on a judgement is slow, in microseconds.
 const SLOW_US: u64 = 1_000;
 
@@ -15,6 +17,13 @@ const COUNTS_FOR_EACH_MS: u64 = 100;
 
 /// For how many judgements a slow one counts at most.
 const COUNTS_FOR_AT_MOST: u64 = 10_000;
+
+/// How long this thread has run. A judgement is slow by what it takes of its thread, and not because the machine is busy
+/// with something else; and nothing in a sandbox can wait.
+pub(super) fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
 
 /// How long an action's judgements took of late.
 #[derive(Debug, Default)]
