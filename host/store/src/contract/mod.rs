@@ -111,7 +111,8 @@ macro_rules! store_contract {
             store {
                 what_is_unknown_is_none
                 it_can_be_pinged
-                maintenance_removes_what_has_expired_alone
+                maintenance_removes_what_expired_long_ago_alone
+                what_expired_by_a_clock_that_was_ahead_counts_again
                 reopening_keeps_everything
             }
             model {

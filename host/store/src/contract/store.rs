@@ -4,6 +4,7 @@ use countersign_core::lifecycle::{Digest, Effect};
 
 use super::Backend;
 use super::harness::{Seen, commit, create, opened, take};
+use crate::EXPIRED_KEPT_MS;
 use crate::fixtures::*;
 
 pub(crate) async fn what_is_unknown_is_none<B: Backend>() {
@@ -26,18 +27,36 @@ pub(crate) async fn it_can_be_pinged<B: Backend>() {
     assert!(!store.backend().is_empty());
 }
 
-pub(crate) async fn maintenance_removes_what_has_expired_alone<B: Backend>() {
+pub(crate) async fn maintenance_removes_what_expired_long_ago_alone<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     let (first, second) = (request_at(1, at(0)), request_at(2, at(0)));
     store.create(with_key(&first, 7, at(100))).await.unwrap();
     store.create(with_key(&second, 8, at(101))).await.unwrap();
     assert!(store.claim_nonce(Digest::of(b"one"), at(0), at(101)).await.unwrap());
     let before = Seen::of(&*store).await;
-    store.maintain(at(100)).await.unwrap();
+    store.maintain(at(100 + EXPIRED_KEPT_MS)).await.unwrap();
     assert_eq!(Seen::of(&*store).await, before);
     assert_eq!(store.idempotent(&key(8), at(100)).await.unwrap(), Some((fingerprint(&second), second)));
     assert!(!store.claim_nonce(Digest::of(b"one"), at(100), at(200)).await.unwrap());
     assert_eq!(store.idempotent(&key(7), at(0)).await.unwrap(), None, "it is gone");
+}
+
+/// A clock that was set ahead and back lets nothing through again.
+pub(crate) async fn what_expired_by_a_clock_that_was_ahead_counts_again<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let (first, nonce) = (request_at(1, at(0)), Digest::of(b"one"));
+    store.create(with_key(&first, 7, at(100))).await.unwrap();
+    assert!(store.claim_nonce(nonce, at(0), at(100)).await.unwrap());
+    let ahead = at(100 + EXPIRED_KEPT_MS - 1);
+    assert!(!store.has_nonce(&nonce, ahead).await.unwrap());
+    assert_eq!(store.idempotent(&key(7), ahead).await.unwrap(), None);
+    // Each of these removes what may be removed.
+    store.maintain(ahead).await.unwrap();
+    store.create(with_key(&request_at(2, ahead), 8, ahead.plus(1))).await.unwrap();
+    assert!(store.claim_nonce(Digest::of(b"other"), ahead, ahead.plus(1)).await.unwrap());
+
+    assert!(!store.claim_nonce(nonce, at(99), at(200)).await.unwrap());
+    assert_eq!(store.idempotent(&key(7), at(99)).await.unwrap(), Some((fingerprint(&first), first)));
 }
 
 pub(crate) async fn reopening_keeps_everything<B: Backend>() {

@@ -25,6 +25,11 @@ pub use requests::{Commit, Create, Created, Due, Idempotency, MostOpen, Requests
 pub use salts::{NewSalt, Salts};
 pub use statistics::{OpenRequests, OutboxDepth, Statistics};
 
+/// How long idempotency keys and nonces are kept at least after they expired, in milliseconds.
+///
+/// Until then they count again if the clock was ahead and is set back, so that nothing can be replayed.
+pub const EXPIRED_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
+
 /// Durable state: the sum of all ports.
 ///
 /// A call that returns `Ok` is durable: from then on it survives `kill -9` at any instant.
@@ -41,8 +46,8 @@ pub trait Store:
     /// Whether the store can be reached and written to.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Removes some of what has expired at `now`, and gives some of the unused space back to the disk. To be called every
-    /// second or so: each call is short, however much there is.
+    /// Removes some of what expired more than [`EXPIRED_KEPT_MS`] before `now`, and gives some of the unused space back to
+    /// the disk. To be called every second or so: each call is short, however much there is.
     async fn maintain(&self, now: Timestamp) -> Result<(), StoreError>;
 
     /// Completes the queued writes and stops the writer; every later write is refused.

@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 
 use super::column::millis;
 use super::{PURGE, SqliteStore};
-use crate::{Guards, Nonce, StoreError};
+use crate::{EXPIRED_KEPT_MS, Guards, Nonce, StoreError};
 
 #[async_trait]
 impl Guards for SqliteStore {
@@ -40,7 +40,7 @@ fn is_claimed(db: &Connection, nonce: &Digest, now: Timestamp) -> rusqlite::Resu
     select.query_one(params![nonce.as_bytes(), millis(now)], |row| row.get(0))
 }
 
-/// Stores a nonce, and deletes some expired ones. False if it is stored already.
+/// Stores a nonce, and deletes some that expired long ago. False if it is stored already.
 fn claim(db: &Connection, nonce: &Digest, now: Timestamp, until: Timestamp) -> rusqlite::Result<bool> {
     let mut claim = db.prepare_cached(
         "INSERT INTO nonce (nonce, until) VALUES (?1, ?2)
@@ -52,6 +52,6 @@ fn claim(db: &Connection, nonce: &Digest, now: Timestamp, until: Timestamp) -> r
     let mut purge = db.prepare_cached(
         "DELETE FROM nonce WHERE nonce IN (SELECT nonce FROM nonce WHERE until <= ?1 ORDER BY until LIMIT ?2)",
     )?;
-    purge.execute(params![millis(now), PURGE])?;
+    purge.execute(params![millis(now.minus(EXPIRED_KEPT_MS)), PURGE])?;
     Ok(true)
 }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use super::PURGE;
 use super::column::{RowContext, millis};
 use super::request_row::{RequestRow, StoredRequest};
-use crate::{Idempotency, StoreError};
+use crate::{EXPIRED_KEPT_MS, Idempotency, StoreError};
 
 /// The fingerprint and the request that a key was first used for, if the key has not expired at `now`.
 pub(super) fn find(
@@ -25,14 +25,14 @@ pub(super) fn find(
     Ok(StoredRequest::find(db, id)?.map(|stored| (fingerprint, stored)))
 }
 
-/// Stores the key of a new request, and deletes some expired ones.
+/// Stores the key of a new request, and deletes some that expired long ago.
 pub(super) fn insert(db: &Connection, idempotency: &Idempotency, row: &RequestRow) -> rusqlite::Result<()> {
     let Idempotency { key, fingerprint, until } = idempotency;
     let mut purge = db.prepare_cached(
         "DELETE FROM idempotency
          WHERE key IN (SELECT key FROM idempotency WHERE until <= ?1 ORDER BY until LIMIT ?2)",
     )?;
-    purge.execute(params![row.submitted_at, PURGE])?;
+    purge.execute(params![row.submitted_at.saturating_sub_unsigned(EXPIRED_KEPT_MS), PURGE])?;
     let mut insert = db.prepare_cached(
         "INSERT OR REPLACE INTO idempotency (key, fingerprint, request, until) VALUES (?1, ?2, ?3, ?4)",
     )?;

@@ -40,7 +40,7 @@ use async_trait::async_trait;
 use countersign_core::lifecycle::Timestamp;
 use rusqlite::Connection;
 
-use self::column::{millis, other};
+use self::column::other;
 use self::deadline::Deadline;
 use self::file::Database;
 use self::readers::Readers;
@@ -128,7 +128,6 @@ impl Store for SqliteStore {
     }
 
     async fn maintain(&self, now: Timestamp) -> Result<(), StoreError> {
-        let now = millis(now);
         self.writer.write(move |scope| maintenance::maintain(scope.db, now)).await
     }
 

@@ -32,13 +32,13 @@ CREATE INDEX slack_post_refresh ON slack_post (channel, refresh_at) WHERE refres
 
 -- How many requests are open, by what they are counted by.
 CREATE TABLE open_requests (
-    -- Empty where there is none.
+    -- Empty if there is none.
     caller TEXT NOT NULL,
     action TEXT NOT NULL,
     status TEXT NOT NULL,
-    -- As in `request`; empty where nothing is waited for.
+    -- As in `request`; empty if nothing is waited for.
     waits_for TEXT NOT NULL,
-    -- Empty where it is not known.
+    -- Empty if it is not known.
     policy_hash BLOB NOT NULL,
     requests INTEGER NOT NULL,
     -- The sum of their submission times, each in milliseconds since 2020: a sum since 1970 could overflow.

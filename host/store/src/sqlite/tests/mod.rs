@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::contract::{Backend, store_contract};
-use crate::{Created, Idempotency, SqliteStore, Store, fixtures};
+use crate::{Created, EXPIRED_KEPT_MS, Idempotency, SqliteStore, Store, fixtures};
 
 /// A directory with a database.
 struct Sqlite(TempDir);
@@ -100,7 +100,7 @@ async fn what_ran_out_is_removed_by_maintenance() {
     );
     let connection = Connection::open(path(&directory)).unwrap();
     for left in [1200 - 500, 1200 - 1000, 100, 100] {
-        store.maintain(Timestamp::from_millis(1100)).await.unwrap();
+        store.maintain(Timestamp::from_millis(1100 + EXPIRED_KEPT_MS)).await.unwrap();
         for table in ["nonce", "idempotency"] {
             let count = format!("SELECT count(*) FROM {table}");
             let count: i64 = connection.query_one(&count, [], |row| row.get(0)).unwrap();
@@ -139,18 +139,18 @@ async fn what_ran_out_is_removed_in_time() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(&directory);
     for number in 0..50_u64 {
-        let now = Timestamp::from_millis(number);
-        assert!(store.claim_nonce(Digest::of(&number.to_be_bytes()), now, now.plus(5)).await.unwrap());
+        let now = Timestamp::from_millis(number * EXPIRED_KEPT_MS / 5);
+        assert!(store.claim_nonce(Digest::of(&number.to_be_bytes()), now, now.plus(1)).await.unwrap());
         let mut new = fixtures::new(&fixtures::request(number));
         Arc::make_mut(&mut new.request.submission).submitted_at = now;
         let digest = Digest::of(&number.to_be_bytes());
-        new.idempotency = Some(Idempotency { key: digest, fingerprint: digest, until: now.plus(5) });
+        new.idempotency = Some(Idempotency { key: digest, fingerprint: digest, until: now.plus(1) });
         assert_eq!(store.create(new).await.unwrap(), Created::New);
     }
     let connection = Connection::open(path(&directory)).unwrap();
     for table in ["nonce", "idempotency"] {
         let count = format!("SELECT count(*) FROM {table}");
         let count: i64 = connection.query_one(&count, [], |row| row.get(0)).unwrap();
-        assert_eq!(count, 5, "{table}");
+        assert_eq!(count, 6, "{table}");
     }
 }
