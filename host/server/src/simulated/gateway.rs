@@ -22,7 +22,6 @@ use tokio_util::task::TaskTracker;
 
 use super::expected::POLICY_SET;
 use super::slack;
-use super::store::FaultyStore;
 use super::world::World;
 use crate::build::tokens;
 use crate::config::RateLimit;
@@ -87,10 +86,9 @@ impl Process {
     pub(super) fn start(
         installation: &Installation,
         world: &Arc<World>,
-        store: &Arc<FaultyStore>,
+        store: Arc<dyn Store>,
     ) -> (Process, [JoinHandle<()>; 2]) {
         let clock: Arc<dyn Clock> = world.process_starts();
-        let store: Arc<dyn Store> = Arc::<FaultyStore>::clone(store);
         let keys = &installation.keys;
         let random = {
             let world = Arc::clone(world);

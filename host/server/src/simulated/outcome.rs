@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use countersign_core::lifecycle::{Act, Request, RequestId, Status};
 use countersign_core::record::Slot;
-use countersign_store::{
-    Audit as _, Messages as _, Outbox as _, Requests as _, SqliteStore, Statistics as _,
-};
+use countersign_store::Store;
 
 use super::ledger::audited;
 use super::profile::STREAMS_HEAR_OF_UNSURE_WRITES;
@@ -20,7 +18,7 @@ const ALL: usize = 100_000;
 const LATER_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What is still to be done, if there is anything.
-pub(super) async fn left_to_do(world: &World, store: &SqliteStore) -> Option<String> {
+pub(super) async fn left_to_do(world: &World, store: &dyn Store) -> Option<String> {
     let open =
         lock(&world.ledger).requests.values().filter_map(|versions| versions.last()).find_map(|request| {
             (!request.status().is_terminal()).then(|| format!("{} is {}", request.id, request.status()))
@@ -47,7 +45,7 @@ pub(super) async fn left_to_do(world: &World, store: &SqliteStore) -> Option<Str
 }
 
 /// Checks everything against what was stored.
-pub(super) async fn check(world: &World, store: &SqliteStore) -> Result<(), String> {
+pub(super) async fn check(world: &World, store: &dyn Store) -> Result<(), String> {
     let requests = lock(&world.ledger).requests.clone();
     for (id, versions) in &requests {
         let Some(newest) = versions.last() else { continue };
@@ -141,10 +139,7 @@ fn check_slack(
 }
 
 /// The audit log has what happened, once and in its order.
-async fn check_audit(
-    requests: &BTreeMap<RequestId, Vec<Request>>,
-    store: &SqliteStore,
-) -> Result<(), String> {
+async fn check_audit(requests: &BTreeMap<RequestId, Vec<Request>>, store: &dyn Store) -> Result<(), String> {
     const ACTS: [&str; 11] = [
         "created",
         "persona_acknowledged",
@@ -176,7 +171,7 @@ async fn check_audit(
 /// The counters say how much of what happened.
 async fn check_counters(
     requests: &BTreeMap<RequestId, Vec<Request>>,
-    store: &SqliteStore,
+    store: &dyn Store,
 ) -> Result<(), String> {
     let mut wanted: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for newest in requests.values().filter_map(|versions| versions.last()) {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign_core::lifecycle::Status;
-use countersign_store::{Policies as _, SqliteStore};
+use countersign_store::faulty::FaultyStore;
+use countersign_store::{SqliteStore, Store};
 use fastrand::Rng;
 use tokio::task::JoinHandle;
 
@@ -13,7 +14,7 @@ use super::callers;
 use super::gateway::{Installation, Process};
 use super::outcome;
 use super::people;
-use super::store::FaultyStore;
+use super::store::StoreFaults;
 use super::world::{World, lock};
 
 /// How long it may take until nothing is left to do, once nothing goes wrong any more, in milliseconds: a channel that
@@ -71,7 +72,7 @@ impl fmt::Display for Statistics {
 pub(super) struct Schedule<'a> {
     installation: &'a Installation,
     world: Arc<World>,
-    store: Arc<FaultyStore>,
+    store: Arc<FaultyStore<StoreFaults>>,
     /// How many steps are still to come before nothing goes wrong any more.
     steps_left: u32,
     processes: u64,
@@ -110,8 +111,8 @@ impl Schedule<'_> {
         // Neighbouring seeds begin alike.
         let rng = rng.fork();
         let world = Arc::new(World::new(Arc::clone(&installation.policies), rng, traced));
-        let inner = Arc::new(SqliteStore::in_memory().expect("memory"));
-        let store = Arc::new(FaultyStore { inner, world: Arc::clone(&world) });
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::in_memory().expect("memory"));
+        let store = Arc::new(FaultyStore { store, faults: StoreFaults(Arc::clone(&world)) });
         let steps_left = world.profile().steps;
         Schedule { installation, world, store, steps_left, processes: 0 }
     }
@@ -144,10 +145,11 @@ impl Schedule<'_> {
     async fn process(&mut self) -> End {
         if self.processes == 0 {
             let entries = self.installation.entries.clone();
-            self.store.inner.pin(entries, Vec::new()).await.expect("the store is empty");
+            self.store.store.pin(entries, Vec::new()).await.expect("the store is empty");
         }
         self.processes += 1;
-        let (process, tasks) = Process::start(self.installation, &self.world, &self.store);
+        let store = Arc::<FaultyStore<StoreFaults>>::clone(&self.store);
+        let (process, tasks) = Process::start(self.installation, &self.world, store);
         self.world.say(|| "a process starts".to_owned());
         while self.steps_left > 0 {
             self.steps_left -= 1;
@@ -247,7 +249,7 @@ impl Schedule<'_> {
             self.must_run(tasks);
             let now = self.world.elapsed_ms();
             lock(&self.world.slack).advance(now);
-            let left = outcome::left_to_do(&self.world, &self.store.inner).await;
+            let left = outcome::left_to_do(&self.world, &*self.store.store).await;
             if left.is_none() {
                 break;
             }
@@ -262,7 +264,7 @@ impl Schedule<'_> {
                 return;
             }
         }
-        self.world.must(outcome::check(&self.world, &self.store.inner).await);
+        self.world.must(outcome::check(&self.world, &*self.store.store).await);
     }
 
     fn count(&self, statistics: &Statistics) {

@@ -131,7 +131,7 @@ impl TestServer {
         let clock = Arc::new(ManualClock::at(START));
         let shutdown = CancellationToken::new();
         let faults = Faults::default();
-        let over = |store| Arc::new(FaultyStore::over(store, faults.clone())) as Arc<dyn Store>;
+        let over = |store| Arc::new(FaultyStore { store, faults: faults.clone() }) as Arc<dyn Store>;
         let app =
             build_over(&config, Arc::<ManualClock>::clone(&clock), shutdown, over).await.expect("it starts");
         let app = Arc::new(app);
