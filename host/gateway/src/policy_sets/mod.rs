@@ -6,6 +6,7 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod change;
 mod folder;
 mod notices;
 mod places;
@@ -17,29 +18,25 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore};
 
 use self::stored::texts;
-use countersign_core::record::{
-    AdminCall, ChangeFault, ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange,
-};
+pub use change::{By, ChangeError, Changed};
+use countersign_core::record::{ChangeFault, ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange};
 pub use notices::Notices;
 pub use start::{StartError, at_start};
-pub use stored::{Inspection, PolicySetStored};
+pub use stored::{Inspection, PolicySetStored, Sent};
 pub use watch::POLL;
 
 use self::folder::Look;
 use crate::Gateway;
 use crate::fetch::{Fetched, Fetcher};
-use crate::simulation::ShadowError;
 use countersign_core::lifecycle::{Digest, Timestamp};
-use countersign_core::record::Signature;
-use countersign_policy::{Engine, Known, LoadErrors, ModuleError, Policies, PolicySet, Source};
+use countersign_policy::{Engine, Known, Policies, PolicySet, Source};
 use countersign_registry::{Registries, RegistryError};
 use countersign_store::{ChangePolicy, Committed, Store, StoreError};
 
@@ -80,81 +77,6 @@ struct Found {
     fingerprint: Digest,
     /// Something says that all of it is there.
     whole: bool,
-}
-
-/// Who changes the set in force, and what set it off.
-#[derive(Clone, Debug)]
-pub struct By {
-    /// What set it off.
-    pub trigger: ChangeTrigger,
-    /// Who, if it was an admin.
-    pub actor: Option<String>,
-    /// How that admin called.
-    pub call: Option<AdminCall>,
-}
-
-impl By {
-    /// What sets itself off, or is set off from the machine of the gateway.
-    #[must_use]
-    pub fn itself(trigger: ChangeTrigger) -> By {
-        By { trigger, actor: None, call: None }
-    }
-}
-
-/// What came of an attempt that did not fail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changed {
-    /// Whether another set is in force now.
-    pub outcome: ChangeOutcome,
-    /// The set in force.
-    pub hash: Digest,
-    /// The set that was in force before.
-    pub previous: Digest,
-    /// Its actions.
-    pub actions: Vec<String>,
-}
-
-/// Why nothing has changed.
-#[derive(Debug, thiserror::Error)]
-pub enum ChangeError {
-    /// The set is wrong; each mistake with its place.
-    #[error("the policy set is refused, and nothing has changed")]
-    Refused(LoadErrors),
-    /// The set in the folder might be half-written, and nobody has asked for it; what is missing, or might be.
-    #[error("the policy set in the folder may be half-written, and nothing has changed")]
-    HeldBack(LoadErrors),
-    /// A module is in a registry that does not give it for now; each with its place.
-    #[error("a module cannot be fetched for now, and nothing has changed")]
-    Unfetched(LoadErrors),
-    /// The bytes are no policy module.
-    #[error("the module is refused: {0}")]
-    Module(#[from] ModuleError),
-    /// Another set is in force than whoever wants to change it believes.
-    #[error("the policy set in force is {current}, not {expected}")]
-    Conflict {
-        /// What was expected.
-        expected: Digest,
-        /// The set in force.
-        current: Digest,
-    },
-    /// No set with this hash is stored.
-    #[error("no policy set with the hash {0} is stored")]
-    Unknown(Digest),
-    /// There is nothing to go back to.
-    #[error("no other policy set was in force before this one")]
-    NothingBefore,
-    /// The set is in force, and has nothing to be compared with.
-    #[error("the policy set {0} is in force")]
-    InForce(Digest),
-    /// The set has not shown in the shadow what it is asked to have shown.
-    #[error(transparent)]
-    Shadow(#[from] ShadowError),
-    /// The store could not answer.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Work was stopped half-way.
-    #[error("work was stopped half-way: {0}")]
-    Stopped(String),
 }
 
 /// Which set is wanted.
@@ -308,7 +230,7 @@ impl PolicySets {
         .await
     }
 
-    /// Drops from memory what no open request needs. It stays in the store. Looks at every open request.
+    /// Drops from memory what no open request needs. It stays in the store.
     ///
     /// # Errors
     /// Where the store does not say what is needed.
@@ -616,42 +538,6 @@ impl PolicySets {
     async fn record(&self, change: PolicyChange) {
         if let Err(error) = self.stored(change).await {
             tracing::error!(%error, "the failed attempt to change the policy set is missing from the audit log");
-        }
-    }
-}
-
-impl Changed {
-    fn of(outcome: ChangeOutcome, set: &PolicySet, previous: &PolicySet) -> Changed {
-        let actions = set.actions().keys().cloned().collect();
-        Changed { outcome, hash: set.hash(), previous: previous.hash(), actions }
-    }
-}
-
-/// What somebody sends to be stored as a set: its document, and schemas by action.
-#[derive(Clone, Debug)]
-pub struct Sent {
-    /// The document, as it would be in `policy-set.yaml`.
-    pub document: String,
-    /// JSON Schema of the parameters, by action.
-    pub schemas: BTreeMap<String, Value>,
-    /// Signatures of the set.
-    pub signatures: Vec<Signature>,
-}
-
-impl ChangeError {
-    /// What was wrong, for the audit log and for whoever asked.
-    #[must_use]
-    pub fn faults(&self) -> Vec<ChangeFault> {
-        match self {
-            ChangeError::Refused(errors) | ChangeError::HeldBack(errors) | ChangeError::Unfetched(errors) => {
-                let fault = |error: &countersign_policy::LoadError| {
-                    let place = error.place.map(|(line, column)| format!(":{line}:{column}"));
-                    let path = format!("{}{}", error.file, place.unwrap_or_default());
-                    ChangeFault { path, message: error.message.clone() }
-                };
-                errors.0.iter().map(fault).collect()
-            }
-            error => vec![ChangeFault { path: String::new(), message: error.to_string() }],
         }
     }
 }

@@ -5,12 +5,23 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{By, ChangeError, ChangeFault, ChangeKind, PolicySets, Sent, blocking, build, whole};
+use super::{By, ChangeError, ChangeFault, ChangeKind, PolicySets, blocking, build, whole};
 use countersign_core::lifecycle::{AuditEntry, Digest, Timestamp};
 use countersign_core::record::{AdminCall, MOST_SIGNATURES, Signature};
 use countersign_policy::{Descriptor, Kept, ModuleError, Pins, PolicySet, PublicKey, Signed, Source, Stored};
 use countersign_registry::Pinned;
 use countersign_store::{Store, StoreError, StoredSet};
+
+/// What somebody sends to be stored as a set: its document, and schemas by action.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The document, as it would be in `policy-set.yaml`.
+    pub document: String,
+    /// JSON Schema of the parameters, by action.
+    pub schemas: BTreeMap<String, Value>,
+    /// Signatures of the set.
+    pub signatures: Vec<Signature>,
+}
 
 /// A module that was checked, compiled, tried and stored.
 #[derive(Clone, Debug, PartialEq)]

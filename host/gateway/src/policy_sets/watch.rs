@@ -85,7 +85,7 @@ impl PolicySets {
             if let Err(error) = self.settle().await {
                 tracing::warn!(%error, "policies that are needed no longer stay in memory for now");
             }
-            // To look at every open request takes a while, so that many swaps in a row wait for one look.
+            // Many swaps in a row wait for one look.
             tokio::time::sleep(TIDY_APART).await;
             let _ = tokio::time::timeout(POLL, self.swapped.notified()).await;
         }

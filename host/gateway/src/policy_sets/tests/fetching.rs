@@ -1,5 +1,6 @@
 //! Modules that come from a registry, and registries that take their time.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Mutex as Lock;
 

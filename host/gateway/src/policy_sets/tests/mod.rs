@@ -3,6 +3,7 @@
 mod fetching;
 mod half_written;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

@@ -3,10 +3,10 @@
 use countersign_access::{Access, ApiKey, Identified};
 use countersign_core::lifecycle::{Digest, Party};
 use countersign_policy::Known;
-use countersign_slack::fake::{FakeSlack, TOKEN};
+use countersign_slack::fake::FakeSlack;
 use insta::assert_snapshot;
 
-use super::delivery::until;
+use super::delivery::with_slack;
 use super::*;
 use crate::access_control::history::Source;
 use crate::http::caller::requester;
@@ -33,14 +33,9 @@ impl Setup {
         let jwks = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "1", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
         std::fs::write(folder.path().join("keys.json"), jwks).expect("written");
         let path = path.display().to_string();
-        let slack = FakeSlack::start(Arc::new(ManualClock::at(START))).await;
-        let variables = [
-            ("COUNTERSIGN_ACCESS", path.as_str()),
-            ("ADMIN_TOKEN", ADMIN),
-            ("SLACK_BOT_TOKEN", TOKEN),
-            ("SLACK_API_URL", slack.url.as_str()),
-        ];
-        Setup { server: TestServer::with(&variables).await, key, slack, folder }
+        let (server, slack) =
+            with_slack(&[("COUNTERSIGN_ACCESS", path.as_str()), ("ADMIN_TOKEN", ADMIN)]).await;
+        Setup { server, key, slack, folder }
     }
 
     /// Replaces a part of the access file that the test began with.
@@ -122,10 +117,8 @@ impl Setup {
 
     /// What people were told in ephemeral messages.
     async fn ephemerals(&self) -> Vec<String> {
-        let outgoing = self.server.app.outgoing.as_ref().expect("there is a token");
-        until(&self.server, || outgoing.ephemerals.waiting() == 0).await;
-        let calls = self.slack.calls().into_iter().filter(|call| call.method == "chat.postEphemeral");
-        calls.map(|call| call.body["text"].as_str().expect("a text").to_owned()).collect()
+        let told = delivery::ephemerals(&self.server, &self.slack).await;
+        told.into_iter().map(|(_, text)| text).collect()
     }
 
     async fn admin(&self) -> Answer {

@@ -9,11 +9,21 @@ use tokio::net::TcpListener;
 use super::*;
 
 /// A gateway with a fake Slack.
-async fn server() -> (TestServer, FakeSlack) {
+pub(super) async fn with_slack(variables: &[(&str, &str)]) -> (TestServer, FakeSlack) {
     let clock: Arc<ManualClock> = Arc::new(ManualClock::at(START));
     let slack = FakeSlack::start(clock).await;
-    let server = TestServer::with(&[("SLACK_BOT_TOKEN", TOKEN), ("SLACK_API_URL", &slack.url)]).await;
-    (server, slack)
+    let mut all = vec![("SLACK_BOT_TOKEN", TOKEN), ("SLACK_API_URL", slack.url.as_str())];
+    all.extend(variables);
+    (TestServer::with(&all).await, slack)
+}
+
+/// What people were told in ephemeral messages: whom and what.
+pub(super) async fn ephemerals(server: &TestServer, slack: &FakeSlack) -> Vec<(String, String)> {
+    let outgoing = server.app.outgoing.as_ref().expect("there is a token");
+    until(server, || outgoing.ephemerals.waiting() == 0).await;
+    let calls = slack.calls().into_iter().filter(|call| call.method == "chat.postEphemeral");
+    let text = |body: &Value, key: &str| body[key].as_str().expect(key).to_owned();
+    calls.map(|call| (text(&call.body, "user"), text(&call.body, "text"))).collect()
 }
 
 /// Advances the clock until `is_so`.
@@ -29,7 +39,7 @@ pub(super) async fn until(server: &TestServer, is_so: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn changes_are_delivered_and_counted() {
-    let (server, slack) = server().await;
+    let (server, slack) = with_slack(&[]).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let serving = server.run(listener);
     let (id, _) = server.open("deploy").await;
@@ -59,7 +69,7 @@ async fn changes_are_delivered_and_counted() {
 
 #[tokio::test]
 async fn readiness_shows_the_state_of_delivery() {
-    let (server, slack) = server().await;
+    let (server, slack) = with_slack(&[]).await;
     assert_snapshot!(server.get("/readyz").await.shown(), @r#"
     200 OK
     content-type: application/json

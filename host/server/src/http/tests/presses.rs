@@ -5,12 +5,12 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use countersign_slack::fake::{FakeSlack, Fate, TOKEN};
+use countersign_slack::fake::{FakeSlack, Fate};
 use countersign_slack::{Handler as _, parse_payload};
 use countersign_store::faulty::Fault;
 use serde_json::Map;
 
-use super::delivery::until;
+use super::delivery::with_slack;
 use super::*;
 use crate::interactions::SocketMode;
 
@@ -24,9 +24,7 @@ struct Setup {
 
 impl Setup {
     async fn new(action: &str) -> Setup {
-        let slack = FakeSlack::start(Arc::new(ManualClock::at(START))).await;
-        let variables = [("SLACK_BOT_TOKEN", TOKEN), ("SLACK_API_URL", slack.url.as_str())];
-        let server = TestServer::with(&variables).await;
+        let (server, slack) = with_slack(&[]).await;
         let (id, token) = server.open(action).await;
         Setup { server, slack, id, token }
     }
@@ -51,13 +49,8 @@ impl Setup {
         SocketMode(Arc::clone(&self.server.app)).handle(interaction).await
     }
 
-    /// What people were told in ephemeral messages: whom and what.
     async fn ephemerals(&self) -> Vec<(String, String)> {
-        let outgoing = self.server.app.outgoing.as_ref().expect("there is a token");
-        until(&self.server, || outgoing.ephemerals.waiting() == 0).await;
-        let calls = self.slack.calls().into_iter().filter(|call| call.method == "chat.postEphemeral");
-        let text = |body: &Value, key: &str| body[key].as_str().expect(key).to_owned();
-        calls.map(|call| (text(&call.body, "user"), text(&call.body, "text"))).collect()
+        delivery::ephemerals(&self.server, &self.slack).await
     }
 
     async fn approvers(&self) -> Value {

@@ -1,8 +1,8 @@
 //! People of other Slack workspaces.
 
-use countersign_slack::fake::{FakeSlack, Fate, TOKEN};
+use countersign_slack::fake::{FakeSlack, Fate};
 
-use super::delivery::until;
+use super::delivery::{until, with_slack};
 use super::*;
 
 /// A gateway and its Slack, and a request.
@@ -16,10 +16,7 @@ struct Setup {
 impl Setup {
     /// Slack has not said yet which workspace is the gateway's.
     async fn new(variables: &[(&str, &str)]) -> Setup {
-        let slack = FakeSlack::start(Arc::new(ManualClock::at(START))).await;
-        let mut all = vec![("SLACK_BOT_TOKEN", TOKEN), ("SLACK_API_URL", slack.url.as_str())];
-        all.extend(variables);
-        let server = TestServer::with(&all).await;
+        let (server, slack) = with_slack(variables).await;
         let (id, token) = server.open("deploy").await;
         Setup { server, slack, id, token }
     }
@@ -47,13 +44,8 @@ impl Setup {
         answer.json()
     }
 
-    /// What people were told in ephemeral messages: whom and what.
     async fn ephemerals(&self) -> Vec<(String, String)> {
-        let outgoing = self.server.app.outgoing.as_ref().expect("there is a token");
-        until(&self.server, || outgoing.ephemerals.waiting() == 0).await;
-        let calls = self.slack.calls().into_iter().filter(|call| call.method == "chat.postEphemeral");
-        let text = |body: &Value, key: &str| body[key].as_str().expect(key).to_owned();
-        calls.map(|call| (text(&call.body, "user"), text(&call.body, "text"))).collect()
+        delivery::ephemerals(&self.server, &self.slack).await
     }
 }
 

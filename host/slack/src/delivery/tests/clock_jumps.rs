@@ -203,15 +203,7 @@ async fn after_a_restart_nothing_waits_for_a_clock_that_was_set_back() {
 async fn the_running_worker_is_woken_whatever_the_wall_clock_does() {
     for jump in JUMPS {
         let mut harness = Harness::new().await;
-        let replacement = worker(
-            &harness.store,
-            &harness.clock,
-            &harness.slack,
-            &harness.health,
-            &harness.notify,
-            (9, 1.0),
-        );
-        let worker = std::mem::replace(&mut harness.worker, replacement);
+        let worker = harness.take_worker();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(worker.run(shutdown.clone()));
         let called = Arc::new(Notify::new());

@@ -70,10 +70,16 @@ impl Harness {
 
     /// Kills the worker at this instant, and starts another one.
     fn kill_and_restart(&mut self) {
+        self.take_worker();
+    }
+
+    /// Hands out the worker, to be run, and puts another one in its place.
+    fn take_worker(&mut self) -> Worker {
         self.seed += 1;
         let seed_and_factor = (self.seed, self.rate_factor);
-        self.worker =
+        let replacement =
             worker(&self.store, &self.clock, &self.slack, &self.health, &self.notify, seed_and_factor);
+        std::mem::replace(&mut self.worker, replacement)
     }
 
     fn now(&self) -> Timestamp {

@@ -10,9 +10,7 @@ use crate::fake::Fate;
 #[tokio::test]
 async fn it_is_woken_by_new_entries_and_finishes_its_calls() {
     let mut harness = Harness::new().await;
-    let replacement =
-        worker(&harness.store, &harness.clock, &harness.slack, &harness.health, &harness.notify, (9, 1.0));
-    let worker = std::mem::replace(&mut harness.worker, replacement);
+    let worker = harness.take_worker();
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(worker.run(shutdown.clone()));
 
@@ -42,14 +40,6 @@ async fn it_is_woken_by_new_entries_and_finishes_its_calls() {
 
     // No step is started after the shutdown began.
     harness.create(2, "C2").await;
-    let replacement = super::worker(
-        &harness.store,
-        &harness.clock,
-        &harness.slack,
-        &harness.health,
-        &harness.notify,
-        (9, 1.0),
-    );
-    std::mem::replace(&mut harness.worker, replacement).run(shutdown).await;
+    harness.take_worker().run(shutdown).await;
     assert_eq!((harness.waiting().await, harness.slack.messages().len()), (1, 1));
 }
