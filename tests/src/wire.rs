@@ -229,7 +229,9 @@ impl Connection {
     /// # Errors
     /// If the connection fails.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        Ok(self.stream.write_all(bytes).await?)
+        self.stream.write_all(bytes).await?;
+        // Over TLS, what could not be sent at once waits for a flush.
+        Ok(self.stream.flush().await?)
     }
 
     /// Waits for the answer to what was sent.

@@ -7,7 +7,6 @@ use countersign_core::record::Slot;
 use countersign_store::Store;
 
 use super::ledger::audited;
-use super::profile::STREAMS_HEAR_OF_UNSURE_WRITES;
 use super::slack::{Shown, buttons, mark, shown_status};
 use super::world::{World, lock};
 
@@ -88,9 +87,6 @@ fn check_callers(world: &World, requests: &BTreeMap<RequestId, Vec<Request>>) ->
 
 /// Whoever listens hears the end.
 fn check_streams(world: &World, requests: &BTreeMap<RequestId, Vec<Request>>) -> Result<(), String> {
-    if world.had_unsure_writes() && !STREAMS_HEAR_OF_UNSURE_WRITES {
-        return Ok(());
-    }
     for (number, stream) in lock(&world.callers).streams.iter().enumerate() {
         let newest = requests.get(&stream.id()).and_then(|versions| versions.last());
         if newest.is_none_or(|newest| stream.seen != newest.version) {

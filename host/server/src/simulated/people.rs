@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 
 use super::expected::{PEOPLE, who_can};
 use super::gateway::Process;
-use super::profile::PRESSES_SURVIVE_CRASHES;
 use super::slack::{Button, Dialog, TEAM, buttons};
 use super::world::{World, lock};
 use crate::interactions::SocketMode;
@@ -289,12 +288,7 @@ fn check_answer(world: &World, press: &Press, answer: &Map<String, Value>) -> Re
         ));
     }
     let was_first = !press.is_answered && press.under_way == 1;
-    if code == Some("duplicate_delivery")
-        && was_first
-        && PRESSES_SURVIVE_CRASHES
-        && !press.act.is_empty()
-        && !counts()
-    {
+    if code == Some("duplicate_delivery") && was_first && !press.act.is_empty() && !counts() {
         return Err(format!("a press is lost: {press:?}"));
     }
     Ok(())

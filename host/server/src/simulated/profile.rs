@@ -11,17 +11,6 @@ pub(super) const MOST_SKEW_MS: i64 = 240_000;
 /// How long after the store failed an expiry may still be late, in milliseconds.
 pub(super) const EXPIRY_AFTER_FAULT_MS: u64 = 2_000;
 
-/// Whether a press that Slack delivers again after the process died must be answered as if it were the first time, or
-/// have counted the first time.
-pub(super) const PRESSES_SURVIVE_CRASHES: bool = true;
-
-/// Whether a stream must hear of a version whose write was stored although the store said that it had failed.
-pub(super) const STREAMS_HEAR_OF_UNSURE_WRITES: bool = true;
-
-/// Whether an update that a process sent before it died is carried out before the next process starts. One that comes later
-/// can be carried out over a newer one, and nobody notices: the store does not say that it was sent.
-pub(super) const UPDATES_ARRIVE_BEFORE_A_RESTART: bool = true;
-
 /// How late an update is carried out that Slack does not answer, at most, in milliseconds.
 pub(super) const LATEST_UPDATE_MS: u64 = 50_000;
 

@@ -8,7 +8,7 @@ use countersign_slack::fake::InProcessAnswer as Answer;
 use serde_json::{Value, json};
 
 use super::clock::START;
-use super::profile::{LATEST_UPDATE_MS, UPDATES_ARRIVE_BEFORE_A_RESTART};
+use super::profile::LATEST_UPDATE_MS;
 use super::world::{World, lock};
 
 /// The workspace.
@@ -291,14 +291,13 @@ impl Slack {
         self.triggers.insert(trigger.to_owned(), (user.to_owned(), now_ms));
     }
 
-    /// Another process calls, which knows nothing of the calls of the one before. What that one sent arrives before the next
-    /// one starts: all of it if `at_once`, and else all but posts, which the next one looks for.
+    /// Another process calls, which knows nothing of the calls of the one before. What that one sent arrives when it would
+    /// have arrived, or before the next one starts if `at_once`.
     pub(super) fn process_ended(&mut self, now_ms: u64, at_once: bool) {
         self.rates.clear();
-        let arrives = |pending: &&mut Pending| {
-            at_once || (UPDATES_ARRIVE_BEFORE_A_RESTART && pending.method != "chat.postMessage")
-        };
-        self.pending.iter_mut().filter(arrives).for_each(|pending| pending.at_ms = pending.at_ms.min(now_ms));
+        if at_once {
+            self.pending.iter_mut().for_each(|pending| pending.at_ms = pending.at_ms.min(now_ms));
+        }
         self.advance(now_ms);
     }
 

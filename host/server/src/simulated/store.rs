@@ -67,7 +67,6 @@ impl StoreFaults {
     async fn after(&self, name: &str) -> Result<(), StoreError> {
         self.0.point().await;
         if self.0.per_thousand() < self.0.profile().store_unsure {
-            self.0.stored_unsurely();
             return Err(self.failed(name, "it is carried out, and fails all the same"));
         }
         Ok(())

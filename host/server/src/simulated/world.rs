@@ -43,7 +43,6 @@ struct State {
     /// When something last went wrong that may make the gateway late, by its own clock.
     disturbed_at: Timestamp,
     jumped: bool,
-    unsure_writes: bool,
 }
 
 impl World {
@@ -67,7 +66,6 @@ impl World {
                 outage_until_ms: 0,
                 disturbed_at: START,
                 jumped: false,
-                unsure_writes: false,
             }),
             steps: traced.then(|| Mutex::new(vec![format!("{profile:?}")])),
         }
@@ -220,15 +218,6 @@ impl World {
 
     pub(super) fn disturbed_at(&self) -> Timestamp {
         self.state().disturbed_at
-    }
-
-    /// A write was stored, and the gateway is told that it failed.
-    pub(super) fn stored_unsurely(&self) {
-        self.state().unsure_writes = true;
-    }
-
-    pub(super) fn had_unsure_writes(&self) -> bool {
-        self.state().unsure_writes
     }
 
     /// The store has stored a version of a request.

@@ -12,7 +12,7 @@ mod send;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use countersign_core::clock::{Clock, Monotonic};
+use countersign_core::clock::{Clock, Moment, Monotonic};
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{AuditEntry, Digest, Effect, Request, Timestamp};
 use countersign_core::record::{Mark, PolicyEntry};
@@ -45,6 +45,8 @@ pub(super) struct Sender {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     schedule: Schedule,
+    /// When this process took delivery up.
+    start: Moment,
     directory: Arc<Directory>,
     client: Arc<SlackClient>,
     rendering: Rendering,
@@ -142,6 +144,7 @@ impl Sender {
     ) -> Sender {
         Sender {
             store,
+            start: clock.moment(),
             clock,
             schedule,
             directory,

@@ -1,6 +1,6 @@
 //! Posting and updating a message, and what is stored once Slack shows it.
 
-use countersign_core::lifecycle::{Digest, Timestamp};
+use countersign_core::lifecycle::{Digest, Request, Timestamp};
 use countersign_core::record::{PostState, Slot};
 use serde_json::json;
 
@@ -15,6 +15,9 @@ const LATE_MS: u64 = 3_000;
 
 /// How soon a message that was posted without mentions is updated, in milliseconds.
 const SETTLE_MS: u64 = 1_000;
+
+/// How long after the start of this process an update of one before it may still be carried out, in milliseconds.
+const OVERLAP_MS: u64 = REFRESH_MS;
 
 impl Sender {
     pub(super) async fn post(
@@ -89,13 +92,13 @@ impl Sender {
         let channel = tracked.channel.clone();
         let is_main = tracked.mark.slot == Slot::Main;
         // A notice is updated to one content only, so a late update of it does no harm.
-        let was_unsure = std::mem::take(&mut tracked.post.unsure) && is_main;
+        let was_unsure = std::mem::take(&mut tracked.post.unsure) || self.may_overlap(active.request);
         let now = self.schedule.now();
         // The earlier update may be carried out after this one, so this one is repeated later; and so is each one that is
         // sent before that.
         let is_repeated = |at: &Timestamp| is_main && tracked.post.looks.is_none() && *at > now;
         let planned = tracked.post.refresh_at.filter(is_repeated);
-        let repeat_at = if was_unsure { Some(now.plus(REFRESH_MS)) } else { planned };
+        let repeat_at = if was_unsure && is_main { Some(now.plus(REFRESH_MS)) } else { planned };
         tracked.post.shown = active.request.version;
         tracked.post.looks = Some(digest(message)).filter(|_| repeat_at.is_none());
         tracked.post.minimal = tracked.post.minimal.filter(|version| *version == active.request.version);
@@ -115,6 +118,13 @@ impl Sender {
         let release = if is_saved && is_last { Release::Finish } else { Release::DueAt(self.schedule.now()) };
         self.release(active, release).await?;
         Ok(SendResult::Delivered { channel })
+    }
+
+    /// Whether a process before this one may have sent an update of the request's message that is still on its way. Nothing
+    /// stored says so: such a process died during the call.
+    fn may_overlap(&self, request: &Request) -> bool {
+        let has_just_started = self.clock.monotonic().since(self.start.monotonic) < OVERLAP_MS;
+        has_just_started && request.submission.submitted_at < self.start.wall
     }
 
     /// When the message is refreshed. Only a message that shows the remaining time needs it.

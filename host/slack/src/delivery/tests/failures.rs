@@ -155,6 +155,35 @@ async fn an_unanswered_update_is_repeated_at_once_and_later() {
 }
 
 #[tokio::test]
+async fn what_a_process_that_died_may_have_sent_is_overwritten_later() {
+    let mut harness = Harness::new().await;
+    harness.create(1, "C1").await;
+    harness.create(2, "C2").await;
+    harness.deliver(MINUTE).await;
+    harness.clock.advance(1);
+    harness.kill_and_restart();
+    harness.create(3, "C3").await;
+    harness.deliver(MINUTE).await;
+    for number in [1, 3] {
+        harness.end(number).await;
+    }
+    harness.deliver(MINUTE).await;
+    let updates = |harness: &Harness| [1, 3].map(|number| harness.message(number).updates);
+    assert_eq!(updates(&harness), [1, 1]);
+    // An update of the first process may have been carried out last, but none of a request that it did not know.
+    harness.pass(2 * MINUTE).await;
+    assert_eq!(updates(&harness), [2, 1]);
+    harness.pass(10 * MINUTE).await;
+    assert_eq!(updates(&harness), [2, 1]);
+    // By now nothing of the first process is still on its way.
+    let before = harness.message(2).updates;
+    harness.end(2).await;
+    harness.deliver(MINUTE).await;
+    harness.pass(2 * MINUTE).await;
+    assert_eq!(harness.message(2).updates, before + 1);
+}
+
+#[tokio::test]
 async fn few_calls_are_made_while_slack_does_not_answer() {
     let mut harness = Harness::new().await;
     for number in 0..20 {
