@@ -35,6 +35,11 @@ pub trait Faulty: Send + Sync + 'static {
     fn version(&self, request: &Request, audit: &[AuditEntry], stored: bool) {
         let _ = (request, audit, stored);
     }
+
+    /// The store has stored that something was refused.
+    fn refused(&self, audit: &[AuditEntry]) {
+        let _ = audit;
+    }
 }
 
 /// A store with faults.
@@ -116,8 +121,24 @@ macro_rules! passed_on {
 passed_on! {
     Audit {
         write append(audit: Vec<AuditEntry>, counts: Vec<Count>) -> ();
-        write append_once(audit: Vec<AuditEntry>, counts: Vec<Count>, nonce: Nonce) -> bool;
         read audit(after: u64, limit: usize) -> Vec<(u64, AuditEntry)>;
+    } {
+        async fn append_once(
+            &self,
+            audit: Vec<AuditEntry>,
+            counts: Vec<Count>,
+            nonce: Nonce,
+        ) -> Result<bool, StoreError> {
+            let entries = audit.clone();
+            let append = async {
+                let appended = self.store.append_once(audit, counts, nonce).await;
+                if let Ok(true) = appended {
+                    self.faults.refused(&entries);
+                }
+                appended
+            };
+            self.faults.write("append_once", append).await
+        }
     }
     Documents {
         write keep(key: &str, value: Vec<u8>) -> ();

@@ -20,11 +20,13 @@ pub(super) struct Ledger {
     pub(super) requests: BTreeMap<RequestId, Vec<Request>>,
     /// How often somebody has pressed for an act on a request, by request, person and act.
     pub(super) presses: BTreeMap<(RequestId, String, &'static str), usize>,
+    /// How often somebody was refused an act on a request.
+    refusals: BTreeMap<(RequestId, String), usize>,
 }
 
 impl Ledger {
     pub(super) fn new(policies: Arc<Policies>) -> Ledger {
-        Ledger { policies, requests: BTreeMap::new(), presses: BTreeMap::new() }
+        Ledger { policies, requests: BTreeMap::new(), presses: BTreeMap::new(), refusals: BTreeMap::new() }
     }
 
     /// The newest version of a request.
@@ -35,6 +37,20 @@ impl Ledger {
     /// A version of a request.
     pub(super) fn version(&self, id: RequestId, version: u64) -> Option<&Request> {
         self.requests.get(&id)?.iter().find(|request| request.version == version)
+    }
+
+    /// How often a person was refused an act on a request.
+    pub(super) fn refusals(&self, request: RequestId, user: &str) -> usize {
+        self.refusals.get(&(request, user.to_owned())).copied().unwrap_or_default()
+    }
+
+    /// Refusals were stored.
+    pub(super) fn refused(&mut self, audit: &[AuditEntry]) {
+        for entry in audit {
+            if let (Some(request), Some(actor)) = (entry.request, &entry.actor) {
+                *self.refusals.entry((request, actor.clone())).or_default() += 1;
+            }
+        }
     }
 
     /// A version was stored, with these audit entries.

@@ -36,6 +36,8 @@ pub(super) struct Press {
     is_counted: bool,
     /// How many acts the person had on the request before.
     counted_before: usize,
+    /// How often they had been refused one.
+    refused_before: usize,
 }
 
 /// Somebody does something.
@@ -151,12 +153,13 @@ fn press(
     payload["user"] = json!({"id": user, "team_id": TEAM});
     payload["trigger_id"] = trigger.clone().into();
     lock(&world.slack).triggered(&trigger, user, world.elapsed_ms());
-    let counted_before = {
+    let (counted_before, refused_before) = {
         let mut ledger = lock(&world.ledger);
         if let (Some(request), false) = (request, act.is_empty()) {
             *ledger.presses.entry((request, user.to_owned(), act)).or_default() += 1;
         }
-        counted(world, &ledger.requests, request, user, act)
+        let refusals = request.map_or(0, |request| ledger.refusals(request, user));
+        (counted(world, &ledger.requests, request, user, act), refusals)
     };
     let user = user.to_owned();
     let press = Press {
@@ -169,6 +172,7 @@ fn press(
         is_answered: false,
         is_counted: false,
         counted_before,
+        refused_before,
     };
     lock(&world.people).presses.push(press);
     deliver(world, process, number);
@@ -266,7 +270,7 @@ fn answered(world: &World, number: usize, answer: &Map<String, Value>) {
 }
 
 /// Whoever is told that an act counts is told the truth, however often the press is delivered; and nobody is told that a
-/// press was delivered before if the first delivery came to nothing.
+/// press was delivered before if it neither counted nor was refused then.
 fn check_answer(world: &World, press: &Press, answer: &Map<String, Value>) -> Result<(), String> {
     let Some(id) = press.request else { return Ok(()) };
     let ledger = lock(&world.ledger);
@@ -287,8 +291,8 @@ fn check_answer(world: &World, press: &Press, answer: &Map<String, Value>) -> Re
             "a press that counted is refused when it is delivered again: {press:?}, {answer:?}"
         ));
     }
-    let was_first = !press.is_answered && press.under_way == 1;
-    if code == Some("duplicate_delivery") && was_first && !press.act.is_empty() && !counts() {
+    let was_refused = || ledger.refusals(id, &press.user) > press.refused_before;
+    if code == Some("duplicate_delivery") && !press.act.is_empty() && !counts() && !was_refused() {
         return Err(format!("a press is lost: {press:?}"));
     }
     Ok(())

@@ -6,7 +6,7 @@ use countersign_core::lifecycle::{AuditEntry, Request};
 use countersign_store::faulty::Faulty;
 use countersign_store::{StoreError, StoreFault};
 
-use super::world::World;
+use super::world::{World, lock};
 
 /// What goes wrong with the store of a schedule.
 pub(super) struct StoreFaults(pub(super) Arc<World>);
@@ -40,6 +40,10 @@ impl Faulty for StoreFaults {
         } else {
             self.0.say(|| format!("store: {} v{}: not stored", request.id, request.version));
         }
+    }
+
+    fn refused(&self, audit: &[AuditEntry]) {
+        lock(&self.0.ledger).refused(audit);
     }
 }
 
