@@ -54,12 +54,12 @@ impl RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits: [u8; DIGITS] = std::array::from_fn(|at| {
+            let value = usize::try_from(self.0 >> (5 * (DIGITS - 1 - at)) & 31).unwrap_or_default();
+            ALPHABET.get(value).copied().unwrap_or(b'0')
+        });
         f.write_str(PREFIX)?;
-        (0..DIGITS).rev().try_for_each(|digit| {
-            let value = usize::try_from(self.0 >> (5 * digit) & 31).unwrap_or_default();
-            let letter = ALPHABET.get(value).copied().unwrap_or(b'0');
-            fmt::Write::write_char(f, char::from(letter))
-        })
+        f.write_str(std::str::from_utf8(&digits).unwrap_or_default())
     }
 }
 

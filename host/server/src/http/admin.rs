@@ -1,13 +1,9 @@
 //! Who may call the admin routes: admins of the access file with the role that a call needs, and the holder of
 //! `ADMIN_TOKEN`, who has every role. If the configuration has neither, there are no admin routes.
 
-use std::sync::Arc;
-
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use countersign_access::{ADMIN_TOKEN_NAME, Role};
 use countersign_core::lifecycle::Digest;
 use countersign_core::record::{AdminCall, Authentication, ChangeTrigger};
@@ -56,18 +52,15 @@ impl<S: Sync> FromRequestParts<S> for Admin {
 }
 
 /// Rejects calls of admin routes without the credentials of an admin who has the role, whether the route exists or not.
-pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(super) async fn check(app: &App, request: &mut Request) -> Result<(), ApiError> {
     if !request.uri().path().starts_with(PREFIX) {
-        return next.run(request).await;
+        return Ok(());
     }
-    let (mut parts, body) = request.into_parts();
-    match authenticate(&app, &mut parts).await {
-        Ok(admin) => {
-            parts.extensions.insert(admin);
-            next.run(Request::from_parts(parts, body)).await
-        }
-        Err(error) => error.into_response(),
-    }
+    let (mut parts, body) = std::mem::take(request).into_parts();
+    let admin = authenticate(app, &mut parts).await?;
+    parts.extensions.insert(admin);
+    *request = Request::from_parts(parts, body);
+    Ok(())
 }
 
 async fn authenticate(app: &App, parts: &mut Parts) -> Result<Admin, ApiError> {

@@ -7,8 +7,6 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use countersign_core::json;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -99,12 +97,12 @@ pub(crate) async fn read(app: &App, body: Body, limit: usize) -> Result<Bytes, A
 }
 
 /// Refuses a compressed body: it could be far larger than it looks.
-pub(super) async fn refuse_compressed(request: Request, next: Next) -> Response {
+pub(super) fn refuse_compressed(request: &Request) -> Result<(), ApiError> {
     let mut encodings = request.headers().get_all(header::CONTENT_ENCODING).iter();
     if encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return ApiError::Compressed.into_response();
+        return Err(ApiError::Compressed);
     }
-    next.run(request).await
+    Ok(())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -1,12 +1,8 @@
 //! Without an access file the gateway answers this machine only: a call that came through a proxy, or under another name
 //! than this machine's, comes from elsewhere and is refused. Slack's route has its own proof.
 
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, Uri, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use countersign_core::loopback::is_loopback;
 
 use super::error::ApiError;
@@ -17,14 +13,14 @@ use crate::telemetry::SecurityEvent;
 const SLACK: &str = "/api/slack/interactions";
 
 /// Refuses calls from elsewhere, if nobody authenticates callers.
-pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(super) fn check(app: &App, request: &Request) -> Result<(), ApiError> {
     let is_closed = app.access.is_none() && !app.insecure_anonymous;
     if is_closed && request.uri().path() != SLACK && comes_from_elsewhere(request.uri(), request.headers()) {
         app.metrics.count(SecurityEvent::Proxied);
         tracing::warn!("call rejected: it came through a proxy, and there is no access file");
-        return ApiError::Proxied.into_response();
+        return Err(ApiError::Proxied);
     }
-    next.run(request).await
+    Ok(())
 }
 
 fn comes_from_elsewhere(target: &Uri, headers: &HeaderMap) -> bool {

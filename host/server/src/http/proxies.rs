@@ -5,12 +5,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
-use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::middleware::Next;
-use axum::response::Response;
 use ipnet::IpNet;
 
 use super::client::Peer;
@@ -38,7 +35,7 @@ pub(crate) struct Proxies {
 }
 
 /// Puts the address of the client in the place of that of a trusted proxy.
-pub(super) async fn resolve(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub(super) fn resolve(app: &App, request: &mut Request) {
     if let Some(Peer(peer)) = request.extensions().get::<Peer>().copied() {
         let (client, is_readable) = app.proxies.client(peer, request.headers());
         if !is_readable {
@@ -46,7 +43,6 @@ pub(super) async fn resolve(State(app): State<Arc<App>>, mut request: Request, n
         }
         request.extensions_mut().insert(Peer(client));
     }
-    next.run(request).await
 }
 
 impl Proxies {

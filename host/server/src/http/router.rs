@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::handler::Handler;
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{self, Next};
@@ -48,21 +48,32 @@ pub fn router(app: Arc<App>, surface: Surface) -> Router {
         .fold(Router::new(), Router::merge)
         .fallback(async || ApiError::NoSuch("path"))
         .method_not_allowed_fallback(async || ApiError::WrongMethod)
-        .layer(middleware::from_fn(body::refuse_compressed))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), admin::guard))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), front_door::guard))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), proxies::resolve))
-        .layer(middleware::from_fn(catch_panic))
-        .layer(middleware::map_response(secure))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), around))
         .with_state(app)
 }
 
-/// Tells browsers neither to guess what a body is, nor to keep it: it may hold a token.
-async fn secure(mut response: Response) -> Response {
+/// Runs around every handler. It is one layer: each call makes copies of all layers.
+async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let mut response = catch_panic(request, async |request| guarded(&app, request, next).await).await;
+    // Browsers should neither guess what a body is, nor keep it: it may hold a token.
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+async fn guarded(app: &App, mut request: Request, next: Next) -> Response {
+    proxies::resolve(app, &mut request);
+    match check(app, &mut request).await {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn check(app: &App, request: &mut Request) -> Result<(), ApiError> {
+    front_door::check(app, request)?;
+    admin::check(app, request).await?;
+    body::refuse_compressed(request)
 }
 
 /// What callers use.
@@ -149,10 +160,10 @@ impl Routes {
 }
 
 /// Answers 500 if a handler panics. Nothing is left half-done: a request is changed in one atomic write or not at all.
-async fn catch_panic(request: Request, next: Next) -> Response {
+async fn catch_panic(request: Request, run: impl AsyncFnOnce(Request) -> Response) -> Response {
     // The pattern of the path, since the path itself may contain a token.
     let path = request.extensions().get::<MatchedPath>().cloned();
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+    match AssertUnwindSafe(run(request)).catch_unwind().await {
         Ok(response) => response,
         Err(_) => {
             // The panic hook has printed the message to the standard error.
@@ -193,8 +204,10 @@ mod tests {
         async fn broken() -> Response {
             panic!("broken on purpose")
         }
-        let router =
-            Router::new().route("/", axum::routing::get(broken)).layer(middleware::from_fn(catch_panic));
+        let catch = middleware::from_fn(async |request, next: Next| {
+            catch_panic(request, async |it| next.run(it).await).await
+        });
+        let router = Router::new().route("/", axum::routing::get(broken)).layer(catch);
         for _ in 0..2 {
             let request = Request::builder().uri("/").body(axum::body::Body::empty()).unwrap();
             let response = router.clone().oneshot(request).await.unwrap();
