@@ -1,15 +1,20 @@
 //! Queries that must stay fast however much is stored are answered by an index.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags, StatementStatus, params};
+use tempfile::TempDir;
 
 use super::{path, store};
-use crate::sqlite::{messages, outbox};
+use crate::sqlite::{file, messages, outbox};
+
+fn connect(directory: &TempDir) -> Connection {
+    drop(store(directory));
+    file::connect(&path(directory), OpenFlags::default()).unwrap()
+}
 
 #[test]
 fn what_grows_is_read_by_its_index() {
     let directory = tempfile::tempdir().unwrap();
-    drop(store(&directory));
-    let db = Connection::open(path(&directory)).unwrap();
+    let db = connect(&directory);
     for (sql, index) in [
         (outbox::NEXT_CHANNEL, "outbox_ready (urgency=? AND channel>?)"),
         (outbox::READY, "outbox_ready (urgency=? AND channel=? AND ready_at>? AND ready_at<?)"),
@@ -26,4 +31,16 @@ fn what_grows_is_read_by_its_index() {
         );
         assert!(plan.iter().all(|step| !step.contains("B-TREE")), "{sql}: {plan:?}");
     }
+}
+
+#[test]
+fn a_statement_is_planned_once_whatever_is_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = connect(&directory);
+    let mut ready = db.prepare(outbox::READY).unwrap();
+    for limit in [1, 2, 100] {
+        let rows = ready.query_map(params![1, "C1", 0, limit, limit], |_| Ok(())).unwrap();
+        assert_eq!(rows.count(), 0);
+    }
+    assert_eq!(ready.get_status(StatementStatus::RePrepare), 0);
 }
