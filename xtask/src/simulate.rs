@@ -1,4 +1,4 @@
-//! `cargo xtask simulate`: runs schedules of the simulation (docs/SIMULATION.md) in a release build.
+//! `cargo xtask simulate`: runs schedules of the simulation (docs/SIMULATION.md) in an optimised build.
 
 use anyhow::Result;
 
@@ -18,7 +18,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         &crate::root()?,
         &[
             "test",
-            "--release",
+            "--profile",
+            "simulation",
             "--package",
             "countersign",
             "--lib",

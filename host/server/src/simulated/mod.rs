@@ -31,6 +31,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use self::gateway::Installation;
 use self::schedule::{Failure, Schedule};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How many schedules run with all other tests.
 const SHORT_RUN: u64 = 100;
 
