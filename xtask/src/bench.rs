@@ -2,6 +2,9 @@
 //!
 //! Two programs measure. The example `judge_latency` measures what one judgement costs inside the gateway. The program
 //! `bench` of the tests' crate measures what callers see of a gateway that runs as in production.
+//!
+//! With `--peers` a third one measures instead: `tests/peers`, which compares a judgement with those of other policy
+//! engines. It is a workspace of its own, so that nothing else builds or downloads those.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,11 +28,17 @@ pub(crate) struct Arguments {
     /// Measure creates of the service at this address in turns with the gateway's
     #[arg(long, value_name = "HOST:PORT")]
     beside: Option<String>,
+    /// Measure instead what one judgement costs in regorus and in Cedar, in turns with the gateway's
+    #[arg(long, conflicts_with_all = ["save", "compare", "beside"])]
+    peers: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = crate::root()?;
     step("policies to WebAssembly", || policies::build(&root.join("target/policies"), true, Pins::Report))?;
+    if arguments.peers {
+        return peers(&root, arguments.quick);
+    }
     let packages =
         ["--package", "countersign", "--package", "countersign-policy", "--package", "countersign-tests"];
     let what = ["build", "--release", "--bins", "--example", "judge_latency"];
@@ -53,6 +62,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         flags.extend(["--beside", address]);
     }
     run_program(&root, "target/release/bench", &flags)
+}
+
+fn peers(root: &Path, quick: bool) -> Result<()> {
+    step("release build, with the other engines", || {
+        let target = ["--manifest-path", "tests/peers/Cargo.toml", "--target-dir", "target/peers"];
+        crate::cargo(root, &[&["build", "--release"], &target[..]].concat(), &[])
+    })?;
+    println!("\none judgement in each engine, in turns; other work on this machine makes the figures worse");
+    let files = ["target/policies/modules/quorum.wasm", "target/peers/compiled"];
+    let calls = if quick { "5000" } else { "50000" };
+    let flags = ["--calls", calls];
+    run_program(root, "target/peers/release/countersign-peers", &[files, flags].concat())
 }
 
 fn run_program(root: &Path, program: &str, arguments: &[&str]) -> Result<()> {

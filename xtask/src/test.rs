@@ -9,7 +9,11 @@ use crate::{cargo, links, packages, reproducible, tutorial};
 pub(crate) fn run() -> Result<()> {
     let watch = Stopwatch::start();
     let root = crate::root()?;
-    step("formatting", || cargo(&root, &["fmt", "--all", "--check"], &[]))?;
+    step("formatting", || {
+        cargo(&root, &["fmt", "--all", "--check"], &[])?;
+        // A workspace of its own, which is never built here.
+        cargo(&root, &["fmt", "--manifest-path", "tests/peers/Cargo.toml", "--check"], &[])
+    })?;
     step("links between documents", || links::check(&root))?;
     step("a browser and a registry for the tests", packages::ensure)?;
 
