@@ -375,7 +375,7 @@ impl Rule {
         request: bindings::Request<'_>,
     ) -> (Result<Result<String, Vec<Reason>>, PolicyFailure>, Cost) {
         let (answer, cost) = self.module.admit(&self.meter, &self.config, request);
-        let answer = answer.and_then(|(answer,)| match answer {
+        let answer = answer.and_then(|answer| match answer {
             Ok(memo) => check_memo(&memo, self.module.output_bytes()).map(|()| Ok(memo)),
             Err(reasons) => self.check_reasons(reasons).map(Err),
         });
