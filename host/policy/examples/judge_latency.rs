@@ -14,6 +14,10 @@ use countersign_core::lifecycle::{
 };
 use countersign_policy::{ActionPolicy, Engine, Limits, PolicySet, Trust};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let dir = PathBuf::from(arguments.next().unwrap_or_else(|| "target/policies".to_owned()));

@@ -11,7 +11,7 @@ use super::bindings;
 use super::engine::{Cost, Failure};
 use super::metrics::Meter;
 use super::module::Module;
-use super::pace::{Pace, thread_time};
+use super::pace::Pace;
 use super::schema::ParamSchema;
 use countersign_core::lifecycle::{
     Digest, Event, Link, Origin, Party, PolicyFailure, REDACTED, Reason, Request, RequestId, Ruling,
@@ -153,10 +153,7 @@ impl ActionPolicy {
         params: &Map<String, Value>,
         known: impl Fn(usize) -> Option<String>,
     ) -> Result<Vec<String>, NotAdmitted> {
-        let before = thread_time();
-        let (admitted, _) = self.admit_at_cost(id, submission, params, known);
-        self.pace.took(thread_time().saturating_sub(before));
-        admitted
+        self.pace.of(|| self.admit_at_cost(id, submission, params, known).0)
     }
 
     /// As [`ActionPolicy::admit`], and what each policy that was asked used.
@@ -199,10 +196,8 @@ impl ActionPolicy {
     /// Asks every policy, in order, whether `event` counts, and where `request` stands once it does.
     #[must_use]
     pub fn judge(&self, request: &Request, event: &Event) -> Vec<Verdict> {
-        let before = thread_time();
-        let verdicts = self.judge_at_cost(request, event).into_iter().map(|(verdict, _)| verdict).collect();
-        self.pace.took(thread_time().saturating_sub(before));
-        verdicts
+        let judge = || self.judge_at_cost(request, event).into_iter().map(|(verdict, _)| verdict).collect();
+        self.pace.of(judge)
     }
 
     /// As [`ActionPolicy::judge`], and what each policy used.
@@ -375,7 +370,7 @@ impl Rule {
         request: bindings::Request<'_>,
     ) -> (Result<Result<String, Vec<Reason>>, PolicyFailure>, Cost) {
         let (answer, cost) = self.module.admit(&self.meter, &self.config, request);
-        let answer = answer.and_then(|(answer,)| match answer {
+        let answer = answer.and_then(|answer| match answer {
             Ok(memo) => check_memo(&memo, self.module.output_bytes()).map(|()| Ok(memo)),
             Err(reasons) => self.check_reasons(reasons).map(Err),
         });

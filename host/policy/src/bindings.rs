@@ -8,6 +8,7 @@ use std::cell::OnceCell;
 
 use wasmtime::component::{ComponentType, Lift, Lower};
 
+use super::function::FunctionType;
 use countersign_core::lifecycle;
 use countersign_core::people::is_slack_id;
 
@@ -18,25 +19,47 @@ pub(super) const INTERFACE: &str = "countersign:policy/policy@0.2.0";
 pub(super) const INTERFACE_1: &str = "countersign:policy/policy@0.1.0";
 
 /// `describe: func() -> descriptor`
-pub(super) type DescribeResult = (Descriptor,);
+pub(super) enum Describe {}
 /// `check-config: func(config: json) -> list<reason>`
-pub(super) type CheckParams<'a> = (&'a str,);
-/// What `check-config` returns.
-pub(super) type CheckResult = (Vec<Reason>,);
+pub(super) enum CheckConfig {}
 /// `admit: func(config: json, request: request) -> result<json, list<reason>>`
-pub(super) type AdmitParams<'a> = (&'a str, Request<'a>);
+pub(super) enum Admit {}
 /// The same in 0.1.0.
-pub(super) type AdmitParams1<'a> = (&'a str, Request1<'a>);
-/// What `admit` returns.
-pub(super) type AdmitResult = (Result<String, Vec<Reason>>,);
+pub(super) enum Admit1 {}
 /// `judge: func(context: context) -> result<ruling, list<reason>>`
-pub(super) type JudgeParams<'a> = (Context<'a, Request<'a>, Actor<'a>>,);
+pub(super) enum Judge {}
 /// The same in 0.1.0.
-pub(super) type JudgeParams1<'a> = (Context<'a, Request1<'a>, Actor1<'a>>,);
-/// What `judge` returns.
-pub(super) type JudgeResult = (Result<Ruling<Requirement>, Vec<Reason>>,);
-/// The same in 0.1.0.
-pub(super) type JudgeResult1 = (Result<Ruling<Requirement1>, Vec<Reason>>,);
+pub(super) enum Judge1 {}
+
+impl FunctionType for Describe {
+    type Params<'a> = ();
+    type Result = (Descriptor,);
+}
+
+impl FunctionType for CheckConfig {
+    type Params<'a> = (&'a str,);
+    type Result = (Vec<Reason>,);
+}
+
+impl FunctionType for Admit {
+    type Params<'a> = (&'a str, Request<'a>);
+    type Result = (Result<String, Vec<Reason>>,);
+}
+
+impl FunctionType for Admit1 {
+    type Params<'a> = (&'a str, Request1<'a>);
+    type Result = (Result<String, Vec<Reason>>,);
+}
+
+impl FunctionType for Judge {
+    type Params<'a> = (Context<'a, Request<'a>, Actor<'a>>,);
+    type Result = (Result<Ruling<Requirement>, Vec<Reason>>,);
+}
+
+impl FunctionType for Judge1 {
+    type Params<'a> = (Context<'a, Request1<'a>, Actor1<'a>>,);
+    type Result = (Result<Ruling<Requirement1>, Vec<Reason>>,);
+}
 
 #[derive(Debug, ComponentType, Lift)]
 #[component(record)]

@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmtime::component::{ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower};
+use wasmtime::component::{ComponentNamedList, Instance, InstancePre, Lift, Linker, Lower, TypedFunc};
 use wasmtime::{
     Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, ResourceLimiter, Store, Strategy,
     Trap,
 };
 
 use super::cache::CompileCache;
+use super::function::{Function, FunctionType};
 use super::metrics::Metrics;
 use super::module::LoadedModules;
 use super::ticker::{Slots, Ticker};
@@ -140,6 +141,23 @@ impl fmt::Debug for Engine {
 }
 
 #[cfg(test)]
+impl Shared {
+    /// A call of any function of any component.
+    pub(super) fn call<P, R>(
+        &self,
+        instance: &InstancePre<Sandbox>,
+        function: &wasmtime::component::ComponentExportIndex,
+        params: P,
+    ) -> (Result<R, Failure>, Cost)
+    where
+        P: ComponentNamedList + Lower,
+        R: ComponentNamedList + Lift + 'static,
+    {
+        self.run(instance, |instance, store| instance.get_typed_func(store, function), params)
+    }
+}
+
+#[cfg(test)]
 impl Engine {
     /// One whose clock has stopped.
     pub(super) fn without_clock() -> Engine {
@@ -173,10 +191,20 @@ impl Failure {
 
 impl Shared {
     /// One call in a fresh sandbox, and what it used.
-    pub(super) fn call<P, R>(
+    pub(super) fn call_function<S: FunctionType>(
         &self,
         instance: &InstancePre<Sandbox>,
-        function: &ComponentExportIndex,
+        function: &Function<S>,
+        params: S::Params<'_>,
+    ) -> (Result<S::Result, Failure>, Cost) {
+        self.run(instance, |instance, store| function.of(instance, store), params)
+    }
+
+    /// One call in a fresh sandbox, of the function that `find` finds in it.
+    fn run<P, R>(
+        &self,
+        instance: &InstancePre<Sandbox>,
+        find: impl FnOnce(&Instance, &mut Store<Sandbox>) -> wasmtime::Result<TypedFunc<P, R>>,
         params: P,
     ) -> (Result<R, Failure>, Cost)
     where
@@ -194,8 +222,7 @@ impl Shared {
         };
         let result = (|| {
             let instance = instance.instantiate(&mut store)?;
-            let function = instance.get_typed_func::<P, R>(&mut store, function)?;
-            function.call(&mut store, params)
+            find(&instance, &mut store)?.call(&mut store, params)
         })();
         let result = result.map_err(|error| self.failure(&error, store.data()));
         let fuel = self.limits.fuel.saturating_sub(store.get_fuel().unwrap_or_default());

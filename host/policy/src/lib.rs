@@ -21,6 +21,7 @@ mod bindings;
 mod cache;
 mod engine;
 pub mod files;
+mod function;
 mod metrics;
 mod module;
 mod pace;

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use jsonschema::Validator;
 use serde_json::Value;
-use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower};
+use wasmtime::Store;
+use wasmtime::component::{Component, ComponentExportIndex, Instance, InstancePre};
 
-use super::bindings::{self, INTERFACE, INTERFACE_1};
+use super::bindings::{self, Admit, Admit1, CheckConfig, Describe, INTERFACE, INTERFACE_1, Judge, Judge1};
 use super::engine::{Cost, Engine, Failure, Sandbox, Shared, empty_linker};
+use super::function::{Function, FunctionType};
 use super::metrics::Meter;
 use super::schema;
 use super::trust::{Signed, Unsigned};
@@ -51,25 +53,25 @@ pub struct Module {
     exports: Exports,
 }
 
-/// The version of the contract that a module is built for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Contract {
-    /// 0.1.0: actors are ids and groups alone.
-    V1,
-    /// 0.2.0.
-    V2,
-}
+/// What `admit` answered.
+pub(super) type Admitted = Result<String, Vec<bindings::Reason>>;
 
 /// What `judge` answered, whatever version of the contract it is of.
 pub(super) type Judged = Result<lifecycle::Ruling, Vec<bindings::Reason>>;
 
 /// Where the functions are, looked up once.
 struct Exports {
-    contract: Contract,
-    describe: ComponentExportIndex,
-    check_config: ComponentExportIndex,
-    admit: ComponentExportIndex,
-    judge: ComponentExportIndex,
+    describe: Function<Describe>,
+    check_config: Function<CheckConfig>,
+    of_requests: OfRequests,
+}
+
+/// The functions that differ between the versions of the contract.
+enum OfRequests {
+    /// 0.1.0: actors are ids and groups alone.
+    V1 { admit: Function<Admit1>, judge: Function<Judge1> },
+    /// 0.2.0.
+    V2 { admit: Function<Admit>, judge: Function<Judge> },
 }
 
 /// Why bytes are no policy module.
@@ -140,8 +142,7 @@ impl Engine {
         let instance = empty_linker(&shared.wasm)
             .instantiate_pre(&component)
             .map_err(|error| ModuleError::Invalid(error.root_cause().to_string()))?;
-        let exports = Exports::find(&component)?;
-        exports.check(shared, &instance)?;
+        let exports = Exports::find(shared, &component, &instance)?;
         let descriptor = describe(shared, &instance, &exports)?;
         let config = schema::compile(&descriptor.config_schema).map_err(|error| {
             ModuleError::Descriptor(format!("its configuration schema is not valid: {error}"))
@@ -206,7 +207,7 @@ impl Module {
     #[must_use]
     pub fn describe_again(&self) -> Cost {
         let describe = &self.exports.describe;
-        self.shared.call::<(), bindings::DescribeResult>(&self.instance, describe, ()).1
+        self.shared.call_function(&self.instance, describe, ()).1
     }
 
     pub(super) fn output_bytes(&self) -> usize {
@@ -217,12 +218,8 @@ impl Module {
         &self,
         meter: &Meter,
         config: &str,
-    ) -> (Result<bindings::CheckResult, Failure>, Cost) {
-        let (result, cost) = self.shared.call::<bindings::CheckParams<'_>, bindings::CheckResult>(
-            &self.instance,
-            &self.exports.check_config,
-            (config,),
-        );
+    ) -> (Result<(Vec<bindings::Reason>,), Failure>, Cost) {
+        let (result, cost) = self.shared.call_function(&self.instance, &self.exports.check_config, (config,));
         Meter::took(&meter.check_config, cost.time);
         (result, cost)
     }
@@ -232,16 +229,16 @@ impl Module {
         meter: &Meter,
         config: &str,
         request: bindings::Request<'_>,
-    ) -> (Result<bindings::AdmitResult, Failure>, Cost) {
-        let (instance, admit) = (&self.instance, &self.exports.admit);
-        let (result, cost) = match self.exports.contract {
-            Contract::V2 => {
-                self.shared.call::<bindings::AdmitParams<'_>, _>(instance, admit, (config, request))
+    ) -> (Result<Admitted, Failure>, Cost) {
+        let (result, cost) = match &self.exports.of_requests {
+            OfRequests::V2 { admit, .. } => {
+                self.shared.call_function(&self.instance, admit, (config, request))
             }
-            Contract::V1 => {
-                self.shared.call::<bindings::AdmitParams1<'_>, _>(instance, admit, (config, request.into()))
+            OfRequests::V1 { admit, .. } => {
+                self.shared.call_function(&self.instance, admit, (config, request.into()))
             }
         };
+        let result = result.map(|(answer,)| answer);
         Meter::took(&meter.admit, cost.time);
         (result, cost)
     }
@@ -253,21 +250,18 @@ impl Module {
         request: bindings::Request<'_>,
         events: &bindings::Events<'_>,
     ) -> (Result<Judged, Failure>, Cost) {
-        let (instance, judge) = (&self.instance, &self.exports.judge);
-        let (result, cost) = match self.exports.contract {
-            Contract::V2 => {
+        let (result, cost) = match &self.exports.of_requests {
+            OfRequests::V2 { judge, .. } => {
                 let (history, event) = events.now();
                 let context = bindings::Context { config, memo, request, history, event };
-                let (answer, cost) =
-                    self.shared.call::<bindings::JudgeParams<'_>, _>(instance, judge, (context,));
-                (answer.map(|(answer,): bindings::JudgeResult| answer.map(Into::into)), cost)
+                let (answer, cost) = self.shared.call_function(&self.instance, judge, (context,));
+                (answer.map(|(answer,)| answer.map(Into::into)), cost)
             }
-            Contract::V1 => {
+            OfRequests::V1 { judge, .. } => {
                 let (history, event) = events.then();
                 let context = bindings::Context { config, memo, request: request.into(), history, event };
-                let (answer, cost) =
-                    self.shared.call::<bindings::JudgeParams1<'_>, _>(instance, judge, (context,));
-                (answer.map(|(answer,): bindings::JudgeResult1| answer.map(Into::into)), cost)
+                let (answer, cost) = self.shared.call_function(&self.instance, judge, (context,));
+                (answer.map(|(answer,)| answer.map(Into::into)), cost)
             }
         };
         Meter::took(&meter.judge, cost.time);
@@ -329,70 +323,58 @@ fn compile(shared: &Shared, digest: &Digest, bytes: &[u8]) -> Result<Component, 
 }
 
 impl Exports {
-    fn find(component: &Component) -> Result<Exports, ModuleError> {
-        let (contract, interface) = [(Contract::V2, INTERFACE), (Contract::V1, INTERFACE_1)]
+    /// The functions, each of which takes and returns what the contract says.
+    fn find(
+        shared: &Shared,
+        component: &Component,
+        instance: &InstancePre<Sandbox>,
+    ) -> Result<Exports, ModuleError> {
+        let (current, interface) = [(true, INTERFACE), (false, INTERFACE_1)]
             .into_iter()
-            .find_map(|(contract, name)| Some((contract, component.get_export_index(None, name)?)))
+            .find_map(|(current, name)| Some((current, component.get_export_index(None, name)?)))
             .ok_or_else(|| ModuleError::Interface("there is no such export".to_owned()))?;
         let function = |name: &str| {
             component
                 .get_export_index(Some(&interface), name)
                 .ok_or_else(|| ModuleError::Interface(format!("it lacks the function `{name}`")))
         };
-        Ok(Exports {
-            contract,
-            describe: function("describe")?,
-            check_config: function("check-config")?,
-            admit: function("admit")?,
-            judge: function("judge")?,
-        })
-    }
-
-    /// That each function takes and returns what the contract says.
-    fn check(&self, shared: &Shared, instance: &InstancePre<Sandbox>) -> Result<(), ModuleError> {
+        let (describe, check_config) = (function("describe")?, function("check-config")?);
+        let (admit, judge) = (function("admit")?, function("judge")?);
         let invalid = |error: wasmtime::Error| ModuleError::Invalid(format!("{error:#}"));
         let mut store = shared.store().map_err(invalid)?;
-        let instance = match instance.instantiate(&mut store) {
-            Ok(instance) => instance,
-            Err(error) => {
-                let Failure { kind, detail } = shared.failure(&error, store.data());
-                return Err(ModuleError::Invalid(format!("it cannot be started ({kind}): {detail}")));
-            }
+        let instance = instance.instantiate(&mut store).map_err(|error| {
+            let Failure { kind, detail } = shared.failure(&error, store.data());
+            ModuleError::Invalid(format!("it cannot be started ({kind}): {detail}"))
+        })?;
+        let mut types = Types { instance, store };
+        let describe = types.compare::<Describe>("describe", describe)?;
+        let check_config = types.compare::<CheckConfig>("check-config", check_config)?;
+        let of_requests = if current {
+            let admit = types.compare("admit", admit)?;
+            OfRequests::V2 { admit, judge: types.compare("judge", judge)? }
+        } else {
+            let admit = types.compare("admit", admit)?;
+            OfRequests::V1 { admit, judge: types.compare("judge", judge)? }
         };
-        let mut types = Signatures { instance, store };
-        types.check::<(), bindings::DescribeResult>("describe", &self.describe)?;
-        types
-            .check::<bindings::CheckParams<'_>, bindings::CheckResult>("check-config", &self.check_config)?;
-        match self.contract {
-            Contract::V2 => {
-                types.check::<bindings::AdmitParams<'_>, bindings::AdmitResult>("admit", &self.admit)?;
-                types.check::<bindings::JudgeParams<'_>, bindings::JudgeResult>("judge", &self.judge)
-            }
-            Contract::V1 => {
-                types.check::<bindings::AdmitParams1<'_>, bindings::AdmitResult>("admit", &self.admit)?;
-                types.check::<bindings::JudgeParams1<'_>, bindings::JudgeResult1>("judge", &self.judge)
-            }
-        }
+        Ok(Exports { describe, check_config, of_requests })
     }
 }
 
-struct Signatures {
-    instance: wasmtime::component::Instance,
-    store: wasmtime::Store<Sandbox>,
+/// An instance to compare the types of its functions with the contract's.
+struct Types {
+    instance: Instance,
+    store: Store<Sandbox>,
 }
 
-impl Signatures {
-    fn check<P, R>(&mut self, name: &str, function: &ComponentExportIndex) -> Result<(), ModuleError>
-    where
-        P: ComponentNamedList + Lower,
-        R: ComponentNamedList + Lift,
-    {
-        match self.instance.get_typed_func::<P, R>(&mut self.store, function) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                Err(ModuleError::Interface(format!("`{name}` has another signature: {}", error.root_cause())))
-            }
-        }
+impl Types {
+    fn compare<S: FunctionType>(
+        &mut self,
+        name: &str,
+        function: ComponentExportIndex,
+    ) -> Result<Function<S>, ModuleError> {
+        Function::compared(function, &self.instance, &mut self.store).map_err(|error| {
+            ModuleError::Interface(format!("`{name}` has another signature: {}", error.root_cause()))
+        })
     }
 }
 
@@ -401,7 +383,7 @@ fn describe(
     instance: &InstancePre<Sandbox>,
     exports: &Exports,
 ) -> Result<Descriptor, ModuleError> {
-    let (described, _) = shared.call::<(), bindings::DescribeResult>(instance, &exports.describe, ());
+    let (described, _) = shared.call_function(instance, &exports.describe, ());
     let (described,) =
         described.map_err(|Failure { kind, detail }| ModuleError::Describe { kind, detail })?;
     let wrong = |what: String| Err(ModuleError::Descriptor(what));

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -82,21 +82,35 @@ impl Ticker {
 
 /// Lets so many calls run at once as there are sandboxes.
 pub(super) struct Slots {
-    free: Mutex<u32>,
+    state: Mutex<State>,
     freed: Condvar,
+}
+
+struct State {
+    free: u32,
+    /// How many wait for one.
+    waiting: u32,
 }
 
 impl Slots {
     pub(super) fn new(slots: u32) -> Slots {
-        Slots { free: Mutex::new(slots), freed: Condvar::new() }
+        Slots { state: Mutex::new(State { free: slots, waiting: 0 }), freed: Condvar::new() }
     }
 
     /// Waits for a sandbox: at most as long as the calls that hold one may take.
     pub(super) fn take(&self) -> Slot<'_> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
+        let mut state = self.state();
+        while state.free == 0 {
+            state.waiting += 1;
+            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
+        }
+        state.free -= 1;
         Slot(self)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,7 +119,13 @@ pub(super) struct Slot<'a>(&'a Slots);
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.freed.notify_one();
+        let mut state = self.0.state();
+        state.free += 1;
+        let awaited = state.waiting > 0;
+        drop(state);
+        // A notification is a system call, also if nobody waits.
+        if awaited {
+            self.0.freed.notify_one();
+        }
     }
 }
