@@ -322,6 +322,14 @@ fn compile(shared: &Shared, digest: &Digest, bytes: &[u8]) -> Result<Component, 
     Ok(component)
 }
 
+#[cfg(test)]
+impl Module {
+    /// Asks an instance of this module for a function of another one.
+    pub(super) fn call_function_of(&self, other: &Module) -> Result<(), Failure> {
+        self.shared.call_function(&self.instance, &other.exports.describe, ()).0.map(drop)
+    }
+}
+
 impl Exports {
     /// The functions, each of which takes and returns what the contract says.
     fn find(

@@ -94,3 +94,13 @@ fn a_memory_that_starts_too_large() {
         (core instance (instantiate $m)))"#;
     refused(&wat(large), &["memory"]);
 }
+
+/// What was compared with the contract for one module says nothing about another.
+#[test]
+fn a_function_of_another_module_is_not_called() {
+    let engine = engine();
+    let (one, other) = (module(&engine, "quorum"), module(&engine, "persona-gate"));
+    assert!(one.call_function_of(&one).is_ok());
+    let failure = one.call_function_of(&other).unwrap_err();
+    assert!(failure.detail.contains("the instance has no such function"), "{failure:?}");
+}
