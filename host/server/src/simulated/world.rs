@@ -213,7 +213,9 @@ impl World {
     /// Something goes wrong that may make the gateway late.
     pub(super) fn disturb(&self) {
         let now = self.now();
-        self.state().disturbed_at = now;
+        let mut state = self.state();
+        // What was written before the clock was set back has the time of before.
+        state.disturbed_at = state.disturbed_at.max(now);
     }
 
     pub(super) fn disturbed_at(&self) -> Timestamp {
