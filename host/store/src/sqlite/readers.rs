@@ -10,11 +10,10 @@ use super::deadline::Deadline;
 use super::file::Database;
 use crate::StoreError;
 
-/// How many idle connections to keep; each has a page cache of its own.
-const IDLE: usize = 8;
-
-/// How many reads may be under way. Others wait, so that a disk that hangs does not take every thread that may block.
-const CONCURRENT: usize = 16;
+/// How many connections there are at most, and so how many reads may be under way. Each has a page cache of its own, and
+/// all are kept, since to open one takes longer than most reads. Others wait, so that a disk that hangs does not take every
+/// thread that may block.
+const CONNECTIONS: usize = 8;
 
 /// The idle connections. If there is none, another one is opened.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ pub(super) struct Readers {
 
 impl Readers {
     pub(super) fn of(database: Database, deadline: Deadline) -> Arc<Readers> {
-        let under_way = Arc::new(Semaphore::new(CONCURRENT));
+        let under_way = Arc::new(Semaphore::new(CONNECTIONS));
         Arc::new(Readers { idle: Mutex::new(Vec::new()), under_way, deadline, database })
     }
 
@@ -61,10 +60,7 @@ impl Readers {
             None => self.database.reader()?,
         };
         let answer = read(&connection);
-        let mut idle = self.idle();
-        if idle.len() < IDLE {
-            idle.push(connection);
-        }
+        self.idle().push(connection);
         answer
     }
 
