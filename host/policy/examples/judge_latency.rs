@@ -70,7 +70,7 @@ fn request(policy: &ActionPolicy) -> anyhow::Result<(Request, Event)> {
     let entry = policy.entry();
     let params = serde_json::json!({ "ref": "v1.42.0", "replicas": 3, "service": "billing", "secret": "s" });
     let params = params.as_object().cloned().unwrap_or_default();
-    let (shown, redacted) = entry.redact.apply(&params);
+    let (shown, redacted) = entry.redact.apply(params.clone());
     let submission = Submission {
         action: entry.action.clone(),
         rules: "deploy".into(),

@@ -174,9 +174,9 @@ pub fn submission(
 /// A submission with all that the rules decide of it: what is hidden, when it expires and escalates. What is hidden
 /// already stays so.
 #[must_use]
-pub fn under(rules: &ActionPolicy, submission: Submission) -> Submission {
+pub fn under(rules: &ActionPolicy, mut submission: Submission) -> Submission {
     let entry = rules.entry();
-    let (mut params, mut redacted) = entry.redact.apply(&submission.params);
+    let (mut params, mut redacted) = entry.redact.apply(std::mem::take(&mut submission.params));
     for key in &submission.redacted {
         params.insert(key.clone(), REDACTED.into());
     }

@@ -226,12 +226,14 @@ impl Redaction {
 
     /// The parameters with hidden values replaced, and the keys whose values were.
     #[must_use]
-    pub fn apply(&self, params: &Map<String, Value>) -> (Map<String, Value>, BTreeSet<String>) {
-        let redacted: BTreeSet<String> = params.keys().filter(|key| !self.shows(key)).cloned().collect();
-        let shown = params.iter().map(|(key, value)| {
-            let value = if redacted.contains(key) { Value::from(REDACTED) } else { value.clone() };
-            (key.clone(), value)
-        });
-        (shown.collect(), redacted)
+    pub fn apply(&self, mut params: Map<String, Value>) -> (Map<String, Value>, BTreeSet<String>) {
+        let mut redacted = BTreeSet::new();
+        for (key, value) in &mut params {
+            if !self.shows(key) {
+                *value = REDACTED.into();
+                redacted.insert(key.clone());
+            }
+        }
+        (params, redacted)
     }
 }

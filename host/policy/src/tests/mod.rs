@@ -80,7 +80,7 @@ fn params() -> Map<String, Value> {
 }
 
 fn submission(policy: &ActionPolicy) -> Submission {
-    let (shown, redacted) = policy.entry().redact.apply(&params());
+    let (shown, redacted) = policy.entry().redact.apply(params());
     Submission {
         action: "deploy".to_owned(),
         rules: "deploy".into(),

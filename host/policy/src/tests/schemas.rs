@@ -440,7 +440,7 @@ proptest! {
         let rules = ActionPolicy::new(entry, |_| Some(Arc::clone(&module))).unwrap();
         let params: Map<String, Value> = before.into_iter().map(|(key, value)| (key, json!(value))).collect();
         let fits = |params: &Map<String, Value>| oracle.is_valid(&Value::Object(params.clone()));
-        let (shown, redacted) = rules.entry().redact.apply(&params);
+        let (shown, redacted) = rules.entry().redact.apply(params.clone());
         let submission =
             Submission { params: shown, redacted, digests: parameter_digests(&params), ..submission(&rules) };
         let made = decide::admit(&rules, id(), submission, &params, |_| None).outcome.unwrap().request;
@@ -495,7 +495,7 @@ proptest! {
                 continue;
             }
             let after = object([("a", a_after), ("b", b_after), ("s", s), ("t", t)]);
-            let (stored, redacted) = hide(hidden).apply(&after);
+            let (stored, redacted) = hide(hidden).apply(after.clone());
             let found = checked.violations(&stored, &redacted, &edited);
             let fits = oracle.is_valid(&Value::Object(after.clone()));
             let is_joined = edited.iter().any(|key| checked.unchecked(key).next().is_some());

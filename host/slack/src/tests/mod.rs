@@ -71,7 +71,7 @@ fn known_person(id: &str) -> Identity {
 
 fn submission() -> Submission {
     let params = object(json!({"ref": "v1.42.0", "replicas": 3, "dry_run": false, "token": "hunter2"}));
-    let (shown, redacted) = entry().redact.apply(&params);
+    let (shown, redacted) = entry().redact.apply(params.clone());
     Submission {
         action: "deploy_prod".into(),
         rules: "deploy_prod".into(),
