@@ -1,7 +1,7 @@
 //! Posting and updating a message, and what is stored once Slack shows it.
 
 use countersign_core::lifecycle::{Digest, Request, Timestamp};
-use countersign_core::record::{PostState, Slot};
+use countersign_core::record::{PostState, SlackPost, Slot};
 use serde_json::json;
 
 use super::{ActiveJob, CALL_MS, SendResult, Sender, StepError};
@@ -92,7 +92,8 @@ impl Sender {
         let channel = tracked.channel.clone();
         let is_main = tracked.mark.slot == Slot::Main;
         // A notice is updated to one content only, so a late update of it does no harm.
-        let was_unsure = std::mem::take(&mut tracked.post.unsure) || self.may_overlap(active.request);
+        let was_unsure =
+            std::mem::take(&mut tracked.post.unsure) || self.may_overlap(&tracked.post, active.request);
         let now = self.schedule.now();
         // The earlier update may be carried out after this one, so this one is repeated later; and so is each one that is
         // sent before that.
@@ -122,9 +123,10 @@ impl Sender {
 
     /// Whether a process before this one may have sent an update of the request's message that is still on its way. Nothing
     /// stored says so: such a process died during the call.
-    fn may_overlap(&self, request: &Request) -> bool {
+    fn may_overlap(&self, post: &SlackPost, request: &Request) -> bool {
         let has_just_started = self.clock.monotonic().since(self.start.monotonic) < OVERLAP_MS;
-        has_just_started && request.submission.submitted_at < self.start.wall
+        // What showed nothing before was not updated before, either.
+        has_just_started && post.shown > 0 && request.submission.submitted_at < self.start.wall
     }
 
     /// When the message is refreshed. Only a message that shows the remaining time needs it.

@@ -160,6 +160,7 @@ async fn what_a_process_that_died_may_have_sent_is_overwritten_later() {
     harness.create(1, "C1").await;
     harness.create(2, "C2").await;
     harness.deliver(MINUTE).await;
+    harness.create_approved(4, "C1").await;
     harness.clock.advance(1);
     harness.kill_and_restart();
     harness.create(3, "C3").await;
@@ -175,6 +176,7 @@ async fn what_a_process_that_died_may_have_sent_is_overwritten_later() {
     assert_eq!(updates(&harness), [2, 1]);
     harness.pass(10 * MINUTE).await;
     assert_eq!(updates(&harness), [2, 1]);
+    assert_eq!(harness.message(4).updates, 0, "it was posted by the second process, and never updated");
     // By now nothing of the first process is still on its way.
     let before = harness.message(2).updates;
     harness.end(2).await;
