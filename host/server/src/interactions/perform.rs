@@ -171,7 +171,7 @@ pub(super) async fn perform(
             }
             // After the person's right, and once for each press: nobody must use up the caller's quota for nothing.
             if let Some(once) = once
-                && app.gateway.has_counted(once).await?
+                && app.gateway.has_counted(request, once).await?
             {
                 return Err(GatewayError::Repeated.into());
             }

@@ -81,6 +81,7 @@ macro_rules! store_contract {
                 stale_posts_come_in_order
                 each_channel_has_its_stale_posts
                 a_post_waits_no_longer_than_the_longest_wait
+                a_refresh_is_claimed_once
             }
             policies {
                 pinned_content_is_kept_by_its_hash

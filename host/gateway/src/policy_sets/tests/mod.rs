@@ -21,7 +21,7 @@ use countersign_core::clock::{Clock, ManualClock};
 use countersign_core::lifecycle::{Origin, Party, RequestId};
 use countersign_policy::{Engine, Limits, Trust};
 use countersign_registry::Credentials;
-use countersign_store::{MostOpen, SqliteStore};
+use countersign_store::{AuditCursor, MostOpen, SqliteStore};
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 
@@ -114,8 +114,8 @@ impl House {
     }
 
     async fn audited(&self) -> Vec<String> {
-        let audit = self.store.audit(0, 1000).await.unwrap();
-        audit.into_iter().map(|(_, entry)| entry.event).filter(|event| event.starts_with("policy_")).collect()
+        let audit = self.store.audit(&AuditCursor::default(), 1000).await.unwrap().entries;
+        audit.into_iter().map(|entry| entry.event).filter(|event| event.starts_with("policy_")).collect()
     }
 
     async fn counted(&self, trigger: ChangeTrigger, outcome: ChangeOutcome) -> u64 {
@@ -255,7 +255,7 @@ async fn a_reload_puts_the_folders_set_in_force() {
         ),
         (1, 2)
     );
-    let entry = house.store.audit(0, 100).await.unwrap().swap_remove(1).1;
+    let entry = house.store.audit(&AuditCursor::default(), 100).await.unwrap().entries.swap_remove(1);
     assert_eq!(entry.at, START.plus(5));
     assert_eq!(entry.detail["previousHash"], json!(first));
     assert_eq!(entry.detail["hash"], json!(changed.hash));
