@@ -95,8 +95,10 @@ pub(crate) async fn build_over(
     let supervisor = Supervisor::new(metrics.registry(), shutdown.clone()).context(METRICS)?;
     let outgoing = outgoing(config, &metrics, &clock)?;
     let policies = Arc::new(Policies::new(engine, set));
-    let gateway =
-        Gateway::new(store, policies, clock, tokens(&keys), keys.salts()).reading(review::is_possible);
+    let instance = getrandom::u64().context("the system gives no randomness")?;
+    let gateway = Gateway::new(store, policies, clock, tokens(&keys), keys.salts())
+        .reading(review::is_possible)
+        .numbered(instance);
     let gateway = Arc::new(gateway);
     if let Some(access) = &access {
         gateway.directory().set_people(Arc::clone(access.authenticator.access().people()));

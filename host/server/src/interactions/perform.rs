@@ -175,7 +175,7 @@ pub(super) async fn perform(
             {
                 return Err(GatewayError::Repeated.into());
             }
-            let caller = caller_rights::check_rerequest(app, &original)?;
+            let caller = caller_rights::check_rerequest(app, &original).await?;
             let who = Who { authenticated: true, ..Who::asserted(&user) };
             let party = Party { id: user, source: "slack".into(), display: None };
             let again = Again { party, who };
