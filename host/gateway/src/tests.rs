@@ -1,5 +1,6 @@
 //! The gateway over real policies and the real embedded store, with a clock that the tests move.
 
+mod instances;
 mod once;
 mod scheduling;
 mod time;
