@@ -7,6 +7,7 @@ pub mod ports;
 
 mod error;
 mod projection;
+mod redis;
 mod sqlite;
 mod url;
 
@@ -23,6 +24,9 @@ pub use ports::{
     DOCUMENT_PREFIXES, Documents, Due, EXPIRED_KEPT_MS, Guards, Idempotency, KeepPost, LONGEST_WAIT_MS,
     Messages, MostOpen, NewSalt, Nonce, OpenPolicy, OpenRequests, Outbox, OutboxDepth, OutboxEntry, Policies,
     Rate, ReadyEntry, Requests, Salts, Shared, StalePost, Statistics, Store, StoredSet, Urgency,
+};
+pub use redis::{
+    Durability, RedisOpenError, RedisOptions, RedisStore, RedisUrl, RedisUrlError, RedisWarning, StoreTime,
 };
 pub use sqlite::{OpenError, SqliteArchive, SqliteStore};
 pub use url::StoreUrl;
