@@ -60,6 +60,7 @@ mod signatures;
 mod registry;
 mod registry_sets;
 
+mod instances;
 mod operators;
 
 mod cookbook;
