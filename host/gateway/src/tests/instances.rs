@@ -76,10 +76,8 @@ async fn what_another_instance_looks_after_is_left_to_it_for_a_moment() {
     let again = house.ask("single").await.request;
     let other = beside(&house).await;
     house.clock.advance(11 * MINUTE);
-    let (mut one, mut two) = (
-        Scheduler::new(Arc::clone(&house.gateway), 1000),
-        Scheduler::new(Arc::clone(&other), 1000),
-    );
+    let (mut one, mut two) =
+        (Scheduler::new(Arc::clone(&house.gateway), 1000), Scheduler::new(Arc::clone(&other), 1000));
     tokio::join!(one.turn(), two.turn());
     assert_eq!(expired().await, requests.len() + 1);
     assert_eq!(house.gateway.request(again.id).await.expect("it is there").status(), Status::Expired);
