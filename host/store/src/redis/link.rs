@@ -146,7 +146,7 @@ impl Link {
     async fn repeated(&self, work: Work<'_>) -> Result<Vec<Value>, StoreError> {
         let deadline = Instant::now() + self.deadline;
         let breaker = self.breakers.for_work(work);
-        let (mut failures, mut may_be_stored) = (0, false);
+        let (mut failures, mut may_be_stored, mut last) = (0, false, None);
         loop {
             let tried = match work {
                 _ if !breaker.admits(Instant::now()) => Err(Failure::Suspended),
@@ -170,7 +170,15 @@ impl Link {
             let gives_up = matches!(failure, Failure::Suspended) && !may_be_stored;
             let wait = Duration::from_millis(BACKOFF.around(failures, &mut fastrand::Rng::new()));
             if gives_up || failure.remedy() == Remedy::None || Instant::now() + wait >= deadline {
+                // That none is tried says less than why the last one failed.
+                let failure = match failure {
+                    Failure::Suspended => last.unwrap_or(failure),
+                    failure => failure,
+                };
                 return Err(failure.into_error(may_be_stored));
+            }
+            if !matches!(failure, Failure::Suspended) {
+                last = Some(failure);
             }
             failures += 1;
             tokio::time::sleep(wait).await;

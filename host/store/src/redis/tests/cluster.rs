@@ -11,7 +11,7 @@ use super::server::Server;
 use crate::contract::{Backend, SharedBackend, shared_contract, store_contract};
 use crate::fixtures::*;
 use crate::redis::{Durability, RedisOptions, RedisStore};
-use crate::{Created, Requests as _, Store};
+use crate::{Change, Committed, Created, Requests as _, Shared as _, Store};
 
 /// Servers that know of each other. The first three are primaries.
 struct Cluster {
@@ -126,6 +126,8 @@ async fn what_was_acknowledged_outlives_a_primary() {
     while next_number.load(Ordering::Relaxed) < 300 {
         tokio::task::yield_now().await;
     }
+    let other = RedisStore::open(options.clone()).await.unwrap();
+    let mut heard = other.changes();
     drop(cluster.servers.remove(0));
     let before = next_number.load(Ordering::Relaxed);
     while next_number.load(Ordering::Relaxed) < before + 300 {
@@ -136,6 +138,24 @@ async fn what_was_acknowledged_outlives_a_primary() {
     assert!(acknowledged.len() > 200, "{}", acknowledged.len());
     let reading = RedisOptions { durability: Durability::Primary, ..options };
     let there = RedisStore::open(reading).await.unwrap();
+    // The other instance hears of each partition again.
+    let partitions = (1..).map(|number| request(10_000 + number * 8)).take(16);
+    for first in partitions {
+        assert_eq!(there.create(new(&first)).await.unwrap(), Created::New);
+        let (mut version, mut last) = (1, first.clone());
+        loop {
+            match tokio::time::timeout(Duration::from_millis(200), heard.recv()).await {
+                Ok(Ok(Change::Request { id, .. })) if id == first.id => break,
+                Ok(_) => {}
+                Err(_) => {
+                    last = next(&last, at(version), |_| {});
+                    version += 1;
+                    assert_eq!(there.commit(change(&last)).await.unwrap(), Committed::Done);
+                    assert!(version < 200, "nothing is heard of {}", first.id);
+                }
+            }
+        }
+    }
     for id in acknowledged {
         assert!(there.request(id).await.unwrap().is_some(), "{id}");
     }

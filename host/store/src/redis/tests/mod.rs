@@ -8,6 +8,8 @@ mod cluster;
 mod opening;
 mod replicas;
 mod sentinel;
+mod time;
+mod tls;
 
 use std::sync::Arc;
 

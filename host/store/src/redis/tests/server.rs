@@ -9,7 +9,8 @@ use std::sync::{LazyLock, Mutex};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Starts the program, says its process id, and ends it when the input ends: with the process that has the other end.
-const GUARD: &str = r#"directory=$1; shift; "$@" & echo "pid $!"; exec >/dev/null; read -r _; kill -9 $!; rm -rf "$directory""#;
+const GUARD: &str = r#"directory=$1; shift; sh -c 'echo "pid $$"; exec "$@"' sh "$@" & exec >/dev/null
+    read -r _; kill -9 $!; rm -rf "$directory""#;
 
 /// A server of its own. Dropping it ends it.
 pub(super) struct Server {
@@ -44,6 +45,13 @@ impl Server {
     pub(super) fn on_a_port(arguments: &[&str]) -> (Server, u16) {
         let port = free_port();
         (Server::run(&[&["--port", &port.to_string()], arguments].concat()), port)
+    }
+
+    /// The same, with TLS on the port.
+    pub(super) fn on_a_tls_port(arguments: &[&str]) -> (Server, u16) {
+        let port = free_port();
+        let first = ["--port", "0", "--tls-port", &port.to_string()];
+        (Server::run(&[&first, arguments].concat()), port)
     }
 
     /// Starts a Sentinel that watches the server on this port, under the name `main`.
