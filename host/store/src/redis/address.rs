@@ -96,6 +96,10 @@ impl FromStr for RedisUrl {
 }
 
 impl RedisUrl {
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.hosts, Hosts::Cluster(_))
+    }
+
     /// The same address with this user and password, as far as they are given.
     #[must_use]
     pub fn with_login(self, user: Option<String>, password: Option<Secret>) -> RedisUrl {

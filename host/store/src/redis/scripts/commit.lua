@@ -17,11 +17,15 @@ local kind = arg()
 local due = arg()
 local changed = number()
 local outcome = 'done'
-closed(before[2], id, submitted)
+if kind ~= before[2] then
+  closed(before[2], id, submitted)
+end
 if kind ~= '' then
-  redis.call('HSET', row, 'kind', kind)
   redis.call('ZADD', P .. 'due', due, id)
-  opened(kind, id, submitted)
+  if kind ~= before[2] then
+    redis.call('HSET', row, 'kind', kind)
+    opened(kind, id, submitted)
+  end
 else
   redis.call('HDEL', row, 'kind', 'q')
   redis.call('ZREM', P .. 'due', id)
