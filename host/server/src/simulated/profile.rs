@@ -45,9 +45,9 @@ impl Profile {
         let jumps = if rng.u32(0..8) == 0 { rng.u32(1..=6) } else { 0 };
         // Most faults take few steps once there is a request, and some take many.
         let steps = match rng.u32(0..100) {
-            0..60 => rng.u32(3..=8),
-            60..90 => rng.u32(8..=16),
-            _ => rng.u32(16..=45),
+            0..65 => rng.u32(2..=6),
+            65..93 => rng.u32(6..=12),
+            _ => rng.u32(12..=45),
         };
         let rate_factor = *rng.choice(&[0.1, 0.5, 1.0, 1.0, 5.0]).unwrap_or(&1.0);
         Profile {
