@@ -97,14 +97,19 @@ pub(super) fn ask(world: &Arc<World>, process: &Process) {
 
 /// A caller that has no answer yet asks again.
 pub(super) fn ask_again(world: &Arc<World>, process: &Process) {
-    let wanted = lock(&world.callers).wanted.clone();
-    for (number, wanted) in wanted.iter().enumerate() {
+    let is_due = |wanted: &Wanted| {
         let is_idle = wanted.under_way == 0 && !wanted.is_refused;
         // With its key even one that has an answer can be asked for again.
         let is_due = wanted.receipt.is_none() || (wanted.is_once() && world.percent(10));
-        if is_idle && is_due && world.percent(60) {
-            attempt(world, process, number);
-        }
+        is_idle && is_due && world.percent(60)
+    };
+    let due: Vec<usize> = {
+        let callers = lock(&world.callers);
+        let wanted = callers.wanted.iter().enumerate();
+        wanted.filter(|(_, wanted)| is_due(wanted)).map(|(number, _)| number).collect()
+    };
+    for number in due {
+        attempt(world, process, number);
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) async fn check(world: &World, store: &dyn Store) -> Result<(), String
         }
     }
     check_callers(world, &requests)?;
-    check_streams(world, &requests)?;
+    check_streams(world)?;
     for id in check_slack(world, &requests)? {
         let post = store.slack_post(id, Slot::Main).await.map_err(|error| error.to_string())?;
         if post.is_some_and(|post| post.has_called) {
@@ -86,9 +86,10 @@ fn check_callers(world: &World, requests: &BTreeMap<RequestId, Vec<Request>>) ->
 }
 
 /// Whoever listens hears the end.
-fn check_streams(world: &World, requests: &BTreeMap<RequestId, Vec<Request>>) -> Result<(), String> {
-    for (number, stream) in lock(&world.callers).streams.iter().enumerate() {
-        let newest = requests.get(&stream.id()).and_then(|versions| versions.last());
+pub(super) fn check_streams(world: &World) -> Result<(), String> {
+    let (callers, ledger) = (lock(&world.callers), lock(&world.ledger));
+    for (number, stream) in callers.streams.iter().enumerate() {
+        let newest = ledger.newest(stream.id());
         if newest.is_none_or(|newest| stream.seen != newest.version) {
             return Err(format!("stream {number} of {} has heard of v{} at last", stream.id(), stream.seen));
         }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::expected::{PEOPLE, who_can};
 use super::gateway::Process;
-use super::slack::{Button, Dialog, TEAM, buttons};
+use super::slack::{Button, Dialog, Slack, TEAM, buttons};
 use super::world::{World, lock};
 use crate::interactions::SocketMode;
 
@@ -43,24 +43,16 @@ pub(super) struct Press {
 /// Somebody does something.
 pub(super) fn act(world: &Arc<World>, process: &Process) {
     let now = world.elapsed_ms();
-    let (current, ever, dialogs) = {
+    let dialog = {
         let mut slack = lock(&world.slack);
         slack.advance(now);
-        let current: Vec<Button> = slack.messages.iter().flat_map(buttons).collect();
-        (current, slack.ever_shown.clone(), slack.dialogs.clone())
+        world.pick(&slack.dialogs).filter(|_| world.percent(50)).cloned()
     };
-    if let Some(dialog) = world.pick(&dialogs).filter(|_| world.percent(50)) {
-        return submit(world, process, dialog);
+    if let Some(dialog) = dialog {
+        return submit(world, process, &dialog);
     }
-    let shown = if world.percent(15) { &ever } else { &current };
-    // Requests that are open matter more than those that have ended.
-    let open: Vec<Button> = shown
-        .iter()
-        .filter(|button| !matches!(button.action_id.as_str(), "show_all" | "re_request") || world.percent(10))
-        .filter(|button| !matches!(button.action_id.as_str(), "deny" | "withdraw") || world.percent(30))
-        .cloned()
-        .collect();
-    let Some(button) = world.pick(&open) else { return };
+    let is_old = world.percent(15);
+    let Some(button) = look_for_button(world, &lock(&world.slack), is_old) else { return };
     let act = match button.action_id.as_str() {
         "approve" => "approve",
         "deny" => "deny",
@@ -68,7 +60,7 @@ pub(super) fn act(world: &Arc<World>, process: &Process) {
         persona if persona.starts_with("persona_ack:") => "acknowledge",
         _ => "",
     };
-    let Button { channel, ts, block_id, action_id, value } = button;
+    let Button { channel, ts, block_id, action_id, value } = &button;
     let action =
         value.parse().ok().and_then(|id| Some(lock(&world.ledger).newest(id)?.submission.action.clone()));
     let able = action.map(|action| who_can(&action, action_id)).unwrap_or_default();
@@ -82,6 +74,22 @@ pub(super) fn act(world: &Arc<World>, process: &Process) {
     });
     world.say(|| format!("{user} presses {action_id} of {value}"));
     press(world, process, user, what, (value.parse().ok(), act, None));
+}
+
+/// A button that a message shows, or one that any message has ever shown.
+fn look_for_button(world: &World, slack: &Slack, is_old: bool) -> Option<Button> {
+    // Requests that are open matter more than those that have ended.
+    let is_looked_at = |button: &&Button| {
+        (!matches!(button.action_id.as_str(), "show_all" | "re_request") || world.percent(10))
+            && (!matches!(button.action_id.as_str(), "deny" | "withdraw") || world.percent(30))
+    };
+    if is_old {
+        let shown: Vec<&Button> = slack.ever_shown.iter().filter(is_looked_at).collect();
+        return world.pick(&shown).map(|button| Button::clone(button));
+    }
+    let shown: Vec<Button> = slack.messages.iter().flat_map(buttons).collect();
+    let shown: Vec<&Button> = shown.iter().filter(is_looked_at).collect();
+    world.pick(&shown).map(|button| Button::clone(button))
 }
 
 /// Somebody submits a dialog, or presses a button in it.
@@ -199,10 +207,12 @@ fn counted(
 
 /// Slack delivers again some of what was not answered.
 pub(super) fn redeliver(world: &Arc<World>, process: &Process) {
-    let presses = lock(&world.people).presses.clone();
-    let unanswered =
-        presses.iter().enumerate().filter(|(_, press)| !press.is_answered && press.under_way == 0);
-    let unanswered: Vec<usize> = unanswered.map(|(number, _)| number).collect();
+    let unanswered: Vec<usize> = {
+        let people = lock(&world.people);
+        let presses = people.presses.iter().enumerate();
+        let unanswered = presses.filter(|(_, press)| !press.is_answered && press.under_way == 0);
+        unanswered.map(|(number, _)| number).collect()
+    };
     for number in unanswered {
         if world.percent(70) {
             world.say(|| format!("press {number} is delivered again"));

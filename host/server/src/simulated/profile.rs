@@ -43,7 +43,12 @@ impl Profile {
         let (store_fails, store_unsure, store_slow) = (some(80), some(80), some(120));
         let (outages, slack_fails, crashes) = (some(6), some(45), some(12));
         let jumps = if rng.u32(0..8) == 0 { rng.u32(1..=6) } else { 0 };
-        let steps = rng.u32(12..=45);
+        // Most faults take few steps once there is a request, and some take many.
+        let steps = match rng.u32(0..100) {
+            0..65 => rng.u32(2..=6),
+            65..93 => rng.u32(6..=12),
+            _ => rng.u32(12..=45),
+        };
         let rate_factor = *rng.choice(&[0.1, 0.5, 1.0, 1.0, 5.0]).unwrap_or(&1.0);
         Profile {
             store_fails,

@@ -139,14 +139,37 @@ impl Database {
     /// Makes an empty database in memory, which ends with its last connection.
     #[cfg(any(test, feature = "fixtures"))]
     pub(super) fn in_memory() -> rusqlite::Result<(Database, Connection)> {
+        use std::sync::{Mutex, PoisonError};
+        // A copy of a migrated database: migrating takes longer than most tests that need one.
+        static EMPTY: Mutex<Option<Connection>> = Mutex::new(None);
+        let mut empty = EMPTY.lock().unwrap_or_else(PoisonError::into_inner);
+        let empty = match &mut *empty {
+            Some(empty) => empty,
+            none => {
+                let (_, mut connection) = Database::named_in_memory()?;
+                schema::migrate(&mut connection)?;
+                none.insert(connection)
+            }
+        };
+        let (database, mut connection) = Database::named_in_memory()?;
+        rusqlite::backup::Backup::new(empty, &mut connection)?.run_to_completion(
+            i32::MAX,
+            Duration::ZERO,
+            None,
+        )?;
+        Ok((database, connection))
+    }
+
+    /// Makes a database in memory without a schema.
+    #[cfg(any(test, feature = "fixtures"))]
+    fn named_in_memory() -> rusqlite::Result<(Database, Connection)> {
         use std::sync::atomic::{AtomicU64, Ordering};
         static MADE: AtomicU64 = AtomicU64::new(0);
         // Connections of one process share a database in memory by this form of name.
         let name = format!("file:/countersign-{}?vfs=memdb", MADE.fetch_add(1, Ordering::Relaxed));
         let database = Database { path: PathBuf::from(name), lock: None };
         let access = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        let mut connection = connect(&database.path, access | OpenFlags::SQLITE_OPEN_URI)?;
-        schema::migrate(&mut connection)?;
+        let connection = connect(&database.path, access | OpenFlags::SQLITE_OPEN_URI)?;
         Ok((database, connection))
     }
 
