@@ -62,6 +62,7 @@ mod registry_sets;
 
 mod instances;
 mod operators;
+mod spool;
 
 mod cookbook;
 mod import;

@@ -128,9 +128,9 @@ impl Drop for Process {
 }
 
 impl Home {
-    /// With this Redis as its store, and nothing beside its policies.
+    /// With this Redis as its store, and a folder for what it cannot take.
     #[must_use]
     pub fn with_redis(self, redis: &Redis) -> Home {
-        self.with("COUNTERSIGN_STORE", &redis.url())
+        self.with("COUNTERSIGN_STORE", &redis.url()).with_file("COUNTERSIGN_SPOOL_DIR", "spool")
     }
 }

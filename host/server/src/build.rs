@@ -21,6 +21,7 @@ use crate::keys::{self, Keys};
 use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::readiness::Readiness;
 use crate::rejections::Rejections;
+use crate::spool::Spool;
 use crate::state::App;
 use crate::streams::Streams;
 use crate::supervisor::Supervisor;
@@ -104,6 +105,7 @@ pub(crate) async fn build_over(
         gateway.directory().set_people(Arc::clone(access.authenticator.access().people()));
     }
     gateway.register(metrics.registry()).context(METRICS)?;
+    let spool = spool(config, &keys, &metrics).await?;
     // Last of what can fail: a start that fails puts no file in force.
     let found = access.as_ref().and_then(|access| access.authenticator.access().digest());
     history::at_start(gateway.store().as_ref(), gateway.clock().now(), found)
@@ -116,6 +118,7 @@ pub(crate) async fn build_over(
         metrics,
         slack_verifier: config.secrets.slack_signing.as_ref().and_then(Verifier::new),
         outgoing,
+        spool,
         sent_ephemerals: SentEphemerals::default(),
         slack_team_ids: config.slack.team_ids.iter().cloned().collect(),
         rate_limiter: RateLimiter::new(&config.rate_limit),
@@ -137,6 +140,20 @@ pub(crate) async fn build_over(
         supervisor,
         shutdown,
     })
+}
+
+/// Where presses are kept that the store cannot take.
+async fn spool(config: &Config, keys: &Keys, metrics: &Metrics) -> anyhow::Result<Option<Arc<Spool>>> {
+    let Some(folder) = config.spool_dir() else {
+        tracing::warn!("no spool: what people do in Slack while the store is away is not recorded");
+        return Ok(None);
+    };
+    let (keys, registry) = (keys.clone(), metrics.registry().clone());
+    let opened = blocking(move || {
+        Spool::open(&folder, &keys, &registry)
+            .with_context(|| format!("cannot use the spool folder `{}`", folder.display()))
+    });
+    Ok(Some(Arc::new(opened.await??)))
 }
 
 /// The access file, if there is one; says so if there is none.

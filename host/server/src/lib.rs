@@ -25,6 +25,7 @@ mod rejections;
 pub mod http;
 mod rate_limit;
 mod readiness;
+mod spool;
 mod streams;
 pub mod telemetry;
 pub mod tls;

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::http::{self, ConnectionLimit, Limits, Listener};
 use crate::instances;
-use crate::interactions::SocketMode;
+use crate::interactions::{SocketMode, apply_recorded};
 use crate::readiness;
 use crate::state::App;
 use crate::tls::TlsMetrics;
@@ -151,6 +151,10 @@ fn maintain(app: &Arc<App>, config: &Config, maintenance: &mut JoinSet<()>) {
         maintenance.spawn(supervisor.keep("instance_changes", move || instances::hear(Arc::clone(&this))));
         let this = Arc::clone(app);
         maintenance.spawn(supervisor.keep("instance_heartbeat", move || instances::live(Arc::clone(&this))));
+    }
+    if app.spool.is_some() {
+        let this = Arc::clone(app);
+        maintenance.spawn(supervisor.keep("spool", move || apply_recorded(Arc::clone(&this))));
     }
     let this = Arc::clone(app);
     maintenance.spawn(supervisor.keep("readiness", move || check_readiness(Arc::clone(&this))));

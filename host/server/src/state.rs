@@ -16,6 +16,7 @@ use crate::interactions::SentEphemerals;
 use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::readiness::Readiness;
 use crate::rejections::Rejections;
+use crate::spool::Spool;
 use crate::streams::Streams;
 use crate::supervisor::Supervisor;
 use crate::telemetry::{Metrics, Scrapes};
@@ -31,6 +32,8 @@ pub struct App {
     pub(crate) slack_verifier: Option<Verifier>,
     /// Sends to Slack. Without it messages wait in the outbox.
     pub(crate) outgoing: Option<Outgoing>,
+    /// Where what people did is kept while the store cannot take it. Without it they are told to try again.
+    pub(crate) spool: Option<Arc<Spool>>,
     /// The newest ephemeral messages.
     pub(crate) sent_ephemerals: SentEphemerals,
     /// The ids of other Slack workspaces and organizations whose people count.

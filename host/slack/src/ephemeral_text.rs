@@ -67,6 +67,14 @@ pub fn rerequested(request: &Request) -> String {
     )
 }
 
+/// A press is kept until the store takes it.
+#[must_use]
+pub fn recorded() -> String {
+    ":hourglass: What you did is recorded, and will be applied as soon as the gateway's database answers again. If it does \
+     not count then, you will be told why."
+        .to_owned()
+}
+
 /// The next page of a dialog came later than Slack waits for it.
 #[must_use]
 pub fn page_too_late() -> String {
@@ -113,6 +121,9 @@ fn explanation(error_code: &str) -> Option<(&'static str, bool)> {
             false,
         ),
         "contended" => ("Others acted on this request at the same moment. Please try again.", false),
+        "too_late" => {
+            ("This was recorded while the gateway's database was away, for too long to count.", false)
+        }
         "store_unavailable" | "store_timeout" => (
             "The gateway's database did not answer, so it is not known whether this was stored. Please look at the message, \
                  and press again if it does not show what you did: it counts once.",

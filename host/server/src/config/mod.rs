@@ -95,10 +95,22 @@ impl Config {
     #[must_use]
     pub fn cache_dir(&self) -> PathBuf {
         self.policies.cache_dir.clone().unwrap_or_else(|| {
-            let file = self.storage.store.file().unwrap_or(Path::new("countersign"));
-            let mut name = file.file_name().unwrap_or_default().to_owned();
-            name.push(".modules");
-            file.with_file_name(name)
+            beside(self.storage.store.file().unwrap_or(Path::new("countersign")), ".modules")
         })
     }
+
+    /// The directory for presses that the store cannot take. An embedded store has one beside it, since its disk outlives
+    /// the process.
+    #[must_use]
+    pub fn spool_dir(&self) -> Option<PathBuf> {
+        let given = self.storage.spool_dir.clone();
+        given.or_else(|| self.storage.store.file().map(|file| beside(file, ".spool")))
+    }
+}
+
+/// The file's path with something added to its name.
+fn beside(file: &Path, added: &str) -> PathBuf {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(added);
+    file.with_file_name(name)
 }

@@ -19,6 +19,10 @@ pub struct Storage {
     /// `redis+sentinel://HOST,HOST/NAME`, `redis+cluster://HOST,HOST`, each with TLS as `rediss…`.
     #[arg(long, value_name = "COUNTERSIGN_STORE", default_value = DEFAULT)]
     pub store: StoreUrl,
+    /// A folder in which what people do in Slack is kept while the store cannot take it, on a disk that outlives the process.
+    /// Beside an embedded store there is one, `PATH.spool`; with a Redis there is none unless it is given.
+    #[arg(long, value_name = "COUNTERSIGN_SPOOL_DIR")]
+    pub spool_dir: Option<PathBuf>,
     /// How a Redis is used.
     #[command(flatten)]
     pub redis: Redis,

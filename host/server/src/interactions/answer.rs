@@ -26,6 +26,8 @@ pub(super) struct Answer {
     pub(super) shown_in_modal: bool,
     /// Whether it is known what was stored. The store may have stored something, and answered with an error.
     pub(super) is_certain: bool,
+    /// Whether the store was the reason why nothing was done, or why that is not known.
+    pub(super) store_failed: bool,
 }
 
 /// An ephemeral message.
@@ -38,7 +40,17 @@ pub(super) struct Ephemeral {
 
 impl Answer {
     fn silent(body: Map<String, Value>) -> Answer {
-        Answer { body, ephemeral: None, shown_in_modal: false, is_certain: true }
+        Answer { body, ephemeral: None, shown_in_modal: false, is_certain: true, store_failed: false }
+    }
+
+    /// A press that is kept until the store takes it.
+    pub(super) fn recorded(modal: bool) -> Answer {
+        let mut body = object(json!({"ok": true, "recorded": true}));
+        if modal {
+            body.insert("response_action".into(), "clear".into());
+        }
+        let ephemeral = Some(Ephemeral { code: "recorded", text: ephemeral_text::recorded() });
+        Answer { ephemeral, ..Answer::silent(body) }
     }
 
     /// A refusal of what is of no request.
@@ -84,7 +96,7 @@ pub(super) async fn answer(app: &App, interaction: Interaction) -> Answer {
             // The modal is closed by then.
             ephemeral: Some(Ephemeral { code: "page_too_late", text: ephemeral_text::page_too_late() }),
             shown_in_modal: true,
-            is_certain: true,
+            ..Answer::silent(Map::new())
         },
         Ok(Performed::ModalOpened) => Answer::silent(object(json!({"ok": true, "requestId": id}))),
         Err(error) => refused(app, id, &error, &modal_blocks.unwrap_or_default()).await,
@@ -116,6 +128,7 @@ async fn counted_before(
 
 async fn refused(app: &App, id: RequestId, error: &PerformError, modal_blocks: &[String]) -> Answer {
     let (reasons, mut locked, mut is_certain) = (error.reasons(), &[][..], true);
+    let store_failed = matches!(error, PerformError::Gateway(error) if is_of_store(error));
     if let PerformError::Gateway(error) = error {
         log_failure(error);
         match error {
@@ -154,7 +167,12 @@ async fn refused(app: &App, id: RequestId, error: &PerformError, modal_blocks: &
     let stands = request.as_ref().zip(rules.as_ref().map(|rules| &**rules.entry()));
     let (directory, now) = (app.gateway.directory(), app.gateway.clock().now());
     let text = ephemeral_text::refusal(code, &message, &reasons, stands, directory, now);
-    Answer { body, ephemeral: Some(Ephemeral { code, text }), shown_in_modal, is_certain }
+    Answer { body, ephemeral: Some(Ephemeral { code, text }), shown_in_modal, is_certain, store_failed }
+}
+
+/// Whether the store does not answer, or takes nothing.
+pub(super) fn is_of_store(error: &GatewayError) -> bool {
+    matches!(error, GatewayError::Store(StoreError::Unavailable { .. }))
 }
 
 /// The errors to show in a modal with these blocks: each on its parameter's block, else on the first.

@@ -9,6 +9,7 @@ mod answer;
 mod consent;
 mod perform;
 mod person;
+mod recorded;
 mod sent;
 mod workspace;
 
@@ -24,16 +25,19 @@ use tokio::time::Instant;
 
 use self::answer::Answer;
 use self::person::Person;
+use self::recorded::Keepable;
 use crate::state::App;
 use crate::telemetry::{SecurityEvent, log_failure};
 
+pub(crate) use self::recorded::apply as apply_recorded;
 pub(crate) use self::sent::SentEphemerals;
 
 /// How long an answer may take before the interaction is acknowledged without one.
 const ACKNOWLEDGE_AFTER: Duration = Duration::from_secs(2);
 
-/// How long an interaction is remembered to recognise a second delivery, in milliseconds. Slack gives up earlier.
-const REMEMBER_MS: u64 = 10 * 60 * 1000;
+/// How long an interaction is remembered to recognise a second delivery, in milliseconds. Slack gives up after minutes, but
+/// what was kept on disk may be applied as long as this after it came.
+const REMEMBER_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Why an interaction is not answered at all.
 #[derive(Debug, thiserror::Error)]
@@ -81,23 +85,51 @@ pub(crate) async fn handle_signed(
     interaction: Result<Interaction, Unreadable>,
     signed: Signed,
 ) -> Result<Map<String, Value>, InteractionError> {
+    let keepable = Keepable::of(app, &interaction);
     let (person, mut work) = start(app, interaction, Some(signed));
     if let Ok(finished) = tokio::time::timeout(ACKNOWLEDGE_AFTER, &mut work).await {
-        let answer = finished.unwrap_or(Err(InteractionError::Panicked))?;
+        let finished = finished.unwrap_or(Err(InteractionError::Panicked));
+        let answer = or_recorded(keepable, finished).await?;
         return Ok(respond(app, person, answer, false).await);
     }
+    // What is acknowledged before it is stored is on disk until it is.
+    let kept = match keepable {
+        Some(keepable) => keepable.keep().await,
+        None => None,
+    };
     let worker = Arc::clone(app);
     app.background.spawn(async move {
-        let answer = match work.await.unwrap_or(Err(InteractionError::Panicked)) {
-            Ok(answer) => answer,
-            Err(error) => {
-                error.log();
-                Answer::refusal(&worker, error.code(), &error.public_message())
+        let finished = work.await.unwrap_or(Err(InteractionError::Panicked));
+        let answer = match (finished, kept) {
+            (finished, Some(kept)) if recorded::is_of_store(&finished) => Ok(kept.leave()),
+            (finished, Some(kept)) => {
+                kept.forget().await;
+                finished
             }
+            (finished, None) => finished,
         };
+        let answer = answer.unwrap_or_else(|error| {
+            error.log();
+            Answer::refusal(&worker, error.code(), &error.public_message())
+        });
         respond(&worker, person, answer, true).await;
     });
     Ok(Map::new())
+}
+
+/// The answer, or, if the store is why there is none, that the press is kept until it answers.
+async fn or_recorded(
+    keepable: Option<Keepable>,
+    finished: Result<Answer, InteractionError>,
+) -> Result<Answer, InteractionError> {
+    if !recorded::is_of_store(&finished) {
+        return finished;
+    }
+    let Some(keepable) = keepable else { return finished };
+    match keepable.keep().await {
+        Some(kept) => Ok(kept.leave()),
+        None => finished,
+    }
 }
 
 /// Answers interactions that come over Socket Mode.
@@ -107,9 +139,10 @@ pub(crate) struct SocketMode(pub(crate) Arc<App>);
 impl Handler for SocketMode {
     async fn handle(&self, interaction: Result<Interaction, Unreadable>) -> Option<Map<String, Value>> {
         let since = Instant::now();
+        let keepable = Keepable::of(&self.0, &interaction);
         let (person, work) = start(&self.0, interaction, None);
         let finished = work.await.unwrap_or(Err(InteractionError::Panicked));
-        let answer = finished.inspect_err(InteractionError::log).ok()?;
+        let answer = or_recorded(keepable, finished).await.inspect_err(InteractionError::log).ok()?;
         let is_certain = answer.is_certain;
         let body = respond(&self.0, person, answer, since.elapsed() >= ACKNOWLEDGE_AFTER).await;
         // What may not be stored is not acknowledged: the next delivery stores it, or finds it stored.

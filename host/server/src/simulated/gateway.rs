@@ -123,6 +123,7 @@ impl Process {
             metrics,
             slack_verifier: None,
             outgoing: Some(outgoing),
+            spool: None,
             sent_ephemerals: SentEphemerals::default(),
             slack_team_ids: BTreeSet::new(),
             rate_limiter: RateLimiter::new(&RateLimit { capacity: 1_000_000, refill_per_sec: 1_000.0 }),

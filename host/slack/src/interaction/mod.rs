@@ -11,6 +11,7 @@ mod unreadable;
 use std::collections::BTreeMap;
 
 use countersign_core::lifecycle::{Digest, RequestId};
+use serde::{Deserialize, Serialize};
 
 pub use parse::{parse_form, parse_payload};
 pub use unreadable::Unreadable;
@@ -48,7 +49,8 @@ pub(super) const READING_MODAL: &str = "reading_page";
 pub(super) const REASON_CHARS: usize = 1000;
 
 /// A button press or a submitted modal.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Interaction {
     /// The Slack id of the person.
     pub user: String,
@@ -65,7 +67,8 @@ pub struct Interaction {
 }
 
 /// What somebody had before them when they acted, as far as the block or the modal says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Seen {
     /// Parameters with this payload hash.
     Payload(Digest),
@@ -89,7 +92,8 @@ impl Seen {
 }
 
 /// A page of a review, as the page itself says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Page {
     /// Which one, counted from 1.
     pub number: usize,
@@ -106,7 +110,8 @@ impl Page {
 }
 
 /// The workspace that a person belongs to, as far as Slack says. A guest from Slack Connect belongs to their own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Workspace {
     /// Its id, `T…`. Of some people of an Enterprise organization Slack gives the organization's id instead, `E…`.
     pub team: Option<String>,
@@ -115,7 +120,8 @@ pub struct Workspace {
 }
 
 /// Where an interaction took place, as far as Slack says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Source {
     /// The `trigger_id`: opens a modal, within 3 s. Every interaction has its own.
     pub trigger: Option<String>,
@@ -135,13 +141,29 @@ impl Interaction {
     }
 }
 
+impl Interaction {
+    /// Whether it asks for something that is stored, and not just for a dialog.
+    #[must_use]
+    pub fn acts(&self) -> bool {
+        match self.kind {
+            InteractionKind::ApproveEdit
+            | InteractionKind::Review
+            | InteractionKind::ShowAll
+            | InteractionKind::ReadingPage(_) => false,
+            InteractionKind::ReviewPage => !matches!(self.seen, Seen::Page(_, page) if !page.is_last()),
+            _ => true,
+        }
+    }
+}
+
 fn identity(user: &str, source: &Source) -> Option<Digest> {
     let trigger = source.trigger.as_deref()?;
     Some(Digest::of(format!("slack interaction\0{user}\0{trigger}").as_bytes()))
 }
 
 /// What a person did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum InteractionKind {
     /// Pressed `approve`.
     Approve,
