@@ -1,4 +1,4 @@
-//! What a gateway left on disk, read from a copy after it was killed or stopped.
+//! What a gateway left in its store, read from a copy after it was killed or stopped.
 //!
 //! The one place in which the tests look behind HTTP: nothing else shows that the outbox and the audit log are complete.
 
@@ -14,7 +14,8 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub(crate) struct Ledger {
     database: Connection,
-    _copy: TempDir,
+    /// The copy of a file; what was in a Redis is copied into memory.
+    _copy: Option<TempDir>,
 }
 
 /// A stored request.
@@ -27,6 +28,9 @@ pub(crate) struct Row {
 impl Ledger {
     /// Opens a copy, so that the original is found by the next gateway as the last one left it.
     pub(crate) fn of(home: &Home) -> Ledger {
+        if let Some(redis) = home.redis() {
+            return Ledger { database: of_redis(&redis), _copy: None };
+        }
         let copy = tempfile::tempdir().expect("there is room for a temporary folder");
         for suffix in ["", "-wal"] {
             let from = home.path(&format!("data/countersign.db{suffix}"));
@@ -37,7 +41,7 @@ impl Ledger {
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let database = Connection::open_with_flags(copy.path().join("countersign.db"), flags);
-        Ledger { database: database.expect("the database can be opened"), _copy: copy }
+        Ledger { database: database.expect("the database can be opened"), _copy: Some(copy) }
     }
 
     /// Whether SQLite finds the file sound.
@@ -117,6 +121,55 @@ impl Ledger {
         let rows = query.query_map(params, |row| row.get(0));
         rows.and_then(Iterator::collect).expect("the rows can be read")
     }
+}
+
+/// What a Redis has, in the tables of the embedded store: as much of it as is asked for here.
+fn of_redis(url: &str) -> Connection {
+    let client = redis::Client::open(url).expect("an address");
+    let mut redis = client.get_connection().expect("it runs");
+    let database = Connection::open_in_memory().expect("there is memory");
+    let tables = "CREATE TABLE request (seq INTEGER PRIMARY KEY, id TEXT, status TEXT, body TEXT);
+        CREATE TABLE audit (seq INTEGER PRIMARY KEY, event TEXT, body TEXT);
+        CREATE TABLE outbox (request TEXT, effect TEXT);
+        CREATE TABLE counter (metric TEXT, value INTEGER)";
+    database.execute_batch(tables).expect("tables can be made");
+    let partitions: u16 = ask(&mut redis, &["GET", "{cs:meta}:partitions"]);
+    let names = (0..partitions).map(|number| number.to_string()).chain(["meta".to_owned()]);
+    for tag in names.map(|name| format!("{{cs:{name}}}")) {
+        let entries: Vec<(String, Vec<String>)> =
+            ask(&mut redis, &["XRANGE", &format!("{tag}:audit"), "-", "+"]);
+        for body in entries.into_iter().filter_map(|(_, fields)| fields.into_iter().nth(1)) {
+            let insert = "INSERT INTO audit (event, body) VALUES (?1 ->> '$.event', ?1)";
+            database.execute(insert, [body]).expect("an entry");
+        }
+        let counters: Vec<(String, i64)> = ask(&mut redis, &["HGETALL", &format!("{tag}:cnt")]);
+        for (counter, value) in counters {
+            let insert = "INSERT INTO counter VALUES (?1 ->> 0, ?2)";
+            database.execute(insert, rusqlite::params![counter, value]).expect("a counter");
+        }
+        let ids: Vec<String> = ask(&mut redis, &["ZRANGE", &format!("{tag}:ids"), "0", "-1"]);
+        for id in ids {
+            let body: String = ask(&mut redis, &["HGET", &format!("{tag}:r:{id}"), "body"]);
+            let request: Value = serde_json::from_str(&body).expect("a request is JSON");
+            let status = match &request["state"] {
+                Value::String(state) => state.clone(),
+                state => state.as_object().and_then(|state| state.keys().next()).cloned().unwrap_or_default(),
+            };
+            let insert = "INSERT INTO request (id, status, body) VALUES (?1, ?2, ?3)";
+            database.execute(insert, [id, status, body]).expect("a request");
+        }
+        let waiting: Vec<String> = ask(&mut redis, &["ZRANGE", &format!("{tag}:waiting"), "0", "-1"]);
+        for entry in waiting {
+            let (request, effect) = entry.split_once(':').expect("a request and an effect");
+            database.execute("INSERT INTO outbox VALUES (?1, ?2)", [request, effect]).expect("an entry");
+        }
+    }
+    database
+}
+
+fn ask<T: redis::FromRedisValue>(redis: &mut redis::Connection, words: &[&str]) -> T {
+    let (name, arguments) = words.split_first().expect("a command");
+    redis::cmd(name).arg(arguments).query(redis).unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }
 
 const OF_REQUEST: &str = "(body ->> '$.requestId')";

@@ -178,6 +178,7 @@ fn as_version_5(path: &Path, ids: &[&str], params: &Value) {
     let older = "
         ALTER TABLE request DROP COLUMN salt;
         ALTER TABLE request DROP COLUMN salt_key;
+        ALTER TABLE outbox DROP COLUMN claim;
 
         DROP TABLE open_requests;
         DROP INDEX request_open;

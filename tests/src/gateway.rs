@@ -53,7 +53,8 @@ impl Home {
     ///
     /// # Panics
     /// If it does not.
-    pub async fn start(self) -> Gateway {
+    pub async fn start(mut self) -> Gateway {
+        self.choose_store().await;
         let watch = Stopwatch::start();
         let mut process = Process::spawn(&self);
         match process.ready().await {

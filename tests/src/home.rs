@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::Arc;
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 use crate::ambient;
 use crate::authority::{Certified, TlsClient};
 use crate::command::{countersign, may_mount};
+use crate::redis::Redis;
 use crate::slack::SIGNING_SECRET;
 
 const MODULES: [&str; 4] = ["quorum", "persona-gate", "override-guard", "misbehaving"];
@@ -33,6 +35,8 @@ pub struct Home {
     pub(crate) descriptors: Option<u32>,
     /// What a shell mounts for the gateway alone, before it starts.
     pub(crate) mounts: Option<String>,
+    /// The Redis that this home has for itself, if the tests are run with one.
+    pub(crate) redis: Option<Arc<Redis>>,
 }
 
 impl Home {
@@ -71,18 +75,25 @@ impl Home {
 
     fn empty() -> Home {
         let folder = tempfile::tempdir().expect("there is room for a temporary folder");
-        let home = Home { folder, variables: BTreeMap::new(), tls: None, descriptors: None, mounts: None }
-            .with("COUNTERSIGN_LISTEN", "127.0.0.1:0")
-            .with("SLACK_SIGNING_SECRET", SIGNING_SECRET)
-            // Homes share compiled modules, so they share the secret that authenticates them; see `alone`.
-            .with("COUNTERSIGN_SECRET", &"5e".repeat(32))
-            .with("COUNTERSIGN_CACHE_DIR", &ambient::cache().display().to_string())
-            // A busy machine must not fail a policy; fuel stops one that loops.
-            .with("COUNTERSIGN_POLICY_DEADLINE_MS", "10000")
-            // Tests create more requests, and faster, than callers do; the tests of the limits set their own.
-            .with("RATE_LIMIT_CAPACITY", "1000000")
-            .with("RATE_LIMIT_REFILL_PER_SEC", "1000000")
-            .with("COUNTERSIGN_MAX_OPEN_REQUESTS", "1000000");
+        let home = Home {
+            folder,
+            variables: BTreeMap::new(),
+            tls: None,
+            descriptors: None,
+            mounts: None,
+            redis: None,
+        }
+        .with("COUNTERSIGN_LISTEN", "127.0.0.1:0")
+        .with("SLACK_SIGNING_SECRET", SIGNING_SECRET)
+        // Homes share compiled modules, so they share the secret that authenticates them; see `alone`.
+        .with("COUNTERSIGN_SECRET", &"5e".repeat(32))
+        .with("COUNTERSIGN_CACHE_DIR", &ambient::cache().display().to_string())
+        // A busy machine must not fail a policy; fuel stops one that loops.
+        .with("COUNTERSIGN_POLICY_DEADLINE_MS", "10000")
+        // Tests create more requests, and faster, than callers do; the tests of the limits set their own.
+        .with("RATE_LIMIT_CAPACITY", "1000000")
+        .with("RATE_LIMIT_REFILL_PER_SEC", "1000000")
+        .with("COUNTERSIGN_MAX_OPEN_REQUESTS", "1000000");
         let policies = home.path("policies");
         let store = format!("sqlite:{}", home.path("data/countersign.db").display());
         for folder in ["policies/modules", "policies/schemas", "data"] {
@@ -276,6 +287,29 @@ impl Home {
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {
         self.folder.path().join(path)
+    }
+
+    /// If the tests are run with Redis (`COUNTERSIGN_TEST_STORE=redis`), the home gets one for itself, unless the test has
+    /// chosen a store.
+    pub(crate) async fn choose_store(&mut self) {
+        if self.redis.is_some() || ambient::variable("COUNTERSIGN_TEST_STORE").as_deref() != Some("redis") {
+            return;
+        }
+        let embedded = format!("sqlite:{}", self.path("data/countersign.db").display());
+        if self.variables.get("COUNTERSIGN_STORE") != Some(&embedded) {
+            return;
+        }
+        let redis = Arc::new(Redis::start().await);
+        self.variables.insert("COUNTERSIGN_STORE".to_owned(), redis.url());
+        let spool = self.path("spool").display().to_string();
+        self.variables.insert("COUNTERSIGN_SPOOL_DIR".to_owned(), spool);
+        self.redis = Some(redis);
+    }
+
+    /// The address of the Redis that this home has for itself, if the tests are run with one.
+    #[must_use]
+    pub fn redis(&self) -> Option<String> {
+        self.redis.as_ref().map(|redis| redis.url())
     }
 
     /// Every file in the home, with its bytes.
