@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use countersign_access::Identified;
 use countersign_core::lifecycle::{Digest, Link, Origin, Party, RequestId, Status, Timestamp};
@@ -15,6 +14,7 @@ use super::caller::{Calling, requester as requester_of};
 use super::can_act::Outlook;
 use super::check::Check;
 use super::error::ApiError;
+use super::idempotency::Replayable;
 use super::params::Params;
 use super::view::{min_approvals, payload_hash_version, rfc3339_always, salt_text};
 use crate::caller_rights;
@@ -106,7 +106,8 @@ pub(super) struct PolicyView {
         description = "1 to 255 printable characters. The same key and body give the same request and token until a day after its `expiresAt`.")),
     request_body = CreateBody,
     responses(
-        (status = 200, description = "The request was created, now or earlier with the same idempotency key", body = CreatedView),
+        (status = 200, description = "The request was created, now or earlier with the same idempotency key", body = CreatedView,
+            headers(("Idempotent-Replayed" = bool, description = "`true` if the request was created by an earlier call with the same key"))),
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `policy_denied`, with `reasons`, \
             `caller_not_allowed`, `requester_mismatch` or `proxied`; \
             408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`; \
@@ -120,19 +121,19 @@ pub(super) async fn create(
     calling: Calling,
     params: Params,
     body: Unread,
-) -> Result<Json<CreatedView>, ApiError> {
+) -> Result<Replayable<CreatedView>, ApiError> {
     let caller = calling.identify(&app, &params).await?;
     calling.check_quota(&app, caller.as_ref())?;
     let body = body.json(&app).await?;
     let sent = calling.idempotency_key(&app, &body.0)?;
     let body: CreateBody = body.typed()?;
     let owner = (caller.as_ref().map(|identified| &*identified.caller), body.meta.origin.repo.as_str());
-    let idempotency = sent.map(|sent| sent.of("create", owner));
+    let idempotency = sent.map(|sent| sent.of_maker("create", owner));
     let ask = ask(&app, caller.as_ref(), body)?;
     let most_open = caller_rights::most_open(&app, caller.as_ref().map(|identified| &*identified.caller));
     let receipt = app.gateway.create(ask, idempotency, most_open).await?;
     let outlook = Outlook::now(&app, &receipt.request).await;
-    Ok(Json(CreatedView::of(&receipt, outlook)))
+    Ok(Replayable { replayed: receipt.replayed, view: CreatedView::of(&receipt, outlook) })
 }
 
 impl CreatedView {
