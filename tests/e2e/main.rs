@@ -23,6 +23,8 @@ mod rerequest;
 
 mod idempotency;
 
+mod usage;
+
 mod overrides;
 
 mod hidden_values;

@@ -9,6 +9,9 @@ mod submission;
 // How it moves on, and ends.
 mod event;
 
+// How its approval is used.
+mod usage;
+
 // On which thread its policies are asked.
 mod judging;
 // What is delivered more than once.
@@ -50,6 +53,7 @@ pub use once::Once;
 pub use salt::{SaltError, SaltKey, SaltKeys, SaltNonce};
 pub use submission::{IdempotencyKey, Receipt};
 pub use token::{Tokens, WaitToken};
+pub use usage::{Given, Used};
 pub use watch::{Seen, Watch, Watchers};
 
 use crate::judging::{Judges, joined};

@@ -33,7 +33,7 @@ pub struct IdempotencyKey {
 
 impl IdempotencyKey {
     /// Whether what is stored is a fingerprint of the body that came with it.
-    fn matches(&self, stored: Digest) -> bool {
+    pub(super) fn matches(&self, stored: Digest) -> bool {
         self.fingerprint == stored || self.earlier.contains(&Some(stored))
     }
 

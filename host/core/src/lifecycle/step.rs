@@ -197,7 +197,7 @@ fn next_state(
                 "every policy is satisfied before anybody acted, and the action is not `unattended`",
             )]));
         }
-        return Ok(State::Approved(Decided { at: event.at, by, reason: None }));
+        return Ok(State::Approved { decided: Decided { at: event.at, by, reason: None }, consumed: None });
     }
     let requirements: Vec<Requirement> = rulings
         .iter()
@@ -403,7 +403,7 @@ fn decision(request: &Request, at: Timestamp, by: Option<String>) -> AuditEntry 
     detail.insert("decision".into(), status.as_str().into());
     detail.insert("approvers".into(), json!(request.approvers()));
     let reason = match &request.state {
-        State::Approved(decided) | State::Denied(decided) => decided.reason.as_deref(),
+        State::Approved { decided, .. } | State::Denied(decided) => decided.reason.as_deref(),
         State::Cancelled { reason, .. } => reason.as_deref(),
         State::Open(_) | State::Expired { .. } => None,
     };
@@ -413,7 +413,7 @@ fn decision(request: &Request, at: Timestamp, by: Option<String>) -> AuditEntry 
     entry(request, at, status.as_str(), by, detail)
 }
 
-fn entry(
+pub(super) fn entry(
     request: &Request,
     at: Timestamp,
     event: &str,

@@ -15,6 +15,8 @@ const KEYS: [&str; 4] = ["replicas", "ref", "secret", "flag"];
 const PEOPLE: [&str; 4] = ["U1", "U2", "U3", "U4"];
 const PERSONAS: [&str; 2] = ["security", "release"];
 
+mod usage;
+
 fn params() -> Map<String, Value> {
     json!({"replicas": 3, "ref": "v1", "secret": "hunter2"}).as_object().cloned().unwrap_or_default()
 }
@@ -75,6 +77,7 @@ fn submission(unattended: bool) -> Submission {
         escalate_at: Some(START.plus(TIMEOUT_MS / 2)),
         unattended,
         consent: Consent::Whole,
+        terms: Default::default(),
     }
 }
 

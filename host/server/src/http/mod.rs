@@ -31,6 +31,7 @@ mod rerequest;
 mod schemas;
 mod sse;
 mod status;
+mod usage;
 mod view;
 mod wait;
 

@@ -174,7 +174,8 @@ impl Feed {
         self.seen = request.version;
         self.ended = request.status().is_terminal();
         // Compact JSON has no line breaks, so one `data` line is enough.
-        let view = WaitView::of(request, salt_for(&self.app, request, self.with_token));
+        let salt = salt_for(&self.app, request, self.with_token);
+        let view = WaitView::of(request, salt, self.app.gateway.clock().now());
         let data = serde_json::to_string(&view).unwrap_or_default();
         format!("event: state\nid: {}\ndata: {data}\n\n", request.version)
     }

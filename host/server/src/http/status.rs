@@ -47,7 +47,11 @@ pub(super) async fn status(
     let Found { request, with_token } = request(&app, &calling, &params).await?;
     let outlook = Outlook::now(&app, &request).await;
     let payload_salt = salt_for(&app, &request, with_token);
-    Ok(Json(RequestView { status: StatusView::of(&request), payload_salt, outlook }))
+    Ok(Json(RequestView {
+        status: StatusView::of(&request, app.gateway.clock().now()),
+        payload_salt,
+        outlook,
+    }))
 }
 
 /// A request, and those that were made again from it.
@@ -92,7 +96,8 @@ pub(super) async fn lineage(
     };
     let requests = app.gateway.store().lineage(lineage_id, from, PAGE + 1).await?;
     let next = requests.get(PAGE).map(|request| request.submission.depth);
-    let requests = requests.iter().take(PAGE).map(StatusView::of).collect();
+    let now = app.gateway.clock().now();
+    let requests = requests.iter().take(PAGE).map(|request| StatusView::of(request, now)).collect();
     Ok(Json(LineageView { lineage_id, requests, next }))
 }
 

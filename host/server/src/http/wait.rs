@@ -111,7 +111,7 @@ pub(super) fn wanted<'a>(params: &Params, token: Option<&'a str>) -> Result<Want
 }
 
 fn view(app: &App, request: &Request, with_token: bool) -> Json<WaitView> {
-    Json(WaitView::of(request, salt_for(app, request, with_token)))
+    Json(WaitView::of(request, salt_for(app, request, with_token), app.gateway.clock().now()))
 }
 
 fn timeout(text: Option<&str>) -> Result<Duration, ApiError> {

@@ -114,7 +114,8 @@ async fn a_request_is_made_and_decided() {
       "policyHash": "[policyHash]",
       "reason": null,
       "removed": [],
-      "status": "approved"
+      "status": "approved",
+      "use": "unused"
     }
     "#);
 }
