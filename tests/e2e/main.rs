@@ -23,6 +23,7 @@ mod rerequest;
 
 mod idempotency;
 
+mod receipts;
 mod usage;
 
 mod overrides;

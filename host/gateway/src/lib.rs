@@ -9,7 +9,8 @@ mod submission;
 // How it moves on, and ends.
 mod event;
 
-// How its approval is used.
+// How its approval is used, and what proves it.
+pub mod receipts;
 mod usage;
 
 // On which thread its policies are asked.
@@ -51,13 +52,14 @@ pub use countersign_policy::decide::{Again, Ask, Who};
 pub use error::GatewayError;
 pub use once::Once;
 pub use salt::{SaltError, SaltKey, SaltKeys, SaltNonce};
-pub use submission::{IdempotencyKey, Receipt};
+pub use submission::{IdempotencyKey, Made};
 pub use token::{Tokens, WaitToken};
 pub use usage::{Given, Used};
 pub use watch::{Seen, Watch, Watchers};
 
 use crate::judging::{Judges, joined};
 use crate::metrics::GatewayMetrics;
+use crate::receipts::ReceiptKeys;
 use crate::simulation::Shadow;
 use countersign_core::clock::Clock;
 use countersign_core::directory::Directory;
@@ -79,6 +81,7 @@ pub struct Gateway {
     clock: Arc<dyn Clock>,
     tokens: Tokens,
     salts: SaltKeys,
+    receipts: Option<ReceiptKeys>,
     directory: Arc<Directory>,
     watchers: Watchers,
     alarm: Arc<Alarm>,
@@ -122,6 +125,7 @@ impl Gateway {
             clock,
             tokens,
             salts,
+            receipts: None,
             directory: Arc::default(),
             watchers: Watchers::default(),
             alarm: Arc::default(),
@@ -136,6 +140,12 @@ impl Gateway {
     #[must_use]
     pub fn reading(self, readable: Readable) -> Gateway {
         Gateway { readable, ..self }
+    }
+
+    /// The same, which signs receipts with these keys.
+    #[must_use]
+    pub fn signing(self, receipts: ReceiptKeys) -> Gateway {
+        Gateway { receipts: Some(receipts), ..self }
     }
 
     /// The same, with ids, salts and nonces made of these bits, for tests that must run the same each time.

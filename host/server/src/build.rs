@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use countersign_core::clock::Clock;
+use countersign_core::lifecycle::Timestamp;
 use countersign_core::mac::hmac;
 use countersign_gateway::policy_sets::{self, PolicySets};
+use countersign_gateway::receipts::ReceiptKeys;
 use countersign_gateway::{Gateway, Tokens};
 use countersign_policy::{CompileCache, Engine, KeyError, LoadErrors, Policies};
 use countersign_slack::{CallMetrics, Outgoing, SlackClient, Verifier, review};
@@ -81,6 +83,8 @@ pub(crate) async fn build_over(
     let keys = keys(config).await?;
     let store = over(open_store(config).await?);
     keys::check(&keys, store.as_ref(), &config.storage.store).await.map_err(StartError::Secrets)?;
+    let receipt_keys = receipt_keys(config, clock.now()).await?;
+    keys::receipts::check(&receipt_keys, store.as_ref()).await.map_err(StartError::Secrets)?;
     let engine = engine(config, &keys).await?;
     let directory = &config.policies.directory;
     let registries = config.policies.supply.registries();
@@ -95,8 +99,9 @@ pub(crate) async fn build_over(
     let supervisor = Supervisor::new(metrics.registry(), shutdown.clone()).context(METRICS)?;
     let outgoing = outgoing(config, &metrics, &clock)?;
     let policies = Arc::new(Policies::new(engine, set));
-    let gateway =
-        Gateway::new(store, policies, clock, tokens(&keys), keys.salts()).reading(review::is_possible);
+    let gateway = Gateway::new(store, policies, clock, tokens(&keys), keys.salts())
+        .reading(review::is_possible)
+        .signing(receipt_keys);
     let gateway = Arc::new(gateway);
     if let Some(access) = &access {
         gateway.directory().set_people(Arc::clone(access.authenticator.access().people()));
@@ -168,6 +173,13 @@ async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
 async fn keys(config: &Config) -> Result<Keys, StartError> {
     let (url, secrets) = (config.storage.store.clone(), config.secrets.keys()?);
     blocking(move || keys::load(&url, secrets)).await?.map_err(StartError::Secrets)
+}
+
+/// The keys that receipts are signed with.
+async fn receipt_keys(config: &Config, now: Timestamp) -> Result<ReceiptKeys, StartError> {
+    let (url, file) = (config.storage.store.clone(), config.storage.receipt_keys.clone());
+    let loaded = blocking(move || keys::receipts::load(&url, file.as_deref(), now)).await?;
+    loaded.map_err(StartError::Secrets)
 }
 
 /// Wait tokens: those of earlier versions were made with keys that were derived in another way.

@@ -42,5 +42,5 @@ pub use request::{
     Status, Submission,
 };
 pub use step::{LATENCY_BUCKETS_MS, MAX_HISTORY, Step, draft};
-pub use timestamp::Timestamp;
+pub use timestamp::{BadTimestamp, Timestamp};
 pub use usage::{Consumption, Presented, Repeat, RunReport, RunResult, Usage, UseAct, UseRefusal, UseTerms};

@@ -262,6 +262,20 @@ impl Request {
     }
 }
 
+impl Request {
+    /// The entry of the audit log that says how the request ended; `None` while it is open. It is the same whatever is done
+    /// with its approval.
+    #[must_use]
+    pub fn decision_entry(&self) -> Option<AuditEntry> {
+        let at = self.decided_at()?;
+        let by = match &self.state {
+            State::Approved { decided, .. } | State::Denied(decided) => decided.by.clone(),
+            State::Open(_) | State::Expired { .. } | State::Cancelled { .. } => None,
+        };
+        Some(decision(self, at, by))
+    }
+}
+
 /// The notices of a request that has ended must say so, if it had any in the state before.
 fn close_notices(before: &State, request: &Request, effects: &mut Vec<Effect>) {
     let escalated = matches!(before, State::Open(open) if matches!(open.escalation, Escalation::Done(_)));

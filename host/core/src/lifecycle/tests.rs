@@ -695,6 +695,8 @@ fn check_step(before: &Request, judged: Option<(bool, &[Verdict])>, step: &Step)
         usize::from(after.status().is_terminal()),
         "a decision is audited once, when it is made"
     );
+    let decision = step.audit.iter().find(|entry| entry.detail.contains_key("decision"));
+    assert_eq!(after.decision_entry().as_ref(), decision, "the entry is made again as it was stored");
     assert!(after.history.iter().filter(|event| event.act == Act::Escalated).count() <= 1);
 
     if after.status() == Status::Approved {

@@ -59,6 +59,6 @@ pub(super) async fn cancel(
     let wanted = Wanted { token: token.as_deref(), id, reads: false };
     let Found { request, with_token } = calling.request(&app, &params, wanted).await?;
     let request = app.gateway.cancel(request.id, reason).await?;
-    let salt = salt_for(&app, &request, with_token);
-    Ok(Json(WaitView::of(&request, salt, app.gateway.clock().now())))
+    let view = WaitView::of(&request, salt_for(&app, &request, with_token), app.gateway.clock().now());
+    Ok(Json(view.with_receipt(app.gateway.receipt(&request).await)))
 }

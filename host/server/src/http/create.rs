@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use countersign_access::Identified;
 use countersign_core::lifecycle::{Digest, Link, Origin, Party, RequestId, Status, Timestamp};
-use countersign_gateway::{Ask, Receipt};
+use countersign_gateway::{Ask, Made};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -131,17 +131,17 @@ pub(super) async fn create(
     let idempotency = sent.map(|sent| sent.of_maker("create", owner));
     let ask = ask(&app, caller.as_ref(), body)?;
     let most_open = caller_rights::most_open(&app, caller.as_ref().map(|identified| &*identified.caller));
-    let receipt = app.gateway.create(ask, idempotency, most_open).await?;
-    let outlook = Outlook::now(&app, &receipt.request).await;
-    Ok(Replayable { replayed: receipt.replayed, view: CreatedView::of(&receipt, outlook) })
+    let made = app.gateway.create(ask, idempotency, most_open).await?;
+    let outlook = Outlook::now(&app, &made.request).await;
+    Ok(Replayable { replayed: made.replayed, view: CreatedView::of(&made, outlook) })
 }
 
 impl CreatedView {
-    fn of(receipt: &Receipt, outlook: Option<Outlook>) -> CreatedView {
-        let request = &receipt.request;
+    fn of(made: &Made, outlook: Option<Outlook>) -> CreatedView {
+        let request = &made.request;
         let submission = &request.submission;
         CreatedView {
-            token: receipt.token.reveal().to_owned(),
+            token: made.token.reveal().to_owned(),
             request_id: request.id,
             status: request.status(),
             expires_at: submission.expires_at,
@@ -152,9 +152,9 @@ impl CreatedView {
                 hash: submission.policy_hash,
             },
             payload_hash_version: payload_hash_version(request),
-            payload_salt: receipt.salt.as_ref().map(salt_text),
+            payload_salt: made.salt.as_ref().map(salt_text),
             caller: submission.caller.clone(),
-            replayed: receipt.replayed,
+            replayed: made.replayed,
             outlook,
         }
     }

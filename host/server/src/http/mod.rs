@@ -27,6 +27,7 @@ mod proxies;
 mod can_act;
 mod cancel;
 mod create;
+mod receipts;
 mod rerequest;
 mod schemas;
 mod sse;

@@ -8,7 +8,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::error::Problem;
 use super::{
-    access, cancel, create, health, modules, policy_sets, rerequest, schemas, shadow, slack, sse,
+    access, cancel, create, health, modules, policy_sets, receipts, rerequest, schemas, shadow, slack, sse,
     status, usage, wait,
 };
 
@@ -31,6 +31,7 @@ use super::{
         cancel::cancel,
         usage::consume,
         usage::outcome,
+        receipts::jwks,
         schemas::schema,
         slack::interactions,
         policy_sets::change::reload,

@@ -104,17 +104,17 @@ pub(super) async fn rerequest(
         .map(|requester| Who::asserted(&requester.name))?;
     let most_open = caller_rights::most_open(&app, caller.as_deref());
     let again = Again { party: actor, who };
-    let receipt = app.gateway.rerequest(original, again, idempotency, most_open, None).await?;
+    let made = app.gateway.rerequest(original, again, idempotency, most_open, None).await?;
     let view = RerequestView {
-        token: receipt.token.reveal().to_owned(),
-        request_id: receipt.request.id,
-        lineage_id: receipt.request.submission.lineage,
-        status: receipt.request.status(),
-        expires_at: receipt.request.submission.expires_at,
-        payload_hash_version: payload_hash_version(&receipt.request),
-        payload_salt: receipt.salt.as_ref().map(salt_text),
-        caller: receipt.request.submission.caller.clone(),
-        replayed: receipt.replayed,
+        token: made.token.reveal().to_owned(),
+        request_id: made.request.id,
+        lineage_id: made.request.submission.lineage,
+        status: made.request.status(),
+        expires_at: made.request.submission.expires_at,
+        payload_hash_version: payload_hash_version(&made.request),
+        payload_salt: made.salt.as_ref().map(salt_text),
+        caller: made.request.submission.caller.clone(),
+        replayed: made.replayed,
     };
-    Ok(Replayable { replayed: receipt.replayed, view })
+    Ok(Replayable { replayed: made.replayed, view })
 }

@@ -15,7 +15,7 @@ use futures_util::FutureExt as _;
 use super::error::ApiError;
 use super::{
     access, admin, body, cancel, create, front_door, health, modules, openapi, policy_sets, proxies,
-    rerequest, schemas, shadow, slack as interactions, sse, status, usage, wait,
+    receipts, rerequest, schemas, shadow, slack as interactions, sse, status, usage, wait,
 };
 use crate::state::App;
 
@@ -90,6 +90,7 @@ fn callers() -> Routes {
         .post("/api/guard/outcome", usage::outcome)
         .get("/api/guard/lineage", status::lineage)
         .get("/api/schemas/{action}", schemas::schema)
+        .get("/.well-known/jwks.json", receipts::jwks)
 }
 
 /// What Slack calls.

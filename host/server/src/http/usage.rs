@@ -62,6 +62,9 @@ pub(super) struct ConsumedView {
     payload_hash: Digest,
     /// Whether an earlier call with the same idempotency key did it.
     replayed: bool,
+    /// The signed receipt of the decision (docs/RECEIPTS.md).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<String>,
 }
 
 /// What came of an approval.
@@ -157,6 +160,7 @@ pub(super) async fn consume(
         valid_until: request.valid_until(),
         payload_hash: request.payload_hash(),
         replayed,
+        receipt: app.gateway.receipt(&request).await,
     };
     Ok(Replayable { replayed, view })
 }

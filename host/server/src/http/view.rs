@@ -42,6 +42,9 @@ pub(super) struct WaitView {
     policy_hash: Digest,
     #[serde(flatten)]
     approval: UseView,
+    /// The signed receipt of the decision (docs/RECEIPTS.md); absent while the request is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<String>,
 }
 
 /// How an approval is to be used, and how far it has been.
@@ -101,7 +104,14 @@ impl WaitView {
             payload_salt,
             policy_hash: request.submission.policy_hash,
             approval: UseView::of(request, now),
+            receipt: None,
         }
+    }
+
+    /// The same, with the receipt of the decision.
+    #[must_use]
+    pub(super) fn with_receipt(self, receipt: Option<String>) -> WaitView {
+        WaitView { receipt, ..self }
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) async fn long_poll(
     let request = app.gateway.request(id).await?;
     watch.read(request.version);
     if request.status().is_terminal() {
-        return Ok(view(&app, &request, with_token));
+        return Ok(view(&app, &request, with_token).await);
     }
     let newer = async {
         loop {
@@ -72,13 +72,13 @@ pub(super) async fn long_poll(
         }
     };
     tokio::select! {
-        newer = newer => return Ok(view(&app, &*newer?, with_token)),
+        newer = newer => return Ok(view(&app, &*newer?, with_token).await),
         () = tokio::time::sleep(timeout) => {}
         () = app.shutdown.cancelled() => {}
     }
     // Nobody tells this call of what another process stored, nor of a write that was stored although the store answered with
     // an error.
-    Ok(view(&app, &*app.gateway.request(id).await?, with_token))
+    Ok(view(&app, &*app.gateway.request(id).await?, with_token).await)
 }
 
 /// Returns the state of the request at once, and keeps the token out of the URL.
@@ -102,7 +102,7 @@ pub(super) async fn poll(
     let body: WaitBody = body.typed()?;
     let wanted = wanted(&params, body.token.as_deref())?;
     let Found { request, with_token } = calling.request(&app, &params, wanted).await?;
-    Ok(view(&app, &request, with_token))
+    Ok(view(&app, &request, with_token).await)
 }
 
 /// The request that somebody waits for: by its token, or by its id for its caller.
@@ -110,8 +110,9 @@ pub(super) fn wanted<'a>(params: &Params, token: Option<&'a str>) -> Result<Want
     Ok(Wanted { token, id: params.optional_request_id()?, reads: false })
 }
 
-fn view(app: &App, request: &Request, with_token: bool) -> Json<WaitView> {
-    Json(WaitView::of(request, salt_for(app, request, with_token), app.gateway.clock().now()))
+async fn view(app: &App, request: &Request, with_token: bool) -> Json<WaitView> {
+    let view = WaitView::of(request, salt_for(app, request, with_token), app.gateway.clock().now());
+    Json(view.with_receipt(app.gateway.receipt(request).await))
 }
 
 fn timeout(text: Option<&str>) -> Result<Duration, ApiError> {

@@ -113,6 +113,7 @@ async fn a_request_is_made_and_decided() {
       "payloadSalt": "[payloadSalt]",
       "policyHash": "[policyHash]",
       "reason": null,
+      "receipt": "[receipt]",
       "removed": [],
       "status": "approved",
       "use": "unused"
@@ -289,6 +290,7 @@ async fn a_request_is_cancelled_once() {
       "payloadSalt": "[payloadSalt]",
       "policyHash": "[policyHash]",
       "reason": "wrong branch",
+      "receipt": "[receipt]",
       "removed": null,
       "status": "cancelled"
     }

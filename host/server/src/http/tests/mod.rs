@@ -289,7 +289,7 @@ fn redact(value: &mut Value) {
             for (key, value) in object {
                 match (key.as_str(), &value) {
                     (
-                        "token" | "requestId" | "lineageId" | "payloadHash" | "payloadSalt"
+                        "token" | "receipt" | "requestId" | "lineageId" | "payloadHash" | "payloadSalt"
                         | "policyHash" | "hash" | "previous" | "policy",
                         Value::String(_),
                     ) => *value = format!("[{key}]").into(),

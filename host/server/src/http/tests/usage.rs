@@ -54,6 +54,7 @@ async fn an_approval_is_consumed_once_and_says_what_came_of_it() {
     {
       "consumedAt": "2026-05-28T20:26:41.000Z",
       "payloadHash": "[payloadHash]",
+      "receipt": "[receipt]",
       "replayed": false,
       "requestId": "[requestId]",
       "status": "approved",
