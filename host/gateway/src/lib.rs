@@ -65,7 +65,7 @@ use countersign_core::clock::Clock;
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{PayloadHashVersion, PolicyFailure, Request, RequestId, Salt};
 use countersign_core::record::PolicyEntry;
-use countersign_policy::Policies;
+use countersign_policy::{ActionPolicy, Policies};
 use countersign_store::Store;
 
 /// How often a change is tried again when others got in first.
@@ -239,6 +239,20 @@ impl Gateway {
         Ok(Arc::new(request))
     }
 
+    /// The entry of the rules of a request, from memory or from the store. Its modules need not be loaded for it, so that
+    /// what has ended can be told of although its rules could not judge any more.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or has no such entry.
+    pub async fn entry_of(&self, request: &Request) -> Result<Entry, GatewayError> {
+        let hash = request.submission.policy_hash;
+        if let Some(rules) = self.policies.by_hash(&hash) {
+            return Ok(Entry::Loaded(rules));
+        }
+        let stored = self.store.policy_entry(hash).await?;
+        stored.map(|entry| Entry::Stored(Box::new(entry))).ok_or(GatewayError::RulesLost(hash))
+    }
+
     /// The salt of a request's payload hash, for whoever holds its token. `None` if it has none, and if it cannot be
     /// decrypted, which the log says.
     #[must_use]
@@ -261,6 +275,26 @@ impl Gateway {
     #[must_use]
     pub fn token_of(&self, id: RequestId) -> WaitToken {
         self.tokens.of(id)
+    }
+}
+
+/// The entry of the rules of a request.
+#[derive(Debug)]
+pub enum Entry {
+    /// Its modules are loaded.
+    Loaded(Arc<ActionPolicy>),
+    /// It was read from the store.
+    Stored(Box<PolicyEntry>),
+}
+
+impl std::ops::Deref for Entry {
+    type Target = PolicyEntry;
+
+    fn deref(&self) -> &PolicyEntry {
+        match self {
+            Entry::Loaded(rules) => rules.entry(),
+            Entry::Stored(entry) => entry,
+        }
     }
 }
 

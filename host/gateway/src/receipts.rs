@@ -13,7 +13,7 @@ use countersign_core::lifecycle::{Digest, Request, Timestamp, canonical};
 use countersign_core::receipt::{ReceiptDocument, VERSION};
 use countersign_core::record::PolicyEntry;
 
-use super::Gateway;
+use super::{Gateway, GatewayError};
 
 /// The longest receipt that is read, in bytes.
 pub const MOST_BYTES: usize = 1 << 20;
@@ -260,21 +260,11 @@ impl Gateway {
         if !request.status().is_terminal() {
             return None;
         }
-        let hash = request.submission.policy_hash;
-        if let Some(rules) = self.policies.by_hash(&hash) {
-            return keys.receipt(request, rules.entry());
-        }
-        match self.store.policy_entry(hash).await {
-            Ok(Some(entry)) => keys.receipt(request, &entry),
-            Ok(None) => {
-                tracing::warn!(request = %request.id, %hash, "no receipt: the rules of the request are not in the store");
-                None
-            }
-            Err(error) => {
-                tracing::warn!(request = %request.id, %error, "no receipt: the rules of the request cannot be read");
-                None
-            }
-        }
+        let log = |error: &GatewayError| {
+            tracing::warn!(request = %request.id, %error, "no receipt: the rules of the request cannot be read");
+        };
+        let entry = self.entry_of(request).await.inspect_err(log).ok()?;
+        keys.receipt(request, &entry)
     }
 
     /// The keys that receipts can be checked with; `None` if this gateway signs none.

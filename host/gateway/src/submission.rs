@@ -184,6 +184,25 @@ impl Gateway {
         Err(GatewayError::Contended)
     }
 
+    /// The request that was made in the place of one that has ended, if there is one.
+    ///
+    /// # Errors
+    /// If the store cannot say.
+    pub async fn successor(&self, request: &Request) -> Result<Option<Request>, GatewayError> {
+        // No other one can be made again.
+        if !matches!(request.status(), Status::Expired | Status::Denied) {
+            return Ok(None);
+        }
+        let Some(depth) = request.submission.depth.checked_add(1) else { return Ok(None) };
+        Ok(self.store.lineage(request.submission.lineage, depth, 1).await?.pop())
+    }
+
+    /// The token that a request was given, for whoever has a right to it; `None` if the key that it was made with is gone.
+    #[must_use]
+    pub fn token_again(&self, request: &Request) -> Option<WaitToken> {
+        self.tokens.again(request)
+    }
+
     /// Whether somebody in Slack, known by `name` there, may have a request made again: its requester, whoever an
     /// approval of would be granted, or whom its rules name instead.
     ///

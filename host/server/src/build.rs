@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access_control::{AccessControl, AccessError, history};
 use crate::config::Config;
-use crate::http::{Fingerprints, Proxies};
+use crate::http::{Fingerprints, Permalinks, Proxies};
 use crate::interactions::SentEphemerals;
 use crate::keys::{self, Keys};
 use crate::rate_limit::{CallerQuotas, RateLimiter};
@@ -120,6 +120,7 @@ pub(crate) async fn build_over(
         slack_verifier: config.secrets.slack_signing.as_ref().and_then(Verifier::new),
         outgoing,
         sent_ephemerals: SentEphemerals::default(),
+        permalinks: Permalinks::default(),
         slack_team_ids: config.slack.team_ids.iter().cloned().collect(),
         rate_limiter: RateLimiter::new(&config.rate_limit),
         access,

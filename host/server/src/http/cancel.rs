@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::body::JsonBody;
 use super::caller::{Calling, Found, Wanted, salt_for};
 use super::check::Check;
+use super::end::End;
 use super::error::ApiError;
 use super::params::{Params, request_id};
 use super::view::WaitView;
@@ -60,5 +61,5 @@ pub(super) async fn cancel(
     let Found { request, with_token } = calling.request(&app, &params, wanted).await?;
     let request = app.gateway.cancel(request.id, reason).await?;
     let view = WaitView::of(&request, salt_for(&app, &request, with_token), app.gateway.clock().now());
-    Ok(Json(view.with_receipt(app.gateway.receipt(&request).await)))
+    Ok(Json(view.with_end(End::of(&app, &request, with_token).await)))
 }

@@ -16,6 +16,7 @@ use super::check::Check;
 use super::error::ApiError;
 use super::idempotency::Replayable;
 use super::params::Params;
+use super::place::Audience;
 use super::view::{min_approvals, payload_hash_version, rfc3339_always, salt_text};
 use crate::caller_rights;
 use crate::state::App;
@@ -81,6 +82,8 @@ pub(super) struct CreatedView {
     replayed: bool,
     #[serde(flatten)]
     outlook: Option<Outlook>,
+    #[serde(flatten)]
+    audience: Option<Audience>,
 }
 
 /// What the policies require.
@@ -133,11 +136,15 @@ pub(super) async fn create(
     let most_open = caller_rights::most_open(&app, caller.as_ref().map(|identified| &*identified.caller));
     let made = app.gateway.create(ask, idempotency, most_open).await?;
     let outlook = Outlook::now(&app, &made.request).await;
-    Ok(Replayable { replayed: made.replayed, view: CreatedView::of(&made, outlook) })
+    let audience = match made.replayed {
+        true => Audience::of(&app, &made.request).await,
+        false => Audience::of_new(&app, &made.request).await,
+    };
+    Ok(Replayable { replayed: made.replayed, view: CreatedView::of(&made, outlook, audience) })
 }
 
 impl CreatedView {
-    fn of(made: &Made, outlook: Option<Outlook>) -> CreatedView {
+    fn of(made: &Made, outlook: Option<Outlook>, audience: Option<Audience>) -> CreatedView {
         let request = &made.request;
         let submission = &request.submission;
         CreatedView {
@@ -156,6 +163,7 @@ impl CreatedView {
             caller: submission.caller.clone(),
             replayed: made.replayed,
             outlook,
+            audience,
         }
     }
 }

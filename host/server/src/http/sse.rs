@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::caller::{Calling, Found, salt_for};
+use super::end::End;
 use super::error::ApiError;
 use super::params::Params;
 use super::takeover::LongLived;
@@ -140,8 +141,8 @@ impl Feed {
         };
         if let Some(request) = request {
             // Boxed, since it is needed once, and the stream would be larger all the time.
-            let receipt = Box::pin(self.app.gateway.receipt(&request)).await;
-            text.push_str(&self.state(&request, receipt));
+            let end = Box::pin(End::of(&self.app, &request, self.with_token)).await;
+            text.push_str(&self.state(&request, end));
         }
         Some((Ok(Bytes::from(text)), self))
     }
@@ -183,12 +184,12 @@ impl Feed {
         }
     }
 
-    fn state(&mut self, request: &Request, receipt: Option<String>) -> String {
+    fn state(&mut self, request: &Request, end: End) -> String {
         self.seen = request.version;
         self.ended = request.status().is_terminal();
         // Compact JSON has no line breaks, so one `data` line is enough.
         let salt = salt_for(&self.app, request, self.with_token);
-        let view = WaitView::of(request, salt, self.app.gateway.clock().now()).with_receipt(receipt);
+        let view = WaitView::of(request, salt, self.app.gateway.clock().now()).with_end(end);
         let data = serde_json::to_string(&view).unwrap_or_default();
         format!("event: state\nid: {}\ndata: {data}\n\n", request.version)
     }

@@ -6,6 +6,8 @@ use countersign_core::lifecycle::{Digest, Needs, Request, RequestId, Salt, State
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::end::End;
+
 /// The state of a request, for the holder of its token.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -42,9 +44,8 @@ pub(super) struct WaitView {
     policy_hash: Digest,
     #[serde(flatten)]
     approval: UseView,
-    /// The signed receipt of the decision (docs/RECEIPTS.md); absent while the request is open.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    receipt: Option<String>,
+    #[serde(flatten)]
+    end: End,
 }
 
 /// How an approval is to be used, and how far it has been.
@@ -104,14 +105,14 @@ impl WaitView {
             payload_salt,
             policy_hash: request.submission.policy_hash,
             approval: UseView::of(request, now),
-            receipt: None,
+            end: End::default(),
         }
     }
 
-    /// The same, with the receipt of the decision.
+    /// The same, with what is said of a request that has ended.
     #[must_use]
-    pub(super) fn with_receipt(self, receipt: Option<String>) -> WaitView {
-        WaitView { receipt, ..self }
+    pub(super) fn with_end(self, end: End) -> WaitView {
+        WaitView { end, ..self }
     }
 }
 

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::body::JsonBody;
 use super::caller::{Calling, Found, Wanted, salt_for};
+use super::end::End;
 use super::error::{ApiError, Invalid};
 use super::openapi::STORE_ERRORS;
 use super::params::Params;
@@ -112,7 +113,7 @@ pub(super) fn wanted<'a>(params: &Params, token: Option<&'a str>) -> Result<Want
 
 async fn view(app: &App, request: &Request, with_token: bool) -> Json<WaitView> {
     let view = WaitView::of(request, salt_for(app, request, with_token), app.gateway.clock().now());
-    Json(view.with_receipt(app.gateway.receipt(request).await))
+    Json(view.with_end(End::of(app, request, with_token).await))
 }
 
 fn timeout(text: Option<&str>) -> Result<Duration, ApiError> {

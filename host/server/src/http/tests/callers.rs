@@ -35,7 +35,9 @@ async fn a_request_is_made_and_decided() {
       "replayed": false,
       "requestId": "[requestId]",
       "status": "ready_for_approval",
-      "token": "[token]"
+      "token": "[token]",
+      "undeliverable": "slack_not_configured",
+      "where": []
     }
     "#);
 
@@ -88,7 +90,9 @@ async fn a_request_is_made_and_decided() {
       "policyHash": "[policyHash]",
       "requestId": "[requestId]",
       "requiredPersonas": [],
-      "status": "ready_for_approval"
+      "status": "ready_for_approval",
+      "undeliverable": "slack_not_configured",
+      "where": []
     }
     "#);
     server.press("U2", "approve", &id).await;

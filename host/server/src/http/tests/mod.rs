@@ -4,6 +4,7 @@ mod access;
 mod admins;
 mod callers;
 mod delivery;
+mod following;
 mod input;
 mod operators;
 mod people;
