@@ -16,7 +16,7 @@ struct Needed {
     packages: &'static [&'static str],
 }
 
-const NEEDED: [Needed; 5] = [
+const NEEDED: [Needed; 6] = [
     Needed {
         name: "Chromium",
         programs: &["chromium", "chromium-browser", "google-chrome"],
@@ -39,6 +39,13 @@ const NEEDED: [Needed; 5] = [
         probe: &["-v"],
         variable: None,
         packages: &["nginx"],
+    },
+    Needed {
+        name: "Redis",
+        programs: &["redis-server"],
+        probe: &["--version"],
+        variable: None,
+        packages: &["redis-server"],
     },
     Needed {
         name: "faketime",

@@ -222,7 +222,7 @@ fn store_code(error: &StoreError) -> &'static str {
         StoreError::Unavailable { fault: StoreFault::Full, .. } => "store_full",
         StoreError::Unavailable { fault: StoreFault::Slow, .. } => "store_timeout",
         StoreError::Unavailable { .. } => "store_unavailable",
-        StoreError::Corrupt { .. } => "internal",
+        StoreError::Corrupt { .. } | StoreError::Cursor(_) => "internal",
     }
 }
 

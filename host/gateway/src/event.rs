@@ -303,7 +303,8 @@ impl Gateway {
         let Step { request, audit, effects, counts } = step;
         let stored = Arc::new(request.clone());
         let delivers = !effects.is_empty();
-        let commit = Commit { request, nonce: once.map(Once::counted), audit, effects, counts };
+        let nonce = once.map(|once| once.counted(request.id.shard()));
+        let commit = Commit { request, nonce, audit, effects, counts };
         let (store, watchers, alarm, bell) = (
             Arc::clone(&self.store),
             self.watchers.clone(),
@@ -343,18 +344,19 @@ impl Gateway {
             return Ok(());
         }
         let (audit, counts) = (vec![refusal.audit(request, at, by, act)], refusal.counts(request, act));
-        self.append(audit, counts, once).await
+        self.append(audit, counts, (request.id.shard(), once)).await
     }
 
-    /// Audits a refusal; that of an act that was delivered before is in the audit log already.
+    /// Audits a refusal; that of an act that was delivered before is in the audit log already. The shard is that of the
+    /// request that the act is about.
     pub(super) async fn append(
         &self,
         audit: Vec<AuditEntry>,
         counts: Vec<Count>,
-        once: Option<Once>,
+        (shard, once): (u16, Option<Once>),
     ) -> Result<(), StoreError> {
         match once {
-            Some(once) => self.store.append_once(audit, counts, once.refused()).await.map(drop),
+            Some(once) => self.store.append_once(audit, counts, once.refused(shard)).await.map(drop),
             None => self.store.append(audit, counts).await,
         }
     }

@@ -30,6 +30,9 @@ mod watch;
 // What happens by itself.
 pub mod scheduler;
 
+// What other instances do.
+mod instances;
+
 // What is counted.
 mod metrics;
 
@@ -50,6 +53,7 @@ pub use alarm::Alarm;
 pub use countersign_core::lifecycle::Intent;
 pub use countersign_policy::decide::{Again, Ask, Who};
 pub use error::GatewayError;
+pub use instances::Share;
 pub use once::Once;
 pub use salt::{SaltError, SaltKey, SaltKeys, SaltNonce};
 pub use submission::{IdempotencyKey, Made};
@@ -57,6 +61,7 @@ pub use token::{Tokens, WaitToken};
 pub use usage::{Given, Used};
 pub use watch::{Seen, Watch, Watchers};
 
+use crate::instances::Instances;
 use crate::judging::{Judges, joined};
 use crate::metrics::GatewayMetrics;
 use crate::receipts::ReceiptKeys;
@@ -86,6 +91,7 @@ pub struct Gateway {
     watchers: Watchers,
     alarm: Arc<Alarm>,
     outbox_bell: Arc<Notify>,
+    instances: Instances,
     shadow: Arc<Shadow>,
     judges: Judges,
     metrics: GatewayMetrics,
@@ -130,6 +136,7 @@ impl Gateway {
             watchers: Watchers::default(),
             alarm: Arc::default(),
             outbox_bell: Arc::default(),
+            instances: Instances::new(0),
             shadow: Arc::default(),
             readable: |_, _| true,
             randomness: Box::new(getrandom::fill),
@@ -152,6 +159,12 @@ impl Gateway {
     #[must_use]
     pub fn drawing(self, randomness: Randomness) -> Gateway {
         Gateway { randomness, ..self }
+    }
+
+    /// The same, as one of several instances. Its number is its own.
+    #[must_use]
+    pub fn numbered(self, instance: u64) -> Gateway {
+        Gateway { instances: Instances::new(instance), ..self }
     }
 
     /// The same, but policies are asked on the thread that needs them however slow they are, so that a simulation can be

@@ -37,6 +37,11 @@ impl IdempotencyKey {
         self.fingerprint == stored || self.earlier.contains(&Some(stored))
     }
 
+    /// Where a new request that it is sent for is made, so that one write stores both.
+    fn shard(&self) -> u16 {
+        self.key.shard()
+    }
+
     /// As it is stored with the request that it was first sent for.
     fn kept(self, request: &Request) -> Idempotency {
         let until = request.submission.expires_at.plus(IDEMPOTENCY_MS);
@@ -70,13 +75,15 @@ impl Gateway {
     ) -> Result<Made, GatewayError> {
         let now = self.clock.now();
         if let Some(sent) = &idempotency
-            && let Some((fingerprint, request)) = self.store.idempotent(&sent.key, now).await?
+            && let Some((fingerprint, request)) = self.store.idempotent(sent.shard(), &sent.key, now).await?
         {
             return self.known(sent, fingerprint, request);
         }
         let ask = Arc::new(ask);
-        let random = self.random_bits()?;
-        let shard = u16::try_from(random & 0xffff).unwrap_or_default();
+        let shard = match &idempotency {
+            Some(sent) => sent.shard(),
+            None => u16::try_from(self.random_bits()? & 0xffff).unwrap_or_default(),
+        };
         let id = RequestId::new(now, shard, self.random_bits()?);
         let rules = self.policies.active().action(&ask.action).cloned();
         let submitted = Submitted { id, rules: rules.as_deref(), ask: &ask, again: None, at: now };
@@ -89,7 +96,8 @@ impl Gateway {
                 self.admit(rules, admission).await
             }
             None => {
-                self.audit_unmade(now, &ask.action, (&ask.requester.id, None), "unknown_action", &[]).await?;
+                let by = Asking { by: &ask.requester.id, shard, once: None };
+                self.audit_unmade(now, &ask.action, by, "unknown_action", &[]).await?;
                 Err(GatewayError::UnknownAction(ask.action.clone()))
             }
         };
@@ -131,7 +139,8 @@ impl Gateway {
         for _ in 0..MOST_CONFLICTS {
             let now = self.clock.now();
             if let Some(sent) = &idempotency
-                && let Some((fingerprint, request)) = self.store.idempotent(&sent.key, now).await?
+                && let Some((fingerprint, request)) =
+                    self.store.idempotent(original.shard(), &sent.key, now).await?
             {
                 return self.known(sent, fingerprint, request);
             }
@@ -314,6 +323,7 @@ impl Gateway {
     /// Decides about a submission; one that is not admitted is audited.
     async fn admit(&self, rules: &Arc<ActionPolicy>, admitting: Admitting<'_>) -> Result<Step, GatewayError> {
         let Admitting { id, submission, ask, by, once } = admitting;
+        let by = Asking { by, shard: id.shard(), once };
         let (at, action) = (submission.submitted_at, submission.action.clone());
         let decided = {
             let rules = Arc::clone(rules);
@@ -322,15 +332,15 @@ impl Gateway {
         match self.judges.ask(rules, Asker::Person, decided).await? {
             Ok(step) if !(self.readable)(&step.request, rules.entry()) => {
                 let refusal = Refusal::TooLargeToReview;
-                self.audit_unmade(at, &action, (by, once), refusal.code(), &[]).await?;
+                self.audit_unmade(at, &action, by, refusal.code(), &[]).await?;
                 Err(refusal.into())
             }
             Ok(step) => Ok(step),
             Err(NotMade::Denied(reasons)) => {
-                self.audit_unmade(at, &action, (by, once), "policy_denied", &reasons).await?;
+                self.audit_unmade(at, &action, by, "policy_denied", &reasons).await?;
                 Err(GatewayError::Denied(reasons))
             }
-            Err(NotMade::Failed(failures)) => self.admission_failed(at, &action, (by, once), failures).await,
+            Err(NotMade::Failed(failures)) => self.admission_failed(at, &action, by, failures).await,
             Err(NotMade::Refused(refusal)) => Err(refusal.into()),
         }
     }
@@ -339,7 +349,7 @@ impl Gateway {
         &self,
         at: Timestamp,
         action: &str,
-        by: (&str, Option<Once>),
+        by: Asking<'_>,
         failures: Vec<PolicyFailure>,
     ) -> Result<T, GatewayError> {
         log_failures(&failures, None);
@@ -357,7 +367,7 @@ impl Gateway {
         &self,
         at: Timestamp,
         action: &str,
-        (by, once): (&str, Option<Once>),
+        Asking { by, shard, once }: Asking<'_>,
         event: &str,
         reasons: &[Reason],
     ) -> Result<(), StoreError> {
@@ -376,7 +386,7 @@ impl Gateway {
                 reasons.iter().map(|reason| json!(reason.code)).collect(),
             )]),
         };
-        self.append(vec![entry], Vec::new(), once).await
+        self.append(vec![entry], Vec::new(), (shard, once)).await
     }
 
     async fn store_new(
@@ -390,7 +400,7 @@ impl Gateway {
         let token = self.tokens.of(request.id);
         let created = Arc::new(request.clone());
         let delivers = !effects.is_empty();
-        let nonce = once.map(Once::counted);
+        let nonce = once.map(|once| once.counted(created.id.shard()));
         let create = Create { request, idempotency, most_open, nonce, audit, effects, counts };
         let (store, alarm, bell) =
             (Arc::clone(&self.store), Arc::clone(&self.alarm), Arc::clone(&self.outbox_bell));
@@ -451,6 +461,16 @@ struct Admitting<'a> {
     /// What was asked for. Its parameters, hidden ones included, go no further than the policies' admission.
     ask: Arc<Ask>,
     by: &'a str,
+    /// Present if it may be asked for more than once without an idempotency key.
+    once: Option<Once>,
+}
+
+/// Who asked, for the audit log.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    by: &'a str,
+    /// That of the request that was asked for.
+    shard: u16,
     /// Present if it may be asked for more than once without an idempotency key.
     once: Option<Once>,
 }

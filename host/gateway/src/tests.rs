@@ -1,5 +1,6 @@
 //! The gateway over real policies and the real embedded store, with a clock that the tests move.
 
+mod instances;
 mod once;
 mod scheduling;
 mod time;
@@ -18,7 +19,7 @@ use crate::scheduler::Scheduler;
 use countersign_core::clock::ManualClock;
 use countersign_core::lifecycle::{self, Digest, Effect, Origin, Party, Refusal, Status, Timestamp};
 use countersign_policy::{Engine, Limits, Pins, PolicySet, Trust};
-use countersign_store::{MostOpen, SqliteStore};
+use countersign_store::{AuditCursor, MostOpen, SqliteStore};
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 const MINUTE: u64 = 60_000;
@@ -98,8 +99,14 @@ impl House {
     }
 
     async fn events(&self) -> Vec<String> {
-        let audit = self.gateway.store().audit(0, 1000).await.expect("the audit log can be read");
-        audit.into_iter().map(|(_, entry)| entry.event).collect()
+        let audit = self
+            .gateway
+            .store()
+            .audit(&AuditCursor::default(), 1000)
+            .await
+            .expect("the audit log can be read")
+            .entries;
+        audit.into_iter().map(|entry| entry.event).collect()
     }
 
     async fn turn(&self) -> Timestamp {

@@ -23,7 +23,8 @@ pub struct Watchers {
 
 /// A request that is being watched.
 struct Watched {
-    sender: broadcast::Sender<Arc<Request>>,
+    /// `None` says that the store is to be read again.
+    sender: broadcast::Sender<Option<Arc<Request>>>,
     /// The version that watchers were told of last; 0 if that is not known.
     told: u64,
     /// Versions that came before the ones before them.
@@ -34,10 +35,10 @@ impl Watched {
     /// Tells of a version, and of those that were waiting for it.
     fn tell(&mut self, request: &Arc<Request>) {
         // Fails if the last watcher has just gone, which is no loss.
-        let _ = self.sender.send(Arc::clone(request));
+        let _ = self.sender.send(Some(Arc::clone(request)));
         self.told = request.version;
         while let Some(next) = self.early.remove(&(self.told + 1)) {
-            let _ = self.sender.send(Arc::clone(&next));
+            let _ = self.sender.send(Some(Arc::clone(&next)));
             self.told = next.version;
         }
     }
@@ -46,7 +47,7 @@ impl Watched {
 /// A watcher; ends when dropped.
 pub struct Watch {
     id: RequestId,
-    versions: Option<broadcast::Receiver<Arc<Request>>>,
+    versions: Option<broadcast::Receiver<Option<Arc<Request>>>>,
     watchers: Watchers,
 }
 
@@ -95,6 +96,29 @@ impl Watchers {
         }
     }
 
+    /// Whether somebody watches a request who was not told of this version yet.
+    pub(crate) fn lacks(&self, id: RequestId, version: u64) -> bool {
+        self.lock().get(&id).is_some_and(|watched| watched.told < version)
+    }
+
+    /// Tells of the newest version, as it was read from the store. Those before it are skipped.
+    pub(crate) fn catch_up(&self, request: &Arc<Request>) {
+        let mut shared = self.lock();
+        let Some(watched) = shared.get_mut(&request.id) else { return };
+        if watched.told < request.version {
+            watched.early.retain(|version, _| *version > request.version);
+            watched.tell(request);
+        }
+    }
+
+    /// Tells everybody to read the store again.
+    pub(crate) fn look_again(&self) {
+        for watched in self.lock().values() {
+            // Fails if the last watcher has just gone, which is no loss.
+            let _ = watched.sender.send(None);
+        }
+    }
+
     /// Tells of what has waited, up to `version`, although something before it never came.
     fn wait_no_longer(&self, id: RequestId, version: u64) {
         let mut shared = self.lock();
@@ -133,8 +157,8 @@ impl Watch {
     pub async fn next(&mut self) -> Seen {
         let Some(versions) = &mut self.versions else { return std::future::pending().await };
         match versions.recv().await {
-            Ok(request) => Seen::Version(request),
-            Err(broadcast::error::RecvError::Lagged(_)) => Seen::Lagged,
+            Ok(Some(request)) => Seen::Version(request),
+            Ok(None) | Err(broadcast::error::RecvError::Lagged(_)) => Seen::Lagged,
             // The sender lives as long as a watcher does.
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }

@@ -84,7 +84,9 @@ pub(crate) async fn build_over(
     let store = over(open_store(config).await?);
     keys::check(&keys, store.as_ref(), &config.storage.store).await.map_err(StartError::Secrets)?;
     let receipt_keys = receipt_keys(config, clock.now()).await?;
-    keys::receipts::check(&receipt_keys, store.as_ref()).await.map_err(StartError::Secrets)?;
+    if let Some(keys) = &receipt_keys {
+        keys::receipts::check(keys, store.as_ref()).await.map_err(StartError::Secrets)?;
+    }
     let engine = engine(config, &keys).await?;
     let directory = &config.policies.directory;
     let registries = config.policies.supply.registries();
@@ -99,9 +101,14 @@ pub(crate) async fn build_over(
     let supervisor = Supervisor::new(metrics.registry(), shutdown.clone()).context(METRICS)?;
     let outgoing = outgoing(config, &metrics, &clock)?;
     let policies = Arc::new(Policies::new(engine, set));
+    let instance = getrandom::u64().context("the system gives no randomness")?;
     let gateway = Gateway::new(store, policies, clock, tokens(&keys), keys.salts())
         .reading(review::is_possible)
-        .signing(receipt_keys);
+        .numbered(instance);
+    let gateway = match receipt_keys {
+        Some(keys) => gateway.signing(keys),
+        None => gateway,
+    };
     let gateway = Arc::new(gateway);
     if let Some(access) = &access {
         gateway.directory().set_people(Arc::clone(access.authenticator.access().people()));
@@ -177,7 +184,7 @@ async fn keys(config: &Config) -> Result<Keys, StartError> {
 }
 
 /// The keys that receipts are signed with.
-async fn receipt_keys(config: &Config, now: Timestamp) -> Result<ReceiptKeys, StartError> {
+async fn receipt_keys(config: &Config, now: Timestamp) -> Result<Option<ReceiptKeys>, StartError> {
     let (url, file) = (config.storage.store.clone(), config.storage.receipt_keys.clone());
     let loaded = blocking(move || keys::receipts::load(&url, file.as_deref(), now)).await?;
     loaded.map_err(StartError::Secrets)

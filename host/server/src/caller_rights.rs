@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use countersign_access::Caller;
 use countersign_core::lifecycle::Request;
-use countersign_store::MostOpen;
+use countersign_store::{MostOpen, Rate};
 
+use crate::rate_limit::{self, Whose};
 use crate::state::App;
 use crate::telemetry::SecurityEvent;
 
@@ -44,10 +45,13 @@ pub(crate) fn check_action(app: &App, caller: &Caller, action: &str) -> Result<(
 }
 
 /// Takes one request from the caller's quota.
-pub(crate) fn take_quota(app: &App, caller: &Caller) -> Result<(), CallerRefusal> {
+pub(crate) async fn take_quota(app: &App, caller: &Caller) -> Result<(), CallerRefusal> {
     let Some(per_minute) = caller.per_minute else { return Ok(()) };
     let now = app.gateway.clock().monotonic();
-    app.caller_quotas.take(&caller.name, per_minute, now).map_err(|retry_after_ms| {
+    let rate = Rate { capacity: per_minute, per_sec: f64::from(per_minute) / 60.0 };
+    let alone = || app.caller_quotas.take(&caller.name, per_minute, now);
+    let taken = rate_limit::take(app, Whose::Caller(&caller.name), rate, alone).await;
+    taken.map_err(|retry_after_ms| {
         app.metrics.count(SecurityEvent::RateLimited);
         CallerRefusal::QuotaUsedUp { retry_after_ms }
     })
@@ -55,7 +59,10 @@ pub(crate) fn take_quota(app: &App, caller: &Caller) -> Result<(), CallerRefusal
 
 /// The caller that a request counts towards if it is made again: the one that made it, which must still be in the access
 /// file, may still ask for the action, and has some of its quota left. `None` if there is no access file.
-pub(crate) fn check_rerequest(app: &App, original: &Request) -> Result<Option<Arc<Caller>>, CallerRefusal> {
+pub(crate) async fn check_rerequest(
+    app: &App,
+    original: &Request,
+) -> Result<Option<Arc<Caller>>, CallerRefusal> {
     let Some(access) = &app.access else { return Ok(None) };
     let access = access.authenticator.access();
     let name = original.submission.caller.as_deref();
@@ -64,7 +71,7 @@ pub(crate) fn check_rerequest(app: &App, original: &Request) -> Result<Option<Ar
         return Err(CallerRefusal::NotAllowed);
     };
     check_action(app, caller, &original.submission.action)?;
-    take_quota(app, caller)?;
+    take_quota(app, caller).await?;
     Ok(Some(Arc::clone(caller)))
 }
 

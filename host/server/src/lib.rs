@@ -18,6 +18,7 @@ mod supervisor;
 pub mod access_control;
 pub mod access_key;
 mod caller_rights;
+mod instances;
 mod rejections;
 
 // How callers, admins and operators reach it.

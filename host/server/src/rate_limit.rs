@@ -1,12 +1,15 @@
-//! How often a client address may make requests: a token bucket for each, in this process.
+//! How often a client address or a caller may make requests: a token bucket for each, in the store if several instances
+//! share it, else in this process.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_core::clock::Monotonic;
+use countersign_store::Rate;
 use governor::Quota;
 use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
@@ -14,6 +17,7 @@ use governor::state::keyed::DashMapStateStore;
 use tokio::time::Instant;
 
 use crate::config::RateLimit;
+use crate::state::App;
 
 /// What has one bucket: an IPv4 address, or a /64 network of IPv6, which is what one subscriber gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,10 +35,48 @@ impl Client {
     }
 }
 
+/// Whose bucket it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whose<'a> {
+    /// An address's.
+    Client(Client),
+    /// That of a caller of the access file.
+    Caller(&'a str),
+}
+
+impl fmt::Display for Whose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Whose::Client(Client(address)) => write!(f, "address:{address}"),
+            Whose::Caller(name) => write!(f, "caller:{name}"),
+        }
+    }
+}
+
+/// Takes one request from a bucket in the store that several instances share. If there is none, or it does not answer,
+/// from that of this process: what the request is for is not done without the store anyway.
+///
+/// # Errors
+/// If the bucket is empty: in how many milliseconds it is no longer.
+pub(crate) async fn take(
+    app: &App,
+    whose: Whose<'_>,
+    rate: Rate,
+    alone: impl FnOnce() -> Result<(), u64>,
+) -> Result<(), u64> {
+    let Some(shared) = app.gateway.store().shared() else { return alone() };
+    match shared.take(&whose.to_string(), rate).await {
+        Ok(None) => Ok(()),
+        Ok(Some(wait_ms)) => Err(wait_ms),
+        Err(_) => alone(),
+    }
+}
+
 /// The buckets of all clients.
 pub(crate) struct RateLimiter {
     buckets: governor::RateLimiter<Client, DashMapStateStore<Client>, Steady, NoOpMiddleware<Duration>>,
     steady: Steady,
+    rate: Rate,
 }
 
 impl RateLimiter {
@@ -49,7 +91,13 @@ impl RateLimiter {
         RateLimiter {
             buckets: governor::RateLimiter::new(quota, DashMapStateStore::default(), steady),
             steady,
+            rate: Rate { capacity: limit.capacity, per_sec: limit.refill_per_sec },
         }
+    }
+
+    /// What each bucket holds and gets.
+    pub(crate) fn rate(&self) -> Rate {
+        self.rate
     }
 
     /// Takes one request from the client's bucket.

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::http::{self, ConnectionLimit, Limits, Listener};
+use crate::instances;
 use crate::interactions::SocketMode;
 use crate::readiness;
 use crate::state::App;
@@ -21,7 +22,7 @@ use crate::tls::TlsMetrics;
 
 /// How long calls and deliveries may take to finish once the shutdown has begun. Together with [`BACKGROUND`] this
 /// stays under 10 s, after which orchestrators kill.
-const DRAIN: Duration = Duration::from_secs(8);
+pub(crate) const DRAIN: Duration = Duration::from_secs(8);
 
 /// How long background tasks may take after that.
 const BACKGROUND: Duration = Duration::from_secs(1);
@@ -40,7 +41,7 @@ const REJECTIONS: Duration = Duration::from_secs(60);
 pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> anyhow::Result<()> {
     let scheduler = Scheduler::new(Arc::clone(&app.gateway), config.scheduling.interval_ms);
     let mut scheduler = tokio::spawn(scheduler.run());
-    let mut delivery = tokio::spawn(deliver(Arc::clone(&app)));
+    let mut delivery = tokio::spawn(instances::deliver(Arc::clone(&app)));
     // Nothing is lost when these are aborted.
     let mut maintenance = JoinSet::new();
     maintain(&app, config, &mut maintenance);
@@ -145,6 +146,12 @@ fn maintain(app: &Arc<App>, config: &Config, maintenance: &mut JoinSet<()>) {
             }
         }));
     }
+    if app.gateway.store().shared().is_some() {
+        let this = Arc::clone(app);
+        maintenance.spawn(supervisor.keep("instance_changes", move || instances::hear(Arc::clone(&this))));
+        let this = Arc::clone(app);
+        maintenance.spawn(supervisor.keep("instance_heartbeat", move || instances::live(Arc::clone(&this))));
+    }
     let this = Arc::clone(app);
     maintenance.spawn(supervisor.keep("readiness", move || check_readiness(Arc::clone(&this))));
     let this = Arc::clone(app);
@@ -201,22 +208,6 @@ fn watch_tls(app: &App, listeners: &[Listener], maintenance: &mut JoinSet<()>) -
         }));
     }
     Ok(())
-}
-
-/// Delivers the outbox to Slack until the shutdown begins and the deliveries under way have ended.
-async fn deliver(app: Arc<App>) {
-    let Some(outgoing) = &app.outgoing else { return app.shutdown.cancelled().await };
-    let gateway = &app.gateway;
-    let worker =
-        outgoing.worker(gateway.store(), gateway.clock(), gateway.directory(), gateway.outbox_bell());
-    let drained = async {
-        app.shutdown.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    tokio::select! {
-        () = worker.run(app.shutdown.clone()) => {}
-        () = drained => tracing::warn!("shutdown: calls of Slack cut off; what they deliver stays in the outbox"),
-    }
 }
 
 /// Audits once a minute what was rejected.

@@ -25,6 +25,9 @@ pub enum StoreError {
         /// What is wrong with the value.
         detail: String,
     },
+    /// A place in the audit log that is not this store's.
+    #[error("`{0}` is no place in the audit log of this store")]
+    Cursor(String),
 }
 
 impl StoreError {
@@ -33,7 +36,7 @@ impl StoreError {
     pub fn fault(&self) -> Option<StoreFault> {
         match self {
             StoreError::Unavailable { fault, .. } => Some(*fault),
-            StoreError::Corrupt { .. } => None,
+            StoreError::Corrupt { .. } | StoreError::Cursor(_) => None,
         }
     }
 }

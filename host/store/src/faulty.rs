@@ -121,7 +121,7 @@ macro_rules! passed_on {
 passed_on! {
     Audit {
         write append(audit: Vec<AuditEntry>, counts: Vec<Count>) -> ();
-        read audit(after: u64, limit: usize) -> Vec<(u64, AuditEntry)>;
+        read audit(after: &AuditCursor, limit: usize) -> AuditPage;
     } {
         async fn append_once(
             &self,
@@ -145,19 +145,20 @@ passed_on! {
         read recall(key: &str) -> Option<Vec<u8>>;
     }
     Guards {
-        write claim_nonce(nonce: Digest, now: Timestamp, until: Timestamp) -> bool;
-        read has_nonce(nonce: &Digest, now: Timestamp) -> bool;
+        write claim_nonce(shard: u16, nonce: Digest, now: Timestamp, until: Timestamp) -> bool;
+        read has_nonce(shard: u16, nonce: &Digest, now: Timestamp) -> bool;
     }
     Messages {
         read slack_post(request: RequestId, slot: Slot) -> Option<SlackPost>;
         write keep_slack_post(keep: KeepPost) -> Committed;
         read stale_slack_posts(now: Timestamp, limit: usize) -> Vec<StalePost>;
+        write claim_refresh(request: RequestId, slot: Slot, now: Timestamp, until: Timestamp) -> bool;
     }
     Outbox {
         read ready_outbox(now: Timestamp, limit: usize) -> Vec<ReadyEntry>;
-        write claim_outbox(request: RequestId, effect: Effect, now: Timestamp, until: Timestamp) -> Option<OutboxEntry>;
+        write claim_outbox(request: RequestId, effect: Effect, claim: Claim) -> Option<OutboxEntry>;
         write finish_outbox(entry: &OutboxEntry, delivered: u64) -> ();
-        write retry_outbox(entry: &OutboxEntry, at: Timestamp, failed: bool) -> ();
+        write retry_outbox(entry: &OutboxEntry, now: Timestamp, at: Timestamp, failed: bool) -> ();
     }
     Policies {
         write pin(entries: Vec<PolicyEntry>, modules: Vec<Vec<u8>>) -> ();
@@ -177,7 +178,7 @@ passed_on! {
     }
     Requests {
         read request(id: RequestId) -> Option<Request>;
-        read idempotent(key: &Digest, now: Timestamp) -> Option<(Digest, Request)>;
+        read idempotent(shard: u16, key: &Digest, now: Timestamp) -> Option<(Digest, Request)>;
         read lineage(lineage: RequestId, from: u32, limit: usize) -> Vec<Request>;
         read newest_of_lineage(lineage: RequestId) -> Option<Request>;
         read recent_in_lineage(lineage: RequestId, since: Timestamp, limit: usize) -> Vec<Timestamp>;
@@ -221,6 +222,10 @@ passed_on! {
     } {
         fn backend(&self) -> &'static str {
             self.store.backend()
+        }
+
+        fn shared(&self) -> Option<&dyn Shared> {
+            self.store.shared()
         }
 
         async fn failed(&self) {

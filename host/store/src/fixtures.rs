@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign_core::lifecycle::{
     Act, Actor, AuditEntry, Commitments, Consumption, Count, Decided, Digest, Effect, Event, Needs, Open,
@@ -23,8 +24,19 @@ pub fn at(millis: u64) -> Timestamp {
     Timestamp::from_millis(1_772_366_400_000 + millis)
 }
 
+/// The ids of some numbers each are in one shard, in the order of the numbers.
 pub fn id(number: u64) -> RequestId {
-    RequestId::new(at(0), 0, number)
+    id_in(u16::try_from(number / 8).unwrap(), number)
+}
+
+pub fn id_in(shard: u16, number: u64) -> RequestId {
+    RequestId::new(at(0), shard, number)
+}
+
+/// A claim that no other one is taken for.
+pub fn claim(now: Timestamp, until: Timestamp) -> Claim {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    Claim { id: NEXT.fetch_add(1, Ordering::Relaxed), now, until }
 }
 
 pub fn key(number: u64) -> Digest {
@@ -47,6 +59,13 @@ pub fn object(value: Value) -> Map<String, Value> {
 /// A new open request, submitted at `at(0)`.
 pub fn request(number: u64) -> Request {
     request_at(number, at(0))
+}
+
+/// As [`request`], in this shard.
+pub fn request_in(shard: u16, number: u64) -> Request {
+    let mut request = Request { id: id_in(shard, number), ..request(number) };
+    Arc::make_mut(&mut request.submission).lineage = request.id;
+    request
 }
 
 pub fn request_at(number: u64, made: Timestamp) -> Request {
@@ -96,7 +115,7 @@ pub fn request_at(number: u64, made: Timestamp) -> Request {
 
 /// A re-request of `first`, at this depth of its lineage.
 pub fn again(first: &Request, number: u64, depth: u32) -> Request {
-    let mut request = Request { id: id(number), ..first.clone() };
+    let mut request = Request { id: id_in(first.id.shard(), number), ..first.clone() };
     let submission = Arc::make_mut(&mut request.submission);
     (submission.lineage, submission.depth) = (first.id, depth);
     request
@@ -194,9 +213,9 @@ pub fn change(request: &Request) -> Commit {
     }
 }
 
-/// A nonce that is stored from `at(0)` to `at(until)`; that of `number` plus 100 excludes it.
+/// A nonce that is stored in shard 0 from `at(0)` to `at(until)`; that of `number` plus 100 excludes it.
 pub fn nonce(number: u64, until: u64) -> Nonce {
-    Nonce { digest: key(number), excluded_by: key(number + 100), at: at(0), until: at(until) }
+    Nonce { shard: 0, digest: key(number), excluded_by: key(number + 100), at: at(0), until: at(until) }
 }
 
 /// A policy set with an entry for each of these actions.

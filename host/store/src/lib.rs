@@ -7,6 +7,7 @@ pub mod ports;
 
 mod error;
 mod projection;
+mod redis;
 mod sqlite;
 mod url;
 
@@ -19,10 +20,13 @@ pub mod fixtures;
 
 pub use error::{StoreError, StoreFault};
 pub use ports::{
-    Audit, ChangePolicy, Commit, Committed, Create, Created, DOCUMENT_PREFIXES, Documents, Due,
-    EXPIRED_KEPT_MS, Guards, Idempotency, KeepPost, LONGEST_WAIT_MS, Messages, MostOpen, NewSalt, Nonce,
-    OpenPolicy, OpenRequests, Outbox, OutboxDepth, OutboxEntry, Policies, ReadyEntry, Requests, Salts,
-    StalePost, Statistics, Store, StoredSet, Urgency,
+    Audit, AuditCursor, AuditPage, Change, ChangePolicy, Claim, Commit, Committed, Create, Created,
+    DOCUMENT_PREFIXES, Documents, Due, EXPIRED_KEPT_MS, Guards, Idempotency, KeepPost, LONGEST_WAIT_MS,
+    Messages, MostOpen, NewSalt, Nonce, OpenPolicy, OpenRequests, Outbox, OutboxDepth, OutboxEntry, Policies,
+    Rate, ReadyEntry, Requests, Salts, Shared, StalePost, Statistics, Store, StoredSet, Urgency,
+};
+pub use redis::{
+    Durability, RedisOpenError, RedisOptions, RedisStore, RedisUrl, RedisUrlError, RedisWarning, StoreTime,
 };
 pub use sqlite::{OpenError, SqliteArchive, SqliteStore};
 pub use url::StoreUrl;

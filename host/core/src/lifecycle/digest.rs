@@ -35,6 +35,13 @@ impl Digest {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// The shard that something known by this digest alone belongs to, as a request does by its id.
+    #[must_use]
+    pub const fn shard(&self) -> u16 {
+        let [high, low, ..] = *self.as_bytes();
+        u16::from_be_bytes([high, low])
+    }
 }
 
 /// Canonical JSON (RFC 8785) of `value`.

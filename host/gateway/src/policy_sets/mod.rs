@@ -411,8 +411,8 @@ impl PolicySets {
                 what,
                 source,
                 faults,
-                "the policy set in the folder is held back, since it may be half-written; if all of it is there, send SIGHUP, \
-                 call `POST /api/admin/reload-policy`, or write `policy-set.yaml.sha256`"
+                "the policy set in the folder is held back, since it may be half-written, or an old one; if it is what is \
+                 wanted, send SIGHUP, or call `POST /api/admin/reload-policy`"
             );
             return;
         }
@@ -431,7 +431,7 @@ impl PolicySets {
             change.to = Some(previous.hash());
             change.signed_by = texts(&previous.signed_by());
             change.outcome = ChangeOutcome::Unchanged;
-            self.stored(change.clone()).await?;
+            self.recorded(change).await?;
             return Ok(Changed::of(ChangeOutcome::Unchanged, &previous, &previous));
         };
         self.keep(&set, document).await?;
@@ -439,7 +439,7 @@ impl PolicySets {
         change.signed_by = texts(&set.signed_by());
         change.at = self.now();
         // INVARIANT: it is in the store, as the set in force, before any request is made under it.
-        self.stored(change.clone()).await?;
+        self.recorded(change).await?;
         self.policies().activate(set);
         let active = self.policies().active();
         self.warn();
@@ -469,7 +469,7 @@ impl PolicySets {
         let hash = match wanted {
             Wanted::Folder { overtaken, by_itself } => {
                 let source = look.source.map_err(ChangeError::Refused)?;
-                let engine = self.policies().engine().clone();
+                let (engine, name) = (self.policies().engine().clone(), source.name.clone());
                 let before = self.policies().active();
                 // What is asked for is not doubted.
                 let text = match by_itself {
@@ -495,6 +495,9 @@ impl PolicySets {
                 }
                 change.to = Some(set.hash());
                 doubts.map_err(ChangeError::HeldBack)?;
+                if by_itself.is_some() && start::is_past(self.store(), set.hash()).await? {
+                    return Err(ChangeError::HeldBack(start::past(&name)));
+                }
                 return Ok(Made::Other(set, Some(document)));
             }
             Wanted::Stored { hash, expected, seen_in_shadow } => {
@@ -518,6 +521,11 @@ impl PolicySets {
             return Ok(Made::Same);
         }
         Ok(Made::Other(self.restored(hash, str::to_owned).await?, None))
+    }
+
+    /// Stores a change, unless it only follows one that is stored.
+    async fn recorded(&self, change: &PolicyChange) -> Result<(), ChangeError> {
+        if change.what == ChangeKind::Follow { Ok(()) } else { self.stored(change.clone()).await }
     }
 
     /// Stores what happened; a conflict means that another instance was faster.

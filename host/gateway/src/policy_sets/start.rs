@@ -11,9 +11,9 @@ use super::{ChangeError, ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange}
 use crate::fetch::Fetcher;
 use countersign_core::clock::Clock;
 use countersign_core::lifecycle::Digest;
-use countersign_policy::{Engine, LoadErrors, PolicySet};
+use countersign_policy::{Engine, LoadError, LoadErrors, PolicySet};
 use countersign_registry::Registries;
-use countersign_store::{ChangePolicy, Store};
+use countersign_store::{ChangePolicy, Store, StoreError};
 
 /// Why there is no policy set to start with.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,8 @@ pub enum StartError {
 /// The set to start with, and the fingerprint of the folder; the set is kept in the store by then.
 ///
 /// Where an admin put a set in force and the folder has not changed since, that set stays in force; else the folder's.
+/// An instance of several takes a folder's set only if it was not in force before: an instance with an old folder is
+/// restarted, too. One without a folder takes what is in force.
 ///
 /// # Errors
 /// Where the set cannot be loaded or kept.
@@ -43,23 +45,38 @@ pub async fn at_start(
         store.policy_in_force().await.context("the store does not say which policy set was in force")?;
     let last = last.map(|(_, change)| change);
     let limits = *engine.limits();
-    let look = blocking(move || Look::at(&directory, &limits)).await?;
+    let (look, exists) = blocking(move || (Look::at(&directory, &limits), directory.exists())).await?;
     let folder = look.fingerprint;
+    let in_store = last.as_ref().and_then(|last| last.to);
     let stays = last.as_ref().filter(|last| last.by_admin() && last.folder == Some(folder));
-    let (set, document) = match stays.and_then(|last| last.to) {
-        Some(hash) => {
+    let without_folder = in_store.filter(|_| store.shared().is_some() && !exists);
+    let (set, document) = match (stays.and_then(|last| last.to), without_folder) {
+        (Some(hash), _) => {
             tracing::info!(%hash, "the policy set that an admin put in force stays: the folder has not changed since");
             (restore(store, engine, hash).await?, None)
         }
-        None => {
+        (None, Some(hash)) => {
+            tracing::info!(%hash, "there is no policy folder; the policy set is the one in force");
+            (restore(store, engine, hash).await?, None)
+        }
+        (None, None) => {
             let mut source = look.source?;
             let fetcher = Fetcher { store: Some(store.as_ref()), registries, engine };
             let completed = fetcher.complete(&mut source, look.elsewhere).await;
             completed.context("the store does not say which modules it has")?;
-            let engine = engine.clone();
-            let (set, document) = blocking(move || (PolicySet::build(&source, &engine), source.text)).await?;
+            let building = engine.clone();
+            let built = blocking(move || (PolicySet::build(&source, &building), source.text));
+            let (set, document) = built.await?;
             let set = set?;
             let hash = set.hash();
+            if let Some(current) = in_store.filter(|current| *current != hash)
+                && is_past(store.as_ref(), hash)
+                    .await
+                    .context("the store does not say which sets were in force")?
+            {
+                tracing::warn!(%hash, in_force = %current, "the folder has a policy set that was in force before, and is left alone");
+                return Ok((restore(store, engine, current).await?, folder));
+            }
             if last.as_ref().is_some_and(|last| last.by_admin()) {
                 tracing::warn!(%hash, "the folder has changed since an admin put a policy set in force, and takes its place");
             } else if last.as_ref().is_some_and(|last| last.to == Some(hash)) {
@@ -97,6 +114,36 @@ pub async fn at_start(
             .context("the start cannot be stored")?;
     }
     Ok((set, folder))
+}
+
+/// Why a set that was in force before is not taken from a folder by itself.
+pub(super) fn past(file: &str) -> LoadErrors {
+    LoadErrors(vec![LoadError {
+        file: file.to_owned(),
+        place: None,
+        pointer: None,
+        message: "was in force before: of gateways that share a store, one with an old folder must not put it in force for all"
+            .to_owned(),
+    }])
+}
+
+/// Whether instances share the store, and this set was in force before.
+pub(super) async fn is_past(store: &dyn Store, hash: Digest) -> Result<bool, StoreError> {
+    const PAGE: usize = 100;
+    if store.shared().is_none() {
+        return Ok(false);
+    }
+    let mut before = u64::MAX;
+    loop {
+        let changes = store.policy_changes(before, PAGE).await?;
+        if changes.iter().any(|(_, change)| change.outcome == ChangeOutcome::Ok && change.to == Some(hash)) {
+            return Ok(true);
+        }
+        match changes.last() {
+            Some((number, _)) if changes.len() == PAGE => before = *number,
+            _ => return Ok(false),
+        }
+    }
 }
 
 async fn restore(store: &Arc<dyn Store>, engine: &Engine, hash: Digest) -> Result<PolicySet, StartError> {

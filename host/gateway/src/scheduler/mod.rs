@@ -29,6 +29,9 @@ const PAGE: usize = 256;
 /// How many of them are worked on at the same time; the store commits them together.
 const AT_ONCE: usize = 256;
 
+/// How long what another instance looks after first is left to it, in milliseconds.
+const OTHERS_MS: u64 = 300;
+
 /// How long to wait before trying again what failed for a reason that lies outside of the request, in milliseconds.
 const PAUSE_MS: u64 = 1_000;
 
@@ -151,8 +154,9 @@ impl Scheduler {
         let alarm = Arc::clone(self.gateway.alarm());
         alarm.reset();
         let next = async {
-            self.look(now).await?;
-            self.gateway.store().next_due(now).await
+            let left = self.look(now).await?;
+            let next = self.gateway.store().next_due(now).await?;
+            Ok::<_, StoreError>(left.into_iter().chain(next).min())
         };
         match next.await {
             Ok(next) => alarm.known(next),
@@ -165,11 +169,13 @@ impl Scheduler {
         next.map_or(longest, |next| next.min(longest))
     }
 
-    /// Looks through all that is due, most overdue first, and starts what is neither running nor held.
-    async fn look(&mut self, now: Timestamp) -> Result<(), StoreError> {
+    /// Looks through all that is due, most overdue first, and starts what is neither running nor held. Returns when
+    /// to look at what is left to other instances, if anything is.
+    async fn look(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         self.looks += 1;
         self.is_full = false;
-        let mut after = None;
+        let share = self.gateway.share();
+        let (mut after, mut left): (_, Option<Timestamp>) = (None, None);
         loop {
             let due = self.gateway.store().due(now, after, PAGE).await?;
             due.unreadable.iter().for_each(|error| self.log_unreadable(error));
@@ -188,9 +194,14 @@ impl Scheduler {
                     }
                     continue;
                 }
+                let others = due_at.plus(OTHERS_MS);
+                if others > now && !share.has(id) {
+                    left = Some(left.map_or(others, |left| left.min(others)));
+                    continue;
+                }
                 if self.running.len() >= AT_ONCE {
                     self.is_full = true;
-                    return Ok(());
+                    return Ok(left);
                 }
                 self.spawn(id, due_at);
             }
@@ -205,7 +216,7 @@ impl Scheduler {
         let held = &self.held;
         self.audited.retain(|id| held.contains_key(id) || started.contains_key(id));
         self.show_quarantine();
-        Ok(())
+        Ok(left)
     }
 
     fn spawn(&mut self, id: RequestId, due_at: Timestamp) {

@@ -15,11 +15,11 @@ async fn an_act_counts_once_however_often_it_is_delivered() {
         let (gateway, id) = (&house.gateway, request.id);
         async move { gateway.act_on(id, "U1", &Intent::approve(), None, once(name)).await }
     };
-    assert!(!house.gateway.has_counted(once("one").unwrap()).await.unwrap());
+    assert!(!house.gateway.has_counted(request.id, once("one").unwrap()).await.unwrap());
     // At the same instant: some find a conflict, and try again with the same nonce.
     let counted = join_all((0..20).map(|_| press("one"))).await;
     assert_eq!(counted.iter().filter(|counted| counted.is_ok()).count(), 1);
-    assert!(house.gateway.has_counted(once("one").unwrap()).await.unwrap());
+    assert!(house.gateway.has_counted(request.id, once("one").unwrap()).await.unwrap());
     let withdrawn = house.gateway.act_on(request.id, "U1", &Intent::Withdraw, None, once("two")).await;
     assert!(withdrawn.unwrap().approvers().is_empty());
     // It would count by itself, and another press does.
@@ -51,7 +51,7 @@ async fn a_refused_act_is_audited_once_and_does_not_count_later() {
     house.gateway.act(request.id, "U7", &acknowledged("security")).await.expect("counts");
     house.gateway.act(request.id, "U8", &acknowledged("release")).await.expect("counts");
     assert!(matches!(press().await, Err(GatewayError::Repeated)), "it was refused when it was pressed");
-    assert!(!house.gateway.has_counted(once("too early").unwrap()).await.unwrap());
+    assert!(!house.gateway.has_counted(request.id, once("too early").unwrap()).await.unwrap());
     house.gateway.act_on(request.id, "U1", &approve, None, once("in time")).await.expect("counts");
 }
 
@@ -68,7 +68,7 @@ async fn a_request_is_made_again_once_however_often_that_is_asked_for() {
     };
     let made = join_all((0..10).map(|_| again())).await;
     assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 1);
-    assert!(house.gateway.has_counted(once("again").unwrap()).await.unwrap());
+    assert!(house.gateway.has_counted(first.id, once("again").unwrap()).await.unwrap());
     let second = made.into_iter().find_map(Result::ok).unwrap().request;
     house.gateway.act(second.id, "U1", &Intent::Deny { reason: None }).await.expect("counts");
     house.clock.advance(5 * MINUTE);

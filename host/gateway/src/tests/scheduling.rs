@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use countersign_core::lifecycle::{FailureKind, PolicyFailure};
-use countersign_store::{StoreError, StoreFault};
+use countersign_store::{AuditCursor, StoreError, StoreFault};
 
 use super::*;
 use crate::scheduler::Wake;
@@ -75,9 +75,8 @@ async fn a_request_that_breaks_the_gateway_is_left_alone_and_stops_nothing_else(
     assert_eq!(events, ["created", "created", "escalated", "request_quarantined"].map(str::to_owned));
     assert_eq!(house.quarantined(), 1);
     assert_eq!(next, good.submission.expires_at, "neither is looked at before");
-    let audit = house.gateway.store().audit(0, 10).await.expect("readable");
-    let (_, entry) =
-        audit.iter().find(|(_, entry)| entry.event == "request_quarantined").expect("it is there");
+    let audit = house.gateway.store().audit(&AuditCursor::default(), 10).await.expect("readable").entries;
+    let entry = audit.iter().find(|entry| entry.event == "request_quarantined").expect("it is there");
     assert_eq!((entry.request, entry.action.as_str()), (Some(bad.id), "double"));
     assert_eq!(entry.detail["why"], "broken on purpose");
 
@@ -118,8 +117,8 @@ async fn even_an_expiry_that_breaks_the_gateway_is_tried_again_after_an_hour_and
         assert_eq!(tried.load(Ordering::Relaxed), hours, "it is left alone");
         house.clock.advance(1);
     }
-    let audit = house.gateway.store().audit(0, 10).await.expect("readable");
-    let why: Vec<_> = audit.iter().filter_map(|(_, entry)| entry.detail.get("why")).collect();
+    let audit = house.gateway.store().audit(&AuditCursor::default(), 10).await.expect("readable").entries;
+    let why: Vec<_> = audit.iter().filter_map(|entry| entry.detail.get("why")).collect();
     assert_eq!(
         why,
         ["a panic; the standard error says more"],

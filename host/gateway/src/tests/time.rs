@@ -66,14 +66,15 @@ async fn the_events_of_a_request_never_go_back_in_time() {
         house.clock.advance(u64::try_from(due).expect("ahead"));
         house.turn().await;
 
-        let audit = house.gateway.store().audit(0, 1000).await.expect("readable");
+        let audit =
+            house.gateway.store().audit(&AuditCursor::default(), 1000).await.expect("readable").entries;
         for id in [decided, cancelled, expired] {
             let request = house.gateway.store().request(id).await.expect("readable").expect("there");
             let ended = request.decided_at().expect("it has ended");
             let history = request.history.iter().map(|event| event.at).chain([ended]);
             assert!(history.is_sorted(), "{jump}: {request:?}");
-            let entries = audit.iter().filter(|(_, entry)| entry.request == Some(id));
-            let times: Vec<Timestamp> = entries.map(|(_, entry)| entry.at).collect();
+            let entries = audit.iter().filter(|entry| entry.request == Some(id));
+            let times: Vec<Timestamp> = entries.map(|entry| entry.at).collect();
             assert!(times.len() >= 2 && times.is_sorted(), "{jump}: {times:?}");
         }
     }

@@ -13,7 +13,7 @@ use countersign_gateway::{GatewayError, Who};
 use serde_json::Value;
 
 use super::admin::{ADMIN_TOKEN, check_role, holds_admin_token};
-use super::client::{Peer, check_rate};
+use super::client::{Peer, check_rate, rate_limited};
 use super::error::{ApiError, Invalid};
 use super::idempotency::{self, Sent};
 use super::params::{Params, TOKEN_MISSING};
@@ -21,7 +21,7 @@ use super::secured::ClientCertificate;
 use super::view::salt_text;
 use crate::access_control::AccessControl;
 use crate::caller_rights;
-use crate::rate_limit::Client;
+use crate::rate_limit::{self, Client, Whose};
 use crate::state::App;
 use crate::streams::{StreamOf, StreamSlot};
 use crate::telemetry::SecurityEvent;
@@ -115,9 +115,9 @@ impl Calling {
     }
 
     /// Takes one request from the caller's quota, or from the address's if there are no callers.
-    pub(super) fn check_quota(&self, app: &App, caller: Option<&Identified>) -> Result<(), ApiError> {
-        let Some(Identified { caller, .. }) = caller else { return self.check_address(app) };
-        Ok(caller_rights::take_quota(app, caller)?)
+    pub(super) async fn check_quota(&self, app: &App, caller: Option<&Identified>) -> Result<(), ApiError> {
+        let Some(Identified { caller, .. }) = caller else { return self.check_address(app).await };
+        Ok(caller_rights::take_quota(app, caller).await?)
     }
 
     /// Counts an event stream: for the caller that made the request, or else for the address. `None` if there are too
@@ -134,8 +134,12 @@ impl Calling {
     }
 
     /// Holds back an address that asks too often, if there are no callers.
-    pub(super) fn check_address(&self, app: &App) -> Result<(), ApiError> {
-        check_rate(app, self.client)
+    pub(super) async fn check_address(&self, app: &App) -> Result<(), ApiError> {
+        let client = self.client;
+        let taken = rate_limit::take(app, Whose::Client(client), app.rate_limiter.rate(), || {
+            app.rate_limiter.take(client)
+        });
+        taken.await.map_err(|retry_after_ms| rate_limited(app, retry_after_ms))
     }
 
     /// The request that is asked about: by its wait token, or by its id for the caller that made it, and for admins who

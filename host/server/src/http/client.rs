@@ -25,10 +25,13 @@ impl<S: Sync> FromRequestParts<S> for Client {
     }
 }
 
-/// Takes one request from the client's bucket.
+/// Takes one request from the client's bucket in this process.
 pub(super) fn check_rate(app: &App, client: Client) -> Result<(), ApiError> {
-    app.rate_limiter.take(client).map_err(|retry_after_ms| {
-        app.metrics.count(SecurityEvent::RateLimited);
-        ApiError::RateLimited { retry_after_ms }
-    })
+    app.rate_limiter.take(client).map_err(|retry_after_ms| rate_limited(app, retry_after_ms))
+}
+
+/// Counts that somebody was held back.
+pub(super) fn rate_limited(app: &App, retry_after_ms: u64) -> ApiError {
+    app.metrics.count(SecurityEvent::RateLimited);
+    ApiError::RateLimited { retry_after_ms }
 }

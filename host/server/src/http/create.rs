@@ -126,7 +126,7 @@ pub(super) async fn create(
     body: Unread,
 ) -> Result<Replayable<CreatedView>, ApiError> {
     let caller = calling.identify(&app, &params).await?;
-    calling.check_quota(&app, caller.as_ref())?;
+    calling.check_quota(&app, caller.as_ref()).await?;
     let body = body.json(&app).await?;
     let sent = calling.idempotency_key(&app, &body.0)?;
     let body: CreateBody = body.typed()?;

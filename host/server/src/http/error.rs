@@ -273,7 +273,7 @@ fn change_status(error: &ChangeError) -> StatusCode {
 fn store_status(error: &StoreError) -> StatusCode {
     match error {
         StoreError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        StoreError::Corrupt { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        StoreError::Corrupt { .. } | StoreError::Cursor(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

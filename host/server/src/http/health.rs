@@ -57,7 +57,8 @@ pub(super) struct SlackView {
     /// Whether there is a bot token. Without one nothing is delivered, and the other fields are left out.
     configured: bool,
     /// `ok`; `degraded`: some messages are not delivered; `stalled`: nothing has been delivered for a minute although
-    /// something is due; `down`: Slack does not answer; `unauthorized`: Slack refuses everything.
+    /// something is due; `down`: Slack does not answer; `unauthorized`: Slack refuses everything; `standby`: another instance
+    /// delivers.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
     /// Since when.

@@ -90,9 +90,9 @@ pub(super) async fn rerequest(
     check.finish()?;
     let wanted = Wanted { token: token.as_deref(), id: Some(original), reads: false };
     let Found { request, .. } = calling.request(&app, &params, wanted).await?;
-    let caller = caller_rights::check_rerequest(&app, &request)?;
+    let caller = caller_rights::check_rerequest(&app, &request).await?;
     if caller.is_none() {
-        calling.check_address(&app)?;
+        calling.check_address(&app).await?;
     }
     let owner = (caller.as_deref(), request.submission.origin.repo.as_str());
     // The token is what gives the right, and no part of what is asked for.

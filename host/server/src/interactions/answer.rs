@@ -101,7 +101,7 @@ async fn counted_before(
     once: Once,
     made_again_by: Option<String>,
 ) -> Result<Option<Performed>, GatewayError> {
-    if !app.gateway.has_counted(once).await? {
+    if !app.gateway.has_counted(id, once).await? {
         return Ok(None);
     }
     let request = app.gateway.request(id).await?;

@@ -162,7 +162,8 @@ async fn respond(app: &App, person: Option<Person>, answer: Answer, is_late: boo
 /// If the signature was used before: that is a replay, not a second delivery by Slack.
 async fn check_replay(app: &App, signed: Signed) -> Result<(), InteractionError> {
     let now = app.gateway.clock().now();
-    let claimed = app.gateway.store().claim_nonce(signed.nonce, now, signed.remember_until).await;
+    let store = app.gateway.store();
+    let claimed = store.claim_nonce(signed.nonce.shard(), signed.nonce, now, signed.remember_until).await;
     if claimed.map_err(GatewayError::from)? {
         return Ok(());
     }

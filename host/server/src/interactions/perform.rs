@@ -171,11 +171,11 @@ pub(super) async fn perform(
             }
             // After the person's right, and once for each press: nobody must use up the caller's quota for nothing.
             if let Some(once) = once
-                && app.gateway.has_counted(once).await?
+                && app.gateway.has_counted(request, once).await?
             {
                 return Err(GatewayError::Repeated.into());
             }
-            let caller = caller_rights::check_rerequest(app, &original)?;
+            let caller = caller_rights::check_rerequest(app, &original).await?;
             let who = Who { authenticated: true, ..Who::asserted(&user) };
             let party = Party { id: user, source: "slack".into(), display: None };
             let again = Again { party, who };

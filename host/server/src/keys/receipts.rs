@@ -32,7 +32,8 @@ pub(crate) fn default_file(store: &StoreUrl) -> Option<PathBuf> {
     beside(store, ".receipts.key")
 }
 
-/// The keys of the file that is configured, else of the one beside the database, which is made if there is none. Blocks.
+/// The keys of the file that is configured, else of the one beside the database, which is made if there is none. `None` for a
+/// store that has no file to lie beside, and that several instances may share: they would sign with different keys. Blocks.
 ///
 /// # Errors
 /// If the file cannot be read or made, is not its owner's alone, or if the one that is configured is not there.
@@ -40,13 +41,19 @@ pub(crate) fn load(
     store: &StoreUrl,
     configured: Option<&Path>,
     now: Timestamp,
-) -> anyhow::Result<ReceiptKeys> {
-    let (path, may_be_made) = match configured {
-        Some(path) => (path.to_owned(), false),
-        None => (default_file(store).context("this store needs `COUNTERSIGN_RECEIPT_KEYS`")?, true),
+) -> anyhow::Result<Option<ReceiptKeys>> {
+    let (path, may_be_made) = match (configured, default_file(store)) {
+        (Some(path), _) => (path.to_owned(), false),
+        (None, Some(path)) => (path, true),
+        (None, None) => {
+            tracing::warn!(
+                "no receipts are signed: this store needs `COUNTERSIGN_RECEIPT_KEYS`, shared by all instances"
+            );
+            return Ok(None);
+        }
     };
     if let Some(found) = ReceiptKeyFile::read(&path)? {
-        return found.keys();
+        return found.keys().map(Some);
     }
     ensure!(
         may_be_made,
@@ -56,7 +63,7 @@ pub(crate) fn load(
     let made = ReceiptKeyFile::generate(Timestamp::EPOCH)?;
     made.create(&path)?;
     tracing::info!(file = %path.display(), at = %now, "key file for receipts made; back it up");
-    made.keys()
+    made.keys().map(Some)
 }
 
 /// Makes a new key in the file, which is made if it is not there. Blocks.
@@ -214,15 +221,19 @@ mod tests {
         use std::os::unix::fs::MetadataExt as _;
         let folder = tempfile::tempdir().unwrap();
         let store: StoreUrl = format!("sqlite:{}", folder.path().join("db").display()).parse().unwrap();
-        let made = load(&store, None, at(0)).unwrap();
+        let keys = |configured| load(&store, configured, at(1)).unwrap().unwrap();
+        let made = keys(None);
         let path = folder.path().join("db.receipts.key");
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(kids(&load(&store, None, at(1)).unwrap()), kids(&made));
-        assert_eq!(kids(&load(&store, Some(&path), at(1)).unwrap()), kids(&made));
+        assert_eq!(kids(&keys(None)), kids(&made));
+        assert_eq!(kids(&keys(Some(&path))), kids(&made));
         let missing = folder.path().join("elsewhere.key");
         let error = load(&store, Some(&missing), at(1)).unwrap_err().to_string();
         assert!(error.contains("there is no key file"), "{error}");
         assert!(!missing.exists());
+        let shared: StoreUrl = "redis://127.0.0.1/".parse().unwrap();
+        assert!(load(&shared, None, at(1)).unwrap().is_none());
+        assert!(load(&shared, Some(&path), at(1)).unwrap().is_some());
     }
 
     #[test]

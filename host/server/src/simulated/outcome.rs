@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use countersign_core::lifecycle::{Act, Request, RequestId, Status};
 use countersign_core::record::Slot;
-use countersign_store::Store;
+use countersign_store::{AuditCursor, Store};
 
 use super::ledger::audited;
 use super::slack::{Shown, buttons, mark, shown_status};
@@ -149,11 +149,15 @@ async fn check_audit(requests: &BTreeMap<RequestId, Vec<Request>>, store: &dyn S
         "expired",
         "cancelled",
     ];
-    let audit = store.audit(0, ALL).await.map_err(|error| error.to_string())?;
+    let audit = store
+        .audit(&AuditCursor::default(), ALL)
+        .await
+        .map(|page| page.entries)
+        .map_err(|error| error.to_string())?;
     for (id, versions) in requests {
-        let ours = audit.iter().filter(|(_, entry)| entry.request == Some(*id));
+        let ours = audit.iter().filter(|entry| entry.request == Some(*id));
         let events: Vec<&str> =
-            ours.map(|(_, entry)| entry.event.as_str()).filter(|event| ACTS.contains(event)).collect();
+            ours.map(|entry| entry.event.as_str()).filter(|event| ACTS.contains(event)).collect();
         let befores = std::iter::once(None).chain(versions.iter().map(Some));
         let wanted: Vec<&str> =
             befores.zip(versions).flat_map(|(before, after)| audited(before, after)).collect();

@@ -61,6 +61,8 @@ pub enum HealthState {
     Down,
     /// Slack refuses the token or its scopes.
     Unauthorized,
+    /// Another instance delivers.
+    Standby,
 }
 
 /// Why Slack refuses a channel.
@@ -84,6 +86,7 @@ impl HealthState {
             HealthState::Stalled => "stalled",
             HealthState::Down => "down",
             HealthState::Unauthorized => "unauthorized",
+            HealthState::Standby => "standby",
         }
     }
 }
@@ -92,14 +95,7 @@ impl Health {
     /// [`HealthState::Ok`] since `now`.
     #[must_use]
     pub fn new(now: Moment) -> Health {
-        let report = Report {
-            state: HealthState::Ok,
-            since: now.wall,
-            refused: None,
-            lookup_refused: None,
-            channels: BTreeMap::new(),
-        };
-        Health(Mutex::new(Known { report, looked: now, due_since: None }))
+        Health(Mutex::new(Known::new(HealthState::Ok, now)))
     }
 
     /// The state at `now`.
@@ -108,7 +104,7 @@ impl Health {
         let known = self.lock();
         let report = known.report.clone();
         // A worker that hangs cannot say so itself.
-        if now.since(known.looked.monotonic) >= STALLED_MS {
+        if report.state != HealthState::Standby && now.since(known.looked.monotonic) >= STALLED_MS {
             return Report { state: HealthState::Stalled, since: known.looked.wall, ..report };
         }
         report
@@ -151,6 +147,7 @@ impl Health {
         };
         if report.state != state {
             match state {
+                HealthState::Ok if report.state == HealthState::Standby => {}
                 HealthState::Ok => tracing::info!("delivery to Slack has recovered"),
                 HealthState::Degraded => tracing::warn!("delivery to Slack is degraded"),
                 HealthState::Stalled => {
@@ -160,8 +157,17 @@ impl Health {
                 HealthState::Unauthorized => {
                     tracing::error!(code = report.refused, "Slack refuses the token; retrying");
                 }
+                HealthState::Standby => {}
             }
             (report.state, report.since) = (state, since);
+        }
+    }
+
+    /// Another instance delivers, and knows how that goes.
+    pub fn stand_by(&self, now: Moment) {
+        let mut known = self.lock();
+        if known.report.state != HealthState::Standby {
+            *known = Known::new(HealthState::Standby, now);
         }
     }
 
@@ -195,6 +201,14 @@ impl Health {
     fn lock(&self) -> MutexGuard<'_, Known> {
         // No change leaves the report inconsistent, so a panic while it was locked does no harm.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn new(state: HealthState, now: Moment) -> Known {
+        let (refused, lookup_refused, channels) = (None, None, BTreeMap::new());
+        let report = Report { state, since: now.wall, refused, lookup_refused, channels };
+        Known { report, looked: now, due_since: None }
     }
 }
 

@@ -8,8 +8,8 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use super::Backend;
-use crate::fixtures::{change, new};
-use crate::{Committed, Created, OpenRequests, OutboxDepth, OutboxEntry, ReadyEntry, Store};
+use crate::fixtures::{change, claim, new};
+use crate::{AuditCursor, Committed, Created, OpenRequests, OutboxDepth, OutboxEntry, ReadyEntry, Store};
 
 pub(super) async fn opened<B: Backend>() -> (B, Arc<dyn Store>) {
     let backend = B::fresh().await;
@@ -52,7 +52,7 @@ pub(super) async fn take(
 ) -> Vec<OutboxEntry> {
     let mut taken = Vec::new();
     for ReadyEntry { request, effect, .. } in store.ready_outbox(now, limit).await.unwrap() {
-        taken.extend(store.claim_outbox(request, effect, now, until).await.unwrap());
+        taken.extend(store.claim_outbox(request, effect, claim(now, until)).await.unwrap());
     }
     taken
 }
@@ -60,8 +60,8 @@ pub(super) async fn take(
 /// Everything of a store that can be observed without knowing any key.
 #[derive(Debug, PartialEq)]
 pub(super) struct Seen {
+    /// By request; what is about one is in order.
     pub(super) audit: Vec<AuditEntry>,
-    pub(super) last_audit: u64,
     pub(super) counters: BTreeMap<Counter, u64>,
     pub(super) depth: OutboxDepth,
     pub(super) due: Vec<(Timestamp, RequestId)>,
@@ -71,7 +71,8 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) async fn of(store: &dyn Store) -> Seen {
-        let audit = store.audit(0, usize::MAX).await.unwrap();
+        let mut audit = store.audit(&AuditCursor::default(), usize::MAX).await.unwrap().entries;
+        audit.sort_by_key(|entry| entry.request);
         let due = store.due(Timestamp::from_millis(u64::MAX), None, usize::MAX).await.unwrap().requests;
         assert!(due.is_sorted_by_key(|(_, due)| *due), "{due:?}");
         let mut due: Vec<_> = due.into_iter().map(|(id, due)| (due, id)).collect();
@@ -81,8 +82,7 @@ impl Seen {
         let mut waiting = store.waiting_personas().await.unwrap();
         waiting.sort();
         Seen {
-            last_audit: audit.last().map_or(0, |(seq, _)| *seq),
-            audit: audit.into_iter().map(|(_, entry)| entry).collect(),
+            audit,
             counters: store.counters().await.unwrap(),
             depth: store.outbox_depth().await.unwrap(),
             due,

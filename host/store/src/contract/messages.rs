@@ -150,6 +150,32 @@ pub(crate) async fn a_post_waits_no_longer_than_the_longest_wait<B: Backend>() {
     assert!(is_stale(refresh_at.minus(LONGEST_WAIT_MS + 1)).await, "the clock was set back");
 }
 
+pub(crate) async fn a_refresh_is_claimed_once<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let due = SlackPost { refresh_at: Some(at(10)), ..post(1, PostState::Absent) };
+    keep(&*store, Slot::Main, &due, Committed::Done).await;
+    let claim = async |now, until| store.claim_refresh(id(1), Slot::Main, at(now), at(until)).await.unwrap();
+    let stale = async |now| store.stale_slack_posts(at(now), 10).await.unwrap().len();
+    assert!(!claim(9, 20).await, "it is not due");
+    let claims = at_once(20, |_| {
+        let store = Arc::clone(&store);
+        async move { store.claim_refresh(id(1), Slot::Main, at(10), at(30)).await.unwrap() }
+    });
+    assert_eq!(claims.await.into_iter().filter(|claimed| *claimed).count(), 1);
+    assert_eq!(stale(29).await, 0);
+    assert!(!claim(29, 50).await);
+    assert_eq!(stale(30).await, 1, "the claim has ended");
+    // What is kept of the message is as it was, and is stored over the claim.
+    assert_eq!(store.slack_post(id(1), Slot::Main).await.unwrap().as_ref(), Some(&due));
+    assert!(claim(30, 50).await);
+    let refreshed = SlackPost { refresh_at: Some(at(40)), ..post(2, PostState::Absent) };
+    keep(&*store, Slot::Main, &refreshed, Committed::Done).await;
+    assert_eq!(stale(40).await, 1);
+    for (request, slot) in [(id(2), Slot::Main), (id(1), Slot::EscalationThread)] {
+        assert!(!store.claim_refresh(request, slot, at(99), at(100)).await.unwrap(), "there is none");
+    }
+}
+
 async fn keep(store: &dyn Store, slot: Slot, post: &SlackPost, expected: Committed) {
     assert_eq!(store.keep_slack_post(keeping(slot, post)).await.unwrap(), expected, "{post:?}");
 }

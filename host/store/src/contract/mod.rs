@@ -10,6 +10,7 @@ pub(crate) mod outbox;
 pub(crate) mod policies;
 pub(crate) mod requests;
 pub(crate) mod salts;
+pub(crate) mod shared;
 pub(crate) mod statistics;
 pub(crate) mod store;
 
@@ -28,6 +29,9 @@ pub(crate) trait Backend: Sized {
     /// Opens its data. Every store that was opened before must have been dropped.
     async fn open(&self) -> Arc<dyn Store>;
 }
+
+/// A backend that several instances may have open at a time.
+pub(crate) trait SharedBackend: Backend {}
 
 /// Defines a test for each promise.
 macro_rules! store_contract {
@@ -83,6 +87,7 @@ macro_rules! store_contract {
                 stale_posts_come_in_order
                 each_channel_has_its_stale_posts
                 a_post_waits_no_longer_than_the_longest_wait
+                a_refresh_is_claimed_once
             }
             policies {
                 pinned_content_is_kept_by_its_hash
@@ -132,3 +137,21 @@ macro_rules! store_contract {
     };
 }
 pub(crate) use store_contract;
+
+/// Defines a test for each promise of a store that is shared.
+macro_rules! shared_contract {
+    ($backend:ty) => {
+        $crate::contract::store_contract! { $backend:
+            shared {
+                what_one_stores_the_other_reads
+                instances_at_once_decide_once
+                changes_of_others_are_heard
+                a_lease_has_one_holder
+                instances_know_of_each_other
+                a_bucket_is_shared
+                another_instance_goes_on
+            }
+        }
+    };
+}
+pub(crate) use shared_contract;

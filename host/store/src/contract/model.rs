@@ -43,10 +43,13 @@ pub(crate) async fn it_behaves_like_the_model<B: Backend>() {
     checked.unwrap_or_else(|error| panic!("{error}"));
 }
 
+/// The shards of the requests.
+const SHARDS: u16 = 2;
+
 /// An operation on a store.
 #[derive(Clone, Debug, PartialEq)]
 enum Op {
-    /// Slots 0 to 3 start a lineage; 4 and 5 compete for depth 1 of slot 0's lineage.
+    /// Slots 0 to 3 start a lineage, each second one in the same shard; 4 and 5 compete for depth 1 of slot 0's lineage.
     Create {
         slot: u64,
         key: Option<u64>,
@@ -78,6 +81,7 @@ enum Op {
         failed: bool,
     },
     Nonce {
+        shard: u16,
         number: u8,
         lasts: u64,
     },
@@ -102,7 +106,8 @@ fn any_op() -> impl Strategy<Value = Op> {
         3 => (0..3_usize, 0..2_u64).prop_map(|(claimed, newer)| Op::Finish { claimed, newer }),
         2 => (0..3_usize, 0..20_u64, any::<bool>())
             .prop_map(|(claimed, wait, failed)| Op::Retry { claimed, wait, failed }),
-        1 => (0..3_u8, 1..20_u64).prop_map(|(number, lasts)| Op::Nonce { number, lasts }),
+        1 => (0..SHARDS, 0..3_u8, 1..20_u64)
+            .prop_map(|(shard, number, lasts)| Op::Nonce { shard, number, lasts }),
         3 => (1..15_u64).prop_map(|by| Op::Advance { by }),
         1 => Just(Op::Reopen),
     ]
@@ -113,12 +118,14 @@ fn any_op() -> impl Strategy<Value = Op> {
 struct Model {
     now: u64,
     requests: BTreeMap<RequestId, Request>,
-    keys: BTreeMap<u64, (Idempotency, RequestId)>,
+    /// By shard and number.
+    keys: BTreeMap<(u16, u64), (Idempotency, RequestId)>,
     outbox: BTreeMap<(RequestId, Effect), Waiting>,
     claimed: Vec<OutboxEntry>,
     audit: Vec<AuditEntry>,
     counters: BTreeMap<Counter, u64>,
-    nonces: BTreeMap<u8, Timestamp>,
+    /// By shard and number.
+    nonces: BTreeMap<(u16, u8), Timestamp>,
 }
 
 struct Waiting {
@@ -127,7 +134,30 @@ struct Waiting {
     attempts: u32,
     since: Timestamp,
     ready_at: Timestamp,
-    claimed_until: Option<Timestamp>,
+    claim: Option<u64>,
+}
+
+/// The id of the request in this slot.
+fn slot_id(slot: u64) -> RequestId {
+    let shard = u16::try_from(slot).unwrap() % SHARDS;
+    id_in(if slot < 4 { shard } else { 0 }, slot)
+}
+
+/// Nonces, like idempotency keys, are used in one shard alone.
+fn nonce_digest(shard: u16, number: u8) -> Digest {
+    Digest::of(&[number % 3, u8::try_from(shard).unwrap()])
+}
+
+fn shard_key(shard: u16, key: u64) -> u64 {
+    key + 100 * u64::from(shard)
+}
+
+/// The first request of a lineage.
+fn in_its_shard(slot: u64, made: Timestamp) -> Request {
+    let id = slot_id(slot);
+    let mut request = Request { id, ..request_at(slot, made) };
+    Arc::make_mut(&mut request.submission).lineage = id;
+    request
 }
 
 impl Waiting {
@@ -144,14 +174,14 @@ impl Model {
             Op::Create { slot, key } => {
                 let request = self.slot(slot);
                 let new = match key {
-                    Some(key) => with_key(&request, key, at(self.now + 20)),
+                    Some(key) => with_key(&request, shard_key(request.id.shard(), key), at(self.now + 20)),
                     None => new(&request),
                 };
                 let expected = self.create(&new, key);
                 assert_eq!(store.create(new).await.unwrap(), expected, "{op:?}");
             }
             Op::Commit { slot, skip, state, effects, nonce } => {
-                let stored = self.requests.get(&id(slot)).cloned().unwrap_or_else(|| self.slot(slot));
+                let stored = self.requests.get(&slot_id(slot)).cloned().unwrap_or_else(|| self.slot(slot));
                 let changed = next(&stored, now, |request| {
                     request.version += skip;
                     request.state = match state {
@@ -164,10 +194,12 @@ impl Model {
                     [(1, Effect::ShowRequest), (2, Effect::NotifyEscalation), (4, Effect::NotifyReplaced)];
                 let effects =
                     wanted.iter().filter(|(bit, _)| effects & bit != 0).map(|(_, effect)| *effect).collect();
-                let digest = |number: u8| Digest::of(&[number % 3]);
+                let shard = stored.id.shard();
+                let digest = |number: u8| nonce_digest(shard, number);
                 let commit = Commit {
                     effects,
                     nonce: nonce.map(|number| Nonce {
+                        shard,
                         digest: digest(number),
                         excluded_by: digest(number + 1),
                         at: now,
@@ -191,7 +223,8 @@ impl Model {
                 assert_eq!(ready, self.ready(now), "{op:?}");
                 let mut claimed = take(store, now, until, 100).await;
                 claimed.sort_by_key(|entry| (entry.request, entry.effect));
-                assert_eq!(claimed, self.claim(now, until), "{op:?}");
+                let ids = claimed.iter().map(|entry| entry.claim).collect();
+                assert_eq!(claimed, self.claim(now, until, ids), "{op:?}");
                 self.claimed.extend(claimed);
             }
             Op::Finish { claimed, newer } => {
@@ -200,7 +233,7 @@ impl Model {
                 if self.outbox.get(&key).is_some_and(|waiting| waiting.revision <= delivered) {
                     self.outbox.remove(&key);
                 } else if let Some(waiting) = self.held(&entry) {
-                    (waiting.ready_at, waiting.claimed_until) = (Timestamp::EPOCH, None);
+                    (waiting.ready_at, waiting.claim) = (Timestamp::EPOCH, None);
                 }
                 store.finish_outbox(&entry, delivered).await.unwrap();
             }
@@ -208,18 +241,19 @@ impl Model {
                 let Some(entry) = self.claimed.iter().rev().nth(claimed).cloned() else { return };
                 let ready_at = at(self.now + wait);
                 if let Some(waiting) = self.held(&entry) {
-                    (waiting.ready_at, waiting.claimed_until) = (ready_at, None);
+                    (waiting.ready_at, waiting.claim) = (ready_at, None);
                     waiting.attempts += u32::from(failed);
                 }
-                store.retry_outbox(&entry, ready_at, failed).await.unwrap();
+                store.retry_outbox(&entry, now, ready_at, failed).await.unwrap();
             }
-            Op::Nonce { number, lasts } => {
-                let fresh = !self.has_nonce(number);
-                assert_eq!(store.has_nonce(&Digest::of(&[number]), now).await.unwrap(), !fresh, "{op:?}");
+            Op::Nonce { shard, number, lasts } => {
+                let fresh = !self.has_nonce(shard, number);
+                let digest = nonce_digest(shard, number);
+                assert_eq!(store.has_nonce(shard, &digest, now).await.unwrap(), !fresh, "{op:?}");
                 if fresh {
-                    self.nonces.insert(number, at(self.now + lasts));
+                    self.nonces.insert((shard, number), at(self.now + lasts));
                 }
-                let claimed = store.claim_nonce(Digest::of(&[number]), now, at(self.now + lasts)).await;
+                let claimed = store.claim_nonce(shard, digest, now, at(self.now + lasts)).await;
                 assert_eq!(claimed.unwrap(), fresh, "{op:?}");
             }
             Op::Advance { by } => self.now += by,
@@ -229,19 +263,20 @@ impl Model {
 
     /// The request of this slot, if it were created now.
     fn slot(&self, slot: u64) -> Request {
-        let mut made = request_at(slot, at(self.now));
+        let mut made = in_its_shard(slot, at(self.now));
         if slot % 2 == 1 {
             Arc::make_mut(&mut made.submission).policy_hash = entry_with_channels().hash();
         }
         match slot {
             0..4 => made,
-            _ => again(&request_at(0, at(self.now)), slot, 1),
+            _ => again(&in_its_shard(0, at(self.now)), slot, 1),
         }
     }
 
     fn create(&mut self, new: &Create, key: Option<u64>) -> Created {
         let Create { request, idempotency, most_open: _, nonce: _, audit, effects, counts } = new;
-        if let Some((known, id)) = key.and_then(|key| self.keys.get(&key))
+        let shard = request.id.shard();
+        if let Some((known, id)) = key.and_then(|key| self.keys.get(&(shard, key)))
             && known.until > request.submission.submitted_at
         {
             return Created::Known(known.fingerprint, Box::new(self.requests[id].clone()));
@@ -251,7 +286,7 @@ impl Model {
             return Created::LineageConflict;
         }
         if let (Some(key), Some(idempotency)) = (key, idempotency) {
-            self.keys.insert(key, (*idempotency, request.id));
+            self.keys.insert((shard, key), (*idempotency, request.id));
         }
         self.keep(audit, counts);
         self.ask(request, effects);
@@ -259,13 +294,14 @@ impl Model {
         Created::New
     }
 
-    fn has_nonce(&self, number: u8) -> bool {
-        self.nonces.get(&(number % 3)).is_some_and(|until| *until > at(self.now))
+    fn has_nonce(&self, shard: u16, number: u8) -> bool {
+        self.nonces.get(&(shard, number % 3)).is_some_and(|until| *until > at(self.now))
     }
 
     fn commit(&mut self, commit: &Commit, nonce: Option<u8>) -> Committed {
         let Commit { request, nonce: with, audit, effects, counts } = commit;
-        if nonce.is_some_and(|number| self.has_nonce(number) || self.has_nonce(number + 1)) {
+        let shard = request.id.shard();
+        if nonce.is_some_and(|number| self.has_nonce(shard, number) || self.has_nonce(shard, number + 1)) {
             return Committed::Repeated;
         }
         let keeps_its_end =
@@ -275,7 +311,7 @@ impl Model {
             return Committed::Conflict;
         }
         if let (Some(number), Some(with)) = (nonce, with) {
-            self.nonces.insert(number, with.until);
+            self.nonces.insert((shard, number), with.until);
         }
         self.keep(audit, counts);
         self.ask(request, effects);
@@ -293,7 +329,7 @@ impl Model {
     fn ask(&mut self, request: &Request, effects: &[Effect]) {
         let asked = request.history.last().unwrap().at;
         for effect in effects {
-            let claimed = |waiting: &Waiting| waiting.claimed_until.is_some();
+            let claimed = |waiting: &Waiting| waiting.claim.is_some();
             let urgency = match Urgency::of(request, *effect) {
                 // The model posts nothing.
                 Urgency::Ended if !self.outbox.get(&(request.id, *effect)).is_some_and(claimed) => {
@@ -307,11 +343,11 @@ impl Model {
                 attempts: 0,
                 since: asked,
                 ready_at: Timestamp::EPOCH,
-                claimed_until: None,
+                claim: None,
             });
             (waiting.revision, waiting.attempts) = (request.version, 0);
             waiting.urgency = if urgency == Urgency::Unseen { urgency } else { waiting.urgency.min(urgency) };
-            if waiting.claimed_until.is_none() {
+            if waiting.claim.is_none() {
                 waiting.ready_at = Timestamp::EPOCH;
             }
         }
@@ -332,12 +368,13 @@ impl Model {
         ready.collect()
     }
 
-    fn claim(&mut self, now: Timestamp, until: Timestamp) -> Vec<OutboxEntry> {
+    /// The entries that a claimer gets, whose claims have these ids.
+    fn claim(&mut self, now: Timestamp, until: Timestamp, ids: Vec<u64>) -> Vec<OutboxEntry> {
         let ready = self.outbox.iter_mut().filter(|(_, waiting)| waiting.is_ready(now));
-        let claimed = ready.map(|(&(request, effect), waiting)| {
-            (waiting.ready_at, waiting.claimed_until) = (until, Some(until));
+        let claimed = ready.zip(ids).map(|((&(request, effect), waiting), claim)| {
+            (waiting.ready_at, waiting.claim) = (until, Some(claim));
             let Waiting { revision, attempts, since, .. } = *waiting;
-            OutboxEntry { request, effect, revision, attempts, since, claimed_until: until }
+            OutboxEntry { request, effect, revision, attempts, since, claim, claimed_until: until }
         });
         claimed.collect()
     }
@@ -345,30 +382,35 @@ impl Model {
     /// The entry, if this claim still holds it.
     fn held(&mut self, entry: &OutboxEntry) -> Option<&mut Waiting> {
         let waiting = self.outbox.get_mut(&(entry.request, entry.effect))?;
-        (waiting.claimed_until == Some(entry.claimed_until)).then_some(waiting)
+        (waiting.claim == Some(entry.claim)).then_some(waiting)
     }
 
     /// Compares everything that can be observed.
     async fn compare(&self, store: &dyn Store, op: &Op) {
         for slot in 0..6 {
-            let expected = self.requests.get(&id(slot));
-            assert_eq!(store.request(id(slot)).await.unwrap().as_ref(), expected, "{op:?}");
+            let id = slot_id(slot);
+            let expected = self.requests.get(&id);
+            assert_eq!(store.request(id).await.unwrap().as_ref(), expected, "{op:?}");
             let mut lineage: Vec<_> =
-                self.requests.values().filter(|request| request.submission.lineage == id(slot)).collect();
+                self.requests.values().filter(|request| request.submission.lineage == id).collect();
             lineage.sort_by_key(|request| request.submission.depth);
             assert_eq!(
-                store.lineage(id(slot), 0, 100).await.unwrap().iter().collect::<Vec<_>>(),
+                store.lineage(id, 0, 100).await.unwrap().iter().collect::<Vec<_>>(),
                 lineage,
                 "{op:?}"
             );
         }
-        for (key, (idempotency, request)) in &self.keys {
+        for ((shard, key), (idempotency, request)) in &self.keys {
             let known = (at(self.now) < idempotency.until)
                 .then(|| (idempotency.fingerprint, self.requests[request].clone()));
-            assert_eq!(store.idempotent(&self::key(*key), at(self.now)).await.unwrap(), known, "{op:?}");
+            let found =
+                store.idempotent(*shard, &self::key(shard_key(*shard, *key)), at(self.now)).await.unwrap();
+            assert_eq!(found, known, "{op:?}");
         }
         let seen = Seen::of(store).await;
-        assert_eq!(seen.audit, self.audit, "{op:?}");
+        let mut audit = self.audit.clone();
+        audit.sort_by_key(|entry| entry.request);
+        assert_eq!(seen.audit, audit, "{op:?}");
         assert_eq!(seen.counters, self.counters, "{op:?}");
         let oldest = self.outbox.values().map(|waiting| waiting.since).min();
         assert_eq!(seen.depth, OutboxDepth { entries: self.outbox.len() as u64, oldest }, "{op:?}");

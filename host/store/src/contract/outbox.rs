@@ -25,13 +25,15 @@ pub(crate) async fn a_claimed_entry_is_the_claimers_alone<B: Backend>() {
         since: at(0),
     };
     assert_eq!(store.ready_outbox(at(0), 10).await.unwrap(), [ready]);
-    let claimed = store.claim_outbox(id(1), Effect::ShowRequest, at(0), at(10)).await.unwrap();
+    let mine = claim(at(0), at(10));
+    let claimed = store.claim_outbox(id(1), Effect::ShowRequest, mine).await.unwrap();
     let expected = OutboxEntry {
         request: id(1),
         effect: Effect::ShowRequest,
         revision: 1,
         attempts: 0,
         since: at(0),
+        claim: mine.id,
         claimed_until: at(10),
     };
     assert_eq!(claimed, Some(expected));
@@ -39,7 +41,7 @@ pub(crate) async fn a_claimed_entry_is_the_claimers_alone<B: Backend>() {
     for (request, effect) in
         [(id(1), Effect::ShowRequest), (id(1), Effect::NotifyEscalation), (id(2), Effect::ShowRequest)]
     {
-        assert_eq!(store.claim_outbox(request, effect, at(9), at(20)).await.unwrap(), None);
+        assert_eq!(store.claim_outbox(request, effect, claim(at(9), at(20))).await.unwrap(), None);
     }
     let depth = OutboxDepth { entries: 1, oldest: Some(at(0)) };
     assert_eq!(store.outbox_depth().await.unwrap(), depth, "a claimed entry still waits");
@@ -48,9 +50,10 @@ pub(crate) async fn a_claimed_entry_is_the_claimers_alone<B: Backend>() {
 pub(crate) async fn a_claim_runs_out<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     create(&*store, &request(1)).await;
-    let [lost] = claim(&*store, at(0), at(10)).await;
-    let [taken] = claim(&*store, at(10), at(20)).await;
-    assert_eq!(taken, OutboxEntry { claimed_until: at(20), ..lost });
+    let [lost] = claimed(&*store, at(0), at(10)).await;
+    let [taken] = claimed(&*store, at(10), at(20)).await;
+    assert_eq!(taken, OutboxEntry { claim: taken.claim, claimed_until: at(20), ..lost });
+    assert_ne!(taken.claim, lost.claim);
 }
 
 pub(crate) async fn what_has_waited_for_longest_comes_first<B: Backend>() {
@@ -58,13 +61,13 @@ pub(crate) async fn what_has_waited_for_longest_comes_first<B: Backend>() {
     for (number, made) in [(1, 3), (2, 1), (3, 2)] {
         create(&*store, &request_at(number, at(made))).await;
     }
-    let early = store.claim_outbox(id(2), Effect::ShowRequest, at(1), at(50)).await.unwrap().unwrap();
+    let early = store.claim_outbox(id(2), Effect::ShowRequest, claim(at(1), at(50))).await.unwrap().unwrap();
     assert_eq!(ready(&*store, 10, 3).await, [id(3), id(1)]);
-    store.retry_outbox(&early, at(9), true).await.unwrap();
+    store.retry_outbox(&early, at(1), at(9), true).await.unwrap();
     assert_eq!(ready(&*store, 8, 3).await, [id(3), id(1)]);
     assert_eq!(ready(&*store, 10, 3).await, [id(2), id(3), id(1)]);
     assert_eq!(ready(&*store, 10, 1).await.len(), 2, "one that was tried before, and one that was not");
-    let last = store.claim_outbox(id(2), Effect::ShowRequest, at(10), at(50)).await.unwrap().unwrap();
+    let last = store.claim_outbox(id(2), Effect::ShowRequest, claim(at(10), at(50))).await.unwrap().unwrap();
     assert_eq!((last.request, last.since), (id(2), at(1)));
 }
 
@@ -73,14 +76,14 @@ pub(crate) async fn an_entry_is_ready_whatever_the_clock_said_when_it_was_stored
     for (number, made) in [(1, 20), (2, 3_600)] {
         create(&*store, &request_at(number, at(0).plus(made * 1000))).await;
     }
-    let [first, second] = claim(&*store, at(0), at(10)).await;
+    let [first, second] = claimed(&*store, at(0), at(10)).await;
     // Delivered or not, what is asked for again by a clock that is ahead is ready at once, too.
     let ahead = |request, effects| Commit { effects, ..change(request) };
     let changed = next(&request_at(1, at(0).plus(20_000)), at(0).plus(7_200_000), |_| {});
     let committed = store.commit(ahead(&changed, vec![Effect::ShowRequest])).await.unwrap();
     assert_eq!(committed, Committed::Done);
     store.finish_outbox(&first, first.revision).await.unwrap();
-    store.retry_outbox(&second, at(5), true).await.unwrap();
+    store.retry_outbox(&second, at(0), at(5), true).await.unwrap();
     assert_eq!(ready(&*store, 1, 10).await, [id(1)]);
     assert_eq!(ready(&*store, 5, 10).await, [id(1), id(2)]);
 }
@@ -91,7 +94,7 @@ pub(crate) async fn an_entry_waits_no_longer_than_the_longest_wait<B: Backend>()
     let later = at(0).plus(3_600_000);
     let is_ready = async |now| !store.ready_outbox(now, 10).await.unwrap().is_empty();
     let take = async |now: Timestamp, until| {
-        store.claim_outbox(id(1), Effect::ShowRequest, now, until).await.unwrap()
+        store.claim_outbox(id(1), Effect::ShowRequest, claim(now, until)).await.unwrap()
     };
     let claimed = take(later, later.plus(30_000)).await.unwrap();
     let end = later.plus(30_000);
@@ -100,7 +103,7 @@ pub(crate) async fn an_entry_waits_no_longer_than_the_longest_wait<B: Backend>()
     assert!(is_ready(set_back).await, "the claim ends further ahead than any does");
 
     // Its holder is not hindered, unless somebody else has claimed it since.
-    store.retry_outbox(&claimed, end, true).await.unwrap();
+    store.retry_outbox(&claimed, later, end, true).await.unwrap();
     let held_off = end.minus(LONGEST_WAIT_MS);
     assert!(!is_ready(held_off).await && take(held_off, end).await.is_none());
     assert!(is_ready(set_back).await);
@@ -116,7 +119,8 @@ pub(crate) async fn each_urgency_has_its_own_place<B: Backend>() {
         create(&*store, &request(number)).await;
     }
     let delivered = async |number| {
-        let entry = store.claim_outbox(id(number), Effect::ShowRequest, at(0), at(9)).await.unwrap().unwrap();
+        let entry =
+            store.claim_outbox(id(number), Effect::ShowRequest, claim(at(0), at(9))).await.unwrap().unwrap();
         store.finish_outbox(&entry, entry.revision).await.unwrap();
     };
     keep_main_post(&*store, 5).await;
@@ -190,7 +194,7 @@ pub(crate) async fn each_channel_has_its_own_place<B: Backend>() {
 
     // A channel whose first entries are claimed shows the next ones, and one whose entries are all claimed shows none.
     for number in [0, 1, 50] {
-        store.claim_outbox(id(number), Effect::ShowRequest, at(1), at(9)).await.unwrap().unwrap();
+        store.claim_outbox(id(number), Effect::ShowRequest, claim(at(1), at(9))).await.unwrap().unwrap();
     }
     let mut some = places(1, 2).await;
     some.sort();
@@ -215,11 +219,11 @@ pub(crate) async fn what_ended_before_it_was_posted_comes_last<B: Backend>() {
     // 1 was not posted; 2 was, or may have been; 3 is about to be posted. 5 ended as it was made, so it is to be posted.
     create(&*store, &Request { state: approved(at(0)), ..request(5) }).await;
     keep_main_post(&*store, 2).await;
-    let claimed = store.claim_outbox(id(3), Effect::ShowRequest, at(0), at(9)).await.unwrap().unwrap();
+    let claimed = store.claim_outbox(id(3), Effect::ShowRequest, claim(at(0), at(9))).await.unwrap().unwrap();
     for number in 1..=3 {
         end(number).await;
     }
-    store.retry_outbox(&claimed, at(1), false).await.unwrap();
+    store.retry_outbox(&claimed, at(1), at(1), false).await.unwrap();
     let mut urgencies: Vec<_> =
         store.ready_outbox(at(1), 10).await.unwrap().iter().map(|it| (it.request, it.urgency)).collect();
     urgencies.sort_unstable();
@@ -250,13 +254,13 @@ pub(crate) async fn claimers_at_once_share_the_entries<B: Backend>() {
 pub(crate) async fn a_delivered_entry_is_gone<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     create(&*store, &request(1)).await;
-    let [entry] = claim(&*store, at(0), at(10)).await;
+    let [entry] = claimed(&*store, at(0), at(10)).await;
     store.finish_outbox(&entry, entry.revision).await.unwrap();
     assert_eq!(store.outbox_depth().await.unwrap(), OutboxDepth::default());
     assert_eq!(store.ready_outbox(at(99), 10).await.unwrap(), []);
     // Finishing it twice, or releasing it afterwards, creates no entry.
     store.finish_outbox(&entry, entry.revision).await.unwrap();
-    store.retry_outbox(&entry, at(20), true).await.unwrap();
+    store.retry_outbox(&entry, at(10), at(20), true).await.unwrap();
     assert_eq!(store.outbox_depth().await.unwrap(), OutboxDepth::default());
 }
 
@@ -265,15 +269,15 @@ pub(crate) async fn an_entry_given_back_waits<B: Backend>() {
     create(&*store, &request(1)).await;
     for attempt in 0..3 {
         let now = u64::from(attempt) * 10;
-        let [entry] = claim(&*store, at(now), at(1000)).await;
+        let [entry] = claimed(&*store, at(now), at(1000)).await;
         assert_eq!((entry.attempts, entry.since), (attempt, at(0)));
-        store.retry_outbox(&entry, at(now + 10), true).await.unwrap();
+        store.retry_outbox(&entry, at(now), at(now + 10), true).await.unwrap();
         assert_eq!(store.ready_outbox(at(now + 9), 10).await.unwrap(), []);
     }
     // A release without a failure does not count as an attempt.
-    let [entry] = claim(&*store, at(30), at(1000)).await;
-    store.retry_outbox(&entry, at(30), false).await.unwrap();
-    let [entry] = claim(&*store, at(30), at(1000)).await;
+    let [entry] = claimed(&*store, at(30), at(1000)).await;
+    store.retry_outbox(&entry, at(30), at(30), false).await.unwrap();
+    let [entry] = claimed(&*store, at(30), at(1000)).await;
     assert_eq!(entry.attempts, 3);
 }
 
@@ -281,12 +285,12 @@ pub(crate) async fn an_entry_asked_for_again_is_one_entry<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     let first = request(1);
     create(&*store, &first).await;
-    let [entry] = claim(&*store, at(0), at(10)).await;
-    store.retry_outbox(&entry, at(1000), true).await.unwrap();
+    let [entry] = claimed(&*store, at(0), at(10)).await;
+    store.retry_outbox(&entry, at(0), at(1000), true).await.unwrap();
     let second = next(&first, at(5), |_| {});
     commit(&*store, &second).await;
     commit(&*store, &next(&second, at(6), |_| {})).await;
-    let [entry] = claim(&*store, at(6), at(10)).await;
+    let [entry] = claimed(&*store, at(6), at(10)).await;
     assert_eq!((entry.revision, entry.attempts, entry.since), (3, 0, at(0)));
 }
 
@@ -294,19 +298,19 @@ pub(crate) async fn an_entry_stale_again_is_delivered_again<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     let first = request(1);
     create(&*store, &first).await;
-    let [old] = claim(&*store, at(0), at(100)).await;
+    let [old] = claimed(&*store, at(0), at(100)).await;
     let second = next(&first, at(5), |_| {});
     commit(&*store, &second).await;
     assert_eq!(store.ready_outbox(at(6), 10).await.unwrap(), [], "two workers would write one message");
     store.finish_outbox(&old, old.revision).await.unwrap();
-    let [fresh] = claim(&*store, at(6), at(50)).await;
+    let [fresh] = claimed(&*store, at(6), at(50)).await;
     assert_eq!((fresh.revision, fresh.attempts), (2, 0));
 
     // If it is released instead, the delay applies although there is a newer version.
     commit(&*store, &next(&second, at(7), |_| {})).await;
-    store.retry_outbox(&fresh, at(20), true).await.unwrap();
+    store.retry_outbox(&fresh, at(7), at(20), true).await.unwrap();
     assert_eq!(store.ready_outbox(at(19), 10).await.unwrap(), []);
-    let [newest] = claim(&*store, at(20), at(50)).await;
+    let [newest] = claimed(&*store, at(20), at(50)).await;
     assert_eq!((newest.revision, newest.attempts), (3, 1));
     store.finish_outbox(&newest, newest.revision).await.unwrap();
     assert_eq!(store.outbox_depth().await.unwrap(), OutboxDepth::default());
@@ -316,10 +320,10 @@ pub(crate) async fn a_late_worker_does_not_touch_a_later_claim<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     let first = request(1);
     create(&*store, &first).await;
-    let [late] = claim(&*store, at(0), at(10)).await;
+    let [late] = claimed(&*store, at(0), at(10)).await;
     commit(&*store, &next(&first, at(5), |_| {})).await;
-    let [current] = claim(&*store, at(10), at(20)).await;
-    store.retry_outbox(&late, at(11), true).await.unwrap();
+    let [current] = claimed(&*store, at(10), at(20)).await;
+    store.retry_outbox(&late, at(10), at(11), true).await.unwrap();
     store.finish_outbox(&late, late.revision).await.unwrap();
     assert_eq!(store.ready_outbox(at(12), 10).await.unwrap(), []);
     store.finish_outbox(&current, current.revision).await.unwrap();
@@ -330,19 +334,19 @@ pub(crate) async fn a_late_worker_does_not_remove_a_later_entry<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     let first = request(1);
     create(&*store, &first).await;
-    let [late] = claim(&*store, at(0), at(10)).await;
-    let [current] = claim(&*store, at(10), at(20)).await;
+    let [late] = claimed(&*store, at(0), at(10)).await;
+    let [current] = claimed(&*store, at(10), at(20)).await;
     store.finish_outbox(&current, current.revision).await.unwrap();
     commit(&*store, &next(&first, at(15), |_| {})).await;
     store.finish_outbox(&late, late.revision).await.unwrap();
-    let [fresh] = claim(&*store, at(15), at(30)).await;
+    let [fresh] = claimed(&*store, at(15), at(30)).await;
     assert_eq!((fresh.revision, fresh.since), (2, at(15)));
 }
 
 pub(crate) async fn what_was_delivered_newer_than_asked_for_is_gone<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     create(&*store, &request(1)).await;
-    let [entry] = claim(&*store, at(0), at(10)).await;
+    let [entry] = claimed(&*store, at(0), at(10)).await;
     let second = next(&request(1), at(5), |_| {});
     commit(&*store, &second).await;
     // The worker has delivered the newest version.
@@ -354,7 +358,7 @@ pub(crate) async fn what_was_delivered_newer_than_asked_for_is_gone<B: Backend>(
     assert_eq!(store.outbox_depth().await.unwrap().entries, 1, "an entry of a later version stays");
 }
 
-async fn claim<const N: usize>(store: &dyn Store, now: Timestamp, until: Timestamp) -> [OutboxEntry; N] {
+async fn claimed<const N: usize>(store: &dyn Store, now: Timestamp, until: Timestamp) -> [OutboxEntry; N] {
     take(store, now, until, 10).await.try_into().unwrap()
 }
 

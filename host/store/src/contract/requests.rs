@@ -42,7 +42,7 @@ pub(crate) async fn a_repeated_create_gives_the_first_request<B: Backend>() {
     // The result is the newest version of the request.
     let voted = next(&first, at(5), |_| {});
     commit(&*store, &voted).await;
-    let known = store.idempotent(&key(7), at(5)).await.unwrap();
+    let known = store.idempotent(0, &key(7), at(5)).await.unwrap();
     assert_eq!(known, Some((fingerprint(&first), voted)));
 }
 
@@ -50,11 +50,11 @@ pub(crate) async fn an_idempotency_key_runs_out<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     let first = request_at(1, at(0));
     assert_eq!(store.create(with_key(&first, 7, at(100))).await.unwrap(), Created::New);
-    assert!(store.idempotent(&key(7), at(99)).await.unwrap().is_some());
-    assert!(store.idempotent(&key(7), at(100)).await.unwrap().is_none());
+    assert!(store.idempotent(0, &key(7), at(99)).await.unwrap().is_some());
+    assert!(store.idempotent(0, &key(7), at(100)).await.unwrap().is_none());
     let second = request_at(2, at(100));
     assert_eq!(store.create(with_key(&second, 7, at(200))).await.unwrap(), Created::New);
-    let known = store.idempotent(&key(7), at(199)).await.unwrap();
+    let known = store.idempotent(0, &key(7), at(199)).await.unwrap();
     assert_eq!(known, Some((fingerprint(&second), second)));
     assert_eq!(store.request(first.id).await.unwrap(), Some(first), "only the key has expired");
 
@@ -63,20 +63,20 @@ pub(crate) async fn an_idempotency_key_runs_out<B: Backend>() {
         let request = request_at(number, at(number));
         assert_eq!(store.create(with_key(&request, number, at(number + 1))).await.unwrap(), Created::New);
     }
-    assert!(store.idempotent(&key(7), at(199)).await.unwrap().is_some());
+    assert!(store.idempotent(0, &key(7), at(199)).await.unwrap().is_some());
 }
 
 pub(crate) async fn one_of_many_repeated_creates_counts<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     let made = at_once(50, |number| {
         let store = Arc::clone(&store);
-        async move { store.create(with_key(&request(number), 7, at(100))).await.unwrap() }
+        async move { store.create(with_key(&request_in(0, number), 7, at(100))).await.unwrap() }
     });
     let made = made.await;
     assert_eq!(made.iter().filter(|made| **made == Created::New).count(), 1);
     let seen = Seen::of(&*store).await;
     assert_eq!((seen.audit.len(), seen.depth.entries), (1, 1));
-    let (_, first) = store.idempotent(&key(7), at(0)).await.unwrap().unwrap();
+    let (_, first) = store.idempotent(0, &key(7), at(0)).await.unwrap().unwrap();
     let known = Created::Known(fingerprint(&first), Box::new(first));
     assert!(made.iter().all(|made| *made == Created::New || *made == known));
 }
@@ -91,13 +91,17 @@ pub(crate) async fn a_lineage_is_kept_in_order<B: Backend>() {
     }
     create(&*store, &request(11)).await;
     assert_eq!(store.lineage(first.id, 0, 100).await.unwrap(), chain);
-    assert_eq!(store.lineage(id(9), 0, 100).await.unwrap(), [], "a lineage has the id of its first request");
+    assert_eq!(
+        store.lineage(chain[1].id, 0, 100).await.unwrap(),
+        [],
+        "a lineage has the id of its first request"
+    );
 
     let before = Seen::of(&*store).await;
     let twice = with_key(&again(&first, 12, 2), 5, at(100));
     assert_eq!(store.create(twice).await.unwrap(), Created::LineageConflict);
-    assert_eq!(store.request(id(12)).await.unwrap(), None);
-    assert_eq!(store.idempotent(&key(5), at(0)).await.unwrap(), None);
+    assert_eq!(store.request(again(&first, 12, 2).id).await.unwrap(), None);
+    assert_eq!(store.idempotent(0, &key(5), at(0)).await.unwrap(), None);
     assert_eq!(Seen::of(&*store).await, before);
 
     let made = at_once(20, |number| {

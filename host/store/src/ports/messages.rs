@@ -21,6 +21,16 @@ pub trait Messages: Send + Sync {
     /// Messages whose `refresh_at` has passed at `now`, or is further ahead than [`LONGEST_WAIT_MS`](crate::LONGEST_WAIT_MS):
     /// up to `limit` of each channel, most overdue first.
     async fn stale_slack_posts(&self, now: Timestamp, limit: usize) -> Result<Vec<StalePost>, StoreError>;
+
+    /// Claims a message that is due for a refresh: it is due again at `until`, unless its state is stored before. False if
+    /// it is not (or no longer) due at `now`.
+    async fn claim_refresh(
+        &self,
+        request: RequestId,
+        slot: Slot,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError>;
 }
 
 /// A message that is due for a refresh.

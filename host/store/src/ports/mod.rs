@@ -8,6 +8,7 @@ mod outbox;
 mod policies;
 mod requests;
 mod salts;
+mod shared;
 mod statistics;
 
 use async_trait::async_trait;
@@ -15,14 +16,15 @@ use countersign_core::lifecycle::Timestamp;
 
 use crate::StoreError;
 
-pub use audit::Audit;
+pub use audit::{Audit, AuditCursor, AuditPage};
 pub use documents::{DOCUMENT_PREFIXES, Documents};
 pub use guards::{Guards, Nonce};
 pub use messages::{KeepPost, Messages, StalePost};
-pub use outbox::{LONGEST_WAIT_MS, Outbox, OutboxEntry, ReadyEntry, Urgency};
+pub use outbox::{Claim, LONGEST_WAIT_MS, Outbox, OutboxEntry, ReadyEntry, Urgency};
 pub use policies::{ChangePolicy, OpenPolicy, Policies, StoredSet};
 pub use requests::{Commit, Create, Created, Due, Idempotency, MostOpen, Requests};
 pub use salts::{NewSalt, Salts};
+pub use shared::{Change, Rate, Shared};
 pub use statistics::{OpenRequests, OutboxDepth, Statistics};
 
 /// How long idempotency keys and nonces are kept at least after they expired, in milliseconds.
@@ -42,6 +44,11 @@ pub trait Store:
 {
     /// The backend's name: `sqlite`, `redis`.
     fn backend(&self) -> &'static str;
+
+    /// What the instances that share it need of each other. `None` if only one process at a time can have it open.
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
+    }
 
     /// Whether the store can be reached and written to.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -27,13 +27,12 @@ pub trait Outbox: Send + Sync {
     /// ahead of `now` than [`LONGEST_WAIT_MS`].
     async fn ready_outbox(&self, now: Timestamp, limit: usize) -> Result<Vec<ReadyEntry>, StoreError>;
 
-    /// Claims an outbox entry exclusively until `until`. `None` if it is not (or no longer) ready at `now`.
+    /// Claims an outbox entry exclusively. `None` if it is not (or no longer) ready.
     async fn claim_outbox(
         &self,
         request: RequestId,
         effect: Effect,
-        now: Timestamp,
-        until: Timestamp,
+        claim: Claim,
     ) -> Result<Option<OutboxEntry>, StoreError>;
 
     /// Removes an entry that was delivered with the request at version `delivered`.
@@ -41,11 +40,30 @@ pub trait Outbox: Send + Sync {
     /// If a newer version has enqueued it since, it stays: ready at once, or with the worker that holds it now.
     async fn finish_outbox(&self, entry: &OutboxEntry, delivered: u64) -> Result<(), StoreError>;
 
-    /// Releases an undelivered entry, to be ready again at `at`, which is no more than [`LONGEST_WAIT_MS`] ahead. If the
-    /// attempt `failed`, the attempts are incremented.
+    /// Releases an undelivered entry, to be ready again at `at`, which is no more than [`LONGEST_WAIT_MS`] ahead of `now`.
+    /// If the attempt `failed`, the attempts are incremented.
     ///
     /// Does nothing if another worker has claimed it since.
-    async fn retry_outbox(&self, entry: &OutboxEntry, at: Timestamp, failed: bool) -> Result<(), StoreError>;
+    async fn retry_outbox(
+        &self,
+        entry: &OutboxEntry,
+        now: Timestamp,
+        at: Timestamp,
+        failed: bool,
+    ) -> Result<(), StoreError>;
+}
+
+/// A claim of something that one worker at a time may have.
+///
+/// A store that several instances share goes by a clock of its own: what counts for it is how far `until` is from `now`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Tells the claim from all others: drawn at random.
+    pub id: u64,
+    /// The time by the claimer's clock.
+    pub now: Timestamp,
+    /// When the claim ends.
+    pub until: Timestamp,
 }
 
 /// Priority of a delivery.
@@ -99,6 +117,8 @@ pub struct OutboxEntry {
     pub attempts: u32,
     /// When it was first enqueued: the time of the event or decision.
     pub since: Timestamp,
-    /// When the claim expires; identifies this claim among those of the same entry.
+    /// The claim, by which it is known as long as nobody else claims the entry.
+    pub claim: u64,
+    /// When the claim ends, by the claimer's clock.
     pub claimed_until: Timestamp,
 }

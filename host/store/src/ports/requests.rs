@@ -25,8 +25,13 @@ pub trait Requests: Send + Sync {
     async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError>;
 
     /// The fingerprint and the request that an idempotency key was first used for, if it is still valid at `now`.
-    async fn idempotent(&self, key: &Digest, now: Timestamp)
-    -> Result<Option<(Digest, Request)>, StoreError>;
+    /// A key belongs to one shard, that of its request, and is looked for there alone.
+    async fn idempotent(
+        &self,
+        shard: u16,
+        key: &Digest,
+        now: Timestamp,
+    ) -> Result<Option<(Digest, Request)>, StoreError>;
 
     /// Up to `limit` requests of a lineage with depths from `from` on, oldest first.
     async fn lineage(&self, lineage: RequestId, from: u32, limit: usize) -> Result<Vec<Request>, StoreError>;

@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use countersign_core::lifecycle::{AuditEntry, Count, RequestId, Status};
 use rusqlite::params;
 
-use super::column::{RowContext, integer, json, millis, row_limit};
+use super::column::{RowContext, json, millis, row_limit};
 use super::writer::{CountRow, Scope};
 use super::{SqliteStore, guards};
-use crate::{Audit, Nonce, StoreError};
+use crate::{Audit, AuditCursor, AuditPage, Nonce, StoreError};
 
 #[async_trait]
 impl Audit for SqliteStore {
@@ -35,20 +35,30 @@ impl Audit for SqliteStore {
         appended.await
     }
 
-    async fn audit(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
+    async fn audit(&self, after: &AuditCursor, limit: usize) -> Result<AuditPage, StoreError> {
+        let mut last = place(after)?;
         let read = self.readers.read(move |db| {
             let mut select =
                 db.prepare_cached("SELECT seq, body FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
-            let rows = select.query_and_then(params![integer(after), row_limit(limit)], |row| {
-                let seq: i64 = row.get(0)?;
-                let context = RowContext { table: "audit", key: &seq };
-                let body: String = context.get(row, (1, "body"))?;
-                Ok((context.unsigned(row, (0, "seq"))?, context.json("body", body)?))
-            })?;
-            rows.collect()
+            let mut rows = select.query(params![last, row_limit(limit)])?;
+            let mut entries = Vec::new();
+            while let Some(row) = rows.next()? {
+                last = row.get(0)?;
+                let context = RowContext { table: "audit", key: &last };
+                entries.push(context.json("body", context.get::<String>(row, (1, "body"))?)?);
+            }
+            Ok(AuditPage { entries, next: AuditCursor(last.to_string()) })
         });
         read.await
     }
+}
+
+/// The number of the last entry that was read.
+fn place(cursor: &AuditCursor) -> Result<i64, StoreError> {
+    if cursor.0.is_empty() {
+        return Ok(0);
+    }
+    cursor.0.parse().map_err(|_| StoreError::Cursor(cursor.0.clone()))
 }
 
 /// The audit entries and counts that are stored in the same transaction as a change.

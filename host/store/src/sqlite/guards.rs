@@ -10,12 +10,18 @@ use crate::{EXPIRED_KEPT_MS, Guards, Nonce, StoreError};
 
 #[async_trait]
 impl Guards for SqliteStore {
-    async fn claim_nonce(&self, nonce: Digest, now: Timestamp, until: Timestamp) -> Result<bool, StoreError> {
+    async fn claim_nonce(
+        &self,
+        _shard: u16,
+        nonce: Digest,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
         let claimed = self.writer.write(move |scope| Ok(claim(scope.db, &nonce, now, until)?));
         claimed.await
     }
 
-    async fn has_nonce(&self, nonce: &Digest, now: Timestamp) -> Result<bool, StoreError> {
+    async fn has_nonce(&self, _shard: u16, nonce: &Digest, now: Timestamp) -> Result<bool, StoreError> {
         let nonce = *nonce;
         let read = self.readers.read(move |db| Ok(is_claimed(db, &nonce, now)?));
         read.await

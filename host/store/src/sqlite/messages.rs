@@ -93,4 +93,24 @@ impl Messages for SqliteStore {
         });
         read.await
     }
+
+    async fn claim_refresh(
+        &self,
+        request: RequestId,
+        slot: Slot,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let claimed = self.writer.write(move |scope| {
+            let mut claim = scope.db.prepare_cached(
+                "UPDATE slack_post SET refresh_at = ?4
+                 WHERE request = ?1 AND slot = ?2 AND (refresh_at <= ?3 OR refresh_at > ?5)",
+            )?;
+            let farthest = millis(now.plus(LONGEST_WAIT_MS));
+            let key = (request.to_bytes(), slot.to_string());
+            let claimed = claim.execute(params![key.0, key.1, millis(now), millis(until), farthest])?;
+            Ok(claimed > 0)
+        });
+        claimed.await
+    }
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::SqliteStore;
 use super::column::{RowContext, integer, millis, row_limit};
 use crate::projection::Projection;
-use crate::{LONGEST_WAIT_MS, Outbox, OutboxEntry, ReadyEntry, StoreError, Urgency};
+use crate::{Claim, LONGEST_WAIT_MS, Outbox, OutboxEntry, ReadyEntry, StoreError, Urgency};
 
 /// How long an unreadable entry is postponed, in milliseconds.
 const UNREADABLE_MS: u64 = 10 * 60 * 1000;
@@ -45,18 +45,19 @@ impl Outbox for SqliteStore {
         &self,
         request: RequestId,
         effect: Effect,
-        now: Timestamp,
-        until: Timestamp,
+        claim: Claim,
     ) -> Result<Option<OutboxEntry>, StoreError> {
+        let Claim { id, now, until } = claim;
         let claimed = self.writer.write(move |scope| {
             let mut claim = scope.db.prepare_cached(
-                "UPDATE outbox SET ready_at = ?4, claimed_until = ?4
+                "UPDATE outbox SET ready_at = ?4, claimed_until = ?4, claim = ?6
                  WHERE request = ?1 AND effect = ?2 AND (ready_at <= ?3 OR ready_at > ?5)
                  RETURNING revision, attempts, since",
             )?;
             let key = (request.to_bytes(), effect.as_str());
             let farthest = millis(now.plus(LONGEST_WAIT_MS));
-            let mut rows = claim.query(params![key.0, key.1, millis(now), millis(until), farthest])?;
+            let key = params![key.0, key.1, millis(now), millis(until), farthest, id.cast_signed()];
+            let mut rows = claim.query(key)?;
             let Some(row) = rows.next()? else { return Ok(None) };
             let context = RowContext { table: "outbox", key: &format_args!("{request} {}", effect.as_str()) };
             let entry = OutboxEntry {
@@ -65,6 +66,7 @@ impl Outbox for SqliteStore {
                 revision: context.unsigned(row, (0, "revision"))?,
                 attempts: context.get(row, (1, "attempts"))?,
                 since: context.time(row, (2, "since"))?,
+                claim: id,
                 claimed_until: until,
             };
             Ok(Some(entry))
@@ -73,7 +75,7 @@ impl Outbox for SqliteStore {
     }
 
     async fn finish_outbox(&self, entry: &OutboxEntry, delivered: u64) -> Result<(), StoreError> {
-        let OutboxEntry { request, effect, claimed_until, .. } = *entry;
+        let OutboxEntry { request, effect, claim, .. } = *entry;
         let finished = self.writer.write(move |scope| {
             let (request, effect) = (request.to_bytes(), effect.as_str());
             let mut delete = scope
@@ -82,25 +84,31 @@ impl Outbox for SqliteStore {
             if delete.execute(params![request, effect, integer(delivered)])? == 0 {
                 // The entry was enqueued again by a version newer than the delivered one.
                 let mut release = scope.db.prepare_cached(
-                    "UPDATE outbox SET ready_at = 0, claimed_until = NULL
-                     WHERE request = ?1 AND effect = ?2 AND claimed_until = ?3",
+                    "UPDATE outbox SET ready_at = 0, claimed_until = NULL, claim = NULL
+                     WHERE request = ?1 AND effect = ?2 AND claim = ?3",
                 )?;
-                release.execute(params![request, effect, millis(claimed_until)])?;
+                release.execute(params![request, effect, claim.cast_signed()])?;
             }
             Ok(())
         });
         finished.await
     }
 
-    async fn retry_outbox(&self, entry: &OutboxEntry, at: Timestamp, failed: bool) -> Result<(), StoreError> {
-        let OutboxEntry { request, effect, claimed_until, .. } = *entry;
+    async fn retry_outbox(
+        &self,
+        entry: &OutboxEntry,
+        _now: Timestamp,
+        at: Timestamp,
+        failed: bool,
+    ) -> Result<(), StoreError> {
+        let OutboxEntry { request, effect, claim, .. } = *entry;
         let released = self.writer.write(move |scope| {
             let mut release = scope.db.prepare_cached(
-                "UPDATE outbox SET ready_at = ?4, claimed_until = NULL, attempts = attempts + ?5
-                 WHERE request = ?1 AND effect = ?2 AND claimed_until = ?3",
+                "UPDATE outbox SET ready_at = ?4, claimed_until = NULL, claim = NULL, attempts = attempts + ?5
+                 WHERE request = ?1 AND effect = ?2 AND claim = ?3",
             )?;
             let key = (request.to_bytes(), effect.as_str());
-            release.execute(params![key.0, key.1, millis(claimed_until), millis(at), failed])?;
+            release.execute(params![key.0, key.1, claim.cast_signed(), millis(at), failed])?;
             Ok(())
         });
         released.await

@@ -85,6 +85,7 @@ impl Requests for SqliteStore {
 
     async fn idempotent(
         &self,
+        _shard: u16,
         key: &Digest,
         now: Timestamp,
     ) -> Result<Option<(Digest, Request)>, StoreError> {

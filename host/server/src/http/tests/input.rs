@@ -165,8 +165,8 @@ async fn every_mistake_in_a_request_is_named() {
     large parameters: 413 payload_too_large
     large body: 413 payload_too_large
     "#);
-    let entries = server.app.gateway.store().audit(0, 10).await.unwrap();
-    let events: Vec<_> = entries.iter().map(|(_, entry)| entry.event.as_str()).collect();
+    let entries = server.app.gateway.store().audit(&AuditCursor::default(), 10).await.unwrap().entries;
+    let events: Vec<_> = entries.iter().map(|entry| entry.event.as_str()).collect();
     assert_eq!(
         events,
         ["policy_reloaded"],

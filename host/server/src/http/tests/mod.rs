@@ -25,8 +25,8 @@ use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_core::secret::Secret;
 use countersign_gateway::scheduler::Scheduler;
 use countersign_slack::sign;
-use countersign_store::Store;
 use countersign_store::faulty::{Faults, FaultyStore};
+use countersign_store::{AuditCursor, Store};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -223,9 +223,16 @@ impl TestServer {
 
     /// The audit log's entries of this event.
     async fn audited(&self, event: &str) -> Vec<Value> {
-        let audit = self.app.gateway.store().audit(0, 1000).await.expect("the store is there");
-        let entries = audit.into_iter().filter(|(_, entry)| entry.event == event);
-        entries.map(|(_, entry)| serde_json::to_value(entry).expect("JSON")).collect()
+        let audit = self
+            .app
+            .gateway
+            .store()
+            .audit(&AuditCursor::default(), 1000)
+            .await
+            .expect("the store is there")
+            .entries;
+        let entries = audit.into_iter().filter(|entry| entry.event == event);
+        entries.map(|entry| serde_json::to_value(entry).expect("JSON")).collect()
     }
 
     async fn metric(&self, line: &str) -> bool {

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use countersign_core::clock::{Clock, Moment, Monotonic};
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{AuditEntry, Digest, Effect, Request, Timestamp};
-use countersign_core::record::{Mark, PolicyEntry};
-use countersign_store::{OutboxEntry, Store, StoreError};
+use countersign_core::record::{Mark, PolicyEntry, Slot};
+use countersign_store::{Claim, OutboxEntry, Store, StoreError};
 
 use plan::{Next, Plan};
 pub(super) use record::failure_count;
@@ -194,19 +194,28 @@ impl Sender {
         cursor: Option<&SearchCursor>,
     ) -> Result<SendResult, StepError> {
         let claim = match job {
-            Job::Refresh(_) => None,
+            Job::Refresh(request) => {
+                let now = self.schedule.now();
+                if !self.store.claim_refresh(request, Slot::Main, now, now.plus(CLAIM_MS)).await? {
+                    return Ok(SendResult::NoCall);
+                }
+                None
+            }
             Job::Outbox(request, effect) => {
                 let now = self.schedule.now();
-                let claim = self.store.claim_outbox(request, effect, now, now.plus(CLAIM_MS)).await?;
-                let Some(claim) = claim else { return Ok(SendResult::NoCall) };
+                let claim = Claim { id: self.rng().u64(..), now, until: now.plus(CLAIM_MS) };
+                let Some(claim) = self.store.claim_outbox(request, effect, claim).await? else {
+                    return Ok(SendResult::NoCall);
+                };
                 Some(claim)
             }
         };
         let result = self.claimed_step(job, claim.as_ref(), method, cursor).await;
         if let (Err(_), Some(claim)) = (&result, &claim) {
-            let retry_at = temporary(claim.attempts, self.schedule.now(), &mut self.rng());
+            let now = self.schedule.now();
+            let retry_at = temporary(claim.attempts, now, &mut self.rng());
             // If this fails too, the claim runs out; the first error says what is wrong.
-            let _ = self.store.retry_outbox(claim, retry_at, true).await;
+            let _ = self.store.retry_outbox(claim, now, retry_at, true).await;
         }
         result
     }

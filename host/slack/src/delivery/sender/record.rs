@@ -67,10 +67,11 @@ impl Sender {
     /// Releases the claimed outbox entry; a refresh has none.
     pub(super) async fn release(&self, active: &ActiveJob<'_>, release: Release) -> Result<(), StoreError> {
         let Some(claim) = active.claim else { return Ok(()) };
+        let now = self.schedule.now();
         match release {
             Release::Finish => self.store.finish_outbox(claim, active.request.version).await,
-            Release::DueAt(at) => self.store.retry_outbox(claim, at, false).await,
-            Release::RetryAt(at) => self.store.retry_outbox(claim, at, true).await,
+            Release::DueAt(at) => self.store.retry_outbox(claim, now, at, false).await,
+            Release::RetryAt(at) => self.store.retry_outbox(claim, now, at, true).await,
         }
     }
 

@@ -226,8 +226,12 @@ async fn recovery_is_noticed_with_an_empty_outbox() {
     // Another worker finishes everything that waits.
     for ready in harness.store.ready_outbox(harness.now().plus(MINUTE), 10).await.unwrap() {
         let now = harness.now().plus(MINUTE);
-        let claim =
-            harness.store.claim_outbox(ready.request, ready.effect, now, now.plus(1)).await.unwrap().unwrap();
+        let claim = harness
+            .store
+            .claim_outbox(ready.request, ready.effect, fixtures::claim(now, now.plus(1)))
+            .await
+            .unwrap()
+            .unwrap();
         harness.store.finish_outbox(&claim, u64::MAX).await.unwrap();
     }
     harness.slack.decide(|_, _| Fate::Done);

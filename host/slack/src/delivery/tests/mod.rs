@@ -17,7 +17,7 @@ use countersign_core::lifecycle::{
     Act, Decided, Edit, Effect, Request, RequestId, State, Submission, Timestamp, UseTerms,
 };
 use countersign_core::record::{Escalate, PolicyEntry, Rerequest, SlackPost, Slot};
-use countersign_store::{Commit, Committed, Created, SqliteStore, Store, fixtures};
+use countersign_store::{AuditCursor, Commit, Committed, Created, SqliteStore, Store, fixtures};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
@@ -235,10 +235,9 @@ impl Harness {
 
     /// The events and the codes of the audit entries of delivery.
     async fn audited(&self) -> Vec<(String, String)> {
-        let audit = self.store.audit(0, 100_000).await.unwrap();
-        let ours = audit.into_iter().filter(|(_, entry)| entry.event.starts_with("slack_"));
-        ours.map(|(_, entry)| (entry.event.clone(), entry.detail["code"].as_str().unwrap().to_owned()))
-            .collect()
+        let audit = self.store.audit(&AuditCursor::default(), 100_000).await.unwrap().entries;
+        let ours = audit.into_iter().filter(|entry| entry.event.starts_with("slack_"));
+        ours.map(|entry| (entry.event.clone(), entry.detail["code"].as_str().unwrap().to_owned())).collect()
     }
 
     /// How many messages were not posted since their requests ended before that.

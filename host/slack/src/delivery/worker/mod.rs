@@ -15,7 +15,7 @@ use countersign_core::backoff::Backoff;
 use countersign_core::clock::{Clock, Monotonic};
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::RequestId;
-use countersign_store::{Store, StoreError};
+use countersign_store::{Claim, Store, StoreError};
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -326,10 +326,11 @@ impl Worker {
 
     /// Hides a job that cannot be loaded from the next looks, by a claim: it must not take the place of others in its
     /// channel. If this fails too, it is looked at in vain.
-    async fn hide(&self, job: Job) {
+    async fn hide(&mut self, job: Job) {
         if let Job::Outbox(request, effect) = job {
             let now = self.schedule.now();
-            let _ = self.store.claim_outbox(request, effect, now, now.plus(UNREADABLE_MS)).await;
+            let claim = Claim { id: self.rng.u64(..), now, until: now.plus(UNREADABLE_MS) };
+            let _ = self.store.claim_outbox(request, effect, claim).await;
         }
     }
 

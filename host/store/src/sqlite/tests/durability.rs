@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::power::{Disk, Files};
 use super::{path, tamper};
 use crate::sqlite::file::Database;
-use crate::{Audit as _, Committed, Created, Requests as _, SqliteStore, fixtures};
+use crate::{Audit as _, AuditCursor, Committed, Created, Requests as _, SqliteStore, fixtures};
 
 const RUNS: u64 = 30;
 
@@ -94,9 +94,9 @@ async fn loss(seed: u64, (acknowledged, files): &Cut) -> Option<String> {
             other => return Some(format!("request {number} at version {version}: {other:?}")),
         }
     }
-    match store.audit(0, usize::MAX).await {
-        Ok(audit) if audit.len() >= acknowledged.len() => {}
-        other => return Some(format!("the audit log has {:?} entries", other.map(|audit| audit.len()))),
+    match store.audit(&AuditCursor::default(), usize::MAX).await.map(|audit| audit.entries.len()) {
+        Ok(entries) if entries >= acknowledged.len() => {}
+        other => return Some(format!("the audit log has {other:?} entries")),
     }
     drop(store);
     let connection = rusqlite::Connection::open(path(&directory)).unwrap();

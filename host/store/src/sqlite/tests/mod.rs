@@ -140,7 +140,7 @@ async fn what_ran_out_is_removed_in_time() {
     let store = store(&directory);
     for number in 0..50_u64 {
         let now = Timestamp::from_millis(number * EXPIRED_KEPT_MS / 5);
-        assert!(store.claim_nonce(Digest::of(&number.to_be_bytes()), now, now.plus(1)).await.unwrap());
+        assert!(store.claim_nonce(0, Digest::of(&number.to_be_bytes()), now, now.plus(1)).await.unwrap());
         let mut new = fixtures::new(&fixtures::request(number));
         Arc::make_mut(&mut new.request.submission).submitted_at = now;
         let digest = Digest::of(&number.to_be_bytes());

@@ -3,7 +3,7 @@
 use countersign_core::lifecycle::{Digest, Timestamp};
 
 use super::{store, tamper};
-use crate::fixtures;
+use crate::{AuditCursor, fixtures};
 
 #[tokio::test]
 async fn a_row_that_cannot_be_read_is_named_and_stops_nobody_else() {
@@ -54,10 +54,10 @@ async fn a_row_that_cannot_be_read_is_named_and_stops_nobody_else() {
     }
 
     tamper(&directory, "UPDATE audit SET body = '[]' WHERE seq = 2");
-    let error = store.audit(0, 10).await.unwrap_err().to_string();
+    let error = store.audit(&AuditCursor::default(), 10).await.unwrap_err().to_string();
     assert!(error.starts_with("cannot read `body` of `audit` where its key is `2`: "), "{error}");
-    assert_eq!(store.audit(0, 1).await.unwrap().len(), 1);
-    assert_eq!(store.audit(2, 10).await.unwrap().len(), 1);
+    assert_eq!(store.audit(&AuditCursor::default(), 1).await.unwrap().entries.len(), 1);
+    assert_eq!(store.audit(&AuditCursor("2".into()), 10).await.unwrap().entries.len(), 1);
 
     tamper(&directory, "UPDATE counter SET value = -1");
     let error = store.counters().await.unwrap_err().to_string();

@@ -1,0 +1,125 @@
+//! Several gateways over one store: each hears of what the others store, says that it lives, and one at a time delivers
+//! to Slack.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_slack::Outgoing;
+use countersign_store::{Change, Shared};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::run::DRAIN;
+use crate::state::App;
+
+/// How often an instance says that it lives, and renews its lease.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How long an instance lives, and a lease lasts, without a word.
+const LIFE: Duration = Duration::from_secs(4);
+
+const LIFE_MS: u64 = 4_000;
+
+/// The lease of the instance that delivers to Slack.
+const DELIVERY: &str = "slack_delivery";
+
+/// Hears of what other instances store, for ever.
+pub(crate) async fn hear(app: Arc<App>) {
+    let Some(shared) = app.gateway.store().shared() else { return };
+    let mut changes = shared.changes();
+    loop {
+        let change = match changes.recv().await {
+            Ok(change) => change,
+            Err(RecvError::Lagged(_)) => Change::Missed,
+            Err(RecvError::Closed) => return,
+        };
+        if matches!(change, Change::PolicyInForce | Change::Missed) {
+            let sets = Arc::clone(&app.policy_sets);
+            // What went wrong is in the log. The next look of the policy watcher tries again.
+            tokio::spawn(async move { sets.follow().await.map(drop) });
+        }
+        app.gateway.hear(&change);
+    }
+}
+
+/// Says again and again that this instance lives, and learns which others do.
+pub(crate) async fn live(app: Arc<App>) {
+    let Some(shared) = app.gateway.store().shared() else { return };
+    loop {
+        match shared.announce(app.gateway.instance(), LIFE_MS).await {
+            Ok(live) => app.gateway.instances_live(&live),
+            Err(error) => tracing::debug!(%error, "cannot tell which instances live"),
+        }
+        tokio::time::sleep(HEARTBEAT).await;
+    }
+}
+
+/// Delivers the outbox to Slack until the shutdown begins and the deliveries under way have ended: always if no other
+/// instance has the store, else while this one holds the lease.
+pub(crate) async fn deliver(app: Arc<App>) {
+    let Some(outgoing) = &app.outgoing else { return app.shutdown.cancelled().await };
+    let Some(shared) = app.gateway.store().shared() else {
+        return work(&app, outgoing, app.shutdown.clone()).await;
+    };
+    let holder = app.gateway.instance();
+    while !app.shutdown.is_cancelled() {
+        match shared.lease(DELIVERY, holder, LIFE_MS).await {
+            Ok(true) => {
+                tracing::info!("this instance delivers to Slack");
+                let turn = app.shutdown.child_token();
+                let working = work(&app, outgoing, turn.clone());
+                tokio::pin!(working);
+                tokio::select! {
+                    () = &mut working => {}
+                    () = lost(shared, holder) => {
+                        tracing::warn!("another instance may deliver to Slack by now; this one stops");
+                        turn.cancel();
+                        working.await;
+                    }
+                }
+                if let Err(error) = shared.release(DELIVERY, holder).await {
+                    tracing::debug!(%error, "the lease of the delivery runs out by itself");
+                }
+            }
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "cannot tell which instance delivers to Slack"),
+        }
+        outgoing.health.stand_by(app.gateway.clock().moment());
+        tokio::select! {
+            () = app.shutdown.cancelled() => {}
+            () = tokio::time::sleep(HEARTBEAT) => {}
+        }
+    }
+}
+
+/// Delivers until `stop`, and then until what is under way has ended, or was cut off.
+async fn work(app: &App, outgoing: &Outgoing, stop: CancellationToken) {
+    let gateway = &app.gateway;
+    let worker =
+        outgoing.worker(gateway.store(), gateway.clock(), gateway.directory(), gateway.outbox_bell());
+    let drained = async {
+        stop.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        () = worker.run(stop.clone()) => {}
+        () = drained => tracing::warn!("calls of Slack cut off; what they deliver stays in the outbox"),
+    }
+}
+
+/// Renews the lease until it is lost, or may be.
+async fn lost(shared: &dyn Shared, holder: u64) {
+    let mut renewed = Instant::now();
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let asked = Instant::now();
+        match shared.lease(DELIVERY, holder, LIFE_MS).await {
+            Ok(true) => renewed = asked,
+            Ok(false) => return,
+            // The store may be back before another instance can have it.
+            Err(_) if renewed.elapsed() < LIFE => {}
+            Err(_) => return,
+        }
+    }
+}

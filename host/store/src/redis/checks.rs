@@ -1,0 +1,195 @@
+//! What is looked at before a store is used: the options, the server's configuration, and the number of partitions.
+
+use redis::{InfoDict, Value};
+
+use super::Space;
+use super::call::Call;
+use super::options::RedisOptions;
+use super::reply::Place;
+use crate::StoreError;
+
+/// The oldest version of Redis that has all that is used.
+const OLDEST: (u32, u32) = (7, 0);
+
+/// The version of the keys and their contents.
+const FORMAT: &str = "1";
+
+/// Why a store in a Redis cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisOpenError {
+    /// An option has a value that cannot be used.
+    #[error("{0}")]
+    Option(&'static str),
+    /// The server is too old.
+    #[error("this Redis has version {found}, and 7.0 or later is needed")]
+    Version {
+        /// Its version.
+        found: String,
+    },
+    /// The server throws values away when its memory is full.
+    #[error(
+        "this Redis has `maxmemory-policy {found}`: when its memory is full it throws away requests that nobody has \
+        decided; set `maxmemory-policy noeviction`"
+    )]
+    Evicts {
+        /// Its policy.
+        found: String,
+    },
+    /// The store was made with another number of partitions.
+    #[error(
+        "the store `{namespace}` has {stored} partitions, and {configured} are configured; their number is fixed when a \
+        store is made"
+    )]
+    Partitions {
+        /// The namespace.
+        namespace: String,
+        /// As it was made.
+        stored: String,
+        /// As configured.
+        configured: u16,
+    },
+    /// The store was made by another version of this program.
+    #[error("the store `{namespace}` has format {stored}, and this version knows {FORMAT}")]
+    Format {
+        /// The namespace.
+        namespace: String,
+        /// Its format.
+        stored: String,
+    },
+    /// It cannot be reached.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What of a server's configuration can lose what was acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisWarning {
+    /// It writes nothing to disk: a restart loses everything.
+    NoLog,
+    /// It forces what it writes to disk only now and then, as its `appendfsync` says: a loss of power loses what was
+    /// acknowledged last.
+    LateSync(String),
+    /// It goes on without replicas: what was acknowledged by a primary that was cut off is lost.
+    NoReplicasNeeded,
+    /// Its configuration may not be read by this user.
+    Unknown,
+}
+
+impl std::fmt::Display for RedisWarning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RedisWarning::NoLog => f.write_str(
+                "this Redis has `appendonly no`: a restart loses every decision since its last snapshot",
+            ),
+            RedisWarning::LateSync(policy) => write!(
+                f,
+                "this Redis has `appendfsync {policy}`: a loss of power loses decisions of the last second or more"
+            ),
+            RedisWarning::NoReplicasNeeded => f.write_str(
+                "this Redis has `min-replicas-to-write 0`: a primary that is cut off acknowledges decisions that a \
+                failover takes back",
+            ),
+            RedisWarning::Unknown => {
+                f.write_str("the configuration of this Redis may not be read: what it can lose is not known")
+            }
+        }
+    }
+}
+
+pub(super) fn options(options: &RedisOptions) -> Result<(), RedisOpenError> {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
+    if options.namespace.is_empty() || !options.namespace.chars().all(is_plain) {
+        return Err(RedisOpenError::Option("the namespace of a store has letters, digits, `-` and `_`"));
+    }
+    if options.partitions == 0 || options.partitions > 4096 {
+        return Err(RedisOpenError::Option("a store has from 1 to 4096 partitions"));
+    }
+    if options.deadline.as_secs() >= 60 {
+        return Err(RedisOpenError::Option("the deadline of a call to Redis is less than a minute"));
+    }
+    Ok(())
+}
+
+/// Refuses a server that may lose what it holds as it runs, and lists what else may lose something.
+pub(super) async fn server(space: &Space) -> Result<Vec<RedisWarning>, RedisOpenError> {
+    let meta = space.meta();
+    let place = Place { table: "INFO", key: &"server" };
+    let info = |section: &str| Call::bare("INFO", &meta).text(section);
+    let version = match space.link.call(info("server")).await {
+        Ok(answer) => dictionary(place.text("server", first_node(answer))?).get::<String>("redis_version"),
+        Err(error) => return Err(error.into()),
+    };
+    let found = version.unwrap_or_default();
+    let mut numbers = found.split('.').map(|number| number.parse().unwrap_or(0));
+    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < OLDEST {
+        return Err(RedisOpenError::Version { found });
+    }
+    let mut warnings = Vec::new();
+    let memory = space.link.call(info("memory")).await;
+    let policy = match memory {
+        Ok(answer) => dictionary(place.text("memory", first_node(answer))?).get("maxmemory_policy"),
+        Err(_) => None,
+    };
+    let evicts = match policy {
+        Some(policy) => Some(policy),
+        None => setting(space, "maxmemory-policy").await,
+    };
+    if let Some(found) = evicts.filter(|policy| policy != "noeviction") {
+        return Err(RedisOpenError::Evicts { found });
+    }
+    match setting(space, "appendonly").await.as_deref() {
+        None => return Ok(vec![RedisWarning::Unknown]),
+        Some("yes") => match setting(space, "appendfsync").await {
+            Some(policy) if policy != "always" => warnings.push(RedisWarning::LateSync(policy)),
+            _ => {}
+        },
+        Some(_) => warnings.push(RedisWarning::NoLog),
+    }
+    if setting(space, "min-replicas-to-write").await.as_deref() == Some("0") {
+        warnings.push(RedisWarning::NoReplicasNeeded);
+    }
+    Ok(warnings)
+}
+
+/// A setting of the server, if it may be read.
+async fn setting(space: &Space, name: &str) -> Option<String> {
+    let answer = space.link.call(Call::bare("CONFIG", &space.meta()).text("GET").text(name)).await.ok()?;
+    let pair: Vec<String> = redis::from_redis_value(first_node(answer)).ok()?;
+    pair.into_iter().nth(1)
+}
+
+/// What one node of a Cluster has answered, if several have.
+fn first_node(answer: Value) -> Value {
+    match answer {
+        Value::Map(nodes) => nodes.into_iter().next().map(|(_, answer)| answer).unwrap_or_default(),
+        other => other,
+    }
+}
+
+fn dictionary(text: String) -> InfoDict {
+    InfoDict::new(&text)
+}
+
+/// Stores the number of partitions with the first start, and compares it afterwards.
+pub(super) async fn partitions(space: &Space) -> Result<(), RedisOpenError> {
+    let meta = space.meta();
+    let place = Place { table: "meta", key: &space.namespace };
+    let configured = u64::from(space.partitions);
+    space.link.call(Call::command("SETNX", &meta, "format").text(FORMAT)).await?;
+    let partitions = Call::command("SETNX", &meta, "partitions").number(configured);
+    if place.number("partitions", space.link.durable(partitions).await?)? == 1 {
+        return Ok(());
+    }
+    let namespace = || space.namespace.clone();
+    let stored = place.text("format", space.link.call(Call::command("GET", &meta, "format")).await?)?;
+    if stored != FORMAT {
+        return Err(RedisOpenError::Format { namespace: namespace(), stored });
+    }
+    let stored = space.link.call(Call::command("GET", &meta, "partitions")).await?;
+    let stored = place.text("partitions", stored)?;
+    if stored != configured.to_string() {
+        let configured = space.partitions;
+        return Err(RedisOpenError::Partitions { namespace: namespace(), stored, configured });
+    }
+    Ok(())
+}

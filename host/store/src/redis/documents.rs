@@ -1,0 +1,25 @@
+//! Documents by key.
+
+use async_trait::async_trait;
+
+use super::RedisStore;
+use super::call::Call;
+use super::reply::Place;
+use super::script::KEEP_DOCUMENT;
+use crate::{Documents, StoreError};
+
+#[async_trait]
+impl Documents for RedisStore {
+    async fn keep(&self, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
+        let meta = self.space.meta();
+        let keep = self.space.lasting(&KEEP_DOCUMENT, &meta).text(&self.space.origin).text(key).bytes(value);
+        self.space.durable(keep).await?;
+        self.space.announce_meta(&format!("document {key}")).await;
+        Ok(())
+    }
+
+    async fn recall(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let get = Call::command("GET", &self.space.meta(), format_args!("doc:{key}"));
+        Place { table: "doc", key: &key }.optional_bytes("value", self.space.link.call(get).await?)
+    }
+}

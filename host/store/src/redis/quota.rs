@@ -1,0 +1,126 @@
+//! How many requests a caller has open. The module's own documentation says how they are counted.
+
+use std::sync::Arc;
+
+use countersign_core::lifecycle::{Digest, RequestId};
+
+use super::Space;
+use super::call::{Call, Tag};
+use super::reply::Place;
+use super::script::{RELEASE, RESERVE, RESERVED, STATES};
+use crate::projection::Projection;
+use crate::{MostOpen, StoreError};
+
+/// For how long a reserved place may have no request, in seconds. Longer than a create can take.
+const UNUSED_SECS: u64 = 60;
+
+/// Whether a new request may be open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Quota {
+    /// There is no limit.
+    Free,
+    /// It counts as open from now on.
+    Reserved,
+    /// It counted as open before: it is created again.
+    Had,
+    /// There are too many.
+    Full,
+}
+
+impl Quota {
+    /// As scripts know it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Quota::Free => "free",
+            Quota::Reserved | Quota::Had => "reserved",
+            Quota::Full => "full",
+        }
+    }
+}
+
+impl Space {
+    /// Counts a new request among the open ones of its caller, if there is a limit.
+    pub(super) async fn reserve(
+        &self,
+        projection: &Projection<'_>,
+        most: MostOpen,
+    ) -> Result<Quota, StoreError> {
+        if most == MostOpen::default() {
+            return Ok(Quota::Free);
+        }
+        let caller = projection.caller.unwrap_or_default();
+        let tag = self.home_of(caller);
+        let reserve = Call::script(&RESERVE, &tag)
+            .text(caller)
+            .text(&projection.id.to_string())
+            .text(projection.action)
+            .optional(most.in_all.map(u64::from))
+            .optional(most.of_action.map(u64::from));
+        let place = Place { table: "quota", key: &caller };
+        for last in [false, true] {
+            match place.text("reserved", self.write(reserve.clone()).await?)?.as_str() {
+                "new" => return Ok(Quota::Reserved),
+                "had" => return Ok(Quota::Had),
+                _ if !last && self.release_closed(caller, &tag).await? => {}
+                _ => break,
+            }
+        }
+        Ok(Quota::Full)
+    }
+
+    /// Takes requests that are not open off the list of their caller. False if there are none.
+    async fn release_closed(&self, caller: &str, tag: &Tag) -> Result<bool, StoreError> {
+        let place = Place { table: "quota", key: &caller };
+        let listed = place.list(self.link.call(Call::script(&RESERVED, tag).text(caller)).await?)?;
+        let mut by_partition: Vec<(Tag, Vec<(RequestId, u64)>)> = Vec::new();
+        for row in listed {
+            let [id, age] = place.row(row)?;
+            let (id, age) = (place.request_id("id", id)?, place.number("since", age)?);
+            let tag = self.tag_of(id);
+            match by_partition.iter_mut().find(|(other, _)| *other == tag) {
+                Some((_, ids)) => ids.push((id, age)),
+                None => by_partition.push((tag, vec![(id, age)])),
+            }
+        }
+        let ask = by_partition.iter().map(|(tag, ids)| {
+            Call::script(&STATES, tag).each(ids, |call, (id, _)| call.text(&id.to_string()))
+        });
+        let mut closed = Vec::new();
+        for ((_, ids), states) in by_partition.iter().zip(self.link.calls(ask.collect()).await?) {
+            for ((id, age), state) in ids.iter().zip(place.list(states)?) {
+                match place.text("state", state)?.as_str() {
+                    "ended" => closed.push(*id),
+                    "unknown" if *age > UNUSED_SECS => closed.push(*id),
+                    _ => {}
+                }
+            }
+        }
+        if closed.is_empty() {
+            return Ok(false);
+        }
+        self.release(caller, &closed).await?;
+        Ok(true)
+    }
+
+    /// Takes requests off the list of their caller.
+    async fn release(&self, caller: &str, requests: &[RequestId]) -> Result<(), StoreError> {
+        let release = Call::script(&RELEASE, &self.home_of(caller)).text(caller);
+        self.link.call(release.each(requests, |call, id| call.text(&id.to_string()))).await.map(drop)
+    }
+
+    /// The same for one, without waiting. If it fails, the request is found when the list is full.
+    pub(super) fn release_later(self: &Arc<Space>, caller: Option<&str>, request: RequestId) {
+        let (space, caller) = (Arc::clone(self), caller.unwrap_or_default().to_owned());
+        tokio::spawn(async move {
+            if let Err(error) = space.release(&caller, &[request]).await {
+                tracing::debug!(%error, "cannot release the place of a request that is not open");
+            }
+        });
+    }
+
+    /// The partition that a name leads to.
+    pub(super) fn home_of(&self, name: &str) -> Tag {
+        let [high, low, ..] = *Digest::of(name.as_bytes()).as_bytes();
+        self.tag(u16::from_be_bytes([high, low]))
+    }
+}

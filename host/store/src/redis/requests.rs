@@ -1,0 +1,213 @@
+//! Requests: creating and committing them, and finding them by id, key, lineage and due time.
+
+use async_trait::async_trait;
+use countersign_core::lifecycle::{Digest, Request, RequestId, Timestamp};
+use redis::Value;
+
+use super::RedisStore;
+use super::call::Call;
+use super::outbox::append_effects;
+use super::quota::Quota;
+use super::records::{Records, append_nonce};
+use super::reply::{Place, json, limit as sent_limit, millis};
+use super::request_row::{FIELDS, StoredRequest, append_indexed};
+use super::script::{COMMIT, CREATE, DUE, IDEMPOTENT, LINEAGE, NEWEST, RECENT};
+use crate::projection::Projection;
+use crate::{Commit, Committed, Create, Created, Due, Requests, StoreError};
+
+/// An answer about a create or commit, for error messages.
+const ANSWER: Place<'static> = Place { table: "answer", key: &"a write" };
+
+#[async_trait]
+impl Requests for RedisStore {
+    async fn create(&self, new: Create) -> Result<Created, StoreError> {
+        let Create { request, idempotency, most_open, nonce, audit, effects, counts } = new;
+        let space = &self.space;
+        let projection = Projection::of(&request);
+        let records = Records::of(&audit, &counts)?;
+        let channels = space.channels_of(projection.policy_hash, &effects).await?;
+        let body = json(&request)?;
+        let quota = space.reserve(&projection, most_open).await?;
+
+        let tag = space.tag_of(request.id);
+        let mut call = space.lasting(&CREATE, &tag).text(&request.id.to_string()).text(&space.origin);
+        call = append_nonce(call.number(millis(projection.submitted_at)), nonce.as_ref());
+        call = match &idempotency {
+            Some(it) => {
+                call.text(&it.key.to_string()).text(&it.fingerprint.to_string()).number(millis(it.until))
+            }
+            None => call.text(""),
+        };
+        call = call
+            .text(quota.as_str())
+            .text(&projection.lineage.to_string())
+            .number(projection.depth)
+            .number(projection.version)
+            .text(&body);
+        call = match &request.submission.salt {
+            Some(salt) => call.text(&salt.key).bytes(salt.sealed.as_slice()),
+            None => call.text("").text(""),
+        };
+        call = append_effects(append_indexed(call, &projection)?, &request, &effects, &channels);
+        let answer = space.durable(records.append(call)).await?;
+        let created = match answer {
+            Value::Array(known) => {
+                let [_, fingerprint, row @ ..]: [Value; 8] =
+                    known.try_into().map_err(|_| ANSWER.corrupt("known", "it is no request"))?;
+                let fingerprint = ANSWER.digest("fingerprint", fingerprint)?;
+                Created::Known(fingerprint, Box::new(StoredRequest::of(row)?.parse()?))
+            }
+            other => match ANSWER.text("created", other)?.as_str() {
+                "new" => Created::New,
+                "conflict" => Created::LineageConflict,
+                "full" => Created::TooManyOpen,
+                "repeated" => Created::Repeated,
+                other => return Err(ANSWER.corrupt("created", format_args!("it is `{other}`"))),
+            },
+        };
+        if created == Created::New {
+            space.confirm(&tag, request.id, request.version).await;
+        } else if quota == Quota::Reserved {
+            space.release_later(projection.caller, request.id);
+        }
+        Ok(created)
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
+        let Commit { request, nonce, audit, effects, counts } = commit;
+        let space = &self.space;
+        let projection = Projection::of(&request);
+        let records = Records::of(&audit, &counts)?;
+        let channels = space.channels_of(projection.policy_hash, &effects).await?;
+
+        let tag = space.tag_of(request.id);
+        let call = space.lasting(&COMMIT, &tag).text(&request.id.to_string()).text(&space.origin);
+        let call = append_nonce(call, nonce.as_ref()).number(projection.version).text(&json(&request)?);
+        let call = append_effects(append_indexed(call, &projection)?, &request, &effects, &channels);
+        let answer = space.durable(records.append(call)).await?;
+        let (committed, released) = match ANSWER.text("committed", answer)?.as_str() {
+            "done" => (Committed::Done, false),
+            "released" => (Committed::Done, true),
+            "conflict" => (Committed::Conflict, false),
+            "repeated" => (Committed::Repeated, false),
+            other => return Err(ANSWER.corrupt("committed", format_args!("it is `{other}`"))),
+        };
+        if committed == Committed::Done {
+            space.confirm(&tag, request.id, request.version).await;
+        }
+        if released {
+            space.release_later(projection.caller, request.id);
+        }
+        Ok(committed)
+    }
+
+    async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
+        let tag = self.space.tag_of(id);
+        let select = Call::command("HMGET", &tag, format_args!("r:{id}"));
+        let select = FIELDS.iter().fold(select, |call, field| call.text(field));
+        let place = Place { table: "r", key: &id };
+        let [version, confirmed, body, salt_key, salt] = place.row(self.space.link.call(select).await?)?;
+        if version == Value::Nil {
+            return Ok(None);
+        }
+        let key = Value::BulkString(id.to_string().into_bytes());
+        let stored = StoredRequest::of([key, version, confirmed, body, salt_key, salt])?;
+        Ok(self.space.tell(&tag, vec![stored]).await?.pop())
+    }
+
+    async fn idempotent(
+        &self,
+        shard: u16,
+        key: &Digest,
+        now: Timestamp,
+    ) -> Result<Option<(Digest, Request)>, StoreError> {
+        let tag = self.space.tag(shard);
+        let find = Call::script(&IDEMPOTENT, &tag).text(&key.to_string()).number(millis(now));
+        let found = self.space.link.call(find).await?;
+        if found == Value::Nil {
+            return Ok(None);
+        }
+        let place = Place { table: "idem", key };
+        let [_, fingerprint, row @ ..]: [Value; 8] = place.row(found)?;
+        let fingerprint = place.digest("fingerprint", fingerprint)?;
+        let request = self.space.tell(&tag, vec![StoredRequest::of(row)?]).await?.pop();
+        Ok(request.map(|request| (fingerprint, request)))
+    }
+
+    async fn lineage(&self, lineage: RequestId, from: u32, limit: usize) -> Result<Vec<Request>, StoreError> {
+        let tag = self.space.tag_of(lineage);
+        let select = Call::script(&LINEAGE, &tag).text(&lineage.to_string());
+        let rows = self.space.link.call(select.number(from).number(sent_limit(limit))).await?;
+        let place = Place { table: "lin", key: &lineage };
+        let stored = place.list(rows)?.into_iter().map(|row| StoredRequest::of(place.row(row)?));
+        self.space.tell(&tag, stored.collect::<Result<_, _>>()?).await
+    }
+
+    async fn newest_of_lineage(&self, lineage: RequestId) -> Result<Option<Request>, StoreError> {
+        let tag = self.space.tag_of(lineage);
+        let row = self.space.link.call(Call::script(&NEWEST, &tag).text(&lineage.to_string())).await?;
+        if row == Value::Nil {
+            return Ok(None);
+        }
+        let place = Place { table: "lin", key: &lineage };
+        Ok(self.space.tell(&tag, vec![StoredRequest::of(place.row(row)?)?]).await?.pop())
+    }
+
+    async fn recent_in_lineage(
+        &self,
+        lineage: RequestId,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Timestamp>, StoreError> {
+        let select = Call::script(&RECENT, &self.space.tag_of(lineage)).text(&lineage.to_string());
+        let select = select.number(millis(since)).number(sent_limit(limit));
+        let place = Place { table: "lin", key: &lineage };
+        let times = place.list(self.space.link.call(select).await?)?;
+        times.into_iter().map(|time| place.time("at", time)).collect()
+    }
+
+    async fn due(
+        &self,
+        now: Timestamp,
+        after: Option<(Timestamp, RequestId)>,
+        limit: usize,
+    ) -> Result<Due, StoreError> {
+        // An id has at least one letter, so that every request comes after an empty one.
+        let (from, id) = after.map_or((0, String::new()), |(at, id)| (millis(at), id.to_string()));
+        let tags = self.space.tags();
+        let select = tags.iter().map(|tag| {
+            Call::script(&DUE, tag).number(millis(now)).number(from).text(&id).number(sent_limit(limit))
+        });
+        let mut due = Due::default();
+        for (tag, found) in tags.iter().zip(self.space.link.calls(select.collect()).await?) {
+            let place = Place { table: "due", key: &tag.as_str() };
+            let mut found = place.list(found)?.into_iter();
+            while let (Some(id), Some(at)) = (found.next(), found.next()) {
+                match place.request_id("id", id).and_then(|id| Ok((id, place.time("due", at)?))) {
+                    Ok(request) => due.requests.push(request),
+                    Err(error) => due.unreadable.push(error),
+                }
+            }
+        }
+        due.requests.sort_unstable_by_key(|(id, at)| (*at, *id));
+        due.requests.truncate(limit);
+        Ok(due)
+    }
+
+    async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let tags = self.space.tags();
+        let select = tags.iter().map(|tag| {
+            let first = Call::command("ZRANGEBYSCORE", tag, "due").text(&format!("({}", millis(after)));
+            first.text("+inf").text("WITHSCORES").text("LIMIT").number(0_u64).number(1_u64)
+        });
+        let mut next = None;
+        for (tag, found) in tags.iter().zip(self.space.link.calls(select.collect()).await?) {
+            let place = Place { table: "due", key: &tag.as_str() };
+            if let Some(at) = place.list(found)?.into_iter().nth(1) {
+                let at = place.time("due", at)?;
+                next = Some(next.map_or(at, |next: Timestamp| next.min(at)));
+            }
+        }
+        Ok(next)
+    }
+}

@@ -1,0 +1,74 @@
+//! The server-side scripts: what is done in one step, over keys of one partition.
+//!
+//! What scripts have in common is put before them when they are loaded, so that each rule stands in one place.
+
+use std::sync::LazyLock;
+
+/// A script, and the digest by which Redis knows it once it has seen it.
+#[derive(Debug)]
+pub(super) struct Script {
+    pub(super) source: String,
+    pub(super) digest: String,
+}
+
+impl Script {
+    fn new(first_line: &str, parts: &[&str]) -> Script {
+        let source = [&[first_line], parts].concat().join("\n");
+        let digest = redis::Script::new(&source).get_hash().to_owned();
+        Script { source, digest }
+    }
+}
+
+// The first line has Redis refuse the script as a whole if it may not write now, rather than in the middle.
+const WRITES: &str = "#!lua";
+const READS: &str = "#!lua flags=no-writes";
+
+macro_rules! scripts {
+    ($($name:ident: $line:ident [$($part:literal)*];)*) => {$(
+        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script::new($line, &[$(include_str!(concat!("scripts/", $part, ".lua"))),*])
+        });
+    )*};
+}
+
+// Those with `once` begin with an operation id.
+scripts! {
+    CREATE: WRITES ["keys" "once" "guards" "request" "records" "gauges" "outbox" "create"];
+    COMMIT: WRITES ["keys" "once" "guards" "records" "gauges" "outbox" "commit"];
+    CONFIRM: WRITES ["keys" "confirm"];
+    IDEMPOTENT: READS ["keys" "request" "idempotent"];
+    LINEAGE: READS ["keys" "request" "lineage"];
+    NEWEST: READS ["keys" "request" "newest"];
+    RECENT: READS ["keys" "recent"];
+    DUE: READS ["keys" "due"];
+    SALTS: READS ["keys" "salts"];
+    REPLACE_SALTS: WRITES ["keys" "once" "replace_salts"];
+    READY: READS ["keys" "time" "outbox" "ready"];
+    CLAIM: WRITES ["keys" "once" "time" "outbox" "claim"];
+    FINISH: WRITES ["keys" "once" "outbox" "finish"];
+    RETRY: WRITES ["keys" "once" "time" "outbox" "retry"];
+    KEEP_POST: WRITES ["keys" "once" "records" "messages" "keep_post"];
+    CLAIM_REFRESH: WRITES ["keys" "once" "outbox" "messages" "claim_refresh"];
+    STALE: READS ["keys" "outbox" "messages" "stale"];
+    APPEND: WRITES ["keys" "once" "guards" "records" "append"];
+    CLAIM_NONCE: WRITES ["keys" "once" "guards" "claim_nonce"];
+    MAINTAIN: WRITES ["keys" "guards" "maintain"];
+    OPEN: READS ["keys" "gauges" "open"];
+    DEPTH: READS ["keys" "depth"];
+    PIN: WRITES ["keys" "once" "pin"];
+    KEEP_SIGNATURES: WRITES ["keys" "once" "keep_signatures"];
+    KEEP_SET: WRITES ["keys" "once" "keep_set"];
+    SETS: READS ["keys" "sets"];
+    CHANGE_POLICY: WRITES ["keys" "once" "records" "change_policy"];
+    IN_FORCE: READS ["keys" "in_force"];
+    CHANGES: READS ["keys" "changes"];
+    KEEP_DOCUMENT: WRITES ["keys" "once" "keep_document"];
+    RESERVE: WRITES ["keys" "reserve"];
+    RELEASE: WRITES ["keys" "release"];
+    RESERVED: READS ["keys" "reserved"];
+    STATES: READS ["keys" "states"];
+    LEASE: WRITES ["keys" "lease"];
+    GIVE_BACK: WRITES ["keys" "give_back"];
+    LIVE: WRITES ["keys" "live"];
+    TAKE: WRITES ["keys" "take"];
+}

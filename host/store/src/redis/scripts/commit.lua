@@ -1,0 +1,43 @@
+-- Stores the next version of a request, with all that belongs to it. One that has ended keeps its status.
+local id = arg()
+local origin = arg()
+local nonce = nonce()
+if nonce and nonce.repeated then
+  return unchanged('repeated')
+end
+local version = arg()
+local row = P .. 'r:' .. id
+local before = redis.call('HMGET', row, 'v', 'kind', 'at', 'q', 'end')
+local body = arg()
+local kind = arg()
+local due = arg()
+local changed = number()
+local ended = arg()
+local keeps_its_end = before[2] or (before[5] and before[5] == ended)
+if not before[1] or not keeps_its_end or tonumber(before[1]) + 1 ~= tonumber(version) then
+  return unchanged('conflict')
+end
+local submitted = tonumber(before[3])
+redis.call('HSET', row, 'v', version, 'body', body)
+local outcome = 'done'
+if before[2] then
+  closed(before[2], id, submitted)
+end
+if kind ~= '' then
+  redis.call('HSET', row, 'kind', kind)
+  redis.call('ZADD', P .. 'due', due, id)
+  opened(kind, id, submitted)
+elseif before[2] then
+  redis.call('HDEL', row, 'kind', 'q')
+  redis.call('HSET', row, 'end', ended)
+  redis.call('ZREM', P .. 'due', id)
+  redis.call('ZADD', P .. 'ended', changed, id)
+  if before[4] then
+    outcome = 'released'
+  end
+end
+keep_nonce(nonce)
+enqueue(id, version, changed)
+records()
+announce(origin .. ' request ' .. id .. ' ' .. version)
+return done(outcome)

@@ -1,0 +1,72 @@
+-- Stores a new request, with all that belongs to it.
+local id = arg()
+local origin = arg()
+local submitted = number()
+local nonce = nonce()
+if nonce and nonce.repeated then
+  return unchanged('repeated')
+end
+local key = arg()
+local fingerprint, expires
+if key ~= '' then
+  fingerprint = arg()
+  expires = arg()
+  local known = idempotent(key, submitted)
+  if known then
+    return unchanged(known)
+  end
+end
+-- `full`: its caller may not have another open one. `reserved`: it counts as open until it is released.
+local quota = arg()
+if quota == 'full' then
+  return unchanged('full')
+end
+local lineage = arg()
+local depth = number()
+local row = P .. 'r:' .. id
+if redis.call('EXISTS', row) == 1 then
+  return unchanged('conflict')
+end
+-- The first request of a lineage gives it its name, so it is found by its id.
+if depth > 0 then
+  if redis.call('ZCOUNT', P .. 'lin:' .. lineage, depth, depth) > 0 then
+    return unchanged('conflict')
+  end
+end
+local version = arg()
+local body = arg()
+redis.call('HSET', row, 'v', version, 'body', body, 'at', digits(submitted))
+if depth > 0 then
+  redis.call('HSET', row, 'depth', depth)
+  redis.call('ZADD', P .. 'lin:' .. lineage, depth, id)
+end
+local salt_key = arg()
+local salt = arg()
+if salt_key ~= '' then
+  redis.call('HSET', row, 'sk', salt_key, 'salt', salt)
+end
+if quota == 'reserved' then
+  redis.call('HSET', row, 'q', '1')
+end
+redis.call('ZADD', P .. 'ids', 0, id)
+-- INVARIANT: a request has a kind, and a due time, exactly if it is open.
+local kind = arg()
+local due = arg()
+local changed = number()
+local ended = arg()
+if kind ~= '' then
+  redis.call('HSET', row, 'kind', kind)
+  redis.call('ZADD', P .. 'due', due, id)
+  opened(kind, id, submitted)
+else
+  redis.call('HSET', row, 'end', ended)
+  redis.call('ZADD', P .. 'ended', changed, id)
+end
+keep_nonce(nonce)
+if key ~= '' then
+  keep('idem:' .. key, expires .. ' ' .. fingerprint .. ' ' .. id, expires, submitted)
+end
+enqueue(id, version, changed)
+records()
+announce(origin .. ' request ' .. id .. ' ' .. version)
+return done('new')

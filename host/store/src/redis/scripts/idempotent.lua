@@ -1,0 +1,2 @@
+local key = arg()
+return idempotent(key, number())

@@ -1,0 +1,5 @@
+local origin = arg()
+local key = arg()
+redis.call('SET', P .. 'doc:' .. key, arg())
+announce(origin .. ' document ' .. key)
+return done('done')

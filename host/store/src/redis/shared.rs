@@ -1,0 +1,205 @@
+//! What instances need of each other: what others have changed, leases, who lives, and rate buckets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use countersign_core::backoff::Backoff;
+use redis::{Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
+use tokio::sync::broadcast;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+
+use super::call::Call;
+use super::connect::Connection;
+use super::reply::Place;
+use super::script::{GIVE_BACK, LEASE, LIVE, TAKE};
+use super::{RedisStore, Space};
+use crate::{Change, Rate, Shared, StoreError};
+
+/// How many changes a receiver may be behind.
+const CAPACITY: usize = 4096;
+
+/// How often the connection for subscriptions is asked whether it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+const RECONNECT: Backoff = Backoff::new(50, 2_000);
+
+#[async_trait]
+impl Shared for RedisStore {
+    fn changes(&self) -> broadcast::Receiver<Change> {
+        self.feed.changes.subscribe()
+    }
+
+    async fn lease(&self, name: &str, holder: u64, ttl_ms: u64) -> Result<bool, StoreError> {
+        let take = Call::script(&LEASE, &self.space.meta()).text(name).number(holder).number(ttl_ms.max(1));
+        let place = Place { table: "lease", key: &name };
+        Ok(place.number("taken", self.space.write(take).await?)? == 1)
+    }
+
+    async fn release(&self, name: &str, holder: u64) -> Result<(), StoreError> {
+        let give_back = Call::script(&GIVE_BACK, &self.space.meta()).text(name).number(holder);
+        self.space.write(give_back).await.map(drop)
+    }
+
+    async fn announce(&self, instance: u64, ttl_ms: u64) -> Result<Vec<u64>, StoreError> {
+        let live = Call::script(&LIVE, &self.space.meta()).number(instance).number(ttl_ms);
+        let place = Place { table: "instances", key: &"an instance" };
+        let found = place.list(self.space.write(live).await?)?.into_iter();
+        let mut instances =
+            found.map(|it| place.number("instance", it)).collect::<Result<Vec<_>, StoreError>>()?;
+        instances.sort_unstable();
+        Ok(instances)
+    }
+
+    async fn take(&self, bucket: &str, rate: Rate) -> Result<Option<u64>, StoreError> {
+        // One that is sent again takes a second token, which nobody misses.
+        let take = Call::script(&TAKE, &self.space.home_of(bucket)).text(bucket).number(rate.capacity);
+        let answer = self.space.write(take.text(&rate.per_sec.to_string())).await?;
+        let wait: i64 = Place { table: "rate", key: &bucket }.parsed("wait", answer)?;
+        Ok(u64::try_from(wait).ok())
+    }
+}
+
+impl Space {
+    /// Tells other instances of a change that concerns no request, if the script has not.
+    pub(super) async fn announce_meta(&self, change: &str) {
+        if !self.durability.waits() {
+            return;
+        }
+        let message = format!("{} {change}", self.origin);
+        if let Err(error) = self.link.call(Call::of_tag("SPUBLISH", &self.meta()).text(&message)).await {
+            tracing::debug!(%error, "cannot announce a change");
+        }
+    }
+}
+
+/// Passes on what other instances announce.
+pub(super) struct Feed {
+    changes: broadcast::Sender<Change>,
+    task: JoinHandle<()>,
+}
+
+impl Feed {
+    pub(super) fn start(space: Arc<Space>) -> Feed {
+        let (changes, _) = broadcast::channel(CAPACITY);
+        let task = tokio::spawn(follow(space, changes.clone()));
+        Feed { changes, task }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Subscribes, again and again.
+async fn follow(space: Arc<Space>, changes: broadcast::Sender<Change>) {
+    let mut failures = 0;
+    loop {
+        let (pushed, received) = unbounded_channel();
+        match subscribe(&space, pushed).await {
+            Ok(connection) => {
+                failures = 0;
+                // What was announced while there was no subscription is not told again.
+                tell(&changes, Change::Missed);
+                pass_on(&space, connection, received, &changes).await;
+                tracing::debug!("the subscription to changes has ended");
+            }
+            Err(error) => tracing::debug!(%error, "cannot subscribe to changes"),
+        }
+        let wait = RECONNECT.around(failures, &mut fastrand::Rng::new());
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        failures += 1;
+    }
+}
+
+fn tell(changes: &broadcast::Sender<Change>, change: Change) {
+    // Without a receiver it concerns nobody.
+    let _received = changes.send(change);
+}
+
+async fn subscribe(space: &Space, pushed: UnboundedSender<PushInfo>) -> RedisResult<Connection> {
+    let patience = space.link.patience();
+    let subscribing = async {
+        let mut connection = space.link.connector().connect(Some(pushed)).await?;
+        let tags = space.all_tags();
+        match &mut connection {
+            Connection::Cluster(cluster) => {
+                for tag in &tags {
+                    cluster.ssubscribe(tag.as_str()).await?;
+                }
+            }
+            Connection::Server(_) => {
+                let mut pipeline = Pipeline::with_capacity(tags.len());
+                for tag in &tags {
+                    pipeline.cmd("SSUBSCRIBE").arg(tag.as_str());
+                }
+                for answer in connection.pipeline(pipeline, &space.meta()).await? {
+                    answer.extract_error()?;
+                }
+            }
+        }
+        Ok(connection)
+    };
+    tokio::time::timeout(patience, subscribing).await.unwrap_or_else(|_| Err(silent()))
+}
+
+fn silent() -> RedisError {
+    (redis::ErrorKind::Io, "no answer in time").into()
+}
+
+/// Until the connection ends. In a Cluster the client subscribes again by itself.
+async fn pass_on(
+    space: &Space,
+    mut connection: Connection,
+    mut received: UnboundedReceiver<PushInfo>,
+    changes: &broadcast::Sender<Change>,
+) {
+    loop {
+        let push = tokio::select! {
+            push = received.recv() => push,
+            () = tokio::time::sleep(HEARTBEAT) => {
+                let ping = redis::cmd("PING");
+                match tokio::time::timeout(space.link.patience(), connection.command(&ping)).await {
+                    Ok(Ok(_)) => continue,
+                    _ => return,
+                }
+            }
+        };
+        let Some(push) = push else { return };
+        match push.kind {
+            PushKind::SMessage => match change_of(&push.data, &space.origin) {
+                Some(change) => tell(changes, change),
+                None => continue,
+            },
+            PushKind::Disconnection if !connection.is_cluster() => return,
+            PushKind::Disconnection | PushKind::SSubscribe if connection.is_cluster() => {
+                tell(changes, Change::Missed);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// From a channel and a message. `None` if this instance has sent it.
+fn change_of(data: &[Value], origin: &str) -> Option<Change> {
+    let [_, Value::BulkString(message)] = data else { return Some(Change::Missed) };
+    let message = std::str::from_utf8(message).ok()?;
+    let (from, change) = message.split_once(' ')?;
+    if from == origin {
+        return None;
+    }
+    let mut words = change.splitn(3, ' ');
+    let told = match (words.next(), words.next(), words.next()) {
+        (Some("request"), Some(id), Some(version)) => {
+            id.parse().ok().and_then(|id| Some(Change::Request { id, version: version.parse().ok()? }))
+        }
+        (Some("policy"), None, None) => Some(Change::PolicyInForce),
+        (Some("document"), Some(key), None) => Some(Change::Document { key: key.to_owned() }),
+        _ => None,
+    };
+    // What is not understood may be anything.
+    Some(told.unwrap_or(Change::Missed))
+}

@@ -1,0 +1,46 @@
+//! The contract for Redis, and tests that only concern Redis. They start redis-server.
+
+mod proxy;
+mod server;
+
+mod applied_once;
+mod opening;
+mod replicas;
+
+use std::sync::Arc;
+
+use crate::Store;
+use crate::contract::{Backend, SharedBackend, shared_contract, store_contract};
+use crate::redis::{RedisOptions, RedisStore, StoreTime};
+
+/// A namespace in the server that tests share.
+struct Redis(RedisOptions);
+
+impl Backend for Redis {
+    async fn fresh() -> Redis {
+        Redis(options(&server::SHARED.url()))
+    }
+
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(RedisStore::open(self.0.clone()).await.unwrap())
+    }
+}
+
+impl SharedBackend for Redis {}
+
+store_contract!(Redis);
+shared_contract!(Redis);
+
+/// Of a namespace that no other test has.
+fn options(url: &str) -> RedisOptions {
+    let namespace = format!("test-{:016x}", fastrand::u64(..));
+    RedisOptions { namespace, time: StoreTime::Given, ..RedisOptions::new(url.parse().unwrap()) }
+}
+
+/// Carries out a command on a connection of its own.
+async fn raw(server: &server::Server, command: &redis::Cmd) -> redis::Value {
+    let address = redis::ConnectionAddr::Unix(server.directory.join("redis.sock"));
+    let client = redis::Client::open(address).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    connection.send_packed_command(command).await.unwrap().extract_error().unwrap()
+}

@@ -1,0 +1,95 @@
+//! Redis servers that the tests start. They end with the test process, however that ends.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{LazyLock, Mutex};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Starts the program, says its process id, and ends it when the input ends: with the process that has the other end.
+const GUARD: &str = r#"directory=$1; shift; "$@" & echo "pid $!"; exec >/dev/null; read -r _; kill -9 $!; rm -rf "$directory""#;
+
+/// A server of its own. Dropping it ends it.
+pub(super) struct Server {
+    pub(super) directory: PathBuf,
+    pid: Pid,
+    guard: Child,
+    _input: Option<ChildStdin>,
+    lines: Mutex<Receiver<String>>,
+}
+
+/// The server that tests share. Each has a namespace of its own in it.
+pub(super) static SHARED: LazyLock<Server> = LazyLock::new(|| Server::start(&[]));
+
+impl Server {
+    /// Starts a server that listens on a socket in its directory.
+    pub(super) fn start(arguments: &[&str]) -> Server {
+        Server::start_program("redis-server", &["--port", "0"], arguments)
+    }
+
+    /// Starts a server that listens on a port too, which nobody else had when it was chosen.
+    pub(super) fn on_a_port(arguments: &[&str]) -> (Server, u16) {
+        let port = free_port().to_string();
+        let server = Server::start_program("redis-server", &["--port", &port], arguments);
+        (server, port.parse().unwrap())
+    }
+
+    fn start_program(program: &str, first: &[&str], arguments: &[&str]) -> Server {
+        let directory = tempfile::Builder::new().prefix("redis").tempdir().unwrap().keep();
+        let path = directory.to_str().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD, "sh", path, program]).args(first);
+        command.args(["--unixsocket", &format!("{path}/redis.sock"), "--dir", path]);
+        command.args(["--save", "", "--appendonly", "no", "--daemonize", "no"]).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut guard = command.spawn().unwrap();
+        let input = guard.stdin.take();
+        let output = BufReader::new(guard.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                // Its output is read to the end, so that it never waits for a reader.
+                let _wanted = sender.send(line);
+            }
+        });
+        let pid = lines.recv().unwrap().strip_prefix("pid ").unwrap().parse().ok().and_then(Pid::from_raw);
+        let server = Server { directory, pid: pid.unwrap(), guard, _input: input, lines: Mutex::new(lines) };
+        server.wait_for("eady to accept connections");
+        server
+    }
+
+    /// Waits until its log says this.
+    pub(super) fn wait_for(&self, text: &str) {
+        let mut seen = Vec::new();
+        let lines = self.lines.lock().unwrap();
+        while let Ok(line) = lines.recv() {
+            if line.contains(text) {
+                return;
+            }
+            seen.push(line);
+        }
+        panic!("redis-server ended, or is missing (Debian: `apt-get install redis-server`): {seen:?}");
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("redis+unix://{}/redis.sock", self.directory.display())
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self._input.take());
+        let _ended = self.guard.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
