@@ -63,6 +63,7 @@ mod signatures;
 mod registry;
 mod registry_sets;
 
+mod instances;
 mod operators;
 
 mod cookbook;

@@ -20,6 +20,7 @@ mod issuer;
 
 mod browser;
 mod nginx;
+mod redis;
 mod registry;
 mod workspace;
 
@@ -44,6 +45,7 @@ pub use metrics::Metrics;
 pub use nginx::Nginx;
 pub use payload::{payload_hash, unsalted_payload_hash};
 pub use random::Random;
+pub use redis::Redis;
 pub use registry::{REGISTRY_PASSWORD, REGISTRY_USER, Registry};
 pub use slack::{Click, SIGNING_SECRET, Signed};
 pub use sse::{Event, Stream};

@@ -81,7 +81,7 @@ pub(crate) async fn build_over(
     over: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
 ) -> Result<App, StartError> {
     let keys = keys(config).await?;
-    let store = over(open_store(config).await?);
+    let store = over(config.storage.open().await?);
     keys::check(&keys, store.as_ref(), &config.storage.store).await.map_err(StartError::Secrets)?;
     let receipt_keys = receipt_keys(config, clock.now()).await?;
     if let Some(keys) = &receipt_keys {
@@ -171,11 +171,6 @@ async fn access(config: &Config) -> Result<Option<Arc<AccessControl>>, StartErro
 }
 
 const METRICS: &str = "cannot register metrics";
-
-async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    let url = config.storage.store.clone();
-    blocking(move || url.open().with_context(|| format!("cannot open the store `{url}`"))).await?
-}
 
 /// The keys of this installation, before the store is opened: an earlier version may have left its secret there.
 async fn keys(config: &Config) -> Result<Keys, StartError> {

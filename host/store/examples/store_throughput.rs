@@ -1,11 +1,12 @@
-//! Measures the embedded store alone: 32 callers that create requests, then read them, then vote on them.
+//! Measures a store alone: 32 callers that create requests, then read them, then vote on them.
 //!
-//! `cargo run --release -p countersign-store --example store_throughput -- [SECONDS] [DIRECTORY]`
+//! `cargo run --release -p countersign-store --example store_throughput -- [SECONDS] [DIRECTORY | URL]`
 //!
-//! It prints the durable writes per second, the latency percentiles of a write,
-//! and, on Linux, the processor time of the writer thread for each write.
+//! It prints the durable writes per second, the latency percentiles of a write, and what each has taken: of the embedded
+//! store, in a directory, the processor time of the writer thread (on Linux); of a Redis, whose URL is given, its processor
+//! time, scripts and commands, bytes, and memory.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +16,9 @@ use countersign_core::lifecycle::{
     Act, Actor, AuditEntry, Count, Digest, Effect, Event, Needs, Open, Origin, Party, Request, RequestId,
     Requirement, RequirementKind, State, Status, Submission, Timestamp,
 };
-use countersign_store::{Commit, Committed, Create, Created, MostOpen, Requests, SqliteStore};
+use countersign_store::{
+    Commit, Committed, Create, Created, MostOpen, RedisOptions, RedisStore, SqliteStore, Store,
+};
 use serde_json::json;
 
 const CALLERS: u64 = 32;
@@ -25,26 +28,37 @@ const START: u64 = 1_772_366_400_000;
 async fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
     let seconds = args.next().map_or(Ok(5), |text| text.parse()).context("SECONDS is no number")?;
-    let parent = args.next().map_or_else(std::env::temp_dir, PathBuf::from);
-    let directory = tempfile::tempdir_in(parent)?;
+    let target = args.next();
+    let directory = match target.as_deref().filter(|target| !target.starts_with("redis")) {
+        Some(parent) => tempfile::tempdir_in(parent)?,
+        None => tempfile::tempdir()?,
+    };
     let path = directory.path().join("throughput.db");
-    let store = Arc::new(SqliteStore::open(&path)?);
+    let (store, redis): (Arc<dyn Store>, Option<Redis>) = match target {
+        Some(url) if url.starts_with("redis") => {
+            let namespace = format!("bench-{:08x}", std::process::id());
+            let options = RedisOptions { namespace, ..RedisOptions::new(url.parse()?) };
+            (Arc::new(RedisStore::open(options).await?), Some(Redis::of(&url).await?))
+        }
+        _ => (Arc::new(SqliteStore::open(&path)?), None),
+    };
+    let redis = redis.as_ref();
 
     let span = Duration::from_secs(seconds);
     let made = Arc::new(AtomicU64::new(0));
     let numbers = Arc::clone(&made);
-    let create = move |store: Arc<SqliteStore>, _: u64| {
+    let create = move |store: Arc<dyn Store>, _: u64| {
         let made = Arc::clone(&numbers);
-        async move { create(&store, made.fetch_add(1, Ordering::Relaxed)).await }
+        async move { create(&*store, made.fetch_add(1, Ordering::Relaxed)).await }
     };
-    measure("create", &store, span, create).await?;
+    measure("create", &store, redis, span, create).await?;
     let made = made.load(Ordering::Relaxed);
-    let read = move |store: Arc<SqliteStore>, number: u64| async move {
+    let read = move |store: Arc<dyn Store>, number: u64| async move {
         store.request(id(number % made)).await?.context("a stored request is gone").map(drop)
     };
-    measure("read", &store, span, read).await?;
-    let vote = move |store: Arc<SqliteStore>, number: u64| async move { vote(&store, number % made).await };
-    measure("read and vote", &store, span, vote).await?;
+    measure("read", &store, redis, span, read).await?;
+    let vote = move |store: Arc<dyn Store>, number: u64| async move { vote(&*store, number % made).await };
+    measure("read and vote", &store, redis, span, vote).await?;
 
     for suffix in ["", "-wal"] {
         let file = format!("{}{suffix}", path.display());
@@ -57,13 +71,23 @@ async fn main() -> anyhow::Result<()> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "it measures time")]
-async fn measure<F, R>(name: &str, store: &Arc<SqliteStore>, span: Duration, work: F) -> anyhow::Result<()>
+async fn measure<F, R>(
+    name: &str,
+    store: &Arc<dyn Store>,
+    redis: Option<&Redis>,
+    span: Duration,
+    work: F,
+) -> anyhow::Result<()>
 where
-    F: Fn(Arc<SqliteStore>, u64) -> R,
+    F: Fn(Arc<dyn Store>, u64) -> R,
     R: Future<Output = anyhow::Result<()>> + Send + 'static,
     F: Clone + Send + 'static,
 {
     let before = writer_time();
+    let usage = match redis {
+        Some(redis) => Some((redis, redis.usage().await?)),
+        None => None,
+    };
     let began = Instant::now();
     let mut callers = tokio::task::JoinSet::new();
     for caller in 0..CALLERS {
@@ -95,7 +119,70 @@ where
         print!("; {:.1} µs of the writer each", (after - before).as_secs_f64() * 1e6 / took.len() as f64);
     }
     println!();
+    if let Some((redis, before)) = usage {
+        redis.usage().await?.print_since(&before, took.len());
+    }
     Ok(())
+}
+
+/// The Redis that is measured, beside the store.
+struct Redis(redis::aio::MultiplexedConnection);
+
+/// What a Redis has used since it was started.
+struct Usage {
+    cpu_secs: f64,
+    memory: f64,
+    received: f64,
+    sent: f64,
+    scripts: f64,
+    commands: f64,
+}
+
+impl Redis {
+    async fn of(url: &str) -> anyhow::Result<Redis> {
+        Ok(Redis(redis::Client::open(url)?.get_multiplexed_async_connection().await?))
+    }
+
+    async fn usage(&self) -> anyhow::Result<Usage> {
+        let mut connection = self.0.clone();
+        let mut info = redis::cmd("INFO");
+        info.arg("everything");
+        let info: String = info.query_async(&mut connection).await?;
+        let lines = || info.lines().filter_map(|line| line.split_once(':'));
+        let number = |name: &str| {
+            let found = lines().find(|(field, _)| *field == name);
+            found.and_then(|(_, value)| value.parse().ok()).unwrap_or(0.0)
+        };
+        let calls = |(field, value): (&str, &str)| -> Option<(bool, f64)> {
+            let command = field.strip_prefix("cmdstat_")?;
+            let calls = value.strip_prefix("calls=")?.split(',').next()?.parse().ok()?;
+            Some((command == "evalsha" || command == "eval", calls))
+        };
+        let sum = |scripts| lines().filter_map(calls).filter(|it| it.0 == scripts).map(|it| it.1).sum();
+        Ok(Usage {
+            cpu_secs: number("used_cpu_user") + number("used_cpu_sys"),
+            memory: number("used_memory"),
+            received: number("total_net_input_bytes"),
+            sent: number("total_net_output_bytes"),
+            scripts: sum(true),
+            commands: sum(false),
+        })
+    }
+}
+
+impl Usage {
+    fn print_since(&self, before: &Usage, count: usize) {
+        let each = |after: f64, before: f64| (after - before) / count as f64;
+        println!(
+            "    of Redis each: {:.1} µs of CPU, {:.1} scripts with {:.1} commands, {:.0} bytes in, {:.0} out, {:.0} of memory",
+            each(self.cpu_secs, before.cpu_secs) * 1e6,
+            each(self.scripts, before.scripts),
+            each(self.commands, before.commands),
+            each(self.received, before.received),
+            each(self.sent, before.sent),
+            each(self.memory, before.memory),
+        );
+    }
 }
 
 /// The processor time used by the writer thread.
@@ -108,7 +195,7 @@ fn writer_time() -> Option<Duration> {
     ran.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
-async fn create(store: &SqliteStore, number: u64) -> anyhow::Result<()> {
+async fn create(store: &dyn Store, number: u64) -> anyhow::Result<()> {
     let request = request(number);
     let entry = audit(&request, "created");
     let counts = vec![Count::one("approval_requests_total", &[("action", "deploy_prod")])];
@@ -126,7 +213,7 @@ async fn create(store: &SqliteStore, number: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn vote(store: &SqliteStore, number: u64) -> anyhow::Result<()> {
+async fn vote(store: &dyn Store, number: u64) -> anyhow::Result<()> {
     let mut request = store.request(id(number)).await?.context("a stored request is gone")?;
     request.version += 1;
     let seq = u32::try_from(request.history.len())?;

@@ -29,4 +29,4 @@ pub use redis::{
     Durability, RedisOpenError, RedisOptions, RedisStore, RedisUrl, RedisUrlError, RedisWarning, StoreTime,
 };
 pub use sqlite::{OpenError, SqliteArchive, SqliteStore};
-pub use url::StoreUrl;
+pub use url::{StoreOpenError, StoreUrl};

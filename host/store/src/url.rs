@@ -1,35 +1,79 @@
 //! The address of a store. This is the only place that chooses a backend.
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::redis::{RedisOpenError, RedisOptions, RedisStore, RedisUrl};
 use crate::{OpenError, SqliteArchive, SqliteStore, Store};
 
+/// A future whose type is not known.
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// The address of a store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum StoreUrl {
     /// The embedded store, in the file with this path.
     Sqlite(PathBuf),
+    /// A Redis, which several instances can share.
+    Redis(Box<RedisUrl>),
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreOpenError {
+    /// The embedded store.
+    #[error(transparent)]
+    Sqlite(#[from] OpenError),
+    /// A Redis.
+    #[error(transparent)]
+    Redis(#[from] RedisOpenError),
+    /// What opened it panicked.
+    #[error("opening the store was stopped half-way")]
+    Stopped,
+    /// The command reads the file of an embedded store.
+    #[error("this can only be done with an embedded store, `sqlite:PATH`")]
+    NotEmbedded,
 }
 
 impl StoreUrl {
-    /// Opens the store, and creates it if there is none. Blocks.
+    /// Opens the store, and creates it if there is none. `redis` changes how a Redis is used.
     ///
     /// # Errors
     /// If it cannot be opened, or is open already.
-    pub fn open(&self) -> Result<Arc<dyn Store>, OpenError> {
-        let StoreUrl::Sqlite(path) = self;
-        Ok(Arc::new(SqliteStore::open(path)?))
+    pub async fn open(
+        &self,
+        redis: impl FnOnce(RedisOptions) -> RedisOptions,
+    ) -> Result<Arc<dyn Store>, StoreOpenError> {
+        match self {
+            StoreUrl::Sqlite(path) => {
+                let path = path.clone();
+                let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&path));
+                Ok(Arc::new(opened.await.map_err(|_| StoreOpenError::Stopped)??))
+            }
+            StoreUrl::Redis(url) => {
+                // Its type is deep.
+                let opened: BoxFuture<'_, _> =
+                    Box::pin(RedisStore::open(redis(RedisOptions::new(url.as_ref().clone()))));
+                let store = opened.await?;
+                for warning in store.warnings() {
+                    tracing::warn!("{warning}");
+                }
+                Ok(Arc::new(store))
+            }
+        }
     }
 
-    /// Opens the store for reading only; a gateway may have it open at the same time. Blocks.
+    /// Opens the file of the embedded store for reading only; a gateway may have it open at the same time. Blocks.
     ///
     /// # Errors
-    /// If there is no store, or it cannot be read.
-    pub fn open_archive(&self) -> Result<SqliteArchive, OpenError> {
-        let StoreUrl::Sqlite(path) = self;
-        SqliteArchive::open(path)
+    /// If it is another store, there is none, or it cannot be read.
+    pub fn open_archive(&self) -> Result<SqliteArchive, StoreOpenError> {
+        match self {
+            StoreUrl::Sqlite(path) => Ok(SqliteArchive::open(path)?),
+            StoreUrl::Redis(_) => Err(StoreOpenError::NotEmbedded),
+        }
     }
 
     /// Hands the secret that an earlier version kept in the store to `keep`, and removes it once that has returned. False if
@@ -38,22 +82,35 @@ impl StoreUrl {
     /// # Errors
     /// If the store cannot be opened or changed, or `keep` fails; then the secret is still there.
     pub fn take_secret(&self, keep: impl FnOnce([u8; 32]) -> std::io::Result<()>) -> Result<bool, OpenError> {
-        let StoreUrl::Sqlite(path) = self;
-        SqliteStore::take_secret(path, keep)
+        match self {
+            StoreUrl::Sqlite(path) => SqliteStore::take_secret(path, keep),
+            StoreUrl::Redis(_) => Ok(false),
+        }
     }
 
     /// The store's file, if it is a file.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
-        let StoreUrl::Sqlite(path) = self;
-        Some(path)
+        match self {
+            StoreUrl::Sqlite(path) => Some(path),
+            StoreUrl::Redis(_) => None,
+        }
+    }
+
+    /// Whether the address has a password in it.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        matches!(self, StoreUrl::Redis(url) if url.has_password())
     }
 }
 
+/// As it is given, without a password.
 impl std::fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let StoreUrl::Sqlite(path) = self;
-        write!(f, "{}", path.display())
+        match self {
+            StoreUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            StoreUrl::Redis(url) => url.fmt(f),
+        }
     }
 }
 
@@ -65,8 +122,11 @@ impl FromStr for StoreUrl {
             Some(("sqlite", path)) if !path.is_empty() && !path.ends_with('/') => {
                 Ok(StoreUrl::Sqlite(PathBuf::from(path)))
             }
-            Some(("redis" | "rediss", _)) => Err("Redis is not supported by this build".into()),
-            _ => Err("a store is given as `sqlite:PATH`".into()),
+            Some((scheme, _)) if scheme.starts_with("redis") => match text.parse() {
+                Ok(url) => Ok(StoreUrl::Redis(Box::new(url))),
+                Err(error) => Err(format!("{error}")),
+            },
+            _ => Err("a store is given as `sqlite:PATH` or `redis://HOST`".into()),
         }
     }
 }

@@ -30,7 +30,7 @@ pub use rate_limit::RateLimit;
 pub use scheduling::Scheduling;
 pub use secrets::Secrets;
 pub use slack::Slack;
-pub use storage::Storage;
+pub use storage::{Redis, Storage};
 pub use tls::TlsSettings;
 
 /// The variables of an environment, by name.
@@ -80,6 +80,7 @@ impl Config {
         let mut wrong = unsupported::errors(environment);
         self.warnings = unsupported::warnings(environment);
         self.secrets = Secrets::read(environment, &mut wrong);
+        wrong.extend(self.storage.read_variables(environment));
         wrong.extend(self.access.check(&self.network));
         wrong.extend(self.tls.check(&self.network, &self.secrets));
         if !self.slack.team_ids.is_empty() && self.secrets.slack_bot.is_none() {

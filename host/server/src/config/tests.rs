@@ -1,7 +1,5 @@
 //! The settings, as the command line reads them.
 
-use countersign_store::StoreUrl;
-
 use super::*;
 use crate::cli::{Cli, Command};
 
@@ -21,7 +19,7 @@ fn defaults_are_the_documented_ones() {
     let config = read(&["--policies", "p"], &[]).unwrap();
     assert_eq!(config.network.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.network.body_limit_bytes, 256 * 1024);
-    assert_eq!(config.storage.store, StoreUrl::Sqlite("countersign.db".into()));
+    assert_eq!(config.storage.store.to_string(), "sqlite:countersign.db");
     assert_eq!((config.rate_limit.capacity, config.rate_limit.refill_per_sec), (30, 1.0));
     assert_eq!(config.scheduling.interval_ms, 1000);
     assert!(config.policies.watch && config.secrets.admin.is_none());
@@ -61,10 +59,13 @@ fn a_wrong_value_is_named() {
     let rows: &[(&str, &str, &[&str])] = &[
         ("COUNTERSIGN_LISTEN", "8080", &["--listen", "COUNTERSIGN_LISTEN"]),
         ("COUNTERSIGN_LISTEN", "", &["--listen", "COUNTERSIGN_LISTEN"]),
-        ("COUNTERSIGN_STORE", "redis://r", &["--store", "COUNTERSIGN_STORE", "not supported by this build"]),
+        ("COUNTERSIGN_STORE", "redis://", &["--store", "COUNTERSIGN_STORE", "no host"]),
+        ("COUNTERSIGN_STORE", "redis://:secret@r", &["has a password", "`REDIS_PASSWORD`"]),
+        ("COUNTERSIGN_REDIS_PARTITIONS", "0", &["--redis-partitions", "COUNTERSIGN_REDIS_PARTITIONS"]),
         ("COUNTERSIGN_STORE", "sqlite:", &["COUNTERSIGN_STORE", "sqlite:PATH"]),
         ("COUNTERSIGN_STORE", "/var/db", &["COUNTERSIGN_STORE", "sqlite:PATH"]),
-        ("REDIS_URL", "redis://r", &["REDIS_URL", "does not implement"]),
+        ("REDIS_URL", "sqlite:x", &["`REDIS_URL`"]),
+        ("REDIS_URL", "redis+sentinel://r", &["`REDIS_URL`", "the name of the server"]),
         ("SCHEDULER_INTERVAL_MS", "soon", &["--scheduler-interval-ms", "SCHEDULER_INTERVAL_MS"]),
         ("SCHEDULER_INTERVAL_MS", "0", &["SCHEDULER_INTERVAL_MS"]),
         ("RATE_LIMIT_CAPACITY", "0", &["--rate-limit-capacity", "RATE_LIMIT_CAPACITY"]),

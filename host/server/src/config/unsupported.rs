@@ -6,8 +6,7 @@ use super::Environment;
 const WITHOUT_EFFECT: [&str; 3] = ["OTLP_ENDPOINT", "OTLP_HEADERS", "OTLP_TIMEOUT_MS"];
 
 /// Variables that ask for a protection or a record that this build cannot give: they stop the start.
-const NOT_IMPLEMENTED: [&str; 6] = [
-    "REDIS_URL",
+const NOT_IMPLEMENTED: [&str; 5] = [
     "AUDIT_FILE",
     "REQUEST_RETENTION_SEC",
     "REQUEST_RETENTION_SWEEP_SEC",

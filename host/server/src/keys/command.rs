@@ -2,17 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use countersign_core::lifecycle::RequestId;
 use countersign_gateway::{SaltError, SaltNonce};
-use countersign_store::{NewSalt, Store, StoreUrl};
+use countersign_store::{NewSalt, StoreUrl};
 
 use super::file::KeyFile;
 use super::{DOCUMENT, Keys, MasterKey, check, key_file};
-use crate::config::{Environment, Secrets};
+use crate::config::{Environment, Redis, Secrets};
 
 /// Change the key file beside an embedded store.
 #[derive(Debug, Subcommand)]
@@ -33,9 +32,11 @@ pub enum KeysCommand {
 /// Which store.
 #[derive(Debug, Args)]
 pub struct Where {
-    /// The store: `sqlite:PATH`.
+    /// The store: `sqlite:PATH` or `redis://HOST`.
     #[arg(long, value_name = "URL", default_value = "sqlite:countersign.db")]
     store: StoreUrl,
+    #[command(flatten)]
+    redis: Redis,
 }
 
 /// What is encrypted anew, and with which keys.
@@ -71,6 +72,7 @@ impl KeysCommand {
         let mut wrong = Vec::new();
         if let KeysCommand::Rewrap(rewrap) = self {
             rewrap.secrets = Secrets::of_server(environment, &mut wrong);
+            wrong.extend(rewrap.place.redis.read_variables(&rewrap.place.store, environment));
         }
         wrong
     }
@@ -111,7 +113,7 @@ async fn answer(command: &KeysCommand) -> anyhow::Result<String> {
             ensure!(
                 needed == 0,
                 "the previous key is still needed for salts ({needed} of them): stop the gateway and run `countersign keys rewrap \
-                 --store sqlite:{}` first. With `--accept-loss` the key is removed all the same, and these salts are lost",
+                 --store {}` first. With `--accept-loss` the key is removed all the same, and these salts are lost",
                 place.store
             );
             let retired = Keys { previous: None, ..keys };
@@ -120,7 +122,7 @@ async fn answer(command: &KeysCommand) -> anyhow::Result<String> {
         }
         KeysCommand::AcceptLoss(place) => {
             let (_, keys) = read(place)?;
-            let store = open(&place.store)?;
+            let store = place.redis.open(&place.store).await?;
             store.keep(DOCUMENT, keys.current.id().into_bytes()).await.context("cannot change the store")?;
             store.close().await.context("cannot close the store")?;
             keys
@@ -139,10 +141,6 @@ fn read(place: &Where) -> anyhow::Result<(PathBuf, Keys)> {
         || format!("there is no key file `{}`; a gateway makes it at its first start", path.display());
     let KeyFile(keys) = file.with_context(missing)?;
     Ok((path, keys))
-}
-
-fn open(store: &StoreUrl) -> anyhow::Result<Arc<dyn Store>> {
-    store.open().with_context(|| format!("cannot open the store `{store}`"))
 }
 
 /// How many salts are encrypted with a key. A gateway may be running.
@@ -170,7 +168,7 @@ async fn rewrapped(rewrap: &Rewrap) -> anyhow::Result<String> {
     };
     let exists = rewrap.place.store.file().is_none_or(Path::exists);
     ensure!(exists, "there is no store `{}`", rewrap.place.store);
-    let store = open(&rewrap.place.store)?;
+    let store = rewrap.place.redis.open(&rewrap.place.store).await?;
     check(&keys, store.as_ref(), &rewrap.place.store).await?;
     let salts = keys.salts();
     let (mut done, mut current, mut lost, mut altered) = (0, 0, 0, 0);
@@ -206,10 +204,19 @@ async fn rewrapped(rewrap: &Rewrap) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use clap::Parser;
     use countersign_core::lifecycle::Salt;
     use countersign_store::fixtures;
 
     use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        place: Where,
+    }
 
     fn master(number: u8) -> MasterKey {
         MasterKey::new([number; 32])
@@ -217,7 +224,7 @@ mod tests {
 
     /// A store with this many requests, each with a salt that is encrypted with the first key.
     async fn filled(place: &Where, count: u64) {
-        let store = open(&place.store).unwrap();
+        let store = place.redis.open(&place.store).await.unwrap();
         let keys = Keys { current: master(1), previous: None };
         check(&keys, store.as_ref(), &place.store).await.unwrap();
         for number in 0..count {
@@ -235,13 +242,13 @@ mod tests {
     async fn all_salts_are_encrypted_anew() {
         let folder = tempfile::tempdir().unwrap();
         let url: StoreUrl = format!("sqlite:{}", folder.path().join("db").display()).parse().unwrap();
-        let place = || Where { store: url.clone() };
+        let place = || Command::parse_from(["keys", "--store", &url.to_string()]).place;
         let count = 2 * PAGE as u64 + 3;
         filled(&place(), count).await;
         let keys = Keys { current: master(2), previous: Some(master(1)) };
         KeyFile(keys.clone()).create(&key_file(&url).unwrap()).unwrap();
         // What an interrupted run has done, and a salt that somebody has changed.
-        let store = open(&url).unwrap();
+        let store = place().redis.open(&url).await.unwrap();
         let page = store.salts(None, 3).await.unwrap();
         let new = |(request, from): &(RequestId, _), to| NewSalt {
             request: *request,
@@ -274,7 +281,7 @@ mod tests {
         let refused = answer(&retire(false)).await.unwrap_err().to_string();
         assert!(refused.contains("(1 of them)"), "{refused}");
         answer(&retire(true)).await.unwrap();
-        let store = open(&url).unwrap();
+        let store = place().redis.open(&url).await.unwrap();
         let alone = Keys { current: master(2), previous: None }.salts();
         let salts = store.salts(None, usize::MAX).await.unwrap();
         assert_eq!(salts.len() as u64, count);

@@ -168,7 +168,7 @@ pub(crate) async fn check(keys: &Keys, store: &dyn Store, store_url: &StoreUrl) 
         Some(used) if used == current => return Ok(()),
         Some(used) if keys.all().all(|key| key.id() != used) => bail!(
             "the store was used with the key `{used}`, and this gateway has {}: put its key file back, or set \
-             `COUNTERSIGN_SECRET` to what it was. If that key is lost, `countersign keys accept-loss --store sqlite:{store_url}` \
+             `COUNTERSIGN_SECRET` to what it was. If that key is lost, `countersign keys accept-loss --store {store_url}` \
              lets the store be used with the present one",
             keys.all().map(|key| format!("`{}`", key.id())).collect::<Vec<_>>().join(" and ")
         ),

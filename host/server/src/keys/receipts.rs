@@ -231,6 +231,9 @@ mod tests {
         let error = load(&store, Some(&missing), at(1)).unwrap_err().to_string();
         assert!(error.contains("there is no key file"), "{error}");
         assert!(!missing.exists());
+        let shared: StoreUrl = "redis://127.0.0.1/".parse().unwrap();
+        assert!(load(&shared, None, at(1)).unwrap().is_none());
+        assert!(load(&shared, Some(&path), at(1)).unwrap().is_some());
     }
 
     #[test]

@@ -33,10 +33,10 @@ pub(crate) trait Backend: Sized {
 /// A backend that several instances may have open at a time.
 pub(crate) trait SharedBackend: Backend {}
 
-/// Defines a test for each promise.
+/// Defines a test for each promise; with attributes, such as one that has it run only if it is asked for.
 macro_rules! store_contract {
-    ($backend:ty) => {
-        $crate::contract::store_contract! { $backend:
+    ($(#[$attribute:meta])* $backend:ty) => {
+        $crate::contract::store_contract! { $(#[$attribute])* $backend:
             requests {
                 a_created_request_can_be_read
                 a_repeated_create_gives_the_first_request
@@ -127,6 +127,15 @@ macro_rules! store_contract {
             }
         }
     };
+    (#[$attribute:meta] $backend:ty: $($port:ident { $($promise:ident)* })*) => {
+        $($(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[$attribute]
+            async fn $promise() {
+                $crate::contract::$port::$promise::<$backend>().await;
+            }
+        )*)*
+    };
     ($backend:ty: $($port:ident { $($promise:ident)* })*) => {
         $($(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,8 +149,8 @@ pub(crate) use store_contract;
 
 /// Defines a test for each promise of a store that is shared.
 macro_rules! shared_contract {
-    ($backend:ty) => {
-        $crate::contract::store_contract! { $backend:
+    ($(#[$attribute:meta])* $backend:ty) => {
+        $crate::contract::store_contract! { $(#[$attribute])* $backend:
             shared {
                 what_one_stores_the_other_reads
                 instances_at_once_decide_once

@@ -96,10 +96,20 @@ impl FromStr for RedisUrl {
 }
 
 impl RedisUrl {
-    /// The same address with this user and password.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.hosts, Hosts::Cluster(_))
+    }
+
+    /// The same address with this user and password, as far as they are given.
     #[must_use]
     pub fn with_login(self, user: Option<String>, password: Option<Secret>) -> RedisUrl {
-        RedisUrl { user, password, ..self }
+        RedisUrl { user: user.or(self.user), password: password.or(self.password), ..self }
+    }
+
+    /// Whether it has a password in it.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.password.is_some()
     }
 }
 

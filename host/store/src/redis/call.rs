@@ -5,7 +5,7 @@ use redis::Cmd;
 use super::script::Script;
 
 /// The tag of a partition, such as `{cs:3}`: its keys begin with it, and its channel has it as its name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Tag(String);
 
 impl Tag {

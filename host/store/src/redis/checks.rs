@@ -115,28 +115,25 @@ pub(super) async fn server(space: &Space) -> Result<Vec<RedisWarning>, RedisOpen
     let meta = space.meta();
     let place = Place { table: "INFO", key: &"server" };
     let info = |section: &str| Call::bare("INFO", &meta).text(section);
-    let version = match space.link.call(info("server")).await {
-        Ok(answer) => dictionary(place.text("server", first_node(answer))?).get::<String>("redis_version"),
-        Err(error) => return Err(error.into()),
-    };
-    let found = version.unwrap_or_default();
-    let mut numbers = found.split('.').map(|number| number.parse().unwrap_or(0));
-    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < OLDEST {
-        return Err(RedisOpenError::Version { found });
+    for answer in nodes(space.link.call(info("server")).await?) {
+        let found = dictionary(place.text("server", answer)?).get::<String>("redis_version");
+        let found = found.unwrap_or_default();
+        let mut numbers = found.split('.').map(|number| number.parse().unwrap_or(0));
+        if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < OLDEST {
+            return Err(RedisOpenError::Version { found });
+        }
     }
-    let mut warnings = Vec::new();
-    let memory = space.link.call(info("memory")).await;
-    let policy = match memory {
-        Ok(answer) => dictionary(place.text("memory", first_node(answer))?).get("maxmemory_policy"),
-        Err(_) => None,
-    };
-    let evicts = match policy {
-        Some(policy) => Some(policy),
-        None => setting(space, "maxmemory-policy").await,
-    };
-    if let Some(found) = evicts.filter(|policy| policy != "noeviction") {
+    let mut policies = Vec::new();
+    for answer in space.link.call(info("memory")).await.map_or_else(|_| Vec::new(), nodes) {
+        policies.extend(dictionary(place.text("memory", answer)?).get::<String>("maxmemory_policy"));
+    }
+    if policies.is_empty() {
+        policies.extend(setting(space, "maxmemory-policy").await);
+    }
+    if let Some(found) = policies.into_iter().find(|policy| policy != "noeviction") {
         return Err(RedisOpenError::Evicts { found });
     }
+    let mut warnings = Vec::new();
     match setting(space, "appendonly").await.as_deref() {
         None => return Ok(vec![RedisWarning::Unknown]),
         Some("yes") => match setting(space, "appendfsync").await {
@@ -154,15 +151,15 @@ pub(super) async fn server(space: &Space) -> Result<Vec<RedisWarning>, RedisOpen
 /// A setting of the server, if it may be read.
 async fn setting(space: &Space, name: &str) -> Option<String> {
     let answer = space.link.call(Call::bare("CONFIG", &space.meta()).text("GET").text(name)).await.ok()?;
-    let pair: Vec<String> = redis::from_redis_value(first_node(answer)).ok()?;
+    let pair: Vec<String> = redis::from_redis_value(nodes(answer).into_iter().next()?).ok()?;
     pair.into_iter().nth(1)
 }
 
-/// What one node of a Cluster has answered, if several have.
-fn first_node(answer: Value) -> Value {
+/// What each node of a Cluster has answered, or the one server.
+fn nodes(answer: Value) -> Vec<Value> {
     match answer {
-        Value::Map(nodes) => nodes.into_iter().next().map(|(_, answer)| answer).unwrap_or_default(),
-        other => other,
+        Value::Map(nodes) => nodes.into_iter().map(|(_, answer)| answer).collect(),
+        other => vec![other],
     }
 }
 

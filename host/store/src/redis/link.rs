@@ -3,8 +3,9 @@
 //! Reads and small changes share one connection. Writes that wait for replicas have connections of their own, since `WAIT`
 //! holds up all that comes after it.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use countersign_core::backoff::Backoff;
@@ -12,6 +13,7 @@ use redis::{Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::address::RedisUrl;
 use super::breaker::Breaker;
 use super::call::{Call, Tag};
 use super::connect::{Connection, Connector};
@@ -30,7 +32,7 @@ pub(super) struct Link {
     connect_timeout: Duration,
     response_timeout: Duration,
     deadline: Duration,
-    breaker: Breaker,
+    breakers: Breakers,
     shared: Shared,
     waiting: Waiting,
 }
@@ -59,6 +61,29 @@ enum Work<'a> {
     Waiting(&'a Call),
 }
 
+/// The circuit breakers. A Cluster has one for each partition, since a server that is away takes only its own partitions with
+/// it.
+struct Breakers {
+    common: Arc<Breaker>,
+    by_partition: Option<Mutex<HashMap<Tag, Arc<Breaker>>>>,
+}
+
+impl Breakers {
+    fn of(url: &RedisUrl) -> Breakers {
+        Breakers { common: Arc::default(), by_partition: url.is_cluster().then(Mutex::default) }
+    }
+
+    fn for_work(&self, work: Work<'_>) -> Arc<Breaker> {
+        let call = match work {
+            Work::Shared([call]) | Work::Waiting(call) => call,
+            Work::Shared(_) => return Arc::clone(&self.common),
+        };
+        let Some(breakers) = &self.by_partition else { return Arc::clone(&self.common) };
+        let mut breakers = breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(breakers.entry(call.tag().clone()).or_default())
+    }
+}
+
 impl Link {
     pub(super) fn new(options: &RedisOptions) -> Link {
         Link {
@@ -67,7 +92,7 @@ impl Link {
             connect_timeout: options.connect_timeout,
             response_timeout: options.response_timeout,
             deadline: options.deadline,
-            breaker: Breaker::default(),
+            breakers: Breakers::of(&options.url),
             shared: Shared::default(),
             waiting: Waiting {
                 idle: Mutex::default(),
@@ -120,23 +145,24 @@ impl Link {
     /// Tries until there is an answer, nothing helps, or the deadline has passed.
     async fn repeated(&self, work: Work<'_>) -> Result<Vec<Value>, StoreError> {
         let deadline = Instant::now() + self.deadline;
-        let (mut failures, mut may_be_stored) = (0, false);
+        let breaker = self.breakers.for_work(work);
+        let (mut failures, mut may_be_stored, mut last) = (0, false, None);
         loop {
             let tried = match work {
-                _ if !self.breaker.admits(Instant::now()) => Err(Failure::Suspended),
+                _ if !breaker.admits(Instant::now()) => Err(Failure::Suspended),
                 Work::Shared(calls) => self.try_shared(calls).await.map(Ok),
                 Work::Waiting(call) => self.try_waiting(call, deadline).await,
             };
             let failure = match tried {
                 Ok(answers) => {
-                    self.breaker.answered();
+                    breaker.answered();
                     return answers;
                 }
                 Err(failure) => failure,
             };
             match failure.is_of_the_link() {
-                true => self.breaker.failed(Instant::now()),
-                false if !matches!(failure, Failure::Suspended) => self.breaker.answered(),
+                true => breaker.failed(Instant::now()),
+                false if !matches!(failure, Failure::Suspended) => breaker.answered(),
                 false => {}
             }
             may_be_stored |= failure.leaves_doubt();
@@ -144,7 +170,15 @@ impl Link {
             let gives_up = matches!(failure, Failure::Suspended) && !may_be_stored;
             let wait = Duration::from_millis(BACKOFF.around(failures, &mut fastrand::Rng::new()));
             if gives_up || failure.remedy() == Remedy::None || Instant::now() + wait >= deadline {
+                // That none is tried says less than why the last one failed.
+                let failure = match failure {
+                    Failure::Suspended => last.unwrap_or(failure),
+                    failure => failure,
+                };
                 return Err(failure.into_error(may_be_stored));
+            }
+            if !matches!(failure, Failure::Suspended) {
+                last = Some(failure);
             }
             failures += 1;
             tokio::time::sleep(wait).await;

@@ -57,6 +57,7 @@ use self::call::{Call, Tag};
 use self::fault::unavailable;
 use self::link::Link;
 use self::outbox::Channels;
+use self::quota::Full;
 use self::reply::millis;
 use self::script::MAINTAIN;
 use self::shared::Feed;
@@ -85,6 +86,7 @@ struct Space {
     /// Tells the changes of this instance from those of others.
     origin: String,
     channels: Channels,
+    full: Full,
     closed: std::sync::atomic::AtomicBool,
 }
 
@@ -103,6 +105,7 @@ impl RedisStore {
             time: options.time,
             origin: format!("{:016x}", fastrand::u64(..)),
             channels: Channels::default(),
+            full: Full::default(),
             closed: Default::default(),
         });
         let warnings = checks::server(&space).await?;

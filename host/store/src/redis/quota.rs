@@ -1,8 +1,11 @@
 //! How many requests a caller has open. The module's own documentation says how they are counted.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use countersign_core::lifecycle::{Digest, RequestId};
+use tokio::time::Instant;
 
 use super::Space;
 use super::call::{Call, Tag};
@@ -38,6 +41,35 @@ impl Quota {
     }
 }
 
+/// How long after a look at a list that had no other than open requests it is not looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Which lists of callers were full of open requests lately, so that whoever asks on and on does not have them looked at on
+/// and on.
+#[derive(Debug, Default)]
+pub(super) struct Full(Mutex<HashMap<String, Instant>>);
+
+impl Full {
+    fn may_look(&self, caller: &str) -> bool {
+        self.lock().get(caller).is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN)
+    }
+
+    fn looked(&self, caller: &str) {
+        let mut full = self.lock();
+        full.retain(|_, looked| looked.elapsed() < LOOK_AGAIN);
+        full.insert(caller.to_owned(), Instant::now());
+    }
+
+    /// One of its requests has ended.
+    fn forget(&self, caller: &str) {
+        self.lock().remove(caller);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Space {
     /// Counts a new request among the open ones of its caller, if there is a limit.
     pub(super) async fn reserve(
@@ -70,6 +102,9 @@ impl Space {
 
     /// Takes requests that are not open off the list of their caller. False if there are none.
     async fn release_closed(&self, caller: &str, tag: &Tag) -> Result<bool, StoreError> {
+        if !self.full.may_look(caller) {
+            return Ok(false);
+        }
         let place = Place { table: "quota", key: &caller };
         let listed = place.list(self.link.call(Call::script(&RESERVED, tag).text(caller)).await?)?;
         let mut by_partition: Vec<(Tag, Vec<(RequestId, u64)>)> = Vec::new();
@@ -96,6 +131,7 @@ impl Space {
             }
         }
         if closed.is_empty() {
+            self.full.looked(caller);
             return Ok(false);
         }
         self.release(caller, &closed).await?;
@@ -111,6 +147,7 @@ impl Space {
     /// The same for one, without waiting. If it fails, the request is found when the list is full.
     pub(super) fn release_later(self: &Arc<Space>, caller: Option<&str>, request: RequestId) {
         let (space, caller) = (Arc::clone(self), caller.unwrap_or_default().to_owned());
+        self.full.forget(&caller);
         tokio::spawn(async move {
             if let Err(error) = space.release(&caller, &[request]).await {
                 tracing::debug!(%error, "cannot release the place of a request that is not open");

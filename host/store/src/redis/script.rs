@@ -21,6 +21,8 @@ impl Script {
 
 // The first line has Redis refuse the script as a whole if it may not write now, rather than in the middle.
 const WRITES: &str = "#!lua";
+/// Of what makes room, so that it may also write if there is none.
+const FREES: &str = "#!lua flags=allow-oom";
 const READS: &str = "#!lua flags=no-writes";
 
 macro_rules! scripts {
@@ -45,14 +47,14 @@ scripts! {
     REPLACE_SALTS: WRITES ["keys" "once" "replace_salts"];
     READY: READS ["keys" "time" "outbox" "ready"];
     CLAIM: WRITES ["keys" "once" "time" "outbox" "claim"];
-    FINISH: WRITES ["keys" "once" "outbox" "finish"];
+    FINISH: FREES ["keys" "once" "outbox" "finish"];
     RETRY: WRITES ["keys" "once" "time" "outbox" "retry"];
     KEEP_POST: WRITES ["keys" "once" "records" "messages" "keep_post"];
     CLAIM_REFRESH: WRITES ["keys" "once" "outbox" "messages" "claim_refresh"];
     STALE: READS ["keys" "outbox" "messages" "stale"];
     APPEND: WRITES ["keys" "once" "guards" "records" "append"];
     CLAIM_NONCE: WRITES ["keys" "once" "guards" "claim_nonce"];
-    MAINTAIN: WRITES ["keys" "guards" "maintain"];
+    MAINTAIN: FREES ["keys" "guards" "maintain"];
     OPEN: READS ["keys" "gauges" "open"];
     DEPTH: READS ["keys" "depth"];
     PIN: WRITES ["keys" "once" "pin"];
@@ -64,11 +66,11 @@ scripts! {
     CHANGES: READS ["keys" "changes"];
     KEEP_DOCUMENT: WRITES ["keys" "once" "keep_document"];
     RESERVE: WRITES ["keys" "reserve"];
-    RELEASE: WRITES ["keys" "release"];
+    RELEASE: FREES ["keys" "release"];
     RESERVED: READS ["keys" "reserved"];
     STATES: READS ["keys" "states"];
     LEASE: WRITES ["keys" "lease"];
-    GIVE_BACK: WRITES ["keys" "give_back"];
+    GIVE_BACK: FREES ["keys" "give_back"];
     LIVE: WRITES ["keys" "live"];
     TAKE: WRITES ["keys" "take"];
 }

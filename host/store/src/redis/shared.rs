@@ -1,5 +1,6 @@
 //! What instances need of each other: what others have changed, leases, who lives, and rate buckets.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use redis::{Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use super::call::Call;
 use super::connect::Connection;
@@ -20,7 +22,7 @@ use crate::{Change, Rate, Shared, StoreError};
 /// How many changes a receiver may be behind.
 const CAPACITY: usize = 4096;
 
-/// How often the connection for subscriptions is asked whether it is alive.
+/// How often this instance announces something to itself, to see that it arrives.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 const RECONNECT: Backoff = Backoff::new(50, 2_000);
@@ -150,31 +152,44 @@ fn silent() -> RedisError {
     (redis::ErrorKind::Io, "no answer in time").into()
 }
 
-/// Until the connection ends. In a Cluster the client subscribes again by itself.
+/// Until the connection ends, or something that was announced to this instance itself does not arrive.
 async fn pass_on(
     space: &Space,
-    mut connection: Connection,
+    connection: Connection,
     mut received: UnboundedReceiver<PushInfo>,
     changes: &broadcast::Sender<Change>,
 ) {
+    let tags = space.all_tags();
+    let mut unheard: HashSet<String> = HashSet::new();
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let push = tokio::select! {
             push = received.recv() => push,
-            () = tokio::time::sleep(HEARTBEAT) => {
-                let ping = redis::cmd("PING");
-                match tokio::time::timeout(space.link.patience(), connection.command(&ping)).await {
-                    Ok(Ok(_)) => continue,
-                    _ => return,
+            _ = heartbeat.tick() => {
+                if !unheard.is_empty() {
+                    return;
                 }
+                unheard.extend(tags.iter().map(|tag| tag.as_str().to_owned()));
+                let message = format!("{} heartbeat", space.origin);
+                let beats = tags.iter().map(|tag| Call::of_tag("SPUBLISH", tag).text(&message));
+                // Those that do not get out do not arrive.
+                let _sent = space.link.calls(beats.collect()).await;
+                continue;
             }
         };
-        let Some(push) = push else { return };
-        match push.kind {
-            PushKind::SMessage => match change_of(&push.data, &space.origin) {
-                Some(change) => tell(changes, change),
-                None => continue,
+        let Some(PushInfo { kind, data }) = push else { return };
+        match kind {
+            PushKind::SMessage => match message_of(&data) {
+                Some((channel, from, _)) if from == space.origin => {
+                    unheard.remove(channel);
+                }
+                Some((_, _, "heartbeat")) => {}
+                Some((_, _, change)) => tell(changes, change_of(change)),
+                None => tell(changes, Change::Missed),
             },
             PushKind::Disconnection if !connection.is_cluster() => return,
+            // In a Cluster the client subscribes again by itself.
             PushKind::Disconnection | PushKind::SSubscribe if connection.is_cluster() => {
                 tell(changes, Change::Missed);
             }
@@ -183,14 +198,15 @@ async fn pass_on(
     }
 }
 
-/// From a channel and a message. `None` if this instance has sent it.
-fn change_of(data: &[Value], origin: &str) -> Option<Change> {
-    let [_, Value::BulkString(message)] = data else { return Some(Change::Missed) };
-    let message = std::str::from_utf8(message).ok()?;
-    let (from, change) = message.split_once(' ')?;
-    if from == origin {
-        return None;
-    }
+/// The channel of a message, who has sent it, and what it says.
+fn message_of(data: &[Value]) -> Option<(&str, &str, &str)> {
+    let [Value::BulkString(channel), Value::BulkString(message)] = data else { return None };
+    let (from, change) = std::str::from_utf8(message).ok()?.split_once(' ')?;
+    Some((std::str::from_utf8(channel).ok()?, from, change))
+}
+
+/// What is not understood may be anything.
+fn change_of(change: &str) -> Change {
     let mut words = change.splitn(3, ' ');
     let told = match (words.next(), words.next(), words.next()) {
         (Some("request"), Some(id), Some(version)) => {
@@ -200,6 +216,5 @@ fn change_of(data: &[Value], origin: &str) -> Option<Change> {
         (Some("document"), Some(key), None) => Some(Change::Document { key: key.to_owned() }),
         _ => None,
     };
-    // What is not understood may be anything.
-    Some(told.unwrap_or(Change::Missed))
+    told.unwrap_or(Change::Missed)
 }

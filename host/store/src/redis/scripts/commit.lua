@@ -20,13 +20,15 @@ end
 local submitted = tonumber(before[3])
 redis.call('HSET', row, 'v', version, 'body', body)
 local outcome = 'done'
-if before[2] then
+if before[2] and kind ~= before[2] then
   closed(before[2], id, submitted)
 end
 if kind ~= '' then
-  redis.call('HSET', row, 'kind', kind)
   redis.call('ZADD', P .. 'due', due, id)
-  opened(kind, id, submitted)
+  if kind ~= before[2] then
+    redis.call('HSET', row, 'kind', kind)
+    opened(kind, id, submitted)
+  end
 elseif before[2] then
   redis.call('HDEL', row, 'kind', 'q')
   redis.call('HSET', row, 'end', ended)

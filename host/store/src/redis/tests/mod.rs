@@ -4,21 +4,29 @@ mod proxy;
 mod server;
 
 mod applied_once;
+mod cluster;
 mod opening;
 mod replicas;
+mod sentinel;
+mod time;
+mod tls;
 
 use std::sync::Arc;
+
+use countersign_core::secret::Secret;
 
 use crate::Store;
 use crate::contract::{Backend, SharedBackend, shared_contract, store_contract};
 use crate::redis::{RedisOptions, RedisStore, StoreTime};
 
-/// A namespace in the server that tests share.
+/// A namespace in the server that tests share, used by somebody who may do no more than the documentation says.
 struct Redis(RedisOptions);
 
 impl Backend for Redis {
     async fn fresh() -> Redis {
-        Redis(options(&server::SHARED.url()))
+        let options = options(&server::SHARED.url());
+        let url = options.url.with_login(Some("countersign".into()), Some(Secret::new("secret")));
+        Redis(RedisOptions { url, ..options })
     }
 
     async fn open(&self) -> Arc<dyn Store> {

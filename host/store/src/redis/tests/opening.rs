@@ -65,6 +65,8 @@ async fn a_full_server_stores_nothing_and_says_so() {
     assert_eq!(store.ping().await.unwrap_err().fault(), Some(StoreFault::Full));
     assert_eq!(store.request(id(1)).await.unwrap(), Some(request(1)));
     assert_eq!(store.request(id(2)).await.unwrap(), None);
+    // What makes room is done all the same.
+    store.maintain(at(0)).await.unwrap();
 }
 
 #[tokio::test]

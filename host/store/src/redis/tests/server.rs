@@ -9,7 +9,8 @@ use std::sync::{LazyLock, Mutex};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Starts the program, says its process id, and ends it when the input ends: with the process that has the other end.
-const GUARD: &str = r#"directory=$1; shift; "$@" & echo "pid $!"; exec >/dev/null; read -r _; kill -9 $!; rm -rf "$directory""#;
+const GUARD: &str = r#"directory=$1; shift; sh -c 'echo "pid $$"; exec "$@"' sh "$@" & exec >/dev/null
+    read -r _; kill -9 $!; rm -rf "$directory""#;
 
 /// A server of its own. Dropping it ends it.
 pub(super) struct Server {
@@ -21,28 +22,66 @@ pub(super) struct Server {
 }
 
 /// The server that tests share. Each has a namespace of its own in it.
-pub(super) static SHARED: LazyLock<Server> = LazyLock::new(|| Server::start(&[]));
+pub(super) static SHARED: LazyLock<Server> = LazyLock::new(|| {
+    let rules = documented_rules();
+    let user = ["--user", "countersign", "on", ">secret", "~{test-*", "&{test-*"];
+    Server::start(&[user.as_slice(), &rules].concat())
+});
+
+/// The commands that the documentation has users be allowed.
+fn documented_rules() -> Vec<&'static str> {
+    let documentation = include_str!("../../../../../docs/REDIS.md");
+    let (_, rules) = documentation.split_once("ACL SETUSER countersign on >PASSWORD ~{cs:* &{cs:* ").unwrap();
+    rules.lines().take_while(|line| *line != "```").flat_map(str::split_whitespace).collect()
+}
 
 impl Server {
     /// Starts a server that listens on a socket in its directory.
     pub(super) fn start(arguments: &[&str]) -> Server {
-        Server::start_program("redis-server", &["--port", "0"], arguments)
+        Server::run(&[&["--port", "0"], arguments].concat())
     }
 
     /// Starts a server that listens on a port too, which nobody else had when it was chosen.
     pub(super) fn on_a_port(arguments: &[&str]) -> (Server, u16) {
-        let port = free_port().to_string();
-        let server = Server::start_program("redis-server", &["--port", &port], arguments);
-        (server, port.parse().unwrap())
+        let port = free_port();
+        (Server::run(&[&["--port", &port.to_string()], arguments].concat()), port)
     }
 
-    fn start_program(program: &str, first: &[&str], arguments: &[&str]) -> Server {
-        let directory = tempfile::Builder::new().prefix("redis").tempdir().unwrap().keep();
+    /// The same, with TLS on the port.
+    pub(super) fn on_a_tls_port(arguments: &[&str]) -> (Server, u16) {
+        let port = free_port();
+        let first = ["--port", "0", "--tls-port", &port.to_string()];
+        (Server::run(&[&first, arguments].concat()), port)
+    }
+
+    /// Starts a Sentinel that watches the server on this port, under the name `main`.
+    pub(super) fn sentinel(watched: u16) -> (Server, u16) {
+        let port = free_port();
+        let directory = directory();
+        let configuration = format!(
+            "port {port}\nsentinel monitor main 127.0.0.1 {watched} 2\nsentinel down-after-milliseconds main 500\n\
+             sentinel failover-timeout main 3000\n"
+        );
+        let path = directory.join("sentinel.conf");
+        std::fs::write(&path, configuration).unwrap();
+        let server = Server::guarded(directory, &[path.to_str().unwrap(), "--sentinel"]);
+        server.wait_for("+monitor master main");
+        (server, port)
+    }
+
+    fn run(arguments: &[&str]) -> Server {
+        let directory = directory();
         let path = directory.to_str().unwrap();
+        let socket = format!("{path}/redis.sock");
+        let first = ["--unixsocket", &socket, "--dir", path, "--save", "", "--appendonly", "no"];
+        let server = Server::guarded(directory.clone(), &[&first, arguments].concat());
+        server.wait_for("eady to accept connections");
+        server
+    }
+
+    fn guarded(directory: PathBuf, arguments: &[&str]) -> Server {
         let mut command = Command::new("sh");
-        command.args(["-c", GUARD, "sh", path, program]).args(first);
-        command.args(["--unixsocket", &format!("{path}/redis.sock"), "--dir", path]);
-        command.args(["--save", "", "--appendonly", "no", "--daemonize", "no"]).args(arguments);
+        command.args(["-c", GUARD, "sh", directory.to_str().unwrap(), "redis-server"]).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut guard = command.spawn().unwrap();
         let input = guard.stdin.take();
@@ -55,9 +94,7 @@ impl Server {
             }
         });
         let pid = lines.recv().unwrap().strip_prefix("pid ").unwrap().parse().ok().and_then(Pid::from_raw);
-        let server = Server { directory, pid: pid.unwrap(), guard, _input: input, lines: Mutex::new(lines) };
-        server.wait_for("eady to accept connections");
-        server
+        Server { directory, pid: pid.unwrap(), guard, _input: input, lines: Mutex::new(lines) }
     }
 
     /// Waits until its log says this.
@@ -87,6 +124,10 @@ impl Drop for Server {
         drop(self._input.take());
         let _ended = self.guard.wait();
     }
+}
+
+fn directory() -> PathBuf {
+    tempfile::Builder::new().prefix("redis").tempdir().unwrap().keep()
 }
 
 fn free_port() -> u16 {

@@ -1,0 +1,162 @@
+//! The contract in a Cluster of three primaries with a replica each, and a failover there, with real processes:
+//! `cargo test -p countersign-store cluster -- --ignored`
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use super::options;
+use super::server::Server;
+use crate::contract::{Backend, SharedBackend, shared_contract, store_contract};
+use crate::fixtures::*;
+use crate::redis::{Durability, RedisOptions, RedisStore};
+use crate::{Change, Committed, Created, Requests as _, Shared as _, Store};
+
+/// Servers that know of each other. The first three are primaries.
+struct Cluster {
+    servers: Vec<(Server, u16)>,
+}
+
+impl Cluster {
+    fn start() -> Cluster {
+        let settings =
+            ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"];
+        let servers: Vec<_> = (0..6).map(|_| Server::on_a_port(&settings)).collect();
+        let mut create = Command::new("redis-cli");
+        create.args(["--cluster", "create"]);
+        create.args(servers.iter().map(|(_, port)| format!("127.0.0.1:{port}")));
+        let created = create.args(["--cluster-replicas", "1", "--cluster-yes"]).output().unwrap();
+        assert!(created.status.success(), "{created:?}");
+        for (server, _) in &servers[3..] {
+            server.wait_for("Finished with success");
+        }
+        Cluster { servers }
+    }
+
+    fn url(&self) -> String {
+        let hosts: Vec<_> = self.servers.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect();
+        format!("redis+cluster://{}", hosts.join(","))
+    }
+}
+
+static SHARED: LazyLock<Cluster> = LazyLock::new(Cluster::start);
+
+/// A namespace in the Cluster that tests share.
+struct InCluster(RedisOptions);
+
+impl Backend for InCluster {
+    async fn fresh() -> InCluster {
+        InCluster(options(&SHARED.url()))
+    }
+
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(RedisStore::open(self.0.clone()).await.unwrap())
+    }
+}
+
+impl SharedBackend for InCluster {}
+
+store_contract!(
+    #[ignore = "starts six servers"]
+    InCluster
+);
+shared_contract!(
+    #[ignore = "starts six servers"]
+    InCluster
+);
+
+/// The same while each write waits for a replica.
+struct WaitingInCluster(InCluster);
+
+impl Backend for WaitingInCluster {
+    async fn fresh() -> WaitingInCluster {
+        let InCluster(options) = InCluster::fresh().await;
+        WaitingInCluster(InCluster(RedisOptions { durability: one_replica(), ..options }))
+    }
+
+    async fn open(&self) -> Arc<dyn Store> {
+        self.0.open().await
+    }
+}
+
+impl SharedBackend for WaitingInCluster {}
+
+mod waiting {
+    use super::*;
+
+    store_contract!(
+        #[ignore = "starts six servers"]
+        WaitingInCluster
+    );
+    shared_contract!(
+        #[ignore = "starts six servers"]
+        WaitingInCluster
+    );
+}
+
+fn one_replica() -> Durability {
+    Durability::Replicas { replicas: 1, timeout: Duration::from_millis(500) }
+}
+
+/// A primary is killed under load: what was acknowledged is on the replica that takes its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts six servers"]
+async fn what_was_acknowledged_outlives_a_primary() {
+    let mut cluster = Cluster::start();
+    // Afterwards one primary has no replica, so what is written there is not confirmed.
+    let deadline = Duration::from_secs(1);
+    let options = RedisOptions { durability: one_replica(), deadline, ..options(&cluster.url()) };
+    let store = Arc::new(RedisStore::open(options.clone()).await.unwrap());
+    let (next_number, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut writing = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (store, next_number, ended) = (Arc::clone(&store), Arc::clone(&next_number), Arc::clone(&ended));
+        writing.spawn(async move {
+            let mut acknowledged = Vec::new();
+            while !ended.load(Ordering::Relaxed) {
+                let first = request(next_number.fetch_add(1, Ordering::Relaxed));
+                if store.create(new(&first)).await.is_ok_and(|created| created == Created::New) {
+                    acknowledged.push(first.id);
+                }
+            }
+            acknowledged
+        });
+    }
+    while next_number.load(Ordering::Relaxed) < 300 {
+        tokio::task::yield_now().await;
+    }
+    let other = RedisStore::open(options.clone()).await.unwrap();
+    let mut heard = other.changes();
+    drop(cluster.servers.remove(0));
+    let before = next_number.load(Ordering::Relaxed);
+    while next_number.load(Ordering::Relaxed) < before + 300 {
+        tokio::task::yield_now().await;
+    }
+    ended.store(true, Ordering::Relaxed);
+    let acknowledged = writing.join_all().await.concat();
+    assert!(acknowledged.len() > 200, "{}", acknowledged.len());
+    let reading = RedisOptions { durability: Durability::Primary, ..options };
+    let there = RedisStore::open(reading).await.unwrap();
+    // The other instance hears of each partition again.
+    let partitions = (1..).map(|number| request(10_000 + number * 8)).take(16);
+    for first in partitions {
+        assert_eq!(there.create(new(&first)).await.unwrap(), Created::New);
+        let (mut version, mut last) = (1, first.clone());
+        loop {
+            match tokio::time::timeout(Duration::from_millis(200), heard.recv()).await {
+                Ok(Ok(Change::Request { id, .. })) if id == first.id => break,
+                Ok(_) => {}
+                Err(_) => {
+                    last = next(&last, at(version), |_| {});
+                    version += 1;
+                    assert_eq!(there.commit(change(&last)).await.unwrap(), Committed::Done);
+                    assert!(version < 200, "nothing is heard of {}", first.id);
+                }
+            }
+        }
+    }
+    for id in acknowledged {
+        assert!(there.request(id).await.unwrap().is_some(), "{id}");
+    }
+}

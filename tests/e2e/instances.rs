@@ -1,0 +1,234 @@
+//! Several gateways over one Redis: to callers and people they are one.
+
+use countersign_tests::{Ask, Call, Click, Gateway, Home, Receipt, Redis, Slack, deploy, millis, within};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+/// Gateways that share a Redis and a Slack.
+async fn instances<const N: usize>(redis: &Redis, slack: &Slack, actions: &str) -> [Gateway; N] {
+    let start = || Home::new(actions).with_redis(redis).with_slack(slack).start();
+    let mut started = Vec::new();
+    for _ in 0..N {
+        started.push(start().await);
+    }
+    let gateways: [Gateway; N] = started.try_into().expect("as many as were started");
+    slack.set_gateway(&format!("http://{}", gateways[0].address()));
+    gateways
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_made_on_one_waited_for_on_another_and_approved_through_a_third() {
+    let redis = Redis::start().await;
+    let slack = Slack::start().await;
+    let [one, two, three] = instances(&redis, &slack, &deploy(2)).await;
+    let keyed = Ask::new("deploy").idempotency_key("run-1");
+    let (request, again) = (one.create(&keyed).await.unwrap(), two.create(&keyed).await.unwrap());
+    assert_eq!((&request.id, &request.token), (&again.id, &again.token), "the key is known everywhere");
+    slack.shown(&request.id).await;
+
+    let mut stream = two.stream(&request.token).await;
+    assert_eq!(stream.state().await.status(), "ready_for_approval");
+    three.click_ok(&Click::approve("U0ALICE", &request.id)).await;
+    assert_eq!(stream.state().await.json()["approvers"].as_array().map(Vec::len), Some(1));
+    let refused = one.click(&Click::approve("U0ALICE", &request.id)).await;
+    assert_eq!(refused["error"], "duplicate_approval", "{refused}");
+    one.click_ok(&Click::approve("U0BOB", &request.id)).await;
+    assert_eq!(stream.state().await.status(), "approved");
+    assert!(stream.rest().await.is_empty());
+    for gateway in [&one, &two, &three] {
+        assert_eq!(gateway.ended(&request.token).await["status"], "approved");
+    }
+    slack.shown_when(&request.id, "to say so", |message| message.shown().contains("Approved")).await;
+    assert_eq!(slack.posted(&request.id).len(), 1);
+}
+
+/// The same signature, and a second delivery by Slack, which signs anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_press_that_is_delivered_to_two_instances_counts_once() {
+    let redis = Redis::start().await;
+    let slack = Slack::start().await;
+    let [one, two] = instances(&redis, &slack, &deploy(2)).await;
+    let request = one.open("deploy").await;
+    let click = Click::approve("U0ALICE", &request.id);
+    let signed = click.signed();
+    let replies = join_all((0..40).map(|number| {
+        let gateway = if number % 2 == 0 { &one } else { &two };
+        let call = signed.call();
+        async move { gateway.send(&call).await }
+    }));
+    let replies = within("the answers", replies).await;
+    let (counted, others): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.status() == 200);
+    assert_eq!(counted.len(), 1);
+    for other in others {
+        assert_eq!(other.json()["error"], "replay_detected", "{}", other.text());
+    }
+    // Signed at another time it is another signature, and the same press.
+    let again = click.signed_ago(60);
+    let again = two.send(&again.call()).await.json();
+    assert_eq!(again["ok"], true, "it is answered as it was: {again}");
+    one.click_ok(&Click::approve("U0BOB", &request.id)).await;
+    let after = two.ended(&request.token).await;
+    assert_eq!(after["approvers"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_set_that_is_put_in_force_on_one_is_in_force_everywhere() {
+    let redis = Redis::start().await;
+    let start = |approvals| Home::new(&deploy(approvals)).administered().with_redis(&redis).start();
+    let (one, two) = (start(1).await, start(1).await);
+    one.home().set_actions(&deploy(2));
+    one.admin("POST", "reload-policy", &json!({})).await.expect("it is taken");
+    let hash = one.policy().await;
+    follows(&two, &hash).await;
+
+    // One with the old folder is started again: it does not take everybody back.
+    let home = two.stop().await;
+    let two = home.start().await;
+    assert_eq!(two.policy().await, hash);
+    assert_eq!(one.policy().await, hash);
+    // One with a newer folder brings a new set for all, and each change is recorded once.
+    let three = start(3).await;
+    let newest = three.policy().await;
+    assert_ne!(newest, hash);
+    follows(&one, &newest).await;
+    follows(&two, &newest).await;
+    let history = one.seen("policy-sets/history").await;
+    let changes = history["changes"].as_array().expect("a list");
+    let in_force: Vec<&Value> = changes.iter().filter(|change| change["outcome"] == "ok").collect();
+    assert_eq!(in_force.len(), 3, "{history:#}");
+}
+
+/// Waits until a gateway has this set in force.
+async fn follows(gateway: &Gateway, hash: &str) {
+    let followed = async {
+        while gateway.policy().await != hash {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the instance to follow", followed).await;
+}
+
+/// Streams see the end of their requests, votes for one request that come to several instances at once make one decision,
+/// and each request has one message, although an instance is killed and Redis is, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_when_an_instance_and_redis_die() {
+    const REQUESTS: usize = 200;
+    const STREAMS: usize = 50;
+    let mut redis = Redis::start().await;
+    let slack = Slack::start().await;
+    let [one, two, three] = instances(&redis, &slack, &deploy(2)).await;
+    let gateways = [&one, &two, &three];
+    let asked = within(
+        "the requests to be made",
+        join_all((0..REQUESTS).map(|number| gateways[number % 3].open("deploy"))),
+    );
+    let requests = asked.await;
+    for request in &requests {
+        slack.shown(&request.id).await;
+    }
+    // Not on the instance that is going to be killed.
+    let mut streams = Vec::new();
+    for (number, request) in requests.iter().take(STREAMS).enumerate() {
+        let mut stream = gateways[number % 2].stream(&request.token).await;
+        stream.state().await;
+        streams.push(stream);
+    }
+
+    // Each request gets three votes at once, on three instances, while one of them is killed and Redis is started again.
+    let (before, after) = requests.split_at(REQUESTS / 2);
+    vote(&gateways, before).await;
+    let left = three.kill();
+    redis.kill();
+    let look = Call::post("/api/guard/wait", &json!({"token": after[0].token}));
+    let during = one.send(&look).await;
+    assert_eq!(during.status(), 503, "{}", during.text());
+    redis.resume().await;
+    let alive = [&one, &two];
+    let ready = async {
+        for gateway in alive {
+            while gateway.send(&look).await.status() != 200 {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    within("the instances to go on", ready).await;
+    vote(&alive, after).await;
+
+    for request in &requests {
+        let ended = two.ended(&request.token).await;
+        assert_eq!(ended["status"], "approved", "{ended}");
+        assert_eq!(ended["approvers"].as_array().map(Vec::len), Some(2), "{ended}");
+    }
+    for (stream, request) in streams.iter_mut().zip(&requests) {
+        let events = within("the end of a stream", stream.rest()).await;
+        let last = events.iter().rev().find(|event| event.name == "state");
+        assert_eq!(last.map(|event| event.status()).as_deref(), Some("approved"), "{}", request.id);
+    }
+    for request in &requests {
+        slack
+            .shown_when(&request.id, "to say that it was approved", |it| it.shown().contains("Approved"))
+            .await;
+        assert_eq!(slack.posted(&request.id).len(), 1, "{}", request.id);
+    }
+    let metrics = one.metrics().await;
+    assert_eq!(metrics.count("approvals_total", &[]), REQUESTS as u64, "one decision each");
+    drop(left);
+}
+
+/// Three people approve each request at the same moment, each through another instance.
+async fn vote(gateways: &[&Gateway], requests: &[Receipt]) {
+    let people = ["U0ALICE", "U0BOB", "U0CAROL"];
+    for some in requests.chunks(20) {
+        let clicks: Vec<Click> =
+            some.iter().flat_map(|request| people.map(|who| Click::approve(who, &request.id))).collect();
+        let calls = clicks.iter().enumerate().map(|(number, click)| {
+            let gateway = gateways[number % gateways.len()];
+            gateway.click(click)
+        });
+        let answers = within("the answers", join_all(calls)).await;
+        let counted = answers.iter().filter(|answer| answer["ok"] == true).count();
+        assert_eq!(counted, some.len() * 2, "{answers:?}");
+    }
+}
+
+/// What is due of a request is done although the instance that made it is gone, and once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_is_done_by_whoever_lives() {
+    const ESCALATING: &str = "
+  deploy:
+    description: Deploy to production
+    timeout: 16s
+    escalate: { before: 13s, channel: C0ONCALL }
+    policies:
+      - use: quorum
+        with: { approvers: [U0ALICE, U0BOB], approvals: 1 }
+";
+    let redis = Redis::start().await;
+    let slack = Slack::start().await;
+    let [one, two, three] = instances(&redis, &slack, ESCALATING).await;
+    let gateways = [&one, &two, &three];
+    let requests = join_all((0..30).map(|number| gateways[number % 3].open("deploy"))).await;
+    let mut streams = Vec::new();
+    for (number, request) in requests.iter().enumerate() {
+        streams.push(gateways[number % 2].stream(&request.token).await);
+    }
+    let left = three.kill();
+    for request in &requests {
+        slack.posted_in(&request.id, "escalation_channel").await;
+    }
+    for (stream, request) in streams.iter_mut().zip(&requests) {
+        let events = within("the end of a stream", stream.rest()).await;
+        let last = events.iter().rev().find(|event| event.name == "state").expect("a state").json();
+        assert_eq!(last["status"], "expired", "{last}");
+        let drift = millis(&last["decidedAt"]) - millis(&request.body["expiresAt"]);
+        assert!(drift >= 0, "{last}");
+    }
+    for request in &requests {
+        let escalations =
+            slack.posted(&request.id).into_iter().filter(|it| it.mark("slot") == Some("escalation_channel"));
+        assert_eq!(escalations.count(), 1, "one escalation of {}", request.id);
+    }
+    let metrics = one.metrics().await;
+    assert_eq!(metrics.count("escalations_total", &[]), 30);
+    drop(left);
+}
