@@ -23,6 +23,9 @@ mod rerequest;
 
 mod idempotency;
 
+mod receipts;
+mod usage;
+
 mod overrides;
 
 mod hidden_values;

@@ -9,18 +9,18 @@ struct Needed {
     name: &'static str,
     /// The names that it may have on the path.
     programs: &'static [&'static str],
-    /// The argument with which it says its version, and does nothing else.
-    version: &'static str,
+    /// The arguments with which it does nothing, and ends well if all that is needed is there.
+    probe: &'static [&'static str],
     /// The variable that may name another program.
     variable: Option<&'static str>,
     packages: &'static [&'static str],
 }
 
-const NEEDED: [Needed; 5] = [
+const NEEDED: [Needed; 6] = [
     Needed {
         name: "Chromium",
         programs: &["chromium", "chromium-browser", "google-chrome"],
-        version: "--version",
+        probe: &["--version"],
         variable: Some("COUNTERSIGN_CHROMIUM"),
         // Screenshots for the documents need characters that most fonts lack.
         packages: &["chromium", "fonts-noto-color-emoji"],
@@ -28,7 +28,7 @@ const NEEDED: [Needed; 5] = [
     Needed {
         name: "a registry",
         programs: &["docker-registry"],
-        version: "--version",
+        probe: &["--version"],
         variable: None,
         packages: &["docker-registry"],
     },
@@ -36,23 +36,31 @@ const NEEDED: [Needed; 5] = [
         name: "nginx",
         // Debian has it where only the path of root leads.
         programs: &["nginx", "/usr/sbin/nginx"],
-        version: "-v",
+        probe: &["-v"],
         variable: None,
         packages: &["nginx"],
     },
     Needed {
         name: "Redis",
         programs: &["redis-server"],
-        version: "--version",
+        probe: &["--version"],
         variable: None,
         packages: &["redis-server"],
     },
     Needed {
         name: "faketime",
         programs: &["faketime"],
-        version: "--version",
+        probe: &["--version"],
         variable: None,
         packages: &["faketime"],
+    },
+    Needed {
+        name: "a JOSE library for Python (jwcrypto)",
+        // Debian's library is that of Debian's Python, which need not be the first on the path.
+        programs: &["python3", "/usr/bin/python3"],
+        probe: &["-c", "import jwcrypto"],
+        variable: None,
+        packages: &["python3-jwcrypto"],
     },
 ];
 
@@ -85,8 +93,8 @@ pub(crate) fn ensure() -> Result<()> {
 impl Needed {
     fn is_installed(&self) -> bool {
         match self.variable.and_then(variable) {
-            Some(program) => runs(&program, &[self.version]),
-            None => self.programs.iter().any(|name| runs(name, &[self.version])),
+            Some(program) => runs(&program, self.probe),
+            None => self.programs.iter().any(|name| runs(name, self.probe)),
         }
     }
 }

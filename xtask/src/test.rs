@@ -15,7 +15,7 @@ pub(crate) fn run() -> Result<()> {
         cargo(&root, &["fmt", "--manifest-path", "tests/peers/Cargo.toml", "--check"], &[])
     })?;
     step("links between documents", || links::check(&root))?;
-    step("a browser and a registry for the tests", packages::ensure)?;
+    step("a browser, a registry and other programs for the tests", packages::ensure)?;
 
     let modules = step("policies to WebAssembly", || {
         let (modules, examples) = policies::build_all(&root.join("target/policies"), Pins::Verify)?;

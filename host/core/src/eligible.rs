@@ -135,6 +135,7 @@ mod tests {
             unattended: false,
             consent: Default::default(),
             notify: false,
+            terms: Default::default(),
             schema: None,
             groups,
             policies: Vec::new(),

@@ -6,6 +6,8 @@ pub mod lifecycle;
 
 pub mod record;
 
+pub mod receipt;
+
 pub mod backoff;
 pub mod clock;
 pub mod directory;

@@ -2,7 +2,7 @@
 //!
 //! Which HTTP status an error has, and how Slack shows it, is up to whoever answers.
 
-use countersign_core::lifecycle::{Digest, PolicyFailure, Reason, Refusal};
+use countersign_core::lifecycle::{Digest, PolicyFailure, Reason, Refusal, UseRefusal};
 use countersign_policy::RestoreError;
 use countersign_store::{StoreError, StoreFault};
 
@@ -67,6 +67,9 @@ pub enum GatewayError {
     /// The event does not count.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The approval of the request cannot be used so.
+    #[error(transparent)]
+    NotUsed(#[from] UseRefusal),
     /// Too many others act on the same request at this instant.
     #[error("too many others act on this request at this instant")]
     Contended,
@@ -110,6 +113,7 @@ impl GatewayError {
             GatewayError::TooManyOpen => "too_many_open",
             GatewayError::Repeated => "duplicate_delivery",
             GatewayError::Refused(refusal) => refusal.code(),
+            GatewayError::NotUsed(refusal) => refusal.code(),
             GatewayError::Contended => "contended",
             GatewayError::Overloaded => "overloaded",
             GatewayError::Store(error) => store_code(error),
@@ -144,6 +148,15 @@ impl GatewayError {
                 path: Some("action".into()),
             }],
             _ => Vec::new(),
+        }
+    }
+
+    /// The keys of parameters that differ from what was agreed to, as far as they are known.
+    #[must_use]
+    pub fn differing(&self) -> &[String] {
+        match self {
+            GatewayError::NotUsed(refusal) => refusal.differing(),
+            _ => &[],
         }
     }
 
@@ -246,6 +259,8 @@ mod tests {
             Refusal::Ended(Status::Denied).into(),
             Refusal::Objected(vec![reason()]).into(),
             Refusal::PolicyFailed(vec![failure()]).into(),
+            UseRefusal::PayloadMismatch(vec!["ref".into(), "replicas".into()]).into(),
+            UseRefusal::ApprovalExpired(countersign_core::lifecycle::Timestamp::EPOCH).into(),
             GatewayError::Contended,
             GatewayError::Overloaded,
             GatewayError::RulesLost(Digest::of(b"")),
@@ -279,6 +294,8 @@ mod tests {
                 "already_decided: the request is already denied",
                 "refused: a policy objects: not today",
                 "policy_failure: a policy gave no usable answer, so nothing was changed",
+                "payload_mismatch: these are not the parameters that were approved: ref, replicas",
+                "approval_expired: this approval could be consumed until 1970-01-01T00:00:00.000Z",
                 "contended: too many others act on this request at this instant",
                 "overloaded: the policies of this action have too much to judge at this instant; try again",
                 "policy_failure: the rules that this request was made under cannot be loaded",

@@ -295,7 +295,11 @@ impl Gateway {
     ///
     /// If the store answers with an error, it may have stored the step all the same. Nobody is told then: watchers look at
     /// the store from time to time, and a later delivery of the same act is known by its nonce.
-    async fn commit(&self, step: Step, once: Option<Once>) -> Result<Option<Arc<Request>>, GatewayError> {
+    pub(super) async fn commit(
+        &self,
+        step: Step,
+        once: Option<Once>,
+    ) -> Result<Option<Arc<Request>>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let stored = Arc::new(request.clone());
         let delivers = !effects.is_empty();

@@ -9,6 +9,10 @@ mod submission;
 // How it moves on, and ends.
 mod event;
 
+// How its approval is used, and what proves it.
+pub mod receipts;
+mod usage;
+
 // On which thread its policies are asked.
 mod judging;
 // What is delivered more than once.
@@ -52,19 +56,21 @@ pub use error::GatewayError;
 pub use instances::Share;
 pub use once::Once;
 pub use salt::{SaltError, SaltKey, SaltKeys, SaltNonce};
-pub use submission::{IdempotencyKey, Receipt};
+pub use submission::{IdempotencyKey, Made};
 pub use token::{Tokens, WaitToken};
+pub use usage::{Given, Used};
 pub use watch::{Seen, Watch, Watchers};
 
 use crate::instances::Instances;
 use crate::judging::{Judges, joined};
 use crate::metrics::GatewayMetrics;
+use crate::receipts::ReceiptKeys;
 use crate::simulation::Shadow;
 use countersign_core::clock::Clock;
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{PayloadHashVersion, PolicyFailure, Request, RequestId, Salt};
 use countersign_core::record::PolicyEntry;
-use countersign_policy::Policies;
+use countersign_policy::{ActionPolicy, Policies};
 use countersign_store::Store;
 
 /// How often a change is tried again when others got in first.
@@ -80,6 +86,7 @@ pub struct Gateway {
     clock: Arc<dyn Clock>,
     tokens: Tokens,
     salts: SaltKeys,
+    receipts: Option<ReceiptKeys>,
     directory: Arc<Directory>,
     watchers: Watchers,
     alarm: Arc<Alarm>,
@@ -124,6 +131,7 @@ impl Gateway {
             clock,
             tokens,
             salts,
+            receipts: None,
             directory: Arc::default(),
             watchers: Watchers::default(),
             alarm: Arc::default(),
@@ -139,6 +147,12 @@ impl Gateway {
     #[must_use]
     pub fn reading(self, readable: Readable) -> Gateway {
         Gateway { readable, ..self }
+    }
+
+    /// The same, which signs receipts with these keys.
+    #[must_use]
+    pub fn signing(self, receipts: ReceiptKeys) -> Gateway {
+        Gateway { receipts: Some(receipts), ..self }
     }
 
     /// The same, with ids, salts and nonces made of these bits, for tests that must run the same each time.
@@ -238,6 +252,20 @@ impl Gateway {
         Ok(Arc::new(request))
     }
 
+    /// The entry of the rules of a request, from memory or from the store. Its modules need not be loaded for it, so that
+    /// what has ended can be told of although its rules could not judge any more.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or has no such entry.
+    pub async fn entry_of(&self, request: &Request) -> Result<Entry, GatewayError> {
+        let hash = request.submission.policy_hash;
+        if let Some(rules) = self.policies.by_hash(&hash) {
+            return Ok(Entry::Loaded(rules));
+        }
+        let stored = self.store.policy_entry(hash).await?;
+        stored.map(|entry| Entry::Stored(Box::new(entry))).ok_or(GatewayError::RulesLost(hash))
+    }
+
     /// The salt of a request's payload hash, for whoever holds its token. `None` if it has none, and if it cannot be
     /// decrypted, which the log says.
     #[must_use]
@@ -260,6 +288,26 @@ impl Gateway {
     #[must_use]
     pub fn token_of(&self, id: RequestId) -> WaitToken {
         self.tokens.of(id)
+    }
+}
+
+/// The entry of the rules of a request.
+#[derive(Debug)]
+pub enum Entry {
+    /// Its modules are loaded.
+    Loaded(Arc<ActionPolicy>),
+    /// It was read from the store.
+    Stored(Box<PolicyEntry>),
+}
+
+impl std::ops::Deref for Entry {
+    type Target = PolicyEntry;
+
+    fn deref(&self) -> &PolicyEntry {
+        match self {
+            Entry::Loaded(rules) => rules.entry(),
+            Entry::Stored(entry) => entry,
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub struct IdempotencyKey {
 
 impl IdempotencyKey {
     /// Whether what is stored is a fingerprint of the body that came with it.
-    fn matches(&self, stored: Digest) -> bool {
+    pub(super) fn matches(&self, stored: Digest) -> bool {
         self.fingerprint == stored || self.earlier.contains(&Some(stored))
     }
 
@@ -51,7 +51,7 @@ impl IdempotencyKey {
 
 /// A request that was made, and the token that opens it.
 #[derive(Clone, Debug)]
-pub struct Receipt {
+pub struct Made {
     /// The request.
     pub request: Arc<Request>,
     /// Its wait token.
@@ -72,7 +72,7 @@ impl Gateway {
         ask: Ask,
         idempotency: Option<IdempotencyKey>,
         most_open: MostOpen,
-    ) -> Result<Receipt, GatewayError> {
+    ) -> Result<Made, GatewayError> {
         let now = self.clock.now();
         if let Some(sent) = &idempotency
             && let Some((fingerprint, request)) = self.store.idempotent(sent.shard(), &sent.key, now).await?
@@ -104,9 +104,9 @@ impl Gateway {
         let step = step.inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
         let kept = idempotency.map(|sent| sent.kept(&step.request));
         match self.store_new(step, Some(salt), (kept, None), most_open).await? {
-            Ok(receipt) => {
-                self.observe_submission(&submitted, Ok(&receipt.request));
-                Ok(receipt)
+            Ok(made) => {
+                self.observe_submission(&submitted, Ok(&made.request));
+                Ok(made)
             }
             Err(Created::Known(fingerprint, request)) => match idempotency {
                 Some(sent) => self.known(&sent, fingerprint, *request),
@@ -135,7 +135,7 @@ impl Gateway {
         idempotency: Option<IdempotencyKey>,
         most_open: MostOpen,
         once: Option<Once>,
-    ) -> Result<Receipt, GatewayError> {
+    ) -> Result<Made, GatewayError> {
         for _ in 0..MOST_CONFLICTS {
             let now = self.clock.now();
             if let Some(sent) = &idempotency
@@ -176,9 +176,9 @@ impl Gateway {
                 .inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
             let kept = idempotency.map(|sent| sent.kept(&step.request));
             match self.store_new(step, salt, (kept, once), most_open).await? {
-                Ok(receipt) => {
-                    self.observe_submission(&submitted, Ok(&receipt.request));
-                    return Ok(receipt);
+                Ok(made) => {
+                    self.observe_submission(&submitted, Ok(&made.request));
+                    return Ok(made);
                 }
                 Err(Created::LineageConflict) => {}
                 Err(Created::TooManyOpen) => return Err(GatewayError::TooManyOpen),
@@ -191,6 +191,25 @@ impl Gateway {
             }
         }
         Err(GatewayError::Contended)
+    }
+
+    /// The request that was made in the place of one that has ended, if there is one.
+    ///
+    /// # Errors
+    /// If the store cannot say.
+    pub async fn successor(&self, request: &Request) -> Result<Option<Request>, GatewayError> {
+        // No other one can be made again.
+        if !matches!(request.status(), Status::Expired | Status::Denied) {
+            return Ok(None);
+        }
+        let Some(depth) = request.submission.depth.checked_add(1) else { return Ok(None) };
+        Ok(self.store.lineage(request.submission.lineage, depth, 1).await?.pop())
+    }
+
+    /// The token that a request was given, for whoever has a right to it; `None` if the key that it was made with is gone.
+    #[must_use]
+    pub fn token_again(&self, request: &Request) -> Option<WaitToken> {
+        self.tokens.again(request)
     }
 
     /// Whether somebody in Slack, known by `name` there, may have a request made again: its requester, whoever an
@@ -248,14 +267,14 @@ impl Gateway {
         sent: &IdempotencyKey,
         fingerprint: Digest,
         request: Request,
-    ) -> Result<Receipt, GatewayError> {
+    ) -> Result<Made, GatewayError> {
         // First, since without the key of its time the fingerprint says nothing.
         let token = self.tokens.again(&request).ok_or(GatewayError::TokenRetired)?;
         if !sent.matches(fingerprint) {
             return Err(GatewayError::KeyReused);
         }
         let salt = self.salt_of(&request);
-        Ok(Receipt { token, salt, request: Arc::new(request), replayed: true })
+        Ok(Made { token, salt, request: Arc::new(request), replayed: true })
     }
 
     /// What stands for the parameters of a new request, with a salt of its own.
@@ -376,7 +395,7 @@ impl Gateway {
         salt: Option<Salt>,
         (idempotency, once): (Option<Idempotency>, Option<Once>),
         most_open: MostOpen,
-    ) -> Result<Result<Receipt, Created>, GatewayError> {
+    ) -> Result<Result<Made, Created>, GatewayError> {
         let Step { request, audit, effects, counts } = step;
         let token = self.tokens.of(request.id);
         let created = Arc::new(request.clone());
@@ -392,7 +411,7 @@ impl Gateway {
                     if delivers {
                         bell.notify_one();
                     }
-                    Ok(Ok(Receipt { request: created, token, salt, replayed: false }))
+                    Ok(Ok(Made { request: created, token, salt, replayed: false }))
                 }
                 other => Ok(Err(other)),
             }

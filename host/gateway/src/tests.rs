@@ -90,7 +90,7 @@ impl House {
         house
     }
 
-    async fn ask(&self, action: &str) -> Receipt {
+    async fn ask(&self, action: &str) -> Made {
         self.gateway.create(ask(action), None, MostOpen::default()).await.expect("the request is admitted")
     }
 
@@ -181,7 +181,7 @@ fn ask(action: &str) -> Ask {
 #[tokio::test]
 async fn a_watcher_hears_of_a_decision_that_is_stored() {
     let house = House::ready().await;
-    let Receipt { request, token, .. } = house.ask("single").await;
+    let Made { request, token, .. } = house.ask("single").await;
     assert_eq!(request.status(), Status::ReadyForApproval);
     let mut watch = house.gateway.watchers().watch(request.id);
     house.approve(request.id, "U1").await.expect("the vote counts");
@@ -277,7 +277,7 @@ async fn a_hundred_votes_at_once_make_one_decision() {
 #[tokio::test]
 async fn edits_reach_the_decision_and_the_payload_hash() {
     let house = House::ready().await;
-    let Receipt { request, salt, .. } = house.ask("double").await;
+    let Made { request, salt, .. } = house.ask("double").await;
     let salt = salt.expect("a new request has one");
     house.approve(request.id, "U1").await.expect("counts");
     let edit =
@@ -316,7 +316,7 @@ async fn an_idempotency_key_gives_one_request_however_often_and_however_fast() {
         IdempotencyKey { key: Digest::of(b"key"), fingerprint: Digest::of(b"body"), earlier: [None; 2] };
     let receipts =
         join_all((0..20).map(|_| house.gateway.create(ask("single"), Some(key), MostOpen::default()))).await;
-    let receipts: Vec<Receipt> = receipts.into_iter().collect::<Result<_, _>>().expect("all are answered");
+    let receipts: Vec<Made> = receipts.into_iter().collect::<Result<_, _>>().expect("all are answered");
     let first = receipts.first().expect("there are some");
     assert!(
         receipts.iter().all(|receipt| receipt.request.id == first.request.id && receipt.token == first.token)
@@ -371,9 +371,9 @@ async fn a_request_can_be_made_again_after_a_while_and_not_too_often() {
 
     house.clock.advance(5 * MINUTE);
     let made = join_all((0..5).map(|_| again(first.id))).await;
-    let mut made: Vec<Receipt> = made.into_iter().filter_map(Result::ok).collect();
+    let mut made: Vec<Made> = made.into_iter().filter_map(Result::ok).collect();
     assert_eq!(made.len(), 1, "of several at once, one is made");
-    let Receipt { request: second, salt, .. } = made.remove(0);
+    let Made { request: second, salt, .. } = made.remove(0);
     let expected = house.gateway.salt_of(&first).expect("it has one");
     assert_eq!(
         salt.expect("it is the same").expose(),
@@ -457,7 +457,7 @@ async fn a_request_whose_salt_is_lost_can_be_decided_but_not_edited() {
 #[tokio::test]
 async fn a_caller_takes_its_request_back_once() {
     let house = House::ready().await;
-    let Receipt { request, token, .. } = house.ask("single").await;
+    let Made { request, token, .. } = house.ask("single").await;
     let cancelled = house.gateway.cancel(request.id, Some("not needed".into())).await.expect("it is open");
     assert_eq!(cancelled.status(), Status::Cancelled);
     assert!(matches!(

@@ -99,6 +99,7 @@ fn request(policy: &ActionPolicy) -> anyhow::Result<(Request, Event)> {
         escalate_at: None,
         unattended: false,
         consent: Default::default(),
+        terms: Default::default(),
     };
     let memos = policy.admit(id, &submission, &params, |_| None).map_err(|why| anyhow::anyhow!("{why:?}"))?;
     let event = |seq: u32, by: Option<&str>, act| Event {

@@ -167,6 +167,7 @@ pub fn submission(
         escalate_at: None,
         unattended: false,
         consent: Consent::Whole,
+        terms: Default::default(),
     };
     under(rules, submission)
 }
@@ -191,6 +192,7 @@ pub fn under(rules: &ActionPolicy, mut submission: Submission) -> Submission {
         escalate_at: entry.escalate.as_ref().map(|escalate| expires_at.minus(escalate.before_ms)),
         unattended: entry.unattended,
         consent: entry.consent,
+        terms: entry.terms,
         ..submission
     }
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use countersign_core::clock::Clock;
+use countersign_core::lifecycle::Timestamp;
 use countersign_core::mac::hmac;
 use countersign_gateway::policy_sets::{self, PolicySets};
+use countersign_gateway::receipts::ReceiptKeys;
 use countersign_gateway::{Gateway, Tokens};
 use countersign_policy::{CompileCache, Engine, KeyError, LoadErrors, Policies};
 use countersign_slack::{CallMetrics, Outgoing, SlackClient, Verifier, review};
@@ -15,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access_control::{AccessControl, AccessError, history};
 use crate::config::Config;
-use crate::http::{Fingerprints, Proxies};
+use crate::http::{Fingerprints, Permalinks, Proxies};
 use crate::interactions::SentEphemerals;
 use crate::keys::{self, Keys};
 use crate::rate_limit::{CallerQuotas, RateLimiter};
@@ -82,6 +84,10 @@ pub(crate) async fn build_over(
     let keys = keys(config).await?;
     let store = over(config.storage.open().await?);
     keys::check(&keys, store.as_ref(), &config.storage.store).await.map_err(StartError::Secrets)?;
+    let receipt_keys = receipt_keys(config, clock.now()).await?;
+    if let Some(keys) = &receipt_keys {
+        keys::receipts::check(keys, store.as_ref()).await.map_err(StartError::Secrets)?;
+    }
     let engine = engine(config, &keys).await?;
     let directory = &config.policies.directory;
     let registries = config.policies.supply.registries();
@@ -100,6 +106,10 @@ pub(crate) async fn build_over(
     let gateway = Gateway::new(store, policies, clock, tokens(&keys), keys.salts())
         .reading(review::is_possible)
         .numbered(instance);
+    let gateway = match receipt_keys {
+        Some(keys) => gateway.signing(keys),
+        None => gateway,
+    };
     let gateway = Arc::new(gateway);
     if let Some(access) = &access {
         gateway.directory().set_people(Arc::clone(access.authenticator.access().people()));
@@ -120,6 +130,7 @@ pub(crate) async fn build_over(
         outgoing,
         spool,
         sent_ephemerals: SentEphemerals::default(),
+        permalinks: Permalinks::default(),
         slack_team_ids: config.slack.team_ids.iter().cloned().collect(),
         rate_limiter: RateLimiter::new(&config.rate_limit),
         access,
@@ -182,6 +193,13 @@ const METRICS: &str = "cannot register metrics";
 async fn keys(config: &Config) -> Result<Keys, StartError> {
     let (url, secrets) = (config.storage.store.clone(), config.secrets.keys()?);
     blocking(move || keys::load(&url, secrets)).await?.map_err(StartError::Secrets)
+}
+
+/// The keys that receipts are signed with.
+async fn receipt_keys(config: &Config, now: Timestamp) -> Result<Option<ReceiptKeys>, StartError> {
+    let (url, file) = (config.storage.store.clone(), config.storage.receipt_keys.clone());
+    let loaded = blocking(move || keys::receipts::load(&url, file.as_deref(), now)).await?;
+    loaded.map_err(StartError::Secrets)
 }
 
 /// Wait tokens: those of earlier versions were made with keys that were derived in another way.

@@ -11,6 +11,7 @@ use crate::access_key::AccessCommand;
 use crate::config::{Config, Environment, secrets};
 use crate::dev::Dev;
 use crate::keys::command::KeysCommand;
+use crate::receipt::ReceiptCommand;
 
 /// Approval gateway for risky automation: policies say who must agree, people decide.
 #[derive(Debug, Parser)]
@@ -39,6 +40,9 @@ pub enum Command {
     /// Make API keys for the access file.
     #[command(subcommand)]
     Access(AccessCommand),
+    /// Check receipts, and rotate the keys that they are signed with.
+    #[command(subcommand)]
+    Receipt(ReceiptCommand),
 }
 
 /// Why the command line or the environment is refused.
@@ -117,7 +121,7 @@ impl Cli {
                 unknown_variables(environment, &serve_variables)
             }
             Command::Keys(keys) => keys.read_variables(environment),
-            Command::Policy(_) | Command::Dev(_) | Command::Access(_) => Vec::new(),
+            Command::Policy(_) | Command::Dev(_) | Command::Access(_) | Command::Receipt(_) => Vec::new(),
         };
         if wrong.is_empty() { Ok(cli) } else { Err(CliError::Environment(wrong)) }
     }

@@ -33,6 +33,9 @@ pub mod tls;
 // How people in Slack do.
 mod interactions;
 
+// For those who check what was decided.
+pub mod receipt;
+
 // For trying it out.
 pub mod dev;
 

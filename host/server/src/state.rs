@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access_control::AccessControl;
-use crate::http::{Fingerprints, Proxies};
+use crate::http::{Fingerprints, Permalinks, Proxies};
 use crate::interactions::SentEphemerals;
 use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::readiness::Readiness;
@@ -36,6 +36,8 @@ pub struct App {
     pub(crate) spool: Option<Arc<Spool>>,
     /// The newest ephemeral messages.
     pub(crate) sent_ephemerals: SentEphemerals,
+    /// The URLs of messages that callers asked for.
+    pub(crate) permalinks: Permalinks,
     /// The ids of other Slack workspaces and organizations whose people count.
     pub(crate) slack_team_ids: BTreeSet<String>,
     pub(crate) rate_limiter: RateLimiter,

@@ -119,7 +119,8 @@ fn ended(request: &Request, roster: Roster<'_>) -> Message {
         is_short.then(|| small_print(":mag: This is shortened. *Show all* opens all of what was asked."));
     let [justification, edits, parameters] =
         [justification, edits, parameters].map(|part| part.map(|part| part.block));
-    let outcome = [Some(section(progress::status(request, now))), reason(request), Some(requester(request))];
+    let words = reason(request).or_else(|| report(request));
+    let outcome = [Some(section(progress::status(request, now))), words, Some(requester(request))];
     let who = requirements(request, roster, brief::REQUIREMENTS);
     let asked = [justification, who, edits, parameters, note];
     let shown = title(request, entry).into_iter().chain(outcome).chain(asked).flatten();
@@ -364,6 +365,12 @@ fn party(party: &Party, identity: Option<&Identity>) -> String {
 /// The reason with which the request ended.
 fn reason(request: &Request) -> Option<SlackBlock> {
     quoted("Reason", progress::reason(request)?, QUOTE_LINES, brief::REASON).map(|part| part.block)
+}
+
+/// What the caller has said of the run. An approval has no reason, so it takes the room of one.
+fn report(request: &Request) -> Option<SlackBlock> {
+    let detail = request.consumption()?.report.as_ref()?.detail.as_deref()?;
+    quoted("Outcome", detail, QUOTE_LINES, brief::REASON).map(|part| part.block)
 }
 
 fn requirements(request: &Request, roster: Roster<'_>, most: usize) -> Option<SlackBlock> {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
-    Act, Decided, Escalation, Open, Request, Requirement, RequirementKind, State, Status, Timestamp,
+    Act, Decided, Escalation, Open, Request, Requirement, RequirementKind, State, Status, Timestamp, Usage,
 };
 use countersign_core::record::PolicyEntry;
 use serde_json::Value;
@@ -67,9 +67,27 @@ pub(super) fn status(request: &Request, now: Timestamp) -> String {
             let at = request.decided_at().unwrap_or(now);
             let took = span(at.since(submitted_at));
             let at = date(at);
-            format!("{emoji} *{word}*{ended_by}\n{at}, after {took}")
+            let used = usage(request, now).map(|used| format!("\n{used}")).unwrap_or_default();
+            format!("{emoji} *{word}*{ended_by}\n{at}, after {took}{used}")
         }
     }
+}
+
+/// How far an approval has been used. `None` if nobody has used it and nothing says that somebody must: many callers only
+/// wait for their decision, and then act.
+fn usage(request: &Request, now: Timestamp) -> Option<String> {
+    let used_at = || request.consumption().map(|consumed| date(consumed.at)).unwrap_or_default();
+    Some(match request.usage(now)? {
+        Usage::Unused => match request.valid_until() {
+            Some(until) => format!(":double_vertical_bar: *Not used yet*, possible until {}", date(until)),
+            None if request.submission.terms.required => ":double_vertical_bar: *Not used yet*".to_owned(),
+            None => return None,
+        },
+        Usage::Lapsed => ":wastebasket: *Lapsed*: nobody used it in time".to_owned(),
+        Usage::Consumed => format!(":arrow_forward: *Used* {}", used_at()),
+        Usage::Succeeded => format!(":checkered_flag: *Ran* {}, *succeeded*", used_at()),
+        Usage::Failed => format!(":boom: *Ran* {}, *failed*", used_at()),
+    })
 }
 
 /// The emoji and the word for the status.
@@ -93,7 +111,7 @@ pub(super) fn ended_by(request: &Request) -> String {
     };
     match &request.state {
         State::Open(_) => String::new(),
-        State::Approved(decided) => {
+        State::Approved { decided, .. } => {
             let approvers = request.approvers();
             if !approvers.is_empty() {
                 return format!(" by {}", people(approvers));
@@ -112,7 +130,7 @@ pub(super) fn ended_by(request: &Request) -> String {
 /// The reason with which the request ended, if there is one.
 pub(super) fn reason(request: &Request) -> Option<&str> {
     match &request.state {
-        State::Approved(decided) | State::Denied(decided) => decided.reason.as_deref(),
+        State::Approved { decided, .. } | State::Denied(decided) => decided.reason.as_deref(),
         State::Cancelled { reason, .. } => reason.as_deref(),
         State::Open(_) | State::Expired { .. } => None,
     }

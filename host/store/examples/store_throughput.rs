@@ -293,6 +293,7 @@ fn request(number: u64) -> Request {
         escalate_at: Some(at.plus(900_000)),
         unattended: false,
         consent: Default::default(),
+        terms: Default::default(),
     };
     let requirement = |kind, label: &str, eligible: &[&str]| Requirement {
         kind,

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign_core::lifecycle::{
-    Act, Actor, AuditEntry, Commitments, Count, Decided, Digest, Effect, Event, Needs, Open, Origin, Party,
-    Request, RequestId, Requirement, RequirementKind, Salt, State, Submission, Timestamp, WrappedSalt,
+    Act, Actor, AuditEntry, Commitments, Consumption, Count, Decided, Digest, Effect, Event, Needs, Open,
+    Origin, Party, Request, RequestId, Requirement, RequirementKind, Salt, State, Submission, Timestamp,
+    WrappedSalt,
 };
 use countersign_core::record::{
     AdminCall, Authentication, ChangeKind, ChangeOutcome, ChangeTrigger, Escalate, PolicyChange, PolicyEntry,
@@ -99,6 +100,7 @@ pub fn request_at(number: u64, made: Timestamp) -> Request {
         escalate_at: None,
         unattended: false,
         consent: Default::default(),
+        terms: Default::default(),
     };
     Request {
         id: id(number),
@@ -152,7 +154,15 @@ pub fn open(personas: u8) -> State {
 }
 
 pub fn approved(at: Timestamp) -> State {
-    State::Approved(Decided { at, by: Some("U1".into()), reason: None })
+    State::Approved { decided: Decided { at, by: Some("U1".into()), reason: None }, consumed: None }
+}
+
+/// The next version of an approved request: its approval was consumed.
+pub fn consumed(request: &Request, at: Timestamp) -> Request {
+    let State::Approved { decided, .. } = &request.state else { panic!("it is {}", request.status()) };
+    let consumed = Consumption { at, by: None, repeat: None, report: None };
+    let state = State::Approved { decided: decided.clone(), consumed: Some(consumed) };
+    Request { version: request.version + 1, state, ..request.clone() }
 }
 
 pub fn denied(at: Timestamp) -> State {
@@ -255,6 +265,7 @@ pub fn policy_entry(action: &str) -> PolicyEntry {
         unattended: false,
         consent: Default::default(),
         notify: false,
+        terms: Default::default(),
         schema: Some(json!({ "type": "object" })),
         groups: BTreeMap::from([("group".to_owned(), BTreeSet::from(["U1".to_owned()]))]),
         policies: vec![PolicyUse { name: "quorum".into(), digest: Digest::of(b"module"), config }],

@@ -37,7 +37,6 @@ pub(crate) struct Projection<'a> {
 impl Projection<'_> {
     pub(crate) fn of(request: &Request) -> Projection<'_> {
         let submission = &request.submission;
-        let changed_at = request.decided_at().or_else(|| request.history.last().map(|event| event.at));
         Projection {
             id: request.id,
             version: request.version,
@@ -50,7 +49,7 @@ impl Projection<'_> {
             depth: submission.depth,
             waits_for: missing_personas(request),
             policy_hash: submission.policy_hash,
-            changed_at: changed_at.unwrap_or(submission.submitted_at),
+            changed_at: request.changed_at(),
         }
     }
 }

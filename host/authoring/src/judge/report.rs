@@ -63,7 +63,7 @@ impl Report<'_> {
             State::Denied(decided) => {
                 let _ = writeln!(text, "{}", because(decided.reason.as_deref()));
             }
-            State::Approved(_) | State::Expired { .. } | State::Cancelled { .. } => text.push('\n'),
+            State::Approved { .. } | State::Expired { .. } | State::Cancelled { .. } => text.push('\n'),
         }
         text
     }

@@ -90,6 +90,7 @@ fn policy(setting: &Setting, module: &Arc<Module>) -> Result<ActionPolicy, Strin
         unattended: false,
         consent: Default::default(),
         notify: false,
+        terms: Default::default(),
         schema: setting.schema.clone(),
         groups: setting.groups.clone(),
         policies: vec![used],

@@ -94,7 +94,10 @@ impl Workspace {
         let groups = "  managers: [U0RM1, U0RM2]\n  team: [S0TEAM]\n  super-approvers: [U0ADMIN]\n";
         self.write(
             "policy-set.yaml",
-            format!("version: 1\nmodules:\n{pins}groups:\n{groups}actions:\n{actions}"),
+            format!(
+                "version: 1\nmodules:\n{pins}groups:\n{groups}actions:\n{}\ndefaults: {{ channel: C0DEPLOYS }}\n",
+                actions.trim_end()
+            ),
         );
     }
 

@@ -67,6 +67,13 @@ pub struct AuditEntry {
 }
 
 impl AuditEntry {
+    /// SHA-256 of its canonical JSON (RFC 8785).
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        // It is made of strings, numbers and JSON values: it always serialises.
+        Digest::of_json(&serde_json::to_value(self).unwrap_or_default())
+    }
+
     /// An entry that concerns no request, and no action.
     #[must_use]
     pub fn of_admin(

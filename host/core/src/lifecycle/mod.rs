@@ -21,6 +21,7 @@ mod refusal;
 mod request;
 mod step;
 mod timestamp;
+mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -41,4 +42,5 @@ pub use request::{
     Status, Submission,
 };
 pub use step::{LATENCY_BUCKETS_MS, MAX_HISTORY, Step, draft};
-pub use timestamp::Timestamp;
+pub use timestamp::{BadTimestamp, Timestamp};
+pub use usage::{Consumption, Presented, Repeat, RunReport, RunResult, Usage, UseAct, UseRefusal, UseTerms};

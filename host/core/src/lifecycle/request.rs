@@ -12,6 +12,7 @@ use super::digest::{Digest, payload_hash};
 use super::event::{Act, Actor, Edit, Event, Identity, Requirement, RequirementKind};
 use super::id::RequestId;
 use super::timestamp::Timestamp;
+use super::usage::{Consumption, UseTerms};
 use crate::people::name_of;
 
 /// What stands in the place of a redacted parameter's value, everywhere.
@@ -108,6 +109,9 @@ pub struct Submission {
     /// What people must have read for their approval to count.
     #[serde(default, skip_serializing_if = "Consent::is_whole")]
     pub consent: Consent,
+    /// How its approval is meant to be used.
+    #[serde(rename = "use", default, skip_serializing_if = "UseTerms::is_default")]
+    pub terms: UseTerms,
 }
 
 /// What people must have read for their approval to count.
@@ -202,7 +206,14 @@ pub enum State {
     /// Waiting for people or for time.
     Open(Open),
     /// The caller may act.
-    Approved(Decided),
+    Approved {
+        /// When and by whom.
+        #[serde(flatten)]
+        decided: Decided,
+        /// That the approval was used: the one thing that changes once a request has ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        consumed: Option<Consumption>,
+    },
     /// The caller must not act.
     Denied(Decided),
     /// Nobody decided in time.
@@ -325,7 +336,7 @@ impl Request {
     pub fn status(&self) -> Status {
         match &self.state {
             State::Open(open) => open.status(),
-            State::Approved(_) => Status::Approved,
+            State::Approved { .. } => Status::Approved,
             State::Denied(_) => Status::Denied,
             State::Expired { .. } => Status::Expired,
             State::Cancelled { .. } => Status::Cancelled,
@@ -335,7 +346,7 @@ impl Request {
     /// Whether it ended as it was made, so that there was never anything to decide.
     #[must_use]
     pub fn ended_as_made(&self) -> bool {
-        self.version <= 1 && self.status().is_terminal()
+        self.version.saturating_sub(self.versions_since_end()) <= 1 && self.status().is_terminal()
     }
 
     /// When it was decided, expired or cancelled.
@@ -343,7 +354,7 @@ impl Request {
     pub fn decided_at(&self) -> Option<Timestamp> {
         match &self.state {
             State::Open(_) => None,
-            State::Approved(decided) | State::Denied(decided) => Some(decided.at),
+            State::Approved { decided, .. } | State::Denied(decided) => Some(decided.at),
             State::Expired { at } | State::Cancelled { at, .. } => Some(*at),
         }
     }
@@ -352,8 +363,17 @@ impl Request {
     /// though the clock be set back.
     #[must_use]
     pub fn time_of_next(&self, now: Timestamp) -> Timestamp {
+        now.max(self.changed_at())
+    }
+
+    /// When its newest version came about.
+    #[must_use]
+    pub fn changed_at(&self) -> Timestamp {
         let last = self.history.last().map_or(self.submission.submitted_at, |last| last.at);
-        now.max(last).max(self.decided_at().unwrap_or(last))
+        let ended = self.decided_at().unwrap_or(last);
+        let used =
+            self.consumption().map_or(ended, |used| used.report.as_ref().map_or(used.at, |report| report.at));
+        last.max(ended).max(used)
     }
 
     /// When something happens by itself next: a wake-up, the escalation or the expiry. `None` once terminal.
@@ -472,15 +492,11 @@ impl Request {
         params
     }
 
-    /// The hash of the payload as it stands, edits included. See [`payload_hash`].
+    /// What stands for each parameter as it stands, edits included.
     #[must_use]
-    pub fn payload_hash(&self) -> Digest {
-        let mut edits = self.every_edit().peekable();
-        if edits.peek().is_none() {
-            return payload_hash(&self.submission.digests);
-        }
+    pub fn commitments(&self) -> BTreeMap<String, Digest> {
         let mut digests = self.submission.digests.clone();
-        for Edit { key, after, commitment, .. } in edits {
+        for Edit { key, after, commitment, .. } in self.every_edit() {
             match after {
                 // INVARIANT: in version 2 every new value has a commitment, or it was not accepted.
                 Some(value) => {
@@ -489,7 +505,16 @@ impl Request {
                 None => digests.remove(key),
             };
         }
-        payload_hash(&digests)
+        digests
+    }
+
+    /// The hash of the payload as it stands, edits included. See [`payload_hash`].
+    #[must_use]
+    pub fn payload_hash(&self) -> Digest {
+        if self.every_edit().next().is_none() {
+            return payload_hash(&self.submission.digests);
+        }
+        payload_hash(&self.commitments())
     }
 }
 

@@ -197,7 +197,7 @@ fn next_state(
                 "every policy is satisfied before anybody acted, and the action is not `unattended`",
             )]));
         }
-        return Ok(State::Approved(Decided { at: event.at, by, reason: None }));
+        return Ok(State::Approved { decided: Decided { at: event.at, by, reason: None }, consumed: None });
     }
     let requirements: Vec<Requirement> = rulings
         .iter()
@@ -259,6 +259,20 @@ impl Request {
         let mut effects = vec![Effect::ShowRequest];
         close_notices(&self.state, &request, &mut effects);
         Step { request, audit, effects, counts }
+    }
+}
+
+impl Request {
+    /// The entry of the audit log that says how the request ended; `None` while it is open. It is the same whatever is done
+    /// with its approval.
+    #[must_use]
+    pub fn decision_entry(&self) -> Option<AuditEntry> {
+        let at = self.decided_at()?;
+        let by = match &self.state {
+            State::Approved { decided, .. } | State::Denied(decided) => decided.by.clone(),
+            State::Open(_) | State::Expired { .. } | State::Cancelled { .. } => None,
+        };
+        Some(decision(self, at, by))
     }
 }
 
@@ -403,7 +417,7 @@ fn decision(request: &Request, at: Timestamp, by: Option<String>) -> AuditEntry 
     detail.insert("decision".into(), status.as_str().into());
     detail.insert("approvers".into(), json!(request.approvers()));
     let reason = match &request.state {
-        State::Approved(decided) | State::Denied(decided) => decided.reason.as_deref(),
+        State::Approved { decided, .. } | State::Denied(decided) => decided.reason.as_deref(),
         State::Cancelled { reason, .. } => reason.as_deref(),
         State::Open(_) | State::Expired { .. } => None,
     };
@@ -413,7 +427,7 @@ fn decision(request: &Request, at: Timestamp, by: Option<String>) -> AuditEntry 
     entry(request, at, status.as_str(), by, detail)
 }
 
-fn entry(
+pub(super) fn entry(
     request: &Request,
     at: Timestamp,
     event: &str,

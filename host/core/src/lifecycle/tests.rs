@@ -15,6 +15,8 @@ const KEYS: [&str; 4] = ["replicas", "ref", "secret", "flag"];
 const PEOPLE: [&str; 4] = ["U1", "U2", "U3", "U4"];
 const PERSONAS: [&str; 2] = ["security", "release"];
 
+mod usage;
+
 fn params() -> Map<String, Value> {
     json!({"replicas": 3, "ref": "v1", "secret": "hunter2"}).as_object().cloned().unwrap_or_default()
 }
@@ -75,6 +77,7 @@ fn submission(unattended: bool) -> Submission {
         escalate_at: Some(START.plus(TIMEOUT_MS / 2)),
         unattended,
         consent: Consent::Whole,
+        terms: Default::default(),
     }
 }
 
@@ -692,6 +695,8 @@ fn check_step(before: &Request, judged: Option<(bool, &[Verdict])>, step: &Step)
         usize::from(after.status().is_terminal()),
         "a decision is audited once, when it is made"
     );
+    let decision = step.audit.iter().find(|entry| entry.detail.contains_key("decision"));
+    assert_eq!(after.decision_entry().as_ref(), decision, "the entry is made again as it was stored");
     assert!(after.history.iter().filter(|event| event.act == Act::Escalated).count() <= 1);
 
     if after.status() == Status::Approved {

@@ -54,6 +54,21 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// A text that is no point in time since the Unix epoch in RFC 3339.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a time in RFC 3339, such as `2026-03-01T12:00:00.000Z`")]
+pub struct BadTimestamp;
+
+/// Reads RFC 3339; what is beyond milliseconds is cut.
+impl std::str::FromStr for Timestamp {
+    type Err = BadTimestamp;
+
+    fn from_str(text: &str) -> Result<Timestamp, BadTimestamp> {
+        let at: jiff::Timestamp = text.parse().map_err(|_| BadTimestamp)?;
+        u64::try_from(at.as_millisecond()).map(Timestamp).map_err(|_| BadTimestamp)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +78,19 @@ mod tests {
         assert_eq!(Timestamp::from_millis(1_772_366_400_007).to_string(), "2026-03-01T12:00:00.007Z");
         assert_eq!(Timestamp::EPOCH.to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(Timestamp::from_millis(u64::MAX).to_string(), format!("{}ms", u64::MAX));
+    }
+
+    #[test]
+    fn is_read_as_it_is_written() {
+        for millis in [0, 1, 1_772_366_400_007, 253_402_300_799_999] {
+            let at = Timestamp::from_millis(millis);
+            assert_eq!(at.to_string().parse(), Ok(at));
+        }
+        for text in
+            ["", "2026-03-01", "2026-03-01T12:00:00", "1969-12-31T23:59:59Z", "5ms", "2026-02-30T00:00:00Z"]
+        {
+            assert_eq!(text.parse::<Timestamp>(), Err(BadTimestamp), "{text}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::directory::{Directory, STALE_AFTER_MS, is_usergroup};
-use crate::lifecycle::{Actor, Consent, Digest, Known, REDACTED, Request, Timestamp};
+use crate::lifecycle::{Actor, Consent, Digest, Known, REDACTED, Request, Timestamp, UseTerms};
 use crate::people::{People, Person, is_slack_id};
 
 /// An action's canonical entry: everything that its requests are judged by, module digests included.
@@ -37,6 +37,9 @@ pub struct PolicyEntry {
     /// Whether the first message of a request notifies the people who can act. Part of the hash only if the set says it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub notify: bool,
+    /// How approvals are meant to be used. Part of the hash only if the set says it.
+    #[serde(rename = "use", default, skip_serializing_if = "UseTerms::is_default")]
+    pub terms: UseTerms,
     /// JSON Schema (2020-12) of the parameters.
     pub schema: Option<Value>,
     /// Members by group: people, and user groups of Slack.

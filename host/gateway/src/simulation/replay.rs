@@ -144,7 +144,7 @@ impl Replayer {
                 let at = end.max(simulation.expires_at());
                 note(&simulation.happen(at, by_itself(Intent::Expire)));
             }
-            State::Open(_) | State::Approved(_) | State::Denied(_) => {
+            State::Open(_) | State::Approved { .. } | State::Denied(_) => {
                 if simulation.expires_at() <= end {
                     note(&simulation.happen(end, by_itself(Intent::Expire)));
                 }

@@ -6,7 +6,7 @@ use super::ANY_ACTION;
 use crate::yaml::document::{Kind, Node, Place};
 use crate::yaml::error::{Errors, did_you_mean};
 use crate::yaml::fields::{Fields, Reader, is_name};
-use countersign_core::lifecycle::{Consent, Digest};
+use countersign_core::lifecycle::{Consent, Digest, UseTerms};
 use countersign_core::record::{Escalate, PolicyEntry, PolicyUse, Redaction, Rerequest};
 use countersign_registry::{Pinned, Repository};
 
@@ -215,6 +215,8 @@ impl SetReader<'_, '_> {
             "unattended",
             "consent",
             "notify",
+            "consume",
+            "valid_for",
             "policies",
         ];
         let fields = self.reader.fields(node, &format!("the action `{name}`"), &known)?;
@@ -235,6 +237,7 @@ impl SetReader<'_, '_> {
             unattended: fields.get("unattended").is_some_and(|node| self.reader.truth(node, "`unattended`")),
             consent: fields.get("consent").map_or(Consent::Whole, |node| self.consent(node)),
             notify: fields.get("notify").is_some_and(|node| self.reader.truth(node, "`notify`")),
+            terms: self.terms(&fields),
             schema: None,
             groups: self.groups.clone(),
             policies,
@@ -270,6 +273,23 @@ impl SetReader<'_, '_> {
                 Consent::Whole
             }
         }
+    }
+
+    /// How approvals are meant to be used.
+    fn terms(&mut self, fields: &Fields<'_>) -> UseTerms {
+        let valid_for = fields
+            .get("valid_for")
+            .and_then(|node| self.reader.duration(node, "`valid_for`", SECOND..=30 * DAY));
+        let required = fields.get("consume").is_some_and(|node| match self.reader.text(node, "`consume`") {
+            Some("required") => true,
+            Some("optional") | None => false,
+            Some(other) => {
+                let message = format!("`consume` must be `required` or `optional`, not `{other}`");
+                self.reader.error(node.at, message);
+                false
+            }
+        });
+        UseTerms { valid_for_ms: valid_for, required }
     }
 
     fn redact(&mut self, node: &Node) -> Redaction {
@@ -374,6 +394,7 @@ impl SetReader<'_, '_> {
             unattended: false,
             consent: Consent::Whole,
             notify: false,
+            terms: Default::default(),
             schema: None,
             groups: self.groups.clone(),
             policies: vec![PolicyUse { name: "quorum".to_owned(), digest: pin.digest, config }],

@@ -83,9 +83,10 @@ impl ActionPolicy {
                 entry.action
             ));
         }
-        if entry.notify && entry.channel.is_none() {
+        if entry.channel.is_none() && !entry.unattended {
+            let in_vain = if entry.notify { ", though it says `notify: true`" } else { "" };
             warnings.push(format!(
-                "the action `{}` says `notify: true`, and has no channel to notify people in",
+                "the action `{}` has no channel, so nobody is told of its requests{in_vain}",
                 entry.action
             ));
         }

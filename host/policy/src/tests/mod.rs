@@ -67,6 +67,7 @@ fn action(engine: &Engine, policies: &[(&str, Value)]) -> ActionPolicy {
         unattended: false,
         consent: Default::default(),
         notify: false,
+        terms: Default::default(),
         schema: None,
         groups: [("admins".to_owned(), ["U0ADMIN".to_owned()].into())].into(),
         policies: uses.collect(),
@@ -109,6 +110,7 @@ fn submission(policy: &ActionPolicy) -> Submission {
         escalate_at: None,
         unattended: false,
         consent: Default::default(),
+        terms: Default::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use countersign_core::lifecycle::Consent;
+use countersign_core::lifecycle::{Consent, UseTerms};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -440,4 +440,38 @@ fn the_sample_set_is_sound() {
     let dir = countersign_test_modules::folder();
     let set = PolicySet::load(&dir, &engine()).unwrap_or_else(|errors| panic!("{errors}"));
     assert!(set.action("deploy_prod").is_some());
+}
+
+#[test]
+fn an_action_says_how_its_approvals_are_used() {
+    let with = |terms: &str| broken("    timeout:", &format!("{terms}    timeout:"));
+    let loaded = |terms: &str| {
+        let set = with(terms).load(&engine()).unwrap_or_else(|errors| panic!("{errors}"));
+        let deploy = set.action("deploy").unwrap();
+        (deploy.entry().terms, deploy.hash())
+    };
+    let terms = |valid_for_ms, required| UseTerms { valid_for_ms, required };
+    let (unsaid, hash) = loaded("");
+    assert_eq!(unsaid, UseTerms::default());
+    assert_eq!(loaded("    consume: optional\n"), (unsaid, hash), "hashes of earlier sets stay");
+    let mut hashes = BTreeSet::from([hash]);
+    for (text, expected) in [
+        ("    consume: required\n", terms(None, true)),
+        ("    valid_for: 30m\n", terms(Some(30 * 60_000), false)),
+        ("    valid_for: 1h\n    consume: required\n", terms(Some(60 * 60_000), true)),
+    ] {
+        let (found, hash) = loaded(text);
+        assert_eq!(found, expected, "{text}");
+        assert!(hashes.insert(hash), "{text}: it is part of the hash");
+    }
+    for (wrong, message) in [
+        ("    consume: once\n", "`consume` must be `required` or `optional`, not `once`"),
+        ("    consume: true\n", "`consume`"),
+        ("    valid_for: 0s\n", "`valid_for`"),
+        ("    valid_for: 31d\n", "`valid_for`"),
+        ("    valid_for: soon\n", "`soon` is no duration"),
+    ] {
+        let errors = with(wrong).errors();
+        assert!(errors.contains(message), "{wrong}: {errors}");
+    }
 }

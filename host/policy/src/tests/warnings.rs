@@ -30,10 +30,15 @@ fn check(groups: &str, action: &str, expected: &[&str]) {
 
 #[track_caller]
 fn check_exactly(groups: &str, action: &str, expected: &[&str]) {
+    check_with("channel: C0DEPLOYS", groups, action, expected);
+}
+
+#[track_caller]
+fn check_with(defaults: &str, groups: &str, action: &str, expected: &[&str]) {
     let text = format!(
         "version: 1\nmodules: {{ quorum: \"{{quorum}}\", persona-gate: \"{{persona-gate}}\", \
          override-guard: \"{{override-guard}}\", misbehaving: \"{{misbehaving}}\" }}\n\
-         groups: {{ {groups} }}\nactions:\n  deploy: {{ {action} }}\n"
+         groups: {{ {groups} }}\ndefaults: {{ {defaults} }}\nactions:\n  deploy: {{ {action} }}\n"
     );
     let set = Folder::new(&text).load(&engine()).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
     let warnings = set.warnings(&directory(), SUBMITTED_AT);
@@ -177,13 +182,16 @@ fn actions_that_nobody_could_ever_approve() {
 }
 
 #[test]
-fn people_cannot_be_notified_without_a_channel() {
-    let nowhere = "the action `deploy` says `notify: true`, and has no channel";
-    for (notify, expected) in [
-        ("notify: true, ", &[nowhere][..]),
-        ("notify: false, ", &[]),
+fn without_a_channel_nobody_is_told() {
+    let nobody = "the action `deploy` has no channel, so nobody is told of its requests";
+    let in_vain = format!("{nobody}, though it says `notify: true`");
+    for (says, expected) in [
+        ("", &[nobody][..]),
+        ("notify: true, ", &[in_vain.as_str()]),
         ("notify: true, channel: C0DEPLOYS, ", &[]),
+        ("channel: C0DEPLOYS, ", &[]),
     ] {
-        check("", &format!("{notify}{}", quorum("U1", 1)), expected);
+        let action = format!("redact: {{ hide: [] }}, {says}{}", quorum("U1", 1));
+        check_with("timeout: 10m", "", &action, expected);
     }
 }

@@ -23,6 +23,9 @@ pub struct Storage {
     /// Beside an embedded store there is one, `PATH.spool`; with a Redis there is none unless it is given.
     #[arg(long, value_name = "COUNTERSIGN_SPOOL_DIR")]
     pub spool_dir: Option<PathBuf>,
+    /// The file of the keys that receipts are signed with; without it `PATH.receipts.key` beside the database `PATH`.
+    #[arg(long, value_name = "COUNTERSIGN_RECEIPT_KEYS")]
+    pub receipt_keys: Option<PathBuf>,
     /// How a Redis is used.
     #[command(flatten)]
     pub redis: Redis,

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::body::JsonBody;
 use super::caller::{Calling, Found, Wanted, salt_for};
 use super::check::Check;
+use super::end::End;
 use super::error::ApiError;
 use super::params::{Params, request_id};
 use super::view::WaitView;
@@ -59,5 +60,6 @@ pub(super) async fn cancel(
     let wanted = Wanted { token: token.as_deref(), id, reads: false };
     let Found { request, with_token } = calling.request(&app, &params, wanted).await?;
     let request = app.gateway.cancel(request.id, reason).await?;
-    Ok(Json(WaitView::of(&request, salt_for(&app, &request, with_token))))
+    let view = WaitView::of(&request, salt_for(&app, &request, with_token), app.gateway.clock().now());
+    Ok(Json(view.with_end(End::of(&app, &request, with_token).await)))
 }

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use countersign_access::Identified;
 use countersign_core::lifecycle::{Digest, Link, Origin, Party, RequestId, Status, Timestamp};
-use countersign_gateway::{Ask, Receipt};
+use countersign_gateway::{Ask, Made};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -15,7 +14,9 @@ use super::caller::{Calling, requester as requester_of};
 use super::can_act::Outlook;
 use super::check::Check;
 use super::error::ApiError;
+use super::idempotency::Replayable;
 use super::params::Params;
+use super::place::Audience;
 use super::view::{min_approvals, payload_hash_version, rfc3339_always, salt_text};
 use crate::caller_rights;
 use crate::state::App;
@@ -81,6 +82,8 @@ pub(super) struct CreatedView {
     replayed: bool,
     #[serde(flatten)]
     outlook: Option<Outlook>,
+    #[serde(flatten)]
+    audience: Option<Audience>,
 }
 
 /// What the policies require.
@@ -106,7 +109,8 @@ pub(super) struct PolicyView {
         description = "1 to 255 printable characters. The same key and body give the same request and token until a day after its `expiresAt`.")),
     request_body = CreateBody,
     responses(
-        (status = 200, description = "The request was created, now or earlier with the same idempotency key", body = CreatedView),
+        (status = 200, description = "The request was created, now or earlier with the same idempotency key", body = CreatedView,
+            headers(("Idempotent-Replayed" = bool, description = "`true` if the request was created by an earlier call with the same key"))),
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `policy_denied`, with `reasons`, \
             `caller_not_allowed`, `requester_mismatch` or `proxied`; \
             408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`; \
@@ -120,27 +124,31 @@ pub(super) async fn create(
     calling: Calling,
     params: Params,
     body: Unread,
-) -> Result<Json<CreatedView>, ApiError> {
+) -> Result<Replayable<CreatedView>, ApiError> {
     let caller = calling.identify(&app, &params).await?;
     calling.check_quota(&app, caller.as_ref()).await?;
     let body = body.json(&app).await?;
     let sent = calling.idempotency_key(&app, &body.0)?;
     let body: CreateBody = body.typed()?;
     let owner = (caller.as_ref().map(|identified| &*identified.caller), body.meta.origin.repo.as_str());
-    let idempotency = sent.map(|sent| sent.of("create", owner));
+    let idempotency = sent.map(|sent| sent.of_maker("create", owner));
     let ask = ask(&app, caller.as_ref(), body)?;
     let most_open = caller_rights::most_open(&app, caller.as_ref().map(|identified| &*identified.caller));
-    let receipt = app.gateway.create(ask, idempotency, most_open).await?;
-    let outlook = Outlook::now(&app, &receipt.request).await;
-    Ok(Json(CreatedView::of(&receipt, outlook)))
+    let made = app.gateway.create(ask, idempotency, most_open).await?;
+    let outlook = Outlook::now(&app, &made.request).await;
+    let audience = match made.replayed {
+        true => Audience::of(&app, &made.request).await,
+        false => Audience::of_new(&app, &made.request).await,
+    };
+    Ok(Replayable { replayed: made.replayed, view: CreatedView::of(&made, outlook, audience) })
 }
 
 impl CreatedView {
-    fn of(receipt: &Receipt, outlook: Option<Outlook>) -> CreatedView {
-        let request = &receipt.request;
+    fn of(made: &Made, outlook: Option<Outlook>, audience: Option<Audience>) -> CreatedView {
+        let request = &made.request;
         let submission = &request.submission;
         CreatedView {
-            token: receipt.token.reveal().to_owned(),
+            token: made.token.reveal().to_owned(),
             request_id: request.id,
             status: request.status(),
             expires_at: submission.expires_at,
@@ -151,10 +159,11 @@ impl CreatedView {
                 hash: submission.policy_hash,
             },
             payload_hash_version: payload_hash_version(request),
-            payload_salt: receipt.salt.as_ref().map(salt_text),
+            payload_salt: made.salt.as_ref().map(salt_text),
             caller: submission.caller.clone(),
-            replayed: receipt.replayed,
+            replayed: made.replayed,
             outlook,
+            audience,
         }
     }
 }

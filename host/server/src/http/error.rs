@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use countersign_access::{RequesterError, Role, Unauthenticated};
 use countersign_core::json;
-use countersign_core::lifecycle::{Reason, Refusal};
+use countersign_core::lifecycle::{Reason, Refusal, UseRefusal};
 use countersign_core::record::ChangeFault;
 use countersign_gateway::GatewayError;
 use countersign_gateway::policy_sets::ChangeError;
@@ -142,6 +142,9 @@ pub(crate) struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Object>)]
     reasons: Vec<Reason>,
+    /// The keys of parameters that differ from what was approved.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    differing: Vec<String>,
 }
 
 /// The content type of every error.
@@ -229,6 +232,9 @@ fn gateway_status(error: &GatewayError) -> StatusCode {
             StatusCode::FORBIDDEN
         }
         GatewayError::NotFound => StatusCode::NOT_FOUND,
+        GatewayError::NotUsed(UseRefusal::NotTheCaller) => StatusCode::FORBIDDEN,
+        GatewayError::NotUsed(UseRefusal::ApprovalExpired(_)) => StatusCode::GONE,
+        GatewayError::NotUsed(_) => StatusCode::CONFLICT,
         GatewayError::KeyReused | GatewayError::Refused(Refusal::TooLargeToReview) => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
@@ -275,12 +281,13 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, error) = (self.status(), self.code());
         let (detail, retry_after) = (self.detail(), self.retry_after());
-        let (mut errors, mut reasons) = (Vec::new(), Vec::new());
+        let (mut errors, mut reasons, mut differing) = (Vec::new(), Vec::new(), Vec::new());
         match self {
             ApiError::Invalid(invalid) => errors = invalid,
             ApiError::Gateway(error) => {
                 log_failure(&error);
                 reasons = error.reasons();
+                differing = error.differing().to_vec();
             }
             ApiError::Change(
                 error @ (ChangeError::Refused(_) | ChangeError::Unfetched(_) | ChangeError::Module(_)),
@@ -295,6 +302,7 @@ impl IntoResponse for ApiError {
             error,
             errors,
             reasons,
+            differing,
         };
         let mut response = (status, Json(problem)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM_JSON);
@@ -310,7 +318,7 @@ impl IntoResponse for ApiError {
 
 #[cfg(test)]
 mod tests {
-    use countersign_core::lifecycle::{Digest, FailureKind, PolicyFailure, Status};
+    use countersign_core::lifecycle::{Digest, FailureKind, PolicyFailure, Status, Timestamp};
     use countersign_store::StoreFault;
     use http_body_util::BodyExt as _;
     use serde_json::Value;
@@ -353,6 +361,9 @@ mod tests {
             GatewayError::Refused(Refusal::SaltLost).into(),
             GatewayError::Refused(Refusal::Objected(vec![reason])).into(),
             GatewayError::Refused(Refusal::PolicyFailed(vec![failure])).into(),
+            GatewayError::from(UseRefusal::NotTheCaller).into(),
+            GatewayError::from(UseRefusal::ApprovalExpired(Timestamp::EPOCH)).into(),
+            GatewayError::from(UseRefusal::PayloadMismatch(vec!["ref".into()])).into(),
             GatewayError::Contended.into(),
             GatewayError::Overloaded.into(),
             GatewayError::RulesLost(Digest::of(b"")).into(),
@@ -392,6 +403,9 @@ mod tests {
         409 salt_lost, retry -: these parameters can no longer be edited; approve them as they are, or deny
         409 refused, retry -: a policy objects: not today
         503 policy_failure, retry 1: a policy gave no usable answer, so nothing was changed
+        403 not_the_caller, retry -: only the caller that made the request can use its approval
+        410 approval_expired, retry -: this approval could be consumed until 1970-01-01T00:00:00.000Z
+        409 payload_mismatch, retry -: these are not the parameters that were approved: ref
         503 contended, retry 1: too many others act on this request at this instant
         503 overloaded, retry 1: the policies of this action have too much to judge at this instant; try again
         503 policy_failure, retry 1: the rules that this request was made under cannot be loaded

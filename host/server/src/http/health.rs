@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use countersign_core::clock::Monotonic;
 use countersign_core::lifecycle::{Digest, Timestamp};
+use countersign_policy::ActionPolicy;
 use countersign_slack::{Outgoing, Report};
 use countersign_store::StoreFault;
 use serde::Serialize;
@@ -43,6 +44,10 @@ pub(super) struct ReadyView {
     backend: &'static str,
     /// The state of delivery to Slack. It does not affect `status`: what is not delivered waits in the outbox.
     slack: SlackView,
+    /// Actions of the policy set in force that have no channel, so that nobody is told of their requests; at most 20. They do
+    /// not affect `status`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    without_channel: Vec<String>,
 }
 
 /// The state of delivery to Slack.
@@ -129,9 +134,21 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
         store_fault: fault.map(StoreFault::as_str),
         backend: app.gateway.store().backend(),
         slack: SlackView::of(app.outgoing.as_ref(), app.gateway.clock().monotonic()),
+        without_channel: without_channel(&app),
     };
     let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(view))
+}
+
+/// The actions that tell nobody. One that is decided without people need not tell any.
+fn without_channel(app: &App) -> Vec<String> {
+    const MOST: usize = 20;
+    let set = app.gateway.policies().active();
+    let silent = set
+        .policies()
+        .map(|policy| ActionPolicy::entry(policy))
+        .filter(|entry| entry.channel.is_none() && !entry.unattended);
+    silent.map(|entry| entry.action.clone()).take(MOST).collect()
 }
 
 /// Metrics in the text format of Prometheus. Scrapes that come in great number get the same answer again, for a second at most.

@@ -3,11 +3,14 @@
 //! The store keeps a fingerprint of the body, under a key of the gateway: a plain digest of it would let whoever reads the
 //! store find hidden parameters by trying values.
 
-use axum::http::{HeaderMap, HeaderName};
+use axum::Json;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
 use countersign_access::Caller;
 use countersign_core::lifecycle::Digest;
 use countersign_core::mac::hmac;
 use countersign_gateway::IdempotencyKey;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::error::{ApiError, Invalid};
@@ -15,6 +18,9 @@ use crate::keys::Keys;
 
 /// The header.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The header of an answer that was given before, for the same key.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// How the header is called in errors.
 const NAME: &str = "Idempotency-Key";
@@ -30,6 +36,23 @@ impl Fingerprints {
         const PURPOSE: &str = "countersign idempotency fingerprint";
         let previous = keys.previous.as_ref().map(|key| key.derive(PURPOSE));
         Fingerprints { current: keys.current.derive(PURPOSE), previous }
+    }
+}
+
+/// An answer that says, if it was given before for the same key, that it is no new one: whoever runs a job twice with one
+/// key must not take the first one's approval for its own.
+pub(super) struct Replayable<T> {
+    pub(super) replayed: bool,
+    pub(super) view: T,
+}
+
+impl<T: Serialize> IntoResponse for Replayable<T> {
+    fn into_response(self) -> Response {
+        let mut response = Json(self.view).into_response();
+        if self.replayed {
+            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        }
+        response
     }
 }
 
@@ -73,12 +96,21 @@ impl Sent {
         }))
     }
 
-    /// The key of a call of this kind. It belongs to the caller; without callers, to the repository.
-    pub(super) fn of(self, what: &str, (caller, repository): (Option<&Caller>, &str)) -> IdempotencyKey {
+    /// The key of a call of this kind that makes a request. It belongs to the caller; without callers, to the repository.
+    pub(super) fn of_maker(
+        self,
+        what: &str,
+        (caller, repository): (Option<&Caller>, &str),
+    ) -> IdempotencyKey {
         let owner = match caller {
             Some(caller) => format!("caller\0{}", caller.name),
             None => format!("repository\0{repository}"),
         };
+        self.of(what, &owner)
+    }
+
+    /// The key of a call of this kind, which is told apart from those of other owners.
+    pub(super) fn of(self, what: &str, owner: &str) -> IdempotencyKey {
         let Sent { key, fingerprint, earlier } = self;
         IdempotencyKey { key: Digest::of(format!("{what}\0{owner}\0{key}").as_bytes()), fingerprint, earlier }
     }

@@ -8,8 +8,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::error::Problem;
 use super::{
-    access, cancel, create, health, modules, policy_sets, rerequest, schemas, shadow, slack, sse, status,
-    wait,
+    access, cancel, create, health, modules, policy_sets, receipts, rerequest, schemas, shadow, slack, sse,
+    status, usage, wait,
 };
 
 #[derive(OpenApi)]
@@ -29,6 +29,9 @@ use super::{
         status::lineage,
         rerequest::rerequest,
         cancel::cancel,
+        usage::consume,
+        usage::outcome,
+        receipts::jwks,
         schemas::schema,
         slack::interactions,
         policy_sets::change::reload,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use countersign_access::Requester;
 use countersign_core::lifecycle::{Party, RequestId, Status, Timestamp};
@@ -14,6 +13,7 @@ use super::body::JsonBody;
 use super::caller::{Calling, Found, Wanted};
 use super::check::Check;
 use super::error::{ApiError, Invalid};
+use super::idempotency::Replayable;
 use super::params::{Params, request_id};
 use super::view::{payload_hash_version, rfc3339_always, salt_text};
 use crate::caller_rights;
@@ -67,7 +67,8 @@ pub(super) struct RerequestView {
         description = "1 to 255 printable characters. The same key and body give the same request and token until a day after its `expiresAt`.")),
     request_body = RerequestBody,
     responses(
-        (status = 200, description = "The request was made again", body = RerequestView),
+        (status = 200, description = "The request was made again", body = RerequestView,
+            headers(("Idempotent-Replayed" = bool, description = "`true` if it was made again by an earlier call with the same key"))),
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; \
             403 `not_allowed`, `policy_denied`, `caller_not_allowed` or `proxied`; \
             404 `not_found`; 408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`; \
@@ -81,7 +82,7 @@ pub(super) async fn rerequest(
     calling: Calling,
     params: Params,
     body: JsonBody,
-) -> Result<Json<RerequestView>, ApiError> {
+) -> Result<Replayable<RerequestView>, ApiError> {
     let RerequestBody { original_request_id, actor, token } = body.typed()?;
     let original = request_id("originalRequestId", &original_request_id)?;
     let mut check = Check::default();
@@ -96,23 +97,24 @@ pub(super) async fn rerequest(
     let owner = (caller.as_deref(), request.submission.origin.repo.as_str());
     // The token is what gives the right, and no part of what is asked for.
     let body = json!({"originalRequestId": original, "actor": actor});
-    let idempotency = calling.idempotency_key(&app, &body)?.map(|sent| sent.of("rerequest", owner));
+    let idempotency = calling.idempotency_key(&app, &body)?.map(|sent| sent.of_maker("rerequest", owner));
     // Whoever has the right says in whose name: the name is asserted.
     let who = Requester::asserted(actor.clone())
         .map_err(|error| Invalid::new("actor.id", error.to_string()))
         .map(|requester| Who::asserted(&requester.name))?;
     let most_open = caller_rights::most_open(&app, caller.as_deref());
     let again = Again { party: actor, who };
-    let receipt = app.gateway.rerequest(original, again, idempotency, most_open, None).await?;
-    Ok(Json(RerequestView {
-        token: receipt.token.reveal().to_owned(),
-        request_id: receipt.request.id,
-        lineage_id: receipt.request.submission.lineage,
-        status: receipt.request.status(),
-        expires_at: receipt.request.submission.expires_at,
-        payload_hash_version: payload_hash_version(&receipt.request),
-        payload_salt: receipt.salt.as_ref().map(salt_text),
-        caller: receipt.request.submission.caller.clone(),
-        replayed: receipt.replayed,
-    }))
+    let made = app.gateway.rerequest(original, again, idempotency, most_open, None).await?;
+    let view = RerequestView {
+        token: made.token.reveal().to_owned(),
+        request_id: made.request.id,
+        lineage_id: made.request.submission.lineage,
+        status: made.request.status(),
+        expires_at: made.request.submission.expires_at,
+        payload_hash_version: payload_hash_version(&made.request),
+        payload_salt: made.salt.as_ref().map(salt_text),
+        caller: made.request.submission.caller.clone(),
+        replayed: made.replayed,
+    };
+    Ok(Replayable { replayed: made.replayed, view })
 }

@@ -15,7 +15,7 @@ use futures_util::FutureExt as _;
 use super::error::ApiError;
 use super::{
     access, admin, body, cancel, create, front_door, health, modules, openapi, policy_sets, proxies,
-    rerequest, schemas, shadow, slack as interactions, sse, status, wait,
+    receipts, rerequest, schemas, shadow, slack as interactions, sse, status, usage, wait,
 };
 use crate::state::App;
 
@@ -86,8 +86,11 @@ fn callers() -> Routes {
         .get("/api/guard/status", status::status)
         .post("/api/guard/rerequest", rerequest::rerequest)
         .post("/api/guard/cancel", cancel::cancel)
+        .post("/api/guard/consume", usage::consume)
+        .post("/api/guard/outcome", usage::outcome)
         .get("/api/guard/lineage", status::lineage)
         .get("/api/schemas/{action}", schemas::schema)
+        .get("/.well-known/jwks.json", receipts::jwks)
 }
 
 /// What Slack calls.

@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::caller::{Calling, Found, salt_for};
+use super::end::End;
 use super::error::ApiError;
 use super::params::Params;
 use super::takeover::LongLived;
@@ -117,35 +118,48 @@ struct Feed {
     app: Arc<App>,
 }
 
+/// What a stream hears of.
+enum News {
+    /// A version of its request that the client has not seen.
+    Version(Arc<Request>),
+    /// Anything else, as it is sent.
+    Text(String),
+}
+
 impl Feed {
     /// The next thing to send.
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Feed)> {
         if self.ended {
             return None;
         }
-        let text = match self.first.take() {
-            Some(request) => {
-                let state = request.map(|request| self.state(&request)).unwrap_or_default();
-                format!("retry: {RETRY_MS}\n\n{state}")
-            }
-            None => self.wait().await,
+        let (mut text, request) = match self.first.take() {
+            Some(request) => (format!("retry: {RETRY_MS}\n\n"), request),
+            None => match self.wait().await {
+                News::Version(request) => (String::new(), Some(request)),
+                News::Text(text) => (text, None),
+            },
         };
+        if let Some(request) = request {
+            // Boxed, since it is needed once, and the stream would be larger all the time.
+            let end = Box::pin(End::of(&self.app, &request, self.with_token)).await;
+            text.push_str(&self.state(&request, end));
+        }
         Some((Ok(Bytes::from(text)), self))
     }
 
-    async fn wait(&mut self) -> String {
+    async fn wait(&mut self) -> News {
         loop {
             let is_heartbeat = tokio::select! {
                 biased;
                 seen = self.watch.next() => match seen {
-                    Seen::Version(request) if request.version > self.seen => return self.state(&request),
+                    Seen::Version(request) if request.version > self.seen => return News::Version(request),
                     Seen::Version(_) => continue,
                     Seen::Lagged => false,
                 },
                 () = self.app.shutdown.cancelled() => {
                     // Not all at once: the next instance has to accept them all.
                     let shard = u64::from(self.id.shard());
-                    return self.end(RETRY_MS + shard % SPREAD_MS);
+                    return News::Text(self.end(RETRY_MS + shard % SPREAD_MS));
                 }
                 () = tokio::time::sleep_until(self.heartbeat) => {
                     self.heartbeat = next_heartbeat();
@@ -155,26 +169,27 @@ impl Feed {
             // Nobody tells this stream of what another process stored, nor of a write that was stored although the store
             // answered with an error.
             match self.app.gateway.store().request(self.id).await {
-                Ok(Some(request)) if request.version > self.seen => return self.state(&request),
+                Ok(Some(request)) if request.version > self.seen => return News::Version(Arc::new(request)),
                 Err(error) if !is_heartbeat => {
                     log_failure(&error.into());
-                    return self.end(RETRY_MS);
+                    return News::Text(self.end(RETRY_MS));
                 }
                 // What cannot be read now is read at the next heartbeat.
                 Ok(_) | Err(_) if is_heartbeat => {
                     let data = json!({"at": self.app.gateway.clock().now().to_string()});
-                    return format!("event: heartbeat\ndata: {data}\n\n");
+                    return News::Text(format!("event: heartbeat\ndata: {data}\n\n"));
                 }
                 Ok(_) | Err(_) => {}
             }
         }
     }
 
-    fn state(&mut self, request: &Request) -> String {
+    fn state(&mut self, request: &Request, end: End) -> String {
         self.seen = request.version;
         self.ended = request.status().is_terminal();
         // Compact JSON has no line breaks, so one `data` line is enough.
-        let view = WaitView::of(request, salt_for(&self.app, request, self.with_token));
+        let salt = salt_for(&self.app, request, self.with_token);
+        let view = WaitView::of(request, salt, self.app.gateway.clock().now()).with_end(end);
         let data = serde_json::to_string(&view).unwrap_or_default();
         format!("event: state\nid: {}\ndata: {data}\n\n", request.version)
     }

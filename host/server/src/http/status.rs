@@ -9,9 +9,11 @@ use serde::Serialize;
 
 use super::caller::{Calling, Found, Wanted, salt_for};
 use super::can_act::Outlook;
+use super::end::SuccessorView;
 use super::error::{ApiError, Invalid};
 use super::openapi::STORE_ERRORS;
 use super::params::Params;
+use super::place::Audience;
 use super::view::StatusView;
 use crate::state::App;
 
@@ -26,6 +28,11 @@ pub(super) struct RequestView {
     payload_salt: Option<String>,
     #[serde(flatten)]
     outlook: Option<Outlook>,
+    #[serde(flatten)]
+    audience: Option<Audience>,
+    /// The request that was made in its place, once it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    successor: Option<SuccessorView>,
 }
 
 /// The state of a request, for its caller, the holder of its token, and admins who may read. Without an access file its id is enough.
@@ -47,7 +54,10 @@ pub(super) async fn status(
     let Found { request, with_token } = request(&app, &calling, &params).await?;
     let outlook = Outlook::now(&app, &request).await;
     let payload_salt = salt_for(&app, &request, with_token);
-    Ok(Json(RequestView { status: StatusView::of(&request), payload_salt, outlook }))
+    let audience = Audience::of(&app, &request).await;
+    let successor = SuccessorView::of(&app, &request, with_token).await;
+    let status = StatusView::of(&request, app.gateway.clock().now());
+    Ok(Json(RequestView { status, payload_salt, outlook, audience, successor }))
 }
 
 /// A request, and those that were made again from it.
@@ -92,7 +102,8 @@ pub(super) async fn lineage(
     };
     let requests = app.gateway.store().lineage(lineage_id, from, PAGE + 1).await?;
     let next = requests.get(PAGE).map(|request| request.submission.depth);
-    let requests = requests.iter().take(PAGE).map(StatusView::of).collect();
+    let now = app.gateway.clock().now();
+    let requests = requests.iter().take(PAGE).map(|request| StatusView::of(request, now)).collect();
     Ok(Json(LineageView { lineage_id, requests, next }))
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use countersign_core::lifecycle::{Digest, Needs, Request, RequestId, Salt, State, Status, Timestamp};
+use countersign_core::lifecycle::{Digest, Needs, Request, RequestId, Salt, State, Status, Timestamp, Usage};
 use serde::Serialize;
 use serde_json::{Map, Value};
+
+use super::end::End;
 
 /// The state of a request, for the holder of its token.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -40,12 +42,47 @@ pub(super) struct WaitView {
     /// The hash of the rules that apply to the request.
     #[schema(value_type = String)]
     policy_hash: Digest,
+    #[serde(flatten)]
+    approval: UseView,
+    #[serde(flatten)]
+    end: End,
+}
+
+/// How an approval is to be used, and how far it has been.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UseView {
+    /// `required` if the approval must be consumed before anything is run; absent if that is up to the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consume: Option<&'static str>,
+    /// How far the approval has been used; absent unless the request is approved.
+    #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
+    /// Until when it can be consumed; absent unless the request is approved, and if that has no end.
+    #[serde(serialize_with = "rfc3339", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    valid_until: Option<Timestamp>,
+    /// When it was consumed.
+    #[serde(serialize_with = "rfc3339", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    consumed_at: Option<Timestamp>,
+}
+
+impl UseView {
+    pub(super) fn of(request: &Request, now: Timestamp) -> UseView {
+        UseView {
+            consume: request.submission.terms.required.then_some("required"),
+            usage: request.usage(now),
+            valid_until: request.valid_until(),
+            consumed_at: request.consumption().map(|consumed| consumed.at),
+        }
+    }
 }
 
 impl WaitView {
-    /// `payload_salt` is for whoever holds the wait token.
+    /// As it is at `now`. `payload_salt` is for whoever holds the wait token.
     #[must_use]
-    pub(super) fn of(request: &Request, payload_salt: Option<String>) -> WaitView {
+    pub(super) fn of(request: &Request, payload_salt: Option<String>, now: Timestamp) -> WaitView {
         // INVARIANT: parameters to act on are returned with an approval only.
         let approved = request.status() == Status::Approved;
         let edits = if approved { Some(request.edits()) } else { None };
@@ -67,7 +104,15 @@ impl WaitView {
             payload_hash_version: payload_hash_version(request),
             payload_salt,
             policy_hash: request.submission.policy_hash,
+            approval: UseView::of(request, now),
+            end: End::default(),
         }
+    }
+
+    /// The same, with what is said of a request that has ended.
+    #[must_use]
+    pub(super) fn with_end(self, end: End) -> WaitView {
+        WaitView { end, ..self }
     }
 }
 
@@ -104,6 +149,8 @@ pub(super) struct StatusView {
     lineage_id: RequestId,
     #[schema(value_type = String)]
     policy_hash: Digest,
+    #[serde(flatten)]
+    approval: UseView,
 }
 
 /// Whether a persona was acknowledged.
@@ -118,7 +165,7 @@ pub(super) enum PersonaState {
 
 impl StatusView {
     #[must_use]
-    pub(super) fn of(request: &Request) -> StatusView {
+    pub(super) fn of(request: &Request, now: Timestamp) -> StatusView {
         let approvers: Vec<String> = request.approvers().into_iter().map(str::to_owned).collect();
         let acknowledged = request.acknowledgements();
         let personas = request.needs.personas.iter().map(|persona| {
@@ -142,6 +189,7 @@ impl StatusView {
             payload_hash_version: payload_hash_version(request),
             lineage_id: request.submission.lineage,
             policy_hash: request.submission.policy_hash,
+            approval: UseView::of(request, now),
         }
     }
 }
@@ -163,7 +211,7 @@ pub(crate) fn min_approvals(needs: &Needs) -> u32 {
 
 fn reason(request: &Request) -> Option<&str> {
     match &request.state {
-        State::Approved(decided) | State::Denied(decided) => decided.reason.as_deref(),
+        State::Approved { decided, .. } | State::Denied(decided) => decided.reason.as_deref(),
         State::Cancelled { reason, .. } => reason.as_deref(),
         State::Open(_) | State::Expired { .. } => None,
     }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::body::JsonBody;
 use super::caller::{Calling, Found, Wanted, salt_for};
+use super::end::End;
 use super::error::{ApiError, Invalid};
 use super::openapi::STORE_ERRORS;
 use super::params::Params;
@@ -60,7 +61,7 @@ pub(super) async fn long_poll(
     let request = app.gateway.request(id).await?;
     watch.read(request.version);
     if request.status().is_terminal() {
-        return Ok(view(&app, &request, with_token));
+        return Ok(view(&app, &request, with_token).await);
     }
     let newer = async {
         loop {
@@ -72,13 +73,13 @@ pub(super) async fn long_poll(
         }
     };
     tokio::select! {
-        newer = newer => return Ok(view(&app, &*newer?, with_token)),
+        newer = newer => return Ok(view(&app, &*newer?, with_token).await),
         () = tokio::time::sleep(timeout) => {}
         () = app.shutdown.cancelled() => {}
     }
     // Nobody tells this call of what another process stored, nor of a write that was stored although the store answered with
     // an error.
-    Ok(view(&app, &*app.gateway.request(id).await?, with_token))
+    Ok(view(&app, &*app.gateway.request(id).await?, with_token).await)
 }
 
 /// Returns the state of the request at once, and keeps the token out of the URL.
@@ -102,7 +103,7 @@ pub(super) async fn poll(
     let body: WaitBody = body.typed()?;
     let wanted = wanted(&params, body.token.as_deref())?;
     let Found { request, with_token } = calling.request(&app, &params, wanted).await?;
-    Ok(view(&app, &request, with_token))
+    Ok(view(&app, &request, with_token).await)
 }
 
 /// The request that somebody waits for: by its token, or by its id for its caller.
@@ -110,8 +111,9 @@ pub(super) fn wanted<'a>(params: &Params, token: Option<&'a str>) -> Result<Want
     Ok(Wanted { token, id: params.optional_request_id()?, reads: false })
 }
 
-fn view(app: &App, request: &Request, with_token: bool) -> Json<WaitView> {
-    Json(WaitView::of(request, salt_for(app, request, with_token)))
+async fn view(app: &App, request: &Request, with_token: bool) -> Json<WaitView> {
+    let view = WaitView::of(request, salt_for(app, request, with_token), app.gateway.clock().now());
+    Json(view.with_end(End::of(app, request, with_token).await))
 }
 
 fn timeout(text: Option<&str>) -> Result<Duration, ApiError> {

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::{Keys, MasterKey};
 
 /// The most bytes that a key file may have.
-const MOST: u64 = 4096;
+const MOST: u64 = 64 << 10;
 
 const HEADING: &str = "# The keys of a Countersign gateway; its database lies beside this file. Keep this secret, and back it \
                        up apart\n# from the database: either one alone is worth little.\n";
@@ -22,52 +22,19 @@ pub(super) struct KeyFile(pub(super) Keys);
 impl KeyFile {
     /// Reads a key file; `None` if there is none.
     pub(super) fn read(path: &Path) -> anyhow::Result<Option<KeyFile>> {
-        let shown = path.display();
-        let file = match File::open(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => opened.with_context(|| format!("cannot open the key file `{shown}`"))?,
-        };
-        let mode = file.metadata().with_context(|| format!("cannot read the key file `{shown}`"))?.mode();
-        ensure!(
-            mode & 0o077 == 0,
-            "the key file `{shown}` can be read or changed by others than its owner: `chmod 600 {shown}`"
-        );
-        let mut text = Zeroizing::new(String::new());
-        file.take(MOST)
-            .read_to_string(&mut text)
-            .with_context(|| format!("cannot read the key file `{shown}`"))?;
-        parse(&text).map(|keys| Some(KeyFile(keys))).with_context(|| format!("in the key file `{shown}`"))
+        let Some(text) = read(path)? else { return Ok(None) };
+        let parsed = parse(&text).map(|keys| Some(KeyFile(keys)));
+        parsed.with_context(|| format!("in the key file `{}`", path.display()))
     }
 
     /// Writes a new key file; fails if there is one.
     pub(super) fn create(&self, path: &Path) -> anyhow::Result<()> {
-        self.write(path, OpenOptions::new().create_new(true))
-            .with_context(|| format!("cannot make the key file `{}`", path.display()))
+        create(path, &self.text())
     }
 
     /// Replaces a key file: the new one is complete on disk before it takes the place of the old one.
     pub(super) fn replace(&self, path: &Path) -> anyhow::Result<()> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let new = path.with_file_name(name);
-        let replaced = || -> std::io::Result<()> {
-            // One that an interrupted change has left behind is not written into: it might not be its owner's alone.
-            match std::fs::remove_file(&new) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            self.write(&new, OpenOptions::new().create_new(true))?;
-            std::fs::rename(&new, path)?;
-            sync_directory(path)
-        };
-        replaced().with_context(|| format!("cannot replace the key file `{}`", path.display()))
-    }
-
-    fn write(&self, path: &Path, options: &mut OpenOptions) -> std::io::Result<()> {
-        let mut file = options.write(true).mode(0o600).open(path)?;
-        file.write_all(self.text().as_bytes())?;
-        file.sync_all()?;
-        sync_directory(path)
+        replace(path, &self.text())
     }
 
     fn text(&self) -> Zeroizing<String> {
@@ -79,6 +46,55 @@ impl KeyFile {
         }
         text
     }
+}
+
+/// Reads the text of a file of keys, which must be its owner's alone; `None` if there is none.
+pub(super) fn read(path: &Path) -> anyhow::Result<Option<Zeroizing<String>>> {
+    let shown = path.display();
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.with_context(|| format!("cannot open the key file `{shown}`"))?,
+    };
+    let mode = file.metadata().with_context(|| format!("cannot read the key file `{shown}`"))?.mode();
+    ensure!(
+        mode & 0o077 == 0,
+        "the key file `{shown}` can be read or changed by others than its owner: `chmod 600 {shown}`"
+    );
+    let mut text = Zeroizing::new(String::new());
+    file.take(MOST)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read the key file `{shown}`"))?;
+    Ok(Some(text))
+}
+
+/// Writes a new file of keys; fails if there is one.
+pub(super) fn create(path: &Path, text: &str) -> anyhow::Result<()> {
+    write(path, text).with_context(|| format!("cannot make the key file `{}`", path.display()))
+}
+
+/// Replaces a file of keys: the new one is complete on disk before it takes the place of the old one.
+pub(super) fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let replaced = || -> std::io::Result<()> {
+        // One that an interrupted change has left behind is not written into: it might not be its owner's alone.
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        write(&new, text)?;
+        std::fs::rename(&new, path)?;
+        sync_directory(path)
+    };
+    replaced().with_context(|| format!("cannot replace the key file `{}`", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    sync_directory(path)
 }
 
 fn sync_directory(path: &Path) -> std::io::Result<()> {

@@ -7,6 +7,7 @@
 
 pub(crate) mod command;
 mod file;
+pub(crate) mod receipts;
 
 use std::path::{Path, PathBuf};
 
@@ -85,9 +86,14 @@ impl Keys {
 
 /// The key file of a store: `PATH.key` beside the database `PATH`.
 pub(crate) fn key_file(store: &StoreUrl) -> Option<PathBuf> {
+    beside(store, ".key")
+}
+
+/// The file `PATH` with this ending, beside the database `PATH`.
+fn beside(store: &StoreUrl, ending: &str) -> Option<PathBuf> {
     let database = store.file()?;
     let mut name = database.file_name()?.to_owned();
-    name.push(".key");
+    name.push(ending);
     Some(database.with_file_name(name))
 }
 

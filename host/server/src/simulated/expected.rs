@@ -135,7 +135,7 @@ pub(super) fn check(request: &Request) -> Result<(), String> {
     let name = &request.submission.action;
     let action = ACTIONS.iter().find(|action| action.name == name).ok_or("an unknown action was admitted")?;
     match &request.state {
-        State::Approved(decided) => {
+        State::Approved { decided, .. } => {
             action.allows_approval(request, decided.at.since(request.submission.submitted_at))
         }
         State::Denied(_) => match request.history.last() {

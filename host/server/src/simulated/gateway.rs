@@ -25,7 +25,7 @@ use super::slack;
 use super::world::World;
 use crate::build::tokens;
 use crate::config::RateLimit;
-use crate::http::{ClientHeader, Fingerprints, Proxies, Surface, router};
+use crate::http::{ClientHeader, Fingerprints, Permalinks, Proxies, Surface, router};
 use crate::interactions::SentEphemerals;
 use crate::keys::{Keys, MasterKey};
 use crate::rate_limit::{CallerQuotas, RateLimiter};
@@ -125,6 +125,7 @@ impl Process {
             outgoing: Some(outgoing),
             spool: None,
             sent_ephemerals: SentEphemerals::default(),
+            permalinks: Permalinks::default(),
             slack_team_ids: BTreeSet::new(),
             rate_limiter: RateLimiter::new(&RateLimit { capacity: 1_000_000, refill_per_sec: 1_000.0 }),
             access: None,

@@ -12,7 +12,7 @@ use prometheus::proto::{
 use crate::access_control::history;
 
 /// The counters, which the store changes together with what they count, and their help.
-const COUNTERS: [(&str, &str); 12] = [
+const COUNTERS: [(&str, &str); 15] = [
     ("approval_requests_total", "Requests created, re-requests included."),
     ("approvals_total", "Requests that were approved."),
     ("denies_total", "Requests that were denied."),
@@ -21,6 +21,12 @@ const COUNTERS: [(&str, &str); 12] = [
     ("persona_ack_total", "Acknowledgements of personas."),
     ("param_overrides_total", "Edits of parameters, by outcome: applied or rejected."),
     ("override_rejections_total", "Edits that were rejected, by reason."),
+    ("approvals_consumed_total", "Approvals that were consumed."),
+    ("approval_outcomes_total", "What came of consumed approvals, by outcome: succeeded or failed."),
+    (
+        "approval_use_refusals_total",
+        "Approvals that somebody tried to use otherwise than once, in time and as agreed.",
+    ),
     ("slack_delivery_failures_total", "Messages that Slack refuses, by its code; each is counted once."),
     (
         "slack_posts_skipped_total",

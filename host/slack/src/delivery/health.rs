@@ -110,6 +110,14 @@ impl Health {
         report
     }
 
+    /// Slack's code, if it refuses everything or this channel, named as in the policy set.
+    #[must_use]
+    pub fn refusal_of(&self, channel: &str) -> Option<String> {
+        let known = self.lock();
+        let of_channel = || known.report.channels.get(channel).map(|failure| failure.code.clone());
+        known.report.refused.clone().or_else(of_channel)
+    }
+
     /// Takes over the state of the circuit breaker, and whether something is due.
     pub(super) fn update(
         &self,

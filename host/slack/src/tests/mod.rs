@@ -49,6 +49,7 @@ fn entry() -> PolicyEntry {
         unattended: false,
         consent: Default::default(),
         notify: false,
+        terms: Default::default(),
         schema: Some(json!({
             "type": "object",
             "properties": {
@@ -105,6 +106,7 @@ fn submission() -> Submission {
         escalate_at: Some(minutes(15)),
         unattended: false,
         consent: Default::default(),
+        terms: Default::default(),
     }
 }
 

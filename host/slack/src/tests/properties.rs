@@ -1,7 +1,9 @@
 //! For every input: Slack accepts it, it notifies nobody, and neither the status nor a button is missing.
 
 use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{Decided, Escalation, Event, Needs, Open, State};
+use countersign_core::lifecycle::{
+    Consumption, Decided, Escalation, Event, Needs, Open, RunReport, RunResult, State,
+};
 use countersign_core::lifecycle::{Status, canonical, payload_hash};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -154,12 +156,32 @@ fn any_state() -> BoxedStrategy<State> {
     );
     prop_oneof![
         4 => open,
-        1 => any_decided().prop_map(State::Approved),
+        1 => (any_decided(), prop::option::of(any_consumption()))
+            .prop_map(|(decided, consumed)| State::Approved { decided, consumed }),
         1 => any_decided().prop_map(State::Denied),
         1 => any::<u64>().prop_map(|at| State::Expired { at: Timestamp::from_millis(at) }),
         1 => prop::option::of(any_words()).prop_map(|reason| State::Cancelled { at: START, reason }),
     ]
     .boxed()
+}
+
+fn any_consumption() -> BoxedStrategy<Consumption> {
+    let report =
+        (any::<u64>(), any::<bool>(), prop::option::of(any_words())).prop_map(|(at, good, detail)| {
+            RunReport {
+                at: Timestamp::from_millis(at),
+                result: if good { RunResult::Succeeded } else { RunResult::Failed },
+                detail,
+            }
+        });
+    (any::<u64>(), prop::option::of(report))
+        .prop_map(|(at, report)| Consumption {
+            at: Timestamp::from_millis(at),
+            by: None,
+            repeat: None,
+            report,
+        })
+        .boxed()
 }
 
 fn any_decided() -> BoxedStrategy<Decided> {
@@ -236,7 +258,7 @@ fn mentionable(request: &Request, entry: &PolicyEntry) -> BTreeSet<String> {
     if let State::Open(open) = &request.state {
         ids.extend(open.requirements.iter().flat_map(|requirement| requirement.eligible.iter().cloned()));
     }
-    if let State::Approved(decided) | State::Denied(decided) = &request.state {
+    if let State::Approved { decided, .. } | State::Denied(decided) = &request.state {
         ids.extend(decided.by.clone());
     }
     ids.extend(entry.groups.values().flatten().cloned());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use countersign_core::directory::{Directory, Members, Presence};
-use countersign_core::lifecycle::{Consent, Event, State};
+use countersign_core::lifecycle::{Consent, Consumption, Event, RunReport, RunResult, State, UseTerms};
 use countersign_core::people::{People, Person};
 
 use super::*;
@@ -250,6 +250,51 @@ fn approved() {
     let message = message(&request, &entry(), &Directory::default(), minutes(30));
     check("approved", &message);
     assert_eq!(buttons(&message), ["show_all"]);
+}
+
+/// Nothing is said of an approval that may be used at any time, by whoever only waits for it.
+#[test]
+fn how_far_an_approval_was_used() {
+    let hour = 60 * 60_000;
+    let terms = |valid_for_ms, required| UseTerms { valid_for_ms, required };
+    let (at_any_time, in_time) = (UseTerms::default(), terms(Some(hour), false));
+    let report = |result, detail: Option<&str>| RunReport {
+        at: minutes(31),
+        result,
+        detail: detail.map(str::to_owned),
+    };
+    let used = |report| Some(Consumption { at: minutes(30), by: None, repeat: None, report });
+    let succeeded = || used(Some(report(RunResult::Succeeded, None)));
+    for (terms, consumed, minute, expected) in [
+        (at_any_time, None, 30, ""),
+        (terms(None, true), None, 30, "*Not used yet*"),
+        (in_time, None, 30, "*Not used yet*, possible until <!date^1772370540"),
+        (in_time, None, 69, "*Lapsed*: nobody used it in time"),
+        (in_time, used(None), 300, "*Used* <!date^1772368200"),
+        (
+            at_any_time,
+            succeeded(),
+            31,
+            "*Ran* <!date^1772368200^{date_short_pretty} at {time}|2026-03-01 12:30 UTC>, *succeeded*",
+        ),
+        (at_any_time, used(Some(report(RunResult::Failed, None))), 31, ", *failed*"),
+    ] {
+        let mut request = after(one_approval(), 9, Some("U0CAT"), approve(), Standing::Satisfied);
+        Arc::make_mut(&mut request.submission).terms = terms;
+        let State::Approved { decided, .. } = request.state else { panic!("it was approved") };
+        request.state = State::Approved { decided, consumed: consumed.clone() };
+        let shown = message(&request, &entry(), &Directory::default(), minutes(minute));
+        let words = serde_json::to_value(&shown.blocks[2]).unwrap()["text"]["text"].clone();
+        let lines: Vec<&str> = words.as_str().unwrap().lines().collect();
+        assert_eq!(lines.len(), if expected.is_empty() { 2 } else { 3 }, "{lines:?}");
+        assert!(lines.last().unwrap().contains(expected), "{expected}: {lines:?}");
+        assert_eq!(buttons(&shown), ["show_all"]);
+    }
+    let mut request = after(one_approval(), 9, Some("U0CAT"), approve(), Standing::Satisfied);
+    let State::Approved { decided, .. } = request.state else { panic!("it was approved") };
+    let failed = used(Some(report(RunResult::Failed, Some("exit code 1:\n*Approved* by <!channel>"))));
+    request.state = State::Approved { decided, consumed: failed };
+    check("approved_and_failed", &message(&request, &entry(), &Directory::default(), minutes(31)));
 }
 
 #[test]

@@ -50,6 +50,8 @@ macro_rules! store_contract {
                 a_caller_has_so_many_open_and_no_more
                 a_commit_is_stored_whole
                 a_conflict_changes_nothing
+                what_was_done_with_an_approval_is_stored
+                one_of_many_consumers_wins
                 one_of_many_commits_wins
                 what_is_due_comes_in_order
                 what_is_due_comes_page_by_page

@@ -304,7 +304,9 @@ impl Model {
         if nonce.is_some_and(|number| self.has_nonce(shard, number) || self.has_nonce(shard, number + 1)) {
             return Committed::Repeated;
         }
-        let fits = |stored: &Request| !stored.status().is_terminal() && stored.version + 1 == request.version;
+        let keeps_its_end =
+            |stored: &Request| !stored.status().is_terminal() || stored.status() == request.status();
+        let fits = |stored: &Request| keeps_its_end(stored) && stored.version + 1 == request.version;
         if !self.requests.get(&request.id).is_some_and(fits) {
             return Committed::Conflict;
         }

@@ -252,6 +252,52 @@ pub(crate) async fn a_conflict_changes_nothing<B: Backend>() {
     commit(&*store, &third).await;
 }
 
+/// It is a version of the ended request like any other, and opens it for nobody.
+pub(crate) async fn what_was_done_with_an_approval_is_stored<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    create(&*store, &request(2)).await;
+    let first = request(1);
+    create(&*store, &first).await;
+    let ended = next(&first, at(1), |request| request.state = approved(at(1)));
+    commit(&*store, &ended).await;
+    let before = Seen::of(&*store).await;
+
+    let used = consumed(&ended, at(2));
+    for (what, request) in [
+        ("the stored version", ended.clone()),
+        ("a version too far", consumed(&used, at(3))),
+        ("an open state", Request { state: open(1), ..used.clone() }),
+        ("another end", Request { state: denied(at(1)), ..used.clone() }),
+        ("yet another end", Request { state: State::Expired { at: at(2) }, ..used.clone() }),
+    ] {
+        assert_eq!(store.commit(change(&request)).await.unwrap(), Committed::Conflict, "{what}");
+        assert_eq!(Seen::of(&*store).await, before, "{what}");
+    }
+    commit(&*store, &used).await;
+    assert_eq!(store.request(first.id).await.unwrap(), Some(used.clone()));
+    let after = Seen::of(&*store).await;
+    assert_eq!((after.due, after.open, after.waiting), (before.due, before.open, before.waiting));
+    assert_eq!(after.audit.len(), before.audit.len() + 1);
+    assert_eq!(after.depth.entries, before.depth.entries);
+    assert_eq!(store.commit(change(&used)).await.unwrap(), Committed::Conflict, "once");
+}
+
+pub(crate) async fn one_of_many_consumers_wins<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let first = request(1);
+    create(&*store, &first).await;
+    let ended = next(&first, at(1), |request| request.state = approved(at(1)));
+    commit(&*store, &ended).await;
+    let used = at_once(100, |number| {
+        let (store, request) = (Arc::clone(&store), consumed(&ended, at(2 + number)));
+        async move { (store.commit(change(&request)).await.unwrap(), request) }
+    });
+    let won: Vec<_> = used.await.into_iter().filter(|(made, _)| *made == Committed::Done).collect();
+    assert_eq!(won.len(), 1);
+    assert_eq!(store.request(first.id).await.unwrap(), Some(won[0].1.clone()));
+    assert_eq!(Seen::of(&*store).await.audit.len(), 3);
+}
+
 pub(crate) async fn one_of_many_commits_wins<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     let first = request(1);

@@ -71,7 +71,7 @@ pub trait Store:
 pub enum Committed {
     /// Everything was stored.
     Done,
-    /// Nothing was stored: the stored version is another one, or the request is terminal or unknown.
+    /// Nothing was stored: the stored version is another one, the request is unknown, or it has ended with another status.
     Conflict,
     /// Nothing was stored: the write's nonce, or the one that excludes it, was stored before.
     Repeated,

@@ -69,7 +69,7 @@ pub struct Claim {
 /// Priority of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Urgency {
-    /// The request has ended: its message must stop offering a decision.
+    /// The request has ended: its message must stop offering a decision, or say what was done with its approval.
     Ended,
     /// The request is new or escalated: nobody has been notified yet.
     First,

@@ -16,8 +16,9 @@ pub trait Requests: Send + Sync {
 
     /// Stores a request's next version with its audit entries, outbox entries and counts, all or nothing.
     ///
-    /// The submission never changes, and a terminal request never does: a further version of it is a conflict. The salt
-    /// stays as it is stored.
+    /// The submission never changes. A request that has ended keeps its status, and is never due or open again: a further
+    /// version of it says what was done with its approval, and is a conflict if it has another status. The salt stays as
+    /// it is stored.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
 
     /// A request by its id.

@@ -23,7 +23,8 @@ pub(super) struct Kind {
     pub(super) policy: Digest,
 }
 
-/// Appends what of a version is indexed: its kind and due time, which are empty if it has ended, and when it came about.
+/// Appends what of a version is indexed: its kind and due time, which are empty if it has ended, and when it came about; and
+/// its status if it has ended, which it keeps.
 pub(super) fn append_indexed(call: Call, projection: &Projection<'_>) -> Result<Call, StoreError> {
     let kind = match projection.due_at {
         Some(_) => {
@@ -32,7 +33,9 @@ pub(super) fn append_indexed(call: Call, projection: &Projection<'_>) -> Result<
         }
         None => String::new(),
     };
-    Ok(call.text(&kind).optional(projection.due_at.map(millis)).number(millis(projection.changed_at)))
+    let ended = if projection.due_at.is_none() { projection.status.as_str() } else { "" };
+    let call = call.text(&kind).optional(projection.due_at.map(millis));
+    Ok(call.number(millis(projection.changed_at)).text(ended))
 }
 
 impl Kind {

@@ -145,7 +145,8 @@ impl NewEntries {
             };
             // It is ready whatever the clock says: `since` may lie ahead of a clock that is set back afterwards.
             // A claimed entry stays claimed: its worker finishes the old revision, and that makes it ready again.
-            // An ended request never changes again, so the entry of one that nobody saw keeps that urgency.
+            // The message of an ended request that nobody saw is not posted, whatever is done with its approval: its entry
+            // keeps that urgency.
             let mut enqueue = db.prepare_cached(
                 "INSERT INTO outbox (request, effect, revision, attempts, since, ready_at, urgency, channel)
                  VALUES (?1, ?2, ?3, 0, ?4, 0, ?5, ?6)

@@ -104,14 +104,15 @@ impl RequestRow {
         Ok(false)
     }
 
-    /// False if the stored request is not the previous version, or is terminal.
+    /// False if the stored request is not the previous version, or has ended with another status.
     pub(super) fn update(&self, scope: &mut Scope<'_>) -> rusqlite::Result<bool> {
-        // INVARIANT: a terminal request has no due time.
+        // INVARIANT: a request that has ended has no due time, and keeps its status.
         let mut select = scope.db.prepare_cached(
-            "SELECT seq, action, status, ifnull(waits_for, ''), ifnull(policy_hash, x''), submitted_at, ifnull(caller, '')
-             FROM request WHERE id = ?1 AND version = ?2 - 1 AND due_at IS NOT NULL",
+            "SELECT seq, action, status, ifnull(waits_for, ''), ifnull(policy_hash, x''), submitted_at, ifnull(caller, ''),
+                    due_at IS NOT NULL
+             FROM request WHERE id = ?1 AND version = ?2 - 1 AND (due_at IS NOT NULL OR status = ?3)",
         )?;
-        let before = select.query_row(params![self.id, self.version], |row| {
+        let before = select.query_row(params![self.id, self.version, self.status], |row| {
             let (action, status) = (row.get(1)?, row.get(2)?);
             let kind = Kind {
                 caller: row.get(6)?,
@@ -120,9 +121,9 @@ impl RequestRow {
                 waits_for: row.get(3)?,
                 policy_hash: row.get(4)?,
             };
-            Ok((row.get::<_, i64>(0)?, kind, row.get::<_, i64>(5)?))
+            Ok((row.get::<_, i64>(0)?, kind, row.get::<_, i64>(5)?, row.get::<_, bool>(7)?))
         });
-        let Some((seq, before, submitted_at)) = before.optional()? else { return Ok(false) };
+        let Some((seq, before, submitted_at, was_open)) = before.optional()? else { return Ok(false) };
         let mut update = scope.db.prepare_cached(
             "UPDATE request SET version = ?2, status = ?3, due_at = ?4, waits_for = ?5, body = ?6 WHERE seq = ?1",
         )?;
@@ -132,7 +133,9 @@ impl RequestRow {
             waits_for: self.waits_for.clone().unwrap_or_default(),
             ..before.clone()
         };
-        scope.open.closed(before, submitted_at);
+        if was_open {
+            scope.open.closed(before, submitted_at);
+        }
         if self.due_at.is_some() {
             scope.open.opened(after, submitted_at);
         }

@@ -305,7 +305,9 @@ async fn a_request_says_whose_it_is_and_whether_it_was_made_before() {
     let headers = [("idempotency-key", "again")];
     let made = setup.again(&original, &headers).await.json();
     assert_eq!((&made["caller"], &made["replayed"]), (&json!("portal"), &json!(false)), "{made}");
-    let repeated = setup.again(&original, &headers).await.json();
+    let repeated = setup.again(&original, &headers).await;
+    assert_eq!(repeated.header("idempotent-replayed"), "true");
+    let repeated = repeated.json();
     assert_eq!((&repeated["requestId"], &repeated["replayed"]), (&made["requestId"], &json!(true)));
     let token = format!("Bearer {}", original.1);
     let request = Request::get(format!("/api/guard/status?requestId={}", original.0));

@@ -172,7 +172,8 @@ async fn a_reload_answers_with_what_is_in_force() {
     {
       "actions": [
         "deploy",
-        "guarded"
+        "guarded",
+        "once"
       ],
       "hash": "[hash]",
       "ok": true,

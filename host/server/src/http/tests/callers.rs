@@ -35,7 +35,9 @@ async fn a_request_is_made_and_decided() {
       "replayed": false,
       "requestId": "[requestId]",
       "status": "ready_for_approval",
-      "token": "[token]"
+      "token": "[token]",
+      "undeliverable": "slack_not_configured",
+      "where": []
     }
     "#);
 
@@ -88,7 +90,9 @@ async fn a_request_is_made_and_decided() {
       "policyHash": "[policyHash]",
       "requestId": "[requestId]",
       "requiredPersonas": [],
-      "status": "ready_for_approval"
+      "status": "ready_for_approval",
+      "undeliverable": "slack_not_configured",
+      "where": []
     }
     "#);
     server.press("U2", "approve", &id).await;
@@ -113,8 +117,10 @@ async fn a_request_is_made_and_decided() {
       "payloadSalt": "[payloadSalt]",
       "policyHash": "[policyHash]",
       "reason": null,
+      "receipt": "[receipt]",
       "removed": [],
-      "status": "approved"
+      "status": "approved",
+      "use": "unused"
     }
     "#);
 }
@@ -151,6 +157,31 @@ async fn the_same_key_and_body_give_the_same_request() {
             (400, &json!("Idempotency-Key"))
         );
     }
+}
+
+/// A job that runs twice with one key is told that the approval is the first run's.
+#[tokio::test]
+async fn a_replayed_answer_is_marked() {
+    let server = TestServer::new().await;
+    let run = async || {
+        let mut request = post("/api/guard/request", ask("guarded").to_string());
+        request.headers_mut().insert("idempotency-key", "run-4711".parse().unwrap());
+        server.send(request).await
+    };
+    let first = run().await;
+    assert_eq!((first.header("idempotent-replayed"), &first.json()["replayed"]), ("", &json!(false)));
+    let id = first.json()["requestId"].as_str().unwrap().to_owned();
+    server.press("U7", "persona_ack:security", &id).await;
+    server.press("U1", "approve", &id).await;
+    // Yesterday's approval, on the last moment that the key counts.
+    server.clock.advance(10 * 60_000 + 24 * 60 * 60_000 - 1);
+    let second = run().await;
+    assert_eq!((&second.json()["requestId"], &second.json()["status"]), (&json!(id), &json!("approved")));
+    assert_eq!((second.header("idempotent-replayed"), &second.json()["replayed"]), ("true", &json!(true)));
+    server.clock.advance(1);
+    let third = run().await;
+    assert_ne!(third.json()["requestId"], json!(id), "a key lives as long as its request and a day");
+    assert_eq!((third.header("idempotent-replayed"), &third.json()["replayed"]), ("", &json!(false)));
 }
 
 #[tokio::test]
@@ -263,6 +294,7 @@ async fn a_request_is_cancelled_once() {
       "payloadSalt": "[payloadSalt]",
       "policyHash": "[policyHash]",
       "reason": "wrong branch",
+      "receipt": "[receipt]",
       "removed": null,
       "status": "cancelled"
     }

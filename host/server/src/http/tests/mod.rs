@@ -4,12 +4,14 @@ mod access;
 mod admins;
 mod callers;
 mod delivery;
+mod following;
 mod input;
 mod operators;
 mod people;
 mod presses;
 mod roles;
 mod stream;
+mod usage;
 mod workspaces;
 
 use std::path::Path;
@@ -54,6 +56,17 @@ const ACTIONS: &str = r#"
     policies:
       - use: quorum
         with: { approvers: [U1, U2, U3], approvals: 2, requester_may_approve: false }
+      - use: override-guard
+        with: { keys: [replicas, ref], max_keys: 1, max_chars: 10 }
+  once:
+    description: One, whose approval is used in time
+    timeout: 10m
+    consume: required
+    valid_for: 30m
+    redact: { show: [ref, replicas] }
+    policies:
+      - use: quorum
+        with: { approvers: [U1] }
       - use: override-guard
         with: { keys: [replicas, ref], max_keys: 1, max_chars: 10 }
   guarded:
@@ -284,8 +297,8 @@ fn redact(value: &mut Value) {
             for (key, value) in object {
                 match (key.as_str(), &value) {
                     (
-                        "token" | "requestId" | "lineageId" | "payloadHash" | "payloadSalt" | "policyHash"
-                        | "hash" | "previous" | "policy",
+                        "token" | "receipt" | "requestId" | "lineageId" | "payloadHash" | "payloadSalt"
+                        | "policyHash" | "hash" | "previous" | "policy",
                         Value::String(_),
                     ) => *value = format!("[{key}]").into(),
                     _ => redact(value),

@@ -62,10 +62,16 @@ async fn metrics_of_a_decided_request() {
     access_reloads_total{outcome="ok",source="sighup"} 0
     access_reloads_total{outcome="unchanged",source="file"} 0
     access_reloads_total{outcome="unchanged",source="sighup"} 0
+    # HELP approval_outcomes_total What came of consumed approvals, by outcome: succeeded or failed.
+    # TYPE approval_outcomes_total counter
     # HELP approval_requests_total Requests created, re-requests included.
     # TYPE approval_requests_total counter
     approval_requests_total{action="deploy"} 1
     approval_requests_total{action="guarded"} 1
+    # HELP approval_use_refusals_total Approvals that somebody tried to use otherwise than once, in time and as agreed.
+    # TYPE approval_use_refusals_total counter
+    # HELP approvals_consumed_total Approvals that were consumed.
+    # TYPE approvals_consumed_total counter
     # HELP approvals_total Requests that were approved.
     # TYPE approvals_total counter
     approvals_total{action="deploy"} 1

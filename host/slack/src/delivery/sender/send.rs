@@ -1,7 +1,8 @@
 //! Posting and updating a message, and what is stored once Slack shows it.
 
-use countersign_core::lifecycle::{Digest, Request, Timestamp};
+use countersign_core::lifecycle::{Digest, Request, Timestamp, Usage};
 use countersign_core::record::{PostState, SlackPost, Slot};
+use countersign_store::LONGEST_WAIT_MS;
 use serde_json::json;
 
 use super::{ActiveJob, CALL_MS, SendResult, Sender, StepError};
@@ -129,10 +130,21 @@ impl Sender {
         has_just_started && post.shown > 0 && request.submission.submitted_at < self.start.wall
     }
 
-    /// When the message is refreshed. Only a message that shows the remaining time needs it.
+    /// When the message is refreshed: while it shows the remaining time, and when an approval that nobody has used lapses.
     fn next_refresh(&self, active: &ActiveJob<'_>, tracked: &TrackedMessage) -> Option<Timestamp> {
-        let shows_time = tracked.mark.slot == Slot::Main && !active.request.status().is_terminal();
-        shows_time.then(|| self.schedule.now().plus(REFRESH_MS))
+        if tracked.mark.slot != Slot::Main {
+            return None;
+        }
+        let (request, wall) = (active.request, self.clock.now());
+        let wait_ms = if !request.status().is_terminal() {
+            REFRESH_MS
+        } else if request.usage(wall) == Some(Usage::Unused) {
+            // Nothing waits longer than that.
+            request.valid_until()?.since(wall).clamp(1, LONGEST_WAIT_MS)
+        } else {
+            return None;
+        };
+        Some(self.schedule.now().plus(wait_ms))
     }
 }
 

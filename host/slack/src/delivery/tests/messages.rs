@@ -24,6 +24,53 @@ async fn a_request_is_posted_once_and_updated_from_then_on() {
     assert_eq!(harness.state(), HealthState::Ok);
 }
 
+/// What is done with an approval is shown, and that nothing was done with it in time.
+#[tokio::test]
+async fn the_use_of_an_approval_is_shown() {
+    let mut harness = Harness::new().await;
+    let terms = UseTerms { valid_for_ms: Some(25 * MINUTE), required: true };
+    for number in 1..=2 {
+        harness.create_with(number, "C1", |submission| submission.terms = terms).await;
+        harness.pass(5 * SECOND).await;
+        harness.end(number).await;
+        harness.pass(5 * SECOND).await;
+        assert_eq!(harness.message(number).text, "deploy v2 approved, unused");
+    }
+    let (calls, approved) =
+        (harness.slack.calls().len(), harness.store.request(id(1)).await.unwrap().unwrap());
+    let used = fixtures::consumed(&approved, harness.now());
+    assert_eq!(harness.store.commit(fixtures::change(&used)).await.unwrap(), Committed::Done);
+    harness.pass(5 * SECOND).await;
+    assert_eq!(harness.message(1).text, "deploy v3 approved, consumed");
+    harness.pass(24 * MINUTE).await;
+    assert_eq!(harness.message(2).text, "deploy v2 approved, unused");
+    assert_eq!(harness.slack.calls().len(), calls + 1, "nothing is sent while nothing changes");
+    harness.pass(MINUTE).await;
+    assert_eq!(harness.message(2).text, "deploy v2 approved, lapsed");
+    harness.pass(60 * MINUTE).await;
+    assert_eq!(harness.slack.calls().len(), calls + 2, "and then nothing more");
+}
+
+/// A request that ended before anybody saw it is not posted because it is used.
+#[tokio::test]
+async fn what_nobody_saw_is_not_posted_for_its_use() {
+    let mut harness = Harness::new().await;
+    harness.create(1, "C1").await;
+    let approved = harness.end(1).await;
+    let used = fixtures::consumed(&approved, harness.now());
+    assert_eq!(harness.store.commit(fixtures::change(&used)).await.unwrap(), Committed::Done);
+    harness.pass(MINUTE).await;
+    assert_eq!((harness.slack.calls().len(), harness.skipped().await), (0, 1));
+
+    // But of one that ended as it was made, it is the only word, used or not.
+    harness.create_approved(2, "C1").await;
+    let approved = harness.store.request(id(2)).await.unwrap().unwrap();
+    let used = fixtures::consumed(&approved, harness.now());
+    assert_eq!(harness.store.commit(fixtures::change(&used)).await.unwrap(), Committed::Done);
+    harness.pass(MINUTE).await;
+    assert_eq!(harness.message(2).text, "deploy v2 approved");
+}
+
 #[tokio::test]
 async fn changes_that_come_in_a_burst_are_one_update() {
     let mut harness = Harness::new().await;

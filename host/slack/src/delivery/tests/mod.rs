@@ -13,7 +13,9 @@ mod run_loop;
 use std::sync::Arc;
 
 use countersign_core::clock::{Clock, ManualClock, Monotonic};
-use countersign_core::lifecycle::{Act, Decided, Edit, Effect, Request, RequestId, State, Timestamp};
+use countersign_core::lifecycle::{
+    Act, Decided, Edit, Effect, Request, RequestId, State, Submission, Timestamp, UseTerms,
+};
 use countersign_core::record::{Escalate, PolicyEntry, Rerequest, SlackPost, Slot};
 use countersign_store::{AuditCursor, Commit, Committed, Created, SqliteStore, Store, fixtures};
 use tempfile::TempDir;
@@ -88,10 +90,15 @@ impl Harness {
 
     /// Creates request `number`, whose messages go to `channel`; nowhere if that is empty.
     async fn create(&self, number: u64, channel: &str) -> Request {
+        self.create_with(number, channel, |_| {}).await
+    }
+
+    async fn create_with(&self, number: u64, channel: &str, change: impl FnOnce(&mut Submission)) -> Request {
         let mut request = fixtures::request_at(number, self.now());
         let submission = Arc::make_mut(&mut request.submission);
         submission.policy_hash = entry(channel).hash();
         submission.expires_at = self.now().plus(60 * MINUTE);
+        change(submission);
         assert_eq!(self.store.create(fixtures::new(&request)).await.unwrap(), Created::New);
         request
     }
@@ -112,15 +119,18 @@ impl Harness {
     /// Approves the request.
     async fn end(&self, number: u64) -> Request {
         let decided = Decided { at: self.now(), by: Some("U1".into()), reason: None };
-        self.commit(number, vec![Effect::ShowRequest], |request| request.state = State::Approved(decided))
-            .await
+        self.commit(number, vec![Effect::ShowRequest], |request| {
+            request.state = State::Approved { decided, consumed: None }
+        })
+        .await
     }
 
     /// Approves a request that has notices.
     async fn end_with_notices(&self, number: u64) -> Request {
         let decided = Decided { at: self.now(), by: Some("U1".into()), reason: None };
         let effects = vec![Effect::ShowRequest, Effect::NotifyEscalation, Effect::NotifyReplaced];
-        self.commit(number, effects, |request| request.state = State::Approved(decided)).await
+        self.commit(number, effects, |request| request.state = State::Approved { decided, consumed: None })
+            .await
     }
 
     /// `by` approves the request with edits, which replaces the approval of whoever approved before.

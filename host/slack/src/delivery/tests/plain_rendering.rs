@@ -12,7 +12,9 @@ pub(super) const PLAIN: Rendering = Rendering { message, minimal, escalation, re
 fn message(request: &Request, entry: &PolicyEntry, _: &Directory, now: Timestamp) -> Message {
     let minutes = request.submission.expires_at.since(now).div_ceil(60_000);
     let left = if request.status().is_terminal() { String::new() } else { format!(", {minutes} min left") };
-    let text = format!("{} v{} {}{left}", entry.action, request.version, request.status());
+    let used = request.usage(now).filter(|_| !request.submission.terms.is_default());
+    let used = used.map_or_else(String::new, |used| format!(", {}", used.as_str()));
+    let text = format!("{} v{} {}{left}{used}", entry.action, request.version, request.status());
     Message { text, blocks: Vec::new() }
 }
 

@@ -1,4 +1,4 @@
--- Stores the next version of an open request, with all that belongs to it.
+-- Stores the next version of a request, with all that belongs to it. One that has ended keeps its status.
 local id = arg()
 local origin = arg()
 local nonce = nonce()
@@ -7,17 +7,20 @@ if nonce and nonce.repeated then
 end
 local version = arg()
 local row = P .. 'r:' .. id
-local before = redis.call('HMGET', row, 'v', 'kind', 'at', 'q')
-if not before[1] or not before[2] or tonumber(before[1]) + 1 ~= tonumber(version) then
-  return unchanged('conflict')
-end
-local submitted = tonumber(before[3])
-redis.call('HSET', row, 'v', version, 'body', arg())
+local before = redis.call('HMGET', row, 'v', 'kind', 'at', 'q', 'end')
+local body = arg()
 local kind = arg()
 local due = arg()
 local changed = number()
+local ended = arg()
+local keeps_its_end = before[2] or (before[5] and before[5] == ended)
+if not before[1] or not keeps_its_end or tonumber(before[1]) + 1 ~= tonumber(version) then
+  return unchanged('conflict')
+end
+local submitted = tonumber(before[3])
+redis.call('HSET', row, 'v', version, 'body', body)
 local outcome = 'done'
-if kind ~= before[2] then
+if before[2] and kind ~= before[2] then
   closed(before[2], id, submitted)
 end
 if kind ~= '' then
@@ -26,8 +29,9 @@ if kind ~= '' then
     redis.call('HSET', row, 'kind', kind)
     opened(kind, id, submitted)
   end
-else
+elseif before[2] then
   redis.call('HDEL', row, 'kind', 'q')
+  redis.call('HSET', row, 'end', ended)
   redis.call('ZREM', P .. 'due', id)
   redis.call('ZADD', P .. 'ended', changed, id)
   if before[4] then

@@ -53,11 +53,13 @@ redis.call('ZADD', P .. 'ids', 0, id)
 local kind = arg()
 local due = arg()
 local changed = number()
+local ended = arg()
 if kind ~= '' then
   redis.call('HSET', row, 'kind', kind)
   redis.call('ZADD', P .. 'due', due, id)
   opened(kind, id, submitted)
 else
+  redis.call('HSET', row, 'end', ended)
   redis.call('ZADD', P .. 'ended', changed, id)
 end
 keep_nonce(nonce)

@@ -49,7 +49,8 @@ local function enqueue(id, version, since)
         ready_at = redis.call('ZSCORE', ready_key(urgency_before, channel), entry) or 0
       end
       displace(entry, urgency_before, channel)
-      -- An ended request never changes again, so the entry of one that nobody saw keeps that urgency.
+      -- The message of an ended request that nobody saw is not posted, whatever is done with its approval: its entry
+      -- keeps that urgency.
       if urgency ~= UNSEEN then
         urgency = math.min(urgency, urgency_before)
       end

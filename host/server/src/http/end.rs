@@ -1,0 +1,54 @@
+//! What is said of a request that has ended, beside its state: the proof of its decision, and what took its place.
+
+use countersign_core::lifecycle::{Request, RequestId};
+use serde::Serialize;
+
+use crate::state::App;
+use crate::telemetry::log_failure;
+
+/// What is said of a request that has ended; nothing while it is open.
+#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct End {
+    /// The signed receipt of the decision (docs/RECEIPTS.md).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<String>,
+    /// The request that was made in its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    successor: Option<SuccessorView>,
+}
+
+/// The request that was made in the place of one that has ended.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SuccessorView {
+    #[schema(value_type = String)]
+    request_id: RequestId,
+    /// Its wait token, for whoever holds the wait token of the one that has ended. Keep it secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+impl End {
+    /// `with_token` says whether whoever asks holds the wait token of the request.
+    pub(super) async fn of(app: &App, request: &Request, with_token: bool) -> End {
+        if !request.status().is_terminal() {
+            return End::default();
+        }
+        End {
+            receipt: app.gateway.receipt(request).await,
+            successor: SuccessorView::of(app, request, with_token).await,
+        }
+    }
+}
+
+impl SuccessorView {
+    /// `None` if there is none, and if the store cannot say, which the log does: how the request ended is told all the
+    /// same.
+    pub(super) async fn of(app: &App, request: &Request, with_token: bool) -> Option<SuccessorView> {
+        let successor = app.gateway.successor(request).await;
+        let successor = successor.inspect_err(log_failure).ok()??;
+        let token = with_token.then(|| app.gateway.token_again(&successor)).flatten();
+        Some(SuccessorView { request_id: successor.id, token: token.map(|token| token.reveal().to_owned()) })
+    }
+}
