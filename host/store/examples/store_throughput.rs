@@ -1,10 +1,10 @@
 //! Measures a store alone: 32 callers that create requests, then read them, then vote on them.
 //!
-//! `cargo run --release -p countersign-store --example store_throughput -- [SECONDS] [DIRECTORY | URL]`
+//! `cargo run --release -p countersign-store --example store_throughput -- [SECONDS] [DIRECTORY | URL [REPLICAS]]`
 //!
 //! It prints the durable writes per second, the latency percentiles of a write, and what each has taken: of the embedded
 //! store, in a directory, the processor time of the writer thread (on Linux); of a Redis, whose URL is given, its processor
-//! time, scripts and commands, bytes, and memory.
+//! time, scripts and commands, bytes, and memory. With a number of replicas, each write waits for them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use countersign_core::lifecycle::{
     Requirement, RequirementKind, State, Status, Submission, Timestamp,
 };
 use countersign_store::{
-    Commit, Committed, Create, Created, MostOpen, RedisOptions, RedisStore, SqliteStore, Store,
+    Commit, Committed, Create, Created, Durability, MostOpen, RedisOptions, RedisStore, SqliteStore, Store,
 };
 use serde_json::json;
 
@@ -37,7 +37,14 @@ async fn main() -> anyhow::Result<()> {
     let (store, redis): (Arc<dyn Store>, Option<Redis>) = match target {
         Some(url) if url.starts_with("redis") => {
             let namespace = format!("bench-{:08x}", std::process::id());
-            let options = RedisOptions { namespace, ..RedisOptions::new(url.parse()?) };
+            let durability = match args.next() {
+                Some(replicas) => {
+                    let replicas = replicas.parse().context("REPLICAS is no number")?;
+                    Durability::Replicas { replicas, timeout: Duration::from_secs(1) }
+                }
+                None => Durability::Primary,
+            };
+            let options = RedisOptions { namespace, durability, ..RedisOptions::new(url.parse()?) };
             (Arc::new(RedisStore::open(options).await?), Some(Redis::of(&url).await?))
         }
         _ => (Arc::new(SqliteStore::open(&path)?), None),

@@ -41,7 +41,9 @@ pub(super) struct Link {
 #[derive(Default)]
 struct Shared {
     current: RwLock<Option<(u64, Connection)>>,
-    connecting: tokio::sync::Mutex<()>,
+    /// Held by who makes one; with why the last one could not be made.
+    connecting: tokio::sync::Mutex<String>,
+    attempts: AtomicU64,
     made: AtomicU64,
     timeouts: AtomicU64,
 }
@@ -150,7 +152,7 @@ impl Link {
         loop {
             let tried = match work {
                 _ if !breaker.admits(Instant::now()) => Err(Failure::Suspended),
-                Work::Shared(calls) => self.try_shared(calls).await.map(Ok),
+                Work::Shared(calls) => self.try_shared(calls, deadline).await.map(Ok),
                 Work::Waiting(call) => self.try_waiting(call, deadline).await,
             };
             let failure = match tried {
@@ -186,9 +188,10 @@ impl Link {
     }
 
     /// Sends calls on the shared connection.
-    async fn try_shared(&self, calls: &[Call]) -> Result<Vec<Value>, Failure> {
-        let (number, connection) = self.shared().await?;
-        let sent = tokio::time::timeout(self.response_timeout, send_all(connection, calls)).await;
+    async fn try_shared(&self, calls: &[Call], deadline: Instant) -> Result<Vec<Value>, Failure> {
+        let (number, connection) = self.shared(deadline).await?;
+        let until = deadline.min(Instant::now() + self.response_timeout);
+        let sent = tokio::time::timeout_at(until, send_all(connection, calls)).await;
         let outcome = match sent {
             Ok(answers) => answers.map_err(failure_of),
             Err(_) => Err(Failure::Silent(self.response_timeout)),
@@ -207,15 +210,26 @@ impl Link {
         outcome
     }
 
-    async fn shared(&self) -> Result<(u64, Connection), Failure> {
+    async fn shared(&self, deadline: Instant) -> Result<(u64, Connection), Failure> {
         if let Some(current) = self.current() {
             return Ok(current);
         }
-        let _one_at_a_time = self.shared.connecting.lock().await;
+        let attempts = self.shared.attempts.load(Ordering::Acquire);
+        let waiting = tokio::time::timeout_at(deadline, self.shared.connecting.lock()).await;
+        let mut last = waiting.map_err(|_| Failure::Unreachable("cannot connect in time".to_owned()))?;
         if let Some(current) = self.current() {
             return Ok(current);
         }
-        let connection = self.connect().await?;
+        // What somebody else has just found need not be found again by each that waits.
+        if self.shared.attempts.load(Ordering::Acquire) != attempts {
+            return Err(Failure::Unreachable(last.clone()));
+        }
+        let connected = self.connect(deadline).await;
+        self.shared.attempts.fetch_add(1, Ordering::Release);
+        if let Err(Failure::Unreachable(detail)) = &connected {
+            last.clone_from(detail);
+        }
+        let connection = connected?;
         let number = self.shared.made.fetch_add(1, Ordering::Relaxed);
         let mut current = self.shared.current.write().unwrap_or_else(PoisonError::into_inner);
         *current = Some((number, connection.clone()));
@@ -236,10 +250,11 @@ impl Link {
         self.shared.timeouts.store(0, Ordering::Relaxed);
     }
 
-    async fn connect(&self) -> Result<Connection, Failure> {
+    async fn connect(&self, deadline: Instant) -> Result<Connection, Failure> {
         // Finding a primary or a Cluster takes several connections.
         let patience = self.connect_timeout * 3;
-        match tokio::time::timeout(patience, self.connector.connect(None)).await {
+        let until = deadline.min(Instant::now() + patience);
+        match tokio::time::timeout_at(until, self.connector.connect(None)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => {
                 Err(Failure::Unreachable(format!("cannot connect to {}: {error}", self.connector.url())))
@@ -264,7 +279,7 @@ impl Link {
         let idle = self.waiting.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut connection = match idle {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => self.connect(deadline).await?,
         };
         let outcome = self.change_and_wait(&mut connection, call, deadline).await;
         if outcome.as_ref().map_or_else(|failure| failure.remedy() != Remedy::Reconnect, |_| true) {
@@ -292,6 +307,7 @@ impl Link {
             let timeout = self.add_wait(&mut pipeline);
             let sent = connection.pipeline(pipeline, call.tag());
             let patience = self.response_timeout + timeout;
+            // One that was sent before the deadline is waited for: what becomes of it is worth knowing.
             let answers = match tokio::time::timeout(patience, sent).await {
                 Ok(answers) => answers.map_err(failure_of)?,
                 Err(_) => return Err(Failure::Silent(patience)),

@@ -23,8 +23,8 @@ pub struct RedisOptions {
     pub connect_timeout: Duration,
     /// How long an answer may take.
     pub response_timeout: Duration,
-    /// How long a call may take in all, with what is tried again. Less than a minute, after which a place that was reserved
-    /// for a request counts as unused.
+    /// How long a call may take in all, with what is tried again; a `WAIT` that was sent before that is waited for. Less
+    /// than a minute, after which a place that was reserved for a request counts as unused.
     pub deadline: Duration,
     /// How many writes may wait for replicas at once.
     pub waiting_writes: usize,

@@ -14,11 +14,19 @@ use crate::{
 };
 
 /// A primary, and a replica that has caught up.
-fn servers() -> (Server, Server) {
+async fn servers() -> (Server, Server) {
     let (primary, port) = Server::on_a_port(&[]);
     let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {port}")]);
     replica.wait_for("Finished with success");
-    (primary, replica)
+    let mut info = redis::cmd("INFO");
+    info.arg("replication");
+    // The primary counts it once it has answered.
+    loop {
+        let told: String = redis::from_redis_value(super::raw(&primary, &info).await).unwrap();
+        if told.contains("state=online") {
+            return (primary, replica);
+        }
+    }
 }
 
 fn waiting(primary: &Server) -> RedisOptions {
@@ -32,7 +40,7 @@ fn waiting(primary: &Server) -> RedisOptions {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_replica_has_is_told_to_nobody() {
-    let (primary, replica) = servers();
+    let (primary, replica) = servers().await;
     let options = waiting(&primary);
     let (writer, reader) =
         (RedisStore::open(options.clone()).await.unwrap(), RedisStore::open(options).await.unwrap());
@@ -87,7 +95,7 @@ fn requests_heard(receiver: &mut Receiver<Change>) -> Vec<u64> {
 /// What was acknowledged with `WAIT 1` is on the replica: it is all there after the primary was killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_is_on_the_replica() {
-    let (primary, replica) = servers();
+    let (primary, replica) = servers().await;
     let options = waiting(&primary);
     let store = std::sync::Arc::new(RedisStore::open(options.clone()).await.unwrap());
     let mut creating = tokio::task::JoinSet::new();
