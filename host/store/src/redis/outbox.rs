@@ -9,9 +9,12 @@ use redis::Value;
 
 use super::call::Call;
 use super::reply::{Place, limit as sent_limit, millis};
-use super::script::{CLAIM, FINISH, READY, RETRY};
+use super::script::{CLAIM, FINISH, POSTPONE, READY, RETRY};
 use super::{RedisStore, Space};
 use crate::{Claim, Outbox, OutboxEntry, ReadyEntry, StoreError, Urgency};
+
+/// How long an unreadable entry is postponed, in milliseconds.
+const UNREADABLE_MS: u64 = 10 * 60 * 1000;
 
 #[async_trait]
 impl Outbox for RedisStore {
@@ -21,16 +24,29 @@ impl Outbox for RedisStore {
             let ready = Call::script(&READY, tag).number(millis(now)).text(self.space.time.as_str());
             ready.number(sent_limit(limit))
         });
-        let mut found = Vec::new();
+        let (mut found, mut unreadable) = (Vec::new(), Vec::new());
         for (tag, rows) in tags.iter().zip(self.space.link.calls(select.collect()).await?) {
             let place = Place { table: "ob", key: &tag.as_str() };
             for row in place.list(rows)? {
-                match Ready::of(place, row) {
+                let [range, at, key, urgency, channel, revision, since] = place.row(row)?;
+                let postpone = Call::script(&POSTPONE, tag)
+                    .number(millis(now))
+                    .text(self.space.time.as_str())
+                    .bytes(place.bytes("key", key.clone())?)
+                    .bytes(place.bytes("urgency", urgency.clone())?)
+                    .bytes(place.bytes("channel", channel.clone())?)
+                    .number(UNREADABLE_MS);
+                match Ready::of(place, [range, at, key, urgency, channel, revision, since]) {
                     Ok(ready) => found.push(ready),
-                    Err(error) => tracing::error!(%error, "outbox entry is unreadable"),
+                    Err(error) => {
+                        tracing::error!(%error, "outbox entry is unreadable; postponed");
+                        unreadable.push(postpone);
+                    }
                 }
             }
         }
+        // Otherwise they would take up the limit and block the readable ones.
+        self.space.link.calls(unreadable).await?;
         // Each partition has told its first ones. Those of all partitions that come first are wanted.
         found.sort_unstable_by(|one, other| one.order().cmp(&other.order()));
         let mut place = (None, 0);
@@ -122,8 +138,8 @@ struct Ready {
 }
 
 impl Ready {
-    fn of(place: Place<'_>, row: Value) -> Result<Ready, StoreError> {
-        let [range, at, key, urgency, channel, revision, since] = place.row(row)?;
+    fn of(place: Place<'_>, row: [Value; 7]) -> Result<Ready, StoreError> {
+        let [range, at, key, urgency, channel, revision, since] = row;
         let key = place.text("key", key)?;
         let place = Place { table: "ob", key: &key };
         let (request, effect) =

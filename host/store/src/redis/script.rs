@@ -46,6 +46,7 @@ scripts! {
     SALTS: READS ["keys" "salts"];
     REPLACE_SALTS: WRITES ["keys" "once" "replace_salts"];
     READY: READS ["keys" "time" "outbox" "ready"];
+    POSTPONE: WRITES ["keys" "time" "outbox" "postpone"];
     CLAIM: WRITES ["keys" "once" "time" "outbox" "claim"];
     FINISH: FREES ["keys" "once" "outbox" "finish"];
     RETRY: WRITES ["keys" "once" "time" "outbox" "retry"];

@@ -10,6 +10,7 @@ mod replicas;
 mod sentinel;
 mod time;
 mod tls;
+mod unreadable;
 
 use std::sync::Arc;
 
