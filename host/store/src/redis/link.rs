@@ -190,11 +190,12 @@ impl Link {
     /// Sends calls on the shared connection.
     async fn try_shared(&self, calls: &[Call], deadline: Instant) -> Result<Vec<Value>, Failure> {
         let (number, connection) = self.shared(deadline).await?;
-        let until = deadline.min(Instant::now() + self.response_timeout);
+        let sent_at = Instant::now();
+        let until = deadline.min(sent_at + self.response_timeout);
         let sent = tokio::time::timeout_at(until, send_all(connection, calls)).await;
         let outcome = match sent {
             Ok(answers) => answers.map_err(failure_of),
-            Err(_) => Err(Failure::Silent(self.response_timeout)),
+            Err(_) => Err(Failure::Silent(sent_at.elapsed())),
         };
         match &outcome {
             Ok(_) => self.shared.timeouts.store(0, Ordering::Relaxed),

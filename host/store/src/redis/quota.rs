@@ -47,25 +47,43 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Which lists of callers were full of open requests lately, so that whoever asks on and on does not have them looked at on
 /// and on.
 #[derive(Debug, Default)]
-pub(super) struct Full(Mutex<HashMap<String, Instant>>);
+pub(super) struct Full(Mutex<Looks>);
+
+#[derive(Debug, Default)]
+struct Looks {
+    callers: HashMap<String, Instant>,
+    /// How many requests have ended, of whatever caller.
+    ended: u64,
+}
+
+/// How many requests had ended when somebody began to look.
+struct Look(u64);
 
 impl Full {
-    fn may_look(&self, caller: &str) -> bool {
-        self.lock().get(caller).is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN)
+    /// `None` if the list of this caller was looked at lately.
+    fn look(&self, caller: &str) -> Option<Look> {
+        let looks = self.lock();
+        let is_due = looks.callers.get(caller).is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN);
+        is_due.then_some(Look(looks.ended))
     }
 
-    fn looked(&self, caller: &str) {
-        let mut full = self.lock();
-        full.retain(|_, looked| looked.elapsed() < LOOK_AGAIN);
-        full.insert(caller.to_owned(), Instant::now());
+    /// It had no other than open requests, unless one has ended since.
+    fn looked(&self, caller: &str, Look(ended): Look) {
+        let mut looks = self.lock();
+        looks.callers.retain(|_, looked| looked.elapsed() < LOOK_AGAIN);
+        if looks.ended == ended {
+            looks.callers.insert(caller.to_owned(), Instant::now());
+        }
     }
 
     /// One of its requests has ended.
-    fn forget(&self, caller: &str) {
-        self.lock().remove(caller);
+    fn ended(&self, caller: &str) {
+        let mut looks = self.lock();
+        looks.callers.remove(caller);
+        looks.ended += 1;
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+    fn lock(&self) -> MutexGuard<'_, Looks> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,22 +107,28 @@ impl Space {
             .optional(most.in_all.map(u64::from))
             .optional(most.of_action.map(u64::from));
         let place = Place { table: "quota", key: &caller };
-        for last in [false, true] {
-            match place.text("reserved", self.write(reserve.clone()).await?)?.as_str() {
-                "new" => return Ok(Quota::Reserved),
-                "had" => return Ok(Quota::Had),
-                _ if !last && self.release_closed(caller, &tag).await? => {}
-                _ => break,
-            }
+        let reserved = async || -> Result<Option<Quota>, StoreError> {
+            Ok(match place.text("reserved", self.write(reserve.clone()).await?)?.as_str() {
+                "new" => Some(Quota::Reserved),
+                "had" => Some(Quota::Had),
+                _ => None,
+            })
+        };
+        if let Some(quota) = reserved().await? {
+            return Ok(quota);
         }
+        let Some(look) = self.full.look(caller) else { return Ok(Quota::Full) };
+        self.release_closed(caller, &tag).await?;
+        // Also if none was found: one may have ended meanwhile, and been taken off by whoever has ended it.
+        if let Some(quota) = reserved().await? {
+            return Ok(quota);
+        }
+        self.full.looked(caller, look);
         Ok(Quota::Full)
     }
 
-    /// Takes requests that are not open off the list of their caller. False if there are none.
-    async fn release_closed(&self, caller: &str, tag: &Tag) -> Result<bool, StoreError> {
-        if !self.full.may_look(caller) {
-            return Ok(false);
-        }
+    /// Takes requests that are not open off the list of their caller.
+    async fn release_closed(&self, caller: &str, tag: &Tag) -> Result<(), StoreError> {
         let place = Place { table: "quota", key: &caller };
         let listed = place.list(self.link.call(Call::script(&RESERVED, tag).text(caller)).await?)?;
         let mut by_partition: Vec<(Tag, Vec<(RequestId, u64)>)> = Vec::new();
@@ -131,11 +155,9 @@ impl Space {
             }
         }
         if closed.is_empty() {
-            self.full.looked(caller);
-            return Ok(false);
+            return Ok(());
         }
-        self.release(caller, &closed).await?;
-        Ok(true)
+        self.release(caller, &closed).await
     }
 
     /// Takes requests off the list of their caller.
@@ -147,7 +169,7 @@ impl Space {
     /// The same for one, without waiting. If it fails, the request is found when the list is full.
     pub(super) fn release_later(self: &Arc<Space>, caller: Option<&str>, request: RequestId) {
         let (space, caller) = (Arc::clone(self), caller.unwrap_or_default().to_owned());
-        self.full.forget(&caller);
+        self.full.ended(&caller);
         tokio::spawn(async move {
             if let Err(error) = space.release(&caller, &[request]).await {
                 tracing::debug!(%error, "cannot release the place of a request that is not open");

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::options;
 use super::server::Server;
+use super::{opened, options};
 use crate::contract::{Backend, SharedBackend, shared_contract, store_contract};
 use crate::fixtures::*;
 use crate::redis::{Durability, RedisOptions, RedisStore};
@@ -107,7 +107,7 @@ async fn what_was_acknowledged_outlives_a_primary() {
     // Afterwards one primary has no replica, so what is written there is not confirmed.
     let deadline = Duration::from_secs(1);
     let options = RedisOptions { durability: one_replica(), deadline, ..options(&cluster.url()) };
-    let store = Arc::new(RedisStore::open(options.clone()).await.unwrap());
+    let store = Arc::new(opened(&options).await);
     let (next_number, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let mut writing = tokio::task::JoinSet::new();
     for _ in 0..8 {
@@ -126,7 +126,7 @@ async fn what_was_acknowledged_outlives_a_primary() {
     while next_number.load(Ordering::Relaxed) < 300 {
         tokio::task::yield_now().await;
     }
-    let other = RedisStore::open(options.clone()).await.unwrap();
+    let other = opened(&options).await;
     let mut heard = other.changes();
     drop(cluster.servers.remove(0));
     let before = next_number.load(Ordering::Relaxed);
@@ -137,7 +137,7 @@ async fn what_was_acknowledged_outlives_a_primary() {
     let acknowledged = writing.join_all().await.concat();
     assert!(acknowledged.len() > 200, "{}", acknowledged.len());
     let reading = RedisOptions { durability: Durability::Primary, ..options };
-    let there = RedisStore::open(reading).await.unwrap();
+    let there = opened(&reading).await;
     // The other instance hears of each partition again.
     let partitions = (1..).map(|number| request(10_000 + number * 8)).take(16);
     for first in partitions {

@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 use countersign_core::secret::Secret;
 
-use crate::Store;
 use crate::contract::{Backend, SharedBackend, shared_contract, store_contract};
-use crate::redis::{RedisOptions, RedisStore, StoreTime};
+use crate::redis::{RedisOpenError, RedisOptions, RedisStore, StoreTime};
+use crate::{Store, StoreFault};
 
 /// A namespace in the server that tests share, used by somebody who may do no more than the documentation says.
 struct Redis(RedisOptions);
@@ -44,6 +44,17 @@ shared_contract!(Redis);
 fn options(url: &str) -> RedisOptions {
     let namespace = format!("test-{:016x}", fastrand::u64(..));
     RedisOptions { namespace, time: StoreTime::Given, ..RedisOptions::new(url.parse().unwrap()) }
+}
+
+/// Opens a store whose deadline is so short that a slow start may take longer.
+async fn opened(options: &RedisOptions) -> RedisStore {
+    loop {
+        match RedisStore::open(options.clone()).await {
+            Ok(store) => return store,
+            Err(RedisOpenError::Store(error)) => assert_eq!(error.fault(), Some(StoreFault::Slow), "{error}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// Carries out a command on a connection of its own.

@@ -5,10 +5,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::sync::broadcast::Receiver;
 
-use super::options;
 use super::server::Server;
+use super::{opened, options};
 use crate::fixtures::*;
-use crate::redis::{Durability, RedisOpenError, RedisOptions, RedisStore};
+use crate::redis::{Durability, RedisOptions, RedisStore};
 use crate::{
     Audit as _, AuditCursor, Change, Committed, Created, Requests as _, Shared as _, Store as _, StoreFault,
 };
@@ -25,17 +25,6 @@ async fn servers() -> (Server, Server) {
         let told: String = redis::from_redis_value(super::raw(&primary, &info).await).unwrap();
         if told.contains("state=online") {
             return (primary, replica);
-        }
-    }
-}
-
-/// The deadline is short, and the replica may be slow at first.
-async fn opened(options: &RedisOptions) -> RedisStore {
-    loop {
-        match RedisStore::open(options.clone()).await {
-            Ok(store) => return store,
-            Err(RedisOpenError::Store(error)) => assert_eq!(error.fault(), Some(StoreFault::Slow), "{error}"),
-            Err(error) => panic!("{error}"),
         }
     }
 }

@@ -12,6 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 const GUARD: &str = r#"directory=$1; shift; sh -c 'echo "pid $$"; exec "$@"' sh "$@" & exec >/dev/null
     read -r _; kill -9 $!; rm -rf "$directory""#;
 
+const MISSING: &str = "redis-server has ended, or is missing (Debian: `apt-get install redis-server`)";
+
 /// A server of its own. Dropping it ends it.
 pub(super) struct Server {
     pub(super) directory: PathBuf,
@@ -41,17 +43,27 @@ impl Server {
         Server::run(&[&["--port", "0"], arguments].concat())
     }
 
-    /// Starts a server that listens on a port too, which nobody else had when it was chosen.
+    /// Starts a server that listens on a port too.
     pub(super) fn on_a_port(arguments: &[&str]) -> (Server, u16) {
-        let port = free_port();
-        (Server::run(&[&["--port", &port.to_string()], arguments].concat()), port)
+        Server::on_some_port(&["--port"], arguments)
     }
 
     /// The same, with TLS on the port.
     pub(super) fn on_a_tls_port(arguments: &[&str]) -> (Server, u16) {
-        let port = free_port();
-        let first = ["--port", "0", "--tls-port", &port.to_string()];
-        (Server::run(&[&first, arguments].concat()), port)
+        Server::on_some_port(&["--port", "0", "--tls-port"], arguments)
+    }
+
+    /// The port follows `option`. Somebody may take it, or the one beside it that a Cluster uses, after it was chosen; then
+    /// another one is.
+    fn on_some_port(option: &[&str], arguments: &[&str]) -> (Server, u16) {
+        loop {
+            let port = free_port();
+            match Server::try_to_run(&[option, &[&port.to_string()], arguments].concat()) {
+                Ok(server) => return (server, port),
+                Err(log) if log.iter().any(|line| line.contains("Address already in use")) => {}
+                Err(log) => panic!("{MISSING}: {log:?}"),
+            }
+        }
     }
 
     /// Starts a Sentinel that watches the server on this port, under the name `main`.
@@ -70,13 +82,18 @@ impl Server {
     }
 
     fn run(arguments: &[&str]) -> Server {
+        Server::try_to_run(arguments).unwrap_or_else(|log| panic!("{MISSING}: {log:?}"))
+    }
+
+    /// The error is the log of a server that ended.
+    fn try_to_run(arguments: &[&str]) -> Result<Server, Vec<String>> {
         let directory = directory();
         let path = directory.to_str().unwrap();
         let socket = format!("{path}/redis.sock");
         let first = ["--unixsocket", &socket, "--dir", path, "--save", "", "--appendonly", "no"];
         let server = Server::guarded(directory.clone(), &[&first, arguments].concat());
-        server.wait_for("eady to accept connections");
-        server
+        server.log_until("eady to accept connections")?;
+        Ok(server)
     }
 
     fn guarded(directory: PathBuf, arguments: &[&str]) -> Server {
@@ -99,15 +116,19 @@ impl Server {
 
     /// Waits until its log says this.
     pub(super) fn wait_for(&self, text: &str) {
+        self.log_until(text).unwrap_or_else(|log| panic!("{MISSING}: {log:?}"));
+    }
+
+    fn log_until(&self, text: &str) -> Result<(), Vec<String>> {
         let mut seen = Vec::new();
         let lines = self.lines.lock().unwrap();
         while let Ok(line) = lines.recv() {
             if line.contains(text) {
-                return;
+                return Ok(());
             }
             seen.push(line);
         }
-        panic!("redis-server ended, or is missing (Debian: `apt-get install redis-server`): {seen:?}");
+        Err(seen)
     }
 
     pub(super) fn url(&self) -> String {
@@ -132,5 +153,7 @@ fn directory() -> PathBuf {
 
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    let port = listener.local_addr().unwrap().port();
+    // A Cluster uses the port 10,000 above, too.
+    if port < 55_000 { port } else { port - 10_000 }
 }
