@@ -296,13 +296,23 @@ impl Home {
             return;
         }
         let embedded = format!("sqlite:{}", self.path("data/countersign.db").display());
-        if self.variables.get("COUNTERSIGN_STORE") != Some(&embedded) {
+        // What makes its own secret is about the embedded store.
+        if self.variables.get("COUNTERSIGN_STORE") != Some(&embedded)
+            || !self.variables.contains_key("COUNTERSIGN_SECRET")
+        {
             return;
         }
         let redis = Arc::new(Redis::start().await);
         self.variables.insert("COUNTERSIGN_STORE".to_owned(), redis.url());
         let spool = self.path("spool").display().to_string();
         self.variables.insert("COUNTERSIGN_SPOOL_DIR".to_owned(), spool);
+        let receipts = self.path("receipts.key").display().to_string();
+        if !self.path("receipts.key").exists() {
+            let made =
+                countersign(["receipt", "rotate-keys", "--receipt-keys", &receipts, "--after-sec", "0"]);
+            assert!(made.status.success(), "{made:?}");
+        }
+        self.variables.insert("COUNTERSIGN_RECEIPT_KEYS".to_owned(), receipts);
         self.redis = Some(redis);
     }
 
@@ -312,11 +322,14 @@ impl Home {
         self.redis.as_ref().map(|redis| redis.url())
     }
 
-    /// Every file in the home, with its bytes.
+    /// Every file in the home, with its bytes, and every file of the Redis that it has for itself.
     #[must_use]
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut files = Vec::new();
         collect(self.folder.path(), &mut files);
+        if let Some(redis) = &self.redis {
+            collect(redis.folder(), &mut files);
+        }
         files
     }
 }
@@ -347,7 +360,7 @@ fn collect(folder: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
         let path = entry.expect("the folder can be read").path();
         if path.is_dir() {
             collect(&path, files);
-        } else {
+        } else if path.is_file() {
             let bytes = fs::read(&path).expect("the file can be read");
             files.push((path, bytes));
         }

@@ -2,7 +2,7 @@
 //! own.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use rustix::process::{Pid, Signal};
@@ -112,6 +112,11 @@ impl Redis {
         let pid = fs::read_to_string(self.path("redis.pid")).expect("it runs");
         let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a number");
         rustix::process::kill_process(pid, signal).expect("it runs");
+    }
+
+    /// The folder with its data.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn path(&self, file: &str) -> PathBuf {

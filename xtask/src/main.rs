@@ -5,6 +5,7 @@ mod demo;
 mod links;
 mod packages;
 mod policies;
+mod redis;
 mod reproducible;
 mod simulate;
 mod step;
@@ -34,6 +35,8 @@ enum Task {
     Tutorial(tutorial::Arguments),
     /// Measure the gateway against its budgets
     Bench(bench::Arguments),
+    /// Test with a store in Redis: the contract in a Cluster, failovers, and the end-to-end tests
+    Redis,
     /// Run the simulation: random schedules of requests, presses, failures and crashes, each from a seed
     Simulate(simulate::Arguments),
     /// Build the policies to WebAssembly, with a sample policy set that pins their digests
@@ -46,6 +49,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test => test::run(),
         Task::Tutorial(arguments) => tutorial::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Redis => redis::run(),
         Task::Simulate(arguments) => simulate::run(&arguments),
         Task::Policies(arguments) => policies::run(&arguments),
     }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 
 use crate::policies::{self, Pins};
 use crate::step::{Stopwatch, step};
-use crate::{cargo, links, packages, reproducible, tutorial};
+use crate::{cargo, links, packages, redis, reproducible, tutorial};
 
 pub(crate) fn run() -> Result<()> {
     let watch = Stopwatch::start();
@@ -40,6 +40,7 @@ pub(crate) fn run() -> Result<()> {
         let gateway = gateway.to_str().context("the project's path is not UTF-8")?;
         cargo(&root, &["test", "--workspace"], &[("COUNTERSIGN_BIN", gateway)])
     })?;
+    step("end-to-end tests of the spine, on Redis", || redis::spine(&root))?;
     step("scenario tests of the policies", || {
         for name in policies::POLICIES {
             let module = format!("target/policies/modules/{name}.wasm");

@@ -1,0 +1,73 @@
+//! `cargo xtask redis`: what is tested with a store in Redis, beyond what every test run does.
+//!
+//! The store's contract in a Cluster, failovers of Sentinels and of a Cluster under load, and every end-to-end story that is
+//! not about the embedded store.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::step::{Stopwatch, step};
+use crate::{cargo, packages};
+
+/// What callers and people do, from the first request to the decision.
+const SPINE: [&str; 15] = [
+    "single_approver::",
+    "quorum::",
+    "personas::",
+    "denial::",
+    "cancellation::",
+    "withdrawal::",
+    "expiry::",
+    "wake_up::",
+    "rerequest::",
+    "idempotency::",
+    "overrides::",
+    "redaction::",
+    "streams::",
+    "simultaneous_clicks::",
+    "usage::",
+];
+
+/// The stories that are told on Redis besides.
+const STORIES: [&str; 14] = [
+    "slack::",
+    "restart::",
+    "shutdown::",
+    "receipts::a_library_of_another_language_agrees",
+    "receipts::a_receipt_is_checked_offline",
+    "access::",
+    "admins::",
+    "rate_limit::",
+    "signatures::",
+    "hidden_values::",
+    "bad_input::",
+    "tokens::",
+    "tls::",
+    "misbehaving_policies::",
+];
+
+pub(crate) fn run() -> Result<()> {
+    let watch = Stopwatch::start();
+    let root = crate::root()?;
+    step("the programs that the tests start", packages::ensure)?;
+    step("the contract in a Cluster, and failovers", || {
+        cargo(&root, &["test", "--package", "countersign-store", "--", "--ignored"], &[])
+    })?;
+    step("the gateway and its tools", || cargo(&root, &["build", "--workspace", "--exclude", "xtask"], &[]))?;
+    step("end-to-end tests on Redis", || on_redis(&root, &[SPINE.as_slice(), &STORIES].concat()))?;
+    println!("\neverything passed in {}", watch.elapsed());
+    Ok(())
+}
+
+/// The end-to-end tests of the spine, on Redis. The gateway must have been built.
+pub(crate) fn spine(root: &Path) -> Result<()> {
+    on_redis(root, &SPINE)
+}
+
+fn on_redis(root: &Path, stories: &[&str]) -> Result<()> {
+    let gateway = crate::built(root, "countersign");
+    let gateway = gateway.to_str().context("the project's path is not UTF-8")?;
+    let words = [&["test", "--package", "countersign-tests", "--test", "e2e", "--"], stories].concat();
+    cargo(root, &words, &[("COUNTERSIGN_BIN", gateway), ("COUNTERSIGN_TEST_STORE", "redis")])
+}
