@@ -98,6 +98,20 @@ async fn a_policy_set_that_is_put_in_force_on_one_is_in_force_everywhere() {
     assert_eq!(in_force.len(), 3, "{history:#}");
 }
 
+/// What is in force is in the store, with its modules: an instance needs no files for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_without_a_policy_folder_has_what_is_in_force() {
+    let redis = Redis::start().await;
+    let one = Home::new(&deploy(1)).with_redis(&redis).start().await;
+    let home = Home::new(&deploy(1)).with_redis(&redis);
+    std::fs::remove_dir_all(home.path("policies")).expect("there is a folder");
+    let two = home.start().await;
+    assert_eq!(two.policy().await, one.policy().await);
+    let request = two.open("deploy").await;
+    one.click_ok(&Click::approve("U0BOB", &request.id)).await;
+    assert_eq!(two.ended(&request.token).await["status"], "approved");
+}
+
 /// Waits until a gateway has this set in force.
 async fn follows(gateway: &Gateway, hash: &str) {
     let followed = async {

@@ -5,6 +5,7 @@
 pub(crate) mod audit;
 pub(crate) mod documents;
 pub(crate) mod guards;
+pub(crate) mod history;
 pub(crate) mod messages;
 pub(crate) mod outbox;
 pub(crate) mod policies;
@@ -125,6 +126,9 @@ macro_rules! store_contract {
             model {
                 it_behaves_like_the_model
             }
+            history {
+                a_history_is_linearizable
+            }
         }
     };
     (#[$attribute:meta] $backend:ty: $($port:ident { $($promise:ident)* })*) => {
@@ -159,6 +163,9 @@ macro_rules! shared_contract {
                 instances_know_of_each_other
                 a_bucket_is_shared
                 another_instance_goes_on
+            }
+            history {
+                a_history_of_several_instances_is_linearizable
             }
         }
     };

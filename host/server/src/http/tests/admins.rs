@@ -57,7 +57,7 @@ impl TestServer {
     }
 
     fn policy_file(&self) -> std::path::PathBuf {
-        self._folder.path().join("policies/policy-set.yaml")
+        self.folder.path().join("policies/policy-set.yaml")
     }
 
     fn edit(&self, from: &str, to: &str) {
@@ -194,7 +194,7 @@ async fn a_bad_set_is_refused_and_each_error_has_its_place() {
     server.edit("approvals: 2", "aprovals: 2");
     server.edit("timeout: 10m\n    redact", "timeout: soon\n    redact");
     let answer = server.reload().await;
-    let text = answer.shown().replace(&server._folder.path().display().to_string(), "");
+    let text = answer.shown().replace(&server.folder.path().display().to_string(), "");
     assert_snapshot!(text, @r#"
     422 Unprocessable Entity
     content-type: application/problem+json

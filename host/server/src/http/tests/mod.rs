@@ -96,7 +96,7 @@ struct TestServer {
     router: Router,
     clock: Arc<ManualClock>,
     faults: Faults,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// An answer.
@@ -154,8 +154,13 @@ impl TestServer {
             config: Arc::from(config),
             clock,
             faults,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// Takes away the folder in which presses are kept that the store does not take.
+    fn lose_spool(&self) {
+        std::fs::remove_dir_all(self.folder.path().join("store.db.spool")).expect("it is there");
     }
 
     /// Runs the whole gateway, with its background tasks, on a listener.

@@ -194,6 +194,9 @@ async fn metrics_of_a_decided_request() {
     # TYPE slack_delivery_failures_total counter
     # HELP slack_posts_skipped_total Messages that were not posted, by reason: the request ended before anybody saw it.
     # TYPE slack_posts_skipped_total counter
+    # HELP slack_presses_spooled Presses in Slack that wait on disk for the store.
+    # TYPE slack_presses_spooled gauge
+    slack_presses_spooled 0
     # HELP slack_unreadable_interactions_total Interactions from Slack that cannot be read, or are of no request.
     # TYPE slack_unreadable_interactions_total counter
     slack_unreadable_interactions_total{code="invalid_hash"} 0

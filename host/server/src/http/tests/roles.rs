@@ -154,7 +154,7 @@ async fn what_an_admin_did_is_recorded_with_who_and_how() {
         [json!(["ada", "api_key", "192.0.2.7", null])]
     );
     // What is stored without being put in force is recorded alike.
-    let document = std::fs::read_to_string(setup.server._folder.path().join("policies/policy-set.yaml"));
+    let document = std::fs::read_to_string(setup.server.folder.path().join("policies/policy-set.yaml"));
     let body = json!({"document": document.expect("a set"), "actor": "x",
         "schemas": {"deploy": serde_json::from_str::<Value>(SCHEMA).expect("JSON")}});
     let answer = setup.call("POST", "/api/admin/policy-sets", &body.to_string(), setup.ada.reveal()).await;
