@@ -17,6 +17,7 @@ mod synthetic;
 
 mod file;
 mod people;
+mod store_address;
 mod table;
 mod words;
 
@@ -31,6 +32,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use clap::{Subcommand, ValueEnum};
 use countersign_policy::{Engine, Limits, Module, Trust};
+
+pub use self::store_address::StoreAddress;
 
 use self::commands::{
     bench, build, check, import, inspect, keygen, new, pack, push, replay, sdk, sign, test,

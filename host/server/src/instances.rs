@@ -16,9 +16,7 @@ use crate::state::App;
 /// How often an instance says that it lives, and renews its lease.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// How long an instance lives, and a lease lasts, without a word.
-const LIFE: Duration = Duration::from_secs(4);
-
+/// How long an instance lives, and a lease lasts, without a word, in milliseconds.
 const LIFE_MS: u64 = 4_000;
 
 /// The lease of the instance that delivers to Slack.
@@ -118,7 +116,7 @@ async fn lost(shared: &dyn Shared, holder: u64) {
             Ok(true) => renewed = asked,
             Ok(false) => return,
             // The store may be back before another instance can have it.
-            Err(_) if renewed.elapsed() < LIFE => {}
+            Err(_) if renewed.elapsed() < Duration::from_millis(LIFE_MS) => {}
             Err(_) => return,
         }
     }

@@ -20,7 +20,7 @@ use countersign_policy::{Engine, Limits, Source, Trust};
 use countersign_store::{SqliteArchive, StoreUrl};
 use serde_json::{Value, json};
 
-use crate::{Answer, Format};
+use crate::{Answer, Format, StoreAddress};
 
 /// How many requests are read from the store at once.
 const PAGE: usize = 500;
@@ -38,7 +38,7 @@ pub struct Replay {
     #[arg(long, value_name = "SET")]
     set: PathBuf,
     /// The store with the recorded requests: `sqlite:PATH`. A gateway may be running on it.
-    #[arg(long, value_name = "STORE", default_value = "sqlite:countersign.db")]
+    #[arg(long, value_name = "STORE", default_value = "sqlite:countersign.db", value_parser = StoreAddress)]
     store: StoreUrl,
     /// The number of outcomes that may change. Exits with 1 if more do.
     #[arg(long, value_name = "N")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use countersign_authoring::StoreAddress;
 use countersign_core::secret::Secret;
 use countersign_store::{Durability, RedisOptions, Store, StoreUrl};
 
@@ -17,7 +18,7 @@ use super::Environment;
 pub struct Storage {
     /// The store: `sqlite:PATH`, or a Redis that several instances share: `redis://HOST`,
     /// `redis+sentinel://HOST,HOST/NAME`, `redis+cluster://HOST,HOST`, each with TLS as `rediss…`.
-    #[arg(long, value_name = "COUNTERSIGN_STORE", default_value = DEFAULT)]
+    #[arg(long, value_name = "COUNTERSIGN_STORE", default_value = DEFAULT, value_parser = StoreAddress)]
     pub store: StoreUrl,
     /// A folder in which what people do in Slack is kept while the store cannot take it, on a disk that outlives the process.
     /// Beside an embedded store there is one, `PATH.spool`; with a Redis there is none unless it is given.

@@ -44,18 +44,25 @@ impl Keepable {
     pub(super) async fn keep(self) -> Option<Kept> {
         let Keepable { spool, press } = self;
         let is_modal = press.interaction.kind.modal_blocks().is_some();
-        let kept = spool::blocking(&spool, move |spool| spool.keep(&press));
-        match tokio::time::timeout(KEEP_WITHIN, kept).await {
-            Ok(Ok(name)) => Some(Kept { spool, name, is_modal }),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "a press in Slack cannot be kept");
-                None
-            }
-            Err(_) => {
-                tracing::error!("the disk takes too long to keep a press in Slack");
-                None
-            }
+        let writer = Arc::clone(&spool);
+        let mut kept = tokio::spawn(async move {
+            spool::blocking(&writer, move |spool| spool.keep(&press))
+                .await
+                .inspect_err(|error| tracing::error!(%error, "a press in Slack cannot be kept"))
+                .ok()
+        });
+        if let Ok(kept) = tokio::time::timeout(KEEP_WITHIN, &mut kept).await {
+            let name = kept.ok().flatten()?;
+            return Some(Kept { spool, name, is_modal });
         }
+        tracing::error!("the disk takes too long to keep a press in Slack");
+        // The person is told that it is not kept, so it must not count hours later.
+        tokio::spawn(async move {
+            if let Ok(Some(name)) = kept.await {
+                forget(&spool, name).await;
+            }
+        });
+        None
     }
 }
 
@@ -104,6 +111,11 @@ async fn apply_one(app: &Arc<App>, spool: &Arc<Spool>, name: Name) -> bool {
     };
     let press = match read {
         Ok(press) => press,
+        Err(SpoolError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            tracing::error!(press = %name, "a press that was kept is gone from the spool");
+            forget(spool, name).await;
+            return true;
+        }
         Err(SpoolError::Io(error)) => {
             tracing::error!(%error, press = %name, "a press that was kept cannot be read; trying again");
             return false;
@@ -119,7 +131,7 @@ async fn apply_one(app: &Arc<App>, spool: &Arc<Spool>, name: Name) -> bool {
     let (worker, at) = (Arc::clone(app), press.at);
     // A press that breaks something must not keep others from being applied.
     let done = app.background.spawn(async move {
-        let late = worker.gateway.clock().now().since(at) > REMEMBER_MS;
+        let late = worker.gateway.clock().now().since(at) >= REMEMBER_MS;
         match interaction {
             Ok(interaction) if !late => answer::answer(&worker, interaction).await,
             _ => Answer::refusal(&worker, "too_late", "what was done came too late"),

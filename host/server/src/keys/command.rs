@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
+use countersign_authoring::StoreAddress;
 use countersign_core::lifecycle::RequestId;
 use countersign_gateway::{SaltError, SaltNonce};
 use countersign_store::{NewSalt, StoreUrl};
@@ -33,7 +34,7 @@ pub enum KeysCommand {
 #[derive(Debug, Args)]
 pub struct Where {
     /// The store: `sqlite:PATH` or `redis://HOST`.
-    #[arg(long, value_name = "URL", default_value = "sqlite:countersign.db")]
+    #[arg(long, value_name = "URL", default_value = "sqlite:countersign.db", value_parser = StoreAddress)]
     store: StoreUrl,
     #[command(flatten)]
     redis: Redis,

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use countersign_authoring::StoreAddress;
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::lifecycle::Timestamp;
 use countersign_store::StoreUrl;
@@ -29,7 +30,7 @@ pub enum ReceiptCommand {
 #[derive(Debug, Args)]
 pub struct RotateKeys {
     /// The store whose keys lie beside it: `sqlite:PATH`.
-    #[arg(long, value_name = "URL", default_value = "sqlite:countersign.db")]
+    #[arg(long, value_name = "URL", default_value = "sqlite:countersign.db", value_parser = StoreAddress)]
     store: StoreUrl,
     /// The file of keys, if it lies elsewhere.
     #[arg(long, value_name = "FILE")]
