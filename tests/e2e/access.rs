@@ -293,6 +293,8 @@ async fn half_of_a_file_is_held_back_until_it_is_moved_in() {
     gateway.home().write("access.yaml", half.as_bytes());
     let shown = attempts(&gateway, 2).await;
     assert_eq!((&shown["people"], &shown["attempts"][0]["outcome"]), (&json!(1), &json!("held_back")));
+    let ready = gateway.send(&Call::get("/readyz")).await.json();
+    assert_eq!(ready["degraded"], json!(["access_file_held_back"]));
     replace(gateway.home(), &half);
     let shown = attempts(&gateway, 3).await;
     assert_eq!((&shown["people"], &shown["attempts"][0]["outcome"]), (&json!(0), &json!("ok")));

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use countersign_tests::{Ask, Call, Click, Gateway, Home, deploy, digest};
+use countersign_tests::{Api, Ask, Call, Click, Gateway, Home, deploy, digest};
 use serde_json::{Value, json};
 
 use crate::ledger::Ledger;
@@ -99,6 +99,14 @@ fn half(text: &str) -> &str {
     .0
 }
 
+/// The status in `/readyz`, and what it names as wrong.
+async fn wrong(gateway: &Api) -> (Value, Value) {
+    let ready = gateway.send(&Call::get("/readyz")).await;
+    assert_eq!(ready.status(), 200);
+    let ready = ready.json();
+    (ready["status"].clone(), ready["degraded"].clone())
+}
+
 /// A folder is written in place, and whoever writes it pauses where what there is happens to be a valid set.
 #[tokio::test]
 async fn half_of_a_policy_set_is_held_back_however_long_the_pause() {
@@ -108,6 +116,7 @@ async fn half_of_a_policy_set_is_held_back_however_long_the_pause() {
     gateway.home().set_policy_set(half(&text));
     gateway.logged(HELD_BACK, 1).await;
     assert_eq!(gateway.policy().await, first);
+    assert_eq!(wrong(&gateway).await, (json!("degraded"), json!(["policy_set_held_back"])));
     let request = gateway.open("deploy").await;
     gateway.click_ok(&Click::approve("U0ALICE", &request.id)).await;
     assert_eq!(gateway.look(&request.token).await["status"], "ready_for_approval", "Carol is asked as well");
@@ -121,6 +130,7 @@ async fn half_of_a_policy_set_is_held_back_however_long_the_pause() {
     gateway.home().set_policy_set(&text);
     gateway.logged(IN_FORCE, 1).await;
     assert_eq!(gateway.seen("policy-sets/active").await["heldBack"], json!([]));
+    assert_eq!(wrong(&gateway).await, (json!("ready"), json!(null)));
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.count("policy_reloads_total", &[("source", "file"), ("outcome", "held_back")]), 1);
     assert_eq!(metrics.count("policy_reloads_total", &[("source", "file"), ("outcome", "ok")]), 1);

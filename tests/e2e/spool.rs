@@ -48,6 +48,22 @@ async fn a_press_is_recorded_while_redis_is_away_and_counts_once_afterwards() {
     let bob = Click::approve("U0BOB", &request.id);
     setup.recorded(&bob).await;
     assert_eq!(presses(setup.gateway.home()).len(), 2);
+    // A load balancer must not take all gateways out at once: streams, and what people do, go on.
+    let ready = within("the store's absence to be noticed", async {
+        loop {
+            let answer = setup.gateway.send(&Call::get("/readyz")).await;
+            assert_eq!(answer.status(), 200);
+            if answer.json()["storeFault"].is_string() {
+                return answer.json();
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(
+        (&ready["status"], &ready["degraded"]),
+        (&json!("degraded"), &json!(["store_unavailable", "presses_spooled"]))
+    );
 
     // The process dies, and with it what is in its memory.
     let Setup { mut redis, slack, gateway } = setup;

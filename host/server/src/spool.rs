@@ -102,6 +102,11 @@ impl Spool {
         Ok(spool)
     }
 
+    /// How many presses wait for the store.
+    pub(crate) fn waiting(&self) -> usize {
+        self.known().names.len()
+    }
+
     /// Keeps a press, which is durable once this returns. Whoever calls it holds the press until [`Spool::release`] or
     /// [`Spool::forget`]. Blocks.
     ///

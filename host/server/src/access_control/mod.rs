@@ -101,6 +101,11 @@ impl AccessControl {
         }
     }
 
+    /// Whether the file is not taken by itself, since it may be half-written.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner).held_back.is_some()
+    }
+
     /// Watches what leads to the file by now, if that can be done; if not, nothing is known of how the file came.
     async fn watched(&self, notices: Option<Notices>) -> Option<Notices> {
         let path = self.path.clone();

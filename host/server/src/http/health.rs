@@ -6,10 +6,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use countersign_core::clock::Monotonic;
 use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_policy::ActionPolicy;
-use countersign_slack::{Outgoing, Report};
+use countersign_slack::{HealthState, Report};
 use countersign_store::StoreFault;
 use serde::Serialize;
 
@@ -30,8 +29,13 @@ pub(super) async fn healthz() -> &'static str {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReadyView {
-    /// `ready`, `unavailable`, or `shutting_down`.
+    /// `ready`; `degraded`: it serves, but something is wrong, which `degraded` names; `unavailable`; or `shutting_down`.
     status: &'static str,
+    /// What is wrong: `store_unavailable` (of a store that instances share: callers who wait, and what people do in Slack,
+    /// are not lost meanwhile), `slack_degraded`, `slack_stalled`, `slack_down`, `slack_unauthorized`,
+    /// `policy_set_held_back`, `access_file_held_back`, or `presses_spooled` (what people did waits on disk for the store).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    degraded: Vec<&'static str>,
     /// The hash of the policy set in force.
     #[schema(value_type = String)]
     policy: Digest,
@@ -40,9 +44,9 @@ pub(super) struct ReadyView {
     /// What is wrong with the store: `full`, `read_only`, `io_error`, `busy`, `slow` or `other`.
     #[serde(skip_serializing_if = "Option::is_none")]
     store_fault: Option<&'static str>,
-    /// Which store: `sqlite`.
+    /// Which store: `sqlite` or `redis`.
     backend: &'static str,
-    /// The state of delivery to Slack. It does not affect `status`: what is not delivered waits in the outbox.
+    /// The state of delivery to Slack. What is not delivered waits in the outbox.
     slack: SlackView,
     /// Actions of the policy set in force that have no channel, so that nobody is told of their requests; at most 20. They do
     /// not affect `status`.
@@ -92,9 +96,9 @@ pub(super) struct ChannelView {
 }
 
 impl SlackView {
-    fn of(outgoing: Option<&Outgoing>, now: Monotonic) -> SlackView {
-        let Some(outgoing) = outgoing else { return SlackView::default() };
-        let Report { state, since, refused, lookup_refused, channels } = outgoing.health.report(now);
+    fn of(report: Option<Report>) -> SlackView {
+        let Some(report) = report else { return SlackView::default() };
+        let Report { state, since, refused, lookup_refused, channels } = report;
         let channels = channels.into_iter().map(|(channel, failure)| ChannelView {
             channel,
             error: failure.code,
@@ -111,33 +115,60 @@ impl SlackView {
     }
 }
 
-/// Whether the gateway is ready: the store could be written to within the last seconds, and no shutdown has begun.
+/// Whether the gateway is ready: the store could be written to within the last seconds, and no shutdown has begun. Without a
+/// store that others share, it is as good as any other gateway: it is degraded, and stays where callers and Slack reach it.
 #[utoipa::path(
     get,
     path = "/readyz",
     responses(
-        (status = 200, description = "Ready", body = ReadyView),
-        (status = 503, description = "The store is unavailable, or the gateway is shutting down", body = ReadyView),
+        (status = 200, description = "Ready, or degraded", body = ReadyView),
+        (status = 503, description = "The store is unavailable and not a shared one, or the gateway is shutting down",
+            body = ReadyView),
     )
 )]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     let fault = app.readiness.store_fault();
-    let status = match fault {
-        _ if app.shutdown.is_cancelled() => "shutting_down",
-        None => "ready",
-        Some(_) => "unavailable",
+    let is_shared = app.gateway.store().shared().is_some();
+    let report = app.outgoing.as_ref().map(|slack| slack.health.report(app.gateway.clock().monotonic()));
+    let degraded = degraded(&app, fault, report.as_ref().map(|report| report.state));
+    let (status, code) = match fault {
+        _ if app.shutdown.is_cancelled() => ("shutting_down", StatusCode::SERVICE_UNAVAILABLE),
+        Some(_) if !is_shared => ("unavailable", StatusCode::SERVICE_UNAVAILABLE),
+        _ if degraded.is_empty() => ("ready", StatusCode::OK),
+        _ => ("degraded", StatusCode::OK),
     };
     let view = ReadyView {
         status,
+        degraded,
         policy: app.gateway.policies().active().hash(),
         store: if fault.is_none() { "ok" } else { "unavailable" },
         store_fault: fault.map(StoreFault::as_str),
         backend: app.gateway.store().backend(),
-        slack: SlackView::of(app.outgoing.as_ref(), app.gateway.clock().monotonic()),
+        slack: SlackView::of(report),
         without_channel: without_channel(&app),
     };
-    let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(view))
+}
+
+/// What is wrong, as far as the process knows without asking anybody.
+fn degraded(app: &App, store: Option<StoreFault>, slack: Option<HealthState>) -> Vec<&'static str> {
+    let slack = slack.and_then(|state| match state {
+        HealthState::Ok | HealthState::Standby => None,
+        HealthState::Degraded => Some("slack_degraded"),
+        HealthState::Stalled => Some("slack_stalled"),
+        HealthState::Down => Some("slack_down"),
+        HealthState::Unauthorized => Some("slack_unauthorized"),
+    });
+    let access_is_held_back = app.access.as_ref().is_some_and(|access| access.is_held_back());
+    let are_spooled = app.spool.as_ref().is_some_and(|spool| spool.waiting() > 0);
+    let wrong = [
+        store.map(|_| "store_unavailable"),
+        slack,
+        (!app.policy_sets.held_back().is_empty()).then_some("policy_set_held_back"),
+        access_is_held_back.then_some("access_file_held_back"),
+        are_spooled.then_some("presses_spooled"),
+    ];
+    wrong.into_iter().flatten().collect()
 }
 
 /// The actions that tell nobody. One that is decided without people need not tell any.

@@ -95,13 +95,16 @@ async fn readiness_shows_the_state_of_delivery() {
     until(&server, || report().state == countersign_slack::HealthState::Degraded).await;
     let answer = server.get("/readyz").await;
     assert_eq!(answer.status, 200, "requests can be taken all the same");
-    let channels = &answer.json()["slack"]["channels"];
+    let seen = answer.json();
+    assert_eq!((&seen["status"], &seen["degraded"]), (&json!("degraded"), &json!(["slack_degraded"])));
+    let channels = &seen["slack"]["channels"];
     assert_eq!((&channels[0]["channel"], &channels[0]["error"]), (&json!("C0X"), &json!("not_in_channel")));
     slack.decide(|_, _| Fate::Refused("invalid_auth"));
     until(&server, || report().state == countersign_slack::HealthState::Unauthorized).await;
     let answer = server.get("/readyz").await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.json()["slack"]["refused"], "invalid_auth");
+    assert_eq!(answer.json()["degraded"], json!(["slack_unauthorized"]));
     assert!(server.metric("slack_delivery_failures_total{code=\"not_in_channel\"} 1").await);
     server.app.shutdown.cancel();
     serving.await.expect("it ends").expect("well");

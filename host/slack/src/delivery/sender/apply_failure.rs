@@ -6,7 +6,9 @@ use tracing::Level;
 
 use super::{ActiveJob, SendResult, Sender, StepError};
 use crate::CallError;
-use crate::delivery::after_failure::{AfterFailure, AuditEvent, FailedCall, LogLine, after_failure};
+use crate::delivery::after_failure::{
+    AfterFailure, AuditEvent, FailedCall, LogLine, PostChange, after_failure,
+};
 use crate::delivery::failure::Failure;
 use crate::delivery::step::TrackedMessage;
 
@@ -45,9 +47,14 @@ impl Sender {
         if let Some(until) = skip_until {
             self.skipped().insert(tracked.mark, until);
         }
+        let is_unsure = matches!(post, PostChange::Unsure { .. });
         let kept = async {
             if tracked.post != *stored || audit.is_some() {
-                self.save(active, &mut tracked, audit.map(|event| (event, code))).await?;
+                let saved = self.save(active, &mut tracked, audit.map(|event| (event, code))).await;
+                if is_unsure && !matches!(saved, Ok(true)) {
+                    *self.unstored_since() = self.clock.moment();
+                }
+                saved?;
             }
             self.release(active, release).await
         };

@@ -45,8 +45,9 @@ pub(super) struct Sender {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     schedule: Schedule,
-    /// When this process took delivery up.
-    start: Moment,
+    /// When an update may last have been sent of which nothing is stored: before this process took delivery up, or when the
+    /// store did not take that an update was not answered.
+    unstored_since: Mutex<Moment>,
     directory: Arc<Directory>,
     client: Arc<SlackClient>,
     rendering: Rendering,
@@ -144,7 +145,7 @@ impl Sender {
     ) -> Sender {
         Sender {
             store,
-            start: clock.moment(),
+            unstored_since: Mutex::new(clock.moment()),
             clock,
             schedule,
             directory,
@@ -268,5 +269,9 @@ impl Sender {
 
     fn skipped(&self) -> MutexGuard<'_, HashMap<Mark, Timestamp>> {
         self.skipped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unstored_since(&self) -> MutexGuard<'_, Moment> {
+        self.unstored_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

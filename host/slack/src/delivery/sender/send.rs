@@ -1,7 +1,7 @@
 //! Posting and updating a message, and what is stored once Slack shows it.
 
 use countersign_core::lifecycle::{Digest, Request, Timestamp, Usage};
-use countersign_core::record::{PostState, SlackPost, Slot};
+use countersign_core::record::{PostState, Slot};
 use countersign_store::LONGEST_WAIT_MS;
 use serde_json::json;
 
@@ -17,8 +17,17 @@ const LATE_MS: u64 = 3_000;
 /// How soon a message that was posted without mentions is updated, in milliseconds.
 const SETTLE_MS: u64 = 1_000;
 
-/// How long after the start of this process an update of one before it may still be carried out, in milliseconds.
+/// How long an update of which nothing is stored may still be carried out, in milliseconds.
 const OVERLAP_MS: u64 = REFRESH_MS;
+
+/// What Slack has just done.
+enum Done {
+    /// It posted the message; one that is provisional is updated soon.
+    Posted {
+        is_provisional: bool,
+    },
+    Updated,
+}
 
 impl Sender {
     pub(super) async fn post(
@@ -42,7 +51,7 @@ impl Sender {
                 tracked.post.channel = id;
                 tracked.post.state = PostState::Posted { ts };
                 tracked.post.has_called = true;
-                self.delivered(active, tracked, &message, is_provisional).await
+                self.delivered(active, tracked, &message, Done::Posted { is_provisional }).await
             }
             Err(error) => {
                 tracked.post.state = match error {
@@ -74,7 +83,7 @@ impl Sender {
             return Ok(SendResult::NoCall);
         }
         match self.client.update(&tracked.post.channel, ts, &message, &tracked.mark).await {
-            Ok(()) => self.delivered(active, tracked, &message, false).await,
+            Ok(()) => self.delivered(active, tracked, &message, Done::Updated).await,
             Err(error) => {
                 let stored = tracked.post.clone();
                 self.failed(active, tracked, &stored, &error).await
@@ -82,19 +91,20 @@ impl Sender {
         }
     }
 
-    /// Stores that Slack shows `message`; one that is provisional is updated soon.
+    /// Stores that Slack shows `message`.
     async fn delivered(
         &self,
         active: &ActiveJob<'_>,
         mut tracked: TrackedMessage,
         message: &Message,
-        is_provisional: bool,
+        done: Done,
     ) -> Result<SendResult, StepError> {
         let channel = tracked.channel.clone();
         let is_main = tracked.mark.slot == Slot::Main;
         // A notice is updated to one content only, so a late update of it does no harm.
-        let was_unsure =
-            std::mem::take(&mut tracked.post.unsure) || self.may_overlap(&tracked.post, active.request);
+        // None can have been sent before the message was posted.
+        let may_overlap = matches!(done, Done::Updated) && self.may_overlap(active.request);
+        let was_unsure = std::mem::take(&mut tracked.post.unsure) || may_overlap;
         let now = self.schedule.now();
         // The earlier update may be carried out after this one, so this one is repeated later; and so is each one that is
         // sent before that.
@@ -106,7 +116,7 @@ impl Sender {
         tracked.post.minimal = tracked.post.minimal.filter(|version| *version == active.request.version);
         tracked.post.failed = None;
         tracked.post.refresh_at = self.next_refresh(active, &tracked);
-        if is_provisional {
+        if matches!(done, Done::Posted { is_provisional: true }) {
             tracked.post.refresh_at = Some(now.plus(SETTLE_MS));
         }
         tracked.post.refresh_at = repeat_at.or(tracked.post.refresh_at);
@@ -122,12 +132,12 @@ impl Sender {
         Ok(SendResult::Delivered { channel })
     }
 
-    /// Whether a process before this one may have sent an update of the request's message that is still on its way. Nothing
-    /// stored says so: such a process died during the call.
-    fn may_overlap(&self, post: &SlackPost, request: &Request) -> bool {
-        let has_just_started = self.clock.monotonic().since(self.start.monotonic) < OVERLAP_MS;
-        // What showed nothing before was not updated before, either.
-        has_just_started && post.shown > 0 && request.submission.submitted_at < self.start.wall
+    /// Whether an update of the request's message may still be on its way without anything in the store saying so: one of a
+    /// process before this one, which died during the call, or one of this process, after which the store failed.
+    fn may_overlap(&self, request: &Request) -> bool {
+        let since = *self.unstored_since();
+        self.clock.monotonic().since(since.monotonic) < OVERLAP_MS
+            && request.submission.submitted_at < since.wall
     }
 
     /// When the message is refreshed: while it shows the remaining time, and when an approval that nobody has used lapses.

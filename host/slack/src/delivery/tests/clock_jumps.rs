@@ -232,7 +232,9 @@ async fn the_running_worker_is_woken_whatever_the_wall_clock_does() {
                     () = called.notified() => return true,
                     () = tokio::task::yield_now() => {}
                 }
-                // The clock moves on only once the worker waits for that.
+                // The clock moves on only once the worker waits for that, and no sooner than the store answers: the worker
+                // may be waiting for an answer while something else sleeps.
+                harness.waiting().await;
                 if harness.clock.sleeping() > 0 {
                     if harness.clock.monotonic().since(began) > 2 * SECOND {
                         return false;

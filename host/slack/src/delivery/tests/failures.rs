@@ -1,6 +1,10 @@
 //! How failures of Slack are handled.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use countersign_core::directory::Directory;
+use countersign_store::faulty::{Faulty, FaultyStore};
+use countersign_store::{StoreError, StoreFault};
 
 use super::*;
 use crate::Message;
@@ -146,6 +150,48 @@ async fn an_unanswered_update_is_repeated_at_once_and_later() {
     let post = harness.post(1, Slot::Main).await.unwrap();
     assert_eq!((post.unsure, post.looks), (true, None), "what it shows is unknown");
     harness.deliver(MINUTE).await;
+    assert_eq!((harness.count("chat.update"), harness.message(1).updates), (2, 1));
+    // The update without an answer may have been carried out last.
+    harness.pass(2 * MINUTE).await;
+    assert_eq!((harness.count("chat.update"), harness.message(1).updates), (3, 2));
+    harness.pass(10 * MINUTE).await;
+    assert_eq!(harness.count("chat.update"), 3);
+}
+
+/// A store that does not take a message's state, once, when a test says so.
+struct Unkept(Arc<AtomicBool>);
+
+impl Faulty for Unkept {
+    async fn write<T: Send>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        if name == "keep_slack_post" && self.0.swap(false, Ordering::Relaxed) {
+            let detail = "as the test says".to_owned();
+            return Err(StoreError::Unavailable { backend: "faulty", fault: StoreFault::Other, detail });
+        }
+        call.await
+    }
+}
+
+#[tokio::test]
+async fn an_unanswered_update_is_repeated_later_if_the_store_does_not_take_that_it_was_not_answered() {
+    let mut harness = Harness::new().await;
+    let fails = Arc::new(AtomicBool::new(false));
+    let store = Arc::clone(&harness.store);
+    harness.store = Arc::new(FaultyStore { store, faults: Unkept(Arc::clone(&fails)) });
+    harness.kill_and_restart();
+    // Whatever the first worker has sent is over.
+    harness.pass(2 * MINUTE).await;
+    harness.create(1, "C1").await;
+    harness.deliver(MINUTE).await;
+    harness.slack.decide(failing("chat.update", Fate::Cut, 1));
+    harness.clock.advance(1);
+    harness.end(1).await;
+    fails.store(true, Ordering::Relaxed);
+    harness.deliver(5 * MINUTE).await;
+    assert!(!fails.load(Ordering::Relaxed), "the store has failed");
     assert_eq!((harness.count("chat.update"), harness.message(1).updates), (2, 1));
     // The update without an answer may have been carried out last.
     harness.pass(2 * MINUTE).await;
