@@ -117,11 +117,10 @@ after() {
   countersign health --ready >/dev/null || { echo "after '$1' the gateway is not ready" >&2; exit 1; }
   status=$(curl -sS "http://$COUNTERSIGN_LISTEN/api/guard/wait?token=$token&timeoutSec=0" | jq -r .status)
   [ "$status" = denied ] || { echo "after '$1' the first request is $status" >&2; exit 1; }
-  echo "  $1"
+  echo "  $1" >&3
 }
 export -f after
 if ! bash "$work/script" 3>&1 >"$work/said" 2>"$work/errors"; then
   tail -20 "$work/said" "$work/errors" >&2
   exit 1
 fi
-grep '^  ' "$work/said" | grep -x -F "$(sed -n 's/^## /  /p' "$runbook")"

@@ -38,7 +38,8 @@ pub(crate) fn all_wrong(
     for arg in settings.get_arguments().filter(|arg| arg.get_action().takes_values()) {
         let Some(value) = value(arg, given) else {
             if arg.is_required_set() && unread.is_none() {
-                wrong.push(format!("`{arg}` is missing"));
+                let (long, variable) = (arg.get_long()?, variable(arg)?);
+                wrong.push(format!("`--{long} <{variable}>` is missing"));
             }
             continue;
         };
