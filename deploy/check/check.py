@@ -3,7 +3,7 @@ the program must find the whole sound, files included. Rendered manifests must f
 gateway needs: no rights, one process for each SQLite file, time to drain."""
 
 import argparse
-import os
+import base64
 import re
 import shutil
 import subprocess
@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import kubernetes_validate
+import started
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,8 +21,11 @@ OVERLAYS = ["dev", "single", "staging", "prod"]
 KUBERNETES = ["1.30", "1.34"]
 # Kinds of the Prometheus operator, which are in no schema of Kubernetes itself.
 WITHOUT_SCHEMA = {"ServiceMonitor"}
-# How long the gateway takes to drain: `DRAIN` and `BACKGROUND` in host/server/src/run.rs.
-DRAIN_SECONDS = 9
+# How long the gateway takes to drain.
+RUN = (ROOT / "host/server/src/run.rs").read_text()
+DRAINS = re.findall(r"^(?:pub.* )?const (?:DRAIN|BACKGROUND): .*from_secs\((\d+)\)", RUN, re.M)
+assert len(DRAINS) == 2, DRAINS
+DRAIN_SECONDS = sum(map(int, DRAINS))
 SECRETS = {
     "COUNTERSIGN_SECRET": "5e" * 32,
     "SLACK_SIGNING_SECRET": "0123456789abcdef",
@@ -76,7 +80,7 @@ def validate(where, resources):
             try:
                 kubernetes_validate.validate(resource, version, strict=True)
             except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
-                problems.append(f"{where}: {resource['kind']} {resource['metadata']['name']} ({version}): {error}")
+                problems.append(f"{where}: {resource['kind']} {resource['metadata']['name']} ({version}): {error.args[0]}")
 
 
 def one(resources, kind):
@@ -144,8 +148,6 @@ def mount(pod, resources, program, target):
 
 
 def fill(folder, config_map, items):
-    import base64
-
     contents = {name: text.encode() for name, text in config_map.get("data", {}).items()}
     contents |= {name: base64.b64decode(text) for name, text in config_map.get("binaryData", {}).items()}
     size = sum(map(len, contents.values()))
@@ -224,8 +226,13 @@ def check_compose(program, policies, work):
     places["/var/lib/countersign"] = places["/var/cache/countersign"] = target
     made = program.run(["receipt", "rotate-keys", "--receipt-keys", str(target / "receipts.key")], {})
     assert made.returncode == 0, made.stderr
-    program.finds_sound(where, moved({**literal, **SECRETS}, places), target)
+    variables = moved({**literal, **SECRETS}, places)
+    program.finds_sound(where, variables, target)
     print("  compose: settings and files sound")
+    if problems:
+        return
+    decided = started.check(program, services["redis"], gateway, variables, target)
+    print(f"  compose: both services started, stopped and started; the request is still {decided}")
 
 
 def check_service(program, policies, work):

@@ -73,7 +73,7 @@ else
   echo "  systemd is not here: its unit is not verified"
 fi
 
-"$python/bin/python" $here/check.py --program "$program" --policies "$policies" --kustomize "$kustomize"
+"$python/bin/python" -B $here/check.py --program "$program" --policies "$policies" --kustomize "$kustomize"
 
 echo "runbook"
 deploy/check/runbook.sh "$program" "$policies"
