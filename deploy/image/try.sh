@@ -1,15 +1,21 @@
 #!/usr/bin/env bash
-# Builds the image with no engine and no registry, and tries it: deploy/image/try.sh [FOLDER]
+# Builds the image with no engine and no registry, and tries it:
+#
+#   deploy/image/try.sh [FOLDER]                      FOLDER gets the program and its debug information
+#   deploy/image/try.sh --built PROGRAM POLICIES      takes these in place of what the Dockerfile would compile
 #
 # The two base images are made here from Debian's packages: one with a C compiler, into which the Rust toolchain of this
 # machine is mounted, and one with what distroless' `cc` has. What is built of them is the Dockerfile as it is. The image
-# is pushed to a registry, pulled again, started without rights as the user that it names, asked, and stopped. FOLDER gets
-# the program and its debug information.
+# is pushed to a registry, pulled again, started without rights as the user that it names, asked, and stopped.
 #
 # Needs root, the toolchain of rust-toolchain.toml, and Debian's buildah, mmdebstrap and docker-registry.
 set -euo pipefail
+built=() keep=
+case ${1-} in
+  --built) built=("$(realpath "${2:?a program}")" "$(realpath "${3:?a folder with policies}")") ;;
+  ?*) keep=$(realpath "$1") ;;
+esac
 cd "$(dirname "$0")/../.."
-keep=${1:+$(realpath "$1")}
 for program in buildah mmdebstrap docker-registry curl python3; do
   command -v "$program" >/dev/null || { echo "$program is needed (Debian: apt-get install $program)" >&2; exit 1; }
 done
@@ -48,16 +54,26 @@ mmdebstrap --quiet --variant=extract --include=base-files,netbase,tzdata,libc6,l
   --customize-hook='mkdir -p "$1/etc/ssl/certs" && cp /etc/ssl/certs/ca-certificates.crt "$1/etc/ssl/certs/"' \
   bookworm "$work/runtime.tar"
 base runtime "$work/runtime.tar" --user 65532
-mmdebstrap --quiet --variant=essential --include=gcc,libc6-dev,binutils bookworm "$work/toolchain.tar"
-toolchain=$(rustc --print sysroot)
-base toolchain "$work/toolchain.tar" --env "PATH=$toolchain/bin:/root/.cargo/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+arguments=(--format docker --isolation chroot --layers --build-arg RUNTIME_IMAGE=localhost/runtime)
+if [ ${#built[@]} = 0 ]; then
+  mmdebstrap --quiet --variant=essential --include=gcc,libc6-dev,binutils bookworm "$work/toolchain.tar"
+  toolchain=$(rustc --print sysroot)
+  base toolchain "$work/toolchain.tar" --env "PATH=$toolchain/bin:/root/.cargo/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+  arguments+=(--build-arg RUST_IMAGE=localhost/toolchain --build-arg POLICIES=)
+  arguments+=(--volume "$toolchain:$toolchain:ro" --volume /etc/ssl/certs:/etc/ssl/certs:ro)
+else
+  stage=$work/stage
+  mkdir -p "$stage"/out/{usr/share/countersign,var/lib/countersign,var/cache/countersign}
+  deploy/package/split.sh "${built[0]}" "$stage/out/usr/bin" "$stage/debug"
+  cp -r "${built[1]}" "$stage/out/usr/share/countersign/policies"
+  # In place of the stage of this name.
+  arguments+=(--build-context "build=$stage")
+fi
 
 say "the image, of the Dockerfile"
-mounts=(--volume "$toolchain:$toolchain:ro" --volume /etc/ssl/certs:/etc/ssl/certs:ro)
-bases=(--build-arg RUST_IMAGE=localhost/toolchain --build-arg RUNTIME_IMAGE=localhost/runtime --build-arg POLICIES=)
-b build --format docker --isolation chroot --layers "${mounts[@]}" "${bases[@]}" --tag localhost/countersign .
+b build "${arguments[@]}" --tag localhost/countersign .
 if [ -n "$keep" ]; then
-  b build --quiet --format docker --isolation chroot --layers "${mounts[@]}" "${bases[@]}" --target debug --tag localhost/debug . >/dev/null
+  b build --quiet "${arguments[@]}" --target debug --tag localhost/debug . >/dev/null
   mkdir -p "$keep"
   for image in countersign debug; do
     container=$(b from "localhost/$image")
