@@ -21,7 +21,12 @@ async fn what_is_sound_is_said_and_nothing_is_made() {
     let before = home.files().len();
     let (sound, said) = check(&home);
     assert!(sound, "{said}");
-    for what in ["the settings", "the policy set, with 1 actions", "the access file", "TLS of the listener for callers"] {
+    for what in [
+        "the settings",
+        "the policy set, with 1 actions",
+        "the access file",
+        "TLS of the listener for callers",
+    ] {
         assert!(said.contains(&format!("sound: {what}")), "{said}");
     }
     assert_eq!(home.files().len(), before, "a file was made");
@@ -55,7 +60,6 @@ async fn everything_that_is_wrong_is_said_at_once_and_a_start_says_it_too() {
     }
 }
 
-/// Several mistakes in settings alone.
 #[tokio::test]
 async fn settings_come_before_the_files_that_they_name() {
     let home = Home::new(&deploy(1)).with("SCHEDULER_INTERVAL_MS", "soon").with("COUNTERSIGN_LISTEN", "8080");
@@ -75,12 +79,12 @@ fn a_store_that_cannot_be_opened_is_named() {
     home.write("data/countersign.db", b"this is no database");
     let (sound, said) = check(&home);
     assert!(!sound && said.contains("countersign.db"), "{said}");
-    let home = Home::new(&deploy(1)).without("COUNTERSIGN_SECRET").with("COUNTERSIGN_STORE", "redis://127.0.0.1");
+    let home =
+        Home::new(&deploy(1)).without("COUNTERSIGN_SECRET").with("COUNTERSIGN_STORE", "redis://127.0.0.1");
     let (sound, said) = check(&home);
     assert!(!sound && said.contains("this store needs `COUNTERSIGN_SECRET`"), "{said}");
 }
 
-/// What may be meant, and what may not, is told without a failure.
 #[test]
 fn what_is_only_doubtful_is_a_warning() {
     let home = Home::new(&deploy(1)).with("SLACK_TEAM_IDS", "T0ACME");
@@ -90,11 +94,9 @@ fn what_is_only_doubtful_is_a_warning() {
     assert!(sound, "{said}");
     assert!(said.contains("warning: the variable `SLACK_TEAM_IDS` has no effect"), "{said}");
     assert!(said.lines().any(|line| line.starts_with("warning:") && line.contains("channel")), "{said}");
-    // Certificates are not looked at in the folder that a gateway has not, so nothing else was read.
     assert!(fs::metadata(home.path("data/countersign.db")).is_err());
 }
 
-/// The names of a certificate do not matter here, only that the files fit together.
 #[test]
 fn files_of_tls_must_fit_together() {
     let (one, other) = (Authority::new(), Authority::new());

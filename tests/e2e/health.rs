@@ -25,9 +25,15 @@ fn shells_complete_and_manuals_are_made() {
     for shell in ["bash", "zsh", "fish"] {
         let made = countersign(["completions", shell]);
         let text = String::from_utf8(made.stdout).expect("text");
-        assert!(made.status.success() && text.contains("check-config") && text.contains("redis-replicas"), "{shell}");
+        assert!(
+            made.status.success() && text.contains("check-config") && text.contains("redis-replicas"),
+            "{shell}"
+        );
     }
     let text = String::from_utf8(countersign(["man", "serve"]).stdout).expect("troff");
-    assert!(text.contains(".TH") && text.contains("COUNTERSIGN\\_STORE") || text.contains("COUNTERSIGN_STORE"), "{text}");
+    assert!(
+        text.contains(".TH") && text.contains("COUNTERSIGN\\_STORE") || text.contains("COUNTERSIGN_STORE"),
+        "{text}"
+    );
     assert_eq!(countersign(["man", "nothing"]).status.code(), Some(2));
 }

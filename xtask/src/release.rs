@@ -42,7 +42,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = crate::root()?;
     let version = &arguments.version;
     if arguments.prepare {
-        let today = std::process::Command::new("date").args(["--utc", "+%F"]).output().context("no `date`")?;
+        let today =
+            std::process::Command::new("date").args(["--utc", "+%F"]).output().context("no `date`")?;
         prepare(&root, version, String::from_utf8_lossy(&today.stdout).trim())?;
         println!("version {version} is written; commit it, and run {}", commands().join(", "));
         // The lock file has the versions of the workspace, too.
@@ -106,7 +107,8 @@ fn ensure_version(root: &Path, version: &str) -> Result<()> {
     }
     for (file, before) in MENTIONS {
         let text = read(root, file)?;
-        let mut named = text.lines().filter_map(|line| line.split_once(before)).map(|(_, named)| named.trim());
+        let mut named =
+            text.lines().filter_map(|line| line.split_once(before)).map(|(_, named)| named.trim());
         if !named.all(|named| named == version) {
             other.push(file);
         }
@@ -180,14 +182,20 @@ mod tests {
             fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
         }
         write(root, "Cargo.toml", "[workspace.package]\nversion = \"1.2.2\"\nedition = \"2024\"\n").unwrap();
-        write(root, "CHANGELOG.md", "# Changelog\n\n## [Unreleased]\n\n### Added\n- A thing.\n\n## [1.2.2] - 2026-01-01\n- Old.\n")
-            .unwrap();
+        write(
+            root,
+            "CHANGELOG.md",
+            "# Changelog\n\n## [Unreleased]\n\n### Added\n- A thing.\n\n## [1.2.2] - 2026-01-01\n- Old.\n",
+        )
+        .unwrap();
         for (file, before) in MENTIONS {
             write(root, file, &format!("x:\n  {before}1.2.2\n")).unwrap();
         }
         prepare(root, "1.2.3", "2026-02-03").unwrap();
         git(root, &["init", "--quiet"]).unwrap();
-        for (name, value) in [("user.name", "Dana"), ("user.email", "dana@acme.example"), ("commit.gpgsign", "false")] {
+        for (name, value) in
+            [("user.name", "Dana"), ("user.email", "dana@acme.example"), ("commit.gpgsign", "false")]
+        {
             git(root, &["config", name, value]).unwrap();
         }
         commit(root);
@@ -252,7 +260,10 @@ mod tests {
         write(root, "new.txt", "x").unwrap();
         commit(root);
         let error = refused(root, "1.2.3");
-        assert!(error.contains("`cargo xtask image` did not pass") && !error.contains("not committed"), "{error}");
+        assert!(
+            error.contains("`cargo xtask image` did not pass") && !error.contains("not committed"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -291,7 +302,10 @@ mod tests {
         let folder = repository();
         let root = folder.path();
         let changelog = read(root, "CHANGELOG.md").unwrap();
-        assert!(changelog.starts_with("# Changelog\n\n## [Unreleased]\n\n## [1.2.3] - 2026-02-03\n\n### Added\n"), "{changelog}");
+        assert!(
+            changelog.starts_with("# Changelog\n\n## [Unreleased]\n\n## [1.2.3] - 2026-02-03\n\n### Added\n"),
+            "{changelog}"
+        );
         assert!(prepare(root, "1.2.3", "2026-02-03").unwrap_err().to_string().contains("already"));
     }
 }

@@ -119,7 +119,10 @@ impl Found {
             Ok(set) => {
                 self.warnings.extend(set.warnings(&self.directory, SystemClock.now()));
                 let actions = set.policies().count();
-                self.sound(format_args!("the policy set, with {actions} actions; its hash is {}", set.hash()));
+                self.sound(format_args!(
+                    "the policy set, with {actions} actions; its hash is {}",
+                    set.hash()
+                ));
             }
             Err(error) => self.problems.push(error),
         }
@@ -138,8 +141,8 @@ impl Found {
 
 fn set(config: &Config, trust: Trust) -> Result<PolicySet, StartError> {
     let policies = &config.policies;
-    let engine =
-        Engine::new(policies.limits.limits(), None, trust).context("cannot set up the WebAssembly sandbox")?;
+    let engine = Engine::new(policies.limits.limits(), None, trust)
+        .context("cannot set up the WebAssembly sandbox")?;
     Ok(fetch::load(&policies.directory, &engine, &policies.supply.registries())??)
 }
 
@@ -157,7 +160,8 @@ fn store(config: &Config) -> anyhow::Result<()> {
         None => Ok(()),
         Some(Ok(folder)) if folder.is_dir() => Ok(()),
         Some(found) => {
-            let why = found.err().map_or_else(|| "its folder is no folder".to_owned(), |error| error.to_string());
+            let why =
+                found.err().map_or_else(|| "its folder is no folder".to_owned(), |error| error.to_string());
             anyhow::bail!("cannot open the store `{store}`: {why}")
         }
     }

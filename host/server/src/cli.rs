@@ -131,7 +131,8 @@ impl Cli {
         let matches = match command.clone().try_get_matches_from(&arguments) {
             Ok(matches) => matches,
             Err(error) => {
-                let Some((mut wrong, mut config, malformed)) = settings::all_wrong(&command, &arguments, &error)
+                let Some((mut wrong, mut config, malformed)) =
+                    settings::all_wrong(&command, &arguments, &error)
                 else {
                     return Err(error.into());
                 };

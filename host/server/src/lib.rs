@@ -6,8 +6,8 @@
 pub mod check_config;
 pub mod cli;
 pub mod config;
-mod settings;
 mod keys;
+mod settings;
 
 // The gateway: what is shared, how it is put together, how it is run and stopped.
 pub mod build;

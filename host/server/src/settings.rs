@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::builder::ValueParser;
-use clap::error::{ContextKind, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args as _, FromArgMatches as _};
 
 use crate::config::Config;
@@ -85,9 +85,5 @@ fn sentence(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let said = text.split("\n\n").next().unwrap_or_default();
-    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-    match error.get(ContextKind::SuggestedArg) {
-        Some(suggested) => format!("{said}; is `{suggested}` meant?"),
-        None => said,
-    }
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -83,7 +83,9 @@ impl Storage {
                     "the variable `REDIS_URL` is set, and so is the store: one of them is enough".into(),
                 );
             }
-            Ok(StoreUrl::Sqlite(_) | StoreUrl::Memory) => wrong.push("the variable `REDIS_URL` is no address of a Redis".into()),
+            Ok(StoreUrl::Sqlite(_) | StoreUrl::Memory) => {
+                wrong.push("the variable `REDIS_URL` is no address of a Redis".into())
+            }
             Err(error) => wrong.push(format!("the variable `REDIS_URL`: {error}")),
         }
         wrong

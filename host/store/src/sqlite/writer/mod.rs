@@ -78,13 +78,7 @@ impl Writer {
             }
         };
         let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(run)?;
-        Ok(Writer {
-            queue,
-            threads: Mutex::new(vec![writer, background]),
-            deadline,
-            died,
-            inline: None,
-        })
+        Ok(Writer { queue, threads: Mutex::new(vec![writer, background]), deadline, died, inline: None })
     }
 
     /// Queues a write, and returns its result once it is durable.
