@@ -56,7 +56,6 @@ stop() {
 }
 start() {
   set -a; . "$work/etc/countersign.env"; . "$work/etc/secrets.env"; set +a
-  countersign check-config >/dev/null
   setsid countersign serve >>"$work/log" 2>&1 &
   echo \$! >"$work/pid"
   until countersign health --ready >/dev/null 2>&1; do

@@ -40,7 +40,7 @@ async fn what_is_sound_is_said_and_nothing_is_made() {
 async fn everything_that_is_wrong_is_said_at_once_and_a_start_says_it_too() {
     let authority = Authority::new();
     let home = Home::alone(&deploy(1)).with_tls(&authority.server(), authority.tls_client(None));
-    let home = home.with_access("version: 1\ncallers: { web: { keys: none } }\n");
+    let home = home.with_access("version: 1\ncallers: {}\nsurprise: 1\n");
     let home = home.with_file("COUNTERSIGN_SET_KEYS", "nowhere.pem");
     let home = home.with_file("COUNTERSIGN_RECEIPT_KEYS", "no-receipts.key");
     home.write("server.key", b"no key");
