@@ -15,6 +15,8 @@ mod starts;
 
 mod swaps;
 
+mod load;
+
 mod machine;
 mod report;
 mod sample;
@@ -45,6 +47,15 @@ struct Arguments {
     /// Measure only this; may be repeated
     #[arg(long, value_name = "WHAT", value_enum)]
     only: Vec<What>,
+    /// Measure instead how it holds with many requests and streams at once
+    #[arg(long, conflicts_with_all = ["quick", "compare", "beside", "only"])]
+    load: bool,
+    /// The seed of the times after which requests are decided
+    #[arg(long, default_value_t = 1, requires = "load")]
+    seed: u64,
+    /// How many requests each caller makes
+    #[arg(long, default_value_t = 10, requires = "load")]
+    rounds: usize,
 }
 
 /// What is measured, in this order.
@@ -62,7 +73,13 @@ enum What {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let quick = arguments.quick;
-    let mut report = Report::new(quick);
+    if arguments.load {
+        let mut report = Report::new(&format!("cargo xtask load --seed {}", arguments.seed));
+        load::measure(&mut report, arguments.seed, arguments.rounds).await?;
+        print!("{}", report.text());
+        return arguments.save.map_or(Ok(()), |file| report.save(&file));
+    }
+    let mut report = Report::new(if quick { "cargo xtask bench --quick" } else { "cargo xtask bench" });
     for what in What::value_variants() {
         if !arguments.only.is_empty() && !arguments.only.contains(what) {
             continue;

@@ -17,7 +17,8 @@ const NOISE: f64 = 0.1;
 
 /// Rows, in the order in which they were measured.
 pub(crate) struct Report {
-    quick: bool,
+    /// What measures.
+    command: String,
     rows: String,
     figures: BTreeMap<String, Figure>,
 }
@@ -42,9 +43,9 @@ pub(crate) fn rate(value: f64, unit: &'static str) -> Figure {
 }
 
 impl Report {
-    pub(crate) fn new(quick: bool) -> Report {
+    pub(crate) fn new(command: &str) -> Report {
         eprintln!("measuring; other work on this machine makes the figures worse");
-        Report { quick, rows: String::new(), figures: BTreeMap::new() }
+        Report { command: command.to_owned(), rows: String::new(), figures: BTreeMap::new() }
     }
 
     /// A row with a budget, and whether it was kept.
@@ -70,6 +71,14 @@ impl Report {
         }
     }
 
+    /// All that [`Sample::percentiles`] shows, as figures.
+    pub(crate) fn percentiles(&mut self, name: &str, sample: &mut Sample) {
+        for percent in [50, 95, 99] {
+            let value = sample.percentile(percent).as_secs_f64() * 1e3;
+            self.figure(&format!("{name}, p{percent}"), cost(value, "ms"));
+        }
+    }
+
     fn row(&mut self, what: &str, budget: &str, measured: &str, kept: &str) {
         eprintln!("  {what}: {measured}");
         writeln!(self.rows, "| {what} | {budget} | {measured} | {kept} |")
@@ -78,10 +87,10 @@ impl Report {
 
     /// Markdown.
     pub(crate) fn text(&self) -> String {
-        let quick = if self.quick { " --quick" } else { "" };
         format!(
-            "Measured by `cargo xtask bench{quick}` on {}.\n\n\
+            "Measured by `{}` on {}.\n\n\
              | what | budget | measured | kept |\n|---|---|---|---|\n{}",
+            self.command,
             machine::description(),
             self.rows
         )

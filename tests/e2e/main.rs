@@ -41,12 +41,14 @@ mod slack_security;
 mod slow_store;
 mod store_trouble;
 
+mod memory;
 mod restart;
 mod shutdown;
 
 mod crash;
 
 mod bad_input;
+mod check_config;
 mod rate_limit;
 
 mod bad_policy_sets;
@@ -70,6 +72,7 @@ mod spool;
 mod cookbook;
 mod import;
 
+mod health;
 mod keys;
 mod ledger;
 

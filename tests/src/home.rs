@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -273,7 +273,20 @@ impl Home {
         countersign(["policy".to_owned()].into_iter().chain(words))
     }
 
-    /// The same for a command that must succeed; returns its output.
+    /// Runs the program with these words and with the settings that a gateway would have here.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    #[must_use]
+    pub fn run(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(ambient::binary());
+        command.args(words).current_dir(self.path(".")).stdin(Stdio::null());
+        command.env_clear().env("HOME", self.path(".")).envs(&self.variables);
+        command.envs(ambient::variable("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
+        command.output().expect("the program can be run")
+    }
+
+    /// The same as [`Home::policy`] for a command that must succeed; returns its output.
     ///
     /// # Panics
     /// If it fails.

@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
     println!("\none judgement, in a fresh sandbox for each policy");
     let calls = if arguments.quick { "2000" } else { "20000" };
-    run_program(&root, "target/release/examples/judge_latency", &["target/policies", calls])?;
+    run_program(&root, "target/release/examples/judge_latency", &["target/policies", calls], &[])?;
     println!();
 
     let mut flags: Vec<&str> = Vec::new();
@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(address) = &arguments.beside {
         flags.extend(["--beside", address]);
     }
-    run_program(&root, "target/release/bench", &flags)
+    run_program(&root, "target/release/bench", &flags, &[])
 }
 
 fn peers(root: &Path, quick: bool) -> Result<()> {
@@ -73,14 +73,21 @@ fn peers(root: &Path, quick: bool) -> Result<()> {
     let files = ["target/policies/modules/quorum.wasm", "target/peers/compiled"];
     let calls = if quick { "5000" } else { "50000" };
     let flags = ["--calls", calls];
-    run_program(root, "target/peers/release/countersign-peers", &[files, flags].concat())
+    run_program(root, "target/peers/release/countersign-peers", &[files, flags].concat(), &[])
 }
 
-fn run_program(root: &Path, program: &str, arguments: &[&str]) -> Result<()> {
+/// Runs a program that measures, with these variables.
+pub(crate) fn run_program(
+    root: &Path,
+    program: &str,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> Result<()> {
     let path = root.join(format!("{program}{}", std::env::consts::EXE_SUFFIX));
     let status = Command::new(&path)
         .args(arguments)
         .current_dir(root)
+        .envs(variables.iter().copied())
         .env(
             "COUNTERSIGN_BIN",
             root.join(format!("target/release/countersign{}", std::env::consts::EXE_SUFFIX)),

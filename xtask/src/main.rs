@@ -1,11 +1,16 @@
 //! What people run: `cargo xtask COMMAND`. One file for each command.
 
 mod bench;
+mod checks;
 mod demo;
+mod deployment;
+mod image;
 mod links;
+mod load;
 mod packages;
 mod policies;
 mod redis;
+mod release;
 mod reproducible;
 mod simulate;
 mod step;
@@ -35,6 +40,14 @@ enum Task {
     Tutorial(tutorial::Arguments),
     /// Measure the gateway against its budgets
     Bench(bench::Arguments),
+    /// Measure creation, decision and delivery with many requests and streams at once, on either store
+    Load(load::Arguments),
+    /// Lint, render and check all that deploys the gateway
+    Deployment,
+    /// Build the image from Debian packages and these sources, start it and ask it
+    Image(image::Arguments),
+    /// Make the tag of a release
+    Release(release::Arguments),
     /// Test with a store in Redis: the contract in a Cluster, failovers, and the end-to-end tests
     Redis,
     /// Run the simulation: random schedules of requests, presses, failures and crashes, each from a seed
@@ -49,6 +62,10 @@ fn main() -> anyhow::Result<()> {
         Task::Test => test::run(),
         Task::Tutorial(arguments) => tutorial::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Load(arguments) => load::run(&arguments),
+        Task::Deployment => deployment::run(),
+        Task::Image(arguments) => image::run(&arguments),
+        Task::Release(arguments) => release::run(&arguments),
         Task::Redis => redis::run(),
         Task::Simulate(arguments) => simulate::run(&arguments),
         Task::Policies(arguments) => policies::run(&arguments),

@@ -16,7 +16,7 @@ struct Needed {
     packages: &'static [&'static str],
 }
 
-const NEEDED: [Needed; 6] = [
+const NEEDED: [Needed; 9] = [
     Needed {
         name: "Chromium",
         programs: &["chromium", "chromium-browser", "google-chrome"],
@@ -61,6 +61,27 @@ const NEEDED: [Needed; 6] = [
         probe: &["-c", "import jwcrypto"],
         variable: None,
         packages: &["python3-jwcrypto"],
+    },
+    Needed {
+        name: "virtual environments for Python",
+        programs: &["python3"],
+        probe: &["-c", "import ensurepip, venv"],
+        variable: None,
+        packages: &["python3-venv"],
+    },
+    Needed {
+        name: "npm",
+        programs: &["npm"],
+        probe: &["--version"],
+        variable: None,
+        packages: &["nodejs", "npm"],
+    },
+    Needed {
+        name: "kustomize, kubectl or Go",
+        programs: &["kustomize", "kubectl", "go"],
+        probe: &["help"],
+        variable: None,
+        packages: &["golang-go"],
     },
 ];
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::step::{Stopwatch, step};
-use crate::{cargo, packages};
+use crate::{cargo, checks, packages};
 
 /// What callers and people do, from the first request to the decision.
 const SPINE: [&str; 15] = [
@@ -57,7 +57,7 @@ pub(crate) fn run() -> Result<()> {
     step("the gateway and its tools", || cargo(&root, &["build", "--workspace", "--exclude", "xtask"], &[]))?;
     step("end-to-end tests on Redis", || on_redis(&root, &[SPINE.as_slice(), &STORIES].concat()))?;
     println!("\neverything passed in {}", watch.elapsed());
-    Ok(())
+    checks::passed(&root, "redis")
 }
 
 /// The end-to-end tests of the spine, on Redis. The gateway must have been built.

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 
 use crate::policies::{self, Pins};
 use crate::step::{Stopwatch, step};
-use crate::{cargo, links, packages, redis, reproducible, tutorial};
+use crate::{cargo, deployment, links, packages, redis, reproducible, tutorial};
 
 pub(crate) fn run() -> Result<()> {
     let watch = Stopwatch::start();
@@ -35,6 +35,7 @@ pub(crate) fn run() -> Result<()> {
     // rest of the workspace, so that most of its dependencies get the features that the tests need too: built alone,
     // wasmtime would be compiled twice. This program is left out because it runs.
     step("the gateway and its tools", || cargo(&root, &["build", "--workspace", "--exclude", "xtask"], &[]))?;
+    step("image, manifests and workflows", || deployment::check(&root))?;
     step("unit, contract and end-to-end tests", || {
         let gateway = crate::built(&root, "countersign");
         let gateway = gateway.to_str().context("the project's path is not UTF-8")?;

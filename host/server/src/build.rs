@@ -83,6 +83,11 @@ pub(crate) async fn build_over(
 ) -> Result<App, StartError> {
     let keys = keys(config).await?;
     let store = over(config.storage.open().await?);
+    if config.storage.store.is_lost_at_exit() {
+        tracing::warn!(
+            "`--store memory`: requests, decisions and the audit log are in memory alone, and are lost when this process ends"
+        );
+    }
     keys::check(&keys, store.as_ref(), &config.storage.store).await.map_err(StartError::Secrets)?;
     let receipt_keys = receipt_keys(config, clock.now()).await?;
     if let Some(keys) = &receipt_keys {
@@ -156,6 +161,9 @@ pub(crate) async fn build_over(
 /// Where presses are kept that the store cannot take.
 async fn spool(config: &Config, keys: &Keys, metrics: &Metrics) -> anyhow::Result<Option<Arc<Spool>>> {
     let Some(folder) = config.spool_dir() else {
+        if config.storage.store.is_lost_at_exit() {
+            return Ok(None);
+        }
         tracing::warn!("no spool: what people do in Slack while the store is away is not recorded");
         return Ok(None);
     };
@@ -219,8 +227,9 @@ async fn engine(config: &Config, keys: &Keys) -> Result<Engine, StartError> {
         tracing::warn!(file = %missing.display(), "registry password file does not exist");
     }
     let limits = config.policies.limits.limits();
-    let cache = CompileCache::new(config.cache_dir(), &keys.current.derive("countersign compile cache"));
-    let engine = blocking(move || Engine::new(limits, Some(cache), trust)).await?;
+    let key = keys.current.derive("countersign compile cache");
+    let cache = config.cache_dir().map(|folder| CompileCache::new(folder, &key));
+    let engine = blocking(move || Engine::new(limits, cache, trust)).await?;
     Ok(engine.context("cannot set up the WebAssembly sandbox")?)
 }
 

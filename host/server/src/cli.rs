@@ -1,6 +1,6 @@
 //! The command line, and the only code that reads the process's environment.
 //!
-//! Flags win over variables. A malformed or unknown value stops the start and is named.
+//! Flags win over variables. A malformed or unknown value stops the start, and all of them are named at once.
 
 use std::ffi::OsString;
 
@@ -10,8 +10,11 @@ use countersign_authoring as authoring;
 use crate::access_key::AccessCommand;
 use crate::config::{Config, Environment, secrets};
 use crate::dev::Dev;
+use crate::health::Health;
 use crate::keys::command::KeysCommand;
 use crate::receipt::ReceiptCommand;
+use crate::settings;
+use crate::shell::{Completions, Manual};
 
 /// Approval gateway for risky automation: policies say who must agree, people decide.
 #[derive(Debug, Parser)]
@@ -28,6 +31,11 @@ pub enum Command {
     /// Run the gateway.
     #[command(after_long_help = secrets::HELP)]
     Serve(Box<Config>),
+    /// Check the settings and the files that they name, as at start, and say all that is wrong. Nothing is started or made.
+    #[command(after_long_help = secrets::HELP)]
+    CheckConfig(Box<Config>),
+    /// Ask the gateway on this machine whether it is alive, for the health checks of containers.
+    Health(Health),
     /// Try out a running gateway.
     #[command(subcommand)]
     Dev(Dev),
@@ -43,6 +51,10 @@ pub enum Command {
     /// Check receipts, and rotate the keys that they are signed with.
     #[command(subcommand)]
     Receipt(ReceiptCommand),
+    /// Print what completes the commands in a shell.
+    Completions(Completions),
+    /// Print a manual page.
+    Man(Manual),
 }
 
 /// Why the command line or the environment is refused.
@@ -51,9 +63,9 @@ pub enum CliError {
     /// A flag, or the variable that stands in for it, is wrong; also carries `--help` and `--version`.
     #[error(transparent)]
     Flags(#[from] clap::Error),
-    /// Variables are wrong, one sentence each.
+    /// Settings are wrong, one sentence each.
     #[error("{}", .0.join("\n"))]
-    Environment(Vec<String>),
+    Settings(Vec<String>),
 }
 
 /// The prefix of the project's own variables. One with this prefix that is unknown is a typo.
@@ -79,7 +91,7 @@ impl Cli {
             }
         }
         if !unreadable.is_empty() {
-            return Err(CliError::Environment(unreadable));
+            return Err(CliError::Settings(unreadable));
         }
         Cli::read(std::env::args_os(), &environment)
     }
@@ -94,9 +106,15 @@ impl Cli {
         A::Item: Into<OsString> + Clone,
     {
         let mut serve_variables = Vec::new();
-        let command = Cli::command().mut_subcommand("serve", |serve| {
-            serve_variables = variables(&serve);
-            default_from_environment(serve, environment, &serve_variables)
+        let command = ["serve", "check-config"].into_iter().fold(Cli::command(), |command, name| {
+            command.mut_subcommand(name, |serve| {
+                serve_variables = variables(&serve);
+                default_from_environment(serve, environment, &serve_variables)
+            })
+        });
+        let command = command.mut_subcommand("health", |health| {
+            let own = variables(&health);
+            default_from_environment(health, environment, &own)
         });
         let command = command.mut_subcommand("policy", |policy| {
             let names: Vec<_> = policy.get_subcommands().map(|it| it.get_name().to_owned()).collect();
@@ -109,11 +127,25 @@ impl Cli {
                 })
             })
         });
-        let mut cli = Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)?;
+        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let matches = match command.clone().try_get_matches_from(&arguments) {
+            Ok(matches) => matches,
+            Err(error) => {
+                let Some((mut wrong, mut config, malformed)) =
+                    settings::all_wrong(&command, &arguments, &error)
+                else {
+                    return Err(error.into());
+                };
+                wrong.extend(unknown_variables(environment, &serve_variables));
+                wrong.extend(config.read_variables(environment, &malformed));
+                return Err(CliError::Settings(wrong));
+            }
+        };
+        let mut cli = Cli::from_arg_matches(&matches)?;
         let wrong = match &mut cli.command {
-            Command::Serve(config) => {
+            Command::Serve(config) | Command::CheckConfig(config) => {
                 let mut wrong = unknown_variables(environment, &serve_variables);
-                wrong.extend(config.read_variables(environment));
+                wrong.extend(config.read_variables(environment, &[]));
                 wrong
             }
             // A typo in the name of a key file would skip the check of signatures.
@@ -121,9 +153,15 @@ impl Cli {
                 unknown_variables(environment, &serve_variables)
             }
             Command::Keys(keys) => keys.read_variables(environment),
-            Command::Policy(_) | Command::Dev(_) | Command::Access(_) | Command::Receipt(_) => Vec::new(),
+            Command::Policy(_)
+            | Command::Dev(_)
+            | Command::Access(_)
+            | Command::Receipt(_)
+            | Command::Health(_)
+            | Command::Completions(_)
+            | Command::Man(_) => Vec::new(),
         };
-        if wrong.is_empty() { Ok(cli) } else { Err(CliError::Environment(wrong)) }
+        if wrong.is_empty() { Ok(cli) } else { Err(CliError::Settings(wrong)) }
     }
 }
 

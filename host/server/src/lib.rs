@@ -3,9 +3,11 @@
 //! What the gateway decides is not here: see the other crates under `host/`.
 
 // The command line, and the settings of `serve`.
+pub mod check_config;
 pub mod cli;
 pub mod config;
 mod keys;
+mod settings;
 
 // The gateway: what is shared, how it is put together, how it is run and stopped.
 pub mod build;
@@ -35,6 +37,10 @@ mod interactions;
 
 // For those who check what was decided.
 pub mod receipt;
+
+// For those who run it.
+pub mod health;
+pub mod shell;
 
 // For trying it out.
 pub mod dev;

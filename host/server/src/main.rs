@@ -11,7 +11,7 @@ use countersign::config::Config;
 use countersign::http::{Listener, Surface};
 use countersign::run::{reload_on_hangup, run};
 use countersign::tls::{Tls, TlsFiles};
-use countersign::{access_key, dev, receipt, shutdown, telemetry};
+use countersign::{access_key, check_config, dev, health, receipt, shell, shutdown, telemetry};
 use countersign_core::clock::SystemClock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,13 @@ const WRONG_SETUP: u8 = 2;
 #[tokio::main]
 async fn main() -> ExitCode {
     let served = match Cli::from_process() {
-        Ok(Cli { command: Command::Serve(config) }) => serve(&config).await,
+        Ok(Cli { command: Command::Serve(config) }) => {
+            serve(&config).await.map_err(|error| (check_config::others(&config, &error), error))
+        }
+        Ok(Cli { command: Command::CheckConfig(config) }) => return check_config::run(&config),
+        Ok(Cli { command: Command::Health(health) }) => return health::run(&health).await,
+        Ok(Cli { command: Command::Completions(completions) }) => return shell::complete(&completions),
+        Ok(Cli { command: Command::Man(manual) }) => return shell::manual(&manual),
         Ok(Cli { command: Command::Dev(dev) }) => return dev::run(dev).await,
         Ok(Cli { command: Command::Keys(command) }) => return countersign::run_keys(&command).await,
         Ok(Cli { command: Command::Access(command) }) => return access_key::run(&command),
@@ -37,11 +43,9 @@ async fn main() -> ExitCode {
     };
     match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err(StartError::Policies(errors)) => fail(WRONG_SETUP, &errors.to_string()),
-        Err(StartError::Keys(error)) => fail(WRONG_SETUP, &error.to_string()),
-        Err(StartError::Access(error)) => fail(WRONG_SETUP, &error.to_string()),
-        Err(error @ (StartError::Secrets(_) | StartError::Tls(_))) => fail(WRONG_SETUP, &error.to_string()),
-        Err(StartError::Other(error)) => fail(1, &format!("{error:#}")),
+        Err((_, StartError::Other(error))) => fail(1, &format!("{error:#}")),
+        // Whoever mends one is told of all.
+        Err((others, error)) => fail(WRONG_SETUP, &[vec![error.to_string()], others].concat().join("\n")),
     }
 }
 

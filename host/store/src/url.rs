@@ -11,6 +11,9 @@ use crate::{OpenError, SqliteArchive, SqliteStore, Store};
 /// A future whose type is not known.
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// How the embedded store in memory is given.
+const MEMORY: &str = "memory";
+
 /// The address of a store.
 #[derive(Clone, Debug)]
 pub enum StoreUrl {
@@ -18,6 +21,8 @@ pub enum StoreUrl {
     Sqlite(PathBuf),
     /// A Redis, which several instances can share.
     Redis(Box<RedisUrl>),
+    /// The embedded store, in memory: it ends with the process.
+    Memory,
 }
 
 /// Why a store cannot be opened.
@@ -29,6 +34,9 @@ pub enum StoreOpenError {
     /// A Redis.
     #[error(transparent)]
     Redis(#[from] RedisOpenError),
+    /// The embedded store, in memory.
+    #[error("there is no memory left for it: {0}")]
+    Memory(rusqlite::Error),
     /// What opened it panicked.
     #[error("opening the store was stopped half-way")]
     Stopped,
@@ -62,6 +70,7 @@ impl StoreUrl {
                 }
                 Ok(Arc::new(store))
             }
+            StoreUrl::Memory => Ok(Arc::new(SqliteStore::in_memory().map_err(StoreOpenError::Memory)?)),
         }
     }
 
@@ -72,7 +81,7 @@ impl StoreUrl {
     pub fn open_archive(&self) -> Result<SqliteArchive, StoreOpenError> {
         match self {
             StoreUrl::Sqlite(path) => Ok(SqliteArchive::open(path)?),
-            StoreUrl::Redis(_) => Err(StoreOpenError::NotEmbedded),
+            StoreUrl::Redis(_) | StoreUrl::Memory => Err(StoreOpenError::NotEmbedded),
         }
     }
 
@@ -84,7 +93,7 @@ impl StoreUrl {
     pub fn take_secret(&self, keep: impl FnOnce([u8; 32]) -> std::io::Result<()>) -> Result<bool, OpenError> {
         match self {
             StoreUrl::Sqlite(path) => SqliteStore::take_secret(path, keep),
-            StoreUrl::Redis(_) => Ok(false),
+            StoreUrl::Redis(_) | StoreUrl::Memory => Ok(false),
         }
     }
 
@@ -93,8 +102,14 @@ impl StoreUrl {
     pub fn file(&self) -> Option<&Path> {
         match self {
             StoreUrl::Sqlite(path) => Some(path),
-            StoreUrl::Redis(_) => None,
+            StoreUrl::Redis(_) | StoreUrl::Memory => None,
         }
+    }
+
+    /// Whether nothing is left of it when the process ends.
+    #[must_use]
+    pub fn is_lost_at_exit(&self) -> bool {
+        matches!(self, StoreUrl::Memory)
     }
 
     /// Whether the address has a password in it.
@@ -110,6 +125,7 @@ impl std::fmt::Display for StoreUrl {
         match self {
             StoreUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             StoreUrl::Redis(url) => url.fmt(f),
+            StoreUrl::Memory => f.write_str(MEMORY),
         }
     }
 }
@@ -119,6 +135,7 @@ impl FromStr for StoreUrl {
 
     fn from_str(text: &str) -> Result<StoreUrl, String> {
         match text.split_once(':') {
+            None if text == MEMORY => Ok(StoreUrl::Memory),
             Some(("sqlite", path)) if !path.is_empty() && !path.ends_with('/') => {
                 Ok(StoreUrl::Sqlite(PathBuf::from(path)))
             }
@@ -126,7 +143,7 @@ impl FromStr for StoreUrl {
                 Ok(url) => Ok(StoreUrl::Redis(Box::new(url))),
                 Err(error) => Err(format!("{error}")),
             },
-            _ => Err("a store is given as `sqlite:PATH` or `redis://HOST`".into()),
+            _ => Err("a store is given as `sqlite:PATH`, `redis://HOST` or `memory`".into()),
         }
     }
 }

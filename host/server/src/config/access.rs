@@ -20,6 +20,14 @@ pub struct AccessSettings {
 }
 
 impl AccessSettings {
+    /// The variables of what [`AccessSettings::check`] looks at.
+    pub(super) const CHECKED: [&str; 4] = [
+        "COUNTERSIGN_ACCESS",
+        "COUNTERSIGN_INSECURE_ANONYMOUS",
+        "COUNTERSIGN_LISTEN",
+        "COUNTERSIGN_OPS_LISTEN",
+    ];
+
     /// What is wrong with these settings, together with the address to listen on.
     pub(crate) fn check(&self, network: &Network) -> Option<String> {
         if self.file.is_some() && self.insecure_anonymous {

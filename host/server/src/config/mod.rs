@@ -75,14 +75,20 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the variables that have no flag. Returns what is wrong with them, one sentence each.
-    pub(crate) fn read_variables(&mut self, environment: &Environment) -> Vec<String> {
+    /// Reads the variables that have no flag. Returns what is wrong with them, and with settings that do not fit together,
+    /// one sentence each. `malformed` are the variables of the settings whose values could not be read: nothing is said
+    /// of what depends on them.
+    pub(crate) fn read_variables(&mut self, environment: &Environment, malformed: &[String]) -> Vec<String> {
         let mut wrong = unsupported::errors(environment);
         self.warnings = unsupported::warnings(environment);
         self.secrets = Secrets::read(environment, &mut wrong);
         wrong.extend(self.storage.read_variables(environment));
-        wrong.extend(self.access.check(&self.network));
-        wrong.extend(self.tls.check(&self.network, &self.secrets));
+        if !malformed.iter().any(|name| AccessSettings::CHECKED.contains(&name.as_str())) {
+            wrong.extend(self.access.check(&self.network));
+        }
+        if !malformed.iter().any(|name| TlsSettings::is_checked(name)) {
+            wrong.extend(self.tls.check(&self.network, &self.secrets));
+        }
         if !self.slack.team_ids.is_empty() && self.secrets.slack_bot.is_none() {
             let missing = "the variable `SLACK_TEAM_IDS` has no effect without `SLACK_BOT_TOKEN`: \
                            people of every workspace count";
@@ -91,11 +97,15 @@ impl Config {
         wrong
     }
 
-    /// The directory for compiled policy modules.
+    /// The directory for compiled policy modules. A store in memory has none unless it is given: what authenticates them
+    /// ends with it.
     #[must_use]
-    pub fn cache_dir(&self) -> PathBuf {
-        self.policies.cache_dir.clone().unwrap_or_else(|| {
-            beside(self.storage.store.file().unwrap_or(Path::new("countersign")), ".modules")
+    pub fn cache_dir(&self) -> Option<PathBuf> {
+        let store = &self.storage.store;
+        let given = self.policies.cache_dir.clone();
+        given.or_else(|| {
+            (!store.is_lost_at_exit())
+                .then(|| beside(store.file().unwrap_or(Path::new("countersign")), ".modules"))
         })
     }
 

@@ -1,6 +1,6 @@
 //! Where requests are stored.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use super::Environment;
 #[command(next_help_heading = "Store")]
 pub struct Storage {
     /// The store: `sqlite:PATH`, or a Redis that several instances share: `redis://HOST`,
-    /// `redis+sentinel://HOST,HOST/NAME`, `redis+cluster://HOST,HOST`, each with TLS as `rediss…`.
+    /// `redis+sentinel://HOST,HOST/NAME`, `redis+cluster://HOST,HOST`, each with TLS as `rediss…`; or, to try things out,
+    /// `memory`, which ends with the process.
     #[arg(long, value_name = "COUNTERSIGN_STORE", default_value = DEFAULT, value_parser = StoreAddress)]
     pub store: StoreUrl,
     /// A folder in which what people do in Slack is kept while the store cannot take it, on a disk that outlives the process.
@@ -82,7 +83,9 @@ impl Storage {
                     "the variable `REDIS_URL` is set, and so is the store: one of them is enough".into(),
                 );
             }
-            Ok(StoreUrl::Sqlite(_)) => wrong.push("the variable `REDIS_URL` is no address of a Redis".into()),
+            Ok(StoreUrl::Sqlite(_) | StoreUrl::Memory) => {
+                wrong.push("the variable `REDIS_URL` is no address of a Redis".into())
+            }
             Err(error) => wrong.push(format!("the variable `REDIS_URL`: {error}")),
         }
         wrong
@@ -107,19 +110,21 @@ impl Redis {
         if store.has_password() { vec![shown.to_owned()] } else { Vec::new() }
     }
 
+    /// The certificates of those who may sign that of the Redis, if they are given. Blocks.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(crate) fn authorities(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        authorities(self.ca_file.as_deref())
+    }
+
     /// Opens a store.
     ///
     /// # Errors
     /// If it cannot be opened.
     pub(crate) async fn open(&self, store: &StoreUrl) -> anyhow::Result<Arc<dyn Store>> {
-        let authorities = match self.ca_file.clone() {
-            Some(file) => {
-                let named = format!("cannot read `{}`", file.display());
-                let read = tokio::task::spawn_blocking(move || std::fs::read(file)).await?;
-                Some(read.context(named)?)
-            }
-            None => None,
-        };
+        let file = self.ca_file.clone();
+        let authorities = tokio::task::spawn_blocking(move || authorities(file.as_deref())).await??;
         let configured = |options: RedisOptions| RedisOptions {
             url: options.url.with_login(self.user.clone(), self.password.clone()),
             authorities,
@@ -135,4 +140,9 @@ impl Redis {
         };
         store.open(configured).await.with_context(|| format!("cannot open the store `{store}`"))
     }
+}
+
+fn authorities(file: Option<&Path>) -> anyhow::Result<Option<Vec<u8>>> {
+    let read = |file: &Path| std::fs::read(file).with_context(|| format!("cannot read `{}`", file.display()));
+    file.map(read).transpose()
 }

@@ -48,9 +48,11 @@ fn workspaces_are_listed_with_commas() {
 #[test]
 fn the_cache_is_beside_the_database() {
     let config = read(&["--policies", "p", "--store", "sqlite:/data/c.db"], &[]).unwrap();
-    assert_eq!(config.cache_dir(), PathBuf::from("/data/c.db.modules"));
+    assert_eq!(config.cache_dir(), Some(PathBuf::from("/data/c.db.modules")));
     let config = read(&["--policies", "p", "--cache-dir", "/tmp/c"], &[]).unwrap();
-    assert_eq!(config.cache_dir(), PathBuf::from("/tmp/c"));
+    assert_eq!(config.cache_dir(), Some(PathBuf::from("/tmp/c")));
+    let config = read(&["--policies", "p", "--store", "memory"], &[]).unwrap();
+    assert_eq!((config.cache_dir(), config.spool_dir()), (None, None));
 }
 
 /// Every wrong value stops the start, and the error names it.
@@ -153,4 +155,64 @@ fn secrets_are_read_and_not_shown() {
     let shown = format!("{config:?}");
     assert!(!shown.contains("abab") && !shown.contains("0123456789abcdef"), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+/// Whoever mends one mistake is told of all of them.
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let variables = [
+        ("COUNTERSIGN_LISTEN", "8080"),
+        ("RATE_LIMIT_CAPACITY", "0"),
+        ("COUNTERSIGN_LISTN", "127.0.0.1:1"),
+        ("COUNTERSIGN_SECRET", "hunter2"),
+        ("SLACK_APP_TOKEN", "xapp-1"),
+        ("AUDIT_FILE", "a"),
+        ("TLS_CERT_FILE", "cert.pem"),
+        ("COUNTERSIGN_TRUSTED_PROXIES", "10.0.0.0/8,everybody"),
+    ];
+    let flags = ["--log-format", "xml", "--redis-partitions=0", "--store", "redis://u:s3cret@r:x"];
+    let error = read(&flags, &variables).expect_err("a lot is wrong");
+    let lines: Vec<&str> = error.lines().collect();
+    let expected = [
+        "--listen",
+        "--trusted-proxies",
+        "--policies",
+        "--store",
+        "--redis-partitions",
+        "--rate-limit-capacity",
+        "--log-format",
+        "`COUNTERSIGN_LISTN` is unknown",
+        "`AUDIT_FILE`",
+        "`COUNTERSIGN_SECRET`",
+        "`SLACK_APP_TOKEN`",
+        "`TLS_CERT_FILE` is set, but not `TLS_KEY_FILE`",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{error}");
+    for (line, named) in lines.iter().zip(expected) {
+        assert!(line.contains(named), "`{line}` does not name {named}");
+    }
+    assert!(!error.contains("s3cret") && !error.contains("hunter2"), "{error}");
+}
+
+/// What follows from a value that cannot be read is not said as if it were a mistake of its own.
+#[test]
+fn nothing_is_said_of_what_a_malformed_value_would_decide() {
+    let variables = [
+        ("COUNTERSIGN_OPS_LISTEN", "9090"),
+        ("REQUIRE_CLIENT_CERT", "true"),
+        ("COUNTERSIGN_ACCESS", ""),
+        ("COUNTERSIGN_LISTEN", "0.0.0.0:80"),
+    ];
+    let error = read(&["--policies", "p"], &variables).expect_err("two are wrong");
+    assert_eq!(error.lines().count(), 2, "{error}");
+    assert!(error.contains("--ops-listen") && error.contains("--access"), "{error}");
+}
+
+#[test]
+fn an_unknown_flag_hides_no_wrong_variable() {
+    let error = read(&["--policies", "p", "--listne", "x"], &[("RATE_LIMIT_CAPACITY", "0")]).unwrap_err();
+    let lines: Vec<&str> = error.lines().collect();
+    assert_eq!(lines.len(), 2, "{error}");
+    assert!(lines[0].contains("--listne"), "{error}");
+    assert!(lines[1].contains("RATE_LIMIT_CAPACITY"), "{error}");
 }

@@ -80,6 +80,12 @@ impl TlsSettings {
         self.given_for_slack().files(false)
     }
 
+    /// The files of each listener that speaks TLS, with what it serves.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = (&'static str, TlsFiles)> {
+        let all = [("callers", self.callers()), ("operations", self.operations()), ("slack", self.slack())];
+        all.into_iter().filter_map(|(name, files)| Some((name, files?)))
+    }
+
     fn given_for_callers(&self) -> Given<'_> {
         Given {
             prefix: "",
@@ -108,6 +114,13 @@ impl TlsSettings {
             ca: None,
             crl: None,
         }
+    }
+
+    /// Whether [`TlsSettings::check`] looks at the setting of this variable.
+    pub(super) fn is_checked(variable: &str) -> bool {
+        variable.contains("TLS_")
+            || ["REQUIRE_CLIENT_CERT", "COUNTERSIGN_OPS_LISTEN", "COUNTERSIGN_SLACK_LISTEN"]
+                .contains(&variable)
     }
 
     /// What is wrong with these settings, one sentence each.

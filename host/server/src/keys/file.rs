@@ -55,9 +55,10 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Option<Zeroizing<String>>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         opened => opened.with_context(|| format!("cannot open the key file `{shown}`"))?,
     };
-    let mode = file.metadata().with_context(|| format!("cannot read the key file `{shown}`"))?.mode();
+    let metadata = file.metadata().with_context(|| format!("cannot read the key file `{shown}`"))?;
+    let reader = rustix::process::geteuid().as_raw();
     ensure!(
-        mode & 0o077 == 0,
+        is_private(metadata.mode(), metadata.uid(), reader),
         "the key file `{shown}` can be read or changed by others than its owner: `chmod 600 {shown}`"
     );
     let mut text = Zeroizing::new(String::new());
@@ -65,6 +66,13 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Option<Zeroizing<String>>> {
         .read_to_string(&mut text)
         .with_context(|| format!("cannot read the key file `{shown}`"))?;
     Ok(Some(text))
+}
+
+/// Whether nobody but its owner can read or change a file. One of root's may be read by its group, if it is another user
+/// who reads it: that is how Kubernetes mounts a Secret for a group, and it has no other way.
+fn is_private(mode: u32, owner: u32, reader: u32) -> bool {
+    let of_others = if owner == 0 && reader != 0 { 0o037 } else { 0o077 };
+    mode & of_others == 0
 }
 
 /// Writes a new file of keys; fails if there is one.
@@ -161,6 +169,26 @@ mod tests {
             std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             let error = KeyFile::read(&path).err().unwrap().to_string();
             assert!(error.contains("chmod 600"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_root_may_be_read_by_the_group_that_it_is_mounted_for() {
+        for (mode, owner, reader, private) in [
+            (0o600, 65532, 65532, true),
+            (0o640, 65532, 65532, false),
+            (0o440, 0, 65532, true),
+            (0o640, 0, 65532, true),
+            (0o660, 0, 65532, false),
+            (0o444, 0, 65532, false),
+            (0o440, 0, 0, false),
+            (0o440, 1000, 65532, false),
+        ] {
+            assert_eq!(
+                is_private(0o100_000 | mode, owner, reader),
+                private,
+                "{mode:o} of {owner} for {reader}"
+            );
         }
     }
 

@@ -19,6 +19,8 @@ use zeroize::Zeroizing;
 
 use file::KeyFile;
 
+const NEEDS_SECRET: &str = "this store needs `COUNTERSIGN_SECRET`";
+
 /// The document of the store that says which secret it was used with.
 const DOCUMENT: &str = "key:id";
 
@@ -97,8 +99,8 @@ fn beside(store: &StoreUrl, ending: &str) -> Option<PathBuf> {
     Some(database.with_file_name(name))
 }
 
-/// The keys that are configured, else those of the key file, which is made if there is none. A secret that an
-/// earlier version kept in the database is moved into the key file first. Blocks.
+/// The keys that are configured, else those of the key file, which is made if there is none; those of a store in memory
+/// end with it. A secret that an earlier version kept in the database is moved into the key file first. Blocks.
 ///
 /// # Errors
 /// If a key file cannot be read or made, or is not its owner's alone.
@@ -112,7 +114,10 @@ pub(crate) fn load(store: &StoreUrl, configured: Option<Keys>) -> anyhow::Result
         })?;
         return Ok(keys);
     }
-    let path = path.context("this store needs `COUNTERSIGN_SECRET`")?;
+    if store.is_lost_at_exit() {
+        return Ok(Keys { current: MasterKey::generate()?, previous: None });
+    }
+    let path = path.context(NEEDS_SECRET)?;
     take_from_database(store, |secret| adopt(&path, secret))?;
     match KeyFile::read(&path)? {
         Some(file) => Ok(file.0),
@@ -127,6 +132,17 @@ pub(crate) fn load(store: &StoreUrl, configured: Option<Keys>) -> anyhow::Result
             Ok(keys)
         }
     }
+}
+
+/// Checks that [`load`] would find keys or could make them, and makes none. Blocks.
+///
+/// # Errors
+/// If the key file cannot be read or is not its owner's alone, or if there must be a secret and is none.
+pub(crate) fn preview(store: &StoreUrl, configured: Option<&Keys>) -> anyhow::Result<()> {
+    if configured.is_some() || store.is_lost_at_exit() {
+        return Ok(());
+    }
+    KeyFile::read(&key_file(store).context(NEEDS_SECRET)?).map(drop)
 }
 
 /// Moves a secret out of the database of an earlier version; `keep` has it on disk elsewhere once it returns.

@@ -33,7 +33,8 @@ pub(crate) fn default_file(store: &StoreUrl) -> Option<PathBuf> {
 }
 
 /// The keys of the file that is configured, else of the one beside the database, which is made if there is none. `None` for a
-/// store that has no file to lie beside, and that several instances may share: they would sign with different keys. Blocks.
+/// store that has no file to lie beside, and that several instances may share: they would sign with different keys. Those of
+/// a store in memory end with it. Blocks.
 ///
 /// # Errors
 /// If the file cannot be read or made, is not its owner's alone, or if the one that is configured is not there.
@@ -45,6 +46,9 @@ pub(crate) fn load(
     let (path, may_be_made) = match (configured, default_file(store)) {
         (Some(path), _) => (path.to_owned(), false),
         (None, Some(path)) => (path, true),
+        (None, None) if store.is_lost_at_exit() => {
+            return ReceiptKeyFile::generate(Timestamp::EPOCH)?.keys().map(Some);
+        }
         (None, None) => {
             tracing::warn!(
                 "no receipts are signed: this store needs `COUNTERSIGN_RECEIPT_KEYS`, shared by all instances"
@@ -55,15 +59,30 @@ pub(crate) fn load(
     if let Some(found) = ReceiptKeyFile::read(&path)? {
         return found.keys().map(Some);
     }
-    ensure!(
-        may_be_made,
-        "there is no key file `{}`; `countersign receipt rotate-keys` makes one",
-        path.display()
-    );
+    ensure!(may_be_made, "{}", missing(&path));
     let made = ReceiptKeyFile::generate(Timestamp::EPOCH)?;
     made.create(&path)?;
     tracing::info!(file = %path.display(), at = %now, "key file for receipts made; back it up");
     made.keys().map(Some)
+}
+
+fn missing(path: &Path) -> String {
+    format!("there is no key file `{}`; `countersign receipt rotate-keys` makes one", path.display())
+}
+
+/// Checks that [`load`] would find keys or could make them, and makes none. Blocks.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn preview(store: &StoreUrl, configured: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = configured.map(Path::to_owned).or_else(|| default_file(store)) else { return Ok(()) };
+    match ReceiptKeyFile::read(&path)? {
+        Some(found) => found.keys().map(drop),
+        None => {
+            ensure!(configured.is_none(), "{}", missing(&path));
+            Ok(())
+        }
+    }
 }
 
 /// Makes a new key in the file, which is made if it is not there. Blocks.

@@ -37,7 +37,6 @@ impl Deadline {
     }
 
     /// A deadline that never comes.
-    #[cfg(any(test, feature = "fixtures"))]
     pub(super) fn never() -> Deadline {
         let (_, ticks) = watch::channel(0);
         Deadline { ticks, _running: None }

@@ -137,10 +137,19 @@ impl Database {
     }
 
     /// Makes an empty database in memory, which ends with its last connection.
-    #[cfg(any(test, feature = "fixtures"))]
     pub(super) fn in_memory() -> rusqlite::Result<(Database, Connection)> {
+        let (database, mut connection) = Database::named_in_memory()?;
+        #[cfg(not(any(test, feature = "fixtures")))]
+        schema::migrate(&mut connection)?;
+        #[cfg(any(test, feature = "fixtures"))]
+        Database::copy_empty(&mut connection)?;
+        Ok((database, connection))
+    }
+
+    /// Copies a migrated database, since migrating takes longer than most tests that need one.
+    #[cfg(any(test, feature = "fixtures"))]
+    fn copy_empty(connection: &mut Connection) -> rusqlite::Result<()> {
         use std::sync::{Mutex, PoisonError};
-        // A copy of a migrated database: migrating takes longer than most tests that need one.
         static EMPTY: Mutex<Option<Connection>> = Mutex::new(None);
         let mut empty = EMPTY.lock().unwrap_or_else(PoisonError::into_inner);
         let empty = match &mut *empty {
@@ -151,17 +160,10 @@ impl Database {
                 none.insert(connection)
             }
         };
-        let (database, mut connection) = Database::named_in_memory()?;
-        rusqlite::backup::Backup::new(empty, &mut connection)?.run_to_completion(
-            i32::MAX,
-            Duration::ZERO,
-            None,
-        )?;
-        Ok((database, connection))
+        rusqlite::backup::Backup::new(empty, connection)?.run_to_completion(i32::MAX, Duration::ZERO, None)
     }
 
     /// Makes a database in memory without a schema.
-    #[cfg(any(test, feature = "fixtures"))]
     fn named_in_memory() -> rusqlite::Result<(Database, Connection)> {
         use std::sync::atomic::{AtomicU64, Ordering};
         static MADE: AtomicU64 = AtomicU64::new(0);

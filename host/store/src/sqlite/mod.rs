@@ -86,12 +86,11 @@ impl SqliteStore {
         Ok(SqliteStore { writer, readers: Readers::of(database, deadline) })
     }
 
-    /// A store in memory, without threads: each call is carried out before it is first awaited to the end. For tests
-    /// that must run in the same order each time.
+    /// A store in memory, which ends with it. For trying things out, and for tests that must run in the same order each
+    /// time: it has no threads, and each call is carried out before it is first awaited to the end.
     ///
     /// # Errors
     /// If SQLite has no memory left.
-    #[cfg(any(test, feature = "fixtures"))]
     pub fn in_memory() -> rusqlite::Result<SqliteStore> {
         let (database, connection) = file::Database::in_memory()?;
         Ok(SqliteStore {

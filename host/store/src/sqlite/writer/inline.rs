@@ -1,4 +1,5 @@
-//! A writer without threads, for tests that must run in the same order each time: whoever queues a write carries it out.
+//! A writer without threads, for databases in memory, and for tests that must run in the same order each time: whoever
+//! queues a write carries it out.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};

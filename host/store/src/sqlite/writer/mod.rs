@@ -2,7 +2,6 @@
 
 mod checkpoint;
 mod counts;
-#[cfg(any(test, feature = "fixtures"))]
 mod inline;
 #[cfg(test)]
 mod tests;
@@ -41,7 +40,6 @@ pub(super) struct Writer {
     /// Whether the writer thread has panicked.
     died: watch::Receiver<bool>,
     /// Takes the place of the threads.
-    #[cfg(any(test, feature = "fixtures"))]
     inline: Option<inline::Inline>,
 }
 
@@ -80,14 +78,7 @@ impl Writer {
             }
         };
         let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(run)?;
-        Ok(Writer {
-            queue,
-            threads: Mutex::new(vec![writer, background]),
-            deadline,
-            died,
-            #[cfg(any(test, feature = "fixtures"))]
-            inline: None,
-        })
+        Ok(Writer { queue, threads: Mutex::new(vec![writer, background]), deadline, died, inline: None })
     }
 
     /// Queues a write, and returns its result once it is durable.
@@ -106,7 +97,6 @@ impl Writer {
             }
             TrySendError::Disconnected(_) => other("it is closed"),
         })?;
-        #[cfg(any(test, feature = "fixtures"))]
         if let Some(inline) = &self.inline {
             inline.write_queued();
         }

@@ -1,0 +1,284 @@
+"""Checks what deploys the gateway against the gateway: every setting that a manifest names must be one of the program, and
+the program must find the whole sound, files included. Rendered manifests must fit the API's schemas, and keep to what the
+gateway needs: no rights, one process for each SQLite file, time to drain."""
+
+import argparse
+import base64
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import kubernetes_validate
+import started
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+OVERLAYS = ["dev", "single", "staging", "prod"]
+# The oldest that has what the manifests use, and one of today.
+KUBERNETES = ["1.30", "1.34"]
+# Kinds of the Prometheus operator, which are in no schema of Kubernetes itself.
+WITHOUT_SCHEMA = {"ServiceMonitor"}
+# How long the gateway takes to drain.
+RUN = (ROOT / "host/server/src/run.rs").read_text()
+DRAINS = re.findall(r"^(?:pub.* )?const (?:DRAIN|BACKGROUND): .*from_secs\((\d+)\)", RUN, re.M)
+assert len(DRAINS) == 2, DRAINS
+DRAIN_SECONDS = sum(map(int, DRAINS))
+SECRETS = {
+    "COUNTERSIGN_SECRET": "5e" * 32,
+    "SLACK_SIGNING_SECRET": "0123456789abcdef",
+    "SLACK_BOT_TOKEN": "xoxb-check",
+}
+
+problems = []
+
+
+def expect(holds, problem):
+    if not holds:
+        problems.append(problem)
+
+
+class Program:
+    """The gateway's program."""
+
+    def __init__(self, path):
+        self.path = path
+        self.help = self.run(["serve", "--help"], {}).stdout
+        assert "COUNTERSIGN_STORE" in self.help, self.help
+
+    def run(self, words, variables, folder=None):
+        return subprocess.run(
+            [self.path, *words], env={"HOME": "/nonexistent", **variables}, cwd=folder, capture_output=True, text=True
+        )
+
+    def knows(self, where, variables):
+        for name in variables:
+            expect(re.search(rf"\b{name}\b", self.help), f"{where}: `{name}` is no setting of `countersign serve`")
+
+    def finds_sound(self, where, variables, folder):
+        checked = self.run(["check-config"], variables, folder)
+        said = checked.stdout + checked.stderr
+        expect(checked.returncode == 0, f"{where}: {said}")
+        expect("sound: the policy set" in said or checked.returncode != 0, f"{where}: no policy set: {said}")
+
+
+def render(kustomize, overlay, tree):
+    words = [*kustomize.split(), str(tree / "overlays" / overlay)]
+    rendered = subprocess.run(words, capture_output=True, text=True)
+    if rendered.returncode != 0:
+        sys.exit(f"{overlay} is not rendered: {rendered.stderr}")
+    return list(yaml.safe_load_all(rendered.stdout))
+
+
+def validate(where, resources):
+    for resource in resources:
+        if resource["kind"] in WITHOUT_SCHEMA:
+            continue
+        for version in KUBERNETES:
+            try:
+                kubernetes_validate.validate(resource, version, strict=True)
+            except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
+                problems.append(f"{where}: {resource['kind']} {resource['metadata']['name']} ({version}): {error.args[0]}")
+
+
+def one(resources, kind):
+    found = [resource for resource in resources if resource["kind"] == kind]
+    assert len(found) == 1, f"{len(found)} of {kind}"
+    return found[0]
+
+
+def check_pod(where, deployment):
+    pod = deployment["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    security, rights = pod["securityContext"], container["securityContext"]
+    expect(pod["automountServiceAccountToken"] is False, f"{where}: the pod has a token of the API server")
+    expect(security["runAsNonRoot"] and security["runAsUser"] == 65532, f"{where}: it runs as root")
+    expect(security["seccompProfile"] == {"type": "RuntimeDefault"}, f"{where}: no seccomp")
+    expect(rights["readOnlyRootFilesystem"] is True, f"{where}: its root can be written to")
+    expect(rights["allowPrivilegeEscalation"] is False and rights["privileged"] is False, f"{where}: privileges")
+    expect(rights["capabilities"] == {"drop": ["ALL"]}, f"{where}: capabilities")
+    probes = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ["liveness", "readiness", "startup"]}
+    expect(probes["liveness"]["path"] == "/healthz", f"{where}: a store that is away would restart it")
+    expect(probes["readiness"]["path"] == "/readyz", f"{where}: the readiness probe")
+    waits = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    expect(
+        pod["terminationGracePeriodSeconds"] >= waits + DRAIN_SECONDS + 5, f"{where}: it is killed before it has drained"
+    )
+    expect(container["resources"]["limits"]["memory"], f"{where}: no limit of memory")
+
+
+def check_replicas(where, resources, store):
+    spec = one(resources, "Deployment")["spec"]
+    kinds = {resource["kind"] for resource in resources}
+    if store.startswith("redis"):
+        strategy = spec["strategy"]
+        expect(strategy["type"] == "RollingUpdate", f"{where}: {strategy}")
+        expect(strategy["rollingUpdate"]["maxUnavailable"] == 0, f"{where}: a roll-out takes one away first")
+        expect("replicas" not in spec, f"{where}: `replicas` works against the autoscaler")
+        expect({"HorizontalPodAutoscaler", "PodDisruptionBudget"} <= kinds, f"{where}: {kinds}")
+        scaler = one(resources, "HorizontalPodAutoscaler")["spec"]
+        expect(2 <= scaler["minReplicas"] <= scaler["maxReplicas"], f"{where}: {scaler}")
+    else:
+        expect(spec["replicas"] == 1, f"{where}: two processes would share a store that is one's")
+        expect(spec["strategy"] == {"type": "Recreate"}, f"{where}: a roll-out starts a second one beside the first")
+        expect("HorizontalPodAutoscaler" not in kinds, f"{where}: it would be scaled")
+
+
+def mount(pod, resources, program, target):
+    """Makes the volumes of a pod as Kubernetes does: a folder's files are links into one that is replaced as a whole."""
+    maps = {resource["metadata"]["name"]: resource for resource in resources if resource["kind"] == "ConfigMap"}
+    places = {}
+    [container] = pod["containers"]
+    for volume in pod["volumes"]:
+        [at] = [m["mountPath"] for m in container["volumeMounts"] if m["name"] == volume["name"]]
+        folder = target / at.lstrip("/")
+        folder.mkdir(parents=True, exist_ok=True)
+        places[at] = folder
+        sources = volume["projected"]["sources"] if "projected" in volume else [volume]
+        for source in sources:
+            if "configMap" in source:
+                fill(folder, maps[source["configMap"]["name"]], source["configMap"].get("items"))
+            elif "secret" in source:
+                [item] = source["secret"]["items"]
+                made = program.run(["receipt", "rotate-keys", "--receipt-keys", str(folder / item["path"])], {})
+                assert made.returncode == 0, made.stderr
+    return places
+
+
+def fill(folder, config_map, items):
+    contents = {name: text.encode() for name, text in config_map.get("data", {}).items()}
+    contents |= {name: base64.b64decode(text) for name, text in config_map.get("binaryData", {}).items()}
+    size = sum(map(len, contents.values()))
+    expect(size < 1 << 20, f"ConfigMap {config_map['metadata']['name']} has {size} bytes, and may have 1 MiB")
+    data = folder / "..2026_01_01"
+    data.mkdir(exist_ok=True)
+    link = folder / "..data"
+    if not link.is_symlink():
+        link.symlink_to(data.name)
+    for item in items or [{"key": name, "path": name} for name in contents]:
+        path = data / item["path"]
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(contents[item["key"]])
+        top = folder / Path(item["path"]).parts[0]
+        if not top.is_symlink():
+            top.symlink_to(Path("..data") / top.name)
+
+
+def moved(variables, places):
+    """The settings, with each path that begins with a place of `places` moved to where that is here."""
+
+    def move(value):
+        for at in sorted(places, key=len, reverse=True):
+            value = re.sub(rf"(^|:){re.escape(at)}(?=/|$)", lambda found, at=at: found[1] + str(places[at]), value)
+        return value
+
+    return {name: move(value) for name, value in variables.items()}
+
+
+def check_kubernetes(program, kustomize, policies, work):
+    tree = work / "kubernetes"
+    shutil.copytree(ROOT / "deploy/kubernetes", tree)
+    for name in ["policy-set.yaml", "modules", "schemas"]:
+        source, target = policies / name, tree / "policies" / name
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+        else:
+            shutil.copy(source, target)
+    for overlay in OVERLAYS:
+        where = f"deploy/kubernetes/overlays/{overlay}"
+        resources = render(kustomize, overlay, tree)
+        validate(where, resources)
+        deployment = one(resources, "Deployment")
+        check_pod(where, deployment)
+        pod = deployment["spec"]["template"]["spec"]
+        [container] = pod["containers"]
+        names = [source["configMapRef"]["name"] for source in container["envFrom"] if "configMapRef" in source]
+        settings = next(r["data"] for r in resources if r["kind"] == "ConfigMap" and r["metadata"]["name"] in names)
+        program.knows(where, settings)
+        check_replicas(where, resources, settings["COUNTERSIGN_STORE"])
+        ports = {port["containerPort"] for port in container["ports"]}
+        listens = {int(v.rsplit(":", 1)[1]) for name, v in settings.items() if name.endswith("LISTEN")}
+        expect(ports == listens, f"{where}: it listens on {listens}, and has the ports {ports}")
+        secrets = {} if overlay == "dev" else SECRETS
+        target = work / overlay
+        variables = moved({**settings, **secrets}, mount(pod, resources, program, target))
+        program.finds_sound(where, variables, target)
+        print(f"  {overlay}: {len(resources)} resources, settings and files sound")
+
+
+def check_compose(program, policies, work):
+    where = "deploy/compose.yaml"
+    services = yaml.safe_load((ROOT / where).read_text())["services"]
+    gateway = services["countersign"]
+    expect(gateway["read_only"] is True and gateway["cap_drop"] == ["ALL"], f"{where}: rights")
+    expect(re.match(r"^\d+s$", gateway["stop_grace_period"]), f"{where}: no `stop_grace_period`")
+    expect(int(gateway["stop_grace_period"][:-1]) > DRAIN_SECONDS, f"{where}: it is killed before it has drained")
+    variables = {name: str(value) for name, value in gateway["environment"].items()}
+    literal = {name: value for name, value in variables.items() if not value.startswith("${")}
+    program.knows(where, variables)
+    target = work / "compose"
+    target.mkdir()
+    shutil.copy(ROOT / "deploy/compose/access.yaml", target)
+    shutil.copytree(policies, target / "policies")
+    places = {"/etc/countersign/access.yaml": target / "access.yaml", "/etc/countersign/policies": target / "policies"}
+    places["/var/lib/countersign"] = places["/var/cache/countersign"] = target
+    made = program.run(["receipt", "rotate-keys", "--receipt-keys", str(target / "receipts.key")], {})
+    assert made.returncode == 0, made.stderr
+    variables = moved({**literal, **SECRETS}, places)
+    program.finds_sound(where, variables, target)
+    print("  compose: settings and files sound")
+    if problems:
+        return
+    decided = started.check(program, services["redis"], gateway, variables, target)
+    print(f"  compose: both services started, stopped and started; the request is still {decided}")
+
+
+def check_service(program, policies, work):
+    where = "deploy/package/countersign.env"
+    lines = [line for line in (ROOT / where).read_text().splitlines() if line and not line.startswith("#")]
+    variables = dict(line.split("=", 1) for line in lines)
+    program.knows(where, variables)
+    target = work / "service"
+    target.mkdir()
+    shutil.copytree(policies, target / "policies")
+    places = {"/etc/countersign": target, "/var/lib/countersign": target, "/var/cache/countersign": target}
+    program.finds_sound(where, moved(variables, places), target)
+    print("  service: settings sound")
+
+
+def check_image(program):
+    text = (ROOT / "Dockerfile").read_text()
+    final = text[text.rindex("\nFROM ") :]
+    program.knows("Dockerfile", re.findall(r"\b(COUNTERSIGN_[A-Z_]+)=", final))
+    expect(re.search(r"^USER 65532:65532$", final, re.M), "Dockerfile: no uid in numbers")
+    for instruction in ["STOPSIGNAL SIGTERM", 'ENTRYPOINT ["', 'CMD ["', "HEALTHCHECK ", "VOLUME "]:
+        expect(f"\n{instruction}" in final, f"Dockerfile: no `{instruction}`")
+    expect("\nRUN " not in final, "Dockerfile: the last stage runs something, and has no shell to do it")
+    bases = dict(line.split("=", 1) for line in (ROOT / "deploy/image/bases.env").read_text().splitlines() if line[:1] not in "#")
+    for name, image in bases.items():
+        expect(f"ARG {name}={image.split('@')[0]}\n" in text, f"Dockerfile: `{name}` is not the image of bases.env")
+    print("  image: settings known")
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__)
+    for name in ["--program", "--policies", "--kustomize"]:
+        arguments.add_argument(name, required=True)
+    given = arguments.parse_args()
+    program, policies = Program(given.program), Path(given.policies)
+    print("settings, manifests and files")
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        check_image(program)
+        check_service(program, policies, work)
+        check_compose(program, policies, work)
+        check_kubernetes(program, given.kustomize, policies, work)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()

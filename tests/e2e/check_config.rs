@@ -1,0 +1,107 @@
+//! `countersign check-config` says all that a start would refuse, and makes nothing; a start that fails says all of it, too.
+
+use std::fs;
+use std::process::Output;
+
+use countersign_tests::{Authority, Home, Name, deploy};
+
+/// What it prints, and whether it found nothing wrong.
+fn check(home: &Home) -> (bool, String) {
+    let Output { status, stdout, stderr } = home.run(&["check-config"]);
+    assert!(status.success() || status.code() == Some(2), "{status}");
+    (status.success(), String::from_utf8([stdout, stderr].concat()).expect("text"))
+}
+
+#[tokio::test]
+async fn what_is_sound_is_said_and_nothing_is_made() {
+    let authority = Authority::new();
+    let certified = authority.server();
+    let home = Home::alone(&deploy(1)).with_tls(&certified, authority.tls_client(None));
+    let home = home.with_access("version: 1\ncallers: {}\n");
+    let before = home.files().len();
+    let (sound, said) = check(&home);
+    assert!(sound, "{said}");
+    for what in [
+        "the settings",
+        "the policy set, with 1 actions",
+        "the access file",
+        "TLS of the listener for callers",
+    ] {
+        assert!(said.contains(&format!("sound: {what}")), "{said}");
+    }
+    assert_eq!(home.files().len(), before, "a file was made");
+    // The same settings start a gateway, and they are sound beside one that runs.
+    let gateway = home.start().await;
+    let (sound, said) = check(gateway.home());
+    assert!(sound, "{said}");
+}
+
+#[tokio::test]
+async fn everything_that_is_wrong_is_said_at_once_and_a_start_says_it_too() {
+    let authority = Authority::new();
+    let home = Home::alone(&deploy(1)).with_tls(&authority.server(), authority.tls_client(None));
+    let home = home.with_access("version: 1\ncallers: {}\nsurprise: 1\n");
+    let home = home.with_file("COUNTERSIGN_SET_KEYS", "nowhere.pem");
+    let home = home.with_file("COUNTERSIGN_RECEIPT_KEYS", "no-receipts.key");
+    home.write("server.key", b"no key");
+    home.set_policy_set(&home.policy_set().replace("approvals: 1", "aprovals: 1"));
+    let named = ["no-receipts.key", "aprovals", "nowhere.pem", "access.yaml", "server.key"];
+
+    let (sound, said) = check(&home);
+    assert!(!sound);
+    for name in named {
+        assert_eq!(said.lines().filter(|line| line.contains(name)).count(), 1, "{name}: {said}");
+    }
+    let failure = home.fail_to_start().await;
+    assert_eq!(failure.code, Some(2), "{}", failure.stderr);
+    let told: Vec<&str> = failure.stderr.lines().filter(|line| !line.starts_with('{')).collect();
+    for name in named {
+        assert_eq!(told.iter().filter(|line| line.contains(name)).count(), 1, "{name}: {}", failure.stderr);
+    }
+}
+
+#[tokio::test]
+async fn settings_come_before_the_files_that_they_name() {
+    let home = Home::new(&deploy(1)).with("SCHEDULER_INTERVAL_MS", "soon").with("COUNTERSIGN_LISTEN", "8080");
+    let (sound, said) = check(&home);
+    assert!(!sound && said.lines().count() == 2, "{said}");
+    assert!(said.contains("SCHEDULER_INTERVAL_MS") && said.contains("COUNTERSIGN_LISTEN"), "{said}");
+    let failure = home.fail_to_start().await;
+    assert_eq!((failure.code, failure.stderr.trim_end()), (Some(2), said.trim_end()));
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_is_named() {
+    let home = Home::new(&deploy(1)).with("COUNTERSIGN_STORE", "sqlite:/nowhere/at/all.db");
+    let (sound, said) = check(&home);
+    assert!(!sound && said.contains("/nowhere/at/all.db"), "{said}");
+    let home = Home::new(&deploy(1));
+    home.write("data/countersign.db", b"this is no database");
+    let (sound, said) = check(&home);
+    assert!(!sound && said.contains("countersign.db"), "{said}");
+    let home =
+        Home::new(&deploy(1)).without("COUNTERSIGN_SECRET").with("COUNTERSIGN_STORE", "redis://127.0.0.1");
+    let (sound, said) = check(&home);
+    assert!(!sound && said.contains("this store needs `COUNTERSIGN_SECRET`"), "{said}");
+}
+
+#[test]
+fn what_is_only_doubtful_is_a_warning() {
+    let home = Home::new(&deploy(1)).with("SLACK_TEAM_IDS", "T0ACME");
+    let set = home.policy_set().replace(", channel: C0PRIVATE", "");
+    home.set_policy_set(&set);
+    let (sound, said) = check(&home);
+    assert!(sound, "{said}");
+    assert!(said.contains("warning: the variable `SLACK_TEAM_IDS` has no effect"), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("warning:") && line.contains("channel")), "{said}");
+    assert!(fs::metadata(home.path("data/countersign.db")).is_err());
+}
+
+#[test]
+fn files_of_tls_must_fit_together() {
+    let (one, other) = (Authority::new(), Authority::new());
+    let home = Home::new(&deploy(1)).with_tls(&one.server(), one.tls_client(None));
+    home.write("server.key", other.client(&[Name::Dns("x.example")]).key.as_bytes());
+    let (sound, said) = check(&home);
+    assert!(!sound && said.contains("server."), "{said}");
+}
