@@ -290,8 +290,8 @@ async fn whatever_goes_wrong_the_host_is_told_no() {
             for path in ["/", "/api/guard/request", "/api/guard/wait"] {
                 let relay = Relay::start(Some(gateway.address())).await;
                 relay.fault(path, Fault::Silence);
-                let hook = shell(&Agent::new(&relay.url()), &["--deadline", "1s"]);
-                blocked("slow", "nobody decided within 1s", hook).await;
+                let agent = Agent::new(&relay.url());
+                blocked("slow", "nobody decided within 1s", shell(&agent, &["--deadline", "1s"])).await;
             }
 
             let agent = Agent::of(&gateway);

@@ -9,7 +9,8 @@ async fn gateway(issuer: &Issuer, key: &ApiKey) -> Gateway {
         "version: 1\nissuers:\n  acme: {{ issuer: \"{}\", audience: countersign }}\ncallers:\n  pipeline:\n    \
          oidc: {{ issuer: acme, claims: {{ repository_id: \"4711\" }} }}\n    \
          requester: {{ source: github, id: \"{{actor_id}}\" }}\n    actions: [deploy]\n  portal:\n    keys:\n      \
-         {}\n    requester: asserted\n    actions: [deploy]\n",
+         {}\n    requester: asserted\n    actions: [deploy]\npeople:\n  \
+         dana: {{ github: \"583231\" }}\n",
         issuer.url(),
         key.line
     );

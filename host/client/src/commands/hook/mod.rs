@@ -326,7 +326,8 @@ fn print(Printed { stdout, stderr, code }: Printed) -> ExitCode {
     // Nobody is left to be told if this fails.
     let _ = std::io::stderr().write_all(stderr.as_bytes());
     let mut output = std::io::stdout();
-    let written = output.write_all(stdout.as_bytes()).and_then(|()| output.flush());
+    let line = if stdout.is_empty() { stdout } else { format!("{stdout}\n") };
+    let written = output.write_all(line.as_bytes()).and_then(|()| output.flush());
     ExitCode::from(if written.is_ok() { code } else { 2 })
 }
 
