@@ -23,6 +23,9 @@ mod rerequest;
 
 mod idempotency;
 
+mod asking;
+mod hooks;
+
 mod receipts;
 mod usage;
 

@@ -145,26 +145,20 @@ Who may ask stands in target/demo/access.yaml: without the API key below the ans
 
 2. Paste this into a second terminal. It requests a deployment to production, and waits for the decision:
 
-  export COUNTERSIGN_API_KEY={key}
-  curl -s {gateway}/api/guard/request -H "authorization: Bearer $COUNTERSIGN_API_KEY" \
-    -H 'content-type: application/json' -d '{{
-    "action": "deploy_prod",
-    "params": {{"service": "web", "ref": "v1.2.3", "replicas": 3, "token": "s3cret"}},
-    "meta": {{"origin": {{"repo": "acme/web"}}, "requester": {{"id": "U0DANA", "source": "slack"}},
-             "justification": "Release 1.2.3"}}}}' |
-    sed 's/.*"token":"\([^"]*\)".*/\1/' |
-    xargs -I TOKEN curl -sN -H 'authorization: Bearer TOKEN' {gateway}/api/guard/wait-sse
+  export COUNTERSIGN_URL={gateway} COUNTERSIGN_API_KEY={key}
+  target/debug/countersign ask deploy_prod --repo acme/web --requester slack:U0DANA --why "Release 1.2.3" \
+    --param service=web --param ref=v1.2.3 --param-json replicas=3 --param token=s3cret \
+    -- echo "deploying {{service}} {{ref}}, {{replicas}} replicas"
 
 3. Click in the page. Choose the person under "You are":
      Mallory  Acknowledge security   refused, and only Mallory sees it: Mallory does not hold that persona
      Sam      Acknowledge security
      Rita     Acknowledge release
      Alice    Approve                or Approve with edits, to change the number of replicas
-     Bob      Approve                the command in the terminal ends: approved
+     Bob      Approve                the command in the terminal goes on, and deploys
 
-Without a browser, `target/debug/countersign dev` does the same. It signs each click as Slack does:
-  export SLACK_SIGNING_SECRET={SIGNING_SECRET} COUNTERSIGN_API_KEY={key}
-  target/debug/countersign dev request --url {gateway} --params '{{"service": "web"}}' deploy_staging
+Without a browser, `target/debug/countersign dev click` does the same. It signs each click as Slack does:
+  export SLACK_SIGNING_SECRET={SIGNING_SECRET}
   target/debug/countersign dev click --url {gateway} --team T0ACME --user U0ALICE approve REQUEST_ID
 
 Stop both with Ctrl-C.

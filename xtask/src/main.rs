@@ -36,7 +36,7 @@ enum Task {
     Demo(demo::Arguments),
     /// Run everything that must pass before a change lands
     Test,
-    /// Run the tutorial of docs/POLICIES.md in an empty folder
+    /// Run the tutorials of docs/POLICIES.md, PIPELINES.md and AGENTS.md, each in a folder of its own
     Tutorial(tutorial::Arguments),
     /// Measure the gateway against its budgets
     Bench(bench::Arguments),

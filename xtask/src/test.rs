@@ -50,7 +50,7 @@ pub(crate) fn run() -> Result<()> {
         }
         Ok(())
     })?;
-    step("the tutorial, in an empty folder", || tutorial::check(&root))?;
+    step("the tutorials, in folders of their own", || tutorial::check(&root))?;
 
     step("documentation", || {
         cargo(&root, &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "--deny warnings")])

@@ -1,6 +1,7 @@
-//! `cargo xtask tutorial`: runs the tutorial of docs/POLICIES.md in an empty folder outside of the workspace.
+//! `cargo xtask tutorial`: runs the tutorials of the documents, each in a folder of its own outside of the workspace.
 //!
-//! Its `sh` blocks are run in one shell, in order. A block that is marked `sh fails` has to fail. A `diff` block is applied
+//! Their `sh` blocks are run in one shell, in order. A block that is marked `sh fails` has to fail. One that is marked
+//! `sh setup` is what was done before: the folder has the policies then, in `policies`. A `diff` block is applied
 //! as a reader would in an editor. A `text` block shows the output of the block before it, with `…` for what differs.
 //! The gateway's program is on the path, as its users have it, and listens on a free port.
 
@@ -13,13 +14,20 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::step::step;
 
-const DOCUMENT: &str = "docs/POLICIES.md";
-const SECTION: &str = "## Tutorial";
+/// The documents with a tutorial, and the section that it is in.
+const TUTORIALS: [(&str, &str); 3] = [
+    ("docs/POLICIES.md", "## Tutorial"),
+    ("docs/PIPELINES.md", "## In five minutes"),
+    ("docs/AGENTS.md", "## In five minutes"),
+];
 const ADDRESS: &str = "127.0.0.1:8080";
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Arguments {
-    /// Keep the folder, and print its path
+    /// Only the tutorial of this document
+    #[arg(long, value_name = "DOCUMENT", value_parser = TUTORIALS.map(|(document, _)| document))]
+    only: Option<String>,
+    /// Keep the folders, and print their paths
     #[arg(long)]
     keep: bool,
     /// Apply this diff to the files that it names: for the tutorial's own `diff` blocks
@@ -34,24 +42,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let root = crate::root()?;
     step("the gateway", || crate::cargo(&root, &["build", "--package", "countersign"], &[]))?;
-    step("the tutorial, in an empty folder", || follow(&root, arguments.keep))
+    let only = arguments.only.as_deref();
+    step("the tutorials, in folders of their own", || follow(&root, only, arguments.keep))
 }
 
-/// Runs the tutorial with the gateway's program as it was built last.
+/// Runs the tutorials with the gateway's program as it was built last.
 pub(crate) fn check(root: &Path) -> Result<()> {
-    follow(root, false)
+    follow(root, None, false)
 }
 
-fn follow(root: &Path, keep: bool) -> Result<()> {
+fn follow(root: &Path, only: Option<&str>, keep: bool) -> Result<()> {
+    let chosen = TUTORIALS.iter().filter(|(document, _)| only.is_none_or(|only| only == *document));
+    chosen.into_iter().try_for_each(|tutorial| follow_one(root, *tutorial, keep))
+}
+
+fn follow_one(root: &Path, tutorial: (&'static str, &str), keep: bool) -> Result<()> {
+    let (document, _) = tutorial;
     let text =
-        fs::read_to_string(root.join(DOCUMENT)).with_context(|| format!("cannot read `{DOCUMENT}`"))?;
-    let blocks = blocks(&text)?;
+        fs::read_to_string(root.join(document)).with_context(|| format!("cannot read `{document}`"))?;
+    let blocks = blocks(tutorial, &text)?;
     let mut folder = tempfile::tempdir().context("cannot create a temporary folder")?;
     if keep {
         folder.disable_cleanup(true);
         println!("{}", folder.path().display());
     }
-    run_blocks(root, folder.path(), &blocks)
+    run_blocks(root, folder.path(), document, &blocks)
 }
 
 /// A fenced block of the tutorial.
@@ -67,14 +82,16 @@ enum Kind {
     Shell,
     /// A shell block that has to fail.
     Failing,
+    /// What was done before: the program is on the path, and the policies are in the folder.
+    Setup,
     /// A change to a file.
     Diff,
     /// The output of the block before it.
     Output,
 }
 
-/// The blocks of the tutorial.
-fn blocks(document: &str) -> Result<Vec<Block<'_>>> {
+/// The blocks of a tutorial.
+fn blocks<'a>((name, section): (&str, &str), document: &'a str) -> Result<Vec<Block<'a>>> {
     let mut blocks = Vec::new();
     let mut inside = false;
     let mut open: Option<(usize, Kind, usize)> = None;
@@ -88,36 +105,39 @@ fn blocks(document: &str) -> Result<Vec<Block<'_>>> {
                 blocks.push(Block { line: at, kind, text });
                 open = None;
             }
-            (Some(name), None) if inside => {
-                let kind = match name {
+            (Some(kind), None) if inside => {
+                let kind = match kind {
                     "sh" => Kind::Shell,
                     "sh fails" => Kind::Failing,
+                    "sh setup" => Kind::Setup,
+                    // What a reader puts into a configuration.
+                    "json" | "yaml" => continue,
                     "diff" => Kind::Diff,
                     "text" => Kind::Output,
                     _ => {
-                        bail!(
-                            "{DOCUMENT}:{}: the tutorial cannot have a block of the kind `{name}`",
-                            index + 1
-                        )
+                        bail!("{name}:{}: the tutorial cannot have a block of the kind `{kind}`", index + 1)
                     }
                 };
                 open = Some((index + 1, kind, offset));
             }
-            (None, None) if line.starts_with("## ") => inside = line.starts_with(SECTION),
+            (None, None) if line.starts_with("## ") => inside = line.starts_with(section),
             _ => {}
         }
     }
-    ensure!(open.is_none(), "{DOCUMENT}: a block of the tutorial does not end");
+    ensure!(open.is_none(), "{name}: a block of the tutorial does not end");
     let shells = blocks.iter().filter(|block| block.kind == Kind::Shell).count();
-    ensure!(shells > 3, "{DOCUMENT}: found only {shells} shell blocks under `{SECTION}`");
+    ensure!(shells > 3, "{name}: found only {shells} shell blocks under `{section}`");
     Ok(blocks)
 }
 
 /// Runs the blocks in `folder`, which is empty, and compares their output with that in the document.
-fn run_blocks(root: &Path, folder: &Path, blocks: &[Block<'_>]) -> Result<()> {
+fn run_blocks(root: &Path, folder: &Path, document: &str, blocks: &[Block<'_>]) -> Result<()> {
     let (work, notes) = (folder.join("work"), folder.join("notes"));
     for path in [&work, &notes] {
         fs::create_dir_all(path).with_context(|| format!("cannot create `{}`", path.display()))?;
+    }
+    if blocks.iter().any(|block| block.kind == Kind::Setup) {
+        copy(&root.join("target/policies/modules"), &work.join("policies/modules"))?;
     }
     let script = notes.join("script");
     fs::write(&script, self::script(&notes, blocks)?)?;
@@ -134,7 +154,10 @@ fn run_blocks(root: &Path, folder: &Path, blocks: &[Block<'_>]) -> Result<()> {
     let status = shell.status().context("cannot run bash")?;
     let mut before = String::new();
     for (index, block) in blocks.iter().enumerate() {
-        let at = format!("{DOCUMENT}:{}", block.line);
+        let at = format!("{document}:{}", block.line);
+        if block.kind == Kind::Setup {
+            continue;
+        }
         if block.kind == Kind::Output {
             if let Some(missing) = missing(block.text, &before) {
                 bail!("{at}: `{missing}` is not in the output:\n{before}");
@@ -148,7 +171,7 @@ fn run_blocks(root: &Path, folder: &Path, blocks: &[Block<'_>]) -> Result<()> {
         }
     }
     ensure!(status.success(), "the tutorial's shell ended with {status}");
-    println!("{} blocks of {DOCUMENT} ran", blocks.len());
+    println!("{} blocks of {document} ran", blocks.len());
     Ok(())
 }
 
@@ -161,7 +184,7 @@ fn script(notes: &Path, blocks: &[Block<'_>]) -> Result<String> {
     // Background jobs end with the shell.
     let mut script = "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n".to_owned();
     for (index, block) in blocks.iter().enumerate() {
-        if block.kind == Kind::Output {
+        if matches!(block.kind, Kind::Output | Kind::Setup) {
             continue;
         }
         let note = |extension: &str| quoted(&notes.join(format!("{index}.{extension}")));
@@ -176,11 +199,23 @@ fn script(notes: &Path, blocks: &[Block<'_>]) -> Result<String> {
                 fs::write(&diff, &text)?;
                 script.push_str(&format!("{} tutorial --edit {}\n", quoted(&program), quoted(&diff)));
             }
-            Kind::Shell | Kind::Output => script.push_str(&text),
+            Kind::Shell | Kind::Output | Kind::Setup => script.push_str(&text),
         }
         script.push_str(&format!("touch {}\n", note("done")));
     }
     Ok(script)
+}
+
+/// Copies the files of a folder.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("cannot create `{}`", to.display()))?;
+    let files =
+        fs::read_dir(from).with_context(|| format!("there are no policies in `{}`", from.display()))?;
+    for file in files {
+        let file = file?;
+        fs::copy(file.path(), to.join(file.file_name())).context("cannot copy a module")?;
+    }
+    Ok(())
 }
 
 /// A path as one word of the shell.
@@ -243,24 +278,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_has_a_tutorial() -> Result<()> {
-        let blocks = blocks(include_str!("../../docs/POLICIES.md"))?;
-        for kind in [Kind::Shell, Kind::Failing, Kind::Diff, Kind::Output] {
-            assert!(blocks.iter().any(|block| block.kind == kind), "{kind:?}");
+    fn the_documents_have_tutorials() -> Result<()> {
+        let documents = [
+            include_str!("../../docs/POLICIES.md"),
+            include_str!("../../docs/PIPELINES.md"),
+            include_str!("../../docs/AGENTS.md"),
+        ];
+        for (tutorial, text) in TUTORIALS.into_iter().zip(documents) {
+            let blocks = blocks(tutorial, text)?;
+            for kind in [Kind::Shell, Kind::Output] {
+                assert!(blocks.iter().any(|block| block.kind == kind), "{tutorial:?} {kind:?}");
+            }
         }
+        let [policies, ..] = TUTORIALS;
+        let blocks = blocks(policies, documents[0])?;
+        assert!(
+            [Kind::Failing, Kind::Diff].iter().all(|kind| blocks.iter().any(|block| block.kind == *kind))
+        );
         Ok(())
     }
 
     #[test]
     fn only_blocks_of_the_section_are_found() {
         let shell = "```sh\ntrue\n```\n";
+        let tutorial = ("a.md", "## Tutorial");
+        let blocks = |document| blocks(tutorial, document);
         let document =
-            format!("## Before\n```yaml\na\n```\n{SECTION} x\n{}## After\n```rust\n```\n", shell.repeat(4));
+            format!("## Before\n```yaml\na\n```\n## Tutorial x\n{}## After\n```rust\n```\n", shell.repeat(4));
         let found = blocks(&document).expect("there are blocks");
         assert_eq!(found.len(), 4);
         assert_eq!(found.first(), Some(&Block { line: 6, kind: Kind::Shell, text: "true\n" }));
-        assert!(blocks(&format!("{SECTION}\n```rust\n```\n")).is_err());
-        assert!(blocks(&format!("{SECTION}\n{}```sh\n", shell.repeat(4))).is_err());
+        assert!(blocks(&format!("## Tutorial\n```rust\n```\n")).is_err());
+        assert!(blocks(&format!("## Tutorial\n{}```sh\n", shell.repeat(4))).is_err());
         assert!(blocks("# nothing\n").is_err());
     }
 

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+pub use countersign_core::glob::Glob;
+
 /// Who may ask.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Caller {
@@ -89,35 +91,6 @@ pub fn claim_text(value: &Value) -> Option<String> {
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(truth) => Some(truth.to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-/// A name with `*` for any characters, none included.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glob(String);
-
-impl Glob {
-    /// A pattern. Every text is one.
-    #[must_use]
-    pub fn new(pattern: &str) -> Glob {
-        Glob(pattern.to_owned())
-    }
-
-    /// Whether it fits all of `text`.
-    #[must_use]
-    pub fn matches(&self, text: &str) -> bool {
-        let mut parts = self.0.split('*');
-        let Some(rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
-        let Some(last) = parts.next_back() else { return rest.is_empty() };
-        let Some(mut rest) = rest.strip_suffix(last) else { return false };
-        // The leftmost fit of each part leaves most to the others.
-        for part in parts {
-            match rest.find(part) {
-                Some(at) => rest = rest.get(at + part.len()..).unwrap_or_default(),
-                None => return false,
-            }
-        }
-        true
     }
 }
 

@@ -12,6 +12,7 @@ pub mod backoff;
 pub mod clock;
 pub mod directory;
 pub mod eligible;
+pub mod glob;
 pub mod json;
 pub mod loopback;
 pub mod mac;

@@ -4,6 +4,8 @@
 //! It holds no value of a parameter and no salt: who has only the receipt can check all but the parameters. It is a
 //! function of the stored request and its rules, so it can be made again at any time, and is the same each time.
 
+pub mod signed;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use countersign_authoring as authoring;
+use countersign_client::commands::{self, AskCommand, HashCommand, HookCommand, WaitCommand};
 
 use crate::access_key::AccessCommand;
 use crate::config::{Config, Environment, secrets};
@@ -36,6 +37,14 @@ pub enum Command {
     CheckConfig(Box<Config>),
     /// Ask the gateway on this machine whether it is alive, for the health checks of containers.
     Health(Health),
+    /// Ask for an approval, wait for it, use it, and run a command with what was approved.
+    Ask(Box<AskCommand>),
+    /// Print every state of a request until it ends, and check the receipt of the decision.
+    Wait(WaitCommand),
+    /// Print the payload hash of parameters.
+    Hash(HashCommand),
+    /// Ask the gateway before an agent uses a tool, as a hook of its host.
+    Hook(Box<HookCommand>),
     /// Try out a running gateway.
     #[command(subcommand)]
     Dev(Dev),
@@ -67,6 +76,9 @@ pub enum CliError {
     #[error("{}", .0.join("\n"))]
     Settings(Vec<String>),
 }
+
+/// The commands that call a gateway.
+const CLIENTS: [&str; 3] = ["ask", "hook", "wait"];
 
 /// The prefix of the project's own variables. One with this prefix that is unknown is a typo.
 const PREFIX: &str = "COUNTERSIGN_";
@@ -121,10 +133,17 @@ impl Cli {
             names.into_iter().fold(policy, |policy, name| {
                 policy.mut_subcommand(name, |command| {
                     // Other value names of these commands, such as `FILE`, are no variables.
-                    let own: Vec<_> =
-                        variables(&command).into_iter().filter(|name| name.starts_with(PREFIX)).collect();
+                    let own = own_variables(&command);
                     default_from_environment(command, environment, &own)
                 })
+            })
+        });
+        let mut client_variables = Vec::new();
+        let command = CLIENTS.iter().fold(command, |command, name| {
+            command.mut_subcommand(name, |command| {
+                let own = own_variables(&command);
+                client_variables.extend(own.iter().cloned());
+                default_from_environment(command, environment, &own)
             })
         });
         let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
@@ -153,7 +172,13 @@ impl Cli {
                 unknown_variables(environment, &serve_variables)
             }
             Command::Keys(keys) => keys.read_variables(environment),
-            Command::Policy(_)
+            // A typo in the name of the file of keys would skip what it pins.
+            Command::Ask(_) | Command::Wait(_) | Command::Hook(_) => {
+                client_variables.extend(commands::VARIABLES.map(str::to_owned));
+                unknown_client_variables(environment, &client_variables, &serve_variables)
+            }
+            Command::Hash(_)
+            | Command::Policy(_)
             | Command::Dev(_)
             | Command::Access(_)
             | Command::Receipt(_)
@@ -163,6 +188,15 @@ impl Cli {
         };
         if wrong.is_empty() { Ok(cli) } else { Err(CliError::Settings(wrong)) }
     }
+}
+
+/// The variables that commands of a client read: those that are UTF-8.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this file is where the environment is read")]
+pub fn client_environment() -> countersign_client::Environment {
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    countersign_client::Environment::new(variables.collect())
 }
 
 /// A variable of the process's environment, for commands that are given its name.
@@ -195,6 +229,22 @@ fn default_from_environment(
             None => arg,
         }
     })
+}
+
+/// The project's own variables among them.
+fn own_variables(command: &clap::Command) -> Vec<String> {
+    variables(command).into_iter().filter(|name| name.starts_with(PREFIX)).collect()
+}
+
+/// One sentence for each of the project's variables that neither a client nor a gateway reads: a machine may have both,
+/// and a command that was approved may ask for something itself.
+fn unknown_client_variables(environment: &Environment, client: &[String], gateway: &[String]) -> Vec<String> {
+    let mut rest = environment.clone();
+    rest.retain(|name, _| {
+        !gateway.contains(name) && !commands::GIVEN_VARIABLES.iter().any(|given| name.starts_with(given))
+    });
+    rest.retain(|name, _| !secrets::NAMES.contains(&name.as_str()));
+    unknown_variables(&rest, client)
 }
 
 /// One sentence for each of the project's variables that is neither a flag's nor a secret's.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use countersign::build::{StartError, build};
-use countersign::cli::{Cli, CliError, Command};
+use countersign::cli::{Cli, CliError, Command, client_environment};
 use countersign::config::Config;
 use countersign::http::{Listener, Surface};
 use countersign::run::{reload_on_hangup, run};
 use countersign::tls::{Tls, TlsFiles};
 use countersign::{access_key, check_config, dev, health, receipt, shell, shutdown, telemetry};
+use countersign_client::commands::hook;
 use countersign_core::clock::SystemClock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -33,11 +34,19 @@ async fn main() -> ExitCode {
         Ok(Cli { command: Command::Health(health) }) => return health::run(&health).await,
         Ok(Cli { command: Command::Completions(completions) }) => return shell::complete(&completions),
         Ok(Cli { command: Command::Man(manual) }) => return shell::manual(&manual),
+        Ok(Cli { command: Command::Ask(ask) }) => return ask.run(&client_environment()).await.into(),
+        Ok(Cli { command: Command::Wait(wait) }) => return wait.run(&client_environment()).await.into(),
+        Ok(Cli { command: Command::Hook(hook) }) => return hook.run(client_environment()).await,
+        Ok(Cli { command: Command::Hash(hash) }) => return hash.run().into(),
         Ok(Cli { command: Command::Dev(dev) }) => return dev::run(dev).await,
         Ok(Cli { command: Command::Keys(command) }) => return countersign::run_keys(&command).await,
         Ok(Cli { command: Command::Access(command) }) => return access_key::run(&command),
         Ok(Cli { command: Command::Receipt(command) }) => return receipt::run(&command),
         Ok(Cli { command: Command::Policy(policy) }) => return countersign_authoring::run(&policy),
+        Err(error) if is_refused_hook(&error) => {
+            let arguments: Vec<_> = std::env::args_os().collect();
+            return hook::refuse(&arguments, &error.to_string());
+        }
         Err(CliError::Flags(error)) => error.exit(),
         Err(error) => return fail(WRONG_SETUP, &error.to_string()),
     };
@@ -47,6 +56,12 @@ async fn main() -> ExitCode {
         // Whoever mends one is told of all.
         Err((others, error)) => fail(WRONG_SETUP, &[vec![error.to_string()], others].concat().join("\n")),
     }
+}
+
+/// Whether a hook was called wrongly: its host goes on after most failures, so it has to be told.
+fn is_refused_hook(error: &CliError) -> bool {
+    let is_help = matches!(error, CliError::Flags(error) if !error.use_stderr());
+    !is_help && std::env::args_os().nth(1).is_some_and(|command| command == "hook")
 }
 
 async fn serve(config: &Config) -> Result<(), StartError> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::digest::{Digest, canonical, parameter_digests};
+use super::digest::{Digest, canonical, parameter_digests, payload_hash};
 use crate::mac::hmac;
 
 /// How a payload hash is made.
@@ -81,6 +81,39 @@ impl Salt {
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
+}
+
+/// A text that is no salt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the salt is not 32 bytes in hexadecimal")]
+pub struct BadSalt;
+
+/// Reads a salt as callers are given it: 64 hexadecimal digits.
+impl std::str::FromStr for Salt {
+    type Err = BadSalt;
+
+    fn from_str(text: &str) -> Result<Salt, BadSalt> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(text, bytes.as_mut()).map_err(|_| BadSalt)?;
+        Ok(Salt(bytes))
+    }
+}
+
+/// The payload hash of parameters that are all at hand; `None` if version 2 lacks its salt.
+#[must_use]
+pub fn payload_hash_of(
+    params: &Map<String, Value>,
+    version: PayloadHashVersion,
+    salt: Option<&Salt>,
+) -> Option<Digest> {
+    let digests = match (version, salt) {
+        (PayloadHashVersion::One, _) => parameter_digests(params),
+        (PayloadHashVersion::Two, Some(salt)) => {
+            params.iter().map(|(key, value)| (key.clone(), salt.commit(value))).collect()
+        }
+        (PayloadHashVersion::Two, None) => return None,
+    };
+    Some(payload_hash(&digests))
 }
 
 impl fmt::Debug for Salt {

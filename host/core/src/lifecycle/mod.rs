@@ -26,7 +26,9 @@ mod usage;
 #[cfg(test)]
 mod tests;
 
-pub use commitment::{BadVersion, Commitments, PayloadHashVersion, Salt, WrappedSalt};
+pub use commitment::{
+    BadSalt, BadVersion, Commitments, PayloadHashVersion, Salt, WrappedSalt, payload_hash_of,
+};
 pub use digest::{BadDigest, Digest, canonical, parameter_digests, payload_hash};
 pub use effect::{AuditEntry, Count, Counter, Effect};
 pub use event::{

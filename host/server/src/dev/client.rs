@@ -48,33 +48,6 @@ impl Gateway {
         read(self.send(request.body(Full::from(body))?).await?).await
     }
 
-    /// Calls `each` with the name and the data of every event until the stream ends.
-    /// Returns the answer if it is not a stream.
-    pub(super) async fn stream(
-        &self,
-        path: &str,
-        token: &str,
-        mut each: impl FnMut(&str, &str),
-    ) -> Result<Option<Answer>> {
-        let request = Request::get(path).header("authorization", format!("Bearer {token}"));
-        let mut response = self.send(request.body(Full::default())?).await?;
-        if response.status() != 200 {
-            return read(response).await.map(Some);
-        }
-        let mut text = String::new();
-        while let Some(frame) = response.frame().await {
-            let frame = frame.context("the stream is incomplete")?;
-            // The gateway splits neither events nor characters between frames.
-            text.push_str(&String::from_utf8_lossy(frame.data_ref().map_or(&[], |data| data)));
-            while let Some((event, rest)) = text.split_once("\n\n") {
-                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
-                each(field("event: ").unwrap_or_default(), field("data: ").unwrap_or_default());
-                text = rest.to_owned();
-            }
-        }
-        Ok(None)
-    }
-
     async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
         let authority = &self.authority;
         request.headers_mut().insert("host", authority.parse().context("the host is malformed")?);

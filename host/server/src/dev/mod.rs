@@ -1,13 +1,12 @@
-//! `countersign dev`: acts as a caller and as Slack against a running gateway, to try it out.
+//! `countersign dev`: acts as Slack against a running gateway, to try it out.
 
 mod client;
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use countersign_core::clock::{Clock as _, SystemClock};
-use countersign_core::json as strict;
 use countersign_core::secret::Secret;
 use countersign_slack::{ANSWER_BLOCK, REASON_BLOCK, VALUE_ACTION, sign};
 use serde_json::{Map, Value, json};
@@ -20,10 +19,6 @@ use crate::cli;
 pub enum Dev {
     /// Act on a request as a person in Slack.
     Click(Click),
-    /// Create a request, and print its id and its token.
-    Request(Request),
-    /// Print every state of a request until it ends.
-    Watch(Watch),
 }
 
 /// Act on a request as a person in Slack.
@@ -54,46 +49,10 @@ pub struct Click {
     request_id: String,
 }
 
-/// Create a request, and print its id and its token.
-#[derive(Debug, Args)]
-pub struct Request {
-    /// The URL of the gateway.
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
-    url: String,
-    /// The environment variable with the API key, if the gateway has an access file.
-    #[arg(long, value_name = "NAME", default_value = "COUNTERSIGN_API_KEY")]
-    key_env: String,
-    /// The parameters, as a JSON object.
-    #[arg(long, default_value = "{}")]
-    params: String,
-    /// The Slack id of the requester.
-    #[arg(long, default_value = "U0DANA")]
-    requester: String,
-    /// The justification.
-    #[arg(long, default_value = "trying it out")]
-    justification: String,
-    /// The action.
-    action: String,
-}
-
-/// Print every state of a request until it ends.
-#[derive(Debug, Args)]
-pub struct Watch {
-    /// The URL of the gateway.
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
-    url: String,
-    /// The wait token.
-    token: String,
-}
-
 /// Runs a command. The exit code is 1 if the gateway refuses, and 2 if it cannot be reached.
 pub async fn run(dev: Dev) -> ExitCode {
-    let done = match dev {
-        Dev::Click(click) => self::click(&click).await,
-        Dev::Request(request) => self::request(&request).await,
-        Dev::Watch(watch) => self::watch(&watch).await,
-    };
-    match done {
+    let Dev::Click(click) = dev;
+    match self::click(&click).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
@@ -168,59 +127,6 @@ fn payload(click: &Click) -> Result<Value> {
         "actions": [{"type": "button", "action_id": click.action, "value": click.request_id}],
         "state": {"values": values},
     }))
-}
-
-async fn request(request: &Request) -> Result<bool> {
-    let params = strict::parse_member("params", request.params.as_bytes())
-        .map_err(|refused| anyhow!("`--params` is not what a gateway takes: {refused}"))?;
-    let body = json!({
-        "action": request.action,
-        "params": params,
-        "meta": {
-            "origin": {"repo": "countersign/dev"},
-            "requester": {"id": request.requester, "source": "slack"},
-            "justification": request.justification,
-        },
-    });
-    let bearer = cli::variable(&request.key_env).map(|key| format!("Bearer {key}"));
-    let mut headers = vec![("content-type", "application/json")];
-    headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
-    let gateway = Gateway::at(&request.url)?;
-    let Answer { status, body } = gateway.post("/api/guard/request", &headers, body.to_string()).await?;
-    if status == 200 {
-        println!(
-            "request {}\ntoken   {}\nstatus  {}",
-            text(&body["requestId"]),
-            text(&body["token"]),
-            text(&body["status"])
-        );
-        return Ok(true);
-    }
-    println!("refused ({}): {}", text(&body["error"]), text(&body["detail"]));
-    for list in ["errors", "reasons"] {
-        for wrong in body[list].as_array().into_iter().flatten() {
-            println!("  {} {}", text(&wrong["path"]), text(&wrong["message"]));
-        }
-    }
-    Ok(false)
-}
-
-async fn watch(watch: &Watch) -> Result<bool> {
-    let gateway = Gateway::at(&watch.url)?;
-    let mut last = Value::Null;
-    let answer = gateway
-        .stream("/api/guard/wait-sse", &watch.token, |event, data| {
-            if event == "state" {
-                last = serde_json::from_str(data).unwrap_or_default();
-                println!("{}  approvers: {}", text(&last["status"]), last["approvers"]);
-            }
-        })
-        .await?;
-    if let Some(Answer { body, .. }) = answer {
-        println!("refused ({}): {}", text(&body["error"]), text(&body["detail"]));
-        return Ok(false);
-    }
-    Ok(last["status"] == "approved")
 }
 
 fn text(value: &Value) -> &str {

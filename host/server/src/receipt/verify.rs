@@ -1,6 +1,5 @@
 //! `countersign receipt verify`: what a receipt says, if it is genuine, and whether it is about the parameters at hand.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -9,9 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use countersign_core::json;
-use countersign_core::lifecycle::{
-    Digest, PayloadHashVersion, Salt, Status, Timestamp, parameter_digests, payload_hash,
-};
+use countersign_core::lifecycle::{Digest, Salt, Status, Timestamp, payload_hash_of};
 use countersign_core::receipt::ReceiptDocument;
 use countersign_gateway::receipts::{KeySet, MOST_BYTES, verify};
 use serde_json::{Map, Value};
@@ -122,9 +119,7 @@ fn salt(argument: &str) -> anyhow::Result<Salt> {
         None => argument.to_owned(),
     };
     let text = Zeroizing::new(text);
-    let mut bytes = [0; 32];
-    hex::decode_to_slice(text.trim(), &mut bytes).ok().context("the salt is not 32 bytes in hexadecimal")?;
-    Ok(Salt::new(bytes))
+    Ok(text.trim().parse()?)
 }
 
 /// What came of it, and one line that says so.
@@ -155,16 +150,8 @@ fn check(receipt: &str, keys: &KeySet, parameters: Option<&Parameters>, now: Tim
 
 /// The payload hash of the parameters at hand, made as that of the request was.
 fn hash(document: &ReceiptDocument, parameters: &Parameters) -> Result<Digest, &'static str> {
-    let digests: BTreeMap<String, Digest> = match (document.payload.version, &parameters.salt) {
-        (PayloadHashVersion::One, _) => parameter_digests(&parameters.values),
-        (PayloadHashVersion::Two, Some(salt)) => {
-            parameters.values.iter().map(|(key, value)| (key.clone(), salt.commit(value))).collect()
-        }
-        (PayloadHashVersion::Two, None) => {
-            return Err("the parameters of this request cannot be compared without its `--salt`");
-        }
-    };
-    Ok(payload_hash(&digests))
+    payload_hash_of(&parameters.values, document.payload.version, parameters.salt.as_ref())
+        .ok_or("the parameters of this request cannot be compared without its `--salt`")
 }
 
 /// What was agreed, by whom. Control characters of names are not passed on to the terminal.

@@ -1,0 +1,75 @@
+//! The flags that say which gateway is asked, and what of it is believed.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use countersign_core::receipt::signed::KeySet;
+
+use super::exit::Ended;
+use crate::address::GatewayUrl;
+use crate::api::{Client, Settings};
+use crate::credentials::Credentials;
+use crate::environment::Environment;
+
+/// Which gateway is asked, and what of it is believed.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Gateway")]
+pub struct Connection {
+    /// The URL of the gateway.
+    #[arg(long, value_name = "COUNTERSIGN_URL")]
+    pub url: String,
+    /// The keys of its receipts, as it publishes them at `/.well-known/jwks.json`. Without them they are fetched from it,
+    /// so that receipts prove no more than the connection does.
+    #[arg(long, value_name = "COUNTERSIGN_JWKS")]
+    pub jwks: Option<PathBuf>,
+    /// Certificate authorities to believe in place of the system's: a PEM file.
+    #[arg(long, value_name = "COUNTERSIGN_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// The audience of tokens that are fetched from GitHub.
+    #[arg(long, value_name = "COUNTERSIGN_AUDIENCE", default_value = "countersign")]
+    pub audience: String,
+    /// For how long a gateway that gives no usable answer is tried again.
+    #[arg(long, value_name = "COUNTERSIGN_PATIENCE", default_value = "1m", value_parser = humantime::parse_duration)]
+    pub patience: Duration,
+    /// Whether `http` is allowed to other machines.
+    #[arg(long, value_name = "COUNTERSIGN_INSECURE_HTTP", default_value = "false")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
+    pub insecure_http: bool,
+    /// Do without a receipt, for a gateway that signs none.
+    #[arg(long)]
+    pub no_receipt: bool,
+}
+
+impl Connection {
+    /// A client of it.
+    pub(crate) async fn client(&self, environment: &Environment) -> Result<Client, Ended> {
+        let url = GatewayUrl::new(&self.url, self.insecure_http).map_err(Ended::usage)?;
+        let keys = self.jwks.as_ref().map(|path| {
+            let shown = path.display();
+            let text =
+                fs::read(path).map_err(|error| Ended::usage(format!("cannot read `{shown}`: {error}")))?;
+            KeySet::read(&text).map_err(|error| Ended::usage(format!("`{shown}` is no key set: {error}")))
+        });
+        let settings = Settings {
+            url,
+            ca_file: self.ca_file.clone(),
+            credentials: Credentials::find(environment, &self.audience),
+            keys: keys.transpose()?,
+            patience: self.patience,
+        };
+        let made = tokio::task::spawn_blocking(|| Client::new(settings)).await;
+        made.map_err(Ended::doubt)?.map_err(Ended::usage)
+    }
+
+    /// The keys that receipts are checked with; `None` if there need be none.
+    pub(crate) async fn keys(&self, client: &Client) -> Result<Option<KeySet>, Ended> {
+        if self.no_receipt {
+            return Ok(None);
+        }
+        let keys = client.keys().await;
+        keys.map(Some)
+            .map_err(|error| Ended::doubt(format!("the keys of receipts cannot be fetched: {error}")))
+    }
+}

@@ -1,0 +1,73 @@
+//! From what a gateway says to an approval that may be used.
+
+use countersign_core::lifecycle::{Status, Usage};
+use countersign_core::receipt::signed::{KeySet, ReceiptError};
+
+use super::exit::{Ended, Exit};
+use crate::answer::{Created, Waited};
+use crate::api::{Client, random_key};
+use crate::approval::{Approval, Asked, Doubt};
+use crate::credentials::CredentialsError;
+use crate::error::CallError;
+
+/// What it means that a request could not be made.
+pub(super) fn not_asked(error: CallError) -> Ended {
+    match error {
+        CallError::Refused(problem) => Ended::new(Exit::Refused, problem),
+        CallError::Credentials(error @ CredentialsError::GitHub(_)) => Ended::doubt(error),
+        CallError::Credentials(error) => Ended::usage(error),
+        error => Ended::doubt(error),
+    }
+}
+
+/// What it means that a request has ended, unless it was approved.
+pub(super) fn approved(decided: &Waited) -> Result<(), Ended> {
+    let exit = match decided.status {
+        Status::Approved => return Ok(()),
+        Status::Expired => return Err(Ended::new(Exit::Expired, "nobody decided in time")),
+        Status::Denied => Exit::Denied,
+        Status::Cancelled | Status::Pending | Status::AwaitingPersonas | Status::ReadyForApproval => {
+            Exit::Cancelled
+        }
+    };
+    Err(Ended::new(exit, decided.reason.as_deref().unwrap_or("no reason was given")))
+}
+
+/// Checks the decision. If its receipt is signed with a key that was published since, the keys are fetched again.
+pub(super) async fn check(
+    client: &Client,
+    asked: &Asked,
+    decided: &Waited,
+    keys: Option<KeySet>,
+) -> Result<Approval, Ended> {
+    let checked = match asked.check(decided, keys.as_ref()) {
+        Err(Doubt::Receipt(ReceiptError::UnknownKey(_))) => {
+            let keys = client.keys().await.map_err(Ended::doubt)?;
+            asked.check(decided, Some(&keys))
+        }
+        checked => checked,
+    };
+    checked.map_err(|doubt| Ended::doubt(format!("{doubt}; nothing was run")))
+}
+
+/// Uses the approval, for the parameters that are about to be used.
+pub(super) async fn consume(client: &Client, created: &Created, approval: &Approval) -> Result<(), Ended> {
+    // A key of this process alone: another one, with the same idempotency key for the request, must not get the answer.
+    let key = random_key().map_err(Ended::doubt)?;
+    let consumed =
+        client.consume(&created.token, &approval.params, &key).await.map_err(|error| match error {
+            CallError::Refused(problem) => {
+                let unusable = ["already_consumed", "approval_expired", "payload_mismatch"]
+                    .contains(&problem.error.as_str());
+                Ended::new(if unusable { Exit::Unusable } else { Exit::Doubt }, problem)
+            }
+            error => Ended::doubt(format!(
+                "whether the approval was consumed is not known: {error}; nothing was run"
+            )),
+        })?;
+    let is_ours = consumed.request_id == created.request_id
+        && consumed.status == Status::Approved
+        && consumed.usage == Usage::Consumed
+        && consumed.payload_hash == approval.payload_hash;
+    if is_ours { Ok(()) } else { Err(Ended::doubt(Doubt::Contradiction("approval that was consumed"))) }
+}

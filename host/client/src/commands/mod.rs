@@ -1,0 +1,24 @@
+//! The commands of the program that ask a gateway, or check what it said.
+
+mod ask;
+mod connection;
+mod decision;
+mod exit;
+mod hash;
+pub mod hook;
+mod parameters;
+mod watch;
+
+pub use ask::AskCommand;
+pub use connection::Connection;
+pub use exit::{EXIT_CODES, Exit};
+pub use hash::HashCommand;
+pub use hook::HookCommand;
+pub use watch::WaitCommand;
+
+/// The variables that these commands read, beside those that are values of flags.
+pub const VARIABLES: [&str; 3] = ["COUNTERSIGN_API_KEY", "COUNTERSIGN_ID_TOKEN", "COUNTERSIGN_ID_TOKEN_FILE"];
+
+/// What a command that was approved finds in its environment begins so.
+pub const GIVEN_VARIABLES: [&str; 3] =
+    ["COUNTERSIGN_PARAM_", "COUNTERSIGN_REQUEST_ID", "COUNTERSIGN_RECEIPT"];

@@ -1,0 +1,88 @@
+//! `countersign wait`: every state of a request until it ends.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use clap::Args;
+use countersign_core::lifecycle::Status;
+use countersign_core::receipt::signed::verify;
+
+use super::connection::Connection;
+use super::exit::{EXIT_CODES, Ended, Exit};
+use crate::environment::Environment;
+use crate::text::plain;
+use crate::wait::{News, Waiting};
+
+/// Print every state of a request until it ends, and check the receipt of the decision.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_CODES)]
+pub struct WaitCommand {
+    #[command(flatten)]
+    connection: Connection,
+    /// The wait token; `@FILE` for a file that holds it, `-` for the standard input.
+    #[arg(value_name = "TOKEN")]
+    token: String,
+}
+
+impl WaitCommand {
+    /// Waits. Nothing is consumed by it.
+    pub async fn run(&self, environment: &Environment) -> Exit {
+        match self.wait(environment).await {
+            Ok(exit) => exit,
+            Err(Ended { exit, why }) => {
+                eprintln!("error: {why}");
+                exit
+            }
+        }
+    }
+
+    async fn wait(&self, environment: &Environment) -> Result<Exit, Ended> {
+        let token = token(&self.token)?;
+        let client = self.connection.client(environment).await?;
+        let keys = self.connection.keys(&client).await?;
+        let mut waiting = Waiting::start(&client, &token);
+        while let Some(news) = waiting.next().await {
+            let state = match news {
+                News::State(state) => state,
+                News::Lost(error) => {
+                    eprintln!("{}; trying again", plain(&error.to_string()));
+                    continue;
+                }
+                News::Back => continue,
+                News::Refused(error) => return Err(Ended::doubt(error)),
+            };
+            println!("{}  approvers: {}", state.status.as_str(), plain(&state.approvers.join(", ")));
+            if let (Status::Approved, Some(keys)) = (state.status, &keys) {
+                let receipt = state.receipt.as_deref();
+                let receipt = receipt.ok_or_else(|| Ended::doubt(crate::Doubt::NoReceipt))?;
+                let document =
+                    verify(receipt, keys).map_err(|error| Ended::doubt(crate::Doubt::from(error)))?;
+                if document.decision != Status::Approved || document.payload.decided != state.payload_hash {
+                    return Err(Ended::doubt(crate::Doubt::Other("decision")));
+                }
+            }
+            match state.status {
+                Status::Approved => return Ok(Exit::Approved),
+                Status::Denied => return Ok(Exit::Denied),
+                Status::Expired => return Ok(Exit::Expired),
+                Status::Cancelled => return Ok(Exit::Cancelled),
+                Status::Pending | Status::AwaitingPersonas | Status::ReadyForApproval => {}
+            }
+        }
+        Err(Ended::doubt("the gateway says no more of this request"))
+    }
+}
+
+fn token(argument: &str) -> Result<String, Ended> {
+    let wrong = |error| Ended::usage(format!("cannot read the token: {error}"));
+    let text = match argument.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(Path::new(path)).map_err(wrong)?,
+        None if argument == "-" => {
+            let mut text = String::new();
+            std::io::stdin().lock().take(4096).read_to_string(&mut text).map_err(wrong)?;
+            text
+        }
+        None => argument.to_owned(),
+    };
+    Ok(text.trim().to_owned())
+}

@@ -1,0 +1,38 @@
+//! The client of a gateway: asks, waits, checks what was decided, uses the approval, and says what came of it.
+//!
+//! It knows nothing of how a gateway works: of the other crates it uses the core's types, the rules of payload hashes, and
+//! those of receipts. Whatever it cannot check counts as no approval.
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::unreachable
+)]
+
+// Asking, for any program.
+mod address;
+mod answer;
+mod api;
+mod approval;
+mod credentials;
+mod error;
+mod http;
+mod patience;
+mod sse;
+mod wait;
+
+// The commands.
+pub mod commands;
+mod environment;
+mod text;
+
+pub use address::{AddressError, GatewayUrl};
+pub use answer::{Consumed, Created, Place, Waited, WhoCan};
+pub use api::{Ask, Client, Settings, random_key};
+pub use approval::{Approval, Asked, Doubt};
+pub use credentials::{Credentials, CredentialsError};
+pub use environment::Environment;
+pub use error::{CallError, Invalid, Problem, SettingsError};
+pub use wait::{News, Waiting};

@@ -1,0 +1,114 @@
+//! The commands of a caller, as processes: while they run, and when they have ended.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal};
+
+use crate::ambient;
+use crate::printed::Printed;
+use crate::within;
+
+/// A command that runs. Dropping it kills it.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    stdout: Printed,
+    stderr: Printed,
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code; `None` if a signal has ended it.
+    pub code: Option<i32>,
+    /// What it printed on its standard output.
+    pub stdout: String,
+    /// What it printed on its standard error.
+    pub stderr: String,
+}
+
+impl Running {
+    /// Starts the program in `folder` with these words, these variables, and this standard input.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    #[must_use]
+    pub fn start(folder: &Path, words: &[&str], variables: &[(&str, &str)], input: &str) -> Running {
+        let mut command = Command::new(ambient::binary());
+        command.args(words).current_dir(folder).env_clear().env("HOME", folder);
+        command.envs(ambient::variable("PATH").map(|path| ("PATH", path)));
+        command.envs(ambient::variable("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
+        command.envs(variables.iter().copied());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program can be run");
+        let mut stdin = child.stdin.take().expect("its input is piped");
+        // It fails if the program has ended without reading it.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let stdout = Printed::read(child.stdout.take().expect("its output is piped"), |_| {});
+        let stderr = Printed::read(child.stderr.take().expect("its output is piped"), |_| {});
+        Running { child, stdout, stderr }
+    }
+
+    /// Waits for a line of its standard error with `text` in it, and returns the line.
+    ///
+    /// # Panics
+    /// If it ends without.
+    pub async fn said(&self, text: &str) -> String {
+        let mut lines = self.stderr.lines.clone();
+        let said = async {
+            loop {
+                let printed = self.stderr.text();
+                if let Some(line) = printed.lines().find(|line| line.contains(text)) {
+                    return line.to_owned();
+                }
+                assert!(lines.changed().await.is_ok(), "it ended without `{text}`: {printed}");
+            }
+        };
+        within(&format!("`{text}`"), said).await
+    }
+
+    /// The id of the request that `countersign ask` has made.
+    ///
+    /// # Panics
+    /// If it makes none.
+    pub async fn request(&self) -> String {
+        let line = self.said(" for ").await;
+        let id = line.split([' ', ';', ',', ':']).find(|word| word.starts_with("req_"));
+        id.unwrap_or_else(|| panic!("no request in `{line}`")).to_owned()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// If it does not, or panicked.
+    pub async fn ended(mut self) -> Ended {
+        within("the command to end", async {
+            self.stdout.closed().await;
+            self.stderr.closed().await;
+        })
+        .await;
+        let status = self.child.wait().expect("a child can be waited for");
+        let ended = Ended { code: status.code(), stdout: self.stdout.text(), stderr: self.stderr.text() };
+        assert!(!ended.stderr.contains("panicked at"), "{ended:?}");
+        ended
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail if it has ended already, which is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
