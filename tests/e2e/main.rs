@@ -24,6 +24,8 @@ mod rerequest;
 mod idempotency;
 
 mod receipts;
+mod reexecution;
+mod supersede;
 mod usage;
 
 mod overrides;
