@@ -27,6 +27,8 @@ mod asking;
 mod hooks;
 
 mod receipts;
+mod reexecution;
+mod supersede;
 mod usage;
 
 mod overrides;

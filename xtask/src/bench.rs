@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: measures the gateway against its budgets, in release builds, and prints a report.
 //!
-//! Two programs measure. The example `judge_latency` measures what one judgement costs inside the gateway. The program
+//! The example `judge_latency` measures what one judgement costs inside the gateway, and `receipt_latency` receipts. The program
 //! `bench` of the tests' crate measures what callers see of a gateway that runs as in production.
 //!
 //! With `--peers` a third one measures instead: `tests/peers`, which compares a judgement with those of other policy
@@ -39,14 +39,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.peers {
         return peers(&root, arguments.quick);
     }
-    let packages =
-        ["--package", "countersign", "--package", "countersign-policy", "--package", "countersign-tests"];
-    let what = ["build", "--release", "--bins", "--example", "judge_latency"];
+    let packages = ["countersign", "countersign-policy", "countersign-gateway", "countersign-tests"];
+    let packages = packages.map(|package| ["--package", package]).concat();
+    let what = ["build", "--release", "--bins", "--example", "judge_latency", "--example", "receipt_latency"];
     step("release build", || crate::cargo(&root, &[&what[..], &packages[..]].concat(), &[]))?;
 
     println!("\none judgement, in a fresh sandbox for each policy");
     let calls = if arguments.quick { "2000" } else { "20000" };
     run_program(&root, "target/release/examples/judge_latency", &["target/policies", calls], &[])?;
+    println!("\nreceipts; a verification is to take less than 1 ms");
+    run_program(&root, "target/release/examples/receipt_latency", &[calls], &[])?;
     println!();
 
     let mut flags: Vec<&str> = Vec::new();

@@ -136,6 +136,7 @@ mod tests {
             consent: Default::default(),
             notify: false,
             terms: Default::default(),
+            supersede: Default::default(),
             schema: None,
             groups,
             policies: Vec::new(),

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::bundle::Recorded;
 use crate::lifecycle::{
     Act, Consent, Digest, Known, PayloadHashVersion, Request, RequestId, State, Status, Timestamp, canonical,
     payload_hash,
@@ -65,6 +66,8 @@ pub struct ReceiptDocument {
     pub valid_until: Option<Time>,
     /// The entry of the audit log that says the same.
     pub audit: AuditPosition,
+    /// What the decision was made of, as a bundle has it.
+    pub recorded: Recorded,
 }
 
 /// Who wanted an action done.
@@ -231,6 +234,7 @@ impl ReceiptDocument {
             consume_required: submission.terms.required,
             valid_until: request.valid_until().map(Time),
             audit: AuditPosition { entry: request.decision_entry()?.digest() },
+            recorded: Recorded::of(request)?,
         })
     }
 

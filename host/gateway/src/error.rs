@@ -41,6 +41,9 @@ pub enum GatewayError {
     /// There is no such request, or the token belongs to another one.
     #[error("no such request")]
     NotFound,
+    /// The request is open, so there is no decision yet.
+    #[error("the request has not been decided yet")]
+    Undecided,
     /// The request cannot be made again.
     #[error("{0}")]
     NotAllowed(&'static str),
@@ -107,6 +110,7 @@ impl GatewayError {
             GatewayError::TokenRetired => "token_retired",
             GatewayError::SaltLost => "salt_lost",
             GatewayError::NotFound => "not_found",
+            GatewayError::Undecided => "not_decided",
             GatewayError::NotAllowed(_) => "not_allowed",
             GatewayError::Cooldown { .. } => "cooldown",
             GatewayError::LineageLimit { .. } => "rate_limited",
@@ -252,6 +256,7 @@ mod tests {
             GatewayError::TokenRetired,
             GatewayError::SaltLost,
             GatewayError::NotFound,
+            GatewayError::Undecided,
             GatewayError::NotAllowed("the request was approved"),
             GatewayError::Cooldown { retry_after_ms: 1 },
             GatewayError::LineageLimit { limit: 5, retry_after_ms: 60_001 },
@@ -287,6 +292,7 @@ mod tests {
                 "token_retired: the request of this idempotency key is there, but its token was made with a key that is gone",
                 "salt_lost: a request with hidden parameters cannot be made again without its salt, whose key is gone; ask anew",
                 "not_found: no such request",
+                "not_decided: the request has not been decided yet",
                 "not_allowed: the request was approved",
                 "cooldown: this request can be made again in 1 s",
                 "rate_limited: this request was made 5 times within the allowed window",

@@ -120,7 +120,12 @@ impl Gateway {
 
     /// As [`Gateway::wake`], of a request that was loaded already.
     pub(crate) async fn wake_loaded(&self, request: Arc<Request>) -> Result<Arc<Request>, GatewayError> {
+        let is_superseding = request.is_superseding();
+        let request = self.superseded(request).await?;
         let now = self.clock.now();
+        if is_superseding && request.due_at().is_none_or(|due| due > now) {
+            return Ok(request);
+        }
         let State::Open(open) = &request.state else { return Err(Refusal::Ended(request.status()).into()) };
         let intent = if now >= request.submission.expires_at {
             Intent::Expire
@@ -191,6 +196,9 @@ impl Gateway {
                 Some(request) => request,
                 None => self.request(id).await?,
             };
+            // INVARIANT: nothing else happens to a request that may have to end others first; else a crash in between would
+            // leave them open.
+            let request = self.superseded(request).await?;
             let now = self.clock.now();
             let at = request.time_of_next(now);
             // Whether it has expired is asked of the clock: its last event may be later, and the time announced is not.
@@ -254,7 +262,7 @@ impl Gateway {
     }
 
     /// Tells the shadow what became of an event, if the policies had a part in that.
-    fn observe_event(
+    pub(super) fn observe_event(
         &self,
         request: &Request,
         at: Timestamp,
@@ -288,6 +296,17 @@ impl Gateway {
                     timers: stored.map(Timers::of).unwrap_or_default(),
                 },
             }
+        });
+    }
+
+    /// Tells the shadow that a request has another version, and nothing has happened to it.
+    pub(super) fn observe_note(&self, before: &Request) {
+        self.shadow.observe(|| Observed {
+            request: before.id,
+            action: before.submission.rules.clone(),
+            at: before.changed_at(),
+            outcome: Outcome::Counted(before.status()),
+            what: Observation::Note { version: before.version },
         });
     }
 
@@ -363,7 +382,7 @@ impl Gateway {
 }
 
 /// What is to happen to a request, by whom.
-struct Cause<'a> {
+pub(super) struct Cause<'a> {
     intent: Intent,
     /// Who acts; `None` for what happens by itself, and for the caller.
     by: Option<&'a str>,
@@ -374,7 +393,7 @@ struct Cause<'a> {
 }
 
 impl Cause<'_> {
-    fn by_itself(intent: Intent) -> Cause<'static> {
+    pub(super) fn by_itself(intent: Intent) -> Cause<'static> {
         Cause { intent, by: None, seen: None, once: None }
     }
 }

@@ -3,14 +3,17 @@
 //! Nothing is announced before it is stored: watchers hear of a version after the store has it,
 //! and whatever else must happen is in the outbox by then.
 
-// How a request comes to be.
+// How a request comes to be, and what gives way to it.
 mod submission;
+mod supersede;
 
 // How it moves on, and ends.
 mod event;
 
-// How its approval is used, and what proves it.
+// How its approval is used, what proves it, and what re-executes it.
+pub mod bundle;
 pub mod receipts;
+mod refused_uses;
 mod usage;
 
 // On which thread its policies are asked.
@@ -65,6 +68,7 @@ use crate::instances::Instances;
 use crate::judging::{Judges, joined};
 use crate::metrics::GatewayMetrics;
 use crate::receipts::ReceiptKeys;
+use crate::refused_uses::RefusedUses;
 use crate::simulation::Shadow;
 use countersign_core::clock::Clock;
 use countersign_core::directory::Directory;
@@ -95,6 +99,7 @@ pub struct Gateway {
     shadow: Arc<Shadow>,
     judges: Judges,
     metrics: GatewayMetrics,
+    refused_uses: RefusedUses,
     /// Whether people can be shown all that they would agree to.
     readable: Readable,
     /// Where the bits of ids, salts and nonces come from.
@@ -137,6 +142,7 @@ impl Gateway {
             alarm: Arc::default(),
             outbox_bell: Arc::default(),
             instances: Instances::new(0),
+            refused_uses: RefusedUses::default(),
             shadow: Arc::default(),
             readable: |_, _| true,
             randomness: Box::new(getrandom::fill),

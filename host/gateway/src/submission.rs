@@ -90,7 +90,7 @@ impl Gateway {
         let (commitments, salt) = self.commitments(id, &ask.params)?;
         let step = match &rules {
             Some(rules) => {
-                let submission = self.submission(rules, &ask, (id, commitments), None, now);
+                let submission = self.submission(rules, &ask, (id, commitments), None, now)?;
                 let by = &ask.requester.id;
                 let admission = Admitting { id, submission, ask: Arc::clone(&ask), by, once: None };
                 self.admit(rules, admission).await
@@ -106,7 +106,7 @@ impl Gateway {
         match self.store_new(step, Some(salt), (kept, None), most_open).await? {
             Ok(made) => {
                 self.observe_submission(&submitted, Ok(&made.request));
-                Ok(made)
+                Ok(self.supersede_older(made).await)
             }
             Err(Created::Known(fingerprint, request)) => match idempotency {
                 Some(sent) => self.known(&sent, fingerprint, *request),
@@ -164,7 +164,7 @@ impl Gateway {
             let ask = Arc::new(Ask::again(earlier));
             let (commitments, salt) = self.commitments_again(id, last)?;
             let issued = (id, commitments);
-            let submission = self.submission(&rules, &ask, issued, Some((earlier, &actor)), now);
+            let submission = self.submission(&rules, &ask, issued, Some((earlier, &actor)), now)?;
             // Without what the rules that are active now hide, either.
             let shown = Arc::new(Ask { params: submission.params.clone(), ..Ask::clone(&ask) });
             let admission = Admitting { id, submission, ask: shown, by: &actor.party.id, once };
@@ -178,7 +178,7 @@ impl Gateway {
             match self.store_new(step, salt, (kept, once), most_open).await? {
                 Ok(made) => {
                     self.observe_submission(&submitted, Ok(&made.request));
-                    return Ok(made);
+                    return Ok(self.supersede_older(made).await);
                 }
                 Err(Created::LineageConflict) => {}
                 Err(Created::TooManyOpen) => return Err(GatewayError::TooManyOpen),
@@ -198,6 +198,9 @@ impl Gateway {
     /// # Errors
     /// If the store cannot say.
     pub async fn successor(&self, request: &Request) -> Result<Option<Request>, GatewayError> {
+        if let Some(newer) = request.superseded_by() {
+            return Ok(self.store.request(newer).await?);
+        }
         // No other one can be made again.
         if !matches!(request.status(), Status::Expired | Status::Denied) {
             return Ok(None);
@@ -315,9 +318,11 @@ impl Gateway {
         (id, commitments): (RequestId, Commitments),
         again: Option<(&Submission, &Again)>,
         now: Timestamp,
-    ) -> Submission {
+    ) -> Result<Submission, GatewayError> {
+        let supersede = self.supersede_key(rules, ask, again.map(|(earlier, _)| earlier))?;
         let issued = Issued { id, token_hash: self.tokens.of(id).hash(), commitments, at: now };
-        decide::submission(rules, ask, issued, again, &self.directory)
+        let submission = decide::submission(rules, ask, issued, again, &self.directory);
+        Ok(Submission { supersede, ..submission })
     }
 
     /// Decides about a submission; one that is not admitted is audited.
@@ -487,6 +492,9 @@ fn may_follow<'a>(
     match last.status() {
         Status::Expired | Status::Denied => {}
         Status::Approved => return Err(GatewayError::NotAllowed("the request was approved")),
+        Status::Cancelled if last.superseded_by().is_some() => {
+            return Err(GatewayError::NotAllowed("a newer request has superseded it"));
+        }
         Status::Cancelled => return Err(GatewayError::NotAllowed("the caller took the request back")),
         Status::Pending | Status::AwaitingPersonas | Status::ReadyForApproval => {
             return Err(GatewayError::NotAllowed("the newest request of the lineage is still open"));

@@ -1,8 +1,10 @@
 //! The gateway over real policies and the real embedded store, with a clock that the tests move.
 
+mod bundle;
 mod instances;
 mod once;
 mod scheduling;
+mod supersede;
 mod time;
 
 use std::collections::BTreeMap;

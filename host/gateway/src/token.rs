@@ -42,6 +42,13 @@ impl Tokens {
         keys.map(|key| token(key, request.id)).find(|token| Tokens::opens(token.reveal(), request))
     }
 
+    /// Keys for another purpose, derived from those that tokens are made with: the current one, and the earlier ones. None
+    /// is a part of a token, since tokens are made of ids.
+    pub(super) fn derived(&self, purpose: &str) -> ([u8; 32], Vec<[u8; 32]>) {
+        let derive = |key: &[u8; 32]| hmac(key, purpose.as_bytes());
+        (derive(&self.current), self.earlier.iter().map(derive).collect())
+    }
+
     /// The request that a token names. It says nothing yet of whether the token is the right one.
     #[must_use]
     pub fn names(token: &str) -> Option<RequestId> {
@@ -108,6 +115,36 @@ mod tests {
         assert_eq!(tokens.again(&with(2)), Some(tokens.of(request.id)));
         assert_eq!(tokens.again(&with(1)), Some(Tokens::new([1; 32], Vec::new()).of(request.id)));
         assert_eq!(tokens.again(&with(3)), None);
+    }
+
+    /// Whatever byte of a token is another one, it opens nothing, and nothing panics.
+    #[test]
+    fn a_changed_token_opens_nothing() {
+        let mut request = countersign_store::fixtures::request(1);
+        let token = Tokens::new([1; 32], Vec::new()).of(request.id);
+        std::sync::Arc::make_mut(&mut request.submission).token_hash = token.hash();
+        assert!(Tokens::opens(token.reveal(), &request));
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for _ in 0..5_000 {
+            let mut bytes = token.reveal().as_bytes().to_vec();
+            for _ in 0..rng.usize(1..4) {
+                let place = rng.usize(..bytes.len());
+                match rng.u8(..3) {
+                    0 => bytes[place] ^= 1 << rng.u8(..8),
+                    1 => bytes.insert(place, rng.u8(..)),
+                    _ => drop(bytes.remove(place)),
+                }
+            }
+            let changed = String::from_utf8_lossy(&bytes);
+            if changed == token.reveal() {
+                continue;
+            }
+            assert!(!Tokens::opens(&changed, &request), "seed {seed}: {changed}");
+            // It may name its request, or another one, which it opens as little.
+            let _ = Tokens::names(&changed);
+        }
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{
-    Consumption, Digest, PayloadHashVersion, Presented, Repeat, Request, RunReport, RunResult, Timestamp,
-    UseAct, UseRefusal, parameter_digests,
+    AuditEntry, Consumption, Count, Digest, PayloadHashVersion, Presented, Repeat, Request, RunReport,
+    RunResult, Timestamp, UseAct, UseRefusal, parameter_digests,
 };
 use serde_json::{Map, Value};
 
@@ -99,7 +99,7 @@ impl Gateway {
     }
 
     /// Refuses the use of an approval. What may be an attack is in the audit log, and so is what a person has to look at:
-    /// an approval that was about to be used for something else.
+    /// an approval that was about to be used for something else. The same once more is told by [`Gateway::refused_uses`].
     pub async fn refuse_use(
         &self,
         request: &Request,
@@ -107,7 +107,7 @@ impl Gateway {
         refusal: UseRefusal,
         by: Option<&str>,
     ) -> GatewayError {
-        if refusal.is_audited() {
+        if refusal.is_audited() && self.refused_uses.is_first(request, act, &refusal, by) {
             let at: Timestamp = request.time_of_next(self.clock.now());
             let audit = vec![refusal.audit(request, at, act, by)];
             if let Err(error) = self.store.append(audit, vec![refusal.count(request)]).await {
@@ -115,6 +115,12 @@ impl Gateway {
             }
         }
         refusal.into()
+    }
+
+    /// What was refused more than once since this was last called, to be audited and counted.
+    #[must_use]
+    pub fn refused_uses(&self) -> (Vec<AuditEntry>, Vec<Count>) {
+        self.refused_uses.take(self.clock.now())
     }
 
     /// What is given, as it can be compared with what was agreed to.

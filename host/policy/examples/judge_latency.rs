@@ -100,6 +100,7 @@ fn request(policy: &ActionPolicy) -> anyhow::Result<(Request, Event)> {
         unattended: false,
         consent: Default::default(),
         terms: Default::default(),
+        supersede: Default::default(),
     };
     let memos = policy.admit(id, &submission, &params, |_| None).map_err(|why| anyhow::anyhow!("{why:?}"))?;
     let event = |seq: u32, by: Option<&str>, act| Event {
@@ -117,6 +118,7 @@ fn request(policy: &ActionPolicy) -> anyhow::Result<(Request, Event)> {
         memos: memos.into(),
         history,
         needs: Needs::default(),
+        superseded: Vec::new(),
         state: State::Open(Open::default()),
     };
     Ok((request, event(2, Some("U0BOB"), vote())))

@@ -168,6 +168,7 @@ pub fn submission(
         unattended: false,
         consent: Consent::Whole,
         terms: Default::default(),
+        supersede: Default::default(),
     };
     under(rules, submission)
 }

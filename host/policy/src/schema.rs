@@ -98,6 +98,21 @@ impl ParamSchema {
         !self.checkable.validator.iter_errors(&probe).any(is_additional)
     }
 
+    /// Whether parameters may have this key, and its `properties` name it, if there are any.
+    pub(super) fn lists(&self, key: &str) -> bool {
+        let is_named = self.properties().is_none_or(|properties| properties.contains_key(key));
+        is_named && self.has(key)
+    }
+
+    /// The keys that its `properties` name.
+    pub(super) fn listed(&self) -> impl Iterator<Item = &str> {
+        self.properties().into_iter().flatten().map(|(key, _)| key.as_str())
+    }
+
+    fn properties(&self) -> Option<&Map<String, Value>> {
+        self.document.get("properties").and_then(Value::as_object)
+    }
+
     /// JSON Pointers of the rules that join this parameter with hidden ones, so that an edit of it cannot be checked.
     pub(super) fn unchecked(&self, key: &str) -> impl Iterator<Item = &str> {
         let joined = self.checkable.joined.iter().filter(move |rule| rule.concerns(key));

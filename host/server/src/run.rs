@@ -222,12 +222,14 @@ async fn audit_rejections(app: Arc<App>) {
     }
 }
 
-async fn audit_rejected(app: &App) {
-    let entries = app.rejections.take(app.gateway.clock().now());
+pub(crate) async fn audit_rejected(app: &App) {
+    let mut entries = app.rejections.take(app.gateway.clock().now());
+    let (refused, counts) = app.gateway.refused_uses();
+    entries.extend(refused);
     if entries.is_empty() {
         return;
     }
-    if let Err(error) = app.gateway.store().append(entries, Vec::new()).await {
+    if let Err(error) = app.gateway.store().append(entries, counts).await {
         tracing::error!(%error, "cannot audit rejected calls");
     }
 }

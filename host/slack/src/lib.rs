@@ -54,7 +54,7 @@ pub use interaction::{
     Source, Unreadable, VALUE_ACTION, Workspace, parse_form, parse_payload,
 };
 pub use message::{Message, is_whole, message, minimal};
-pub use notice::{Place, escalation, made_again, replaced};
+pub use notice::{Place, escalation, replaced, succeeded};
 pub use signature::{MAX_SKEW_MS, SignatureError, Signed, Verifier, sign};
 pub use slack_morphism::prelude::{SlackModalView, SlackView};
 pub use socket::{Connection, Handler, keep_open};

@@ -141,11 +141,16 @@ pub fn replaced(
     Message { text, blocks }
 }
 
-/// The message of an ended request with a link to that of the request that was made in its place, as long as there is room.
+/// The message of an ended request with a link to that of the request that was made in its place, or has superseded it, as
+/// long as there is room.
 #[must_use]
-pub fn made_again(mut message: Message, permalink: &str) -> Message {
+pub fn succeeded(mut message: Message, request: &Request, permalink: &str) -> Message {
     let taken = text::width(&message.text) + message.blocks.iter().map(cost).sum::<usize>();
-    let link = link(Some(permalink), ":repeat: It was made again: open the new request");
+    let label = match request.superseded_by() {
+        Some(_) => ":fast_forward: It was superseded: open the newer request",
+        None => ":repeat: It was made again: open the new request",
+    };
+    let link = link(Some(permalink), label);
     message.blocks.extend(link.filter(|link| taken + cost(link) <= MESSAGE_ROOM));
     message
 }

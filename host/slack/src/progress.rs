@@ -123,6 +123,7 @@ pub(super) fn ended_by(request: &Request) -> String {
         }
         State::Denied(decided) => by(decided, " by its policies"),
         State::Expired { .. } => ": nobody decided in time".to_owned(),
+        State::Cancelled { successor: Some(_), .. } => ": a newer request has superseded it".to_owned(),
         State::Cancelled { .. } => " by its caller".to_owned(),
     }
 }
@@ -131,6 +132,8 @@ pub(super) fn ended_by(request: &Request) -> String {
 pub(super) fn reason(request: &Request) -> Option<&str> {
     match &request.state {
         State::Approved { decided, .. } | State::Denied(decided) => decided.reason.as_deref(),
+        // Ours, not the caller's; the status says it.
+        State::Cancelled { successor: Some(_), .. } => None,
         State::Cancelled { reason, .. } => reason.as_deref(),
         State::Open(_) | State::Expired { .. } => None,
     }

@@ -301,6 +301,7 @@ fn request(number: u64) -> Request {
         unattended: false,
         consent: Default::default(),
         terms: Default::default(),
+        supersede: Default::default(),
     };
     let requirement = |kind, label: &str, eligible: &[&str]| Requirement {
         kind,
@@ -318,6 +319,7 @@ fn request(number: u64) -> Request {
         editable: ["replicas".into()].into(),
         escalation: countersign_core::lifecycle::Escalation::At(at.plus(900_000)),
         wake_at: None,
+        superseding: false,
     };
     Request {
         id,
@@ -326,6 +328,7 @@ fn request(number: u64) -> Request {
         memos: Arc::from([String::new(), String::new(), String::new()]),
         history: vec![Event { seq: 0, at, by: None, act: Act::Submitted }],
         needs: Needs { approvals: vec![0, 2, 0], personas: vec!["security".into()] },
+        superseded: Vec::new(),
         state: State::Open(open),
     }
 }

@@ -101,6 +101,7 @@ pub fn request_at(number: u64, made: Timestamp) -> Request {
         unattended: false,
         consent: Default::default(),
         terms: Default::default(),
+        supersede: Default::default(),
     };
     Request {
         id: id(number),
@@ -109,6 +110,7 @@ pub fn request_at(number: u64, made: Timestamp) -> Request {
         memos: Arc::from(["{}".to_owned()]),
         history: vec![Event { seq: 0, at: made, by: None, act: Act::Submitted }],
         needs: Needs { approvals: vec![2], personas: vec![] },
+        superseded: Vec::new(),
         state: open(1),
     }
 }
@@ -266,6 +268,7 @@ pub fn policy_entry(action: &str) -> PolicyEntry {
         consent: Default::default(),
         notify: false,
         terms: Default::default(),
+        supersede: Default::default(),
         schema: Some(json!({ "type": "object" })),
         groups: BTreeMap::from([("group".to_owned(), BTreeSet::from(["U1".to_owned()]))]),
         policies: vec![PolicyUse { name: "quorum".into(), digest: Digest::of(b"module"), config }],

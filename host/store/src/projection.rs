@@ -30,6 +30,8 @@ pub(crate) struct Projection<'a> {
     /// The personas whose acknowledgement is missing.
     pub(crate) waits_for: BTreeSet<&'a str>,
     pub(crate) policy_hash: Digest,
+    /// What requests that supersede each other are found by.
+    pub(crate) supersede: Option<&'a Digest>,
     /// When this version came about; an outbox entry that it enqueues waits since then.
     pub(crate) changed_at: Timestamp,
 }
@@ -49,6 +51,7 @@ impl Projection<'_> {
             depth: submission.depth,
             waits_for: missing_personas(request),
             policy_hash: submission.policy_hash,
+            supersede: submission.supersede.as_ref().map(|supersede| &supersede.key),
             changed_at: request.changed_at(),
         }
     }

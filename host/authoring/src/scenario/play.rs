@@ -91,6 +91,7 @@ fn policy(setting: &Setting, module: &Arc<Module>) -> Result<ActionPolicy, Strin
         consent: Default::default(),
         notify: false,
         terms: Default::default(),
+        supersede: Default::default(),
         schema: setting.schema.clone(),
         groups: setting.groups.clone(),
         policies: vec![used],

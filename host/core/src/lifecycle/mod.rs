@@ -20,6 +20,7 @@ mod proposal;
 mod refusal;
 mod request;
 mod step;
+mod supersede;
 mod timestamp;
 mod usage;
 
@@ -44,5 +45,6 @@ pub use request::{
     Status, Submission,
 };
 pub use step::{LATENCY_BUCKETS_MS, MAX_HISTORY, Step, draft};
+pub use supersede::SupersedeKey;
 pub use timestamp::{BadTimestamp, Timestamp};
 pub use usage::{Consumption, Presented, Repeat, RunReport, RunResult, Usage, UseAct, UseRefusal, UseTerms};

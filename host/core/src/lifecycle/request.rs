@@ -11,6 +11,7 @@ use super::commitment::{Commitments, PayloadHashVersion, WrappedSalt};
 use super::digest::{Digest, payload_hash};
 use super::event::{Act, Actor, Edit, Event, Identity, Requirement, RequirementKind};
 use super::id::RequestId;
+use super::supersede::{SUPERSEDE_MS, SupersedeKey};
 use super::timestamp::Timestamp;
 use super::usage::{Consumption, UseTerms};
 use crate::people::name_of;
@@ -33,6 +34,9 @@ pub struct Request {
     pub history: Vec<Event>,
     /// What the policies asked for; kept so that progress can still be told once they ask for nothing.
     pub needs: Needs,
+    /// The requests that it superseded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded: Vec<RequestId>,
     /// Where it stands.
     pub state: State,
 }
@@ -112,6 +116,9 @@ pub struct Submission {
     /// How its approval is meant to be used.
     #[serde(rename = "use", default, skip_serializing_if = "UseTerms::is_default")]
     pub terms: UseTerms,
+    /// What it supersedes, if its action says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supersede: Option<SupersedeKey>,
 }
 
 /// What people must have read for their approval to count.
@@ -221,12 +228,15 @@ pub enum State {
         /// When.
         at: Timestamp,
     },
-    /// The caller took it back.
+    /// The caller took it back, or asked for something newer in its place.
     Cancelled {
         /// When.
         at: Timestamp,
-        /// Why, in the caller's words.
+        /// Why: in the caller's words, unless it was superseded.
         reason: Option<String>,
+        /// The newer request that superseded it; `None` if the caller took it back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        successor: Option<RequestId>,
     },
 }
 
@@ -242,6 +252,9 @@ pub struct Open {
     /// When a policy wants to judge again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wake_at: Option<Timestamp>,
+    /// The requests that it supersedes may still be open. Until they have been looked for, nothing else happens to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub superseding: bool,
 }
 
 /// Whether a request is escalated, which happens at most once.
@@ -376,7 +389,8 @@ impl Request {
         last.max(ended).max(used)
     }
 
-    /// When something happens by itself next: a wake-up, the escalation or the expiry. `None` once terminal.
+    /// When something happens by itself next: a wake-up, the escalation or the expiry, or that the requests which it
+    /// supersedes are looked for once more. `None` once terminal.
     #[must_use]
     pub fn due_at(&self) -> Option<Timestamp> {
         let State::Open(open) = &self.state else { return None };
@@ -384,7 +398,11 @@ impl Request {
             Escalation::At(at) => Some(at),
             Escalation::Never | Escalation::Done(_) => None,
         };
-        [Some(self.submission.expires_at), escalate_at, open.wake_at].into_iter().flatten().min()
+        let supersedes_at = open.superseding.then(|| self.submission.submitted_at.plus(SUPERSEDE_MS));
+        [Some(self.submission.expires_at), escalate_at, open.wake_at, supersedes_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The ids that people have on this request, and the names that they came under: the requester first, then its

@@ -52,6 +52,7 @@ pub fn draft(id: RequestId, submission: Submission, memos: Vec<String>) -> Reque
         memos: memos.into(),
         history: Vec::new(),
         needs: Needs::default(),
+        superseded: Vec::new(),
         state: State::Open(Open { escalation, ..Open::default() }),
     }
 }
@@ -218,7 +219,11 @@ fn next_state(
         .min()
         .map(|at| at.max(event.at.plus(LEAST_WAKE_MS)))
         .filter(|at| has_room && *at < request.submission.expires_at);
-    Ok(State::Open(Open { requirements, editable, escalation, wake_at }))
+    let superseding = match event.act {
+        Act::Submitted => request.submission.supersede.is_some(),
+        _ => open.superseding,
+    };
+    Ok(State::Open(Open { requirements, editable, escalation, wake_at, superseding }))
 }
 
 impl Request {
@@ -247,11 +252,11 @@ impl Request {
         if at >= self.submission.expires_at {
             return Err(Refusal::TooLate);
         }
-        Ok(self.ended(at, |at| State::Cancelled { at, reason }))
+        Ok(self.ended(at, |at| State::Cancelled { at, reason, successor: None }))
     }
 
     /// Ends the request without an event in its history.
-    fn ended(&self, at: Timestamp, state: impl FnOnce(Timestamp) -> State) -> Step {
+    pub(super) fn ended(&self, at: Timestamp, state: impl FnOnce(Timestamp) -> State) -> Step {
         let at = self.time_of_next(at);
         let request = Request { version: self.version + 1, state: state(at), ..self.clone() };
         let audit = vec![decision(&request, at, None)];
@@ -423,6 +428,9 @@ fn decision(request: &Request, at: Timestamp, by: Option<String>) -> AuditEntry 
     };
     if let Some(reason) = reason {
         detail.insert("reason".into(), reason.into());
+    }
+    if let State::Cancelled { successor: Some(successor), .. } = &request.state {
+        detail.insert("successor".into(), json!(successor));
     }
     entry(request, at, status.as_str(), by, detail)
 }

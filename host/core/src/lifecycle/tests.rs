@@ -15,6 +15,7 @@ const KEYS: [&str; 4] = ["replicas", "ref", "secret", "flag"];
 const PEOPLE: [&str; 4] = ["U1", "U2", "U3", "U4"];
 const PERSONAS: [&str; 2] = ["security", "release"];
 
+mod supersede;
 mod usage;
 
 fn params() -> Map<String, Value> {
@@ -78,6 +79,7 @@ fn submission(unattended: bool) -> Submission {
         unattended,
         consent: Consent::Whole,
         terms: Default::default(),
+        supersede: Default::default(),
     }
 }
 

@@ -234,7 +234,9 @@ pub enum UseAct {
 }
 
 impl UseAct {
-    const fn as_str(self) -> &'static str {
+    /// As the audit log has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             UseAct::Consume => "consume",
             UseAct::Report => "outcome",

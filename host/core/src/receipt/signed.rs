@@ -151,33 +151,65 @@ impl KeySet {
 /// # Errors
 /// If it is malformed, changed, signed with another key, or of a version that is not known here.
 pub fn verify(receipt: &str, keys: &KeySet) -> Result<ReceiptDocument, ReceiptError> {
-    if receipt.len() > MOST_BYTES {
-        return Err(ReceiptError::Malformed("it is too long"));
-    }
-    let parts: Vec<&str> = receipt.split('.').collect();
-    let [header, payload, signature] = parts.as_slice() else {
-        return Err(ReceiptError::Malformed("it does not have three parts"));
-    };
-    let decode = |part: &str| {
-        URL_SAFE_NO_PAD.decode(part).map_err(|_| ReceiptError::Malformed("a part is not in base64url"))
-    };
-    let (header, document, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
-    let malformed_header = |_| ReceiptError::Malformed("its header is not that of a receipt");
-    let header: Header = json::parse(&header).and_then(json::typed).map_err(malformed_header)?;
-    // INVARIANT: nothing in the header chooses how the signature is checked, but for which of our keys it is.
-    if header.alg != ALGORITHM || header.typ != TYPE {
-        return Err(ReceiptError::Malformed("it is not signed as receipts are"));
-    }
-    let key = keys.find(&header.kid).ok_or(ReceiptError::UnknownKey(header.kid))?;
-    let signed = receipt.rsplit_once('.').map_or("", |(signed, _)| signed);
+    let parts = Parts::of(receipt)?;
+    let key = keys.find(&parts.kid).ok_or(ReceiptError::UnknownKey(parts.kid))?;
     UnparsedPublicKey::new(&ED25519, key)
-        .verify(signed.as_bytes(), &signature)
+        .verify(parts.signed.as_bytes(), &parts.signature)
         .map_err(|_| ReceiptError::Signature)?;
+    document(&parts.document)
+}
+
+/// Reads a receipt without asking who has signed it.
+///
+/// # Errors
+/// If it is malformed, or of a version that is not known here.
+pub fn unverified(receipt: &str) -> Result<ReceiptDocument, ReceiptError> {
+    document(&Parts::of(receipt)?.document)
+}
+
+/// The parts of a receipt.
+struct Parts<'a> {
+    kid: String,
+    signed: &'a str,
+    document: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+impl Parts<'_> {
+    fn of(receipt: &str) -> Result<Parts<'_>, ReceiptError> {
+        if receipt.len() > MOST_BYTES {
+            return Err(ReceiptError::Malformed("it is too long"));
+        }
+        let parts: Vec<&str> = receipt.split('.').collect();
+        let [header, payload, signature] = parts.as_slice() else {
+            return Err(ReceiptError::Malformed("it does not have three parts"));
+        };
+        let decode = |part: &str| {
+            URL_SAFE_NO_PAD.decode(part).map_err(|_| ReceiptError::Malformed("a part is not in base64url"))
+        };
+        let (header, document, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
+        let malformed_header = |_| ReceiptError::Malformed("its header is not that of a receipt");
+        let header: Header = json::parse(&header).and_then(json::typed).map_err(malformed_header)?;
+        // INVARIANT: nothing in the header chooses how the signature is checked, but for which of our keys it is.
+        if header.alg != ALGORITHM || header.typ != TYPE {
+            return Err(ReceiptError::Malformed("it is not signed as receipts are"));
+        }
+        let signed = receipt.rsplit_once('.').map_or("", |(signed, _)| signed);
+        Ok(Parts { kid: header.kid, signed, document, signature })
+    }
+}
+
+fn document(bytes: &[u8]) -> Result<ReceiptDocument, ReceiptError> {
     let unreadable = |error: json::Refused| ReceiptError::Document(error.to_string());
-    let document = json::parse(&document).map_err(unreadable)?;
+    let parsed = json::parse(bytes).map_err(unreadable)?;
     // Before the rest, which another version may have in another form.
-    if document.get("version").and_then(serde_json::Value::as_u64) != Some(u64::from(VERSION)) {
+    if parsed.get("version").and_then(serde_json::Value::as_u64) != Some(u64::from(VERSION)) {
         return Err(ReceiptError::Document("it is of another version".to_owned()));
     }
-    json::typed(document).map_err(unreadable)
+    let document: ReceiptDocument = json::typed(parsed).map_err(unreadable)?;
+    // What is compared with what was made again must be all of it.
+    if document.canonical().as_bytes() != bytes {
+        return Err(ReceiptError::Document("it is not in canonical form".to_owned()));
+    }
+    Ok(document)
 }

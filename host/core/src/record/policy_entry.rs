@@ -40,6 +40,10 @@ pub struct PolicyEntry {
     /// How approvals are meant to be used. Part of the hash only if the set says it.
     #[serde(rename = "use", default, skip_serializing_if = "UseTerms::is_default")]
     pub terms: UseTerms,
+    /// The top-level parameters of which requests of one caller have the same values, for the newest open one to supersede
+    /// the others; none supersedes another if it is empty. Part of the hash only if the set says it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub supersede: BTreeSet<String>,
     /// JSON Schema (2020-12) of the parameters.
     pub schema: Option<Value>,
     /// Members by group: people, and user groups of Slack.

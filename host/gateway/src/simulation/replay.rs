@@ -213,7 +213,8 @@ fn known_memos(
     rules.entry().policies.iter().map(memo).collect()
 }
 
-fn intent(act: &Act) -> Intent {
+/// What somebody intended who did this. Not for what happens by itself.
+pub(crate) fn intent(act: &Act) -> Intent {
     match act {
         Act::Acknowledge { persona } => Intent::Acknowledge { persona: persona.clone() },
         Act::Approve { edits } => {
@@ -226,7 +227,7 @@ fn intent(act: &Act) -> Intent {
 }
 
 /// The commitments to the new values of edits, as recorded: the salt is not at hand.
-fn commitments(act: &Act) -> BTreeMap<String, Digest> {
+pub(crate) fn commitments(act: &Act) -> BTreeMap<String, Digest> {
     let Act::Approve { edits } = act else { return BTreeMap::new() };
     edits.iter().filter_map(|edit| Some((edit.key.clone(), edit.commitment?))).collect()
 }

@@ -214,6 +214,11 @@ pub(crate) enum Observation {
         /// What will happen to the request by itself, if one was made.
         timers: Timers,
     },
+    /// A request has another version, and nothing has happened to it.
+    Note {
+        /// Its version before.
+        version: u64,
+    },
     /// An event of a request.
     Event {
         /// The request's version before it.
@@ -557,6 +562,12 @@ impl Judge {
                     self.followed.put(request, Followed { simulation, version: 1, timers });
                 }
             }
+            Observation::Note { version } => {
+                if let Some(mut followed) = self.followed.take(request) {
+                    followed.version += u64::from(followed.version == version);
+                    self.followed.put(request, followed);
+                }
+            }
             Observation::Event { version, cause, timers } => {
                 let Some(mut followed) = self.followed.take(request) else {
                     return self.shared.unjudged(&action);
@@ -622,6 +633,7 @@ impl Observed {
                 let again = again.as_ref().map_or(0, |(earlier, _)| size::of_submission(earlier));
                 size::of_ask(ask) + again + size::of_map(&commitments.digests, |_| 0)
             }
+            Observation::Note { .. } => 0,
             Observation::Event { cause: Cause { intent, by, commitments, .. }, .. } => {
                 let by = by.as_ref().map_or(0, String::len);
                 size::of_intent(intent) + by + size::of_map(commitments, |_| 0)

@@ -217,6 +217,7 @@ impl SetReader<'_, '_> {
             "notify",
             "consume",
             "valid_for",
+            "supersede",
             "policies",
         ];
         let fields = self.reader.fields(node, &format!("the action `{name}`"), &known)?;
@@ -238,6 +239,7 @@ impl SetReader<'_, '_> {
             consent: fields.get("consent").map_or(Consent::Whole, |node| self.consent(node)),
             notify: fields.get("notify").is_some_and(|node| self.reader.truth(node, "`notify`")),
             terms: self.terms(&fields),
+            supersede: fields.get("supersede").map_or_else(BTreeSet::new, |node| self.supersede(node)),
             schema: None,
             groups: self.groups.clone(),
             policies,
@@ -290,6 +292,18 @@ impl SetReader<'_, '_> {
             }
         });
         UseTerms { valid_for_ms: valid_for, required }
+    }
+
+    /// The parameters that requests have in common of which only the newest stands. Whether the schema knows them is
+    /// looked at once it is read.
+    fn supersede(&mut self, node: &Node) -> BTreeSet<String> {
+        let items = self.reader.items(node, "`supersede`");
+        if items.is_empty() && matches!(&node.kind, Kind::List(_)) {
+            let message = "`supersede` is empty: name the parameters that requests have in common of which only the \
+                           newest open one stands, or leave it out";
+            self.reader.error(node.at, message);
+        }
+        self.reader.keys(node)
     }
 
     fn redact(&mut self, node: &Node) -> Redaction {
@@ -395,6 +409,7 @@ impl SetReader<'_, '_> {
             consent: Consent::Whole,
             notify: false,
             terms: Default::default(),
+            supersede: Default::default(),
             schema: None,
             groups: self.groups.clone(),
             policies: vec![PolicyUse { name: "quorum".to_owned(), digest: pin.digest, config }],

@@ -9,6 +9,7 @@ use countersign_core::lifecycle::{
 
 use crate::action::ActionPolicy;
 use crate::decide::{self, Admission, Ask, Issued, NotMade, Who};
+use crate::yaml::error::did_you_mean;
 
 /// A Thursday noon in 2026: policies see no other clock, so any time does.
 const AT: Timestamp = Timestamp::from_millis(1_767_268_800_000);
@@ -38,7 +39,22 @@ pub(super) fn problems(policy: &ActionPolicy) -> Vec<String> {
         })
         .collect();
     problems.extend(hidden_edits(policy, &rulings));
+    problems.extend(unknown_to_schema(policy));
     problems
+}
+
+/// Parameters that requests supersede each other by, and that no request can have: a typing error, with which none would
+/// be told apart from another.
+fn unknown_to_schema(policy: &ActionPolicy) -> Vec<String> {
+    let Some(schema) = policy.param_schema() else { return Vec::new() };
+    let unknown = policy.entry().supersede.iter().filter(|key| !schema.lists(key));
+    let problem = |key: &String| {
+        let hint = did_you_mean(key, schema.listed());
+        format!(
+            "requests supersede each other by the parameter `{key}`, which the action's schema does not list{hint}"
+        )
+    };
+    unknown.map(problem).collect()
 }
 
 /// The synthetic request, or why it is not made, so that less of the action could be tried.

@@ -68,6 +68,7 @@ fn action(engine: &Engine, policies: &[(&str, Value)]) -> ActionPolicy {
         consent: Default::default(),
         notify: false,
         terms: Default::default(),
+        supersede: Default::default(),
         schema: None,
         groups: [("admins".to_owned(), ["U0ADMIN".to_owned()].into())].into(),
         policies: uses.collect(),
@@ -111,6 +112,7 @@ fn submission(policy: &ActionPolicy) -> Submission {
         unattended: false,
         consent: Default::default(),
         terms: Default::default(),
+        supersede: Default::default(),
     }
 }
 
@@ -129,6 +131,7 @@ fn request(policy: &ActionPolicy, history: Vec<Event>) -> Request {
         memos: memos.into(),
         history,
         needs: Needs::default(),
+        superseded: Vec::new(),
         state: State::Open(Open::default()),
     }
 }

@@ -475,3 +475,33 @@ fn an_action_says_how_its_approvals_are_used() {
         assert!(errors.contains(message), "{wrong}: {errors}");
     }
 }
+
+#[test]
+fn an_action_says_what_its_requests_supersede_each_other_by() {
+    let with = |lines: &str| broken("    timeout:", &format!("{lines}    timeout:"));
+    let loaded = |lines: &str| {
+        let set = with(lines).load(&engine()).unwrap_or_else(|errors| panic!("{errors}"));
+        let deploy = set.action("deploy").unwrap();
+        (deploy.entry().supersede.clone(), deploy.hash())
+    };
+    let (unsaid, hash) = loaded("");
+    assert!(unsaid.is_empty());
+    let (said, other) = loaded("    supersede: [ref]\n");
+    assert_eq!(said, BTreeSet::from(["ref".to_owned()]));
+    assert_ne!(hash, other, "it is part of the hash");
+    assert_eq!(loaded("    supersede: [replicas, ref]\n"), loaded("    supersede: [ref, replicas]\n"));
+    let schema = r#"{ "properties": { "ref": {}, "replicas": {} } }"#;
+    let typo = with("    supersede: [refs]\n").write("schemas/deploy.json", schema).errors();
+    let message = "requests supersede each other by the parameter `refs`, which the action's schema does not list; did you mean `ref`?";
+    assert!(typo.contains(message), "{typo}");
+    with("    supersede: [ref]\n").write("schemas/deploy.json", schema).load(&engine()).unwrap();
+    for (wrong, message) in [
+        ("    supersede: []\n", "`supersede` is empty"),
+        ("    supersede: ref\n", "must be a list"),
+        ("    supersede: [ref, ref]\n", "`ref` is listed twice"),
+        ("    supersede: [1]\n", "must be text"),
+    ] {
+        let errors = with(wrong).errors();
+        assert!(errors.contains(message), "{wrong}: {errors}");
+    }
+}

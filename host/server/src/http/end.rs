@@ -13,7 +13,7 @@ pub(super) struct End {
     /// The signed receipt of the decision (docs/RECEIPTS.md).
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<String>,
-    /// The request that was made in its place.
+    /// The request that was made in its place, or has superseded it.
     #[serde(skip_serializing_if = "Option::is_none")]
     successor: Option<SuccessorView>,
 }
@@ -48,7 +48,9 @@ impl SuccessorView {
     pub(super) async fn of(app: &App, request: &Request, with_token: bool) -> Option<SuccessorView> {
         let successor = app.gateway.successor(request).await;
         let successor = successor.inspect_err(log_failure).ok()??;
-        let token = with_token.then(|| app.gateway.token_again(&successor)).flatten();
+        // INVARIANT: nobody gets the token of another caller's request. Both are of one caller in any case.
+        let is_theirs = successor.submission.caller == request.submission.caller;
+        let token = (with_token && is_theirs).then(|| app.gateway.token_again(&successor)).flatten();
         Some(SuccessorView { request_id: successor.id, token: token.map(|token| token.reveal().to_owned()) })
     }
 }

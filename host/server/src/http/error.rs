@@ -238,7 +238,7 @@ fn gateway_status(error: &GatewayError) -> StatusCode {
         GatewayError::KeyReused | GatewayError::Refused(Refusal::TooLargeToReview) => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
-        GatewayError::TokenRetired | GatewayError::SaltLost => StatusCode::CONFLICT,
+        GatewayError::TokenRetired | GatewayError::SaltLost | GatewayError::Undecided => StatusCode::CONFLICT,
         GatewayError::Cooldown { .. } | GatewayError::LineageLimit { .. } | GatewayError::TooManyOpen => {
             StatusCode::TOO_MANY_REQUESTS
         }
@@ -353,6 +353,7 @@ mod tests {
             GatewayError::TokenRetired.into(),
             GatewayError::SaltLost.into(),
             GatewayError::NotFound.into(),
+            GatewayError::Undecided.into(),
             GatewayError::NotAllowed("the request was approved").into(),
             GatewayError::Cooldown { retry_after_ms: 1 }.into(),
             GatewayError::LineageLimit { limit: 5, retry_after_ms: 60_001 }.into(),
@@ -395,6 +396,7 @@ mod tests {
         409 token_retired, retry -: the request of this idempotency key is there, but its token was made with a key that is gone
         409 salt_lost, retry -: a request with hidden parameters cannot be made again without its salt, whose key is gone; ask anew
         404 not_found, retry -: no such request
+        409 not_decided, retry -: the request has not been decided yet
         403 not_allowed, retry -: the request was approved
         429 cooldown, retry 1: this request can be made again in 1 s
         429 rate_limited, retry 61: this request was made 5 times within the allowed window

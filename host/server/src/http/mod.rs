@@ -15,6 +15,7 @@ mod takeover;
 
 // What handlers read, and how they fail.
 mod body;
+mod bundle;
 mod caller;
 mod check;
 mod client;

@@ -8,8 +8,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::error::Problem;
 use super::{
-    access, cancel, create, health, modules, policy_sets, receipts, rerequest, schemas, shadow, slack, sse,
-    status, usage, wait,
+    access, bundle, cancel, create, health, modules, policy_sets, receipts, rerequest, schemas, shadow,
+    slack, sse, status, usage, wait,
 };
 
 #[derive(OpenApi)]
@@ -31,6 +31,7 @@ use super::{
         cancel::cancel,
         usage::consume,
         usage::outcome,
+        bundle::bundle,
         receipts::jwks,
         schemas::schema,
         slack::interactions,

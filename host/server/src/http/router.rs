@@ -14,7 +14,7 @@ use futures_util::FutureExt as _;
 
 use super::error::ApiError;
 use super::{
-    access, admin, body, cancel, create, front_door, health, modules, openapi, policy_sets, proxies,
+    access, admin, body, bundle, cancel, create, front_door, health, modules, openapi, policy_sets, proxies,
     receipts, rerequest, schemas, shadow, slack as interactions, sse, status, usage, wait,
 };
 use crate::state::App;
@@ -88,6 +88,7 @@ fn callers() -> Routes {
         .post("/api/guard/cancel", cancel::cancel)
         .post("/api/guard/consume", usage::consume)
         .post("/api/guard/outcome", usage::outcome)
+        .get("/api/guard/bundle", bundle::bundle)
         .get("/api/guard/lineage", status::lineage)
         .get("/api/schemas/{action}", schemas::schema)
         .get("/.well-known/jwks.json", receipts::jwks)

@@ -1,5 +1,7 @@
-//! `countersign receipt`: checks receipts offline, and rotates the keys that they are signed with.
+//! `countersign receipt`: checks receipts and re-executes decisions offline, and rotates the keys that they are signed with.
 
+mod inputs;
+mod replay;
 mod verify;
 
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ use countersign_store::StoreUrl;
 
 use crate::keys::receipts;
 
+pub use replay::Replay;
 pub use verify::Verify;
 
 /// Check receipts, and rotate the keys that they are signed with.
@@ -22,6 +25,9 @@ pub enum ReceiptCommand {
     /// Check a receipt, without a network: who has agreed to what.
     #[command(after_long_help = verify::EXIT_CODES)]
     Verify(Verify),
+    /// Re-execute a decision, without a network: the modules that made it must come to the same one.
+    #[command(after_long_help = replay::EXIT_CODES)]
+    Replay(Replay),
     /// Make a new key for receipts, which is published at once and signs later. Restart the gateway afterwards.
     RotateKeys(RotateKeys),
 }
@@ -47,6 +53,7 @@ pub fn run(command: &ReceiptCommand) -> ExitCode {
     let now = SystemClock.now();
     match command {
         ReceiptCommand::Verify(verify) => verify.run(now),
+        ReceiptCommand::Replay(replay) => replay.run(),
         ReceiptCommand::RotateKeys(rotate) => match rotate.run(now) {
             Ok(text) => {
                 print!("{text}");

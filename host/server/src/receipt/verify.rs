@@ -1,18 +1,15 @@
 //! `countersign receipt verify`: what a receipt says, if it is genuine, and whether it is about the parameters at hand.
 
-use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use countersign_core::json;
 use countersign_core::lifecycle::{Digest, Salt, Status, Timestamp, payload_hash_of};
 use countersign_core::receipt::ReceiptDocument;
-use countersign_gateway::receipts::{KeySet, MOST_BYTES, verify};
+use countersign_gateway::receipts::{KeySet, verify};
 use serde_json::{Map, Value};
-use zeroize::Zeroizing;
+
+use super::inputs;
 
 /// Which receipt, and what it is compared with.
 #[derive(Debug, Args)]
@@ -72,54 +69,15 @@ impl Verify {
     }
 
     fn inputs(&self) -> anyhow::Result<(String, KeySet, Option<Parameters>)> {
-        let keys = read(&self.jwks)?;
-        let keys = KeySet::read(&keys)
-            .map_err(|error| anyhow::anyhow!("`{}` is no key set: {error}", self.jwks.display()))?;
+        let keys = inputs::keys(&self.jwks)?;
         let parameters = self.params.as_deref().map(|path| self.parameters(path)).transpose()?;
-        Ok((receipt(&self.receipt)?, keys, parameters))
+        Ok((inputs::receipt(&self.receipt)?, keys, parameters))
     }
 
     fn parameters(&self, path: &Path) -> anyhow::Result<Parameters> {
-        let shown = path.display();
-        let values = json::parse(&read(path)?).map_err(|error| anyhow::anyhow!("in `{shown}`: {error}"))?;
-        let Value::Object(values) = values else { bail!("`{shown}` does not hold a JSON object") };
-        let salt = self.salt.as_deref().map(salt).transpose()?;
-        Ok(Parameters { values, salt })
+        let salt = self.salt.as_deref().map(inputs::salt).transpose()?;
+        Ok(Parameters { values: inputs::params(path)?, salt })
     }
-}
-
-/// Reads a file. Neither a receipt nor parameters are larger than what the gateway takes.
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let limit = u64::try_from(MOST_BYTES).unwrap_or(u64::MAX);
-    let file = fs::File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
-    let length = file.take(limit + 1).read_to_end(&mut bytes);
-    length.with_context(|| format!("cannot read `{}`", path.display()))?;
-    ensure!(bytes.len() <= MOST_BYTES, "`{}` has more than {MOST_BYTES} bytes", path.display());
-    Ok(bytes)
-}
-
-/// The text of a receipt: it begins with a JSON object in base64url, which no sensible file name does.
-fn receipt(argument: &str) -> anyhow::Result<String> {
-    if argument.starts_with("eyJ") && argument.matches('.').count() == 2 {
-        return Ok(argument.to_owned());
-    }
-    let bytes = match argument {
-        "-" => read(Path::new("/dev/stdin"))?,
-        path => read(Path::new(path))?,
-    };
-    let text = String::from_utf8(bytes).ok().context("the receipt is no text")?;
-    Ok(text.trim().to_owned())
-}
-
-/// A salt as the gateway gives it: 32 bytes in hexadecimal.
-fn salt(argument: &str) -> anyhow::Result<Salt> {
-    let text = match argument.strip_prefix('@') {
-        Some(path) => String::from_utf8(read(Path::new(path))?).ok().context("the salt is no text")?,
-        None => argument.to_owned(),
-    };
-    let text = Zeroizing::new(text);
-    Ok(text.trim().parse()?)
 }
 
 /// What came of it, and one line that says so.
@@ -172,7 +130,7 @@ fn agreed(document: &ReceiptDocument) -> String {
         format!("; hidden from them: {}", hidden.join(", "))
     };
     let text = format!("{decision}{by}: {action} ({request_id}), {asked}{hidden}");
-    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
+    inputs::printable(&text)
 }
 
 #[cfg(test)]

@@ -96,6 +96,7 @@ actions:
   guarded:
     description: Two personas, then one
     timeout: 45s
+    supersede: [replicas]
     policies:
       - use: persona-gate
         with: { personas: { security: [U5, U6], legal: [U6, U7] } }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{
-    Act, AuditEntry, Escalation, Event, Request, RequestId, State, Timestamp, draft,
+    Act, AuditEntry, Escalation, Event, Refusal, Request, RequestId, State, Timestamp, draft,
 };
 use countersign_policy::Policies;
 
@@ -18,6 +18,8 @@ const EXPIRY_MS: u64 = 1_000;
 pub(super) struct Ledger {
     policies: Arc<Policies>,
     pub(super) requests: BTreeMap<RequestId, Vec<Request>>,
+    /// In the order in which they were stored first.
+    order: Vec<RequestId>,
     /// How often somebody has pressed for an act on a request, by request, person and act.
     pub(super) presses: BTreeMap<(RequestId, String, &'static str), usize>,
     /// How often somebody was refused an act on a request.
@@ -26,7 +28,13 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn new(policies: Arc<Policies>) -> Ledger {
-        Ledger { policies, requests: BTreeMap::new(), presses: BTreeMap::new(), refusals: BTreeMap::new() }
+        Ledger {
+            policies,
+            requests: BTreeMap::new(),
+            order: Vec::new(),
+            presses: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+        }
     }
 
     /// The newest version of a request.
@@ -59,10 +67,17 @@ impl Ledger {
         request: &Request,
         audit: &[AuditEntry],
         disturbed_at: Timestamp,
+        now: Timestamp,
     ) -> Result<(), String> {
         let versions = self.requests.entry(request.id).or_default();
         let before = versions.last().cloned();
         versions.push(request.clone());
+        if before.is_none() {
+            self.order.push(request.id);
+        }
+        if before.as_ref().is_some_and(Request::is_superseding) {
+            self.stands_alone(request, now)?;
+        }
         follows(before.as_ref(), request)?;
         self.judged_alike(before.as_ref(), request)?;
         self.pressed(request)?;
@@ -103,7 +118,13 @@ impl Ledger {
                 })
             }
             (None, State::Expired { at }) => before.expire(*at),
-            (None, State::Cancelled { at, reason }) => before.cancel(*at, reason.clone()),
+            (None, State::Cancelled { at, reason, successor: None }) => before.cancel(*at, reason.clone()),
+            (None, State::Cancelled { at, successor: Some(newer), .. }) => before.supersede(*at, *newer),
+            (None, State::Open(_)) if before.is_superseding() => {
+                let at = after.changed_at();
+                let noted = before.has_superseded(at, after.superseded.clone());
+                noted.ok_or_else(|| Refusal::Ended(before.status()))
+            }
             (None, _) => return Err(format!("{} v{} changed for nothing", after.id, after.version)),
         };
         let step =
@@ -115,6 +136,19 @@ impl Ledger {
                 after.id, after.version, step.request
             )
         })
+    }
+
+    /// Once those that a request supersedes have been looked for, none of them is open.
+    fn stands_alone(&self, request: &Request, now: Timestamp) -> Result<(), String> {
+        let is_earlier = |id: &&RequestId| **id != request.id;
+        for older in self.order.iter().take_while(is_earlier).filter_map(|id| self.newest(*id)) {
+            // One whose time is over expires; when that is noticed depends on the clock.
+            let is_over = older.status().is_terminal() || older.submission.expires_at <= now.plus(1_000);
+            if older.gives_way_to(request) && !is_over && !request.status().is_terminal() {
+                return Err(format!("{} stands beside {}", older.id, request.id));
+            }
+        }
+        Ok(())
     }
 
     /// Nobody's acts are more than their presses.
@@ -161,6 +195,7 @@ fn follows(before: Option<&Request>, after: &Request) -> Result<(), String> {
         return wrong("its history has changed");
     };
     match happened {
+        [] if before.is_superseding() && !after.is_superseding() => {}
         [] if !after.status().is_terminal() => return wrong("nothing happened"),
         [] => {}
         [event] => {
@@ -194,6 +229,8 @@ pub(super) fn audited(before: Option<&Request>, after: &Request) -> Vec<&'static
         after.history.iter().skip(known).map(|event| event_name(&event.act)).collect();
     if after.status().is_terminal() {
         events.push(after.status().as_str());
+    } else if before.is_some_and(|before| before.superseded != after.superseded) {
+        events.push("supersedes");
     }
     events
 }

@@ -137,7 +137,7 @@ fn check_slack(
 
 /// The audit log has what happened, once and in its order.
 async fn check_audit(requests: &BTreeMap<RequestId, Vec<Request>>, store: &dyn Store) -> Result<(), String> {
-    const ACTS: [&str; 11] = [
+    const ACTS: [&str; 12] = [
         "created",
         "persona_acknowledged",
         "approval_recorded",
@@ -149,6 +149,7 @@ async fn check_audit(requests: &BTreeMap<RequestId, Vec<Request>>, store: &dyn S
         "denied",
         "expired",
         "cancelled",
+        "supersedes",
     ];
     let audit = store
         .audit(&AuditCursor::default(), ALL)
@@ -190,18 +191,20 @@ async fn check_counters(
             Status::Approved => count("approvals_total"),
             Status::Denied => count("denies_total"),
             Status::Expired => count("expired_total"),
+            Status::Cancelled if newest.superseded_by().is_some() => count("superseded_total"),
             _ => {}
         }
     }
     let stored = store.counters().await.map_err(|error| error.to_string())?;
     let mut counted: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-    const METRICS: [&str; 6] = [
+    const METRICS: [&str; 7] = [
         "approval_requests_total",
         "escalations_total",
         "persona_ack_total",
         "approvals_total",
         "denies_total",
         "expired_total",
+        "superseded_total",
     ];
     for (counter, value) in &stored {
         if let (true, Some(action)) =

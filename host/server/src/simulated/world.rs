@@ -232,7 +232,7 @@ impl World {
             let act = last.map_or("nothing", |event| event.act.name());
             format!("store: {} v{} is {} after {act}", request.id, request.version, request.status())
         });
-        let stored = lock(&self.ledger).stored(request, audit, self.disturbed_at());
+        let stored = lock(&self.ledger).stored(request, audit, self.disturbed_at(), self.now());
         self.must(stored);
     }
 

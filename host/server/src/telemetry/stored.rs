@@ -12,11 +12,12 @@ use prometheus::proto::{
 use crate::access_control::history;
 
 /// The counters, which the store changes together with what they count, and their help.
-const COUNTERS: [(&str, &str); 15] = [
+const COUNTERS: [(&str, &str); 16] = [
     ("approval_requests_total", "Requests created, re-requests included."),
     ("approvals_total", "Requests that were approved."),
     ("denies_total", "Requests that were denied."),
     ("expired_total", "Requests that nobody decided in time."),
+    ("superseded_total", "Requests that newer ones of the same caller have superseded."),
     ("escalations_total", "Escalations."),
     ("persona_ack_total", "Acknowledgements of personas."),
     ("param_overrides_total", "Edits of parameters, by outcome: applied or rejected."),

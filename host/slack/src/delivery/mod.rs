@@ -50,8 +50,8 @@ pub struct Rendering {
     pub escalation: fn(&Request, &PolicyEntry, &Directory, Timestamp, Place, Option<&str>) -> Message,
     /// Renders the notice to those whose approvals an edit has replaced.
     pub replaced: fn(&Request, &Replacement<'_>, &Directory, Option<&str>, bool) -> Message,
-    /// Adds the URL of the message of the request that was made in place of an ended one.
-    pub made_again: fn(Message, &str) -> Message,
+    /// Adds the URL of the message of the request that was made in place of an ended one, or has superseded it.
+    pub succeeded: fn(Message, &Request, &str) -> Message,
 }
 
 impl Rendering {
@@ -61,7 +61,7 @@ impl Rendering {
         minimal: message::minimal,
         escalation: notice::escalation,
         replaced: notice::replaced,
-        made_again: notice::made_again,
+        succeeded: notice::succeeded,
     };
 }
 

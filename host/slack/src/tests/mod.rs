@@ -50,6 +50,7 @@ fn entry() -> PolicyEntry {
         consent: Default::default(),
         notify: false,
         terms: Default::default(),
+        supersede: Default::default(),
         schema: Some(json!({
             "type": "object",
             "properties": {
@@ -107,6 +108,7 @@ fn submission() -> Submission {
         unattended: false,
         consent: Default::default(),
         terms: Default::default(),
+        supersede: Default::default(),
     }
 }
 

@@ -151,7 +151,7 @@ fn any_state() -> BoxedStrategy<State> {
         |(requirements, editable, escalated, at)| {
             let at = Timestamp::from_millis(at);
             let escalation = if escalated { Escalation::Done(at) } else { Escalation::At(at) };
-            State::Open(Open { requirements, editable, escalation, wake_at: Some(at) })
+            State::Open(Open { requirements, editable, escalation, wake_at: Some(at), superseding: false })
         },
     );
     prop_oneof![
@@ -160,7 +160,7 @@ fn any_state() -> BoxedStrategy<State> {
             .prop_map(|(decided, consumed)| State::Approved { decided, consumed }),
         1 => any_decided().prop_map(State::Denied),
         1 => any::<u64>().prop_map(|at| State::Expired { at: Timestamp::from_millis(at) }),
-        1 => prop::option::of(any_words()).prop_map(|reason| State::Cancelled { at: START, reason }),
+        1 => prop::option::of(any_words()).prop_map(|reason| State::Cancelled { at: START, reason, successor: None }),
     ]
     .boxed()
 }

@@ -11,7 +11,7 @@ use crate::blocks::cost;
 use crate::ephemeral_text;
 use crate::mentions;
 use crate::message::{Message, message, minimal};
-use crate::notice::{Place, escalation, replaced};
+use crate::notice::{Place, escalation, replaced, succeeded};
 
 /// The ids that these messages may mention.
 fn known(id: &str) -> bool {
@@ -527,6 +527,17 @@ fn cancelled() {
     let request = awaiting_personas().cancel(minutes(4), reason).expect("it can be").request;
     let message = message(&request, &entry(), &Directory::default(), minutes(5));
     check("cancelled", &message);
+    assert_eq!(buttons(&message), ["show_all"]);
+}
+
+#[test]
+fn superseded() {
+    let newer = RequestId::new(minutes(4), 0, 9);
+    let request = awaiting_personas().supersede(minutes(4), newer).expect("it can be").request;
+    let message = message(&request, &entry(), &Directory::default(), minutes(5));
+    assert_eq!(message.text.split(". ").next(), Some("Cancelled: a newer request has superseded it"));
+    let message = succeeded(message, &request, "https://acme.slack.example/archives/C0DEPLOYS/p1");
+    check("superseded", &message);
     assert_eq!(buttons(&message), ["show_all"]);
 }
 

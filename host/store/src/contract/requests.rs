@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{
-    Count, Digest, Effect, Escalation, Open, Request, State, parameter_digests,
+    Count, Digest, Effect, Escalation, Open, Request, RequestId, State, SupersedeKey, parameter_digests,
 };
 use serde_json::json;
 
@@ -369,7 +369,7 @@ pub(crate) async fn what_is_due_comes_page_by_page<B: Backend>() {
 
 pub(crate) async fn what_is_terminal_is_never_due<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
-    let cancelled = State::Cancelled { at: at(1), reason: None };
+    let cancelled = State::Cancelled { at: at(1), reason: None, successor: None };
     for (number, state) in
         [approved(at(1)), denied(at(1)), State::Expired { at: at(1) }, cancelled].into_iter().enumerate()
     {
@@ -419,5 +419,73 @@ pub(crate) async fn a_caller_has_so_many_open_and_no_more<B: Backend>() {
         assert_eq!(create(again, Some(4), Some(3)).await.1, Created::New, "one has ended");
         let too_many = made(base + 22, caller, "deploy");
         assert_eq!(create(too_many, None, Some(3)).await.1, Created::TooManyOpen);
+    }
+}
+
+/// A request in this shard that supersedes others with this key.
+fn superseding(shard: u16, number: u64, supersede: u64) -> Request {
+    let mut request = request_in(shard, number);
+    let supersede = SupersedeKey { by: vec!["ref".into()], key: key(supersede), earlier: Vec::new() };
+    Arc::make_mut(&mut request.submission).supersede = Some(supersede);
+    request
+}
+
+pub(crate) async fn open_requests_are_found_by_their_supersede_key<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let with = async |supersede: u64, request: Option<RequestId>| {
+        store.with_supersede_key(&key(supersede), request).await.unwrap()
+    };
+    assert_eq!(with(7, None).await, []);
+    // In the order in which they were stored, whatever their ids and shards say.
+    let [first, second, third] =
+        [(9, 5), (1, 9), (70, 1)].map(|(shard, number)| superseding(shard, number, 7));
+    let other = superseding(1, 20, 8);
+    for request in [&first, &second, &other, &third] {
+        create(&*store, request).await;
+    }
+    create(&*store, &request(30)).await;
+    let all = [first.id, second.id, third.id];
+    assert_eq!(with(7, Some(second.id)).await, all);
+    assert_eq!(with(7, None).await, all, "asking changes nothing");
+    assert_eq!((with(8, None).await, with(9, None).await), (vec![other.id], vec![]));
+
+    // What was not stored is not found, and what is stored again is where it was.
+    assert_eq!(store.create(new(&first)).await.unwrap(), Created::LineageConflict);
+    let nothing =
+        Create { most_open: MostOpen { in_all: Some(0), of_action: None }, ..new(&superseding(2, 40, 7)) };
+    assert_eq!(store.create(nothing).await.unwrap(), Created::TooManyOpen);
+    assert_eq!(with(7, None).await, all);
+
+    // A version that is open stays; one that ended goes.
+    let changed = next(&first, at(1), |_| {});
+    commit(&*store, &changed).await;
+    let ended = next(&second, at(1), |request| request.state = denied(at(1)));
+    commit(&*store, &ended).await;
+    assert_eq!(with(7, Some(first.id)).await, [first.id, third.id]);
+    commit(&*store, &next(&changed, at(2), |request| request.state = approved(at(2)))).await;
+    assert_eq!(with(7, None).await, [third.id]);
+    let newer = superseding(3, 2, 7);
+    create(&*store, &newer).await;
+    assert_eq!(with(7, Some(newer.id)).await, [third.id, newer.id]);
+}
+
+pub(crate) async fn of_many_with_one_supersede_key_the_last_finds_all<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let found = at_once(20, |number| {
+        let store = Arc::clone(&store);
+        async move {
+            let request = superseding(u16::try_from(number).unwrap() * 7, number, 7);
+            assert_eq!(store.create(new(&request)).await.unwrap(), Created::New);
+            store.with_supersede_key(&key(7), Some(request.id)).await.unwrap()
+        }
+    });
+    let found = found.await;
+    let all = store.with_supersede_key(&key(7), None).await.unwrap();
+    assert_eq!(all.len(), 20);
+    assert!(found.contains(&all), "whoever asked last has seen all");
+    // They agree in what comes before what.
+    for found in found {
+        let known = all.iter().filter(|id| found.contains(id)).copied().collect::<Vec<_>>();
+        assert_eq!(found, known);
     }
 }

@@ -58,6 +58,18 @@ pub trait Requests: Send + Sync {
 
     /// The earliest due time of an open request after `after`.
     async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+
+    /// The open requests that were made with this supersede key ([`SupersedeKey::key`]), those that were stored first
+    /// first; now and then one that has just ended. `request` is one that has the key, if it is not asked for another reason.
+    ///
+    /// Of two requests whose creates have both returned, at least whoever asks last for one of them is told of both.
+    ///
+    /// [`SupersedeKey::key`]: countersign_core::lifecycle::SupersedeKey::key
+    async fn with_supersede_key(
+        &self,
+        key: &Digest,
+        request: Option<RequestId>,
+    ) -> Result<Vec<RequestId>, StoreError>;
 }
 
 /// Requests that are due.

@@ -13,6 +13,8 @@
 //! with instances that do not need them, which refuses callers below their limit; and limits are small.) Requests that were
 //! created while no limit applied are not on the list.
 //!
+//! **Requests that supersede each other** are found by such a list as well, one for each key (`supersede.rs`).
+//!
 //! Here the store is opened; each port has a file of its own.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -44,6 +46,7 @@ mod requests;
 mod salts;
 mod shared;
 mod statistics;
+mod supersede;
 
 #[cfg(test)]
 mod tests;

@@ -10,12 +10,10 @@ use tokio::time::Instant;
 use super::Space;
 use super::call::{Call, Tag};
 use super::reply::Place;
-use super::script::{RELEASE, RESERVE, RESERVED, STATES};
+use super::script::{RELEASE, RESERVE, RESERVED};
+use super::supersede::{Stands, UNUSED_SECS};
 use crate::projection::Projection;
 use crate::{MostOpen, StoreError};
-
-/// For how long a reserved place may have no request, in seconds. Longer than a create can take.
-const UNUSED_SECS: u64 = 60;
 
 /// Whether a new request may be open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,29 +129,20 @@ impl Space {
     async fn release_closed(&self, caller: &str, tag: &Tag) -> Result<(), StoreError> {
         let place = Place { table: "quota", key: &caller };
         let listed = place.list(self.link.call(Call::script(&RESERVED, tag).text(caller)).await?)?;
-        let mut by_partition: Vec<(Tag, Vec<(RequestId, u64)>)> = Vec::new();
+        let (mut ids, mut ages) = (Vec::new(), Vec::new());
         for row in listed {
             let [id, age] = place.row(row)?;
-            let (id, age) = (place.request_id("id", id)?, place.number("since", age)?);
-            let tag = self.tag_of(id);
-            match by_partition.iter_mut().find(|(other, _)| *other == tag) {
-                Some((_, ids)) => ids.push((id, age)),
-                None => by_partition.push((tag, vec![(id, age)])),
-            }
+            ids.push(place.request_id("id", id)?);
+            ages.push(place.number("since", age)?);
         }
-        let ask = by_partition.iter().map(|(tag, ids)| {
-            Call::script(&STATES, tag).each(ids, |call, (id, _)| call.text(&id.to_string()))
-        });
-        let mut closed = Vec::new();
-        for ((_, ids), states) in by_partition.iter().zip(self.link.calls(ask.collect()).await?) {
-            for ((id, age), state) in ids.iter().zip(place.list(states)?) {
-                match place.text("state", state)?.as_str() {
-                    "ended" => closed.push(*id),
-                    "unknown" if *age > UNUSED_SECS => closed.push(*id),
-                    _ => {}
-                }
-            }
-        }
+        let states = self.states_of(&ids).await?;
+        let is_closed = |(_, (age, state)): &(RequestId, (u64, Stands))| match state {
+            Stands::Open => false,
+            Stands::Ended => true,
+            Stands::Unknown => *age > UNUSED_SECS,
+        };
+        let listed = ids.into_iter().zip(ages.into_iter().zip(states));
+        let closed: Vec<RequestId> = listed.filter(is_closed).map(|(id, _)| id).collect();
         if closed.is_empty() {
             return Ok(());
         }

@@ -28,6 +28,9 @@ impl Requests for RedisStore {
         let channels = space.channels_of(projection.policy_hash, &effects).await?;
         let body = json(&request)?;
         let quota = space.reserve(&projection, most_open).await?;
+        if let Some(key) = projection.supersede {
+            space.list_superseding(key, request.id).await?;
+        }
 
         let tag = space.tag_of(request.id);
         let mut call = space.lasting(&CREATE, &tag).text(&request.id.to_string()).text(&space.origin);
@@ -67,8 +70,14 @@ impl Requests for RedisStore {
         };
         if created == Created::New {
             space.confirm(&tag, request.id, request.version).await;
-        } else if quota == Quota::Reserved {
-            space.release_later(projection.caller, request.id);
+        } else {
+            if quota == Quota::Reserved {
+                space.release_later(projection.caller, request.id);
+            }
+            // Unless it is there: it is created again.
+            if let Some(key) = projection.supersede.filter(|_| created != Created::LineageConflict) {
+                space.drop_superseding_later(*key, request.id);
+            }
         }
         Ok(created)
     }
@@ -97,6 +106,10 @@ impl Requests for RedisStore {
         }
         if released {
             space.release_later(projection.caller, request.id);
+        }
+        let is_over = committed == Committed::Done && projection.due_at.is_none();
+        if let Some(key) = projection.supersede.filter(|_| is_over) {
+            space.drop_superseding_later(*key, request.id);
         }
         Ok(committed)
     }
@@ -209,5 +222,18 @@ impl Requests for RedisStore {
             }
         }
         Ok(next)
+    }
+
+    async fn with_supersede_key(
+        &self,
+        key: &Digest,
+        request: Option<RequestId>,
+    ) -> Result<Vec<RequestId>, StoreError> {
+        // It was listed before it was created. Should that be lost it is listed now, so that of two requests one at least
+        // finds the other.
+        if let Some(request) = request {
+            self.space.list_superseding(key, request).await?;
+        }
+        self.space.listed_superseding(key).await
     }
 }

@@ -70,6 +70,9 @@ scripts! {
     RELEASE: FREES ["keys" "release"];
     RESERVED: READS ["keys" "reserved"];
     STATES: READS ["keys" "states"];
+    SUPERSEDE_ADD: WRITES ["keys" "once" "supersede_add"];
+    SUPERSEDE_LISTED: READS ["keys" "supersede_listed"];
+    SUPERSEDE_DROP: FREES ["keys" "supersede_drop"];
     LEASE: WRITES ["keys" "lease"];
     GIVE_BACK: FREES ["keys" "give_back"];
     LIVE: WRITES ["keys" "live"];

@@ -27,6 +27,7 @@ pub(super) struct RequestRow {
     policy_hash: [u8; 32],
     body: String,
     salt: Option<WrappedSalt>,
+    supersede: Option<[u8; 32]>,
 }
 
 impl RequestRow {
@@ -46,6 +47,7 @@ impl RequestRow {
             policy_hash: *projection.policy_hash.as_bytes(),
             body: json(request)?,
             salt: request.submission.salt.clone(),
+            supersede: projection.supersede.map(|key| *key.as_bytes()),
         })
     }
 
@@ -54,8 +56,8 @@ impl RequestRow {
         let mut insert = scope.db.prepare_cached(
             "INSERT INTO request
                  (id, version, action, status, submitted_at, due_at, lineage, depth, waits_for, policy_hash, body,
-                  caller, salt_key, salt)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT DO NOTHING",
+                  caller, salt_key, salt, supersede)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT DO NOTHING",
         )?;
         let salt = self.salt.as_ref();
         let inserted = insert.execute(params![
@@ -73,6 +75,7 @@ impl RequestRow {
             self.caller,
             salt.map(|salt| &salt.key),
             salt.map(|salt| &salt.sealed),
+            self.supersede,
         ])?;
         if inserted == 1 && self.due_at.is_some() {
             scope.open.opened(self.kind(), self.submitted_at);

@@ -15,6 +15,10 @@ use crate::{Commit, Committed, Create, Created, Due, Requests, StoreError};
 /// How many rows that cannot be read are passed over in a list of what is due.
 const MOST_UNREADABLE: usize = 1000;
 
+/// The open requests with a supersede key, in the order in which they were stored.
+pub(super) const WITH_SUPERSEDE_KEY: &str =
+    "SELECT id, seq FROM request WHERE supersede = ?1 AND due_at IS NOT NULL ORDER BY seq";
+
 #[async_trait]
 impl Requests for SqliteStore {
     async fn create(&self, new: Create) -> Result<Created, StoreError> {
@@ -194,6 +198,23 @@ impl Requests for SqliteStore {
             let context = RowContext { table: "request", key: &"the next one due" };
             let mut rows = select.query_and_then([millis(after)], |row| context.time(row, (0, "due_at")))?;
             rows.next().transpose()
+        });
+        read.await
+    }
+
+    async fn with_supersede_key(
+        &self,
+        key: &Digest,
+        _request: Option<RequestId>,
+    ) -> Result<Vec<RequestId>, StoreError> {
+        let key = *key.as_bytes();
+        let read = self.readers.read(move |db| {
+            let mut select = db.prepare_cached(WITH_SUPERSEDE_KEY)?;
+            let rows = select.query_and_then([key], |row| {
+                let seq: i64 = row.get(1)?;
+                RowContext { table: "request", key: &seq }.request_id(row, (0, "id"))
+            })?;
+            rows.collect()
         });
         read.await
     }

@@ -10,7 +10,7 @@ use super::OpenError;
 const APPLICATION_ID: i32 = 0x4374_5367;
 
 /// Migration `n` brings a database from version `n` to `n + 1`. A released migration is never edited.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
@@ -19,6 +19,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("schema_6.sql"),
     include_str!("schema_7.sql"),
     include_str!("schema_8.sql"),
+    include_str!("schema_9.sql"),
 ];
 
 /// Refuses a file of another program, or of a newer gateway, before anything is written to it.

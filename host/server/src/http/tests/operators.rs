@@ -206,6 +206,8 @@ async fn metrics_of_a_decided_request() {
     # HELP sse_connections Open event streams.
     # TYPE sse_connections gauge
     sse_connections 0
+    # HELP superseded_total Requests that newer ones of the same caller have superseded.
+    # TYPE superseded_total counter
     "#);
 }
 

@@ -213,6 +213,33 @@ async fn an_approval_that_nobody_consumes_lapses() {
     assert_eq!(consume(&server, &token, &ask("guarded")["params"]).await.status, 200);
 }
 
+/// Whoever holds a token can have uses refused on and on; the audit log does not grow with each.
+#[tokio::test]
+async fn refused_uses_are_audited_once_and_counted() {
+    let server = TestServer::new().await;
+    let (id, token) = approved(&server).await;
+    let params = ask("once")["params"].clone();
+    assert_eq!(consume(&server, &token, &params).await.status, 200);
+    for _ in 0..50 {
+        assert_eq!(code(&consume(&server, &token, &params).await), (409, "already_consumed".to_owned()));
+    }
+    assert_eq!(server.audited("use_refused").await.len(), 1);
+    let counted = r#"approval_use_refusals_total{action="once",reason="already_consumed"}"#;
+    assert!(server.metric(&format!("{counted} 1")).await);
+    crate::run::audit_rejected(&server.app).await;
+    let [entry] = server.audited("use_refused_again").await.try_into().expect("one entry");
+    let refused = json!([{
+        "requestId": id, "act": "consume", "code": "already_consumed", "caller": null, "count": 49
+    }]);
+    assert_eq!(entry["refusals"], refused);
+    assert!(server.metric(&format!("{counted} 50")).await);
+    crate::run::audit_rejected(&server.app).await;
+    assert_eq!(server.audited("use_refused_again").await.len(), 1, "nothing more was refused");
+    // In the next minute it is told at once again.
+    consume(&server, &token, &params).await;
+    assert_eq!(server.audited("use_refused").await.len(), 2);
+}
+
 /// Also if the store has stored it and could not say so, which to the caller is as if the gateway was killed in between.
 #[tokio::test]
 async fn the_same_key_gets_the_same_answer() {

@@ -37,8 +37,12 @@ impl Sender {
         self.refresh_now(mark, |post| post.looks = None).await
     }
 
-    /// Has the message of the request before this one of its lineage updated: it leads to this one's message.
-    async fn refresh_predecessor(&self, request: &Request) -> Result<(), StoreError> {
+    /// Has the messages of the requests that this one supersedes, and of the one before it in its lineage, updated: they
+    /// lead to this one's message.
+    async fn refresh_predecessors(&self, request: &Request) -> Result<(), StoreError> {
+        for older in &request.superseded {
+            self.refresh_now(Mark { request: *older, slot: Slot::Main }, |_| {}).await?;
+        }
         let Some(depth) = request.submission.depth.checked_sub(1) else { return Ok(()) };
         let at_depth = self.store.lineage(request.submission.lineage, depth, 1).await?;
         let Some(before) = at_depth.first() else { return Ok(()) };
@@ -81,7 +85,7 @@ impl Sender {
             Some(claim) => {
                 if claim.effect == Effect::ShowRequest {
                     // Before the entry is gone, so that it is not forgotten.
-                    self.refresh_predecessor(active.request).await?;
+                    self.refresh_predecessors(active.request).await?;
                 }
                 self.release(active, Release::Finish).await?;
                 if claim.effect == Effect::ShowRequest {

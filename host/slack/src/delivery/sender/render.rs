@@ -36,7 +36,7 @@ impl Sender {
         let ActiveJob { request, entry, .. } = active;
         let now = self.clock.now();
         let is_minimal = tracked.post.minimal == Some(request.version);
-        let Rendering { message, minimal, escalation, replaced, made_again } = self.rendering;
+        let Rendering { message, minimal, escalation, replaced, succeeded } = self.rendering;
         let notice = match tracked.mark.slot {
             Slot::Main => {
                 let message = match is_minimal {
@@ -44,7 +44,7 @@ impl Sender {
                     false => message(request, entry, &self.directory, now),
                 };
                 return match self.successor(active).await {
-                    Some(link) => made_again(message, &link),
+                    Some(link) => succeeded(message, request, &link),
                     None => message,
                 };
             }
@@ -69,9 +69,12 @@ impl Sender {
         if is_minimal { Message { blocks: Vec::new(), ..notice } } else { notice }
     }
 
-    /// The URL of the message of the request that was made in place of this one, if there is one.
+    /// The URL of the message of the request that was made in place of this one, or has superseded it.
     async fn successor(&self, active: &ActiveJob<'_>) -> Option<String> {
         let ActiveJob { request, entry, .. } = active;
+        if let Some(newer) = request.superseded_by() {
+            return self.permalink(newer).await;
+        }
         if !request.status().is_terminal() || entry.rerequest.is_none() {
             return None;
         }

@@ -7,7 +7,7 @@ use countersign_core::record::PolicyEntry;
 use crate::delivery::Rendering;
 use crate::{Message, Place};
 
-pub(super) const PLAIN: Rendering = Rendering { message, minimal, escalation, replaced, made_again };
+pub(super) const PLAIN: Rendering = Rendering { message, minimal, escalation, replaced, succeeded };
 
 fn message(request: &Request, entry: &PolicyEntry, _: &Directory, now: Timestamp) -> Message {
     let minutes = request.submission.expires_at.since(now).div_ceil(60_000);
@@ -54,6 +54,7 @@ fn replaced(
     }
 }
 
-fn made_again(message: Message, permalink: &str) -> Message {
-    Message { text: format!("{} again: {permalink}", message.text), ..message }
+fn succeeded(message: Message, request: &Request, permalink: &str) -> Message {
+    let how = if request.superseded_by().is_some() { "newer" } else { "again" };
+    Message { text: format!("{} {how}: {permalink}", message.text), ..message }
 }

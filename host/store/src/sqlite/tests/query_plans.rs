@@ -4,7 +4,7 @@ use rusqlite::{Connection, OpenFlags, StatementStatus, params};
 use tempfile::TempDir;
 
 use super::{path, store};
-use crate::sqlite::{file, messages, outbox};
+use crate::sqlite::{file, messages, outbox, requests};
 
 fn connect(directory: &TempDir) -> Connection {
     drop(store(directory));
@@ -18,6 +18,7 @@ fn what_grows_is_read_by_its_index() {
     for (sql, index) in [
         (outbox::NEXT_CHANNEL, "outbox_ready (urgency=? AND channel>?)"),
         (outbox::READY, "outbox_ready (urgency=? AND channel=? AND ready_at>? AND ready_at<?)"),
+        (requests::WITH_SUPERSEDE_KEY, "request_supersede (supersede=?)"),
         (messages::NEXT_CHANNEL, "slack_post_refresh (channel>?)"),
         (messages::STALE, "slack_post_refresh (channel=? AND refresh_at>? AND refresh_at<?)"),
     ] {
