@@ -82,6 +82,8 @@ enum Kind {
     Shell,
     /// A shell block that has to fail.
     Failing,
+    /// What a reader puts into the configuration of something else.
+    Shown,
     /// What was done before: the program is on the path, and the policies are in the folder.
     Setup,
     /// A change to a file.
@@ -110,8 +112,7 @@ fn blocks<'a>((name, section): (&str, &str), document: &'a str) -> Result<Vec<Bl
                     "sh" => Kind::Shell,
                     "sh fails" => Kind::Failing,
                     "sh setup" => Kind::Setup,
-                    // What a reader puts into a configuration.
-                    "json" | "yaml" => continue,
+                    "json" => Kind::Shown,
                     "diff" => Kind::Diff,
                     "text" => Kind::Output,
                     _ => {
@@ -155,7 +156,7 @@ fn run_blocks(root: &Path, folder: &Path, document: &str, blocks: &[Block<'_>]) 
     let mut before = String::new();
     for (index, block) in blocks.iter().enumerate() {
         let at = format!("{document}:{}", block.line);
-        if block.kind == Kind::Setup {
+        if matches!(block.kind, Kind::Setup | Kind::Shown) {
             continue;
         }
         if block.kind == Kind::Output {
@@ -184,7 +185,7 @@ fn script(notes: &Path, blocks: &[Block<'_>]) -> Result<String> {
     // Background jobs end with the shell.
     let mut script = "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n".to_owned();
     for (index, block) in blocks.iter().enumerate() {
-        if matches!(block.kind, Kind::Output | Kind::Setup) {
+        if matches!(block.kind, Kind::Output | Kind::Setup | Kind::Shown) {
             continue;
         }
         let note = |extension: &str| quoted(&notes.join(format!("{index}.{extension}")));
@@ -199,7 +200,7 @@ fn script(notes: &Path, blocks: &[Block<'_>]) -> Result<String> {
                 fs::write(&diff, &text)?;
                 script.push_str(&format!("{} tutorial --edit {}\n", quoted(&program), quoted(&diff)));
             }
-            Kind::Shell | Kind::Output | Kind::Setup => script.push_str(&text),
+            Kind::Shell | Kind::Output | Kind::Setup | Kind::Shown => script.push_str(&text),
         }
         script.push_str(&format!("touch {}\n", note("done")));
     }
@@ -302,15 +303,14 @@ mod tests {
     fn only_blocks_of_the_section_are_found() {
         let shell = "```sh\ntrue\n```\n";
         let tutorial = ("a.md", "## Tutorial");
-        let blocks = |document| blocks(tutorial, document);
         let document =
             format!("## Before\n```yaml\na\n```\n## Tutorial x\n{}## After\n```rust\n```\n", shell.repeat(4));
-        let found = blocks(&document).expect("there are blocks");
+        let found = blocks(tutorial, &document).expect("there are blocks");
         assert_eq!(found.len(), 4);
         assert_eq!(found.first(), Some(&Block { line: 6, kind: Kind::Shell, text: "true\n" }));
-        assert!(blocks(&format!("## Tutorial\n```rust\n```\n")).is_err());
-        assert!(blocks(&format!("## Tutorial\n{}```sh\n", shell.repeat(4))).is_err());
-        assert!(blocks("# nothing\n").is_err());
+        assert!(blocks(tutorial, "## Tutorial\n```rust\n```\n").is_err());
+        assert!(blocks(tutorial, &format!("## Tutorial\n{}```sh\n", shell.repeat(4))).is_err());
+        assert!(blocks(tutorial, "# nothing\n").is_err());
     }
 
     #[test]
