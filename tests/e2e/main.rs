@@ -66,6 +66,7 @@ mod registry_sets;
 mod instances;
 mod operators;
 mod spool;
+mod store_copy;
 
 mod cookbook;
 mod import;

@@ -12,6 +12,7 @@ use crate::config::{Config, Environment, secrets};
 use crate::dev::Dev;
 use crate::keys::command::KeysCommand;
 use crate::receipt::ReceiptCommand;
+use crate::store_copy::StoreCommand;
 
 /// Approval gateway for risky automation: policies say who must agree, people decide.
 #[derive(Debug, Parser)]
@@ -43,6 +44,9 @@ pub enum Command {
     /// Check receipts, and rotate the keys that they are signed with.
     #[command(subcommand)]
     Receipt(ReceiptCommand),
+    /// Move a store to another place, or from SQLite to Redis and back.
+    #[command(subcommand)]
+    Store(StoreCommand),
 }
 
 /// Why the command line or the environment is refused.
@@ -98,17 +102,20 @@ impl Cli {
             serve_variables = variables(&serve);
             default_from_environment(serve, environment, &serve_variables)
         });
-        let command = command.mut_subcommand("policy", |policy| {
-            let names: Vec<_> = policy.get_subcommands().map(|it| it.get_name().to_owned()).collect();
-            names.into_iter().fold(policy, |policy, name| {
-                policy.mut_subcommand(name, |command| {
+        let shares_settings = |group: clap::Command| {
+            let names: Vec<_> = group.get_subcommands().map(|it| it.get_name().to_owned()).collect();
+            names.into_iter().fold(group, |group, name| {
+                group.mut_subcommand(name, |command| {
                     // Other value names of these commands, such as `FILE`, are no variables.
                     let own: Vec<_> =
                         variables(&command).into_iter().filter(|name| name.starts_with(PREFIX)).collect();
                     default_from_environment(command, environment, &own)
                 })
             })
-        });
+        };
+        let command = ["policy", "store"]
+            .into_iter()
+            .fold(command, |command, group| command.mut_subcommand(group, shares_settings));
         let mut cli = Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)?;
         let wrong = match &mut cli.command {
             Command::Serve(config) => {
@@ -118,9 +125,16 @@ impl Cli {
             }
             // A typo in the name of a key file would skip the check of signatures.
             Command::Policy(policy) if policy.loads_a_set() => {
-                unknown_variables(environment, &serve_variables)
+                let mut wrong = unknown_variables(environment, &serve_variables);
+                wrong.extend(policy.read_variables(environment));
+                wrong
             }
             Command::Keys(keys) => keys.read_variables(environment),
+            Command::Store(store) => {
+                let mut wrong = unknown_variables(environment, &serve_variables);
+                wrong.extend(store.read_variables(environment));
+                wrong
+            }
             Command::Policy(_) | Command::Dev(_) | Command::Access(_) | Command::Receipt(_) => Vec::new(),
         };
         if wrong.is_empty() { Ok(cli) } else { Err(CliError::Environment(wrong)) }
