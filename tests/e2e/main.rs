@@ -65,6 +65,7 @@ mod registry_sets;
 
 mod instances;
 mod operators;
+mod outages;
 mod spool;
 mod store_copy;
 
