@@ -12,7 +12,7 @@ pub enum Archive {
     /// The file of an embedded store.
     Sqlite(SqliteArchive),
     /// A store in a Redis.
-    Redis(RedisArchive),
+    Redis(Box<RedisArchive>),
 }
 
 impl Archive {

@@ -88,7 +88,8 @@ impl StoreUrl {
         match self {
             StoreUrl::Sqlite(path) => Ok(Archive::Sqlite(SqliteArchive::open(path)?)),
             StoreUrl::Redis(url) => {
-                Ok(Archive::Redis(RedisArchive::open(redis(RedisOptions::new(url.as_ref().clone())))?))
+                let options = redis(RedisOptions::new(url.as_ref().clone()));
+                Ok(Archive::Redis(Box::new(RedisArchive::open(options)?)))
             }
         }
     }

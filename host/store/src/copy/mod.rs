@@ -229,7 +229,7 @@ enum Source {
 
 /// Where they go.
 enum Target {
-    Sqlite(SqliteStore),
+    Sqlite(Box<SqliteStore>),
     Redis(RedisTarget),
 }
 
@@ -315,7 +315,7 @@ impl Target {
                 let opened =
                     tokio::task::spawn_blocking(move || SqliteStore::open_target(&path, restart)).await;
                 let store = opened.map_err(|_| open_error("destination", StoreOpenError::Stopped))?;
-                Ok(Target::Sqlite(store?))
+                Ok(Target::Sqlite(Box::new(store?)))
             }
         }
     }

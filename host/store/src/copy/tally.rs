@@ -118,7 +118,7 @@ mod tests {
         let [first, second] = ["first", "second"].map(entry);
         let differs = tally(&[first.clone(), second.clone()]).difference(&tally(&[second, first]));
         assert_eq!(differs, Some((Kind::Audit, 2, 2)));
-        let mut replaced = tally(&[one.clone()]);
+        let mut replaced = tally(std::slice::from_ref(&one));
         replaced.remove(&one);
         replaced.add(&two);
         assert_eq!(replaced.difference(&tally(&[two])), None);

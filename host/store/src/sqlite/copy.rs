@@ -251,7 +251,7 @@ fn page(db: &Connection, kind: Kind, after: Option<Vec<Value>>) -> Result<Page, 
                 let request = of("slack_post", &"a message").request_id(row, (0, "request"))?;
                 let context = of("slack_post", &request);
                 let refresh_at: Option<i64> = context.get(row, (4, "refresh_at"))?;
-                let refresh_at = refresh_at.map(|at| u64::try_from(at)).transpose();
+                let refresh_at = refresh_at.map(u64::try_from).transpose();
                 Ok(Record::Message {
                     request,
                     slot: context.get(row, (1, "slot"))?,
@@ -558,7 +558,7 @@ mod tests {
             let mut all = Vec::new();
             for (table, columns) in TABLES {
                 let found = db.prepare(&format!("SELECT * FROM {table}"))?;
-                let found: Vec<String> = found.column_names().into_iter().map(ToOwned::to_owned).collect();
+                let found: Vec<String> = found.column_names().map(ToOwned::to_owned).collect();
                 all.push((table, columns, found.join(" ")));
             }
             Ok(all)

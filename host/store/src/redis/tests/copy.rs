@@ -21,7 +21,7 @@ use crate::{
 /// A store that can be copied, in a namespace or a file of its own.
 #[derive(Clone)]
 enum Place {
-    Redis(RedisOptions),
+    Redis(Box<RedisOptions>),
     Sqlite(std::path::PathBuf),
 }
 
@@ -30,11 +30,11 @@ impl Place {
     fn redis(partitions: u16) -> Place {
         let options = options(&server::SHARED.url());
         let url = options.url.with_login(Some("copier".into()), Some(Secret::new("secret")));
-        Place::Redis(RedisOptions { url, partitions, ..options })
+        Place::Redis(Box::new(RedisOptions { url, partitions, ..options }))
     }
 
     fn cluster(durability: Durability) -> Place {
-        Place::Redis(RedisOptions { durability, ..options(&cluster::SHARED.url()) })
+        Place::Redis(Box::new(RedisOptions { durability, ..options(&cluster::SHARED.url()) }))
     }
 
     fn sqlite(folder: &Path, name: &str) -> Place {
@@ -50,14 +50,14 @@ impl Place {
 
     async fn open(&self) -> Arc<dyn Store> {
         match self {
-            Place::Redis(options) => Arc::new(RedisStore::open(options.clone()).await.unwrap()),
+            Place::Redis(options) => Arc::new(RedisStore::open(options.as_ref().clone()).await.unwrap()),
             Place::Sqlite(path) => Arc::new(SqliteStore::open(path).unwrap()),
         }
     }
 
     fn end<'a>(&'a self, url: &'a StoreUrl) -> CopyEnd<'a> {
         let changed = move |options: RedisOptions| match self {
-            Place::Redis(ours) => ours.clone(),
+            Place::Redis(ours) => ours.as_ref().clone(),
             Place::Sqlite(_) => options,
         };
         CopyEnd { url, redis: Box::new(changed) }
@@ -453,7 +453,7 @@ async fn an_interrupted_copy_is_no_store() {
                 assert!(crate::SqliteArchive::open(path).is_err());
             }
             Place::Redis(options) => {
-                let refused = RedisStore::open(options.clone()).await.err();
+                let refused = RedisStore::open(options.as_ref().clone()).await.err();
                 assert!(matches!(refused, Some(RedisOpenError::Unfinished { .. })), "{refused:?}");
                 let as_source = to.copy_to(&Place::redis(16)).await.unwrap_err();
                 assert!(matches!(as_source, CopyError::Open("source", _)), "{as_source}");
@@ -479,7 +479,7 @@ async fn a_store_that_is_being_copied_is_not_opened() {
     let mut opened = None;
     let mut open = |_| {
         if opened.is_none() {
-            let options = options.clone();
+            let options = options.as_ref().clone();
             opened = Some(handle.spawn(async move { RedisStore::open(options).await.err() }));
         }
     };
@@ -493,7 +493,7 @@ async fn a_store_that_is_being_copied_is_not_opened() {
     let mut lease = redis::cmd("SET");
     lease.arg(format!("{{{}:meta}}:lease:copy", options.namespace)).arg("1");
     raw(&server::SHARED, &lease).await;
-    let refused = RedisStore::open(options).await.err();
+    let refused = RedisStore::open(*options).await.err();
     assert!(matches!(refused, Some(RedisOpenError::BeingCopied { .. })), "{refused:?}");
 }
 
