@@ -123,22 +123,29 @@ async fn follows(gateway: &Gateway, hash: &str) {
 }
 
 /// Streams see the end of their requests, votes for one request that come to several instances at once make one decision,
-/// and each request has one message, although an instance is killed and Redis is, too.
+/// and each request has one message and one escalation, although instances are killed and Redis is, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_an_instance_and_redis_die() {
     const REQUESTS: usize = 200;
     const STREAMS: usize = 50;
+    // It escalates three seconds after it was made.
+    let actions =
+        deploy(2).replace("timeout: 10m", "timeout: 10m\n    escalate: { before: 9m57s, channel: C0ONCALL }");
     let mut redis = Redis::start().await;
     let slack = Slack::start().await;
-    let [one, two, three] = instances(&redis, &slack, &deploy(2)).await;
+    let [one, two, three] = instances(&redis, &slack, &actions).await;
     let gateways = [&one, &two, &three];
     let asked = within(
         "the requests to be made",
         join_all((0..REQUESTS).map(|number| gateways[number % 3].open("deploy"))),
     );
     let requests = asked.await;
+    // It has its share of what is due, and perhaps the delivery.
+    let three = three.kill().start().await;
+    let gateways = [&one, &two, &three];
     for request in &requests {
         slack.shown(&request.id).await;
+        slack.posted_in(&request.id, "escalation_channel").await;
     }
     // Not on the instance that is going to be killed.
     let mut streams = Vec::new();
@@ -182,10 +189,16 @@ async fn nothing_is_lost_when_an_instance_and_redis_die() {
         slack
             .shown_when(&request.id, "to say that it was approved", |it| it.shown().contains("Approved"))
             .await;
-        assert_eq!(slack.posted(&request.id).len(), 1, "{}", request.id);
+        let slots: Vec<_> =
+            slack.posted(&request.id).iter().map(|it| it.mark("slot").map(ToOwned::to_owned)).collect();
+        for slot in ["main", "escalation_channel"] {
+            let posted = slots.iter().filter(|it| it.as_deref() == Some(slot)).count();
+            assert_eq!(posted, 1, "{slot} of {}: {slots:?}", request.id);
+        }
     }
     let metrics = one.metrics().await;
     assert_eq!(metrics.count("approvals_total", &[]), REQUESTS as u64, "one decision each");
+    assert_eq!(metrics.count("escalations_total", &[]), REQUESTS as u64, "one escalation each");
     drop(left);
 }
 

@@ -72,7 +72,9 @@ mod registry_sets;
 
 mod instances;
 mod operators;
+mod outages;
 mod spool;
+mod store_copy;
 
 mod cookbook;
 mod import;

@@ -79,6 +79,19 @@ impl Redis {
         self.signal(Signal::CONT);
     }
 
+    /// Has it carry out a command, with `redis-cli`, and returns the answer.
+    ///
+    /// # Panics
+    /// If it refuses, or there is no `redis-cli`.
+    pub async fn command(&self, words: &[&str]) -> String {
+        let mut cli = Command::new("redis-cli");
+        cli.arg("-e").arg("-s").arg(self.path("redis.sock")).args(words).stdin(Stdio::null());
+        let ran = tokio::task::spawn_blocking(move || cli.output());
+        let output = within("redis-cli", ran).await.expect("it ends").expect("there is `redis-cli`");
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Starts it again, with the data that it had.
     ///
     /// # Panics

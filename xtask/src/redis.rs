@@ -1,7 +1,7 @@
 //! `cargo xtask redis`: what is tested with a store in Redis, beyond what every test run does.
 //!
-//! The store's contract in a Cluster, failovers of Sentinels and of a Cluster under load, and every end-to-end story that is
-//! not about the embedded store.
+//! The store's contract in a Cluster, failovers of Sentinels and of a Cluster under load, every end-to-end story that is not
+//! about the embedded store, and outages that last.
 
 use std::path::Path;
 
@@ -55,19 +55,22 @@ pub(crate) fn run() -> Result<()> {
         cargo(&root, &["test", "--package", "countersign-store", "--", "--ignored"], &[])
     })?;
     step("the gateway and its tools", || cargo(&root, &["build", "--workspace", "--exclude", "xtask"], &[]))?;
-    step("end-to-end tests on Redis", || on_redis(&root, &[SPINE.as_slice(), &STORIES].concat()))?;
+    step("end-to-end tests on Redis", || on_redis(&root, &[SPINE.as_slice(), &STORIES].concat(), &[]))?;
+    let lasting = [("COUNTERSIGN_OUTAGE_SEC", "30")];
+    step("outages of 30 seconds", || on_redis(&root, &["outages::", "--test-threads", "1"], &lasting))?;
     println!("\neverything passed in {}", watch.elapsed());
     checks::passed(&root, "redis")
 }
 
 /// The end-to-end tests of the spine, on Redis. The gateway must have been built.
 pub(crate) fn spine(root: &Path) -> Result<()> {
-    on_redis(root, &SPINE)
+    on_redis(root, &SPINE, &[])
 }
 
-fn on_redis(root: &Path, stories: &[&str]) -> Result<()> {
+fn on_redis(root: &Path, stories: &[&str], variables: &[(&str, &str)]) -> Result<()> {
     let gateway = crate::built(root, "countersign");
     let gateway = gateway.to_str().context("the project's path is not UTF-8")?;
     let words = [&["test", "--package", "countersign-tests", "--test", "e2e", "--"], stories].concat();
-    cargo(root, &words, &[("COUNTERSIGN_BIN", gateway), ("COUNTERSIGN_TEST_STORE", "redis")])
+    let ours = [("COUNTERSIGN_BIN", gateway), ("COUNTERSIGN_TEST_STORE", "redis")];
+    cargo(root, &words, &[ours.as_slice(), variables].concat())
 }

@@ -17,6 +17,7 @@ mod synthetic;
 
 mod file;
 mod people;
+mod redis_settings;
 mod store_address;
 mod table;
 mod words;
@@ -24,6 +25,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -33,6 +35,7 @@ use anyhow::{Context as _, Result};
 use clap::{Subcommand, ValueEnum};
 use countersign_policy::{Engine, Limits, Module, Trust};
 
+pub use self::redis_settings::Redis;
 pub use self::store_address::StoreAddress;
 
 use self::commands::{
@@ -73,6 +76,14 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// Takes what the command needs from the environment, and returns what is wrong there, one sentence each.
+    pub fn read_variables(&mut self, environment: &BTreeMap<String, String>) -> Vec<String> {
+        match self {
+            Policy::Replay(replay) => replay.read_variables(environment),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether the command loads a policy set with the gateway's settings.
     #[must_use]
     pub fn loads_a_set(&self) -> bool {

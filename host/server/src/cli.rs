@@ -16,6 +16,7 @@ use crate::keys::command::KeysCommand;
 use crate::receipt::ReceiptCommand;
 use crate::settings;
 use crate::shell::{Completions, Manual};
+use crate::store_copy::StoreCommand;
 
 /// Approval gateway for risky automation: policies say who must agree, people decide.
 #[derive(Debug, Parser)]
@@ -64,6 +65,9 @@ pub enum Command {
     Completions(Completions),
     /// Print a manual page.
     Man(Manual),
+    /// Move a store to another place, or from SQLite to Redis and back.
+    #[command(subcommand)]
+    Store(StoreCommand),
 }
 
 /// Why the command line or the environment is refused.
@@ -128,16 +132,19 @@ impl Cli {
             let own = variables(&health);
             default_from_environment(health, environment, &own)
         });
-        let command = command.mut_subcommand("policy", |policy| {
-            let names: Vec<_> = policy.get_subcommands().map(|it| it.get_name().to_owned()).collect();
-            names.into_iter().fold(policy, |policy, name| {
-                policy.mut_subcommand(name, |command| {
+        let shares_settings = |group: clap::Command| {
+            let names: Vec<_> = group.get_subcommands().map(|it| it.get_name().to_owned()).collect();
+            names.into_iter().fold(group, |group, name| {
+                group.mut_subcommand(name, |command| {
                     // Other value names of these commands, such as `FILE`, are no variables.
                     let own = own_variables(&command);
                     default_from_environment(command, environment, &own)
                 })
             })
-        });
+        };
+        let command = ["policy", "store"]
+            .into_iter()
+            .fold(command, |command, group| command.mut_subcommand(group, shares_settings));
         let mut client_variables = Vec::new();
         let command = CLIENTS.iter().fold(command, |command, name| {
             command.mut_subcommand(name, |command| {
@@ -169,9 +176,16 @@ impl Cli {
             }
             // A typo in the name of a key file would skip the check of signatures.
             Command::Policy(policy) if policy.loads_a_set() => {
-                unknown_variables(environment, &serve_variables)
+                let mut wrong = unknown_variables(environment, &serve_variables);
+                wrong.extend(policy.read_variables(environment));
+                wrong
             }
             Command::Keys(keys) => keys.read_variables(environment),
+            Command::Store(store) => {
+                let mut wrong = unknown_variables(environment, &serve_variables);
+                wrong.extend(store.read_variables(environment));
+                wrong
+            }
             // A typo in the name of the file of keys would skip what it pins.
             Command::Ask(_) | Command::Wait(_) | Command::Hook(_) => {
                 client_variables.extend(commands::VARIABLES.map(str::to_owned));

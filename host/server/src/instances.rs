@@ -53,6 +53,16 @@ pub(crate) async fn live(app: Arc<App>) {
     }
 }
 
+/// Says that this instance lives no longer, so that nobody waits for it to be forgotten.
+pub(crate) async fn leave(app: &App) {
+    let Some(shared) = app.gateway.store().shared() else { return };
+    match tokio::time::timeout(HEARTBEAT, shared.announce(app.gateway.instance(), 0)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the other instances forget this one by themselves"),
+        Err(_) => tracing::debug!("the other instances forget this one by themselves"),
+    }
+}
+
 /// Delivers the outbox to Slack until the shutdown begins and the deliveries under way have ended: always if no other
 /// instance has the store, else while this one holds the lease.
 pub(crate) async fn deliver(app: Arc<App>) {

@@ -28,6 +28,7 @@ pub mod http;
 mod rate_limit;
 mod readiness;
 mod spool;
+pub mod store_copy;
 mod streams;
 pub mod telemetry;
 pub mod tls;

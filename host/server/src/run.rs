@@ -102,6 +102,7 @@ pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> an
     audit_rejected(&app).await;
     scheduler.abort();
     maintenance.abort_all();
+    instances::leave(&app).await;
     app.gateway.store().close().await.context("cannot close the store")?;
     served
 }

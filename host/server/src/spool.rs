@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_core::mac::hmac;
 use countersign_slack::Interaction;
+use countersign_store::StoreUrl;
 use prometheus::{IntGauge, Registry};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
@@ -55,6 +56,22 @@ pub(crate) enum SpoolError {
     Damaged(&'static str),
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// How many presses wait in the folder beside an embedded store. Blocks.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub(crate) fn waiting(store: &StoreUrl) -> io::Result<usize> {
+    let Some(folder) = crate::config::default_spool(store) else { return Ok(0) };
+    match fs::read_dir(folder) {
+        Ok(files) => {
+            let names = files.map(|file| Ok(file?.file_name())).collect::<io::Result<Vec<_>>>()?;
+            Ok(names.iter().filter(|name| name.to_str().is_some_and(|name| name.ends_with(PRESS))).count())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 /// The folder with the presses.

@@ -5,6 +5,8 @@
 
 pub mod ports;
 
+mod archive;
+mod copy;
 mod error;
 mod projection;
 mod redis;
@@ -18,6 +20,8 @@ pub mod faulty;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
 
+pub use archive::Archive;
+pub use copy::{CopyEnd, CopyError, CopyOptions, CopyProgress, copy};
 pub use error::{StoreError, StoreFault};
 pub use ports::{
     Audit, AuditCursor, AuditPage, Change, ChangePolicy, Claim, Commit, Committed, Create, Created,
@@ -26,7 +30,8 @@ pub use ports::{
     Rate, ReadyEntry, Requests, Salts, Shared, StalePost, Statistics, Store, StoredSet, Urgency,
 };
 pub use redis::{
-    Durability, RedisOpenError, RedisOptions, RedisStore, RedisUrl, RedisUrlError, RedisWarning, StoreTime,
+    Durability, RedisArchive, RedisOpenError, RedisOptions, RedisStore, RedisUrl, RedisUrlError,
+    RedisWarning, StoreTime,
 };
 pub use sqlite::{OpenError, SqliteArchive, SqliteStore};
 pub use url::{StoreOpenError, StoreUrl};

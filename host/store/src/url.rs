@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::redis::{RedisOpenError, RedisOptions, RedisStore, RedisUrl};
-use crate::{OpenError, SqliteArchive, SqliteStore, Store};
+use crate::redis::{RedisArchive, RedisOpenError, RedisOptions, RedisStore, RedisUrl};
+use crate::{Archive, OpenError, SqliteArchive, SqliteStore, Store};
 
 /// A future whose type is not known.
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -82,6 +82,24 @@ impl StoreUrl {
         match self {
             StoreUrl::Sqlite(path) => Ok(SqliteArchive::open(path)?),
             StoreUrl::Redis(_) | StoreUrl::Memory => Err(StoreOpenError::NotEmbedded),
+        }
+    }
+
+    /// Opens the store for reading only; gateways may have it open at the same time. `redis` changes how a Redis is used.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub fn open_for_reading(
+        &self,
+        redis: impl FnOnce(RedisOptions) -> RedisOptions,
+    ) -> Result<Archive, StoreOpenError> {
+        match self {
+            StoreUrl::Sqlite(path) => Ok(Archive::Sqlite(SqliteArchive::open(path)?)),
+            StoreUrl::Redis(url) => {
+                let options = redis(RedisOptions::new(url.as_ref().clone()));
+                Ok(Archive::Redis(Box::new(RedisArchive::open(options)?)))
+            }
         }
     }
 

@@ -17,10 +17,10 @@ use countersign_gateway::fetch;
 use countersign_gateway::simulation::replay::{Ending, NotJudged, Replayed, Replayer};
 use countersign_policy::settings::Loading;
 use countersign_policy::{Engine, Limits, Source, Trust};
-use countersign_store::{SqliteArchive, StoreUrl};
+use countersign_store::{Archive, StoreUrl};
 use serde_json::{Value, json};
 
-use crate::{Answer, Format, StoreAddress};
+use crate::{Answer, Format, Redis, StoreAddress};
 
 /// How many requests are read from the store at once.
 const PAGE: usize = 500;
@@ -37,7 +37,7 @@ pub struct Replay {
     /// The candidate policy set: its folder, or the `policy-set.yaml` in it.
     #[arg(long, value_name = "SET")]
     set: PathBuf,
-    /// The store with the recorded requests: `sqlite:PATH`. A gateway may be running on it.
+    /// The store with the recorded requests: `sqlite:PATH` or `redis://HOST`. Gateways may be running on it.
     #[arg(long, value_name = "STORE", default_value = "sqlite:countersign.db", value_parser = StoreAddress)]
     store: StoreUrl,
     /// The number of outcomes that may change. Exits with 1 if more do.
@@ -48,9 +48,16 @@ pub struct Replay {
     format: Format,
     #[command(flatten)]
     loading: Loading,
+    #[command(flatten)]
+    redis: Redis,
 }
 
 impl Replay {
+    /// Takes what the command needs from the environment, and returns what is wrong there, one sentence each.
+    pub(crate) fn read_variables(&mut self, environment: &BTreeMap<String, String>) -> Vec<String> {
+        self.redis.read_variables(&self.store, environment)
+    }
+
     /// The trusted keys and limits to load the candidate set with.
     pub(crate) fn engine(&self) -> Result<(Trust, Limits)> {
         Ok((self.loading.supply.trust()?, self.loading.limits.limits()))
@@ -76,7 +83,7 @@ pub(crate) fn run(replay: &Replay, engine: &Engine) -> Result<Answer> {
 }
 
 fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
-    let archive = replay.store.open_archive()?;
+    let archive = replay.store.open_for_reading(replay.redis.configured_here()?)?;
     let set = fetch::load(Source::folder(&replay.set), engine, &replay.loading.supply.registries())??;
     let now = SystemClock.now();
     let since = now.minus(u64::try_from(replay.since.as_millis()).unwrap_or(u64::MAX));
@@ -103,7 +110,7 @@ fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
 }
 
 /// The last known members of Slack user groups. Who was a member when a request was made is not recorded.
-fn directory(archive: &SqliteArchive) -> Result<Directory> {
+fn directory(archive: &Archive) -> Result<Directory> {
     const USERGROUP: &str = "usergroup:";
     let directory = Directory::default();
     for (key, document) in archive.kept(USERGROUP)? {

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use countersign_store::StoreUrl;
 
 pub use access::AccessSettings;
 pub use logging::{LogFormat, Logging};
@@ -30,7 +31,7 @@ pub use rate_limit::RateLimit;
 pub use scheduling::Scheduling;
 pub use secrets::Secrets;
 pub use slack::Slack;
-pub use storage::{Redis, Storage};
+pub use storage::Storage;
 pub use tls::TlsSettings;
 
 /// The variables of an environment, by name.
@@ -114,8 +115,13 @@ impl Config {
     #[must_use]
     pub fn spool_dir(&self) -> Option<PathBuf> {
         let given = self.storage.spool_dir.clone();
-        given.or_else(|| self.storage.store.file().map(|file| beside(file, ".spool")))
+        given.or_else(|| default_spool(&self.storage.store))
     }
+}
+
+/// The folder beside an embedded store in which what people do in Slack is kept while the store cannot take it.
+pub(crate) fn default_spool(store: &StoreUrl) -> Option<PathBuf> {
+    store.file().map(|file| beside(file, ".spool"))
 }
 
 /// The file's path with something added to its name.

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
-use countersign_authoring::StoreAddress;
+use countersign_authoring::{Redis, StoreAddress};
 use countersign_core::lifecycle::RequestId;
 use countersign_gateway::{SaltError, SaltNonce};
 use countersign_store::{NewSalt, StoreUrl};
 
 use super::file::KeyFile;
 use super::{DOCUMENT, Keys, MasterKey, check, key_file};
-use crate::config::{Environment, Redis, Secrets};
+use crate::config::{Environment, Secrets};
 
 /// Change the key file beside an embedded store.
 #[derive(Debug, Subcommand)]

@@ -173,6 +173,24 @@ fn adopt(path: &Path, secret: [u8; 32]) -> std::io::Result<()> {
     }
 }
 
+/// The document that says which secret a store was used with, and the ids that it may have, if a gateway over `store` would
+/// use one that is known: the one that is configured, or that of the key file. Blocks.
+///
+/// # Errors
+/// If a key file cannot be read.
+pub(crate) fn expected(
+    store: &StoreUrl,
+    configured: Option<Keys>,
+) -> anyhow::Result<Option<(String, Vec<Vec<u8>>)>> {
+    let keys = match (configured, key_file(store)) {
+        (Some(keys), _) => Some(keys),
+        (None, Some(path)) => KeyFile::read(&path)?.map(|file| file.0),
+        (None, None) => None,
+    };
+    let ids = |keys: Keys| keys.all().map(|key| key.id().into_bytes()).collect();
+    Ok(keys.map(|keys| (DOCUMENT.to_owned(), ids(keys))))
+}
+
 /// Checks that the store was used with one of these keys, and remembers the current one.
 ///
 /// # Errors

@@ -139,6 +139,7 @@ pub(crate) async fn instances_know_of_each_other<B: SharedBackend>() {
     assert_eq!(one.announce(u64::MAX, 60_000).await.unwrap(), [9, u64::MAX]);
     assert_eq!(other.announce(10, 20).await.unwrap(), [9, 10, u64::MAX]);
     while one.announce(u64::MAX, 60_000).await.unwrap() != [9, u64::MAX] {}
+    assert_eq!(other.announce(9, 0).await.unwrap(), [u64::MAX], "it is forgotten at once");
 }
 
 pub(crate) async fn a_bucket_is_shared<B: SharedBackend>() {

@@ -24,7 +24,8 @@ pub trait Shared: Send + Sync {
     /// Gives a lease back; nothing happens if another holder has it.
     async fn release(&self, name: &str, holder: u64) -> Result<(), StoreError>;
 
-    /// Says that an instance lives, for `ttl_ms` milliseconds of the store's time, and returns all that live, in order.
+    /// Says that an instance lives, for `ttl_ms` milliseconds of the store's time, and returns all that live, in order. With
+    /// 0 it is forgotten at once.
     async fn announce(&self, instance: u64, ttl_ms: u64) -> Result<Vec<u64>, StoreError>;
 
     /// Takes a token out of a bucket, by the store's time. If there is none: after how many milliseconds there will be one.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use countersign_core::loopback::is_loopback;
 use countersign_core::secret::Secret;
 
 const PORT: u16 = 6379;
@@ -98,6 +99,17 @@ impl FromStr for RedisUrl {
 impl RedisUrl {
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self.hosts, Hosts::Cluster(_))
+    }
+
+    /// The first host on another machine that would be talked to without TLS.
+    pub(super) fn plaintext_host(&self) -> Option<&str> {
+        let hosts = match &self.hosts {
+            Hosts::One(host, _) => return Some(host.as_str()).filter(|host| !self.tls && !is_loopback(host)),
+            Hosts::Socket(_) => return None,
+            Hosts::Sentinels(hosts, _) | Hosts::Cluster(hosts) => hosts,
+        };
+        let mut hosts = hosts.iter().map(|(host, _)| host.as_str());
+        hosts.find(|host| !self.tls && !is_loopback(host))
     }
 
     /// The same address with this user and password, as far as they are given.

@@ -18,6 +18,11 @@ impl Tag {
         Tag(format!("{{{namespace}:meta}}"))
     }
 
+    /// A tag as it is written, with its braces.
+    pub(super) fn parse(text: &str) -> Tag {
+        Tag(text.to_owned())
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
@@ -39,6 +44,8 @@ pub(super) struct Call {
 enum What {
     Script(&'static Script),
     Command(&'static str),
+    /// A command without a key, for one server of a Cluster.
+    Routed(&'static str),
 }
 
 impl Call {
@@ -62,6 +69,11 @@ impl Call {
     pub(super) fn of_tag(name: &'static str, tag: &Tag) -> Call {
         let call = Call { what: What::Command(name), tag: tag.clone(), arguments: Vec::new() };
         call.text(tag.as_str())
+    }
+
+    /// A command without a key, for the server that has the partition.
+    pub(super) fn routed(name: &'static str, tag: &Tag) -> Call {
+        Call { what: What::Routed(name), tag: tag.clone(), arguments: Vec::new() }
     }
 
     /// A command without a key.
@@ -100,10 +112,15 @@ impl Call {
         &self.tag
     }
 
+    /// Whether a Cluster cannot tell by the command which server it is for.
+    pub(super) fn is_routed(&self) -> bool {
+        matches!(self.what, What::Routed(_))
+    }
+
     /// As Redis takes it: a script by its digest, or, if Redis has not seen it yet, by its source.
     pub(super) fn to_command(&self, by_source: bool) -> Cmd {
         let mut command = match self.what {
-            What::Command(name) => redis::cmd(name),
+            What::Command(name) | What::Routed(name) => redis::cmd(name),
             What::Script(script) => {
                 let (name, text) =
                     if by_source { ("EVAL", &script.source) } else { ("EVALSHA", &script.digest) };

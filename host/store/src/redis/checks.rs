@@ -2,17 +2,20 @@
 
 use redis::{InfoDict, Value};
 
-use super::Space;
 use super::call::Call;
 use super::options::RedisOptions;
 use super::reply::Place;
+use super::{Space, copy};
 use crate::StoreError;
 
 /// The oldest version of Redis that has all that is used.
 const OLDEST: (u32, u32) = (7, 0);
 
 /// The version of the keys and their contents.
-const FORMAT: &str = "1";
+pub(super) const FORMAT: &str = "1";
+
+/// In place of the version while a copy is written.
+pub(super) const UNFINISHED: &str = "copying";
 
 /// Why a store in a Redis cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +23,15 @@ pub enum RedisOpenError {
     /// An option has a value that cannot be used.
     #[error("{0}")]
     Option(&'static str),
+    /// It is on another machine, and would be talked to without TLS.
+    #[error(
+        "the Redis on `{host}` is on another machine, and would be used without TLS: whoever is on the way reads every request, \
+        and can decide it; use `rediss://`, or allow it with `--redis-plaintext` (`COUNTERSIGN_REDIS_PLAINTEXT=true`)"
+    )]
+    Plaintext {
+        /// The host.
+        host: String,
+    },
     /// The server is too old.
     #[error("this Redis has version {found}, and 7.0 or later is needed")]
     Version {
@@ -55,6 +67,27 @@ pub enum RedisOpenError {
         namespace: String,
         /// Its format.
         stored: String,
+    },
+    /// There is none.
+    #[error("there is no store `{namespace}`")]
+    Missing {
+        /// The namespace.
+        namespace: String,
+    },
+    /// A copy into it was interrupted, or is being made.
+    #[error(
+        "the store `{namespace}` has a part of a store: a copy into it has not ended; if it was interrupted, copy again with \
+        `countersign store copy --restart`"
+    )]
+    Unfinished {
+        /// The namespace.
+        namespace: String,
+    },
+    /// It is copied to another one, which would not get what is stored now.
+    #[error("the store `{namespace}` is being copied to another one")]
+    BeingCopied {
+        /// The namespace.
+        namespace: String,
     },
     /// It cannot be reached.
     #[error(transparent)]
@@ -103,6 +136,9 @@ pub(super) fn options(options: &RedisOptions) -> Result<(), RedisOpenError> {
     }
     if options.partitions == 0 || options.partitions > 4096 {
         return Err(RedisOpenError::Option("a store has from 1 to 4096 partitions"));
+    }
+    if let Some(host) = options.url.plaintext_host().filter(|_| !options.plaintext) {
+        return Err(RedisOpenError::Plaintext { host: host.to_owned() });
     }
     if options.deadline.as_secs() >= 60 {
         return Err(RedisOpenError::Option("the deadline of a call to Redis is less than a minute"));
@@ -167,26 +203,44 @@ fn dictionary(text: String) -> InfoDict {
     InfoDict::new(&text)
 }
 
-/// Stores the number of partitions with the first start, and compares it afterwards.
+/// Stores the number of partitions with the first start, and compares it afterwards. Refuses a store that is copied.
 pub(super) async fn partitions(space: &Space) -> Result<(), RedisOpenError> {
     let meta = space.meta();
-    let place = Place { table: "meta", key: &space.namespace };
-    let configured = u64::from(space.partitions);
     space.link.call(Call::command("SETNX", &meta, "format").text(FORMAT)).await?;
-    let partitions = Call::command("SETNX", &meta, "partitions").number(configured);
-    if place.number("partitions", space.link.durable(partitions).await?)? == 1 {
-        return Ok(());
+    let configured = Call::command("SETNX", &meta, "partitions").number(u64::from(space.partitions));
+    space.link.durable(configured).await?;
+    let lease = Call::command("EXISTS", &meta, format_args!("lease:{}", copy::LEASE_NAME));
+    let place = Place { table: "lease", key: &copy::LEASE_NAME };
+    if place.number("exists", space.link.call(lease).await?)? == 1 {
+        return Err(RedisOpenError::BeingCopied { namespace: space.namespace.clone() });
     }
+    match existing(space).await? {
+        Some(stored) if stored != space.partitions => {
+            let (namespace, configured) = (space.namespace.clone(), space.partitions);
+            Err(RedisOpenError::Partitions { namespace, stored: stored.to_string(), configured })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The number of partitions of a store that is there; `None` if there is none.
+pub(super) async fn existing(space: &Space) -> Result<Option<u16>, RedisOpenError> {
+    let meta = space.meta();
+    let place = Place { table: "meta", key: &space.namespace };
+    let get = |key: &str| Call::command("GET", &meta, key);
+    let found = space.link.calls(vec![get("format"), get("partitions")]).await?;
+    let [format, partitions] = place.row(Value::Array(found))?;
     let namespace = || space.namespace.clone();
-    let stored = place.text("format", space.link.call(Call::command("GET", &meta, "format")).await?)?;
-    if stored != FORMAT {
-        return Err(RedisOpenError::Format { namespace: namespace(), stored });
+    match place.optional_bytes("format", format)?.map(|format| String::from_utf8_lossy(&format).into_owned())
+    {
+        None => return Ok(None),
+        Some(format) if format == UNFINISHED => {
+            return Err(RedisOpenError::Unfinished { namespace: namespace() });
+        }
+        Some(stored) if stored != FORMAT => {
+            return Err(RedisOpenError::Format { namespace: namespace(), stored });
+        }
+        Some(_) => {}
     }
-    let stored = space.link.call(Call::command("GET", &meta, "partitions")).await?;
-    let stored = place.text("partitions", stored)?;
-    if stored != configured.to_string() {
-        let configured = space.partitions;
-        return Err(RedisOpenError::Partitions { namespace: namespace(), stored, configured });
-    }
-    Ok(())
+    Ok(Some(place.parsed("partitions", partitions)?))
 }

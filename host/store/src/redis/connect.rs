@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use countersign_core::loopback::is_loopback;
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
@@ -59,6 +60,7 @@ impl Connection {
 pub(super) struct Connector {
     url: RedisUrl,
     authorities: Option<Vec<u8>>,
+    plaintext: bool,
     connect_timeout: Duration,
     response_timeout: Duration,
 }
@@ -72,6 +74,7 @@ impl Connector {
         Connector {
             url: options.url.clone(),
             authorities: options.authorities.clone(),
+            plaintext: options.plaintext,
             connect_timeout: options.connect_timeout,
             response_timeout: options.response_timeout,
         }
@@ -189,6 +192,12 @@ impl Connector {
 
     fn address(&self, host: &str, port: u16) -> RedisResult<ConnectionAddr> {
         if !self.url.tls {
+            // Also one that a Sentinel names.
+            if !self.plaintext && !is_loopback(host) {
+                return Err(
+                    (ErrorKind::InvalidClientConfig, "it is on another machine, and without TLS").into()
+                );
+            }
             return Ok(ConnectionAddr::Tcp(host.to_owned(), port));
         }
         let address =

@@ -365,7 +365,13 @@ impl Link {
 
 /// Sends calls together, and those scripts that Redis does not know once more, with their source.
 async fn send_all(mut connection: Connection, calls: &[Call]) -> RedisResult<Vec<Value>> {
-    let mut answers = if let [call] = calls {
+    let mut answers = if let [call] = calls
+        && call.is_routed()
+    {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.add_command(call.to_command(false));
+        connection.pipeline(pipeline, call.tag()).await?.into_iter().map(Value::extract_error).collect()
+    } else if let [call] = calls {
         vec![connection.command(&call.to_command(false)).await.and_then(Value::extract_error)]
     } else if connection.is_cluster() {
         // Each goes to the server that has its partition.

@@ -33,6 +33,9 @@ mod script;
 mod checks;
 mod confirmation;
 
+mod archive;
+pub(crate) mod copy;
+
 mod audit;
 mod documents;
 mod guards;
@@ -67,6 +70,7 @@ use self::shared::Feed;
 use crate::{Shared, Store, StoreError, StoreFault};
 
 pub use address::{RedisUrl, RedisUrlError};
+pub use archive::RedisArchive;
 pub use checks::{RedisOpenError, RedisWarning};
 pub use options::{Durability, RedisOptions, StoreTime};
 
@@ -100,17 +104,7 @@ impl RedisStore {
     /// If it cannot be reached, is too old, may throw away what is stored, or has another number of partitions.
     pub async fn open(options: RedisOptions) -> Result<RedisStore, RedisOpenError> {
         checks::options(&options)?;
-        let space = Arc::new(Space {
-            link: Link::new(&options),
-            namespace: options.namespace.clone(),
-            partitions: options.partitions,
-            durability: options.durability,
-            time: options.time,
-            origin: format!("{:016x}", fastrand::u64(..)),
-            channels: Channels::default(),
-            full: Full::default(),
-            closed: Default::default(),
-        });
+        let space = Arc::new(Space::of(&options));
         let warnings = checks::server(&space).await?;
         checks::partitions(&space).await?;
         let feed = Feed::start(Arc::clone(&space));
@@ -125,6 +119,20 @@ impl RedisStore {
 }
 
 impl Space {
+    fn of(options: &RedisOptions) -> Space {
+        Space {
+            link: Link::new(options),
+            namespace: options.namespace.clone(),
+            partitions: options.partitions,
+            durability: options.durability,
+            time: options.time,
+            origin: format!("{:016x}", fastrand::u64(..)),
+            channels: Channels::default(),
+            full: Full::default(),
+            closed: Default::default(),
+        }
+    }
+
     fn tag(&self, shard: u16) -> Tag {
         Tag::of_partition(&self.namespace, shard.checked_rem(self.partitions).unwrap_or_default())
     }

@@ -11,6 +11,8 @@ pub struct RedisOptions {
     pub url: RedisUrl,
     /// The certificates, in PEM, of those who may sign the server's one; those of the system if there are none here.
     pub authorities: Option<Vec<u8>>,
+    /// Whether a server on another machine may be used without TLS.
+    pub plaintext: bool,
     /// What every key begins with, in braces, so that several stores can share a Redis: letters, digits, `-` and `_`.
     pub namespace: String,
     /// In how many partitions requests are spread. It is fixed when the store is made.
@@ -37,6 +39,7 @@ impl RedisOptions {
         RedisOptions {
             url,
             authorities: None,
+            plaintext: false,
             namespace: "cs".to_owned(),
             partitions: 16,
             durability: Durability::Primary,

@@ -13,7 +13,7 @@ use crate::{StoreError, StoreFault};
 
 /// Scores are floating-point numbers, which are exact up to here. What is beyond is stored as this; its order no longer
 /// matters.
-const LARGEST: u64 = 1 << 53;
+pub(super) const LARGEST: u64 = 1 << 53;
 
 /// A time as it is sent.
 pub(super) fn millis(at: Timestamp) -> u64 {

@@ -82,6 +82,13 @@ impl StoredRequest {
         self.confirmed >= self.version
     }
 
+    /// As [`StoredRequest::parse`], with the body as it is stored.
+    pub(super) fn parse_with_body(self) -> Result<(Request, String), StoreError> {
+        let place = Place { table: "r", key: &self.id };
+        let body = String::from_utf8(self.body.clone()).map_err(|error| place.corrupt("body", error))?;
+        Ok((self.parse()?, body))
+    }
+
     /// Parses the body, and checks that it belongs to the key.
     pub(super) fn parse(self) -> Result<Request, StoreError> {
         let place = Place { table: "r", key: &self.id };

@@ -30,7 +30,11 @@ macro_rules! scripts {
         pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
             Script::new($line, &[$(include_str!(concat!("scripts/", $part, ".lua"))),*])
         });
-    )*};
+    )*
+        /// The texts that scripts are made of.
+        #[cfg(test)]
+        pub(super) const SOURCES: &[&str] = &[$($(include_str!(concat!("scripts/", $part, ".lua"))),*),*];
+    };
 }
 
 // Those with `once` begin with an operation id.
@@ -76,5 +80,13 @@ scripts! {
     LEASE: WRITES ["keys" "lease"];
     GIVE_BACK: FREES ["keys" "give_back"];
     LIVE: WRITES ["keys" "live"];
+    LIVING: READS ["keys" "living"];
     TAKE: WRITES ["keys" "take"];
+    LIST_SETS: READS ["keys" "list_sets"];
+    COPY_REQUESTS: WRITES ["keys" "once" "gauges" "copy_requests"];
+    COPY_OUTBOX: WRITES ["keys" "once" "outbox" "copy_outbox"];
+    COPY_POSTS: WRITES ["keys" "once" "messages" "copy_posts"];
+    COPY_VALUES: WRITES ["keys" "once" "copy_values"];
+    COPY_SIGNATURES: WRITES ["keys" "once" "copy_signatures"];
+    COPY_CHANGES: WRITES ["keys" "once" "copy_changes"];
 }

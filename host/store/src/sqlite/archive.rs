@@ -10,7 +10,7 @@ use rusqlite::{Connection, params};
 use super::column::{RowContext, row_limit};
 use super::policies::select_policy_entry;
 use super::request_row::StoredRequest;
-use super::{OpenError, file, salts, schema};
+use super::{OpenError, copy, file, salts, schema};
 use crate::StoreError;
 
 /// A database that is open for reading only. Every call blocks.
@@ -25,6 +25,11 @@ impl SqliteArchive {
     /// Opens the database at `path`, which must exist.
     pub fn open(path: &Path) -> Result<SqliteArchive, OpenError> {
         let (db, lock) = file::open_read_only(path)?;
+        let marked =
+            copy::has_mark(&db).map_err(|cause| OpenError::Sqlite { path: path.to_owned(), cause })?;
+        if marked {
+            return Err(OpenError::Unfinished { path: path.to_owned() });
+        }
         Ok(SqliteArchive { db, _lock: lock })
     }
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use countersign_core::lifecycle::{AuditEntry, Count, RequestId, Status};
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use super::column::{RowContext, json, millis, row_limit};
 use super::writer::{CountRow, Scope};
@@ -67,7 +67,7 @@ pub(super) struct Records {
     counts: Vec<CountRow>,
 }
 
-struct AuditRow {
+pub(super) struct AuditRow {
     at: i64,
     event: String,
     action: String,
@@ -85,12 +85,7 @@ impl Records {
     }
 
     pub(super) fn insert(&self, scope: &mut Scope<'_>) -> rusqlite::Result<()> {
-        for row in &self.audit {
-            let mut insert = scope.db.prepare_cached(
-                "INSERT INTO audit (at, event, action, status, request, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            )?;
-            insert.execute(params![row.at, row.event, row.action, row.status, row.request, row.body])?;
-        }
+        self.audit.iter().try_for_each(|row| row.insert(scope.db))?;
         scope.count(&self.counts);
         Ok(())
     }
@@ -106,5 +101,20 @@ impl AuditRow {
             event: entry.event,
             action: entry.action,
         })
+    }
+
+    /// The row of an entry whose JSON is stored as it is.
+    pub(super) fn stored(body: String) -> Result<AuditRow, StoreError> {
+        let context = RowContext { table: "audit", key: &"an entry" };
+        let row = AuditRow::of(context.json("body", &body)?)?;
+        Ok(AuditRow { body, ..row })
+    }
+
+    pub(super) fn insert(&self, db: &Connection) -> rusqlite::Result<()> {
+        let mut insert = db.prepare_cached(
+            "INSERT INTO audit (at, event, action, status, request, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        insert.execute(params![self.at, self.event, self.action, self.status, self.request, self.body])?;
+        Ok(())
     }
 }

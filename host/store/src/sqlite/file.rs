@@ -77,6 +77,15 @@ pub enum OpenError {
         /// The newest version that this gateway knows.
         known: usize,
     },
+    /// A copy into it was interrupted.
+    #[error(
+        "the database `{path}` has a part of a store: a copy into it was interrupted; copy again with `countersign store copy \
+        --restart`"
+    )]
+    Unfinished {
+        /// The database.
+        path: PathBuf,
+    },
     /// The file cannot be created, locked or resolved.
     #[error("cannot open the database `{path}`: {cause}")]
     Io {
@@ -195,6 +204,24 @@ impl Database {
         connection.pragma_update(None, "synchronous", "full")?;
         Ok(connection)
     }
+}
+
+/// Removes a database, unless a gateway has it open.
+pub(super) fn discard(path: &Path) -> Result<(), OpenError> {
+    let io = |cause| OpenError::Io { path: path.to_owned(), cause };
+    let path = &resolve(path).map_err(io)?;
+    let _lock = lock(path)?;
+    if is_in_use(path).map_err(io)? {
+        return Err(OpenError::InUse { path: path.clone(), lock: path.clone() });
+    }
+    // INVARIANT: the database goes last. Without it, what is left beside it is nobody's.
+    for file in [beside(path, "-wal"), beside(path, "-shm"), path.clone()] {
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Opens a connection for reading only, to a database that a gateway may have open at the same time.

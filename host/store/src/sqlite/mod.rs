@@ -30,6 +30,7 @@ mod statistics;
 
 mod archive;
 mod column;
+pub(crate) mod copy;
 #[cfg(test)]
 mod tests;
 
@@ -72,6 +73,10 @@ impl SqliteStore {
     /// Only one store at a time can have a database open: it holds a lock on the file `PATH.lock`.
     pub fn open(path: &Path) -> Result<SqliteStore, OpenError> {
         let (database, connection) = file::Database::open(path)?;
+        let marked = copy::has_mark(&connection);
+        if marked.map_err(|cause| OpenError::Sqlite { path: path.to_owned(), cause })? {
+            return Err(OpenError::Unfinished { path: path.to_owned() });
+        }
         SqliteStore::of(path, database, connection)
     }
 

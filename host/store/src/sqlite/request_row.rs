@@ -51,6 +51,12 @@ impl RequestRow {
         })
     }
 
+    /// The row of a request whose JSON is stored as it is.
+    pub(super) fn stored(request: &Request, body: &str) -> Result<RequestRow, StoreError> {
+        let row = RequestRow::of(request, &Projection::of(request))?;
+        Ok(RequestRow { body: body.to_owned(), ..row })
+    }
+
     /// False if the id, or the depth in the lineage, is taken.
     pub(super) fn insert(&self, scope: &mut Scope<'_>) -> rusqlite::Result<bool> {
         let mut insert = scope.db.prepare_cached(
@@ -168,6 +174,12 @@ impl StoredRequest {
             db.prepare_cached("SELECT id, version, body, salt_key, salt FROM request WHERE id = ?1")?;
         let mut rows = select.query_and_then([id.to_bytes()], |row| StoredRequest::of(id, row))?;
         rows.next().transpose()
+    }
+
+    /// As [`StoredRequest::parse`], with the body as it is stored.
+    pub(super) fn parse_with_body(self) -> Result<(Request, String), StoreError> {
+        let body = self.body.clone();
+        Ok((self.parse()?, body))
     }
 
     /// Parses the body, and checks that it belongs to the row.

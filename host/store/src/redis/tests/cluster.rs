@@ -14,7 +14,7 @@ use crate::redis::{Durability, RedisOptions, RedisStore};
 use crate::{Change, Committed, Created, Requests as _, Shared as _, Store};
 
 /// Servers that know of each other. The first three are primaries.
-struct Cluster {
+pub(super) struct Cluster {
     servers: Vec<(Server, u16)>,
 }
 
@@ -34,13 +34,13 @@ impl Cluster {
         Cluster { servers }
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         let hosts: Vec<_> = self.servers.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect();
         format!("redis+cluster://{}", hosts.join(","))
     }
 }
 
-static SHARED: LazyLock<Cluster> = LazyLock::new(Cluster::start);
+pub(super) static SHARED: LazyLock<Cluster> = LazyLock::new(Cluster::start);
 
 /// A namespace in the Cluster that tests share.
 struct InCluster(RedisOptions);
@@ -95,7 +95,7 @@ mod waiting {
     );
 }
 
-fn one_replica() -> Durability {
+pub(super) fn one_replica() -> Durability {
     Durability::Replicas { replicas: 1, timeout: Duration::from_millis(500) }
 }
 

@@ -5,6 +5,7 @@ mod server;
 
 mod applied_once;
 mod cluster;
+mod copy;
 mod opening;
 mod replicas;
 mod sentinel;

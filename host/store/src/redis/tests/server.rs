@@ -26,8 +26,10 @@ pub(super) struct Server {
 /// The server that tests share. Each has a namespace of its own in it.
 pub(super) static SHARED: LazyLock<Server> = LazyLock::new(|| {
     let rules = documented_rules();
-    let user = ["--user", "countersign", "on", ">secret", "~{test-*", "&{test-*"];
-    Server::start(&[user.as_slice(), &rules].concat())
+    let user = |name| ["--user", name, "on", ">secret", "~{test-*", "&{test-*"];
+    // Who copies a store looks for its keys, too.
+    let (gateway, copier) = (user("countersign"), user("copier"));
+    Server::start(&[gateway.as_slice(), &rules, &copier, &rules, &["+scan"]].concat())
 });
 
 /// The commands that the documentation has users be allowed.
