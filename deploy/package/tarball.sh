@@ -23,10 +23,12 @@ mkdir -p "$root"/{bin,share/countersign,share/man/man1,share/bash-completion/com
   "$root"/share/{zsh/site-functions,fish/vendor_completions.d} "$root/lib/systemd/system" "$out"
 
 "$source/deploy/package/split.sh" "$program" "$root/bin" "$work/debug"
-cp -r "$policies" "$root/share/countersign/policies"
-find "$root/share/countersign/policies" -name '.*' -delete
-# Only what is pinned: tests build more.
-rm -rf "$root/share/countersign/policies/examples" "$root/share/countersign/policies/modules/misbehaving.wasm"
+# Only what comes with the project: tests build more.
+mkdir -p "$root/share/countersign/policies/modules"
+cp -r "$policies/policy-set.yaml" "$policies/schemas" "$root/share/countersign/policies/"
+for name in override-guard persona-gate quorum; do
+  cp "$policies/modules/$name.wasm" "$root/share/countersign/policies/modules/"
+done
 "$program" completions bash >"$root/share/bash-completion/completions/countersign"
 "$program" completions zsh >"$root/share/zsh/site-functions/_countersign"
 "$program" completions fish >"$root/share/fish/vendor_completions.d/countersign.fish"

@@ -29,6 +29,8 @@ struct Seen {
     delivery: Sample,
     ids: Vec<String>,
     approved: u64,
+    /// Presses that were kept in the spool, and applied later.
+    later: usize,
 }
 
 pub(crate) async fn measure(report: &mut Report, seed: u64, rounds: usize) -> Result<()> {
@@ -47,6 +49,7 @@ pub(crate) async fn measure(report: &mut Report, seed: u64, rounds: usize) -> Re
         all.delivery.add_all(one.delivery);
         all.ids.extend(one.ids);
         all.approved += one.approved;
+        all.later += one.later;
     }
     let count = all.ids.len();
     let ids: BTreeSet<String> = all.ids.into_iter().collect();
@@ -74,7 +77,10 @@ pub(crate) async fn measure(report: &mut Report, seed: u64, rounds: usize) -> Re
     let what = format!(
         "{store}: {count} requests, {PENDING} open at once, {STREAMS} with a stream, decided after up to {SLOWEST_MS} ms"
     );
-    report.compared(&what, &format!("{:.1} s, none lost or doubled", took.as_secs_f64()));
+    let later = all.later;
+    let measured =
+        format!("{:.1} s; none lost or doubled, {later} presses applied later", took.as_secs_f64());
+    report.compared(&what, &measured);
     Ok(())
 }
 
@@ -112,8 +118,10 @@ async fn call(gateway: &Gateway, number: usize, seed: u64, rounds: usize) -> Res
         let (click, watch) = (click.signed().call().bytes(), Stopwatch::start());
         let decided = async {
             let reply = approver.send_bytes(&click).await?;
-            ensure!(reply.json()["ok"] == true, "{}", reply.text());
-            anyhow::Ok(watch.elapsed())
+            // A store that is too slow for Slack's patience gets the press later, and the caller hears of it then.
+            let later = reply.status() == 200 && reply.text().trim() == "{}";
+            ensure!(later || reply.json()["ok"] == true, "{}", reply.text());
+            anyhow::Ok((!later).then(|| watch.elapsed()))
         };
         let poll = Call::get(&format!("/api/guard/wait?token={}&timeoutSec=30", request.token)).bytes();
         let heard = async {
@@ -125,7 +133,10 @@ async fn call(gateway: &Gateway, number: usize, seed: u64, rounds: usize) -> Res
             Ok(watch.elapsed())
         };
         let (decided, heard) = try_join(decided, heard).await?;
-        seen.decision.add(decided);
+        match decided {
+            Some(took) => seen.decision.add(took),
+            None => seen.later += 1,
+        }
         seen.delivery.add(heard);
         seen.approved += u64::from(approve);
     }

@@ -16,7 +16,7 @@ struct Needed {
     packages: &'static [&'static str],
 }
 
-const NEEDED: [Needed; 9] = [
+const NEEDED: [Needed; 13] = [
     Needed {
         name: "Chromium",
         programs: &["chromium", "chromium-browser", "google-chrome"],
@@ -68,6 +68,22 @@ const NEEDED: [Needed; 9] = [
         probe: &["-c", "import ensurepip, venv"],
         variable: None,
         packages: &["python3-venv"],
+    },
+    Needed { name: "curl", programs: &["curl"], probe: &["--version"], variable: None, packages: &["curl"] },
+    Needed { name: "jq", programs: &["jq"], probe: &["--version"], variable: None, packages: &["jq"] },
+    Needed {
+        name: "openssl",
+        programs: &["openssl"],
+        probe: &["version"],
+        variable: None,
+        packages: &["openssl"],
+    },
+    Needed {
+        name: "sqlite3",
+        programs: &["sqlite3"],
+        probe: &["--version"],
+        variable: None,
+        packages: &["sqlite3"],
     },
     Needed {
         name: "npm",
