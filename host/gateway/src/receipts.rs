@@ -9,7 +9,9 @@ use countersign_core::lifecycle::{Request, Timestamp};
 use countersign_core::receipt::{ReceiptDocument, signed};
 use countersign_core::record::PolicyEntry;
 
-pub use countersign_core::receipt::signed::{Jwk, KeySet, MOST_BYTES, ReceiptError, VerifyingKey, unverified, verify};
+pub use countersign_core::receipt::signed::{
+    Jwk, KeySet, MOST_BYTES, ReceiptError, VerifyingKey, unverified, verify,
+};
 
 use super::{Gateway, GatewayError};
 

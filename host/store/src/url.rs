@@ -100,6 +100,7 @@ impl StoreUrl {
                 let options = redis(RedisOptions::new(url.as_ref().clone()));
                 Ok(Archive::Redis(Box::new(RedisArchive::open(options)?)))
             }
+            StoreUrl::Memory => Err(StoreOpenError::NotEmbedded),
         }
     }
 

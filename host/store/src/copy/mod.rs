@@ -41,7 +41,7 @@ impl CopyEnd<'_> {
     fn redis_options(&self) -> Option<RedisOptions> {
         match self.url {
             StoreUrl::Redis(url) => Some((self.redis)(RedisOptions::new(url.as_ref().clone()))),
-            StoreUrl::Sqlite(_) => None,
+            StoreUrl::Sqlite(_) | StoreUrl::Memory => None,
         }
     }
 }

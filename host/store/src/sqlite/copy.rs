@@ -38,7 +38,7 @@ const TABLES: [(&str, &str); 15] = [
     ("policy_set", "hash stored_at entries document"),
     (
         "request",
-        "seq id version action status submitted_at due_at lineage depth waits_for body policy_hash caller salt_key salt",
+        "seq id version action status submitted_at due_at lineage depth waits_for body policy_hash caller salt_key salt supersede",
     ),
     ("signature", "digest signature"),
     ("slack_post", "request slot revision refresh_at body channel"),

@@ -32,7 +32,7 @@ pub(super) enum Use {
 }
 
 /// The keys of partitions of requests. A name that ends in a colon is followed by what the key is about.
-const OF_PARTITIONS: [(&str, Use); 25] = [
+const OF_PARTITIONS: [(&str, Use); 26] = [
     ("r:", Use::Request),
     ("idem:", Use::Idempotency),
     ("once:", Use::Nonce),
@@ -55,6 +55,7 @@ const OF_PARTITIONS: [(&str, Use); 25] = [
     ("oldest:", Use::Derived),
     ("quota:", Use::Derived),
     ("quotan:", Use::Derived),
+    ("sup:", Use::Derived),
     ("rate:", Use::Passing),
     ("op:", Use::Passing),
     ("mark", Use::Passing),

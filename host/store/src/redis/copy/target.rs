@@ -155,6 +155,7 @@ impl RedisTarget {
             }
         }
         self.reserve(placed).await?;
+        self.list_superseding(placed).await?;
         Ok(outcomes)
     }
 
@@ -237,6 +238,18 @@ impl RedisTarget {
             Some(reserve.text(&request.id.to_string()).text(projection.action).text("").text(""))
         });
         self.space.link.calls(reserve.collect()).await.map(drop)
+    }
+
+    /// Open requests are listed under their supersede keys.
+    async fn list_superseding(&self, placed: &[Record]) -> Result<(), StoreError> {
+        for record in placed {
+            let Record::Request { request, .. } = record else { continue };
+            let Some(supersede) = request.submission.supersede.as_ref() else { continue };
+            if Projection::of(request).due_at.is_some() {
+                self.space.list_superseding(&supersede.key, request.id).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The part that a record is kept in.
