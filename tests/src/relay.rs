@@ -48,8 +48,7 @@ pub struct Relay {
 
 #[derive(Debug)]
 struct Shared {
-    /// The gateway, if there is one, and what is done to calls by the beginning of their path.
-    rules: Mutex<(Option<SocketAddr>, Vec<(String, Fault)>)>,
+    rules: Mutex<Rules>,
     /// Changes when all connections are cut.
     cut: watch::Sender<usize>,
     /// The request lines of the calls that came.
@@ -57,6 +56,9 @@ struct Shared {
     /// The requests that were made through it: their ids and their wait tokens.
     made: Mutex<Vec<(String, String)>>,
 }
+
+/// The gateway, if there is one, and what is done to calls by the beginning of their path.
+type Rules = (Option<SocketAddr>, Vec<(String, Fault)>);
 
 impl Relay {
     /// A relay to the gateway at this address; without one nobody answers.
@@ -125,7 +127,7 @@ impl Drop for Relay {
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, (Option<SocketAddr>, Vec<(String, Fault)>)> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Rules> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
