@@ -1,6 +1,6 @@
 //! Where requests are stored.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
