@@ -27,7 +27,7 @@ mod usage;
 mod tests;
 
 pub use commitment::{BadVersion, Commitments, PayloadHashVersion, Salt, WrappedSalt};
-pub use digest::{BadDigest, Digest, canonical, parameter_digests, payload_hash};
+pub use digest::{BadDigest, Digest, Hasher, canonical, parameter_digests, payload_hash};
 pub use effect::{AuditEntry, Count, Counter, Effect};
 pub use event::{
     Act, Actor, Edit, Event, FailureKind, Identity, Known, PolicyFailure, Reason, Requirement,
