@@ -12,7 +12,7 @@ use crate::StoreError;
 const OLDEST: (u32, u32) = (7, 0);
 
 /// The version of the keys and their contents.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// Why a store in a Redis cannot be opened.
 #[derive(Debug, thiserror::Error)]
