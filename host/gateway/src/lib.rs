@@ -13,6 +13,9 @@ mod event;
 pub mod receipts;
 mod usage;
 
+// What proves that what was written about it was not changed since.
+pub mod audit;
+
 // On which thread its policies are asked.
 mod judging;
 // What is delivered more than once.
