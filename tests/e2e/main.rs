@@ -70,6 +70,7 @@ mod spool;
 mod cookbook;
 mod import;
 
+mod audit;
 mod keys;
 mod ledger;
 

@@ -8,6 +8,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use countersign_authoring as authoring;
 
 use crate::access_key::AccessCommand;
+use crate::audit::AuditCommand;
 use crate::config::{Config, Environment, secrets};
 use crate::dev::Dev;
 use crate::keys::command::KeysCommand;
@@ -43,6 +44,9 @@ pub enum Command {
     /// Check receipts, and rotate the keys that they are signed with.
     #[command(subcommand)]
     Receipt(ReceiptCommand),
+    /// Export the audit log, and show that it is what was written.
+    #[command(subcommand)]
+    Audit(AuditCommand),
 }
 
 /// Why the command line or the environment is refused.
@@ -121,6 +125,7 @@ impl Cli {
                 unknown_variables(environment, &serve_variables)
             }
             Command::Keys(keys) => keys.read_variables(environment),
+            Command::Audit(audit) => audit.read_variables(environment),
             Command::Policy(_) | Command::Dev(_) | Command::Access(_) | Command::Receipt(_) => Vec::new(),
         };
         if wrong.is_empty() { Ok(cli) } else { Err(CliError::Environment(wrong)) }

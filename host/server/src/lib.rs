@@ -34,6 +34,8 @@ pub mod tls;
 mod interactions;
 
 // For those who check what was decided.
+pub mod audit;
+mod hashing;
 pub mod receipt;
 
 // For trying it out.

@@ -11,7 +11,7 @@ use countersign::config::Config;
 use countersign::http::{Listener, Surface};
 use countersign::run::{reload_on_hangup, run};
 use countersign::tls::{Tls, TlsFiles};
-use countersign::{access_key, dev, receipt, shutdown, telemetry};
+use countersign::{access_key, audit, dev, receipt, shutdown, telemetry};
 use countersign_core::clock::SystemClock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,7 @@ async fn main() -> ExitCode {
         Ok(Cli { command: Command::Keys(command) }) => return countersign::run_keys(&command).await,
         Ok(Cli { command: Command::Access(command) }) => return access_key::run(&command),
         Ok(Cli { command: Command::Receipt(command) }) => return receipt::run(&command),
+        Ok(Cli { command: Command::Audit(command) }) => return audit::run(&command).await,
         Ok(Cli { command: Command::Policy(policy) }) => return countersign_authoring::run(&policy),
         Err(CliError::Flags(error)) => error.exit(),
         Err(error) => return fail(WRONG_SETUP, &error.to_string()),

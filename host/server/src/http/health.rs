@@ -1,5 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics`: for probes and monitoring.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -30,7 +31,8 @@ pub(super) async fn healthz() -> &'static str {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReadyView {
-    /// `ready`, `unavailable`, or `shutting_down`.
+    /// `ready`; `degraded`: it serves, and something that this names is wrong with the audit log; `unavailable`, or
+    /// `shutting_down`.
     status: &'static str,
     /// The hash of the policy set in force.
     #[schema(value_type = String)]
@@ -44,6 +46,10 @@ pub(super) struct ReadyView {
     backend: &'static str,
     /// The state of delivery to Slack. It does not affect `status`: what is not delivered waits in the outbox.
     slack: SlackView,
+    /// What is wrong with the audit log, if anything is: `signing` (it is not what was signed before, so that no checkpoint is
+    /// signed), `checkpoint_file` or `file` (the file cannot be written), each with what is the matter.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    audit: BTreeMap<&'static str, String>,
     /// Actions of the policy set in force that have no channel, so that nobody is told of their requests; at most 20. They do
     /// not affect `status`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -122,9 +128,11 @@ impl SlackView {
 )]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     let fault = app.readiness.store_fault();
+    let audit = app.audit.troubles();
     let status = match fault {
         _ if app.shutdown.is_cancelled() => "shutting_down",
-        None => "ready",
+        None if audit.is_empty() => "ready",
+        None => "degraded",
         Some(_) => "unavailable",
     };
     let view = ReadyView {
@@ -134,9 +142,11 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
         store_fault: fault.map(StoreFault::as_str),
         backend: app.gateway.store().backend(),
         slack: SlackView::of(app.outgoing.as_ref(), app.gateway.clock().monotonic()),
+        audit,
         without_channel: without_channel(&app),
     };
-    let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let code =
+        if matches!(status, "ready" | "degraded") { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(view))
 }
 

@@ -8,8 +8,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::error::Problem;
 use super::{
-    access, cancel, create, health, modules, policy_sets, receipts, rerequest, schemas, shadow, slack, sse,
-    status, usage, wait,
+    access, audit, cancel, create, health, modules, policy_sets, receipts, rerequest, schemas, shadow, slack,
+    sse, status, usage, wait,
 };
 
 #[derive(OpenApi)]
@@ -36,6 +36,7 @@ use super::{
         slack::interactions,
         policy_sets::change::reload,
         access::show,
+        audit::list,
         modules::put,
         modules::list,
         policy_sets::change::store,
