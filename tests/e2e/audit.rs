@@ -196,7 +196,7 @@ async fn a_redis_that_lost_entries_is_not_signed() {
     let home = gateway.stop().await;
     let store = redis.url();
     let audit = |words: &[&str]| {
-        let words = ["audit", words[0], "--store", &store].iter().chain(&words[1..]).map(ToString::to_string);
+        let words = [&["audit", words[0], "--store", &store], &words[1..]].concat();
         let secret = PathBuf::from("5e".repeat(32));
         let Output { status, stdout, stderr } = countersign_with([("COUNTERSIGN_SECRET", secret)], words);
         (status.code().expect("a code"), String::from_utf8([stdout, stderr].concat()).expect("text"))
