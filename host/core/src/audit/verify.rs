@@ -556,7 +556,7 @@ mod tests {
         assert_eq!(right.matched, 4);
         let missing = Finding::Missing { partition: 1, from: 1, to: removed };
         // Nothing has signed it yet, so anybody may have written it.
-        assert_eq!(make(oldest.hashes(), false).findings, [missing.clone()]);
+        assert_eq!(make(oldest.hashes(), false).findings, std::slice::from_ref(&missing));
         let mut other = oldest.hashes();
         other[0] = Digest::of(b"other");
         let found = make(other, true).findings;
