@@ -4,7 +4,7 @@ use countersign_core::lifecycle::{Digest, Request, Timestamp};
 use countersign_core::record::Slot;
 
 use super::{store, tamper};
-use crate::{Audit as _, AuditCursor, AuditRange, Create, Created, MostOpen, OpenPolicy, Urgency, fixtures};
+use crate::{AuditCursor, AuditRange, Create, Created, MostOpen, OpenPolicy, Urgency, fixtures};
 
 /// A database of version 1 is migrated, and so are its outbox entries.
 #[tokio::test]
