@@ -177,8 +177,8 @@ async fn check(
     let database = rusqlite::Connection::open_with_flags(home.path("data/countersign.db"), flags)?;
     let mut audited: HashMap<String, Vec<(String, String)>> = HashMap::new();
     let mut select = database.prepare(
-        "SELECT body ->> '$.requestId', event, body ->> '$.policy_hash' FROM audit \
-         WHERE event IN ('created', 'approved')",
+        "SELECT body ->> '$.requestId', body ->> '$.event', body ->> '$.policy_hash' FROM audit \
+         WHERE body ->> '$.event' IN ('created', 'approved')",
     )?;
     let mut rows = select.query(())?;
     while let Some(row) = rows.next()? {

@@ -58,12 +58,12 @@ impl Ledger {
 
     /// The events of a request in the audit log, in order.
     pub(crate) fn audit_of(&self, id: &str) -> Vec<String> {
-        self.texts(&format!("SELECT event FROM audit WHERE {OF_REQUEST} = ?1 ORDER BY seq"), [id])
+        self.texts(&format!("SELECT {EVENT} FROM audit WHERE {OF_REQUEST} = ?1 ORDER BY seq"), [id])
     }
 
     /// The audit entries of a request with this event, whole.
     pub(crate) fn audit_entries(&self, id: &str, event: &str) -> Vec<Value> {
-        let query = format!("SELECT body FROM audit WHERE {OF_REQUEST} = ?1 AND event = ?2 ORDER BY seq");
+        let query = format!("SELECT body FROM audit WHERE {OF_REQUEST} = ?1 AND {EVENT} = ?2 ORDER BY seq");
         let bodies = self.texts(&query, [id, event]);
         bodies.iter().map(|body| serde_json::from_str(body).expect("an audit entry is JSON")).collect()
     }
@@ -72,14 +72,14 @@ impl Ledger {
     pub(crate) fn audited(&self, events: &[&str]) -> Vec<String> {
         let events = Value::from(events.to_vec()).to_string();
         let query = format!(
-            "SELECT {OF_REQUEST} FROM audit WHERE event IN (SELECT value FROM json_each(?1)) ORDER BY seq"
+            "SELECT {OF_REQUEST} FROM audit WHERE {EVENT} IN (SELECT value FROM json_each(?1)) ORDER BY seq"
         );
         self.texts(&query, [events])
     }
 
     /// Which request and which actor each audit entry with this event is about.
     pub(crate) fn acts(&self, event: &str) -> HashSet<(String, String)> {
-        let query = format!("SELECT {OF_REQUEST}, body ->> '$.actor' FROM audit WHERE event = ?1");
+        let query = format!("SELECT {OF_REQUEST}, body ->> '$.actor' FROM audit WHERE {EVENT} = ?1");
         let mut query = self.prepare(&query);
         let rows = query.query_map([event], |row| Ok((row.get(0)?, row.get(1)?)));
         rows.and_then(Iterator::collect).expect("the rows can be read")
@@ -92,7 +92,7 @@ impl Ledger {
 
     /// The audit entries with this event, whole.
     pub(crate) fn entries(&self, event: &str) -> Vec<Value> {
-        let bodies = self.texts("SELECT body FROM audit WHERE event = ?1 ORDER BY seq", [event]);
+        let bodies = self.texts(&format!("SELECT body FROM audit WHERE {EVENT} = ?1 ORDER BY seq"), [event]);
         bodies.iter().map(|body| serde_json::from_str(body).expect("an audit entry is JSON")).collect()
     }
 
@@ -129,7 +129,7 @@ fn of_redis(url: &str) -> Connection {
     let mut redis = client.get_connection().expect("it runs");
     let database = Connection::open_in_memory().expect("there is memory");
     let tables = "CREATE TABLE request (seq INTEGER PRIMARY KEY, id TEXT, status TEXT, body TEXT);
-        CREATE TABLE audit (seq INTEGER PRIMARY KEY, event TEXT, body TEXT);
+        CREATE TABLE audit (seq INTEGER PRIMARY KEY, body TEXT);
         CREATE TABLE outbox (request TEXT, effect TEXT);
         CREATE TABLE counter (metric TEXT, value INTEGER)";
     database.execute_batch(tables).expect("tables can be made");
@@ -139,8 +139,7 @@ fn of_redis(url: &str) -> Connection {
         let entries: Vec<(String, Vec<String>)> =
             ask(&mut redis, &["XRANGE", &format!("{tag}:audit"), "-", "+"]);
         for body in entries.into_iter().filter_map(|(_, fields)| fields.into_iter().nth(1)) {
-            let insert = "INSERT INTO audit (event, body) VALUES (?1 ->> '$.event', ?1)";
-            database.execute(insert, [body]).expect("an entry");
+            database.execute("INSERT INTO audit (body) VALUES (?1)", [body]).expect("an entry");
         }
         let counters: Vec<(String, i64)> = ask(&mut redis, &["HGETALL", &format!("{tag}:cnt")]);
         for (counter, value) in counters {
@@ -171,5 +170,8 @@ fn ask<T: redis::FromRedisValue>(redis: &mut redis::Connection, words: &[&str]) 
     let (name, arguments) = words.split_first().expect("a command");
     redis::cmd(name).arg(arguments).query(redis).unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }
+
+/// What an audit entry is about.
+const EVENT: &str = "body ->> '$.event'";
 
 const OF_REQUEST: &str = "(body ->> '$.requestId')";

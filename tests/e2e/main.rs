@@ -79,6 +79,7 @@ mod store_copy;
 mod cookbook;
 mod import;
 
+mod audit;
 mod health;
 mod keys;
 mod ledger;

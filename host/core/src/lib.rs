@@ -6,6 +6,7 @@ pub mod lifecycle;
 
 pub mod record;
 
+pub mod audit;
 pub mod bundle;
 pub mod receipt;
 

@@ -16,6 +16,9 @@ pub mod receipts;
 mod refused_uses;
 mod usage;
 
+// What proves that what was written about it was not changed since.
+pub mod audit;
+
 // On which thread its policies are asked.
 mod judging;
 // What is delivered more than once.

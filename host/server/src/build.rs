@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access_control::{AccessControl, AccessError, history};
+use crate::audit::keeper::Keeper;
 use crate::config::Config;
 use crate::http::{Fingerprints, Permalinks, Proxies};
 use crate::interactions::SentEphemerals;
@@ -121,6 +122,7 @@ pub(crate) async fn build_over(
     }
     gateway.register(metrics.registry()).context(METRICS)?;
     let spool = spool(config, &keys, &metrics).await?;
+    let audit = audit(config, &keys, gateway.store(), &metrics).await?;
     // Last of what can fail: a start that fails puts no file in force.
     let found = access.as_ref().and_then(|access| access.authenticator.access().digest());
     history::at_start(gateway.store().as_ref(), gateway.clock().now(), found)
@@ -134,6 +136,7 @@ pub(crate) async fn build_over(
         slack_verifier: config.secrets.slack_signing.as_ref().and_then(Verifier::new),
         outgoing,
         spool,
+        audit,
         sent_ephemerals: SentEphemerals::default(),
         permalinks: Permalinks::default(),
         slack_team_ids: config.slack.team_ids.iter().cloned().collect(),
@@ -173,6 +176,20 @@ async fn spool(config: &Config, keys: &Keys, metrics: &Metrics) -> anyhow::Resul
             .with_context(|| format!("cannot use the spool folder `{}`", folder.display()))
     });
     Ok(Some(Arc::new(opened.await??)))
+}
+
+/// What keeps the audit log provable.
+async fn audit(
+    config: &Config,
+    keys: &Keys,
+    store: &Arc<dyn Store>,
+    metrics: &Metrics,
+) -> Result<Keeper, StartError> {
+    let keys = keys.audit().map_err(StartError::Secrets)?;
+    let random = getrandom::u64().context("the system gives no randomness")?;
+    let (store, registry, config) = (Arc::clone(store), metrics.registry().clone(), config.audit.clone());
+    let opened = blocking(move || Keeper::open(store, keys, random, &config, &registry));
+    opened.await?.map_err(StartError::Secrets)
 }
 
 /// The access file, if there is one; says so if there is none.

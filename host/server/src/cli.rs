@@ -9,6 +9,7 @@ use countersign_authoring as authoring;
 use countersign_client::commands::{self, AskCommand, HashCommand, HookCommand, WaitCommand};
 
 use crate::access_key::AccessCommand;
+use crate::audit::AuditCommand;
 use crate::config::{Config, Environment, secrets};
 use crate::dev::Dev;
 use crate::health::Health;
@@ -68,6 +69,9 @@ pub enum Command {
     /// Move a store to another place, or from SQLite to Redis and back.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Export the audit log, and show that it is what was written.
+    #[command(subcommand)]
+    Audit(AuditCommand),
 }
 
 /// Why the command line or the environment is refused.
@@ -142,7 +146,7 @@ impl Cli {
                 })
             })
         };
-        let command = ["policy", "store"]
+        let command = ["audit", "policy", "store"]
             .into_iter()
             .fold(command, |command, group| command.mut_subcommand(group, shares_settings));
         let mut client_variables = Vec::new();
@@ -181,6 +185,7 @@ impl Cli {
                 wrong
             }
             Command::Keys(keys) => keys.read_variables(environment),
+            Command::Audit(audit) => audit.read_variables(environment),
             Command::Store(store) => {
                 let mut wrong = unknown_variables(environment, &serve_variables);
                 wrong.extend(store.read_variables(environment));

@@ -37,6 +37,8 @@ pub mod tls;
 mod interactions;
 
 // For those who check what was decided.
+pub mod audit;
+mod hashing;
 pub mod receipt;
 
 // For those who run it.

@@ -11,7 +11,9 @@ use countersign::config::Config;
 use countersign::http::{Listener, Surface};
 use countersign::run::{reload_on_hangup, run};
 use countersign::tls::{Tls, TlsFiles};
-use countersign::{access_key, check_config, dev, health, receipt, shell, shutdown, store_copy, telemetry};
+use countersign::{
+    access_key, audit, check_config, dev, health, receipt, shell, shutdown, store_copy, telemetry,
+};
 use countersign_client::commands::hook;
 use countersign_core::clock::SystemClock;
 use tokio::net::TcpListener;
@@ -43,6 +45,7 @@ async fn main() -> ExitCode {
         Ok(Cli { command: Command::Access(command) }) => return access_key::run(&command),
         Ok(Cli { command: Command::Receipt(command) }) => return receipt::run(&command),
         Ok(Cli { command: Command::Store(command) }) => return store_copy::run(&command).await,
+        Ok(Cli { command: Command::Audit(command) }) => return audit::run(&command).await,
         Ok(Cli { command: Command::Policy(policy) }) => return countersign_authoring::run(&policy),
         Err(error) if is_refused_hook(&error) => {
             let arguments: Vec<_> = std::env::args_os().collect();

@@ -12,6 +12,7 @@ use countersign_slack::{
 };
 use tokio::task::JoinSet;
 
+use crate::audit::keeper;
 use crate::config::Config;
 use crate::http::{self, ConnectionLimit, Limits, Listener};
 use crate::instances;
@@ -101,7 +102,15 @@ pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> an
     }
     audit_rejected(&app).await;
     scheduler.abort();
-    maintenance.abort_all();
+    maintenance.shutdown().await;
+    // What was written last is covered too, if the store answers; else it is after the next start.
+    let last_look = async {
+        app.audit.mirror(app.gateway.store().as_ref()).await;
+        app.audit.sign(&app).await;
+    };
+    if tokio::time::timeout(BACKGROUND, last_look).await.is_err() {
+        tracing::warn!("shutdown: the last audit entries are covered by a checkpoint after the next start");
+    }
     instances::leave(&app).await;
     app.gateway.store().close().await.context("cannot close the store")?;
     served
@@ -156,6 +165,12 @@ fn maintain(app: &Arc<App>, config: &Config, maintenance: &mut JoinSet<()>) {
     if app.spool.is_some() {
         let this = Arc::clone(app);
         maintenance.spawn(supervisor.keep("spool", move || apply_recorded(Arc::clone(&this))));
+    }
+    let this = Arc::clone(app);
+    maintenance.spawn(supervisor.keep("audit_checkpoints", move || keeper::keep_signing(Arc::clone(&this))));
+    if config.audit.audit_file.is_some() {
+        let this = Arc::clone(app);
+        maintenance.spawn(supervisor.keep("audit_file", move || keeper::keep_mirroring(Arc::clone(&this))));
     }
     let this = Arc::clone(app);
     maintenance.spawn(supervisor.keep("readiness", move || check_readiness(Arc::clone(&this))));

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access_control::AccessControl;
+use crate::audit::keeper::Keeper;
 use crate::http::{Fingerprints, Permalinks, Proxies};
 use crate::interactions::SentEphemerals;
 use crate::rate_limit::{CallerQuotas, RateLimiter};
@@ -34,6 +35,8 @@ pub struct App {
     pub(crate) outgoing: Option<Outgoing>,
     /// Where what people did is kept while the store cannot take it. Without it they are told to try again.
     pub(crate) spool: Option<Arc<Spool>>,
+    /// Keeps the audit log provable.
+    pub(crate) audit: Keeper,
     /// The newest ephemeral messages.
     pub(crate) sent_ephemerals: SentEphemerals,
     /// The URLs of messages that callers asked for.

@@ -121,7 +121,12 @@ macro_rules! passed_on {
 passed_on! {
     Audit {
         write append(audit: Vec<AuditEntry>, counts: Vec<Count>) -> ();
+        read audit_log(range: AuditRange, after: &AuditCursor, limit: usize) -> LogPage;
         read audit(after: &AuditCursor, limit: usize) -> AuditPage;
+        read audit_sizes() -> Vec<u64>;
+        read audit_entries_at(numbers: &[u64]) -> Option<Vec<Option<LogEntry>>>;
+        read audit_checkpoint() -> Option<KeptCheckpoint>;
+        write keep_audit_checkpoint(checkpoint: KeptCheckpoint) -> Committed;
     } {
         async fn append_once(
             &self,

@@ -44,6 +44,23 @@ impl Digest {
     }
 }
 
+/// Takes the digest of bytes that come in parts.
+#[derive(Clone, Debug, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Adds a part.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all parts so far.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest(self.0.clone().finalize().into())
+    }
+}
+
 /// Canonical JSON (RFC 8785) of `value`.
 #[must_use]
 pub fn canonical(value: &Value) -> String {

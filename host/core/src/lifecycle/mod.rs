@@ -30,7 +30,7 @@ mod tests;
 pub use commitment::{
     BadSalt, BadVersion, Commitments, PayloadHashVersion, Salt, WrappedSalt, payload_hash_of,
 };
-pub use digest::{BadDigest, Digest, canonical, parameter_digests, payload_hash};
+pub use digest::{BadDigest, Digest, Hasher, canonical, parameter_digests, payload_hash};
 pub use effect::{AuditEntry, Count, Counter, Effect};
 pub use event::{
     Act, Actor, Edit, Event, FailureKind, Identity, Known, PolicyFailure, Reason, Requirement,

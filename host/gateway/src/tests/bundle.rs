@@ -85,6 +85,7 @@ async fn decided(house: &House, rng: &mut fastrand::Rng) -> Arc<Request> {
 }
 
 /// How many: `COUNTERSIGN_REPLAYS`, or some.
+#[expect(clippy::disallowed_methods, reason = "a test has no arguments")]
 fn how_many() -> usize {
     std::env::var("COUNTERSIGN_REPLAYS").map_or(80, |text| text.parse().expect("a number"))
 }

@@ -3,6 +3,7 @@
 //! Nothing here reads the process's environment: [`crate::cli`] does, once, and hands it over.
 
 mod access;
+mod audit;
 mod logging;
 mod network;
 mod policies;
@@ -24,6 +25,7 @@ use clap::Args;
 use countersign_store::StoreUrl;
 
 pub use access::AccessSettings;
+pub use audit::Audit;
 pub use logging::{LogFormat, Logging};
 pub use network::Network;
 pub use policies::Policies;
@@ -55,6 +57,9 @@ pub struct Config {
     /// Where requests are stored.
     #[command(flatten)]
     pub storage: Storage,
+    /// What is kept of the audit log outside of the store.
+    #[command(flatten)]
+    pub audit: Audit,
     /// How often a client address may make requests.
     #[command(flatten)]
     pub rate_limit: RateLimit,
@@ -125,7 +130,7 @@ pub(crate) fn default_spool(store: &StoreUrl) -> Option<PathBuf> {
 }
 
 /// The file's path with something added to its name.
-fn beside(file: &Path, added: &str) -> PathBuf {
+pub(crate) fn beside(file: &Path, added: &str) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(added);
     file.with_file_name(name)

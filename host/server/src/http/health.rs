@@ -1,5 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics`: for probes and monitoring.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -33,7 +34,7 @@ pub(super) struct ReadyView {
     status: &'static str,
     /// What is wrong: `store_unavailable` (of a store that instances share: callers who wait, and what people do in Slack,
     /// are not lost meanwhile), `slack_degraded`, `slack_stalled`, `slack_down`, `slack_unauthorized`,
-    /// `policy_set_held_back`, `access_file_held_back`, or `presses_spooled` (what people did waits on disk for the store).
+    /// `audit` (which `audit` explains), `policy_set_held_back`, `access_file_held_back`, or `presses_spooled` (what people did waits on disk for the store).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     degraded: Vec<&'static str>,
     /// The hash of the policy set in force.
@@ -48,6 +49,10 @@ pub(super) struct ReadyView {
     backend: &'static str,
     /// The state of delivery to Slack. What is not delivered waits in the outbox.
     slack: SlackView,
+    /// What is wrong with the audit log, if anything is: `signing` (it is not what was signed before, so that no checkpoint is
+    /// signed), `checkpoint_file` or `file` (the file cannot be written), each with what is the matter.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    audit: BTreeMap<&'static str, String>,
     /// Actions of the policy set in force that have no channel, so that nobody is told of their requests; at most 20. They do
     /// not affect `status`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -130,7 +135,8 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     let fault = app.readiness.store_fault();
     let is_shared = app.gateway.store().shared().is_some();
     let report = app.outgoing.as_ref().map(|slack| slack.health.report(app.gateway.clock().monotonic()));
-    let degraded = degraded(&app, fault, report.as_ref().map(|report| report.state));
+    let audit = app.audit.troubles();
+    let degraded = degraded(&app, fault, !audit.is_empty(), report.as_ref().map(|report| report.state));
     let (status, code) = match fault {
         _ if app.shutdown.is_cancelled() => ("shutting_down", StatusCode::SERVICE_UNAVAILABLE),
         Some(_) if !is_shared => ("unavailable", StatusCode::SERVICE_UNAVAILABLE),
@@ -145,13 +151,19 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
         store_fault: fault.map(StoreFault::as_str),
         backend: app.gateway.store().backend(),
         slack: SlackView::of(report),
+        audit,
         without_channel: without_channel(&app),
     };
     (code, Json(view))
 }
 
 /// What is wrong, as far as the process knows without asking anybody.
-fn degraded(app: &App, store: Option<StoreFault>, slack: Option<HealthState>) -> Vec<&'static str> {
+fn degraded(
+    app: &App,
+    store: Option<StoreFault>,
+    audit: bool,
+    slack: Option<HealthState>,
+) -> Vec<&'static str> {
     let slack = slack.and_then(|state| match state {
         HealthState::Ok | HealthState::Standby => None,
         HealthState::Degraded => Some("slack_degraded"),
@@ -163,6 +175,7 @@ fn degraded(app: &App, store: Option<StoreFault>, slack: Option<HealthState>) ->
     let are_spooled = app.spool.as_ref().is_some_and(|spool| spool.waiting() > 0);
     let wrong = [
         store.map(|_| "store_unavailable"),
+        audit.then_some("audit"),
         slack,
         (!app.policy_sets.held_back().is_empty()).then_some("policy_set_held_back"),
         access_is_held_back.then_some("access_file_held_back"),

@@ -45,6 +45,7 @@ mod slack;
 // For admins.
 mod access;
 mod admin;
+mod audit;
 mod modules;
 mod policy_sets;
 mod shadow;

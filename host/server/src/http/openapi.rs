@@ -8,8 +8,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::error::Problem;
 use super::{
-    access, bundle, cancel, create, health, modules, policy_sets, receipts, rerequest, schemas, shadow,
-    slack, sse, status, usage, wait,
+    access, audit, bundle, cancel, create, health, modules, policy_sets, receipts, rerequest, schemas,
+    shadow, slack, sse, status, usage, wait,
 };
 
 #[derive(OpenApi)]
@@ -37,6 +37,7 @@ use super::{
         slack::interactions,
         policy_sets::change::reload,
         access::show,
+        audit::list,
         modules::put,
         modules::list,
         policy_sets::change::store,

@@ -14,8 +14,8 @@ use futures_util::FutureExt as _;
 
 use super::error::ApiError;
 use super::{
-    access, admin, body, bundle, cancel, create, front_door, health, modules, openapi, policy_sets, proxies,
-    receipts, rerequest, schemas, shadow, slack as interactions, sse, status, usage, wait,
+    access, admin, audit, body, bundle, cancel, create, front_door, health, modules, openapi, policy_sets,
+    proxies, receipts, rerequest, schemas, shadow, slack as interactions, sse, status, usage, wait,
 };
 use crate::state::App;
 
@@ -104,6 +104,7 @@ fn operations() -> Routes {
     Routes::default()
         .post("/api/admin/reload-policy", policy_sets::change::reload)
         .get("/api/admin/access", access::show)
+        .get("/api/admin/audit", audit::list)
         .put("/api/admin/modules", modules::put)
         .get("/api/admin/modules", modules::list)
         .post("/api/admin/policy-sets", policy_sets::change::store)

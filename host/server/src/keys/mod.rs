@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use countersign_core::mac::hmac;
+use countersign_gateway::audit::AuditKeys;
 use countersign_gateway::{SaltKey, SaltKeys};
 use countersign_store::{Store, StoreUrl};
 use zeroize::Zeroizing;
@@ -80,6 +81,14 @@ impl Keys {
         SaltKeys::new(key(&self.current), self.previous.as_ref().map(key))
     }
 
+    /// The keys that checkpoints of the audit log are signed with. A previous one signs too, so that whoever has only its public
+    /// half can go on checking.
+    pub(crate) fn audit(&self) -> anyhow::Result<AuditKeys> {
+        let seeds: Vec<_> =
+            self.all().map(|key| Zeroizing::new(key.derive("countersign audit checkpoint"))).collect();
+        Ok(AuditKeys::new(seeds.iter().map(|seed| &**seed))?)
+    }
+
     /// Every secret, the current one first.
     pub(crate) fn all(&self) -> impl Iterator<Item = &MasterKey> {
         std::iter::once(&self.current).chain(&self.previous)
@@ -97,6 +106,15 @@ fn beside(store: &StoreUrl, ending: &str) -> Option<PathBuf> {
     let mut name = database.file_name()?.to_owned();
     name.push(ending);
     Some(database.with_file_name(name))
+}
+
+/// The keys in the key file of a store, if there is one. Blocks.
+///
+/// # Errors
+/// If it cannot be read, or is not its owner's alone.
+pub(crate) fn of_file(store: &StoreUrl) -> anyhow::Result<Option<Keys>> {
+    let Some(path) = key_file(store) else { return Ok(None) };
+    Ok(KeyFile::read(&path)?.map(|KeyFile(keys)| keys))
 }
 
 /// The keys that are configured, else those of the key file, which is made if there is none; those of a store in memory

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use super::expected::POLICY_SET;
 use super::slack;
 use super::world::World;
+use crate::audit::keeper::Keeper;
 use crate::build::tokens;
 use crate::config::RateLimit;
 use crate::http::{ClientHeader, Fingerprints, Permalinks, Proxies, Surface, router};
@@ -116,7 +117,12 @@ impl Process {
         let supervisor = Supervisor::new(metrics.registry(), shutdown.clone()).expect("metrics");
         let registries = Registries::any(Credentials::of_docker(|_| None));
         let folder = Digest::of(b"no folder");
+        // Nothing is signed: the log is what is looked at.
+        let audit = keys.audit().expect("keys");
+        let nowhere = crate::config::Audit::default();
+        let audit = Keeper::open(Arc::clone(gateway.store()), audit, 0, &nowhere, metrics.registry());
         let app = Arc::new(App {
+            audit: audit.expect("no file is read"),
             policy_sets: PolicySets::new(Arc::clone(&gateway), "unused".into(), registries, folder),
             gateway,
             admin_token: None,

@@ -112,6 +112,10 @@ macro_rules! store_contract {
             }
             audit {
                 audit_entries_stay_in_order
+                entries_are_numbered_without_gaps
+                entries_about_a_request_are_found
+                entries_of_a_period_are_found
+                a_checkpoint_follows_the_one_before_it
             }
             statistics {
                 counters_add_up

@@ -10,7 +10,6 @@
 //! What is not copied is what no longer holds, or is derived: claims of outbox entries, leases, living instances, rate
 //! buckets, the outcomes of single writes, and every index and gauge, which the destination makes anew.
 
-mod audit;
 mod record;
 mod tally;
 
@@ -19,11 +18,10 @@ use std::pin::Pin;
 use self::tally::Tally;
 use crate::redis::copy::{RedisReader, RedisSource, RedisTarget};
 use crate::redis::{RedisOpenError, RedisOptions};
-use crate::sqlite::copy::SqliteReader;
+use crate::sqlite::copy::{PARTITIONS, SqliteReader};
 use crate::{Documents as _, OpenError, SqliteStore, StoreError, StoreOpenError, StoreUrl};
 
-pub(crate) use audit::home_of_entry;
-pub(crate) use record::{Home, Kind, OutboxRecord, Outcome, Record};
+pub(crate) use record::{AuditRecord, Home, Kind, OutboxRecord, Outcome, Record};
 
 /// How often the destination is read back before it counts as another one: a scan of Redis may meet a key twice while Redis
 /// resizes its table.
@@ -66,6 +64,16 @@ pub enum CopyError {
     /// Something was stored there while it was copied.
     #[error("the source was changed while it was copied: stop all gateways that use it, and copy again")]
     Changed,
+    /// The audit log is signed by its partitions, so it cannot be kept in others.
+    #[error(
+        "the destination has {there} partitions, and the source {here}: the audit log keeps its partitions"
+    )]
+    Partitions {
+        /// Of requests, in the source.
+        here: u16,
+        /// In the destination.
+        there: u16,
+    },
     /// The destination has something in it.
     #[error("the destination is not empty: it has {0}")]
     NotEmpty(String),
@@ -260,10 +268,10 @@ impl Source {
         }
     }
 
-    fn partitions(&self) -> Option<u16> {
+    fn partitions(&self) -> u16 {
         match self {
-            Source::Sqlite(_) => None,
-            Source::Redis(source) => Some(source.partitions()),
+            Source::Sqlite(_) => PARTITIONS,
+            Source::Redis(source) => source.partitions(),
         }
     }
 
@@ -321,10 +329,17 @@ impl Target {
     }
 
     /// Marks the destination as a part of a store, after a check that it is empty.
-    async fn prepare(&mut self, partitions: Option<u16>) -> Result<(), CopyError> {
+    async fn prepare(&mut self, partitions: u16) -> Result<(), CopyError> {
+        let destination = match self {
+            Target::Sqlite(_) => PARTITIONS,
+            Target::Redis(target) => target.partitions(),
+        };
+        if destination != partitions {
+            return Err(CopyError::Partitions { here: partitions, there: destination });
+        }
         match self {
             Target::Sqlite(store) => store.begin_copy().await,
-            Target::Redis(target) => target.prepare(partitions).await,
+            Target::Redis(target) => target.prepare().await,
         }
     }
 

@@ -11,6 +11,7 @@ pub(crate) enum Kind {
     Outbox,
     Message,
     Audit,
+    Checkpoint,
     Counter,
     Entry,
     Module,
@@ -21,7 +22,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 13] = [
+    pub(crate) const ALL: [Kind; 14] = [
         Kind::Entry,
         Kind::Module,
         Kind::Signature,
@@ -34,6 +35,7 @@ impl Kind {
         Kind::Outbox,
         Kind::Message,
         Kind::Audit,
+        Kind::Checkpoint,
         Kind::Counter,
     ];
 
@@ -45,6 +47,7 @@ impl Kind {
             Kind::Outbox => "outbox entries",
             Kind::Message => "messages",
             Kind::Audit => "audit entries",
+            Kind::Checkpoint => "checkpoints of the audit log",
             Kind::Counter => "counters",
             Kind::Entry => "policy entries",
             Kind::Module => "modules",
@@ -57,7 +60,7 @@ impl Kind {
 
     /// Whether the records of the kind have an order that is kept.
     pub(crate) const fn is_ordered(self) -> bool {
-        matches!(self, Kind::Audit | Kind::Set | Kind::Change)
+        matches!(self, Kind::Set | Kind::Change)
     }
 }
 
@@ -92,8 +95,10 @@ pub(crate) enum Record {
         refresh_at: Option<u64>,
         body: String,
     },
-    /// An audit entry.
-    Audit { home: Home, request: Option<RequestId>, body: String },
+    /// An audit entry, with its place in the log and what is kept beside it. It says by itself where it belongs.
+    Audit(AuditRecord),
+    /// The newest checkpoint of the audit log.
+    Checkpoint { sequence: u64, note: String, state: String },
     /// A counter's value, or a part of it. `labels` is JSON.
     Counter { metric: String, labels: String, value: u64 },
     /// A policy entry.
@@ -123,6 +128,17 @@ pub(crate) struct OutboxRecord {
     pub(crate) channel: String,
 }
 
+/// An entry of the audit log, as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AuditRecord {
+    pub(crate) partition: u16,
+    pub(crate) number: u64,
+    pub(crate) at: u64,
+    pub(crate) request: Option<RequestId>,
+    pub(crate) digest: Digest,
+    pub(crate) body: String,
+}
+
 /// What became of a record that was written.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
@@ -144,7 +160,8 @@ impl Record {
             Record::Nonce { .. } => Kind::Nonce,
             Record::Outbox(_) => Kind::Outbox,
             Record::Message { .. } => Kind::Message,
-            Record::Audit { .. } => Kind::Audit,
+            Record::Audit(_) => Kind::Audit,
+            Record::Checkpoint { .. } => Kind::Checkpoint,
             Record::Counter { .. } => Kind::Counter,
             Record::Entry { .. } => Kind::Entry,
             Record::Module { .. } => Kind::Module,
@@ -157,14 +174,14 @@ impl Record {
 
     pub(crate) const fn home(&self) -> Home {
         match self {
-            Record::Nonce { home, .. } | Record::Audit { home, .. } => *home,
+            Record::Nonce { home, .. } => *home,
             _ => Home::Whole,
         }
     }
 
     /// The record in a store that has no parts.
     pub(crate) fn whole(mut self) -> Record {
-        if let Record::Nonce { home, .. } | Record::Audit { home, .. } = &mut self {
+        if let Record::Nonce { home, .. } = &mut self {
             *home = Home::Whole;
         }
         self
@@ -182,7 +199,8 @@ impl Record {
             | Record::Set { hash: digest, .. } => digest.to_string(),
             Record::Outbox(entry) => format!("{}:{}", entry.request, entry.effect),
             Record::Message { request, slot, .. } => format!("{request}:{slot}"),
-            Record::Audit { request, .. } => request.map(|id| id.to_string()).unwrap_or_default(),
+            Record::Audit(AuditRecord { partition, number, .. }) => format!("{partition}/{number}"),
+            Record::Checkpoint { sequence, .. } => sequence.to_string(),
             Record::Counter { metric, labels, .. } => format!("{metric} {labels}"),
             Record::Change { .. } => String::new(),
             Record::Document { key, .. } => key.clone(),
@@ -242,9 +260,17 @@ impl Record {
                 parts.put(if refresh_at.is_some() { b"refreshed" } else { b"" });
                 parts.put(body.as_bytes());
             }
-            Record::Audit { home: _, request, body } => {
+            Record::Audit(AuditRecord { partition, number, at, request, digest, body }) => {
+                parts.put(&partition.to_be_bytes());
+                [number, at].into_iter().for_each(|it| parts.number(*it));
                 parts.put(&request.map(RequestId::to_bytes).unwrap_or_default());
+                parts.put(digest.as_bytes());
                 parts.put(body.as_bytes());
+            }
+            Record::Checkpoint { sequence, note, state } => {
+                parts.number(*sequence);
+                parts.put(note.as_bytes());
+                parts.put(state.as_bytes());
             }
             Record::Counter { metric, labels, value } => {
                 parts.put(metric.as_bytes());

@@ -99,8 +99,8 @@ mod tests {
         Record::Document { key: key.into(), value: vec![1] }
     }
 
-    fn entry(body: &str) -> Record {
-        Record::Audit { home: Home::Meta, request: None, body: body.into() }
+    fn change(body: &str) -> Record {
+        Record::Change { in_force: None, body: body.into() }
     }
 
     fn tally(records: &[Record]) -> Tally {
@@ -115,9 +115,9 @@ mod tests {
         assert_eq!(tally(&[one.clone(), two.clone()]).difference(&tally(&[two.clone(), one.clone()])), None);
         let differs = tally(&[one.clone(), two.clone()]).difference(&tally(&[one.clone(), one.clone()]));
         assert_eq!(differs, Some((Kind::Document, 2, 2)));
-        let [first, second] = ["first", "second"].map(entry);
+        let [first, second] = ["first", "second"].map(change);
         let differs = tally(&[first.clone(), second.clone()]).difference(&tally(&[second, first]));
-        assert_eq!(differs, Some((Kind::Audit, 2, 2)));
+        assert_eq!(differs, Some((Kind::Change, 2, 2)));
         let mut replaced = tally(std::slice::from_ref(&one));
         replaced.remove(&one);
         replaced.add(&two);

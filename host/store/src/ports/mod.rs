@@ -16,7 +16,8 @@ use countersign_core::lifecycle::Timestamp;
 
 use crate::StoreError;
 
-pub use audit::{Audit, AuditCursor, AuditPage};
+pub(crate) use audit::encoded;
+pub use audit::{Audit, AuditCursor, AuditPage, AuditRange, KeptCheckpoint, LogColumns, LogEntry, LogPage};
 pub use documents::{DOCUMENT_PREFIXES, Documents};
 pub use guards::{Guards, Nonce};
 pub use messages::{KeepPost, Messages, StalePost};

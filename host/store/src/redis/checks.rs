@@ -12,7 +12,7 @@ use crate::StoreError;
 const OLDEST: (u32, u32) = (7, 0);
 
 /// The version of the keys and their contents.
-pub(super) const FORMAT: &str = "1";
+pub(super) const FORMAT: &str = "2";
 
 /// In place of the version while a copy is written.
 pub(super) const UNFINISHED: &str = "copying";

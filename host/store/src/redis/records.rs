@@ -1,15 +1,24 @@
 //! The audit entries, counts, effects and nonce that are stored with a change.
 
-use countersign_core::lifecycle::{AuditEntry, Count};
+use countersign_core::lifecycle::{AuditEntry, Count, Digest, RequestId, Timestamp};
 
 use super::call::Call;
 use super::reply::{json, millis};
+use crate::ports::encoded;
 use crate::{Nonce, StoreError};
 
 /// What is stored with a change, as text.
 pub(super) struct Records {
-    audit: Vec<String>,
+    audit: Vec<Entry>,
     counts: Vec<(String, u64)>,
+}
+
+/// An audit entry, and what it is found by.
+struct Entry {
+    body: String,
+    digest: Digest,
+    at: Timestamp,
+    request: Option<RequestId>,
 }
 
 impl Records {
@@ -20,14 +29,29 @@ impl Records {
             Ok((counter, count.by.min(i64::MAX.unsigned_abs())))
         });
         Ok(Records {
-            audit: audit.iter().map(json).collect::<Result<_, _>>()?,
+            audit: audit.iter().map(Entry::of).collect::<Result<_, _>>()?,
             counts: counts.collect::<Result<_, StoreError>>()?,
         })
     }
 
     pub(super) fn append(&self, call: Call) -> Call {
-        call.each(&self.audit, |call, entry| call.text(entry))
+        call.each(&self.audit, |call, entry| entry.append(call))
             .each(&self.counts, |call, (counter, by)| call.text(counter).number(*by))
+    }
+}
+
+impl Entry {
+    fn of(entry: &AuditEntry) -> Result<Entry, StoreError> {
+        let (body, digest) = encoded(entry)?;
+        Ok(Entry { body, digest, at: entry.at, request: entry.request })
+    }
+
+    fn append(&self, call: Call) -> Call {
+        let call = call.text(&self.body).text(&self.digest.to_string()).number(millis(self.at));
+        match self.request {
+            Some(request) => call.text(&request.to_string()),
+            None => call.text(""),
+        }
     }
 }
 

@@ -58,6 +58,7 @@ scripts! {
     CLAIM_REFRESH: WRITES ["keys" "once" "outbox" "messages" "claim_refresh"];
     STALE: READS ["keys" "outbox" "messages" "stale"];
     APPEND: WRITES ["keys" "once" "guards" "records" "append"];
+    KEEP_CHECKPOINT: WRITES ["keys" "once" "keep_checkpoint"];
     CLAIM_NONCE: WRITES ["keys" "once" "guards" "claim_nonce"];
     MAINTAIN: FREES ["keys" "guards" "maintain"];
     OPEN: READS ["keys" "gauges" "open"];

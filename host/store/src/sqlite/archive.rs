@@ -7,11 +7,11 @@ use countersign_core::lifecycle::{Digest, Request, RequestId, WrappedSalt};
 use countersign_core::record::PolicyEntry;
 use rusqlite::{Connection, params};
 
-use super::column::{RowContext, row_limit};
+use super::column::{RowContext, other, row_limit};
 use super::policies::select_policy_entry;
 use super::request_row::StoredRequest;
-use super::{OpenError, copy, file, salts, schema};
-use crate::StoreError;
+use super::{OpenError, audit, copy, file, salts, schema};
+use crate::{AuditCursor, AuditRange, KeptCheckpoint, LogPage, StoreError};
 
 /// A database that is open for reading only. Every call blocks.
 #[derive(Debug)]
@@ -52,6 +52,47 @@ impl SqliteArchive {
         limit: usize,
     ) -> Result<Vec<(RequestId, WrappedSalt)>, StoreError> {
         if schema::has_salts(&self.db)? { salts::select(&self.db, after, limit) } else { Ok(Vec::new()) }
+    }
+
+    /// As [`crate::Audit::audit_log`].
+    ///
+    /// # Errors
+    /// If it cannot be read, or is of an earlier version, whose log has no numbers.
+    pub fn audit_log(
+        &self,
+        range: AuditRange,
+        after: &AuditCursor,
+        limit: usize,
+    ) -> Result<LogPage, StoreError> {
+        self.need_numbers()?;
+        audit::select(&self.db, range, audit::Place::of(&range, after)?, limit)
+    }
+
+    /// As [`crate::Audit::audit_sizes`].
+    ///
+    /// # Errors
+    /// As [`SqliteArchive::audit_log`].
+    pub fn audit_sizes(&self) -> Result<Vec<u64>, StoreError> {
+        self.need_numbers()?;
+        audit::sizes(&self.db)
+    }
+
+    /// As [`crate::Audit::audit_checkpoint`].
+    ///
+    /// # Errors
+    /// As [`SqliteArchive::audit_log`].
+    pub fn audit_checkpoint(&self) -> Result<Option<KeptCheckpoint>, StoreError> {
+        self.need_numbers()?;
+        audit::checkpoint(&self.db)
+    }
+
+    fn need_numbers(&self) -> Result<(), StoreError> {
+        match audit::has_numbers(&self.db)? {
+            true => Ok(()),
+            false => Err(other(
+                "its audit log has no numbers yet: a gateway of this version gives it some when it starts",
+            )),
+        }
     }
 
     /// The policy entry with this hash.

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use countersign_core::lifecycle::Digest;
+use countersign_core::lifecycle::{Digest, RequestId};
 use rusqlite::types::{ToSql, Value};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::audit::AuditRow;
+pub(crate) use super::audit::PARTITIONS;
 use super::column::{RowContext, integer};
 use super::file::discard;
 use super::readers::Readers;
@@ -16,15 +16,17 @@ use super::request_row::{RequestRow, StoredRequest};
 use super::writer::Scope;
 use super::{OpenError, SqliteStore};
 use crate::StoreError;
-use crate::copy::{CopyError, Home, Kind, OutboxRecord, Outcome, Record, sqlite_error};
+use crate::copy::{AuditRecord, CopyError, Home, Kind, OutboxRecord, Outcome, Record, sqlite_error};
 
 /// Every table, with its columns. A copy is refused if a database has others: whoever adds one says here, and below, what
 /// becomes of it.
 ///
-/// Not copied: `meta`, which is about the file; `open_requests`, which is counted anew; and who has claimed what is in
+/// `audit_partition` follows from the entries. Not copied: `meta`, which is about the file; `open_requests`, which is counted anew; and who has claimed what is in
 /// `outbox`.
-const TABLES: [(&str, &str); 15] = [
-    ("audit", "seq at event action status request body"),
+const TABLES: [(&str, &str); 17] = [
+    ("audit", "seq partition number at request digest body"),
+    ("audit_checkpoint", "id sequence note state"),
+    ("audit_partition", "partition size"),
     ("counter", "metric labels value"),
     ("idempotency", "key fingerprint request until"),
     ("kept", "key value"),
@@ -81,7 +83,8 @@ impl SqliteStore {
             return Err(CopyError::Unknown(unknown));
         }
         let begun = self.writer.write(|scope| {
-            for (table, _) in TABLES.iter().filter(|(table, _)| *table != "meta") {
+            for (table, _) in TABLES.iter().filter(|(table, _)| !["meta", "audit_partition"].contains(table))
+            {
                 let has = format!("SELECT EXISTS (SELECT 1 FROM {table})");
                 if scope.db.query_one(&has, [], |row| row.get(0))? {
                     return Ok(Some(*table));
@@ -263,13 +266,31 @@ fn page(db: &Connection, kind: Kind, after: Option<Vec<Value>>) -> Result<Page, 
             })
         }
         Kind::Audit => {
-            let select = "SELECT seq, request, body FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2";
-            rows(db, select, after, vec![Value::Integer(0)], PAGE, |row| {
+            let select = "SELECT seq, partition, number, at, request, digest, body FROM audit
+                 WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+            rows(db, select, after, vec![Value::Integer(-1)], PAGE, |row| {
                 let seq: i64 = row.get(0)?;
                 let context = of("audit", &seq);
-                let request: Option<[u8; 16]> = context.get(row, (1, "request"))?;
-                let request = request.map(countersign_core::lifecycle::RequestId::from_bytes);
-                Ok(Record::Audit { home: Home::Whole, request, body: context.get(row, (2, "body"))? })
+                let request: Option<[u8; 16]> = context.get(row, (4, "request"))?;
+                let partition = context.unsigned(row, (1, "partition"))?;
+                Ok(Record::Audit(AuditRecord {
+                    partition: u16::try_from(partition)
+                        .map_err(|error| context.corrupt("partition", error))?,
+                    number: context.unsigned(row, (2, "number"))?,
+                    at: context.unsigned(row, (3, "at"))?,
+                    request: request.map(RequestId::from_bytes),
+                    digest: context.digest(row, (5, "digest"))?,
+                    body: context.get(row, (6, "body"))?,
+                }))
+            })
+        }
+        Kind::Checkpoint => {
+            let select =
+                "SELECT id, sequence, note, state FROM audit_checkpoint WHERE id > ?1 ORDER BY id LIMIT ?2";
+            rows(db, select, after, vec![Value::Integer(0)], PAGE, |row| {
+                let context = of("audit_checkpoint", &1);
+                let (note, state) = (context.get(row, (2, "note"))?, context.get(row, (3, "state"))?);
+                Ok(Record::Checkpoint { sequence: context.unsigned(row, (1, "sequence"))?, note, state })
             })
         }
         Kind::Counter => {
@@ -393,7 +414,6 @@ fn checked(
 /// A record that is about to be written, as far as it could be prepared.
 enum NewRow {
     Request(Box<RequestRow>, Record),
-    Audit(AuditRow),
     Other(Record),
 }
 
@@ -403,7 +423,6 @@ impl NewRow {
             Record::Request { ref request, ref body } => {
                 NewRow::Request(Box::new(RequestRow::stored(request, body)?), record)
             }
-            Record::Audit { body, .. } => NewRow::Audit(AuditRow::stored(body)?),
             other => NewRow::Other(other),
         })
     }
@@ -422,10 +441,6 @@ impl NewRow {
                 let same = *body == stored_body && request.submission.salt == stored.submission.salt;
                 Ok(if same { Outcome::Same } else { Outcome::Clash })
             }
-            NewRow::Audit(row) => {
-                row.insert(scope.db)?;
-                Ok(Outcome::New)
-            }
             NewRow::Other(record) => insert_other(scope.db, record),
         }
     }
@@ -433,7 +448,24 @@ impl NewRow {
 
 fn insert_other(db: &Connection, record: &Record) -> Result<Outcome, StoreError> {
     match record {
-        Record::Request { .. } | Record::Audit { .. } => Ok(Outcome::Clash),
+        Record::Request { .. } => Ok(Outcome::Clash),
+        Record::Audit(AuditRecord { partition, number, at, request, digest, body }) => {
+            let mut insert = db.prepare_cached(
+                "INSERT INTO audit (partition, number, at, request, digest, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?;
+            let request = request.map(RequestId::to_bytes);
+            insert.execute(params![partition, integer(*number), integer(*at), request, digest.as_bytes(), body])?;
+            let mut grow =
+                db.prepare_cached("UPDATE audit_partition SET size = max(size, ?2) WHERE partition = ?1")?;
+            grow.execute(params![partition, integer(*number)])?;
+            Ok(Outcome::New)
+        }
+        Record::Checkpoint { sequence, note, state } => one(
+            db,
+            "INSERT INTO audit_checkpoint (id, sequence, note, state) VALUES (1, ?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            "SELECT 1 FROM audit_checkpoint WHERE sequence = ?1 AND note = ?2 AND state = ?3",
+            params![integer(*sequence), note, state],
+        ),
         Record::Idempotency { key, fingerprint, request, until } => one(
             db,
             "INSERT INTO idempotency (key, fingerprint, request, until) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",

@@ -34,7 +34,7 @@ impl Messages for SqliteStore {
     async fn keep_slack_post(&self, keep: KeepPost) -> Result<Committed, StoreError> {
         let KeepPost { request, slot, post, audit, counts } = keep;
         let body = json(&post)?;
-        let records = Records::of(audit, counts)?;
+        let records = Records::of(audit, counts, Some(request.shard()))?;
         let stored = self.writer.write(move |scope| {
             let (request, slot) = (request.to_bytes(), slot.to_string());
             let refresh_at = post.refresh_at.map(millis);

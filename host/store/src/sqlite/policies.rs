@@ -150,7 +150,7 @@ impl Policies for SqliteStore {
     async fn change_policy(&self, change: ChangePolicy) -> Result<Committed, StoreError> {
         let ChangePolicy { change, audit, counts } = change;
         let (in_force, body) = (change.in_force(), json(&change)?);
-        let records = Records::of(audit, counts)?;
+        let records = Records::of(audit, counts, None)?;
         let changed = self.writer.write(move |scope| {
             // INVARIANT: a conflict has changed nothing up to here, so it needs no savepoint.
             if in_force.is_some() && last_in_force(scope.db)?.and_then(|(_, last)| last.to) != change.from {

@@ -26,7 +26,7 @@ impl Requests for SqliteStore {
         let projection = Projection::of(&request);
         let row = RequestRow::of(&request, &projection)?;
         let entries = NewEntries::of(&request, &projection, &effects);
-        let records = Records::of(audit, counts)?;
+        let records = Records::of(audit, counts, Some(request.id.shard()))?;
         let written = self.writer.write(move |scope| {
             if guards::is_repeated(scope.db, nonce.as_ref())? {
                 return Ok(Written::Repeated);
@@ -65,7 +65,7 @@ impl Requests for SqliteStore {
         let projection = Projection::of(&request);
         let row = RequestRow::of(&request, &projection)?;
         let entries = NewEntries::of(&request, &projection, &effects);
-        let records = Records::of(audit, counts)?;
+        let records = Records::of(audit, counts, Some(request.id.shard()))?;
         let committed = self.writer.write(move |scope| {
             if guards::is_repeated(scope.db, nonce.as_ref())? {
                 return Ok(Committed::Repeated);

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
-use super::OpenError;
+use super::{OpenError, audit};
 
 /// SQLite's `application_id`, which marks the file as a Countersign database: "CtSg".
 const APPLICATION_ID: i32 = 0x4374_5367;
 
 /// Migration `n` brings a database from version `n` to `n + 1`. A released migration is never edited.
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
@@ -20,7 +20,11 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("schema_7.sql"),
     include_str!("schema_8.sql"),
     include_str!("schema_9.sql"),
+    include_str!("schema_10.sql"),
 ];
+
+/// From this version on entries of the audit log have numbers and digests, which SQL alone cannot make.
+const AUDIT_NUMBERS: usize = 9;
 
 /// Refuses a file of another program, or of a newer gateway, before anything is written to it.
 pub(super) fn check(path: &Path, connection: &Connection) -> Result<(), OpenError> {
@@ -68,6 +72,9 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     if version < MIGRATIONS.len() {
         for migration in MIGRATIONS.iter().skip(version) {
             transaction.execute_batch(migration)?;
+        }
+        if version < AUDIT_NUMBERS {
+            audit::number_older(&transaction)?;
         }
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(

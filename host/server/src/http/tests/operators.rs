@@ -75,6 +75,16 @@ async fn metrics_of_a_decided_request() {
     # HELP approvals_total Requests that were approved.
     # TYPE approvals_total counter
     approvals_total{action="deploy"} 1
+    # HELP audit_file_failing 1 if a file outside of the store cannot be written.
+    # TYPE audit_file_failing gauge
+    audit_file_failing{file="checkpoint_file"} 0
+    audit_file_failing{file="file"} 0
+    # HELP audit_signed_entries Audit entries that the newest checkpoint covers.
+    # TYPE audit_signed_entries gauge
+    audit_signed_entries 0
+    # HELP audit_signing_refused 1 if no checkpoint is signed because the audit log is not what was signed before.
+    # TYPE audit_signing_refused gauge
+    audit_signing_refused 0
     # HELP average_open_request_age_seconds Average age of the requests that have not ended.
     # TYPE average_open_request_age_seconds gauge
     average_open_request_age_seconds{action="guarded"} 42

@@ -32,7 +32,7 @@ pub(super) enum Use {
 }
 
 /// The keys of partitions of requests. A name that ends in a colon is followed by what the key is about.
-const OF_PARTITIONS: [(&str, Use); 26] = [
+const OF_PARTITIONS: [(&str, Use); 29] = [
     ("r:", Use::Request),
     ("idem:", Use::Idempotency),
     ("once:", Use::Nonce),
@@ -40,6 +40,9 @@ const OF_PARTITIONS: [(&str, Use); 26] = [
     ("post:", Use::Message),
     ("audit", Use::Whole),
     ("audit:n", Use::Whole),
+    ("audit:from", Use::Derived),
+    ("audit:to", Use::Derived),
+    ("audit:of:", Use::Derived),
     ("cnt", Use::Whole),
     ("lin:", Use::Derived),
     ("ids", Use::Derived),
@@ -62,7 +65,7 @@ const OF_PARTITIONS: [(&str, Use); 26] = [
 ];
 
 /// The keys of what concerns no request.
-const OF_META: [(&str, Use); 16] = [
+const OF_META: [(&str, Use); 19] = [
     ("entry:", Use::Entry),
     ("module:", Use::Module),
     ("sig:", Use::Signatures),
@@ -75,6 +78,9 @@ const OF_META: [(&str, Use); 16] = [
     ("modules", Use::Derived),
     ("audit", Use::Whole),
     ("audit:n", Use::Whole),
+    ("audit:from", Use::Derived),
+    ("audit:to", Use::Derived),
+    ("audit:checkpoint", Use::Whole),
     ("cnt", Use::Whole),
     ("lease:", Use::Passing),
     ("instances", Use::Passing),

@@ -9,13 +9,14 @@ use redis::Value;
 
 use super::Scan;
 use super::keys::{Key, Use};
-use crate::StoreError;
-use crate::copy::{CopyError, Home, Kind, OutboxRecord, Record};
+use crate::copy::{AuditRecord, CopyError, Home, Kind, OutboxRecord, Record};
 use crate::redis::Space;
+use crate::redis::audit::newest_checkpoint;
 use crate::redis::call::{Call, Tag};
 use crate::redis::reply::Place;
 use crate::redis::request_row::{FIELDS, StoredRequest};
 use crate::redis::script::LIST_SETS;
+use crate::{KeptCheckpoint, StoreError};
 
 /// How many entries of a list or a log are read at once.
 const PAGE: u64 = 500;
@@ -36,7 +37,9 @@ pub(crate) struct RedisReader {
 /// A part of what has an order.
 enum Step {
     /// The audit log of a part, from above this number.
-    Audit(Tag, Home, u64),
+    Audit(Tag, u16, u64),
+    /// The newest checkpoint of the audit log.
+    Checkpoint,
     /// The counters of a part.
     Counters(Tag),
     /// The policy sets, of which the hashes are still to be listed.
@@ -51,9 +54,10 @@ impl RedisReader {
     pub(super) fn of(space: Arc<Space>) -> RedisReader {
         let mut steps = VecDeque::from([Step::ListSets, Step::Changes(0)]);
         for partition in 0..space.partitions {
-            steps.push_back(Step::Audit(space.tag(partition), Home::Partition(partition), 0));
+            steps.push_back(Step::Audit(space.tag(partition), partition, 0));
         }
-        steps.push_back(Step::Audit(space.meta(), Home::Meta, 0));
+        steps.push_back(Step::Audit(space.meta(), space.partitions, 0));
+        steps.push_back(Step::Checkpoint);
         steps.extend(space.all_tags().into_iter().map(Step::Counters));
         let scan = Scan::of(&space);
         RedisReader { space, steps, scan, found: VecDeque::new() }
@@ -113,7 +117,7 @@ impl RedisReader {
 
     async fn step(&mut self, step: Step) -> Result<Vec<Record>, StoreError> {
         match step {
-            Step::Audit(tag, home, seen) => {
+            Step::Audit(tag, partition, seen) => {
                 let from = format!("({seen}-0");
                 let range = Call::command("XRANGE", &tag, "audit").text(&from).text("+");
                 let found = self.space.link.call(range.text("COUNT").number(PAGE)).await?;
@@ -126,15 +130,32 @@ impl RedisReader {
                     let place = Place { table: "audit", key: &id };
                     let number = id.split('-').next().and_then(|number| number.parse().ok());
                     last = number.ok_or_else(|| place.corrupt("id", "it is no number"))?;
-                    let [_, body] = place.row(fields)?;
-                    let body = place.text("body", body)?;
+                    let [_, body, _, digest] = place.row(fields)?;
+                    let (body, digest) = (place.text("body", body)?, place.digest("digest", digest)?);
                     let entry: AuditEntry = place.json("body", body.as_bytes())?;
-                    page.push(Record::Audit { home, request: entry.request, body });
+                    let (at, request) = (entry.at.as_millis(), entry.request);
+                    page.push(Record::Audit(AuditRecord {
+                        partition,
+                        number: last,
+                        at,
+                        request,
+                        digest,
+                        body,
+                    }));
                 }
                 if !page.is_empty() {
-                    self.steps.push_front(Step::Audit(tag, home, last));
+                    self.steps.push_front(Step::Audit(tag, partition, last));
                 }
                 Ok(page)
+            }
+            Step::Checkpoint => {
+                let kept = newest_checkpoint(&self.space).await?;
+                let record = kept.map(|KeptCheckpoint { sequence, note, state }| Record::Checkpoint {
+                    sequence,
+                    note,
+                    state,
+                });
+                Ok(Vec::from_iter(record))
             }
             Step::Counters(tag) => {
                 let found = self.space.link.call(Call::command("HGETALL", &tag, "cnt")).await?;

@@ -7,7 +7,7 @@ use countersign_core::lifecycle::RequestId;
 
 use super::reader::RedisReader;
 use super::{Scan, opened};
-use crate::copy::{CopyError, Home, Kind, OutboxRecord, Outcome, Record, home_of_entry};
+use crate::copy::{AuditRecord, CopyError, Home, Kind, OutboxRecord, Outcome, Record};
 use crate::projection::Projection;
 use crate::redis::Space;
 use crate::redis::call::{Call, Tag};
@@ -25,8 +25,6 @@ use crate::{StoreError, StoreFault};
 pub(crate) struct RedisTarget {
     space: Arc<Space>,
     restart: bool,
-    /// Whether the source has the same partitions, so that what belongs to one there belongs to the same one here.
-    same_partitions: bool,
 }
 
 impl RedisTarget {
@@ -35,12 +33,15 @@ impl RedisTarget {
         checks::options(&options).map_err(&refused)?;
         let space = Arc::new(Space::of(&options));
         checks::server(&space).await.map_err(&refused)?;
-        Ok(RedisTarget { space, restart, same_partitions: false })
+        Ok(RedisTarget { space, restart })
+    }
+
+    pub(crate) fn partitions(&self) -> u16 {
+        self.space.partitions
     }
 
     /// Marks it as a part of a store, after a check that it is empty.
-    pub(crate) async fn prepare(&mut self, partitions: Option<u16>) -> Result<(), CopyError> {
-        self.same_partitions = partitions == Some(self.space.partitions);
+    pub(crate) async fn prepare(&self) -> Result<(), CopyError> {
         let (link, meta) = (&self.space.link, self.space.meta());
         let place = Place { table: "meta", key: &self.space.namespace };
         let format =
@@ -103,19 +104,13 @@ impl RedisTarget {
                 Record::Nonce { home, digest, until } => {
                     let until = until.min(LARGEST);
                     match home {
-                        Home::Partition(_) if self.same_partitions => {
+                        Home::Partition(_) => {
                             placed.push(Record::Nonce { home, digest, until });
                         }
-                        _ => placed.extend((0..partitions).map(|partition| Record::Nonce {
-                            home: Home::Partition(partition),
-                            digest,
-                            until,
+                        Home::Whole | Home::Meta => placed.extend((0..partitions).map(|partition| {
+                            Record::Nonce { home: Home::Partition(partition), digest, until }
                         })),
                     }
-                }
-                Record::Audit { home, request, body } => {
-                    let home = home_of_entry(request, home, partitions, self.same_partitions);
-                    placed.push(Record::Audit { home, request, body });
                 }
                 Record::Idempotency { key, fingerprint, request, until } => {
                     let until = until.min(LARGEST);
@@ -198,6 +193,15 @@ impl RedisTarget {
                 space.durable(call).await?;
                 return Ok(vec![Outcome::New; records.len()]);
             }
+            Kind::Checkpoint => {
+                for record in records {
+                    let Record::Checkpoint { sequence, note, state } = record else { continue };
+                    let keep =
+                        Call::command("HSET", tag, "audit:checkpoint").text("sequence").number(*sequence);
+                    space.link.durable(keep.text("note").text(note).text("state").text(state)).await?;
+                }
+                return Ok(vec![Outcome::New; records.len()]);
+            }
             Kind::Audit | Kind::Counter => {
                 space.durable(append_records(space.lasting(&APPEND, tag), records)?).await?;
                 return Ok(vec![Outcome::New; records.len()]);
@@ -258,11 +262,16 @@ impl RedisTarget {
             Home::Partition(request.shard().checked_rem(self.space.partitions).unwrap_or_default())
         };
         match record {
-            Record::Nonce { home, .. } | Record::Audit { home, .. } => *home,
+            Record::Nonce { home, .. } => *home,
+            Record::Audit(entry) if entry.partition < self.space.partitions => {
+                Home::Partition(entry.partition)
+            }
+            Record::Audit(_) => Home::Meta,
             Record::Request { request, .. } => of(request.id),
             Record::Idempotency { request, .. } | Record::Message { request, .. } => of(*request),
             Record::Outbox(entry) => of(entry.request),
-            Record::Counter { .. }
+            Record::Checkpoint { .. }
+            | Record::Counter { .. }
             | Record::Entry { .. }
             | Record::Module { .. }
             | Record::Signature { .. }
@@ -329,7 +338,7 @@ fn append_records(call: Call, records: &[&Record]) -> Result<Call, StoreError> {
     let mut counts = Vec::new();
     for record in records {
         match record {
-            Record::Audit { body, .. } => audit.push(body),
+            Record::Audit(entry) => audit.push(entry),
             Record::Counter { metric, labels, value } => {
                 let place = Place { table: "cnt", key: metric };
                 let labels: BTreeMap<String, String> = place.json("labels", labels.as_bytes())?;
@@ -344,6 +353,11 @@ fn append_records(call: Call, records: &[&Record]) -> Result<Call, StoreError> {
             _ => {}
         }
     }
-    let call = call.text("").each(&audit, |call, body| call.text(body));
+    // They are numbered anew, from 1 on: as they were, unless some are missing, which reading them back shows.
+    let call = call.text("").each(&audit, |call, entry| {
+        let AuditRecord { at, request, digest, body, .. } = entry;
+        let call = call.text(body).text(&digest.to_string()).number(*at);
+        call.text(&request.map(|request| request.to_string()).unwrap_or_default())
+    });
     Ok(call.each(&counts, |call, (counter, value)| call.text(counter).number(*value)))
 }

@@ -14,8 +14,8 @@ use crate::copy::{CopyEnd, CopyError, CopyOptions, copy};
 use crate::fixtures::*;
 use crate::redis::{Durability, RedisOpenError, RedisOptions, RedisStore};
 use crate::{
-    AuditCursor, Committed, Create, Created, Idempotency, KeepPost, MostOpen, OpenError, OpenRequests,
-    OutboxDepth, SqliteStore, Store, StoreUrl,
+    AuditCursor, AuditRange, Committed, Create, Created, Idempotency, KeepPost, KeptCheckpoint, LogEntry,
+    MostOpen, OpenError, OpenRequests, OutboxDepth, SqliteStore, Store, StoreUrl,
 };
 
 /// A store that can be copied, in a namespace or a file of its own.
@@ -158,6 +158,11 @@ async fn fill(store: &dyn Store) {
     }
     assert!(store.claim_nonce(77, key(500), at(0), at(FAR)).await.unwrap());
     store.append(vec![change_of(9, None, sets[0].hash).audit()], vec![]).await.unwrap();
+    for sequence in 1..=2 {
+        let note = format!("the note {sequence}");
+        let kept = KeptCheckpoint { sequence, note, state: "{}".to_owned() };
+        assert_eq!(store.keep_audit_checkpoint(kept).await.unwrap(), Committed::Done);
+    }
 }
 
 /// What a store answers to those who ask it.
@@ -186,7 +191,10 @@ struct Answers {
     signatures: usize,
     open_policies: usize,
     /// By request, in order.
-    audit: BTreeMap<Option<RequestId>, Vec<String>>,
+    /// By their partitions and numbers.
+    audit: BTreeMap<(u16, u64), String>,
+    audit_sizes: Vec<u64>,
+    checkpoint: Option<KeptCheckpoint>,
 }
 
 async fn answers(store: &dyn Store) -> Answers {
@@ -215,6 +223,8 @@ async fn answers(store: &dyn Store) -> Answers {
         signatures: store.signatures(Digest::of(b"\0asm one")).await.unwrap().len(),
         open_policies: store.open_policies().await.unwrap().len(),
         audit: BTreeMap::new(),
+        audit_sizes: Vec::new(),
+        checkpoint: None,
     };
     for (number, id) in ids.iter().enumerate() {
         let shard = u16::try_from(number).unwrap();
@@ -248,13 +258,16 @@ async fn answers(store: &dyn Store) -> Answers {
     }
     let in_force = store.policy_in_force().await.unwrap();
     answers.in_force = in_force.map(|(number, change)| (number, change.in_force()));
-    for entry in store.audit(&AuditCursor::default(), 10_000).await.unwrap().entries {
-        answers.audit.entry(entry.request).or_default().push(format!("{entry:?}"));
+    let log = store.audit_log(AuditRange::default(), &AuditCursor::default(), 10_000).await.unwrap();
+    for LogEntry { partition, number, digest, body, .. } in log.entries {
+        answers.audit.insert((partition, number), format!("{digest} {body}"));
     }
+    answers.audit_sizes = store.audit_sizes().await.unwrap();
+    answers.checkpoint = store.audit_checkpoint().await.unwrap();
     answers
 }
 
-/// From each backend to each, and to another number of partitions.
+/// From each backend to each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_answers_as_the_original_does() {
     let folder = tempfile::tempdir().unwrap();
@@ -268,8 +281,6 @@ async fn a_copy_answers_as_the_original_does() {
         let copies = [
             Place::redis(16),
             Place::sqlite(folder.path(), &format!("{name}-1")),
-            Place::redis(5),
-            Place::redis(5),
             Place::redis(16),
             Place::sqlite(folder.path(), &format!("{name}-2")),
             Place::sqlite(folder.path(), &format!("{name}-3")),
@@ -294,6 +305,23 @@ async fn a_copy_answers_as_the_original_does() {
         from.copy_to(&last).await.unwrap();
         goes_on(&last).await;
     }
+}
+
+/// The audit log is signed by its partitions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_partitions_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let original = Place::sqlite(folder.path(), "original");
+    let store = original.open().await;
+    fill(&*store).await;
+    store.close().await.unwrap();
+    drop(store);
+    let other = Place::redis(5);
+    let refused = original.copy_to(&other).await.unwrap_err();
+    assert!(matches!(refused, CopyError::Partitions { here: 16, there: 5 }), "{refused}");
+    other.open().await.close().await.unwrap();
+    let refused = other.copy_to(&Place::sqlite(folder.path(), "copy")).await.unwrap_err();
+    assert!(matches!(refused, CopyError::Partitions { here: 5, there: 16 }), "{refused}");
 }
 
 /// In a Cluster each partition is looked for where it is.

@@ -50,10 +50,10 @@ async fn what_cannot_be_read_is_named() {
     }
     assert_eq!(store.outbox_depth().await.unwrap().entries, 3);
 
-    tamper(&options, "XADD", "0}:audit", &["4-0", "body", "[]"]).await;
+    tamper(&options, "XADD", "0}:audit", &["4-0", "b", "[]", "d", "x"]).await;
     tamper(&options, "SET", "0}:audit:n", &["4"]).await;
     let error = store.audit(&AuditCursor::default(), 10).await.unwrap_err().to_string();
-    assert!(error.starts_with("cannot read `body` of `audit` where its key is `4-0`: "), "{error}");
+    assert!(error.starts_with("cannot read `body` of `audit` where its key is `0/4`: "), "{error}");
     assert_eq!(store.audit(&AuditCursor::default(), 3).await.unwrap().entries.len(), 3);
 
     let digest = Digest::of(b"module");

@@ -4,7 +4,7 @@ use countersign_core::lifecycle::{Digest, Request, Timestamp};
 use countersign_core::record::Slot;
 
 use super::{store, tamper};
-use crate::{Create, Created, MostOpen, OpenPolicy, Urgency, fixtures};
+use crate::{AuditCursor, AuditRange, Create, Created, MostOpen, OpenPolicy, Urgency, fixtures};
 
 /// A database of version 1 is migrated, and so are its outbox entries.
 #[tokio::test]
@@ -134,4 +134,59 @@ async fn waiting_entries_of_an_older_database_have_their_channel() {
     };
     assert_eq!(limited(6, 2).await, Created::TooManyOpen);
     assert_eq!(limited(6, 3).await, Created::New);
+}
+
+/// The log of version 8 is numbered in its order, by the partitions of the requests; its bytes stay as they are.
+#[tokio::test]
+async fn an_older_audit_log_is_numbered() {
+    let directory = tempfile::tempdir().unwrap();
+    for migration in [
+        include_str!("../schema.sql"),
+        include_str!("../schema_2.sql"),
+        include_str!("../schema_3.sql"),
+        include_str!("../schema_4.sql"),
+        include_str!("../schema_5.sql"),
+        include_str!("../schema_6.sql"),
+        include_str!("../schema_7.sql"),
+        include_str!("../schema_8.sql"),
+        "PRAGMA application_id = 0x43745367; PRAGMA user_version = 8",
+    ] {
+        tamper(&directory, migration);
+    }
+    let requests = [fixtures::request_in(3, 1), fixtures::request_in(20, 2), fixtures::request_in(4, 3)];
+    let mut written = Vec::new();
+    for number in 0..7_u64 {
+        let request = requests.get(usize::try_from(number).unwrap() % 4);
+        let mut entry = fixtures::audit(request.unwrap_or(&requests[0]), &format!("event {number}"));
+        entry.request = request.map(|request| request.id);
+        let body = serde_json::to_string(&entry).unwrap();
+        let id =
+            request.map_or("NULL".into(), |request| format!("x'{}'", hex::encode(request.id.to_bytes())));
+        let at = entry.at.as_millis();
+        tamper(
+            &directory,
+            &format!(
+                "INSERT INTO audit (at, event, action, request, body) VALUES ({at}, 'e', 'a', {id}, '{body}')"
+            ),
+        );
+        written.push((body, entry));
+    }
+    let store = store(&directory);
+    let page = store.audit_log(AuditRange::default(), &AuditCursor::default(), 100).await.unwrap();
+    let found: Vec<(u16, u64, &str)> =
+        page.entries.iter().map(|entry| (entry.partition, entry.number, entry.body.as_str())).collect();
+    let numbers = [(3, 1), (4, 1), (4, 2), (16, 1), (3, 2), (4, 3), (4, 4)];
+    let expected: Vec<(u16, u64, &str)> = numbers
+        .iter()
+        .zip(&written)
+        .map(|((log, number), (body, _))| (*log, *number, body.as_str()))
+        .collect();
+    assert_eq!(found, expected);
+    assert!(page.entries.iter().all(|entry| entry.digest == Digest::of(entry.body.as_bytes())));
+    let of_request = AuditRange { request: Some(requests[1].id), period: None };
+    assert_eq!(store.audit_log(of_request, &AuditCursor::default(), 9).await.unwrap().entries.len(), 2);
+    // What is written from now on goes on with the numbers.
+    store.append(vec![fixtures::audit(&requests[0], "new")], vec![]).await.unwrap();
+    let sizes = store.audit_sizes().await.unwrap();
+    assert_eq!((sizes[3], sizes[4], sizes[16], sizes.iter().sum::<u64>()), (3, 4, 1, 8));
 }

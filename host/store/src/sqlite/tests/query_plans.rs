@@ -4,7 +4,7 @@ use rusqlite::{Connection, OpenFlags, StatementStatus, params};
 use tempfile::TempDir;
 
 use super::{path, store};
-use crate::sqlite::{file, messages, outbox, requests};
+use crate::sqlite::{audit, file, messages, outbox, requests};
 
 fn connect(directory: &TempDir) -> Connection {
     drop(store(directory));
@@ -20,6 +20,8 @@ fn what_grows_is_read_by_its_index() {
         (outbox::READY, "outbox_ready (urgency=? AND channel=? AND ready_at>? AND ready_at<?)"),
         (requests::WITH_SUPERSEDE_KEY, "request_supersede (supersede=?)"),
         (messages::NEXT_CHANNEL, "slack_post_refresh (channel>?)"),
+        (audit::OF_REQUEST, "audit_request (request=? AND rowid>?)"),
+        (audit::OF_PERIOD, "audit_at (at>? AND at<?)"),
         (messages::STALE, "slack_post_refresh (channel=? AND refresh_at>? AND refresh_at<?)"),
     ] {
         let mut explain = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();

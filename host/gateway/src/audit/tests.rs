@@ -1,0 +1,309 @@
+//! Signing the log of a real store, which somebody tampers with between two checkpoints.
+
+use std::path::PathBuf;
+
+use countersign_core::audit::verify::{Columns, Report, Stored, Verifier};
+use countersign_store::fixtures::*;
+use countersign_store::{Audit as _, SqliteArchive, SqliteStore};
+
+use super::*;
+
+struct House {
+    directory: tempfile::TempDir,
+    store: Option<std::sync::Arc<SqliteStore>>,
+    checkpoints: Vec<Checkpoint>,
+}
+
+fn keys(number: u8) -> AuditKeys {
+    AuditKeys::new([&[number; 32]]).unwrap()
+}
+
+impl House {
+    fn new() -> House {
+        let directory = tempfile::tempdir().unwrap();
+        let mut house = House { directory, store: None, checkpoints: Vec::new() };
+        house.open();
+        house
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("db")
+    }
+
+    fn open(&mut self) {
+        self.store = Some(SqliteStore::open(&self.path()).unwrap().into());
+    }
+
+    fn store(&self) -> std::sync::Arc<SqliteStore> {
+        std::sync::Arc::clone(self.store.as_ref().unwrap())
+    }
+
+    /// So many entries in each of some partitions.
+    async fn write(&self, entries: u64) {
+        for number in 0..entries {
+            for shard in [0, 1, 5] {
+                let request = request_in(shard, number % 3);
+                self.store().append(vec![audit(&request, &format!("event {number}"))], vec![]).await.unwrap();
+            }
+            let about_none = countersign_core::lifecycle::AuditEntry::of_admin(
+                at(number),
+                "reload",
+                None,
+                Default::default(),
+            );
+            self.store().append(vec![about_none], vec![]).await.unwrap();
+        }
+    }
+
+    fn signer(&self) -> AuditSigner {
+        AuditSigner::new(self.store(), keys(1), 7, None)
+    }
+
+    async fn sign(&mut self) -> Signed {
+        let signed = self.signer().sign(at(1)).await.unwrap();
+        self.checkpoints.push(signed.checkpoint.clone());
+        signed
+    }
+
+    /// Whoever owns the database changes it, while nobody has it open.
+    async fn tamper(&mut self, sql: &str) {
+        use countersign_store::Store as _;
+        self.store.take().unwrap().close().await.unwrap();
+        let db = rusqlite::Connection::open(self.path()).unwrap();
+        db.execute_batch(sql).unwrap();
+        drop(db);
+        self.open();
+    }
+
+    fn verify(&self) -> Report {
+        let archive = SqliteArchive::open(&self.path()).unwrap();
+        let mut verifier = Verifier::new(&self.checkpoints);
+        let mut after = countersign_store::AuditCursor::default();
+        loop {
+            let page = archive.audit_log(Default::default(), &after, 7).unwrap();
+            for entry in &page.entries {
+                let columns = entry.columns.as_ref();
+                verifier.read(Stored {
+                    partition: entry.partition,
+                    number: entry.number,
+                    digest: entry.digest,
+                    body: &entry.body,
+                    columns: columns.map(|it| Columns { at: it.at, request: it.request.as_deref() }),
+                });
+            }
+            after = page.next;
+            if page.is_last {
+                return verifier.finish();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_log_is_signed_as_it_grows() {
+    let mut house = House::new();
+    let empty = house.sign().await;
+    assert!(empty.is_new);
+    assert_eq!((empty.checkpoint.entries(), empty.checkpoint.heads.len()), (0, 17));
+    assert_eq!(empty.checkpoint.origin, "countersign-audit/0000000000000007");
+    house.write(9).await;
+    let first = house.sign().await;
+    assert!(first.is_new);
+    assert_eq!(first.checkpoint.entries(), 36);
+    assert!(!house.sign().await.is_new, "nothing was added");
+    house.write(400).await;
+    let second = house.sign().await;
+    assert_eq!(second.checkpoint.entries(), 36 + 1600);
+    let report = house.verify();
+    assert_eq!((report.findings, report.entries, report.unsigned), (vec![], 1636, 0));
+    assert_eq!(report.matched, 8, "two checkpoints over four partitions");
+
+    // What was signed can be checked by whoever has the public key, and by nobody who has another one.
+    let public = keys(1).public(&second.checkpoint.origin);
+    assert_eq!(verify(&second.note, &public).as_ref(), Ok(&second.checkpoint));
+    assert_eq!(
+        verify(&second.note, &keys(2).public(&second.checkpoint.origin)),
+        Err(CheckpointError::UnknownKey)
+    );
+    assert_eq!(
+        verify(&second.note, &keys(1).public("countersign-audit/other")),
+        Err(CheckpointError::UnknownKey)
+    );
+    let forged = second.note.replacen("partition 0 409", "partition 0 408", 1);
+    assert_eq!(verify(&forged, &public), Err(CheckpointError::Signature));
+    // While a key is replaced both sign, and each of them is enough.
+    let both = AuditKeys::new([&[2; 32], &[1; 32]]).unwrap();
+    let note = both.sign(&second.checkpoint).to_string();
+    for key in [1, 2] {
+        assert!(verify(&note, &keys(key).public(&second.checkpoint.origin)).is_ok());
+    }
+}
+
+#[tokio::test]
+async fn what_was_done_to_the_database_is_named() {
+    let body = r#"{"action":"deploy","at":5,"event":"forged"}"#;
+    let digest = countersign_core::lifecycle::Digest::of(body.as_bytes());
+    let forged = format!(
+        "UPDATE audit SET body = '{body}', at = 5, request = NULL, digest = x'{digest}'
+        WHERE partition = 5 AND number = 7"
+    );
+    let fifth = "partition = 5 AND number";
+    for (sql, expected) in [
+        (
+            format!("UPDATE audit SET body = replace(body, 'event', 'evening') WHERE {fifth} = 7"),
+            vec!["altered: entry 5/7 is not what was written"],
+        ),
+        (
+            format!("UPDATE audit SET digest = zeroblob(32) WHERE {fifth} = 7"),
+            vec!["altered: entry 5/7 is not what was written"],
+        ),
+        (
+            format!("UPDATE audit SET digest = x'' WHERE {fifth} = 7"),
+            vec!["altered: entry 5/7 is not what was written"],
+        ),
+        (
+            format!("UPDATE audit SET at = at + 1 WHERE {fifth} = 7"),
+            vec!["altered: column `at` of entry 5/7 is not what the entry says"],
+        ),
+        (
+            format!("UPDATE audit SET request = NULL WHERE {fifth} = 7"),
+            vec!["altered: column `request` of entry 5/7 is not what the entry says"],
+        ),
+        (
+            forged,
+            vec![
+                "altered: among entries 5/6 to 5/10 are others than those that the checkpoint of \
+            2026-03-01T12:00:00.001Z covers, and their digests were altered with them",
+            ],
+        ),
+        (format!("DELETE FROM audit WHERE {fifth} = 7"), vec!["missing: entry 5/7"]),
+        (format!("DELETE FROM audit WHERE {fifth} < 4"), vec!["missing: entries 5/1 to 5/3"]),
+        (format!("UPDATE audit SET partition = 6, number = 1 WHERE {fifth} = 7"), vec!["missing: entry 5/7"]),
+        (
+            format!("UPDATE audit SET number = 17 - number WHERE {fifth} IN (8, 9)"),
+            vec!["out of order: entry 5/8 comes after 5/9"],
+        ),
+        (
+            format!("DELETE FROM audit WHERE {fifth} > 9"),
+            vec![
+                "cut off: partition 5 ends with entry 9, and had 10 when a checkpoint was signed at \
+                2026-03-01T12:00:00.001Z",
+            ],
+        ),
+        (
+            "DELETE FROM audit WHERE partition = 16".to_owned(),
+            vec![
+                "cut off: partition 16 ends with entry 0, and had 10 when a checkpoint was signed at \
+                2026-03-01T12:00:00.001Z",
+            ],
+        ),
+    ] {
+        let mut house = House::new();
+        house.write(5).await;
+        house.sign().await;
+        house.write(5).await;
+        house.sign().await;
+        assert_eq!(house.verify().findings, []);
+        house.tamper(&sql).await;
+        let found: Vec<String> = house.verify().findings.iter().map(ToString::to_string).collect();
+        assert_eq!(found, expected, "{sql}");
+    }
+}
+
+/// The gateway itself does not read again what it has signed; but it never signs a log that it can see to be another one.
+#[tokio::test]
+async fn a_log_that_was_cut_is_not_signed() {
+    let refused = async |house: &House, known: Option<Checkpoint>| {
+        let mut signer = AuditSigner::new(house.store(), keys(1), 8, known);
+        match signer.sign(at(2)).await {
+            Err(SignError::Refused(refusal)) => refusal.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let house = async || {
+        let mut house = House::new();
+        house.write(5).await;
+        let signed = house.sign().await;
+        (house, signed.checkpoint)
+    };
+    let (mut cut, _) = house().await;
+    cut.tamper("DELETE FROM audit WHERE partition = 5 AND number > 3; UPDATE audit_partition SET size = 3 WHERE partition = 5").await;
+    let expected = "partition 5 has 3 entries, and had 5 when a checkpoint was signed";
+    assert_eq!(refused(&cut, None).await, expected);
+    // Whatever is added, nothing was signed.
+    cut.write(1).await;
+    assert_eq!(
+        refused(&cut, None).await,
+        "partition 5 has 4 entries, and had 5 when a checkpoint was signed"
+    );
+    // Until somebody decides to go on: under another name, so that the two are not taken for one.
+    let mut signer = AuditSigner::new(cut.store(), keys(1), 9, None);
+    let restarted = signer.restart(at(3)).await.unwrap().checkpoint;
+    assert_eq!(restarted.origin, "countersign-audit/0000000000000009");
+    assert_eq!(restarted.heads[16].size, 7, "an entry says so");
+    cut.write(1).await;
+    cut.checkpoints = vec![restarted, cut.signer().sign(at(4)).await.unwrap().checkpoint];
+    assert_eq!(cut.verify().findings, []);
+
+    // The checkpoint was cut as well, as by a copy of the database that was put back: somebody else knows it.
+    let (mut older, known) = house().await;
+    older
+        .tamper(
+            "DELETE FROM audit_checkpoint; DELETE FROM audit WHERE partition = 5 AND number > 3;
+        UPDATE audit_partition SET size = 3 WHERE partition = 5",
+        )
+        .await;
+    assert_eq!(refused(&older, Some(known.clone())).await, expected);
+    // It grows until it is longer than what was signed, and is still another one.
+    older.write(5).await;
+    let refusal = refused(&older, Some(known.clone())).await;
+    assert_eq!(refusal, "the first 5 entries of partition 5 are not those that a checkpoint was signed over");
+
+    // The checkpoint alone was lost: the log is what it was, so it goes on under its name.
+    let (mut lost, known) = house().await;
+    lost.tamper("DELETE FROM audit_checkpoint").await;
+    lost.write(1).await;
+    let mut signer = AuditSigner::new(lost.store(), keys(1), 8, Some(known.clone()));
+    assert_eq!(signer.sign(at(2)).await.unwrap().checkpoint.origin, known.origin);
+
+    let (mut missing, _) = house().await;
+    missing.write(2).await;
+    missing.tamper("DELETE FROM audit WHERE partition = 5 AND number = 6").await;
+    assert_eq!(refused(&missing, None).await, "entry 5/6 is missing");
+    let (mut last, _) = house().await;
+    last.write(1).await;
+    last.tamper("DELETE FROM audit WHERE partition = 5 AND number = 6").await;
+    assert_eq!(refused(&last, None).await, "entry 5/6 is missing");
+
+    for (sql, expected) in [
+        (
+            "UPDATE audit_checkpoint SET note = replace(note, 'partition 5 5', 'partition 5 4')",
+            "its signature is wrong",
+        ),
+        (
+            "UPDATE audit_checkpoint SET state = replace(state, '\"end\":5', '\"end\":4')",
+            "does not belong to it",
+        ),
+        ("UPDATE audit_checkpoint SET note = ''", "it is no signed note"),
+    ] {
+        let (mut house, _) = house().await;
+        house.tamper(sql).await;
+        let refusal = refused(&house, None).await;
+        assert!(refusal.contains(expected), "{sql}: {refusal}");
+    }
+    let (house, _) = house().await;
+    let mut other = AuditSigner::new(house.store(), keys(2), 8, None);
+    assert!(other.sign(at(2)).await.unwrap_err().to_string().contains("none of the keys at hand"));
+}
+
+/// Two instances at once make one line of checkpoints.
+#[tokio::test]
+async fn one_of_two_signers_wins() {
+    let house = House::new();
+    house.write(3).await;
+    let (mut one, mut other) = (house.signer(), AuditSigner::new(house.store(), keys(1), 9, None));
+    let (one, other) = tokio::join!(one.sign(at(1)), other.sign(at(1)));
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert_eq!(one.checkpoint, other.checkpoint);
+    assert_ne!(one.is_new, other.is_new);
+}

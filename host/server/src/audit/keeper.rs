@@ -1,0 +1,373 @@
+//! Keeps the audit log provable while the gateway runs: signs checkpoints, and appends them and the entries to files outside
+//! of the store.
+//!
+//! Nothing waits for it. What goes wrong is in the log, in metrics and in `/readyz`, and is made up for later.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{fs, io};
+
+use anyhow::Context as _;
+use countersign_core::audit::checkpoint::Checkpoint;
+use countersign_core::lifecycle::Digest;
+use countersign_gateway::audit::{AuditKeys, AuditSigner, SignError, verify};
+use countersign_store::{AuditCursor, AuditRange, LogEntry, LogPage, Store};
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use tokio::task::JoinError;
+use tokio::time::Instant;
+
+use super::line;
+use super::mirror::{AppendedFile, whole_lines, whole_notes};
+use super::verify::split_notes;
+use crate::config;
+use crate::state::App;
+
+/// How often the audit file is looked after.
+const MIRROR: Duration = Duration::from_secs(1);
+
+/// How many entries are appended to the audit file at once.
+const PAGE: usize = 1000;
+
+/// The lease of the instance that signs, and how long it lasts beyond the time to the next checkpoint.
+const LEASE: &str = "audit_checkpoint";
+const LEASE_MS: u64 = 5_000;
+
+/// How often what is wrong is logged while it stays the same.
+const REMINDER: Duration = Duration::from_secs(60);
+
+/// Keeps the log of a store provable.
+pub(crate) struct Keeper {
+    signer: tokio::sync::Mutex<AuditSigner>,
+    checkpoints: Option<Arc<Mutex<Notes>>>,
+    entries: Option<Arc<Mutex<Entries>>>,
+    troubles: Mutex<BTreeMap<Part, Trouble>>,
+    metrics: Metrics,
+    interval: Duration,
+}
+
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// The log is not what was signed, so nothing is signed any more.
+    Signing,
+    /// The file of checkpoints cannot be written.
+    CheckpointFile,
+    /// The file of entries cannot be written.
+    File,
+}
+
+impl Part {
+    const FILES: [Part; 2] = [Part::CheckpointFile, Part::File];
+
+    /// Its name in metrics and in `/readyz`.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Part::Signing => "signing",
+            Part::CheckpointFile => "checkpoint_file",
+            Part::File => "file",
+        }
+    }
+}
+
+struct Trouble {
+    what: String,
+    logged: Instant,
+}
+
+/// The file of checkpoints.
+struct Notes {
+    file: AppendedFile,
+    /// The last one that is in it.
+    last: String,
+}
+
+/// The file of entries, and how far the log is in it.
+struct Entries {
+    file: AppendedFile,
+    position: PathBuf,
+    after: AuditCursor,
+    /// What was in the file at the start, until the log was read to its end once: a crash can come between the file and the
+    /// position.
+    known: Known,
+}
+
+/// The entries at the end of the file.
+#[derive(Default)]
+struct Known {
+    entries: HashSet<(u16, u64, Digest)>,
+    /// The lowest number of each partition among them: what comes before it is further up in the file.
+    first: BTreeMap<u16, u64>,
+}
+
+struct Metrics {
+    signed: IntGauge,
+    refused: IntGauge,
+    failing: IntGaugeVec,
+}
+
+impl Metrics {
+    fn new(registry: &Registry) -> prometheus::Result<Metrics> {
+        let metrics = Metrics {
+            signed: IntGauge::new(
+                "audit_signed_entries",
+                "Audit entries that the newest checkpoint covers.",
+            )?,
+            refused: IntGauge::new(
+                "audit_signing_refused",
+                "1 if no checkpoint is signed because the audit log is not what was signed before.",
+            )?,
+            failing: IntGaugeVec::new(
+                Opts::new("audit_file_failing", "1 if a file outside of the store cannot be written."),
+                &["file"],
+            )?,
+        };
+        registry.register(Box::new(metrics.signed.clone()))?;
+        registry.register(Box::new(metrics.refused.clone()))?;
+        registry.register(Box::new(metrics.failing.clone()))?;
+        for part in Part::FILES {
+            metrics.failing.with_label_values(&[part.as_str()]).set(0);
+        }
+        Ok(metrics)
+    }
+}
+
+impl Keeper {
+    /// Reads how far the files are. `random` tells this log from others if it is new. Blocks.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or the last checkpoint of its file is not one of these keys.
+    pub(crate) fn open(
+        store: Arc<dyn Store>,
+        keys: AuditKeys,
+        random: u64,
+        config: &config::Audit,
+        registry: &Registry,
+    ) -> anyhow::Result<Keeper> {
+        let checkpoints = config.checkpoint_file().map(|path| Notes::open(path, &keys)).transpose()?;
+        let (checkpoints, known) = checkpoints.map_or((None, None), |(notes, known)| (Some(notes), known));
+        let entries = config.audit_file.as_deref().map(Entries::open).transpose()?;
+        Ok(Keeper {
+            signer: AuditSigner::new(store, keys, random, known).into(),
+            checkpoints: checkpoints.map(|notes| Arc::new(Mutex::new(notes))),
+            entries: entries.map(|entries| Arc::new(Mutex::new(entries))),
+            troubles: Mutex::default(),
+            metrics: Metrics::new(registry).context("cannot register metrics")?,
+            interval: Duration::from_secs(config.audit_checkpoint_sec.into()),
+        })
+    }
+
+    /// What is wrong now, by part.
+    pub(crate) fn troubles(&self) -> BTreeMap<&'static str, String> {
+        let troubles = lock(&self.troubles);
+        troubles.iter().map(|(part, trouble)| (part.as_str(), trouble.what.clone())).collect()
+    }
+
+    /// Signs what was added since the last checkpoint, if it is this instance's turn, and appends the newest one to its file.
+    pub(crate) async fn sign(&self, app: &App) {
+        let gateway = &app.gateway;
+        let mut signer = self.signer.lock().await;
+        let is_ours = match gateway.store().shared() {
+            None => true,
+            Some(shared) => {
+                let ttl_ms =
+                    u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX).saturating_add(LEASE_MS);
+                shared.lease(LEASE, gateway.instance(), ttl_ms).await.unwrap_or(false)
+            }
+        };
+        let newest =
+            if is_ours { signer.sign(gateway.clock().now()).await.map(Some) } else { signer.newest().await };
+        match newest {
+            Ok(Some(signed)) => {
+                self.resolve(Part::Signing);
+                self.metrics.signed.set(i64::try_from(signed.checkpoint.entries()).unwrap_or(i64::MAX));
+                if signed.is_new {
+                    tracing::debug!(entries = signed.checkpoint.entries(), "audit checkpoint signed");
+                }
+                self.append_note(signed.note).await;
+            }
+            Ok(None) => {}
+            Err(SignError::Refused(refusal)) => self.report(Part::Signing, refusal.to_string()),
+            // What is wrong with the store is logged already, and the next look makes up for it.
+            Err(SignError::Store(error)) => tracing::debug!(%error, "no checkpoint signed"),
+        }
+    }
+
+    async fn append_note(&self, note: String) {
+        let Some(notes) = self.checkpoints.clone() else { return };
+        let append = move || lock(&notes).append(note);
+        self.settle(Part::CheckpointFile, tokio::task::spawn_blocking(append).await);
+    }
+
+    /// Appends what was added to the log to the audit file.
+    pub(crate) async fn mirror(&self, store: &dyn Store) {
+        let Some(entries) = &self.entries else { return };
+        loop {
+            let after = lock(entries).after.clone();
+            let page = match store.audit_log(AuditRange::default(), &after, PAGE).await {
+                Ok(page) if page.entries.is_empty() && page.is_last => return,
+                Ok(page) => page,
+                Err(error) => return tracing::debug!(%error, "no entries for the audit file"),
+            };
+            let (entries, is_last) = (Arc::clone(entries), page.is_last);
+            let append = move || lock(&entries).append(&page);
+            let is_done = self.settle(Part::File, tokio::task::spawn_blocking(append).await);
+            if is_last || !is_done {
+                return;
+            }
+        }
+    }
+
+    /// False if a file could not be written.
+    fn settle(&self, part: Part, appended: Result<Result<(), String>, JoinError>) -> bool {
+        match appended.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(()) => {
+                self.resolve(part);
+                true
+            }
+            Err(what) => {
+                self.report(part, what);
+                false
+            }
+        }
+    }
+
+    fn gauge(&self, part: Part) -> IntGauge {
+        match part {
+            Part::Signing => self.metrics.refused.clone(),
+            part => self.metrics.failing.with_label_values(&[part.as_str()]),
+        }
+    }
+
+    /// What is wrong is logged when it changes, and once a minute.
+    fn report(&self, part: Part, what: String) {
+        self.gauge(part).set(1);
+        let mut troubles = lock(&self.troubles);
+        let now = Instant::now();
+        let known = troubles.get(&part);
+        if known.is_some_and(|known| known.what == what && now.duration_since(known.logged) < REMINDER) {
+            return;
+        }
+        match part {
+            Part::Signing => tracing::error!(what, "the audit log is not what was signed before"),
+            part => {
+                tracing::error!(file = part.as_str(), what, "audit file not written; it is made up for later")
+            }
+        }
+        troubles.insert(part, Trouble { what, logged: now });
+    }
+
+    fn resolve(&self, part: Part) {
+        self.gauge(part).set(0);
+        let resolved = lock(&self.troubles).remove(&part);
+        if resolved.is_some() {
+            tracing::info!(part = part.as_str(), "the audit log is in order again");
+        }
+    }
+}
+
+/// Signs again and again.
+pub(crate) async fn keep_signing(app: Arc<App>) {
+    loop {
+        app.audit.sign(&app).await;
+        tokio::time::sleep(app.audit.interval).await;
+    }
+}
+
+/// Keeps the audit file up to date.
+pub(crate) async fn keep_mirroring(app: Arc<App>) {
+    loop {
+        app.audit.mirror(app.gateway.store().as_ref()).await;
+        tokio::time::sleep(MIRROR).await;
+    }
+}
+
+fn failure(path: &Path, error: &io::Error) -> String {
+    format!("cannot write `{}`: {error}", path.display())
+}
+
+fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
+    it.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Notes {
+    /// Also returns the last checkpoint in the file, if there is one.
+    fn open(path: PathBuf, keys: &AuditKeys) -> anyhow::Result<(Notes, Option<Checkpoint>)> {
+        let named = || format!("the file of audit checkpoints `{}`", path.display());
+        let file = AppendedFile::new(path.clone(), whole_notes);
+        let tail = file.tail().with_context(|| format!("cannot read {}", named()))?;
+        let last = split_notes(&String::from_utf8_lossy(&tail)).pop().unwrap_or_default();
+        if last.is_empty() {
+            return Ok((Notes { file, last }, None));
+        }
+        let origin = last.lines().next().unwrap_or_default();
+        let known = verify(&last, &keys.public(origin)).with_context(|| {
+            format!("the last checkpoint of {} does not count; name another file for another log", named())
+        })?;
+        Ok((Notes { file, last }, Some(known)))
+    }
+
+    fn append(&mut self, note: String) -> Result<(), String> {
+        if self.last != note {
+            self.file.append(note.as_bytes()).map_err(|error| failure(self.file.path(), &error))?;
+            self.last = note;
+        }
+        Ok(())
+    }
+}
+
+impl Entries {
+    fn open(path: &Path) -> anyhow::Result<Entries> {
+        let named = || format!("cannot read the audit file `{}`", path.display());
+        let file = AppendedFile::new(path.to_owned(), whole_lines);
+        let tail = file.tail().with_context(named)?;
+        let mut known = Known::default();
+        for entry in String::from_utf8_lossy(&tail).lines().filter_map(line::read) {
+            known.entries.insert((entry.partition, entry.number, entry.digest));
+            known.first.entry(entry.partition).or_insert(entry.number);
+        }
+        let position = crate::config::beside(path, ".position");
+        let after = match fs::read_to_string(&position) {
+            Ok(text) => AuditCursor::parse(text.trim()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => AuditCursor::default(),
+            Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", position.display())),
+        };
+        Ok(Entries { file, position, after, known })
+    }
+
+    /// Appends what is not in the file yet, and then remembers how far the log is in it: of what was appended before a crash,
+    /// the end of the file tells.
+    fn append(&mut self, page: &LogPage) -> Result<(), String> {
+        let mut text = Vec::new();
+        for entry in &page.entries {
+            if !self.known.has(entry) {
+                line::write(entry, &mut text);
+            }
+        }
+        if !text.is_empty() {
+            self.file.append(&text).map_err(|error| failure(self.file.path(), &error))?;
+        }
+        if page.is_last {
+            self.known = Known::default();
+        }
+        replace(&self.position, page.next.as_str()).map_err(|error| failure(&self.position, &error))?;
+        self.after = page.next.clone();
+        Ok(())
+    }
+}
+
+impl Known {
+    fn has(&self, entry: &LogEntry) -> bool {
+        let LogEntry { partition, number, digest, .. } = entry;
+        self.entries.contains(&(*partition, *number, *digest))
+            || self.first.get(partition).is_some_and(|first| number < first)
+    }
+}
+
+/// Replaces a small file in one step. One that is lost with the power is an older one, whose entries the file has already.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let new = crate::config::beside(path, ".new");
+    fs::write(&new, format!("{text}\n"))?;
+    fs::rename(&new, path)
+}

@@ -1,0 +1,177 @@
+//! Files that grow by whole parts: entries or checkpoints, for whoever keeps them where the database's owner cannot change
+//! them.
+//!
+//! A part is in the file whole or not at all, also after a full disk or a crash. The file may be renamed at any time: then
+//! another one is made under its name.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// How much of the end of a file is read, in bytes: more than what is appended at once.
+const TAIL: u64 = 8 << 20;
+
+/// Where the last whole part of a text ends.
+pub(super) type Whole = fn(&[u8]) -> usize;
+
+/// A file that is appended to.
+#[derive(Debug)]
+pub(super) struct AppendedFile {
+    path: PathBuf,
+    whole: Whole,
+    open: Option<(File, FileId)>,
+}
+
+/// Tells a file from one that took its name.
+type FileId = (u64, u64);
+
+fn id(metadata: &Metadata) -> FileId {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Lines are whole.
+pub(super) fn whole_lines(text: &[u8]) -> usize {
+    text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
+}
+
+/// Notes are whole: each ends with a signature.
+pub(super) fn whole_notes(text: &[u8]) -> usize {
+    let mut end = 0;
+    let mut from = 0;
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        from += line.len();
+        if line.starts_with("\u{2014}".as_bytes()) && line.ends_with(b"\n") {
+            end = from;
+        }
+    }
+    end
+}
+
+impl AppendedFile {
+    pub(super) fn new(path: PathBuf, whole: Whole) -> AppendedFile {
+        AppendedFile { path, whole, open: None }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The end of the file, up to its last whole part. Empty if there is no file.
+    pub(super) fn tail(&self) -> io::Result<Vec<u8>> {
+        let mut file = match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            opened => opened?,
+        };
+        if !file.metadata()?.is_file() {
+            return Ok(Vec::new());
+        }
+        let (_, mut text) = read_tail(&mut file)?;
+        text.truncate((self.whole)(&text));
+        Ok(text)
+    }
+
+    /// Appends a part, and returns once it is on disk. If that fails, the file is as it was.
+    pub(super) fn append(&mut self, part: &[u8]) -> io::Result<()> {
+        let appended = self.append_to_open(part);
+        if appended.is_err() {
+            // The next time it is opened again, and what is not whole is cut off.
+            self.open = None;
+        }
+        appended
+    }
+
+    fn append_to_open(&mut self, part: &[u8]) -> io::Result<()> {
+        let file = self.current()?;
+        let before = file.metadata()?.len();
+        let written = file.write_all(part).and_then(|()| file.sync_data());
+        if written.is_err() {
+            // If this fails too, it is cut off when the file is opened again.
+            let _cut = file.set_len(before);
+        }
+        written
+    }
+
+    /// The file that has the name now.
+    fn current(&mut self) -> io::Result<&mut File> {
+        let named = match fs::metadata(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            found => Some(id(&found?)),
+        };
+        let open = match self.open.take() {
+            Some((file, known)) if named == Some(known) => (file, known),
+            _ => self.reopen()?,
+        };
+        Ok(&mut self.open.insert(open).0)
+    }
+
+    fn reopen(&self) -> io::Result<(File, FileId)> {
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).append(true).create(true).mode(0o600).open(&self.path)?;
+        let metadata = file.metadata()?;
+        if metadata.is_file() {
+            let (start, text) = read_tail(&mut file)?;
+            let end = start + (self.whole)(&text) as u64;
+            if end < start + text.len() as u64 {
+                file.set_len(end)?;
+            }
+        }
+        Ok((file, id(&metadata)))
+    }
+}
+
+/// Where the end begins that was read, and the end.
+fn read_tail(file: &mut File) -> io::Result<(u64, Vec<u8>)> {
+    let length = file.metadata()?.len();
+    let start = length.saturating_sub(TAIL);
+    file.seek(SeekFrom::Start(start))?;
+    let mut text = Vec::new();
+    file.take(TAIL).read_to_end(&mut text)?;
+    Ok((start, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_whole_whatever_happens_to_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut file = AppendedFile::new(path.clone(), whole_lines);
+        assert_eq!(file.tail().unwrap(), b"");
+        file.append(b"one\ntwo\n").unwrap();
+        // Somebody renames it, as tools do that rotate logs.
+        fs::rename(&path, folder.path().join("file.1")).unwrap();
+        file.append(b"three\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"three\n");
+        assert_eq!(fs::read(folder.path().join("file.1")).unwrap(), b"one\ntwo\n");
+        // Somebody else takes its place.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "zero\nhal").unwrap();
+        assert_eq!(file.tail().unwrap(), b"zero\n");
+        file.append(b"four\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"zero\nfour\n");
+        assert_eq!(file.path().metadata().unwrap().mode() & 0o777, 0o644 & path.metadata().unwrap().mode());
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(file.append(b"five\n").is_err());
+        fs::remove_dir(&path).unwrap();
+        file.append(b"five\n").unwrap();
+        assert_eq!(
+            (fs::read(&path).unwrap(), path.metadata().unwrap().mode() & 0o777),
+            (b"five\n".to_vec(), 0o600)
+        );
+    }
+
+    #[test]
+    fn a_note_ends_with_its_signature() {
+        let note = "origin\n1\nroot\n\n\u{2014} key sig\n\u{2014} other sig\n";
+        for cut in 0..note.len() {
+            let text = format!("{note}{}", String::from_utf8_lossy(&note.as_bytes()[..cut]));
+            let whole = whole_notes(text.as_bytes());
+            assert!(text[..whole] == *note || cut > note.find("\n\u{2014} other").unwrap(), "{cut}");
+        }
+        assert_eq!(whole_notes(b"half a note\n"), 0);
+    }
+}
