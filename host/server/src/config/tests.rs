@@ -167,7 +167,6 @@ fn everything_that_is_wrong_is_said_at_once() {
         ("COUNTERSIGN_LISTN", "127.0.0.1:1"),
         ("COUNTERSIGN_SECRET", "hunter2"),
         ("SLACK_APP_TOKEN", "xapp-1"),
-        ("AUDIT_FILE", "a"),
         ("TLS_CERT_FILE", "cert.pem"),
         ("COUNTERSIGN_TRUSTED_PROXIES", "10.0.0.0/8,everybody"),
     ];
@@ -183,7 +182,6 @@ fn everything_that_is_wrong_is_said_at_once() {
         "--rate-limit-capacity",
         "--log-format",
         "`COUNTERSIGN_LISTN` is unknown",
-        "`AUDIT_FILE`",
         "`COUNTERSIGN_SECRET`",
         "`SLACK_APP_TOKEN`",
         "`TLS_CERT_FILE` is set, but not `TLS_KEY_FILE`",
