@@ -132,7 +132,7 @@ async fn nothing_is_lost(outage: Outage) {
     let events = within("the end of the stream", stream.rest()).await;
     let states: Vec<_> =
         events.iter().filter(|event| event.name == "state").map(|event| event.status()).collect();
-    assert_eq!(states, ["approved"], "it said nothing else meanwhile");
+    assert_eq!(states, ["approved"], "it said nothing else meanwhile: {events:?}");
     let mut made = REQUESTS;
     for Asked { acknowledged, refused } in &asked {
         for (ask, receipt) in acknowledged {

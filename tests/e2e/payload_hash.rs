@@ -176,6 +176,25 @@ fn as_version_5(path: &Path, ids: &[&str], params: &Value) {
         assert_eq!(database.execute(update, [*id, &body.to_string()]), Ok(1));
     }
     let older = "
+        DROP INDEX request_supersede;
+        ALTER TABLE request DROP COLUMN supersede;
+
+        ALTER TABLE audit RENAME TO newer;
+        CREATE TABLE audit (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            at INTEGER NOT NULL,
+            event TEXT NOT NULL,
+            action TEXT NOT NULL,
+            status TEXT,
+            request BLOB,
+            body TEXT NOT NULL
+        ) STRICT;
+        INSERT INTO audit
+            SELECT seq, at, body ->> '$.event', body ->> '$.action', body ->> '$.status', request, body FROM newer ORDER BY seq;
+        DROP TABLE newer;
+        DROP TABLE audit_partition;
+        DROP TABLE audit_checkpoint;
+
         ALTER TABLE request DROP COLUMN salt;
         ALTER TABLE request DROP COLUMN salt_key;
         ALTER TABLE outbox DROP COLUMN claim;

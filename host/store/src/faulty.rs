@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use countersign_core::lifecycle::{
@@ -67,11 +68,12 @@ pub enum Fault {
 #[derive(Clone, Debug)]
 pub struct Faults {
     fault: Arc<watch::Sender<Fault>>,
+    unreadable: Arc<AtomicBool>,
 }
 
 impl Default for Faults {
     fn default() -> Faults {
-        Faults { fault: Arc::new(watch::Sender::new(Fault::None)) }
+        Faults { fault: Arc::new(watch::Sender::new(Fault::None)), unreadable: Arc::default() }
     }
 }
 
@@ -80,9 +82,26 @@ impl Faults {
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
     }
+
+    /// Whether every read fails from now on.
+    pub fn set_unreadable(&self, unreadable: bool) {
+        self.unreadable.store(unreadable, Ordering::Relaxed);
+    }
+}
+
+fn failed(detail: String) -> StoreError {
+    StoreError::Unavailable { backend: "faulty", fault: StoreFault::Other, detail }
 }
 
 impl Faulty for Faults {
+    async fn read<T: Send>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        if self.unreadable.load(Ordering::Relaxed) { Err(failed(name.to_owned())) } else { call.await }
+    }
+
     async fn write<T: Send>(
         &self,
         name: &'static str,
@@ -93,15 +112,10 @@ impl Faulty for Faults {
         }
         let mut faults = self.fault.subscribe();
         let fault = faults.wait_for(|fault| *fault != Fault::Held).await.map_or(Fault::None, |fault| *fault);
-        let failed = || StoreError::Unavailable {
-            backend: "faulty",
-            fault: StoreFault::Other,
-            detail: format!("{fault:?}"),
-        };
         match fault {
             Fault::None | Fault::Held => call.await,
-            Fault::NotStored => Err(failed()),
-            Fault::Stored => call.await.and_then(|_| Err(failed())),
+            Fault::NotStored => Err(failed(format!("{fault:?}"))),
+            Fault::Stored => call.await.and_then(|_| Err(failed(format!("{fault:?}")))),
         }
     }
 }

@@ -87,7 +87,7 @@ async fn a_channel_that_refuses_posts_is_reported_and_harms_no_other() {
     let ready = within("the failure to be reported", async {
         loop {
             let ready = ready(&setup).await;
-            if ready["slack"].to_string().contains("C0CLOSED") {
+            if ready["slack"]["state"] == "degraded" && ready["slack"].to_string().contains("C0CLOSED") {
                 return ready;
             }
             tokio::task::yield_now().await;

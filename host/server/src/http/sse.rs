@@ -97,6 +97,11 @@ pub(super) async fn stream(
     Ok((headers, Extension(LongLived), Body::from_stream(events)).into_response())
 }
 
+/// How soon a heartbeat looks again for what could not be read. Not all streams at once.
+fn again() -> Duration {
+    Duration::from_millis(RETRY_MS + fastrand::u64(..SPREAD_MS))
+}
+
 fn next_heartbeat() -> Instant {
     Instant::now() + Duration::from_millis(fastrand::u64(HEARTBEAT_MS))
 }
@@ -170,9 +175,10 @@ impl Feed {
             // answered with an error.
             match self.app.gateway.store().request(self.id).await {
                 Ok(Some(request)) if request.version > self.seen => return News::Version(Arc::new(request)),
+                // The stream stays up while the store is away: it has said nothing that is false.
                 Err(error) if !is_heartbeat => {
                     log_failure(&error.into());
-                    return News::Text(self.end(RETRY_MS));
+                    self.heartbeat = self.heartbeat.min(Instant::now() + again());
                 }
                 // What cannot be read now is read at the next heartbeat.
                 Ok(_) | Err(_) if is_heartbeat => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use countersign_core::lifecycle::Request;
-use countersign_gateway::Seen;
+use countersign_gateway::{GatewayError, Seen};
 use serde::Deserialize;
 
 use super::body::JsonBody;
@@ -68,7 +68,13 @@ pub(super) async fn long_poll(
             match watch.next().await {
                 Seen::Version(newer) if newer.version > request.version => return Ok(newer),
                 Seen::Version(_) => {}
-                Seen::Lagged => return app.gateway.request(id).await,
+                // What cannot be read now is read before the answer.
+                Seen::Lagged => match app.gateway.request(id).await {
+                    Err(GatewayError::Store(error)) => {
+                        tracing::debug!(%error, "cannot look for what was missed")
+                    }
+                    read => return read,
+                },
             }
         }
     };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::Response;
+use countersign_store::Change;
 use countersign_store::faulty::Fault;
 use futures_util::FutureExt as _;
 
@@ -181,6 +182,25 @@ async fn a_stream_reads_at_its_heartbeat_what_nobody_told_it_of() {
     act(Fault::Stored, "U3").await;
     assert!(second(&mut stream).await.contains(r#""status":"approved""#));
     assert_eq!(stream.next().await, None);
+}
+
+/// Whoever misses something reads the store; if that is away, it is read later.
+#[tokio::test]
+async fn a_stream_stays_up_while_the_store_cannot_be_read() {
+    let server = TestServer::new().await;
+    let (id, token) = server.open("deploy").await;
+    let mut stream = server.listen(&token, None).await;
+    assert_eq!(stream.state().await.0, 1);
+    server.faults.set_unreadable(true);
+    server.app.gateway.hear(&Change::Missed);
+    tokio::time::pause();
+    assert!(stream.is_silent().await);
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(stream.next().await.unwrap(), HEARTBEAT, "it looks again before its time");
+    tokio::time::resume();
+    server.faults.set_unreadable(false);
+    assert_eq!(server.press("U1", "approve", &id).await["ok"], true);
+    assert_eq!(stream.state().await.0, 2);
 }
 
 /// The same for a long-poll, which looks before it answers.
