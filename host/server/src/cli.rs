@@ -157,6 +157,7 @@ impl Cli {
                 default_from_environment(command, environment, &own)
             })
         });
+        client_variables.extend(commands::VARIABLES.map(str::to_owned));
         let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
         let matches = match command.clone().try_get_matches_from(&arguments) {
             Ok(matches) => matches,
@@ -166,7 +167,7 @@ impl Cli {
                 else {
                     return Err(error.into());
                 };
-                wrong.extend(unknown_variables(environment, &serve_variables));
+                wrong.extend(unknown_variables(environment, &serve_variables, &client_variables));
                 wrong.extend(config.read_variables(environment, &malformed));
                 return Err(CliError::Settings(wrong));
             }
@@ -174,27 +175,26 @@ impl Cli {
         let mut cli = Cli::from_arg_matches(&matches)?;
         let wrong = match &mut cli.command {
             Command::Serve(config) | Command::CheckConfig(config) => {
-                let mut wrong = unknown_variables(environment, &serve_variables);
+                let mut wrong = unknown_variables(environment, &serve_variables, &client_variables);
                 wrong.extend(config.read_variables(environment, &[]));
                 wrong
             }
             // A typo in the name of a key file would skip the check of signatures.
             Command::Policy(policy) if policy.loads_a_set() => {
-                let mut wrong = unknown_variables(environment, &serve_variables);
+                let mut wrong = unknown_variables(environment, &serve_variables, &client_variables);
                 wrong.extend(policy.read_variables(environment));
                 wrong
             }
             Command::Keys(keys) => keys.read_variables(environment),
             Command::Audit(audit) => audit.read_variables(environment),
             Command::Store(store) => {
-                let mut wrong = unknown_variables(environment, &serve_variables);
+                let mut wrong = unknown_variables(environment, &serve_variables, &client_variables);
                 wrong.extend(store.read_variables(environment));
                 wrong
             }
             // A typo in the name of the file of keys would skip what it pins.
             Command::Ask(_) | Command::Wait(_) | Command::Hook(_) => {
-                client_variables.extend(commands::VARIABLES.map(str::to_owned));
-                unknown_client_variables(environment, &client_variables, &serve_variables)
+                unknown_variables(environment, &client_variables, &serve_variables)
             }
             Command::Hash(_)
             | Command::Policy(_)
@@ -255,22 +255,18 @@ fn own_variables(command: &clap::Command) -> Vec<String> {
     variables(command).into_iter().filter(|name| name.starts_with(PREFIX)).collect()
 }
 
-/// One sentence for each of the project's variables that neither a client nor a gateway reads: a machine may have both,
-/// and a command that was approved may ask for something itself.
-fn unknown_client_variables(environment: &Environment, client: &[String], gateway: &[String]) -> Vec<String> {
-    let mut rest = environment.clone();
-    rest.retain(|name, _| {
-        !gateway.contains(name) && !commands::GIVEN_VARIABLES.iter().any(|given| name.starts_with(given))
-    });
-    rest.retain(|name, _| !secrets::NAMES.contains(&name.as_str()));
-    unknown_variables(&rest, client)
-}
-
-/// One sentence for each of the project's variables that is neither a flag's nor a secret's.
-fn unknown_variables(environment: &Environment, flags: &[String]) -> Vec<String> {
+/// One sentence for each of the project's variables that is nobody's: neither a flag's of this command nor a secret's, and
+/// none of `others`. A machine may have a client beside a gateway, and a command that was approved may use either.
+fn unknown_variables(environment: &Environment, flags: &[String], others: &[String]) -> Vec<String> {
     let known = flags.iter().map(String::as_str).chain(secrets::NAMES);
     let known: Vec<&str> = known.filter(|name| name.starts_with(PREFIX)).collect();
-    let names = environment.keys().filter(|name| name.starts_with(PREFIX) && !known.contains(&name.as_str()));
+    let is_unknown = |name: &&String| {
+        name.starts_with(PREFIX)
+            && !known.contains(&name.as_str())
+            && !others.contains(name)
+            && !commands::is_given(name)
+    };
+    let names = environment.keys().filter(is_unknown);
     names.map(|name| format!("the variable `{name}` is unknown; known are {}", known.join(", "))).collect()
 }
 
@@ -286,6 +282,20 @@ mod tests {
         let Command::Serve(config) = cli.command else { panic!("{cli:?}") };
         assert_eq!(config.policies.directory.to_str(), Some("env"));
         assert_eq!(config.network.listen.port(), 2);
+    }
+
+    /// Whoever has told a shell where the gateway is may check a policy set in it, or start a gateway.
+    #[test]
+    fn a_gateway_and_its_tools_take_no_offence_at_a_clients_variables() {
+        let variables =
+            ["COUNTERSIGN_URL", "COUNTERSIGN_API_KEY", "COUNTERSIGN_PARAM_REF", "COUNTERSIGN_RECEIPT"];
+        let environment: Environment = variables.map(|name| (name.to_owned(), "x".to_owned())).into();
+        for words in [&["policy", "check", "here"][..], &["check-config", "--policies", "here"]] {
+            Cli::read(["countersign"].iter().chain(words), &environment).unwrap();
+        }
+        let typo: Environment = [("COUNTERSIGN_RECEIPT_KEYZ".to_owned(), "x".to_owned())].into();
+        let refused = Cli::read(["countersign", "check-config", "--policies", "here"], &typo).unwrap_err();
+        assert!(refused.to_string().contains("`COUNTERSIGN_RECEIPT_KEYZ` is unknown"), "{refused}");
     }
 
     /// Flags that `policy` commands share with the gateway can be variables there, too; other value names are not.

@@ -19,6 +19,9 @@ pub use watch::WaitCommand;
 /// The variables that these commands read, beside those that are values of flags.
 pub const VARIABLES: [&str; 3] = ["COUNTERSIGN_API_KEY", "COUNTERSIGN_ID_TOKEN", "COUNTERSIGN_ID_TOKEN_FILE"];
 
-/// What a command that was approved finds in its environment begins so.
-pub const GIVEN_VARIABLES: [&str; 3] =
-    ["COUNTERSIGN_PARAM_", "COUNTERSIGN_REQUEST_ID", "COUNTERSIGN_RECEIPT"];
+/// Whether a command that was approved finds a variable of this name in its environment.
+#[must_use]
+pub fn is_given(name: &str) -> bool {
+    name.starts_with("COUNTERSIGN_PARAM_")
+        || ["COUNTERSIGN_REQUEST_ID", "COUNTERSIGN_RECEIPT"].contains(&name)
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 use countersign_core::lifecycle::canonical;
 use serde_json::{Map, Value};
 
-use super::super::GIVEN_VARIABLES;
+use super::super::is_given;
 use crate::environment::Environment;
 
 /// The longest text that Linux takes as one argument or variable, in bytes, with the zero at its end.
@@ -47,7 +47,7 @@ impl Program {
         if !is_there(name, environment) {
             return Err(format!("there is no program `{name}` that can be run"));
         }
-        let stale = GIVEN_VARIABLES.iter().flat_map(|prefix| environment.names(prefix));
+        let stale = environment.names("COUNTERSIGN_").filter(|name| is_given(name));
         Ok(Some(Program {
             name: name.clone(),
             arguments: arguments.iter().map(|argument| parts(argument)).collect(),
