@@ -111,6 +111,11 @@ async fn where_people_see_a_request_is_told() {
     let refused = server.post("/api/guard/request", &ask("guarded")).await.json();
     until_told(&server, async || status(&refused).await["undeliverable"] == "not_in_channel").await;
     assert_eq!(status(&refused).await["where"], json!([]));
+    // The store knows of the refusal a little before the channel is known to refuse.
+    until(&server, || {
+        server.app.outgoing.as_ref().is_some_and(|slack| slack.health.refusal_of("C0X").is_some())
+    })
+    .await;
     let next = server.post("/api/guard/request", &ask("guarded")).await.json();
     assert_eq!((&next["where"], &next["undeliverable"]), (&json!([]), &json!("not_in_channel")));
     server.app.shutdown.cancel();
