@@ -75,5 +75,10 @@ fi
 
 "$python/bin/python" -B $here/check.py --program "$program" --policies "$policies" --kustomize "$kustomize"
 
+echo "tarball"
+dist=$(mktemp -d)
+deploy/package/tarball.sh "$program" "$policies" "$dist" >/dev/null
+rm -rf "$dist"
+
 echo "runbook"
 deploy/check/runbook.sh "$program" "$policies"

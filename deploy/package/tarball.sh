@@ -26,14 +26,14 @@ mkdir -p "$root"/{bin,share/countersign,share/man/man1,share/bash-completion/com
 # Only what comes with the project: tests build more.
 mkdir -p "$root/share/countersign/policies/modules"
 cp -r "$policies/policy-set.yaml" "$policies/schemas" "$root/share/countersign/policies/"
-for name in override-guard persona-gate quorum; do
-  cp "$policies/modules/$name.wasm" "$root/share/countersign/policies/modules/"
+for policy in override-guard persona-gate quorum; do
+  cp "$policies/modules/$policy.wasm" "$root/share/countersign/policies/modules/"
 done
 "$program" completions bash >"$root/share/bash-completion/completions/countersign"
 "$program" completions zsh >"$root/share/zsh/site-functions/_countersign"
 "$program" completions fish >"$root/share/fish/vendor_completions.d/countersign.fish"
 "$program" man >"$root/share/man/man1/countersign.1"
-for command in serve check-config policy keys access receipt; do
+for command in serve check-config ask wait hook hash policy keys access receipt audit store; do
   "$program" man "$command" >"$root/share/man/man1/countersign-$command.1"
 done
 cp "$source/deploy/package/countersign.service" "$root/lib/systemd/system/"

@@ -74,7 +74,8 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let quick = arguments.quick;
     if arguments.load {
-        let mut report = Report::new(&format!("cargo xtask load --seed {}", arguments.seed));
+        let mut report =
+            Report::new(&format!("cargo xtask load --seed {} --rounds {}", arguments.seed, arguments.rounds));
         load::measure(&mut report, arguments.seed, arguments.rounds).await?;
         print!("{}", report.text());
         return arguments.save.map_or(Ok(()), |file| report.save(&file));

@@ -32,7 +32,7 @@ fn shells_complete_and_manuals_are_made() {
     }
     let text = String::from_utf8(countersign(["man", "serve"]).stdout).expect("troff");
     assert!(
-        text.contains(".TH") && text.contains("COUNTERSIGN\\_STORE") || text.contains("COUNTERSIGN_STORE"),
+        text.contains(".TH") && (text.contains("COUNTERSIGN\\_STORE") || text.contains("COUNTERSIGN_STORE")),
         "{text}"
     );
     assert_eq!(countersign(["man", "nothing"]).status.code(), Some(2));

@@ -256,6 +256,19 @@ async fn rules_decide_without_the_gateway() {
     }
 }
 
+/// A file that is being read when the time is over may never end; the process does.
+#[tokio::test]
+async fn what_never_ends_does_not_keep_a_hook_from_its_answer() {
+    let agent = Agent::new("http://127.0.0.1:1");
+    let rules = agent.folder.path().join("rules.yaml");
+    std::fs::remove_file(&rules).expect("it is there");
+    let made = std::process::Command::new("mkfifo").arg(&rules).status().expect("mkfifo");
+    assert!(made.success());
+    let ended = agent.shell("claude-code", "PreToolUse", "make deploy", &["--deadline", "1s"]).ended().await;
+    let Done::Blocks(why) = read("claude-code", "PreToolUse", &ended) else { panic!("{ended:?}") };
+    assert!(why.contains("nobody decided within 1s"), "{why}");
+}
+
 /// For each host and event, everything that can go wrong is a denial.
 #[tokio::test]
 async fn whatever_goes_wrong_the_host_is_told_no() {

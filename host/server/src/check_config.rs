@@ -1,6 +1,6 @@
-//! `countersign check-config`: all that a start would refuse in the settings and in the files that they name, at once and
-//! without starting.
+//! `countersign check-config`: reports every error in the settings and in the files that they name, without starting.
 //!
+//! What only an open store can show, such as keys that are not its own, and folders that a start makes, are not looked at.
 //! It makes no file, listens nowhere, and calls nothing but the registries that a policy set pins modules of.
 
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::directory::Directory;
 use countersign_gateway::fetch;
 use countersign_policy::{Engine, PolicySet, Trust};
-use countersign_store::StoreUrl;
+use countersign_store::{RedisOptions, StoreUrl};
 
 use crate::access_control::AccessControl;
 use crate::build::StartError;
@@ -148,8 +148,12 @@ fn set(config: &Config, trust: Trust) -> Result<PolicySet, StartError> {
 
 /// What can be seen of the store without opening it for writing.
 fn store(config: &Config) -> anyhow::Result<()> {
-    config.storage.redis.authorities().map(drop)?;
+    let configured = config.storage.redis.configured_here()?;
     let store = &config.storage.store;
+    if let StoreUrl::Redis(url) = store {
+        let options = configured(RedisOptions::new(url.as_ref().clone()));
+        return options.check().with_context(|| format!("cannot open the store `{store}`"));
+    }
     let StoreUrl::Sqlite(file) = store else { return Ok(()) };
     if file.exists() {
         let opened = store.open_archive().map(drop);

@@ -30,7 +30,11 @@ const WRONG_SETUP: u8 = 2;
 async fn main() -> ExitCode {
     let served = match Cli::from_process() {
         Ok(Cli { command: Command::Serve(config) }) => {
-            serve(&config).await.map_err(|error| (check_config::others(&config, &error), error))
+            serve(&config).await.map_err(|error| match error {
+                // Also one that comes after days: nothing is examined for it.
+                StartError::Other(_) => (Vec::new(), error),
+                _ => (check_config::others(&config, &error), error),
+            })
         }
         Ok(Cli { command: Command::CheckConfig(config) }) => return check_config::run(&config),
         Ok(Cli { command: Command::Health(health) }) => return health::run(&health).await,
@@ -38,7 +42,7 @@ async fn main() -> ExitCode {
         Ok(Cli { command: Command::Man(manual) }) => return shell::manual(&manual),
         Ok(Cli { command: Command::Ask(ask) }) => return ask.run(&client_environment()).await.into(),
         Ok(Cli { command: Command::Wait(wait) }) => return wait.run(&client_environment()).await.into(),
-        Ok(Cli { command: Command::Hook(hook) }) => return hook.run(client_environment()).await,
+        Ok(Cli { command: Command::Hook(hook) }) => hook.run(client_environment()).await,
         Ok(Cli { command: Command::Hash(hash) }) => return hash.run().into(),
         Ok(Cli { command: Command::Dev(dev) }) => return dev::run(dev).await,
         Ok(Cli { command: Command::Keys(command) }) => return countersign::run_keys(&command).await,
@@ -49,7 +53,7 @@ async fn main() -> ExitCode {
         Ok(Cli { command: Command::Policy(policy) }) => return countersign_authoring::run(&policy),
         Err(error) if is_refused_hook(&error) => {
             let arguments: Vec<_> = std::env::args_os().collect();
-            return hook::refuse(&arguments, &error.to_string());
+            hook::refuse(&arguments, &error.to_string());
         }
         Err(CliError::Flags(error)) => error.exit(),
         Err(error) => return fail(WRONG_SETUP, &error.to_string()),

@@ -65,8 +65,13 @@ impl Connection {
 
     /// The keys that receipts are checked with; `None` if there need be none.
     pub(crate) async fn keys(&self, client: &Client) -> Result<Option<KeySet>, Ended> {
-        if self.no_receipt {
-            return Ok(None);
+        match &self.jwks {
+            Some(_) if self.no_receipt => {
+                let why = "`--no-receipt` contradicts `--jwks` and `COUNTERSIGN_JWKS`";
+                return Err(Ended::usage(why));
+            }
+            None if self.no_receipt => return Ok(None),
+            _ => {}
         }
         let keys = client.keys().await;
         keys.map(Some)

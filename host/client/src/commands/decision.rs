@@ -1,5 +1,6 @@
 //! From what a gateway says to an approval that may be used.
 
+use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::lifecycle::{Status, Usage};
 use countersign_core::receipt::signed::{KeySet, ReceiptError};
 
@@ -40,10 +41,11 @@ pub(super) async fn check(
     decided: &Waited,
     keys: Option<KeySet>,
 ) -> Result<Approval, Ended> {
-    let checked = match asked.check(decided, keys.as_ref()) {
+    let now = SystemClock.now();
+    let checked = match asked.check(decided, keys.as_ref(), now) {
         Err(Doubt::Receipt(ReceiptError::UnknownKey(_))) => {
             let keys = client.keys().await.map_err(Ended::doubt)?;
-            asked.check(decided, Some(&keys))
+            asked.check(decided, Some(&keys), now)
         }
         checked => checked,
     };

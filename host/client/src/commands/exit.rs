@@ -5,7 +5,7 @@ use std::process::ExitCode;
 /// What the exit codes mean.
 pub const EXIT_CODES: &str = "\
 Exit codes:
-  0  approved; and the command succeeded, if there is one
+  0  approved; and the command succeeded, if there is one; with `--detach` only that it was asked
   1  approved, and the command failed or could not be started
   2  an argument, a variable or a file is wrong; nothing was asked
   3  denied

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use clap::Args;
-use countersign_core::lifecycle::Status;
+use countersign_core::lifecycle::{RequestId, Status};
 use countersign_core::receipt::signed::verify;
 
 use super::connection::Connection;
@@ -40,6 +40,9 @@ impl WaitCommand {
         let token = token(&self.token)?;
         let client = self.connection.client(environment).await?;
         let keys = self.connection.keys(&client).await?;
+        // A wait token begins with the request that it is of.
+        let request = token.split('.').next().and_then(|id| id.parse::<RequestId>().ok());
+        let request = request.ok_or_else(|| Ended::usage("it is no wait token"))?;
         let mut waiting = Waiting::start(&client, &token);
         while let Some(news) = waiting.next().await {
             let state = match news {
@@ -57,6 +60,9 @@ impl WaitCommand {
                 let receipt = receipt.ok_or_else(|| Ended::doubt(crate::Doubt::NoReceipt))?;
                 let document =
                     verify(receipt, keys).map_err(|error| Ended::doubt(crate::Doubt::from(error)))?;
+                if document.request_id != request {
+                    return Err(Ended::doubt(crate::Doubt::Other("request")));
+                }
                 if document.decision != Status::Approved || document.payload.decided != state.payload_hash {
                     return Err(Ended::doubt(crate::Doubt::Other("decision")));
                 }

@@ -1,4 +1,4 @@
-//! The key file: a line for each secret, readable by its owner alone.
+//! The key file: a line for each secret, readable by its owner alone, or, if that is root, by the group of its reader.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -48,7 +48,7 @@ impl KeyFile {
     }
 }
 
-/// Reads the text of a file of keys, which must be its owner's alone; `None` if there is none.
+/// Reads the text of a file of keys, which must be private, as `is_private` says; `None` if there is none.
 pub(super) fn read(path: &Path) -> anyhow::Result<Option<Zeroizing<String>>> {
     let shown = path.display();
     let file = match File::open(path) {
@@ -92,6 +92,10 @@ pub(super) fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
             _ => {}
         }
         write(&new, text)?;
+        // Root may change the keys of a gateway that runs as another user.
+        if let Ok(old) = std::fs::metadata(path) {
+            std::os::unix::fs::chown(&new, Some(old.uid()), Some(old.gid()))?;
+        }
         std::fs::rename(&new, path)?;
         sync_directory(path)
     };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::address::RedisUrl;
+use super::checks::RedisOpenError;
 
 /// How a Redis is used. Every instance that shares one must be given the same.
 #[derive(Clone, Debug)]
@@ -33,6 +34,14 @@ pub struct RedisOptions {
 }
 
 impl RedisOptions {
+    /// Refuses what a store would not be opened with, without a connection.
+    ///
+    /// # Errors
+    /// Which option it is.
+    pub fn check(&self) -> Result<(), RedisOpenError> {
+        super::checks::options(self)
+    }
+
     /// The defaults.
     #[must_use]
     pub fn new(url: RedisUrl) -> RedisOptions {

@@ -31,7 +31,7 @@ use super::exit::{EXIT_CODES, Ended, Exit};
 use super::parameters::Parameters;
 use crate::answer::{Created, Waited};
 use crate::api::{Ask, Client, Meta, random_key};
-use crate::approval::{Approval, Asked, Doubt};
+use crate::approval::{Approval, Asked};
 use crate::environment::Environment;
 use crate::error::CallError;
 use crate::text::{cut, plain};
@@ -122,10 +122,11 @@ impl AskCommand {
             signal = signals.next() => return Err(Ended::new(Exit::Cancelled, name(signal))),
         };
         if keys.as_ref().is_some_and(|keys| keys.keys.is_empty()) {
-            return Err(Ended::usage(Doubt::NoReceipt));
+            return Err(Ended::usage("this gateway signs no receipts; `--no-receipt` does without"));
         }
 
         let started = Instant::now();
+        let since = self.idempotency_key.is_none().then(|| SystemClock.now());
         let created = self.create(&client, &ask, &mut signals).await?;
         announce(&created, &self.action, client.url());
         if self.detach {
@@ -137,7 +138,7 @@ impl AskCommand {
             );
             return Ok(Exit::Approved);
         }
-        let asked = Asked::new(&self.action, ask.params, &created).map_err(Ended::doubt)?;
+        let asked = Asked::new(&self.action, ask.params, &created, since).map_err(Ended::doubt)?;
         let decided = self.wait(&client, &created, started, &mut signals).await?;
         approved(&decided)?;
         let approval = check(&client, &asked, &decided, keys).await?;

@@ -1,16 +1,19 @@
 //! The files that a command names: their digests are parameters, so that what runs is what people agreed to.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use countersign_core::lifecycle::Digest;
 use serde_json::{Map, Value};
 
 /// What separates words, also inside quotes, where a shell may find another command.
-const SEPARATORS: &[char] =
-    &[' ', '\t', '\n', '\r', '\'', '"', '`', ';', '&', '|', '<', '>', '(', ')', '{', '}', '=', ',', '$'];
+const SEPARATORS: &[char] = &[
+    ' ', '\t', '\n', '\r', '\'', '"', '`', ';', '&', '|', '<', '>', '(', ')', '{', '}', '=', ',', '$', '@',
+    ':', '[', ']',
+];
 
 /// The largest file whose digest is taken, in bytes.
 const MOST_BYTES: u64 = 64 << 20;
@@ -47,7 +50,12 @@ pub(super) fn digests(input: &Map<String, Value>, folder: &Path) -> Result<BTree
 fn digest(path: &Path) -> Result<Digest, String> {
     let unreadable = |error| format!("cannot be read: {error}");
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
+    // It may have become a pipe since it was looked at, which nobody may ever write to.
+    let without_waiting = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(without_waiting).open(path).map_err(unreadable)?;
+    if !file.metadata().is_ok_and(|file| file.is_file()) {
+        return Err("is no regular file".to_owned());
+    }
     file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MOST_BYTES {
         return Err(format!("has more than {MOST_BYTES} bytes, so what is in it cannot be bound"));

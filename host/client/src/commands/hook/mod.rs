@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use clap::Args;
+use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::json;
 use countersign_core::lifecycle::{Digest, Origin, Party};
 use serde_json::{Map, Value};
@@ -72,22 +72,22 @@ pub struct HookCommand {
 type OpenRequest = Arc<Mutex<Option<(Client, String)>>>;
 
 impl HookCommand {
-    /// Reads a call from the standard input, and answers it.
-    pub async fn run(self, environment: Environment) -> ExitCode {
+    /// Reads a call from the standard input, answers it, and ends the process.
+    pub async fn run(self, environment: Environment) -> ! {
         let deadline = Instant::now() + self.deadline;
         let (host, expected) = (self.host, self.event);
         let open = OpenRequest::default();
         let late = format!("nobody decided within {}", humantime::format_duration(self.deadline));
         let input = match tokio::time::timeout_at(deadline, input()).await {
             Ok(input) => input,
-            Err(_) => return print(deny(host, expected, &late)),
+            Err(_) => print(deny(host, expected, &late)),
         };
         let (input, event) = match input {
             Ok(input) => {
                 let event = HookEvent::of(&input).or(expected);
                 (input, event)
             }
-            Err(why) => return print(deny(host, expected, &why)),
+            Err(why) => print(deny(host, expected, &why)),
         };
         let deciding = decide(self, environment, input, Arc::clone(&open));
         let (verdict, is_open) = settle(deciding, deadline, &late).await;
@@ -104,9 +104,8 @@ impl HookCommand {
     }
 }
 
-/// Answers a hook whose command line is wrong, so that this is no way around it.
-#[must_use]
-pub fn refuse(arguments: &[OsString], why: &str) -> ExitCode {
+/// Answers a hook whose command line is wrong, so that this is no way around it, and ends the process.
+pub fn refuse(arguments: &[OsString], why: &str) -> ! {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(read(std::io::stdin().lock())));
     let input = receiver.recv_timeout(Duration::from_secs(5)).ok().and_then(Result::ok).unwrap_or_default();
@@ -127,14 +126,14 @@ async fn settle(
 ) -> (Verdict, bool) {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
-        Err(error) => return (denied(&format!("signals cannot be heard: {error}")), false),
+        Err(error) => return (denied(&format!("cannot listen for signals: {error}")), false),
     };
     // In a task of its own, so that a panic there is a denial here.
     let mut deciding = tokio::spawn(deciding);
     let why = tokio::select! {
         decided = &mut deciding => match decided {
             Ok(verdict) => return (verdict, false),
-            Err(_) => "the hook itself broke".to_owned(),
+            Err(_) => "internal error in the hook".to_owned(),
         },
         () = tokio::time::sleep_until(deadline) => late.to_owned(),
         signal = signals.next() => format!("the hook was ended by {}", signal_name(signal)),
@@ -194,21 +193,23 @@ async fn judge(
         Ask { action: action.to_owned(), params: params.clone(), meta: meta(&rules, &call, command.host)? };
     let client = command.connection.client(environment).await?;
     let keys = command.connection.keys(&client).await?;
+    let since = Some(SystemClock.now());
     let created = client.create(&ask, &random_key().map_err(Ended::doubt)?).await.map_err(not_asked)?;
     *open.lock().unwrap_or_else(PoisonError::into_inner) = Some((client.clone(), created.token.clone()));
     // Hosts show this in their logs, if anywhere.
     eprintln!("asked for {}: {}", plain(action), created.request_id);
-    let asked = Asked::new(action, params, &created).map_err(Ended::doubt)?;
+    let asked = Asked::new(action, params, &created, since).map_err(Ended::doubt)?;
     let decided = wait(&client, &created.token).await?;
     open.lock().unwrap_or_else(PoisonError::into_inner).take();
     approved(&decided)?;
     let approval = check(&client, &asked, &decided, keys).await?;
     let input = edited(&call, &asked, &approval)?;
-    // What people have agreed to is what was in the files then.
-    if self::digests(input.as_ref().unwrap_or(&call.input), &call.folder).await? != digests {
-        return Err(Ended::doubt("a file that the command names is another one than was approved"));
-    }
+    // What people have agreed to is what was in the files then. Looked at again once the gateway has answered, which it
+    // may take its time for.
+    let named = input.as_ref().unwrap_or(&call.input);
+    unchanged(named, &call.folder, &digests).await?;
     consume(&client, &created, &approval).await?;
+    unchanged(named, &call.folder, &digests).await?;
     let why = format!("approved by {}", plain(&decided.approvers.join(", ")));
     Ok(Verdict::Allow { input, why })
 }
@@ -296,6 +297,17 @@ async fn digests(input: &Map<String, Value>, folder: &str) -> Result<BTreeMap<St
     digests.map_err(Ended::doubt)?.map_err(Ended::doubt)
 }
 
+async fn unchanged(
+    input: &Map<String, Value>,
+    folder: &str,
+    before: &BTreeMap<String, Digest>,
+) -> Result<(), Ended> {
+    if digests(input, folder).await? == *before {
+        return Ok(());
+    }
+    Err(Ended::doubt("a file that the command names is another one than was approved"))
+}
+
 fn rules(path: &Path) -> Result<Rules, Ended> {
     let shown = path.display();
     let unreadable = |error: String| Ended::usage(format!("the rules `{shown}` cannot be read: {error}"));
@@ -321,14 +333,15 @@ fn read(input: impl std::io::Read) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Prints an answer. If the host cannot read it, the exit code is the one that blocks most.
-fn print(Printed { stdout, stderr, code }: Printed) -> ExitCode {
+/// Prints an answer, and ends the process: what still reads a file or a socket may never end, and the host would go on
+/// without the answer. If the host cannot read it, the exit code is the one that blocks most.
+fn print(Printed { stdout, stderr, code }: Printed) -> ! {
     // Nobody is left to be told if this fails.
     let _ = std::io::stderr().write_all(stderr.as_bytes());
     let mut output = std::io::stdout();
     let line = if stdout.is_empty() { stdout } else { format!("{stdout}\n") };
     let written = output.write_all(line.as_bytes()).and_then(|()| output.flush());
-    ExitCode::from(if written.is_ok() { code } else { 2 })
+    std::process::exit(if written.is_ok() { code.into() } else { 2 })
 }
 
 #[cfg(test)]
@@ -346,7 +359,7 @@ mod tests {
     async fn whatever_breaks_is_a_denial() {
         let later = Instant::now() + Duration::from_secs(600);
         let (verdict, open) = settle(async { panic!("broken") }, later, "late").await;
-        assert_eq!((verdict, open), (Verdict::Deny("countersign: the hook itself broke".into()), true));
+        assert_eq!((verdict, open), (Verdict::Deny("countersign: internal error in the hook".into()), true));
         let (verdict, open) = settle(std::future::pending(), Instant::now(), "late").await;
         assert_eq!((verdict, open), (Verdict::Deny("countersign: late".into()), true));
         assert_eq!(settle(async { Verdict::Ask }, later, "late").await, (Verdict::Ask, false));

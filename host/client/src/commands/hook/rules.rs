@@ -116,11 +116,18 @@ impl Rule {
             && self.input.iter().all(|(field, pattern)| {
                 let Some(value) = input.get(field) else { return false };
                 let text = value.as_str().map_or_else(|| canonical(value), str::to_owned);
-                // What is allowed must be what the pattern shows, and nothing after it.
-                let is_free = self.decide != Some(Decide::Allow) || !text.contains(SHELL) || text == *pattern;
+                // What is allowed must be what the pattern shows, nothing after it, and nothing elsewhere.
+                let is_free = self.decide != Some(Decide::Allow)
+                    || text == *pattern
+                    || !(text.contains(SHELL) || has_parent_folder(&text));
                 is_free && Glob::new(pattern).matches(&text)
             })
     }
+}
+
+/// Whether a path in it leads out of the folder that a pattern shows.
+fn has_parent_folder(text: &str) -> bool {
+    text.split(|letter: char| letter == '/' || letter.is_whitespace()).any(|part| part == "..")
 }
 
 #[cfg(test)]
@@ -134,6 +141,7 @@ version: 1
 default: ask
 rules:
   - { tool: Read, decide: allow }
+  - { tool: Write, input: { file_path: '/srv/app/*' }, decide: allow }
   - { tool: Bash, input: { command: 'git status*' }, decide: allow }
   - { tool: Bash, input: { command: 'echo $HOME' }, decide: allow }
   - { tool: Bash, input: { command: '*deploy*' }, action: deploy, params: { environment: production, level: 2 } }
@@ -163,6 +171,9 @@ rules:
             ("mcp__db__query", json!({"limit": 10}), "Allow"),
             ("mcp__db__query", json!({"limit": 20}), "Ask"),
             ("Write", json!({"file_path": "a"}), "Ask"),
+            ("Write", json!({"file_path": "/srv/app/x"}), "Allow"),
+            ("Write", json!({"file_path": "/srv/app/../../etc/x"}), "Ask"),
+            ("Bash", json!({"command": "git status .."}), "Deny"),
         ] {
             assert_eq!(said(tool, input.clone()), expected, "{tool} {input}");
         }
