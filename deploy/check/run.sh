@@ -16,15 +16,15 @@ python=$tools/python-$(sha256sum $here/requirements.txt | cut -c1-12)
 if [ ! -e "$python/done" ]; then
   rm -rf "$python"
   python3 -m venv "$python"
-  "$python/bin/pip" install --quiet --disable-pip-version-check --requirement $here/requirements.txt
+  "$python/bin/pip" install --quiet --disable-pip-version-check --require-hashes --requirement $here/requirements.txt
   touch "$python/done"
 fi
-node=$tools/node-$(sha256sum $here/package.json | cut -c1-12)
+node=$tools/node-$(sha256sum $here/package-lock.json | cut -c1-12)
 if [ ! -e "$node/done" ]; then
   rm -rf "$node"
   mkdir "$node"
-  cp $here/package.json "$node/"
-  (cd "$node" && npm install --silent --no-audit --no-fund --ignore-scripts)
+  cp $here/package.json $here/package-lock.json "$node/"
+  (cd "$node" && npm ci --silent --no-audit --no-fund --ignore-scripts)
   touch "$node/done"
 fi
 

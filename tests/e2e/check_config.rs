@@ -43,9 +43,12 @@ async fn everything_that_is_wrong_is_said_at_once_and_a_start_says_it_too() {
     let home = home.with_access("version: 1\ncallers: {}\nsurprise: 1\n");
     let home = home.with_file("COUNTERSIGN_SET_KEYS", "nowhere.pem");
     let home = home.with_file("COUNTERSIGN_RECEIPT_KEYS", "no-receipts.key");
+    let home = home.with_file("COUNTERSIGN_SPOOL_DIR", "no-folder/spool");
+    home.write("no-folder", b"a file");
     home.write("server.key", b"no key");
     home.set_policy_set(&home.policy_set().replace("approvals: 1", "aprovals: 1"));
-    let named = ["no-receipts.key", "aprovals", "nowhere.pem", "access.yaml", "server.key"];
+    let named =
+        ["no-receipts.key", "no-folder/spool", "aprovals", "nowhere.pem", "access.yaml", "server.key"];
 
     let (sound, said) = check(&home);
     assert!(!sound);

@@ -4,12 +4,12 @@
 //! It makes no file, listens nowhere, and calls nothing but the registries that a policy set pins modules of.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::directory::Directory;
 use countersign_gateway::fetch;
@@ -83,6 +83,7 @@ impl Found {
         self.note(self::store(config));
         let receipts = keys::receipts::preview(store, config.storage.receipt_keys.as_deref());
         self.note(receipts.map_err(StartError::Secrets));
+        self.note(spool(config));
         // Before the policies, whose warnings depend on who is who.
         let access = config.access.file.as_deref().map(|file| self.access(file));
         let trust = config.policies.supply.trust();
@@ -144,6 +145,21 @@ fn set(config: &Config, trust: Trust) -> Result<PolicySet, StartError> {
     let engine = Engine::new(policies.limits.limits(), None, trust)
         .context("cannot set up the WebAssembly sandbox")?;
     Ok(fetch::load(&policies.directory, &engine, &policies.supply.registries())??)
+}
+
+/// Whether the spool folder is one, or can be made: its nearest ancestor that exists is a folder.
+fn spool(config: &Config) -> anyhow::Result<()> {
+    let Some(folder) = config.spool_dir() else { return Ok(()) };
+    let cannot = || format!("cannot use the spool folder `{}`", folder.display());
+    for found in folder.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+        match found.metadata() {
+            Ok(found) if found.is_dir() => return Ok(()),
+            Ok(_) => return Err(anyhow!("`{}` is no folder", found.display())).with_context(cannot),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(cannot),
+        }
+    }
+    Ok(())
 }
 
 /// What can be seen of the store without opening it for writing.
