@@ -71,6 +71,7 @@ mod registry;
 mod registry_sets;
 
 mod instances;
+mod monitoring;
 mod operators;
 mod outages;
 mod spool;

@@ -414,9 +414,9 @@ impl Api {
         self.admin("POST", &format!("policy-sets/{hash}/activate"), &body).await
     }
 
-    /// The metrics now.
+    /// The metrics now, with what the store counts even if another instance shows it.
     pub async fn metrics(&self) -> Metrics {
-        let reply = self.send(&Call::get("/metrics")).await;
+        let reply = self.send(&Call::get("/metrics?stored=always")).await;
         assert_eq!(reply.status(), 200, "{}", reply.text());
         Metrics::parse(&reply.text())
     }

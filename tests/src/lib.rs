@@ -20,6 +20,7 @@ mod issuer;
 
 mod browser;
 mod nginx;
+mod prometheus;
 mod redis;
 mod registry;
 mod relay;
@@ -30,6 +31,7 @@ mod client;
 mod command;
 mod printed;
 mod random;
+mod server_process;
 
 use std::future::Future;
 use std::time::Duration;
@@ -47,6 +49,7 @@ pub use issuer::{AUDIENCE, Issuer, SigningKey, token_signed_by};
 pub use metrics::Metrics;
 pub use nginx::Nginx;
 pub use payload::{payload_hash, unsalted_payload_hash};
+pub use prometheus::{Prometheus, promtool};
 pub use random::Random;
 pub use redis::Redis;
 pub use registry::{REGISTRY_PASSWORD, REGISTRY_USER, Registry};

@@ -3,15 +3,13 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::process::Command;
 
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::sync::oneshot;
 
 use crate::ambient;
-use crate::printed::Printed;
+use crate::server_process::ServerProcess;
 use crate::wire::{Call, Connection, Reply};
 use crate::within;
 
@@ -37,7 +35,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 #[derive(Debug)]
 pub struct Registry {
     address: SocketAddr,
-    process: Process,
+    process: ServerProcess,
     folder: TempDir,
 }
 
@@ -67,12 +65,11 @@ impl Registry {
                  http: {{ addr: 127.0.0.1:0, secret: example }}\n{auth}"
             ),
         );
-        let mut process = Process::spawn(&folder);
-        let ready = process.ready.take().expect("it is waited for once");
-        match within("the registry to start", ready).await {
-            Ok(address) => Registry { address, process, folder },
-            Err(_) => panic!("the registry did not start: {}", process.log.text()),
-        }
+        let mut command = Command::new(ambient::docker_registry());
+        // Its variables would overrule its configuration.
+        command.args(["serve", "config.yml"]).current_dir(folder.path()).env_clear();
+        let (process, address) = ServerProcess::start("the registry", command, READY).await;
+        Registry { address, process, folder }
     }
 
     /// Where it listens.
@@ -112,55 +109,5 @@ impl Registry {
     /// Stops it: nothing answers at its address any more.
     pub fn stop(mut self) {
         self.process.kill();
-    }
-}
-
-/// The process, and what it logs. Dropping it ends it.
-#[derive(Debug)]
-struct Process {
-    child: Child,
-    log: Printed,
-    /// Gets the address once the registry logs it; is closed when the registry closes its output.
-    ready: Option<oneshot::Receiver<SocketAddr>>,
-}
-
-impl Process {
-    fn spawn(folder: &TempDir) -> Process {
-        let mut command = Command::new(ambient::docker_registry());
-        // Its variables would overrule its configuration.
-        command.args(["serve", "config.yml"]).current_dir(folder.path()).env_clear();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("docker-registry can be run");
-        let (sender, ready) = oneshot::channel();
-        let mut sender = Some(sender);
-        let log = child.stderr.take().expect("its output is piped");
-        let log = Printed::read(log, move |line| {
-            let address = line.split_once(READY).and_then(|(_, rest)| rest.split('"').next());
-            if let Some(address) = address.and_then(|address| address.parse().ok())
-                && let Some(sender) = sender.take()
-            {
-                // This fails if the test has given up, which is fine.
-                let _ = sender.send(address);
-            }
-        });
-        Process { child, log, ready: Some(ready) }
-    }
-
-    fn kill(&mut self) {
-        // This fails if it has exited already, which is fine.
-        let _ = self.child.kill();
-        self.child.wait().expect("a child can be waited for");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-        if thread::panicking() {
-            eprintln!("--- the registry logged:\n{}---", self.log.text());
-            return;
-        }
-        // A child process that is still running would keep the output open.
-        self.log.ended("log");
     }
 }

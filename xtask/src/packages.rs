@@ -16,7 +16,7 @@ struct Needed {
     packages: &'static [&'static str],
 }
 
-const NEEDED: [Needed; 13] = [
+const NEEDED: [Needed; 14] = [
     Needed {
         name: "Chromium",
         programs: &["chromium", "chromium-browser", "google-chrome"],
@@ -46,6 +46,13 @@ const NEEDED: [Needed; 13] = [
         probe: &["--version"],
         variable: None,
         packages: &["redis-server"],
+    },
+    Needed {
+        name: "Prometheus",
+        programs: &["prometheus"],
+        probe: &["--version"],
+        variable: None,
+        packages: &["prometheus"],
     },
     Needed {
         name: "faketime",

@@ -19,6 +19,7 @@ use crate::access_control::{AccessControl, AccessError, history};
 use crate::audit::keeper::Keeper;
 use crate::config::Config;
 use crate::http::{Fingerprints, Permalinks, Proxies};
+use crate::instances::ShowsStored;
 use crate::interactions::SentEphemerals;
 use crate::keys::{self, Keys};
 use crate::rate_limit::{CallerQuotas, RateLimiter};
@@ -144,6 +145,8 @@ pub(crate) async fn build_over(
         access,
         insecure_anonymous: config.access.insecure_anonymous,
         scrapes: Scrapes::default(),
+        scrapes_of_all: Scrapes::default(),
+        shows_stored: ShowsStored::default(),
         readiness: Readiness::new(),
         proxies: Proxies {
             trusted: config.network.trusted_proxies.clone(),

@@ -1,11 +1,11 @@
 //! Several gateways over one store: each hears of what the others store, says that it lives, and one at a time delivers
-//! to Slack.
+//! to Slack, and shows what the store counts for all.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_slack::Outgoing;
-use countersign_store::{Change, Shared};
+use countersign_store::{Change, Shared, Store};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,36 @@ const LIFE_MS: u64 = 4_000;
 
 /// The lease of the instance that delivers to Slack.
 const DELIVERY: &str = "slack_delivery";
+
+/// The lease of the instance that shows the metrics of the store.
+const METRICS: &str = "stored_metrics";
+
+/// Whether this instance is the one whose `/metrics` show what the store counts for all instances: if each did, a sum over
+/// them would count everything several times.
+#[derive(Debug, Default)]
+pub(crate) struct ShowsStored {
+    /// Until when this instance has the lease.
+    until: Mutex<Option<Instant>>,
+}
+
+impl ShowsStored {
+    /// Now, over this store: always if no other instance has it.
+    pub(crate) fn now(&self, store: &dyn Store) -> bool {
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        store.shared().is_none() || until.is_some_and(|until| Instant::now() < until)
+    }
+
+    async fn renew(&self, shared: &dyn Shared, holder: u64) {
+        // The store counts from later on, so no other instance has it before this one stops.
+        let until = Instant::now() + Duration::from_millis(LIFE_MS);
+        let leased = match shared.lease(METRICS, holder, LIFE_MS).await {
+            Ok(leased) => leased.then_some(until),
+            // What was leased before stays so until its time is over.
+            Err(error) => return tracing::debug!(%error, "cannot tell which instance shows stored metrics"),
+        };
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = leased;
+    }
+}
 
 /// Hears of what other instances store, for ever.
 pub(crate) async fn hear(app: Arc<App>) {
@@ -49,6 +79,7 @@ pub(crate) async fn live(app: Arc<App>) {
             Ok(live) => app.gateway.instances_live(&live),
             Err(error) => tracing::debug!(%error, "cannot tell which instances live"),
         }
+        app.shows_stored.renew(shared, app.gateway.instance()).await;
         tokio::time::sleep(HEARTBEAT).await;
     }
 }
@@ -56,7 +87,12 @@ pub(crate) async fn live(app: Arc<App>) {
 /// Says that this instance lives no longer, so that nobody waits for it to be forgotten.
 pub(crate) async fn leave(app: &App) {
     let Some(shared) = app.gateway.store().shared() else { return };
-    match tokio::time::timeout(HEARTBEAT, shared.announce(app.gateway.instance(), 0)).await {
+    let holder = app.gateway.instance();
+    let farewell = async {
+        shared.release(METRICS, holder).await?;
+        shared.announce(holder, 0).await
+    };
+    match tokio::time::timeout(HEARTBEAT, farewell).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "the other instances forget this one by themselves"),
         Err(_) => tracing::debug!("the other instances forget this one by themselves"),

@@ -7,6 +7,8 @@ use std::time::Duration;
 use countersign_store::{Store, StoreError, StoreFault};
 use tokio::time::Instant;
 
+use crate::telemetry::Metrics;
+
 /// How often the store is tried.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -38,8 +40,10 @@ impl Readiness {
     }
 
     /// Tries the store.
-    pub(crate) async fn refresh(&self, store: &dyn Store) {
+    pub(crate) async fn refresh(&self, store: &dyn Store, metrics: &Metrics) {
+        let begun = Instant::now();
         let tried = store.ping().await;
+        metrics.probed(begun.elapsed());
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = last.followed_by(tried, Instant::now());
     }

@@ -254,7 +254,7 @@ pub(crate) async fn audit_rejected(app: &App) {
 async fn check_readiness(app: Arc<App>) {
     loop {
         tokio::time::sleep(readiness::INTERVAL).await;
-        app.readiness.refresh(app.gateway.store().as_ref()).await;
+        app.readiness.refresh(app.gateway.store().as_ref(), &app.metrics).await;
         if let Err(error) = app.gateway.store().maintain(app.gateway.clock().now()).await {
             // What is wrong with the store is logged already.
             tracing::debug!(%error, "the store was not maintained");

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::access_control::AccessControl;
 use crate::audit::keeper::Keeper;
 use crate::http::{Fingerprints, Permalinks, Proxies};
+use crate::instances::ShowsStored;
 use crate::interactions::SentEphemerals;
 use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::readiness::Readiness;
@@ -56,6 +57,10 @@ pub struct App {
     pub(crate) rejections: Rejections,
     /// The newest answers of `/metrics`.
     pub(crate) scrapes: Scrapes,
+    /// The same, with what the store counts in any case.
+    pub(crate) scrapes_of_all: Scrapes,
+    /// Whether this instance shows what the store counts.
+    pub(crate) shows_stored: ShowsStored,
     /// Whether the store can be written to.
     pub(crate) readiness: Readiness,
     /// The proxies that are believed.

@@ -165,6 +165,18 @@ fn listed(keys: &[String]) -> String {
 }
 
 impl UseRefusal {
+    /// All codes, for metrics that start at zero.
+    pub const CODES: [&'static str; 8] = [
+        "not_approved",
+        "already_consumed",
+        "approval_expired",
+        "payload_mismatch",
+        "salt_lost",
+        "not_the_caller",
+        "not_consumed",
+        "already_reported",
+    ];
+
     /// A stable code for machines.
     #[must_use]
     pub const fn code(&self) -> &'static str {

@@ -13,6 +13,8 @@ use countersign_slack::{HealthState, Report};
 use countersign_store::StoreFault;
 use serde::Serialize;
 
+use super::error::{ApiError, Invalid, Problem};
+use super::params::Params;
 use super::view::{rfc3339, rfc3339_always};
 use crate::state::App;
 
@@ -135,8 +137,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     let fault = app.readiness.store_fault();
     let is_shared = app.gateway.store().shared().is_some();
     let report = app.outgoing.as_ref().map(|slack| slack.health.report(app.gateway.clock().monotonic()));
-    let audit = app.audit.troubles();
-    let degraded = degraded(&app, fault, !audit.is_empty(), report.as_ref().map(|report| report.state));
+    let degraded = degraded(&app);
     let (status, code) = match fault {
         _ if app.shutdown.is_cancelled() => ("shutting_down", StatusCode::SERVICE_UNAVAILABLE),
         Some(_) if !is_shared => ("unavailable", StatusCode::SERVICE_UNAVAILABLE),
@@ -151,20 +152,16 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
         store_fault: fault.map(StoreFault::as_str),
         backend: app.gateway.store().backend(),
         slack: SlackView::of(report),
-        audit,
+        audit: app.audit.troubles(),
         without_channel: without_channel(&app),
     };
     (code, Json(view))
 }
 
 /// What is wrong, as far as the process knows without asking anybody.
-fn degraded(
-    app: &App,
-    store: Option<StoreFault>,
-    audit: bool,
-    slack: Option<HealthState>,
-) -> Vec<&'static str> {
-    let slack = slack.and_then(|state| match state {
+fn degraded(app: &App) -> Vec<&'static str> {
+    let report = app.outgoing.as_ref().map(|slack| slack.health.report(app.gateway.clock().monotonic()));
+    let slack = report.and_then(|report| match report.state {
         HealthState::Ok | HealthState::Standby => None,
         HealthState::Degraded => Some("slack_degraded"),
         HealthState::Stalled => Some("slack_stalled"),
@@ -174,8 +171,8 @@ fn degraded(
     let access_is_held_back = app.access.as_ref().is_some_and(|access| access.is_held_back());
     let are_spooled = app.spool.as_ref().is_some_and(|spool| spool.waiting() > 0);
     let wrong = [
-        store.map(|_| "store_unavailable"),
-        audit.then_some("audit"),
+        app.readiness.store_fault().map(|_| "store_unavailable"),
+        (!app.audit.troubles().is_empty()).then_some("audit"),
         slack,
         (!app.policy_sets.held_back().is_empty()).then_some("policy_set_held_back"),
         access_is_held_back.then_some("access_file_held_back"),
@@ -195,21 +192,48 @@ fn without_channel(app: &App) -> Vec<String> {
     silent.map(|entry| entry.action.clone()).take(MOST).collect()
 }
 
-/// Metrics in the text format of Prometheus. Scrapes that come in great number get the same answer again, for a second at most.
+/// Metrics in the text format of Prometheus. Where instances share a store, what it counts is shown by one of them at a
+/// time. Scrapes that come in great number get the same answer again, for a second at most.
 #[utoipa::path(
     get,
     path = "/metrics",
-    responses((status = 200, description = "Metrics; those from the store are left out if it is unavailable",
-        body = String, content_type = "text/plain; version=0.0.4"))
+    params(("stored" = Option<String>, Query, pattern = "^always$", description = "`always`: with what the store \
+        counts, although another instance shows it. Not for Prometheus, whose sums over all instances would then count it \
+        several times.")),
+    responses(
+        (status = 200, description = "Metrics; those from the store are left out if it is unavailable",
+            body = String, content_type = "text/plain; version=0.0.4"),
+        (status = 400, description = "`stored` is something else (`invalid_payload`)", body = Problem,
+            content_type = "application/problem+json"),
+    )
 )]
-pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+pub(super) async fn metrics(
+    State(app): State<Arc<App>>,
+    params: Params,
+) -> Result<impl IntoResponse, ApiError> {
+    let always = match params.get("stored")? {
+        None => false,
+        Some("always") => true,
+        Some(_) => return Err(Invalid::new("stored", "must be `always`, or be left out").into()),
+    };
+    let scrapes = if always { &app.scrapes_of_all } else { &app.scrapes };
     let measure = async {
-        let stored = crate::telemetry::stored(app.gateway.store().as_ref(), app.gateway.clock().now()).await;
+        let store = app.gateway.store().as_ref();
+        let is_ours = app.shows_stored.now(store);
+        app.metrics.set_shows_stored(is_ours);
+        app.metrics.set_degraded(&degraded(&app));
+        if !is_ours && !always {
+            return app.metrics.render(Vec::new());
+        }
+        let set = app.gateway.policies().active();
+        let actions: Vec<&str> =
+            set.policies().map(|policy| ActionPolicy::entry(policy).action.as_str()).collect();
+        let stored = crate::telemetry::stored(store, &actions, app.gateway.clock().now()).await;
         let families = stored.unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot read stored metrics");
             Vec::new()
         });
         app.metrics.render(families)
     };
-    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], app.scrapes.answer(measure).await.to_string())
+    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], scrapes.answer(measure).await.to_string()))
 }

@@ -11,6 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use futures_util::FutureExt as _;
+use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::{
@@ -54,12 +55,29 @@ pub fn router(app: Arc<App>, surface: Surface) -> Router {
 
 /// Runs around every handler. It is one layer: each call makes copies of all layers.
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = known(request.method());
     let mut response = catch_panic(request, async |request| guarded(&app, request, next).await).await;
     // Browsers should neither guess what a body is, nor keep it: it may hold a token.
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    app.metrics.answered(route, method, response.status().as_u16(), begun.elapsed());
     response
+}
+
+/// The name of a method, for metrics: whoever calls can invent others.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    }
 }
 
 async fn guarded(app: &App, mut request: Request, next: Next) -> Response {

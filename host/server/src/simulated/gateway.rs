@@ -27,6 +27,7 @@ use crate::audit::keeper::Keeper;
 use crate::build::tokens;
 use crate::config::RateLimit;
 use crate::http::{ClientHeader, Fingerprints, Permalinks, Proxies, Surface, router};
+use crate::instances::ShowsStored;
 use crate::interactions::SentEphemerals;
 use crate::keys::{Keys, MasterKey};
 use crate::rate_limit::{CallerQuotas, RateLimiter};
@@ -140,6 +141,8 @@ impl Process {
             caller_quotas: CallerQuotas::default(),
             rejections: Rejections::default(),
             scrapes: Scrapes::default(),
+            scrapes_of_all: Scrapes::default(),
+            shows_stored: ShowsStored::default(),
             readiness: Readiness::new(),
             proxies: Proxies { trusted: Vec::new(), header: ClientHeader::default() },
             max_open_requests: 1_000,

@@ -1,8 +1,32 @@
 //! Metrics of this process, which start at zero with it.
 
+use std::time::Duration;
+
 use countersign_slack::InteractionError;
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Upper bounds of the buckets of `http_request_duration_seconds`, in seconds. A long-poll may wait for a minute.
+const HTTP_BUCKETS: [f64; 12] =
+    [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0, 60.0];
+
+/// Upper bounds of the buckets of `store_probe_seconds`, in seconds.
+const PROBE_BUCKETS: [f64; 9] = [0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+/// Why a gateway is degraded: the codes of `degraded` in `/readyz`.
+const DEGRADED: [&str; 9] = [
+    "store_unavailable",
+    "audit",
+    "slack_degraded",
+    "slack_stalled",
+    "slack_down",
+    "slack_unauthorized",
+    "policy_set_held_back",
+    "access_file_held_back",
+    "presses_spooled",
+];
 
 /// A rejected call or act that may be an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +113,10 @@ pub struct Metrics {
     registry: Registry,
     security: IntCounterVec,
     unreadable: IntCounterVec,
+    calls: HistogramVec,
+    probes: Histogram,
+    degraded: IntGaugeVec,
+    shows_stored: IntGauge,
 }
 
 impl Metrics {
@@ -120,7 +148,37 @@ impl Metrics {
         for error in InteractionError::ALL {
             unreadable.with_label_values(&[error.code()]);
         }
-        Ok(Metrics { registry, security, unreadable })
+        let calls = HistogramVec::new(
+            HistogramOpts::new(
+                "http_request_duration_seconds",
+                "Time from a call's headers to those of its answer. `route` is the pattern of the path.",
+            )
+            .buckets(HTTP_BUCKETS.to_vec()),
+            &["route", "method", "status"],
+        )?;
+        registry.register(Box::new(calls.clone()))?;
+        let probes = Histogram::with_opts(
+            HistogramOpts::new("store_probe_seconds", "Time of a trial write, which is made each second.")
+                .buckets(PROBE_BUCKETS.to_vec()),
+        )?;
+        registry.register(Box::new(probes.clone()))?;
+        let degraded = IntGaugeVec::new(
+            Opts::new("gateway_degraded", "1 if the gateway is degraded for this reason, as `/readyz` says."),
+            &["reason"],
+        )?;
+        registry.register(Box::new(degraded.clone()))?;
+        let shows_stored = IntGauge::new(
+            "stored_metrics_shown",
+            "1 if this instance shows what the store counts for all instances; one of them does at a time.",
+        )?;
+        registry.register(Box::new(shows_stored.clone()))?;
+        let build = IntGaugeVec::new(
+            Opts::new("countersign_build_info", "1. The version is that of the program."),
+            &["version"],
+        )?;
+        registry.register(Box::new(build.clone()))?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Metrics { registry, security, unreadable, calls, probes, degraded, shows_stored })
     }
 
     /// The registry, to which other crates add their metrics.
@@ -137,6 +195,29 @@ impl Metrics {
     /// Counts an interaction from Slack that cannot be read.
     pub(crate) fn count_unreadable(&self, error: InteractionError) {
         self.unreadable.with_label_values(&[error.code()]).inc();
+    }
+
+    /// Measures an answer to a call. `route` is the pattern of its path.
+    pub(crate) fn answered(&self, route: &str, method: &str, status: u16, took: Duration) {
+        let status = status.to_string();
+        self.calls.with_label_values(&[route, method, &status]).observe(took.as_secs_f64());
+    }
+
+    /// Measures a trial of the store.
+    pub(crate) fn probed(&self, took: Duration) {
+        self.probes.observe(took.as_secs_f64());
+    }
+
+    /// Says why the gateway is degraded, by the codes of [`DEGRADED`].
+    pub(crate) fn set_degraded(&self, reasons: &[&str]) {
+        for reason in DEGRADED {
+            self.degraded.with_label_values(&[reason]).set(reasons.contains(&reason).into());
+        }
+    }
+
+    /// Says whether this instance shows what the store counts.
+    pub(crate) fn set_shows_stored(&self, does: bool) {
+        self.shows_stored.set(does.into());
     }
 
     /// These metrics and `stored`, in the text format of Prometheus.
@@ -167,7 +248,23 @@ mod tests {
     fn every_security_event_starts_at_zero() {
         let metrics = Metrics::new().unwrap();
         metrics.count(SecurityEvent::Replay);
-        insta::assert_snapshot!(metrics.render(Vec::new()), @r#"
+        metrics.set_degraded(&["audit"]);
+        let text = metrics.render(Vec::new());
+        let shown = text.lines().filter(|line| {
+            ["security_events", "slack_unreadable", "gateway_degraded"].iter().any(|name| line.contains(name))
+        });
+        insta::assert_snapshot!(shown.collect::<Vec<_>>().join("\n"), @r#"
+        # HELP gateway_degraded 1 if the gateway is degraded for this reason, as `/readyz` says.
+        # TYPE gateway_degraded gauge
+        gateway_degraded{reason="access_file_held_back"} 0
+        gateway_degraded{reason="audit"} 1
+        gateway_degraded{reason="policy_set_held_back"} 0
+        gateway_degraded{reason="presses_spooled"} 0
+        gateway_degraded{reason="slack_degraded"} 0
+        gateway_degraded{reason="slack_down"} 0
+        gateway_degraded{reason="slack_stalled"} 0
+        gateway_degraded{reason="slack_unauthorized"} 0
+        gateway_degraded{reason="store_unavailable"} 0
         # HELP security_events_total Calls and acts that were turned away for the sake of security.
         # TYPE security_events_total counter
         security_events_total{type="bad_signature"} 0

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use countersign_core::lifecycle::{Counter, LATENCY_BUCKETS_MS, Timestamp};
+use countersign_core::lifecycle::{Count, Counter, LATENCY_BUCKETS_MS, Status, Timestamp, UseRefusal};
 use countersign_core::record::{ChangeOutcome, ChangeTrigger, PolicyChange};
 use countersign_store::{OpenRequests, OutboxDepth, Store, StoreError};
 use prometheus::proto::{
@@ -11,55 +11,127 @@ use prometheus::proto::{
 
 use crate::access_control::history;
 
-/// The counters, which the store changes together with what they count, and their help.
-const COUNTERS: [(&str, &str); 16] = [
-    ("approval_requests_total", "Requests created, re-requests included."),
-    ("approvals_total", "Requests that were approved."),
-    ("denies_total", "Requests that were denied."),
-    ("expired_total", "Requests that nobody decided in time."),
-    ("superseded_total", "Requests that newer ones of the same caller have superseded."),
-    ("escalations_total", "Escalations."),
-    ("persona_ack_total", "Acknowledgements of personas."),
-    ("param_overrides_total", "Edits of parameters, by outcome: applied or rejected."),
-    ("override_rejections_total", "Edits that were rejected, by reason."),
-    ("approvals_consumed_total", "Approvals that were consumed."),
-    ("approval_outcomes_total", "What came of consumed approvals, by outcome: succeeded or failed."),
-    (
-        "approval_use_refusals_total",
-        "Approvals that somebody tried to use otherwise than once, in time and as agreed.",
-    ),
-    ("slack_delivery_failures_total", "Messages that Slack refuses, by its code; each is counted once."),
-    (
-        "slack_posts_skipped_total",
-        "Messages that were not posted, by reason: the request ended before anybody saw it.",
-    ),
-    ("access_reloads_total", "Attempts to reload the access file, by what set them off and outcome."),
-    ("policy_reloads_total", "Attempts to change the policy set in force, by what set them off and outcome."),
-];
+/// A counter, which the store changes together with what it counts.
+struct Stored {
+    name: &'static str,
+    help: &'static str,
+    labels: Labels,
+}
+
+/// The labels of a counter.
+enum Labels {
+    /// `action`.
+    Action,
+    /// `action`, and another with these values.
+    ActionAnd(&'static str, &'static [&'static str]),
+    /// Others, or some whose values nobody knows beforehand.
+    Other,
+}
+
+const COUNTERS: [Stored; 16] = {
+    use Labels::{Action, ActionAnd, Other};
+    const fn of(name: &'static str, labels: Labels, help: &'static str) -> Stored {
+        Stored { name, help, labels }
+    }
+    [
+        of("approval_requests_total", Action, "Requests created, re-requests included."),
+        of("approvals_total", Action, "Requests that were approved."),
+        of("denies_total", Action, "Requests that were denied."),
+        of("expired_total", Action, "Requests that nobody decided in time."),
+        of("superseded_total", Action, "Requests that newer ones of the same caller have superseded."),
+        of("escalations_total", Action, "Escalations."),
+        of("persona_ack_total", Other, "Acknowledgements of personas."),
+        of(
+            "param_overrides_total",
+            ActionAnd("outcome", &["applied", "rejected"]),
+            "Edits of parameters, by outcome: applied or rejected.",
+        ),
+        of("override_rejections_total", Other, "Edits that were rejected, by reason."),
+        of("approvals_consumed_total", Action, "Approvals that were consumed."),
+        of(
+            "approval_outcomes_total",
+            ActionAnd("outcome", &["succeeded", "failed"]),
+            "What came of consumed approvals, by outcome: succeeded or failed.",
+        ),
+        of(
+            "approval_use_refusals_total",
+            ActionAnd("reason", &UseRefusal::CODES),
+            "Approvals that somebody tried to use otherwise than once, in time and as agreed.",
+        ),
+        of(
+            "slack_delivery_failures_total",
+            Other,
+            "Messages that Slack refuses, by its code; each is counted once.",
+        ),
+        of(
+            "slack_posts_skipped_total",
+            Other,
+            "Messages that were not posted, by reason: the request ended before anybody saw it.",
+        ),
+        of(
+            "access_reloads_total",
+            Other,
+            "Attempts to reload the access file, by what set them off and outcome.",
+        ),
+        of(
+            "policy_reloads_total",
+            Other,
+            "Attempts to change the policy set in force, by what set them off and outcome.",
+        ),
+    ]
+};
 
 /// The counters of the histogram of decision latencies.
 const LATENCY_BUCKET: &str = "decision_latency_bucket_ms";
 const LATENCY_SUM: &str = "decision_latency_sum_ms";
 
-/// All metrics from the store, at `now`.
+/// The outcomes of decisions.
+const OUTCOMES: [Status; 4] = [Status::Approved, Status::Denied, Status::Expired, Status::Cancelled];
+
+/// The statuses of open requests.
+const OPEN: [Status; 3] = [Status::Pending, Status::AwaitingPersonas, Status::ReadyForApproval];
+
+/// All metrics from the store, at `now`. Those of these actions are there before anything has happened.
 ///
 /// # Errors
 /// If the store is unavailable.
-pub async fn stored(store: &dyn Store, now: Timestamp) -> Result<Vec<MetricFamily>, StoreError> {
+pub async fn stored(
+    store: &dyn Store,
+    actions: &[&str],
+    now: Timestamp,
+) -> Result<Vec<MetricFamily>, StoreError> {
     let mut counters = store.counters().await?;
-    // A rate misses the first failure if the counter does not exist before it.
-    counters.extend(no_reloads().filter(|(counter, _)| !counters.contains_key(counter)).collect::<Vec<_>>());
+    // A rate misses the first event if the counter does not exist before it.
+    for counter in no_reloads().chain(actions.iter().flat_map(|action| at_zero(action))) {
+        counters.entry(counter).or_default();
+    }
     let mut families: Vec<MetricFamily> =
-        COUNTERS.iter().map(|(name, help)| counter_family(name, help, &counters)).collect();
-    families.push(latency(&counters));
-    families.extend(open_requests(&store.open_requests().await?, now));
+        COUNTERS.iter().map(|counter| counter_family(counter.name, counter.help, &counters)).collect();
+    families.push(latency(actions, &counters));
+    families.extend(open_requests(actions, &store.open_requests().await?, now));
     families.push(waiting_personas(&store.waiting_personas().await?));
     families.extend(outbox(&store.outbox_depth().await?, now));
     Ok(families)
 }
 
+/// The counters of an action whose labels are known beforehand.
+fn at_zero(action: &str) -> Vec<Counter> {
+    let mut zeros = Vec::new();
+    for Stored { name, labels, .. } in &COUNTERS {
+        match labels {
+            Labels::Action => zeros.push(Count::one(name, &[("action", action)]).counter),
+            Labels::ActionAnd(label, values) => {
+                let of = |value| Count::one(name, &[("action", action), (*label, value)]).counter;
+                zeros.extend(values.iter().map(|value| of(*value)));
+            }
+            Labels::Other => {}
+        }
+    }
+    zeros
+}
+
 /// Every counter of reloads, at zero.
-fn no_reloads() -> impl Iterator<Item = (Counter, u64)> {
+fn no_reloads() -> impl Iterator<Item = Counter> {
     let triggers = [ChangeTrigger::Sighup, ChangeTrigger::File, ChangeTrigger::Api, ChangeTrigger::Store];
     let outcomes = [
         ChangeOutcome::Ok,
@@ -71,7 +143,7 @@ fn no_reloads() -> impl Iterator<Item = (Counter, u64)> {
     let policies = triggers
         .into_iter()
         .flat_map(move |trigger| outcomes.map(|outcome| PolicyChange::counter(trigger, outcome)));
-    policies.chain(history::counters()).map(|counter| (counter, 0))
+    policies.chain(history::counters())
 }
 
 fn counter_family(name: &str, help: &str, counters: &BTreeMap<Counter, u64>) -> MetricFamily {
@@ -85,13 +157,22 @@ fn counter_family(name: &str, help: &str, counters: &BTreeMap<Counter, u64>) -> 
     family(name, help, MetricType::COUNTER, metrics.collect())
 }
 
-fn latency(counters: &BTreeMap<Counter, u64>) -> MetricFamily {
+fn latency(actions: &[&str], counters: &BTreeMap<Counter, u64>) -> MetricFamily {
     #[derive(Default)]
     struct Series {
         by_bound: BTreeMap<String, u64>,
         sum_ms: u64,
     }
     let mut series: BTreeMap<BTreeMap<String, String>, Series> = BTreeMap::new();
+    for action in actions {
+        for outcome in OUTCOMES {
+            let of = [("action", *action), ("outcome", outcome.as_str())];
+            series.insert(
+                of.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+                Series::default(),
+            );
+        }
+    }
     for (Counter { metric, labels }, value) in counters {
         let mut labels = labels.clone();
         let bound = labels.remove("le");
@@ -125,7 +206,7 @@ fn latency(counters: &BTreeMap<Counter, u64>) -> MetricFamily {
     family("decision_latency_seconds", help, MetricType::HISTOGRAM, metrics.collect())
 }
 
-fn open_requests(open: &[OpenRequests], now: Timestamp) -> Vec<MetricFamily> {
+fn open_requests(configured: &[&str], open: &[OpenRequests], now: Timestamp) -> Vec<MetricFamily> {
     #[derive(Default)]
     struct Action {
         count: u64,
@@ -133,15 +214,22 @@ fn open_requests(open: &[OpenRequests], now: Timestamp) -> Vec<MetricFamily> {
         sum_age_ms: u128,
     }
     let mut actions: BTreeMap<&str, Action> = BTreeMap::new();
-    let mut by_status = Vec::new();
+    let mut by_status: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for action in configured {
+        actions.entry(action).or_default();
+        by_status.extend(OPEN.map(|status| ((*action, status.as_str()), 0)));
+    }
     for OpenRequests { action, status, count, oldest, sum_submitted_ms } in open {
         let of = actions.entry(action).or_default();
         of.count += count;
         of.oldest_ms = of.oldest_ms.max(now.since(*oldest));
         let sum_now_ms = u128::from(now.as_millis()) * u128::from(*count);
         of.sum_age_ms += sum_now_ms.saturating_sub(*sum_submitted_ms);
-        by_status.push(gauge(&[("action", action), ("status", status.as_str())], number(*count)));
+        by_status.insert((action, status.as_str()), *count);
     }
+    let by_status = by_status
+        .into_iter()
+        .map(|((action, status), count)| gauge(&[("action", action), ("status", status)], number(count)));
     let each = |value: fn(&Action) -> f64| -> Vec<Metric> {
         actions.iter().map(|(action, of)| gauge(&[("action", action)], value(of))).collect()
     };
@@ -151,7 +239,7 @@ fn open_requests(open: &[OpenRequests], now: Timestamp) -> Vec<MetricFamily> {
     };
     vec![
         gauges("pending_requests", "Requests that have not ended.", each(|of| number(of.count))),
-        gauges("open_requests_status", "Requests that have not ended, by status.", by_status),
+        gauges("open_requests_status", "Requests that have not ended, by status.", by_status.collect()),
         gauges(
             "oldest_open_request_age_seconds",
             "Age of the oldest request that has not ended.",
@@ -227,15 +315,13 @@ fn seconds(millis: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use countersign_core::lifecycle::{Count, Status};
-
     use super::*;
     use crate::telemetry::Metrics;
 
     fn render(families: Vec<MetricFamily>) -> String {
         let metrics = Metrics::new().unwrap().render(families);
-        let others = ["security_events", "slack_unreadable", "sse_connections"];
-        let ours = |line: &&str| others.iter().all(|other| !line.contains(other));
+        let process = Metrics::new().unwrap().render(Vec::new());
+        let ours = |line: &&str| !process.lines().any(|other| other == *line);
         metrics.lines().filter(ours).map(|line| format!("{line}\n")).collect()
     }
 
@@ -272,7 +358,7 @@ mod tests {
             Count::of("decision_latency_bucket_ms", &of("+Inf"), 1),
             Count::of("decision_latency_sum_ms", &[("action", "deploy"), ("outcome", "approved")], 123_456),
         ]);
-        insta::assert_snapshot!(render(vec![latency(&counters)]), @r#"
+        insta::assert_snapshot!(render(vec![latency(&[], &counters)]), @r#"
         # HELP decision_latency_seconds Time from a request's creation to its end.
         # TYPE decision_latency_seconds histogram
         decision_latency_seconds_bucket{action="deploy",outcome="approved",le="0.1"} 0
@@ -307,7 +393,7 @@ mod tests {
             open(Status::AwaitingPersonas, 2, 900_000, 1_850_000),
             open(Status::ReadyForApproval, 1, 940_000, 940_000),
         ];
-        let mut families = open_requests(&open, now);
+        let mut families = open_requests(&[], &open, now);
         families.push(waiting_personas(&[("deploy".into(), "security".into(), 2)]));
         families
             .extend(outbox(&OutboxDepth { entries: 4, oldest: Some(Timestamp::from_millis(998_500)) }, now));
