@@ -43,9 +43,12 @@ pub(crate) fn run() -> Result<()> {
     })?;
     step("end-to-end tests of the spine, on Redis", || redis::spine(&root))?;
     step("scenario tests of the policies", || {
-        for name in policies::POLICIES {
+        let own = policies::POLICIES.map(|name| (name, format!("policies/{name}")));
+        let timed =
+            ["business-hours", "freeze-calendar"].map(|name| (name, format!("policies/examples/{name}")));
+        for (name, folder) in own.into_iter().chain(timed) {
             let module = format!("target/policies/modules/{name}.wasm");
-            let scenarios = format!("policies/{name}/scenarios.yaml");
+            let scenarios = format!("{folder}/scenarios.yaml");
             crate::gateway(&root, &["policy", "test", &module, &scenarios])?;
         }
         Ok(())

@@ -71,6 +71,9 @@ pub struct Judge {
     /// it happens. May come several times.
     #[arg(long = "event", value_name = "EVENT")]
     events: Vec<Event>,
+    /// When the request is made, in RFC 3339, for policies that look at the calendar: `2026-12-24T17:30:00Z`.
+    #[arg(long, value_name = "TIME", default_value_t = SUBMITTED_AT)]
+    at: Timestamp,
     /// Who is in a user group of Slack that the set's groups name: `S0TEAM=U1,U2`. May come several times.
     #[arg(long = "usergroup", value_name = "ID=MEMBERS", value_parser = usergroup)]
     usergroups: Vec<(String, BTreeSet<String>)>,
@@ -93,28 +96,29 @@ pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
     };
     let mut request = SyntheticRequest::new(&judge.action, &judge.requester);
     request.requester_is = judge.requester_is;
+    request.at = judge.at;
     request.ask.who.authenticated = judge.authenticated;
     request.ask.who.owners = judge.owners.iter().cloned().collect();
     request.ask.params = params(&judge.params)?;
     let directory = judge.people.directory()?;
     for (group, ids) in &judge.usergroups {
-        directory
-            .put(group, Members { ids: ids.clone(), as_of: SUBMITTED_AT.plus(policy.entry().timeout_ms) });
+        directory.put(group, Members { ids: ids.clone(), as_of: judge.at.plus(policy.entry().timeout_ms) });
     }
-    let warnings = policy.warnings(&directory, SUBMITTED_AT);
+    let warnings = policy.warnings(&directory, judge.at);
     let mut simulation =
-        Simulation { policy, directory, now: SUBMITTED_AT, steps: Vec::new(), request: None };
+        Simulation { policy, directory, began: judge.at, now: judge.at, steps: Vec::new(), request: None };
     simulation.submit(&request);
     for (index, event) in judge.events.iter().enumerate() {
         simulation.happens(event).with_context(|| format!("event {}, `{event}`", index + 1))?;
     }
     let unknown = simulation.unknown_usergroups();
-    let Simulation { policy, directory, now, steps, request } = simulation;
+    let Simulation { policy, directory, began, now, steps, request } = simulation;
     let moves =
         request.as_ref().map(|request| Moves::of(request, policy, &directory, now)).unwrap_or_default();
     let report = Report {
         action: &judge.action,
         policy,
+        began,
         steps: &steps,
         request: request.as_ref(),
         moves,
@@ -149,6 +153,8 @@ struct Refused {
 struct Simulation<'a> {
     policy: &'a Arc<ActionPolicy>,
     directory: Directory,
+    /// When the request is made.
+    began: Timestamp,
     now: Timestamp,
     steps: Vec<Step>,
     /// The request as it stands; none if it was not made.
@@ -165,7 +171,7 @@ impl Simulation<'_> {
         let Submitted { submission, params } = request.submit(self.policy, &self.directory);
         let event = format!("{} asks", submission.requester.id);
         let Admission { verdicts, outcome } =
-            decide::admit(self.policy, request_id(), submission.clone(), &params, |_| None);
+            decide::admit(self.policy, request_id(self.began), submission.clone(), &params, |_| None);
         let mut named = self.named(&verdicts);
         let outcome = match outcome {
             Ok(step) => {
@@ -193,7 +199,7 @@ impl Simulation<'_> {
                 modules.iter().find(|module| module.digest() == *digest).cloned()
             };
             let policy = ActionPolicy::new(alone, find).ok()?;
-            match policy.admit(request_id(), submission, params, |_| None) {
+            match policy.admit(request_id(self.began), submission, params, |_| None) {
                 Ok(_) => None,
                 Err(NotAdmitted::Denied(reasons)) => Some((used.name.clone(), Verdict::Refused(reasons))),
                 Err(NotAdmitted::Failed(failure)) => Some((used.name.clone(), Verdict::Failed(failure))),
@@ -217,8 +223,8 @@ impl Simulation<'_> {
             Intent::Wake => Some(open.wake_at.context("no policy asked to be woken")?),
             _ => Some(self.now.plus(1000)),
         };
-        let at = event.at_ms.map(|at_ms| SUBMITTED_AT.plus(at_ms)).or(default).unwrap_or(self.now);
-        ensure!(at >= self.now, "it is {} already", duration(self.now.since(SUBMITTED_AT)));
+        let at = event.at_ms.map(|at_ms| self.began.plus(at_ms)).or(default).unwrap_or(self.now);
+        ensure!(at >= self.now, "it is {} already", duration(self.now.since(self.began)));
         let before = self.steps.len();
         self.advance(at);
         match &event.by {
@@ -232,7 +238,7 @@ impl Simulation<'_> {
                 self.decide(event);
             }
             None => {
-                ensure!(self.steps.len() > before, "nothing is due at {}", duration(at.since(SUBMITTED_AT)));
+                ensure!(self.steps.len() > before, "nothing is due at {}", duration(at.since(self.began)));
             }
         }
         Ok(())
@@ -277,7 +283,7 @@ impl Simulation<'_> {
             }
             Err(refusal) => Err(Refused::of(&refusal)),
         };
-        let at_ms = self.now.since(SUBMITTED_AT);
+        let at_ms = self.now.since(self.began);
         self.steps.push(Step { at_ms, event: event.to_string(), verdicts, outcome });
     }
 

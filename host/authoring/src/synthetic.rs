@@ -8,7 +8,7 @@ use countersign_policy::ActionPolicy;
 use countersign_policy::decide::{self, Again, Ask, Issued, Who};
 use serde_json::{Map, Value};
 
-/// When every synthetic request is made: a Thursday noon in 2026, and the same in every run.
+/// When a synthetic request is made, if nothing else is said: a Thursday noon in 2026, and the same in every run.
 pub(super) const SUBMITTED_AT: Timestamp = Timestamp::from_millis(1_767_268_800_000);
 
 /// Who asks, if nothing else is said.
@@ -24,6 +24,8 @@ pub(super) struct SyntheticRequest {
     pub(super) depth: u32,
     /// The id of whoever had an earlier request made again, if this one was.
     pub(super) rerequested_by: Option<String>,
+    /// When it is made.
+    pub(super) at: Timestamp,
 }
 
 /// What is decided about.
@@ -47,14 +49,14 @@ impl SyntheticRequest {
             links: Vec::new(),
             policy_hints: None,
         };
-        SyntheticRequest { ask, requester_is: None, depth: 0, rerequested_by: None }
+        SyntheticRequest { ask, requester_is: None, depth: 0, rerequested_by: None, at: SUBMITTED_AT }
     }
 
     /// What is submitted under the rules of `policy`.
     pub(super) fn submit(&self, policy: &ActionPolicy, directory: &Directory) -> Submitted {
         let issued = |commitments| {
             let token_hash = Digest::of(b"synthetic");
-            Issued { id: request_id(), token_hash, commitments, at: SUBMITTED_AT }
+            Issued { id: request_id(self.at), token_hash, commitments, at: self.at }
         };
         let commitments = Commitments::unsalted(&self.ask.params);
         let first = decide::submission(policy, &self.ask, issued(commitments), None, directory);
@@ -82,7 +84,7 @@ fn party(id: &str) -> Party {
     Party { id: id.to_owned(), source: "synthetic".to_owned(), display: None }
 }
 
-/// The id of every synthetic request.
-pub(super) fn request_id() -> RequestId {
-    RequestId::new(SUBMITTED_AT, 0, 0)
+/// The id of every synthetic request that is made at this time.
+pub(super) fn request_id(at: Timestamp) -> RequestId {
+    RequestId::new(at, 0, 0)
 }

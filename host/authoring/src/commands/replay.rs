@@ -31,9 +31,9 @@ const SHOWN_IDS: usize = 5;
 /// Evaluate recorded requests under another policy set and report which outcomes change.
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// How far back to go: `30d`.
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    since: Duration,
+    /// How far back to go, `30d`, or from when on, `2026-05-01T00:00:00Z`.
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Since,
     /// The candidate policy set: its folder, or the `policy-set.yaml` in it.
     #[arg(long, value_name = "SET")]
     set: PathBuf,
@@ -64,9 +64,30 @@ impl Replay {
     }
 }
 
-/// Parses a duration. The parser's own message about a date, say, would not help.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| "expected a duration such as `30d`".to_owned())
+/// From when on requests are replayed.
+#[derive(Clone, Copy, Debug)]
+enum Since {
+    /// So long before now.
+    Ago(Duration),
+    At(Timestamp),
+}
+
+impl Since {
+    fn before(self, now: Timestamp) -> Timestamp {
+        match self {
+            Since::Ago(ago) => now.minus(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
+            Since::At(at) => at,
+        }
+    }
+}
+
+/// The parsers' own messages, about a date or a unit, would not help.
+fn since(text: &str) -> Result<Since, String> {
+    let ago = humantime::parse_duration(text).map(Since::Ago).ok();
+    let since = ago.or_else(|| text.parse().map(Since::At).ok());
+    since.ok_or_else(|| {
+        "expected a duration such as `30d`, or a time such as `2026-05-01T00:00:00Z`".to_owned()
+    })
 }
 
 pub(crate) fn run(replay: &Replay, engine: &Engine) -> Result<Answer> {
@@ -86,7 +107,7 @@ fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
     let archive = replay.store.open_for_reading(replay.redis.configured_here()?)?;
     let set = fetch::load(Source::folder(&replay.set), engine, &replay.loading.supply.registries())??;
     let now = SystemClock.now();
-    let since = now.minus(u64::try_from(replay.since.as_millis()).unwrap_or(u64::MAX));
+    let since = replay.since.before(now);
     let replayer = Replayer::new(set, directory(&archive)?, now);
     let mut report = Report { since, set: replayer.set().hash(), ..Report::default() };
     let mut entries: BTreeMap<Digest, Option<PolicyEntry>> = BTreeMap::new();

@@ -20,6 +20,8 @@ use countersign_policy::ActionPolicy;
 pub(super) struct Report<'a> {
     pub(super) action: &'a str,
     pub(super) policy: &'a ActionPolicy,
+    /// When the request was made.
+    pub(super) began: Timestamp,
     pub(super) steps: &'a [Step],
     pub(super) request: Option<&'a Request>,
     pub(super) moves: Moves,
@@ -49,9 +51,13 @@ impl Report<'_> {
         if entry.action != self.action {
             let _ = write!(text, ", an unknown action: judged by hand");
         }
-        let _ = writeln!(text, "\npolicy hash {}\n", self.policy.hash());
+        let _ = writeln!(text, "\npolicy hash {}", self.policy.hash());
+        if self.began != SUBMITTED_AT {
+            let _ = writeln!(text, "asked at {}", self.began);
+        }
+        text.push('\n');
         for step in self.steps {
-            text.push_str(&step_lines(step));
+            text.push_str(&step_lines(step, self.began));
         }
         let Some(request) = self.request else {
             text.push_str("\nnow: there is no request\n");
@@ -70,6 +76,7 @@ impl Report<'_> {
 
     /// What is missing, and who could move it on.
     fn open(&self, request: &Request, open: &Open) -> String {
+        let since = |at: Timestamp| duration(at.since(self.began));
         let mut text = format!("; expires at {}", since(request.submission.expires_at));
         if let Escalation::At(at) = open.escalation {
             let _ = write!(text, ", escalates at {}", since(at));
@@ -123,15 +130,15 @@ impl Report<'_> {
             action: self.action,
             policy_hash: self.policy.hash().to_string(),
             status: self.request.map(|request| request.status().as_str()),
-            steps: self.steps.iter().map(StepView::of).collect(),
+            steps: self.steps.iter().map(|step| StepView::of(step, self.began)).collect(),
             missing: open.map_or(&[], |(_, open)| open.requirements.as_slice()),
             editable: open.map(|(_, open)| &open.editable),
-            expires_at_ms: open.map(|(request, _)| request.submission.expires_at.since(SUBMITTED_AT)),
+            expires_at_ms: open.map(|(request, _)| request.submission.expires_at.since(self.began)),
             escalates_at_ms: open.and_then(|(_, open)| match open.escalation {
-                Escalation::At(at) => Some(at.since(SUBMITTED_AT)),
+                Escalation::At(at) => Some(at.since(self.began)),
                 Escalation::Never | Escalation::Done(_) => None,
             }),
-            wakes_at_ms: open.and_then(|(_, open)| open.wake_at).map(|at| at.since(SUBMITTED_AT)),
+            wakes_at_ms: open.and_then(|(_, open)| open.wake_at).map(|at| at.since(self.began)),
             could_move: moves.collect(),
             could_deny: &self.moves.deniers,
             unknown_usergroups: &self.unknown,
@@ -142,9 +149,9 @@ impl Report<'_> {
 }
 
 /// One event, what each policy says of it, and what comes of it.
-fn step_lines(step: &Step) -> String {
+fn step_lines(step: &Step, began: Timestamp) -> String {
     let mut text = format!("{:<6}  {}\n", duration(step.at_ms), step.event);
-    let row = |(policy, verdict): &(String, Verdict)| vec![cell(policy), verdict_lines(verdict)];
+    let row = |(policy, verdict): &(String, Verdict)| vec![cell(policy), verdict_lines(verdict, began)];
     text.push_str(&columns(10, &step.verdicts.iter().map(row).collect::<Vec<_>>()));
     let _ = match &step.outcome {
         Ok(status) => writeln!(text, "        → {status}"),
@@ -155,7 +162,7 @@ fn step_lines(step: &Step) -> String {
     text
 }
 
-fn verdict_lines(verdict: &Verdict) -> Vec<String> {
+fn verdict_lines(verdict: &Verdict, began: Timestamp) -> Vec<String> {
     match verdict {
         Verdict::Failed(failure) => vec![format!("fails ({}): {}", failure.kind, failure.detail)],
         Verdict::Refused(reasons) => {
@@ -169,7 +176,7 @@ fn verdict_lines(verdict: &Verdict) -> Vec<String> {
             if !editable.is_empty() {
                 lines.push(format!("editable: {}", words::who(editable)));
             }
-            lines.extend(wake_at.map(|at| format!("looks again at {}", since(at))));
+            lines.extend(wake_at.map(|at| format!("looks again at {}", duration(at.since(began)))));
             lines
         }
     }
@@ -177,10 +184,6 @@ fn verdict_lines(verdict: &Verdict) -> Vec<String> {
 
 fn because(reason: Option<&str>) -> String {
     reason.map(|reason| format!(", because: {reason}")).unwrap_or_default()
-}
-
-fn since(at: Timestamp) -> String {
-    duration(at.since(SUBMITTED_AT))
 }
 
 #[derive(Serialize)]
@@ -258,11 +261,11 @@ struct MoveView<'a> {
 }
 
 impl<'a> StepView<'a> {
-    fn of(step: &'a Step) -> StepView<'a> {
+    fn of(step: &'a Step, began: Timestamp) -> StepView<'a> {
         StepView {
             at_ms: step.at_ms,
             event: &step.event,
-            policies: step.verdicts.iter().map(VerdictView::of).collect(),
+            policies: step.verdicts.iter().map(|verdict| VerdictView::of(verdict, began)).collect(),
             status: step.outcome.as_ref().ok().map(|status| status.as_str()),
             refusal: step.outcome.as_ref().err(),
         }
@@ -270,7 +273,7 @@ impl<'a> StepView<'a> {
 }
 
 impl<'a> VerdictView<'a> {
-    fn of((policy, verdict): &'a (String, Verdict)) -> VerdictView<'a> {
+    fn of((policy, verdict): &'a (String, Verdict), began: Timestamp) -> VerdictView<'a> {
         let mut view = VerdictView { policy, ruling: None, refuses: None, fails: None };
         match verdict {
             Verdict::Failed(failure) => view.fails = Some(format!("{}: {}", failure.kind, failure.detail)),
@@ -287,7 +290,7 @@ impl<'a> VerdictView<'a> {
                     requirements,
                     reason,
                     editable,
-                    wakes_at_ms: wake_at.map(|at| at.since(SUBMITTED_AT)),
+                    wakes_at_ms: wake_at.map(|at| at.since(began)),
                 });
             }
         }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::claim::{Outcome, Seen, compare};
 use super::{ACTION, Mismatch, Scenario, Setting, Step};
 use crate::event::duration;
-use crate::synthetic::{SUBMITTED_AT, Submitted, request_id};
+use crate::synthetic::{Submitted, request_id};
 use crate::words;
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
@@ -187,20 +187,26 @@ impl Playing<'_> {
     ) -> bool {
         let event = format!("{} asks", submission.requester.id);
         let mut memo = None;
-        let outcome = match policy.admit(request_id(), &submission, params, |_| None) {
-            Err(NotAdmitted::Denied(reasons)) => Outcome::Refused(reasons),
-            Err(NotAdmitted::Failed(failure)) => Outcome::Failed(failure),
-            Ok(memos) => {
-                memo = memos.first().cloned();
-                self.request = Some(lifecycle::draft(request_id(), submission, memos));
-                let submitted = Event { seq: 0, at: SUBMITTED_AT, by: None, act: Act::Submitted };
-                self.judge(policy, submitted)
-            }
-        };
+        let outcome =
+            match policy.admit(request_id(self.scenario.setting.request.at), &submission, params, |_| None) {
+                Err(NotAdmitted::Denied(reasons)) => Outcome::Refused(reasons),
+                Err(NotAdmitted::Failed(failure)) => Outcome::Failed(failure),
+                Ok(memos) => {
+                    memo = memos.first().cloned();
+                    self.request = Some(lifecycle::draft(
+                        request_id(self.scenario.setting.request.at),
+                        submission,
+                        memos,
+                    ));
+                    let submitted =
+                        Event { seq: 0, at: self.scenario.setting.request.at, by: None, act: Act::Submitted };
+                    self.judge(policy, submitted)
+                }
+            };
         let seen = Seen {
             line: self.scenario.line,
             event: &event,
-            submitted_at: SUBMITTED_AT,
+            submitted_at: self.scenario.setting.request.at,
             outcome: &outcome,
             memo: memo.as_deref(),
         };
@@ -219,7 +225,7 @@ impl Playing<'_> {
         }
         let Some(request) = &self.request else { return false };
         let entry = policy.entry();
-        let at = SUBMITTED_AT.plus(self.now_ms);
+        let at = self.scenario.setting.request.at.plus(self.now_ms);
         let by = step.event.by.as_ref().map(|id| entry.actor(id, &Directory::default(), at));
         let act = decide::act(policy, request, step.event.intent.clone(), &BTreeMap::new());
         let seq = u32::try_from(request.history.len()).unwrap_or(u32::MAX);
@@ -227,7 +233,7 @@ impl Playing<'_> {
         let seen = Seen {
             line: step.line,
             event: &event,
-            submitted_at: SUBMITTED_AT,
+            submitted_at: self.scenario.setting.request.at,
             outcome: &outcome,
             memo: None,
         };
@@ -238,7 +244,7 @@ impl Playing<'_> {
     /// When a step happens, and what is wrong with that.
     fn time_of(&self, step: &Step) -> (u64, Option<String>) {
         let wish = self.ruling.as_ref().and_then(|ruling| ruling.wake_at);
-        let wish = wish.map(|at| at.since(SUBMITTED_AT));
+        let wish = wish.map(|at| at.since(self.scenario.setting.request.at));
         let default = match step.event.intent {
             Intent::Wake => wish,
             _ => Some(self.now_ms.saturating_add(1000)),

@@ -199,6 +199,8 @@ fn a_replay_takes_a_set_as_a_check_does() {
     drop(countersign_store::SqliteStore::open(&path).unwrap());
     for set in ["./", "./policy-set.yaml"] {
         has(&replay("30d", set), 0, &["0 requests since ", "the same: 0"]);
+        let since = "2026-05-01T00:00:00.000Z";
+        has(&replay(since, set), 0, &[&format!("0 requests since {since}")]);
     }
     let output = replay("2026-11-01", "./");
     has(&output, 2, &["'2026-11-01'", "expected a duration such as `30d`"]);

@@ -343,3 +343,12 @@ fn what_cannot_be_judged_is_an_error() {
     folder.write_set(&ACTIONS.replace("use: persona-gate", "use: persona-gat"));
     has(&folder.policy(&["judge", "./", "--action", "deploy"]), 2, &["policy-set.yaml:", "names no module"]);
 }
+
+#[test]
+fn a_request_is_made_when_it_is_said() {
+    let said = judged(&["--action", "shows", "--at", "2026-12-24T17:30:00Z"]);
+    has(&said, 0, &["asked at 2026-12-24T17:30:00.000Z", "expires at 10m"]);
+    let said = judged(&["--action", "shows"]);
+    assert!(!said.text.contains("asked at"), "{}", said.text);
+    has(&judged(&["--action", "shows", "--at", "tomorrow"]), 2, &["not a time in RFC 3339"]);
+}

@@ -17,7 +17,7 @@ use countersign_policy::{Engine, Limits, Module, Signed, Trust};
 use tempfile::TempDir;
 
 const MODULES: [&str; 4] = ["quorum", "persona-gate", "override-guard", "misbehaving"];
-const SCHEMA: &str = r#"{ "properties": { "replicas": { "type": "integer", "maximum": 20 } } }"#;
+const SCHEMA: &str = r#"{ "properties": { "ref": {}, "replicas": { "type": "integer", "maximum": 20 } } }"#;
 
 /// The part of the program's command line that has these commands.
 #[derive(Debug, Parser)]

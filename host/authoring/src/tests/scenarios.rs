@@ -460,3 +460,10 @@ proptest::proptest! {
         let _ = crate::scenario::parse("s.yaml", &text);
     }
 }
+
+#[test]
+fn a_time_that_is_none_has_its_place() {
+    let scenarios = quorum("  - name: late\n    requested_at: \"Christmas\"\n");
+    let output = tested("quorum", &scenarios, "text");
+    has(&output, 2, &["`requested_at` is `Christmas`: not a time in RFC 3339"]);
+}

@@ -68,7 +68,7 @@ pub(super) fn read(document: &Node, errors: &mut Errors) -> Draft {
         Some(node) => reader.error(node.at, "the version must be 1"),
         None => reader.error(document.at, "`version: 1` is missing"),
     }
-    let modules = modules(&mut reader, &fields);
+    let (modules, unpinned) = modules(&mut reader, &fields);
     let groups = groups(&mut reader, &fields);
     let members: usize = groups.values().map(|members| members.len() + 1).sum();
     let actions = match fields.get("actions") {
@@ -83,30 +83,37 @@ pub(super) fn read(document: &Node, errors: &mut Errors) -> Draft {
         return Draft { modules, actions: Vec::new(), fallback: None };
     }
     let defaults = defaults(&mut reader, &fields, &groups);
-    let mut set = SetReader { reader, modules: &modules, groups: &groups, defaults: &defaults };
+    let mut set =
+        SetReader { reader, modules: &modules, unpinned: &unpinned, groups: &groups, defaults: &defaults };
     let actions = set.actions(&fields, document.at);
     let fallback = set.fallback();
     Draft { modules, actions, fallback }
 }
 
-fn modules(reader: &mut Reader<'_>, fields: &Fields<'_>) -> BTreeMap<String, Pin> {
-    let mut modules = BTreeMap::new();
+/// The modules, and the names of those whose digest is wrong, which is said of them once.
+fn modules(reader: &mut Reader<'_>, fields: &Fields<'_>) -> (BTreeMap<String, Pin>, BTreeSet<String>) {
+    let (mut modules, mut unpinned) = (BTreeMap::new(), BTreeSet::new());
     let members = reader.members(fields.get("modules"), "`modules`");
     if let Some((key, _)) = members.get(MOST_MODULES) {
         reader.error(key.at, format!("a policy set may pin {MOST_MODULES} modules at the most"));
-        return modules;
+        unpinned.extend(members.iter().map(|(key, _)| key.text.clone()));
+        return (modules, unpinned);
     }
     for (key, node) in members {
         if !is_name(&key.text) {
             reader.name_error(key.at, "a module", &key.text);
         }
-        let Some(text) = reader.text(node, "a module's digest") else { continue };
-        match pin(text, node.at) {
-            Ok(pin) => drop(modules.insert(key.text.clone(), pin)),
-            Err(wrong) => reader.error(node.at, format!("the digest of `{}`{wrong}", key.text)),
+        let pinned = reader.text(node, "a module's digest").map(|text| pin(text, node.at));
+        match pinned {
+            Some(Ok(pin)) => drop(modules.insert(key.text.clone(), pin)),
+            Some(Err(wrong)) => {
+                reader.error(node.at, format!("the digest of `{}`{wrong}", key.text));
+                unpinned.insert(key.text.clone());
+            }
+            None => drop(unpinned.insert(key.text.clone())),
         }
     }
-    modules
+    (modules, unpinned)
 }
 
 fn pin(text: &str, at: Place) -> Result<Pin, String> {
@@ -116,7 +123,11 @@ fn pin(text: &str, at: Place) -> Result<Pin, String> {
     }
     match text.strip_prefix("sha256:").map(str::parse) {
         Some(Ok(digest)) => Ok(Pin { digest, repository: None, at }),
-        _ => Err(" should be `sha256:` and 64 hexadecimal digits in lower case".to_owned()),
+        _ => {
+            let digits = text.strip_prefix("sha256:").map_or(0, |digits| digits.chars().count());
+            let length = if digits == 0 || digits == 64 { String::new() } else { format!(", not {digits}") };
+            Err(format!(" should be `sha256:` and 64 hexadecimal digits in lower case{length}"))
+        }
     }
 }
 
@@ -177,6 +188,8 @@ fn timeout(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<u64> {
 struct SetReader<'a, 'e> {
     reader: Reader<'e>,
     modules: &'a BTreeMap<String, Pin>,
+    /// The names of modules whose digest is wrong.
+    unpinned: &'a BTreeSet<String>,
     groups: &'a BTreeMap<String, BTreeSet<String>>,
     defaults: &'a Defaults,
 }
@@ -378,6 +391,9 @@ impl SetReader<'_, '_> {
             };
             let Some(text) = self.reader.text(name, "`use`") else { continue };
             let Some(pin) = self.modules.get(text) else {
+                if self.unpinned.contains(text) {
+                    continue;
+                }
                 let hint = did_you_mean(text, self.modules.keys().map(String::as_str));
                 self.reader.error(name.at, format!("`{text}` names no module of `modules`{hint}"));
                 continue;

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use countersign_core::directory::{Directory, is_usergroup};
 use countersign_core::eligible::Eligible;
 use countersign_core::lifecycle::{State, Timestamp};
-use countersign_core::record::PolicyEntry;
+use countersign_core::record::{PolicyEntry, Redaction};
 
 use super::{ANY_ACTION, PolicySet, trial};
 use crate::action::ActionPolicy;
 use crate::reach;
+use crate::yaml::error::did_you_mean;
 
 impl PolicySet {
     /// What whoever wrote the set may not want, although it can be in force: a text for each. `directory` knows people and
@@ -83,6 +84,7 @@ impl ActionPolicy {
                 entry.action
             ));
         }
+        warnings.extend(unknown_redaction(self));
         if entry.channel.is_none() && !entry.unattended {
             let in_vain = if entry.notify { ", though it says `notify: true`" } else { "" };
             warnings.push(format!(
@@ -108,6 +110,22 @@ impl ActionPolicy {
         warnings.extend(obstacles.map(|obstacle| format!("the action `{}`: {obstacle}", entry.action)));
         warnings
     }
+}
+
+/// Parameters that `redact` names and no request can have: a typing error, with which a secret would be shown.
+fn unknown_redaction(policy: &ActionPolicy) -> Vec<String> {
+    let (Some(schema), entry) = (policy.param_schema(), policy.entry()) else { return Vec::new() };
+    let (does, keys) = match &entry.redact {
+        Redaction::Show(keys) => ("shows", keys),
+        Redaction::Hide(keys) => ("hides", keys),
+    };
+    let unknown = keys.iter().filter(|key| !schema.lists(key));
+    let warning = |key: &String| {
+        let hint = did_you_mean(key, schema.listed());
+        let action = &entry.action;
+        format!("the action `{action}` {does} the parameter `{key}`, which its schema does not list{hint}")
+    };
+    unknown.map(warning).collect()
 }
 
 /// What is wrong with groups.

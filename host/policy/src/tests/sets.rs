@@ -30,7 +30,7 @@ impl Folder {
         Folder(dir)
     }
 
-    fn write(self, file: &str, content: impl AsRef<[u8]>) -> Folder {
+    pub(super) fn write(self, file: &str, content: impl AsRef<[u8]>) -> Folder {
         fs::write(self.0.path().join(file), content).unwrap();
         self
     }
@@ -184,9 +184,11 @@ fn values_out_of_bounds() {
     broken("[U0ADMIN]", "[42]")
         .check(&["policy-set.yaml:6:12: a member's id must be text: put it in quotes"]);
     broken("\"{override-guard}\"", "sha256:9f3c").check(&[
-        "policy-set.yaml:4:19: the digest of `override-guard` should be `sha256:` and 64 hexadecimal digits in lower case",
-        "policy-set.yaml:17:14: `override-guard` names no module of `modules`",
+        "policy-set.yaml:4:19: the digest of `override-guard` should be `sha256:` and 64 hexadecimal digits in lower case, \
+         not 4",
     ]);
+    broken("U1, \"@admins\"", "U1, @admins")
+        .check(&["policy-set.yaml:16:33: `@` cannot begin a value: put the value in quotes, as \"@…\""]);
 }
 
 #[test]

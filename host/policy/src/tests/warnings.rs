@@ -195,3 +195,28 @@ fn without_a_channel_nobody_is_told() {
         check_with("timeout: 10m", "", &action, expected);
     }
 }
+
+#[test]
+fn redaction_of_parameters_that_no_request_can_have() {
+    let schema = r#"{ "type": "object", "properties": { "service": {}, "secret": {} }, "additionalProperties": false }"#;
+    let warnings = |redact: &str| {
+        let text = format!(
+            "version: 1\nmodules: {{ quorum: \"{{quorum}}\" }}\ndefaults: {{ channel: C0DEPLOYS }}\n\
+             actions:\n  deploy: {{ redact: {redact}, {} }}\n",
+            quorum("U1", 1)
+        );
+        let set = Folder::new(&text).write("schemas/deploy.json", schema).load(&engine());
+        set.unwrap_or_else(|errors| panic!("{errors}")).warnings(&directory(), SUBMITTED_AT)
+    };
+    assert_eq!(warnings("{ hide: [secret] }"), [""; 0]);
+    assert_eq!(
+        warnings("{ hide: [secert] }"),
+        [
+            "the action `deploy` hides the parameter `secert`, which its schema does not list; did you mean `secret`?"
+        ]
+    );
+    assert_eq!(
+        warnings("{ show: [service, ref] }"),
+        ["the action `deploy` shows the parameter `ref`, which its schema does not list"]
+    );
+}

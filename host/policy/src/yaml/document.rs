@@ -6,7 +6,8 @@ use std::ops::Range;
 use countersign_core::json;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
-use serde_saphyr::{DuplicateKeyPolicy, Error as YamlError, Location, MergeKeyPolicy, Spanned};
+use serde_saphyr::budget::BudgetBreach;
+use serde_saphyr::{Budget, DuplicateKeyPolicy, Error as YamlError, Location, MergeKeyPolicy, Spanned};
 
 /// How many values aliases may stand for in all: a short text that says one list a thousand times in a thousand lists
 /// would otherwise take as much time and memory as it likes.
@@ -91,10 +92,37 @@ fn message(error: &YamlError) -> String {
         YamlError::AliasReplayLimitExceeded { .. } => {
             format!("aliases stand for more than {MOST_ALIASED} values")
         }
+        YamlError::Budget { breach, .. } => too_much(breach),
         error => {
             let text = error.to_string();
-            text.split(" at line ").next().unwrap_or(&text).trim().to_owned()
+            let text = text.split(" at line ").next().unwrap_or(&text).trim();
+            match text.strip_prefix("unexpected character: `").and_then(|rest| rest.chars().next()) {
+                Some(first) => {
+                    format!("`{first}` cannot begin a value: put the value in quotes, as \"{first}…\"")
+                }
+                None => text.to_owned(),
+            }
         }
+    }
+}
+
+/// What of a document is more than is read.
+fn too_much(breach: &BudgetBreach) -> String {
+    let limits = Budget::default();
+    match breach {
+        BudgetBreach::Nodes { .. } => format!("it has more than {} values", limits.max_nodes),
+        BudgetBreach::Depth { .. } => format!("it is nested more than {} levels deep", limits.max_depth),
+        BudgetBreach::Documents { .. } => format!("it has more than {} documents", limits.max_documents),
+        BudgetBreach::Aliases { .. } | BudgetBreach::AliasAnchorRatio { .. } => {
+            "it has too many aliases (`*name`): write out what they stand for".to_owned()
+        }
+        BudgetBreach::Anchors { .. }
+        | BudgetBreach::RecordedAnchorEvents { .. }
+        | BudgetBreach::RecordedAnchorBytes { .. } => {
+            "it has too many anchors (`&name`), or too much in them: write out what they stand for".to_owned()
+        }
+        BudgetBreach::ScalarBytes { .. } | BudgetBreach::InputBytes { .. } => "it is too large".to_owned(),
+        _ => "it is too large, or too nested".to_owned(),
     }
 }
 
@@ -268,6 +296,15 @@ mod tests {
         let people: Vec<String> = (0..100).map(|number| format!("U{number}")).collect();
         let read = parse(&format!("people: &people [{}]\n{used}", people.join(", ")));
         assert!(read.is_ok(), "{read:?}");
+    }
+
+    #[test]
+    fn limits_are_told_in_words() {
+        let wrong = |text: &str| parse(text).map(drop).map_err(|(_, wrong)| wrong);
+        let many = "[1]".repeat(200_000).replace("][", "],[");
+        assert_eq!(wrong(&format!("[{many}]")), Err("it has more than 250000 values".to_owned()));
+        let deep = format!("{}{}", "[".repeat(70), "]".repeat(70));
+        assert_eq!(wrong(&deep), Err("it is nested more than 64 levels deep".to_owned()));
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub(super) fn measure(module: &Arc<Module>, scenarios: &[Played], calls: u32) ->
         })?;
         if let Some((submission, params)) = admission {
             samples.take(Function::Admit, &name, || {
-                let id = synthetic::request_id();
+                let id = synthetic::request_id(synthetic::SUBMITTED_AT);
                 let (admitted, mut costs) = policy.admit_at_cost(id, submission, params, |_| None);
                 match admitted {
                     Err(NotAdmitted::Failed(failure)) => bail!("{failure}"),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_core::lifecycle::{Known, Link, Origin};
+use countersign_core::lifecycle::{Known, Link, Origin, Timestamp};
 use countersign_core::record::Redaction;
 use countersign_policy::decide::Ask;
 use countersign_policy::yaml::document::Node;
@@ -16,7 +16,7 @@ use crate::synthetic::{REQUESTER, SyntheticRequest};
 const DEFAULT_TIMEOUT: u64 = 600 * SECOND;
 
 /// The fields of a scenario's setting, which `defaults` may have too.
-pub(super) const SETTING: [&str; 15] = [
+pub(super) const SETTING: [&str; 16] = [
     "config",
     "groups",
     "requester",
@@ -31,6 +31,7 @@ pub(super) const SETTING: [&str; 15] = [
     "policy_hints",
     "timeout",
     "lineage_depth",
+    "requested_at",
     "granted_elsewhere",
 ];
 
@@ -80,6 +81,14 @@ impl ScenarioReader<'_> {
                 depth.unwrap_or_default()
             }
         };
+        if let Some(node) = given.get("requested_at")
+            && let Some(text) = reader.text(node, "`requested_at`")
+        {
+            match text.parse::<Timestamp>() {
+                Ok(at) => request.at = at,
+                Err(wrong) => reader.error(node.at, format!("`requested_at` is `{text}`: {}", wrong)),
+            }
+        }
         request.requester_is =
             given.get("requester_is").and_then(|node| self.typed::<Known>(node, "`requester_is`"));
         let ask = &mut request.ask;
