@@ -144,8 +144,8 @@ pub(crate) async fn build_over(
         rate_limiter: RateLimiter::new(&config.rate_limit),
         access,
         insecure_anonymous: config.access.insecure_anonymous,
-        scrapes: Scrapes::default(),
-        scrapes_of_all: Scrapes::default(),
+        scrapes: Scrapes::regular(),
+        scrapes_of_all: Scrapes::by_hand(),
         shows_stored: ShowsStored::default(),
         readiness: Readiness::new(),
         proxies: Proxies {
