@@ -1,7 +1,7 @@
 //! `cargo xtask redis`: what is tested with a store in Redis, beyond what every test run does.
 //!
-//! The store's contract in a Cluster, failovers of Sentinels and of a Cluster under load, every end-to-end story that is not
-//! about the embedded store, and outages that last.
+//! The store's contract in a Cluster, failovers of Sentinels and of a Cluster under load, what a failover loses, every
+//! end-to-end story that is not about the embedded store, and outages that last.
 
 use std::path::Path;
 
@@ -47,12 +47,21 @@ const STORIES: [&str; 14] = [
     "misbehaving_policies::",
 ];
 
+/// The tests of the store that start many servers.
+const STORE: [&str; 5] = ["test", "--package", "countersign-store", "--", "--ignored"];
+
+/// The one that prints a table.
+const LOSSES: &str = "losses::";
+
 pub(crate) fn run() -> Result<()> {
     let watch = Stopwatch::start();
     let root = crate::root()?;
     step("the programs that the tests start", packages::ensure)?;
     step("the contract in a Cluster, and failovers", || {
-        cargo(&root, &["test", "--package", "countersign-store", "--", "--ignored"], &[])
+        cargo(&root, &[STORE.as_slice(), &["--skip", LOSSES]].concat(), &[])
+    })?;
+    step("what a failover loses", || {
+        cargo(&root, &[STORE.as_slice(), &["--nocapture", LOSSES]].concat(), &[])
     })?;
     step("the gateway and its tools", || cargo(&root, &["build", "--workspace", "--exclude", "xtask"], &[]))?;
     step("end-to-end tests on Redis", || on_redis(&root, &[SPINE.as_slice(), &STORIES].concat(), &[]))?;

@@ -61,7 +61,7 @@ impl Redis {
         let given = |name: &str| environment.get(name).filter(|value| !value.is_empty()).cloned();
         (self.user, self.password) = (given("REDIS_USERNAME"), given("REDIS_PASSWORD").map(Secret::new));
         // Every user of a machine can read the flags of its processes.
-        let shown = "the address of the store has a password: give it as `REDIS_PASSWORD`, or all of it as `REDIS_URL`";
+        let shown = "the address of the store has a password: give it as `REDIS_PASSWORD`";
         if store.has_password() { vec![shown.to_owned()] } else { Vec::new() }
     }
 

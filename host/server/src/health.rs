@@ -28,7 +28,8 @@ pub struct Health {
     /// The gateway's address for probes, metrics and admins.
     #[arg(long, value_name = "COUNTERSIGN_OPS_LISTEN")]
     ops_listen: Option<SocketAddr>,
-    /// Ask whether it is ready for requests, which it is not while its store is away.
+    /// Ask whether it is ready for requests, which it is not while its embedded store cannot be written to, nor while it
+    /// shuts down. While a Redis is away it is ready, and says that it is degraded.
     #[arg(long)]
     ready: bool,
     /// How many milliseconds an answer may take.

@@ -63,7 +63,11 @@ fn a_wrong_value_is_named() {
         ("COUNTERSIGN_LISTEN", "", &["--listen", "COUNTERSIGN_LISTEN"]),
         ("COUNTERSIGN_STORE", "redis://", &["--store", "COUNTERSIGN_STORE", "no host"]),
         ("COUNTERSIGN_STORE", "redis://:secret@r", &["has a password", "`REDIS_PASSWORD`"]),
-        ("COUNTERSIGN_STORE", "redis://u:s3cret@r:x", &["--store", "COUNTERSIGN_STORE", "`r:x` is no host"]),
+        (
+            "COUNTERSIGN_STORE",
+            "redis://u:s3cret@r:x",
+            &["--store", "COUNTERSIGN_STORE", "host 1 of the address"],
+        ),
         ("COUNTERSIGN_REDIS_PARTITIONS", "0", &["--redis-partitions", "COUNTERSIGN_REDIS_PARTITIONS"]),
         ("COUNTERSIGN_STORE", "sqlite:", &["COUNTERSIGN_STORE", "sqlite:PATH"]),
         ("COUNTERSIGN_STORE", "/var/db", &["COUNTERSIGN_STORE", "sqlite:PATH"]),

@@ -34,8 +34,8 @@ pub(super) async fn healthz() -> &'static str {
 pub(super) struct ReadyView {
     /// `ready`; `degraded`: it serves, but something is wrong, which `degraded` names; `unavailable`; or `shutting_down`.
     status: &'static str,
-    /// What is wrong: `store_unavailable` (of a store that instances share: callers who wait, and what people do in Slack,
-    /// are not lost meanwhile), `slack_degraded`, `slack_stalled`, `slack_down`, `slack_unauthorized`,
+    /// What is wrong: `store_unavailable` (of a store that instances share: callers go on waiting, and what people do in
+    /// Slack is kept if `COUNTERSIGN_SPOOL_DIR` is given), `slack_degraded`, `slack_stalled`, `slack_down`, `slack_unauthorized`,
     /// `audit` (which `audit` explains), `policy_set_held_back`, `access_file_held_back`, or `presses_spooled` (what people did waits on disk for the store).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     degraded: Vec<&'static str>,

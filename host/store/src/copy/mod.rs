@@ -15,13 +15,13 @@ mod tally;
 
 use std::pin::Pin;
 
-use self::tally::Tally;
 use crate::redis::copy::{RedisReader, RedisSource, RedisTarget};
 use crate::redis::{RedisOpenError, RedisOptions};
 use crate::sqlite::copy::{PARTITIONS, SqliteReader};
 use crate::{Documents as _, OpenError, SqliteStore, StoreError, StoreOpenError, StoreUrl};
 
 pub(crate) use record::{AuditRecord, Home, Kind, OutboxRecord, Outcome, Record};
+pub(crate) use tally::Tally;
 
 /// How often the destination is read back before it counts as another one: a scan of Redis may meet a key twice while Redis
 /// resizes its table.
@@ -42,6 +42,11 @@ impl CopyEnd<'_> {
             StoreUrl::Sqlite(_) | StoreUrl::Memory => None,
         }
     }
+
+    /// How many partitions a store has that is made here.
+    fn partitions(&self) -> u16 {
+        self.redis_options().map_or(PARTITIONS, |options| options.partitions)
+    }
 }
 
 /// Why a store was not copied.
@@ -58,9 +63,16 @@ pub enum CopyError {
         "the {0} is in use by a gateway: stop all of them first (one that was killed is forgotten after some seconds)"
     )]
     InUse(&'static str),
-    /// Another copy reads it.
-    #[error("the source is being copied by somebody else; if not, that ends within a minute")]
-    Busy,
+    /// Another copy reads it, or writes it.
+    #[error(
+        "another copy from or to the {0} is running; if it was killed, its lease ends within a minute, and then it can be \
+        copied again"
+    )]
+    Busy(&'static str),
+    /// Another server answers than the one that did when the copy began. It may lack something, and a scan that was begun
+    /// on the one before it means nothing there.
+    #[error("another Redis server took over the {0} while it was copied: copy again")]
+    Failover(&'static str),
     /// Something was stored there while it was copied.
     #[error("the source was changed while it was copied: stop all gateways that use it, and copy again")]
     Changed,
@@ -93,9 +105,11 @@ pub enum CopyError {
         /// Their name.
         key: String,
     },
-    /// The indexes of the source do not agree with what it holds.
-    #[error("the source has {found} {kind}, and its own index has {listed}: some are lost")]
+    /// The indexes of a store do not agree with what it holds.
+    #[error("the {which} has {found} {kind}, and its own index has {listed}: some are lost")]
     Index {
+        /// Which store.
+        which: &'static str,
         /// What they are.
         kind: &'static str,
         /// How many there are.
@@ -160,14 +174,14 @@ pub async fn copy(
     options: CopyOptions,
     progress: &mut (dyn FnMut(CopyProgress) + Send),
 ) -> Result<Vec<(&'static str, u64)>, CopyError> {
-    let mut source = Source::open(&from).await?;
-    let copied = copy_from(&mut source, &to, options, progress).await;
+    let source = Source::open(&from).await?;
+    let copied = copy_from(&source, &to, options, progress).await;
     source.release().await;
     copied
 }
 
 async fn copy_from(
-    source: &mut Source,
+    source: &Source,
     to: &CopyEnd<'_>,
     options: CopyOptions,
     progress: &mut (dyn FnMut(CopyProgress) + Send),
@@ -178,12 +192,26 @@ async fn copy_from(
     {
         return Err(CopyError::Document { key, found: String::from_utf8_lossy(&found).into_owned() });
     }
+    let (here, there) = (source.partitions(), to.partitions());
+    if here != there {
+        return Err(CopyError::Partitions { here, there });
+    }
     let mut target = Target::open(to, options.restart).await?;
-    target.prepare(source.partitions()).await?;
+    let copied = copy_to(source, &mut target, progress).await;
+    target.release().await;
+    copied
+}
+
+async fn copy_to(
+    source: &Source,
+    target: &mut Target,
+    progress: &mut (dyn FnMut(CopyProgress) + Send),
+) -> Result<Vec<(&'static str, u64)>, CopyError> {
+    target.prepare().await?;
     let mut written = Tally::default();
     let mut reader = source.reader();
     while let Some(page) = reader.next().await? {
-        source.keep_others_out().await?;
+        keep_others_out(source, target).await?;
         let placed = target.place(page);
         for (record, outcome) in placed.iter().zip(target.write(&placed).await?) {
             match outcome {
@@ -200,15 +228,19 @@ async fn copy_from(
         }
         progress(CopyProgress { verifying: false, records: written.records() });
     }
-    reader.check(&written).await?;
+    keep_others_out(source, target).await?;
+    reader.check("source", &written).await?;
+    verify(source, target, &written, progress).await?;
+    // Last, so that a change during the verification is noticed, too.
+    keep_others_out(source, target).await?;
     source.unchanged().await?;
-    verify(&target, &written, progress).await?;
     target.finish().await?;
     Ok(written.counts())
 }
 
 /// Reads the destination back, and compares it with what was written.
 async fn verify(
+    source: &Source,
     target: &Target,
     written: &Tally,
     progress: &mut (dyn FnMut(CopyProgress) + Send),
@@ -218,15 +250,28 @@ async fn verify(
         let mut found = Tally::default();
         let mut reader = target.reader();
         while let Some(page) = reader.next().await? {
+            keep_others_out(source, target).await?;
             page.iter().for_each(|record| found.add(record));
             progress(CopyProgress { verifying: true, records: found.records() });
         }
         differs = match written.difference(&found) {
-            None => return Ok(()),
+            None => return reader.check("destination", &found).await,
             Some((kind, written, found)) => Err(CopyError::Unequal { kind: kind.name(), written, found }),
         };
     }
     differs
+}
+
+/// Renews the leases of both stores, and checks that the servers are still those with which the copy began.
+async fn keep_others_out(source: &Source, target: &Target) -> Result<(), CopyError> {
+    // A database is locked as long as it is open.
+    if let Source::Redis(source) = source {
+        source.keep_others_out().await?;
+    }
+    match target {
+        Target::Redis(target) => target.keep_others_out().await,
+        Target::Sqlite(_) => Ok(()),
+    }
 }
 
 /// Where records come from.
@@ -289,14 +334,6 @@ impl Source {
         }
     }
 
-    /// A database is locked as long as it is open.
-    async fn keep_others_out(&mut self) -> Result<(), CopyError> {
-        match self {
-            Source::Sqlite(_) => Ok(()),
-            Source::Redis(source) => source.keep_others_out().await,
-        }
-    }
-
     async fn unchanged(&self) -> Result<(), CopyError> {
         match self {
             Source::Sqlite(_) => Ok(()),
@@ -329,14 +366,7 @@ impl Target {
     }
 
     /// Marks the destination as a part of a store, after a check that it is empty.
-    async fn prepare(&mut self, partitions: u16) -> Result<(), CopyError> {
-        let destination = match self {
-            Target::Sqlite(_) => PARTITIONS,
-            Target::Redis(target) => target.partitions(),
-        };
-        if destination != partitions {
-            return Err(CopyError::Partitions { here: partitions, there: destination });
-        }
+    async fn prepare(&mut self) -> Result<(), CopyError> {
         match self {
             Target::Sqlite(store) => store.begin_copy().await,
             Target::Redis(target) => target.prepare().await,
@@ -372,6 +402,12 @@ impl Target {
             Target::Redis(target) => Ok(target.finish().await?),
         }
     }
+
+    async fn release(&self) {
+        if let Target::Redis(target) = self {
+            target.release().await;
+        }
+    }
 }
 
 impl Reader {
@@ -387,10 +423,17 @@ impl Reader {
     }
 
     /// Compares what was read with the store's own indexes.
-    async fn check(&self, read: &Tally) -> Result<(), CopyError> {
-        match self {
-            Reader::Sqlite(_) => Ok(()),
-            Reader::Redis(reader) => reader.check(&|kind| read.count(kind)).await,
+    async fn check(&self, which: &'static str, read: &Tally) -> Result<(), CopyError> {
+        let (sizes, indexed) = match self {
+            Reader::Sqlite(reader) => (reader.audit_sizes().await?, Vec::new()),
+            Reader::Redis(reader) => (reader.audit_sizes().await?, reader.indexed().await?),
+        };
+        let counted = indexed.into_iter().map(|(kind, listed)| (kind, read.count(kind), listed));
+        let differs = counted.into_iter().find(|(_, found, listed)| found != listed);
+        let entries = read.audit_difference(&sizes).map(|(found, listed)| (Kind::Audit, found, listed));
+        match differs.or(entries) {
+            None => Ok(()),
+            Some((kind, found, listed)) => Err(CopyError::Index { which, kind: kind.name(), found, listed }),
         }
     }
 }

@@ -6,6 +6,7 @@ use countersign_core::lifecycle::{Digest, Request, RequestId, WrappedSalt};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
     Request,
+    Superseding,
     Idempotency,
     Nonce,
     Outbox,
@@ -22,7 +23,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 14] = [
+    /// Each after those that it needs to be there.
+    pub(crate) const ALL: [Kind; 15] = [
         Kind::Entry,
         Kind::Module,
         Kind::Signature,
@@ -30,6 +32,7 @@ impl Kind {
         Kind::Change,
         Kind::Document,
         Kind::Request,
+        Kind::Superseding,
         Kind::Idempotency,
         Kind::Nonce,
         Kind::Outbox,
@@ -42,6 +45,7 @@ impl Kind {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Kind::Request => "requests",
+            Kind::Superseding => "supersede keys",
             Kind::Idempotency => "idempotency keys",
             Kind::Nonce => "nonces",
             Kind::Outbox => "outbox entries",
@@ -71,8 +75,6 @@ pub(crate) enum Home {
     Whole,
     /// A partition of requests.
     Partition(u16),
-    /// The part of what concerns no request.
-    Meta,
 }
 
 /// A record. Times are in milliseconds since the epoch; bodies are kept as they were stored.
@@ -80,6 +82,8 @@ pub(crate) enum Home {
 pub(crate) enum Record {
     /// A request with its salt. `body` is its JSON.
     Request { request: Box<Request>, body: String },
+    /// The open requests with a supersede key, in the order in which they came.
+    Superseding { key: Digest, requests: Vec<RequestId> },
     /// An idempotency key, which belongs to the shard of its request.
     Idempotency { key: Digest, fingerprint: Digest, request: RequestId, until: u64 },
     /// A nonce. Which shard it belongs to is known as far as its home says it.
@@ -156,6 +160,7 @@ impl Record {
     pub(crate) const fn kind(&self) -> Kind {
         match self {
             Record::Request { .. } => Kind::Request,
+            Record::Superseding { .. } => Kind::Superseding,
             Record::Idempotency { .. } => Kind::Idempotency,
             Record::Nonce { .. } => Kind::Nonce,
             Record::Outbox(_) => Kind::Outbox,
@@ -192,6 +197,7 @@ impl Record {
         match self {
             Record::Request { request, .. } => request.id.to_string(),
             Record::Idempotency { key: digest, .. }
+            | Record::Superseding { key: digest, .. }
             | Record::Nonce { digest, .. }
             | Record::Entry { hash: digest, .. }
             | Record::Module { digest, .. }
@@ -214,7 +220,6 @@ impl Record {
         match self.home() {
             Home::Whole => parts.put(b""),
             Home::Partition(partition) => parts.put(&partition.to_be_bytes()),
-            Home::Meta => parts.put(b"meta"),
         }
         match self {
             Record::Request { request, body } => {
@@ -225,6 +230,10 @@ impl Record {
                     parts.put(key.as_bytes());
                     parts.put(sealed);
                 }
+            }
+            Record::Superseding { key, requests } => {
+                parts.put(key.as_bytes());
+                requests.iter().for_each(|request| parts.put(&request.to_bytes()));
             }
             Record::Idempotency { key, fingerprint, request, until } => {
                 parts.put(key.as_bytes());

@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 
 use countersign_core::lifecycle::Digest;
 
-use super::record::{Home, Kind, Record};
+use super::record::{AuditRecord, Home, Kind, Record};
 
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     kinds: BTreeMap<Kind, Sum>,
     /// How many records of an ordered kind were met in each part.
     places: BTreeMap<(Kind, Home), u64>,
     /// The values of counters, of which each may be met in parts.
     counters: BTreeMap<(String, String), u64>,
+    /// How many entries of each partition of the audit log there are, and the greatest of their numbers.
+    audit: BTreeMap<u16, (u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +30,10 @@ impl Tally {
             let sum = self.counters.entry((metric.clone(), labels.clone())).or_default();
             *sum = sum.saturating_add(*value);
             return;
+        }
+        if let Record::Audit(AuditRecord { partition, number, .. }) = record {
+            let (count, last) = self.audit.entry(*partition).or_default();
+            (*count, *last) = (*count + 1, (*last).max(*number));
         }
         let mut bytes = record.to_bytes();
         if record.kind().is_ordered() {
@@ -74,6 +80,19 @@ impl Tally {
         };
         let kind = Kind::ALL.iter().find(differs)?;
         Some((*kind, self.count(*kind), other.count(*kind)))
+    }
+
+    /// How many audit entries the first partition has whose entries are not numbered from 1 to its size, and that size.
+    /// `sizes` are those of the partitions, in their order.
+    pub(super) fn audit_difference(&self, sizes: &[u64]) -> Option<(u64, u64)> {
+        let partitions = sizes.len().max(self.audit.keys().last().map_or(0, |last| usize::from(*last) + 1));
+        let mut sizes = sizes.iter().copied();
+        (0..partitions).find_map(|partition| {
+            let partition = u16::try_from(partition).unwrap_or(u16::MAX);
+            let (count, last) = self.audit.get(&partition).copied().unwrap_or_default();
+            let size = sizes.next().unwrap_or_default();
+            ((count, last) != (size, size)).then_some((count, size))
+        })
     }
 
     fn sum(&self, kind: Kind) -> Sum {

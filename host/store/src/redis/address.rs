@@ -1,6 +1,7 @@
 //! The address of a Redis: one server, the Sentinels of one, or a Cluster.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -13,7 +14,7 @@ const SENTINEL_PORT: u16 = 26379;
 /// The address of a Redis, with the name and password to use, if any.
 ///
 /// - `redis://[USER:PASSWORD@]HOST[:PORT]`: one server
-/// - `redis+unix:///PATH`: one server, by its socket
+/// - `redis+unix://[USER:PASSWORD@]/PATH`: one server, by its socket
 /// - `redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/NAME`: the server that Sentinels know by this name
 /// - `redis+cluster://[USER:PASSWORD@]HOST[:PORT],…`: a Cluster, found through any of its nodes
 ///
@@ -43,14 +44,25 @@ pub enum RedisUrlError {
         `redis+cluster://`"
     )]
     Scheme,
-    /// A host or port is missing or malformed.
-    #[error("`{0}` is no host, or no host and port")]
-    Host(String),
+    /// A host or port is missing or malformed; which of the hosts, from 1 on.
+    #[error(
+        "host {0} of the address is not written as `HOST` or `HOST:PORT`; user and password, if any, come before it, with an \
+        `@` between"
+    )]
+    Host(usize),
+    /// The path of a socket is missing or malformed.
+    #[error(
+        "`redis+unix://` is followed by the absolute path of a socket, which has no `?` in it, or by `USER:PASSWORD@` and the path"
+    )]
+    Socket,
     /// There are several hosts, or none.
     #[error("`redis://` takes one host; several are given as `redis+sentinel://` or `redis+cluster://`")]
     Hosts,
-    /// The name that the Sentinels have for the server is missing.
-    #[error("`redis+sentinel://` ends with the name of the server: `redis+sentinel://HOST,HOST/NAME`")]
+    /// The name that the Sentinels have for the server is missing or malformed.
+    #[error(
+        "`redis+sentinel://` ends with the name of the server, which has letters, digits, `.`, `-` and `_`: \
+        `redis+sentinel://HOST,HOST/NAME`"
+    )]
     Name,
     /// Something follows the hosts that is not understood.
     #[error("after the hosts, nothing may follow but, for Sentinels, the name of the server")]
@@ -72,8 +84,21 @@ impl FromStr for RedisUrl {
             _ => return Err(RedisUrlError::Scheme),
         };
         if kind == "unix" {
-            let hosts = Hosts::Socket(PathBuf::from(rest));
-            return Ok(RedisUrl { hosts, tls: false, user: None, password: None });
+            if tls {
+                return Err(RedisUrlError::Scheme);
+            }
+            // A path may have an `@` in it.
+            let at = rest.find('/').ok_or(RedisUrlError::Socket)?;
+            let (login, path) = rest.split_at(at);
+            let (user, password) = match login.strip_suffix('@') {
+                Some(login) => credentials(login)?,
+                None if login.is_empty() => (None, None),
+                None => return Err(RedisUrlError::Socket),
+            };
+            if path.contains('?') {
+                return Err(RedisUrlError::Socket);
+            }
+            return Ok(RedisUrl { hosts: Hosts::Socket(PathBuf::from(path)), tls, user, password });
         }
         // A password may have an `@` in it, and a host may not.
         let (login, rest) = rest.rsplit_once('@').map_or((None, rest), |(login, rest)| (Some(login), rest));
@@ -85,7 +110,7 @@ impl FromStr for RedisUrl {
                 _ => return Err(RedisUrlError::Hosts),
             },
             "cluster" => Hosts::Cluster(hosts_of(hosts, PORT)?),
-            "sentinel" if path.is_empty() || path.contains('/') => return Err(RedisUrlError::Name),
+            "sentinel" if path.is_empty() || !path.chars().all(is_plain) => return Err(RedisUrlError::Name),
             "sentinel" => Hosts::Sentinels(hosts_of(hosts, SENTINEL_PORT)?, path.to_owned()),
             _ => return Err(RedisUrlError::Scheme),
         };
@@ -147,21 +172,31 @@ fn address(host: &str, port: u16) -> String {
 }
 
 fn hosts_of(list: &str, port: u16) -> Result<Vec<(String, u16)>, RedisUrlError> {
-    list.split(',').map(|host| host_of(host, port)).collect()
+    let hosts = list.split(',').zip(1..);
+    hosts.map(|(host, number)| host_of(host, port).ok_or(RedisUrlError::Host(number))).collect()
 }
 
-fn host_of(text: &str, port: u16) -> Result<(String, u16), RedisUrlError> {
-    let wrong = || RedisUrlError::Host(text.to_owned());
+/// What is here is printed, so what can be no host, such as a password, is not taken for one.
+fn host_of(text: &str, port: u16) -> Option<(String, u16)> {
     let (host, rest) = match text.strip_prefix('[') {
-        Some(bracketed) => bracketed.split_once(']').ok_or_else(wrong)?,
+        Some(bracketed) => {
+            let (host, rest) = bracketed.split_once(']')?;
+            host.parse::<Ipv6Addr>().ok()?;
+            (host, rest)
+        }
         None => text.find(':').map_or((text, ""), |at| text.split_at(at)),
     };
     let port = match rest.strip_prefix(':') {
-        Some(number) => number.parse().map_err(|_| wrong())?,
+        Some(number) => number.parse().ok()?,
         None if rest.is_empty() => port,
-        None => return Err(wrong()),
+        None => return None,
     };
-    if host.is_empty() { Err(wrong()) } else { Ok((host.to_owned(), port)) }
+    let is_host = !host.is_empty() && host.chars().all(|letter| is_plain(letter) || letter == ':');
+    is_host.then(|| (host.to_owned(), port))
+}
+
+fn is_plain(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_')
 }
 
 fn credentials(login: &str) -> Result<(Option<String>, Option<Secret>), RedisUrlError> {
@@ -215,15 +250,58 @@ mod tests {
         assert_eq!((url.user.as_deref(), password.as_deref()), (Some("u"), Some(b"p@:".as_slice())));
     }
 
+    /// Neither in what is printed of an address, nor in what is said of one that is malformed.
+    #[test]
+    fn a_password_is_not_shown() {
+        for text in [
+            "redis://:hunter2@h",
+            "redis://u:hun@ter2@h:1",
+            "redis+unix://u:hunter2@/run/r.sock",
+            "redis+unix://:hunter2@/run/a@b.sock",
+            "redis+sentinel://u:hunter2@h/main",
+            "rediss+cluster://u:hunter2@h",
+            // A login without its `@`, or where it is given as to another client.
+            "redis://u:hunter2",
+            "redis+unix://:hunter2/run/r.sock",
+            "redis+unix:///run/r.sock?password=hunter2",
+            "redis://h?password=hunter2",
+            "redis://h/0?password=hunter2",
+            "redis+sentinel://h/main?password=hunter2",
+            "redis+cluster://h,u:hunter2",
+            "redis://u:hunter2%@h",
+            "redis+none://u:hunter2@h",
+        ] {
+            let (shown, debug) = match text.parse::<RedisUrl>() {
+                Ok(url) => {
+                    assert!(url.has_password(), "{text}");
+                    (url.to_string(), format!("{url:?}"))
+                }
+                Err(error) => (error.to_string(), format!("{error:?}")),
+            };
+            for shown in [shown, debug] {
+                assert!(!shown.contains("ter2"), "{shown}");
+            }
+        }
+        let url: RedisUrl = "redis+unix://u:p@/run/a@b.sock".parse().unwrap();
+        assert_eq!(
+            (url.to_string().as_str(), url.user.as_deref()),
+            ("redis+unix:///run/a@b.sock", Some("u"))
+        );
+    }
+
     #[test]
     fn what_is_no_address_is_refused() {
         let rows = [
             ("sqlite:x", RedisUrlError::Scheme),
             ("http://h", RedisUrlError::Scheme),
             ("redis+other://h", RedisUrlError::Scheme),
-            ("redis://", RedisUrlError::Host(String::new())),
-            ("redis://h:x", RedisUrlError::Host("h:x".into())),
-            ("redis://[::1", RedisUrlError::Host("[::1".into())),
+            ("redis://", RedisUrlError::Host(1)),
+            ("redis://h:x", RedisUrlError::Host(1)),
+            ("redis+cluster://a,b:x", RedisUrlError::Host(2)),
+            ("redis://[::1", RedisUrlError::Host(1)),
+            ("redis+unix://run/r.sock", RedisUrlError::Socket),
+            ("redis+unix://", RedisUrlError::Socket),
+            ("rediss+unix:///run/r.sock", RedisUrlError::Scheme),
             ("redis://a,b", RedisUrlError::Hosts),
             ("redis://a/1", RedisUrlError::Rest),
             ("redis+sentinel://a", RedisUrlError::Name),

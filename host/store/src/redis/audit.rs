@@ -74,14 +74,7 @@ impl Audit for RedisStore {
     }
 
     async fn audit_sizes(&self) -> Result<Vec<u64>, StoreError> {
-        let tags = self.space.all_tags();
-        let lengths = tags.iter().map(|tag| Call::command("GET", tag, "audit:n"));
-        let lengths = self.space.link.calls(lengths.collect()).await?;
-        let lengths = tags.iter().zip(lengths).map(|(tag, length)| match length {
-            Value::Nil => Ok(0),
-            length => Place { table: "audit", key: &tag.as_str() }.number("length", length),
-        });
-        lengths.collect()
+        self.space.audit_sizes().await
     }
 
     async fn audit_entries_at(&self, numbers: &[u64]) -> Result<Option<Vec<Option<LogEntry>>>, StoreError> {
@@ -130,6 +123,18 @@ pub(super) async fn newest_checkpoint(space: &Space) -> Result<Option<KeptCheckp
 
 impl Space {
     /// The tag of a partition of the audit log: the one after those of requests is of what is about none.
+    /// How many entries each partition has.
+    pub(super) async fn audit_sizes(&self) -> Result<Vec<u64>, StoreError> {
+        let tags = self.all_tags();
+        let lengths = tags.iter().map(|tag| Call::command("GET", tag, "audit:n"));
+        let lengths = self.link.calls(lengths.collect()).await?;
+        let lengths = tags.iter().zip(lengths).map(|(tag, length)| match length {
+            Value::Nil => Ok(0),
+            length => Place { table: "audit", key: &tag.as_str() }.number("length", length),
+        });
+        lengths.collect()
+    }
+
     fn audit_tag(&self, partition: u16) -> Tag {
         if partition < self.partitions { self.tag(partition) } else { self.meta() }
     }

@@ -209,12 +209,14 @@ pub(super) async fn partitions(space: &Space) -> Result<(), RedisOpenError> {
     space.link.call(Call::command("SETNX", &meta, "format").text(FORMAT)).await?;
     let configured = Call::command("SETNX", &meta, "partitions").number(u64::from(space.partitions));
     space.link.durable(configured).await?;
+    // A store that is copied to has a lease, too.
+    let stored = existing(space).await?;
     let lease = Call::command("EXISTS", &meta, format_args!("lease:{}", copy::LEASE_NAME));
     let place = Place { table: "lease", key: &copy::LEASE_NAME };
     if place.number("exists", space.link.call(lease).await?)? == 1 {
         return Err(RedisOpenError::BeingCopied { namespace: space.namespace.clone() });
     }
-    match existing(space).await? {
+    match stored {
         Some(stored) if stored != space.partitions => {
             let (namespace, configured) = (space.namespace.clone(), space.partitions);
             Err(RedisOpenError::Partitions { namespace, stored: stored.to_string(), configured })

@@ -1,5 +1,6 @@
 //! Connections: to one server, to the one that Sentinels name, or to a Cluster.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use countersign_core::loopback::is_loopback;
@@ -7,11 +8,12 @@ use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{Route, SingleNodeRoutingInfo, SlotAddr};
+use redis::io::AsyncDNSResolver;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
-    Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, RedisResult, TlsCertificates,
-    Value,
+    Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, RedisFuture, RedisResult,
+    TlsCertificates, Value,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -175,6 +177,9 @@ impl Connector {
             .connection_timeout(self.connect_timeout)
             .response_timeout(self.response_timeout + DEAD_AFTER)
             .tcp_settings(tcp());
+        if !self.url.tls && !self.plaintext {
+            builder = builder.async_dns_resolver(OnThisMachine);
+        }
         if let Some(authorities) = &self.authorities {
             let root_cert = Some(authorities.clone());
             builder = builder.certs(TlsCertificates { client_tls: None, root_cert });
@@ -194,9 +199,7 @@ impl Connector {
         if !self.url.tls {
             // Also one that a Sentinel names.
             if !self.plaintext && !is_loopback(host) {
-                return Err(
-                    (ErrorKind::InvalidClientConfig, "it is on another machine, and without TLS").into()
-                );
+                return Err(elsewhere());
             }
             return Ok(ConnectionAddr::Tcp(host.to_owned(), port));
         }
@@ -225,10 +228,57 @@ impl Connector {
     }
 }
 
+/// Finds addresses of this machine, and no others: the nodes that a Cluster announces, now or later, can be anywhere, and
+/// without TLS only those here are used.
+struct OnThisMachine;
+
+impl AsyncDNSResolver for OnThisMachine {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        host: &'b str,
+        port: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        Box::pin(async move {
+            let mut found = Vec::new();
+            if is_loopback(host) {
+                found.extend(tokio::net::lookup_host((host, port)).await?);
+                found.retain(|address| address.ip().is_loopback());
+            }
+            if found.is_empty() {
+                return Err(elsewhere());
+            }
+            Ok(Box::new(found.into_iter()) as Box<dyn Iterator<Item = SocketAddr> + Send>)
+        })
+    }
+}
+
+fn elsewhere() -> RedisError {
+    (ErrorKind::InvalidClientConfig, "it is on another machine, and without TLS").into()
+}
+
 fn tcp() -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(DEAD_AFTER).with_interval(Duration::from_secs(2));
     let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
     #[cfg(target_os = "linux")]
     let settings = settings.set_user_timeout(DEAD_AFTER);
     settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_this_machine_is_found() {
+        for (host, is_here) in [
+            ("127.0.0.1", true),
+            ("localhost", true),
+            ("192.0.2.1", false),
+            ("0.0.0.0", false),
+            ("redis.internal", false),
+        ] {
+            let found = OnThisMachine.resolve(host, 6379).await;
+            assert_eq!(found.is_ok_and(|mut found| found.next().is_some()), is_here, "{host}");
+        }
+    }
 }

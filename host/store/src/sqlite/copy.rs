@@ -13,6 +13,7 @@ use super::column::{RowContext, integer};
 use super::file::discard;
 use super::readers::Readers;
 use super::request_row::{RequestRow, StoredRequest};
+use super::requests::with_supersede_key;
 use super::writer::Scope;
 use super::{OpenError, SqliteStore};
 use crate::StoreError;
@@ -21,8 +22,8 @@ use crate::copy::{AuditRecord, CopyError, Home, Kind, OutboxRecord, Outcome, Rec
 /// Every table, with its columns. A copy is refused if a database has others: whoever adds one says here, and below, what
 /// becomes of it.
 ///
-/// `audit_partition` follows from the entries. Not copied: `meta`, which is about the file; `open_requests`, which is counted anew; and who has claimed what is in
-/// `outbox`.
+/// `audit_partition` follows from the entries, and is compared with them. Not copied: `meta`, which is about the file;
+/// `open_requests`, which is counted anew; and who has claimed what is in `outbox`.
 const TABLES: [(&str, &str); 17] = [
     ("audit", "seq partition number at request digest body"),
     ("audit_checkpoint", "id sequence note state"),
@@ -83,9 +84,10 @@ impl SqliteStore {
             return Err(CopyError::Unknown(unknown));
         }
         let begun = self.writer.write(|scope| {
-            for (table, _) in TABLES.iter().filter(|(table, _)| !["meta", "audit_partition"].contains(table))
-            {
-                let has = format!("SELECT EXISTS (SELECT 1 FROM {table})");
+            for (table, _) in TABLES.iter().filter(|(table, _)| *table != "meta") {
+                // There is a row for each partition from the beginning.
+                let used = if *table == "audit_partition" { "size > 0" } else { "true" };
+                let has = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {used})");
                 if scope.db.query_one(&has, [], |row| row.get(0))? {
                     return Ok(Some(*table));
                 }
@@ -174,6 +176,11 @@ pub(crate) struct SqliteReader {
 }
 
 impl SqliteReader {
+    /// How many audit entries there are in each partition.
+    pub(crate) async fn audit_sizes(&self) -> Result<Vec<u64>, StoreError> {
+        self.readers.read(super::audit::sizes).await
+    }
+
     /// The next page; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<Record>>, StoreError> {
         while let Some(kind) = Kind::ALL.get(self.kind).copied() {
@@ -205,6 +212,14 @@ fn page(db: &Connection, kind: Kind, after: Option<Vec<Value>>) -> Result<Page, 
                 let id = of("request", &"a request").request_id(row, (0, "id"))?;
                 let (request, body) = StoredRequest::of(id, row)?.parse_with_body()?;
                 Ok(Record::Request { request: Box::new(request), body })
+            })
+        }
+        Kind::Superseding => {
+            let select = "SELECT DISTINCT supersede FROM request
+                 WHERE supersede IS NOT NULL AND due_at IS NOT NULL AND supersede > ?1 ORDER BY supersede LIMIT ?2";
+            rows(db, select, after, vec![blob()], PAGE, |row| {
+                let key = of("request", &"a request").digest(row, (0, "supersede"))?;
+                Ok(Record::Superseding { key, requests: with_supersede_key(db, key.as_bytes())? })
             })
         }
         Kind::Idempotency => {
@@ -449,6 +464,18 @@ impl NewRow {
 fn insert_other(db: &Connection, record: &Record) -> Result<Outcome, StoreError> {
     match record {
         Record::Request { .. } => Ok(Outcome::Clash),
+        Record::Superseding { key, requests } => {
+            // Their order is that of their rows.
+            if with_supersede_key(db, key.as_bytes())? != *requests {
+                let mut put_last = db.prepare_cached(
+                    "UPDATE request SET seq = (SELECT max(seq) + 1 FROM request) WHERE id = ?1 AND supersede = ?2",
+                )?;
+                for request in requests {
+                    put_last.execute(params![request.to_bytes(), key.as_bytes()])?;
+                }
+            }
+            Ok(Outcome::New)
+        }
         Record::Audit(AuditRecord { partition, number, at, request, digest, body }) => {
             let mut insert = db.prepare_cached(
                 "INSERT INTO audit (partition, number, at, request, digest, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",

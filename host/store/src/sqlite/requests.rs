@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use countersign_core::lifecycle::{Digest, Request, RequestId, Timestamp};
-use rusqlite::{Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::audit::Records;
 use super::column::{RowContext, millis, row_limit};
@@ -208,16 +208,17 @@ impl Requests for SqliteStore {
         _request: Option<RequestId>,
     ) -> Result<Vec<RequestId>, StoreError> {
         let key = *key.as_bytes();
-        let read = self.readers.read(move |db| {
-            let mut select = db.prepare_cached(WITH_SUPERSEDE_KEY)?;
-            let rows = select.query_and_then([key], |row| {
-                let seq: i64 = row.get(1)?;
-                RowContext { table: "request", key: &seq }.request_id(row, (0, "id"))
-            })?;
-            rows.collect()
-        });
-        read.await
+        self.readers.read(move |db| with_supersede_key(db, &key)).await
     }
+}
+
+pub(super) fn with_supersede_key(db: &Connection, key: &[u8; 32]) -> Result<Vec<RequestId>, StoreError> {
+    let mut select = db.prepare_cached(WITH_SUPERSEDE_KEY)?;
+    let rows = select.query_and_then([key], |row| {
+        let seq: i64 = row.get(1)?;
+        RowContext { table: "request", key: &seq }.request_id(row, (0, "id"))
+    })?;
+    rows.collect()
 }
 
 /// A request of a lineage, from the columns `id, version, body, salt_key, salt`.

@@ -7,6 +7,8 @@ use crate::redis::call::Tag;
 pub(super) enum Use {
     /// A request.
     Request,
+    /// The open requests with a supersede key.
+    Superseding,
     /// An idempotency key.
     Idempotency,
     /// A nonce.
@@ -58,7 +60,7 @@ const OF_PARTITIONS: [(&str, Use); 29] = [
     ("oldest:", Use::Derived),
     ("quota:", Use::Derived),
     ("quotan:", Use::Derived),
-    ("sup:", Use::Derived),
+    ("sup:", Use::Superseding),
     ("rate:", Use::Passing),
     ("op:", Use::Passing),
     ("mark", Use::Passing),

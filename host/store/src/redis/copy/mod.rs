@@ -5,10 +5,8 @@ mod reader;
 mod target;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use redis::Value;
-use tokio::time::Instant;
+use redis::InfoDict;
 
 use super::call::{Call, Tag};
 use super::link::Link;
@@ -16,8 +14,8 @@ use super::options::RedisOptions;
 use super::reply::Place;
 use super::script::{GIVE_BACK, LEASE};
 use super::{Space, checks};
+use crate::StoreError;
 use crate::copy::{CopyError, redis_error};
-use crate::{StoreError, StoreOpenError};
 
 pub(crate) use reader::RedisReader;
 pub(crate) use target::RedisTarget;
@@ -25,17 +23,70 @@ pub(crate) use target::RedisTarget;
 /// The lease that keeps gateways from starting on a store while it is copied.
 pub(super) const LEASE_NAME: &str = "copy";
 
-/// How long the lease lasts, and after how long it is renewed.
+/// How long the lease lasts. It is renewed with each page.
 const LEASE_MS: u64 = 60_000;
-const RENEW: Duration = Duration::from_secs(10);
+
+/// The lease of a store that is copied, or copied to, and the servers that it was taken on.
+struct Lease {
+    space: Arc<Space>,
+    which: &'static str,
+    holder: u64,
+    servers: Vec<String>,
+}
+
+impl Lease {
+    async fn take(space: Arc<Space>, which: &'static str) -> Result<Lease, CopyError> {
+        let servers = servers(&space).await?;
+        let lease = Lease { space, which, holder: fastrand::u64(..), servers };
+        lease.renew().await?;
+        Ok(lease)
+    }
+
+    /// Takes the lease anew if it has run out, which nobody may have used: what was stored meanwhile is noticed at the end.
+    async fn renew(&self) -> Result<(), CopyError> {
+        if servers(&self.space).await? != self.servers {
+            return Err(CopyError::Failover(self.which));
+        }
+        let take =
+            Call::script(&LEASE, &self.space.meta()).text(LEASE_NAME).number(self.holder).number(LEASE_MS);
+        let place = Place { table: "lease", key: &LEASE_NAME };
+        match place.number("taken", self.space.link.call(take).await?)? {
+            1 => Ok(()),
+            _ => Err(CopyError::Busy(self.which)),
+        }
+    }
+
+    /// If it fails, the lease runs out by itself.
+    async fn give_back(&self) {
+        let give_back = Call::script(&GIVE_BACK, &self.space.meta()).text(LEASE_NAME).number(self.holder);
+        if let Err(error) = self.space.link.call(give_back).await {
+            tracing::debug!(%error, "the lease of the copy runs out by itself");
+        }
+    }
+}
+
+/// The ids of the processes that answer: one, or in a Cluster that of each partition. A server that was started again has
+/// another one.
+async fn servers(space: &Space) -> Result<Vec<String>, StoreError> {
+    let tags = match space.link.connector().url().is_cluster() {
+        true => space.all_tags(),
+        false => vec![space.meta()],
+    };
+    let place = Place { table: "INFO", key: &"server" };
+    let ask = tags.iter().map(|tag| async move {
+        let told = space.link.call(Call::routed("INFO", tag).text("server")).await?;
+        let id = InfoDict::new(&place.text("server", told)?).get::<String>("run_id");
+        id.ok_or_else(|| place.corrupt("run_id", "it is missing"))
+    });
+    futures_util::future::try_join_all(ask).await
+}
 
 /// A store that is copied.
 pub(crate) struct RedisSource {
     space: Arc<Space>,
-    holder: u64,
-    renewed: Instant,
+    lease: Lease,
     /// How far each audit log had come when the copy began.
-    began_at: Vec<Value>,
+    began_at: Vec<u64>,
 }
 
 impl RedisSource {
@@ -50,11 +101,14 @@ impl RedisSource {
         };
         let space = Arc::new(Space::of(&RedisOptions { partitions, ..options }));
         not_in_use(&space, "source").await?;
-        let mut source =
-            RedisSource { space, holder: fastrand::u64(..), renewed: Instant::now(), began_at: Vec::new() };
-        source.lease().await?;
-        source.began_at = source.audit_numbers().await?;
-        Ok(source)
+        let lease = Lease::take(Arc::clone(&space), "source").await?;
+        match space.audit_sizes().await {
+            Ok(began_at) => Ok(RedisSource { space, lease, began_at }),
+            Err(error) => {
+                lease.give_back().await;
+                Err(error.into())
+            }
+        }
     }
 
     pub(crate) fn partitions(&self) -> u16 {
@@ -70,40 +124,18 @@ impl RedisSource {
         Place { table: "doc", key: &key }.optional_bytes("value", self.space.link.call(get).await?)
     }
 
-    /// Renews the lease, if it is time to.
-    pub(crate) async fn keep_others_out(&mut self) -> Result<(), CopyError> {
-        if self.renewed.elapsed() >= RENEW { self.lease().await } else { Ok(()) }
+    pub(crate) async fn keep_others_out(&self) -> Result<(), CopyError> {
+        self.lease.renew().await
     }
 
     /// Every decision, and all else that somebody does, makes an audit entry.
     pub(crate) async fn unchanged(&self) -> Result<(), CopyError> {
         not_in_use(&self.space, "source").await?;
-        if self.audit_numbers().await? == self.began_at { Ok(()) } else { Err(CopyError::Changed) }
+        if self.space.audit_sizes().await? == self.began_at { Ok(()) } else { Err(CopyError::Changed) }
     }
 
-    /// If it fails, the lease runs out by itself.
     pub(crate) async fn release(&self) {
-        let give_back = Call::script(&GIVE_BACK, &self.space.meta()).text(LEASE_NAME).number(self.holder);
-        if let Err(error) = self.space.link.call(give_back).await {
-            tracing::debug!(%error, "the lease of the copy runs out by itself");
-        }
-    }
-
-    async fn lease(&mut self) -> Result<(), CopyError> {
-        let take =
-            Call::script(&LEASE, &self.space.meta()).text(LEASE_NAME).number(self.holder).number(LEASE_MS);
-        let place = Place { table: "lease", key: &LEASE_NAME };
-        if place.number("taken", self.space.link.call(take).await?)? != 1 {
-            return Err(CopyError::Busy);
-        }
-        self.renewed = Instant::now();
-        Ok(())
-    }
-
-    async fn audit_numbers(&self) -> Result<Vec<Value>, StoreError> {
-        let tags = self.space.all_tags();
-        let numbers = tags.iter().map(|tag| Call::command("GET", tag, "audit:n"));
-        self.space.link.calls(numbers.collect()).await
+        self.lease.give_back().await;
     }
 }
 
@@ -162,8 +194,4 @@ impl Scan {
         }
         Ok(None)
     }
-}
-
-fn opened(which: &'static str) -> impl Fn(super::RedisOpenError) -> CopyError {
-    move |error| CopyError::Open(which, StoreOpenError::Redis(error))
 }

@@ -1,9 +1,9 @@
 //! Reads a store: first what has an order, then every key.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use countersign_core::lifecycle::{AuditEntry, Digest};
+use countersign_core::lifecycle::{AuditEntry, Digest, RequestId};
 use countersign_core::record::PolicyChange;
 use redis::Value;
 
@@ -16,6 +16,7 @@ use crate::redis::call::{Call, Tag};
 use crate::redis::reply::Place;
 use crate::redis::request_row::{FIELDS, StoredRequest};
 use crate::redis::script::LIST_SETS;
+use crate::redis::supersede::Stands;
 use crate::{KeptCheckpoint, StoreError};
 
 /// How many entries of a list or a log are read at once.
@@ -32,6 +33,8 @@ pub(crate) struct RedisReader {
     scan: Scan,
     /// Keys that were found and are not read yet.
     found: VecDeque<Key>,
+    /// The supersede keys that were found, with where each is kept. They come last, when the requests are there.
+    superseding: BTreeMap<String, Tag>,
 }
 
 /// A part of what has an order.
@@ -60,7 +63,7 @@ impl RedisReader {
         steps.push_back(Step::Checkpoint);
         steps.extend(space.all_tags().into_iter().map(Step::Counters));
         let scan = Scan::of(&space);
-        RedisReader { space, steps, scan, found: VecDeque::new() }
+        RedisReader { space, steps, scan, found: VecDeque::new(), superseding: BTreeMap::new() }
     }
 
     /// The next page; `None` at the end.
@@ -73,12 +76,18 @@ impl RedisReader {
         }
         loop {
             if self.found.is_empty() {
-                let Some(keys) = self.scan.next(&self.space.link).await? else { return Ok(None) };
+                let Some(keys) = self.scan.next(&self.space.link).await? else {
+                    return Ok(self.next_superseding().await?);
+                };
                 for key in keys {
                     let parsed = Key::parse(&key, &self.space.namespace, self.space.partitions);
                     let parsed = parsed.ok_or_else(|| CopyError::Unknown(format!("a key `{key}`")))?;
-                    if !matches!(parsed.used, Use::Whole | Use::Derived | Use::Passing) {
-                        self.found.push_back(parsed);
+                    match parsed.used {
+                        Use::Whole | Use::Derived | Use::Passing => {}
+                        Use::Superseding => {
+                            self.superseding.insert(parsed.about, parsed.tag);
+                        }
+                        _ => self.found.push_back(parsed),
                     }
                 }
             }
@@ -95,8 +104,31 @@ impl RedisReader {
         }
     }
 
-    /// Compares how many there are of each kind with what the indexes list.
-    pub(crate) async fn check(&self, count: &(dyn Fn(Kind) -> u64 + Sync)) -> Result<(), CopyError> {
+    /// The open requests with the next supersede keys.
+    async fn next_superseding(&mut self) -> Result<Option<Vec<Record>>, StoreError> {
+        while let Some((about, tag)) = self.superseding.pop_first() {
+            let place = Place { table: "sup", key: &about };
+            let listed = Call::command("ZRANGE", &tag, format_args!("sup:{about}")).text("0").text("-1");
+            let listed = place.list(self.space.link.call(listed).await?)?.into_iter();
+            let listed = listed.map(|id| place.request_id("id", id)).collect::<Result<Vec<_>, _>>()?;
+            let states = self.space.states_of(&listed).await?;
+            // One that has ended, or was not created, is now and then still listed.
+            let open = listed.into_iter().zip(states).filter(|(_, state)| *state == Stands::Open);
+            let requests: Vec<RequestId> = open.map(|(id, _)| id).collect();
+            if !requests.is_empty() {
+                return Ok(Some(vec![Record::Superseding { key: digest(place, &about)?, requests }]));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many audit entries there are in each partition.
+    pub(crate) async fn audit_sizes(&self) -> Result<Vec<u64>, StoreError> {
+        self.space.audit_sizes().await
+    }
+
+    /// How many there are of some kinds, as the indexes list them.
+    pub(crate) async fn indexed(&self) -> Result<Vec<(Kind, u64)>, StoreError> {
         let listed = |name: &'static str| async move {
             let tags = self.space.tags();
             let lengths = tags.iter().map(|tag| Call::command("ZCARD", tag, name));
@@ -106,13 +138,7 @@ impl RedisReader {
             }
             Ok::<u64, StoreError>(sum)
         };
-        for (kind, index) in [(Kind::Request, "ids"), (Kind::Outbox, "waiting")] {
-            let (found, listed) = (count(kind), listed(index).await?);
-            if found != listed {
-                return Err(CopyError::Index { kind: kind.name(), found, listed });
-            }
-        }
-        Ok(())
+        Ok(vec![(Kind::Request, listed("ids").await?), (Kind::Outbox, listed("waiting").await?)])
     }
 
     async fn step(&mut self, step: Step) -> Result<Vec<Record>, StoreError> {
@@ -228,7 +254,7 @@ impl RedisReader {
             Use::Entry => Call::command("GET", tag, format_args!("entry:{about}")),
             Use::Module => Call::command("GET", tag, format_args!("module:{about}")),
             Use::Signatures => Call::command("SMEMBERS", tag, format_args!("sig:{about}")),
-            Use::Document | Use::Whole | Use::Derived | Use::Passing => {
+            Use::Document | Use::Superseding | Use::Whole | Use::Derived | Use::Passing => {
                 Call::command("GET", tag, format_args!("doc:{about}"))
             }
         });
@@ -302,7 +328,7 @@ fn record_of(key: &Key, answer: Value) -> Result<Found, StoreError> {
         }
         Use::Nonce => {
             let place = Place { table: "once", key: about };
-            let home = key.partition.map_or(Home::Meta, Home::Partition);
+            let home = key.partition.map_or(Home::Whole, Home::Partition);
             match answer {
                 Value::Nil => Ok(Found::Gone),
                 until => {
@@ -378,7 +404,7 @@ fn record_of(key: &Key, answer: Value) -> Result<Found, StoreError> {
             let place = Place { table: "doc", key: about };
             one(Record::Document { key: about.clone(), value: place.bytes("value", answer)? })
         }
-        Use::Whole | Use::Derived | Use::Passing => Ok(Found::Gone),
+        Use::Superseding | Use::Whole | Use::Derived | Use::Passing => Ok(Found::Gone),
     }
 }
 

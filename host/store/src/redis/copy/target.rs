@@ -6,8 +6,8 @@ use std::sync::Arc;
 use countersign_core::lifecycle::RequestId;
 
 use super::reader::RedisReader;
-use super::{Scan, opened};
-use crate::copy::{AuditRecord, CopyError, Home, Kind, OutboxRecord, Outcome, Record};
+use super::{LEASE_NAME, Lease, Scan};
+use crate::copy::{AuditRecord, CopyError, Home, Kind, OutboxRecord, Outcome, Record, redis_error};
 use crate::projection::Projection;
 use crate::redis::Space;
 use crate::redis::call::{Call, Tag};
@@ -24,20 +24,26 @@ use crate::{StoreError, StoreFault};
 /// The store that a copy is written to.
 pub(crate) struct RedisTarget {
     space: Arc<Space>,
+    lease: Lease,
     restart: bool,
 }
 
 impl RedisTarget {
     pub(crate) async fn open(options: RedisOptions, restart: bool) -> Result<RedisTarget, CopyError> {
-        let refused = opened("destination");
-        checks::options(&options).map_err(&refused)?;
+        let refused = |error| redis_error("destination", error);
+        checks::options(&options).map_err(refused)?;
         let space = Arc::new(Space::of(&options));
-        checks::server(&space).await.map_err(&refused)?;
-        Ok(RedisTarget { space, restart })
+        checks::server(&space).await.map_err(refused)?;
+        let lease = Lease::take(Arc::clone(&space), "destination").await?;
+        Ok(RedisTarget { space, lease, restart })
     }
 
-    pub(crate) fn partitions(&self) -> u16 {
-        self.space.partitions
+    pub(crate) async fn keep_others_out(&self) -> Result<(), CopyError> {
+        self.lease.renew().await
+    }
+
+    pub(crate) async fn release(&self) {
+        self.lease.give_back().await;
     }
 
     /// Marks it as a part of a store, after a check that it is empty.
@@ -53,28 +59,36 @@ impl RedisTarget {
             }
             self.discard().await?;
         }
+        let (mark, lease) = self.own_keys();
+        let is_own = |key: &String| *key == lease || is_marked && *key == mark;
         let mut scan = Scan::of(&self.space);
         while let Some(keys) = scan.next(link).await? {
-            if let Some(key) = keys.into_iter().find(|key| !is_marked || *key != meta.key("format")) {
+            if let Some(key) = keys.into_iter().find(|key| !is_own(key)) {
                 return Err(CopyError::NotEmpty(format!("the key `{key}`")));
             }
         }
-        // Of two copies that begin at once, one does.
-        let mark = Call::command("SETNX", &meta, "format").text(UNFINISHED);
-        if !is_marked && place.number("format", link.durable(mark).await?)? != 1 {
-            return Err(CopyError::NotEmpty(format!("the key `{}`", meta.key("format"))));
+        // A gateway may have made a store here since the scan.
+        let set_mark = Call::command("SETNX", &meta, "format").text(UNFINISHED);
+        if !is_marked && place.number("format", link.durable(set_mark).await?)? != 1 {
+            return Err(CopyError::NotEmpty(format!("the key `{mark}`")));
         }
         let partitions = Call::command("SET", &meta, "partitions").number(u64::from(self.space.partitions));
         link.durable(partitions).await?;
         Ok(())
     }
 
+    /// The mark, and the lease of this copy.
+    fn own_keys(&self) -> (String, String) {
+        let meta = self.space.meta();
+        (meta.key("format"), meta.key(format_args!("lease:{LEASE_NAME}")))
+    }
+
     /// Removes what an interrupted copy has left, and keeps the mark.
     async fn discard(&self) -> Result<(), StoreError> {
         let mut scan = Scan::of(&self.space);
-        let mark = self.space.meta().key("format");
+        let (mark, lease) = self.own_keys();
         while let Some(keys) = scan.next(&self.space.link).await? {
-            let keys: Vec<String> = keys.into_iter().filter(|key| *key != mark).collect();
+            let keys: Vec<String> = keys.into_iter().filter(|key| *key != mark && *key != lease).collect();
             // Each with its own key, since those of a page may be in several slots.
             let deletes = keys.iter().filter_map(|key| {
                 let (tag, name) = key.split_once("}:")?;
@@ -107,8 +121,10 @@ impl RedisTarget {
                         Home::Partition(_) => {
                             placed.push(Record::Nonce { home, digest, until });
                         }
-                        Home::Whole | Home::Meta => placed.extend((0..partitions).map(|partition| {
-                            Record::Nonce { home: Home::Partition(partition), digest, until }
+                        Home::Whole => placed.extend((0..partitions).map(|partition| Record::Nonce {
+                            home: Home::Partition(partition),
+                            digest,
+                            until,
                         })),
                     }
                 }
@@ -132,14 +148,16 @@ impl RedisTarget {
 
     /// Writes records; those of one kind and partition by one script.
     pub(crate) async fn write(&self, placed: &[Record]) -> Result<Vec<Outcome>, StoreError> {
-        let mut groups: BTreeMap<(Kind, Home), Vec<usize>> = BTreeMap::new();
+        let mut groups: BTreeMap<(Kind, String), (Tag, Vec<usize>)> = BTreeMap::new();
         for (at, record) in placed.iter().enumerate() {
-            groups.entry((record.kind(), self.home_of(record))).or_default().push(at);
+            let tag = self.tag_of(record);
+            let group = groups.entry((record.kind(), tag.as_str().to_owned()));
+            group.or_insert_with(|| (tag, Vec::new())).1.push(at);
         }
         let mut outcomes = vec![Outcome::New; placed.len()];
-        let written = groups.into_iter().map(|((kind, home), places)| async move {
+        let written = groups.into_iter().map(|((kind, _), (tag, places))| async move {
             let records: Vec<&Record> = places.iter().filter_map(|at| placed.get(*at)).collect();
-            let found = self.write_group(kind, &self.tag_of(home), &records).await?;
+            let found = self.write_group(kind, &tag, &records).await?;
             Ok::<_, StoreError>((places, found))
         });
         for (places, found) in futures_util::future::try_join_all(written).await? {
@@ -150,7 +168,6 @@ impl RedisTarget {
             }
         }
         self.reserve(placed).await?;
-        self.list_superseding(placed).await?;
         Ok(outcomes)
     }
 
@@ -182,6 +199,15 @@ impl RedisTarget {
             }
             Kind::Idempotency | Kind::Nonce | Kind::Entry | Kind::Module | Kind::Document => {
                 space.lasting(&COPY_VALUES, tag).each(records, |call, record| append_value(call, record))
+            }
+            Kind::Superseding => {
+                for record in records {
+                    let Record::Superseding { key, requests } = record else { continue };
+                    for request in requests {
+                        space.list_superseding(key, *request).await?;
+                    }
+                }
+                return Ok(vec![Outcome::New; records.len()]);
             }
             Kind::Change => {
                 let call = space.lasting(&COPY_CHANGES, tag).each(records, |call, record| match record {
@@ -244,47 +270,28 @@ impl RedisTarget {
         self.space.link.calls(reserve.collect()).await.map(drop)
     }
 
-    /// Open requests are listed under their supersede keys.
-    async fn list_superseding(&self, placed: &[Record]) -> Result<(), StoreError> {
-        for record in placed {
-            let Record::Request { request, .. } = record else { continue };
-            let Some(supersede) = request.submission.supersede.as_ref() else { continue };
-            if Projection::of(request).due_at.is_some() {
-                self.space.list_superseding(&supersede.key, request.id).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// The part that a record is kept in.
-    fn home_of(&self, record: &Record) -> Home {
-        let of = |request: RequestId| {
-            Home::Partition(request.shard().checked_rem(self.space.partitions).unwrap_or_default())
-        };
+    fn tag_of(&self, record: &Record) -> Tag {
+        let of = |request: RequestId| self.space.tag_of(request);
         match record {
-            Record::Nonce { home, .. } => *home,
+            Record::Nonce { home: Home::Partition(partition), .. } => self.space.tag(*partition),
             Record::Audit(entry) if entry.partition < self.space.partitions => {
-                Home::Partition(entry.partition)
+                self.space.tag(entry.partition)
             }
-            Record::Audit(_) => Home::Meta,
+            Record::Superseding { key, .. } => self.space.tag(key.shard()),
             Record::Request { request, .. } => of(request.id),
             Record::Idempotency { request, .. } | Record::Message { request, .. } => of(*request),
             Record::Outbox(entry) => of(entry.request),
-            Record::Checkpoint { .. }
+            Record::Nonce { home: Home::Whole, .. }
+            | Record::Audit(_)
+            | Record::Checkpoint { .. }
             | Record::Counter { .. }
             | Record::Entry { .. }
             | Record::Module { .. }
             | Record::Signature { .. }
             | Record::Set { .. }
             | Record::Change { .. }
-            | Record::Document { .. } => Home::Meta,
-        }
-    }
-
-    fn tag_of(&self, home: Home) -> Tag {
-        match home {
-            Home::Partition(partition) => self.space.tag(partition),
-            Home::Meta | Home::Whole => self.space.meta(),
+            | Record::Document { .. } => self.space.meta(),
         }
     }
 }

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use countersign_core::lifecycle::{Digest, Effect, RequestId, Timestamp};
+use countersign_core::lifecycle::{Digest, Effect, RequestId, SupersedeKey, Timestamp};
 use countersign_core::record::{PostState, Signature, SlackPost, Slot};
 use countersign_core::secret::Secret;
 use tokio::sync::Notify;
 
-use super::{cluster, options, raw, server};
-use crate::copy::{CopyEnd, CopyError, CopyOptions, copy};
+use super::{cluster, options, raw, replicas, server};
+use crate::copy::{CopyEnd, CopyError, CopyOptions, CopyProgress, copy};
 use crate::fixtures::*;
 use crate::redis::{Durability, RedisOpenError, RedisOptions, RedisStore};
 use crate::{
@@ -72,11 +72,37 @@ impl Place {
         to: &Place,
         options: CopyOptions,
     ) -> Result<BTreeMap<&'static str, u64>, CopyError> {
+        self.copy_while(to, options, &mut |_| {}).await
+    }
+
+    async fn copy_while(
+        &self,
+        to: &Place,
+        options: CopyOptions,
+        progress: &mut (dyn FnMut(CopyProgress) + Send),
+    ) -> Result<BTreeMap<&'static str, u64>, CopyError> {
         let (from_url, to_url) = (self.url(), to.url());
-        let copied = copy(self.end(&from_url), to.end(&to_url), options, &mut |_| {}).await?;
+        let copied = copy(self.end(&from_url), to.end(&to_url), options, progress).await?;
         Ok(copied.into_iter().collect())
     }
+
+    /// A command about a key of what concerns no request, of a Redis that tests share.
+    async fn raw(&self, command: &str, key: &str, arguments: &[&str]) -> redis::Value {
+        let Place::Redis(options) = self else { panic!("it is a Redis") };
+        let mut sent = redis::cmd(command);
+        sent.arg(format!("{{{}:{key}", options.namespace)).arg(arguments);
+        raw(&server::SHARED, &sent).await
+    }
 }
+
+/// What a copy waits for in the middle: what it calls cannot be awaited.
+fn in_between<T>(future: impl Future<Output = T>) -> T {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
+}
+
+const RESTART: CopyOptions = CopyOptions { restart: true, expected: None };
+
+const LEASE: &str = "meta}:lease:copy";
 
 /// A request in this shard, of this caller.
 fn asked(shard: u16, number: u64, caller: Option<&str>) -> countersign_core::lifecycle::Request {
@@ -88,6 +114,9 @@ fn asked(shard: u16, number: u64, caller: Option<&str>) -> countersign_core::lif
 }
 
 const FAR: u64 = 1_000_000_000;
+
+/// The number of the first supersede key.
+const SUPERSEDE: u64 = 7000;
 
 /// Stores something of everything that a store keeps.
 async fn fill(store: &dyn Store) {
@@ -107,9 +136,15 @@ async fn fill(store: &dyn Store) {
     for (key, value) in [("usergroup:S1", "members"), ("access:1", "\0binary"), ("key:id", "0a1b2c3d")] {
         store.keep(key, value.as_bytes().to_vec()).await.unwrap();
     }
-    for number in 0..60_u16 {
+    // In an order that is not that of their ids.
+    for number in (0..60_u16).map(|number| number * 37 % 60) {
         let caller = (number % 3 > 0).then(|| format!("caller-{}", number % 3));
-        let request = asked(number, u64::from(number), caller.as_deref());
+        let mut request = asked(number, u64::from(number), caller.as_deref());
+        if number % 2 == 0 {
+            let key = key(SUPERSEDE + u64::from(number % 4));
+            let supersede = SupersedeKey { by: vec!["ref".into()], key, earlier: Vec::new() };
+            Arc::make_mut(&mut request.submission).supersede = Some(supersede);
+        }
         let idempotency = Idempotency {
             key: key(u64::from(number)),
             fingerprint: fingerprint(&request),
@@ -190,7 +225,8 @@ struct Answers {
     modules: Vec<(Digest, u64)>,
     signatures: usize,
     open_policies: usize,
-    /// By request, in order.
+    /// By their keys, in order.
+    superseding: Vec<Vec<RequestId>>,
     /// By their partitions and numbers.
     audit: BTreeMap<(u16, u64), String>,
     audit_sizes: Vec<u64>,
@@ -222,6 +258,7 @@ async fn answers(store: &dyn Store) -> Answers {
         modules: store.modules().await.unwrap(),
         signatures: store.signatures(Digest::of(b"\0asm one")).await.unwrap().len(),
         open_policies: store.open_policies().await.unwrap().len(),
+        superseding: vec![],
         audit: BTreeMap::new(),
         audit_sizes: Vec::new(),
         checkpoint: None,
@@ -250,6 +287,9 @@ async fn answers(store: &dyn Store) -> Answers {
         let stale = store.stale_slack_posts(now, 1000).await.unwrap();
         answers.stale.extend(stale.into_iter().map(|post| format!("{now} {post:?}")));
     }
+    for supersede in [SUPERSEDE, SUPERSEDE + 2] {
+        answers.superseding.push(store.with_supersede_key(&key(supersede), None).await.unwrap());
+    }
     for set in &answers.sets {
         answers.documents.push(store.policy_document(*set).await.unwrap());
     }
@@ -275,6 +315,7 @@ async fn a_copy_answers_as_the_original_does() {
         let store = original.open().await;
         fill(&*store).await;
         let expected = answers(&*store).await;
+        assert!(expected.superseding.iter().all(|ids| ids.len() > 5 && !ids.is_sorted()));
         store.close().await.unwrap();
         drop(store);
         let name = format!("{:016x}", fastrand::u64(..));
@@ -322,6 +363,7 @@ async fn other_partitions_are_refused() {
     other.open().await.close().await.unwrap();
     let refused = other.copy_to(&Place::sqlite(folder.path(), "copy")).await.unwrap_err();
     assert!(matches!(refused, CopyError::Partitions { here: 5, there: 16 }), "{refused}");
+    assert!(!folder.path().join("copy").exists(), "nothing is done to the destination");
 }
 
 /// In a Cluster each partition is looked for where it is.
@@ -414,6 +456,154 @@ async fn a_store_that_is_used_is_not_copied() {
     assert_eq!(wrote.unwrap().await.unwrap(), Created::New);
 }
 
+/// Also one that comes so late that all has been read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_while_the_copy_is_read_back_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let redis = Place::redis(16);
+    let store = redis.open().await;
+    store.create(new(&request(1))).await.unwrap();
+    let mut has_written = false;
+    let mut write = |progress: CopyProgress| {
+        if progress.verifying && !std::mem::replace(&mut has_written, true) {
+            assert_eq!(in_between(store.create(new(&request(2)))).unwrap(), Created::New);
+        }
+    };
+    let to = Place::sqlite(folder.path(), "to");
+    let error = redis.copy_while(&to, CopyOptions::default(), &mut write).await.unwrap_err();
+    assert!(matches!(error, CopyError::Changed), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_last_while_the_copy_is_read_back() {
+    let (from, to) = (Place::redis(16), Place::redis(16));
+    fill(&*from.open().await).await;
+    let has_lease = async |place: &Place| place.raw("EXISTS", LEASE, &[]).await == redis::Value::Int(1);
+    let mut read_back = 0;
+    let mut look = |progress: CopyProgress| {
+        read_back += u32::from(progress.verifying);
+        for place in [&from, &to] {
+            assert!(in_between(has_lease(place)), "{progress:?}");
+            // As if it had run out.
+            in_between(place.raw("DEL", LEASE, &[]));
+        }
+    };
+    from.copy_while(&to, CopyOptions::default(), &mut look).await.unwrap();
+    assert!(read_back > 2, "{read_back}");
+    // They are given back.
+    drop((from.open().await, to.open().await));
+}
+
+/// What somebody else is writing is not removed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_is_running_is_not_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| Place::sqlite(folder.path(), name));
+    for original in [&one, &other] {
+        fill(&*original.open().await).await;
+    }
+    for to in [Place::redis(16), Place::sqlite(folder.path(), "to")] {
+        let mut pages = 0;
+        let mut begin = |_| {
+            pages += 1;
+            if pages == 3 {
+                let refused = in_between(other.copy_with(&to, RESTART)).unwrap_err();
+                let is_refused = match to {
+                    Place::Redis(_) => matches!(refused, CopyError::Busy("destination")),
+                    Place::Sqlite(_) => matches!(refused, CopyError::InUse("destination")),
+                };
+                assert!(is_refused, "{refused}");
+            }
+        };
+        one.copy_while(&to, CopyOptions::default(), &mut begin).await.unwrap();
+        assert!(pages >= 3);
+    }
+}
+
+/// Audit entries whose loss only the sizes of the partitions show.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_log_without_its_end_is_not_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, redis) = (Place::sqlite(folder.path(), "original"), Place::redis(16));
+    for original in [&file, &redis] {
+        fill(&*original.open().await).await;
+    }
+    // In the destination.
+    let to = Place::redis(16);
+    let mut is_longer = false;
+    let mut lengthen = |progress: CopyProgress| {
+        if progress.verifying && !std::mem::replace(&mut is_longer, true) {
+            in_between(to.raw("INCR", "3}:audit:n", &[]));
+        }
+    };
+    let error = file.copy_while(&to, CopyOptions::default(), &mut lengthen).await.unwrap_err();
+    let is_lost = |error: &CopyError, lost: &str| {
+        matches!(error, CopyError::Index { which, kind: "audit entries", found, listed }
+            if *which == lost && *listed == found + 1)
+    };
+    assert!(is_lost(&error, "destination"), "{error}");
+
+    // In the source.
+    redis.raw("INCR", "3}:audit:n", &[]).await;
+    let error = redis.copy_to(&Place::sqlite(folder.path(), "one")).await.unwrap_err();
+    assert!(is_lost(&error, "source"), "{error}");
+    let grow = |name: &str| {
+        let database = rusqlite::Connection::open(folder.path().join(name)).unwrap();
+        let grown = "UPDATE audit_partition SET size = size + 1 WHERE partition = 3";
+        assert_eq!(database.execute(grown, []).unwrap(), 1);
+    };
+    grow("original");
+    let error = file.copy_to(&Place::redis(16)).await.unwrap_err();
+    assert!(is_lost(&error, "source"), "{error}");
+
+    // Nor is anything copied to where there were some.
+    let to = Place::sqlite(folder.path(), "empty");
+    drop(to.open().await);
+    grow("empty");
+    let original = Place::redis(16);
+    drop(original.open().await);
+    let error = original.copy_to(&to).await.unwrap_err();
+    assert!(matches!(&error, CopyError::NotEmpty(what) if what.contains("audit_partition")), "{error}");
+}
+
+/// A scan that goes on at another server may miss keys.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_over_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    for which in ["source", "destination"] {
+        let (primary, replica) = replicas::servers().await;
+        // Where a gateway finds the primary.
+        let socket = folder.path().join(which);
+        let lead_to = |server: &server::Server| {
+            let _none = std::fs::remove_file(&socket);
+            std::os::unix::fs::symlink(server.directory.join("redis.sock"), &socket).unwrap();
+        };
+        lead_to(&primary);
+        let moving = options(&format!("redis+unix://{}", socket.display()));
+        let seen = format!("{{{}:meta}}:format", moving.namespace);
+        let moving = Place::Redis(Box::new(moving));
+        let (from, to) = match which {
+            "source" => (moving, Place::redis(16)),
+            _ => (Place::redis(16), moving),
+        };
+        from.open().await.create(new(&request(1))).await.unwrap();
+        let mut primary = Some(primary);
+        let mut fail_over = |_| {
+            let Some(primary) = primary.take() else { return };
+            let mut exists = redis::cmd("EXISTS");
+            exists.arg(&seen);
+            while in_between(raw(&replica, &exists)) != redis::Value::Int(1) {}
+            let mut promote = redis::cmd("REPLICAOF");
+            promote.arg(&["NO", "ONE"]);
+            in_between(raw(&replica, &promote));
+            lead_to(&replica);
+            drop(primary);
+        };
+        let error = from.copy_while(&to, CopyOptions::default(), &mut fail_over).await.unwrap_err();
+        assert!(matches!(error, CopyError::Failover(found) if found == which), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_copied_over_something() {
     let folder = tempfile::tempdir().unwrap();
@@ -426,8 +616,7 @@ async fn nothing_is_copied_over_something() {
         drop(store);
         let error = original.copy_to(&taken).await.unwrap_err();
         assert!(matches!(error, CopyError::NotEmpty(_)), "{error}");
-        let options = CopyOptions { restart: true, ..CopyOptions::default() };
-        let error = original.copy_with(&taken, options).await.unwrap_err();
+        let error = original.copy_with(&taken, RESTART).await.unwrap_err();
         assert!(matches!(error, CopyError::NotEmpty(_)), "nor if it is begun anew: {error}");
         assert_eq!(taken.open().await.recall("key:id").await.unwrap(), Some(b"x".to_vec()));
     }
@@ -485,44 +674,38 @@ async fn an_interrupted_copy_is_no_store() {
                 assert!(matches!(refused, Some(RedisOpenError::Unfinished { .. })), "{refused:?}");
                 let as_source = to.copy_to(&Place::redis(16)).await.unwrap_err();
                 assert!(matches!(as_source, CopyError::Open("source", _)), "{as_source}");
+                let too_soon = original.copy_with(&to, RESTART).await.unwrap_err();
+                assert!(matches!(too_soon, CopyError::Busy("destination")), "{too_soon}");
+                // It runs out.
+                to.raw("DEL", LEASE, &[]).await;
             }
         }
         let again = original.copy_to(&to).await.unwrap_err();
         assert!(matches!(again, CopyError::Interrupted), "{again}");
-        original.copy_with(&to, CopyOptions { restart: true, ..CopyOptions::default() }).await.unwrap();
+        original.copy_with(&to, RESTART).await.unwrap();
         assert_eq!(answers(&*to.open().await).await, expected);
     }
 }
 
-/// While a store is copied no gateway starts on it.
-#[tokio::test]
+/// While a store is copied no gateway starts on it, nor on the copy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_being_copied_is_not_opened() {
-    let folder = tempfile::tempdir().unwrap();
-    let redis = Place::redis(16);
-    let store = redis.open().await;
-    store.create(new(&request(1))).await.unwrap();
-    drop(store);
-    let Place::Redis(options) = redis.clone() else { panic!("it is a Redis") };
-    let handle = tokio::runtime::Handle::current();
-    let mut opened = None;
-    let mut open = |_| {
-        if opened.is_none() {
-            let options = options.as_ref().clone();
-            opened = Some(handle.spawn(async move { RedisStore::open(options).await.err() }));
-        }
+    let (from, to) = (Place::redis(16), Place::redis(16));
+    from.open().await.create(new(&request(1))).await.unwrap();
+    let (Place::Redis(source), Place::Redis(destination)) = (&from, &to) else {
+        panic!("they are in a Redis")
     };
-    let to = Place::sqlite(folder.path(), "to");
-    let (from_url, to_url) = (redis.url(), to.url());
-    copy(redis.end(&from_url), to.end(&to_url), CopyOptions::default(), &mut open).await.unwrap();
-    // It was tried during the copy, or, on a busy machine, after it.
-    let refused = opened.unwrap().await.unwrap();
-    assert!(matches!(refused, None | Some(RedisOpenError::BeingCopied { .. })), "{refused:?}");
-    drop(redis.open().await);
-    let mut lease = redis::cmd("SET");
-    lease.arg(format!("{{{}:meta}}:lease:copy", options.namespace)).arg("1");
-    raw(&server::SHARED, &lease).await;
-    let refused = RedisStore::open(*options).await.err();
-    assert!(matches!(refused, Some(RedisOpenError::BeingCopied { .. })), "{refused:?}");
+    let mut pages = 0;
+    let mut open = |_| {
+        pages += 1;
+        let refused = in_between(RedisStore::open(source.as_ref().clone())).err();
+        assert!(matches!(refused, Some(RedisOpenError::BeingCopied { .. })), "{refused:?}");
+        let refused = in_between(RedisStore::open(destination.as_ref().clone())).err();
+        assert!(matches!(refused, Some(RedisOpenError::Unfinished { .. })), "{refused:?}");
+    };
+    from.copy_while(&to, CopyOptions::default(), &mut open).await.unwrap();
+    assert!(pages > 1, "{pages}");
+    drop((from.open().await, to.open().await));
 }
 
 /// What a copy does not know of is not left out silently.
@@ -551,5 +734,5 @@ async fn what_is_unknown_is_not_left_out() {
     lose.arg(format!("{{{namespace}:0}}:r:{}", id(1)));
     raw(&server::SHARED, &lose).await;
     let error = redis.copy_to(&Place::sqlite(folder.path(), "two")).await.unwrap_err();
-    assert!(matches!(error, CopyError::Index { kind: "requests", found: 0, listed: 1 }), "{error}");
+    assert!(matches!(error, CopyError::Index { kind: "requests", found: 0, listed: 1, .. }), "{error}");
 }

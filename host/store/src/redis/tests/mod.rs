@@ -6,6 +6,7 @@ mod server;
 mod applied_once;
 mod cluster;
 mod copy;
+mod losses;
 mod opening;
 mod replicas;
 mod sentinel;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A primary, and a replica that has caught up.
-async fn servers() -> (Server, Server) {
+pub(super) async fn servers() -> (Server, Server) {
     let (primary, port) = Server::on_a_port(&[]);
     let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {port}")]);
     replica.wait_for("Finished with success");
