@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use countersign_tests::{ADMIN_TOKEN, Call, Click, Gateway, Home, Receipt, Redis, countersign_with, deploy};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const ENTRIES: &str = "audit.ndjson";
 
@@ -120,6 +120,10 @@ async fn a_log_is_exported_and_verified_offline() {
     let (code, found) = audit(&home, &["verify", "--key", other_key]);
     assert!(code == 2 && found.contains("no key"), "{found}");
 
+    home.write("empty", b"\n");
+    let (code, found) = audit(&home, &["verify", "--key", "./empty"]);
+    assert!(code == 2 && found.contains("there is no key in"), "{found}");
+
     let csv =
         done(&home, &["export", "--format", "csv", "--actor", "U0ALICE", "--event", "approval_recorded"]);
     let rows: Vec<&str> = csv.lines().collect();
@@ -178,8 +182,8 @@ async fn what_was_done_to_the_database_is_named() {
     gateway.logged("the audit log is not what was signed before", 1).await;
     let ready = gateway.send(&Call::get("/readyz")).await;
     assert_eq!((ready.status(), &ready.json()["status"]), (200, &Value::from("degraded")));
-    let what = ready.json()["audit"]["signing"].to_string();
-    assert!(what.contains(&format!("partition {partition} has ")), "{what}");
+    // Everybody may ask, so it says no more.
+    assert_eq!(ready.json()["audit"], json!(["signing"]));
     assert_eq!(gateway.metrics().await.sum("audit_signing_refused", &[]), 1.0);
     // It goes on deciding.
     approved(&gateway).await;
@@ -233,11 +237,7 @@ async fn a_redis_that_lost_entries_is_not_signed() {
     let gateway = home.start().await;
     gateway.logged("the audit log is not what was signed before", 1).await;
     let ready = gateway.send(&Call::get("/readyz")).await;
-    let what = ready.json()["audit"]["signing"].to_string();
-    assert!(
-        what.contains(&format!("entry {partition}/{last} is not the one that a checkpoint was signed over")),
-        "{what}"
-    );
+    assert_eq!(ready.json()["audit"], json!(["signing"]));
     let home = gateway.stop().await;
 
     let checkpoints = home.path("audit.ndjson.checkpoints").display().to_string();
@@ -247,8 +247,10 @@ async fn a_redis_that_lost_entries_is_not_signed() {
     approved(&gateway).await;
     assert_eq!(gateway.send(&Call::get("/readyz")).await.json()["status"], "ready");
     let home = gateway.stop().await;
-    let (code, text) =
-        audit(&["verify", "--checkpoint", &home.path("audit.ndjson.checkpoints").display().to_string()]);
+    let (code, text) = audit(&["verify", "--checkpoint", &checkpoints]);
+    assert!(code == 2 && text.contains("are of another log, `"), "{text}");
+    let ended = text.rsplit("--ended-log ").next().expect("words").trim().trim_end_matches('`').to_owned();
+    let (code, text) = audit(&["verify", "--checkpoint", &checkpoints, "--ended-log", &ended]);
     // What was put in by hand has no digest; the checkpoints fit.
     assert!(code == 1 && text.contains("checkpoints of another log, which are not compared: "), "{text}");
     assert!(!text.contains("cut off") && !text.contains("others than those"), "{text}");
@@ -296,8 +298,8 @@ async fn a_full_disk_of_the_audit_file_is_made_up_for() {
     gateway.logged("audit file not written; it is made up for later", 2).await;
     let ready = gateway.send(&Call::get("/readyz")).await;
     assert_eq!((ready.status(), &ready.json()["status"]), (200, &Value::from("degraded")));
+    assert_eq!(ready.json()["audit"], json!(["checkpoint_file", "file"]));
     for part in ["file", "checkpoint_file"] {
-        assert!(ready.json()["audit"][part].to_string().contains("No space left"), "{}", ready.text());
         assert_eq!(gateway.metrics().await.sum("audit_file_failing", &[("file", part)]), 1.0);
     }
     for name in [ENTRIES, "audit.ndjson.checkpoints"] {

@@ -105,8 +105,8 @@ pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> an
     maintenance.shutdown().await;
     // What was written last is covered too, if the store answers; else it is after the next start.
     let last_look = async {
-        app.audit.mirror(app.gateway.store().as_ref()).await;
         app.audit.sign(&app).await;
+        app.audit.mirror(app.gateway.store().as_ref()).await;
     };
     if tokio::time::timeout(BACKGROUND, last_look).await.is_err() {
         tracing::warn!("shutdown: the last audit entries are covered by a checkpoint after the next start");

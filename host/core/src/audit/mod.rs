@@ -9,13 +9,21 @@ pub mod note;
 pub mod tree;
 pub mod verify;
 
-use crate::lifecycle::Digest;
+use crate::lifecycle::{AuditEntry, Digest};
 
 /// The event of the entry that says that the oldest entries of its partition were removed.
 ///
 /// Its detail has `partition`, `removed` (the number of the last one that was removed), and `subtrees`: the hashes, in
 /// hexadecimal, of the [`tree::Range`] over all that were removed, from the first one on.
 pub const TRIMMED: &str = "audit_trimmed";
+
+/// The entry of these bytes, if it says that others were removed.
+#[must_use]
+pub fn trim_entry(body: &str) -> Option<AuditEntry> {
+    // Few entries are parsed for it.
+    let entry: Option<AuditEntry> = body.contains(TRIMMED).then(|| serde_json::from_str(body).ok())?;
+    entry.filter(|entry| entry.event == TRIMMED)
+}
 
 /// The hash of an entry in the tree of its partition, by the digest of its bytes.
 ///

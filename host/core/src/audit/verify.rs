@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::checkpoint::{Checkpoint, Head};
 use super::tree::Range;
-use super::{TRIMMED, leaf};
-use crate::lifecycle::{AuditEntry, Digest, RequestId, Timestamp};
+use super::{leaf, trim_entry};
+use crate::lifecycle::{Digest, RequestId, Timestamp};
 
 /// How many findings are kept; further ones are counted.
 const MOST_FINDINGS: usize = 1000;
@@ -87,6 +87,17 @@ pub enum Finding {
         signed: u64,
         /// When that was signed.
         at: Timestamp,
+    },
+    /// Two checkpoints say something different of the same entries, so at least one of them is of another log.
+    Forked {
+        /// The partition.
+        partition: u16,
+        /// How many entries both cover.
+        size: u64,
+        /// When one was made.
+        at: Timestamp,
+        /// When the other one was made.
+        other: Timestamp,
     },
     /// The entries are not those that a checkpoint covers, although each has the digest that is kept beside it: one or more
     /// of them were altered together with their digests, or exchanged for others.
@@ -177,18 +188,23 @@ impl Verifier {
     #[must_use]
     pub fn new(checkpoints: &[Checkpoint]) -> Verifier {
         let mut logs: BTreeMap<u16, Log> = BTreeMap::new();
+        let mut report = Report::default();
         for checkpoint in checkpoints {
             for (partition, Head { size, root }) in (0..).zip(&checkpoint.heads) {
                 let log = logs.entry(partition).or_default();
                 if *size > 0 {
-                    log.wanted.insert(*size, (*root, checkpoint.at));
+                    let (known, at) = *log.wanted.entry(*size).or_insert((*root, checkpoint.at));
+                    if known != *root {
+                        let other = checkpoint.at;
+                        report.add(Finding::Forked { partition, size: *size, at, other });
+                    }
                 }
                 if log.signed.is_none_or(|(signed, _)| *size > signed) {
                     log.signed = Some((*size, checkpoint.at));
                 }
             }
         }
-        Verifier { logs, report: Report::default() }
+        Verifier { logs, report }
     }
 
     /// Reads the next entry.
@@ -226,9 +242,7 @@ impl Verifier {
             // So one entry that was altered leaves the others to be checked.
             log.push((partition, number), (&digest, &found), &mut self.report);
         }
-        if body.contains(TRIMMED) {
-            log.trims.extend(trim(partition, number, body));
-        }
+        log.trims.extend(trim(partition, number, body));
     }
 
     /// The result, once every entry was read.
@@ -361,8 +375,7 @@ impl Columns<'_> {
 
 /// What an entry says about removed ones.
 fn trim(partition: u16, number: u64, body: &str) -> Option<(u64, (u64, Range))> {
-    let entry: AuditEntry =
-        serde_json::from_str(body).ok().filter(|entry: &AuditEntry| entry.event == TRIMMED)?;
+    let entry = trim_entry(body)?;
     #[derive(Deserialize)]
     struct Detail {
         partition: u16,
@@ -399,6 +412,11 @@ impl fmt::Display for Finding {
                 f,
                 "cut off: partition {partition} ends with entry {last}, and had {signed} when a checkpoint was signed at {at}"
             ),
+            Finding::Forked { partition, size, at, other } => write!(
+                f,
+                "forked: the checkpoints of {at} and {other} say something different of the first {size} entries of \
+                 partition {partition}"
+            ),
             Finding::Root { partition, from, to, at } if from == to => write!(
                 f,
                 "altered: entry {partition}/{from} is not the one that the checkpoint of {at} covers, and its digest was \
@@ -417,6 +435,7 @@ impl fmt::Display for Finding {
 mod tests {
     use serde_json::json;
 
+    use super::super::TRIMMED;
     use super::*;
 
     fn body(number: u64) -> String {
@@ -469,6 +488,23 @@ mod tests {
         let expected = Report { entries: 40, unsigned: 8, matched: 4, ..Report::default() };
         assert_eq!(report, expected);
         assert_eq!(verify(&[], &[]), Report::default());
+    }
+
+    #[test]
+    fn two_checkpoints_of_one_size_must_agree() {
+        let (entries, mut checkpoints) = log(20, &[5, 16]);
+        let mut other = Checkpoint { at: at(30), ..checkpoints[1].clone() };
+        // The same again is no fork.
+        checkpoints.push(other.clone());
+        assert_eq!(verify(&entries, &checkpoints).findings, []);
+        other.heads[1].root = Digest::of(b"other");
+        let forked = Finding::Forked { partition: 1, size: 16, at: at(16), other: at(30) };
+        // Whichever of them the log is that of, and whichever comes first.
+        checkpoints.push(other.clone());
+        assert_eq!(verify(&entries, &checkpoints).findings, [forked]);
+        checkpoints.insert(0, other);
+        let findings = verify(&entries, &checkpoints).findings;
+        assert!(findings.iter().any(|it| matches!(it, Finding::Forked { partition: 1, size: 16, .. })));
     }
 
     #[test]

@@ -76,9 +76,11 @@ impl std::fmt::Debug for AuditKeys {
 /// If it is none, or none that counts.
 pub fn verify(note: &str, keys: &[NoteKey]) -> Result<Checkpoint, CheckpointError> {
     let note: Note = note.parse()?;
+    // A key signs for the log that it is named after, and for no other one.
+    let origin = note.text.lines().next().unwrap_or_default();
     let mut is_signed = false;
-    for signature in &note.signatures {
-        let named = |key: &&NoteKey| key.name == signature.name && key.hash() == signature.hash;
+    for signature in note.signatures.iter().filter(|signature| signature.name == origin) {
+        let named = |key: &&NoteKey| key.name == origin && key.hash() == signature.hash;
         let Some(key) = keys.iter().find(named) else { continue };
         UnparsedPublicKey::new(&ED25519, &key.public)
             .verify(note.text.as_bytes(), &signature.signature)
@@ -88,8 +90,5 @@ pub fn verify(note: &str, keys: &[NoteKey]) -> Result<Checkpoint, CheckpointErro
     if !is_signed {
         return Err(CheckpointError::UnknownKey);
     }
-    let checkpoint = Checkpoint::parse(&note.text)?;
-    // A key signs for the log that it is named after.
-    let is_its_own = keys.iter().any(|key| key.name == checkpoint.origin);
-    if is_its_own { Ok(checkpoint) } else { Err(CheckpointError::UnknownKey) }
+    Ok(Checkpoint::parse(&note.text)?)
 }

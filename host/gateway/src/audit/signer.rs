@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use countersign_core::audit::checkpoint::{Checkpoint, Head, ORIGIN};
-use countersign_core::audit::leaf;
 use countersign_core::audit::tree::Range;
+use countersign_core::audit::{leaf, trim_entry};
 use countersign_core::lifecycle::{AuditEntry, Digest, Timestamp};
 use countersign_store::{AuditCursor, AuditRange, Committed, KeptCheckpoint, LogEntry, Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,14 @@ pub enum Refusal {
         /// Its number.
         number: u64,
     },
+    /// An entry says that others were removed. Nothing removes any yet, so somebody else has written it.
+    #[error("entry {partition}/{number} says that entries were removed, and no gateway has written it")]
+    Trimmed {
+        /// The partition.
+        partition: usize,
+        /// Its number.
+        number: u64,
+    },
     /// The stored checkpoint does not count.
     #[error("the newest checkpoint in the store does not count: {0}")]
     Stored(String),
@@ -105,7 +113,7 @@ pub enum Refusal {
 }
 
 /// What is kept with a checkpoint, to go on from it.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct State {
     /// Up to where the log was read.
     cursor: String,
@@ -143,17 +151,30 @@ impl AuditSigner {
         self.check_origin(last.as_ref())?;
         let mut state = match (&kept, &last) {
             (Some(kept), Some(last)) => state_of(kept, last)?,
-            _ => State { cursor: String::new(), logs: Vec::new() },
+            _ => State::default(),
         };
+        let signed: Vec<Checkpoint> = last.iter().chain(&self.known).cloned().collect();
         let sizes = self.store.audit_sizes().await?;
-        self.check_sizes(&state, &sizes)?;
+        check_sizes(&signed, &sizes)?;
         self.check_ends(&state).await?;
-        self.fold(&mut state, &sizes).await?;
+        let mut is_read_again = false;
+        match self.fold(&mut state, &sizes, &signed).await {
+            // The store is a copy of one of another kind. What was signed is compared as it is read again.
+            Err(SignError::Store(StoreError::Cursor(_))) => {
+                state = State::default();
+                is_read_again = true;
+                self.fold(&mut state, &sizes, &signed).await
+            }
+            folded => folded,
+        }?;
 
         let (Some(kept), Some(last)) = (kept, last) else {
             return self.keep(state, 1, self.origin(), now).await;
         };
-        if state.logs.iter().map(|log| log.tree.end()).eq(last.heads.iter().map(|head| head.size)) {
+        let has_new =
+            !state.logs.iter().map(|log| log.tree.end()).eq(last.heads.iter().map(|head| head.size));
+        // How far it was read is stored with a checkpoint, so it is made also if only that has changed.
+        if !has_new && !is_read_again {
             return Ok(self.known_as(last, kept.note, false));
         }
         let at = now.max(last.at);
@@ -176,9 +197,9 @@ impl AuditSigner {
         let entry = AuditEntry::of_admin(now, RESTARTED, None, detail);
         self.store.append(vec![entry], Vec::new()).await?;
         self.known = None;
-        let mut state = State { cursor: String::new(), logs: Vec::new() };
+        let mut state = State::default();
         let sizes = self.store.audit_sizes().await?;
-        self.fold(&mut state, &sizes).await?;
+        self.fold(&mut state, &sizes, &[]).await?;
         let sequence = kept.map_or(0, |kept| kept.sequence).saturating_add(1);
         self.keep(state, sequence, self.new_origin.clone(), now).await
     }
@@ -196,6 +217,9 @@ impl AuditSigner {
             if found.size < known.size {
                 let (signed, found) = (known.size, found.size);
                 return Err(Refusal::Shorter { partition, signed, found }.into());
+            }
+            if found.size == known.size && found.root != known.root {
+                return Err(Refusal::Root { partition, size: known.size }.into());
             }
         }
         Ok(Some(self.known_as(last, kept.note, false)))
@@ -226,19 +250,6 @@ impl AuditSigner {
         }
     }
 
-    /// No partition has fewer entries than were signed.
-    fn check_sizes(&self, state: &State, sizes: &[u64]) -> Result<(), Refusal> {
-        let known = self.known.iter().flat_map(|known| known.heads.iter().map(|head| head.size).enumerate());
-        let signed = state.logs.iter().map(|log| log.tree.end()).enumerate().chain(known);
-        for (partition, signed) in signed {
-            let found = sizes.get(partition).copied().unwrap_or_default();
-            if found < signed {
-                return Err(Refusal::Shorter { partition, signed, found });
-            }
-        }
-        Ok(())
-    }
-
     /// The last entries that were signed are there: a store that has lost some may have others under their numbers.
     async fn check_ends(&self, state: &State) -> Result<(), SignError> {
         let numbers: Vec<u64> = state.logs.iter().map(|log| log.tree.end()).collect();
@@ -253,10 +264,12 @@ impl AuditSigner {
         Ok(())
     }
 
-    /// Reads what was added, at least up to these sizes.
-    async fn fold(&self, state: &mut State, sizes: &[u64]) -> Result<(), SignError> {
+    /// Reads what was added, at least up to these sizes, and compares it with what was signed.
+    async fn fold(&self, state: &mut State, sizes: &[u64], signed: &[Checkpoint]) -> Result<(), SignError> {
         state.logs.resize(sizes.len().max(state.logs.len()), Log::default());
-        self.compare_known(&state.logs)?;
+        for (partition, log) in state.logs.iter().enumerate() {
+            compare(signed, partition, log)?;
+        }
         loop {
             let after = AuditCursor::parse(&state.cursor);
             let page = self.store.audit_log(AuditRange::default(), &after, PAGE).await?;
@@ -269,10 +282,13 @@ impl AuditSigner {
                 if entry.number != number {
                     return Err(Refusal::Missing { partition, number }.into());
                 }
+                if trim_entry(&entry.body).is_some() {
+                    return Err(Refusal::Trimmed { partition, number }.into());
+                }
                 let leaf = leaf_of(entry);
                 log.tree.push(leaf);
                 log.last = Some(leaf);
-                self.compare(partition, log)?;
+                compare(signed, partition, log)?;
             }
             page.next.as_str().clone_into(&mut state.cursor);
             let is_read = state.logs.iter().zip(sizes).all(|(log, size)| log.tree.end() >= *size);
@@ -286,20 +302,6 @@ impl AuditSigner {
             }
         }
         Ok(())
-    }
-
-    fn compare_known(&self, logs: &[Log]) -> Result<(), Refusal> {
-        logs.iter().enumerate().try_for_each(|(partition, log)| self.compare(partition, log))
-    }
-
-    /// Where a checkpoint is known of this length, its root is the same.
-    fn compare(&self, partition: usize, log: &Log) -> Result<(), Refusal> {
-        let size = log.tree.end();
-        let known = self.known.as_ref().and_then(|known| known.heads.get(partition));
-        match known.filter(|head| head.size == size && log.tree.root() != Some(head.root)) {
-            Some(_) => Err(Refusal::Root { partition, size }),
-            None => Ok(()),
-        }
     }
 
     /// Signs and stores. If another instance has stored one, it is that one.
@@ -332,6 +334,29 @@ impl AuditSigner {
         self.known = Some(checkpoint.clone());
         Signed { checkpoint, note, is_new }
     }
+}
+
+/// No partition has fewer entries than were signed.
+fn check_sizes(signed: &[Checkpoint], sizes: &[u64]) -> Result<(), Refusal> {
+    for checkpoint in signed {
+        for (partition, head) in checkpoint.heads.iter().enumerate() {
+            let (signed, found) = (head.size, sizes.get(partition).copied().unwrap_or_default());
+            if found < signed {
+                return Err(Refusal::Shorter { partition, signed, found });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where a checkpoint was signed over this length, its root is the same.
+fn compare(signed: &[Checkpoint], partition: usize, log: &Log) -> Result<(), Refusal> {
+    let size = log.tree.end();
+    let mut heads = signed.iter().filter_map(|checkpoint| checkpoint.heads.get(partition));
+    if heads.any(|head| head.size == size && log.tree.root() != Some(head.root)) {
+        return Err(Refusal::Root { partition, size });
+    }
+    Ok(())
 }
 
 fn leaf_of(entry: &LogEntry) -> Digest {

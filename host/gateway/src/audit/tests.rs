@@ -296,6 +296,85 @@ async fn a_log_that_was_cut_is_not_signed() {
     assert!(other.sign(at(2)).await.unwrap_err().to_string().contains("none of the keys at hand"));
 }
 
+/// Nothing removes entries yet, so nobody but the database's owner has written that some were removed.
+#[tokio::test]
+async fn nothing_is_signed_over_an_entry_that_says_that_others_were_removed() {
+    let mut house = House::new();
+    house.write(3).await;
+    house.sign().await;
+    let forged = |event: &str| {
+        let detail = [("partition".to_owned(), 16.into()), ("removed".to_owned(), 1.into())];
+        countersign_core::lifecycle::AuditEntry::of_admin(at(9), event, None, detail.into_iter().collect())
+    };
+    house.store().append(vec![forged("reload")], vec![]).await.unwrap();
+    house.sign().await;
+    house.store().append(vec![forged(countersign_core::audit::TRIMMED)], vec![]).await.unwrap();
+    for _ in 0..2 {
+        let refused = house.signer().sign(at(9)).await.unwrap_err().to_string();
+        assert!(refused.contains("entry 16/5 says that entries were removed"), "{refused}");
+    }
+}
+
+/// A copy in a store of another kind has the state, whose cursor means nothing there.
+#[tokio::test]
+async fn a_log_is_read_again_if_its_cursor_is_that_of_another_kind_of_store() {
+    let elsewhere = "UPDATE audit_checkpoint SET state = json_set(state, '$.cursor', '0:1,2,3')";
+    let mut house = House::new();
+    house.write(5).await;
+    let first = house.sign().await.checkpoint;
+    house.tamper(elsewhere).await;
+    let again = house.sign().await;
+    // Where it is in this store is stored, so that the log is read again once.
+    assert!(again.is_new);
+    assert_eq!((&again.checkpoint.heads, &again.checkpoint.origin), (&first.heads, &first.origin));
+    assert!(!house.sign().await.is_new);
+    house.write(2).await;
+    house.sign().await;
+    assert_eq!(house.verify().findings, []);
+
+    // What was signed is compared on the way, also if nothing but the store knows of it.
+    let body = r#"{"action":"deploy","at":5,"event":"forged"}"#;
+    let forge = format!("UPDATE audit SET body = '{body}' WHERE partition = 5 AND number = 3; {elsewhere}");
+    house.tamper(&forge).await;
+    let refused = house.signer().sign(at(2)).await.unwrap_err().to_string();
+    assert!(refused.contains("the first 7 entries of partition 5 are not those"), "{refused}");
+}
+
+#[tokio::test]
+async fn another_checkpoint_of_the_same_length_is_refused() {
+    let house = async |number: u64| {
+        let mut house = House::new();
+        house
+            .store()
+            .append(vec![audit(&request_in(5, 1), &format!("event {number}"))], vec![])
+            .await
+            .unwrap();
+        let signed = house.sign().await.checkpoint;
+        (house, signed)
+    };
+    let ((one, known), (other, _)) = (house(1).await, house(2).await);
+    let mut signer = AuditSigner::new(one.store(), keys(1), 8, Some(known.clone()));
+    assert_eq!(signer.newest().await.unwrap().unwrap().checkpoint, known);
+    let mut signer = AuditSigner::new(other.store(), keys(1), 8, Some(known));
+    let refused = signer.newest().await.unwrap_err().to_string();
+    assert!(refused.contains("the first 1 entries of partition 5 are not those"), "{refused}");
+}
+
+/// Whoever has the key of one log cannot sign for another one whose key is known too.
+#[test]
+fn a_key_signs_for_the_log_that_it_is_named_after() {
+    let (origin, another) = ("countersign-audit/1", "countersign-audit/2");
+    let checkpoint = Checkpoint { origin: origin.to_owned(), at: at(1), heads: vec![] };
+    let note = keys(1).sign(&checkpoint);
+    let known = [keys(1).public(another), keys(2).public(origin)].concat();
+    let [key] = keys(1).public(another).try_into().unwrap();
+    let mut renamed = note.clone();
+    renamed.signatures[0].name.clone_from(&key.name);
+    renamed.signatures[0].hash = key.hash();
+    assert_eq!(verify(&renamed.to_string(), &known), Err(CheckpointError::UnknownKey));
+    assert_eq!(verify(&note.to_string(), &keys(1).public(origin)), Ok(checkpoint));
+}
+
 /// Two instances at once make one line of checkpoints.
 #[tokio::test]
 async fn one_of_two_signers_wins() {

@@ -184,7 +184,7 @@ fn csv(stored: &LogEntry, entry: AuditEntry, text: &mut Vec<u8>) {
 /// A cell (RFC 4180). One that a spreadsheet would take for a formula begins with an apostrophe, since callers choose what
 /// some of them hold; whoever needs the exact values takes NDJSON.
 fn csv_cell(value: &str) -> String {
-    let is_formula = value.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let is_formula = value.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠', '\t', '\r', '\n']);
     let value = if is_formula { format!("'{value}") } else { value.to_owned() };
     if value.contains([',', '"', '\n', '\r']) { format!("\"{}\"", value.replace('"', "\"\"")) } else { value }
 }
@@ -204,6 +204,9 @@ mod tests {
             ("@SUM(A1)", "'@SUM(A1)"),
             ("-1", "'-1"),
             ("+1", "'+1"),
+            ("＝1+1", "'＝1+1"),
+            ("＠SUM(A1)", "'＠SUM(A1)"),
+            ("\n=1", "\"'\n=1\""),
             ("\tx", "'\tx"),
             ("two\nlines", "\"two\nlines\""),
         ] {

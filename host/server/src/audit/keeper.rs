@@ -4,16 +4,17 @@
 //! Nothing waits for it. What goes wrong is in the log, in metrics and in `/readyz`, and is made up for later.
 
 use std::collections::{BTreeMap, HashSet};
+use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
 
-use anyhow::Context as _;
-use countersign_core::audit::checkpoint::Checkpoint;
+use anyhow::{Context as _, ensure};
+use countersign_core::audit::checkpoint::{Checkpoint, ORIGIN};
 use countersign_core::lifecycle::Digest;
 use countersign_gateway::audit::{AuditKeys, AuditSigner, SignError, verify};
-use countersign_store::{AuditCursor, AuditRange, LogEntry, LogPage, Store};
+use countersign_store::{AuditCursor, AuditRange, LogEntry, LogPage, Store, StoreError};
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 use tokio::task::JoinError;
 use tokio::time::Instant;
@@ -50,11 +51,11 @@ pub(crate) struct Keeper {
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
-    /// The log is not what was signed, so nothing is signed any more.
+    /// The log is not what was signed or cannot be read, so nothing is signed any more.
     Signing,
     /// The file of checkpoints cannot be written.
     CheckpointFile,
-    /// The file of entries cannot be written.
+    /// The file of entries cannot be written, or the log cannot be read for it.
     File,
 }
 
@@ -145,6 +146,10 @@ impl Keeper {
         config: &config::Audit,
         registry: &Registry,
     ) -> anyhow::Result<Keeper> {
+        ensure!(
+            config.audit_file.is_none() || config.audit_file != config.checkpoint_file(),
+            "`AUDIT_FILE` and `COUNTERSIGN_AUDIT_CHECKPOINT_FILE` name the same file"
+        );
         let checkpoints = config.checkpoint_file().map(|path| Notes::open(path, &keys)).transpose()?;
         let (checkpoints, known) = checkpoints.map_or((None, None), |(notes, known)| (Some(notes), known));
         let entries = config.audit_file.as_deref().map(Entries::open).transpose()?;
@@ -158,10 +163,9 @@ impl Keeper {
         })
     }
 
-    /// What is wrong now, by part.
-    pub(crate) fn troubles(&self) -> BTreeMap<&'static str, String> {
-        let troubles = lock(&self.troubles);
-        troubles.iter().map(|(part, trouble)| (part.as_str(), trouble.what.clone())).collect()
+    /// The names of the parts that something is wrong with. What it is can name files, and is in the log alone.
+    pub(crate) fn troubles(&self) -> Vec<&'static str> {
+        lock(&self.troubles).keys().map(|part| part.as_str()).collect()
     }
 
     /// Signs what was added since the last checkpoint, if it is this instance's turn, and appends the newest one to its file.
@@ -189,8 +193,11 @@ impl Keeper {
             }
             Ok(None) => {}
             Err(SignError::Refused(refusal)) => self.report(Part::Signing, refusal.to_string()),
-            // What is wrong with the store is logged already, and the next look makes up for it.
-            Err(SignError::Store(error)) => tracing::debug!(%error, "no checkpoint signed"),
+            // That the store is away is logged already, and the next look makes up for it.
+            Err(SignError::Store(error @ StoreError::Unavailable { .. })) => {
+                tracing::debug!(%error, "no checkpoint signed");
+            }
+            Err(SignError::Store(error)) => self.report(Part::Signing, error.to_string()),
         }
     }
 
@@ -206,9 +213,21 @@ impl Keeper {
         loop {
             let after = lock(entries).after.clone();
             let page = match store.audit_log(AuditRange::default(), &after, PAGE).await {
-                Ok(page) if page.entries.is_empty() && page.is_last => return,
+                Ok(page) if page.entries.is_empty() && page.is_last => return self.resolve(Part::File),
                 Ok(page) => page,
-                Err(error) => return tracing::debug!(%error, "no entries for the audit file"),
+                // The store is a copy of one of another kind: the file tells what it has already.
+                Err(StoreError::Cursor(_)) if !after.as_str().is_empty() => {
+                    let entries = Arc::clone(entries);
+                    let start_again = move || lock(&entries).start_again();
+                    if self.settle(Part::File, tokio::task::spawn_blocking(start_again).await) {
+                        continue;
+                    }
+                    return;
+                }
+                Err(error @ StoreError::Unavailable { .. }) => {
+                    return tracing::debug!(%error, "no entries for the audit file");
+                }
+                Err(error) => return self.report(Part::File, error.to_string()),
             };
             let (entries, is_last) = (Arc::clone(entries), page.is_last);
             let append = move || lock(&entries).append(&page);
@@ -296,6 +315,8 @@ impl Notes {
     fn open(path: PathBuf, keys: &AuditKeys) -> anyhow::Result<(Notes, Option<Checkpoint>)> {
         let named = || format!("the file of audit checkpoints `{}`", path.display());
         let file = AppendedFile::new(path.clone(), whole_notes);
+        let is_ours = file.begins_with(ORIGIN).with_context(|| format!("cannot read {}", named()))?;
+        ensure!(is_ours, "{} has something else in it; name another file", named());
         let tail = file.tail().with_context(|| format!("cannot read {}", named()))?;
         let last = split_notes(&String::from_utf8_lossy(&tail)).pop().unwrap_or_default();
         if last.is_empty() {
@@ -321,12 +342,9 @@ impl Entries {
     fn open(path: &Path) -> anyhow::Result<Entries> {
         let named = || format!("cannot read the audit file `{}`", path.display());
         let file = AppendedFile::new(path.to_owned(), whole_lines);
-        let tail = file.tail().with_context(named)?;
-        let mut known = Known::default();
-        for entry in String::from_utf8_lossy(&tail).lines().filter_map(line::read) {
-            known.entries.insert((entry.partition, entry.number, entry.digest));
-            known.first.entry(entry.partition).or_insert(entry.number);
-        }
+        let is_ours = file.begins_with(line::START).with_context(named)?;
+        ensure!(is_ours, "the audit file `{}` has something else in it; name another file", path.display());
+        let known = Known::of(&file).with_context(named)?;
         let position = crate::config::beside(path, ".position");
         let after = match fs::read_to_string(&position) {
             Ok(text) => AuditCursor::parse(text.trim()),
@@ -334,6 +352,15 @@ impl Entries {
             Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", position.display())),
         };
         Ok(Entries { file, position, after, known })
+    }
+
+    /// Goes through the log from its beginning.
+    fn start_again(&mut self) -> Result<(), String> {
+        let path = self.file.path().display();
+        self.known =
+            Known::whole(self.file.path()).map_err(|error| format!("cannot read `{path}`: {error}"))?;
+        self.after = AuditCursor::default();
+        Ok(())
     }
 
     /// Appends what is not in the file yet, and then remembers how far the log is in it: of what was appended before a crash,
@@ -358,6 +385,34 @@ impl Entries {
 }
 
 impl Known {
+    fn of(file: &AppendedFile) -> io::Result<Known> {
+        let mut known = Known::default();
+        for entry in String::from_utf8_lossy(&file.tail()?).lines().filter_map(line::read) {
+            known.entries.insert((entry.partition, entry.number, entry.digest));
+            known.first.entry(entry.partition).or_insert(entry.number);
+        }
+        Ok(known)
+    }
+
+    /// What is in all of a file: entries are in the order of their partition, so the last one of each tells.
+    fn whole(path: &Path) -> io::Result<Known> {
+        let mut known = Known::default();
+        let file = match fs::File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(known),
+            opened => opened?,
+        };
+        if !file.metadata()?.is_file() {
+            return Ok(known);
+        }
+        for text in io::BufReader::new(file).split(b'\n') {
+            let text = text?;
+            let Some(entry) = str::from_utf8(&text).ok().and_then(line::read) else { continue };
+            let first = known.first.entry(entry.partition).or_default();
+            *first = (*first).max(entry.number.saturating_add(1));
+        }
+        Ok(known)
+    }
+
     fn has(&self, entry: &LogEntry) -> bool {
         let LogEntry { partition, number, digest, .. } = entry;
         self.entries.contains(&(*partition, *number, *digest))
@@ -370,4 +425,50 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     let new = crate::config::beside(path, ".new");
     fs::write(&new, format!("{text}\n"))?;
     fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(numbers: std::ops::RangeInclusive<u64>) -> LogPage {
+        let entries = numbers.map(|number| {
+            let body = format!(r#"{{"action":"a","at":{number},"event":"e"}}"#);
+            let digest = Digest::of(body.as_bytes());
+            LogEntry { partition: 3, number, digest, body, columns: None }
+        });
+        LogPage { entries: entries.collect(), next: AuditCursor::parse("9"), is_last: true }
+    }
+
+    #[test]
+    fn entries_are_in_the_file_once_also_if_the_log_is_read_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit");
+        let mut entries = Entries::open(&path).expect("a new file");
+        entries.append(&page(1..=3)).expect("it is written");
+        entries.start_again().expect("it is read");
+        assert_eq!(entries.after, AuditCursor::default());
+        entries.append(&page(1..=4)).expect("it is written");
+        let text = fs::read_to_string(&path).expect("it is there");
+        let numbers: Vec<u64> = text.lines().filter_map(line::read).map(|line| line.number).collect();
+        assert_eq!(numbers, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_file_with_something_else_in_it_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        let keys = AuditKeys::new([&[1; 32]]).expect("a key");
+        for foreign in ["SQLite format 3\0", "# notes\n", "{\"x\":1}\n"] {
+            fs::write(&path, foreign).expect("it can be written");
+            assert!(Entries::open(&path).is_err(), "{foreign}");
+            assert!(Notes::open(path.clone(), &keys).is_err(), "{foreign}");
+            assert_eq!(fs::read_to_string(&path).expect("it is there"), foreign);
+        }
+        // What was written in part when the power went.
+        fs::write(&path, "countersign-au").expect("it can be written");
+        assert!(Notes::open(path.clone(), &keys).is_ok());
+        fs::write(&path, "{\"part").expect("it can be written");
+        assert!(Entries::open(&path).is_ok());
+    }
 }

@@ -38,10 +38,13 @@ pub(super) struct Line<'a> {
     pub(super) body: &'a str,
 }
 
+/// What the line of every entry begins with.
+pub(super) const START: &str = r#"{"partition":"#;
+
 /// The line of an entry. Its bytes are in it as they are stored.
 pub(super) fn write(entry: &LogEntry, to: &mut Vec<u8>) {
     let LogEntry { partition, number, digest, body, .. } = entry;
-    let start = format!(r#"{{"partition":{partition},"number":{number},"sha256":"{digest}","entry":"#);
+    let start = format!(r#"{START}{partition},"number":{number},"sha256":"{digest}","entry":"#);
     to.extend(start.as_bytes());
     // A line feed is in no entry that a gateway wrote, and would make another line of what follows.
     to.extend(body.bytes().map(|byte| if byte == b'\n' { b' ' } else { byte }));
@@ -50,7 +53,7 @@ pub(super) fn write(entry: &LogEntry, to: &mut Vec<u8>) {
 
 /// Reads the line of an entry; `None` if it is not exactly what [`write`] writes.
 pub(super) fn read(line: &str) -> Option<Line<'_>> {
-    let (partition, rest) = line.strip_prefix(r#"{"partition":"#)?.split_once(r#","number":"#)?;
+    let (partition, rest) = line.strip_prefix(START)?.split_once(r#","number":"#)?;
     let (number, rest) = rest.split_once(r#","sha256":""#)?;
     let (digest, rest) = rest.split_once(r#"","entry":"#)?;
     Some(Line {

@@ -57,6 +57,21 @@ impl AppendedFile {
         &self.path
     }
 
+    /// Whether the file begins with this, as far as there is something in it. A file of others would be cut to its last whole
+    /// part.
+    pub(super) fn begins_with(&self, start: &str) -> io::Result<bool> {
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+            opened => opened?,
+        };
+        if !file.metadata()?.is_file() {
+            return Ok(true);
+        }
+        let mut found = Vec::new();
+        file.take(start.len() as u64).read_to_end(&mut found)?;
+        Ok(start.as_bytes().starts_with(&found))
+    }
+
     /// The end of the file, up to its last whole part. Empty if there is no file.
     pub(super) fn tail(&self) -> io::Result<Vec<u8>> {
         let mut file = match File::open(&self.path) {

@@ -17,7 +17,7 @@ use clap::{Args, Subcommand};
 use countersign_authoring::{Redis, StoreAddress};
 use countersign_core::audit::note::NoteKey;
 use countersign_core::clock::{Clock as _, SystemClock};
-use countersign_gateway::audit::{AuditKeys, AuditSigner};
+use countersign_gateway::audit::{AuditKeys, AuditSigner, verify};
 use countersign_store::StoreUrl;
 
 use self::mirror::{AppendedFile, whole_notes};
@@ -163,6 +163,8 @@ async fn print_keys(place: &Place) -> anyhow::Result<ExitCode> {
     let origin = kept.note.lines().next().unwrap_or_default();
     let public = place.public(origin)?;
     ensure!(!public.is_empty(), NO_KEYS);
+    // Keys of another gateway would be kept, and fit nothing.
+    verify(&kept.note, &public).context("the newest checkpoint of the store does not count")?;
     public.iter().for_each(|key| println!("{key}"));
     Ok(ExitCode::SUCCESS)
 }

@@ -23,7 +23,10 @@ pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0  the log is what was written, as far as the checkpoints cover it
   1  it is not: entries are altered, missing or out of order, or a checkpoint was changed
-  2  it could not be checked: there is no checkpoint, no key, or a file or an argument is wrong
+  2  it could not be checked: there is no checkpoint, none covers anything yet or one is of another log, no key, or a file
+     or an argument is wrong
+  3  what is there is what was written, and entries were removed before it, as one of them says; no version of the
+     gateway removes any
 
 Without `--key` the keys are those of `COUNTERSIGN_SECRET`, or of the key file beside an embedded store; so whoever
 can read that file could have signed. To check what others hand over, keep what `countersign audit key` prints, and the
@@ -47,6 +50,10 @@ pub struct Verify {
     /// export, is taken too.
     #[arg(long, value_name = "FILE")]
     checkpoint: Vec<PathBuf>,
+    /// The name of a log that was ended by `countersign audit accept-loss`: its checkpoints are not compared. Without it a
+    /// checkpoint of another log is an error.
+    #[arg(long, value_name = "NAME")]
+    ended_log: Vec<String>,
     /// A public key, as `countersign audit key` prints it, or a file of them.
     #[arg(long, value_name = "KEY")]
     key: Vec<String>,
@@ -181,6 +188,13 @@ impl Verify {
         // That of the log itself, or else the one that was made last.
         let origin = checkpoints.last().map(|checkpoint| checkpoint.origin.clone()).unwrap_or_default();
         for (other, count) in others(&checkpoints, &origin) {
+            if !self.ended_log.iter().any(|ended| ended == other) {
+                return Err(anyhow::anyhow!(
+                    "{count} checkpoints are of another log, `{other}`, and this is `{origin}`: a log that was ended by \
+                     `countersign audit accept-loss` is named with `--ended-log {other}`"
+                )
+                .into());
+            }
             println!("checkpoints of another log, which are not compared: {count} of `{other}`");
         }
         checkpoints.retain(|checkpoint| checkpoint.origin == origin);
@@ -197,6 +211,8 @@ impl Verify {
                     let path = Path::new(given);
                     ensure!(path.exists(), "`{given}`: {error}, and no file of them either");
                     let text = read_text(path)?;
+                    // Without this, keys that nobody gave would count.
+                    ensure!(!text.trim().is_empty(), "there is no key in `{given}`");
                     for line in text.lines().filter(|line| !line.trim().is_empty()) {
                         keys.push(line.parse().with_context(|| format!("in `{given}`"))?);
                     }
@@ -224,11 +240,13 @@ fn ensure_some(notes: &[String], name: &str) -> anyhow::Result<()> {
 fn read_text(path: &Path) -> anyhow::Result<String> {
     let named = || format!("cannot read `{}`", path.display());
     let mut text = String::new();
-    File::open(path)
-        .with_context(named)?
-        .take(MOST_CHECKPOINTS)
-        .read_to_string(&mut text)
-        .with_context(named)?;
+    let file = File::open(path).with_context(named)?;
+    let read = file.take(MOST_CHECKPOINTS + 1).read_to_string(&mut text).with_context(named)?;
+    ensure!(
+        read as u64 <= MOST_CHECKPOINTS,
+        "`{}` has more than {MOST_CHECKPOINTS} bytes: give it in parts",
+        path.display()
+    );
     Ok(text)
 }
 
@@ -317,11 +335,43 @@ fn show(report: &Report, checkpoints: &[Checkpoint]) -> ExitCode {
     if report.more > 0 {
         println!("and {} more", report.more);
     }
-    if report.findings.is_empty() {
-        println!("\nThe log is what was written.");
-        ExitCode::SUCCESS
+    let (code, says) = verdict(report);
+    println!("\n{says}");
+    ExitCode::from(code)
+}
+
+/// The exit code, and what it means.
+fn verdict(report: &Report) -> (u8, &'static str) {
+    if !report.findings.is_empty() {
+        (1, "The log is NOT what was written.")
+    } else if report.matched == 0 {
+        (2, "No checkpoint covers any entry yet, so nothing shows that the log is what was written.")
+    } else if !report.trimmed.is_empty() {
+        (
+            3,
+            "What is there is what was written, but entries were removed before it, and no gateway removes any.",
+        )
     } else {
-        println!("\nThe log is NOT what was written.");
-        ExitCode::from(1)
+        (0, "The log is what was written.")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::audit::verify::{Finding, Trimmed};
+
+    use super::*;
+
+    #[test]
+    fn only_what_was_compared_and_has_every_entry_is_right() {
+        let right = Report { entries: 9, matched: 2, ..Report::default() };
+        let uncovered = Report { matched: 0, unsigned: 9, ..right.clone() };
+        let trimmed =
+            Report { trimmed: vec![Trimmed { partition: 1, removed: 3, entry: 9 }], ..right.clone() };
+        let altered =
+            Report { findings: vec![Finding::Altered { partition: 1, number: 2 }], ..trimmed.clone() };
+        for (report, code) in [(right, 0), (altered, 1), (uncovered, 2), (trimmed, 3)] {
+            assert_eq!(verdict(&report).0, code, "{report:?}");
+        }
     }
 }

@@ -21,6 +21,9 @@ const LIMIT: (usize, usize) = (100, 500);
 /// How many entries are looked at for one answer at most, so that a filter that few pass takes no longer than others.
 const SEARCHED: usize = 10_000;
 
+/// How often the store is asked for one answer at most: it may search much for a page that has few entries or none.
+const PAGES: usize = 100;
+
 /// A part of the audit log.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -84,7 +87,7 @@ pub(super) async fn list(
     let limit = limit.clamp(1, LIMIT.1);
     let mut after = AuditCursor::parse(params.get("cursor")?.unwrap_or_default());
     let range = filter.range(true);
-    let (mut entries, mut searched) = (Vec::new(), 0);
+    let (mut entries, mut searched, mut pages) = (Vec::new(), 0, 0);
     let store = app.gateway.store();
     let next = loop {
         let left = limit - entries.len();
@@ -94,7 +97,8 @@ pub(super) async fn list(
             }
             error => ApiError::from(error),
         })?;
-        searched += page.entries.len().max(1);
+        searched += page.entries.len();
+        pages += 1;
         for stored in page.entries {
             let entry = stored.entry()?;
             if filter.takes(&entry) {
@@ -106,7 +110,7 @@ pub(super) async fn list(
         if page.is_last {
             break None;
         }
-        if entries.len() >= limit || searched >= SEARCHED {
+        if entries.len() >= limit || searched >= SEARCHED || pages >= PAGES {
             break Some(after.as_str().to_owned());
         }
     };

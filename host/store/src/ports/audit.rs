@@ -163,7 +163,7 @@ pub struct AuditPage {
 /// A checkpoint as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptCheckpoint {
-    /// The how manieth it is.
+    /// Its number in the line of checkpoints, from 1 on.
     pub sequence: u64,
     /// The signed note.
     pub note: String,
