@@ -35,7 +35,11 @@ const EVENTS: [&str; 2] = ["PreToolUse", "PermissionRequest"];
 enum Done {
     /// It makes the call, with this input if it is another one.
     Calls(Option<Value>),
-    /// It asks its user, or does whatever it does without a hook.
+    /// It asks its user.
+    Asks,
+    /// The hook has ended well and said nothing: it does whatever it does without one.
+    Silent,
+    /// The hook has failed, or nobody understands what it said: it goes on as if there were none.
     GoesOn,
     /// It does not make the call, for this reason.
     Blocks(String),
@@ -53,6 +57,9 @@ fn read(host: &str, event: &str, ended: &Ended) -> Done {
         }
         _ => return Done::GoesOn,
     }
+    if ended.stdout.trim().is_empty() {
+        return Done::Silent;
+    }
     let Ok(output) = serde_json::from_str::<Value>(&ended.stdout) else { return Done::GoesOn };
     let specific = &output["hookSpecificOutput"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -66,6 +73,7 @@ fn read(host: &str, event: &str, ended: &Ended) -> Done {
             "deny" => Done::Blocks(reason),
             "allow" if host == "codex" && input.is_null() => Done::GoesOn,
             "allow" => Done::Calls(Some(input.clone()).filter(|input| !input.is_null())),
+            "ask" => Done::Asks,
             _ => Done::GoesOn,
         };
     }
@@ -139,7 +147,7 @@ async fn what_is_approved_is_called_and_what_is_denied_is_not() {
         for event in EVENTS {
             // Before a tool is used, Codex knows no consent: it goes on if nothing is said.
             let consents =
-                if (host, event) == ("codex", "PreToolUse") { Done::GoesOn } else { Done::Calls(None) };
+                if (host, event) == ("codex", "PreToolUse") { Done::Silent } else { Done::Calls(None) };
             nth += 1;
             let hook = agent.shell(host, event, "bash deploy.sh", &[]);
             let id = asked(&relay, nth).await;
@@ -238,10 +246,10 @@ async fn rules_decide_without_the_gateway() {
     for (host, event, tool, input, expected) in [
         (claude, pre, "Read", json!({"file_path": "a"}), calls()),
         (claude, request, "Read", json!({"file_path": "a"}), calls()),
-        (claude, pre, "WebFetch", json!({}), Done::GoesOn),
-        (claude, request, "WebFetch", json!({}), Done::GoesOn),
+        (claude, pre, "WebFetch", json!({}), Done::Asks),
+        (claude, request, "WebFetch", json!({}), Done::Silent),
         (claude, pre, "Bash", json!({"command": "git status -s"}), calls()),
-        (codex, pre, "Read", json!({}), Done::GoesOn),
+        (codex, pre, "Read", json!({}), Done::Silent),
         (codex, request, "Read", json!({}), calls()),
     ] {
         assert_eq!(said(host, event, tool, input).await, expected, "{host} {event} {tool}");

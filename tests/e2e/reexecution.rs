@@ -175,6 +175,13 @@ async fn what_a_policy_remembers_of_hidden_values_is_made_again() {
         assert!(code == 0 && line.contains("as their policies remembered them"), "{code} {line}");
         let (code, line) = replay(decided, amount);
         assert_eq!(code, 0, "{line}");
+        let unproven =
+            "not proven without `--salt` that these hidden values were asked for: amount, currency";
+        assert!(line.contains(unproven), "{line}");
+        let file = decided.file("params.json", &params(amount).to_string()).display().to_string();
+        let with_salt = ["--params", &file, "--salt", &decided.salt];
+        let (code, line) = decided.replay(&decided.receipt, &decided.bundle, &with_salt);
+        assert!(code == 0 && !line.contains("not proven"), "{code} {line}");
         let (code, line) = replay(decided, others);
         assert!(
             code == 4 && line.contains("the policy `threshold` remembers something else"),

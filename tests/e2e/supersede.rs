@@ -29,14 +29,14 @@ async fn one_stands(gateway: &Gateway) {
     within("one request that stands", passing).await;
 }
 
-/// Where whoever follows from this token arrives.
-async fn newest(gateway: &Gateway, token: &str) -> (String, Value) {
-    let mut token = token.to_owned();
+/// Where whoever follows from this request arrives, and its state.
+async fn newest(gateway: &Gateway, id: &str) -> (String, Value) {
+    let mut id = id.to_owned();
     loop {
-        let seen = gateway.look(&token).await;
-        match seen["successor"]["token"].as_str() {
-            Some(next) => next.clone_into(&mut token),
-            None => return (token, seen),
+        let seen = gateway.status(&id).await;
+        match seen["successor"]["requestId"].as_str() {
+            Some(next) => next.clone_into(&mut id),
+            None => return (id, seen),
         }
     }
 }
@@ -54,10 +54,9 @@ async fn the_newest_request_takes_the_place_of_older_ones() {
     let heard = stream.state().await.json();
     assert_eq!(heard["status"], "cancelled");
     assert_eq!(heard["reason"], format!("superseded by the newer request {}", second.id));
-    assert_eq!(heard["successor"], json!({"requestId": second.id, "token": second.token}));
+    assert_eq!(heard["successor"], json!({"requestId": second.id}));
     assert_eq!(gateway.look(&first.token).await["successor"], heard["successor"]);
-    // Whoever has the id alone learns no token.
-    assert_eq!(gateway.status(&first.id).await["successor"], json!({"requestId": second.id}));
+    assert_eq!(gateway.status(&first.id).await["successor"], heard["successor"]);
     let refused = gateway.click(&Click::approve("U0BOB", &first.id)).await;
     assert_eq!(refused["error"], "already_decided", "{refused}");
     for open in [&second, &other] {
@@ -68,7 +67,7 @@ async fn the_newest_request_takes_the_place_of_older_ones() {
     let keyed = ask("web", "v3").idempotency_key("run-1");
     let third = gateway.create(&keyed).await.expect("it is admitted");
     assert_eq!(gateway.create(&keyed).await.expect("it is known").id, third.id);
-    assert_eq!(newest(&gateway, &first.token).await.0, third.token);
+    assert_eq!(newest(&gateway, &first.id).await.0, third.id);
     for person in ["U0ALICE", "U0BOB"] {
         gateway.click_ok(&Click::approve(person, &third.id)).await;
     }
@@ -81,6 +80,30 @@ async fn the_newest_request_takes_the_place_of_older_ones() {
         let is_store = path.starts_with(home.path("data"));
         let holds = bytes.windows(10).any(|window| window == b"production");
         assert!(!(is_store && holds), "a hidden value is in {}", path.display());
+    }
+}
+
+/// Without an access file all have one name, which is none: so who supersedes whose request proves nothing.
+#[tokio::test]
+async fn an_unauthenticated_caller_learns_no_token_through_supersede() {
+    let gateway = Home::new(ACTIONS).start().await;
+    // Somebody asks so as to be superseded by the victim, and to go on with the token of the victim.
+    let bait = gateway.create(&ask("web", "bait")).await.expect("it is admitted");
+    let mut stream = gateway.stream(&bait.token).await;
+    assert_eq!(stream.state().await.status(), "ready_for_approval");
+    let victim = gateway.create(&ask("web", "v1")).await.expect("it is admitted");
+    // And the other way round: the victim is superseded, and must not go on with what somebody else asked for.
+    let stranger = gateway.create(&ask("web", "other")).await.expect("it is admitted");
+    let told = stream.state().await.json();
+    assert_eq!(told["successor"], json!({"requestId": victim.id}));
+    for (older, newer) in [(&bait, &victim), (&victim, &stranger)] {
+        let status = Call::get(&format!("/api/guard/status?requestId={}", older.id)).bearer(&older.token);
+        for told in [gateway.look(&older.token).await, gateway.send(&status).await.json()] {
+            assert_eq!(
+                (&told["status"], &told["successor"]),
+                (&json!("cancelled"), &json!({"requestId": newer.id}))
+            );
+        }
     }
 }
 
@@ -129,10 +152,10 @@ async fn one_stands_after_kill_9_at_any_moment() {
         let made = Receipt::read(answer).expect("it is admitted");
         gateway = gateway.kill().start().await;
         one_stands(&gateway).await;
-        let followed = followed.get_or_insert(made.token.clone());
+        let followed = followed.get_or_insert(made.id.clone());
         let (stands, seen) = newest(&gateway, followed).await;
         assert_eq!(seen["status"], "ready_for_approval");
-        assert_eq!(newest(&gateway, &made.token).await.0, stands, "all lead to the one that stands");
+        assert_eq!(newest(&gateway, &made.id).await.0, stands, "all lead to the one that stands");
     }
 }
 
@@ -154,11 +177,11 @@ async fn of_many_at_once_on_several_gateways_one_stands() {
     }
     let mut arrived = Vec::new();
     for request in &made {
-        arrived.push(newest(&gateways[0], &request.token).await.0);
+        arrived.push(newest(&gateways[0], &request.id).await.0);
     }
     arrived.dedup();
     assert_eq!(arrived.len(), 1, "all lead to the one that stands");
-    assert_eq!(newest(&gateways[1], &first.token).await.0, arrived[0]);
+    assert_eq!(newest(&gateways[1], &first.id).await.0, arrived[0]);
     // People see it, too.
     slack.shown_when(&first.id, "to be superseded", |message| message.shown().contains("superseded")).await;
 }

@@ -4,6 +4,7 @@ mod bench;
 mod checks;
 mod demo;
 mod deployment;
+mod fuzz;
 mod image;
 mod links;
 mod load;
@@ -52,6 +53,8 @@ enum Task {
     Redis,
     /// Run the simulation: random schedules of requests, presses, failures and crashes, each from a seed
     Simulate(simulate::Arguments),
+    /// Run the fuzz targets: whatever comes from outside, nothing breaks
+    Fuzz(fuzz::Arguments),
     /// Build the policies to WebAssembly, with a sample policy set that pins their digests
     Policies(policies::Arguments),
 }
@@ -68,6 +71,7 @@ fn main() -> anyhow::Result<()> {
         Task::Release(arguments) => release::run(&arguments),
         Task::Redis => redis::run(),
         Task::Simulate(arguments) => simulate::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Policies(arguments) => policies::run(&arguments),
     }
 }

@@ -11,8 +11,11 @@ pub(crate) fn run() -> Result<()> {
     let root = crate::root()?;
     step("formatting", || {
         cargo(&root, &["fmt", "--all", "--check"], &[])?;
-        // A workspace of its own, which is never built here.
-        cargo(&root, &["fmt", "--manifest-path", "tests/peers/Cargo.toml", "--check"], &[])
+        // Workspaces of their own, which are never built here.
+        for apart in ["tests/peers/Cargo.toml", "fuzz/Cargo.toml"] {
+            cargo(&root, &["fmt", "--manifest-path", apart, "--check"], &[])?;
+        }
+        Ok(())
     })?;
     step("links between documents", || links::check(&root))?;
     step("a browser, a registry and other programs for the tests", packages::ensure)?;

@@ -65,7 +65,9 @@ impl GatewayUrl {
         is_loopback(self.authority.host())
     }
 
-    pub(crate) fn is_encrypted(&self) -> bool {
+    /// Whether nobody on the way reads what is sent.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
         self.scheme == Scheme::HTTPS
     }
 

@@ -20,7 +20,7 @@ pub struct Created {
     /// When it ends if nobody decides.
     pub expires_at: Time,
     /// What the policies ask for.
-    pub policy: Asked,
+    pub policy: Required,
     /// How its payload hash is made.
     pub payload_hash_version: PayloadHashVersion,
     /// The salt of its payload hash, in hexadecimal.
@@ -43,7 +43,7 @@ pub struct Created {
 /// What the policies ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Asked {
+pub struct Required {
     /// How many people must approve.
     pub min_approvals: u32,
     /// How long the request stays open, in seconds.

@@ -29,7 +29,7 @@ mod environment;
 mod text;
 
 pub use address::{AddressError, GatewayUrl};
-pub use answer::{Consumed, Created, Place, Waited, WhoCan};
+pub use answer::{Consumed, Created, Place, Required, Waited, WhoCan};
 pub use api::{Ask, Client, Settings, random_key};
 pub use approval::{Approval, Asked, Doubt};
 pub use credentials::{Credentials, CredentialsError};

@@ -5,7 +5,7 @@
 //! the holder of the wait token may see, and what the gateway keeps: hidden values are not in it.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::lifecycle::{Digest, Event, Request, RequestId, State, Submission, canonical};
 use crate::record::PolicyEntry;
@@ -82,11 +82,11 @@ impl RecordedSubmission {
         RecordedSubmission { submission, memos: request.memos.to_vec() }
     }
 
-    /// SHA-256 of its canonical JSON. Nobody finds out by trying what is in it: the hash of the wait token is, too.
+    /// SHA-256 of its canonical JSON; `None` if it has none, which is equal to nothing. Nobody finds out by trying what is
+    /// in it: the hash of the wait token is, too.
     #[must_use]
-    pub fn digest(&self) -> Digest {
-        // It is made of strings, numbers and JSON values: it always serialises.
-        Digest::of_json(&serde_json::to_value(self).unwrap_or_default())
+    pub fn digest(&self) -> Option<Digest> {
+        Some(Digest::of_json(&serde_json::to_value(self).ok()?))
     }
 }
 
@@ -104,10 +104,12 @@ impl RecordedEvents {
     }
 
     /// SHA-256 of the canonical JSON of these and of the hash of the wait token, without which what somebody did could be
-    /// found out by trying.
+    /// found out by trying; `None` if they have none, which is equal to nothing.
     #[must_use]
-    pub fn digest(&self, token_hash: Digest) -> Digest {
-        Digest::of_json(&json!({ "history": self.history, "end": self.end, "tokenHash": token_hash }))
+    pub fn digest(&self, token_hash: Digest) -> Option<Digest> {
+        let mut value = serde_json::to_value(self).ok()?;
+        value.as_object_mut()?.insert("tokenHash".to_owned(), Value::String(token_hash.to_string()));
+        Some(Digest::of_json(&value))
     }
 }
 
@@ -115,15 +117,17 @@ impl Recorded {
     /// Of a request that has ended; `None` of one that is open.
     #[must_use]
     pub fn of(request: &Request) -> Option<Recorded> {
-        let happened = RecordedEvents::of(request)?.digest(request.submission.token_hash);
-        Some(Recorded { asked: RecordedSubmission::of(request).digest(), happened })
+        let happened = RecordedEvents::of(request)?.digest(request.submission.token_hash)?;
+        Some(Recorded { asked: RecordedSubmission::of(request).digest()?, happened })
     }
 }
 
 impl Bundle {
     /// As it is handed out: canonical JSON (RFC 8785), so that a byte that was changed anywhere shows.
-    #[must_use]
-    pub fn canonical(&self) -> String {
-        canonical(&serde_json::to_value(self).unwrap_or(Value::Null))
+    ///
+    /// # Errors
+    /// If it has no JSON.
+    pub fn canonical(&self) -> Result<String, serde_json::Error> {
+        Ok(canonical(&serde_json::to_value(self)?))
     }
 }

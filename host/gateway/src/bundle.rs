@@ -46,7 +46,8 @@ impl Gateway {
             let modules = modules.collect();
             Bundle { version: VERSION, request_id, asked, happened, entry, modules }.canonical()
         });
-        written.await.map_err(|error| GatewayError::Stopped(error.to_string()))
+        let written = written.await.map_err(|error| GatewayError::Stopped(error.to_string()))?;
+        written.map_err(|error| GatewayError::Stopped(error.to_string()))
     }
 }
 
@@ -74,13 +75,16 @@ pub enum ReplayError {
 }
 
 /// What was re-executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replayed {
     /// How many events were judged again.
     pub events: usize,
     /// Whether the policies were asked again whether to admit the request. If not, what they had remembered of hidden
     /// values is taken as it was recorded.
     pub admitted: bool,
+    /// The hidden parameters whose values at hand were not compared with what was committed to, since their salt is not at
+    /// hand: the policies were asked about them, and may admit others just the same.
+    pub uncompared: BTreeSet<String>,
 }
 
 /// What was asked for, in clear.
@@ -104,7 +108,8 @@ pub fn read(text: &[u8]) -> Result<Bundle, ReplayError> {
     if bundle.version != VERSION {
         return Err(malformed("it is of another version".to_owned()));
     }
-    if bundle.canonical().as_bytes() != text {
+    let canonical = bundle.canonical().map_err(|error| malformed(error.to_string()))?;
+    if canonical.as_bytes() != text {
         return Err(malformed("it is not in canonical form".to_owned()));
     }
     Ok(bundle)
@@ -123,9 +128,7 @@ pub fn replay(
 ) -> Result<Replayed, ReplayError> {
     belongs(receipt, bundle)?;
     let submission = &bundle.asked.submission;
-    if let Some(asked) = asked {
-        compare(submission, asked)?;
-    }
+    let uncompared = asked.map(|asked| compare(submission, asked)).transpose()?.unwrap_or_default();
     let rules = rules(bundle, engine)?;
     let (mut request, admitted) = admit(&rules, bundle, asked)?;
     for recorded in bundle.happened.history.iter().skip(1) {
@@ -134,10 +137,11 @@ pub fn replay(
     let request = end(request, &bundle.happened.end)?;
     let made = ReceiptDocument::of(&request, &bundle.entry)
         .ok_or_else(|| ReplayError::Differs("the request is still open".to_owned()))?;
-    if made.canonical() != receipt.canonical() {
+    // The text as well as the values: in canonical form a number may be written as its neighbour.
+    if made != *receipt || made.canonical() != receipt.canonical() {
         return Err(ReplayError::Differs(differing(&made, receipt)));
     }
-    Ok(Replayed { events: bundle.happened.history.len(), admitted })
+    Ok(Replayed { events: bundle.happened.history.len(), admitted, uncompared })
 }
 
 /// Whether every part of the bundle is what the receipt is about.
@@ -150,17 +154,18 @@ fn belongs(receipt: &ReceiptDocument, bundle: &Bundle) -> Result<(), ReplayError
         return not("the policy entry");
     }
     let Recorded { asked, happened } = receipt.recorded;
-    if bundle.asked.digest() != asked {
+    if bundle.asked.digest() != Some(asked) {
         return not("what was asked (the submission, or what policies remembered of it)");
     }
-    if bundle.happened.digest(bundle.asked.submission.token_hash) != happened {
+    if bundle.happened.digest(bundle.asked.submission.token_hash) != Some(happened) {
         return not("what happened (the events, or how the request ended)");
     }
     Ok(())
 }
 
-/// Whether these are the parameters that were asked for, as far as that can be told.
-fn compare(submission: &Submission, asked: &Asked) -> Result<(), ReplayError> {
+/// Whether these are the parameters that were asked for; and those of which that cannot be told.
+fn compare(submission: &Submission, asked: &Asked) -> Result<BTreeSet<String>, ReplayError> {
+    let mut uncompared = BTreeSet::new();
     let differs = |key: &str| Err(ReplayError::Parameters(key.to_owned()));
     let keys: BTreeSet<&String> = asked.params.keys().chain(submission.params.keys()).collect();
     for key in keys {
@@ -176,13 +181,16 @@ fn compare(submission: &Submission, asked: &Asked) -> Result<(), ReplayError> {
         let commitment = match (submission.payload_hash_version, &asked.salt) {
             (PayloadHashVersion::One, _) => Digest::of_json(value),
             (PayloadHashVersion::Two, Some(salt)) => salt.commit(value),
-            (PayloadHashVersion::Two, None) => continue,
+            (PayloadHashVersion::Two, None) => {
+                uncompared.insert(key.clone());
+                continue;
+            }
         };
         if submission.digests.get(key) != Some(&commitment) {
             return differs(key);
         }
     }
-    Ok(())
+    Ok(uncompared)
 }
 
 /// The rules, with the very modules that they name.

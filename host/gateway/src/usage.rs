@@ -111,6 +111,7 @@ impl Gateway {
             let at: Timestamp = request.time_of_next(self.clock.now());
             let audit = vec![refusal.audit(request, at, act, by)];
             if let Err(error) = self.store.append(audit, vec![refusal.count(request)]).await {
+                self.refused_uses.not_audited(request, act, &refusal, by);
                 return error.into();
             }
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use countersign_access::Caller;
-use countersign_core::lifecycle::Request;
+use countersign_core::lifecycle::{Request, UseRefusal};
 use countersign_store::{MostOpen, Rate};
 
 use crate::rate_limit::{self, Whose};
@@ -33,6 +33,21 @@ impl CallerRefusal {
             CallerRefusal::QuotaUsedUp { .. } => "rate_limited",
         }
     }
+}
+
+/// Whether this caller made the request.
+pub(crate) fn made(caller: &Caller, request: &Request) -> bool {
+    request.submission.caller.as_deref() == Some(caller.name.as_str())
+}
+
+/// Checks that this caller made a request whose wait token it holds: a token that got out is not enough to use an approval
+/// or to read what it was made of.
+pub(crate) fn check_owner(app: &App, caller: &Caller, request: &Request) -> Result<(), UseRefusal> {
+    if made(caller, request) {
+        return Ok(());
+    }
+    reject(app, Some(&caller.name), SecurityEvent::CallerNotAllowed);
+    Err(UseRefusal::NotTheCaller)
 }
 
 /// Checks that the caller may ask for this action.

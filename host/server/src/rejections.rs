@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use countersign_core::lifecycle::{AuditEntry, Timestamp};
+use countersign_core::lifecycle::{AuditEntry, Count, Digest, Timestamp};
+use countersign_store::Nonce;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+
+use crate::state::App;
 
 /// How many pairs of who and kind are told apart within a minute; the rest is one number.
 const MOST: usize = 1_000;
@@ -22,6 +25,57 @@ pub(crate) struct Rejections {
     callers: Tally<Option<String>>,
     /// What authenticated admins may not do, by the admin's name.
     admins: Tally<String>,
+    /// What was taken, and is not known to be in the store.
+    unstored: tokio::sync::Mutex<Option<Batch>>,
+}
+
+/// Entries that are stored once, however often that is tried.
+#[derive(Debug)]
+struct Batch {
+    entries: Vec<AuditEntry>,
+    counts: Vec<Count>,
+    identity: Digest,
+    until: Timestamp,
+}
+
+/// For how long a batch that was stored is known to be, in milliseconds.
+const KNOWN_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Audits what was rejected, and which uses of approvals were refused. What the store does not take is kept, and tried
+/// before anything else the next time; until then what is rejected is counted on, in the same bounds.
+pub(crate) async fn audit(app: &App) {
+    let mut unstored = app.rejections.unstored.lock().await;
+    // What is left from the last time, and what has come since.
+    for _ in 0..2 {
+        if unstored.is_none() {
+            *unstored = Batch::take(app);
+        }
+        let Some(batch) = &*unstored else { return };
+        let nonce = batch.nonce(app.gateway.clock().now());
+        let (entries, counts) = (batch.entries.clone(), batch.counts.clone());
+        if let Err(error) = app.gateway.store().append_once(entries, counts, nonce).await {
+            tracing::error!(%error, "cannot audit rejected calls; trying again in a minute");
+            return;
+        }
+        *unstored = None;
+    }
+}
+
+impl Batch {
+    /// What is to be audited now, if there is anything.
+    fn take(app: &App) -> Option<Batch> {
+        let now = app.gateway.clock().now();
+        let (refused, counts) = app.gateway.refused_uses();
+        let mut entries = app.rejections.take(now);
+        entries.extend(refused);
+        let identity = Digest::of(&fastrand::u128(..).to_be_bytes());
+        (!entries.is_empty()).then_some(Batch { entries, counts, identity, until: now.plus(KNOWN_MS) })
+    }
+
+    fn nonce(&self, at: Timestamp) -> Nonce {
+        // Nothing excludes it but itself.
+        Nonce { shard: 0, digest: self.identity, excluded_by: self.identity, at, until: self.until }
+    }
 }
 
 impl Rejections {

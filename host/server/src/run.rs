@@ -18,6 +18,7 @@ use crate::http::{self, ConnectionLimit, Limits, Listener};
 use crate::instances;
 use crate::interactions::{SocketMode, apply_recorded};
 use crate::readiness;
+use crate::rejections;
 use crate::state::App;
 use crate::tls::TlsMetrics;
 
@@ -100,7 +101,7 @@ pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> an
         // Bounded by `DRAIN`, which began when the shutdown did.
         let _ = delivery.await;
     }
-    audit_rejected(&app).await;
+    rejections::audit(&app).await;
     scheduler.abort();
     maintenance.shutdown().await;
     // What was written last is covered too, if the store answers; else it is after the next start.
@@ -234,19 +235,7 @@ fn watch_tls(app: &App, listeners: &[Listener], maintenance: &mut JoinSet<()>) -
 async fn audit_rejections(app: Arc<App>) {
     loop {
         tokio::time::sleep(REJECTIONS).await;
-        audit_rejected(&app).await;
-    }
-}
-
-pub(crate) async fn audit_rejected(app: &App) {
-    let mut entries = app.rejections.take(app.gateway.clock().now());
-    let (refused, counts) = app.gateway.refused_uses();
-    entries.extend(refused);
-    if entries.is_empty() {
-        return;
-    }
-    if let Err(error) = app.gateway.store().append(entries, counts).await {
-        tracing::error!(%error, "cannot audit rejected calls");
+        rejections::audit(&app).await;
     }
 }
 

@@ -107,7 +107,7 @@ impl Faulty for Faults {
         name: &'static str,
         call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
-        if !matches!(name, "create" | "commit" | "append_once") {
+        if !matches!(name, "create" | "commit" | "append" | "append_once") {
             return call.await;
         }
         let mut faults = self.fault.subscribe();

@@ -7,6 +7,7 @@ mod exit;
 mod hash;
 pub mod hook;
 mod parameters;
+mod party;
 mod watch;
 
 pub use ask::AskCommand;

@@ -136,7 +136,7 @@ pub struct WrappedSalt {
 pub struct Commitments {
     /// How they were made.
     pub version: PayloadHashVersion,
-    /// They, by parameter.
+    /// What stands for each value, by parameter.
     pub digests: BTreeMap<String, Digest>,
     /// The salt that they were made with.
     pub salt: Option<WrappedSalt>,

@@ -32,7 +32,7 @@ pub struct VerifyingKey {
 /// A set of public keys (RFC 7517).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySet {
-    /// They.
+    /// The keys, of any kind.
     pub keys: Vec<Jwk>,
 }
 

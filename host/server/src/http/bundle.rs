@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header::{self, HeaderName};
-use countersign_core::lifecycle::UseRefusal;
 
 use super::caller::{Calling, Found, Wanted};
 use super::error::{ApiError, Invalid};
 use super::params::Params;
 use crate::caller_rights;
 use crate::state::App;
-use crate::telemetry::SecurityEvent;
 
 const JSON: (HeaderName, &str) = (header::CONTENT_TYPE, "application/json");
 
@@ -44,11 +42,8 @@ pub(super) async fn bundle(
     let Found { request, .. } = calling.request(&app, &params, wanted).await?;
     let identified = calling.identify(&app, &params).await?;
     if let Some(identified) = &identified {
-        let caller = identified.caller.name.as_str();
-        if request.submission.caller.as_deref() != Some(caller) {
-            caller_rights::reject(&app, Some(caller), SecurityEvent::CallerNotAllowed);
-            return Err(countersign_gateway::GatewayError::from(UseRefusal::NotTheCaller).into());
-        }
+        let owned = caller_rights::check_owner(&app, &identified.caller, &request);
+        owned.map_err(countersign_gateway::GatewayError::from)?;
     }
     // It takes the store and the network more than other calls, so it counts as a create does.
     calling.check_quota(&app, identified.as_ref()).await?;

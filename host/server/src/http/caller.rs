@@ -178,7 +178,7 @@ impl Calling {
                 }
                 let identified = holder.caller().map_err(|why| self.not_authenticated(app, why))?;
                 let request = find(id).await?;
-                if request.submission.caller.as_deref() != Some(identified.caller.name.as_str()) {
+                if !caller_rights::made(&identified.caller, &request) {
                     return Err(GatewayError::NotFound.into());
                 }
                 Ok(by_id(request))

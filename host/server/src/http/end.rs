@@ -24,7 +24,8 @@ pub(super) struct End {
 pub(super) struct SuccessorView {
     #[schema(value_type = String)]
     request_id: RequestId,
-    /// Its wait token, for whoever holds the wait token of the one that has ended. Keep it secret.
+    /// Its wait token, for whoever holds the wait token of the one that has ended; if it has superseded that one, only if
+    /// an authenticated caller made both. Keep it secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
 }
@@ -48,9 +49,18 @@ impl SuccessorView {
     pub(super) async fn of(app: &App, request: &Request, with_token: bool) -> Option<SuccessorView> {
         let successor = app.gateway.successor(request).await;
         let successor = successor.inspect_err(log_failure).ok()??;
-        // INVARIANT: nobody gets the token of another caller's request. Both are of one caller in any case.
-        let is_theirs = successor.submission.caller == request.submission.caller;
-        let token = (with_token && is_theirs).then(|| app.gateway.token_again(&successor)).flatten();
+        let token = (with_token && is_theirs(request, &successor))
+            .then(|| app.gateway.token_again(&successor))
+            .flatten();
         Some(SuccessorView { request_id: successor.id, token: token.map(|token| token.reveal().to_owned()) })
     }
+}
+
+/// Whether whoever holds the wait token of a request may have that of its successor.
+fn is_theirs(request: &Request, successor: &Request) -> bool {
+    let (caller, next) = (&request.submission.caller, &successor.submission.caller);
+    // INVARIANT: a request that supersedes another one was made by somebody who did not need the token of that one. Only
+    // an authenticated caller shows that it was the same; two requests that no caller made may be of two people.
+    let is_known = request.superseded_by().is_none() || caller.is_some();
+    is_known && caller == next
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use countersign_core::lifecycle::{
-    BadDigest, Digest, Request, RequestId, RunResult, Status, Timestamp, Usage, UseAct, UseRefusal,
+    BadDigest, Digest, Request, RequestId, RunResult, Status, Timestamp, Usage, UseAct,
 };
 use countersign_gateway::{Given, Used};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,6 @@ use super::params::Params;
 use super::view::{rfc3339, rfc3339_always};
 use crate::caller_rights;
 use crate::state::App;
-use crate::telemetry::SecurityEvent;
 
 /// Which approval to use, and for what.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -219,10 +218,9 @@ async fn usable(
     let wanted = Wanted { token, id: None, reads: false };
     let Found { request, .. } = calling.request(app, params, wanted).await?;
     let Some(identified) = calling.identify(app, params).await? else { return Ok((request, None)) };
-    let caller = &identified.caller.name;
-    if request.submission.caller.as_ref() == Some(caller) {
-        return Ok((request, Some(caller.clone())));
+    let caller = &identified.caller;
+    if let Err(refusal) = caller_rights::check_owner(app, caller, &request) {
+        return Err(app.gateway.refuse_use(&request, act, refusal, Some(&caller.name)).await.into());
     }
-    caller_rights::reject(app, Some(caller), SecurityEvent::CallerNotAllowed);
-    Err(app.gateway.refuse_use(&request, act, UseRefusal::NotTheCaller, Some(caller)).await.into())
+    Ok((request, Some(caller.name.clone())))
 }

@@ -81,8 +81,8 @@ impl Replay {
             Ok(document) => document,
             Err(error) => return Ok((Outcome::NotGenuine, format!("not genuine: {error}"))),
         };
-        // Nothing vouches for the modules here but the receipt, which has their digests.
-        // The deadline depends on how busy a machine is, and fuel ends an endless call.
+        // No key signs these modules: their digests in the receipt say which ones they must be. An endless call ends when
+        // its fuel is used up, so a long deadline does no harm on a busy machine.
         let limits = Limits { deadline_ms: 10_000, concurrent_calls: 2, ..self.limits.limits() };
         let engine = Engine::new(limits, None, Trust::default())?;
         Ok(replayed(&document, keys.as_ref(), &text, asked.as_ref(), &engine))
@@ -107,11 +107,18 @@ fn replayed(
         Ok(replayed) => {
             let hidden =
                 if replayed.admitted { "" } else { "; hidden values as their policies remembered them" };
+            let uncompared: Vec<&str> = replayed.uncompared.iter().map(String::as_str).collect();
+            let uncompared = if uncompared.is_empty() {
+                String::new()
+            } else {
+                let names = uncompared.join(", ");
+                format!("; not proven without `--salt` that these hidden values were asked for: {names}")
+            };
             let signed = if keys.is_some() { "" } else { "; the receipt's signature was not checked" };
             let events = replayed.events;
             let modules = document.policy.modules.len();
             let text = format!(
-                "{} again: {} ({}), {events} events and {modules} policies re-executed{hidden}{signed}",
+                "{} again: {} ({}), {events} events and {modules} policies re-executed{hidden}{uncompared}{signed}",
                 document.decision, document.action, document.request_id,
             );
             (Outcome::Same, text)

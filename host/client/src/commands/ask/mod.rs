@@ -29,6 +29,7 @@ use super::connection::Connection;
 use super::decision::{approved, check, consume, not_asked};
 use super::exit::{EXIT_CODES, Ended, Exit};
 use super::parameters::Parameters;
+use super::party::party;
 use crate::answer::{Created, Waited};
 use crate::api::{Ask, Client, Meta, random_key};
 use crate::approval::{Approval, Asked};
@@ -372,14 +373,5 @@ pub(super) fn word(exit: Exit) -> &'static str {
         Exit::Refused => "refused",
         Exit::Doubt => "in doubt",
         Exit::Unusable => "not to be used",
-    }
-}
-
-fn party(text: &str) -> Result<Party, String> {
-    match text.split_once(':') {
-        Some((source, id)) if !source.is_empty() && !id.is_empty() => {
-            Ok(Party { id: id.to_owned(), source: source.to_owned(), display: None })
-        }
-        _ => Err("it is given as `SOURCE:ID`, such as `github:583231`".to_owned()),
     }
 }

@@ -31,7 +31,7 @@ pub enum HookEvent {
 
 /// A call of a tool.
 #[derive(Debug, PartialEq)]
-pub(super) struct Call {
+pub(super) struct ToolCall {
     pub(super) event: HookEvent,
     pub(super) tool: String,
     pub(super) input: Map<String, Value>,
@@ -91,9 +91,9 @@ impl HookEvent {
     }
 }
 
-impl Call {
+impl ToolCall {
     /// Reads what a host sends.
-    pub(super) fn read(input: &Value) -> Result<Call, String> {
+    pub(super) fn read(input: &Value) -> Result<ToolCall, String> {
         let text = |name: &str| {
             let value = input.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
             value.map(str::to_owned).ok_or_else(|| format!("the input has no `{name}`"))
@@ -104,7 +104,7 @@ impl Call {
         let Some(Value::Object(tool_input)) = input.get("tool_input") else {
             return Err("the input has no `tool_input`".to_owned());
         };
-        Ok(Call { event, tool: text("tool_name")?, input: tool_input.clone(), folder: text("cwd")? })
+        Ok(ToolCall { event, tool: text("tool_name")?, input: tool_input.clone(), folder: text("cwd")? })
     }
 }
 

@@ -17,17 +17,18 @@ use std::time::Duration;
 use clap::Args;
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::json;
-use countersign_core::lifecycle::{Digest, Origin, Party};
+use countersign_core::lifecycle::{Digest, Origin};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use self::host::{Call, Printed, Verdict, answer, deny_unknown};
+use self::host::{Printed, ToolCall, Verdict, answer, deny_unknown};
 use self::rules::{Decide, Fate, Rules};
 use super::ask::{Signals, signal_name, word};
 use super::connection::Connection;
 use super::decision::{approved, check, consume, not_asked};
 use super::exit::Ended;
+use super::party::party;
 use crate::answer::Waited;
 use crate::api::{Ask, Client, Meta, random_key};
 use crate::approval::{Approval, Asked};
@@ -174,7 +175,7 @@ async fn judge(
 ) -> Result<Verdict, Ended> {
     let input =
         json::parse(input).map_err(|refused| Ended::usage(format!("the input cannot be read: {refused}")))?;
-    let call = Call::read(&input).map_err(Ended::usage)?;
+    let call = ToolCall::read(&input).map_err(Ended::usage)?;
     if command.event.is_some_and(|expected| expected != call.event) {
         return Err(Ended::usage("this hook is for another event"));
     }
@@ -229,7 +230,7 @@ async fn wait(client: &Client, token: &str) -> Result<Waited, Ended> {
 
 /// Every field of the input is a parameter under its own name, so that nothing runs that was not asked for.
 fn parameters(
-    call: &Call,
+    call: &ToolCall,
     more: &Map<String, Value>,
     digests: &BTreeMap<String, Digest>,
 ) -> Result<Map<String, Value>, Ended> {
@@ -246,13 +247,9 @@ fn parameters(
     Ok(params)
 }
 
-fn meta(rules: &Rules, call: &Call, host: Host) -> Result<Meta, Ended> {
-    let requester = rules.requester.as_ref().map(|text| match text.split_once(':') {
-        Some((source, id)) if !source.is_empty() && !id.is_empty() => {
-            Ok(Party { source: source.to_owned(), id: id.to_owned(), display: None })
-        }
-        _ => Err(Ended::usage("`requester` in the rules is given as `SOURCE:ID`")),
-    });
+fn meta(rules: &Rules, call: &ToolCall, host: Host) -> Result<Meta, Ended> {
+    let requester = rules.requester.as_deref().map(party).transpose();
+    let requester = requester.map_err(|error| Ended::usage(format!("`requester` in the rules: {error}")))?;
     let name = match host {
         Host::ClaudeCode => "Claude Code",
         Host::Codex => "Codex",
@@ -265,11 +262,11 @@ fn meta(rules: &Rules, call: &Call, host: Host) -> Result<Meta, Ended> {
     };
     let repo = rules.repo.clone().unwrap_or_else(|| call.folder.clone());
     let origin = Origin { repo, branch: None, pr: None, run_id: None };
-    Ok(Meta { origin, requester: requester.transpose()?, justification, links: Vec::new() })
+    Ok(Meta { origin, requester, justification, links: Vec::new() })
 }
 
 /// The input as people have approved it, if they have changed it.
-fn edited(call: &Call, asked: &Asked, approval: &Approval) -> Result<Option<Map<String, Value>>, Ended> {
+fn edited(call: &ToolCall, asked: &Asked, approval: &Approval) -> Result<Option<Map<String, Value>>, Ended> {
     let mut input = call.input.clone();
     let keys = asked.params.keys().chain(approval.params.keys());
     for key in keys {
@@ -350,9 +347,9 @@ mod tests {
 
     use super::*;
 
-    fn call() -> Call {
+    fn call() -> ToolCall {
         let input = json!({"command": "./deploy.sh", "timeout": 5}).as_object().cloned().unwrap();
-        Call { event: HookEvent::PreToolUse, tool: "Bash".into(), input, folder: "/srv/web".into() }
+        ToolCall { event: HookEvent::PreToolUse, tool: "Bash".into(), input, folder: "/srv/web".into() }
     }
 
     #[tokio::test]

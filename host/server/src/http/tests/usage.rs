@@ -226,18 +226,43 @@ async fn refused_uses_are_audited_once_and_counted() {
     assert_eq!(server.audited("use_refused").await.len(), 1);
     let counted = r#"approval_use_refusals_total{action="once",reason="already_consumed"}"#;
     assert!(server.metric(&format!("{counted} 1")).await);
-    crate::run::audit_rejected(&server.app).await;
+    crate::rejections::audit(&server.app).await;
     let [entry] = server.audited("use_refused_again").await.try_into().expect("one entry");
     let refused = json!([{
         "requestId": id, "act": "consume", "code": "already_consumed", "caller": null, "count": 49
     }]);
     assert_eq!(entry["refusals"], refused);
     assert!(server.metric(&format!("{counted} 50")).await);
-    crate::run::audit_rejected(&server.app).await;
+    crate::rejections::audit(&server.app).await;
     assert_eq!(server.audited("use_refused_again").await.len(), 1, "nothing more was refused");
     // In the next minute it is told at once again.
     consume(&server, &token, &params).await;
     assert_eq!(server.audited("use_refused").await.len(), 2);
+}
+
+/// Whatever the store does with a refusal, it is told, and the store is not asked again with each repetition.
+#[tokio::test]
+async fn refused_uses_outlast_a_store_that_fails() {
+    let server = TestServer::new().await;
+    let (id, token) = approved(&server).await;
+    let params = ask("once")["params"].clone();
+    assert_eq!(consume(&server, &token, &params).await.status, 200);
+    server.faults.set(Fault::NotStored);
+    assert_eq!(consume(&server, &token, &params).await.status, 503);
+    assert_eq!(code(&consume(&server, &token, &params).await), (409, "already_consumed".to_owned()));
+    crate::rejections::audit(&server.app).await;
+    // What was taken is kept; and what comes meanwhile is counted apart.
+    assert_eq!(consume(&server, &token, &params).await.status, 503);
+    server.faults.set(Fault::Stored);
+    crate::rejections::audit(&server.app).await;
+    server.faults.set(Fault::None);
+    crate::rejections::audit(&server.app).await;
+    crate::rejections::audit(&server.app).await;
+    let told = server.audited("use_refused_again").await;
+    let counts: Vec<_> = told.iter().map(|entry| &entry["refusals"][0]["count"]).collect();
+    assert_eq!(counts, [2, 1], "each is told once");
+    assert!(told.iter().all(|entry| entry["refusals"][0]["requestId"] == json!(id)));
+    assert_eq!(server.audited("use_refused").await.len(), 0);
 }
 
 /// Also if the store has stored it and could not say so, which to the caller is as if the gateway was killed in between.

@@ -9,16 +9,29 @@ use crate::delivery::Rendering;
 use crate::delivery::step::TrackedMessage;
 use crate::{Message, Place, mentions};
 
+/// A message as it is to be shown now.
+pub(super) struct Rendered {
+    pub(super) message: Message,
+    /// Whether the message of a newer request, to which this one is to lead, is not there yet.
+    pub(super) lacks_link: bool,
+}
+
+impl From<Message> for Rendered {
+    fn from(message: Message) -> Rendered {
+        Rendered { message, lacks_link: false }
+    }
+}
+
 impl Sender {
     /// The message as it is posted, and whether an update will look different although nothing changes until then.
     pub(super) async fn render_new(
         &self,
         active: &ActiveJob<'_>,
         tracked: &TrackedMessage,
-    ) -> (Message, bool) {
-        let updated = self.render(active, tracked).await;
+    ) -> (Rendered, bool) {
+        let Rendered { message: updated, lacks_link } = self.render(active, tracked).await;
         if tracked.mark.slot != Slot::Main {
-            return (updated, false);
+            return (updated.into(), false);
         }
         let mut posted = mentions::without_mentions(updated.clone());
         // A message that is posted anew, since somebody deleted the first one, notifies nobody.
@@ -29,10 +42,10 @@ impl Sender {
         let at = below_title.unwrap_or_default();
         posted.blocks.splice(at..at, call);
         let is_provisional = posted != updated;
-        (posted, is_provisional)
+        (Rendered { message: posted, lacks_link }, is_provisional)
     }
 
-    pub(super) async fn render(&self, active: &ActiveJob<'_>, tracked: &TrackedMessage) -> Message {
+    pub(super) async fn render(&self, active: &ActiveJob<'_>, tracked: &TrackedMessage) -> Rendered {
         let ActiveJob { request, entry, .. } = active;
         let now = self.clock.now();
         let is_minimal = tracked.post.minimal == Some(request.version);
@@ -44,8 +57,8 @@ impl Sender {
                     false => message(request, entry, &self.directory, now),
                 };
                 return match self.successor(active).await {
-                    Some(link) => succeeded(message, request, &link),
-                    None => message,
+                    Some(link) => succeeded(message, request, &link).into(),
+                    None => Rendered { message, lacks_link: request.superseded_by().is_some() },
                 };
             }
             Slot::EscalationThread | Slot::EscalationChannel => {
@@ -66,7 +79,8 @@ impl Sender {
                 }
             }
         };
-        if is_minimal { Message { blocks: Vec::new(), ..notice } } else { notice }
+        let notice = if is_minimal { Message { blocks: Vec::new(), ..notice } } else { notice };
+        notice.into()
     }
 
     /// The URL of the message of the request that was made in place of this one, or has superseded it.

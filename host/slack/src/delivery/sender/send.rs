@@ -5,6 +5,7 @@ use countersign_core::record::{PostState, Slot};
 use countersign_store::LONGEST_WAIT_MS;
 use serde_json::json;
 
+use super::render::Rendered;
 use super::{ActiveJob, CALL_MS, SendResult, Sender, StepError};
 use crate::delivery::after_failure::Release;
 use crate::delivery::job::REFRESH_MS;
@@ -19,6 +20,10 @@ const SETTLE_MS: u64 = 1_000;
 
 /// How long an update of which nothing is stored may still be carried out, in milliseconds.
 const OVERLAP_MS: u64 = REFRESH_MS;
+
+/// For how long after its request was superseded a message is looked at again for the link to the newer one, in
+/// milliseconds. The newer message may have to wait for its channel, or never come.
+const LINK_MS: u64 = 10 * 60_000;
 
 /// What Slack has just done.
 enum Done {
@@ -35,7 +40,7 @@ impl Sender {
         active: &ActiveJob<'_>,
         mut tracked: TrackedMessage,
     ) -> Result<SendResult, StepError> {
-        let (message, is_provisional) = self.render_new(active, &tracked).await;
+        let (rendered, is_provisional) = self.render_new(active, &tracked).await;
         // Slack's names for messages are times of its wall clock.
         let since = self.clock.now();
         // INVARIANT: the store has that a message may exist before it can exist.
@@ -46,12 +51,12 @@ impl Sender {
         }
         let stored = tracked.post.clone();
         let TrackedMessage { channel, thread, mark, .. } = &tracked;
-        match self.client.post_message(channel, thread.as_deref(), &message, mark).await {
+        match self.client.post_message(channel, thread.as_deref(), &rendered.message, mark).await {
             Ok(Posted { channel: id, ts }) => {
                 tracked.post.channel = id;
                 tracked.post.state = PostState::Posted { ts };
                 tracked.post.has_called = true;
-                self.delivered(active, tracked, &message, Done::Posted { is_provisional }).await
+                self.delivered(active, tracked, &rendered, Done::Posted { is_provisional }).await
             }
             Err(error) => {
                 tracked.post.state = match error {
@@ -71,10 +76,11 @@ impl Sender {
         mut tracked: TrackedMessage,
         ts: &str,
     ) -> Result<SendResult, StepError> {
-        let message = self.render(active, &tracked).await;
+        let rendered = self.render(active, &tracked).await;
+        let message = &rendered.message;
         let is_main = tracked.mark.slot == Slot::Main;
-        if is_main && tracked.post.looks == Some(digest(&message)) {
-            let refresh_at = self.next_refresh(active, &tracked);
+        if is_main && tracked.post.looks == Some(digest(message)) {
+            let refresh_at = self.next_refresh(active, &tracked, rendered.lacks_link);
             if active.claim.is_none() || tracked.post.refresh_at.is_some() != refresh_at.is_some() {
                 tracked.post.refresh_at = refresh_at;
                 self.save(active, &mut tracked, None).await?;
@@ -82,8 +88,8 @@ impl Sender {
             self.release(active, Release::Finish).await?;
             return Ok(SendResult::NoCall);
         }
-        match self.client.update(&tracked.post.channel, ts, &message, &tracked.mark).await {
-            Ok(()) => self.delivered(active, tracked, &message, Done::Updated).await,
+        match self.client.update(&tracked.post.channel, ts, message, &tracked.mark).await {
+            Ok(()) => self.delivered(active, tracked, &rendered, Done::Updated).await,
             Err(error) => {
                 let stored = tracked.post.clone();
                 self.failed(active, tracked, &stored, &error).await
@@ -96,7 +102,7 @@ impl Sender {
         &self,
         active: &ActiveJob<'_>,
         mut tracked: TrackedMessage,
-        message: &Message,
+        Rendered { message, lacks_link }: &Rendered,
         done: Done,
     ) -> Result<SendResult, StepError> {
         let channel = tracked.channel.clone();
@@ -115,7 +121,7 @@ impl Sender {
         tracked.post.looks = Some(digest(message)).filter(|_| repeat_at.is_none());
         tracked.post.minimal = tracked.post.minimal.filter(|version| *version == active.request.version);
         tracked.post.failed = None;
-        tracked.post.refresh_at = self.next_refresh(active, &tracked);
+        tracked.post.refresh_at = self.next_refresh(active, &tracked, *lacks_link);
         if matches!(done, Done::Posted { is_provisional: true }) {
             tracked.post.refresh_at = Some(now.plus(SETTLE_MS));
         }
@@ -140,17 +146,26 @@ impl Sender {
             && request.submission.submitted_at < since.wall
     }
 
-    /// When the message is refreshed: while it shows the remaining time, and when an approval that nobody has used lapses.
-    fn next_refresh(&self, active: &ActiveJob<'_>, tracked: &TrackedMessage) -> Option<Timestamp> {
+    /// When the message is refreshed: while it shows the remaining time, when an approval that nobody has used lapses, and
+    /// for a while if it lacks the link to the message of a newer request.
+    fn next_refresh(
+        &self,
+        active: &ActiveJob<'_>,
+        tracked: &TrackedMessage,
+        lacks_link: bool,
+    ) -> Option<Timestamp> {
         if tracked.mark.slot != Slot::Main {
             return None;
         }
         let (request, wall) = (active.request, self.clock.now());
+        let is_recent = || request.decided_at().is_some_and(|at| wall.since(at) < LINK_MS);
         let wait_ms = if !request.status().is_terminal() {
             REFRESH_MS
         } else if request.usage(wall) == Some(Usage::Unused) {
             // Nothing waits longer than that.
             request.valid_until()?.since(wall).clamp(1, LONGEST_WAIT_MS)
+        } else if lacks_link && is_recent() {
+            REFRESH_MS
         } else {
             return None;
         };

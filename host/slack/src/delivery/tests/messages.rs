@@ -268,6 +268,35 @@ async fn the_message_of_a_request_that_was_made_again_leads_to_the_next_one() {
     assert_eq!(harness.slack.messages().len(), 2);
 }
 
+/// The message of the newer request can come after that of the older one has changed for the last time.
+#[tokio::test]
+async fn the_message_of_a_superseded_request_leads_to_a_message_that_comes_later() {
+    let mut harness = Harness::new().await;
+    for number in [1, 3] {
+        harness.create(number, "C1").await;
+    }
+    harness.deliver(MINUTE).await;
+    for (number, newer) in [(1, 2), (3, 4)] {
+        let at = harness.now();
+        harness
+            .commit(number, vec![Effect::ShowRequest], |request| {
+                request.state = State::Cancelled { at, reason: None, successor: Some(id(newer)) };
+            })
+            .await;
+    }
+    harness.pass(90 * SECOND).await;
+    assert_eq!(harness.message(1).text, "deploy v2 cancelled");
+    // It names no request that it has superseded: nothing but time leads back to the older one.
+    harness.create(2, "C1").await;
+    harness.pass(2 * MINUTE).await;
+    let link = format!("https://slack.test/C1/{}", harness.message(2).ts);
+    assert_eq!(harness.message(1).text, format!("deploy v2 cancelled newer: {link}"));
+    // The other one never comes, and is not waited for without end.
+    harness.pass(8 * MINUTE).await;
+    let next = harness.post(3, Slot::Main).await.expect("it was posted").refresh_at;
+    assert_eq!((next, harness.message(3).text.as_str()), (None, "deploy v2 cancelled"));
+}
+
 #[tokio::test]
 async fn a_message_that_is_posted_notifies_whom_it_calls_once_and_its_update_nobody() {
     let mut harness = Harness::new().await;

@@ -1,0 +1,97 @@
+//! Writes the seeds in `fuzz/corpus`: `cargo run -p countersign-fuzzed --example seeds`. For when a format has changed.
+
+use std::fs;
+use std::path::Path;
+
+use countersign_core::bundle::{Bundle, RecordedEvents, RecordedSubmission, VERSION};
+use countersign_core::lifecycle::Timestamp;
+use countersign_gateway::Tokens;
+use countersign_gateway::receipts::{ReceiptKeys, SigningKey};
+use countersign_store::fixtures;
+
+type Error = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Error> {
+    let entry = fixtures::policy_entry("deploy");
+    let decided = fixtures::next(&fixtures::request(1), fixtures::at(5), |request| {
+        request.state = fixtures::approved(fixtures::at(5));
+    });
+    let keys = ReceiptKeys::new(vec![SigningKey::new(Timestamp::EPOCH, &[1; 32])?], Vec::new());
+    let receipt = keys.and_then(|keys| keys.receipt(&decided, &entry)).ok_or("no receipt")?;
+    let bundle = Bundle {
+        version: VERSION,
+        request_id: decided.id,
+        asked: RecordedSubmission::of(&decided),
+        happened: RecordedEvents::of(&decided).ok_or("it has ended")?,
+        entry,
+        modules: Vec::new(),
+    }
+    .canonical()?;
+    let id = decided.id.to_string();
+    let token = Tokens::new([1; 32], Vec::new()).of(decided.id);
+    let access = r#"version: 1
+callers:
+  portal: { keys: [{ sha256: 51d0ab2c51d0ab2c51d0ab2c51d0ab2c51d0ab2c51d0ab2c51d0ab2c51d0ab2c }], requester: machine, owners: [dana], actions: ["deploy_*"], limits: { open: 5, per_minute: 30 } }
+  mesh: { certificate: { uri: "spiffe://acme/mesh" }, requester: asserted, actions: ["*"] }
+people:
+  dana: { slack: [U0DANA, W0DANA], github: "583231", email: dana@acme.example }
+"#;
+    let set = "version: 1
+modules:
+  quorum: sha256:51d0ab2c51d0ab2c51d0ab2c51d0ab2c51d0ab2c51d0ab2c51d0ab2c51d0ab2c
+groups:
+  leads: [U0RM1, \"@managers\"]
+  managers: [S0614TZR9]
+defaults: { timeout: 10m, unknown_action: deny }
+actions:
+  deploy: { description: Deploy, channel: C0X, redact: { show: [ref] }, supersede: [env], valid_for: 30m, policies: [{ use: quorum, with: { approvers: [U0ALICE], approvals: 1 } }] }
+";
+    let request = r#"{"action": "deploy", "params": {"service": "web", "replicas": 3, "ratio": 0.5, "list": [null, true, 1.5e-7, "é\u0000"]}, "meta": {"origin": {"repo": "acme/web"}, "requester": {"id": "U0DANA", "source": "slack"}, "justification": "Release"}}"#;
+    let press = form(&format!(
+        r#"{{"type":"block_actions","user":{{"id":"U0ALICE","team_id":"T1"}},"trigger_id":"1","actions":[{{"action_id":"approve","value":"{id}"}}]}}"#
+    ));
+    let edit = form(&format!(
+        r#"{{"type":"view_submission","user":{{"id":"U0ALICE","team_id":"T1"}},"view":{{"callback_id":"override_submit","private_metadata":"{{\"request_id\":\"{id}\"}}","state":{{"values":{{"ov_ref":{{"value":{{"value":"v2"}}}}}}}}}}}}"#
+    ));
+    for (target, name, content) in [
+        ("access_file", "taken-callers", access.as_bytes()),
+        ("access_file", "refused-no-callers", b"version: 1\n"),
+        ("access_file", "refused-anchors", b"a: &a [x, x]\nb: [*a, *a]\n"),
+        ("bundle", "taken-approved", bundle.as_bytes()),
+        ("bundle", "refused-order", br#"{"version":1,"modules":[]}"#),
+        ("gateway_url", "taken-https", b"https://gateway.example/approvals"),
+        ("gateway_url", "taken-here", b"http://127.0.0.1:8080"),
+        ("gateway_url", "refused-clear", b"http://user@gateway.example:80/?q#f"),
+        ("module", "refused-component", b"\0asm\x0d\0\x01\0"),
+        ("module", "refused-core-module", b"\0asm\x01\0\0\0"),
+        ("policy_set", "refused-no-modules", set.as_bytes()),
+        ("policy_set", "taken-no-actions", b"version: 1\nmodules: {}\nactions: {}\n"),
+        ("receipt", "taken-approved", receipt.as_bytes()),
+        ("receipt", "refused-parts", b"eyJhbGciOiJub25lIn0.e30."),
+        ("request", "taken-deploy", request.as_bytes()),
+        ("request", "refused-twice", br#"{"a": 1, "a": 2}"#),
+        ("request", "refused-number", b"[9007199254740993]"),
+        ("slack_form", "taken-approve", press.as_bytes()),
+        ("slack_form", "taken-edit", edit.as_bytes()),
+        ("slack_form", "refused-no-payload", b"a=b&payload=%7B"),
+        ("store_url", "taken-redis", b"rediss://user:secret@redis.example:6380"),
+        ("store_url", "taken-sqlite", b"sqlite:countersign.db"),
+        ("store_url", "refused-scheme", b"redis+x://[::1"),
+        ("wait_token", "taken-genuine", token.reveal().as_bytes()),
+        ("wait_token", "refused-id", b"req_.AAAA"),
+    ] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(name), content)?;
+    }
+    Ok(())
+}
+
+/// A form as Slack posts it.
+fn form(payload: &str) -> String {
+    let encoded = payload.bytes().map(|byte| match byte {
+        b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'_' | b'-' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    });
+    format!("payload={}", encoded.collect::<String>())
+}

@@ -1,0 +1,210 @@
+//! What is fuzzed: each function hands bytes from outside to the code that they reach in production, checks what must hold
+//! whatever they are, and says whether they were taken.
+//!
+//! `fuzz/` runs them with libFuzzer (`cargo xtask fuzz`). The test here runs them over the seeds in `fuzz/corpus`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use countersign_access::Access;
+use countersign_client::GatewayUrl;
+use countersign_core::json;
+use countersign_core::lifecycle::{Digest, Request, canonical};
+use countersign_core::receipt::signed::{self, KeySet};
+use countersign_gateway::{Tokens, WaitToken};
+use countersign_policy::{Engine, Kept, Limits, PolicySet, Source, Trust};
+use countersign_slack::parse_form;
+use countersign_store::{StoreUrl, fixtures};
+
+/// One that takes bytes and says whether the code behind it does.
+pub type Target = fn(&[u8]) -> bool;
+
+/// All of them, by the names of their corpora.
+pub const TARGETS: [(&str, Target); 10] = [
+    ("access_file", access_file),
+    ("bundle", bundle),
+    ("gateway_url", gateway_url),
+    ("module", module),
+    ("policy_set", policy_set),
+    ("receipt", receipt),
+    ("request", request),
+    ("slack_form", slack_form),
+    ("store_url", store_url),
+    ("wait_token", wait_token),
+];
+
+/// An access file.
+#[must_use]
+pub fn access_file(bytes: &[u8]) -> bool {
+    // A key file that it names is read, and nothing here may be.
+    let names_none = |text: &&str| !text.contains("jwks");
+    let Some(text) = std::str::from_utf8(bytes).ok().filter(names_none) else { return false };
+    match Access::read(Path::new("/nonexistent/access.yaml"), text) {
+        Ok(_) => true,
+        Err(errors) => {
+            assert!(!errors.0.is_empty(), "a file that is refused without a reason");
+            false
+        }
+    }
+}
+
+/// A bundle, as `countersign receipt replay` reads it.
+#[must_use]
+pub fn bundle(bytes: &[u8]) -> bool {
+    let Ok(bundle) = countersign_gateway::bundle::read(bytes) else { return false };
+    assert_eq!(bundle.canonical().expect("it was read").as_bytes(), bytes, "another text means the same");
+    true
+}
+
+/// The URL of a gateway.
+#[must_use]
+pub fn gateway_url(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let Ok(url) = GatewayUrl::new(text, false) else { return false };
+    assert!(url.is_encrypted() || url.is_here(), "credentials would be sent in clear");
+    true
+}
+
+/// A module.
+#[must_use]
+pub fn module(bytes: &[u8]) -> bool {
+    engine().load(bytes, &[]).is_ok()
+}
+
+/// The file of a policy set, without any modules.
+#[must_use]
+pub fn policy_set(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let _ = PolicySet::pinned(text);
+    let source = Source {
+        name: "policy-set.yaml".to_owned(),
+        text: text.to_owned(),
+        modules: Vec::new(),
+        schemas: Vec::new(),
+        signatures: Vec::new(),
+        unfetched: BTreeMap::new(),
+        kept: Kept::InFolder,
+        manifest: None,
+    };
+    match PolicySet::build(&source, engine()) {
+        Ok(_) => true,
+        Err(errors) => {
+            assert!(!errors.0.is_empty(), "a set that is refused without a reason");
+            false
+        }
+    }
+}
+
+/// A receipt.
+#[must_use]
+pub fn receipt(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    assert!(signed::verify(text, &KeySet::default()).is_err(), "a receipt counts without a key");
+    signed::unverified(text).is_ok()
+}
+
+/// The body of a request, as the strict reader takes it.
+#[must_use]
+pub fn request(bytes: &[u8]) -> bool {
+    let Ok(value) = json::parse(bytes) else { return false };
+    let text = canonical(&value);
+    let again = json::parse(text.as_bytes()).expect("what was taken is taken in canonical form");
+    assert_eq!(canonical(&again), text, "the canonical form of a canonical form");
+    assert_eq!(Digest::of_json(&again), Digest::of_json(&value), "it is approved under one hash");
+    true
+}
+
+/// What Slack posts when somebody acts.
+#[must_use]
+pub fn slack_form(bytes: &[u8]) -> bool {
+    parse_form(bytes).is_ok()
+}
+
+/// The address of a store.
+#[must_use]
+pub fn store_url(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let Ok(url) = text.parse::<StoreUrl>() else { return false };
+    assert!(!url.has_password() || url.to_string() != text, "a password is shown");
+    true
+}
+
+/// A wait token. One that names the request of the fixtures is compared with that.
+#[must_use]
+pub fn wait_token(bytes: &[u8]) -> bool {
+    static OPEN: OnceLock<(WaitToken, Request)> = OnceLock::new();
+    let (token, open) = OPEN.get_or_init(|| {
+        let mut request = fixtures::request(1);
+        let token = Tokens::new([1; 32], Vec::new()).of(request.id);
+        Arc::make_mut(&mut request.submission).token_hash = token.hash();
+        (token, request)
+    });
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    assert_eq!(Tokens::opens(text, open), text == token.reveal(), "another token opens it");
+    Tokens::names(text).is_some()
+}
+
+fn engine() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    let new = || Engine::new(Limits { concurrent_calls: 2, ..Limits::default() }, None, Trust::default());
+    ENGINE.get_or_init(|| new().expect("an engine"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// Seeds are named by what becomes of them: `taken-…` and `refused-…`.
+    #[test]
+    fn each_seed_is_taken_or_refused_as_its_name_says() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+        let listed = |folder: &Path| -> Vec<PathBuf> {
+            let mut found: Vec<PathBuf> = fs::read_dir(folder)
+                .expect("a folder")
+                .map(|entry| entry.expect("an entry").path())
+                .collect();
+            found.sort();
+            found
+        };
+        let name = |path: &PathBuf| path.file_name().expect("a name").to_string_lossy().into_owned();
+        let folders: Vec<String> = listed(&corpus).iter().map(name).collect();
+        assert_eq!(folders, TARGETS.map(|(target, _)| target.to_owned()), "one corpus for each target");
+        for (target, run) in TARGETS {
+            let mut seen = BTreeMap::new();
+            for seed in listed(&corpus.join(target)) {
+                let taken = run(&fs::read(&seed).expect("readable"));
+                let named = name(&seed);
+                let (becomes, _) = named.split_once('-').expect("what becomes of it, and what it is");
+                assert_eq!(if taken { "taken" } else { "refused" }, becomes, "{target}: {named}");
+                *seen.entry(becomes.to_owned()).or_insert(0) += 1;
+            }
+            // A module that is taken is large; those that tests build are loaded by the tests of `host/policy`.
+            let kinds = if target == "module" { 1 } else { 2 };
+            assert_eq!(seen.len(), kinds, "{target}: {seen:?}");
+        }
+    }
+
+    /// Whatever one byte of a seed is, nothing panics.
+    #[test]
+    fn no_changed_byte_of_a_seed_breaks_anything() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for (target, run) in TARGETS {
+            for entry in fs::read_dir(corpus.join(target)).expect("a folder") {
+                let mut bytes = fs::read(entry.expect("an entry").path()).expect("readable");
+                for _ in 0..50.min(bytes.len()) {
+                    let at = rng.usize(..bytes.len());
+                    let before = std::mem::replace(&mut bytes[at], rng.u8(..));
+                    let _ = run(&bytes);
+                    bytes[at] = before;
+                }
+            }
+        }
+    }
+}
