@@ -73,6 +73,7 @@ mod registry_sets;
 mod instances;
 mod operators;
 mod outages;
+mod requests;
 mod spool;
 mod store_copy;
 

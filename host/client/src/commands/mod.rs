@@ -7,6 +7,7 @@ mod exit;
 mod hash;
 pub mod hook;
 mod parameters;
+mod requests;
 mod watch;
 
 pub use ask::AskCommand;
@@ -14,6 +15,7 @@ pub use connection::Connection;
 pub use exit::{EXIT_CODES, Exit};
 pub use hash::HashCommand;
 pub use hook::HookCommand;
+pub use requests::RequestsCommand;
 pub use watch::WaitCommand;
 
 /// The variables that these commands read, beside those that are values of flags.
