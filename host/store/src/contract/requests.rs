@@ -230,7 +230,9 @@ pub(crate) async fn a_conflict_changes_nothing<B: Backend>() {
     create(&*store, &first).await;
     let second = next(&first, at(1), |_| {});
     commit(&*store, &second).await;
-    let ended = next(&request(2), at(1), |request| request.state = State::Expired { at: at(1) });
+    let ended = next(&request(2), at(1), |request| {
+        request.state = State::Expired { at: at(1), by: None, reason: None }
+    });
     create(&*store, &request(2)).await;
     commit(&*store, &ended).await;
 
@@ -268,7 +270,10 @@ pub(crate) async fn what_was_done_with_an_approval_is_stored<B: Backend>() {
         ("a version too far", consumed(&used, at(3))),
         ("an open state", Request { state: open(1), ..used.clone() }),
         ("another end", Request { state: denied(at(1)), ..used.clone() }),
-        ("yet another end", Request { state: State::Expired { at: at(2) }, ..used.clone() }),
+        (
+            "yet another end",
+            Request { state: State::Expired { at: at(2), by: None, reason: None }, ..used.clone() },
+        ),
     ] {
         assert_eq!(store.commit(change(&request)).await.unwrap(), Committed::Conflict, "{what}");
         assert_eq!(Seen::of(&*store).await, before, "{what}");
