@@ -74,6 +74,7 @@ mod instances;
 mod monitoring;
 mod operators;
 mod outages;
+mod requests;
 mod spool;
 mod store_copy;
 

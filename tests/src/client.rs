@@ -57,10 +57,22 @@ impl Running {
     /// # Panics
     /// If it ends without.
     pub async fn said(&self, text: &str) -> String {
-        let mut lines = self.stderr.lines.clone();
+        Running::line(&self.stderr, text).await
+    }
+
+    /// The same of its standard output.
+    ///
+    /// # Panics
+    /// If it ends without.
+    pub async fn printed(&self, text: &str) -> String {
+        Running::line(&self.stdout, text).await
+    }
+
+    async fn line(of: &Printed, text: &str) -> String {
+        let mut lines = of.lines.clone();
         let said = async {
             loop {
-                let printed = self.stderr.text();
+                let printed = of.text();
                 if let Some(line) = printed.lines().find(|line| line.contains(text)) {
                     return line.to_owned();
                 }

@@ -155,6 +155,7 @@ impl fmt::Display for Event {
             Intent::Wake => f.write_str("the time to wake comes"),
             Intent::Expire => f.write_str("nobody decided in time"),
             Intent::Cancel { .. } => f.write_str("the caller cancels"),
+            Intent::End(_) => f.write_str("an admin ends it"),
             Intent::Acknowledge { persona } => write!(f, "{by} acknowledges {persona}"),
             Intent::Deny { reason: None } => write!(f, "{by} denies"),
             Intent::Deny { reason: Some(reason) } => write!(f, "{by} denies: {reason}"),

@@ -175,6 +175,29 @@ impl Client {
         }
     }
 
+    /// Reads from a route of admins, whose answer can be any JSON.
+    pub(crate) async fn read(&self, path: &str) -> Result<Value, CallError> {
+        let url = self.route(path)?;
+        let mut patience = Patience::new(self.patience());
+        loop {
+            let answered = match self.shared.settings.credentials.header().await {
+                Ok(authorization) => {
+                    self.once(Call { url: &url, body: None, authorization, headers: Vec::new() }).await
+                }
+                Err(error) => Err(error.into()),
+            };
+            match answered {
+                Err(error) => patience.after(error).await?,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Acts on a route of admins.
+    pub(crate) async fn act(&self, path: &str, body: &Value) -> Result<Value, CallError> {
+        self.post(path, body, None, &self.shared.settings.credentials).await
+    }
+
     /// Posts a body, again and again if no usable answer comes.
     async fn post<T: DeserializeOwned>(
         &self,

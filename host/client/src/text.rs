@@ -12,3 +12,27 @@ pub(crate) fn cut(text: &str, most: usize) -> String {
         None => text.to_owned(),
     }
 }
+
+/// JSON on several lines, without characters that would do something to a terminal: they are escaped.
+pub(crate) fn pretty(value: &serde_json::Value) -> String {
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    let is_harmless = |letter: char| letter == '\n' || !letter.is_control();
+    let escaped = text.chars().map(|letter| match letter {
+        letter if is_harmless(letter) => letter.to_string(),
+        letter => format!("\\u{:04x}", u32::from(letter)),
+    });
+    escaped.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_control_character_reaches_a_terminal() {
+        let value = serde_json::json!({"who": "a\u{1b}[2J\u{9b}31m\u{7f}\nb"});
+        let text = pretty(&value);
+        assert!(text.chars().all(|letter| letter == '\n' || !letter.is_control()), "{text:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+    }
+}

@@ -191,8 +191,9 @@ impl ReceiptDocument {
             State::Approved { decided, .. } | State::Denied(decided) => {
                 (decided.by.clone(), decided.reason.clone())
             }
-            State::Expired { .. } => (None, None),
-            State::Cancelled { reason, .. } => (None, reason.clone()),
+            State::Expired { by, reason, .. } | State::Cancelled { by, reason, .. } => {
+                (by.clone(), reason.clone())
+            }
         };
         let identity = submission.requester_is.as_ref();
         let keys: BTreeSet<String> = request.params().into_iter().map(|(key, _)| key).collect();

@@ -12,7 +12,7 @@ use countersign_core::bundle::{
     Bundle, BundledModule, Recorded, RecordedEvents, RecordedSubmission, VERSION,
 };
 use countersign_core::lifecycle::{
-    Act, Digest, Event, Intent, PayloadHashVersion, Refusal, Request, Salt, State, Submission,
+    Act, AdminEnd, Digest, Event, Intent, PayloadHashVersion, Refusal, Request, Salt, State, Submission,
 };
 use countersign_core::receipt::ReceiptDocument;
 use countersign_policy::decide::{self, Admission, Attempt, NotMade};
@@ -283,14 +283,17 @@ fn happen(rules: &ActionPolicy, request: &Request, recorded: &Event) -> Result<R
 
 /// The request ends as it did.
 fn end(request: Request, recorded: &State) -> Result<Request, ReplayError> {
-    let ended = match recorded {
+    let ended = match (recorded, AdminEnd::recorded(recorded)) {
+        (State::Expired { at, .. } | State::Cancelled { at, .. }, Some(end)) => {
+            request.end_by_admin(*at, &end).map(|step| step.request)
+        }
         // By the last event, or not at all.
-        State::Open(_) | State::Approved { .. } | State::Denied(_) => Ok(request),
-        State::Expired { at } => request.expire(*at).map(|step| step.request),
-        State::Cancelled { at, successor: Some(newer), .. } => {
+        (State::Open(_) | State::Approved { .. } | State::Denied(_), _) => Ok(request),
+        (State::Expired { at, .. }, None) => request.expire(*at).map(|step| step.request),
+        (State::Cancelled { at, successor: Some(newer), .. }, None) => {
             request.supersede(*at, *newer).map(|step| step.request)
         }
-        State::Cancelled { at, reason, successor: None } => {
+        (State::Cancelled { at, reason, successor: None, .. }, None) => {
             request.cancel(*at, reason.clone()).map(|step| step.request)
         }
     };

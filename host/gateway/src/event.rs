@@ -185,7 +185,7 @@ impl Gateway {
     }
 
     /// Load, decide, commit; again from the start if others got in first.
-    async fn change(
+    pub(super) async fn change(
         &self,
         id: RequestId,
         mut loaded: Option<Arc<Request>>,

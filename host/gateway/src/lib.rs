@@ -10,6 +10,10 @@ mod supersede;
 // How it moves on, and ends.
 mod event;
 
+// What admins do to it, and who could act on it.
+mod operate;
+mod trial;
+
 // How its approval is used, what proves it, and what re-executes it.
 pub mod bundle;
 pub mod receipts;
@@ -64,6 +68,7 @@ pub use once::Once;
 pub use salt::{SaltError, SaltKey, SaltKeys, SaltNonce};
 pub use submission::{IdempotencyKey, Made};
 pub use token::{Tokens, WaitToken};
+pub use trial::{Candidate, MostTried, Trial, Tried, TriedAct};
 pub use usage::{Given, Used};
 pub use watch::{Seen, Watch, Watchers};
 

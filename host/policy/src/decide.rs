@@ -309,7 +309,7 @@ pub fn act(
         Intent::Withdraw => Act::Withdraw,
         Intent::Escalate => Act::Escalated,
         // An ending is no act; as one it would be refused, for it is not due.
-        Intent::Wake | Intent::Expire | Intent::Cancel { .. } => Act::Tick,
+        Intent::Wake | Intent::Expire | Intent::Cancel { .. } | Intent::End(_) => Act::Tick,
         Intent::Approve { edits } => {
             let current = request.params();
             let mut edits = edits;

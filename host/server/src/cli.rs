@@ -6,7 +6,9 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use countersign_authoring as authoring;
-use countersign_client::commands::{self, AskCommand, HashCommand, HookCommand, WaitCommand};
+use countersign_client::commands::{
+    self, AskCommand, HashCommand, HookCommand, RequestsCommand, WaitCommand,
+};
 
 use crate::access_key::AccessCommand;
 use crate::audit::AuditCommand;
@@ -69,6 +71,8 @@ pub enum Command {
     /// Move a store to another place, or from SQLite to Redis and back.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// List, show and end requests, as an admin of a gateway.
+    Requests(RequestsCommand),
     /// Export the audit log, and show that it is what was written.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -146,7 +150,7 @@ impl Cli {
                 })
             })
         };
-        let command = ["audit", "policy", "store"]
+        let command = ["audit", "policy", "requests", "store"]
             .into_iter()
             .fold(command, |command, group| command.mut_subcommand(group, shares_settings));
         let mut client_variables = Vec::new();
@@ -193,7 +197,7 @@ impl Cli {
                 wrong
             }
             // A typo in the name of the file of keys would skip what it pins.
-            Command::Ask(_) | Command::Wait(_) | Command::Hook(_) => {
+            Command::Ask(_) | Command::Wait(_) | Command::Hook(_) | Command::Requests(_) => {
                 unknown_variables(environment, &client_variables, &serve_variables)
             }
             Command::Hash(_)

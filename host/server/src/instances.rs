@@ -17,10 +17,10 @@ use crate::state::App;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// How long an instance lives, and a lease lasts, without a word, in milliseconds.
-const LIFE_MS: u64 = 4_000;
+pub(crate) const LIFE_MS: u64 = 4_000;
 
 /// The lease of the instance that delivers to Slack.
-const DELIVERY: &str = "slack_delivery";
+pub(crate) const DELIVERY: &str = "slack_delivery";
 
 /// The lease of the instance that shows the metrics of the store.
 const METRICS: &str = "stored_metrics";

@@ -122,6 +122,9 @@ pub(super) fn ended_by(request: &Request) -> String {
             by(decided, " by its policies")
         }
         State::Denied(decided) => by(decided, " by its policies"),
+        State::Expired { by: Some(admin), .. } | State::Cancelled { by: Some(admin), .. } => {
+            format!(" by the admin {}", person(admin, NAME_WIDTH))
+        }
         State::Expired { .. } => ": nobody decided in time".to_owned(),
         State::Cancelled { successor: Some(_), .. } => ": a newer request has superseded it".to_owned(),
         State::Cancelled { .. } => " by its caller".to_owned(),
@@ -131,11 +134,9 @@ pub(super) fn ended_by(request: &Request) -> String {
 /// The reason with which the request ended, if there is one.
 pub(super) fn reason(request: &Request) -> Option<&str> {
     match &request.state {
-        State::Approved { decided, .. } | State::Denied(decided) => decided.reason.as_deref(),
         // Ours, not the caller's; the status says it.
         State::Cancelled { successor: Some(_), .. } => None,
-        State::Cancelled { reason, .. } => reason.as_deref(),
-        State::Open(_) | State::Expired { .. } => None,
+        _ => request.reason(),
     }
 }
 

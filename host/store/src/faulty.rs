@@ -203,6 +203,7 @@ passed_on! {
         read recent_in_lineage(lineage: RequestId, since: Timestamp, limit: usize) -> Vec<Timestamp>;
         read due(now: Timestamp, after: Option<(Timestamp, RequestId)>, limit: usize) -> Due;
         read next_due(after: Timestamp) -> Option<Timestamp>;
+        read newest(before: Option<RequestId>, limit: usize) -> Vec<RequestId>;
         read with_supersede_key(key: &Digest, request: Option<RequestId>) -> Vec<RequestId>;
     } {
         async fn create(&self, new: Create) -> Result<Created, StoreError> {

@@ -1,6 +1,6 @@
 //! Slack is busy, slow, down, or refuses calls: nothing is lost, nothing is doubled, and operators can see it.
 
-use countersign_tests::{Call, Click, within};
+use countersign_tests::{ADMIN_TOKEN, Call, Click, Home, within};
 use serde_json::{Value, json};
 use slack_simulator::{ChannelProfile, Faults, Simulator};
 
@@ -109,6 +109,65 @@ async fn a_message_that_somebody_deleted_is_posted_anew_while_it_matters() {
     setup.click_ok(&Click::approve("U0ALICE", &request.id)).await;
     let anew = setup.shows(&request, "Waiting for 1 more approval").await;
     assert_ne!(anew.ts, message.ts);
+}
+
+/// Without the admin, the gateway would look again after a minute at the earliest.
+#[tokio::test]
+async fn what_slack_refused_is_sent_again_at_once_if_an_admin_says_so() {
+    let setup = Setup::at(Home::new(ACTIONS).administered()).await;
+    let closed = ChannelProfile { bot_is_member: false, ..ChannelProfile::new("C0CLOSED", "closed") };
+    setup.slack.set_channel(closed);
+    let request = setup.open("elsewhere").await;
+    let path = format!("/api/admin/requests/{}", request.id);
+    within("the failure to be known", async {
+        while admin(&setup, Call::get(&path)).await["messages"][0]["failed"] != "not_in_channel" {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    setup.slack.set_channel(ChannelProfile::new("C0CLOSED", "closed"));
+    let resend = Call::post(&format!("{path}/resend"), &json!({}));
+    admin(&setup, resend.clone()).await;
+    let message = setup.shows(&request, "Waiting").await;
+
+    // One that is there stays the only one, and one that somebody deleted comes back.
+    admin(&setup, resend.clone()).await;
+    drained(&setup).await;
+    assert_eq!(main_messages(&setup.slack, &request.id).len(), 1);
+    setup.slack.delete(&message);
+    admin(&setup, resend).await;
+    let anew = setup.shows(&request, "Waiting").await;
+    assert_ne!(anew.ts, message.ts);
+    drained(&setup).await;
+    assert_eq!(main_messages(&setup.slack, &request.id).len(), 1);
+    let shown = admin(&setup, Call::get(&path)).await;
+    assert_eq!(
+        (&shown["messages"][0]["state"], &shown["messages"][0]["isCurrent"]),
+        (&json!("posted"), &json!(true))
+    );
+
+    setup.click_ok(&Click::approve("U0ALICE", &request.id)).await;
+    let late = setup.send(&Call::post(&format!("{path}/resend"), &json!({})).bearer(ADMIN_TOKEN)).await;
+    assert_eq!(late.status(), 409, "{}", late.text());
+}
+
+#[tokio::test]
+async fn the_message_says_which_admin_ended_the_request_and_why() {
+    let setup = Setup::at(Home::new(ACTIONS).administered()).await;
+    for (act, title) in [("cancel", "Cancelled"), ("expire", "Expired")] {
+        let request = setup.open("deploy").await;
+        setup.shows(&request, "Waiting for 2 approvals").await;
+        let path = format!("/api/admin/requests/{}/{act}", request.id);
+        admin(&setup, Call::post(&path, &json!({"reason": "the runner is gone"}))).await;
+        let message = setup.shows(&request, title).await.shown();
+        assert!(message.contains("by the admin") && message.contains("the runner is gone"), "{message}");
+    }
+}
+
+async fn admin(setup: &Setup, call: Call) -> Value {
+    let reply = setup.send(&call.bearer(ADMIN_TOKEN)).await;
+    assert_eq!(reply.status(), 200, "{}", reply.text());
+    reply.json()
 }
 
 /// Waits until nothing is left to deliver.

@@ -8,6 +8,7 @@ mod hash;
 pub mod hook;
 mod parameters;
 mod party;
+mod requests;
 mod watch;
 
 pub use ask::AskCommand;
@@ -15,6 +16,7 @@ pub use connection::Connection;
 pub use exit::{EXIT_CODES, Exit};
 pub use hash::HashCommand;
 pub use hook::HookCommand;
+pub use requests::RequestsCommand;
 pub use watch::WaitCommand;
 
 /// The variables that these commands read, beside those that are values of flags.

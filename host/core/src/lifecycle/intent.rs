@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::operate::{AdminEnd, Ending};
 use super::refusal::Refusal;
 use super::request::Request;
 use super::step::Step;
 use super::timestamp::Timestamp;
 
-/// What is to happen to a request. An [`super::Act`] is made of it once the request is loaded; the last two end a
+/// What is to happen to a request. An [`super::Act`] is made of it once the request is loaded; the last three end a
 /// request without one.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Intent {
@@ -41,6 +42,8 @@ pub enum Intent {
         /// Why.
         reason: Option<String>,
     },
+    /// An admin ends the request.
+    End(AdminEnd),
 }
 
 impl Intent {
@@ -57,6 +60,7 @@ impl Intent {
         match self {
             Intent::Expire => Some(request.expire(at)),
             Intent::Cancel { reason } => Some(request.cancel(at, reason.clone())),
+            Intent::End(end) => Some(request.end_by_admin(at, end)),
             Intent::Acknowledge { .. }
             | Intent::Approve { .. }
             | Intent::Deny { .. }
@@ -78,6 +82,8 @@ impl Intent {
             Intent::Wake => "tick",
             Intent::Expire => "expired",
             Intent::Cancel { .. } => "cancelled",
+            Intent::End(AdminEnd { ending: Ending::Expired, .. }) => "expired_by_admin",
+            Intent::End(AdminEnd { ending: Ending::Cancelled, .. }) => "cancelled_by_admin",
         }
     }
 }

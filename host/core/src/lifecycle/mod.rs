@@ -16,6 +16,7 @@ mod effect;
 mod event;
 mod id;
 mod intent;
+mod operate;
 mod proposal;
 mod refusal;
 mod request;
@@ -38,6 +39,7 @@ pub use event::{
 };
 pub use id::{BadRequestId, RequestId};
 pub use intent::Intent;
+pub use operate::{AdminActor, AdminEnd, Ending};
 pub use proposal::Proposal;
 pub use refusal::Refusal;
 pub use request::{

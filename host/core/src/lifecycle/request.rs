@@ -223,20 +223,29 @@ pub enum State {
     },
     /// The caller must not act.
     Denied(Decided),
-    /// Nobody decided in time.
+    /// Nobody decided in time, or an admin did not let it wait any longer.
     Expired {
         /// When.
         at: Timestamp,
+        /// The admin who ended it; `None` if its time was over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        /// Why, in the admin's words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
-    /// The caller took it back, or asked for something newer in its place.
+    /// The caller took it back, or asked for something newer in its place; or an admin cancelled it.
     Cancelled {
         /// When.
         at: Timestamp,
-        /// Why: in the caller's words, unless it was superseded.
+        /// Why: in the words of the caller or the admin, unless it was superseded.
         reason: Option<String>,
-        /// The newer request that superseded it; `None` if the caller took it back.
+        /// The newer request that superseded it; `None` if somebody cancelled it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         successor: Option<RequestId>,
+        /// The admin who cancelled it; `None` if that was the caller.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
 }
 
@@ -300,7 +309,7 @@ pub enum Status {
     Denied,
     /// Nobody decided in time.
     Expired,
-    /// The caller took it back.
+    /// The caller or an admin took it back.
     Cancelled,
 }
 
@@ -362,13 +371,32 @@ impl Request {
         self.version.saturating_sub(self.versions_since_end()) <= 1 && self.status().is_terminal()
     }
 
+    /// The admin who ended it, if one did.
+    #[must_use]
+    pub fn ended_by_admin(&self) -> Option<&str> {
+        match &self.state {
+            State::Expired { by, .. } | State::Cancelled { by, .. } => by.as_deref(),
+            State::Open(_) | State::Approved { .. } | State::Denied(_) => None,
+        }
+    }
+
+    /// Why it ended, if that was said.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match &self.state {
+            State::Approved { decided, .. } | State::Denied(decided) => decided.reason.as_deref(),
+            State::Expired { reason, .. } | State::Cancelled { reason, .. } => reason.as_deref(),
+            State::Open(_) => None,
+        }
+    }
+
     /// When it was decided, expired or cancelled.
     #[must_use]
     pub fn decided_at(&self) -> Option<Timestamp> {
         match &self.state {
             State::Open(_) => None,
             State::Approved { decided, .. } | State::Denied(decided) => Some(decided.at),
-            State::Expired { at } | State::Cancelled { at, .. } => Some(*at),
+            State::Expired { at, .. } | State::Cancelled { at, .. } => Some(*at),
         }
     }
 

@@ -238,7 +238,7 @@ impl Request {
         if at < self.submission.expires_at {
             return Err(Refusal::NotDue);
         }
-        Ok(self.ended(at, |at| State::Expired { at }))
+        Ok(self.ended(at, |at| State::Expired { at, by: None, reason: None }))
     }
 
     /// The caller takes the request back, and says why.
@@ -252,14 +252,14 @@ impl Request {
         if at >= self.submission.expires_at {
             return Err(Refusal::TooLate);
         }
-        Ok(self.ended(at, |at| State::Cancelled { at, reason, successor: None }))
+        Ok(self.ended(at, |at| State::Cancelled { at, reason, successor: None, by: None }))
     }
 
     /// Ends the request without an event in its history.
     pub(super) fn ended(&self, at: Timestamp, state: impl FnOnce(Timestamp) -> State) -> Step {
         let at = self.time_of_next(at);
         let request = Request { version: self.version + 1, state: state(at), ..self.clone() };
-        let audit = vec![decision(&request, at, None)];
+        let audit = vec![decision(&request, at, request.ended_by_admin().map(str::to_owned))];
         let counts = outcome_counts(&request, at);
         let mut effects = vec![Effect::ShowRequest];
         close_notices(&self.state, &request, &mut effects);
@@ -275,7 +275,9 @@ impl Request {
         let at = self.decided_at()?;
         let by = match &self.state {
             State::Approved { decided, .. } | State::Denied(decided) => decided.by.clone(),
-            State::Open(_) | State::Expired { .. } | State::Cancelled { .. } => None,
+            State::Open(_) | State::Expired { .. } | State::Cancelled { .. } => {
+                self.ended_by_admin().map(str::to_owned)
+            }
         };
         Some(decision(self, at, by))
     }
@@ -421,12 +423,7 @@ fn decision(request: &Request, at: Timestamp, by: Option<String>) -> AuditEntry 
     let mut detail = Map::new();
     detail.insert("decision".into(), status.as_str().into());
     detail.insert("approvers".into(), json!(request.approvers()));
-    let reason = match &request.state {
-        State::Approved { decided, .. } | State::Denied(decided) => decided.reason.as_deref(),
-        State::Cancelled { reason, .. } => reason.as_deref(),
-        State::Open(_) | State::Expired { .. } => None,
-    };
-    if let Some(reason) = reason {
+    if let Some(reason) = request.reason() {
         detail.insert("reason".into(), reason.into());
     }
     if let State::Cancelled { successor: Some(successor), .. } = &request.state {

@@ -80,7 +80,8 @@ impl Request {
             return Err(Refusal::TooLate);
         }
         let reason = Some(format!("superseded by the newer request {successor}"));
-        let mut step = self.ended(at, |at| State::Cancelled { at, reason, successor: Some(successor) });
+        let mut step =
+            self.ended(at, |at| State::Cancelled { at, reason, successor: Some(successor), by: None });
         step.counts.push(Count::one("superseded_total", &[("action", &self.submission.rules)]));
         Ok(step)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
-    Act, Actor, Digest, Identity, Intent, Request, State, Status, Submission, Timestamp,
+    Act, Actor, AdminEnd, Digest, Identity, Intent, Request, State, Status, Submission, Timestamp,
 };
 use countersign_core::record::PolicyEntry;
 use countersign_policy::decide::{self, Attempt};
@@ -134,6 +134,10 @@ impl Replayer {
         let end = request.decided_at().unwrap_or(self.now);
         if let Err(outcome) = simulation.advance(end, timers) {
             note(&outcome);
+        }
+        if let Some(ended) = AdminEnd::recorded(&request.state) {
+            note(&simulation.happen(end, by_itself(Intent::End(ended))));
+            return failed;
         }
         match &request.state {
             State::Cancelled { at, .. } => {

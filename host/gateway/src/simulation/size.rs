@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use countersign_core::lifecycle::{Act, Intent, Request, Submission};
+use countersign_core::lifecycle::{Act, AdminEnd, Intent, Request, Submission};
 use countersign_policy::decide::Ask;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -48,6 +48,10 @@ pub(super) fn of_intent(intent: &Intent) -> usize {
         Intent::Approve { edits } => of_map(edits, |value| value.as_ref().map_or(0, of_value)),
         Intent::Acknowledge { persona } => persona.len(),
         Intent::Deny { reason } | Intent::Cancel { reason } => reason.as_ref().map_or(0, String::len),
+        Intent::End(AdminEnd { by, reason, .. }) => {
+            let call = by.call.iter().map(|(key, value)| ENTRY + key.len() + of_value(value)).sum::<usize>();
+            by.name.len() + call + reason.as_ref().map_or(0, String::len)
+        }
         Intent::Withdraw | Intent::Escalate | Intent::Wake | Intent::Expire => 0,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use countersign_core::bundle::{Bundle, RecordedEvents, RecordedSubmission};
-use countersign_core::lifecycle::{Act, Actor, Decided, Event, State};
+use countersign_core::lifecycle::{Act, Actor, AdminActor, AdminEnd, Decided, Ending, Event, State};
 use countersign_core::receipt::ReceiptDocument;
 
 use super::*;
@@ -78,8 +78,16 @@ async fn decided(house: &House, rng: &mut fastrand::Rng) -> Arc<Request> {
     if request.status().is_terminal() {
         return request;
     }
-    if rng.bool() {
-        return house.gateway.cancel(id, rng.bool().then(|| "no more".to_owned())).await.expect("it is open");
+    let reason = rng.bool().then(|| "no more".to_owned());
+    let by_admin = |ending| {
+        let by = AdminActor { name: "dana".to_owned(), call: serde_json::Map::new() };
+        house.gateway.end(id, AdminEnd { ending, by, reason: reason.clone() })
+    };
+    match rng.u8(..6) {
+        0 | 1 => return house.gateway.cancel(id, reason).await.expect("it is open"),
+        2 => return by_admin(Ending::Cancelled).await.expect("it is open"),
+        3 => return by_admin(Ending::Expired).await.expect("it is open"),
+        _ => {}
     }
     house.clock.advance(15 * MINUTE);
     house.turn().await;
@@ -162,7 +170,7 @@ async fn what_was_changed_is_named() {
             let by = bundle.happened.history[2].by.as_mut().expect("a person");
             by.groups.insert("admins".to_owned());
         }),
-        (happened, |bundle| bundle.happened.end = State::Expired { at: START }),
+        (happened, |bundle| bundle.happened.end = State::Expired { at: START, by: None, reason: None }),
         ("the policy entry", |bundle| bundle.entry.timeout_ms += 1),
         ("the request", |bundle| bundle.request_id = RequestId::new(START, 0, 0)),
     ];
@@ -261,7 +269,7 @@ async fn a_decision_that_the_modules_do_not_make_is_named() {
     check(
         &|lie| {
             lie.history.pop();
-            lie.state = State::Expired { at: START.plus(1) };
+            lie.state = State::Expired { at: START.plus(1), by: None, reason: None };
         },
         "the request does not end as recorded: not_due",
     );

@@ -5,7 +5,7 @@ use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use countersign_access::{ADMIN_TOKEN_NAME, Role};
-use countersign_core::lifecycle::Digest;
+use countersign_core::lifecycle::{AdminActor, Digest};
 use countersign_core::record::{AdminCall, Authentication, ChangeTrigger};
 use countersign_core::secret::Secret;
 use countersign_gateway::policy_sets::By;
@@ -20,6 +20,9 @@ use crate::telemetry::SecurityEvent;
 
 /// The prefix of every admin route.
 const PREFIX: &str = "/api/admin/";
+
+/// The prefix of the routes that act on requests.
+const REQUESTS: &str = "/api/admin/requests/";
 
 /// An admin who was authenticated and has the role that the call needs. Only [`guard`] creates one.
 #[derive(Clone, Debug)]
@@ -39,6 +42,13 @@ impl Admin {
             check.finish()?;
         }
         Ok(By { trigger: ChangeTrigger::Api, actor: Some(name), call: Some(call) })
+    }
+
+    /// Who acts on a request. What is claimed is as in [`Admin::by`].
+    pub(super) fn acting(self, claimed_in_body: Option<String>) -> Result<AdminActor, ApiError> {
+        let By { actor, call, .. } = self.by(claimed_in_body)?;
+        let call = call.map(|call| call.audited()).unwrap_or_default();
+        Ok(AdminActor { name: actor.unwrap_or_default(), call })
     }
 }
 
@@ -68,7 +78,7 @@ async fn authenticate(app: &App, parts: &mut Parts) -> Result<Admin, ApiError> {
         return Err(ApiError::NoSuch("path"));
     }
     let Ok(calling) = Calling::from_request_parts(parts, &()).await;
-    let (name, authentication) = recognise(app, &calling, role_for(&parts.method)).await?;
+    let (name, authentication) = recognise(app, &calling, role_for(&parts.method, parts.uri.path())).await?;
     let claimed_actor = match parts.headers.get("x-admin-actor").map(HeaderValue::to_str) {
         None => None,
         Some(Ok(claimed)) => Some(claimed.to_owned()),
@@ -79,9 +89,10 @@ async fn authenticate(app: &App, parts: &mut Parts) -> Result<Admin, ApiError> {
 
 /// The role that a call needs. Whatever does not only read needs the role to change what is in force, so a new route
 /// needs it too unless it is named here.
-fn role_for(method: &Method) -> Role {
+fn role_for(method: &Method, path: &str) -> Role {
     match *method {
         Method::GET | Method::HEAD => Role::Read,
+        _ if path.starts_with(REQUESTS) => Role::Operate,
         _ => Role::Activate,
     }
 }

@@ -76,6 +76,8 @@ pub(crate) enum ApiError {
         "this gateway has no access file, so it answers its own machine alone, and this came through a proxy"
     )]
     Proxied,
+    #[error("{0}, so that there is nothing to send")]
+    NotDeliverable(&'static str),
     #[error("this path does not take this method")]
     WrongMethod,
     #[error("too many requests from this address")]
@@ -166,6 +168,7 @@ impl ApiError {
             | ApiError::RequesterMismatch(_)
             | ApiError::RoleMissing(_)
             | ApiError::Proxied => StatusCode::FORBIDDEN,
+            ApiError::NotDeliverable(_) => StatusCode::CONFLICT,
             ApiError::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::RateLimited { .. } | ApiError::Caller(CallerRefusal::QuotaUsedUp { .. }) => {
                 StatusCode::TOO_MANY_REQUESTS
@@ -187,6 +190,7 @@ impl ApiError {
             ApiError::NoSuch(_) => "not_found",
             ApiError::Unauthorized | ApiError::NotAnAdmin(_) => "unauthorized",
             ApiError::RoleMissing(_) => "role_missing",
+            ApiError::NotDeliverable(_) => "not_deliverable",
             ApiError::WrongMethod => "method_not_allowed",
             ApiError::RateLimited { .. } => "rate_limited",
             ApiError::Caller(refusal) => refusal.code(),

@@ -102,7 +102,7 @@ pub(super) struct ChannelView {
 }
 
 impl SlackView {
-    fn of(report: Option<Report>) -> SlackView {
+    pub(super) fn of(report: Option<Report>) -> SlackView {
         let Some(report) = report else { return SlackView::default() };
         let Report { state, since, refused, lookup_refused, channels } = report;
         let channels = channels.into_iter().map(|(channel, failure)| ChannelView {

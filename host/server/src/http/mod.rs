@@ -46,8 +46,10 @@ mod slack;
 mod access;
 mod admin;
 mod audit;
+mod gateway_state;
 mod modules;
 mod policy_sets;
+mod requests;
 mod shadow;
 
 // For operators.

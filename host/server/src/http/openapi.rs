@@ -8,8 +8,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::error::Problem;
 use super::{
-    access, audit, bundle, cancel, create, health, modules, policy_sets, receipts, rerequest, schemas,
-    shadow, slack, sse, status, usage, wait,
+    access, audit, bundle, cancel, create, gateway_state, health, modules, policy_sets, receipts, requests,
+    rerequest, schemas, shadow, slack, sse, status, usage, wait,
 };
 
 #[derive(OpenApi)]
@@ -38,6 +38,12 @@ use super::{
         policy_sets::change::reload,
         access::show,
         audit::list,
+        gateway_state::show,
+        requests::list,
+        requests::show,
+        requests::cancel,
+        requests::expire,
+        requests::resend,
         modules::put,
         modules::list,
         policy_sets::change::store,
@@ -71,7 +77,7 @@ impl Modify for Security {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let mut admin = Http::new(HttpAuthScheme::Bearer);
         admin.description = Some("`ADMIN_TOKEN`, or an API key or a token of an admin of the access file. Calls that read need the role \
-                `read`, all others `activate`; `ADMIN_TOKEN` has every role, and is also taken as the header \
+                `read`, those that act on requests `operate`, all others `activate`; `ADMIN_TOKEN` has every role, and is also taken as the header \
                 `x-admin-token`.".to_owned());
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("admin", SecurityScheme::Http(admin));

@@ -15,8 +15,9 @@ use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::{
-    access, admin, audit, body, bundle, cancel, create, front_door, health, modules, openapi, policy_sets,
-    proxies, receipts, rerequest, schemas, shadow, slack as interactions, sse, status, usage, wait,
+    access, admin, audit, body, bundle, cancel, create, front_door, gateway_state, health, modules, openapi,
+    policy_sets, proxies, receipts, requests, rerequest, schemas, shadow, slack as interactions, sse, status,
+    usage, wait,
 };
 use crate::state::App;
 
@@ -123,6 +124,12 @@ fn operations() -> Routes {
         .post("/api/admin/reload-policy", policy_sets::change::reload)
         .get("/api/admin/access", access::show)
         .get("/api/admin/audit", audit::list)
+        .get("/api/admin/state", gateway_state::show)
+        .get("/api/admin/requests", requests::list)
+        .get("/api/admin/requests/{id}", requests::show)
+        .post("/api/admin/requests/{id}/cancel", requests::cancel)
+        .post("/api/admin/requests/{id}/expire", requests::expire)
+        .post("/api/admin/requests/{id}/resend", requests::resend)
         .put("/api/admin/modules", modules::put)
         .get("/api/admin/modules", modules::list)
         .post("/api/admin/policy-sets", policy_sets::change::store)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use countersign_core::lifecycle::{Digest, Needs, Request, RequestId, Salt, State, Status, Timestamp, Usage};
+use countersign_core::lifecycle::{Digest, Needs, Request, RequestId, Salt, Status, Timestamp, Usage};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -20,7 +20,7 @@ pub(super) struct WaitView {
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = Option<String>, format = DateTime)]
     decided_at: Option<Timestamp>,
-    /// Why it was denied or cancelled.
+    /// Why it was denied or cancelled, or why an admin had it expire.
     reason: Option<String>,
     /// The approved parameters, with edits; redacted values stay redacted; null unless approved.
     #[schema(value_type = Option<Object>)]
@@ -96,7 +96,7 @@ impl WaitView {
             status: request.status(),
             approvers: request.approvers().into_iter().map(str::to_owned).collect(),
             decided_at: request.decided_at(),
-            reason: reason(request).map(str::to_owned),
+            reason: request.reason().map(str::to_owned),
             decision_params: approved.then(|| request.params()),
             overrides,
             removed,
@@ -207,14 +207,6 @@ pub(super) fn salt_text(salt: &Salt) -> String {
 /// How many people must approve: the most that a policy requires, since one approval counts for all of them.
 pub(crate) fn min_approvals(needs: &Needs) -> u32 {
     needs.approvals.iter().copied().max().unwrap_or_default()
-}
-
-fn reason(request: &Request) -> Option<&str> {
-    match &request.state {
-        State::Approved { decided, .. } | State::Denied(decided) => decided.reason.as_deref(),
-        State::Cancelled { reason, .. } => reason.as_deref(),
-        State::Open(_) | State::Expired { .. } => None,
-    }
 }
 
 /// Serializes a time in RFC 3339.

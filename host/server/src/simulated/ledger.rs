@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{
-    Act, AuditEntry, Escalation, Event, Refusal, Request, RequestId, State, Timestamp, draft,
+    Act, AdminEnd, AuditEntry, Escalation, Event, Refusal, Request, RequestId, State, Timestamp, draft,
 };
 use countersign_policy::Policies;
 
@@ -117,8 +117,14 @@ impl Ledger {
                     proposal.judged(&verdicts, &rules.entry().redact)
                 })
             }
-            (None, State::Expired { at }) => before.expire(*at),
-            (None, State::Cancelled { at, reason, successor: None }) => before.cancel(*at, reason.clone()),
+            (None, ended) if AdminEnd::recorded(ended).is_some() => {
+                let end = AdminEnd::recorded(ended).ok_or_else(|| format!("{} was not ended", after.id))?;
+                before.end_by_admin(after.changed_at(), &end)
+            }
+            (None, State::Expired { at, .. }) => before.expire(*at),
+            (None, State::Cancelled { at, reason, successor: None, .. }) => {
+                before.cancel(*at, reason.clone())
+            }
             (None, State::Cancelled { at, successor: Some(newer), .. }) => before.supersede(*at, *newer),
             (None, State::Open(_)) if before.is_superseding() => {
                 let at = after.changed_at();

@@ -159,8 +159,12 @@ fn any_state() -> BoxedStrategy<State> {
         1 => (any_decided(), prop::option::of(any_consumption()))
             .prop_map(|(decided, consumed)| State::Approved { decided, consumed }),
         1 => any_decided().prop_map(State::Denied),
-        1 => any::<u64>().prop_map(|at| State::Expired { at: Timestamp::from_millis(at) }),
-        1 => prop::option::of(any_words()).prop_map(|reason| State::Cancelled { at: START, reason, successor: None }),
+        1 => (any::<u64>(), prop::option::of(any_words()), prop::option::of(any_words())).prop_map(
+            |(at, by, reason)| State::Expired { at: Timestamp::from_millis(at), by, reason }
+        ),
+        1 => (prop::option::of(any_words()), prop::option::of(any_words())).prop_map(
+            |(by, reason)| State::Cancelled { at: START, reason, successor: None, by }
+        ),
     ]
     .boxed()
 }

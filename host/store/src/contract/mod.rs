@@ -56,6 +56,7 @@ macro_rules! store_contract {
                 one_of_many_commits_wins
                 what_is_due_comes_in_order
                 what_is_due_comes_page_by_page
+                all_requests_are_listed_newest_first
                 what_is_terminal_is_never_due
                 open_requests_are_found_by_their_supersede_key
                 of_many_with_one_supersede_key_the_last_finds_all

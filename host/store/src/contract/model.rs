@@ -186,7 +186,7 @@ impl Model {
                     request.version += skip;
                     request.state = match state {
                         0 => approved(now),
-                        1 => State::Expired { at: now },
+                        1 => State::Expired { at: now, by: None, reason: None },
                         wanted => open(wanted % 3),
                     };
                 });

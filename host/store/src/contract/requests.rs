@@ -230,7 +230,9 @@ pub(crate) async fn a_conflict_changes_nothing<B: Backend>() {
     create(&*store, &first).await;
     let second = next(&first, at(1), |_| {});
     commit(&*store, &second).await;
-    let ended = next(&request(2), at(1), |request| request.state = State::Expired { at: at(1) });
+    let ended = next(&request(2), at(1), |request| {
+        request.state = State::Expired { at: at(1), by: None, reason: None }
+    });
     create(&*store, &request(2)).await;
     commit(&*store, &ended).await;
 
@@ -268,7 +270,10 @@ pub(crate) async fn what_was_done_with_an_approval_is_stored<B: Backend>() {
         ("a version too far", consumed(&used, at(3))),
         ("an open state", Request { state: open(1), ..used.clone() }),
         ("another end", Request { state: denied(at(1)), ..used.clone() }),
-        ("yet another end", Request { state: State::Expired { at: at(2) }, ..used.clone() }),
+        (
+            "yet another end",
+            Request { state: State::Expired { at: at(2), by: None, reason: None }, ..used.clone() },
+        ),
     ] {
         assert_eq!(store.commit(change(&request)).await.unwrap(), Committed::Conflict, "{what}");
         assert_eq!(Seen::of(&*store).await, before, "{what}");
@@ -367,11 +372,41 @@ pub(crate) async fn what_is_due_comes_page_by_page<B: Backend>() {
     }
 }
 
+/// Ended ones too, whatever the order in which they were stored.
+pub(crate) async fn all_requests_are_listed_newest_first<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let mut expected = Vec::new();
+    for number in [5, 0, 3, 7, 1, 6, 2, 4] {
+        let first = request(number);
+        create(&*store, &first).await;
+        if number % 2 == 0 {
+            commit(&*store, &next(&first, at(1), |request| request.state = denied(at(1)))).await;
+        }
+        expected.push(first.id);
+    }
+    expected.sort_unstable();
+    expected.reverse();
+    for size in [1, 3, 8, 100] {
+        let (mut seen, mut before) = (Vec::new(), None);
+        loop {
+            let page = store.newest(before, size).await.unwrap();
+            seen.extend(&page);
+            if page.len() < size {
+                break;
+            }
+            before = seen.last().copied();
+        }
+        assert_eq!(seen, expected, "pages of {size}");
+    }
+}
+
 pub(crate) async fn what_is_terminal_is_never_due<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
-    let cancelled = State::Cancelled { at: at(1), reason: None, successor: None };
+    let cancelled = State::Cancelled { at: at(1), reason: None, successor: None, by: None };
     for (number, state) in
-        [approved(at(1)), denied(at(1)), State::Expired { at: at(1) }, cancelled].into_iter().enumerate()
+        [approved(at(1)), denied(at(1)), State::Expired { at: at(1), by: None, reason: None }, cancelled]
+            .into_iter()
+            .enumerate()
     {
         let first = request(number as u64);
         create(&*store, &first).await;

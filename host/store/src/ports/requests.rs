@@ -59,6 +59,9 @@ pub trait Requests: Send + Sync {
     /// The earliest due time of an open request after `after`.
     async fn next_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
+    /// The ids of up to `limit` requests, ended ones included, newest first: those with ids below `before`, if that is given.
+    async fn newest(&self, before: Option<RequestId>, limit: usize) -> Result<Vec<RequestId>, StoreError>;
+
     /// The open requests that were made with this supersede key ([`SupersedeKey::key`]), those that were stored first
     /// first; now and then one that has just ended. `request` is one that has the key, if it is not asked for another reason.
     ///

@@ -21,6 +21,9 @@ pub trait Shared: Send + Sync {
     /// lease has ended.
     async fn lease(&self, name: &str, holder: u64, ttl_ms: u64) -> Result<bool, StoreError>;
 
+    /// Who holds a lease, if anybody does.
+    async fn lease_holder(&self, name: &str) -> Result<Option<u64>, StoreError>;
+
     /// Gives a lease back; nothing happens if another holder has it.
     async fn release(&self, name: &str, holder: u64) -> Result<(), StoreError>;
 

@@ -224,6 +224,26 @@ impl Requests for RedisStore {
         Ok(next)
     }
 
+    async fn newest(&self, before: Option<RequestId>, limit: usize) -> Result<Vec<RequestId>, StoreError> {
+        let below = before.map_or("+".to_owned(), |before| format!("({before}"));
+        let tags = self.space.tags();
+        let select = tags.iter().map(|tag| {
+            let range = Call::command("ZREVRANGEBYLEX", tag, "ids").text(&below).text("-");
+            range.text("LIMIT").number(0_u64).number(sent_limit(limit))
+        });
+        let mut ids = Vec::new();
+        for (tag, found) in tags.iter().zip(self.space.link.calls(select.collect()).await?) {
+            let place = Place { table: "ids", key: &tag.as_str() };
+            for id in place.list(found)? {
+                ids.push(place.request_id("id", id)?);
+            }
+        }
+        // Each partition has told its newest ones. Those of all partitions that are the newest are wanted.
+        ids.sort_unstable_by(|one, other| other.cmp(one));
+        ids.truncate(limit);
+        Ok(ids)
+    }
+
     async fn with_supersede_key(
         &self,
         key: &Digest,

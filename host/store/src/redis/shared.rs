@@ -39,6 +39,15 @@ impl Shared for RedisStore {
         Ok(place.number("taken", self.space.write(take).await?)? == 1)
     }
 
+    async fn lease_holder(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        let get = Call::command("GET", &self.space.meta(), format_args!("lease:{name}"));
+        let place = Place { table: "lease", key: &name };
+        match self.space.link.call(get).await? {
+            Value::Nil => Ok(None),
+            holder => place.number("holder", holder).map(Some),
+        }
+    }
+
     async fn release(&self, name: &str, holder: u64) -> Result<(), StoreError> {
         let give_back = Call::script(&GIVE_BACK, &self.space.meta()).text(name).number(holder);
         self.space.write(give_back).await.map(drop)

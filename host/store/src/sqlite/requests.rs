@@ -202,6 +202,20 @@ impl Requests for SqliteStore {
         read.await
     }
 
+    async fn newest(&self, before: Option<RequestId>, limit: usize) -> Result<Vec<RequestId>, StoreError> {
+        // Every id comes before 17 bytes of ones.
+        let before = before.map_or(vec![u8::MAX; 17], |before| before.to_bytes().into());
+        let read = self.readers.read(move |db| {
+            let mut select =
+                db.prepare_cached("SELECT id FROM request WHERE id < ?1 ORDER BY id DESC LIMIT ?2")?;
+            let rows = select.query_and_then(params![before, row_limit(limit)], |row| {
+                RowContext { table: "request", key: &"a request" }.request_id(row, (0, "id"))
+            })?;
+            rows.collect()
+        });
+        read.await
+    }
+
     async fn with_supersede_key(
         &self,
         key: &Digest,

@@ -7,9 +7,15 @@ use super::*;
 const TOKEN: &str = "correct-horse-battery-staple";
 
 /// Every admin route.
-pub(super) const ROUTES: [(&str, &str); 14] = [
+pub(super) const ROUTES: [(&str, &str); 20] = [
     ("POST", "/api/admin/reload-policy"),
     ("GET", "/api/admin/access"),
+    ("GET", "/api/admin/state"),
+    ("GET", "/api/admin/requests"),
+    ("GET", "/api/admin/requests/req_00000000000000000000000000"),
+    ("POST", "/api/admin/requests/req_00000000000000000000000000/cancel"),
+    ("POST", "/api/admin/requests/req_00000000000000000000000000/expire"),
+    ("POST", "/api/admin/requests/req_00000000000000000000000000/resend"),
     ("PUT", "/api/admin/modules"),
     ("GET", "/api/admin/modules"),
     ("POST", "/api/admin/policy-sets"),

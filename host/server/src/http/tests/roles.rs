@@ -70,6 +70,10 @@ impl Setup {
     }
 }
 
+fn acts_on_requests(path: &str) -> bool {
+    path.starts_with("/api/admin/requests/")
+}
+
 /// The answer is that of the route, whatever it is, rather than the guard's.
 fn is_let_in(answer: &Answer) -> bool {
     let error = answer.text.parse::<Value>().ok().map_or(Value::Null, |body| body["error"].clone());
@@ -83,10 +87,11 @@ async fn each_route_needs_its_role() {
         ROUTES.into_iter().chain([("GET", "/api/admin/none"), ("PATCH", "/api/admin/modules")])
     {
         let (needed, may, may_not) = match method {
-            "GET" => ("read", &setup.rita, &setup.ada),
-            _ => ("activate", &setup.ada, &setup.rita),
+            "GET" => ("read", &setup.rita, [&setup.ada, &setup.otto]),
+            _ if acts_on_requests(path) => ("operate", &setup.otto, [&setup.ada, &setup.rita]),
+            _ => ("activate", &setup.ada, [&setup.otto, &setup.rita]),
         };
-        for key in [may_not, &setup.otto] {
+        for key in may_not {
             let answer = setup.call(method, path, "{}", key.reveal()).await;
             assert_eq!(
                 (answer.status.as_u16(), &answer.json()["error"]),
@@ -116,11 +121,12 @@ async fn each_route_needs_its_role() {
     let rejections: Vec<_> =
         counts["admin_rejections"]["rejections"].as_array().expect("a list").iter().collect();
     let (reads, all) = (ROUTES.iter().filter(|(method, _)| *method == "GET").count() + 1, ROUTES.len() + 2);
+    let acts = ROUTES.iter().filter(|(method, path)| *method == "POST" && acts_on_requests(path)).count();
     assert_eq!(
         rejections,
         [
-            &json!({"admin": "ada", "kind": "role_missing", "count": reads}),
-            &json!({"admin": "otto", "kind": "role_missing", "count": all + 1}),
+            &json!({"admin": "ada", "kind": "role_missing", "count": reads + acts}),
+            &json!({"admin": "otto", "kind": "role_missing", "count": all - acts + 1}),
             &json!({"admin": "rita", "kind": "role_missing", "count": all - reads}),
         ]
     );

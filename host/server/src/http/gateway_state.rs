@@ -1,0 +1,136 @@
+//! `GET /api/admin/state`: how the gateway itself stands.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use countersign_core::lifecycle::{Digest, Status, Timestamp};
+use countersign_store::StoreFault;
+use serde::Serialize;
+
+use super::admin::Admin;
+use super::error::ApiError;
+use super::health::SlackView;
+use super::openapi::STORE_ERRORS;
+use super::view::{rfc3339, rfc3339_always};
+use crate::instances::{DELIVERY, LIFE_MS};
+use crate::state::App;
+
+/// How the gateway stands, as the instance that answers sees it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StateView {
+    /// The version of the program.
+    version: &'static str,
+    /// The hash of the policy set in force.
+    #[schema(value_type = String)]
+    policy: Digest,
+    /// The actions of the policy set in force.
+    actions: usize,
+    /// What keeps a newer policy set from being put in force.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    held_back: Vec<String>,
+    store: StoreView,
+    /// The number of the instance that answers, in hexadecimal.
+    instance: String,
+    /// The instances that live; absent if the store has one instance only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instances: Option<Vec<String>>,
+    /// Which instance holds each lease; null if none does. Absent if the store has one instance only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leases: Option<BTreeMap<&'static str, Option<String>>>,
+    /// Open requests, by action and status.
+    open: Vec<OpenView>,
+    outbox: OutboxView,
+    slack: SlackView,
+    /// What people did in Slack and waits on disk for the store; absent if nothing is kept there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spooled: Option<usize>,
+    /// What is wrong with the audit log, as in `/readyz`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    audit: BTreeMap<&'static str, String>,
+}
+
+/// The store.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct StoreView {
+    /// `sqlite` or `redis`.
+    backend: &'static str,
+    /// What is wrong with it, as in `/readyz`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<&'static str>,
+}
+
+/// Open requests of one action in one status.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct OpenView {
+    action: String,
+    status: Status,
+    count: u64,
+    /// When the oldest was made.
+    #[serde(serialize_with = "rfc3339_always")]
+    #[schema(value_type = String, format = DateTime)]
+    oldest: Timestamp,
+}
+
+/// What waits for delivery.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct OutboxView {
+    entries: u64,
+    /// Since when the oldest waits.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "rfc3339")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    oldest: Option<Timestamp>,
+}
+
+/// Shows how the gateway stands: its instances, leases, what is open and undelivered, and versions.
+#[utoipa::path(
+    get,
+    path = "/api/admin/state",
+    security(("admin" = [])),
+    responses(
+        (status = 200, description = "How the gateway stands", body = StateView),
+        (status = "4XX", description = "401 `unauthorized`, or 429 `rate_limited` after many; 403 `role_missing`; \
+            404 `not_found`: the gateway has no admins"),
+        (status = "5XX", description = STORE_ERRORS),
+    )
+)]
+pub(super) async fn show(State(app): State<Arc<App>>, _: Admin) -> Result<Json<StateView>, ApiError> {
+    let (gateway, store) = (&app.gateway, app.gateway.store());
+    let name = |instance: u64| format!("{instance:016x}");
+    let (mut instances, mut leases) = (None, None);
+    if let Some(shared) = store.shared() {
+        // To say that this one lives is how to hear which others do.
+        let live = shared.announce(gateway.instance(), LIFE_MS).await?;
+        instances = Some(live.into_iter().map(name).collect());
+        leases = Some(BTreeMap::from([(DELIVERY, shared.lease_holder(DELIVERY).await?.map(name))]));
+    }
+    let (open, outbox) = (store.open_requests().await?, store.outbox_depth().await?);
+    let open = open.into_iter().map(|open| OpenView {
+        action: open.action,
+        status: open.status,
+        count: open.count,
+        oldest: open.oldest,
+    });
+    let set = gateway.policies().active();
+    let report = app.outgoing.as_ref().map(|slack| slack.health.report(gateway.clock().monotonic()));
+    Ok(Json(StateView {
+        version: env!("CARGO_PKG_VERSION"),
+        policy: set.hash(),
+        actions: set.policies().count(),
+        held_back: app.policy_sets.held_back().iter().map(ToString::to_string).collect(),
+        store: StoreView {
+            backend: store.backend(),
+            fault: app.readiness.store_fault().map(StoreFault::as_str),
+        },
+        instance: name(gateway.instance()),
+        instances,
+        leases,
+        open: open.collect(),
+        outbox: OutboxView { entries: outbox.entries, oldest: outbox.oldest },
+        slack: SlackView::of(report),
+        spooled: app.spool.as_ref().map(|spool| spool.waiting()),
+        audit: app.audit.troubles(),
+    }))
+}
