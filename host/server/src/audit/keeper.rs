@@ -168,6 +168,12 @@ impl Keeper {
         lock(&self.troubles).keys().map(|part| part.as_str()).collect()
     }
 
+    /// What is wrong with each, for admins.
+    pub(crate) fn explained(&self) -> BTreeMap<&'static str, String> {
+        let troubles = lock(&self.troubles);
+        troubles.iter().map(|(part, trouble)| (part.as_str(), trouble.what.clone())).collect()
+    }
+
     /// Signs what was added since the last checkpoint, if it is this instance's turn, and appends the newest one to its file.
     pub(crate) async fn sign(&self, app: &App) {
         let gateway = &app.gateway;

@@ -47,7 +47,7 @@ pub(super) struct StateView {
     /// What people did in Slack and waits on disk for the store; absent if nothing is kept there.
     #[serde(skip_serializing_if = "Option::is_none")]
     spooled: Option<usize>,
-    /// What is wrong with the audit log, as in `/readyz`.
+    /// What is wrong with the audit log: the parts that `/readyz` names, each with what is the matter.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     audit: BTreeMap<&'static str, String>,
 }
@@ -131,6 +131,6 @@ pub(super) async fn show(State(app): State<Arc<App>>, _: Admin) -> Result<Json<S
         outbox: OutboxView { entries: outbox.entries, oldest: outbox.oldest },
         slack: SlackView::of(report),
         spooled: app.spool.as_ref().map(|spool| spool.waiting()),
-        audit: app.audit.troubles(),
+        audit: app.audit.explained(),
     }))
 }

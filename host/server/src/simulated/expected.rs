@@ -147,7 +147,7 @@ pub(super) fn check(request: &Request) -> Result<(), String> {
             }
             _ => Err(format!("{} was denied by nobody", request.id)),
         },
-        State::Expired { at } if *at < request.submission.expires_at => {
+        State::Expired { at, .. } if *at < request.submission.expires_at => {
             Err(format!("{} expired before its time", request.id))
         }
         State::Expired { .. } | State::Cancelled { .. } | State::Open(_) => Ok(()),

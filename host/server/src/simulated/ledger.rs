@@ -87,7 +87,7 @@ impl Ledger {
         if events != wanted {
             return Err(format!("{} is audited as {events:?} rather than {wanted:?}", request.id));
         }
-        if let State::Expired { at } = request.state {
+        if let State::Expired { at, .. } = request.state {
             let due = request.submission.expires_at;
             let latest = due.max(disturbed_at.plus(EXPIRY_AFTER_FAULT_MS)).plus(EXPIRY_MS);
             if at > latest {
