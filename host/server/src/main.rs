@@ -43,6 +43,7 @@ async fn main() -> ExitCode {
         Ok(Cli { command: Command::Ask(ask) }) => return ask.run(&client_environment()).await.into(),
         Ok(Cli { command: Command::Wait(wait) }) => return wait.run(&client_environment()).await.into(),
         Ok(Cli { command: Command::Hook(hook) }) => hook.run(client_environment()).await,
+        Ok(Cli { command: Command::Mcp(mcp) }) => mcp.run(client_environment()).await,
         Ok(Cli { command: Command::Hash(hash) }) => return hash.run().into(),
         Ok(Cli { command: Command::Dev(dev) }) => return dev::run(dev).await,
         Ok(Cli { command: Command::Keys(command) }) => return countersign::run_keys(&command).await,

@@ -361,7 +361,9 @@ fn json(params: &Map<String, Value>) -> String {
     canonical(&Value::Object(params.clone()))
 }
 
-pub(super) fn word(exit: Exit) -> &'static str {
+/// What came of it, in a word or two.
+#[must_use]
+pub fn word(exit: Exit) -> &'static str {
     match exit {
         Exit::Approved => "approved",
         Exit::CommandFailed => "failed",
@@ -375,7 +377,11 @@ pub(super) fn word(exit: Exit) -> &'static str {
     }
 }
 
-fn party(text: &str) -> Result<Party, String> {
+/// Whom a flag names.
+///
+/// # Errors
+/// If it is not `SOURCE:ID`.
+pub fn party(text: &str) -> Result<Party, String> {
     match text.split_once(':') {
         Some((source, id)) if !source.is_empty() && !id.is_empty() => {
             Ok(Party { id: id.to_owned(), source: source.to_owned(), display: None })
