@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use rustix::process::{Pid, Signal};
 
@@ -36,6 +36,18 @@ impl Running {
     /// If it cannot be run.
     #[must_use]
     pub fn start(folder: &Path, words: &[&str], variables: &[(&str, &str)], input: &str) -> Running {
+        let (running, mut stdin) = Running::open(folder, words, variables);
+        // It fails if the program has ended without reading it.
+        let _ = stdin.write_all(input.as_bytes());
+        running
+    }
+
+    /// The same with a standard input that stays open.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    #[must_use]
+    pub fn open(folder: &Path, words: &[&str], variables: &[(&str, &str)]) -> (Running, ChildStdin) {
         let mut command = Command::new(ambient::binary());
         command.args(words).current_dir(folder).env_clear().env("HOME", folder);
         command.envs(ambient::variable("PATH").map(|path| ("PATH", path)));
@@ -43,13 +55,28 @@ impl Running {
         command.envs(variables.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program can be run");
-        let mut stdin = child.stdin.take().expect("its input is piped");
-        // It fails if the program has ended without reading it.
-        let _ = stdin.write_all(input.as_bytes());
-        drop(stdin);
+        let stdin = child.stdin.take().expect("its input is piped");
         let stdout = Printed::read(child.stdout.take().expect("its output is piped"), |_| {});
         let stderr = Printed::read(child.stderr.take().expect("its output is piped"), |_| {});
-        Running { child, stdout, stderr }
+        (Running { child, stdout, stderr }, stdin)
+    }
+
+    /// Waits for a line of its standard output for which this gives something.
+    ///
+    /// # Panics
+    /// If it ends without.
+    pub async fn printed<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
+        let mut lines = self.stdout.lines.clone();
+        let printed = async {
+            loop {
+                let printed = self.stdout.text();
+                if let Some(found) = printed.lines().find_map(&find) {
+                    return found;
+                }
+                assert!(lines.changed().await.is_ok(), "it ended: {printed}{}", self.stderr.text());
+            }
+        };
+        within("a line of the output", printed).await
     }
 
     /// Waits for a line of its standard error with `text` in it, and returns the line.
