@@ -25,6 +25,7 @@ mod idempotency;
 
 mod asking;
 mod hooks;
+mod mcp;
 
 mod receipts;
 mod reexecution;

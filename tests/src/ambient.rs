@@ -45,7 +45,8 @@ pub fn variable(name: &str) -> Option<String> {
 ///
 /// # Panics
 /// If it does not exist, or does not build.
-pub(crate) fn binary() -> PathBuf {
+#[must_use]
+pub fn binary() -> PathBuf {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| match variable("COUNTERSIGN_BIN").map(PathBuf::from) {
         Some(named) if named.is_file() => Ok(named),

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use rustix::process::{Pid, Signal};
 
@@ -36,6 +36,18 @@ impl Running {
     /// If it cannot be run.
     #[must_use]
     pub fn start(folder: &Path, words: &[&str], variables: &[(&str, &str)], input: &str) -> Running {
+        let (running, mut stdin) = Running::open(folder, words, variables);
+        // It fails if the program has ended without reading it.
+        let _ = stdin.write_all(input.as_bytes());
+        running
+    }
+
+    /// The same with a standard input that stays open.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    #[must_use]
+    pub fn open(folder: &Path, words: &[&str], variables: &[(&str, &str)]) -> (Running, ChildStdin) {
         let mut command = Command::new(ambient::binary());
         command.args(words).current_dir(folder).env_clear().env("HOME", folder);
         command.envs(ambient::variable("PATH").map(|path| ("PATH", path)));
@@ -43,13 +55,18 @@ impl Running {
         command.envs(variables.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program can be run");
-        let mut stdin = child.stdin.take().expect("its input is piped");
-        // It fails if the program has ended without reading it.
-        let _ = stdin.write_all(input.as_bytes());
-        drop(stdin);
+        let stdin = child.stdin.take().expect("its input is piped");
         let stdout = Printed::read(child.stdout.take().expect("its output is piped"), |_| {});
         let stderr = Printed::read(child.stderr.take().expect("its output is piped"), |_| {});
-        Running { child, stdout, stderr }
+        (Running { child, stdout, stderr }, stdin)
+    }
+
+    /// Waits for a line of its standard output for which this gives something.
+    ///
+    /// # Panics
+    /// If it ends without.
+    pub async fn found<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
+        Running::line(&self.stdout, "a line of the output", find).await
     }
 
     /// Waits for a line of its standard error with `text` in it, and returns the line.
@@ -57,7 +74,7 @@ impl Running {
     /// # Panics
     /// If it ends without.
     pub async fn said(&self, text: &str) -> String {
-        Running::line(&self.stderr, text).await
+        Running::line(&self.stderr, text, |line| line.contains(text).then(|| line.to_owned())).await
     }
 
     /// The same of its standard output.
@@ -65,21 +82,21 @@ impl Running {
     /// # Panics
     /// If it ends without.
     pub async fn printed(&self, text: &str) -> String {
-        Running::line(&self.stdout, text).await
+        Running::line(&self.stdout, text, |line| line.contains(text).then(|| line.to_owned())).await
     }
 
-    async fn line(of: &Printed, text: &str) -> String {
+    async fn line<T>(of: &Printed, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
         let mut lines = of.lines.clone();
-        let said = async {
+        let found = async {
             loop {
                 let printed = of.text();
-                if let Some(line) = printed.lines().find(|line| line.contains(text)) {
-                    return line.to_owned();
+                if let Some(found) = printed.lines().find_map(&find) {
+                    return found;
                 }
-                assert!(lines.changed().await.is_ok(), "it ended without `{text}`: {printed}");
+                assert!(lines.changed().await.is_ok(), "it ended without `{what}`: {printed}");
             }
         };
-        within(&format!("`{text}`"), said).await
+        within(&format!("`{what}`"), found).await
     }
 
     /// The id of the request that `countersign ask` has made.

@@ -31,7 +31,7 @@ fn collect(folder: &Path, documents: &mut Vec<PathBuf>) -> Result<()> {
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if path.is_dir() && !name.starts_with('.') && name != "target" {
+        if path.is_dir() && !name.starts_with('.') && !["node_modules", "target"].contains(&name) {
             collect(&path, documents)?;
         } else if path.extension().is_some_and(|extension| extension == "md") {
             documents.push(path);

@@ -8,6 +8,7 @@ mod fuzz;
 mod image;
 mod links;
 mod load;
+mod mcp;
 mod packages;
 mod policies;
 mod redis;
@@ -49,6 +50,8 @@ enum Task {
     Image(image::Arguments),
     /// Make the tag of a release
     Release(release::Arguments),
+    /// Have the official client of MCP wait 90 seconds for a decision, on pipes and by HTTP
+    Mcp,
     /// Test with a store in Redis: the contract in a Cluster, failovers, and the end-to-end tests
     Redis,
     /// Run the simulation: random schedules of requests, presses, failures and crashes, each from a seed
@@ -69,6 +72,7 @@ fn main() -> anyhow::Result<()> {
         Task::Deployment => deployment::run(),
         Task::Image(arguments) => image::run(&arguments),
         Task::Release(arguments) => release::run(&arguments),
+        Task::Mcp => mcp::run(),
         Task::Redis => redis::run(),
         Task::Simulate(arguments) => simulate::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),

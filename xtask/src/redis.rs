@@ -30,7 +30,10 @@ const SPINE: [&str; 15] = [
 ];
 
 /// The stories that are told on Redis besides.
-const STORIES: [&str; 14] = [
+const STORIES: [&str; 17] = [
+    "asking::",
+    "hooks::",
+    "mcp::",
     "slack::",
     "restart::",
     "shutdown::",

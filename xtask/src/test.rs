@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 
 use crate::policies::{self, Pins};
 use crate::step::{Stopwatch, step};
-use crate::{cargo, deployment, links, packages, redis, reproducible, tutorial};
+use crate::{cargo, deployment, links, mcp, packages, redis, reproducible, tutorial};
 
 pub(crate) fn run() -> Result<()> {
     let watch = Stopwatch::start();
@@ -39,6 +39,7 @@ pub(crate) fn run() -> Result<()> {
     // wasmtime would be compiled twice. This program is left out because it runs.
     step("the gateway and its tools", || cargo(&root, &["build", "--workspace", "--exclude", "xtask"], &[]))?;
     step("image, manifests and workflows", || deployment::check(&root))?;
+    step("the official client of MCP", || mcp::install(&root))?;
     step("unit, contract and end-to-end tests", || {
         let gateway = crate::built(&root, "countersign");
         let gateway = gateway.to_str().context("the project's path is not UTF-8")?;

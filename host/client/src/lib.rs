@@ -30,7 +30,7 @@ mod text;
 
 pub use address::{AddressError, GatewayUrl};
 pub use answer::{Consumed, Created, Place, Required, Waited, WhoCan};
-pub use api::{Ask, Client, Settings, random_key};
+pub use api::{Ask, Client, Meta, Settings, random_key};
 pub use approval::{Approval, Asked, Doubt};
 pub use credentials::{Credentials, CredentialsError};
 pub use environment::Environment;

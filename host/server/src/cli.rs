@@ -9,6 +9,7 @@ use countersign_authoring as authoring;
 use countersign_client::commands::{
     self, AskCommand, HashCommand, HookCommand, RequestsCommand, WaitCommand,
 };
+use countersign_mcp::McpCommand;
 
 use crate::access_key::AccessCommand;
 use crate::audit::AuditCommand;
@@ -49,6 +50,8 @@ pub enum Command {
     Hash(HashCommand),
     /// Ask the gateway before an agent uses a tool, as a hook of its host.
     Hook(Box<HookCommand>),
+    /// Serve tools to an agent by which it asks, waits, and uses approvals.
+    Mcp(Box<McpCommand>),
     /// Try out a running gateway.
     #[command(subcommand)]
     Dev(Dev),
@@ -90,7 +93,7 @@ pub enum CliError {
 }
 
 /// The commands that call a gateway.
-const CLIENTS: [&str; 3] = ["ask", "hook", "wait"];
+const CLIENTS: [&str; 4] = ["ask", "hook", "mcp", "wait"];
 
 /// The prefix of the project's own variables. One with this prefix that is unknown is a typo.
 const PREFIX: &str = "COUNTERSIGN_";
@@ -197,9 +200,11 @@ impl Cli {
                 wrong
             }
             // A typo in the name of the file of keys would skip what it pins.
-            Command::Ask(_) | Command::Wait(_) | Command::Hook(_) | Command::Requests(_) => {
-                unknown_variables(environment, &client_variables, &serve_variables)
-            }
+            Command::Ask(_)
+            | Command::Wait(_)
+            | Command::Hook(_)
+            | Command::Requests(_)
+            | Command::Mcp(_) => unknown_variables(environment, &client_variables, &serve_variables),
             Command::Hash(_)
             | Command::Policy(_)
             | Command::Dev(_)

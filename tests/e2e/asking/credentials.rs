@@ -1,6 +1,6 @@
 //! Who asks: an API key, or the token of a pipeline.
 
-use countersign_tests::{ApiKey, Click, Fault, Gateway, Home, Issuer, Relay, SigningKey};
+use countersign_tests::{ApiKey, Authority, Click, Fault, Gateway, Home, Issuer, Relay, SigningKey};
 
 use super::{ACTIONS, Asker, RUN, not_run};
 
@@ -92,4 +92,27 @@ async fn without_credentials_that_count_nothing_is_run() {
         not_run(&asker, &ended, code, said);
         assert!(!ended.stderr.contains("cs_nobody"), "{ended:?}");
     }
+}
+
+/// The receipt's keys, the request, the stream and the use all go over TLS, and nothing goes to whoever cannot prove who it
+/// is.
+#[tokio::test]
+async fn over_tls_only_a_gateway_of_a_known_authority_is_asked() {
+    let authority = Authority::new();
+    let home = Home::new(ACTIONS).with_tls(&authority.server(), authority.tls_client(None));
+    let gateway = home.start().await;
+    let url = format!("https://localhost:{}", gateway.address().port());
+    let asker = Asker::new(&url);
+    std::fs::write(asker.path().join("ca.pem"), authority.pem()).expect("written");
+    let asking = asker.ask("scale", &[&["--ca-file", "ca.pem"][..], &RUN].concat());
+    let id = asking.request().await;
+    gateway.click_ok(&Click::approve("U0ALICE", &id)).await;
+    let ended = asking.ended().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(asker.file("ran").as_deref(), Some("v1.2.3 2\n"));
+
+    let stranger = Asker::new(&url);
+    std::fs::write(stranger.path().join("other.pem"), Authority::new().pem()).expect("written");
+    let words = [&["--patience", "0s", "--ca-file", "other.pem"][..], &RUN].concat();
+    not_run(&stranger, &stranger.ask("scale", &words).ended().await, 7, "certificate");
 }

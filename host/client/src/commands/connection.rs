@@ -44,7 +44,10 @@ pub struct Connection {
 
 impl Connection {
     /// A client of it.
-    pub(crate) async fn client(&self, environment: &Environment) -> Result<Client, Ended> {
+    ///
+    /// # Errors
+    /// If the settings or the files that they name are wrong.
+    pub async fn client(&self, environment: &Environment) -> Result<Client, Ended> {
         let url = GatewayUrl::new(&self.url, self.insecure_http).map_err(Ended::usage)?;
         let keys = self.jwks.as_ref().map(|path| {
             let shown = path.display();
@@ -64,7 +67,10 @@ impl Connection {
     }
 
     /// The keys that receipts are checked with; `None` if there need be none.
-    pub(crate) async fn keys(&self, client: &Client) -> Result<Option<KeySet>, Ended> {
+    ///
+    /// # Errors
+    /// If they cannot be fetched, or the settings contradict each other.
+    pub async fn keys(&self, client: &Client) -> Result<Option<KeySet>, Ended> {
         match &self.jwks {
             Some(_) if self.no_receipt => {
                 let why = "`--no-receipt` contradicts `--jwks` and `COUNTERSIGN_JWKS`";

@@ -12,7 +12,8 @@ use crate::credentials::CredentialsError;
 use crate::error::CallError;
 
 /// What it means that a request could not be made.
-pub(super) fn not_asked(error: CallError) -> Ended {
+#[must_use]
+pub fn not_asked(error: CallError) -> Ended {
     match error {
         CallError::Refused(problem) => Ended::new(Exit::Refused, problem),
         CallError::Credentials(error @ CredentialsError::GitHub(_)) => Ended::doubt(error),
@@ -22,7 +23,10 @@ pub(super) fn not_asked(error: CallError) -> Ended {
 }
 
 /// What it means that a request has ended, unless it was approved.
-pub(super) fn approved(decided: &Waited) -> Result<(), Ended> {
+///
+/// # Errors
+/// If it was not.
+pub fn approved(decided: &Waited) -> Result<(), Ended> {
     let exit = match decided.status {
         Status::Approved => return Ok(()),
         Status::Expired => return Err(Ended::new(Exit::Expired, "nobody decided in time")),
@@ -35,7 +39,10 @@ pub(super) fn approved(decided: &Waited) -> Result<(), Ended> {
 }
 
 /// Checks the decision. If its receipt is signed with a key that was published since, the keys are fetched again.
-pub(super) async fn check(
+///
+/// # Errors
+/// If the approval cannot be believed.
+pub async fn check(
     client: &Client,
     asked: &Asked,
     decided: &Waited,
@@ -53,7 +60,10 @@ pub(super) async fn check(
 }
 
 /// Uses the approval, for the parameters that are about to be used.
-pub(super) async fn consume(client: &Client, created: &Created, approval: &Approval) -> Result<(), Ended> {
+///
+/// # Errors
+/// If it cannot be used, or it is not known whether it was.
+pub async fn consume(client: &Client, created: &Created, approval: &Approval) -> Result<(), Ended> {
     // A key of this process alone: another one, with the same idempotency key for the request, must not get the answer.
     let key = random_key().map_err(Ended::doubt)?;
     let consumed =

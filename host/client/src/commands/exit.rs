@@ -54,22 +54,26 @@ impl From<Exit> for ExitCode {
 
 /// Why a command ends before it has run anything.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Ended {
-    pub(crate) exit: Exit,
+pub struct Ended {
+    /// How.
+    pub exit: Exit,
     /// One line for people.
-    pub(crate) why: String,
+    pub why: String,
 }
 
 impl Ended {
-    pub(crate) fn new(exit: Exit, why: impl std::fmt::Display) -> Ended {
+    /// Ended so, for this reason.
+    pub fn new(exit: Exit, why: impl std::fmt::Display) -> Ended {
         Ended { exit, why: crate::text::plain(&why.to_string()) }
     }
 
-    pub(crate) fn usage(why: impl std::fmt::Display) -> Ended {
+    /// What was given is wrong.
+    pub fn usage(why: impl std::fmt::Display) -> Ended {
         Ended::new(Exit::Usage, why)
     }
 
-    pub(crate) fn doubt(why: impl std::fmt::Display) -> Ended {
+    /// It is not known, or not believed.
+    pub fn doubt(why: impl std::fmt::Display) -> Ended {
         Ended::new(Exit::Doubt, why)
     }
 }

@@ -2,7 +2,7 @@
 
 mod ask;
 mod connection;
-mod decision;
+pub mod decision;
 mod exit;
 mod hash;
 pub mod hook;
@@ -11,16 +11,18 @@ mod party;
 mod requests;
 mod watch;
 
-pub use ask::AskCommand;
+pub use ask::{AskCommand, word};
 pub use connection::Connection;
-pub use exit::{EXIT_CODES, Exit};
+pub use exit::{EXIT_CODES, Ended, Exit};
 pub use hash::HashCommand;
 pub use hook::HookCommand;
+pub use party::party;
 pub use requests::RequestsCommand;
 pub use watch::WaitCommand;
 
 /// The variables that these commands read, beside those that are values of flags.
-pub const VARIABLES: [&str; 3] = ["COUNTERSIGN_API_KEY", "COUNTERSIGN_ID_TOKEN", "COUNTERSIGN_ID_TOKEN_FILE"];
+pub const VARIABLES: [&str; 4] =
+    ["COUNTERSIGN_API_KEY", "COUNTERSIGN_ID_TOKEN", "COUNTERSIGN_ID_TOKEN_FILE", "COUNTERSIGN_MCP_TOKEN"];
 
 /// Whether a command that was approved finds a variable of this name in its environment.
 #[must_use]

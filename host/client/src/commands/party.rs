@@ -6,7 +6,7 @@ use countersign_core::lifecycle::Party;
 ///
 /// # Errors
 /// If either of the two is missing.
-pub(super) fn party(text: &str) -> Result<Party, String> {
+pub fn party(text: &str) -> Result<Party, String> {
     match text.split_once(':') {
         Some((source, id)) if !source.is_empty() && !id.is_empty() => {
             Ok(Party { id: id.to_owned(), source: source.to_owned(), display: None })

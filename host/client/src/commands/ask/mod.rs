@@ -362,7 +362,9 @@ fn json(params: &Map<String, Value>) -> String {
     canonical(&Value::Object(params.clone()))
 }
 
-pub(super) fn word(exit: Exit) -> &'static str {
+/// What came of it, in a word or two.
+#[must_use]
+pub fn word(exit: Exit) -> &'static str {
     match exit {
         Exit::Approved => "approved",
         Exit::CommandFailed => "failed",

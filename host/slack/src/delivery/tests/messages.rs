@@ -280,7 +280,7 @@ async fn the_message_of_a_superseded_request_leads_to_a_message_that_comes_later
         let at = harness.now();
         harness
             .commit(number, vec![Effect::ShowRequest], |request| {
-                request.state = State::Cancelled { at, reason: None, successor: Some(id(newer)) };
+                request.state = State::Cancelled { at, by: None, reason: None, successor: Some(id(newer)) };
             })
             .await;
     }
