@@ -127,7 +127,7 @@ async fn what_does_not_verify_is_not_run() {
     for (path, fault, said) in [
         // Somebody on the way changes what was approved.
         (states, replace("\"replicas\":7", "\"replicas\":9"), "payload hash"),
-        (states, replace("\"receipt\":", "\"recaipt\":"), "there is no receipt"),
+        (states, replace("\"receipt\":", "\"recaipt\":"), "the answer has no receipt"),
         (states, replace("\"receipt\":\"eyJ", "\"receipt\":\"eyK"), "the receipt does not count"),
         ("/.well-known", replace("\"x\":\"", "\"y\":\""), "not among the keys at hand"),
         ("/api/guard/consume", replace("\"use\":\"consumed\"", "\"use\":\"lapsed\"  "), "contradicts itself"),
