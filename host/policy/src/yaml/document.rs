@@ -7,11 +7,18 @@ use countersign_core::json;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 use serde_saphyr::budget::BudgetBreach;
-use serde_saphyr::{Budget, DuplicateKeyPolicy, Error as YamlError, Location, MergeKeyPolicy, Spanned};
+use serde_saphyr::{DuplicateKeyPolicy, Error as YamlError, Location, MergeKeyPolicy, Spanned};
 
 /// How many values aliases may stand for in all: a short text that says one list a thousand times in a thousand lists
 /// would otherwise take as much time and memory as it likes.
 const MOST_ALIASED: usize = 20_000;
+
+/// How deep values may be nested. Reading takes stack for each level, some 30 KiB without optimisation, and a thread has
+/// 2 MiB; what is read has no use for a third of this.
+const MOST_NESTED: usize = 24;
+
+/// How many values there may be.
+const MOST_VALUES: usize = 250_000;
 
 /// A place in the document, from 1; 0 if it is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +76,11 @@ pub fn parse(text: &str) -> Result<Node, (Place, String)> {
         merge_keys: MergeKeyPolicy::Error,
         strict_booleans: true,
         with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_depth: MOST_NESTED,
+            flow_nesting_limit: MOST_NESTED,
+            max_nodes: MOST_VALUES,
+        },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MOST_ALIASED },
     };
     let document = serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
@@ -96,6 +108,10 @@ fn message(error: &YamlError) -> String {
         error => {
             let text = error.to_string();
             let text = text.split(" at line ").next().unwrap_or(&text).trim();
+            // So the parser says it of lists and maps in brackets.
+            if text == "recursion limit exceeded" {
+                return too_deep();
+            }
             match text.strip_prefix("unexpected character: `").and_then(|rest| rest.chars().next()) {
                 Some(first) => {
                     format!("`{first}` cannot begin a value: put the value in quotes, as \"{first}…\"")
@@ -106,13 +122,15 @@ fn message(error: &YamlError) -> String {
     }
 }
 
+fn too_deep() -> String {
+    format!("it is nested more than {MOST_NESTED} levels deep")
+}
+
 /// What of a document is more than is read.
 fn too_much(breach: &BudgetBreach) -> String {
-    let limits = Budget::default();
     match breach {
-        BudgetBreach::Nodes { .. } => format!("it has more than {} values", limits.max_nodes),
-        BudgetBreach::Depth { .. } => format!("it is nested more than {} levels deep", limits.max_depth),
-        BudgetBreach::Documents { .. } => format!("it has more than {} documents", limits.max_documents),
+        BudgetBreach::Nodes { .. } => format!("it has more than {MOST_VALUES} values"),
+        BudgetBreach::Depth { .. } => too_deep(),
         BudgetBreach::Aliases { .. } | BudgetBreach::AliasAnchorRatio { .. } => {
             "it has too many aliases (`*name`): write out what they stand for".to_owned()
         }
@@ -303,8 +321,17 @@ mod tests {
         let wrong = |text: &str| parse(text).map(drop).map_err(|(_, wrong)| wrong);
         let many = "[1]".repeat(200_000).replace("][", "],[");
         assert_eq!(wrong(&format!("[{many}]")), Err("it has more than 250000 values".to_owned()));
-        let deep = format!("{}{}", "[".repeat(70), "]".repeat(70));
-        assert_eq!(wrong(&deep), Err("it is nested more than 64 levels deep".to_owned()));
+        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert_eq!(wrong(&deep(MOST_NESTED)), Ok(()));
+        for levels in [MOST_NESTED + 1, 70, 10_000] {
+            assert_eq!(
+                wrong(&deep(levels)),
+                Err("it is nested more than 24 levels deep".to_owned()),
+                "{levels}"
+            );
+        }
+        let deep: String = (0..100).map(|level| format!("{}a:\n", "  ".repeat(level))).collect();
+        assert_eq!(wrong(&deep), Err("it is nested more than 24 levels deep".to_owned()));
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn a_wrong_value_is_named() {
     let rows: &[(&str, &str, &[&str])] = &[
         ("COUNTERSIGN_LISTEN", "8080", &["--listen", "COUNTERSIGN_LISTEN"]),
         ("COUNTERSIGN_LISTEN", "", &["--listen", "COUNTERSIGN_LISTEN"]),
-        ("COUNTERSIGN_STORE", "redis://", &["--store", "COUNTERSIGN_STORE", "no host"]),
+        ("COUNTERSIGN_STORE", "redis://", &["--store", "COUNTERSIGN_STORE", "host 1 of the address"]),
         ("COUNTERSIGN_STORE", "redis://:secret@r", &["has a password", "`REDIS_PASSWORD`"]),
         (
             "COUNTERSIGN_STORE",
