@@ -246,7 +246,8 @@ async fn a_redis_that_lost_entries_is_not_signed() {
     let gateway = home.start().await;
     approved(&gateway).await;
     assert_eq!(gateway.send(&Call::get("/readyz")).await.json()["status"], "ready");
-    gateway.stop().await;
+    // Its folder has the checkpoints.
+    let _home = gateway.stop().await;
     let (code, text) = audit(&["verify", "--checkpoint", &checkpoints]);
     assert!(code == 2 && text.contains("are of another log, `"), "{text}");
     let ended = text.rsplit("--ended-log ").next().expect("words").trim().trim_end_matches('`').to_owned();
