@@ -156,6 +156,13 @@ async fn without_a_spool_a_person_is_told_to_press_again() {
     let gateway = slack.gateway(home).await;
     let request = gateway.open("deploy").await;
     redis.kill();
+    // A write that was on its way as the Redis went may be stored, so it is tried again for longer than Slack waits.
+    let noticed = async {
+        while gateway.send(&Call::get("/readyz")).await.json()["store"] != "unavailable" {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the outage to be noticed", noticed).await;
     let reply = gateway.send(&Click::approve("U0ALICE", &request.id).signed().call()).await;
     let answer: Value = reply.json();
     assert_eq!(answer["error"], "store_unavailable", "{answer}");
