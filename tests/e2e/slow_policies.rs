@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use countersign_tests::{Ask, Call, Click, Home};
+use countersign_tests::{ADMIN_TOKEN, Ask, Call, Click, Home};
 use rusqlite::Connection;
+use serde_json::json;
 
 use crate::ledger::Ledger;
 
@@ -94,7 +95,7 @@ async fn many_callers_of_a_slow_policy_hold_up_nobody_else() {
 
 #[tokio::test]
 async fn a_stored_request_that_cannot_be_read_stops_no_expiry() {
-    let home = Home::new(ACTIONS);
+    let home = Home::new(ACTIONS).administered();
     let database = home.path("data/countersign.db");
     let gateway = home.start().await;
     let (broken, sound) = (gateway.open("brief").await, gateway.open("brief").await);
@@ -103,6 +104,11 @@ async fn a_stored_request_that_cannot_be_read_stops_no_expiry() {
     assert_eq!(tampered.expect("the database can be written to"), 1);
 
     assert_eq!(gateway.ended(&sound.token).await["status"], "expired");
+    // Nor does it keep an admin from the others.
+    let list = Call::get("/api/admin/requests?status=any").bearer(ADMIN_TOKEN);
+    let listed = gateway.send(&list).await.json();
+    assert_eq!(listed["unreadable"], json!([broken.id]), "{listed}");
+    assert_eq!(listed["requests"][0]["requestId"], sound.id.as_str());
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.count("requests_quarantined", &[]), 1);
     assert_eq!(metrics.count("expired_total", &[]), 1);

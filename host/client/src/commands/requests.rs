@@ -234,34 +234,51 @@ impl Filter {
         format!("/api/admin/requests?{}", query.finish())
     }
 
-    /// Up to `limit` of them, and whether there are more.
-    async fn all(&self, client: &Client, status: &str, limit: usize) -> Result<(Vec<Value>, bool), Ended> {
-        let (mut requests, mut cursor) = (Vec::new(), None::<String>);
-        while requests.len() < limit {
-            let path = self.path(status, limit - requests.len(), cursor.as_deref());
+    /// Up to `limit` of them.
+    async fn all(&self, client: &Client, status: &str, limit: usize) -> Result<Listed, Ended> {
+        let mut listed = Listed::default();
+        let mut cursor = None::<String>;
+        while listed.requests.len() < limit {
+            let path = self.path(status, limit - listed.requests.len(), cursor.as_deref());
             let mut page = client.read(&path).await.map_err(failed)?;
             match page.get_mut("requests").map(Value::take) {
-                Some(Value::Array(found)) => requests.extend(found),
+                Some(Value::Array(found)) => listed.requests.extend(found),
                 _ => return Err(Ended::doubt("this is not the answer of a gateway: it lists no requests")),
+            }
+            if let Some(Value::Array(ids)) = page.get("unreadable") {
+                listed.unreadable.extend(ids.iter().filter_map(Value::as_str).map(str::to_owned));
             }
             cursor = page.get("next").and_then(Value::as_str).map(str::to_owned);
             if cursor.is_none() {
-                return Ok((requests, false));
+                return Ok(listed);
             }
         }
-        Ok((requests, true))
+        Ok(Listed { has_more: true, ..listed })
     }
+}
+
+/// What a gateway lists.
+#[derive(Default)]
+struct Listed {
+    requests: Vec<Value>,
+    /// The ids of those that are stored and cannot be read.
+    unreadable: Vec<String>,
+    has_more: bool,
 }
 
 impl List {
     async fn run(&self, environment: &Environment) -> Result<(), Ended> {
         let client = self.reach.client(environment).await?;
-        let (requests, has_more) = self.filter.all(&client, &self.status, self.limit).await?;
+        let listed = self.filter.all(&client, &self.status, self.limit).await?;
+        let Listed { requests, unreadable, has_more } = listed;
         if self.format == Format::Json {
             println!("{}", pretty(&requests.into()));
         } else {
             let now = SystemClock.now();
             print_table(&HEADER, requests.iter().map(|request| summary(request, now)).collect());
+        }
+        for id in unreadable {
+            eprintln!("warning: the request {} is stored and cannot be read", id.escape_debug());
         }
         if has_more {
             eprintln!("there are more; raise `--limit`");
@@ -304,7 +321,7 @@ impl Watch {
         let client = self.reach.client(environment).await?;
         let mut known: BTreeMap<String, Value> = BTreeMap::new();
         loop {
-            let (requests, _) = self.filter.all(&client, "open", usize::MAX).await?;
+            let Listed { requests, .. } = self.filter.all(&client, "open", usize::MAX).await?;
             let open: BTreeMap<String, Value> =
                 requests.into_iter().map(|request| (text(&request, "/requestId"), request)).collect();
             for (id, request) in &open {

@@ -11,6 +11,7 @@ use countersign_core::lifecycle::{
 };
 use countersign_core::record::{PostState, Slot};
 use countersign_gateway::{MostTried, Trial, Tried};
+use countersign_store::StoreError;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -48,6 +49,10 @@ pub(super) struct RequestsView {
     /// Open ones by when something happens to them next, the others by when they were made, newest first. There can be
     /// none although more follow.
     requests: Vec<SummaryView>,
+    /// Those that are stored and cannot be read, whatever was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    unreadable: Vec<RequestId>,
     /// The `cursor` with which it goes on; absent if there is no more.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
@@ -147,13 +152,20 @@ pub(super) async fn list(
         Some(text) => Place::parse(text, filter.status)
             .ok_or_else(|| Invalid::new("cursor", "is no `next` of an answer to this question"))?,
     };
-    let (mut requests, mut searched) = (Vec::new(), 0);
+    let (mut requests, mut unreadable, mut searched) = (Vec::new(), Vec::new(), 0);
     let next = 'pages: loop {
         let page = place.page(&app).await?;
         let is_last = page.len() < PAGE;
         let gateway = &app.gateway;
         let read = page.into_iter().map(|place| async move {
-            Ok::<_, ApiError>((place, gateway.store().request(place.id()).await?))
+            match gateway.store().request(place.id()).await {
+                // It must not keep an admin from the others.
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::warn!(%error, "cannot list a request");
+                    Ok((place, None))
+                }
+                read => Ok::<_, ApiError>((place, Some(read?))),
+            }
         });
         let mut read = stream::iter(read).buffered(AT_ONCE);
         while let Some((at, request)) = read.try_next().await? {
@@ -161,6 +173,10 @@ pub(super) async fn list(
                 break 'pages Some(place.to_string());
             }
             (place, searched) = (at, searched + 1);
+            let Some(request) = request else {
+                unreadable.push(at.id());
+                continue;
+            };
             if let Some(request) = request.filter(|request| filter.takes(request)) {
                 requests.push(SummaryView::of(&request, now));
             }
@@ -169,7 +185,7 @@ pub(super) async fn list(
             break None;
         }
     };
-    Ok(Json(RequestsView { requests, next }))
+    Ok(Json(RequestsView { requests, unreadable, next }))
 }
 
 /// Which requests are listed.
