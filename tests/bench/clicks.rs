@@ -14,25 +14,9 @@ const PENDING: usize = 200;
 const STREAMS: usize = 50;
 
 pub(crate) async fn measure(report: &mut Report, quick: bool) -> Result<()> {
-    let rounds = if quick { 4 } else { 40 };
     let gateway = setup::gateway().await;
-    // Pending throughout; those with a stream come on top, and are replaced when they are decided.
-    setup::open(&gateway, "simple", PENDING - STREAMS).await?;
-    let mut alone = Sample::default();
-    let mut together = Sample::default();
-    for _ in 0..rounds {
-        let waiters = waiters(&gateway).await?;
-        let mut connection = gateway.try_connect().await?;
-        for mut waiter in waiters {
-            alone.add(waiter.decide(&mut connection).await?);
-        }
-        let mut waiters = self::waiters(&gateway).await?;
-        let connections = waiters.iter().map(|_| gateway.try_connect());
-        let connections = try_join_all(connections).await?;
-        let clicks = waiters.iter_mut().zip(connections);
-        let took = clicks.map(async |(waiter, mut connection)| waiter.decide(&mut connection).await);
-        together.add_all(try_join_all(took).await?.into_iter().collect());
-    }
+    let (mut alone, mut together) =
+        alone_and_together(&gateway, &gateway, if quick { 4 } else { 40 }).await?;
     let kept = alone.percentile(99) <= Duration::from_micros(1_500);
     let what = format!("signed click → durable decision → SSE event, {PENDING} pending, {STREAMS} streams");
     report.judged(&what, "p99 ≤ 1.5 ms", &alone.percentiles().to_string(), kept);
@@ -40,6 +24,33 @@ pub(crate) async fn measure(report: &mut Report, quick: bool) -> Result<()> {
     report.latency("click to event, 50 at once", &mut together);
     report.compared(&format!("the same, all {STREAMS} clicks at once"), &together.percentiles().to_string());
     Ok(())
+}
+
+/// How long clicks on one gateway take to reach streams on another, or on the same: one at a time, and as many at once as
+/// there are streams.
+pub(crate) async fn alone_and_together(
+    clicked: &Gateway,
+    streamed: &Gateway,
+    rounds: usize,
+) -> Result<(Sample, Sample)> {
+    // Pending throughout; those with a stream come on top, and are replaced when they are decided.
+    setup::open(streamed, "simple", PENDING - STREAMS).await?;
+    let mut alone = Sample::default();
+    let mut together = Sample::default();
+    for _ in 0..rounds {
+        let waiters = waiters(streamed).await?;
+        let mut connection = clicked.try_connect().await?;
+        for mut waiter in waiters {
+            alone.add(waiter.decide(&mut connection).await?);
+        }
+        let mut waiters = self::waiters(streamed).await?;
+        let connections = waiters.iter().map(|_| clicked.try_connect());
+        let connections = try_join_all(connections).await?;
+        let clicks = waiters.iter_mut().zip(connections);
+        let took = clicks.map(async |(waiter, mut connection)| waiter.decide(&mut connection).await);
+        together.add_all(try_join_all(took).await?.into_iter().collect());
+    }
+    Ok((alone, together))
 }
 
 /// Somebody who waits for a decision.

@@ -12,7 +12,7 @@ use crate::report::{Report, cost, rate};
 use crate::sample::Sample;
 use crate::{machine, setup};
 
-const CONNECTIONS: usize = 32;
+pub(crate) const CONNECTIONS: usize = 32;
 
 pub(crate) async fn measure(report: &mut Report, quick: bool, beside: Option<SocketAddr>) -> Result<()> {
     let mut run = alone("simple", quick).await?;
@@ -206,7 +206,7 @@ async fn create(gateway: &Gateway, call: &Call, warm_up: f64, length: f64) -> Re
     create_through(async || gateway.try_connect().await, call, warm_up, length).await
 }
 
-async fn create_through(
+pub(crate) async fn create_through(
     connect: impl AsyncFn() -> Result<Connection>,
     call: &Call,
     warm_up: f64,

@@ -15,6 +15,8 @@ mod starts;
 
 mod swaps;
 
+mod redis;
+
 mod load;
 
 mod machine;
@@ -67,6 +69,8 @@ enum What {
     IdleStreams,
     Starts,
     Swaps,
+    /// Over a Redis that is started for it; not measured unless it is asked for
+    Redis,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -82,7 +86,11 @@ async fn main() -> anyhow::Result<()> {
     }
     let mut report = Report::new(if quick { "cargo xtask bench --quick" } else { "cargo xtask bench" });
     for what in What::value_variants() {
-        if !arguments.only.is_empty() && !arguments.only.contains(what) {
+        let wanted = match arguments.only.as_slice() {
+            [] => *what != What::Redis,
+            only => only.contains(what),
+        };
+        if !wanted {
             continue;
         }
         match what {
@@ -92,6 +100,7 @@ async fn main() -> anyhow::Result<()> {
             What::IdleStreams => idle_streams::measure(&mut report, quick).await?,
             What::Starts => starts::measure(&mut report, quick).await,
             What::Swaps => swaps::measure(&mut report, quick).await?,
+            What::Redis => redis::measure(&mut report, quick).await?,
         }
     }
     let text = report.text();

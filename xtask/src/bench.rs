@@ -31,6 +31,9 @@ pub(crate) struct Arguments {
     /// Measure instead what one judgement costs in regorus and in Cedar, in turns with the gateway's
     #[arg(long, conflicts_with_all = ["save", "compare", "beside"])]
     peers: bool,
+    /// Measure instead what one gateway, and three, reach over a Redis that is started for it
+    #[arg(long, conflicts_with_all = ["beside", "peers"])]
+    redis: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -44,14 +47,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let what = ["build", "--release", "--bins", "--example", "judge_latency", "--example", "receipt_latency"];
     step("release build", || crate::cargo(&root, &[&what[..], &packages[..]].concat(), &[]))?;
 
-    println!("\none judgement, in a fresh sandbox for each policy");
-    let calls = if arguments.quick { "2000" } else { "20000" };
-    run_program(&root, "target/release/examples/judge_latency", &["target/policies", calls], &[])?;
-    println!("\nreceipts; a verification is to take less than 1 ms");
-    run_program(&root, "target/release/examples/receipt_latency", &[calls], &[])?;
-    println!();
-
     let mut flags: Vec<&str> = Vec::new();
+    if arguments.redis {
+        flags.extend(["--only", "redis"]);
+    } else {
+        inside(&root, arguments.quick)?;
+    }
     if arguments.quick {
         flags.push("--quick");
     }
@@ -64,6 +65,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         flags.extend(["--beside", address]);
     }
     run_program(&root, "target/release/bench", &flags, &[])
+}
+
+/// What is measured inside the gateway.
+fn inside(root: &Path, quick: bool) -> Result<()> {
+    println!("\none judgement, in a fresh sandbox for each policy");
+    let calls = if quick { "2000" } else { "20000" };
+    run_program(root, "target/release/examples/judge_latency", &["target/policies", calls], &[])?;
+    println!("\nreceipts; a verification is to take less than 1 ms");
+    run_program(root, "target/release/examples/receipt_latency", &[calls], &[])?;
+    println!();
+    Ok(())
 }
 
 fn peers(root: &Path, quick: bool) -> Result<()> {
