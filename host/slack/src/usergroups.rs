@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use countersign_core::clock::{Clock, Moment, Monotonic};
 use countersign_core::directory::{Directory, Members};
-use countersign_store::Store;
+use countersign_store::{Change, Shared, Store};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::client::{CallError, SlackClient};
 use super::freshness::is_fresh;
@@ -60,35 +62,60 @@ impl UserGroups {
     pub async fn recall(&mut self) {
         let now = self.parts.clock.moment();
         for usergroup in self.wanted() {
-            match self.parts.store.recall(&key(&usergroup)).await {
-                Ok(None) => {}
-                Ok(Some(kept)) => match serde_json::from_slice::<Members>(&kept) {
-                    // The clock was set back since: how old they are is not known, and they might count for ever.
-                    Ok(members) if members.as_of > now.wall => {
-                        let as_of = members.as_of;
-                        tracing::warn!(usergroup, %as_of, "the stored members of a user group are of the future; loading them again");
-                    }
-                    Ok(members) => {
-                        self.loaded.insert(usergroup.clone(), Moment { wall: members.as_of, ..now });
-                        self.parts.directory.put(&usergroup, members);
-                    }
-                    Err(error) => {
-                        tracing::warn!(usergroup, %error, "cannot read the stored members of a user group")
-                    }
-                },
-                Err(error) => {
-                    tracing::warn!(usergroup, %error, "cannot read the stored members of a user group")
-                }
+            let Some(members) = self.stored(&usergroup).await else { continue };
+            let as_of = members.as_of;
+            // The clock was set back since: how old they are is not known, and they might count for ever.
+            if as_of > now.wall {
+                tracing::warn!(usergroup, %as_of, "the stored members of a user group are of the future; loading them again");
+                continue;
             }
+            self.loaded.insert(usergroup.clone(), Moment { wall: as_of, ..now });
+            self.parts.directory.put(&usergroup, members);
         }
+    }
+
+    /// Another gateway has stored something over the store that they share. Members that it has loaded need not be loaded
+    /// here.
+    async fn hear(&mut self, change: &Change) {
+        let Change::Document { key } = change else { return };
+        let Some(usergroup) = key.strip_prefix(PREFIX).filter(|it| self.wanted().contains(*it)) else {
+            return;
+        };
+        let Some(members) = self.stored(usergroup).await else { return };
+        // They were loaded just now, whatever the other gateway's clock says.
+        let now = self.parts.clock.moment();
+        self.failed.remove(usergroup);
+        self.loaded.insert(usergroup.to_owned(), now);
+        self.parts.directory.put(usergroup, Members { as_of: now.wall, ..members });
+    }
+
+    async fn stored(&self, usergroup: &str) -> Option<Members> {
+        let kept = self.parts.store.recall(&key(usergroup)).await.map_err(|error| error.to_string());
+        let members = kept.and_then(|kept| match kept {
+            Some(kept) => serde_json::from_slice(&kept).map(Some).map_err(|error| error.to_string()),
+            None => Ok(None),
+        });
+        members.unwrap_or_else(|error| {
+            tracing::warn!(usergroup, error, "cannot read the stored members of a user group");
+            None
+        })
     }
 
     /// Loads missing and old members, for ever.
     pub async fn run(mut self) {
+        let (clock, store) = (Arc::clone(&self.parts.clock), Arc::clone(&self.parts.store));
+        let mut changes = store.shared().map(Shared::changes);
         loop {
             self.refresh().await;
-            let clock = Arc::clone(&self.parts.clock);
-            clock.sleep(Duration::from_millis(POLL_MS)).await;
+            let pause = clock.sleep(Duration::from_millis(POLL_MS));
+            tokio::pin!(pause);
+            loop {
+                let change = tokio::select! {
+                    () = &mut pause => break,
+                    change = next(&mut changes) => change,
+                };
+                self.hear(&change).await;
+            }
         }
     }
 
@@ -157,8 +184,24 @@ impl UserGroups {
     }
 }
 
+/// The next change that another gateway makes; none if it has a store for itself.
+async fn next(changes: &mut Option<Receiver<Change>>) -> Change {
+    let Some(receiver) = changes else { return std::future::pending().await };
+    match receiver.recv().await {
+        Ok(change) => change,
+        Err(RecvError::Lagged(_)) => Change::Missed,
+        Err(RecvError::Closed) => {
+            *changes = None;
+            Change::Missed
+        }
+    }
+}
+
+/// What the keys of stored members begin with.
+const PREFIX: &str = "usergroup:";
+
 fn key(usergroup: &str) -> String {
-    format!("usergroup:{usergroup}")
+    format!("{PREFIX}{usergroup}")
 }
 
 #[cfg(test)]
@@ -260,6 +303,38 @@ mod tests {
             loading.clock.advance(1);
             loading.usergroups.refresh().await;
             assert!(loading.belongs("U1"), "{jump}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_another_gateway_has_loaded_is_not_loaded_again() {
+        for ahead in [0, 3_600_000, -3_600_000] {
+            let mut loading = Loading::new().await;
+            // The other one has a clock of its own.
+            let clock = Arc::new(ManualClock::at(START));
+            clock.jump(ahead);
+            let (directory, mut other) = usergroups(&loading.store, &clock, &loading.slack);
+            let change = Change::Document { key: "usergroup:S0TEAM".to_owned() };
+            loading.say("U1");
+            loading.usergroups.refresh().await;
+            other.hear(&change).await;
+            other.refresh().await;
+            assert!(directory.belongs("S0TEAM", "U1", clock.now()).is_some(), "{ahead}");
+            assert_eq!(loading.calls(), 1);
+            // What Slack does not answer to one of them, it answers to the other.
+            loading.clock.advance(REFRESH_MS);
+            clock.advance(REFRESH_MS);
+            loading.slack.decide(|_, _| Fate::Failed(503));
+            loading.usergroups.refresh().await;
+            loading.slack.decide(|_, _| Fate::Done);
+            loading.say("U2");
+            other.refresh().await;
+            loading.usergroups.hear(&change).await;
+            assert!(loading.belongs("U2") && !loading.belongs("U1"), "{ahead}");
+            let calls = loading.calls();
+            loading.clock.advance(REFRESH_MS - 1);
+            loading.usergroups.refresh().await;
+            assert_eq!(loading.calls(), calls, "{ahead}: it is fresh");
         }
     }
 
