@@ -180,6 +180,55 @@ async fn whatever_is_no_approval_is_told_as_none() {
     bad(&host.call("check_approval", &json!({"handle": handle, "wait_seconds": 1})).await, "in doubt");
 }
 
+/// A client that has tasks waits in one: no call is open meanwhile.
+#[tokio::test]
+async fn a_client_with_tasks_waits_in_one() {
+    let gateway = Home::new(ACTIONS).start().await;
+    let mut host = Host::start(&format!("http://{}", gateway.address()), &[]);
+    let tasks = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
+    let mut greeting = hello();
+    greeting["capabilities"] = tasks.clone();
+    let hello = host.request("initialize", &greeting).await;
+    assert_eq!(hello["result"]["capabilities"]["extensions"], tasks["extensions"], "{hello}");
+    host.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+
+    let (handle, id) = host.ask().await;
+    let now = good(&host.call("check_approval", &json!({"handle": handle})).await);
+    assert_eq!(now["pending"], true, "who does not wait needs no task");
+    let waiting = json!({"handle": handle, "wait_seconds": 50});
+    let task = host.call("check_approval", &waiting).await;
+    assert_eq!((&task["resultType"], &task["status"]), (&json!("task"), &json!("working")), "{task}");
+    let name = json!({"taskId": task["taskId"]});
+    let state = host.request("tasks/get", &name).await["result"].clone();
+    assert_eq!((&state["status"], &state["statusMessage"]), (&json!("working"), &json!("0 approved so far")));
+    assert!(state["pollIntervalMs"].is_u64() && state["ttlMs"].is_u64(), "{state}");
+
+    // Whoever gives up waiting takes nothing back.
+    assert!(host.request("tasks/cancel", &name).await["error"].is_null());
+    assert_eq!(host.request("tasks/get", &name).await["result"]["status"], "cancelled");
+    assert_eq!(gateway.status(&id).await["status"], "ready_for_approval");
+    host.call("check_approval", &waiting).await;
+    gateway.click_ok(&Click::approve("U0ALICE", &id)).await;
+    let ended = host.request("tasks/get", &name).await["result"].clone();
+    assert_eq!(ended["status"], "completed", "{ended}");
+    assert_eq!(good(&ended["result"])["approved"], true, "{ended}");
+    let again = good(&host.call("check_approval", &waiting).await);
+    assert_eq!(again["approved"], true, "there is nothing to wait for");
+
+    let (handle, _) = host.ask().await;
+    let waiting = json!({"handle": handle, "wait_seconds": 50});
+    let name = json!({"taskId": host.call("check_approval", &waiting).await["taskId"]});
+    gateway.stop().await;
+    let unknown = host.request("tasks/get", &name).await;
+    assert!(
+        unknown["error"].is_object() && unknown["result"].is_null(),
+        "nothing is known, so it goes on: {unknown}"
+    );
+    let other = host.request("tasks/get", &json!({"taskId": "f00"})).await;
+    assert_eq!(other["error"]["code"], -32602, "{other}");
+    bad(&host.call("check_approval", &json!({"handle": "f00", "wait_seconds": 50})).await, "not known");
+}
+
 /// What ends with the server cannot be used, so people need not decide it.
 #[tokio::test]
 async fn what_is_open_is_cancelled_when_the_host_goes() {

@@ -11,7 +11,7 @@ use countersign_client::{
 };
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::json;
-use countersign_core::lifecycle::{Origin, Party, RunResult, Usage, canonical};
+use countersign_core::lifecycle::{Origin, Party, RunResult, Timestamp, Usage, canonical};
 use countersign_core::receipt::signed::KeySet;
 use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
@@ -44,6 +44,10 @@ pub(crate) struct Asker {
 pub(crate) struct Request {
     pub(crate) created: Created,
     pub(crate) expires: Instant,
+    /// When it was made.
+    pub(crate) since: Timestamp,
+    /// Whether a task waits for it.
+    pub(crate) is_waited_for: AtomicBool,
     asked: Asked,
     /// Whether nothing more can come of it but a report.
     has_ended: AtomicBool,
@@ -101,16 +105,18 @@ impl Asker {
         let justification = format!("An agent says: {why}");
         let meta = Meta { origin, requester: self.requester.clone(), justification, links: Vec::new() };
         let ask = Ask { action: action.to_owned(), params: params.clone(), meta };
-        let since = Some(SystemClock.now());
+        let since = SystemClock.now();
         let key = random_key().map_err(Ended::doubt)?;
         let handle = random_key().map_err(Ended::doubt)?;
         let created = self.client.create(&ask, &key).await.map_err(decision::not_asked)?;
         eprintln!("asked for `{}`: {}", action.escape_debug(), created.request_id);
         let expires = Instant::now() + Duration::from_millis(created.time_left_ms(SystemClock.now()));
         let request = Arc::new(Request {
-            asked: Asked::new(action, params, &created, since).map_err(Ended::doubt)?,
+            asked: Asked::new(action, params, &created, Some(since)).map_err(Ended::doubt)?,
             created,
             expires,
+            since,
+            is_waited_for: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             consumed: tokio::sync::Mutex::new(Consumption::NotYet),
         });
@@ -127,6 +133,11 @@ impl Asker {
         })
     }
 
+    /// How it stands now.
+    pub(crate) async fn look(&self, request: &Request) -> Result<Waited, Ended> {
+        self.client.look(&request.created.token).await.map_err(Ended::doubt)
+    }
+
     /// How it stands now, or once it has ended or this time is over. `progress` tells each change.
     pub(crate) async fn wait(
         &self,
@@ -134,11 +145,11 @@ impl Asker {
         within: Duration,
         progress: Option<&Progress>,
     ) -> Result<Waited, Ended> {
-        let token = &request.created.token;
         if within.is_zero() {
-            return self.client.look(token).await.map_err(Ended::doubt);
+            return self.look(request).await;
         }
-        let (until, mut waiting) = (Instant::now() + within, Waiting::start(&self.client, token));
+        let waiting = Waiting::start(&self.client, &request.created.token);
+        let (until, mut waiting) = (Instant::now() + within, waiting);
         let (mut last, mut lost) = (None, None);
         while let Ok(heard) = tokio::time::timeout_at(until, waiting.next()).await {
             match heard {
@@ -191,7 +202,7 @@ impl Asker {
             if *consumed != Consumption::NotYet {
                 return Err(Ended::new(Exit::Unusable, "this approval was used before: it can be used once"));
             }
-            let waited = self.client.look(&request.created.token).await.map_err(Ended::doubt)?;
+            let waited = self.look(&request).await?;
             if !waited.status.is_terminal() {
                 return Err(Ended::new(Exit::Unusable, "nobody has decided yet"));
             }
