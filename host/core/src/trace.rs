@@ -134,7 +134,8 @@ fn is_state(text: &str) -> bool {
 /// Whether it is a key: `vendor`, or `tenant@vendor`.
 fn is_key(key: &str) -> bool {
     let is_name = |name: &str, most: usize, may_begin_with_digit: bool| {
-        let begins = |first: u8| first.is_ascii_lowercase() || (may_begin_with_digit && first.is_ascii_digit());
+        let begins =
+            |first: u8| first.is_ascii_lowercase() || (may_begin_with_digit && first.is_ascii_digit());
         let goes_on =
             |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-*/".contains(&byte);
         name.len() <= most && name.bytes().next().is_some_and(begins) && name.bytes().all(goes_on)
@@ -191,7 +192,10 @@ mod tests {
         let long = format!("a={}", "x".repeat(511));
         let many: Vec<String> = (0..33).map(|number| format!("k{number}=v")).collect();
         for (states, expected) in [
-            (&["rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"][..], Some("rojo=00f067aa0ba902b7,congo=t61rcWkgMzE")),
+            (
+                &["rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"][..],
+                Some("rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"),
+            ),
             (&["rojo=1", "tenant@vendor=a b"], Some("rojo=1,tenant@vendor=a b")),
             (&["1tenant@vendor=x , ,rojo=1"], Some("1tenant@vendor=x , ,rojo=1")),
             (&[], None),

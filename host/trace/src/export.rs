@@ -19,7 +19,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
@@ -104,7 +106,8 @@ impl Exporter {
             .with_resource(Resource::builder_empty().build())
             .build();
         let tracer = Tracer::new(provider.tracer("countersign"));
-        let attributes = collector.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+        let attributes =
+            collector.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
         let resource = Resource::builder_empty().with_attributes(attributes).build();
         let worker = Worker {
             client: client(&collector.url)?,
@@ -221,7 +224,11 @@ impl Worker {
             }
             None => {
                 self.metrics.dropped(Dropped::Shutdown, spans);
-                tracing::warn!(collector, spans, "shutdown: the collector did not take the last spans in time");
+                tracing::warn!(
+                    collector,
+                    spans,
+                    "shutdown: the collector did not take the last spans in time"
+                );
             }
         }
     }
@@ -298,5 +305,75 @@ impl Failed {
             last = inner;
         }
         Failed::Unreachable(last.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
+    use prometheus::Registry;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::vocabulary::{Key, Name};
+
+    /// A collector that takes one batch, and does not want so many spans of it. Returns its URL, and what it is sent.
+    async fn collector(rejected: i64) -> (Uri, JoinHandle<ExportTraceServiceRequest>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v1/traces", listener.local_addr().unwrap()).parse().unwrap();
+        let serving = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut sent = Vec::new();
+            let body = loop {
+                assert!(socket.read_buf(&mut sent).await.unwrap() > 0, "all of it comes");
+                let text = String::from_utf8_lossy(&sent);
+                let Some(end) = text.find("\r\n\r\n") else { continue };
+                let length =
+                    text.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+                let length: usize = length.expect("a length");
+                let end = sent.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(end) + 4;
+                if sent.len() >= end + length {
+                    break sent.split_off(end);
+                }
+            };
+            let partial =
+                ExportTracePartialSuccess { rejected_spans: rejected, error_message: String::new() };
+            let answer = ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
+                answer.len()
+            );
+            socket.write_all(&[head.as_bytes(), &answer].concat()).await.unwrap();
+            ExportTraceServiceRequest::decode(body.as_slice()).unwrap()
+        });
+        (url, serving)
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_sent_at_the_end_and_what_is_rejected_is_counted() {
+        let (url, serving) = collector(2).await;
+        let metrics = ExportMetrics::new(&Registry::new()).unwrap();
+        let collector = Collector {
+            url,
+            headers: HeaderMap::new(),
+            timeout: Duration::from_secs(60),
+            ratio: 1.0,
+            resource: vec![("service.name".to_owned(), "test".to_owned())],
+        };
+        let (tracer, exporter) = Exporter::start(collector, &metrics).unwrap();
+        for number in 0..5 {
+            tracer.start(Name::Wake).set_number(Key::Fuel, number);
+        }
+        exporter.flush(Duration::from_secs(60)).await;
+        assert_eq!(metrics.exported.get(), 3);
+        let sent = serving.await.unwrap();
+        let spans = &sent.resource_spans[0].scope_spans[0].spans;
+        assert_eq!(
+            spans.iter().filter(|span| span.name == "wake" && span.parent_span_id.is_empty()).count(),
+            5
+        );
+        // A span that ends after that is counted, too.
+        drop(tracer.start(Name::Wake));
     }
 }

@@ -100,3 +100,31 @@ impl SpanProcessor for Entrance {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_dropped_and_counted() {
+        let metrics = ExportMetrics::new(&Registry::new()).unwrap();
+        let (entrance, mut exit) = new(&metrics);
+        let provider = SdkTracerProvider::builder().with_span_processor(entrance).build();
+        let tracer = provider.tracer("test");
+        let end = |spans: usize| (0..spans).for_each(|_| tracer.start("span").end());
+        let dropped = |reason: Dropped| metrics.dropped.with_label_values(&[reason.as_str()]).get();
+        end(MOST_WAITING);
+        assert_eq!(dropped(Dropped::QueueFull), 0);
+        end(7);
+        assert_eq!(dropped(Dropped::QueueFull), 7);
+        assert!(exit.try_recv().is_ok());
+        end(1);
+        assert_eq!(dropped(Dropped::QueueFull), 7, "there was room again");
+        drop(exit);
+        end(3);
+        assert_eq!(dropped(Dropped::Shutdown), 3);
+    }
+}

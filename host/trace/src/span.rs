@@ -49,12 +49,18 @@ impl Tracer {
         let Some(tracer) = &self.0 else { return Span(None) };
         let builder = SpanBuilder::from_name(name.as_str()).with_kind(name.kind());
         let span = tracer.build_with_context(builder, parent);
-        let parent = if parent.get::<Tracer>().is_some() { parent.clone() } else { parent.with_value(self.clone()) };
+        let parent =
+            if parent.get::<Tracer>().is_some() { parent.clone() } else { parent.with_value(self.clone()) };
         Span(Some(parent.with_span(span)))
     }
 }
 
 impl Span {
+    /// None.
+    pub const fn none() -> Span {
+        Span(None)
+    }
+
     /// Begins a span within the one that this is called in; none if there is none.
     pub fn child(name: Name) -> Span {
         let parent = Context::map_current(|parent| Some((parent.get::<Tracer>()?.clone(), parent.clone())));

@@ -33,8 +33,8 @@ pub use stored::{Inspection, PolicySetStored, Sent};
 pub use watch::POLL;
 
 use self::folder::Look;
-use crate::{Gateway, traces};
 use crate::fetch::{Fetched, Fetcher};
+use crate::{Gateway, traces};
 use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_policy::{Engine, Known, Policies, PolicySet, Source};
 use countersign_registry::{Registries, RegistryError};
