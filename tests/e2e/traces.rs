@@ -203,7 +203,7 @@ async fn every_span_is_as_the_page_says() {
         assert_eq!(asked.keys().copied().collect::<Vec<_>>(), ["persona-gate", "quorum"], "{name}");
         for (policy, span) in asked {
             let module = countersign_tests::digest(&Home::built(policy));
-            assert_eq!(span.text_of("countersign.policy.digest"), module);
+            assert_eq!(format!("sha256:{}", span.text_of("countersign.policy.digest")), module);
             assert!(span.attributes["countersign.policy.fuel"].as_u64().is_some_and(|fuel| fuel > 0));
             assert!(span.took_ns > 0 && span.took_ns < create.took_ns, "{span:#?}");
             let outcome = if name == "admit" { "admitted" } else { "waiting" };
@@ -356,7 +356,7 @@ async fn a_collector_that_is_away_costs_nothing_but_counted_spans() {
     let (refuses, hangs) =
         (Collector::with_manner(Manner::Refuses(500)).await, Collector::with_manner(Manner::Hangs).await);
     for (url, collector) in [(down, None), (refuses.url(), Some(&refuses)), (hangs.url(), Some(&hangs))] {
-        let home = Home::new(&deploy(1)).with("OTLP_ENDPOINT", &url).with("OTLP_TIMEOUT_MS", "1000");
+        let home = Home::new(&deploy(1)).with("OTLP_ENDPOINT", &url).with("OTLP_TIMEOUT_MS", "3000");
         let gateway = home.start().await;
         let request = gateway.open("deploy").await;
         gateway.click_ok(&Click::approve("U0ALICE", &request.id)).await;
