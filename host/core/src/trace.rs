@@ -51,7 +51,7 @@ impl TraceContext {
         let (Some(parent), None) = (parents.next(), parents.next()) else { return None };
         let parent = std::str::from_utf8(parent).ok()?.parse().ok()?;
         let states: Result<Vec<&str>, _> = states.into_iter().map(std::str::from_utf8).collect();
-        let state = states.ok().map(|states| states.join(",")).filter(|state| is_state(state));
+        let state = states.ok().and_then(|states| one_state(&states.join(",")));
         Some(TraceContext { parent, state })
     }
 }
@@ -114,21 +114,20 @@ fn bytes<const N: usize>(text: &str) -> Result<[u8; N], BadTraceParent> {
     Ok(bytes)
 }
 
-/// Whether a text is a `tracestate` with at least one member, none of them twice.
-fn is_state(text: &str) -> bool {
-    if text.len() > MOST_STATE_BYTES {
-        return false;
-    }
+/// A `tracestate` without its empty members and spaces; `None` if it is malformed, or empty.
+fn one_state(text: &str) -> Option<String> {
+    let members = text.split(',').map(|member| member.trim_matches([' ', '\t']));
+    let members: Vec<&str> = members.filter(|member| !member.is_empty()).collect();
     let mut keys = Vec::new();
-    // A list may have empty members.
-    for member in text.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|it| !it.is_empty()) {
-        let Some((key, value)) = member.split_once('=') else { return false };
+    for member in &members {
+        let (key, value) = member.split_once('=')?;
         if !is_key(key) || !is_value(value) || keys.contains(&key) {
-            return false;
+            return None;
         }
         keys.push(key);
     }
-    (1..=MOST_MEMBERS).contains(&keys.len())
+    let state = members.join(",");
+    ((1..=MOST_MEMBERS).contains(&members.len()) && state.len() <= MOST_STATE_BYTES).then_some(state)
 }
 
 /// Whether it is a key: `vendor`, or `tenant@vendor`.
@@ -153,6 +152,8 @@ fn is_value(value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -197,7 +198,7 @@ mod tests {
                 Some("rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"),
             ),
             (&["rojo=1", "tenant@vendor=a b"], Some("rojo=1,tenant@vendor=a b")),
-            (&["1tenant@vendor=x , ,rojo=1"], Some("1tenant@vendor=x , ,rojo=1")),
+            (&["1tenant@vendor=x , ,rojo=1"], Some("1tenant@vendor=x,rojo=1")),
             (&[], None),
             (&[""], None),
             (&["rojo"], None),
@@ -225,5 +226,19 @@ mod tests {
         assert_eq!(stored, format!(r#"{{"parent":"{PARENT}","state":"rojo=1"}}"#));
         assert_eq!(serde_json::from_str::<TraceContext>(&stored).unwrap(), context);
         assert!(serde_json::from_str::<TraceContext>(r#"{"parent":"00-1-2-01"}"#).is_err());
+    }
+
+    proptest! {
+        /// Whatever a caller sends, what is kept of it means the same when it is sent on.
+        #[test]
+        fn what_is_kept_is_read_again_as_it_is(
+            parent in "[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}|.{0,60}",
+            state in "([a-z0-9@_]{1,4}=[a-z =,]{0,4}[, \t]{0,2}){0,4}|.{0,60}",
+        ) {
+            if let Some(kept) = of(&[&parent], &[&state]) {
+                let (parent, state) = (kept.parent.to_string(), kept.state.clone().unwrap_or_default());
+                prop_assert_eq!(of(&[&parent], &[&state]), Some(kept));
+            }
+        }
     }
 }
