@@ -19,6 +19,7 @@ mod authority;
 mod issuer;
 
 mod browser;
+mod collector;
 mod nginx;
 mod prometheus;
 mod redis;
@@ -42,6 +43,7 @@ pub use api_key::ApiKey;
 pub use authority::{Authority, Certified, Name, TlsClient};
 pub use browser::Page;
 pub use client::{Ended, Running};
+pub use collector::{Collected, Collector, Manner};
 pub use command::{countersign, countersign_mounted, countersign_with, may_mount};
 pub use gateway::{Exit, Failure, Gateway};
 pub use home::{ADMIN_TOKEN, Home, deploy, digest};

@@ -20,3 +20,4 @@ pub mod loopback;
 pub mod mac;
 pub mod people;
 pub mod secret;
+pub mod trace;

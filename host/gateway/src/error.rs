@@ -125,6 +125,24 @@ impl GatewayError {
         }
     }
 
+    /// Whether something is wrong with the gateway or its policies, rather than with what was asked of it.
+    #[must_use]
+    pub(crate) fn is_failure(&self) -> bool {
+        matches!(
+            self,
+            GatewayError::PolicyFailed(_)
+                | GatewayError::Refused(Refusal::PolicyFailed(_))
+                | GatewayError::Rules(_)
+                | GatewayError::RulesLost(_)
+                | GatewayError::Stopped(_)
+                | GatewayError::Contended
+                | GatewayError::Overloaded
+                | GatewayError::Store(_)
+                | GatewayError::Salt(_)
+                | GatewayError::Randomness(_)
+        )
+    }
+
     /// What a caller or a person in Slack may read. What the store or a policy said is not in it.
     #[must_use]
     pub fn public_message(&self) -> String {
@@ -221,7 +239,7 @@ fn store_message(fault: StoreFault) -> &'static str {
     }
 }
 
-fn store_code(error: &StoreError) -> &'static str {
+pub(crate) fn store_code(error: &StoreError) -> &'static str {
     match error {
         StoreError::Unavailable { fault: StoreFault::Full, .. } => "store_full",
         StoreError::Unavailable { fault: StoreFault::Slow, .. } => "store_timeout",

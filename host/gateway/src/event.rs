@@ -10,9 +10,10 @@ use countersign_core::lifecycle::{
 use countersign_policy::decide::{self, Attempt, Decision};
 use countersign_policy::{ActionPolicy, RestoreError, Signed};
 use countersign_store::{Commit, Committed, StoreError};
+use countersign_trace::Span;
 use serde_json::Value;
 
-use super::{Gateway, GatewayError, MOST_CONFLICTS, Once, log_failures, whole};
+use super::{Gateway, GatewayError, MOST_CONFLICTS, Once, log_failures, traces, whole};
 use crate::judging::{Asker, joined};
 use crate::simulation::{self, Observation, Observed, Outcome, Timers};
 
@@ -93,8 +94,10 @@ impl Gateway {
         refusal: Refusal,
         once: Option<Once>,
     ) -> GatewayError {
-        let audited = async {
+        let span = self.tracer.start(traces::name_of(&intent));
+        let audited = span.around(async {
             let request = self.store.request(id).await?.ok_or(GatewayError::NotFound)?;
+            traces::about(&span, &request);
             let rules = self.rules_of(request.submission.policy_hash).await?;
             let now = self.clock.now();
             let by = rules.entry().actor_on(&request, actor, &self.directory, now);
@@ -103,11 +106,13 @@ impl Gateway {
             let at = request.time_of_next(now);
             self.audit_refusal(&request, at, (Some(&by), once), &act, &refusal).await?;
             Ok(())
-        };
-        match audited.await {
+        });
+        let refused = match audited.await {
             Ok(()) => refusal.into(),
             Err(error) => error,
-        }
+        };
+        traces::say_error(&span, &refused);
+        refused
     }
 
     /// What is due of a request happens: its expiry, else its escalation, else the wake-up that a policy asked for.
@@ -188,14 +193,31 @@ impl Gateway {
     pub(super) async fn change(
         &self,
         id: RequestId,
+        loaded: Option<Arc<Request>>,
+        cause: &Cause<'_>,
+    ) -> Result<Arc<Request>, GatewayError> {
+        let span = self.tracer.start(traces::name_of(&cause.intent));
+        let changed = span.around(self.change_within(&span, id, loaded, cause)).await;
+        traces::say_changed(&span, &changed);
+        changed
+    }
+
+    async fn change_within(
+        &self,
+        span: &Span,
+        id: RequestId,
         mut loaded: Option<Arc<Request>>,
         cause: &Cause<'_>,
     ) -> Result<Arc<Request>, GatewayError> {
+        let mut is_known = false;
         for _ in 0..MOST_CONFLICTS {
             let request = match loaded.take() {
                 Some(request) => request,
                 None => self.request(id).await?,
             };
+            if !std::mem::replace(&mut is_known, true) {
+                traces::about(span, &request);
+            }
             // INVARIANT: nothing else happens to a request that may have to end others first; else a crash in between would
             // leave them open.
             let request = self.superseded(request).await?;
@@ -330,8 +352,11 @@ impl Gateway {
             Arc::clone(&self.alarm),
             Arc::clone(&self.outbox_bell),
         );
+        let span = traces::committing(&stored);
         whole(async move {
-            match store.commit(commit).await? {
+            let committed = span.around(store.commit(commit)).await;
+            traces::say_committed(&span, &committed);
+            match committed? {
                 Committed::Conflict => Ok(None),
                 Committed::Repeated => Err(GatewayError::Repeated),
                 Committed::Done => {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use countersign_core::lifecycle::Digest;
 use countersign_policy::ActionPolicy;
+use countersign_trace::carried;
 use prometheus::IntCounter;
 use tokio::sync::{AcquireError, Semaphore};
 use tokio::task::JoinError;
@@ -98,6 +99,7 @@ impl Judges {
         let closed = |closed: AcquireError| GatewayError::Stopped(closed.to_string());
         let turn = Arc::clone(&place.turn).acquire_owned().await.map_err(closed)?;
         let free = Arc::clone(&self.free).acquire_owned().await.map_err(closed)?;
+        let work = carried(work);
         let judged = tokio::task::spawn_blocking(move || {
             // Held here, so that the thread counts as busy until it is free, whoever still waits for the result.
             let _held = (turn, free);

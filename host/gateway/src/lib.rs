@@ -43,8 +43,9 @@ pub mod scheduler;
 // What other instances do.
 mod instances;
 
-// What is counted.
+// What is counted, and what is traced.
 mod metrics;
+mod traces;
 
 // How the policy set in force changes, and what another one would make of the same requests.
 pub mod fetch;
@@ -84,6 +85,7 @@ use countersign_core::lifecycle::{PayloadHashVersion, PolicyFailure, Request, Re
 use countersign_core::record::PolicyEntry;
 use countersign_policy::{ActionPolicy, Policies};
 use countersign_store::Store;
+use countersign_trace::Tracer;
 
 /// How often a change is tried again when others got in first.
 ///
@@ -107,6 +109,7 @@ pub struct Gateway {
     shadow: Arc<Shadow>,
     judges: Judges,
     metrics: GatewayMetrics,
+    tracer: Tracer,
     refused_uses: RefusedUses,
     /// Whether people can be shown all that they would agree to.
     readable: Readable,
@@ -139,6 +142,7 @@ impl Gateway {
         Gateway {
             judges,
             metrics,
+            tracer: Tracer::default(),
             store,
             policies,
             clock,
@@ -167,6 +171,12 @@ impl Gateway {
     #[must_use]
     pub fn signing(self, receipts: ReceiptKeys) -> Gateway {
         Gateway { receipts: Some(receipts), ..self }
+    }
+
+    /// The same, which says what it does to `tracer`.
+    #[must_use]
+    pub fn tracing(self, tracer: Tracer) -> Gateway {
+        Gateway { tracer, ..self }
     }
 
     /// The same, with ids, salts and nonces made of these bits, for tests that must run the same each time.
@@ -228,6 +238,12 @@ impl Gateway {
     #[must_use]
     pub fn outbox_bell(&self) -> &Arc<Notify> {
         &self.outbox_bell
+    }
+
+    /// What it says to traces.
+    #[must_use]
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     /// Adds its metrics to `registry`.

@@ -123,6 +123,7 @@ mod tests {
     use countersign_core::lifecycle::{Consumption, Salt, State, payload_hash};
     use countersign_core::receipt::Time;
     use countersign_core::receipt::signed::{ALGORITHM, Header, TYPE};
+    use countersign_core::trace::TraceContext;
     use countersign_store::fixtures;
     use proptest::prelude::*;
 
@@ -173,6 +174,9 @@ mod tests {
         let request = approved(5);
         let receipt = receipt_of(&request);
         assert_eq!(receipt_of(&request), receipt);
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap();
+        let trace = Some(TraceContext { parent, state: Some("rojo=1".to_owned()) });
+        assert_eq!(receipt_of(&Request { trace, ..request.clone() }), receipt, "however it is traced");
         let used = fixtures::consumed(&request, fixtures::at(9));
         assert_eq!(receipt_of(&used), receipt);
         let State::Approved { consumed: Some(Consumption { at, .. }), .. } = used.state else {

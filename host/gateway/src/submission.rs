@@ -10,9 +10,10 @@ use countersign_core::record::Rerequest;
 use countersign_policy::ActionPolicy;
 use countersign_policy::decide::{self, Again, Ask, Attempt, Issued, NotMade};
 use countersign_store::{Create, Created, Idempotency, MostOpen, StoreError};
+use countersign_trace::{Key, Name, Span};
 use serde_json::{Map, Value, json};
 
-use super::{Gateway, GatewayError, MOST_CONFLICTS, Once, WaitToken, log_failures, whole};
+use super::{Gateway, GatewayError, MOST_CONFLICTS, Once, WaitToken, log_failures, traces, whole};
 use crate::judging::Asker;
 use crate::simulation::{Observation, Observed, Outcome, Timers};
 
@@ -73,6 +74,19 @@ impl Gateway {
         idempotency: Option<IdempotencyKey>,
         most_open: MostOpen,
     ) -> Result<Made, GatewayError> {
+        let span = self.tracer.start(Name::Create);
+        let made = span.around(self.create_within(&span, ask, idempotency, most_open)).await;
+        traces::say_made(&span, &made);
+        made
+    }
+
+    async fn create_within(
+        &self,
+        span: &Span,
+        ask: Ask,
+        idempotency: Option<IdempotencyKey>,
+        most_open: MostOpen,
+    ) -> Result<Made, GatewayError> {
         let now = self.clock.now();
         if let Some(sent) = &idempotency
             && let Some((fingerprint, request)) = self.store.idempotent(sent.shard(), &sent.key, now).await?
@@ -101,7 +115,14 @@ impl Gateway {
                 Err(GatewayError::UnknownAction(ask.action.clone()))
             }
         };
-        let step = step.inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
+        let mut step = step.inspect_err(|error| {
+            // An unknown one may be anything.
+            if rules.is_some() {
+                span.set(Key::Action, || ask.action.clone());
+            }
+            self.observe_submission(&submitted, Err(error));
+        })?;
+        step.request.trace = span.place();
         let kept = idempotency.map(|sent| sent.kept(&step.request));
         match self.store_new(step, Some(salt), (kept, None), most_open).await? {
             Ok(made) => {
@@ -136,6 +157,23 @@ impl Gateway {
         most_open: MostOpen,
         once: Option<Once>,
     ) -> Result<Made, GatewayError> {
+        let span = self.tracer.start(Name::Create);
+        let again = self.rerequest_within(&span, original, actor, idempotency, most_open, once);
+        let made = span.around(again).await;
+        traces::say_made(&span, &made);
+        made
+    }
+
+    async fn rerequest_within(
+        &self,
+        span: &Span,
+        original: RequestId,
+        actor: Again,
+        idempotency: Option<IdempotencyKey>,
+        most_open: MostOpen,
+        once: Option<Once>,
+    ) -> Result<Made, GatewayError> {
+        let mut linked = false;
         for _ in 0..MOST_CONFLICTS {
             let now = self.clock.now();
             if let Some(sent) = &idempotency
@@ -145,6 +183,9 @@ impl Gateway {
                 return self.known(sent, fingerprint, request);
             }
             let original = self.store.request(original).await?.ok_or(GatewayError::NotFound)?;
+            if !std::mem::replace(&mut linked, true) {
+                span.link(original.trace.as_ref());
+            }
             let lineage = original.submission.lineage;
             let last = &self.store.newest_of_lineage(lineage).await?.ok_or(GatewayError::NotFound)?;
             let earlier = &last.submission;
@@ -170,10 +211,11 @@ impl Gateway {
             let admission = Admitting { id, submission, ask: shown, by: &actor.party.id, once };
             let again = Some((earlier, &actor));
             let submitted = Submitted { id, rules: Some(&*rules), ask: &ask, again, at: now };
-            let step = self
+            let mut step = self
                 .admit(&rules, admission)
                 .await
                 .inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
+            step.request.trace = span.place();
             let kept = idempotency.map(|sent| sent.kept(&step.request));
             match self.store_new(step, salt, (kept, once), most_open).await? {
                 Ok(made) => {
@@ -409,8 +451,11 @@ impl Gateway {
         let create = Create { request, idempotency, most_open, nonce, audit, effects, counts };
         let (store, alarm, bell) =
             (Arc::clone(&self.store), Arc::clone(&self.alarm), Arc::clone(&self.outbox_bell));
+        let span = traces::committing(&created);
         whole(async move {
-            match store.create(create).await? {
+            let stored = span.around(store.create(create)).await;
+            traces::say_created(&span, &stored);
+            match stored? {
                 Created::New => {
                     alarm.set(created.due_at());
                     if delivers {

@@ -11,10 +11,11 @@ use countersign_core::lifecycle::{
 use countersign_core::mac::hmac;
 use countersign_policy::ActionPolicy;
 use countersign_policy::decide::Ask;
+use countersign_trace::{Name, Span};
 use serde_json::{Map, Value, json};
 
 use super::event::Cause;
-use super::{Gateway, GatewayError, MOST_CONFLICTS, Made};
+use super::{Gateway, GatewayError, MOST_CONFLICTS, Made, traces};
 
 const PURPOSE: &str = "countersign supersede key";
 
@@ -79,7 +80,22 @@ impl Gateway {
     ///
     /// # Errors
     /// If the store fails; then all of it can be done again.
-    pub(super) async fn superseded(&self, mut request: Arc<Request>) -> Result<Arc<Request>, GatewayError> {
+    pub(super) async fn superseded(&self, request: Arc<Request>) -> Result<Arc<Request>, GatewayError> {
+        if !request.is_superseding() {
+            return Ok(request);
+        }
+        let span = self.tracer.start(Name::Supersede);
+        traces::about(&span, &request);
+        let superseded = span.around(self.supersede_within(&span, request)).await;
+        traces::say_changed(&span, &superseded);
+        superseded
+    }
+
+    async fn supersede_within(
+        &self,
+        span: &Span,
+        mut request: Arc<Request>,
+    ) -> Result<Arc<Request>, GatewayError> {
         let mut gone = Vec::new();
         for _ in 0..MOST_CONFLICTS {
             if !request.is_superseding() {
@@ -99,6 +115,7 @@ impl Gateway {
                 }
                 if older.superseded_by() == Some(request.id) && !gone.contains(&older.id) {
                     gone.push(older.id);
+                    span.link(older.trace.as_ref());
                 }
             }
             let Some(step) = request.has_superseded(self.clock.now(), gone.clone()) else {

@@ -6,9 +6,10 @@ use countersign_core::lifecycle::{
     AuditEntry, Consumption, Count, Digest, PayloadHashVersion, Presented, Repeat, Request, RunReport,
     RunResult, Timestamp, UseAct, UseRefusal, parameter_digests,
 };
+use countersign_trace::Name;
 use serde_json::{Map, Value};
 
-use super::{Gateway, GatewayError, IdempotencyKey, MOST_CONFLICTS};
+use super::{Gateway, GatewayError, IdempotencyKey, MOST_CONFLICTS, traces};
 
 /// What a caller is about to run.
 #[derive(Clone, Debug)]
@@ -35,6 +36,20 @@ impl Gateway {
     /// [`UseRefusal`] if there is no approval, it was used before or has lapsed, or something else was agreed to; and
     /// [`GatewayError::KeyReused`] if it was consumed with this idempotency key and another body.
     pub async fn consume(
+        &self,
+        request: Arc<Request>,
+        given: &Given,
+        by: Option<&str>,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Used, GatewayError> {
+        let span = self.tracer.start(Name::Consume);
+        traces::about(&span, &request);
+        let used = span.around(self.consume_within(request, given, by, key)).await;
+        traces::say_used(&span, &used);
+        used
+    }
+
+    async fn consume_within(
         &self,
         mut request: Arc<Request>,
         given: &Given,
@@ -74,6 +89,19 @@ impl Gateway {
     /// # Errors
     /// [`UseRefusal`] if the approval was not consumed, or another outcome was reported before.
     pub async fn report(
+        &self,
+        request: Arc<Request>,
+        came_of_it: (RunResult, Option<String>),
+        by: Option<&str>,
+    ) -> Result<Used, GatewayError> {
+        let span = self.tracer.start(Name::Report);
+        traces::about(&span, &request);
+        let used = span.around(self.report_within(request, came_of_it, by)).await;
+        traces::say_used(&span, &used);
+        used
+    }
+
+    async fn report_within(
         &self,
         mut request: Arc<Request>,
         (result, detail): (RunResult, Option<String>),

@@ -119,6 +119,7 @@ fn request(policy: &ActionPolicy) -> anyhow::Result<(Request, Event)> {
         history,
         needs: Needs::default(),
         superseded: Vec::new(),
+        trace: None,
         state: State::Open(Open::default()),
     };
     Ok((request, event(2, Some("U0BOB"), vote())))

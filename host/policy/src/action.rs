@@ -18,6 +18,7 @@ use countersign_core::lifecycle::{
     Standing, Submission, Verdict, canonical,
 };
 use countersign_core::record::PolicyEntry;
+use countersign_trace::{Key, Name, Span};
 
 /// An action's entry together with its modules: what judges its requests.
 pub struct ActionPolicy {
@@ -369,12 +370,23 @@ impl Rule {
         &self,
         request: bindings::Request<'_>,
     ) -> (Result<Result<String, Vec<Reason>>, PolicyFailure>, Cost) {
+        let span = self.span(Name::Admit);
         let (answer, cost) = self.module.admit(&self.meter, &self.config, request);
         let answer = answer.and_then(|answer| match answer {
             Ok(memo) => check_memo(&memo, self.module.output_bytes()).map(|()| Ok(memo)),
             Err(reasons) => self.check_reasons(reasons).map(Err),
         });
-        (answer.map_err(|failure| self.failed(failure)), cost)
+        let answer = answer.map_err(|failure| self.failed(failure));
+        say(
+            &span,
+            cost,
+            match &answer {
+                Ok(Ok(_)) => Ok("admitted"),
+                Ok(Err(_)) => Ok("refused"),
+                Err(failure) => Err(failure),
+            },
+        );
+        (answer, cost)
     }
 
     fn judge(
@@ -384,12 +396,33 @@ impl Rule {
         events: &bindings::Events<'_>,
         event: &Event,
     ) -> (Verdict, Cost) {
+        let span = self.span(Name::Judge);
         let (answer, cost) = self.module.judge(&self.meter, (&self.config, memo), request, events);
         let verdict = answer.and_then(|answer| match answer {
             Ok(ruling) => self.check_ruling(ruling, event).map(Verdict::Ruled),
             Err(reasons) => self.check_reasons(reasons).map(Verdict::Refused),
         });
-        (verdict.unwrap_or_else(|failure| Verdict::Failed(self.failed(failure))), cost)
+        let verdict = verdict.unwrap_or_else(|failure| Verdict::Failed(self.failed(failure)));
+        say(
+            &span,
+            cost,
+            match &verdict {
+                Verdict::Ruled(Ruling { standing: Standing::Satisfied, .. }) => Ok("satisfied"),
+                Verdict::Ruled(Ruling { standing: Standing::Waiting(_), .. }) => Ok("waiting"),
+                Verdict::Ruled(Ruling { standing: Standing::Denied(_), .. }) => Ok("denied"),
+                Verdict::Refused(_) => Ok("refused"),
+                Verdict::Failed(failure) => Err(failure),
+            },
+        );
+        (verdict, cost)
+    }
+
+    /// The span of a call, within that of what the policy is asked about.
+    fn span(&self, name: Name) -> Span {
+        let span = Span::child(name);
+        span.set(Key::Policy, || self.meter.policy().to_owned());
+        span.set(Key::PolicyDigest, || self.module.digest().to_string());
+        span
     }
 
     /// Counts the failure, and says whose it is.
@@ -435,6 +468,15 @@ impl Rule {
             return Ok(());
         }
         Err(Failure::malformed("it gives a reason whose code its description does not list"))
+    }
+}
+
+/// Says what a call took, and what came of it.
+fn say(span: &Span, cost: Cost, outcome: Result<&'static str, &PolicyFailure>) {
+    span.set_number(Key::Fuel, cost.fuel);
+    span.set_word(Key::Outcome, outcome.unwrap_or_else(|failure| failure.kind.as_str()));
+    if let Err(failure) = outcome {
+        span.fail(failure.kind.as_str());
     }
 }
 

@@ -1,6 +1,6 @@
 //! Puts the shared state together from the configuration: store, sandbox, policy set, Slack.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use countersign_core::clock::Clock;
@@ -12,6 +12,7 @@ use countersign_gateway::{Gateway, Tokens};
 use countersign_policy::{CompileCache, Engine, KeyError, LoadErrors, Policies};
 use countersign_slack::{CallMetrics, Outgoing, SlackClient, Verifier, review};
 use countersign_store::Store;
+use countersign_trace::{ExportMetrics, Exporter, Tracer};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -107,11 +108,13 @@ pub(crate) async fn build_over(
     let most_streams = usize::try_from(config.network.sse_max_connections).unwrap_or(usize::MAX);
     let streams = Streams::new(most_streams, metrics.registry()).context(METRICS)?;
     let supervisor = Supervisor::new(metrics.registry(), shutdown.clone()).context(METRICS)?;
-    let outgoing = outgoing(config, &metrics, &clock)?;
-    let policies = Arc::new(Policies::new(engine, set));
     let instance = getrandom::u64().context("the system gives no randomness")?;
+    let (tracer, exporter) = traces(config, &metrics, instance)?;
+    let outgoing = outgoing(config, &metrics, &clock)?.map(|outgoing| outgoing.tracing(tracer.clone()));
+    let policies = Arc::new(Policies::new(engine, set));
     let gateway = Gateway::new(store, policies, clock, tokens(&keys), keys.salts())
         .reading(review::is_possible)
+        .tracing(tracer)
         .numbered(instance);
     let gateway = match receipt_keys {
         Some(keys) => gateway.signing(keys),
@@ -160,8 +163,21 @@ pub(crate) async fn build_over(
         streams: Arc::new(streams),
         background: TaskTracker::new(),
         supervisor,
+        exporter: Mutex::new(exporter),
         shutdown,
     })
+}
+
+/// What traces, and what sends that to the collector, if there is one.
+fn traces(config: &Config, metrics: &Metrics, instance: u64) -> anyhow::Result<(Tracer, Option<Exporter>)> {
+    let counts = ExportMetrics::new(metrics.registry()).context(METRICS)?;
+    let Some(mut collector) = config.tracing.collector.clone() else { return Ok((Tracer::default(), None)) };
+    const INSTANCE: &str = "service.instance.id";
+    if collector.resource.iter().all(|(key, _)| key != INSTANCE) {
+        collector.resource.push((INSTANCE.to_owned(), format!("{instance:016x}")));
+    }
+    let (tracer, exporter) = Exporter::start(collector, &counts).context("cannot export traces")?;
+    Ok((tracer, Some(exporter)))
 }
 
 /// Where presses are kept that the store cannot take.

@@ -1,7 +1,7 @@
 //! Serves until the shutdown begins, then drains: calls finish, deliveries finish, the store is closed.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -109,7 +109,14 @@ pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> an
         app.audit.sign(&app).await;
         app.audit.mirror(app.gateway.store().as_ref()).await;
     };
-    if tokio::time::timeout(BACKGROUND, last_look).await.is_err() {
+    let exporter = app.exporter.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let last_spans = async {
+        if let Some(exporter) = exporter {
+            exporter.flush(BACKGROUND).await;
+        }
+    };
+    let (last_look, ()) = tokio::join!(tokio::time::timeout(BACKGROUND, last_look), last_spans);
+    if last_look.is_err() {
         tracing::warn!("shutdown: the last audit entries are covered by a checkpoint after the next start");
     }
     instances::leave(&app).await;

@@ -1,12 +1,13 @@
 //! What the routes and the answers to Slack share.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use countersign_core::secret::Secret;
 use countersign_gateway::Gateway;
 use countersign_gateway::policy_sets::PolicySets;
 use countersign_slack::{Outgoing, Verifier};
+use countersign_trace::Exporter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -77,4 +78,6 @@ pub struct App {
     pub(crate) shutdown: CancellationToken,
     /// Keeps the tasks of the process running.
     pub(crate) supervisor: Supervisor,
+    /// Sends traces, until it is taken to send the last of them.
+    pub(crate) exporter: Mutex<Option<Exporter>>,
 }

@@ -329,6 +329,7 @@ fn request(number: u64) -> Request {
         history: vec![Event { seq: 0, at, by: None, act: Act::Submitted }],
         needs: Needs { approvals: vec![0, 2, 0], personas: vec!["security".into()] },
         superseded: Vec::new(),
+        trace: None,
         state: State::Open(open),
     }
 }

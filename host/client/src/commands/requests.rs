@@ -402,6 +402,7 @@ fn details(request: &Value, now: Timestamp) -> String {
         ("REASON", "/reason"),
         ("NOT TOLD", "/undeliverable"),
         ("SUCCESSOR", "/successor/requestId"),
+        ("TRACE", "/traceId"),
     ] {
         lines.push((name, text(request, path)));
     }

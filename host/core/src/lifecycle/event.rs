@@ -246,14 +246,22 @@ pub enum FailureKind {
     Malformed,
 }
 
-impl std::fmt::Display for FailureKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+impl FailureKind {
+    /// Its code.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             FailureKind::Trap => "trap",
             FailureKind::Fuel => "fuel",
             FailureKind::Deadline => "deadline",
             FailureKind::Memory => "memory",
             FailureKind::Malformed => "malformed",
-        })
+        }
+    }
+}
+
+impl std::fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
     }
 }

@@ -15,6 +15,7 @@ use super::supersede::{SUPERSEDE_MS, SupersedeKey};
 use super::timestamp::Timestamp;
 use super::usage::{Consumption, UseTerms};
 use crate::people::name_of;
+use crate::trace::TraceContext;
 
 /// What stands in the place of a redacted parameter's value, everywhere.
 pub const REDACTED: &str = "[redacted]";
@@ -37,6 +38,9 @@ pub struct Request {
     /// The requests that it superseded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<RequestId>,
+    /// The span that made it, if it was traced. Nothing that is decided or proven depends on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
     /// Where it stands.
     pub state: State,
 }

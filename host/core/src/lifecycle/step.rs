@@ -53,6 +53,7 @@ pub fn draft(id: RequestId, submission: Submission, memos: Vec<String>) -> Reque
         history: Vec::new(),
         needs: Needs::default(),
         superseded: Vec::new(),
+        trace: None,
         state: State::Open(Open { escalation, ..Open::default() }),
     }
 }

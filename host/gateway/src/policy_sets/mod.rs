@@ -33,12 +33,13 @@ pub use stored::{Inspection, PolicySetStored, Sent};
 pub use watch::POLL;
 
 use self::folder::Look;
-use crate::Gateway;
 use crate::fetch::{Fetched, Fetcher};
+use crate::{Gateway, traces};
 use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_policy::{Engine, Known, Policies, PolicySet, Source};
 use countersign_registry::{Registries, RegistryError};
 use countersign_store::{ChangePolicy, Committed, Store, StoreError};
+use countersign_trace::{Key, Name, Span};
 
 /// How many documents that admins send are parsed at the same time.
 const PARSED_AT_ONCE: usize = 2;
@@ -308,6 +309,19 @@ impl PolicySets {
         (what, by): (ChangeKind, By),
         wanted: Wanted,
     ) -> Result<Changed, ChangeError> {
+        let span = self.span(what, &by);
+        let changed = span.around(self.change_within(seen, look, (what, by), wanted)).await;
+        traces::say_reloaded(&span, &changed);
+        changed
+    }
+
+    async fn change_within(
+        &self,
+        seen: &mut Seen,
+        look: Look,
+        (what, by): (ChangeKind, By),
+        wanted: Wanted,
+    ) -> Result<Changed, ChangeError> {
         let folder = look.fingerprint;
         let mut change = self.attempt(what, by, Some(folder));
         let by_itself = match wanted {
@@ -353,6 +367,12 @@ impl PolicySets {
         changed
     }
 
+    fn span(&self, what: ChangeKind, by: &By) -> Span {
+        let span = self.gateway.tracer().start(Name::Reload);
+        span.set_word(Key::Change, what.as_str()).set_word(Key::Trigger, by.trigger.as_str());
+        span
+    }
+
     /// An attempt, before anything has come of it.
     fn attempt(&self, what: ChangeKind, by: By, folder: Option<Digest>) -> PolicyChange {
         PolicyChange {
@@ -372,6 +392,7 @@ impl PolicySets {
 
     /// Tells of an attempt that failed before there was anything to be tried.
     async fn untried(&self, what: ChangeKind, by: By, error: ChangeError) -> ChangeError {
+        traces::say_not_reloaded(&self.span(what, &by), &error);
         self.tell_failure(self.attempt(what, by, None), &error).await;
         error
     }

@@ -132,6 +132,7 @@ fn request(policy: &ActionPolicy, history: Vec<Event>) -> Request {
         history,
         needs: Needs::default(),
         superseded: Vec::new(),
+        trace: None,
         state: State::Open(Open::default()),
     }
 }

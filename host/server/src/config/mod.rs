@@ -13,6 +13,7 @@ pub(crate) mod secrets;
 mod slack;
 mod storage;
 mod tls;
+mod tracing;
 mod unsupported;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use secrets::Secrets;
 pub use slack::Slack;
 pub use storage::Storage;
 pub use tls::TlsSettings;
+pub use tracing::Tracing;
 
 /// The variables of an environment, by name.
 pub type Environment = BTreeMap<String, String>;
@@ -72,6 +74,9 @@ pub struct Config {
     /// What is logged, and in which format.
     #[command(flatten)]
     pub logging: Logging,
+    /// Where traces go.
+    #[command(flatten)]
+    pub tracing: Tracing,
     /// Secrets, which have no flags.
     #[arg(skip)]
     pub secrets: Secrets,
@@ -86,9 +91,10 @@ impl Config {
     /// of what depends on them.
     pub(crate) fn read_variables(&mut self, environment: &Environment, malformed: &[String]) -> Vec<String> {
         let mut wrong = unsupported::errors(environment);
-        self.warnings = unsupported::warnings(environment);
+        self.warnings = Vec::new();
         self.secrets = Secrets::read(environment, &mut wrong);
         wrong.extend(self.storage.read_variables(environment));
+        self.tracing.read_variables(environment, (&mut wrong, &mut self.warnings));
         if !malformed.iter().any(|name| AccessSettings::CHECKED.contains(&name.as_str())) {
             wrong.extend(self.access.check(&self.network));
         }

@@ -26,8 +26,15 @@ pub struct Secrets {
 }
 
 /// The variables that hold secrets.
-pub(crate) const NAMES: [&str; 6] =
-    [SECRET, PREVIOUS_SECRET, "ADMIN_TOKEN", "SLACK_SIGNING_SECRET", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"];
+pub(crate) const NAMES: [&str; 7] = [
+    SECRET,
+    PREVIOUS_SECRET,
+    "ADMIN_TOKEN",
+    "SLACK_SIGNING_SECRET",
+    "SLACK_BOT_TOKEN",
+    "SLACK_APP_TOKEN",
+    "OTLP_HEADERS",
+];
 
 const SECRET: &str = "COUNTERSIGN_SECRET";
 const PREVIOUS_SECRET: &str = "COUNTERSIGN_SECRET_PREVIOUS";
@@ -46,7 +53,9 @@ Environment:
     COUNTERSIGN_SECRET    32 bytes in hexadecimal, from which wait tokens and other keys are derived;
                           without it, it lies in PATH.key beside the database PATH of the store
     COUNTERSIGN_SECRET_PREVIOUS
-                          what COUNTERSIGN_SECRET was before it was changed; docs/SECURITY.md says for how long";
+                          what COUNTERSIGN_SECRET was before it was changed; docs/SECURITY.md says for how long
+    OTLP_HEADERS          headers for the collector of traces, `name=value,…`, percent-encoded
+  The variables OTEL_* that docs/TRACING.md lists count, too.";
 
 impl Secrets {
     /// The keys that are configured, if any.

@@ -138,13 +138,6 @@ fn a_wrong_secret_is_not_repeated() {
 }
 
 #[test]
-fn a_variable_without_effect_is_a_warning() {
-    let variables = [("OTLP_ENDPOINT", "x"), ("REQUIRE_CLIENT_CERT", "false"), ("HOME", "/")];
-    let config = read(&["--policies", "p"], &variables).unwrap();
-    assert_eq!(config.warnings, ["the variable `OTLP_ENDPOINT` has no effect in this build yet"]);
-}
-
-#[test]
 fn secrets_are_read_and_not_shown() {
     let secret = "ab".repeat(32);
     let variables = [

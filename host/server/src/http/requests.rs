@@ -365,6 +365,9 @@ pub(super) struct DetailView {
     audience: Option<Audience>,
     /// How far its messages in Slack have come.
     messages: Vec<MessageView>,
+    /// The id of the trace in which it was made, in hexadecimal; absent if it was not traced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
     #[serde(flatten)]
     end: End,
 }
@@ -572,6 +575,7 @@ impl DetailView {
             people: PeopleView::now(app, request).await,
             audience: Audience::of(app, request).await,
             messages: MessageView::all(app, request).await?,
+            trace_id: request.trace.as_ref().map(|trace| trace.parent.trace_id()),
             end: End::of(app, request, false).await,
         })
     }

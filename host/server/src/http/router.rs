@@ -10,6 +10,8 @@ use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
+use countersign_core::trace::TraceContext;
+use countersign_trace::Span;
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
@@ -84,9 +86,20 @@ fn known(method: &Method) -> &'static str {
 async fn guarded(app: &App, mut request: Request, next: Next) -> Response {
     proxies::resolve(app, &mut request);
     match check(app, &mut request).await {
-        Ok(()) => next.run(request).await,
+        Ok(()) => traced(app, &request).around(next.run(request)).await,
         Err(error) => error.into_response(),
     }
+}
+
+/// The place in a trace that a caller says it is at, on the routes of callers: what it asks for belongs there. Nothing if the
+/// gateway does not trace, or the caller does not.
+fn traced(app: &App, request: &Request) -> Span {
+    let tracer = app.gateway.tracer();
+    if !tracer.is_on() || !request.uri().path().starts_with("/api/guard/") {
+        return Span::none();
+    }
+    let lines = |name| request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
+    tracer.of_caller(TraceContext::of_call(lines("traceparent"), lines("tracestate")))
 }
 
 async fn check(app: &App, request: &mut Request) -> Result<(), ApiError> {

@@ -123,6 +123,7 @@ impl Process {
         let nowhere = crate::config::Audit::default();
         let audit = Keeper::open(Arc::clone(gateway.store()), audit, 0, &nowhere, metrics.registry());
         let app = Arc::new(App {
+            exporter: Default::default(),
             audit: audit.expect("no file is read"),
             policy_sets: PolicySets::new(Arc::clone(&gateway), "unused".into(), registries, folder),
             gateway,

@@ -31,6 +31,7 @@ use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{Replacement, Request, Timestamp};
 use countersign_core::record::PolicyEntry;
 use countersign_store::Store;
+use countersign_trace::Tracer;
 use tokio::sync::Notify;
 
 pub use ephemeral::Ephemerals;
@@ -74,6 +75,7 @@ pub struct Outgoing {
     /// The state of delivery.
     pub health: Arc<Health>,
     rate_factor: f64,
+    tracer: Tracer,
 }
 
 impl Outgoing {
@@ -82,7 +84,14 @@ impl Outgoing {
     pub fn new(client: SlackClient, clock: &Arc<dyn Clock>, rate_factor: f64) -> Outgoing {
         let client = Arc::new(client);
         let ephemerals = Ephemerals::new(Arc::clone(&client), Arc::clone(clock), rate_factor);
-        Outgoing { client, ephemerals, health: Arc::new(Health::new(clock.moment())), rate_factor }
+        let health = Arc::new(Health::new(clock.moment()));
+        Outgoing { client, ephemerals, health, rate_factor, tracer: Tracer::default() }
+    }
+
+    /// The same, which says to `tracer` what it posts and updates.
+    #[must_use]
+    pub fn tracing(self, tracer: Tracer) -> Outgoing {
+        Outgoing { tracer, ..self }
     }
 
     /// The worker that delivers the outbox of `store`; `stored` is notified of each new entry. There must be only one.
@@ -103,6 +112,7 @@ impl Outgoing {
             health: Arc::clone(&self.health),
             rendering: Rendering::DEFAULT,
             rate_factor: self.rate_factor,
+            tracer: self.tracer.clone(),
         })
     }
 }

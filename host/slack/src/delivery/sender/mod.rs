@@ -17,6 +17,7 @@ use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{AuditEntry, Digest, Effect, Request, Timestamp};
 use countersign_core::record::{Mark, PolicyEntry, Slot};
 use countersign_store::{Claim, OutboxEntry, Store, StoreError};
+use countersign_trace::Tracer;
 
 use plan::{Next, Plan};
 pub(super) use record::failure_count;
@@ -51,6 +52,7 @@ pub(super) struct Sender {
     directory: Arc<Directory>,
     client: Arc<SlackClient>,
     rendering: Rendering,
+    tracer: Tracer,
     rng: Mutex<fastrand::Rng>,
     /// Policy entries that were loaded.
     entries: Mutex<HashMap<Digest, Arc<PolicyEntry>>>,
@@ -134,6 +136,7 @@ struct ActiveJob<'a> {
 }
 
 impl Sender {
+    #[expect(clippy::too_many_arguments, reason = "it is called once, with the parts of the worker")]
     pub(super) fn new(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
@@ -141,6 +144,7 @@ impl Sender {
         directory: Arc<Directory>,
         client: Arc<SlackClient>,
         rendering: Rendering,
+        tracer: Tracer,
         rng: fastrand::Rng,
     ) -> Sender {
         Sender {
@@ -151,6 +155,7 @@ impl Sender {
             directory,
             client,
             rendering,
+            tracer,
             rng: Mutex::new(rng),
             entries: Mutex::default(),
             skipped: Mutex::default(),

@@ -3,6 +3,7 @@
 use countersign_core::lifecycle::{Digest, Request, Timestamp, Usage};
 use countersign_core::record::{PostState, Slot};
 use countersign_store::LONGEST_WAIT_MS;
+use countersign_trace::{Key, Name, Span};
 use serde_json::json;
 
 use super::render::Rendered;
@@ -51,7 +52,12 @@ impl Sender {
         }
         let stored = tracked.post.clone();
         let TrackedMessage { channel, thread, mark, .. } = &tracked;
-        match self.client.post_message(channel, thread.as_deref(), &rendered.message, mark).await {
+        let span = self.span((Name::SlackPost, "chat.postMessage"), active.request, mark.slot);
+        let posted =
+            span.around(self.client.post_message(channel, thread.as_deref(), &rendered.message, mark));
+        let posted = posted.await;
+        say(span, &posted);
+        match posted {
             Ok(Posted { channel: id, ts }) => {
                 tracked.post.channel = id;
                 tracked.post.state = PostState::Posted { ts };
@@ -88,13 +94,29 @@ impl Sender {
             self.release(active, Release::Finish).await?;
             return Ok(SendResult::NoCall);
         }
-        match self.client.update(&tracked.post.channel, ts, message, &tracked.mark).await {
+        let span = self.span((Name::SlackUpdate, "chat.update"), active.request, tracked.mark.slot);
+        let updated =
+            span.around(self.client.update(&tracked.post.channel, ts, message, &tracked.mark)).await;
+        say(span, &updated);
+        match updated {
             Ok(()) => self.delivered(active, tracked, &rendered, Done::Updated).await,
             Err(error) => {
                 let stored = tracked.post.clone();
                 self.failed(active, tracked, &stored, &error).await
             }
         }
+    }
+
+    /// The span of a call, linked to that which made the request: it may have been made long ago.
+    fn span(&self, (name, method): (Name, &'static str), request: &Request, slot: Slot) -> Span {
+        let span = self.tracer.start(name);
+        span.set(Key::Request, || request.id.to_string())
+            .set(Key::Action, || request.submission.action.clone())
+            .set_word(Key::Status, request.status().as_str())
+            .set_word(Key::SlackMethod, method)
+            .set(Key::SlackMessage, || slot.to_string())
+            .link(request.trace.as_ref());
+        span
     }
 
     /// Stores that Slack shows `message`.
@@ -175,4 +197,22 @@ impl Sender {
 
 fn digest(message: &Message) -> Digest {
     Digest::of_json(&json!([message.text, message.blocks]))
+}
+
+/// Ends the span of a call with what came of it: `ok`, or a code.
+fn say<T>(span: Span, called: &Result<T, CallError>) {
+    let failed = match called {
+        Ok(_) => {
+            span.set_word(Key::Outcome, "ok");
+            return;
+        }
+        Err(CallError::RateLimited { .. }) => "rate_limited",
+        Err(CallError::Unanswered { .. }) => "unanswered",
+        Err(CallError::Rejected { code }) => {
+            span.set(Key::Outcome, || code.clone());
+            return span.fail("rejected");
+        }
+    };
+    span.set_word(Key::Outcome, failed);
+    span.fail(failed);
 }

@@ -285,6 +285,7 @@ fn parts(
         health: Arc::clone(health),
         rendering: plain_rendering::PLAIN,
         rate_factor,
+        tracer: Default::default(),
     }
 }
 

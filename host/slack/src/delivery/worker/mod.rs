@@ -16,6 +16,7 @@ use countersign_core::clock::{Clock, Monotonic};
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::RequestId;
 use countersign_store::{Claim, Store, StoreError};
+use countersign_trace::Tracer;
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -144,6 +145,8 @@ pub struct Parts {
     pub rendering: Rendering,
     /// The factor on Slack's rate limits.
     pub rate_factor: f64,
+    /// What is told of each post and update.
+    pub tracer: Tracer,
 }
 
 impl Worker {
@@ -155,7 +158,7 @@ impl Worker {
 
     /// The same; `rng` spreads the retries.
     pub(super) fn with_rng(parts: Parts, mut rng: fastrand::Rng) -> Worker {
-        let Parts { store, clock, directory, client, notify, health, rendering, rate_factor } = parts;
+        let Parts { store, clock, directory, client, notify, health, rendering, rate_factor, tracer } = parts;
         let schedule = Schedule::new(Arc::clone(&clock));
         let sender = Sender::new(
             Arc::clone(&store),
@@ -164,6 +167,7 @@ impl Worker {
             directory,
             Arc::clone(&client),
             rendering,
+            tracer,
             rng.fork(),
         );
         Worker {
