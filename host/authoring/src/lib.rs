@@ -17,6 +17,7 @@ mod synthetic;
 
 mod file;
 mod people;
+pub mod progress;
 mod redis_settings;
 mod store_address;
 mod table;
@@ -155,7 +156,7 @@ fn answer(policy: &Policy, engine: impl FnOnce((Trust, Limits)) -> Result<Engine
 /// The gateway's sandbox, except for the deadline: it depends on this machine's load, and fuel ends an endless call.
 fn engine((trust, limits): (Trust, Limits)) -> Result<Engine> {
     let limits = Limits { deadline_ms: 10_000, concurrent_calls: 2, ..limits };
-    Ok(Engine::new(limits, None, trust)?)
+    Ok(Engine::new(limits, None, trust)?.naming_unlisted_codes())
 }
 
 /// Loads the module in a file.

@@ -4,6 +4,7 @@ mod doubt;
 mod load;
 mod manifest;
 mod read;
+mod running_out;
 mod source;
 mod trial;
 mod warning;

@@ -8,7 +8,7 @@ use countersign_core::eligible::Eligible;
 use countersign_core::lifecycle::{Request, State, Timestamp};
 use countersign_core::record::{PolicyEntry, Redaction};
 
-use super::{ANY_ACTION, PolicySet, trial};
+use super::{ANY_ACTION, PolicySet, running_out, trial};
 use crate::action::ActionPolicy;
 use crate::reach;
 use crate::yaml::error::did_you_mean;
@@ -101,6 +101,16 @@ impl ActionPolicy {
             ));
         }
         warnings.extend(unknown_redaction(self));
+        for (module, used) in self.modules().zip(&entry.policies) {
+            let tables = running_out::tables(&module.descriptor().config_schema, &used.config, now);
+            warnings.extend(tables.into_iter().map(|(key, last)| {
+                format!(
+                    "the action `{}`: the last entry of `{key}` of `{}` is of {last}, and nothing is known after it: add later \
+                     ones",
+                    entry.action, used.name
+                )
+            }));
+        }
         if self.param_schema().is_some_and(|schema| schema.allows_anything()) {
             warnings.push(format!(
                 "the schema of the action `{}` allows any parameters, so it checks nothing: say which there are in \
