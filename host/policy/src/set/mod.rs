@@ -1,6 +1,7 @@
 //! A policy set: which action is judged by which modules with which configuration.
 
 mod doubt;
+mod keys;
 mod load;
 mod manifest;
 mod read;

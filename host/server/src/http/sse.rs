@@ -43,7 +43,7 @@ const SPREAD_MS: u64 = 3000;
     path = "/api/guard/wait-sse",
     params(
         ("token" = Option<String>, Query, description = "The wait token, unless it comes as `Authorization: Bearer`."),
-        ("requestId" = Option<String>, Query, description = "The request, for its caller; not needed with a wait token."),
+        ("requestId" = Option<RequestId>, Query, description = "The request, for its caller; not needed with a wait token."),
         ("Last-Event-ID" = Option<String>, Header, description = "The last version seen: only newer ones are sent."),
     ),
     responses(
