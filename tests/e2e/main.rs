@@ -83,6 +83,7 @@ mod store_copy;
 mod cookbook;
 mod import;
 
+mod attacks;
 mod audit;
 mod health;
 mod keys;
