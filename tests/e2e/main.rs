@@ -58,6 +58,7 @@ mod check_config;
 mod rate_limit;
 
 mod bad_policy_sets;
+mod clients;
 mod contract_versions;
 mod listeners;
 mod misbehaving_policies;
@@ -83,6 +84,7 @@ mod traces;
 mod cookbook;
 mod import;
 
+mod attacks;
 mod audit;
 mod health;
 mod keys;

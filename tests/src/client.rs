@@ -48,7 +48,25 @@ impl Running {
     /// If it cannot be run.
     #[must_use]
     pub fn open(folder: &Path, words: &[&str], variables: &[(&str, &str)]) -> (Running, ChildStdin) {
-        let mut command = Command::new(ambient::binary());
+        Running::spawn(&ambient::binary(), folder, words, variables)
+    }
+
+    /// Starts another program, which the path leads to, without an input.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    #[must_use]
+    pub fn other(program: &str, folder: &Path, words: &[&str], variables: &[(&str, &str)]) -> Running {
+        Running::spawn(Path::new(program), folder, words, variables).0
+    }
+
+    fn spawn(
+        program: &Path,
+        folder: &Path,
+        words: &[&str],
+        variables: &[(&str, &str)],
+    ) -> (Running, ChildStdin) {
+        let mut command = Command::new(program);
         command.args(words).current_dir(folder).env_clear().env("HOME", folder);
         command.envs(ambient::variable("PATH").map(|path| ("PATH", path)));
         command.envs(ambient::variable("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));

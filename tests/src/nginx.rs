@@ -21,17 +21,36 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// In front of the gateway at this address, as the documents say to configure it.
+    /// In front of the gateway at this address, with the configuration of docs/PROXIES.md but for addresses and TLS.
     ///
     /// # Panics
     /// If it cannot be started.
     #[must_use]
     pub fn in_front_of(gateway: SocketAddr) -> Nginx {
+        Nginx::changed(gateway, &[])
+    }
+
+    /// The same, with these directives in place of others.
+    ///
+    /// # Panics
+    /// If it cannot be started, or one of them is not in the documents.
+    #[must_use]
+    pub fn changed(gateway: SocketAddr, changes: &[(&str, &str)]) -> Nginx {
         let folder = tempfile::tempdir().expect("there is room for a temporary folder");
         // Bound here and inherited, so that the system chooses the port, and calls wait until nginx takes them.
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         fcntl_setfd(&listener, FdFlags::empty()).expect("a listener can be inherited");
+        let (listen, server) = (format!("listen {address};"), format!("server {gateway};"));
+        let own = [("listen 443 ssl;", listen.as_str()), ("server 127.0.0.1:8080;", server.as_str())];
+        let documented = documented();
+        let with_tls = own.iter().chain(changes).fold(documented, |text, (from, to)| {
+            assert!(text.contains(from), "docs/PROXIES.md has no `{from}`");
+            text.replace(from, to)
+        });
+        let server: Vec<&str> =
+            with_tls.lines().filter(|line| !line.trim_start().starts_with("ssl_")).collect();
+        let server = server.join("\n");
         let configuration = format!(
             "daemon off;\n\
              worker_processes 1;\n\
@@ -42,14 +61,7 @@ impl Nginx {
                access_log off;\n\
                client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;\n\
                uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n\
-               server {{\n\
-                 listen {address};\n\
-                 location / {{\n\
-                   proxy_pass http://{gateway};\n\
-                   proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n\
-                   proxy_set_header Host $host;\n\
-                 }}\n\
-               }}\n\
+             {server}\n\
              }}\n"
         );
         fs::write(folder.path().join("nginx.conf"), configuration)
@@ -84,4 +96,14 @@ impl Drop for Nginx {
             assert!(matches!(ended, Ok(None)), "nginx ended by itself: {ended:?}");
         }
     }
+}
+
+/// The configuration that docs/PROXIES.md shows.
+///
+/// # Panics
+/// If it shows none.
+fn documented() -> String {
+    let page = fs::read_to_string(ambient::project("docs/PROXIES.md")).expect("there is a page on proxies");
+    let block = page.split_once("```nginx\n").and_then(|(_, rest)| rest.split_once("```"));
+    block.expect("it shows how to configure nginx").0.to_owned()
 }

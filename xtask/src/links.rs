@@ -23,7 +23,19 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     }
     println!("{links} links in {} documents", documents.len());
     ensure!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+    let index = root.join("docs/README.md");
+    let unlisted = unlisted(&index, &documents, &read(&index)?);
+    ensure!(unlisted.is_empty(), "docs/README.md does not list {}", unlisted.join(", "));
     Ok(())
+}
+
+/// The documents beside an index that it has no link to.
+fn unlisted(index: &Path, documents: &[PathBuf], text: &str) -> Vec<String> {
+    let listed: Vec<&str> = targets(text).into_iter().map(|(_, target)| target).collect();
+    let beside =
+        documents.iter().filter(|document| document.parent() == index.parent() && *document != index);
+    let names = beside.filter_map(|document| Some(document.file_name()?.to_str()?.to_owned()));
+    names.filter(|name| !listed.contains(&name.as_str())).collect()
 }
 
 fn collect(folder: &Path, documents: &mut Vec<PathBuf>) -> Result<()> {
@@ -111,5 +123,13 @@ mod tests {
         assert_eq!(problem(&document, "LICENSE"), None);
         assert_eq!(anchor("## What it's for, and `how`"), "what-its-for-and-how");
         Ok(())
+    }
+
+    #[test]
+    fn a_document_that_the_index_lacks_is_named() {
+        let documents = ["docs/README.md", "docs/A.md", "docs/B.md", "README.md", "policies/README.md"]
+            .map(PathBuf::from);
+        let unlisted = unlisted(Path::new("docs/README.md"), &documents, "[A](A.md) and `[B](B.md)`");
+        assert_eq!(unlisted, ["B.md"]);
     }
 }

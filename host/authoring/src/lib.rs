@@ -17,6 +17,7 @@ mod synthetic;
 
 mod file;
 mod people;
+pub mod progress;
 mod redis_settings;
 mod store_address;
 mod table;
@@ -39,7 +40,7 @@ pub use self::redis_settings::Redis;
 pub use self::store_address::StoreAddress;
 
 use self::commands::{
-    bench, build, check, import, inspect, keygen, new, pack, push, replay, sdk, sign, test,
+    bench, build, check, diff, import, inspect, keygen, new, pack, push, replay, sdk, sign, test,
 };
 
 /// The subcommands of `countersign policy`.
@@ -55,6 +56,8 @@ pub enum Policy {
     Inspect(inspect::Inspect),
     /// Validate a policy set as a gateway does when it loads one.
     Check(check::Check),
+    /// Say what another policy set changes for people, action by action.
+    Diff(diff::Diff),
     /// Generate a key pair for signing.
     Keygen(keygen::Keygen),
     /// Print a policy set's folder as the JSON document that the admin API takes.
@@ -87,7 +90,10 @@ impl Policy {
     /// Whether the command loads a policy set with the gateway's settings.
     #[must_use]
     pub fn loads_a_set(&self) -> bool {
-        matches!(self, Policy::Check(_) | Policy::Sign(_) | Policy::Judge(_) | Policy::Replay(_))
+        matches!(
+            self,
+            Policy::Check(_) | Policy::Diff(_) | Policy::Sign(_) | Policy::Judge(_) | Policy::Replay(_)
+        )
     }
 }
 
@@ -134,6 +140,7 @@ fn answer(policy: &Policy, engine: impl FnOnce((Trust, Limits)) -> Result<Engine
         Policy::Build(build) => build::run(build, &engine(unrestricted)?),
         Policy::Inspect(inspect) => inspect::run(inspect, &engine(unrestricted)?),
         Policy::Check(check) => check::run(check, &engine(check.engine()?)?),
+        Policy::Diff(diff) => diff::run(diff, &engine(diff.engine()?)?),
         Policy::Keygen(keygen) => keygen::run(keygen),
         Policy::Pack(pack) => pack::run(pack),
         Policy::Sign(sign) => sign::run(sign, &engine(sign.engine()?)?),
@@ -149,7 +156,7 @@ fn answer(policy: &Policy, engine: impl FnOnce((Trust, Limits)) -> Result<Engine
 /// The gateway's sandbox, except for the deadline: it depends on this machine's load, and fuel ends an endless call.
 fn engine((trust, limits): (Trust, Limits)) -> Result<Engine> {
     let limits = Limits { deadline_ms: 10_000, concurrent_calls: 2, ..limits };
-    Ok(Engine::new(limits, None, trust)?)
+    Ok(Engine::new(limits, None, trust)?.naming_unlisted_codes())
 }
 
 /// Loads the module in a file.

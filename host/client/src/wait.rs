@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use countersign_core::json;
 use http_body_util::BodyExt as _;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderMap, HeaderValue};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -16,8 +16,11 @@ use crate::http::{Call, host, media_type, read};
 use crate::patience::pause;
 use crate::sse::Events;
 
-/// How long a stream may be silent: longer than two of the gateway's heartbeats, which come every 16 to 20 s.
-const SILENCE: Duration = Duration::from_secs(45);
+/// The header in which a gateway says how often a heartbeat comes at least, in seconds.
+const HEARTBEAT_SEC: &str = "countersign-heartbeat-sec";
+
+/// How often one comes if the gateway does not say so, in seconds.
+const DEFAULT_HEARTBEAT_SEC: u64 = 20;
 
 /// How long the first event may take. A proxy that gathers the stream in a buffer sends none.
 const FIRST: Duration = Duration::from_secs(10);
@@ -192,10 +195,11 @@ impl Waiter {
                 error => End::NoStreams(error),
             };
         }
-        self.events(response.into_body()).await
+        let silence = silence(response.headers());
+        self.events(response.into_body(), silence).await
     }
 
-    async fn events(&mut self, mut body: hyper::body::Incoming) -> End {
+    async fn events(&mut self, mut body: hyper::body::Incoming, silence: Duration) -> End {
         let mut events = Events::default();
         let mut come_back = COME_BACK;
         let (mut heard, mut deadline) = (false, Instant::now() + FIRST);
@@ -219,7 +223,7 @@ impl Waiter {
                 }
                 // A stream that is resumed begins with a lone `retry`, and then may have nothing to say for long.
                 if event.retry_ms.is_some() || event.name == "heartbeat" || event.name == "state" {
-                    (heard, deadline) = (true, Instant::now() + SILENCE);
+                    (heard, deadline) = (true, Instant::now() + silence);
                 }
                 if event.name != "state" {
                     continue;
@@ -236,6 +240,12 @@ impl Waiter {
             }
         }
     }
+}
+
+/// How long a stream may be silent: longer than two of the gateway's heartbeats.
+fn silence(headers: &HeaderMap) -> Duration {
+    let said = headers.get(HEARTBEAT_SEC).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    Duration::from_secs(2 * said.unwrap_or(DEFAULT_HEARTBEAT_SEC).clamp(5, 60) + 5)
 }
 
 fn cut() -> CallError {

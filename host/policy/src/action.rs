@@ -467,7 +467,9 @@ impl Rule {
         if self.module.knows(&reason.code) {
             return Ok(());
         }
-        Err(Failure::malformed("it gives a reason whose code its description does not list"))
+        let name: String = reason.code.chars().filter(|letter| !letter.is_control()).take(64).collect();
+        let named = if self.module.names_unlisted_codes() { format!(", `{name}`,") } else { String::new() };
+        Err(Failure::malformed(format!("it gives a reason whose code{named} its description does not list")))
     }
 }
 

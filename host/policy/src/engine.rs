@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use wasmtime::component::{ComponentNamedList, Instance, InstancePre, Lift, Linker, Lower, TypedFunc};
@@ -84,6 +85,7 @@ pub(super) struct Shared {
     pub(super) trust: Trust,
     slots: Slots,
     ticker: Ticker,
+    pub(super) names_unlisted_codes: AtomicBool,
 }
 
 impl Engine {
@@ -106,13 +108,33 @@ impl Engine {
         let metrics = Metrics::new().map_err(|error| EngineError(error.to_string()))?;
         let slots = Slots::new(limits.concurrent_calls.max(1));
         let loaded = LoadedModules::default();
-        Ok(Engine { shared: Arc::new(Shared { wasm, limits, metrics, cache, loaded, trust, slots, ticker }) })
+        Ok(Engine {
+            shared: Arc::new(Shared {
+                wasm,
+                limits,
+                metrics,
+                cache,
+                loaded,
+                trust,
+                slots,
+                ticker,
+                names_unlisted_codes: AtomicBool::new(false),
+            }),
+        })
     }
 
     /// What a call may use.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.shared.limits
+    }
+
+    /// Has failures name a reason's code that the description of its module does not list, for authors. A gateway does not:
+    /// a module knows hidden parameters, could put one there, and failures are logged.
+    #[must_use]
+    pub fn naming_unlisted_codes(self) -> Engine {
+        self.shared.names_unlisted_codes.store(true, Ordering::Relaxed);
+        self
     }
 
     /// Whose signatures count.

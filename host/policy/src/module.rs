@@ -1,6 +1,7 @@
 //! One policy module: checked, compiled, and proved to run before anybody depends on it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use jsonschema::Validator;
@@ -184,6 +185,11 @@ impl Module {
     /// Whether its description lists this code.
     pub(super) fn knows(&self, code: &str) -> bool {
         self.codes.contains(code)
+    }
+
+    /// Whether failures may name codes that it does not list.
+    pub(super) fn names_unlisted_codes(&self) -> bool {
+        self.shared.names_unlisted_codes.load(Ordering::Relaxed)
     }
 
     /// A synthetic configuration that its schema takes, if one is easily made.

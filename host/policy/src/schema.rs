@@ -104,6 +104,25 @@ impl ParamSchema {
         is_named && self.has(key)
     }
 
+    /// Whether it says nothing of the parameters: it has no member but annotations.
+    pub(super) fn allows_anything(&self) -> bool {
+        const SAYS_NOTHING: [&str; 10] = [
+            "$schema",
+            "$id",
+            "$comment",
+            "$defs",
+            "title",
+            "description",
+            "default",
+            "examples",
+            "deprecated",
+            "type",
+        ];
+        let members = self.document.as_object();
+        members.is_some_and(|members| members.keys().all(|key| SAYS_NOTHING.contains(&key.as_str())))
+            || self.document == Value::Bool(true)
+    }
+
     /// The keys that its `properties` name.
     pub(super) fn listed(&self) -> impl Iterator<Item = &str> {
         self.properties().into_iter().flatten().map(|(key, _)| key.as_str())

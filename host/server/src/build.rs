@@ -106,7 +106,8 @@ pub(crate) async fn build_over(
     let metrics = Metrics::new().context(METRICS)?;
     engine.register(metrics.registry()).context(METRICS)?;
     let most_streams = usize::try_from(config.network.sse_max_connections).unwrap_or(usize::MAX);
-    let streams = Streams::new(most_streams, metrics.registry()).context(METRICS)?;
+    let streams =
+        Streams::new(most_streams, config.network.sse_heartbeat_sec, metrics.registry()).context(METRICS)?;
     let supervisor = Supervisor::new(metrics.registry(), shutdown.clone()).context(METRICS)?;
     let instance = getrandom::u64().context("the system gives no randomness")?;
     let (tracer, exporter) = traces(config, &metrics, instance)?;

@@ -48,7 +48,9 @@ pub mod shell;
 // For trying it out.
 pub mod dev;
 
-// For finding out whether it holds.
+// For finding out whether it holds, and is what the documents say.
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod simulated;
 

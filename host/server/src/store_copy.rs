@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
+use countersign_authoring::progress::Progress;
 use countersign_authoring::{Redis, StoreAddress};
 use countersign_core::secret::Secret;
 use countersign_store::{CopyEnd, CopyError, CopyOptions, CopyProgress, RedisOptions, StoreUrl};
-use tokio::time::Instant;
 
 use crate::config::{Environment, Secrets};
 use crate::keys;
@@ -59,9 +58,6 @@ pub struct CopyCommand {
     #[arg(skip)]
     from_login: (Option<String>, Option<Secret>),
 }
-
-/// After how long without a word how far the copy has come is told.
-const QUIET: Duration = Duration::from_secs(2);
 
 impl StoreCommand {
     /// Takes what the command needs from the environment, and returns what is wrong there, one sentence each.
@@ -116,8 +112,9 @@ async fn copied(copy: &CopyCommand) -> anyhow::Result<String> {
             ..options
         }
     };
-    let mut report = Report { told: Instant::now() };
-    let mut tell = |progress| report.tell(progress);
+    // Whether they are copied or read back: each is counted anew.
+    let progress = Progress::start("copying and verifying records");
+    let mut tell = |CopyProgress { records, .. }| progress.set(records);
     let result = countersign_store::copy(
         CopyEnd { url: &copy.from, redis: Box::new(from) },
         CopyEnd { url: &copy.to, redis: Box::new(&to) },
@@ -131,6 +128,7 @@ async fn copied(copy: &CopyCommand) -> anyhow::Result<String> {
         ),
         error => error.into(),
     })?;
+    drop(progress);
     let mut text = format!("copied and verified: {}\n", copy.to);
     for (kind, count) in counts {
         text.push_str(&format!("  {count:>10} {kind}\n"));
@@ -142,19 +140,4 @@ async fn copied(copy: &CopyCommand) -> anyhow::Result<String> {
         );
     }
     Ok(text)
-}
-
-struct Report {
-    told: Instant,
-}
-
-impl Report {
-    fn tell(&mut self, CopyProgress { verifying, records }: CopyProgress) {
-        if self.told.elapsed() < QUIET {
-            return;
-        }
-        self.told = Instant::now();
-        let what = if verifying { "read back" } else { "copied" };
-        eprintln!("{what}: {records} records");
-    }
 }

@@ -19,6 +19,8 @@ pub(crate) enum StreamOf {
 pub(crate) struct Streams {
     /// How many there may be at once; of one holder half of them, unless the access file says less.
     most: usize,
+    /// How long one is silent at most, in seconds.
+    heartbeat_sec: u32,
     open: Mutex<Open>,
     shown: IntGauge,
 }
@@ -36,14 +38,19 @@ pub(crate) struct StreamSlot {
 }
 
 impl Streams {
-    /// No stream yet, and at most this many.
+    /// No stream yet, and at most this many, each with a heartbeat after so many seconds of silence.
     ///
     /// # Errors
     /// If the metric exists already.
-    pub(crate) fn new(most: usize, registry: &Registry) -> prometheus::Result<Streams> {
+    pub(crate) fn new(most: usize, heartbeat_sec: u32, registry: &Registry) -> prometheus::Result<Streams> {
         let shown = IntGauge::new("sse_connections", "Open event streams.")?;
         registry.register(Box::new(shown.clone()))?;
-        Ok(Streams { most, open: Mutex::default(), shown })
+        Ok(Streams { most, heartbeat_sec, open: Mutex::default(), shown })
+    }
+
+    /// How long a stream is silent at most, in seconds.
+    pub(crate) const fn heartbeat_sec(&self) -> u32 {
+        self.heartbeat_sec
     }
 
     /// Counts a stream for this holder, who may have at most `limit` if there is one; `None` if there are too many.
@@ -84,7 +91,7 @@ mod tests {
 
     fn streams(most: usize) -> (Arc<Streams>, Registry) {
         let registry = Registry::new();
-        (Arc::new(Streams::new(most, &registry).unwrap()), registry)
+        (Arc::new(Streams::new(most, 20, &registry).unwrap()), registry)
     }
 
     fn caller(name: &str) -> StreamOf {

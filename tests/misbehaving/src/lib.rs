@@ -75,6 +75,7 @@ enum Behaviour {
     Editable,
     GrantNothing,
     Refuse,
+    UnlistedCode,
     ShowRequest,
 }
 
@@ -112,6 +113,10 @@ impl Guest for Misbehaving {
         }
         if config.behaviour == Behaviour::Refuse && config.concerns(&request) {
             return Err(vec![refusal("not for them".to_owned())]);
+        }
+        if config.behaviour == Behaviour::UnlistedCode && config.concerns(&request) {
+            // As a module would that wants a parameter to be seen.
+            return Err(vec![Reason { code: "hunter2".to_owned(), message: String::new(), path: None }]);
         }
         let malformed = config.behaviour == Behaviour::MalformedMemo && config.concerns(&request);
         Ok(if malformed { "this is {not JSON" } else { "null" }.to_owned())
@@ -186,6 +191,7 @@ impl Config {
             | Behaviour::Editable
             | Behaviour::GrantNothing
             | Behaviour::Refuse
+            | Behaviour::UnlistedCode
             | Behaviour::ShowRequest => None,
         }
     }

@@ -10,6 +10,7 @@ use countersign_policy_build as policy_build;
 
 use super::inspect::Inspection;
 use crate::Answer;
+use crate::progress::Progress;
 
 /// Build a policy's module and verify that it imports nothing.
 #[derive(Debug, Args)]
@@ -36,6 +37,8 @@ pub(crate) fn run(build: &Build, engine: &Engine) -> Result<Answer> {
         quiet: build.quiet,
     };
     let built = policy_build::build(&wanted)?;
+    // Cargo has shown its own progress until here.
+    let _progress = Progress::start("compiling and checking the module");
     let mut inspection = Inspection::of(engine, &built.file, &built.bytes);
     if let Some(out) = build.out.as_deref().filter(|_| inspection.good()) {
         replace(out, &built.bytes)?;

@@ -5,6 +5,7 @@
 pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod check;
+pub(crate) mod diff;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod keygen;

@@ -13,6 +13,7 @@ use countersign_registry::{Artifact, Credentials, Pinned, Registries, Repository
 use serde::Serialize;
 
 use super::sign::signature_file;
+use crate::progress::Progress;
 use crate::table::{cell, columns};
 use crate::{Answer, Format, file, load};
 
@@ -65,6 +66,7 @@ pub(crate) fn run(push: &Push, engine: &Engine) -> Result<Answer> {
     };
     let repository = &push.to.repository;
     let registries = Registries::any(credentials);
+    let _progress = Progress::start("pushing");
     let pushed = wait(async {
         // Signatures first, so that they are there once the tag is.
         if let Some((_, text)) = &signatures {

@@ -20,6 +20,7 @@ use countersign_policy::{Engine, Limits, Source, Trust};
 use countersign_store::{Archive, StoreUrl};
 use serde_json::{Value, json};
 
+use crate::progress::Progress;
 use crate::{Answer, Format, Redis, StoreAddress};
 
 /// How many requests are read from the store at once.
@@ -104,6 +105,7 @@ pub(crate) fn run(replay: &Replay, engine: &Engine) -> Result<Answer> {
 }
 
 fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
+    let progress = Progress::start("evaluating requests");
     let archive = replay.store.open_for_reading(replay.redis.configured_here()?)?;
     let set = fetch::load(Source::folder(&replay.set), engine, &replay.loading.supply.registries())??;
     let now = SystemClock.now();
@@ -122,6 +124,7 @@ fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
                 None => entries.entry(hash).or_insert(archive.policy_entry(hash)?),
             };
             report.add(request, replayer.replay(request, entry.as_ref()));
+            progress.one_more();
         }
         match page.last() {
             Some(last) if page.len() == PAGE => from = last.id.next(),

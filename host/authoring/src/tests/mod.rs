@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod diff;
 mod inspect;
 mod judging;
 mod new;

@@ -247,6 +247,11 @@ fn a_failing_policy_is_reported() {
         ("{ at: judge, do: loop }", "    expect: { fails: trap }\n", &["fails: trap", "fails: fuel"]),
         ("{ at: admit, do: eat_memory }", "    expect: { fails: memory }\n", &[]),
         ("{ at: admit, do: malformed_memo }", "    expect: { fails: malformed }\n", &[]),
+        (
+            "{ do: unlisted_code }",
+            "",
+            &["counted, as", "fails: malformed", "a reason whose code, `hunter2`, its"],
+        ),
         ("{ at: judge, do: huge_output }", "", &["counted, as", "fails: malformed"]),
         ("{ at: check-config, do: trap }", "", &["that it can be checked", "fails: trap"]),
         ("{ at: vote, do: trap }", "    events: [{ by: U1, act: approve, expect: { fails: trap } }]\n", &[]),

@@ -11,6 +11,19 @@ use sha2::{Digest as _, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
+impl utoipa::PartialSchema for Digest {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::Type::String)
+            .description(Some("A SHA-256 digest, in hexadecimal."))
+            .pattern(Some("^[0-9a-f]{64}$"))
+            .examples(["e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"])
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for Digest {}
+
 impl Digest {
     /// The digest of `bytes`.
     #[must_use]

@@ -92,6 +92,22 @@ impl FromStr for RequestId {
     }
 }
 
+impl utoipa::PartialSchema for RequestId {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        let letters = String::from_utf8_lossy(ALPHABET);
+        // The first digit holds the three bits that are left of 128.
+        let pattern = format!("^{PREFIX}[0-7][{letters}]{{{}}}$", DIGITS - 1);
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::Type::String)
+            .description(Some("The id of a request."))
+            .pattern(Some(pattern))
+            .examples(["req_01jzq5w8k3t7c9d2e4f6g8h0jk"])
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for RequestId {}
+
 impl Serialize for RequestId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

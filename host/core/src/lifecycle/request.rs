@@ -166,11 +166,14 @@ impl Submission {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Party {
     /// Its id; compared with approvers' ids to keep people from approving their own requests.
+    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
     pub id: String,
     /// The system that `id` belongs to: `slack`, `github`, `ci`.
+    #[schema(min_length = 1, max_length = 64, pattern = r"\S")]
     pub source: String,
     /// What to call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
     pub display: Option<String>,
 }
 
@@ -179,9 +182,11 @@ pub struct Party {
 #[serde(deny_unknown_fields)]
 pub struct Origin {
     /// The repository.
+    #[schema(min_length = 1, max_length = 256, pattern = r"\S")]
     pub repo: String,
     /// The branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 256, pattern = r"\S")]
     pub branch: Option<String>,
     /// The pull request, as a number or a text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,8 +201,10 @@ pub struct Origin {
 #[serde(deny_unknown_fields)]
 pub struct Link {
     /// What to call it.
+    #[schema(min_length = 1, max_length = 150, pattern = r"\S")]
     pub label: String,
     /// Where it is: `https` or `http`.
+    #[schema(min_length = 1, max_length = 2000, pattern = r"^https?://[^/?#]")]
     pub url: String,
 }
 

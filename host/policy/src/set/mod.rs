@@ -1,9 +1,11 @@
 //! A policy set: which action is judged by which modules with which configuration.
 
 mod doubt;
+mod keys;
 mod load;
 mod manifest;
 mod read;
+mod running_out;
 mod source;
 mod trial;
 mod warning;

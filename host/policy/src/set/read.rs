@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ANY_ACTION;
+use super::{ANY_ACTION, keys};
 use crate::yaml::document::{Kind, Node, Place};
 use crate::yaml::error::{Errors, did_you_mean};
 use crate::yaml::fields::{Fields, Reader, is_name};
@@ -59,8 +59,7 @@ struct Defaults {
 /// Reads the document as far as it can be; what is wrong goes to `errors`.
 pub(super) fn read(document: &Node, errors: &mut Errors) -> Draft {
     let mut reader = Reader::new(errors);
-    let known = ["version", "modules", "groups", "defaults", "actions"];
-    let Some(fields) = reader.fields(document, "a policy set", &known) else {
+    let Some(fields) = reader.fields(document, "a policy set", &keys::SET) else {
         return Draft { modules: BTreeMap::new(), actions: Vec::new(), fallback: None };
     };
     match fields.get("version") {
@@ -158,8 +157,7 @@ fn defaults(
 ) -> Defaults {
     let mut defaults = Defaults { timeout_ms: DEFAULT_TIMEOUT, channel: None, manual: None };
     let Some(node) = fields.get("defaults") else { return defaults };
-    let known = ["timeout", "channel", "unknown_action"];
-    let Some(fields) = reader.fields(node, "`defaults`", &known) else { return defaults };
+    let Some(fields) = reader.fields(node, "`defaults`", &keys::DEFAULTS) else { return defaults };
     if let Some(timeout) = timeout(reader, &fields) {
         defaults.timeout_ms = timeout;
     }
@@ -218,22 +216,7 @@ impl SetReader<'_, '_> {
 
     fn action(&mut self, name: &str, at: Place, node: &Node) -> Option<DraftAction> {
         let errors = self.reader.errors();
-        let known = [
-            "description",
-            "timeout",
-            "channel",
-            "escalate",
-            "redact",
-            "rerequest",
-            "unattended",
-            "consent",
-            "notify",
-            "consume",
-            "valid_for",
-            "supersede",
-            "policies",
-        ];
-        let fields = self.reader.fields(node, &format!("the action `{name}`"), &known)?;
+        let fields = self.reader.fields(node, &format!("the action `{name}`"), &keys::ACTION)?;
         let timeout_ms = timeout(&mut self.reader, &fields).unwrap_or(self.defaults.timeout_ms);
         let channel = self.reader.optional_text(fields.get("channel"), "a channel");
         let (policies, configs, complete) = self.policies(name, at, fields.get("policies"));
@@ -262,7 +245,7 @@ impl SetReader<'_, '_> {
     }
 
     fn escalate(&mut self, node: &Node, timeout_ms: u64) -> Option<Escalate> {
-        let fields = self.reader.fields(node, "`escalate`", &["before", "channel", "mention"])?;
+        let fields = self.reader.fields(node, "`escalate`", &keys::ESCALATE)?;
         let channel = self.reader.optional_text(fields.get("channel"), "a channel");
         let mention = self.reader.optional_text(fields.get("mention"), "a mention");
         if let (Some(mention), Some(node)) = (&mention, fields.get("mention")) {
@@ -320,7 +303,7 @@ impl SetReader<'_, '_> {
     }
 
     fn redact(&mut self, node: &Node) -> Redaction {
-        let Some(fields) = self.reader.fields(node, "`redact`", &["show", "hide"]) else {
+        let Some(fields) = self.reader.fields(node, "`redact`", &keys::REDACT) else {
             return nothing_shown();
         };
         match (fields.get("show"), fields.get("hide")) {
@@ -334,7 +317,7 @@ impl SetReader<'_, '_> {
     }
 
     fn rerequest(&mut self, node: &Node) -> Option<Rerequest> {
-        let fields = self.reader.fields(node, "`rerequest`", &["cooldown", "limit", "window", "by"])?;
+        let fields = self.reader.fields(node, "`rerequest`", &keys::REREQUEST)?;
         let mut duration = |name: &str, range, default| match fields.get(name) {
             Some(node) => self.reader.duration(node, &format!("`{name}`"), range),
             None => Some(default),
@@ -377,7 +360,7 @@ impl SetReader<'_, '_> {
         }
         let listed = items.len();
         for item in items {
-            let Some(fields) = self.reader.fields(item, "a policy", &["use", "with"]) else { continue };
+            let Some(fields) = self.reader.fields(item, "a policy", &keys::POLICY) else { continue };
             let config = fields.get("with").cloned();
             let config = config.unwrap_or(Node::implied(item.at, Kind::Map(Vec::new())));
             config.texts("", &mut |text, pointer, place| {

@@ -1,13 +1,14 @@
 //! What is no fault of a set, and whoever wrote it may not want.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use countersign_core::directory::{Directory, is_usergroup};
 use countersign_core::eligible::Eligible;
-use countersign_core::lifecycle::{State, Timestamp};
+use countersign_core::lifecycle::{Request, State, Timestamp};
 use countersign_core::record::{PolicyEntry, Redaction};
 
-use super::{ANY_ACTION, PolicySet, trial};
+use super::{ANY_ACTION, PolicySet, running_out, trial};
 use crate::action::ActionPolicy;
 use crate::reach;
 use crate::yaml::error::did_you_mean;
@@ -24,6 +25,13 @@ impl PolicySet {
             warnings.push("there is no action: every request is denied".to_owned());
         }
         warnings.extend(self.channels());
+        let silent = |policy: &Arc<ActionPolicy>| policy.entry().channel.is_none();
+        if self.policies().count() > 1 && self.policies().all(silent) {
+            warnings.push(
+                "no action has a channel, so no request is shown to anybody: set `channel` in `defaults`"
+                    .to_owned(),
+            );
+        }
         // Every entry has all groups of the set, so each has something to say of them.
         let mut seen = BTreeSet::new();
         let of_actions = self.policies().flat_map(|policy| policy.warnings(directory, now));
@@ -48,11 +56,19 @@ impl PolicySet {
 }
 
 impl ActionPolicy {
+    /// A synthetic request at the moment in which it is made, so that it shows who must agree; or why it is not made.
+    ///
+    /// # Errors
+    /// What its policies have against it.
+    pub fn synthetic_request(&self) -> Result<Request, String> {
+        trial::request(self)
+    }
+
     /// What whoever wrote the action may not want; see [`PolicySet::warnings`].
     #[must_use]
     pub fn warnings(&self, directory: &Directory, now: Timestamp) -> Vec<String> {
         let entry = self.entry();
-        let (request, skipped) = match trial::request(self) {
+        let (request, skipped) = match self.synthetic_request() {
             Ok(request) => (Some(request), None),
             Err(why) => (None, Some(why)),
         };
@@ -85,6 +101,23 @@ impl ActionPolicy {
             ));
         }
         warnings.extend(unknown_redaction(self));
+        for (module, used) in self.modules().zip(&entry.policies) {
+            let tables = running_out::tables(&module.descriptor().config_schema, &used.config, now);
+            warnings.extend(tables.into_iter().map(|(key, last)| {
+                format!(
+                    "the action `{}`: the last entry of `{key}` of `{}` is of {last}, and nothing is known after it: add later \
+                     ones",
+                    entry.action, used.name
+                )
+            }));
+        }
+        if self.param_schema().is_some_and(|schema| schema.allows_anything()) {
+            warnings.push(format!(
+                "the schema of the action `{}` allows any parameters, so it checks nothing: say which there are in \
+                 `properties`, or remove it",
+                entry.action
+            ));
+        }
         if entry.channel.is_none() && !entry.unattended {
             let in_vain = if entry.notify { ", though it says `notify: true`" } else { "" };
             warnings.push(format!(

@@ -73,6 +73,10 @@ const FAULTS: [(&str, FailureKind); 5] = [
     ("huge_output", FailureKind::Malformed),
 ];
 
+/// What a module can do wrong at an admission alone. The code that is not listed is the value of a hidden parameter.
+const UNADMITTED: [(&str, FailureKind); 2] =
+    [("malformed_memo", FailureKind::Malformed), ("unlisted_code", FailureKind::Malformed)];
+
 #[track_caller]
 fn is(failure: &PolicyFailure, fault: &str, kind: FailureKind) {
     assert_eq!(failure.kind, kind, "{fault}: {failure}");
@@ -83,7 +87,7 @@ fn is(failure: &PolicyFailure, fault: &str, kind: FailureKind) {
 
 #[test]
 fn a_module_that_misbehaves_admits_nothing() {
-    for (fault, kind) in FAULTS.into_iter().chain([("malformed_memo", FailureKind::Malformed)]) {
+    for (fault, kind) in FAULTS.into_iter().chain(UNADMITTED) {
         let policy = misbehaves("admit", fault);
         let Err(NotAdmitted::Failed(failure)) = policy.admit(id(), &submission(&policy), &params(), |_| None)
         else {

@@ -220,3 +220,36 @@ fn redaction_of_parameters_that_no_request_can_have() {
         ["the action `deploy` shows the parameter `ref`, which its schema does not list"]
     );
 }
+
+#[test]
+fn a_set_that_shows_no_request_to_anybody() {
+    let text = "version: 1\nmodules: { quorum: \"{quorum}\" }\nactions:\n  deploy: { redact: { hide: [] }, ACTION }\n  \
+                rotate: { redact: { hide: [] }, ACTION }\n"
+        .replace("ACTION", &quorum("U1", 1));
+    let warnings =
+        |text: &str| Folder::new(text).load(&engine()).unwrap().warnings(&directory(), SUBMITTED_AT);
+    assert!(warnings(&text)[0].starts_with("no action has a channel"), "{:?}", warnings(&text));
+    let one = text.replacen("redact:", "channel: C0DEPLOYS, redact:", 1);
+    assert!(warnings(&one).iter().all(|warning| !warning.starts_with("no action")), "{:?}", warnings(&one));
+}
+
+#[test]
+fn a_schema_that_allows_anything() {
+    let text =
+        "version: 1\nmodules: { quorum: \"{quorum}\" }\ndefaults: { channel: C0DEPLOYS }\nactions:\n  \
+                deploy: { redact: { hide: [] }, ACTION }\n"
+            .replace("ACTION", &quorum("U1", 1));
+    for (schema, is_warned_of) in [
+        (r#"{ "type": "object", "title": "Parameters" }"#, true),
+        ("{}", true),
+        (r#"{ "properties": { "ref": {} } }"#, false),
+        (r#"{ "required": ["ref"] }"#, false),
+    ] {
+        let set = Folder::new(&text).write("schemas/deploy.json", schema).load(&engine()).unwrap();
+        let warnings = set.warnings(&directory(), SUBMITTED_AT);
+        let found = warnings
+            .iter()
+            .any(|warning| warning.starts_with("the schema of the action `deploy` allows any"));
+        assert_eq!(found, is_warned_of, "{schema}: {warnings:?}");
+    }
+}

@@ -1,10 +1,11 @@
 //! `countersign audit export`: streams entries, in memory that does not grow with the log.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use countersign_authoring::progress::Progress;
 use countersign_core::lifecycle::{AuditEntry, Digest, RequestId, Status, Timestamp};
 use countersign_store::{AuditCursor, AuditRange, LogEntry};
 use serde::Deserialize;
@@ -81,6 +82,8 @@ impl Export {
             Format::Ndjson => write_json(&mut out, &Header { audit_export: VERSION, whole })?,
             Format::Csv => writeln!(out, "{}", COLUMNS.join(","))?,
         }
+        // Entries that are printed on a terminal are progress enough.
+        let progress = (!io::stdout().is_terminal()).then(|| Progress::start("exporting entries"));
         let (mut after, mut entries, mut text) = (AuditCursor::default(), 0_u64, Vec::new());
         loop {
             let page = source.page(range, &after).await?;
@@ -91,6 +94,7 @@ impl Export {
             }
             out.write_all(&text)?;
             text.clear();
+            progress.iter().for_each(|progress| progress.set(entries));
             after = page.next;
             if page.is_last {
                 break;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use countersign_authoring::progress::Progress;
 use countersign_core::audit::checkpoint::Checkpoint;
 use countersign_core::audit::note::NoteKey;
 use countersign_core::audit::verify::{Columns, Report, Stored, Verifier};
@@ -85,10 +86,12 @@ impl From<StoreError> for Wrong {
 
 impl Verify {
     pub(super) async fn run(&self) -> anyhow::Result<ExitCode> {
+        let progress = Progress::start("verifying entries");
         let checked = match &self.file {
             Some(file) => self.check_file(file),
-            None => self.check_store().await,
+            None => self.check_store(&progress).await,
         };
+        drop(progress);
         match checked {
             Ok((report, checkpoints)) => Ok(show(&report, &checkpoints)),
             Err(Wrong::NotWritten(finding)) => {
@@ -99,7 +102,7 @@ impl Verify {
         }
     }
 
-    async fn check_store(&self) -> Result<(Report, Vec<Checkpoint>), Wrong> {
+    async fn check_store(&self, progress: &Progress) -> Result<(Report, Vec<Checkpoint>), Wrong> {
         let source = self.place.open().await?;
         // Before the entries: they are at least those that it covers.
         let own = source.checkpoint().await?.map(|kept| kept.note);
@@ -109,6 +112,7 @@ impl Verify {
         loop {
             let page = source.page(AuditRange::default(), &after).await?;
             for entry in &page.entries {
+                progress.one_more();
                 let columns = entry.columns.as_ref();
                 verifier.read(Stored {
                     partition: entry.partition,

@@ -45,6 +45,10 @@ pub struct Network {
     #[arg(long, value_name = "SSE_MAX_CONNECTIONS", default_value = "20000")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub sse_max_connections: u32,
+    /// How long an event stream is silent at most, in seconds; shorter than what any proxy in front of the gateway waits.
+    #[arg(long, value_name = "SSE_HEARTBEAT_SEC", default_value = "20")]
+    #[arg(value_parser = clap::value_parser!(u32).range(5..=60))]
+    pub sse_heartbeat_sec: u32,
 }
 
 /// A network such as `10.0.0.0/8`, or one address.

@@ -79,6 +79,8 @@ fn a_wrong_value_is_named() {
         ("RATE_LIMIT_REFILL_PER_SEC", "NaN", &["RATE_LIMIT_REFILL_PER_SEC"]),
         ("COUNTERSIGN_MAX_OPEN_REQUESTS", "0", &["COUNTERSIGN_MAX_OPEN_REQUESTS"]),
         ("SSE_MAX_CONNECTIONS", "-1", &["SSE_MAX_CONNECTIONS"]),
+        ("SSE_HEARTBEAT_SEC", "4", &["--sse-heartbeat-sec", "SSE_HEARTBEAT_SEC", "5..=60"]),
+        ("SSE_HEARTBEAT_SEC", "61", &["--sse-heartbeat-sec", "SSE_HEARTBEAT_SEC", "5..=60"]),
         ("COUNTERSIGN_BODY_LIMIT_BYTES", "1", &["COUNTERSIGN_BODY_LIMIT_BYTES"]),
         ("COUNTERSIGN_LOG", "x=y=z", &["--log", "COUNTERSIGN_LOG"]),
         ("COUNTERSIGN_LOG_FORMAT", "xml", &["COUNTERSIGN_LOG_FORMAT"]),

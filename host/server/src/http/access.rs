@@ -19,7 +19,6 @@ use crate::state::App;
 #[serde(rename_all = "camelCase")]
 pub(super) struct AccessView {
     /// SHA-256 of the file.
-    #[schema(value_type = Option<String>)]
     hash: Option<Digest>,
     /// Since when; null until it is stored.
     #[serde(serialize_with = "rfc3339")]
@@ -49,10 +48,8 @@ pub(super) struct AttemptView {
     /// `ok`, `unchanged`, `held_back` (it may be half-written, and nobody asked for it) or `failed`.
     outcome: &'static str,
     /// SHA-256 of the file that was tried; null if there was none, or it could not be read.
-    #[schema(value_type = Option<String>)]
     hash: Option<Digest>,
     /// SHA-256 of the file that was in force; null if there was none.
-    #[schema(value_type = Option<String>)]
     previous_hash: Option<Digest>,
     /// What was wrong; only the first few.
     errors: Vec<Invalid>,

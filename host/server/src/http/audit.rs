@@ -44,7 +44,6 @@ pub(super) struct EntryView {
     /// Its number in the partition.
     number: u64,
     /// SHA-256 of its bytes: of the canonical JSON of `entry`, unless an earlier version wrote it.
-    #[schema(value_type = String)]
     sha256: Digest,
     /// What was written: `at` (milliseconds since the epoch), `event`, `action`, and what else is known.
     #[schema(value_type = Object)]

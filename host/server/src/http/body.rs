@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
@@ -81,6 +81,11 @@ impl FromRequest<Arc<App>> for JsonBody {
 
 /// Reads a body of at most `limit` bytes.
 pub(crate) async fn read(app: &App, body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let too_large = || ApiError::TooLarge(format!("the body has more than {limit} bytes"));
+    // What is announced to be too large need not arrive first.
+    if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > limit {
+        return Err(too_large());
+    }
     let collected = tokio::time::timeout(TIMEOUT, Limited::new(body, limit).collect()).await;
     let collected = collected.map_err(|_| {
         app.metrics.count(SecurityEvent::SlowClient);
@@ -88,9 +93,7 @@ pub(crate) async fn read(app: &App, body: Body, limit: usize) -> Result<Bytes, A
     });
     match collected? {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(ApiError::TooLarge(format!("the body has more than {limit} bytes")))
-        }
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         // The connection broke, so nobody reads this answer.
         Err(_) => Err(Invalid::new("", "the body did not arrive whole").into()),
     }

@@ -159,7 +159,13 @@ impl Calling {
             return Ok(by_id(app.gateway.request(id).await?));
         }
         if let Some(token) = params.wait_token(token)? {
-            let request = app.gateway.opened_by(token).await?;
+            let opened = app.gateway.opened_by(token).await;
+            if matches!(opened, Err(GatewayError::NotFound)) {
+                // It holds back nobody: a request that is gone had a token that was right.
+                app.metrics.count(SecurityEvent::Unauthenticated);
+                app.rejections.stranger(self.address, "bad_wait_token");
+            }
+            let request = opened?;
             return match id {
                 Some(id) if id != request.id => Err(GatewayError::NotFound.into()),
                 _ => Ok(Found { request, with_token: true }),

@@ -26,7 +26,7 @@ use crate::state::App;
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub(super) struct CreateBody {
     /// The action to be approved.
-    #[schema(max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
     action: String,
     /// Its parameters; at most 128 KiB of canonical JSON.
     #[schema(value_type = Object)]
@@ -62,7 +62,6 @@ pub(super) struct Meta {
 pub(super) struct CreatedView {
     /// The wait token, which gives access to the request. Keep it secret.
     token: String,
-    #[schema(value_type = String)]
     request_id: RequestId,
     status: Status,
     #[serde(serialize_with = "rfc3339_always")]
@@ -97,7 +96,6 @@ pub(super) struct PolicyView {
     /// How long the request stays open, in seconds.
     timeout_sec: u64,
     /// The hash of the rules that apply to the request.
-    #[schema(value_type = String)]
     hash: Digest,
 }
 

@@ -22,7 +22,6 @@ pub(super) struct End {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SuccessorView {
-    #[schema(value_type = String)]
     request_id: RequestId,
     /// Its wait token, for whoever holds the wait token of the one that has ended; if it has superseded that one, only if
     /// an authenticated caller made both. Keep it secret.

@@ -24,7 +24,6 @@ pub(super) struct StateView {
     /// The version of the program.
     version: &'static str,
     /// The hash of the policy set in force.
-    #[schema(value_type = String)]
     policy: Digest,
     /// The actions of the policy set in force.
     actions: usize,

@@ -39,7 +39,6 @@ pub(super) struct ReadyView {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     degraded: Vec<&'static str>,
     /// The hash of the policy set in force.
-    #[schema(value_type = String)]
     policy: Digest,
     /// `ok` or `unavailable`.
     store: &'static str,

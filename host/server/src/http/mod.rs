@@ -62,6 +62,8 @@ mod tests;
 pub use client::Peer;
 pub use connection_limit::ConnectionLimit;
 pub(crate) use idempotency::Fingerprints;
+#[cfg(test)]
+pub(crate) use openapi::document as openapi_document;
 pub(crate) use place::Permalinks;
 pub use proxies::ClientHeader;
 pub(crate) use proxies::Proxies;

@@ -106,7 +106,7 @@ impl Modify for Problems {
 }
 
 /// The OpenAPI document.
-pub(super) fn document() -> utoipa::openapi::OpenApi {
+pub(crate) fn document() -> utoipa::openapi::OpenApi {
     Document::openapi()
 }
 

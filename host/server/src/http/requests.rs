@@ -51,7 +51,6 @@ pub(super) struct RequestsView {
     requests: Vec<SummaryView>,
     /// Those that are stored and cannot be read, whatever was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<String>)]
     unreadable: Vec<RequestId>,
     /// The `cursor` with which it goes on; absent if there is no more.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -585,7 +584,7 @@ impl DetailView {
 #[utoipa::path(
     get,
     path = "/api/admin/requests/{id}",
-    params(("id" = String, Path, description = "The request.")),
+    params(("id" = RequestId, Path, description = "The request.")),
     security(("admin" = [])),
     responses(
         (status = 200, description = "The request", body = DetailView),
@@ -628,7 +627,7 @@ pub(super) struct ResendBody {
 #[utoipa::path(
     post,
     path = "/api/admin/requests/{id}/cancel",
-    params(("id" = String, Path, description = "The request.")),
+    params(("id" = RequestId, Path, description = "The request.")),
     request_body = EndBody,
     security(("admin" = [])),
     responses(
@@ -652,7 +651,7 @@ pub(super) async fn cancel(
 #[utoipa::path(
     post,
     path = "/api/admin/requests/{id}/expire",
-    params(("id" = String, Path, description = "The request.")),
+    params(("id" = RequestId, Path, description = "The request.")),
     request_body = EndBody,
     security(("admin" = [])),
     responses(
@@ -693,7 +692,7 @@ async fn end(
 #[utoipa::path(
     post,
     path = "/api/admin/requests/{id}/resend",
-    params(("id" = String, Path, description = "The request.")),
+    params(("id" = RequestId, Path, description = "The request.")),
     request_body = ResendBody,
     security(("admin" = [])),
     responses(

@@ -38,9 +38,7 @@ pub(super) struct RerequestBody {
 pub(super) struct RerequestView {
     /// The wait token of the new request. Keep it secret.
     token: String,
-    #[schema(value_type = String)]
     request_id: RequestId,
-    #[schema(value_type = String)]
     lineage_id: RequestId,
     status: Status,
     #[serde(serialize_with = "rfc3339_always")]

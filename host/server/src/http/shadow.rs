@@ -23,10 +23,8 @@ use crate::state::App;
 #[serde(rename_all = "camelCase")]
 pub(super) struct ShadowView {
     /// The hash of the candidate.
-    #[schema(value_type = String)]
     hash: Digest,
     /// The hash of the set in force that it is compared with.
-    #[schema(value_type = String)]
     beside: Digest,
     /// Since when.
     #[serde(serialize_with = "rfc3339_always")]
@@ -81,7 +79,6 @@ pub(super) struct SampleView {
     at: Timestamp,
     /// The action; `*` for unknown ones.
     action: String,
-    #[schema(value_type = String)]
     request_id: RequestId,
     /// What happened: `admission`, `approve`, `deny`, `acknowledge`, `withdraw`, `escalated`, `tick`, `expired`
     /// or `cancelled`.
@@ -111,7 +108,7 @@ pub(super) struct ExplainBody {
 #[utoipa::path(
     post,
     path = "/api/admin/policy-sets/{hash}/shadow",
-    params(("hash" = String, Path, description = "The hash of a stored set.")),
+    params(("hash" = Digest, Path, description = "The hash of a stored set.")),
     security(("admin" = [])),
     responses(
         (status = 200, description = "The shadow has started, in the place of any other", body = ShadowView),

@@ -3,14 +3,13 @@
 //! An idle stream is one small future within that of its connection: it has no task and no buffer of its own.
 
 use std::convert::Infallible;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use countersign_core::lifecycle::{Request, RequestId};
@@ -29,9 +28,8 @@ use crate::state::App;
 use crate::streams::StreamSlot;
 use crate::telemetry::log_failure;
 
-/// How often a stream reads its request, and sends a heartbeat if there is nothing new, in milliseconds. A random time
-/// between these two, since many streams open at the same moment after a restart, and each heartbeat reads the store.
-const HEARTBEAT_MS: RangeInclusive<u64> = 16_000..=20_000;
+/// The header that says how long a stream is silent at most, in seconds, so that clients know when it was cut.
+const HEARTBEAT_SEC: HeaderName = HeaderName::from_static("countersign-heartbeat-sec");
 
 /// How soon a client should reconnect, in milliseconds.
 const RETRY_MS: u64 = 2000;
@@ -45,12 +43,12 @@ const SPREAD_MS: u64 = 3000;
     path = "/api/guard/wait-sse",
     params(
         ("token" = Option<String>, Query, description = "The wait token, unless it comes as `Authorization: Bearer`."),
-        ("requestId" = Option<String>, Query, description = "The request, for its caller; not needed with a wait token."),
+        ("requestId" = Option<RequestId>, Query, description = "The request, for its caller; not needed with a wait token."),
         ("Last-Event-ID" = Option<String>, Header, description = "The last version seen: only newer ones are sent."),
     ),
     responses(
         (status = 200, description = "`event: state` at once and at every change, with the request's version as `id`; \
-            `event: heartbeat` every 16 to 20 s while nothing changes; ends after a terminal state", body = WaitView, content_type = "text/event-stream"),
+            `event: heartbeat` at least every `Countersign-Heartbeat-Sec` seconds while nothing changes; ends after a terminal state", body = WaitView, content_type = "text/event-stream"),
         (status = 204, description = "The request has ended, and the client has seen its last state: do not reconnect"),
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied`; 404 `not_found`; 429 `rate_limited`"),
         (status = "5XX", description = "500 `internal`; \
@@ -76,6 +74,7 @@ pub(super) async fn stream(
     if request.status().is_terminal() && !unseen {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
+    let heartbeat_sec = HeaderValue::from(app.streams.heartbeat_sec());
     let feed = Feed {
         watch,
         id,
@@ -83,16 +82,18 @@ pub(super) async fn stream(
         first: Some(unseen.then_some(request)),
         ended: false,
         with_token,
-        heartbeat: next_heartbeat(),
+        heartbeat: next_heartbeat(&app),
         _slot: slot,
         app,
     };
     let events = futures_util::stream::unfold(feed, Feed::next);
     let headers = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-cache"),
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        // Whatever compresses an answer gathers it first.
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
         // A proxy must not buffer the decision.
-        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+        (HEARTBEAT_SEC, heartbeat_sec),
     ];
     Ok((headers, Extension(LongLived), Body::from_stream(events)).into_response())
 }
@@ -102,8 +103,11 @@ fn again() -> Duration {
     Duration::from_millis(RETRY_MS + fastrand::u64(..SPREAD_MS))
 }
 
-fn next_heartbeat() -> Instant {
-    Instant::now() + Duration::from_millis(fastrand::u64(HEARTBEAT_MS))
+/// When a stream reads its request again, and sends a heartbeat if there is nothing new. A random time in the last fifth,
+/// since many streams open at the same moment after a restart, and each heartbeat reads the store.
+fn next_heartbeat(app: &App) -> Instant {
+    let most = u64::from(app.streams.heartbeat_sec()) * 1000;
+    Instant::now() + Duration::from_millis(fastrand::u64(most * 4 / 5..=most))
 }
 
 /// One open stream.
@@ -167,7 +171,7 @@ impl Feed {
                     return News::Text(self.end(RETRY_MS + shard % SPREAD_MS));
                 }
                 () = tokio::time::sleep_until(self.heartbeat) => {
-                    self.heartbeat = next_heartbeat();
+                    self.heartbeat = next_heartbeat(&self.app);
                     true
                 }
             };

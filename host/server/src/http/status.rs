@@ -39,7 +39,7 @@ pub(super) struct RequestView {
 #[utoipa::path(
     get,
     path = "/api/guard/status",
-    params(("requestId" = String, Query, description = "The request.")),
+    params(("requestId" = RequestId, Query, description = "The request.")),
     responses(
         (status = 200, description = "The state of the request", body = RequestView),
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `proxied` or `role_missing`; 404 `not_found`; 429 `rate_limited`"),
@@ -64,7 +64,6 @@ pub(super) async fn status(
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LineageView {
-    #[schema(value_type = String)]
     lineage_id: RequestId,
     /// Oldest first; at most 100.
     requests: Vec<StatusView>,
@@ -81,7 +80,7 @@ const PAGE: usize = 100;
     get,
     path = "/api/guard/lineage",
     params(
-        ("requestId" = String, Query, description = "Any request of the lineage."),
+        ("requestId" = RequestId, Query, description = "Any request of the lineage."),
         ("from" = Option<u32>, Query, description = "Which request of the lineage to begin with: 0, if it is left out, is the oldest."),
     ),
     responses(

@@ -41,7 +41,6 @@ pub(super) struct ConsumeBody {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ConsumedView {
-    #[schema(value_type = String)]
     request_id: RequestId,
     /// `approved`.
     status: Status,
@@ -57,7 +56,6 @@ pub(super) struct ConsumedView {
     #[schema(value_type = Option<String>, format = DateTime)]
     valid_until: Option<Timestamp>,
     /// The hash of the parameters that were agreed to.
-    #[schema(value_type = String)]
     payload_hash: Digest,
     /// Whether an earlier call with the same idempotency key did it.
     replayed: bool,
@@ -84,7 +82,6 @@ pub(super) struct OutcomeBody {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct OutcomeView {
-    #[schema(value_type = String)]
     request_id: RequestId,
     /// `approved`.
     status: Status,

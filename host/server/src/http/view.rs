@@ -31,7 +31,6 @@ pub(super) struct WaitView {
     /// The keys that approvers removed; null unless approved. None of them is in `overrides`, where null is a value.
     removed: Option<Vec<String>>,
     /// The hash of the current parameters, with edits.
-    #[schema(value_type = String)]
     payload_hash: Digest,
     /// How that hash is made: 1 or 2.
     payload_hash_version: u8,
@@ -40,7 +39,6 @@ pub(super) struct WaitView {
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_salt: Option<String>,
     /// The hash of the rules that apply to the request.
-    #[schema(value_type = String)]
     policy_hash: Digest,
     #[serde(flatten)]
     approval: UseView,
@@ -120,7 +118,6 @@ impl WaitView {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StatusView {
-    #[schema(value_type = String)]
     request_id: RequestId,
     action: String,
     /// The caller that it belongs to, by its name in the access file; absent without one.
@@ -141,13 +138,10 @@ pub(super) struct StatusView {
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = Option<String>, format = DateTime)]
     decided_at: Option<Timestamp>,
-    #[schema(value_type = String)]
     payload_hash: Digest,
     /// How the payload hash is made: 1 or 2.
     payload_hash_version: u8,
-    #[schema(value_type = String)]
     lineage_id: RequestId,
-    #[schema(value_type = String)]
     policy_hash: Digest,
     #[serde(flatten)]
     approval: UseView,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use countersign_core::lifecycle::Request;
+use countersign_core::lifecycle::{Request, RequestId};
 use countersign_gateway::{GatewayError, Seen};
 use serde::Deserialize;
 
@@ -39,7 +39,7 @@ pub(super) struct WaitBody {
     path = "/api/guard/wait",
     params(
         ("token" = Option<String>, Query, description = "The wait token, unless it comes as `Authorization: Bearer`."),
-        ("requestId" = Option<String>, Query, description = "The request, for its caller; not needed with a wait token."),
+        ("requestId" = Option<RequestId>, Query, description = "The request, for its caller; not needed with a wait token."),
         ("timeoutSec" = Option<f64>, Query, description = "How long to wait, in seconds: 0 to 60, 2.5 by default."),
     ),
     responses(

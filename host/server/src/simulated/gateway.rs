@@ -106,7 +106,7 @@ impl Process {
             .judging_in_place();
         let gateway = Arc::new(gateway);
         let metrics = Metrics::new().expect("metrics");
-        let streams = Streams::new(1_000, metrics.registry()).expect("metrics");
+        let streams = Streams::new(1_000, 20, metrics.registry()).expect("metrics");
         let calls = CallMetrics::new(metrics.registry()).expect("metrics");
         let answering = {
             let world = Arc::clone(world);

@@ -92,10 +92,8 @@ pub(in crate::http) struct ChangedView {
     /// Its actions.
     actions: Vec<String>,
     /// Its hash.
-    #[schema(value_type = String)]
     hash: Digest,
     /// The hash of the set that was in force before.
-    #[schema(value_type = String)]
     previous: Digest,
     /// `ok`, or `unchanged` if it was in force already.
     outcome: &'static str,
@@ -108,7 +106,6 @@ pub(in crate::http) struct StoredView {
     /// `true`.
     ok: bool,
     /// Its hash.
-    #[schema(value_type = String)]
     hash: Digest,
     /// Its actions.
     actions: Vec<String>,
@@ -186,7 +183,7 @@ pub(in crate::http) async fn store(
 #[utoipa::path(
     post,
     path = "/api/admin/policy-sets/{hash}/activate",
-    params(("hash" = String, Path, description = "The hash of a stored set.")),
+    params(("hash" = Digest, Path, description = "The hash of a stored set.")),
     request_body = ActivateBody,
     security(("admin" = [])),
     responses(

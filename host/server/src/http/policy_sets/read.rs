@@ -25,7 +25,6 @@ const HISTORY: (usize, usize) = (50, 500);
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct SetsView {
     /// The hash of the set in force.
-    #[schema(value_type = String)]
     active: Digest,
     /// The sets, the newest first.
     sets: Vec<SetView>,
@@ -38,7 +37,6 @@ pub(in crate::http) struct SetsView {
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct SetView {
     /// Its hash.
-    #[schema(value_type = String)]
     hash: Digest,
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
@@ -59,7 +57,6 @@ pub(in crate::http) struct SetView {
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct OpenView {
     /// The hash of the rules.
-    #[schema(value_type = String)]
     policy_hash: Digest,
     /// The action.
     action: String,
@@ -74,7 +71,6 @@ pub(in crate::http) struct OpenView {
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct ActiveView {
     /// Its hash.
-    #[schema(value_type = String)]
     hash: Digest,
     /// Since when.
     #[serde(serialize_with = "rfc3339")]
@@ -124,10 +120,8 @@ pub(in crate::http) struct ChangeView {
     /// `ok`, `unchanged`, `conflict`, `held_back` (it may be half-written, and nobody asked for it) or `failed`.
     outcome: &'static str,
     /// The set that was in force.
-    #[schema(value_type = Option<String>)]
     from: Option<Digest>,
     /// The requested set.
-    #[schema(value_type = Option<String>)]
     to: Option<Digest>,
     /// The trusted public keys that have signed the requested set; empty if signatures were not required.
     signed_by: Vec<String>,

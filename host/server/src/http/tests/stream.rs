@@ -59,7 +59,8 @@ async fn every_state_is_sent_once_and_then_the_stream_ends() {
     let response = server.stream(&token, None).await;
     let header = |name: &str| response.headers()[name].to_str().unwrap();
     assert_eq!(header("content-type"), "text/event-stream");
-    assert_eq!(header("cache-control"), "no-cache");
+    assert_eq!(header("cache-control"), "no-cache, no-transform");
+    assert_eq!(header("countersign-heartbeat-sec"), "20");
     assert_eq!(header("x-accel-buffering"), "no");
     let mut stream = Stream { body: response.into_body() };
 
@@ -143,6 +144,21 @@ async fn an_idle_stream_sends_heartbeats() {
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!(stream.next().await.unwrap(), HEARTBEAT);
     }
+}
+
+#[tokio::test]
+async fn how_often_heartbeats_come_is_a_setting() {
+    let server = TestServer::with(&[("SSE_HEARTBEAT_SEC", "5")]).await;
+    let (_, token) = server.open("deploy").await;
+    let response = server.stream(&token, None).await;
+    assert_eq!(response.headers()["countersign-heartbeat-sec"], "5");
+    let mut stream = Stream { body: response.into_body() };
+    stream.state().await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_millis(3_900)).await;
+    assert!(stream.is_silent().await);
+    tokio::time::advance(Duration::from_millis(1_100)).await;
+    assert_eq!(stream.next().await.unwrap(), HEARTBEAT);
 }
 
 const HEARTBEAT: &str = "event: heartbeat\ndata: {\"at\":\"2026-05-28T20:26:40.000Z\"}\n\n";

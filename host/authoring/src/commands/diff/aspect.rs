@@ -1,0 +1,215 @@
+//! What an action means for people, each thing by its name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use countersign_core::lifecycle::{Consent, Open, Requirement, RequirementKind, State, UseTerms};
+use countersign_core::record::{PolicyEntry, PolicyUse, Redaction};
+use countersign_policy::ActionPolicy;
+use serde_json::Value;
+
+use super::values;
+use crate::event::duration;
+use crate::words;
+
+/// What is said of one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// One value, in words.
+    Text(String),
+    /// Names, of which it matters which there are. Those of a set are sorted.
+    Members(Vec<String>),
+}
+
+impl Said {
+    /// A set of names.
+    pub(super) fn members(names: impl Iterator<Item = String>) -> Said {
+        Said::Members(names.collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    pub(super) fn text(&self) -> String {
+        match self {
+            Said::Text(text) => text.clone(),
+            Said::Members(members) => words::who(members),
+        }
+    }
+}
+
+/// What an action means for people.
+pub(super) struct Aspects(BTreeMap<String, Said>);
+
+impl Aspects {
+    pub(super) fn of(policy: &ActionPolicy) -> Aspects {
+        let mut aspects = Aspects(BTreeMap::new());
+        // All fields by name, so that a new one is not forgotten here.
+        let PolicyEntry {
+            action: _,
+            description,
+            timeout_ms,
+            channel,
+            escalate,
+            redact,
+            rerequest,
+            unattended,
+            consent,
+            notify,
+            terms,
+            supersede,
+            schema,
+            groups: _,
+            policies,
+        } = &**policy.entry();
+        aspects.agreement(policy);
+        aspects.text("timeout", duration(*timeout_ms));
+        if !description.is_empty() {
+            aspects.text("description", description.clone());
+        }
+        aspects.text("channel", channel.clone().unwrap_or_else(|| "none".to_owned()));
+        if let Some(escalate) = escalate {
+            let channel = escalate.channel.iter().map(|channel| format!(", in {channel}"));
+            let mention = escalate.mention.iter().map(|who| format!(", mentioning {who}"));
+            let also: String = channel.chain(mention).collect();
+            aspects.text("escalation", format!("{} before the expiry{also}", duration(escalate.before_ms)));
+        }
+        match redact {
+            Redaction::Show(keys) if keys.is_empty() => aspects.text("shown parameters", "none".to_owned()),
+            Redaction::Show(keys) => aspects.text("shown parameters", format!("only {}", words::who(keys))),
+            Redaction::Hide(keys) if keys.is_empty() => aspects.text("shown parameters", "all".to_owned()),
+            Redaction::Hide(keys) => {
+                aspects.text("shown parameters", format!("all but {}", words::who(keys)))
+            }
+        }
+        if let Some(rerequest) = rerequest {
+            let by = match rerequest.by.is_empty() {
+                true => "the requester and the approvers".to_owned(),
+                false => words::who(&rerequest.by),
+            };
+            let (cooldown, window) = (duration(rerequest.cooldown_ms), duration(rerequest.window_ms));
+            let limit = rerequest.limit;
+            aspects.text(
+                "made again",
+                format!("after {cooldown}, {limit} times in {window} at the most, by {by}"),
+            );
+        }
+        let consent = match consent {
+            Consent::Whole => "all that a request shows must have been read",
+            Consent::Summary => "what the message shows is enough",
+        };
+        aspects.text("consent", consent.to_owned());
+        aspects.text("approval by nobody", yes(*unattended, "allowed", "not allowed"));
+        aspects.text("people notified at first", yes(*notify, "yes", "no"));
+        let UseTerms { valid_for_ms, required } = terms;
+        aspects.text("approval is valid for", valid_for_ms.map_or_else(|| "ever".to_owned(), duration));
+        aspects.text("approval must be consumed", yes(*required, "yes", "no"));
+        aspects.members("superseded by the same", supersede.iter().cloned());
+        aspects.text("parameters have a schema", yes(schema.is_some(), "yes", "no"));
+        if let Some(schema) = schema {
+            aspects.values("schema", schema);
+        }
+        aspects.policies(policies);
+        aspects
+    }
+
+    pub(super) const fn said(&self) -> &BTreeMap<String, Said> {
+        &self.0
+    }
+
+    /// Who must agree, as the policies say it of a synthetic request.
+    fn agreement(&mut self, policy: &ActionPolicy) {
+        let request = match policy.synthetic_request() {
+            Ok(request) => request,
+            Err(why) => return self.text("who must agree", format!("not known: {why}")),
+        };
+        let open = match &request.state {
+            State::Open(open) => open,
+            State::Approved { .. } => return self.text("who must agree", "nobody".to_owned()),
+            _ => return self.text("who must agree", "denied at once".to_owned()),
+        };
+        let Open { requirements, editable, .. } = open;
+        self.members("can be edited", editable.iter().cloned());
+        // Policies of one action may each ask for approvals.
+        let mut numbers: BTreeMap<RequirementName<'_>, usize> = BTreeMap::new();
+        for wanted in requirements {
+            let number = numbers.entry(RequirementName::of(wanted)).or_default();
+            *number += 1;
+            let suffix = if *number == 1 { String::new() } else { format!(" ({number})") };
+            let name = RequirementName::of(wanted);
+            self.text(&format!("{}{suffix}", name.needed()), wanted.need.to_string());
+            let people = wanted.eligible.iter().flat_map(|name| people(policy.entry(), name));
+            let excluded: BTreeSet<&String> = wanted.excluded.iter().collect();
+            self.members(&format!("{}{suffix}", name.able()), people.filter(|name| !excluded.contains(name)));
+        }
+    }
+
+    fn policies(&mut self, policies: &[PolicyUse]) {
+        let names: Vec<&str> = policies.iter().map(|used| used.name.as_str()).collect();
+        self.text("policies", names.join(", then "));
+        let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
+        for PolicyUse { name, digest, config } in policies {
+            let number = numbers.entry(name).or_default();
+            *number += 1;
+            let name = if *number == 1 { name.clone() } else { format!("{name} ({number})") };
+            self.text(&format!("module of {name}"), format!("sha256:{digest}"));
+            self.values(&format!("configuration of {name}"), config);
+        }
+    }
+
+    /// Each value in a document, by its JSON Pointer.
+    fn values(&mut self, what: &str, document: &Value) {
+        for (pointer, value) in values::leaves(document) {
+            let what = if pointer.is_empty() { what.to_owned() } else { format!("{what} at {pointer}") };
+            self.0.insert(what, value);
+        }
+    }
+
+    fn text(&mut self, what: &str, text: String) {
+        self.0.insert(what.to_owned(), Said::Text(text));
+    }
+
+    fn members(&mut self, what: &str, members: impl Iterator<Item = String>) {
+        self.0.insert(what.to_owned(), Said::members(members));
+    }
+}
+
+/// What tells a requirement from the others of its action. Its label may have numbers in it, which change.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum RequirementName<'a> {
+    Approvals,
+    Acknowledgement(&'a str),
+    Time,
+}
+
+impl<'a> RequirementName<'a> {
+    fn of(wanted: &'a Requirement) -> RequirementName<'a> {
+        match wanted.kind {
+            RequirementKind::Approval => RequirementName::Approvals,
+            RequirementKind::Acknowledgement => RequirementName::Acknowledgement(&wanted.label),
+            RequirementKind::Time => RequirementName::Time,
+        }
+    }
+
+    fn needed(self) -> String {
+        match self {
+            RequirementName::Approvals => "approvals needed".to_owned(),
+            RequirementName::Acknowledgement(persona) => format!("acknowledgements needed as {persona}"),
+            RequirementName::Time => "waits for a time".to_owned(),
+        }
+    }
+
+    fn able(self) -> String {
+        match self {
+            RequirementName::Approvals => "can approve".to_owned(),
+            RequirementName::Acknowledgement(persona) => format!("can acknowledge as {persona}"),
+            RequirementName::Time => "can shorten the wait".to_owned(),
+        }
+    }
+}
+
+/// The members of a group of the set, or the one that is named.
+fn people(entry: &PolicyEntry, name: &str) -> BTreeSet<String> {
+    let group = name.strip_prefix('@').and_then(|group| entry.groups.get(group));
+    group.cloned().unwrap_or_else(|| BTreeSet::from([name.to_owned()]))
+}
+
+fn yes(is: bool, yes: &str, no: &str) -> String {
+    if is { yes.to_owned() } else { no.to_owned() }
+}

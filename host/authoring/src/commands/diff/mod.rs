@@ -1,0 +1,236 @@
+//! `countersign policy diff`: says what another policy set changes for people, action by action.
+//!
+//! Both sets are loaded as a gateway loads them, and compared entry by entry: what was only written otherwise is the same.
+//! Who must agree is what the policies themselves say of a synthetic request; their configuration is compared, too, since
+//! such a request does not show all of it.
+
+mod aspect;
+mod values;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use countersign_gateway::fetch;
+use countersign_policy::settings::Loading;
+use countersign_policy::{Engine, Limits, PolicySet, Source, Trust};
+use serde::Serialize;
+
+use self::aspect::{Aspects, Said};
+use crate::{Answer, Format, words};
+
+/// Say what another policy set changes for people, action by action. Exits with 0 if that is nothing, with 1 if it is
+/// something, and with 2 if one of the sets cannot be loaded.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The policy set as it is: its folder, or the `policy-set.yaml` in it.
+    #[arg(value_name = "OLD")]
+    old: PathBuf,
+    /// The policy set as it shall be.
+    #[arg(value_name = "NEW")]
+    new: PathBuf,
+    /// The output format.
+    #[arg(long, default_value = "text")]
+    format: Format,
+    #[command(flatten)]
+    loading: Loading,
+}
+
+impl Diff {
+    /// The trusted keys and limits to load the sets with.
+    pub(crate) fn engine(&self) -> Result<(Trust, Limits)> {
+        Ok((self.loading.supply.trust()?, self.loading.limits.limits()))
+    }
+}
+
+pub(crate) fn run(diff: &Diff, engine: &Engine) -> Result<Answer> {
+    let (old, new) = (load(diff, &diff.old, engine)?, load(diff, &diff.new, engine)?);
+    let report = Report::of(&old, &new);
+    let text = match diff.format {
+        Format::Text => report.text(),
+        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+    };
+    Ok(Answer { text, good: report.is_empty() })
+}
+
+fn load(diff: &Diff, path: &Path, engine: &Engine) -> Result<PolicySet> {
+    let folder = Source::folder(path);
+    let file = folder.join("policy-set.yaml");
+    ensure!(file.exists(), "there is no policy set at `{}`", file.display());
+    let loaded = fetch::load(folder, engine, &diff.loading.supply.registries())?;
+    loaded.with_context(|| format!("the policy set `{}` cannot be loaded", path.display()))
+}
+
+/// What differs between two sets.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// The hashes of the sets.
+    old: String,
+    new: String,
+    /// Who joins and leaves which group.
+    groups: Vec<Change>,
+    /// The actions that differ, by name; `*` is what holds for all that are not listed.
+    actions: BTreeMap<String, ActionChange>,
+}
+
+/// What differs of one action.
+#[derive(Debug, Serialize)]
+struct ActionChange {
+    kind: Kind,
+    changes: Vec<Change>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Added,
+    Removed,
+    Changed,
+}
+
+/// One thing that differs.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Change {
+    /// What it is, such as `can approve` or `timeout`.
+    what: String,
+    #[serde(flatten)]
+    how: How,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum How {
+    /// Of something that has one value.
+    Value { old: Option<String>, new: Option<String> },
+    /// Of a list that has other members.
+    Members { added: Vec<String>, removed: Vec<String> },
+}
+
+impl Report {
+    fn of(old: &PolicySet, new: &PolicySet) -> Report {
+        let by_name = |set: &PolicySet| -> BTreeMap<String, Aspects> {
+            set.policies().map(|policy| (policy.entry().action.clone(), Aspects::of(policy))).collect()
+        };
+        let (before, after) = (by_name(old), by_name(new));
+        let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let mut actions = BTreeMap::new();
+        for name in names {
+            let (kind, changes) = match (before.get(name), after.get(name)) {
+                (Some(before), Some(after)) => (Kind::Changed, differences(before.said(), after.said())),
+                (None, Some(after)) => (Kind::Added, differences(&BTreeMap::new(), after.said())),
+                (_, None) => (Kind::Removed, Vec::new()),
+            };
+            if kind != Kind::Changed || !changes.is_empty() {
+                actions.insert(name.clone(), ActionChange { kind, changes });
+            }
+        }
+        Report {
+            old: old.hash().to_string(),
+            new: new.hash().to_string(),
+            groups: differences(&groups(old), &groups(new)),
+            actions,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.groups.is_empty() && self.actions.is_empty()
+    }
+
+    fn text(&self) -> String {
+        if self.is_empty() {
+            return format!("nothing changes: both sets have the hash {}\n", self.new);
+        }
+        let mut text = String::new();
+        if !self.groups.is_empty() {
+            text.push_str("groups\n");
+            self.groups.iter().for_each(|change| change.write(&mut text));
+        }
+        for (name, ActionChange { kind, changes }) in &self.actions {
+            let _ = match (kind, name.as_str()) {
+                (Kind::Removed, "*") => writeln!(text, "actions that are not listed: denied from now on"),
+                (Kind::Added, "*") => {
+                    writeln!(text, "actions that are not listed: decided by hand from now on")
+                }
+                (Kind::Changed, "*") => writeln!(text, "actions that are not listed"),
+                (Kind::Removed, _) => {
+                    writeln!(text, "{name}: removed; from now on it is an action that is not listed")
+                }
+                (Kind::Added, _) => writeln!(text, "{name}: new"),
+                (Kind::Changed, _) => writeln!(text, "{name}"),
+            };
+            changes.iter().for_each(|change| change.write(&mut text));
+        }
+        let _ = writeln!(text, "\n{}", self.summary());
+        text
+    }
+
+    fn summary(&self) -> String {
+        let of_kind = |wanted: Kind| self.actions.values().filter(|change| change.kind == wanted).count();
+        format!(
+            "{} changed, {} new, {} removed",
+            words::count(of_kind(Kind::Changed), "action"),
+            of_kind(Kind::Added),
+            of_kind(Kind::Removed)
+        )
+    }
+}
+
+impl Change {
+    fn write(&self, text: &mut String) {
+        let what = &self.what;
+        // A String takes all that is written to it.
+        let _ = match &self.how {
+            How::Value { old: Some(old), new: Some(new) } => writeln!(text, "  {what}: {old} → {new}"),
+            How::Value { old: None, new: Some(new) } => writeln!(text, "  {what}: {new}"),
+            How::Value { old, new: _ } => {
+                writeln!(text, "  {what}: no longer {}", old.as_deref().unwrap_or_default())
+            }
+            How::Members { added, removed } => {
+                let sign = |sign: char, names: &[String]| -> Vec<String> {
+                    names.iter().map(|name| format!("{sign}{name}")).collect()
+                };
+                writeln!(text, "  {what}: {}", [sign('+', added), sign('-', removed)].concat().join(", "))
+            }
+        };
+    }
+}
+
+/// The groups of a set. Every entry has all of them.
+fn groups(set: &PolicySet) -> BTreeMap<String, Said> {
+    let entry = set.policies().next().map(|policy| policy.entry());
+    let groups = entry.into_iter().flat_map(|entry| &entry.groups);
+    groups.map(|(name, members)| (format!("@{name}"), Said::members(members.iter().cloned()))).collect()
+}
+
+/// What is said otherwise, or by one side alone.
+fn differences(old: &BTreeMap<String, Said>, new: &BTreeMap<String, Said>) -> Vec<Change> {
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let change = |what: &String| {
+        let how = match (old.get(what), new.get(what)) {
+            (Some(old), Some(new)) if old == new => return None,
+            (Some(Said::Members(old)), Some(Said::Members(new))) if !same_members(old, new) => {
+                members(old, new)
+            }
+            (None, Some(Said::Members(new))) if new.is_empty() => return None,
+            (None, Some(Said::Members(new))) => members(&[], new),
+            (Some(Said::Members(old)), None) => members(old, &[]),
+            // Only the order differs, which may matter to a policy.
+            (old, new) => How::Value { old: old.map(Said::text), new: new.map(Said::text) },
+        };
+        Some(Change { what: what.clone(), how })
+    };
+    names.into_iter().filter_map(change).collect()
+}
+
+fn same_members(old: &[String], new: &[String]) -> bool {
+    old.iter().all(|name| new.contains(name)) && new.iter().all(|name| old.contains(name))
+}
+
+fn members(old: &[String], new: &[String]) -> How {
+    let others = |of: &[String], than: &[String]| -> Vec<String> {
+        of.iter().filter(|name| !than.contains(name)).cloned().collect()
+    };
+    How::Members { added: others(new, old), removed: others(old, new) }
+}
