@@ -15,6 +15,7 @@ use crate::admin::{ADMIN_TOKEN_NAME, Admin, Role};
 use crate::authenticate::Holder;
 use crate::caller::{Caller, Glob, RequesterRule, Template, TokenRule};
 use crate::certificate::CertificateName;
+use crate::gate::{Filling, GateRule, GateSystem};
 use crate::issuer::{Issuer, Keys};
 use crate::key;
 use crate::requester::MACHINE;
@@ -100,6 +101,12 @@ impl Access {
         self.callers.values()
     }
 
+    /// The CI systems whose deliveries some caller is recognised by.
+    #[must_use]
+    pub fn gate_systems(&self) -> BTreeSet<GateSystem> {
+        self.callers.values().filter_map(|caller| Some(caller.gate.as_ref()?.system)).collect()
+    }
+
     /// Every admin, by name.
     pub fn admins(&self) -> impl Iterator<Item = &Arc<Admin>> {
         self.admins.values()
@@ -172,18 +179,25 @@ impl Reading<'_> {
                 admins.insert(key.text.clone(), admin);
             }
         }
-        self.ambiguous(&rules);
+        self.ambiguous(&rules, "token", Holder::tokens);
+        self.ambiguous(&rules, "delivery", Holder::deliveries);
         Access { callers, admins, issuers, people, ..Access::default() }
     }
 
-    /// A token of two holders is nobody's, so a rule is of no use if each of its tokens is another holder's too.
-    fn ambiguous(&mut self, rules: &[(Place, Holder)]) {
-        let with_tokens = || rules.iter().filter_map(|(at, holder)| Some((at, holder, holder.tokens()?)));
+    /// A token of two holders is nobody's, so a rule is of no use if each of its tokens is another holder's too; and the same
+    /// goes for deliveries.
+    fn ambiguous(
+        &mut self,
+        rules: &[(Place, Holder)],
+        what: &str,
+        rule: impl Fn(&Holder) -> Option<&TokenRule>,
+    ) {
+        let with_tokens = || rules.iter().filter_map(|(at, holder)| Some((at, holder, rule(holder)?)));
         for (place, (at, holder, narrow)) in with_tokens().enumerate() {
             let mut others = with_tokens().enumerate().filter(|(other, _)| *other != place);
             if let Some((_, (_, other, _))) = others.find(|(_, (_, _, wide))| wide.covers(narrow)) {
                 let message = format!(
-                    "every token of {} is also one of {}, and a token of two is nobody's",
+                    "every {what} of {} is also one of {}, and a {what} of two is nobody's",
                     holder.described(),
                     other.described()
                 );
@@ -320,12 +334,20 @@ impl Reading<'_> {
         issuers: &BTreeMap<String, Arc<Issuer>>,
         people: &People,
     ) -> Option<Arc<Caller>> {
-        let known = ["keys", "oidc", "certificate", "actions", "limits", "requester", "owners"];
+        let known = ["keys", "oidc", "certificate", "gate", "actions", "limits", "requester", "owners"];
         let fields = self.reader.fields(node, "a caller", &known)?;
-        let tokens = self.tokens(&fields, key, "caller", issuers);
-        let actions = match fields.get("actions") {
-            Some(node) => self.one_or_more(Some(node), "`actions`"),
-            None => {
+        let gate = match fields.get("gate") {
+            Some(node) => Some(self.gate(node, &fields, key)?),
+            None => None,
+        };
+        let tokens = match gate {
+            Some(_) => None,
+            None => self.tokens(&fields, key, "caller", issuers),
+        };
+        let actions = match (fields.get("actions"), &gate) {
+            (_, Some(gate)) => vec![(key.at, gate.action.clone())],
+            (Some(node), None) => self.one_or_more(Some(node), "`actions`"),
+            (None, None) => {
                 let message = format!("the caller `{}` has no `actions`: it could ask for nothing", key.text);
                 self.reader.error(key.at, message);
                 Vec::new()
@@ -337,7 +359,14 @@ impl Reading<'_> {
             }
         }
         let [open, open_per_action, per_minute, streams] = self.limits(fields.get("limits"));
-        let requester = self.requester(fields.get("requester"), key, tokens.is_some())?;
+        let requester = match (&gate, fields.get("requester")) {
+            (Some(gate), None) => RequesterRule::Claims {
+                source: gate.system.as_str().to_owned(),
+                id: Template::new(gate.system.requester()).ok()?,
+            },
+            (_, node) => self.requester(node, key, tokens.is_some() || gate.is_some())?,
+        };
+        self.gate_requester(&fields, gate.as_ref(), &requester);
         let mut owners = BTreeSet::new();
         for (at, owner) in self.one_or_more(fields.get("owners"), "`owners`") {
             if people.find(&owner).is_none() && !is_slack_id(&owner) {
@@ -363,9 +392,94 @@ impl Reading<'_> {
             requester,
             owners,
             tokens,
+            gate,
         });
         self.credentials(&fields, &Holder::of(&caller));
         Some(caller)
+    }
+
+    /// Which deliveries of a CI system are a caller's, and what they ask for.
+    fn gate(&mut self, node: &Node, of: &Fields<'_>, key: &Key) -> Option<GateRule> {
+        for name in ["keys", "oidc", "certificate", "actions"] {
+            if let Some(other) = of.get(name) {
+                let message = format!(
+                    "the caller `{}` is a gate, whose deliveries are its only credentials and have one action: \
+                     it has no `{name}`",
+                    key.text
+                );
+                self.reader.error(other.at, message);
+            }
+        }
+        let fields = self.reader.fields(node, "`gate`", &["system", "claims", "action", "params"])?;
+        let place = |name: &str| fields.get(name).map_or(node.at, |node| node.at);
+        let name = self.required(&fields, node, "system", "`github` or `gitlab`")?;
+        let Some(system) = GateSystem::named(&name) else {
+            let message = format!("`{name}` is no system with gates: there are `github` and `gitlab`");
+            self.reader.error(place("system"), message);
+            return None;
+        };
+        let mut claims = BTreeMap::new();
+        for (claim, node) in self.reader.members(fields.get("claims"), "`claims`") {
+            self.known_claim(claim.at, system, &claim.text);
+            claims.insert(claim.text.clone(), self.claim_values(node, &claim.text));
+        }
+        if !claims.contains_key(system.required_claim()) {
+            let message = format!(
+                "`claims` must name `{}`: a name can become somebody else's, and every repository could ask",
+                system.required_claim()
+            );
+            self.reader.error(place("claims"), message);
+        }
+        let action = self.required(&fields, node, "action", "the action that is asked for");
+        if let Some(action) = action.as_deref().filter(|action| action.contains('*')) {
+            self.reader.error(place("action"), format!("`{action}` is a pattern, and a gate has one action"));
+        }
+        let params = fields.get("params").map(|node| {
+            let mut params = BTreeMap::new();
+            for (name, node) in self.reader.members(Some(node), "`params`") {
+                let Some(text) = self.reader.text(node, &format!("`{}`", name.text)).map(str::to_owned)
+                else {
+                    continue;
+                };
+                if !text.contains(['{', '}']) {
+                    params.insert(name.text.clone(), Filling::Fixed(text));
+                    continue;
+                }
+                match Template::new(&text) {
+                    Ok(template) => {
+                        template.claims().for_each(|claim| self.known_claim(node.at, system, claim));
+                        params.insert(name.text.clone(), Filling::Template(template));
+                    }
+                    Err(why) => self.reader.error(node.at, why),
+                }
+            }
+            params
+        });
+        let deliveries = TokenRule { issuer: system.as_str().to_owned(), claims };
+        Some(GateRule { system, deliveries, action: action?, params })
+    }
+
+    fn known_claim(&mut self, at: Place, system: GateSystem, claim: &str) {
+        if !system.claims().contains(&claim) {
+            let known = system.claims().join("`, `");
+            let message = format!("a delivery of {} has no `{claim}`; it has `{known}`", system.as_str());
+            self.reader.error(at, message);
+        }
+    }
+
+    /// The requester of a gate is whoever triggered it: nobody else is in the delivery.
+    fn gate_requester(&mut self, of: &Fields<'_>, gate: Option<&GateRule>, requester: &RequesterRule) {
+        let (Some(gate), Some(node)) = (gate, of.get("requester")) else { return };
+        match requester {
+            RequesterRule::Claims { id, .. } => {
+                id.claims().for_each(|claim| self.known_claim(node.at, gate.system, claim));
+            }
+            RequesterRule::Machine | RequesterRule::Asserted => {
+                let message =
+                    "the requester of a gate is made of what its deliveries say: a map of `source` and `id`";
+                self.reader.error(node.at, message);
+            }
+        }
     }
 
     fn admin(

@@ -302,6 +302,7 @@ fn request(number: u64) -> Request {
         consent: Default::default(),
         terms: Default::default(),
         supersede: Default::default(),
+        gate: None,
     };
     let requirement = |kind, label: &str, eligible: &[&str]| Requirement {
         kind,

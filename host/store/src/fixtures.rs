@@ -102,6 +102,7 @@ pub fn request_at(number: u64, made: Timestamp) -> Request {
         consent: Default::default(),
         terms: Default::default(),
         supersede: Default::default(),
+        gate: None,
     };
     Request {
         id: id(number),

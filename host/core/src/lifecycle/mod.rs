@@ -14,6 +14,7 @@ mod commitment;
 mod digest;
 mod effect;
 mod event;
+mod gate;
 mod id;
 mod intent;
 mod operate;
@@ -37,6 +38,7 @@ pub use event::{
     Act, Actor, Edit, Event, FailureKind, Identity, Known, PolicyFailure, Reason, Requirement,
     RequirementKind, Ruling, Standing, Verdict,
 };
+pub use gate::{Deployment, Gate, StatusCheck};
 pub use id::{BadRequestId, RequestId};
 pub use intent::Intent;
 pub use operate::{AdminActor, AdminEnd, Ending};

@@ -190,5 +190,5 @@ fn ask(app: &App, caller: Option<&Identified>, body: CreateBody) -> Result<Ask, 
     }
     let (requester, who) = requester_of(app, caller, requester)?;
     let caller = caller.map(|identified| identified.caller.name.clone());
-    Ok(Ask { action, params, origin, requester, who, caller, justification, links, policy_hints })
+    Ok(Ask { action, params, origin, requester, who, caller, justification, links, policy_hints, gate: None })
 }
