@@ -16,6 +16,7 @@ mod effect;
 mod event;
 mod id;
 mod intent;
+mod milestone;
 mod operate;
 mod proposal;
 mod refusal;
@@ -39,6 +40,7 @@ pub use event::{
 };
 pub use id::{BadRequestId, RequestId};
 pub use intent::Intent;
+pub use milestone::Milestone;
 pub use operate::{AdminActor, AdminEnd, Ending};
 pub use proposal::Proposal;
 pub use refusal::Refusal;
