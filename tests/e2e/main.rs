@@ -78,6 +78,7 @@ mod outages;
 mod requests;
 mod spool;
 mod store_copy;
+mod webhooks;
 
 mod cookbook;
 mod import;

@@ -2,11 +2,14 @@
 //! line and column in every error; of a file that is wrong nothing is used.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use countersign_core::lifecycle::{Digest, Timestamp};
+use countersign_core::lifecycle::{Digest, Milestone, Timestamp};
 use countersign_core::people::{People, Person, is_slack_id, name_of};
+use countersign_dispatch::Reach;
+use countersign_dispatch::http::checked_url;
+use countersign_dispatch::webhook::{Secrets, WebhookRule};
 use countersign_policy::yaml::document::{self, Key, Kind, Node, Place};
 use countersign_policy::yaml::error::{Errors, LoadError, LoadErrors};
 use countersign_policy::yaml::fields::{Fields, Reader, is_name};
@@ -42,6 +45,7 @@ pub struct Access {
     certificates: HashMap<CertificateName, Holder>,
     issuers: BTreeMap<String, Arc<Issuer>>,
     people: Arc<People>,
+    webhooks: BTreeMap<String, Arc<WebhookRule>>,
 }
 
 /// What is kept of an API key.
@@ -118,6 +122,12 @@ impl Access {
         &self.people
     }
 
+    /// The webhooks, by name.
+    #[must_use]
+    pub fn webhooks(&self) -> &BTreeMap<String, Arc<WebhookRule>> {
+        &self.webhooks
+    }
+
     pub(crate) fn key(&self, digest: &Digest) -> Option<&ApiKeyEntry> {
         self.keys.get(digest)
     }
@@ -149,7 +159,7 @@ struct Reading<'e> {
 
 impl Reading<'_> {
     fn access(&mut self, document: &Node) -> Access {
-        let known = ["version", "issuers", "callers", "admins", "people"];
+        let known = ["version", "issuers", "callers", "admins", "people", "webhooks"];
         let Some(fields) = self.reader.fields(document, "an access file", &known) else {
             return Access::default();
         };
@@ -181,7 +191,8 @@ impl Reading<'_> {
         }
         self.ambiguous(&rules, "token", Holder::tokens);
         self.ambiguous(&rules, "delivery", Holder::deliveries);
-        Access { callers, admins, issuers, people, ..Access::default() }
+        let webhooks = self.webhooks(fields.get("webhooks"));
+        Access { callers, admins, issuers, people, webhooks, ..Access::default() }
     }
 
     /// A token of two holders is nobody's, so a rule is of no use if each of its tokens is another holder's too; and the same
@@ -308,6 +319,95 @@ impl Reading<'_> {
             }
         }
         issuers
+    }
+
+    fn webhooks(&mut self, node: Option<&Node>) -> BTreeMap<String, Arc<WebhookRule>> {
+        let known = ["url", "secret_file", "events", "actions", "allow_private", "parameters"];
+        let mut webhooks = BTreeMap::new();
+        for (key, node) in self.reader.members(node, "`webhooks`") {
+            self.named(key, "a webhook");
+            let Some(fields) = self.reader.fields(node, "a webhook", &known) else { continue };
+            let private =
+                fields.get("allow_private").is_some_and(|node| self.reader.truth(node, "`allow_private`"));
+            let reach = if private { Reach::Private } else { Reach::Public };
+            let url = self.required(&fields, node, "url", "where it is");
+            let at = |name: &str| fields.get(name).map_or(node.at, |node| node.at);
+            // The path of a URL may be a secret, so no message quotes it.
+            let url = url.and_then(|url| match checked_url(&url, reach) {
+                Ok(url) => Some(url),
+                Err(why) => {
+                    self.reader.error(at("url"), format!("nothing is sent to this `url`: {why}"));
+                    None
+                }
+            });
+            let secret_file = self.secret_file(&fields, node);
+            let events = self.milestones(fields.get("events"));
+            let actions = match fields.get("actions") {
+                Some(node) => self.one_or_more(Some(node), "`actions`"),
+                None => vec![(node.at, "*".to_owned())],
+            };
+            for (at, glob) in &actions {
+                if let Some(why) = impossible_action(glob) {
+                    self.reader.error(*at, format!("`{glob}` {why}, so it is no action"));
+                }
+            }
+            let shows_parameters = fields.get("parameters").is_some_and(|node| self.parameters(node));
+            let (Some(url), Some(secret_file)) = (url, secret_file) else { continue };
+            let rule = WebhookRule {
+                name: key.text.clone(),
+                url,
+                secret_file,
+                events,
+                actions: actions.iter().map(|(_, glob)| Glob::new(glob)).collect(),
+                reach,
+                shows_parameters,
+            };
+            webhooks.insert(key.text.clone(), Arc::new(rule));
+        }
+        webhooks
+    }
+
+    /// The file of a webhook's secrets; it must be there, and sound.
+    fn secret_file(&mut self, fields: &Fields<'_>, node: &Node) -> Option<PathBuf> {
+        let text = self.required(fields, node, "secret_file", "the file of what it is signed with")?;
+        let at = fields.get("secret_file").map_or(node.at, |node| node.at);
+        if text.starts_with("whsec_") || text.starts_with("whsk_") {
+            self.reader.error(at, "this is a secret itself: write it to a file, and make another one");
+            return None;
+        }
+        let file = self.folder.join(text);
+        if let Err(why) = Secrets::read(&file) {
+            self.reader.error(at, why.to_string());
+        }
+        Some(file)
+    }
+
+    /// What a webhook is told of: all, if it does not say.
+    fn milestones(&mut self, node: Option<&Node>) -> BTreeSet<Milestone> {
+        if node.is_none() {
+            return Milestone::ALL.into();
+        }
+        let mut milestones = BTreeSet::new();
+        for (at, name) in self.one_or_more(node, "`events`") {
+            match Milestone::ALL.into_iter().find(|milestone| milestone.as_str() == name) {
+                Some(milestone) => drop(milestones.insert(milestone)),
+                None => {
+                    let known = Milestone::ALL.map(|it| format!("`{}`", it.as_str())).join(", ");
+                    self.reader.error(at, format!("`{name}` is no event; there are {known}"));
+                }
+            }
+        }
+        milestones
+    }
+
+    /// Whether a webhook is told the values of parameters.
+    fn parameters(&mut self, node: &Node) -> bool {
+        let text = self.reader.text(node, "`parameters`").unwrap_or_default();
+        if !matches!(text, "hidden" | "shown") {
+            self.reader
+                .error(node.at, "`parameters` is `hidden`, or `shown` for those that people are shown");
+        }
+        text == "shown"
     }
 
     fn required(&mut self, fields: &Fields<'_>, node: &Node, name: &str, what: &str) -> Option<String> {

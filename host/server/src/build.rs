@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::access_control::{AccessControl, AccessError, history};
 use crate::audit::keeper::Keeper;
 use crate::config::Config;
+use crate::dispatching::Dispatching;
 use crate::http::{Fingerprints, Permalinks, Proxies};
 use crate::instances::ShowsStored;
 use crate::interactions::SentEphemerals;
@@ -110,8 +111,14 @@ pub(crate) async fn build_over(
     let outgoing = outgoing(config, &metrics, &clock)?;
     let policies = Arc::new(Policies::new(engine, set));
     let instance = getrandom::u64().context("the system gives no randomness")?;
+    let registry = metrics.registry().clone();
+    let dispatching = blocking(move || Dispatching::new(&registry)).await?.context(METRICS)?;
+    if let Some(access) = &access {
+        dispatching.follow(&access.authenticator.access());
+    }
     let gateway = Gateway::new(store, policies, clock, tokens(&keys), keys.salts())
         .reading(review::is_possible)
+        .told_to(dispatching.subscribers())
         .numbered(instance);
     let gateway = match receipt_keys {
         Some(keys) => gateway.signing(keys),
@@ -129,6 +136,7 @@ pub(crate) async fn build_over(
     history::at_start(gateway.store().as_ref(), gateway.clock().now(), found)
         .await
         .context("cannot store which access file is in force")?;
+    dispatching.drop_removed(gateway.store().as_ref()).await;
     Ok(App {
         policy_sets: PolicySets::new(Arc::clone(&gateway), directory.clone(), registries, folder),
         gateway,
@@ -136,6 +144,7 @@ pub(crate) async fn build_over(
         metrics,
         slack_verifier: config.secrets.slack_signing.as_ref().and_then(Verifier::new),
         outgoing,
+        dispatching,
         spool,
         audit,
         sent_ephemerals: SentEphemerals::default(),

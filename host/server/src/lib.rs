@@ -20,6 +20,7 @@ mod supervisor;
 pub mod access_control;
 pub mod access_key;
 mod caller_rights;
+mod dispatching;
 mod instances;
 mod rejections;
 

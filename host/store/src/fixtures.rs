@@ -195,6 +195,7 @@ pub fn new(request: &Request) -> Create {
         nonce: None,
         audit: vec![audit(request, "created")],
         effects: vec![Effect::ShowRequest],
+        dispatches: Vec::new(),
         counts: vec![Count::one("approval_requests_total", &[("action", &request.submission.action)])],
     }
 }
@@ -212,6 +213,7 @@ pub fn change(request: &Request) -> Commit {
         nonce: None,
         audit: vec![audit(request, "changed")],
         effects: vec![Effect::ShowRequest],
+        dispatches: Vec::new(),
         counts: vec![Count::one("events_total", &[("action", &request.submission.action)])],
     }
 }

@@ -17,6 +17,7 @@ mod event;
 mod gate;
 mod id;
 mod intent;
+mod milestone;
 mod operate;
 mod proposal;
 mod refusal;
@@ -41,6 +42,7 @@ pub use event::{
 pub use gate::{Deployment, Gate, StatusCheck};
 pub use id::{BadRequestId, RequestId};
 pub use intent::Intent;
+pub use milestone::Milestone;
 pub use operate::{AdminActor, AdminEnd, Ending};
 pub use proposal::Proposal;
 pub use refusal::Refusal;

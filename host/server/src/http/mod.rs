@@ -51,6 +51,7 @@ mod modules;
 mod policy_sets;
 mod requests;
 mod shadow;
+mod webhooks;
 
 // For operators.
 mod health;

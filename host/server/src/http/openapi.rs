@@ -9,7 +9,7 @@ use utoipa::{Modify, OpenApi};
 use super::error::Problem;
 use super::{
     access, audit, bundle, cancel, create, gateway_state, health, modules, policy_sets, receipts, requests,
-    rerequest, schemas, shadow, slack, sse, status, usage, wait,
+    rerequest, schemas, shadow, slack, sse, status, usage, wait, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -44,6 +44,8 @@ use super::{
         requests::cancel,
         requests::expire,
         requests::resend,
+        webhooks::dead,
+        webhooks::resend,
         modules::put,
         modules::list,
         policy_sets::change::store,

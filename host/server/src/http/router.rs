@@ -17,7 +17,7 @@ use super::error::ApiError;
 use super::{
     access, admin, audit, body, bundle, cancel, create, front_door, gateway_state, health, modules, openapi,
     policy_sets, proxies, receipts, requests, rerequest, schemas, shadow, slack as interactions, sse, status,
-    usage, wait,
+    usage, wait, webhooks,
 };
 use crate::state::App;
 
@@ -130,6 +130,8 @@ fn operations() -> Routes {
         .post("/api/admin/requests/{id}/cancel", requests::cancel)
         .post("/api/admin/requests/{id}/expire", requests::expire)
         .post("/api/admin/requests/{id}/resend", requests::resend)
+        .get("/api/admin/webhooks/dead", webhooks::dead)
+        .post("/api/admin/webhooks/dead/{id}/resend", webhooks::resend)
         .put("/api/admin/modules", modules::put)
         .get("/api/admin/modules", modules::list)
         .post("/api/admin/policy-sets", policy_sets::change::store)
