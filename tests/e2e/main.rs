@@ -24,8 +24,10 @@ mod rerequest;
 mod idempotency;
 
 mod asking;
+mod gates;
 mod hooks;
 mod mcp;
+mod pipelines;
 
 mod receipts;
 mod reexecution;

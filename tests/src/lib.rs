@@ -19,6 +19,7 @@ mod authority;
 mod issuer;
 
 mod browser;
+mod ci;
 mod nginx;
 mod prometheus;
 mod receiver;
@@ -42,6 +43,7 @@ pub use api::{Api, Ask, Problem, Receipt, millis};
 pub use api_key::ApiKey;
 pub use authority::{Authority, Certified, Name, TlsClient};
 pub use browser::Page;
+pub use ci::{Github, Gitlab, Review, StatusCall};
 pub use client::{Ended, Running};
 pub use command::{countersign, countersign_mounted, countersign_with, may_mount};
 pub use gateway::{Exit, Failure, Gateway};

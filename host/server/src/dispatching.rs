@@ -56,6 +56,12 @@ impl Dispatching {
         !gone.is_empty()
     }
 
+    /// Puts a target in force that is the only one of its kind.
+    pub(crate) fn report_to(&self, kind: &str, target: Arc<dyn Target>) {
+        self.targets.replace(kind, [(kind.to_owned(), target)]);
+        self.metrics.know(kind);
+    }
+
     /// Drops what is stored for targets that are not there any more.
     pub(crate) async fn drop_removed(&self, store: &dyn Store) {
         if let Err(error) = drop_removed(store, &self.targets, &self.metrics).await {

@@ -37,6 +37,10 @@ pub mod tls;
 // How people in Slack do.
 mod interactions;
 
+// How the gates of CI systems do.
+mod gates;
+mod reports;
+
 // For those who check what was decided.
 pub mod audit;
 mod hashing;

@@ -6,9 +6,6 @@ mod delivery;
 pub use app::{App, AppKey, KeyError};
 pub use delivery::{CLAIMS, EVENT, read};
 
-/// How many reports without a decision a deployment may have.
-pub const MOST_REPORTS: usize = 10;
-
 /// How many characters a comment may have.
 pub const COMMENT_CHARS: usize = 1024;
 

@@ -42,6 +42,9 @@ mod wait;
 // For Slack.
 mod slack;
 
+// For CI systems.
+mod hooks;
+
 // For admins.
 mod access;
 mod admin;

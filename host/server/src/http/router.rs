@@ -15,9 +15,9 @@ use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::{
-    access, admin, audit, body, bundle, cancel, create, front_door, gateway_state, health, modules, openapi,
-    policy_sets, proxies, receipts, requests, rerequest, schemas, shadow, slack as interactions, sse, status,
-    usage, wait, webhooks,
+    access, admin, audit, body, bundle, cancel, create, front_door, gateway_state, health, hooks, modules,
+    openapi, policy_sets, proxies, receipts, requests, rerequest, schemas, shadow, slack as interactions,
+    sse, status, usage, wait, webhooks,
 };
 use crate::state::App;
 
@@ -28,7 +28,7 @@ pub struct Surface {
     pub callers: bool,
     /// Probes, metrics and the routes of admins.
     pub operations: bool,
-    /// The route of Slack.
+    /// The routes of Slack and of CI systems.
     pub slack: bool,
 }
 
@@ -113,9 +113,12 @@ fn callers() -> Routes {
         .get("/.well-known/jwks.json", receipts::jwks)
 }
 
-/// What Slack calls.
+/// What Slack and CI systems call. Each call is signed, and nothing else is served where they are alone.
 fn slack() -> Routes {
-    Routes::default().post("/api/slack/interactions", interactions::interactions)
+    Routes::default()
+        .post("/api/slack/interactions", interactions::interactions)
+        .post("/api/hooks/github", hooks::github)
+        .post("/api/hooks/gitlab", hooks::gitlab)
 }
 
 /// What operators and admins use.

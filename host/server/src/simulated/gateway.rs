@@ -132,6 +132,7 @@ impl Process {
             slack_verifier: None,
             outgoing: Some(outgoing),
             dispatching,
+            gates: Arc::default(),
             spool: None,
             sent_ephemerals: SentEphemerals::default(),
             permalinks: Permalinks::default(),
