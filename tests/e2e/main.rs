@@ -24,8 +24,10 @@ mod rerequest;
 mod idempotency;
 
 mod asking;
+mod gates;
 mod hooks;
 mod mcp;
+mod pipelines;
 
 mod receipts;
 mod reexecution;
@@ -80,6 +82,7 @@ mod requests;
 mod spool;
 mod store_copy;
 mod traces;
+mod webhooks;
 
 mod cookbook;
 mod import;

@@ -420,6 +420,16 @@ impl Api {
         assert_eq!(reply.status(), 200, "{}", reply.text());
         Metrics::parse(&reply.text())
     }
+
+    /// Waits until a metric with these labels has at least this value.
+    pub async fn metrics_until(&self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let reached = async {
+            while self.metrics().await.count(name, labels) < value {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(&format!("{name} {labels:?} to be {value}"), reached).await;
+    }
 }
 
 /// The body of a success, else the problem.

@@ -16,7 +16,7 @@ pub(crate) fn run() -> Result<()> {
     let root = crate::root()?;
     step("the programs that this starts", packages::ensure)?;
     step("policies to WebAssembly", || policies::build_all(&root.join("target/policies"), Pins::Report))?;
-    step("the official client of MCP", || install(&root))?;
+    step("the official client of MCP", || install(&root, "mcp-client"))?;
     step("the gateway and its tests", || cargo(&root, &["build", "--workspace", "--exclude", "xtask"], &[]))?;
     step("a decision after 90 seconds", || {
         let gateway = crate::built(&root, "countersign");
@@ -26,13 +26,13 @@ pub(crate) fn run() -> Result<()> {
     })
 }
 
-/// Installs what the lock file pins; the tests leave out the client if it is not there.
-pub(crate) fn install(root: &Path) -> Result<()> {
+/// Installs what the lock file of a program in `tests` pins; the tests leave out the program if it is not there.
+pub(crate) fn install(root: &Path, program: &str) -> Result<()> {
     let status = Command::new("npm")
         .args(["ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"])
-        .current_dir(root.join("tests/mcp-client"))
+        .current_dir(root.join("tests").join(program))
         .status()
         .context("cannot run npm")?;
-    ensure!(status.success(), "`npm ci` failed in tests/mcp-client");
+    ensure!(status.success(), "`npm ci` failed in tests/{program}");
     Ok(())
 }

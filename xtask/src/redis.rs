@@ -30,7 +30,7 @@ const SPINE: [&str; 15] = [
 ];
 
 /// The stories that are told on Redis besides.
-const STORIES: [&str; 17] = [
+const STORIES: [&str; 18] = [
     "asking::",
     "hooks::",
     "mcp::",
@@ -48,6 +48,7 @@ const STORIES: [&str; 17] = [
     "tokens::",
     "tls::",
     "misbehaving_policies::",
+    "webhooks::",
 ];
 
 /// The tests of the store that start many servers.

@@ -39,7 +39,8 @@ pub(crate) fn run() -> Result<()> {
     // wasmtime would be compiled twice. This program is left out because it runs.
     step("the gateway and its tools", || cargo(&root, &["build", "--workspace", "--exclude", "xtask"], &[]))?;
     step("image, manifests and workflows", || deployment::check(&root))?;
-    step("the official client of MCP", || mcp::install(&root))?;
+    step("the official client of MCP", || mcp::install(&root, "mcp-client"))?;
+    step("a library that verifies webhooks", || mcp::install(&root, "webhook-receiver"))?;
     step("unit, contract and end-to-end tests", || {
         let gateway = crate::built(&root, "countersign");
         let gateway = gateway.to_str().context("the project's path is not UTF-8")?;

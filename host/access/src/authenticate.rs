@@ -12,6 +12,7 @@ use crate::admin::Admin;
 use crate::caller::{Caller, TokenRule};
 use crate::certificate::{CertificateError, CertificateName};
 use crate::file::Access;
+use crate::gate::GateSystem;
 use crate::issuer::{Issuer, KnownKeys, VerifiedToken};
 use crate::key::{self, ApiKey};
 use crate::token::{Token, TokenError};
@@ -81,6 +82,14 @@ impl Holder {
         match self {
             Holder::Caller(Identified { caller, .. }) => caller.tokens.as_ref(),
             Holder::Admin(admin) => admin.tokens.as_ref(),
+        }
+    }
+
+    /// Which deliveries of a CI system are its own.
+    pub(crate) fn deliveries(&self) -> Option<&TokenRule> {
+        match self {
+            Holder::Caller(Identified { caller, .. }) => Some(&caller.gate.as_ref()?.deliveries),
+            Holder::Admin(_) => None,
         }
     }
 
@@ -173,6 +182,19 @@ impl Authenticator {
     /// If it is nobody's.
     pub fn certified(&self, name: &CertificateName) -> Result<Holder, Unauthenticated> {
         self.access.load().certified(name).cloned().ok_or(Unauthenticated::UnknownCertificate)
+    }
+
+    /// The caller whose delivery of a CI system this is. That it comes from there was verified. `None` if it is nobody's, or
+    /// could be several callers'.
+    #[must_use]
+    pub fn delivered(&self, system: GateSystem, claims: &Arc<Map<String, Value>>) -> Option<Identified> {
+        let access = self.access.load();
+        let is_theirs =
+            |caller: &&Arc<Caller>| caller.gate.as_ref().is_some_and(|gate| gate.matches(system, claims));
+        let mut callers = access.callers().filter(is_theirs);
+        let (first, second) = (callers.next(), callers.next());
+        let caller = first.filter(|_| second.is_none())?;
+        Some(Identified { caller: Arc::clone(caller), claims: Some(Arc::clone(claims)) })
     }
 
     /// The caller who shows this bearer token: an API key, or a token of an identity provider.

@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 pub use countersign_core::glob::Glob;
 
+use crate::gate::GateRule;
+
 /// Who may ask.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Caller {
@@ -27,6 +29,8 @@ pub struct Caller {
     pub owners: BTreeSet<String>,
     /// The tokens that it is recognised by, if it is.
     pub tokens: Option<TokenRule>,
+    /// The deliveries of a CI system that it is recognised by, if it is, and what they ask for.
+    pub gate: Option<GateRule>,
 }
 
 impl Caller {
@@ -134,6 +138,14 @@ impl Template {
             parts.push(Part::Text(rest.to_owned()));
         }
         Ok(Template(parts))
+    }
+
+    /// The claims that it is filled with.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Text(_) => None,
+            Part::Claim(name) => Some(name.as_str()),
+        })
     }
 
     /// The text with the same value for every claim.

@@ -2,11 +2,14 @@
 //! line and column in every error; of a file that is wrong nothing is used.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use countersign_core::lifecycle::{Digest, Timestamp};
+use countersign_core::lifecycle::{Digest, Milestone, Timestamp};
 use countersign_core::people::{People, Person, is_slack_id, name_of};
+use countersign_dispatch::Reach;
+use countersign_dispatch::http::checked_url;
+use countersign_dispatch::webhook::{Secrets, WebhookRule};
 use countersign_policy::yaml::document::{self, Key, Kind, Node, Place};
 use countersign_policy::yaml::error::{Errors, LoadError, LoadErrors};
 use countersign_policy::yaml::fields::{Fields, Reader, is_name};
@@ -15,6 +18,7 @@ use crate::admin::{ADMIN_TOKEN_NAME, Admin, Role};
 use crate::authenticate::Holder;
 use crate::caller::{Caller, Glob, RequesterRule, Template, TokenRule};
 use crate::certificate::CertificateName;
+use crate::gate::{Filling, GateRule, GateSystem};
 use crate::issuer::{Issuer, Keys};
 use crate::key;
 use crate::requester::MACHINE;
@@ -41,6 +45,7 @@ pub struct Access {
     certificates: HashMap<CertificateName, Holder>,
     issuers: BTreeMap<String, Arc<Issuer>>,
     people: Arc<People>,
+    webhooks: BTreeMap<String, Arc<WebhookRule>>,
 }
 
 /// What is kept of an API key.
@@ -100,6 +105,12 @@ impl Access {
         self.callers.values()
     }
 
+    /// The CI systems whose deliveries some caller is recognised by.
+    #[must_use]
+    pub fn gate_systems(&self) -> BTreeSet<GateSystem> {
+        self.callers.values().filter_map(|caller| Some(caller.gate.as_ref()?.system)).collect()
+    }
+
     /// Every admin, by name.
     pub fn admins(&self) -> impl Iterator<Item = &Arc<Admin>> {
         self.admins.values()
@@ -109,6 +120,12 @@ impl Access {
     #[must_use]
     pub fn people(&self) -> &Arc<People> {
         &self.people
+    }
+
+    /// The webhooks, by name.
+    #[must_use]
+    pub fn webhooks(&self) -> &BTreeMap<String, Arc<WebhookRule>> {
+        &self.webhooks
     }
 
     pub(crate) fn key(&self, digest: &Digest) -> Option<&ApiKeyEntry> {
@@ -142,7 +159,7 @@ struct Reading<'e> {
 
 impl Reading<'_> {
     fn access(&mut self, document: &Node) -> Access {
-        let known = ["version", "issuers", "callers", "admins", "people"];
+        let known = ["version", "issuers", "callers", "admins", "people", "webhooks"];
         let Some(fields) = self.reader.fields(document, "an access file", &known) else {
             return Access::default();
         };
@@ -172,18 +189,26 @@ impl Reading<'_> {
                 admins.insert(key.text.clone(), admin);
             }
         }
-        self.ambiguous(&rules);
-        Access { callers, admins, issuers, people, ..Access::default() }
+        self.ambiguous(&rules, "token", Holder::tokens);
+        self.ambiguous(&rules, "delivery", Holder::deliveries);
+        let webhooks = self.webhooks(fields.get("webhooks"));
+        Access { callers, admins, issuers, people, webhooks, ..Access::default() }
     }
 
-    /// A token of two holders is nobody's, so a rule is of no use if each of its tokens is another holder's too.
-    fn ambiguous(&mut self, rules: &[(Place, Holder)]) {
-        let with_tokens = || rules.iter().filter_map(|(at, holder)| Some((at, holder, holder.tokens()?)));
+    /// A token of two holders is nobody's, so a rule is of no use if each of its tokens is another holder's too; and the same
+    /// goes for deliveries.
+    fn ambiguous(
+        &mut self,
+        rules: &[(Place, Holder)],
+        what: &str,
+        rule: impl Fn(&Holder) -> Option<&TokenRule>,
+    ) {
+        let with_tokens = || rules.iter().filter_map(|(at, holder)| Some((at, holder, rule(holder)?)));
         for (place, (at, holder, narrow)) in with_tokens().enumerate() {
             let mut others = with_tokens().enumerate().filter(|(other, _)| *other != place);
             if let Some((_, (_, other, _))) = others.find(|(_, (_, _, wide))| wide.covers(narrow)) {
                 let message = format!(
-                    "every token of {} is also one of {}, and a token of two is nobody's",
+                    "every {what} of {} is also one of {}, and a {what} of two is nobody's",
                     holder.described(),
                     other.described()
                 );
@@ -296,6 +321,95 @@ impl Reading<'_> {
         issuers
     }
 
+    fn webhooks(&mut self, node: Option<&Node>) -> BTreeMap<String, Arc<WebhookRule>> {
+        let known = ["url", "secret_file", "events", "actions", "allow_private", "parameters"];
+        let mut webhooks = BTreeMap::new();
+        for (key, node) in self.reader.members(node, "`webhooks`") {
+            self.named(key, "a webhook");
+            let Some(fields) = self.reader.fields(node, "a webhook", &known) else { continue };
+            let private =
+                fields.get("allow_private").is_some_and(|node| self.reader.truth(node, "`allow_private`"));
+            let reach = if private { Reach::Private } else { Reach::Public };
+            let url = self.required(&fields, node, "url", "where it is");
+            let at = |name: &str| fields.get(name).map_or(node.at, |node| node.at);
+            // The path of a URL may be a secret, so no message quotes it.
+            let url = url.and_then(|url| match checked_url(&url, reach) {
+                Ok(url) => Some(url),
+                Err(why) => {
+                    self.reader.error(at("url"), format!("nothing is sent to this `url`: {why}"));
+                    None
+                }
+            });
+            let secret_file = self.secret_file(&fields, node);
+            let events = self.milestones(fields.get("events"));
+            let actions = match fields.get("actions") {
+                Some(node) => self.one_or_more(Some(node), "`actions`"),
+                None => vec![(node.at, "*".to_owned())],
+            };
+            for (at, glob) in &actions {
+                if let Some(why) = impossible_action(glob) {
+                    self.reader.error(*at, format!("`{glob}` {why}, so it is no action"));
+                }
+            }
+            let shows_parameters = fields.get("parameters").is_some_and(|node| self.parameters(node));
+            let (Some(url), Some(secret_file)) = (url, secret_file) else { continue };
+            let rule = WebhookRule {
+                name: key.text.clone(),
+                url,
+                secret_file,
+                events,
+                actions: actions.iter().map(|(_, glob)| Glob::new(glob)).collect(),
+                reach,
+                shows_parameters,
+            };
+            webhooks.insert(key.text.clone(), Arc::new(rule));
+        }
+        webhooks
+    }
+
+    /// The file of a webhook's secrets; it must be there, and sound.
+    fn secret_file(&mut self, fields: &Fields<'_>, node: &Node) -> Option<PathBuf> {
+        let text = self.required(fields, node, "secret_file", "the file of what it is signed with")?;
+        let at = fields.get("secret_file").map_or(node.at, |node| node.at);
+        if text.starts_with("whsec_") || text.starts_with("whsk_") {
+            self.reader.error(at, "this is a secret itself: write it to a file, and make another one");
+            return None;
+        }
+        let file = self.folder.join(text);
+        if let Err(why) = Secrets::read(&file) {
+            self.reader.error(at, why.to_string());
+        }
+        Some(file)
+    }
+
+    /// What a webhook is told of: all, if it does not say.
+    fn milestones(&mut self, node: Option<&Node>) -> BTreeSet<Milestone> {
+        if node.is_none() {
+            return Milestone::ALL.into();
+        }
+        let mut milestones = BTreeSet::new();
+        for (at, name) in self.one_or_more(node, "`events`") {
+            match Milestone::ALL.into_iter().find(|milestone| milestone.as_str() == name) {
+                Some(milestone) => drop(milestones.insert(milestone)),
+                None => {
+                    let known = Milestone::ALL.map(|it| format!("`{}`", it.as_str())).join(", ");
+                    self.reader.error(at, format!("`{name}` is no event; there are {known}"));
+                }
+            }
+        }
+        milestones
+    }
+
+    /// Whether a webhook is told the values of parameters.
+    fn parameters(&mut self, node: &Node) -> bool {
+        let text = self.reader.text(node, "`parameters`").unwrap_or_default();
+        if !matches!(text, "hidden" | "shown") {
+            self.reader
+                .error(node.at, "`parameters` is `hidden`, or `shown` for those that people are shown");
+        }
+        text == "shown"
+    }
+
     fn required(&mut self, fields: &Fields<'_>, node: &Node, name: &str, what: &str) -> Option<String> {
         let Some(found) = fields.get(name) else {
             self.reader.error(node.at, format!("`{name}` is missing: {what}"));
@@ -320,12 +434,20 @@ impl Reading<'_> {
         issuers: &BTreeMap<String, Arc<Issuer>>,
         people: &People,
     ) -> Option<Arc<Caller>> {
-        let known = ["keys", "oidc", "certificate", "actions", "limits", "requester", "owners"];
+        let known = ["keys", "oidc", "certificate", "gate", "actions", "limits", "requester", "owners"];
         let fields = self.reader.fields(node, "a caller", &known)?;
-        let tokens = self.tokens(&fields, key, "caller", issuers);
-        let actions = match fields.get("actions") {
-            Some(node) => self.one_or_more(Some(node), "`actions`"),
-            None => {
+        let gate = match fields.get("gate") {
+            Some(node) => Some(self.gate(node, &fields, key)?),
+            None => None,
+        };
+        let tokens = match gate {
+            Some(_) => None,
+            None => self.tokens(&fields, key, "caller", issuers),
+        };
+        let actions = match (fields.get("actions"), &gate) {
+            (_, Some(gate)) => vec![(key.at, gate.action.clone())],
+            (Some(node), None) => self.one_or_more(Some(node), "`actions`"),
+            (None, None) => {
                 let message = format!("the caller `{}` has no `actions`: it could ask for nothing", key.text);
                 self.reader.error(key.at, message);
                 Vec::new()
@@ -337,7 +459,14 @@ impl Reading<'_> {
             }
         }
         let [open, open_per_action, per_minute, streams] = self.limits(fields.get("limits"));
-        let requester = self.requester(fields.get("requester"), key, tokens.is_some())?;
+        let requester = match (&gate, fields.get("requester")) {
+            (Some(gate), None) => RequesterRule::Claims {
+                source: gate.system.as_str().to_owned(),
+                id: Template::new(gate.system.requester()).ok()?,
+            },
+            (_, node) => self.requester(node, key, tokens.is_some() || gate.is_some())?,
+        };
+        self.gate_requester(&fields, gate.as_ref(), &requester);
         let mut owners = BTreeSet::new();
         for (at, owner) in self.one_or_more(fields.get("owners"), "`owners`") {
             if people.find(&owner).is_none() && !is_slack_id(&owner) {
@@ -363,9 +492,94 @@ impl Reading<'_> {
             requester,
             owners,
             tokens,
+            gate,
         });
         self.credentials(&fields, &Holder::of(&caller));
         Some(caller)
+    }
+
+    /// Which deliveries of a CI system are a caller's, and what they ask for.
+    fn gate(&mut self, node: &Node, of: &Fields<'_>, key: &Key) -> Option<GateRule> {
+        for name in ["keys", "oidc", "certificate", "actions"] {
+            if let Some(other) = of.get(name) {
+                let message = format!(
+                    "the caller `{}` is a gate, whose deliveries are its only credentials and have one action: \
+                     it has no `{name}`",
+                    key.text
+                );
+                self.reader.error(other.at, message);
+            }
+        }
+        let fields = self.reader.fields(node, "`gate`", &["system", "claims", "action", "params"])?;
+        let place = |name: &str| fields.get(name).map_or(node.at, |node| node.at);
+        let name = self.required(&fields, node, "system", "`github` or `gitlab`")?;
+        let Some(system) = GateSystem::named(&name) else {
+            let message = format!("`{name}` is no system with gates: there are `github` and `gitlab`");
+            self.reader.error(place("system"), message);
+            return None;
+        };
+        let mut claims = BTreeMap::new();
+        for (claim, node) in self.reader.members(fields.get("claims"), "`claims`") {
+            self.known_claim(claim.at, system, &claim.text);
+            claims.insert(claim.text.clone(), self.claim_values(node, &claim.text));
+        }
+        if !claims.contains_key(system.required_claim()) {
+            let message = format!(
+                "`claims` must name `{}`: a name can become somebody else's, and every repository could ask",
+                system.required_claim()
+            );
+            self.reader.error(place("claims"), message);
+        }
+        let action = self.required(&fields, node, "action", "the action that is asked for");
+        if let Some(action) = action.as_deref().filter(|action| action.contains('*')) {
+            self.reader.error(place("action"), format!("`{action}` is a pattern, and a gate has one action"));
+        }
+        let params = fields.get("params").map(|node| {
+            let mut params = BTreeMap::new();
+            for (name, node) in self.reader.members(Some(node), "`params`") {
+                let Some(text) = self.reader.text(node, &format!("`{}`", name.text)).map(str::to_owned)
+                else {
+                    continue;
+                };
+                if !text.contains(['{', '}']) {
+                    params.insert(name.text.clone(), Filling::Fixed(text));
+                    continue;
+                }
+                match Template::new(&text) {
+                    Ok(template) => {
+                        template.claims().for_each(|claim| self.known_claim(node.at, system, claim));
+                        params.insert(name.text.clone(), Filling::Template(template));
+                    }
+                    Err(why) => self.reader.error(node.at, why),
+                }
+            }
+            params
+        });
+        let deliveries = TokenRule { issuer: system.as_str().to_owned(), claims };
+        Some(GateRule { system, deliveries, action: action?, params })
+    }
+
+    fn known_claim(&mut self, at: Place, system: GateSystem, claim: &str) {
+        if !system.claims().contains(&claim) {
+            let known = system.claims().join("`, `");
+            let message = format!("a delivery of {} has no `{claim}`; it has `{known}`", system.as_str());
+            self.reader.error(at, message);
+        }
+    }
+
+    /// The requester of a gate is whoever triggered it: nobody else is in the delivery.
+    fn gate_requester(&mut self, of: &Fields<'_>, gate: Option<&GateRule>, requester: &RequesterRule) {
+        let (Some(gate), Some(node)) = (gate, of.get("requester")) else { return };
+        match requester {
+            RequesterRule::Claims { id, .. } => {
+                id.claims().for_each(|claim| self.known_claim(node.at, gate.system, claim));
+            }
+            RequesterRule::Machine | RequesterRule::Asserted => {
+                let message =
+                    "the requester of a gate is made of what its deliveries say: a map of `source` and `id`";
+                self.reader.error(node.at, message);
+            }
+        }
     }
 
     fn admin(

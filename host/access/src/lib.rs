@@ -15,6 +15,7 @@ mod caller;
 mod certificate;
 mod doubt;
 mod file;
+mod gate;
 mod key;
 mod requester;
 
@@ -34,6 +35,7 @@ pub use certificate::{CertificateError, CertificateName};
 pub use doubt::doubts;
 pub use fetch::KeyUrl;
 pub use file::{ACCESS_BYTES, Access};
+pub use gate::{GateRule, GateSystem};
 pub use issuer::{Issuer, Keys};
 pub use key::{ApiKey, PREFIX};
 pub use requester::{Requester, RequesterError};

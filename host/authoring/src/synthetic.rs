@@ -48,6 +48,7 @@ impl SyntheticRequest {
             justification: "a synthetic request".to_owned(),
             links: Vec::new(),
             policy_hints: None,
+            gate: None,
         };
         SyntheticRequest { ask, requester_is: None, depth: 0, rerequested_by: None, at: SUBMITTED_AT }
     }

@@ -233,7 +233,7 @@ impl Gateway {
                         .inspect_err(|error| self.observe_event(&request, at, cause, Err(error)))?
                 }
             };
-            if let Some(stored) = self.commit(step, cause.once).await? {
+            if let Some(stored) = self.commit(&request, step, cause.once).await? {
                 self.observe_event(&request, at, cause, Ok(&stored));
                 return Ok(stored);
             }
@@ -332,12 +332,13 @@ impl Gateway {
         });
     }
 
-    /// Stores a step, and then tells of it. `None` if others got in first.
+    /// Stores a step on from `before`, and then tells of it. `None` if others got in first.
     ///
     /// If the store answers with an error, it may have stored the step all the same. Nobody is told then: watchers look at
     /// the store from time to time, and a later delivery of the same act is known by its nonce.
     pub(super) async fn commit(
         &self,
+        before: &Request,
         step: Step,
         once: Option<Once>,
     ) -> Result<Option<Arc<Request>>, GatewayError> {
@@ -345,7 +346,9 @@ impl Gateway {
         let stored = Arc::new(request.clone());
         let delivers = !effects.is_empty();
         let nonce = once.map(|once| once.counted(request.id.shard()));
-        let commit = Commit { request, nonce, audit, effects, counts };
+        let dispatches = self.dispatches_of(Some(before), &request);
+        let dispatch_bell = (!dispatches.is_empty()).then(|| Arc::clone(&self.dispatch_bell));
+        let commit = Commit { request, nonce, audit, effects, dispatches, counts };
         let (store, watchers, alarm, bell) = (
             Arc::clone(&self.store),
             self.watchers.clone(),
@@ -363,6 +366,9 @@ impl Gateway {
                     alarm.set(stored.due_at());
                     watchers.publish(&stored);
                     if delivers {
+                        bell.notify_one();
+                    }
+                    if let Some(bell) = dispatch_bell {
                         bell.notify_one();
                     }
                     Ok(Some(stored))

@@ -85,6 +85,7 @@ impl Gateway {
         match change {
             Change::Request { id, version } => {
                 self.outbox_bell.notify_one();
+                self.dispatch_bell.notify_one();
                 if self.watchers.lacks(*id, *version) {
                     let (store, watchers, id) = (Arc::clone(&self.store), self.watchers.clone(), *id);
                     tokio::spawn(async move {
@@ -98,6 +99,7 @@ impl Gateway {
             }
             Change::Missed => {
                 self.outbox_bell.notify_one();
+                self.dispatch_bell.notify_one();
                 self.watchers.look_again();
             }
             // Whoever keeps these looks at them.

@@ -81,10 +81,10 @@ use crate::refused_uses::RefusedUses;
 use crate::simulation::Shadow;
 use countersign_core::clock::Clock;
 use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{PayloadHashVersion, PolicyFailure, Request, RequestId, Salt};
+use countersign_core::lifecycle::{Milestone, PayloadHashVersion, PolicyFailure, Request, RequestId, Salt};
 use countersign_core::record::PolicyEntry;
 use countersign_policy::{ActionPolicy, Policies};
-use countersign_store::Store;
+use countersign_store::{NewDispatch, Store};
 use countersign_trace::Tracer;
 
 /// How often a change is tried again when others got in first.
@@ -105,6 +105,9 @@ pub struct Gateway {
     watchers: Watchers,
     alarm: Arc<Alarm>,
     outbox_bell: Arc<Notify>,
+    dispatch_bell: Arc<Notify>,
+    /// Which programs outside must be told what.
+    subscribers: Subscribers,
     instances: Instances,
     shadow: Arc<Shadow>,
     judges: Judges,
@@ -119,6 +122,9 @@ pub struct Gateway {
 
 /// Whether people can be shown all that they would agree to. How much that is depends on where they are shown it.
 pub type Readable = fn(&Request, &PolicyEntry) -> bool;
+
+/// The names of the targets outside that must be told of these milestones, which a request has just reached.
+pub type Subscribers = Box<dyn Fn(&Request, &[Milestone]) -> Vec<String> + Send + Sync>;
 
 /// Fills bytes with random bits that nobody can guess.
 pub type Randomness = Box<dyn Fn(&mut [u8]) -> Result<(), getrandom::Error> + Send + Sync>;
@@ -153,6 +159,8 @@ impl Gateway {
             watchers: Watchers::default(),
             alarm: Arc::default(),
             outbox_bell: Arc::default(),
+            dispatch_bell: Arc::default(),
+            subscribers: Box::new(|_, _| Vec::new()),
             instances: Instances::new(0),
             refused_uses: RefusedUses::default(),
             shadow: Arc::default(),
@@ -165,6 +173,12 @@ impl Gateway {
     #[must_use]
     pub fn reading(self, readable: Readable) -> Gateway {
         Gateway { readable, ..self }
+    }
+
+    /// The same, which notes with each change of a request which of these targets must be told of it.
+    #[must_use]
+    pub fn told_to(self, subscribers: Subscribers) -> Gateway {
+        Gateway { subscribers, ..self }
     }
 
     /// The same, which signs receipts with these keys.
@@ -244,6 +258,25 @@ impl Gateway {
     #[must_use]
     pub fn tracer(&self) -> &Tracer {
         &self.tracer
+    }
+
+    /// What is rung when something was stored that targets outside must be told. There is one who hears it.
+    #[must_use]
+    pub fn dispatch_bell(&self) -> &Arc<Notify> {
+        &self.dispatch_bell
+    }
+
+    /// What targets outside must be told of a request that is stored next. `before` is the version that is stored now.
+    fn dispatches_of(&self, before: Option<&Request>, request: &Request) -> Vec<NewDispatch> {
+        let known = before.map_or(0, |before| before.milestones().len());
+        let reached = request.milestones();
+        let new: Vec<Milestone> = reached.into_iter().skip(known).map(|(milestone, _)| milestone).collect();
+        if new.is_empty() {
+            return Vec::new();
+        }
+        let position = u32::try_from(known).unwrap_or(u32::MAX);
+        let targets = (self.subscribers)(request, &new).into_iter();
+        targets.map(|target| NewDispatch { target, position }).collect()
     }
 
     /// Adds its metrics to `registry`.

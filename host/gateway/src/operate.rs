@@ -30,7 +30,7 @@ impl Gateway {
             let step = request.show_again(self.clock.now(), by)?;
             // Before the effect is stored: whoever delivers it must not find that the message shows all of it already.
             self.forget_looks(id).await?;
-            if let Some(stored) = self.commit(step, None).await? {
+            if let Some(stored) = self.commit(&request, step, None).await? {
                 self.observe_note(&request);
                 return Ok(stored);
             }

@@ -448,7 +448,9 @@ impl Gateway {
         let created = Arc::new(request.clone());
         let delivers = !effects.is_empty();
         let nonce = once.map(|once| once.counted(created.id.shard()));
-        let create = Create { request, idempotency, most_open, nonce, audit, effects, counts };
+        let dispatches = self.dispatches_of(None, &request);
+        let dispatch_bell = (!dispatches.is_empty()).then(|| Arc::clone(&self.dispatch_bell));
+        let create = Create { request, idempotency, most_open, nonce, audit, effects, dispatches, counts };
         let (store, alarm, bell) =
             (Arc::clone(&self.store), Arc::clone(&self.alarm), Arc::clone(&self.outbox_bell));
         let span = traces::committing(&created);
@@ -459,6 +461,9 @@ impl Gateway {
                 Created::New => {
                     alarm.set(created.due_at());
                     if delivers {
+                        bell.notify_one();
+                    }
+                    if let Some(bell) = dispatch_bell {
                         bell.notify_one();
                     }
                     Ok(Ok(Made { request: created, token, salt, replayed: false }))

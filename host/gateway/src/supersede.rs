@@ -121,7 +121,7 @@ impl Gateway {
             let Some(step) = request.has_superseded(self.clock.now(), gone.clone()) else {
                 return Ok(request);
             };
-            if let Some(stored) = self.commit(step, None).await? {
+            if let Some(stored) = self.commit(&request, step, None).await? {
                 self.observe_note(&request);
                 return Ok(stored);
             }
@@ -175,7 +175,7 @@ impl Gateway {
             let now = self.clock.now();
             match older.supersede(now, newer) {
                 Ok(step) => {
-                    if let Some(stored) = self.commit(step, None).await? {
+                    if let Some(stored) = self.commit(&older, step, None).await? {
                         // To the shadow it is as if its caller had taken it back.
                         let cause = Cause::by_itself(Intent::Cancel { reason: None });
                         self.observe_event(&older, older.time_of_next(now), &cause, Ok(&stored));

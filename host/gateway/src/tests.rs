@@ -177,6 +177,7 @@ fn ask(action: &str) -> Ask {
         justification: "a release".into(),
         links: Vec::new(),
         policy_hints: None,
+        gate: None,
     }
 }
 

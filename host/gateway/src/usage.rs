@@ -73,7 +73,7 @@ impl Gateway {
             let presented = self.presented(&request, given);
             match presented.and_then(|presented| request.consume(now, consumption, &presented)) {
                 Ok(step) => {
-                    if let Some(stored) = self.commit(step, None).await? {
+                    if let Some(stored) = self.commit(&request, step, None).await? {
                         return Ok(Used { request: stored, replayed: false });
                     }
                 }
@@ -115,7 +115,7 @@ impl Gateway {
             let now = self.clock.now();
             match request.report(now, by, RunReport { at: now, result, detail: detail.clone() }) {
                 Ok(step) => {
-                    if let Some(stored) = self.commit(step, None).await? {
+                    if let Some(stored) = self.commit(&request, step, None).await? {
                         return Ok(Used { request: stored, replayed: false });
                     }
                 }

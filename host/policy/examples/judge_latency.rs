@@ -101,6 +101,7 @@ fn request(policy: &ActionPolicy) -> anyhow::Result<(Request, Event)> {
         consent: Default::default(),
         terms: Default::default(),
         supersede: Default::default(),
+        gate: None,
     };
     let memos = policy.admit(id, &submission, &params, |_| None).map_err(|why| anyhow::anyhow!("{why:?}"))?;
     let event = |seq: u32, by: Option<&str>, act| Event {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
-    self, Act, Actor, Commitments, Consent, Digest, Edit, Identity, Intent, Known, Link, Origin, Party,
+    self, Act, Actor, Commitments, Consent, Digest, Edit, Gate, Identity, Intent, Known, Link, Origin, Party,
     PolicyFailure, REDACTED, Reason, Refusal, Request, RequestId, Step, Submission, Timestamp, Verdict,
 };
 use countersign_core::people::name_of;
@@ -37,6 +37,8 @@ pub struct Ask {
     pub links: Vec<Link>,
     /// What the caller would like of the policy.
     pub policy_hints: Option<Value>,
+    /// The gate of a CI system that the request stands for.
+    pub gate: Option<Gate>,
 }
 
 /// Who asks, before it is known which rules apply.
@@ -92,6 +94,7 @@ impl Ask {
             justification: earlier.justification.clone(),
             links: earlier.links.clone(),
             policy_hints: earlier.policy_hints.clone(),
+            gate: earlier.gate.clone(),
         }
     }
 }
@@ -169,6 +172,7 @@ pub fn submission(
         consent: Consent::Whole,
         terms: Default::default(),
         supersede: Default::default(),
+        gate: ask.gate.clone(),
     };
     under(rules, submission)
 }

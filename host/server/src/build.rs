@@ -19,6 +19,8 @@ use tokio_util::task::TaskTracker;
 use crate::access_control::{AccessControl, AccessError, history};
 use crate::audit::keeper::Keeper;
 use crate::config::Config;
+use crate::dispatching::Dispatching;
+use crate::gates::Gates;
 use crate::http::{Fingerprints, Permalinks, Proxies};
 use crate::instances::ShowsStored;
 use crate::interactions::SentEphemerals;
@@ -26,6 +28,7 @@ use crate::keys::{self, Keys};
 use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::readiness::Readiness;
 use crate::rejections::Rejections;
+use crate::reports;
 use crate::spool::Spool;
 use crate::state::App;
 use crate::streams::Streams;
@@ -103,6 +106,7 @@ pub(crate) async fn build_over(
         policy_sets::at_start(&store, &engine, &clock, directory.clone(), &registries).await?;
 
     let access = access(config).await?;
+    let gates = gates(config, access.as_deref())?;
     let metrics = Metrics::new().context(METRICS)?;
     engine.register(metrics.registry()).context(METRICS)?;
     let most_streams = usize::try_from(config.network.sse_max_connections).unwrap_or(usize::MAX);
@@ -113,9 +117,15 @@ pub(crate) async fn build_over(
     let (tracer, exporter) = traces(config, &metrics, instance)?;
     let outgoing = outgoing(config, &metrics, &clock)?.map(|outgoing| outgoing.tracing(tracer.clone()));
     let policies = Arc::new(Policies::new(engine, set));
+    let registry = metrics.registry().clone();
+    let dispatching = blocking(move || Dispatching::new(&registry)).await?.context(METRICS)?;
+    if let Some(access) = &access {
+        dispatching.follow(&access.authenticator.access());
+    }
     let gateway = Gateway::new(store, policies, clock, tokens(&keys), keys.salts())
         .reading(review::is_possible)
         .tracing(tracer)
+        .told_to(dispatching.subscribers())
         .numbered(instance);
     let gateway = match receipt_keys {
         Some(keys) => gateway.signing(keys),
@@ -133,6 +143,11 @@ pub(crate) async fn build_over(
     history::at_start(gateway.store().as_ref(), gateway.clock().now(), found)
         .await
         .context("cannot store which access file is in force")?;
+    let gates = Arc::new(gates);
+    for (name, target) in reports::targets(&gates, &gateway) {
+        dispatching.report_to(&name, target);
+    }
+    dispatching.drop_removed(gateway.store().as_ref()).await;
     Ok(App {
         policy_sets: PolicySets::new(Arc::clone(&gateway), directory.clone(), registries, folder),
         gateway,
@@ -140,6 +155,8 @@ pub(crate) async fn build_over(
         metrics,
         slack_verifier: config.secrets.slack_signing.as_ref().and_then(Verifier::new),
         outgoing,
+        dispatching,
+        gates,
         spool,
         audit,
         sent_ephemerals: SentEphemerals::default(),
@@ -268,6 +285,16 @@ async fn engine(config: &Config, keys: &Keys) -> Result<Engine, StartError> {
     let cache = config.cache_dir().map(|folder| CompileCache::new(folder, &key));
     let engine = blocking(move || Engine::new(limits, cache, trust)).await?;
     Ok(engine.context("cannot set up the WebAssembly sandbox")?)
+}
+
+/// The gates of CI systems, with a warning for each that could be of no use.
+fn gates(config: &Config, access: Option<&AccessControl>) -> anyhow::Result<Gates> {
+    let gates = Gates::start(config)?;
+    let doubts = access.map(|access| gates.doubts(&access.authenticator.access())).unwrap_or_default();
+    for doubt in doubts {
+        tracing::warn!("{doubt}");
+    }
+    Ok(gates)
 }
 
 fn outgoing(config: &Config, metrics: &Metrics, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<Outgoing>> {

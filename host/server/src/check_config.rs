@@ -19,6 +19,7 @@ use countersign_store::{RedisOptions, StoreUrl};
 use crate::access_control::AccessControl;
 use crate::build::StartError;
 use crate::config::Config;
+use crate::gates::Gates;
 use crate::keys;
 use crate::tls::{Tls, TlsFiles};
 
@@ -93,6 +94,8 @@ impl Found {
         }
         self.note(trust.map(drop));
         self.note(access.unwrap_or(Ok(())));
+        let gates = self::gates(config, &mut self.warnings);
+        self.note(gates);
         for (name, files) in config.tls.listeners() {
             self.tls(name, files);
         }
@@ -145,6 +148,17 @@ fn set(config: &Config, trust: Trust) -> Result<PolicySet, StartError> {
     let engine = Engine::new(policies.limits.limits(), None, trust)
         .context("cannot set up the WebAssembly sandbox")?;
     Ok(fetch::load(&policies.directory, &engine, &policies.supply.registries())??)
+}
+
+/// The gates of CI systems, with a warning for each that could be of no use.
+fn gates(config: &Config, warnings: &mut Vec<String>) -> anyhow::Result<()> {
+    let gates = Gates::start(config)?;
+    // An access file that cannot be read is told already.
+    let access = config.access.file.as_deref().and_then(|file| AccessControl::start(file).ok());
+    if let Some(access) = access {
+        warnings.extend(gates.doubts(&access.authenticator.access()));
+    }
+    Ok(())
 }
 
 /// Whether the spool folder is one, or can be made: its nearest ancestor that exists is a folder.

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use countersign_authoring as authoring;
 use countersign_client::commands::{
-    self, AskCommand, HashCommand, HookCommand, RequestsCommand, WaitCommand,
+    self, AskCommand, HashCommand, HookCommand, RequestsCommand, WaitCommand, WebhooksCommand,
 };
 use countersign_mcp::McpCommand;
 
@@ -76,6 +76,8 @@ pub enum Command {
     Store(StoreCommand),
     /// List, show and end requests, as an admin of a gateway.
     Requests(RequestsCommand),
+    /// List dead letters of webhooks and send them again, as an admin of a gateway.
+    Webhooks(WebhooksCommand),
     /// Export the audit log, and show that it is what was written.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -153,7 +155,7 @@ impl Cli {
                 })
             })
         };
-        let command = ["audit", "policy", "requests", "store"]
+        let command = ["audit", "policy", "requests", "store", "webhooks"]
             .into_iter()
             .fold(command, |command, group| command.mut_subcommand(group, shares_settings));
         let mut client_variables = Vec::new();
@@ -204,6 +206,7 @@ impl Cli {
             | Command::Wait(_)
             | Command::Hook(_)
             | Command::Requests(_)
+            | Command::Webhooks(_)
             | Command::Mcp(_) => unknown_variables(environment, &client_variables, &serve_variables),
             Command::Hash(_)
             | Command::Policy(_)

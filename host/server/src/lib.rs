@@ -20,6 +20,7 @@ mod supervisor;
 pub mod access_control;
 pub mod access_key;
 mod caller_rights;
+mod dispatching;
 mod instances;
 mod rejections;
 
@@ -35,6 +36,10 @@ pub mod tls;
 
 // How people in Slack do.
 mod interactions;
+
+// How the gates of CI systems do.
+mod gates;
+mod reports;
 
 // For those who check what was decided.
 pub mod audit;

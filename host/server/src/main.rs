@@ -46,6 +46,9 @@ async fn main() -> ExitCode {
         Ok(Cli { command: Command::Requests(requests) }) => {
             return requests.run(&client_environment()).await;
         }
+        Ok(Cli { command: Command::Webhooks(webhooks) }) => {
+            return webhooks.run(&client_environment()).await;
+        }
         Ok(Cli { command: Command::Mcp(mcp) }) => mcp.run(client_environment()).await,
         Ok(Cli { command: Command::Hash(hash) }) => return hash.run().into(),
         Ok(Cli { command: Command::Dev(dev) }) => return dev::run(dev).await,

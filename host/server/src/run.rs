@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::audit::keeper;
 use crate::config::Config;
+use crate::dispatching;
 use crate::http::{self, ConnectionLimit, Limits, Listener};
 use crate::instances;
 use crate::interactions::{SocketMode, apply_recorded};
@@ -44,6 +45,9 @@ pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> an
     let scheduler = Scheduler::new(Arc::clone(&app.gateway), config.scheduling.interval_ms);
     let mut scheduler = tokio::spawn(scheduler.run());
     let mut delivery = tokio::spawn(instances::deliver(Arc::clone(&app)));
+    let this = Arc::clone(&app);
+    let dispatching =
+        tokio::spawn(app.supervisor.keep("dispatch", move || dispatching::work(Arc::clone(&this))));
     // Nothing is lost when these are aborted.
     let mut maintenance = JoinSet::new();
     maintain(&app, config, &mut maintenance);
@@ -101,6 +105,7 @@ pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> an
         // Bounded by `DRAIN`, which began when the shutdown did.
         let _ = delivery.await;
     }
+    let _ = dispatching.await;
     rejections::audit(&app).await;
     scheduler.abort();
     maintenance.shutdown().await;
@@ -156,7 +161,7 @@ fn maintain(app: &Arc<App>, config: &Config, maintenance: &mut JoinSet<()>) {
     if let Some(access) = &app.access {
         let (access, this) = (Arc::clone(access), Arc::clone(app));
         maintenance.spawn(supervisor.keep("access_watch", move || {
-            let reloads = Arc::clone(&access).watch(Arc::clone(&this.gateway), Arc::clone(&this.policy_sets));
+            let reloads = Arc::clone(&access).watch(Arc::clone(&this));
             async move {
                 if let Err(error) = reloads.await {
                     tracing::error!(%error, "the access file is not watched");

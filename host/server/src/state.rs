@@ -13,6 +13,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::access_control::AccessControl;
 use crate::audit::keeper::Keeper;
+use crate::dispatching::Dispatching;
+use crate::gates::Gates;
 use crate::http::{Fingerprints, Permalinks, Proxies};
 use crate::instances::ShowsStored;
 use crate::interactions::SentEphemerals;
@@ -35,6 +37,10 @@ pub struct App {
     pub(crate) slack_verifier: Option<Verifier>,
     /// Sends to Slack. Without it messages wait in the outbox.
     pub(crate) outgoing: Option<Outgoing>,
+    /// Tells programs outside of requests.
+    pub(crate) dispatching: Dispatching,
+    /// The gates of CI systems.
+    pub(crate) gates: Arc<Gates>,
     /// Where what people did is kept while the store cannot take it. Without it they are told to try again.
     pub(crate) spool: Option<Arc<Spool>>,
     /// Keeps the audit log provable.

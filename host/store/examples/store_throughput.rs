@@ -214,6 +214,7 @@ async fn create(store: &dyn Store, number: u64) -> anyhow::Result<()> {
         nonce: None,
         audit: vec![entry],
         effects,
+        dispatches: Vec::new(),
         counts,
     };
     anyhow::ensure!(store.create(new).await? == Created::New, "a fresh request was not new");
@@ -235,7 +236,7 @@ async fn vote(store: &dyn Store, number: u64) -> anyhow::Result<()> {
     let entry = audit(&request, "approve");
     let counts = vec![Count::one("approvals_total", &[("action", "deploy_prod")])];
     let effects = vec![Effect::ShowRequest];
-    let commit = Commit { request, nonce: None, audit: vec![entry], effects, counts };
+    let commit = Commit { request, nonce: None, audit: vec![entry], effects, dispatches: vec![], counts };
     // After a full round, two callers may vote on the same request; then one gets a conflict.
     let committed = store.commit(commit).await?;
     anyhow::ensure!(committed != Committed::Repeated, "a vote without a nonce was taken for a repeated one");
@@ -302,6 +303,7 @@ fn request(number: u64) -> Request {
         consent: Default::default(),
         terms: Default::default(),
         supersede: Default::default(),
+        gate: None,
     };
     let requirement = |kind, label: &str, eligible: &[&str]| Requirement {
         kind,

@@ -159,6 +159,15 @@ passed_on! {
             self.faults.write("append_once", append).await
         }
     }
+    Dispatches {
+        read ready_dispatches(now: Timestamp, limit: usize) -> Vec<(RequestId, String)>;
+        write claim_dispatch(request: RequestId, target: &str, claim: Claim) -> Option<Dispatch>;
+        write settle_dispatch(dispatch: &Dispatch, now: Timestamp, settled: Settled) -> ();
+        read dead_letters(target: &str, limit: usize) -> Vec<DeadLetter>;
+        write revive_dispatch(request: RequestId, target: &str, now: Timestamp, audit: AuditEntry) -> bool;
+        write drop_dispatches(target: &str, limit: usize) -> u64;
+        read dispatch_depth() -> Vec<DispatchDepth>;
+    }
     Documents {
         write keep(key: &str, value: Vec<u8>) -> ();
         read recall(key: &str) -> Option<Vec<u8>>;

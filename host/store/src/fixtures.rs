@@ -103,6 +103,7 @@ pub fn request_at(number: u64, made: Timestamp) -> Request {
         consent: Default::default(),
         terms: Default::default(),
         supersede: Default::default(),
+        gate: None,
     };
     Request {
         id: id(number),
@@ -202,6 +203,7 @@ pub fn new(request: &Request) -> Create {
         nonce: None,
         audit: vec![audit(request, "created")],
         effects: vec![Effect::ShowRequest],
+        dispatches: Vec::new(),
         counts: vec![Count::one("approval_requests_total", &[("action", &request.submission.action)])],
     }
 }
@@ -219,6 +221,7 @@ pub fn change(request: &Request) -> Commit {
         nonce: None,
         audit: vec![audit(request, "changed")],
         effects: vec![Effect::ShowRequest],
+        dispatches: Vec::new(),
         counts: vec![Count::one("events_total", &[("action", &request.submission.action)])],
     }
 }

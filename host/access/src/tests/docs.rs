@@ -34,11 +34,14 @@ fn access_files_in_the_documentation_are_sound() {
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("keys.json");
     fs::write(&keys, key_set(&[&SigningKey::ed25519("a")])).unwrap();
+    let secret = folder.path().join("secret");
+    fs::write(&secret, format!("whsec_{}", "QUJD".repeat(8))).unwrap();
     let mut found = Vec::new();
     for path in files {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         for (line, block) in blocks(&fs::read_to_string(&path).unwrap(), "# access.yaml") {
             let block = block.replace("/etc/countersign/cluster-jwks.json", &keys.display().to_string());
+            let block = block.replace("/etc/countersign/audit-lake.secret", &secret.display().to_string());
             let read = Access::read(format!("{name}, block at line {line}").as_ref(), &block);
             found.push((name.clone(), read.unwrap_or_else(|errors| panic!("{errors}"))));
         }

@@ -10,6 +10,7 @@ mod parameters;
 mod party;
 mod requests;
 mod watch;
+mod webhooks;
 
 pub use ask::{AskCommand, word};
 pub use connection::Connection;
@@ -19,6 +20,7 @@ pub use hook::HookCommand;
 pub use party::party;
 pub use requests::RequestsCommand;
 pub use watch::WaitCommand;
+pub use webhooks::WebhooksCommand;
 
 /// The variables that these commands read, beside those that are values of flags.
 pub const VARIABLES: [&str; 4] =

@@ -25,7 +25,7 @@ const PAGE: usize = 500;
 /// The widest cell of a table, in characters.
 const WIDEST: usize = 40;
 
-const CREDENTIALS: &str = "\
+pub(super) const CREDENTIALS: &str = "\
 Variables with secrets, of which the first that is set counts:
   ADMIN_TOKEN                the gateway's own
   COUNTERSIGN_API_KEY        the API key of an admin of the access file
@@ -71,7 +71,7 @@ enum Act {
 /// Which gateway is called.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Gateway")]
-struct Reach {
+pub(super) struct Reach {
     /// The URL of the gateway.
     #[arg(long, value_name = "COUNTERSIGN_URL")]
     url: String,
@@ -162,7 +162,7 @@ struct Watch {
 
 /// How something is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// For people.
     Table,
     /// The gateway's own answer; of `watch`, one line for each change.
@@ -191,7 +191,7 @@ impl RequestsCommand {
 }
 
 impl Reach {
-    async fn client(&self, environment: &Environment) -> Result<Client, Ended> {
+    pub(super) async fn client(&self, environment: &Environment) -> Result<Client, Ended> {
         let credentials = match environment.get("ADMIN_TOKEN") {
             Some(token) => Credentials::Bearer(Secret::new(token)),
             None => Credentials::find(environment, &self.audience),
@@ -208,7 +208,7 @@ impl Reach {
     }
 }
 
-fn failed(error: CallError) -> Ended {
+pub(super) fn failed(error: CallError) -> Ended {
     let exit = if matches!(error, CallError::Refused(_)) { Exit::Refused } else { Exit::Doubt };
     Ended::new(exit, error)
 }
@@ -462,7 +462,7 @@ fn details(request: &Value, now: Timestamp) -> String {
 }
 
 /// What is at `path`: a text as it is, other values as JSON; empty if there is nothing.
-fn text(value: &Value, path: &str) -> String {
+pub(super) fn text(value: &Value, path: &str) -> String {
     value.pointer(path).map(shown).unwrap_or_default()
 }
 
@@ -474,7 +474,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn list<'a>(value: &'a Value, path: &str) -> &'a [Value] {
+pub(super) fn list<'a>(value: &'a Value, path: &str) -> &'a [Value] {
     value.pointer(path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
@@ -490,7 +490,7 @@ fn span(ms: u64) -> String {
     }
 }
 
-fn print_table(header: &[&str], rows: Vec<Vec<String>>) {
+pub(super) fn print_table(header: &[&str], rows: Vec<Vec<String>>) {
     print!("{}", table(header, &rows));
 }
 

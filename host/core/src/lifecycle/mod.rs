@@ -14,8 +14,10 @@ mod commitment;
 mod digest;
 mod effect;
 mod event;
+mod gate;
 mod id;
 mod intent;
+mod milestone;
 mod operate;
 mod proposal;
 mod refusal;
@@ -37,8 +39,10 @@ pub use event::{
     Act, Actor, Edit, Event, FailureKind, Identity, Known, PolicyFailure, Reason, Requirement,
     RequirementKind, Ruling, Standing, Verdict,
 };
+pub use gate::{Deployment, Gate, StatusCheck};
 pub use id::{BadRequestId, RequestId};
 pub use intent::Intent;
+pub use milestone::Milestone;
 pub use operate::{AdminActor, AdminEnd, Ending};
 pub use proposal::Proposal;
 pub use refusal::Refusal;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::commitment::{Commitments, PayloadHashVersion, WrappedSalt};
 use super::digest::{Digest, payload_hash};
 use super::event::{Act, Actor, Edit, Event, Identity, Requirement, RequirementKind};
+use super::gate::Gate;
 use super::id::RequestId;
 use super::supersede::{SUPERSEDE_MS, SupersedeKey};
 use super::timestamp::Timestamp;
@@ -123,6 +124,9 @@ pub struct Submission {
     /// What it supersedes, if its action says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supersede: Option<SupersedeKey>,
+    /// The gate of a CI system that it stands for, to which its decision is reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
 }
 
 /// What people must have read for their approval to count.

@@ -80,6 +80,7 @@ fn submission(unattended: bool) -> Submission {
         consent: Consent::Whole,
         terms: Default::default(),
         supersede: Default::default(),
+        gate: None,
     }
 }
 

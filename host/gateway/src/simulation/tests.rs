@@ -185,6 +185,7 @@ fn ask(action: &str) -> Ask {
         justification: "a release".into(),
         links: Vec::new(),
         policy_hints: None,
+        gate: None,
     }
 }
 

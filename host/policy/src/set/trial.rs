@@ -108,6 +108,7 @@ fn decide(policy: &ActionPolicy) -> Admission {
         justification: "A synthetic request, to try the policies.".to_owned(),
         links: Vec::new(),
         policy_hints: None,
+        gate: None,
     };
     let id = RequestId::new(AT, 0, 0);
     let commitments = Commitments::unsalted(&ask.params);

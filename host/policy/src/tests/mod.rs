@@ -113,6 +113,7 @@ fn submission(policy: &ActionPolicy) -> Submission {
         consent: Default::default(),
         terms: Default::default(),
         supersede: Default::default(),
+        gate: None,
     }
 }
 

@@ -13,12 +13,13 @@ use countersign_access::{ACCESS_BYTES, Access, Authenticator, doubts};
 use countersign_core::lifecycle::Digest;
 use countersign_core::record::ChangeFault;
 use countersign_gateway::Gateway;
-use countersign_gateway::policy_sets::{Notices, PolicySets};
+use countersign_gateway::policy_sets::Notices;
 use countersign_policy::{Known, LoadErrors, Manifest, files};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::history::{Attempt, Outcome, Source};
+use crate::state::App;
 
 /// How often the file is looked at. It is taken if it is the same twice in a row.
 const POLL: Duration = Duration::from_secs(2);
@@ -78,11 +79,7 @@ impl AccessControl {
     ///
     /// # Errors
     /// If the signal cannot be listened for.
-    pub async fn watch(
-        self: Arc<Self>,
-        gateway: Arc<Gateway>,
-        policy_sets: Arc<PolicySets>,
-    ) -> anyhow::Result<()> {
+    pub async fn watch(self: Arc<Self>, app: Arc<App>) -> anyhow::Result<()> {
         let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let mut notices = None;
         loop {
@@ -94,9 +91,12 @@ impl AccessControl {
             // What has happened to the file is looked at before the file is.
             let (watched, known) = self.known(notices).await;
             notices = watched;
-            if self.reload(source, known, &gateway).await == Some(Outcome::Ok) {
+            if self.reload(source, known, &app.gateway).await == Some(Outcome::Ok) {
                 // Other people may make another set of it.
-                policy_sets.warn();
+                app.policy_sets.warn();
+                if app.dispatching.follow(&self.authenticator.access()) {
+                    app.dispatching.drop_removed(app.gateway.store().as_ref()).await;
+                }
             }
         }
     }

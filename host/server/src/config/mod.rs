@@ -4,6 +4,7 @@
 
 mod access;
 mod audit;
+mod gates;
 mod logging;
 mod network;
 mod policies;
@@ -27,6 +28,7 @@ use countersign_store::StoreUrl;
 
 pub use access::AccessSettings;
 pub use audit::Audit;
+pub use gates::Gates;
 pub use logging::{LogFormat, Logging};
 pub use network::Network;
 pub use policies::Policies;
@@ -71,6 +73,9 @@ pub struct Config {
     /// How Slack is called.
     #[command(flatten)]
     pub slack: Slack,
+    /// Which CI systems have gates here.
+    #[command(flatten)]
+    pub gates: Gates,
     /// What is logged, and in which format.
     #[command(flatten)]
     pub logging: Logging,
@@ -100,6 +105,9 @@ impl Config {
         }
         if !malformed.iter().any(|name| TlsSettings::is_checked(name)) {
             wrong.extend(self.tls.check(&self.network, &self.secrets));
+        }
+        if !malformed.iter().any(|name| Gates::CHECKED.contains(&name.as_str())) {
+            wrong.extend(self.gates.check(&self.access, &self.secrets));
         }
         if !self.slack.team_ids.is_empty() && self.secrets.slack_bot.is_none() {
             let missing = "the variable `SLACK_TEAM_IDS` has no effect without `SLACK_BOT_TOKEN`: \

@@ -17,7 +17,7 @@ pub struct Network {
     /// The address for probes, metrics and admins; without it they are served where callers are.
     #[arg(long, value_name = "COUNTERSIGN_OPS_LISTEN")]
     pub ops_listen: Option<SocketAddr>,
-    /// The address for Slack's interactions; without it they are served where callers are.
+    /// The address for Slack's interactions and what CI systems deliver; without it they are served where callers are.
     #[arg(long, value_name = "COUNTERSIGN_SLACK_LISTEN")]
     pub slack_listen: Option<SocketAddr>,
     /// The most connections of callers at once; by default as many as file descriptors allow. One address may have half

@@ -23,10 +23,16 @@ pub struct Secrets {
     pub slack_bot: Option<Secret>,
     /// `SLACK_APP_TOKEN`: opens Socket Mode, `xapp-…`. Without it interactions come over HTTP only.
     pub slack_app: Option<Secret>,
+    /// `COUNTERSIGN_GITHUB_WEBHOOK_SECRET`: verifies what the GitHub App delivers.
+    pub github_webhook: Option<Secret>,
+    /// `COUNTERSIGN_GITLAB_WEBHOOK_SECRET`: verifies what GitLab delivers to the external status check.
+    pub gitlab_webhook: Option<Secret>,
+    /// `COUNTERSIGN_GITLAB_TOKEN`: an access token of GitLab, by which status checks are set.
+    pub gitlab: Option<Secret>,
 }
 
 /// The variables that hold secrets.
-pub(crate) const NAMES: [&str; 7] = [
+pub(crate) const NAMES: [&str; 10] = [
     SECRET,
     PREVIOUS_SECRET,
     "ADMIN_TOKEN",
@@ -34,7 +40,14 @@ pub(crate) const NAMES: [&str; 7] = [
     "SLACK_BOT_TOKEN",
     "SLACK_APP_TOKEN",
     "OTLP_HEADERS",
+    GITHUB_WEBHOOK,
+    GITLAB_WEBHOOK,
+    GITLAB_TOKEN,
 ];
+
+const GITHUB_WEBHOOK: &str = "COUNTERSIGN_GITHUB_WEBHOOK_SECRET";
+const GITLAB_WEBHOOK: &str = "COUNTERSIGN_GITLAB_WEBHOOK_SECRET";
+const GITLAB_TOKEN: &str = "COUNTERSIGN_GITLAB_TOKEN";
 
 const SECRET: &str = "COUNTERSIGN_SECRET";
 const PREVIOUS_SECRET: &str = "COUNTERSIGN_SECRET_PREVIOUS";
@@ -54,6 +67,12 @@ Environment:
                           without it, it lies in PATH.key beside the database PATH of the store
     COUNTERSIGN_SECRET_PREVIOUS
                           what COUNTERSIGN_SECRET was before it was changed; docs/SECURITY.md says for how long
+    COUNTERSIGN_GITHUB_WEBHOOK_SECRET
+                          verifies what the GitHub App delivers, 16 or more printable characters; docs/GITHUB.md
+    COUNTERSIGN_GITLAB_WEBHOOK_SECRET
+                          verifies what GitLab delivers to the external status check, likewise; docs/GITLAB.md
+    COUNTERSIGN_GITLAB_TOKEN
+                          an access token of GitLab with the scope api, by which status checks are set
     OTLP_HEADERS          headers for the collector of traces, `name=value,…`, percent-encoded
   The variables OTEL_* that docs/TRACING.md lists count, too.";
 
@@ -99,6 +118,9 @@ impl Secrets {
             ),
             slack_bot: slack_token(environment, "SLACK_BOT_TOKEN", "xoxb-", wrong),
             slack_app: slack_token(environment, "SLACK_APP_TOKEN", "xapp-", wrong),
+            github_webhook: printable(environment, GITHUB_WEBHOOK, 16, "is too weak: a secret", wrong),
+            gitlab_webhook: printable(environment, GITLAB_WEBHOOK, 16, "is too weak: a secret", wrong),
+            gitlab: printable(environment, GITLAB_TOKEN, 8, "is no access token: it", wrong),
             ..server
         };
         if given("SLACK_BOT_TOKEN") && !given("SLACK_SIGNING_SECRET") && !given("SLACK_APP_TOKEN") {

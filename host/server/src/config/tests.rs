@@ -214,3 +214,39 @@ fn an_unknown_flag_hides_no_wrong_variable() {
     assert!(lines[0].contains("--listne"), "{error}");
     assert!(lines[1].contains("RATE_LIMIT_CAPACITY"), "{error}");
 }
+
+#[test]
+fn a_ci_system_is_configured_whole_or_not_at_all() {
+    let secret = "0123456789abcdef";
+    let github = [
+        ("COUNTERSIGN_GITHUB_APP", "Iv23liExample"),
+        ("COUNTERSIGN_GITHUB_KEY_FILE", "app.pem"),
+        ("COUNTERSIGN_GITHUB_WEBHOOK_SECRET", secret),
+    ];
+    let gitlab = [("COUNTERSIGN_GITLAB_TOKEN", "glpat-1234"), ("COUNTERSIGN_GITLAB_WEBHOOK_SECRET", secret)];
+    let access = ("COUNTERSIGN_ACCESS", "access.yaml");
+    for settings in [&github[..], &gitlab] {
+        let whole = read(&["--policies", "p"], &[settings, &[access]].concat()).unwrap();
+        assert_eq!(whole.secrets.github_webhook.is_some(), settings == github);
+        assert_eq!(whole.secrets.gitlab.is_some(), settings == gitlab);
+        let wrong = read(&["--policies", "p"], settings).unwrap_err();
+        assert!(wrong.contains("no access file"), "{wrong}");
+        for missing in settings {
+            let rest: Vec<_> = settings.iter().filter(|it| *it != missing).copied().chain([access]).collect();
+            let wrong = read(&["--policies", "p"], &rest).unwrap_err();
+            assert!(wrong.contains(&format!("but not `{}`", missing.0)), "{wrong}");
+        }
+    }
+    for (name, value) in [
+        ("COUNTERSIGN_GITHUB_APP", "an app"),
+        ("COUNTERSIGN_GITHUB_API_URL", "http://api.github.com"),
+        ("COUNTERSIGN_GITLAB_API_URL", "gitlab.com"),
+        ("COUNTERSIGN_GITHUB_WEBHOOK_SECRET", "short"),
+        ("COUNTERSIGN_GITLAB_WEBHOOK_SECRET", "0123456789 abcdef"),
+        ("COUNTERSIGN_GITLAB_TOKEN", "short"),
+    ] {
+        let wrong = read(&["--policies", "p"], &[(name, value), access]).unwrap_err();
+        assert!(wrong.contains(name), "{wrong}");
+        assert!(!wrong.contains("0123456789 abcdef"), "{wrong}");
+    }
+}

@@ -21,8 +21,8 @@ use crate::telemetry::SecurityEvent;
 /// The prefix of every admin route.
 const PREFIX: &str = "/api/admin/";
 
-/// The prefix of the routes that act on requests.
-const REQUESTS: &str = "/api/admin/requests/";
+/// The prefixes of the routes that act on requests, or on who is told of them.
+const OPERATED: [&str; 2] = ["/api/admin/requests/", "/api/admin/webhooks/"];
 
 /// An admin who was authenticated and has the role that the call needs. Only [`guard`] creates one.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ async fn authenticate(app: &App, parts: &mut Parts) -> Result<Admin, ApiError> {
 fn role_for(method: &Method, path: &str) -> Role {
     match *method {
         Method::GET | Method::HEAD => Role::Read,
-        _ if path.starts_with(REQUESTS) => Role::Operate,
+        _ if OPERATED.iter().any(|prefix| path.starts_with(prefix)) => Role::Operate,
         _ => Role::Activate,
     }
 }

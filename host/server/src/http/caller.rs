@@ -106,6 +106,13 @@ impl Calling {
         check_rate(app, self.client).err().unwrap_or(error)
     }
 
+    /// The same for a call that should be signed by a CI system.
+    pub(super) fn unsigned(&self, app: &App) -> ApiError {
+        app.metrics.count(SecurityEvent::BadSignature);
+        app.rejections.stranger(self.address, "bad_signature");
+        check_rate(app, self.client).err().unwrap_or(ApiError::BadSignature)
+    }
+
     /// The same for somebody who calls as an admin.
     pub(super) fn failed_as_admin(&self, app: &App, kind: &'static str, error: ApiError) -> ApiError {
         tracing::debug!(kind, "admin not authenticated");

@@ -166,7 +166,22 @@ impl CreatedView {
     }
 }
 
-fn ask(app: &App, caller: Option<&Identified>, body: CreateBody) -> Result<Ask, ApiError> {
+impl CreateBody {
+    /// What a gate of a CI system asks for; its rule says who the requester is.
+    pub(super) fn new(
+        action: String,
+        params: Map<String, Value>,
+        origin: Origin,
+        justification: String,
+        links: Vec<Link>,
+    ) -> CreateBody {
+        let meta = Meta { origin, requester: None, justification, links: Some(links) };
+        CreateBody { action, params, meta, policy_hints: None }
+    }
+}
+
+/// What a body asks for, once it is checked, and whether its caller may.
+pub(super) fn ask(app: &App, caller: Option<&Identified>, body: CreateBody) -> Result<Ask, ApiError> {
     let CreateBody { action, params, meta, policy_hints } = body;
     let Meta { origin, requester, justification, links } = meta;
     let links = links.unwrap_or_default();
@@ -188,5 +203,5 @@ fn ask(app: &App, caller: Option<&Identified>, body: CreateBody) -> Result<Ask, 
     }
     let (requester, who) = requester_of(app, caller, requester)?;
     let caller = caller.map(|identified| identified.caller.name.clone());
-    Ok(Ask { action, params, origin, requester, who, caller, justification, links, policy_hints })
+    Ok(Ask { action, params, origin, requester, who, caller, justification, links, policy_hints, gate: None })
 }

@@ -68,6 +68,10 @@ pub(crate) enum ApiError {
     Unauthenticated,
     #[error("{0}")]
     NotAuthenticated(Unauthenticated),
+    #[error("the delivery is not signed by the CI system that it should come from")]
+    BadSignature,
+    #[error("no caller of the access file has a gate for this delivery, or several have")]
+    NoGate,
     #[error(transparent)]
     Caller(#[from] CallerRefusal),
     #[error(transparent)]
@@ -163,8 +167,10 @@ impl ApiError {
             ApiError::Unauthorized
             | ApiError::NotAnAdmin(_)
             | ApiError::Unauthenticated
-            | ApiError::NotAuthenticated(_) => StatusCode::UNAUTHORIZED,
+            | ApiError::NotAuthenticated(_)
+            | ApiError::BadSignature => StatusCode::UNAUTHORIZED,
             ApiError::Caller(CallerRefusal::NotAllowed)
+            | ApiError::NoGate
             | ApiError::RequesterMismatch(_)
             | ApiError::RoleMissing(_)
             | ApiError::Proxied => StatusCode::FORBIDDEN,
@@ -180,6 +186,11 @@ impl ApiError {
         }
     }
 
+    /// Whether the same call would fail in the same way later.
+    pub(super) fn is_final(&self) -> bool {
+        self.status().is_client_error()
+    }
+
     /// The stable code.
     pub(super) fn code(&self) -> &'static str {
         match self {
@@ -193,6 +204,8 @@ impl ApiError {
             ApiError::NotDeliverable(_) => "not_deliverable",
             ApiError::WrongMethod => "method_not_allowed",
             ApiError::RateLimited { .. } => "rate_limited",
+            ApiError::BadSignature => SignatureError::Bad.code(),
+            ApiError::NoGate => CallerRefusal::NotAllowed.code(),
             ApiError::Caller(refusal) => refusal.code(),
             ApiError::Unauthenticated | ApiError::NotAuthenticated(_) => "unauthenticated",
             ApiError::RequesterMismatch(_) => "requester_mismatch",

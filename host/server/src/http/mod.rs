@@ -42,6 +42,9 @@ mod wait;
 // For Slack.
 mod slack;
 
+// For CI systems.
+mod hooks;
+
 // For admins.
 mod access;
 mod admin;
@@ -51,6 +54,7 @@ mod modules;
 mod policy_sets;
 mod requests;
 mod shadow;
+mod webhooks;
 
 // For operators.
 mod health;

@@ -8,8 +8,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::error::Problem;
 use super::{
-    access, audit, bundle, cancel, create, gateway_state, health, modules, policy_sets, receipts, requests,
-    rerequest, schemas, shadow, slack, sse, status, usage, wait,
+    access, audit, bundle, cancel, create, gateway_state, health, hooks, modules, policy_sets, receipts,
+    requests, rerequest, schemas, shadow, slack, sse, status, usage, wait, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -35,6 +35,8 @@ use super::{
         receipts::jwks,
         schemas::schema,
         slack::interactions,
+        hooks::github,
+        hooks::gitlab,
         policy_sets::change::reload,
         access::show,
         audit::list,
@@ -44,6 +46,8 @@ use super::{
         requests::cancel,
         requests::expire,
         requests::resend,
+        webhooks::dead,
+        webhooks::resend,
         modules::put,
         modules::list,
         policy_sets::change::store,

@@ -614,13 +614,13 @@ pub(super) struct EndBody {
     actor: Option<String>,
 }
 
-/// Who has the messages of a request delivered again.
+/// Who has something delivered again.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub(super) struct ResendBody {
     /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
-    actor: Option<String>,
+    pub(super) actor: Option<String>,
 }
 
 /// Cancels an open request, as its caller could.

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::{
-    access, admin, audit, body, bundle, cancel, create, front_door, gateway_state, health, modules, openapi,
-    policy_sets, proxies, receipts, requests, rerequest, schemas, shadow, slack as interactions, sse, status,
-    usage, wait,
+    access, admin, audit, body, bundle, cancel, create, front_door, gateway_state, health, hooks, modules,
+    openapi, policy_sets, proxies, receipts, requests, rerequest, schemas, shadow, slack as interactions,
+    sse, status, usage, wait, webhooks,
 };
 use crate::state::App;
 
@@ -30,7 +30,7 @@ pub struct Surface {
     pub callers: bool,
     /// Probes, metrics and the routes of admins.
     pub operations: bool,
-    /// The route of Slack.
+    /// The routes of Slack and of CI systems.
     pub slack: bool,
 }
 
@@ -126,9 +126,12 @@ fn callers() -> Routes {
         .get("/.well-known/jwks.json", receipts::jwks)
 }
 
-/// What Slack calls.
+/// What Slack and CI systems call. Each call is signed, and nothing else is served where they are alone.
 fn slack() -> Routes {
-    Routes::default().post("/api/slack/interactions", interactions::interactions)
+    Routes::default()
+        .post("/api/slack/interactions", interactions::interactions)
+        .post("/api/hooks/github", hooks::github)
+        .post("/api/hooks/gitlab", hooks::gitlab)
 }
 
 /// What operators and admins use.
@@ -143,6 +146,8 @@ fn operations() -> Routes {
         .post("/api/admin/requests/{id}/cancel", requests::cancel)
         .post("/api/admin/requests/{id}/expire", requests::expire)
         .post("/api/admin/requests/{id}/resend", requests::resend)
+        .get("/api/admin/webhooks/dead", webhooks::dead)
+        .post("/api/admin/webhooks/dead/{id}/resend", webhooks::resend)
         .put("/api/admin/modules", modules::put)
         .get("/api/admin/modules", modules::list)
         .post("/api/admin/policy-sets", policy_sets::change::store)

@@ -114,6 +114,7 @@ impl Process {
         };
         let client = SlackClient::in_process(InProcess::new(answering), calls);
         let outgoing = Outgoing::new(client, &clock, world.profile().rate_factor);
+        let dispatching = crate::dispatching::Dispatching::new(metrics.registry()).expect("metrics");
         let shutdown = CancellationToken::new();
         let supervisor = Supervisor::new(metrics.registry(), shutdown.clone()).expect("metrics");
         let registries = Registries::any(Credentials::of_docker(|_| None));
@@ -131,6 +132,8 @@ impl Process {
             metrics,
             slack_verifier: None,
             outgoing: Some(outgoing),
+            dispatching,
+            gates: Arc::default(),
             spool: None,
             sent_ephemerals: SentEphemerals::default(),
             permalinks: Permalinks::default(),

@@ -31,7 +31,7 @@ const DEGRADED: [&str; 9] = [
 /// A rejected call or act that may be an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecurityEvent {
-    /// A Slack interaction without a valid signature.
+    /// A call of Slack or of a CI system without a valid signature.
     BadSignature,
     /// A Slack interaction that was signed too long ago, or in the future.
     StaleSignature,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use countersign_core::lifecycle::{Count, Counter, LATENCY_BUCKETS_MS, Status, Timestamp, UseRefusal};
 use countersign_core::record::{ChangeOutcome, ChangeTrigger, PolicyChange};
-use countersign_store::{OpenRequests, OutboxDepth, Store, StoreError};
+use countersign_store::{DispatchDepth, OpenRequests, OutboxDepth, Store, StoreError};
 use prometheus::proto::{
     Bucket, Counter as ProtoCounter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
@@ -111,6 +111,7 @@ pub async fn stored(
     families.extend(open_requests(actions, &store.open_requests().await?, now));
     families.push(waiting_personas(&store.waiting_personas().await?));
     families.extend(outbox(&store.outbox_depth().await?, now));
+    families.extend(dispatches(&store.dispatch_depth().await?, now));
     Ok(families)
 }
 
@@ -268,6 +269,27 @@ fn outbox(depth: &OutboxDepth, now: Timestamp) -> [MetricFamily; 2] {
             "outbox_oldest_age_seconds",
             "How long the oldest of it has waited.",
             vec![gauge(&[], seconds(age))],
+        ),
+    ]
+}
+
+fn dispatches(depths: &[DispatchDepth], now: Timestamp) -> [MetricFamily; 3] {
+    let each = |value: fn(&DispatchDepth, Timestamp) -> f64| -> Vec<Metric> {
+        depths.iter().map(|depth| gauge(&[("target", &depth.target)], value(depth, now))).collect()
+    };
+    let age =
+        |depth: &DispatchDepth, now: Timestamp| seconds(depth.oldest.map_or(0, |oldest| now.since(oldest)));
+    [
+        gauges(
+            "dispatch_depth",
+            "Requests that a target outside is still to be told of.",
+            each(|depth, _| number(depth.waiting)),
+        ),
+        gauges("dispatch_oldest_age_seconds", "How long the oldest of them has waited.", each(age)),
+        gauges(
+            "dispatch_dead_letters",
+            "Requests that a target outside was not told of, and that nobody tries to tell it of any more.",
+            each(|depth, _| number(depth.dead)),
         ),
     ]
 }

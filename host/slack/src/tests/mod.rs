@@ -51,6 +51,7 @@ fn entry() -> PolicyEntry {
         notify: false,
         terms: Default::default(),
         supersede: Default::default(),
+        gate: None,
         schema: Some(json!({
             "type": "object",
             "properties": {

@@ -3,6 +3,7 @@
 //! A backend's tests invoke [`store_contract`] once.
 
 pub(crate) mod audit;
+pub(crate) mod dispatches;
 pub(crate) mod documents;
 pub(crate) mod guards;
 pub(crate) mod history;
@@ -83,6 +84,19 @@ macro_rules! store_contract {
                 a_late_worker_does_not_touch_a_later_claim
                 a_late_worker_does_not_remove_a_later_entry
                 what_was_delivered_newer_than_asked_for_is_gone
+            }
+            dispatches {
+                a_target_is_told_of_everything_in_order
+                a_dispatch_is_the_claimers_alone
+                what_is_new_while_a_target_is_told_is_told_next
+                a_failed_dispatch_keeps_its_schedule_and_a_held_one_does_not
+                no_target_hides_another
+                a_dispatch_waits_no_longer_than_the_longest_pause
+                a_dead_letter_waits_until_it_is_revived
+                dispatches_of_a_target_are_dropped
+                a_conflict_enqueues_no_dispatch
+                claimers_at_once_share_the_dispatches
+                reopening_keeps_the_dispatches
             }
             messages {
                 a_post_is_kept_in_order

@@ -274,7 +274,8 @@ impl Model {
     }
 
     fn create(&mut self, new: &Create, key: Option<u64>) -> Created {
-        let Create { request, idempotency, most_open: _, nonce: _, audit, effects, counts } = new;
+        let Create { request, idempotency, most_open: _, nonce: _, audit, effects, dispatches: _, counts } =
+            new;
         let shard = request.id.shard();
         if let Some((known, id)) = key.and_then(|key| self.keys.get(&(shard, key)))
             && known.until > request.submission.submitted_at
@@ -299,7 +300,7 @@ impl Model {
     }
 
     fn commit(&mut self, commit: &Commit, nonce: Option<u8>) -> Committed {
-        let Commit { request, nonce: with, audit, effects, counts } = commit;
+        let Commit { request, nonce: with, audit, effects, dispatches: _, counts } = commit;
         let shard = request.id.shard();
         if nonce.is_some_and(|number| self.has_nonce(shard, number) || self.has_nonce(shard, number + 1)) {
             return Committed::Repeated;

@@ -213,7 +213,14 @@ pub(crate) async fn a_commit_is_stored_whole<B: Backend>() {
     let audit = vec![audit(&approved, "approve"), audit(&approved, "approved")];
     let counts = vec![Count::one("approvals_total", &[("action", "deploy")])];
     let effects = vec![Effect::ShowRequest, Effect::NotifyEscalation];
-    let all = Commit { request: approved.clone(), nonce: None, audit: audit.clone(), effects, counts };
+    let all = Commit {
+        request: approved.clone(),
+        nonce: None,
+        audit: audit.clone(),
+        effects,
+        dispatches: vec![],
+        counts,
+    };
     assert_eq!(store.commit(all).await.unwrap(), Committed::Done);
 
     assert_eq!(store.request(first.id).await.unwrap(), Some(approved));

@@ -20,7 +20,7 @@ use crate::redis::{RedisOpenError, RedisOptions};
 use crate::sqlite::copy::{PARTITIONS, SqliteReader};
 use crate::{Documents as _, OpenError, SqliteStore, StoreError, StoreOpenError, StoreUrl};
 
-pub(crate) use record::{AuditRecord, Home, Kind, OutboxRecord, Outcome, Record};
+pub(crate) use record::{AuditRecord, DispatchRecord, Home, Kind, OutboxRecord, Outcome, Record};
 pub(crate) use tally::Tally;
 
 /// How often the destination is read back before it counts as another one: a scan of Redis may meet a key twice while Redis

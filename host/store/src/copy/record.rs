@@ -10,6 +10,7 @@ pub(crate) enum Kind {
     Idempotency,
     Nonce,
     Outbox,
+    Dispatch,
     Message,
     Audit,
     Checkpoint,
@@ -24,7 +25,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Each after those that it needs to be there.
-    pub(crate) const ALL: [Kind; 15] = [
+    pub(crate) const ALL: [Kind; 16] = [
         Kind::Entry,
         Kind::Module,
         Kind::Signature,
@@ -36,6 +37,7 @@ impl Kind {
         Kind::Idempotency,
         Kind::Nonce,
         Kind::Outbox,
+        Kind::Dispatch,
         Kind::Message,
         Kind::Audit,
         Kind::Checkpoint,
@@ -49,6 +51,7 @@ impl Kind {
             Kind::Idempotency => "idempotency keys",
             Kind::Nonce => "nonces",
             Kind::Outbox => "outbox entries",
+            Kind::Dispatch => "dispatches",
             Kind::Message => "messages",
             Kind::Audit => "audit entries",
             Kind::Checkpoint => "checkpoints of the audit log",
@@ -90,6 +93,8 @@ pub(crate) enum Record {
     Nonce { home: Home, digest: Digest, until: u64 },
     /// An outbox entry, unclaimed: one that was claimed is ready when the claim ends.
     Outbox(OutboxRecord),
+    /// A dispatch, unclaimed: one that was claimed is ready when the claim ends.
+    Dispatch(DispatchRecord),
     /// The delivery state of a message. `refresh_at` may be later than its body says, if the refresh was claimed.
     Message {
         request: RequestId,
@@ -132,6 +137,21 @@ pub(crate) struct OutboxRecord {
     pub(crate) channel: String,
 }
 
+/// A dispatch.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DispatchRecord {
+    pub(crate) request: RequestId,
+    pub(crate) target: String,
+    pub(crate) position: u64,
+    pub(crate) revision: u64,
+    pub(crate) attempts: u64,
+    pub(crate) since: u64,
+    /// Of a dead letter, when it died.
+    pub(crate) ready_at: u64,
+    /// Of a dead letter, why.
+    pub(crate) failure: Option<String>,
+}
+
 /// An entry of the audit log, as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AuditRecord {
@@ -164,6 +184,7 @@ impl Record {
             Record::Idempotency { .. } => Kind::Idempotency,
             Record::Nonce { .. } => Kind::Nonce,
             Record::Outbox(_) => Kind::Outbox,
+            Record::Dispatch(_) => Kind::Dispatch,
             Record::Message { .. } => Kind::Message,
             Record::Audit(_) => Kind::Audit,
             Record::Checkpoint { .. } => Kind::Checkpoint,
@@ -204,6 +225,7 @@ impl Record {
             | Record::Signature { digest, .. }
             | Record::Set { hash: digest, .. } => digest.to_string(),
             Record::Outbox(entry) => format!("{}:{}", entry.request, entry.effect),
+            Record::Dispatch(entry) => format!("{}:{}", entry.request, entry.target),
             Record::Message { request, slot, .. } => format!("{request}:{slot}"),
             Record::Audit(AuditRecord { partition, number, .. }) => format!("{partition}/{number}"),
             Record::Checkpoint { sequence, .. } => sequence.to_string(),
@@ -259,6 +281,22 @@ impl Record {
                 parts.put(effect.as_bytes());
                 parts.put(channel.as_bytes());
                 [revision, attempts, since, ready_at, urgency].into_iter().for_each(|it| parts.number(*it));
+            }
+            Record::Dispatch(DispatchRecord {
+                request,
+                target,
+                position,
+                revision,
+                attempts,
+                since,
+                ready_at,
+                failure,
+            }) => {
+                parts.put(&request.to_bytes());
+                parts.put(target.as_bytes());
+                [position, revision, attempts, since, ready_at].into_iter().for_each(|it| parts.number(*it));
+                parts.put(if failure.is_some() { b"dead" } else { b"" });
+                parts.put(failure.as_deref().unwrap_or_default().as_bytes());
             }
             Record::Message { request, slot, revision, channel, refresh_at, body } => {
                 parts.put(&request.to_bytes());

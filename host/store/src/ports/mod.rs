@@ -1,6 +1,7 @@
 //! The ports to durable state, one file for each kind of data. A backend implements all of them.
 
 mod audit;
+mod dispatches;
 mod documents;
 mod guards;
 mod messages;
@@ -18,6 +19,9 @@ use crate::StoreError;
 
 pub(crate) use audit::encoded;
 pub use audit::{Audit, AuditCursor, AuditPage, AuditRange, KeptCheckpoint, LogColumns, LogEntry, LogPage};
+pub use dispatches::{
+    DeadLetter, Dispatch, DispatchDepth, Dispatches, LONGEST_PAUSE_MS, NewDispatch, Settled,
+};
 pub use documents::{DOCUMENT_PREFIXES, Documents};
 pub use guards::{Guards, Nonce};
 pub use messages::{KeepPost, Messages, StalePost};
@@ -41,7 +45,17 @@ pub const EXPIRED_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 /// A period "until" a time excludes that time.
 #[async_trait]
 pub trait Store:
-    Requests + Salts + Outbox + Messages + Policies + Guards + Documents + Audit + Statistics + 'static
+    Requests
+    + Salts
+    + Outbox
+    + Dispatches
+    + Messages
+    + Policies
+    + Guards
+    + Documents
+    + Audit
+    + Statistics
+    + 'static
 {
     /// The backend's name: `sqlite`, `redis`.
     fn backend(&self) -> &'static str;

@@ -3,18 +3,18 @@
 use async_trait::async_trait;
 use countersign_core::lifecycle::{AuditEntry, Count, Digest, Effect, Request, RequestId, Timestamp};
 
-use super::{Committed, Nonce};
+use super::{Committed, NewDispatch, Nonce};
 use crate::StoreError;
 
 /// Stores requests and finds them by id, idempotency key, lineage or due time.
 #[async_trait]
 pub trait Requests: Send + Sync {
-    /// Stores a new request with its audit entries, outbox entries and counts, all or nothing.
+    /// Stores a new request with its audit entries, outbox entries, dispatches and counts, all or nothing.
     ///
     /// The current time is the request's `submitted_at`: an idempotency key that has expired by then is ignored.
     async fn create(&self, new: Create) -> Result<Created, StoreError>;
 
-    /// Stores a request's next version with its audit entries, outbox entries and counts, all or nothing.
+    /// Stores a request's next version with its audit entries, outbox entries, dispatches and counts, all or nothing.
     ///
     /// The submission never changes. A request that has ended keeps its status, and is never due or open again: a further
     /// version of it says what was done with its approval, and is a conflict if it has another status. The salt stays as
@@ -99,6 +99,8 @@ pub struct Create {
     pub audit: Vec<AuditEntry>,
     /// Effects to enqueue in the outbox.
     pub effects: Vec<Effect>,
+    /// Targets outside that must be told of it.
+    pub dispatches: Vec<NewDispatch>,
     /// Increments of counters.
     pub counts: Vec<Count>,
 }
@@ -149,6 +151,8 @@ pub struct Commit {
     pub audit: Vec<AuditEntry>,
     /// Effects to enqueue in the outbox.
     pub effects: Vec<Effect>,
+    /// Targets outside that must be told of it.
+    pub dispatches: Vec<NewDispatch>,
     /// Increments of counters.
     pub counts: Vec<Count>,
 }

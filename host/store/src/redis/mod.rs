@@ -37,6 +37,7 @@ mod archive;
 pub(crate) mod copy;
 
 mod audit;
+mod dispatches;
 mod documents;
 mod guards;
 mod messages;

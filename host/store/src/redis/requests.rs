@@ -6,6 +6,7 @@ use redis::Value;
 
 use super::RedisStore;
 use super::call::Call;
+use super::dispatches::append_dispatches;
 use super::outbox::append_effects;
 use super::quota::Quota;
 use super::records::{Records, append_nonce};
@@ -21,7 +22,7 @@ const ANSWER: Place<'static> = Place { table: "answer", key: &"a write" };
 #[async_trait]
 impl Requests for RedisStore {
     async fn create(&self, new: Create) -> Result<Created, StoreError> {
-        let Create { request, idempotency, most_open, nonce, audit, effects, counts } = new;
+        let Create { request, idempotency, most_open, nonce, audit, effects, dispatches, counts } = new;
         let space = &self.space;
         let projection = Projection::of(&request);
         let records = Records::of(&audit, &counts)?;
@@ -52,6 +53,7 @@ impl Requests for RedisStore {
             None => call.text("").text(""),
         };
         call = append_effects(append_indexed(call, &projection)?, &request, &effects, &channels);
+        call = append_dispatches(call, &dispatches);
         let answer = space.durable(records.append(call)).await?;
         let created = match answer {
             Value::Array(known) => {
@@ -83,7 +85,7 @@ impl Requests for RedisStore {
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
-        let Commit { request, nonce, audit, effects, counts } = commit;
+        let Commit { request, nonce, audit, effects, dispatches, counts } = commit;
         let space = &self.space;
         let projection = Projection::of(&request);
         let records = Records::of(&audit, &counts)?;
@@ -93,6 +95,7 @@ impl Requests for RedisStore {
         let call = space.lasting(&COMMIT, &tag).text(&request.id.to_string()).text(&space.origin);
         let call = append_nonce(call, nonce.as_ref()).number(projection.version).text(&json(&request)?);
         let call = append_effects(append_indexed(call, &projection)?, &request, &effects, &channels);
+        let call = append_dispatches(call, &dispatches);
         let answer = space.durable(records.append(call)).await?;
         let (committed, released) = match ANSWER.text("committed", answer)?.as_str() {
             "done" => (Committed::Done, false),

@@ -39,8 +39,8 @@ macro_rules! scripts {
 
 // Those with `once` begin with an operation id.
 scripts! {
-    CREATE: WRITES ["keys" "once" "guards" "request" "records" "gauges" "outbox" "create"];
-    COMMIT: WRITES ["keys" "once" "guards" "records" "gauges" "outbox" "commit"];
+    CREATE: WRITES ["keys" "once" "guards" "request" "records" "gauges" "outbox" "dispatch" "create"];
+    COMMIT: WRITES ["keys" "once" "guards" "records" "gauges" "outbox" "dispatch" "commit"];
     CONFIRM: WRITES ["keys" "confirm"];
     IDEMPOTENT: READS ["keys" "request" "idempotent"];
     LINEAGE: READS ["keys" "request" "lineage"];
@@ -54,6 +54,13 @@ scripts! {
     CLAIM: WRITES ["keys" "once" "time" "outbox" "claim"];
     FINISH: FREES ["keys" "once" "outbox" "finish"];
     RETRY: WRITES ["keys" "once" "time" "outbox" "retry"];
+    DISPATCH_LIST: READS ["keys" "time" "dispatch" "dispatch_list"];
+    DISPATCH_CLAIM: WRITES ["keys" "once" "time" "dispatch" "dispatch_claim"];
+    DISPATCH_SETTLE: FREES ["keys" "once" "time" "dispatch" "dispatch_settle"];
+    DISPATCH_DEAD: READS ["keys" "dispatch" "dispatch_dead"];
+    DISPATCH_REVIVE: WRITES ["keys" "once" "records" "dispatch" "dispatch_revive"];
+    DISPATCH_DROP: FREES ["keys" "once" "dispatch" "dispatch_drop"];
+    DISPATCH_DEPTH: READS ["keys" "dispatch_depth"];
     KEEP_POST: WRITES ["keys" "once" "records" "messages" "keep_post"];
     CLAIM_REFRESH: WRITES ["keys" "once" "outbox" "messages" "claim_refresh"];
     STALE: READS ["keys" "outbox" "messages" "stale"];
@@ -86,6 +93,7 @@ scripts! {
     LIST_SETS: READS ["keys" "list_sets"];
     COPY_REQUESTS: WRITES ["keys" "once" "gauges" "copy_requests"];
     COPY_OUTBOX: WRITES ["keys" "once" "outbox" "copy_outbox"];
+    COPY_DISPATCHES: WRITES ["keys" "once" "dispatch" "copy_dispatches"];
     COPY_POSTS: WRITES ["keys" "once" "messages" "copy_posts"];
     COPY_VALUES: WRITES ["keys" "once" "copy_values"];
     COPY_SIGNATURES: WRITES ["keys" "once" "copy_signatures"];

@@ -17,18 +17,21 @@ use super::requests::with_supersede_key;
 use super::writer::Scope;
 use super::{OpenError, SqliteStore};
 use crate::StoreError;
-use crate::copy::{AuditRecord, CopyError, Home, Kind, OutboxRecord, Outcome, Record, sqlite_error};
+use crate::copy::{
+    AuditRecord, CopyError, DispatchRecord, Home, Kind, OutboxRecord, Outcome, Record, sqlite_error,
+};
 
 /// Every table, with its columns. A copy is refused if a database has others: whoever adds one says here, and below, what
 /// becomes of it.
 ///
 /// `audit_partition` follows from the entries, and is compared with them. Not copied: `meta`, which is about the file;
 /// `open_requests`, which is counted anew; and who has claimed what is in `outbox`.
-const TABLES: [(&str, &str); 17] = [
+const TABLES: [(&str, &str); 18] = [
     ("audit", "seq partition number at request digest body"),
     ("audit_checkpoint", "id sequence note state"),
     ("audit_partition", "partition size"),
     ("counter", "metric labels value"),
+    ("dispatch", "request target position revision attempts since ready_at claim failure"),
     ("idempotency", "key fingerprint request until"),
     ("kept", "key value"),
     ("meta", "key value"),
@@ -259,6 +262,25 @@ fn page(db: &Connection, kind: Kind, after: Option<Vec<Value>>) -> Result<Page, 
                     ready_at: context.unsigned(row, (5, "ready_at"))?,
                     urgency: context.unsigned(row, (6, "urgency"))?,
                     channel: context.get(row, (7, "channel"))?,
+                }))
+            })
+        }
+        Kind::Dispatch => {
+            let select =
+                "SELECT request, target, position, revision, attempts, since, ready_at, failure FROM dispatch
+                 WHERE (request, target) > (?1, ?2) ORDER BY request, target LIMIT ?3";
+            rows(db, select, after, vec![blob(), text()], PAGE, |row| {
+                let request = of("dispatch", &"a dispatch").request_id(row, (0, "request"))?;
+                let context = of("dispatch", &request);
+                Ok(Record::Dispatch(DispatchRecord {
+                    request,
+                    target: context.get(row, (1, "target"))?,
+                    position: context.unsigned(row, (2, "position"))?,
+                    revision: context.unsigned(row, (3, "revision"))?,
+                    attempts: context.unsigned(row, (4, "attempts"))?,
+                    since: context.unsigned(row, (5, "since"))?,
+                    ready_at: context.unsigned(row, (6, "ready_at"))?,
+                    failure: context.get(row, (7, "failure"))?,
                 }))
             })
         }
@@ -534,6 +556,32 @@ fn insert_other(db: &Connection, record: &Record) -> Result<Outcome, StoreError>
                 integer(*ready_at),
                 integer(*urgency),
                 channel
+            ],
+        ),
+        Record::Dispatch(DispatchRecord {
+            request,
+            target,
+            position,
+            revision,
+            attempts,
+            since,
+            ready_at,
+            failure,
+        }) => one(
+            db,
+            "INSERT INTO dispatch (request, target, position, revision, attempts, since, ready_at, failure)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+            "SELECT 1 FROM dispatch WHERE request = ?1 AND target = ?2 AND position = ?3 AND revision = ?4 AND attempts = ?5
+             AND since = ?6 AND ready_at = ?7 AND failure IS ?8",
+            params![
+                request.to_bytes(),
+                target,
+                integer(*position),
+                integer(*revision),
+                integer(*attempts),
+                integer(*since),
+                integer(*ready_at),
+                failure
             ],
         ),
         Record::Message { request, slot, revision, channel, refresh_at, body } => one(

@@ -16,6 +16,7 @@ mod secret;
 mod writer;
 
 mod audit;
+mod dispatches;
 mod documents;
 mod guards;
 mod idempotency;
@@ -77,6 +78,8 @@ impl SqliteStore {
         if marked.map_err(|cause| OpenError::Sqlite { path: path.to_owned(), cause })? {
             return Err(OpenError::Unfinished { path: path.to_owned() });
         }
+        let released = dispatches::release_claims(&connection);
+        released.map_err(|cause| OpenError::Sqlite { path: path.to_owned(), cause })?;
         SqliteStore::of(path, database, connection)
     }
 

@@ -6,6 +6,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::audit::Records;
 use super::column::{RowContext, millis, row_limit};
+use super::dispatches::NewDispatches;
 use super::outbox::NewEntries;
 use super::request_row::{RequestRow, StoredRequest};
 use super::{SqliteStore, guards, idempotency};
@@ -22,10 +23,11 @@ pub(super) const WITH_SUPERSEDE_KEY: &str =
 #[async_trait]
 impl Requests for SqliteStore {
     async fn create(&self, new: Create) -> Result<Created, StoreError> {
-        let Create { request, idempotency, most_open, nonce, audit, effects, counts } = new;
+        let Create { request, idempotency, most_open, nonce, audit, effects, dispatches, counts } = new;
         let projection = Projection::of(&request);
         let row = RequestRow::of(&request, &projection)?;
         let entries = NewEntries::of(&request, &projection, &effects);
+        let dispatches = NewDispatches::of(&projection, dispatches);
         let records = Records::of(audit, counts, Some(request.id.shard()))?;
         let written = self.writer.write(move |scope| {
             if guards::is_repeated(scope.db, nonce.as_ref())? {
@@ -48,6 +50,7 @@ impl Requests for SqliteStore {
                 idempotency::insert(scope.db, idempotency, &row)?;
             }
             entries.insert(scope.db)?;
+            dispatches.insert(scope.db)?;
             records.insert(scope)?;
             Ok(Written::New)
         });
@@ -61,10 +64,11 @@ impl Requests for SqliteStore {
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
-        let Commit { request, nonce, audit, effects, counts } = commit;
+        let Commit { request, nonce, audit, effects, dispatches, counts } = commit;
         let projection = Projection::of(&request);
         let row = RequestRow::of(&request, &projection)?;
         let entries = NewEntries::of(&request, &projection, &effects);
+        let dispatches = NewDispatches::of(&projection, dispatches);
         let records = Records::of(audit, counts, Some(request.id.shard()))?;
         let committed = self.writer.write(move |scope| {
             if guards::is_repeated(scope.db, nonce.as_ref())? {
@@ -76,6 +80,7 @@ impl Requests for SqliteStore {
             }
             guards::insert(scope.db, nonce.as_ref())?;
             entries.insert(scope.db)?;
+            dispatches.insert(scope.db)?;
             records.insert(scope)?;
             Ok(Committed::Done)
         });

@@ -225,6 +225,7 @@ fn ask() -> Ask {
         justification: "a release".into(),
         links: Vec::new(),
         policy_hints: None,
+        gate: None,
     }
 }
 

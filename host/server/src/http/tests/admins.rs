@@ -7,7 +7,7 @@ use super::*;
 const TOKEN: &str = "correct-horse-battery-staple";
 
 /// Every admin route.
-pub(super) const ROUTES: [(&str, &str); 20] = [
+pub(super) const ROUTES: [(&str, &str); 22] = [
     ("POST", "/api/admin/reload-policy"),
     ("GET", "/api/admin/access"),
     ("GET", "/api/admin/state"),
@@ -16,6 +16,8 @@ pub(super) const ROUTES: [(&str, &str); 20] = [
     ("POST", "/api/admin/requests/req_00000000000000000000000000/cancel"),
     ("POST", "/api/admin/requests/req_00000000000000000000000000/expire"),
     ("POST", "/api/admin/requests/req_00000000000000000000000000/resend"),
+    ("GET", "/api/admin/webhooks/dead"),
+    ("POST", "/api/admin/webhooks/dead/req_00000000000000000000000000.0.lake/resend"),
     ("PUT", "/api/admin/modules"),
     ("GET", "/api/admin/modules"),
     ("POST", "/api/admin/policy-sets"),

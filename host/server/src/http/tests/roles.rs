@@ -71,7 +71,7 @@ impl Setup {
 }
 
 fn acts_on_requests(path: &str) -> bool {
-    path.starts_with("/api/admin/requests/")
+    path.starts_with("/api/admin/requests/") || path.starts_with("/api/admin/webhooks/")
 }
 
 /// The answer is that of the route, whatever it is, rather than the guard's.

@@ -15,6 +15,8 @@ pub(super) enum Use {
     Nonce,
     /// An outbox entry.
     Outbox,
+    /// A dispatch.
+    Dispatch,
     /// The delivery state of a message.
     Message,
     /// A policy entry.
@@ -34,11 +36,12 @@ pub(super) enum Use {
 }
 
 /// The keys of partitions of requests. A name that ends in a colon is followed by what the key is about.
-const OF_PARTITIONS: [(&str, Use); 29] = [
+const OF_PARTITIONS: [(&str, Use); 34] = [
     ("r:", Use::Request),
     ("idem:", Use::Idempotency),
     ("once:", Use::Nonce),
     ("ob:", Use::Outbox),
+    ("disp:", Use::Dispatch),
     ("post:", Use::Message),
     ("audit", Use::Whole),
     ("audit:n", Use::Whole),
@@ -54,6 +57,10 @@ const OF_PARTITIONS: [(&str, Use); 29] = [
     ("ready:", Use::Derived),
     ("readych:", Use::Derived),
     ("waiting", Use::Derived),
+    ("dispready:", Use::Derived),
+    ("dispwait:", Use::Derived),
+    ("dispdead:", Use::Derived),
+    ("disptargets", Use::Derived),
     ("refresh:", Use::Derived),
     ("refreshch", Use::Derived),
     ("open", Use::Derived),

@@ -9,7 +9,7 @@ use redis::Value;
 
 use super::Scan;
 use super::keys::{Key, Use};
-use crate::copy::{AuditRecord, CopyError, Home, Kind, OutboxRecord, Record};
+use crate::copy::{AuditRecord, CopyError, DispatchRecord, Home, Kind, OutboxRecord, Record};
 use crate::redis::Space;
 use crate::redis::audit::newest_checkpoint;
 use crate::redis::call::{Call, Tag};
@@ -247,6 +247,10 @@ impl RedisReader {
                 Call::command("HMGET", tag, format_args!("ob:{about}")),
                 &["revision", "attempts", "since", "urgency", "channel"],
             ),
+            Use::Dispatch => fields(
+                Call::command("HMGET", tag, format_args!("disp:{about}")),
+                &["position", "revision", "attempts", "since", "failure"],
+            ),
             Use::Message => fields(
                 Call::command("HMGET", tag, format_args!("post:{about}")),
                 &["revision", "channel", "body"],
@@ -281,6 +285,7 @@ impl RedisReader {
             let score = score.map(|score| millis_of(place, score)).transpose()?;
             match &mut record {
                 Record::Outbox(entry) => entry.ready_at = score.unwrap_or_default(),
+                Record::Dispatch(dispatch) => dispatch.ready_at = score.unwrap_or_default(),
                 Record::Message { refresh_at, .. } => *refresh_at = score,
                 _ => {}
             }
@@ -357,6 +362,29 @@ fn record_of(key: &Key, answer: Value) -> Result<Found, StoreError> {
             };
             let index = format!("ready:{}:{}", entry.urgency, entry.channel);
             Ok(Found::Indexed(Record::Outbox(entry), index))
+        }
+        Use::Dispatch => {
+            let place = Place { table: "disp", key: about };
+            let [position, revision, attempts, since, failure] = place.row(answer)?;
+            if position == Value::Nil {
+                return Ok(Found::Gone);
+            }
+            let (request, target) =
+                about.split_once(':').ok_or_else(|| place.corrupt("key", "it has no target"))?;
+            let failure = place.optional_bytes("failure", failure)?.map(String::from_utf8).transpose();
+            let dispatch = DispatchRecord {
+                request: request.parse().map_err(|error| place.corrupt("key", error))?,
+                target: target.to_owned(),
+                position: place.number("position", position)?,
+                revision: place.number("revision", revision)?,
+                attempts: place.number("attempts", attempts)?,
+                since: place.number("since", since)?,
+                ready_at: 0,
+                failure: failure.map_err(|error| place.corrupt("failure", error))?,
+            };
+            let index = if dispatch.failure.is_some() { "dispdead" } else { "dispready" };
+            let index = format!("{index}:{target}");
+            Ok(Found::Indexed(Record::Dispatch(dispatch), index))
         }
         Use::Message => {
             let place = Place { table: "post", key: about };

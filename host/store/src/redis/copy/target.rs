@@ -7,7 +7,9 @@ use countersign_core::lifecycle::RequestId;
 
 use super::reader::RedisReader;
 use super::{LEASE_NAME, Lease, Scan};
-use crate::copy::{AuditRecord, CopyError, Home, Kind, OutboxRecord, Outcome, Record, redis_error};
+use crate::copy::{
+    AuditRecord, CopyError, DispatchRecord, Home, Kind, OutboxRecord, Outcome, Record, redis_error,
+};
 use crate::projection::Projection;
 use crate::redis::Space;
 use crate::redis::call::{Call, Tag};
@@ -16,8 +18,8 @@ use crate::redis::options::RedisOptions;
 use crate::redis::reply::{LARGEST, Place, json, millis};
 use crate::redis::request_row::append_indexed;
 use crate::redis::script::{
-    APPEND, COPY_CHANGES, COPY_OUTBOX, COPY_POSTS, COPY_REQUESTS, COPY_SIGNATURES, COPY_VALUES, KEEP_SET,
-    RESERVE,
+    APPEND, COPY_CHANGES, COPY_DISPATCHES, COPY_OUTBOX, COPY_POSTS, COPY_REQUESTS, COPY_SIGNATURES,
+    COPY_VALUES, KEEP_SET, RESERVE,
 };
 use crate::{StoreError, StoreFault};
 
@@ -136,6 +138,10 @@ impl RedisTarget {
                     let (since, ready_at) = (entry.since.min(LARGEST), entry.ready_at.min(LARGEST));
                     placed.push(Record::Outbox(OutboxRecord { since, ready_at, ..entry }));
                 }
+                Record::Dispatch(dispatch) => {
+                    let (since, ready_at) = (dispatch.since.min(LARGEST), dispatch.ready_at.min(LARGEST));
+                    placed.push(Record::Dispatch(DispatchRecord { since, ready_at, ..dispatch }));
+                }
                 Record::Message { request, slot, revision, channel, refresh_at, body } => {
                     let refresh_at = refresh_at.map(|at| at.min(LARGEST));
                     placed.push(Record::Message { request, slot, revision, channel, refresh_at, body });
@@ -186,6 +192,9 @@ impl RedisTarget {
             Kind::Outbox => {
                 space.lasting(&COPY_OUTBOX, tag).each(records, |call, record| append_outbox(call, record))
             }
+            Kind::Dispatch => space
+                .lasting(&COPY_DISPATCHES, tag)
+                .each(records, |call, record| append_dispatch(call, record)),
             Kind::Message => {
                 space.lasting(&COPY_POSTS, tag).each(records, |call, record| append_post(call, record))
             }
@@ -282,6 +291,7 @@ impl RedisTarget {
             Record::Request { request, .. } => of(request.id),
             Record::Idempotency { request, .. } | Record::Message { request, .. } => of(*request),
             Record::Outbox(entry) => of(entry.request),
+            Record::Dispatch(dispatch) => of(dispatch.request),
             Record::Nonce { home: Home::Whole, .. }
             | Record::Audit(_)
             | Record::Checkpoint { .. }
@@ -313,6 +323,13 @@ fn append_outbox(call: Call, record: &Record) -> Call {
     let OutboxRecord { request, effect, revision, attempts, since, ready_at, urgency, channel } = entry;
     let call = call.text(&format!("{request}:{effect}")).number(*revision).number(*attempts);
     call.number(*since).number(*urgency).text(channel).number(*ready_at)
+}
+
+fn append_dispatch(call: Call, record: &Record) -> Call {
+    let Record::Dispatch(dispatch) = record else { return call };
+    let DispatchRecord { request, target, position, revision, attempts, since, ready_at, failure } = dispatch;
+    let call = call.text(&format!("{request}:{target}")).text(target).number(*position).number(*revision);
+    call.number(*attempts).number(*since).number(*ready_at).text(failure.as_deref().unwrap_or_default())
 }
 
 fn append_post(call: Call, record: &Record) -> Call {

@@ -40,6 +40,7 @@ elseif before[2] then
 end
 keep_nonce(nonce)
 enqueue(id, version, changed)
+dispatch(id, version, changed)
 records()
 announce(origin .. ' request ' .. id .. ' ' .. version)
 return done(outcome)

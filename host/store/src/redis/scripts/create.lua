@@ -67,6 +67,7 @@ if key ~= '' then
   keep('idem:' .. key, expires .. ' ' .. fingerprint .. ' ' .. id, expires, submitted)
 end
 enqueue(id, version, changed)
+dispatch(id, version, changed)
 records()
 announce(origin .. ' request ' .. id .. ' ' .. version)
 return done('new')

@@ -15,7 +15,7 @@ use crate::fixtures::*;
 use crate::redis::{Durability, RedisOpenError, RedisOptions, RedisStore};
 use crate::{
     AuditCursor, AuditRange, Committed, Create, Created, Idempotency, KeepPost, KeptCheckpoint, LogEntry,
-    MostOpen, OpenError, OpenRequests, OutboxDepth, SqliteStore, Store, StoreUrl,
+    MostOpen, NewDispatch, OpenError, OpenRequests, OutboxDepth, Settled, SqliteStore, Store, StoreUrl,
 };
 
 /// A store that can be copied, in a namespace or a file of its own.
@@ -151,7 +151,9 @@ async fn fill(store: &dyn Store) {
             until: at(FAR + u64::from(number)),
         };
         let idempotency = (number % 2 == 0).then_some(idempotency);
-        let made = store.create(Create { idempotency, ..new(&request) }).await.unwrap();
+        let targets = ["webhook:a", "webhook:b"].into_iter().filter(|_| number % 6 == 0);
+        let dispatches = targets.map(|target| NewDispatch { target: target.into(), position: 0 }).collect();
+        let made = store.create(Create { idempotency, dispatches, ..new(&request) }).await.unwrap();
         assert_eq!(made, Created::New);
         if number % 5 == 0 {
             let nonce = crate::Nonce { shard: number, ..nonce(u64::from(number), FAR) };
@@ -191,6 +193,19 @@ async fn fill(store: &dyn Store) {
             None => {}
         }
     }
+    // A dispatch that is claimed, one that is tried again, one that is held, and a dead letter.
+    for (number, settled) in [
+        (0, None),
+        (6, Some(Settled::Retry { at: at(70) })),
+        (12, Some(Settled::Held { position: 1, version: 1, until: at(71) })),
+        (18, Some(Settled::Dead { failure: "gone".into() })),
+    ] {
+        let (id, claim) = (id_in(number, u64::from(number)), claim(at(10), at(40)));
+        let dispatch = store.claim_dispatch(id, "webhook:a", claim).await.unwrap().unwrap();
+        if let Some(settled) = settled {
+            store.settle_dispatch(&dispatch, at(11), settled).await.unwrap();
+        }
+    }
     assert!(store.claim_nonce(77, key(500), at(0), at(FAR)).await.unwrap());
     store.append(vec![change_of(9, None, sets[0].hash).audit()], vec![]).await.unwrap();
     for sequence in 1..=2 {
@@ -211,6 +226,7 @@ struct Answers {
     open: BTreeMap<(String, &'static str), OpenRequests>,
     waiting: BTreeSet<(String, String, u64)>,
     depth: OutboxDepth,
+    dispatches: Vec<BTreeSet<String>>,
     ready: Vec<BTreeSet<String>>,
     stale: BTreeSet<String>,
     posts: Vec<Option<SlackPost>>,
@@ -244,6 +260,7 @@ async fn answers(store: &dyn Store) -> Answers {
         open: BTreeMap::new(),
         waiting: store.waiting_personas().await.unwrap().into_iter().collect(),
         depth: store.outbox_depth().await.unwrap(),
+        dispatches: vec![],
         ready: vec![],
         stale: BTreeSet::new(),
         posts: vec![],
@@ -282,7 +299,13 @@ async fn answers(store: &dyn Store) -> Answers {
     for now in [at(10), at(45), at(75)] {
         let ready = store.ready_outbox(now, 1000).await.unwrap();
         answers.ready.push(ready.into_iter().map(|entry| format!("{entry:?}")).collect());
+        let ready = store.ready_dispatches(now, 1000).await.unwrap();
+        answers.dispatches.push(ready.into_iter().map(|dispatch| format!("{dispatch:?}")).collect());
     }
+    let dead = store.dead_letters("webhook:a", 1000).await.unwrap();
+    let depth = store.dispatch_depth().await.unwrap();
+    let told = dead.iter().map(|it| format!("{it:?}")).chain(depth.iter().map(|it| format!("{it:?}")));
+    answers.dispatches.push(told.collect());
     for now in [at(60), at(95)] {
         let stale = store.stale_slack_posts(now, 1000).await.unwrap();
         answers.stale.extend(stale.into_iter().map(|post| format!("{now} {post:?}")));
@@ -335,6 +358,7 @@ async fn a_copy_answers_as_the_original_does() {
                 "{counts:?}"
             );
             assert_eq!((counts["idempotency keys"], counts["outbox entries"]), (30, 68), "{counts:?}");
+            assert_eq!(counts["dispatches"], 20, "{counts:?}");
             let store = to.open().await;
             assert_eq!(answers(&*store).await, expected, "{} to {}", from.url(), to.url());
             store.close().await.unwrap();

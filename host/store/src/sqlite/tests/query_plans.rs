@@ -4,7 +4,7 @@ use rusqlite::{Connection, OpenFlags, StatementStatus, params};
 use tempfile::TempDir;
 
 use super::{path, store};
-use crate::sqlite::{audit, file, messages, outbox, requests};
+use crate::sqlite::{audit, dispatches, file, messages, outbox, requests};
 
 fn connect(directory: &TempDir) -> Connection {
     drop(store(directory));
@@ -18,6 +18,9 @@ fn what_grows_is_read_by_its_index() {
     for (sql, index) in [
         (outbox::NEXT_CHANNEL, "outbox_ready (urgency=? AND channel>?)"),
         (outbox::READY, "outbox_ready (urgency=? AND channel=? AND ready_at>? AND ready_at<?)"),
+        (dispatches::NEXT_TARGET, "dispatch_ready (target>?)"),
+        (dispatches::READY, "dispatch_ready (target=? AND <expr>=? AND ready_at>? AND ready_at<?)"),
+        (dispatches::DEAD, "dispatch_ready (target=? AND <expr>=?)"),
         (requests::WITH_SUPERSEDE_KEY, "request_supersede (supersede=?)"),
         (messages::NEXT_CHANNEL, "slack_post_refresh (channel>?)"),
         (audit::OF_REQUEST, "audit_request (request=? AND rowid>?)"),

@@ -1,0 +1,325 @@
+//! What pipelines run: the steps of the action for GitHub and of the component for GitLab, and the recipes for other systems,
+//! each as it is written, against a running gateway.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use countersign_tests::{
+    ApiKey, Click, Fault, Gateway, Home, Issuer, Relay, SigningKey, binary, digest, project,
+};
+use tempfile::TempDir;
+
+const ACTIONS: &str = "
+  deploy_web:
+    description: Deploy the web shop
+    timeout: 10m
+    consume: required
+    policies:
+      - use: quorum
+        with: { approvers: [U0ALICE] }
+  terraform_apply:
+    description: Apply a plan
+    timeout: 10m
+    policies:
+      - use: quorum
+        with: { approvers: [U0ALICE] }
+";
+
+/// The version in the names of the tarballs.
+const VERSION: &str = "9.9.9";
+
+/// A gateway, a job's folder, and the tarball of a release.
+struct Pipeline {
+    gateway: Gateway,
+    key: ApiKey,
+    /// A token of the job's.
+    token: String,
+    _issuer: Issuer,
+    folder: TempDir,
+    sha256: String,
+}
+
+impl Pipeline {
+    async fn new() -> Pipeline {
+        let key = ApiKey::new("pipeline");
+        let signing = SigningKey::es256("k1");
+        let issuer = Issuer::start(&[&signing]).await;
+        let mut claims = issuer.claims();
+        claims["repository_id"] = "4711".into();
+        claims["actor_id"] = "583231".into();
+        let token = signing.token(&claims);
+        let access = format!(
+            "version: 1\nissuers:\n  ci: {{ issuer: \"{}\", audience: countersign }}\ncallers:\n  \
+             pipeline:\n    keys:\n      {}\n    requester: asserted\n    actions: [\"*\"]\n  \
+             job:\n    oidc: {{ issuer: ci, claims: {{ repository_id: \"4711\" }} }}\n    \
+             requester: {{ source: github, id: \"{{actor_id}}\" }}\n    actions: [deploy_web]\n\
+             people:\n  dana: {{ slack: U0DANA, github: \"583231\" }}\n",
+            issuer.url(),
+            key.line
+        );
+        let gateway = Home::new(ACTIONS).with_access(&access).administered().start().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let name = format!("countersign-{VERSION}-{}-linux-gnu", std::env::consts::ARCH);
+        let root = folder.path().join(&name).join("bin");
+        fs::create_dir_all(&root).expect("a folder");
+        std::os::unix::fs::symlink(binary(), root.join("countersign")).expect("a link");
+        let packed = Command::new("tar")
+            .args(["--create", "--gzip", "--dereference", "--file", "release.tar.gz", &name])
+            .current_dir(folder.path())
+            .status();
+        assert!(packed.expect("tar runs").success());
+        fs::remove_dir_all(folder.path().join(&name)).expect("removed");
+        let bytes = fs::read(folder.path().join("release.tar.gz")).expect("packed");
+        let sha256 = digest(&bytes).trim_start_matches("sha256:").to_owned();
+        Pipeline { gateway, key, token, _issuer: issuer, folder, sha256 }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.gateway.address())
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn tarball(&self) -> String {
+        format!("file://{}", self.path().join("release.tar.gz").display())
+    }
+
+    /// A program of the job's, in its folder and on its path.
+    fn program(&self, name: &str, script: &str) {
+        let file = self.path().join(name);
+        fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    }
+
+    /// A command of the job, with these variables and no others but the credentials.
+    fn command(&self, words: &[&str], variables: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(words[0]);
+        let path = std::env::var("PATH").expect("there is a path");
+        let program = binary().parent().expect("it is in a folder").display().to_string();
+        command
+            .args(&words[1..])
+            .current_dir(self.path())
+            .env_clear()
+            .env("PATH", format!("{}:{program}:{path}", self.path().display()))
+            .env("HOME", "/nonexistent")
+            .env("COUNTERSIGN_URL", self.url())
+            .env("COUNTERSIGN_API_KEY", &self.key.secret)
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs a command to its end; if it asks, `decide` is done with the request.
+    async fn decided(&self, command: Command, decide: fn(&str) -> Click) -> Output {
+        let mut command = command;
+        let running = tokio::task::spawn_blocking(move || command.output().expect("it runs"));
+        let id = countersign_tests::within("a request", async {
+            loop {
+                let open = self.gateway.seen("/api/admin/requests?status=open").await;
+                if let Some(id) = open["requests"][0]["requestId"].as_str() {
+                    break id.to_owned();
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        let id = id.await;
+        self.gateway.click_ok(&decide(&id)).await;
+        running.await.expect("it does not panic")
+    }
+
+    fn ran(&self) -> Option<String> {
+        fs::read_to_string(self.path().join("ran")).ok()
+    }
+}
+
+fn approve(request: &str) -> Click {
+    Click::approve("U0ALICE", request)
+}
+
+fn deny(request: &str) -> Click {
+    Click::deny("U0ALICE", request)
+}
+
+/// The script that follows this line of a YAML file, without its indentation.
+fn script(text: &str, begins: &str, nth: usize) -> String {
+    let mut blocks = text.split(begins).skip(nth + 1);
+    let block = blocks.next().expect("there is such a block");
+    let lines: Vec<&str> = block.lines().skip(1).collect();
+    let indent = lines[0].len() - lines[0].trim_start().len();
+    let inside = lines
+        .iter()
+        .take_while(|line| line.trim().is_empty() || line.len() - line.trim_start().len() >= indent);
+    inside.map(|line| format!("{}\n", line.get(indent..).unwrap_or_default())).collect()
+}
+
+fn succeeded(output: &Output) {
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[tokio::test]
+async fn the_action_installs_what_is_pinned_and_asks() {
+    let pipeline = Pipeline::new().await;
+    let action = fs::read_to_string(project("deploy/github-action/action.yml")).expect("there is an action");
+    let (install, ask) = (script(&action, "      run: |", 0), script(&action, "      run: |", 1));
+    let temp = pipeline.path().display().to_string();
+    let file = |name: &str| pipeline.path().join(name).display().to_string();
+    let (tarball, environment, output) = (pipeline.tarball(), file("environment"), file("output"));
+    let installed = |sha256: &str, version: &str| {
+        let variables = [
+            ("VERSION", version),
+            ("SHA256", sha256),
+            ("TARBALL", tarball.as_str()),
+            ("RUNNER_TEMP", temp.as_str()),
+            ("GITHUB_OUTPUT", environment.as_str()),
+        ];
+        pipeline
+            .command(&["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", &install], &variables)
+            .output()
+    };
+    for (sha256, version) in
+        [("0".repeat(64).as_str(), VERSION), ("sha256:x", VERSION), (&pipeline.sha256, "$(id)")]
+    {
+        let refused = installed(sha256, version).expect("bash runs");
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        assert!(!Path::new(&environment).exists(), "nothing was installed");
+    }
+    succeeded(&installed(&pipeline.sha256, VERSION).expect("bash runs"));
+    let installed = fs::read_to_string(&environment).expect("written");
+    let program = installed.trim().strip_prefix("program=").expect("the program").to_owned();
+
+    let github = Relay::start(None).await;
+    github.fault("/token?api-version=2&audience=countersign", {
+        Fault::answer(
+            "200 OK",
+            "application/json",
+            &format!("{{\"count\":1,\"value\":\"{}\"}}", pipeline.token),
+        )
+    });
+    let runner = format!("{}/token?api-version=2", github.url());
+    let asking = |run: &str| {
+        let variables = [
+            ("PROGRAM", program.as_str()),
+            ("ACTION", "deploy_web"),
+            ("PARAMS", "ref=v1 $(touch pwned)\n\nservice=web\n"),
+            ("RUN", run),
+            ("WHY", ""),
+            ("TIMEOUT", "5m"),
+            ("JWKS", ""),
+            ("CA_FILE", ""),
+            ("RUNNER_TEMP", temp.as_str()),
+            ("GITHUB_OUTPUT", output.as_str()),
+            ("GITHUB_ACTIONS", "true"),
+            ("GITHUB_REPOSITORY", "acme/web"),
+            ("GITHUB_RUN_ID", "77"),
+            ("GITHUB_WORKFLOW", "deploy"),
+            ("GITHUB_EVENT_NAME", "push"),
+            ("GITHUB_SERVER_URL", "https://github.com"),
+            ("GITHUB_REF_NAME", "main"),
+            ("GITHUB_ACTOR", "dana-d"),
+            ("ACTIONS_ID_TOKEN_REQUEST_URL", runner.as_str()),
+            ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "right"),
+        ];
+        let mut command =
+            pipeline.command(&["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", &ask], &variables);
+        // What a job with `id-token: write` has, in place of a key.
+        command.env_remove("COUNTERSIGN_API_KEY");
+        command
+    };
+    let run = "echo \"$COUNTERSIGN_PARAM_REF in $COUNTERSIGN_PARAM_SERVICE\" >> ran";
+    let denied = pipeline.decided(asking(run), deny).await;
+    assert_eq!((denied.status.code(), pipeline.ran()), (Some(3), None), "{denied:?}");
+    succeeded(&pipeline.decided(asking(run), approve).await);
+    assert_eq!(pipeline.ran().as_deref(), Some("v1 $(touch pwned) in web\n"));
+    assert!(!pipeline.path().join("pwned").exists());
+    let receipt = fs::read_to_string(&output).expect("written");
+    let receipt = receipt.trim().strip_prefix("receipt=").expect("a receipt").to_owned();
+    assert!(fs::read_to_string(receipt).expect("written").split('.').count() == 3);
+    // Without anything to run it only gates.
+    succeeded(&pipeline.decided(asking(""), approve).await);
+}
+
+#[tokio::test]
+async fn the_component_installs_what_is_pinned_and_asks() {
+    let pipeline = Pipeline::new().await;
+    let template =
+        fs::read_to_string(project("deploy/gitlab-component/template.yml")).expect("there is a template");
+    let job = script(&template, "    - |", 0)
+        .replace("set -- ask \"$ASK_ACTION\"", "set -- ask \"$ASK_ACTION\" --requester gitlab:1042");
+    let tarball = pipeline.tarball();
+    let running = |sha256: &str| {
+        let variables = [
+            ("COUNTERSIGN_ID_TOKEN", pipeline.token.as_str()),
+            ("ASK_ACTION", "deploy_web"),
+            ("ASK_PARAMS", "ref=v1 $(touch pwned) `touch pwned`\nservice=web"),
+            ("ASK_RUN", "echo \"$COUNTERSIGN_PARAM_REF in $COUNTERSIGN_PARAM_SERVICE\" >> ran"),
+            ("ASK_TIMEOUT", ""),
+            ("ASK_VERSION", VERSION),
+            ("ASK_SHA256", sha256),
+            ("ASK_TARBALL", tarball.as_str()),
+            ("GITLAB_CI", "true"),
+            ("CI_PROJECT_PATH", "acme/web"),
+            ("CI_PIPELINE_ID", "9"),
+            ("CI_JOB_NAME", "deploy"),
+            ("CI_COMMIT_REF_NAME", "main"),
+            ("CI_PIPELINE_SOURCE", "push"),
+        ];
+        let mut command = pipeline.command(&["sh", "-c", &job], &variables);
+        command.env_remove("COUNTERSIGN_API_KEY");
+        command
+    };
+
+    let refused = running(&"0".repeat(64)).output().expect("sh runs");
+    assert_eq!((refused.status.code(), pipeline.ran()), (Some(2), None), "{refused:?}");
+    let denied = pipeline.decided(running(&pipeline.sha256), deny).await;
+    assert_eq!((denied.status.code(), pipeline.ran()), (Some(3), None), "{denied:?}");
+    succeeded(&pipeline.decided(running(&pipeline.sha256), approve).await);
+    assert_eq!(pipeline.ran().as_deref(), Some("v1 $(touch pwned) `touch pwned` in web\n"));
+    assert!(!pipeline.path().join("pwned").exists());
+}
+
+#[tokio::test]
+async fn recipes_run_as_they_are_written() {
+    let pipeline = Pipeline::new().await;
+    let recipes = fs::read_to_string(project("docs/RECIPES.md")).expect("there are recipes");
+    pipeline.program("deploy.sh", "echo \"deployed $1\" >> ran");
+    pipeline.program(
+        "terraform",
+        "case $1 in plan) echo a plan > \"$3\" ;; show) echo 'Plan: 1 to add, 0 to change, 0 to destroy.' ;; \
+         apply) echo \"applied $3\" >> ran ;; esac",
+    );
+    pipeline.program("git", "echo 0f1e2d3");
+    let variables = [
+        ("GIT_COMMIT", "v1"),
+        ("JOB_NAME", "deploy"),
+        ("BUILD_NUMBER", "12"),
+        ("BUILD_SOURCEVERSION", "v2"),
+        ("BUILD_REPOSITORY_NAME", "acme/web"),
+        ("BUILD_REQUESTEDFORID", "5b1"),
+        ("BUILD_BUILDNUMBER", "20270115.1"),
+        ("BUILD_DEFINITIONNAME", "web"),
+    ];
+    let mut expected = String::new();
+    for (recipe, ran) in
+        [("jenkins", "deployed v1"), ("terraform", "applied plan.tfplan"), ("azure", "deployed v2")]
+    {
+        let block = recipes.split(&format!("```sh {recipe}\n")).nth(1).expect("there is such a recipe");
+        let block = block.split("```").next().expect("it ends");
+        let denied = pipeline.decided(pipeline.command(&["sh", "-ec", block], &variables), deny).await;
+        assert_eq!(denied.status.code(), Some(3), "{recipe}: {denied:?}");
+        assert_eq!(pipeline.ran().unwrap_or_default(), expected, "{recipe}");
+        succeeded(&pipeline.decided(pipeline.command(&["sh", "-ec", block], &variables), approve).await);
+        expected.push_str(&format!("{ran}\n"));
+        assert_eq!(pipeline.ran().unwrap_or_default(), expected, "{recipe}");
+    }
+}
