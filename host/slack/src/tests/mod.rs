@@ -51,7 +51,6 @@ fn entry() -> PolicyEntry {
         notify: false,
         terms: Default::default(),
         supersede: Default::default(),
-        gate: None,
         schema: Some(json!({
             "type": "object",
             "properties": {
@@ -110,6 +109,7 @@ fn submission() -> Submission {
         consent: Default::default(),
         terms: Default::default(),
         supersede: Default::default(),
+        gate: None,
     }
 }
 
