@@ -11,6 +11,7 @@ mod quorum;
 
 mod personas;
 
+mod decision_log;
 mod denial;
 
 mod cancellation;

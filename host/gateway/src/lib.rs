@@ -43,7 +43,8 @@ pub mod scheduler;
 // What other instances do.
 mod instances;
 
-// What is counted.
+// What is counted, and what is logged.
+mod decision_log;
 mod metrics;
 
 // How the policy set in force changes, and what another one would make of the same requests.

@@ -13,6 +13,7 @@ use countersign_store::{Create, Created, Idempotency, MostOpen, StoreError};
 use serde_json::{Map, Value, json};
 
 use super::{Gateway, GatewayError, MOST_CONFLICTS, Once, WaitToken, log_failures, whole};
+use crate::decision_log::{log_decision, log_not_made};
 use crate::judging::Asker;
 use crate::simulation::{Observation, Observed, Outcome, Timers};
 
@@ -391,7 +392,10 @@ impl Gateway {
                 reasons.iter().map(|reason| json!(reason.code)).collect(),
             )]),
         };
-        self.append(vec![entry], Vec::new(), (shard, once)).await
+        if self.append(vec![entry], Vec::new(), (shard, once)).await? {
+            log_not_made(action, event);
+        }
+        Ok(())
     }
 
     async fn store_new(
@@ -412,6 +416,7 @@ impl Gateway {
         whole(async move {
             match store.create(create).await? {
                 Created::New => {
+                    log_decision(&created);
                     alarm.set(created.due_at());
                     if delivers {
                         bell.notify_one();
