@@ -37,6 +37,7 @@ mod overrides;
 
 mod hidden_values;
 mod payload_hash;
+mod planted_secrets;
 mod redaction;
 
 mod streams;
