@@ -31,6 +31,7 @@ mod mcp;
 mod receipts;
 mod reexecution;
 mod supersede;
+mod unsatisfiable;
 mod usage;
 
 mod overrides;
