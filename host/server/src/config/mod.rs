@@ -4,6 +4,7 @@
 
 mod access;
 mod audit;
+mod files;
 mod logging;
 mod network;
 mod policies;
