@@ -1,6 +1,6 @@
 //! Callers authenticate: with an access file nobody asks without a key, and each caller sees its own requests alone.
 
-use countersign_tests::{ApiKey as Key, Ask, Call, Click, Gateway, Home, Problem, Receipt};
+use countersign_tests::{ApiKey as Key, Ask, Call, Click, Gateway, Home, Problem, Receipt, Redis};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -298,6 +298,45 @@ async fn half_of_a_file_is_held_back_until_it_is_moved_in() {
     replace(gateway.home(), &half);
     let shown = attempts(&gateway, 3).await;
     assert_eq!((&shown["people"], &shown["attempts"][0]["outcome"]), (&json!(0), &json!("ok")));
+}
+
+/// A store that hangs may have stored what it did not answer: an attempt is recorded later, and once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_while_the_store_is_away_is_recorded_once_it_is_back() {
+    let redis = Redis::start().await;
+    let (portal, nightly) = (key("portal"), key("nightly"));
+    let file = access(&[&portal], &nightly);
+    let gateway = home(&file).administered().with_redis(&redis).start().await;
+    let before = attempts(&gateway, 1).await["attempts"].as_array().expect("a list").len();
+
+    redis.freeze();
+    replace(gateway.home(), &file.replace("open: 2", "open: 3"));
+    gateway.hang_up();
+    gateway.logged("cannot record the reload of the access file", 1).await;
+    replace(gateway.home(), &file.replace("callers:", "caller:"));
+    gateway.hang_up();
+    gateway.logged("cannot record the reload of the access file", 2).await;
+    redis.thaw();
+    let back = async {
+        while gateway.admin_call(Call::get("/api/admin/access")).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    countersign_tests::within("the store to be back", back).await;
+
+    let shown = attempts(&gateway, before + 2).await;
+    let outcomes: Vec<_> =
+        shown["attempts"].as_array().expect("a list").iter().map(|attempt| &attempt["outcome"]).collect();
+    assert_eq!(outcomes[..2], ["failed", "ok"], "{shown}");
+    assert_eq!(outcomes.len(), before + 2, "{shown}");
+    for (event, outcome) in [("access_reloaded", "ok"), ("access_reload_failed", "failed")] {
+        let sent = [("outcome", outcome), ("source", "sighup")];
+        assert_eq!(gateway.metrics().await.count("access_reloads_total", &sent), 1, "{outcome}");
+        let audited = gateway.seen(&format!("audit?event={event}")).await;
+        let entries = audited["entries"].as_array().expect("entries").iter();
+        let by_signal = entries.filter(|entry| entry.to_string().contains("sighup")).count();
+        assert_eq!(by_signal, 1, "{audited}");
+    }
 }
 
 #[tokio::test]

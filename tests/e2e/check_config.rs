@@ -64,6 +64,30 @@ async fn everything_that_is_wrong_is_said_at_once_and_a_start_says_it_too() {
 }
 
 #[tokio::test]
+async fn what_is_written_is_no_other_file() {
+    let gateway = Home::alone(&deploy(1)).with_file("AUDIT_FILE", "audit.ndjson").start().await;
+    let request = gateway.open("deploy").await;
+    let home = gateway.stop().await;
+    std::os::unix::fs::symlink("countersign.db", home.path("data/link")).expect("a link");
+    let home = home.with_file("AUDIT_FILE", "data/link").with_access("version: 1\ncallers: {}\n");
+    let home = home.with_file("COUNTERSIGN_RECEIPT_KEYS", "access.yaml");
+    let (sound, said) = check(&home);
+    assert!(!sound);
+    for (one, other) in [("the database", "the audit file"), ("the key file for receipts", "the access file")]
+    {
+        let says = |line: &&str| line.contains(&format!("is {one}, and also {other}:"));
+        assert_eq!(said.lines().filter(says).count(), 1, "{said}");
+    }
+    let failure = home.fail_to_start().await;
+    assert_eq!(failure.code, Some(2), "{}", failure.stderr);
+    assert!(failure.stderr.contains("is the database, and also the audit file"), "{}", failure.stderr);
+    // Nothing was written to it.
+    let home = home.without("COUNTERSIGN_ACCESS").without("COUNTERSIGN_RECEIPT_KEYS");
+    let gateway = home.with_file("AUDIT_FILE", "audit.ndjson").start().await;
+    assert_eq!(gateway.look(&request.token).await["status"], "ready_for_approval");
+}
+
+#[tokio::test]
 async fn settings_come_before_the_files_that_they_name() {
     let home = Home::new(&deploy(1)).with("SCHEDULER_INTERVAL_MS", "soon").with("COUNTERSIGN_LISTEN", "8080");
     let (sound, said) = check(&home);

@@ -11,6 +11,7 @@ mod quorum;
 
 mod personas;
 
+mod decision_log;
 mod denial;
 
 mod cancellation;
@@ -32,12 +33,14 @@ mod pipelines;
 mod receipts;
 mod reexecution;
 mod supersede;
+mod unsatisfiable;
 mod usage;
 
 mod overrides;
 
 mod hidden_values;
 mod payload_hash;
+mod planted_secrets;
 mod redaction;
 
 mod streams;

@@ -121,6 +121,16 @@ impl Gateway {
         rustix::process::kill_process(pid, Signal::HUP).expect("the gateway runs");
     }
 
+    /// Ends it with SIGABRT, as a crash does.
+    ///
+    /// # Panics
+    /// If it has exited already.
+    pub fn abort(&self) -> Stopwatch {
+        let pid = Pid::from_child(&self.process.child);
+        rustix::process::kill_process(pid, Signal::ABORT).expect("the gateway runs");
+        Stopwatch::start()
+    }
+
     /// Sets its wall clock to this many seconds ahead of the machine's, or behind it. Its home must have
     /// [a clock that can be set](Home::with_settable_clock).
     ///

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-use crate::home::Home;
+use crate::home::{Home, collect};
 use crate::printed::Printed;
 use crate::within;
 
@@ -125,6 +125,14 @@ impl Redis {
         let pid = fs::read_to_string(self.path("redis.pid")).expect("it runs");
         let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a number");
         rustix::process::kill_process(pid, signal).expect("it runs");
+    }
+
+    /// Every file that it has written, with its bytes: each write that changed something is in one.
+    #[must_use]
+    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files = Vec::new();
+        collect(self.folder(), &mut files);
+        files
     }
 
     /// The folder with its data.

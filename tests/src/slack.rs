@@ -93,6 +93,13 @@ impl Click {
         Click { payload }
     }
 
+    /// With another member in the payload, as Slack sends more than a gateway reads.
+    #[must_use]
+    pub fn with(mut self, member: &str, value: Value) -> Click {
+        self.payload[member] = value;
+        self
+    }
+
     /// Signed now, with the secret that the gateway knows.
     #[must_use]
     pub fn signed(&self) -> Signed {

@@ -51,6 +51,12 @@ pub struct Redis {
 }
 
 impl Redis {
+    /// The file with the certificates of those who may sign that of the Redis, if it is given.
+    #[must_use]
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.ca_file.as_deref()
+    }
+
     /// Reads the variables that have no flag. Returns what is wrong with them, one sentence each.
     #[must_use]
     pub fn read_variables(

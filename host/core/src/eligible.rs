@@ -137,6 +137,7 @@ mod tests {
             notify: false,
             terms: Default::default(),
             supersede: Default::default(),
+            unsatisfiable: Default::default(),
             schema: None,
             groups,
             policies: Vec::new(),

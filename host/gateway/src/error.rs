@@ -21,6 +21,9 @@ pub enum GatewayError {
     /// The policies do not admit the request.
     #[error("the policy does not admit this request")]
     Denied(Vec<Reason>),
+    /// The request needs more people than there are.
+    #[error("nobody could ever approve this request: it needs more people than can act on it")]
+    Unsatisfiable(Vec<Reason>),
     /// A policy gave no usable answer; nothing was changed.
     #[error("a policy gave no usable answer, so nothing was changed")]
     PolicyFailed(Vec<PolicyFailure>),
@@ -102,6 +105,7 @@ impl GatewayError {
     pub fn code(&self) -> &'static str {
         match self {
             GatewayError::UnknownAction(_) | GatewayError::Denied(_) => "policy_denied",
+            GatewayError::Unsatisfiable(_) => "unsatisfiable",
             GatewayError::PolicyFailed(_)
             | GatewayError::Rules(_)
             | GatewayError::RulesLost(_)
@@ -158,11 +162,11 @@ impl GatewayError {
         }
     }
 
-    /// The policies' reasons, which a caller may read, too; empty if no policy refused.
+    /// The reasons why something was refused, which a caller may read, too; empty if it was for none of them.
     #[must_use]
     pub fn reasons(&self) -> Vec<Reason> {
         match self {
-            GatewayError::Denied(reasons) => reasons.clone(),
+            GatewayError::Denied(reasons) | GatewayError::Unsatisfiable(reasons) => reasons.clone(),
             GatewayError::Refused(refusal) => refusal.reasons().to_vec(),
             error @ GatewayError::UnknownAction(_) => vec![Reason {
                 code: "unknown_action".into(),
@@ -269,6 +273,7 @@ mod tests {
         let errors = [
             GatewayError::UnknownAction("x".into()),
             GatewayError::Denied(vec![reason()]),
+            GatewayError::Unsatisfiable(vec![reason()]),
             GatewayError::PolicyFailed(vec![failure()]),
             GatewayError::KeyReused,
             GatewayError::TokenRetired,
@@ -305,6 +310,7 @@ mod tests {
             [
                 "policy_denied: no policy admits the action `x`",
                 "policy_denied: the policy does not admit this request",
+                "unsatisfiable: nobody could ever approve this request: it needs more people than can act on it",
                 "policy_failure: a policy gave no usable answer, so nothing was changed",
                 "idempotency_key_reused: this idempotency key was used with another body",
                 "token_retired: the request of this idempotency key is there, but its token was made with a key that is gone",

@@ -14,6 +14,7 @@ use countersign_trace::Span;
 use serde_json::Value;
 
 use super::{Gateway, GatewayError, MOST_CONFLICTS, Once, log_failures, traces, whole};
+use crate::decision_log::log_decision;
 use crate::judging::{Asker, joined};
 use crate::simulation::{self, Observation, Observed, Outcome, Timers};
 
@@ -363,6 +364,7 @@ impl Gateway {
                 Committed::Conflict => Ok(None),
                 Committed::Repeated => Err(GatewayError::Repeated),
                 Committed::Done => {
+                    log_decision(&stored);
                     alarm.set(stored.due_at());
                     watchers.publish(&stored);
                     if delivers {
@@ -394,20 +396,20 @@ impl Gateway {
             return Ok(());
         }
         let (audit, counts) = (vec![refusal.audit(request, at, by, act)], refusal.counts(request, act));
-        self.append(audit, counts, (request.id.shard(), once)).await
+        self.append(audit, counts, (request.id.shard(), once)).await.map(drop)
     }
 
     /// Audits a refusal; that of an act that was delivered before is in the audit log already. The shard is that of the
-    /// request that the act is about.
+    /// request that the act is about. Returns whether it is news.
     pub(super) async fn append(
         &self,
         audit: Vec<AuditEntry>,
         counts: Vec<Count>,
         (shard, once): (u16, Option<Once>),
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         match once {
-            Some(once) => self.store.append_once(audit, counts, once.refused(shard)).await.map(drop),
-            None => self.store.append(audit, counts).await,
+            Some(once) => self.store.append_once(audit, counts, once.refused(shard)).await,
+            None => self.store.append(audit, counts).await.map(|()| true),
         }
     }
 }

@@ -43,7 +43,8 @@ pub mod scheduler;
 // What other instances do.
 mod instances;
 
-// What is counted, and what is traced.
+// What is counted, logged and traced.
+mod decision_log;
 mod metrics;
 mod traces;
 

@@ -9,11 +9,13 @@ use countersign_core::lifecycle::{
 use countersign_core::record::Rerequest;
 use countersign_policy::ActionPolicy;
 use countersign_policy::decide::{self, Again, Ask, Attempt, Issued, NotMade};
+use countersign_policy::reach::{self, Shortfall};
 use countersign_store::{Create, Created, Idempotency, MostOpen, StoreError};
 use countersign_trace::{Key, Name, Span};
 use serde_json::{Map, Value, json};
 
 use super::{Gateway, GatewayError, MOST_CONFLICTS, Once, WaitToken, log_failures, traces, whole};
+use crate::decision_log::{log_decision, log_not_made};
 use crate::judging::Asker;
 use crate::simulation::{Observation, Observed, Outcome, Timers};
 
@@ -382,7 +384,15 @@ impl Gateway {
                 self.audit_unmade(at, &action, by, refusal.code(), &[]).await?;
                 Err(refusal.into())
             }
-            Ok(step) => Ok(step),
+            Ok(step) => {
+                let reasons = self.unsatisfiable(rules, &step.request);
+                if reasons.is_empty() {
+                    return Ok(step);
+                }
+                let refusal = GatewayError::Unsatisfiable(reasons);
+                self.audit_unmade(at, &action, by, refusal.code(), &refusal.reasons()).await?;
+                Err(refusal)
+            }
             Err(NotMade::Denied(reasons)) => {
                 self.audit_unmade(at, &action, by, "policy_denied", &reasons).await?;
                 Err(GatewayError::Denied(reasons))
@@ -390,6 +400,16 @@ impl Gateway {
             Err(NotMade::Failed(failures)) => self.admission_failed(at, &action, by, failures).await,
             Err(NotMade::Refused(refusal)) => Err(refusal.into()),
         }
+    }
+
+    /// Why a new request could never be approved; empty if it could, or if its action allows that.
+    fn unsatisfiable(&self, rules: &ActionPolicy, request: &Request) -> Vec<Reason> {
+        if !rules.entry().unsatisfiable.is_refused() {
+            return Vec::new();
+        }
+        let shortfalls =
+            reach::shortfalls(rules.entry(), request, &self.directory, request.submission.submitted_at);
+        shortfalls.iter().map(Shortfall::reason).collect()
     }
 
     async fn admission_failed<T>(
@@ -433,7 +453,10 @@ impl Gateway {
                 reasons.iter().map(|reason| json!(reason.code)).collect(),
             )]),
         };
-        self.append(vec![entry], Vec::new(), (shard, once)).await
+        if self.append(vec![entry], Vec::new(), (shard, once)).await? {
+            log_not_made(action, event);
+        }
+        Ok(())
     }
 
     async fn store_new(
@@ -459,6 +482,7 @@ impl Gateway {
             traces::say_created(&span, &stored);
             match stored? {
                 Created::New => {
+                    log_decision(&created);
                     alarm.set(created.due_at());
                     if delivers {
                         bell.notify_one();

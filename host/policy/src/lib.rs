@@ -26,7 +26,7 @@ mod metrics;
 mod module;
 mod pace;
 mod policies;
-mod reach;
+pub mod reach;
 mod schema;
 mod set;
 pub mod settings;

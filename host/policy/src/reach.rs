@@ -1,15 +1,17 @@
 //! Whether requests for an action could ever be approved: by counting whom its policies ask for, and by having everybody
 //! who is known act on a synthetic request.
 //!
-//! It finds what a policy set gets wrong for every request alike. Whether one request can still be approved is another
-//! question.
+//! It finds what a policy set gets wrong for every request alike. The counting alone is done for each request that is made,
+//! too; whether somebody can still approve one later is another question.
 
 use std::collections::BTreeSet;
 
 use countersign_core::directory::Directory;
+use countersign_core::eligible::Eligible;
 use countersign_core::lifecycle::{
-    Escalation, Intent, Refusal, Request, Requirement, RequirementKind, State, Status, Timestamp,
+    Escalation, Intent, Reason, Refusal, Request, Requirement, RequirementKind, State, Status, Timestamp,
 };
+use countersign_core::record::PolicyEntry;
 
 use crate::action::ActionPolicy;
 use crate::decide::{self, Attempt};
@@ -22,7 +24,8 @@ const MOST_PEOPLE: usize = 500;
 /// `request` is a synthetic one that was just made.
 pub(crate) fn obstacles(policy: &ActionPolicy, request: &Request, directory: &Directory) -> Vec<String> {
     let at = request.submission.submitted_at;
-    let mut found = shortfalls(policy, request, directory, at);
+    let mut found: Vec<String> =
+        shortfalls(policy.entry(), request, directory, at).iter().map(Shortfall::text).collect();
     if found.is_empty() && tried(policy, request.clone(), directory, at) == Tried::Nobody {
         found.push(
             "nobody could ever approve it: nobody whom the policy set knows is granted enough by its policies"
@@ -32,46 +35,95 @@ pub(crate) fn obstacles(policy: &ActionPolicy, request: &Request, directory: &Di
     let escalated = escalated(policy, request);
     if let Some(escalated) = escalated {
         let at = request.submission.escalate_at.unwrap_or(at);
-        let shortfalls = shortfalls(policy, &escalated, directory, at);
-        let new = shortfalls.into_iter().filter(|shortfall| !found.contains(shortfall)).collect::<Vec<_>>();
+        let shortfalls = shortfalls(policy.entry(), &escalated, directory, at);
+        let texts = shortfalls.iter().map(Shortfall::text);
+        let new = texts.filter(|shortfall| !found.contains(shortfall)).collect::<Vec<_>>();
         found.extend(new.into_iter().map(|shortfall| format!("once it is escalated, {shortfall}")));
     }
     found
 }
 
-/// Requirements that ask for more people than there are.
-fn shortfalls(policy: &ActionPolicy, request: &Request, directory: &Directory, at: Timestamp) -> Vec<String> {
-    let State::Open(open) = &request.state else { return Vec::new() };
-    open.requirements.iter().filter_map(|wanted| shortfall(policy, wanted, directory, at)).collect()
+/// A requirement that asks for more people than there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortfall {
+    kind: RequirementKind,
+    label: String,
+    missing: u32,
+    eligible: Eligible,
 }
 
-fn shortfall(
-    policy: &ActionPolicy,
-    wanted: &Requirement,
+/// The requirements of an open request that ask for more people than can act on it, as far as that is known at `at`. Only
+/// counts: whether the policies would let those people act is another question.
+#[must_use]
+pub fn shortfalls(
+    entry: &PolicyEntry,
+    request: &Request,
     directory: &Directory,
     at: Timestamp,
-) -> Option<String> {
-    // Who may do it, if the policy does not say so, only the policy knows.
-    if wanted.eligible.is_empty() || wanted.kind == RequirementKind::Time {
-        return None;
+) -> Vec<Shortfall> {
+    let State::Open(open) = &request.state else { return Vec::new() };
+    open.requirements.iter().filter_map(|wanted| Shortfall::of(entry, wanted, directory, at)).collect()
+}
+
+impl Shortfall {
+    fn of(
+        entry: &PolicyEntry,
+        wanted: &Requirement,
+        directory: &Directory,
+        at: Timestamp,
+    ) -> Option<Shortfall> {
+        // Who may do it, if the policy does not say so, only the policy knows.
+        if wanted.eligible.is_empty() || wanted.kind == RequirementKind::Time {
+            return None;
+        }
+        let eligible = entry.eligible(wanted, directory, at);
+        let missing = wanted.need.saturating_sub(wanted.have);
+        let enough = u32::try_from(eligible.people.len()).is_ok_and(|people| people >= missing);
+        let label = wanted.label.clone();
+        (eligible.is_complete() && !enough).then_some(Shortfall {
+            kind: wanted.kind,
+            label,
+            missing,
+            eligible,
+        })
     }
-    let eligible = policy.entry().eligible(wanted, directory, at);
-    let people = eligible.people.len();
-    let missing = wanted.need.saturating_sub(wanted.have);
-    if !eligible.is_complete() || u32::try_from(people).is_ok_and(|people| people >= missing) {
-        return None;
+
+    /// What is missing, without why.
+    fn text(&self) -> String {
+        let Shortfall { kind, label, missing, eligible } = self;
+        let names = list(&eligible.people);
+        let able = match (eligible.people.len(), missing) {
+            (0, _) => "nobody can give".to_owned(),
+            (1, _) => format!("only one person can give: {names}"),
+            (people, _) => format!("only {people} people can give: {names}"),
+        };
+        match kind {
+            RequirementKind::Acknowledgement => format!("nobody can acknowledge `{label}`"),
+            _ if *missing == 1 => format!("an approval is needed that {able}"),
+            _ => format!("{missing} approvals are needed, which {able}"),
+        }
     }
-    let names = eligible.people.into_iter().collect::<Vec<_>>().join(", ");
-    let able = match (people, missing) {
-        (0, _) => "nobody can give".to_owned(),
-        (1, _) => format!("only one person can give: {names}"),
-        (people, _) => format!("only {people} people can give: {names}"),
-    };
-    Some(match wanted.kind {
-        RequirementKind::Acknowledgement => format!("nobody can acknowledge `{}`", wanted.label),
-        _ if missing == 1 => format!("an approval is needed that {able}"),
-        _ => format!("{missing} approvals are needed, which {able}"),
-    })
+
+    /// What is missing, and why whoever is named cannot act.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        let Eligible { excluded, gone, unreachable, empty, .. } = &self.eligible;
+        let whys = [
+            ("may not act on this request", excluded),
+            ("has left Slack", gone),
+            ("is nobody in Slack", unreachable),
+            ("is a group without members", empty),
+        ];
+        let mut message = self.text();
+        for (why, who) in whys.into_iter().filter(|(_, who)| !who.is_empty()) {
+            message.push_str(&format!("; {why}: {}", list(who)));
+        }
+        Reason { code: "too_few_people".to_owned(), message, path: None }
+    }
+}
+
+fn list(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// The request once it is escalated, if that happens.

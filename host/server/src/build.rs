@@ -48,6 +48,9 @@ pub enum StartError {
     /// The access file is wrong, or cannot be read.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// Two settings name the same file.
+    #[error("{0}")]
+    Files(String),
     /// The keys of the installation cannot be used.
     #[error("{0:#}")]
     Secrets(anyhow::Error),
@@ -87,6 +90,10 @@ pub(crate) async fn build_over(
     shutdown: CancellationToken,
     over: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
 ) -> Result<App, StartError> {
+    // Before anything is written.
+    if let Some(shared) = config.shared_files().into_iter().next() {
+        return Err(StartError::Files(shared));
+    }
     let keys = keys(config).await?;
     let store = over(config.storage.open().await?);
     if config.storage.store.is_lost_at_exit() {

@@ -77,6 +77,7 @@ impl Found {
 
     /// In the order in which a start does it, so that what a start ends on comes first.
     fn examine(&mut self, config: &Config, policies: bool) {
+        self.problems.extend(config.shared_files().into_iter().map(StartError::Files));
         let store = &config.storage.store;
         let secrets = config.secrets.keys().map_err(StartError::Other);
         let secrets = secrets.map_err(|error| self.problems.push(error)).ok().flatten();

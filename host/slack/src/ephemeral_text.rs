@@ -153,6 +153,10 @@ fn explanation(error_code: &str) -> Option<(&'static str, bool)> {
         "not_allowed" => ("This is not allowed:", true),
         "caller_not_allowed" | "too_many_open" => ("The request was not made again:", true),
         "policy_denied" => ("The policies of this action do not allow it.", false),
+        "unsatisfiable" => (
+            "The request was not made again, since nobody could ever approve it: it needs more people than can act on it.",
+            false,
+        ),
         "cooldown" | "rate_limited" => ("Not yet:", true),
         _ => return None,
     })

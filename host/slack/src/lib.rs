@@ -47,7 +47,8 @@ pub use client::{
     SlackClient, api_url,
 };
 pub use delivery::{
-    ChannelFailure, Ephemerals, Health, HealthState, Outgoing, Parts, Rendering, Report, Worker,
+    BreakerState, Budget, ChannelFailure, Ephemerals, Health, HealthState, Outgoing, Parts, RateLimits,
+    Rendering, Report, Worker,
 };
 pub use interaction::{
     ANSWER_BLOCK, DECIDE_BLOCK, Interaction, InteractionError, InteractionKind, Page, REASON_BLOCK, Seen,

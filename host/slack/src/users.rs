@@ -108,7 +108,7 @@ impl Users {
                     return;
                 }
                 Err(error) => {
-                    tracing::debug!(user = id, %error, "Slack does not say whether a user has left");
+                    tracing::debug!(%error, "Slack does not say whether a user has left");
                     self.failed.insert(id, now.monotonic.plus(RETRY_MS));
                 }
             }

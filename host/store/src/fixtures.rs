@@ -280,6 +280,7 @@ pub fn policy_entry(action: &str) -> PolicyEntry {
         notify: false,
         terms: Default::default(),
         supersede: Default::default(),
+        unsatisfiable: Default::default(),
         schema: Some(json!({ "type": "object" })),
         groups: BTreeMap::from([("group".to_owned(), BTreeSet::from(["U1".to_owned()]))]),
         policies: vec![PolicyUse { name: "quorum".into(), digest: Digest::of(b"module"), config }],

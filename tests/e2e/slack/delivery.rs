@@ -1,6 +1,6 @@
 //! Slack is busy, slow, down, or refuses calls: nothing is lost, nothing is doubled, and operators can see it.
 
-use countersign_tests::{ADMIN_TOKEN, Call, Click, Home, within};
+use countersign_tests::{ADMIN_TOKEN, Call, Click, Home, Slack, deploy, millis, unix_seconds, within};
 use serde_json::{Value, json};
 use slack_simulator::{ChannelProfile, Faults, Simulator};
 
@@ -184,4 +184,92 @@ async fn ready(setup: &Setup) -> Value {
     let reply = setup.send(&Call::get("/readyz")).await;
     assert_eq!(reply.status(), 200, "{}", json!(reply.text()));
     reply.json()
+}
+
+/// What Slack still takes is shown to admins, and in the metrics.
+#[tokio::test]
+async fn operators_see_the_budgets() {
+    let slack = Slack::start().await;
+    let home = Home::new(&deploy(1)).administered();
+    let gateway = slack.gateway(home).await;
+    let mut requests = Vec::new();
+    for _ in 0..6 {
+        requests.push(gateway.open("deploy").await);
+    }
+    for request in &requests {
+        slack.shown(&request.id).await;
+    }
+    let budgets = gateway.seen("state").await["slackBudgets"].clone();
+    assert_eq!(budgets["circuitBreaker"], "closed", "{budgets}");
+    assert!(budgets.get("retryAt").is_none(), "{budgets}");
+    let limits = budgets["rateLimits"].as_array().expect("rate limits").clone();
+    let names: Vec<_> = limits
+        .iter()
+        .map(|limit| (limit["method"].as_str().unwrap_or_default(), &limit["channel"]))
+        .collect();
+    let of_all = Value::Null;
+    let posts = json!("C0PRIVATE");
+    assert_eq!(
+        names,
+        [
+            ("chat.update", &of_all),
+            ("conversations.history", &of_all),
+            ("conversations.replies", &of_all),
+            ("chat.postMessage", &posts),
+            ("chat.postEphemeral", &of_all),
+        ]
+    );
+    for limit in &limits {
+        let (left, most) =
+            (limit["left"].as_f64().expect("a number"), limit["most"].as_f64().expect("a number"));
+        assert!(left <= most && most >= 1.0 && limit.get("blockedUntil").is_none(), "{limit}");
+    }
+
+    // Slack says that it takes no post for a minute.
+    let posts = vec!["chat.postMessage".to_owned()];
+    slack.set_faults(Faults { rate_limited: 1.0, retry_after: 60, methods: posts, ..Faults::none() });
+    gateway.open("deploy").await;
+    let blocked = async {
+        loop {
+            let state = gateway.seen("state").await;
+            let limits = state["slackBudgets"]["rateLimits"].as_array().expect("rate limits").clone();
+            if let Some(limit) = limits.into_iter().find(|limit| limit["blockedUntil"].is_string()) {
+                return limit;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let blocked = within("a limit", blocked).await;
+    assert_eq!((&blocked["method"], &blocked["channel"]), (&json!("chat.postMessage"), &json!("C0PRIVATE")));
+    let seconds = millis(&blocked["blockedUntil"]) / 1000 - i64::try_from(unix_seconds()).expect("a time");
+    assert!((1..=61).contains(&seconds), "{seconds}");
+    let metrics = gateway.metrics().await;
+    let of = |method| [("method", method)];
+    let wait = metrics.count("slack_rate_limit_blocked_seconds", &of("chat.postMessage"));
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert_eq!(metrics.count("slack_rate_limit_blocked_seconds", &of("chat.update")), 0);
+    assert!(metrics.count("slack_rate_limit_calls_left", &of("chat.update")) >= 1);
+    assert_eq!(metrics.count("slack_circuit_breaker", &[("state", "closed")]), 1);
+
+    // It answers nothing any more.
+    slack.set_faults(Faults::down());
+    for request in &requests {
+        gateway.click_ok(&Click::deny("U0ALICE", &request.id)).await;
+    }
+    let open = async {
+        loop {
+            let state = gateway.seen("state").await;
+            if state["slackBudgets"]["circuitBreaker"] == "open" {
+                return state["slackBudgets"]["retryAt"].clone();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(within("the circuit breaker to open", open).await.is_string());
+    let shown = async {
+        while gateway.metrics().await.count("slack_circuit_breaker", &[("state", "open")]) != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the metric to show it", shown).await;
 }

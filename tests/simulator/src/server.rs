@@ -116,6 +116,7 @@ async fn call(State(shared): State<Arc<Shared>>, Path(method): Path<String>, req
     let Ok(body) = to_bytes(body, MOST_BYTES).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
+    shared.receive(format!("{method} {}", parts.uri.query().unwrap_or_default()), &body);
     let arguments = arguments(parts.uri.query(), &parts.headers, &body);
     let (delay, fate) = shared.change(|world| world.chance.fate(&method));
     if !delay.is_zero() {

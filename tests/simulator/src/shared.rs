@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) sockets: Sockets,
     /// Grows with every restart; earlier connections end.
     pub(crate) restarts: watch::Sender<u64>,
+    /// What the app sent; `None` if that is not kept.
+    received: Option<Mutex<Vec<(String, Vec<u8>)>>>,
 }
 
 impl Shared {
@@ -48,7 +50,25 @@ impl Shared {
             delivery: Mutex::new((None, Route::default())),
             sockets: Sockets::default(),
             restarts: watch::Sender::new(0),
+            received: None,
         }
+    }
+
+    /// The same, which keeps what the app sends.
+    pub(crate) fn keeping_calls(self) -> Shared {
+        Shared { received: Some(Mutex::default()), ..self }
+    }
+
+    /// Keeps a call, if calls are kept.
+    pub(crate) fn receive(&self, what: String, body: &[u8]) {
+        if let Some(received) = &self.received {
+            lock(received).push((what, body.to_vec()));
+        }
+    }
+
+    /// The calls that were kept.
+    pub(crate) fn received(&self) -> Vec<(String, Vec<u8>)> {
+        self.received.as_ref().map(|received| lock(received).clone()).unwrap_or_default()
     }
 
     /// Reads the world.

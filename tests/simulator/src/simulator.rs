@@ -40,6 +40,8 @@ pub struct Options {
     pub rate_factor: f64,
     /// The seed of the faults.
     pub seed: u64,
+    /// Whether to keep what the app sends, for [`Simulator::received`].
+    pub keeps_calls: bool,
 }
 
 impl Default for Options {
@@ -55,6 +57,7 @@ impl Default for Options {
             scopes: scopes.map(str::to_owned).to_vec(),
             rate_factor: 1.0,
             seed: 1,
+            keeps_calls: false,
         }
     }
 }
@@ -88,7 +91,8 @@ impl Simulator {
         let scopes = options.scopes.into_iter().collect();
         let world = World::new(options.workspace, scopes, options.rate_factor, options.seed);
         let tokens = Tokens { bot: options.bot_token, app: options.app_token };
-        let shared = Arc::new(Shared::new(world, tokens, addresses, options.signing_secret));
+        let shared = Shared::new(world, tokens, addresses, options.signing_secret);
+        let shared = Arc::new(if options.keeps_calls { shared.keeping_calls() } else { shared });
         let (stop, stopped) = watch::channel(());
         server::serve(&shared, http, ws, &stopped);
         Ok(Simulator { shared, http: address, _stop: stop })
@@ -197,6 +201,13 @@ impl Simulator {
     #[must_use]
     pub fn sockets(&self) -> usize {
         self.shared.sockets.count()
+    }
+
+    /// Every call of the app so far, in order: its method and query, and its body as it came. Its headers are left out.
+    /// Empty unless the options say that calls are kept.
+    #[must_use]
+    pub fn received(&self) -> Vec<(String, Vec<u8>)> {
+        self.shared.received()
     }
 
     /// Sets the faults from now on, in place of the earlier ones.

@@ -92,6 +92,7 @@ fn policy(setting: &Setting, module: &Arc<Module>) -> Result<ActionPolicy, Strin
         notify: false,
         terms: Default::default(),
         supersede: Default::default(),
+        unsatisfiable: Default::default(),
         schema: setting.schema.clone(),
         groups: setting.groups.clone(),
         policies: vec![used],

@@ -44,12 +44,34 @@ pub struct PolicyEntry {
     /// the others; none supersedes another if it is empty. Part of the hash only if the set says it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub supersede: BTreeSet<String>,
+    /// What becomes of a request that needs more people than there are. Part of the hash only if the set says it.
+    #[serde(default, skip_serializing_if = "Unsatisfiable::is_refused")]
+    pub unsatisfiable: Unsatisfiable,
     /// JSON Schema (2020-12) of the parameters.
     pub schema: Option<Value>,
     /// Members by group: people, and user groups of Slack.
     pub groups: BTreeMap<String, BTreeSet<String>>,
     /// The policies that judge it, in order.
     pub policies: Vec<PolicyUse>,
+}
+
+/// What becomes of a request that needs more people than there are, as it is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unsatisfiable {
+    /// It is not made.
+    #[default]
+    Refuse,
+    /// It is made, and waits: there may be more people before it expires.
+    Allow,
+}
+
+impl Unsatisfiable {
+    /// Whether such a request is not made.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        *self == Unsatisfiable::Refuse
+    }
 }
 
 /// One module, and how it is configured for an action.

@@ -108,7 +108,7 @@ async fn until(clock: &dyn Clock, at: Timestamp) {
 }
 
 /// What a panic says, if that was written in the source. A text that was made as it ran may hold parameters; the panic
-/// hook has printed it to the standard error.
+/// hook prints where it was, and leaves it out, too.
 fn message(panic: &(dyn Any + Send)) -> &'static str {
-    panic.downcast_ref::<&'static str>().copied().unwrap_or("a panic; the standard error says more")
+    panic.downcast_ref::<&'static str>().copied().unwrap_or("a panic; the standard error says where")
 }

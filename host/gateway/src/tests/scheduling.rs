@@ -121,7 +121,7 @@ async fn even_an_expiry_that_breaks_the_gateway_is_tried_again_after_an_hour_and
     let why: Vec<_> = audit.iter().filter_map(|entry| entry.detail.get("why")).collect();
     assert_eq!(
         why,
-        ["a panic; the standard error says more"],
+        ["a panic; the standard error says where"],
         "a text that was made at run time is not kept"
     );
     mended.store(true, Ordering::Relaxed);

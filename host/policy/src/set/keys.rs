@@ -2,9 +2,9 @@
 
 pub(super) const SET: [&str; 5] = ["version", "modules", "groups", "defaults", "actions"];
 
-pub(super) const DEFAULTS: [&str; 3] = ["timeout", "channel", "unknown_action"];
+pub(super) const DEFAULTS: [&str; 4] = ["timeout", "channel", "unsatisfiable", "unknown_action"];
 
-pub(super) const ACTION: [&str; 13] = [
+pub(super) const ACTION: [&str; 14] = [
     "description",
     "timeout",
     "channel",
@@ -17,6 +17,7 @@ pub(super) const ACTION: [&str; 13] = [
     "consume",
     "valid_for",
     "supersede",
+    "unsatisfiable",
     "policies",
 ];
 

@@ -7,7 +7,7 @@ use crate::yaml::document::{Kind, Node, Place};
 use crate::yaml::error::{Errors, did_you_mean};
 use crate::yaml::fields::{Fields, Reader, is_name};
 use countersign_core::lifecycle::{Consent, Digest, UseTerms};
-use countersign_core::record::{Escalate, PolicyEntry, PolicyUse, Redaction, Rerequest};
+use countersign_core::record::{Escalate, PolicyEntry, PolicyUse, Redaction, Rerequest, Unsatisfiable};
 use countersign_registry::{Pinned, Repository};
 
 const SECOND: u64 = 1000;
@@ -53,6 +53,7 @@ pub(super) struct DraftAction {
 struct Defaults {
     timeout_ms: u64,
     channel: Option<String>,
+    unsatisfiable: Unsatisfiable,
     manual: Option<Place>,
 }
 
@@ -155,13 +156,21 @@ fn defaults(
     fields: &Fields<'_>,
     groups: &BTreeMap<String, BTreeSet<String>>,
 ) -> Defaults {
-    let mut defaults = Defaults { timeout_ms: DEFAULT_TIMEOUT, channel: None, manual: None };
+    let mut defaults = Defaults {
+        timeout_ms: DEFAULT_TIMEOUT,
+        channel: None,
+        unsatisfiable: Unsatisfiable::default(),
+        manual: None,
+    };
     let Some(node) = fields.get("defaults") else { return defaults };
     let Some(fields) = reader.fields(node, "`defaults`", &keys::DEFAULTS) else { return defaults };
     if let Some(timeout) = timeout(reader, &fields) {
         defaults.timeout_ms = timeout;
     }
     defaults.channel = reader.optional_text(fields.get("channel"), "a channel");
+    if let Some(node) = fields.get("unsatisfiable") {
+        defaults.unsatisfiable = unsatisfiable(reader, node);
+    }
     if let Some(node) = fields.get("unknown_action") {
         match reader.text(node, "`unknown_action`") {
             Some("manual") => {
@@ -177,6 +186,17 @@ fn defaults(
         }
     }
     defaults
+}
+
+fn unsatisfiable(reader: &mut Reader<'_>, node: &Node) -> Unsatisfiable {
+    match reader.text(node, "`unsatisfiable`") {
+        Some("allow") => Unsatisfiable::Allow,
+        Some("refuse") | None => Unsatisfiable::Refuse,
+        Some(other) => {
+            reader.error(node.at, format!("`unsatisfiable` must be `refuse` or `allow`, not `{other}`"));
+            Unsatisfiable::Refuse
+        }
+    }
 }
 
 fn timeout(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<u64> {
@@ -236,6 +256,10 @@ impl SetReader<'_, '_> {
             notify: fields.get("notify").is_some_and(|node| self.reader.truth(node, "`notify`")),
             terms: self.terms(&fields),
             supersede: fields.get("supersede").map_or_else(BTreeSet::new, |node| self.supersede(node)),
+            unsatisfiable: match fields.get("unsatisfiable") {
+                Some(node) => unsatisfiable(&mut self.reader, node),
+                None => self.defaults.unsatisfiable,
+            },
             schema: None,
             groups: self.groups.clone(),
             policies,
@@ -409,6 +433,7 @@ impl SetReader<'_, '_> {
             notify: false,
             terms: Default::default(),
             supersede: Default::default(),
+            unsatisfiable: self.defaults.unsatisfiable,
             schema: None,
             groups: self.groups.clone(),
             policies: vec![PolicyUse { name: "quorum".to_owned(), digest: pin.digest, config }],

@@ -69,6 +69,7 @@ fn action(engine: &Engine, policies: &[(&str, Value)]) -> ActionPolicy {
         notify: false,
         terms: Default::default(),
         supersede: Default::default(),
+        unsatisfiable: Default::default(),
         schema: None,
         groups: [("admins".to_owned(), ["U0ADMIN".to_owned()].into())].into(),
         policies: uses.collect(),

@@ -1,12 +1,12 @@
 //! How the access file in force came to be: the attempts to put one in force, in one document of the store.
 //!
-//! Each attempt is audited first, and for good; the document has the newest ones alone. A crash between the two leaves an
-//! attempt out of the document, and the next start notes which file it found.
+//! Each attempt is audited first, and for good; the document has the newest ones alone. What the store does not take is
+//! recorded once it does. A crash in between leaves an attempt out, and the next start notes which file it found.
 
 use countersign_core::lifecycle::{AuditEntry, Count, Counter, Digest, Timestamp};
 use countersign_core::record::ChangeFault;
 use countersign_policy::LoadErrors;
-use countersign_store::{Store, StoreError};
+use countersign_store::{Nonce, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 
@@ -14,7 +14,10 @@ use serde_json::{Map, json};
 const KEY: &str = "access:history";
 
 /// How many attempts are kept.
-const MOST: usize = 100;
+pub(super) const MOST: usize = 100;
+
+/// How long an attempt that may have been audited is known as such, in milliseconds: longer than a store is away.
+const REMEMBER_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// How many errors of an attempt are kept, and the most characters of each.
 const MOST_ERRORS: usize = 10;
@@ -129,6 +132,26 @@ impl Attempt {
     }
 }
 
+/// An attempt that is not recorded yet, or not known to be.
+#[derive(Clone, Debug)]
+pub(super) struct Unrecorded {
+    attempt: Attempt,
+    /// Tells it from those of other instances at the same time.
+    identity: Digest,
+}
+
+impl Unrecorded {
+    pub(super) fn new(attempt: Attempt) -> Unrecorded {
+        Unrecorded { attempt, identity: Digest::of(&fastrand::u128(..).to_be_bytes()) }
+    }
+
+    fn nonce(&self, now: Timestamp) -> Nonce {
+        let until = self.attempt.at.plus(REMEMBER_MS);
+        // Nothing excludes it but itself.
+        Nonce { shard: 0, digest: self.identity, excluded_by: self.identity, at: now, until }
+    }
+}
+
 impl History {
     /// Since when the file with this hash is in force, if it is noted as such.
     pub(crate) fn since(&self, hash: Option<Digest>) -> Option<Timestamp> {
@@ -200,17 +223,27 @@ pub(crate) async fn at_start(
         return Ok(());
     }
     let (source, outcome) = (Source::Start, Outcome::Ok);
-    record(store, Attempt { at: now, source, outcome, hash: found, previous, errors: Vec::new() }).await
+    let attempt = Attempt { at: now, source, outcome, hash: found, previous, errors: Vec::new() };
+    record(store, Unrecorded::new(attempt), now).await
 }
 
-/// Audits and counts an attempt, and adds it to the history.
+/// Audits and counts an attempt, and adds it to the history. It can be done again after an error, and is recorded once.
 ///
 /// # Errors
-/// If it cannot be stored.
-pub(super) async fn record(store: &dyn Store, attempt: Attempt) -> Result<(), StoreError> {
-    store.append(vec![attempt.audit()], attempt.counts()).await?;
+/// If it cannot be stored, or it is not known whether it was.
+pub(super) async fn record(
+    store: &dyn Store,
+    unrecorded: Unrecorded,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let nonce = unrecorded.nonce(now);
+    let attempt = unrecorded.attempt;
+    store.append_once(vec![attempt.audit()], attempt.counts(), nonce).await?;
     // INVARIANT: attempts are recorded one after the other: by the start, and then by the one task that reloads.
     let mut history = load_or_begin(store).await?;
+    if history.attempts.contains(&attempt) {
+        return Ok(());
+    }
     history.add(attempt);
     let document = serde_json::to_vec(&history).unwrap_or_default();
     store.keep(KEY, document).await

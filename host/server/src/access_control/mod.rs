@@ -4,6 +4,7 @@
 
 pub(crate) mod history;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use countersign_policy::{Known, LoadErrors, Manifest, files};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::history::{Attempt, Outcome, Source};
+use self::history::{Attempt, Outcome, Source, Unrecorded};
 use crate::state::App;
 
 /// How often the file is looked at. It is taken if it is the same twice in a row.
@@ -30,6 +31,8 @@ pub struct AccessControl {
     /// Who callers are.
     pub authenticator: Authenticator,
     looks: Mutex<Looks>,
+    /// Attempts that the store has not taken yet, the oldest first.
+    unrecorded: tokio::sync::Mutex<VecDeque<Unrecorded>>,
 }
 
 /// What has been looked at.
@@ -72,7 +75,8 @@ impl AccessControl {
         let access = Access::read(path, &text)?;
         let seen = fingerprint(path, &Ok(text.clone()));
         let looks = Mutex::new(Looks { text, tried: seen, seen, held_back: None });
-        Ok(AccessControl { path: path.to_owned(), authenticator: Authenticator::new(access), looks })
+        let (path, authenticator) = (path.to_owned(), Authenticator::new(access));
+        Ok(AccessControl { path, authenticator, looks, unrecorded: Default::default() })
     }
 
     /// Reloads the file on SIGHUP and when it changes, for ever.
@@ -83,6 +87,7 @@ impl AccessControl {
         let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let mut notices = None;
         loop {
+            self.record(None, &gateway).await;
             notices = self.watched(notices).await;
             let source = tokio::select! {
                 _ = hangup.recv() => Source::Sighup,
@@ -182,10 +187,33 @@ impl AccessControl {
         };
         let at = gateway.clock().now();
         let attempt = Attempt { at, source, outcome, hash, previous, errors };
-        if let Err(error) = history::record(gateway.store().as_ref(), attempt).await {
-            tracing::error!(%error, "cannot record the reload of the access file");
-        }
+        self.record(Some(attempt), gateway).await;
         Some(outcome)
+    }
+
+    /// Records an attempt, after those that the store did not take before. What it does not take now is tried again at the
+    /// next look.
+    async fn record(&self, attempt: Option<Attempt>, gateway: &Gateway) {
+        let mut unrecorded = self.unrecorded.lock().await;
+        let is_news = attempt.is_some();
+        unrecorded.extend(attempt.map(Unrecorded::new));
+        if unrecorded.len() > history::MOST {
+            tracing::error!("too many reloads of the access file wait to be recorded; the oldest is not");
+            unrecorded.pop_front();
+        }
+        while let Some(next) = unrecorded.front() {
+            let recorded =
+                history::record(gateway.store().as_ref(), next.clone(), gateway.clock().now()).await;
+            match recorded {
+                Ok(()) => drop(unrecorded.pop_front()),
+                Err(error) if is_news => {
+                    return tracing::error!(%error, "cannot record the reload of the access file; trying again soon");
+                }
+                Err(error) => {
+                    return tracing::debug!(%error, "still cannot record a reload of the access file");
+                }
+            }
+        }
     }
 
     /// What the text of a file says, or what is wrong with it, as far as that is kept. If it is `doubted`, it is compared

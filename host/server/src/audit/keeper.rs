@@ -20,7 +20,7 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::line;
-use super::mirror::{AppendedFile, whole_lines, whole_notes};
+use super::mirror::{AppendedFile, Parts};
 use super::verify::split_notes;
 use crate::config;
 use crate::state::App;
@@ -146,10 +146,6 @@ impl Keeper {
         config: &config::Audit,
         registry: &Registry,
     ) -> anyhow::Result<Keeper> {
-        ensure!(
-            config.audit_file.is_none() || config.audit_file != config.checkpoint_file(),
-            "`AUDIT_FILE` and `COUNTERSIGN_AUDIT_CHECKPOINT_FILE` name the same file"
-        );
         let checkpoints = config.checkpoint_file().map(|path| Notes::open(path, &keys)).transpose()?;
         let (checkpoints, known) = checkpoints.map_or((None, None), |(notes, known)| (Some(notes), known));
         let entries = config.audit_file.as_deref().map(Entries::open).transpose()?;
@@ -320,7 +316,7 @@ impl Notes {
     /// Also returns the last checkpoint in the file, if there is one.
     fn open(path: PathBuf, keys: &AuditKeys) -> anyhow::Result<(Notes, Option<Checkpoint>)> {
         let named = || format!("the file of audit checkpoints `{}`", path.display());
-        let file = AppendedFile::new(path.clone(), whole_notes);
+        let file = AppendedFile::new(path.clone(), Parts::Notes);
         let is_ours = file.begins_with(ORIGIN).with_context(|| format!("cannot read {}", named()))?;
         ensure!(is_ours, "{} has something else in it; name another file", named());
         let tail = file.tail().with_context(|| format!("cannot read {}", named()))?;
@@ -347,7 +343,7 @@ impl Notes {
 impl Entries {
     fn open(path: &Path) -> anyhow::Result<Entries> {
         let named = || format!("cannot read the audit file `{}`", path.display());
-        let file = AppendedFile::new(path.to_owned(), whole_lines);
+        let file = AppendedFile::new(path.to_owned(), Parts::Lines);
         let is_ours = file.begins_with(line::START).with_context(named)?;
         ensure!(is_ours, "the audit file `{}` has something else in it; name another file", path.display());
         let known = Known::of(&file).with_context(named)?;

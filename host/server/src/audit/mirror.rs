@@ -12,14 +12,30 @@ use std::path::{Path, PathBuf};
 /// How much of the end of a file is read, in bytes: more than what is appended at once.
 const TAIL: u64 = 8 << 20;
 
-/// Where the last whole part of a text ends.
-pub(super) type Whole = fn(&[u8]) -> usize;
+/// What a file is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Parts {
+    /// Lines, each of which is read by itself.
+    Lines,
+    /// Signed notes of several lines, each of which ends with its signatures.
+    Notes,
+}
+
+impl Parts {
+    /// Where the last whole part of a text ends.
+    fn whole(self, text: &[u8]) -> usize {
+        match self {
+            Parts::Lines => whole_lines(text),
+            Parts::Notes => whole_notes(text),
+        }
+    }
+}
 
 /// A file that is appended to.
 #[derive(Debug)]
 pub(super) struct AppendedFile {
     path: PathBuf,
-    whole: Whole,
+    parts: Parts,
     open: Option<(File, FileId)>,
 }
 
@@ -30,13 +46,11 @@ fn id(metadata: &Metadata) -> FileId {
     (metadata.dev(), metadata.ino())
 }
 
-/// Lines are whole.
-pub(super) fn whole_lines(text: &[u8]) -> usize {
+fn whole_lines(text: &[u8]) -> usize {
     text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
 }
 
-/// Notes are whole: each ends with a signature.
-pub(super) fn whole_notes(text: &[u8]) -> usize {
+fn whole_notes(text: &[u8]) -> usize {
     let mut end = 0;
     let mut from = 0;
     for line in text.split_inclusive(|byte| *byte == b'\n') {
@@ -49,8 +63,8 @@ pub(super) fn whole_notes(text: &[u8]) -> usize {
 }
 
 impl AppendedFile {
-    pub(super) fn new(path: PathBuf, whole: Whole) -> AppendedFile {
-        AppendedFile { path, whole, open: None }
+    pub(super) fn new(path: PathBuf, parts: Parts) -> AppendedFile {
+        AppendedFile { path, parts, open: None }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -82,7 +96,7 @@ impl AppendedFile {
             return Ok(Vec::new());
         }
         let (_, mut text) = read_tail(&mut file)?;
-        text.truncate((self.whole)(&text));
+        text.truncate(self.parts.whole(&text));
         Ok(text)
     }
 
@@ -126,12 +140,30 @@ impl AppendedFile {
         let metadata = file.metadata()?;
         if metadata.is_file() {
             let (start, text) = read_tail(&mut file)?;
-            let end = start + (self.whole)(&text) as u64;
+            let end = start + self.parts.whole(&text) as u64;
             if end < start + text.len() as u64 {
-                file.set_len(end)?;
+                match file.set_len(end) {
+                    Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                        self.leave_unfinished(&mut file)?;
+                    }
+                    cut => cut?,
+                }
             }
         }
         Ok((file, id(&metadata)))
+    }
+
+    /// What is not whole stays in a file that may only be appended to (`chattr +a`). A line is ended, so that the next one
+    /// begins after it; what is behind a part of a note could not be told from it.
+    fn leave_unfinished(&self, file: &mut File) -> io::Result<()> {
+        match self.parts {
+            Parts::Lines => file.write_all(b"\n"),
+            Parts::Notes => Err(io::Error::new(
+                ErrorKind::PermissionDenied,
+                "its last checkpoint was written in part, and cannot be cut off, since the file may only be appended to: take \
+                 that attribute away (`chattr -a`) until the next checkpoint is in it",
+            )),
+        }
     }
 }
 
@@ -153,7 +185,7 @@ mod tests {
     fn parts_are_whole_whatever_happens_to_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let mut file = AppendedFile::new(path.clone(), whole_lines);
+        let mut file = AppendedFile::new(path.clone(), Parts::Lines);
         assert_eq!(file.tail().unwrap(), b"");
         file.append(b"one\ntwo\n").unwrap();
         // Somebody renames it, as tools do that rotate logs.
@@ -177,6 +209,49 @@ mod tests {
             (fs::read(&path).unwrap(), path.metadata().unwrap().mode() & 0o777),
             (b"five\n".to_vec(), 0o600)
         );
+    }
+
+    /// Sets or takes away the attribute; false if the file system has none.
+    fn append_only(path: &Path, is: bool) -> bool {
+        let sign = if is { "+a" } else { "-a" };
+        let ran = std::process::Command::new("chattr").arg(sign).arg(path).output();
+        ran.is_ok_and(|ran| ran.status.success())
+    }
+
+    #[test]
+    fn a_file_may_be_append_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let [lines, notes] = ["lines", "notes"].map(|name| folder.path().join(name));
+        fs::write(&lines, "one\nhal").unwrap();
+        let note = "origin\n1\nroot\n\n\u{2014} key sig\n";
+        fs::write(&notes, format!("{note}origin\n2\n")).unwrap();
+        if !append_only(&lines, true) || !append_only(&notes, true) {
+            append_only(&lines, false);
+            println!("skipped: this file system has no append-only files, or only root may make them");
+            return;
+        }
+        // Nothing may fail before the attribute is taken away: else the folder cannot be removed.
+        let mut file = AppendedFile::new(lines.clone(), Parts::Lines);
+        let written = [file.append(b"two\n"), file.append(b"three\n")].map(|written| written.is_ok());
+        let tail = file.tail().unwrap_or_default();
+        let renamed = fs::rename(&lines, folder.path().join("lines.1")).is_ok();
+        let mut of_notes = AppendedFile::new(notes.clone(), Parts::Notes);
+        let refused = of_notes.append(note.as_bytes());
+        for path in [&lines, &notes] {
+            append_only(path, false);
+        }
+        assert_eq!((written, renamed), ([true, true], false));
+        assert_eq!(String::from_utf8_lossy(&tail), "one\nhal\ntwo\nthree\n");
+        let refused = refused.map_err(|error| error.to_string()).expect_err("it ends in a part of a note");
+        assert!(refused.contains("chattr -a"), "{refused}");
+        of_notes.append(note.as_bytes()).unwrap();
+        assert_eq!(fs::read_to_string(&notes).unwrap(), note.repeat(2));
+        // And now it is so again, from a whole end.
+        if append_only(&notes, true) {
+            let appended = of_notes.append(note.as_bytes()).is_ok();
+            append_only(&notes, false);
+            assert!(appended);
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_gateway::audit::{AuditKeys, AuditSigner, verify};
 use countersign_store::StoreUrl;
 
-use self::mirror::{AppendedFile, whole_notes};
+use self::mirror::{AppendedFile, Parts};
 use self::source::Source;
 use crate::config::{Environment, Secrets};
 use crate::keys;
@@ -143,7 +143,7 @@ impl AcceptLoss {
         let signed = signer.restart(SystemClock.now()).await?;
         store.close().await.context("cannot close the store")?;
         for path in &self.checkpoint_file {
-            let mut file = AppendedFile::new(path.clone(), whole_notes);
+            let mut file = AppendedFile::new(path.clone(), Parts::Notes);
             file.append(signed.note.as_bytes())
                 .with_context(|| format!("cannot write `{}`", path.display()))?;
         }

@@ -7,7 +7,8 @@ use tracing_subscriber::filter::Targets;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Log")]
 pub struct Logging {
-    /// What to log: a level, or directives such as `info,countersign_gateway::scheduler=debug`.
+    /// What to log: a level, or directives such as `info,countersign_gateway::scheduler=debug`. Of libraries, nothing
+    /// below `info` is logged: they trace URLs and headers.
     #[arg(long = "log", value_name = "COUNTERSIGN_LOG", default_value = "info", value_parser = directives)]
     pub filter: String,
     /// JSON, one object a line, or plain text.

@@ -4,6 +4,7 @@
 
 mod access;
 mod audit;
+mod files;
 mod gates;
 mod logging;
 mod network;

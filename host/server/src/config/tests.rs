@@ -3,7 +3,7 @@
 use super::*;
 use crate::cli::{Cli, Command};
 
-fn read(flags: &[&str], variables: &[(&str, &str)]) -> Result<Config, String> {
+pub(super) fn read(flags: &[&str], variables: &[(&str, &str)]) -> Result<Config, String> {
     let environment =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let arguments = ["countersign", "serve"].iter().chain(flags).copied();

@@ -112,7 +112,7 @@ pub(super) struct PolicyView {
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `policy_denied`, with `reasons`, \
             `caller_not_allowed`, `requester_mismatch` or `proxied`; \
             408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`; \
-            409 `token_retired`; 422 `idempotency_key_reused` or `too_large_to_review`; 429 `rate_limited` or `too_many_open`, with `Retry-After`"),
+            409 `token_retired`; 422 `idempotency_key_reused`, `too_large_to_review`, or `unsatisfiable`, with `reasons`; 429 `rate_limited` or `too_many_open`, with `Retry-After`"),
         (status = "5XX", description = "500 `internal`; \
             503 `policy_failure`, `overloaded`, `store_unavailable`, `store_full`, `store_timeout` or `contended`, with `Retry-After`"),
     )

@@ -252,9 +252,9 @@ fn gateway_status(error: &GatewayError) -> StatusCode {
         GatewayError::NotUsed(UseRefusal::NotTheCaller) => StatusCode::FORBIDDEN,
         GatewayError::NotUsed(UseRefusal::ApprovalExpired(_)) => StatusCode::GONE,
         GatewayError::NotUsed(_) => StatusCode::CONFLICT,
-        GatewayError::KeyReused | GatewayError::Refused(Refusal::TooLargeToReview) => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        GatewayError::KeyReused
+        | GatewayError::Unsatisfiable(_)
+        | GatewayError::Refused(Refusal::TooLargeToReview) => StatusCode::UNPROCESSABLE_ENTITY,
         GatewayError::TokenRetired | GatewayError::SaltLost | GatewayError::Undecided => StatusCode::CONFLICT,
         GatewayError::Cooldown { .. } | GatewayError::LineageLimit { .. } | GatewayError::TooManyOpen => {
             StatusCode::TOO_MANY_REQUESTS

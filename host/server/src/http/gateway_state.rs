@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use countersign_core::clock::{Moment, Monotonic};
 use countersign_core::lifecycle::{Digest, Status, Timestamp};
+use countersign_slack::Outgoing;
 use countersign_store::StoreFault;
 use serde::Serialize;
 
@@ -43,6 +45,9 @@ pub(super) struct StateView {
     open: Vec<OpenView>,
     outbox: OutboxView,
     slack: SlackView,
+    /// What is left of Slack's rate limits, as this instance counts them; absent without a bot token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slack_budgets: Option<BudgetsView>,
     /// What people did in Slack and waits on disk for the store; absent if nothing is kept there.
     #[serde(skip_serializing_if = "Option::is_none")]
     spooled: Option<usize>,
@@ -81,6 +86,55 @@ pub(super) struct OutboxView {
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "rfc3339")]
     #[schema(value_type = Option<String>, format = DateTime)]
     oldest: Option<Timestamp>,
+}
+
+/// What Slack still takes.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BudgetsView {
+    /// `closed`; `open`: Slack does not answer, and is called again at `retryAt`; `unauthorized`: it refuses the token.
+    circuit_breaker: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "rfc3339")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    retry_at: Option<Timestamp>,
+    rate_limits: Vec<RateLimitView>,
+}
+
+/// The rate limit of a method, or of posts to one channel.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RateLimitView {
+    /// Slack's name of the method.
+    method: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<String>,
+    /// How many calls it allows at once. Less than 1 says how much of the next one is there.
+    left: f64,
+    /// The most calls that it allows at once.
+    most: f64,
+    /// Until when Slack said that it takes no call.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "rfc3339")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    blocked_until: Option<Timestamp>,
+}
+
+impl BudgetsView {
+    fn of(slack: &Outgoing, now: Moment) -> BudgetsView {
+        let at = |time: Monotonic| now.wall.plus(time.since(now.monotonic));
+        let breaker = slack.health.report(now.monotonic).breaker;
+        let rate_limits = slack.budgets(now.monotonic).into_iter().map(|budget| RateLimitView {
+            method: budget.method,
+            channel: budget.channel,
+            left: budget.left,
+            most: budget.most,
+            blocked_until: budget.blocked_until.map(at),
+        });
+        BudgetsView {
+            circuit_breaker: breaker.as_str(),
+            retry_at: breaker.retry_at().map(at),
+            rate_limits: rate_limits.collect(),
+        }
+    }
 }
 
 /// Shows how the gateway stands: its instances, leases, what is open and undelivered, and versions.
@@ -129,6 +183,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, _: Admin) -> Result<Json<S
         open: open.collect(),
         outbox: OutboxView { entries: outbox.entries, oldest: outbox.oldest },
         slack: SlackView::of(report),
+        slack_budgets: app.outgoing.as_ref().map(|slack| BudgetsView::of(slack, gateway.clock().moment())),
         spooled: app.spool.as_ref().map(|spool| spool.waiting()),
         audit: app.audit.explained(),
     }))

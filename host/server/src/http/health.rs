@@ -103,7 +103,7 @@ pub(super) struct ChannelView {
 impl SlackView {
     pub(super) fn of(report: Option<Report>) -> SlackView {
         let Some(report) = report else { return SlackView::default() };
-        let Report { state, since, refused, lookup_refused, channels } = report;
+        let Report { state, since, refused, lookup_refused, channels, breaker: _ } = report;
         let channels = channels.into_iter().map(|(channel, failure)| ChannelView {
             channel,
             error: failure.code,
@@ -220,6 +220,10 @@ pub(super) async fn metrics(
         let is_ours = app.shows_stored.now(store);
         app.metrics.set_shows_stored(is_ours);
         app.metrics.set_degraded(&degraded(&app));
+        if let Some(slack) = &app.outgoing {
+            let now = app.gateway.clock().monotonic();
+            app.metrics.set_slack(&slack.health.report(now).breaker, &slack.budgets(now), now);
+        }
         if !is_ours && !always {
             return app.metrics.render(Vec::new());
         }

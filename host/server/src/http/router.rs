@@ -214,7 +214,7 @@ async fn catch_panic(request: Request, run: impl AsyncFnOnce(Request) -> Respons
     match AssertUnwindSafe(run(request)).catch_unwind().await {
         Ok(response) => response,
         Err(_) => {
-            // The panic hook has printed the message to the standard error.
+            // The panic hook has printed where, to the standard error.
             tracing::error!(path = path.as_ref().map(MatchedPath::as_str), "handler panicked");
             ApiError::Panicked.into_response()
         }

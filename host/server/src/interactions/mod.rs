@@ -48,7 +48,7 @@ pub(crate) enum InteractionError {
     /// Whether its signature was used before cannot be found out.
     #[error(transparent)]
     Gateway(#[from] GatewayError),
-    /// A panic; the panic hook has printed it.
+    /// A panic; the panic hook has printed where.
     #[error("something in the gateway broke; nothing was approved by it")]
     Panicked,
 }

@@ -1,11 +1,14 @@
 //! Metrics of this process, which start at zero with it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use countersign_slack::InteractionError;
+use countersign_core::clock::Monotonic;
+use countersign_slack::{BreakerState, Budget, InteractionError};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 /// Upper bounds of the buckets of `http_request_duration_seconds`, in seconds. A long-poll may wait for a minute.
@@ -116,7 +119,45 @@ pub struct Metrics {
     calls: HistogramVec,
     probes: Histogram,
     degraded: IntGaugeVec,
+    slack: SlackBudgets,
     shows_stored: IntGauge,
+}
+
+/// What is left of Slack's rate limits, and whether Slack may be called.
+struct SlackBudgets {
+    left: GaugeVec,
+    blocked: GaugeVec,
+    breaker: IntGaugeVec,
+}
+
+impl SlackBudgets {
+    fn new(registry: &Registry) -> prometheus::Result<SlackBudgets> {
+        let left = GaugeVec::new(
+            Opts::new(
+                "slack_rate_limit_calls_left",
+                "Calls of a method that its rate limit allows at once; of posts, those to the channel with the fewest.",
+            ),
+            &["method"],
+        )?;
+        let blocked = GaugeVec::new(
+            Opts::new(
+                "slack_rate_limit_blocked_seconds",
+                "How long Slack takes no call of a method, as it said; of posts, to the channel with the longest wait.",
+            ),
+            &["method"],
+        )?;
+        let breaker = IntGaugeVec::new(
+            Opts::new(
+                "slack_circuit_breaker",
+                "1 for the state of the circuit breaker: open if Slack does not answer, unauthorized if it refuses the token.",
+            ),
+            &["state"],
+        )?;
+        registry.register(Box::new(left.clone()))?;
+        registry.register(Box::new(blocked.clone()))?;
+        registry.register(Box::new(breaker.clone()))?;
+        Ok(SlackBudgets { left, blocked, breaker })
+    }
 }
 
 impl Metrics {
@@ -167,6 +208,7 @@ impl Metrics {
             &["reason"],
         )?;
         registry.register(Box::new(degraded.clone()))?;
+        let slack = SlackBudgets::new(&registry)?;
         let shows_stored = IntGauge::new(
             "stored_metrics_shown",
             "1 if this instance shows what the store counts for all instances; one of them does at a time.",
@@ -178,7 +220,7 @@ impl Metrics {
         )?;
         registry.register(Box::new(build.clone()))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Ok(Metrics { registry, security, unreadable, calls, probes, degraded, shows_stored })
+        Ok(Metrics { registry, security, unreadable, calls, probes, degraded, slack, shows_stored })
     }
 
     /// The registry, to which other crates add their metrics.
@@ -212,6 +254,25 @@ impl Metrics {
     pub(crate) fn set_degraded(&self, reasons: &[&str]) {
         for reason in DEGRADED {
             self.degraded.with_label_values(&[reason]).set(reasons.contains(&reason).into());
+        }
+    }
+
+    /// Says what is left of Slack's rate limits, and whether Slack may be called.
+    pub(crate) fn set_slack(&self, breaker: &BreakerState, budgets: &[Budget], now: Monotonic) {
+        let SlackBudgets { left, blocked, breaker: states } = &self.slack;
+        for state in BreakerState::NAMES {
+            states.with_label_values(&[state]).set((state == breaker.as_str()).into());
+        }
+        let mut methods: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+        for budget in budgets {
+            let wait = budget.blocked_until.map_or(0, |until| until.since(now));
+            let wait = Duration::from_millis(wait).as_secs_f64();
+            let of_method = methods.entry(budget.method).or_insert((budget.left, wait));
+            *of_method = (of_method.0.min(budget.left), of_method.1.max(wait));
+        }
+        for (method, (calls, wait)) in methods {
+            left.with_label_values(&[method]).set(calls);
+            blocked.with_label_values(&[method]).set(wait);
         }
     }
 

@@ -30,13 +30,53 @@ pub(super) struct CircuitBreaker {
 
 /// The state of the circuit breaker. Open and unauthorized are half-open from `retry_at` on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum BreakerState {
+pub enum BreakerState {
     /// Slack answers.
     Closed,
-    /// Slack does not answer. `retries` counts the probes that failed.
-    Open { since: Timestamp, retry_at: Monotonic, retries: u32 },
-    /// Slack answers, and refuses the token. `retries` counts the refusals after the first.
-    Unauthorized { since: Timestamp, retry_at: Monotonic, retries: u32 },
+    /// Slack does not answer.
+    Open {
+        /// Since when.
+        since: Timestamp,
+        /// When a call probes whether it answers.
+        retry_at: Monotonic,
+        /// How many probes have failed.
+        retries: u32,
+    },
+    /// Slack answers, and refuses the token.
+    Unauthorized {
+        /// Since when.
+        since: Timestamp,
+        /// When a call probes whether it accepts the token.
+        retry_at: Monotonic,
+        /// How often it has refused the token since the first time.
+        retries: u32,
+    },
+}
+
+impl BreakerState {
+    /// The names of all states.
+    pub const NAMES: [&str; 3] = ["closed", "open", "unauthorized"];
+
+    /// Its name in metrics and for admins.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            BreakerState::Closed => "closed",
+            BreakerState::Open { .. } => "open",
+            BreakerState::Unauthorized { .. } => "unauthorized",
+        }
+    }
+
+    /// When Slack is called again; `None` if it may be called now.
+    #[must_use]
+    pub const fn retry_at(&self) -> Option<Monotonic> {
+        match self {
+            BreakerState::Closed => None,
+            BreakerState::Open { retry_at, .. } | BreakerState::Unauthorized { retry_at, .. } => {
+                Some(*retry_at)
+            }
+        }
+    }
 }
 
 /// The calls that are allowed now.

@@ -8,7 +8,7 @@ use countersign_core::backoff::Backoff;
 use countersign_core::clock::{Clock, Monotonic};
 
 use super::failure::Failure;
-use super::rate_limit::TokenBucket;
+use super::rate_limit::{Budget, TokenBucket};
 use crate::{CallError, SlackClient};
 
 /// How long after it was made an ephemeral message is still sent, in milliseconds.
@@ -112,6 +112,12 @@ impl Ephemerals {
             shared.send(&message).await;
             shared.waiting().remove(&message.user);
         });
+    }
+
+    /// What is left of the rate limit.
+    pub(super) fn budget(&self, now: Monotonic) -> Budget {
+        let bucket = self.shared.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.budget("chat.postEphemeral", None, now)
     }
 
     /// How many messages are waiting to be sent.

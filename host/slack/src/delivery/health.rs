@@ -39,6 +39,8 @@ pub struct Report {
     pub state: HealthState,
     /// Since when.
     pub since: Timestamp,
+    /// Whether Slack may be called.
+    pub breaker: BreakerState,
     /// Slack's code, if it refuses the token or its scopes.
     pub refused: Option<String>,
     /// Slack's code, if it does not allow searching for a message whose post was not answered: such a message is posted
@@ -133,6 +135,7 @@ impl Health {
         known.due_since = may_stall.then(|| known.due_since.unwrap_or(now.monotonic));
         let is_stalled = known.due_since.is_some_and(|since| now.monotonic.since(since) >= STALLED_MS);
         let report = &mut known.report;
+        report.breaker = breaker.clone();
         report.channels.retain(|_, failure| now.monotonic.since(failure.last) < REPORTED_MS);
         report.refused = match breaker {
             BreakerState::Unauthorized { .. } => refused_for.map(str::to_owned),
@@ -207,7 +210,8 @@ impl Health {
 impl Known {
     fn new(state: HealthState, now: Moment) -> Known {
         let (refused, lookup_refused, channels) = (None, None, BTreeMap::new());
-        let report = Report { state, since: now.wall, refused, lookup_refused, channels };
+        let breaker = BreakerState::Closed;
+        let report = Report { state, since: now.wall, breaker, refused, lookup_refused, channels };
         Known { report, looked: now, due_since: None }
     }
 }
@@ -260,6 +264,7 @@ mod tests {
         health.update(&open, None, true, at(9));
         let down = report(&health, 9);
         assert_eq!((down.state, down.since), (HealthState::Down, START.plus(8)));
+        assert_eq!(down.breaker, open);
         let refused = BreakerState::Unauthorized { since: START.plus(10), retry_at, retries: 0 };
         health.update(&refused, Some("invalid_auth"), true, at(11));
         let refused = report(&health, 11);

@@ -26,7 +26,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use countersign_core::clock::Clock;
+use countersign_core::clock::{Clock, Monotonic};
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{Replacement, Request, Timestamp};
 use countersign_core::record::PolicyEntry;
@@ -34,8 +34,10 @@ use countersign_store::Store;
 use countersign_trace::Tracer;
 use tokio::sync::Notify;
 
+pub use circuit_breaker::BreakerState;
 pub use ephemeral::Ephemerals;
 pub use health::{ChannelFailure, Health, HealthState, Report};
+pub use rate_limit::{Budget, RateLimits};
 pub use worker::{Parts, Worker};
 
 use crate::{Message, Place, SlackClient, message, notice};
@@ -74,7 +76,7 @@ pub struct Outgoing {
     pub ephemerals: Ephemerals,
     /// The state of delivery.
     pub health: Arc<Health>,
-    rate_factor: f64,
+    rate_limits: Arc<RateLimits>,
     tracer: Tracer,
 }
 
@@ -84,14 +86,23 @@ impl Outgoing {
     pub fn new(client: SlackClient, clock: &Arc<dyn Clock>, rate_factor: f64) -> Outgoing {
         let client = Arc::new(client);
         let ephemerals = Ephemerals::new(Arc::clone(&client), Arc::clone(clock), rate_factor);
+        let rate_limits = Arc::new(RateLimits::new(rate_factor));
         let health = Arc::new(Health::new(clock.moment()));
-        Outgoing { client, ephemerals, health, rate_factor, tracer: Tracer::default() }
+        Outgoing { client, ephemerals, health, rate_limits, tracer: Tracer::default() }
     }
 
     /// The same, which says to `tracer` what it posts and updates.
     #[must_use]
     pub fn tracing(self, tracer: Tracer) -> Outgoing {
         Outgoing { tracer, ..self }
+    }
+
+    /// What is left of Slack's rate limits, as this instance counts them. Another one may deliver, and has its own count.
+    #[must_use]
+    pub fn budgets(&self, now: Monotonic) -> Vec<Budget> {
+        let mut budgets = self.rate_limits.budgets(now);
+        budgets.push(self.ephemerals.budget(now));
+        budgets
     }
 
     /// The worker that delivers the outbox of `store`; `stored` is notified of each new entry. There must be only one.
@@ -111,7 +122,7 @@ impl Outgoing {
             notify: Arc::clone(stored),
             health: Arc::clone(&self.health),
             rendering: Rendering::DEFAULT,
-            rate_factor: self.rate_factor,
+            rate_limits: Arc::clone(&self.rate_limits),
             tracer: self.tracer.clone(),
         })
     }

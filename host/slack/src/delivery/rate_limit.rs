@@ -1,6 +1,7 @@
 //! Slack's rate limits: a token bucket for each method, and for posting one for each channel.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use countersign_core::clock::Monotonic;
 
@@ -40,9 +41,12 @@ impl Method {
     }
 }
 
-/// The token buckets of all methods.
+/// The token buckets of all methods. The worker uses them, and operators read them.
 #[derive(Debug)]
-pub(super) struct RateLimits {
+pub struct RateLimits(Mutex<Buckets>);
+
+#[derive(Debug)]
+struct Buckets {
     factor: f64,
     update: TokenBucket,
     history: TokenBucket,
@@ -50,38 +54,78 @@ pub(super) struct RateLimits {
     posts: HashMap<String, TokenBucket>,
 }
 
+/// What is left of a rate limit at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Budget {
+    /// Slack's name of the method.
+    pub method: &'static str,
+    /// The channel, if each has a limit of its own.
+    pub channel: Option<String>,
+    /// How many calls can be made at once. Less than 1 says how much of the next one is there, and less than 0 how many
+    /// calls were made ahead of it.
+    pub left: f64,
+    /// The most calls that can be made at once.
+    pub most: f64,
+    /// Until when Slack said that it takes no call; `None` if it did not, or that is over.
+    pub blocked_until: Option<Monotonic>,
+}
+
 impl RateLimits {
     /// Slack's documented limits, times `factor`.
-    pub(super) fn new(factor: f64) -> RateLimits {
+    #[must_use]
+    pub fn new(factor: f64) -> RateLimits {
         let tier = || TokenBucket::per_minute(TIER_3 * factor);
-        RateLimits { factor, update: tier(), history: tier(), replies: tier(), posts: HashMap::new() }
+        let (update, history, replies) = (tier(), tier(), tier());
+        RateLimits(Mutex::new(Buckets { factor, update, history, replies, posts: HashMap::new() }))
+    }
+
+    /// What is left of each limit that is in use, those of channels last and by their names.
+    #[must_use]
+    pub fn budgets(&self, now: Monotonic) -> Vec<Budget> {
+        let buckets = self.lock();
+        let Buckets { update, history, replies, posts, .. } = &*buckets;
+        let of_all =
+            [("chat.update", update), ("conversations.history", history), ("conversations.replies", replies)];
+        let mut budgets: Vec<_> = of_all.map(|(method, bucket)| bucket.budget(method, None, now)).into();
+        let posts: BTreeMap<_, _> = posts.iter().collect();
+        budgets.extend(
+            posts.into_iter().map(|(channel, bucket)| bucket.budget("chat.postMessage", Some(channel), now)),
+        );
+        budgets
     }
 
     /// The earliest time for a call.
-    pub(super) fn free_at(&mut self, method: &Method, now: Monotonic) -> Monotonic {
-        self.bucket(method).free_at(now)
+    pub(super) fn free_at(&self, method: &Method, now: Monotonic) -> Monotonic {
+        self.lock().bucket(method).free_at(now)
     }
 
     /// Whether there is a token for a low-priority update, with one more left for what people do meanwhile.
-    pub(super) fn has_spare_update(&mut self, now: Monotonic) -> bool {
-        self.update.has_spare(now)
+    pub(super) fn has_spare_update(&self, now: Monotonic) -> bool {
+        self.lock().update.has_spare(now)
     }
 
     /// Takes a token for a call that is about to be made.
-    pub(super) fn take(&mut self, method: &Method, now: Monotonic) {
-        self.bucket(method).take(now);
+    pub(super) fn take(&self, method: &Method, now: Monotonic) {
+        self.lock().bucket(method).take(now);
     }
 
     /// Gives back the token of a call that was not made.
-    pub(super) fn give_back(&mut self, method: &Method) {
-        self.bucket(method).give_back();
+    pub(super) fn give_back(&self, method: &Method) {
+        self.lock().bucket(method).give_back();
     }
 
     /// Allows no call of the method before `until`, as Slack said.
-    pub(super) fn block(&mut self, method: &Method, until: Monotonic) {
-        self.bucket(method).block(until);
+    pub(super) fn block(&self, method: &Method, until: Monotonic) {
+        self.lock().bucket(method).block(until);
     }
 
+    fn lock(&self) -> MutexGuard<'_, Buckets> {
+        // No change leaves a bucket inconsistent, so a panic while they were locked does no harm.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Buckets {
     fn bucket(&mut self, method: &Method) -> &mut TokenBucket {
         match method {
             Method::Update => &mut self.update,
@@ -165,13 +209,28 @@ impl TokenBucket {
         self.tokens = self.tokens.min(1.0);
     }
 
+    /// What is left of it.
+    pub(super) fn budget(&self, method: &'static str, channel: Option<&String>, now: Monotonic) -> Budget {
+        Budget {
+            method,
+            channel: channel.cloned(),
+            left: self.tokens_at(now),
+            most: self.capacity,
+            blocked_until: Some(self.blocked_until).filter(|until| *until > now),
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.tokens >= self.capacity
     }
 
     fn refill(&mut self, now: Monotonic) {
-        self.tokens = (self.tokens + number(now.since(self.at)) * self.per_ms).min(self.capacity);
+        self.tokens = self.tokens_at(now);
         self.at = now;
+    }
+
+    fn tokens_at(&self, now: Monotonic) -> f64 {
+        (self.tokens + number(now.since(self.at)) * self.per_ms).min(self.capacity)
     }
 }
 
@@ -193,7 +252,7 @@ mod tests {
     const START: Monotonic = Monotonic::from_millis(1_780_000_000_000);
 
     /// How many calls a caller that calls whenever it can makes within `span` milliseconds.
-    fn calls_within(rate_limits: &mut RateLimits, method: &Method, from: Monotonic, span: u64) -> usize {
+    fn calls_within(rate_limits: &RateLimits, method: &Method, from: Monotonic, span: u64) -> usize {
         let mut now = from;
         let mut calls = 0;
         loop {
@@ -210,10 +269,10 @@ mod tests {
     fn no_minute_has_more_than_its_limit() {
         for (factor, most) in [(1.0, 50), (0.1, 5), (20.0, 1000)] {
             for method in [Method::Update, Method::History, Method::Replies] {
-                let mut rate_limits = RateLimits::new(factor);
-                let first = calls_within(&mut rate_limits, &method, START, 60_000);
+                let rate_limits = RateLimits::new(factor);
+                let first = calls_within(&rate_limits, &method, START, 60_000);
                 assert!(first <= most && first + 1 >= most * 9 / 10, "{factor} {method:?}: {first}");
-                let later = calls_within(&mut rate_limits, &method, START.plus(60_000), 60_000);
+                let later = calls_within(&rate_limits, &method, START.plus(60_000), 60_000);
                 assert!(later <= first && later + 1 >= most * 8 / 10, "{factor} {method:?}: {later}");
             }
         }
@@ -221,16 +280,16 @@ mod tests {
 
     #[test]
     fn each_channel_has_one_post_a_second() {
-        let mut rate_limits = RateLimits::new(1.0);
+        let rate_limits = RateLimits::new(1.0);
         let [one, other] = ["C1", "C2"].map(|channel| Method::Post(channel.to_owned()));
-        assert_eq!(calls_within(&mut rate_limits, &one, START, 10_000), 10);
-        assert_eq!(calls_within(&mut rate_limits, &other, START, 10_000), 10);
-        assert_eq!(calls_within(&mut RateLimits::new(5.0), &one, START, 10_000), 50);
+        assert_eq!(calls_within(&rate_limits, &one, START, 10_000), 10);
+        assert_eq!(calls_within(&rate_limits, &other, START, 10_000), 10);
+        assert_eq!(calls_within(&RateLimits::new(5.0), &one, START, 10_000), 50);
     }
 
     #[test]
     fn a_blocked_method_is_free_when_slack_said() {
-        let mut rate_limits = RateLimits::new(1.0);
+        let rate_limits = RateLimits::new(1.0);
         let [one, other] = ["C1", "C2"].map(|channel| Method::Post(channel.to_owned()));
         rate_limits.block(&one, START.plus(30_000));
         assert_eq!(rate_limits.free_at(&one, START), START.plus(30_000));
@@ -241,28 +300,63 @@ mod tests {
         rate_limits.block(&Method::Update, START.plus(7_000));
         assert!(!rate_limits.has_spare_update(START.plus(6_999)));
         assert_eq!(rate_limits.free_at(&Method::Update, START), START.plus(7_000));
-        let after = calls_within(&mut rate_limits, &Method::Update, START.plus(7_000), 1_000);
+        let after = calls_within(&rate_limits, &Method::Update, START.plus(7_000), 1_000);
         assert!(after <= 5, "{after} in a burst right after the block");
     }
 
     #[test]
     fn a_token_can_be_given_back() {
-        let mut rate_limits = RateLimits::new(1.0);
+        let rate_limits = RateLimits::new(1.0);
         let post = Method::Post("C1".to_owned());
         rate_limits.take(&post, START);
         assert_eq!(rate_limits.free_at(&post, START), START.plus(1_000));
         rate_limits.give_back(&post);
         rate_limits.give_back(&post);
-        assert_eq!(calls_within(&mut rate_limits, &post, START, 1_000), 1);
+        assert_eq!(calls_within(&rate_limits, &post, START, 1_000), 1);
     }
 
     #[test]
     fn full_buckets_are_evicted() {
-        let mut rate_limits = RateLimits::new(1.0);
+        let rate_limits = RateLimits::new(1.0);
         for number in 0..5_000 {
             let method = Method::Post(format!("C{number}"));
             let _ = rate_limits.free_at(&method, START);
         }
-        assert!(rate_limits.posts.len() <= CHANNELS, "{}", rate_limits.posts.len());
+        let kept = rate_limits.lock().posts.len();
+        assert!(kept <= CHANNELS, "{kept}");
+    }
+    #[test]
+    fn operators_see_what_is_left() {
+        let rate_limits = RateLimits::new(1.0);
+        let [one, other] = ["C1", "C2"].map(|channel| Method::Post(channel.to_owned()));
+        for method in [&Method::Update, &other, &one] {
+            assert_eq!(rate_limits.free_at(method, START), START);
+            rate_limits.take(method, START);
+        }
+        rate_limits.block(&one, START.plus(7_000));
+        let seen = |now: Monotonic| {
+            let budgets = rate_limits.budgets(now).into_iter();
+            budgets
+                .map(|Budget { method, channel, left, most, blocked_until }| {
+                    let blocked = blocked_until.map_or(0, |until| until.since(now));
+                    format!("{method} {} {left} of {most}, {blocked}", channel.unwrap_or_default())
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            seen(START),
+            [
+                "chat.update  4 of 5, 0",
+                "conversations.history  5 of 5, 0",
+                "conversations.replies  5 of 5, 0",
+                "chat.postMessage C1 0 of 1, 7000",
+                "chat.postMessage C2 0 of 1, 0",
+            ]
+        );
+        assert_eq!(
+            seen(START.plus(500))[3..],
+            ["chat.postMessage C1 0.5 of 1, 6500", "chat.postMessage C2 0.5 of 1, 0"]
+        );
+        assert_eq!(seen(START.plus(7_000))[3], "chat.postMessage C1 1 of 1, 0");
     }
 }

@@ -51,6 +51,7 @@ fn entry() -> PolicyEntry {
         notify: false,
         terms: Default::default(),
         supersede: Default::default(),
+        unsatisfiable: Default::default(),
         schema: Some(json!({
             "type": "object",
             "properties": {

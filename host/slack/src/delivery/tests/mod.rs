@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 
 use super::Rendering;
 use super::health::{Health, HealthState};
+use super::rate_limit::RateLimits;
 use super::worker::{Parts, Worker};
 use crate::fake::{FakeSlack, Shown};
 
@@ -284,7 +285,7 @@ fn parts(
         notify: Arc::clone(notify),
         health: Arc::clone(health),
         rendering: plain_rendering::PLAIN,
-        rate_factor,
+        rate_limits: Arc::new(RateLimits::new(rate_factor)),
         tracer: Default::default(),
     }
 }

@@ -68,7 +68,7 @@ pub struct Worker {
     sender: Arc<Sender>,
     notify: Arc<Notify>,
     health: Arc<Health>,
-    rate_limits: RateLimits,
+    rate_limits: Arc<RateLimits>,
     breaker: CircuitBreaker,
     rng: fastrand::Rng,
     /// The next call of each job, with the revision of the job that it was computed for.
@@ -143,8 +143,8 @@ pub struct Parts {
     pub health: Arc<Health>,
     /// Renders the messages.
     pub rendering: Rendering,
-    /// The factor on Slack's rate limits.
-    pub rate_factor: f64,
+    /// Slack's rate limits.
+    pub rate_limits: Arc<RateLimits>,
     /// What is told of each post and update.
     pub tracer: Tracer,
 }
@@ -158,7 +158,7 @@ impl Worker {
 
     /// The same; `rng` spreads the retries.
     pub(super) fn with_rng(parts: Parts, mut rng: fastrand::Rng) -> Worker {
-        let Parts { store, clock, directory, client, notify, health, rendering, rate_factor, tracer } = parts;
+        let Parts { store, clock, directory, client, notify, health, rendering, rate_limits, tracer } = parts;
         let schedule = Schedule::new(Arc::clone(&clock));
         let sender = Sender::new(
             Arc::clone(&store),
@@ -178,7 +178,7 @@ impl Worker {
             sender: Arc::new(sender),
             notify,
             health,
-            rate_limits: RateLimits::new(rate_factor),
+            rate_limits,
             breaker: CircuitBreaker::new(),
             rng,
             next_calls: HashMap::new(),
@@ -357,7 +357,7 @@ impl Worker {
                 let next_call = match next_call {
                     Ok(next_call) => next_call?,
                     Err(_) => {
-                        // The panic hook has printed the message. Jobs of other requests must not end with this one.
+                        // The panic hook has printed where it was. Jobs of other requests must not end with this one.
                         tracing::error!(request = %job.request(), "a delivery job panicked; retrying");
                         self.hide(*job).await;
                         NextCall { method: None, not_before: now.plus(UNREADABLE_MS) }

@@ -43,7 +43,7 @@ impl Worker {
                 failed
             }
             None => {
-                // The panic hook has printed the message. The claim runs out by itself.
+                // The panic hook has printed where it was. The claim runs out by itself.
                 tracing::error!(%request, "a step of delivery panicked");
                 return;
             }

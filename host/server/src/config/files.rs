@@ -1,0 +1,257 @@
+//! Files that a gateway writes: none of them may be any other file that the settings name. Appending the audit log to the
+//! database would destroy both.
+//!
+//! Files that are only read may be one file: a certificate with its key, or one certificate for several listeners.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{Config, beside};
+use crate::keys;
+
+/// How many symbolic links are followed, one after the other, as the kernel does.
+const MOST_LINKS: u8 = 40;
+
+/// A file or folder that the settings name.
+struct Named {
+    what: String,
+    path: PathBuf,
+    /// Where it is or will be, without symbolic links.
+    place: PathBuf,
+    /// Its device and number, if it is there: a file may have several names.
+    id: Option<(u64, u64)>,
+    /// It is a device or a pipe, which several may write to.
+    is_special: bool,
+}
+
+impl Named {
+    fn new(what: impl Into<String>, path: PathBuf) -> Named {
+        let place = place_of(&path, MOST_LINKS);
+        let found = path.metadata().ok();
+        let id = found.as_ref().map(|found| (found.dev(), found.ino()));
+        let is_special = found.is_some_and(|found| !found.is_file() && !found.is_dir());
+        Named { what: what.into(), path, place, id, is_special }
+    }
+
+    fn is(&self, other: &Named) -> bool {
+        !self.is_special && (self.place == other.place || (self.id.is_some() && self.id == other.id))
+    }
+}
+
+impl Config {
+    /// A sentence for each two settings that name the same file if the gateway writes to it, and for each file that it would
+    /// write in a folder whose files are of another kind. Blocks.
+    #[must_use]
+    pub fn shared_files(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let (written, read, folders) = (self.written(), self.read(), self.folders());
+        let mut note = |one: &Named, other: &Named, how: &str| {
+            let (path, what) = (one.path.display(), &one.what);
+            wrong.push(format!("`{path}` is {what}, and {how} {}: each needs a file of its own", other.what));
+        };
+        for (index, one) in written.iter().enumerate() {
+            let later = written.get(index + 1..).unwrap_or_default();
+            for other in later.iter().chain(&read).chain(&folders).filter(|other| one.is(other)) {
+                note(one, other, "also");
+            }
+            for folder in folders.iter().filter(|folder| is_inside(one, folder)) {
+                note(one, folder, "lies in");
+            }
+        }
+        for (index, one) in folders.iter().enumerate() {
+            for other in folders.get(index + 1..).unwrap_or_default().iter().filter(|other| one.is(other)) {
+                note(one, other, "also");
+            }
+        }
+        wrong
+    }
+
+    /// What the gateway makes, changes or appends to.
+    fn written(&self) -> Vec<Named> {
+        let storage = &self.storage;
+        let mut written = Vec::new();
+        if let Some(database) = storage.store.file() {
+            written.push(Named::new("the database", database.to_owned()));
+            for (end, what) in [("-wal", "the write-ahead log"), ("-shm", "the shared memory")] {
+                written.push(Named::new(format!("{what} of the database"), beside(database, end)));
+            }
+        }
+        let receipts = storage.receipt_keys.clone().or_else(|| keys::receipts::default_file(&storage.store));
+        let files = [
+            ("the key file", keys::key_file(&storage.store)),
+            ("the key file for receipts", receipts),
+            ("the audit file", self.audit.audit_file.clone()),
+            (
+                "the position of the audit file",
+                self.audit.audit_file.as_ref().map(|file| beside(file, ".position")),
+            ),
+            ("the file of audit checkpoints", self.audit.checkpoint_file()),
+        ];
+        written.extend(files.into_iter().filter_map(|(what, file)| Some(Named::new(what, file?))));
+        written
+    }
+
+    /// What the gateway only reads.
+    fn read(&self) -> Vec<Named> {
+        let supply = &self.policies.supply;
+        let files = [
+            ("the access file", self.access.file.clone()),
+            ("the keys that modules are signed with", supply.module_keys.clone()),
+            ("the keys that policy sets are signed with", supply.set_keys.clone()),
+            ("the passwords of registries", supply.registry_auth_file.clone()),
+            (
+                "the certificates that a Redis is checked with",
+                self.storage.redis.ca_file().map(Path::to_owned),
+            ),
+        ];
+        let mut read: Vec<Named> =
+            files.into_iter().filter_map(|(what, file)| Some(Named::new(what, file?))).collect();
+        for (listener, files) in self.tls.listeners() {
+            let named = [
+                ("certificate", Some(files.cert)),
+                ("private key", Some(files.key)),
+                ("file of authorities", files.ca),
+                ("revocation list", files.crl),
+            ];
+            for (what, file) in named {
+                let what = format!("the {what} of the listener for {listener}");
+                read.extend(file.map(|file| Named::new(what, file)));
+            }
+        }
+        read
+    }
+
+    /// Folders whose files are of one kind.
+    fn folders(&self) -> Vec<Named> {
+        let folders =
+            [("the spool folder", self.spool_dir()), ("the folder of compiled modules", self.cache_dir())];
+        let mut folders: Vec<Named> =
+            folders.into_iter().filter_map(|(what, folder)| Some(Named::new(what, folder?))).collect();
+        folders.push(Named::new("the policy folder", self.policies.directory.clone()));
+        folders
+    }
+}
+
+/// Whether a file lies in a folder that the gateway has for itself. A policy folder may have other things in it.
+fn is_inside(file: &Named, folder: &Named) -> bool {
+    folder.what != "the policy folder" && file.place.parent() == Some(folder.place.as_path())
+}
+
+/// Where a path leads, whether something is there or not.
+fn place_of(path: &Path, links: u8) -> PathBuf {
+    if let Ok(place) = path.canonicalize() {
+        return place;
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let (Ok(target), Some(links)) = (path.read_link(), links.checked_sub(1)) {
+        // A link to what is not there yet.
+        return place_of(&folder.join(target), links);
+    }
+    match path.file_name() {
+        Some(name) if folder != path => place_of(folder, links).join(name),
+        _ => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::config::tests::read;
+
+    #[test]
+    fn what_is_written_is_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        fs::create_dir(at("links")).unwrap();
+        fs::write(at("access.yaml"), "").unwrap();
+        fs::hard_link(at("access.yaml"), at("same.yaml")).unwrap();
+        symlink(at("countersign.db"), at("links/audit")).unwrap();
+        symlink("../countersign.db-wal", at("links/wal")).unwrap();
+        symlink(folder.path(), at("links/folder")).unwrap();
+        let store = format!("sqlite:{}", at("countersign.db"));
+        let check = |flags: &[(&str, String)]| {
+            let policies = at("policies");
+            let mut words = vec!["--policies", &policies, "--store", &store];
+            words.extend(flags.iter().flat_map(|(flag, value)| [*flag, value.as_str()]));
+            read(&words, &[]).unwrap().shared_files()
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(check(&[]), none);
+        let sound = [
+            ("--audit-file", at("audit")),
+            ("--audit-checkpoint-file", at("checkpoints")),
+            ("--access", at("access.yaml")),
+            ("--receipt-keys", at("receipts")),
+        ];
+        assert_eq!(check(&sound), none);
+        let null =
+            [("--audit-file", "/dev/null".to_owned()), ("--audit-checkpoint-file", "/dev/null".to_owned())];
+        assert_eq!(check(&null), none, "a device is not destroyed");
+        let certificate = ("--tls-cert-file", at("server.pem"));
+        assert_eq!(
+            check(&[certificate.clone(), ("--tls-key-file", at("server.pem"))]),
+            none,
+            "both are read"
+        );
+
+        for (flags, ones, others) in [
+            (&[("--audit-file", at("countersign.db"))][..], "the database", "the audit file"),
+            (&[("--audit-file", at("links/audit"))], "the database", "the audit file"),
+            (&[("--audit-file", at("links/wal"))], "the write-ahead log of the database", "the audit file"),
+            (&[("--audit-file", at("links/folder/countersign.db"))], "the database", "the audit file"),
+            (&[("--audit-file", at("links/../countersign.db"))], "the database", "the audit file"),
+            (&[("--audit-file", at("countersign.db.key"))], "the key file", "the audit file"),
+            (&[("--receipt-keys", at("countersign.db.key"))], "the key file", "the key file for receipts"),
+            (
+                &[("--audit-file", at("a")), ("--audit-checkpoint-file", at("a"))],
+                "the audit file",
+                "the file of audit checkpoints",
+            ),
+            (
+                &[("--audit-file", at("a")), ("--audit-checkpoint-file", at("a.position"))],
+                "the position of the audit file",
+                "the file of audit checkpoints",
+            ),
+            (
+                &[("--audit-file", at("access.yaml")), ("--access", at("same.yaml"))],
+                "the audit file",
+                "the access file",
+            ),
+            (
+                &[("--audit-file", at("x")), certificate.clone(), ("--tls-key-file", at("x"))],
+                "the audit file",
+                "the private key of the listener for callers",
+            ),
+            (&[("--audit-file", at("countersign.db.spool/a"))], "the audit file", "the spool folder"),
+            (
+                &[("--spool-dir", at("presses")), ("--cache-dir", at("links/folder/presses"))],
+                "the spool folder",
+                "the folder of compiled modules",
+            ),
+            (&[("--spool-dir", at("policies"))], "the spool folder", "the policy folder"),
+        ] {
+            let found = check(flags);
+            let is_said =
+                found.iter().any(|said| said.contains(&format!("is {ones}, and")) && said.contains(others));
+            assert!(is_said, "{flags:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn links_that_lead_nowhere_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        symlink(at("two"), at("one")).unwrap();
+        symlink(at("one"), at("two")).unwrap();
+        assert!(place_of(&at("one"), MOST_LINKS).starts_with(folder.path()));
+        assert_eq!(place_of(Path::new("/"), 3), Path::new("/"));
+        assert_eq!(place_of(Path::new("/no/such/folder/file"), 3), Path::new("/no/such/folder/file"));
+        assert_eq!(
+            place_of(Path::new("nothing-here"), 3),
+            std::env::current_dir().unwrap().join("nothing-here")
+        );
+    }
+}
