@@ -87,7 +87,7 @@ impl AccessControl {
         let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let mut notices = None;
         loop {
-            self.record(None, &gateway).await;
+            self.record(None, &app.gateway).await;
             notices = self.watched(notices).await;
             let source = tokio::select! {
                 _ = hangup.recv() => Source::Sighup,

@@ -54,6 +54,7 @@ impl Aspects {
             notify,
             terms,
             supersede,
+            unsatisfiable,
             schema,
             groups: _,
             policies,
@@ -101,6 +102,11 @@ impl Aspects {
         aspects.text("approval is valid for", valid_for_ms.map_or_else(|| "ever".to_owned(), duration));
         aspects.text("approval must be consumed", yes(*required, "yes", "no"));
         aspects.members("superseded by the same", supersede.iter().cloned());
+        let refused = unsatisfiable.is_refused();
+        aspects.text(
+            "request that needs more people than there are",
+            yes(refused, "not made", "made, and waits"),
+        );
         aspects.text("parameters have a schema", yes(schema.is_some(), "yes", "no"));
         if let Some(schema) = schema {
             aspects.values("schema", schema);
