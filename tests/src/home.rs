@@ -153,7 +153,7 @@ impl Home {
     }
 
     /// Sets the wall clock to this many seconds ahead of the machine's.
-    pub(crate) fn set_clock(&self, seconds: i64) {
+    pub fn set_clock(&self, seconds: i64) {
         // Renamed into its place, so that it is never read half.
         let new = format!("{CLOCK}.new");
         self.write(&new, format!("{seconds:+}").as_bytes());

@@ -7,6 +7,7 @@ mod docs;
 mod issuer;
 mod reading;
 mod requesters;
+mod webhooks;
 
 use std::path::Path;
 
