@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
 use countersign_tests::{
-    Answering, ApiKey, Ask, Call, Click, Delivered, Gateway, Home, Receipt, Receiver, project,
+    Answering, ApiKey, Ask, Authority, Call, Click, Delivered, Gateway, Home, Receipt, Receiver, project,
 };
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ const ACTIONS: &str = "
   deploy:
     description: Deploy to production
     timeout: 10m
-    redact: [token]
+    redact: { hide: [token] }
     policies:
       - use: quorum
         with: { approvers: [U0ALICE, U0BOB] }
@@ -123,17 +123,17 @@ async fn a_receiver_hears_of_everything_signed_and_in_order() {
     let request = setup.ask(&gateway).await;
     gateway.click_ok(&Click::approve("U0ALICE", &request.id)).await;
     let params = json!({"ref": "v1-shown", "token": "hunter2"});
-    let consume = Call::post("/api/guard/consume", &json!({"requestId": request.id, "params": params}));
+    let consume = Call::post("/api/guard/consume", &json!({"token": request.token, "params": params}));
     let consumed = gateway.send(&setup.with(consume.header("idempotency-key", "run-1"))).await;
     assert_eq!(consumed.status(), 200, "{}", consumed.text());
-    let outcome = json!({"requestId": request.id, "outcome": "succeeded"});
+    let outcome = json!({"token": request.token, "status": "succeeded"});
     let reported = gateway.send(&setup.with(Call::post("/api/guard/outcome", &outcome))).await;
     assert_eq!(reported.status(), 200, "{}", reported.text());
 
     let messages = receiver.received(4).await;
     assert_eq!(events(&messages, &request.id), ["created", "decided", "consumed", "outcome"]);
     let ids: Vec<String> = messages.iter().map(|message| message.id().to_owned()).collect();
-    let expected: Vec<String> = (0..4).map(|place| format!("{}.{place}.lake", request.id)).collect();
+    let expected: Vec<String> = (0..4).map(|place| format!("{}-{place}-webhook-lake", request.id)).collect();
     assert_eq!(ids, expected);
     assert!(messages.iter().all(is_signed), "{messages:?}");
     library_verifies(&messages).await;
@@ -285,6 +285,29 @@ async fn neither_a_redirect_nor_a_private_address_is_followed() {
 }
 
 #[tokio::test]
+async fn a_receiver_is_called_over_tls_and_must_be_the_one_that_is_meant() {
+    let (setup, authority) = (Setup::new(), Authority::new());
+    let receiver = Receiver::start_tls(authority.server().tls_server()).await;
+    let port = receiver.address().port();
+    let webhook = |name: &str, host: &str| {
+        let url = format!("https://{host}:{port}/hook");
+        format!("  {name}: {{ url: \"{url}\", secret_file: lake.secret, allow_private: true }}\n")
+    };
+    // The certificate has the name, and not the address.
+    let home = setup.home(&format!("{}{}", webhook("lake", "localhost"), webhook("other", "127.0.0.1")));
+    home.write("authority.pem", authority.pem().as_bytes());
+    let gateway = home.with_file("SSL_CERT_FILE", "authority.pem").start().await;
+    let request = setup.ask(&gateway).await;
+    let messages = receiver.received(1).await;
+    assert_eq!(events(&messages, &request.id), ["created"]);
+    assert!(is_signed(&messages[0]) && messages[0].id().ends_with("-0-webhook-lake"));
+    let failed = [("target", "webhook:other"), ("outcome", "failed")];
+    gateway.metrics_until("dispatch_attempts_total", &failed, 1).await;
+    gateway.logged("cannot be reached: invalid peer certificate", 1).await;
+    assert_eq!(receiver.messages().len(), 1);
+}
+
+#[tokio::test]
 async fn a_dead_letter_is_listed_and_sent_again_by_a_command() {
     let (setup, receiver) = (Setup::new(), Receiver::start().await);
     let gateway = setup.home(&lake(&receiver, "")).start().await;
@@ -297,14 +320,14 @@ async fn a_dead_letter_is_listed_and_sent_again_by_a_command() {
     gateway.metrics_until("dispatch_dead_letters", &[("target", "webhook:lake")], 2).await;
     assert_eq!(receiver.messages().len(), 1);
 
-    let id = format!("{}.0.lake", request.id);
+    let id = format!("{}-0-webhook-lake", request.id);
     let listed = webhooks(&gateway, &["list"]);
     let said = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(listed.status.success() && said.contains(&id) && said.contains("410"), "{listed:?}");
 
     receiver.answer_with(200);
     setup.reload(&gateway, &format!("  # It is back.\n{}", lake(&receiver, "")), 1).await;
-    let unknown = webhooks(&gateway, &["resend", "req_00000000000000000000000000.0.lake"]);
+    let unknown = webhooks(&gateway, &["resend", "req_00000000000000000000000000-0-webhook-lake"]);
     assert_eq!(unknown.status.code(), Some(6), "{unknown:?}");
     let resent = webhooks(&gateway, &["resend", &id]);
     assert!(resent.status.success(), "{resent:?}");
@@ -313,7 +336,7 @@ async fn a_dead_letter_is_listed_and_sent_again_by_a_command() {
     let resent = webhooks(&gateway, &["resend", "--target", "webhook:lake"]);
     assert!(resent.status.success(), "{resent:?}");
     receiver.received(4).await;
-    let audit = gateway.seen("/api/admin/audit").await;
+    let audit = gateway.seen("audit?event=webhook_resent").await;
     let entries = audit["entries"].as_array().expect("a list").iter();
     let resent: Vec<_> = entries.filter(|entry| entry["event"] == "webhook_resent").collect();
     assert_eq!(resent.len(), 2, "{audit}");

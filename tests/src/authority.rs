@@ -8,7 +8,7 @@ use rcgen::{
     SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use time::{Duration, OffsetDateTime};
 
 /// An authority.
@@ -40,6 +40,24 @@ pub enum Name<'a> {
 /// be copied as an address can.
 #[derive(Clone, Copy, Debug)]
 pub struct TlsClient(pub(crate) &'static Arc<ClientConfig>);
+
+impl Certified {
+    /// A server that shows it.
+    ///
+    /// # Panics
+    /// If it cannot be used.
+    #[must_use]
+    pub fn tls_server(&self) -> Arc<ServerConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = PrivateKeyDer::try_from(self.key_der.clone()).expect("a key");
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![self.der.clone()], key);
+        Arc::new(config.expect("a key that fits"))
+    }
+}
 
 impl Default for Authority {
     fn default() -> Authority {

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::ServerConfig;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use crate::within;
 
@@ -89,6 +93,18 @@ impl Receiver {
     /// # Panics
     /// If it cannot listen.
     pub async fn start() -> Receiver {
+        Receiver::start_with(None).await
+    }
+
+    /// The same, over TLS.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub async fn start_tls(tls: Arc<ServerConfig>) -> Receiver {
+        Receiver::start_with(Some(TlsAcceptor::from(tls))).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let address = listener.local_addr().expect("it listens");
         let answering = Arc::new(Mutex::new(Answering::Status(204, String::new())));
@@ -97,11 +113,18 @@ impl Receiver {
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (answering, heard) = shared.clone();
+                let tls = tls.clone();
                 heard.send_modify(|heard| heard.connections += 1);
                 tokio::spawn(async move {
                     let now = answering.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     // This fails if the gateway is killed meanwhile.
-                    let _ = take(stream, now, &heard).await;
+                    let _ = match tls {
+                        None => take(stream, now, &heard).await,
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => take(stream, now, &heard).await,
+                            Err(error) => Err(error),
+                        },
+                    };
                 });
             }
         });
@@ -164,7 +187,11 @@ impl Drop for Receiver {
     }
 }
 
-async fn take(stream: TcpStream, answering: Answering, heard: &watch::Sender<Heard>) -> std::io::Result<()> {
+async fn take(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    answering: Answering,
+    heard: &watch::Sender<Heard>,
+) -> std::io::Result<()> {
     if answering == Answering::Down {
         return Ok(());
     }

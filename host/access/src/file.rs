@@ -326,6 +326,10 @@ impl Reading<'_> {
         let mut webhooks = BTreeMap::new();
         for (key, node) in self.reader.members(node, "`webhooks`") {
             self.named(key, "a webhook");
+            if key.text.contains(['.', ':']) {
+                let message = format!("`{}` names a webhook, so it has no `.` and no `:`", key.text);
+                self.reader.error(key.at, message);
+            }
             let Some(fields) = self.reader.fields(node, "a webhook", &known) else { continue };
             let private =
                 fields.get("allow_private").is_some_and(|node| self.reader.truth(node, "`allow_private`"));

@@ -55,11 +55,11 @@ impl Telling<'_> {
     }
 }
 
-/// The id of what a target is told of a milestone of a request: [`Telling::id`].
+/// The id of what a target is told of a milestone of a request: [`Telling::id`]. It has no full stop, which Standard Webhooks
+/// puts between an id and what follows it.
 #[must_use]
 pub fn message_id(request: RequestId, position: u32, target: &str) -> String {
-    let target = target.rsplit(':').next().unwrap_or_default();
-    format!("{request}.{position}.{target}")
+    format!("{request}-{position}-{}", target.replace([':', '.'], "-"))
 }
 
 /// What a target answers.

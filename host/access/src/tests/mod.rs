@@ -8,6 +8,7 @@ mod gates;
 mod issuer;
 mod reading;
 mod requesters;
+mod webhooks;
 
 use std::path::Path;
 

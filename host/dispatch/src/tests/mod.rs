@@ -145,7 +145,7 @@ async fn what_is_told_again_has_the_same_id() {
     let told = target.told.lock().unwrap().clone();
     assert_eq!(told.len(), 2);
     assert_eq!(told[0].0, told[1].0);
-    assert_eq!(told[0].0, format!("{}.0.a", request(1).id));
+    assert_eq!(told[0].0, format!("{}-0-note-a", request(1).id));
 }
 
 #[tokio::test]

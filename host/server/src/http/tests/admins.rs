@@ -17,7 +17,7 @@ pub(super) const ROUTES: [(&str, &str); 22] = [
     ("POST", "/api/admin/requests/req_00000000000000000000000000/expire"),
     ("POST", "/api/admin/requests/req_00000000000000000000000000/resend"),
     ("GET", "/api/admin/webhooks/dead"),
-    ("POST", "/api/admin/webhooks/dead/req_00000000000000000000000000.0.lake/resend"),
+    ("POST", "/api/admin/webhooks/dead/req_00000000000000000000000000-0-webhook-lake/resend"),
     ("PUT", "/api/admin/modules"),
     ("GET", "/api/admin/modules"),
     ("POST", "/api/admin/policy-sets"),
