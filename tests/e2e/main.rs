@@ -29,6 +29,7 @@ mod mcp;
 
 mod receipts;
 mod reexecution;
+mod retention;
 mod supersede;
 mod usage;
 

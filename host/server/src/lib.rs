@@ -22,6 +22,7 @@ pub mod access_key;
 mod caller_rights;
 mod instances;
 mod rejections;
+mod retention;
 
 // How callers, admins and operators reach it.
 pub mod http;

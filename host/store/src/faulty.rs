@@ -226,6 +226,13 @@ passed_on! {
             self.faults.write("commit", commit).await
         }
     }
+    Retention {
+        read ended(until: Timestamp, limit: usize) -> Vec<RequestId>;
+        write put_off(requests: Vec<(RequestId, Timestamp)>) -> ();
+        read removable(lineage: RequestId, limit: usize) -> Vec<Removable>;
+        write claim_archival(requests: &[RequestId], archive: u64, now: Timestamp) -> Vec<RequestId>;
+        write remove(removals: Vec<Removal>, archive: Option<u64>) -> Vec<bool>;
+    }
     Salts {
         read salts(after: Option<RequestId>, limit: usize) -> Vec<(RequestId, WrappedSalt)>;
         write replace_salts(replacements: Vec<NewSalt>) -> usize;

@@ -8,6 +8,7 @@ mod logging;
 mod network;
 mod policies;
 mod rate_limit;
+mod retention;
 mod scheduling;
 pub(crate) mod secrets;
 mod slack;
@@ -30,6 +31,7 @@ pub use logging::{LogFormat, Logging};
 pub use network::Network;
 pub use policies::Policies;
 pub use rate_limit::RateLimit;
+pub use retention::Retention;
 pub use scheduling::Scheduling;
 pub use secrets::Secrets;
 pub use slack::Slack;
@@ -60,6 +62,9 @@ pub struct Config {
     /// What is kept of the audit log outside of the store.
     #[command(flatten)]
     pub audit: Audit,
+    /// For how long what has ended is kept.
+    #[command(flatten)]
+    pub retention: Retention,
     /// How often a client address may make requests.
     #[command(flatten)]
     pub rate_limit: RateLimit,
@@ -95,6 +100,7 @@ impl Config {
         if !malformed.iter().any(|name| TlsSettings::is_checked(name)) {
             wrong.extend(self.tls.check(&self.network, &self.secrets));
         }
+        wrong.extend(self.retention.check());
         if !self.slack.team_ids.is_empty() && self.secrets.slack_bot.is_none() {
             let missing = "the variable `SLACK_TEAM_IDS` has no effect without `SLACK_BOT_TOKEN`: \
                            people of every workspace count";

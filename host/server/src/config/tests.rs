@@ -89,6 +89,13 @@ fn a_wrong_value_is_named() {
         ("TLS_CRL_FILE", "revoked.pem", &["`TLS_CRL_FILE` is set, but not `TLS_CA_FILE`"]),
         ("COUNTERSIGN_SLACK_TLS_KEY_FILE", "slack.key", &["not `COUNTERSIGN_SLACK_LISTEN`", "_CERT_FILE`"]),
         ("AUDIT_RETENTION_SEC", "60", &["AUDIT_RETENTION_SEC", "does not implement"]),
+        ("REQUEST_RETENTION_SEC", "0", &["--request-retention-sec", "REQUEST_RETENTION_SEC"]),
+        ("REQUEST_RETENTION_SWEEP_SEC", "0", &["REQUEST_RETENTION_SWEEP_SEC"]),
+        (
+            "REQUEST_ARCHIVE_FILE",
+            "requests.ndjson",
+            &["`REQUEST_ARCHIVE_FILE` is set, but not `REQUEST_RETENTION_SEC`"],
+        ),
         ("COUNTERSIGN_AUDIT_CHECKPOINT_SEC", "0", &["--audit-checkpoint-sec", "AUDIT_CHECKPOINT_SEC"]),
         ("COUNTERSIGN_POLICY_WATCH", "maybe", &["--policy-watch", "COUNTERSIGN_POLICY_WATCH"]),
         ("ADMIN_TOKEN", "", &["ADMIN_TOKEN", "16 or more"]),

@@ -6,8 +6,7 @@ use super::Environment;
 const WITHOUT_EFFECT: [&str; 3] = ["OTLP_ENDPOINT", "OTLP_HEADERS", "OTLP_TIMEOUT_MS"];
 
 /// Variables that ask for a protection or a record that this build cannot give: they stop the start.
-const NOT_IMPLEMENTED: [&str; 4] =
-    ["REQUEST_RETENTION_SEC", "REQUEST_RETENTION_SWEEP_SEC", "REQUEST_ARCHIVE_FILE", "AUDIT_RETENTION_SEC"];
+const NOT_IMPLEMENTED: [&str; 1] = ["AUDIT_RETENTION_SEC"];
 
 /// One sentence for each variable that is set without effect.
 pub(super) fn warnings(environment: &Environment) -> Vec<String> {

@@ -10,6 +10,7 @@ pub(crate) mod messages;
 pub(crate) mod outbox;
 pub(crate) mod policies;
 pub(crate) mod requests;
+pub(crate) mod retention;
 pub(crate) mod salts;
 pub(crate) mod shared;
 pub(crate) mod statistics;
@@ -60,6 +61,14 @@ macro_rules! store_contract {
                 what_is_terminal_is_never_due
                 open_requests_are_found_by_their_supersede_key
                 of_many_with_one_supersede_key_the_last_finds_all
+            }
+            retention {
+                what_has_ended_is_listed_by_when_it_ended
+                what_is_removed_is_gone_with_all_that_belongs_to_it
+                what_has_changed_is_not_removed
+                the_oldest_of_a_lineage_go_first
+                a_removed_lineage_is_not_gone_on_with
+                it_is_known_until_when_an_idempotency_key_counts
             }
             salts {
                 salts_are_read_in_pages
@@ -167,6 +176,7 @@ macro_rules! shared_contract {
                 instances_at_once_decide_once
                 changes_of_others_are_heard
                 a_lease_has_one_holder
+                requests_are_claimed_for_one_archive
                 instances_know_of_each_other
                 a_bucket_is_shared
                 another_instance_goes_on

@@ -7,6 +7,7 @@ mod messages;
 mod outbox;
 mod policies;
 mod requests;
+mod retention;
 mod salts;
 mod shared;
 mod statistics;
@@ -24,6 +25,7 @@ pub use messages::{KeepPost, Messages, StalePost};
 pub use outbox::{Claim, LONGEST_WAIT_MS, Outbox, OutboxEntry, ReadyEntry, Urgency};
 pub use policies::{ChangePolicy, OpenPolicy, Policies, StoredSet};
 pub use requests::{Commit, Create, Created, Due, Idempotency, MostOpen, Requests};
+pub use retention::{ARCHIVAL_CLAIM_MS, Removable, Removal, RemovedRequest, Retention};
 pub use salts::{NewSalt, Salts};
 pub use shared::{Change, Rate, Shared};
 pub use statistics::{OpenRequests, OutboxDepth, Statistics};
@@ -41,7 +43,17 @@ pub const EXPIRED_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 /// A period "until" a time excludes that time.
 #[async_trait]
 pub trait Store:
-    Requests + Salts + Outbox + Messages + Policies + Guards + Documents + Audit + Statistics + 'static
+    Requests
+    + Retention
+    + Salts
+    + Outbox
+    + Messages
+    + Policies
+    + Guards
+    + Documents
+    + Audit
+    + Statistics
+    + 'static
 {
     /// The backend's name: `sqlite`, `redis`.
     fn backend(&self) -> &'static str;

@@ -60,6 +60,10 @@ scripts! {
     APPEND: WRITES ["keys" "once" "guards" "records" "append"];
     KEEP_CHECKPOINT: WRITES ["keys" "once" "keep_checkpoint"];
     CLAIM_NONCE: WRITES ["keys" "once" "guards" "claim_nonce"];
+    REMOVABLE: READS ["keys" "request" "removable"];
+    PUT_OFF: WRITES ["keys" "put_off"];
+    CLAIM_ARCHIVAL: WRITES ["keys" "once" "claim_archival"];
+    REMOVE: FREES ["keys" "once" "records" "outbox" "messages" "remove"];
     MAINTAIN: FREES ["keys" "guards" "maintain"];
     OPEN: READS ["keys" "gauges" "open"];
     DEPTH: READS ["keys" "depth"];

@@ -25,6 +25,7 @@ mod outbox;
 mod policies;
 mod request_row;
 mod requests;
+mod retention;
 mod salts;
 mod statistics;
 

@@ -34,7 +34,7 @@ pub(super) enum Use {
 }
 
 /// The keys of partitions of requests. A name that ends in a colon is followed by what the key is about.
-const OF_PARTITIONS: [(&str, Use); 29] = [
+const OF_PARTITIONS: [(&str, Use); 30] = [
     ("r:", Use::Request),
     ("idem:", Use::Idempotency),
     ("once:", Use::Nonce),
@@ -50,6 +50,7 @@ const OF_PARTITIONS: [(&str, Use); 29] = [
     ("ids", Use::Derived),
     ("due", Use::Derived),
     ("ended", Use::Derived),
+    ("archiving", Use::Passing),
     ("expiring", Use::Derived),
     ("ready:", Use::Derived),
     ("readych:", Use::Derived),

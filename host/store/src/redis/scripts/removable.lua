@@ -1,0 +1,28 @@
+-- The oldest `limit` requests of a lineage, each with until when its idempotency key counts, and whether a message of it is
+-- still to be updated.
+local lineage = arg()
+local limit = number()
+local effects = {}
+for at = 1, number() do
+  effects[at] = arg()
+end
+local ids = {}
+local first = redis.call('HMGET', P .. 'r:' .. lineage, 'v', 'depth')
+if first[1] and not first[2] then
+  ids[1] = lineage
+end
+for _, id in ipairs(redis.call('ZRANGE', P .. 'lin:' .. lineage, 0, limit - #ids - 1)) do
+  ids[#ids + 1] = id
+end
+local found = {}
+for at, id in ipairs(ids) do
+  local waiting = 0
+  for _, effect in ipairs(effects) do
+    waiting = waiting + redis.call('EXISTS', P .. 'ob:' .. id .. ':' .. effect)
+  end
+  local row = stored(id)
+  row[7] = redis.call('HGET', P .. 'r:' .. id, 'key') or ''
+  row[8] = digits(math.min(waiting, redis.call('EXISTS', P .. 'post:' .. id .. ':main')))
+  found[at] = row
+end
+return found
