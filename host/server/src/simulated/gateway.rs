@@ -124,6 +124,7 @@ impl Process {
         let audit = Keeper::open(Arc::clone(gateway.store()), audit, 0, &nowhere, metrics.registry());
         let app = Arc::new(App {
             audit: audit.expect("no file is read"),
+            retention: None,
             policy_sets: PolicySets::new(Arc::clone(&gateway), "unused".into(), registries, folder),
             gateway,
             admin_token: None,
