@@ -11,6 +11,8 @@ mod open_requests;
 
 mod idle_streams;
 
+mod retention;
+
 mod starts;
 
 mod swaps;
@@ -65,6 +67,7 @@ enum What {
     Clicks,
     OpenRequests,
     IdleStreams,
+    Retention,
     Starts,
     Swaps,
 }
@@ -90,6 +93,7 @@ async fn main() -> anyhow::Result<()> {
             What::Clicks => clicks::measure(&mut report, quick).await?,
             What::OpenRequests => open_requests::measure(&mut report, quick).await?,
             What::IdleStreams => idle_streams::measure(&mut report, quick).await?,
+            What::Retention => retention::measure(&mut report, quick).await?,
             What::Starts => starts::measure(&mut report, quick).await,
             What::Swaps => swaps::measure(&mut report, quick).await?,
         }

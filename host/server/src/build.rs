@@ -124,7 +124,7 @@ pub(crate) async fn build_over(
     }
     gateway.register(metrics.registry()).context(METRICS)?;
     let spool = spool(config, &keys, &metrics).await?;
-    let audit = audit(config, &keys, gateway.store(), &metrics).await?;
+    let audit = audit(config, &keys, gateway.store(), &metrics).await?.removing_after(&config.retention);
     let retention = Sweeper::new(&config.retention, metrics.registry()).context(METRICS)?;
     // Last of what can fail: a start that fails puts no file in force.
     let found = access.as_ref().and_then(|access| access.authenticator.access().digest());

@@ -174,6 +174,11 @@ fn maintain(app: &Arc<App>, config: &Config, maintenance: &mut JoinSet<()>) {
         let this = Arc::clone(app);
         maintenance.spawn(supervisor.keep("audit_file", move || keeper::keep_mirroring(Arc::clone(&this))));
     }
+    if config.retention.audit_retention_sec.is_some() {
+        let this = Arc::clone(app);
+        maintenance
+            .spawn(supervisor.keep("audit_retention", move || keeper::keep_removing(Arc::clone(&this))));
+    }
     if app.retention.is_some() {
         let this = Arc::clone(app);
         maintenance.spawn(supervisor.keep("retention", move || retention::keep_sweeping(Arc::clone(&this))));

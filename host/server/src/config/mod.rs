@@ -90,7 +90,7 @@ impl Config {
     /// one sentence each. `malformed` are the variables of the settings whose values could not be read: nothing is said
     /// of what depends on them.
     pub(crate) fn read_variables(&mut self, environment: &Environment, malformed: &[String]) -> Vec<String> {
-        let mut wrong = unsupported::errors(environment);
+        let mut wrong = Vec::new();
         self.warnings = unsupported::warnings(environment);
         self.secrets = Secrets::read(environment, &mut wrong);
         wrong.extend(self.storage.read_variables(environment));

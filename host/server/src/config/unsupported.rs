@@ -5,21 +5,10 @@ use super::Environment;
 /// Variables that nobody would miss silently: they only warn.
 const WITHOUT_EFFECT: [&str; 3] = ["OTLP_ENDPOINT", "OTLP_HEADERS", "OTLP_TIMEOUT_MS"];
 
-/// Variables that ask for a protection or a record that this build cannot give: they stop the start.
-const NOT_IMPLEMENTED: [&str; 1] = ["AUDIT_RETENTION_SEC"];
-
 /// One sentence for each variable that is set without effect.
 pub(super) fn warnings(environment: &Environment) -> Vec<String> {
     let names = set(&WITHOUT_EFFECT, environment);
     names.map(|name| format!("the variable `{name}` has no effect in this build yet")).collect()
-}
-
-/// One sentence for each variable that this build cannot honour.
-pub(super) fn errors(environment: &Environment) -> Vec<String> {
-    let names = set(&NOT_IMPLEMENTED, environment);
-    names
-        .map(|name| format!("the variable `{name}` is set, but this build does not implement it yet"))
-        .collect()
 }
 
 /// Those of `names` that ask for something.

@@ -126,6 +126,7 @@ macro_rules! store_contract {
                 entries_about_a_request_are_found
                 entries_of_a_period_are_found
                 a_checkpoint_follows_the_one_before_it
+                the_oldest_entries_of_a_partition_are_removed
             }
             statistics {
                 counters_add_up
