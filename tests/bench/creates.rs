@@ -202,7 +202,12 @@ fn compare(report: &mut Report, what: &str, percent: u32, rate: f64, other: f64)
 }
 
 /// Makes requests on all connections at once; returns how many a second, and how long each took.
-async fn create(gateway: &Gateway, call: &Call, warm_up: f64, length: f64) -> Result<(f64, Sample)> {
+pub(crate) async fn create(
+    gateway: &Gateway,
+    call: &Call,
+    warm_up: f64,
+    length: f64,
+) -> Result<(f64, Sample)> {
     create_through(async || gateway.try_connect().await, call, warm_up, length).await
 }
 

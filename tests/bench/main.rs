@@ -11,6 +11,8 @@ mod open_requests;
 
 mod idle_streams;
 
+mod retention;
+
 mod starts;
 
 mod swaps;
@@ -67,6 +69,7 @@ enum What {
     Clicks,
     OpenRequests,
     IdleStreams,
+    Retention,
     Starts,
     Swaps,
     /// Over a Redis that is started for it; not measured unless it is asked for
@@ -98,6 +101,7 @@ async fn main() -> anyhow::Result<()> {
             What::Clicks => clicks::measure(&mut report, quick).await?,
             What::OpenRequests => open_requests::measure(&mut report, quick).await?,
             What::IdleStreams => idle_streams::measure(&mut report, quick).await?,
+            What::Retention => retention::measure(&mut report, quick).await?,
             What::Starts => starts::measure(&mut report, quick).await,
             What::Swaps => swaps::measure(&mut report, quick).await?,
             What::Redis => redis::measure(&mut report, quick).await?,

@@ -12,6 +12,12 @@ const ACTIONS: &str = "
     policies:
       - use: quorum
         with: { approvers: [U0ALICE, U0BOB, U0CAROL] }
+  brief:
+    description: Over soon
+    timeout: 2s
+    policies:
+      - use: quorum
+        with: { approvers: [U0ALICE] }
   full:
     description: Personas, two approvers, and edits
     timeout: 24h

@@ -361,3 +361,58 @@ async fn admins_read_the_log() {
     }
     assert_eq!(gateway.send(&Call::get("/api/admin/audit")).await.status(), 401);
 }
+
+/// Old entries go, and what is left proves that nothing else did.
+#[tokio::test]
+async fn old_entries_are_removed_and_the_log_proves_itself() {
+    const DAY: i64 = 24 * 60 * 60;
+    let home = home().with_settable_clock().with("REQUEST_RETENTION_SEC", "3600");
+    let home = home.with("REQUEST_RETENTION_SWEEP_SEC", "1").with("AUDIT_RETENTION_SEC", "86400");
+    let gateway = home.start().await;
+    for _ in 0..5 {
+        approved(&gateway).await;
+    }
+    let home = gateway.stop().await;
+    let before = done(&home, &["export"]);
+    let last = |text: &str| -> BTreeMap<u64, u64> {
+        let last = |numbers: Vec<u64>| *numbers.last().expect("a number");
+        numbers(text).into_iter().map(|(partition, numbers)| (partition, last(numbers))).collect()
+    };
+    let removed = last(&before);
+
+    let gateway = home.start().await;
+    gateway.set_clock(2 * DAY);
+    gateway.logged("old audit entries removed", 1).await;
+    let (code, text) = audit(gateway.home(), &["verify", "--checkpoint", "./audit.ndjson.checkpoints"]);
+    assert_eq!(code, 3, "{text}");
+    for (partition, number) in &removed {
+        let found = text.lines().find_map(|line| {
+            let rest =
+                line.strip_prefix(&format!("removed by retention: partition {partition} up to entry "))?;
+            rest.split([',', ' ']).next()?.parse::<u64>().ok()
+        });
+        assert!(found.is_some_and(|found| found >= *number), "{partition}: {text}");
+    }
+    // The file has them all; and what is left goes on being signed.
+    let mirrored = read(gateway.home(), ENTRIES);
+    for (partition, numbers) in numbers(&mirrored) {
+        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "{partition}");
+    }
+    gateway.open("deploy").await;
+    let home = gateway.stop().await;
+    let export = done(&home, &["export"]);
+    for (partition, numbers) in numbers(&export) {
+        let removed = removed.get(&partition).copied().unwrap_or_default();
+        assert!(numbers.first().is_some_and(|first| *first > removed), "{partition}: {export}");
+    }
+    assert_eq!(export.matches("\"event\":\"audit_trimmed\"").count(), removed.len(), "{export}");
+    home.write("export", export.as_bytes());
+    assert_eq!(audit(&home, &["verify", "--file", "./export"]).0, 3);
+    // Without the entry that says so, it is missing.
+    let trimmed = export.lines().find(|line| line.contains("\"event\":\"audit_trimmed\"")).expect("one is");
+    let forged = export.replace(&format!("{trimmed}\n"), "");
+    home.write("forged", forged.as_bytes());
+    let (code, text) = audit(&home, &["verify", "--file", "./forged"]);
+    let is_named = ["missing: ", "cut off: "].iter().any(|finding| text.contains(finding));
+    assert!(code == 1 && is_named, "{text}");
+}

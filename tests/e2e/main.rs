@@ -32,6 +32,7 @@ mod pipelines;
 
 mod receipts;
 mod reexecution;
+mod retention;
 mod supersede;
 mod unsatisfiable;
 mod usage;

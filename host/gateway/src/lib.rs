@@ -23,6 +23,9 @@ mod usage;
 // What proves that what was written about it was not changed since.
 pub mod audit;
 
+// When it goes.
+pub mod retention;
+
 // On which thread its policies are asked.
 mod judging;
 // What is delivered more than once.

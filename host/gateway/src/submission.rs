@@ -21,7 +21,7 @@ use crate::simulation::{Observation, Observed, Outcome, Timers};
 
 /// How long an idempotency key counts after the time of its request is over, in milliseconds. While the request is open a
 /// key that had run out would make a second one beside it.
-const IDEMPOTENCY_MS: u64 = 24 * 60 * 60 * 1000;
+pub(crate) const IDEMPOTENCY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// An idempotency key, as its caller sent it.
 #[derive(Clone, Copy, Debug)]

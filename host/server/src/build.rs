@@ -29,6 +29,7 @@ use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::readiness::Readiness;
 use crate::rejections::Rejections;
 use crate::reports;
+use crate::retention::Sweeper;
 use crate::spool::Spool;
 use crate::state::App;
 use crate::streams::Streams;
@@ -144,7 +145,8 @@ pub(crate) async fn build_over(
     }
     gateway.register(metrics.registry()).context(METRICS)?;
     let spool = spool(config, &keys, &metrics).await?;
-    let audit = audit(config, &keys, gateway.store(), &metrics).await?;
+    let audit = audit(config, &keys, gateway.store(), &metrics).await?.removing_after(&config.retention);
+    let retention = Sweeper::new(&config.retention, metrics.registry()).context(METRICS)?;
     // Last of what can fail: a start that fails puts no file in force.
     let found = access.as_ref().and_then(|access| access.authenticator.access().digest());
     history::at_start(gateway.store().as_ref(), gateway.clock().now(), found)
@@ -166,6 +168,7 @@ pub(crate) async fn build_over(
         gates,
         spool,
         audit,
+        retention,
         sent_ephemerals: SentEphemerals::default(),
         permalinks: Permalinks::default(),
         slack_team_ids: config.slack.team_ids.iter().cloned().collect(),

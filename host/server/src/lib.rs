@@ -23,6 +23,7 @@ mod caller_rights;
 mod dispatching;
 mod instances;
 mod rejections;
+mod retention;
 
 // How callers, admins and operators reach it.
 pub mod http;

@@ -20,6 +20,7 @@ use crate::instances;
 use crate::interactions::{SocketMode, apply_recorded};
 use crate::readiness;
 use crate::rejections;
+use crate::retention;
 use crate::state::App;
 use crate::tls::TlsMetrics;
 
@@ -184,6 +185,15 @@ fn maintain(app: &Arc<App>, config: &Config, maintenance: &mut JoinSet<()>) {
     if config.audit.audit_file.is_some() {
         let this = Arc::clone(app);
         maintenance.spawn(supervisor.keep("audit_file", move || keeper::keep_mirroring(Arc::clone(&this))));
+    }
+    if config.retention.audit_retention_sec.is_some() {
+        let this = Arc::clone(app);
+        maintenance
+            .spawn(supervisor.keep("audit_retention", move || keeper::keep_removing(Arc::clone(&this))));
+    }
+    if app.retention.is_some() {
+        let this = Arc::clone(app);
+        maintenance.spawn(supervisor.keep("retention", move || retention::keep_sweeping(Arc::clone(&this))));
     }
     let this = Arc::clone(app);
     maintenance.spawn(supervisor.keep("readiness", move || check_readiness(Arc::clone(&this))));

@@ -21,6 +21,7 @@ use crate::interactions::SentEphemerals;
 use crate::rate_limit::{CallerQuotas, RateLimiter};
 use crate::readiness::Readiness;
 use crate::rejections::Rejections;
+use crate::retention::Sweeper;
 use crate::spool::Spool;
 use crate::streams::Streams;
 use crate::supervisor::Supervisor;
@@ -45,6 +46,8 @@ pub struct App {
     pub(crate) spool: Option<Arc<Spool>>,
     /// Keeps the audit log provable.
     pub(crate) audit: Keeper,
+    /// Removes requests that nothing needs any more. Without it they are kept for ever.
+    pub(crate) retention: Option<Sweeper>,
     /// The newest ephemeral messages.
     pub(crate) sent_ephemerals: SentEphemerals,
     /// The URLs of messages that callers asked for.

@@ -139,6 +139,8 @@ passed_on! {
         read audit(after: &AuditCursor, limit: usize) -> AuditPage;
         read audit_sizes() -> Vec<u64>;
         read audit_entries_at(numbers: &[u64]) -> Option<Vec<Option<LogEntry>>>;
+        write append_to(partition: u16, entry: AuditEntry) -> u64;
+        write remove_audit(partition: u16, through: u64) -> ();
         read audit_checkpoint() -> Option<KeptCheckpoint>;
         write keep_audit_checkpoint(checkpoint: KeptCheckpoint) -> Committed;
     } {
@@ -234,6 +236,13 @@ passed_on! {
             };
             self.faults.write("commit", commit).await
         }
+    }
+    Retention {
+        read ended(until: Timestamp, limit: usize) -> Vec<RequestId>;
+        write put_off(requests: Vec<(RequestId, Timestamp)>) -> ();
+        read removable(lineage: RequestId, limit: usize) -> Vec<Removable>;
+        write claim_archival(requests: &[RequestId], archive: u64, now: Timestamp) -> Vec<RequestId>;
+        write remove(removals: Vec<Removal>, archive: Option<u64>) -> Vec<bool>;
     }
     Salts {
         read salts(after: Option<RequestId>, limit: usize) -> Vec<(RequestId, WrappedSalt)>;

@@ -24,12 +24,13 @@ pub use archive::Archive;
 pub use copy::{CopyEnd, CopyError, CopyOptions, CopyProgress, copy};
 pub use error::{StoreError, StoreFault};
 pub use ports::{
-    Audit, AuditCursor, AuditPage, AuditRange, Change, ChangePolicy, Claim, Commit, Committed, Create,
-    Created, DOCUMENT_PREFIXES, DeadLetter, Dispatch, DispatchDepth, Dispatches, Documents, Due,
-    EXPIRED_KEPT_MS, Guards, Idempotency, KeepPost, KeptCheckpoint, LONGEST_PAUSE_MS, LONGEST_WAIT_MS,
-    LogColumns, LogEntry, LogPage, Messages, MostOpen, NewDispatch, NewSalt, Nonce, OpenPolicy, OpenRequests,
-    Outbox, OutboxDepth, OutboxEntry, Policies, Rate, ReadyEntry, Requests, Salts, Settled, Shared,
-    StalePost, Statistics, Store, StoredSet, Urgency,
+    ARCHIVAL_CLAIM_MS, Audit, AuditCursor, AuditPage, AuditRange, Change, ChangePolicy, Claim, Commit,
+    Committed, Create, Created, DOCUMENT_PREFIXES, DeadLetter, Dispatch, DispatchDepth, Dispatches,
+    Documents, Due, EXPIRED_KEPT_MS, Guards, Idempotency, KeepPost, KeptCheckpoint, LONGEST_PAUSE_MS,
+    LONGEST_WAIT_MS, LogColumns, LogEntry, LogPage, Messages, MostOpen, NewDispatch, NewSalt, Nonce,
+    OpenPolicy, OpenRequests, Outbox, OutboxDepth, OutboxEntry, Policies, Rate, ReadyEntry, Removable,
+    Removal, RemovedRequest, Requests, Retention, Salts, Settled, Shared, StalePost, Statistics, Store,
+    StoredSet, Urgency,
 };
 pub use redis::{
     Durability, RedisArchive, RedisOpenError, RedisOptions, RedisStore, RedisUrl, RedisUrlError,

@@ -4,11 +4,13 @@ mod signer;
 #[cfg(test)]
 mod tests;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use countersign_core::audit::checkpoint::{BadCheckpoint, Checkpoint};
 use countersign_core::audit::note::{BadNote, Note, NoteKey, NoteSignature};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
-pub use signer::{AuditSigner, Refusal, SignError, Signed};
+pub use signer::{AuditSigner, Part, Refusal, SignError, Signed};
 
 /// The keys that checkpoints are signed with: all of them sign, so that whoever knows one of them can check.
 pub struct AuditKeys(Vec<Ed25519KeyPair>);
@@ -50,6 +52,19 @@ impl AuditKeys {
     pub fn public(&self, origin: &str) -> Vec<NoteKey> {
         let public = self.0.iter().filter_map(|pair| pair.public_key().as_ref().try_into().ok());
         public.map(|public| NoteKey { name: origin.to_owned(), public }).collect()
+    }
+
+    /// The signature of the current key over a text that is no note.
+    fn signature(&self, text: &str) -> String {
+        self.0.first().map(|pair| STANDARD.encode(pair.sign(text.as_bytes()))).unwrap_or_default()
+    }
+
+    /// Whether one of the keys has made a signature over a text that is no note.
+    fn has_signed(&self, text: &str, signature: &str) -> bool {
+        let Ok(signature) = STANDARD.decode(signature) else { return false };
+        self.0.iter().any(|pair| {
+            UnparsedPublicKey::new(&ED25519, pair.public_key()).verify(text.as_bytes(), &signature).is_ok()
+        })
     }
 
     fn sign(&self, checkpoint: &Checkpoint) -> Note {

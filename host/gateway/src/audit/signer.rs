@@ -2,6 +2,8 @@
 //!
 //! It never signs a log that is shorter than, or otherwise than one that was signed before; it refuses, and says why.
 
+mod trim;
+
 use std::sync::Arc;
 
 use countersign_core::audit::checkpoint::{Checkpoint, Head, ORIGIN};
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use super::{AuditKeys, verify};
+
+pub use trim::Part;
 
 /// The event of the entry that says that another line of checkpoints begins.
 const RESTARTED: &str = "audit_restarted";
@@ -91,7 +95,7 @@ pub enum Refusal {
         /// Its number.
         number: u64,
     },
-    /// An entry says that others were removed. Nothing removes any yet, so somebody else has written it.
+    /// An entry says that others were removed, and somebody else has written it.
     #[error("entry {partition}/{number} says that entries were removed, and no gateway has written it")]
     Trimmed {
         /// The partition.
@@ -161,7 +165,7 @@ impl AuditSigner {
         match self.fold(&mut state, &sizes, &signed).await {
             // The store is a copy of one of another kind. What was signed is compared as it is read again.
             Err(SignError::Store(StoreError::Cursor(_))) => {
-                state = State::default();
+                state = self.beginning(sizes.len()).await?;
                 is_read_again = true;
                 self.fold(&mut state, &sizes, &signed).await
             }
@@ -197,8 +201,8 @@ impl AuditSigner {
         let entry = AuditEntry::of_admin(now, RESTARTED, None, detail);
         self.store.append(vec![entry], Vec::new()).await?;
         self.known = None;
-        let mut state = State::default();
         let sizes = self.store.audit_sizes().await?;
+        let mut state = self.beginning(sizes.len()).await?;
         self.fold(&mut state, &sizes, &[]).await?;
         let sequence = kept.map_or(0, |kept| kept.sequence).saturating_add(1);
         self.keep(state, sequence, self.new_origin.clone(), now).await
@@ -264,6 +268,12 @@ impl AuditSigner {
         Ok(())
     }
 
+    /// Before the first entries that are still there.
+    async fn beginning(&self, partitions: usize) -> Result<State, SignError> {
+        let removed = self.removed(partitions).await?.into_iter();
+        Ok(State { cursor: String::new(), logs: removed.map(|tree| Log { tree, last: None }).collect() })
+    }
+
     /// Reads what was added, at least up to these sizes, and compares it with what was signed.
     async fn fold(&self, state: &mut State, sizes: &[u64], signed: &[Checkpoint]) -> Result<(), SignError> {
         state.logs.resize(sizes.len().max(state.logs.len()), Log::default());
@@ -282,7 +292,9 @@ impl AuditSigner {
                 if entry.number != number {
                     return Err(Refusal::Missing { partition, number }.into());
                 }
-                if trim_entry(&entry.body).is_some() {
+                if number > most_signed(signed, partition)
+                    && trim_entry(&entry.body).is_some_and(|trim| !trim::is_signed(&self.keys, trim))
+                {
                     return Err(Refusal::Trimmed { partition, number }.into());
                 }
                 let leaf = leaf_of(entry);
@@ -347,6 +359,12 @@ fn check_sizes(signed: &[Checkpoint], sizes: &[u64]) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// How many entries of a partition were signed.
+fn most_signed(signed: &[Checkpoint], partition: usize) -> u64 {
+    let sizes = signed.iter().filter_map(|checkpoint| checkpoint.heads.get(partition)).map(|head| head.size);
+    sizes.max().unwrap_or_default()
 }
 
 /// Where a checkpoint was signed over this length, its root is the same.

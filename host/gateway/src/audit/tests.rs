@@ -386,3 +386,71 @@ async fn one_of_two_signers_wins() {
     assert_eq!(one.checkpoint, other.checkpoint);
     assert_ne!(one.is_new, other.is_new);
 }
+
+/// Entries of these times in some partitions.
+async fn write_at(house: &House, times: std::ops::Range<u64>) {
+    for number in times {
+        for shard in [0, 1, 5] {
+            let mut entry = audit(&request_in(shard, number % 3), &format!("event {number}"));
+            entry.at = at(number);
+            house.store().append(vec![entry], vec![]).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_oldest_entries_go_and_the_log_stays_right() {
+    let mut house = House::new();
+    write_at(&house, 0..30).await;
+    house.sign().await;
+    write_at(&house, 30..50).await;
+    let mut signer = house.signer();
+    assert_eq!(signer.announce_trims(at(0), None, at(50)).await.unwrap(), [], "nothing is so old");
+    // What no checkpoint covers stays.
+    let parts = signer.announce_trims(at(45), None, at(50)).await.unwrap();
+    let expected = [0, 1, 5].map(|partition| Part { partition, removed: 30, entry: 51 });
+    assert_eq!(parts, expected);
+    let heads = |signed: &Signed| signed.checkpoint.heads.clone();
+    let before = house.verify();
+    assert_eq!((before.findings, before.trimmed), (vec![], vec![]), "it is not removed yet");
+    let signed = house.sign().await;
+    assert!(parts.iter().all(|part| part.is_covered(&heads(&signed))));
+    for part in &parts {
+        house.store().remove_audit(part.partition, part.removed).await.unwrap();
+    }
+    let report = house.verify();
+    assert_eq!(report.findings, []);
+    let removed: Vec<_> = report.trimmed.iter().map(|it| (it.partition, it.removed, it.entry)).collect();
+    assert_eq!(removed, [(0, 30, 51), (1, 30, 51), (5, 30, 51)]);
+
+    // It goes on from there, no further than the files of the log have it.
+    write_at(&house, 50..70).await;
+    house.sign().await;
+    let mut signer = house.signer();
+    let most: Vec<u64> = (0..17).map(|partition| if partition == 1 { 20 } else { 40 }).collect();
+    let parts = signer.announce_trims(at(60), Some(&most), at(70)).await.unwrap();
+    assert_eq!(parts, [0, 5].map(|partition| Part { partition, removed: 40, entry: 72 }));
+    assert!(!parts[0].is_covered(&[]));
+    let signed = house.sign().await;
+    for part in parts.iter().filter(|part| part.is_covered(&heads(&signed))) {
+        house.store().remove_audit(part.partition, part.removed).await.unwrap();
+    }
+    let report = house.verify();
+    assert_eq!((report.findings, report.trimmed.len()), (vec![], 3));
+    // Another line of checkpoints begins over what is left.
+    let restarted = house.signer().restart(at(80)).await.unwrap();
+    house.checkpoints = vec![restarted.checkpoint];
+    let report = house.verify();
+    assert_eq!((report.findings, report.trimmed.len()), (vec![], 3));
+    assert!(!house.sign().await.is_new);
+}
+
+#[tokio::test]
+async fn what_was_altered_is_not_removed() {
+    let mut house = House::new();
+    write_at(&house, 0..30).await;
+    house.sign().await;
+    house.tamper("UPDATE audit SET body = replace(body, 'event 7', 'event 8') WHERE partition = 1").await;
+    let refused = house.signer().announce_trims(at(10), None, at(50)).await.unwrap_err();
+    assert!(matches!(refused, SignError::Refused(Refusal::Root { partition: 1, size: 30 })), "{refused}");
+}

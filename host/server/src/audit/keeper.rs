@@ -3,7 +3,7 @@
 //!
 //! Nothing waits for it. What goes wrong is in the log, in metrics and in `/readyz`, and is made up for later.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,9 +11,11 @@ use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::{Context as _, ensure};
+use countersign_core::audit::checkpoint::Head;
 use countersign_core::audit::checkpoint::{Checkpoint, ORIGIN};
 use countersign_core::lifecycle::Digest;
-use countersign_gateway::audit::{AuditKeys, AuditSigner, SignError, verify};
+use countersign_core::lifecycle::Timestamp;
+use countersign_gateway::audit::{AuditKeys, AuditSigner, Part as Removal, SignError, verify};
 use countersign_store::{AuditCursor, AuditRange, LogEntry, LogPage, Store, StoreError};
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 use tokio::task::JoinError;
@@ -35,6 +37,15 @@ const PAGE: usize = 1000;
 const LEASE: &str = "audit_checkpoint";
 const LEASE_MS: u64 = 5_000;
 
+/// The lease of the instance that removes the oldest entries, and how long it lasts beyond the time to the next look.
+const RETENTION_LEASE: &str = "audit_retention";
+
+/// How often the log is read for what can be removed, in each period for which entries are kept.
+const LOOKS: u32 = 16;
+
+/// For how many times as long as a removal took the next one waits.
+const REST: u32 = 3;
+
 /// How often what is wrong is logged while it stays the same.
 const REMINDER: Duration = Duration::from_secs(60);
 
@@ -46,6 +57,20 @@ pub(crate) struct Keeper {
     troubles: Mutex<BTreeMap<Part, Trouble>>,
     metrics: Metrics,
     interval: Duration,
+    /// For how long entries are kept, and how often is looked for older ones; `None` if for ever.
+    retention: Option<(Duration, Duration)>,
+    removing: tokio::sync::Mutex<Removing>,
+    /// How many entries of each partition are in the audit file.
+    mirrored: Mutex<Vec<u64>>,
+}
+
+/// What is being removed.
+#[derive(Default)]
+struct Removing {
+    /// When the log was last read for what can be removed.
+    looked: Option<Instant>,
+    /// What can be removed once a checkpoint covers the entries that say so.
+    parts: VecDeque<Removal>,
 }
 
 /// What can go wrong.
@@ -156,7 +181,18 @@ impl Keeper {
             troubles: Mutex::default(),
             metrics: Metrics::new(registry).context("cannot register metrics")?,
             interval: Duration::from_secs(config.audit_checkpoint_sec.into()),
+            retention: None,
+            removing: tokio::sync::Mutex::default(),
+            mirrored: Mutex::default(),
         })
+    }
+
+    /// The same, which removes entries after a time.
+    pub(crate) fn removing_after(mut self, retention: &config::Retention) -> Keeper {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        self.retention =
+            retention.audit_retention_sec.map(|kept| (seconds(kept), seconds(retention.sweep_sec)));
+        self
     }
 
     /// The names of the parts that something is wrong with. What it is can name files, and is in the log alone.
@@ -212,10 +248,18 @@ impl Keeper {
     /// Appends what was added to the log to the audit file.
     pub(crate) async fn mirror(&self, store: &dyn Store) {
         let Some(entries) = &self.entries else { return };
+        // What was there before is in the file once its end was reached.
+        let sizes = match self.retention {
+            Some(_) => store.audit_sizes().await.unwrap_or_default(),
+            None => Vec::new(),
+        };
         loop {
             let after = lock(entries).after.clone();
             let page = match store.audit_log(AuditRange::default(), &after, PAGE).await {
-                Ok(page) if page.entries.is_empty() && page.is_last => return self.resolve(Part::File),
+                Ok(page) if page.entries.is_empty() && page.is_last => {
+                    *lock(&self.mirrored) = sizes;
+                    return self.resolve(Part::File);
+                }
                 Ok(page) => page,
                 // The store is a copy of one of another kind: the file tells what it has already.
                 Err(StoreError::Cursor(_)) if !after.as_str().is_empty() => {
@@ -235,9 +279,57 @@ impl Keeper {
             let append = move || lock(&entries).append(&page);
             let is_done = self.settle(Part::File, tokio::task::spawn_blocking(append).await);
             if is_last || !is_done {
+                if is_done {
+                    *lock(&self.mirrored) = sizes;
+                }
                 return;
             }
         }
+    }
+
+    /// Removes entries that are old enough: writes entries that say so, and removes the old ones once a checkpoint covers
+    /// these.
+    async fn remove(&self, app: &App) -> Result<(), SignError> {
+        let Some((kept, interval)) = self.retention else { return Ok(()) };
+        let (gateway, store) = (&app.gateway, app.gateway.store());
+        if let Some(shared) = store.shared() {
+            let ttl_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).saturating_add(LEASE_MS);
+            if !shared.lease(RETENTION_LEASE, gateway.instance(), ttl_ms).await? {
+                return Ok(());
+            }
+        }
+        let mut removing = self.removing.lock().await;
+        let is_due = removing.looked.is_none_or(|looked| looked.elapsed() >= (kept / LOOKS).max(interval));
+        if removing.parts.is_empty() && is_due {
+            let now = gateway.clock().now();
+            let before = now.minus(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+            let most = self.entries.is_some().then(|| lock(&self.mirrored).clone());
+            let is_mirrored = most.as_ref().is_none_or(|most| !most.is_empty());
+            if is_mirrored && has_older(store.as_ref(), before).await? {
+                let parts = self.signer.lock().await.announce_trims(before, most.as_deref(), now).await?;
+                removing.parts.extend(parts);
+                removing.looked = Some(Instant::now());
+            }
+            if !removing.parts.is_empty() {
+                self.sign(app).await;
+            }
+        }
+        let heads: Vec<Head> = match removing.parts.is_empty() {
+            true => return Ok(()),
+            false => self.signer.lock().await.newest().await?.map_or(Vec::new(), |it| it.checkpoint.heads),
+        };
+        let mut removed = 0;
+        while let Some(part) = removing.parts.front().copied().filter(|part| part.is_covered(&heads)) {
+            let begun = Instant::now();
+            store.remove_audit(part.partition, part.removed).await?;
+            removing.parts.pop_front();
+            removed += 1;
+            tokio::time::sleep(begun.elapsed() * REST).await;
+        }
+        if removed > 0 {
+            tracing::info!(parts = removed, "old audit entries removed");
+        }
+        Ok(())
     }
 
     /// False if a file could not be written.
@@ -302,6 +394,29 @@ pub(crate) async fn keep_mirroring(app: Arc<App>) {
         app.audit.mirror(app.gateway.store().as_ref()).await;
         tokio::time::sleep(MIRROR).await;
     }
+}
+
+/// Removes entries that are old enough, again and again.
+pub(crate) async fn keep_removing(app: Arc<App>) {
+    let Some((_, interval)) = app.audit.retention else { return std::future::pending().await };
+    loop {
+        match app.audit.remove(&app).await {
+            Ok(()) => {}
+            Err(SignError::Refused(refusal)) => {
+                tracing::error!(%refusal, "no audit entries are removed");
+            }
+            // That the store is away is logged already.
+            Err(SignError::Store(error)) => tracing::debug!(%error, "no audit entries removed"),
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+/// Whether there are entries from before a time.
+async fn has_older(store: &dyn Store, before: Timestamp) -> Result<bool, StoreError> {
+    let range = AuditRange { request: None, period: Some((Timestamp::EPOCH, before)) };
+    let page = store.audit_log(range, &AuditCursor::default(), 1).await?;
+    Ok(!page.entries.is_empty() || !page.is_last)
 }
 
 fn failure(path: &Path, error: &io::Error) -> String {

@@ -10,13 +10,13 @@ mod logging;
 mod network;
 mod policies;
 mod rate_limit;
+mod retention;
 mod scheduling;
 pub(crate) mod secrets;
 mod slack;
 mod storage;
 mod tls;
 mod tracing;
-mod unsupported;
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +34,7 @@ pub use logging::{LogFormat, Logging};
 pub use network::Network;
 pub use policies::Policies;
 pub use rate_limit::RateLimit;
+pub use retention::Retention;
 pub use scheduling::Scheduling;
 pub use secrets::Secrets;
 pub use slack::Slack;
@@ -65,6 +66,9 @@ pub struct Config {
     /// What is kept of the audit log outside of the store.
     #[command(flatten)]
     pub audit: Audit,
+    /// For how long what has ended is kept.
+    #[command(flatten)]
+    pub retention: Retention,
     /// How often a client address may make requests.
     #[command(flatten)]
     pub rate_limit: RateLimit,
@@ -96,7 +100,7 @@ impl Config {
     /// one sentence each. `malformed` are the variables of the settings whose values could not be read: nothing is said
     /// of what depends on them.
     pub(crate) fn read_variables(&mut self, environment: &Environment, malformed: &[String]) -> Vec<String> {
-        let mut wrong = unsupported::errors(environment);
+        let mut wrong = Vec::new();
         self.warnings = Vec::new();
         self.secrets = Secrets::read(environment, &mut wrong);
         wrong.extend(self.storage.read_variables(environment));
@@ -110,6 +114,7 @@ impl Config {
         if !malformed.iter().any(|name| Gates::CHECKED.contains(&name.as_str())) {
             wrong.extend(self.gates.check(&self.access, &self.secrets));
         }
+        wrong.extend(self.retention.check());
         if !self.slack.team_ids.is_empty() && self.secrets.slack_bot.is_none() {
             let missing = "the variable `SLACK_TEAM_IDS` has no effect without `SLACK_BOT_TOKEN`: \
                            people of every workspace count";

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::error::{ApiError, Invalid, Problem};
 use super::params::Params;
 use super::view::{rfc3339, rfc3339_always};
+use crate::retention::Sweeper;
 use crate::state::App;
 
 /// Whether the process is alive, whatever the state of its dependencies.
@@ -35,7 +36,8 @@ pub(super) struct ReadyView {
     status: &'static str,
     /// What is wrong: `store_unavailable` (of a store that instances share: callers go on waiting, and what people do in
     /// Slack is kept if `COUNTERSIGN_SPOOL_DIR` is given), `slack_degraded`, `slack_stalled`, `slack_down`, `slack_unauthorized`,
-    /// `audit` (which `audit` explains), `policy_set_held_back`, `access_file_held_back`, or `presses_spooled` (what people did waits on disk for the store).
+    /// `audit` (which `audit` explains), `policy_set_held_back`, `access_file_held_back`, `presses_spooled` (what people did waits on disk for the store),
+    /// or `request_archive` (requests cannot be archived, so none is removed).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     degraded: Vec<&'static str>,
     /// The hash of the policy set in force.
@@ -175,6 +177,7 @@ fn degraded(app: &App) -> Vec<&'static str> {
         (!app.policy_sets.held_back().is_empty()).then_some("policy_set_held_back"),
         access_is_held_back.then_some("access_file_held_back"),
         are_spooled.then_some("presses_spooled"),
+        app.retention.as_ref().is_some_and(Sweeper::is_failing).then_some("request_archive"),
     ];
     wrong.into_iter().flatten().collect()
 }

@@ -126,6 +126,7 @@ impl Process {
         let app = Arc::new(App {
             exporter: Default::default(),
             audit: audit.expect("no file is read"),
+            retention: None,
             policy_sets: PolicySets::new(Arc::clone(&gateway), "unused".into(), registries, folder),
             gateway,
             admin_token: None,

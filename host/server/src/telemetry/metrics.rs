@@ -19,7 +19,7 @@ const HTTP_BUCKETS: [f64; 12] =
 const PROBE_BUCKETS: [f64; 9] = [0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 /// Why a gateway is degraded: the codes of `degraded` in `/readyz`.
-const DEGRADED: [&str; 9] = [
+const DEGRADED: [&str; 10] = [
     "store_unavailable",
     "audit",
     "slack_degraded",
@@ -29,6 +29,7 @@ const DEGRADED: [&str; 9] = [
     "policy_set_held_back",
     "access_file_held_back",
     "presses_spooled",
+    "request_archive",
 ];
 
 /// A rejected call or act that may be an attack.
@@ -321,6 +322,7 @@ mod tests {
         gateway_degraded{reason="audit"} 1
         gateway_degraded{reason="policy_set_held_back"} 0
         gateway_degraded{reason="presses_spooled"} 0
+        gateway_degraded{reason="request_archive"} 0
         gateway_degraded{reason="slack_degraded"} 0
         gateway_degraded{reason="slack_down"} 0
         gateway_degraded{reason="slack_stalled"} 0

@@ -20,6 +20,8 @@ struct Stored {
 
 /// The labels of a counter.
 enum Labels {
+    /// None.
+    None,
     /// `action`.
     Action,
     /// `action`, and another with these values.
@@ -28,7 +30,7 @@ enum Labels {
     Other,
 }
 
-const COUNTERS: [Stored; 16] = {
+const COUNTERS: [Stored; 18] = {
     use Labels::{Action, ActionAnd, Other};
     const fn of(name: &'static str, labels: Labels, help: &'static str) -> Stored {
         Stored { name, help, labels }
@@ -68,6 +70,12 @@ const COUNTERS: [Stored; 16] = {
             Other,
             "Messages that were not posted, by reason: the request ended before anybody saw it.",
         ),
+        of("purged_requests_total", Labels::None, "Ended requests that were removed from the store."),
+        of(
+            "archived_requests_total",
+            Labels::None,
+            "Requests that were removed from the store after they were archived.",
+        ),
         of(
             "access_reloads_total",
             Other,
@@ -102,7 +110,9 @@ pub async fn stored(
 ) -> Result<Vec<MetricFamily>, StoreError> {
     let mut counters = store.counters().await?;
     // A rate misses the first event if the counter does not exist before it.
-    for counter in no_reloads().chain(actions.iter().flat_map(|action| at_zero(action))) {
+    for counter in
+        no_reloads().chain(without_labels()).chain(actions.iter().flat_map(|action| at_zero(action)))
+    {
         counters.entry(counter).or_default();
     }
     let mut families: Vec<MetricFamily> =
@@ -125,10 +135,16 @@ fn at_zero(action: &str) -> Vec<Counter> {
                 let of = |value| Count::one(name, &[("action", action), (*label, value)]).counter;
                 zeros.extend(values.iter().map(|value| of(*value)));
             }
-            Labels::Other => {}
+            Labels::None | Labels::Other => {}
         }
     }
     zeros
+}
+
+/// The counters without labels.
+fn without_labels() -> impl Iterator<Item = Counter> {
+    let plain = COUNTERS.iter().filter(|counter| matches!(counter.labels, Labels::None));
+    plain.map(|counter| Count::one(counter.name, &[]).counter)
 }
 
 /// Every counter of reloads, at zero.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use countersign_core::lifecycle::{AuditEntry, Digest, RequestId, Timestamp};
+use countersign_core::lifecycle::{AuditEntry, Digest, Request, RequestId, Timestamp};
 use serde_json::json;
 
 use super::Backend;
@@ -238,4 +238,46 @@ pub(crate) async fn a_checkpoint_follows_the_one_before_it<B: Backend>() {
 /// The entries about this request, or about none.
 fn about(entries: &[AuditEntry], request: Option<RequestId>) -> Vec<AuditEntry> {
     entries.iter().filter(|entry| entry.request == request).cloned().collect()
+}
+
+fn entry_at(request: &Request, number: u64) -> AuditEntry {
+    AuditEntry { at: at(number), ..audit(request, &format!("event {number}")) }
+}
+
+pub(crate) async fn the_oldest_entries_of_a_partition_are_removed<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let [first, second] = [request_in(3, 1), request_in(3, 2)];
+    let other = request_in(4, 3);
+    // More than a block of an index.
+    for number in 0..300 {
+        let about = if number % 3 == 0 { &first } else { &second };
+        store.append(vec![entry_at(about, number)], vec![]).await.unwrap();
+    }
+    store.append(vec![entry_at(&other, 5)], vec![]).await.unwrap();
+    let mut about_none = entry_at(&first, 400);
+    about_none.request = None;
+    assert_eq!(store.append_to(3, about_none.clone()).await.unwrap(), 301);
+    let sizes = store.audit_sizes().await.unwrap();
+    let numbers = async |range: AuditRange| {
+        let page = store.audit_log(range, &AuditCursor::default(), 1000).await.unwrap();
+        page.entries.iter().filter(|it| it.partition == 3).map(|it| it.number).collect::<Vec<u64>>()
+    };
+    for through in [100, 100, 270] {
+        store.remove_audit(3, through).await.unwrap();
+        assert_eq!(numbers(AuditRange::default()).await, (through + 1..=301).collect::<Vec<_>>());
+        let period = Some((at(0), at(290)));
+        assert_eq!(
+            numbers(AuditRange { request: None, period }).await,
+            (through + 1..=290).collect::<Vec<_>>()
+        );
+        let of_first = AuditRange { request: Some(first.id), period: None };
+        let expected: Vec<u64> = (through + 1..=300).filter(|number| number % 3 == 1).collect();
+        assert_eq!(numbers(of_first).await, expected);
+    }
+    assert_eq!(store.audit_sizes().await.unwrap(), sizes, "the numbers go on");
+    store.append(vec![entry_at(&first, 500)], vec![]).await.unwrap();
+    assert_eq!(numbers(AuditRange::default()).await.last(), Some(&302));
+    let page = store.audit_log(AuditRange::default(), &AuditCursor::default(), 1000).await.unwrap();
+    assert!(page.entries.iter().any(|it| it.partition == 4), "other partitions stay");
+    assert!(page.entries.iter().any(|it| it.entry().unwrap() == about_none));
 }

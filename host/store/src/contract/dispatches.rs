@@ -9,7 +9,7 @@ use super::harness::{at_once, opened};
 use crate::fixtures::*;
 use crate::{
     Commit, Committed, Create, Created, DeadLetter, Dispatch, DispatchDepth, LONGEST_PAUSE_MS, NewDispatch,
-    Settled, Store,
+    Removal, RemovedRequest, Settled, Store,
 };
 
 fn to(target: &str, position: u32) -> NewDispatch {
@@ -278,4 +278,37 @@ pub(crate) async fn reopening_keeps_the_dispatches<B: Backend>() {
     let store = backend.open().await;
     assert_eq!(store.dead_letters("a", 9).await.unwrap().len(), 1);
     assert_eq!(claimed(&*store, 2, "a", 1).await.unwrap().position, 1);
+}
+
+pub(crate) async fn a_removed_request_has_no_dispatches<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    create(&*store, &request(1), &["a", "b", "c"]).await;
+    create(&*store, &request(2), &["a", "b"]).await;
+    let ended = next(&request(1), at(2), |request| request.state = denied(at(2)));
+    commit(&*store, &ended, vec![]).await;
+    let is_undelivered =
+        async || store.removable(ended.id, 10).await.unwrap().iter().any(|it| it.is_undelivered);
+    for (target, settled) in [
+        ("a", Settled::Dead { failure: "gone".into() }),
+        ("b", told(2, 2, true)),
+        ("c", Settled::Dead { failure: "gone".into() }),
+    ] {
+        assert!(is_undelivered().await, "`{target}` waits");
+        let claimed = claimed(&*store, 1, target, 3).await.unwrap();
+        store.settle_dispatch(&claimed, at(3), settled).await.unwrap();
+    }
+    assert!(!is_undelivered().await, "dead letters are not delivered by themselves");
+    let removal = Removal {
+        lineage: ended.id,
+        newest: ended.id,
+        requests: vec![RemovedRequest::of(&ended)],
+        counts: vec![],
+    };
+    assert_eq!(store.remove(vec![removal], None).await.unwrap(), [true]);
+    assert_eq!(store.dead_letters("a", 9).await.unwrap(), []);
+    let waits =
+        |target: &str| DispatchDepth { target: target.into(), waiting: 1, oldest: Some(at(0)), dead: 0 };
+    let mut depth = store.dispatch_depth().await.unwrap();
+    depth.sort_by(|one, other| one.target.cmp(&other.target));
+    assert_eq!(depth, [waits("a"), waits("b")], "those of another request stay");
 }

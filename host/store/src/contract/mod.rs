@@ -11,6 +11,7 @@ pub(crate) mod messages;
 pub(crate) mod outbox;
 pub(crate) mod policies;
 pub(crate) mod requests;
+pub(crate) mod retention;
 pub(crate) mod salts;
 pub(crate) mod shared;
 pub(crate) mod statistics;
@@ -62,6 +63,14 @@ macro_rules! store_contract {
                 open_requests_are_found_by_their_supersede_key
                 of_many_with_one_supersede_key_the_last_finds_all
             }
+            retention {
+                what_has_ended_is_listed_by_when_it_ended
+                what_is_removed_is_gone_with_all_that_belongs_to_it
+                what_has_changed_is_not_removed
+                the_oldest_of_a_lineage_go_first
+                a_removed_lineage_is_not_gone_on_with
+                it_is_known_until_when_an_idempotency_key_counts
+            }
             salts {
                 salts_are_read_in_pages
                 a_salt_is_replaced_while_it_is_what_it_was
@@ -88,6 +97,7 @@ macro_rules! store_contract {
             dispatches {
                 a_target_is_told_of_everything_in_order
                 a_dispatch_is_the_claimers_alone
+                a_removed_request_has_no_dispatches
                 what_is_new_while_a_target_is_told_is_told_next
                 a_failed_dispatch_keeps_its_schedule_and_a_held_one_does_not
                 no_target_hides_another
@@ -131,6 +141,7 @@ macro_rules! store_contract {
                 entries_about_a_request_are_found
                 entries_of_a_period_are_found
                 a_checkpoint_follows_the_one_before_it
+                the_oldest_entries_of_a_partition_are_removed
             }
             statistics {
                 counters_add_up
@@ -181,6 +192,7 @@ macro_rules! shared_contract {
                 instances_at_once_decide_once
                 changes_of_others_are_heard
                 a_lease_has_one_holder
+                requests_are_claimed_for_one_archive
                 instances_know_of_each_other
                 a_bucket_is_shared
                 another_instance_goes_on

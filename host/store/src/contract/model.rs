@@ -286,6 +286,10 @@ impl Model {
         if self.requests.values().any(|other| other.id == request.id || place(other) == place(request)) {
             return Created::LineageConflict;
         }
+        let (lineage, depth) = place(request);
+        if depth > 0 && !self.requests.values().any(|other| place(other) == (lineage, depth - 1)) {
+            return Created::LineageConflict;
+        }
         if let (Some(key), Some(idempotency)) = (key, idempotency) {
             self.keys.insert((shard, key), (*idempotency, request.id));
         }

@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::lifecycle::{Digest, Effect};
+use countersign_core::lifecycle::{Digest, Effect, Request, RequestId};
 use tokio::sync::broadcast::Receiver;
 
 use super::SharedBackend;
 use super::harness::{Seen, at_once, commit, create, take};
 use crate::fixtures::*;
-use crate::{Change, Commit, Committed, Created, MostOpen, Rate, Shared, Store};
+use crate::{
+    ARCHIVAL_CLAIM_MS, Change, Commit, Committed, Created, MostOpen, Rate, Removal, RemovedRequest, Shared,
+    Store,
+};
 
 /// Two instances.
 async fn both<B: SharedBackend>() -> (B, [Arc<dyn Store>; 2]) {
@@ -177,4 +180,53 @@ pub(crate) async fn another_instance_goes_on<B: SharedBackend>() {
     assert_eq!(other.ready_outbox(at(12), 10).await.unwrap(), []);
     other.finish_outbox(&taken[0], 1).await.unwrap();
     assert_eq!(other.outbox_depth().await.unwrap().entries, 0);
+}
+
+/// Of several archives at once, each request is claimed by one. Whoever has a claim can claim again, and remove.
+pub(crate) async fn requests_are_claimed_for_one_archive<B: SharedBackend>() {
+    let (_backend, stores) = both::<B>().await;
+    let made: Vec<Request> = (0..40)
+        .map(|number| {
+            let mut made = request(number);
+            made.state = denied(at(0));
+            made
+        })
+        .collect();
+    for request in &made {
+        create(&*stores[0], request).await;
+    }
+    let ids: Vec<RequestId> = made.iter().map(|request| request.id).collect();
+    let claimed = at_once(2, |which| {
+        let (store, ids) = (Arc::clone(&stores[which as usize]), ids.clone());
+        async move { store.claim_archival(&ids, which, at(0)).await.unwrap() }
+    });
+    let claimed = claimed.await;
+    let mut all = claimed.concat();
+    all.sort_unstable();
+    assert_eq!(all, ids);
+
+    let again = stores[0].claim_archival(&ids, 0, at(1)).await.unwrap();
+    let sorted = |mut ids: Vec<RequestId>| {
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(sorted(again), sorted(claimed[0].clone()));
+    let removals = made.iter().map(|request| Removal {
+        lineage: request.id,
+        newest: request.id,
+        requests: vec![RemovedRequest::of(request)],
+        counts: vec![],
+    });
+    let removals: Vec<Removal> = removals.collect();
+    let nobody = stores[0].remove(removals.clone(), None).await.unwrap();
+    assert!(nobody.iter().all(|done| !done));
+    let removed = stores[0].remove(removals.clone(), Some(0)).await.unwrap();
+    assert_eq!(removed.iter().filter(|done| **done).count(), claimed[0].len());
+    // An archive that is not heard of for a day has lost what it claimed.
+    let left = sorted(claimed[1].clone());
+    let soon = stores[0].claim_archival(&left, 0, at(ARCHIVAL_CLAIM_MS - 1)).await.unwrap();
+    assert_eq!(soon, []);
+    let later = stores[0].claim_archival(&left, 0, at(ARCHIVAL_CLAIM_MS)).await.unwrap();
+    assert_eq!(sorted(later), left);
+    assert_eq!(stores[1].claim_archival(&left, 1, at(ARCHIVAL_CLAIM_MS)).await.unwrap(), []);
 }

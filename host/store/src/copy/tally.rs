@@ -14,8 +14,8 @@ pub(crate) struct Tally {
     places: BTreeMap<(Kind, Home), u64>,
     /// The values of counters, of which each may be met in parts.
     counters: BTreeMap<(String, String), u64>,
-    /// How many entries of each partition of the audit log there are, and the greatest of their numbers.
-    audit: BTreeMap<u16, (u64, u64)>,
+    /// How many entries of each partition of the audit log there are, and the least and the greatest of their numbers.
+    audit: BTreeMap<u16, (u64, u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,8 +32,8 @@ impl Tally {
             return;
         }
         if let Record::Audit(AuditRecord { partition, number, .. }) = record {
-            let (count, last) = self.audit.entry(*partition).or_default();
-            (*count, *last) = (*count + 1, (*last).max(*number));
+            let (count, first, last) = self.audit.entry(*partition).or_insert((0, *number, *number));
+            (*count, *first, *last) = (*count + 1, (*first).min(*number), (*last).max(*number));
         }
         let mut bytes = record.to_bytes();
         if record.kind().is_ordered() {
@@ -82,16 +82,18 @@ impl Tally {
         Some((*kind, self.count(*kind), other.count(*kind)))
     }
 
-    /// How many audit entries the first partition has whose entries are not numbered from 1 to its size, and that size.
+    /// How many audit entries the first partition has whose entries are not numbered without gaps up to its size, from its
+    /// first one on, which is another than 1 if retention has removed some; and how many there should be.
     /// `sizes` are those of the partitions, in their order.
     pub(super) fn audit_difference(&self, sizes: &[u64]) -> Option<(u64, u64)> {
         let partitions = sizes.len().max(self.audit.keys().last().map_or(0, |last| usize::from(*last) + 1));
         let mut sizes = sizes.iter().copied();
         (0..partitions).find_map(|partition| {
             let partition = u16::try_from(partition).unwrap_or(u16::MAX);
-            let (count, last) = self.audit.get(&partition).copied().unwrap_or_default();
+            let (count, first, last) = self.audit.get(&partition).copied().unwrap_or((0, 1, 0));
             let size = sizes.next().unwrap_or_default();
-            ((count, last) != (size, size)).then_some((count, size))
+            let expected = size.saturating_sub(first.saturating_sub(1));
+            ((count, last) != (expected, size)).then_some((count, expected))
         })
     }
 

@@ -56,6 +56,13 @@ pub trait Audit: Send + Sync {
         Ok(None)
     }
 
+    /// Appends an entry to a partition, whatever it is about, and returns its number.
+    async fn append_to(&self, partition: u16, entry: AuditEntry) -> Result<u64, StoreError>;
+
+    /// Removes the entries of a partition up to the one with this number, in one write. The numbers of those that follow stay
+    /// as they are, and so does the size of the partition.
+    async fn remove_audit(&self, partition: u16, through: u64) -> Result<(), StoreError>;
+
     /// The newest checkpoint.
     async fn audit_checkpoint(&self) -> Result<Option<KeptCheckpoint>, StoreError>;
 

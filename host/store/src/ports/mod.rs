@@ -8,6 +8,7 @@ mod messages;
 mod outbox;
 mod policies;
 mod requests;
+mod retention;
 mod salts;
 mod shared;
 mod statistics;
@@ -28,6 +29,7 @@ pub use messages::{KeepPost, Messages, StalePost};
 pub use outbox::{Claim, LONGEST_WAIT_MS, Outbox, OutboxEntry, ReadyEntry, Urgency};
 pub use policies::{ChangePolicy, OpenPolicy, Policies, StoredSet};
 pub use requests::{Commit, Create, Created, Due, Idempotency, MostOpen, Requests};
+pub use retention::{ARCHIVAL_CLAIM_MS, Removable, Removal, RemovedRequest, Retention};
 pub use salts::{NewSalt, Salts};
 pub use shared::{Change, Rate, Shared};
 pub use statistics::{OpenRequests, OutboxDepth, Statistics};
@@ -46,6 +48,7 @@ pub const EXPIRED_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 #[async_trait]
 pub trait Store:
     Requests
+    + Retention
     + Salts
     + Outbox
     + Dispatches

@@ -132,7 +132,7 @@ pub enum Created {
     New,
     /// Nothing was stored: the idempotency key was used before, with this fingerprint and for this request.
     Known(Digest, Box<Request>),
-    /// Nothing was stored: the lineage already has a request at this depth, or the id is taken.
+    /// Nothing was stored: the lineage already has a request at this depth, or none at the one before, or the id is taken.
     LineageConflict,
     /// Nothing was stored: the caller has as many open requests already as it may have, in all or of this action.
     TooManyOpen,

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::call::{Call, Tag};
 use super::records::{Records, append_nonce};
 use super::reply::{Place, limit as sent_limit, millis};
-use super::script::{APPEND, KEEP_CHECKPOINT};
+use super::script::{APPEND, APPEND_TO, KEEP_CHECKPOINT, REMOVE_AUDIT};
 use super::{RedisStore, Space};
 use crate::{
     Audit, AuditCursor, AuditRange, Committed, KeptCheckpoint, LogEntry, LogPage, Nonce, StoreError,
@@ -87,6 +87,17 @@ impl Audit for RedisStore {
             found.push(entries.into_iter().next());
         }
         Ok(Some(found))
+    }
+
+    async fn append_to(&self, partition: u16, entry: AuditEntry) -> Result<u64, StoreError> {
+        let tag = self.space.audit_tag(partition);
+        let append = Records::of(&[entry], &[])?.append(self.space.lasting(&APPEND_TO, &tag));
+        Place { table: "audit", key: &tag.as_str() }.number("number", self.space.durable(append).await?)
+    }
+
+    async fn remove_audit(&self, partition: u16, through: u64) -> Result<(), StoreError> {
+        let remove = self.space.lasting(&REMOVE_AUDIT, &self.space.audit_tag(partition));
+        self.space.durable(remove.number(through)).await.map(drop)
     }
 
     async fn audit_checkpoint(&self) -> Result<Option<KeptCheckpoint>, StoreError> {

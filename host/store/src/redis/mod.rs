@@ -47,6 +47,7 @@ mod quota;
 mod records;
 mod request_row;
 mod requests;
+mod retention;
 mod salts;
 mod shared;
 mod statistics;

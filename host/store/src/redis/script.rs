@@ -65,8 +65,14 @@ scripts! {
     CLAIM_REFRESH: WRITES ["keys" "once" "outbox" "messages" "claim_refresh"];
     STALE: READS ["keys" "outbox" "messages" "stale"];
     APPEND: WRITES ["keys" "once" "guards" "records" "append"];
+    APPEND_TO: WRITES ["keys" "once" "records" "append_to"];
+    REMOVE_AUDIT: FREES ["keys" "once" "records" "remove_audit"];
     KEEP_CHECKPOINT: WRITES ["keys" "once" "keep_checkpoint"];
     CLAIM_NONCE: WRITES ["keys" "once" "guards" "claim_nonce"];
+    REMOVABLE: READS ["keys" "request" "removable"];
+    PUT_OFF: WRITES ["keys" "put_off"];
+    CLAIM_ARCHIVAL: WRITES ["keys" "once" "claim_archival"];
+    REMOVE: FREES ["keys" "once" "records" "outbox" "dispatch" "messages" "remove"];
     MAINTAIN: FREES ["keys" "guards" "maintain"];
     OPEN: READS ["keys" "gauges" "open"];
     DEPTH: READS ["keys" "depth"];

@@ -64,6 +64,33 @@ impl Audit for SqliteStore {
         self.readers.read(sizes).await
     }
 
+    async fn append_to(&self, partition: u16, entry: AuditEntry) -> Result<u64, StoreError> {
+        let records = Records { partition, audit: vec![AuditRow::of(&entry)?], counts: Vec::new() };
+        let appended = self.writer.write(move |scope| {
+            records.insert(scope)?;
+            let mut size =
+                scope.db.prepare_cached("SELECT size FROM audit_partition WHERE partition = ?1")?;
+            let mut rows = size.query_and_then([partition], |row| {
+                RowContext { table: "audit_partition", key: &partition }.unsigned(row, (0, "size"))
+            })?;
+            Ok(rows.next().transpose()?.unwrap_or_default())
+        });
+        appended.await
+    }
+
+    async fn remove_audit(&self, partition: u16, through: u64) -> Result<(), StoreError> {
+        // There is no index by number, so they are looked for from the beginning, where they are, and not in the write.
+        let rows = self.readers.read(move |db| oldest(db, partition, through)).await?;
+        let removed = self.writer.write(move |scope| {
+            let mut delete = scope.db.prepare_cached("DELETE FROM audit WHERE seq = ?1")?;
+            for seq in &rows {
+                delete.execute([seq])?;
+            }
+            Ok(())
+        });
+        removed.await
+    }
+
     async fn audit_checkpoint(&self) -> Result<Option<KeptCheckpoint>, StoreError> {
         self.readers.read(checkpoint).await
     }
@@ -156,6 +183,29 @@ pub(super) fn select(
         _ => place.seq.to_string(),
     };
     Ok(LogPage { entries, next: AuditCursor(next), is_last })
+}
+
+/// The rows of a partition's entries up to the one with this number.
+fn oldest(db: &Connection, partition: u16, through: u64) -> Result<Vec<i64>, StoreError> {
+    let mut select = db.prepare_cached("SELECT seq, partition, number FROM audit ORDER BY seq")?;
+    let mut rows = select.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let seq: i64 = row.get(0)?;
+        let context = RowContext { table: "audit", key: &seq };
+        if context.unsigned(row, (1, "partition"))? != u64::from(partition) {
+            continue;
+        }
+        let number = context.unsigned(row, (2, "number"))?;
+        if number <= through {
+            found.push(seq);
+        }
+        // The order of the rows is that of the numbers.
+        if number >= through {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// From the columns `seq, partition, number, at, request, digest, body`.

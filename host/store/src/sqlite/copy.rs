@@ -25,7 +25,8 @@ use crate::copy::{
 /// becomes of it.
 ///
 /// `audit_partition` follows from the entries, and is compared with them. Not copied: `meta`, which is about the file;
-/// `open_requests`, which is counted anew; and who has claimed what is in `outbox`.
+/// `open_requests`, which is counted anew; who has claimed what is in `outbox`; `ended_at`, which follows from the body; and
+/// `key_until`, which says less of a copy: that it is not known whether there is an idempotency key.
 const TABLES: [(&str, &str); 18] = [
     ("audit", "seq partition number at request digest body"),
     ("audit_checkpoint", "id sequence note state"),
@@ -44,7 +45,7 @@ const TABLES: [(&str, &str); 18] = [
     ("policy_set", "hash stored_at entries document"),
     (
         "request",
-        "seq id version action status submitted_at due_at lineage depth waits_for body policy_hash caller salt_key salt supersede",
+        "seq id version action status submitted_at due_at lineage depth waits_for body policy_hash caller salt_key salt supersede ended_at key_until",
     ),
     ("signature", "digest signature"),
     ("slack_post", "request slot revision refresh_at body channel"),

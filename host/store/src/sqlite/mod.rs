@@ -26,6 +26,7 @@ mod outbox;
 mod policies;
 mod request_row;
 mod requests;
+mod retention;
 mod salts;
 mod statistics;
 

@@ -28,6 +28,9 @@ pub(super) struct RequestRow {
     body: String,
     salt: Option<WrappedSalt>,
     supersede: Option<[u8; 32]>,
+    ended_at: Option<i64>,
+    /// Until when its idempotency key counts: 0 if it has none, and `None` if that is not known.
+    pub(super) key_until: Option<i64>,
 }
 
 impl RequestRow {
@@ -48,6 +51,8 @@ impl RequestRow {
             body: json(request)?,
             salt: request.submission.salt.clone(),
             supersede: projection.supersede.map(|key| *key.as_bytes()),
+            ended_at: if projection.due_at.is_none() { Some(millis(projection.changed_at)) } else { None },
+            key_until: None,
         })
     }
 
@@ -62,8 +67,8 @@ impl RequestRow {
         let mut insert = scope.db.prepare_cached(
             "INSERT INTO request
                  (id, version, action, status, submitted_at, due_at, lineage, depth, waits_for, policy_hash, body,
-                  caller, salt_key, salt, supersede)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT DO NOTHING",
+                  caller, salt_key, salt, supersede, ended_at, key_until)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) ON CONFLICT DO NOTHING",
         )?;
         let salt = self.salt.as_ref();
         let inserted = insert.execute(params![
@@ -82,11 +87,23 @@ impl RequestRow {
             salt.map(|salt| &salt.key),
             salt.map(|salt| &salt.sealed),
             self.supersede,
+            self.ended_at,
+            self.key_until,
         ])?;
         if inserted == 1 && self.due_at.is_some() {
             scope.open.opened(self.kind(), self.submitted_at);
         }
         Ok(inserted == 1)
+    }
+
+    /// Whether what it follows in its lineage is there: it may have been removed since it was read.
+    pub(super) fn follows(&self, db: &Connection) -> rusqlite::Result<bool> {
+        let before = match self.depth {
+            0 => return Ok(true),
+            1 => "SELECT 1 FROM request WHERE id = ?1 AND depth = ?2",
+            _ => "SELECT 1 FROM request WHERE lineage = ?1 AND depth > 0 AND depth = ?2",
+        };
+        db.prepare_cached(before)?.exists(params![self.lineage, self.depth.saturating_sub(1)])
     }
 
     /// What it is counted by while it is open.
@@ -134,9 +151,13 @@ impl RequestRow {
         });
         let Some((seq, before, submitted_at, was_open)) = before.optional()? else { return Ok(false) };
         let mut update = scope.db.prepare_cached(
-            "UPDATE request SET version = ?2, status = ?3, due_at = ?4, waits_for = ?5, body = ?6 WHERE seq = ?1",
+            "UPDATE request SET version = ?2, status = ?3, due_at = ?4, waits_for = ?5, body = ?6,
+                    ended_at = coalesce(ended_at, ?7)
+             WHERE seq = ?1",
         )?;
-        update.execute(params![seq, self.version, self.status, self.due_at, self.waits_for, self.body,])?;
+        let parameters =
+            params![seq, self.version, self.status, self.due_at, self.waits_for, self.body, self.ended_at];
+        update.execute(parameters)?;
         let after = Kind {
             status: self.status.to_owned(),
             waits_for: self.waits_for.clone().unwrap_or_default(),

@@ -25,7 +25,8 @@ impl Requests for SqliteStore {
     async fn create(&self, new: Create) -> Result<Created, StoreError> {
         let Create { request, idempotency, most_open, nonce, audit, effects, dispatches, counts } = new;
         let projection = Projection::of(&request);
-        let row = RequestRow::of(&request, &projection)?;
+        let mut row = RequestRow::of(&request, &projection)?;
+        row.key_until = Some(idempotency.as_ref().map_or(0, |idempotency| millis(idempotency.until)));
         let entries = NewEntries::of(&request, &projection, &effects);
         let dispatches = NewDispatches::of(&projection, dispatches);
         let records = Records::of(audit, counts, Some(request.id.shard()))?;
@@ -42,7 +43,7 @@ impl Requests for SqliteStore {
                 return Ok(Written::TooManyOpen);
             }
             // INVARIANT: a create that stores nothing has changed nothing up to here, so it needs no savepoint.
-            if !row.insert(scope)? {
+            if !row.follows(scope.db)? || !row.insert(scope)? {
                 return Ok(Written::LineageConflict);
             }
             guards::insert(scope.db, nonce.as_ref())?;

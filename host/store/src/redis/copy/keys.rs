@@ -36,7 +36,7 @@ pub(super) enum Use {
 }
 
 /// The keys of partitions of requests. A name that ends in a colon is followed by what the key is about.
-const OF_PARTITIONS: [(&str, Use); 34] = [
+const OF_PARTITIONS: [(&str, Use); 35] = [
     ("r:", Use::Request),
     ("idem:", Use::Idempotency),
     ("once:", Use::Nonce),
@@ -53,6 +53,7 @@ const OF_PARTITIONS: [(&str, Use); 34] = [
     ("ids", Use::Derived),
     ("due", Use::Derived),
     ("ended", Use::Derived),
+    ("archiving", Use::Passing),
     ("expiring", Use::Derived),
     ("ready:", Use::Derived),
     ("readych:", Use::Derived),

@@ -238,6 +238,11 @@ impl RedisTarget {
                 return Ok(vec![Outcome::New; records.len()]);
             }
             Kind::Audit | Kind::Counter => {
+                // The first entries may have been removed by retention; the others keep their numbers.
+                if let Some(Record::Audit(first)) = records.first() {
+                    let before = Call::command("SETNX", tag, "audit:n");
+                    space.link.call(before.number(first.number.saturating_sub(1))).await?;
+                }
                 space.durable(append_records(space.lasting(&APPEND, tag), records)?).await?;
                 return Ok(vec![Outcome::New; records.len()]);
             }

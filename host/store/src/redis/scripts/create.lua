@@ -1,4 +1,11 @@
 -- Stores a new request, with all that belongs to it.
+local function follows(lineage, depth)
+  if depth == 1 then
+    return redis.call('EXISTS', P .. 'r:' .. lineage) == 1
+  end
+  return redis.call('ZCOUNT', P .. 'lin:' .. lineage, depth - 1, depth - 1) > 0
+end
+
 local id = arg()
 local origin = arg()
 local submitted = number()
@@ -33,6 +40,10 @@ if depth > 0 then
     return unchanged('conflict')
   end
 end
+-- What it follows was removed since it was read.
+if depth > 0 and not follows(lineage, depth) then
+  return unchanged('conflict')
+end
 local version = arg()
 local body = arg()
 redis.call('HSET', row, 'v', version, 'body', body, 'at', digits(submitted))
@@ -45,6 +56,8 @@ local salt = arg()
 if salt_key ~= '' then
   redis.call('HSET', row, 'sk', salt_key, 'salt', salt)
 end
+-- Until when its idempotency key counts: 0 if it has none. A request of an earlier version does not say.
+redis.call('HSET', row, 'key', expires or 0)
 if quota == 'reserved' then
   redis.call('HSET', row, 'q', '1')
 end

@@ -213,6 +213,11 @@ async fn fill(store: &dyn Store) {
         let kept = KeptCheckpoint { sequence, note, state: "{}".to_owned() };
         assert_eq!(store.keep_audit_checkpoint(kept).await.unwrap(), Committed::Done);
     }
+    // Retention has removed the oldest entries of two partitions.
+    let last = u16::try_from(store.audit_sizes().await.unwrap().len() - 1).unwrap();
+    for (partition, through) in [(2, 2), (last, 1)] {
+        store.remove_audit(partition, through).await.unwrap();
+    }
 }
 
 /// What a store answers to those who ask it.

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OpenFlags, StatementStatus, params};
 use tempfile::TempDir;
 
 use super::{path, store};
-use crate::sqlite::{audit, dispatches, file, messages, outbox, requests};
+use crate::sqlite::{audit, dispatches, file, messages, outbox, requests, retention};
 
 fn connect(directory: &TempDir) -> Connection {
     drop(store(directory));
@@ -22,6 +22,7 @@ fn what_grows_is_read_by_its_index() {
         (dispatches::READY, "dispatch_ready (target=? AND <expr>=? AND ready_at>? AND ready_at<?)"),
         (dispatches::DEAD, "dispatch_ready (target=? AND <expr>=?)"),
         (requests::WITH_SUPERSEDE_KEY, "request_supersede (supersede=?)"),
+        (retention::ENDED, "request_ended (ended_at<?)"),
         (messages::NEXT_CHANNEL, "slack_post_refresh (channel>?)"),
         (audit::OF_REQUEST, "audit_request (request=? AND rowid>?)"),
         (audit::OF_PERIOD, "audit_at (at>? AND at<?)"),

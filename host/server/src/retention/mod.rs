@@ -1,0 +1,318 @@
+//! Removes requests that nothing needs any more, after they are in the archive, if there is one.
+//!
+//! A sweep works in small batches, and rests after each, so that nobody who asks or decides waits for it. Over a store that
+//! several gateways share, one of them at a time sweeps. That only saves work: each request is removed, and archived, by
+//! whoever claims it first.
+
+mod archive;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use countersign_core::lifecycle::{AuditEntry, RequestId};
+use countersign_gateway::retention::{LATER_MS, Passed};
+use countersign_store::{Removal, StoreError};
+use prometheus::{IntCounterVec, Opts, Registry};
+use serde_json::Map;
+use tokio::time::Instant;
+
+pub(crate) use self::archive::Archive;
+use crate::config;
+use crate::state::App;
+
+/// How many requests are looked at, and removed, at once.
+const BATCH: usize = 50;
+
+/// How many bytes of lines are appended at once, unless one alone is larger.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// For how many times as long as a batch took the next one waits.
+const REST: u32 = 3;
+
+/// The lease of the instance that sweeps, and how long it lasts beyond the time to the next sweep.
+const LEASE: &str = "retention";
+const LEASE_MS: u64 = 5_000;
+
+/// How often what is wrong is logged while it stays the same.
+const REMINDER: Duration = Duration::from_secs(60);
+
+/// Why an archive cannot be written, for metrics that start at zero.
+const REASONS: [&str; 3] = ["full", "io", "in_use"];
+
+/// Removes what nothing needs.
+pub(crate) struct Sweeper {
+    retention_ms: u64,
+    interval: Duration,
+    path: Option<PathBuf>,
+    archive: Mutex<Option<Arc<Archive>>>,
+    failures: IntCounterVec,
+    failing: Mutex<Option<(String, Instant)>>,
+}
+
+/// Why a sweep ended before there was nothing left to remove.
+enum Stopped {
+    Store(StoreError),
+    Archive(&'static str, String),
+}
+
+impl From<StoreError> for Stopped {
+    fn from(error: StoreError) -> Stopped {
+        Stopped::Store(error)
+    }
+}
+
+impl From<io::Error> for Stopped {
+    fn from(error: io::Error) -> Stopped {
+        let reason = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => "full",
+            _ => "io",
+        };
+        Stopped::Archive(reason, error.to_string())
+    }
+}
+
+impl Sweeper {
+    /// `None` if requests are kept for ever.
+    pub(crate) fn new(
+        config: &config::Retention,
+        registry: &Registry,
+    ) -> prometheus::Result<Option<Sweeper>> {
+        let failures = IntCounterVec::new(
+            Opts::new("request_archive_failures_total", "Times that requests could not be archived."),
+            &["reason"],
+        )?;
+        registry.register(Box::new(failures.clone()))?;
+        for reason in REASONS {
+            failures.with_label_values(&[reason]);
+        }
+        let Some(retention_sec) = config.request_retention_sec else { return Ok(None) };
+        Ok(Some(Sweeper {
+            retention_ms: u64::from(retention_sec).saturating_mul(1000),
+            interval: Duration::from_secs(config.sweep_sec.into()),
+            path: config.archive_file.clone(),
+            archive: Mutex::default(),
+            failures,
+            failing: Mutex::default(),
+        }))
+    }
+
+    /// Whether requests cannot be archived, so that none is removed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Removes all that can go now.
+    async fn sweep(&self, app: &App) {
+        let mut removed = Removed::default();
+        let swept = self.remove_all(app, &mut removed).await;
+        if removed.requests > 0 {
+            tracing::info!(
+                requests = removed.requests,
+                archived = removed.archived,
+                "ended requests removed"
+            );
+            if let Err(error) = audit(app, &removed).await {
+                tracing::warn!(%error, "the audit log does not say that requests were removed");
+            }
+        }
+        match swept {
+            Ok(()) => self.resolve(),
+            // What is wrong with the store is logged already, and the next sweep goes on.
+            Err(Stopped::Store(error)) => tracing::debug!(%error, "ended requests were not removed"),
+            Err(Stopped::Archive(reason, what)) => self.report(reason, what),
+        }
+    }
+
+    async fn remove_all(&self, app: &App, removed: &mut Removed) -> Result<(), Stopped> {
+        let archive = self.opened().await?;
+        loop {
+            let begun = Instant::now();
+            let Some(is_last) = self.remove_some(app, archive.as_ref(), removed).await? else {
+                return Ok(());
+            };
+            if is_last {
+                return Ok(());
+            }
+            tokio::time::sleep(begun.elapsed() * REST).await;
+        }
+    }
+
+    /// Removes a batch, and tells whether it was the last one; `None` if another instance sweeps.
+    async fn remove_some(
+        &self,
+        app: &App,
+        archive: Option<&Arc<Archive>>,
+        removed: &mut Removed,
+    ) -> Result<Option<bool>, Stopped> {
+        let (gateway, store) = (&app.gateway, app.gateway.store());
+        if let Some(archive) = archive {
+            let archive = Arc::clone(archive);
+            let left = blocking({
+                let archive = Arc::clone(&archive);
+                move || archive.left_over()
+            })
+            .await?;
+            if !left.is_empty() {
+                self.remove(app, left, Some(&archive), removed).await?;
+            }
+        }
+        if let Some(shared) = store.shared() {
+            let ttl_ms =
+                u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX).saturating_add(LEASE_MS);
+            if !shared.lease(LEASE, gateway.instance(), ttl_ms).await? {
+                return Ok(None);
+            }
+        }
+        let found = gateway.passed(self.retention_ms, BATCH).await?;
+        let mut waiting = found.passed.as_slice();
+        while !waiting.is_empty() {
+            let (removals, rest) = self.archived(app, archive, waiting).await?;
+            waiting = rest;
+            if !removals.is_empty() {
+                self.remove(app, removals, archive, removed).await?;
+            }
+        }
+        Ok(Some(found.is_last))
+    }
+
+    /// Appends the first of these to the archive, if there is one. Returns what can be removed then, and the others.
+    async fn archived<'a>(
+        &self,
+        app: &App,
+        archive: Option<&Arc<Archive>>,
+        passed: &'a [Passed],
+    ) -> Result<(Vec<Removal>, &'a [Passed]), Stopped> {
+        let Some(archive) = archive else {
+            return Ok((passed.iter().filter_map(|passed| passed.removal(false)).collect(), &[]));
+        };
+        let store = app.gateway.store();
+        let ids: Vec<RequestId> = passed.iter().flat_map(|it| it.requests.iter().map(|it| it.id)).collect();
+        let own = store.claim_archival(&ids, archive.id(), app.gateway.clock().now()).await?;
+        let (mut lines, mut removals) = (Vec::new(), Vec::new());
+        let mut rest = passed;
+        while let Some((next, others)) = rest.split_first() {
+            if lines.len() >= BATCH_BYTES {
+                break;
+            }
+            rest = others;
+            if !next.requests.iter().all(|request| own.contains(&request.id)) {
+                // Another archive has some of them.
+                self.put_off(app, next.requests.iter().map(|request| request.id)).await?;
+                continue;
+            }
+            for request in &next.requests {
+                lines.extend(app.gateway.archive_line(request).await?);
+            }
+            removals.extend(next.removal(true));
+        }
+        if removals.is_empty() {
+            return Ok((removals, rest));
+        }
+        let (archive, noted) = (Arc::clone(archive), removals.clone());
+        blocking(move || archive.append(&lines, &noted)).await?;
+        Ok((removals, rest))
+    }
+
+    /// Removes requests from the store, and then forgets that they were to be removed.
+    async fn remove(
+        &self,
+        app: &App,
+        removals: Vec<Removal>,
+        archive: Option<&Arc<Archive>>,
+        removed: &mut Removed,
+    ) -> Result<(), Stopped> {
+        let requests: Vec<Vec<RequestId>> =
+            removals.iter().map(|removal| removal.requests.iter().map(|it| it.id).collect()).collect();
+        let done = app.gateway.store().remove(removals, archive.map(|archive| archive.id())).await?;
+        let (gone, kept): (Vec<_>, Vec<_>) = requests.into_iter().zip(done).partition(|(_, done)| *done);
+        let count = gone.iter().map(|(requests, _)| requests.len() as u64).sum::<u64>();
+        removed.requests += count;
+        self.put_off(app, kept.into_iter().flat_map(|(requests, _)| requests)).await?;
+        if let Some(archive) = archive {
+            removed.archived += count;
+            let archive = Arc::clone(archive);
+            blocking(move || archive.forget()).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at these again later: they have changed, or another archive has claimed them.
+    async fn put_off(&self, app: &App, requests: impl Iterator<Item = RequestId>) -> Result<(), Stopped> {
+        let listed_at = app.gateway.clock().now().plus(LATER_MS).minus(self.retention_ms);
+        let requests: Vec<_> = requests.map(|request| (request, listed_at)).collect();
+        if !requests.is_empty() {
+            app.gateway.store().put_off(requests).await?;
+        }
+        Ok(())
+    }
+
+    /// The archive, which is opened if it was not yet.
+    async fn opened(&self) -> Result<Option<Arc<Archive>>, Stopped> {
+        let Some(path) = self.path.clone() else { return Ok(None) };
+        let known = self.archive.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let opened = blocking(move || Ok(Archive::open(&path))).await?;
+        let opened = opened.map_err(|error| Stopped::Archive("in_use", format!("{error:#}")))?;
+        let opened = Some(Arc::new(opened));
+        self.archive.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&opened);
+        Ok(opened)
+    }
+
+    /// What is wrong is logged when it changes, and once a minute.
+    fn report(&self, reason: &'static str, what: String) {
+        self.failures.with_label_values(&[reason]).inc();
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if failing
+            .as_ref()
+            .is_some_and(|(known, logged)| *known == what && now.duration_since(*logged) < REMINDER)
+        {
+            return;
+        }
+        tracing::error!(what, "requests cannot be archived, so none is removed");
+        *failing = Some((what, now));
+    }
+
+    fn resolve(&self) {
+        let resolved = self.failing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if resolved.is_some() {
+            tracing::info!("requests are archived again");
+        }
+    }
+}
+
+/// How much was removed.
+#[derive(Debug, Default)]
+struct Removed {
+    requests: u64,
+    archived: u64,
+}
+
+/// An entry for all that a sweep has removed.
+async fn audit(app: &App, removed: &Removed) -> Result<(), StoreError> {
+    let mut detail = Map::new();
+    detail.insert("requests".to_owned(), removed.requests.into());
+    detail.insert("archived".to_owned(), removed.archived.into());
+    let entry = AuditEntry::of_admin(app.gateway.clock().now(), "requests_removed", None, detail);
+    app.gateway.store().append(vec![entry], Vec::new()).await
+}
+
+/// Sweeps again and again.
+pub(crate) async fn keep_sweeping(app: Arc<App>) {
+    let Some(sweeper) = &app.retention else { return std::future::pending().await };
+    loop {
+        sweeper.sweep(&app).await;
+        tokio::time::sleep(sweeper.interval).await;
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Stopped> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.unwrap_or_else(|error| Err(io::Error::other(error)))?)
+}
