@@ -15,6 +15,7 @@ const ACTIONS: &str = "
   deploy_web:
     description: Deploy the web shop
     timeout: 10m
+    redact: { hide: [] }
     consume: required
     policies:
       - use: quorum
@@ -22,6 +23,7 @@ const ACTIONS: &str = "
   terraform_apply:
     description: Apply a plan
     timeout: 10m
+    redact: { hide: [] }
     policies:
       - use: quorum
         with: { approvers: [U0ALICE] }
@@ -121,7 +123,7 @@ impl Pipeline {
         let running = tokio::task::spawn_blocking(move || command.output().expect("it runs"));
         let id = countersign_tests::within("a request", async {
             loop {
-                let open = self.gateway.seen("/api/admin/requests?status=open").await;
+                let open = self.gateway.seen("requests?status=open").await;
                 if let Some(id) = open["requests"][0]["requestId"].as_str() {
                     break id.to_owned();
                 }
