@@ -54,7 +54,7 @@ impl Pipeline {
         let token = signing.token(&claims);
         let access = format!(
             "version: 1\nissuers:\n  ci: {{ issuer: \"{}\", audience: countersign }}\ncallers:\n  \
-             pipeline:\n    keys:\n      {}\n    requester: asserted\n    actions: [\"*\"]\n  \
+             pipeline:\n    keys:\n      {}\n    requester: machine\n    actions: [\"*\"]\n  \
              job:\n    oidc: {{ issuer: ci, claims: {{ repository_id: \"4711\" }} }}\n    \
              requester: {{ source: github, id: \"{{actor_id}}\" }}\n    actions: [deploy_web]\n\
              people:\n  dana: {{ slack: U0DANA, github: \"583231\" }}\n",
@@ -120,8 +120,8 @@ impl Pipeline {
     /// Runs a command to its end; if it asks, `decide` is done with the request.
     async fn decided(&self, command: Command, decide: fn(&str) -> Click) -> Output {
         let mut command = command;
-        let running = tokio::task::spawn_blocking(move || command.output().expect("it runs"));
-        let id = countersign_tests::within("a request", async {
+        let mut running = tokio::task::spawn_blocking(move || command.output().expect("it runs"));
+        let asked = countersign_tests::within("a request", async {
             loop {
                 let open = self.gateway.seen("requests?status=open").await;
                 if let Some(id) = open["requests"][0]["requestId"].as_str() {
@@ -130,7 +130,10 @@ impl Pipeline {
                 tokio::task::yield_now().await;
             }
         });
-        let id = id.await;
+        let id = tokio::select! {
+            id = asked => id,
+            ended = &mut running => panic!("it ended before anybody was asked: {ended:?}"),
+        };
         self.gateway.click_ok(&decide(&id)).await;
         running.await.expect("it does not panic")
     }
@@ -256,8 +259,7 @@ async fn the_component_installs_what_is_pinned_and_asks() {
     let pipeline = Pipeline::new().await;
     let template =
         fs::read_to_string(project("deploy/gitlab-component/template.yml")).expect("there is a template");
-    let job = script(&template, "    - |", 0)
-        .replace("set -- ask \"$ASK_ACTION\"", "set -- ask \"$ASK_ACTION\" --requester gitlab:1042");
+    let job = script(&template, "    - |", 0);
     let tarball = pipeline.tarball();
     let running = |sha256: &str| {
         let variables = [
@@ -272,9 +274,8 @@ async fn the_component_installs_what_is_pinned_and_asks() {
             ("GITLAB_CI", "true"),
             ("CI_PROJECT_PATH", "acme/web"),
             ("CI_PIPELINE_ID", "9"),
-            ("CI_JOB_NAME", "deploy"),
-            ("CI_COMMIT_REF_NAME", "main"),
-            ("CI_PIPELINE_SOURCE", "push"),
+            ("CI_COMMIT_BRANCH", "main"),
+            ("CI_COMMIT_TITLE", "More disks"),
         ];
         let mut command = pipeline.command(&["sh", "-c", &job], &variables);
         command.env_remove("COUNTERSIGN_API_KEY");
