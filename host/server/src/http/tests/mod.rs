@@ -241,6 +241,7 @@ impl TestServer {
     }
 
     async fn metric(&self, line: &str) -> bool {
+        self.app.scrapes.forget().await;
         self.get("/metrics").await.text.lines().any(|found| found == line)
     }
 }
