@@ -103,7 +103,7 @@ mod tests {
         let panics: [fn(); 3] = [
             || panic!("as it was written"),
             || panic!("it is {VALUE:?}, {}", 1),
-            || assert_eq!(VALUE.parse::<u8>().map_err(|_| VALUE).unwrap(), 0),
+            || assert_eq!(VALUE.parse::<u8>().map_err(|_| VALUE).unwrap(), 1),
         ];
         for panics in panics {
             assert!(thread::spawn(panics).join().is_err());
