@@ -1,11 +1,12 @@
 //! GitLab, as far as an external status check sees it. From its documentation: "External status checks", "External status
 //! checks API", and "Merge request events" of webhooks.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{Answer, Received, Server, signature, unknown};
+use crate::ambient::Stopwatch;
 use crate::home::Home;
 use crate::wire::Call;
 
@@ -34,7 +35,7 @@ struct State {
     /// The newest commit of the merge request.
     head: String,
     /// Since when the check is pending, if it is.
-    pending: Option<Instant>,
+    pending: Option<Stopwatch>,
     calls: Vec<StatusCall>,
 }
 
@@ -57,7 +58,7 @@ impl Gitlab {
     pub fn push(&self, head: &str) {
         let mut state = self.0.state();
         head.clone_into(&mut state.head);
-        state.pending = Some(Instant::now());
+        state.pending = Some(Stopwatch::start());
     }
 
     /// What it delivers about this commit if the merge request is `opened`, `closed` or `merged`.
@@ -146,11 +147,11 @@ fn answer(state: &mut State, call: &Received) -> Answer {
     if sha != state.head {
         return refused(409, "The SHA does not match the HEAD of the source branch");
     }
-    if state.pending.is_some_and(|since| since.elapsed() > PENDING) {
+    if state.pending.as_ref().is_some_and(|since| since.elapsed() > PENDING) {
         // The check has failed by then, which only a retry by a person mends.
         return refused(422, "the check was pending for too long");
     }
-    state.pending = (status == "pending").then(Instant::now);
+    state.pending = (status == "pending").then(Stopwatch::start);
     state.calls.push(StatusCall { sha: sha.to_owned(), status: status.to_owned() });
     Ok((201, json!({ "id": state.calls.len(), "merge_request": { "iid": MERGE_REQUEST } })))
 }
