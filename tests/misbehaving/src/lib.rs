@@ -116,7 +116,7 @@ impl Guest for Misbehaving {
         }
         if config.behaviour == Behaviour::UnlistedCode && config.concerns(&request) {
             // As a module would that wants a parameter to be seen.
-            return Err(vec![Reason { code: "hunter2".to_owned(), message: String::new(), path: None }]);
+            return Err(vec![Reason { code: "swordfish".to_owned(), message: String::new(), path: None }]);
         }
         let malformed = config.behaviour == Behaviour::MalformedMemo && config.concerns(&request);
         Ok(if malformed { "this is {not JSON" } else { "null" }.to_owned())

@@ -15,7 +15,7 @@ fn read_with(webhook: &str) -> Result<Access, String> {
     fs::write(folder.path().join("good"), SECRET).unwrap();
     fs::write(folder.path().join("bad"), "hunter2").unwrap();
     let text = format!(
-        "version: 1\ncallers:\n  a: {{ keys: [{{ sha256: {:064} }}], requester: machine, actions: [deploy] }}\n\
+        "version: 1\ncallers:\n  a: {{ keys: [{{ sha256: \"{:064}\" }}], requester: machine, actions: [deploy] }}\n\
          webhooks:\n  lake: {{ {webhook} }}\n",
         7
     );

@@ -79,6 +79,7 @@ fn what_changes_for_people_is_said_action_by_action() {
       parameters have a schema: no
       people notified at first: no
       policies: quorum
+      request that needs more people than there are: not made
       shown parameters: all but secret
       timeout: 10m
     rotate: removed; from now on it is an action that is not listed

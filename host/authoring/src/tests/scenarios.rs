@@ -250,7 +250,7 @@ fn a_failing_policy_is_reported() {
         (
             "{ do: unlisted_code }",
             "",
-            &["counted, as", "fails: malformed", "a reason whose code, `hunter2`, its"],
+            &["counted, as", "fails: malformed", "a reason whose code, `swordfish`, its"],
         ),
         ("{ at: judge, do: huge_output }", "", &["counted, as", "fails: malformed"]),
         ("{ at: check-config, do: trap }", "", &["that it can be checked", "fails: trap"]),

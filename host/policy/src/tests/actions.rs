@@ -81,7 +81,7 @@ const UNADMITTED: [(&str, FailureKind); 2] =
 fn is(failure: &PolicyFailure, fault: &str, kind: FailureKind) {
     assert_eq!(failure.kind, kind, "{fault}: {failure}");
     assert_eq!(failure.policy, "misbehaving");
-    assert!(!failure.to_string().contains("hunter2"), "{failure}");
+    assert!(!failure.to_string().contains("swordfish"), "{failure}");
     assert!(failure.detail.len() < 300, "{failure}");
 }
 

@@ -19,7 +19,7 @@ A malformed or unknown value stops the start, and all of them are named at once;
 ";
 
 /// What is a variable only. Every user of a machine can read the flags of its processes.
-const VARIABLES: [(&str, &str); 9] = [
+const VARIABLES: [(&str, &str); 13] = [
     (
         "COUNTERSIGN_SECRET",
         "32 bytes in hexadecimal, from which wait tokens and other keys are derived; without it, it lies in `PATH.key` beside the \
@@ -40,6 +40,23 @@ const VARIABLES: [(&str, &str); 9] = [
     ),
     ("SLACK_BOT_TOKEN", "`xoxb-…`, posts messages; without it they wait in the outbox"),
     ("SLACK_APP_TOKEN", "`xapp-…`, opens Socket Mode; without it interactions come over HTTP only"),
+    (
+        "COUNTERSIGN_GITHUB_WEBHOOK_SECRET",
+        "16 or more printable characters that verify what the GitHub App delivers; [GITHUB.md](GITHUB.md)",
+    ),
+    (
+        "COUNTERSIGN_GITLAB_WEBHOOK_SECRET",
+        "the same for what GitLab delivers to the external status check; [GITLAB.md](GITLAB.md)",
+    ),
+    (
+        "COUNTERSIGN_GITLAB_TOKEN",
+        "an access token of GitLab with the scope `api`, by which status checks are set",
+    ),
+    (
+        "OTLP_HEADERS",
+        "headers for the collector of traces, `name=value,…`, percent-encoded; [TRACING.md](TRACING.md) has the variables \
+         `OTEL_*` that count, too",
+    ),
     ("REDIS_URL", "the address of a Redis, in place of `COUNTERSIGN_STORE`"),
     ("REDIS_USERNAME", "the user of a Redis"),
     ("REDIS_PASSWORD", "the password of a Redis; it is refused in its address"),
