@@ -198,9 +198,11 @@ pub(crate) async fn requests_are_claimed_for_one_archive<B: SharedBackend>() {
     let ids: Vec<RequestId> = made.iter().map(|request| request.id).collect();
     let claimed = at_once(2, |which| {
         let (store, ids) = (Arc::clone(&stores[which as usize]), ids.clone());
-        async move { store.claim_archival(&ids, which, at(0)).await.unwrap() }
+        async move { (which, store.claim_archival(&ids, which, at(0)).await.unwrap()) }
     });
-    let claimed = claimed.await;
+    let mut claimed = claimed.await;
+    claimed.sort_unstable_by_key(|(which, _)| *which);
+    let claimed: Vec<Vec<RequestId>> = claimed.into_iter().map(|(_, own)| own).collect();
     let mut all = claimed.concat();
     all.sort_unstable();
     assert_eq!(all, ids);
