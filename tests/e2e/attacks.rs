@@ -218,6 +218,12 @@ async fn no_route_is_blown_up_by_a_body() {
     let bodies = [("lists", deep), ("objects", deep_objects), ("a key twice", twice), ("a number", number)];
     let mut attacked = 0;
     for route in routes(&scene.gateway, "/api/").await.into_iter().filter(|route| route.takes_json) {
+        // What CI systems deliver is verified before it is read (`gates.rs`); here nobody is set up to.
+        if route.path.starts_with("/api/hooks/") {
+            let reply = scene.gateway.send(&route.call(ID).body("application/json", "[")).await;
+            assert_eq!(reply.status(), 404, "{}", route.name());
+            continue;
+        }
         attacked += 1;
         let bearer = if route.path.starts_with("/api/admin/") { ADMIN_TOKEN } else { &scene.portal.secret };
         let call = route.call(ID).bearer(bearer);

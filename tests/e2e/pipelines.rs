@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use countersign_tests::{
-    ApiKey, Click, Fault, Gateway, Home, Issuer, Relay, SigningKey, binary, digest, project,
+    ApiKey, Click, Fault, Gateway, Home, Issuer, Relay, SigningKey, binary, digest, project, variable,
 };
 use tempfile::TempDir;
 
@@ -100,7 +100,7 @@ impl Pipeline {
     /// A command of the job, with these variables and no others but the credentials.
     fn command(&self, words: &[&str], variables: &[(&str, &str)]) -> Command {
         let mut command = Command::new(words[0]);
-        let path = std::env::var("PATH").expect("there is a path");
+        let path = variable("PATH").expect("there is a path");
         let program = binary().parent().expect("it is in a folder").display().to_string();
         command
             .args(&words[1..])

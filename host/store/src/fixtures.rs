@@ -121,7 +121,7 @@ pub fn request_at(number: u64, made: Timestamp) -> Request {
 /// Where every other request is traced.
 fn trace(number: u64) -> Option<TraceContext> {
     let parent = TraceParent { trace: [7; 16], span: number.to_be_bytes(), sampled: true };
-    (number > 0 && number % 2 == 0).then(|| TraceContext { parent, state: Some("rojo=1".into()) })
+    (number > 0 && number.is_multiple_of(2)).then(|| TraceContext { parent, state: Some("rojo=1".into()) })
 }
 
 /// A re-request of `first`, at this depth of its lineage.

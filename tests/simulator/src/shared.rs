@@ -23,6 +23,9 @@ pub enum Route {
     Both,
 }
 
+/// A call as it came: its path, and its body.
+type Received = (String, Vec<u8>);
+
 pub(crate) struct Shared {
     world: Mutex<World>,
     /// Grows with every change.
@@ -36,7 +39,7 @@ pub(crate) struct Shared {
     /// Grows with every restart; earlier connections end.
     pub(crate) restarts: watch::Sender<u64>,
     /// What the app sent; `None` if that is not kept.
-    received: Option<Mutex<Vec<(String, Vec<u8>)>>>,
+    received: Option<Mutex<Vec<Received>>>,
 }
 
 impl Shared {

@@ -51,7 +51,7 @@ pub struct Rewrap {
     place: Where,
     /// From the environment.
     #[arg(skip)]
-    secrets: Secrets,
+    secrets: Box<Secrets>,
 }
 
 /// Of which store the previous key is removed.
@@ -72,7 +72,7 @@ impl KeysCommand {
     pub(crate) fn read_variables(&mut self, environment: &Environment) -> Vec<String> {
         let mut wrong = Vec::new();
         if let KeysCommand::Rewrap(rewrap) = self {
-            rewrap.secrets = Secrets::of_server(environment, &mut wrong);
+            *rewrap.secrets = Secrets::of_server(environment, &mut wrong);
             wrong.extend(rewrap.place.redis.read_variables(&rewrap.place.store, environment));
         }
         wrong
@@ -261,7 +261,7 @@ mod tests {
         store.close().await.unwrap();
         drop(store);
 
-        let rewrap = || Rewrap { place: place(), secrets: Secrets::default() };
+        let rewrap = || Rewrap { place: place(), secrets: Box::default() };
         let retire = |accept_loss| KeysCommand::Retire(Retire { place: place(), accept_loss });
         let refused = answer(&retire(false)).await.unwrap_err().to_string();
         assert!(refused.contains(&format!("({} of them)", count - 1)), "{refused}");
