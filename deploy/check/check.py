@@ -223,7 +223,9 @@ def check_compose(program, policies, work):
     shutil.copy(ROOT / "deploy/compose/access.yaml", target)
     shutil.copytree(policies, target / "policies")
     places = {"/etc/countersign/access.yaml": target / "access.yaml", "/etc/countersign/policies": target / "policies"}
-    places["/var/lib/countersign"] = places["/var/cache/countersign"] = target
+    places["/var/lib/countersign"] = target
+    places["/var/cache/countersign"] = target / "cache"
+    (target / "cache").mkdir()
     made = program.run(["receipt", "rotate-keys", "--receipt-keys", str(target / "receipts.key")], {})
     assert made.returncode == 0, made.stderr
     variables = moved({**literal, **SECRETS}, places)
@@ -243,7 +245,8 @@ def check_service(program, policies, work):
     target = work / "service"
     target.mkdir()
     shutil.copytree(policies, target / "policies")
-    places = {"/etc/countersign": target, "/var/lib/countersign": target, "/var/cache/countersign": target}
+    (target / "cache").mkdir()
+    places = {"/etc/countersign": target, "/var/lib/countersign": target, "/var/cache/countersign": target / "cache"}
     program.finds_sound(where, moved(variables, places), target)
     print("  service: settings sound")
 

@@ -4,6 +4,9 @@
 
 use countersign_core::lifecycle::{Request, State};
 
+/// Why a request for an action that is in no policy set was not made.
+pub(crate) const UNKNOWN_ACTION: &str = "unknown_action";
+
 /// Logs how a request ended, if the version that was just stored is the one that ended it.
 ///
 /// To be called once that version is stored. An instance that dies in between, or that is not told by the store that it was
@@ -15,6 +18,7 @@ pub(crate) fn log_decision(stored: &Request) {
     let ms = decided_at.since(submission.submitted_at);
     tracing::info!(
         request = %stored.id,
+        trace = stored.trace.as_ref().map(|trace| tracing::field::display(trace.parent.trace_id())),
         action = submission.action,
         outcome = stored.status().as_str(),
         by = cause(stored),
@@ -26,6 +30,8 @@ pub(crate) fn log_decision(stored: &Request) {
 
 /// Logs that a request was not made, once that is audited.
 pub(crate) fn log_not_made(action: &str, outcome: &str) {
+    // The name of an action that nobody knows is the caller's own text, and may be anything.
+    let action = (outcome != UNKNOWN_ACTION).then_some(action);
     tracing::info!(action, outcome, "request not made");
 }
 

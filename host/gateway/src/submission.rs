@@ -15,7 +15,7 @@ use countersign_trace::{Key, Name, Span};
 use serde_json::{Map, Value, json};
 
 use super::{Gateway, GatewayError, MOST_CONFLICTS, Once, WaitToken, log_failures, traces, whole};
-use crate::decision_log::{log_decision, log_not_made};
+use crate::decision_log::{UNKNOWN_ACTION, log_decision, log_not_made};
 use crate::judging::Asker;
 use crate::simulation::{Observation, Observed, Outcome, Timers};
 
@@ -113,7 +113,7 @@ impl Gateway {
             }
             None => {
                 let by = Asking { by: &ask.requester.id, shard, once: None };
-                self.audit_unmade(now, &ask.action, by, "unknown_action", &[]).await?;
+                self.audit_unmade(now, &ask.action, by, UNKNOWN_ACTION, &[]).await?;
                 Err(GatewayError::UnknownAction(ask.action.clone()))
             }
         };
