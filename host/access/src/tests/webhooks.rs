@@ -30,7 +30,7 @@ fn a_webhook_says_what_it_is_told() {
     assert_eq!((all.reach, all.shows_parameters), (Reach::Public, false));
     assert!(all.secret_file.is_absolute());
 
-    let some = "url: http://[::1]:9/, secret_file: good, events: [decided, outcome], actions: [\"de*\"], \
+    let some = "url: \"http://[::1]:9/\", secret_file: good, events: [decided, outcome], actions: [\"de*\"], \
                 allow_private: true, parameters: shown";
     let some = Arc::clone(&read_with(some).unwrap().webhooks()["lake"]);
     assert!(some.wants("deploy", Milestone::Decided) && some.wants("destroy", Milestone::Outcome));
