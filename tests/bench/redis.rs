@@ -52,7 +52,13 @@ async fn throughput(report: &mut Report, quick: bool, instances: usize) -> Resul
     let watched = Monitor::start(&redis).await?;
     setup::open(next(&gateways, &turn)?, "simple", 1).await?;
     let script = watched.script().await?;
+    let stored_before = stored(&redis, "ids").await?;
     let raw_create = script.benchmark(&redis, raw, None)?;
+    let stored_by_it = stored(&redis, "ids").await? - stored_before;
+    ensure!(
+        stored_by_it * 10 >= raw * 9,
+        "only {stored_by_it} of {raw} calls of the script have stored anything"
+    );
     creates.report(report, &of, raw_create);
 
     let mut open = Vec::new();
@@ -73,9 +79,9 @@ async fn throughput(report: &mut Report, quick: bool, instances: usize) -> Resul
     // Most of what the script finds must be there to be decided: it is created first, over and over.
     let ids = raw.min(20_000);
     script.benchmark(&redis, ids * 4, Some(ids))?;
-    let ended_before = ended(&redis).await?;
+    let ended_before = stored(&redis, "ended").await?;
     let raw_commit = commit.benchmark(&redis, ids / 4, Some(ids))?;
-    let ended = ended(&redis).await? - ended_before;
+    let ended = stored(&redis, "ended").await? - ended_before;
     ensure!(
         ended * 10 >= ids / 4 * 7,
         "only {ended} of {} calls of the script have stored anything",
@@ -85,9 +91,9 @@ async fn throughput(report: &mut Report, quick: bool, instances: usize) -> Resul
     Ok(())
 }
 
-/// How many requests of the partition that scripts are tried in have ended.
-async fn ended(redis: &Redis) -> Result<usize> {
-    let answer = redis.command(&["ZCARD", &format!("{ONE_PARTITION}:ended")]).await;
+/// How many requests this index of the partition has that scripts are tried in.
+async fn stored(redis: &Redis, index: &str) -> Result<usize> {
+    let answer = redis.command(&["ZCARD", &format!("{ONE_PARTITION}:{index}")]).await;
     answer.trim().parse().with_context(|| format!("`{answer}` is no number"))
 }
 
@@ -311,7 +317,8 @@ impl Script {
         use std::os::unix::ffi::OsStrExt as _;
         let socket = redis.url();
         let socket = socket.strip_prefix("redis+unix://").context("it listens on a socket")?;
-        let range = ids.unwrap_or(999_999_999_999).to_string();
+        // `redis-benchmark` reads it as an `int`.
+        let range = ids.unwrap_or(2_000_000_000).to_string();
         let mut command = Command::new("redis-benchmark");
         command.args(["-s", socket, "-c", &CONNECTIONS.to_string(), "-n", &calls.to_string()]);
         command.args(["-r", &range, "--csv"]);
