@@ -61,6 +61,10 @@ impl Secrets {
     /// If it cannot be read, or a line is no secret.
     pub fn read(path: &Path) -> Result<Secrets, BadSecret> {
         let unreadable = |error: std::io::Error| BadSecret::Unreadable(error.kind().to_string());
+        // Opening a pipe would wait for whoever writes to it, and a device may do anything.
+        if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+            return Err(BadSecret::Unreadable("it is no file".to_owned()));
+        }
         let file = std::fs::File::open(path).map_err(unreadable)?;
         let mut text = Zeroizing::new(String::new());
         file.take(FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
@@ -134,6 +138,14 @@ mod tests {
         let signature = STANDARD.decode(second.strip_prefix("v1a,").unwrap()).unwrap();
         let public = UnparsedPublicKey::new(&ED25519, pair.public_key().as_ref());
         public.verify(b"msg_1.1700000000.{}", &signature).unwrap();
+    }
+
+    #[test]
+    fn only_a_file_is_read() {
+        for path in ["/dev/zero", "/"] {
+            let error = Secrets::read(Path::new(path)).map(drop).unwrap_err();
+            assert_eq!(error, BadSecret::Unreadable("it is no file".to_owned()), "{path}");
+        }
     }
 
     #[test]
