@@ -157,6 +157,7 @@ async fn six_digits_are_not_found_without_the_key_file() {
     let gateway = slack.gateway(home).await;
     let request = gateway.create(&ask()).await.expect("it is admitted");
     gateway.create(&ask()).await.expect("it is the same");
+    slack.shown(&request.id).await;
     gateway.click_ok(&Click::edit("U0ALICE", &request.id, &[("note", "now")])).await;
     gateway.click(&Click::edit("U0BOB", &request.id, &[("amount", "1")])).await;
     let mut seen = gateway.status(&request.id).await.to_string();

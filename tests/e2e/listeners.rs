@@ -237,6 +237,7 @@ async fn with_few_descriptors_health_decisions_and_slack_go_on() {
     let home = Home::new(&deploy(1)).with_slack(&slack).with_descriptors(256).administered();
     let Split { gateway, operations, slack: interactions } = split(home).await;
     let request = gateway.create(&Ask::new("deploy")).await.expect("it is admitted");
+    slack.shown(&request.id).await;
 
     let (mut idle, mut slow) = (Vec::new(), Vec::new());
     for number in 0..2_000_u32 {
