@@ -48,6 +48,7 @@ mod instances;
 
 // What is counted, logged and traced.
 mod decision_log;
+mod drawn;
 mod metrics;
 mod traces;
 
@@ -169,7 +170,7 @@ impl Gateway {
             refused_uses: RefusedUses::default(),
             shadow: Arc::default(),
             readable: |_, _| true,
-            randomness: Box::new(getrandom::fill),
+            randomness: Box::new(drawn::fill),
         }
     }
 
