@@ -18,14 +18,12 @@ mod worker;
 
 mod metrics;
 
-mod addresses;
-pub mod http;
 pub mod webhook;
 
 #[cfg(test)]
 mod tests;
 
-pub use addresses::Reach;
+pub use countersign_outbound::Reach;
 pub use metrics::DispatchMetrics;
 pub use target::{Answer, Target, Telling, What, message_id};
 pub use targets::Targets;

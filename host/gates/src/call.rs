@@ -3,27 +3,20 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
-use hyper::{HeaderMap, Method, Request, StatusCode};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use countersign_outbound::{Call, Client, Reach};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Method};
 use serde_json::Value;
 use url::Url;
 
-/// How long a call may take.
+/// How long a call may take: a report is up to two of them, and the worker has half a minute for it.
 const WITHIN: Duration = Duration::from_secs(10);
-
-/// How long a connection may take to be made.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// The longest answer that is read, in bytes.
 const ANSWER_BYTES: usize = 256 << 10;
 
-/// The most of a `Retry-After` that counts, in seconds.
-const LONGEST_RETRY_AFTER_SEC: u64 = 3600;
+/// The most of a `Retry-After` that counts, in milliseconds.
+const LONGEST_RETRY_AFTER_MS: u64 = 3_600_000;
 
 /// Why a call failed. Nothing of what was sent or received is in it but the status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,8 +66,22 @@ impl CallError {
     }
 }
 
+impl From<countersign_outbound::CallError> for CallError {
+    fn from(error: countersign_outbound::CallError) -> CallError {
+        use countersign_outbound::CallError as Error;
+        match error {
+            Error::NoHost => CallError::Impossible,
+            Error::NotFound { .. } | Error::OutOfReach(_) | Error::Unreachable { .. } => {
+                CallError::Unreachable
+            }
+            Error::Unreadable { .. } => CallError::Unreadable,
+            Error::TooSlow(_) => CallError::TimedOut,
+        }
+    }
+}
+
 /// Makes calls.
-pub(crate) struct Caller(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub(crate) struct Caller(Client);
 
 impl Caller {
     /// A caller that trusts the certificate authorities of the system.
@@ -82,55 +89,35 @@ impl Caller {
     /// # Errors
     /// If they cannot be read.
     pub(crate) fn new() -> std::io::Result<Caller> {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(CONNECT_WITHIN));
-        let connector = HttpsConnectorBuilder::new()
-            .with_native_roots()?
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
-        Ok(Caller(Client::builder(TokioExecutor::new()).build(connector)))
+        let client = Client::new();
+        match client.fault() {
+            Some(why) => Err(std::io::Error::other(why.to_owned())),
+            None => Ok(Caller(client)),
+        }
     }
 
     /// Posts JSON. Returns the answer's body if its status is one of success.
     pub(crate) async fn post(&self, url: &Url, headers: HeaderMap, body: &Value) -> Result<Bytes, CallError> {
-        tokio::time::timeout(WITHIN, self.exchange(url, headers, body))
-            .await
-            .map_err(|_| CallError::TimedOut)?
-    }
-
-    async fn exchange(&self, url: &Url, headers: HeaderMap, body: &Value) -> Result<Bytes, CallError> {
-        let body = Full::new(Bytes::from(body.to_string()));
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(url.as_str())
-            .body(body)
-            .map_err(|_| CallError::Impossible)?;
-        *request.headers_mut() = headers;
-        let headers = request.headers_mut();
+        let mut headers = headers;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(USER_AGENT, HeaderValue::from_static("countersign"));
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
-        let answer = self.0.request(request).await.map_err(|_| CallError::Unreachable)?;
-        let status = answer.status();
-        let retry_after_ms = retry_after(status, answer.headers());
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await;
-        if !status.is_success() {
-            return Err(CallError::Refused { status: status.as_u16(), retry_after_ms });
+        let call = Call {
+            method: Method::POST,
+            url,
+            // The operator has set the URL, and it may well be one of a private network.
+            reach: Reach::Private,
+            headers,
+            body: body.to_string().into(),
+            within: WITHIN,
+            most_read: ANSWER_BYTES,
+        };
+        let answered = self.0.call(call).await?;
+        if !answered.status.is_success() {
+            let retry_after_ms = answered.retry_after_ms.map(|it| it.min(LONGEST_RETRY_AFTER_MS));
+            return Err(CallError::Refused { status: answered.status.as_u16(), retry_after_ms });
         }
-        Ok(body.map_err(|_| CallError::Unreadable)?.to_bytes())
+        Ok(answered.body)
     }
-}
-
-/// `Retry-After` in seconds, which is the form that both systems use.
-fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<u64> {
-    if status.is_success() {
-        return None;
-    }
-    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(seconds.min(LONGEST_RETRY_AFTER_SEC) * 1000)
 }
 
 /// A header that holds a credential.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use countersign_access::Access;
 use countersign_core::lifecycle::{Milestone, Request};
-use countersign_dispatch::http::Client;
 use countersign_dispatch::webhook::{self, Webhook};
 use countersign_dispatch::{DispatchMetrics, Parts, Target, Targets, Worker, drop_removed};
 use countersign_gateway::Subscribers;
+use countersign_outbound::Client;
 use countersign_store::Store;
 use prometheus::Registry;
 

@@ -13,30 +13,54 @@ use crate::api::{Client, Settings};
 use crate::credentials::Credentials;
 use crate::environment::Environment;
 
-/// Which gateway is asked, and what of it is believed.
+/// Where a gateway is, and how it is reached.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Gateway")]
-pub struct Connection {
+pub struct Address {
     /// The URL of the gateway.
     #[arg(long, value_name = "COUNTERSIGN_URL")]
     pub url: String,
-    /// The keys of its receipts, as it publishes them at `/.well-known/jwks.json`. Without them they are fetched from it,
-    /// so that receipts prove no more than the connection does.
-    #[arg(long, value_name = "COUNTERSIGN_JWKS")]
-    pub jwks: Option<PathBuf>,
     /// Certificate authorities to believe in place of the system's: a PEM file.
     #[arg(long, value_name = "COUNTERSIGN_CA_FILE")]
     pub ca_file: Option<PathBuf>,
     /// The audience of tokens that are fetched from GitHub.
     #[arg(long, value_name = "COUNTERSIGN_AUDIENCE", default_value = "countersign")]
     pub audience: String,
-    /// For how long a gateway that gives no usable answer is tried again.
-    #[arg(long, value_name = "COUNTERSIGN_PATIENCE", default_value = "1m", value_parser = humantime::parse_duration)]
-    pub patience: Duration,
     /// Whether `http` is allowed to other machines.
     #[arg(long, value_name = "COUNTERSIGN_INSECURE_HTTP", default_value = "false")]
     #[arg(num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
     pub insecure_http: bool,
+}
+
+impl Address {
+    /// A client of the gateway, with the keys that its receipts are checked with, if they are known.
+    pub(super) async fn client(
+        &self,
+        credentials: Credentials,
+        keys: Option<KeySet>,
+        patience: Duration,
+    ) -> Result<Client, Ended> {
+        let url = GatewayUrl::new(&self.url, self.insecure_http).map_err(Ended::usage)?;
+        let settings = Settings { url, ca_file: self.ca_file.clone(), credentials, keys, patience };
+        let made = tokio::task::spawn_blocking(|| Client::new(settings)).await;
+        made.map_err(Ended::doubt)?.map_err(Ended::usage)
+    }
+}
+
+/// Which gateway is asked, and what of it is believed.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Gateway")]
+pub struct Connection {
+    /// Where it is.
+    #[command(flatten)]
+    pub address: Address,
+    /// The keys of its receipts, as it publishes them at `/.well-known/jwks.json`. Without them they are fetched from it,
+    /// so that receipts prove no more than the connection does.
+    #[arg(long, value_name = "COUNTERSIGN_JWKS")]
+    pub jwks: Option<PathBuf>,
+    /// For how long a gateway that gives no usable answer is tried again.
+    #[arg(long, value_name = "COUNTERSIGN_PATIENCE", default_value = "1m", value_parser = humantime::parse_duration)]
+    pub patience: Duration,
     /// Do without a receipt, for a gateway that signs none.
     #[arg(long)]
     pub no_receipt: bool,
@@ -48,22 +72,14 @@ impl Connection {
     /// # Errors
     /// If the settings or the files that they name are wrong.
     pub async fn client(&self, environment: &Environment) -> Result<Client, Ended> {
-        let url = GatewayUrl::new(&self.url, self.insecure_http).map_err(Ended::usage)?;
         let keys = self.jwks.as_ref().map(|path| {
             let shown = path.display();
             let text =
                 fs::read(path).map_err(|error| Ended::usage(format!("cannot read `{shown}`: {error}")))?;
             KeySet::read(&text).map_err(|error| Ended::usage(format!("`{shown}` is no key set: {error}")))
         });
-        let settings = Settings {
-            url,
-            ca_file: self.ca_file.clone(),
-            credentials: Credentials::find(environment, &self.audience),
-            keys: keys.transpose()?,
-            patience: self.patience,
-        };
-        let made = tokio::task::spawn_blocking(|| Client::new(settings)).await;
-        made.map_err(Ended::doubt)?.map_err(Ended::usage)
+        let credentials = Credentials::find(environment, &self.address.audience);
+        self.address.client(credentials, keys.transpose()?, self.patience).await
     }
 
     /// The keys that receipts are checked with; `None` if there need be none.

@@ -13,7 +13,7 @@ mod watch;
 mod webhooks;
 
 pub use ask::{AskCommand, word};
-pub use connection::Connection;
+pub use connection::{Address, Connection};
 pub use exit::{EXIT_CODES, Ended, Exit};
 pub use hash::HashCommand;
 pub use hook::HookCommand;

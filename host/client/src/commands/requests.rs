@@ -1,7 +1,6 @@
 //! `countersign requests`: an admin's day's work with requests, on a gateway that runs somewhere.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,9 +10,9 @@ use countersign_core::lifecycle::{RequestId, Timestamp};
 use countersign_core::secret::Secret;
 use serde_json::{Value, json};
 
+use super::connection::Address;
 use super::exit::{Ended, Exit};
-use crate::address::GatewayUrl;
-use crate::api::{Client, Settings};
+use crate::api::Client;
 use crate::credentials::Credentials;
 use crate::environment::Environment;
 use crate::error::CallError;
@@ -71,23 +70,12 @@ enum Act {
 /// Which gateway is called.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Gateway")]
-pub(super) struct Reach {
-    /// The URL of the gateway.
-    #[arg(long, value_name = "COUNTERSIGN_URL")]
-    url: String,
-    /// Certificate authorities to believe in place of the system's: a PEM file.
-    #[arg(long, value_name = "COUNTERSIGN_CA_FILE")]
-    ca_file: Option<PathBuf>,
-    /// The audience of tokens that are fetched from GitHub.
-    #[arg(long, value_name = "COUNTERSIGN_AUDIENCE", default_value = "countersign")]
-    audience: String,
+pub(super) struct Gateway {
+    #[command(flatten)]
+    address: Address,
     /// For how long a gateway that gives no usable answer is tried again.
     #[arg(long, value_name = "COUNTERSIGN_PATIENCE", default_value = "10s", value_parser = humantime::parse_duration)]
     patience: Duration,
-    /// Whether `http` is allowed to other machines.
-    #[arg(long, value_name = "COUNTERSIGN_INSECURE_HTTP", default_value = "false")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
-    insecure_http: bool,
 }
 
 /// Which requests are meant.
@@ -111,7 +99,7 @@ struct Filter {
 #[derive(Debug, Args)]
 struct List {
     #[command(flatten)]
-    reach: Reach,
+    gateway: Gateway,
     #[command(flatten)]
     filter: Filter,
     /// Only requests with this status, such as `ready_for_approval`; or `open`, `ended` or `any`.
@@ -128,7 +116,7 @@ struct List {
 #[derive(Debug, Args)]
 struct One {
     #[command(flatten)]
-    reach: Reach,
+    gateway: Gateway,
     /// The request.
     #[arg(value_name = "ID")]
     request: RequestId,
@@ -150,7 +138,7 @@ struct End {
 #[derive(Debug, Args)]
 struct Watch {
     #[command(flatten)]
-    reach: Reach,
+    gateway: Gateway,
     #[command(flatten)]
     filter: Filter,
     /// How often the gateway is asked.
@@ -190,21 +178,13 @@ impl RequestsCommand {
     }
 }
 
-impl Reach {
+impl Gateway {
     pub(super) async fn client(&self, environment: &Environment) -> Result<Client, Ended> {
         let credentials = match environment.get("ADMIN_TOKEN") {
             Some(token) => Credentials::Bearer(Secret::new(token)),
-            None => Credentials::find(environment, &self.audience),
+            None => Credentials::find(environment, &self.address.audience),
         };
-        let settings = Settings {
-            url: GatewayUrl::new(&self.url, self.insecure_http).map_err(Ended::usage)?,
-            ca_file: self.ca_file.clone(),
-            credentials,
-            keys: None,
-            patience: self.patience,
-        };
-        let made = tokio::task::spawn_blocking(|| Client::new(settings)).await;
-        made.map_err(Ended::doubt)?.map_err(Ended::usage)
+        self.address.client(credentials, None, self.patience).await
     }
 }
 
@@ -268,7 +248,7 @@ struct Listed {
 
 impl List {
     async fn run(&self, environment: &Environment) -> Result<(), Ended> {
-        let client = self.reach.client(environment).await?;
+        let client = self.gateway.client(environment).await?;
         let listed = self.filter.all(&client, &self.status, self.limit).await?;
         let Listed { requests, unreadable, has_more } = listed;
         if self.format == Format::Json {
@@ -289,14 +269,14 @@ impl List {
 
 impl One {
     async fn show(&self, environment: &Environment) -> Result<(), Ended> {
-        let client = self.reach.client(environment).await?;
+        let client = self.gateway.client(environment).await?;
         let path = format!("/api/admin/requests/{}", self.request);
         self.print(&client.read(&path).await.map_err(failed)?);
         Ok(())
     }
 
     async fn act(&self, environment: &Environment, act: &str, body: &Value) -> Result<(), Ended> {
-        let client = self.reach.client(environment).await?;
+        let client = self.gateway.client(environment).await?;
         let path = format!("/api/admin/requests/{}/{act}", self.request);
         self.print(&client.act(&path, body).await.map_err(failed)?);
         Ok(())
@@ -318,7 +298,7 @@ impl End {
 
 impl Watch {
     async fn run(&self, environment: &Environment) -> Result<(), Ended> {
-        let client = self.reach.client(environment).await?;
+        let client = self.gateway.client(environment).await?;
         let mut known: BTreeMap<String, Value> = BTreeMap::new();
         loop {
             let Listed { requests, .. } = self.filter.all(&client, "open", usize::MAX).await?;

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::exit::Ended;
-use super::requests::{CREDENTIALS, Format, Reach, failed, list, print_table, text};
+use super::requests::{CREDENTIALS, Format, Gateway, failed, list, print_table, text};
 use crate::environment::Environment;
 use crate::text::{cut, plain, pretty};
 
@@ -35,7 +35,7 @@ enum Act {
 #[derive(Debug, Args)]
 struct List {
     #[command(flatten)]
-    reach: Reach,
+    gateway: Gateway,
     /// Only this target, such as `webhook:audit-lake`.
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
@@ -50,7 +50,7 @@ struct List {
 #[derive(Debug, Args)]
 struct Resend {
     #[command(flatten)]
-    reach: Reach,
+    gateway: Gateway,
     /// The ids of dead letters, as `list` prints them.
     #[arg(value_name = "ID", required_unless_present = "target", conflicts_with = "target")]
     ids: Vec<String>,
@@ -91,7 +91,7 @@ fn row(of: &Value, paths: &[&str]) -> Vec<String> {
 
 impl List {
     async fn run(&self, environment: &Environment) -> Result<(), Ended> {
-        let client = self.reach.client(environment).await?;
+        let client = self.gateway.client(environment).await?;
         let answer = client.read(&path(self.target.as_deref(), self.limit)).await.map_err(failed)?;
         if self.format == Format::Json {
             println!("{}", pretty(&answer));
@@ -116,7 +116,7 @@ const PAGE: usize = 500;
 
 impl Resend {
     async fn run(&self, environment: &Environment) -> Result<(), Ended> {
-        let client = self.reach.client(environment).await?;
+        let client = self.gateway.client(environment).await?;
         let mut ids = self.ids.clone();
         if let Some(target) = &self.target {
             let answer = client.read(&path(Some(target), PAGE)).await.map_err(failed)?;

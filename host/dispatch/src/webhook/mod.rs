@@ -3,23 +3,29 @@
 mod body;
 mod rule;
 mod secret;
+mod url;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use countersign_core::lifecycle::{Milestone, Request};
+use countersign_outbound::{Call, CallError, Client};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{Method, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 
 pub use self::rule::WebhookRule;
 pub use self::secret::{BadSecret, Secrets};
+pub use self::url::checked_url;
 
-use crate::http::{Call, CallError, Client};
 use crate::target::{Answer, Target, Telling, What};
 
 /// The kind in the names of these targets.
 pub const KIND: &str = "webhook";
+
+/// How long a call may take: less than the worker gives it, so that it is the client that says what is wrong.
+const WITHIN: Duration = Duration::from_secs(25);
 
 /// A webhook.
 #[derive(Debug)]
@@ -54,18 +60,19 @@ impl Webhook {
         let secrets = secrets.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let signature = secrets.sign(&id, seconds, body.as_bytes());
         let value = |text: &str| HeaderValue::from_str(text).map_err(|error| error.to_string());
-        let headers = vec![
+        let headers = HeaderMap::from_iter([
             (CONTENT_TYPE, HeaderValue::from_static("application/json")),
             (HeaderName::from_static("webhook-id"), value(&id)?),
             (HeaderName::from_static("webhook-timestamp"), HeaderValue::from(seconds)),
             (HeaderName::from_static("webhook-signature"), value(&signature)?),
-        ];
+        ]);
         let call = Call {
             method: Method::POST,
             url: &self.rule.url,
             reach: self.rule.reach,
             headers,
             body: body.into(),
+            within: WITHIN,
             // What a receiver answers beside its status is of no use.
             most_read: 0,
         };

@@ -7,7 +7,7 @@ use countersign_core::glob::Glob;
 use countersign_core::lifecycle::Milestone;
 use url::Url;
 
-use crate::addresses::Reach;
+use countersign_outbound::Reach;
 
 /// A webhook, as the access file describes it.
 #[derive(Clone, Debug, PartialEq)]

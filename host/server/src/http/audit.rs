@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::admin::Admin;
 use super::error::{ApiError, Invalid};
 use super::openapi::STORE_ERRORS;
-use super::params::{Params, request_id};
+use super::params::{Params, bad_cursor, request_id};
 use crate::audit::{AuditFilter, status};
 use crate::state::App;
 
@@ -79,11 +79,7 @@ pub(super) async fn list(
     params: Params,
 ) -> Result<Json<AuditView>, ApiError> {
     let filter = filter(&params)?;
-    let limit = match params.get("limit")? {
-        None => LIMIT.0,
-        Some(text) => text.parse().map_err(|_| Invalid::new("limit", "must be a whole number"))?,
-    };
-    let limit = limit.clamp(1, LIMIT.1);
+    let limit = params.limit(LIMIT)?;
     let mut after = AuditCursor::parse(params.get("cursor")?.unwrap_or_default());
     let range = filter.range(true);
     let (mut entries, mut searched, mut pages) = (Vec::new(), 0, 0);
@@ -91,9 +87,7 @@ pub(super) async fn list(
     let next = loop {
         let left = limit - entries.len();
         let page = store.audit_log(range, &after, left).await.map_err(|error| match error {
-            StoreError::Cursor(_) => {
-                Invalid::new("cursor", "is no `next` of an answer to this question").into()
-            }
+            StoreError::Cursor(_) => bad_cursor().into(),
             error => ApiError::from(error),
         })?;
         searched += page.entries.len();
@@ -117,7 +111,6 @@ pub(super) async fn list(
 }
 
 fn filter(params: &Params) -> Result<AuditFilter, ApiError> {
-    let text = |name: &str| params.get(name).map(|value| value.map(str::to_owned));
     let time = |name: &str| -> Result<Option<Timestamp>, Invalid> {
         let Some(text) = params.get(name)? else { return Ok(None) };
         text.parse().map(Some).map_err(|_| Invalid::new(name, "must be a time in RFC 3339"))
@@ -129,10 +122,10 @@ fn filter(params: &Params) -> Result<AuditFilter, ApiError> {
     Ok(AuditFilter {
         since: time("since")?,
         until: time("until")?,
-        action: text("action")?,
-        event: text("event")?,
+        action: params.text("action")?,
+        event: params.text("event")?,
         status: of_status("status")?,
         request: params.get("request")?.map(|id| request_id("request", id)).transpose()?,
-        actor: text("actor")?,
+        actor: params.text("actor")?,
     })
 }

@@ -1,6 +1,7 @@
 //! Query strings and bearer tokens.
 
 use std::convert::Infallible;
+use std::str::FromStr;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -43,6 +44,22 @@ impl Params {
         Ok(first)
     }
 
+    /// A parameter that may be given once, as a text of its own.
+    pub(crate) fn text(&self, name: &str) -> Result<Option<String>, Invalid> {
+        Ok(self.get(name)?.map(str::to_owned))
+    }
+
+    /// A whole number.
+    pub(crate) fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Invalid> {
+        let Some(text) = self.get(name)? else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| Invalid::new(name, "must be a whole number"))
+    }
+
+    /// How many items an answer has: what `limit` says, from one to `most`, or else `default`.
+    pub(crate) fn limit(&self, (default, most): (usize, usize)) -> Result<usize, Invalid> {
+        Ok(self.number("limit")?.unwrap_or(default).clamp(1, most))
+    }
+
     /// The request that `requestId` names.
     pub(crate) fn request_id(&self) -> Result<RequestId, ApiError> {
         let text = self.get("requestId")?.ok_or_else(|| Invalid::new("requestId", "is missing"))?;
@@ -82,6 +99,11 @@ impl Params {
 /// Whether a bearer token has the form of an API key, or of a token of an identity provider, rather than of a wait token.
 pub(super) fn is_credential(bearer: &str) -> bool {
     ApiKey::is_one(bearer) || bearer.matches('.').count() == 2
+}
+
+/// What is said of a `cursor` that no answer to this question has given.
+pub(crate) fn bad_cursor() -> Invalid {
+    Invalid::new("cursor", "is no `next` of an answer to this question")
 }
 
 /// Parses a request id.

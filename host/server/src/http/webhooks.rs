@@ -12,10 +12,10 @@ use serde_json::json;
 
 use super::admin::Admin;
 use super::body::JsonBody;
-use super::error::{ApiError, Invalid};
+use super::error::ApiError;
 use super::openapi::STORE_ERRORS;
 use super::params::Params;
-use super::requests::ResendBody;
+use super::requests::operate::ResendBody;
 use super::view::{rfc3339, rfc3339_always};
 use crate::state::App;
 
@@ -106,10 +106,7 @@ pub(super) async fn dead(
     _: Admin,
     params: Params,
 ) -> Result<Json<DeadLettersView>, ApiError> {
-    let limit = match params.get("limit")? {
-        None => LIMIT.0,
-        Some(text) => text.parse().map_err(|_| Invalid::new("limit", "must be a whole number"))?,
-    };
+    let limit = params.limit(LIMIT)?;
     let only = params.get("target")?;
     let store = app.gateway.store();
     let depths = store.dispatch_depth().await?;
@@ -122,7 +119,7 @@ pub(super) async fn dead(
     for target in names {
         let depth = depths.iter().find(|depth| depth.target == target);
         if depth.is_some_and(|depth| depth.dead > 0) {
-            for letter in store.dead_letters(&target, limit.clamp(1, LIMIT.1)).await? {
+            for letter in store.dead_letters(&target, limit).await? {
                 dead_letters.push(view(&app, letter).await?);
             }
         }

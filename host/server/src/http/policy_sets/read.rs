@@ -223,13 +223,8 @@ pub(in crate::http) async fn history(
     _: Admin,
     params: Params,
 ) -> Result<Json<HistoryView>, ApiError> {
-    let number = |name: &str| -> Result<Option<u64>, ApiError> {
-        let Some(text) = params.get(name)? else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| Invalid::new(name, "must be a whole number").into())
-    };
-    let limit = number("limit")?.map_or(HISTORY.0, |limit| usize::try_from(limit).unwrap_or(HISTORY.1));
-    let limit = limit.clamp(1, HISTORY.1);
-    let before = number("before")?.unwrap_or(u64::MAX);
+    let limit = params.limit(HISTORY)?;
+    let before = params.number("before")?.unwrap_or(u64::MAX);
     let changes = app.gateway.store().policy_changes(before, limit).await?;
     let next = changes.last().map(|(number, _)| *number).filter(|_| changes.len() == limit);
     Ok(Json(HistoryView { changes: changes.into_iter().map(ChangeView::of).collect(), next }))

@@ -1,16 +1,16 @@
-//! One HTTP call to a target: to addresses that may be connected to, encrypted, with limits on time and size. Nothing is
-//! followed, and no connection is kept.
+//! The client, and its limits.
 
 use std::error::Error as _;
+use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use countersign_core::loopback::is_loopback;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{CONNECTION, HOST, HeaderName, HeaderValue, RETRY_AFTER};
-use hyper::{Method, Request, StatusCode};
+use hyper::header::{CONNECTION, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_rustls::ConfigBuilderExt as _;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -25,10 +25,10 @@ use crate::addresses::Reach;
 /// How long connecting may take, looking the name up and the handshake included.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How long a call may take as a whole: less than the worker gives it, so that it is this one that says what is wrong.
-const CALL: Duration = Duration::from_secs(25);
+/// What every call says that it comes from.
+const AGENT: &str = concat!("countersign/", env!("CARGO_PKG_VERSION"));
 
-/// Calls targets. Clones share what they trust.
+/// Calls other systems. Clones share what they trust.
 #[derive(Clone)]
 pub struct Client {
     /// Or why there is none.
@@ -51,10 +51,12 @@ pub struct Call<'a> {
     /// Which addresses may be connected to.
     pub reach: Reach,
     /// The headers, besides those that every call has.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
-    /// The most bytes of an answer that are read. One that is longer is cut off.
+    /// How long it may take as a whole, connecting included.
+    pub within: Duration,
+    /// The most bytes that an answer may have; with 0 it is not read.
     pub most_read: usize,
 }
 
@@ -65,8 +67,8 @@ pub struct Answered {
     pub status: StatusCode,
     /// How long the other side asks to be left alone, in milliseconds.
     pub retry_after_ms: Option<u64>,
-    /// The body, as far as it was read.
-    pub body: Vec<u8>,
+    /// The body; empty if the status is none of success, or if none was wanted.
+    pub body: Bytes,
 }
 
 /// Why there is no answer. None of them says more of the URL than its host.
@@ -89,6 +91,14 @@ pub enum CallError {
     /// No address answers, or the connection ends.
     #[error("`{host}` cannot be reached: {why}")]
     Unreachable {
+        /// The name.
+        host: String,
+        /// Why.
+        why: String,
+    },
+    /// The answer is cut off, or longer than it may be.
+    #[error("the answer of `{host}` cannot be read: {why}")]
+    Unreadable {
         /// The name.
         host: String,
         /// Why.
@@ -137,7 +147,7 @@ impl Client {
     /// If there is no answer.
     pub async fn call(&self, call: Call<'_>) -> Result<Answered, CallError> {
         let host = call.url.host_str().unwrap_or_default().to_owned();
-        let answered = tokio::time::timeout(CALL, self.made(call)).await;
+        let answered = tokio::time::timeout(call.within, self.made(call)).await;
         answered.unwrap_or(Err(CallError::TooSlow(host)))
     }
 
@@ -165,7 +175,10 @@ impl Client {
             Stream::Plain(stream) => exchange(stream, &call).await,
             Stream::Encrypted(stream) => exchange(stream, &call).await,
         }
-        .map_err(unreachable)
+        .map_err(|broken| match broken {
+            Broken::Connection(why) => CallError::Unreachable { host, why },
+            Broken::Body(why) => CallError::Unreadable { host, why },
+        })
     }
 }
 
@@ -190,38 +203,62 @@ async fn connect(url: &Url, reach: Reach) -> Result<TcpStream, CallError> {
     if found.is_empty() {
         return Err(CallError::NotFound { host: name, why: "it has no address".to_owned() });
     }
-    let mut last = None;
     // INVARIANT: what is connected to is the address that was checked, not the name.
-    for address in found.into_iter().filter(|address| reach.allows(address.ip())) {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = Some(error),
-        }
-    }
-    match last {
-        Some(error) => Err(CallError::Unreachable { host: name, why: error.to_string() }),
+    let allowed: Vec<SocketAddr> = found.into_iter().filter(|address| reach.allows(address.ip())).collect();
+    match first_that_answers(&allowed, TcpStream::connect).await {
+        Some(Ok(stream)) => Ok(stream),
+        Some(Err(error)) => Err(CallError::Unreachable { host: name, why: error.to_string() }),
         None => Err(CallError::OutOfReach(name)),
     }
 }
 
-async fn exchange<S>(stream: S, call: &Call<'_>) -> Result<Answered, String>
+/// Connects to each in turn until one answers; `None` if there are none. Each has its share of the time, so that one that
+/// says nothing leaves some to those after it.
+async fn first_that_answers<T, F>(
+    addresses: &[SocketAddr],
+    connect: impl Fn(SocketAddr) -> F,
+) -> Option<io::Result<T>>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let share = CONNECT / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    let mut last = None;
+    for address in addresses {
+        match tokio::time::timeout(share, connect(*address)).await {
+            Ok(Ok(stream)) => return Some(Ok(stream)),
+            Ok(Err(error)) => last = Some(Err(error)),
+            Err(_) => last = Some(Err(io::ErrorKind::TimedOut.into())),
+        }
+    }
+    last
+}
+
+/// What broke a call.
+enum Broken {
+    Connection(String),
+    Body(String),
+}
+
+async fn exchange<S>(stream: S, call: &Call<'_>) -> Result<Answered, Broken>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let request = request(call)?;
+    let ended = |error: hyper::Error| Broken::Connection(innermost(error));
+    let request = request(call).map_err(Broken::Connection)?;
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(innermost)?;
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(ended)?;
     let answer = async {
-        let answer = sender.send_request(request).await.map_err(innermost)?;
+        let answer = sender.send_request(request).await.map_err(ended)?;
         let (head, body) = answer.into_parts();
         let retry_after_ms =
             head.headers.get(RETRY_AFTER).and_then(seconds).map(|it| it.saturating_mul(1000));
         // Who does not need the body has the answer by now, whatever follows.
         let body = match call.most_read {
-            0 => Vec::new(),
+            0 => Bytes::new(),
+            _ if !head.status.is_success() => Bytes::new(),
             most => match Limited::new(body, most).collect().await {
-                Ok(body) => body.to_bytes().to_vec(),
-                Err(error) => return Err(format!("the answer is cut off, or too long: {error}")),
+                Ok(body) => body.to_bytes(),
+                Err(error) => return Err(Broken::Body(error.to_string())),
             },
         };
         Ok(Answered { status: head.status, retry_after_ms, body })
@@ -232,11 +269,11 @@ where
         tokio::select! {
             biased;
             answered = &mut answer => return answered,
-            ended = &mut connection, if open => {
+            closed = &mut connection, if open => {
                 // The answer may be there all the same.
                 open = false;
-                if let Err(error) = ended {
-                    return Err(innermost(error));
+                if let Err(error) = closed {
+                    return Err(Broken::Connection(innermost(error)));
                 }
             }
         }
@@ -253,16 +290,15 @@ fn request(call: &Call<'_>) -> Result<Request<Full<Bytes>>, String> {
         (Some(host), Some(port)) => format!("{host}:{port}"),
         (host, _) => host.unwrap_or_default().to_owned(),
     };
-    let mut request = Request::builder()
-        .method(call.method.clone())
-        .uri(path)
-        .header(HOST, host)
-        .header(CONNECTION, "close")
-        .header("user-agent", concat!("countersign/", env!("CARGO_PKG_VERSION")));
-    for (name, value) in &call.headers {
-        request = request.header(name, value);
-    }
-    request.body(Full::new(call.body.clone())).map_err(|error| error.to_string())
+    let mut request = Request::new(Full::new(call.body.clone()));
+    *request.method_mut() = call.method.clone();
+    *request.uri_mut() = path.parse().map_err(|_| "its path is none of HTTP".to_owned())?;
+    *request.headers_mut() = call.headers.clone();
+    let headers = request.headers_mut();
+    headers.insert(HOST, HeaderValue::from_str(&host).map_err(|error| error.to_string())?);
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    Ok(request)
 }
 
 /// The seconds of a `Retry-After`. One that is a date is not taken: the schedule does as well.
@@ -281,69 +317,71 @@ fn innermost(error: hyper::Error) -> String {
     last
 }
 
-/// Whether anything may be sent to this URL: it is encrypted, or does not leave this machine.
-///
-/// # Errors
-/// What is wrong with it. Does not quote it, since it may hold a secret.
-pub fn checked_url(text: &str, reach: Reach) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("it is no URL: {error}"))?;
-    let host = url.host_str().ok_or("it has no host")?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("it has a user or a password in it: a target knows who calls by the signature".to_owned());
-    }
-    if url.fragment().is_some() {
-        return Err("it has a fragment, which is not sent".to_owned());
-    }
-    match url.scheme() {
-        "https" => {}
-        "http" if is_loopback(host) && reach == Reach::Private => {}
-        "http" if is_loopback(host) => {
-            return Err("it is of this machine: say `allow_private: true`".to_owned());
-        }
-        _ => return Err("it must begin with `https://`".to_owned()),
-    }
-    let literal = match url.host() {
-        Some(Host::Ipv4(address)) => Some(address.into()),
-        Some(Host::Ipv6(address)) => Some(address.into()),
-        _ => None,
-    };
-    if literal.is_some_and(|address| !reach.allows(address)) {
-        return Err("it has a private address: say `allow_private: true`, if it is one that can be allowed"
-            .to_owned());
-    }
-    Ok(url)
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
 
-    #[test]
-    fn a_url_is_encrypted_or_stays_on_this_machine() {
-        let ok = |text: &str, reach| checked_url(text, reach).is_ok();
-        for (text, public, private) in [
-            ("https://audit.example.com/in?x=1", true, true),
-            ("https://audit.example.com:8443/in", true, true),
-            ("https://1.1.1.1/", true, true),
-            ("http://audit.example.com/in", false, false),
-            ("http://127.0.0.1:8080/in", false, true),
-            ("http://localhost/in", false, true),
-            ("https://127.0.0.1/in", false, true),
-            ("https://10.0.0.1/in", false, true),
-            // Other ways to write an address are the same address.
-            ("https://0x7f.1/in", false, true),
-            ("https://2130706433/in", false, true),
-            ("https://[::ffff:10.0.0.1]/in", false, true),
-            ("https://169.254.169.254/latest", false, false),
-            ("https://[fe80::1]/", false, false),
-            ("https://user:word@example.com/", false, false),
-            ("https://example.com/#part", false, false),
-            ("ftp://example.com/", false, false),
-            ("file:///etc/passwd", false, false),
-            ("audit.example.com", false, false),
-            ("", false, false),
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_says_nothing_leaves_time_to_the_next_one() {
+        let addresses = ["192.0.2.1:443", "192.0.2.2:443"].map(|text| text.parse().expect("an address"));
+        let found = first_that_answers(&addresses, |address| async move {
+            if address == addresses[0] {
+                return std::future::pending().await;
+            }
+            Ok(address)
+        });
+        let found = tokio::time::timeout(CONNECT, found).await.expect("in time");
+        assert_eq!(found.expect("some address").expect("that answers"), addresses[1]);
+    }
+
+    /// Calls a server that answers with `answer`, to the letter, and then closes.
+    async fn answered(answer: &'static str) -> Result<Answered, CallError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let serving = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a call");
+            let mut read = Vec::new();
+            while !read.ends_with(b"\r\n\r\n") {
+                read.push(stream.read_u8().await.expect("the head of a call"));
+            }
+            stream.write_all(answer.as_bytes()).await.expect("an answer is sent");
+        });
+        let url = Url::parse(&format!("http://127.0.0.1:{port}/in")).expect("a URL");
+        let call = Call {
+            method: Method::POST,
+            url: &url,
+            reach: Reach::Private,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            within: Duration::from_secs(60),
+            most_read: 4,
+        };
+        let answered = Client::new().call(call).await;
+        serving.await.expect("the server ends");
+        answered
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_up_to_its_limit() {
+        let whole = answered("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfour").await.expect("an answer");
+        assert_eq!((whole.status, &whole.body[..]), (StatusCode::OK, &b"four"[..]));
+        for answer in [
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfive!",
+            "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ncut",
         ] {
-            assert_eq!((ok(text, Reach::Public), ok(text, Reach::Private)), (public, private), "{text}");
+            let failed = answered(answer).await;
+            assert!(matches!(failed, Err(CallError::Unreadable { .. })), "{failed:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_body_of_a_refusal_is_not_read() {
+        let answer = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\ncontent-length: 9\r\n\r\nfar";
+        let refused = answered(answer).await.expect("an answer, whatever its body");
+        assert_eq!((refused.status.as_u16(), refused.retry_after_ms), (429, Some(7_000)));
+        assert_eq!(refused.body, Bytes::new());
     }
 }
