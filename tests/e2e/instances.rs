@@ -1,6 +1,8 @@
 //! Several gateways over one Redis: to callers and people they are one.
 
-use countersign_tests::{Ask, Call, Click, Gateway, Home, Receipt, Redis, Slack, deploy, millis, within};
+use countersign_tests::{
+    ApiKey, Ask, Call, Click, Gateway, Home, Receipt, Receiver, Redis, Slack, deploy, millis, within,
+};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -258,4 +260,128 @@ async fn what_is_due_is_done_by_whoever_lives() {
     let metrics = one.metrics().await;
     assert_eq!(metrics.count("escalations_total", &[]), 30);
     drop(left);
+}
+
+/// An access file with one caller, and perhaps a webhook.
+fn access_file(key: &ApiKey, webhook: &str) -> String {
+    format!(
+        "version: 1\ncallers:\n  portal:\n    keys:\n      {}\n    requester: asserted\n    actions: [deploy]\n{webhook}",
+        key.line
+    )
+}
+
+/// A gateway over this Redis with an access file of its own.
+async fn with_access_file(redis: &Redis, file: &str) -> Gateway {
+    Home::new(&deploy(1)).administered().with_redis(redis).with_access(file).start().await
+}
+
+/// Moves an access file into its place.
+fn move_in(gateway: &Gateway, file: &str) {
+    gateway.home().write("access.new", file.as_bytes());
+    let (new, place) = (gateway.home().path("access.new"), gateway.home().path("access.yaml"));
+    std::fs::rename(new, place).expect("one folder");
+}
+
+/// Waits until a gateway's `degraded` says so, and its state has this version of the access file.
+async fn knows(gateway: &Gateway, degraded: &Value, version: u64) -> Value {
+    let known = async {
+        loop {
+            let ready = gateway.send(&Call::get("/readyz")).await.json();
+            let state = gateway.seen("state").await;
+            if ready["degraded"] == *degraded && state["accessFiles"]["version"] == version {
+                return state;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the access files to be known", known).await
+}
+
+/// Of several gateways each has a file of its own: one with an older file says so, until it has the newest.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_with_an_older_access_file_says_so_until_it_has_the_newest() {
+    let redis = Redis::start().await;
+    let (old, new) = (ApiKey::new("portal"), ApiKey::new("portal"));
+    let (before, after) = (access_file(&old, ""), access_file(&new, ""));
+    let (one, two) = (with_access_file(&redis, &before).await, with_access_file(&redis, &before).await);
+    let (none, outdated) = (json!([]), json!(["access_file_outdated"]));
+    knows(&one, &none, 1).await;
+    knows(&two, &none, 1).await;
+
+    move_in(&one, &after);
+    one.hang_up();
+    let state = knows(&two, &outdated, 2).await;
+    let files = state["accessFiles"]["instances"].as_object().expect("the instances").clone();
+    assert_eq!(files.len(), 2, "{state:#}");
+    assert_eq!(
+        files[one.seen("state").await["instance"].as_str().expect("its number")],
+        state["accessFiles"]["newest"]
+    );
+    assert_ne!(files[state["instance"].as_str().expect("its number")], state["accessFiles"]["newest"]);
+    knows(&one, &none, 2).await;
+    two.logged("the access file is older than that of another instance", 1).await;
+
+    // One that starts with the old file is late, too, and makes it no newer.
+    let three = with_access_file(&redis, &before).await;
+    knows(&three, &outdated, 2).await;
+    move_in(&two, &after);
+    knows(&two, &none, 2).await;
+    two.logged("the access file is the newest one again", 1).await;
+    knows(&one, &none, 2).await;
+
+    // The one that replaces the newest by an older one means it.
+    move_in(&one, &before);
+    one.hang_up();
+    knows(&three, &none, 3).await;
+    knows(&two, &outdated, 3).await;
+}
+
+/// An instance whose file is on disk when it hears of it has it in force without waiting for its next look.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_another_instance_has_put_in_force_is_taken_at_once() {
+    let redis = Redis::start().await;
+    let (old, new) = (ApiKey::new("portal"), ApiKey::new("portal"));
+    let (before, after) = (access_file(&old, ""), access_file(&new, "people: {}\n"));
+    let (one, two) = (with_access_file(&redis, &before).await, with_access_file(&redis, &before).await);
+    // Written in place it is held back: it has a part that is new.
+    two.home().write("access.yaml", after.as_bytes());
+    two.logged("access file held back", 1).await;
+    move_in(&one, &after);
+    one.hang_up();
+    two.logged("access file reloaded", 1).await;
+    let shown = two.seen("access").await;
+    let attempts = shown["attempts"].as_array().expect("a list");
+    assert!(attempts.iter().any(|it| it["source"] == "instance" && it["outcome"] == "ok"), "{shown:#}");
+    knows(&two, &json!([]), 2).await;
+}
+
+/// What a webhook is to be told is dropped once the newest access file lacks the webhook, and by nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_with_an_older_access_file_drops_nothing_of_webhooks() {
+    let redis = Redis::start().await;
+    let key = ApiKey::new("portal");
+    let receiver = Receiver::start().await;
+    let webhook = format!(
+        "webhooks:\n  lake: {{ url: \"{}\", secret_file: lake.secret, allow_private: true }}\n",
+        receiver.url()
+    );
+    let (before, after) = (access_file(&key, ""), access_file(&key, &webhook));
+    let home = Home::new(&deploy(1)).administered().with_redis(&redis);
+    home.write("lake.secret", b"whsec_Y291bnRlcnNpZ24gd2ViaG9vayBzZWNyZXQgMzIgYnl0ZXM=\n");
+    let one = home.with_access(&before).start().await;
+    knows(&one, &json!([]), 1).await;
+    move_in(&one, &after);
+    one.hang_up();
+    knows(&one, &json!([]), 2).await;
+    receiver.answer_with(503);
+    let bearer = format!("Bearer {}", key.secret);
+    let asked = Ask::new("deploy").requester("U0REQ").call().header("authorization", &bearer);
+    assert_eq!(one.send(&asked).await.status(), 201);
+    receiver.called(1).await;
+    // It starts with the old file, which lacks the webhook.
+    let late = with_access_file(&redis, &before).await;
+    knows(&late, &json!(["access_file_outdated"]), 2).await;
+    receiver.answer_with(200);
+    assert_eq!(receiver.received(1).await.len(), 1, "it is told in the end");
+    assert!(!late.output().contains("there is no such target any more"), "{}", late.output());
 }

@@ -28,7 +28,7 @@ pub struct Directory {
 }
 
 /// Whether somebody is still in Slack, and when Slack last said so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
     /// The user was deactivated, or there is none with this id.
     pub gone: bool,

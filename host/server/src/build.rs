@@ -156,7 +156,13 @@ pub(crate) async fn build_over(
     for (name, target) in reports::targets(&gates, &gateway) {
         dispatching.report_to(&name, target);
     }
-    dispatching.drop_removed(gateway.store().as_ref()).await;
+    if let Some(access) = &access {
+        access.compare(&gateway).await;
+    }
+    // A newer file may have targets that this one lacks.
+    if !access.as_ref().is_some_and(|access| access.is_outdated()) {
+        dispatching.drop_removed(gateway.store().as_ref()).await;
+    }
     Ok(App {
         policy_sets: PolicySets::new(Arc::clone(&gateway), directory.clone(), registries, folder),
         gateway,

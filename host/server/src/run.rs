@@ -306,7 +306,12 @@ fn users(app: &App, client: &Arc<SlackClient>, rate_factor: f64) -> Users {
             policies.in_memory().iter().flat_map(|policy| policy.entry().slack_ids(&people)).collect()
         }
     };
-    let parts = UserParts { clock: Arc::clone(app.gateway.clock()), directory, wanted: Box::new(wanted) };
+    let parts = UserParts {
+        store: Arc::clone(app.gateway.store()),
+        clock: Arc::clone(app.gateway.clock()),
+        directory,
+        wanted: Box::new(wanted),
+    };
     Users::new(parts, Arc::clone(client), rate_factor)
 }
 

@@ -29,6 +29,7 @@ mod signature;
 mod socket;
 
 // What goes to Slack.
+mod changes;
 mod client;
 mod delivery;
 mod freshness;

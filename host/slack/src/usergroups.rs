@@ -9,9 +9,8 @@ use std::time::Duration;
 use countersign_core::clock::{Clock, Moment, Monotonic};
 use countersign_core::directory::{Directory, Members};
 use countersign_store::{Change, Shared, Store};
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
 
+use super::changes::next;
 use super::client::{CallError, SlackClient};
 use super::freshness::is_fresh;
 
@@ -181,19 +180,6 @@ impl UserGroups {
         };
         tracing::warn!(usergroup, %error, "cannot load the members of a user group; the last known ones still count");
         self.failed.insert(usergroup, self.parts.clock.monotonic().plus(wait));
-    }
-}
-
-/// The next change that another gateway makes; none if it has a store for itself.
-async fn next(changes: &mut Option<Receiver<Change>>) -> Change {
-    let Some(receiver) = changes else { return std::future::pending().await };
-    match receiver.recv().await {
-        Ok(change) => change,
-        Err(RecvError::Lagged(_)) => Change::Missed,
-        Err(RecvError::Closed) => {
-            *changes = None;
-            Change::Missed
-        }
     }
 }
 

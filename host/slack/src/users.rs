@@ -1,6 +1,7 @@
 //! Asks Slack which of the people whom policies name have left, so that nobody is told to wait for them.
 //!
-//! Nothing is stored: while Slack does not say otherwise, everybody is there.
+//! What Slack has said is kept in the store, so that gateways that share one ask once for all. While it does not say
+//! otherwise, everybody is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,9 +9,14 @@ use std::time::Duration;
 
 use countersign_core::clock::{Clock, Moment, Monotonic};
 use countersign_core::directory::{Directory, Presence};
+use countersign_store::{Change, Shared, Store};
 
+use super::changes::next;
 use super::client::{CallError, SlackClient};
 use super::freshness::is_fresh;
+
+/// What the keys of stored answers begin with.
+const PREFIX: &str = "user:";
 
 /// The age at which a user is asked about again, in milliseconds.
 const REFRESH_MS: u64 = 60 * 60 * 1000;
@@ -29,6 +35,8 @@ const MOST: usize = 2_000;
 
 /// What [`Users`] is made of.
 pub struct Parts {
+    /// Keeps the answers.
+    pub store: Arc<dyn Store>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Receives the answers.
@@ -61,11 +69,58 @@ impl Users {
 
     /// Asks about everybody who was never asked about, or long ago, for ever.
     pub async fn run(mut self) {
+        let (clock, store) = (Arc::clone(&self.parts.clock), Arc::clone(&self.parts.store));
+        let mut changes = store.shared().map(Shared::changes);
         loop {
             self.refresh().await;
-            let clock = Arc::clone(&self.parts.clock);
-            clock.sleep(Duration::from_millis(POLL_MS)).await;
+            let pause = clock.sleep(Duration::from_millis(POLL_MS));
+            tokio::pin!(pause);
+            loop {
+                let change = tokio::select! {
+                    () = &mut pause => break,
+                    change = next(&mut changes) => change,
+                };
+                self.hear(&change).await;
+            }
         }
+    }
+
+    /// Another gateway has stored something over the store that they share. Whom it has asked about need not be asked about
+    /// here.
+    async fn hear(&mut self, change: &Change) {
+        let Change::Document { key } = change else { return };
+        let Some(id) = key.strip_prefix(PREFIX).filter(|id| (self.parts.wanted)().contains(*id)) else {
+            return;
+        };
+        let Some(presence) = self.stored(id).await else { return };
+        // Slack was asked just now, whatever the other gateway's clock says.
+        let now = self.parts.clock.moment();
+        self.learn(id, Presence { as_of: now.wall, ..presence }, now);
+    }
+
+    /// What Slack said of a user when it was last asked, by any gateway.
+    async fn stored(&self, id: &str) -> Option<Presence> {
+        let kept = self.parts.store.recall(&format!("{PREFIX}{id}")).await.map_err(|error| error.to_string());
+        let presence = kept.and_then(|kept| {
+            kept.map(|kept| serde_json::from_slice(&kept)).transpose().map_err(|error| error.to_string())
+        });
+        presence.unwrap_or_else(|error| {
+            tracing::debug!(error, "cannot read what Slack said of a user");
+            None
+        })
+    }
+
+    async fn keep(&self, id: &str, presence: Presence) {
+        let Ok(document) = serde_json::to_vec(&presence) else { return };
+        if let Err(error) = self.parts.store.keep(&format!("{PREFIX}{id}"), document).await {
+            tracing::debug!(%error, "cannot store what Slack said of a user");
+        }
+    }
+
+    fn learn(&mut self, id: &str, presence: Presence, now: Moment) {
+        self.failed.remove(id);
+        self.told.insert(id.to_owned(), Moment { wall: presence.as_of, ..now });
+        self.parts.directory.put_user(id, presence);
     }
 
     /// Asks once.
@@ -81,15 +136,24 @@ impl Users {
             if fresh || postponed {
                 continue;
             }
+            // Another gateway may have asked, or this one before it was started. What it has asked since is not read again:
+            // how old it is, its own clock knows better.
+            if !self.told.contains_key(&id)
+                && let Some(presence) = self.stored(&id).await
+                && is_fresh(Moment { wall: presence.as_of, ..now }, now, REFRESH_MS)
+            {
+                self.learn(&id, presence, now);
+                continue;
+            }
             if !std::mem::take(&mut first) {
                 tokio::time::sleep(self.call_interval).await;
             }
             match self.client.is_gone(&id).await {
                 Ok(gone) => {
                     self.refused = false;
-                    self.failed.remove(&id);
-                    self.told.insert(id.clone(), now);
-                    self.parts.directory.put_user(&id, Presence { gone, as_of: now.wall });
+                    let presence = Presence { gone, as_of: now.wall };
+                    self.keep(&id, presence).await;
+                    self.learn(&id, presence, now);
                 }
                 // Whoever else is asked about now, the answer would be the same.
                 Err(error @ (CallError::Unanswered { .. } | CallError::RateLimited { .. })) => {
@@ -136,7 +200,9 @@ fn is_about_token(code: &str) -> bool {
 mod tests {
     use countersign_core::clock::ManualClock;
     use countersign_core::lifecycle::Timestamp;
+    use countersign_store::SqliteStore;
     use serde_json::json;
+    use tempfile::TempDir;
 
     use super::*;
     use crate::fake::{FakeSlack, Fate};
@@ -146,21 +212,35 @@ mod tests {
     struct Asking {
         slack: FakeSlack,
         clock: Arc<ManualClock>,
+        store: Arc<dyn Store>,
         directory: Arc<Directory>,
         users: Users,
+        _folder: TempDir,
     }
 
     async fn asking(ids: &'static [&'static str]) -> Asking {
         let clock = Arc::new(ManualClock::at(START));
         let slack = FakeSlack::start(Arc::<ManualClock>::clone(&clock)).await;
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.path().join("store.db")).unwrap());
+        let (directory, users) = users(&store, &clock, &slack, ids);
+        Asking { slack, clock, store, directory, users, _folder: folder }
+    }
+
+    fn users(
+        store: &Arc<dyn Store>,
+        clock: &Arc<ManualClock>,
+        slack: &FakeSlack,
+        ids: &'static [&'static str],
+    ) -> (Arc<Directory>, Users) {
         let directory = Arc::new(Directory::default());
         let parts = Parts {
-            clock: Arc::<ManualClock>::clone(&clock),
+            store: Arc::clone(store),
+            clock: Arc::<ManualClock>::clone(clock),
             directory: Arc::clone(&directory),
             wanted: Box::new(move || ids.iter().map(|id| (*id).to_owned()).collect()),
         };
-        let users = Users::new(parts, Arc::new(slack.client()), 1_000_000.0);
-        Asking { slack, clock, directory, users }
+        (directory, Users::new(parts, Arc::new(slack.client()), 1_000_000.0))
     }
 
     impl Asking {
@@ -216,6 +296,48 @@ mod tests {
             asking.clock.advance(1);
             asking.users.refresh().await;
             assert_eq!(asking.calls(), 2, "{jump}");
+        }
+    }
+
+    #[tokio::test]
+    async fn whom_another_gateway_has_asked_about_is_not_asked_about_again() {
+        for ahead in [0, 3_600_000, -3_600_000] {
+            let mut asking = asking(&["U1"]).await;
+            // The other one has a clock of its own.
+            let clock = Arc::new(ManualClock::at(START));
+            clock.jump(ahead);
+            let (directory, mut other) = users(&asking.store, &clock, &asking.slack, &["U1"]);
+            asking.slack.say("users.info", json!({"user": {"deleted": true}}));
+            asking.users.refresh().await;
+            let change = Change::Document { key: "user:U1".to_owned() };
+            other.hear(&change).await;
+            other.hear(&Change::Document { key: "user:U2".to_owned() }).await;
+            other.refresh().await;
+            assert!(directory.is_gone("U1", clock.now()), "{ahead}");
+            assert_eq!(asking.calls(), 1, "{ahead}");
+            clock.advance(REFRESH_MS - 1);
+            other.refresh().await;
+            assert_eq!(asking.calls(), 1, "{ahead}: it is fresh");
+            clock.advance(1);
+            asking.slack.say("users.info", json!({"user": {"deleted": false}}));
+            other.refresh().await;
+            assert_eq!(asking.calls(), 2, "{ahead}: it is an hour old");
+            asking.users.hear(&change).await;
+            assert!(!asking.gone("U1"), "{ahead}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_starts_asks_only_about_whom_nobody_asked_lately() {
+        for (passed, calls) in [(REFRESH_MS - 1, 1), (REFRESH_MS, 2)] {
+            let mut asking = asking(&["U1"]).await;
+            asking.slack.say("users.info", json!({"user": {"deleted": true}}));
+            asking.users.refresh().await;
+            asking.clock.advance(passed);
+            let (directory, mut started) = users(&asking.store, &asking.clock, &asking.slack, &["U1"]);
+            started.refresh().await;
+            assert!(directory.is_gone("U1", asking.clock.now()), "{passed}");
+            assert_eq!(asking.calls(), calls, "{passed}");
         }
     }
 

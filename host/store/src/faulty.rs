@@ -172,6 +172,7 @@ passed_on! {
     }
     Documents {
         write keep(key: &str, value: Vec<u8>) -> ();
+        write replace(key: &str, before: Option<Vec<u8>>, value: Vec<u8>) -> bool;
         read recall(key: &str) -> Option<Vec<u8>>;
     }
     Guards {

@@ -67,6 +67,8 @@ pub(crate) enum Source {
     Sighup,
     /// The file changed.
     File,
+    /// Another instance has put the same file in force.
+    Instance,
 }
 
 /// What came of an attempt; the values of the metric label `outcome`.
@@ -89,6 +91,7 @@ impl Source {
             Source::Start => "start",
             Source::Sighup => "sighup",
             Source::File => "file",
+            Source::Instance => "instance",
         }
     }
 }
@@ -189,7 +192,7 @@ fn counter(source: Source, outcome: Outcome) -> Counter {
 
 /// The counters of every kind of reload.
 pub(crate) fn counters() -> impl Iterator<Item = Counter> {
-    [Source::Sighup, Source::File].into_iter().flat_map(|source| {
+    [Source::Sighup, Source::File, Source::Instance].into_iter().flat_map(|source| {
         [Outcome::Ok, Outcome::Unchanged, Outcome::HeldBack, Outcome::Failed]
             .map(|outcome| counter(source, outcome))
     })
@@ -200,8 +203,12 @@ pub(crate) fn counters() -> impl Iterator<Item = Counter> {
 /// # Errors
 /// If the store is unavailable, or the document cannot be read.
 pub(crate) async fn load(store: &dyn Store) -> Result<History, StoreError> {
-    let Some(stored) = store.recall(KEY).await? else { return Ok(History::default()) };
-    serde_json::from_slice(&stored).map_err(|error| StoreError::Corrupt {
+    read(store.recall(KEY).await?.as_deref())
+}
+
+fn read(stored: Option<&[u8]>) -> Result<History, StoreError> {
+    let Some(stored) = stored else { return Ok(History::default()) };
+    serde_json::from_slice(stored).map_err(|error| StoreError::Corrupt {
         table: "kept",
         column: "value",
         key: KEY.to_owned(),
@@ -218,7 +225,7 @@ pub(crate) async fn at_start(
     now: Timestamp,
     found: Option<Digest>,
 ) -> Result<(), StoreError> {
-    let previous = load_or_begin(store).await?.in_force.map(|noted| noted.hash);
+    let previous = begun(store.recall(KEY).await?.as_deref()).in_force.map(|noted| noted.hash);
     if previous == found {
         return Ok(());
     }
@@ -239,25 +246,27 @@ pub(super) async fn record(
     let nonce = unrecorded.nonce(now);
     let attempt = unrecorded.attempt;
     store.append_once(vec![attempt.audit()], attempt.counts(), nonce).await?;
-    // INVARIANT: attempts are recorded one after the other: by the start, and then by the one task that reloads.
-    let mut history = load_or_begin(store).await?;
-    if history.attempts.contains(&attempt) {
-        return Ok(());
+    loop {
+        let stored = store.recall(KEY).await?;
+        let mut history = begun(stored.as_deref());
+        if history.attempts.contains(&attempt) {
+            return Ok(());
+        }
+        history.add(attempt.clone());
+        let document = serde_json::to_vec(&history).unwrap_or_default();
+        // Another instance may have recorded an attempt meanwhile.
+        if store.replace(KEY, stored, document).await? {
+            return Ok(());
+        }
     }
-    history.add(attempt);
-    let document = serde_json::to_vec(&history).unwrap_or_default();
-    store.keep(KEY, document).await
 }
 
 /// A history that cannot be read is begun anew: the audit log has all of it.
-async fn load_or_begin(store: &dyn Store) -> Result<History, StoreError> {
-    match load(store).await {
-        Err(error @ StoreError::Corrupt { .. }) => {
-            tracing::error!(%error, "cannot read the history of the access file; it begins anew");
-            Ok(History::default())
-        }
-        read => read,
-    }
+fn begun(stored: Option<&[u8]>) -> History {
+    read(stored).unwrap_or_else(|error| {
+        tracing::error!(%error, "cannot read the history of the access file; it begins anew");
+        History::default()
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The access file in force: read at start, and again on SIGHUP and when the file changes. A file that is wrong changes
 //! nothing, and neither does one that may be half-written, unless somebody asks for it. Each attempt is audited, counted,
-//! and part of the history.
+//! and part of the history. Of several instances each has a file of its own, and knows whether another one has a newer.
 
 pub(crate) mod history;
+pub(crate) mod newest;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,11 @@ use countersign_core::record::ChangeFault;
 use countersign_gateway::Gateway;
 use countersign_gateway::policy_sets::Notices;
 use countersign_policy::{Known, LoadErrors, Manifest, files};
+use countersign_store::{Change, Shared};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 
 use self::history::{Attempt, Outcome, Source, Unrecorded};
 use crate::state::App;
@@ -31,8 +35,17 @@ pub struct AccessControl {
     /// Who callers are.
     pub authenticator: Authenticator,
     looks: Mutex<Looks>,
+    /// The newest file of all instances, if it is not the one in force here.
+    newer: Mutex<Option<Newer>>,
     /// Attempts that the store has not taken yet, the oldest first.
     unrecorded: tokio::sync::Mutex<VecDeque<Unrecorded>>,
+}
+
+/// A newer file that another instance has in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Newer {
+    version: u64,
+    hash: Digest,
 }
 
 /// What has been looked at.
@@ -76,7 +89,13 @@ impl AccessControl {
         let seen = fingerprint(path, &Ok(text.clone()));
         let looks = Mutex::new(Looks { text, tried: seen, seen, held_back: None });
         let (path, authenticator) = (path.to_owned(), Authenticator::new(access));
-        Ok(AccessControl { path, authenticator, looks, unrecorded: Default::default() })
+        Ok(AccessControl {
+            path,
+            authenticator,
+            looks,
+            newer: Mutex::default(),
+            unrecorded: Default::default(),
+        })
     }
 
     /// Reloads the file on SIGHUP and when it changes, for ever.
@@ -86,11 +105,22 @@ impl AccessControl {
     pub async fn watch(self: Arc<Self>, app: Arc<App>) -> anyhow::Result<()> {
         let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let mut notices = None;
+        let mut changes = app.gateway.store().shared().map(Shared::changes);
         loop {
             self.record(None, &app.gateway).await;
+            let was_outdated = self.is_outdated();
+            self.compare(&app.gateway).await;
+            if was_outdated && !self.is_outdated() {
+                // What waited for targets that this file does not have was left for instances with a newer one.
+                app.dispatching.drop_removed(app.gateway.store().as_ref()).await;
+            }
             notices = self.watched(notices).await;
             let source = tokio::select! {
                 _ = hangup.recv() => Source::Sighup,
+                () = of_another_instance(&mut changes) => {
+                    self.compare(&app.gateway).await;
+                    Source::Instance
+                }
                 () = tokio::time::sleep(POLL) => Source::File,
             };
             // What has happened to the file is looked at before the file is.
@@ -99,7 +129,8 @@ impl AccessControl {
             if self.reload(source, known, &app.gateway).await == Some(Outcome::Ok) {
                 // Other people may make another set of it.
                 app.policy_sets.warn();
-                if app.dispatching.follow(&self.authenticator.access()) {
+                self.compare(&app.gateway).await;
+                if app.dispatching.follow(&self.authenticator.access()) && !self.is_outdated() {
                     app.dispatching.drop_removed(app.gateway.store().as_ref()).await;
                 }
             }
@@ -109,6 +140,41 @@ impl AccessControl {
     /// Whether the file is not taken by itself, since it may be half-written.
     pub(crate) fn is_held_back(&self) -> bool {
         self.looks.lock().unwrap_or_else(PoisonError::into_inner).held_back.is_some()
+    }
+
+    /// Whether another instance has a newer file in force.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.newer().is_some()
+    }
+
+    /// Says to the other instances which file is in force here, and learns whether one of them has a newer one.
+    pub(crate) async fn compare(&self, gateway: &Gateway) {
+        let (store, Some(hash)) = (gateway.store().as_ref(), self.authenticator.access().digest()) else {
+            return;
+        };
+        let Some(shared) = store.shared() else { return };
+        let newest = match newest::record(store, shared, gateway.instance(), hash).await {
+            Ok(newest) => newest,
+            // What was known before is known until the store can be read again.
+            Err(error) => {
+                return tracing::debug!(%error, "cannot compare the access file with those of other instances");
+            }
+        };
+        let newer = newest.hash.filter(|newest| *newest != hash);
+        let newer = newer.map(|hash| Newer { version: newest.version, hash });
+        let before =
+            std::mem::replace(&mut *self.newer.lock().unwrap_or_else(PoisonError::into_inner), newer);
+        match newer {
+            Some(Newer { version, hash: newest }) if newer != before => {
+                tracing::warn!(version, %newest, in_force = %hash, "the access file is older than that of another instance");
+            }
+            None if before.is_some() => tracing::info!("the access file is the newest one again"),
+            _ => {}
+        }
+    }
+
+    fn newer(&self) -> Option<Newer> {
+        *self.newer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Watches what leads to the file by now, if that can be done; if not, nothing is known of how the file came.
@@ -144,6 +210,11 @@ impl AccessControl {
         };
         let (found, text) = tokio::task::spawn_blocking(look).await.ok()?;
         let by_itself = matches!(source, Source::File);
+        let hash = text.as_ref().ok().map(|text| Digest::of(text.as_bytes()));
+        // All of it is there if it is the same, byte by byte, as the file of another instance.
+        if source == Source::Instance && self.newer().is_none_or(|newer| Some(newer.hash) != hash) {
+            return None;
+        }
         let before = {
             let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
             let before = std::mem::replace(&mut looks.seen, found);
@@ -155,7 +226,6 @@ impl AccessControl {
             (looks.tried, looks.held_back) = (found, None);
             looks.text.clone()
         };
-        let hash = text.as_ref().ok().map(|text| Digest::of(text.as_bytes()));
         let previous = self.authenticator.access().digest();
         let doubted = (by_itself && hash != previous).then_some((before, known));
         let (outcome, errors) = match self.load(text, doubted).await {
@@ -239,6 +309,22 @@ impl AccessControl {
         tried
             .await
             .unwrap_or_else(|stopped| Tried::Wrong(vec![history::fault(String::new(), &stopped.to_string())]))
+    }
+}
+
+/// Returns once another instance may have another access file in force; never if the store has one instance only.
+async fn of_another_instance(changes: &mut Option<Receiver<Change>>) {
+    let Some(receiver) = changes else { return std::future::pending().await };
+    loop {
+        match receiver.recv().await {
+            Ok(Change::Document { key }) if key == newest::KEY => return,
+            Ok(Change::Missed) | Err(RecvError::Lagged(_)) => return,
+            Ok(_) => {}
+            Err(RecvError::Closed) => {
+                *changes = None;
+                return;
+            }
+        }
     }
 }
 

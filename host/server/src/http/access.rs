@@ -43,7 +43,7 @@ pub(super) struct AttemptView {
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
-    /// `start`, `sighup` or `file`.
+    /// `start`, `sighup`, `file` or `instance` (another instance has put the same file in force).
     source: &'static str,
     /// `ok`, `unchanged`, `held_back` (it may be half-written, and nobody asked for it) or `failed`.
     outcome: &'static str,

@@ -16,6 +16,7 @@ use super::error::ApiError;
 use super::health::SlackView;
 use super::openapi::STORE_ERRORS;
 use super::view::{rfc3339, rfc3339_always};
+use crate::access_control::newest::{self, Newest};
 use crate::instances::{DELIVERY, LIFE_MS};
 use crate::state::App;
 
@@ -41,6 +42,9 @@ pub(super) struct StateView {
     /// Which instance holds each lease; null if none does. Absent if the store has one instance only.
     #[serde(skip_serializing_if = "Option::is_none")]
     leases: Option<BTreeMap<&'static str, Option<String>>>,
+    /// The access files of the instances; absent if the store has one instance only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_files: Option<AccessFilesView>,
     /// Open requests, by action and status.
     open: Vec<OpenView>,
     outbox: OutboxView,
@@ -54,6 +58,17 @@ pub(super) struct StateView {
     /// What is wrong with the audit log: the parts that `/readyz` names, each with what is the matter.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     audit: BTreeMap<&'static str, String>,
+}
+
+/// Which access file is the newest, and which one each instance has in force.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct AccessFilesView {
+    /// Rises with each file that becomes the newest; 0 if no instance has one.
+    version: u64,
+    /// SHA-256 of the newest file.
+    newest: Option<Digest>,
+    /// SHA-256 of the file of each instance that lives and has one.
+    instances: BTreeMap<String, Digest>,
 }
 
 /// The store.
@@ -152,10 +167,14 @@ impl BudgetsView {
 pub(super) async fn show(State(app): State<Arc<App>>, _: Admin) -> Result<Json<StateView>, ApiError> {
     let (gateway, store) = (&app.gateway, app.gateway.store());
     let name = |instance: u64| format!("{instance:016x}");
-    let (mut instances, mut leases) = (None, None);
+    let (mut instances, mut leases, mut access_files) = (None, None, None);
     if let Some(shared) = store.shared() {
         // To say that this one lives is how to hear which others do.
         let live = shared.announce(gateway.instance(), LIFE_MS).await?;
+        let Newest { version, hash, instances: files, .. } = newest::load(store.as_ref()).await?;
+        let files = files.into_iter().filter(|(instance, _)| live.contains(instance));
+        let files = files.map(|(instance, hash)| (name(instance), hash)).collect();
+        access_files = Some(AccessFilesView { version, newest: hash, instances: files });
         instances = Some(live.into_iter().map(name).collect());
         leases = Some(BTreeMap::from([(DELIVERY, shared.lease_holder(DELIVERY).await?.map(name))]));
     }
@@ -180,6 +199,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, _: Admin) -> Result<Json<S
         instance: name(gateway.instance()),
         instances,
         leases,
+        access_files,
         open: open.collect(),
         outbox: OutboxView { entries: outbox.entries, oldest: outbox.oldest },
         slack: SlackView::of(report),

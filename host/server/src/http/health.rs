@@ -36,7 +36,7 @@ pub(super) struct ReadyView {
     status: &'static str,
     /// What is wrong: `store_unavailable` (of a store that instances share: callers go on waiting, and what people do in
     /// Slack is kept if `COUNTERSIGN_SPOOL_DIR` is given), `slack_degraded`, `slack_stalled`, `slack_down`, `slack_unauthorized`,
-    /// `audit` (which `audit` explains), `policy_set_held_back`, `access_file_held_back`, `presses_spooled` (what people did waits on disk for the store),
+    /// `audit` (which `audit` explains), `policy_set_held_back`, `access_file_held_back`, `access_file_outdated` (another gateway over the store has a newer one), `presses_spooled` (what people did waits on disk for the store),
     /// or `request_archive` (requests cannot be archived, so none is removed).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     degraded: Vec<&'static str>,
@@ -169,6 +169,7 @@ fn degraded(app: &App) -> Vec<&'static str> {
         HealthState::Unauthorized => Some("slack_unauthorized"),
     });
     let access_is_held_back = app.access.as_ref().is_some_and(|access| access.is_held_back());
+    let access_is_outdated = app.access.as_ref().is_some_and(|access| access.is_outdated());
     let are_spooled = app.spool.as_ref().is_some_and(|spool| spool.waiting() > 0);
     let wrong = [
         app.readiness.store_fault().map(|_| "store_unavailable"),
@@ -176,6 +177,7 @@ fn degraded(app: &App) -> Vec<&'static str> {
         slack,
         (!app.policy_sets.held_back().is_empty()).then_some("policy_set_held_back"),
         access_is_held_back.then_some("access_file_held_back"),
+        access_is_outdated.then_some("access_file_outdated"),
         are_spooled.then_some("presses_spooled"),
         app.retention.as_ref().is_some_and(Sweeper::is_failing).then_some("request_archive"),
     ];

@@ -19,7 +19,7 @@ const HTTP_BUCKETS: [f64; 12] =
 const PROBE_BUCKETS: [f64; 9] = [0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 /// Why a gateway is degraded: the codes of `degraded` in `/readyz`.
-const DEGRADED: [&str; 10] = [
+const DEGRADED: [&str; 11] = [
     "store_unavailable",
     "audit",
     "slack_degraded",
@@ -28,6 +28,7 @@ const DEGRADED: [&str; 10] = [
     "slack_unauthorized",
     "policy_set_held_back",
     "access_file_held_back",
+    "access_file_outdated",
     "presses_spooled",
     "request_archive",
 ];
@@ -319,6 +320,7 @@ mod tests {
         # HELP gateway_degraded 1 if the gateway is degraded for this reason, as `/readyz` says.
         # TYPE gateway_degraded gauge
         gateway_degraded{reason="access_file_held_back"} 0
+        gateway_degraded{reason="access_file_outdated"} 0
         gateway_degraded{reason="audit"} 1
         gateway_degraded{reason="policy_set_held_back"} 0
         gateway_degraded{reason="presses_spooled"} 0

@@ -134,6 +134,7 @@ macro_rules! store_contract {
             }
             documents {
                 documents_are_kept_by_key
+                a_document_is_replaced_by_one_of_those_who_read_it
             }
             audit {
                 audit_entries_stay_in_order

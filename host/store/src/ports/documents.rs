@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::StoreError;
 
 /// The prefixes of document keys, one for each part of the gateway that stores documents.
-pub const DOCUMENT_PREFIXES: [&str; 3] = ["usergroup:", "access:", "key:"];
+pub const DOCUMENT_PREFIXES: [&str; 4] = ["usergroup:", "user:", "access:", "key:"];
 
 /// Stores small documents by key.
 #[async_trait]
@@ -14,6 +14,10 @@ pub trait Documents: Send + Sync {
     ///
     /// A key begins with one of [`DOCUMENT_PREFIXES`].
     async fn keep(&self, key: &str, value: Vec<u8>) -> Result<(), StoreError>;
+
+    /// Stores a document if the one with the same key still is `before` (`None`: if there is none). False if it is not, and
+    /// then nothing is stored.
+    async fn replace(&self, key: &str, before: Option<Vec<u8>>, value: Vec<u8>) -> Result<bool, StoreError>;
 
     /// The document with this key.
     async fn recall(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError>;

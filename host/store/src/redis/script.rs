@@ -84,6 +84,7 @@ scripts! {
     IN_FORCE: READS ["keys" "in_force"];
     CHANGES: READS ["keys" "changes"];
     KEEP_DOCUMENT: WRITES ["keys" "once" "keep_document"];
+    REPLACE_DOCUMENT: WRITES ["keys" "once" "replace_document"];
     RESERVE: WRITES ["keys" "reserve"];
     RELEASE: FREES ["keys" "release"];
     RESERVED: READS ["keys" "reserved"];

@@ -3,6 +3,7 @@
 //! It can be cut off at any await: what it leaves in the store is enough to go on from.
 
 mod apply_failure;
+mod due;
 mod plan;
 mod record;
 mod render;
@@ -19,6 +20,7 @@ use countersign_core::record::{Mark, PolicyEntry, Slot};
 use countersign_store::{Claim, OutboxEntry, Store, StoreError};
 use countersign_trace::Tracer;
 
+use due::Due;
 use plan::{Next, Plan};
 pub(super) use record::failure_count;
 pub(super) use search::SearchCursor;
@@ -58,6 +60,7 @@ pub(super) struct Sender {
     entries: Mutex<HashMap<Digest, Arc<PolicyEntry>>>,
     /// Notices that failed, and until when by the time of delivery they are skipped in favour of the other notice of their entry.
     skipped: Mutex<HashMap<Mark, Timestamp>>,
+    due: Mutex<Due>,
 }
 
 /// The next call that a job needs.
@@ -159,6 +162,7 @@ impl Sender {
             rng: Mutex::new(rng),
             entries: Mutex::default(),
             skipped: Mutex::default(),
+            due: Mutex::default(),
         }
     }
 
@@ -221,7 +225,7 @@ impl Sender {
             let now = self.schedule.now();
             let retry_at = temporary(claim.attempts, now, &mut self.rng());
             // If this fails too, the claim runs out; the first error says what is wrong.
-            let _ = self.store.retry_outbox(claim, now, retry_at, true).await;
+            let _ = self.retry(claim, now, retry_at, true).await;
         }
         result
     }
@@ -266,6 +270,11 @@ impl Sender {
             Step::Search { since } => self.search(&active, *tracked, since, cursor).await,
             Step::Done | Step::Wait(_) => Ok(SendResult::NoCall),
         }
+    }
+
+    /// When something is due that was postponed here.
+    pub(super) fn due(&self) -> MutexGuard<'_, Due> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rng(&self) -> MutexGuard<'_, fastrand::Rng> {

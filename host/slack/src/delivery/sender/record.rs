@@ -2,7 +2,7 @@
 
 use countersign_core::lifecycle::{AuditEntry, Count, Effect, Request, Timestamp};
 use countersign_core::record::{Mark, SlackPost, Slot};
-use countersign_store::{Committed, KeepPost, StoreError};
+use countersign_store::{Committed, KeepPost, OutboxEntry, StoreError};
 use serde_json::{Map, json};
 
 use super::{ActiveJob, Sender};
@@ -28,7 +28,7 @@ impl Sender {
             keep.audit = vec![self.audit_entry(active, tracked, event, code)];
             keep.counts = vec![failure_count(code)];
         }
-        Ok(self.store.keep_slack_post(keep).await? == Committed::Done)
+        Ok(self.keep_post(keep).await? == Committed::Done)
     }
 
     /// Has the message updated once more: another worker updated it at the same time, and which update was carried out
@@ -62,10 +62,32 @@ impl Sender {
                 post.refresh_at = Some(now);
             }
             post.revision += 1;
-            if self.store.keep_slack_post(keep(mark, post)).await? == Committed::Done {
+            if self.keep_post(keep(mark, post)).await? == Committed::Done {
                 return Ok(());
             }
         }
+    }
+
+    async fn keep_post(&self, keep: KeepPost) -> Result<Committed, StoreError> {
+        let refresh_at = keep.post.refresh_at;
+        let kept = self.store.keep_slack_post(keep).await?;
+        if let Some(at) = refresh_at {
+            self.due().refresh_at(at);
+        }
+        Ok(kept)
+    }
+
+    /// Releases an outbox entry that is to be ready again at `at`.
+    pub(super) async fn retry(
+        &self,
+        claim: &OutboxEntry,
+        now: Timestamp,
+        at: Timestamp,
+        failed: bool,
+    ) -> Result<(), StoreError> {
+        self.store.retry_outbox(claim, now, at, failed).await?;
+        self.due().at(at);
+        Ok(())
     }
 
     /// Releases the claimed outbox entry; a refresh has none.
@@ -74,8 +96,8 @@ impl Sender {
         let now = self.schedule.now();
         match release {
             Release::Finish => self.store.finish_outbox(claim, active.request.version).await,
-            Release::DueAt(at) => self.store.retry_outbox(claim, now, at, false).await,
-            Release::RetryAt(at) => self.store.retry_outbox(claim, now, at, true).await,
+            Release::DueAt(at) => self.retry(claim, now, at, false).await,
+            Release::RetryAt(at) => self.retry(claim, now, at, true).await,
         }
     }
 
@@ -128,7 +150,7 @@ impl Sender {
         let Some(mut post) = self.store.slack_post(mark.request, mark.slot).await? else { return Ok(()) };
         post.refresh_at = refresh_at;
         post.revision += 1;
-        self.store.keep_slack_post(keep(mark, post)).await.map(drop)
+        self.keep_post(keep(mark, post)).await.map(drop)
     }
 
     pub(super) fn audit_entry(

@@ -39,7 +39,7 @@ async fn the_use_of_an_approval_is_shown() {
     let (calls, approved) =
         (harness.slack.calls().len(), harness.store.request(id(1)).await.unwrap().unwrap());
     let used = fixtures::consumed(&approved, harness.now());
-    assert_eq!(harness.store.commit(fixtures::change(&used)).await.unwrap(), Committed::Done);
+    harness.store_version(fixtures::change(&used)).await;
     harness.pass(5 * SECOND).await;
     assert_eq!(harness.message(1).text, "deploy v3 approved, consumed");
     harness.pass(24 * MINUTE).await;
@@ -58,7 +58,7 @@ async fn what_nobody_saw_is_not_posted_for_its_use() {
     harness.create(1, "C1").await;
     let approved = harness.end(1).await;
     let used = fixtures::consumed(&approved, harness.now());
-    assert_eq!(harness.store.commit(fixtures::change(&used)).await.unwrap(), Committed::Done);
+    harness.store_version(fixtures::change(&used)).await;
     harness.pass(MINUTE).await;
     assert_eq!((harness.slack.calls().len(), harness.skipped().await), (0, 1));
 
@@ -66,7 +66,7 @@ async fn what_nobody_saw_is_not_posted_for_its_use() {
     harness.create_approved(2, "C1").await;
     let approved = harness.store.request(id(2)).await.unwrap().unwrap();
     let used = fixtures::consumed(&approved, harness.now());
-    assert_eq!(harness.store.commit(fixtures::change(&used)).await.unwrap(), Committed::Done);
+    harness.store_version(fixtures::change(&used)).await;
     harness.pass(MINUTE).await;
     assert_eq!(harness.message(2).text, "deploy v2 approved");
 }
@@ -123,7 +123,7 @@ async fn a_message_that_would_look_the_same_is_not_updated() {
     assert_eq!(harness.store.keep_slack_post(keep).await.unwrap(), Committed::Done);
     let ask = fixtures::next(&harness.store.request(id(1)).await.unwrap().unwrap(), harness.now(), |_| {});
     let hidden = Commit { effects: vec![], ..fixtures::change(&ask) };
-    harness.store.commit(hidden).await.unwrap();
+    harness.store_version(hidden).await;
     harness.pass(SECOND).await;
     assert_eq!(harness.slack.methods(), ["chat.postMessage"]);
 }
@@ -255,7 +255,7 @@ async fn the_message_of_a_request_that_was_made_again_leads_to_the_next_one() {
         if is_it { Fate::DoneAndCut } else { Fate::Done }
     });
     let again = fixtures::again(&first, 2, 1);
-    assert_eq!(harness.store.create(fixtures::new(&again)).await.unwrap(), Created::New);
+    harness.store(&again).await;
     harness.deliver(MINUTE).await;
     harness.pass(SECOND).await;
     let link = format!("https://slack.test/C1/{}", harness.message(2).ts);
@@ -311,7 +311,7 @@ async fn a_message_that_is_posted_notifies_whom_it_calls_once_and_its_update_nob
         let State::Open(open) = &mut request.state else { panic!("it is open") };
         open.requirements.truncate(1);
         open.requirements[0].eligible = vec!["U0ANA".to_owned(), "U0BEN".to_owned()];
-        assert_eq!(harness.store.create(fixtures::new(&request)).await.unwrap(), Created::New);
+        harness.store(&request).await;
 
         harness.slack.forget_calls();
         harness.pass(0).await;

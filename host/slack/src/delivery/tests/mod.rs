@@ -1,5 +1,6 @@
 //! Tests of the worker with the SQLite store, a fake Slack that fails on demand, and a clock that the tests advance.
 
+mod backlog;
 mod clock_jumps;
 mod ephemerals;
 mod failures;
@@ -50,8 +51,17 @@ impl Harness {
     }
 
     async fn with(seed: u64, rate_factor: f64) -> Harness {
+        Harness::over(seed, rate_factor, |store| store).await
+    }
+
+    /// With what `wrap` makes of the store.
+    async fn over(
+        seed: u64,
+        rate_factor: f64,
+        wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+    ) -> Harness {
         let folder = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.path().join("store.db")).unwrap());
+        let store = wrap(Arc::new(SqliteStore::open(&folder.path().join("store.db")).unwrap()));
         store.pin(["C1", "C2", "C3", "#one", ""].map(entry).to_vec(), vec![]).await.unwrap();
         let clock = Arc::new(ManualClock::at(START));
         let slack = FakeSlack::start(Arc::<ManualClock>::clone(&clock)).await;
@@ -100,7 +110,7 @@ impl Harness {
         submission.policy_hash = entry(channel).hash();
         submission.expires_at = self.now().plus(60 * MINUTE);
         change(submission);
-        assert_eq!(self.store.create(fixtures::new(&request)).await.unwrap(), Created::New);
+        self.store(&request).await;
         request
     }
 
@@ -109,7 +119,19 @@ impl Harness {
         let mut request = fixtures::request_at(number, self.now());
         Arc::make_mut(&mut request.submission).policy_hash = entry(channel).hash();
         request.state = fixtures::approved(self.now());
-        assert_eq!(self.store.create(fixtures::new(&request)).await.unwrap(), Created::New);
+        self.store(&request).await;
+    }
+
+    /// Stores a request, and notifies the worker as the gateway does.
+    async fn store(&self, request: &Request) {
+        assert_eq!(self.store.create(fixtures::new(request)).await.unwrap(), Created::New);
+        self.notify.notify_one();
+    }
+
+    /// Stores a version of a request, and notifies the worker as the gateway does.
+    async fn store_version(&self, commit: Commit) {
+        assert_eq!(self.store.commit(commit).await.unwrap(), Committed::Done);
+        self.notify.notify_one();
     }
 
     /// Stores a new version of the request.
@@ -165,7 +187,7 @@ impl Harness {
         let request = self.store.request(id(number)).await.unwrap().unwrap();
         let request = fixtures::next(&request, self.now(), change);
         let commit = Commit { effects, ..fixtures::change(&request) };
-        assert_eq!(self.store.commit(commit).await.unwrap(), Committed::Done);
+        self.store_version(commit).await;
         request
     }
 

@@ -1,7 +1,7 @@
 //! The worker: the one place that decides which call is made next.
 //!
-//! It looks at the jobs that are due, and carries out the steps of the most urgent ones, several requests at a time
-//! and each request once. Channels take turns at everything that they share, so that a flood in one does not silence
+//! It reads the jobs that are due in batches, keeps those that it has not begun, and carries out the steps of the most
+//! urgent ones, several requests at a time and each request once. Channels take turns at everything that they share, so that a flood in one does not silence
 //! another. Everything it keeps in memory can be lost.
 
 mod queue;
@@ -30,7 +30,7 @@ use super::rate_limit::{Method, RateLimits};
 use super::schedule::Schedule;
 use super::sender::{NextCall, SearchCursor, Sender};
 use crate::SlackClient;
-use queue::{Priority, QueuedJob, Turns};
+use queue::{Backlog, Priority, QueuedJob, Turns};
 use results::FinishedStep;
 
 /// The most steps at the same time.
@@ -46,10 +46,10 @@ const URGENT_SHARED_CALLS: u32 = 3;
 /// The most of them that may be refreshes.
 const CONCURRENT_REFRESHES: usize = 3;
 
-/// The longest time between two looks at the outbox, in milliseconds.
+/// The longest time between two looks at what can be started, in milliseconds.
 const POLL_MS: u64 = 1_000;
 
-/// The shortest time between two looks at the outbox, in milliseconds.
+/// The shortest time between two looks, in milliseconds.
 const PACE_MS: u64 = 25;
 
 /// How long nothing is begun after a step could not be stored: each further step would fail in the same way, and a call
@@ -71,6 +71,8 @@ pub struct Worker {
     rate_limits: Arc<RateLimits>,
     breaker: CircuitBreaker,
     rng: fastrand::Rng,
+    /// The jobs that were read and not begun.
+    backlog: Backlog,
     /// The next call of each job, with the revision of the job that it was computed for.
     next_calls: HashMap<Job, (u64, NextCall)>,
     /// Where searches go on.
@@ -97,6 +99,9 @@ struct ActiveStep {
     job: Job,
     channel: String,
     calls_slack: bool,
+    /// Whether something was stored since it began: its own entry may have been enqueued again, and is not read while it is
+    /// claimed.
+    has_news: bool,
 }
 
 /// A look at the jobs that are due.
@@ -181,6 +186,7 @@ impl Worker {
             rate_limits,
             breaker: CircuitBreaker::new(),
             rng,
+            backlog: Backlog::default(),
             next_calls: HashMap::new(),
             cursors: HashMap::new(),
             active: HashMap::new(),
@@ -206,7 +212,11 @@ impl Worker {
                 tokio::select! {
                     biased;
                     () = clock.sleep_until(next) => {}
-                    () = notify.notified() => clock.sleep_until(earliest).await,
+                    () = notify.notified() => {
+                        // The turn takes the notification: this wait may be cut off by a step that ends.
+                        notify.notify_one();
+                        clock.sleep_until(earliest).await;
+                    }
                 }
             };
             // In this order, so that a run can be repeated: what is finished is applied before anything new begins.
@@ -237,6 +247,10 @@ impl Worker {
         while let Some(finished) = self.steps.try_join_next() {
             self.apply(finished).await;
         }
+        if self.notify.notified().now_or_never().is_some() {
+            self.backlog.is_outdated = true;
+            self.active.values_mut().for_each(|active| active.has_news = true);
+        }
         let now = self.clock.monotonic();
         if let Some(until) = self.paused_until.filter(|until| *until > now) {
             let (breaker, refused_for) = (self.breaker.state(), self.breaker.refused_for());
@@ -265,13 +279,11 @@ impl Worker {
         if self.active.len() >= most {
             return latest;
         }
-        let queue = match self.queue().await {
-            Ok(queue) => queue,
-            Err(error) => {
-                self.pause(now, &error);
-                return latest;
-            }
-        };
+        if let Err(error) = self.read_backlog(now).await {
+            self.pause(now, &error);
+            return latest;
+        }
+        let queue = self.backlog.take_in_turns(&self.turns);
         // Nobody waits for refreshes, nor for what ended unseen, which needs no call.
         self.is_due = self.active.values().any(|active| active.calls_slack)
             || queue.iter().any(|queued| queued.priority < Priority::Refresh);
@@ -288,6 +300,10 @@ impl Worker {
         if !look.is_contended {
             self.shared_calls = 0;
         }
+        let active = &self.active;
+        let is_begun = |job: Job| active.get(&job.request()).is_some_and(|active| active.job == job);
+        self.backlog.put_back(queue, is_begun);
+        look.next = look.next.min(self.next_read(now));
         // The probe of a half-open circuit breaker, if no job can be one.
         let probes = self.breaker.allowed(now) == Allowed::Probe;
         if probes && self.active.is_empty() { self.auth_test().await } else { look.next }
@@ -416,7 +432,12 @@ impl Worker {
     fn spawn_step(&mut self, queued: &QueuedJob, method: Option<Method>) {
         let job = queued.job;
         let (sender, cursor) = (Arc::clone(&self.sender), self.cursors.remove(&job));
-        let active = ActiveStep { job, channel: queued.channel.clone(), calls_slack: method.is_some() };
+        let active = ActiveStep {
+            job,
+            channel: queued.channel.clone(),
+            calls_slack: method.is_some(),
+            has_news: false,
+        };
         self.active.insert(job.request(), active);
         self.steps.spawn(async move {
             let step = sender.step(job, method.as_ref(), cursor.as_ref());

@@ -29,7 +29,8 @@ impl Worker {
         // A step catches its panics, and is aborted only when the worker is dropped.
         let Ok(FinishedStep { job, method, cursor, result }) = finished else { return };
         let (now, request) = (self.clock.moment(), job.request());
-        self.active.remove(&request);
+        let has_news = self.active.remove(&request).is_some_and(|active| active.has_news);
+        self.backlog.is_outdated |= has_news;
         // The step may have changed what the request's other jobs need: a notice waits for the request's message.
         self.next_calls.retain(|known, _| known.request() != request);
         let result = match result {
