@@ -5,7 +5,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
 
-use countersign_tests::{ADMIN_TOKEN, Call, Click, Gateway, Home, Receipt, Redis, countersign_with, deploy};
+use countersign_tests::{
+    ADMIN_TOKEN, Call, Click, Gateway, Home, Receipt, Redis, countersign_with, deploy, within,
+};
 use serde_json::{Value, json};
 
 const ENTRIES: &str = "audit.ndjson";
@@ -70,7 +72,17 @@ async fn a_log_is_exported_and_verified_offline() {
     home.write("key", done(&home, &["key"]).as_bytes());
     let text = done(&home, &["verify"]);
     assert!(text.contains("\nentries after the newest checkpoint, which nothing covers yet: 0\n"), "{text}");
-    assert!(text.ends_with("The log is what was written.\n"), "{text}");
+    let entries: usize = numbers(&done(&home, &["export"])).values().map(Vec::len).sum();
+    let (_, last) = text.split_once("\nThe log is what was written.\n").expect("it is what was written");
+    assert!(
+        last.starts_with(&format!("proved: {entries} entries up to 20")) && last.lines().count() == 1,
+        "{text}"
+    );
+    assert!(last.contains(", covered by the checkpoint of 20"), "{text}");
+    let shown: Value = serde_json::from_str(&done(&home, &["verify", "--format", "json"])).expect("JSON");
+    assert_eq!((&shown["result"], &shown["proved"]["entries"]), (&json!("right"), &json!(entries)));
+    assert!(last.contains(shown["proved"]["checkpoint"].as_str().expect("a time")), "{shown} {text}");
+    assert!(last.contains(shown["proved"]["until"].as_str().expect("a time")), "{shown} {text}");
     done(&home, &["verify", "--key", "./key", "--checkpoint", "./audit.ndjson.checkpoints"]);
 
     let export = done(&home, &["export"]);
@@ -415,4 +427,49 @@ async fn old_entries_are_removed_and_the_log_proves_itself() {
     let (code, text) = audit(&home, &["verify", "--file", "./forged"]);
     let is_named = ["missing: ", "cut off: "].iter().any(|finding| text.contains(finding));
     assert!(code == 1 && is_named, "{text}");
+}
+
+/// Each of several gateways has a file of its own, and one of them may be behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_that_are_not_in_the_file_of_another_gateway_yet_stay() {
+    const DAY: i64 = 24 * 60 * 60;
+    let redis = Redis::start().await;
+    let home = || {
+        let home = home().with_redis(&redis).with_settable_clock().with("REQUEST_RETENTION_SEC", "3600");
+        home.with("REQUEST_RETENTION_SWEEP_SEC", "1").with("AUDIT_RETENTION_SEC", "86400")
+    };
+    let behind = home();
+    let file = behind.path(ENTRIES);
+    std::os::unix::fs::symlink("/dev/full", &file).expect("links can be made");
+    let (one, other) = (home().start().await, behind.start().await);
+    for _ in 0..5 {
+        approved(&one).await;
+    }
+    // Two sweeps: old entries are looked for as often as old requests.
+    for (day, requests) in [(2, 5), (4, 6)] {
+        one.set_clock(day * DAY);
+        other.set_clock(day * DAY);
+        one.metrics_until("purged_requests_total", &[], requests).await;
+        let made = one.open("deploy").await;
+        one.cancel(&made.token, None).await.expect("it is open");
+    }
+    let audit = |word: &str| {
+        let secret = PathBuf::from("5e".repeat(32));
+        countersign_with([("COUNTERSIGN_SECRET", secret)], ["audit", word, "--store", &redis.url()])
+    };
+    let export = audit("export");
+    assert!(export.status.success(), "{export:?}");
+    for (partition, numbers) in numbers(&String::from_utf8_lossy(&export.stdout)) {
+        assert_eq!(numbers.first(), Some(&1), "{partition}");
+    }
+    fs::remove_file(&file).expect("it is there");
+    let removed = async {
+        while audit("verify").status.code() != Some(3) {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("old entries to be removed", removed).await;
+    for (partition, numbers) in numbers(&read(other.home(), ENTRIES)) {
+        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "{partition}");
+    }
 }

@@ -5,14 +5,16 @@
 //! What people may read in Slack and in the audit log, parameters that are shown, names and reasons, is in no log and in no
 //! metric.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use countersign_tests::{
-    ADMIN_TOKEN, ApiKey, Ask, Call, Click, Gateway, Home, Issuer, Receipt, Redis, SIGNING_SECRET, SigningKey,
-    Slack, within,
+    ADMIN_TOKEN, ApiKey, Ask, Call, Click, Collected, Collector, GITHUB_KEY, GITHUB_SECRET, GITLAB_SECRET,
+    GITLAB_TOKEN, Gateway, Github, Gitlab, Home, Issuer, Receipt, Receiver, Redis, SIGNING_SECRET,
+    SigningKey, Slack, within,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::{Value, json};
@@ -39,6 +41,12 @@ const ACTIONS: &str = "
       - use: quorum
         with: { approvers: [U0ALICE, U0BOB] }
 ";
+
+/// The file with the signing secret of a webhook, and that with the key of the GitHub App: what is planted in them is there.
+const WEBHOOK_SECRET: &str = "lake.secret";
+const APP_KEY: &str = "app.pem";
+
+const COMMIT: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c";
 
 /// Something that must not be found.
 struct Planted {
@@ -89,9 +97,16 @@ fn forms(text: &str) -> Vec<(&'static str, Vec<u8>)> {
         // The last one may have a bracket after it.
         list.1.truncate(list.1.iter().rposition(|byte| *byte == b',').unwrap_or_default());
     }
-    // In base64 a text looks different for each place where it can begin; its first and last digits depend on what is beside it.
+    forms.extend(encoded(text.as_bytes()));
+    forms
+}
+
+/// Bytes in base64.
+fn encoded(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let mut forms = Vec::new();
+    // They look different for each place where they can begin; their first and last digits depend on what is beside them.
     for before in 0..3 {
-        let padded = [&b"\0\0"[..before], text.as_bytes()].concat();
+        let padded = [&b"\0\0"[..before], bytes].concat();
         for (name, engine) in [("base64", &STANDARD_NO_PAD), ("base64 of URLs", &URL_SAFE_NO_PAD)] {
             let digits = engine.encode(&padded);
             let (first, last) = (before.div_ceil(1) * 4 / 3 + usize::from(before > 0), padded.len() * 8 / 6);
@@ -133,6 +148,17 @@ impl Garden {
         let text = marker();
         self.words.push(Planted::new(what, &text));
         text
+    }
+
+    /// Plants what is bytes, and no text.
+    fn raw(&mut self, what: &'static str, bytes: &[u8]) {
+        let mut forms = vec![
+            ("raw", bytes.to_vec()),
+            ("hexadecimal", hex::encode(bytes).into_bytes()),
+            ("hexadecimal, in capitals", hex::encode_upper(bytes).into_bytes()),
+        ];
+        forms.extend(encoded(bytes));
+        self.secrets.push(Planted { what, forms });
     }
 
     /// Plants a wait token: the part of it that is secret.
@@ -232,12 +258,28 @@ async fn drive(store: Option<(Redis, String, Garden)>) {
     let (key, signing) = (ApiKey::new("portal"), SigningKey::es256("ec"));
     garden.known("an API key", &key.secret);
     let issuer = Issuer::start(&[&signing]).await;
+    let (collector, receiver) = (Collector::start().await, Receiver::start().await);
+    let (github, gitlab) = (Github::start().await, Gitlab::start(COMMIT).await);
+    let webhook = garden.secret("the signing secret of a webhook");
+    for (what, secret) in [
+        ("the secret of GitHub's webhooks", GITHUB_SECRET),
+        ("the secret of GitLab's status checks", GITLAB_SECRET),
+        ("the token for GitLab's API", GITLAB_TOKEN),
+    ] {
+        garden.known(what, secret);
+    }
+    // Its last part is as secret as the whole, and too short to be broken into lines.
+    garden.raw("the key of the GitHub App", &GITHUB_KEY[GITHUB_KEY.len() - 32..]);
     let access = format!(
         "version: 1\nissuers:\n  acme: {{ issuer: \"{}\", audience: countersign }}\ncallers:\n  portal:\n    keys:\n      \
          {}\n    requester: asserted\n    actions: [\"*\"]\n  pipeline:\n    oidc: {{ issuer: acme, claims: {{ \
-         repository_id: \"4711\" }} }}\n    requester: asserted\n    actions: [\"*\"]\n",
+         repository_id: \"4711\" }} }}\n    requester: asserted\n    actions: [\"*\"]\n  web:\n    gate: {{ system: \
+         github, claims: {{ repository_id: \"4711\", environment: production }}, action: login }}\n  infra:\n    \
+         gate: {{ system: gitlab, claims: {{ project_id: \"815\", target_branch: main }}, action: login \
+         }}\nwebhooks:\n  lake: {{ url: \"{}\", secret_file: {WEBHOOK_SECRET}, allow_private: true }}\npeople:\n  dana: {{ slack: U0DANA, github: \"583231\", gitlab: \"1042\" }}\n  rita: {{ slack: U0RITA, gitlab: \"1043\" }}\n",
         issuer.url(),
-        key.line
+        key.line,
+        receiver.url()
     );
     let home = Home::new(ACTIONS)
         .administered()
@@ -245,7 +287,14 @@ async fn drive(store: Option<(Redis, String, Garden)>) {
         .with("COUNTERSIGN_SECRET", &server_secret)
         .with_file("COUNTERSIGN_CACHE_DIR", "modules")
         .with_file("AUDIT_FILE", "audit.ndjson")
+        .with("OTLP_ENDPOINT", &collector.url())
+        .with(
+            "OTLP_HEADERS",
+            &format!("authorization=Bearer%20{}", garden.secret("a header for the collector")),
+        )
         .with("COUNTERSIGN_LOG", "trace");
+    home.write(WEBHOOK_SECRET, format!("whsec_{}\n", STANDARD.encode(&webhook)).as_bytes());
+    let home = gitlab.configure(github.configure(home));
     let home = match &redis {
         Some(redis) => home.with_redis(redis).with("REDIS_PASSWORD", &password),
         None => home,
@@ -322,6 +371,7 @@ async fn drive(store: Option<(Redis, String, Garden)>) {
             denied = Some(made);
         }
     }
+    gates(&gateway, &mut garden, &github, &gitlab).await;
     // Slack fails, and answers again.
     slack.set_faults(Faults::down());
     let last = create(&gateway, &ask(&mut garden, "login", &json!({"password": "x"})), &key.secret).await;
@@ -354,6 +404,18 @@ async fn drive(store: Option<(Redis, String, Garden)>) {
     }
     assert_eq!(gateway.ended(&last.token).await["status"], "denied");
 
+    receiver.called(1).await;
+    for message in receiver.messages() {
+        places.push(written("the headers of a webhook", format!("{:?}", message.headers)));
+        places.push(written("a webhook", message.body));
+    }
+    // What of a request's end was not sent as the gateway crashes was not sent.
+    let denied_span = denied.as_ref().map(|denied| denied.id.clone()).unwrap_or_default();
+    collector.span("deny", |span| span.is_of(&denied_span)).await;
+    let traces = places.len();
+    // The headers have what the collector is to know.
+    let spans = collector.spans().into_iter().map(|span| Collected { headers: BTreeMap::new(), ..span });
+    places.push(written("the traces", format!("{:?}", spans.collect::<Vec<_>>())));
     for path in ["/metrics?stored=always", "/readyz"] {
         places.push(written(path, gateway.send(&Call::get(path)).await.body));
     }
@@ -382,7 +444,11 @@ async fn drive(store: Option<(Redis, String, Garden)>) {
     places.push(written("the log", exit.output.into_bytes()));
     let log = places.len() - 1;
     // Modules are made of nothing that is secret, and there are megabytes of them.
-    places.extend(of_files(home.files()).filter(|written| !written.place.contains("/modules/")));
+    let holds_secrets = |place: &str| [WEBHOOK_SECRET, APP_KEY].iter().any(|name| place.ends_with(name));
+    places.extend(
+        of_files(home.files())
+            .filter(|written| !written.place.contains("/modules/") && !holds_secrets(&written.place)),
+    );
     places.extend(redis.iter().flat_map(|redis| of_files(redis.files())));
     for (call, body) in slack.received() {
         places.push(written(
@@ -393,7 +459,8 @@ async fn drive(store: Option<(Redis, String, Garden)>) {
     }
 
     let secrets = found(&garden.secrets, &places);
-    let operators = [metrics, log].map(|place| written(&*places[place].place, places[place].bytes.clone()));
+    let operators =
+        [metrics, log, traces].map(|place| written(&*places[place].place, places[place].bytes.clone()));
     let words = found(&garden.words, &operators);
     assert!(secrets.is_empty() && words.is_empty(), "{secrets}{words}");
     // The search finds what is there: what people may read is in the store, and in Slack.
@@ -413,6 +480,28 @@ async fn drive(store: Option<(Redis, String, Garden)>) {
         let somewhere = places.iter().any(|written| word.found_in(&written.bytes).is_some());
         assert!(somewhere, "{} is nowhere, not even where people read it", word.what);
     }
+}
+
+/// Gates of CI systems ask, with and without a valid signature, and are told.
+async fn gates(gateway: &Gateway, garden: &mut Garden, github: &Github, gitlab: &Gitlab) {
+    let (run, merge) = (github.waits(77, "production"), Gitlab::merge_request(COMMIT, "opened"));
+    for unsigned in [Github::unsigned(&run), Gitlab::unsigned(&merge)] {
+        let forged = garden.secret("a forged signature");
+        let call = unsigned
+            .header("X-Hub-Signature-256", &format!("sha256={forged}"))
+            .header("X-Gitlab-Token", &forged);
+        assert_eq!(gateway.send(&call).await.status(), 401);
+    }
+    for delivery in [Github::delivery(&run), Gitlab::delivery(&merge)] {
+        let answer = gateway.send(&delivery).await;
+        let id =
+            answer.json()["requestId"].as_str().unwrap_or_else(|| panic!("{}", answer.text())).to_owned();
+        let reason = garden.word("why somebody denies what a gate asks");
+        let deny = click(garden, Click::deny_because("U0BOB", &id, &reason));
+        gateway.click_ok(&deny).await;
+    }
+    github.reviewed(77).await;
+    gitlab.told(COMMIT, "failed").await;
 }
 
 fn is_in_spool(path: &std::path::Path) -> bool {

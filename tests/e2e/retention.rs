@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use countersign_tests::{Ask, Call, Click, Gateway, Home, Receipt, countersign, within};
+use countersign_tests::{Ask, Call, Click, Gateway, Home, Receipt, countersign, deploy, within};
 use serde_json::{Value, json};
 
 const ARCHIVE: &str = "requests.ndjson";
@@ -216,4 +216,61 @@ async fn without_an_archive_requests_are_removed_for_good_and_without_retention_
     removed(&gateway, 1).await;
     assert!(!is_there(&gateway, &kept).await);
     assert_eq!(gateway.metrics().await.count("archived_requests_total", &[]), 0);
+}
+
+/// A set that no request was made under goes; what a request was made under stays as long as the request.
+#[tokio::test]
+async fn policy_sets_that_nothing_needs_are_removed() {
+    const HOUR: i64 = 60 * 60;
+    let home = Home::new(ACTIONS).administered().with_settable_clock();
+    let home = home.with("REQUEST_RETENTION_SEC", "36000").with("REQUEST_RETENTION_SWEEP_SEC", "1");
+    let gateway = home.with("POLICY_RETENTION_SEC", "3600").start().await;
+    let first = gateway.policy().await;
+    let asked = decided(&gateway, &Ask::new("deploy"), Click::deny).await;
+    let stored = async || {
+        let sets = gateway.seen("policy-sets").await;
+        let sets = sets["sets"].as_array().expect("sets");
+        sets.iter().map(|set| set["hash"].as_str().expect("a hash").to_owned()).collect::<BTreeSet<_>>()
+    };
+    let store = async |minutes: u32| {
+        let actions = deploy(1).replace("timeout: 10m", &format!("timeout: {minutes}m"));
+        let document = Home::new(&actions).policy_set();
+        let stored = gateway.admin("POST", "policy-sets", &json!({"document": document})).await;
+        stored.expect("it can be stored")["hash"].as_str().expect("a hash").to_owned()
+    };
+    // Nobody can tell of sets that were stored at about the same time which one the request was made under.
+    gateway.set_clock(HOUR / 2);
+    let mut later = Vec::new();
+    for minutes in 20..30 {
+        let hash = store(minutes).await;
+        gateway.activate(&hash, &gateway.policy().await).await.expect("it is stored");
+        later.push(hash);
+    }
+    let never = store(30).await;
+    assert!(stored().await.contains(&never));
+
+    // Both are as old; the request keeps the one that it was made under.
+    gateway.set_clock(3 * HOUR);
+    gateway.metrics_until("purged_policy_sets_total", &[], 1).await;
+    let left = stored().await;
+    assert!(!left.contains(&never) && left.contains(&first), "{left:?}");
+    gateway.set_clock(12 * HOUR);
+    gateway.metrics_until("purged_policy_sets_total", &[], 2).await;
+    assert!(!is_there(&gateway, &asked).await);
+    assert_eq!(stored().await, later.iter().cloned().collect());
+    let entries = gateway.seen("audit?event=policy_set_removed").await;
+    let entries = entries["entries"].as_array().expect("entries");
+    let hashes: Vec<_> = entries.iter().map(|it| it["entry"]["hash"].as_str().expect("a hash")).collect();
+    assert_eq!(hashes, [&*never, &*first]);
+    let modules = gateway.metrics().await.count("purged_policy_modules_total", &[]);
+    assert_eq!(modules, 0, "all have the same module");
+
+    // What is left can be gone back to, also after a restart.
+    let current = gateway.policy().await;
+    let body = json!({"expectedCurrent": current, "actor": "ada"});
+    gateway.admin("POST", "policy-sets/rollback", &body).await.expect("the one before is there");
+    let home = gateway.stop().await;
+    let gateway = home.start().await;
+    assert_eq!(gateway.policy().await, later[8]);
+    gateway.open("deploy").await;
 }

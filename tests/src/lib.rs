@@ -44,7 +44,7 @@ pub use api::{Api, Ask, Problem, Receipt, millis};
 pub use api_key::ApiKey;
 pub use authority::{Authority, Certified, Name, TlsClient};
 pub use browser::Page;
-pub use ci::{Github, Gitlab, Review, StatusCall};
+pub use ci::{GITHUB_KEY, GITHUB_SECRET, GITLAB_SECRET, GITLAB_TOKEN, Github, Gitlab, Review, StatusCall};
 pub use client::{Ended, Running};
 pub use collector::{Collected, Collector, Manner};
 pub use command::{countersign, countersign_mounted, countersign_with, may_mount};

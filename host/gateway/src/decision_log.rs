@@ -18,7 +18,7 @@ pub(crate) fn log_decision(stored: &Request) {
     let ms = decided_at.since(submission.submitted_at);
     tracing::info!(
         request = %stored.id,
-        trace = stored.trace.as_ref().map(|trace| tracing::field::display(trace.parent.trace_id())),
+        trace = stored.trace_id(),
         action = submission.action,
         outcome = stored.status().as_str(),
         by = cause(stored),

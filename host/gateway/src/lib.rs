@@ -347,7 +347,7 @@ impl Gateway {
             None => Err(SaltError::Missing),
         };
         let log = |error: &SaltError| {
-            tracing::warn!(request = %request.id, %error, "cannot decrypt the salt of a payload hash");
+            tracing::warn!(request = %request.id, trace = request.trace_id(), %error, "cannot decrypt the salt of a payload hash");
         };
         salt.inspect_err(log).ok()
     }

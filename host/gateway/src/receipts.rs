@@ -102,7 +102,7 @@ impl Gateway {
             return None;
         }
         let log = |error: &GatewayError| {
-            tracing::warn!(request = %request.id, %error, "no receipt: the rules of the request cannot be read");
+            tracing::warn!(request = %request.id, trace = request.trace_id(), %error, "no receipt: the rules of the request cannot be read");
         };
         let entry = self.entry_of(request).await.inspect_err(log).ok()?;
         keys.receipt(request, &entry)

@@ -9,6 +9,7 @@ use countersign_core::lifecycle::{Count, Digest, Request, RequestId, State, Time
 use countersign_store::{
     AuditCursor, AuditRange, EXPIRED_KEPT_MS, Removable, Removal, RemovedRequest, StoreError,
 };
+use futures_util::future::join_all;
 use serde::Serialize;
 
 use crate::Gateway;
@@ -26,6 +27,9 @@ const UNSHOWN_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 /// After how long a request is looked at again if it is not known when it can go.
 pub const LATER_MS: u64 = 60 * 60 * 1000;
+
+/// How many requests are read at the same time.
+const LOOKED_AT_ONCE: usize = 8;
 
 /// How many places of audit entries are read at once.
 const PAGE: usize = 500;
@@ -104,24 +108,31 @@ impl Gateway {
         let mut found = Found { passed: Vec::new(), is_last: ids.len() < limit };
         let mut seen = BTreeSet::new();
         let mut put_off = Vec::new();
-        for id in ids {
-            if seen.contains(&id) {
-                continue;
+        for ids in ids.chunks(LOOKED_AT_ONCE) {
+            let mut looked = Vec::new();
+            for id in ids {
+                looked.push(self.passed_with(*id, retention_ms, now));
             }
-            match self.passed_with(id, retention_ms, now).await {
-                Ok(Looked::Passed(passed)) => {
-                    seen.extend(passed.requests.iter().map(|request| request.id));
-                    found.passed.push(passed);
+            for (id, looked) in ids.iter().copied().zip(join_all(looked).await) {
+                // With others of its lineage.
+                if seen.contains(&id) {
+                    continue;
                 }
-                Ok(Looked::Stays { lineage, until }) => {
-                    seen.extend(&lineage);
-                    put_off.push((id, until.minus(retention_ms)));
-                    put_off.extend(lineage.into_iter().map(|id| (id, until.minus(retention_ms))));
-                }
-                Err(error @ StoreError::Unavailable { .. }) => return Err(error),
-                Err(error) => {
-                    tracing::warn!(request = %id, %error, "an ended request cannot be read, so it is not removed");
-                    put_off.push((id, now.plus(LATER_MS).minus(retention_ms)));
+                match looked {
+                    Ok(Looked::Passed(passed)) => {
+                        seen.extend(passed.requests.iter().map(|request| request.id));
+                        found.passed.push(passed);
+                    }
+                    Ok(Looked::Stays { lineage, until }) => {
+                        seen.extend(&lineage);
+                        put_off.push((id, until.minus(retention_ms)));
+                        put_off.extend(lineage.into_iter().map(|id| (id, until.minus(retention_ms))));
+                    }
+                    Err(error @ StoreError::Unavailable { .. }) => return Err(error),
+                    Err(error) => {
+                        tracing::warn!(request = %id, %error, "an ended request cannot be read, so it is not removed");
+                        put_off.push((id, now.plus(LATER_MS).minus(retention_ms)));
+                    }
                 }
             }
         }

@@ -76,7 +76,7 @@ pub(crate) fn repeat(app: &Arc<App>, request: &Arc<Request>) {
             None => return,
         };
         if told != Answer::Told {
-            tracing::warn!(request = %request.id, ?told, "a gate that asked again was not told again");
+            tracing::warn!(request = %request.id, trace = request.trace_id(), ?told, "a gate that asked again was not told again");
         }
     });
 }
@@ -188,7 +188,7 @@ impl Target for ToGithub {
             // The decision comes after it, and must not wait for a comment: one more attempt, soon.
             Err(error) if error.may_pass() && telling.failed == 0 => Answer::failed(error.to_string()),
             Err(error) => {
-                tracing::warn!(request = %request.id, %error, "a comment on how a request stands is left out");
+                tracing::warn!(request = %request.id, trace = request.trace_id(), %error, "a comment on how a request stands is left out");
                 Answer::Told
             }
             Ok(()) => Answer::Told,
@@ -217,7 +217,9 @@ impl Target for ToGitlab {
             Ok(()) => {}
             Err(error) if is_stale(&error) => return reporter.stale(request).await,
             // It is renewed before it fails, so that this is tried again soon enough.
-            Err(error) => tracing::warn!(request = %request.id, %error, "a status check was not renewed"),
+            Err(error) => {
+                tracing::warn!(request = %request.id, trace = request.trace_id(), %error, "a status check was not renewed")
+            }
         }
         Answer::Told
     }

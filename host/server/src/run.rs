@@ -20,7 +20,7 @@ use crate::instances;
 use crate::interactions::{SocketMode, apply_recorded};
 use crate::readiness;
 use crate::rejections;
-use crate::retention;
+use crate::retention::{self, PolicySweeper};
 use crate::state::App;
 use crate::tls::TlsMetrics;
 
@@ -190,6 +190,13 @@ fn maintain(app: &Arc<App>, config: &Config, maintenance: &mut JoinSet<()>) {
         let this = Arc::clone(app);
         maintenance
             .spawn(supervisor.keep("audit_retention", move || keeper::keep_removing(Arc::clone(&this))));
+    }
+    if let Some(policies) = PolicySweeper::new(&config.retention) {
+        let (this, policies) = (Arc::clone(app), Arc::new(policies));
+        maintenance.spawn(
+            supervisor
+                .keep("policy_retention", move || Arc::clone(&policies).keep_sweeping(Arc::clone(&this))),
+        );
     }
     if app.retention.is_some() {
         let this = Arc::clone(app);

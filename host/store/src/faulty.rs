@@ -205,6 +205,7 @@ passed_on! {
         write change_policy(change: ChangePolicy) -> Committed;
         read policy_in_force() -> Option<(u64, PolicyChange)>;
         read policy_changes(before: u64, limit: usize) -> Vec<(u64, PolicyChange)>;
+        write remove_policy_set(removal: RemovePolicySet) -> Committed;
         read open_policies() -> Vec<OpenPolicy>;
     }
     Requests {

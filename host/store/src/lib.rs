@@ -29,8 +29,8 @@ pub use ports::{
     Documents, Due, EXPIRED_KEPT_MS, Guards, Idempotency, KeepPost, KeptCheckpoint, LONGEST_PAUSE_MS,
     LONGEST_WAIT_MS, LogColumns, LogEntry, LogPage, Messages, MostOpen, NewDispatch, NewSalt, Nonce,
     OpenPolicy, OpenRequests, Outbox, OutboxDepth, OutboxEntry, Policies, Rate, ReadyEntry, Removable,
-    Removal, RemovedRequest, Requests, Retention, Salts, Settled, Shared, StalePost, Statistics, Store,
-    StoredSet, Urgency,
+    Removal, RemovePolicySet, RemovedRequest, Requests, Retention, Salts, Settled, Shared, StalePost,
+    Statistics, Store, StoredSet, Urgency, policy_set_use,
 };
 pub use redis::{
     Durability, RedisArchive, RedisOpenError, RedisOptions, RedisStore, RedisUrl, RedisUrlError,

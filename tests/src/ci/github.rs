@@ -15,13 +15,14 @@ use crate::home::Home;
 use crate::wire::Call;
 
 /// An RSA key in PKCS#8, which was made for tests.
-const KEY: &[u8] = include_bytes!("../issuer/example-rsa.pk8");
+pub const KEY: &[u8] = include_bytes!("../issuer/example-rsa.pk8");
 
 /// The length of what PKCS#8 puts in front of the same key in PKCS#1.
 const PKCS8_PREFIX: usize = 26;
 
 const APP: &str = "Iv23liDouble";
-const SECRET: &str = "a-webhook-secret-of-the-app";
+/// The secret of its webhooks.
+pub const SECRET: &str = "a-webhook-secret-of-the-app";
 const INSTALLATION: u64 = 314;
 const REPOSITORY: u64 = 4711;
 

@@ -10,8 +10,10 @@ use crate::ambient::Stopwatch;
 use crate::home::Home;
 use crate::wire::Call;
 
-const SECRET: &str = "a-shared-secret-of-the-check";
-const TOKEN: &str = "glpat-double-0123456789";
+/// The secret of its status checks.
+pub const SECRET: &str = "a-shared-secret-of-the-check";
+/// The token for its API.
+pub const TOKEN: &str = "glpat-double-0123456789";
 const PROJECT: u64 = 815;
 const MERGE_REQUEST: u64 = 7;
 const CHECK: u64 = 3;

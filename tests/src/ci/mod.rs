@@ -15,8 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-pub use github::{Github, Review};
-pub use gitlab::{Gitlab, StatusCall};
+pub use github::{Github, KEY as GITHUB_KEY, Review, SECRET as GITHUB_SECRET};
+pub use gitlab::{Gitlab, SECRET as GITLAB_SECRET, StatusCall, TOKEN as GITLAB_TOKEN};
 
 use crate::within;
 

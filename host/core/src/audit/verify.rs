@@ -131,6 +131,8 @@ pub struct Report {
     pub entries: u64,
     /// How many of them the newest checkpoint does not cover yet.
     pub unsigned: u64,
+    /// When the last entry was written that the newest checkpoint covers, of all partitions.
+    pub covered_until: Option<Timestamp>,
     /// How many heads of partitions were compared with a checkpoint and are right.
     pub matched: u64,
     /// What retention has removed, as signed entries say.
@@ -238,6 +240,10 @@ impl Verifier {
         }
         log.last = number;
         log.highest = log.highest.max(number);
+        if log.signed.is_some_and(|(signed, _)| signed == number) {
+            let copies = serde_json::from_str::<Copies>(body).ok();
+            self.report.covered_until = self.report.covered_until.max(copies.map(|copies| copies.at));
+        }
         if log.range.is_some() {
             // So one entry that was altered leaves the others to be checked.
             log.push((partition, number), (&digest, &found), &mut self.report);
@@ -485,7 +491,8 @@ mod tests {
     fn a_log_that_nobody_touched_is_right() {
         let (entries, checkpoints) = log(20, &[5, 16]);
         let report = verify(&entries, &checkpoints);
-        let expected = Report { entries: 40, unsigned: 8, matched: 4, ..Report::default() };
+        let expected =
+            Report { entries: 40, unsigned: 8, covered_until: Some(at(16)), matched: 4, ..Report::default() };
         assert_eq!(report, expected);
         assert_eq!(verify(&[], &[]), Report::default());
     }

@@ -405,6 +405,12 @@ impl Request {
         }
     }
 
+    /// The id of the trace that it was made in, if it was traced.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<String> {
+        self.trace.as_ref().map(|trace| trace.parent.trace_id())
+    }
+
     /// When it was decided, expired or cancelled.
     #[must_use]
     pub fn decided_at(&self) -> Option<Timestamp> {

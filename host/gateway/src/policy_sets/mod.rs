@@ -10,6 +10,7 @@ mod change;
 mod folder;
 mod notices;
 mod places;
+mod removal;
 mod shadow;
 mod start;
 mod stored;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::removal::{storing_now, use_now};
 use super::{By, ChangeError, ChangeFault, ChangeKind, PolicySets, blocking, build, whole};
 use countersign_core::lifecycle::{AuditEntry, Digest, Timestamp};
 use countersign_core::record::{AdminCall, MOST_SIGNATURES, Signature};
@@ -115,6 +116,7 @@ impl PolicySets {
             Ok((module.descriptor().clone(), bytes, verified, signatures))
         });
         let (descriptor, bytes, verified, signatures) = loaded.await??;
+        storing_now(self.store(), self.now()).await?;
         if self.policies().engine().trust().asks_for(Signed::Module) {
             let verified = verified.iter().map(|verified| (digest, verified.signature));
             self.store().keep_signatures(verified.collect()).await?;
@@ -196,6 +198,10 @@ impl PolicySets {
         hash: Digest,
         measured_as: fn(&str) -> String,
     ) -> Result<PolicySet, ChangeError> {
+        // Before it is read: from now on it is not removed.
+        if self.store().policy_set(hash).await?.is_some() {
+            self.use_now(hash).await?;
+        }
         let stored = stored(self.store(), hash).await?;
         let engine = self.policies().engine().clone();
         let restore = move || PolicySet::restore(stored, &engine, &measured_as);
@@ -261,6 +267,9 @@ pub(super) async fn keep(
 ) -> Result<(), StoreError> {
     // What came from the store is there.
     let Some(document) = document else { return Ok(()) };
+    // Before anything of it is stored: from now on nothing of it is removed, if it is stored already.
+    storing_now(store, now).await?;
+    use_now(store, set.hash(), now).await?;
     let Pins { entries, modules, signatures } = set.pins();
     store.keep_signatures(signatures).await?;
     store.pin(entries, modules).await?;

@@ -85,6 +85,9 @@ impl PolicySets {
             if let Err(error) = self.settle().await {
                 tracing::warn!(%error, "policies that are needed no longer stay in memory for now");
             }
+            if let Err(error) = self.keep_used().await {
+                tracing::warn!(%error, "the store does not know which policy sets this instance uses");
+            }
             // Many swaps in a row wait for one look.
             tokio::time::sleep(TIDY_APART).await;
             let _ = tokio::time::timeout(POLL, self.swapped.notified()).await;

@@ -30,6 +30,11 @@ use crate::state::App;
 /// How often the audit file is looked after.
 const MIRROR: Duration = Duration::from_secs(1);
 
+/// How often the instances that share the store are told how far the audit file is, and for how long they heed it: an
+/// instance that is away for longer may find that entries are gone that are not in its file.
+const TOLD_APART: Duration = Duration::from_secs(30);
+const TOLD_FOR_MS: u64 = 24 * 60 * 60 * 1000;
+
 /// How many entries are appended to the audit file at once.
 const PAGE: usize = 1000;
 
@@ -249,9 +254,10 @@ impl Keeper {
     pub(crate) async fn mirror(&self, store: &dyn Store) {
         let Some(entries) = &self.entries else { return };
         // What was there before is in the file once its end was reached.
-        let sizes = match self.retention {
-            Some(_) => store.audit_sizes().await.unwrap_or_default(),
-            None => Vec::new(),
+        let is_asked_for = self.retention.is_some() || store.shared().is_some();
+        let sizes = match is_asked_for {
+            true => store.audit_sizes().await.unwrap_or_default(),
+            false => Vec::new(),
         };
         loop {
             let after = lock(entries).after.clone();
@@ -303,8 +309,13 @@ impl Keeper {
         if removing.parts.is_empty() && is_due {
             let now = gateway.clock().now();
             let before = now.minus(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
-            let most = self.entries.is_some().then(|| lock(&self.mirrored).clone());
-            let is_mirrored = most.as_ref().is_none_or(|most| !most.is_empty());
+            let mut files: Vec<Vec<u64>> =
+                self.entries.is_some().then(|| lock(&self.mirrored).clone()).into_iter().collect();
+            if let Some(shared) = store.shared() {
+                files.extend(shared.audit_files().await?);
+            }
+            let is_mirrored = files.iter().all(|file| !file.is_empty());
+            let most = in_all(files);
             if is_mirrored && has_older(store.as_ref(), before).await? {
                 let parts = self.signer.lock().await.announce_trims(before, most.as_deref(), now).await?;
                 removing.parts.extend(parts);
@@ -388,12 +399,30 @@ pub(crate) async fn keep_signing(app: Arc<App>) {
     }
 }
 
-/// Keeps the audit file up to date.
+/// Keeps the audit file up to date, and tells the instances that share the store how far it is.
 pub(crate) async fn keep_mirroring(app: Arc<App>) {
+    let store = app.gateway.store();
+    let mut told: Option<Instant> = None;
     loop {
-        app.audit.mirror(app.gateway.store().as_ref()).await;
+        if let Some(shared) = store.shared()
+            && told.is_none_or(|told| told.elapsed() >= TOLD_APART)
+        {
+            let entries = lock(&app.audit.mirrored).clone();
+            match shared.announce_audit_file(app.gateway.instance(), &entries, TOLD_FOR_MS).await {
+                Ok(()) => told = (!entries.is_empty()).then(Instant::now),
+                Err(error) => tracing::debug!(%error, "nobody knows how far the audit file is"),
+            }
+        }
+        app.audit.mirror(store.as_ref()).await;
         tokio::time::sleep(MIRROR).await;
     }
+}
+
+/// How many entries of each partition are in all of these files; `None` if there is no file.
+fn in_all(files: Vec<Vec<u64>>) -> Option<Vec<u64>> {
+    files
+        .into_iter()
+        .reduce(|one, other| one.into_iter().zip(other).map(|(one, other)| one.min(other)).collect())
 }
 
 /// Removes entries that are old enough, again and again.
@@ -569,6 +598,13 @@ mod tests {
         let text = fs::read_to_string(&path).expect("it is there");
         let numbers: Vec<u64> = text.lines().filter_map(line::read).map(|line| line.number).collect();
         assert_eq!(numbers, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn only_what_is_in_every_file_may_be_removed() {
+        assert_eq!(in_all(vec![]), None);
+        assert_eq!(in_all(vec![vec![3, 4]]), Some(vec![3, 4]));
+        assert_eq!(in_all(vec![vec![3, 4], vec![5, 1], vec![9, 9]]), Some(vec![3, 1]));
     }
 
     #[test]

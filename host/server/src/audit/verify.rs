@@ -1,20 +1,22 @@
 //! `countersign audit verify`: whether a log is what was written, and if not, what of it is not.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use countersign_authoring::progress::Progress;
 use countersign_core::audit::checkpoint::Checkpoint;
 use countersign_core::audit::note::NoteKey;
-use countersign_core::audit::verify::{Columns, Report, Stored, Verifier};
-use countersign_core::lifecycle::{Digest, Hasher};
+use countersign_core::audit::verify::{Columns, Finding, Report, Stored, Verifier};
+use countersign_core::lifecycle::{Digest, Hasher, Timestamp};
 use countersign_gateway::audit::verify;
 use countersign_store::{AuditCursor, AuditRange, StoreError};
+use serde_json::json;
 
 use super::Place;
 use super::line::{self, Footer, Header, Line, VERSION};
@@ -26,8 +28,7 @@ Exit codes:
   1  it is not: entries are altered, missing or out of order, or a checkpoint was changed
   2  it could not be checked: there is no checkpoint, none covers anything yet or one is of another log, no key, or a file
      or an argument is wrong
-  3  what is there is what was written, and entries were removed before it, as one of them says; no version of the
-     gateway removes any
+  3  what is there is what was written, and entries were removed before it by retention, as others of them say
 
 Without `--key` the keys are those of `COUNTERSIGN_SECRET`, or of the key file beside an embedded store; so whoever
 can read that file could have signed. To check what others hand over, keep what `countersign audit key` prints, and the
@@ -58,6 +59,16 @@ pub struct Verify {
     /// A public key, as `countersign audit key` prints it, or a file of them.
     #[arg(long, value_name = "KEY")]
     key: Vec<String>,
+    /// For people, or one JSON object.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// How the result is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
 }
 
 /// Why a log cannot be, or is not, what was written.
@@ -93,9 +104,15 @@ impl Verify {
         };
         drop(progress);
         match checked {
-            Ok((report, checkpoints)) => Ok(show(&report, &checkpoints)),
+            Ok((report, checkpoints)) => Ok(match self.format {
+                Format::Text => show(&report, &checkpoints),
+                Format::Json => show_json(&report, &checkpoints),
+            }),
             Err(Wrong::NotWritten(finding)) => {
-                println!("{finding}\n\nThe log is NOT what was written.");
+                match self.format {
+                    Format::Text => println!("{finding}\n\nThe log is NOT what was written."),
+                    Format::Json => println!("{}", json!({"result": RESULTS[1], "findings": [finding]})),
+                }
                 Ok(ExitCode::from(1))
             }
             Err(Wrong::Unchecked(error)) => Err(error),
@@ -199,7 +216,7 @@ impl Verify {
                 )
                 .into());
             }
-            println!("checkpoints of another log, which are not compared: {count} of `{other}`");
+            eprintln!("checkpoints of another log, which are not compared: {count} of `{other}`");
         }
         checkpoints.retain(|checkpoint| checkpoint.origin == origin);
         Ok(checkpoints)
@@ -341,7 +358,71 @@ fn show(report: &Report, checkpoints: &[Checkpoint]) -> ExitCode {
     }
     let (code, says) = verdict(report);
     println!("\n{says}");
+    if let Some(proved) = Proved::of(report, checkpoints) {
+        println!("{proved}");
+    }
     ExitCode::from(code)
+}
+
+/// What the exit codes are called in JSON.
+const RESULTS: [&str; 4] = ["right", "wrong", "unchecked", "trimmed"];
+
+fn show_json(report: &Report, checkpoints: &[Checkpoint]) -> ExitCode {
+    let (code, _) = verdict(report);
+    let texts = |findings: &[Finding]| findings.iter().map(Finding::to_string).collect::<Vec<_>>();
+    let trimmed = report
+        .trimmed
+        .iter()
+        .map(|it| json!({"partition": it.partition, "removed": it.removed, "entry": it.entry}));
+    let proved = Proved::of(report, checkpoints);
+    let shown = json!({
+        "result": RESULTS.get(usize::from(code)),
+        "entries": report.entries,
+        "uncovered": report.unsigned,
+        "checkpoints": checkpoints.len(),
+        "heads": report.matched,
+        "removedByRetention": trimmed.collect::<Vec<_>>(),
+        "findings": texts(&report.findings),
+        "moreFindings": report.more,
+        "proved": proved.map(|it| json!({
+            "entries": it.entries,
+            "until": it.until.map(|until| until.to_string()),
+            "checkpoint": it.checkpoint.at.to_string(),
+            "log": it.checkpoint.origin,
+        })),
+    });
+    println!("{shown}");
+    ExitCode::from(code)
+}
+
+/// What a verification has proved to be what was written.
+struct Proved<'a> {
+    /// How many entries.
+    entries: u64,
+    /// When the last one of them was written.
+    until: Option<Timestamp>,
+    /// What covers them.
+    checkpoint: &'a Checkpoint,
+}
+
+impl<'a> Proved<'a> {
+    /// `None` if the log is not what was written, or nothing covers it.
+    fn of(report: &Report, checkpoints: &'a [Checkpoint]) -> Option<Proved<'a>> {
+        let checkpoint = checkpoints.iter().max_by_key(|checkpoint| checkpoint.at)?;
+        let entries = report.entries.saturating_sub(report.unsigned);
+        let is_proved = report.findings.is_empty() && report.matched > 0;
+        is_proved.then_some(Proved { entries, until: report.covered_until, checkpoint })
+    }
+}
+
+impl fmt::Display for Proved<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "proved: {} entries", self.entries)?;
+        if let Some(until) = self.until {
+            write!(f, " up to {until}")?;
+        }
+        write!(f, ", covered by the checkpoint of {} of {}", self.checkpoint.at, self.checkpoint.origin)
+    }
 }
 
 /// The exit code, and what it means.
@@ -353,7 +434,7 @@ fn verdict(report: &Report) -> (u8, &'static str) {
     } else if !report.trimmed.is_empty() {
         (
             3,
-            "What is there is what was written, but entries were removed before it, and no gateway removes any.",
+            "What is there is what was written, and entries were removed before it by retention, as others of them say.",
         )
     } else {
         (0, "The log is what was written.")
@@ -362,7 +443,7 @@ fn verdict(report: &Report) -> (u8, &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use countersign_core::audit::verify::{Finding, Trimmed};
+    use countersign_core::audit::verify::Trimmed;
 
     use super::*;
 
@@ -376,6 +457,29 @@ mod tests {
             Report { findings: vec![Finding::Altered { partition: 1, number: 2 }], ..trimmed.clone() };
         for (report, code) in [(right, 0), (altered, 1), (uncovered, 2), (trimmed, 3)] {
             assert_eq!(verdict(&report).0, code, "{report:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_proved_is_what_the_newest_checkpoint_covers() {
+        let at = |millis| Timestamp::from_millis(millis);
+        let checkpoint = |at| Checkpoint { origin: "countersign-audit/1".to_owned(), at, heads: vec![] };
+        let checkpoints = [checkpoint(at(9_000)), checkpoint(at(5_000))];
+        let proved = Report {
+            entries: 9,
+            unsigned: 2,
+            matched: 2,
+            covered_until: Some(at(8_000)),
+            ..Report::default()
+        };
+        let shown = Proved::of(&proved, &checkpoints).map(|it| it.to_string());
+        let expected = "proved: 7 entries up to 1970-01-01T00:00:08.000Z, covered by the checkpoint of \
+                        1970-01-01T00:00:09.000Z of countersign-audit/1";
+        assert_eq!(shown.as_deref(), Some(expected));
+        let altered =
+            Report { findings: vec![Finding::Altered { partition: 1, number: 2 }], ..proved.clone() };
+        for nothing in [altered, Report { matched: 0, ..proved }] {
+            assert!(Proved::of(&nothing, &checkpoints).is_none());
         }
     }
 }

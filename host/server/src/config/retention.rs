@@ -15,7 +15,7 @@ pub struct Retention {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub request_retention_sec: Option<u32>,
-    /// How often requests and audit entries that need not be kept any longer are looked for, in seconds.
+    /// How often requests, audit entries and policy sets that need not be kept any longer are looked for, in seconds.
     #[arg(
         long = "request-retention-sweep-sec",
         value_name = "REQUEST_RETENTION_SWEEP_SEC",
@@ -30,6 +30,14 @@ pub struct Retention {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub audit_retention_sec: Option<u32>,
+    /// For how many seconds a policy set is kept after it was last used, and longer while a request is stored that may have
+    /// been made under it. Without it policy sets are kept for ever.
+    #[arg(
+        long = "policy-retention-sec",
+        value_name = "POLICY_RETENTION_SEC",
+        value_parser = clap::value_parser!(u32).range(3600..)
+    )]
+    pub policy_retention_sec: Option<u32>,
     /// A file that each request is appended to, as NDJSON, before it is removed from the store; with gzip if its name ends in
     /// `.gz`. It may be renamed while the gateway runs. Beside it lie `FILE.lock` and, for moments, `FILE.batch`. Without it
     /// requests are removed for good.

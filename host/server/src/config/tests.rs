@@ -91,6 +91,7 @@ fn a_wrong_value_is_named() {
         ("TLS_CRL_FILE", "revoked.pem", &["`TLS_CRL_FILE` is set, but not `TLS_CA_FILE`"]),
         ("COUNTERSIGN_SLACK_TLS_KEY_FILE", "slack.key", &["not `COUNTERSIGN_SLACK_LISTEN`", "_CERT_FILE`"]),
         ("AUDIT_RETENTION_SEC", "60", &["`AUDIT_RETENTION_SEC` needs a `REQUEST_RETENTION_SEC`"]),
+        ("POLICY_RETENTION_SEC", "3599", &["--policy-retention-sec", "POLICY_RETENTION_SEC"]),
         ("REQUEST_RETENTION_SEC", "0", &["--request-retention-sec", "REQUEST_RETENTION_SEC"]),
         ("REQUEST_RETENTION_SWEEP_SEC", "0", &["REQUEST_RETENTION_SWEEP_SEC"]),
         (

@@ -50,7 +50,7 @@ impl Outlook {
                 Some(Outlook::of(request, rules.entry(), directory, now))
             }
             Err(error) => {
-                log_failure(&error);
+                log_failure(&error, Some(request.id));
                 None
             }
         }

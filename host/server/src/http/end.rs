@@ -47,7 +47,7 @@ impl SuccessorView {
     /// same.
     pub(super) async fn of(app: &App, request: &Request, with_token: bool) -> Option<SuccessorView> {
         let successor = app.gateway.successor(request).await;
-        let successor = successor.inspect_err(log_failure).ok()??;
+        let successor = successor.inspect_err(|error| log_failure(error, Some(request.id))).ok()??;
         let token = (with_token && is_theirs(request, &successor))
             .then(|| app.gateway.token_again(&successor))
             .flatten();

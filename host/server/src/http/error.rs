@@ -302,7 +302,7 @@ impl IntoResponse for ApiError {
         match self {
             ApiError::Invalid(invalid) => errors = invalid,
             ApiError::Gateway(error) => {
-                log_failure(&error);
+                log_failure(&error, None);
                 reasons = error.reasons();
                 differing = error.differing().to_vec();
             }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_core::lifecycle::Request;
 use countersign_core::record::{SlackPost, Slot};
+use countersign_store::StoreError;
 use serde::Serialize;
 
 use crate::state::App;
@@ -42,8 +43,15 @@ impl Audience {
     /// `None` if the store cannot say, or the rules of the request are not there; the log says so.
     pub(super) async fn of(app: &Arc<App>, request: &Request) -> Option<Audience> {
         let post = app.gateway.store().slack_post(request.id, Slot::Main).await;
-        let post =
-            post.inspect_err(|error| tracing::warn!(%error, "cannot read where a request is shown")).ok()?;
+        let log = |error: &StoreError| {
+            tracing::warn!(
+                request = %request.id,
+                trace = request.trace_id(),
+                %error,
+                "cannot read where a request is shown"
+            );
+        };
+        let post = post.inspect_err(log).ok()?;
         if let Some((post, ts)) = post.as_ref().and_then(|post| Some((post, post.ts()?))) {
             let permalink = permalink(app, &post.channel, ts);
             let place = Place { channel: post.channel.clone(), permalink };
@@ -54,7 +62,12 @@ impl Audience {
 
     /// Of a request that was not posted yet.
     async fn with(app: &App, request: &Request, post: Option<SlackPost>) -> Option<Audience> {
-        let entry = app.gateway.entry_of(request).await.inspect_err(log_failure).ok()?;
+        let entry = app
+            .gateway
+            .entry_of(request)
+            .await
+            .inspect_err(|error| log_failure(error, Some(request.id)))
+            .ok()?;
         let nobody = |why: &str| Audience { r#where: Vec::new(), undeliverable: Some(why.to_owned()) };
         let Some(channel) = &entry.channel else { return Some(nobody("no_channel")) };
         let Some(outgoing) = &app.outgoing else { return Some(nobody("slack_not_configured")) };

@@ -181,7 +181,7 @@ impl Feed {
                 Ok(Some(request)) if request.version > self.seen => return News::Version(Arc::new(request)),
                 // The stream stays up while the store is away: it has said nothing that is false.
                 Err(error) if !is_heartbeat => {
-                    log_failure(&error.into());
+                    log_failure(&error.into(), Some(self.id));
                     self.heartbeat = self.heartbeat.min(Instant::now() + again());
                 }
                 // What cannot be read now is read at the next heartbeat.

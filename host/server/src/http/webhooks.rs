@@ -142,7 +142,7 @@ async fn view(app: &App, letter: DeadLetter) -> Result<DeadLetterView, ApiError>
             request.milestones().get(place).map(|(milestone, _)| milestone.as_str())
         }),
         Err(error @ countersign_store::StoreError::Corrupt { .. }) => {
-            tracing::warn!(%error, "cannot say what a dead letter is about");
+            tracing::warn!(%request, %error, "cannot say what a dead letter is about");
             None
         }
         Err(error) => return Err(error.into()),

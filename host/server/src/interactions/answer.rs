@@ -130,7 +130,7 @@ async fn refused(app: &App, id: RequestId, error: &PerformError, modal_blocks: &
     let (reasons, mut locked, mut is_certain) = (error.reasons(), &[][..], true);
     let store_failed = matches!(error, PerformError::Gateway(error) if is_of_store(error));
     if let PerformError::Gateway(error) = error {
-        log_failure(error);
+        log_failure(error, Some(id));
         match error {
             GatewayError::Refused(Refusal::Unauthorized(_)) => app.metrics.count(SecurityEvent::Unauthorized),
             GatewayError::Refused(Refusal::NotEditable(keys)) => locked = keys,

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use countersign_core::lifecycle::RequestId;
 use countersign_gateway::{GatewayError, Once};
 use countersign_slack::{Handler, Interaction, SignatureError, Signed, Unreadable};
 use serde_json::{Map, Value};
@@ -69,9 +70,9 @@ impl InteractionError {
         }
     }
 
-    fn log(&self) {
+    fn log(&self, request: Option<RequestId>) {
         if let InteractionError::Gateway(error) = self {
-            log_failure(error);
+            log_failure(error, request);
         }
     }
 }
@@ -98,6 +99,7 @@ pub(crate) async fn handle_signed(
         None => None,
     };
     let worker = Arc::clone(app);
+    let request = person.as_ref().and_then(|person| person.request);
     app.background.spawn(async move {
         let finished = work.await.unwrap_or(Err(InteractionError::Panicked));
         let answer = match (finished, kept) {
@@ -109,7 +111,7 @@ pub(crate) async fn handle_signed(
             (finished, None) => finished,
         };
         let answer = answer.unwrap_or_else(|error| {
-            error.log();
+            error.log(request);
             Answer::refusal(&worker, error.code(), &error.public_message())
         });
         respond(&worker, person, answer, true).await;
@@ -142,7 +144,8 @@ impl Handler for SocketMode {
         let keepable = Keepable::of(&self.0, &interaction);
         let (person, work) = start(&self.0, interaction, None);
         let finished = work.await.unwrap_or(Err(InteractionError::Panicked));
-        let answer = or_recorded(keepable, finished).await.inspect_err(InteractionError::log).ok()?;
+        let request = person.as_ref().and_then(|person| person.request);
+        let answer = or_recorded(keepable, finished).await.inspect_err(|error| error.log(request)).ok()?;
         let is_certain = answer.is_certain;
         let body = respond(&self.0, person, answer, since.elapsed() >= ACKNOWLEDGE_AFTER).await;
         // What may not be stored is not acknowledged: the next delivery stores it, or finds it stored.

@@ -206,7 +206,7 @@ async fn show_page_again(app: &App, request: &Request, page: Page, source: &Sour
     let Some(page) = review::page(request, page.number) else { return };
     // A page that stays as it was can do no harm: what is pressed on it is judged anew.
     if let Err(error) = client.update_view(view, None, &page).await {
-        tracing::warn!(%error, request = %request.id, "cannot update the page of a review");
+        tracing::warn!(%error, request = %request.id, trace = request.trace_id(), "cannot update the page of a review");
     }
 }
 
@@ -221,7 +221,7 @@ async fn open_review(app: &App, request: RequestId, source: &Source) -> Result<(
     }
     let view = review::page(&request, 1).ok_or(GatewayError::from(Refusal::TooLargeToReview))?;
     client.open_view(trigger, &view).await.map_err(|error| {
-        tracing::warn!(%error, request = %request.id, "cannot open review");
+        tracing::warn!(%error, request = %request.id, trace = request.trace_id(), "cannot open review");
         PerformError::ReviewFailed
     })
 }
@@ -262,7 +262,7 @@ async fn open_reading(app: &App, request: RequestId, source: &Source) -> Result<
     // Each request has a first page.
     let view = review::reading_page(&request, 1).ok_or(GatewayError::NotFound)?;
     client.open_view(trigger, &view).await.map_err(|error| {
-        tracing::warn!(%error, request = %request.id, "cannot open dialog that shows all of a request");
+        tracing::warn!(%error, request = %request.id, trace = request.trace_id(), "cannot open dialog that shows all of a request");
         PerformError::ModalFailed
     })
 }
@@ -287,11 +287,11 @@ async fn open_deny_modal(
     match opened {
         Ok(()) => Ok(true),
         Err(CallError::Rejected { code }) if code == "expired_trigger_id" => {
-            tracing::warn!(request = %request.id, "cannot open deny modal; the press is too old");
+            tracing::warn!(request = %request.id, trace = request.trace_id(), "cannot open deny modal; the press is too old");
             Err(PerformError::ModalFailed)
         }
         Err(error) => {
-            tracing::warn!(%error, request = %request.id, "cannot open deny modal; denying without a reason");
+            tracing::warn!(%error, request = %request.id, trace = request.trace_id(), "cannot open deny modal; denying without a reason");
             Ok(false)
         }
     }
@@ -320,7 +320,7 @@ async fn open_override_modal(app: &App, approval: Approval<'_>, source: &Source)
         _ => client.open_view(trigger, &view).await,
     };
     opened.map_err(|error| {
-        tracing::warn!(%error, request = %request.id, "cannot open override modal");
+        tracing::warn!(%error, request = %request.id, trace = request.trace_id(), "cannot open override modal");
         PerformError::ModalFailed
     })
 }

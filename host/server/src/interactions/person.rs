@@ -12,7 +12,7 @@ use crate::state::App;
 pub(super) struct Person {
     user: String,
     /// Unless what they pressed names none.
-    request: Option<RequestId>,
+    pub(super) request: Option<RequestId>,
     source: Source,
     /// Whether they submitted a modal, whose answer can replace it.
     is_modal: bool,
@@ -61,14 +61,15 @@ impl Person {
             if let (Some(Outgoing { client, .. }), Some(view)) = (&app.outgoing, &source.view)
                 && let Err(error) = client.update_view(view, None, &notice).await
             {
-                tracing::warn!(%error, code, "cannot show in a modal why an interaction had no effect");
+                let request = request.map(tracing::field::display);
+                tracing::warn!(request, %error, code, "cannot show in a modal why an interaction had no effect");
             }
             return Map::new();
         };
         if let Some(outgoing) = &app.outgoing
             && identity.is_none_or(|identity| app.sent_ephemerals.is_first(identity, code))
         {
-            outgoing.ephemerals.send(&channel, &user, source.thread.as_deref(), text);
+            outgoing.ephemerals.send(request, &channel, &user, source.thread.as_deref(), text);
         }
         Map::new()
     }

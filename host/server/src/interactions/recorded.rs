@@ -43,19 +43,20 @@ impl Keepable {
     /// Keeps it. `None` if the disk does not take it, or not in time.
     pub(super) async fn keep(self) -> Option<Kept> {
         let Keepable { spool, press } = self;
+        let request = press.interaction.request;
         let is_modal = press.interaction.kind.modal_blocks().is_some();
         let writer = Arc::clone(&spool);
         let mut kept = tokio::spawn(async move {
             spool::blocking(&writer, move |spool| spool.keep(&press))
                 .await
-                .inspect_err(|error| tracing::error!(%error, "a press in Slack cannot be kept"))
+                .inspect_err(|error| tracing::error!(%request, %error, "a press in Slack cannot be kept"))
                 .ok()
         });
         if let Ok(kept) = tokio::time::timeout(KEEP_WITHIN, &mut kept).await {
             let name = kept.ok().flatten()?;
             return Some(Kept { spool, name, is_modal });
         }
-        tracing::error!("the disk takes too long to keep a press in Slack");
+        tracing::error!(%request, "the disk takes too long to keep a press in Slack");
         // The person is told that it is not kept, so it must not count hours later.
         tokio::spawn(async move {
             if let Ok(Some(name)) = kept.await {
@@ -126,6 +127,7 @@ async fn apply_one(app: &Arc<App>, spool: &Arc<Spool>, name: Name) -> bool {
             return aside.is_ok();
         }
     };
+    let request = press.interaction.request;
     let interaction = Ok(press.interaction);
     let person = Person::of(&interaction);
     let (worker, at) = (Arc::clone(app), press.at);
@@ -138,13 +140,13 @@ async fn apply_one(app: &Arc<App>, spool: &Arc<Spool>, name: Name) -> bool {
         }
     });
     let Ok(answer) = done.await else {
-        tracing::error!(press = %name, "applying a press that was kept broke something; it is set aside");
+        tracing::error!(%request, press = %name, "applying a press that was kept broke something; it is set aside");
         return spool::blocking(spool, move |spool| Ok(spool.set_aside(&name)?)).await.is_ok();
     };
     if answer.store_failed {
         return false;
     }
-    tracing::info!(press = %name, "a press that was kept is done with");
+    tracing::info!(%request, press = %name, "a press that was kept is done with");
     forget(spool, name).await;
     respond(app, person, answer, true).await;
     true

@@ -5,30 +5,44 @@
 //! whoever claims it first.
 
 mod archive;
+mod policies;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use countersign_core::lifecycle::{AuditEntry, RequestId};
+use countersign_core::lifecycle::{AuditEntry, Request, RequestId};
 use countersign_gateway::retention::{LATER_MS, Passed};
 use countersign_store::{Removal, StoreError};
+use futures_util::future::join_all;
 use prometheus::{IntCounterVec, Opts, Registry};
 use serde_json::Map;
 use tokio::time::Instant;
 
 pub(crate) use self::archive::Archive;
+pub(crate) use self::policies::PolicySweeper;
 use crate::config;
 use crate::state::App;
 
-/// How many requests are looked at, and removed, at once.
+/// How many requests are looked at, and removed, at once: at first, and at least and at most.
 const BATCH: usize = 50;
+const LEAST_BATCH: usize = 10;
+const MOST_BATCH: usize = 400;
+
+/// A batch whose write took less makes the next one twice as large, and one whose write took more half as large, so that
+/// no write takes 50 ms.
+const QUICK: Duration = Duration::from_millis(10);
+const SLOW: Duration = Duration::from_millis(25);
+
+/// How many lines of the archive are made at once.
+const LINES_AT_ONCE: usize = 8;
 
 /// How many bytes of lines are appended at once, unless one alone is larger.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// For how many times as long as a batch took the next one waits.
+/// For how many times as long as the writes of a batch took, the next one waits: only they keep others waiting.
 const REST: u32 = 3;
 
 /// The lease of the instance that sweeps, and how long it lasts beyond the time to the next sweep.
@@ -45,6 +59,8 @@ const REASONS: [&str; 3] = ["full", "io", "in_use"];
 pub(crate) struct Sweeper {
     retention_ms: u64,
     interval: Duration,
+    /// How many requests the next batch has at most.
+    batch: AtomicUsize,
     path: Option<PathBuf>,
     archive: Mutex<Option<Arc<Archive>>>,
     failures: IntCounterVec,
@@ -91,6 +107,7 @@ impl Sweeper {
         Ok(Some(Sweeper {
             retention_ms: u64::from(retention_sec).saturating_mul(1000),
             interval: Duration::from_secs(config.sweep_sec.into()),
+            batch: AtomicUsize::new(BATCH),
             path: config.archive_file.clone(),
             archive: Mutex::default(),
             failures,
@@ -128,14 +145,14 @@ impl Sweeper {
     async fn remove_all(&self, app: &App, removed: &mut Removed) -> Result<(), Stopped> {
         let archive = self.opened().await?;
         loop {
-            let begun = Instant::now();
+            let before = removed.writing;
             let Some(is_last) = self.remove_some(app, archive.as_ref(), removed).await? else {
                 return Ok(());
             };
             if is_last {
                 return Ok(());
             }
-            tokio::time::sleep(begun.elapsed() * REST).await;
+            tokio::time::sleep(removed.writing.saturating_sub(before) * REST).await;
         }
     }
 
@@ -165,7 +182,7 @@ impl Sweeper {
                 return Ok(None);
             }
         }
-        let found = gateway.passed(self.retention_ms, BATCH).await?;
+        let found = gateway.passed(self.retention_ms, self.batch.load(Ordering::Relaxed)).await?;
         let mut waiting = found.passed.as_slice();
         while !waiting.is_empty() {
             let (removals, rest) = self.archived(app, archive, waiting).await?;
@@ -191,21 +208,26 @@ impl Sweeper {
         let ids: Vec<RequestId> = passed.iter().flat_map(|it| it.requests.iter().map(|it| it.id)).collect();
         let own = store.claim_archival(&ids, archive.id(), app.gateway.clock().now()).await?;
         let (mut lines, mut removals) = (Vec::new(), Vec::new());
+        let is_own = |next: &Passed| next.requests.iter().all(|request| own.contains(&request.id));
         let mut rest = passed;
-        while let Some((next, others)) = rest.split_first() {
-            if lines.len() >= BATCH_BYTES {
-                break;
-            }
+        while !rest.is_empty() && lines.len() < BATCH_BYTES {
+            let (next, others) = rest.split_at(rest.len().min(LINES_AT_ONCE));
             rest = others;
-            if !next.requests.iter().all(|request| own.contains(&request.id)) {
-                // Another archive has some of them.
-                self.put_off(app, next.requests.iter().map(|request| request.id)).await?;
-                continue;
+            let mut made = Vec::new();
+            for passed in next {
+                // Another archive has some of the others.
+                let requests = if is_own(passed) { passed.requests.as_slice() } else { &[] };
+                made.push(lines_of(app, requests));
             }
-            for request in &next.requests {
-                lines.extend(app.gateway.archive_line(request).await?);
+            for (passed, more) in next.iter().zip(join_all(made).await) {
+                let more = more?;
+                if more.is_empty() {
+                    self.put_off(app, passed.requests.iter().map(|request| request.id)).await?;
+                    continue;
+                }
+                lines.extend(more);
+                removals.extend(passed.removal(true));
             }
-            removals.extend(next.removal(true));
         }
         if removals.is_empty() {
             return Ok((removals, rest));
@@ -225,7 +247,12 @@ impl Sweeper {
     ) -> Result<(), Stopped> {
         let requests: Vec<Vec<RequestId>> =
             removals.iter().map(|removal| removal.requests.iter().map(|it| it.id).collect()).collect();
+        let begun = Instant::now();
         let done = app.gateway.store().remove(removals, archive.map(|archive| archive.id())).await?;
+        let took = begun.elapsed();
+        removed.writing += took;
+        self.batch
+            .store(next_batch(self.batch.load(Ordering::Relaxed), requests.len(), took), Ordering::Relaxed);
         let (gone, kept): (Vec<_>, Vec<_>) = requests.into_iter().zip(done).partition(|(_, done)| *done);
         let count = gone.iter().map(|(requests, _)| requests.len() as u64).sum::<u64>();
         removed.requests += count;
@@ -285,11 +312,33 @@ impl Sweeper {
     }
 }
 
+/// The lines of requests in an archive.
+async fn lines_of(app: &App, requests: &[Request]) -> Result<Vec<u8>, StoreError> {
+    let mut lines = Vec::new();
+    for request in requests {
+        lines.extend(app.gateway.archive_line(request).await?);
+    }
+    Ok(lines)
+}
+
 /// How much was removed.
 #[derive(Debug, Default)]
 struct Removed {
     requests: u64,
     archived: u64,
+    /// How long the writes took that removed them.
+    writing: Duration,
+}
+
+/// How many requests a batch has after one of at most `batch`, of which `removed` lineages were removed in this time.
+fn next_batch(batch: usize, removed: usize, took: Duration) -> usize {
+    if took > SLOW {
+        batch.midpoint(0).max(LEAST_BATCH)
+    } else if took < QUICK && removed >= batch.midpoint(0) {
+        batch.saturating_mul(2).min(MOST_BATCH)
+    } else {
+        batch
+    }
 }
 
 /// An entry for all that a sweep has removed.
@@ -315,4 +364,20 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Stopped> {
     let done = tokio::task::spawn_blocking(work).await;
     Ok(done.unwrap_or_else(|error| Err(io::Error::other(error)))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_grows_while_its_write_is_quick_and_shrinks_once_it_is_not() {
+        let ms = Duration::from_millis;
+        assert_eq!(next_batch(50, 50, ms(9)), 100);
+        assert_eq!(next_batch(50, 24, ms(1)), 50, "so few say little about a larger one");
+        assert_eq!(next_batch(50, 50, ms(20)), 50);
+        assert_eq!(next_batch(50, 1, ms(26)), 25);
+        assert_eq!(next_batch(LEAST_BATCH, 9, ms(90)), LEAST_BATCH);
+        assert_eq!(next_batch(300, 300, ms(1)), MOST_BATCH);
+    }
 }

@@ -6,6 +6,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write as _};
 use std::panic::{self, PanicHookInfo};
 
+use countersign_core::lifecycle::RequestId;
 use countersign_gateway::GatewayError;
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::{Targets, filter_fn};
@@ -53,16 +54,22 @@ fn may_log(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::INFO || metadata.target().starts_with("countersign")
 }
 
-/// Logs an error if an operator should know of it. Mistakes of callers are not logged.
-pub(crate) fn log_failure(error: &GatewayError) {
+/// Logs an error if an operator should know of it, with the request that it is about, if it is known. Mistakes of callers are
+/// not logged.
+pub(crate) fn log_failure(error: &GatewayError, request: Option<RequestId>) {
+    let request = request.map(tracing::field::display);
     match error {
         GatewayError::Store(_)
         | GatewayError::Rules(_)
         | GatewayError::RulesLost(_)
         | GatewayError::Stopped(_)
-        | GatewayError::Randomness(_) => tracing::error!(%error, code = error.code(), "call failed"),
+        | GatewayError::Randomness(_) => tracing::error!(request, %error, code = error.code(), "call failed"),
         GatewayError::Contended => {
-            tracing::warn!(code = error.code(), "call failed: too many concurrent changes of the request");
+            tracing::warn!(
+                request,
+                code = error.code(),
+                "call failed: too many concurrent changes of the request"
+            );
         }
         // The gateway itself logs failures of policies.
         _ => {}

@@ -30,7 +30,7 @@ enum Labels {
     Other,
 }
 
-const COUNTERS: [Stored; 18] = {
+const COUNTERS: [Stored; 20] = {
     use Labels::{Action, ActionAnd, Other};
     const fn of(name: &'static str, labels: Labels, help: &'static str) -> Stored {
         Stored { name, help, labels }
@@ -75,6 +75,16 @@ const COUNTERS: [Stored; 18] = {
             "archived_requests_total",
             Labels::None,
             "Requests that were removed from the store after they were archived.",
+        ),
+        of(
+            "purged_policy_sets_total",
+            Labels::None,
+            "Policy sets that nothing needed and that were removed from the store.",
+        ),
+        of(
+            "purged_policy_modules_total",
+            Labels::None,
+            "Modules that were removed from the store with the last policy set that named them.",
         ),
         of(
             "access_reloads_total",

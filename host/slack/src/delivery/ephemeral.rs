@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use countersign_core::backoff::Backoff;
 use countersign_core::clock::{Clock, Monotonic};
+use countersign_core::lifecycle::RequestId;
 
 use super::failure::Failure;
 use super::rate_limit::{Budget, TokenBucket};
@@ -70,6 +71,8 @@ impl Waiting {
 
 /// A message to send.
 struct Ephemeral {
+    /// The request that it is about, for the log.
+    request: Option<RequestId>,
     channel: String,
     user: String,
     thread: Option<String>,
@@ -96,18 +99,27 @@ impl Ephemerals {
         Ephemerals { shared: Arc::new(Shared { client, clock, bucket, rng, waiting }) }
     }
 
-    /// Sends a text to a person in a channel, or in a thread of it; returns at once. `text` is escaped `mrkdwn`.
+    /// Sends a text to a person in a channel, or in a thread of it; returns at once. `text` is escaped `mrkdwn`, and about this
+    /// request.
     ///
     /// It is tried a few times within five minutes, and then dropped with a line in the log.
-    pub fn send(&self, channel: &str, user: &str, thread: Option<&str>, text: String) {
+    pub fn send(
+        &self,
+        request: Option<RequestId>,
+        channel: &str,
+        user: &str,
+        thread: Option<&str>,
+        text: String,
+    ) {
         let shared = Arc::clone(&self.shared);
         if !shared.waiting().add(user) {
-            tracing::warn!("ephemeral message dropped: too many are waiting");
+            let request = request.map(tracing::field::display);
+            tracing::warn!(request, "ephemeral message dropped: too many are waiting");
             return;
         }
         let (channel, user, thread) = (channel.to_owned(), user.to_owned(), thread.map(str::to_owned));
         let expires_at = shared.clock.monotonic().plus(LIFETIME_MS);
-        let message = Ephemeral { channel, user, thread, text, expires_at };
+        let message = Ephemeral { request, channel, user, thread, text, expires_at };
         tokio::spawn(async move {
             shared.send(&message).await;
             shared.waiting().remove(&message.user);
@@ -133,10 +145,11 @@ impl Shared {
     }
 
     async fn send(&self, message: &Ephemeral) {
+        let request = message.request.map(tracing::field::display);
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner).fork();
         for attempt in 1..=TRIES {
             if !self.wait_for_token(message.expires_at).await {
-                tracing::warn!(attempt, "ephemeral message expired");
+                tracing::warn!(request = request.as_ref(), attempt, "ephemeral message expired");
                 return;
             }
             let Ephemeral { channel, user, thread, text, .. } = message;
@@ -149,7 +162,11 @@ impl Shared {
                     0
                 }
                 (_, CallError::Rejected { code }) => {
-                    tracing::warn!(code, "ephemeral message dropped: Slack refuses it");
+                    tracing::warn!(
+                        request = request.as_ref(),
+                        code,
+                        "ephemeral message dropped: Slack refuses it"
+                    );
                     return;
                 }
                 // It may have been sent. A duplicate is better than none.
@@ -158,7 +175,7 @@ impl Shared {
             if attempt < TRIES {
                 self.clock.sleep(Duration::from_millis(wait_ms)).await;
             } else {
-                tracing::warn!(%error, attempt, "ephemeral message dropped: too many failed attempts");
+                tracing::warn!(request = request.as_ref(), %error, attempt, "ephemeral message dropped: too many failed attempts");
             }
         }
     }

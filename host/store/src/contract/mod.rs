@@ -124,6 +124,8 @@ macro_rules! store_contract {
                 changes_of_the_set_in_force_are_kept_in_order
                 one_of_many_changes_wins
                 open_requests_are_counted_by_policy
+                a_removed_policy_set_is_gone_with_what_goes_with_it
+                a_policy_set_stays_if_anything_has_changed
             }
             guards {
                 a_nonce_is_claimed_once
@@ -195,6 +197,7 @@ macro_rules! shared_contract {
                 a_lease_has_one_holder
                 requests_are_claimed_for_one_archive
                 instances_know_of_each_other
+                instances_know_how_far_their_audit_files_are
                 a_bucket_is_shared
                 another_instance_goes_on
             }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use countersign_core::lifecycle::Digest;
+use countersign_core::lifecycle::{AuditEntry, Count, Digest};
 use countersign_core::record::{ChangeFault, PolicyEntry, Signature};
 
 use super::Backend;
 use super::harness::{Seen, at_once, commit, create, opened};
 use crate::fixtures::*;
-use crate::{Committed, OpenPolicy, StoredSet};
+use crate::{Committed, OpenPolicy, RemovePolicySet, Store, StoredSet, policy_set_use};
 
 pub(crate) async fn pinned_content_is_kept_by_its_hash<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
@@ -139,4 +139,104 @@ pub(crate) async fn open_requests_are_counted_by_policy<B: Backend>() {
         commit(&*store, &next(&voted, at(6), |request| request.state = approved(at(6)))).await;
     }
     assert_eq!(counted().await, [open("a", "one", 1), open("b", "one", 1)]);
+}
+
+const STORED: &str = "policy-set:stored";
+
+/// Stores two sets, of which the second one is in force, and returns the removal of the first.
+async fn two_sets(store: &dyn Store) -> RemovePolicySet {
+    let (own, shared) = (policy_entry("deploy"), policy_entry("migrate"));
+    let modules = [b"own".to_vec(), b"shared".to_vec()];
+    store.pin(vec![own.clone(), shared], modules.to_vec()).await.unwrap();
+    let (one, other) = (stored_set(&["deploy", "migrate"], at(1)), stored_set(&["migrate"], at(1)));
+    for set in [&one, &other] {
+        store.keep_policy_set(set.clone(), "document".into()).await.unwrap();
+        store.keep(&policy_set_use(set.hash), b"1".to_vec()).await.unwrap();
+    }
+    store.keep(STORED, b"1".to_vec()).await.unwrap();
+    for signed in [one.hash, other.hash, Digest::of(&modules[0]), Digest::of(&modules[1])] {
+        store.keep_signatures(vec![(signed, Signature::from_bytes([7; 64]))]).await.unwrap();
+    }
+    store.change_policy(changing(&change_of(2, None, one.hash))).await.unwrap();
+    store.change_policy(changing(&change_of(3, Some(one.hash), other.hash))).await.unwrap();
+    RemovePolicySet {
+        hash: one.hash,
+        sets: vec![other.hash, one.hash],
+        documents: vec![
+            (STORED.into(), Some(b"1".to_vec())),
+            (policy_set_use(one.hash), Some(b"1".to_vec())),
+            ("policy-set:none".into(), None),
+        ],
+        entries: vec![own.hash()],
+        modules: vec![Digest::of(&modules[0])],
+        audit: vec![AuditEntry::of_admin(at(9), "policy_set_removed", None, Default::default())],
+        counts: vec![Count::of("purged_policy_sets_total", &[], 1)],
+    }
+}
+
+pub(crate) async fn a_removed_policy_set_is_gone_with_what_goes_with_it<B: Backend>() {
+    let (backend, store) = opened::<B>().await;
+    let removal = two_sets(&*store).await;
+    assert_eq!(store.remove_policy_set(removal.clone()).await.unwrap(), Committed::Done);
+    drop(store);
+    let store = backend.open().await;
+    let (gone, other) = (removal.hash, removal.sets[0]);
+    assert_eq!(store.policy_set(gone).await.unwrap(), None);
+    assert_eq!(store.policy_document(gone).await.unwrap(), None);
+    assert_eq!(store.policy_sets().await.unwrap().iter().map(|set| set.hash).collect::<Vec<_>>(), [other]);
+    assert_eq!(store.recall(&policy_set_use(gone)).await.unwrap(), None);
+    assert_eq!(store.recall(&policy_set_use(other)).await.unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(store.policy_entry(policy_entry("deploy").hash()).await.unwrap(), None);
+    assert!(store.policy_entry(policy_entry("migrate").hash()).await.unwrap().is_some());
+    assert_eq!(store.module(removal.modules[0]).await.unwrap(), None);
+    assert_eq!(store.modules().await.unwrap(), [(Digest::of(b"shared"), 6)]);
+    for (digest, signed) in
+        [(gone, false), (removal.modules[0], false), (other, true), (Digest::of(b"shared"), true)]
+    {
+        assert_eq!(!store.signatures(digest).await.unwrap().is_empty(), signed);
+    }
+    let seen = Seen::of(&*store).await;
+    assert_eq!(seen.counter("purged_policy_sets_total"), 1);
+    assert_eq!(seen.audit.last().map(|entry| entry.event.as_str()), Some("policy_set_removed"));
+    // Doing it again does nothing; and a set can come back.
+    assert_eq!(store.remove_policy_set(removal).await.unwrap(), Committed::Conflict);
+    assert_eq!(Seen::of(&*store).await, seen);
+    let again = stored_set(&["deploy", "migrate"], at(9));
+    store.keep_policy_set(again.clone(), "again".into()).await.unwrap();
+    assert_eq!(store.policy_set(gone).await.unwrap(), Some(again.clone()));
+    assert_eq!(store.policy_sets().await.unwrap()[0], again);
+}
+
+pub(crate) async fn a_policy_set_stays_if_anything_has_changed<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let removal = two_sets(&*store).await;
+    let (one, other) = (removal.hash, removal.sets[0]);
+    let stays = async |removal: RemovePolicySet| {
+        let before = (store.policy_sets().await.unwrap(), store.modules().await.unwrap());
+        assert_eq!(store.remove_policy_set(removal).await.unwrap(), Committed::Conflict);
+        assert_eq!((store.policy_sets().await.unwrap(), store.modules().await.unwrap()), before);
+        assert!(store.policy_entry(policy_entry("deploy").hash()).await.unwrap().is_some());
+    };
+    let sets = |sets: &[Digest]| RemovePolicySet { sets: sets.to_vec(), ..removal.clone() };
+    stays(sets(&[one])).await;
+    stays(sets(&[one, other, Digest::of(b"gone")])).await;
+    let documents = |key: &str, value: Option<&[u8]>| RemovePolicySet {
+        documents: vec![(key.to_owned(), value.map(<[u8]>::to_vec))],
+        ..removal.clone()
+    };
+    stays(documents(STORED, None)).await;
+    stays(documents(STORED, Some(b"2"))).await;
+    stays(documents(STORED, Some(b""))).await;
+    stays(documents("policy-set:none", Some(b""))).await;
+    // The one in force, whatever else is right.
+    stays(RemovePolicySet { hash: other, ..removal.clone() }).await;
+    store.change_policy(changing(&change_of(4, Some(other), one))).await.unwrap();
+    stays(removal.clone()).await;
+    store.change_policy(changing(&change_of(5, Some(one), other))).await.unwrap();
+    // Another set, which may need what would go.
+    let third = stored_set(&["deploy"], at(4));
+    store.keep_policy_set(third.clone(), "document".into()).await.unwrap();
+    stays(removal.clone()).await;
+    let removal = sets(&[one, other, third.hash]);
+    assert_eq!(store.remove_policy_set(removal).await.unwrap(), Committed::Done);
 }

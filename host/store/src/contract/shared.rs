@@ -232,3 +232,25 @@ pub(crate) async fn requests_are_claimed_for_one_archive<B: SharedBackend>() {
     assert_eq!(sorted(later), left);
     assert_eq!(stores[1].claim_archival(&left, 1, at(ARCHIVAL_CLAIM_MS)).await.unwrap(), []);
 }
+
+pub(crate) async fn instances_know_how_far_their_audit_files_are<B: SharedBackend>() {
+    let (_backend, [one, other]) = both::<B>().await;
+    let (one, other) = (shared(&one), shared(&other));
+    assert_eq!(one.audit_files().await.unwrap(), [] as [Vec<u64>; 0]);
+    one.announce_audit_file(u64::MAX, &[], FOREVER).await.unwrap();
+    other.announce_audit_file(2, &[4, 0, u64::MAX], FOREVER).await.unwrap();
+    let seen = async || {
+        let mut files = one.audit_files().await.unwrap();
+        files.sort_unstable();
+        files
+    };
+    assert_eq!(seen().await, [vec![], vec![4, 0, u64::MAX]]);
+    // The last word counts, for as long as it was said to.
+    one.announce_audit_file(u64::MAX, &[1, 2, 3], FOREVER).await.unwrap();
+    assert_eq!(seen().await, [[1, 2, 3], [4, 0, u64::MAX]]);
+    other.announce_audit_file(2, &[9, 9, 9], 0).await.unwrap();
+    assert_eq!(seen().await, [[1, 2, 3]]);
+}
+
+/// Longer than any test takes, in milliseconds.
+const FOREVER: u64 = 1_000_000_000;

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::StoreError;
 
 /// The prefixes of document keys, one for each part of the gateway that stores documents.
-pub const DOCUMENT_PREFIXES: [&str; 4] = ["usergroup:", "user:", "access:", "key:"];
+pub const DOCUMENT_PREFIXES: [&str; 5] = ["usergroup:", "user:", "access:", "key:", "policy-set:"];
 
 /// Stores small documents by key.
 #[async_trait]

@@ -27,7 +27,7 @@ pub use documents::{DOCUMENT_PREFIXES, Documents};
 pub use guards::{Guards, Nonce};
 pub use messages::{KeepPost, Messages, StalePost};
 pub use outbox::{Claim, LONGEST_WAIT_MS, Outbox, OutboxEntry, ReadyEntry, Urgency};
-pub use policies::{ChangePolicy, OpenPolicy, Policies, StoredSet};
+pub use policies::{ChangePolicy, OpenPolicy, Policies, RemovePolicySet, StoredSet, policy_set_use};
 pub use requests::{Commit, Create, Created, Due, Idempotency, MostOpen, Requests};
 pub use retention::{ARCHIVAL_CLAIM_MS, Removable, Removal, RemovedRequest, Retention};
 pub use salts::{NewSalt, Salts};

@@ -58,6 +58,13 @@ pub trait Policies: Send + Sync {
     async fn policy_changes(&self, before: u64, limit: usize)
     -> Result<Vec<(u64, PolicyChange)>, StoreError>;
 
+    /// Removes a policy set with its signatures and its document of [`policy_set_use`], and with policy entries, modules and
+    /// the signatures of these, all or nothing.
+    ///
+    /// It is a conflict, and nothing is removed, if the set is in force or is not stored, or if something is not as it was
+    /// when the removal was decided: the stored sets, or one of the documents.
+    async fn remove_policy_set(&self, removal: RemovePolicySet) -> Result<Committed, StoreError>;
+
     /// The number of open requests under each policy hash, by that hash and the action.
     async fn open_policies(&self) -> Result<Vec<OpenPolicy>, StoreError>;
 }
@@ -78,6 +85,31 @@ pub struct StoredSet {
 pub struct ChangePolicy {
     /// The change. If it puts a set in force, it is a conflict unless its `from` is the set in force.
     pub change: PolicyChange,
+    /// Audit entries to append.
+    pub audit: Vec<AuditEntry>,
+    /// Increments of counters.
+    pub counts: Vec<Count>,
+}
+
+/// The key of the document that says when a policy set was last used, apart from having been in force.
+#[must_use]
+pub fn policy_set_use(hash: Digest) -> String {
+    format!("policy-set:{hash}")
+}
+
+/// A policy set to be removed, what goes with it, and what must still be so.
+#[derive(Clone, Debug)]
+pub struct RemovePolicySet {
+    /// The set.
+    pub hash: Digest,
+    /// Every stored set, this one included.
+    pub sets: Vec<Digest>,
+    /// The keys and values of documents; `None` for one that is not stored.
+    pub documents: Vec<(String, Option<Vec<u8>>)>,
+    /// Its policy entries that no other set names.
+    pub entries: Vec<Digest>,
+    /// The modules that no entry of another set names.
+    pub modules: Vec<Digest>,
     /// Audit entries to append.
     pub audit: Vec<AuditEntry>,
     /// Increments of counters.

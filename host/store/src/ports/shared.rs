@@ -31,6 +31,18 @@ pub trait Shared: Send + Sync {
     /// 0 it is forgotten at once.
     async fn announce(&self, instance: u64, ttl_ms: u64) -> Result<Vec<u64>, StoreError>;
 
+    /// Says how many entries of each partition of the audit log an instance has in its audit file, for `ttl_ms` milliseconds
+    /// of the store's time. Without numbers nothing is known to be in it yet.
+    async fn announce_audit_file(
+        &self,
+        instance: u64,
+        entries: &[u64],
+        ttl_ms: u64,
+    ) -> Result<(), StoreError>;
+
+    /// What the instances have last said of their audit files.
+    async fn audit_files(&self) -> Result<Vec<Vec<u64>>, StoreError>;
+
     /// Takes a token out of a bucket, by the store's time. If there is none: after how many milliseconds there will be one.
     async fn take(&self, bucket: &str, rate: Rate) -> Result<Option<u64>, StoreError>;
 }

@@ -25,6 +25,13 @@ const BLOCK: u64 = 256;
 /// How many entries of a partition are read at once at most if they are searched for those of a period.
 const SEARCHED: usize = 2 * BLOCK as usize;
 
+/// The times of how many blocks are asked for at once, and how often for one page of one stream.
+const LOOKED: usize = 64;
+const LOOKS: usize = 8;
+
+/// How many blocks are listed at once, to find those of a period among them.
+const FEW_BLOCKS: u64 = 256;
+
 #[async_trait]
 impl Audit for RedisStore {
     async fn append(&self, audit: Vec<AuditEntry>, counts: Vec<Count>) -> Result<(), StoreError> {
@@ -216,8 +223,9 @@ impl RedisStore {
     ) -> Result<(Vec<LogEntry>, bool), StoreError> {
         let range = AuditRange { request: None, period: Some(period) };
         let mut streams = Vec::new();
-        for (partition, seen) in (0..).zip(&places.seen) {
-            streams.push(self.next_of_period(partition, *seen, range, limit).await?);
+        let sizes = self.audit_sizes().await?;
+        for ((partition, seen), size) in (0..).zip(&places.seen).zip(sizes) {
+            streams.push(self.next_of_period(partition, (*seen, size), range, limit).await?);
         }
         let mut entries = Vec::new();
         while entries.len() < limit {
@@ -243,51 +251,111 @@ impl RedisStore {
         Ok((entries, is_last))
     }
 
-    /// The next entries of one stream that are in a period.
+    /// The next entries of one stream, of which `seen` were read, that are in a period. A page may end before anything is
+    /// found.
     async fn next_of_period(
         &self,
         partition: u16,
-        seen: u64,
+        (seen, size): (u64, u64),
         range: AuditRange,
         limit: usize,
     ) -> Result<Stream, StoreError> {
         let tag = self.space.audit_tag(partition);
         let (since, until) = range.period.unwrap_or((Timestamp::EPOCH, Timestamp::from_millis(u64::MAX)));
-        let place = Place { table: "audit", key: &tag.as_str() };
-        let blocks =
-            |name, from: String, to: String| Call::command("ZRANGEBYSCORE", &tag, name).text(&from).text(&to);
-        let calls = vec![
-            blocks("audit:to", millis(since).to_string(), "+inf".into()),
-            blocks("audit:from", "-inf".into(), format!("({}", millis(until))),
-        ];
-        let mut answers = self.space.link.calls(calls).await?.into_iter();
-        let mut numbers = || -> Result<BTreeSet<u64>, StoreError> {
-            let answer = answers.next().unwrap_or(Value::Nil);
-            place.list(answer)?.into_iter().map(|block| place.number("block", block)).collect()
-        };
-        let (late, early) = (numbers()?, numbers()?);
-        let mut stream = Stream { read_to: seen, is_last: true, ..Stream::default() };
+        let period = (millis(since), millis(until));
+        let left = seen.checked_div(BLOCK).unwrap_or_default()..size.div_ceil(BLOCK);
+        let blocks = self.blocks_of_period(&tag, period, left).await?;
+        let mut stream = Stream { read_to: seen, ..Stream::default() };
         let mut searched = 0;
-        for block in late.intersection(&early) {
-            let (before, end) = (block.saturating_mul(BLOCK), block.saturating_add(1).saturating_mul(BLOCK));
-            if end <= stream.read_to {
-                continue;
+        for (look, blocks) in blocks.chunks(LOOKED).enumerate() {
+            if look >= LOOKS {
+                return Ok(stream);
             }
-            if stream.found.len() >= limit || searched >= SEARCHED {
-                stream.is_last = false;
-                break;
-            }
-            let from = stream.read_to.max(before).saturating_add(1);
-            let mut found = self.read_stream(partition, from, Some(end), BLOCK as usize).await?;
-            searched = searched.saturating_add(found.len());
-            // Not to the end of the block: the newest one grows.
-            stream.read_to = found.last().map_or(stream.read_to, |last| last.number);
-            retain(&mut found, range)?;
-            for entry in found {
-                stream.found.push_back((time(&entry)?, entry));
+            for (block, is_in_period) in self.in_period(&tag, period, blocks).await? {
+                if stream.found.len() >= limit || searched >= SEARCHED {
+                    return Ok(stream);
+                }
+                let (before, end) =
+                    (block.saturating_mul(BLOCK), block.saturating_add(1).saturating_mul(BLOCK));
+                // Those before it have nothing of the period, and do not grow any more.
+                let mut read_to = stream.read_to.max(before);
+                if is_in_period {
+                    let mut found = self
+                        .read_stream(partition, read_to.saturating_add(1), Some(end), BLOCK as usize)
+                        .await?;
+                    searched = searched.saturating_add(found.len());
+                    read_to = found.last().map_or(read_to, |last| last.number);
+                    retain(&mut found, range)?;
+                    for entry in found {
+                        stream.found.push_back((time(&entry)?, entry));
+                    }
+                }
+                // Not to the end of the newest block, which grows.
+                stream.read_to = if end <= size { read_to.max(end) } else { read_to };
             }
         }
+        stream.is_last = true;
         Ok(stream)
+    }
+
+    /// In their order, the blocks of `left` that may have entries of a period: those that end after it began, or begin before
+    /// it ended, whichever are few; else all.
+    async fn blocks_of_period(
+        &self,
+        tag: &Tag,
+        (since, until): (u64, u64),
+        left: std::ops::Range<u64>,
+    ) -> Result<Vec<u64>, StoreError> {
+        let place = Place { table: "audit", key: &tag.as_str() };
+        let late = |name| Call::command(name, tag, "audit:to").number(since).text("+inf");
+        let early = |name| Call::command(name, tag, "audit:from").text("-inf").text(&format!("({until}"));
+        let mut counts = self.space.link.calls(vec![late("ZCOUNT"), early("ZCOUNT")]).await?.into_iter();
+        let mut count = || place.number("blocks", counts.next().unwrap_or(Value::Nil));
+        let (late_ones, early_ones) = (count()?, count()?);
+        if late_ones.min(early_ones) > FEW_BLOCKS {
+            return Ok(left.collect());
+        }
+        let few = if late_ones <= early_ones { late("ZRANGEBYSCORE") } else { early("ZRANGEBYSCORE") };
+        let found = place.list(self.space.link.call(few).await?)?.into_iter();
+        let blocks = found.map(|block| place.number("block", block));
+        let mut blocks = blocks.collect::<Result<Vec<u64>, StoreError>>()?;
+        blocks.retain(|block| left.contains(block));
+        blocks.sort_unstable();
+        Ok(blocks)
+    }
+
+    /// Each of these blocks, and whether its times and the period have something in common.
+    async fn in_period(
+        &self,
+        tag: &Tag,
+        (since, until): (u64, u64),
+        blocks: &[u64],
+    ) -> Result<Vec<(u64, bool)>, StoreError> {
+        let scores =
+            |name| blocks.iter().fold(Call::command("ZMSCORE", tag, name), |call, block| call.number(*block));
+        let mut answers =
+            self.space.link.calls(vec![scores("audit:from"), scores("audit:to")]).await?.into_iter();
+        let place = Place { table: "audit", key: &tag.as_str() };
+        let mut times = || -> Result<Vec<Option<f64>>, StoreError> {
+            let scores = place.list(answers.next().unwrap_or(Value::Nil))?.into_iter();
+            // Nothing of a block of which every entry was removed.
+            let time = |score| match score {
+                Value::Nil => Ok(None),
+                Value::Double(score) => Ok(Some(score)),
+                score => place.parsed::<f64>("time", score).map(Some),
+            };
+            scores.map(time).collect()
+        };
+        let (first, last) = (times()?, times()?);
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "scores are numbers of this kind, and exact up to 2^53"
+        )]
+        let (since, until) = (since as f64, until as f64);
+        let overlaps = first.into_iter().zip(last).map(|(first, last)| {
+            first.is_some_and(|first| first < until) && last.is_some_and(|last| last >= since)
+        });
+        Ok(blocks.iter().copied().zip(overlaps).collect())
     }
 
     /// Up to `limit` entries of a partition with numbers from `from` to `to`.

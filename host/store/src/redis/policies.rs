@@ -12,9 +12,12 @@ use super::call::Call;
 use super::fault::unavailable;
 use super::records::Records;
 use super::reply::{Place, json, limit as sent_limit, millis};
-use super::script::{CHANGE_POLICY, CHANGES, IN_FORCE, KEEP_SET, KEEP_SIGNATURES, PIN, SETS};
+use super::script::{CHANGE_POLICY, CHANGES, IN_FORCE, KEEP_SET, KEEP_SIGNATURES, PIN, REMOVE_SET, SETS};
 use super::{RedisStore, Space};
-use crate::{ChangePolicy, Committed, OpenPolicy, Policies, StoreError, StoreFault, StoredSet};
+use crate::{
+    ChangePolicy, Committed, OpenPolicy, Policies, RemovePolicySet, StoreError, StoreFault, StoredSet,
+    policy_set_use,
+};
 
 #[async_trait]
 impl Policies for RedisStore {
@@ -148,6 +151,23 @@ impl Policies for RedisStore {
         let place = Place { table: "changes", key: &"a change" };
         let found = place.list(self.space.link.call(select).await?)?;
         found.into_iter().map(policy_change).collect()
+    }
+
+    async fn remove_policy_set(&self, removal: RemovePolicySet) -> Result<Committed, StoreError> {
+        let RemovePolicySet { hash, sets, documents, entries, modules, audit, counts } = removal;
+        let records = Records::of(&audit, &counts)?;
+        let digests = |call: Call, digests: &[Digest]| {
+            call.each(digests, |call, digest| call.text(&digest.to_string()))
+        };
+        let call = self.space.lasting(&REMOVE_SET, &self.space.meta()).text(&hash.to_string());
+        let call = digests(call, &sets).text(&policy_set_use(hash));
+        let call = call.each(&documents, |call, (key, value)| {
+            call.text(key).number(value.is_some()).bytes(value.clone().unwrap_or_default())
+        });
+        let call = records.append(digests(digests(call, &entries), &modules));
+        let answer = self.space.durable(call).await?;
+        let removed = Place { table: "set", key: &hash }.text("removed", answer)? == "done";
+        Ok(if removed { Committed::Done } else { Committed::Conflict })
     }
 
     async fn open_policies(&self) -> Result<Vec<OpenPolicy>, StoreError> {

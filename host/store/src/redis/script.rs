@@ -80,6 +80,7 @@ scripts! {
     KEEP_SIGNATURES: WRITES ["keys" "once" "keep_signatures"];
     KEEP_SET: WRITES ["keys" "once" "keep_set"];
     SETS: READS ["keys" "sets"];
+    REMOVE_SET: FREES ["keys" "once" "records" "remove_set"];
     CHANGE_POLICY: WRITES ["keys" "once" "records" "change_policy"];
     IN_FORCE: READS ["keys" "in_force"];
     CHANGES: READS ["keys" "changes"];
@@ -96,6 +97,7 @@ scripts! {
     GIVE_BACK: FREES ["keys" "give_back"];
     LIVE: WRITES ["keys" "live"];
     LIVING: READS ["keys" "living"];
+    AUDIT_FILES: WRITES ["keys" "audit_files"];
     TAKE: WRITES ["keys" "take"];
     LIST_SETS: READS ["keys" "list_sets"];
     COPY_REQUESTS: WRITES ["keys" "once" "gauges" "copy_requests"];

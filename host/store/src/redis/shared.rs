@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 use super::call::Call;
 use super::connect::Connection;
 use super::reply::Place;
-use super::script::{GIVE_BACK, LEASE, LIVE, TAKE};
+use super::script::{AUDIT_FILES, GIVE_BACK, LEASE, LIVE, TAKE};
 use super::{RedisStore, Space};
 use crate::{Change, Rate, Shared, StoreError};
 
@@ -61,6 +61,30 @@ impl Shared for RedisStore {
             found.map(|it| place.number("instance", it)).collect::<Result<Vec<_>, StoreError>>()?;
         instances.sort_unstable();
         Ok(instances)
+    }
+
+    async fn announce_audit_file(
+        &self,
+        instance: u64,
+        entries: &[u64],
+        ttl_ms: u64,
+    ) -> Result<(), StoreError> {
+        let entries: Vec<String> = entries.iter().map(u64::to_string).collect();
+        let say = Call::script(&AUDIT_FILES, &self.space.meta()).number(instance).number(ttl_ms);
+        self.space.write(say.text(&entries.join(","))).await.map(drop)
+    }
+
+    async fn audit_files(&self) -> Result<Vec<Vec<u64>>, StoreError> {
+        let place = Place { table: "audit:files", key: &"an instance" };
+        let ask = Call::script(&AUDIT_FILES, &self.space.meta()).text("");
+        let found = place.list(self.space.write(ask).await?)?.into_iter().map(|entries| {
+            let entries = place.text("entries", entries)?;
+            let numbers = entries.split(',').filter(|number| !number.is_empty());
+            numbers
+                .map(|number| number.parse().map_err(|error| place.corrupt("entries", error)))
+                .collect::<Result<Vec<u64>, StoreError>>()
+        });
+        found.collect()
     }
 
     async fn take(&self, bucket: &str, rate: Rate) -> Result<Option<u64>, StoreError> {

@@ -1,5 +1,7 @@
 //! Policy entries, modules, signatures, policy sets, and the changes of the set in force.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use countersign_core::lifecycle::{Digest, canonical};
 use countersign_core::record::{PolicyChange, PolicyEntry, Signature};
@@ -10,7 +12,9 @@ use serde::Serialize;
 use super::audit::Records;
 use super::column::{RowContext, integer, json, millis, other, row_limit, select_by_digest};
 use super::{SqliteStore, open_requests};
-use crate::{ChangePolicy, Committed, OpenPolicy, Policies, StoreError, StoredSet};
+use crate::{
+    ChangePolicy, Committed, OpenPolicy, Policies, RemovePolicySet, StoreError, StoredSet, policy_set_use,
+};
 
 #[async_trait]
 impl Policies for SqliteStore {
@@ -184,6 +188,34 @@ impl Policies for SqliteStore {
         read.await
     }
 
+    async fn remove_policy_set(&self, removal: RemovePolicySet) -> Result<Committed, StoreError> {
+        let RemovePolicySet { hash, sets, documents, entries, modules, audit, counts } = removal;
+        let sets: BTreeSet<_> = sets.into_iter().collect();
+        let records = Records::of(audit, counts, None)?;
+        let removed = self.writer.write(move |scope| {
+            if !is_as_decided(scope.db, hash, &sets, &documents)? {
+                return Ok(Committed::Conflict);
+            }
+            let delete = |sql: &str, digest: &Digest| {
+                scope.db.prepare_cached(sql)?.execute([digest.as_bytes()]).map(drop)
+            };
+            delete("DELETE FROM policy_set WHERE hash = ?1", &hash)?;
+            for entry in &entries {
+                delete("DELETE FROM policy_entry WHERE hash = ?1", entry)?;
+            }
+            for module in &modules {
+                delete("DELETE FROM module WHERE digest = ?1", module)?;
+            }
+            for signed in [&hash].into_iter().chain(&modules) {
+                delete("DELETE FROM signature WHERE digest = ?1", signed)?;
+            }
+            scope.db.prepare_cached("DELETE FROM kept WHERE key = ?1")?.execute([policy_set_use(hash)])?;
+            records.insert(scope)?;
+            Ok(Committed::Done)
+        });
+        removed.await
+    }
+
     async fn open_policies(&self) -> Result<Vec<OpenPolicy>, StoreError> {
         self.readers.read(open_requests::by_policy).await
     }
@@ -219,6 +251,32 @@ fn policy_change(row: &Row<'_>) -> Result<(u64, PolicyChange), StoreError> {
     let context = RowContext { table: "policy_change", key: &seq };
     let body: String = context.get(row, (1, "body"))?;
     Ok((context.unsigned(row, (0, "seq"))?, context.json("body", body)?))
+}
+
+/// Whether nothing has changed since the removal of a set was decided.
+fn is_as_decided(
+    db: &Connection,
+    hash: Digest,
+    sets: &BTreeSet<Digest>,
+    documents: &[(String, Option<Vec<u8>>)],
+) -> Result<bool, StoreError> {
+    if last_in_force(db)?.is_some_and(|(_, last)| last.to == Some(hash)) || !sets.contains(&hash) {
+        return Ok(false);
+    }
+    let mut select = db.prepare_cached("SELECT hash FROM policy_set")?;
+    let context = RowContext { table: "policy_set", key: &"a set" };
+    let stored = select.query_and_then([], |row| context.digest(row, (0, "hash")))?;
+    if stored.collect::<Result<BTreeSet<Digest>, StoreError>>()? != *sets {
+        return Ok(false);
+    }
+    let mut select = db.prepare_cached("SELECT value FROM kept WHERE key = ?1")?;
+    for (key, expected) in documents {
+        let value: Option<Vec<u8>> = select.query_row([key], |row| row.get(0)).optional()?;
+        if value != *expected {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn last_in_force(db: &Connection) -> Result<Option<(u64, PolicyChange)>, StoreError> {

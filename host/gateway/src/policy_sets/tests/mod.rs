@@ -2,6 +2,7 @@
 
 mod fetching;
 mod half_written;
+mod removal;
 
 use std::collections::BTreeMap;
 use std::fs;

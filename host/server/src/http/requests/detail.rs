@@ -178,7 +178,7 @@ impl PeopleView {
         match app.gateway.try_everybody(request, TRIED).await {
             Ok(trial) => trial.map(PeopleView::of),
             Err(error) => {
-                log_failure(&error);
+                log_failure(&error, Some(request.id));
                 Some(PeopleView { failed: Some(error.public_message()), ..PeopleView::default() })
             }
         }
@@ -278,7 +278,7 @@ impl DetailView {
             people: PeopleView::now(app, request).await,
             audience: Audience::of(app, request).await,
             messages: MessageView::all(app, request).await?,
-            trace_id: request.trace.as_ref().map(|trace| trace.parent.trace_id()),
+            trace_id: request.trace_id(),
             end: End::of(app, request, false).await,
         })
     }

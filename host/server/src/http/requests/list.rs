@@ -84,7 +84,7 @@ pub(in crate::http) async fn list(
             match gateway.store().request(place.id()).await {
                 // It must not keep an admin from the others.
                 Err(error @ StoreError::Corrupt { .. }) => {
-                    tracing::warn!(%error, "cannot list a request");
+                    tracing::warn!(request = %place.id(), %error, "cannot list a request");
                     Ok((place, None))
                 }
                 read => Ok::<_, ApiError>((place, Some(read?))),

@@ -39,7 +39,7 @@ async fn a_wall_clock_that_is_set_changes_no_wait() {
     for jump in [-3_600_000, -20_000, 20_000, 3_600_000] {
         let harness = EphemeralHarness::new().await;
         harness.slack.decide(|_, _| Fate::Limited(3));
-        harness.ephemerals.send("C1", "U1", None, "no".into());
+        harness.ephemerals.send(None, "C1", "U1", None, "no".into());
         while harness.clock.sleeping() == 0 {
             tokio::task::yield_now().await;
         }
@@ -53,7 +53,7 @@ async fn a_wall_clock_that_is_set_changes_no_wait() {
 #[tokio::test]
 async fn a_message_is_sent_to_a_thread() {
     let harness = EphemeralHarness::new().await;
-    harness.ephemerals.send("C1", "U1", Some("1.2"), "no".into());
+    harness.ephemerals.send(None, "C1", "U1", Some("1.2"), "no".into());
     harness.drain().await;
     let [call] = harness.slack.calls().try_into().unwrap();
     assert_eq!(call.method, "chat.postEphemeral");
@@ -70,7 +70,7 @@ async fn a_failed_message_is_tried_a_few_times() {
     ] {
         let harness = EphemeralHarness::new().await;
         harness.slack.decide(move |_, _| fate);
-        harness.ephemerals.send("C1", "U1", None, "no".into());
+        harness.ephemerals.send(None, "C1", "U1", None, "no".into());
         let took = harness.drain().await;
         assert_eq!(harness.slack.calls().len(), tries, "{fate:?}");
         assert!(took < 5 * MINUTE, "{fate:?}: {took}");
@@ -81,7 +81,7 @@ async fn a_failed_message_is_tried_a_few_times() {
 async fn the_rate_limit_is_kept_and_the_queue_is_bounded() {
     let harness = EphemeralHarness::new().await;
     for number in 0..2_000 {
-        harness.ephemerals.send("C1", &format!("U{number}"), None, "no".into());
+        harness.ephemerals.send(None, "C1", &format!("U{number}"), None, "no".into());
     }
     assert_eq!(harness.ephemerals.waiting(), 1_000);
     harness.drain().await;
@@ -98,14 +98,14 @@ async fn the_rate_limit_is_kept_and_the_queue_is_bounded() {
 async fn one_person_does_not_use_up_what_all_share() {
     let harness = EphemeralHarness::new().await;
     for _ in 0..2_000 {
-        harness.ephemerals.send("C1", "U1", None, "no".into());
+        harness.ephemerals.send(None, "C1", "U1", None, "no".into());
     }
-    harness.ephemerals.send("C1", "U2", None, "no".into());
+    harness.ephemerals.send(None, "C1", "U2", None, "no".into());
     assert_eq!(harness.ephemerals.waiting(), 21);
     harness.drain().await;
     let calls = harness.slack.calls();
     let told = |user: &str| calls.iter().filter(|call| call.body["user"] == user).count();
     assert_eq!((told("U1"), told("U2")), (20, 1));
-    harness.ephemerals.send("C1", "U1", None, "no".into());
+    harness.ephemerals.send(None, "C1", "U1", None, "no".into());
     assert_eq!(harness.ephemerals.waiting(), 1, "the places are free again");
 }

@@ -280,7 +280,7 @@ impl Worker {
             return latest;
         }
         if let Err(error) = self.read_backlog(now).await {
-            self.pause(now, &error);
+            self.pause(now, None, &error);
             return latest;
         }
         let queue = self.backlog.take_in_turns(&self.turns);
@@ -447,10 +447,11 @@ impl Worker {
     }
 
     /// Begins nothing for a while, since the store fails. What fails meanwhile is the same failure.
-    fn pause(&mut self, now: Monotonic, error: &StoreError) {
+    fn pause(&mut self, now: Monotonic, request: Option<RequestId>, error: &StoreError) {
         if error.fault().is_none() {
             // A single value cannot be read, which holds up nobody else.
-            tracing::warn!(%error, "a step of delivery failed; retrying");
+            let request = request.map(tracing::field::display);
+            tracing::warn!(request, %error, "a step of delivery failed; retrying");
             return;
         }
         if self.paused_until.is_some_and(|until| until > now) {

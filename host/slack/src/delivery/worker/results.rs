@@ -39,7 +39,7 @@ impl Worker {
                 result
             }
             Some(Err(StepError { error, failed })) => {
-                self.pause(now.monotonic, &error);
+                self.pause(now.monotonic, Some(request), &error);
                 let Some(failed) = failed else { return };
                 failed
             }

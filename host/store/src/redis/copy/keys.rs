@@ -75,7 +75,7 @@ const OF_PARTITIONS: [(&str, Use); 35] = [
 ];
 
 /// The keys of what concerns no request.
-const OF_META: [(&str, Use); 19] = [
+const OF_META: [(&str, Use); 20] = [
     ("entry:", Use::Entry),
     ("module:", Use::Module),
     ("sig:", Use::Signatures),
@@ -91,6 +91,7 @@ const OF_META: [(&str, Use); 19] = [
     ("audit:from", Use::Derived),
     ("audit:to", Use::Derived),
     ("audit:checkpoint", Use::Whole),
+    ("audit:files", Use::Passing),
     ("cnt", Use::Whole),
     ("lease:", Use::Passing),
     ("instances", Use::Passing),

@@ -8,6 +8,7 @@ mod cluster;
 mod copy;
 mod losses;
 mod opening;
+mod periods;
 mod replicas;
 mod sentinel;
 mod time;
