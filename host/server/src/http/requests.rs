@@ -122,7 +122,7 @@ impl SummaryView {
         ("action" = Option<String>, Query, description = "Only requests for this action."),
         ("caller" = Option<String>, Query, description = "Only requests of this caller of the access file."),
         ("requester" = Option<String>, Query, description = "Only requests of this requester: the id as the caller gave it, or as the policies know it."),
-        ("olderThan" = Option<u64>, Query, description = "Only requests that were made at least so many seconds ago."),
+        ("olderThan" = Option<usize>, Query, description = "Only requests that were made at least so many seconds ago."),
         ("limit" = Option<usize>, Query, description = "How many; 100 by default, at most 500."),
         ("cursor" = Option<String>, Query, description = "`next` of the previous answer to the same question."),
     ),
@@ -607,10 +607,11 @@ pub(super) async fn show(
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub(super) struct EndBody {
     /// Why, for people, the caller and the audit log.
-    #[schema(min_length = 3, max_length = 1000)]
+    #[schema(min_length = 3, max_length = 1000, pattern = r"\S[\s\S]+\S")]
     reason: String,
     /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
     actor: Option<String>,
 }
 
@@ -620,6 +621,7 @@ pub(super) struct EndBody {
 pub(super) struct ResendBody {
     /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
     pub(super) actor: Option<String>,
 }
 
