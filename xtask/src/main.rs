@@ -14,6 +14,7 @@ mod policies;
 mod redis;
 mod release;
 mod reproducible;
+mod schemathesis;
 mod simulate;
 mod step;
 mod test;
@@ -48,6 +49,8 @@ enum Task {
     Deployment,
     /// Build the image from Debian packages and these sources, start it and ask it
     Image(image::Arguments),
+    /// Send a gateway what its OpenAPI document allows and forbids
+    Schemathesis,
     /// Make the tag of a release
     Release(release::Arguments),
     /// Have the official client of MCP wait 90 seconds for a decision, on pipes and by HTTP
@@ -71,6 +74,7 @@ fn main() -> anyhow::Result<()> {
         Task::Load(arguments) => load::run(&arguments),
         Task::Deployment => deployment::run(),
         Task::Image(arguments) => image::run(&arguments),
+        Task::Schemathesis => schemathesis::run(),
         Task::Release(arguments) => release::run(&arguments),
         Task::Mcp => mcp::run(),
         Task::Redis => redis::run(),

@@ -55,8 +55,8 @@ pub(super) struct EntryView {
     get,
     path = "/api/admin/audit",
     params(
-        ("since" = Option<String>, Query, description = "Only entries from this time on, in RFC 3339."),
-        ("until" = Option<String>, Query, description = "Only entries before this time."),
+        ("since" = Option<String>, Query, format = DateTime, description = "Only entries from this time on, in RFC 3339."),
+        ("until" = Option<String>, Query, format = DateTime, description = "Only entries before this time."),
         ("action" = Option<String>, Query, description = "Only entries about this action."),
         ("event" = Option<String>, Query, description = "Only entries with this event, such as `approved`."),
         ("status" = Option<String>, Query, description = "Only entries after which the request had this status."),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use countersign_core::lifecycle::RequestId;
 use serde::Deserialize;
 
 use super::body::JsonBody;
@@ -24,10 +25,11 @@ pub(super) struct CancelBody {
     token: Option<String>,
     /// The request, for its caller; not needed with a wait token.
     #[serde(default)]
+    #[schema(value_type = Option<RequestId>)]
     request_id: Option<String>,
     /// Why, for the approvers to read.
     #[serde(default)]
-    #[schema(max_length = 1000)]
+    #[schema(min_length = 1, max_length = 1000, pattern = r"\S")]
     reason: Option<String>,
 }
 

@@ -49,7 +49,7 @@ pub(super) struct Meta {
     #[serde(default)]
     requester: Option<Party>,
     /// Why, for the approvers to read.
-    #[schema(min_length = 3, max_length = 2000)]
+    #[schema(min_length = 3, max_length = 2000, pattern = r"\S[\s\S]+\S")]
     justification: String,
     /// Links to more information.
     #[serde(default)]

@@ -46,7 +46,7 @@ pub(super) struct StateView {
     #[serde(skip_serializing_if = "Option::is_none")]
     access_files: Option<AccessFilesView>,
     /// Open requests, by action and status.
-    open: Vec<OpenView>,
+    open: Vec<OpenCountView>,
     outbox: OutboxView,
     slack: SlackView,
     /// What is left of Slack's rate limits, as this instance counts them; absent without a bot token.
@@ -83,7 +83,7 @@ pub(super) struct StoreView {
 
 /// Open requests of one action in one status.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct OpenView {
+pub(super) struct OpenCountView {
     action: String,
     status: Status,
     count: u64,
@@ -179,7 +179,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, _: Admin) -> Result<Json<S
         leases = Some(BTreeMap::from([(DELIVERY, shared.lease_holder(DELIVERY).await?.map(name))]));
     }
     let (open, outbox) = (store.open_requests().await?, store.outbox_depth().await?);
-    let open = open.into_iter().map(|open| OpenView {
+    let open = open.into_iter().map(|open| OpenCountView {
         action: open.action,
         status: open.status,
         count: open.count,

@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{Ref, RefOr};
+use utoipa::openapi::{Ref, RefOr, Required};
 use utoipa::{Modify, OpenApi};
 
 use super::error::Problem;
@@ -66,7 +66,7 @@ use super::{
         openapi,
     ),
     components(schemas(Problem)),
-    modifiers(&Security, &Problems)
+    modifiers(&Security, &Problems, &OptionalBody)
 )]
 struct Document;
 
@@ -105,6 +105,19 @@ impl Modify for Problems {
                     response.content.insert("application/problem+json".to_owned(), RefOr::T(problem.clone()));
                 }
             }
+        }
+    }
+}
+
+/// Says of the reload that its body may be left out. An optional type would say that the body may be `null`.
+struct OptionalBody;
+
+impl Modify for OptionalBody {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let reload =
+            document.paths.paths.get_mut("/api/admin/reload-policy").and_then(|item| item.post.as_mut());
+        if let Some(RefOr::T(body)) = reload.and_then(|operation| operation.request_body.as_mut()) {
+            body.required = Some(Required::False);
         }
     }
 }

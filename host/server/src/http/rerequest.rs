@@ -24,6 +24,7 @@ use crate::state::App;
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub(super) struct RerequestBody {
     /// Any request of the lineage.
+    #[schema(value_type = RequestId)]
     original_request_id: String,
     /// Who makes it again.
     actor: Party,

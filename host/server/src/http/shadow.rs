@@ -98,9 +98,11 @@ pub(super) struct ExplainBody {
     /// The kind of the difference.
     kind: String,
     /// Why; it goes to the audit log.
+    #[schema(min_length = 3, max_length = 1000, pattern = r"\S[\s\S]+\S")]
     why: String,
     /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
     actor: Option<String>,
 }
 

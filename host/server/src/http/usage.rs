@@ -34,6 +34,7 @@ pub(super) struct ConsumeBody {
     params: Option<Map<String, Value>>,
     /// In their place: the payload hash that the caller has computed from them.
     #[serde(default)]
+    #[schema(value_type = Option<Digest>)]
     payload_hash: Option<String>,
 }
 
@@ -74,7 +75,7 @@ pub(super) struct OutcomeBody {
     status: RunResult,
     /// More about it, for people to read.
     #[serde(default)]
-    #[schema(max_length = 500)]
+    #[schema(min_length = 1, max_length = 500, pattern = r"\S")]
     detail: Option<String>,
 }
 

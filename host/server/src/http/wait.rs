@@ -40,7 +40,7 @@ pub(super) struct WaitBody {
     params(
         ("token" = Option<String>, Query, description = "The wait token, unless it comes as `Authorization: Bearer`."),
         ("requestId" = Option<RequestId>, Query, description = "The request, for its caller; not needed with a wait token."),
-        ("timeoutSec" = Option<f64>, Query, description = "How long to wait, in seconds: 0 to 60, 2.5 by default."),
+        ("timeoutSec" = Option<f64>, Query, minimum = 0, maximum = 60, description = "How long to wait, in seconds: 0 to 60, 2.5 by default."),
     ),
     responses(
         (status = 200, description = "The state of the request: at once if it is terminal, else at its next change or after the timeout", body = WaitView),

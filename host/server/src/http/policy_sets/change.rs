@@ -29,6 +29,7 @@ const SET_BYTES: usize = 4 << 20;
 pub(in crate::http) struct ReloadBody {
     /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
     actor: Option<String>,
 }
 
@@ -47,6 +48,7 @@ pub(in crate::http) struct SetBody {
     signatures: String,
     /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
     actor: Option<String>,
 }
 
@@ -55,12 +57,14 @@ pub(in crate::http) struct SetBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub(in crate::http) struct ActivateBody {
     /// The hash of the set that the caller expects to be in force: if it is another, nothing changes.
+    #[schema(value_type = Digest)]
     expected_current: String,
     /// What the set must have shown in the shadow.
     #[serde(default)]
     require_shadow: Option<RequireShadow>,
     /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
     actor: Option<String>,
 }
 
@@ -77,9 +81,11 @@ pub(in crate::http) struct RequireShadow {
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub(in crate::http) struct RollbackBody {
     /// The hash of the set that the caller expects to be in force: if it is another, nothing changes.
+    #[schema(value_type = Digest)]
     expected_current: String,
     /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
     actor: Option<String>,
 }
 

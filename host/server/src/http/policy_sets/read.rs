@@ -208,7 +208,7 @@ pub(in crate::http) async fn active(
     path = "/api/admin/policy-sets/history",
     params(
         ("limit" = Option<usize>, Query, description = "How many; 50 by default, at most 500."),
-        ("before" = Option<u64>, Query, description = "Only those with numbers below this: `next` of the previous answer."),
+        ("before" = Option<usize>, Query, description = "Only those with numbers below this: `next` of the previous answer."),
     ),
     security(("admin" = [])),
     responses(

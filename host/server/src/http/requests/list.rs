@@ -51,7 +51,7 @@ pub(in crate::http) struct RequestsView {
         ("action" = Option<String>, Query, description = "Only requests for this action."),
         ("caller" = Option<String>, Query, description = "Only requests of this caller of the access file."),
         ("requester" = Option<String>, Query, description = "Only requests of this requester: the id as the caller gave it, or as the policies know it."),
-        ("olderThan" = Option<u64>, Query, description = "Only requests that were made at least so many seconds ago."),
+        ("olderThan" = Option<usize>, Query, description = "Only requests that were made at least so many seconds ago."),
         ("limit" = Option<usize>, Query, description = "How many; 100 by default, at most 500."),
         ("cursor" = Option<String>, Query, description = "`next` of the previous answer to the same question."),
     ),

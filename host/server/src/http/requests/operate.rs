@@ -20,10 +20,11 @@ use crate::state::App;
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub(in crate::http) struct EndBody {
     /// Why, for people, the caller and the audit log.
-    #[schema(min_length = 3, max_length = 1000)]
+    #[schema(min_length = 3, max_length = 1000, pattern = r"\S[\s\S]+\S")]
     reason: String,
     /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
     actor: Option<String>,
 }
 
@@ -33,6 +34,7 @@ pub(in crate::http) struct EndBody {
 pub(in crate::http) struct ResendBody {
     /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
     pub(in crate::http) actor: Option<String>,
 }
 
