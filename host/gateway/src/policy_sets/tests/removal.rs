@@ -2,6 +2,7 @@
 
 use super::super::removal::{KEPT_SETS, LEAST_RETENTION_MS};
 use super::*;
+use countersign_core::lifecycle::{Request, RequestId};
 use countersign_store::fixtures;
 
 const RETENTION: u64 = 4 * LEAST_RETENTION_MS;
@@ -68,7 +69,9 @@ async fn the_last_ones_in_force_stay_and_older_ones_go() {
 async fn a_set_stays_while_a_request_is_stored_that_may_have_been_made_under_it() {
     let house = House::new().await;
     let first = house.active();
-    let request = fixtures::request_at(1, house.clock.now());
+    let now = house.clock.now();
+    let mut request = Request { id: RequestId::new(now, 0, 1), ..fixtures::request_at(1, now) };
+    Arc::make_mut(&mut request.submission).lineage = request.id;
     house.store.create(fixtures::new(&request)).await.expect("it is stored");
     house.many_later().await;
     house.clock.advance(10 * RETENTION);
