@@ -288,7 +288,9 @@ async fn knows(gateway: &Gateway, degraded: &Value, version: u64) -> Value {
         loop {
             let ready = gateway.send(&Call::get("/readyz")).await.json();
             let state = gateway.seen("state").await;
-            if ready["degraded"] == *degraded && state["accessFiles"]["version"] == version {
+            // It is left out if nothing is wrong.
+            let shown = ready.get("degraded").cloned().unwrap_or_else(|| json!([]));
+            if shown == *degraded && state["accessFiles"]["version"] == version {
                 return state;
             }
             tokio::task::yield_now().await;
