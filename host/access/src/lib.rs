@@ -17,6 +17,7 @@ mod doubt;
 mod file;
 mod gate;
 mod key;
+mod proxies;
 mod requester;
 
 // Tokens: what is read, whose they are, and where keys come from.
@@ -38,5 +39,6 @@ pub use file::{ACCESS_BYTES, Access};
 pub use gate::{GateRule, GateSystem};
 pub use issuer::{Issuer, Keys};
 pub use key::{ApiKey, PREFIX};
+pub use proxies::{ClientHeader, Proxies};
 pub use requester::{Requester, RequesterError};
 pub use token::TokenError;

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
+use countersign_access::Proxies;
 use countersign_core::clock::Clock;
 use countersign_core::lifecycle::Timestamp;
 use countersign_core::mac::hmac;
@@ -21,7 +22,7 @@ use crate::audit::keeper::Keeper;
 use crate::config::Config;
 use crate::dispatching::Dispatching;
 use crate::gates::Gates;
-use crate::http::{Fingerprints, Permalinks, Proxies};
+use crate::http::{Fingerprints, Permalinks};
 use crate::instances::ShowsStored;
 use crate::interactions::SentEphemerals;
 use crate::keys::{self, Keys};

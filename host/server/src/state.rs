@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
+use countersign_access::Proxies;
 use countersign_core::secret::Secret;
 use countersign_gateway::Gateway;
 use countersign_gateway::policy_sets::PolicySets;
@@ -15,7 +16,7 @@ use crate::access_control::AccessControl;
 use crate::audit::keeper::Keeper;
 use crate::dispatching::Dispatching;
 use crate::gates::Gates;
-use crate::http::{Fingerprints, Permalinks, Proxies};
+use crate::http::{Fingerprints, Permalinks};
 use crate::instances::ShowsStored;
 use crate::interactions::SentEphemerals;
 use crate::rate_limit::{CallerQuotas, RateLimiter};

@@ -4,10 +4,11 @@
 //! `fuzz/` runs them with libFuzzer (`cargo xtask fuzz`). The test here runs them over the seeds in `fuzz/corpus`.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use countersign_access::Access;
+use countersign_access::{Access, ClientHeader, Proxies};
 use countersign_client::GatewayUrl;
 use countersign_core::json;
 use countersign_core::lifecycle::{Digest, Request, canonical};
@@ -16,17 +17,19 @@ use countersign_gateway::{Tokens, WaitToken};
 use countersign_policy::{Engine, Kept, Limits, PolicySet, Source, Trust};
 use countersign_slack::parse_form;
 use countersign_store::{StoreUrl, fixtures};
+use ipnet::{IpNet, Ipv4Net};
 
 /// One that takes bytes and says whether the code behind it does.
 pub type Target = fn(&[u8]) -> bool;
 
 /// All of them, by the names of their corpora.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("access_file", access_file),
     ("bundle", bundle),
     ("gateway_url", gateway_url),
     ("module", module),
     ("policy_set", policy_set),
+    ("proxy_header", proxy_header),
     ("receipt", receipt),
     ("request", request),
     ("slack_form", slack_form),
@@ -94,6 +97,35 @@ pub fn policy_set(bytes: &[u8]) -> bool {
             false
         }
     }
+}
+
+/// Lines of the header in which proxies say whom they were called by, as either of the two headers: taken if one could
+/// be read.
+#[must_use]
+pub fn proxy_header(bytes: &[u8]) -> bool {
+    const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+    const CALLER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
+    let trusted = vec![IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8))];
+    let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    let read = [ClientHeader::XForwardedFor, ClientHeader::Forwarded].map(|header| {
+        let proxies = Proxies { trusted: trusted.clone(), header };
+        assert_eq!(proxies.client(CALLER, &lines), (CALLER, true), "the header of somebody else is believed");
+        // What our proxy adds stands right of all that its caller wrote, on the same line or on one of its own.
+        let added: &[u8] = match header {
+            ClientHeader::XForwardedFor => b"198.51.100.7",
+            ClientHeader::Forwarded => b"for=198.51.100.7",
+        };
+        let own_line: Vec<&[u8]> = lines.iter().copied().chain([added]).collect();
+        assert_eq!(proxies.client(PROXY, &own_line), (CALLER, true), "the caller says who it is");
+        let same_line = [bytes, b",", added].concat();
+        let same_line: Vec<&[u8]> = same_line.split(|byte| *byte == b'\n').collect();
+        assert_eq!(proxies.client(PROXY, &same_line), (CALLER, true), "the caller says who it is");
+        let (client, is_read) = proxies.client(PROXY, &lines);
+        assert_eq!(client, client.to_canonical(), "one address in two forms");
+        assert!(is_read || proxies.is_trusted(client), "an address that nobody of ours wrote");
+        is_read
+    });
+    read.contains(&true)
 }
 
 /// A receipt.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::openapi::{ObjectBuilder, OneOfBuilder, RefOr, Schema, Type};
 
 use super::commitment::{Commitments, PayloadHashVersion, WrappedSalt};
 use super::digest::{Digest, payload_hash};
@@ -170,14 +171,26 @@ impl Submission {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Party {
     /// Its id; compared with approvers' ids to keep people from approving their own requests.
-    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     pub id: String,
     /// The system that `id` belongs to: `slack`, `github`, `ci`.
-    #[schema(min_length = 1, max_length = 64, pattern = r"\S")]
+    #[schema(
+        min_length = 1,
+        max_length = 64,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     pub source: String,
     /// What to call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     pub display: Option<String>,
 }
 
@@ -186,26 +199,59 @@ pub struct Party {
 #[serde(deny_unknown_fields)]
 pub struct Origin {
     /// The repository.
-    #[schema(min_length = 1, max_length = 256, pattern = r"\S")]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     pub repo: String,
     /// The branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 256, pattern = r"\S")]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     pub branch: Option<String>,
     /// The pull request, as a number or a text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<NumberOrText>)]
     pub pr: Option<Value>,
     /// The pipeline's run, as a number or a text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<NumberOrText>)]
     pub run_id: Option<Value>,
 }
+
+/// What [`Origin::pr`] and [`Origin::run_id`] are in the OpenAPI document: a number, or a text of one line.
+struct NumberOrText;
+
+impl utoipa::PartialSchema for NumberOrText {
+    fn schema() -> RefOr<Schema> {
+        const LARGEST: f64 = 9_007_199_254_740_991.0;
+        let number =
+            ObjectBuilder::new().schema_type(Type::Number).minimum(Some(-LARGEST)).maximum(Some(LARGEST));
+        let text = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(128))
+            .pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"));
+        OneOfBuilder::new().item(number).item(text).into()
+    }
+}
+
+impl utoipa::ToSchema for NumberOrText {}
 
 /// Where to read more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
     /// What to call it.
-    #[schema(min_length = 1, max_length = 150, pattern = r"\S")]
+    #[schema(
+        min_length = 1,
+        max_length = 150,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     pub label: String,
     /// Where it is: `https` or `http`.
     #[schema(min_length = 1, max_length = 2000, pattern = r"^https?://[^/?#]")]

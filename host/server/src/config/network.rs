@@ -3,9 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use clap::Args;
+use countersign_access::ClientHeader;
 use ipnet::IpNet;
-
-use crate::http::ClientHeader;
 
 /// Where the gateway listens, and how much it accepts.
 #[derive(Debug, Args)]

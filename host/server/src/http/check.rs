@@ -2,6 +2,7 @@
 
 use countersign_core::lifecycle::{Link, Origin, Party, canonical};
 use serde_json::{Map, Value};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 
 use super::error::{ApiError, Invalid};
 
@@ -13,6 +14,25 @@ const MAX_HINTS_BYTES: usize = 16 * 1024;
 
 const MAX_PARAMS: usize = 1000;
 const MAX_LINKS: usize = 20;
+
+/// What [`Check::params`] takes, in the OpenAPI document.
+pub(crate) struct Parameters;
+
+impl utoipa::PartialSchema for Parameters {
+    fn schema() -> RefOr<Schema> {
+        let name = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(128))
+            .pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]+$"));
+        ObjectBuilder::new()
+            .description(Some("Parameters of an action, by their names."))
+            .property_names(Some(name))
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for Parameters {}
 
 /// Collects validation errors.
 #[derive(Default)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Proxies;
+use countersign_access::Proxies;
 
 /// How many file descriptors are kept back for everything but the connections of callers.
 const KEPT_BACK: u64 = 128;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::body::Unread;
 use super::caller::{Calling, requester as requester_of};
 use super::can_act::Outlook;
-use super::check::Check;
+use super::check::{Check, Parameters};
 use super::error::ApiError;
 use super::idempotency::Replayable;
 use super::params::Params;
@@ -26,10 +26,14 @@ use crate::state::App;
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub(super) struct CreateBody {
     /// The action to be approved.
-    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     action: String,
     /// Its parameters; at most 128 KiB of canonical JSON.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Parameters)]
     params: Map<String, Value>,
     /// Who wants it, why, and from where.
     meta: Meta,
@@ -49,7 +53,11 @@ pub(super) struct Meta {
     #[serde(default)]
     requester: Option<Party>,
     /// Why, for the approvers to read.
-    #[schema(min_length = 3, max_length = 2000, pattern = r"\S[\s\S]+\S")]
+    #[schema(
+        min_length = 3,
+        max_length = 2000,
+        pattern = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*[^\s\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f][^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+[^\s\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f][^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
+    )]
     justification: String,
     /// Links to more information.
     #[serde(default)]
@@ -103,7 +111,7 @@ pub(super) struct PolicyView {
 #[utoipa::path(
     post,
     path = "/api/guard/request",
-    params(("Idempotency-Key" = Option<String>, Header,
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
         description = "1 to 255 printable characters. The same key and body give the same request and token until a day after its `expiresAt`.")),
     request_body = CreateBody,
     responses(

@@ -69,7 +69,5 @@ pub(crate) use idempotency::Fingerprints;
 #[cfg(test)]
 pub(crate) use openapi::document as openapi_document;
 pub(crate) use place::Permalinks;
-pub use proxies::ClientHeader;
-pub(crate) use proxies::Proxies;
 pub use router::{Surface, router};
 pub use serve::{Limits, Listener, serve};

@@ -136,3 +136,100 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
 pub(super) async fn openapi() -> Json<utoipa::openapi::OpenApi> {
     Json(document())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use serde_json::{Value, json};
+
+    use super::super::check::Check;
+    use super::*;
+
+    /// The document keeps one of two schemas with one name, and says nothing.
+    #[test]
+    fn no_two_types_have_one_name_in_the_document() {
+        let host = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut types: BTreeMap<String, usize> = BTreeMap::new();
+        for file in sources(&host) {
+            for name in described(&fs::read_to_string(file).expect("it can be read")) {
+                *types.entry(name).or_default() += 1;
+            }
+        }
+        let components = document().components.expect("there are some").schemas;
+        assert!(components.len() > 20, "{}", components.len());
+        for name in components.keys() {
+            assert_eq!(types.get(name), Some(&1), "types called `{name}`");
+        }
+    }
+
+    /// The names of the types in a source that have a schema.
+    fn described(source: &str) -> Vec<String> {
+        let name =
+            |text: &str| text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned();
+        let by_hand = source.split("impl utoipa::ToSchema for ").skip(1).map(name);
+        let other = source.split("utoipa::ToSchema").skip(1).filter(|rest| !rest.starts_with(" for "));
+        let derived = other.filter_map(|rest| {
+            let kind = ["struct ", "enum "].iter().filter_map(|kind| Some((rest.find(kind)?, kind))).min();
+            kind.map(|(at, kind)| name(&rest[at + kind.len()..]))
+        });
+        by_hand.chain(derived).collect()
+    }
+
+    fn sources(folder: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).expect("it can be read");
+        let paths = entries.map(|entry| entry.expect("it can be read").path());
+        paths
+            .flat_map(|path| match path.extension() {
+                _ if path.is_dir() => sources(&path),
+                Some(extension) if extension == "rs" => vec![path],
+                _ => Vec::new(),
+            })
+            .collect()
+    }
+
+    /// The patterns in the document and the checks of the gateway are the same rule, in two languages.
+    #[test]
+    fn the_document_refuses_the_texts_that_the_checks_refuse() {
+        let document = serde_json::to_value(document()).expect("it is JSON");
+        let field = |schema: &str, field: &str| {
+            let found = &document["components"]["schemas"][schema]["properties"][field];
+            assert!(found["pattern"].is_string(), "{schema}.{field}: {found}");
+            jsonschema::validator_for(found).expect("it is a schema")
+        };
+        let line = |text: &str| {
+            let mut check = Check::default();
+            check.name("", text, 128);
+            check.finish().is_ok()
+        };
+        let lines = |least| {
+            move |text: &str| {
+                let mut check = Check::default();
+                check.text("", text, least, 1000);
+                check.finish().is_ok()
+            }
+        };
+        let around = ["", "a", " ", "ab", "\n"];
+        let texts: Vec<String> = ('\0'..'\u{3001}')
+            .filter(|c| (*c as u32) < 0x100 || c.is_whitespace())
+            .flat_map(|c| {
+                around.iter().flat_map(move |before| around.map(|after| format!("{before}{c}{after}")))
+            })
+            .chain([String::new(), "a".repeat(128), "a".repeat(129), "é".repeat(1000), "é".repeat(1001)])
+            .collect();
+        let hold = |schema: &str, name: &str, is_taken: &dyn Fn(&str) -> bool| {
+            let validator = field(schema, name);
+            for text in &texts {
+                let said = validator.is_valid(&Value::String(text.clone()));
+                assert_eq!(said, is_taken(text), "{schema}.{name}: {}", json!(text));
+            }
+        };
+        hold("CreateBody", "action", &line);
+        hold("Party", "id", &line);
+        hold("ReloadBody", "actor", &line);
+        hold("CancelBody", "reason", &lines(1));
+        hold("ExplainBody", "why", &lines(3));
+    }
+}

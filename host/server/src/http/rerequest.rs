@@ -62,7 +62,7 @@ pub(super) struct RerequestView {
 #[utoipa::path(
     post,
     path = "/api/guard/rerequest",
-    params(("Idempotency-Key" = Option<String>, Header,
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
         description = "1 to 255 printable characters. The same key and body give the same request and token until a day after its `expiresAt`.")),
     request_body = RerequestBody,
     responses(

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::body::JsonBody;
 use super::caller::{Calling, Found, Wanted};
-use super::check::Check;
+use super::check::{Check, Parameters};
 use super::error::{ApiError, Invalid};
 use super::idempotency::Replayable;
 use super::params::Params;
@@ -30,7 +30,7 @@ pub(super) struct ConsumeBody {
     token: Option<String>,
     /// The parameters that are about to be used: all of them, with their edits.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Parameters>)]
     params: Option<Map<String, Value>>,
     /// In their place: the payload hash that the caller has computed from them.
     #[serde(default)]
@@ -75,7 +75,11 @@ pub(super) struct OutcomeBody {
     status: RunResult,
     /// More about it, for people to read.
     #[serde(default)]
-    #[schema(min_length = 1, max_length = 500, pattern = r"\S")]
+    #[schema(
+        min_length = 1,
+        max_length = 500,
+        pattern = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*[^\s\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f][^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
+    )]
     detail: Option<String>,
 }
 
@@ -103,7 +107,7 @@ pub(super) struct OutcomeView {
 #[utoipa::path(
     post,
     path = "/api/guard/consume",
-    params(("Idempotency-Key" = Option<String>, Header,
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
         description = "1 to 255 printable characters. The same key and body get the same answer.")),
     request_body = ConsumeBody,
     responses(

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
+use countersign_access::Proxies;
 use countersign_core::clock::Clock;
 use countersign_core::lifecycle::Digest;
 use countersign_core::record::PolicyEntry;
@@ -26,7 +27,7 @@ use super::world::World;
 use crate::audit::keeper::Keeper;
 use crate::build::tokens;
 use crate::config::RateLimit;
-use crate::http::{ClientHeader, Fingerprints, Permalinks, Proxies, Surface, router};
+use crate::http::{Fingerprints, Permalinks, Surface, router};
 use crate::instances::ShowsStored;
 use crate::interactions::SentEphemerals;
 use crate::keys::{Keys, MasterKey};
@@ -149,7 +150,7 @@ impl Process {
             scrapes_of_all: Scrapes::by_hand(),
             shows_stored: ShowsStored::default(),
             readiness: Readiness::new(),
-            proxies: Proxies { trusted: Vec::new(), header: ClientHeader::default() },
+            proxies: Proxies::default(),
             max_open_requests: 1_000,
             body_limit: 1 << 20,
             streams: Arc::new(streams),

@@ -29,7 +29,11 @@ const SET_BYTES: usize = 4 << 20;
 pub(in crate::http) struct ReloadBody {
     /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
-    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     actor: Option<String>,
 }
 
@@ -48,7 +52,11 @@ pub(in crate::http) struct SetBody {
     signatures: String,
     /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
-    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     actor: Option<String>,
 }
 
@@ -64,7 +72,11 @@ pub(in crate::http) struct ActivateBody {
     require_shadow: Option<RequireShadow>,
     /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
-    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     actor: Option<String>,
 }
 
@@ -73,6 +85,7 @@ pub(in crate::http) struct ActivateBody {
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub(in crate::http) struct RequireShadow {
     /// The least number of submissions and events that it must have evaluated.
+    #[schema(maximum = 9007199254740991.0)]
     events: u64,
 }
 
@@ -85,7 +98,11 @@ pub(in crate::http) struct RollbackBody {
     expected_current: String,
     /// Who the caller says that the admin is; audited as `claimedActor`. By default the header `x-admin-actor`.
     #[serde(default)]
-    #[schema(min_length = 1, max_length = 128, pattern = r"\S")]
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     actor: Option<String>,
 }
 
