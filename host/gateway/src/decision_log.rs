@@ -2,10 +2,10 @@
 //!
 //! A line has ids, counts and times. It never has a parameter, a reason in somebody's words, or a person's name.
 
-use countersign_core::lifecycle::{Request, State};
+use countersign_core::lifecycle::{AuditEvent, Request, State};
 
 /// Why a request for an action that is in no policy set was not made.
-pub(crate) const UNKNOWN_ACTION: &str = "unknown_action";
+const UNKNOWN_ACTION: &str = AuditEvent::UnknownAction.as_str();
 
 /// Logs how a request ended, if the version that was just stored is the one that ended it.
 ///

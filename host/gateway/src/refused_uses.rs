@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use countersign_core::lifecycle::{
-    AuditEntry, Count, Digest, Request, RequestId, Timestamp, UseAct, UseRefusal,
+    AuditEntry, AuditEvent, Count, Digest, Request, RequestId, Timestamp, UseAct, UseRefusal,
 };
 use serde_json::{Map, Value, json};
 
@@ -115,7 +115,7 @@ impl RefusedUses {
         if others > 0 {
             detail.insert("others".to_owned(), json!(others));
         }
-        (vec![AuditEntry::of_admin(now, "use_refused_again", None, detail)], counts)
+        (vec![AuditEntry::of_admin(now, AuditEvent::UseRefusedAgain, None, detail)], counts)
     }
 }
 

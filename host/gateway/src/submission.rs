@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{
-    self, AuditEntry, Commitments, Digest, Intent, PayloadHashVersion, PolicyFailure, Reason, Refusal,
-    Request, RequestId, Salt, Status, Step, Submission, Timestamp,
+    self, AuditEntry, AuditEvent, Commitments, Digest, Intent, PayloadHashVersion, PolicyFailure, Reason,
+    Refusal, Request, RequestId, Salt, Status, Step, Submission, Timestamp,
 };
 use countersign_core::record::Rerequest;
 use countersign_policy::ActionPolicy;
@@ -15,7 +15,7 @@ use countersign_trace::{Key, Name, Span};
 use serde_json::{Map, Value, json};
 
 use super::{Gateway, GatewayError, MOST_CONFLICTS, Once, WaitToken, log_failures, traces, whole};
-use crate::decision_log::{UNKNOWN_ACTION, log_decision, log_not_made};
+use crate::decision_log::{log_decision, log_not_made};
 use crate::judging::Asker;
 use crate::simulation::{Observation, Observed, Outcome, Timers};
 
@@ -113,7 +113,7 @@ impl Gateway {
             }
             None => {
                 let by = Asking { by: &ask.requester.id, shard, once: None };
-                self.audit_unmade(now, &ask.action, by, UNKNOWN_ACTION, &[]).await?;
+                self.audit_unmade(now, &ask.action, by, AuditEvent::UnknownAction, &[]).await?;
                 Err(GatewayError::UnknownAction(ask.action.clone()))
             }
         };
@@ -381,7 +381,7 @@ impl Gateway {
         match self.judges.ask(rules, Asker::Person, decided).await? {
             Ok(step) if !(self.readable)(&step.request, rules.entry()) => {
                 let refusal = Refusal::TooLargeToReview;
-                self.audit_unmade(at, &action, by, refusal.code(), &[]).await?;
+                self.audit_unmade(at, &action, by, AuditEvent::TooLargeToReview, &[]).await?;
                 Err(refusal.into())
             }
             Ok(step) => {
@@ -390,11 +390,11 @@ impl Gateway {
                     return Ok(step);
                 }
                 let refusal = GatewayError::Unsatisfiable(reasons);
-                self.audit_unmade(at, &action, by, refusal.code(), &refusal.reasons()).await?;
+                self.audit_unmade(at, &action, by, AuditEvent::Unsatisfiable, &refusal.reasons()).await?;
                 Err(refusal)
             }
             Err(NotMade::Denied(reasons)) => {
-                self.audit_unmade(at, &action, by, "policy_denied", &reasons).await?;
+                self.audit_unmade(at, &action, by, AuditEvent::PolicyDenied, &reasons).await?;
                 Err(GatewayError::Denied(reasons))
             }
             Err(NotMade::Failed(failures)) => self.admission_failed(at, &action, by, failures).await,
@@ -425,7 +425,7 @@ impl Gateway {
             message: failure.to_string(),
             path: None,
         });
-        self.audit_unmade(at, action, by, "policy_failure", &reasons.collect::<Vec<_>>()).await?;
+        self.audit_unmade(at, action, by, AuditEvent::PolicyFailure, &reasons.collect::<Vec<_>>()).await?;
         Err(GatewayError::PolicyFailed(failures))
     }
 
@@ -435,12 +435,12 @@ impl Gateway {
         at: Timestamp,
         action: &str,
         Asking { by, shard, once }: Asking<'_>,
-        event: &str,
+        event: AuditEvent,
         reasons: &[Reason],
     ) -> Result<(), StoreError> {
         let entry = AuditEntry {
             at,
-            event: event.into(),
+            event: event.as_str().to_owned(),
             action: action.into(),
             request: None,
             status: None,
@@ -454,7 +454,7 @@ impl Gateway {
             )]),
         };
         if self.append(vec![entry], Vec::new(), (shard, once)).await? {
-            log_not_made(action, event);
+            log_not_made(action, event.as_str());
         }
         Ok(())
     }

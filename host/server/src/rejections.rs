@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use countersign_core::lifecycle::{AuditEntry, Count, Digest, Timestamp};
+use countersign_core::lifecycle::{AuditEntry, AuditEvent, Count, Digest, Timestamp};
 use countersign_store::Nonce;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -102,10 +102,10 @@ impl Rejections {
     /// What is to be audited, and forgets it.
     pub(crate) fn take(&self, now: Timestamp) -> Vec<AuditEntry> {
         let entries = [
-            ("authentication_failures", self.strangers.take("address", "failures")),
-            ("admin_authentication_failures", self.admin_strangers.take("address", "failures")),
-            ("caller_rejections", self.callers.take("caller", "rejections")),
-            ("admin_rejections", self.admins.take("admin", "rejections")),
+            (AuditEvent::AuthenticationFailures, self.strangers.take("address", "failures")),
+            (AuditEvent::AdminAuthenticationFailures, self.admin_strangers.take("address", "failures")),
+            (AuditEvent::CallerRejections, self.callers.take("caller", "rejections")),
+            (AuditEvent::AdminRejections, self.admins.take("admin", "rejections")),
         ];
         let entries = entries
             .into_iter()

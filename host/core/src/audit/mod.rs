@@ -9,13 +9,13 @@ pub mod note;
 pub mod tree;
 pub mod verify;
 
-use crate::lifecycle::{AuditEntry, Digest};
+use crate::lifecycle::{AuditEntry, AuditEvent, Digest};
 
 /// The event of the entry that says that the oldest entries of its partition were removed.
 ///
 /// Its detail has `partition`, `removed` (the number of the last one that was removed), and `subtrees`: the hashes, in
 /// hexadecimal, of the [`tree::Range`] over all that were removed, from the first one on.
-pub const TRIMMED: &str = "audit_trimmed";
+pub const TRIMMED: &str = AuditEvent::AuditTrimmed.as_str();
 
 /// The entry of these bytes, if it says that others were removed.
 #[must_use]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::audit_event::AuditEvent;
 use super::digest::Digest;
 use super::id::RequestId;
 use super::request::Status;
@@ -42,7 +43,7 @@ impl Effect {
 pub struct AuditEntry {
     /// When it happened.
     pub at: Timestamp,
-    /// What happened: `created`, `approved`, `unauthorized_attempt`, ….
+    /// What happened: one of [`AuditEvent`], or what another version called it.
     pub event: String,
     /// The action that was asked for.
     pub action: String,
@@ -78,13 +79,13 @@ impl AuditEntry {
     #[must_use]
     pub fn of_admin(
         at: Timestamp,
-        event: &str,
+        event: AuditEvent,
         actor: Option<String>,
         detail: Map<String, Value>,
     ) -> AuditEntry {
         AuditEntry {
             at,
-            event: event.to_owned(),
+            event: event.as_str().to_owned(),
             action: String::new(),
             request: None,
             status: None,

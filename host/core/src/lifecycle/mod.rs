@@ -10,6 +10,7 @@
     clippy::unreachable
 )]
 
+mod audit_event;
 mod commitment;
 mod digest;
 mod effect;
@@ -30,6 +31,7 @@ mod usage;
 #[cfg(test)]
 mod tests;
 
+pub use audit_event::{AuditEvent, AuditSubject};
 pub use commitment::{
     BadSalt, BadVersion, Commitments, PayloadHashVersion, Salt, WrappedSalt, payload_hash_of,
 };

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::audit_event::AuditEvent;
 use super::effect::Effect;
 use super::refusal::Refusal;
 use super::request::{Escalation, Request, State};
@@ -68,8 +69,8 @@ impl Request {
             Ending::Expired => State::Expired { at, by, reason },
         });
         let event = match ending {
-            Ending::Cancelled => "cancelled_by_admin",
-            Ending::Expired => "expired_by_admin",
+            Ending::Cancelled => AuditEvent::CancelledByAdmin,
+            Ending::Expired => AuditEvent::ExpiredByAdmin,
         };
         // The decision says who and why, as its receipt does; this one says how that is known.
         let at = step.request.changed_at();
@@ -94,7 +95,7 @@ impl Request {
         let mut detail = by.call.clone();
         detail.insert("version".to_owned(), json!(request.version));
         let at = self.time_of_next(at);
-        let audit = vec![entry(&request, at, "message_resent", Some(by.name.clone()), detail)];
+        let audit = vec![entry(&request, at, AuditEvent::MessageResent, Some(by.name.clone()), detail)];
         Ok(Step { request, audit, effects, counts: Vec::new() })
     }
 }

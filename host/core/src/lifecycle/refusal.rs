@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::audit_event::AuditEvent;
 use super::effect::{AuditEntry, Count};
 use super::event::{Act, Actor, PolicyFailure, Reason};
 use super::request::{Request, Status};
@@ -123,14 +124,14 @@ impl Refusal {
             _ => {}
         }
         let event = match (self, act) {
-            (Refusal::Unauthorized(_), _) => "unauthorized_attempt",
-            (Refusal::PolicyFailed(_), _) => "policy_failure",
-            (_, Act::Approve { edits }) if !edits.is_empty() => "override_rejected",
-            _ => "refused",
+            (Refusal::Unauthorized(_), _) => AuditEvent::UnauthorizedAttempt,
+            (Refusal::PolicyFailed(_), _) => AuditEvent::PolicyFailure,
+            (_, Act::Approve { edits }) if !edits.is_empty() => AuditEvent::OverrideRejected,
+            _ => AuditEvent::Refused,
         };
         AuditEntry {
             at,
-            event: event.into(),
+            event: event.as_str().to_owned(),
             action: request.submission.action.clone(),
             request: Some(request.id),
             status: Some(request.status()),

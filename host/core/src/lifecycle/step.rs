@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::audit_event::AuditEvent;
 use super::effect::{AuditEntry, Count, Effect};
 use super::event::{
     Act, Edit, Event, FailureKind, PolicyFailure, Reason, Requirement, RequirementKind, Ruling, Standing,
@@ -106,7 +107,7 @@ pub(super) fn judged(
         effects.push(Effect::ShowRequest);
     }
     if request.status().is_terminal() {
-        audit.push(decision(&request, at, by));
+        audit.extend(decision(&request, at, by));
         counts.extend(outcome_counts(&request, at));
         close_notices(&before, &request, &mut effects);
     }
@@ -260,7 +261,7 @@ impl Request {
     pub(super) fn ended(&self, at: Timestamp, state: impl FnOnce(Timestamp) -> State) -> Step {
         let at = self.time_of_next(at);
         let request = Request { version: self.version + 1, state: state(at), ..self.clone() };
-        let audit = vec![decision(&request, at, request.ended_by_admin().map(str::to_owned))];
+        let audit = decision(&request, at, request.ended_by_admin().map(str::to_owned)).into_iter().collect();
         let counts = outcome_counts(&request, at);
         let mut effects = vec![Effect::ShowRequest];
         close_notices(&self.state, &request, &mut effects);
@@ -280,7 +281,7 @@ impl Request {
                 self.ended_by_admin().map(str::to_owned)
             }
         };
-        Some(decision(self, at, by))
+        decision(self, at, by)
     }
 }
 
@@ -325,15 +326,15 @@ fn malformed(detail: &str) -> PolicyFailure {
     PolicyFailure { policy: "*".into(), kind: FailureKind::Malformed, detail: detail.into() }
 }
 
-fn act_event(act: &Act) -> &'static str {
+fn act_event(act: &Act) -> AuditEvent {
     match act {
-        Act::Submitted => "created",
-        Act::Acknowledge { .. } => "persona_acknowledged",
-        Act::Approve { .. } => "approval_recorded",
-        Act::Deny { .. } => "denial_recorded",
-        Act::Withdraw => "withdrawn",
-        Act::Escalated => "escalated",
-        Act::Tick => "tick",
+        Act::Submitted => AuditEvent::Created,
+        Act::Acknowledge { .. } => AuditEvent::PersonaAcknowledged,
+        Act::Approve { .. } => AuditEvent::ApprovalRecorded,
+        Act::Deny { .. } => AuditEvent::DenialRecorded,
+        Act::Withdraw => AuditEvent::Withdrawn,
+        Act::Escalated => AuditEvent::Escalated,
+        Act::Tick => AuditEvent::Tick,
     }
 }
 
@@ -419,8 +420,15 @@ fn outcome_counts(request: &Request, at: Timestamp) -> Vec<Count> {
     counts
 }
 
-fn decision(request: &Request, at: Timestamp, by: Option<String>) -> AuditEntry {
+fn decision(request: &Request, at: Timestamp, by: Option<String>) -> Option<AuditEntry> {
     let status = request.status();
+    let event = match status {
+        Status::Approved => AuditEvent::Approved,
+        Status::Denied => AuditEvent::Denied,
+        Status::Expired => AuditEvent::Expired,
+        Status::Cancelled => AuditEvent::Cancelled,
+        Status::Pending | Status::AwaitingPersonas | Status::ReadyForApproval => return None,
+    };
     let mut detail = Map::new();
     detail.insert("decision".into(), status.as_str().into());
     detail.insert("approvers".into(), json!(request.approvers()));
@@ -430,19 +438,19 @@ fn decision(request: &Request, at: Timestamp, by: Option<String>) -> AuditEntry 
     if let State::Cancelled { successor: Some(successor), .. } = &request.state {
         detail.insert("successor".into(), json!(successor));
     }
-    entry(request, at, status.as_str(), by, detail)
+    Some(entry(request, at, event, by, detail))
 }
 
 pub(super) fn entry(
     request: &Request,
     at: Timestamp,
-    event: &str,
+    event: AuditEvent,
     actor: Option<String>,
     detail: Map<String, Value>,
 ) -> AuditEntry {
     AuditEntry {
         at,
-        event: event.into(),
+        event: event.as_str().to_owned(),
         action: request.submission.action.clone(),
         request: Some(request.id),
         status: Some(request.status()),

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 
+use super::audit_event::AuditEvent;
 use super::digest::Digest;
 use super::effect::{Count, Effect};
 use super::id::RequestId;
@@ -101,7 +102,7 @@ impl Request {
         if !request.superseded.is_empty() {
             let detail = Map::from_iter([("superseded".to_owned(), json!(request.superseded))]);
             let caller = request.submission.caller.clone();
-            audit.push(entry(&request, self.time_of_next(at), "supersedes", caller, detail));
+            audit.push(entry(&request, self.time_of_next(at), AuditEvent::Supersedes, caller, detail));
             // Its message is what those of the others lead to.
             effects.push(Effect::ShowRequest);
         }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::audit_event::AuditEvent;
 use super::digest::{Digest, payload_hash};
 use super::effect::{AuditEntry, Count, Effect};
 use super::request::{Request, State, Status};
@@ -225,7 +226,7 @@ impl UseRefusal {
         if !self.differing().is_empty() {
             detail.insert("differing".into(), json!(self.differing()));
         }
-        entry(request, at, "use_refused", None, detail)
+        entry(request, at, AuditEvent::UseRefused, None, detail)
     }
 
     /// How the metrics tell it.
@@ -319,7 +320,7 @@ impl Request {
         let action = self.submission.rules.as_str();
         let count = Count::one("approvals_consumed_total", &[("action", action)]);
         let state = State::Approved { decided: decided.clone(), consumed: Some(consumed) };
-        Ok(self.used(at, state, "consumed", detail, count))
+        Ok(self.used(at, state, AuditEvent::Consumed, detail, count))
     }
 
     /// Notes what came of the run that the approval was consumed for. Its time is set here.
@@ -345,7 +346,7 @@ impl Request {
         let count = Count::one("approval_outcomes_total", &labels);
         let consumed = Consumption { report: Some(RunReport { at, ..report }), ..consumed.clone() };
         let state = State::Approved { decided: decided.clone(), consumed: Some(consumed) };
-        Ok(self.used(at, state, "outcome_reported", detail, count))
+        Ok(self.used(at, state, AuditEvent::OutcomeReported, detail, count))
     }
 
     /// Compares what is about to be run with what was agreed to.
@@ -368,7 +369,7 @@ impl Request {
         &self,
         at: Timestamp,
         state: State,
-        event: &str,
+        event: AuditEvent,
         detail: Map<String, Value>,
         count: Count,
     ) -> Step {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::lifecycle::{AuditEntry, Count, Counter, Digest, Timestamp};
+use crate::lifecycle::{AuditEntry, AuditEvent, Count, Counter, Digest, Timestamp};
 
 /// How many errors of a set that was refused are kept.
 const MOST_FAULTS: usize = 10;
@@ -178,9 +178,9 @@ impl PolicyChange {
     #[must_use]
     pub fn audit(&self) -> AuditEntry {
         let event = match self.outcome {
-            ChangeOutcome::Ok | ChangeOutcome::Unchanged => "policy_reloaded",
-            ChangeOutcome::HeldBack => "policy_reload_held_back",
-            ChangeOutcome::Conflict | ChangeOutcome::Failed => "policy_reload_failed",
+            ChangeOutcome::Ok | ChangeOutcome::Unchanged => AuditEvent::PolicyReloaded,
+            ChangeOutcome::HeldBack => AuditEvent::PolicyReloadHeldBack,
+            ChangeOutcome::Conflict | ChangeOutcome::Failed => AuditEvent::PolicyReloadFailed,
         };
         let mut detail = Map::from_iter([
             ("what".to_owned(), json!(self.what)),

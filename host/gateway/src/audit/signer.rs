@@ -9,7 +9,7 @@ use std::sync::Arc;
 use countersign_core::audit::checkpoint::{Checkpoint, Head, ORIGIN};
 use countersign_core::audit::tree::Range;
 use countersign_core::audit::{leaf, trim_entry};
-use countersign_core::lifecycle::{AuditEntry, Digest, Timestamp};
+use countersign_core::lifecycle::{AuditEntry, AuditEvent, Digest, Timestamp};
 use countersign_store::{AuditCursor, AuditRange, Committed, KeptCheckpoint, LogEntry, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
@@ -19,7 +19,7 @@ use super::{AuditKeys, verify};
 pub use trim::Part;
 
 /// The event of the entry that says that another line of checkpoints begins.
-const RESTARTED: &str = "audit_restarted";
+const RESTARTED: AuditEvent = AuditEvent::AuditRestarted;
 
 /// How many entries are read at once.
 const PAGE: usize = 1000;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use countersign_core::audit::verify::{Columns, Report, Stored, Verifier};
+use countersign_core::lifecycle::AuditEvent;
 use countersign_store::fixtures::*;
 use countersign_store::{Audit as _, SqliteArchive, SqliteStore};
 
@@ -47,7 +48,7 @@ impl House {
             }
             let about_none = countersign_core::lifecycle::AuditEntry::of_admin(
                 at(number),
-                "reload",
+                AuditEvent::AccessReloaded,
                 None,
                 Default::default(),
             );
@@ -302,13 +303,13 @@ async fn nothing_is_signed_over_an_entry_that_says_that_others_were_removed() {
     let mut house = House::new();
     house.write(3).await;
     house.sign().await;
-    let forged = |event: &str| {
+    let forged = |event: AuditEvent| {
         let detail = [("partition".to_owned(), 16.into()), ("removed".to_owned(), 1.into())];
         countersign_core::lifecycle::AuditEntry::of_admin(at(9), event, None, detail.into_iter().collect())
     };
-    house.store().append(vec![forged("reload")], vec![]).await.unwrap();
+    house.store().append(vec![forged(AuditEvent::AccessReloaded)], vec![]).await.unwrap();
     house.sign().await;
-    house.store().append(vec![forged(countersign_core::audit::TRIMMED)], vec![]).await.unwrap();
+    house.store().append(vec![forged(AuditEvent::AuditTrimmed)], vec![]).await.unwrap();
     for _ in 0..2 {
         let refused = house.signer().sign(at(9)).await.unwrap_err().to_string();
         assert!(refused.contains("entry 16/5 says that entries were removed"), "{refused}");

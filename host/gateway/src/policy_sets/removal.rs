@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_core::lifecycle::{AuditEntry, Count, Digest, RequestId, Timestamp};
+use countersign_core::lifecycle::{AuditEntry, AuditEvent, Count, Digest, RequestId, Timestamp};
 use countersign_core::record::PolicyEntry;
 use countersign_store::{Committed, RemovePolicySet, Store, StoreError, StoredSet, policy_set_use};
 use serde_json::{Map, json};
@@ -192,7 +192,7 @@ impl Entries {
                 Count::of(PURGED_MODULES, &[], modules.len() as u64),
             ],
             modules,
-            audit: vec![AuditEntry::of_admin(now, "policy_set_removed", None, detail)],
+            audit: vec![AuditEntry::of_admin(now, AuditEvent::PolicySetRemoved, None, detail)],
         })
     }
 

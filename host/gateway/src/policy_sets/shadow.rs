@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{By, ChangeError, PolicySets, whole};
 use crate::simulation::Explained;
-use countersign_core::lifecycle::Digest;
+use countersign_core::lifecycle::{AuditEvent, Digest};
 
 impl PolicySets {
     /// Has a stored set judge beside the one in force, in the place of any other, with no effect.
@@ -30,7 +30,7 @@ impl PolicySets {
                 .shadow()
                 .start(set, beside, directory, (by.actor.clone(), since))
                 .map_err(|error| ChangeError::Stopped(format!("there is no thread for it: {error}")))?;
-            sets.audit("policy_shadow_started", &by, hash, &[("beside", json!(beside))]).await?;
+            sets.audit(AuditEvent::PolicyShadowStarted, &by, hash, &[("beside", json!(beside))]).await?;
             tracing::info!(%hash, %beside, "a policy set judges in the shadow");
             Ok(())
         })
@@ -44,7 +44,7 @@ impl PolicySets {
     pub async fn stop_shadow(&self, by: By) -> Result<bool, ChangeError> {
         let _seen = self.changing.lock().await;
         let Some(hash) = self.gateway.shadow().stop() else { return Ok(false) };
-        self.audit("policy_shadow_stopped", &by, hash, &[]).await?;
+        self.audit(AuditEvent::PolicyShadowStopped, &by, hash, &[]).await?;
         Ok(true)
     }
 
@@ -60,7 +60,7 @@ impl PolicySets {
         });
         let Some(hash) = standing.filter(|_| known).map(|standing| standing.hash) else { return Ok(false) };
         let detail = [("about", json!(action)), ("kind", json!(kind)), ("why", json!(why))];
-        self.audit("policy_shadow_explained", &by, hash, &detail).await?;
+        self.audit(AuditEvent::PolicyShadowExplained, &by, hash, &detail).await?;
         let explained = Explained { why: why.to_owned(), by: by.actor, at: self.now() };
         Ok(self.gateway.shadow().explain(action, kind, explained))
     }

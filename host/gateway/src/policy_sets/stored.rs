@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::removal::{storing_now, use_now};
 use super::{By, ChangeError, ChangeFault, ChangeKind, PolicySets, blocking, build, whole};
-use countersign_core::lifecycle::{AuditEntry, Digest, Timestamp};
+use countersign_core::lifecycle::{AuditEntry, AuditEvent, Digest, Timestamp};
 use countersign_core::record::{AdminCall, MOST_SIGNATURES, Signature};
 use countersign_policy::{Descriptor, Kept, ModuleError, Pins, PolicySet, PublicKey, Signed, Source, Stored};
 use countersign_registry::Pinned;
@@ -61,7 +61,7 @@ impl PolicySets {
                         ("version", json!(descriptor.version)),
                         ("signedBy", json!(texts(signed_by))),
                     ];
-                    sets.audit("policy_module_stored", &by, digest, &detail).await?;
+                    sets.audit(AuditEvent::PolicyModuleStored, &by, digest, &detail).await?;
                 }
                 Err(error) => {
                     let at = format!("sha256:{digest}");
@@ -92,7 +92,7 @@ impl PolicySets {
             match &stored {
                 Ok(stored) => {
                     let detail = [("signedBy", json!(texts(&stored.signed_by)))];
-                    sets.audit("policy_set_stored", &by, stored.hash, &detail).await?;
+                    sets.audit(AuditEvent::PolicySetStored, &by, stored.hash, &detail).await?;
                 }
                 Err(error) => sets.audit_refusal(ChangeKind::StoreSet, by, seen.folder, error, None).await,
             }
@@ -210,7 +210,7 @@ impl PolicySets {
 
     pub(super) async fn audit(
         &self,
-        event: &str,
+        event: AuditEvent,
         by: &By,
         hash: Digest,
         detail: &[(&str, Value)],

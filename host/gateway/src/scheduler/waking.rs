@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::clock::Clock;
-use countersign_core::lifecycle::{AuditEntry, Request, RequestId, Timestamp};
+use countersign_core::lifecycle::{AuditEntry, AuditEvent, Request, RequestId, Timestamp};
 use countersign_store::StoreError;
 use futures_util::FutureExt as _;
 use serde_json::{Map, json};
@@ -81,7 +81,7 @@ impl Waking {
     async fn audit(&self, id: RequestId, request: Option<&Request>, why: &str) {
         let entry = AuditEntry {
             at: self.gateway.clock().now(),
-            event: "request_quarantined".to_owned(),
+            event: AuditEvent::RequestQuarantined.as_str().to_owned(),
             action: request.map(|request| request.submission.action.clone()).unwrap_or_default(),
             request: Some(id),
             status: request.map(Request::status),

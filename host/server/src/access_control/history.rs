@@ -3,7 +3,7 @@
 //! Each attempt is audited first, and for good; the document has the newest ones alone. What the store does not take is
 //! recorded once it does. A crash in between leaves an attempt out, and the next start notes which file it found.
 
-use countersign_core::lifecycle::{AuditEntry, Count, Counter, Digest, Timestamp};
+use countersign_core::lifecycle::{AuditEntry, AuditEvent, Count, Counter, Digest, Timestamp};
 use countersign_core::record::ChangeFault;
 use countersign_policy::LoadErrors;
 use countersign_store::{Nonce, Store, StoreError};
@@ -110,9 +110,9 @@ impl Outcome {
 impl Attempt {
     fn audit(&self) -> AuditEntry {
         let event = match self.outcome {
-            Outcome::Ok | Outcome::Unchanged => "access_reloaded",
-            Outcome::HeldBack => "access_reload_held_back",
-            Outcome::Failed => "access_reload_failed",
+            Outcome::Ok | Outcome::Unchanged => AuditEvent::AccessReloaded,
+            Outcome::HeldBack => AuditEvent::AccessReloadHeldBack,
+            Outcome::Failed => AuditEvent::AccessReloadFailed,
         };
         let mut detail = Map::from_iter([
             ("source".to_owned(), json!(self.source)),

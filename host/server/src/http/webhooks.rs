@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use countersign_core::lifecycle::{AuditEntry, RequestId, Timestamp};
+use countersign_core::lifecycle::{AuditEntry, AuditEvent, RequestId, Timestamp};
 use countersign_dispatch::message_id;
 use countersign_store::DeadLetter;
 use serde::Serialize;
@@ -181,7 +181,7 @@ pub(super) async fn resend(
     let now = app.gateway.clock().now();
     let audit = AuditEntry {
         at: request.time_of_next(now),
-        event: "webhook_resent".to_owned(),
+        event: AuditEvent::WebhookResent.as_str().to_owned(),
         action: request.submission.action.clone(),
         request: Some(request.id),
         status: Some(request.status()),

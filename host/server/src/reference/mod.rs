@@ -1,9 +1,11 @@
-//! The references in `docs/` that are made from the code: of every setting, and of every route.
+//! The references in `docs/` that are made from the code: of every setting, of every route, and of every event of the audit
+//! log.
 //!
 //! A test compares each with what the code says. `COUNTERSIGN_DOCS=write cargo test -p countersign --lib reference` writes
 //! them anew.
 
 mod api;
+mod audit_events;
 mod settings;
 
 use std::path::Path;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use countersign_core::lifecycle::{AuditEntry, Request, RequestId};
+use countersign_core::lifecycle::{AuditEntry, AuditEvent, Request, RequestId};
 use countersign_gateway::retention::{LATER_MS, Passed};
 use countersign_store::{Removal, StoreError};
 use futures_util::future::join_all;
@@ -346,7 +346,7 @@ async fn audit(app: &App, removed: &Removed) -> Result<(), StoreError> {
     let mut detail = Map::new();
     detail.insert("requests".to_owned(), removed.requests.into());
     detail.insert("archived".to_owned(), removed.archived.into());
-    let entry = AuditEntry::of_admin(app.gateway.clock().now(), "requests_removed", None, detail);
+    let entry = AuditEntry::of_admin(app.gateway.clock().now(), AuditEvent::RequestsRemoved, None, detail);
     app.gateway.store().append(vec![entry], Vec::new()).await
 }
 

@@ -2,7 +2,7 @@
 //! logged. Pure, like the choice of the next step; the sender applies it.
 
 use countersign_core::backoff::{Backoff, around};
-use countersign_core::lifecycle::Timestamp;
+use countersign_core::lifecycle::{AuditEvent, Timestamp};
 use countersign_core::record::{SlackPost, Slot};
 use countersign_store::LONGEST_WAIT_MS;
 use tracing::Level;
@@ -93,15 +93,6 @@ pub(super) enum Release {
     RetryAt(Timestamp),
 }
 
-/// The kind of an audit entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AuditEvent {
-    /// A message cannot be delivered until somebody corrects the cause, or not at all.
-    DeliveryFailed,
-    /// A message is shown in its minimal form.
-    MessageShortened,
-}
-
 /// A line of the log. The sender adds the request, the slot, the channel and the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LogLine {
@@ -143,21 +134,21 @@ pub(super) fn after_failure(call: &FailedCall<'_>, rng: &mut fastrand::Rng) -> A
         }
         Failure::Content if !call.is_minimal => AfterFailure {
             post: PostChange::Minimal { refresh_at: refresh_at(now) },
-            audit: Some(AuditEvent::MessageShortened),
+            audit: Some(AuditEvent::SlackMessageShortened),
             log: warn("Slack refuses a message's content; sending its minimal form"),
             ..nothing
         },
         // The other notices of the same entry may still have to be closed, so the entry is not done.
         Failure::Gone if is_posted && is_terminal && slot != Slot::Main => AfterFailure {
             post: PostChange::GivenUp,
-            audit: Some(AuditEvent::DeliveryFailed),
+            audit: Some(AuditEvent::SlackDeliveryFailed),
             log: warn("the notice of an ended request cannot be updated"),
             ..nothing
         },
         Failure::Gone if is_posted && is_terminal => AfterFailure {
             post: PostChange::Failed { refresh_at: None },
             release: Release::Finish,
-            audit: Some(AuditEvent::DeliveryFailed),
+            audit: Some(AuditEvent::SlackDeliveryFailed),
             log: warn("the message of an ended request cannot be updated"),
             ..nothing
         },
@@ -193,7 +184,7 @@ pub(super) fn after_failure(call: &FailedCall<'_>, rng: &mut fastrand::Rng) -> A
                 },
                 // The other notice of the same entry can be sent at once.
                 release: Release::RetryAt(if slot == Slot::Main { retry_at } else { now }),
-                audit: is_new.then_some(AuditEvent::DeliveryFailed),
+                audit: is_new.then_some(AuditEvent::SlackDeliveryFailed),
                 log: if is_new {
                     error("Slack refuses a message until somebody corrects the cause")
                 } else {
@@ -318,7 +309,7 @@ mod tests {
         post: "failed",
         release: "retry",
         due: ABOUT_A_MINUTE,
-        audit: Some(AuditEvent::DeliveryFailed),
+        audit: Some(AuditEvent::SlackDeliveryFailed),
         log: Some(Level::ERROR),
         channel_failed: true,
         ..NOTHING
@@ -371,7 +362,7 @@ mod tests {
         let unsure = Expected { post: "unsure", ..retried.clone() };
         let rescheduled = Expected { post: "reschedule", ..retried.clone() };
         let shortened =
-            Expected { post: "minimal", audit: Some(AuditEvent::MessageShortened), ..warned.clone() };
+            Expected { post: "minimal", audit: Some(AuditEvent::SlackMessageShortened), ..warned.clone() };
         let known = Expected { post: "reschedule", audit: None, log: None, ..LASTING };
         let rows = [
             ("rate limited", FailedCall { failure: RateLimited(1), ..UPDATE }, NOTHING),
@@ -410,14 +401,14 @@ mod tests {
                 Expected {
                     post: "failed",
                     release: "finish",
-                    audit: Some(AuditEvent::DeliveryFailed),
+                    audit: Some(AuditEvent::SlackDeliveryFailed),
                     ..warned.clone()
                 },
             ),
             (
                 "gone, and the notice of an ended one",
                 FailedCall { failure: Gone, slot: Slot::Replaced(3), is_terminal: true, ..UPDATE },
-                Expected { post: "given up", audit: Some(AuditEvent::DeliveryFailed), ..warned },
+                Expected { post: "given up", audit: Some(AuditEvent::SlackDeliveryFailed), ..warned },
             ),
             (
                 "gone, and open",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use countersign_core::lifecycle::{AuditEntry, Count, Digest};
+use countersign_core::lifecycle::{AuditEntry, AuditEvent, Count, Digest};
 use countersign_core::record::{ChangeFault, PolicyEntry, Signature};
 
 use super::Backend;
@@ -169,7 +169,7 @@ async fn two_sets(store: &dyn Store) -> RemovePolicySet {
         ],
         entries: vec![own.hash()],
         modules: vec![Digest::of(&modules[0])],
-        audit: vec![AuditEntry::of_admin(at(9), "policy_set_removed", None, Default::default())],
+        audit: vec![AuditEntry::of_admin(at(9), AuditEvent::PolicySetRemoved, None, Default::default())],
         counts: vec![Count::of("purged_policy_sets_total", &[], 1)],
     }
 }
@@ -197,7 +197,10 @@ pub(crate) async fn a_removed_policy_set_is_gone_with_what_goes_with_it<B: Backe
     }
     let seen = Seen::of(&*store).await;
     assert_eq!(seen.counter("purged_policy_sets_total"), 1);
-    assert_eq!(seen.audit.last().map(|entry| entry.event.as_str()), Some("policy_set_removed"));
+    assert_eq!(
+        seen.audit.last().map(|entry| entry.event.as_str()),
+        Some(AuditEvent::PolicySetRemoved.as_str())
+    );
     // Doing it again does nothing; and a set can come back.
     assert_eq!(store.remove_policy_set(removal).await.unwrap(), Committed::Conflict);
     assert_eq!(Seen::of(&*store).await, seen);

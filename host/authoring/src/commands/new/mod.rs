@@ -202,7 +202,6 @@ fn type_name(name: &str) -> String {
         "Config",
         "Context",
         "Deserialize",
-        "IgnoredAny",
         "Policy",
         "Reason",
         "ReasonDoc",
@@ -210,6 +209,7 @@ fn type_name(name: &str) -> String {
         "Requirement",
         "Ruling",
         "Scenario",
+        "Value",
     ];
     if imported.contains(&name.as_str()) { format!("{name}Policy") } else { name }
 }
@@ -259,6 +259,31 @@ mod tests {
         for (path, content) in files("two-of-three", None).unwrap() {
             assert!(path.starts_with("sdk/") || !content.contains("{{"), "{path}:\n{content}");
         }
+    }
+
+    /// What an author changes once is changed everywhere; and what a policy reads of a parameter needs nothing but the SDK.
+    #[test]
+    fn the_summary_is_in_one_place_and_parameters_need_no_dependency() {
+        let files = files("mine", None).unwrap();
+        let own = || files.iter().filter(|(path, _)| !path.starts_with("sdk/"));
+        let text = |path: &str| &own().find(|(found, _)| found == path).unwrap().1;
+        let manifest = text("Cargo.toml");
+        let summary = manifest.lines().find_map(|line| line.strip_prefix("description = ")).unwrap();
+        let words = summary.trim_matches('"').split(',').next().unwrap();
+        let having: Vec<_> = own().filter(|(_, text)| text.contains(words)).map(|(path, _)| path).collect();
+        assert_eq!(having, ["Cargo.toml"]);
+
+        let (_, dependencies) = manifest.split_once("[dependencies]\n").unwrap();
+        let names: Vec<_> = dependencies
+            .lines()
+            .take_while(|line| !line.starts_with('['))
+            .filter_map(|line| line.split_once(" = "))
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(names, ["countersign-policy-sdk", "serde"]);
+        let source = text("src/lib.rs");
+        assert!(source.contains("countersign_policy_sdk::serde_json::Value"), "{source}");
+        assert!(!source.contains("use serde_json"), "{source}");
     }
 
     /// Cargo resolves no versions of its own; it only removes entries that are not needed.

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use countersign_core::audit::checkpoint::Head;
 use countersign_core::audit::tree::Range;
-use countersign_core::audit::{TRIMMED, trim_entry};
-use countersign_core::lifecycle::{AuditEntry, Digest, Timestamp};
+use countersign_core::audit::trim_entry;
+use countersign_core::lifecycle::{AuditEntry, AuditEvent, Digest, Timestamp};
 use countersign_store::{AuditCursor, AuditRange, LogEntry};
 use serde::Deserialize;
 use serde_json::Map;
@@ -242,7 +242,7 @@ impl AuditSigner {
         detail.insert("subtrees".to_owned(), hashes.into());
         let signature = self.keys.signature(&signed_text(partition, removed, subtrees));
         detail.insert("signature".to_owned(), signature.into());
-        AuditEntry::of_admin(now, TRIMMED, None, detail)
+        AuditEntry::of_admin(now, AuditEvent::AuditTrimmed, None, detail)
     }
 }
 

@@ -1,14 +1,13 @@
 //! Applies what a failed call leads to, as [`after_failure`] says.
 
+use countersign_core::lifecycle::AuditEvent;
 use countersign_core::record::SlackPost;
 use countersign_store::StoreError;
 use tracing::Level;
 
 use super::{ActiveJob, SendResult, Sender, StepError};
 use crate::CallError;
-use crate::delivery::after_failure::{
-    AfterFailure, AuditEvent, FailedCall, LogLine, PostChange, after_failure,
-};
+use crate::delivery::after_failure::{AfterFailure, FailedCall, LogLine, PostChange, after_failure};
 use crate::delivery::failure::Failure;
 use crate::delivery::step::TrackedMessage;
 
@@ -64,7 +63,7 @@ impl Sender {
             Failure::RateLimited(wait_ms) => SendResult::RateLimited { wait_ms },
             Failure::Unanswered => SendResult::Unanswered,
             Failure::Unauthorized => {
-                let audit = self.audit_entry(active, &tracked, AuditEvent::DeliveryFailed, &code);
+                let audit = self.audit_entry(active, &tracked, AuditEvent::SlackDeliveryFailed, &code);
                 SendResult::Unauthorized { code, audit: Box::new(audit) }
             }
             Failure::Channel | Failure::Content | Failure::Gone | Failure::Unknown => {

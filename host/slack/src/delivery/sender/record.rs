@@ -1,12 +1,12 @@
 //! Stores the outcome of a step: the post, its audit entries and counts, and what happens to the outbox entry.
 
-use countersign_core::lifecycle::{AuditEntry, Count, Effect, Request, Timestamp};
+use countersign_core::lifecycle::{AuditEntry, AuditEvent, Count, Effect, Request, Timestamp};
 use countersign_core::record::{Mark, SlackPost, Slot};
 use countersign_store::{Committed, KeepPost, OutboxEntry, StoreError};
 use serde_json::{Map, json};
 
 use super::{ActiveJob, Sender};
-use crate::delivery::after_failure::{AuditEvent, Release};
+use crate::delivery::after_failure::Release;
 use crate::delivery::step::TrackedMessage;
 
 /// One failed delivery with this code, for the counter `slack_delivery_failures_total`.
@@ -161,13 +161,9 @@ impl Sender {
         code: &str,
     ) -> AuditEntry {
         let request = active.request;
-        let event = match event {
-            AuditEvent::DeliveryFailed => "slack_delivery_failed",
-            AuditEvent::MessageShortened => "slack_message_shortened",
-        };
         AuditEntry {
             at: request.time_of_next(self.clock.now()),
-            event: event.to_owned(),
+            event: event.as_str().to_owned(),
             action: request.submission.action.clone(),
             request: Some(request.id),
             status: Some(request.status()),
