@@ -42,10 +42,9 @@ def before_call(ctx, case, kwargs):
         case.headers["Authorization"] = f"Bearer {TOKEN}"
     if not isinstance(body, dict):
         return
-    # What may have any form. A new object, since others have parts of this one, too.
-    for name in ("params", "policyHints", "schemas") + (("actor",) if path == "/api/guard/rerequest" else ()):
-        if name in body:
-            body[name] = readable(body[name])
+    # A new object, since others have parts of this one, too. Several parts may have any form.
+    for name in list(body):
+        body[name] = readable(body[name])
     if path == "/api/guard/request":
         # Whether a requester must be said depends on the caller.
         meta = body.get("meta")
@@ -53,6 +52,9 @@ def before_call(ctx, case, kwargs):
             meta["requester"] = dict(REQUESTER)
     elif path.startswith("/api/guard/") and ("token" not in body or body["token"] in (None, "")):
         body["token"] = TOKEN
+    if "token" in body and case.headers is not None:
+        # It may be sent in the header or in the body, and in both only if they agree.
+        case.headers.pop("Authorization", None)
     if path == "/api/guard/consume":
         # One of two.
         if body.get("params") is not None:

@@ -178,11 +178,7 @@ pub struct Party {
     )]
     pub id: String,
     /// The system that `id` belongs to: `slack`, `github`, `ci`.
-    #[schema(
-        min_length = 1,
-        max_length = 64,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
-    )]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[a-z0-9_.-]+$")]
     pub source: String,
     /// What to call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -254,7 +250,11 @@ pub struct Link {
     )]
     pub label: String,
     /// Where it is: `https` or `http`.
-    #[schema(min_length = 1, max_length = 2000, pattern = r"^https?://[^/?#]")]
+    #[schema(
+        min_length = 1,
+        max_length = 2000,
+        pattern = r#"^https?://[^/?#:@\s<>"|\\`{}^\x00-\x1f\x7f-\x9f][^/?#@\s<>"|\\`{}^\x00-\x1f\x7f-\x9f]*([/?#][^\s<>"|\\`{}^\x00-\x1f\x7f-\x9f]*)?$"#
+    )]
     pub url: String,
 }
 

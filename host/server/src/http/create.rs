@@ -61,6 +61,7 @@ pub(super) struct Meta {
     justification: String,
     /// Links to more information.
     #[serde(default)]
+    #[schema(max_items = 20)]
     links: Option<Vec<Link>>,
 }
 
