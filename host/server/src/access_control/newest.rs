@@ -60,7 +60,7 @@ impl Newest {
 /// Says that this instance has the file with this hash in force, and returns what is known then.
 ///
 /// # Errors
-/// If the store is unavailable, or the document cannot be read.
+/// If the store is unavailable.
 pub(crate) async fn record(
     store: &dyn Store,
     shared: &dyn Shared,
@@ -69,7 +69,7 @@ pub(crate) async fn record(
 ) -> Result<Newest, StoreError> {
     loop {
         let stored = store.recall(KEY).await?;
-        let known = stored.as_deref().map_or_else(|| Ok(Newest::default()), read)?;
+        let known = begun(stored.as_deref());
         if known.hash == Some(hash) && known.instances.get(&instance) == Some(&hash) {
             return Ok(known);
         }
@@ -91,6 +91,15 @@ pub(crate) async fn record(
 /// If the store is unavailable, or the document cannot be read.
 pub(crate) async fn load(store: &dyn Store) -> Result<Newest, StoreError> {
     store.recall(KEY).await?.as_deref().map_or_else(|| Ok(Newest::default()), read)
+}
+
+/// What cannot be read begins anew with the files of the instances that live, as the history does: otherwise none of them
+/// would ever know again that its file is old.
+fn begun(stored: Option<&[u8]>) -> Newest {
+    stored.map_or_else(|| Ok(Newest::default()), read).unwrap_or_else(|error| {
+        tracing::error!(%error, "cannot read which access file is the newest; it begins anew");
+        Newest::default()
+    })
 }
 
 fn read(document: &[u8]) -> Result<Newest, StoreError> {
@@ -172,6 +181,16 @@ mod tests {
             (2, "a", &[2], 3, "a"),
             (3, "a", &[2, 3], 3, "a"),
         ]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_begins_anew() {
+        let known = Newest::default().with(1, file("a"), &[1]);
+        let stored = serde_json::to_vec(&known).unwrap();
+        assert_eq!(begun(Some(&stored)), known);
+        for broken in [&b"{"[..], b"", b"[]", b"{\"version\":-1}"] {
+            assert_eq!(begun(Some(broken)), Newest::default());
+        }
     }
 
     #[test]
