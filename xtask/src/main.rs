@@ -105,6 +105,16 @@ fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> anyho
     Ok(())
 }
 
+/// How many tests of one program run at a time, if `RUST_TEST_THREADS` does not say so: end-to-end tests wait for other
+/// programs, clocks and disks most of the time.
+#[expect(clippy::disallowed_methods, reason = "it is a setting of the tests")]
+fn test_threads() -> String {
+    std::env::var("RUST_TEST_THREADS").unwrap_or_else(|_| {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        (3 * cores).to_string()
+    })
+}
+
 /// A program of the workspace, in the debug build.
 fn built(root: &Path, program: &str) -> PathBuf {
     root.join("target/debug").join(format!("{program}{}", std::env::consts::EXE_SUFFIX))

@@ -83,7 +83,10 @@ pub(crate) fn spine(root: &Path) -> Result<()> {
 fn on_redis(root: &Path, stories: &[&str], variables: &[(&str, &str)]) -> Result<()> {
     let gateway = crate::built(root, "countersign");
     let gateway = gateway.to_str().context("the project's path is not UTF-8")?;
-    let words = [&["test", "--package", "countersign-tests", "--test", "e2e", "--"], stories].concat();
-    let ours = [("COUNTERSIGN_BIN", gateway), ("COUNTERSIGN_TEST_STORE", "redis")];
+    // Of the whole workspace, which has been built with the features that its tests need; one package alone has fewer.
+    let words = [&["test", "--workspace", "--test", "e2e", "--"], stories].concat();
+    let threads = crate::test_threads();
+    let ours =
+        [("COUNTERSIGN_BIN", gateway), ("COUNTERSIGN_TEST_STORE", "redis"), ("RUST_TEST_THREADS", &threads)];
     cargo(root, &words, &[ours.as_slice(), variables].concat())
 }

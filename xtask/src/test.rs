@@ -44,7 +44,9 @@ pub(crate) fn run() -> Result<()> {
     step("unit, contract and end-to-end tests", || {
         let gateway = crate::built(&root, "countersign");
         let gateway = gateway.to_str().context("the project's path is not UTF-8")?;
-        cargo(&root, &["test", "--workspace"], &[("COUNTERSIGN_BIN", gateway)])
+        let threads = crate::test_threads();
+        let ours = [("COUNTERSIGN_BIN", gateway), ("RUST_TEST_THREADS", &threads)];
+        cargo(&root, &["test", "--workspace"], &ours)
     })?;
     step("end-to-end tests of the spine, on Redis", || redis::spine(&root))?;
     step("scenario tests of the policies", || {

@@ -223,6 +223,7 @@ async fn a_button_that_is_still_on_a_screen_does_not_count_once_slack_refused_th
     setup.slack.set_faults(Faults::none());
     setup.click_ok(&Click::withdraw("U0ALICE", &request.id)).await;
     let message = setup.shows(&request, END).await;
+    setup.delivered().await;
     for user in ["U0ALICE", "U0BOB"] {
         setup.slack.person(user).click(&message, "approve").await;
     }

@@ -52,6 +52,16 @@ impl Setup {
         }
     }
 
+    /// Waits until the gateway has stored that Slack was told everything.
+    pub(crate) async fn delivered(&self) {
+        let all = async {
+            while self.metrics().await.count("outbox_depth", &[]) > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        countersign_tests::within("the outbox to be empty", all).await;
+    }
+
     /// Waits for an ephemeral message to `user` that contains `words`, and returns its text.
     pub(crate) async fn ephemeral(&self, user: &str, words: &str) -> String {
         let find = |slack: &Simulator| {

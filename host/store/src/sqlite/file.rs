@@ -140,7 +140,8 @@ impl Database {
         connection.pragma_update(None, "journal_mode", "wal").map_err(sqlite)?;
         connection.pragma_update(None, "journal_size_limit", LOG_SIZE).map_err(sqlite)?;
         connection.pragma_update(None, "synchronous", "full").map_err(sqlite)?;
-        connection.pragma_update(None, "cache_size", -65_536).map_err(sqlite)?;
+        // Not larger: SQLite looks at each page of the cache after a commit that split one.
+        connection.pragma_update(None, "cache_size", -8_192).map_err(sqlite)?;
         schema::migrate(&mut connection).map_err(sqlite)?;
         Ok((database, connection))
     }
