@@ -1,6 +1,6 @@
 //! What a change of the policy set would do, before it is made: beside live requests, and with recorded ones.
 
-use countersign_tests::{Ask, Click, Gateway, Home, countersign};
+use countersign_tests::{Ask, Click, Gateway, Home, Redis, countersign};
 use serde_json::{Value, json};
 
 fn actions(approvals: u32) -> String {
@@ -227,4 +227,68 @@ async fn a_replay_that_cannot_run_is_an_error() {
     let ran = run(&["policy", "replay", "--since", "soon", "--set", "policies"]);
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.stderr.contains("a duration such as `30d`"), "{ran:?}");
+}
+
+/// The set in force is compared with a folder, and stored sets with each other, beside the gateway that runs on the store.
+async fn stored_sets_are_compared(home: Home, store: &str) {
+    let gateway = home.administered().start().await;
+    let first = gateway.policy().await;
+    let candidate = Home::new(&actions(2));
+    let folder = candidate.path("policies").display().to_string();
+    let diff = |sets: [&str; 2], more: &[&str]| {
+        run(&[&["policy", "diff"], &sets[..], &["--store", store], more].concat())
+    };
+
+    let changes = diff(["active", &folder], &[]);
+    assert_eq!(changes.code, Some(1), "{changes:?}");
+    let text = &changes.stdout;
+    assert!(text.contains("deploy\n") && text.contains("  approvals needed: 1 → 2\n"), "{text}");
+    assert!(text.contains("\n2 actions changed, 0 new, 0 removed\n"), "{text}");
+    assert_eq!(diff([&first, &folder], &[]).stdout, *text, "it is the set in force");
+
+    let second = gateway.store_set(&candidate.policy_set()).await;
+    assert_eq!(diff([&second, &folder], &[]).code, Some(0), "it is the same set");
+    assert_eq!(diff([&first, &second], &[]).stdout, *text);
+    let json = diff(["active", &second], &["--format", "json"]);
+    let report: Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!((&report["old"], &report["new"]), (&json!(first), &json!(second)));
+
+    gateway.activate(&second, &first).await.expect("it is stored");
+    assert_eq!(diff(["active", &folder], &[]).code, Some(0), "another set is in force");
+    assert_eq!(diff([&first, "active"], &[]).stdout, *text);
+
+    let unknown = "0".repeat(64);
+    for (set, says) in [
+        (unknown.as_str(), format!("no policy set with the hash {unknown} is stored")),
+        (&first[..12], "given by its whole hash, 64 hexadecimal digits".to_owned()),
+    ] {
+        let refused = diff([set, &folder], &[]);
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains(&says), "{refused:?}");
+    }
+    assert_eq!(gateway.policy().await, second, "nothing has changed");
+    gateway.open("deploy").await;
+}
+
+#[tokio::test]
+async fn sets_stored_in_a_file_are_compared() {
+    let home = Home::new(&actions(1));
+    let path = home.path("data/compared.db").display().to_string();
+    let store = format!("sqlite:{path}");
+    stored_sets_are_compared(home.with("COUNTERSIGN_STORE", &store), &store).await;
+    let missing = format!("{store}.missing");
+    let none = run(&["policy", "diff", "active", "active", "--store", &missing]);
+    assert_eq!(none.code, Some(2), "{none:?}");
+    assert!(none.stderr.contains(&format!("cannot read the store `{missing}`")), "{none:?}");
+}
+
+#[tokio::test]
+async fn sets_stored_in_redis_are_compared() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    stored_sets_are_compared(Home::new(&actions(1)).with_redis(&redis), &url).await;
+    let empty = Redis::start().await;
+    let none = run(&["policy", "diff", "active", "active", "--store", &empty.url()]);
+    assert_eq!(none.code, Some(2), "{none:?}");
+    assert!(none.stderr.contains("there is no store"), "{none:?}");
 }

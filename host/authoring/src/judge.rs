@@ -34,6 +34,7 @@ use super::event::{Event, duration};
 use super::synthetic::{self, SUBMITTED_AT, Submitted, SyntheticRequest, request_id};
 use super::{Answer, Format, file};
 use crate::people::People;
+use crate::progress::Progress;
 
 const MAX_PARAMS_BYTES: usize = 1 << 20;
 
@@ -89,6 +90,7 @@ impl Judge {
 }
 
 pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
+    let _progress = Progress::start("loading the policy set");
     let set = fetch::load(Source::folder(&judge.set), engine, &judge.loading.supply.registries())??;
     let Some(policy) = set.action(&judge.action) else {
         let hint = did_you_mean(&judge.action, set.actions().keys().map(String::as_str));

@@ -82,6 +82,7 @@ impl Policy {
     /// Takes what the command needs from the environment, and returns what is wrong there, one sentence each.
     pub fn read_variables(&mut self, environment: &BTreeMap<String, String>) -> Vec<String> {
         match self {
+            Policy::Diff(diff) => diff.read_variables(environment),
             Policy::Replay(replay) => replay.read_variables(environment),
             _ => Vec::new(),
         }

@@ -1,17 +1,22 @@
-//! How far a command is that takes long: one line on a terminal, which is gone when it ends. Elsewhere nothing is shown, since
-//! nobody watches a log file.
+//! How far a command is that takes long, on the standard error: on a terminal one line that is kept up to date, and is gone
+//! when the command ends; elsewhere, as in the log of CI, now and then a line, since some systems end what is silent.
 
 use std::io::{self, IsTerminal as _, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How long a command may take until it is shown how far it is.
-const PATIENCE: Duration = Duration::from_secs(2);
+use countersign_core::clock::{Clock as _, SystemClock};
 
-/// How often that is shown.
+/// How often it is looked whether there is something to show.
 const INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a command may take until a terminal shows how far it is, in milliseconds. From then on it does each time.
+const PATIENCE_MS: u64 = 2_000;
+
+/// How far apart lines of a log are, in milliseconds.
+const LOG_PERIOD_MS: u64 = 30_000;
 
 /// How far a command is. It is shown until this is dropped.
 #[derive(Debug)]
@@ -22,37 +27,60 @@ pub struct Progress {
 
 #[derive(Debug)]
 struct Shared {
-    what: &'static str,
-    done: AtomicU64,
+    work: Mutex<Work>,
     ended: AtomicBool,
 }
 
+/// What a command does now, and how much of it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Work {
+    what: &'static str,
+    done: u64,
+    total: Option<u64>,
+}
+
 impl Progress {
-    /// Of a command that does this, such as `evaluating requests`. It is shown on the standard error, if that is a terminal.
+    /// Of a command that does this, such as `evaluating requests`.
     #[must_use]
     pub fn start(what: &'static str) -> Progress {
         let stderr = io::stderr();
-        let shared = Shared { what, done: AtomicU64::new(0), ended: AtomicBool::new(false) };
-        match stderr.is_terminal() {
-            true => Progress::on(stderr, PATIENCE, shared),
-            false => Progress { shared: Arc::new(shared), shown: None },
-        }
+        let is_terminal = stderr.is_terminal();
+        let began = SystemClock.monotonic();
+        let screen = Screen::new(stderr, is_terminal);
+        Progress::shown(what, screen, move || SystemClock.monotonic().since(began), INTERVAL)
     }
 
-    fn on(terminal: impl Write + Send + 'static, patience: Duration, shared: Shared) -> Progress {
-        let shared = Arc::new(shared);
+    /// `passed` says how long ago the command began, in milliseconds.
+    fn shown(
+        what: &'static str,
+        screen: Screen<impl Write + Send + 'static>,
+        passed: impl Fn() -> u64 + Send + 'static,
+        interval: Duration,
+    ) -> Progress {
+        let work = Mutex::new(Work { what, done: 0, total: None });
+        let shared = Arc::new(Shared { work, ended: AtomicBool::new(false) });
         let this = Arc::clone(&shared);
-        Progress { shared, shown: Some(thread::spawn(move || this.show(terminal, patience))) }
+        Progress { shared, shown: Some(thread::spawn(move || this.show(screen, passed, interval))) }
+    }
+
+    /// From now on the command does something else, of which nothing is done yet.
+    pub fn next(&self, what: &'static str) {
+        *self.shared.work() = Work { what, done: 0, total: None };
+    }
+
+    /// So many there are to do, in all.
+    pub fn total(&self, total: u64) {
+        self.shared.work().total = Some(total);
     }
 
     /// So many are done, in all.
     pub fn set(&self, done: u64) {
-        self.shared.done.store(done, Ordering::Relaxed);
+        self.shared.work().done = done;
     }
 
     /// One more is done.
     pub fn one_more(&self) {
-        self.shared.done.fetch_add(1, Ordering::Relaxed);
+        self.shared.work().done += 1;
     }
 }
 
@@ -68,30 +96,88 @@ impl Drop for Progress {
 }
 
 impl Shared {
-    fn show(&self, mut terminal: impl Write, patience: Duration) {
-        let mut wait = patience;
-        let mut passed = Duration::ZERO;
-        loop {
-            thread::park_timeout(wait);
-            passed += wait;
-            wait = INTERVAL;
-            if self.ended.load(Ordering::Relaxed) {
-                break;
-            }
-            // A terminal that has gone is no error of the command.
-            let _ = write!(terminal, "\r\x1b[K{}", self.line(passed)).and_then(|()| terminal.flush());
-        }
-        if passed > patience {
-            let _ = write!(terminal, "\r\x1b[K").and_then(|()| terminal.flush());
-        }
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn line(&self, passed: Duration) -> String {
-        let (what, seconds) = (self.what, passed.as_secs());
-        match self.done.load(Ordering::Relaxed) {
-            0 => format!("{what}: {seconds} s"),
-            done => format!("{what}: {done} in {seconds} s"),
+    fn show(&self, mut screen: Screen<impl Write>, passed: impl Fn() -> u64, interval: Duration) {
+        loop {
+            thread::park_timeout(interval);
+            if self.ended.load(Ordering::Relaxed) {
+                return screen.clear();
+            }
+            let work = *self.work();
+            screen.show(passed(), work);
         }
+    }
+}
+
+/// Where it is shown.
+struct Screen<W> {
+    out: W,
+    is_terminal: bool,
+    /// When the next line is due, in milliseconds since the command began.
+    due: u64,
+    /// What the command did when it was looked last, and since when, in milliseconds since the command began.
+    phase: Option<(&'static str, u64)>,
+    /// Whether a terminal has a line that is to be taken away.
+    is_open: bool,
+}
+
+impl<W: Write> Screen<W> {
+    const fn new(out: W, is_terminal: bool) -> Screen<W> {
+        let due = if is_terminal { PATIENCE_MS } else { LOG_PERIOD_MS };
+        Screen { out, is_terminal, due, phase: None, is_open: false }
+    }
+
+    /// Shows how far the command is after so many milliseconds, if that is due.
+    fn show(&mut self, passed: u64, work: Work) {
+        let began = match self.phase {
+            Some((what, began)) if what == work.what => began,
+            // What a command does first has begun with it.
+            Some(_) => passed,
+            None => 0,
+        };
+        self.phase = Some((work.what, began));
+        if passed < self.due {
+            return;
+        }
+        let line = work.line(passed.saturating_sub(began));
+        // A terminal that has gone is no error of the command.
+        let _ = match self.is_terminal {
+            true => write!(self.out, "\r\x1b[K{line}"),
+            false => writeln!(self.out, "{line}"),
+        }
+        .and_then(|()| self.out.flush());
+        self.is_open = self.is_terminal;
+        self.due = if self.is_terminal { passed } else { passed.saturating_add(LOG_PERIOD_MS) };
+    }
+
+    fn clear(&mut self) {
+        if self.is_open {
+            let _ = write!(self.out, "\r\x1b[K").and_then(|()| self.out.flush());
+            self.is_open = false;
+        }
+    }
+}
+
+impl Work {
+    /// What is shown after so many milliseconds of it.
+    fn line(self, passed: u64) -> String {
+        let Work { what, done, total } = self;
+        let seconds = passed / 1000;
+        if done == 0 {
+            return format!("{what}: {seconds} s");
+        }
+        let of = match total {
+            // More than there were when it began, if others add some.
+            Some(total) if total >= done => {
+                format!(" of {total} ({} %)", u128::from(done) * 100 / u128::from(total))
+            }
+            _ => String::new(),
+        };
+        let rate = u128::from(done) * 1000 / u128::from(passed.max(1));
+        format!("{what}: {done}{of}, {rate}/s, {seconds} s")
     }
 }
 
@@ -100,6 +186,66 @@ mod tests {
     use std::sync::mpsc::{self, Sender};
 
     use super::*;
+
+    const fn work(what: &'static str, done: u64, total: Option<u64>) -> Work {
+        Work { what, done, total }
+    }
+
+    /// What is written if the work is looked at after so many milliseconds each.
+    fn shown(is_terminal: bool, looks: &[(u64, Work)]) -> String {
+        let mut screen = Screen::new(Vec::new(), is_terminal);
+        looks.iter().for_each(|(passed, work)| screen.show(*passed, *work));
+        screen.clear();
+        String::from_utf8(screen.out).unwrap()
+    }
+
+    #[test]
+    fn a_terminal_has_one_line_that_is_taken_away() {
+        let looks = [500, 1_999, 2_000, 2_500].map(|passed| (passed, work("copying", passed, None)));
+        assert_eq!(
+            shown(true, &looks),
+            "\r\x1b[Kcopying: 2000, 1000/s, 2 s\r\x1b[Kcopying: 2500, 1000/s, 2 s\r\x1b[K"
+        );
+        assert_eq!(shown(true, &looks[..2]), "", "what ends soon shows nothing");
+    }
+
+    #[test]
+    fn a_log_has_a_line_now_and_then() {
+        let looks = [2_000, 29_999, 30_100, 30_600, 60_000, 60_100, 60_600];
+        let looks = looks.map(|passed| (passed, work("copying", 7, None)));
+        assert_eq!(shown(false, &looks), "copying: 7, 0/s, 30 s\ncopying: 7, 0/s, 60 s\n");
+        assert_eq!(shown(false, &looks[..2]), "");
+    }
+
+    #[test]
+    fn a_line_says_what_is_done_of_how_many_and_how_fast() {
+        for (work, passed, expected) in [
+            (work("pushing", 0, None), 3_999, "pushing: 3 s"),
+            (work("copying", 0, Some(10)), 2_000, "copying: 2 s"),
+            (work("copying", 5, None), 2_000, "copying: 5, 2/s, 2 s"),
+            (work("copying", 5, Some(10)), 2_000, "copying: 5 of 10 (50 %), 2/s, 2 s"),
+            (work("copying", 10, Some(10)), 0, "copying: 10 of 10 (100 %), 10000/s, 0 s"),
+            (work("copying", 11, Some(10)), 2_000, "copying: 11, 5/s, 2 s"),
+            (
+                work("copying", u64::MAX, Some(u64::MAX)),
+                u64::MAX,
+                "copying: 18446744073709551615 of 18446744073709551615 (100 %), 1000/s, 18446744073709551 s",
+            ),
+        ] {
+            assert_eq!(work.line(passed), expected);
+        }
+    }
+
+    #[test]
+    fn what_comes_next_has_a_time_and_a_rate_of_its_own() {
+        let looks = [
+            (500, work("copying", 1_000, None)),
+            (10_000, work("verifying", 10, Some(1_000))),
+            (12_000, work("verifying", 500, Some(1_000))),
+        ];
+        let text = shown(true, &looks);
+        assert!(text.contains("verifying: 500 of 1000 (50 %), 250/s, 2 s"), "{text:?}");
+    }
 
     /// Sends what is written to it.
     struct Terminal(Sender<String>);
@@ -115,35 +261,24 @@ mod tests {
         }
     }
 
-    fn shared() -> Shared {
-        Shared { what: "copying", done: AtomicU64::new(3), ended: AtomicBool::new(false) }
-    }
-
     #[test]
-    fn a_line_is_shown_and_taken_away() {
+    fn it_is_shown_until_it_is_dropped() {
         let (sender, written) = mpsc::channel();
-        let progress = Progress::on(Terminal(sender), Duration::from_millis(1), shared());
+        let screen = Screen::new(Terminal(sender), true);
+        let progress = Progress::shown("copying", screen, || 3_000, Duration::from_millis(1));
+        progress.total(10);
+        progress.set(4);
+        progress.one_more();
         let mut text = String::new();
-        while !text.contains("copying: 3 in 0 s") {
+        while !text.contains("copying: 5 of 10 (50 %)") {
+            text += &written.recv().unwrap();
+        }
+        progress.next("verifying");
+        while !text.contains("verifying: ") {
             text += &written.recv().unwrap();
         }
         drop(progress);
         text.extend(written.iter());
         assert!(text.ends_with("\r\x1b[K"), "{text:?}");
-    }
-
-    #[test]
-    fn what_ends_soon_shows_nothing() {
-        let (sender, written) = mpsc::channel();
-        drop(Progress::on(Terminal(sender), Duration::from_secs(3600), shared()));
-        assert_eq!(written.iter().collect::<String>(), "");
-    }
-
-    #[test]
-    fn what_is_done_is_counted() {
-        let progress = Progress { shared: Arc::new(shared()), shown: None };
-        progress.set(4);
-        progress.one_more();
-        assert_eq!(progress.shared.line(Duration::from_secs(7)), "copying: 5 in 7 s");
     }
 }

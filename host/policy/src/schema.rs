@@ -104,23 +104,14 @@ impl ParamSchema {
         is_named && self.has(key)
     }
 
-    /// Whether it says nothing of the parameters: it has no member but annotations.
+    /// Whether it says nothing of the parameters, not even which there are.
     pub(super) fn allows_anything(&self) -> bool {
-        const SAYS_NOTHING: [&str; 10] = [
-            "$schema",
-            "$id",
-            "$comment",
-            "$defs",
-            "title",
-            "description",
-            "default",
-            "examples",
-            "deprecated",
-            "type",
-        ];
-        let members = self.document.as_object();
-        members.is_some_and(|members| members.keys().all(|key| SAYS_NOTHING.contains(&key.as_str())))
-            || self.document == Value::Bool(true)
+        let of_type = |types: &Value| match types {
+            Value::Array(types) => types.iter().any(|it| it == "object"),
+            it => it == "object",
+        };
+        // Parameters are an object anyhow.
+        says_nothing(&self.document, &of_type)
     }
 
     /// The keys that its `properties` name.
@@ -216,6 +207,30 @@ impl ParamSchema {
         let Value::Object(params) = params else { return None };
         valid.then_some(params)
     }
+}
+
+/// Whether every value fits a schema, as far as its members show it one by one, and it names no property. `of_type` says of
+/// the value of `type` whether what is checked has that type anyhow.
+fn says_nothing<'a>(schema: &'a Value, of_type: &dyn Fn(&Value) -> bool) -> bool {
+    let Value::Object(members) = schema else { return *schema == Value::Bool(true) };
+    let inner = |schema: &Value| says_nothing(schema, &|_| false);
+    let same = |schema: &Value| says_nothing(schema, of_type);
+    let list = |value: &'a Value| value.as_array().into_iter().flatten();
+    let map = |value: &'a Value| value.as_object().into_iter().flat_map(Map::values);
+    members.iter().all(|(key, value)| match key.as_str() {
+        "$schema" | "$id" | "$comment" | "$defs" | "title" | "description" | "default" | "examples"
+        | "deprecated" | "readOnly" | "writeOnly" | "errorMessage" => true,
+        "type" => of_type(value),
+        "required" => list(value).next().is_none(),
+        "properties" | "dependentRequired" => map(value).next().is_none(),
+        "minProperties" => value.as_u64() == Some(0),
+        "additionalProperties" | "unevaluatedProperties" | "propertyNames" => inner(value),
+        "patternProperties" => map(value).all(inner),
+        "dependentSchemas" => map(value).all(same),
+        "allOf" => list(value).all(same),
+        "anyOf" => list(value).any(same),
+        _ => false,
+    })
 }
 
 impl std::fmt::Debug for ParamSchema {

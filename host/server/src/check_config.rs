@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
+use countersign_authoring::progress::Progress;
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::directory::Directory;
 use countersign_gateway::fetch;
@@ -29,9 +30,11 @@ const WRONG: u8 = 2;
 /// Prints what is wrong, or that nothing is. What is only doubtful goes to the standard error. Blocks.
 #[must_use]
 pub fn run(config: &Config) -> ExitCode {
+    let progress = Progress::start("checking the settings");
     let mut found = Found::default();
     found.sound("the settings");
     found.examine(config, true);
+    drop(progress);
     for warning in config.warnings.iter().chain(&found.warnings) {
         eprintln!("warning: {warning}");
     }

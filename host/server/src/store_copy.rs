@@ -112,9 +112,16 @@ async fn copied(copy: &CopyCommand) -> anyhow::Result<String> {
             ..options
         }
     };
-    // Whether they are copied or read back: each is counted anew.
-    let progress = Progress::start("copying and verifying records");
-    let mut tell = |CopyProgress { records, .. }| progress.set(records);
+    let progress = Progress::start("copying records");
+    let (mut copied, mut is_verifying) = (0, false);
+    let mut tell = |CopyProgress { verifying, records }| {
+        if verifying && !is_verifying {
+            progress.next("verifying records");
+            progress.total(copied);
+        }
+        (copied, is_verifying) = (if verifying { copied } else { records }, verifying);
+        progress.set(records);
+    };
     let result = countersign_store::copy(
         CopyEnd { url: &copy.from, redis: Box::new(from) },
         CopyEnd { url: &copy.to, redis: Box::new(&to) },

@@ -43,6 +43,9 @@ pub enum StoreOpenError {
     /// The command reads the file of an embedded store.
     #[error("this can only be done with an embedded store, `sqlite:PATH`")]
     NotEmbedded,
+    /// The command reads a store that another process has open.
+    #[error("a store in memory is its gateway's alone")]
+    InMemory,
 }
 
 impl StoreUrl {
@@ -81,7 +84,8 @@ impl StoreUrl {
     pub fn open_archive(&self) -> Result<SqliteArchive, StoreOpenError> {
         match self {
             StoreUrl::Sqlite(path) => Ok(SqliteArchive::open(path)?),
-            StoreUrl::Redis(_) | StoreUrl::Memory => Err(StoreOpenError::NotEmbedded),
+            StoreUrl::Redis(_) => Err(StoreOpenError::NotEmbedded),
+            StoreUrl::Memory => Err(StoreOpenError::InMemory),
         }
     }
 
@@ -100,7 +104,7 @@ impl StoreUrl {
                 let options = redis(RedisOptions::new(url.as_ref().clone()));
                 Ok(Archive::Redis(Box::new(RedisArchive::open(options)?)))
             }
-            StoreUrl::Memory => Err(StoreOpenError::NotEmbedded),
+            StoreUrl::Memory => Err(StoreOpenError::InMemory),
         }
     }
 

@@ -13,6 +13,7 @@ use countersign_policy::{ActionPolicy, Engine, Limits, PolicySet, Source, Trust}
 use serde::Serialize;
 
 use crate::people::People;
+use crate::progress::Progress;
 use crate::table::{cell, columns};
 use crate::{Answer, Format, words};
 
@@ -41,6 +42,7 @@ impl Check {
 pub(crate) fn run(check: &Check, engine: &Engine) -> Result<Answer> {
     let file = Source::folder(&check.set).join("policy-set.yaml");
     ensure!(file.exists(), "there is no policy set at `{}`", file.display());
+    let _progress = Progress::start("loading the policy set");
     let loaded = fetch::load(Source::folder(&check.set), engine, &check.loading.supply.registries())?;
     let good = loaded.is_ok();
     let directory = check.people.directory()?;

@@ -12,6 +12,7 @@ use countersign_policy::{Cost, Engine, Module, ModuleError, ReasonDoc};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::progress::Progress;
 use crate::table::{cell, columns};
 use crate::{Answer, file};
 
@@ -45,6 +46,7 @@ enum Format {
 
 pub(crate) fn run(inspect: &Inspect, engine: &Engine) -> Result<Answer> {
     let (path, bytes) = find(&inspect.module, &inspect.policies, engine.limits().module_bytes)?;
+    let _progress = Progress::start("checking the module");
     let inspection = Inspection::of(engine, &path, &bytes);
     let good = inspection.loaded.is_ok();
     let text = match inspect.format {

@@ -39,6 +39,7 @@ pub struct Push {
 }
 
 pub(crate) fn run(push: &Push, engine: &Engine) -> Result<Answer> {
+    let progress = Progress::start("checking the module");
     let module = load(engine, &push.module)?;
     let descriptor = module.descriptor();
     let tag = match &push.to.tag {
@@ -66,7 +67,7 @@ pub(crate) fn run(push: &Push, engine: &Engine) -> Result<Answer> {
     };
     let repository = &push.to.repository;
     let registries = Registries::any(credentials);
-    let _progress = Progress::start("pushing");
+    progress.next("pushing");
     let pushed = wait(async {
         // Signatures first, so that they are there once the tag is.
         if let Some((_, text)) = &signatures {

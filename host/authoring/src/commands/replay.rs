@@ -105,7 +105,7 @@ pub(crate) fn run(replay: &Replay, engine: &Engine) -> Result<Answer> {
 }
 
 fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
-    let progress = Progress::start("evaluating requests");
+    let progress = Progress::start("loading the policy set");
     let archive = replay.store.open_for_reading(replay.redis.configured_here()?)?;
     let set = fetch::load(Source::folder(&replay.set), engine, &replay.loading.supply.registries())??;
     let now = SystemClock.now();
@@ -113,6 +113,7 @@ fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
     let replayer = Replayer::new(set, directory(&archive)?, now);
     let mut report = Report { since, set: replayer.set().hash(), ..Report::default() };
     let mut entries: BTreeMap<Digest, Option<PolicyEntry>> = BTreeMap::new();
+    progress.next("evaluating requests");
     // Ids are ordered by the time at which requests were made.
     let mut from = RequestId::new(since, 0, 0);
     loop {

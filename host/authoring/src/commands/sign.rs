@@ -12,6 +12,7 @@ use countersign_policy::settings::Loading;
 use countersign_policy::signing_key::SigningKey;
 use countersign_policy::{Engine, Limits, Signed, Source, Trust};
 
+use crate::progress::Progress;
 use crate::table::{cell, columns};
 use crate::{Answer, file, load};
 
@@ -43,6 +44,7 @@ impl Sign {
 
 pub(crate) fn run(sign: &Sign, engine: &Engine) -> Result<Answer> {
     let key = SigningKey::read(&sign.key)?;
+    let _progress = Progress::start("checking what is signed");
     // Loading it first makes sure that only what a gateway would accept is signed.
     let (signed, digest, path) = match sign.is_set() {
         true => {

@@ -9,6 +9,7 @@ use countersign_policy::{Engine, Module};
 use serde::Serialize;
 
 use crate::event::duration;
+use crate::progress::Progress;
 use crate::scenario::{self, Mismatch, Played, PlayedStep};
 use crate::table::{cell, columns};
 use crate::{Answer, load, words};
@@ -39,9 +40,17 @@ enum Format {
 }
 
 pub(crate) fn run(test: &Test, engine: &Engine) -> Result<Answer> {
+    let progress = Progress::start("checking the module");
     let module = load(engine, &test.module)?;
     let scenarios = scenario::read(&test.scenarios)?;
-    let played: Vec<Played> = scenarios.iter().map(|scenario| scenario::play(scenario, &module)).collect();
+    progress.next("running scenarios");
+    progress.total(scenarios.len() as u64);
+    let play = |scenario| {
+        let played = scenario::play(scenario, &module);
+        progress.one_more();
+        played
+    };
+    let played: Vec<Played> = scenarios.iter().map(play).collect();
     let file = test.scenarios.display().to_string();
     let report = Report { file: &file, module: &module, played: &played };
     let text = match test.format {

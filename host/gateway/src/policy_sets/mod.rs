@@ -30,7 +30,7 @@ pub use change::{By, ChangeError, Changed};
 use countersign_core::record::{ChangeFault, ChangeKind, ChangeOutcome, ChangeTrigger, PolicyChange};
 pub use notices::Notices;
 pub use start::{StartError, at_start};
-pub use stored::{Inspection, PolicySetStored, Sent};
+pub use stored::{Inspection, PolicySetStored, Sent, archived};
 pub use watch::POLL;
 
 use self::folder::Look;

@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 use super::removal::{storing_now, use_now};
 use super::{By, ChangeError, ChangeFault, ChangeKind, PolicySets, blocking, build, whole};
 use countersign_core::lifecycle::{AuditEntry, AuditEvent, Digest, Timestamp};
-use countersign_core::record::{AdminCall, MOST_SIGNATURES, Signature};
+use countersign_core::record::{AdminCall, MOST_SIGNATURES, PolicyEntry, Signature};
 use countersign_policy::{Descriptor, Kept, ModuleError, Pins, PolicySet, PublicKey, Signed, Source, Stored};
 use countersign_registry::Pinned;
-use countersign_store::{Store, StoreError, StoredSet};
+use countersign_store::{Archive, Store, StoreError, StoredSet};
 
 /// What somebody sends to be stored as a set: its document, and schemas by action.
 #[derive(Clone, Debug)]
@@ -280,23 +280,84 @@ pub(super) async fn keep(
 /// What a stored set is made of.
 pub(super) async fn stored(store: &dyn Store, hash: Digest) -> Result<Stored, ChangeError> {
     let set = store.policy_set(hash).await?.ok_or(ChangeError::Unknown(hash))?;
-    let lost = |what: &str, digest: Digest| StoreError::Corrupt {
-        table: "policy_set",
-        column: "entries",
-        key: hash.to_string(),
-        detail: format!("the {what} {digest} is not kept"),
-    };
-    let mut entries = BTreeMap::new();
+    let mut parts = Parts::of(hash, store.signatures(hash).await?);
     for (action, policy) in set.entries {
-        let entry = store.policy_entry(policy).await?.ok_or_else(|| lost("entry", policy))?;
-        entries.insert(action, entry);
+        parts.add_entry(action, policy, store.policy_entry(policy).await?)?;
     }
-    let digests = entries.values().flat_map(|entry| &entry.policies).map(|used| used.digest);
-    let (mut modules, mut signatures) = (Vec::new(), store.signatures(hash).await?);
-    for digest in digests.collect::<BTreeSet<_>>() {
-        modules.push(store.module(digest).await?.ok_or_else(|| lost("module", digest))?);
-        signatures.extend(store.signatures(digest).await?);
+    for digest in parts.digests() {
+        parts.add_module(digest, store.module(digest).await?, store.signatures(digest).await?)?;
     }
-    let (name, entries) = (format!("policy set {hash}"), entries.into_values().collect());
-    Ok(Stored { name, entries, modules, signatures })
+    Ok(parts.all())
+}
+
+/// The same of a store that is open for reading only. Blocks.
+///
+/// # Errors
+/// If no set with this hash is stored, something that it needs is missing, or the store does not answer.
+pub fn archived(archive: &Archive, hash: Digest) -> Result<Stored, ChangeError> {
+    let set = archive.policy_set(hash)?.ok_or(ChangeError::Unknown(hash))?;
+    let mut parts = Parts::of(hash, archive.signatures(hash)?);
+    for (action, policy) in set.entries {
+        parts.add_entry(action, policy, archive.policy_entry(policy)?)?;
+    }
+    for digest in parts.digests() {
+        parts.add_module(digest, archive.module(digest)?, archive.signatures(digest)?)?;
+    }
+    Ok(parts.all())
+}
+
+/// What was read of a stored set.
+struct Parts {
+    hash: Digest,
+    entries: BTreeMap<String, PolicyEntry>,
+    modules: Vec<Vec<u8>>,
+    signatures: Vec<Signature>,
+}
+
+impl Parts {
+    fn of(hash: Digest, signatures: Vec<Signature>) -> Parts {
+        Parts { hash, entries: BTreeMap::new(), modules: Vec::new(), signatures }
+    }
+
+    fn add_entry(
+        &mut self,
+        action: String,
+        policy: Digest,
+        entry: Option<PolicyEntry>,
+    ) -> Result<(), StoreError> {
+        let entry = entry.ok_or_else(|| self.lost("entry", policy))?;
+        self.entries.insert(action, entry);
+        Ok(())
+    }
+
+    /// The modules of its entries.
+    fn digests(&self) -> BTreeSet<Digest> {
+        self.entries.values().flat_map(|entry| &entry.policies).map(|used| used.digest).collect()
+    }
+
+    fn add_module(
+        &mut self,
+        digest: Digest,
+        module: Option<Vec<u8>>,
+        signatures: Vec<Signature>,
+    ) -> Result<(), StoreError> {
+        self.modules.push(module.ok_or_else(|| self.lost("module", digest))?);
+        self.signatures.extend(signatures);
+        Ok(())
+    }
+
+    fn lost(&self, what: &str, digest: Digest) -> StoreError {
+        StoreError::Corrupt {
+            table: "policy_set",
+            column: "entries",
+            key: self.hash.to_string(),
+            detail: format!("the {what} {digest} is not kept"),
+        }
+    }
+
+    fn all(self) -> Stored {
+        let Parts { hash, entries, modules, signatures } = self;
+        let (name, entries) = (format!("policy set {hash}"), entries.into_values().collect());
+        Stored { name, entries, modules, signatures }
+    }
 }

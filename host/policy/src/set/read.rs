@@ -416,6 +416,9 @@ impl SetReader<'_, '_> {
     fn fallback(&mut self) -> Option<DraftAction> {
         let at = self.defaults.manual?;
         let Some(pin) = self.modules.get("quorum") else {
+            if self.unpinned.contains("quorum") {
+                return None;
+            }
             self.reader.error(at, "`manual` needs the module `quorum`, which is not among `modules`");
             return None;
         };

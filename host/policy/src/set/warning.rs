@@ -1,7 +1,6 @@
 //! What is no fault of a set, and whoever wrote it may not want.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use countersign_core::directory::{Directory, is_usergroup};
 use countersign_core::eligible::Eligible;
@@ -25,8 +24,9 @@ impl PolicySet {
             warnings.push("there is no action: every request is denied".to_owned());
         }
         warnings.extend(self.channels());
-        let silent = |policy: &Arc<ActionPolicy>| policy.entry().channel.is_none();
-        if self.policies().count() > 1 && self.policies().all(silent) {
+        // What is approved at once need not be shown to anybody.
+        let shown = || self.policies().map(|policy| policy.entry()).filter(|entry| !entry.unattended);
+        if shown().count() > 1 && shown().all(|entry| entry.channel.is_none()) {
             warnings.push(
                 "no action has a channel, so no request is shown to anybody: set `channel` in `defaults`"
                     .to_owned(),

@@ -187,6 +187,23 @@ fn values_out_of_bounds() {
         "policy-set.yaml:4:19: the digest of `override-guard` should be `sha256:` and 64 hexadecimal digits in lower case, \
          not 4",
     ]);
+    broken("channel: C0, unknown_action: deny }", "unknown_action: deny,\n  channel: #deploys\n }").check(&[
+        "policy-set.yaml:8:10: a channel must be text, but is nothing; what begins with `#` must be in quotes",
+    ]);
+    // Once, however many use the module.
+    let used = SOUND
+        .replace("unknown_action: deny", "unknown_action: manual")
+        .replace("  admins: [U0ADMIN]", "  admins: [U0ADMIN]\n  super-approvers: [U0SUPER]");
+    let often: String = (0..3)
+        .map(|number| {
+            format!("  a{number}: {{ policies: [{{ use: quorum, with: {{ approvers: [U1] }} }}] }}\n")
+        })
+        .collect();
+    for wrong in ["sha256:9f3c", "sha512:9f3c", "latest", "\"\"", "[]", "7"] {
+        let errors = Folder::new(&(used.replace("\"{quorum}\"", wrong) + &often)).errors();
+        assert_eq!(errors.lines().count(), 1, "{wrong}: {errors}");
+        assert!(errors.contains("digest"), "{wrong}: {errors}");
+    }
     broken("U1, \"@admins\"", "U1, @admins")
         .check(&["policy-set.yaml:16:33: `@` cannot begin a value: put the value in quotes, as \"@…\""]);
 }

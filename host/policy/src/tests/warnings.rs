@@ -229,6 +229,9 @@ fn a_set_that_shows_no_request_to_anybody() {
     let warnings =
         |text: &str| Folder::new(text).load(&engine()).unwrap().warnings(&directory(), SUBMITTED_AT);
     assert!(warnings(&text)[0].starts_with("no action has a channel"), "{:?}", warnings(&text));
+    // What is approved at once is shown to nobody anyhow.
+    let unattended = text.replacen("redact:", "unattended: true, redact:", 1);
+    assert!(!warnings(&unattended)[0].starts_with("no action"), "{:?}", warnings(&unattended));
     let one = text.replacen("redact:", "channel: C0DEPLOYS, redact:", 1);
     assert!(warnings(&one).iter().all(|warning| !warning.starts_with("no action")), "{:?}", warnings(&one));
 }
@@ -242,6 +245,18 @@ fn a_schema_that_allows_anything() {
     for (schema, is_warned_of) in [
         (r#"{ "type": "object", "title": "Parameters" }"#, true),
         ("{}", true),
+        (r#"{ "type": ["object", "null"], "minProperties": 0, "required": [] }"#, true),
+        (r#"{ "properties": {}, "additionalProperties": true }"#, true),
+        (r#"{ "additionalProperties": { "title": "any" }, "propertyNames": {} }"#, true),
+        (r#"{ "patternProperties": { "^x-": true } }"#, true),
+        (r#"{ "allOf": [{}, { "type": "object" }] }"#, true),
+        (r#"{ "anyOf": [{ "required": ["ref"] }, {}] }"#, true),
+        (r#"{ "additionalProperties": false }"#, false),
+        (r#"{ "additionalProperties": { "type": "object" } }"#, false),
+        (r#"{ "patternProperties": { "^x-": { "type": "string" } } }"#, false),
+        (r#"{ "allOf": [{}, { "required": ["ref"] }] }"#, false),
+        (r#"{ "minProperties": 1 }"#, false),
+        (r#"{ "not": {} }"#, false),
         (r#"{ "properties": { "ref": {} } }"#, false),
         (r#"{ "required": ["ref"] }"#, false),
     ] {

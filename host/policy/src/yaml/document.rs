@@ -85,22 +85,33 @@ pub fn parse(text: &str) -> Result<Node, (Place, String)> {
     };
     let document = serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
         let error = error.without_snippet();
-        (error.location().map(Place::from).unwrap_or_default(), message(error))
+        let at = error.location().map(Place::from).unwrap_or_default();
+        (at, message(error, at.letter(text)))
     })?;
     document.check_numbers(text)?;
     Ok(document)
 }
 
-/// What is wrong, without the place that the parser adds to it: ours is in front.
-fn message(error: &YamlError) -> String {
+/// What is wrong, without the place that the parser adds to it: ours is in front. `letter` is what is at that place. What
+/// the parser advises is meant for programs: nobody can follow it who only writes the document.
+fn message(error: &YamlError, letter: Option<char>) -> String {
     match error {
-        // The parser advises to allow it, which nobody can who only writes the document.
         YamlError::DuplicateMappingKey { key: Some(key), .. } => format!("the key `{key}` comes twice"),
         YamlError::DuplicateMappingKey { key: None, .. } => "a key comes twice".to_owned(),
         YamlError::MergeKeyNotAllowed { .. } => {
             "`<<` merges nothing here: write out what it stands for".to_owned()
         }
-        YamlError::AliasError { error, .. } => message(error),
+        YamlError::MultipleDocuments { .. } => {
+            "another document begins here, after `---`: there must be one".to_owned()
+        }
+        YamlError::NullIntoString { .. } => "a key must be text, but is nothing: put it in quotes".to_owned(),
+        YamlError::Unexpected { expected: "string scalar", .. } => "a key must be text".to_owned(),
+        YamlError::NonFiniteFloat { value, .. } => format!("`{value}` is no number that JSON knows"),
+        YamlError::AliasError { error, .. } => message(error, letter),
+        YamlError::RecursiveReferencesRequireWeakTypes { .. } => {
+            "an alias (`*name`) is within what it stands for".to_owned()
+        }
+        YamlError::UnknownAnchor { .. } => unknown_alias(),
         YamlError::AliasReplayLimitExceeded { .. } => {
             format!("aliases stand for more than {MOST_ALIASED} values")
         }
@@ -112,14 +123,29 @@ fn message(error: &YamlError) -> String {
             if text == "recursion limit exceeded" {
                 return too_deep();
             }
-            match text.strip_prefix("unexpected character: `").and_then(|rest| rest.chars().next()) {
-                Some(first) => {
+            let begins = text.starts_with("unexpected character: `");
+            let is_name = text.starts_with("while scanning an anchor or alias");
+            match letter {
+                Some(letter) if begins && letter.is_control() => {
+                    let code = u32::from(letter);
+                    format!("the control character U+{code:04X} may only be in quotes, as \"\\u{code:04X}\"")
+                }
+                Some(first) if begins => {
                     format!("`{first}` cannot begin a value: put the value in quotes, as \"{first}…\"")
                 }
-                None => text.to_owned(),
+                Some('*') if is_name => unknown_alias(),
+                Some('&') if is_name => {
+                    "`&` begins the name of an anchor: put the value in quotes, as \"&…\"".to_owned()
+                }
+                _ => text.to_owned(),
             }
         }
     }
+}
+
+fn unknown_alias() -> String {
+    "`*` begins an alias, and nothing before it has that name, as `&name`: put the value in quotes, as \"*…\""
+        .to_owned()
 }
 
 fn too_deep() -> String {
@@ -212,6 +238,14 @@ impl Node {
             }
             Kind::Null | Kind::Bool(_) | Kind::Number(_) => {}
         }
+    }
+}
+
+impl Place {
+    /// The letter at this place of a text.
+    fn letter(self, text: &str) -> Option<char> {
+        let before = |number: u64| usize::try_from(number).ok()?.checked_sub(1);
+        text.split('\n').nth(before(self.line)?)?.chars().nth(before(self.column)?)
     }
 }
 
@@ -332,6 +366,37 @@ mod tests {
         }
         let deep: String = (0..100).map(|level| format!("{}a:\n", "  ".repeat(level))).collect();
         assert_eq!(wrong(&deep), Err("it is nested more than 24 levels deep".to_owned()));
+    }
+
+    /// No message is about the parser, or a program that calls it.
+    #[test]
+    fn what_cannot_be_read_is_told_to_whoever_wrote_it() {
+        let quoted = |letter: char| {
+            format!("`{letter}` cannot begin a value: put the value in quotes, as \"{letter}…\"")
+        };
+        for (text, expected) in [
+            ("a: [U1, @team]", quoted('@')),
+            ("é: 1\na:\n  - @team", quoted('@')),
+            ("a: %x", quoted('%')),
+            ("a: [|x]", quoted('|')),
+            ("a: \u{7}", "the control character U+0007 may only be in quotes, as \"\\u0007\"".to_owned()),
+            ("a: \0", "the control character U+0000 may only be in quotes, as \"\\u0000\"".to_owned()),
+            ("a: [*]", unknown_alias()),
+            ("a: *", unknown_alias()),
+            ("a: *team", unknown_alias()),
+            ("a: [U1, *team]", unknown_alias()),
+            ("a: [&]", "`&` begins the name of an anchor: put the value in quotes, as \"&…\"".to_owned()),
+            ("a: &x [*x]", "an alias (`*name`) is within what it stands for".to_owned()),
+            ("a: 1\n---\nb: 1", "another document begins here, after `---`: there must be one".to_owned()),
+            ("~: 1", "a key must be text, but is nothing: put it in quotes".to_owned()),
+            ("? [a]\n: 1", "a key must be text".to_owned()),
+            ("? {a: b}\n: 1", "a key must be text".to_owned()),
+            ("a: .nan", "`.nan` is no number that JSON knows".to_owned()),
+            ("a: [-.inf]", "`-.inf` is no number that JSON knows".to_owned()),
+            ("a: 1\na: 2", "the key `a` comes twice".to_owned()),
+        ] {
+            assert_eq!(parse(text).map(drop).map_err(|(_, wrong)| wrong), Err(expected), "{text:?}");
+        }
     }
 
     #[test]

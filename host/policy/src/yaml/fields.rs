@@ -117,7 +117,13 @@ impl<'e> Reader<'e> {
                 self.error(node.at, format!("{what} must be text: put it in quotes"));
                 None
             }
-            _ => {
+            Kind::Null => {
+                let message =
+                    format!("{what} must be text, but is nothing; what begins with `#` must be in quotes");
+                self.error(node.at, message);
+                None
+            }
+            Kind::List(_) | Kind::Map(_) => {
                 self.wrong(node, what, "text");
                 None
             }

@@ -84,17 +84,21 @@ impl Export {
         }
         // Entries that are printed on a terminal are progress enough.
         let progress = (!io::stdout().is_terminal()).then(|| Progress::start("exporting entries"));
+        let mut position = match &progress {
+            Some(progress) => Some(source.position(progress, whole).await?),
+            None => None,
+        };
         let (mut after, mut entries, mut text) = (AuditCursor::default(), 0_u64, Vec::new());
         loop {
             let page = source.page(range, &after).await?;
             for stored in &page.entries {
+                position.iter_mut().for_each(|position| position.read(stored.partition, stored.number));
                 if self.append(stored, &filter, &mut text)? {
                     entries += 1;
                 }
             }
             out.write_all(&text)?;
             text.clear();
-            progress.iter().for_each(|progress| progress.set(entries));
             after = page.next;
             if page.is_last {
                 break;

@@ -1,7 +1,9 @@
 //! Where a log is read from: the file of an embedded store, or a shared store.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use countersign_authoring::progress::Progress;
 use countersign_store::{AuditCursor, AuditRange, KeptCheckpoint, LogPage, SqliteArchive, Store, StoreError};
 
 /// A store that is read.
@@ -28,5 +30,42 @@ impl Source {
             Source::File(archive) => archive.audit_checkpoint(),
             Source::Shared(store) => store.audit_checkpoint().await,
         }
+    }
+    /// Says how far a log is while it is read, whole or in part.
+    pub(super) async fn position<'a>(
+        &self,
+        progress: &'a Progress,
+        whole: bool,
+    ) -> Result<Position<'a>, StoreError> {
+        if whole {
+            let sizes = match self {
+                Source::File(archive) => archive.audit_sizes()?,
+                Source::Shared(store) => store.audit_sizes().await?,
+            };
+            progress.total(sizes.into_iter().fold(0, u64::saturating_add));
+        }
+        Ok(Position { progress, whole, last: BTreeMap::new(), read: 0 })
+    }
+}
+
+/// How far a log is read. Of a whole one, entries that retention has removed count as read: how many there were is known, and
+/// how many are left is not.
+pub(super) struct Position<'a> {
+    progress: &'a Progress,
+    whole: bool,
+    /// The number of the last entry of each partition.
+    last: BTreeMap<u16, u64>,
+    read: u64,
+}
+
+impl Position<'_> {
+    /// This entry is read.
+    pub(super) fn read(&mut self, partition: u16, number: u64) {
+        let step = match self.whole {
+            true => number.saturating_sub(self.last.insert(partition, number).unwrap_or_default()),
+            false => 1,
+        };
+        self.read = self.read.saturating_add(step);
+        self.progress.set(self.read);
     }
 }

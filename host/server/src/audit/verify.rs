@@ -99,7 +99,7 @@ impl Verify {
     pub(super) async fn run(&self) -> anyhow::Result<ExitCode> {
         let progress = Progress::start("verifying entries");
         let checked = match &self.file {
-            Some(file) => self.check_file(file),
+            Some(file) => self.check_file(file, &progress),
             None => self.check_store(&progress).await,
         };
         drop(progress);
@@ -125,11 +125,12 @@ impl Verify {
         let own = source.checkpoint().await?.map(|kept| kept.note);
         let checkpoints = self.checkpoints(own.as_deref(), "the store")?;
         let mut verifier = Verifier::new(&checkpoints);
+        let mut position = source.position(progress, true).await?;
         let mut after = AuditCursor::default();
         loop {
             let page = source.page(AuditRange::default(), &after).await?;
             for entry in &page.entries {
-                progress.one_more();
+                position.read(entry.partition, entry.number);
                 let columns = entry.columns.as_ref();
                 verifier.read(Stored {
                     partition: entry.partition,
@@ -146,12 +147,16 @@ impl Verify {
         }
     }
 
-    fn check_file(&self, path: &Path) -> Result<(Report, Vec<Checkpoint>), Wrong> {
+    fn check_file(&self, path: &Path, progress: &Progress) -> Result<(Report, Vec<Checkpoint>), Wrong> {
         // The checkpoint comes after the entries, and is needed before them.
-        let export = read_export(path, |_| ())?;
+        progress.next("reading the export");
+        let export = read_export(path, |_| progress.one_more())?;
         let checkpoints = self.checkpoints(export.footer.checkpoint.as_deref(), "the export")?;
         let mut verifier = Verifier::new(&checkpoints);
+        progress.next("verifying entries");
+        progress.total(export.found.0);
         let again = read_export(path, |Line { partition, number, digest, body }| {
+            progress.one_more();
             verifier.read(Stored { partition, number, digest, body, columns: None });
         })?;
         if again.found != export.found {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
+use countersign_authoring::progress::Progress;
 use countersign_authoring::{Redis, StoreAddress};
 use countersign_core::lifecycle::RequestId;
 use countersign_gateway::{SaltError, SaltNonce};
@@ -151,8 +152,10 @@ fn encrypted_with(store: &StoreUrl, key: &str) -> anyhow::Result<usize> {
     }
     let archive = store.open_archive().with_context(|| format!("cannot open the store `{store}`"))?;
     let (mut count, mut after) = (0, None);
+    let progress = Progress::start("reading salts");
     loop {
         let page = archive.salts(after, PAGE).context("cannot read the salts")?;
+        page.iter().for_each(|_| progress.one_more());
         count += page.iter().filter(|(_, salt)| salt.key == key).count();
         match page.last() {
             Some((id, _)) => after = Some(*id),
@@ -174,6 +177,7 @@ async fn rewrapped(rewrap: &Rewrap) -> anyhow::Result<String> {
     let salts = keys.salts();
     let (mut done, mut current, mut lost, mut altered) = (0, 0, 0, 0);
     let mut after: Option<RequestId> = None;
+    let progress = Progress::start("encrypting salts anew");
     loop {
         let page = store.salts(after, PAGE).await.context("cannot read the salts")?;
         let Some((last, _)) = page.last() else { break };
@@ -182,6 +186,7 @@ async fn rewrapped(rewrap: &Rewrap) -> anyhow::Result<String> {
         for (request, from) in page {
             let mut nonce = SaltNonce::default();
             getrandom::fill(&mut nonce).context("the system gives no randomness")?;
+            progress.one_more();
             match salts.rewrap(request, &from, nonce) {
                 Ok(Some(to)) => replacements.push(NewSalt { request, from, to }),
                 Ok(None) => current += 1,
@@ -193,6 +198,7 @@ async fn rewrapped(rewrap: &Rewrap) -> anyhow::Result<String> {
         done += store.replace_salts(replacements).await.context("cannot replace salts")?;
     }
     store.close().await.context("cannot close the store")?;
+    drop(progress);
     let mut text = format!("encrypted anew: {done}\nencrypted with the current key already: {current}\n");
     if lost > 0 {
         text.push_str(&format!("lost, since their key is gone: {lost}\n"));

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use countersign_authoring::progress::Progress;
 use countersign_core::receipt::ReceiptDocument;
 use countersign_gateway::bundle::{self, Asked, ReplayError};
 use countersign_gateway::receipts::{KeySet, unverified, verify};
@@ -57,7 +58,10 @@ enum Outcome {
 
 impl Replay {
     pub(super) fn run(&self) -> ExitCode {
-        let (outcome, text) = match self.replay() {
+        let progress = Progress::start("evaluating the request again");
+        let replayed = self.replay();
+        drop(progress);
+        let (outcome, text) = match replayed {
             Ok(outcome) => outcome,
             Err(error) => (Outcome::Unchecked, format!("error: {error:#}")),
         };

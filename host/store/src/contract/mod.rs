@@ -22,7 +22,7 @@ pub(crate) mod model;
 
 use std::sync::Arc;
 
-use crate::Store;
+use crate::{Archive, Store};
 
 /// A backend with data of its own, which last as long as the value.
 pub(crate) trait Backend: Sized {
@@ -31,6 +31,9 @@ pub(crate) trait Backend: Sized {
 
     /// Opens its data. Every store that was opened before must have been dropped.
     async fn open(&self) -> Arc<dyn Store>;
+
+    /// Opens its data for reading only, beside the stores that are open.
+    fn archive(&self) -> Archive;
 }
 
 /// A backend that several instances may have open at a time.
@@ -126,6 +129,7 @@ macro_rules! store_contract {
                 open_requests_are_counted_by_policy
                 a_removed_policy_set_is_gone_with_what_goes_with_it
                 a_policy_set_stays_if_anything_has_changed
+                an_archive_reads_policy_sets_beside_the_store
             }
             guards {
                 a_nonce_is_claimed_once

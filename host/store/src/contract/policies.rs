@@ -243,3 +243,35 @@ pub(crate) async fn a_policy_set_stays_if_anything_has_changed<B: Backend>() {
     let removal = sets(&[one, other, third.hash]);
     assert_eq!(store.remove_policy_set(removal).await.unwrap(), Committed::Done);
 }
+
+pub(crate) async fn an_archive_reads_policy_sets_beside_the_store<B: Backend>() {
+    let (backend, store) = opened::<B>().await;
+    let archive = backend.archive();
+    let none = Digest::of(b"unknown");
+    assert_eq!(archive.policy_in_force().unwrap(), None);
+    assert_eq!(archive.policy_set(none).unwrap(), None);
+    assert_eq!(archive.module(none).unwrap(), None);
+    assert_eq!(archive.signatures(none).unwrap(), []);
+    // What is stored after it was opened is seen; what is removed is gone.
+    let removal = two_sets(&*store).await;
+    let in_force = archive.policy_in_force().unwrap();
+    assert_eq!(in_force.as_ref().and_then(|(_, change)| change.to), Some(removal.sets[0]));
+    assert_eq!(in_force, store.policy_in_force().await.unwrap());
+    let set = archive.policy_set(removal.hash).unwrap().expect("a stored set");
+    assert_eq!(Some(&set), store.policy_set(removal.hash).await.unwrap().as_ref());
+    for entry in set.entries.into_values() {
+        assert_eq!(archive.policy_entry(entry).unwrap(), store.policy_entry(entry).await.unwrap());
+    }
+    let own = removal.modules[0];
+    assert_eq!(archive.module(own).unwrap().as_deref(), Some(&b"own"[..]));
+    for signed in [removal.hash, own] {
+        assert_eq!(archive.signatures(signed).unwrap(), [Signature::from_bytes([7; 64])]);
+    }
+    assert_eq!(store.remove_policy_set(removal.clone()).await.unwrap(), Committed::Done);
+    assert_eq!(archive.policy_set(removal.hash).unwrap(), None);
+    assert_eq!(archive.module(own).unwrap(), None);
+    assert_eq!(archive.signatures(own).unwrap(), []);
+    // The store works on, and after the archive is closed.
+    drop(archive);
+    store.keep("key", b"value".to_vec()).await.unwrap();
+}

@@ -1,9 +1,9 @@
-//! Reads a store while gateways may have it open: for replays. Nothing is written, and no key is made.
+//! Reads a store while gateways may have it open: for replays and comparisons. Nothing is written, and no key is made.
 
 use std::collections::BTreeMap;
 
 use countersign_core::lifecycle::{Digest, Request, RequestId};
-use countersign_core::record::PolicyEntry;
+use countersign_core::record::{PolicyChange, PolicyEntry, Signature};
 use redis::Value;
 use tokio::runtime::Runtime;
 
@@ -14,7 +14,7 @@ use super::options::RedisOptions;
 use super::reply::{Place, limit as sent_limit};
 use super::request_row::StoredRequest;
 use super::{RedisOpenError, Space, checks};
-use crate::{StoreError, StoreFault};
+use crate::{StoreError, StoreFault, StoredSet};
 
 /// A store that is open for reading only. Every call blocks.
 pub struct RedisArchive {
@@ -78,6 +78,26 @@ impl RedisArchive {
     /// As [`crate::Archive::policy_entry`].
     pub(crate) fn policy_entry(&self, hash: Digest) -> Result<Option<PolicyEntry>, StoreError> {
         self.runtime.block_on(self.space.policy_entry(hash))
+    }
+
+    /// As [`crate::Policies::module`].
+    pub(crate) fn module(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        self.runtime.block_on(self.space.module(digest))
+    }
+
+    /// As [`crate::Policies::signatures`].
+    pub(crate) fn signatures(&self, digest: Digest) -> Result<Vec<Signature>, StoreError> {
+        self.runtime.block_on(self.space.signatures(digest))
+    }
+
+    /// As [`crate::Policies::policy_set`].
+    pub(crate) fn policy_set(&self, hash: Digest) -> Result<Option<StoredSet>, StoreError> {
+        self.runtime.block_on(self.space.policy_set(hash))
+    }
+
+    /// As [`crate::Policies::policy_in_force`].
+    pub(crate) fn policy_in_force(&self) -> Result<Option<(u64, PolicyChange)>, StoreError> {
+        self.runtime.block_on(self.space.policy_in_force())
     }
 
     /// As [`crate::Archive::kept`]. Nothing lists the keys of documents, so they are looked for.

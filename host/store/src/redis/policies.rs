@@ -45,8 +45,7 @@ impl Policies for RedisStore {
     }
 
     async fn module(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let place = Place { table: "module", key: &digest };
-        self.space.by_digest(place, "bytes", digest).await
+        self.space.module(digest).await
     }
 
     async fn modules(&self) -> Result<Vec<(Digest, u64)>, StoreError> {
@@ -73,16 +72,7 @@ impl Policies for RedisStore {
     }
 
     async fn signatures(&self, digest: Digest) -> Result<Vec<Signature>, StoreError> {
-        let select = Call::command("SMEMBERS", &self.space.meta(), format_args!("sig:{digest}"));
-        let place = Place { table: "sig", key: &digest };
-        let found = place.list(self.space.link.call(select).await?)?.into_iter();
-        let bytes = found.map(|signature| {
-            let bytes = place.bytes("signature", signature)?;
-            bytes.try_into().map_err(|_| place.corrupt("signature", "it is not 64 bytes long"))
-        });
-        let mut bytes = bytes.collect::<Result<Vec<[u8; 64]>, _>>()?;
-        bytes.sort_unstable();
-        Ok(bytes.into_iter().map(Signature::from_bytes).collect())
+        self.space.signatures(digest).await
     }
 
     async fn keep_policy_set(&self, set: StoredSet, document: String) -> Result<(), StoreError> {
@@ -92,13 +82,7 @@ impl Policies for RedisStore {
     }
 
     async fn policy_set(&self, hash: Digest) -> Result<Option<StoredSet>, StoreError> {
-        let select = Call::command("HMGET", &self.space.meta(), format_args!("set:{hash}"));
-        let found = self.space.link.call(select.text("at").text("entries")).await?;
-        let [stored_at, entries] = Place { table: "set", key: &hash }.row(found)?;
-        match entries {
-            Value::Nil => Ok(None),
-            entries => stored_set(hash, stored_at, entries).map(Some),
-        }
+        self.space.policy_set(hash).await
     }
 
     async fn policy_document(&self, hash: Digest) -> Result<Option<String>, StoreError> {
@@ -135,10 +119,7 @@ impl Policies for RedisStore {
     }
 
     async fn policy_in_force(&self) -> Result<Option<(u64, PolicyChange)>, StoreError> {
-        match self.space.link.call(Call::script(&IN_FORCE, &self.space.meta())).await? {
-            Value::Nil => Ok(None),
-            row => policy_change(row).map(Some),
-        }
+        self.space.policy_in_force().await
     }
 
     async fn policy_changes(
@@ -185,6 +166,40 @@ impl Space {
         let place = Place { table: "entry", key: &hash };
         let body = self.by_digest(place, "body", hash).await?;
         body.map(|body| place.json("body", &body)).transpose()
+    }
+
+    pub(super) async fn module(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        self.by_digest(Place { table: "module", key: &digest }, "bytes", digest).await
+    }
+
+    pub(super) async fn signatures(&self, digest: Digest) -> Result<Vec<Signature>, StoreError> {
+        let select = Call::command("SMEMBERS", &self.meta(), format_args!("sig:{digest}"));
+        let place = Place { table: "sig", key: &digest };
+        let found = place.list(self.link.call(select).await?)?.into_iter();
+        let bytes = found.map(|signature| {
+            let bytes = place.bytes("signature", signature)?;
+            bytes.try_into().map_err(|_| place.corrupt("signature", "it is not 64 bytes long"))
+        });
+        let mut bytes = bytes.collect::<Result<Vec<[u8; 64]>, _>>()?;
+        bytes.sort_unstable();
+        Ok(bytes.into_iter().map(Signature::from_bytes).collect())
+    }
+
+    pub(super) async fn policy_set(&self, hash: Digest) -> Result<Option<StoredSet>, StoreError> {
+        let select = Call::command("HMGET", &self.meta(), format_args!("set:{hash}"));
+        let found = self.link.call(select.text("at").text("entries")).await?;
+        let [stored_at, entries] = Place { table: "set", key: &hash }.row(found)?;
+        match entries {
+            Value::Nil => Ok(None),
+            entries => stored_set(hash, stored_at, entries).map(Some),
+        }
+    }
+
+    pub(super) async fn policy_in_force(&self) -> Result<Option<(u64, PolicyChange)>, StoreError> {
+        match self.link.call(Call::script(&IN_FORCE, &self.meta())).await? {
+            Value::Nil => Ok(None),
+            row => policy_change(row).map(Some),
+        }
     }
 
     /// The value of the key that names its digest, after a check that it still has that digest.

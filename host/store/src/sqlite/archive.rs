@@ -1,17 +1,16 @@
-//! Reads a database while a gateway may have it open: for replays and exports.
+//! Reads a database while a gateway may have it open: for replays, comparisons and exports.
 
 use std::fs::File;
 use std::path::Path;
 
 use countersign_core::lifecycle::{Digest, Request, RequestId, WrappedSalt};
-use countersign_core::record::PolicyEntry;
+use countersign_core::record::{PolicyChange, PolicyEntry, Signature};
 use rusqlite::{Connection, params};
 
 use super::column::{RowContext, other, row_limit};
-use super::policies::select_policy_entry;
 use super::request_row::StoredRequest;
-use super::{OpenError, audit, copy, file, salts, schema};
-use crate::{AuditCursor, AuditRange, KeptCheckpoint, LogPage, StoreError};
+use super::{OpenError, audit, copy, file, policies, salts, schema};
+use crate::{AuditCursor, AuditRange, KeptCheckpoint, LogPage, StoreError, StoredSet};
 
 /// A database that is open for reading only. Every call blocks.
 #[derive(Debug)]
@@ -97,7 +96,27 @@ impl SqliteArchive {
 
     /// The policy entry with this hash.
     pub fn policy_entry(&self, hash: Digest) -> Result<Option<PolicyEntry>, StoreError> {
-        select_policy_entry(&self.db, hash)
+        policies::select_policy_entry(&self.db, hash)
+    }
+
+    /// As [`crate::Policies::module`].
+    pub fn module(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        policies::select_module(&self.db, digest)
+    }
+
+    /// As [`crate::Policies::signatures`].
+    pub fn signatures(&self, digest: Digest) -> Result<Vec<Signature>, StoreError> {
+        policies::select_signatures(&self.db, digest)
+    }
+
+    /// As [`crate::Policies::policy_set`].
+    pub fn policy_set(&self, hash: Digest) -> Result<Option<StoredSet>, StoreError> {
+        policies::select_policy_set(&self.db, hash)
+    }
+
+    /// As [`crate::Policies::policy_in_force`].
+    pub fn policy_in_force(&self) -> Result<Option<(u64, PolicyChange)>, StoreError> {
+        policies::last_in_force(&self.db)
     }
 
     /// The documents whose keys begin with `prefix`, by key.

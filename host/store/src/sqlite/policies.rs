@@ -60,11 +60,7 @@ impl Policies for SqliteStore {
     }
 
     async fn module(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let read = self.readers.read(move |db| {
-            let context = RowContext { table: "module", key: &digest };
-            select_by_digest(db, "SELECT bytes FROM module WHERE digest = ?1", context, "bytes", digest)
-        });
-        read.await
+        self.readers.read(move |db| select_module(db, digest)).await
     }
 
     async fn modules(&self) -> Result<Vec<(Digest, u64)>, StoreError> {
@@ -97,16 +93,7 @@ impl Policies for SqliteStore {
     }
 
     async fn signatures(&self, digest: Digest) -> Result<Vec<Signature>, StoreError> {
-        let read = self.readers.read(move |db| {
-            let mut select =
-                db.prepare_cached("SELECT signature FROM signature WHERE digest = ?1 ORDER BY signature")?;
-            let rows = select.query_and_then([digest.as_bytes()], |row| {
-                let context = RowContext { table: "signature", key: &digest };
-                context.get(row, (0, "signature")).map(Signature::from_bytes)
-            })?;
-            rows.collect()
-        });
-        read.await
+        self.readers.read(move |db| select_signatures(db, digest)).await
     }
 
     async fn keep_policy_set(&self, set: StoredSet, document: String) -> Result<(), StoreError> {
@@ -123,13 +110,7 @@ impl Policies for SqliteStore {
     }
 
     async fn policy_set(&self, hash: Digest) -> Result<Option<StoredSet>, StoreError> {
-        let read = self.readers.read(move |db| {
-            let mut select =
-                db.prepare_cached("SELECT hash, stored_at, entries FROM policy_set WHERE hash = ?1")?;
-            let mut rows = select.query_and_then([hash.as_bytes()], stored_set)?;
-            rows.next().transpose()
-        });
-        read.await
+        self.readers.read(move |db| select_policy_set(db, hash)).await
     }
 
     async fn policy_document(&self, hash: Digest) -> Result<Option<String>, StoreError> {
@@ -228,6 +209,27 @@ pub(super) fn select_policy_entry(db: &Connection, hash: Digest) -> Result<Optio
     body.map(|body| context.json("body", body)).transpose()
 }
 
+pub(super) fn select_module(db: &Connection, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+    let context = RowContext { table: "module", key: &digest };
+    select_by_digest(db, "SELECT bytes FROM module WHERE digest = ?1", context, "bytes", digest)
+}
+
+pub(super) fn select_signatures(db: &Connection, digest: Digest) -> Result<Vec<Signature>, StoreError> {
+    let mut select =
+        db.prepare_cached("SELECT signature FROM signature WHERE digest = ?1 ORDER BY signature")?;
+    let rows = select.query_and_then([digest.as_bytes()], |row| {
+        let context = RowContext { table: "signature", key: &digest };
+        context.get(row, (0, "signature")).map(Signature::from_bytes)
+    })?;
+    rows.collect()
+}
+
+pub(super) fn select_policy_set(db: &Connection, hash: Digest) -> Result<Option<StoredSet>, StoreError> {
+    let mut select = db.prepare_cached("SELECT hash, stored_at, entries FROM policy_set WHERE hash = ?1")?;
+    let mut rows = select.query_and_then([hash.as_bytes()], stored_set)?;
+    rows.next().transpose()
+}
+
 fn canonical_json<T: Serialize>(value: &T) -> Result<String, StoreError> {
     Ok(canonical(&serde_json::to_value(value).map_err(other)?))
 }
@@ -279,7 +281,7 @@ fn is_as_decided(
     Ok(true)
 }
 
-fn last_in_force(db: &Connection) -> Result<Option<(u64, PolicyChange)>, StoreError> {
+pub(super) fn last_in_force(db: &Connection) -> Result<Option<(u64, PolicyChange)>, StoreError> {
     let mut select = db.prepare_cached(
         "SELECT seq, body FROM policy_change WHERE in_force IS NOT NULL ORDER BY seq DESC LIMIT 1",
     )?;

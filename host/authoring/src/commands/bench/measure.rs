@@ -9,6 +9,7 @@ use countersign_core::lifecycle::Verdict;
 use countersign_policy::{Cost, Module, NotAdmitted};
 use serde::{Deserialize, Serialize};
 
+use crate::progress::Progress;
 use crate::scenario::{Calls, Played};
 use crate::synthetic;
 
@@ -64,8 +65,13 @@ impl Figure {
 }
 
 /// Makes each call of the scenarios `calls` times.
-pub(super) fn measure(module: &Arc<Module>, scenarios: &[Played], calls: u32) -> Result<Figures> {
-    let mut samples = Samples { calls, by_function: BTreeMap::new() };
+pub(super) fn measure(
+    module: &Arc<Module>,
+    scenarios: &[Played],
+    calls: u32,
+    progress: &Progress,
+) -> Result<Figures> {
+    let mut samples = Samples { calls, progress, by_function: BTreeMap::new() };
     samples.take(Function::Describe, "the module", || Ok(module.describe_again()))?;
     for played in scenarios {
         let Some(Calls { policy, admission, judged }) = &played.calls else { continue };
@@ -104,8 +110,9 @@ pub(super) fn measure(module: &Arc<Module>, scenarios: &[Played], calls: u32) ->
     })
 }
 
-struct Samples {
+struct Samples<'a> {
     calls: u32,
+    progress: &'a Progress,
     by_function: BTreeMap<Function, Sample>,
 }
 
@@ -116,12 +123,13 @@ struct Sample {
     fuel: BTreeMap<String, u64>,
 }
 
-impl Samples {
+impl Samples<'_> {
     /// Makes one call again and again, after a tenth as many to warm up.
     fn take(&mut self, function: Function, name: &str, mut call: impl FnMut() -> Result<Cost>) -> Result<()> {
         let sample = self.by_function.entry(function).or_default();
         let warm_up = self.calls / 10;
         for index in 0..self.calls + warm_up {
+            self.progress.one_more();
             let cost = call().with_context(|| format!("`{}` of {name}", function.name()))?;
             if index >= warm_up {
                 sample.times.push(cost.time);

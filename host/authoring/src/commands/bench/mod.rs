@@ -14,6 +14,7 @@ use countersign_policy::{Engine, Module};
 
 use self::compare::{Tolerance, compare};
 use self::measure::{Figures, measure};
+use crate::progress::Progress;
 use crate::scenario::{self, Played, Scenario};
 use crate::{Answer, Format, file, load};
 
@@ -53,6 +54,7 @@ pub struct Bench {
 
 pub(crate) fn run(bench: &Bench, engine: &Engine) -> Result<Answer> {
     let before = bench.compare.as_deref().map(read).transpose()?;
+    let progress = Progress::start("checking the module");
     let module = load(engine, &bench.module)?;
     if let (Some(figures), Some(path)) = (&before, &bench.compare) {
         ensure_same_module(figures, path, &module, &bench.module)?;
@@ -69,7 +71,8 @@ pub(crate) fn run(bench: &Bench, engine: &Engine) -> Result<Answer> {
         }
         None => vec![scenario::play(&Scenario::synthetic(&module), &module)],
     };
-    let figures = measure(&module, &played, bench.calls)?;
+    progress.next("measuring calls");
+    let figures = measure(&module, &played, bench.calls, &progress)?;
     let tolerance = Tolerance { time_percent: bench.tolerance, fuel_percent: bench.fuel_tolerance };
     let comparison = before.as_ref().map(|before| compare(before, &figures, tolerance)).unwrap_or_default();
     if let Some(path) = &bench.save {

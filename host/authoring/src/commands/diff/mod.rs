@@ -8,46 +8,107 @@ mod aspect;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use countersign_gateway::fetch;
+use countersign_core::lifecycle::Digest;
+use countersign_gateway::{fetch, policy_sets};
 use countersign_policy::settings::Loading;
 use countersign_policy::{Engine, Limits, PolicySet, Source, Trust};
+use countersign_registry::Registries;
+use countersign_store::{Archive, StoreUrl};
 use serde::Serialize;
 
 use self::aspect::{Aspects, Said};
-use crate::{Answer, Format, words};
+use crate::progress::Progress;
+use crate::{Answer, Format, Redis, StoreAddress, words};
 
 /// Say what another policy set changes for people, action by action. Exits with 0 if that is nothing, with 1 if it is
 /// something, and with 2 if one of the sets cannot be loaded.
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// The policy set as it is: its folder, or the `policy-set.yaml` in it.
+    /// The policy set as it is: its folder, or the `policy-set.yaml` in it; or a set in the store: its hash, or `active` for
+    /// the set in force. A folder with such a name is given as `./active`.
     #[arg(value_name = "OLD")]
-    old: PathBuf,
-    /// The policy set as it shall be.
+    old: Given,
+    /// The policy set as it shall be, given in the same way.
     #[arg(value_name = "NEW")]
-    new: PathBuf,
+    new: Given,
+    /// The store with the sets that are given by hash or as `active`: `sqlite:PATH` or `redis://HOST`. Gateways may be
+    /// running on it.
+    #[arg(long, value_name = "STORE", default_value = "sqlite:countersign.db", value_parser = StoreAddress)]
+    store: StoreUrl,
     /// The output format.
     #[arg(long, default_value = "text")]
     format: Format,
     #[command(flatten)]
     loading: Loading,
+    #[command(flatten)]
+    redis: Redis,
+}
+
+/// How a set is given.
+#[derive(Clone, Debug)]
+enum Given {
+    /// In a folder.
+    Folder(PathBuf),
+    /// In the store.
+    Hash(Digest),
+    /// The one in force, in the store.
+    Active,
+}
+
+/// What it is does not depend on which files there are: a folder must not take the place of a stored set.
+impl From<OsString> for Given {
+    fn from(text: OsString) -> Given {
+        match text.to_str() {
+            Some("active") => Given::Active,
+            utf8 => match utf8.and_then(|text| text.parse().ok()) {
+                Some(hash) => Given::Hash(hash),
+                None => Given::Folder(text.into()),
+            },
+        }
+    }
 }
 
 impl Diff {
+    /// Takes what the command needs from the environment, and returns what is wrong there, one sentence each.
+    pub(crate) fn read_variables(&mut self, environment: &BTreeMap<String, String>) -> Vec<String> {
+        self.redis.read_variables(&self.store, environment)
+    }
+
     /// The trusted keys and limits to load the sets with.
     pub(crate) fn engine(&self) -> Result<(Trust, Limits)> {
         Ok((self.loading.supply.trust()?, self.loading.limits.limits()))
     }
+
+    fn load(&self, given: &Given, engine: &Engine) -> Result<PolicySet> {
+        match given {
+            Given::Folder(path) => in_folder(path, engine, &self.loading.supply.registries()),
+            Given::Hash(hash) => in_store(&self.archive()?, *hash, engine),
+            Given::Active => {
+                let archive = self.archive()?;
+                let in_force = archive.policy_in_force()?.and_then(|(_, change)| change.to);
+                let hash = in_force.with_context(|| {
+                    format!("no policy set was ever in force in the store `{}`", self.store)
+                })?;
+                in_store(&archive, hash, engine)
+            }
+        }
+    }
+
+    fn archive(&self) -> Result<Archive> {
+        let opened = self.store.open_for_reading(self.redis.configured_here()?);
+        opened.with_context(|| format!("cannot read the store `{}`", self.store))
+    }
 }
 
 pub(crate) fn run(diff: &Diff, engine: &Engine) -> Result<Answer> {
-    let (old, new) = (load(diff, &diff.old, engine)?, load(diff, &diff.new, engine)?);
-    let report = Report::of(&old, &new);
+    let _progress = Progress::start("loading the policy sets");
+    let report = Report::of(&diff.load(&diff.old, engine)?, &diff.load(&diff.new, engine)?);
     let text = match diff.format {
         Format::Text => report.text(),
         Format::Json => serde_json::to_string_pretty(&report)? + "\n",
@@ -55,12 +116,25 @@ pub(crate) fn run(diff: &Diff, engine: &Engine) -> Result<Answer> {
     Ok(Answer { text, good: report.is_empty() })
 }
 
-fn load(diff: &Diff, path: &Path, engine: &Engine) -> Result<PolicySet> {
+fn in_folder(path: &Path, engine: &Engine, registries: &Registries) -> Result<PolicySet> {
     let folder = Source::folder(path);
     let file = folder.join("policy-set.yaml");
-    ensure!(file.exists(), "there is no policy set at `{}`", file.display());
-    let loaded = fetch::load(folder, engine, &diff.loading.supply.registries())?;
+    if !file.exists() {
+        let looks_like_hash = |text: &str| text.bytes().all(|letter| letter.is_ascii_hexdigit());
+        let hint = match path.to_str().is_some_and(looks_like_hash) {
+            true => "; a set in the store is given by its whole hash, 64 hexadecimal digits in lower case",
+            false => "",
+        };
+        bail!("there is no policy set at `{}`{hint}", file.display());
+    }
+    let loaded = fetch::load(folder, engine, registries)?;
     loaded.with_context(|| format!("the policy set `{}` cannot be loaded", path.display()))
+}
+
+fn in_store(archive: &Archive, hash: Digest, engine: &Engine) -> Result<PolicySet> {
+    let stored = policy_sets::archived(archive, hash)?;
+    let restored = PolicySet::restore(stored, engine, &str::to_owned);
+    restored.with_context(|| format!("the policy set {hash} in the store cannot be loaded"))
 }
 
 /// What differs between two sets.

@@ -22,6 +22,7 @@ use countersign_policy::{Engine, Kept, Module, PolicySet, Source};
 
 use self::guards::Guards;
 use self::note::Note;
+use crate::progress::Progress;
 use crate::{Answer, words};
 
 /// Convert the YAML of the legacy Node.js service into an equivalent policy set.
@@ -86,6 +87,7 @@ fn import_set(import: &Import, engine: &Engine) -> Result<Imported> {
     let body = write::body(&guards, limits, &mut notes);
     notes.sort_by_key(Note::position);
 
+    let _progress = Progress::start("loading the converted policy set");
     let modules = modules(engine, &import.modules, &body.modules)?;
     let name = import.guards.file_name().unwrap_or_default().display().to_string();
     let source = Source {

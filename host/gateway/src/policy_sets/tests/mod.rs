@@ -20,9 +20,10 @@ use super::*;
 use crate::{Ask, SaltKeys, Tokens, Who};
 use countersign_core::clock::{Clock, ManualClock};
 use countersign_core::lifecycle::{Origin, Party, RequestId};
+use countersign_core::record::PolicyEntry;
 use countersign_policy::{Engine, Limits, Trust};
 use countersign_registry::Credentials;
-use countersign_store::{AuditCursor, MostOpen, SqliteStore};
+use countersign_store::{AuditCursor, MostOpen, SqliteStore, StoreUrl, StoredSet};
 
 const START: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 
@@ -617,4 +618,35 @@ async fn a_poll_sees_what_no_event_tells() {
     assert_eq!(house.history().await[1..], ["activate api ok"]);
     watcher.abort();
     unwatched.abort();
+}
+
+/// What is compared without the gateway is what the gateway would put in force.
+#[tokio::test]
+async fn a_stored_set_is_read_beside_the_gateway() {
+    let house = House::new().await;
+    let other = house.stored(2).await;
+    let url = StoreUrl::Sqlite(house.folder.path().join("store.db"));
+    let archive = url.open_for_reading(|options| options).unwrap();
+    for hash in [house.active(), other] {
+        let expected = stored::stored(&*house.store, hash).await.unwrap();
+        assert_eq!(format!("{:?}", archived(&archive, hash).unwrap()), format!("{expected:?}"));
+    }
+
+    let says = |hash: Digest| archived(&archive, hash).unwrap_err().to_string();
+    let unknown = Digest::of(b"unknown");
+    assert_eq!(says(unknown), format!("no policy set with the hash {unknown} is stored"));
+    // Sets of which something was lost.
+    let mut entry = PolicyEntry::clone(house.sets.policies().active().action("deploy").unwrap().entry());
+    let keep = async |entry: Digest| {
+        let entries = BTreeMap::from([("deploy".to_owned(), entry)]);
+        let set = StoredSet { hash: Digest::of_json(&json!(entries)), entries, stored_at: START };
+        house.store.keep_policy_set(set.clone(), String::new()).await.unwrap();
+        set.hash
+    };
+    let lost = keep(unknown).await;
+    assert!(says(lost).ends_with(&format!("the entry {unknown} is not kept")), "{}", says(lost));
+    entry.policies[0].digest = unknown;
+    house.store.pin(vec![entry.clone()], vec![]).await.unwrap();
+    let lost = keep(entry.hash()).await;
+    assert!(says(lost).ends_with(&format!("the module {unknown} is not kept")), "{}", says(lost));
 }

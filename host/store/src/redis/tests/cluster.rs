@@ -7,11 +7,11 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::server::Server;
-use super::{opened, options};
+use super::{archive, opened, options};
 use crate::contract::{Backend, SharedBackend, shared_contract, store_contract};
 use crate::fixtures::*;
 use crate::redis::{Durability, RedisOptions, RedisStore};
-use crate::{Change, Committed, Created, Requests as _, Shared as _, Store};
+use crate::{Archive, Change, Committed, Created, Requests as _, Shared as _, Store};
 
 /// Servers that know of each other. The first three are primaries.
 pub(super) struct Cluster {
@@ -53,6 +53,10 @@ impl Backend for InCluster {
     async fn open(&self) -> Arc<dyn Store> {
         Arc::new(RedisStore::open(self.0.clone()).await.unwrap())
     }
+
+    fn archive(&self) -> Archive {
+        archive(&self.0)
+    }
 }
 
 impl SharedBackend for InCluster {}
@@ -77,6 +81,10 @@ impl Backend for WaitingInCluster {
 
     async fn open(&self) -> Arc<dyn Store> {
         self.0.open().await
+    }
+
+    fn archive(&self) -> Archive {
+        self.0.archive()
     }
 }
 

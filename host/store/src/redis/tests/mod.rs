@@ -20,8 +20,8 @@ use std::sync::Arc;
 use countersign_core::secret::Secret;
 
 use crate::contract::{Backend, SharedBackend, shared_contract, store_contract};
-use crate::redis::{RedisOpenError, RedisOptions, RedisStore, StoreTime};
-use crate::{Store, StoreFault};
+use crate::redis::{RedisArchive, RedisOpenError, RedisOptions, RedisStore, StoreTime};
+use crate::{Archive, Store, StoreFault};
 
 /// A namespace in the server that tests share, used by somebody who may do no more than the documentation says.
 struct Redis(RedisOptions);
@@ -36,6 +36,10 @@ impl Backend for Redis {
     async fn open(&self) -> Arc<dyn Store> {
         Arc::new(RedisStore::open(self.0.clone()).await.unwrap())
     }
+
+    fn archive(&self) -> Archive {
+        archive(&self.0)
+    }
 }
 
 impl SharedBackend for Redis {}
@@ -47,6 +51,10 @@ shared_contract!(Redis);
 fn options(url: &str) -> RedisOptions {
     let namespace = format!("test-{:016x}", fastrand::u64(..));
     RedisOptions { namespace, time: StoreTime::Given, ..RedisOptions::new(url.parse().unwrap()) }
+}
+
+fn archive(options: &RedisOptions) -> Archive {
+    Archive::Redis(Box::new(RedisArchive::open(options.clone()).unwrap()))
 }
 
 /// Opens a store whose deadline is so short that a slow start may take longer.

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::contract::{Backend, store_contract};
-use crate::{Created, EXPIRED_KEPT_MS, Idempotency, SqliteStore, Store, fixtures};
+use crate::{Archive, Created, EXPIRED_KEPT_MS, Idempotency, SqliteArchive, SqliteStore, Store, fixtures};
 
 /// A directory with a database.
 struct Sqlite(TempDir);
@@ -29,6 +29,10 @@ impl Backend for Sqlite {
 
     async fn open(&self) -> Arc<dyn Store> {
         store(&self.0)
+    }
+
+    fn archive(&self) -> Archive {
+        Archive::Sqlite(SqliteArchive::open(&path(&self.0)).unwrap())
     }
 }
 
