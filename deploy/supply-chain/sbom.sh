@@ -10,6 +10,7 @@ tools=$PWD/target/tools/cargo-cyclonedx-$version
 # It writes beside the manifest.
 "$tools/bin/cargo-cyclonedx" cyclonedx --manifest-path host/server/Cargo.toml --format json --spec-version 1.5 --override-filename countersign.cdx
 mkdir -p "$(dirname "$out")"
-mv host/server/countersign.cdx.json "$out"
+# Our own crates are named by their folders: by those of the project, and not of this machine.
+sed "s|path+file://$PWD/||g" host/server/countersign.cdx.json >"$out"
 # It writes one beside every other member of the workspace, too.
 find . -path ./target -prune -o -name countersign.cdx.json -exec rm {} +

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use countersign_tests::{
-    ApiKey, Click, Fault, Gateway, Home, Issuer, Relay, SigningKey, binary, digest, project, variable,
+    ApiKey, Click, Fault, Gateway, Home, Issuer, Relay, SigningKey, binary, counters, digest, project,
+    variable,
 };
 use tempfile::TempDir;
 
@@ -110,6 +111,7 @@ impl Pipeline {
             .env("HOME", "/nonexistent")
             .env("COUNTERSIGN_URL", self.url())
             .env("COUNTERSIGN_API_KEY", &self.key.secret)
+            .envs(counters())
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -41,6 +41,14 @@ pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// The variable that says where a program with counters writes them (`cargo xtask coverage`), for the programs that are
+/// started with no environment.
+#[must_use]
+pub fn counters() -> Option<(&'static str, String)> {
+    let name = "LLVM_PROFILE_FILE";
+    Some((name, variable(name)?))
+}
+
 /// The gateway's program: the one that `COUNTERSIGN_BIN` names, else the one beside this program, which is built first.
 ///
 /// # Panics

@@ -69,7 +69,7 @@ impl Running {
         let mut command = Command::new(program);
         command.args(words).current_dir(folder).env_clear().env("HOME", folder);
         command.envs(ambient::variable("PATH").map(|path| ("PATH", path)));
-        command.envs(ambient::variable("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
+        command.envs(ambient::counters());
         command.envs(variables.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program can be run");

@@ -40,6 +40,7 @@ pub fn countersign_mounted<A: AsRef<OsStr>>(
 ) -> Output {
     let mut command = mounted(mounts);
     command.args(arguments).env_clear().env("HOME", "/nonexistent").current_dir(folder).stdin(Stdio::null());
+    command.envs(ambient::counters());
     command.output().expect("the program can be run")
 }
 
@@ -64,6 +65,6 @@ pub fn countersign_with<A: AsRef<OsStr>>(
     let mut command = Command::new(ambient::binary());
     // Without a home folder of its own, a program finds the real one, and Docker's passwords there.
     command.args(arguments).env_clear().env("HOME", "/nonexistent").envs(variables).stdin(Stdio::null());
-    command.envs(ambient::variable("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
+    command.envs(ambient::counters());
     command.output().expect("the program can be run")
 }

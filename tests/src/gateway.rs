@@ -233,8 +233,7 @@ impl Process {
         command.arg("serve").current_dir(home.path("."));
         // Only the variables of the test: a developer's own configuration must not leak in.
         command.env_clear().env("HOME", home.path(".")).envs(&home.variables);
-        // Coverage of the gateway is measured too, if it is measured at all.
-        command.envs(ambient::variable("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
+        command.envs(ambient::counters());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the gateway's program can be run");
         let (sender, ready) = tokio::sync::oneshot::channel();

@@ -282,7 +282,7 @@ impl Home {
         let mut command = Command::new(ambient::binary());
         command.args(words).current_dir(self.path(".")).stdin(Stdio::null());
         command.env_clear().env("HOME", self.path(".")).envs(&self.variables);
-        command.envs(ambient::variable("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
+        command.envs(ambient::counters());
         command.output().expect("the program can be run")
     }
 

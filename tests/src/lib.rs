@@ -39,7 +39,7 @@ mod server_process;
 use std::future::Future;
 use std::time::Duration;
 
-pub use ambient::{Stopwatch, binary, keep_screenshot, modules, project, unix_seconds, variable};
+pub use ambient::{Stopwatch, binary, counters, keep_screenshot, modules, project, unix_seconds, variable};
 pub use api::{Api, Ask, Problem, Receipt, millis};
 pub use api_key::ApiKey;
 pub use authority::{Authority, Certified, Name, TlsClient};

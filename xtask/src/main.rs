@@ -1,7 +1,9 @@
 //! What people run: `cargo xtask COMMAND`. One file for each command.
 
+mod arm64;
 mod bench;
 mod checks;
+mod coverage;
 mod demo;
 mod deployment;
 mod fuzz;
@@ -49,6 +51,10 @@ enum Task {
     Deployment,
     /// Build the image from Debian packages and these sources, start it and ask it
     Image(image::Arguments),
+    /// Build the gateway for arm64, and start and ask it in an emulator
+    Arm64,
+    /// Measure how much of each crate the unit, contract and end-to-end tests run
+    Coverage,
     /// Send a gateway what its OpenAPI document allows and forbids
     Schemathesis,
     /// Make the tag of a release
@@ -74,6 +80,8 @@ fn main() -> anyhow::Result<()> {
         Task::Load(arguments) => load::run(&arguments),
         Task::Deployment => deployment::run(),
         Task::Image(arguments) => image::run(&arguments),
+        Task::Arm64 => arm64::run(),
+        Task::Coverage => coverage::run(),
         Task::Schemathesis => schemathesis::run(),
         Task::Release(arguments) => release::run(&arguments),
         Task::Mcp => mcp::run(),

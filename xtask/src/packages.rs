@@ -1,10 +1,10 @@
-//! The programs besides Rust that the tests start.
+//! The programs besides Rust that the tests start, and those that other commands need.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
-/// A program that the tests start, and the packages to install if it is missing.
+/// A program that is started, and the packages to install if it is missing.
 struct Needed {
     name: &'static str,
     /// The names that it may have on the path.
@@ -108,9 +108,44 @@ const NEEDED: [Needed; 14] = [
     },
 ];
 
-/// Makes sure that all of them are there. Missing ones are installed if this runs as root on Debian or the like.
+/// What builds a program for arm64 on another machine, and runs it.
+const ARM64: [Needed; 3] = [
+    Needed {
+        name: "a C compiler for arm64",
+        programs: &["aarch64-linux-gnu-gcc"],
+        probe: &["--version"],
+        variable: None,
+        packages: &["gcc-aarch64-linux-gnu"],
+    },
+    Needed {
+        name: "the C library for arm64",
+        programs: &["aarch64-linux-gnu-gcc"],
+        probe: &["-E", "-include", "stdlib.h", "-x", "c", "/dev/null"],
+        variable: None,
+        packages: &["libc6-dev-arm64-cross"],
+    },
+    Needed {
+        name: "an emulator of arm64",
+        programs: &["qemu-aarch64"],
+        probe: &["--version"],
+        variable: None,
+        packages: &["qemu-user"],
+    },
+];
+
+/// Makes sure that all that the tests start is there. What is missing is installed if this runs as root on Debian or the
+/// like.
 pub(crate) fn ensure() -> Result<()> {
-    let missing: Vec<&Needed> = NEEDED.iter().filter(|needed| !needed.is_installed()).collect();
+    ensure_all(&NEEDED)
+}
+
+/// The same for what `cargo xtask arm64` needs.
+pub(crate) fn ensure_arm64() -> Result<()> {
+    ensure_all(&ARM64)
+}
+
+fn ensure_all(needed: &[Needed]) -> Result<()> {
+    let missing: Vec<&Needed> = needed.iter().filter(|needed| !needed.is_installed()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -128,7 +163,7 @@ pub(crate) fn ensure() -> Result<()> {
     }
     let names: Vec<&str> = missing.iter().map(|needed| needed.name).collect();
     bail!(
-        "the tests need {}: install what is missing (Debian: `apt-get install {}`), then run this again",
+        "this needs {}: install what is missing (Debian: `apt-get install {}`), then run this again",
         names.join(" and "),
         packages.join(" ")
     )

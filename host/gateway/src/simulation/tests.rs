@@ -146,7 +146,9 @@ impl House {
 fn engine() -> Engine {
     static SHARED: OnceLock<(Engine, Vec<Arc<countersign_policy::Module>>)> = OnceLock::new();
     let (engine, _) = SHARED.get_or_init(|| {
-        let engine = Engine::new(Limits::default(), None, Trust::default()).unwrap();
+        // A busy machine takes longer than the default allows, and what is stopped then is judged otherwise.
+        let limits = Limits { deadline_ms: 60_000, ..Limits::default() };
+        let engine = Engine::new(limits, None, Trust::default()).unwrap();
         let modules = MODULES.map(|name| engine.load(&module(name), &[]).unwrap());
         (engine, modules.into())
     });
