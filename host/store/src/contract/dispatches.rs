@@ -8,8 +8,8 @@ use super::Backend;
 use super::harness::{at_once, opened};
 use crate::fixtures::*;
 use crate::{
-    Claim, Commit, Committed, Create, Created, DeadLetter, Dispatch, DispatchDepth, LONGEST_PAUSE_MS, NewDispatch,
-    Removal, RemovedRequest, Settled, Store,
+    Claim, Commit, Committed, Create, Created, DeadLetter, Dispatch, DispatchDepth, LONGEST_PAUSE_MS,
+    NewDispatch, Removal, RemovedRequest, Settled, Store,
 };
 
 fn to(target: &str, position: u32) -> NewDispatch {

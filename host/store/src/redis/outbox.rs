@@ -79,7 +79,9 @@ impl Outbox for RedisStore {
         let (Some(Ok(revision)), Some(Ok(attempts)), Some(Ok(since)), Some(Ok(taken_over))) =
             (numbers.next(), numbers.next(), numbers.next(), numbers.next())
         else {
-            return Err(place.corrupt("revision", format_args!("revision, attempts, since and so on are `{text}`")));
+            return Err(
+                place.corrupt("revision", format_args!("revision, attempts, since and so on are `{text}`"))
+            );
         };
         Ok(Some(OutboxEntry {
             request,
