@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use countersign_core::clock::{Clock, Monotonic};
 use countersign_core::lifecycle::{Request, RequestId, Timestamp};
-use countersign_store::{Claim, Dispatch, Settled, Store, StoreError};
+use countersign_store::{Claim, Dispatch, Hold, Settled, Store, StoreError};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -25,9 +25,6 @@ const CALLS: usize = 64;
 
 /// How long a call may take, after which it has failed.
 const CALL: Duration = Duration::from_secs(30);
-
-/// How long a claim lasts, in milliseconds: longer than a call, and than storing what came of it.
-const CLAIM_MS: u64 = 45_000;
 
 /// The longest time between two looks, in milliseconds.
 const POLL_MS: u64 = 1_000;
@@ -181,11 +178,24 @@ impl Worker {
 
 /// Tells a target of the next milestone of a request, if nobody else does.
 async fn deliver(shared: &Shared, (request, target): &Key, known: &dyn Target) -> Result<(), StoreError> {
-    let now = shared.now();
-    let claim = Claim { id: fastrand::u64(..), now, until: now.plus(CLAIM_MS) };
+    let hold = Hold::begin(&*shared.clock);
+    let claim = Claim::at(fastrand::u64(..), shared.now());
     let Some(dispatch) = shared.store.claim_dispatch(*request, target, claim).await? else { return Ok(()) };
+    let renew = || shared.store.renew_dispatch(*request, target, Claim::at(claim.id, shared.now()));
+    match hold.keep(renew, deliver_claimed(shared, &dispatch, known)).await {
+        Ok(delivered) => delivered,
+        Err(lost) => {
+            let error = lost.error.map(tracing::field::display);
+            tracing::warn!(%request, %target, error, "a claim was not kept, so its call is given up; the target is told again");
+            Ok(())
+        }
+    }
+}
+
+async fn deliver_claimed(shared: &Shared, dispatch: &Dispatch, known: &dyn Target) -> Result<(), StoreError> {
+    let Dispatch { request, target, .. } = dispatch;
     let settled = match shared.store.request(*request).await {
-        Ok(Some(request)) => tell(shared, &dispatch, &request, known).await,
+        Ok(Some(request)) => tell(shared, dispatch, &request, known).await,
         Ok(None) => {
             tracing::error!(%request, %target, "there is no such request; nobody is told of it");
             shared.metrics.dropped(target, 1);
@@ -196,7 +206,7 @@ async fn deliver(shared: &Shared, (request, target): &Key, known: &dyn Target) -
             Settled::Released { at: shared.now().plus(UNREADABLE_MS) }
         }
     };
-    shared.store.settle_dispatch(&dispatch, shared.now(), settled).await
+    shared.store.settle_dispatch(dispatch, shared.now(), settled).await
 }
 
 async fn tell(shared: &Shared, dispatch: &Dispatch, request: &Request, known: &dyn Target) -> Settled {

@@ -1,7 +1,7 @@
 //! Why a store could not answer.
 
 /// Why the store could not answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// It cannot be reached or written to now; the caller may try again.
     #[error("the {backend} store is unavailable: {detail}")]

@@ -164,6 +164,7 @@ passed_on! {
     Dispatches {
         read ready_dispatches(now: Timestamp, limit: usize) -> Vec<(RequestId, String)>;
         write claim_dispatch(request: RequestId, target: &str, claim: Claim) -> Option<Dispatch>;
+        write renew_dispatch(request: RequestId, target: &str, claim: Claim) -> bool;
         write settle_dispatch(dispatch: &Dispatch, now: Timestamp, settled: Settled) -> ();
         read dead_letters(target: &str, limit: usize) -> Vec<DeadLetter>;
         write revive_dispatch(request: RequestId, target: &str, now: Timestamp, audit: AuditEntry) -> bool;
@@ -188,6 +189,7 @@ passed_on! {
     Outbox {
         read ready_outbox(now: Timestamp, limit: usize) -> Vec<ReadyEntry>;
         write claim_outbox(request: RequestId, effect: Effect, claim: Claim) -> Option<OutboxEntry>;
+        write renew_outbox(request: RequestId, effect: Effect, claim: Claim) -> bool;
         write finish_outbox(entry: &OutboxEntry, delivered: u64) -> ();
         write retry_outbox(entry: &OutboxEntry, now: Timestamp, at: Timestamp, failed: bool) -> ();
     }

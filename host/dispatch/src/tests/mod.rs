@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use countersign_core::clock::{Clock, ManualClock};
 use countersign_core::lifecycle::{Milestone, Request};
 use countersign_store::fixtures::{self, at, request};
-use countersign_store::{Commit, Committed, Create, Created, NewDispatch, SqliteStore, Store};
+use countersign_store::{Commit, Committed, Create, Created, NewDispatch, Settled, SqliteStore, Store};
 use prometheus::Registry;
+use tokio::sync::Semaphore;
 
 use crate::{Answer, DispatchMetrics, Parts, Target, Targets, Telling, What, Worker, drop_removed};
 
@@ -62,14 +63,13 @@ impl House {
             .map(|(name, target)| (format!("note:{name}"), Arc::clone(target) as Arc<dyn Target>));
         known.replace("note", those);
         let metrics = DispatchMetrics::new(&Registry::new()).unwrap();
-        let worker = Worker::new(Parts {
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock) as Arc<dyn Clock>,
-            targets: known.clone(),
-            notify: Arc::default(),
-            metrics: metrics.clone(),
-        });
+        let worker = worker(&store, &clock, &known, &metrics);
         House { _folder: folder, store, clock, targets: known, metrics, worker }
+    }
+
+    /// The worker of another gateway over the same store.
+    fn other_worker(&self) -> Worker {
+        worker(&self.store, &self.clock, &self.targets, &self.metrics)
     }
 
     fn dispatches(&self, before: usize, request: &Request) -> Vec<NewDispatch> {
@@ -96,6 +96,21 @@ impl House {
             self.worker.finish().await;
         }
     }
+}
+
+fn worker(
+    store: &Arc<dyn Store>,
+    clock: &Arc<ManualClock>,
+    targets: &Targets,
+    metrics: &DispatchMetrics,
+) -> Worker {
+    Worker::new(Parts {
+        store: Arc::clone(store),
+        clock: Arc::clone(clock) as Arc<dyn Clock>,
+        targets: targets.clone(),
+        notify: Arc::default(),
+        metrics: metrics.clone(),
+    })
 }
 
 fn told(target: &Noting) -> Vec<String> {
@@ -270,4 +285,107 @@ async fn a_target_that_hangs_holds_up_no_other() {
     let depth = house.store.dispatch_depth().await.unwrap();
     let left = depth.iter().find(|depth| depth.target == "note:hangs").map(|depth| depth.waiting);
     assert_eq!(left, Some(20));
+}
+
+/// A target that answers once a test says so, each call after the other.
+struct Slow {
+    called: Semaphore,
+    answers: Semaphore,
+}
+
+impl Default for Slow {
+    fn default() -> Slow {
+        Slow { called: Semaphore::new(0), answers: Semaphore::new(0) }
+    }
+}
+
+impl Slow {
+    async fn is_called(&self) {
+        self.called.acquire().await.unwrap().forget();
+    }
+}
+
+#[async_trait]
+impl Target for Slow {
+    fn wants(&self, _: &Request, milestone: Milestone) -> bool {
+        milestone == Milestone::Created
+    }
+
+    async fn tell(&self, _: &Telling<'_>) -> Answer {
+        self.called.add_permits(1);
+        self.answers.acquire().await.unwrap().forget();
+        Answer::Told
+    }
+}
+
+/// A worker that has begun to tell a slow target of a request.
+async fn slowly() -> (House, Arc<Slow>) {
+    let mut house = House::new(&[]).await;
+    let slow = Arc::new(Slow::default());
+    house.targets.replace("note", [("note:slow".to_owned(), Arc::clone(&slow) as Arc<dyn Target>)]);
+    house.create(&request(1)).await;
+    assert_eq!(house.worker.look().await.unwrap(), 1);
+    slow.is_called().await;
+    (house, slow)
+}
+
+/// Whether the claim of the only dispatch lasts for so long from now on.
+async fn is_claimed_for(house: &House, millis: u64) -> bool {
+    house.store.ready_dispatches(house.clock.now().plus(millis), 9).await.unwrap().is_empty()
+}
+
+#[tokio::test]
+async fn what_a_gateway_that_died_was_telling_is_told_ten_seconds_later() {
+    let (mut house, slow) = slowly().await;
+    // It dies in the middle of its call.
+    house.worker = house.other_worker();
+    slow.answers.add_permits(1);
+    house.clock.advance(9_999);
+    assert_eq!(house.worker.look().await.unwrap(), 0, "it is claimed");
+    house.clock.advance(1);
+    house.drain().await;
+    slow.is_called().await;
+    assert_eq!(house.store.dispatch_depth().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_call_that_takes_long_keeps_its_claim() {
+    let (mut house, slow) = slowly().await;
+    let mut other = house.other_worker();
+    for _ in 0..10 {
+        house.clock.advance(3_000);
+        while !is_claimed_for(&house, 9_000).await {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(other.look().await.unwrap(), 0);
+    }
+    slow.answers.add_permits(1);
+    house.worker.finish().await;
+    assert_eq!(house.store.dispatch_depth().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_call_whose_claim_is_lost_is_given_up_and_stores_nothing() {
+    let (mut house, slow) = slowly().await;
+    // Its process stands still for so long that another worker has the dispatch.
+    let taken = fixtures::claim(house.clock.now().plus(60_000), house.clock.now().plus(90_000));
+    let taken = house.store.claim_dispatch(request(1).id, "note:slow", taken).await.unwrap().unwrap();
+    slow.answers.add_permits(1);
+    house.clock.advance(60_000);
+    house.worker.finish().await;
+    assert_eq!(house.store.dispatch_depth().await.unwrap()[0].waiting, 1, "it is not told");
+    assert!(is_claimed_for(&house, 29_000).await, "the other worker still has it");
+    house.store.settle_dispatch(&taken, house.clock.now(), Settled::Dropped).await.unwrap();
+    assert_eq!(house.store.dispatch_depth().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_renewal_that_finds_another_claim_ends_the_call() {
+    let (mut house, _slow) = slowly().await;
+    let taken = fixtures::claim(house.clock.now().plus(60_000), house.clock.now().plus(90_000));
+    assert!(house.store.claim_dispatch(request(1).id, "note:slow", taken).await.unwrap().is_some());
+    house.clock.advance(3_000);
+    // The call itself is never answered.
+    house.worker.finish().await;
+    assert!(is_claimed_for(&house, 86_000).await, "the other worker still has it");
 }

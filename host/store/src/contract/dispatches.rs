@@ -8,8 +8,8 @@ use super::Backend;
 use super::harness::{at_once, opened};
 use crate::fixtures::*;
 use crate::{
-    Commit, Committed, Create, Created, DeadLetter, Dispatch, DispatchDepth, LONGEST_PAUSE_MS, NewDispatch,
-    Removal, RemovedRequest, Settled, Store,
+    Claim, Commit, Committed, Create, Created, DeadLetter, Dispatch, DispatchDepth, LONGEST_PAUSE_MS,
+    NewDispatch, Removal, RemovedRequest, Settled, Store,
 };
 
 fn to(target: &str, position: u32) -> NewDispatch {
@@ -96,6 +96,41 @@ pub(crate) async fn a_dispatch_is_the_claimers_alone<B: Backend>() {
     assert_eq!(claimed(&*store, 1, "a", 12).await, None, "it is claimed");
     store.settle_dispatch(&taken, at(12), Settled::Dropped).await.unwrap();
     assert_eq!(ready(&*store, 1_000, 9).await, [(id(1), "b".to_owned())]);
+}
+
+pub(crate) async fn a_claim_of_a_dispatch_is_renewed_by_its_holder<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    create(&*store, &request(1), &["a", "b"]).await;
+    let renew = async |target: &str, id: u64, now: u64, until: u64| {
+        let claim = Claim { id, now: at(now), until: at(until) };
+        store.renew_dispatch(request(1).id, target, claim).await.unwrap()
+    };
+    assert!(!renew("a", 7, 0, 90).await, "nobody has claimed it");
+    let held = claimed(&*store, 1, "a", 0).await.unwrap();
+    assert!(renew("a", held.claim, 5, 15).await);
+    assert!(!renew("a", held.claim ^ 1, 6, 90).await, "another claim");
+    assert!(!renew("b", held.claim, 6, 90).await, "another target");
+    assert_eq!(claimed(&*store, 1, "a", 14).await, None);
+    let both = ["a", "b"].map(|target| (id(1), target.to_owned()));
+    assert_eq!(ready(&*store, 15, 9).await, both, "it ends if it is not renewed again");
+    // As long as nobody has taken it, it is the holder's.
+    assert!(renew("a", held.claim, 16, 26).await);
+    assert_eq!(ready(&*store, 25, 9).await, both[1..]);
+    let taken = claimed(&*store, 1, "a", 26).await.unwrap();
+    assert!(!renew("a", held.claim, 27, 90).await, "another worker has it");
+    for (settled, why) in [
+        (Settled::Retry { at: at(30) }, "it is given back"),
+        (Settled::Dead { failure: "no".into() }, "it is dead"),
+    ] {
+        let claim = claimed(&*store, 1, "a", 31).await.map_or(taken.claim, |it| it.claim);
+        let dispatch = Dispatch { claim, ..taken.clone() };
+        store.settle_dispatch(&dispatch, at(28), settled).await.unwrap();
+        assert!(!renew("a", claim, 29, 90).await, "{why}");
+    }
+    let last = claimed(&*store, 1, "b", 31).await.unwrap();
+    store.settle_dispatch(&last, at(31), Settled::Dropped).await.unwrap();
+    assert!(!renew("b", last.claim, 32, 90).await, "it is gone");
+    assert_eq!(ready(&*store, 100_000, 9).await, []);
 }
 
 pub(crate) async fn what_is_new_while_a_target_is_told_is_told_next<B: Backend>() {

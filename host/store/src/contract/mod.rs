@@ -82,6 +82,7 @@ macro_rules! store_contract {
             outbox {
                 a_claimed_entry_is_the_claimers_alone
                 a_claim_runs_out
+                a_claim_is_renewed_by_its_holder
                 what_has_waited_for_longest_comes_first
                 an_entry_is_ready_whatever_the_clock_said_when_it_was_stored
                 an_entry_waits_no_longer_than_the_longest_wait
@@ -100,6 +101,7 @@ macro_rules! store_contract {
             dispatches {
                 a_target_is_told_of_everything_in_order
                 a_dispatch_is_the_claimers_alone
+                a_claim_of_a_dispatch_is_renewed_by_its_holder
                 a_removed_request_has_no_dispatches
                 what_is_new_while_a_target_is_told_is_told_next
                 a_failed_dispatch_keeps_its_schedule_and_a_held_one_does_not

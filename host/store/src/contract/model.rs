@@ -377,9 +377,10 @@ impl Model {
     fn claim(&mut self, now: Timestamp, until: Timestamp, ids: Vec<u64>) -> Vec<OutboxEntry> {
         let ready = self.outbox.iter_mut().filter(|(_, waiting)| waiting.is_ready(now));
         let claimed = ready.zip(ids).map(|((&(request, effect), waiting), claim)| {
+            let taken_over = waiting.claim.is_some();
             (waiting.ready_at, waiting.claim) = (until, Some(claim));
             let Waiting { revision, attempts, since, .. } = *waiting;
-            OutboxEntry { request, effect, revision, attempts, since, claim, claimed_until: until }
+            OutboxEntry { request, effect, revision, attempts, since, claim, taken_over }
         });
         claimed.collect()
     }

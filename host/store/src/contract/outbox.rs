@@ -10,7 +10,7 @@ use super::Backend;
 use super::harness::{at_once, commit, create, opened, take};
 use crate::fixtures::*;
 use crate::{
-    Commit, Committed, KeepPost, LONGEST_WAIT_MS, OutboxDepth, OutboxEntry, ReadyEntry, Store, Urgency,
+    Claim, Commit, Committed, KeepPost, LONGEST_WAIT_MS, OutboxDepth, OutboxEntry, ReadyEntry, Store, Urgency,
 };
 
 pub(crate) async fn a_claimed_entry_is_the_claimers_alone<B: Backend>() {
@@ -34,7 +34,7 @@ pub(crate) async fn a_claimed_entry_is_the_claimers_alone<B: Backend>() {
         attempts: 0,
         since: at(0),
         claim: mine.id,
-        claimed_until: at(10),
+        taken_over: false,
     };
     assert_eq!(claimed, Some(expected));
     assert_eq!(store.ready_outbox(at(9), 10).await.unwrap(), []);
@@ -52,8 +52,40 @@ pub(crate) async fn a_claim_runs_out<B: Backend>() {
     create(&*store, &request(1)).await;
     let [lost] = claimed(&*store, at(0), at(10)).await;
     let [taken] = claimed(&*store, at(10), at(20)).await;
-    assert_eq!(taken, OutboxEntry { claim: taken.claim, claimed_until: at(20), ..lost });
+    assert_eq!(taken, OutboxEntry { claim: taken.claim, taken_over: true, ..lost });
     assert_ne!(taken.claim, lost.claim);
+}
+
+pub(crate) async fn a_claim_is_renewed_by_its_holder<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    create(&*store, &request(1)).await;
+    let renew = async |id: u64, now: u64, until: u64| {
+        let claim = Claim { id, now: at(now), until: at(until) };
+        store.renew_outbox(request(1).id, Effect::ShowRequest, claim).await.unwrap()
+    };
+    assert!(!renew(7, 0, 90).await, "nobody has claimed it");
+    let [held] = claimed(&*store, at(0), at(10)).await;
+    assert!(renew(held.claim, 5, 15).await);
+    assert!(!renew(held.claim ^ 1, 6, 90).await, "another claim");
+    assert_eq!(ready(&*store, 14, 10).await, []);
+    assert_eq!(ready(&*store, 15, 10).await, [id(1)], "it ends if it is not renewed again");
+    // As long as nobody has taken it, it is the holder's.
+    assert!(renew(held.claim, 16, 26).await);
+    assert_eq!(ready(&*store, 25, 10).await, []);
+    let [taken] = claimed(&*store, at(26), at(36)).await;
+    assert!(taken.taken_over);
+    assert!(!renew(held.claim, 27, 90).await, "another worker has it");
+    // One that was enqueued again stays with its holder.
+    commit(&*store, &next(&request(1), at(28), |_| {})).await;
+    assert!(renew(taken.claim, 29, 40).await);
+    assert_eq!(ready(&*store, 39, 10).await, []);
+    store.retry_outbox(&taken, at(30), at(31), false).await.unwrap();
+    assert!(!renew(taken.claim, 30, 90).await, "it is given back");
+    let [last] = claimed(&*store, at(31), at(41)).await;
+    assert!(!last.taken_over, "what was begun is known");
+    store.finish_outbox(&last, last.revision).await.unwrap();
+    assert!(!renew(last.claim, 32, 90).await, "it is gone");
+    assert_eq!(store.outbox_depth().await.unwrap(), OutboxDepth::default());
 }
 
 pub(crate) async fn what_has_waited_for_longest_comes_first<B: Backend>() {

@@ -37,6 +37,15 @@ pub trait Dispatches: Send + Sync {
         claim: Claim,
     ) -> Result<Option<Dispatch>, StoreError>;
 
+    /// Renews a claim of a dispatch: it ends at `claim.until` now. `false` if this claim does not hold the dispatch (any more);
+    /// then nothing changes. One that has ended can be renewed as long as nobody else has claimed the dispatch.
+    async fn renew_dispatch(
+        &self,
+        request: RequestId,
+        target: &str,
+        claim: Claim,
+    ) -> Result<bool, StoreError>;
+
     /// Releases a claimed dispatch. Does nothing if another worker has claimed it since.
     async fn settle_dispatch(
         &self,

@@ -35,6 +35,15 @@ pub trait Outbox: Send + Sync {
         claim: Claim,
     ) -> Result<Option<OutboxEntry>, StoreError>;
 
+    /// Renews a claim of an entry: it ends at `claim.until` now. `false` if this claim does not hold the entry (any more); then
+    /// nothing changes. One that has ended can be renewed as long as nobody else has claimed the entry.
+    async fn renew_outbox(
+        &self,
+        request: RequestId,
+        effect: Effect,
+        claim: Claim,
+    ) -> Result<bool, StoreError>;
+
     /// Removes an entry that was delivered with the request at version `delivered`.
     ///
     /// If a newer version has enqueued it since, it stays: ready at once, or with the worker that holds it now.
@@ -64,6 +73,14 @@ pub struct Claim {
     pub now: Timestamp,
     /// When the claim ends.
     pub until: Timestamp,
+}
+
+impl Claim {
+    /// The claim of this number for [`CLAIM_MS`](crate::CLAIM_MS), or its renewal.
+    #[must_use]
+    pub fn at(id: u64, now: Timestamp) -> Claim {
+        Claim { id, now, until: now.plus(crate::CLAIM_MS) }
+    }
 }
 
 /// Priority of a delivery.
@@ -119,6 +136,7 @@ pub struct OutboxEntry {
     pub since: Timestamp,
     /// The claim, by which it is known as long as nobody else claims the entry.
     pub claim: u64,
-    /// When the claim ends, by the claimer's clock.
-    pub claimed_until: Timestamp,
+    /// Whether it was claimed before, and that claim has ended by itself: whoever had it may have begun what is not known to
+    /// have been done.
+    pub taken_over: bool,
 }

@@ -11,8 +11,8 @@ use super::call::Call;
 use super::records::Records;
 use super::reply::{Place, limit as sent_limit, millis};
 use super::script::{
-    DISPATCH_CLAIM, DISPATCH_DEAD, DISPATCH_DEPTH, DISPATCH_DROP, DISPATCH_LIST, DISPATCH_REVIVE,
-    DISPATCH_SETTLE,
+    DISPATCH_CLAIM, DISPATCH_DEAD, DISPATCH_DEPTH, DISPATCH_DROP, DISPATCH_LIST, DISPATCH_RENEW,
+    DISPATCH_REVIVE, DISPATCH_SETTLE,
 };
 use crate::{Claim, DeadLetter, Dispatch, DispatchDepth, Dispatches, NewDispatch, Settled, StoreError};
 
@@ -81,6 +81,19 @@ impl Dispatches for RedisStore {
             since: Timestamp::from_millis(since),
             claim: claim.id,
         }))
+    }
+
+    async fn renew_dispatch(
+        &self,
+        request: RequestId,
+        target: &str,
+        claim: Claim,
+    ) -> Result<bool, StoreError> {
+        let call = Call::script(&DISPATCH_RENEW, &self.space.tag_of(request)).number(millis(claim.now));
+        let key = key_of(request, target);
+        let call = call.text(self.space.time.as_str()).text(&key).text(target);
+        let answer = self.space.write(call.number(claim.id).number(millis(claim.until))).await?;
+        Ok(Place { table: "disp", key: &key }.number("renewed", answer)? == 1)
     }
 
     async fn settle_dispatch(

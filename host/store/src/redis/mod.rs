@@ -52,6 +52,7 @@ mod salts;
 mod shared;
 mod statistics;
 mod supersede;
+mod together;
 
 #[cfg(test)]
 mod tests;
@@ -65,10 +66,11 @@ use self::call::{Call, Tag};
 use self::fault::unavailable;
 use self::link::Link;
 use self::outbox::Channels;
-use self::quota::Full;
+use self::quota::{Full, NewOpen, Quota};
 use self::reply::millis;
 use self::script::MAINTAIN;
-use self::shared::Feed;
+use self::shared::{Bucket, Feed};
+use self::together::Together;
 use crate::{Shared, Store, StoreError, StoreFault};
 
 pub use address::{RedisUrl, RedisUrlError};
@@ -96,6 +98,11 @@ struct Space {
     origin: String,
     channels: Channels,
     full: Full,
+    /// By caller: requests that are to be counted as open, and those that are no longer.
+    reserving: Together<String, NewOpen, Option<Quota>>,
+    releasing: Together<String, RequestId, ()>,
+    /// Tokens that are taken of buckets.
+    taking: Together<Bucket, (), Option<u64>>,
     closed: std::sync::atomic::AtomicBool,
 }
 
@@ -131,6 +138,9 @@ impl Space {
             origin: format!("{:016x}", fastrand::u64(..)),
             channels: Channels::default(),
             full: Full::default(),
+            reserving: Together::default(),
+            releasing: Together::default(),
+            taking: Together::default(),
             closed: Default::default(),
         }
     }

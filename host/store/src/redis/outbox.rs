@@ -9,7 +9,7 @@ use redis::Value;
 
 use super::call::Call;
 use super::reply::{Place, limit as sent_limit, millis};
-use super::script::{CLAIM, FINISH, POSTPONE, READY, RETRY};
+use super::script::{CLAIM, FINISH, POSTPONE, READY, RENEW, RETRY};
 use super::{RedisStore, Space};
 use crate::{Claim, Outbox, OutboxEntry, ReadyEntry, StoreError, Urgency};
 
@@ -76,10 +76,12 @@ impl Outbox for RedisStore {
         let place = Place { table: "ob", key: &key };
         let text = place.text("claimed", answer)?;
         let mut numbers = text.split(' ').map(str::parse::<u64>);
-        let (Some(Ok(revision)), Some(Ok(attempts)), Some(Ok(since))) =
-            (numbers.next(), numbers.next(), numbers.next())
+        let (Some(Ok(revision)), Some(Ok(attempts)), Some(Ok(since)), Some(Ok(taken_over))) =
+            (numbers.next(), numbers.next(), numbers.next(), numbers.next())
         else {
-            return Err(place.corrupt("revision", format_args!("revision, attempts and since are `{text}`")));
+            return Err(
+                place.corrupt("revision", format_args!("revision, attempts, since and so on are `{text}`"))
+            );
         };
         Ok(Some(OutboxEntry {
             request,
@@ -88,8 +90,21 @@ impl Outbox for RedisStore {
             attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
             since: Timestamp::from_millis(since),
             claim: claim.id,
-            claimed_until: claim.until,
+            taken_over: taken_over == 1,
         }))
+    }
+
+    async fn renew_outbox(
+        &self,
+        request: RequestId,
+        effect: Effect,
+        claim: Claim,
+    ) -> Result<bool, StoreError> {
+        let key = key_of(request, effect);
+        let call = Call::script(&RENEW, &self.space.tag_of(request)).number(millis(claim.now));
+        let call = call.text(self.space.time.as_str()).text(&key).number(claim.id);
+        let answer = self.space.write(call.number(millis(claim.until))).await?;
+        Ok(Place { table: "ob", key: &key }.number("renewed", answer)? == 1)
     }
 
     async fn finish_outbox(&self, entry: &OutboxEntry, delivered: u64) -> Result<(), StoreError> {

@@ -39,6 +39,22 @@ impl Quota {
     }
 }
 
+/// A new request that is to be counted as open.
+#[derive(Clone, Debug)]
+pub(super) struct NewOpen {
+    pub(super) id: RequestId,
+    pub(super) action: String,
+    pub(super) most: MostOpen,
+}
+
+impl NewOpen {
+    /// Appends it, as the script `reserve` reads it.
+    pub(super) fn append(call: Call, NewOpen { id, action, most }: &NewOpen) -> Call {
+        let call = call.text(&id.to_string()).text(action).optional(most.in_all.map(u64::from));
+        call.optional(most.of_action.map(u64::from))
+    }
+}
+
 /// How long after a look at a list that had no other than open requests it is not looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -89,7 +105,7 @@ impl Full {
 impl Space {
     /// Counts a new request among the open ones of its caller, if there is a limit.
     pub(super) async fn reserve(
-        &self,
+        self: &Arc<Space>,
         projection: &Projection<'_>,
         most: MostOpen,
     ) -> Result<Quota, StoreError> {
@@ -98,19 +114,15 @@ impl Space {
         }
         let caller = projection.caller.unwrap_or_default();
         let tag = self.home_of(caller);
-        let reserve = Call::script(&RESERVE, &tag)
-            .text(caller)
-            .text(&projection.id.to_string())
-            .text(projection.action)
-            .optional(most.in_all.map(u64::from))
-            .optional(most.of_action.map(u64::from));
-        let place = Place { table: "quota", key: &caller };
-        let reserved = async || -> Result<Option<Quota>, StoreError> {
-            Ok(match place.text("reserved", self.write(reserve.clone()).await?)?.as_str() {
-                "new" => Some(Quota::Reserved),
-                "had" => Some(Quota::Had),
-                _ => None,
-            })
+        let new = NewOpen { id: projection.id, action: projection.action.to_owned(), most };
+        let reserved = async || {
+            let (space, caller) = (Arc::clone(self), caller.to_owned());
+            let key = caller.clone();
+            let carry_out = move |those: Vec<NewOpen>| {
+                let (space, caller) = (Arc::clone(&space), caller.clone());
+                async move { space.reserve_all(&caller, &those).await }
+            };
+            self.reserving.ask(key, new.clone(), carry_out).await
         };
         if let Some(quota) = reserved().await? {
             return Ok(quota);
@@ -123,6 +135,20 @@ impl Space {
         }
         self.full.looked(caller, look);
         Ok(Quota::Full)
+    }
+
+    /// Counts new requests of a caller, those for which there is room. `None` for others.
+    async fn reserve_all(&self, caller: &str, those: &[NewOpen]) -> Result<Vec<Option<Quota>>, StoreError> {
+        let reserve = Call::script(&RESERVE, &self.home_of(caller)).text(caller).each(those, NewOpen::append);
+        let place = Place { table: "quota", key: &caller };
+        let answers = place.list(self.write(reserve).await?)?.into_iter().map(|answer| {
+            Ok(match place.text("reserved", answer)?.as_str() {
+                "new" => Some(Quota::Reserved),
+                "had" => Some(Quota::Had),
+                _ => None,
+            })
+        });
+        answers.collect()
     }
 
     /// Takes requests that are not open off the list of their caller.
@@ -160,7 +186,13 @@ impl Space {
         let (space, caller) = (Arc::clone(self), caller.unwrap_or_default().to_owned());
         self.full.ended(&caller);
         tokio::spawn(async move {
-            if let Err(error) = space.release(&caller, &[request]).await {
+            let releasing = Arc::clone(&space);
+            let key = caller.clone();
+            let carry_out = move |those: Vec<RequestId>| {
+                let (space, caller) = (Arc::clone(&releasing), caller.clone());
+                async move { space.release(&caller, &those).await.map(|()| vec![(); those.len()]) }
+            };
+            if let Err(error) = space.releasing.ask(key, request, carry_out).await {
                 tracing::debug!(%error, "cannot release the place of a request that is not open");
             }
         });

@@ -52,10 +52,12 @@ scripts! {
     READY: READS ["keys" "time" "outbox" "ready"];
     POSTPONE: WRITES ["keys" "time" "outbox" "postpone"];
     CLAIM: WRITES ["keys" "once" "time" "outbox" "claim"];
+    RENEW: WRITES ["keys" "time" "outbox" "renew"];
     FINISH: FREES ["keys" "once" "outbox" "finish"];
     RETRY: WRITES ["keys" "once" "time" "outbox" "retry"];
     DISPATCH_LIST: READS ["keys" "time" "dispatch" "dispatch_list"];
     DISPATCH_CLAIM: WRITES ["keys" "once" "time" "dispatch" "dispatch_claim"];
+    DISPATCH_RENEW: WRITES ["keys" "time" "dispatch" "dispatch_renew"];
     DISPATCH_SETTLE: FREES ["keys" "once" "time" "dispatch" "dispatch_settle"];
     DISPATCH_DEAD: READS ["keys" "dispatch" "dispatch_dead"];
     DISPATCH_REVIVE: WRITES ["keys" "once" "records" "dispatch" "dispatch_revive"];

@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::call::Call;
 use super::connect::Connection;
-use super::reply::Place;
+use super::reply::{Place, limit as sent_limit};
 use super::script::{AUDIT_FILES, GIVE_BACK, LEASE, LIVE, TAKE};
 use super::{RedisStore, Space};
 use crate::{Change, Rate, Shared, StoreError};
@@ -88,15 +88,44 @@ impl Shared for RedisStore {
     }
 
     async fn take(&self, bucket: &str, rate: Rate) -> Result<Option<u64>, StoreError> {
-        // One that is sent again takes a second token, which nobody misses.
-        let take = Call::script(&TAKE, &self.space.home_of(bucket)).text(bucket).number(rate.capacity);
-        let answer = self.space.write(take.text(&rate.per_sec.to_string())).await?;
-        let wait: i64 = Place { table: "rate", key: &bucket }.parsed("wait", answer)?;
-        Ok(u64::try_from(wait).ok())
+        let (space, bucket) = (Arc::clone(&self.space), Bucket::new(bucket, rate));
+        let carry_out = {
+            let bucket = bucket.clone();
+            move |those: Vec<()>| {
+                let (space, bucket) = (Arc::clone(&space), bucket.clone());
+                async move { space.take(&bucket.name, rate, those.len()).await }
+            }
+        };
+        self.space.taking.ask(bucket, (), carry_out).await
+    }
+}
+
+/// A rate bucket, and what it was said to hold and get.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Bucket {
+    name: String,
+    rate: (u32, u64),
+}
+
+impl Bucket {
+    fn new(name: &str, rate: Rate) -> Bucket {
+        Bucket { name: name.to_owned(), rate: (rate.capacity, rate.per_sec.to_bits()) }
     }
 }
 
 impl Space {
+    /// Takes as many tokens out of a bucket: of each whether there was one, and if not, after how many milliseconds there
+    /// will be one.
+    async fn take(&self, bucket: &str, rate: Rate, tokens: usize) -> Result<Vec<Option<u64>>, StoreError> {
+        // One that is sent again takes more tokens, which nobody misses.
+        let take = Call::script(&TAKE, &self.home_of(bucket)).text(bucket).number(rate.capacity);
+        let take = take.text(&rate.per_sec.to_string()).number(sent_limit(tokens));
+        let place = Place { table: "rate", key: &bucket };
+        let [taken, wait] = place.row(self.write(take).await?)?;
+        let (taken, wait): (usize, u64) = (place.parsed("taken", taken)?, place.number("wait", wait)?);
+        Ok((0..tokens).map(|place| (place >= taken).then_some(wait)).collect())
+    }
+
     /// Tells other instances of a change that concerns no request, if the script has not.
     pub(super) async fn announce_meta(&self, change: &str) {
         if !self.durability.waits() {

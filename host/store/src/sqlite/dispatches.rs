@@ -71,6 +71,23 @@ impl Dispatches for SqliteStore {
         claimed.await
     }
 
+    async fn renew_dispatch(
+        &self,
+        request: RequestId,
+        target: &str,
+        claim: Claim,
+    ) -> Result<bool, StoreError> {
+        let target = target.to_owned();
+        let renewed = self.writer.write(move |scope| {
+            let mut renew = scope.db.prepare_cached(
+                "UPDATE dispatch SET ready_at = ?4 WHERE request = ?1 AND target = ?2 AND claim = ?3",
+            )?;
+            let key = (request.to_bytes(), claim.id.cast_signed());
+            Ok(renew.execute(params![key.0, target, key.1, millis(claim.until)])? > 0)
+        });
+        renewed.await
+    }
+
     async fn settle_dispatch(
         &self,
         dispatch: &Dispatch,

@@ -49,15 +49,13 @@ impl Outbox for SqliteStore {
     ) -> Result<Option<OutboxEntry>, StoreError> {
         let Claim { id, now, until } = claim;
         let claimed = self.writer.write(move |scope| {
-            let mut claim = scope.db.prepare_cached(
-                "UPDATE outbox SET ready_at = ?4, claimed_until = ?4, claim = ?6
-                 WHERE request = ?1 AND effect = ?2 AND (ready_at <= ?3 OR ready_at > ?5)
-                 RETURNING revision, attempts, since",
+            let mut select = scope.db.prepare_cached(
+                "SELECT revision, attempts, since, claim IS NOT NULL FROM outbox
+                 WHERE request = ?1 AND effect = ?2 AND (ready_at <= ?3 OR ready_at > ?4)",
             )?;
             let key = (request.to_bytes(), effect.as_str());
             let farthest = millis(now.plus(LONGEST_WAIT_MS));
-            let key = params![key.0, key.1, millis(now), millis(until), farthest, id.cast_signed()];
-            let mut rows = claim.query(key)?;
+            let mut rows = select.query(params![key.0, key.1, millis(now), farthest])?;
             let Some(row) = rows.next()? else { return Ok(None) };
             let context = RowContext { table: "outbox", key: &format_args!("{request} {}", effect.as_str()) };
             let entry = OutboxEntry {
@@ -67,11 +65,32 @@ impl Outbox for SqliteStore {
                 attempts: context.get(row, (1, "attempts"))?,
                 since: context.time(row, (2, "since"))?,
                 claim: id,
-                claimed_until: until,
+                taken_over: row.get(3)?,
             };
+            let mut claim = scope.db.prepare_cached(
+                "UPDATE outbox SET ready_at = ?3, claimed_until = ?3, claim = ?4 WHERE request = ?1 AND effect = ?2",
+            )?;
+            claim.execute(params![key.0, key.1, millis(until), id.cast_signed()])?;
             Ok(Some(entry))
         });
         claimed.await
+    }
+
+    async fn renew_outbox(
+        &self,
+        request: RequestId,
+        effect: Effect,
+        claim: Claim,
+    ) -> Result<bool, StoreError> {
+        let renewed = self.writer.write(move |scope| {
+            let mut renew = scope.db.prepare_cached(
+                "UPDATE outbox SET ready_at = ?4, claimed_until = ?4
+                 WHERE request = ?1 AND effect = ?2 AND claim = ?3",
+            )?;
+            let key = (request.to_bytes(), effect.as_str(), claim.id.cast_signed());
+            Ok(renew.execute(params![key.0, key.1, key.2, millis(claim.until)])? > 0)
+        });
+        renewed.await
     }
 
     async fn finish_outbox(&self, entry: &OutboxEntry, delivered: u64) -> Result<(), StoreError> {

@@ -17,7 +17,7 @@ use countersign_core::clock::{Clock, Moment, Monotonic};
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{AuditEntry, Digest, Effect, Request, Timestamp};
 use countersign_core::record::{Mark, PolicyEntry, Slot};
-use countersign_store::{Claim, OutboxEntry, Store, StoreError};
+use countersign_store::{Claim, Hold, OutboxEntry, Store, StoreError};
 use countersign_trace::Tracer;
 
 use due::Due;
@@ -33,15 +33,15 @@ use super::schedule::Schedule;
 use super::step::{Step, debounce_ms};
 use crate::SlackClient;
 
-/// How long an outbox entry is claimed, in milliseconds: longer than a call takes, and no longer than people may wait
-/// for a message whose process died.
-const CLAIM_MS: u64 = 30_000;
-
 /// The longest that a job waits in the worker's memory rather than in the store, in milliseconds.
 const SHORT_WAIT_MS: u64 = 5_000;
 
 /// The longest that a call takes, and a little more, in milliseconds.
 pub(super) const CALL_MS: u64 = 12_000;
+
+/// How long a refresh is put off while one is sent, in milliseconds. It is not renewed: it is one call, nobody waits for it,
+/// and two that are sent at the same time have the message updated once more.
+const REFRESH_CLAIM_MS: u64 = CALL_MS + 3_000;
 
 /// Carries out the steps.
 pub(super) struct Sender {
@@ -203,29 +203,37 @@ impl Sender {
         method: Option<&Method>,
         cursor: Option<&SearchCursor>,
     ) -> Result<SendResult, StepError> {
-        let claim = match job {
+        let (request, effect) = match job {
             Job::Refresh(request) => {
                 let now = self.schedule.now();
-                if !self.store.claim_refresh(request, Slot::Main, now, now.plus(CLAIM_MS)).await? {
+                let until = now.plus(REFRESH_CLAIM_MS);
+                if !self.store.claim_refresh(request, Slot::Main, now, until).await? {
                     return Ok(SendResult::NoCall);
                 }
-                None
+                return self.claimed_step(job, None, method, cursor).await;
             }
-            Job::Outbox(request, effect) => {
-                let now = self.schedule.now();
-                let claim = Claim { id: self.rng().u64(..), now, until: now.plus(CLAIM_MS) };
-                let Some(claim) = self.store.claim_outbox(request, effect, claim).await? else {
-                    return Ok(SendResult::NoCall);
-                };
-                Some(claim)
+            Job::Outbox(request, effect) => (request, effect),
+        };
+        let hold = Hold::begin(&*self.clock);
+        let claim = Claim::at(self.rng().u64(..), self.schedule.now());
+        let Some(entry) = self.store.claim_outbox(request, effect, claim).await? else {
+            return Ok(SendResult::NoCall);
+        };
+        let renew = || self.store.renew_outbox(request, effect, Claim::at(claim.id, self.schedule.now()));
+        let result = match hold.keep(renew, self.claimed_step(job, Some(&entry), method, cursor)).await {
+            Ok(result) => result,
+            // The claim stays as it is, so that whoever takes the entry over knows that a call may have been made.
+            Err(lost) => {
+                let error = lost.error.map(StepError::from);
+                tracing::warn!(%request, "the claim of a delivery was not kept, so its step is given up; it is begun again");
+                return error.map_or(Ok(SendResult::NoCall), Err);
             }
         };
-        let result = self.claimed_step(job, claim.as_ref(), method, cursor).await;
-        if let (Err(_), Some(claim)) = (&result, &claim) {
+        if result.is_err() {
             let now = self.schedule.now();
-            let retry_at = temporary(claim.attempts, now, &mut self.rng());
+            let retry_at = temporary(entry.attempts, now, &mut self.rng());
             // If this fails too, the claim runs out; the first error says what is wrong.
-            let _ = self.retry(claim, now, retry_at, true).await;
+            let _ = self.retry(&entry, now, retry_at, true).await;
         }
         result
     }
@@ -245,6 +253,16 @@ impl Sender {
             return Ok(SendResult::NoCall);
         };
         let active = ActiveJob { request: &request, entry: &entry, claim };
+        let next = match next {
+            Next::Call(mut tracked, step) => {
+                if !self.doubt(&active, &mut tracked).await? {
+                    self.release(&active, Release::DueAt(self.schedule.now())).await?;
+                    return Ok(SendResult::NoCall);
+                }
+                Next::Call(tracked, step)
+            }
+            other => other,
+        };
         let (tracked, step) = match next {
             Next::Call(tracked, step) if tracked.method(&step).as_ref() == method => (tracked, step),
             Next::Nothing => {
@@ -260,10 +278,6 @@ impl Sender {
                 return Ok(SendResult::NoCall);
             }
         };
-        // If the claim ran out during the call, another worker could make the same one.
-        if claim.is_some_and(|claim| self.schedule.now().plus(CALL_MS) > claim.claimed_until) {
-            return Ok(SendResult::NoCall);
-        }
         match step {
             Step::Post => self.post(&active, *tracked).await,
             Step::Update { ts } => self.update(&active, *tracked, &ts).await,

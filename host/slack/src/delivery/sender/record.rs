@@ -31,6 +31,21 @@ impl Sender {
         Ok(self.keep_post(keep).await? == Committed::Done)
     }
 
+    /// If the entry was taken over from a worker that let its claim end: stores that an update of the message may still be on
+    /// its way. What may have been posted is stored before it is. Returns false if another worker has stored it meanwhile.
+    pub(super) async fn doubt(
+        &self,
+        active: &ActiveJob<'_>,
+        tracked: &mut TrackedMessage,
+    ) -> Result<bool, StoreError> {
+        let is_taken_over = active.claim.is_some_and(|claim| claim.taken_over);
+        if !is_taken_over || tracked.post.ts().is_none() || tracked.post.unsure {
+            return Ok(true);
+        }
+        (tracked.post.unsure, tracked.post.looks) = (true, None);
+        self.save(active, tracked, None).await
+    }
+
     /// Has the message updated once more: another worker updated it at the same time, and which update was carried out
     /// last is unknown.
     pub(super) async fn update_again(&self, mark: Mark) -> Result<(), StoreError> {

@@ -491,3 +491,106 @@ async fn a_request_whose_message_breaks_the_gateway_keeps_no_other_from_being_de
         assert!(harness.message(number).text.starts_with("deploy v1 "), "{}", harness.message(number).text);
     }
 }
+
+/// The calls of `method` are not answered any more; the returned one is notified of each.
+fn hanging(harness: &Harness, method: &'static str) -> Arc<Notify> {
+    let called = Arc::new(Notify::new());
+    let notify = Arc::clone(&called);
+    harness.slack.decide(move |is_called, _| {
+        if is_called != method {
+            return Fate::Done;
+        }
+        notify.notify_one();
+        Fate::Hangs
+    });
+    called
+}
+
+#[tokio::test]
+async fn what_another_gateway_that_died_may_have_sent_is_overwritten_later() {
+    let mut harness = Harness::new().await;
+    let mut other = harness.take_worker();
+    // Whatever earlier processes have sent is over.
+    harness.pass(2 * MINUTE).await;
+    harness.create(1, "C1").await;
+    harness.deliver(MINUTE).await;
+    harness.clock.advance(1);
+    harness.end(1).await;
+    let called = hanging(&harness, "chat.update");
+    other.turn().await;
+    called.notified().await;
+    drop(other);
+    harness.slack.decide(|_, _| Fate::Done);
+    let took = harness.deliver(MINUTE).await;
+    assert!(took <= 16 * SECOND, "{took} ms: the claim has ended after ten seconds");
+    assert_eq!((harness.count("chat.update"), harness.message(1).updates), (2, 1));
+    harness.pass(2 * MINUTE).await;
+    assert_eq!((harness.count("chat.update"), harness.message(1).updates), (3, 2));
+    harness.pass(10 * MINUTE).await;
+    assert_eq!(harness.count("chat.update"), 3);
+}
+
+#[tokio::test]
+async fn what_another_gateway_that_died_may_have_posted_is_searched_for() {
+    for (fate, posts) in [(Fate::DoneAndCut, 1), (Fate::Hangs, 2)] {
+        let mut harness = Harness::new().await;
+        let mut other = harness.take_worker();
+        harness.pass(2 * MINUTE).await;
+        harness.create(1, "C1").await;
+        let called = Arc::new(Notify::new());
+        let notify = Arc::clone(&called);
+        harness.slack.decide(move |_, _| {
+            notify.notify_one();
+            fate
+        });
+        other.turn().await;
+        called.notified().await;
+        drop(other);
+        harness.slack.decide(|_, _| Fate::Done);
+        let took = harness.deliver(MINUTE).await;
+        assert!(took <= 20 * SECOND, "{fate:?}: {took} ms");
+        assert_eq!(harness.message(1).text, "deploy v1 awaiting_personas, 60 min left", "{fate:?}");
+        let calls = (harness.count("conversations.history"), harness.count("chat.postMessage"));
+        assert_eq!(calls, (1, posts), "{fate:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_takes_long_keeps_its_claim() {
+    let mut harness = Harness::new().await;
+    let mut slow = harness.take_worker();
+    harness.create(1, "C1").await;
+    let called = hanging(&harness, "chat.postMessage");
+    slow.turn().await;
+    called.notified().await;
+    for _ in 0..8 {
+        harness.clock.advance(3 * SECOND);
+        // Once it is renewed, it lasts ten seconds from now.
+        while !harness.store.ready_outbox(harness.now().plus(9 * SECOND), 10).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        harness.worker.turn().await;
+        harness.worker.finish().await;
+    }
+    assert_eq!(harness.slack.methods(), ["chat.postMessage"], "the other worker calls nobody");
+}
+
+#[tokio::test]
+async fn a_call_is_given_up_once_its_claim_may_be_lost() {
+    let mut harness = Harness::new().await;
+    harness.create(1, "C1").await;
+    let called = hanging(&harness, "chat.postMessage");
+    harness.worker.turn().await;
+    called.notified().await;
+    let revision = harness.post(1, Slot::Main).await.unwrap().revision;
+    // The process stands still for longer than it may.
+    harness.clock.advance(8 * SECOND);
+    harness.worker.finish().await;
+    let post = harness.post(1, Slot::Main).await.unwrap();
+    assert_eq!(post.revision, revision, "nothing is stored");
+    assert_eq!(harness.waiting().await, 1);
+    harness.slack.decide(|_, _| Fate::Done);
+    harness.deliver(MINUTE).await;
+    assert_eq!(harness.message(1).text, "deploy v1 awaiting_personas, 60 min left");
+    assert_eq!((harness.count("conversations.history"), harness.count("chat.postMessage")), (1, 2));
+}

@@ -15,13 +15,14 @@ use crate::redis::Space;
 use crate::redis::call::{Call, Tag};
 use crate::redis::checks::{self, FORMAT, UNFINISHED};
 use crate::redis::options::RedisOptions;
+use crate::redis::quota::NewOpen;
 use crate::redis::reply::{LARGEST, Place, json, millis};
 use crate::redis::request_row::append_indexed;
 use crate::redis::script::{
     APPEND, COPY_CHANGES, COPY_DISPATCHES, COPY_OUTBOX, COPY_POSTS, COPY_REQUESTS, COPY_SIGNATURES,
     COPY_VALUES, KEEP_SET, RESERVE,
 };
-use crate::{StoreError, StoreFault};
+use crate::{MostOpen, StoreError, StoreFault};
 
 /// The store that a copy is written to.
 pub(crate) struct RedisTarget {
@@ -279,7 +280,9 @@ impl RedisTarget {
             projection.due_at?;
             let caller = projection.caller.unwrap_or_default();
             let reserve = Call::script(&RESERVE, &self.space.home_of(caller)).text(caller);
-            Some(reserve.text(&request.id.to_string()).text(projection.action).text("").text(""))
+            let action = projection.action.to_owned();
+            let new = NewOpen { id: request.id, action, most: MostOpen::default() };
+            Some(reserve.each(&[new], NewOpen::append))
         });
         self.space.link.calls(reserve.collect()).await.map(drop)
     }

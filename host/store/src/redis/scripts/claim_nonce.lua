@@ -4,5 +4,5 @@ local expires = arg()
 if has_nonce(digest, now) then
   return unchanged('repeated')
 end
-keep('once:' .. digest, expires, expires, now)
+keep('once:' .. digest, expires, expires)
 return done('done')

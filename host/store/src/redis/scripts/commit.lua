@@ -18,7 +18,11 @@ if not before[1] or not keeps_its_end or tonumber(before[1]) + 1 ~= tonumber(ver
   return unchanged('conflict')
 end
 local submitted = tonumber(before[3])
-redis.call('HSET', row, 'v', version, 'body', body)
+local fields = { 'v', version, 'body', body }
+local function field(name, value)
+  table.insert(fields, name)
+  table.insert(fields, value)
+end
 local outcome = 'done'
 if before[2] and kind ~= before[2] then
   closed(before[2], id, submitted)
@@ -26,18 +30,19 @@ end
 if kind ~= '' then
   redis.call('ZADD', P .. 'due', due, id)
   if kind ~= before[2] then
-    redis.call('HSET', row, 'kind', kind)
+    field('kind', kind)
     opened(kind, id, submitted)
   end
 elseif before[2] then
   redis.call('HDEL', row, 'kind', 'q')
-  redis.call('HSET', row, 'end', ended)
+  field('end', ended)
   redis.call('ZREM', P .. 'due', id)
   redis.call('ZADD', P .. 'ended', changed, id)
   if before[4] then
     outcome = 'released'
   end
 end
+redis.call('HSET', row, unpack(fields))
 keep_nonce(nonce)
 enqueue(id, version, changed)
 dispatch(id, version, changed)

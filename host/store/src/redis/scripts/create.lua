@@ -46,20 +46,24 @@ if depth > 0 and not follows(lineage, depth) then
 end
 local version = arg()
 local body = arg()
-redis.call('HSET', row, 'v', version, 'body', body, 'at', digits(submitted))
+-- Until when its idempotency key counts: 0 if it has none. A request of an earlier version does not say.
+local fields = { 'v', version, 'body', body, 'at', digits(submitted), 'key', expires or 0 }
+local function field(name, value)
+  table.insert(fields, name)
+  table.insert(fields, value)
+end
 if depth > 0 then
-  redis.call('HSET', row, 'depth', depth)
+  field('depth', depth)
   redis.call('ZADD', P .. 'lin:' .. lineage, depth, id)
 end
 local salt_key = arg()
 local salt = arg()
 if salt_key ~= '' then
-  redis.call('HSET', row, 'sk', salt_key, 'salt', salt)
+  field('sk', salt_key)
+  field('salt', salt)
 end
--- Until when its idempotency key counts: 0 if it has none. A request of an earlier version does not say.
-redis.call('HSET', row, 'key', expires or 0)
 if quota == 'reserved' then
-  redis.call('HSET', row, 'q', '1')
+  field('q', '1')
 end
 redis.call('ZADD', P .. 'ids', 0, id)
 -- INVARIANT: a request has a kind, and a due time, exactly if it is open.
@@ -68,16 +72,17 @@ local due = arg()
 local changed = number()
 local ended = arg()
 if kind ~= '' then
-  redis.call('HSET', row, 'kind', kind)
+  field('kind', kind)
   redis.call('ZADD', P .. 'due', due, id)
   opened(kind, id, submitted)
 else
-  redis.call('HSET', row, 'end', ended)
+  field('end', ended)
   redis.call('ZADD', P .. 'ended', changed, id)
 end
+redis.call('HSET', row, unpack(fields))
 keep_nonce(nonce)
 if key ~= '' then
-  keep('idem:' .. key, expires .. ' ' .. fingerprint .. ' ' .. id, expires, submitted)
+  keep('idem:' .. key, expires .. ' ' .. fingerprint .. ' ' .. id, expires)
 end
 enqueue(id, version, changed)
 dispatch(id, version, changed)

@@ -10,9 +10,8 @@ local function purge(now, most)
   return #keys
 end
 
--- Stores a value until a time. Some that expired long ago make room for it: more than one, so that they become fewer.
-local function keep(key, value, expires, now)
-  purge(now, 4)
+-- Stores a value until a time. What expired long ago is removed every second (`maintain`), and not here.
+local function keep(key, value, expires)
   redis.call('SET', P .. key, value)
   redis.call('ZADD', P .. 'expiring', expires, key)
 end
@@ -35,6 +34,6 @@ end
 
 local function keep_nonce(it)
   if it then
-    keep('once:' .. it.digest, it.expires, it.expires, it.now)
+    keep('once:' .. it.digest, it.expires, it.expires)
   end
 end

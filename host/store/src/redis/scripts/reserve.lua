@@ -1,19 +1,20 @@
--- Counts a request among the open ones of its caller, unless there are too many. No operation id: it is counted by its id.
+-- Counts requests among the open ones of their caller, unless there are too many; says of each what became of it. No
+-- operation id: a request is counted by its id.
 local caller = arg()
-local id = arg()
-local action = arg()
-local in_all = arg()
-local of_action = arg()
 local ids, counts = P .. 'quota:' .. caller, P .. 'quotan:' .. caller
-if redis.call('HEXISTS', ids, id) == 1 then
-  return 'had'
+local since = redis.call('TIME')[1]
+local answers = {}
+for at = 1, number() do
+  local id, action, in_all, of_action = arg(), arg(), arg(), arg()
+  local is_full = in_all ~= '' and redis.call('HLEN', ids) >= tonumber(in_all)
+    or of_action ~= '' and tonumber(redis.call('HGET', counts, action) or 0) >= tonumber(of_action)
+  if is_full then
+    answers[at] = redis.call('HEXISTS', ids, id) == 1 and 'had' or 'full'
+  elseif redis.call('HSETNX', ids, id, since .. ' ' .. action) == 1 then
+    redis.call('HINCRBY', counts, action, 1)
+    answers[at] = 'new'
+  else
+    answers[at] = 'had'
+  end
 end
-if in_all ~= '' and redis.call('HLEN', ids) >= tonumber(in_all) then
-  return 'full'
-end
-if of_action ~= '' and tonumber(redis.call('HGET', counts, action) or 0) >= tonumber(of_action) then
-  return 'full'
-end
-redis.call('HSET', ids, id, redis.call('TIME')[1] .. ' ' .. action)
-redis.call('HINCRBY', counts, action, 1)
-return 'new'
+return answers

@@ -5,6 +5,7 @@ mod server;
 
 mod applied_once;
 mod cluster;
+mod commands;
 mod copy;
 mod losses;
 mod opening;

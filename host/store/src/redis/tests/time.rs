@@ -5,7 +5,7 @@ use countersign_core::lifecycle::{Effect, Timestamp};
 use super::{options, server};
 use crate::fixtures::*;
 use crate::redis::{RedisOptions, RedisStore, StoreTime};
-use crate::{Created, Outbox as _, Requests as _};
+use crate::{Claim, Create, Created, Dispatches as _, NewDispatch, Outbox as _, Requests as _};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clocks_that_differ_do_not_matter() {
@@ -32,4 +32,33 @@ async fn clocks_that_differ_do_not_matter() {
     assert!(one.claim_outbox(id(2), Effect::ShowRequest, other_claim).await.unwrap().is_some());
     // It ends although the clock of this instance does not get there.
     while !is_ready(behind).await {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_claim_ends_by_the_clock_of_redis() {
+    let options = RedisOptions { time: StoreTime::Redis, ..options(&server::SHARED.url()) };
+    let (one, other) =
+        (RedisStore::open(options.clone()).await.unwrap(), RedisStore::open(options).await.unwrap());
+    let dispatches = vec![NewDispatch { target: "a".into(), position: 0 }];
+    assert_eq!(one.create(Create { dispatches, ..new(&request(1)) }).await.unwrap(), Created::New);
+    let (behind, ahead) = (at(0), at(0).plus(600_000));
+    let held = claim(behind, behind.plus(30));
+    assert!(one.claim_dispatch(id(1), "a", held).await.unwrap().is_some());
+    assert!(one.claim_outbox(id(1), Effect::ShowRequest, held).await.unwrap().is_some());
+    let renew = async |now: Timestamp, millis| {
+        let renewed = Claim { id: held.id, now, until: now.plus(millis) };
+        one.renew_dispatch(id(1), "a", renewed).await.unwrap()
+            && one.renew_outbox(id(1), Effect::ShowRequest, renewed).await.unwrap()
+    };
+    assert!(renew(ahead, 60_000).await);
+    let ready = async |now| {
+        let dispatches = other.ready_dispatches(now, 10).await.unwrap().len();
+        (dispatches, other.ready_outbox(now, 10).await.unwrap().len())
+    };
+    for now in [behind, ahead, Timestamp::from_millis(0)] {
+        assert_eq!(ready(now).await, (0, 0), "it is claimed for a minute, whatever the time is");
+    }
+    assert!(renew(ahead, 30).await);
+    // It ends although the clock of this instance does not get there.
+    while ready(behind).await != (1, 1) {}
 }

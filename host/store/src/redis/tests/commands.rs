@@ -1,0 +1,95 @@
+//! How many commands Redis carries out for what a gateway asks of it most. One more for each create is felt by every caller.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+
+use super::{options, raw, server};
+use crate::fixtures::*;
+use crate::redis::RedisStore;
+use crate::{Commit, Committed, Create, Created, MostOpen, Nonce, Rate, Requests as _, Shared as _};
+
+/// How often each command was carried out, those of scripts included, but for what a store says to itself now and then.
+async fn carried_out(server: &server::Server) -> BTreeMap<String, u64> {
+    let info = raw(server, redis::cmd("INFO").arg("commandstats")).await;
+    let text: String = redis::from_redis_value(info).unwrap();
+    let counted = text.lines().filter_map(|line| {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
+    });
+    counted
+        .filter(|(name, _)| !matches!(name.as_str(), "info" | "spublish" | "ssubscribe" | "hello"))
+        .collect()
+}
+
+fn since(before: &BTreeMap<String, u64>, after: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let new = after.into_iter().map(|(name, calls)| {
+        let more = calls - before.get(&name).copied().unwrap_or_default();
+        (name, more)
+    });
+    new.filter(|(_, calls)| *calls > 0).collect()
+}
+
+fn sum(calls: &BTreeMap<String, u64>) -> u64 {
+    calls.values().sum()
+}
+
+/// Without the message that announces a version. One of those for each is a look for a policy entry, which is not there.
+#[tokio::test]
+async fn a_write_takes_few_commands() {
+    let server = server::Server::start(&[]);
+    let store = RedisStore::open(options(&server.url())).await.unwrap();
+    // From now on Redis knows the scripts, and the connection is there.
+    let first = next(&request(1), at(1), |_| {});
+    let limited =
+        |number| Create { most_open: MostOpen { in_all: None, of_action: Some(9) }, ..new(&request(number)) };
+    assert_eq!(store.create(limited(1)).await.unwrap(), Created::New);
+    assert_eq!(store.commit(change(&first)).await.unwrap(), Committed::Done);
+
+    let before = carried_out(&server).await;
+    assert_eq!(store.create(new(&request(2))).await.unwrap(), Created::New);
+    let created = since(&before, carried_out(&server).await);
+    assert_eq!(sum(&created), 22, "{created:?}");
+
+    let before = carried_out(&server).await;
+    assert_eq!(store.create(limited(3)).await.unwrap(), Created::New);
+    let limited = since(&before, carried_out(&server).await);
+    assert_eq!(sum(&limited), sum(&created) + 5, "{limited:?}");
+
+    let before = carried_out(&server).await;
+    let voted = next(&request(2), at(2), |_| {});
+    let nonce = Nonce { shard: id(2).shard(), digest: key(1), excluded_by: key(2), at: at(2), until: at(9) };
+    let audit = vec![audit(&voted, "voted"), audit(&voted, "changed")];
+    let vote = Commit { nonce: Some(nonce), audit, ..change(&voted) };
+    assert_eq!(store.commit(vote).await.unwrap(), Committed::Done);
+    let voted = since(&before, carried_out(&server).await);
+    assert_eq!(sum(&voted), 26, "{voted:?}");
+}
+
+#[tokio::test]
+async fn what_a_crowd_asks_of_one_caller_or_bucket_is_one_script() {
+    let server = server::Server::start(&[]);
+    let store = RedisStore::open(options(&server.url())).await.unwrap();
+    let scripts = async || {
+        let calls = carried_out(&server).await;
+        ["eval", "evalsha"].iter().filter_map(|name| calls.get(*name)).sum::<u64>()
+    };
+    let rate = Rate { capacity: 20, per_sec: 0.001 };
+    assert_eq!(store.take("one", rate).await.unwrap(), None);
+    let before = scripts().await;
+    let taken = join_all((0..30).map(|_| store.take("one", rate))).await;
+    let taken: Vec<Option<u64>> = taken.into_iter().map(Result::unwrap).collect();
+    assert_eq!(taken.iter().filter(|wait| wait.is_none()).count(), 19, "{taken:?}");
+    assert!(taken.iter().flatten().all(|wait| (900_000..=1_000_000).contains(wait)), "{taken:?}");
+    assert_eq!(scripts().await - before, 1);
+
+    let most_open = MostOpen { in_all: Some(5), of_action: None };
+    assert_eq!(store.create(Create { most_open, ..new(&request(0)) }).await.unwrap(), Created::New);
+    let before = scripts().await;
+    let new = |number| store.create(Create { most_open, ..new(&request(number)) });
+    let created = join_all((1..=4).map(new)).await;
+    assert!(created.into_iter().all(|created| created.unwrap() == Created::New));
+    assert_eq!(scripts().await - before, 5, "one for the places, and one for each request");
+    let created = join_all((5..=9).map(new)).await;
+    assert!(created.into_iter().all(|created| created.unwrap() == Created::TooManyOpen));
+}
