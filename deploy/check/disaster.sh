@@ -35,11 +35,11 @@ block() {
   bash -euo pipefail "$work/block" >"$work/said" 2>&1 || { echo "block \`$1\`:" >&2; tail -20 "$work/said" >&2; exit 1; }
 }
 
-# until_true WHAT COMMAND…: for at most a minute.
+# until_true WHAT COMMAND…: for five minutes at most, since the machine may be busy.
 until_true() {
   local what=$1 tries
   shift
-  for ((tries = 0; tries < 600; tries++)); do
+  for ((tries = 0; tries < 3000; tries++)); do
     ! "$@" || return 0
     sleep 0.1
   done
@@ -73,12 +73,12 @@ for _ in 1 2 3; do
   load 2>/dev/null &
   loads+=($!)
 done
-until_true "requests before the backup" more_than 20
+until_true "requests before the backup" more_than 10
 cp "$work/ended" "$work/before"
 first=$(head -1 "$work/before")
 known=$(state "$first")
 block "backup-$store"
-until_true "requests after the backup" more_than $(($(ended) + 10))
+until_true "requests after the backup" more_than $(($(ended) + 5))
 touch "$work/enough"
 wait "${loads[@]}"
 verify() { countersign audit verify --store "$STORE" --key "$work/elsewhere/audit.key" "$@"; }
@@ -111,7 +111,7 @@ while read -r token; do
     *) echo "a request is $(state "$token")" >&2; exit 1 ;;
   esac
 done <"$work/ended"
-[ "$lost" -ge 10 ] || { echo "only $lost requests are lost: it was no disaster" >&2; exit 1; }
+[ "$lost" -ge 5 ] || { echo "only $lost requests are lost: it was no disaster" >&2; exit 1; }
 
 # What is there is what was written; that something is missing shows against the checkpoints elsewhere alone.
 log=$(head -1 "$CHECKPOINTS")

@@ -3,7 +3,6 @@
 # `redis`) are set, and what is started ends with the script.
 #
 # In place of systemd there is a `systemctl` that starts and stops this gateway and, for `redis`, its Redis.
-# shellcheck shell=bash
 for needed in curl jq openssl python3 "$([ "$store" = redis ] && echo redis-server || echo sqlite3)"; do
   command -v "$needed" >/dev/null || { echo "$needed is needed (Debian: apt-get install $needed)" >&2; exit 1; }
 done
