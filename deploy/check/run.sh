@@ -85,3 +85,8 @@ rm -rf "$dist"
 
 echo "runbook"
 deploy/check/runbook.sh "$program" "$policies"
+
+echo "disasters"
+for store in sqlite redis; do
+  deploy/check/disaster.sh "$program" "$policies" $store
+done

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::ambient;
+use crate::audit_fields;
 use crate::authority::{Certified, TlsClient};
 use crate::command::{countersign, may_mount};
 use crate::redis::Redis;
@@ -21,13 +22,28 @@ const MODULES: [&str; 4] = ["quorum", "persona-gate", "override-guard", "misbeha
 /// The admin token of gateways with [`Home::administered`].
 pub const ADMIN_TOKEN: &str = "correct-horse-battery-staple";
 
+/// The embedded store.
+const DATABASE: &str = "data/countersign.db";
+
 /// The file that says what the wall clock shows.
 const CLOCK: &str = "clock";
+
+/// Dropping it checks the audit log that gateways have left in it.
+#[derive(Debug)]
+struct Folder(TempDir);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            audit_fields::check(&self.0.path().join(DATABASE));
+        }
+    }
+}
 
 /// A folder that a gateway can be started in, again and again.
 #[derive(Debug)]
 pub struct Home {
-    folder: TempDir,
+    folder: Folder,
     pub(crate) variables: BTreeMap<String, String>,
     /// How the tests call the gateway, if it speaks TLS.
     pub(crate) tls: Option<TlsClient>,
@@ -76,7 +92,7 @@ impl Home {
     fn empty() -> Home {
         let folder = tempfile::tempdir().expect("there is room for a temporary folder");
         let home = Home {
-            folder,
+            folder: Folder(folder),
             variables: BTreeMap::new(),
             tls: None,
             descriptors: None,
@@ -95,7 +111,7 @@ impl Home {
         .with("RATE_LIMIT_REFILL_PER_SEC", "1000000")
         .with("COUNTERSIGN_MAX_OPEN_REQUESTS", "1000000");
         let policies = home.path("policies");
-        let store = format!("sqlite:{}", home.path("data/countersign.db").display());
+        let store = format!("sqlite:{}", home.path(DATABASE).display());
         for folder in ["policies/modules", "policies/schemas", "data"] {
             fs::create_dir_all(home.path(folder)).expect("folders can be made in a temporary folder");
         }
@@ -299,7 +315,7 @@ impl Home {
     /// A path in the home.
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {
-        self.folder.path().join(path)
+        self.folder.0.path().join(path)
     }
 
     /// If the tests are run with Redis (`COUNTERSIGN_TEST_STORE=redis`), the home gets one for itself, unless the test has
@@ -339,7 +355,7 @@ impl Home {
     #[must_use]
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut files = Vec::new();
-        collect(self.folder.path(), &mut files);
+        collect(self.folder.0.path(), &mut files);
         if let Some(redis) = &self.redis {
             collect(redis.folder(), &mut files);
         }

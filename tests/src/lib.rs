@@ -30,6 +30,7 @@ mod relay;
 mod workspace;
 
 mod ambient;
+mod audit_fields;
 mod client;
 mod command;
 mod printed;

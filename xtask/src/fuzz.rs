@@ -4,8 +4,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// The longest input, in bytes.
-const MOST_BYTES: u32 = 16 << 10;
+/// What libFuzzer holds each input to: 16 KiB, ten seconds (as long as a body may take to arrive), and a process of 512 MiB
+/// (as much as a pod of the gateway gets).
+const LIMITS: [&str; 3] = ["-max_len=16384", "-timeout=10", "-rss_limit_mb=512"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -39,8 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
     };
     ensure!(!targets.is_empty(), "there are no fuzz targets");
-    let (seconds, length) =
-        (format!("-max_total_time={}", arguments.seconds), format!("-max_len={MOST_BYTES}"));
+    let seconds = format!("-max_total_time={}", arguments.seconds);
     for target in targets {
         // What is found on the way is kept in the build folder, beside the seeds.
         let found = root.join("fuzz/target/found").join(&target);
@@ -48,8 +48,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let found = found.to_str().context("the path is no text")?.to_owned();
         let seeds = format!("fuzz/corpus/{target}");
         // The code is safe Rust but for its dependencies; a sanitizer would take most of the time.
-        let words = ["run", "--sanitizer", "none", &target, &found, &seeds, "--", &seconds, &length];
-        let status = cargo_fuzz(&words).status().context("cannot run cargo-fuzz")?;
+        let words = ["run", "--sanitizer", "none", &target, &found, &seeds, "--", &seconds];
+        let status = cargo_fuzz(&[&words[..], &LIMITS].concat()).status().context("cannot run cargo-fuzz")?;
         if !status.success() {
             bail!("`{target}` found something: what breaks it is in fuzz/artifacts/{target}");
         }

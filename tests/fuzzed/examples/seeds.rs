@@ -4,31 +4,27 @@ use std::fs;
 use std::path::Path;
 
 use countersign_core::bundle::{Bundle, RecordedEvents, RecordedSubmission, VERSION};
-use countersign_core::lifecycle::Timestamp;
+use countersign_fuzzed::Genuine;
 use countersign_gateway::Tokens;
-use countersign_gateway::receipts::{ReceiptKeys, SigningKey};
-use countersign_store::fixtures;
+use serde_json::json;
 
 type Error = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Error> {
-    let entry = fixtures::policy_entry("deploy");
-    let decided = fixtures::next(&fixtures::request(1), fixtures::at(5), |request| {
-        request.state = fixtures::approved(fixtures::at(5));
-    });
-    let keys = ReceiptKeys::new(vec![SigningKey::new(Timestamp::EPOCH, &[1; 32])?], Vec::new());
-    let receipt = keys.and_then(|keys| keys.receipt(&decided, &entry)).ok_or("no receipt")?;
+    let Genuine { decided, entry, receipt, identity_token, identity_key, .. } = Genuine::get();
     let bundle = Bundle {
         version: VERSION,
         request_id: decided.id,
-        asked: RecordedSubmission::of(&decided),
-        happened: RecordedEvents::of(&decided).ok_or("it has ended")?,
-        entry,
+        asked: RecordedSubmission::of(decided),
+        happened: RecordedEvents::of(decided).ok_or("it has ended")?,
+        entry: entry.clone(),
         modules: Vec::new(),
     }
     .canonical()?;
     let id = decided.id.to_string();
     let token = Tokens::new([1; 32], Vec::new()).of(decided.id);
+    let claims = identity_token.split('.').nth(1).ok_or("no claims")?;
+    let unsigned = format!("eyJhbGciOiJub25lIn0.{claims}.");
     let access = r#"version: 1
 callers:
   portal: { keys: [{ sha256: 51d0ab2c51d0ab2c51d0ab2c51d0ab2c51d0ab2c51d0ab2c51d0ab2c51d0ab2c }], requester: machine, owners: [dana], actions: ["deploy_*"], limits: { open: 5, per_minute: 30 } }
@@ -53,6 +49,8 @@ actions:
     let edit = form(&format!(
         r#"{{"type":"view_submission","user":{{"id":"U0ALICE","team_id":"T1"}},"view":{{"callback_id":"override_submit","private_metadata":"{{\"request_id\":\"{id}\"}}","state":{{"values":{{"ov_ref":{{"value":{{"value":"v2"}}}}}}}}}}}}"#
     ));
+    let gateway = Path::new(env!("CARGO_MANIFEST_DIR")).join("gateway");
+    fs::write(gateway.join("keys.json"), format!("{:#}\n", json!({"keys": [identity_key]})))?;
     for (target, name, content) in [
         ("access_file", "taken-callers", access.as_bytes()),
         ("access_file", "refused-no-callers", b"version: 1\n"),
@@ -62,6 +60,8 @@ actions:
         ("gateway_url", "taken-https", b"https://gateway.example/approvals"),
         ("gateway_url", "taken-here", b"http://127.0.0.1:8080"),
         ("gateway_url", "refused-clear", b"http://user@gateway.example:80/?q#f"),
+        ("identity_token", "taken-genuine", identity_token.as_bytes()),
+        ("identity_token", "refused-unsigned", unsigned.as_bytes()),
         ("module", "refused-component", b"\0asm\x0d\0\x01\0"),
         ("module", "refused-core-module", b"\0asm\x01\0\0\0"),
         ("policy_set", "refused-no-modules", set.as_bytes()),

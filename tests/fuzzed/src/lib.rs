@@ -3,30 +3,38 @@
 //!
 //! `fuzz/` runs them with libFuzzer (`cargo xtask fuzz`). The test here runs them over the seeds in `fuzz/corpus`.
 
+mod gateway;
+mod genuine;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use countersign_access::{Access, ClientHeader, Proxies};
+use countersign_access::{Access, Authenticator, ClientHeader, Proxies};
 use countersign_client::GatewayUrl;
+use countersign_core::clock::{Moment, Monotonic};
 use countersign_core::json;
 use countersign_core::lifecycle::{Digest, Request, canonical};
-use countersign_core::receipt::signed::{self, KeySet};
-use countersign_gateway::{Tokens, WaitToken};
+use countersign_core::receipt::signed;
+use countersign_gateway::{Tokens, WaitToken, bundle};
 use countersign_policy::{Engine, Kept, Limits, PolicySet, Source, Trust};
 use countersign_slack::parse_form;
 use countersign_store::{StoreUrl, fixtures};
 use ipnet::{IpNet, Ipv4Net};
+use tokio::runtime::Runtime;
+
+pub use genuine::Genuine;
 
 /// One that takes bytes and says whether the code behind it does.
 pub type Target = fn(&[u8]) -> bool;
 
 /// All of them, by the names of their corpora.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("access_file", access_file),
     ("bundle", bundle),
     ("gateway_url", gateway_url),
+    ("identity_token", identity_token),
     ("module", module),
     ("policy_set", policy_set),
     ("proxy_header", proxy_header),
@@ -52,11 +60,14 @@ pub fn access_file(bytes: &[u8]) -> bool {
     }
 }
 
-/// A bundle, as `countersign receipt replay` reads it.
+/// A bundle, as `countersign receipt replay` reads it and compares it with a receipt.
 #[must_use]
 pub fn bundle(bytes: &[u8]) -> bool {
-    let Ok(bundle) = countersign_gateway::bundle::read(bytes) else { return false };
+    let Ok(bundle) = bundle::read(bytes) else { return false };
     assert_eq!(bundle.canonical().expect("it was read").as_bytes(), bytes, "another text means the same");
+    let document = signed::unverified(&Genuine::get().receipt).expect("it is genuine");
+    // There are no modules to run, so it never comes to a decision.
+    assert!(bundle::replay(&document, &bundle, None, engine()).is_err(), "a decision without its modules");
     true
 }
 
@@ -67,6 +78,21 @@ pub fn gateway_url(bytes: &[u8]) -> bool {
     let Ok(url) = GatewayUrl::new(text, false) else { return false };
     assert!(url.is_encrypted() || url.is_here(), "credentials would be sent in clear");
     true
+}
+
+/// A token of an identity provider, as a caller shows it.
+#[must_use]
+pub fn identity_token(bytes: &[u8]) -> bool {
+    static CALLERS: OnceLock<(Runtime, Authenticator)> = OnceLock::new();
+    let (runtime, callers) = CALLERS.get_or_init(|| {
+        let access = Access::read(&gateway::folder().join("access.yaml"), genuine::ACCESS).expect("sound");
+        (runtime(), Authenticator::new(access))
+    });
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let now = Moment { wall: fixtures::at(0), monotonic: Monotonic::START };
+    let is_taken = runtime.block_on(callers.identify(text, now)).is_ok();
+    assert!(!is_taken || text == Genuine::get().identity_token, "a token that nobody has signed");
+    is_taken
 }
 
 /// A module.
@@ -132,19 +158,26 @@ pub fn proxy_header(bytes: &[u8]) -> bool {
 #[must_use]
 pub fn receipt(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
-    assert!(signed::verify(text, &KeySet::default()).is_err(), "a receipt counts without a key");
+    let genuine = Genuine::get();
+    let is_genuine = signed::verify(text, &genuine.receipt_keys).is_ok();
+    assert!(!is_genuine || text == genuine.receipt, "a receipt that nobody has signed");
     signed::unverified(text).is_ok()
 }
 
-/// The body of a request, as the strict reader takes it.
+/// The body of a request, as a caller sends it to a gateway: taken if it is sound, and so reaches the policies.
 #[must_use]
 pub fn request(bytes: &[u8]) -> bool {
-    let Ok(value) = json::parse(bytes) else { return false };
+    let Ok(value) = json::parse(bytes) else {
+        assert!(!gateway::asks(bytes), "a request that cannot be read");
+        return false;
+    };
     let text = canonical(&value);
     let again = json::parse(text.as_bytes()).expect("what was taken is taken in canonical form");
     assert_eq!(canonical(&again), text, "the canonical form of a canonical form");
     assert_eq!(Digest::of_json(&again), Digest::of_json(&value), "it is approved under one hash");
-    true
+    let is_taken = gateway::asks(bytes);
+    assert_eq!(gateway::asks(text.as_bytes()), is_taken, "what means the same is judged otherwise");
+    is_taken
 }
 
 /// What Slack posts when somebody acts.
@@ -175,6 +208,11 @@ pub fn wait_token(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     assert_eq!(Tokens::opens(text, open), text == token.reveal(), "another token opens it");
     Tokens::names(text).is_some()
+}
+
+/// Everything on this thread.
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 fn engine() -> &'static Engine {

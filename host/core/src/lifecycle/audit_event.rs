@@ -85,7 +85,7 @@ audit_events! {
     Unmade {
         UnknownAction = "unknown_action", "No rules are in force for the action.", ["`reasons` (empty)"];
         PolicyDenied = "policy_denied", "A policy did not admit the request.", ["`reasons` (codes)"];
-        PolicyFailure = "policy_failure", "A policy gave no usable answer. It is also written of an act on a request, with the request's id.", ["`reasons` (codes); of an act `act`, `code` and `failures` (`policy`, `kind`, `detail`)"];
+        PolicyFailure = "policy_failure", "A policy gave no usable answer. It is also written of an act on a request, with the request's id.", ["`reasons`? (codes; unless it is of an act)", "`act`?", "`code`?", "`failures`? (of an act: `policy`, `kind`, `detail`)"];
         TooLargeToReview = "too_large_to_review", "People could not have read all that they would agree to.", ["`reasons` (empty)"];
         Unsatisfiable = "unsatisfiable", "Nobody could ever have approved the request.", ["`reasons` (codes)"];
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use countersign_core::lifecycle::{AuditEntry, Digest, Timestamp};
+use countersign_core::lifecycle::{AuditEntry, Digest, RequestId, Status, Timestamp};
 use countersign_store::{AuditCursor, StoreError};
 use serde::Serialize;
 
@@ -59,8 +59,8 @@ pub(super) struct EntryView {
         ("until" = Option<String>, Query, format = DateTime, description = "Only entries before this time."),
         ("action" = Option<String>, Query, description = "Only entries about this action."),
         ("event" = Option<String>, Query, description = "Only entries with this event, such as `approved`."),
-        ("status" = Option<String>, Query, description = "Only entries after which the request had this status."),
-        ("request" = Option<String>, Query, description = "Only entries about this request."),
+        ("status" = Option<Status>, Query, description = "Only entries after which the request had this status."),
+        ("request" = Option<RequestId>, Query, description = "Only entries about this request."),
         ("actor" = Option<String>, Query, description = "Only acts of this person or caller."),
         ("limit" = Option<usize>, Query, description = "How many; 100 by default, at most 500."),
         ("cursor" = Option<String>, Query, description = "`next` of the previous answer to the same question."),

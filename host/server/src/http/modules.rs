@@ -76,7 +76,7 @@ pub(super) struct ModuleView {
 #[utoipa::path(
     put,
     path = "/api/admin/modules",
-    request_body(content = Vec<u8>, content_type = "application/wasm", description = "The component"),
+    request_body(content = String, content_type = "application/wasm", description = "The component"),
     params(("x-signature" = Option<String>, Header, description = "Signatures of the module in Base64, separated by commas")),
     security(("admin" = [])),
     responses(

@@ -2,14 +2,16 @@
 
 use axum::Json;
 use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::path::ParameterIn;
+use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{Ref, RefOr, Required};
-use utoipa::{Modify, OpenApi};
+use utoipa::openapi::{Ref, RefOr, Required, Schema};
+use utoipa::{Modify, Number, OpenApi};
 
 use super::error::Problem;
 use super::{
-    access, audit, bundle, cancel, create, gateway_state, health, hooks, modules, policy_sets, receipts,
-    requests, rerequest, schemas, shadow, slack, sse, status, usage, wait, webhooks,
+    access, audit, bundle, cancel, create, gateway_state, health, hooks, modules, params, policy_sets,
+    receipts, requests, rerequest, schemas, shadow, slack, sse, status, usage, wait, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -66,7 +68,7 @@ use super::{
         openapi,
     ),
     components(schemas(Problem)),
-    modifiers(&Security, &Problems, &OptionalBody)
+    modifiers(&Security, &Problems, &OptionalBody, &Numbers)
 )]
 struct Document;
 
@@ -118,6 +120,26 @@ impl Modify for OptionalBody {
             document.paths.paths.get_mut("/api/admin/reload-policy").and_then(|item| item.post.as_mut());
         if let Some(RefOr::T(body)) = reload.and_then(|operation| operation.request_body.as_mut()) {
             body.required = Some(Required::False);
+        }
+    }
+}
+
+/// Says of every whole number in a query string which one is the largest.
+struct Numbers;
+
+impl Modify for Numbers {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for item in document.paths.paths.values_mut() {
+            let operations = [&mut item.get, &mut item.post].into_iter().flatten();
+            for parameter in operations.flat_map(|operation| operation.parameters.iter_mut().flatten()) {
+                if let RefOr::T(parameter) = parameter
+                    && let (ParameterIn::Query, Some(RefOr::T(Schema::Object(schema)))) =
+                        (&parameter.parameter_in, &mut parameter.schema)
+                    && schema.schema_type == SchemaType::Type(Type::Integer)
+                {
+                    schema.maximum = usize::try_from(params::LARGEST).ok().map(Number::UInt);
+                }
+            }
         }
     }
 }

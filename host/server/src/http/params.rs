@@ -1,7 +1,6 @@
 //! Query strings and bearer tokens.
 
 use std::convert::Infallible;
-use std::str::FromStr;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -13,6 +12,9 @@ use super::error::{ApiError, Invalid};
 
 /// What a call is told that shows no wait token.
 pub(crate) const TOKEN_MISSING: &str = "is missing; send it as a parameter or as `Authorization: Bearer`";
+
+/// The largest number in a query string: 2^53 - 1, up to which every program reads whole numbers alike.
+pub(super) const LARGEST: u64 = (1 << 53) - 1;
 
 /// The query string, and the tokens in `Authorization: Bearer`.
 pub(crate) struct Params {
@@ -49,15 +51,18 @@ impl Params {
         Ok(self.get(name)?.map(str::to_owned))
     }
 
-    /// A whole number.
-    pub(crate) fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Invalid> {
+    /// A whole number, of at most [`LARGEST`].
+    pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, Invalid> {
         let Some(text) = self.get(name)? else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| Invalid::new(name, "must be a whole number"))
+        let number = text.parse().ok().filter(|number| *number <= LARGEST);
+        let wrong = || Invalid::new(name, format!("must be a whole number from 0 to {LARGEST}"));
+        number.map(Some).ok_or_else(wrong)
     }
 
     /// How many items an answer has: what `limit` says, from one to `most`, or else `default`.
     pub(crate) fn limit(&self, (default, most): (usize, usize)) -> Result<usize, Invalid> {
-        Ok(self.number("limit")?.unwrap_or(default).clamp(1, most))
+        let number = self.number("limit")?.map(|number| usize::try_from(number).unwrap_or(most));
+        Ok(number.unwrap_or(default).clamp(1, most))
     }
 
     /// The request that `requestId` names.

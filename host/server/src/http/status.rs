@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::caller::{Calling, Found, Wanted, salt_for};
 use super::can_act::Outlook;
 use super::end::SuccessorView;
-use super::error::{ApiError, Invalid};
+use super::error::ApiError;
 use super::openapi::STORE_ERRORS;
 use super::params::Params;
 use super::place::Audience;
@@ -81,7 +81,7 @@ const PAGE: usize = 100;
     path = "/api/guard/lineage",
     params(
         ("requestId" = RequestId, Query, description = "Any request of the lineage."),
-        ("from" = Option<u32>, Query, description = "Which request of the lineage to begin with: 0, if it is left out, is the oldest."),
+        ("from" = Option<usize>, Query, description = "Which request of the lineage to begin with: 0, if it is left out, is the oldest."),
     ),
     responses(
         (status = 200, description = "The lineage, oldest first", body = LineageView),
@@ -95,10 +95,8 @@ pub(super) async fn lineage(
     params: Params,
 ) -> Result<Json<LineageView>, ApiError> {
     let lineage_id = request(&app, &calling, &params).await?.request.submission.lineage;
-    let from = match params.get("from")? {
-        None => 0,
-        Some(text) => text.parse().map_err(|_| Invalid::new("from", "expected a number from 0 on"))?,
-    };
+    // No lineage is so long.
+    let from = params.number("from")?.map_or(0, |from| u32::try_from(from).unwrap_or(u32::MAX));
     let requests = app.gateway.store().lineage(lineage_id, from, PAGE + 1).await?;
     let next = requests.get(PAGE).map(|request| request.submission.depth);
     let now = app.gateway.clock().now();

@@ -150,15 +150,7 @@ impl Filter {
                 Invalid::new("status", "must be a status, such as `approved`, or `open`, `ended` or `any`")
             })?),
         };
-        let until = match params.get("olderThan")? {
-            None => None,
-            Some(text) => {
-                let seconds: u64 = text
-                    .parse()
-                    .map_err(|_| Invalid::new("olderThan", "must be a whole number of seconds"))?;
-                Some(now.minus(seconds.saturating_mul(1000)))
-            }
-        };
+        let until = params.number("olderThan")?.map(|seconds| now.minus(seconds.saturating_mul(1000)));
         let (action, caller, requester) =
             (params.text("action")?, params.text("caller")?, params.text("requester")?);
         Ok(Filter { status, action, caller, requester, until })

@@ -333,3 +333,44 @@ async fn a_slow_body_times_out() {
     tokio::time::resume();
     assert!(server.metric("security_events_total{type=\"slow_client\"} 1").await);
 }
+
+/// The least and the most that the document allows of a number in a query string are what the gateway takes.
+#[tokio::test]
+async fn numbers_in_queries_are_taken_as_far_as_the_document_says() {
+    const ADMIN: &str = "correct-horse-battery-staple";
+    let server = TestServer::with(&[("ADMIN_TOKEN", ADMIN)]).await;
+    let (request, token) = server.open("deploy").await;
+    // It has ended, so that nobody waits for it.
+    assert_eq!(server.post("/api/guard/cancel", &json!({"token": token})).await.status, 200);
+    let document = serde_json::to_value(crate::http::openapi_document()).expect("JSON");
+    let mut seen = 0;
+    for (path, item) in document["paths"].as_object().expect("an object") {
+        for parameter in item["get"]["parameters"].as_array().into_iter().flatten() {
+            let (name, schema) = (parameter["name"].as_str().expect("a name"), &parameter["schema"]);
+            if parameter["in"] != "query" || !(schema["type"] == "integer" || schema["type"] == "number") {
+                continue;
+            }
+            seen += 1;
+            let bound = |bound: &str| {
+                schema[bound].as_f64().unwrap_or_else(|| panic!("{path}: `{name}` has no {bound}: {schema}"))
+            };
+            let (least, most) = (bound("minimum"), bound("maximum"));
+            for (value, is_taken) in [(least, true), (most, true), (least - 1.0, false), (most + 1.0, false)]
+            {
+                let query = format!("requestId={request}&token={token}&{name}={value}");
+                let call = Request::get(format!("{path}?{query}")).header("x-admin-token", ADMIN);
+                let answer = server.send(call.body(Body::empty()).expect("a call")).await;
+                assert_eq!(
+                    answer.status.as_u16(),
+                    if is_taken { 200 } else { 400 },
+                    "{path} {query}: {}",
+                    answer.text
+                );
+                if !is_taken {
+                    assert_eq!(answer.json()["errors"][0]["path"], name, "{path} {query}: {}", answer.text);
+                }
+            }
+        }
+    }
+    assert!(seen > 5, "{seen}");
+}

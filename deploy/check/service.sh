@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# One gateway of its own for runbook.sh and disaster.sh, which source this: `program`, `policies` and `store` (`sqlite` or
+# `redis`) are set, and what is started ends with the script.
+#
+# In place of systemd there is a `systemctl` that starts and stops this gateway and, for `redis`, its Redis.
+for needed in curl jq openssl python3 "$([ "$store" = redis ] && echo redis-server || echo sqlite3)"; do
+  command -v "$needed" >/dev/null || { echo "$needed is needed (Debian: apt-get install $needed)" >&2; exit 1; }
+done
+
+work=$(mktemp -d)
+cleanup() {
+  local pid
+  for pid in "$work"/*.pid; do
+    [ ! -e "$pid" ] || kill "$(cat "$pid")" 2>/dev/null || true
+  done
+  rm -rf "$work"
+}
+trap cleanup EXIT
+mkdir -p "$work"/{bin,etc,data,redis,elsewhere}
+cp -r "$policies" "$work/etc/policies"
+ln -s "$program" "$work/bin/countersign"
+
+# Three ports that are free now.
+read -r callers operations redis < <(python3 -c '
+import socket
+sockets = [socket.socket(), socket.socket(), socket.socket()]
+for s in sockets: s.bind(("127.0.0.1", 0))
+print(*(s.getsockname()[1] for s in sockets))')
+case $store in
+  sqlite) url=sqlite:$work/data/countersign.db ;;
+  redis) url=redis://127.0.0.1:$redis ;;
+esac
+cat >"$work/etc/countersign.env" <<ENV
+COUNTERSIGN_STORE=$url
+COUNTERSIGN_CACHE_DIR=$work/cache
+COUNTERSIGN_POLICIES=$work/etc/policies
+COUNTERSIGN_LISTEN=127.0.0.1:$callers
+COUNTERSIGN_OPS_LISTEN=127.0.0.1:$operations
+COUNTERSIGN_POLICY_DEADLINE_MS=10000
+ENV
+cat >"$work/etc/secrets.env" <<ENV
+SLACK_SIGNING_SECRET=0123456789abcdef0123456789abcdef
+ADMIN_TOKEN=correct-horse-battery-staple
+ENV
+if [ "$store" = redis ]; then
+  # What an embedded store has in files beside it.
+  echo "COUNTERSIGN_SECRET=$(openssl rand -hex 32)" >>"$work/etc/secrets.env"
+  echo "COUNTERSIGN_RECEIPT_KEYS=$work/etc/receipts.key" >>"$work/etc/countersign.env"
+  "$program" receipt rotate-keys --receipt-keys "$work/etc/receipts.key" --after-sec 0 >/dev/null
+  echo "COUNTERSIGN_SPOOL_DIR=$work/data/spool" >>"$work/etc/countersign.env"
+fi
+chmod 0600 "$work/etc/secrets.env"
+
+cat >"$work/bin/systemctl" <<SHIM
+#!/usr/bin/env bash
+# What systemd does with the services, as far as the runbook needs it.
+set -euo pipefail
+service=\$2
+pid=$work/\$service.pid
+alive() { kill -0 "\$(cat "\$pid")" 2>/dev/null; }
+ready() {
+  case \$service in
+    countersign) countersign health --ready ;;
+    redis-server) [ "\$(redis-cli -p $redis ping)" = PONG ] ;;
+  esac >/dev/null 2>&1
+}
+stop() {
+  [ -e "\$pid" ] || return 0
+  kill -TERM "\$(cat "\$pid")" 2>/dev/null || true
+  # It is no child of this shell, so it cannot be waited for.
+  while alive; do sleep 0.05; done
+  rm "\$pid"
+}
+start() {
+  set -a; . "$work/etc/countersign.env"; . "$work/etc/secrets.env"; set +a
+  case \$service in
+    countersign) setsid countersign serve >>"$work/log" 2>&1 & ;;
+    redis-server)
+      setsid redis-server --port $redis --bind 127.0.0.1 --dir "$work/redis" --save '' \
+        --appendonly yes --appendfsync always --maxmemory-policy noeviction >>"$work/log" 2>&1 & ;;
+  esac
+  echo \$! >"\$pid"
+  until ready; do
+    alive || { tail -5 "$work/log" >&2; exit 1; }
+    sleep 0.05
+  done
+}
+case \$1 in
+  start) start ;;
+  stop) stop ;;
+  restart) stop; start ;;
+  reload) kill -HUP "\$(cat "\$pid")" ;;
+  *) exit 1 ;;
+esac
+SHIM
+chmod +x "$work/bin/systemctl"
+
+export PATH=$work/bin:$PATH ETC=$work/etc DATA=$work/data REDIS=$work/redis
