@@ -35,10 +35,10 @@ impl End {
         if !request.status().is_terminal() {
             return End::default();
         }
-        End {
-            receipt: app.gateway.receipt(request).await,
-            successor: SuccessorView::of(app, request, with_token).await,
-        }
+        // The successor is read on another thread while this one signs.
+        let (successor, receipt) =
+            tokio::join!(SuccessorView::of(app, request, with_token), app.gateway.receipt(request));
+        End { receipt, successor }
     }
 }
 

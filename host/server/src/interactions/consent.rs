@@ -61,7 +61,7 @@ fn has_read(
     (seen, intent): (Seen, &Intent),
     was_refused: bool,
 ) -> bool {
-    let message_is_enough = || !was_refused && (is_whole(request, entry) || !entry.consent.is_whole());
+    let message_is_enough = || !was_refused && (!entry.consent.is_whole() || is_whole(request, entry));
     match seen {
         Seen::Page(_, page) => {
             page.is_last() && page.of <= review::MOST_PAGES && page.of == review::count(request)
