@@ -185,5 +185,8 @@ impl Notices {
             (Known::Nothing, moved) => moved.map(|(known, at)| (known.min(Known::Text), at)),
             (known, _) => found.filter(|_| in_one_step).map(|found| (known, Changed::of(&found))),
         };
+        // What is told next, such as that a link was ahead of what it leads to, concerns where the path leads by now: times
+        // are too coarse to tell.
+        self.places = places;
     }
 }
