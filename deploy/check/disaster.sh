@@ -82,7 +82,7 @@ until_true "requests after the backup" more_than $(($(ended) + 5))
 touch "$work/enough"
 wait "${loads[@]}"
 verify() { countersign audit verify --store "$STORE" --key "$work/elsewhere/audit.key" "$@"; }
-covered() { verify | grep -q ' covers yet: 0$'; }
+covered() { verify >"$work/now"; grep -q ' covers yet: 0$' "$work/now"; }
 until_true "a checkpoint of what will be lost" covered
 
 # The machines are gone. What was moved elsewhere is brought back.

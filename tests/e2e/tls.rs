@@ -61,7 +61,15 @@ async fn call_as(
 
 async fn metric(gateway: &Gateway, name: &str) -> u64 {
     let mut connection = Connection::open(operations(gateway)).await.expect("operations are served");
-    let metrics = connection.send(&Call::get("/metrics")).await.expect("it answers").text();
+    let measured = async {
+        loop {
+            let reply = connection.send(&Call::get("/metrics")).await.expect("it answers");
+            if reply.header("cache-status").is_none() {
+                return reply.text();
+            }
+        }
+    };
+    let metrics = within("metrics to be measured again", measured).await;
     let line = metrics.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no {name} in {metrics}"))
 }

@@ -416,9 +416,16 @@ impl Api {
 
     /// The metrics now, with what the store counts even if another instance shows it.
     pub async fn metrics(&self) -> Metrics {
-        let reply = self.send(&Call::get("/metrics?stored=always")).await;
-        assert_eq!(reply.status(), 200, "{}", reply.text());
-        Metrics::parse(&reply.text())
+        let measured = async {
+            loop {
+                let reply = self.send(&Call::get("/metrics?stored=always")).await;
+                assert_eq!(reply.status(), 200, "{}", reply.text());
+                if reply.header("cache-status").is_none() {
+                    return Metrics::parse(&reply.text());
+                }
+            }
+        };
+        within("metrics to be measured again", measured).await
     }
 
     /// Waits until a metric with these labels has at least this value.

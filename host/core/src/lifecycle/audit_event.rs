@@ -57,10 +57,10 @@ macro_rules! audit_events {
 audit_events! {
     Request {
         Created = "created", "A request was made.", ["`requester`", "`requesterIs`?", "`caller`?", "`owners`?", "`lineageId`", "`rerequestedBy`?", "`rerequesterIs`?"];
-        PersonaAcknowledged = "persona_acknowledged", "A person acknowledged the request for a persona.", ["`persona`"];
-        ApprovalRecorded = "approval_recorded", "A person approved; more approvals may be needed.", ["`edits`? (what the person changed)", "`unseen`? (hidden parameters)", "`consent`? (if not everything had to be read)"];
-        DenialRecorded = "denial_recorded", "A person denied.", ["`reason`?"];
-        Withdrawn = "withdrawn", "A person took back what they had recorded.", [];
+        PersonaAcknowledged = "persona_acknowledged", "A person acknowledged the request for a persona.", ["`persona`", "`groupsAsOf`? (when the members of the groups that it counts by were read, if that is long ago)"];
+        ApprovalRecorded = "approval_recorded", "A person approved; more approvals may be needed.", ["`edits`? (what the person changed)", "`approvalsReplaced`? (whose earlier approvals the edits took the place of)", "`unseen`? (hidden parameters)", "`consent`? (if not everything had to be read)", "`groupsAsOf`? (when the members of the groups that it counts by were read, if that is long ago)"];
+        DenialRecorded = "denial_recorded", "A person denied.", ["`reason`?", "`groupsAsOf`? (when the members of the groups that it counts by were read, if that is long ago)"];
+        Withdrawn = "withdrawn", "A person took back what they had recorded.", ["`groupsAsOf`? (when the members of the groups that it counts by were read, if that is long ago)"];
         Escalated = "escalated", "The time of the escalation came.", [];
         Tick = "tick", "A policy had asked to be woken at this time.", [];
         Approved = "approved", "The decision: approved.", ["`decision`", "`approvers`", "`reason`?"];

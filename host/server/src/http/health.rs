@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::IntoResponse;
 use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_policy::ActionPolicy;
@@ -17,6 +17,9 @@ use super::params::Params;
 use super::view::{rfc3339, rfc3339_always};
 use crate::retention::Sweeper;
 use crate::state::App;
+
+/// Says that an answer was made before it was asked for (RFC 9211).
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Whether the process is alive, whatever the state of its dependencies.
 #[utoipa::path(
@@ -196,7 +199,8 @@ fn without_channel(app: &App) -> Vec<String> {
 }
 
 /// Metrics in the text format of Prometheus. Where instances share a store, what it counts is shown by one of them at a
-/// time. Scrapes that come in great number get the same answer again, for a second at most.
+/// time. Scrapes that come in great number get the same answer again, for a second at most, with `Cache-Status: countersign;
+/// hit`.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -242,5 +246,7 @@ pub(super) async fn metrics(
         });
         app.metrics.render(families)
     };
-    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], scrapes.answer(measure).await.to_string()))
+    let (text, is_old) = scrapes.answer(measure).await;
+    let again = is_old.then_some([(CACHE_STATUS, "countersign; hit")]);
+    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], again, text.to_string()))
 }

@@ -41,14 +41,15 @@ impl Scrapes {
         *self.newest.lock().await = None;
     }
 
-    /// The metrics: made by `measure`, one call at a time, or an answer that is less than a second old.
-    pub(crate) async fn answer(&self, measure: impl Future<Output = String>) -> Arc<str> {
+    /// The metrics: made by `measure`, one call at a time, or an answer that is less than a second old; and whether it is
+    /// such an old one.
+    pub(crate) async fn answer(&self, measure: impl Future<Output = String>) -> (Arc<str>, bool) {
         let mut newest = self.newest.lock().await;
         let now = Instant::now();
         let (since, took) = match &*newest {
             Some(newest) if now < newest.since + SPAN => {
                 if newest.took >= self.budget {
-                    return Arc::clone(&newest.text);
+                    return (Arc::clone(&newest.text), true);
                 }
                 (newest.since, newest.took)
             }
@@ -56,7 +57,7 @@ impl Scrapes {
         };
         let text: Arc<str> = measure.await.into();
         *newest = Some(Newest { text: Arc::clone(&text), since, took: took + now.elapsed() });
-        text
+        (text, false)
     }
 }
 
@@ -73,10 +74,11 @@ mod tests {
             tokio::time::advance(scrapes.budget / 4).await;
             measured.fetch_add(1, Ordering::Relaxed).to_string()
         };
-        for expected in ["0", "1", "2", "3", "3", "3"] {
-            assert_eq!(&*scrapes.answer(measure()).await, expected);
+        let answers = [("0", false), ("1", false), ("2", false), ("3", false), ("3", true), ("3", true)];
+        for (expected, is_old) in answers {
+            assert_eq!(scrapes.answer(measure()).await, (expected.into(), is_old));
         }
         tokio::time::advance(SPAN).await;
-        assert_eq!(&*scrapes.answer(measure()).await, "4");
+        assert_eq!(scrapes.answer(measure()).await, ("4".into(), false));
     }
 }
