@@ -67,7 +67,7 @@ use self::fault::unavailable;
 use self::link::Link;
 use self::outbox::Channels;
 use self::quota::{Full, NewOpen, Quota};
-use self::reply::millis;
+use self::reply::{Place, millis};
 use self::script::MAINTAIN;
 use self::shared::{Bucket, Feed};
 use self::together::Together;
@@ -86,6 +86,9 @@ pub struct RedisStore {
     feed: Feed,
     warnings: Vec<RedisWarning>,
 }
+
+/// How much that has expired one script removes at most, since others wait for it.
+const PURGED_AT_ONCE: u64 = 1000;
 
 /// What all that use a Redis must know of it.
 struct Space {
@@ -219,9 +222,21 @@ impl Store for RedisStore {
 
     async fn maintain(&self, now: Timestamp) -> Result<(), StoreError> {
         self.space.writable()?;
-        let tags = self.space.tags();
-        let purges = tags.iter().map(|tag| Call::script(&MAINTAIN, tag).number(millis(now)));
-        self.space.link.calls(purges.collect()).await.map(drop)
+        let mut tags = self.space.tags();
+        while !tags.is_empty() {
+            let purge = |tag| Call::script(&MAINTAIN, tag).number(millis(now)).number(PURGED_AT_ONCE);
+            let removed = self.space.link.calls(tags.iter().map(purge).collect()).await?;
+            // Where as much was removed as may be at once, there may be more.
+            let mut full = Vec::new();
+            for (tag, removed) in tags.into_iter().zip(removed) {
+                let place = Place { table: "expiring", key: &"what has expired" };
+                if place.number("removed", removed)? >= PURGED_AT_ONCE {
+                    full.push(tag);
+                }
+            }
+            tags = full;
+        }
+        Ok(())
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -29,7 +29,7 @@ local function nonce()
   end
   local excluded_by = arg()
   local now = number()
-  return { digest = digest, now = now, expires = arg(), repeated = has_nonce(digest, now) or has_nonce(excluded_by, now) }
+  return { digest = digest, expires = arg(), repeated = has_nonce(digest, now) or has_nonce(excluded_by, now) }
 end
 
 local function keep_nonce(it)

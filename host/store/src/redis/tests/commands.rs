@@ -6,8 +6,11 @@ use futures_util::future::join_all;
 
 use super::{options, raw, server};
 use crate::fixtures::*;
-use crate::redis::RedisStore;
-use crate::{Commit, Committed, Create, Created, MostOpen, Nonce, Rate, Requests as _, Shared as _};
+use crate::redis::{PURGED_AT_ONCE, RedisStore};
+use crate::{
+    Commit, Committed, Create, Created, Guards as _, MostOpen, Nonce, Rate, Requests as _, Shared as _,
+    Store as _,
+};
 
 /// How often each command was carried out, those of scripts included, but for what a store says to itself now and then.
 async fn carried_out(server: &server::Server) -> BTreeMap<String, u64> {
@@ -92,4 +95,18 @@ async fn what_a_crowd_asks_of_one_caller_or_bucket_is_one_script() {
     assert_eq!(scripts().await - before, 5, "one for the places, and one for each request");
     let created = join_all((5..=9).map(new)).await;
     assert!(created.into_iter().all(|created| created.unwrap() == Created::TooManyOpen));
+}
+
+#[tokio::test]
+async fn what_has_expired_is_removed_at_once_however_much_it_is() {
+    let server = server::Server::start(&[]);
+    let store = RedisStore::open(options(&server.url())).await.unwrap();
+    let keys =
+        async || -> u64 { redis::from_redis_value(raw(&server, &redis::cmd("DBSIZE")).await).unwrap() };
+    let claims = (0..2 * PURGED_AT_ONCE + 1).map(|number| store.claim_nonce(0, key(number), at(0), at(10)));
+    assert!(join_all(claims).await.into_iter().all(|claimed| claimed.unwrap()));
+    let before = keys().await;
+    store.maintain(at(2 * 86_400_000)).await.unwrap();
+    // Each of them, and the set that had them by when they expire.
+    assert_eq!(before - keys().await, 2 * PURGED_AT_ONCE + 2);
 }
