@@ -188,7 +188,7 @@ async fn ask(gateway: &Gateway, caller: usize, outage: Outage, load: &Load) -> A
 
 /// Approves, and is told that it counts, or will: at once, or in the message later.
 async fn press(gateway: &Gateway, request: &str) -> Value {
-    let answer = gateway.click(&Click::approve("U0ALICE", request)).await;
+    let answer = gateway.click_once(&Click::approve("U0ALICE", request)).await;
     assert!(answer == json!({}) || answer["ok"] == true, "{answer}");
     answer
 }

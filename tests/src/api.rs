@@ -329,11 +329,28 @@ impl Api {
         opened.unwrap_or_else(|error| panic!("no stream: {error:#}"))
     }
 
-    /// Somebody acts in Slack; returns the gateway's answer.
+    /// Somebody acts in Slack; returns the gateway's answer. The act is delivered again while the answer is empty, as it is
+    /// if what comes of it takes longer than Slack waits.
     ///
     /// # Panics
     /// If the answer is an HTTP error.
     pub async fn click(&self, click: &Click) -> Value {
+        let answered = async {
+            loop {
+                let answer = self.click_once(click).await;
+                if answer != json!({}) {
+                    return answer;
+                }
+            }
+        };
+        within("a click to be answered with what came of it", answered).await
+    }
+
+    /// As [`Api::click`], delivered once.
+    ///
+    /// # Panics
+    /// If the answer is an HTTP error.
+    pub async fn click_once(&self, click: &Click) -> Value {
         let reply = self.send(&click.signed().call()).await;
         assert_eq!(reply.status(), 200, "{click:?}: {}", reply.text());
         reply.json()
