@@ -245,18 +245,34 @@ mod tests {
     #[tokio::test]
     async fn actions_take_turns_however_many_wait_for_one_of_them() {
         let judges = judges(1);
-        let order = Arc::new(Mutex::new(Vec::new()));
+        let (begun, begins) = mpsc::channel();
+        let (go, gate) = mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
         let work = |action: u8| {
-            let order = Arc::clone(&order);
-            judges.aside(rules(action), SLOW, Asker::Person, move || order.lock().unwrap().push(action))
+            let (begun, gate) = (begun.clone(), Arc::clone(&gate));
+            judges.aside(rules(action), SLOW, Asker::Person, move || {
+                begun.send(action).unwrap();
+                gate.lock().unwrap().recv().unwrap();
+            })
         };
-        let many = (0..10).map(|_| work(1));
-        let (many, few) = (join_all(many), join_all((0..2).map(|_| work(2))));
-        let (many, few) = tokio::join!(many, few);
-        assert!(many.into_iter().chain(few).all(|done| done.is_ok()));
-        let order = order.lock().unwrap();
-        let last = order.iter().rposition(|action| *action == 2).unwrap();
-        assert!(last <= 4, "{order:?}");
+        let mut all = Box::pin(join_all([1, 1, 1, 1, 1, 1, 1, 1, 2, 2].map(work)));
+        let mut order = Vec::new();
+        for _ in 0..5 {
+            let next = loop {
+                assert!((&mut all).now_or_never().is_none());
+                match begins.try_recv() {
+                    Ok(next) => break next,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            };
+            order.push(next);
+            // Whoever may ask next has asked before this one is done.
+            assert!((&mut all).now_or_never().is_none());
+            go.send(()).unwrap();
+        }
+        assert_eq!(order, [1, 2, 1, 2, 1]);
+        (0..5).for_each(|_| go.send(()).unwrap());
+        assert!(all.await.into_iter().all(|done| done.is_ok()));
     }
 
     #[test]
