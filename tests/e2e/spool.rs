@@ -94,6 +94,13 @@ async fn a_press_is_recorded_while_redis_hangs() {
     assert!(answer == json!({}) || answer["recorded"] == true, "{answer}");
     assert_eq!(presses(setup.gateway.home()).len(), 1);
     setup.redis.thaw();
+    // What was noticed to be away is asked again after a moment.
+    let back = async {
+        while setup.gateway.send(&Call::get("/readyz")).await.json()["status"] != "ready" {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the store to be back", back).await;
     assert_eq!(setup.gateway.ended(&request.token).await["status"], "approved");
 }
 

@@ -9,6 +9,7 @@ use countersign_slack::{ANSWER_BLOCK, Interaction, InteractionError, Interaction
 use countersign_store::{StoreError, StoreFault};
 use serde_json::{Map, Value, json};
 
+use super::consent::Basis;
 use super::perform::{PerformError, Performed, perform};
 use crate::state::App;
 use crate::telemetry::{SecurityEvent, log_failure};
@@ -63,12 +64,12 @@ impl Answer {
 }
 
 /// Does what the interaction asks for, and answers it. One that was delivered before, and counted, is answered as it was
-/// then, whatever the gateway would say to it now.
-pub(super) async fn answer(app: &App, interaction: Interaction) -> Answer {
+/// then, whatever the gateway would say to it now. `basis` is what was read for it already.
+pub(super) async fn answer(app: &App, interaction: Interaction, basis: Option<Basis>) -> Answer {
     let once = super::once(app, &interaction);
     let (id, modal_blocks) = (interaction.request, interaction.kind.modal_blocks());
     let made_again = (interaction.kind == InteractionKind::Rerequest).then(|| interaction.user.clone());
-    let mut performed = perform(app, interaction, once).await;
+    let mut performed = perform(app, interaction, once, basis).await;
     if let (Err(error), Some(once)) = (&performed, once) {
         match counted_before(app, id, once, made_again).await {
             Ok(None) => {}

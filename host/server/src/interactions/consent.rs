@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{Digest, Intent, Refusal, Request, RequestId};
-use countersign_core::record::{PolicyEntry, Slot};
+use countersign_core::record::Slot;
 use countersign_gateway::{GatewayError, Once};
 use countersign_slack::{Seen, is_whole, review};
 
@@ -30,7 +30,35 @@ pub(super) struct Approval<'a> {
     pub(super) once: Option<Once>,
 }
 
-/// The request and the payload hash of what an approval is of, if it counts as consent.
+/// What it takes to say whether an approval counts as consent, as it was read.
+#[derive(Debug)]
+pub(super) struct Basis {
+    request: Arc<Request>,
+    /// Whether Slack refused the request's message.
+    was_refused: bool,
+    /// Whether people may approve by its message alone.
+    message_is_enough: bool,
+}
+
+impl Basis {
+    /// Reads it for an act on a request.
+    ///
+    /// # Errors
+    /// If there is no such request, or it cannot be read.
+    pub(super) async fn read(app: &App, id: RequestId) -> Result<Basis, GatewayError> {
+        // Side by side: a person waits.
+        let (request, post) =
+            tokio::join!(app.gateway.request(id), app.gateway.store().slack_post(id, Slot::Main));
+        let (request, was_refused) = (request?, post?.is_some_and(|post| post.was_refused()));
+        let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
+        let entry = rules.entry();
+        let message_is_enough = !was_refused && (!entry.consent.is_whole() || is_whole(&request, entry));
+        Ok(Basis { request, was_refused, message_is_enough })
+    }
+}
+
+/// The request and the payload hash of what an approval is of, if it counts as consent. What was read for it `before` need
+/// not be the newest, as long as it was read after the person acted.
 ///
 /// # Errors
 /// [`Refusal::Unread`] if it does not, unless the gateway has something else against it.
@@ -38,36 +66,31 @@ pub(super) async fn check(
     app: &App,
     approval: Approval<'_>,
     intent: &Intent,
+    before: Option<Basis>,
 ) -> Result<(Arc<Request>, Digest), GatewayError> {
     let Approval { request: id, user, seen, once } = approval;
-    // Side by side: a person waits.
-    let (request, post) =
-        tokio::join!(app.gateway.request(id), app.gateway.store().slack_post(id, Slot::Main));
-    let (request, was_refused) = (request?, post?.is_some_and(|post| post.was_refused()));
-    let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
-    let payload = seen.payload().unwrap_or_else(|| request.payload_hash());
-    if has_read(&request, rules.entry(), (seen, intent), was_refused) {
-        return Ok((request, payload));
+    let basis = match before {
+        Some(basis) => basis,
+        None => Basis::read(app, id).await?,
+    };
+    let payload = seen.payload().unwrap_or_else(|| basis.request.payload_hash());
+    if has_read(&basis, seen, intent) {
+        return Ok((basis.request, payload));
     }
+    let was_refused = basis.was_refused;
     // Whoever may not approve at all reads that first.
     app.gateway.check(id, user, intent, Some(payload), once).await?;
     tracing::info!(request = %id, was_refused, "approval without having read the request");
     Err(app.gateway.refuse(id, user, intent.clone(), Refusal::Unread, once).await)
 }
 
-fn has_read(
-    request: &Request,
-    entry: &PolicyEntry,
-    (seen, intent): (Seen, &Intent),
-    was_refused: bool,
-) -> bool {
-    let message_is_enough = || !was_refused && (!entry.consent.is_whole() || is_whole(request, entry));
+fn has_read(basis: &Basis, seen: Seen, intent: &Intent) -> bool {
     match seen {
         Seen::Page(_, page) => {
-            page.is_last() && page.of <= review::MOST_PAGES && page.of == review::count(request)
+            page.is_last() && page.of <= review::MOST_PAGES && page.of == review::count(&basis.request)
         }
-        Seen::Payload(_) | Seen::Unsaid => message_is_enough(),
+        Seen::Payload(_) | Seen::Unsaid => basis.message_is_enough,
         // The rows of persona buttons have no id of ours, so Slack makes one up.
-        Seen::Foreign => matches!(intent, Intent::Acknowledge { .. }) && message_is_enough(),
+        Seen::Foreign => matches!(intent, Intent::Acknowledge { .. }) && basis.message_is_enough,
     }
 }

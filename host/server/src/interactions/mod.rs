@@ -19,12 +19,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use countersign_core::lifecycle::RequestId;
 use countersign_gateway::{GatewayError, Once};
-use countersign_slack::{Handler, Interaction, SignatureError, Signed, Unreadable};
+use countersign_slack::{Handler, Interaction, InteractionKind, SignatureError, Signed, Unreadable};
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::answer::Answer;
+use self::consent::Basis;
 use self::person::Person;
 use self::recorded::Keepable;
 use crate::state::App;
@@ -162,11 +163,17 @@ fn start(
     let person = Person::of(&interaction);
     let worker = Arc::clone(app);
     let work = app.background.spawn(async move {
-        if let Some(signed) = signed {
-            check_replay(&worker, signed).await?;
-        }
+        let claim = async {
+            match signed {
+                Some(signed) => check_replay(&worker, signed).await,
+                None => Ok(()),
+            }
+        };
+        // INVARIANT: until its signature is claimed nothing comes of an interaction. What is read meanwhile waits for no disk.
+        let (claimed, basis) = tokio::join!(claim, basis(&worker, &interaction));
+        claimed?;
         Ok(match interaction {
-            Ok(interaction) => answer::answer(&worker, interaction).await,
+            Ok(interaction) => answer::answer(&worker, interaction, basis).await,
             Err(unreadable) => {
                 tracing::warn!(code = unreadable.error.code(), "cannot read Slack interaction");
                 worker.metrics.count_unreadable(unreadable.error);
@@ -175,6 +182,16 @@ fn start(
         })
     });
     (person, work)
+}
+
+/// What a press that may be consent is judged by. `None` if it cannot be read; then it is told where it is needed.
+async fn basis(app: &App, interaction: &Result<Interaction, Unreadable>) -> Option<Basis> {
+    match interaction {
+        Ok(Interaction {
+            kind: InteractionKind::Approve | InteractionKind::Acknowledge(_), request, ..
+        }) => Basis::read(app, *request).await.ok(),
+        _ => None,
+    }
 }
 
 /// Sends the person the ephemeral message of an answer, and returns what Slack is answered. If it is late, Slack shows

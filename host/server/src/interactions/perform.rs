@@ -12,7 +12,7 @@ use countersign_slack::{
 };
 use serde_json::Value;
 
-use super::consent::{self, Approval};
+use super::consent::{self, Approval, Basis};
 use super::workspace;
 use crate::caller_rights::{self, CallerRefusal};
 use crate::state::App;
@@ -112,11 +112,12 @@ impl PerformError {
 }
 
 /// Does what an interaction asks for. What is stored of it is stored once, however often it is delivered; the rest, opening
-/// a dialog or turning a page, does no harm twice.
+/// a dialog or turning a page, does no harm twice. `basis` is what was read for it already.
 pub(super) async fn perform(
     app: &App,
     interaction: Interaction,
     once: Option<Once>,
+    basis: Option<Basis>,
 ) -> Result<Performed, PerformError> {
     workspace::check(app, &interaction)?;
     let Interaction { user, request, kind, seen, source, workspace: _ } = interaction;
@@ -189,7 +190,7 @@ pub(super) async fn perform(
     };
     let request = match &intent {
         Intent::Approve { .. } | Intent::Acknowledge { .. } => {
-            let (request, payload) = consent::check(app, approval, &intent).await?;
+            let (request, payload) = consent::check(app, approval, &intent, basis).await?;
             app.gateway.act_on_loaded(request, &user, &intent, Some(payload), once).await?
         }
         _ => app.gateway.act_on(request, &user, &intent, seen.payload(), once).await?,
@@ -303,7 +304,7 @@ async fn open_override_modal(app: &App, approval: Approval<'_>, source: &Source)
         return Err(PerformError::NoBotToken);
     };
     let Approval { request, user, seen, once } = approval;
-    let (_, payload) = consent::check(app, approval, &Intent::approve()).await?;
+    let (_, payload) = consent::check(app, approval, &Intent::approve(), None).await?;
     let request = app.gateway.check(request, user, &Intent::approve(), Some(payload), once).await?;
     let rules = app.gateway.rules_of(request.submission.policy_hash).await?;
     let page = match seen {

@@ -135,7 +135,7 @@ async fn apply_one(app: &Arc<App>, spool: &Arc<Spool>, name: Name) -> bool {
     let done = app.background.spawn(async move {
         let late = worker.gateway.clock().now().since(at) >= REMEMBER_MS;
         match interaction {
-            Ok(interaction) if !late => answer::answer(&worker, interaction).await,
+            Ok(interaction) if !late => answer::answer(&worker, interaction, None).await,
             _ => Answer::refusal(&worker, "too_late", "what was done came too late"),
         }
     });
