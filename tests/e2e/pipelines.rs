@@ -328,3 +328,58 @@ async fn recipes_run_as_they_are_written() {
         assert_eq!(pipeline.ran().unwrap_or_default(), expected, "{recipe}");
     }
 }
+
+/// What nobody reads any more, as after `| head -1`.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    writer.into()
+}
+
+const ASK: [&str; 6] = ["countersign", "ask", "deploy_web", "--repo", "acme/shop", "--why=Ship it"];
+
+#[tokio::test]
+async fn an_approved_command_runs_whether_or_not_anybody_reads_what_is_told() {
+    let pipeline = Pipeline::new().await;
+    let ask = [&ASK[..], &["--", "sh", "-c", "echo ran > ran"]].concat();
+    let mut asking = pipeline.command(&ask, &[]);
+    asking.stderr(unread());
+    succeeded(&pipeline.decided(asking, approve).await);
+    assert_eq!(pipeline.ran().as_deref(), Some("ran\n"));
+}
+
+/// It must not seem to have succeeded, and a panic would tell nobody anything.
+#[tokio::test]
+async fn a_command_ends_if_its_output_cannot_be_written() {
+    let pipeline = Pipeline::new().await;
+    let token = {
+        let detached = pipeline.command(&[&ASK[..], &["--detach"]].concat(), &[]).output();
+        let text = String::from_utf8(detached.expect("it runs").stdout).expect("text");
+        let token = text.lines().find_map(|line| line.strip_prefix("token")).expect("a token");
+        token.trim().to_owned()
+    };
+    let policies = pipeline.gateway.home().path("policies").display().to_string();
+    let detached = [&ASK[1..], &["--detach"]].concat();
+    let commands: [&[&str]; 7] = [
+        &["man"],
+        &["completions", "bash"],
+        &["hash", "--unsalted", "--param", "ref=v1"],
+        &["access", "key", "pipeline"],
+        &detached,
+        &["wait", &token],
+        &["policy", "pack", &policies],
+    ];
+    for words in commands {
+        let words = [&["countersign"], words].concat();
+        let full = || fs::OpenOptions::new().write(true).open("/dev/full").expect("there is such a device");
+        for (stdout, code, says) in
+            [(unread(), 141, ""), (full().into(), 74, "error: the output cannot be written: ")]
+        {
+            let mut command = pipeline.command(&words, &[]);
+            let ended = command.stdout(stdout).output().expect("it runs");
+            let told = String::from_utf8_lossy(&ended.stderr);
+            assert_eq!(ended.status.code(), Some(code), "{words:?}: {told}");
+            assert!(told.contains(says) && !told.contains("panicked"), "{words:?}: {told}");
+        }
+    }
+}

@@ -34,7 +34,7 @@ use super::event::{Event, duration};
 use super::synthetic::{self, SUBMITTED_AT, Submitted, SyntheticRequest, request_id};
 use super::{Answer, Format, file};
 use crate::people::People;
-use crate::progress::Progress;
+use countersign_console::Progress;
 
 const MAX_PARAMS_BYTES: usize = 1 << 20;
 

@@ -3,6 +3,8 @@
 //! Modules run in the gateway's own engine, with the gateway's limits and combination rule.
 //! Nothing here talks to a running gateway.
 
+// They panic if nobody reads: `host/console` prints.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
@@ -17,7 +19,6 @@ mod synthetic;
 
 mod file;
 mod people;
-pub mod progress;
 mod redis_settings;
 mod store_address;
 mod table;
@@ -27,13 +28,13 @@ mod words;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::{Subcommand, ValueEnum};
+use countersign_console::{note, say_text};
 use countersign_policy::{Engine, Limits, Module, Trust};
 
 pub use self::redis_settings::Redis;
@@ -120,12 +121,11 @@ struct Answer {
 pub fn run(policy: &Policy) -> ExitCode {
     match answer(policy, engine) {
         Ok(Answer { text, good }) => {
-            // A closed standard output, as in `… | head`, is no error.
-            let _ = std::io::stdout().write_all(text.as_bytes());
+            say_text(format_args!("{text}"));
             ExitCode::from(u8::from(!good))
         }
         Err(error) => {
-            eprintln!("{error:#}");
+            note!("{error:#}");
             ExitCode::from(2)
         }
     }

@@ -3,6 +3,8 @@
 //! It knows nothing of how a gateway works: of the other crates it uses the core's types, the rules of payload hashes, and
 //! those of receipts. Whatever it cannot check counts as no approval.
 
+// They panic if nobody reads: `host/console` prints.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -3,6 +3,8 @@
 //! The agent decides nothing: it gets handles, and wait tokens stay here. What is not known, or cannot be checked, is no
 //! approval. This crate is apart from the client's, so that programs that use that one do without the protocol's library.
 
+// They panic if nobody reads: `host/console` prints.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,6 +28,7 @@ use std::time::Duration;
 use clap::Args;
 use countersign_client::Environment;
 use countersign_client::commands::{Connection, Ended, Exit, party, word};
+use countersign_console::note;
 use countersign_core::lifecycle::Party;
 use rmcp::ServiceExt as _;
 use rmcp::transport::async_rw::AsyncRwTransport;
@@ -79,7 +82,7 @@ impl McpCommand {
         let exit = match self.serve(&environment).await {
             Ok(()) => Exit::Approved,
             Err(Ended { exit, why }) => {
-                eprintln!("{}: {why}", word(exit));
+                note!("{}: {why}", word(exit));
                 exit
             }
         };

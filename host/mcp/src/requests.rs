@@ -9,6 +9,7 @@ use countersign_client::commands::{Connection, Ended, Exit, decision};
 use countersign_client::{
     Approval, Ask, Asked, CallError, Client, Created, Meta, News, Waited, Waiting, random_key,
 };
+use countersign_console::note;
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::json;
 use countersign_core::lifecycle::{Origin, Party, RunResult, Timestamp, Usage, canonical};
@@ -109,7 +110,7 @@ impl Asker {
         let key = random_key().map_err(Ended::doubt)?;
         let handle = random_key().map_err(Ended::doubt)?;
         let created = self.client.create(&ask, &key).await.map_err(decision::not_asked)?;
-        eprintln!("asked for `{}`: {}", action.escape_debug(), created.request_id);
+        note!("asked for `{}`: {}", action.escape_debug(), created.request_id);
         let expires = Instant::now() + Duration::from_millis(created.time_left_ms(SystemClock.now()));
         let request = Arc::new(Request {
             asked: Asked::new(action, params, &created, Some(since)).map_err(Ended::doubt)?,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_client::commands::Ended;
+use countersign_console::say;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
@@ -60,7 +61,7 @@ impl Web {
         let unusable = |error| Ended::usage(format!("cannot listen on `{}`: {error}", self.address));
         let listener = TcpListener::bind(self.address).await.map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?;
-        println!("listening on http://{address}/mcp");
+        say!("listening on http://{address}/mcp");
         let mut config = StreamableHttpServerConfig::default()
             .with_legacy_session_mode(false)
             .with_json_response(true)

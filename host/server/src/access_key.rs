@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use countersign_access::ApiKey;
+use countersign_console::{note, say_text};
 
 /// Make API keys for the access file.
 #[derive(Debug, Subcommand)]
@@ -26,11 +27,11 @@ pub fn run(command: &AccessCommand) -> ExitCode {
     let AccessCommand::Key(Key { name }) = command;
     match ApiKey::generate() {
         Ok(key) => {
-            print!("{}", text(name, &key));
+            say_text(format_args!("{}", text(name, &key)));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("the system gives no randomness: {error}");
+            note!("the system gives no randomness: {error}");
             ExitCode::from(2)
         }
     }

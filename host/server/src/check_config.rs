@@ -4,13 +4,13 @@
 //! It makes no file, listens nowhere, and calls nothing but the registries that a policy set pins modules of.
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use countersign_authoring::progress::Progress;
+use countersign_console::{Progress, note, say_text};
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::directory::Directory;
 use countersign_gateway::fetch;
@@ -36,14 +36,13 @@ pub fn run(config: &Config) -> ExitCode {
     found.examine(config, true);
     drop(progress);
     for warning in config.warnings.iter().chain(&found.warnings) {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     if found.problems.is_empty() {
-        // A closed standard output is no error.
-        let _ = std::io::stdout().write_all(found.sound.as_bytes());
+        say_text(format_args!("{}", found.sound));
         return ExitCode::SUCCESS;
     }
-    found.problems.iter().for_each(|problem| eprintln!("{problem}"));
+    found.problems.iter().for_each(|problem| note!("{problem}"));
     ExitCode::from(WRONG)
 }
 

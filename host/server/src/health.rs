@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use clap::Args;
+use countersign_console::{note, say};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
@@ -41,7 +42,7 @@ pub struct Health {
 pub async fn run(health: &Health) -> ExitCode {
     match tokio::time::timeout(Duration::from_millis(health.timeout_ms), ask(health)).await {
         Ok(Ok(answer)) => {
-            println!("{}", answer.trim_end());
+            say!("{}", answer.trim_end());
             ExitCode::SUCCESS
         }
         Ok(Err(error)) => fail(&format!("{error:#}")),
@@ -50,7 +51,7 @@ pub async fn run(health: &Health) -> ExitCode {
 }
 
 fn fail(why: &str) -> ExitCode {
-    eprintln!("{why}");
+    note!("{why}");
     ExitCode::FAILURE
 }
 

@@ -2,6 +2,9 @@
 //!
 //! What the gateway decides is not here: see the other crates under `host/`.
 
+// They panic if nobody reads: `host/console` prints.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 // The command line, and the settings of `serve`.
 pub mod check_config;
 pub mod cli;

@@ -1,5 +1,8 @@
 //! Parse, build, serve, drain; nothing else.
 
+// They panic if nobody reads: `host/console` prints.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,6 +18,7 @@ use countersign::{
     access_key, audit, check_config, dev, health, receipt, shell, shutdown, store_copy, telemetry,
 };
 use countersign_client::commands::hook;
+use countersign_console::note;
 use countersign_core::clock::SystemClock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -129,6 +133,6 @@ async fn start_tls(name: &'static str, files: Option<TlsFiles>) -> Result<Option
 }
 
 fn fail(code: u8, why: &str) -> ExitCode {
-    eprintln!("{why}");
+    note!("{why}");
     ExitCode::from(code)
 }

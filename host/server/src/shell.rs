@@ -1,11 +1,11 @@
 //! `countersign completions` and `countersign man`: what packages install beside the program. Both are made from the
 //! command line itself.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
+use countersign_console::{note, say_text};
 
 use crate::cli::Cli;
 
@@ -42,7 +42,7 @@ pub fn manual(manual: &Manual) -> ExitCode {
                 command.clone().name(format!("countersign-{name}")).bin_name(format!("countersign {name}"))
             }
             None => {
-                eprintln!("there is no command `{name}`");
+                note!("there is no command `{name}`");
                 return ExitCode::from(2);
             }
         },
@@ -54,7 +54,6 @@ pub fn manual(manual: &Manual) -> ExitCode {
 }
 
 fn print(text: &[u8]) -> ExitCode {
-    // A closed standard output, as in `… | head`, is no error.
-    let _ = std::io::stdout().write_all(text);
+    say_text(format_args!("{}", String::from_utf8_lossy(text)));
     ExitCode::SUCCESS
 }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use countersign_authoring::progress::Progress;
 use countersign_authoring::{Redis, StoreAddress};
+use countersign_console::{Progress, note, say_text};
 use countersign_core::secret::Secret;
 use countersign_store::{CopyEnd, CopyError, CopyOptions, CopyProgress, RedisOptions, StoreUrl};
 
@@ -79,11 +79,11 @@ pub async fn run(command: &StoreCommand) -> ExitCode {
     let StoreCommand::Copy(copy) = command;
     match copied(copy).await {
         Ok(text) => {
-            print!("{text}");
+            say_text(format_args!("{text}"));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note!("error: {error:#}");
             ExitCode::from(2)
         }
     }

@@ -10,7 +10,7 @@ use countersign_policy_build as policy_build;
 
 use super::inspect::Inspection;
 use crate::Answer;
-use crate::progress::Progress;
+use countersign_console::Progress;
 
 /// Build a policy's module and verify that it imports nothing.
 #[derive(Debug, Args)]

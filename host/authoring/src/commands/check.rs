@@ -13,9 +13,9 @@ use countersign_policy::{ActionPolicy, Engine, Limits, PolicySet, Source, Trust}
 use serde::Serialize;
 
 use crate::people::People;
-use crate::progress::Progress;
 use crate::table::{cell, columns};
 use crate::{Answer, Format, words};
+use countersign_console::Progress;
 
 /// Validate a policy set as a gateway does when it loads one.
 #[derive(Debug, Args)]

@@ -12,9 +12,9 @@ use countersign_policy::{Cost, Engine, Module, ModuleError, ReasonDoc};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::progress::Progress;
 use crate::table::{cell, columns};
 use crate::{Answer, file};
+use countersign_console::Progress;
 
 /// The minimum length of a digest's prefix that names a module.
 const MIN_DIGITS: usize = 8;

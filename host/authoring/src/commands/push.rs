@@ -13,9 +13,9 @@ use countersign_registry::{Artifact, Credentials, Pinned, Registries, Repository
 use serde::Serialize;
 
 use super::sign::signature_file;
-use crate::progress::Progress;
 use crate::table::{cell, columns};
 use crate::{Answer, Format, file, load};
+use countersign_console::Progress;
 
 /// The interface that every policy module exports, and the world that it targets.
 const INTERFACE: &str = "countersign:policy/policy@0.2.0";

@@ -20,8 +20,8 @@ use countersign_policy::{Engine, Limits, Source, Trust};
 use countersign_store::{Archive, StoreUrl};
 use serde_json::{Value, json};
 
-use crate::progress::Progress;
 use crate::{Answer, Format, Redis, StoreAddress};
+use countersign_console::Progress;
 
 /// How many requests are read from the store at once.
 const PAGE: usize = 500;

@@ -12,9 +12,9 @@ use countersign_policy::settings::Loading;
 use countersign_policy::signing_key::SigningKey;
 use countersign_policy::{Engine, Limits, Signed, Source, Trust};
 
-use crate::progress::Progress;
 use crate::table::{cell, columns};
 use crate::{Answer, file, load};
+use countersign_console::Progress;
 
 /// Sign a module or a policy set.
 #[derive(Debug, Args)]

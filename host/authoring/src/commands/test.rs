@@ -9,10 +9,10 @@ use countersign_policy::{Engine, Module};
 use serde::Serialize;
 
 use crate::event::duration;
-use crate::progress::Progress;
 use crate::scenario::{self, Mismatch, Played, PlayedStep};
 use crate::table::{cell, columns};
 use crate::{Answer, load, words};
+use countersign_console::Progress;
 
 /// Run scenario tests against a module, in the gateway's sandbox.
 #[derive(Debug, Args)]

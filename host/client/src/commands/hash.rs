@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use countersign_console::{note, say};
 use countersign_core::lifecycle::{PayloadHashVersion, Salt, payload_hash_of};
 
 use super::exit::{Ended, Exit};
@@ -27,11 +28,11 @@ impl HashCommand {
     pub fn run(&self) -> Exit {
         match self.hash() {
             Ok(hash) => {
-                println!("{hash}");
+                say!("{hash}");
                 Exit::Approved
             }
             Err(Ended { exit, why }) => {
-                eprintln!("error: {why}");
+                note!("error: {why}");
                 exit
             }
         }

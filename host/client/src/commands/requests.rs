@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use countersign_console::{note, say, say_text};
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::lifecycle::{RequestId, Timestamp};
 use countersign_core::secret::Secret;
@@ -171,7 +172,7 @@ impl RequestsCommand {
         match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(Ended { exit, why }) => {
-                eprintln!("error: {why}");
+                note!("error: {why}");
                 exit.into()
             }
         }
@@ -252,16 +253,16 @@ impl List {
         let listed = self.filter.all(&client, &self.status, self.limit).await?;
         let Listed { requests, unreadable, has_more } = listed;
         if self.format == Format::Json {
-            println!("{}", pretty(&requests.into()));
+            say!("{}", pretty(&requests.into()));
         } else {
             let now = SystemClock.now();
             print_table(&HEADER, requests.iter().map(|request| summary(request, now)).collect());
         }
         for id in unreadable {
-            eprintln!("warning: the request {} is stored and cannot be read", id.escape_debug());
+            note!("warning: the request {} is stored and cannot be read", id.escape_debug());
         }
         if has_more {
-            eprintln!("there are more; raise `--limit`");
+            note!("there are more; raise `--limit`");
         }
         Ok(())
     }
@@ -284,8 +285,8 @@ impl One {
 
     fn print(&self, request: &Value) {
         match self.format {
-            Format::Json => println!("{}", pretty(request)),
-            Format::Table => print!("{}", details(request, SystemClock.now())),
+            Format::Json => say!("{}", pretty(request)),
+            Format::Table => say_text(format_args!("{}", details(request, SystemClock.now()))),
         }
     }
 }
@@ -326,9 +327,9 @@ impl Watch {
 
     fn print(&self, request: &Value) {
         match self.format {
-            Format::Json => println!("{}", plain(&request.to_string())),
+            Format::Json => say!("{}", plain(&request.to_string())),
             Format::Table => {
-                println!("{}  {}", SystemClock.now(), summary(request, SystemClock.now()).join("  "));
+                say!("{}  {}", SystemClock.now(), summary(request, SystemClock.now()).join("  "));
             }
         }
     }
@@ -471,7 +472,7 @@ fn span(ms: u64) -> String {
 }
 
 pub(super) fn print_table(header: &[&str], rows: Vec<Vec<String>>) {
-    print!("{}", table(header, &rows));
+    say_text(format_args!("{}", table(header, &rows)));
 }
 
 /// Columns as wide as their widest cell.

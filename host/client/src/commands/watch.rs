@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use clap::Args;
+use countersign_console::{note, say};
 use countersign_core::lifecycle::{RequestId, Status};
 use countersign_core::receipt::signed::verify;
 
@@ -30,7 +31,7 @@ impl WaitCommand {
         match self.wait(environment).await {
             Ok(exit) => exit,
             Err(Ended { exit, why }) => {
-                eprintln!("error: {why}");
+                note!("error: {why}");
                 exit
             }
         }
@@ -48,13 +49,13 @@ impl WaitCommand {
             let state = match news {
                 News::State(state) => state,
                 News::Lost(error) => {
-                    eprintln!("{}; trying again", plain(&error.to_string()));
+                    note!("{}; trying again", plain(&error.to_string()));
                     continue;
                 }
                 News::Back => continue,
                 News::Refused(error) => return Err(Ended::doubt(error)),
             };
-            println!("{}  approvers: {}", state.status.as_str(), plain(&state.approvers.join(", ")));
+            say!("{}  approvers: {}", state.status.as_str(), plain(&state.approvers.join(", ")));
             if let (Status::Approved, Some(keys)) = (state.status, &keys) {
                 let receipt = state.receipt.as_deref();
                 let receipt = receipt.ok_or_else(|| Ended::doubt(crate::Doubt::NoReceipt))?;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use countersign_console::{note, say};
 use serde_json::{Value, json};
 
 use super::exit::Ended;
@@ -69,7 +70,7 @@ impl WebhooksCommand {
         match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(Ended { exit, why }) => {
-                eprintln!("error: {why}");
+                note!("error: {why}");
                 exit.into()
             }
         }
@@ -94,7 +95,7 @@ impl List {
         let client = self.gateway.client(environment).await?;
         let answer = client.read(&path(self.target.as_deref(), self.limit)).await.map_err(failed)?;
         if self.format == Format::Json {
-            println!("{}", pretty(&answer));
+            say!("{}", pretty(&answer));
             return Ok(());
         }
         let targets = list(&answer, "/targets").iter();
@@ -102,7 +103,7 @@ impl List {
         print_table(&["TARGET", "WAITING", "SINCE", "DEAD"], targets.map(|it| row(it, &paths)).collect());
         let letters = list(&answer, "/deadLetters");
         if !letters.is_empty() {
-            println!();
+            say!("");
             let paths = ["/id", "/target", "/event", "/diedAt", "/failure"];
             let rows = letters.iter().map(|it| row(it, &paths)).collect();
             print_table(&["ID", "TARGET", "EVENT", "GIVEN UP", "WHY"], rows);
@@ -127,10 +128,10 @@ impl Resend {
             let id: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
             let answer = client.act(&format!("/api/admin/webhooks/dead/{id}/resend"), &json!({})).await;
             let answer = answer.map_err(failed)?;
-            println!("{} to {}", plain(&text(&answer, "/id")), plain(&text(&answer, "/target")));
+            say!("{} to {}", plain(&text(&answer, "/id")), plain(&text(&answer, "/target")));
         }
         if ids.len() == PAGE {
-            eprintln!("there may be more; run it again");
+            note!("there may be more; run it again");
         }
         Ok(())
     }

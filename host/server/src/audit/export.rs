@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use countersign_authoring::progress::Progress;
+use countersign_console::Progress;
 use countersign_core::lifecycle::{AuditEntry, Digest, RequestId, Status, Timestamp};
 use countersign_store::{AuditCursor, AuditRange, LogEntry};
 use serde::Deserialize;
@@ -65,7 +65,7 @@ impl Export {
     pub(super) async fn run(&self) -> anyhow::Result<ExitCode> {
         let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
         match self.write(out).await {
-            Err(error) if is_closed(&error) => Ok(ExitCode::from(1)),
+            Err(error) if is_closed(&error) => Ok(ExitCode::from(countersign_console::CLOSED)),
             written => written.map(|()| ExitCode::SUCCESS),
         }
     }

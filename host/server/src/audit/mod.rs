@@ -15,6 +15,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use countersign_authoring::{Redis, StoreAddress};
+use countersign_console::{note, say};
 use countersign_core::audit::note::NoteKey;
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_gateway::audit::{AuditKeys, AuditSigner, verify};
@@ -124,7 +125,7 @@ pub async fn run(command: &AuditCommand) -> ExitCode {
         AuditCommand::AcceptLoss(accept) => accept.run().await,
     };
     done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        note!("error: {error:#}");
         ExitCode::from(2)
     })
 }
@@ -147,7 +148,7 @@ impl AcceptLoss {
             file.append(signed.note.as_bytes())
                 .with_context(|| format!("cannot write `{}`", path.display()))?;
         }
-        println!(
+        say!(
             "the log is `{}` from now on, and has {} entries",
             signed.checkpoint.origin,
             signed.checkpoint.entries()
@@ -165,6 +166,6 @@ async fn print_keys(place: &Place) -> anyhow::Result<ExitCode> {
     ensure!(!public.is_empty(), NO_KEYS);
     // Keys of another gateway would be kept, and fit nothing.
     verify(&kept.note, &public).context("the newest checkpoint of the store does not count")?;
-    public.iter().for_each(|key| println!("{key}"));
+    public.iter().for_each(|key| say!("{key}"));
     Ok(ExitCode::SUCCESS)
 }

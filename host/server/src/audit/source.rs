@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use countersign_authoring::progress::Progress;
+use countersign_console::Progress;
 use countersign_store::{AuditCursor, AuditRange, KeptCheckpoint, LogPage, SqliteArchive, Store, StoreError};
 
 /// A store that is read.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
-use countersign_authoring::progress::Progress;
+use countersign_console::{Progress, note, say};
 use countersign_core::audit::checkpoint::Checkpoint;
 use countersign_core::audit::note::NoteKey;
 use countersign_core::audit::verify::{Columns, Finding, Report, Stored, Verifier};
@@ -110,8 +110,8 @@ impl Verify {
             }),
             Err(Wrong::NotWritten(finding)) => {
                 match self.format {
-                    Format::Text => println!("{finding}\n\nThe log is NOT what was written."),
-                    Format::Json => println!("{}", json!({"result": RESULTS[1], "findings": [finding]})),
+                    Format::Text => say!("{finding}\n\nThe log is NOT what was written."),
+                    Format::Json => say!("{}", json!({"result": RESULTS[1], "findings": [finding]})),
                 }
                 Ok(ExitCode::from(1))
             }
@@ -221,7 +221,7 @@ impl Verify {
                 )
                 .into());
             }
-            eprintln!("checkpoints of another log, which are not compared: {count} of `{other}`");
+            note!("checkpoints of another log, which are not compared: {count} of `{other}`");
         }
         checkpoints.retain(|checkpoint| checkpoint.origin == origin);
         Ok(checkpoints)
@@ -343,28 +343,31 @@ fn read_export(path: &Path, mut each: impl FnMut(Line<'_>)) -> Result<Exported, 
 
 fn show(report: &Report, checkpoints: &[Checkpoint]) -> ExitCode {
     let newest = checkpoints.iter().map(|checkpoint| checkpoint.at).max();
-    println!("entries: {}", report.entries);
+    say!("entries: {}", report.entries);
     if let Some(newest) = newest {
-        println!("checkpoints: {}, the newest of {newest}", checkpoints.len());
+        say!("checkpoints: {}, the newest of {newest}", checkpoints.len());
     }
-    println!("heads of partitions that are right: {}", report.matched);
-    println!("entries after the newest checkpoint, which nothing covers yet: {}", report.unsigned);
+    say!("heads of partitions that are right: {}", report.matched);
+    say!("entries after the newest checkpoint, which nothing covers yet: {}", report.unsigned);
     for trimmed in &report.trimmed {
-        println!(
+        say!(
             "removed by retention: partition {} up to entry {}, as entry {}/{} says",
-            trimmed.partition, trimmed.removed, trimmed.partition, trimmed.entry
+            trimmed.partition,
+            trimmed.removed,
+            trimmed.partition,
+            trimmed.entry
         );
     }
     for finding in &report.findings {
-        println!("{finding}");
+        say!("{finding}");
     }
     if report.more > 0 {
-        println!("and {} more", report.more);
+        say!("and {} more", report.more);
     }
     let (code, says) = verdict(report);
-    println!("\n{says}");
+    say!("\n{says}");
     if let Some(proved) = Proved::of(report, checkpoints) {
-        println!("{proved}");
+        say!("{proved}");
     }
     ExitCode::from(code)
 }
@@ -396,7 +399,7 @@ fn show_json(report: &Report, checkpoints: &[Checkpoint]) -> ExitCode {
             "log": it.checkpoint.origin,
         })),
     });
-    println!("{shown}");
+    say!("{shown}");
     ExitCode::from(code)
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
+use countersign_console::{note, say};
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::secret::Secret;
 use countersign_slack::{ANSWER_BLOCK, REASON_BLOCK, VALUE_ACTION, sign};
@@ -56,7 +57,7 @@ pub async fn run(dev: Dev) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("{error:#}");
+            note!("{error:#}");
             ExitCode::from(2)
         }
     }
@@ -79,7 +80,7 @@ async fn click(click: &Click) -> Result<bool> {
     let Answer { status, body } = answer;
     if status == 200 && body["ok"] == true {
         let request = body["requestId"].as_str().unwrap_or(&click.request_id);
-        println!("{} {}: {request} is now {}", click.user, click.action, text(&body["status"]));
+        say!("{} {}: {request} is now {}", click.user, click.action, text(&body["status"]));
         return Ok(true);
     }
     let message = ["message", "detail"].iter().find_map(|key| body[*key].as_str()).unwrap_or("no answer");
@@ -88,7 +89,7 @@ async fn click(click: &Click) -> Result<bool> {
         "refused" => String::new(),
         code => format!(" ({code})"),
     };
-    println!("{} {}: refused{code}: {message}", click.user, click.action);
+    say!("{} {}: refused{code}: {message}", click.user, click.action);
     Ok(false)
 }
 

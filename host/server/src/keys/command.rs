@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
-use countersign_authoring::progress::Progress;
 use countersign_authoring::{Redis, StoreAddress};
+use countersign_console::{Progress, note, say_text};
 use countersign_core::lifecycle::RequestId;
 use countersign_gateway::{SaltError, SaltNonce};
 use countersign_store::{NewSalt, StoreUrl};
@@ -84,11 +84,11 @@ impl KeysCommand {
 pub async fn run(command: &KeysCommand) -> ExitCode {
     match answer(command).await {
         Ok(text) => {
-            print!("{text}");
+            say_text(format_args!("{text}"));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note!("error: {error:#}");
             ExitCode::from(2)
         }
     }

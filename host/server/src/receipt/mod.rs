@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use countersign_authoring::StoreAddress;
+use countersign_console::{note, say_text};
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::lifecycle::Timestamp;
 use countersign_store::StoreUrl;
@@ -56,11 +57,11 @@ pub fn run(command: &ReceiptCommand) -> ExitCode {
         ReceiptCommand::Replay(replay) => replay.run(),
         ReceiptCommand::RotateKeys(rotate) => match rotate.run(now) {
             Ok(text) => {
-                print!("{text}");
+                say_text(format_args!("{text}"));
                 ExitCode::SUCCESS
             }
             Err(error) => {
-                eprintln!("error: {error:#}");
+                note!("error: {error:#}");
                 ExitCode::from(2)
             }
         },

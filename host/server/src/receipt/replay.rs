@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use countersign_authoring::progress::Progress;
+use countersign_console::{Progress, note, say};
 use countersign_core::receipt::ReceiptDocument;
 use countersign_gateway::bundle::{self, Asked, ReplayError};
 use countersign_gateway::receipts::{KeySet, unverified, verify};
@@ -66,8 +66,8 @@ impl Replay {
             Err(error) => (Outcome::Unchecked, format!("error: {error:#}")),
         };
         match outcome {
-            Outcome::Same => println!("{text}"),
-            _ => eprintln!("{text}"),
+            Outcome::Same => say!("{text}"),
+            _ => note!("{text}"),
         }
         ExitCode::from(outcome as u8)
     }

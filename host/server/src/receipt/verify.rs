@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use countersign_console::{note, say};
 use countersign_core::lifecycle::{Digest, Salt, Status, Timestamp, payload_hash_of};
 use countersign_core::receipt::ReceiptDocument;
 use countersign_gateway::receipts::{KeySet, verify};
@@ -62,8 +63,8 @@ impl Verify {
             Err(error) => (Checked::Unchecked, format!("error: {error:#}")),
         };
         match checked {
-            Checked::Good => println!("{text}"),
-            _ => eprintln!("{text}"),
+            Checked::Good => say!("{text}"),
+            _ => note!("{text}"),
         }
         ExitCode::from(checked as u8)
     }

@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::gateway::Installation;
 use self::schedule::{Failure, Schedule};
+use countersign_console::say;
 
 /// As in the program.
 #[global_allocator]
@@ -97,7 +98,7 @@ fn run(first: u64, schedules: u64) {
         let ended = workers.into_iter().map(|worker| worker.join().expect("a schedule reports its failures"));
         ended.flatten().min_by_key(|(seed, _)| *seed)
     });
-    println!("{statistics}");
+    say!("{statistics}");
     let Some((seed, failure)) = failed else { return };
     let (again, steps) = Schedule::traced(&installation, seed);
     let repeated = match again {

@@ -9,9 +9,9 @@ use countersign_core::lifecycle::Verdict;
 use countersign_policy::{Cost, Module, NotAdmitted};
 use serde::{Deserialize, Serialize};
 
-use crate::progress::Progress;
 use crate::scenario::{Calls, Played};
 use crate::synthetic;
+use countersign_console::Progress;
 
 /// What one module costs: the content of the file that `--save` writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

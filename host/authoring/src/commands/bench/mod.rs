@@ -14,9 +14,9 @@ use countersign_policy::{Engine, Module};
 
 use self::compare::{Tolerance, compare};
 use self::measure::{Figures, measure};
-use crate::progress::Progress;
 use crate::scenario::{self, Played, Scenario};
 use crate::{Answer, Format, file, load};
+use countersign_console::Progress;
 
 const MAX_SAVED_BYTES: usize = 4 << 20;
 

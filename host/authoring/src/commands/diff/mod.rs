@@ -23,8 +23,8 @@ use countersign_store::{Archive, StoreUrl};
 use serde::Serialize;
 
 use self::aspect::{Aspects, Said};
-use crate::progress::Progress;
 use crate::{Answer, Format, Redis, StoreAddress, words};
+use countersign_console::Progress;
 
 /// Say what another policy set changes for people, action by action. Exits with 0 if that is nothing, with 1 if it is
 /// something, and with 2 if one of the sets cannot be loaded.

@@ -22,8 +22,8 @@ use countersign_policy::{Engine, Kept, Module, PolicySet, Source};
 
 use self::guards::Guards;
 use self::note::Note;
-use crate::progress::Progress;
 use crate::{Answer, words};
+use countersign_console::{Progress, note};
 
 /// Convert the YAML of the legacy Node.js service into an equivalent policy set.
 #[derive(Debug, Args)]
@@ -62,7 +62,7 @@ struct OverrideLimits {
 pub(crate) fn run(import: &Import, engine: &Engine) -> Result<Answer> {
     let Imported { set, notes } = import_set(import, engine)?;
     for note in &notes {
-        eprintln!("{}", note.message(&import.guards));
+        note!("{}", note.message(&import.guards));
     }
     let path = import.out.join("policy-set.yaml");
     let actions = words::count(set.actions().len(), "action");

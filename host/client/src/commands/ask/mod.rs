@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use countersign_console::{note, say};
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::lifecycle::{Party, RunResult, canonical};
 use serde_json::{Map, Value};
@@ -102,7 +103,7 @@ impl AskCommand {
         match self.ask(environment).await {
             Ok(exit) => exit,
             Err(Ended { exit, why }) => {
-                eprintln!("{}: {why}", word(exit));
+                note!("{}: {why}", word(exit));
                 exit
             }
         }
@@ -131,7 +132,7 @@ impl AskCommand {
         let created = self.create(&client, &ask, &mut signals).await?;
         announce(&created, &self.action, client.url());
         if self.detach {
-            println!(
+            say!(
                 "request {}\ntoken   {}\nstatus  {}",
                 created.request_id,
                 plain(&created.token),
@@ -145,7 +146,7 @@ impl AskCommand {
         let approval = check(&client, &asked, &decided, keys).await?;
         let to_run = self.to_run(program.as_ref(), &asked, &approval, &decided, files)?;
         consume(&client, &created, &approval).await?;
-        eprintln!("approved by {}", plain(&decided.approvers.join(", ")));
+        note!("approved by {}", plain(&decided.approvers.join(", ")));
         Ok(use_it(&client, &created, to_run, &mut signals).await)
     }
 
@@ -291,12 +292,12 @@ async fn use_it(client: &Client, created: &Created, to_run: ToRun, signals: &mut
     };
     let Some(Ran { succeeded, detail }) = ran else { return exit };
     if !succeeded {
-        eprintln!("failed: {}", plain(&detail));
+        note!("failed: {}", plain(&detail));
     }
     let result = if succeeded { RunResult::Succeeded } else { RunResult::Failed };
     if let Err(error) = client.report(&created.token, result, &cut(&detail, DETAIL - 1)).await {
         // What was done is done: it only is not known to people.
-        eprintln!("the outcome could not be reported: {}", plain(&error.to_string()));
+        note!("the outcome could not be reported: {}", plain(&error.to_string()));
     }
     exit
 }
@@ -325,19 +326,19 @@ async fn cancel(client: &Client, created: &Created, signals: &mut Signals, exit:
 fn announce(created: &Created, action: &str, url: &crate::GatewayUrl) {
     let Created { request_id, expires_at, replayed, places, undeliverable, can_act, .. } = created;
     let before = if *replayed { ", which was made before with the same idempotency key" } else { "" };
-    eprintln!("asked {url} for {}: {request_id}{before}; it expires at {expires_at}", plain(action));
+    note!("asked {url} for {}: {request_id}{before}; it expires at {expires_at}", plain(action));
     for place in places.iter().flatten() {
         let link = place.permalink.as_deref().map(|link| format!(" ({link})")).unwrap_or_default();
-        eprintln!("people see it in {}", plain(&format!("{}{link}", place.channel)));
+        note!("people see it in {}", plain(&format!("{}{link}", place.channel)));
     }
     if let Some(why) = undeliverable {
-        eprintln!("nobody sees it in Slack: {}", plain(why));
+        note!("nobody sees it in Slack: {}", plain(why));
     }
     for can in can_act.iter().flatten() {
         let who = if can.who.is_empty() { "nobody who is known".to_owned() } else { can.who.join(", ") };
         let what =
             can.persona.as_ref().map_or_else(|| can.act.clone(), |persona| format!("{} {persona}", can.act));
-        eprintln!("{}", plain(&format!("can {what}: {who}")));
+        note!("{}", plain(&format!("can {what}: {who}")));
     }
 }
 

@@ -1,9 +1,10 @@
 //! What people read while a command waits, on the standard error: a line that is kept up to date on a terminal, and else
 //! a line for each change.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
+use countersign_console::{note, note_text};
 use countersign_core::lifecycle::Status;
 use tokio::time::Instant;
 
@@ -46,11 +47,10 @@ impl Progress {
         let left = self.expires.saturating_duration_since(Instant::now());
         let left = humantime::format_duration(Duration::from_secs(left.as_secs()));
         if self.on_terminal {
-            eprint!("\r\u{1b}[2K{}; {left} left", self.state);
-            let _ = std::io::stderr().flush();
+            note_text(format_args!("\r\u{1b}[2K{}; {left} left", self.state));
             self.open = true;
         } else {
-            eprintln!("{}; {left} left", self.state);
+            note!("{}; {left} left", self.state);
         }
     }
 
@@ -65,9 +65,9 @@ impl Progress {
     /// A line of its own.
     pub(super) fn line(&mut self, text: &str) {
         if std::mem::take(&mut self.open) {
-            eprint!("\r\u{1b}[2K");
+            note_text(format_args!("\r\u{1b}[2K"));
         }
-        eprintln!("{}", plain(text));
+        note!("{}", plain(text));
     }
 
     fn describe(&self, status: Status, approvers: &[String]) -> String {

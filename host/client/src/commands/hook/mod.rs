@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use clap::Args;
+use countersign_console::note;
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::json;
 use countersign_core::lifecycle::{Digest, Origin};
@@ -198,7 +199,7 @@ async fn judge(
     let created = client.create(&ask, &random_key().map_err(Ended::doubt)?).await.map_err(not_asked)?;
     *open.lock().unwrap_or_else(PoisonError::into_inner) = Some((client.clone(), created.token.clone()));
     // Hosts show this in their logs, if anywhere.
-    eprintln!("asked for {}: {}", plain(action), created.request_id);
+    note!("asked for {}: {}", plain(action), created.request_id);
     let asked = Asked::new(action, params, &created, since).map_err(Ended::doubt)?;
     let decided = wait(&client, &created.token).await?;
     open.lock().unwrap_or_else(PoisonError::into_inner).take();
