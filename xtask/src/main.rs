@@ -128,6 +128,21 @@ fn built(root: &Path, program: &str) -> PathBuf {
     root.join("target/debug").join(format!("{program}{}", std::env::consts::EXE_SUFFIX))
 }
 
+/// Runs the end-to-end tests whose names have one of these in them, and without any all, with this program as the gateway.
+fn end_to_end(
+    root: &Path,
+    gateway: &Path,
+    stories: &[&str],
+    variables: &[(&str, &str)],
+) -> anyhow::Result<()> {
+    let gateway = gateway.to_str().context("the program's path is not UTF-8")?;
+    // Of the whole workspace, which has been built with the features that its tests need; one package alone has fewer.
+    let words = [&["test", "--workspace", "--test", "e2e", "--"], stories].concat();
+    let threads = test_threads();
+    let ours = [("COUNTERSIGN_BIN", gateway), ("RUST_TEST_THREADS", &threads)];
+    cargo(root, &words, &[ours.as_slice(), variables].concat())
+}
+
 /// Runs the gateway's program as it was built last.
 fn gateway(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
     let program = built(root, "countersign");

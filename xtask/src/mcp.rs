@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::policies::{self, Pins};
 use crate::step::step;
-use crate::{cargo, packages};
+use crate::{built, cargo, end_to_end, packages};
 
 /// For how many seconds nobody decides: longer than clients wait for one call.
 const WAIT: &str = "90";
@@ -19,10 +19,8 @@ pub(crate) fn run() -> Result<()> {
     step("the official client of MCP", || install(&root, "mcp-client"))?;
     step("the gateway and its tests", || cargo(&root, &["build", "--workspace", "--exclude", "xtask"], &[]))?;
     step("a decision after 90 seconds", || {
-        let gateway = crate::built(&root, "countersign");
-        let gateway = gateway.to_str().context("the project's path is not UTF-8")?;
-        let words = ["test", "-p", "countersign-tests", "--test", "e2e", "--", "mcp::"];
-        cargo(&root, &words, &[("COUNTERSIGN_BIN", gateway), ("COUNTERSIGN_TEST_MCP_WAIT", WAIT)])
+        let wait = [("COUNTERSIGN_TEST_MCP_WAIT", WAIT)];
+        end_to_end(&root, &built(&root, "countersign"), &["mcp::"], &wait)
     })
 }
 

@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::step::{Stopwatch, step};
-use crate::{cargo, checks, packages};
+use crate::{built, cargo, checks, end_to_end, packages};
 
 /// What callers and people do, from the first request to the decision.
 const SPINE: [&str; 15] = [
@@ -81,12 +81,6 @@ pub(crate) fn spine(root: &Path) -> Result<()> {
 }
 
 fn on_redis(root: &Path, stories: &[&str], variables: &[(&str, &str)]) -> Result<()> {
-    let gateway = crate::built(root, "countersign");
-    let gateway = gateway.to_str().context("the project's path is not UTF-8")?;
-    // Of the whole workspace, which has been built with the features that its tests need; one package alone has fewer.
-    let words = [&["test", "--workspace", "--test", "e2e", "--"], stories].concat();
-    let threads = crate::test_threads();
-    let ours =
-        [("COUNTERSIGN_BIN", gateway), ("COUNTERSIGN_TEST_STORE", "redis"), ("RUST_TEST_THREADS", &threads)];
-    cargo(root, &words, &[ours.as_slice(), variables].concat())
+    let variables = [&[("COUNTERSIGN_TEST_STORE", "redis")], variables].concat();
+    end_to_end(root, &built(root, "countersign"), stories, &variables)
 }
