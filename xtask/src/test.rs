@@ -6,16 +6,20 @@ use crate::policies::{self, Pins};
 use crate::step::{Stopwatch, step};
 use crate::{cargo, deployment, links, mcp, packages, redis, reproducible, tutorial};
 
+/// Workspaces of their own, which are never built here.
+const APART: [&str; 2] = ["tests/peers/Cargo.toml", "fuzz/Cargo.toml"];
+
 pub(crate) fn run() -> Result<()> {
     let watch = Stopwatch::start();
     let root = crate::root()?;
     step("formatting", || {
         cargo(&root, &["fmt", "--all", "--check"], &[])?;
-        // Workspaces of their own, which are never built here.
-        for apart in ["tests/peers/Cargo.toml", "fuzz/Cargo.toml"] {
-            cargo(&root, &["fmt", "--manifest-path", apart, "--check"], &[])?;
-        }
-        Ok(())
+        APART.iter().try_for_each(|apart| cargo(&root, &["fmt", "--manifest-path", apart, "--check"], &[]))
+    })?;
+    // A change of a crate here is one of what is locked there.
+    step("lock files of other workspaces", || {
+        let tree = ["tree", "--quiet", "--locked", "--depth", "0", "--manifest-path"];
+        APART.iter().try_for_each(|apart| cargo(&root, &[tree.as_slice(), &[apart]].concat(), &[]))
     })?;
     step("links between documents", || links::check(&root))?;
     step("a browser, a registry and other programs for the tests", packages::ensure)?;
