@@ -27,6 +27,14 @@ const ACTIONS: &str = "
     policies:
       - use: quorum
         with: { approvers: [U0ALICE, dana, rita] }
+  try_out:
+    description: Try infrastructure out
+    timeout: 10m
+    redact: { hide: [] }
+    rerequest: { cooldown: 1s, limit: 3, window: 24h }
+    policies:
+      - use: quorum
+        with: { approvers: [U0BOB] }
 ";
 
 const ACCESS: &str = r#"
@@ -48,9 +56,14 @@ callers:
       system: gitlab
       claims: { project_id: "815", target_branch: main }
       action: apply
+  infra-develop:
+    gate:
+      system: gitlab
+      claims: { project_id: "815", target_branch: develop }
+      action: try_out
 people:
   dana: { slack: U0DANA, github: "583231", gitlab: "1042" }
-  rita: { slack: U0RITA, gitlab: "1043" }
+  rita: { slack: U0RITA, github: "5551", gitlab: "1043" }
 "#;
 
 const OLD: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c";
@@ -253,10 +266,148 @@ async fn a_commit_that_is_not_the_newest_one_is_asked_about_no_more() {
             tokio::task::yield_now().await;
         }
     });
-    assert!(cancelled.await["reason"].as_str().is_some_and(|reason| reason.contains("newer commit")));
+    // By the answer of GitLab, or by the newer request: whichever came first.
+    let reason = cancelled.await["reason"].clone();
+    assert!(reason.as_str().is_some_and(|reason| reason.contains("newer commit") || reason.contains(&newer)));
 
     // Merged by other means: nothing of it is to be decided any more.
     let over = gateway.send(&Gitlab::delivery(&Gitlab::merge_request(NEW, "merged"))).await;
     assert_eq!((over.status(), &over.json()["status"]), (200, &json!("cancelled")), "{}", over.text());
     gitlab.told(NEW, "failed").await;
+}
+
+/// A merge request of this commit into this branch, as GitLab delivers it.
+fn into(branch: &str) -> Call {
+    let mut payload = Gitlab::merge_request(OLD, "opened");
+    payload["object_attributes"]["target_branch"] = json!(branch);
+    Gitlab::delivery(&payload)
+}
+
+/// Somebody asks in Slack for what was denied, once the cooldown is over; returns what a delivery is about then.
+async fn asked_again(gateway: &Gateway, denied: &str, delivery: &Call) -> String {
+    countersign_tests::within("the request that is made again", async {
+        loop {
+            gateway.click(&Click::button("re_request", "U0BOB", denied)).await;
+            let found = asked(gateway, delivery).await;
+            if found != denied {
+                return found;
+            }
+        }
+    })
+    .await
+}
+
+async fn status(gateway: &Gateway, id: &str) -> Value {
+    shown(gateway, id).await["status"].clone()
+}
+
+#[tokio::test]
+async fn what_was_approved_for_one_branch_does_not_pass_for_another() {
+    let gitlab = Gitlab::start(OLD).await;
+    gitlab.retarget("develop");
+    let gateway = gitlab.configure(home()).start().await;
+    let develop = asked(&gateway, &into("develop")).await;
+    gateway.click_ok(&Click::approve("U0BOB", &develop)).await;
+    gitlab.told(OLD, "passed").await;
+
+    gitlab.retarget("main");
+    let main = asked(&gateway, &into("main")).await;
+    assert_ne!(main, develop);
+    assert_eq!(shown(&gateway, &main).await["caller"], "infra");
+    gateway.click_refused(&Click::approve("U0BOB", &main)).await;
+
+    // Back again: the approval for it is there, but people were asked about another branch since, and are asked anew.
+    gitlab.retarget("develop");
+    let again = asked(&gateway, &into("develop")).await;
+    assert!(again != develop && again != main);
+    assert_eq!(status(&gateway, &main).await, "cancelled");
+    assert_eq!(asked(&gateway, &into("develop")).await, again);
+    gateway.click_ok(&Click::deny("U0BOB", &again)).await;
+    gitlab.told(OLD, "failed").await;
+
+    // The newest decision about it is what is told again.
+    assert_eq!(asked(&gateway, &into("develop")).await, again);
+    gateway.stop().await;
+    let calls: Vec<String> = gitlab.calls().into_iter().map(|call| call.status).collect();
+    assert_eq!(calls.iter().filter(|status| *status == "passed").count(), 1, "{calls:?}");
+    assert_eq!(calls.last().map(String::as_str), Some("failed"), "{calls:?}");
+}
+
+#[tokio::test]
+async fn an_approval_for_a_branch_that_is_not_the_target_any_more_is_not_reported() {
+    let gitlab = Gitlab::start(OLD).await;
+    gitlab.retarget("develop");
+    let gateway = gitlab.configure(home()).start().await;
+    let develop = asked(&gateway, &into("develop")).await;
+    gitlab.told(OLD, "pending").await;
+
+    // The delivery of the new target is still to come.
+    gitlab.retarget("main");
+    gateway.click_ok(&Click::approve("U0BOB", &develop)).await;
+    gateway.stop().await;
+
+    let passed = gitlab.calls().into_iter().any(|call| call.status == "passed");
+    assert!(!passed, "{:?}", gitlab.calls());
+}
+
+#[tokio::test]
+async fn what_was_closed_and_opened_again_or_asked_for_again_is_what_counts() {
+    let gitlab = Gitlab::start(OLD).await;
+    gitlab.retarget("develop");
+    let gateway = gitlab.configure(home()).start().await;
+    let first = asked(&gateway, &into("develop")).await;
+    let mut closed = Gitlab::merge_request(OLD, "closed");
+    closed["object_attributes"]["target_branch"] = json!("develop");
+    let over = gateway.send(&Gitlab::delivery(&closed)).await;
+    assert_eq!((over.status(), &over.json()["status"]), (200, &json!("cancelled")), "{}", over.text());
+
+    let second = asked(&gateway, &into("develop")).await;
+    assert_ne!(second, first);
+    assert_eq!(status(&gateway, &second).await, "ready_for_approval");
+    assert_eq!(asked(&gateway, &into("develop")).await, second);
+
+    // Denied, and asked for again by people: the delivery is about that one now.
+    gateway.click_ok(&Click::deny("U0BOB", &second)).await;
+    gitlab.told(OLD, "failed").await;
+    let third = asked_again(&gateway, &second, &into("develop")).await;
+    assert_eq!(status(&gateway, &third).await, "ready_for_approval");
+    let over = gateway.send(&Gitlab::delivery(&closed)).await;
+    assert_eq!(over.json()["requestId"], json!(third), "{}", over.text());
+    assert_eq!(status(&gateway, &third).await, "cancelled");
+}
+
+#[tokio::test]
+async fn a_run_that_is_started_again_is_decided_by_its_newest_attempt_alone() {
+    let github = Github::start().await;
+    let gateway = github.configure(home()).start().await;
+    let payload = github.waits(77, "production");
+    let first = asked(&gateway, &Github::delivery(&payload)).await;
+    github.commented(77, &first).await;
+
+    let mut again = github.waits(77, "production");
+    again["deployment"]["id"] = json!(9_999);
+    again["sender"] = json!({ "id": 5_551, "login": "rita", "type": "User" });
+    let second = asked(&gateway, &Github::delivery(&again)).await;
+    github.commented(77, &second).await;
+    assert_ne!(second, first);
+    assert_eq!(status(&gateway, &first).await, "cancelled");
+    gateway.click_refused(&Click::approve("U0ALICE", &first)).await;
+
+    // Delivered once more, it is not asked about again.
+    let outdated = gateway.send(&Github::delivery(&payload)).await;
+    assert_eq!(
+        (outdated.status(), &outdated.json()["requestId"]),
+        (200, &Value::Null),
+        "{}",
+        outdated.text()
+    );
+    assert!(outdated.json()["ignored"].as_str().is_some_and(|why| why.contains("newer attempt")));
+
+    gateway.click_ok(&Click::approve("U0ALICE", &second)).await;
+    let review = github.reviewed(77).await;
+    assert_eq!(review.state.as_deref(), Some("approved"));
+    assert!(review.comment.contains(&second), "{review:?}");
+    gateway.stop().await;
+    let decided = github.reviews(77).into_iter().filter(|review| review.state.is_some()).count();
+    assert_eq!((decided, github.refused()), (1, Vec::new()));
 }

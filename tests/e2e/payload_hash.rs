@@ -176,6 +176,9 @@ fn as_version_5(path: &Path, ids: &[&str], params: &Value) {
         assert_eq!(database.execute(update, [*id, &body.to_string()]), Ok(1));
     }
     let older = "
+        DROP INDEX request_subject;
+        ALTER TABLE request DROP COLUMN subject;
+
         DROP INDEX request_ended;
         ALTER TABLE request DROP COLUMN key_until;
         ALTER TABLE request DROP COLUMN ended_at;

@@ -1,6 +1,6 @@
 //! What a delivery asks for, in the same form for every CI system.
 
-use countersign_core::lifecycle::{Digest, Gate, Link, Origin};
+use countersign_core::lifecycle::{Gate, Link, Origin};
 use serde_json::{Map, Value};
 
 /// What a delivery says.
@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 pub enum Read {
     /// A decision is asked for.
     Asked(Box<Asked>),
-    /// What was asked about has ended on its own: its decision is not needed any more.
-    Over(Digest),
+    /// What was asked about has ended on its own: a decision about its subject is not needed any more.
+    Over(Gate),
     /// It asks for nothing, for this reason.
     Nothing(&'static str),
 }
@@ -17,9 +17,8 @@ pub enum Read {
 /// A decision that a CI system asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asked {
-    /// What it is about: the same for each delivery of it, and for nothing else. It is made of what is signed.
-    pub identity: Digest,
-    /// Whom the decision is reported to.
+    /// Whom the decision is reported to, and about what: the same for each delivery of it, and for nothing else. It is made of
+    /// what is signed.
     pub gate: Gate,
     /// What rules match and templates are filled with: texts and whole numbers by name.
     pub claims: Map<String, Value>,
@@ -86,10 +85,4 @@ impl<'a> Member<'a> {
     pub(crate) fn optional(&self, most: usize) -> Option<&'a str> {
         self.text(most).ok()
     }
-}
-
-/// The digest of what identifies something: each part is told from its neighbours.
-pub(crate) fn identity(parts: &[&str]) -> Digest {
-    let parts: Vec<Value> = parts.iter().map(|part| Value::from(*part)).collect();
-    Digest::of_json(&Value::Array(parts))
 }

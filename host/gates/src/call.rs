@@ -100,14 +100,29 @@ impl Caller {
     pub(crate) async fn post(&self, url: &Url, headers: HeaderMap, body: &Value) -> Result<Bytes, CallError> {
         let mut headers = headers;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.call(Method::POST, url, headers, body.to_string().into()).await
+    }
+
+    /// Gets JSON, as [`Caller::post`] does.
+    pub(crate) async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Bytes, CallError> {
+        self.call(Method::GET, url, headers, Bytes::new()).await
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        url: &Url,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Bytes, CallError> {
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
         let call = Call {
-            method: Method::POST,
+            method,
             url,
             // The operator has set the URL, and it may well be one of a private network.
             reach: Reach::Private,
             headers,
-            body: body.to_string().into(),
+            body,
             within: WITHIN,
             most_read: ANSWER_BYTES,
         };

@@ -101,22 +101,29 @@ impl Gateway {
             if !request.is_superseding() {
                 return Ok(request);
             }
-            let Some(mut standing) = self.standing(&request).await? else {
-                // It has ended since it was loaded.
+            let mut ended = false;
+            for (key, earlier) in request.submission.contests() {
+                let Some(mut standing) = self.standing(&request, key, earlier).await? else {
+                    ended = true;
+                    break;
+                };
+                let newest = standing.pop().map_or(request.id, |newest| newest.id);
+                for older in standing {
+                    let is_this = older.id == request.id;
+                    let older = self.give_way(older, newest).await?;
+                    if is_this && older.status().is_terminal() {
+                        return Ok(older);
+                    }
+                    if older.superseded_by() == Some(request.id) && !gone.contains(&older.id) {
+                        gone.push(older.id);
+                        span.link(older.trace.as_ref());
+                    }
+                }
+            }
+            if ended {
+                // Since it was loaded.
                 request = self.request(request.id).await?;
                 continue;
-            };
-            let newest = standing.pop().map_or(request.id, |newest| newest.id);
-            for older in standing {
-                let is_this = older.id == request.id;
-                let older = self.give_way(older, newest).await?;
-                if is_this && older.status().is_terminal() {
-                    return Ok(older);
-                }
-                if older.superseded_by() == Some(request.id) && !gone.contains(&older.id) {
-                    gone.push(older.id);
-                    span.link(older.trace.as_ref());
-                }
             }
             let Some(step) = request.has_superseded(self.clock.now(), gone.clone()) else {
                 return Ok(request);
@@ -130,21 +137,26 @@ impl Gateway {
         Err(GatewayError::Contended)
     }
 
-    /// The open requests of which only the last stands, this one among them; `None` if it is not open any more. If its
-    /// time is over there are none: then it supersedes nothing.
-    async fn standing(&self, request: &Arc<Request>) -> Result<Option<Vec<Arc<Request>>>, GatewayError> {
+    /// The open requests with this key of which only the last stands, this one among them; `None` if it is not open any more.
+    /// If its time is over there are none: then it supersedes nothing.
+    async fn standing(
+        &self,
+        request: &Arc<Request>,
+        key: Digest,
+        earlier: &[Digest],
+    ) -> Result<Option<Vec<Arc<Request>>>, GatewayError> {
         let now = self.clock.now();
         let is_open =
             |request: &Request| !request.status().is_terminal() && now < request.submission.expires_at;
-        let Some(supersede) = request.submission.supersede.as_ref().filter(|_| is_open(request)) else {
+        if !is_open(request) {
             return Ok(Some(Vec::new()));
-        };
+        }
         let mut ids: Vec<RequestId> = Vec::new();
-        for key in &supersede.earlier {
+        for key in earlier {
             ids.extend(self.store.with_supersede_key(key, None).await?);
         }
         ids.retain(|id| *id != request.id);
-        ids.extend(self.store.with_supersede_key(&supersede.key, Some(request.id)).await?);
+        ids.extend(self.store.with_supersede_key(&key, Some(request.id)).await?);
         // INVARIANT: it takes the place of others only while it is open itself; else one that has superseded it would give
         // way to it, and none would stand.
         if !ids.contains(&request.id) {

@@ -13,6 +13,7 @@ use countersign_dispatch::{Answer, Target, Telling, What};
 use countersign_gates::CallError;
 use countersign_gates::gitlab;
 use countersign_gateway::{Gateway, GatewayError, Given, IdempotencyKey};
+use countersign_store::StoreError;
 
 use crate::gates::Gates;
 use crate::state::App;
@@ -81,6 +82,22 @@ pub(crate) fn repeat(app: &Arc<App>, request: &Arc<Request>) {
     });
 }
 
+/// The newest open request about what this gate's reports name, if there is one.
+pub(crate) async fn open_about(app: &App, gate: &Gate) -> Result<Option<Request>, StoreError> {
+    newest_open(&app.gateway, gate).await
+}
+
+async fn newest_open(gateway: &Gateway, gate: &Gate) -> Result<Option<Request>, StoreError> {
+    let (store, now) = (gateway.store(), gateway.clock().now());
+    for id in store.with_supersede_key(&gate.subject(), None).await?.into_iter().rev() {
+        let found = store.request(id).await?;
+        if let Some(open) = found.filter(|it| !it.status().is_terminal() && now < it.submission.expires_at) {
+            return Ok(Some(open));
+        }
+    }
+    Ok(None)
+}
+
 /// What a report needs.
 struct Reporter {
     gates: Arc<Gates>,
@@ -128,8 +145,28 @@ impl Reporter {
         }
     }
 
+    /// Whether the CI system does not wait for a decision about this any more, but for one about something else that a report
+    /// names alike.
+    async fn is_outdated(&self, request: &Request, gate: &Gate) -> Result<bool, GatewayError> {
+        let gateway = self.gateway.upgrade().ok_or(GatewayError::Contended)?;
+        let subject = gate.subject();
+        if let Some(newer) = request.superseded_by()
+            && let Some(newer) = gateway.store().request(newer).await?
+            && newer.submission.gate.as_ref().is_some_and(|gate| gate.subject() == subject)
+        {
+            return Ok(true);
+        }
+        let open = newest_open(&gateway, gate).await?;
+        Ok(open.is_some_and(|open| request.submission.submitted_at <= open.submission.submitted_at))
+    }
+
     async fn decided_on_github(&self, request: &Request, deployment: &Deployment) -> Answer {
         let Some(github) = &self.gates.github else { return not_configured() };
+        match self.is_outdated(request, &Gate::Github(deployment.clone())).await {
+            Ok(false) => {}
+            Ok(true) => return outdated(request),
+            Err(error) => return Answer::failed(error.public_message()),
+        }
         let verdict = match self.verdict(request).await {
             Ok(verdict) => verdict,
             Err(error) => return Answer::failed(error.public_message()),
@@ -144,6 +181,19 @@ impl Reporter {
 
     async fn decided_on_gitlab(&self, request: &Request, check: &StatusCheck) -> Answer {
         let Some(gitlab) = &self.gates.gitlab else { return not_configured() };
+        match self.is_outdated(request, &Gate::Gitlab(check.clone())).await {
+            Ok(false) => {}
+            Ok(true) => return outdated(request),
+            Err(error) => return Answer::failed(error.public_message()),
+        }
+        // A status names the commit, and not the branch that it was approved for.
+        if request.status() == Status::Approved {
+            match gitlab.api.is_current(check).await {
+                Ok(true) => {}
+                Ok(false) => return outdated(request),
+                Err(error) => return answer(Err(error)),
+            }
+        }
         let status = match self.verdict(request).await {
             Ok(Verdict::GoOn) => gitlab::Status::Passed,
             Ok(Verdict::Stop(_)) => gitlab::Status::Failed,
@@ -268,6 +318,11 @@ fn answer(told: Result<(), CallError>) -> Answer {
         }
         Err(error) => Answer::Refused { why: error.to_string() },
     }
+}
+
+fn outdated(request: &Request) -> Answer {
+    tracing::info!(request = %request.id, trace = request.trace_id(), "a decision is not reported: the CI system waits for another one by now");
+    Answer::Told
 }
 
 fn not_configured() -> Answer {

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use countersign_core::lifecycle::{
-    Digest, Effect, Request, RequestId, RequirementKind, State, Status, Timestamp,
+    Digest, Effect, Gate, Request, RequestId, RequirementKind, State, Status, Timestamp,
 };
 
 use crate::Urgency;
@@ -32,11 +32,18 @@ pub(crate) struct Projection<'a> {
     pub(crate) policy_hash: Digest,
     /// What requests that supersede each other are found by.
     pub(crate) supersede: Option<&'a Digest>,
+    /// The same of those that a report to a gate cannot tell apart.
+    pub(crate) subject: Option<Digest>,
     /// When this version came about; an outbox entry that it enqueues waits since then.
     pub(crate) changed_at: Timestamp,
 }
 
 impl Projection<'_> {
+    /// Every key that it is found by among those that supersede each other.
+    pub(crate) fn contests(&self) -> impl Iterator<Item = Digest> {
+        self.supersede.copied().into_iter().chain(self.subject)
+    }
+
     pub(crate) fn of(request: &Request) -> Projection<'_> {
         let submission = &request.submission;
         Projection {
@@ -52,6 +59,7 @@ impl Projection<'_> {
             waits_for: missing_personas(request),
             policy_hash: submission.policy_hash,
             supersede: submission.supersede.as_ref().map(|supersede| &supersede.key),
+            subject: submission.gate.as_ref().map(Gate::subject),
             changed_at: request.changed_at(),
         }
     }

@@ -1,5 +1,5 @@
 //! GitLab, as far as an external status check sees it. From its documentation: "External status checks", "External status
-//! checks API", and "Merge request events" of webhooks.
+//! checks API", "Merge requests API", and "Merge request events" of webhooks.
 
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub struct Gitlab(Server<State>);
 struct State {
     /// The newest commit of the merge request.
     head: String,
+    /// The branch that it is to be merged into.
+    target: String,
     /// Since when the check is pending, if it is.
     pending: Option<Stopwatch>,
     calls: Vec<StatusCall>,
@@ -44,7 +46,8 @@ struct State {
 impl Gitlab {
     /// Starts it, with this commit as the newest one of the merge request.
     pub async fn start(head: &str) -> Gitlab {
-        let state = State { head: head.to_owned(), pending: None, calls: Vec::new() };
+        let state =
+            State { head: head.to_owned(), target: "main".to_owned(), pending: None, calls: Vec::new() };
         Gitlab(Server::start(state, answer).await)
     }
 
@@ -61,6 +64,11 @@ impl Gitlab {
         let mut state = self.0.state();
         head.clone_into(&mut state.head);
         state.pending = Some(Stopwatch::start());
+    }
+
+    /// The merge request is to be merged into this branch from now on.
+    pub fn retarget(&self, branch: &str) {
+        branch.clone_into(&mut self.0.state().target);
     }
 
     /// What it delivers about this commit if the merge request is `opened`, `closed` or `merged`.
@@ -131,7 +139,17 @@ fn answer(state: &mut State, call: &Received) -> Answer {
     if call.header("private-token") != Some(TOKEN) {
         return refused(401, "401 Unauthorized");
     }
-    let path = format!("/api/v4/projects/{PROJECT}/merge_requests/{MERGE_REQUEST}/status_check_responses");
+    let merge_request = format!("/api/v4/projects/{PROJECT}/merge_requests/{MERGE_REQUEST}");
+    if (call.method.as_str(), &call.path) == ("GET", &merge_request) {
+        return Ok((
+            200,
+            json!({
+                "id": 99, "iid": MERGE_REQUEST, "project_id": PROJECT, "state": "opened", "title": "More disks",
+                "source_branch": "more-disks", "target_branch": state.target, "sha": state.head,
+            }),
+        ));
+    }
+    let path = format!("{merge_request}/status_check_responses");
     if (call.method.as_str(), &call.path) != ("POST", &path) {
         return refused(404, "404 Not Found");
     }

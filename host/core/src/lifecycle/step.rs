@@ -222,7 +222,7 @@ fn next_state(
         .map(|at| at.max(event.at.plus(LEAST_WAKE_MS)))
         .filter(|at| has_room && *at < request.submission.expires_at);
     let superseding = match event.act {
-        Act::Submitted => request.submission.supersede.is_some(),
+        Act::Submitted => request.submission.contests().next().is_some(),
         _ => open.superseding,
     };
     Ok(State::Open(Open { requirements, editable, escalation, wake_at, superseding }))

@@ -1,4 +1,5 @@
 //! Superseding: of the requests of one action and caller that agree in some parameters, only the newest open one stands.
+//! So it is with those of a CI system's gate that its report cannot tell apart ([`Gate::subject`]).
 //!
 //! Two writes, since the two requests may be in different places of the store. The newer request is stored first, with
 //! the note that others may have to give way; then these are cancelled; then the note is taken off. Whoever finds the note,
@@ -12,7 +13,7 @@ use super::digest::Digest;
 use super::effect::{Count, Effect};
 use super::id::RequestId;
 use super::refusal::Refusal;
-use super::request::{Request, State};
+use super::request::{Request, State, Submission};
 use super::step::{Step, entry};
 use super::timestamp::Timestamp;
 
@@ -41,6 +42,15 @@ impl SupersedeKey {
     }
 }
 
+impl Submission {
+    /// What it contests the place of others for: a key that stands for it, with those that stood for the same before.
+    pub fn contests(&self) -> impl Iterator<Item = (Digest, &[Digest])> {
+        let supersede = self.supersede.as_ref().map(|it| (it.key, it.earlier.as_slice()));
+        let gate = self.gate.as_ref().map(|gate| (gate.subject(), &[][..]));
+        supersede.into_iter().chain(gate)
+    }
+}
+
 impl Request {
     /// Whether those that it supersedes have still to be looked for.
     #[must_use]
@@ -58,10 +68,15 @@ impl Request {
     }
 
     /// Whether `newer` takes the place of this request, if it was stored later. Nobody's request gives way to another
-    /// caller's, whatever an index says.
+    /// caller's, whatever an index says, unless a CI system has asked for both, whose word it is what it waits for.
     #[must_use]
     pub fn gives_way_to(&self, newer: &Request) -> bool {
         let (older, newer) = (&self.submission, &newer.submission);
+        if let (Some(before), Some(after)) = (&older.gate, &newer.gate)
+            && before.subject() == after.subject()
+        {
+            return true;
+        }
         let (Some(before), Some(after)) = (&older.supersede, &newer.supersede) else { return false };
         older.action == newer.action
             && older.caller == newer.caller

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::app::report_url;
 use crate::api_url::ApiUrl;
-use crate::asked::{Asked, Malformed, Member, Read, identity};
+use crate::asked::{Asked, Malformed, Member, Read};
 
 /// The value of `X-GitHub-Event` that asks for something.
 pub const EVENT: &str = "deployment_protection_rule";
@@ -55,6 +55,7 @@ pub fn read(event: &str, body: &Value, api: &ApiUrl) -> Result<Read, Malformed> 
         name: name.to_owned(),
         run,
         environment: environment.to_owned(),
+        deployment,
     };
     // The report goes where the settings say. Where the delivery says is compared, so that one that means another GitHub,
     // or another run, leads nowhere.
@@ -87,7 +88,6 @@ pub fn read(event: &str, body: &Value, api: &ApiUrl) -> Result<Read, Malformed> 
     let creator = member("deployment.creator.id").id().ok().filter(|creator| *creator != sender);
     let html = member("repository.html_url").optional(1024);
     Ok(Read::Asked(Box::new(Asked {
-        identity: identity(&["github", &repository, &run, environment, &deployment]),
         gate: Gate::Github(waits),
         params,
         origin: Origin {
@@ -165,6 +165,7 @@ mod tests {
             name: "acme/web".into(),
             run: 77,
             environment: "production".into(),
+            deployment: 9001,
         };
         assert_eq!(asked.gate, Gate::Github(expected));
         assert_eq!(
@@ -181,13 +182,20 @@ mod tests {
     #[test]
     fn what_identifies_a_deployment_is_all_of_it() {
         let identity = |body: &Value| match read(EVENT, body, &api()).unwrap() {
-            Read::Asked(asked) => asked.identity,
+            Read::Asked(asked) => asked.gate.identity(),
             other => panic!("{other:?}"),
         };
         let same = identity(&delivery());
         assert_eq!(identity(&with("/sender/login", json!("d"))), same);
         assert_ne!(identity(&with("/deployment/id", json!(9002))), same);
         assert_ne!(identity(&with("/environment", json!("staging"))), same);
+        // A report tells only the last two from each other.
+        let subject = |body: &Value| match read(EVENT, body, &api()).unwrap() {
+            Read::Asked(asked) => asked.gate.subject(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(subject(&with("/deployment/id", json!(9002))), subject(&delivery()));
+        assert_ne!(subject(&with("/environment", json!("staging"))), subject(&delivery()));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use countersign_core::lifecycle::{Gate, Link, Origin, StatusCheck};
 use serde_json::{Map, Value, json};
 
-use crate::asked::{Asked, Malformed, Member, Read, identity};
+use crate::asked::{Asked, Malformed, Member, Read};
 
 /// What rules can match, and what templates can be filled with.
 pub const CLAIMS: [&str; 11] = [
@@ -41,14 +41,19 @@ pub fn read(body: &Value) -> Result<Read, Malformed> {
         let message = "is no commit".to_owned();
         return Err(Malformed { path: "object_attributes.last_commit.id", message });
     }
-    let of = StatusCheck { project, merge_request, check, sha: sha.to_owned() };
-    let (project, merge_request) = (project.to_string(), merge_request.to_string());
-    let identity = identity(&["gitlab", &project, &merge_request, &check.to_string(), sha]);
-    if member("object_attributes.state").text(64)? != "opened" {
-        return Ok(Read::Over(identity));
-    }
     let source = member("object_attributes.source_branch").text(1024)?;
     let target = member("object_attributes.target_branch").text(1024)?;
+    let gate = Gate::Gitlab(StatusCheck {
+        project,
+        merge_request,
+        check,
+        sha: sha.to_owned(),
+        target: target.to_owned(),
+    });
+    if member("object_attributes.state").text(64)? != "opened" {
+        return Ok(Read::Over(gate));
+    }
+    let (project, merge_request) = (project.to_string(), merge_request.to_string());
     let (user, username) = (member("user.id").id()?, member("user.username").text(128)?);
     let author = member("object_attributes.author_id").id()?;
     let claims = json!({
@@ -70,8 +75,7 @@ pub fn read(body: &Value) -> Result<Read, Malformed> {
         shown.iter().filter_map(|key| Some(((*key).to_owned(), claims.get(*key)?.clone()))).collect();
     let link = member("object_attributes.url").optional(1024);
     Ok(Read::Asked(Box::new(Asked {
-        identity,
-        gate: Gate::Gitlab(of),
+        gate,
         params,
         origin: Origin {
             repo: name.to_owned(),
@@ -118,7 +122,8 @@ mod tests {
     #[test]
     fn a_merge_request_that_waits_is_read() {
         let Read::Asked(asked) = read(&delivery()).unwrap() else { panic!("nothing asked") };
-        let expected = StatusCheck { project: 815, merge_request: 7, check: 3, sha: SHA.into() };
+        let expected =
+            StatusCheck { project: 815, merge_request: 7, check: 3, sha: SHA.into(), target: "main".into() };
         assert_eq!(asked.gate, Gate::Gitlab(expected));
         assert_eq!(
             asked.claims.keys().map(String::as_str).collect::<std::collections::BTreeSet<_>>(),
@@ -128,11 +133,17 @@ mod tests {
         assert_eq!(asked.params["target_branch"], "main");
         let mut closed = delivery();
         closed["object_attributes"]["state"] = "merged".into();
-        assert_eq!(read(&closed).unwrap(), Read::Over(asked.identity));
+        assert_eq!(read(&closed).unwrap(), Read::Over(asked.gate.clone()));
         let mut pushed = delivery();
         pushed["object_attributes"]["last_commit"]["id"] = SHA.replace('0', "1").into();
         let Read::Asked(pushed) = read(&pushed).unwrap() else { panic!("nothing asked") };
-        assert_ne!(pushed.identity, asked.identity);
+        assert_ne!(pushed.gate, asked.gate);
+        assert_eq!(pushed.gate.subject(), asked.gate.subject());
+        let mut retargeted = delivery();
+        retargeted["object_attributes"]["target_branch"] = "production".into();
+        let Read::Asked(retargeted) = read(&retargeted).unwrap() else { panic!("nothing asked") };
+        assert_ne!(retargeted.gate, asked.gate);
+        assert_eq!(retargeted.gate.subject(), asked.gate.subject());
     }
 
     #[test]

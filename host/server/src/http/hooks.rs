@@ -8,11 +8,11 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use countersign_access::GateSystem;
-use countersign_core::lifecycle::{Digest, RequestId, Status};
+use countersign_core::lifecycle::{self, Digest, Gate, Request, RequestId, Status};
 use countersign_gates::{Asked, Malformed, Read, Verifier, github, gitlab};
-use countersign_gateway::IdempotencyKey;
+use countersign_gateway::{GatewayError, IdempotencyKey};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::body::{self, JsonBody};
 use super::caller::Calling;
@@ -22,6 +22,12 @@ use crate::caller_rights;
 use crate::reports;
 use crate::state::App;
 use crate::telemetry::SecurityEvent;
+
+/// Why a request is cancelled whose merge request has ended.
+const CLOSED: &str = "the merge request is closed or merged";
+
+/// How often the same can be asked for again, as after a merge request was closed and opened.
+const MOST_TIMES: u32 = 100;
 
 /// What became of a delivery.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -134,7 +140,7 @@ async fn take(
 ) -> Result<Json<DeliveryView>, ApiError> {
     match read.map_err(|Malformed { path, message }| Invalid::new(path, message))? {
         Read::Nothing(why) => Ok(DeliveryView::nothing(why)),
-        Read::Over(identity) => over(app, identity).await,
+        Read::Over(gate) => over(app, &gate).await,
         Read::Asked(asked) => {
             let gate = asked.gate.clone();
             let made = ask(app, system, *asked).await;
@@ -150,7 +156,7 @@ async fn take(
 }
 
 async fn ask(app: &Arc<App>, system: GateSystem, asked: Asked) -> Result<Json<DeliveryView>, ApiError> {
-    let Asked { identity, gate, claims, params, origin, justification, links, display, owners } = asked;
+    let Asked { gate, claims, params, origin, justification, links, display, owners } = asked;
     let claims = Arc::new(claims);
     let identified = app.access.as_ref().and_then(|it| it.authenticator.delivered(system, &claims));
     let Some(identified) = identified else {
@@ -160,6 +166,19 @@ async fn ask(app: &Arc<App>, system: GateSystem, asked: Asked) -> Result<Json<De
     let caller = &identified.caller;
     let rule = caller.gate.as_ref().ok_or(ApiError::NoGate)?;
     caller_rights::take_quota(app, caller).await?;
+    let known = Known::find(app, &gate, &caller.name, &rule.action).await?;
+    match known.stands(app, &gate).await? {
+        Stands::For(request) => return Ok(replayed(&request)),
+        Stands::Told(request) => {
+            // The CI system asks again about what is decided: it is told again. What was not told yet, is told by itself.
+            reports::repeat(app, &request);
+            return Ok(replayed(&request));
+        }
+        Stands::Outdated => {
+            return Ok(DeliveryView::nothing("a newer attempt of the same was asked about"));
+        }
+        Stands::Not => {}
+    }
     let params = rule.params(&claims, &params).ok_or_else(|| {
         Invalid::new("params", "the delivery lacks what a parameter of the access file is made of")
     })?;
@@ -167,36 +186,99 @@ async fn ask(app: &Arc<App>, system: GateSystem, asked: Asked) -> Result<Json<De
     let mut ask = create::ask(app, Some(&identified), body)?;
     ask.requester.display = display;
     ask.who.owners.extend(owners);
-    ask.gate = Some(gate.clone());
+    ask.gate = Some(gate);
     let most_open = caller_rights::most_open(app, Some(caller));
-    let made = app.gateway.create(ask, Some(key(identity)), most_open).await?;
-    if made.replayed && made.request.status().is_terminal() {
-        // The CI system asks again about what is decided: it is told again. What was not told yet, is told by itself.
-        reports::repeat(app, &made.request);
-    }
-    Ok(Json(DeliveryView {
-        request_id: Some(made.request.id),
-        status: Some(made.request.status()),
-        replayed: made.replayed,
+    let made = app.gateway.create(ask, Some(known.next), most_open).await?;
+    let Json(view) = replayed(&made.request);
+    Ok(Json(DeliveryView { replayed: made.replayed, ..view }))
+}
+
+fn replayed(request: &Request) -> Json<DeliveryView> {
+    Json(DeliveryView {
+        request_id: Some(request.id),
+        status: Some(request.status()),
+        replayed: true,
         ignored: None,
-    }))
+    })
 }
 
-/// What was asked about has ended: its request is cancelled, if it is open.
-async fn over(app: &App, identity: Digest) -> Result<Json<DeliveryView>, ApiError> {
-    let key = key(identity).key;
-    let known = app.gateway.store().idempotent(key.shard(), &key, app.gateway.clock().now()).await?;
-    let Some((_, request)) = known.filter(|(_, request)| !request.status().is_terminal()) else {
-        return Ok(DeliveryView::nothing("what it is about has ended, and nothing is open for it"));
-    };
-    let request =
-        app.gateway.cancel(request.id, Some("the merge request is closed or merged".to_owned())).await?;
-    let (request_id, status) = (Some(request.id), Some(request.status()));
-    Ok(Json(DeliveryView { request_id, status, replayed: true, ignored: None }))
+/// The requests that were made for deliveries of the same.
+struct Known {
+    /// The newest one, as people may have asked for it again.
+    newest: Option<Arc<Request>>,
+    /// The key of one more.
+    next: IdempotencyKey,
 }
 
-/// A delivery counts once, by what it is about: all of that is signed, and the id of a delivery is not.
-fn key(identity: Digest) -> IdempotencyKey {
-    let key = Digest::of(&[b"gate\0", identity.as_bytes().as_slice()].concat());
-    IdempotencyKey { key, fingerprint: identity, earlier: [None, None] }
+/// What stands for a delivery.
+enum Stands {
+    /// A request that is open.
+    For(Arc<Request>),
+    /// A request that is decided.
+    Told(Arc<Request>),
+    /// It is about what the CI system does not wait for any more.
+    Outdated,
+    /// Nothing.
+    Not,
+}
+
+impl Known {
+    /// A delivery counts once, by what it is about: all of that is signed, and the id of a delivery is not. Who asks, and by
+    /// which action, is a part of it: another line of the access file asks other people.
+    async fn find(app: &App, gate: &Gate, caller: &str, action: &str) -> Result<Known, ApiError> {
+        let (store, now) = (app.gateway.store(), app.gateway.clock().now());
+        let mut newest: Option<Request> = None;
+        for number in 0..MOST_TIMES {
+            let key = Digest::of_json(&json!(["gate", gate.identity(), caller, action, number]));
+            let next = IdempotencyKey { key, fingerprint: key, earlier: [None, None] };
+            let Some((_, request)) = store.idempotent(key.shard(), &key, now).await? else {
+                let newest = match newest {
+                    Some(newest) => Some(Arc::new(
+                        store.newest_of_lineage(newest.submission.lineage).await?.unwrap_or(newest),
+                    )),
+                    None => None,
+                };
+                return Ok(Known { newest, next });
+            };
+            let is_newer = |known: &Request| known.submission.submitted_at < request.submission.submitted_at;
+            if newest.as_ref().is_none_or(is_newer) {
+                newest = Some(request);
+            }
+        }
+        Err(GatewayError::Contended.into())
+    }
+
+    /// Whether one of them stands for another delivery.
+    async fn stands(&self, app: &App, gate: &Gate) -> Result<Stands, ApiError> {
+        let Some(newest) = &self.newest else { return Ok(Stands::Not) };
+        if !newest.status().is_terminal() {
+            return Ok(Stands::For(Arc::clone(newest)));
+        }
+        // GitLab delivers how its merge request is now, whereas GitHub may deliver again what was superseded since.
+        let is_over = newest.superseded_by().is_some() || reports::open_about(app, gate).await?.is_some();
+        Ok(match gate {
+            Gate::Github(_) if is_over => Stands::Outdated,
+            Gate::Gitlab(_) if is_over || is_closed(newest) => Stands::Not,
+            Gate::Github(_) | Gate::Gitlab(_) => Stands::Told(Arc::clone(newest)),
+        })
+    }
+}
+
+/// What was asked about has ended: the requests about it are cancelled, if they are open.
+async fn over(app: &App, gate: &Gate) -> Result<Json<DeliveryView>, ApiError> {
+    let mut view = DeliveryView::nothing("what it is about has ended, and nothing is open for it");
+    for id in app.gateway.store().with_supersede_key(&gate.subject(), None).await? {
+        match app.gateway.cancel(id, Some(CLOSED.to_owned())).await {
+            Ok(request) => view = replayed(&request),
+            // It has ended meanwhile.
+            Err(GatewayError::Refused(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(view)
+}
+
+/// Whether a request was cancelled since what it was about had ended. That may have begun again.
+fn is_closed(request: &Request) -> bool {
+    matches!(&request.state, lifecycle::State::Cancelled { reason: Some(reason), .. } if reason == CLOSED)
 }

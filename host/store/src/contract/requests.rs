@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{
-    Count, Digest, Effect, Escalation, Open, Request, RequestId, State, SupersedeKey, parameter_digests,
+    Count, Digest, Effect, Escalation, Gate, Open, Request, RequestId, State, StatusCheck, SupersedeKey,
+    parameter_digests,
 };
 use serde_json::json;
 
@@ -509,6 +510,25 @@ pub(crate) async fn open_requests_are_found_by_their_supersede_key<B: Backend>()
     let newer = superseding(3, 2, 7);
     create(&*store, &newer).await;
     assert_eq!(with(7, Some(newer.id)).await, [third.id, newer.id]);
+
+    // One that a gate asks for is found by what the gate's reports name as well.
+    let mut gated = superseding(5, 3, 8);
+    let gate = Gate::Gitlab(StatusCheck {
+        project: 1,
+        merge_request: 2,
+        check: 3,
+        sha: "0f1e2d3c".to_owned(),
+        target: "main".to_owned(),
+    });
+    let subject = gate.subject();
+    Arc::make_mut(&mut gated.submission).gate = Some(gate);
+    assert_eq!(store.with_supersede_key(&subject, None).await.unwrap(), []);
+    create(&*store, &gated).await;
+    assert_eq!(store.with_supersede_key(&subject, Some(gated.id)).await.unwrap(), [gated.id]);
+    assert_eq!(with(8, None).await, [other.id, gated.id]);
+    commit(&*store, &next(&gated, at(1), |request| request.state = denied(at(1)))).await;
+    assert_eq!(store.with_supersede_key(&subject, None).await.unwrap(), []);
+    assert_eq!(with(8, None).await, [other.id]);
 }
 
 pub(crate) async fn of_many_with_one_supersede_key_the_last_finds_all<B: Backend>() {

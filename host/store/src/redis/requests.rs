@@ -29,8 +29,8 @@ impl Requests for RedisStore {
         let channels = space.channels_of(projection.policy_hash, &effects).await?;
         let body = json(&request)?;
         let quota = space.reserve(&projection, most_open).await?;
-        if let Some(key) = projection.supersede {
-            space.list_superseding(key, request.id).await?;
+        for key in projection.contests() {
+            space.list_superseding(&key, request.id).await?;
         }
 
         let tag = space.tag_of(request.id);
@@ -77,8 +77,10 @@ impl Requests for RedisStore {
                 space.release_later(projection.caller, request.id);
             }
             // Unless it is there: it is created again.
-            if let Some(key) = projection.supersede.filter(|_| created != Created::LineageConflict) {
-                space.drop_superseding_later(*key, request.id);
+            if created != Created::LineageConflict {
+                for key in projection.contests() {
+                    space.drop_superseding_later(key, request.id);
+                }
             }
         }
         Ok(created)
@@ -111,8 +113,10 @@ impl Requests for RedisStore {
             space.release_later(projection.caller, request.id);
         }
         let is_over = committed == Committed::Done && projection.due_at.is_none();
-        if let Some(key) = projection.supersede.filter(|_| is_over) {
-            space.drop_superseding_later(*key, request.id);
+        if is_over {
+            for key in projection.contests() {
+                space.drop_superseding_later(key, request.id);
+            }
         }
         Ok(committed)
     }

@@ -28,6 +28,7 @@ pub(super) struct RequestRow {
     body: String,
     salt: Option<WrappedSalt>,
     supersede: Option<[u8; 32]>,
+    subject: Option<[u8; 32]>,
     ended_at: Option<i64>,
     /// Until when its idempotency key counts: 0 if it has none, and `None` if that is not known.
     pub(super) key_until: Option<i64>,
@@ -51,6 +52,7 @@ impl RequestRow {
             body: json(request)?,
             salt: request.submission.salt.clone(),
             supersede: projection.supersede.map(|key| *key.as_bytes()),
+            subject: projection.subject.map(|key| *key.as_bytes()),
             ended_at: if projection.due_at.is_none() { Some(millis(projection.changed_at)) } else { None },
             key_until: None,
         })
@@ -67,8 +69,8 @@ impl RequestRow {
         let mut insert = scope.db.prepare_cached(
             "INSERT INTO request
                  (id, version, action, status, submitted_at, due_at, lineage, depth, waits_for, policy_hash, body,
-                  caller, salt_key, salt, supersede, ended_at, key_until)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) ON CONFLICT DO NOTHING",
+                  caller, salt_key, salt, supersede, subject, ended_at, key_until)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18) ON CONFLICT DO NOTHING",
         )?;
         let salt = self.salt.as_ref();
         let inserted = insert.execute(params![
@@ -87,6 +89,7 @@ impl RequestRow {
             salt.map(|salt| &salt.key),
             salt.map(|salt| &salt.sealed),
             self.supersede,
+            self.subject,
             self.ended_at,
             self.key_until,
         ])?;

@@ -16,9 +16,10 @@ use crate::{Commit, Committed, Create, Created, Due, Requests, StoreError};
 /// How many rows that cannot be read are passed over in a list of what is due.
 const MOST_UNREADABLE: usize = 1000;
 
-/// The open requests with a supersede key, in the order in which they were stored.
+/// The open requests with a key by which requests supersede each other, in the order in which they were stored.
 pub(super) const WITH_SUPERSEDE_KEY: &str =
-    "SELECT id, seq FROM request WHERE supersede = ?1 AND due_at IS NOT NULL ORDER BY seq";
+    "SELECT id, seq FROM request WHERE supersede = ?1 AND due_at IS NOT NULL
+     UNION ALL SELECT id, seq FROM request WHERE subject = ?1 AND due_at IS NOT NULL ORDER BY seq";
 
 #[async_trait]
 impl Requests for SqliteStore {

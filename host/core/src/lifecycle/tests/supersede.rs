@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::lifecycle::SupersedeKey;
+use crate::lifecycle::{Deployment, Gate, SupersedeKey};
 
 fn key(text: &str) -> SupersedeKey {
     SupersedeKey { by: vec!["ref".into()], key: Digest::of(text.as_bytes()), earlier: Vec::new() }
@@ -85,6 +85,33 @@ fn nobody_gives_way_to_another_caller() {
         let other = superseding(supersede, caller);
         assert_eq!(gives_way(&other), (false, false), "{other:?}");
     }
+}
+
+#[test]
+fn of_what_a_gate_cannot_tell_apart_the_newest_stands_whoever_asked() {
+    let gated = |caller: &str, action: &str, deployment: u64, environment: &str| {
+        let gate = Gate::Github(Deployment {
+            installation: 1,
+            repository: 2,
+            name: "acme/web".into(),
+            run: 3,
+            environment: environment.into(),
+            deployment,
+        });
+        let (caller, action) = (Some(caller.to_owned()), action.to_owned());
+        let submission = Submission { gate: Some(gate), caller, action, ..submission(false) };
+        submit(submission, vec!["{}".into()], &[waiting(RequirementKind::Approval)]).unwrap().request
+    };
+    let older = gated("web", "deploy", 1, "production");
+    let newer = gated("web-production", "deploy_prod", 2, "production");
+    assert!(newer.is_superseding() && older.gives_way_to(&newer));
+    assert_eq!(newer.submission.contests().count(), 1);
+    assert!(!older.gives_way_to(&gated("web", "deploy", 2, "staging")));
+    assert!(!older.gives_way_to(&superseding(Some(key("a")), Some("web"))));
+    let subject = |request: &Request| request.submission.gate.as_ref().map(Gate::subject);
+    let identity = |request: &Request| request.submission.gate.as_ref().map(Gate::identity);
+    assert_eq!(subject(&older), subject(&newer));
+    assert_ne!(identity(&older), identity(&newer));
 }
 
 /// What is stored of requests that supersede nothing is what it was.

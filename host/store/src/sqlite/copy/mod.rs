@@ -40,7 +40,7 @@ const TABLES: [(&str, &str); 18] = [
     ("policy_set", "hash stored_at entries document"),
     (
         "request",
-        "seq id version action status submitted_at due_at lineage depth waits_for body policy_hash caller salt_key salt supersede ended_at key_until",
+        "seq id version action status submitted_at due_at lineage depth waits_for body policy_hash caller salt_key salt supersede subject ended_at key_until",
     ),
     ("signature", "digest signature"),
     ("slack_post", "request slot revision refresh_at body channel"),

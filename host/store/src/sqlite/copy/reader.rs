@@ -70,8 +70,13 @@ fn page(db: &Connection, kind: Kind, after: Option<Vec<Value>>) -> Result<Page, 
             })
         }
         Kind::Superseding => {
-            let select = "SELECT DISTINCT supersede FROM request
-                 WHERE supersede IS NOT NULL AND due_at IS NOT NULL AND supersede > ?1 ORDER BY supersede LIMIT ?2";
+            let select = "SELECT supersede FROM (
+                     SELECT DISTINCT supersede FROM request
+                     WHERE supersede IS NOT NULL AND due_at IS NOT NULL AND supersede > ?1 ORDER BY supersede LIMIT ?2)
+                 UNION SELECT subject FROM (
+                     SELECT DISTINCT subject FROM request
+                     WHERE subject IS NOT NULL AND due_at IS NOT NULL AND subject > ?1 ORDER BY subject LIMIT ?2)
+                 ORDER BY 1 LIMIT ?2";
             rows(db, select, after, vec![blob()], PAGE, |row| {
                 let key = of("request", &"a request").digest(row, (0, "supersede"))?;
                 Ok(Record::Superseding { key, requests: with_supersede_key(db, key.as_bytes())? })

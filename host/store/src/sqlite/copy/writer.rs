@@ -53,7 +53,7 @@ fn insert_other(db: &Connection, record: &Record) -> Result<Outcome, StoreError>
             // Their order is that of their rows.
             if with_supersede_key(db, key.as_bytes())? != *requests {
                 let mut put_last = db.prepare_cached(
-                    "UPDATE request SET seq = (SELECT max(seq) + 1 FROM request) WHERE id = ?1 AND supersede = ?2",
+                    "UPDATE request SET seq = (SELECT max(seq) + 1 FROM request) WHERE id = ?1 AND (supersede = ?2 OR subject = ?2)",
                 )?;
                 for request in requests {
                     put_last.execute(params![request.to_bytes(), key.as_bytes()])?;

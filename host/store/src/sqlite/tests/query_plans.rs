@@ -22,6 +22,7 @@ fn what_grows_is_read_by_its_index() {
         (dispatches::READY, "dispatch_ready (target=? AND <expr>=? AND ready_at>? AND ready_at<?)"),
         (dispatches::DEAD, "dispatch_ready (target=? AND <expr>=?)"),
         (requests::WITH_SUPERSEDE_KEY, "request_supersede (supersede=?)"),
+        (requests::WITH_SUPERSEDE_KEY, "request_subject (subject=?)"),
         (retention::ENDED, "request_ended (ended_at<?)"),
         (messages::NEXT_CHANNEL, "slack_post_refresh (channel>?)"),
         (audit::OF_REQUEST, "audit_request (request=? AND rowid>?)"),
