@@ -8,7 +8,7 @@ const ACTIONS: &str = "
   deploy:
     description: Deploy one service
     timeout: 10m
-    redact: { hide: [env] }
+    redact: { hide: [env, token] }
     supersede: [service, env]
     policies:
       - use: quorum
@@ -127,6 +127,21 @@ async fn nobody_supersedes_the_request_of_another_caller() {
     assert_eq!(gateway.look(&theirs.token).await["status"], "ready_for_approval");
     let seen = gateway.look(&ours.token).await;
     assert_eq!(seen["successor"], json!({"requestId": newer.id, "token": newer.token}));
+    // What it hides beside that, whoever holds the old token does not know, and could find by trying.
+    let mut secret = ask("web", "v2").body();
+    secret["params"]["token"] = "hunter2".into();
+    let reply = gateway.send(&Ask::of(secret).call().bearer(&web.secret)).await;
+    let hiding = Receipt::read(reply).expect("it is admitted");
+    assert_eq!(gateway.look(&newer.token).await["successor"], json!({"requestId": hiding.id}));
+
+    let open = create(&web, "v2").await;
+    // Another requester of the same caller is told of it, and does not go on with what somebody else has asked for.
+    let mut other = ask("web", "v3").body();
+    other["meta"]["requester"] = json!({"id": "U0OTHER", "source": "slack"});
+    let reply = gateway.send(&Ask::of(other).call().bearer(&web.secret)).await;
+    let third = Receipt::read(reply).expect("it is admitted");
+    let told = gateway.look(&open.token).await;
+    assert_eq!(told["successor"], json!({"requestId": third.id}));
     // Its caller, by the id, is told the next id, and no token.
     let wait = Call::get(&format!("/api/guard/wait?requestId={}&timeoutSec=0", ours.id));
     let seen = gateway.send(&wait.bearer(&web.secret)).await.json();

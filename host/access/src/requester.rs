@@ -6,7 +6,7 @@ use countersign_core::lifecycle::Party;
 use countersign_core::people::{People, name_of};
 
 use crate::authenticate::Identified;
-use crate::caller::RequesterRule;
+use crate::caller::{RequesterRule, Template};
 
 /// The source of requesters that are machines; nobody else can have it.
 pub(crate) const MACHINE: &str = "machine";
@@ -77,10 +77,7 @@ impl Identified {
                 Ok(Requester { party, name, machine: true, authenticated: true, owners })
             }
             RequesterRule::Claims { source, id } => {
-                let claims = self.claims.as_ref().ok_or(RequesterError::Claim)?;
-                let id = id.fill(claims).ok_or(RequesterError::Claim)?;
-                let party = Party { id, source: source.clone(), display: None };
-                let name = named(&party)?;
+                let (party, name) = self.claimed(source, id)?;
                 let mut display = None;
                 if let Some(asserted) = asserted {
                     let other = named(&asserted)?;
@@ -94,6 +91,22 @@ impl Identified {
                 Ok(Requester { party, name, machine: false, authenticated: true, owners })
             }
         }
+    }
+
+    /// The name of the person whom the token proves, if the caller's requesters come from claims: several people share
+    /// such a caller, and what one of them asks for is none of the others'. `None` for every other caller.
+    #[must_use]
+    pub fn proven_person(&self) -> Option<String> {
+        let RequesterRule::Claims { source, id } = &self.caller.requester else { return None };
+        self.claimed(source, id).ok().map(|(_, name)| name)
+    }
+
+    fn claimed(&self, source: &str, id: &Template) -> Result<(Party, String), RequesterError> {
+        let claims = self.claims.as_ref().ok_or(RequesterError::Claim)?;
+        let id = id.fill(claims).ok_or(RequesterError::Claim)?;
+        let party = Party { id, source: source.to_owned(), display: None };
+        let name = named(&party)?;
+        Ok((party, name))
     }
 }
 

@@ -20,4 +20,5 @@ pub mod loopback;
 pub mod mac;
 pub mod people;
 pub mod secret;
+pub mod text;
 pub mod trace;

@@ -13,23 +13,79 @@ pub enum Reach {
     Private,
 }
 
-/// What clouds give their machines credentials or commands at, outside of the link-local ranges.
-const METADATA: [IpAddr; 3] = [
-    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-];
+/// Why an address may not be connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooFar {
+    /// It is none of the public internet.
+    Private,
+    /// It is out of every reach.
+    Never,
+}
+
+impl TooFar {
+    /// What a name leads to that has no other address.
+    pub(crate) const fn addresses(self) -> &'static str {
+        match self {
+            TooFar::Private => "private addresses alone",
+            TooFar::Never => "addresses alone that are never connected to",
+        }
+    }
+}
 
 impl Reach {
-    /// Whether an address may be connected to.
+    /// Why an address may not be connected to; `None` if it may.
     #[must_use]
-    pub fn allows(self, address: IpAddr) -> bool {
+    pub fn refuses(self, address: IpAddr) -> Option<TooFar> {
         // An IPv4 address in the clothes of IPv6 is that IPv4 address.
         let address = address.to_canonical();
-        if METADATA.contains(&address) || is_never(address) {
-            return false;
+        if gives_credentials(address) || is_never(address) {
+            return Some(TooFar::Never);
         }
-        self == Reach::Private || is_public(address)
+        (self == Reach::Public && !is_public(address)).then_some(TooFar::Private)
+    }
+}
+
+/// What clouds give their machines credentials or commands at, outside of the link-local ranges.
+const METADATA: [Ipv4Addr; 3] = [
+    // Alibaba.
+    Ipv4Addr::new(100, 100, 100, 200),
+    // Azure.
+    Ipv4Addr::new(168, 63, 129, 16),
+    // Oracle, on earlier machines.
+    Ipv4Addr::new(192, 0, 0, 192),
+];
+
+/// Whether clouds give their machines credentials or commands there.
+fn gives_credentials(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(it) => it.is_link_local() || METADATA.contains(&it),
+        IpAddr::V6(it) => {
+            let is_of_cloud = match it.segments() {
+                // AWS.
+                [0xfd00, 0xec2, ..] => true,
+                // Google.
+                [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => true,
+                _ => false,
+            };
+            is_of_cloud || embedded(it).into_iter().any(|inner| gives_credentials(inner.into()))
+        }
+    }
+}
+
+/// The IPv4 addresses that an IPv6 address may stand for, if a gateway between the two is set up so.
+fn embedded(address: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let [_, _, a, b, c, d, e, f, _, g, h, i, j, k, l, m] = address.octets();
+    let last = Ipv4Addr::new(j, k, l, m);
+    match address.segments() {
+        // NAT64, and what is compatible with IPv4.
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0, 0, ..] => vec![last],
+        // NAT64 of one's own, with a prefix of 48, 56, 64 or 96 bits (RFC 6052).
+        [0x64, 0xff9b, 1, ..] => {
+            vec![Ipv4Addr::new(e, f, g, h), Ipv4Addr::new(f, g, h, i), Ipv4Addr::new(g, h, i, j), last]
+        }
+        // 6to4.
+        [0x2002, ..] => vec![Ipv4Addr::new(a, b, c, d)],
+        _ => Vec::new(),
     }
 }
 
@@ -96,10 +152,24 @@ mod tests {
         for address in addresses {
             let parsed = address.parse().unwrap();
             assert_eq!(
-                (Reach::Public.allows(parsed), Reach::Private.allows(parsed)),
+                (Reach::Public.refuses(parsed).is_none(), Reach::Private.refuses(parsed).is_none()),
                 (public, private),
                 "{address}"
             );
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_whether_another_reach_would_do() {
+        for (address, expected) in [
+            ("1.1.1.1", None),
+            ("10.0.0.1", Some(TooFar::Private)),
+            ("fd20:ce::253", Some(TooFar::Private)),
+            ("169.254.169.254", Some(TooFar::Never)),
+            ("fd00:ec2::23", Some(TooFar::Never)),
+            ("224.0.0.1", Some(TooFar::Never)),
+        ] {
+            assert_eq!(Reach::Public.refuses(address.parse().unwrap()), expected, "{address}");
         }
     }
 
@@ -142,7 +212,35 @@ mod tests {
         check(
             false,
             false,
-            &["169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "fd00:ec2::254"],
+            &[
+                "169.254.169.254",
+                "169.254.170.2",
+                "169.254.170.23",
+                "100.100.100.200",
+                "168.63.129.16",
+                "192.0.0.192",
+                "fd00:ec2::254",
+                "fd00:ec2::23",
+                "fd00:ec2:1::1",
+                "fd20:ce::254",
+            ],
+        );
+        // The same by way of IPv6.
+        check(
+            false,
+            false,
+            &[
+                "::ffff:100.100.100.200",
+                "::ffff:168.63.129.16",
+                "64:ff9b::a83f:8110",
+                "64:ff9b::c000:c0",
+                "64:ff9b:1::a9fe:a9fe",
+                "64:ff9b:1:a9fe:a9:fe00::",
+                "64:ff9b:1:a9:fe:a9fe::",
+                "64:ff9b:1:0:a9:fea9:fe00:0",
+                "2002:a9fe:a9fe::1",
+                "::a9fe:a9fe",
+            ],
         );
         check(
             false,

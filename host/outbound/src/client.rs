@@ -20,7 +20,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use crate::addresses::Reach;
+use crate::addresses::{Reach, TooFar};
 
 /// How long connecting may take, looking the name up and the handshake included.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -71,6 +71,16 @@ pub struct Answered {
     pub body: Bytes,
 }
 
+/// A host none of whose addresses may be connected to.
+#[derive(Debug, thiserror::Error)]
+#[error("`{host}` leads to {}", .why.addresses())]
+pub struct OutOfReach {
+    /// The name.
+    pub host: String,
+    /// Why; [`TooFar::Private`] if another reach would do for any of its addresses.
+    pub why: TooFar,
+}
+
 /// Why there is no answer. None of them says more of the URL than its host.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -86,8 +96,8 @@ pub enum CallError {
         why: String,
     },
     /// Every address that the name leads to is one that may not be connected to.
-    #[error("`{0}` leads to private addresses alone")]
-    OutOfReach(String),
+    #[error(transparent)]
+    OutOfReach(OutOfReach),
     /// No address answers, or the connection ends.
     #[error("`{host}` cannot be reached: {why}")]
     Unreachable {
@@ -204,11 +214,18 @@ async fn connect(url: &Url, reach: Reach) -> Result<TcpStream, CallError> {
         return Err(CallError::NotFound { host: name, why: "it has no address".to_owned() });
     }
     // INVARIANT: what is connected to is the address that was checked, not the name.
-    let allowed: Vec<SocketAddr> = found.into_iter().filter(|address| reach.allows(address.ip())).collect();
+    let (mut allowed, mut why) = (Vec::new(), TooFar::Never);
+    for address in found {
+        match reach.refuses(address.ip()) {
+            None => allowed.push(address),
+            Some(TooFar::Private) => why = TooFar::Private,
+            Some(TooFar::Never) => {}
+        }
+    }
     match first_that_answers(&allowed, TcpStream::connect).await {
         Some(Ok(stream)) => Ok(stream),
         Some(Err(error)) => Err(CallError::Unreachable { host: name, why: error.to_string() }),
-        None => Err(CallError::OutOfReach(name)),
+        None => Err(CallError::OutOfReach(OutOfReach { host: name, why })),
     }
 }
 
@@ -335,6 +352,21 @@ mod tests {
         });
         let found = tokio::time::timeout(CONNECT, found).await.expect("in time");
         assert_eq!(found.expect("some address").expect("that answers"), addresses[1]);
+    }
+
+    #[tokio::test]
+    async fn what_is_out_of_reach_says_whether_another_reach_would_do() {
+        for (url, reach, expected) in [
+            ("http://10.0.0.1/", Reach::Public, "`10.0.0.1` leads to private addresses alone"),
+            (
+                "http://[fd00:ec2::23]/",
+                Reach::Private,
+                "`[fd00:ec2::23]` leads to addresses alone that are never connected to",
+            ),
+        ] {
+            let refused = connect(&Url::parse(url).expect("a URL"), reach).await.expect_err(url);
+            assert_eq!(refused.to_string(), expected);
+        }
     }
 
     /// Calls a server that answers with `answer`, to the letter, and then closes.

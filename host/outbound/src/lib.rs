@@ -9,5 +9,5 @@
 mod addresses;
 mod client;
 
-pub use addresses::Reach;
-pub use client::{Answered, Call, CallError, Client};
+pub use addresses::{Reach, TooFar};
+pub use client::{Answered, Call, CallError, Client, OutOfReach};

@@ -8,14 +8,17 @@
 //! - **Short text within our own sentences is inline code** ([`code`]): `&`, `<` and `>` are escaped, so that nothing
 //!   can be a mention; within code no `*`, `_` or `:emoji:` has a meaning; a backtick, which would end the code, is
 //!   replaced by a letter that looks like one.
-//! - **Invisible characters are escaped.** Control characters, direction overrides and characters of zero width are
-//!   written as `\u{202e}`, so that two values that differ look different. The joiner within an emoji is part of it. Right-to-left text is isolated, so that
-//!   it cannot reorder what is beside it.
+//! - **Invisible characters are escaped.** Control characters, direction overrides, characters of zero width and spaces
+//!   other than the common one are written as `\u{202e}`, so that two values that differ look different; so are more than
+//!   two marks on a letter. The joiner within an emoji is part of it. Right-to-left text is isolated, so that it cannot
+//!   reorder what is beside it.
 //!
 //! Everything is cut to a width. The width of a text is its length in the JSON that is sent, in UTF-16 units: never
 //! less than what Slack counts, whichever way it counts.
 //!
 //! Nothing here knows of requests.
+
+use countersign_core::text::{self, is_mark};
 
 use super::emoji;
 
@@ -76,7 +79,7 @@ pub(super) fn pieces(text: &str, most: usize) -> Vec<String> {
 
 /// The text as inline code for `mrkdwn`, at most `most` wide.
 pub(super) fn code(text: &str, most: usize) -> String {
-    if text.trim().is_empty() {
+    if text.trim_matches([' ', '\n', '\t']).is_empty() {
         return "_(blank)_".to_owned();
     }
     let fitted = isolated(most.saturating_sub(2), is_right_to_left(text), |most| {
@@ -222,30 +225,14 @@ fn fit(text: &str, lines: Lines, most: usize, write: impl Fn(char, &mut String))
     fitted
 }
 
-/// Combining marks, over or under the letter before them.
-fn is_mark(c: char) -> bool {
-    matches!(c, '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}'
-        | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}')
-}
-
 /// Characters that are invisible, or that change how others look.
 fn is_invisible(c: char, before: Option<char>) -> bool {
     match c {
         // The variation selector for emoji: common after a symbol, suspicious after anything else.
-        '\u{fe0f}' => before.is_none_or(|before| before.is_ascii() || before.is_alphanumeric()),
-        c if c.is_control() => true,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{2800}'
-        | '\u{3164}' | '\u{feff}' | '\u{ffa0}' => true,
-        '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}'
-        | '\u{fe00}'..='\u{fe0e}'
-        | '\u{fff0}'..='\u{fffb}'
-        | '\u{1bca0}'..='\u{1bca3}'
-        | '\u{1d173}'..='\u{1d17a}'
-        | '\u{e0000}'..='\u{e0fff}' => true,
-        _ => false,
+        '\u{fe0f}' => before.is_none_or(|before| {
+            before.is_ascii() || before.is_alphanumeric() || is_mark(before) || text::is_invisible(before)
+        }),
+        c => text::is_invisible(c),
     }
 }
 
@@ -276,6 +263,7 @@ mod tests {
             ("v1\u{202e}2\u{200b}", "`v1\\u{202e}2\\u{200b}`"),
             ("שלום", "`\u{2068}שלום\u{2069}`"),
             (" \n", "_(blank)_"),
+            ("\u{a0}", "`\\u{a0}`"),
             ("", "_(blank)_"),
         ];
         for (text, expected) in rows {
@@ -300,6 +288,13 @@ mod tests {
             ("1\u{fe0f}", "1\\u{fe0f}"),
             ("\u{2028}\u{feff}\u{ad}\u{e0041}", "\\u{2028}\\u{feff}\\u{ad}\\u{e0041}"),
             ("e\u{301}\u{302}\u{303}\u{304}", "e\u{301}\u{302}\\u{303}\\u{304}"),
+            // Spaces that look like the common one.
+            ("a\u{a0}b\u{2003}c\u{3000}d\u{1680}", "a\\u{a0}b\\u{2003}c\\u{3000}d\\u{1680}"),
+            // Marks of any script.
+            ("ก\u{e47}\u{e47}\u{e47}\u{e47}", "ก\u{e47}\u{e47}\\u{e47}\\u{e47}"),
+            ("ཀ\u{f71}\u{f71}\u{f71}", "ཀ\u{f71}\u{f71}\\u{f71}"),
+            ("a\u{20dd}\u{20dd}\u{20dd}", "a\u{20dd}\u{20dd}\\u{20dd}"),
+            ("ที่นี่ น้ำ བོད་སྐད། שָׁלוֹם كِتَابٌ", "ที่นี่ น้ำ བོད་སྐད། שָׁלוֹם كِتَابٌ"),
         ];
         for (text, expected) in rows {
             assert_eq!(

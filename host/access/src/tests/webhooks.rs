@@ -62,7 +62,7 @@ fn what_is_wrong_with_a_webhook_is_said_without_its_secrets() {
         ("url: https://192.168.0.1/hunter2, secret_file: good".to_owned(), "a private address"),
         (
             "url: https://169.254.169.254/, secret_file: good, allow_private: true".to_owned(),
-            "a private address",
+            "never connected to",
         ),
         (format!("{url}, secret_file: good, events: [made]"), "`made` is no event; there are `created`"),
         (format!("{url}, secret_file: good, events: []"), "`events` is an empty list"),

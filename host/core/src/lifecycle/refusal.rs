@@ -44,6 +44,9 @@ pub enum Refusal {
     /// The actor approves what they cannot have read in full.
     #[error("not all of the request was shown where you approved it")]
     Unread,
+    /// The actor took back what they agree to, or denied, after they had agreed.
+    #[error("you took this back, or denied, after you had pressed it")]
+    TakenBack,
     /// Not all of the request could be shown to people, even in a review.
     #[error("the request is too large for people to read in full")]
     TooLargeToReview,
@@ -82,6 +85,7 @@ impl Refusal {
             Refusal::ParametersChanged => "parameters_changed",
             Refusal::SaltLost => "salt_lost",
             Refusal::Unread => "not_reviewed",
+            Refusal::TakenBack => "taken_back",
             Refusal::TooLargeToReview => "too_large_to_review",
             Refusal::PolicyFailed(_) => "policy_failure",
             Refusal::NotDue => "not_due",

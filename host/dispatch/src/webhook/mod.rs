@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use countersign_core::lifecycle::{Milestone, Request};
-use countersign_outbound::{Call, CallError, Client};
+use countersign_outbound::{Call, CallError, Client, TooFar};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode};
 
@@ -78,7 +78,7 @@ impl Webhook {
         };
         let answered = match self.client.call(call).await {
             Ok(answered) => answered,
-            Err(error @ CallError::OutOfReach(_)) => {
+            Err(CallError::OutOfReach(error)) if error.why == TooFar::Private => {
                 return Err(format!("{error}; if it may be told, say `allow_private: true`"));
             }
             Err(error) => return Err(error.to_string()),

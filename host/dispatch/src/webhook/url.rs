@@ -1,7 +1,7 @@
 //! Which URLs a webhook may have.
 
 use countersign_core::loopback::is_loopback;
-use countersign_outbound::Reach;
+use countersign_outbound::{Reach, TooFar};
 use url::{Host, Url};
 
 /// Whether anything may be sent to this URL: it is encrypted, or does not leave this machine.
@@ -30,16 +30,33 @@ pub fn checked_url(text: &str, reach: Reach) -> Result<Url, String> {
         Some(Host::Ipv6(address)) => Some(address.into()),
         _ => None,
     };
-    if literal.is_some_and(|address| !reach.allows(address)) {
-        return Err("it has a private address: say `allow_private: true`, if it is one that can be allowed"
-            .to_owned());
+    match literal.and_then(|address| reach.refuses(address)) {
+        None => Ok(url),
+        Some(TooFar::Private) => Err("it has a private address: say `allow_private: true`".to_owned()),
+        Some(TooFar::Never) => {
+            Err("it has an address that is never connected to, whatever `allow_private` says: \
+            clouds give credentials at such addresses, or nothing can listen there"
+                .to_owned())
+        }
     }
-    Ok(url)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_would_help_is_said_of_an_address() {
+        for (url, why) in [
+            ("https://10.0.0.1/", "say `allow_private: true`"),
+            ("https://169.254.169.254/", "never connected to"),
+            ("https://[fd00:ec2::23]/", "never connected to"),
+        ] {
+            let said = checked_url(url, Reach::Public).unwrap_err();
+            assert!(said.contains(why), "{url}: {said}");
+            assert_eq!(said.contains("say `allow_private: true`"), why.starts_with("say"), "{said}");
+        }
+    }
 
     #[test]
     fn a_url_is_encrypted_or_stays_on_this_machine() {

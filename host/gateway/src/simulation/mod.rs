@@ -172,7 +172,7 @@ impl Outcome {
     /// What became of an event that did not count; `None` if the policies have no part in that.
     pub fn of_event(error: &GatewayError) -> Option<Outcome> {
         match error {
-            GatewayError::Refused(Refusal::Unread | Refusal::TooLargeToReview) => None,
+            GatewayError::Refused(Refusal::Unread | Refusal::TakenBack | Refusal::TooLargeToReview) => None,
             GatewayError::Refused(refusal) => Some(Outcome::refused(refusal)),
             _ => None,
         }

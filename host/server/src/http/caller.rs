@@ -202,12 +202,18 @@ impl Calling {
         }
     }
 
-    /// The idempotency key that was sent with this body, if one was.
+    /// The idempotency key that was sent with this body, if one was, for whoever of the caller sent it.
     ///
     /// # Errors
     /// If there are several, or it does not have the form of a key.
-    pub(super) fn idempotency_key(&self, app: &App, body: &Value) -> Result<Option<Sent>, ApiError> {
-        Sent::read(&self.headers, &app.fingerprints, body)
+    pub(super) fn idempotency_key(
+        &self,
+        app: &App,
+        caller: Option<&Identified>,
+        body: &Value,
+    ) -> Result<Option<Sent>, ApiError> {
+        let person = caller.and_then(Identified::proven_person);
+        Sent::read(&self.headers, &app.fingerprints, body, person.as_deref())
     }
 }
 

@@ -135,7 +135,7 @@ pub(super) async fn create(
     let caller = calling.identify(&app, &params).await?;
     calling.check_quota(&app, caller.as_ref()).await?;
     let body = body.json(&app).await?;
-    let sent = calling.idempotency_key(&app, &body.0)?;
+    let sent = calling.idempotency_key(&app, caller.as_ref(), &body.0)?;
     let body: CreateBody = body.typed()?;
     let owner = (caller.as_ref().map(|identified| &*identified.caller), body.meta.origin.repo.as_str());
     let idempotency = sent.map(|sent| sent.of_maker("create", owner));

@@ -48,18 +48,28 @@ impl SuccessorView {
     pub(super) async fn of(app: &App, request: &Request, with_token: bool) -> Option<SuccessorView> {
         let successor = app.gateway.successor(request).await;
         let successor = successor.inspect_err(|error| log_failure(error, Some(request.id))).ok()??;
-        let token = (with_token && is_theirs(request, &successor))
-            .then(|| app.gateway.token_again(&successor))
-            .flatten();
+        let is_told = with_token && is_theirs(app, request, &successor).await;
+        let token = is_told.then(|| app.gateway.token_again(&successor)).flatten();
         Some(SuccessorView { request_id: successor.id, token: token.map(|token| token.reveal().to_owned()) })
     }
 }
 
 /// Whether whoever holds the wait token of a request may have that of its successor.
-fn is_theirs(request: &Request, successor: &Request) -> bool {
-    let (caller, next) = (&request.submission.caller, &successor.submission.caller);
+async fn is_theirs(app: &App, request: &Request, successor: &Request) -> bool {
+    let (old, new) = (&request.submission, &successor.submission);
+    if request.superseded_by().is_none() {
+        return old.caller == new.caller;
+    }
     // INVARIANT: a request that supersedes another one was made by somebody who did not need the token of that one. Only
-    // an authenticated caller shows that it was the same; two requests that no caller made may be of two people.
-    let is_known = request.superseded_by().is_none() || caller.is_some();
-    is_known && caller == next
+    // an authenticated caller shows that it was the same; two requests that no caller made may be of two people, and so
+    // may two of one caller that name two requesters. With the token comes the salt of hidden values, which the holder of
+    // the old one has only if the two requests agree in them.
+    let is_same =
+        old.caller.is_some() && old.caller == new.caller && old.requester_id() == new.requester_id();
+    if !is_same || new.redacted.is_empty() {
+        return is_same;
+    }
+    let rules = app.gateway.rules_of(new.policy_hash).await;
+    let rules = rules.inspect_err(|error| log_failure(error, Some(successor.id)));
+    rules.is_ok_and(|rules| new.redacted.is_subset(&rules.entry().supersede))
 }

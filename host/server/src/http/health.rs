@@ -55,7 +55,8 @@ pub(super) struct ReadyView {
     /// The state of delivery to Slack. What is not delivered waits in the outbox.
     slack: SlackView,
     /// What is wrong with the audit log, if anything is: `signing` (it is not what was signed before, so that no checkpoint is
-    /// signed), `checkpoint_file` or `file` (the file cannot be written). What is the matter is in the gateway's log.
+    /// signed), `checkpoint_file` or `file` (the file cannot be written), `retention` (old entries are not removed, for the same
+    /// reason). What is the matter is in the gateway's log.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     audit: Vec<&'static str>,
     /// Actions of the policy set in force that have no channel, so that nobody is told of their requests; at most 20. They do

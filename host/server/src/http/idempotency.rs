@@ -11,7 +11,7 @@ use countersign_core::lifecycle::Digest;
 use countersign_core::mac::hmac;
 use countersign_gateway::IdempotencyKey;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::{ApiError, Invalid};
 use crate::keys::Keys;
@@ -64,7 +64,8 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    /// The key in these headers, if there is one, and the fingerprint of the body that came with it.
+    /// The key in these headers, if there is one, and the fingerprint of the body that came with it: for a caller whose
+    /// requesters come from claims also of the person, so that nobody is given what another one has asked for.
     ///
     /// # Errors
     /// If there are several, or it does not have the form of a key.
@@ -72,6 +73,7 @@ impl Sent {
         headers: &HeaderMap,
         fingerprints: &Fingerprints,
         body: &Value,
+        person: Option<&str>,
     ) -> Result<Option<Sent>, ApiError> {
         let mut values = headers.get_all(HEADER).iter();
         let Some(value) = values.next() else { return Ok(None) };
@@ -86,13 +88,16 @@ impl Sent {
             let form = "must have 1 to 255 printable ASCII characters and no spaces";
             return Err(Invalid::new(NAME, form).into());
         };
-        let plain = Digest::of_json(body);
+        let plain = match person {
+            Some(person) => Digest::of_json(&json!({"body": body, "person": person})),
+            None => Digest::of_json(body),
+        };
         let under = |key: &[u8; 32]| Digest::from_bytes(hmac(key, plain.as_bytes()));
         Ok(Some(Sent {
             key: key.to_owned(),
             fingerprint: under(&fingerprints.current),
             // An earlier version kept the plain digest; what it has kept ends within a day.
-            earlier: [fingerprints.previous.as_ref().map(under), Some(plain)],
+            earlier: [fingerprints.previous.as_ref().map(under), Some(plain).filter(|_| person.is_none())],
         }))
     }
 
@@ -113,5 +118,32 @@ impl Sent {
     pub(super) fn of(self, what: &str, owner: &str) -> IdempotencyKey {
         let Sent { key, fingerprint, earlier } = self;
         IdempotencyKey { key: Digest::of(format!("{what}\0{owner}\0{key}").as_bytes()), fingerprint, earlier }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is stored by an earlier version, and by an instance that still runs it, must count.
+    #[test]
+    fn only_a_person_changes_the_fingerprint_of_a_body() {
+        let fingerprints = Fingerprints { current: [1; 32], previous: Some([2; 32]) };
+        let headers = HeaderMap::from_iter([(HEADER, HeaderValue::from_static("run-1"))]);
+        let body = json!({"action": "deploy"});
+        let sent = |person| {
+            let sent = Sent::read(&headers, &fingerprints, &body, person).expect("sound").expect("a key");
+            (sent.fingerprint, sent.earlier)
+        };
+        let plain = Digest::of_json(&body);
+        let under = |key: [u8; 32]| Digest::from_bytes(hmac(&key, plain.as_bytes()));
+        assert_eq!(sent(None), (under([1; 32]), [Some(under([2; 32])), Some(plain)]));
+
+        let (dana, earlier) = sent(Some("github:dana"));
+        assert_eq!(sent(Some("github:dana")), (dana, earlier));
+        let others = [sent(None), sent(Some("github:rita"))];
+        let known: Vec<Digest> =
+            others.iter().flat_map(|(now, earlier)| [Some(*now), earlier[0], earlier[1]]).flatten().collect();
+        assert!(!known.contains(&dana) && earlier.iter().flatten().all(|digest| !known.contains(digest)));
     }
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use countersign_access::Requester;
+use countersign_access::{Identified, Requester, RequesterRule};
 use countersign_core::lifecycle::{Party, RequestId, Status, Timestamp};
-use countersign_gateway::{Again, Who};
+use countersign_gateway::{Again, GatewayError, Who};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::body::JsonBody;
-use super::caller::{Calling, Found, Wanted};
+use super::caller::{Calling, Found, Wanted, requester};
 use super::check::Check;
 use super::error::{ApiError, Invalid};
 use super::idempotency::Replayable;
@@ -18,6 +18,9 @@ use super::params::{Params, request_id};
 use super::view::{payload_hash_version, rfc3339_always, salt_text};
 use crate::caller_rights;
 use crate::state::App;
+
+/// Why a caller's credentials are not enough.
+const NEEDS_TOKEN: &str = "a request with hidden parameters is made again with its wait token alone: send it as `token` or `Authorization: Bearer`";
 
 /// Which request to make again, and for whom.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -28,7 +31,8 @@ pub(super) struct RerequestBody {
     original_request_id: String,
     /// Who makes it again.
     actor: Party,
-    /// The wait token of the original request, unless it comes as `Authorization: Bearer`.
+    /// The wait token of the original request, unless it comes as `Authorization: Bearer`. Without it the caller's
+    /// credentials do, if the request has no hidden parameters.
     #[serde(default)]
     token: Option<String>,
 }
@@ -69,7 +73,7 @@ pub(super) struct RerequestView {
         (status = 200, description = "The request was made again", body = RerequestView,
             headers(("Idempotent-Replayed" = bool, description = "`true` if it was made again by an earlier call with the same key"))),
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; \
-            403 `not_allowed`, `policy_denied`, `caller_not_allowed` or `proxied`; \
+            403 `not_allowed`, `policy_denied`, `caller_not_allowed`, `requester_mismatch` or `proxied`; \
             404 `not_found`; 408 `request_timeout`; 413 `payload_too_large`; 415 `unsupported_media_type`; \
             409 `token_retired` or `salt_lost`; 422 `idempotency_key_reused`, `too_large_to_review`, or `unsatisfiable`, with `reasons`; 429 `cooldown`, `rate_limited` or `too_many_open`, with `Retry-After`"),
         (status = "5XX", description = "500 `internal`; \
@@ -88,7 +92,14 @@ pub(super) async fn rerequest(
     check.party("actor", &actor);
     check.finish()?;
     let wanted = Wanted { token: token.as_deref(), id: Some(original), reads: false };
-    let Found { request, .. } = calling.request(&app, &params, wanted).await?;
+    let Found { request, with_token } = calling.request(&app, &params, wanted).await?;
+    // The new request takes the salt over, and its token opens it: also if it was made before, for the same key.
+    if !with_token && !request.submission.redacted.is_empty() {
+        return Err(GatewayError::NotAllowed(NEEDS_TOKEN).into());
+    }
+    // Whoever holds the token has the right by that alone.
+    let by = if with_token { None } else { calling.identify(&app, &params).await? };
+    let (party, who) = again(&app, by.as_ref(), actor.clone())?;
     let caller = caller_rights::check_rerequest(&app, &request).await?;
     if caller.is_none() {
         calling.check_address(&app).await?;
@@ -96,14 +107,10 @@ pub(super) async fn rerequest(
     let owner = (caller.as_deref(), request.submission.origin.repo.as_str());
     // The token is what gives the right, and no part of what is asked for.
     let body = json!({"originalRequestId": original, "actor": actor});
-    let idempotency = calling.idempotency_key(&app, &body)?.map(|sent| sent.of_maker("rerequest", owner));
-    // Whoever has the right says in whose name: the name is asserted.
-    let who = Requester::asserted(actor.clone())
-        .map_err(|error| Invalid::new("actor.id", error.to_string()))
-        .map(|requester| Who::asserted(&requester.name))?;
+    let sent = calling.idempotency_key(&app, by.as_ref(), &body)?;
+    let idempotency = sent.map(|sent| sent.of_maker("rerequest", owner));
     let most_open = caller_rights::most_open(&app, caller.as_deref());
-    let again = Again { party: actor, who };
-    let made = app.gateway.rerequest(original, again, idempotency, most_open, None).await?;
+    let made = app.gateway.rerequest(original, Again { party, who }, idempotency, most_open, None).await?;
     let view = RerequestView {
         token: made.token.reveal().to_owned(),
         request_id: made.request.id,
@@ -116,4 +123,17 @@ pub(super) async fn rerequest(
         replayed: made.replayed,
     };
     Ok(Replayable { replayed: made.replayed, view })
+}
+
+/// Who makes a request again. Whoever has the right says in whose name, and the name is asserted; but a caller whose
+/// requesters come from claims names nobody else than its token does.
+fn again(app: &App, by: Option<&Identified>, actor: Party) -> Result<(Party, Who), ApiError> {
+    let asserted =
+        Requester::asserted(actor.clone()).map_err(|error| Invalid::new("actor.id", error.to_string()))?;
+    match by {
+        Some(by) if matches!(by.caller.requester, RequesterRule::Claims { .. }) => {
+            requester(app, Some(by), Some(actor))
+        }
+        _ => Ok((actor, Who::asserted(&asserted.name))),
+    }
 }

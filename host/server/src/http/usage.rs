@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use countersign_access::Identified;
 use countersign_core::lifecycle::{
     BadDigest, Digest, Request, RequestId, RunResult, Status, Timestamp, Usage, UseAct,
 };
@@ -150,8 +151,10 @@ pub(super) async fn consume(
     };
     let (request, by) = usable(&app, &calling, &params, token.as_deref(), UseAct::Consume).await?;
     // The token is what gives the right, and no part of what is asked for.
-    let key = calling.idempotency_key(&app, &what)?.map(|sent| sent.of("consume", &request.id.to_string()));
-    let Used { request, replayed } = app.gateway.consume(request, &given, by.as_deref(), key).await?;
+    let sent = calling.idempotency_key(&app, by.as_ref(), &what)?;
+    let key = sent.map(|sent| sent.of("consume", &request.id.to_string()));
+    let used = app.gateway.consume(request, &given, name_of(by.as_ref()), key).await?;
+    let Used { request, replayed } = used;
     let view = ConsumedView {
         request_id: request.id,
         status: request.status(),
@@ -193,7 +196,8 @@ pub(super) async fn outcome(
     }
     check.finish()?;
     let (request, by) = usable(&app, &calling, &params, token.as_deref(), UseAct::Report).await?;
-    let Used { request, replayed } = app.gateway.report(request, (status, detail), by.as_deref()).await?;
+    let Used { request, replayed } =
+        app.gateway.report(request, (status, detail), name_of(by.as_ref())).await?;
     let changed_at = request.changed_at();
     Ok(Json(OutcomeView {
         request_id: request.id,
@@ -216,7 +220,7 @@ async fn usable(
     params: &Params,
     token: Option<&str>,
     act: UseAct,
-) -> Result<(Arc<Request>, Option<String>), ApiError> {
+) -> Result<(Arc<Request>, Option<Identified>), ApiError> {
     let wanted = Wanted { token, id: None, reads: false };
     let Found { request, .. } = calling.request(app, params, wanted).await?;
     let Some(identified) = calling.identify(app, params).await? else { return Ok((request, None)) };
@@ -224,5 +228,9 @@ async fn usable(
     if let Err(refusal) = caller_rights::check_owner(app, caller, &request) {
         return Err(app.gateway.refuse_use(&request, act, refusal, Some(&caller.name)).await.into());
     }
-    Ok((request, Some(caller.name.clone())))
+    Ok((request, Some(identified)))
+}
+
+fn name_of(caller: Option<&Identified>) -> Option<&str> {
+    caller.map(|identified| identified.caller.name.as_str())
 }

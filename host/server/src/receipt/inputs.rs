@@ -61,8 +61,3 @@ pub(super) fn salt(argument: &str) -> anyhow::Result<Salt> {
     let text = Zeroizing::new(text);
     Ok(text.trim().parse()?)
 }
-
-/// Control characters of names are not passed on to the terminal.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
-}

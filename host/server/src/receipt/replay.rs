@@ -139,5 +139,5 @@ fn replayed(
             (outcome, error.to_string())
         }
     };
-    (outcome, inputs::printable(&text))
+    (outcome, countersign_core::text::plain(&text))
 }

@@ -131,7 +131,7 @@ fn agreed(document: &ReceiptDocument) -> String {
         format!("; hidden from them: {}", hidden.join(", "))
     };
     let text = format!("{decision}{by}: {action} ({request_id}), {asked}{hidden}");
-    inputs::printable(&text)
+    countersign_core::text::plain(&text)
 }
 
 #[cfg(test)]
@@ -226,6 +226,6 @@ mod tests {
         let mut request = approved();
         Arc::make_mut(&mut request.submission).action = "deploy\u{1b}[2K\rdenied".to_owned();
         let (_, line) = check(&receipt_of(&request), &keys().published(), None, fixtures::at(0));
-        assert!(line.contains("deploy\u{fffd}[2K\u{fffd}denied"), "{line:?}");
+        assert!(line.contains("deploy\\u{1b}[2K\\rdenied"), "{line:?}");
     }
 }

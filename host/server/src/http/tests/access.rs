@@ -1,10 +1,14 @@
 //! The access file in operation: its history, and what it lets callers do, over HTTP and in Slack.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign_access::{Access, ApiKey, Identified};
+use countersign_core::clock::Clock as _;
 use countersign_core::lifecycle::{Digest, Party};
 use countersign_policy::Known;
 use countersign_slack::fake::FakeSlack;
 use insta::assert_snapshot;
+use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData as _, SigningKey as _};
 
 use super::delivery::with_slack;
 use super::*;
@@ -313,6 +317,96 @@ async fn a_request_says_whose_it_is_and_whether_it_was_made_before() {
     let request = Request::get(format!("/api/guard/status?requestId={}", original.0));
     let request = request.header("authorization", token).body(Body::empty()).expect("a request");
     assert_eq!(setup.server.send(request).await.json()["caller"], "portal");
+}
+
+/// The salt of hidden values, and a token that opens it, are for whoever holds the old token.
+#[tokio::test]
+async fn an_api_key_alone_makes_no_request_with_hidden_values_again() {
+    let setup = Setup::new().await;
+    let original = setup.denied("one").await;
+    let bearer = format!("Bearer {}", setup.key.reveal());
+    let by_key = async |id: &str| {
+        let body = json!({"originalRequestId": id, "actor": {"id": "U9", "source": "slack"}});
+        let headers = [("authorization", bearer.as_str()), ("idempotency-key", "again")];
+        setup.send("/api/guard/rerequest", &body, &headers).await
+    };
+    let refused = async || {
+        let answer = by_key(&original.0).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["error"]), (403, &json!("not_allowed")));
+        assert!(answer.text.contains("with its wait token"), "{}", answer.text);
+    };
+    refused().await;
+    let made = setup.again(&original, &[("idempotency-key", "again")]).await.json();
+    assert!(made["payloadSalt"].is_string() && made["token"].is_string(), "{made}");
+    // Nor is it given what the holder of the token was given for the same key and body.
+    refused().await;
+
+    // With nothing hidden there is nothing to be found by trying.
+    let mut body = ask("deploy");
+    body["params"].as_object_mut().expect("an object").remove("password");
+    let open = setup.send("/api/guard/request", &body, &[("authorization", &bearer)]).await.json();
+    let id = open["requestId"].as_str().expect("an id");
+    let mut deny = press("U1", "deny", id);
+    deny["trigger_id"] = Value::Null;
+    assert_eq!(setup.server.send(setup.server.signed(&deny)).await.json()["status"], "denied");
+    setup.server.clock.advance(5 * MINUTE);
+    let body = json!({"originalRequestId": id, "actor": {"id": "U9", "source": "slack"}});
+    let answer = setup.send("/api/guard/rerequest", &body, &[("authorization", &bearer)]).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+}
+
+/// Several people share a caller whose requesters come from claims: none of them is given what another has asked for.
+#[tokio::test]
+async fn an_idempotency_key_is_that_of_the_person_whom_the_token_proves() {
+    let setup = Setup::new().await;
+    let key = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
+    let x = URL_SAFE_NO_PAD.encode(key.der_bytes());
+    let jwks = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "2", "x": x}]});
+    std::fs::write(setup.folder.path().join("keys.json"), jwks.to_string()).expect("written");
+    setup.put_in_force("dana: { slack: U0DANA,", "rita: { github: rita-r }\n  dana: { slack: U0DANA,").await;
+    let bearer = |actor: &str| {
+        let now = setup.server.clock.now().as_millis() / 1000;
+        let claims = json!({"iss": "https://id.acme.example", "aud": "gate", "iat": now, "nbf": now,
+            "exp": now + 300, "team": "web", "actor": actor});
+        let header = json!({"alg": "EdDSA", "kid": "2"});
+        let signed = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+        let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()).expect("a signature"));
+        format!("Bearer {signed}.{signature}")
+    };
+    let mut body = ask("deploy");
+    body["meta"].as_object_mut().expect("an object").remove("requester");
+    body["params"].as_object_mut().expect("an object").remove("password");
+    let create = async |actor: &str| {
+        let headers = [("authorization", bearer(actor)), ("idempotency-key", "run-1".to_owned())];
+        let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+        setup.send("/api/guard/request", &body, &headers).await
+    };
+    let first = create("dana-d").await;
+    assert_eq!(first.status, 200, "{}", first.text);
+    let first = first.json();
+    let other = create("rita-r").await;
+    assert_eq!((other.status.as_u16(), &other.json()["error"]), (422, &json!("idempotency_key_reused")));
+    let again = create("dana-d").await.json();
+    assert_eq!((&again["token"], &again["replayed"]), (&first["token"], &json!(true)));
+
+    // Nor does anybody make it again in the name of another.
+    let id = first["requestId"].as_str().expect("an id");
+    let mut deny = press("U1", "deny", id);
+    deny["trigger_id"] = Value::Null;
+    assert_eq!(setup.server.send(setup.server.signed(&deny)).await.json()["status"], "denied");
+    setup.server.clock.advance(5 * MINUTE);
+    let rerequest = async |token: &str, actor: &str| {
+        let actor = json!({"id": actor, "source": "github"});
+        let body = json!({"originalRequestId": id, "actor": actor});
+        let headers = [("authorization", bearer(token)), ("idempotency-key", "run-2".to_owned())];
+        let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+        setup.send("/api/guard/rerequest", &body, &headers).await
+    };
+    let refused = rerequest("rita-r", "dana-d").await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["error"]), (403, &json!("requester_mismatch")));
+    let made = rerequest("dana-d", "dana-d").await;
+    assert_eq!(made.status, 200, "{}", made.text);
+    assert_eq!(rerequest("rita-r", "dana-d").await.status, 403);
 }
 
 /// The same rule over HTTP and in Slack: whose request it is must still be a caller, be allowed to ask, and have a part of

@@ -12,7 +12,7 @@ use serde_json::Map;
 
 use super::delivery::with_slack;
 use super::*;
-use crate::interactions::SocketMode;
+use crate::interactions::{SocketMode, apply_recorded};
 
 /// A gateway and its Slack, and a request.
 struct Setup {
@@ -51,6 +51,32 @@ impl Setup {
 
     async fn ephemerals(&self) -> Vec<(String, String)> {
         delivery::ephemerals(&self.server, &self.slack).await
+    }
+
+    /// Delivers it while the store takes nothing, so that it is kept.
+    async fn keep(&self, payload: &Value) {
+        self.server.faults.set(Fault::NotStored);
+        assert_eq!(self.deliver(payload).await["recorded"], true);
+        self.server.faults.set(Fault::None);
+    }
+
+    /// Applies what is kept, until so many presses are left.
+    async fn apply(&self, left: usize) {
+        let applying = tokio::spawn(apply_recorded(Arc::clone(&self.server.app)));
+        let applied = async {
+            while self.server.app.spool.as_ref().is_none_or(|spool| spool.waiting() > left) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), applied).await.expect("they are applied");
+        applying.abort();
+    }
+
+    /// The acts that were refused, and why.
+    async fn refused(&self) -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let entries = self.server.audited("refused").await;
+        entries.iter().map(|entry| (text(&entry["act"]), text(&entry["code"]))).collect()
     }
 
     async fn approvers(&self) -> Value {
@@ -203,7 +229,7 @@ async fn over_socket_mode_nothing_is_acknowledged_before_it_is_durable() {
 
     // A write that takes long.
     setup.server.faults.set(Fault::Held);
-    let last = setup.press("U2", "approve");
+    let last = setup.press("U3", "approve");
     let mut delivery = pin!(setup.deliver_by_socket(&last));
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(60)).await;
@@ -214,6 +240,106 @@ async fn over_socket_mode_nothing_is_acknowledged_before_it_is_durable() {
     setup.server.faults.set(Fault::None);
     let counted = delivery.await.expect("it is acknowledged");
     assert_eq!(counted["status"], "approved");
+}
+
+fn refusals(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(act, code)| ((*act).to_owned(), (*code).to_owned())).collect()
+}
+
+/// The store is there again, and the first press is not applied yet.
+#[tokio::test]
+async fn what_a_person_does_is_kept_behind_what_is_kept_of_them() {
+    let setup = Setup::new("deploy").await;
+    setup.keep(&setup.press("U1", "approve")).await;
+    for action in ["withdraw", "approve"] {
+        assert_eq!(setup.deliver(&setup.press("U1", action)).await["recorded"], true, "{action}");
+    }
+    let other = setup.deliver(&setup.press("U2", "approve")).await;
+    assert_eq!(other["approvers"], json!(["U2"]), "nobody waits for another person");
+    setup.apply(0).await;
+    // What was taken back does not count for a moment; what was pressed last does.
+    assert_eq!(
+        setup.refused().await,
+        refusals(&[("approve", "taken_back"), ("withdraw", "nothing_to_withdraw")])
+    );
+    let ended = setup.server.look(&setup.token).await;
+    assert_eq!((&ended["status"], &ended["approvers"]), (&json!("approved"), &json!(["U2", "U1"])));
+    let told = setup.ephemerals().await;
+    let says = |words: &str| told.iter().filter(|(user, text)| user == "U1" && text.contains(words)).count();
+    assert_eq!((says("is recorded"), says("after you had pressed"), told.len()), (3, 1, 5), "{told:?}");
+}
+
+/// A denial ends the request, so it need not wait.
+#[tokio::test]
+async fn a_denial_does_not_wait_for_what_is_kept() {
+    let setup = Setup::new("deploy").await;
+    setup.keep(&setup.press("U1", "approve")).await;
+    let mut deny = setup.press("U1", "deny");
+    deny["state"] = json!({"values": {"reason": {"value": {"value": "wrong day"}}}});
+    assert_eq!(setup.deliver(&deny).await["status"], "denied");
+    setup.apply(0).await;
+    assert_eq!(setup.approvers().await, json!([]));
+}
+
+/// Another gateway over the same store finds nothing to take back, since the approval is kept in this one.
+#[tokio::test]
+async fn what_is_kept_does_not_count_if_it_was_taken_back_elsewhere() {
+    use countersign_core::lifecycle::Intent;
+    let setup = Setup::new("deploy").await;
+    let id = setup.id.parse().expect("an id");
+    setup.keep(&setup.press("U1", "approve")).await;
+    setup.keep(&setup.press("U2", "approve")).await;
+    setup.server.clock.advance(1000);
+    let gateway = &setup.server.app.gateway;
+    let nothing = gateway.act(id, "U1", &Intent::Withdraw).await.expect_err("nothing counts yet");
+    assert_eq!(nothing.code(), "nothing_to_withdraw");
+    setup.keep(&setup.press("U3", "withdraw")).await;
+    setup.apply(0).await;
+    assert_eq!(setup.approvers().await, json!(["U2"]));
+    let refused = setup.refused().await;
+    assert!(refused.contains(&("approve".into(), "taken_back".into())), "{refused:?}");
+
+    // What they press after that counts, also if it is kept.
+    setup.keep(&setup.press("U1", "approve")).await;
+    setup.apply(0).await;
+    assert_eq!(setup.server.look(&setup.token).await["status"], "approved");
+}
+
+/// The disk does not give back one press.
+#[tokio::test]
+async fn a_press_that_cannot_be_read_keeps_no_other_from_being_applied() {
+    let setup = Setup::new("deploy").await;
+    setup.keep(&setup.press("U1", "approve")).await;
+    let folder = setup.server.folder.path().join("store.db.spool");
+    let file =
+        std::fs::read_dir(folder).expect("it is there").next().expect("one press").expect("readable").path();
+    std::fs::remove_file(&file).expect("it is there");
+    std::os::unix::fs::symlink(&file, &file).expect("it is gone");
+    setup.keep(&setup.press("U2", "approve")).await;
+    setup.apply(1).await;
+    assert_eq!(setup.approvers().await, json!(["U2"]));
+    let ready = setup.server.get("/readyz").await.json();
+    assert_eq!(ready["degraded"], json!(["presses_spooled"]));
+    // Nor does it keep that person from acting.
+    assert_eq!(setup.deliver(&setup.press("U1", "approve")).await["status"], "approved");
+}
+
+/// The write of the first takes long; the second does not overtake it.
+#[tokio::test]
+async fn presses_of_a_person_are_handled_in_turn() {
+    let setup = Setup::new("deploy").await;
+    setup.server.faults.set(Fault::Held);
+    let [approve, withdraw] = ["approve", "withdraw"].map(|action| setup.press("U1", action));
+    let handled = async {
+        let release = async {
+            setup.server.get("/healthz").await;
+            setup.server.faults.set(Fault::None);
+        };
+        tokio::join!(setup.deliver_by_socket(&approve), setup.deliver_by_socket(&withdraw), release)
+    };
+    let (approved, withdrawn, ()) = handled.await;
+    assert_eq!(approved.expect("it is acknowledged")["approvers"], json!(["U1"]));
+    assert_eq!(withdrawn.expect("it is acknowledged")["approvers"], json!([]));
 }
 
 #[tokio::test]
