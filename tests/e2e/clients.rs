@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use countersign_tests::{ApiKey, Click, Home, Running, project};
+use countersign_tests::{ApiKey, Click, Fault, Home, Relay, Running, project};
 
 const ACTIONS: &str = "
   deploy_staging:
@@ -57,4 +57,15 @@ async fn check(language: &str, file: &str, program: &str) {
         assert_eq!(ended.code, expected.0, "{ended:?}");
         assert_eq!(ended.stdout.lines().last(), Some(expected.1), "{ended:?}");
     }
+
+    // A stream that is refused is not asked for again and again.
+    let relay = Relay::start(Some(gateway.address())).await;
+    let problem = r#"{"error":"not_found","detail":"no such request"}"#;
+    relay.fault("/api/guard/wait-sse", Fault::answer("404 Not Found", "application/problem+json", problem));
+    let url = relay.url();
+    let variables =
+        [("COUNTERSIGN_URL", url.as_str()), ("COUNTERSIGN_API_KEY", &key.secret), ("RUN_ID", "run-3")];
+    let ended = Running::other(program, folder.path(), &[file], &variables).ended().await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("the stream is refused: 404"), "{ended:?}");
 }

@@ -1,7 +1,9 @@
 //! Hooks of agents' hosts: whatever happens, the host is told in its own form, and in doubt it is told no.
 
-use countersign_tests::{Call, Click, Ended, Fault, Gateway, Home, Relay, Running};
-use rustix::process::Signal;
+use std::process::{Child, Command, Stdio};
+
+use countersign_tests::{Call, Click, Ended, Fault, Gateway, Home, Relay, Running, binary, counters};
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -339,6 +341,8 @@ async fn whatever_goes_wrong_the_host_is_told_no() {
             blocked("no rules flag", "--rules", start(&["hook", host], &url)).await;
             blocked("no URL", "--url", start(&["hook", host, "--rules", "rules.yaml"], &[])).await;
             blocked("unknown flag", "--rulse", start(&["hook", host, "--rulse", "rules.yaml"], &url)).await;
+            let endless = ["hook", host, "--rules", "rules.yaml", "--deadline", "300000000000years"];
+            blocked("endless deadline", "longer than ten years", start(&endless, &url)).await;
             let typo = [url[0], ("COUNTERSIGN_JKWS", "keys.json")];
             blocked("unknown variable", "COUNTERSIGN_JKWS", start(&["hook", host, "--rules", "x"], &typo))
                 .await;
@@ -376,6 +380,74 @@ async fn what_happens_while_people_decide_is_no_consent() {
             assert_eq!(gateway.status(&id).await["status"], "cancelled");
         }
     }
+}
+
+/// While it still reads the input, and while it asks: the answer hangs, and the request is made once and cancelled.
+#[tokio::test]
+async fn a_signal_is_a_denial_at_any_time() {
+    let gateway = Home::new(ACTIONS).start().await;
+    // It takes calls and never answers.
+    let hanging = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let hanging = hanging.local_addr().map(|address| (hanging, address)).expect("it has an address");
+    for host in HOSTS {
+        for event in EVENTS {
+            let blocked = |ended: &Ended, said: &str| {
+                let Done::Blocks(why) = read(host, event, ended) else { panic!("{host} {event}: {ended:?}") };
+                assert!(why.contains(said), "{host} {event}: {why}");
+            };
+            let relay = Relay::start(Some(hanging.1)).await;
+            let agent = Agent::new(&relay.url());
+            let hook = agent.shell(host, event, "make deploy", &["--no-receipt"]);
+            relay.called("/api/guard/request", 1).await;
+            relay.lead_to(Some(gateway.address()));
+            hook.signal(Signal::TERM);
+            blocked(&hook.ended().await, "SIGTERM");
+            assert_eq!(gateway.status(&relay.made()[0].0).await["status"], "cancelled");
+
+            let rules = ["hook", host, "--event", event, "--rules", "rules.yaml"];
+            for more in [&["--url", "http://127.0.0.1:1"][..], &["--no-such-flag"]] {
+                let hook = Command::new(binary())
+                    .args(rules)
+                    .args(more)
+                    .env_clear()
+                    .envs(counters())
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped())
+                    .spawn()
+                    .expect("it runs");
+                catches(&hook, Signal::TERM).await;
+                rustix::process::kill_process(Pid::from_child(&hook), Signal::TERM).expect("it runs");
+                let mut hook = hook;
+                // It stays open, so that there is no input.
+                let stdin = hook.stdin.take();
+                let ended = tokio::task::spawn_blocking(|| hook.wait_with_output().expect("it ends"));
+                let ended =
+                    countersign_tests::within("the hook to end", ended).await.expect("it is no panic");
+                drop(stdin);
+                let text = |bytes| String::from_utf8(bytes).expect("text");
+                let (stdout, stderr) = (text(ended.stdout), text(ended.stderr));
+                blocked(&Ended { code: ended.status.code(), stdout, stderr }, "");
+            }
+        }
+    }
+}
+
+/// Waits until a process has a handler for a signal.
+async fn catches(process: &Child, signal: Signal) {
+    let file = format!("/proc/{}/status", process.id());
+    countersign_tests::within("a handler", async {
+        loop {
+            let status = std::fs::read_to_string(&file).expect("it runs");
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
+            let caught = u64::from_str_radix(caught.trim(), 16).expect("it is hexadecimal");
+            if caught & (1 << (signal.as_raw() - 1)) != 0 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 /// The gateway is killed while people decide, and does not come back.

@@ -10,7 +10,9 @@ use countersign_tests::{
     ApiKey, Click, Fault, Gateway, Home, Issuer, Relay, SigningKey, binary, counters, digest, project,
     variable,
 };
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 const ACTIONS: &str = "
   deploy_web:
@@ -120,9 +122,33 @@ impl Pipeline {
     }
 
     /// Runs a command to its end; if it asks, `decide` is done with the request.
-    async fn decided(&self, command: Command, decide: fn(&str) -> Click) -> Output {
-        let mut command = command;
+    async fn decided(&self, mut command: Command, decide: fn(&str) -> Click) -> Output {
         let mut running = tokio::task::spawn_blocking(move || command.output().expect("it runs"));
+        let id = self.asked(&mut running).await;
+        self.gateway.click_ok(&decide(&id)).await;
+        running.await.expect("it does not panic")
+    }
+
+    /// Runs this as a system of pipelines does, as a file; once somebody is asked, and then `meanwhile` has come true, its
+    /// shell is signalled, and nothing else. Returns the request and what has come of it.
+    async fn cancelled(
+        &self,
+        mut command: Command,
+        signal: Signal,
+        meanwhile: impl AsyncFnOnce(&str),
+    ) -> (String, Output) {
+        let child = command.spawn().expect("it runs");
+        let shell = Pid::from_child(&child);
+        let mut running = tokio::task::spawn_blocking(|| child.wait_with_output().expect("it runs"));
+        let id = self.asked(&mut running).await;
+        meanwhile(&id).await;
+        rustix::process::kill_process(shell, signal).expect("it runs");
+        let ended = countersign_tests::within("it to end", running).await;
+        (id, ended.expect("it does not panic"))
+    }
+
+    /// The request that is open, once it is.
+    async fn asked(&self, running: &mut JoinHandle<Output>) -> String {
         let asked = countersign_tests::within("a request", async {
             loop {
                 let open = self.gateway.seen("requests?status=open").await;
@@ -132,12 +158,10 @@ impl Pipeline {
                 tokio::task::yield_now().await;
             }
         });
-        let id = tokio::select! {
+        tokio::select! {
             id = asked => id,
-            ended = &mut running => panic!("it ended before anybody was asked: {ended:?}"),
-        };
-        self.gateway.click_ok(&decide(&id)).await;
-        running.await.expect("it does not panic")
+            ended = running => panic!("it ended before anybody was asked: {ended:?}"),
+        }
     }
 
     fn ran(&self) -> Option<String> {
@@ -237,8 +261,9 @@ async fn the_action_installs_what_is_pinned_and_asks() {
             ("ACTIONS_ID_TOKEN_REQUEST_URL", runner.as_str()),
             ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "right"),
         ];
+        fs::write(pipeline.path().join("ask.sh"), &ask).expect("written");
         let mut command =
-            pipeline.command(&["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", &ask], &variables);
+            pipeline.command(&["bash", "--noprofile", "--norc", "-eo", "pipefail", "ask.sh"], &variables);
         // What a job with `id-token: write` has, in place of a key.
         command.env_remove("COUNTERSIGN_API_KEY");
         command
@@ -250,10 +275,14 @@ async fn the_action_installs_what_is_pinned_and_asks() {
     assert_eq!(pipeline.ran().as_deref(), Some("v1 $(touch pwned) in web\n"));
     assert!(!pipeline.path().join("pwned").exists());
     let receipt = fs::read_to_string(&output).expect("written");
-    let receipt = receipt.trim().strip_prefix("receipt=").expect("a receipt").to_owned();
+    // Each run has said before it asked where a receipt would be.
+    let receipt = receipt.lines().last().and_then(|line| line.strip_prefix("receipt=")).expect("a receipt");
     assert!(fs::read_to_string(receipt).expect("written").split('.').count() == 3);
     // Without anything to run it only gates.
     succeeded(&pipeline.decided(asking(""), approve).await);
+    let (id, ended) = pipeline.cancelled(asking(""), Signal::INT, async |_| {}).await;
+    assert_eq!(ended.status.code(), Some(5), "{ended:?}");
+    assert_eq!(pipeline.gateway.seen(&format!("requests/{id}")).await["status"], "cancelled");
 }
 
 #[tokio::test]
@@ -279,7 +308,9 @@ async fn the_component_installs_what_is_pinned_and_asks() {
             ("CI_COMMIT_BRANCH", "main"),
             ("CI_COMMIT_TITLE", "More disks"),
         ];
-        let mut command = pipeline.command(&["sh", "-c", &job], &variables);
+        // From a file, as it is run: the last command of `-c` may take the shell's place by itself.
+        fs::write(pipeline.path().join("job.sh"), &job).expect("written");
+        let mut command = pipeline.command(&["sh", "job.sh"], &variables);
         command.env_remove("COUNTERSIGN_API_KEY");
         command
     };
@@ -291,6 +322,9 @@ async fn the_component_installs_what_is_pinned_and_asks() {
     succeeded(&pipeline.decided(running(&pipeline.sha256), approve).await);
     assert_eq!(pipeline.ran().as_deref(), Some("v1 $(touch pwned) `touch pwned` in web\n"));
     assert!(!pipeline.path().join("pwned").exists());
+    let (id, ended) = pipeline.cancelled(running(&pipeline.sha256), Signal::TERM, async |_| {}).await;
+    assert_eq!(ended.status.code(), Some(5), "{ended:?}");
+    assert_eq!(pipeline.gateway.seen(&format!("requests/{id}")).await["status"], "cancelled");
 }
 
 #[tokio::test]
@@ -301,7 +335,8 @@ async fn recipes_run_as_they_are_written() {
     pipeline.program(
         "terraform",
         "case $1 in plan) echo a plan > \"$3\" ;; show) echo 'Plan: 1 to add, 0 to change, 0 to destroy.' ;; \
-         apply) echo \"applied $3\" >> ran ;; esac",
+         apply) [ ! -e slow ] || { trap 'echo interrupted >> ran; exit 1' TERM; echo > applying; \
+         while :; do sleep 0.05; done; }; echo \"applied $3\" >> ran ;; esac",
     );
     pipeline.program("git", "echo 0f1e2d3");
     let variables = [
@@ -326,7 +361,49 @@ async fn recipes_run_as_they_are_written() {
         succeeded(&pipeline.decided(pipeline.command(&["sh", "-ec", block], &variables), approve).await);
         expected.push_str(&format!("{ran}\n"));
         assert_eq!(pipeline.ran().unwrap_or_default(), expected, "{recipe}");
+
+        fs::write(pipeline.path().join("job.sh"), block).expect("written");
+        let job = || pipeline.command(&["sh", "-e", "job.sh"], &variables);
+        let (id, ended) = pipeline.cancelled(job(), Signal::TERM, async |_| {}).await;
+        assert_eq!(ended.status.code(), Some(5), "{recipe}: {ended:?}");
+        assert_eq!(pipeline.gateway.seen(&format!("requests/{id}")).await["status"], "cancelled", "{recipe}");
+        if recipe != "terraform" {
+            continue;
+        }
+        // What is being applied is interrupted, and nothing of it goes on.
+        fs::write(pipeline.path().join("slow"), "").expect("written");
+        let applying = async |id: &str| {
+            pipeline.gateway.click_ok(&approve(id)).await;
+            countersign_tests::within("terraform", async {
+                while !pipeline.path().join("applying").exists() {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        };
+        let (id, ended) = pipeline.cancelled(job(), Signal::TERM, applying).await;
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.code() == Some(1) && said.contains("exit code 1"), "{ended:?}");
+        assert_eq!(pipeline.gateway.seen(&format!("requests/{id}")).await["use"], "failed");
+        expected.push_str("interrupted\n");
+        assert_eq!(pipeline.ran().unwrap_or_default(), expected);
     }
+}
+
+/// What was printed before, as to a log, is not written over, and what is printed later comes after it.
+#[tokio::test]
+async fn a_receipt_can_be_printed() {
+    let pipeline = Pipeline::new().await;
+    let line = "echo before; exec countersign ask deploy_web --repo acme/shop --why 'Ship it' \
+                --params-out /dev/null --receipt-out /dev/stdout -- sh -c 'echo; echo after'";
+    let mut command = pipeline.command(&["sh", "-c", line], &[]);
+    let log = pipeline.path().join("log");
+    command.stdout(fs::File::create(&log).expect("made"));
+    succeeded(&pipeline.decided(command, approve).await);
+    let log = fs::read_to_string(log).expect("written");
+    let lines: Vec<&str> = log.lines().collect();
+    let [before, receipt, after] = lines[..] else { panic!("{log}") };
+    assert_eq!((before, receipt.split('.').count(), after), ("before", 3, "after"));
 }
 
 /// What nobody reads any more, as after `| head -1`.

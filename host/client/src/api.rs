@@ -19,7 +19,7 @@ use crate::answer::{Consumed, Created, Noted, Waited};
 use crate::credentials::Credentials;
 use crate::error::{CallError, Problem, SettingsError};
 use crate::http::{Call, Http, Reply, Trust, bearer};
-use crate::patience::Patience;
+use crate::patience::{LONGEST, Patience};
 
 /// For how long an answer is waited for, if the gateway is not asked to wait itself.
 const WITHIN: Duration = Duration::from_secs(15);
@@ -35,7 +35,7 @@ pub struct Settings {
     pub credentials: Credentials,
     /// The keys of its receipts, if they are known; else they are fetched from it.
     pub keys: Option<KeySet>,
-    /// For how long a call that gets no usable answer is made again.
+    /// For how long a call that gets no usable answer is made again: ten years at most.
     pub patience: Duration,
 }
 
@@ -82,6 +82,7 @@ impl Client {
     /// # Errors
     /// If a file that the settings name cannot be read.
     pub fn new(settings: Settings) -> Result<Client, SettingsError> {
+        let settings = Settings { patience: settings.patience.min(LONGEST), ..settings };
         let trust = match (&settings.ca_file, settings.url.is_encrypted()) {
             (Some(path), _) => Trust::File(path),
             (None, true) => Trust::System,
@@ -289,6 +290,21 @@ mod tests {
     use hyper::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 
     use super::*;
+
+    /// It is added to a point in time.
+    #[test]
+    fn no_answer_says_to_wait_for_ever() {
+        for (said, expected) in [
+            ("7", Some(7)),
+            ("18446744073709551615", Some(3600)),
+            ("18446744073709551616", None),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", None),
+        ] {
+            let mut reply = reply(503, "application/problem+json", "{}");
+            reply.headers.insert(RETRY_AFTER, HeaderValue::from_static(said));
+            assert_eq!(reply.retry_after(), expected.map(Duration::from_secs), "{said}");
+        }
+    }
 
     fn reply(status: u16, kind: &'static str, body: &str) -> Reply {
         let mut headers = HeaderMap::new();

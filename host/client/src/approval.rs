@@ -3,8 +3,8 @@
 use countersign_core::lifecycle::{
     BadSalt, Digest, PayloadHashVersion, RequestId, Salt, Status, Timestamp, payload_hash_of,
 };
-use countersign_core::receipt::ReceiptDocument;
 use countersign_core::receipt::signed::{KeySet, ReceiptError, verify};
+use countersign_core::receipt::{ReceiptDocument, Time};
 use serde_json::{Map, Value};
 
 use crate::answer::{Created, Waited};
@@ -55,6 +55,9 @@ pub enum Doubt {
     /// The receipt is about something else.
     #[error("the receipt is about another {0}")]
     Other(&'static str),
+    /// It was approved, and the time to use that is over.
+    #[error("the approval could be used until {0}")]
+    Lapsed(Time),
     /// It is said twice, and not the same.
     #[error("the gateway contradicts itself about the {0}")]
     Contradiction(&'static str),
@@ -161,10 +164,10 @@ impl Asked {
         if self.since.is_some_and(is_older) {
             return Err(Doubt::Other("request, made before this one"));
         }
-        if document.valid_until.is_some_and(|until| until.0.plus(SKEW_MS) < now) {
-            return Err(Doubt::Other("time: the approval has lapsed"));
+        match document.valid_until {
+            Some(until) if until.0.plus(SKEW_MS) < now => Err(Doubt::Lapsed(until)),
+            _ => Ok(document),
         }
-        Ok(document)
     }
 }
 
@@ -222,6 +225,7 @@ mod tests {
     #[test]
     fn a_receipt_counts_only_for_what_was_asked() {
         let other = Digest::of(b"other").to_string();
+        let lapsed = Doubt::Lapsed(Time(Timestamp::from_millis(ASKED_AT + 20_000)));
         assert_eq!(check(Some(ASKED_AT), "", Value::Null), Ok(()));
         for (pointer, value, doubt) in [
             ("/requestId", json!("req_01ksr4a0p6w9exqn4kdgnx8d1g"), Doubt::Other("request")),
@@ -230,7 +234,7 @@ mod tests {
             ("/payload/version", json!(1), Doubt::Other("payload")),
             ("/payload/asked", json!(other), Doubt::Other("payload")),
             ("/payload/decided", json!(other), Doubt::PayloadHash),
-            ("/validUntil", json!("2026-05-28T20:27:00.000Z"), Doubt::Other("time: the approval has lapsed")),
+            ("/validUntil", json!("2026-05-28T20:27:00.000Z"), lapsed),
         ] {
             assert_eq!(check(Some(ASKED_AT), pointer, value), Err(doubt), "{pointer}");
         }

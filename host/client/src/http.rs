@@ -25,6 +25,9 @@ const MOST_BYTES: usize = 4 << 20;
 
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// The longest `Retry-After` that is followed: a number that is no time would end all waiting.
+const LATEST_RETRY: Duration = Duration::from_secs(3600);
+
 const USER_AGENT: &str = concat!("countersign-client/", env!("CARGO_PKG_VERSION"));
 
 /// Which certificates a host is believed by.
@@ -131,9 +134,10 @@ impl Reply {
         media_type(&self.headers)
     }
 
+    /// When to try again, by what was said, and within an hour.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         let seconds = self.headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-        Some(Duration::from_secs(seconds.parse().ok()?))
+        Some(Duration::from_secs(seconds.parse().ok()?).min(LATEST_RETRY))
     }
 }
 

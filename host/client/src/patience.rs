@@ -8,11 +8,22 @@ use tokio::time::Instant;
 use crate::credentials::CredentialsError;
 use crate::error::CallError;
 
+/// The longest time that is waited for anything, ten years: with it points in time can be reckoned without an overflow.
+pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 31_557_600);
+
 const BACKOFF: Backoff = Backoff::new(250, 10_000);
 
 /// The wait before the next attempt after so many failures in a row.
 pub(crate) fn pause(failures: u32) -> Duration {
     Duration::from_millis(BACKOFF.around(failures, &mut fastrand::Rng::new()))
+}
+
+/// Returns at this time, if there is one.
+pub(crate) async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What is left of the patience with a call that fails.

@@ -1,9 +1,7 @@
 //! What is printed of what others wrote.
 
-/// The same text on one line, without characters that would do something to a terminal or to the log of a pipeline.
-pub(crate) fn plain(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
-}
+pub(crate) use countersign_core::text::plain;
+use countersign_core::text::plain_json;
 
 /// At most so many characters, with a mark if some are missing.
 pub(crate) fn cut(text: &str, most: usize) -> String {
@@ -13,26 +11,31 @@ pub(crate) fn cut(text: &str, most: usize) -> String {
     }
 }
 
-/// JSON on several lines, without characters that would do something to a terminal: they are escaped.
+/// JSON on several lines, without characters that would do something to a terminal, or that nobody would see there: they
+/// are escaped as JSON does it.
 pub(crate) fn pretty(value: &serde_json::Value) -> String {
-    let text = serde_json::to_string_pretty(value).unwrap_or_default();
-    let is_harmless = |letter: char| letter == '\n' || !letter.is_control();
-    let escaped = text.chars().map(|letter| match letter {
-        letter if is_harmless(letter) => letter.to_string(),
-        letter => format!("\\u{:04x}", u32::from(letter)),
-    });
-    escaped.collect()
+    plain_json(&serde_json::to_string_pretty(value).unwrap_or_default())
+}
+
+/// The same on one line.
+pub(crate) fn json_line(value: &serde_json::Value) -> String {
+    plain_json(&value.to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use countersign_core::text::is_invisible;
+
     use super::*;
 
     #[test]
     fn no_control_character_reaches_a_terminal() {
-        let value = serde_json::json!({"who": "a\u{1b}[2J\u{9b}31m\u{7f}\nb"});
-        let text = pretty(&value);
-        assert!(text.chars().all(|letter| letter == '\n' || !letter.is_control()), "{text:?}");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+        let value =
+            serde_json::json!({"wh\u{202e}o": "a\u{1b}[2J\u{9b}31m\u{7f}\nb\u{2028}c\u{a0}d\u{e0041}e"});
+        for text in [pretty(&value), json_line(&value)] {
+            assert!(text.chars().all(|letter| letter == '\n' || !is_invisible(letter)), "{text:?}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+        }
+        assert!(!json_line(&value).contains('\n'));
     }
 }

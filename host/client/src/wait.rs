@@ -141,13 +141,15 @@ impl Waiter {
         was_lost || self.news.send(News::Lost(error)).await.is_ok()
     }
 
+    /// Tells that it is heard of again, if nothing was; returns whether anybody listens.
+    async fn back(&mut self) -> bool {
+        !std::mem::take(&mut self.lost) || self.news.send(News::Back).await.is_ok()
+    }
+
     /// Tells how the request stands; returns whether there is more to hear.
     async fn tell(&mut self, waited: Waited) -> bool {
         let has_ended = waited.status.is_terminal();
-        if std::mem::take(&mut self.lost) && self.news.send(News::Back).await.is_err() {
-            return false;
-        }
-        self.news.send(News::State(Box::new(waited))).await.is_ok() && !has_ended
+        self.back().await && self.news.send(News::State(Box::new(waited))).await.is_ok() && !has_ended
     }
 
     async fn poll(&mut self) -> End {
@@ -224,6 +226,9 @@ impl Waiter {
                 // A stream that is resumed begins with a lone `retry`, and then may have nothing to say for long.
                 if event.retry_ms.is_some() || event.name == "heartbeat" || event.name == "state" {
                     (heard, deadline) = (true, Instant::now() + silence);
+                    if !self.back().await {
+                        return End::Done;
+                    }
                 }
                 if event.name != "state" {
                     continue;

@@ -109,6 +109,30 @@ async fn what_is_not_approved_is_not_run() {
     assert!(refused.stderr.contains("no policy admits the action `launch`"), "{refused:?}");
 }
 
+/// As in two jobs of one pipeline.
+#[tokio::test]
+async fn what_differs_between_jobs_is_not_asked() {
+    let gateway = Home::new(ACTIONS).start().await;
+    let asker = Asker::of(&gateway);
+    let asked = async |job: &str, url: &str| {
+        let variables = [
+            ("GITLAB_CI", "true"),
+            ("CI_PROJECT_PATH", "acme/shop"),
+            ("CI_COMMIT_BRANCH", "main"),
+            ("CI_PIPELINE_ID", "9"),
+            ("CI_PIPELINE_URL", "https://gitlab.example/acme/shop/-/pipelines/9"),
+            ("CI_JOB_ID", job),
+            ("CI_JOB_URL", url),
+        ];
+        let more = ["--idempotency-key", "pipeline-9", "--detach"];
+        let ended = asker.ask_with(&variables, "deploy", &more).ended().await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        ended.stdout
+    };
+    let first = asked("41", "https://gitlab.example/acme/shop/-/jobs/41").await;
+    assert_eq!(asked("42", "https://gitlab.example/acme/shop/-/jobs/42").await, first);
+}
+
 /// What approvers change is what is run: in variables, in arguments, and in what is consumed.
 #[tokio::test]
 async fn edited_parameters_are_the_ones_that_are_run() {

@@ -73,6 +73,31 @@ async fn lost_answers_change_nothing() {
     assert_eq!(gateway.status(&id).await["use"], "succeeded");
 }
 
+/// `wait` gives up as `ask` does, and not while it is heard of, even if the gateway has nothing new to say.
+#[tokio::test]
+async fn a_gateway_that_is_gone_is_not_waited_for() {
+    let gateway = Home::new(ACTIONS).start().await;
+    let relay = Relay::start(Some(gateway.address())).await;
+    let asker = Asker::through(&relay);
+    let detached = asker.ask("deploy", &["--detach"]).ended().await;
+    let token = detached.stdout.lines().find_map(|line| line.strip_prefix("token   ")).expect("a token");
+    let patient = asker.run(&[], &["wait", token]);
+    relay.called("wait-sse", 1).await;
+    patient.printed("ready_for_approval").await;
+    relay.cut();
+    patient.said("the gateway answers again").await;
+    let impatient = asker.run(&[], &["wait", token, "--patience", "0s"]);
+    impatient.printed("ready_for_approval").await;
+    relay.lead_to(None);
+    relay.cut();
+    let ended = impatient.ended().await;
+    assert_eq!(ended.code, Some(7), "{ended:?}");
+    assert!(ended.stderr.contains("nothing was heard of the gateway"), "{ended:?}");
+    relay.lead_to(Some(gateway.address()));
+    gateway.cancel(token, None).await.expect("it is open");
+    assert_eq!(patient.ended().await.code, Some(5));
+}
+
 /// Before anybody is asked.
 #[tokio::test]
 async fn without_a_gateway_nothing_is_run() {
@@ -96,6 +121,12 @@ async fn nonsense_is_never_an_approval() {
         Fault::html("502 Bad Gateway"),
         Fault::html("404 Not Found"),
         Fault::answer("500 Internal Server Error", "application/problem+json", problem),
+        // It says to come back after the end of the world.
+        Fault::answer(
+            "503 Service Unavailable\r\nretry-after: 18446744073709551615",
+            "application/problem+json",
+            problem,
+        ),
         Fault::answer("302 Found", "text/plain", ""),
         json(r#"{"status":"approved"}"#),
         json("{}"),
@@ -174,6 +205,9 @@ async fn bad_usage_asks_nobody() {
         (&["--params-out", "no/such/folder", "--", "sh"], "no/such/folder"),
         (&["--url", "http://gateway.example", "--", "sh"], "is not encrypted"),
         (&["--timeout", "soon", "--", "sh"], "--timeout"),
+        (&["--timeout", "300000000000years", "--", "sh"], "longer than ten years"),
+        (&["--patience", "300000000000years", "--", "sh"], "longer than ten years"),
+        (&["--params-out", "same", "--receipt-out", "same", "--", "sh"], "the same file"),
         (&["--colour", "--", "sh"], "--colour"),
     ] {
         not_run(&asker, &asker.ask("deploy", more).ended().await, 2, said);

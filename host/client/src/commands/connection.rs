@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use countersign_core::receipt::signed::KeySet;
 
+use super::duration::duration;
 use super::exit::Ended;
 use crate::address::GatewayUrl;
 use crate::api::{Client, Settings};
@@ -59,7 +60,7 @@ pub struct Connection {
     #[arg(long, value_name = "COUNTERSIGN_JWKS")]
     pub jwks: Option<PathBuf>,
     /// For how long a gateway that gives no usable answer is tried again.
-    #[arg(long, value_name = "COUNTERSIGN_PATIENCE", default_value = "1m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "COUNTERSIGN_PATIENCE", default_value = "1m", value_parser = duration)]
     pub patience: Duration,
     /// Do without a receipt, for a gateway that signs none.
     #[arg(long)]

@@ -56,7 +56,12 @@ pub async fn check(
         }
         checked => checked,
     };
-    checked.map_err(|doubt| Ended::doubt(format!("{doubt}; nothing was run")))
+    checked.map_err(not_believed)
+}
+
+fn not_believed(doubt: Doubt) -> Ended {
+    let exit = if matches!(doubt, Doubt::Lapsed(_)) { Exit::Unusable } else { Exit::Doubt };
+    Ended::new(exit, format!("{doubt}; nothing was run"))
 }
 
 /// Uses the approval, for the parameters that are about to be used.
@@ -82,4 +87,21 @@ pub async fn consume(client: &Client, created: &Created, approval: &Approval) ->
         && consumed.usage == Usage::Consumed
         && consumed.payload_hash == approval.payload_hash;
     if is_ours { Ok(()) } else { Err(Ended::doubt(Doubt::Contradiction("approval that was consumed"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::lifecycle::Timestamp;
+    use countersign_core::receipt::Time;
+
+    use super::*;
+
+    /// What came too late is known well, and asked for anew.
+    #[test]
+    fn an_approval_that_has_lapsed_is_not_in_doubt() {
+        let lapsed = not_believed(Doubt::Lapsed(Time(Timestamp::from_millis(1_780_000_000_000))));
+        let why = "the approval could be used until 2026-05-28T20:26:40.000Z; nothing was run";
+        assert_eq!(lapsed, Ended::new(Exit::Unusable, why));
+        assert_eq!(not_believed(Doubt::NoReceipt).exit, Exit::Doubt);
+    }
 }

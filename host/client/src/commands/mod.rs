@@ -3,6 +3,7 @@
 mod ask;
 mod connection;
 pub mod decision;
+mod duration;
 mod exit;
 mod hash;
 pub mod hook;

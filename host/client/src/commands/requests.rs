@@ -12,12 +12,13 @@ use countersign_core::secret::Secret;
 use serde_json::{Value, json};
 
 use super::connection::Address;
+use super::duration::duration;
 use super::exit::{Ended, Exit};
 use crate::api::Client;
 use crate::credentials::Credentials;
 use crate::environment::Environment;
 use crate::error::CallError;
-use crate::text::{cut, plain, pretty};
+use crate::text::{cut, json_line, plain, pretty};
 
 /// The largest page that a gateway gives.
 const PAGE: usize = 500;
@@ -75,7 +76,7 @@ pub(super) struct Gateway {
     #[command(flatten)]
     address: Address,
     /// For how long a gateway that gives no usable answer is tried again.
-    #[arg(long, value_name = "COUNTERSIGN_PATIENCE", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "COUNTERSIGN_PATIENCE", default_value = "10s", value_parser = duration)]
     patience: Duration,
 }
 
@@ -92,7 +93,7 @@ struct Filter {
     #[arg(long, value_name = "ID")]
     requester: Option<String>,
     /// Only requests that are at least so old, such as `30m`.
-    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "AGE", value_parser = duration)]
     older_than: Option<Duration>,
 }
 
@@ -143,7 +144,7 @@ struct Watch {
     #[command(flatten)]
     filter: Filter,
     /// How often the gateway is asked.
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
     every: Duration,
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -327,7 +328,7 @@ impl Watch {
 
     fn print(&self, request: &Value) {
         match self.format {
-            Format::Json => say!("{}", plain(&request.to_string())),
+            Format::Json => say!("{}", json_line(request)),
             Format::Table => {
                 say!("{}  {}", SystemClock.now(), summary(request, SystemClock.now()).join("  "));
             }
@@ -491,6 +492,8 @@ fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use countersign_core::text::is_invisible;
+
     use super::*;
 
     #[test]
@@ -507,7 +510,7 @@ mod tests {
     fn a_request_is_one_line_without_control_characters() {
         let request = json!({
             "requestId": "req_1",
-            "action": "deploy\u{1b}[2J\nfake row",
+            "action": "deploy\u{1b}[2J\nfake\u{2028}\u{202e}row",
             "status": "ready_for_approval",
             "createdAt": "1970-01-01T00:00:00.000Z",
             "expiresAt": "1970-01-01T00:10:00.000Z",
@@ -519,10 +522,10 @@ mod tests {
         let rows = [summary(&request, Timestamp::from_millis(61_000))];
         let text = table(&HEADER, &rows);
         assert_eq!(text.lines().count(), 2, "{text}");
-        assert!(text.chars().all(|letter| letter == '\n' || !letter.is_control()), "{text:?}");
+        assert!(text.chars().all(|letter| letter == '\n' || !is_invisible(letter)), "{text:?}");
         assert!(text.contains("1m1s") && text.contains("8m59s"), "{text}");
         assert!(text.contains("approval quorum (1 of 2)"), "{text}");
         let all = details(&request, Timestamp::from_millis(61_000));
-        assert!(all.chars().all(|letter| letter == '\n' || !letter.is_control()), "{all:?}");
+        assert!(all.chars().all(|letter| letter == '\n' || !is_invisible(letter)), "{all:?}");
     }
 }

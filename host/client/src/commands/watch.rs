@@ -7,10 +7,12 @@ use clap::Args;
 use countersign_console::{note, say};
 use countersign_core::lifecycle::{RequestId, Status};
 use countersign_core::receipt::signed::verify;
+use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::exit::{EXIT_CODES, Ended, Exit};
 use crate::environment::Environment;
+use crate::patience::until;
 use crate::text::plain;
 use crate::wait::{News, Waiting};
 
@@ -45,15 +47,30 @@ impl WaitCommand {
         let request = token.split('.').next().and_then(|id| id.parse::<RequestId>().ok());
         let request = request.ok_or_else(|| Ended::usage("it is no wait token"))?;
         let mut waiting = Waiting::start(&client, &token);
-        while let Some(news) = waiting.next().await {
+        // When the patience with a gateway that is not heard of is over.
+        let mut give_up = None;
+        loop {
+            let news = tokio::select! {
+                biased;
+                news = waiting.next() => news,
+                () = until(give_up) => {
+                    return Err(Ended::doubt("nothing was heard of the gateway for as long as `--patience` says"));
+                }
+            };
             let state = match news {
-                News::State(state) => state,
-                News::Lost(error) => {
+                Some(News::State(state)) => state,
+                Some(News::Lost(error)) => {
                     note!("{}; trying again", plain(&error.to_string()));
+                    give_up = Some(Instant::now() + client.patience());
                     continue;
                 }
-                News::Back => continue,
-                News::Refused(error) => return Err(Ended::doubt(error)),
+                Some(News::Back) => {
+                    note!("the gateway answers again");
+                    give_up = None;
+                    continue;
+                }
+                Some(News::Refused(error)) => return Err(Ended::doubt(error)),
+                None => return Err(Ended::doubt("the gateway says no more of this request")),
             };
             say!("{}  approvers: {}", state.status.as_str(), plain(&state.approvers.join(", ")));
             if let (Status::Approved, Some(keys)) = (state.status, &keys) {
@@ -76,7 +93,6 @@ impl WaitCommand {
                 Status::Pending | Status::AwaitingPersonas | Status::ReadyForApproval => {}
             }
         }
-        Err(Ended::doubt("the gateway says no more of this request"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `countersign ask`: asks, waits, checks the decision, uses the approval, runs the command, and reports what came of it.
 
 mod origin;
+mod output;
 mod program;
 mod progress;
 mod run;
@@ -8,26 +9,26 @@ mod signals;
 
 pub(super) use self::signals::{Signals, name as signal_name};
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use countersign_console::{note, say};
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::lifecycle::{Party, RunResult, canonical};
+use rustix::process::Signal;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use self::origin::Job;
+use self::output::Outputs;
 use self::program::{Prepared, Program};
 use self::progress::Progress;
 use self::run::{Ran, run};
-use self::signals::name;
+use self::signals::{GRACE, name};
 use super::connection::Connection;
 use super::decision::{approved, check, consume, not_asked};
+use super::duration::duration;
 use super::exit::{EXIT_CODES, Ended, Exit};
 use super::parameters::Parameters;
 use super::party::party;
@@ -36,11 +37,12 @@ use crate::api::{Ask, Client, Meta, random_key};
 use crate::approval::{Approval, Asked};
 use crate::environment::Environment;
 use crate::error::CallError;
+use crate::patience::until;
 use crate::text::{cut, plain};
 use crate::wait::{News, Waiting};
 
-/// How long a request may take to be cancelled: CI systems kill a job some seconds after they have asked it to end.
-const CANCEL: Duration = Duration::from_secs(5);
+/// What is said of a request if it is not known whether it was made.
+pub(in crate::commands) const MAY_BE_OPEN: &str = "whether it was asked is not known; if it was, the request stays open until it expires, and nothing is run";
 
 /// The longest report of a command, in characters.
 const DETAIL: usize = 500;
@@ -63,7 +65,7 @@ pub struct AskCommand {
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
     /// After how long to give up: the request is then cancelled. By default it is waited for until it expires.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
     /// A key under which the request is made once, however often it is asked for. By default each call asks anew.
     #[arg(long, value_name = "KEY")]
@@ -94,7 +96,9 @@ struct ToRun {
     command: Option<Prepared>,
     /// The command's standard input.
     input: Option<String>,
-    files: Vec<(PathBuf, File, String)>,
+    outputs: Outputs,
+    params: String,
+    receipt: String,
 }
 
 impl AskCommand {
@@ -113,7 +117,8 @@ impl AskCommand {
         // Before anybody is asked: what would fail after they have agreed.
         let ask = self.request(environment)?;
         let program = Program::new(&self.command, environment).map_err(Ended::usage)?;
-        let files = self.files()?;
+        let outputs = Outputs::open(self.params_out.as_deref(), self.receipt_out.as_deref());
+        let outputs = outputs.map_err(Ended::usage)?;
         if let Some(program) = &program {
             program.prepare(&ask.params).map_err(Ended::usage)?;
         }
@@ -143,11 +148,25 @@ impl AskCommand {
         let asked = Asked::new(&self.action, ask.params, &created, since).map_err(Ended::doubt)?;
         let decided = self.wait(&client, &created, started, &mut signals).await?;
         approved(&decided)?;
-        let approval = check(&client, &asked, &decided, keys).await?;
-        let to_run = self.to_run(program.as_ref(), &asked, &approval, &decided, files)?;
-        consume(&client, &created, &approval).await?;
+        let approval = tokio::select! {
+            biased;
+            checked = check(&client, &asked, &decided, keys) => checked?,
+            signal = signals.next() => {
+                let why = format!("by {}; the approval was not used", name(signal));
+                return Err(Ended::new(Exit::Cancelled, why));
+            }
+        };
+        let to_run = self.to_run(program.as_ref(), &asked, &approval, &decided, outputs)?;
+        let consuming = signals.or_cut(consume(&client, &created, &approval)).await;
+        let (consumed, signal) = consuming.map_err(|signal| {
+            let name = name(signal);
+            Ended::doubt(format!(
+                "by {name}; whether the approval was consumed is not known; nothing was run"
+            ))
+        })?;
+        consumed?;
         note!("approved by {}", plain(&decided.approvers.join(", ")));
-        Ok(use_it(&client, &created, to_run, &mut signals).await)
+        Ok(use_it(&client, &created, to_run, signal, &mut signals).await)
     }
 
     /// What is asked for.
@@ -166,7 +185,7 @@ impl AskCommand {
         Ok(Ask { action: self.action.clone(), params: self.parameters.read()?, meta })
     }
 
-    /// Makes the request. What comes of a signal meanwhile is not known until the gateway has answered.
+    /// Makes the request. If a signal comes in on it, it has to be known whether it was made before it can be cancelled.
     async fn create(&self, client: &Client, ask: &Ask, signals: &mut Signals) -> Result<Created, Ended> {
         let key = match &self.idempotency_key {
             Some(key) => key.clone(),
@@ -174,17 +193,24 @@ impl AskCommand {
         };
         let creating = client.create(ask, &key);
         let mut creating = std::pin::pin!(creating);
-        let created = tokio::select! {
-            created = &mut creating => created,
-            signal = signals.next() => {
-                let why = format!("by {}, while it was asked", name(signal));
-                return Err(match tokio::time::timeout(CANCEL, creating).await {
-                    Ok(Ok(created)) => cancel(client, &created, signals, Exit::Cancelled, &why).await,
-                    _ => Ended::new(Exit::Cancelled, why),
-                });
-            }
+        let signal = tokio::select! {
+            biased;
+            created = &mut creating => return created.map_err(not_asked),
+            signal = signals.next() => signal,
         };
-        created.map_err(not_asked)
+        let why = format!("by {}, while it was asked", name(signal));
+        // The call may hang, so it is made once more, on another connection and under the same key.
+        let known = signals.within_grace(async {
+            tokio::select! {
+                Ok(created) = creating => Some(created),
+                Ok(created) = client.create(ask, &key) => Some(created),
+                else => None,
+            }
+        });
+        Err(match known.await.flatten() {
+            Some(created) => cancel(client, &created, signals, Exit::Cancelled, &why).await,
+            None => Ended::doubt(format!("{why}; {MAY_BE_OPEN}")),
+        })
     }
 
     /// Waits for the decision.
@@ -232,12 +258,6 @@ impl AskCommand {
         }
     }
 
-    /// The files that are written later, opened now.
-    fn files(&self) -> Result<Vec<(PathBuf, File)>, Ended> {
-        let paths = [&self.params_out, &self.receipt_out].into_iter().flatten();
-        paths.map(|path| Ok((path.clone(), private(path)?))).collect()
-    }
-
     /// What is done once the approval is consumed. Everything that could fail for what people have changed fails here.
     fn to_run(
         &self,
@@ -245,7 +265,7 @@ impl AskCommand {
         asked: &Asked,
         approval: &Approval,
         decided: &Waited,
-        files: Vec<(PathBuf, File)>,
+        outputs: Outputs,
     ) -> Result<ToRun, Ended> {
         let unusable =
             |why: String| Ended::new(Exit::Unusable, format!("as it was approved it cannot be run: {why}"));
@@ -260,23 +280,25 @@ impl AskCommand {
             command.variables.extend(given.map(|(name, value)| (name.to_owned(), value)));
         }
         let params = json(&approval.params);
-        let content = |path: &PathBuf| match Some(path) == self.params_out.as_ref() {
-            true => params.clone(),
-            false => receipt.clone(),
-        };
-        let files = files.into_iter().map(|(path, file)| (path.clone(), file, content(&path))).collect();
-        Ok(ToRun { command, input: self.params_stdin.then_some(params), files })
+        let input = self.params_stdin.then(|| params.clone());
+        Ok(ToRun { command, input, outputs, params, receipt })
     }
 }
 
-/// Writes the files and runs the command, and reports what came of it.
-async fn use_it(client: &Client, created: &Created, to_run: ToRun, signals: &mut Signals) -> Exit {
-    let ToRun { command, input, files } = to_run;
-    let written = files.into_iter().try_for_each(|(path, mut file, content)| {
-        let written = file.set_len(0).and_then(|()| file.write_all(content.as_bytes()));
-        written.map_err(|error| format!("`{}` cannot be written: {error}", path.display()))
-    });
-    let pending = signals.pending().await;
+/// Writes the files and runs the command, unless a signal came before, and reports what came of it.
+async fn use_it(
+    client: &Client,
+    created: &Created,
+    to_run: ToRun,
+    signal: Option<Signal>,
+    signals: &mut Signals,
+) -> Exit {
+    let ToRun { command, input, outputs, params, receipt } = to_run;
+    let written = outputs.write(&params, &receipt);
+    let pending = match signal {
+        Some(signal) => Some(signal),
+        None => signals.pending().await,
+    };
     let (ran, exit) = match (written, pending, command) {
         (Err(error), ..) => (Some(Ran::not(error)), Exit::CommandFailed),
         (Ok(()), Some(signal), Some(_)) => {
@@ -295,9 +317,12 @@ async fn use_it(client: &Client, created: &Created, to_run: ToRun, signals: &mut
         note!("failed: {}", plain(&detail));
     }
     let result = if succeeded { RunResult::Succeeded } else { RunResult::Failed };
-    if let Err(error) = client.report(&created.token, result, &cut(&detail, DETAIL - 1)).await {
-        // What was done is done: it only is not known to people.
-        note!("the outcome could not be reported: {}", plain(&error.to_string()));
+    let detail = cut(&detail, DETAIL - 1);
+    // What was done is done: if this fails it only is not known to people.
+    match signals.or_cut(client.report(&created.token, result, &detail)).await {
+        Ok((Ok(()), _)) => {}
+        Ok((Err(error), _)) => note!("the outcome could not be reported: {}", plain(&error.to_string())),
+        Err(signal) => note!("whether the outcome was reported is not known: {} came first", name(signal)),
     }
     exit
 }
@@ -307,7 +332,7 @@ async fn cancel(client: &Client, created: &Created, signals: &mut Signals, exit:
     let reason = cut(why, 1000);
     let cancelling = client.cancel(&created.token, &reason);
     let cancelled = tokio::select! {
-        cancelled = tokio::time::timeout(CANCEL, cancelling) => cancelled,
+        cancelled = tokio::time::timeout(GRACE, cancelling) => cancelled,
         signal = signals.next() => {
             return Ended::new(exit, format!("{why}; {} came again before it was cancelled", name(signal)));
         }
@@ -340,23 +365,6 @@ fn announce(created: &Created, action: &str, url: &crate::GatewayUrl) {
             can.persona.as_ref().map_or_else(|| can.act.clone(), |persona| format!("{} {persona}", can.act));
         note!("{}", plain(&format!("can {what}: {who}")));
     }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// A file that only its owner reads.
-fn private(path: &Path) -> Result<File, Ended> {
-    let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-    let opened = opened.and_then(|file| {
-        file.set_permissions(Permissions::from_mode(0o600))?;
-        Ok(file)
-    });
-    opened.map_err(|error| Ended::usage(format!("cannot write `{}`: {error}", path.display())))
 }
 
 fn json(params: &Map<String, Value>) -> String {

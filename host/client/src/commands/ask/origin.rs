@@ -1,4 +1,6 @@
 //! Where a request comes from, as far as the CI system says so. The gateway proves none of it: people read it.
+//!
+//! Nothing of it differs between the jobs, or the attempts, of one run: with the same idempotency key they ask for the same.
 
 use countersign_core::lifecycle::{Link, Origin};
 use serde_json::Value;
@@ -42,7 +44,7 @@ impl Job {
             pr: get("CI_MERGE_REQUEST_IID"),
             run: get("CI_PIPELINE_ID"),
             why: get("CI_COMMIT_TITLE"),
-            url: get("CI_JOB_URL"),
+            url: get("CI_PIPELINE_URL"),
         }
     }
 
@@ -53,7 +55,7 @@ impl Job {
 
     pub(super) fn links(&self) -> Vec<Link> {
         let url = self.url.iter().filter(|url| url.starts_with("https://") || url.starts_with("http://"));
-        url.map(|url| Link { label: "Job".to_owned(), url: url.clone() }).collect()
+        url.map(|url| Link { label: "Run".to_owned(), url: url.clone() }).collect()
     }
 }
 
@@ -91,11 +93,29 @@ mod tests {
             ("CI_COMMIT_BRANCH", "main"),
             ("CI_PIPELINE_ID", "9"),
             ("CI_COMMIT_TITLE", "Raise the limit"),
-            ("CI_JOB_URL", "javascript:alert(1)"),
+            ("CI_PIPELINE_URL", "javascript:alert(1)"),
         ]);
         let job = Job::of(&gitlab);
         assert_eq!((job.repo.as_deref(), job.why.as_deref()), (Some("acme/infra"), Some("Raise the limit")));
         assert!(job.links().is_empty());
+        // Two jobs of one pipeline say the same.
+        let job = |id: &'static str, url: &'static str| {
+            let pipeline = [
+                ("CI_PROJECT_PATH", "acme/infra"),
+                ("CI_PIPELINE_ID", "9"),
+                ("CI_PIPELINE_URL", "https://gitlab.example/acme/infra/-/pipelines/9"),
+            ];
+            Job::of(&Environment::from([
+                pipeline[0],
+                pipeline[1],
+                pipeline[2],
+                ("CI_JOB_ID", id),
+                ("CI_JOB_URL", url),
+            ]))
+        };
+        let first = job("41", "https://gitlab.example/acme/infra/-/jobs/41");
+        assert_eq!(first, job("42", "https://gitlab.example/acme/infra/-/jobs/42"));
+        assert_eq!(first.links()[0].url, "https://gitlab.example/acme/infra/-/pipelines/9");
         assert_eq!(Job::of(&Environment::default()), Job::default());
     }
 }

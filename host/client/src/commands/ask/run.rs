@@ -1,10 +1,12 @@
 //! Running the command that was approved.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, getpgrp, pidfd_open, pidfd_send_signal};
+use rustix::termios::tcgetpgrp;
 
 use super::program::Prepared;
 use super::signals::Signals;
@@ -45,8 +47,6 @@ pub(super) async fn run(prepared: Prepared, input: Option<String>, signals: &mut
         // It fails if the command does not read it, which is up to the command.
         tokio::task::spawn_blocking(move || drop(pipe.write_all(input.as_bytes())));
     }
-    // A terminal sends SIGINT to the command as well.
-    let by_terminal = std::io::stdin().is_terminal();
     let mut waiting = tokio::task::spawn_blocking(move || child.wait());
     loop {
         tokio::select! {
@@ -56,13 +56,21 @@ pub(super) async fn run(prepared: Prepared, input: Option<String>, signals: &mut
                 Err(error) => Ran::not(format!("how it ended is not known: {error}")),
             },
             signal = signals.next() => {
-                if let (false, Ok(process)) = (by_terminal && signal == Signal::INT, &process) {
+                // Who has sent it is not known: Ctrl-C is what is likely.
+                let has_it = signal == Signal::INT && is_in_foreground();
+                if let (false, Ok(process)) = (has_it, &process) {
                     // It fails if the command has just ended.
                     let _ = pidfd_send_signal(process, signal);
                 }
             }
         }
     }
+}
+
+/// Whether the terminal sends its SIGINT to this process, and so to the command, which is in the same process group.
+fn is_in_foreground() -> bool {
+    let Ok(terminal) = File::open("/dev/tty") else { return false };
+    tcgetpgrp(&terminal).is_ok_and(|group| group == getpgrp())
 }
 
 fn of(status: ExitStatus) -> Ran {

@@ -19,15 +19,17 @@ use countersign_console::note;
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::json;
 use countersign_core::lifecycle::{Digest, Origin};
+use rustix::process::Signal;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::host::{Printed, ToolCall, Verdict, answer, deny_unknown};
 use self::rules::{Decide, Fate, Rules};
-use super::ask::{Signals, signal_name, word};
+use super::ask::{MAY_BE_OPEN, Signals, signal_name, word};
 use super::connection::Connection;
 use super::decision::{approved, check, consume, not_asked};
+use super::duration::duration;
 use super::exit::Ended;
 use super::party::party;
 use crate::answer::Waited;
@@ -64,14 +66,21 @@ pub struct HookCommand {
     #[arg(long, value_enum, value_name = "EVENT")]
     event: Option<HookEvent>,
     /// After how long the call is denied: less than the host gives a hook, since it goes on after that.
-    #[arg(long, value_name = "DURATION", default_value = "9m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "9m", value_parser = duration)]
     deadline: Duration,
     #[command(flatten)]
     connection: Connection,
 }
 
-/// The request that is open, to be cancelled if the time is over.
-type OpenRequest = Arc<Mutex<Option<(Client, String)>>>;
+/// What may be open, to be cancelled if the time is over.
+type OpenRequest = Arc<Mutex<Option<Open>>>;
+
+enum Open {
+    /// It is being made, under this idempotency key.
+    Asked(Client, Box<Ask>, String),
+    /// It has this wait token.
+    Made(Client, String),
+}
 
 impl HookCommand {
     /// Reads a call from the standard input, answers it, and ends the process.
@@ -80,11 +89,17 @@ impl HookCommand {
         let (host, expected) = (self.host, self.event);
         let open = OpenRequest::default();
         let late = format!("nobody decided within {}", humantime::format_duration(self.deadline));
-        let input = match tokio::time::timeout_at(deadline, input()).await {
-            Ok(input) => input,
-            Err(_) => print(deny(host, expected, &late)),
+        // Before anything is waited for: a signal would end the process without an answer.
+        let mut signals = match Signals::listen() {
+            Ok(signals) => signals,
+            Err(error) => print(deny(host, expected, &format!("cannot listen for signals: {error}"))),
         };
-        let (input, event) = match input {
+        let read = tokio::select! {
+            input = input() => input,
+            () = tokio::time::sleep_until(deadline) => Err(late.clone()),
+            signal = signals.next() => Err(by(signal)),
+        };
+        let (input, event) = match read {
             Ok(input) => {
                 let event = HookEvent::of(&input).or(expected);
                 (input, event)
@@ -92,10 +107,10 @@ impl HookCommand {
             Err(why) => print(deny(host, expected, &why)),
         };
         let deciding = decide(self, environment, input, Arc::clone(&open));
-        let (verdict, is_open) = settle(deciding, deadline, &late).await;
-        if is_open {
-            cancel(&open, &verdict).await;
-        }
+        let verdict = match settle(deciding, deadline, &late, &mut signals).await {
+            Ok(verdict) => verdict,
+            Err(why) => denied(&cancel(&open, why).await),
+        };
         print(match event {
             Some(event) => answer(host, event, verdict),
             None => match verdict {
@@ -107,8 +122,15 @@ impl HookCommand {
 }
 
 /// Answers a hook whose command line is wrong, so that this is no way around it, and ends the process.
+///
+/// # Panics
+/// Outside of a runtime of tokio's.
 pub fn refuse(arguments: &[OsString], why: &str) -> ! {
     let (sender, receiver) = mpsc::channel();
+    if let Ok(mut signals) = Signals::listen() {
+        let sender = sender.clone();
+        tokio::spawn(async move { sender.send(Err(by(signals.next().await))) });
+    }
     std::thread::spawn(move || sender.send(read(std::io::stdin().lock())));
     let input = receiver.recv_timeout(Duration::from_secs(5)).ok().and_then(Result::ok).unwrap_or_default();
     let event = HookEvent::of(&input).or_else(|| HookEvent::in_words(arguments));
@@ -120,40 +142,59 @@ fn deny(host: Host, event: Option<HookEvent>, why: &str) -> Printed {
     event.map_or_else(|| deny_unknown(&why), |event| answer(host, event, Verdict::Deny(why.clone())))
 }
 
-/// What comes of a decision that may be late, or break; and whether something may still be open.
+/// What comes of a decision.
+///
+/// # Errors
+/// The reason, if it is late, or breaks: then something may still be open.
 async fn settle(
     deciding: impl Future<Output = Verdict> + Send + 'static,
     deadline: Instant,
     late: &str,
-) -> (Verdict, bool) {
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
-        Err(error) => return (denied(&format!("cannot listen for signals: {error}")), false),
-    };
+    signals: &mut Signals,
+) -> Result<Verdict, String> {
     // In a task of its own, so that a panic there is a denial here.
     let mut deciding = tokio::spawn(deciding);
     let why = tokio::select! {
         decided = &mut deciding => match decided {
-            Ok(verdict) => return (verdict, false),
+            Ok(verdict) => return Ok(verdict),
             Err(_) => "internal error in the hook".to_owned(),
         },
         () = tokio::time::sleep_until(deadline) => late.to_owned(),
-        signal = signals.next() => format!("the hook was ended by {}", signal_name(signal)),
+        signal = signals.next() => by(signal),
     };
     deciding.abort();
-    (denied(&why), true)
+    Err(why)
+}
+
+fn by(signal: Signal) -> String {
+    format!("the hook was ended by {}", signal_name(signal))
 }
 
 fn denied(why: &str) -> Verdict {
     Verdict::Deny(format!("countersign: {}", cut(&plain(why), 1000)))
 }
 
-async fn cancel(open: &OpenRequest, verdict: &Verdict) {
-    let taken = open.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let (Some((client, token)), Verdict::Deny(why)) = (taken, verdict) {
-        // It fails if the request has ended, or nobody answers: it is denied all the same.
-        let _ = tokio::time::timeout(CANCEL, client.cancel(&token, why)).await;
-    }
+/// Takes back what may be open, and returns the reason with what is not known of that.
+async fn cancel(open: &OpenRequest, why: String) -> String {
+    let Some(taken) = lock(open).take() else { return why };
+    let (until, reason) = (Instant::now() + CANCEL, cut(&format!("countersign: {why}"), 1000));
+    let (client, token) = match taken {
+        Open::Made(client, token) => (client, token),
+        // Under the same key it is not made twice.
+        Open::Asked(client, ask, key) => {
+            match tokio::time::timeout_at(until, client.create(&ask, &key)).await {
+                Ok(Ok(created)) => (client, created.token),
+                _ => return format!("{why}; {MAY_BE_OPEN}"),
+            }
+        }
+    };
+    // It fails if the request has ended, or nobody answers: it is denied all the same.
+    let _ = tokio::time::timeout_at(until, client.cancel(&token, &reason)).await;
+    why
+}
+
+fn lock(open: &OpenRequest) -> std::sync::MutexGuard<'_, Option<Open>> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn decide(
@@ -196,13 +237,15 @@ async fn judge(
     let client = command.connection.client(environment).await?;
     let keys = command.connection.keys(&client).await?;
     let since = Some(SystemClock.now());
-    let created = client.create(&ask, &random_key().map_err(Ended::doubt)?).await.map_err(not_asked)?;
-    *open.lock().unwrap_or_else(PoisonError::into_inner) = Some((client.clone(), created.token.clone()));
+    let key = random_key().map_err(Ended::doubt)?;
+    *lock(open) = Some(Open::Asked(client.clone(), Box::new(ask.clone()), key.clone()));
+    let created = client.create(&ask, &key).await.map_err(not_asked)?;
+    *lock(open) = Some(Open::Made(client.clone(), created.token.clone()));
     // Hosts show this in their logs, if anywhere.
     note!("asked for {}: {}", plain(action), created.request_id);
     let asked = Asked::new(action, params, &created, since).map_err(Ended::doubt)?;
     let decided = wait(&client, &created.token).await?;
-    open.lock().unwrap_or_else(PoisonError::into_inner).take();
+    lock(open).take();
     approved(&decided)?;
     let approval = check(&client, &asked, &decided, keys).await?;
     let input = edited(&call, &asked, &approval)?;
@@ -356,11 +399,12 @@ mod tests {
     #[tokio::test]
     async fn whatever_breaks_is_a_denial() {
         let later = Instant::now() + Duration::from_secs(600);
-        let (verdict, open) = settle(async { panic!("broken") }, later, "late").await;
-        assert_eq!((verdict, open), (Verdict::Deny("countersign: internal error in the hook".into()), true));
-        let (verdict, open) = settle(std::future::pending(), Instant::now(), "late").await;
-        assert_eq!((verdict, open), (Verdict::Deny("countersign: late".into()), true));
-        assert_eq!(settle(async { Verdict::Ask }, later, "late").await, (Verdict::Ask, false));
+        let mut signals = Signals::listen().unwrap();
+        let broken = settle(async { panic!("broken") }, later, "late", &mut signals).await;
+        assert_eq!(broken, Err("internal error in the hook".to_owned()));
+        let late = settle(std::future::pending(), Instant::now(), "late", &mut signals).await;
+        assert_eq!(late, Err("late".to_owned()));
+        assert_eq!(settle(async { Verdict::Ask }, later, "late", &mut signals).await, Ok(Verdict::Ask));
     }
 
     #[test]
