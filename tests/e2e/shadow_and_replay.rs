@@ -199,8 +199,18 @@ async fn a_replay_shows_exactly_the_changes() {
     let other = Home::new(&other[..other.find("  brief:").expect("an action")]);
     let changed = report(&replay(gateway.home(), &other, &["--format", "json"]));
     assert_eq!(changed["changed"][0]["count"], 3, "{changed}");
-    let not_judged = &changed["notJudged"][0];
-    assert_eq!((&not_judged["why"], &not_judged["count"]), (&json!("unknown_action"), &json!(1)));
+    let gone = &changed["changed"][1];
+    let outcome = (&gone["from"], &gone["to"], &gone["count"]);
+    assert_eq!(outcome, (&json!("expired"), &json!("denied (unknown action)"), &json!(1)), "{changed}");
+
+    // A set that lets none of them through is all change.
+    let none = replay(
+        gateway.home(),
+        &Home::new("  other:\n    policies: [{ use: quorum, with: { approvers: [U0A] } }]\n"),
+        &["--max-changes", "0"],
+    );
+    assert_eq!(none.code, Some(1), "{none:?}");
+    assert!(none.stdout.contains("approved → denied (unknown action): 4\n"), "{none:?}");
 
     // When the gateway is gone as well, and nothing is written.
     let home = gateway.stop().await;

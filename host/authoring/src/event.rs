@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use countersign_core::json;
 use countersign_gateway::Intent;
+use countersign_policy::yaml::fields::parse_duration;
+
+use crate::synthetic::Somebody;
 
 /// An event of a synthetic request.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +61,8 @@ impl FromStr for Event {
             (Some(by), Some(act)) => {
                 let rest: Vec<String> = words.collect();
                 let intent = intent(&by, &act, &rest)?;
-                (Some(by), intent)
+                let Somebody { name, .. } = by.parse().map_err(BadEvent)?;
+                (Some(name), intent)
             }
         };
         Ok(Event { at_ms, by, intent })
@@ -136,8 +140,8 @@ fn words(line: &str) -> Result<Vec<String>, BadEvent> {
 
 /// A duration such as `5m`, in milliseconds.
 pub(crate) fn millis(text: &str) -> Result<u64, String> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|error| format!("`{text}` is no duration such as `5m`: {error}"))?;
+    let duration =
+        parse_duration(text).map_err(|error| format!("`{text}` is no duration such as `5m`: {error}"))?;
     u64::try_from(duration.as_millis()).map_err(|_| format!("`{text}` is too long"))
 }
 

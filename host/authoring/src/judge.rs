@@ -31,7 +31,7 @@ use serde_json::{Map, Value};
 use self::moves::Moves;
 use self::report::Report;
 use super::event::{Event, duration};
-use super::synthetic::{self, SUBMITTED_AT, Submitted, SyntheticRequest, request_id};
+use super::synthetic::{self, SUBMITTED_AT, Somebody, Submitted, SyntheticRequest, request_id};
 use super::{Answer, Format, file};
 use crate::people::People;
 use countersign_console::Progress;
@@ -56,7 +56,7 @@ pub struct Judge {
     params: String,
     /// Who asks: a Slack id, or `source:id`.
     #[arg(long, value_name = "ID", default_value = synthetic::REQUESTER)]
-    requester: String,
+    requester: Somebody,
     /// What the requester is: `person`, `machine` or `unknown`. By default a Slack id is a person's, and any other id is
     /// unknown, as in a gateway whose access file does not name it.
     #[arg(long, value_name = "KIND", value_parser = known)]
@@ -66,7 +66,7 @@ pub struct Judge {
     authenticated: bool,
     /// The id of somebody who owns the machine that asks, and counts as a requester. May come several times.
     #[arg(long = "owned-by", value_name = "ID")]
-    owners: Vec<String>,
+    owners: Vec<Somebody>,
     /// What happens, in order: `U0BOB approve`, `U0BOB approve replicas=4`, `U0SEC acknowledge security`,
     /// `U0BOB deny too risky`, `U0BOB withdraw`, `escalated` or `tick`; with a time at the end, such as `@5m`, for when
     /// it happens. May come several times.
@@ -96,11 +96,11 @@ pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
         let hint = did_you_mean(&judge.action, set.actions().keys().map(String::as_str));
         bail!("no policy of the set knows the action `{}`, so a gateway denies it{hint}", judge.action);
     };
-    let mut request = SyntheticRequest::new(&judge.action, &judge.requester);
+    let mut request = SyntheticRequest::new(&judge.action, judge.requester.clone());
     request.requester_is = judge.requester_is;
     request.at = judge.at;
     request.ask.who.authenticated = judge.authenticated;
-    request.ask.who.owners = judge.owners.iter().cloned().collect();
+    request.ask.who.owners = judge.owners.iter().map(|owner| owner.name.clone()).collect();
     request.ask.params = params(&judge.params)?;
     let directory = judge.people.directory()?;
     for (group, ids) in &judge.usergroups {
@@ -127,11 +127,10 @@ pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
         unknown,
         warnings,
     };
-    let text = match judge.format {
-        Format::Text => report.text(),
-        Format::Json => report.json()?,
-    };
-    Ok(Answer { text, good: true })
+    match judge.format {
+        Format::Text => Ok(Answer::lines(&report.text(), true)),
+        Format::Json => report.json(),
+    }
 }
 
 /// One event: what each policy said, and what came of it.
@@ -171,7 +170,7 @@ impl Simulation<'_> {
     /// The request is made, or not.
     fn submit(&mut self, request: &SyntheticRequest) {
         let Submitted { submission, params } = request.submit(self.policy, &self.directory);
-        let event = format!("{} asks", submission.requester.id);
+        let event = format!("{} asks", submission.requester_id());
         let Admission { verdicts, outcome } =
             decide::admit(self.policy, request_id(self.began), submission.clone(), &params, |_| None);
         let mut named = self.named(&verdicts);

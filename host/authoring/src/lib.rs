@@ -20,6 +20,7 @@ mod synthetic;
 mod file;
 mod people;
 mod redis_settings;
+mod shown;
 mod store_address;
 mod table;
 mod words;
@@ -36,6 +37,7 @@ use anyhow::{Context as _, Result};
 use clap::{Subcommand, ValueEnum};
 use countersign_console::{note, say_text};
 use countersign_policy::{Engine, Limits, Module, Trust};
+use serde::Serialize;
 
 pub use self::redis_settings::Redis;
 pub use self::store_address::StoreAddress;
@@ -110,9 +112,22 @@ enum Format {
 
 /// The output of a command that ran.
 struct Answer {
+    /// What is printed as it is.
     text: String,
     /// Whether the command found nothing wrong. Decides between the exit codes 0 and 1.
     good: bool,
+}
+
+impl Answer {
+    /// An answer in lines for people.
+    fn lines(report: &str, good: bool) -> Answer {
+        Answer { text: shown::lines(report), good }
+    }
+
+    /// An answer in one JSON document.
+    fn json(document: &impl Serialize, good: bool) -> Result<Answer> {
+        Ok(Answer { text: shown::json(document)?, good })
+    }
 }
 
 /// Runs a command and prints its output.
@@ -125,7 +140,7 @@ pub fn run(policy: &Policy) -> ExitCode {
             ExitCode::from(u8::from(!good))
         }
         Err(error) => {
-            note!("{error:#}");
+            note!("{}", shown::lines(&format!("{error:#}")));
             ExitCode::from(2)
         }
     }

@@ -1,9 +1,12 @@
 //! A synthetic request, as the gateway would make one of what a caller sends.
 
+use std::str::FromStr;
+
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
     Commitments, Digest, Known, Origin, Party, RequestId, Submission, Timestamp,
 };
+use countersign_core::people::{SLACK, is_slack_id, name_of};
 use countersign_policy::ActionPolicy;
 use countersign_policy::decide::{self, Again, Ask, Issued, Who};
 use serde_json::{Map, Value};
@@ -14,6 +17,38 @@ pub(super) const SUBMITTED_AT: Timestamp = Timestamp::from_millis(1_767_268_800_
 /// Who asks, if nothing else is said.
 pub(super) const REQUESTER: &str = "U0REQUESTER";
 
+/// Somebody in a synthetic request, who is called as the gateway calls them: one person must not be two.
+#[derive(Clone, Debug)]
+pub(super) struct Somebody {
+    party: Party,
+    /// A bare Slack id, `source:id`, or a person's name.
+    pub(super) name: String,
+}
+
+impl FromStr for Somebody {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Somebody, String> {
+        let (source, id) = match text.split_once(':') {
+            Some((source, id)) => (source, id),
+            None if is_slack_id(text) => (SLACK, text),
+            None => ("synthetic", text),
+        };
+        let name = name_of(source, id).map_err(|why| format!("`{text}` {why}"))?;
+        // A name of the access file has no source.
+        let name = if text.contains(':') { name } else { id.to_owned() };
+        Ok(Somebody { party: Party { id: id.to_owned(), source: source.to_owned(), display: None }, name })
+    }
+}
+
+/// Who asks, if nothing else is said.
+impl Default for Somebody {
+    fn default() -> Somebody {
+        let party = Party { id: REQUESTER.to_owned(), source: SLACK.to_owned(), display: None };
+        Somebody { party, name: REQUESTER.to_owned() }
+    }
+}
+
 /// What a caller would send, and what the gateway would know of the people in it.
 #[derive(Clone, Debug)]
 pub(super) struct SyntheticRequest {
@@ -22,8 +57,8 @@ pub(super) struct SyntheticRequest {
     pub(super) requester_is: Option<Known>,
     /// How many requests of the same lineage came before.
     pub(super) depth: u32,
-    /// The id of whoever had an earlier request made again, if this one was.
-    pub(super) rerequested_by: Option<String>,
+    /// Whoever had an earlier request made again, if this one was.
+    pub(super) rerequested_by: Option<Somebody>,
     /// When it is made.
     pub(super) at: Timestamp,
 }
@@ -37,13 +72,13 @@ pub(super) struct Submitted {
 
 impl SyntheticRequest {
     /// A request for `action` by `requester`, who is not authenticated.
-    pub(super) fn new(action: &str, requester: &str) -> SyntheticRequest {
+    pub(super) fn new(action: &str, requester: Somebody) -> SyntheticRequest {
         let ask = Ask {
             action: action.to_owned(),
             params: Map::new(),
             origin: Origin { repo: "synthetic/repository".to_owned(), branch: None, pr: None, run_id: None },
-            requester: party(requester),
-            who: Who::asserted(requester),
+            who: Who::asserted(&requester.name),
+            requester: requester.party,
             caller: None,
             justification: "a synthetic request".to_owned(),
             links: Vec::new(),
@@ -63,8 +98,8 @@ impl SyntheticRequest {
         let first = decide::submission(policy, &self.ask, issued(commitments), None, directory);
         let (mut submission, params) = match &self.rerequested_by {
             None => (first, self.ask.params.clone()),
-            Some(id) => {
-                let again = Again { party: party(id), who: Who::asserted(id) };
+            Some(Somebody { party, name }) => {
+                let again = Again { party: party.clone(), who: Who::asserted(name) };
                 // Nobody has the hidden values of a request that is made again, its admission included.
                 let ask = Ask { params: first.params.clone(), ..self.ask.clone() };
                 let issued = issued(first.commitments());
@@ -79,10 +114,6 @@ impl SyntheticRequest {
         }
         Submitted { submission, params }
     }
-}
-
-fn party(id: &str) -> Party {
-    Party { id: id.to_owned(), source: "synthetic".to_owned(), display: None }
 }
 
 /// The id of every synthetic request that is made at this time.

@@ -1,11 +1,13 @@
 //! Lays out text in columns.
 
+use crate::shown::plain;
+
 /// The maximum width of a column; longer lines are wrapped at spaces.
 const MAX_WIDTH: usize = 44;
 /// The maximum width of the last column.
 const LAST_MAX_WIDTH: usize = 80;
 
-/// Formats rows of cells, each cell a list of lines. Columns are separated by two spaces.
+/// Formats rows of cells, each cell a list of lines that stay such, whoever wrote them. Columns are separated by two spaces.
 pub(crate) fn columns(indent: usize, rows: &[Vec<Vec<String>>]) -> String {
     let rows: Vec<Vec<Vec<String>>> = rows.iter().map(|row| wrapped(row)).collect();
     let mut widths: Vec<usize> = Vec::new();
@@ -43,7 +45,7 @@ fn wrapped(row: &[Vec<String>]) -> Vec<Vec<String>> {
     let last = row.len().saturating_sub(1);
     let width = |column: usize| if column == last { LAST_MAX_WIDTH } else { MAX_WIDTH };
     let cell = |(column, cell): (usize, &Vec<String>)| {
-        cell.iter().flat_map(|line| wrap(line, width(column))).collect()
+        cell.iter().flat_map(|line| wrap(&plain(line), width(column))).collect()
     };
     row.iter().enumerate().map(cell).collect()
 }

@@ -1,6 +1,7 @@
 //! Formats the answers of policies as text, the same in every command.
 
 use countersign_core::lifecycle::{Reason, Requirement, RequirementKind, Standing};
+use serde_json::Value;
 
 /// A standing, one line per requirement; `show` formats a requirement.
 pub(crate) fn standing(standing: &Standing, show: impl Fn(&Requirement) -> String) -> Vec<String> {
@@ -31,7 +32,7 @@ fn by(wanted: &Requirement) -> String {
     match (eligible.is_empty(), able.is_empty()) {
         (true, _) => String::new(),
         (false, true) => ", by nobody".to_owned(),
-        (false, false) => format!(", by {}", who(able)),
+        (false, false) => format!(", by {}", names(able)),
     }
 }
 
@@ -53,9 +54,16 @@ pub(crate) fn reason(reason: &Reason) -> String {
     }
 }
 
-/// Joins ids and `@group` names with commas.
-pub(crate) fn who(ids: impl IntoIterator<Item = impl AsRef<str>>) -> String {
-    ids.into_iter().map(|id| id.as_ref().to_owned()).collect::<Vec<_>>().join(", ")
+/// Names that others chose, joined with commas so that they can be read in one way only.
+pub(crate) fn names<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+    names.into_iter().map(|it| name(it)).collect::<Vec<_>>().join(", ")
+}
+
+/// A name that others chose. In quotes, as in JSON, if it could be taken for something else than one name.
+pub(crate) fn name(name: &str) -> String {
+    let is_part = |letter: char| letter.is_alphanumeric() || "-_.:@#/".contains(letter);
+    let is_plain = !name.is_empty() && name != "none" && name.chars().all(is_part);
+    if is_plain { name.to_owned() } else { Value::from(name).to_string() }
 }
 
 /// `1 scenario`, `2 scenarios`.

@@ -43,5 +43,6 @@ pub use cache::CompileCache;
 pub use engine::{Cost, Engine, EngineError, Limits};
 pub use module::{Descriptor, Module, ModuleError, ReasonDoc};
 pub use policies::{Policies, RestoreError};
+pub use schema::checks_format;
 pub use set::{Kept, Known, LoadError, LoadErrors, Manifest, Pins, PolicySet, Source, Stored};
 pub use trust::{KeyError, Keys, PublicKey, Signed, Trust, Unsigned, Verified};

@@ -6,10 +6,57 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::record::Redaction;
 use jsonschema::error::ValidationErrorKind;
-use jsonschema::{ValidationError, Validator};
+use jsonschema::{ValidationError, ValidationOptions, Validator};
 use serde_json::{Map, Value, json};
 
 use self::checkable::{Checkable, Hidden, Joined, step};
+
+/// The values of `format` that are checked, each with a text that has it.
+const FORMATS: [(&str, &str); 17] = [
+    ("date", "2026-01-01"),
+    ("date-time", "2026-01-01T12:00:00Z"),
+    ("duration", "PT1H"),
+    ("email", "somebody@example.com"),
+    ("hostname", "example.com"),
+    ("ipv4", "192.0.2.1"),
+    ("ipv6", "2001:db8::1"),
+    ("iri", "https://example.com/"),
+    ("iri-reference", "/"),
+    ("json-pointer", "/a"),
+    ("regex", "a"),
+    ("relative-json-pointer", "0"),
+    ("time", "12:00:00Z"),
+    ("uri", "https://example.com/"),
+    ("uri-reference", "/"),
+    ("uri-template", "https://example.com/{id}"),
+    ("uuid", "00000000-0000-4000-8000-000000000000"),
+];
+
+/// Whether texts are checked that a schema says have this `format`.
+#[must_use]
+pub fn checks_format(name: &str) -> bool {
+    FORMATS.iter().any(|(format, _)| *format == name)
+}
+
+/// Whether an error is that a text has not the `format` that it should.
+pub(super) fn is_of_format(error: &ValidationError<'_>) -> bool {
+    matches!(error.kind(), ValidationErrorKind::Format { .. })
+}
+
+/// How every schema is read. JSON Schema leaves it open whether `format` is checked; it is, since who writes it relies on
+/// it.
+fn options() -> ValidationOptions<'static> {
+    jsonschema::draft202012::options().should_validate_formats(true)
+}
+
+/// What is wrong with a `format` of a valid schema that is none of [`FORMATS`]: nothing would be checked.
+pub(super) fn unknown_format(schema: &Value) -> Option<String> {
+    let error = options().should_ignore_unknown_formats(false).build(schema).err()?;
+    let path = error.schema_path().as_str();
+    let name = schema.pointer(path).and_then(Value::as_str).filter(|name| !checks_format(name))?;
+    let known = FORMATS.map(|(format, _)| format).join("`, `");
+    Some(format!("`{path}`: the format `{name}` cannot be checked; these can: `{known}`"))
+}
 
 /// A validator of `schema`, which must be JSON Schema 2020-12 and refer to nothing outside of itself.
 pub(super) fn compile(schema: &Value) -> Result<Validator, String> {
@@ -19,7 +66,7 @@ pub(super) fn compile(schema: &Value) -> Result<Validator, String> {
         return Err(format!("its `$schema` is `{dialect}`, but only JSON Schema 2020-12 is understood"));
     }
     jsonschema::draft202012::meta::validate(schema).map_err(|error| at(&error, error.to_string()))?;
-    jsonschema::draft202012::options().build(schema).map_err(|error| at(&error, error.to_string()))
+    options().build(schema).map_err(|error| at(&error, error.to_string()))
 }
 
 /// `text`, and where in the checked value it applies.
@@ -47,7 +94,7 @@ struct Prepared {
 impl Prepared {
     fn new(schema: &Value, hidden: Hidden<'_>) -> Result<Prepared, String> {
         let Checkable { document, joined } = Checkable::of(schema, hidden)?;
-        let validator = jsonschema::draft202012::options().build(&document);
+        let validator = options().build(&document);
         let validator = validator.map_err(|error| at(&error, error.to_string()))?;
         Ok(Prepared { document, validator, joined })
     }
@@ -121,6 +168,11 @@ impl ParamSchema {
 
     fn properties(&self) -> Option<&Map<String, Value>> {
         self.document.get("properties").and_then(Value::as_object)
+    }
+
+    /// What is wrong with a `format` that cannot be checked. A new set with one is refused; a stored one may have it.
+    pub(super) fn unknown_format(&self) -> Option<String> {
+        unknown_format(&self.document)
     }
 
     /// JSON Pointers of the rules that join this parameter with hidden ones, so that an edit of it cannot be checked.
@@ -334,6 +386,9 @@ pub(super) fn synthetic(schema: &Value, document: &Value, depth: u8) -> Option<V
     let number = |keyword: &str| schema.get(keyword).and_then(Value::as_u64).unwrap_or(0);
     match schema.get("type").and_then(Value::as_str) {
         Some("string") => {
+            if let Some(example) = schema.get("format").and_then(example) {
+                return Some(example.into());
+            }
             let length = usize::try_from(number("minLength")).ok().filter(|length| *length <= 1024)?;
             Some(Value::String("a".repeat(length.max(1))))
         }
@@ -358,6 +413,32 @@ pub(super) fn synthetic(schema: &Value, document: &Value, depth: u8) -> Option<V
                 Some((key.to_owned(), synthetic(schema, document, depth + 1)?))
             };
             required.filter_map(Value::as_str).map(member).collect::<Option<Map<_, _>>>().map(Value::Object)
+        }
+    }
+}
+
+/// A text that has this `format`.
+fn example(format: &Value) -> Option<&'static str> {
+    FORMATS.iter().find(|(name, _)| *name == format).map(|(_, example)| *example)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table is that of the library, and its examples are right.
+    #[test]
+    fn formats_are_those_that_the_library_checks() {
+        for (format, example) in FORMATS {
+            let validator = compile(&json!({ "format": format })).unwrap();
+            assert!(validator.is_valid(&json!(example)), "{format}");
+            assert!(!validator.is_valid(&json!("%{ [")), "{format}");
+            assert_eq!(unknown_format(&json!({ "format": format })), None);
+        }
+        let all = ["idn-email", "idn-hostname", "color", "ip", "IPv4"];
+        for format in all {
+            assert!(compile(&json!({ "format": format })).unwrap().is_valid(&json!("%{ [")), "{format}");
+            assert!(unknown_format(&json!({ "format": format })).is_some(), "{format}");
         }
     }
 }

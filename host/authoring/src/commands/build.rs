@@ -52,7 +52,7 @@ pub(crate) fn run(build: &Build, engine: &Engine) -> Result<Answer> {
             folder.display()
         ));
     }
-    Ok(Answer { text, good: inspection.good() })
+    Ok(Answer::lines(&text, inspection.good()))
 }
 
 /// Writes a file atomically: a process that watches it sees either the old content or the new.

@@ -47,27 +47,29 @@ pub(crate) fn run(check: &Check, engine: &Engine) -> Result<Answer> {
     let good = loaded.is_ok();
     let directory = check.people.directory()?;
     let warnings = loaded.as_ref().map(|set| set.warnings(&directory, SystemClock.now())).unwrap_or_default();
-    let text = match (check.format, &loaded) {
-        (Format::Text, Ok(set)) => valid(set, &warnings),
-        (Format::Text, Err(errors)) => invalid(errors),
-        (Format::Json, loaded) => serde_json::to_string_pretty(&View::of(loaded, warnings))? + "\n",
-    };
-    Ok(Answer { text, good })
+    match (check.format, &loaded) {
+        (Format::Text, Ok(set)) => Ok(Answer::lines(&valid(set, &warnings), good)),
+        (Format::Text, Err(errors)) => Ok(Answer::lines(&invalid(errors), good)),
+        (Format::Json, loaded) => Answer::json(&View::of(loaded, warnings), good),
+    }
 }
 
 fn valid(set: &PolicySet, warnings: &[String]) -> String {
     let mut text = String::new();
     let row = |policy: &ActionPolicy| {
         let entry = policy.entry();
-        let policies = words::who(entry.policies.iter().map(|used| &used.name));
+        let policies = words::names(entry.policies.iter().map(|used| &used.name));
         vec![cell(&entry.action), cell(policies), cell(policy.hash().to_string())]
     };
     let rows: Vec<_> = set.policies().map(|policy| row(policy)).collect();
-    let _ = writeln!(
-        text,
-        "sound: {}, each tried with a synthetic request\n",
-        words::count(rows.len(), "action")
-    );
+    let tried = set.policies().filter(|policy| policy.synthetic_request().is_ok()).count();
+    let tried = match tried {
+        0 => "none".to_owned(),
+        all if all == rows.len() => "each".to_owned(),
+        some => format!("{some} of them"),
+    };
+    let actions = words::count(rows.len(), "action");
+    let _ = writeln!(text, "sound: {actions}, {tried} tried with a synthetic request\n");
     let heading = vec![cell("action"), cell("policies"), cell("policy hash")];
     text.push_str(&columns(2, &[vec![heading], rows].concat()));
     let _ = writeln!(text, "\nhash of the set: {}", set.hash());

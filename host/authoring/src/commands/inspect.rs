@@ -12,6 +12,7 @@ use countersign_policy::{Cost, Engine, Module, ModuleError, ReasonDoc};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::shown::plain;
 use crate::table::{cell, columns};
 use crate::{Answer, file};
 use countersign_console::Progress;
@@ -49,16 +50,15 @@ pub(crate) fn run(inspect: &Inspect, engine: &Engine) -> Result<Answer> {
     let _progress = Progress::start("checking the module");
     let inspection = Inspection::of(engine, &path, &bytes);
     let good = inspection.loaded.is_ok();
-    let text = match inspect.format {
-        Format::Text => inspection.text(),
-        Format::Json => inspection.json()?,
+    match inspect.format {
+        Format::Text => Ok(Answer::lines(&inspection.text(), good)),
+        Format::Json => inspection.json(good),
         Format::Digest => match &inspection.loaded {
-            Ok(_) => format!("sha256:{}\n", inspection.digest),
+            Ok(_) => Ok(Answer::lines(&format!("sha256:{}\n", inspection.digest), good)),
             // A module that cannot be loaded must not be pinned.
             Err(error) => bail!("`{}` is not a policy module: {error}", path.display()),
         },
-    };
-    Ok(Answer { text, good })
+    }
 }
 
 /// Reads the file of this name, or the policy set's module with this digest.
@@ -151,7 +151,7 @@ impl<'a> Inspection<'a> {
         }
         let mut text = columns(0, &rows);
         if let Err(error) = &self.loaded {
-            let _ = writeln!(text, "\nrefused: {error}");
+            let _ = writeln!(text, "\nrefused: {}", plain(&error.to_string()));
         }
         text
     }
@@ -159,7 +159,12 @@ impl<'a> Inspection<'a> {
     fn text(&self) -> String {
         let Ok((module, cost)) = &self.loaded else { return self.summary() };
         let descriptor = module.descriptor();
-        let mut text = format!("{} {}\n{}\n\n", descriptor.name, descriptor.version, descriptor.summary);
+        let mut text = format!(
+            "{} {}\n{}\n\n",
+            plain(&descriptor.name),
+            plain(&descriptor.version),
+            plain(&descriptor.summary)
+        );
         text.push_str(&self.summary());
         let _ = writeln!(text, "describe  {} units of fuel", cost.fuel);
         let _ = writeln!(text, "\nconfiguration schema");
@@ -172,7 +177,7 @@ impl<'a> Inspection<'a> {
         text
     }
 
-    fn json(&self) -> Result<String> {
+    fn json(&self, good: bool) -> Result<Answer> {
         let mut view = View {
             file: self.path.display().to_string(),
             digest: format!("sha256:{}", self.digest),
@@ -199,7 +204,7 @@ impl<'a> Inspection<'a> {
                 }
             }
         }
-        Ok(serde_json::to_string_pretty(&view)? + "\n")
+        Answer::json(&view, good)
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) fn run(keygen: &Keygen) -> Result<Answer> {
             )),
         ],
     ];
-    Ok(Answer { text: columns(0, &rows), good: true })
+    Ok(Answer::lines(&columns(0, &rows), true))
 }
 
 /// Creates a file, which may not exist yet.

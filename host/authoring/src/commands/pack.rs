@@ -38,5 +38,5 @@ pub(crate) fn run(pack: &Pack) -> Result<Answer> {
         }
     };
     let packed = json!({ "document": source.text, "schemas": schemas, "signatures": signatures });
-    Ok(Answer { text: format!("{packed:#}\n"), good: true })
+    Answer::json(&packed, true)
 }

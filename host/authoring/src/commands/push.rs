@@ -13,6 +13,7 @@ use countersign_registry::{Artifact, Credentials, Pinned, Registries, Repository
 use serde::Serialize;
 
 use super::sign::signature_file;
+use crate::shown::plain;
 use crate::table::{cell, columns};
 use crate::{Answer, Format, file, load};
 use countersign_console::Progress;
@@ -85,11 +86,10 @@ pub(crate) fn run(push: &Push, engine: &Engine) -> Result<Answer> {
         manifest: pushed.manifest,
         signatures: signatures.map(|(path, _)| path),
     };
-    let text = match push.format {
-        Format::Text => report.text(),
-        Format::Json => report.json()?,
-    };
-    Ok(Answer { text, good: true })
+    match push.format {
+        Format::Text => Ok(Answer::lines(&report.text(), true)),
+        Format::Json => report.json(),
+    }
 }
 
 /// A module's signature file and its content, if there is one.
@@ -128,7 +128,7 @@ impl Report<'_> {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("{} {}\n", self.name, self.version);
+        let mut text = format!("{} {}\n", plain(self.name), plain(self.version));
         let signatures = self.signatures.as_ref().map_or("none".into(), |path| path.display().to_string());
         text.push_str(&columns(
             0,
@@ -141,11 +141,11 @@ impl Report<'_> {
             ],
         ));
         // Not in a table, which would wrap it: it is one line to copy.
-        let _ = write!(text, "\nin a policy set, under `modules`\n  {}: {}\n", self.name, self.pin());
+        let _ = write!(text, "\nin a policy set, under `modules`\n  {}: {}\n", plain(self.name), self.pin());
         text
     }
 
-    fn json(&self) -> Result<String> {
+    fn json(&self) -> Result<Answer> {
         let view = View {
             name: self.name,
             version: self.version,
@@ -156,7 +156,7 @@ impl Report<'_> {
             manifest: format!("sha256:{}", self.manifest),
             signatures: self.signatures.as_ref().map(|path| path.display().to_string()),
         };
-        Ok(serde_json::to_string_pretty(&view)? + "\n")
+        Answer::json(&view, true)
     }
 }
 

@@ -16,10 +16,12 @@ use countersign_core::record::PolicyEntry;
 use countersign_gateway::fetch;
 use countersign_gateway::simulation::replay::{Ending, NotJudged, Replayed, Replayer};
 use countersign_policy::settings::Loading;
+use countersign_policy::yaml::fields::parse_duration;
 use countersign_policy::{Engine, Limits, Source, Trust};
 use countersign_store::{Archive, StoreUrl};
 use serde_json::{Value, json};
 
+use crate::shown::plain;
 use crate::{Answer, Format, Redis, StoreAddress};
 use countersign_console::Progress;
 
@@ -82,26 +84,30 @@ impl Since {
     }
 }
 
-/// The parsers' own messages, about a date or a unit, would not help.
+/// Of what looks like a date, what it lacks as a duration would not help.
 fn since(text: &str) -> Result<Since, String> {
-    let ago = humantime::parse_duration(text).map(Since::Ago).ok();
-    let since = ago.or_else(|| text.parse().map(Since::At).ok());
-    since.ok_or_else(|| {
-        "expected a duration such as `30d`, or a time such as `2026-05-01T00:00:00Z`".to_owned()
-    })
+    const EXPECTED: &str = "expected a duration such as `30d`, or a time such as `2026-05-01T00:00:00Z`";
+    match (parse_duration(text), text.parse()) {
+        (Ok(ago), _) => Ok(Since::Ago(ago)),
+        (_, Ok(at)) => Ok(Since::At(at)),
+        (Err(_), Err(_)) if text.contains('-') => Err(EXPECTED.to_owned()),
+        (Err(why), Err(_)) => Err(format!("{EXPECTED}: {why}")),
+    }
 }
 
 pub(crate) fn run(replay: &Replay, engine: &Engine) -> Result<Answer> {
     let report = report(replay, engine)?;
-    let mut text = match replay.format {
-        Format::Text => report.text(),
-        Format::Json => format!("{:#}\n", report.json()),
-    };
-    let good = replay.max_changes.is_none_or(|most| report.changes() <= most);
-    if let Some(most) = replay.max_changes.filter(|_| !good && replay.format == Format::Text) {
-        let _ = writeln!(text, "\n{} outcomes change; at most {most} may", report.changes());
+    let refused = replay.max_changes.and_then(|most| report.refused(most));
+    match replay.format {
+        Format::Text => {
+            let mut text = report.text();
+            if let Some(refused) = &refused {
+                let _ = writeln!(text, "\n{refused}");
+            }
+            Ok(Answer::lines(&text, refused.is_none()))
+        }
+        Format::Json => Answer::json(&report.json(), refused.is_none()),
     }
-    Ok(Answer { text, good })
 }
 
 fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
@@ -197,6 +203,20 @@ impl Report {
         self.changed.values().map(Vec::len).sum()
     }
 
+    /// Whether there were requests, and none of them says anything of the candidate.
+    fn says_nothing(&self) -> bool {
+        self.requests > 0 && self.same == 0 && self.changed.is_empty()
+    }
+
+    /// Why this is not good enough if at most so many outcomes may change.
+    fn refused(&self, most: usize) -> Option<String> {
+        let changes = self.changes();
+        if changes > most {
+            return Some(format!("{changes} outcomes change; at most {most} may"));
+        }
+        self.says_nothing().then(|| format!("no outcome is known, so more than {most} may change"))
+    }
+
     fn text(&self) -> String {
         let Report { requests, same, set, since, .. } = self;
         let mut text = format!("{requests} requests since {since}, evaluated under the policy set {set}\n\n");
@@ -210,6 +230,9 @@ impl Report {
         for (what, count, ids) in rows {
             let _ = writeln!(text, "{what}: {count}");
             text.push_str(&ids);
+        }
+        if self.says_nothing() {
+            text.push_str("\nno request could be evaluated, so this says nothing of the candidate\n");
         }
         if self.without_hidden > 0 {
             let _ = writeln!(
@@ -264,7 +287,7 @@ fn ids(requests: &[(RequestId, String)]) -> String {
         let more = ids.len().saturating_sub(SHOWN_IDS);
         let shown = ids.iter().take(SHOWN_IDS).map(String::as_str).collect::<Vec<_>>().join(" ");
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let _ = writeln!(text, "    {action}: {shown}{more}");
+        let _ = writeln!(text, "    {}: {shown}{more}", plain(action));
     }
     text
 }
@@ -272,8 +295,6 @@ fn ids(requests: &[(RequestId, String)]) -> String {
 /// The report's explanation.
 const fn explanation(why: NotJudged) -> &'static str {
     match why {
-        NotJudged::UnknownAction => "the candidate does not know the action",
         NotJudged::HiddenParameters => "admission depends on hidden parameters, which are not stored",
-        NotJudged::PolicyFailed => "a policy of the candidate set failed at admission",
     }
 }

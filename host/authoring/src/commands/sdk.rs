@@ -73,7 +73,7 @@ pub(crate) fn run(sdk: &Sdk) -> Result<Answer> {
     }
     let text =
         format!("`{}` now has the policy SDK {VERSION}; build and test the policy\n", folder.display());
-    Ok(Answer { text, good: true })
+    Ok(Answer::lines(&text, true))
 }
 
 /// The SDK's files, by their path in its folder.

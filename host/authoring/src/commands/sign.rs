@@ -66,7 +66,7 @@ pub(crate) fn run(sign: &Sign, engine: &Engine) -> Result<Answer> {
         vec![cell("by"), cell(key.public().to_string())],
         vec![cell(if new { "added to" } else { "already in" }), cell(signature_file.display().to_string())],
     ];
-    Ok(Answer { text: columns(0, &rows), good: true })
+    Ok(Answer::lines(&columns(0, &rows), true))
 }
 
 /// The file that holds the signatures of a module or a set: its path with `.sig` appended.

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use countersign_core::text::is_invisible;
 use countersign_policy::{Engine, Module};
 use serde::Serialize;
 
 use crate::event::duration;
 use crate::scenario::{self, Mismatch, Played, PlayedStep};
+use crate::shown::plain;
 use crate::table::{cell, columns};
 use crate::{Answer, load, words};
 use countersign_console::Progress;
@@ -53,12 +55,12 @@ pub(crate) fn run(test: &Test, engine: &Engine) -> Result<Answer> {
     let played: Vec<Played> = scenarios.iter().map(play).collect();
     let file = test.scenarios.display().to_string();
     let report = Report { file: &file, module: &module, played: &played };
-    let text = match test.format {
-        Format::Text => report.text(),
-        Format::Junit => report.junit(),
-        Format::Json => report.json()?,
-    };
-    Ok(Answer { text, good: report.failed() == 0 })
+    let good = report.failed() == 0;
+    match test.format {
+        Format::Text => Ok(Answer::lines(&report.text(), good)),
+        Format::Junit => Ok(Answer { text: report.junit(), good }),
+        Format::Json => report.json(good),
+    }
 }
 
 struct Report<'a> {
@@ -76,12 +78,13 @@ impl Report<'_> {
         let descriptor = self.module.descriptor();
         let mut text = String::new();
         let digest = self.module.digest();
-        let _ = writeln!(text, "{} {}  sha256:{digest}\n", descriptor.name, descriptor.version);
+        let _ =
+            writeln!(text, "{} {}  sha256:{digest}\n", plain(&descriptor.name), plain(&descriptor.version));
         for played in self.played {
             if played.mismatches.is_empty() {
-                let _ = writeln!(text, "ok    {}", played.name);
+                let _ = writeln!(text, "ok    {}", plain(&played.name));
             } else {
-                let _ = writeln!(text, "FAIL  {}\n{}", played.name, self.failure(played).trim_end());
+                let _ = writeln!(text, "FAIL  {}\n{}", plain(&played.name), self.failure(played).trim_end());
             }
         }
         let failed = self.failed();
@@ -104,7 +107,7 @@ impl Report<'_> {
             |one: &Mismatch, other: &Mismatch| (one.line, &one.event) == (other.line, &other.event);
         for mismatches in played.mismatches.chunk_by(same_event) {
             if let Some(Mismatch { line, event, .. }) = mismatches.first() {
-                let _ = writeln!(text, "      at {}:{line}, when {event}:", self.file);
+                let _ = writeln!(text, "      at {}:{line}, when {}:", self.file, plain(event));
             }
             let mut rows = vec![vec![cell(""), cell("expected"), cell("seen")]];
             rows.extend(mismatches.iter().map(|Mismatch { what, expected, seen, .. }| {
@@ -115,7 +118,7 @@ impl Report<'_> {
         text
     }
 
-    fn json(&self) -> Result<String> {
+    fn json(&self, good: bool) -> Result<Answer> {
         let scenarios = self.played.iter().map(|played| ScenarioView {
             name: &played.name,
             line: played.line,
@@ -131,7 +134,7 @@ impl Report<'_> {
             failed: self.failed(),
             scenarios: scenarios.collect(),
         };
-        Ok(serde_json::to_string_pretty(&view)? + "\n")
+        Answer::json(&view, good)
     }
 
     fn junit(&self) -> String {
@@ -214,7 +217,7 @@ impl<'a> From<&'a Mismatch> for MismatchView<'a> {
     }
 }
 
-/// Escapes text for XML; drops characters that XML does not allow.
+/// Escapes text for XML, and what cannot be seen as it is, which XML may not allow.
 fn xml(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -224,8 +227,7 @@ fn xml(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\n' | '\t' => escaped.push(letter),
-            '\u{fffe}' | '\u{ffff}' => {}
-            letter if letter.is_control() => {}
+            letter if is_invisible(letter) => escaped.extend(letter.escape_default()),
             letter => escaped.push(letter),
         }
     }

@@ -116,7 +116,7 @@ impl Trying<'_> {
         let groups = self.policy.entry().groups.keys();
         let mut others: BTreeSet<String> = groups.flat_map(|group| self.members(group)).collect();
         others.extend(self.request.history.iter().filter_map(|event| Some(event.by.as_ref()?.id.clone())));
-        others.insert(self.request.submission.requester.id.clone());
+        others.insert(self.request.submission.requester_id().to_owned());
         asked.iter().chain(others.difference(&asked)).cloned().collect()
     }
 

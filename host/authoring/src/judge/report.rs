@@ -9,9 +9,10 @@ use serde::Serialize;
 use super::moves::Moves;
 use super::{Refused, Step};
 use crate::event::duration;
+use crate::shown::plain;
 use crate::synthetic::SUBMITTED_AT;
 use crate::table::{cell, columns};
-use crate::words;
+use crate::{Answer, words};
 use countersign_core::lifecycle::{
     Escalation, Open, Reason, Request, Requirement, Ruling, Standing, State, Timestamp, Verdict,
 };
@@ -47,7 +48,7 @@ impl Report<'_> {
     fn outcome(&self) -> String {
         let mut text = String::new();
         let entry = self.policy.entry();
-        let _ = write!(text, "{}", self.action);
+        let _ = write!(text, "{}", plain(self.action));
         if entry.action != self.action {
             let _ = write!(text, ", an unknown action: judged by hand");
         }
@@ -88,7 +89,7 @@ impl Report<'_> {
         let missing = |wanted: &Requirement| vec![cell(words::requirement(wanted))];
         text.push_str(&columns(2, &open.requirements.iter().map(missing).collect::<Vec<_>>()));
         if !open.editable.is_empty() {
-            let _ = writeln!(text, "\nan approver may edit {}", words::who(&open.editable));
+            let _ = writeln!(text, "\nan approver may edit {}", words::names(&open.editable));
         }
         text.push_str("\nwho could move it on\n");
         if self.moves.moves.iter().all(|action| action.leads_to.is_err()) {
@@ -103,19 +104,19 @@ impl Report<'_> {
         });
         text.push_str(&columns(2, &rows.collect::<Vec<_>>()));
         if !self.moves.deniers.is_empty() {
-            let _ = writeln!(text, "\nwho could deny it: {}", words::who(&self.moves.deniers));
+            let _ = writeln!(text, "\nwho could deny it: {}", words::names(&self.moves.deniers));
         }
         if self.moves.untried > 0 {
             let _ = writeln!(text, "\n{} more were not tried", words::count(self.moves.untried, "member"));
         }
         if !self.unknown.is_empty() {
-            let groups = words::who(&self.unknown);
+            let groups = words::names(&self.unknown);
             let _ = writeln!(text, "\nwho is in {groups} only Slack knows: say it with `--usergroup`");
         }
         text
     }
 
-    pub(super) fn json(&self) -> Result<String> {
+    pub(super) fn json(&self) -> Result<Answer> {
         let open = self.request.and_then(|request| match &request.state {
             State::Open(open) => Some((request, open)),
             _ => None,
@@ -144,20 +145,22 @@ impl Report<'_> {
             unknown_usergroups: &self.unknown,
             warnings: &self.warnings,
         };
-        Ok(serde_json::to_string_pretty(&view)? + "\n")
+        Answer::json(&view, true)
     }
 }
 
 /// One event, what each policy says of it, and what comes of it.
 fn step_lines(step: &Step, began: Timestamp) -> String {
-    let mut text = format!("{:<6}  {}\n", duration(step.at_ms), step.event);
+    let mut text = format!("{:<6}  {}\n", duration(step.at_ms), plain(&step.event));
     let row = |(policy, verdict): &(String, Verdict)| vec![cell(policy), verdict_lines(verdict, began)];
     text.push_str(&columns(10, &step.verdicts.iter().map(row).collect::<Vec<_>>()));
     let _ = match &step.outcome {
         Ok(status) => writeln!(text, "        → {status}"),
         // The code of a policy's refusal says no more than that.
-        Err(Refused { code, message }) if code == "refused" => writeln!(text, "        → refused: {message}"),
-        Err(Refused { code, message }) => writeln!(text, "        → refused ({code}): {message}"),
+        Err(Refused { code, message }) if code == "refused" => {
+            writeln!(text, "        → refused: {}", plain(message))
+        }
+        Err(Refused { code, message }) => writeln!(text, "        → refused ({code}): {}", plain(message)),
     };
     text
 }
@@ -174,7 +177,7 @@ fn verdict_lines(verdict: &Verdict, began: Timestamp) -> Vec<String> {
                 lines.insert(0, "grants it".to_owned());
             }
             if !editable.is_empty() {
-                lines.push(format!("editable: {}", words::who(editable)));
+                lines.push(format!("editable: {}", words::names(editable)));
             }
             lines.extend(wake_at.map(|at| format!("looks again at {}", duration(at.since(began)))));
             lines
@@ -183,7 +186,7 @@ fn verdict_lines(verdict: &Verdict, began: Timestamp) -> Vec<String> {
 }
 
 fn because(reason: Option<&str>) -> String {
-    reason.map(|reason| format!(", because: {reason}")).unwrap_or_default()
+    reason.map(|reason| format!(", because: {}", plain(reason))).unwrap_or_default()
 }
 
 #[derive(Serialize)]

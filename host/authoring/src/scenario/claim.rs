@@ -161,7 +161,7 @@ impl WantedRequirement {
                 details.push(format!("{} of {}", number(have), number(need)));
             }
         }
-        details.extend(self.eligible.as_ref().map(|eligible| format!("by {}", words::who(eligible))));
+        details.extend(self.eligible.as_ref().map(|eligible| format!("by {}", words::names(eligible))));
         if !details.is_empty() {
             line.push_str(&format!(" ({})", details.join(", ")));
         }

@@ -16,7 +16,7 @@ use countersign_policy::Module;
 use serde_json::{Map, Value};
 
 use crate::event::Event;
-use crate::synthetic::{REQUESTER, SyntheticRequest};
+use crate::synthetic::{Somebody, SyntheticRequest};
 
 pub(crate) use self::claim::Mismatch;
 pub(crate) use self::play::{Calls, Played, PlayedStep, play};
@@ -53,7 +53,7 @@ impl Scenario {
             setting: Setting {
                 config: module.synthetic_config().unwrap_or_else(|| Value::Object(Map::new())),
                 groups: BTreeMap::new(),
-                request: SyntheticRequest::new(ACTION, REQUESTER),
+                request: SyntheticRequest::new(ACTION, Somebody::default()),
                 redact: Redaction::Hide(BTreeSet::new()),
                 schema: None,
                 timeout_ms: 600_000,

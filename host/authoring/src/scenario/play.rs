@@ -186,7 +186,7 @@ impl Playing<'_> {
         submission: Submission,
         params: &Map<String, Value>,
     ) -> bool {
-        let event = format!("{} asks", submission.requester.id);
+        let event = format!("{} asks", submission.requester_id());
         let mut memo = None;
         let outcome =
             match policy.admit(request_id(self.scenario.setting.request.at), &submission, params, |_| None) {
@@ -323,6 +323,6 @@ impl Playing<'_> {
 }
 
 fn malformed(policy: &ActionPolicy, detail: &str) -> PolicyFailure {
-    let name = words::who(policy.entry().policies.iter().map(|used| &used.name));
+    let name = words::names(policy.entry().policies.iter().map(|used| &used.name));
     PolicyFailure { policy: name, kind: FailureKind::Malformed, detail: detail.to_owned() }
 }

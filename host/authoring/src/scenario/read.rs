@@ -17,6 +17,7 @@ use self::setting::{Given, SETTING};
 use super::{Scenario, Step};
 use crate::event::{ACTS, AUTOMATIC, Event};
 use crate::file;
+use crate::synthetic::Somebody;
 
 const MAX_BYTES: usize = 1 << 20;
 const SECOND: u64 = 1000;
@@ -141,14 +142,13 @@ impl ScenarioReader<'_> {
             self.allow_only(&fields, act, &[]);
             (None, if act == "tick" { Intent::Wake } else { Intent::Escalate })
         } else if ACTS.contains(&act) {
-            let by = self.reader.optional_text(fields.get("by"), "`by`").or_else(|| {
-                if fields.get("by").is_none() {
-                    self.reader.error(node.at, format!("`by` is missing: `{act}` needs a person"));
-                }
-                None
-            })?;
+            let Some(by) = fields.get("by") else {
+                self.reader.error(node.at, format!("`by` is missing: `{act}` needs a person"));
+                return None;
+            };
+            let by = self.somebody(by, "`by`")?;
             let intent = self.intent(node, act, &fields)?;
-            (Some(by), intent)
+            (Some(by.name), intent)
         } else {
             let all: Vec<&str> = ACTS.into_iter().chain(AUTOMATIC).collect();
             let message = format!("`{act}` is not an act; the acts are `{}`", all.join("`, `"));
@@ -203,6 +203,16 @@ impl ScenarioReader<'_> {
                 self.reader.error(node.at, format!("`{act}` cannot have `{name}`"));
             }
         }
+    }
+
+    /// Somebody, by a Slack id, `source:id`, or a name.
+    fn somebody(&mut self, node: &Node, what: &str) -> Option<Somebody> {
+        let text = self.reader.text(node, what)?;
+        self.named(node, text)
+    }
+
+    fn named(&mut self, node: &Node, text: &str) -> Option<Somebody> {
+        text.parse().map_err(|why: String| self.reader.error(node.at, why)).ok()
     }
 
     fn texts(&mut self, node: &Node, what: &str) -> Vec<String> {

@@ -67,6 +67,42 @@ fn a_sound_set_is_said_to_be_sound() {
 }
 
 #[test]
+fn only_what_was_tried_is_said_to_be_tried() {
+    let folder = Workspace::new();
+    let refusing = "    policies: [{ use: misbehaving, with: { do: refuse, requester: U0SYNTHETIC } }]\n";
+    folder.write_set(&format!("{SOUND}  strict:\n    redact: {{ hide: [] }}\n{refusing}"));
+    let output = folder.policy(&["check", "./"]);
+    has(
+        &output,
+        0,
+        &[
+            "sound: 3 actions, 2 of them tried with a synthetic request\n",
+            "the action `strict` was not tried",
+        ],
+    );
+    assert!(!output.text.contains("`examples`"), "there is no schema: {}", output.text);
+    folder.write("schemas/strict.json", r#"{ "properties": { "a": {} } }"#);
+    has(&folder.policy(&["check", "./"]), 0, &["(`examples` in the schema make"]);
+    folder.write_set(&format!("  strict:\n    redact: {{ hide: [] }}\n{refusing}"));
+    has(&folder.policy(&["check", "./"]), 0, &["sound: 1 action, none tried with a synthetic request\n"]);
+}
+
+#[test]
+fn a_time_that_is_easily_misread_is_refused() {
+    let folder = Workspace::new();
+    let expected = "expected a duration such as `30d`, or a time such as `2026-05-01T00:00:00Z`";
+    for (since, said) in [
+        ("30M", "`M` is no unit: those are `s`, `m`, `h` and `d`"),
+        ("soon", expected),
+        ("2026-05-01T00:00", expected),
+    ] {
+        let output = folder.policy(&["replay", "--since", since, "--set", "./"]);
+        has(&output, 2, &[said]);
+        assert_eq!(output.text.contains("is no unit"), since == "30M", "{}", output.text);
+    }
+}
+
+#[test]
 fn a_channel_that_cannot_be_searched_is_warned_of_once() {
     let folder = Workspace::new();
     let escalate = "escalate: { before: 1m, channel: deploys }";

@@ -258,6 +258,37 @@ fn unknown_requesters_and_owners_are_judged_as_such() {
     has(&said, 0, &["now: approved"]);
 }
 
+/// One person has one name, however they are given: who asks may not approve.
+#[test]
+fn people_are_called_as_the_gateway_calls_them() {
+    for (requester, owners, by) in [
+        ("slack:U1", &[][..], "U1"),
+        ("U1", &[], "slack:U1"),
+        ("slack:U1", &[], "slack:U1"),
+        ("U9", &["--owned-by", "slack:U1"], "U1"),
+    ] {
+        let event = format!("{by} approve");
+        let words = [&["--action", "one", "--event", event.as_str()], owners].concat();
+        let said = judged_for(requester, &words);
+        has(&said, 0, &["→ refused (unauthorized)", "  approve  → approved"]);
+        assert!(!said.text.contains("slack:"), "{}", said.text);
+    }
+    let wrong: &[(&[&str], &str)] = &[
+        (&["--requester", "slack:dana"], "is no Slack id"),
+        (&["--requester", "GitHub:dana"], "of the source `GitHub`"),
+        (&["--requester", ""], "is empty"),
+        (&["--requester", " U1"], "has spaces around it"),
+        (&["--owned-by", "slack:u1"], "is no Slack id"),
+        (&["--event", "slack:u1 approve"], "is no Slack id"),
+        (&["--event", ":U1 approve"], "is of the source ``"),
+    ];
+    let folder = Workspace::new();
+    folder.write_set(ACTIONS);
+    for (words, said) in wrong {
+        has(&folder.policy(&[&["judge", "./", "--action", "one"], *words].concat()), 2, &[said]);
+    }
+}
+
 #[test]
 fn members_of_a_user_group_of_slack_are_given() {
     let said = judged(&["--action", "team", "--event", "U5 approve"]);

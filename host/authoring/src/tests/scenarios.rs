@@ -289,6 +289,11 @@ fn a_policy_sees_who_asks() {
                lineage_depth: 0, hidden: [] }",
         ),
         (
+            "{ requester: \"slack:U1\", owned_by: [\"slack:U2\"], rerequested_by: \"slack:U3\" }",
+            "{ requester: { id: U1, known: person, authenticated: false }, owners: [U2], \
+               rerequested_by: { id: U3, known: person, authenticated: false }, lineage_depth: 1, hidden: [] }",
+        ),
+        (
             "{ requester: \"github:dana\" }",
             "{ requester: { id: \"github:dana\", known: unknown, authenticated: false }, owners: [], \
                rerequested_by: null, lineage_depth: 0, hidden: [] }",
@@ -384,6 +389,22 @@ fn errors_have_their_place() {
         (
             "version: 1\nscenarios: [{ name: a, config: {}, owned_by: { U1: U2 } }]\n",
             &["s.yaml:2:", "a list (an owner's id) must be a list, but is a map"],
+        ),
+        (
+            "version: 1\nscenarios: [{ name: a, config: {}, requester: \"slack:u1\" }]\n",
+            &["s.yaml:2:", "`slack:u1` is no Slack id"],
+        ),
+        (
+            "version: 1\nscenarios: [{ name: a, config: {}, owned_by: [\"slack:u1\"] }]\n",
+            &["s.yaml:2:", "`slack:u1` is no Slack id"],
+        ),
+        (
+            "version: 1\nscenarios: [{ name: a, config: {}, rerequested_by: \"Slack:U1\" }]\n",
+            &["s.yaml:2:", "`Slack:U1` is of the source `Slack`"],
+        ),
+        (
+            "version: 1\nscenarios: [{ name: a, config: {}, events: [{ by: \"slack:u1\", act: deny }] }]\n",
+            &["s.yaml:2:", "`slack:u1` is no Slack id"],
         ),
         (
             "version: 1\nscenarios: [{ name: a, config: {}, rerequested_by: [U1] }]\n",

@@ -26,6 +26,10 @@ pub struct Replayer {
 pub enum Ending {
     /// It is not admitted.
     NotAdmitted,
+    /// It is denied, since the set does not know the action.
+    UnknownAction,
+    /// It is not admitted, since a policy failed.
+    PolicyFailed,
     /// It is open.
     Waiting,
     /// It is approved.
@@ -52,12 +56,8 @@ pub struct Replayed {
 /// Why a request cannot be judged again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NotJudged {
-    /// The candidate does not know the action.
-    UnknownAction,
     /// Hidden parameters, which are not stored, decide whether it is admitted.
     HiddenParameters,
-    /// A policy of the candidate failed at its admission.
-    PolicyFailed,
 }
 
 impl Replayer {
@@ -77,7 +77,7 @@ impl Replayer {
     #[must_use]
     pub fn replay(&self, request: &Request, original: Option<&PolicyEntry>) -> Replayed {
         let mut replayed =
-            Replayed { ending: Err(NotJudged::UnknownAction), without_hidden: false, failed: false };
+            Replayed { ending: Ok(Ending::UnknownAction), without_hidden: false, failed: false };
         let Some(rules) = self.set.action(&request.submission.action) else { return replayed };
         let submission = self.submission(rules, &request.submission, original);
         let known = known_memos(rules, request, &submission, original);
@@ -91,7 +91,7 @@ impl Replayer {
                 replayed.ending = match outcome {
                     // Were it not for what is hidden, it might well have been admitted.
                     _ if replayed.without_hidden => Err(NotJudged::HiddenParameters),
-                    Outcome::Failed(_) => Err(NotJudged::PolicyFailed),
+                    Outcome::Failed(_) => Ok(Ending::PolicyFailed),
                     _ => Ok(Ending::NotAdmitted),
                 };
                 replayed.without_hidden = false;
@@ -254,6 +254,8 @@ impl Ending {
     pub const fn as_str(self) -> &'static str {
         match self {
             Ending::NotAdmitted => "not admitted",
+            Ending::UnknownAction => "denied (unknown action)",
+            Ending::PolicyFailed => "not admitted (a policy failed)",
             Ending::Waiting => "waiting",
             Ending::Approved => "approved",
             Ending::Denied => "denied",
@@ -268,9 +270,7 @@ impl NotJudged {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            NotJudged::UnknownAction => "unknown_action",
             NotJudged::HiddenParameters => "hidden_parameters",
-            NotJudged::PolicyFailed => "policy_failed",
         }
     }
 }

@@ -282,8 +282,23 @@ async fn a_policy_that_fails_and_an_action_that_is_gone_are_differences() {
     assert_eq!(house.differences(2).await, expected);
     assert_eq!(
         house.replayed(house.ask("window").await, "  window:", "  another:").await.1,
-        "unknown_action"
+        "denied (unknown action)"
     );
+}
+
+/// What hidden parameters decide is not known; all else is.
+#[tokio::test]
+async fn a_policy_that_fails_at_the_admission_is_a_change_unless_it_missed_what_is_hidden() {
+    let house = House::new().await;
+    let window = "      - use: misbehaving\n        with: { at: judge, do: wake, wake_after_ms: 120000 }\n";
+    let fails = "      - use: misbehaving\n        with: { at: admit, do: trap, requester: U9 }\n";
+    let id = house.ask("window").await;
+    assert_eq!(house.replayed(id, window, fails).await.1, "hidden_parameters");
+    let open =
+        house.gateway.create(Ask { params: Default::default(), ..ask("window") }, None, MostOpen::default());
+    let id = open.await.unwrap().request.id;
+    let (before, after) = house.replayed(id, window, fails).await;
+    assert_eq!((before.as_str(), after.as_str()), ("waiting", "not admitted (a policy failed)"));
 }
 
 fn stranger(request: RequestId, version: u64, reason: &str) -> Observed {

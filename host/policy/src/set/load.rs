@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jsonschema::ValidationError;
 use serde_json::Value;
 
 use super::read::{self, Draft, DraftAction, Pin};
@@ -11,6 +12,7 @@ use super::{ANY_ACTION, PolicySet, Stored, hash_of, trial};
 use crate::action::{ActionError, ActionPolicy};
 use crate::engine::Engine;
 use crate::module::Module;
+use crate::schema;
 use crate::trust::{Signed, Verified};
 use crate::yaml::document::{self, Kind, Node, Place};
 use crate::yaml::error::{Errors, LoadErrors};
@@ -46,11 +48,11 @@ pub(super) fn load(source: &Source, engine: &Engine) -> Result<PolicySet, LoadEr
     let modules = load_modules(source, engine, &pins, &mut errors);
     let mut loaded = BTreeMap::new();
     for action in actions {
-        if let Some(policy) = prove(action, &modules, &mut errors, &str::to_owned) {
+        if let Some(policy) = prove(action, &modules, &mut errors, Proof::New) {
             loaded.insert(policy.entry().action.clone(), policy);
         }
     }
-    let fallback = fallback.and_then(|action| prove(action, &modules, &mut errors, &str::to_owned));
+    let fallback = fallback.and_then(|action| prove(action, &modules, &mut errors, Proof::New));
     errors.into_result()?;
     verified(PolicySet::new(loaded, fallback, modules), &source.name, &source.signatures, engine)
 }
@@ -90,7 +92,7 @@ pub(super) fn restore(
             }
             continue;
         }
-        let Some(policy) = prove(draft, &modules, &mut errors, measured_as) else { continue };
+        let Some(policy) = prove(draft, &modules, &mut errors, Proof::Stored(measured_as)) else { continue };
         match policy.entry().action.as_str() {
             ANY_ACTION => fallback = Some(policy),
             action => drop(actions.insert(action.to_owned(), policy)),
@@ -210,12 +212,30 @@ fn load_schemas(source: &Source, actions: &[DraftAction], errors: &mut Errors) -
         // As strictly as YAML: the schema is part of what the policy hash is made of.
         match json::parse(bytes) {
             Ok(schema) => {
+                if let Some(unknown) = schema::unknown_format(&schema) {
+                    errors.add_in(file, unknown);
+                }
                 schemas.insert(action.clone(), schema);
             }
-            Err(refused) => errors.add_in(file, refused.to_string()),
+            Err(refused) => errors.add_in(file, without_strings(&refused.to_string())),
         }
     }
     schemas
+}
+
+/// A schema is written, and a limit in it cannot be a string.
+fn without_strings(refused: &str) -> String {
+    refused.replace("; send a string", "").replace("send fewer digits, or a string", "write fewer digits")
+}
+
+/// What is proved.
+#[derive(Clone, Copy)]
+enum Proof<'a> {
+    /// What somebody has written.
+    New,
+    /// What was proved before, perhaps when `format` was not checked yet. Metrics call its policies what this makes of
+    /// their names.
+    Stored(&'a dyn Fn(&str) -> String),
 }
 
 /// Checks an action as far as its modules were loaded, and tries it.
@@ -223,13 +243,14 @@ fn prove(
     draft: DraftAction,
     modules: &BTreeMap<Digest, Arc<Module>>,
     errors: &mut Errors,
-    measured_as: &dyn Fn(&str) -> String,
+    proof: Proof<'_>,
 ) -> Option<Arc<ActionPolicy>> {
+    let is_due = |error: &ValidationError<'_>| matches!(proof, Proof::New) || !schema::is_of_format(error);
     let DraftAction { at, entry, configs, complete, sound: readable } = draft;
     let mut sound = true;
     for (policy, config) in entry.policies.iter().zip(&configs) {
         let Some(module) = modules.get(&policy.digest) else { continue };
-        for error in module.config().iter_errors(&policy.config) {
+        for error in module.config().iter_errors(&policy.config).filter(is_due) {
             let pointer = error.instance_path().as_str();
             let place = config.place_of(pointer);
             let at = at_pointer(pointer);
@@ -243,6 +264,10 @@ fn prove(
         return None;
     }
     let module_of = |digest: &Digest| modules.get(digest).cloned();
+    let measured_as = match proof {
+        Proof::New => &str::to_owned,
+        Proof::Stored(measured_as) => measured_as,
+    };
     let policy = match ActionPolicy::measured_as(entry, module_of, measured_as) {
         Ok(policy) => policy,
         Err(ActionError::Schema { action, detail }) => {

@@ -140,7 +140,7 @@ fn groups(reader: &mut Reader<'_>, fields: &Fields<'_>) -> BTreeMap<String, BTre
         let mut members = BTreeSet::new();
         for item in reader.items(node, "a group") {
             let Some(id) = reader.text(item, "a member's id") else { continue };
-            if id.is_empty() || id.starts_with('@') {
+            if id.trim().is_empty() || id.starts_with('@') || id.contains(char::is_control) {
                 reader.error(item.at, format!("a group holds ids, but `{id}` is none"));
             } else if !members.insert(id.to_owned()) {
                 reader.error(item.at, format!("`{id}` is in the group `{}` twice", key.text));
@@ -167,7 +167,7 @@ fn defaults(
     if let Some(timeout) = timeout(reader, &fields) {
         defaults.timeout_ms = timeout;
     }
-    defaults.channel = reader.optional_text(fields.get("channel"), "a channel");
+    defaults.channel = not_blank(reader, fields.get("channel"), "a channel");
     if let Some(node) = fields.get("unsatisfiable") {
         defaults.unsatisfiable = unsatisfiable(reader, node);
     }
@@ -186,6 +186,18 @@ fn defaults(
         }
     }
     defaults
+}
+
+/// A channel, or somebody, if there is one.
+fn not_blank(reader: &mut Reader<'_>, node: Option<&Node>, what: &str) -> Option<String> {
+    let node = node?;
+    let text = reader.text(node, what)?;
+    if text.trim().is_empty() {
+        reader.error(node.at, format!("{what} is empty: leave it out if there is none"));
+    } else if text.contains(char::is_control) {
+        reader.error(node.at, format!("{what} cannot have control characters"));
+    }
+    Some(text.to_owned())
 }
 
 fn unsatisfiable(reader: &mut Reader<'_>, node: &Node) -> Unsatisfiable {
@@ -238,14 +250,11 @@ impl SetReader<'_, '_> {
         let errors = self.reader.errors();
         let fields = self.reader.fields(node, &format!("the action `{name}`"), &keys::ACTION)?;
         let timeout_ms = timeout(&mut self.reader, &fields).unwrap_or(self.defaults.timeout_ms);
-        let channel = self.reader.optional_text(fields.get("channel"), "a channel");
+        let channel = not_blank(&mut self.reader, fields.get("channel"), "a channel");
         let (policies, configs, complete) = self.policies(name, at, fields.get("policies"));
         let entry = PolicyEntry {
             action: name.to_owned(),
-            description: self
-                .reader
-                .optional_text(fields.get("description"), "a description")
-                .unwrap_or_default(),
+            description: self.description(fields.get("description")),
             timeout_ms,
             channel: channel.or_else(|| self.defaults.channel.clone()),
             escalate: fields.get("escalate").and_then(|node| self.escalate(node, timeout_ms)),
@@ -268,10 +277,23 @@ impl SetReader<'_, '_> {
         Some(DraftAction { at, entry, configs, complete, sound })
     }
 
+    /// It may have several lines.
+    fn description(&mut self, node: Option<&Node>) -> String {
+        let description = self.reader.optional_text(node, "a description").unwrap_or_default();
+        let control = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t');
+        if let Some(node) = node.filter(|_| description.contains(control)) {
+            self.reader.error(
+                node.at,
+                "a description cannot have control characters other than line feeds and tabs",
+            );
+        }
+        description
+    }
+
     fn escalate(&mut self, node: &Node, timeout_ms: u64) -> Option<Escalate> {
         let fields = self.reader.fields(node, "`escalate`", &keys::ESCALATE)?;
-        let channel = self.reader.optional_text(fields.get("channel"), "a channel");
-        let mention = self.reader.optional_text(fields.get("mention"), "a mention");
+        let channel = not_blank(&mut self.reader, fields.get("channel"), "a channel");
+        let mention = not_blank(&mut self.reader, fields.get("mention"), "a mention");
         if let (Some(mention), Some(node)) = (&mention, fields.get("mention")) {
             self.group_exists(mention, node.at, None);
         }
@@ -362,7 +384,7 @@ impl SetReader<'_, '_> {
                 self.reader.error(node.at, "`by` is empty: leave it out for the requester and the approvers");
             }
             for item in items {
-                let Some(who) = self.reader.text(item, "`by`").map(str::to_owned) else { continue };
+                let Some(who) = not_blank(&mut self.reader, Some(item), "`by`") else { continue };
                 self.group_exists(&who, item.at, None);
                 by.insert(who);
             }

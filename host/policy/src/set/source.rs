@@ -25,6 +25,8 @@ const MOST_BYTES: usize = 256 << 20;
 /// The most signatures that a folder may have: each may have to be looked at for each module.
 const MOST_SIGNATURES: usize = 256;
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A policy set's files, wherever they came from.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -101,6 +103,13 @@ impl Source {
         };
         errors.into_result()?;
         let modules = modules.into_iter().map(|(_, name, bytes)| (name, bytes)).collect();
+        // JSON has no byte order mark, but editors write one.
+        let unmarked = |bytes: Vec<u8>| match bytes.strip_prefix(BYTE_ORDER_MARK) {
+            Some(rest) => rest.to_vec(),
+            None => bytes,
+        };
+        let schemas =
+            schemas.into_iter().map(|(action, name, bytes)| (action, name, unmarked(bytes))).collect();
         Ok(Source {
             name,
             text,

@@ -6,6 +6,7 @@ use countersign_core::directory::{Directory, is_usergroup};
 use countersign_core::eligible::Eligible;
 use countersign_core::lifecycle::{Request, State, Timestamp};
 use countersign_core::record::{PolicyEntry, Redaction};
+use countersign_core::text::plain;
 
 use super::{ANY_ACTION, PolicySet, running_out, trial};
 use crate::action::ActionPolicy;
@@ -36,7 +37,7 @@ impl PolicySet {
         let mut seen = BTreeSet::new();
         let of_actions = self.policies().flat_map(|policy| policy.warnings(directory, now));
         warnings.extend(of_actions.filter(|warning| seen.insert(warning.clone())));
-        warnings
+        one_line_each(&warnings)
     }
 
     fn channels(&self) -> impl Iterator<Item = String> {
@@ -88,9 +89,12 @@ impl ActionPolicy {
         warnings.extend(skipped.map(|why| {
             format!(
                 "the action `{}` was not tried, because its policies do not admit a synthetic request: {why}; so it is not \
-                 known whether it can be approved, nor whether what it lets people edit is shown and fits its schema \
-                 (`examples` in the schema make better synthetic parameters)",
-                entry.action
+                 known whether it can be approved, nor whether what it lets people edit is shown and fits its schema{}",
+                entry.action,
+                match entry.schema {
+                    Some(_) => " (`examples` in the schema make better synthetic parameters)",
+                    None => "",
+                }
             )
         }));
         // Unknown actions have no place where a set could say what is shown.
@@ -101,6 +105,7 @@ impl ActionPolicy {
             ));
         }
         warnings.extend(unknown_redaction(self));
+        warnings.extend(unlikely_parameters(self));
         for (module, used) in self.modules().zip(&entry.policies) {
             let tables = running_out::tables(&module.descriptor().config_schema, &used.config, now);
             warnings.extend(tables.into_iter().map(|(key, last)| {
@@ -110,6 +115,9 @@ impl ActionPolicy {
                     entry.action, used.name
                 )
             }));
+        }
+        if let Some(unknown) = self.param_schema().and_then(|schema| schema.unknown_format()) {
+            warnings.push(format!("the schema of the action `{}`: {unknown}", entry.action));
         }
         if self.param_schema().is_some_and(|schema| schema.allows_anything()) {
             warnings.push(format!(
@@ -141,8 +149,13 @@ impl ActionPolicy {
         let obstacles = request.map(|request| reach::obstacles(self, &request, directory));
         let obstacles = obstacles.into_iter().flatten();
         warnings.extend(obstacles.map(|obstacle| format!("the action `{}`: {obstacle}", entry.action)));
-        warnings
+        one_line_each(&warnings)
     }
+}
+
+/// They go to terminals and logs, and repeat texts of the set.
+fn one_line_each(warnings: &[String]) -> Vec<String> {
+    warnings.iter().map(|warning| plain(warning)).collect()
 }
 
 /// Parameters that `redact` names and no request can have: a typing error, with which a secret would be shown.
@@ -159,6 +172,30 @@ fn unknown_redaction(policy: &ActionPolicy) -> Vec<String> {
         format!("the action `{action}` {does} the parameter `{key}`, which its schema does not list{hint}")
     };
     unknown.map(warning).collect()
+}
+
+/// Parameters that are named as if they were within others, or several: a parameter is named by its top-level key, so most
+/// likely nothing has this one. A schema tells.
+fn unlikely_parameters(policy: &ActionPolicy) -> Vec<String> {
+    let entry = policy.entry();
+    if policy.param_schema().is_some() {
+        return Vec::new();
+    }
+    let (does, keys) = match &entry.redact {
+        Redaction::Show(keys) => ("shows", keys),
+        Redaction::Hide(keys) => ("hides", keys),
+    };
+    let named =
+        keys.iter().map(|key| (does, key)).chain(entry.supersede.iter().map(|key| ("supersedes by", key)));
+    let unlikely = |key: &str| key.contains(|letter: char| ".,/".contains(letter) || letter.is_whitespace());
+    let warning = |(does, key): (&str, &String)| {
+        let action = &entry.action;
+        format!(
+            "the action `{action}` {does} the parameter `{key}`: parameters are named by their top-level keys, so nothing \
+             within one, and one at a time"
+        )
+    };
+    named.filter(|(_, key)| unlikely(key)).map(warning).collect()
 }
 
 /// What is wrong with groups.

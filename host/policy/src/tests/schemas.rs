@@ -95,6 +95,27 @@ fn each_edit_is_held_to_its_property() {
     assert!(schema.has("x-team") && schema.has("ref") && !schema.has("unlisted"));
 }
 
+#[test]
+fn an_edit_is_held_to_the_format() {
+    let of = |format: &str| json!({ "properties": { "x": { "type": "string", "format": format } } });
+    let schema = |format: &str| ParamSchema::new(of(format), &hide(&["secret"])).unwrap();
+    for (format, value, expected) in [
+        ("ipv4", "10.0.0.1", &[][..]),
+        ("ipv4", "0.0.0.0/0; rm -rf", &[r#"x: it is not a "ipv4""#]),
+        ("date", "2026-02-30", &[r#"x: it is not a "date""#]),
+        ("email", "a b", &[r#"x: it is not a "email""#]),
+        // A stored schema may have one that nobody checks.
+        ("cidr", "0.0.0.0/0; rm -rf", &[]),
+    ] {
+        let schema = schema(format);
+        let found = violations(&schema, &json!({ "x": "" }), &[("x", Some(json!(value)))]);
+        assert_eq!(found, expected, "{format} {value}");
+        assert_eq!(schema.unknown_format().is_some(), format == "cidr");
+        assert!(schema.synthetic().is_some(), "{format}: a synthetic request can be made");
+    }
+    assert!(ParamSchema::new(of("cidr"), &hide(&[])).unwrap().synthetic().is_some());
+}
+
 /// What is fine by itself need not be fine beside the others.
 #[test]
 fn the_parameters_are_held_to_the_schema_as_they_are_together() {

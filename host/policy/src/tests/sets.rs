@@ -8,7 +8,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{LoadErrors, Pins, Policies, PolicySet, RestoreError};
+use crate::{LoadErrors, Pins, Policies, PolicySet, RestoreError, Stored};
 
 /// A set's folder with every module of the workspace; `{quorum}` and so on in `yaml` are their digests.
 pub(super) struct Folder(TempDir);
@@ -94,6 +94,30 @@ actions:
 fn broken(from: &str, to: &str) -> Folder {
     assert_eq!(SOUND.matches(from).count(), 1, "`{from}` is not there once");
     Folder::new(&SOUND.replace(from, to))
+}
+
+#[test]
+fn a_format_that_nobody_checks_is_refused_but_does_not_keep_a_stored_set_from_loading() {
+    let schema = |format: &str| {
+        let param = json!({ "allOf": [{ "$ref": "#/$defs/net" }], "title": "format" });
+        json!({ "properties": { "format": param, "replicas": {} }, "$defs": { "net": { "format": format } } })
+    };
+    let folder = |format: &str| Folder::new(SOUND).write("schemas/deploy.json", schema(format).to_string());
+    folder("cidr").check(&[
+        "schemas/deploy.json: `/$defs/net/format`: the format `cidr` cannot be checked; these can: `date`, …",
+    ]);
+    let set = folder("ipv4").load(&engine()).unwrap();
+    let warned =
+        "the schema of the action `deploy`: `/$defs/net/format`: the format `cidr` cannot be checked";
+    let Pins { mut entries, modules, .. } = set.pins();
+    for (format, warns) in [("ipv4", false), ("cidr", true)] {
+        entries[0].schema = Some(schema(format));
+        let (entries, modules) = (entries.clone(), modules.clone());
+        let stored = Stored { name: "stored".into(), entries, modules, signatures: vec![] };
+        let set = PolicySet::restore(stored, &engine(), &str::to_owned).unwrap();
+        let warnings = set.warnings(&Default::default(), SUBMITTED_AT);
+        assert_eq!(warnings.iter().any(|warning| warning.starts_with(warned)), warns, "{warnings:?}");
+    }
 }
 
 #[test]
@@ -206,6 +230,51 @@ fn values_out_of_bounds() {
     }
     broken("U1, \"@admins\"", "U1, @admins")
         .check(&["policy-set.yaml:16:33: `@` cannot begin a value: put the value in quotes, as \"@…\""]);
+}
+
+#[test]
+fn texts_that_say_nothing_or_something_else() {
+    for channel in ["\"\"", "\"  \""] {
+        broken("channel: C0", &format!("channel: {channel}"))
+            .check(&["policy-set.yaml:7:36: a channel is empty: leave it out if there is none"]);
+        broken("    timeout: 20m", &format!("    timeout: 20m\n    channel: {channel}"))
+            .check(&["policy-set.yaml:11:14: a channel is empty: leave it out if there is none"]);
+        broken("before: 5m", &format!("before: 5m, channel: {channel}"))
+            .check(&["policy-set.yaml:11:38: a channel is empty: leave it out if there is none"]);
+    }
+    broken("mention: \"@admins\"", "mention: \"\"")
+        .check(&["policy-set.yaml:11:38: a mention is empty: leave it out if there is none"]);
+    broken("channel: C0", "channel: \"C0\\e[2J\"")
+        .check(&["policy-set.yaml:7:36: a channel cannot have control characters"]);
+    broken("[U0ADMIN]", "[\"U0ADMIN\\e\"]")
+        .check(&["policy-set.yaml:6:12: a group holds ids, but `U0ADMIN\\u{1b}` is none"]);
+    broken("limit: 5", "limit: 5, by: [\"U1\\n\"]")
+        .check(&["policy-set.yaml:13:47: `by` cannot have control characters"]);
+    let described =
+        |text: &str| broken("    timeout: 20m", &format!("    timeout: 20m\n    description: {text}"));
+    described("\"a\\e[2J\"").check(&[
+        "policy-set.yaml:11:18: a description cannot have control characters other than line feeds and tabs",
+    ]);
+    described("|\n      two\n      lines").load(&engine()).unwrap();
+    broken("    timeout: 20m", "    timeout: 10M").check(&[
+        "policy-set.yaml:10:14: `10M` is no duration such as `10m`: `M` is no unit: those are `s`, `m`, `h` and `d`",
+    ]);
+}
+
+#[test]
+fn a_schemas_file_as_editors_and_people_write_it() {
+    let folder = |schema: &str| Folder::new(SOUND).write("schemas/deploy.json", schema);
+    let schema = r#"{ "properties": { "replicas": {} } }"#;
+    let marked = folder(&format!("\u{feff}{schema}")).load(&engine()).unwrap();
+    assert_eq!(marked.hash(), folder(schema).load(&engine()).unwrap().hash());
+    folder(r#"{ "properties": { "replicas": { "maximum": 90071992547409920 } } }"#).check(&[
+        "schemas/deploy.json: `properties.replicas.maximum`: a whole number beyond ±(2^53 − 1) is read differently by \
+         different programs",
+    ]);
+    folder(r#"{ "properties": { "replicas": { "maximum": 0.10000000000000000001 } } }"#).check(&[
+        "schemas/deploy.json: `properties.replicas.maximum`: this number is not exactly the value of its shortest form as a \
+         double (RFC 8785), so it would become another number; write fewer digits",
+    ]);
 }
 
 #[test]

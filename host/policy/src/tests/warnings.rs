@@ -96,6 +96,25 @@ fn actions_that_show_approvers_nothing() {
     }
 }
 
+/// `hide: [db.password]` hides nothing.
+#[test]
+fn parameters_that_are_no_top_level_keys() {
+    for key in ["db.password", "/db/password", "password, token", "db password", "a\\tb"] {
+        for (redact, does) in [("hide", "hides"), ("show", "shows")] {
+            let warned =
+                format!("the action `deploy` {does} the parameter `{key}`: parameters are named by their");
+            check_exactly(
+                "",
+                &format!("redact: {{ {redact}: [\"{key}\"] }}, {}", quorum("U1", 1)),
+                &[&warned],
+            );
+        }
+        let warned = format!("the action `deploy` supersedes by the parameter `{key}`: parameters");
+        check("", &format!("supersede: [\"{key}\"], {}", quorum("U1", 1)), &[&warned]);
+    }
+    check("", &format!("redact: {{ hide: [db_password, x-y] }}, {}", quorum("U1", 1)), &[]);
+}
+
 #[test]
 fn approvers_whom_nobody_in_slack_can_be() {
     for name in ["bob", "alice@acme.example", "u0alice", "bot", "\"github:bot\"", "\"U0ALICE-2\""] {

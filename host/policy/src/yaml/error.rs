@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use countersign_core::text::plain;
+
 use super::document::Place;
 
 /// One thing that is wrong with a file.
@@ -17,7 +19,7 @@ pub struct LoadError {
     pub message: String,
 }
 
-/// Everything that is wrong with a file. Displays one error a line.
+/// Everything that is wrong with a file. Displays one error a line, whatever the file has in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadErrors(pub Vec<LoadError>);
 
@@ -27,7 +29,7 @@ impl fmt::Display for LoadError {
         if let Some((line, column)) = self.place {
             write!(f, ":{line}:{column}")?;
         }
-        write!(f, ": {}", self.message)
+        write!(f, ": {}", plain(&self.message))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::document::{Key, Kind, Node, Place};
 use super::error::{Errors, did_you_mean};
@@ -19,6 +20,22 @@ impl<'a> Fields<'a> {
     /// The keys that are not among `known`.
     pub fn unknown(&self, known: &[&str]) -> impl Iterator<Item = &'a Key> {
         self.0.iter().map(|(key, _)| key).filter(|key| !known.contains(&key.text.as_str()))
+    }
+}
+
+/// The units of durations, with those that reports print.
+const UNITS: [&str; 7] = ["ms", "s", "m", "h", "d", "day", "days"];
+
+/// A duration such as `10m` or `1h 30m`. Units that are easily taken for others, such as `M` for a month, are refused.
+///
+/// # Errors
+/// Why it is none.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let mut units = text.split(|letter: char| !letter.is_alphabetic()).filter(|unit| !unit.is_empty());
+    let starts = text.starts_with(|letter: char| letter.is_ascii_digit());
+    match units.find(|unit| !UNITS.contains(unit)).filter(|_| starts) {
+        Some(unit) => Err(format!("`{unit}` is no unit: those are `s`, `m`, `h` and `d`")),
+        None => humantime::parse_duration(text).map_err(|error| error.to_string()),
     }
 }
 
@@ -163,7 +180,7 @@ impl<'e> Reader<'e> {
             self.wrong(node, what, "a duration with its unit, such as `10m`");
             return None;
         };
-        let millis = match humantime::parse_duration(text) {
+        let millis = match parse_duration(text) {
             Ok(duration) => u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             Err(error) => {
                 self.error(node.at, format!("`{text}` is no duration such as `10m`: {error}"));
@@ -173,8 +190,7 @@ impl<'e> Reader<'e> {
         if range.contains(&millis) {
             return Some(millis);
         }
-        let show =
-            |millis: &u64| humantime::format_duration(std::time::Duration::from_millis(*millis)).to_string();
+        let show = |millis: &u64| humantime::format_duration(Duration::from_millis(*millis)).to_string();
         let (least, most) = (show(range.start()), show(range.end()));
         self.error(node.at, format!("{what} must be from {least} to {most}, but is `{text}`"));
         None
@@ -202,5 +218,36 @@ impl<'e> Reader<'e> {
             Kind::Map(_) => "a map",
         };
         self.error(node.at, format!("{what} must be {wanted}, but is {found}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_has_a_unit_that_nobody_takes_for_another() {
+        for (text, seconds) in
+            [("90s", 90), ("10m", 600), ("1h 30m", 5400), ("2d", 172_800), ("1day 1h", 90_000)]
+        {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for (text, said) in [
+            ("10M", "`M` is no unit: those are `s`, `m`, `h` and `d`"),
+            ("1h 30M", "`M` is no unit"),
+            ("1month", "`month` is no unit"),
+            ("1y", "`y` is no unit"),
+            ("2w", "`w` is no unit"),
+            ("10", "unit needed"),
+            ("soon", "expected number"),
+        ] {
+            let error = parse_duration(text).expect_err(text);
+            assert!(error.contains(said), "{text}: {error}");
+        }
+        // What reports print can be written.
+        for days in 0..=30 {
+            let duration = Duration::from_secs(days * 86_400 + 3_661);
+            assert_eq!(parse_duration(&humantime::format_duration(duration).to_string()), Ok(duration));
+        }
     }
 }

@@ -79,11 +79,12 @@ pub(crate) fn run(bench: &Bench, engine: &Engine) -> Result<Answer> {
         let text = serde_json::to_string_pretty(&figures)? + "\n";
         std::fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
     }
-    let text = match bench.format {
-        Format::Text => report::text(&figures, before.as_ref(), &comparison),
-        Format::Json => report::json(&figures, before.is_some(), &comparison)?,
-    };
-    Ok(Answer { text, good: comparison.good() })
+    match bench.format {
+        Format::Text => {
+            Ok(Answer::lines(&report::text(&figures, before.as_ref(), &comparison), comparison.good()))
+        }
+        Format::Json => report::json(&figures, before.is_some(), &comparison),
+    }
 }
 
 fn ensure_same_module(figures: &Figures, saved: &Path, module: &Module, file: &Path) -> Result<()> {

@@ -7,13 +7,16 @@ use serde::Serialize;
 
 use super::compare::{Comparison, Missing, Worse};
 use super::measure::{Figure, Figures, Function};
+use crate::shown::plain;
 use crate::table::{cell, columns};
-use crate::words;
+use crate::{Answer, words};
 
 pub(super) fn text(figures: &Figures, before: Option<&Figures>, comparison: &Comparison) -> String {
     let mut text = format!(
         "{}  {}\neach call made {} times, in a fresh sandbox\n\n",
-        figures.module, figures.digest, figures.calls
+        plain(&figures.module),
+        plain(&figures.digest),
+        figures.calls
     );
     let mut heading = vec!["call", "p50 µs", "p95 µs", "p99 µs", "max fuel"];
     if before.is_some() {
@@ -49,10 +52,11 @@ pub(super) fn text(figures: &Figures, before: Option<&Figures>, comparison: &Com
         text.push_str("\nno synthetic request could be made: pass scenarios to measure the other calls\n");
     }
     for Worse { function, figure, before, now } in &comparison.worse {
-        let _ = writeln!(text, "WORSE    {}: {figure} was {before}, is {now}", function.name());
+        let _ = writeln!(text, "WORSE    {}: {} was {before}, is {now}", function.name(), plain(figure));
     }
     for Missing { function, call } in &comparison.missing {
-        let _ = writeln!(text, "MISSING  {}: {call} was measured before, but not now", function.name());
+        let _ =
+            writeln!(text, "MISSING  {}: {} was measured before, but not now", function.name(), plain(call));
     }
     text
 }
@@ -67,8 +71,8 @@ fn less_fuel(before: &Figures, now: &Figures) -> (usize, usize) {
     (pairs.iter().filter(|(before, now)| now < before).count(), pairs.len())
 }
 
-pub(super) fn json(figures: &Figures, compared: bool, comparison: &Comparison) -> Result<String> {
-    Ok(serde_json::to_string_pretty(&View { figures, compared, comparison })? + "\n")
+pub(super) fn json(figures: &Figures, compared: bool, comparison: &Comparison) -> Result<Answer> {
+    Answer::json(&View { figures, compared, comparison }, comparison.good())
 }
 
 #[derive(Serialize)]

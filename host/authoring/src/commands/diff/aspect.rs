@@ -2,25 +2,46 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_core::lifecycle::{Consent, Open, Requirement, RequirementKind, State, UseTerms};
-use countersign_core::record::{PolicyEntry, PolicyUse, Redaction};
+use countersign_core::lifecycle::{Consent, Open, Requirement, RequirementKind, State, UseTerms, canonical};
+use countersign_core::record::{Escalate, PolicyEntry, PolicyUse, Redaction, Rerequest};
 use countersign_policy::ActionPolicy;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::values;
 use crate::event::duration;
 use crate::words;
 
-/// What is said of one thing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is said of one thing. Two are the same if their values are: texts are only read, since two values may have one.
+#[derive(Clone, Debug)]
 pub(super) enum Said {
-    /// One value, in words.
-    Text(String),
+    /// One value, in canonical JSON, and in words.
+    Value { canonical: String, text: String },
     /// Names, of which it matters which there are. Those of a set are sorted.
     Members(Vec<String>),
 }
 
+impl PartialEq for Said {
+    fn eq(&self, other: &Said) -> bool {
+        match (self, other) {
+            (Said::Value { canonical, .. }, Said::Value { canonical: other, .. }) => canonical == other,
+            (Said::Members(members), Said::Members(other)) => members == other,
+            (Said::Value { .. }, Said::Members(_)) | (Said::Members(_), Said::Value { .. }) => false,
+        }
+    }
+}
+
 impl Said {
+    /// A value that people read as `text`.
+    pub(super) fn value(value: &Value, text: String) -> Said {
+        Said::Value { canonical: canonical(value), text }
+    }
+
+    /// A value that people read as it is.
+    pub(super) fn json(value: &Value) -> Said {
+        let canonical = canonical(value);
+        Said::Value { text: canonical.clone(), canonical }
+    }
+
     /// A set of names.
     pub(super) fn members(names: impl Iterator<Item = String>) -> Said {
         Said::Members(names.collect::<BTreeSet<_>>().into_iter().collect())
@@ -28,8 +49,9 @@ impl Said {
 
     pub(super) fn text(&self) -> String {
         match self {
-            Said::Text(text) => text.clone(),
-            Said::Members(members) => words::who(members),
+            Said::Value { text, .. } => text.clone(),
+            // Not as names: a list of one and its member differ.
+            Said::Members(members) => canonical(&json!(members)),
         }
     }
 }
@@ -62,34 +84,30 @@ impl Aspects {
         aspects.agreement(policy);
         aspects.text("timeout", duration(*timeout_ms));
         if !description.is_empty() {
-            aspects.text("description", description.clone());
+            aspects.put("description", Said::json(&json!(description)));
         }
-        aspects.text("channel", channel.clone().unwrap_or_else(|| "none".to_owned()));
-        if let Some(escalate) = escalate {
-            let channel = escalate.channel.iter().map(|channel| format!(", in {channel}"));
-            let mention = escalate.mention.iter().map(|who| format!(", mentioning {who}"));
-            let also: String = channel.chain(mention).collect();
-            aspects.text("escalation", format!("{} before the expiry{also}", duration(escalate.before_ms)));
+        aspects.named("channel", channel.as_ref());
+        if let Some(Escalate { before_ms, channel, mention }) = escalate {
+            aspects.text("escalation", format!("{} before the expiry", duration(*before_ms)));
+            aspects.named("escalation channel", channel.as_ref());
+            aspects.named("escalation mentions", mention.as_ref());
         }
-        match redact {
-            Redaction::Show(keys) if keys.is_empty() => aspects.text("shown parameters", "none".to_owned()),
-            Redaction::Show(keys) => aspects.text("shown parameters", format!("only {}", words::who(keys))),
-            Redaction::Hide(keys) if keys.is_empty() => aspects.text("shown parameters", "all".to_owned()),
-            Redaction::Hide(keys) => {
-                aspects.text("shown parameters", format!("all but {}", words::who(keys)))
-            }
-        }
+        let shown = match redact {
+            Redaction::Show(keys) if keys.is_empty() => "none".to_owned(),
+            Redaction::Show(keys) => format!("only {}", words::names(keys)),
+            Redaction::Hide(keys) if keys.is_empty() => "all".to_owned(),
+            Redaction::Hide(keys) => format!("all but {}", words::names(keys)),
+        };
+        aspects.put("shown parameters", Said::value(&json!(redact), shown));
         if let Some(rerequest) = rerequest {
-            let by = match rerequest.by.is_empty() {
+            let Rerequest { cooldown_ms, limit, window_ms, by } = rerequest;
+            let by = match by.is_empty() {
                 true => "the requester and the approvers".to_owned(),
-                false => words::who(&rerequest.by),
+                false => words::names(by),
             };
-            let (cooldown, window) = (duration(rerequest.cooldown_ms), duration(rerequest.window_ms));
-            let limit = rerequest.limit;
-            aspects.text(
-                "made again",
-                format!("after {cooldown}, {limit} times in {window} at the most, by {by}"),
-            );
+            let (cooldown, window) = (duration(*cooldown_ms), duration(*window_ms));
+            let text = format!("after {cooldown}, {limit} times in {window} at the most, by {by}");
+            aspects.put("made again", Said::value(&json!(rerequest), text));
         }
         let consent = match consent {
             Consent::Whole => "all that a request shows must have been read",
@@ -148,7 +166,7 @@ impl Aspects {
 
     fn policies(&mut self, policies: &[PolicyUse]) {
         let names: Vec<&str> = policies.iter().map(|used| used.name.as_str()).collect();
-        self.text("policies", names.join(", then "));
+        self.put("policies", Said::value(&json!(names), names.join(", then ")));
         let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
         for PolicyUse { name, digest, config } in policies {
             let number = numbers.entry(name).or_default();
@@ -167,12 +185,27 @@ impl Aspects {
         }
     }
 
-    fn text(&mut self, what: &str, text: String) {
-        self.0.insert(what.to_owned(), Said::Text(text));
+    fn put(&mut self, what: &str, said: Said) {
+        self.0.insert(what.to_owned(), said);
     }
 
+    /// What is a text of this command's own, one for each value.
+    fn text(&mut self, what: &str, text: String) {
+        self.put(what, Said::value(&json!(text), text.clone()));
+    }
+
+    /// A name of the set's choice, if there is one.
+    fn named(&mut self, what: &str, name: Option<&String>) {
+        let text = name.map_or_else(|| "none".to_owned(), |name| words::name(name));
+        self.put(what, Said::value(&json!(name), text));
+    }
+
+    /// No names are the same as nothing said.
     fn members(&mut self, what: &str, members: impl Iterator<Item = String>) {
-        self.0.insert(what.to_owned(), Said::members(members));
+        let members: BTreeSet<String> = members.collect();
+        if !members.is_empty() {
+            self.put(what, Said::members(members.into_iter()));
+        }
     }
 }
 

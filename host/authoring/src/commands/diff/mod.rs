@@ -15,14 +15,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use countersign_core::lifecycle::Digest;
+use countersign_core::record::PolicyEntry;
 use countersign_gateway::{fetch, policy_sets};
 use countersign_policy::settings::Loading;
-use countersign_policy::{Engine, Limits, PolicySet, Source, Trust};
+use countersign_policy::{ActionPolicy, Engine, Limits, PolicySet, Source, Trust};
 use countersign_registry::Registries;
 use countersign_store::{Archive, StoreUrl};
 use serde::Serialize;
+use serde_json::Value;
 
 use self::aspect::{Aspects, Said};
+use crate::shown::plain;
 use crate::{Answer, Format, Redis, StoreAddress, words};
 use countersign_console::Progress;
 
@@ -109,11 +112,16 @@ impl Diff {
 pub(crate) fn run(diff: &Diff, engine: &Engine) -> Result<Answer> {
     let _progress = Progress::start("loading the policy sets");
     let report = Report::of(&diff.load(&diff.old, engine)?, &diff.load(&diff.new, engine)?);
-    let text = match diff.format {
-        Format::Text => report.text(),
-        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
-    };
-    Ok(Answer { text, good: report.is_empty() })
+    match diff.format {
+        Format::Text => Ok(Answer::lines(&report.text(), report.is_empty())),
+        Format::Json => Answer::json(&report, report.is_empty()),
+    }
+}
+
+/// What `--format json` says.
+#[cfg(test)]
+pub(crate) fn report(old: &PolicySet, new: &PolicySet) -> Value {
+    serde_json::json!(Report::of(old, new))
 }
 
 fn in_folder(path: &Path, engine: &Engine, registries: &Registries) -> Result<PolicySet> {
@@ -184,32 +192,46 @@ enum How {
 
 impl Report {
     fn of(old: &PolicySet, new: &PolicySet) -> Report {
-        let by_name = |set: &PolicySet| -> BTreeMap<String, Aspects> {
-            set.policies().map(|policy| (policy.entry().action.clone(), Aspects::of(policy))).collect()
+        let by_name = |set: &PolicySet| -> BTreeMap<String, (Aspects, Digest)> {
+            let of = |policy: &ActionPolicy| {
+                // Groups are compared on their own.
+                let own = PolicyEntry { groups: BTreeMap::new(), ..PolicyEntry::clone(policy.entry()) };
+                (own.action.clone(), (Aspects::of(policy), own.hash()))
+            };
+            set.policies().map(|policy| of(policy)).collect()
         };
+        let hashes = (old.hash().to_string(), new.hash().to_string());
+        if hashes.0 == hashes.1 {
+            return Report { old: hashes.0, new: hashes.1, groups: Vec::new(), actions: BTreeMap::new() };
+        }
         let (before, after) = (by_name(old), by_name(new));
         let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
         let mut actions = BTreeMap::new();
         for name in names {
             let (kind, changes) = match (before.get(name), after.get(name)) {
-                (Some(before), Some(after)) => (Kind::Changed, differences(before.said(), after.said())),
-                (None, Some(after)) => (Kind::Added, differences(&BTreeMap::new(), after.said())),
+                (Some((before, old)), Some((after, new))) => {
+                    let mut changes = differences(before.said(), after.said());
+                    // Should the aspects ever leave something out, it is still a change.
+                    if changes.is_empty() && old != new {
+                        let (old, new) = (Some(old.to_string()), Some(new.to_string()));
+                        changes.push(Change { what: "policy hash".to_owned(), how: How::Value { old, new } });
+                    }
+                    (Kind::Changed, changes)
+                }
+                (None, Some((after, _))) => (Kind::Added, differences(&BTreeMap::new(), after.said())),
                 (_, None) => (Kind::Removed, Vec::new()),
             };
             if kind != Kind::Changed || !changes.is_empty() {
                 actions.insert(name.clone(), ActionChange { kind, changes });
             }
         }
-        Report {
-            old: old.hash().to_string(),
-            new: new.hash().to_string(),
-            groups: differences(&groups(old), &groups(new)),
-            actions,
-        }
+        let groups = differences(&groups(old), &groups(new));
+        Report { old: hashes.0, new: hashes.1, groups, actions }
     }
 
+    /// Only the hashes tell that nothing changes.
     fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.actions.is_empty()
+        self.old == self.new
     }
 
     fn text(&self) -> String {
@@ -253,21 +275,19 @@ impl Report {
 
 impl Change {
     fn write(&self, text: &mut String) {
-        let what = &self.what;
-        // A String takes all that is written to it.
-        let _ = match &self.how {
-            How::Value { old: Some(old), new: Some(new) } => writeln!(text, "  {what}: {old} → {new}"),
-            How::Value { old: None, new: Some(new) } => writeln!(text, "  {what}: {new}"),
-            How::Value { old, new: _ } => {
-                writeln!(text, "  {what}: no longer {}", old.as_deref().unwrap_or_default())
-            }
+        let how = match &self.how {
+            How::Value { old: Some(old), new: Some(new) } => format!("{old} → {new}"),
+            How::Value { old: None, new: Some(new) } => new.clone(),
+            How::Value { old, new: _ } => format!("no longer {}", old.as_deref().unwrap_or_default()),
             How::Members { added, removed } => {
                 let sign = |sign: char, names: &[String]| -> Vec<String> {
-                    names.iter().map(|name| format!("{sign}{name}")).collect()
+                    names.iter().map(|name| format!("{sign}{}", words::name(name))).collect()
                 };
-                writeln!(text, "  {what}: {}", [sign('+', added), sign('-', removed)].concat().join(", "))
+                [sign('+', added), sign('-', removed)].concat().join(", ")
             }
         };
+        // A String takes all that is written to it.
+        let _ = writeln!(text, "  {}: {}", plain(&self.what), plain(&how));
     }
 }
 
@@ -275,7 +295,11 @@ impl Change {
 fn groups(set: &PolicySet) -> BTreeMap<String, Said> {
     let entry = set.policies().next().map(|policy| policy.entry());
     let groups = entry.into_iter().flat_map(|entry| &entry.groups);
-    groups.map(|(name, members)| (format!("@{name}"), Said::members(members.iter().cloned()))).collect()
+    let said = |members: &BTreeSet<String>| match members.is_empty() {
+        true => Said::value(&Value::Null, "a group without members".to_owned()),
+        false => Said::members(members.iter().cloned()),
+    };
+    groups.map(|(name, members)| (format!("@{name}"), said(members))).collect()
 }
 
 /// What is said otherwise, or by one side alone.
@@ -287,10 +311,9 @@ fn differences(old: &BTreeMap<String, Said>, new: &BTreeMap<String, Said>) -> Ve
             (Some(Said::Members(old)), Some(Said::Members(new))) if !same_members(old, new) => {
                 members(old, new)
             }
-            (None, Some(Said::Members(new))) if new.is_empty() => return None,
             (None, Some(Said::Members(new))) => members(&[], new),
             (Some(Said::Members(old)), None) => members(old, &[]),
-            // Only the order differs, which may matter to a policy.
+            // Among others, lists of which only the order differs, which may matter to a policy.
             (old, new) => How::Value { old: old.map(Said::text), new: new.map(Said::text) },
         };
         Some(Change { what: what.clone(), how })

@@ -33,6 +33,6 @@ fn collect(value: &Value, pointer: String, found: &mut BTreeMap<String, Said>) {
             }
         }
         Value::Object(_) if pointer.is_empty() => {}
-        scalar => drop(found.insert(pointer, Said::Text(scalar.to_string()))),
+        scalar => drop(found.insert(pointer, Said::json(scalar))),
     }
 }

@@ -22,6 +22,7 @@ use countersign_policy::{Engine, Kept, Module, PolicySet, Source};
 
 use self::guards::Guards;
 use self::note::Note;
+use crate::shown::plain;
 use crate::{Answer, words};
 use countersign_console::{Progress, note};
 
@@ -62,12 +63,12 @@ struct OverrideLimits {
 pub(crate) fn run(import: &Import, engine: &Engine) -> Result<Answer> {
     let Imported { set, notes } = import_set(import, engine)?;
     for note in &notes {
-        note!("{}", note.message(&import.guards));
+        note!("{}", plain(&note.message(&import.guards)));
     }
     let path = import.out.join("policy-set.yaml");
     let actions = words::count(set.actions().len(), "action");
     let text = format!("{}: {actions}, sha256:{}\n", path.display(), set.hash());
-    Ok(Answer { text, good: true })
+    Ok(Answer::lines(&text, true))
 }
 
 struct Imported {

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, anyhow, bail};
 use countersign_core::json;
+use countersign_policy::checks_format;
 use serde_json::{Map, Value};
 
 use super::guards::Action;
@@ -76,6 +77,11 @@ fn convert_property(key: &str, property: &mut Map<String, Value>, note: &mut imp
     if property.get("errorMessage").is_some_and(|message| !message.is_string()) {
         property.remove("errorMessage");
         note(format!("`errorMessage` of `{key}` is not text; it is dropped"));
+    }
+    if let Some(format) = property.get("format").filter(|format| !format.as_str().is_some_and(checks_format))
+    {
+        note(format!("`format` of `{key}` is {format}, which cannot be checked; it is dropped"));
+        property.remove("format");
     }
     let is_new = |keyword: &str, value: &Value| match keyword {
         "type" => !value.as_str().is_some_and(|kind| TYPES.contains(&kind)),

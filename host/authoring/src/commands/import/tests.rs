@@ -416,6 +416,16 @@ fn schemas_keep_their_meaning() {
             "a.json: `errorMessage` of `n` is not text; it is dropped",
         ),
         (r#"{"title":"x","enum":[1]}"#, r#"{"enum":[1],"title":"x"}"#, ""),
+        (
+            r#"{"format":"ipv4"}"#,
+            r#"{"format":"ipv4"}"#,
+            "a.json: `format` of `n` was not enforced; it is enforced now",
+        ),
+        (
+            r#"{"format":"cidr"}"#,
+            "{}",
+            "a.json: `format` of `n` is \"cidr\", which cannot be checked; it is dropped",
+        ),
     ] {
         let schema = format!(
             r#"{{"type":"object","$schema":"http://json-schema.org/draft-07/schema#","properties":{{"n":{property}}}}}"#

@@ -124,7 +124,7 @@ pub(crate) fn run(new: &New) -> Result<Answer> {
          countersign policy build --out {name}.wasm\n  \
          countersign policy test {name}.wasm scenarios.yaml\n"
     );
-    Ok(Answer { text, good: true })
+    Ok(Answer::lines(&text, true))
 }
 
 /// The crate's files, by their path in it.

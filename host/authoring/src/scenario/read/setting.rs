@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{DAY, SECOND, ScenarioReader};
 use crate::scenario::{ACTION, Setting};
-use crate::synthetic::{REQUESTER, SyntheticRequest};
+use crate::synthetic::SyntheticRequest;
 
 const DEFAULT_TIMEOUT: u64 = 600 * SECOND;
 
@@ -64,12 +64,13 @@ impl ScenarioReader<'_> {
     }
 
     fn request(&mut self, given: &Given<'_, '_>) -> SyntheticRequest {
+        let requester = given.get("requester").and_then(|node| self.somebody(node, "`requester`"));
+        let mut request = SyntheticRequest::new(ACTION, requester.unwrap_or_default());
+        request.rerequested_by =
+            given.get("rerequested_by").and_then(|node| self.somebody(node, "`rerequested_by`"));
         let reader = &mut self.reader;
-        let requester = reader.optional_text(given.get("requester"), "`requester`");
-        let mut request = SyntheticRequest::new(ACTION, requester.as_deref().unwrap_or(REQUESTER));
         request.ask.who.authenticated =
             given.get("authenticated").is_some_and(|node| reader.truth(node, "`authenticated`"));
-        request.rerequested_by = reader.optional_text(given.get("rerequested_by"), "`rerequested_by`");
         let again = request.rerequested_by.is_some();
         request.depth = match given.get("lineage_depth") {
             None => u32::from(again),
@@ -92,8 +93,11 @@ impl ScenarioReader<'_> {
         request.requester_is =
             given.get("requester_is").and_then(|node| self.typed::<Known>(node, "`requester_is`"));
         let ask = &mut request.ask;
-        let owners = given.get("owned_by").map(|node| self.texts(node, "an owner's id")).unwrap_or_default();
-        ask.who.owners = owners.into_iter().collect();
+        if let Some(node) = given.get("owned_by") {
+            let owners = self.texts(node, "an owner's id").into_iter();
+            let owners = owners.filter_map(|owner| self.named(node, &owner));
+            ask.who.owners = owners.map(|owner| owner.name).collect();
+        }
         ask.params = given.get("params").map(|node| self.object(node, "`params`")).unwrap_or_default();
         ask.policy_hints = given.get("policy_hints").map(Node::to_json);
         if let Some(node) = given.get("meta") {
