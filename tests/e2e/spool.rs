@@ -136,6 +136,37 @@ async fn a_press_that_is_applied_too_late_is_refused_and_told() {
     assert_eq!(gateway.ended(&request.token).await["status"], "expired");
 }
 
+/// Two gateways share a Redis. The approval is kept by one of them, and its person takes it back by the other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorded_approval_does_not_count_if_it_was_taken_back_by_another_gateway() {
+    let Setup { mut redis, slack, gateway } = Setup::open(&deploy(2)).await;
+    let request = gateway.open("deploy").await;
+    slack.shown(&request.id).await;
+    redis.kill();
+    let setup = Setup { redis, slack, gateway };
+    setup.recorded(&Click::approve("U0ALICE", &request.id)).await;
+    let Setup { mut redis, slack, gateway } = setup;
+    let home = gateway.kill();
+    redis.resume().await;
+
+    let other = slack.gateway(Home::new(&deploy(2)).with_redis(&redis)).await;
+    let withdraw = Click::withdraw("U0ALICE", &request.id);
+    assert_eq!(other.click_refused(&withdraw).await, "nothing_to_withdraw");
+    other.click_ok(&Click::approve("U0BOB", &request.id)).await;
+
+    let gateway = slack.gateway(home).await;
+    let told = slack.until(|slack| {
+        let messages = slack.person("U0ALICE").ephemerals();
+        messages.into_iter().map(|message| message.shown()).find(|shown| shown.contains("is not applied"))
+    });
+    within("Alice to be told", told).await;
+    assert!(presses(gateway.home()).is_empty());
+    let stands = gateway.status(&request.id).await;
+    assert_eq!((&stands["status"], &stands["approvers"]), (&json!("ready_for_approval"), &json!(["U0BOB"])));
+    gateway.click_ok(&Click::approve("U0ALICE", &request.id)).await;
+    assert_eq!(gateway.ended(&request.token).await["status"], "approved");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_press_that_was_changed_on_disk_is_none() {
     let Setup { mut redis, slack, gateway } = Setup::open(&deploy(1)).await;

@@ -2,21 +2,27 @@
 //!
 //! Each press is a file of its own, `TIME-IDENTITY.press`, which begins with its MAC: whoever can write to the folder
 //! cannot act in anybody's name. A press that is kept twice is one file.
+//!
+//! What one person does on one request stays in the order in which they did it: see [`Spool::turn`],
+//! [`Spool::is_behind`] and [`Spool::next`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use countersign_core::lifecycle::{Digest, Timestamp};
+use countersign_core::lifecycle::{Digest, RequestId, Timestamp};
 use countersign_core::mac::hmac;
-use countersign_slack::Interaction;
+use countersign_slack::{Interaction, InteractionKind};
 use countersign_store::StoreUrl;
 use prometheus::{IntGauge, Registry};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 use crate::keys::Keys;
 
@@ -25,6 +31,9 @@ const MOST: usize = 10_000;
 
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
+
+/// The longest pause before a file that cannot be read is tried again, and between two lines of the log about it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 const PRESS: &str = ".press";
 
@@ -41,9 +50,42 @@ pub(crate) struct Press {
     pub(crate) interaction: Interaction,
 }
 
-/// The name of a file that is kept: ordered by when the press came.
+impl Press {
+    /// Whose it is, on which request.
+    pub(crate) fn subject(&self) -> Subject {
+        Subject { user: self.interaction.user.clone(), request: self.interaction.request }
+    }
+
+    /// Whether it can help a request to be approved.
+    pub(crate) fn agrees(&self) -> bool {
+        use InteractionKind::{Acknowledge, Approve, Overrides, ReviewPage};
+        matches!(self.interaction.kind, Approve | Acknowledge(_) | Overrides { .. } | ReviewPage)
+    }
+
+    /// Whether it says that the person does not agree, whatever they agreed to before.
+    pub(crate) fn disagrees(&self) -> bool {
+        self.denies() || self.interaction.kind == InteractionKind::Withdraw
+    }
+
+    /// Whether it is a denial.
+    pub(crate) fn denies(&self) -> bool {
+        matches!(self.interaction.kind, InteractionKind::Deny(_) | InteractionKind::DenyBecause(_))
+    }
+}
+
+/// A person and a request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Name(String);
+pub(crate) struct Subject {
+    user: String,
+    request: RequestId,
+}
+
+/// Names a file that is kept: ordered by when the press came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Name {
+    at: Timestamp,
+    identity: Digest,
+}
 
 /// Why a press is not kept, or cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -79,16 +121,62 @@ pub(crate) struct Spool {
     folder: PathBuf,
     keys: Vec<[u8; 32]>,
     known: Mutex<Known>,
+    /// A file was written or removed, or that failed.
+    settled: Condvar,
+    turns: Mutex<BTreeMap<Subject, Arc<tokio::sync::Mutex<()>>>>,
     count: IntGauge,
 }
 
+/// Whoever has it handles the presses of one person on one request.
+pub(crate) type Turn = OwnedMutexGuard<()>;
+
 /// The presses that are kept.
-#[derive(Debug, Default)]
-struct Known {
-    /// By the press's identity.
-    names: BTreeMap<Digest, Name>,
-    /// Those that somebody is working on.
-    held: BTreeSet<Name>,
+type Known = BTreeMap<Name, Kept>;
+
+/// A press that is kept, or about to be.
+#[derive(Debug)]
+struct Kept {
+    /// What is in the file. `None` if it could not be read as the folder was opened.
+    about: Option<About>,
+    /// Whether the file is being written or removed, so that nobody may rely on it.
+    is_changing: bool,
+    /// How many work on it.
+    holders: usize,
+    /// Whether it may have been said that it is kept.
+    is_promised: bool,
+    put_off: Option<PutOff>,
+}
+
+/// What must be known of a press without reading it.
+#[derive(Debug)]
+struct About {
+    subject: Subject,
+    disagrees: bool,
+}
+
+/// A file that cannot be read for now.
+#[derive(Clone, Copy, Debug)]
+struct PutOff {
+    until: Instant,
+    pause: Duration,
+    logged: Instant,
+}
+
+impl Kept {
+    /// One that was found in the folder.
+    fn found(about: Option<About>) -> Kept {
+        Kept { about, is_changing: false, holders: 0, is_promised: true, put_off: None }
+    }
+
+    fn is_of(&self, subject: &Subject) -> bool {
+        self.about.as_ref().is_some_and(|about| about.subject == *subject)
+    }
+}
+
+impl About {
+    fn of(press: &Press) -> About {
+        About { subject: press.subject(), disagrees: press.disagrees() }
+    }
 }
 
 impl Spool {
@@ -101,67 +189,174 @@ impl Spool {
         let count =
             IntGauge::new("slack_presses_spooled", "Presses in Slack that wait on disk for the store.")?;
         registry.register(Box::new(count.clone()))?;
-        let mut names = BTreeMap::new();
+        let spool = Spool {
+            folder: folder.to_owned(),
+            keys: keys.all().map(|key| key.derive("countersign spool")).collect(),
+            known: Mutex::default(),
+            settled: Condvar::new(),
+            turns: Mutex::default(),
+            count,
+        };
+        let mut known = Known::new();
         for entry in fs::read_dir(folder)? {
-            let name = entry?.file_name();
-            let Some(name) = name.to_str() else { continue };
-            if let Some(identity) = identity(name) {
-                names.insert(identity, Name(name.to_owned()));
-            } else if name.ends_with(".new") {
+            let file = entry?.file_name();
+            let Some(file) = file.to_str() else { continue };
+            if let Some(name) = Name::parse(file) {
+                // Whoever applies it says what is wrong with it.
+                known.insert(name, Kept::found(spool.read(&name).ok().as_ref().map(About::of)));
+            } else if file.ends_with(".new") {
                 // It was not acknowledged.
-                fs::remove_file(folder.join(name))?;
+                fs::remove_file(folder.join(file))?;
             }
         }
-        let keys = keys.all().map(|key| key.derive("countersign spool")).collect();
-        let known = Mutex::new(Known { names, held: BTreeSet::new() });
-        let spool = Spool { folder: folder.to_owned(), keys, known, count };
-        spool.show(&spool.known());
+        spool.show(&known);
+        *spool.known() = known;
         Ok(spool)
     }
 
     /// How many presses wait for the store.
     pub(crate) fn waiting(&self) -> usize {
-        self.known().names.len()
+        self.known().len()
     }
 
-    /// Keeps a press, which is durable once this returns. Whoever calls it holds the press until [`Spool::release`] or
-    /// [`Spool::forget`]. Blocks.
+    /// Waits until nobody handles an earlier press of this person on this request: a write that takes long must not let
+    /// the next one overtake it.
+    pub(crate) async fn turn(&self, subject: &Subject) -> Turn {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(subject.clone()).or_default())
+        };
+        turn.lock_owned().await
+    }
+
+    /// Whether a press has to wait, since an earlier one of the same person on the same request does. A file that cannot be
+    /// read lets others pass: what it says is judged by what they did since.
+    pub(crate) fn is_behind(&self, press: &Press) -> bool {
+        let (identity, subject) = (press.interaction.identity(), press.subject());
+        self.known()
+            .iter()
+            .take_while(|(name, _)| Some(name.identity) != identity)
+            .any(|(_, kept)| kept.put_off.is_none() && kept.is_of(&subject))
+    }
+
+    /// When a press came first, if it is kept.
+    pub(crate) fn kept_since(&self, press: &Press) -> Option<Timestamp> {
+        let identity = press.interaction.identity()?;
+        self.known().keys().find(|name| name.identity == identity).map(|name| name.at)
+    }
+
+    /// Whether the same person took it back on the same request later than `at`, by a press that is kept, too.
+    pub(crate) fn is_taken_back(&self, subject: &Subject, at: Timestamp) -> bool {
+        self.known().iter().any(|(name, kept)| {
+            name.at > at
+                && kept.about.as_ref().is_some_and(|about| about.disagrees && about.subject == *subject)
+        })
+    }
+
+    /// Whether something of this person on this request is kept.
+    pub(crate) fn has(&self, subject: &Subject) -> bool {
+        self.known().values().any(|kept| kept.is_of(subject))
+    }
+
+    /// Keeps a press, which is durable once this returns. Whoever calls it holds the press until [`Spool::release`],
+    /// [`Spool::abandon`] or [`Spool::forget`]. If it is being kept already, that is waited for. Blocks.
     ///
     /// # Errors
     /// If there is no room, or the disk fails.
     pub(crate) fn keep(&self, press: &Press) -> Result<Name, SpoolError> {
-        let identity = press.interaction.identity().ok_or(SpoolError::Nameless)?;
-        let name = {
-            let mut known = self.known();
-            if let Some(name) = known.names.get(&identity).cloned() {
-                known.held.insert(name.clone());
-                return Ok(name);
-            }
-            if known.names.len() >= MOST {
-                return Err(SpoolError::Full);
-            }
-            let name = Name(format!("{:015}-{identity}{PRESS}", press.at.as_millis()));
-            known.names.insert(identity, name.clone());
-            known.held.insert(name.clone());
-            self.show(&known);
-            name
-        };
-        let written = self.write(&name, press);
-        if written.is_err() {
-            self.lose(&name);
+        match self.begin(press)? {
+            Begun::Durable(name) => Ok(name),
+            Begun::Write(name) => self.finish(name, self.write(&name, press)),
         }
+    }
+
+    fn begin(&self, press: &Press) -> Result<Begun, SpoolError> {
+        let identity = press.interaction.identity().ok_or(SpoolError::Nameless)?;
+        let mut known = self.known();
+        loop {
+            match known.iter_mut().find(|(name, _)| name.identity == identity) {
+                None => break,
+                Some((_, kept)) if kept.is_changing => {}
+                Some((name, kept)) => {
+                    kept.holders += 1;
+                    return Ok(Begun::Durable(*name));
+                }
+            }
+            known = self.settled.wait(known).unwrap_or_else(PoisonError::into_inner);
+        }
+        if known.len() >= MOST {
+            return Err(SpoolError::Full);
+        }
+        let name = Name { at: press.at, identity };
+        let about = Some(About::of(press));
+        known.insert(name, Kept { about, is_changing: true, holders: 1, is_promised: false, put_off: None });
+        self.show(&known);
+        Ok(Begun::Write(name))
+    }
+
+    fn finish(&self, name: Name, written: Result<(), SpoolError>) -> Result<Name, SpoolError> {
+        if written.is_err() {
+            // A part of it may be there, and must not be found later: nobody is told that it is kept.
+            let _ = fs::remove_file(self.path(&name));
+            self.lose(&name);
+        } else if let Some(kept) = self.known().get_mut(&name) {
+            kept.is_changing = false;
+        }
+        self.settled.notify_all();
         written.map(|()| name)
     }
 
-    /// Whoever kept the press leaves it to [`Spool::next`].
+    /// Whoever kept the press says so, and leaves it to [`Spool::next`].
     pub(crate) fn release(&self, name: &Name) {
-        self.known().held.remove(name);
+        if let Some(kept) = self.known().get_mut(name) {
+            kept.holders = kept.holders.saturating_sub(1);
+            kept.is_promised = true;
+        }
     }
 
-    /// The press that came first of those that nobody holds.
-    pub(crate) fn next(&self) -> Option<Name> {
+    /// Whoever kept the press has said that it is not kept. It is removed, unless somebody else relies on it. Blocks.
+    ///
+    /// # Errors
+    /// As [`Spool::forget`].
+    pub(crate) fn abandon(&self, name: &Name) -> io::Result<()> {
+        if let Some(kept) = self.known().get_mut(name) {
+            kept.holders = kept.holders.saturating_sub(1);
+            if kept.holders > 0 || kept.is_promised {
+                return Ok(());
+            }
+            kept.is_changing = true;
+        }
+        self.forget(name)
+    }
+
+    /// The press that came first of those that can be applied now: nobody holds it, nor an earlier one of the same person on
+    /// the same request.
+    pub(crate) fn next(&self, now: Instant) -> Option<Name> {
         let known = self.known();
-        known.names.values().filter(|name| !known.held.contains(name)).min().cloned()
+        let mut held = BTreeSet::new();
+        for (name, kept) in &*known {
+            let subject = kept.about.as_ref().map(|about| &about.subject);
+            if kept.is_changing || kept.holders > 0 {
+                held.extend(subject);
+            } else if kept.put_off.is_none_or(|put_off| put_off.until <= now)
+                && subject.is_none_or(|subject| !held.contains(subject))
+            {
+                return Some(*name);
+            }
+        }
+        None
+    }
+
+    /// The press cannot be read for now: it is tried again later, and others are applied meanwhile. Whether that is to be
+    /// logged: it is once a minute.
+    pub(crate) fn put_off(&self, name: &Name, now: Instant) -> bool {
+        let mut known = self.known();
+        let Some(kept) = known.get_mut(name) else { return false };
+        let pause = kept.put_off.map_or(Duration::from_secs(1), |before| before.pause * 2).min(LONGEST_PAUSE);
+        let logged = kept.put_off.map(|before| before.logged).filter(|logged| now < *logged + LONGEST_PAUSE);
+        kept.put_off = Some(PutOff { until: now + pause, pause, logged: logged.unwrap_or(now) });
+        logged.is_none()
     }
 
     /// Reads a press. Blocks.
@@ -170,7 +365,11 @@ impl Spool {
     /// If it is not what was kept, or the disk fails.
     pub(crate) fn read(&self, name: &Name) -> Result<Press, SpoolError> {
         let path = self.path(name);
-        if fs::metadata(&path)?.len() > LARGEST {
+        let file = fs::metadata(&path)?;
+        if !file.is_file() {
+            return Err(SpoolError::Damaged("it is no file"));
+        }
+        if file.len() > LARGEST {
             return Err(SpoolError::Damaged("it is too large"));
         }
         let text = fs::read(path)?;
@@ -184,31 +383,40 @@ impl Spool {
         serde_json::from_slice(body).map_err(|_| SpoolError::Damaged("it is of another version"))
     }
 
-    /// The press is done with. Blocks.
+    /// The press is done with, whoever else holds it. Blocks.
     ///
     /// # Errors
     /// If the disk fails; then it is not returned again by this process, and counts once in the next one, too.
     pub(crate) fn forget(&self, name: &Name) -> io::Result<()> {
-        self.lose(name);
-        match fs::remove_file(self.path(name)) {
+        self.remove(name, |path| match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
-        }
+        })
     }
 
     /// Keeps a file that is no press out of the way. Blocks.
     ///
     /// # Errors
-    /// If the disk fails.
+    /// If the disk fails; then it is not returned again by this process.
     pub(crate) fn set_aside(&self, name: &Name) -> io::Result<()> {
+        self.remove(name, |path| fs::rename(path, self.folder.join(format!("{name}{DAMAGED}"))))
+    }
+
+    /// The file goes before its name does: else one that is kept again meanwhile would go in its place.
+    fn remove(&self, name: &Name, file: impl FnOnce(PathBuf) -> io::Result<()>) -> io::Result<()> {
+        if let Some(kept) = self.known().get_mut(name) {
+            kept.is_changing = true;
+        }
+        let removed = file(self.path(name));
         self.lose(name);
-        fs::rename(self.path(name), self.folder.join(format!("{}{DAMAGED}", name.0)))
+        self.settled.notify_all();
+        removed
     }
 
     fn write(&self, name: &Name, press: &Press) -> Result<(), SpoolError> {
         let body = serde_json::to_vec(press).map_err(io::Error::other)?;
         let key = self.keys.first().ok_or(SpoolError::Damaged("there is no key"))?;
-        let new = self.folder.join(format!("{}.new", name.0));
+        let new = self.folder.join(format!("{name}.new"));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(hex::encode(mac_of(key, name, &body)).as_bytes())?;
         file.write_all(b"\n")?;
@@ -220,17 +428,16 @@ impl Spool {
 
     fn lose(&self, name: &Name) {
         let mut known = self.known();
-        known.held.remove(name);
-        known.names.retain(|_, known| known != name);
+        known.remove(name);
         self.show(&known);
     }
 
     fn path(&self, name: &Name) -> PathBuf {
-        self.folder.join(&name.0)
+        self.folder.join(name.to_string())
     }
 
     fn show(&self, known: &Known) {
-        self.count.set(i64::try_from(known.names.len()).unwrap_or(i64::MAX));
+        self.count.set(i64::try_from(known.len()).unwrap_or(i64::MAX));
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -238,21 +445,32 @@ impl Spool {
     }
 }
 
+/// What it takes to keep a press.
+enum Begun {
+    /// It is kept already.
+    Durable(Name),
+    /// Whoever is told this has to write it.
+    Write(Name),
+}
+
+impl Name {
+    /// `None` if there is no press in a file of this name.
+    fn parse(file: &str) -> Option<Name> {
+        let (at, identity) = file.strip_suffix(PRESS)?.split_once('-')?;
+        let name = Name { at: Timestamp::from_millis(at.parse().ok()?), identity: identity.parse().ok()? };
+        (name.to_string() == file).then_some(name)
+    }
+}
+
 impl std::fmt::Display for Name {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "{:015}-{}{PRESS}", self.at.as_millis(), self.identity)
     }
 }
 
 /// The MAC of a press covers its name, and with it when it came.
 fn mac_of(key: &[u8; 32], name: &Name, body: &[u8]) -> [u8; 32] {
-    hmac(key, &[name.0.as_bytes(), b"\0", body].concat())
-}
-
-/// The identity of a press, by the name of its file.
-fn identity(name: &str) -> Option<Digest> {
-    let (at, identity) = name.strip_suffix(PRESS)?.split_once('-')?;
-    at.bytes().all(|byte| byte.is_ascii_digit()).then(|| identity.parse().ok())?
+    hmac(key, &[name.to_string().as_bytes(), b"\0", body].concat())
 }
 
 /// Does something with the spool on a thread that may block.
@@ -287,11 +505,15 @@ mod tests {
     }
 
     fn press(at: u64, trigger: &str) -> Press {
+        press_of("U0ALICE", InteractionKind::Deny(Some("a reason".into())), at, trigger)
+    }
+
+    fn press_of(user: &str, kind: InteractionKind, at: u64, trigger: &str) -> Press {
         let interaction = Interaction {
-            user: "U0ALICE".into(),
+            user: user.into(),
             workspace: Workspace::default(),
             request: RequestId::new(Timestamp::EPOCH, 1, 2),
-            kind: InteractionKind::Deny(Some("a reason".into())),
+            kind,
             seen: Seen::Payload(Digest::of(b"seen")),
             source: Source { trigger: Some(trigger.into()), ..Source::default() },
         };
@@ -304,7 +526,8 @@ mod tests {
         let spool = open(&folder, &keys(1, None));
         let (late, early) = (press(20, "late"), press(3, "early"));
         let first = spool.keep(&late).unwrap();
-        assert_eq!(spool.next(), None, "whoever kept it holds it");
+        let now = Instant::now();
+        assert_eq!(spool.next(now), None, "whoever kept it holds it");
         assert_eq!(spool.keep(&press(99, "late")).unwrap(), first, "it is delivered again");
         spool.keep(&early).unwrap();
         assert_eq!(spool.count.get(), 2);
@@ -313,14 +536,14 @@ mod tests {
         // Another process, after the secret was changed.
         let spool = open(&folder, &keys(2, Some(1)));
         assert_eq!(spool.count.get(), 2);
-        let next = spool.next().unwrap();
+        let next = spool.next(now).unwrap();
         assert_eq!(spool.read(&next).unwrap(), early);
         spool.forget(&next).unwrap();
-        let next = spool.next().unwrap();
+        let next = spool.next(now).unwrap();
         assert_eq!((spool.read(&next).unwrap(), &next), (late, &first));
         spool.forget(&next).unwrap();
         spool.forget(&next).unwrap();
-        assert_eq!((spool.next(), spool.count.get()), (None, 0));
+        assert_eq!((spool.next(now), spool.count.get()), (None, 0));
         assert_eq!(fs::read_dir(&spool.folder).unwrap().count(), 0);
     }
 
@@ -348,12 +571,12 @@ mod tests {
         assert!(matches!(other.read(&name), Err(SpoolError::Damaged(_))), "under another secret");
 
         // Under another name it would be another press, at another time.
-        let renamed = Name(name.0.replace("000000000000003", "000000000000004"));
+        let renamed = Name { at: Timestamp::from_millis(4), ..name };
         fs::rename(&path, spool.path(&renamed)).unwrap();
         let spool = open(&folder, &keys(1, None));
         assert!(matches!(spool.read(&renamed), Err(SpoolError::Damaged(_))));
         spool.set_aside(&renamed).unwrap();
-        assert_eq!(open(&folder, &keys(1, None)).next(), None);
+        assert_eq!(open(&folder, &keys(1, None)).waiting(), 0);
         assert_eq!(fs::read_dir(&spool.folder).unwrap().count(), 1, "it is still there to be looked at");
     }
 
@@ -365,7 +588,136 @@ mod tests {
         let spool = open(&folder, &keys(1, None));
         assert!(matches!(spool.keep(&nameless), Err(SpoolError::Nameless)));
         fs::write(spool.folder.join("half.press.new"), "half").unwrap();
-        assert_eq!(open(&folder, &keys(1, None)).next(), None);
+        assert_eq!(open(&folder, &keys(1, None)).waiting(), 0);
         assert_eq!(fs::read_dir(&spool.folder).unwrap().count(), 0, "what was not acknowledged is removed");
+    }
+
+    #[test]
+    fn what_one_person_does_on_one_request_stays_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = open(&folder, &keys(1, None));
+        let now = Instant::now();
+        let approve = press_of("U0ALICE", InteractionKind::Approve, 3, "approve");
+        let withdraw = press_of("U0ALICE", InteractionKind::Withdraw, 4, "withdraw");
+        let bob = press_of("U0BOB", InteractionKind::Approve, 5, "bob");
+        let held = spool.keep(&approve).unwrap();
+        let [behind, other] = [&withdraw, &bob].map(|press| {
+            let name = spool.keep(press).unwrap();
+            spool.release(&name);
+            name
+        });
+        assert_eq!(spool.next(now), Some(other), "nobody waits for another person");
+        spool.release(&held);
+        assert_eq!(spool.next(now), Some(held));
+        drop(spool);
+
+        let spool = open(&folder, &keys(1, None));
+        let is_behind = |press: &Press| spool.is_behind(press);
+        assert_eq!([&approve, &withdraw, &bob].map(is_behind), [false, true, false], "after a restart");
+        let again = press_of("U0ALICE", InteractionKind::Approve, 6, "again");
+        assert!(spool.is_behind(&again));
+        let (subject, at) = (approve.subject(), Timestamp::from_millis);
+        assert_eq!([3, 4].map(|since| spool.is_taken_back(&subject, at(since))), [true, false]);
+        assert!(!spool.is_taken_back(&bob.subject(), at(3)));
+        spool.forget(&held).unwrap();
+        assert_eq!(spool.next(now), Some(behind));
+        spool.forget(&behind).unwrap();
+        assert!(!spool.is_behind(&again) && !spool.has(&subject));
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_second_waits_for_their_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = open(&folder, &keys(1, None));
+        let [alice, bob] =
+            ["U0ALICE", "U0BOB"].map(|user| press_of(user, InteractionKind::Approve, 3, user).subject());
+        let first = spool.turn(&alice).await;
+        let mut second = std::pin::pin!(spool.turn(&alice));
+        let mut waiting = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(second.as_mut().poll(&mut waiting).is_pending());
+        drop(spool.turn(&bob).await);
+        drop(first);
+        drop(second.await);
+        drop(spool.turn(&bob).await);
+        assert_eq!(spool.turns.lock().unwrap().len(), 1, "what nobody waits for is not remembered");
+    }
+
+    #[test]
+    fn a_press_is_kept_again_only_once_it_is_on_disk() {
+        for is_written in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let spool = open(&folder, &keys(1, None));
+            let first = press(3, "one");
+            let Ok(Begun::Write(name)) = spool.begin(&first) else { panic!("it is new") };
+            let kept = std::thread::scope(|scope| {
+                let second = scope.spawn(|| spool.keep(&press(4, "one")).unwrap());
+                let written = if is_written {
+                    spool.write(&name, &first)
+                } else {
+                    Err(io::Error::other("full").into())
+                };
+                assert_eq!(spool.finish(name, written).is_ok(), is_written);
+                second.join().unwrap()
+            });
+            assert_eq!(kept == name, is_written, "what the first cannot write the second does");
+            assert!(spool.read(&kept).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_press_that_was_promised_is_not_removed_by_whoever_was_too_slow() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = open(&folder, &keys(1, None));
+        let now = Instant::now();
+        let slow = spool.keep(&press(3, "one")).unwrap();
+        let second = spool.keep(&press(4, "one")).unwrap();
+        assert_eq!(slow, second);
+        spool.abandon(&slow).unwrap();
+        assert!(spool.read(&second).is_ok(), "the second holds it");
+        spool.release(&second);
+        let slow = spool.keep(&press(5, "one")).unwrap();
+        spool.abandon(&slow).unwrap();
+        assert_eq!(spool.next(now), Some(second), "the second has said that it is kept");
+        assert!(spool.read(&second).is_ok());
+
+        let alone = spool.keep(&press(6, "two")).unwrap();
+        spool.abandon(&alone).unwrap();
+        assert!(!spool.path(&alone).exists());
+        assert_eq!(spool.waiting(), 1);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_lets_the_others_pass() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = open(&folder, &keys(1, None));
+        let [bad, good] = [press(3, "bad"), press(4, "good")].map(|press| {
+            let name = spool.keep(&press).unwrap();
+            spool.release(&name);
+            name
+        });
+        let path = spool.path(&bad);
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        assert!(matches!(spool.read(&bad), Err(SpoolError::Io(_))));
+        let start = Instant::now();
+        let mut now = start;
+        let (mut tries, mut lines) = (0, 0);
+        while now < start + LONGEST_PAUSE * 10 {
+            if spool.next(now) == Some(bad) {
+                tries += 1;
+                lines += u32::from(spool.put_off(&bad, now));
+            }
+            assert_eq!(spool.next(now), Some(good));
+            now += Duration::from_secs(1);
+        }
+        assert_eq!((tries, lines), (15, 10));
+        assert_eq!(spool.waiting(), 2);
+
+        // What is no file at all is set aside.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(spool.read(&bad), Err(SpoolError::Damaged(_))));
+        spool.set_aside(&bad).unwrap();
+        assert_eq!((spool.next(now), spool.waiting()), (Some(good), 1));
     }
 }

@@ -105,6 +105,16 @@ fn explanation(error_code: &str) -> Option<(&'static str, bool)> {
              message, and decide on the last page; if there is no *Review*, that message shows everything.",
             false,
         ),
+        "taken_back" => (
+            "You took this back, or denied, after you had pressed, so what was recorded while the gateway's database was away \
+             is not applied. Please press again if you agree now.",
+            false,
+        ),
+        "not_recorded" => (
+            "Something that you did here before is recorded and not applied yet, and this could not be recorded after it, so \
+             nothing was changed. Please press again.",
+            false,
+        ),
         "too_large_to_review" => (
             "This would be too large for people to read in full, so nothing was changed. It can be denied.",
             false,

@@ -27,8 +27,9 @@ pub(super) struct Answer {
     pub(super) shown_in_modal: bool,
     /// Whether it is known what was stored. The store may have stored something, and answered with an error.
     pub(super) is_certain: bool,
-    /// Whether the store was the reason why nothing was done, or why that is not known.
-    pub(super) store_failed: bool,
+    /// Whether it has to be kept: the store was the reason why nothing was done, or why that is not known, or something that
+    /// the person did before waits for the store.
+    pub(super) must_be_kept: bool,
 }
 
 /// An ephemeral message.
@@ -41,7 +42,7 @@ pub(super) struct Ephemeral {
 
 impl Answer {
     fn silent(body: Map<String, Value>) -> Answer {
-        Answer { body, ephemeral: None, shown_in_modal: false, is_certain: true, store_failed: false }
+        Answer { body, ephemeral: None, shown_in_modal: false, is_certain: true, must_be_kept: false }
     }
 
     /// A press that is kept until the store takes it.
@@ -52,6 +53,12 @@ impl Answer {
         }
         let ephemeral = Some(Ephemeral { code: "recorded", text: ephemeral_text::recorded() });
         Answer { ephemeral, ..Answer::silent(body) }
+    }
+
+    /// Something that the same person did before on the same request is kept, and this is not yet.
+    pub(super) fn behind(app: &App) -> Answer {
+        let why = "something that you did before is recorded, and this could not be";
+        Answer { is_certain: false, must_be_kept: true, ..Answer::refusal(app, "not_recorded", why) }
     }
 
     /// A refusal of what is of no request.
@@ -127,9 +134,15 @@ async fn counted_before(
     Ok(Some(Performed::Rerequested(made)))
 }
 
-async fn refused(app: &App, id: RequestId, error: &PerformError, modal_blocks: &[String]) -> Answer {
+/// The answer to what was refused.
+pub(super) async fn refused(
+    app: &App,
+    id: RequestId,
+    error: &PerformError,
+    modal_blocks: &[String],
+) -> Answer {
     let (reasons, mut locked, mut is_certain) = (error.reasons(), &[][..], true);
-    let store_failed = matches!(error, PerformError::Gateway(error) if is_of_store(error));
+    let must_be_kept = matches!(error, PerformError::Gateway(error) if is_of_store(error));
     if let PerformError::Gateway(error) = error {
         log_failure(error, Some(id));
         match error {
@@ -168,7 +181,7 @@ async fn refused(app: &App, id: RequestId, error: &PerformError, modal_blocks: &
     let stands = request.as_ref().zip(rules.as_ref().map(|rules| &**rules.entry()));
     let (directory, now) = (app.gateway.directory(), app.gateway.clock().now());
     let text = ephemeral_text::refusal(code, &message, &reasons, stands, directory, now);
-    Answer { body, ephemeral: Some(Ephemeral { code, text }), shown_in_modal, is_certain, store_failed }
+    Answer { body, ephemeral: Some(Ephemeral { code, text }), shown_in_modal, is_certain, must_be_kept }
 }
 
 /// Whether the store does not answer, or takes nothing.

@@ -7,12 +7,14 @@
 
 mod answer;
 mod consent;
+mod later;
 mod perform;
 mod person;
 mod recorded;
 mod sent;
 mod workspace;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ use self::answer::Answer;
 use self::consent::Basis;
 use self::person::Person;
 use self::recorded::Keepable;
+use crate::spool::Turn;
 use crate::state::App;
 use crate::telemetry::{SecurityEvent, log_failure};
 
@@ -88,9 +91,9 @@ pub(crate) async fn handle_signed(
     signed: Signed,
 ) -> Result<Map<String, Value>, InteractionError> {
     let keepable = Keepable::of(app, &interaction);
-    let (person, mut work) = start(app, interaction, Some(signed));
+    let (person, mut work) = start(app, interaction, keepable.clone(), Some(signed));
     if let Ok(finished) = tokio::time::timeout(ACKNOWLEDGE_AFTER, &mut work).await {
-        let finished = finished.unwrap_or(Err(InteractionError::Panicked));
+        let finished = finished.unwrap_or_default();
         let answer = or_recorded(keepable, finished).await?;
         return Ok(respond(app, person, answer, false).await);
     }
@@ -102,15 +105,16 @@ pub(crate) async fn handle_signed(
     let worker = Arc::clone(app);
     let request = person.as_ref().and_then(|person| person.request);
     app.background.spawn(async move {
-        let finished = work.await.unwrap_or(Err(InteractionError::Panicked));
-        let answer = match (finished, kept) {
-            (finished, Some(kept)) if recorded::is_of_store(&finished) => Ok(kept.leave()),
-            (finished, Some(kept)) => {
+        let Finished { answer, turn } = work.await.unwrap_or_default();
+        let answer = match (answer, kept) {
+            (answer, Some(kept)) if recorded::must_be_kept(&answer) => Ok(kept.leave()),
+            (answer, Some(kept)) => {
                 kept.forget().await;
-                finished
+                answer
             }
-            (finished, None) => finished,
+            (answer, None) => answer,
         };
+        drop(turn);
         let answer = answer.unwrap_or_else(|error| {
             error.log(request);
             Answer::refusal(&worker, error.code(), &error.public_message())
@@ -120,18 +124,29 @@ pub(crate) async fn handle_signed(
     Ok(Map::new())
 }
 
-/// The answer, or, if the store is why there is none, that the press is kept until it answers.
-async fn or_recorded(
-    keepable: Option<Keepable>,
-    finished: Result<Answer, InteractionError>,
-) -> Result<Answer, InteractionError> {
-    if !recorded::is_of_store(&finished) {
-        return finished;
+/// What handling an interaction came to.
+struct Finished {
+    answer: Result<Answer, InteractionError>,
+    /// What the same person does next on the same request waits for it, until this press is done with or kept.
+    turn: Option<Turn>,
+}
+
+impl Default for Finished {
+    fn default() -> Finished {
+        Finished { answer: Err(InteractionError::Panicked), turn: None }
     }
-    let Some(keepable) = keepable else { return finished };
+}
+
+/// The answer, or, if the store is why there is none, that the press is kept until it answers.
+async fn or_recorded(keepable: Option<Keepable>, finished: Finished) -> Result<Answer, InteractionError> {
+    let Finished { answer, turn: _turn } = finished;
+    if !recorded::must_be_kept(&answer) {
+        return answer;
+    }
+    let Some(keepable) = keepable else { return answer };
     match keepable.keep().await {
         Some(kept) => Ok(kept.leave()),
-        None => finished,
+        None => answer,
     }
 }
 
@@ -143,8 +158,8 @@ impl Handler for SocketMode {
     async fn handle(&self, interaction: Result<Interaction, Unreadable>) -> Option<Map<String, Value>> {
         let since = Instant::now();
         let keepable = Keepable::of(&self.0, &interaction);
-        let (person, work) = start(&self.0, interaction, None);
-        let finished = work.await.unwrap_or(Err(InteractionError::Panicked));
+        let (person, work) = start(&self.0, interaction, keepable.clone(), None);
+        let finished = work.await.unwrap_or_default();
         let request = person.as_ref().and_then(|person| person.request);
         let answer = or_recorded(keepable, finished).await.inspect_err(|error| error.log(request)).ok()?;
         let is_certain = answer.is_certain;
@@ -158,30 +173,52 @@ impl Handler for SocketMode {
 fn start(
     app: &Arc<App>,
     interaction: Result<Interaction, Unreadable>,
+    keepable: Option<Keepable>,
     signed: Option<Signed>,
-) -> (Option<Person>, JoinHandle<Result<Answer, InteractionError>>) {
+) -> (Option<Person>, JoinHandle<Finished>) {
     let person = Person::of(&interaction);
     let worker = Arc::clone(app);
     let work = app.background.spawn(async move {
-        let claim = async {
-            match signed {
-                Some(signed) => check_replay(&worker, signed).await,
-                None => Ok(()),
-            }
+        let turn = match &keepable {
+            Some(keepable) => keepable.turn().await,
+            None => None,
         };
-        // INVARIANT: until its signature is claimed nothing comes of an interaction. What is read meanwhile waits for no disk.
-        let (claimed, basis) = tokio::join!(claim, basis(&worker, &interaction));
-        claimed?;
-        Ok(match interaction {
-            Ok(interaction) => answer::answer(&worker, interaction, basis).await,
-            Err(unreadable) => {
-                tracing::warn!(code = unreadable.error.code(), "cannot read Slack interaction");
-                worker.metrics.count_unreadable(unreadable.error);
-                Answer::refusal(&worker, unreadable.error.code(), &unreadable.error.to_string())
-            }
-        })
+        let answer = handle(&worker, interaction, keepable, signed).await;
+        Finished { answer, turn }
     });
     (person, work)
+}
+
+/// Handles an interaction once it is its turn.
+async fn handle(
+    app: &App,
+    interaction: Result<Interaction, Unreadable>,
+    keepable: Option<Keepable>,
+    signed: Option<Signed>,
+) -> Result<Answer, InteractionError> {
+    let claim = async {
+        match signed {
+            Some(signed) => check_replay(app, signed).await,
+            None => Ok(()),
+        }
+    };
+    // INVARIANT: until its signature is claimed nothing comes of an interaction. What is read meanwhile waits for no disk.
+    let (claimed, basis) = tokio::join!(claim, basis(app, &interaction));
+    claimed?;
+    if keepable.as_ref().is_some_and(Keepable::is_behind) {
+        return Ok(Answer::behind(app));
+    }
+    if let Some(kept) = keepable.and_then(Keepable::kept_before) {
+        return Ok(later::answer(app, kept, &BTreeMap::new()).await);
+    }
+    Ok(match interaction {
+        Ok(interaction) => answer::answer(app, interaction, basis).await,
+        Err(unreadable) => {
+            tracing::warn!(code = unreadable.error.code(), "cannot read Slack interaction");
+            app.metrics.count_unreadable(unreadable.error);
+            Answer::refusal(app, unreadable.error.code(), &unreadable.error.to_string())
+        }
+    })
 }
 
 /// What a press that may be consent is judged by. `None` if it cannot be read; then it is told where it is needed.

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_slack::{Interaction, InteractionKind, Unreadable};
+use tokio::time::Instant;
+
 use super::answer::{self, Answer};
+use super::later::{self, Applied};
 use super::person::Person;
-use super::{InteractionError, REMEMBER_MS, respond};
-use crate::spool::{self, Name, Press, Spool, SpoolError};
+use super::{InteractionError, respond};
+use crate::spool::{self, Name, Press, Spool, SpoolError, Turn};
 use crate::state::App;
-use countersign_slack::{Interaction, Unreadable};
 
 /// How long a disk may take to keep a press: Slack waits for 3 s, and a part of them is over.
 const KEEP_WITHIN: Duration = Duration::from_millis(700);
@@ -17,6 +20,7 @@ const KEEP_WITHIN: Duration = Duration::from_millis(700);
 const PACE: Duration = Duration::from_secs(1);
 
 /// A press that may have to be kept.
+#[derive(Clone)]
 pub(super) struct Keepable {
     spool: Arc<Spool>,
     press: Press,
@@ -40,6 +44,27 @@ impl Keepable {
         interaction.acts().then_some(Keepable { spool, press })
     }
 
+    /// Waits until nothing that the same person did before on the same request is being handled. A denial need not wait: it
+    /// ends what the others are about, and the dialog for its reason opens within 3 s or never.
+    pub(super) async fn turn(&self) -> Option<Turn> {
+        if self.press.denies() {
+            return None;
+        }
+        Some(self.spool.turn(&self.press.subject()).await)
+    }
+
+    /// Whether something that the same person did before on the same request is kept, so that this has to be, too; unless it
+    /// is a denial.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.press.denies() && self.spool.is_behind(&self.press)
+    }
+
+    /// The press as it is kept, if it was delivered before.
+    pub(super) fn kept_before(self) -> Option<Press> {
+        let at = self.spool.kept_since(&self.press)?;
+        Some(Press { at, ..self.press })
+    }
+
     /// Keeps it. `None` if the disk does not take it, or not in time.
     pub(super) async fn keep(self) -> Option<Kept> {
         let Keepable { spool, press } = self;
@@ -57,10 +82,13 @@ impl Keepable {
             return Some(Kept { spool, name, is_modal });
         }
         tracing::error!(%request, "the disk takes too long to keep a press in Slack");
-        // The person is told that it is not kept, so it must not count hours later.
+        // The person is told that it is not kept, so it must not count hours later; unless it was delivered again, and they
+        // are told then that it is.
         tokio::spawn(async move {
-            if let Ok(Some(name)) = kept.await {
-                forget(&spool, name).await;
+            if let Ok(Some(name)) = kept.await
+                && let Err(error) = spool::blocking(&spool, move |spool| Ok(spool.abandon(&name)?)).await
+            {
+                tracing::error!(%error, press = %name, "a press that was kept too late cannot be removed; it counts once");
             }
         });
         None
@@ -80,10 +108,10 @@ impl Kept {
     }
 }
 
-/// Whether the store is why an interaction had no effect, or why that is not known.
-pub(super) fn is_of_store(finished: &Result<Answer, InteractionError>) -> bool {
-    match finished {
-        Ok(answer) => answer.store_failed,
+/// Whether the store is why an interaction had no effect, or why that is not known, or an earlier one waits for it.
+pub(super) fn must_be_kept(answer: &Result<Answer, InteractionError>) -> bool {
+    match answer {
+        Ok(answer) => answer.must_be_kept,
         Err(InteractionError::Gateway(error)) => answer::is_of_store(error),
         Err(_) => false,
     }
@@ -92,25 +120,28 @@ pub(super) fn is_of_store(finished: &Result<Answer, InteractionError>) -> bool {
 /// Applies what was kept, in the order in which it came, whenever the store can be written to; for ever.
 pub(crate) async fn apply(app: Arc<App>) {
     let Some(spool) = &app.spool else { return };
+    let mut applied = Applied::new();
     loop {
         if app.readiness.store_fault().is_none() {
-            while let Some(name) = spool.next() {
-                if !apply_one(&app, spool, name).await {
-                    break;
-                }
-            }
+            apply_all(&app, spool, &mut applied).await;
         }
         tokio::time::sleep(PACE).await;
     }
 }
 
+/// Applies what can be applied now, until the store fails.
+async fn apply_all(app: &Arc<App>, spool: &Arc<Spool>, applied: &mut Applied) {
+    while let Some(name) = spool.next(Instant::now()) {
+        if !apply_one(app, spool, name, applied).await {
+            return;
+        }
+        applied.retain(|subject, _| spool.has(subject));
+    }
+}
+
 /// False if the store fails again: then it stays where it is.
-async fn apply_one(app: &Arc<App>, spool: &Arc<Spool>, name: Name) -> bool {
-    let read = {
-        let name = name.clone();
-        spool::blocking(spool, move |spool| spool.read(&name)).await
-    };
-    let press = match read {
+async fn apply_one(app: &Arc<App>, spool: &Arc<Spool>, name: Name, applied: &mut Applied) -> bool {
+    let press = match spool::blocking(spool, move |spool| spool.read(&name)).await {
         Ok(press) => press,
         Err(SpoolError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
             tracing::error!(press = %name, "a press that was kept is gone from the spool");
@@ -118,33 +149,35 @@ async fn apply_one(app: &Arc<App>, spool: &Arc<Spool>, name: Name) -> bool {
             return true;
         }
         Err(SpoolError::Io(error)) => {
-            tracing::error!(%error, press = %name, "a press that was kept cannot be read; trying again");
-            return false;
+            if spool.put_off(&name, Instant::now()) {
+                tracing::error!(%error, press = %name, "a press that was kept cannot be read; trying again");
+            }
+            return true;
         }
         Err(error) => {
+            set_aside(spool, name).await;
             tracing::error!(%error, press = %name, "a file in the spool is set aside");
-            let aside = spool::blocking(spool, move |spool| Ok(spool.set_aside(&name)?)).await;
-            return aside.is_ok();
+            return true;
         }
     };
-    let request = press.interaction.request;
-    let interaction = Ok(press.interaction);
+    let (request, subject) = (press.interaction.request, press.subject());
+    let withdraws = press.interaction.kind == InteractionKind::Withdraw;
+    let interaction = Ok(press.interaction.clone());
     let person = Person::of(&interaction);
-    let (worker, at) = (Arc::clone(app), press.at);
+    let (worker, before) = (Arc::clone(app), applied.clone());
+    let begun = app.gateway.clock().now();
     // A press that breaks something must not keep others from being applied.
-    let done = app.background.spawn(async move {
-        let late = worker.gateway.clock().now().since(at) >= REMEMBER_MS;
-        match interaction {
-            Ok(interaction) if !late => answer::answer(&worker, interaction, None).await,
-            _ => Answer::refusal(&worker, "too_late", "what was done came too late"),
-        }
-    });
+    let done = app.background.spawn(async move { later::answer(&worker, press, &before).await });
     let Ok(answer) = done.await else {
         tracing::error!(%request, press = %name, "applying a press that was kept broke something; it is set aside");
-        return spool::blocking(spool, move |spool| Ok(spool.set_aside(&name)?)).await.is_ok();
+        set_aside(spool, name).await;
+        return true;
     };
-    if answer.store_failed {
+    if answer.must_be_kept {
         return false;
+    }
+    if withdraws {
+        applied.entry(subject).or_default().push(begun);
     }
     tracing::info!(%request, press = %name, "a press that was kept is done with");
     forget(spool, name).await;
@@ -153,8 +186,13 @@ async fn apply_one(app: &Arc<App>, spool: &Arc<Spool>, name: Name) -> bool {
 }
 
 async fn forget(spool: &Arc<Spool>, name: Name) {
-    let named = name.to_string();
     if let Err(error) = spool::blocking(spool, move |spool| Ok(spool.forget(&name)?)).await {
-        tracing::error!(%error, press = named, "a press that is done with cannot be removed; it counts once");
+        tracing::error!(%error, press = %name, "a press that is done with cannot be removed; it counts once");
+    }
+}
+
+async fn set_aside(spool: &Arc<Spool>, name: Name) {
+    if let Err(error) = spool::blocking(spool, move |spool| Ok(spool.set_aside(&name)?)).await {
+        tracing::error!(%error, press = %name, "a file in the spool cannot be set aside; it is not read again");
     }
 }
