@@ -282,7 +282,8 @@ pub async fn drop_removed(
             continue;
         }
         let mut of_target = 0;
-        loop {
+        // It may come back meanwhile.
+        while !targets.names().contains(&target) {
             let some = store.drop_dispatches(&target, DROPPED_AT_ONCE).await?;
             if some == 0 {
                 break;

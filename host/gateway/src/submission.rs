@@ -569,6 +569,9 @@ fn may_follow<'a>(
         Status::Cancelled if last.superseded_by().is_some() => {
             return Err(GatewayError::NotAllowed("a newer request has superseded it"));
         }
+        Status::Cancelled if last.ended_by_admin().is_some() => {
+            return Err(GatewayError::NotAllowed("an admin cancelled the request"));
+        }
         Status::Cancelled => return Err(GatewayError::NotAllowed("the caller took the request back")),
         Status::Pending | Status::AwaitingPersonas | Status::ReadyForApproval => {
             return Err(GatewayError::NotAllowed("the newest request of the lineage is still open"));

@@ -70,7 +70,8 @@ impl Dispatching {
     }
 }
 
-/// Tells the targets until the shutdown begins, and then until the calls under way have ended, or were cut off.
+/// Drops what is stored for targets that are gone, and tells the others until the shutdown begins, and then until the calls
+/// under way have ended, or were cut off.
 pub(crate) async fn work(app: Arc<App>) {
     let gateway = &app.gateway;
     let worker = Worker::new(Parts {
@@ -84,8 +85,15 @@ pub(crate) async fn work(app: Arc<App>) {
         app.shutdown.cancelled().await;
         tokio::time::sleep(DRAIN).await;
     };
+    // Beside the worker: there may be very many, and nobody waits for it.
+    let dropping = app.shutdown.run_until_cancelled(async {
+        // A newer file may have targets that this one lacks.
+        if !app.access.as_ref().is_some_and(|access| access.is_outdated()) {
+            app.dispatching.drop_removed(gateway.store().as_ref()).await;
+        }
+    });
     tokio::select! {
-        () = worker.run(app.shutdown.clone()) => {}
+        _ = async { tokio::join!(worker.run(app.shutdown.clone()), dropping) } => {}
         () = drained => tracing::warn!("shutdown: calls of targets outside are cut off; they are made again after the next start"),
     }
 }

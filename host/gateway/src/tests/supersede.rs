@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use countersign_core::lifecycle::State;
+use countersign_core::lifecycle::{AdminActor, AdminEnd, Ending, State};
 use countersign_store::faulty::{Faulty, FaultyStore};
 use countersign_store::{StoreError, StoreFault};
 
@@ -282,4 +282,26 @@ async fn a_request_that_is_made_again_supersedes_as_the_first_did() {
     home.house.clock.advance(MINUTE);
     let refused = again().await.expect_err("it was superseded");
     assert_eq!(refused.to_string(), "a newer request has superseded it");
+}
+
+#[tokio::test]
+async fn a_refusal_to_make_a_request_again_says_who_cancelled_it() {
+    let home = Home::new().await;
+    let gateway = &home.house.gateway;
+    for (by_admin, expected) in
+        [(false, "the caller took the request back"), (true, "an admin cancelled the request")]
+    {
+        let request = home.ask(web("v1")).await;
+        let by = AdminActor { name: "dana".to_owned(), call: serde_json::Map::new() };
+        let ended = match by_admin {
+            true => gateway.end(request.id, AdminEnd { ending: Ending::Cancelled, by, reason: None }).await,
+            false => gateway.cancel(request.id, None).await,
+        };
+        ended.expect("it is open");
+        let party = request.submission.requester.clone();
+        let who = Who::of(&party);
+        let again = Again { party, who };
+        let refused = gateway.rerequest(request.id, again, None, MostOpen::default(), None).await;
+        assert_eq!(refused.expect_err("it was cancelled").to_string(), expected);
+    }
 }

@@ -54,6 +54,7 @@ macro_rules! store_contract {
                 open_requests_are_limited_by_caller_and_action
                 one_of_many_creates_is_the_last_that_may_be_open
                 a_caller_has_so_many_open_and_no_more
+                what_gives_way_does_not_count_towards_the_limit
                 a_commit_is_stored_whole
                 a_conflict_changes_nothing
                 what_was_done_with_an_approval_is_stored

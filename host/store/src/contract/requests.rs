@@ -473,6 +473,48 @@ fn superseding(shard: u16, number: u64, supersede: u64) -> Request {
     request
 }
 
+/// A request that is refused for those that it would end would leave them standing.
+pub(crate) async fn what_gives_way_does_not_count_towards_the_limit<B: Backend>() {
+    let (_backend, store) = opened::<B>().await;
+    let made = |number: u64, supersede: u64, caller: &str, action: &str| {
+        let mut request = superseding(u16::try_from(number).unwrap(), number, supersede);
+        let submission = Arc::make_mut(&mut request.submission);
+        (submission.caller, submission.action) = (Some(caller.to_owned()), action.to_owned());
+        request
+    };
+    let limited = async |request: &Request, in_all, of_action| {
+        let most_open = MostOpen { in_all, of_action };
+        store.create(Create { most_open, ..new(request) }).await.unwrap()
+    };
+    let first = made(1, 7, "web", "deploy");
+    assert_eq!(limited(&first, Some(1), Some(1)).await, Created::New);
+    // Neither another key, another caller, none at all, nor one that ended as it was made.
+    let mut approved_as_made = made(3, 7, "web", "deploy");
+    approved_as_made.state = approved(at(0));
+    let mut plain = request(4);
+    Arc::make_mut(&mut plain.submission).caller = Some("web".to_owned());
+    for other in [made(2, 8, "web", "deploy"), approved_as_made, plain] {
+        assert_eq!(limited(&other, Some(1), None).await, Created::TooManyOpen);
+        assert_eq!(limited(&other, None, Some(1)).await, Created::TooManyOpen);
+    }
+    assert_eq!(limited(&made(5, 9, "cli", "deploy"), Some(1), None).await, Created::New);
+    assert_eq!(limited(&made(6, 7, "cli", "deploy"), Some(1), None).await, Created::TooManyOpen);
+    assert_eq!(limited(&made(7, 7, "web", "deploy"), Some(0), None).await, Created::TooManyOpen);
+
+    let second = made(8, 7, "web", "deploy");
+    assert_eq!(limited(&second, Some(1), Some(1)).await, Created::New);
+    assert_eq!(store.with_supersede_key(&key(7), None).await.unwrap(), [first.id, second.id]);
+    // Both count for others until the older one has ended.
+    assert_eq!(limited(&made(9, 8, "web", "deploy"), Some(2), None).await, Created::TooManyOpen);
+    commit(&*store, &next(&first, at(1), |request| request.state = denied(at(1)))).await;
+    assert_eq!(limited(&made(9, 8, "web", "deploy"), Some(2), None).await, Created::New);
+    assert_eq!(
+        limited(&made(10, 7, "web", "deploy"), Some(1), None).await,
+        Created::TooManyOpen,
+        "two stand"
+    );
+}
+
 pub(crate) async fn open_requests_are_found_by_their_supersede_key<B: Backend>() {
     let (_backend, store) = opened::<B>().await;
     let with = async |supersede: u64, request: Option<RequestId>| {

@@ -1,6 +1,6 @@
 //! How many requests a caller has open. The module's own documentation says how they are counted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,13 +45,16 @@ pub(super) struct NewOpen {
     pub(super) id: RequestId,
     pub(super) action: String,
     pub(super) most: MostOpen,
+    /// Open requests that give way to it, and do not count.
+    pub(super) gives_way: Vec<RequestId>,
 }
 
 impl NewOpen {
     /// Appends it, as the script `reserve` reads it.
-    pub(super) fn append(call: Call, NewOpen { id, action, most }: &NewOpen) -> Call {
+    pub(super) fn append(call: Call, NewOpen { id, action, most, gives_way }: &NewOpen) -> Call {
         let call = call.text(&id.to_string()).text(action).optional(most.in_all.map(u64::from));
-        call.optional(most.of_action.map(u64::from))
+        let call = call.optional(most.of_action.map(u64::from));
+        call.each(gives_way, |call, id| call.text(&id.to_string()))
     }
 }
 
@@ -114,8 +117,9 @@ impl Space {
         }
         let caller = projection.caller.unwrap_or_default();
         let tag = self.home_of(caller);
-        let new = NewOpen { id: projection.id, action: projection.action.to_owned(), most };
-        let reserved = async || {
+        let new =
+            NewOpen { id: projection.id, action: projection.action.to_owned(), most, gives_way: Vec::new() };
+        let reserved = async |new: &NewOpen| {
             let (space, caller) = (Arc::clone(self), caller.to_owned());
             let key = caller.clone();
             let carry_out = move |those: Vec<NewOpen>| {
@@ -124,17 +128,39 @@ impl Space {
             };
             self.reserving.ask(key, new.clone(), carry_out).await
         };
-        if let Some(quota) = reserved().await? {
+        if let Some(quota) = reserved(&new).await? {
+            return Ok(quota);
+        }
+        // Else those that give way to it would stand because of it.
+        let gives_way = self.giving_way(projection).await?;
+        let new = NewOpen { gives_way, ..new };
+        if !new.gives_way.is_empty()
+            && let Some(quota) = reserved(&new).await?
+        {
             return Ok(quota);
         }
         let Some(look) = self.full.look(caller) else { return Ok(Quota::Full) };
         self.release_closed(caller, &tag).await?;
         // Also if none was found: one may have ended meanwhile, and been taken off by whoever has ended it.
-        if let Some(quota) = reserved().await? {
+        if let Some(quota) = reserved(&new).await? {
             return Ok(quota);
         }
         self.full.looked(caller, look);
         Ok(Quota::Full)
+    }
+
+    /// The open requests that give way to a new one.
+    async fn giving_way(
+        self: &Arc<Space>,
+        projection: &Projection<'_>,
+    ) -> Result<Vec<RequestId>, StoreError> {
+        let mut gives_way = BTreeSet::new();
+        if projection.due_at.is_some() {
+            for key in projection.contests() {
+                gives_way.extend(self.listed_superseding(&key).await?);
+            }
+        }
+        Ok(gives_way.into_iter().collect())
     }
 
     /// Counts new requests of a caller, those for which there is room. `None` for others.

@@ -24,6 +24,19 @@ pub(super) const DEAD: &str =
     "SELECT request, position, since, ready_at, failure FROM dispatch INDEXED BY dispatch_ready
      WHERE target = ?1 AND (failure IS NOT NULL) = 1 ORDER BY ready_at, request LIMIT ?2";
 
+/// The counts are kept by triggers, so that a look at them takes as long for a million of dead letters as for one.
+pub(super) const DEPTH: &str = "SELECT target, waiting,
+         (SELECT min(since) FROM dispatch INDEXED BY dispatch_since
+          WHERE dispatch.target = dispatch_depth.target AND failure IS NULL),
+         dead
+     FROM dispatch_depth ORDER BY target";
+
+pub(super) const DROP: &str = "DELETE FROM dispatch WHERE target = ?1 AND request IN
+     (SELECT request FROM dispatch INDEXED BY dispatch_ready WHERE target = ?1 LIMIT ?2)";
+
+pub(super) const RELEASE_CLAIMS: &str =
+    "UPDATE dispatch SET claim = NULL, ready_at = 0 WHERE claim IS NOT NULL";
+
 #[async_trait]
 impl Dispatches for SqliteStore {
     async fn ready_dispatches(
@@ -136,10 +149,7 @@ impl Dispatches for SqliteStore {
     async fn drop_dispatches(&self, target: &str, limit: usize) -> Result<u64, StoreError> {
         let target = target.to_owned();
         let dropped = self.writer.write(move |scope| {
-            let mut delete = scope.db.prepare_cached(
-                "DELETE FROM dispatch WHERE target = ?1 AND request IN
-                     (SELECT request FROM dispatch INDEXED BY dispatch_ready WHERE target = ?1 LIMIT ?2)",
-            )?;
+            let mut delete = scope.db.prepare_cached(DROP)?;
             Ok(delete.execute(params![target, row_limit(limit)])? as u64)
         });
         dropped.await
@@ -147,10 +157,7 @@ impl Dispatches for SqliteStore {
 
     async fn dispatch_depth(&self) -> Result<Vec<DispatchDepth>, StoreError> {
         let read = self.readers.read(|db| {
-            let mut select = db.prepare_cached(
-                "SELECT target, count(*) - count(failure), min(since) FILTER (WHERE failure IS NULL), count(failure)
-                 FROM dispatch GROUP BY target ORDER BY target",
-            )?;
+            let mut select = db.prepare_cached(DEPTH)?;
             let rows = select.query_and_then([], |row| {
                 let target: String = row.get(0)?;
                 let context = RowContext { table: "dispatch", key: &target };
@@ -168,7 +175,7 @@ impl Dispatches for SqliteStore {
 
 /// Whoever had claimed anything is gone: one process at a time has the database.
 pub(super) fn release_claims(db: &Connection) -> rusqlite::Result<()> {
-    db.execute("UPDATE dispatch SET claim = NULL, ready_at = 0 WHERE claim IS NOT NULL", []).map(drop)
+    db.execute(RELEASE_CLAIMS, []).map(drop)
 }
 
 /// The dispatches that a version of a request enqueues.

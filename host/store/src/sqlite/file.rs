@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::column::fault;
 #[cfg(unix)]
 use super::inode::links;
-use super::inode::{InodeLock, is_in_use};
+use super::inode::{InodeLock, Place, is_in_use};
 use super::log_mark::needs_log;
 use super::schema;
 use crate::StoreFault;
@@ -110,6 +110,8 @@ pub(super) struct Database {
     path: PathBuf,
     /// `None` if the database is in memory, where nobody else can have it.
     lock: Option<(File, InodeLock)>,
+    /// Where it is; `None` if it is in memory.
+    place: Option<Place>,
 }
 
 impl Database {
@@ -130,10 +132,11 @@ impl Database {
             links => return Err(OpenError::Linked { path: path.clone(), links }),
         }
         check_log(path)?;
-        let database = Database { path: path.clone(), lock: Some((lock, inode)) };
+        let mut database = Database { path: path.clone(), lock: Some((lock, inode)), place: None };
 
         let sqlite = |cause| OpenError::Sqlite { path: path.clone(), cause };
         let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
+        database.place = Some(Place::of(path).map_err(io)?);
         schema::check(path, &connection)?;
         // Counts for a new database only, before anything is written to it.
         connection.pragma_update(None, "auto_vacuum", "incremental").map_err(sqlite)?;
@@ -179,7 +182,7 @@ impl Database {
         static MADE: AtomicU64 = AtomicU64::new(0);
         // Connections of one process share a database in memory by this form of name.
         let name = format!("file:/countersign-{}?vfs=memdb", MADE.fetch_add(1, Ordering::Relaxed));
-        let database = Database { path: PathBuf::from(name), lock: None };
+        let database = Database { path: PathBuf::from(name), lock: None, place: None };
         let access = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let connection = connect(&database.path, access | OpenFlags::SQLITE_OPEN_URI)?;
         Ok((database, connection))
@@ -188,6 +191,11 @@ impl Database {
     /// Whether the database is in memory, so that reading it never waits for a disk.
     pub(super) fn is_in_memory(&self) -> bool {
         self.lock.is_none()
+    }
+
+    /// Where it is; `None` if it is in memory.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.place.clone()
     }
 
     /// Opens another connection, for reading only.

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::{File, Metadata, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// The device and the number of a file.
@@ -20,6 +20,32 @@ static OURS: Mutex<BTreeSet<Identity>> = Mutex::new(BTreeSet::new());
 pub(super) struct InodeLock {
     identity: Identity,
     _file: File,
+}
+
+/// The name of an open database, and the file that it leads to as long as nobody puts another one in its place.
+///
+/// SQLite goes on with the file that it has open, whoever replaces or removes it: what is written then is lost.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl Place {
+    /// The place of a database that SQLite has opened for writing: on some file systems that gives it another number.
+    pub(super) fn of(path: &Path) -> io::Result<Place> {
+        Ok(Place { path: path.to_owned(), identity: identity(&path.metadata()?) })
+    }
+
+    /// Fails if the database was replaced or removed, with an error of the kind [`io::ErrorKind::StaleNetworkFileHandle`],
+    /// or if that cannot be told.
+    pub(super) fn check(&self) -> io::Result<()> {
+        let is_there = match self.path.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            found => identity(&found?) == self.identity,
+        };
+        if is_there { Ok(()) } else { Err(io::ErrorKind::StaleNetworkFileHandle.into()) }
+    }
 }
 
 impl InodeLock {

@@ -91,7 +91,8 @@ impl SqliteStore {
         begin_log(&connection).map_err(sqlite)?;
         let checkpointer = database.checkpointer().map_err(sqlite)?;
         let deadline = Deadline::start().map_err(io)?;
-        let writer = Writer::start(connection, checkpointer, deadline.clone()).map_err(io)?;
+        let writer =
+            Writer::start(connection, checkpointer, deadline.clone(), database.place()).map_err(io)?;
         Ok(SqliteStore { writer, readers: Readers::of(database, deadline) })
     }
 
@@ -123,7 +124,7 @@ impl Store for SqliteStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         // Only a write that reaches the disk shows that the disk accepts writes, and SQLite leaves out one that changes
-        // nothing.
+        // nothing. It also finds that somebody has replaced the file.
         let written = self.writer.write(|scope| {
             let mut write = scope.db.prepare_cached(
                 "INSERT INTO meta (key, value) VALUES ('ping', x'00')

@@ -57,7 +57,11 @@ impl Readers {
         let idle = self.idle().pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => self.database.reader()?,
+            None => {
+                // One to another file would be beside those to the file that is open.
+                self.database.place().map_or(Ok(()), |place| place.check()).map_err(other)?;
+                self.database.reader()?
+            }
         };
         let answer = read(&connection);
         self.idle().push(connection);

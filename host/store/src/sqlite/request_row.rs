@@ -12,6 +12,11 @@ use crate::projection::Projection;
 use crate::sqlite::salts;
 use crate::{MostOpen, StoreError};
 
+const GIVING_WAY: &str = "SELECT count(*) FROM
+         (SELECT id, caller, action FROM request WHERE supersede = ?1 AND due_at IS NOT NULL
+          UNION SELECT id, caller, action FROM request WHERE subject = ?2 AND due_at IS NOT NULL)
+     WHERE ifnull(caller, '') = ?3 AND (?4 IS NULL OR action = ?4)";
+
 /// A row to be written.
 pub(super) struct RequestRow {
     pub(super) id: [u8; 16],
@@ -120,17 +125,29 @@ impl RequestRow {
         }
     }
 
-    /// Whether its caller has as many open requests already as it may have.
+    /// Whether its caller has as many open requests already as it may have. Those that give way to it do not count: else they
+    /// would stand because of it.
     pub(super) fn has_too_many_open(&self, scope: &Scope<'_>, most: MostOpen) -> Result<bool, StoreError> {
         let caller = self.caller.as_deref().unwrap_or_default();
         for (most, action) in [(most.in_all, None), (most.of_action, Some(self.action.as_str()))] {
-            if let Some(most) = most
-                && open_requests::of_caller(scope.db, scope.open, caller, action)? >= u64::from(most)
-            {
+            let Some(most) = most.map(u64::from) else { continue };
+            let open = open_requests::of_caller(scope.db, scope.open, caller, action)?;
+            if open >= most && open.saturating_sub(self.giving_way(scope.db, caller, action)?) >= most {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// How many open requests of its caller, of one action or of all of them, give way to it.
+    fn giving_way(&self, db: &Connection, caller: &str, action: Option<&str>) -> rusqlite::Result<u64> {
+        if self.due_at.is_none() {
+            return Ok(0);
+        }
+        let mut count = db.prepare_cached(GIVING_WAY)?;
+        let count: i64 =
+            count.query_row(params![self.supersede, self.subject, caller, action], |row| row.get(0))?;
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// False if the stored request is not the previous version, or has ended with another status.

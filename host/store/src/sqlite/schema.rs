@@ -10,7 +10,7 @@ use super::{OpenError, audit};
 const APPLICATION_ID: i32 = 0x4374_5367;
 
 /// Migration `n` brings a database from version `n` to `n + 1`. A released migration is never edited.
-const MIGRATIONS: [&str; 13] = [
+const MIGRATIONS: [&str; 14] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
@@ -24,6 +24,7 @@ const MIGRATIONS: [&str; 13] = [
     include_str!("schema_11.sql"),
     include_str!("schema_12.sql"),
     include_str!("schema_13.sql"),
+    include_str!("schema_14.sql"),
 ];
 
 /// From this version on entries of the audit log have numbers and digests, which SQL alone cannot make.

@@ -54,7 +54,7 @@ impl Sender {
 
     /// Has the messages of the requests that this one supersedes, and of the one before it in its lineage, updated: they
     /// lead to this one's message.
-    async fn refresh_predecessors(&self, request: &Request) -> Result<(), StoreError> {
+    pub(super) async fn refresh_predecessors(&self, request: &Request) -> Result<(), StoreError> {
         for older in &request.superseded {
             self.refresh_now(Mark { request: *older, slot: Slot::Main }, |_| {}).await?;
         }

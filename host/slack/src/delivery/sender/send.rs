@@ -6,9 +6,9 @@ use countersign_store::LONGEST_WAIT_MS;
 use countersign_trace::{Key, Name, Span};
 use serde_json::json;
 
-use super::render::Rendered;
+use super::render::{Link, Rendered};
 use super::{ActiveJob, CALL_MS, SendResult, Sender, StepError};
-use crate::delivery::after_failure::Release;
+use crate::delivery::after_failure::{Release, temporary};
 use crate::delivery::job::REFRESH_MS;
 use crate::delivery::step::TrackedMessage;
 use crate::{CallError, Message, Posted};
@@ -23,8 +23,17 @@ const SETTLE_MS: u64 = 1_000;
 const OVERLAP_MS: u64 = REFRESH_MS;
 
 /// For how long after its request was superseded a message is looked at again for the link to the newer one, in
-/// milliseconds. The newer message may have to wait for its channel, or never come.
+/// milliseconds. Once it is posted the newer message has the older ones updated, but it may not say which they are, or never
+/// come.
 const LINK_MS: u64 = 10 * 60_000;
+
+/// For how long after its request has ended a link is asked for that the store or Slack could not be asked for, in
+/// milliseconds.
+const ASK_MS: u64 = 24 * 60 * 60_000;
+
+/// How many attempts of a notice wait for the link to the request's message, if that cannot be asked for: a notice is useful
+/// without it.
+const LINK_TRIES: u32 = 4;
 
 /// What Slack has just done.
 enum Done {
@@ -42,6 +51,9 @@ impl Sender {
         mut tracked: TrackedMessage,
     ) -> Result<SendResult, StepError> {
         let (rendered, is_provisional) = self.render_new(active, &tracked).await;
+        if self.waits_for_link(active, &tracked, rendered.link).await? {
+            return Ok(SendResult::NoCall);
+        }
         // Slack's names for messages are times of its wall clock.
         let since = self.clock.now();
         // INVARIANT: the store has that a message may exist before it can exist.
@@ -83,15 +95,20 @@ impl Sender {
         ts: &str,
     ) -> Result<SendResult, StepError> {
         let rendered = self.render(active, &tracked).await;
+        if self.waits_for_link(active, &tracked, rendered.link).await? {
+            return Ok(SendResult::NoCall);
+        }
         let message = &rendered.message;
         let is_main = tracked.mark.slot == Slot::Main;
         if is_main && tracked.post.looks == Some(digest(message)) {
-            let refresh_at = self.next_refresh(active, &tracked, rendered.lacks_link);
+            let refresh_at = self.next_refresh(active, &tracked, rendered.link);
             if active.claim.is_none() || tracked.post.refresh_at.is_some() != refresh_at.is_some() {
                 tracked.post.refresh_at = refresh_at;
                 self.save(active, &mut tracked, None).await?;
             }
-            self.release(active, Release::Finish).await?;
+            if active.claim.is_some() {
+                self.finish(active).await?;
+            }
             return Ok(SendResult::NoCall);
         }
         let span = self.span((Name::SlackUpdate, "chat.update"), active.request, tracked.mark.slot);
@@ -119,12 +136,31 @@ impl Sender {
         span
     }
 
+    /// Puts a notice off if the link in it could not be asked for: nobody adds it later. Returns whether it did.
+    async fn waits_for_link(
+        &self,
+        active: &ActiveJob<'_>,
+        tracked: &TrackedMessage,
+        link: Link,
+    ) -> Result<bool, StepError> {
+        let Some(claim) = active.claim else { return Ok(false) };
+        if tracked.mark.slot == Slot::Main || link != Link::Unknown || claim.attempts >= LINK_TRIES {
+            return Ok(false);
+        }
+        let now = self.schedule.now();
+        let until = temporary(claim.attempts, now, &mut self.rng());
+        // The other notice of the same entry can be sent at once.
+        self.skipped().insert(tracked.mark, until);
+        self.release(active, Release::RetryAt(now)).await?;
+        Ok(true)
+    }
+
     /// Stores that Slack shows `message`.
     async fn delivered(
         &self,
         active: &ActiveJob<'_>,
         mut tracked: TrackedMessage,
-        Rendered { message, lacks_link }: &Rendered,
+        Rendered { message, link }: &Rendered,
         done: Done,
     ) -> Result<SendResult, StepError> {
         let channel = tracked.channel.clone();
@@ -143,7 +179,7 @@ impl Sender {
         tracked.post.looks = Some(digest(message)).filter(|_| repeat_at.is_none());
         tracked.post.minimal = tracked.post.minimal.filter(|version| *version == active.request.version);
         tracked.post.failed = None;
-        tracked.post.refresh_at = self.next_refresh(active, &tracked, *lacks_link);
+        tracked.post.refresh_at = self.next_refresh(active, &tracked, *link);
         if matches!(done, Done::Posted { is_provisional: true }) {
             tracked.post.refresh_at = Some(now.plus(SETTLE_MS));
         }
@@ -152,9 +188,12 @@ impl Sender {
         if !is_saved && is_main {
             self.update_again(tracked.mark).await?;
         }
-        // After a notice, the entry may have another one; and after a request that was made again, the message of the one
-        // before must lead to it.
-        let is_last = is_main && active.request.submission.depth == 0;
+        if is_main && active.claim.is_none() && matches!(done, Done::Posted { .. }) {
+            // A refresh has posted it anew, and has no entry that sees to this.
+            self.refresh_predecessors(active.request).await?;
+        }
+        // After a notice, the entry may have another one; and the messages of older requests may have to lead to this one.
+        let is_last = is_main && !has_predecessors(active.request);
         let release = if is_saved && is_last { Release::Finish } else { Release::DueAt(self.schedule.now()) };
         self.release(active, release).await?;
         Ok(SendResult::Delivered { channel })
@@ -169,30 +208,38 @@ impl Sender {
     }
 
     /// When the message is refreshed: while it shows the remaining time, when an approval that nobody has used lapses, and
-    /// for a while if it lacks the link to the message of a newer request.
+    /// for a while if it lacks the link to the message of a newer request, or may lack one.
     fn next_refresh(
         &self,
         active: &ActiveJob<'_>,
         tracked: &TrackedMessage,
-        lacks_link: bool,
+        link: Link,
     ) -> Option<Timestamp> {
         if tracked.mark.slot != Slot::Main {
             return None;
         }
         let (request, wall) = (active.request, self.clock.now());
-        let is_recent = || request.decided_at().is_some_and(|at| wall.since(at) < LINK_MS);
-        let wait_ms = if !request.status().is_terminal() {
+        let look_ms = match link {
+            Link::Settled => 0,
+            Link::Awaited => LINK_MS,
+            Link::Unknown => ASK_MS,
+        };
+        let lacks_link = || request.decided_at().is_some_and(|at| wall.since(at) < look_ms);
+        let wait_ms = if !request.status().is_terminal() || lacks_link() {
             REFRESH_MS
         } else if request.usage(wall) == Some(Usage::Unused) {
             // Nothing waits longer than that.
             request.valid_until()?.since(wall).clamp(1, LONGEST_WAIT_MS)
-        } else if lacks_link && is_recent() {
-            REFRESH_MS
         } else {
             return None;
         };
         Some(self.schedule.now().plus(wait_ms))
     }
+}
+
+/// Whether messages of older requests lead to that of this one.
+fn has_predecessors(request: &Request) -> bool {
+    request.submission.depth > 0 || !request.superseded.is_empty()
 }
 
 fn digest(message: &Message) -> Digest {

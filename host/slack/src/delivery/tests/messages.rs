@@ -297,6 +297,136 @@ async fn the_message_of_a_superseded_request_leads_to_a_message_that_comes_later
     assert_eq!((next, harness.message(3).text.as_str()), (None, "deploy v2 cancelled"));
 }
 
+/// Cancels a request in favour of a newer one.
+async fn supersede(harness: &Harness, number: u64, newer: u64) {
+    let at = harness.now();
+    harness
+        .commit(number, vec![Effect::ShowRequest], |request| {
+            request.state = State::Cancelled { at, by: None, reason: None, successor: Some(id(newer)) };
+        })
+        .await;
+}
+
+fn link_to(harness: &Harness, number: u64) -> String {
+    format!("https://slack.test/C1/{}", harness.message(number).ts)
+}
+
+#[tokio::test]
+async fn a_link_that_could_not_be_asked_for_is_asked_for_again() {
+    for fate in [
+        Fate::Cut,
+        Fate::Failed(500),
+        Fate::Limited(1),
+        Fate::Refused("internal_error"),
+        Fate::Refused("odd"),
+    ] {
+        let mut harness = Harness::new().await;
+        let first = harness.create(1, "C1").await;
+        harness.create(3, "C1").await;
+        harness.deliver(MINUTE).await;
+        // Longer than a message is waited for that is not there.
+        harness.end(1).await;
+        supersede(&harness, 3, 4).await;
+        harness.pass(15 * MINUTE).await;
+        let mut failures = 0;
+        harness.slack.decide(move |method, _| {
+            failures += usize::from(method == "chat.getPermalink");
+            if method == "chat.getPermalink" && failures <= 2 { fate } else { Fate::Done }
+        });
+        harness.store(&fixtures::again(&first, 2, 1)).await;
+        let mut newer = fixtures::request_at(4, harness.now());
+        Arc::make_mut(&mut newer.submission).policy_hash = entry("C1").hash();
+        newer.superseded = vec![id(3)];
+        harness.store(&newer).await;
+        harness.deliver(MINUTE).await;
+        harness.pass(3 * MINUTE).await;
+        let text = format!("deploy v2 approved again: {}", link_to(&harness, 2));
+        assert_eq!(harness.message(1).text, text, "{fate:?}");
+        let text = format!("deploy v2 cancelled newer: {}", link_to(&harness, 4));
+        assert_eq!(harness.message(3).text, text, "{fate:?}");
+        let (refreshed, newer) = (harness.post(1, Slot::Main).await, harness.post(3, Slot::Main).await);
+        assert_eq!([refreshed, newer].map(|post| post.unwrap().refresh_at), [None, None], "{fate:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_is_not_asked_for_without_end() {
+    for (fate, soon) in [(Fate::Refused("message_not_found"), 1), (Fate::Failed(500), 5)] {
+        let mut harness = Harness::new().await;
+        let first = harness.create(1, "C1").await;
+        harness.deliver(MINUTE).await;
+        harness.end(1).await;
+        harness.deliver(MINUTE).await;
+        harness.slack.decide(move |method, _| if method == "chat.getPermalink" { fate } else { Fate::Done });
+        let mut again = fixtures::again(&first, 2, 1);
+        again.state = fixtures::approved(harness.now());
+        harness.store(&again).await;
+        harness.pass(4 * MINUTE + 30 * SECOND).await;
+        assert_eq!(harness.count("chat.getPermalink"), soon, "{fate:?}");
+        harness.clock.advance(24 * 60 * MINUTE);
+        harness.pass(MINUTE).await;
+        assert_eq!(harness.post(1, Slot::Main).await.unwrap().refresh_at, None, "{fate:?}");
+    }
+}
+
+/// Those of ended requests go first, and then the newer one is not there yet.
+#[tokio::test]
+async fn after_a_long_outage_the_message_of_a_superseded_request_leads_to_the_newer_one() {
+    let mut harness = Harness::new().await;
+    harness.create(1, "C1").await;
+    harness.deliver(MINUTE).await;
+    harness.slack.decide(|_, _| Fate::Failed(503));
+    supersede(&harness, 1, 2).await;
+    harness.create(2, "C1").await;
+    harness.commit(2, vec![Effect::ShowRequest], |request| request.superseded = vec![id(1)]).await;
+    harness.pass(15 * MINUTE).await;
+    harness.slack.decide(|_, _| Fate::Done);
+    harness.deliver(20 * MINUTE).await;
+    harness.pass(MINUTE).await;
+    let text = format!("deploy v2 cancelled newer: {}", link_to(&harness, 2));
+    assert_eq!(harness.message(1).text, text);
+}
+
+/// That it has superseded others is noted later, and its message looks the same.
+#[tokio::test]
+async fn a_version_that_looks_the_same_still_leads_the_older_message_to_it() {
+    let mut harness = Harness::new().await;
+    harness.render(Rendering {
+        message: |request, _, _, _| crate::Message { text: request.status().to_string(), blocks: Vec::new() },
+        ..plain_rendering::PLAIN
+    });
+    harness.create(1, "C1").await;
+    harness.deliver(MINUTE).await;
+    supersede(&harness, 1, 2).await;
+    harness.pass(15 * MINUTE).await;
+    harness.create(2, "C1").await;
+    harness.deliver(MINUTE).await;
+    assert_eq!(harness.message(1).text, "cancelled");
+    harness.commit(2, vec![Effect::ShowRequest], |request| request.superseded = vec![id(1)]).await;
+    harness.deliver(MINUTE).await;
+    harness.pass(SECOND).await;
+    assert_eq!(harness.message(1).text, format!("cancelled newer: {}", link_to(&harness, 2)));
+    assert_eq!(harness.message(2).updates, 0);
+}
+
+#[tokio::test]
+async fn a_message_that_is_posted_anew_is_led_to() {
+    let mut harness = Harness::new().await;
+    let first = harness.create(1, "C1").await;
+    harness.deliver(MINUTE).await;
+    harness.end(1).await;
+    harness.store(&fixtures::again(&first, 2, 1)).await;
+    harness.deliver(MINUTE).await;
+    harness.pass(SECOND).await;
+    let deleted = link_to(&harness, 2);
+    assert_eq!(harness.message(1).text, format!("deploy v2 approved again: {deleted}"));
+    harness.slack.delete(&harness.message(2).ts);
+    // A refresh finds that it is gone.
+    harness.pass(3 * MINUTE).await;
+    assert_ne!(link_to(&harness, 2), deleted);
+    assert_eq!(harness.message(1).text, format!("deploy v2 approved again: {}", link_to(&harness, 2)));
+}
+
 #[tokio::test]
 async fn a_message_that_is_posted_notifies_whom_it_calls_once_and_its_update_nobody() {
     let mut harness = Harness::new().await;

@@ -48,6 +48,28 @@ async fn a_notice_waits_for_the_message_that_it_belongs_to() {
     assert_eq!(harness.messages(1, Slot::EscalationChannel).len(), 1);
 }
 
+/// Nothing adds it later.
+#[tokio::test]
+async fn a_notice_waits_a_little_for_a_link_that_could_not_be_asked_for() {
+    for (failures, has_link) in [(2, true), (usize::MAX, false)] {
+        let mut harness = Harness::new().await;
+        let mut asked = 0;
+        harness.slack.decide(move |method, _| {
+            asked += usize::from(method == "chat.getPermalink");
+            if method == "chat.getPermalink" && asked <= failures { Fate::Failed(500) } else { Fate::Done }
+        });
+        escalated(&mut harness).await;
+        assert!(harness.deliver(2 * MINUTE).await < MINUTE);
+        let link = format!(" https://slack.test/C1/{}", harness.message(1).ts);
+        let link = if has_link { link } else { String::new() };
+        let text = format!("deploy escalated: {}", id(1));
+        assert_eq!(texts(&harness, &NOTICES), [text.clone(), format!("{text}{link}")]);
+        harness.slack.decide(|_, _| Fate::Done);
+        harness.pass(10 * MINUTE).await;
+        assert_eq!(harness.slack.messages().len(), 3);
+    }
+}
+
 #[tokio::test]
 async fn a_notice_that_cannot_be_delivered_holds_up_no_other() {
     let mut harness = Harness::new().await;

@@ -281,7 +281,8 @@ impl RedisTarget {
             let caller = projection.caller.unwrap_or_default();
             let reserve = Call::script(&RESERVE, &self.space.home_of(caller)).text(caller);
             let action = projection.action.to_owned();
-            let new = NewOpen { id: request.id, action, most: MostOpen::default() };
+            let (most, gives_way) = (MostOpen::default(), Vec::new());
+            let new = NewOpen { id: request.id, action, most, gives_way };
             Some(reserve.each(&[new], NewOpen::append))
         });
         self.space.link.calls(reserve.collect()).await.map(drop)

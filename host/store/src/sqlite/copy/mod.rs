@@ -20,14 +20,15 @@ use writer::NewRow;
 /// and in the reader and the writer.
 ///
 /// `audit_partition` follows from the entries, and is compared with them. Not copied: `meta`, which is about the file;
-/// `open_requests`, which is counted anew; who has claimed what is in `outbox`; `ended_at`, which follows from the body; and
+/// `open_requests` and `dispatch_depth`, which are counted anew; who has claimed what is in `outbox`; `ended_at`, which follows from the body; and
 /// `key_until`, which says less of a copy: that it is not known whether there is an idempotency key.
-const TABLES: [(&str, &str); 18] = [
+const TABLES: [(&str, &str); 19] = [
     ("audit", "seq partition number at request digest body"),
     ("audit_checkpoint", "id sequence note state"),
     ("audit_partition", "partition size"),
     ("counter", "metric labels value"),
     ("dispatch", "request target position revision attempts since ready_at claim failure"),
+    ("dispatch_depth", "target waiting dead"),
     ("idempotency", "key fingerprint request until"),
     ("kept", "key value"),
     ("meta", "key value"),

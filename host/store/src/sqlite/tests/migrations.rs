@@ -4,7 +4,9 @@ use countersign_core::lifecycle::{Digest, Request, Timestamp};
 use countersign_core::record::Slot;
 
 use super::{store, tamper};
-use crate::{AuditCursor, AuditRange, Create, Created, MostOpen, OpenPolicy, Urgency, fixtures};
+use crate::{
+    AuditCursor, AuditRange, Create, Created, DispatchDepth, MostOpen, OpenPolicy, Urgency, fixtures,
+};
 
 /// A database of version 1 is migrated, and so are its outbox entries.
 #[tokio::test]
@@ -134,6 +136,39 @@ async fn waiting_entries_of_an_older_database_have_their_channel() {
     };
     assert_eq!(limited(6, 2).await, Created::TooManyOpen);
     assert_eq!(limited(6, 3).await, Created::New);
+}
+
+/// What was to be told in version 13 is counted.
+#[tokio::test]
+async fn dispatches_of_an_older_database_are_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    for migration in [
+        include_str!("../schema.sql"),
+        include_str!("../schema_2.sql"),
+        include_str!("../schema_3.sql"),
+        include_str!("../schema_4.sql"),
+        include_str!("../schema_5.sql"),
+        include_str!("../schema_6.sql"),
+        include_str!("../schema_7.sql"),
+        include_str!("../schema_8.sql"),
+        include_str!("../schema_9.sql"),
+        include_str!("../schema_10.sql"),
+        include_str!("../schema_11.sql"),
+        include_str!("../schema_12.sql"),
+        include_str!("../schema_13.sql"),
+        "PRAGMA application_id = 0x43745367; PRAGMA user_version = 13",
+        "INSERT INTO dispatch (request, target, position, revision, attempts, since, ready_at, failure)
+         VALUES (x'01', 'a', 0, 1, 0, 7, 0, NULL), (x'02', 'a', 0, 1, 0, 5, 0, NULL),
+                (x'03', 'a', 0, 1, 0, 3, 0, 'no'), (x'01', 'b', 0, 1, 0, 9, 0, 'no')",
+    ] {
+        tamper(&directory, migration);
+    }
+    let oldest = Some(Timestamp::from_millis(5));
+    let expected = [
+        DispatchDepth { target: "a".into(), waiting: 2, oldest, dead: 1 },
+        DispatchDepth { target: "b".into(), waiting: 0, oldest: None, dead: 1 },
+    ];
+    assert_eq!(store(&directory).dispatch_depth().await.unwrap(), expected);
 }
 
 /// The log of version 8 is numbered in its order, by the partitions of the requests; its bytes stay as they are.

@@ -17,7 +17,9 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::contract::{Backend, store_contract};
-use crate::{Archive, Created, EXPIRED_KEPT_MS, Idempotency, SqliteArchive, SqliteStore, Store, fixtures};
+use crate::{
+    Archive, Created, EXPIRED_KEPT_MS, Idempotency, SqliteArchive, SqliteStore, Store, StoreFault, fixtures,
+};
 
 /// A directory with a database.
 struct Sqlite(TempDir);
@@ -88,6 +90,38 @@ async fn each_ping_reaches_the_disk() {
         let bytes = std::fs::read(&log).unwrap();
         assert!(!bytes.is_empty() && !seen.contains(&bytes), "it wrote nothing");
         seen.push(bytes);
+    }
+}
+
+/// As by a restore of a backup without a stop of the gateway. SQLite would go on with the file that has no name any more.
+#[tokio::test]
+async fn nothing_is_written_once_the_file_was_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let (here, aside) = (path(&directory), directory.path().join("aside"));
+    let store = store(&directory);
+    let create = async |number| store.create(fixtures::new(&fixtures::request(number))).await;
+    assert_eq!(create(1).await.unwrap(), Created::New);
+    std::fs::write(directory.path().join("backup"), "another one").unwrap();
+    let refused = async |number| {
+        let error = store.ping().await.unwrap_err();
+        assert_eq!(error.fault(), Some(StoreFault::ReadOnly), "{error}");
+        assert!(error.to_string().contains("was replaced or removed"), "{error}");
+        assert_eq!(create(number).await.unwrap_err().fault(), Some(StoreFault::ReadOnly));
+    };
+    std::fs::rename(&here, &aside).unwrap();
+    refused(2).await;
+    std::fs::rename(directory.path().join("backup"), &here).unwrap();
+    refused(3).await;
+    // Nobody knows what happened to it meanwhile.
+    std::fs::rename(&aside, &here).unwrap();
+    refused(4).await;
+    store.close().await.unwrap();
+    drop(store);
+    let store = self::store(&directory);
+    store.ping().await.unwrap();
+    for (number, is_there) in [(1, true), (2, false), (3, false), (4, false)] {
+        let found = store.request(fixtures::request(number).id).await.unwrap();
+        assert_eq!(found.is_some(), is_there, "{number}");
     }
 }
 

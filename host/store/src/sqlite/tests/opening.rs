@@ -148,7 +148,7 @@ fn a_file_that_is_not_ours_is_refused_and_left_alone() {
 
     drop(SqliteStore::open(&path).unwrap());
     tamper(&directory, "PRAGMA user_version = 99");
-    check("has version 99, and this gateway knows versions up to 13");
+    check("has version 99, and this gateway knows versions up to 14");
 }
 
 #[test]

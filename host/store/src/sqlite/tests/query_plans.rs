@@ -4,7 +4,7 @@ use rusqlite::{Connection, OpenFlags, StatementStatus, params};
 use tempfile::TempDir;
 
 use super::{path, store};
-use crate::sqlite::{audit, dispatches, file, messages, outbox, requests, retention};
+use crate::sqlite::{audit, dispatches, file, messages, outbox, requests, retention, statistics};
 
 fn connect(directory: &TempDir) -> Connection {
     drop(store(directory));
@@ -21,6 +21,10 @@ fn what_grows_is_read_by_its_index() {
         (dispatches::NEXT_TARGET, "dispatch_ready (target>?)"),
         (dispatches::READY, "dispatch_ready (target=? AND <expr>=? AND ready_at>? AND ready_at<?)"),
         (dispatches::DEAD, "dispatch_ready (target=? AND <expr>=?)"),
+        (dispatches::DEPTH, "dispatch_since (target=?)"),
+        (dispatches::DROP, "dispatch_ready (target=?)"),
+        (dispatches::RELEASE_CLAIMS, "dispatch_claimed (claim>?)"),
+        (statistics::OUTBOX_DEPTH, "COVERING INDEX outbox_since"),
         (requests::WITH_SUPERSEDE_KEY, "request_supersede (supersede=?)"),
         (requests::WITH_SUPERSEDE_KEY, "request_subject (subject=?)"),
         (retention::ENDED, "request_ended (ended_at<?)"),
@@ -38,6 +42,8 @@ fn what_grows_is_read_by_its_index() {
             "{sql}: {plan:?}"
         );
         assert!(plan.iter().all(|step| !step.contains("B-TREE")), "{sql}: {plan:?}");
+        let scans = |step: &String| step.starts_with("SCAN dispatch ") || step == "SCAN dispatch";
+        assert!(!plan.iter().any(scans), "{sql}: {plan:?}");
     }
 }
 

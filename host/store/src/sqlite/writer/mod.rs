@@ -19,6 +19,7 @@ use self::checkpoint::{Checkpoints, truncate_log};
 use self::counts::Counts;
 use super::column::{fault, other, unavailable};
 use super::deadline::Deadline;
+use super::inode::Place;
 use super::open_requests::Changes;
 use crate::{StoreError, StoreFault};
 
@@ -67,13 +68,14 @@ impl Writer {
         mut connection: Connection,
         checkpointer: Connection,
         deadline: Deadline,
+        place: Option<Place>,
     ) -> io::Result<Writer> {
         let (checkpoints, background) = Checkpoints::start(&mut connection, checkpointer)?;
         let (queue, queued) = sync_channel(QUEUE);
         let (dies, died) = watch::channel(false);
         let run = move || {
             // Nothing is used after the panic but the flag.
-            if catch_unwind(AssertUnwindSafe(|| write_all(connection, queued, checkpoints))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| write_all(connection, queued, checkpoints, place))).is_err() {
                 dies.send_replace(true);
             }
         };
@@ -198,7 +200,45 @@ where
     }
 }
 
-fn write_all(mut db: Connection, queue: Receiver<Message>, mut checkpoints: Checkpoints) {
+/// What writes are carried out on, until another file takes the place of the database.
+struct Guarded {
+    place: Option<Place>,
+    is_lost: bool,
+}
+
+impl Guarded {
+    /// Fails once the database was replaced: what is written to it then is in no file that has a name. It stays so if the
+    /// file comes back, since nobody knows what was done to it and to its log meanwhile.
+    fn check(&mut self) -> Result<(), Failed> {
+        let Some(place) = &self.place else { return Ok(()) };
+        if !self.is_lost {
+            match place.check() {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => {
+                    tracing::error!(
+                        "the database file was replaced or removed while it is open: nothing is written any more; restart the \
+                         gateway with the file that is to count"
+                    );
+                    self.is_lost = true;
+                }
+                Err(error) => {
+                    let detail = format!("cannot tell whether the database file is still there: {error}");
+                    return Err(Failed { fault: StoreFault::Io, detail });
+                }
+            }
+        }
+        let detail = "the database file was replaced or removed while it is open".to_owned();
+        Err(Failed { fault: StoreFault::ReadOnly, detail })
+    }
+}
+
+fn write_all(
+    mut db: Connection,
+    queue: Receiver<Message>,
+    mut checkpoints: Checkpoints,
+    place: Option<Place>,
+) {
+    let mut guarded = Guarded { place, is_lost: false };
     let mut batch: Vec<Box<dyn Write>> = Vec::with_capacity(BATCH);
     let mut open = true;
     while open {
@@ -212,7 +252,7 @@ fn write_all(mut db: Connection, queue: Receiver<Message>, mut checkpoints: Chec
             next = if open && batch.len() < BATCH { queue.try_recv().ok() } else { None };
         }
         // INVARIANT: no caller gets a result before the transaction of its write is durable.
-        let committed = commit(&mut db, &mut batch);
+        let committed = guarded.check().and_then(|()| commit(&mut db, &mut batch));
         for write in batch.drain(..) {
             write.reply(committed.as_ref().copied());
         }

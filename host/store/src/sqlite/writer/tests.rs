@@ -194,7 +194,7 @@ async fn a_write_that_takes_too_long_is_given_up_and_may_be_stored() {
     let bench = Bench::new();
     let checkpointer = bench.database.checkpointer().unwrap();
     let (ticks, deadline) = Deadline::manual();
-    let writer = Writer::start(bench.connection, checkpointer, deadline).unwrap();
+    let writer = Writer::start(bench.connection, checkpointer, deadline, None).unwrap();
     let (release, released) = std::sync::mpsc::channel::<()>();
     let mut held = Box::pin(writer.write(move |scope| {
         let _ = released.recv();
@@ -226,7 +226,7 @@ async fn the_death_of_the_writer_is_noticed() {
     let bench = Bench::new();
     let checkpointer = bench.database.checkpointer().unwrap();
     let (_ticks, deadline) = Deadline::manual();
-    let writer = Writer::start(bench.connection, checkpointer, deadline).unwrap();
+    let writer = Writer::start(bench.connection, checkpointer, deadline, None).unwrap();
     let lives = async |writer: &Writer| {
         tokio::select! {
             biased;
@@ -255,7 +255,7 @@ async fn a_full_queue_refuses_at_once() {
     let bench = Bench::new();
     let checkpointer = bench.database.checkpointer().unwrap();
     let (_ticks, deadline) = Deadline::manual();
-    let writer = Arc::new(Writer::start(bench.connection, checkpointer, deadline).unwrap());
+    let writer = Arc::new(Writer::start(bench.connection, checkpointer, deadline, None).unwrap());
     // The first write blocks the writer, while the others fill the queue.
     let (started, has_started) = oneshot::channel();
     let (release, released) = std::sync::mpsc::channel::<()>();
