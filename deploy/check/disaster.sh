@@ -5,6 +5,8 @@
 # data removed, the backup is restored, and the audit log compared with checkpoints that were kept elsewhere. What the
 # backup had must be there, with the same receipts; what came after it must be gone as a whole, and be seen to be.
 set -euo pipefail
+# As most machines have it: the runbook says what is to be seen by nobody else.
+umask 022
 program=$(realpath "${1:?usage: deploy/check/disaster.sh PROGRAM POLICIES STORE}")
 policies=$(realpath "${2:?usage: deploy/check/disaster.sh PROGRAM POLICIES STORE}")
 store=${3:?usage: deploy/check/disaster.sh PROGRAM POLICIES STORE}
@@ -28,11 +30,23 @@ gate=http://$COUNTERSIGN_LISTEN
 systemctl start countersign
 countersign audit key --store "$STORE" >"$work/elsewhere/audit.key"
 
-# block NAME: carries out the blocks of the runbook that have this name.
+# block NAME: carries out the blocks of the runbook that have this name, with the variables that it sets first.
 block() {
-  awk -v name="$1" '/^```/ { inside = !inside && $1 == "```sh" && $NF == name; next } inside' "$runbook" >"$work/block"
-  [ -s "$work/block" ] || { echo "docs/RUNBOOK.md has no block \`$1\`" >&2; exit 1; }
+  local name
+  : >"$work/block"
+  for name in variables "$1"; do
+    awk -v name="$name" '/^```/ { inside = !inside && $1 == "```sh" && $NF == name; next } inside' "$runbook" >"$work/part"
+    [ -s "$work/part" ] || { echo "docs/RUNBOOK.md has no block \`$name\`" >&2; exit 1; }
+    cat "$work/part" >>"$work/block"
+  done
   bash -euo pipefail "$work/block" >"$work/said" 2>&1 || { echo "block \`$1\`:" >&2; tail -20 "$work/said" >&2; exit 1; }
+}
+
+# private WHEN: nobody else can read what is in the folder of the data.
+private() {
+  local open
+  open=$(find "$DATA" -type f -perm /077)
+  [ -z "$open" ] || { echo "$1 others can read:" $open >&2; exit 1; }
 }
 
 # until_true WHAT COMMAND…: for five minutes at most, since the machine may be busy.
@@ -78,6 +92,7 @@ cp "$work/ended" "$work/before"
 first=$(head -1 "$work/before")
 known=$(state "$first")
 block "backup-$store"
+private "after the backup"
 until_true "requests after the backup" more_than $(($(ended) + 5))
 touch "$work/enough"
 wait "${loads[@]}"
@@ -95,6 +110,7 @@ rm -rf "$DATA" "$REDIS"
 mkdir "$DATA" "$REDIS"
 mv "$work"/elsewhere/*backup* "$DATA/"
 block "restore-$store"
+private "after the restore"
 
 [ "$(state "$first")" = "$known" ] || { echo "the first request was $known, and is $(state "$first")" >&2; exit 1; }
 while read -r token; do

@@ -2,7 +2,8 @@
 # Carries out the blocks of docs/RUNBOOK.md that are marked `run`, in their order, against a gateway of its own:
 # deploy/check/runbook.sh PROGRAM POLICIES
 #
-# After every section the gateway must be ready and know a request that was decided before the first.
+# After every section the gateway must be ready, and nothing degraded, it must know a request that was decided before the
+# first, and the audit log must be what was signed.
 set -euo pipefail
 program=$(realpath "${1:?usage: deploy/check/runbook.sh PROGRAM POLICIES}")
 policies=$(realpath "${2:?usage: deploy/check/runbook.sh PROGRAM POLICIES}")
@@ -48,13 +49,15 @@ if blocks:
 PYTHON
 export token
 after() {
-  countersign health --ready >/dev/null || { echo "after '$1' the gateway is not ready" >&2; exit 1; }
+  state=$(curl -sS "http://$COUNTERSIGN_OPS_LISTEN/readyz")
+  [ "$(jq -r .status <<<"$state")" = ready ] || { echo "after '$1' the gateway is not ready: $state" >&2; exit 1; }
+  countersign audit verify --store "$COUNTERSIGN_STORE" >/dev/null || { echo "after '$1' the audit log is not right" >&2; exit 1; }
   status=$(curl -sS "http://$COUNTERSIGN_LISTEN/api/guard/wait?token=$token&timeoutSec=0" | jq -r .status)
   [ "$status" = denied ] || { echo "after '$1' the first request is $status" >&2; exit 1; }
   echo "  $1" >&3
 }
 export -f after
 if ! bash "$work/script" 3>&1 >"$work/said" 2>"$work/errors"; then
-  tail -20 "$work/said" "$work/errors" >&2
+  tail -n 20 "$work/said" "$work/errors" >&2
   exit 1
 fi

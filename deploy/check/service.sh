@@ -42,7 +42,10 @@ cat >"$work/etc/secrets.env" <<ENV
 SLACK_SIGNING_SECRET=0123456789abcdef0123456789abcdef
 ADMIN_TOKEN=correct-horse-battery-staple
 ENV
+# Of the Redis, which other users of this machine can reach, too.
+password=$(openssl rand -hex 16)
 if [ "$store" = redis ]; then
+  echo "REDIS_PASSWORD=$password" >>"$work/etc/secrets.env"
   # What an embedded store has in files beside it.
   echo "COUNTERSIGN_SECRET=$(openssl rand -hex 32)" >>"$work/etc/secrets.env"
   echo "COUNTERSIGN_RECEIPT_KEYS=$work/etc/receipts.key" >>"$work/etc/countersign.env"
@@ -61,7 +64,7 @@ alive() { kill -0 "\$(cat "\$pid")" 2>/dev/null; }
 ready() {
   case \$service in
     countersign) countersign health --ready ;;
-    redis-server) [ "\$(redis-cli -p $redis ping)" = PONG ] ;;
+    redis-server) [ "\$(REDISCLI_AUTH=$password redis-cli -p $redis ping)" = PONG ] ;;
   esac >/dev/null 2>&1
 }
 stop() {
@@ -76,7 +79,7 @@ start() {
   case \$service in
     countersign) setsid countersign serve >>"$work/log" 2>&1 & ;;
     redis-server)
-      setsid redis-server --port $redis --bind 127.0.0.1 --dir "$work/redis" --save '' \
+      setsid redis-server --port $redis --bind 127.0.0.1 --requirepass $password --dir "$work/redis" --save '' \
         --appendonly yes --appendfsync always --maxmemory-policy noeviction >>"$work/log" 2>&1 & ;;
   esac
   echo \$! >"\$pid"

@@ -112,6 +112,18 @@ fn a_store_that_cannot_be_opened_is_named() {
     assert!(!sound && said.contains("this store needs `COUNTERSIGN_SECRET`"), "{said}");
 }
 
+/// The address alone helps nobody. Both are said without a connection.
+#[test]
+fn why_a_store_cannot_be_opened_is_said() {
+    let home = Home::new(&deploy(1)).with("COUNTERSIGN_STORE", "redis://10.0.0.5:6379");
+    let (sound, said) = check(&home);
+    assert!(!sound && said.contains("redis://10.0.0.5:6379") && said.contains("--redis-plaintext"), "{said}");
+    let home = Home::new(&deploy(1)).with_file("COUNTERSIGN_REDIS_CA_FILE", "nowhere.pem");
+    let home = home.with("COUNTERSIGN_STORE", "rediss://10.0.0.5:6379");
+    let (sound, said) = check(&home);
+    assert!(!sound && said.contains("nowhere.pem") && said.contains("No such file"), "{said}");
+}
+
 #[test]
 fn what_is_only_doubtful_is_a_warning() {
     let home = Home::new(&deploy(1)).with("SLACK_TEAM_IDS", "T0ACME");

@@ -114,6 +114,39 @@ async fn keys_are_changed_with_an_overlap() {
     );
 }
 
+/// Also if no audit entry was written between the two steps.
+#[tokio::test]
+async fn the_audit_log_counts_after_a_change_of_keys() {
+    let gateway = Home::alone(&deploy(1)).start().await;
+    gateway.create(&ask()).await.expect("it is admitted");
+    let home = gateway.stop().await;
+    keys(&home, "rotate").expect("it is rotated");
+    keys(&home, "rewrap").expect("the previous key is there");
+    let refused = keys(&home, "retire").expect_err("no gateway has used the current key");
+    assert!(refused.contains("Start the gateway once"), "{refused}");
+    let home = home.start().await.stop().await;
+    keys(&home, "retire").expect("the current key has signed");
+    let store = format!("sqlite:{}", home.path(DATABASE).display());
+    let verified = countersign(["audit", "verify", "--store", &store]);
+    assert!(verified.status.success(), "{verified:?}");
+
+    // A key that is lost takes its signatures with it, and the command says so.
+    std::fs::remove_file(home.path(KEY_FILE)).expect("it is there");
+    assert_eq!(home.fail_to_start().await.code, Some(2));
+    let accepted = countersign(["keys", "accept-loss", "--store", &store]);
+    assert!(accepted.status.success(), "{accepted:?}");
+    assert!(
+        String::from_utf8_lossy(&accepted.stderr).contains("countersign audit accept-loss"),
+        "{accepted:?}"
+    );
+    let lost = countersign(["audit", "accept-loss", "--store", &store]);
+    assert!(lost.status.success(), "{lost:?}");
+    let home = home.start().await.stop().await;
+    let verified = countersign(["audit", "verify", "--store", &store]);
+    assert!(verified.status.success(), "{verified:?}");
+    drop(home);
+}
+
 /// With a secret that is configured rather than in a key file.
 #[tokio::test]
 async fn salts_are_encrypted_anew_with_a_configured_secret() {

@@ -176,6 +176,7 @@ fn as_version_5(path: &Path, ids: &[&str], params: &Value) {
         assert_eq!(database.execute(update, [*id, &body.to_string()]), Ok(1));
     }
     let older = "
+        DROP INDEX outbox_since;
         DROP INDEX request_subject;
         ALTER TABLE request DROP COLUMN subject;
 
@@ -183,6 +184,7 @@ fn as_version_5(path: &Path, ids: &[&str], params: &Value) {
         ALTER TABLE request DROP COLUMN key_until;
         ALTER TABLE request DROP COLUMN ended_at;
         DROP TABLE dispatch;
+        DROP TABLE dispatch_depth;
 
         DROP INDEX request_supersede;
         ALTER TABLE request DROP COLUMN supersede;

@@ -1,7 +1,14 @@
-//! SIGTERM: waiting callers get an answer, calls in progress are finished, and the process exits by itself.
+//! SIGTERM: waiting callers get an answer, calls in progress are finished, and the process exits by itself. Before it
+//! serves, it exits at once.
 
-use countersign_tests::{Ask, Call, Click, Connection, Home, PATIENCE, within};
+use std::process::Command;
+
+use countersign_tests::{Ask, Authority, Call, Click, Connection, Home, PATIENCE, Redis, deploy, within};
 use futures_util::future::join_all;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 const ACTIONS: &str = "
   deploy:
@@ -103,4 +110,81 @@ async fn what_was_acknowledged_under_load_is_there_afterwards() {
     }
     let created = gateway.metrics().await.count("approval_requests_total", &[]);
     assert!(created >= tokens.len() as u64, "{created} of {}", tokens.len());
+}
+
+/// A home whose store is at an address where nobody answers until the test does.
+async fn with_silent_store() -> (Home, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+    let address = listener.local_addr().expect("it has an address");
+    (Home::new(&deploy(1)).with("COUNTERSIGN_STORE", &format!("redis://{address}")), listener)
+}
+
+async fn accepted(listener: &TcpListener) -> TcpStream {
+    within("the gateway to ask its store", listener.accept()).await.expect("it connects").0
+}
+
+#[tokio::test]
+async fn a_start_that_waits_for_its_store_ends() {
+    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
+        let (home, listener) = with_silent_store().await;
+        let starting = home.begin();
+        let connection = accepted(&listener).await;
+        starting.signal(signal);
+        let exit = starting.exited().await;
+        assert_eq!(exit.code, Some(0), "{exit:?}");
+        assert!(exit.stderr.contains("shutting down") && exit.stderr.contains(name), "{exit:?}");
+        drop(connection);
+    }
+}
+
+/// A thread that reads cannot be interrupted.
+#[tokio::test]
+async fn a_start_that_waits_for_a_file_ends() {
+    let authority = Authority::new();
+    let home = Home::new(&deploy(1)).with_tls(&authority.server(), authority.tls_client(None));
+    let home = home.with_file("TLS_CERT_FILE", "pipe");
+    let pipe = home.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    let starting = home.begin();
+    // It can be opened for writing once the gateway reads it.
+    let opened = async {
+        loop {
+            match rustix::fs::open(&pipe, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()) {
+                Ok(writer) => return writer,
+                Err(Errno::NXIO) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let writer = within("the gateway to read the file", opened).await;
+    starting.signal(Signal::TERM);
+    let exit = starting.exited().await;
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    drop(writer);
+}
+
+#[tokio::test]
+async fn a_reload_during_a_start_is_served_after_it() {
+    let redis = Redis::start().await;
+    let (home, listener) = with_silent_store().await;
+    let starting = home.begin();
+    let first = accepted(&listener).await;
+    starting.signal(Signal::HUP);
+    let socket = redis.url().replace("redis+unix://", "");
+    let relay = tokio::spawn(async move {
+        let mut next = Ok(first);
+        while let Ok(mut connection) = next {
+            let socket = socket.clone();
+            tokio::spawn(async move {
+                let mut redis = UnixStream::connect(socket).await?;
+                tokio::io::copy_bidirectional(&mut connection, &mut redis).await
+            });
+            next = listener.accept().await.map(|(connection, _)| connection);
+        }
+    });
+    let gateway = starting.serves().await;
+    gateway.logged("reading the policy set again", 1).await;
+    gateway.open("deploy").await;
+    gateway.stop().await;
+    relay.abort();
 }

@@ -28,6 +28,14 @@ pub struct Gateway {
     pub ready_after: Duration,
 }
 
+/// A gateway that was started and may not serve yet. Dropping it kills it.
+#[derive(Debug)]
+pub struct Starting {
+    home: Home,
+    process: Process,
+    since: Stopwatch,
+}
+
 /// How a gateway exited after SIGTERM.
 #[derive(Debug)]
 pub struct Exit {
@@ -55,18 +63,15 @@ impl Home {
     /// If it does not.
     pub async fn start(mut self) -> Gateway {
         self.choose_store().await;
-        let watch = Stopwatch::start();
-        let mut process = Process::spawn(&self);
-        match process.ready().await {
-            Ok(address) => {
-                let api = match self.tls {
-                    None => Api::new(address),
-                    Some(client) => Api::secured(address, client),
-                };
-                Gateway { home: Some(self), process, api, ready_after: watch.elapsed() }
-            }
-            Err(()) => panic!("the gateway did not start: {}", process.output()),
-        }
+        self.begin().serves().await
+    }
+
+    /// Starts a gateway here, and does not wait.
+    #[must_use]
+    pub fn begin(self) -> Starting {
+        let since = Stopwatch::start();
+        let process = Process::spawn(&self);
+        Starting { home: self, process, since }
     }
 
     /// Starts a gateway that must refuse to start.
@@ -74,12 +79,7 @@ impl Home {
     /// # Panics
     /// If it starts.
     pub async fn fail_to_start(&self) -> Failure {
-        let mut process = Process::spawn(self);
-        if let Ok(address) = process.ready().await {
-            panic!("the gateway started, at {address}");
-        }
-        let status = process.exited().await;
-        Failure { code: status.code(), stderr: process.stderr.text() }
+        Process::spawn(self).failed().await
     }
 
     /// Starts a gateway and kills it as soon as `stop` is done, ready or not. Returns whether it was ready.
@@ -91,6 +91,42 @@ impl Home {
         };
         process.kill();
         ready
+    }
+}
+
+impl Starting {
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// If it has exited already.
+    pub fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.process.child), signal).expect("it starts");
+    }
+
+    /// Waits until it serves.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn serves(self) -> Gateway {
+        let Starting { home, mut process, since } = self;
+        match process.ready().await {
+            Ok(address) => {
+                let api = match home.tls {
+                    None => Api::new(address),
+                    Some(client) => Api::secured(address, client),
+                };
+                Gateway { home: Some(home), process, api, ready_after: since.elapsed() }
+            }
+            Err(()) => panic!("the gateway did not start: {}", process.output()),
+        }
+    }
+
+    /// Waits until it has exited by itself, and has not served.
+    ///
+    /// # Panics
+    /// If it serves, or does not exit.
+    pub async fn exited(mut self) -> Failure {
+        self.process.failed().await
     }
 }
 
@@ -256,6 +292,15 @@ impl Process {
     async fn ready(&mut self) -> Result<SocketAddr, ()> {
         let ready = self.ready.take().expect("it is waited for once");
         within("the gateway to start", ready).await.map_err(|_| ())
+    }
+
+    /// Waits until it has exited by itself, and has not served.
+    async fn failed(&mut self) -> Failure {
+        if let Ok(address) = self.ready().await {
+            panic!("the gateway started, at {address}");
+        }
+        let status = self.exited().await;
+        Failure { code: status.code(), stderr: self.stderr.text() }
     }
 
     /// Waits until it has exited by itself.

@@ -48,6 +48,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let found = found.to_str().context("the path is no text")?.to_owned();
         let seeds = format!("fuzz/corpus/{target}");
         // The code is safe Rust but for its dependencies; a sanitizer would take most of the time.
+        let built = cargo_fuzz(&["build", "--sanitizer", "none", &target]).status();
+        ensure!(built.context("cannot run cargo-fuzz")?.success(), "`{target}` cannot be built");
         let words = ["run", "--sanitizer", "none", &target, &found, &seeds, "--", &seconds];
         let status = cargo_fuzz(&[&words[..], &LIMITS].concat()).status().context("cannot run cargo-fuzz")?;
         if !status.success() {

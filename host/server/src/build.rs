@@ -22,6 +22,7 @@ use crate::audit::keeper::Keeper;
 use crate::config::Config;
 use crate::dispatching::Dispatching;
 use crate::gates::Gates;
+use crate::hangups::Hangups;
 use crate::http::{Fingerprints, Permalinks};
 use crate::instances::ShowsStored;
 use crate::interactions::SentEphemerals;
@@ -60,7 +61,7 @@ pub enum StartError {
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
     /// Anything else.
-    #[error(transparent)]
+    #[error("{0:#}")]
     Other(#[from] anyhow::Error),
 }
 
@@ -92,6 +93,8 @@ pub(crate) async fn build_over(
     shutdown: CancellationToken,
     over: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
 ) -> Result<App, StartError> {
+    // Before anything is read.
+    let hangups = Hangups::listen().context("cannot listen for SIGHUP")?;
     // Before anything is written.
     if let Some(shared) = config.shared_files().into_iter().next() {
         return Err(StartError::Files(shared));
@@ -160,10 +163,6 @@ pub(crate) async fn build_over(
     if let Some(access) = &access {
         access.compare(&gateway).await;
     }
-    // A newer file may have targets that this one lacks.
-    if !access.as_ref().is_some_and(|access| access.is_outdated()) {
-        dispatching.drop_removed(gateway.store().as_ref()).await;
-    }
     Ok(App {
         policy_sets: PolicySets::new(Arc::clone(&gateway), directory.clone(), registries, folder),
         gateway,
@@ -199,6 +198,7 @@ pub(crate) async fn build_over(
         background: TaskTracker::new(),
         supervisor,
         exporter: Mutex::new(exporter),
+        hangups,
         shutdown,
     })
 }

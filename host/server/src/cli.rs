@@ -271,15 +271,42 @@ fn own_variables(command: &clap::Command) -> Vec<String> {
 /// none of `others`. A machine may have a client beside a gateway, and a command that was approved may use either.
 fn unknown_variables(environment: &Environment, flags: &[String], others: &[String]) -> Vec<String> {
     let known = flags.iter().map(String::as_str).chain(secrets::NAMES);
-    let known: Vec<&str> = known.filter(|name| name.starts_with(PREFIX)).collect();
+    let mut known: Vec<&str> = known.filter(|name| name.starts_with(PREFIX)).collect();
+    // Commands share flags.
+    known.sort_unstable();
+    known.dedup();
+    let services = services(environment);
     let is_unknown = |name: &&String| {
         name.starts_with(PREFIX)
             && !known.contains(&name.as_str())
             && !others.contains(name)
             && !commands::is_given(name)
+            && !services.iter().any(|service| is_of_service(name, service))
     };
     let names = environment.keys().filter(is_unknown);
     names.map(|name| format!("the variable `{name}` is unknown; known are {}", known.join(", "))).collect()
+}
+
+/// The Services of Kubernetes whose variables begin as ours do, by the beginning of these. Each pod of a namespace has the
+/// variables of its Services: a host and a port for each, and then others that begin alike.
+fn services(environment: &Environment) -> Vec<&str> {
+    let services = environment.keys().filter_map(|name| name.strip_suffix("_SERVICE_HOST"));
+    let has_port = |service: &&str| environment.contains_key(&format!("{service}_SERVICE_PORT"));
+    services.filter(has_port).collect()
+}
+
+/// Whether Kubernetes makes a variable of this name for a Service whose variables begin so.
+fn is_of_service(name: &str, service: &str) -> bool {
+    const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
+    let Some(rest) = name.strip_prefix(service) else { return false };
+    if ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].contains(&rest) || rest.starts_with("_SERVICE_PORT_") {
+        return true;
+    }
+    let mut parts = rest.strip_prefix("_PORT_").unwrap_or_default().split('_');
+    let is_port = parts.next().is_some_and(|port| port.parse::<u16>().is_ok());
+    let is_protocol = parts.next().is_some_and(|protocol| PROTOCOLS.contains(&protocol));
+    let is_part = parts.next().is_none_or(|part| ["ADDR", "PORT", "PROTO"].contains(&part));
+    is_port && is_protocol && is_part && parts.next().is_none()
 }
 
 #[cfg(test)]
@@ -308,6 +335,69 @@ mod tests {
         let typo: Environment = [("COUNTERSIGN_RECEIPT_KEYZ".to_owned(), "x".to_owned())].into();
         let refused = Cli::read(["countersign", "check-config", "--policies", "here"], &typo).unwrap_err();
         assert!(refused.to_string().contains("`COUNTERSIGN_RECEIPT_KEYZ` is unknown"), "{refused}");
+    }
+
+    /// Kubernetes gives them to every pod of the namespace.
+    #[test]
+    fn the_variables_of_a_service_are_not_typos() {
+        let service = [
+            "COUNTERSIGN_SERVICE_HOST",
+            "COUNTERSIGN_SERVICE_PORT",
+            "COUNTERSIGN_SERVICE_PORT_HTTP",
+            "COUNTERSIGN_PORT",
+            "COUNTERSIGN_PORT_8080_TCP",
+            "COUNTERSIGN_PORT_8080_TCP_ADDR",
+            "COUNTERSIGN_PORT_8080_TCP_PORT",
+            "COUNTERSIGN_PORT_8080_TCP_PROTO",
+            "COUNTERSIGN_OPS_SERVICE_HOST",
+            "COUNTERSIGN_OPS_SERVICE_PORT",
+            "COUNTERSIGN_OPS_PORT",
+            "COUNTERSIGN_OPS_PORT_53_UDP",
+        ];
+        let environment = |more: &[&str]| -> Environment {
+            service
+                .iter()
+                .chain(more)
+                .map(|name| ((*name).to_owned(), "tcp://10.0.0.1:80".to_owned()))
+                .collect()
+        };
+        let commands = [
+            &["wait", "--url", "http://x", "token"][..],
+            &["check-config", "--policies", "p"],
+            &["policy", "check", "p"],
+        ];
+        for words in commands {
+            let read = |more: &[&str]| Cli::read(["countersign"].iter().chain(words), &environment(more));
+            read(&[]).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+            for typo in [
+                "COUNTERSIGN_LISTEN_PORT",
+                "COUNTERSIGN_PORTS",
+                "COUNTERSIGN_PORT_HTTP",
+                "COUNTERSIGN_PORT_8080_TCP_HOST",
+                "COUNTERSIGN_PORT_8080_TCP_ADDR_X",
+                "COUNTERSIGN_PORT_8080_HTTP",
+                "COUNTERSIGN_SERVICE_HOSTS",
+                "COUNTERSIGN_SLACK_SERVICE_HOST",
+            ] {
+                let refused = read(&[typo]).expect_err(typo).to_string();
+                assert_eq!(refused.matches(" is unknown").count(), 1, "{refused}");
+                assert!(refused.contains(&format!("`{typo}` is unknown")), "{refused}");
+            }
+        }
+    }
+
+    #[test]
+    fn known_names_are_listed_once() {
+        let environment: Environment = [("COUNTERSIGN_X".to_owned(), String::new())].into();
+        for words in [&["wait", "--url", "http://x", "token"][..], &["check-config", "--policies", "p"]] {
+            let refused =
+                Cli::read(["countersign"].iter().chain(words), &environment).unwrap_err().to_string();
+            let (_, known) = refused.split_once("known are ").expect("it lists them");
+            let mut known: Vec<&str> = known.split(", ").collect();
+            let listed = known.len();
+            known.dedup();
+            assert!(listed > 2 && known.len() == listed && known.is_sorted(), "{refused}");
+        }
     }
 
     /// Flags that `policy` commands share with the gateway can be variables there, too; other value names are not.

@@ -14,6 +14,7 @@ mod settings;
 
 // The gateway: what is shared, how it is put together, how it is run and stopped.
 pub mod build;
+mod hangups;
 pub mod run;
 pub mod shutdown;
 pub mod state;

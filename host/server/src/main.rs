@@ -6,13 +6,14 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use countersign::build::{StartError, build};
 use countersign::cli::{Cli, CliError, Command, client_environment};
 use countersign::config::Config;
 use countersign::http::{Listener, Surface};
-use countersign::run::{reload_on_hangup, run};
+use countersign::run::run;
 use countersign::tls::{Tls, TlsFiles};
 use countersign::{
     access_key, audit, check_config, dev, health, receipt, shell, shutdown, store_copy, telemetry,
@@ -21,6 +22,7 @@ use countersign_client::commands::hook;
 use countersign_console::note;
 use countersign_core::clock::SystemClock;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 /// A create allocates some hundred times, on one thread what is freed on another; docs/PERFORMANCE.md has the comparison.
@@ -30,8 +32,20 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The exit code if the configuration or the policy set is wrong.
 const WRONG_SETUP: u8 = 2;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// How long a thread that blocks is waited for at the end, as one that reads a file of a file system that does not answer.
+const BLOCKED: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &format!("cannot start threads: {error}")),
+    };
+    let code = runtime.block_on(command());
+    runtime.shutdown_timeout(BLOCKED);
+    code
+}
+
+async fn command() -> ExitCode {
     let served = match Cli::from_process() {
         Ok(Cli { command: Command::Serve(config) }) => {
             serve(&config).await.map_err(|error| match error {
@@ -87,11 +101,18 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     telemetry::start_log(&config.logging)?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let shutdown = CancellationToken::new();
-    let app = Arc::new(build(config, Arc::new(SystemClock), shutdown.clone()).await?);
-    shutdown::on_signals(shutdown).context("cannot listen for signals")?;
-    reload_on_hangup(&app).context("cannot listen for SIGHUP")?;
-    // Whoever reads where it listens may send it a signal at once.
-    let listeners = listen(config).await?;
+    // From here on: whoever has started it may stop it at once, and a container's first process ignores what it does not
+    // listen for.
+    shutdown::on_signals(shutdown.clone()).context("cannot listen for signals")?;
+    let start = async {
+        let app = Arc::new(build(config, Arc::new(SystemClock), shutdown.clone()).await?);
+        let listeners = listen(config).await?;
+        Ok::<_, StartError>((app, listeners))
+    };
+    let (app, listeners) = tokio::select! {
+        started = start => started?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
     Ok(run(app, config, listeners).await?)
 }
 

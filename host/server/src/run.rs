@@ -5,7 +5,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use countersign_gateway::policy_sets;
+use countersign_core::record::ChangeTrigger;
+use countersign_gateway::policy_sets::{self, By, PolicySets};
 use countersign_gateway::scheduler::Scheduler;
 use countersign_slack::{
     self as slack, Connection, Outgoing, SlackClient, UserGroupParts, UserGroups, UserParts, Users,
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::audit::keeper;
 use crate::config::Config;
 use crate::dispatching;
+use crate::hangups::Hangups;
 use crate::http::{self, ConnectionLimit, Limits, Listener};
 use crate::instances;
 use crate::interactions::{SocketMode, apply_recorded};
@@ -130,25 +132,6 @@ pub async fn run(app: Arc<App>, config: &Config, listeners: Vec<Listener>) -> an
     served
 }
 
-/// Reads the policy set again at each SIGHUP, from now on.
-///
-/// # Errors
-/// If the signal cannot be listened for.
-pub fn reload_on_hangup(app: &Arc<App>) -> std::io::Result<()> {
-    let sets = Arc::clone(&app.policy_sets);
-    let mut first = Some(sets.on_hangup()?);
-    tokio::spawn(app.supervisor.keep("policy_hangup", move || {
-        let reloads = first.take().map_or_else(|| sets.on_hangup(), Ok);
-        async move {
-            match reloads {
-                Ok(reloads) => reloads.await,
-                Err(error) => tracing::error!(%error, "cannot listen for SIGHUP"),
-            }
-        }
-    }));
-    Ok(())
-}
-
 /// Starts what keeps this process in order.
 fn maintain(app: &Arc<App>, config: &Config, maintenance: &mut JoinSet<()>) {
     let supervisor = &app.supervisor;
@@ -157,18 +140,17 @@ fn maintain(app: &Arc<App>, config: &Config, maintenance: &mut JoinSet<()>) {
     let (sets, files) = (Arc::clone(&app.policy_sets), config.policies.watch);
     maintenance
         .spawn(supervisor.keep("policy_watch", move || Arc::clone(&sets).watch(files, policy_sets::POLL)));
+    let (sets, mut hangups) = (Arc::clone(&app.policy_sets), app.hangups.for_task());
+    maintenance
+        .spawn(supervisor.keep("policy_hangup", move || reload_on_hangup(Arc::clone(&sets), hangups())));
     let sets = Arc::clone(&app.policy_sets);
     maintenance.spawn(supervisor.keep("policy_tidy", move || Arc::clone(&sets).tidy()));
     if let Some(access) = &app.access {
         let (access, this) = (Arc::clone(access), Arc::clone(app));
-        maintenance.spawn(supervisor.keep("access_watch", move || {
-            let reloads = Arc::clone(&access).watch(Arc::clone(&this));
-            async move {
-                if let Err(error) = reloads.await {
-                    tracing::error!(%error, "the access file is not watched");
-                }
-            }
-        }));
+        let mut hangups = app.hangups.for_task();
+        maintenance.spawn(
+            supervisor.keep("access_watch", move || Arc::clone(&access).watch(Arc::clone(&this), hangups())),
+        );
     }
     if app.gateway.store().shared().is_some() {
         let this = Arc::clone(app);
@@ -206,6 +188,16 @@ fn maintain(app: &Arc<App>, config: &Config, maintenance: &mut JoinSet<()>) {
     maintenance.spawn(supervisor.keep("readiness", move || check_readiness(Arc::clone(&this))));
     let this = Arc::clone(app);
     maintenance.spawn(supervisor.keep("rejections", move || audit_rejections(Arc::clone(&this))));
+}
+
+/// Reads the policy set again at each SIGHUP, for ever.
+async fn reload_on_hangup(sets: Arc<PolicySets>, mut hangups: Hangups) {
+    loop {
+        hangups.next().await;
+        tracing::info!(signal = "SIGHUP", "reading the policy set again");
+        // What went wrong is in the log and the audit log already.
+        let _ = sets.reload(By::itself(ChangeTrigger::Sighup)).await;
+    }
 }
 
 /// Starts what asks Slack who is who.
@@ -248,13 +240,9 @@ fn watch_tls(app: &App, listeners: &[Listener], maintenance: &mut JoinSet<()>) -
     let metrics = TlsMetrics::new(app.metrics.registry()).context("cannot register metrics")?;
     for tls in with_tls {
         let (metrics, clock) = (metrics.clone(), Arc::clone(app.gateway.clock()));
+        let mut hangups = app.hangups.for_task();
         maintenance.spawn(app.supervisor.keep("tls_watch", move || {
-            let watched = Arc::clone(&tls).watch(metrics.clone(), Arc::clone(&clock));
-            async move {
-                if let Err(error) = watched.await {
-                    tracing::error!(%error, "TLS files are not watched");
-                }
-            }
+            Arc::clone(&tls).watch(metrics.clone(), Arc::clone(&clock), hangups())
         }));
     }
     Ok(())

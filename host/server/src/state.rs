@@ -16,6 +16,7 @@ use crate::access_control::AccessControl;
 use crate::audit::keeper::Keeper;
 use crate::dispatching::Dispatching;
 use crate::gates::Gates;
+use crate::hangups::Hangups;
 use crate::http::{Fingerprints, Permalinks};
 use crate::instances::ShowsStored;
 use crate::interactions::SentEphemerals;
@@ -84,6 +85,8 @@ pub struct App {
     pub(crate) streams: Arc<Streams>,
     /// Tasks that go on after their caller was answered. They must end before the store is closed.
     pub(crate) background: TaskTracker,
+    /// The SIGHUPs since the start began.
+    pub(crate) hangups: Hangups,
     /// Ends the gateway, and everything that waits in it.
     pub(crate) shutdown: CancellationToken,
     /// Keeps the tasks of the process running.

@@ -54,6 +54,21 @@ impl AuditKeys {
         public.map(|public| NoteKey { name: origin.to_owned(), public }).collect()
     }
 
+    /// Whether the current key is among those that have signed a checkpoint: once it is, an earlier one can be removed.
+    #[must_use]
+    pub fn current_has_signed(&self, note: &str) -> bool {
+        let origin = note.lines().next().unwrap_or_default();
+        let current: Vec<NoteKey> = self.public(origin).into_iter().take(1).collect();
+        verify(note, &current).is_ok()
+    }
+
+    /// Whether one of the keys is among those that have signed a checkpoint.
+    #[must_use]
+    pub fn any_has_signed(&self, note: &str) -> bool {
+        let origin = note.lines().next().unwrap_or_default();
+        verify(note, &self.public(origin)).is_ok()
+    }
+
     /// The signature of the current key over a text that is no note.
     fn signature(&self, text: &str) -> String {
         self.0.first().map(|pair| STANDARD.encode(pair.sign(text.as_bytes()))).unwrap_or_default()

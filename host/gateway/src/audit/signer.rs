@@ -145,7 +145,8 @@ impl AuditSigner {
         AuditSigner { store, keys, new_origin: format!("{ORIGIN}{random:016x}"), known }
     }
 
-    /// Signs what was added since the last checkpoint. If nothing was, it is the last one again.
+    /// Signs what was added since the last checkpoint. If nothing was, and the current key has signed the last one, it is
+    /// that one again.
     ///
     /// # Errors
     /// If the store is unavailable, or the log is not what was signed before.
@@ -161,13 +162,14 @@ impl AuditSigner {
         let sizes = self.store.audit_sizes().await?;
         check_sizes(&signed, &sizes)?;
         self.check_ends(&state).await?;
+        let covered: Vec<u64> = (0..sizes.len()).map(|partition| most_signed(&signed, partition)).collect();
         let mut is_read_again = false;
-        match self.fold(&mut state, &sizes, &signed).await {
+        match self.fold(&mut state, &sizes, &signed, &covered).await {
             // The store is a copy of one of another kind. What was signed is compared as it is read again.
             Err(SignError::Store(StoreError::Cursor(_))) => {
-                state = self.beginning(sizes.len()).await?;
+                state = self.beginning(&covered).await?;
                 is_read_again = true;
-                self.fold(&mut state, &sizes, &signed).await
+                self.fold(&mut state, &sizes, &signed, &covered).await
             }
             folded => folded,
         }?;
@@ -177,8 +179,9 @@ impl AuditSigner {
         };
         let has_new =
             !state.logs.iter().map(|log| log.tree.end()).eq(last.heads.iter().map(|head| head.size));
-        // How far it was read is stored with a checkpoint, so it is made also if only that has changed.
-        if !has_new && !is_read_again {
+        // How far it was read is stored with a checkpoint, so it is made also if only that has changed. It is made after a
+        // change of keys, too: else it would count no more once the key that has signed it is removed.
+        if !has_new && !is_read_again && self.keys.current_has_signed(&kept.note) {
             return Ok(self.known_as(last, kept.note, false));
         }
         let at = now.max(last.at);
@@ -202,8 +205,10 @@ impl AuditSigner {
         self.store.append(vec![entry], Vec::new()).await?;
         self.known = None;
         let sizes = self.store.audit_sizes().await?;
-        let mut state = self.beginning(sizes.len()).await?;
-        self.fold(&mut state, &sizes, &[]).await?;
+        // What entries say about removed ones is taken as it is: the keys that have signed it may be lost, too.
+        let covered = vec![u64::MAX; sizes.len()];
+        let mut state = self.beginning(&covered).await?;
+        self.fold(&mut state, &sizes, &[], &covered).await?;
         let sequence = kept.map_or(0, |kept| kept.sequence).saturating_add(1);
         self.keep(state, sequence, self.new_origin.clone(), now).await
     }
@@ -268,14 +273,22 @@ impl AuditSigner {
         Ok(())
     }
 
-    /// Before the first entries that are still there.
-    async fn beginning(&self, partitions: usize) -> Result<State, SignError> {
-        let removed = self.removed(partitions).await?.into_iter();
+    /// Before the first entries that are still there. `covered` is as for [`AuditSigner::fold`].
+    async fn beginning(&self, covered: &[u64]) -> Result<State, SignError> {
+        let removed = self.removed(covered).await?.into_iter();
         Ok(State { cursor: String::new(), logs: removed.map(|tree| Log { tree, last: None }).collect() })
     }
 
-    /// Reads what was added, at least up to these sizes, and compares it with what was signed.
-    async fn fold(&self, state: &mut State, sizes: &[u64], signed: &[Checkpoint]) -> Result<(), SignError> {
+    /// Reads what was added, at least up to these sizes, and compares it with what was signed. An entry that says that others
+    /// were removed needs a signature only beyond `covered`, the number of entries of each partition that checkpoints cover:
+    /// the key of its time may be gone.
+    async fn fold(
+        &self,
+        state: &mut State,
+        sizes: &[u64],
+        signed: &[Checkpoint],
+        covered: &[u64],
+    ) -> Result<(), SignError> {
         state.logs.resize(sizes.len().max(state.logs.len()), Log::default());
         for (partition, log) in state.logs.iter().enumerate() {
             compare(signed, partition, log)?;
@@ -292,7 +305,7 @@ impl AuditSigner {
                 if entry.number != number {
                     return Err(Refusal::Missing { partition, number }.into());
                 }
-                if number > most_signed(signed, partition)
+                if number > covered.get(partition).copied().unwrap_or_default()
                     && trim_entry(&entry.body).is_some_and(|trim| !trim::is_signed(&self.keys, trim))
                 {
                     return Err(Refusal::Trimmed { partition, number }.into());

@@ -455,3 +455,66 @@ async fn what_was_altered_is_not_removed() {
     let refused = house.signer().announce_trims(at(10), None, at(50)).await.unwrap_err();
     assert!(matches!(refused, SignError::Refused(Refusal::Root { partition: 1, size: 30 })), "{refused}");
 }
+
+/// The keys with these numbers, the current one first.
+fn keys_of(numbers: &[u8]) -> AuditKeys {
+    let seeds: Vec<[u8; 32]> = numbers.iter().map(|number| [*number; 32]).collect();
+    AuditKeys::new(&seeds).unwrap()
+}
+
+/// Whatever happens between two changes of keys, the newest checkpoint counts.
+#[tokio::test]
+async fn the_current_key_signs_though_nothing_was_added() {
+    let mut house = House::new();
+    house.write(3).await;
+    let first = house.sign().await;
+    let signer = |numbers: &[u8]| AuditSigner::new(house.store(), keys_of(numbers), 7, None);
+    assert!(!keys_of(&[2, 1]).current_has_signed(&first.note));
+    let mut both = signer(&[2, 1]);
+    let second = both.sign(at(2)).await.unwrap();
+    assert!(second.is_new);
+    assert_eq!(
+        (&second.checkpoint.heads, &second.checkpoint.origin),
+        (&first.checkpoint.heads, &first.checkpoint.origin)
+    );
+    assert!(keys_of(&[2]).current_has_signed(&second.note) && keys_of(&[1]).current_has_signed(&second.note));
+    assert!(!both.sign(at(3)).await.unwrap().is_new, "once");
+    let mut alone = signer(&[2]);
+    assert_eq!(alone.newest().await.unwrap().unwrap().note, second.note);
+    assert!(!alone.sign(at(4)).await.unwrap().is_new);
+}
+
+/// What was removed in the time of an earlier key stays explained by the entries that say so.
+#[tokio::test]
+async fn retention_goes_on_after_a_change_of_keys() {
+    let house = House::new();
+    let removed = async |house: &House, numbers: &[u8], before: u64| {
+        let mut signer = AuditSigner::new(house.store(), keys_of(numbers), 9, None);
+        signer.sign(at(90)).await.unwrap();
+        let parts = signer.announce_trims(at(before), None, at(90)).await?;
+        signer.sign(at(91)).await.unwrap();
+        for part in &parts {
+            house.store().remove_audit(part.partition, part.removed).await.unwrap();
+        }
+        Ok::<_, SignError>(parts.iter().map(|part| part.removed).collect::<Vec<_>>())
+    };
+    write_at(&house, 0..30).await;
+    assert_eq!(removed(&house, &[1], 10).await.unwrap(), [10, 10, 10]);
+    assert_eq!(removed(&house, &[2, 1], 10).await.unwrap(), [0; 0]);
+    assert_eq!(removed(&house, &[2], 20).await.unwrap(), [20, 20, 20]);
+    // Entries of the first key alone say so, and the log is read from its beginning.
+    let mut house = House::new();
+    write_at(&house, 0..30).await;
+    removed(&house, &[1], 10).await.unwrap();
+    removed(&house, &[2, 1], 10).await.unwrap();
+    house.tamper("UPDATE audit_checkpoint SET state = json_set(state, '$.cursor', '0:1,2,3')").await;
+    let mut signer = AuditSigner::new(house.store(), keys_of(&[2]), 9, None);
+    assert!(signer.sign(at(92)).await.unwrap().is_new);
+    // With every key lost nothing is signed, until somebody decides to go on.
+    let mut lost = AuditSigner::new(house.store(), keys_of(&[3]), 9, None);
+    assert!(lost.sign(at(93)).await.is_err());
+    house.checkpoints = vec![lost.restart(at(94)).await.unwrap().checkpoint];
+    let report = house.verify();
+    assert_eq!((report.findings, report.trimmed.len()), (vec![], 3));
+    assert_eq!(removed(&house, &[3], 20).await.unwrap(), [20, 20, 20]);
+}

@@ -1,4 +1,4 @@
-//! What sets a change off by itself: the folder changes, another instance changed the set, or SIGHUP comes.
+//! What sets a change off by itself: the folder changes, or another instance changed the set.
 //!
 //! An event of the file system is only a hint to look; what the folder holds decides. So it does not matter which events an
 //! editor or a mounted volume makes, or whether one is lost: a slow poll looks anyway. A folder is taken only if it is the
@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::notices::Notices;
 use super::{By, ChangeTrigger, PolicySets, blocking};
@@ -92,22 +90,6 @@ impl PolicySets {
             tokio::time::sleep(TIDY_APART).await;
             let _ = tokio::time::timeout(POLL, self.swapped.notified()).await;
         }
-    }
-
-    /// Reads the folder again at each SIGHUP that comes from now on, for as long as what it returns is polled.
-    ///
-    /// # Errors
-    /// Where the signal cannot be listened for.
-    pub fn on_hangup(self: &Arc<Self>) -> std::io::Result<impl Future<Output = ()> + Send + use<>> {
-        let mut hangup = signal(SignalKind::hangup())?;
-        let sets = Arc::clone(self);
-        Ok(async move {
-            while hangup.recv().await.is_some() {
-                tracing::info!(signal = "SIGHUP", "reading the policy set again");
-                // What went wrong is in the log and the audit log already.
-                let _ = sets.reload(By::itself(ChangeTrigger::Sighup)).await;
-            }
-        })
     }
 
     /// Watches what leads to the files by now, if that can be done; what keeps it from being done is logged once. And what

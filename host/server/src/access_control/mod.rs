@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use countersign_access::{ACCESS_BYTES, Access, Authenticator, doubts};
 use countersign_core::lifecycle::Digest;
 use countersign_core::record::ChangeFault;
@@ -19,11 +18,11 @@ use countersign_gateway::policy_sets::Notices;
 use countersign_policy::{Known, LoadErrors, Manifest, files};
 use countersign_store::{Change, Shared};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use self::history::{Attempt, Outcome, Source, Unrecorded};
+use crate::hangups::Hangups;
 use crate::state::App;
 
 /// How often the file is looked at. It is taken if it is the same twice in a row.
@@ -99,11 +98,7 @@ impl AccessControl {
     }
 
     /// Reloads the file on SIGHUP and when it changes, for ever.
-    ///
-    /// # Errors
-    /// If the signal cannot be listened for.
-    pub async fn watch(self: Arc<Self>, app: Arc<App>) -> anyhow::Result<()> {
-        let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    pub(crate) async fn watch(self: Arc<Self>, app: Arc<App>, mut hangups: Hangups) {
         let mut notices = None;
         let mut changes = app.gateway.store().shared().map(Shared::changes);
         loop {
@@ -116,7 +111,7 @@ impl AccessControl {
             }
             notices = self.watched(notices).await;
             let source = tokio::select! {
-                _ = hangup.recv() => Source::Sighup,
+                () = hangups.next() => Source::Sighup,
                 () = of_another_instance(&mut changes) => {
                     self.compare(&app.gateway).await;
                     Source::Instance

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use countersign_core::audit::checkpoint::Head;
 use countersign_core::audit::checkpoint::{Checkpoint, ORIGIN};
 use countersign_core::lifecycle::Digest;
@@ -87,6 +87,8 @@ pub(crate) enum Part {
     CheckpointFile,
     /// The file of entries cannot be written, or the log cannot be read for it.
     File,
+    /// The log is not what was signed, so that no entries are removed.
+    Retention,
 }
 
 impl Part {
@@ -98,6 +100,7 @@ impl Part {
             Part::Signing => "signing",
             Part::CheckpointFile => "checkpoint_file",
             Part::File => "file",
+            Part::Retention => "retention",
         }
     }
 }
@@ -117,6 +120,8 @@ struct Notes {
 /// The file of entries, and how far the log is in it.
 struct Entries {
     file: AppendedFile,
+    /// Keeps other gateways away; `None` while it cannot be made, as on a full disk.
+    lock: Option<fs::File>,
     position: PathBuf,
     after: AuditCursor,
     /// What was in the file at the start, until the log was read to its end once: a crash can come between the file and the
@@ -357,16 +362,22 @@ impl Keeper {
         }
     }
 
-    fn gauge(&self, part: Part) -> IntGauge {
+    /// The gauge of a part; that entries are not removed is in `gateway_degraded` alone.
+    fn gauge(&self, part: Part) -> Option<IntGauge> {
         match part {
-            Part::Signing => self.metrics.refused.clone(),
-            part => self.metrics.failing.with_label_values(&[part.as_str()]),
+            Part::Signing => Some(self.metrics.refused.clone()),
+            Part::CheckpointFile | Part::File => {
+                Some(self.metrics.failing.with_label_values(&[part.as_str()]))
+            }
+            Part::Retention => None,
         }
     }
 
     /// What is wrong is logged when it changes, and once a minute.
     fn report(&self, part: Part, what: String) {
-        self.gauge(part).set(1);
+        if let Some(gauge) = self.gauge(part) {
+            gauge.set(1);
+        }
         let mut troubles = lock(&self.troubles);
         let now = Instant::now();
         let known = troubles.get(&part);
@@ -375,6 +386,7 @@ impl Keeper {
         }
         match part {
             Part::Signing => tracing::error!(what, "the audit log is not what was signed before"),
+            Part::Retention => tracing::error!(what, "no audit entries are removed"),
             part => {
                 tracing::error!(file = part.as_str(), what, "audit file not written; it is made up for later")
             }
@@ -383,7 +395,9 @@ impl Keeper {
     }
 
     fn resolve(&self, part: Part) {
-        self.gauge(part).set(0);
+        if let Some(gauge) = self.gauge(part) {
+            gauge.set(0);
+        }
         let resolved = lock(&self.troubles).remove(&part);
         if resolved.is_some() {
             tracing::info!(part = part.as_str(), "the audit log is in order again");
@@ -430,10 +444,8 @@ pub(crate) async fn keep_removing(app: Arc<App>) {
     let Some((_, interval)) = app.audit.retention else { return std::future::pending().await };
     loop {
         match app.audit.remove(&app).await {
-            Ok(()) => {}
-            Err(SignError::Refused(refusal)) => {
-                tracing::error!(%refusal, "no audit entries are removed");
-            }
+            Ok(()) => app.audit.resolve(Part::Retention),
+            Err(SignError::Refused(refusal)) => app.audit.report(Part::Retention, refusal.to_string()),
             // That the store is away is logged already.
             Err(SignError::Store(error)) => tracing::debug!(%error, "no audit entries removed"),
         }
@@ -446,6 +458,10 @@ async fn has_older(store: &dyn Store, before: Timestamp) -> Result<bool, StoreEr
     let range = AuditRange { request: None, period: Some((Timestamp::EPOCH, before)) };
     let page = store.audit_log(range, &AuditCursor::default(), 1).await?;
     Ok(!page.entries.is_empty() || !page.is_last)
+}
+
+fn in_use(path: &Path) -> String {
+    format!("the audit file `{}` is in use by another gateway: each needs one of its own", path.display())
 }
 
 fn failure(path: &Path, error: &io::Error) -> String {
@@ -490,6 +506,11 @@ impl Entries {
         let file = AppendedFile::new(path.to_owned(), Parts::Lines);
         let is_ours = file.begins_with(line::START).with_context(named)?;
         ensure!(is_ours, "the audit file `{}` has something else in it; name another file", path.display());
+        let lock = match crate::config::lock(path) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => bail!("{}", in_use(path)),
+            // It is made before something is appended.
+            locked => locked.ok(),
+        };
         let known = Known::of(&file).with_context(named)?;
         let position = crate::config::beside(path, ".position");
         let after = match fs::read_to_string(&position) {
@@ -497,7 +518,7 @@ impl Entries {
             Err(error) if error.kind() == io::ErrorKind::NotFound => AuditCursor::default(),
             Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", position.display())),
         };
-        Ok(Entries { file, position, after, known })
+        Ok(Entries { file, lock, position, after, known })
     }
 
     /// Goes through the log from its beginning.
@@ -512,6 +533,14 @@ impl Entries {
     /// Appends what is not in the file yet, and then remembers how far the log is in it: of what was appended before a crash,
     /// the end of the file tells.
     fn append(&mut self, page: &LogPage) -> Result<(), String> {
+        if self.lock.is_none() {
+            let path = self.file.path();
+            let locked = crate::config::lock(path);
+            self.lock = Some(locked.map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => in_use(path),
+                _ => failure(path, &error),
+            })?);
+        }
         let mut text = Vec::new();
         for entry in &page.entries {
             if !self.known.has(entry) {
@@ -598,6 +627,27 @@ mod tests {
         let text = fs::read_to_string(&path).expect("it is there");
         let numbers: Vec<u64> = text.lines().filter_map(line::read).map(|line| line.number).collect();
         assert_eq!(numbers, [1, 2, 3, 4]);
+    }
+
+    /// Two would write each entry twice.
+    #[test]
+    fn one_gateway_alone_appends_to_an_audit_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit");
+        let mut entries = Entries::open(&path).expect("a new file");
+        entries.append(&page(1..=1)).expect("it is written");
+        // As tools do that rotate logs.
+        fs::rename(&path, folder.path().join("audit.1")).expect("it is there");
+        let refused = Entries::open(&path).err().expect("it is in use").to_string();
+        assert!(refused.contains("in use by another gateway"), "{refused}");
+        entries.append(&page(2..=2)).expect("it is written");
+        // Where no lock can be made at the start, it is made before something is written.
+        let folder = folder.path().join("later");
+        let mut entries = Entries::open(&folder.join("audit")).expect("nothing is written yet");
+        assert!(entries.append(&page(1..=1)).is_err());
+        fs::create_dir(&folder).expect("it can be made");
+        entries.append(&page(1..=1)).expect("it is written");
+        assert!(Entries::open(&folder.join("audit")).is_err(), "it is in use");
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::config::begins_with;
+
 /// How much of the end of a file is read, in bytes: more than what is appended at once.
 const TAIL: u64 = 8 << 20;
 
@@ -74,16 +76,7 @@ impl AppendedFile {
     /// Whether the file begins with this, as far as there is something in it. A file of others would be cut to its last whole
     /// part.
     pub(super) fn begins_with(&self, start: &str) -> io::Result<bool> {
-        let file = match File::open(&self.path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
-            opened => opened?,
-        };
-        if !file.metadata()?.is_file() {
-            return Ok(true);
-        }
-        let mut found = Vec::new();
-        file.take(start.len() as u64).read_to_end(&mut found)?;
-        Ok(start.as_bytes().starts_with(&found))
+        begins_with(&self.path, &[start.as_bytes()])
     }
 
     /// The end of the file, up to its last whole part. Empty if there is no file.

@@ -8,8 +8,8 @@ use clap::Args;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Audit")]
 pub struct Audit {
-    /// A file that every audit entry is appended to, as NDJSON. It may be renamed while the gateway runs. Beside it lies
-    /// `FILE.position`.
+    /// A file that every audit entry is appended to, as NDJSON. It may be renamed while the gateway runs. Beside it lie
+    /// `FILE.position` and `FILE.lock`.
     #[arg(long = "audit-file", value_name = "AUDIT_FILE")]
     pub audit_file: Option<PathBuf>,
     /// A file that every signed checkpoint of the audit log is appended to; keep it where whoever owns the database cannot

@@ -1,9 +1,11 @@
-//! Files that a gateway writes: none of them may be any other file that the settings name. Appending the audit log to the
-//! database would destroy both.
+//! Files that a gateway writes: none of them may be any other file that the settings name or imply. Appending the audit log
+//! to the database would destroy both. Nor may another gateway write to them.
 //!
 //! Files that are only read may be one file: a certificate with its key, or one certificate for several listeners.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::{Config, beside};
@@ -69,33 +71,54 @@ impl Config {
     /// What the gateway makes, changes or appends to.
     fn written(&self) -> Vec<Named> {
         let storage = &self.storage;
-        let mut written = Vec::new();
-        if let Some(database) = storage.store.file() {
-            written.push(Named::new("the database", database.to_owned()));
-            for (end, what) in [("-wal", "the write-ahead log"), ("-shm", "the shared memory")] {
-                written.push(Named::new(format!("{what} of the database"), beside(database, end)));
-            }
-        }
-        let receipts = storage.receipt_keys.clone().or_else(|| keys::receipts::default_file(&storage.store));
-        let files = [
-            ("the key file", keys::key_file(&storage.store)),
-            ("the key file for receipts", receipts),
-            ("the audit file", self.audit.audit_file.clone()),
-            (
-                "the position of the audit file",
-                self.audit.audit_file.as_ref().map(|file| beside(file, ".position")),
-            ),
-            ("the file of audit checkpoints", self.audit.checkpoint_file()),
+        let database = [
+            ("-wal", "the write-ahead log"),
+            ("-shm", "the shared memory"),
+            ("-journal", "the rollback journal"),
+            (".lock", "the lock"),
         ];
-        written.extend(files.into_iter().filter_map(|(what, file)| Some(Named::new(what, file?))));
+        let new = [(".new", "the new version")];
+        let audit = [
+            (".position", "the position"),
+            (".position.new", "the new version of the position"),
+            (".lock", "the lock"),
+        ];
+        let archive =
+            [(".lock", "the lock"), (".batch", "the batch"), (".batch.new", "the new version of the batch")];
+        let receipts = storage.receipt_keys.clone().or_else(|| keys::receipts::default_file(&storage.store));
+        // Each with the endings of the files that lie beside it.
+        let files = [
+            ("the database", storage.store.file().map(Path::to_owned), &database[..]),
+            ("the key file", keys::key_file(&storage.store), &new),
+            ("the key file for receipts", receipts, &new),
+            ("the audit file", self.audit.audit_file.clone(), &audit),
+            ("the file of audit checkpoints", self.audit.checkpoint_file(), &[]),
+            ("the archive of requests", self.retention.archive_file.clone(), &archive),
+        ];
+        let mut written = Vec::new();
+        for (what, file, beside_it) in files {
+            let Some(file) = file else { continue };
+            let endings = beside_it.iter();
+            let beside_it: Vec<Named> = endings
+                .map(|(ending, it)| Named::new(format!("{it} of {what}"), beside(&file, ending)))
+                .collect();
+            written.push(Named::new(what, file));
+            written.extend(beside_it);
+        }
         written
     }
 
     /// What the gateway only reads.
     fn read(&self) -> Vec<Named> {
         let supply = &self.policies.supply;
+        let access = self.access.file.as_deref();
+        let set = self.policies.directory.join("policy-set.yaml");
         let files = [
-            ("the access file", self.access.file.clone()),
+            ("the access file", access.map(Path::to_owned)),
+            ("the digest of the access file", access.map(|file| beside(file, ".sha256"))),
+            ("the list of the policy set's files", Some(beside(&set, ".sha256"))),
+            ("the policy set", Some(set)),
+            ("the private key of the GitHub App", self.gates.github_key_file.clone()),
             ("the keys that modules are signed with", supply.module_keys.clone()),
             ("the keys that policy sets are signed with", supply.set_keys.clone()),
             ("the passwords of registries", supply.registry_auth_file.clone()),
@@ -153,6 +176,40 @@ fn place_of(path: &Path, links: u8) -> PathBuf {
     }
 }
 
+/// Takes the lock `PATH.lock` of a file that one gateway alone appends to. It is held until the file is closed that is
+/// returned, whatever happens to the one that it is for: that one may be renamed.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] if another process holds it; else if it cannot be made.
+pub(crate) fn lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(beside(path, ".lock"))?;
+    file.try_lock()?;
+    Ok(file)
+}
+
+/// Whether a file begins with one of these, as far as there is something in it. It does if it is not there, and if it is a
+/// device or a pipe, which has no beginning.
+pub(crate) fn begins_with(path: &Path, starts: &[&[u8]]) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        opened => opened?,
+    };
+    if !file.metadata()?.is_file() {
+        return Ok(true);
+    }
+    let longest = starts.iter().map(|start| start.len()).max().unwrap_or_default();
+    let mut found = Vec::new();
+    file.take(longest as u64).read_to_end(&mut found)?;
+    Ok(starts.iter().any(|start| found.starts_with(start) || start.starts_with(&found)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -176,7 +233,9 @@ mod tests {
             let policies = at("policies");
             let mut words = vec!["--policies", &policies, "--store", &store];
             words.extend(flags.iter().flat_map(|(flag, value)| [*flag, value.as_str()]));
-            read(&words, &[]).unwrap().shared_files()
+            let is_gate = words.contains(&"--github-app");
+            let secret = [("COUNTERSIGN_GITHUB_WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef")];
+            read(&words, if is_gate { &secret } else { &[] }).unwrap().shared_files()
         };
         let none: [&str; 0] = [];
         assert_eq!(check(&[]), none);
@@ -197,6 +256,19 @@ mod tests {
             "both are read"
         );
 
+        let retention = ("--request-retention-sec", "60".to_owned());
+        let archive = |name: &str| {
+            [
+                ("--audit-file", at("audit")),
+                ("--audit-checkpoint-file", at("checkpoints")),
+                ("--access", at("access.yaml")),
+                ("--github-app", "1".to_owned()),
+                ("--github-key-file", at("app.pem")),
+                retention.clone(),
+                ("--request-archive-file", at(name)),
+            ]
+        };
+        assert_eq!(check(&archive("requests.ndjson")), none);
         for (flags, ones, others) in [
             (&[("--audit-file", at("countersign.db"))][..], "the database", "the audit file"),
             (&[("--audit-file", at("links/audit"))], "the database", "the audit file"),
@@ -226,6 +298,35 @@ mod tests {
                 "the private key of the listener for callers",
             ),
             (&[("--audit-file", at("countersign.db.spool/a"))], "the audit file", "the spool folder"),
+            (&[("--audit-file", at("countersign.db.lock"))], "the lock of the database", "the audit file"),
+            (&archive("audit"), "the audit file", "the archive of requests"),
+            (&archive("audit.position"), "the position of the audit file", "the archive of requests"),
+            (&archive("countersign.db"), "the database", "the archive of requests"),
+            (
+                &archive("countersign.db-wal"),
+                "the write-ahead log of the database",
+                "the archive of requests",
+            ),
+            (
+                &archive("countersign.db-journal"),
+                "the rollback journal of the database",
+                "the archive of requests",
+            ),
+            (&archive("countersign.db.key"), "the key file", "the archive of requests"),
+            (
+                &archive("countersign.db.key.new"),
+                "the new version of the key file",
+                "the archive of requests",
+            ),
+            (&archive("checkpoints"), "the file of audit checkpoints", "the archive of requests"),
+            (&archive("app.pem"), "the archive of requests", "the private key of the GitHub App"),
+            (&archive("access.yaml.sha256"), "the archive of requests", "the digest of the access file"),
+            (&archive("policies/policy-set.yaml"), "the archive of requests", "the policy set"),
+            (
+                &[("--audit-file", at("r.batch")), retention.clone(), ("--request-archive-file", at("r"))],
+                "the audit file",
+                "the batch of the archive of requests",
+            ),
             (
                 &[("--spool-dir", at("presses")), ("--cache-dir", at("links/folder/presses"))],
                 "the spool folder",

@@ -83,6 +83,7 @@ fn a_wrong_value_is_named() {
         ("SSE_HEARTBEAT_SEC", "61", &["--sse-heartbeat-sec", "SSE_HEARTBEAT_SEC", "5..=60"]),
         ("COUNTERSIGN_BODY_LIMIT_BYTES", "1", &["COUNTERSIGN_BODY_LIMIT_BYTES"]),
         ("COUNTERSIGN_LOG", "x=y=z", &["--log", "COUNTERSIGN_LOG"]),
+        ("COUNTERSIGN_LOG", "warning", &["--log", "COUNTERSIGN_LOG", "`warning` is neither a level"]),
         ("COUNTERSIGN_LOG_FORMAT", "xml", &["COUNTERSIGN_LOG_FORMAT"]),
         ("COUNTERSIGN_LISTN", "127.0.0.1:1", &["COUNTERSIGN_LISTN", "unknown", "COUNTERSIGN_LISTEN"]),
         ("REQUIRE_CLIENT_CERT", "true", &["`REQUIRE_CLIENT_CERT` is set, but not `TLS_CA_FILE`"]),

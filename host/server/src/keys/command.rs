@@ -9,7 +9,7 @@ use countersign_authoring::{Redis, StoreAddress};
 use countersign_console::{Progress, note, say_text};
 use countersign_core::lifecycle::RequestId;
 use countersign_gateway::{SaltError, SaltNonce};
-use countersign_store::{NewSalt, StoreUrl};
+use countersign_store::{NewSalt, SqliteArchive, StoreUrl};
 
 use super::file::KeyFile;
 use super::{DOCUMENT, Keys, MasterKey, check, key_file};
@@ -25,7 +25,7 @@ pub enum KeysCommand {
     /// Encrypt anew with the current key what is encrypted with the previous one. The gateway must be stopped; if this is
     /// interrupted, run it again.
     Rewrap(Rewrap),
-    /// Remove the previous key. Restart the gateway afterwards.
+    /// Remove the previous key, once a gateway has used the current one. Restart the gateway afterwards.
     Retire(Retire),
     /// Let the store be used with the present key, although the one that it was used with is lost.
     AcceptLoss(Where),
@@ -111,13 +111,20 @@ async fn answer(command: &KeysCommand) -> anyhow::Result<String> {
         KeysCommand::Retire(Retire { place, accept_loss }) => {
             let (path, keys) = read(place)?;
             let previous = keys.previous.as_ref().context("there is no previous key")?;
-            let needed = if *accept_loss { 0 } else { encrypted_with(&place.store, &previous.id())? };
-            ensure!(
-                needed == 0,
-                "the previous key is still needed for salts ({needed} of them): stop the gateway and run `countersign keys rewrap \
-                 --store {}` first. With `--accept-loss` the key is removed all the same, and these salts are lost",
-                place.store
-            );
+            if let Some(archive) = archive(&place.store)? {
+                let needed = if *accept_loss { 0 } else { encrypted_with(&archive, &previous.id())? };
+                ensure!(
+                    needed == 0,
+                    "the previous key is still needed for salts ({needed} of them): stop the gateway and run `countersign keys \
+                     rewrap --store {}` first. With `--accept-loss` the key is removed all the same, and these salts are lost",
+                    place.store
+                );
+                ensure!(
+                    is_taken_over(&archive, &keys)?,
+                    "the previous key is still needed for the audit log: no gateway has used the current key yet. Start the \
+                     gateway once; it signs a checkpoint with both keys"
+                );
+            }
             let retired = Keys { previous: None, ..keys };
             KeyFile(retired.clone()).replace(&path)?;
             retired
@@ -126,7 +133,16 @@ async fn answer(command: &KeysCommand) -> anyhow::Result<String> {
             let (_, keys) = read(place)?;
             let store = place.redis.open(&place.store).await?;
             store.keep(DOCUMENT, keys.current.id().into_bytes()).await.context("cannot change the store")?;
+            let checkpoint = store.audit_checkpoint().await.context("cannot read the audit checkpoint")?;
             store.close().await.context("cannot close the store")?;
+            let audit = keys.audit()?;
+            if checkpoint.is_some_and(|kept| !audit.any_has_signed(&kept.note)) {
+                note!(
+                    "the checkpoints of the audit log were signed with the lost key: before the gateway starts, run `countersign \
+                     audit accept-loss --store {}`, with `--checkpoint-file` for each file of checkpoints",
+                    place.store
+                );
+            }
             keys
         }
     };
@@ -145,12 +161,27 @@ fn read(place: &Where) -> anyhow::Result<(PathBuf, Keys)> {
     Ok((path, keys))
 }
 
-/// How many salts are encrypted with a key. A gateway may be running.
-fn encrypted_with(store: &StoreUrl, key: &str) -> anyhow::Result<usize> {
+/// The store of a key file, if there is one. A gateway may have it open.
+fn archive(store: &StoreUrl) -> anyhow::Result<Option<SqliteArchive>> {
     if store.file().is_some_and(|file| !file.exists()) {
-        return Ok(0);
+        return Ok(None);
     }
-    let archive = store.open_archive().with_context(|| format!("cannot open the store `{store}`"))?;
+    store.open_archive().map(Some).with_context(|| format!("cannot open the store `{store}`"))
+}
+
+/// Whether a gateway has used the current key: the store remembers it, and it has signed the newest checkpoint. With another
+/// one alone the next start would be refused, and the checkpoint would count no more.
+fn is_taken_over(archive: &SqliteArchive, keys: &Keys) -> anyhow::Result<bool> {
+    let current = keys.current.id();
+    let kept = archive.kept(DOCUMENT).context("cannot read which key the store was used with")?;
+    let is_used = kept.iter().all(|(name, id)| name != DOCUMENT || id == current.as_bytes());
+    let checkpoint = archive.audit_checkpoint().context("cannot read the audit checkpoint")?;
+    let audit = keys.audit()?;
+    Ok(is_used && checkpoint.is_none_or(|kept| audit.current_has_signed(&kept.note)))
+}
+
+/// How many salts are encrypted with a key.
+fn encrypted_with(archive: &SqliteArchive, key: &str) -> anyhow::Result<usize> {
     let (mut count, mut after) = (0, None);
     let progress = Progress::start("reading salts");
     loop {
@@ -214,10 +245,47 @@ mod tests {
     use std::sync::Arc;
 
     use clap::Parser;
-    use countersign_core::lifecycle::Salt;
+    use countersign_core::lifecycle::{Salt, Timestamp};
+    use countersign_gateway::audit::AuditSigner;
     use countersign_store::fixtures;
 
     use super::*;
+
+    /// Whatever is done in which order, the next start is not refused, and the audit log can be checked.
+    #[tokio::test]
+    async fn the_previous_key_stays_until_a_gateway_has_used_the_current_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let url: StoreUrl = format!("sqlite:{}", folder.path().join("db").display()).parse().unwrap();
+        let place = || Command::parse_from(["keys", "--store", &url.to_string()]).place;
+        filled(&place(), 0).await;
+        let keys = Keys { current: master(2), previous: Some(master(1)) };
+        KeyFile(keys.clone()).create(&key_file(&url).unwrap()).unwrap();
+        let start = async |keys: &Keys, is_signing: bool| {
+            let store = place().redis.open(&url).await.unwrap();
+            check(keys, store.as_ref(), &url).await.unwrap();
+            if is_signing {
+                let mut signer = AuditSigner::new(Arc::clone(&store), keys.audit().unwrap(), 1, None);
+                signer.sign(Timestamp::EPOCH).await.unwrap();
+            }
+            store.close().await.unwrap();
+        };
+        let retire =
+            async |accept_loss| answer(&KeysCommand::Retire(Retire { place: place(), accept_loss })).await;
+        let refused = async |accept_loss| {
+            let refused = retire(accept_loss).await.unwrap_err().to_string();
+            assert!(refused.contains("Start the gateway once"), "{refused}");
+        };
+        // The store was used with the previous key, and knows of no other one.
+        refused(false).await;
+        refused(true).await;
+        // The previous key has signed the newest checkpoint alone.
+        start(&Keys { current: master(1), previous: None }, true).await;
+        start(&keys, false).await;
+        refused(false).await;
+        start(&keys, true).await;
+        retire(false).await.unwrap();
+        start(&Keys { current: master(2), previous: None }, true).await;
+    }
 
     #[derive(Parser)]
     struct Command {

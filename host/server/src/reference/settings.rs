@@ -14,7 +14,7 @@ Every setting of `countersign serve` and `check-config`.
 This page is made from the definitions of the command line, and a test fails if it is not what they say.
 
 Each setting is a flag, and also the variable of that name; flags win.
-A malformed or unknown value stops the start, and all of them are named at once; so does a variable that begins with `COUNTERSIGN_` and that nobody knows.
+A malformed or unknown value stops the start, and all of them are named at once; so does a variable that begins with `COUNTERSIGN_` and that nobody knows, unless Kubernetes has made it of a Service of such a name.
 `countersign check-config` does the same without starting.
 ";
 
@@ -57,9 +57,16 @@ const VARIABLES: [(&str, &str); 13] = [
         "headers for the collector of traces, `name=value,…`, percent-encoded; [TRACING.md](TRACING.md) has the variables \
          `OTEL_*` that count, too",
     ),
-    ("REDIS_URL", "the address of a Redis, in place of `COUNTERSIGN_STORE`"),
-    ("REDIS_USERNAME", "the user of a Redis"),
-    ("REDIS_PASSWORD", "the password of a Redis; it is refused in its address"),
+    (
+        "REDIS_URL",
+        "the address of a Redis, in place of `COUNTERSIGN_STORE`; user and password may be in it: \
+         `redis://USER:PASSWORD@HOST:PORT`",
+    ),
+    ("REDIS_USERNAME", "the user of a Redis, in place of one in its address"),
+    (
+        "REDIS_PASSWORD",
+        "the password of a Redis; `--store` and `COUNTERSIGN_STORE` refuse an address with a password in it",
+    ),
 ];
 
 #[test]

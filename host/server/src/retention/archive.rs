@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use countersign_core::lifecycle::{Digest, RequestId};
 use countersign_gateway::retention::counts;
 use countersign_store::{Removal, RemovedRequest};
@@ -17,7 +17,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
-use crate::config::beside;
+use crate::config::{begins_with, beside, lock};
+
+/// What an archive begins with: the first line, or the member of gzip that has it.
+const STARTS: [&[u8]; 2] = [br#"{"archived_request""#, &[0x1f, 0x8b]];
 
 /// An archive, which this process alone appends to.
 #[derive(Debug)]
@@ -71,14 +74,17 @@ impl Archive {
     /// Opens an archive. Blocks.
     ///
     /// # Errors
-    /// If another process has it open, or its files cannot be made.
+    /// If another process has it open, it is a file of something else, or its files cannot be made.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Archive> {
         let named = || format!("cannot use the archive `{}`", path.display());
-        let lock = beside(path, ".lock");
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = options.open(&lock).with_context(named)?;
-        ensure!(file.try_lock().is_ok(), "the archive `{}` is in use by another gateway", path.display());
+        let is_ours = begins_with(path, &STARTS).with_context(named)?;
+        ensure!(is_ours, "the archive `{}` has something else in it; name another file", path.display());
+        let mut file = match lock(path) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                bail!("the archive `{}` is in use by another gateway", path.display())
+            }
+            locked => locked.with_context(named)?,
+        };
         let mut text = String::new();
         file.read_to_string(&mut text).with_context(named)?;
         let id = match u64::from_str_radix(text.trim(), 16) {
@@ -250,7 +256,7 @@ mod tests {
         let archive = Archive::open(&path).expect("a new one");
         assert!(Archive::open(&path).is_err(), "it is in use");
         assert_eq!(archive.left_over().expect("it is read"), []);
-        archive.append(b"one\n", &removals(0..1)).expect("it is appended");
+        archive.append(b"{\"archived_request\":1}\n", &removals(0..1)).expect("it is appended");
         assert_eq!(archive.left_over().expect("it is read"), removals(0..1));
         let id = archive.id();
         drop(archive);
@@ -267,7 +273,7 @@ mod tests {
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).expect("it is there");
         assert_eq!(
             (read("requests.ndjson.1").as_str(), read("requests.ndjson").as_str()),
-            ("one\ntwo\nthree\n", "four\n")
+            ("{\"archived_request\":1}\ntwo\nthree\n", "four\n")
         );
     }
 
@@ -301,6 +307,22 @@ mod tests {
             assert_eq!(archive.left_over().expect("it is read"), []);
             assert!(!archive.batch().exists());
         }
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("requests.ndjson");
+        for foreign in ["SQLite format 3\0", "# keys\n", "{\"partition\":1}\n"] {
+            fs::write(&path, foreign).expect("it can be written");
+            let refused = Archive::open(&path).expect_err("it is no archive").to_string();
+            assert!(refused.contains("has something else in it"), "{refused}");
+            assert_eq!(fs::read_to_string(&path).expect("it is there"), foreign);
+            assert!(!beside(&path, ".lock").exists());
+        }
+        // What was written in part when the power went.
+        fs::write(&path, "{\"arch").expect("it can be written");
+        assert!(Archive::open(&path).is_ok());
     }
 
     #[test]

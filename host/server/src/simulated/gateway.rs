@@ -27,6 +27,7 @@ use super::world::World;
 use crate::audit::keeper::Keeper;
 use crate::build::tokens;
 use crate::config::RateLimit;
+use crate::hangups::Hangups;
 use crate::http::{Fingerprints, Permalinks, Surface, router};
 use crate::instances::ShowsStored;
 use crate::interactions::SentEphemerals;
@@ -156,6 +157,7 @@ impl Process {
             streams: Arc::new(streams),
             background: TaskTracker::new(),
             supervisor,
+            hangups: Hangups::none(),
             shutdown: shutdown.clone(),
         });
         let gateway = Arc::clone(&app.gateway);

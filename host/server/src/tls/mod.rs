@@ -12,15 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use countersign_core::clock::Clock;
 use countersign_core::lifecycle::Digest;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 pub(crate) use self::in_force::InForce;
 pub(crate) use self::metrics::TlsMetrics;
+use crate::hangups::Hangups;
 
 /// How often the files are looked at.
 const POLL: Duration = Duration::from_secs(2);
@@ -93,15 +92,12 @@ impl Tls {
     }
 
     /// Reads the files again on SIGHUP and when they change, for ever.
-    ///
-    /// # Errors
-    /// If the signal cannot be listened for.
     pub(crate) async fn watch(
         self: Arc<Self>,
         metrics: TlsMetrics,
         clock: Arc<dyn Clock>,
-    ) -> anyhow::Result<()> {
-        let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        mut hangups: Hangups,
+    ) {
         let (mut tried, mut seen) = (self.at_start, self.at_start);
         let mut ran_out = false;
         metrics.in_force(self.listener, &self.in_force.borrow());
@@ -115,7 +111,7 @@ impl Tls {
             }
             ran_out = is_out;
             let asked = tokio::select! {
-                _ = hangup.recv() => true,
+                () = hangups.next() => true,
                 () = tokio::time::sleep(POLL) => false,
             };
             let this = Arc::clone(&self);

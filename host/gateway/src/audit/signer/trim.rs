@@ -82,7 +82,7 @@ struct Log {
     parts: Vec<(u64, Timestamp, Range)>,
     /// When the last entry that can be removed was written.
     last_at: Timestamp,
-    /// The range over what the newest checkpoint covers.
+    /// The range over what checkpoints cover.
     at_head: Option<Range>,
     /// What entries say about removed ones, by the number of the last of them.
     trims: BTreeMap<u64, Range>,
@@ -103,7 +103,7 @@ impl Log {
     fn read(
         &mut self,
         entry: &LogEntry,
-        head: u64,
+        covered: u64,
         before: Timestamp,
         keys: &AuditKeys,
     ) -> Result<(), Refusal> {
@@ -128,11 +128,12 @@ impl Log {
                 self.parts.push((number, self.last_at, range.clone()));
             }
         }
-        if number == head {
+        if number == covered {
             self.at_head = Some(range.clone());
         }
+        // A checkpoint is as good as a signature of its own, whose key may have been replaced since.
         if let Some(trim) = trim_entry(&entry.body)
-            && is_signed(keys, trim.clone())
+            && (number <= covered || is_signed(keys, trim.clone()))
             && let Some(detail) = Detail::of(trim)
             && detail.partition == entry.partition
             && let Ok(range) = Range::of(0, detail.removed, &detail.subtrees)
@@ -172,7 +173,8 @@ impl AuditSigner {
         let logs =
             heads.iter().enumerate().map(|(partition, head)| Log::new(head.size.min(most_of(partition))));
         let mut logs: Vec<Log> = logs.collect();
-        self.read_all(&mut logs, &heads, before).await?;
+        let covered: Vec<u64> = heads.iter().map(|head| head.size).collect();
+        self.read_all(&mut logs, &covered, before).await?;
         let mut parts = Vec::new();
         for ((partition, log), head) in (0..).zip(&logs).zip(&heads) {
             if log.parts.is_empty() {
@@ -200,23 +202,24 @@ impl AuditSigner {
         Ok(parts.into_iter().map(|(_, part)| part).collect())
     }
 
-    /// What was removed of each partition, as entries say that are still there.
-    pub(super) async fn removed(&self, partitions: usize) -> Result<Vec<Range>, SignError> {
-        let mut logs: Vec<Log> = (0..partitions).map(|_| Log::new(0)).collect();
-        self.read_all(&mut logs, &[], Timestamp::EPOCH).await?;
+    /// What was removed of each partition, as entries say that are still there, and that checkpoints cover or a key has
+    /// signed. `covered` has how many entries of each partition checkpoints cover.
+    pub(super) async fn removed(&self, covered: &[u64]) -> Result<Vec<Range>, SignError> {
+        let mut logs: Vec<Log> = covered.iter().map(|_| Log::new(0)).collect();
+        self.read_all(&mut logs, covered, Timestamp::EPOCH).await?;
         let bases = logs.iter().enumerate().map(|(partition, log)| log.base(partition));
         Ok(bases.collect::<Result<_, _>>()?)
     }
 
-    async fn read_all(&self, logs: &mut [Log], heads: &[Head], before: Timestamp) -> Result<(), SignError> {
+    async fn read_all(&self, logs: &mut [Log], covered: &[u64], before: Timestamp) -> Result<(), SignError> {
         let mut after = AuditCursor::default();
         loop {
             let page = self.store.audit_log(AuditRange::default(), &after, PAGE).await?;
             for entry in &page.entries {
                 let partition = usize::from(entry.partition);
-                let head = heads.get(partition).map_or(0, |head| head.size);
+                let covered = covered.get(partition).copied().unwrap_or_default();
                 if let Some(log) = logs.get_mut(partition) {
-                    log.read(entry, head, before, &self.keys)?;
+                    log.read(entry, covered, before, &self.keys)?;
                 }
             }
             if page.is_last {
