@@ -377,6 +377,27 @@ async fn what_was_closed_and_opened_again_or_asked_for_again_is_what_counts() {
 }
 
 #[tokio::test]
+async fn an_approval_of_an_older_attempt_does_not_stand_for_one_that_is_refused() {
+    let github = Github::start().await;
+    let gateway = github.configure(home()).start().await;
+    let first = asked(&gateway, &Github::delivery(&github.waits(77, "production"))).await;
+    github.commented(77, &first).await;
+
+    // Started again by somebody whom the policy does not know.
+    let mut again = github.waits(77, "production");
+    again["deployment"]["id"] = json!(9_999);
+    again["sender"] = json!({ "id": 666, "login": "mallory", "type": "User" });
+    assert_eq!(gateway.send(&Github::delivery(&again)).await.status(), 403);
+    assert_eq!(status(&gateway, &first).await, "cancelled");
+    gateway.click_refused(&Click::approve("U0ALICE", &first)).await;
+
+    assert_eq!(github.reviewed(77).await.state.as_deref(), Some("rejected"));
+    gateway.stop().await;
+    let approved = github.reviews(77).into_iter().any(|review| review.state.as_deref() == Some("approved"));
+    assert!(!approved, "{:?}", github.reviews(77));
+}
+
+#[tokio::test]
 async fn a_run_that_is_started_again_is_decided_by_its_newest_attempt_alone() {
     let github = Github::start().await;
     let gateway = github.configure(home()).start().await;

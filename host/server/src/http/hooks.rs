@@ -26,6 +26,9 @@ use crate::telemetry::SecurityEvent;
 /// Why a request is cancelled whose merge request has ended.
 const CLOSED: &str = "the merge request is closed or merged";
 
+/// Why a request is cancelled in whose place something is asked for that is refused.
+const REFUSED: &str = "its gate asks for something else by now, which is refused";
+
 /// How often the same can be asked for again, as after a merge request was closed and opened.
 const MOST_TIMES: u32 = 100;
 
@@ -147,6 +150,10 @@ async fn take(
             if let Err(error) = &made
                 && error.is_final()
             {
+                // What it asked for before is waited for no more: else an approval of that would let this go on.
+                if let Err(error) = cancel_about(app, &gate, REFUSED).await {
+                    tracing::warn!(code = error.code(), "what a gate asked for before stays open");
+                }
                 // Nobody will decide, and without a word the CI system would wait for as long as it can.
                 reports::refuse(app, gate, error.code());
             }
@@ -266,16 +273,33 @@ impl Known {
 
 /// What was asked about has ended: the requests about it are cancelled, if they are open.
 async fn over(app: &App, gate: &Gate) -> Result<Json<DeliveryView>, ApiError> {
-    let mut view = DeliveryView::nothing("what it is about has ended, and nothing is open for it");
-    for id in app.gateway.store().with_supersede_key(&gate.subject(), None).await? {
-        match app.gateway.cancel(id, Some(CLOSED.to_owned())).await {
-            Ok(request) => view = replayed(&request),
+    let cancelled = cancel_about(app, gate, CLOSED).await?;
+    let nothing = || DeliveryView::nothing("what it is about has ended, and nothing is open for it");
+    Ok(cancelled.map_or_else(nothing, |request| replayed(&request)))
+}
+
+/// Cancels the open requests about what a gate's reports name, but newer ones; returns the last of them.
+async fn cancel_about(app: &App, gate: &Gate, reason: &str) -> Result<Option<Arc<Request>>, ApiError> {
+    let store = app.gateway.store();
+    let mut cancelled = None;
+    for id in store.with_supersede_key(&gate.subject(), None).await? {
+        let Some(open) = store.request(id).await? else { continue };
+        if open.submission.gate.as_ref().is_some_and(|other| is_newer(other, gate)) {
+            continue;
+        }
+        match app.gateway.cancel(id, Some(reason.to_owned())).await {
+            Ok(request) => cancelled = Some(request),
             // It has ended meanwhile.
             Err(GatewayError::Refused(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(view)
+    Ok(cancelled)
+}
+
+/// Whether a gate is known to wait for `other` since later than for `gate`. GitHub may deliver again what is older.
+fn is_newer(other: &Gate, gate: &Gate) -> bool {
+    matches!((other, gate), (Gate::Github(other), Gate::Github(gate)) if other.deployment > gate.deployment)
 }
 
 /// Whether a request was cancelled since what it was about had ended. That may have begun again.
