@@ -2,14 +2,15 @@
 //! Cluster.
 //!
 //! Requests are spread over partitions by the shard in their ids. The keys of a partition have one hash slot, and every
-//! write is one script over keys of one partition, so it is atomic wherever the partition lives. What concerns no request
-//! has a partition of its own. docs/REDIS.md lists the keys, and says what each setting promises.
+//! write is one script over keys of one partition, so it is atomic wherever the partition lives; but for the one rule below.
+//! What concerns no request has a partition of its own. docs/REDIS.md lists the keys, and says what each setting promises.
 //!
 //! **How many requests a caller may have open** is the one rule that spans partitions. They are counted in the partition
-//! that the caller's name leads to, by a list of ids: an id is put on the list before its request is created, and taken off
-//! after it has ended, or was not created. So the list has all that are open, and the limit is never exceeded. What a crash
-//! leaves on it is found when it is full: then its members are looked at, no more of them than the limit, and those that are
-//! not open are taken off. (Blocks of permits that instances lease would spare a script for each create, but strand permits
+//! that the caller's name leads to, by a list of ids. One server has all partitions, and there the write that creates or ends
+//! a request also counts it. In a Cluster an id is put on the list before its request is created, and taken off after it has
+//! ended, or was not created. So the list has all that are open, and the limit is never exceeded. What a crash leaves on it
+//! is found when it is full: then its members are looked at, no more of them than the limit, and those that are not open are
+//! taken off. (Blocks of permits that instances lease would spare the Cluster a script for each create, but strand permits
 //! with instances that do not need them, which refuses callers below their limit; and limits are small.) Requests that were
 //! created while no limit applied are not on the list.
 //!

@@ -16,10 +16,17 @@ use crate::projection::Projection;
 use crate::{MostOpen, StoreError};
 
 /// Whether a new request may be open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Quota {
     /// There is no limit.
     Free,
+    /// Its own write counts it, if there is room.
+    Here {
+        /// The partition that its caller's name leads to.
+        home: Tag,
+        caller: String,
+        limits: Limits,
+    },
     /// It counts as open from now on.
     Reserved,
     /// It counted as open before: it is created again.
@@ -29,13 +36,31 @@ pub(super) enum Quota {
 }
 
 impl Quota {
-    /// As scripts know it.
-    pub(super) fn as_str(self) -> &'static str {
+    /// Appends it, as the script `create` reads it.
+    pub(super) fn append(&self, call: Call) -> Call {
         match self {
-            Quota::Free => "free",
-            Quota::Reserved | Quota::Had => "reserved",
-            Quota::Full => "full",
+            Quota::Free => call.text("free"),
+            Quota::Here { home, caller, limits } => {
+                limits.append(call.text("here").text(home.as_str()).text(caller))
+            }
+            Quota::Reserved | Quota::Had => call.text("reserved"),
+            Quota::Full => call.text("full"),
         }
+    }
+}
+
+/// How many requests a caller may have open, and of which action one more is wanted.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    pub(super) action: String,
+    pub(super) most: MostOpen,
+}
+
+impl Limits {
+    /// Appends them, as scripts read them.
+    fn append(&self, call: Call) -> Call {
+        let MostOpen { in_all, of_action } = self.most;
+        call.text(&self.action).optional(in_all.map(u64::from)).optional(of_action.map(u64::from))
     }
 }
 
@@ -43,18 +68,15 @@ impl Quota {
 #[derive(Clone, Debug)]
 pub(super) struct NewOpen {
     pub(super) id: RequestId,
-    pub(super) action: String,
-    pub(super) most: MostOpen,
+    pub(super) limits: Limits,
     /// Open requests that give way to it, and do not count.
     pub(super) gives_way: Vec<RequestId>,
 }
 
 impl NewOpen {
     /// Appends it, as the script `reserve` reads it.
-    pub(super) fn append(call: Call, NewOpen { id, action, most, gives_way }: &NewOpen) -> Call {
-        let call = call.text(&id.to_string()).text(action).optional(most.in_all.map(u64::from));
-        let call = call.optional(most.of_action.map(u64::from));
-        call.each(gives_way, |call, id| call.text(&id.to_string()))
+    pub(super) fn append(call: Call, NewOpen { id, limits, gives_way }: &NewOpen) -> Call {
+        limits.append(call.text(&id.to_string())).each(gives_way, |call, id| call.text(&id.to_string()))
     }
 }
 
@@ -106,8 +128,8 @@ impl Full {
 }
 
 impl Space {
-    /// Counts a new request among the open ones of its caller, if there is a limit.
-    pub(super) async fn reserve(
+    /// How a new request is to be counted among the open ones of its caller.
+    pub(super) async fn quota(
         self: &Arc<Space>,
         projection: &Projection<'_>,
         most: MostOpen,
@@ -115,10 +137,31 @@ impl Space {
         if most == MostOpen::default() {
             return Ok(Quota::Free);
         }
+        let limits = Limits { action: projection.action.to_owned(), most };
+        match self.counts_with_writes() {
+            false => self.reserve(projection, limits).await,
+            true => {
+                let caller = projection.caller.unwrap_or_default().to_owned();
+                Ok(Quota::Here { home: self.home_of(&caller), caller, limits })
+            }
+        }
+    }
+
+    /// Whether the write of a request can also count it: one server has all partitions.
+    pub(super) fn counts_with_writes(&self) -> bool {
+        !self.link.connector().url().is_cluster()
+    }
+
+    /// Counts a new request among the open ones of its caller, after those that are not open any more have been taken off
+    /// the list if it is full.
+    pub(super) async fn reserve(
+        self: &Arc<Space>,
+        projection: &Projection<'_>,
+        limits: Limits,
+    ) -> Result<Quota, StoreError> {
         let caller = projection.caller.unwrap_or_default();
         let tag = self.home_of(caller);
-        let new =
-            NewOpen { id: projection.id, action: projection.action.to_owned(), most, gives_way: Vec::new() };
+        let new = NewOpen { id: projection.id, limits, gives_way: Vec::new() };
         let reserved = async |new: &NewOpen| {
             let (space, caller) = (Arc::clone(self), caller.to_owned());
             let key = caller.clone();
@@ -207,10 +250,15 @@ impl Space {
         self.link.call(release.each(requests, |call, id| call.text(&id.to_string()))).await.map(drop)
     }
 
-    /// The same for one, without waiting. If it fails, the request is found when the list is full.
+    /// One of its requests has ended, or was not created, and is off its list.
+    pub(super) fn released(&self, caller: Option<&str>) {
+        self.full.ended(caller.unwrap_or_default());
+    }
+
+    /// Takes one off without waiting. If it fails, the request is found when the list is full.
     pub(super) fn release_later(self: &Arc<Space>, caller: Option<&str>, request: RequestId) {
+        self.released(caller);
         let (space, caller) = (Arc::clone(self), caller.unwrap_or_default().to_owned());
-        self.full.ended(&caller);
         tokio::spawn(async move {
             let releasing = Arc::clone(&space);
             let key = caller.clone();

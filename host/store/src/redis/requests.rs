@@ -19,6 +19,23 @@ use crate::{Commit, Committed, Create, Created, Due, Requests, StoreError};
 /// An answer about a create or commit, for error messages.
 const ANSWER: Place<'static> = Place { table: "answer", key: &"a write" };
 
+/// What became of a create.
+fn created(answer: Value) -> Result<Created, StoreError> {
+    if let Value::Array(known) = answer {
+        let [_, fingerprint, row @ ..]: [Value; 8] =
+            known.try_into().map_err(|_| ANSWER.corrupt("known", "it is no request"))?;
+        let fingerprint = ANSWER.digest("fingerprint", fingerprint)?;
+        return Ok(Created::Known(fingerprint, Box::new(StoredRequest::of(row)?.parse()?)));
+    }
+    Ok(match ANSWER.text("created", answer)?.as_str() {
+        "new" => Created::New,
+        "conflict" => Created::LineageConflict,
+        "full" => Created::TooManyOpen,
+        "repeated" => Created::Repeated,
+        other => return Err(ANSWER.corrupt("created", format_args!("it is `{other}`"))),
+    })
+}
+
 #[async_trait]
 impl Requests for RedisStore {
     async fn create(&self, new: Create) -> Result<Created, StoreError> {
@@ -28,52 +45,49 @@ impl Requests for RedisStore {
         let records = Records::of(&audit, &counts)?;
         let channels = space.channels_of(projection.policy_hash, &effects).await?;
         let body = json(&request)?;
-        let quota = space.reserve(&projection, most_open).await?;
+        let mut quota = space.quota(&projection, most_open).await?;
         for key in projection.contests() {
             space.list_superseding(&key, request.id).await?;
         }
 
         let tag = space.tag_of(request.id);
-        let mut call = space.lasting(&CREATE, &tag).text(&request.id.to_string()).text(&space.origin);
-        call = append_nonce(call.number(millis(projection.submitted_at)), nonce.as_ref());
-        call = match &idempotency {
-            Some(it) => {
-                call.text(&it.key.to_string()).text(&it.fingerprint.to_string()).number(millis(it.until))
+        let write = async |quota: &Quota| {
+            let mut call = space.lasting(&CREATE, &tag).text(&request.id.to_string()).text(&space.origin);
+            call = append_nonce(call.number(millis(projection.submitted_at)), nonce.as_ref());
+            call = match &idempotency {
+                Some(it) => {
+                    call.text(&it.key.to_string()).text(&it.fingerprint.to_string()).number(millis(it.until))
+                }
+                None => call.text(""),
+            };
+            call = quota
+                .append(call)
+                .text(&projection.lineage.to_string())
+                .number(projection.depth)
+                .number(projection.version)
+                .text(&body);
+            call = match &request.submission.salt {
+                Some(salt) => call.text(&salt.key).bytes(salt.sealed.as_slice()),
+                None => call.text("").text(""),
+            };
+            call = append_effects(append_indexed(call, &projection)?, &request, &effects, &channels);
+            call = append_dispatches(call, &dispatches);
+            created(space.durable(records.append(call)).await?)
+        };
+        let mut created = write(&quota).await?;
+        if created == Created::TooManyOpen
+            && let Quota::Here { limits, .. } = quota
+        {
+            // Some that are counted may not be open, or give way to it.
+            quota = space.reserve(&projection, limits).await?;
+            if !matches!(quota, Quota::Full) {
+                created = write(&quota).await?;
             }
-            None => call.text(""),
-        };
-        call = call
-            .text(quota.as_str())
-            .text(&projection.lineage.to_string())
-            .number(projection.depth)
-            .number(projection.version)
-            .text(&body);
-        call = match &request.submission.salt {
-            Some(salt) => call.text(&salt.key).bytes(salt.sealed.as_slice()),
-            None => call.text("").text(""),
-        };
-        call = append_effects(append_indexed(call, &projection)?, &request, &effects, &channels);
-        call = append_dispatches(call, &dispatches);
-        let answer = space.durable(records.append(call)).await?;
-        let created = match answer {
-            Value::Array(known) => {
-                let [_, fingerprint, row @ ..]: [Value; 8] =
-                    known.try_into().map_err(|_| ANSWER.corrupt("known", "it is no request"))?;
-                let fingerprint = ANSWER.digest("fingerprint", fingerprint)?;
-                Created::Known(fingerprint, Box::new(StoredRequest::of(row)?.parse()?))
-            }
-            other => match ANSWER.text("created", other)?.as_str() {
-                "new" => Created::New,
-                "conflict" => Created::LineageConflict,
-                "full" => Created::TooManyOpen,
-                "repeated" => Created::Repeated,
-                other => return Err(ANSWER.corrupt("created", format_args!("it is `{other}`"))),
-            },
-        };
+        }
         if created == Created::New {
             space.confirm(&tag, request.id, request.version).await;
         } else {
-            if quota == Quota::Reserved {
+            if matches!(quota, Quota::Reserved) {
                 space.release_later(projection.caller, request.id);
             }
             // Unless it is there: it is created again.
@@ -96,7 +110,15 @@ impl Requests for RedisStore {
         let tag = space.tag_of(request.id);
         let call = space.lasting(&COMMIT, &tag).text(&request.id.to_string()).text(&space.origin);
         let call = append_nonce(call, nonce.as_ref()).number(projection.version).text(&json(&request)?);
-        let call = append_effects(append_indexed(call, &projection)?, &request, &effects, &channels);
+        let call = append_indexed(call, &projection)?;
+        let call = match space.counts_with_writes() {
+            true => {
+                let caller = projection.caller.unwrap_or_default();
+                call.text(space.home_of(caller).as_str()).text(caller)
+            }
+            false => call.text("").text(""),
+        };
+        let call = append_effects(call, &request, &effects, &channels);
         let call = append_dispatches(call, &dispatches);
         let answer = space.durable(records.append(call)).await?;
         let (committed, released) = match ANSWER.text("committed", answer)?.as_str() {
@@ -109,8 +131,10 @@ impl Requests for RedisStore {
         if committed == Committed::Done {
             space.confirm(&tag, request.id, request.version).await;
         }
-        if released {
-            space.release_later(projection.caller, request.id);
+        match released {
+            true if space.counts_with_writes() => space.released(projection.caller),
+            true => space.release_later(projection.caller, request.id),
+            false => {}
         }
         let is_over = committed == Committed::Done && projection.due_at.is_none();
         if is_over {

@@ -1,4 +1,5 @@
 //! The server-side scripts: what is done in one step, over keys of one partition.
+//! (Two of them also count the open requests of a caller, in another partition, where one server has all partitions.)
 //!
 //! What scripts have in common is put before them when they are loaded, so that each rule stands in one place.
 
@@ -21,6 +22,9 @@ impl Script {
 
 // The first line has Redis refuse the script as a whole if it may not write now, rather than in the middle.
 const WRITES: &str = "#!lua";
+/// Of what also counts the open requests of a caller, in another partition, where one server has both. It may be a Cluster of
+/// one server that is used by its own address.
+const SPANS: &str = "#!lua flags=allow-cross-slot-keys";
 /// Of what makes room, so that it may also write if there is none.
 const FREES: &str = "#!lua flags=allow-oom";
 const READS: &str = "#!lua flags=no-writes";
@@ -39,8 +43,8 @@ macro_rules! scripts {
 
 // Those with `once` begin with an operation id.
 scripts! {
-    CREATE: WRITES ["keys" "once" "guards" "request" "records" "gauges" "outbox" "dispatch" "create"];
-    COMMIT: WRITES ["keys" "once" "guards" "records" "gauges" "outbox" "dispatch" "commit"];
+    CREATE: SPANS ["keys" "once" "guards" "quota" "request" "records" "gauges" "outbox" "dispatch" "create"];
+    COMMIT: SPANS ["keys" "once" "guards" "quota" "records" "gauges" "outbox" "dispatch" "commit"];
     CONFIRM: WRITES ["keys" "confirm"];
     IDEMPOTENT: READS ["keys" "request" "idempotent"];
     LINEAGE: READS ["keys" "request" "lineage"];
@@ -88,8 +92,8 @@ scripts! {
     CHANGES: READS ["keys" "changes"];
     KEEP_DOCUMENT: WRITES ["keys" "once" "keep_document"];
     REPLACE_DOCUMENT: WRITES ["keys" "once" "replace_document"];
-    RESERVE: WRITES ["keys" "reserve"];
-    RELEASE: FREES ["keys" "release"];
+    RESERVE: WRITES ["keys" "quota" "reserve"];
+    RELEASE: FREES ["keys" "quota" "release"];
     RESERVED: READS ["keys" "reserved"];
     STATES: READS ["keys" "states"];
     SUPERSEDE_ADD: WRITES ["keys" "once" "supersede_add"];

@@ -15,7 +15,7 @@ use crate::redis::Space;
 use crate::redis::call::{Call, Tag};
 use crate::redis::checks::{self, FORMAT, UNFINISHED};
 use crate::redis::options::RedisOptions;
-use crate::redis::quota::NewOpen;
+use crate::redis::quota::{Limits, NewOpen};
 use crate::redis::reply::{LARGEST, Place, json, millis};
 use crate::redis::request_row::append_indexed;
 use crate::redis::script::{
@@ -280,9 +280,8 @@ impl RedisTarget {
             projection.due_at?;
             let caller = projection.caller.unwrap_or_default();
             let reserve = Call::script(&RESERVE, &self.space.home_of(caller)).text(caller);
-            let action = projection.action.to_owned();
-            let (most, gives_way) = (MostOpen::default(), Vec::new());
-            let new = NewOpen { id: request.id, action, most, gives_way };
+            let limits = Limits { action: projection.action.to_owned(), most: MostOpen::default() };
+            let new = NewOpen { id: request.id, limits, gives_way: Vec::new() };
             Some(reserve.each(&[new], NewOpen::append))
         });
         self.space.link.calls(reserve.collect()).await.map(drop)

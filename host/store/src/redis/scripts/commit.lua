@@ -13,6 +13,9 @@ local kind = arg()
 local due = arg()
 local changed = number()
 local ended = arg()
+-- Where it is counted as open, if that is on this server.
+local home = arg()
+local caller = arg()
 local keeps_its_end = before[2] or (before[5] and before[5] == ended)
 if not before[1] or not keeps_its_end or tonumber(before[1]) + 1 ~= tonumber(version) then
   return unchanged('conflict')
@@ -40,6 +43,9 @@ elseif before[2] then
   redis.call('ZADD', P .. 'ended', changed, id)
   if before[4] then
     outcome = 'released'
+    if home ~= '' then
+      vacate(places_of(home, caller), id)
+    end
   end
 end
 redis.call('HSET', row, unpack(fields))

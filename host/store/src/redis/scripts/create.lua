@@ -23,9 +23,14 @@ if key ~= '' then
     return unchanged(known)
   end
 end
--- `full`: its caller may not have another open one. `reserved`: it counts as open until it is released.
+-- `full`: its caller may not have another open one. `reserved`: it counts as open until it is released. `here`: it is counted
+-- with this write, if there is room.
 local quota = arg()
-if quota == 'full' then
+local places, most
+if quota == 'here' then
+  places, most = places_of(arg(), arg()), limits()
+end
+if quota == 'full' or places and standing(places, id, most, 0, 0) == 'full' then
   return unchanged('full')
 end
 local lineage = arg()
@@ -62,7 +67,10 @@ if salt_key ~= '' then
   field('sk', salt_key)
   field('salt', salt)
 end
-if quota == 'reserved' then
+if places then
+  occupy(places, id, most.action)
+end
+if quota ~= 'free' then
   field('q', '1')
 end
 redis.call('ZADD', P .. 'ids', 0, id)

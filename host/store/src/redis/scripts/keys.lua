@@ -1,4 +1,5 @@
--- KEYS[1] is a tag in braces, such as `{cs:3}`. Every key of a script begins with it, so all of them have one hash slot.
+-- KEYS[1] is a tag in braces, such as `{cs:3}`. Every key of a script begins with it, so all of them have one hash
+-- slot, but for the places of callers (`quota.lua`).
 local TAG = KEYS[1]
 local P = TAG .. ':'
 

@@ -57,7 +57,7 @@ async fn a_write_takes_few_commands() {
     let before = carried_out(&server).await;
     assert_eq!(store.create(limited(3)).await.unwrap(), Created::New);
     let limited = since(&before, carried_out(&server).await);
-    assert_eq!(sum(&limited), sum(&created) + 5, "{limited:?}");
+    assert_eq!(sum(&limited), sum(&created) + 4, "{limited:?}");
 
     let before = carried_out(&server).await;
     let voted = next(&request(2), at(2), |_| {});
@@ -85,16 +85,51 @@ async fn what_a_crowd_asks_of_one_caller_or_bucket_is_one_script() {
     assert_eq!(taken.iter().filter(|wait| wait.is_none()).count(), 19, "{taken:?}");
     assert!(taken.iter().flatten().all(|wait| (900_000..=1_000_000).contains(wait)), "{taken:?}");
     assert_eq!(scripts().await - before, 1);
+}
 
+/// On one server. In a Cluster the places of a caller may be on another one than the request.
+#[tokio::test]
+async fn a_request_takes_and_gives_back_its_place_with_its_own_writes() {
+    let server = server::Server::start(&[]);
+    let store = RedisStore::open(options(&server.url())).await.unwrap();
+    let scripts = async || {
+        let calls = carried_out(&server).await;
+        ["eval", "evalsha"].iter().filter_map(|name| calls.get(*name)).sum::<u64>()
+    };
+    let places = async || -> u64 {
+        let keys: Vec<String> =
+            redis::from_redis_value(raw(&server, redis::cmd("KEYS").arg("*:quota:*")).await).unwrap();
+        match &*keys {
+            [] => 0,
+            [one] => redis::from_redis_value(raw(&server, redis::cmd("HLEN").arg(one)).await).unwrap(),
+            more => panic!("one caller, and {more:?}"),
+        }
+    };
     let most_open = MostOpen { in_all: Some(5), of_action: None };
-    assert_eq!(store.create(Create { most_open, ..new(&request(0)) }).await.unwrap(), Created::New);
+    let limited = |number| store.create(Create { most_open, ..new(&request(number)) });
+    assert_eq!(limited(0).await.unwrap(), Created::New);
+    let first = next(&request(0), at(1), |_| {});
+    assert_eq!(store.commit(change(&first)).await.unwrap(), Committed::Done);
+
     let before = scripts().await;
-    let new = |number| store.create(Create { most_open, ..new(&request(number)) });
-    let created = join_all((1..=4).map(new)).await;
+    let created = join_all((1..=4).map(limited)).await;
     assert!(created.into_iter().all(|created| created.unwrap() == Created::New));
-    assert_eq!(scripts().await - before, 5, "one for the places, and one for each request");
-    let created = join_all((5..=9).map(new)).await;
+    assert_eq!(scripts().await - before, 4, "one for each request");
+    assert_eq!(places().await, 5);
+
+    let created = join_all((5..=9).map(limited)).await;
     assert!(created.into_iter().all(|created| created.unwrap() == Created::TooManyOpen));
+    assert_eq!(limited(2).await.unwrap(), Created::LineageConflict, "it is there");
+    assert_eq!(places().await, 5, "who was refused has no place, and who has one keeps it");
+
+    let before = scripts().await;
+    assert_eq!(
+        store.commit(change(&next(&first, at(2), |it| it.state = denied(at(2))))).await.unwrap(),
+        Committed::Done
+    );
+    assert_eq!(scripts().await - before, 1);
+    assert_eq!(places().await, 4);
+    assert_eq!(limited(5).await.unwrap(), Created::New, "the place is free at once");
 }
 
 #[tokio::test]
