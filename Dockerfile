@@ -18,20 +18,22 @@ RUN deploy/image/skeleton.sh /skeleton
 
 FROM ${RUST_IMAGE} AS build
 ENV CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never
+# `dist` takes 9 GB of memory to build; `--build-arg PROFILE=release` takes less, and a call of the gateway more.
+ARG PROFILE=dist
 # What the program is made of is written into it, so that a scanner finds it in an image, too.
 ARG CARGO_AUDITABLE=0.7.7
 RUN cargo install --locked --version ${CARGO_AUDITABLE} cargo-auditable
 WORKDIR /source
 COPY --from=skeleton /skeleton .
-RUN cargo auditable build --locked --release --package countersign --package xtask
+RUN cargo auditable build --locked --profile ${PROFILE} --package countersign --package xtask
 COPY . .
 # Cargo goes by times: what replaces the skeleton must be newer than what was made of it.
 RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
- && cargo auditable build --locked --release --package countersign
+ && cargo auditable build --locked --profile ${PROFILE} --package countersign
 # Modules are the same on every platform, but their pinned digests are those of builds on x86_64.
 ARG POLICIES=--allow-unpinned
-RUN cargo run --locked --release --package xtask -- policies --out /out/usr/share/countersign/policies ${POLICIES}
-RUN deploy/package/split.sh target/release/countersign /out/usr/bin /debug \
+RUN cargo run --locked --profile ${PROFILE} --package xtask -- policies --out /out/usr/share/countersign/policies ${POLICIES}
+RUN deploy/package/split.sh target/${PROFILE}/countersign /out/usr/bin /debug \
  && mkdir -p /out/var/lib/countersign /out/var/cache/countersign
 
 # For `--target debug --output DIR`: what a debugger needs beside the program.

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: measures the gateway against its budgets, in release builds, and prints a report.
+//! `cargo xtask bench`: measures the gateway against its budgets, with the program as it is shipped, and prints a report.
 //!
 //! The example `judge_latency` measures what one judgement costs inside the gateway, and `receipt_latency` receipts. The program
 //! `bench` of the tests' crate measures what callers see of a gateway that runs as in production.
@@ -42,10 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.peers {
         return peers(&root, arguments.quick);
     }
-    let packages = ["countersign", "countersign-policy", "countersign-gateway", "countersign-tests"];
-    let packages = packages.map(|package| ["--package", package]).concat();
-    let what = ["build", "--release", "--bins", "--example", "judge_latency", "--example", "receipt_latency"];
-    step("release build", || crate::cargo(&root, &[&what[..], &packages[..]].concat(), &[]))?;
+    build(&root)?;
 
     let mut flags: Vec<&str> = Vec::new();
     if arguments.redis {
@@ -67,8 +64,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     run_program(&root, "target/release/bench", &flags, &[])
 }
 
+/// The program as it is shipped, and what drives it.
+pub(crate) fn build(root: &Path) -> Result<()> {
+    step("the program as it is shipped", || {
+        crate::cargo(root, &["build", "--profile", "dist", "--package", "countersign"], &[])
+    })?;
+    step("what drives it", || {
+        let package = ["--package", "countersign-tests", "--bin", "bench"];
+        crate::cargo(root, &[&["build", "--release"], &package[..]].concat(), &[])
+    })
+}
+
 /// What is measured inside the gateway.
 fn inside(root: &Path, quick: bool) -> Result<()> {
+    step("what measures inside the gateway", || {
+        let packages = ["--package", "countersign-policy", "--package", "countersign-gateway"];
+        let examples = ["--example", "judge_latency", "--example", "receipt_latency"];
+        crate::cargo(root, &[&["build", "--release"], &packages[..], &examples[..]].concat(), &[])
+    })?;
     println!("\none judgement, in a fresh sandbox for each policy");
     let calls = if quick { "2000" } else { "20000" };
     run_program(root, "target/release/examples/judge_latency", &["target/policies", calls], &[])?;
@@ -102,10 +115,7 @@ pub(crate) fn run_program(
         .args(arguments)
         .current_dir(root)
         .envs(variables.iter().copied())
-        .env(
-            "COUNTERSIGN_BIN",
-            root.join(format!("target/release/countersign{}", std::env::consts::EXE_SUFFIX)),
-        )
+        .env("COUNTERSIGN_BIN", root.join(format!("target/dist/countersign{}", std::env::consts::EXE_SUFFIX)))
         .status()
         .with_context(|| format!("cannot start `{}`", path.display()))?;
     ensure!(status.success(), "`{program}` ended with {status}");

@@ -1,4 +1,4 @@
-//! `cargo xtask load`: 200 requests open at once and 50 event streams, on either store, in release builds.
+//! `cargo xtask load`: 200 requests open at once and 50 event streams, on either store, with the program as it is shipped.
 
 use std::path::PathBuf;
 
@@ -25,10 +25,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = crate::root()?;
     step("the programs that this starts", packages::ensure)?;
     step("policies to WebAssembly", || policies::build(&root.join("target/policies"), true, Pins::Report))?;
-    step("release build", || {
-        let packages = ["--package", "countersign", "--package", "countersign-tests"];
-        crate::cargo(&root, &[&["build", "--release", "--bins"], &packages[..]].concat(), &[])
-    })?;
+    bench::build(&root)?;
     let (seed, rounds) = (arguments.seed.to_string(), arguments.rounds.to_string());
     for store in ["sqlite", "redis"] {
         let file = arguments.save.as_ref().map(|folder| folder.join(format!("{store}.json")));
