@@ -28,12 +28,12 @@ COPY --from=skeleton /skeleton .
 RUN cargo auditable build --locked --profile ${PROFILE} --package countersign --package xtask
 COPY . .
 # Cargo goes by times: what replaces the skeleton must be newer than what was made of it.
-RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
- && cargo auditable build --locked --profile ${PROFILE} --package countersign
 # Modules are the same on every platform, but their pinned digests are those of builds on x86_64.
 ARG POLICIES=--allow-unpinned
-RUN cargo run --locked --profile ${PROFILE} --package xtask -- policies --out /out/usr/share/countersign/policies ${POLICIES}
-RUN deploy/package/split.sh target/${PROFILE}/countersign /out/usr/bin /debug \
+RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
+ && cargo auditable build --locked --profile ${PROFILE} --package countersign \
+ && cargo run --locked --profile ${PROFILE} --package xtask -- policies --out /out/usr/share/countersign/policies ${POLICIES} \
+ && deploy/package/split.sh target/${PROFILE}/countersign /out/usr/bin /debug \
  && mkdir -p /out/var/lib/countersign /out/var/cache/countersign
 
 # For `--target debug --output DIR`: what a debugger needs beside the program.

@@ -280,11 +280,12 @@ struct Script(Vec<Vec<u8>>);
 
 const ONE_PARTITION: &str = "{cs:0}";
 const RANDOM: &[u8; 12] = b"__rand_int__";
-/// The places of the partition, the operation id, the request's id, and two digests of nonces.
+/// The places of the partition, a key of it, the operation id, the request's id, and two digests of nonces.
 const PARTITION: usize = 3;
-const OPERATION: usize = 4;
-const ID: usize = 6;
-const NONCES: [usize; 2] = [8, 9];
+const KEY: usize = 4;
+const OPERATION: usize = 5;
+const ID: usize = 7;
+const NONCES: [usize; 2] = [9, 10];
 
 impl Script {
     /// With at most `ids` different requests, if that is said: the same ones for each script.
@@ -299,6 +300,9 @@ impl Script {
         // All scripts find what others have stored.
         if let Some(partition) = words.get_mut(PARTITION) {
             *partition = ONE_PARTITION.into();
+        }
+        if let Some(key) = words.get_mut(KEY) {
+            *key = format!("{ONE_PARTITION}:none").into();
         }
         if let Some(id) = words.get_mut(ID) {
             let prefix: &[u8] = if ids.is_some() { b"req_0fewrequests" } else { b"req_manyrequests" };

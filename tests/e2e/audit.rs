@@ -1,6 +1,6 @@
 //! The audit log proves itself: what a gateway wrote is verified offline, and what somebody did to it is named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
@@ -267,6 +267,56 @@ async fn a_redis_that_lost_entries_is_not_signed() {
     // What was put in by hand has no digest; the checkpoints fit.
     assert!(code == 1 && text.contains("checkpoints of another log, which are not compared: "), "{text}");
     assert!(!text.contains("cut off") && !text.contains("others than those"), "{text}");
+}
+
+/// Those that the store has lost are in the file as well: it is kept where the store is not.
+#[tokio::test]
+async fn after_a_restore_the_audit_file_has_every_new_entry() {
+    let home = Home::alone(&deploy(1)).administered().with_file("AUDIT_FILE", ENTRIES);
+    let gateway = home.start().await;
+    approved(&gateway).await;
+    let home = gateway.stop().await;
+    let files = |home: &Home| -> Vec<PathBuf> {
+        let found =
+            fs::read_dir(home.path("data")).expect("it is there").map(|file| file.expect("it is").path());
+        found.filter(|path| path.display().to_string().contains("countersign.db")).collect()
+    };
+    let backup: Vec<_> =
+        files(&home).into_iter().map(|path| (path.clone(), fs::read(path).expect("it is there"))).collect();
+    let gateway = home.start().await;
+    for _ in 0..4 {
+        approved(&gateway).await;
+    }
+    let home = gateway.stop().await;
+    let lines = |text: &str| -> BTreeSet<String> {
+        text.lines().filter(|line| line.starts_with("{\"partition\":")).map(str::to_owned).collect()
+    };
+    let lost = lines(&done(&home, &["export"]));
+
+    for path in files(&home) {
+        fs::remove_file(path).expect("it is there");
+    }
+    for (path, bytes) in backup {
+        fs::write(path, bytes).expect("there is room");
+    }
+    done(&home, &["accept-loss", "--checkpoint-file", "./audit.ndjson.checkpoints"]);
+    let gateway = home.start().await;
+    gateway.logged("the audit log is not the one that the audit file was written from", 1).await;
+    for _ in 0..8 {
+        approved(&gateway).await;
+    }
+    let home = gateway.stop().await;
+    let written = read(&home, ENTRIES);
+    let in_file = lines(&written);
+    assert_eq!(in_file.len(), written.lines().count(), "each once");
+    let all = lines(&done(&home, &["export"]));
+    assert!(all.is_subset(&in_file), "missing: {:?}", all.difference(&in_file).collect::<Vec<_>>());
+    assert!(lost.is_subset(&in_file));
+    let gateway = home.start().await;
+    approved(&gateway).await;
+    let home = gateway.stop().await;
+    let all = lines(&done(&home, &["export"]));
+    assert!(all.is_subset(&lines(&read(&home, ENTRIES))), "it goes on from there");
 }
 
 #[tokio::test]

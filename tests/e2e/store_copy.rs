@@ -1,5 +1,7 @@
 //! A store is moved between SQLite and Redis, and a gateway goes on with it.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Output;
 
@@ -205,4 +207,47 @@ async fn a_redis_elsewhere_needs_tls() {
     assert!(refused.stderr.contains("COUNTERSIGN_REDIS_PLAINTEXT"), "{}", refused.stderr);
     let allowed = home.with("COUNTERSIGN_REDIS_PLAINTEXT", "true").fail_to_start().await;
     assert!(allowed.stderr.contains("cannot connect to redis://redis.invalid:6379"), "{}", allowed.stderr);
+}
+
+#[tokio::test]
+async fn an_embedded_store_is_backed_up_while_its_gateway_runs() {
+    let gateway = Home::alone(&deploy(1)).start().await;
+    let before = gateway.open("deploy").await;
+    let back_up = |gateway: &Gateway, to: &str| {
+        let store = format!("sqlite:{}", gateway.home().path("data/countersign.db").display());
+        countersign_with([("UNUSED", PathBuf::new())], ["store", "backup", "--store", &store, to])
+    };
+    let file = gateway.home().path("backup.db");
+    let name = file.display().to_string();
+    let output = back_up(&gateway, &name);
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("countersign.db.key"), "{output:?}");
+    assert_eq!(fs::metadata(&file).expect("it is there").permissions().mode() & 0o777, 0o600);
+    let streamed = back_up(&gateway, "-");
+    assert!(streamed.status.success() && streamed.stdout.starts_with(b"SQLite format 3\0"));
+    let left = fs::read_dir(gateway.home().path("data")).expect("it is there");
+    let left: Vec<String> =
+        left.map(|it| it.expect("it is").file_name().to_string_lossy().into_owned()).collect();
+    assert!(!left.iter().any(|name| name.contains("backup")), "{left:?}");
+
+    // What is there already is left alone.
+    let bytes = fs::read(&file).expect("it is there");
+    let output = back_up(&gateway, &name);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(fs::read(&file).expect("it is there"), bytes);
+    let output = back_up(&gateway, "/nowhere/backup.db");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+
+    let after = gateway.open("deploy").await;
+    for bytes in [bytes, streamed.stdout] {
+        let home = Home::alone(&deploy(1));
+        fs::create_dir_all(home.path("data")).expect("there is room");
+        fs::write(home.path("data/countersign.db"), bytes).expect("there is room");
+        let key = gateway.home().path("data/countersign.db.key");
+        fs::copy(key, home.path("data/countersign.db.key")).expect("there is room");
+        let restored = home.start().await;
+        restored.click_ok(&Click::approve("U0ALICE", &before.id)).await;
+        assert_eq!(restored.look(&before.token).await["status"], "approved");
+        assert_eq!(restored.metrics().await.count("approval_requests_total", &[]), 1, "and not {}", after.id);
+    }
 }

@@ -337,5 +337,11 @@ impl Drop for Process {
         self.stdout.ended("standard output");
         self.stderr.ended("standard error");
         assert!(!output.contains("panicked at"), "the gateway panicked: {output}");
+        // Whoever reads the log keeps one value of a name. Quotes within a value have a backslash before them.
+        for line in output.lines().filter(|line| line.starts_with("{\"timestamp\":")) {
+            for name in ["level", "message", "target"] {
+                assert!(line.matches(&format!(",\"{name}\":")).count() <= 1, "`{name}` comes twice: {line}");
+            }
+        }
     }
 }

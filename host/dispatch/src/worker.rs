@@ -141,7 +141,9 @@ impl Worker {
         for (_, target) in &self.active {
             *busy.entry(target.clone()).or_default() += 1;
         }
-        let ready = self.shared.store.ready_dispatches(self.shared.now(), CALLS_PER_TARGET * 2).await?;
+        let mut ready = self.shared.store.ready_dispatches(self.shared.now(), CALLS_PER_TARGET * 2).await?;
+        // Those with the fewest calls under way come first: targets that hang would take every place that one of them frees.
+        ready.sort_by_key(|(_, target)| busy.get(target).copied().unwrap_or_default());
         let mut started = 0;
         for (request, target) in ready {
             let busy = busy.entry(target.clone()).or_default();
@@ -156,7 +158,7 @@ impl Worker {
             let shared = Arc::clone(&self.shared);
             self.calls.spawn(async move {
                 if let Err(error) = deliver(&shared, &key, known.as_ref()).await {
-                    tracing::warn!(request = %key.0, target = %key.1, %error, "cannot store that a target was told; it may be told again");
+                    tracing::warn!(request = %key.0, receiver = %key.1, %error, "cannot store that a target was told; it may be told again");
                 }
                 key
             });
@@ -186,7 +188,7 @@ async fn deliver(shared: &Shared, (request, target): &Key, known: &dyn Target) -
         Ok(delivered) => delivered,
         Err(lost) => {
             let error = lost.error.map(tracing::field::display);
-            tracing::warn!(%request, %target, error, "a claim was not kept, so its call is given up; the target is told again");
+            tracing::warn!(%request, receiver = %target, error, "a claim was not kept, so its call is given up; the target is told again");
             Ok(())
         }
     }
@@ -197,12 +199,12 @@ async fn deliver_claimed(shared: &Shared, dispatch: &Dispatch, known: &dyn Targe
     let settled = match shared.store.request(*request).await {
         Ok(Some(request)) => tell(shared, dispatch, &request, known).await,
         Ok(None) => {
-            tracing::error!(%request, %target, "there is no such request; nobody is told of it");
+            tracing::error!(%request, receiver = %target, "there is no such request; nobody is told of it");
             shared.metrics.dropped(target, 1);
             Settled::Dropped
         }
         Err(error) => {
-            tracing::error!(%request, %target, %error, "cannot read the request that a target is to be told of; retrying");
+            tracing::error!(%request, receiver = %target, %error, "cannot read the request that a target is to be told of; retrying");
             Settled::Released { at: shared.now().plus(UNREADABLE_MS) }
         }
     };
@@ -251,7 +253,7 @@ async fn tell(shared: &Shared, dispatch: &Dispatch, request: &Request, known: &d
         Some(pause) => {
             shared.metrics.attempted(&dispatch.target, Outcome::Failed);
             let target = &dispatch.target;
-            tracing::warn!(request = %request.id, %target, failed, %why, again_in_s = pause / 1_000, "a target was not told");
+            tracing::warn!(request = %request.id, receiver = %target, failed, %why, again_in_s = pause / 1_000, "a target was not told");
             Settled::Retry { at: shared.now().plus(pause) }
         }
         None => died(shared, dispatch, request.id, why),
@@ -261,7 +263,7 @@ async fn tell(shared: &Shared, dispatch: &Dispatch, request: &Request, known: &d
 fn died(shared: &Shared, dispatch: &Dispatch, request: RequestId, failure: String) -> Settled {
     let target = &dispatch.target;
     shared.metrics.attempted(target, Outcome::Dead);
-    tracing::error!(%request, %target, why = %failure, "a target was not told: dead letter");
+    tracing::error!(%request, receiver = %target, why = %failure, "a target was not told: dead letter");
     Settled::Dead { failure }
 }
 
@@ -291,7 +293,7 @@ pub async fn drop_removed(
             of_target += some;
             metrics.dropped(&target, some);
         }
-        tracing::error!(%target, dropped = of_target, "there is no such target any more; what it was not told is dropped");
+        tracing::error!(receiver = %target, dropped = of_target, "there is no such target any more; what it was not told is dropped");
         dropped += of_target;
     }
     Ok(dropped)

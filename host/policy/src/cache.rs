@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
@@ -24,6 +25,8 @@ const LABEL: &[u8] = b"countersign compile cache v1";
 const MAC_BYTES: usize = 32;
 /// Far above what a module of the largest size compiles to.
 const MAX_FILE_BYTES: u64 = 256 << 20;
+/// How long a file is kept that nobody loads: longer than a gateway runs between two starts, as a rule.
+const UNUSED: Duration = Duration::from_secs(90 * 86_400);
 
 /// A folder of compiled modules, by the digest of what they were compiled from.
 pub struct CompileCache {
@@ -59,7 +62,11 @@ impl CompileCache {
             return None;
         };
         match deserialize(wasm, artifact) {
-            Ok(component) => Some(component),
+            Ok(component) => {
+                // By this it is known to be in use. Where that cannot be written, it is compiled again after some time.
+                let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+                Some(component)
+            }
             Err(error) => {
                 tracing::warn!(%module, %error, "a compiled policy module cannot be used; compiling it again");
                 None
@@ -75,7 +82,27 @@ impl CompileCache {
         });
         if let Err(error) = kept {
             tracing::warn!(%module, %error, "a compiled policy module cannot be kept");
+        } else if let Err(error) = self.remove_unused() {
+            tracing::warn!(%error, "compiled policy modules that nobody uses cannot be removed");
         }
+    }
+
+    /// Removes what nobody has loaded for long, and what a gateway that was killed has left unfinished.
+    fn remove_unused(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let is_ours = entry.file_name().to_str().is_some_and(is_ours);
+            let metadata = entry.metadata()?;
+            let is_old = metadata.modified()?.elapsed().is_ok_and(|unused| unused > UNUSED);
+            if is_ours && is_old && metadata.is_file() {
+                match fs::remove_file(entry.path()) {
+                    // Another gateway was faster.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    removed => removed?,
+                }
+            }
+        }
+        Ok(())
     }
 
     fn mac(&self, wasm: &wasmtime::Engine, module: &Digest, artifact: &[u8]) -> HmacSha256 {
@@ -103,6 +130,12 @@ impl CompileCache {
     fn path(&self, module: &Digest) -> PathBuf {
         self.dir.join(format!("{module}.cwasm"))
     }
+}
+
+/// Whether a file of this name is a compiled module, or the beginning of one.
+fn is_ours(name: &str) -> bool {
+    let digest = name.strip_suffix(".cwasm").or_else(|| name.strip_prefix('.')?.split('.').next());
+    digest.is_some_and(|digest| digest.parse::<Digest>().is_ok())
 }
 
 impl std::fmt::Debug for CompileCache {

@@ -139,6 +139,7 @@ passed_on! {
         read audit(after: &AuditCursor, limit: usize) -> AuditPage;
         read audit_sizes() -> Vec<u64>;
         read audit_entries_at(numbers: &[u64]) -> Option<Vec<Option<LogEntry>>>;
+        read audit_before(place: &AuditCursor) -> Vec<LogEntry>;
         write append_to(partition: u16, entry: AuditEntry) -> u64;
         write remove_audit(partition: u16, through: u64) -> ();
         read audit_checkpoint() -> Option<KeptCheckpoint>;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
@@ -77,6 +78,35 @@ fn what_was_tampered_with_is_compiled_again() {
         let module = module(&cached(file.parent().unwrap(), &SECRET), "quorum");
         assert_eq!(module.descriptor().name, "quorum", "{what}");
         assert!(believes(&file, &SECRET), "not overwritten: {what}");
+    }
+}
+
+#[test]
+fn what_nobody_has_loaded_for_long_is_removed() {
+    let (_dir, file) = filled();
+    let folder = file.parent().unwrap();
+    let made_days_ago = |name: &str, days: u64| {
+        let path = folder.join(name);
+        let file = fs::File::options().append(true).create(true).open(&path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(days * 86_400)).unwrap();
+        path
+    };
+    let digest = Digest::of(b"a module of long ago");
+    let gone =
+        [made_days_ago(&format!("{digest}.cwasm"), 91), made_days_ago(&format!(".{digest}.1234.0"), 91)];
+    let stay = [
+        made_days_ago(&format!("{}.cwasm", Digest::of(b"a module of this summer")), 89),
+        made_days_ago(&format!(".{digest}.1234.1"), 0),
+        made_days_ago("notes.txt", 400),
+        // It is used below.
+        made_days_ago(file.file_name().unwrap().to_str().unwrap(), 400),
+    ];
+    assert!(believes(&file, &SECRET));
+    // Something new is compiled and kept.
+    cached(folder, &SECRET).load(&bytes_of("override-guard"), &[]).unwrap();
+    assert!(gone.iter().all(|path| !path.exists()));
+    for path in stay {
+        assert!(path.exists(), "{}", path.display());
     }
 }
 

@@ -124,10 +124,17 @@ struct Entries {
     lock: Option<fs::File>,
     position: PathBuf,
     after: AuditCursor,
+    /// The last entry of each partition that is in the file.
+    last: Last,
+    /// Whether the log was seen to have what the file has last. A log that was restored may not have it.
+    is_compared: bool,
     /// What was in the file at the start, until the log was read to its end once: a crash can come between the file and the
     /// position.
     known: Known,
 }
+
+/// The last entry of each partition: its number and digest.
+type Last = BTreeMap<u16, (u64, Digest)>;
 
 /// The entries at the end of the file.
 #[derive(Default)]
@@ -136,6 +143,9 @@ struct Known {
     /// The lowest number of each partition among them: what comes before it is further up in the file.
     first: BTreeMap<u16, u64>,
 }
+
+/// How many entries of each partition are compared with those of a log that was restored.
+const COMPARED: usize = 1 << 16;
 
 struct Metrics {
     signed: IntGauge,
@@ -258,22 +268,24 @@ impl Keeper {
     /// Appends what was added to the log to the audit file.
     pub(crate) async fn mirror(&self, store: &dyn Store) {
         let Some(entries) = &self.entries else { return };
-        // What was there before is in the file once its end was reached.
-        let is_asked_for = self.retention.is_some() || store.shared().is_some();
-        let sizes = match is_asked_for {
-            true => store.audit_sizes().await.unwrap_or_default(),
-            false => Vec::new(),
-        };
         loop {
             let after = lock(entries).after.clone();
-            let page = match store.audit_log(AuditRange::default(), &after, PAGE).await {
-                Ok(page) if page.entries.is_empty() && page.is_last => {
-                    *lock(&self.mirrored) = sizes;
-                    return self.resolve(Part::File);
-                }
-                Ok(page) => page,
-                // The store is a copy of one of another kind: the file tells what it has already.
-                Err(StoreError::Cursor(_)) if !after.as_str().is_empty() => {
+            let read = async {
+                // What was there before is in the file once its end was reached.
+                let sizes = store.audit_sizes().await?;
+                let page = store.audit_log(AuditRange::default(), &after, PAGE).await?;
+                let is_compared = page.entries.is_empty() && lock(entries).is_compared;
+                let before = match is_compared {
+                    true => Vec::new(),
+                    false => store.audit_before(&after).await?,
+                };
+                Ok((sizes, page, before))
+            };
+            let (sizes, page) = match read.await {
+                Ok((sizes, page, before)) if lock(entries).goes_on(&sizes, &before) => (sizes, page),
+                // The store has lost entries, or is a copy of one of another kind: the file tells what it has already.
+                Err(StoreError::Cursor(_)) | Ok(_) if !after.as_str().is_empty() => {
+                    tracing::warn!("the audit log is not the one that the audit file was written from; reading all of it again");
                     let entries = Arc::clone(entries);
                     let start_again = move || lock(&entries).start_again();
                     if self.settle(Part::File, tokio::task::spawn_blocking(start_again).await) {
@@ -281,11 +293,17 @@ impl Keeper {
                     }
                     return;
                 }
+                Ok((sizes, page, _)) => (sizes, page),
                 Err(error @ StoreError::Unavailable { .. }) => {
                     return tracing::debug!(%error, "no entries for the audit file");
                 }
                 Err(error) => return self.report(Part::File, error.to_string()),
             };
+            lock(entries).is_compared = true;
+            if page.entries.is_empty() && page.is_last {
+                *lock(&self.mirrored) = sizes;
+                return self.resolve(Part::File);
+            }
             let (entries, is_last) = (Arc::clone(entries), page.is_last);
             let append = move || lock(&entries).append(&page);
             let is_done = self.settle(Part::File, tokio::task::spawn_blocking(append).await);
@@ -511,22 +529,45 @@ impl Entries {
             // It is made before something is appended.
             locked => locked.ok(),
         };
-        let known = Known::of(&file).with_context(named)?;
+        let (known, at_the_end) = Known::of(&file).with_context(named)?;
         let position = crate::config::beside(path, ".position");
-        let after = match fs::read_to_string(&position) {
-            Ok(text) => AuditCursor::parse(text.trim()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => AuditCursor::default(),
+        let text = match fs::read_to_string(&position) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", position.display())),
         };
-        Ok(Entries { file, lock, position, after, known })
+        let mut lines = text.lines();
+        let after = AuditCursor::parse(lines.next().unwrap_or_default().trim());
+        let last = lines.filter_map(|line| {
+            let [partition, number, digest] = *line.split(' ').collect::<Vec<_>>() else { return None };
+            Some((partition.parse().ok()?, (number.parse().ok()?, digest.parse().ok()?)))
+        });
+        let mut last: Last = last.collect();
+        // An earlier version has not written it.
+        if last.is_empty() {
+            last = at_the_end;
+        }
+        Ok(Entries { file, lock, position, after, last, is_compared: false, known })
+    }
+
+    /// Whether a log of these sizes, with these entries right before the place that was read last, has what the file has.
+    fn goes_on(&self, sizes: &[u64], before: &[LogEntry]) -> bool {
+        let is_long_enough = self.last.iter().all(|(partition, (number, _))| {
+            sizes.get(usize::from(*partition)).is_some_and(|size| size >= number)
+        });
+        let is_the_same = before.iter().all(|entry| {
+            self.last.get(&entry.partition).is_none_or(|last| *last == (entry.number, entry.digest))
+        });
+        is_long_enough && is_the_same
     }
 
     /// Goes through the log from its beginning.
     fn start_again(&mut self) -> Result<(), String> {
         let path = self.file.path().display();
-        self.known =
-            Known::whole(self.file.path()).map_err(|error| format!("cannot read `{path}`: {error}"))?;
+        self.known = Known::whole(self.file.path(), COMPARED)
+            .map_err(|error| format!("cannot read `{path}`: {error}"))?;
         self.after = AuditCursor::default();
+        self.last = Last::default();
         Ok(())
     }
 
@@ -542,10 +583,20 @@ impl Entries {
             })?);
         }
         let mut text = Vec::new();
+        let mut last = self.last.clone();
         for entry in &page.entries {
+            if self.known.differs(entry) {
+                return Err(format!(
+                    "entry {} of partition {} is another one in `{}`, too far from its end to be put right: name another file",
+                    entry.number,
+                    entry.partition,
+                    self.file.path().display()
+                ));
+            }
             if !self.known.has(entry) {
                 line::write(entry, &mut text);
             }
+            last.insert(entry.partition, (entry.number, entry.digest));
         }
         if !text.is_empty() {
             self.file.append(&text).map_err(|error| failure(self.file.path(), &error))?;
@@ -553,24 +604,31 @@ impl Entries {
         if page.is_last {
             self.known = Known::default();
         }
-        replace(&self.position, page.next.as_str()).map_err(|error| failure(&self.position, &error))?;
+        let mut position = page.next.as_str().to_owned();
+        for (partition, (number, digest)) in &last {
+            position.push_str(&format!("\n{partition} {number} {digest}"));
+        }
+        replace(&self.position, &position).map_err(|error| failure(&self.position, &error))?;
         self.after = page.next.clone();
+        self.last = last;
         Ok(())
     }
 }
 
 impl Known {
-    fn of(file: &AppendedFile) -> io::Result<Known> {
-        let mut known = Known::default();
+    /// Also returns the last entry of each partition.
+    fn of(file: &AppendedFile) -> io::Result<(Known, Last)> {
+        let (mut known, mut last) = (Known::default(), Last::default());
         for entry in String::from_utf8_lossy(&file.tail()?).lines().filter_map(line::read) {
             known.entries.insert((entry.partition, entry.number, entry.digest));
             known.first.entry(entry.partition).or_insert(entry.number);
+            last.insert(entry.partition, (entry.number, entry.digest));
         }
-        Ok(known)
+        Ok((known, last))
     }
 
-    /// What is in all of a file: entries are in the order of their partition, so the last one of each tells.
-    fn whole(path: &Path) -> io::Result<Known> {
+    /// The last `most` entries of each partition in a file.
+    fn whole(path: &Path, most: usize) -> io::Result<Known> {
         let mut known = Known::default();
         let file = match fs::File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(known),
@@ -579,13 +637,32 @@ impl Known {
         if !file.metadata()?.is_file() {
             return Ok(known);
         }
+        let mut last: BTreeMap<u16, VecDeque<(u64, Digest)>> = BTreeMap::new();
         for text in io::BufReader::new(file).split(b'\n') {
             let text = text?;
             let Some(entry) = str::from_utf8(&text).ok().and_then(line::read) else { continue };
-            let first = known.first.entry(entry.partition).or_default();
-            *first = (*first).max(entry.number.saturating_add(1));
+            let last = last.entry(entry.partition).or_default();
+            last.push_back((entry.number, entry.digest));
+            if last.len() > most {
+                last.pop_front();
+                // Which one it is turns out at the end.
+                known.first.insert(entry.partition, 0);
+            }
+        }
+        for (partition, last) in last {
+            if let Some(first) = known.first.get_mut(&partition) {
+                *first = last.iter().map(|(number, _)| *number).min().unwrap_or_default();
+            }
+            known.entries.extend(last.into_iter().map(|(number, digest)| (partition, number, digest)));
         }
         Ok(known)
+    }
+
+    /// Whether the file has another entry in its place, and what comes before that is not known.
+    fn differs(&self, entry: &LogEntry) -> bool {
+        let LogEntry { partition, number, digest, .. } = entry;
+        self.first.get(partition) == Some(number)
+            && !self.entries.contains(&(*partition, *number, *digest))
     }
 
     fn has(&self, entry: &LogEntry) -> bool {
@@ -627,6 +704,58 @@ mod tests {
         let text = fs::read_to_string(&path).expect("it is there");
         let numbers: Vec<u64> = text.lines().filter_map(line::read).map(|line| line.number).collect();
         assert_eq!(numbers, [1, 2, 3, 4]);
+    }
+
+    fn other(numbers: std::ops::RangeInclusive<u64>) -> LogPage {
+        let mut page = page(numbers);
+        for entry in &mut page.entries {
+            entry.body = entry.body.replace(r#""event":"e""#, r#""event":"after the restore""#);
+            entry.digest = Digest::of(entry.body.as_bytes());
+        }
+        page
+    }
+
+    /// A log that was restored has others under the numbers of those that it has lost.
+    #[test]
+    fn what_a_restored_log_has_is_in_the_file_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit");
+        Entries::open(&path).expect("a new file").append(&page(1..=5)).expect("it is written");
+        let mut entries = Entries::open(&path).expect("it is read");
+        let [.., last] = &*page(1..=5).entries else { panic!("there are five") };
+        assert!(entries.goes_on(&[0, 0, 0, 9], std::slice::from_ref(last)));
+        assert!(entries.goes_on(&[0, 0, 0, 9], &[]), "it was removed");
+        assert!(!entries.goes_on(&[0, 0, 0, 4], &[]), "it is gone");
+        let [.., another] = &*other(4..=5).entries else { panic!("there are two") };
+        assert!(!entries.goes_on(&[0, 0, 0, 9], std::slice::from_ref(another)), "it is another one");
+
+        entries.start_again().expect("it is read");
+        let mut restored = page(1..=3);
+        restored.entries.extend(other(4..=7).entries);
+        entries.append(&restored).expect("it is written");
+        let text = fs::read_to_string(&path).expect("it is there");
+        let digests: Vec<Digest> = text.lines().filter_map(line::read).map(|line| line.digest).collect();
+        let expected = page(1..=5).entries.into_iter().chain(other(4..=7).entries);
+        assert_eq!(digests, expected.map(|entry| entry.digest).collect::<Vec<_>>());
+        drop(entries);
+        let entries = Entries::open(&path).expect("it is read");
+        let [.., last] = &*restored.entries else { panic!("there are some") };
+        assert!(entries.goes_on(&[0, 0, 0, 7], std::slice::from_ref(last)));
+    }
+
+    #[test]
+    fn a_log_that_is_another_one_further_back_than_is_compared_is_not_appended() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit");
+        let mut entries = Entries::open(&path).expect("a new file");
+        entries.append(&page(1..=5)).expect("it is written");
+        entries.start_again().expect("it is read");
+        entries.known = Known::whole(&path, 2).expect("it is read");
+        assert!(entries.append(&page(1..=6)).is_ok(), "the same one");
+        entries.known = Known::whole(&path, 2).expect("it is read");
+        let refused = entries.append(&other(2..=7)).expect_err("another one");
+        assert!(refused.contains("name another file"), "{refused}");
+        assert_eq!(fs::read_to_string(&path).expect("it is there").lines().count(), 6);
     }
 
     /// Two would write each entry twice.

@@ -1,5 +1,6 @@
 //! Promises of the port `Audit`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{AuditEntry, Digest, Request, RequestId, Timestamp};
@@ -117,6 +118,22 @@ pub(crate) async fn entries_are_numbered_without_gaps<B: Backend>() {
         for (partition, entry) in (0..).zip(at_the_end) {
             let last = entries.iter().rfind(|entry| entry.partition == partition);
             assert_eq!(entry.as_ref(), last);
+        }
+    }
+    let mut after = AuditCursor::default();
+    assert_eq!(store.audit_before(&after).await.unwrap(), []);
+    let mut last = BTreeMap::new();
+    loop {
+        let page = store.audit_log(AuditRange::default(), &after, 7).await.unwrap();
+        last.extend(page.entries.into_iter().map(|entry| (entry.partition, entry)));
+        after = page.next;
+        let before = store.audit_before(&after).await.unwrap();
+        assert!(!before.is_empty());
+        for entry in before {
+            assert_eq!(last.get(&entry.partition), Some(&entry));
+        }
+        if page.is_last {
+            break;
         }
     }
     drop(store);

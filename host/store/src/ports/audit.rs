@@ -56,6 +56,9 @@ pub trait Audit: Send + Sync {
         Ok(None)
     }
 
+    /// The entries that a place in the whole log comes right after, as far as they are there: one, or one of each partition.
+    async fn audit_before(&self, place: &AuditCursor) -> Result<Vec<LogEntry>, StoreError>;
+
     /// Appends an entry to a partition, whatever it is about, and returns its number.
     async fn append_to(&self, partition: u16, entry: AuditEntry) -> Result<u64, StoreError>;
 

@@ -96,6 +96,11 @@ impl Audit for RedisStore {
         Ok(Some(found))
     }
 
+    async fn audit_before(&self, place: &AuditCursor) -> Result<Vec<LogEntry>, StoreError> {
+        let Places { seen, .. } = Places::parse(&place.0, self.space.all_tags().len())?;
+        Ok(self.audit_entries_at(&seen).await?.into_iter().flatten().flatten().collect())
+    }
+
     async fn append_to(&self, partition: u16, entry: AuditEntry) -> Result<u64, StoreError> {
         let tag = self.space.audit_tag(partition);
         let append = Records::of(&[entry], &[])?.append(self.space.lasting(&APPEND_TO, &tag));

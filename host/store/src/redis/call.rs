@@ -125,7 +125,9 @@ impl Call {
                 let (name, text) =
                     if by_source { ("EVAL", &script.source) } else { ("EVALSHA", &script.digest) };
                 let mut command = redis::cmd(name);
-                command.arg(text).arg(1).arg(self.tag.as_str());
+                // Two keys, neither of which is there: while a Cluster moves a slot, a script that names one would be carried
+                // out by the new server, which has nothing of the partition yet. With two it is refused until all is moved.
+                command.arg(text).arg(2).arg(self.tag.as_str()).arg(self.tag.key("none"));
                 command
             }
         };

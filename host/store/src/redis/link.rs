@@ -324,7 +324,9 @@ impl Link {
                     Ok(value) => answer = Some(value),
                 }
             }
-            let waited = answers.next().unwrap_or_default().extract_error().map_err(failure_of)?;
+            // The change is carried out by now: a server that was demoted meanwhile refuses the `WAIT` alone.
+            let waited = answers.next().unwrap_or_default().extract_error();
+            let waited = waited.map_err(|error| Failure::Lost(error.to_string()))?;
             confirmed = self.is_enough(&waited);
             if !confirmed && Instant::now() >= deadline {
                 let detail = "it is stored, and not confirmed: too few replicas, or disks, have it; it may still be lost";

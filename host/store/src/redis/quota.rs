@@ -83,46 +83,49 @@ impl NewOpen {
 /// How long after a look at a list that had no other than open requests it is not looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Which lists of callers were full of open requests lately, so that whoever asks on and on does not have them looked at on
-/// and on.
+/// Looks at the lists of callers that are full: one at a time of each, and not again and again.
 #[derive(Debug, Default)]
-pub(super) struct Full(Mutex<Looks>);
+pub(super) struct Full(Mutex<HashMap<String, Look>>);
 
 #[derive(Debug, Default)]
-struct Looks {
-    callers: HashMap<String, Instant>,
-    /// How many requests have ended, of whatever caller.
-    ended: u64,
+struct Look {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    began: Option<Instant>,
 }
 
-/// How many requests had ended when somebody began to look.
-struct Look(u64);
+impl Look {
+    fn is_recent(&self) -> bool {
+        self.began.is_some_and(|began| began.elapsed() < LOOK_AGAIN)
+    }
+}
 
 impl Full {
-    /// `None` if the list of this caller was looked at lately.
-    fn look(&self, caller: &str) -> Option<Look> {
-        let looks = self.lock();
-        let is_due = looks.callers.get(caller).is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN);
-        is_due.then_some(Look(looks.ended))
+    /// Whoever has the turn of a caller may look.
+    fn turn(&self, caller: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut looks = self.lock();
+        looks.retain(|_, look| look.is_recent() || Arc::strong_count(&look.turn) > 1);
+        Arc::clone(&looks.entry(caller.to_owned()).or_default().turn)
     }
 
-    /// It had no other than open requests, unless one has ended since.
-    fn looked(&self, caller: &str, Look(ended): Look) {
+    /// False if the list was looked at lately, and none of the caller's requests has ended since.
+    fn begins(&self, caller: &str) -> bool {
         let mut looks = self.lock();
-        looks.callers.retain(|_, looked| looked.elapsed() < LOOK_AGAIN);
-        if looks.ended == ended {
-            looks.callers.insert(caller.to_owned(), Instant::now());
+        let look = looks.entry(caller.to_owned()).or_default();
+        let is_due = !look.is_recent();
+        if is_due {
+            look.began = Some(Instant::now());
+        }
+        is_due
+    }
+
+    /// One of its requests has ended, and is taken off the list only after that.
+    fn ended(&self, caller: &str) {
+        if let Some(look) = self.lock().get_mut(caller) {
+            look.began = None;
         }
     }
 
-    /// One of its requests has ended.
-    fn ended(&self, caller: &str) {
-        let mut looks = self.lock();
-        looks.callers.remove(caller);
-        looks.ended += 1;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Looks> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Look>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -160,7 +163,6 @@ impl Space {
         limits: Limits,
     ) -> Result<Quota, StoreError> {
         let caller = projection.caller.unwrap_or_default();
-        let tag = self.home_of(caller);
         let new = NewOpen { id: projection.id, limits, gives_way: Vec::new() };
         let reserved = async |new: &NewOpen| {
             let (space, caller) = (Arc::clone(self), caller.to_owned());
@@ -182,14 +184,26 @@ impl Space {
         {
             return Ok(quota);
         }
-        let Some(look) = self.full.look(caller) else { return Ok(Quota::Full) };
-        self.release_closed(caller, &tag).await?;
-        // Also if none was found: one may have ended meanwhile, and been taken off by whoever has ended it.
-        if let Some(quota) = reserved(&new).await? {
+        let turn = self.full.turn(caller);
+        let (turn, has_waited) = match turn.try_lock() {
+            Ok(turn) => (turn, false),
+            Err(_) => (turn.lock().await, true),
+        };
+        // Whoever looked meanwhile may have found room.
+        if has_waited && let Some(quota) = reserved(&new).await? {
             return Ok(quota);
         }
-        self.full.looked(caller, look);
-        Ok(Quota::Full)
+        if !self.full.begins(caller) {
+            return Ok(Quota::Full);
+        }
+        let action = match new.limits.most.in_all {
+            Some(_) => "",
+            None => projection.action,
+        };
+        self.release_closed(caller, action).await?;
+        drop(turn);
+        // Also if none was found: one may have ended meanwhile, and been taken off by whoever has ended it.
+        Ok(reserved(&new).await?.unwrap_or(Quota::Full))
     }
 
     /// The open requests that give way to a new one.
@@ -220,10 +234,11 @@ impl Space {
         answers.collect()
     }
 
-    /// Takes requests that are not open off the list of their caller.
-    async fn release_closed(&self, caller: &str, tag: &Tag) -> Result<(), StoreError> {
+    /// Takes requests of an action, or of all, that are not open off the list of their caller.
+    async fn release_closed(&self, caller: &str, action: &str) -> Result<(), StoreError> {
         let place = Place { table: "quota", key: &caller };
-        let listed = place.list(self.link.call(Call::script(&RESERVED, tag).text(caller)).await?)?;
+        let list = Call::script(&RESERVED, &self.home_of(caller)).text(caller).text(action);
+        let listed = place.list(self.link.call(list).await?)?;
         let (mut ids, mut ages) = (Vec::new(), Vec::new());
         for row in listed {
             let [id, age] = place.row(row)?;
@@ -241,6 +256,7 @@ impl Space {
         if closed.is_empty() {
             return Ok(());
         }
+        self.confirm_all(&closed).await?;
         self.release(caller, &closed).await
     }
 
@@ -250,14 +266,9 @@ impl Space {
         self.link.call(release.each(requests, |call, id| call.text(&id.to_string()))).await.map(drop)
     }
 
-    /// One of its requests has ended, or was not created, and is off its list.
-    pub(super) fn released(&self, caller: Option<&str>) {
-        self.full.ended(caller.unwrap_or_default());
-    }
-
     /// Takes one off without waiting. If it fails, the request is found when the list is full.
     pub(super) fn release_later(self: &Arc<Space>, caller: Option<&str>, request: RequestId) {
-        self.released(caller);
+        self.full.ended(caller.unwrap_or_default());
         let (space, caller) = (Arc::clone(self), caller.unwrap_or_default().to_owned());
         tokio::spawn(async move {
             let releasing = Arc::clone(&space);

@@ -84,12 +84,13 @@ impl Requests for RedisStore {
                 created = write(&quota).await?;
             }
         }
+        let is_open = created == Created::New && projection.due_at.is_some();
+        if !is_open && matches!(quota, Quota::Reserved) {
+            space.release_later(projection.caller, request.id);
+        }
         if created == Created::New {
             space.confirm(&tag, request.id, request.version).await;
         } else {
-            if matches!(quota, Quota::Reserved) {
-                space.release_later(projection.caller, request.id);
-            }
             // Unless it is there: it is created again.
             if created != Created::LineageConflict {
                 for key in projection.contests() {
@@ -131,10 +132,8 @@ impl Requests for RedisStore {
         if committed == Committed::Done {
             space.confirm(&tag, request.id, request.version).await;
         }
-        match released {
-            true if space.counts_with_writes() => space.released(projection.caller),
-            true => space.release_later(projection.caller, request.id),
-            false => {}
+        if released && !space.counts_with_writes() {
+            space.release_later(projection.caller, request.id);
         }
         let is_over = committed == Committed::Done && projection.due_at.is_none();
         if is_over {

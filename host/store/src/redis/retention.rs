@@ -14,6 +14,7 @@ use super::records::Records;
 use super::reply::{Place, limit as sent_limit, millis};
 use super::request_row::StoredRequest;
 use super::script::{CLAIM_ARCHIVAL, PUT_OFF, REMOVABLE, REMOVE};
+use crate::projection::Projection;
 use crate::{ARCHIVAL_CLAIM_MS, Removable, Removal, Retention, StoreError};
 
 const EFFECTS: [Effect; 3] = [Effect::ShowRequest, Effect::NotifyEscalation, Effect::NotifyReplaced];
@@ -70,7 +71,14 @@ impl Retention for RedisStore {
                 is_undelivered: place.number("stale", stale)? > 0,
             })
         });
-        rows.collect()
+        let found: Vec<Removable> = rows.collect::<Result<_, StoreError>>()?;
+        // Whoever ended one, and died before it was off its list, has left it there.
+        for Removable { request, .. } in found.iter().filter(|found| found.request.due_at().is_none()) {
+            for key in Projection::of(request).contests() {
+                self.space.drop_superseding(&key, &[request.id]).await?;
+            }
+        }
+        Ok(found)
     }
 
     async fn claim_archival(

@@ -4,9 +4,11 @@
 //! A request is put on it before it is created, and taken off after it has ended, or was not created. So the list has all
 //! that are open, in the order in which they came, and now and then one that is not; whoever reads it takes those off.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{Digest, RequestId};
+use futures_util::future::try_join_all;
 
 use super::Space;
 use super::call::{Call, Tag};
@@ -56,9 +58,20 @@ impl Space {
             }
         }
         if !gone.is_empty() {
+            self.confirm_all(&gone).await?;
             self.drop_superseding(key, &gone).await?;
         }
         Ok(open)
+    }
+
+    /// Waits until what is stored of requests is as durable as configured: an end that a failover takes back must not have
+    /// taken its request off a list.
+    pub(super) async fn confirm_all(&self, requests: &[RequestId]) -> Result<(), StoreError> {
+        if self.durability.waits() {
+            let tags: HashSet<Tag> = requests.iter().map(|id| self.tag_of(*id)).collect();
+            try_join_all(tags.iter().map(|tag| self.link.confirmed(tag))).await?;
+        }
+        Ok(())
     }
 
     /// Whether each of these requests is open, in their order.
@@ -92,12 +105,12 @@ impl Space {
         Ok(found)
     }
 
-    async fn drop_superseding(&self, key: &Digest, requests: &[RequestId]) -> Result<(), StoreError> {
+    pub(super) async fn drop_superseding(&self, key: &Digest, requests: &[RequestId]) -> Result<(), StoreError> {
         let drop_them = Call::script(&SUPERSEDE_DROP, &self.tag(key.shard())).text(&key.to_string());
         self.link.call(drop_them.each(requests, |call, id| call.text(&id.to_string()))).await.map(drop)
     }
 
-    /// The same for one, without waiting. If it fails, whoever reads the list takes it off.
+    /// The same for one, without waiting. If it fails, whoever reads the list takes it off, or its removal does.
     pub(super) fn drop_superseding_later(self: &Arc<Space>, key: Digest, request: RequestId) {
         let space = Arc::clone(self);
         tokio::spawn(async move {

@@ -32,6 +32,15 @@ impl SqliteArchive {
         Ok(SqliteArchive { db, _lock: lock })
     }
 
+    /// Copies the database, as it is at one moment, into a file that is empty. A gateway goes on writing meanwhile.
+    ///
+    /// # Errors
+    /// If it cannot be read, or the file is not empty or cannot be written.
+    pub fn back_up(&self, to: &str) -> Result<(), StoreError> {
+        self.db.execute("VACUUM INTO ?1", [to])?;
+        Ok(())
+    }
+
     /// Up to `limit` requests with ids from `from` on, in the order in which they were created, without their salts.
     pub fn requests(&self, from: RequestId, limit: usize) -> Result<Vec<Request>, StoreError> {
         let mut select = self.db.prepare_cached(

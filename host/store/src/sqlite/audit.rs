@@ -64,6 +64,18 @@ impl Audit for SqliteStore {
         self.readers.read(sizes).await
     }
 
+    async fn audit_before(&self, place: &AuditCursor) -> Result<Vec<LogEntry>, StoreError> {
+        let Place { seq, .. } = Place::of(&AuditRange::default(), place)?;
+        let select = "SELECT seq, partition, number, at, request, digest, body FROM audit WHERE seq = ?1";
+        self.readers
+            .read(move |db| {
+                let mut select = db.prepare_cached(select)?;
+                let found = select.query_and_then([seq], log_entry)?;
+                found.collect()
+            })
+            .await
+    }
+
     async fn append_to(&self, partition: u16, entry: AuditEntry) -> Result<u64, StoreError> {
         let records = Records { partition, audit: vec![AuditRow::of(&entry)?], counts: Vec::new() };
         let appended = self.writer.write(move |scope| {

@@ -67,12 +67,6 @@ if salt_key ~= '' then
   field('sk', salt_key)
   field('salt', salt)
 end
-if places then
-  occupy(places, id, most.action)
-end
-if quota ~= 'free' then
-  field('q', '1')
-end
 redis.call('ZADD', P .. 'ids', 0, id)
 -- INVARIANT: a request has a kind, and a due time, exactly if it is open.
 local kind = arg()
@@ -83,6 +77,12 @@ if kind ~= '' then
   field('kind', kind)
   redis.call('ZADD', P .. 'due', due, id)
   opened(kind, id, submitted)
+  if places then
+    occupy(places, id, most.action)
+  end
+  if quota ~= 'free' then
+    field('q', '1')
+  end
 else
   field('end', ended)
   redis.call('ZADD', P .. 'ended', changed, id)

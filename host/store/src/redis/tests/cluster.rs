@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::server::Server;
-use super::{archive, opened, options};
+use super::{archive, opened, options, raw};
 use crate::contract::{Backend, SharedBackend, shared_contract, store_contract};
 use crate::fixtures::*;
 use crate::redis::{Durability, RedisOptions, RedisStore};
@@ -167,4 +167,65 @@ async fn what_was_acknowledged_outlives_a_primary() {
     for id in acknowledged {
         assert!(there.request(id).await.unwrap().is_some(), "{id}");
     }
+}
+
+/// As an operator moves slots from server to server. The new one has nothing of the partition until it has all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts six servers"]
+async fn a_partition_that_moves_to_another_server_is_not_torn_apart() {
+    let cluster = Cluster::start();
+    let options = options(&cluster.url());
+    let store = Arc::new(opened(&options).await);
+    let first = request(1);
+    let keyed = move || with_key(&request(1), 7, at(1_000_000));
+    assert_eq!(store.create(keyed()).await.unwrap(), Created::New);
+
+    let ask = async |server: usize, words: &[&str]| -> redis::Value {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        raw(&cluster.servers[server].0, &command).await
+    };
+    let text = |value| redis::from_redis_value::<String>(value).unwrap();
+    let tag = format!("{{{}:{}}}", options.namespace, first.id.shard() % options.partitions);
+    let slot: u64 = redis::from_redis_value(ask(0, &["CLUSTER", "KEYSLOT", &tag]).await).unwrap();
+    let slot = slot.to_string();
+    let mut holders = Vec::new();
+    for server in 0..3 {
+        let keys = ask(server, &["CLUSTER", "COUNTKEYSINSLOT", &slot]).await;
+        if redis::from_redis_value::<u64>(keys).unwrap() > 0 {
+            holders.push(server);
+        }
+    }
+    let [from] = *holders else { panic!("{holders:?} have it") };
+    let to = (from + 1) % 3;
+    let from_id = text(ask(from, &["CLUSTER", "MYID"]).await);
+    let to_id = text(ask(to, &["CLUSTER", "MYID"]).await);
+    ask(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
+    ask(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
+
+    let asking = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.create(keyed()).await }
+    });
+    while !text(ask(to, &["INFO", "errorstats"]).await).contains("TRYAGAIN") {
+        assert!(!asking.is_finished(), "it was carried out while the partition moves");
+    }
+    let port = cluster.servers[to].1.to_string();
+    loop {
+        let keys = ask(from, &["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).await;
+        let keys: Vec<String> = redis::from_redis_value(keys).unwrap();
+        if keys.is_empty() {
+            break;
+        }
+        let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+        migrate.extend(keys.iter().map(String::as_str));
+        ask(from, &migrate).await;
+    }
+    for server in [to, from] {
+        ask(server, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await;
+    }
+    let created = asking.await.unwrap().unwrap();
+    assert!(matches!(&created, Created::Known(_, request) if request.id == first.id), "{created:?}");
+    assert_eq!(store.commit(change(&next(&first, at(2), |_| {}))).await.unwrap(), Committed::Done);
+    assert_eq!(store.request(first.id).await.unwrap().unwrap().version, 2);
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use countersign_core::lifecycle::Request;
 use futures_util::future::join_all;
 
 use super::{options, raw, server};
@@ -144,4 +145,33 @@ async fn what_has_expired_is_removed_at_once_however_much_it_is() {
     store.maintain(at(2 * 86_400_000)).await.unwrap();
     // Each of them, and the set that had them by when they expire.
     assert_eq!(before - keys().await, 2 * PURGED_AT_ONCE + 2);
+}
+
+/// As after a failover to a server whose clock is behind.
+#[tokio::test]
+async fn a_place_from_the_future_is_one_that_was_just_taken() {
+    let server = server::Server::start(&[]);
+    let store = RedisStore::open(options(&server.url())).await.unwrap();
+    let most_open = MostOpen { in_all: Some(1), of_action: None };
+    let limited = |number| store.create(Create { most_open, ..new(&request(number)) });
+    assert_eq!(limited(1).await.unwrap(), Created::New);
+    let keys: Vec<String> =
+        redis::from_redis_value(raw(&server, redis::cmd("KEYS").arg("*:quota:*")).await).unwrap();
+    let place = format!("{} deploy", u32::MAX);
+    raw(&server, redis::cmd("HSET").arg(&keys[0]).arg(id(1).to_string()).arg(place)).await;
+    assert_eq!(limited(2).await.unwrap(), Created::TooManyOpen);
+}
+
+/// What is decided as it is made is not open.
+#[tokio::test]
+async fn a_request_that_ends_as_it_is_made_takes_no_place() {
+    let server = server::Server::start(&[]);
+    let store = RedisStore::open(options(&server.url())).await.unwrap();
+    let most_open = MostOpen { in_all: Some(1), of_action: None };
+    for number in 0..3 {
+        let ended = Request { state: approved(at(0)), ..request(number) };
+        let created = store.create(Create { most_open, ..new(&ended) }).await.unwrap();
+        assert_eq!(created, Created::New);
+    }
+    assert_eq!(store.create(Create { most_open, ..new(&request(9)) }).await.unwrap(), Created::New);
 }
