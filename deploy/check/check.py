@@ -4,6 +4,8 @@ gateway needs: no rights, one process for each SQLite file, time to drain."""
 
 import argparse
 import base64
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -20,8 +22,9 @@ OVERLAYS = ["dev", "single", "staging", "prod"]
 # The oldest that has what the manifests use, and one of today.
 KUBERNETES = ["1.30", "1.34"]
 # Kinds of the Prometheus operator, which are in no schema of Kubernetes itself.
-WITHOUT_SCHEMA = {"ServiceMonitor"}
+WITHOUT_SCHEMA = {"PrometheusRule", "ServiceMonitor"}
 # How long the gateway takes to drain.
+SECRETS_SOURCE = (ROOT / "host/server/src/config/secrets.rs").read_text()
 RUN = (ROOT / "host/server/src/run.rs").read_text()
 DRAINS = re.findall(r"^(?:pub.* )?const (?:DRAIN|BACKGROUND): .*from_secs\((\d+)\)", RUN, re.M)
 assert len(DRAINS) == 2, DRAINS
@@ -48,10 +51,9 @@ class Program:
         self.help = self.run(["serve", "--help"], {}).stdout
         assert "COUNTERSIGN_STORE" in self.help, self.help
 
-    def run(self, words, variables, folder=None):
-        return subprocess.run(
-            [self.path, *words], env={"HOME": "/nonexistent", **variables}, cwd=folder, capture_output=True, text=True
-        )
+    def run(self, words, variables, folder=None, **user):
+        variables = {"HOME": "/nonexistent", **variables}
+        return subprocess.run([self.path, *words], env=variables, cwd=folder, capture_output=True, text=True, **user)
 
     def knows(self, where, variables):
         for name in variables:
@@ -126,6 +128,55 @@ def check_replicas(where, resources, store):
         expect("HorizontalPodAutoscaler" not in kinds, f"{where}: it would be scaled")
 
 
+def check_monitoring(where, resources):
+    """The rules are those of the project, and ask for the job that the ServiceMonitor makes of its service."""
+    monitors = [resource for resource in resources if resource["kind"] == "ServiceMonitor"]
+    rules = [resource for resource in resources if resource["kind"] == "PrometheusRule"]
+    if not monitors and not rules:
+        return
+    [monitor], [rules] = monitors, rules
+    text = (ROOT / "deploy/monitoring/alerts.yaml").read_text()
+    made = "run deploy/monitoring/kubernetes.sh"
+    expect(rules["spec"] == yaml.safe_load(text), f"{where}: its alert rules are not those of alerts.yaml: {made}")
+    asked = set(re.findall(r'\bjob="([^"$]+)"', text))
+    selected = monitor["spec"]["selector"]["matchLabels"].items()
+    services = [r for r in resources if r["kind"] == "Service" and selected <= r["metadata"].get("labels", {}).items()]
+    expect(len(services) == 1, f"{where}: the ServiceMonitor selects {len(services)} services")
+    for service in services:
+        name, labels = service["metadata"]["name"], service["metadata"]["labels"]
+        job = labels.get(monitor["spec"].get("jobLabel"), name)
+        expect({job} == asked, f"{where}: the job is called `{job}`, and the alert rules ask for {asked}")
+        ports = {port["name"] for port in service["spec"]["ports"]}
+        scraped = {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]}
+        expect(scraped <= ports, f"{where}: {scraped} is scraped, and the service has {ports}")
+    page = (ROOT / "docs/METRICS.md").read_text()
+    expect(set(re.findall(r"job_name: (\S+)", page)) == asked, "docs/METRICS.md: another job than in the alert rules")
+
+
+def check_offline(where, deployment, program):
+    """The Job for one command has all that the pod has, and nobody is sent to it."""
+    words = ["keys", "rewrap", "--store", "$(COUNTERSIGN_STORE)"]
+    asks = ["jq", "-f", str(ROOT / "deploy/kubernetes/offline.jq"), "--args", "--", *words]
+    made = subprocess.run(asks, input=json.dumps(deployment), capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    job = json.loads(made.stdout)
+    job["metadata"]["name"] = job["metadata"].pop("generateName") + "1"
+    validate(where, [job])
+    expect(job["metadata"]["namespace"] == deployment["metadata"]["namespace"], f"{where}: the Job is somewhere else")
+    template = job["spec"]["template"]
+    gateway = deployment["spec"]["template"]
+    expect(not template["metadata"]["labels"].items() & gateway["metadata"]["labels"].items(), f"{where}: services send to the Job")
+    [container], [of_gateway] = template["spec"]["containers"], gateway["spec"]["containers"]
+    for name in ["image", "env", "envFrom", "volumeMounts", "securityContext", "resources"]:
+        expect(container.get(name) == of_gateway.get(name), f"{where}: the Job has another `{name}`")
+    for name in ["volumes", "securityContext", "serviceAccountName", "automountServiceAccountToken"]:
+        expect(template["spec"].get(name) == gateway["spec"].get(name), f"{where}: the Job has another `{name}`")
+    expect(container["args"] == words, f"{where}: the Job runs {container['args']}")
+    expect(not [name for name in container if name.endswith("Probe")], f"{where}: the Job is probed")
+    helped = program.run(["keys", "rewrap", "--help"], {})
+    expect(helped.returncode == 0 and "--store" in helped.stdout, f"{where}: no `keys rewrap --store`")
+
+
 def mount(pod, resources, program, target):
     """Makes the volumes of a pod as Kubernetes does: a folder's files are links into one that is replaced as a whole."""
     maps = {resource["metadata"]["name"]: resource for resource in resources if resource["kind"] == "ConfigMap"}
@@ -198,6 +249,8 @@ def check_kubernetes(program, kustomize, policies, work):
         settings = next(r["data"] for r in resources if r["kind"] == "ConfigMap" and r["metadata"]["name"] in names)
         program.knows(where, settings)
         check_replicas(where, resources, settings["COUNTERSIGN_STORE"])
+        check_monitoring(where, resources)
+        check_offline(where, deployment, program)
         ports = {port["containerPort"] for port in container["ports"]}
         listens = {int(v.rsplit(":", 1)[1]) for name, v in settings.items() if name.endswith("LISTEN")}
         expect(ports == listens, f"{where}: it listens on {listens}, and has the ports {ports}")
@@ -215,9 +268,20 @@ def check_compose(program, policies, work):
     expect(gateway["read_only"] is True and gateway["cap_drop"] == ["ALL"], f"{where}: rights")
     expect(re.match(r"^\d+s$", gateway["stop_grace_period"]), f"{where}: no `stop_grace_period`")
     expect(int(gateway["stop_grace_period"][:-1]) > DRAIN_SECONDS, f"{where}: it is killed before it has drained")
-    variables = {name: str(value) for name, value in gateway["environment"].items()}
-    literal = {name: value for name, value in variables.items() if not value.startswith("${")}
+    variables = gateway["environment"]
+    literal = {name: value for name, value in variables.items() if value and not value.startswith("${")}
     program.knows(where, variables)
+    # The list of the gateway itself: constants, and names in quotes.
+    names = re.search(r"const NAMES: .*? = \[(.*?)\];", SECRETS_SOURCE, re.S)[1]
+    constants = dict(re.findall(r'const ([A-Z_]+): &str = "([A-Z_]+)";', SECRETS_SOURCE))
+    secrets = {constants.get(name, name) for name in re.findall(r"[A-Z_]+", names)}
+    assert len(secrets) >= 10, secrets
+    expect(secrets <= set(variables), f"{where}: these secrets do not reach the gateway: {secrets - set(variables)}")
+    published = {port.rsplit(":", 1)[1]: port for port in gateway["ports"]}
+    for name in ["COUNTERSIGN_LISTEN", "COUNTERSIGN_OPS_LISTEN"]:
+        host, port = literal[name].rsplit(":", 1)
+        expect(host == "0.0.0.0" and port in published, f"{where}: nobody outside of the container reaches {name}")
+    expect(all(port.startswith("127.0.0.1:") for port in published.values()), f"{where}: other machines reach {published}")
     target = work / "compose"
     target.mkdir()
     shutil.copy(ROOT / "deploy/compose/access.yaml", target)
@@ -249,6 +313,66 @@ def check_service(program, policies, work):
     places = {"/etc/countersign": target, "/var/lib/countersign": target, "/var/cache/countersign": target / "cache"}
     program.finds_sound(where, moved(variables, places), target)
     print("  service: settings sound")
+    check_unit()
+    check_private_files(program, moved(variables, places), target)
+
+
+def check_unit():
+    """A user that files can be given to, and that the documents name; the unit's paths belong to it."""
+    where = "deploy/package/countersign.service"
+    unit = (ROOT / where).read_text()
+    [made] = re.findall(r"^u (\S+) ", (ROOT / "deploy/package/countersign.sysusers").read_text(), re.M)
+    settings = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and line[:1].isupper())
+    expect("DynamicUser" not in settings, f"{where}: nobody can give a file to a user that changes")
+    expect((settings.get("User"), settings.get("Group")) == (made, made), f"{where}: another user than of sysusers.d")
+    expect(settings.get("StateDirectory") == made and settings.get("ProtectSystem") == "strict", f"{where}: its sandbox")
+    expect("\n#ReadWritePaths=/" in unit, f"{where}: no `ReadWritePaths`")
+    for page in [*(ROOT / "docs").glob("*.md"), ROOT / "deploy/package/INSTALL.md"]:
+        for user in re.findall(r"(?:\binstall\b[^\n`]* -g |\brunuser -u |\bchgrp |\broot:)([a-z][a-z-]*)", page.read_text()):
+            expect(user == made, f"{page.name}: the user `{user}`, and the gateway is `{made}`")
+
+
+def check_private_files(program, variables, folder):
+    """What INSTALL.md says of the files of root: the gateway's user reads them, with the mode that is named there."""
+    user = 64533
+    if os.geteuid() != 0:
+        print("  service: not root, so what another user reads is not checked")
+        return
+    # Where that user reaches it all; the program, too.
+    for at in [folder, folder.parent]:
+        at.chmod(0o711)
+    theirs = Program(shutil.copy(program.path, folder / "countersign"))
+    private = folder / "private"
+    private.mkdir()
+    (private / "webhook").write_text("whsec_" + base64.b64encode(bytes(32)).decode())
+    (private / "registry").write_text('{"auths": {}}')
+    key = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=check"]
+    key += ["-keyout", str(private / "tls.key"), "-out", str(private / "tls.pem")]
+    subprocess.run(key, check=True, capture_output=True)
+    made = program.run(["receipt", "rotate-keys", "--receipt-keys", str(private / "receipts.key")], {})
+    assert made.returncode == 0, made.stderr
+    digest = re.search(r"sha256: [0-9a-f]+", program.run(["access", "key", "check"], {}).stdout)[0]
+    (private / "access.yaml").write_text(
+        f"version: 1\ncallers:\n  check:\n    keys: [{{ {digest} }}]\n    requester: asserted\n    actions: ['*']\n"
+        "webhooks:\n  lake: { url: https://lake.acme.example/, secret_file: webhook }\n"
+    )
+    page = (ROOT / "deploy/package/INSTALL.md").read_text()
+    [mode] = re.findall(r"`root:countersign`, mode (\d+)", page)
+    for path in private.iterdir():
+        os.chown(path, 0, user)
+        path.chmod(int(mode, 8))
+    variables = variables | {
+        "COUNTERSIGN_ACCESS": str(private / "access.yaml"),
+        "COUNTERSIGN_RECEIPT_KEYS": str(private / "receipts.key"),
+        "COUNTERSIGN_REGISTRY_AUTH_FILE": str(private / "registry"),
+        "TLS_CERT_FILE": str(private / "tls.pem"),
+        "TLS_KEY_FILE": str(private / "tls.key"),
+    }
+    as_them = theirs.run(["check-config"], variables, folder, user=user, group=user, extra_groups=[])
+    expect(as_them.returncode == 0, f"deploy/package/INSTALL.md: the gateway cannot read its files: {as_them.stderr}")
+    as_others = theirs.run(["check-config"], variables, folder, user=user + 1, group=user + 1, extra_groups=[])
+    expect(as_others.returncode != 0, "deploy/package/INSTALL.md: others can read the files of the gateway")
+    print("  service: private files are read by the gateway's user, and by nobody else")
 
 
 def check_image(program):

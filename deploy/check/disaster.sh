@@ -26,6 +26,7 @@ set -a
 set +a
 export STORE=$COUNTERSIGN_STORE
 gate=http://$COUNTERSIGN_LISTEN
+countersign() { runuser -u countersign -- countersign "$@"; }
 [ "$store" = sqlite ] || systemctl start redis-server
 systemctl start countersign
 countersign audit key --store "$STORE" >"$work/elsewhere/audit.key"
@@ -108,6 +109,7 @@ for pid in "$work"/*.pid; do
 done
 rm -rf "$DATA" "$REDIS"
 mkdir "$DATA" "$REDIS"
+give "$DATA"
 mv "$work"/elsewhere/*backup* "$DATA/"
 block "restore-$store"
 private "after the restore"

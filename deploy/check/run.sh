@@ -81,6 +81,7 @@ fi
 echo "tarball"
 dist=$(mktemp -d)
 deploy/package/tarball.sh "$program" "$policies" "$dist" >/dev/null
+$here/install.sh "$(ls "$dist"/*.tar.gz | grep --invert-match -e -debug)"
 rm -rf "$dist"
 
 echo "runbook"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Carries out the blocks of docs/RUNBOOK.md that are marked `run`, in their order, against a gateway of its own:
-# deploy/check/runbook.sh PROGRAM POLICIES
+# Carries out the blocks of docs/RUNBOOK.md that are marked `run`, in their order and twice, against a gateway of
+# its own: deploy/check/runbook.sh PROGRAM POLICIES
 #
-# After every section the gateway must be ready, and nothing degraded, it must know a request that was decided before the
-# first, and the audit log must be what was signed.
+# Each section has a shell of its own, with the block `variables` alone before it. After every section the gateway must be
+# ready, and nothing degraded, it must know a request that was decided before the first, and the audit log must be what was
+# signed. What somebody else puts into the policy set before the second time must stay there.
 set -euo pipefail
 program=$(realpath "${1:?usage: deploy/check/runbook.sh PROGRAM POLICIES}")
 policies=$(realpath "${2:?usage: deploy/check/runbook.sh PROGRAM POLICIES}")
@@ -25,39 +26,58 @@ token=$(jq -r .token <<<"$made")
 approver=$(jq -r '[.canAct[] | select(.act == "approve") | .who[]][0] // empty' <<<"$made")
 countersign dev click --url "$gate" --user "${approver:-U0ALICE}" deny "$(jq -r .requestId <<<"$made")" >/dev/null
 
-# One script out of all blocks: what one defines, the next ones use.
-python3 - "$runbook" >"$work/script" <<'PYTHON'
-import re, shlex, sys
+# A script for each section, in the order of their numbers; its first line is the name. Blocks marked `once` are left out the
+# second time.
+mkdir "$work/first" "$work/second"
+python3 - "$runbook" "$work" <<'PYTHON'
+import pathlib, re, sys
 
-section, blocks = "the beginning", 0
-print("set -euo pipefail")
-lines = iter(open(sys.argv[1], encoding="utf-8").read().splitlines())
-fenced = False
-for line in lines:
-    if not fenced and line.startswith("## "):
-        if blocks:
-            print(f"after {shlex.quote(section)}")
-        section, blocks = line[3:], 0
-    if line.startswith("```sh run"):
-        blocks += 1
-        for command in iter(lambda: next(lines), "```"):
-            print(command)
-    elif line.startswith("```"):
-        fenced = not fenced
-if blocks:
-    print(f"after {shlex.quote(section)}")
+text = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")
+(variables,) = re.findall(r"^```sh run variables\n((?:.*\n)*?)```$", text, re.M)
+for round in ["first", "second"]:
+    for number, part in enumerate(re.split(r"^## ", text, flags=re.M)):
+        name = part.splitlines()[0].replace("# Runbook", "the beginning")
+        blocks = re.findall(r"^```sh run\b(.*)\n((?:.*\n)*?)```$", part, re.M)
+        script = "".join(block for marks, block in blocks if round == "first" or "once" not in marks)
+        if script:
+            script = script if script == variables else variables + script
+            pathlib.Path(sys.argv[2], round, f"{number:02}").write_text(f"# {name}\n{script}")
 PYTHON
-export token
-after() {
-  state=$(curl -sS "http://$COUNTERSIGN_OPS_LISTEN/readyz")
-  [ "$(jq -r .status <<<"$state")" = ready ] || { echo "after '$1' the gateway is not ready: $state" >&2; exit 1; }
-  countersign audit verify --store "$COUNTERSIGN_STORE" >/dev/null || { echo "after '$1' the audit log is not right" >&2; exit 1; }
-  status=$(curl -sS "http://$COUNTERSIGN_LISTEN/api/guard/wait?token=$token&timeoutSec=0" | jq -r .status)
-  [ "$status" = denied ] || { echo "after '$1' the first request is $status" >&2; exit 1; }
-  echo "  $1" >&3
+
+admin() {
+  curl -sS --fail-with-body -H "authorization: Bearer $(sed -n 's/^ADMIN_TOKEN=//p' "$ETC/secrets.env")" \
+    "http://$COUNTERSIGN_OPS_LISTEN/api/admin/$1" "${@:2}"
 }
-export -f after
-if ! bash "$work/script" 3>&1 >"$work/said" 2>"$work/errors"; then
-  tail -n 20 "$work/said" "$work/errors" >&2
-  exit 1
-fi
+active() { admin policy-sets/active | jq -r .hash; }
+fail() { echo "$round, after '$name' $1" >&2; exit 1; }
+after() {
+  local state status open
+  state=$(curl -sS "http://$COUNTERSIGN_OPS_LISTEN/readyz")
+  [ "$(jq -r .status <<<"$state")" = ready ] || fail "the gateway is not ready: $state"
+  runuser -u countersign -- countersign audit verify --store "$COUNTERSIGN_STORE" >/dev/null || fail "the audit log is not right"
+  status=$(curl -sS "$gate/api/guard/wait?token=$token&timeoutSec=0" | jq -r .status)
+  [ "$status" = denied ] || fail "the first request is $status"
+  open=$(find "$DATA" -type f -perm /077 -not -path "$DATA/candidate/*")
+  [ -z "$open" ] || fail "others can read: $open"
+  [ "$round" = first ] || grep -q '^# somebody else' "$COUNTERSIGN_POLICIES/policy-set.yaml" || fail "an older policy set is back"
+  [ "$(grep -cE '^[A-Z_]+=[^=]+$' "$ETC/secrets.env")" = 2 ] || fail "secrets.env is damaged"
+}
+for round in first second; do
+  if [ "$round" = second ]; then
+    sed -i -e 's/timeout: 20m/timeout: 10m/' -e '1i # somebody else' "$COUNTERSIGN_POLICIES/policy-set.yaml"
+    admin reload-policy -X POST >/dev/null
+  fi
+  for script in "$work/$round"/*; do
+    name=$(sed -n '1s/^# //p' "$script")
+    [ "$name" != "Change the policy set" ] || before=$(active)
+    if ! bash -euo pipefail "$script" >"$work/said" 2>"$work/errors"; then
+      echo "$round time, '$name':" >&2
+      tail -n 20 "$work/said" "$work/errors" >&2
+      exit 1
+    fi
+    [ "$name" != "Roll the policy set back" ] || [ "$(active)" = "$before" ] || fail "another policy set is in force"
+    after
+    [ "$round" = second ] || echo "  $name"
+  done
+done
+echo "  all of it again"

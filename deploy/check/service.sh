@@ -2,8 +2,9 @@
 # One gateway of its own for runbook.sh and disaster.sh, which source this: `program`, `policies` and `store` (`sqlite` or
 # `redis`) are set, and what is started ends with the script.
 #
-# In place of systemd there is a `systemctl` that starts and stops this gateway and, for `redis`, its Redis.
-for needed in curl jq openssl python3 "$([ "$store" = redis ] && echo redis-server || echo sqlite3)"; do
+# In place of systemd there is a `systemctl` that starts and stops this gateway and, for `redis`, its Redis. The gateway and
+# its commands run as a user of their own, as they do there, unless the script itself runs as another one than root.
+for needed in curl jq openssl python3 $([ "$store" != redis ] || echo redis-server); do
   command -v "$needed" >/dev/null || { echo "$needed is needed (Debian: apt-get install $needed)" >&2; exit 1; }
 done
 
@@ -18,7 +19,22 @@ cleanup() {
 trap cleanup EXIT
 mkdir -p "$work"/{bin,etc,data,redis,elsewhere}
 cp -r "$policies" "$work/etc/policies"
-ln -s "$program" "$work/bin/countersign"
+# Where every user can reach it.
+chmod 0711 "$work"
+install -m 0755 "$program" "$work/bin/countersign"
+if [ "$(id -u)" = 0 ]; then
+  own=$(python3 -c '
+import pwd
+print(next(uid for uid in range(61000, 65000) if uid not in {user.pw_uid for user in pwd.getpwall()}))')
+  as_gateway="setpriv --reuid $own --regid $own --clear-groups"
+  give() { chown -R "$own:$own" "$@"; }
+else
+  as_gateway=
+  give() { :; }
+fi
+give "$work/data" "$work/elsewhere"
+mkdir "$work/cache"
+give "$work/cache"
 
 # Three ports that are free now.
 read -r callers operations redis < <(python3 -c '
@@ -38,10 +54,7 @@ COUNTERSIGN_LISTEN=127.0.0.1:$callers
 COUNTERSIGN_OPS_LISTEN=127.0.0.1:$operations
 COUNTERSIGN_POLICY_DEADLINE_MS=10000
 ENV
-cat >"$work/etc/secrets.env" <<ENV
-SLACK_SIGNING_SECRET=0123456789abcdef0123456789abcdef
-ADMIN_TOKEN=correct-horse-battery-staple
-ENV
+printf '%s\n' ADMIN_TOKEN=correct-horse-battery-staple >"$work/etc/secrets.env"
 # Of the Redis, which other users of this machine can reach, too.
 password=$(openssl rand -hex 16)
 if [ "$store" = redis ]; then
@@ -50,9 +63,21 @@ if [ "$store" = redis ]; then
   echo "COUNTERSIGN_SECRET=$(openssl rand -hex 32)" >>"$work/etc/secrets.env"
   echo "COUNTERSIGN_RECEIPT_KEYS=$work/etc/receipts.key" >>"$work/etc/countersign.env"
   "$program" receipt rotate-keys --receipt-keys "$work/etc/receipts.key" --after-sec 0 >/dev/null
+  # Made by root, and read by the gateway through its group.
+  ! [ "$(id -u)" = 0 ] || { chgrp "$own" "$work/etc/receipts.key"; chmod 0640 "$work/etc/receipts.key"; }
   echo "COUNTERSIGN_SPOOL_DIR=$work/data/spool" >>"$work/etc/countersign.env"
 fi
+# As some editors leave it: its last line does not end.
+printf 'SLACK_SIGNING_SECRET=0123456789abcdef0123456789abcdef' >>"$work/etc/secrets.env"
 chmod 0600 "$work/etc/secrets.env"
+cat >"$work/bin/runuser" <<SHIM
+#!/usr/bin/env bash
+# \`runuser -u countersign -- COMMAND\`
+[ "\$1 \$2 \$3" = "-u countersign --" ] || exit 1
+shift 3
+exec $as_gateway "\$@"
+SHIM
+chmod +x "$work/bin/runuser"
 
 cat >"$work/bin/systemctl" <<SHIM
 #!/usr/bin/env bash
@@ -77,7 +102,7 @@ stop() {
 start() {
   set -a; . "$work/etc/countersign.env"; . "$work/etc/secrets.env"; set +a
   case \$service in
-    countersign) setsid countersign serve >>"$work/log" 2>&1 & ;;
+    countersign) setsid $as_gateway countersign serve >>"$work/log" 2>&1 & ;;
     redis-server)
       setsid redis-server --port $redis --bind 127.0.0.1 --requirepass $password --dir "$work/redis" --save '' \
         --appendonly yes --appendfsync always --maxmemory-policy noeviction >>"$work/log" 2>&1 & ;;

@@ -20,7 +20,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/$name
 mkdir -p "$root"/{bin,share/countersign,share/man/man1,share/bash-completion/completions} \
-  "$root"/share/{zsh/site-functions,fish/vendor_completions.d} "$root/lib/systemd/system" "$out"
+  "$root"/share/{zsh/site-functions,fish/vendor_completions.d} "$root"/lib/{systemd/system,sysusers.d} "$out"
 
 "$source/deploy/package/split.sh" "$program" "$root/bin" "$work/debug"
 # Only what comes with the project: tests build more.
@@ -37,6 +37,7 @@ for command in serve check-config ask wait hook hash policy keys access receipt 
   "$program" man "$command" >"$root/share/man/man1/countersign-$command.1"
 done
 cp "$source/deploy/package/countersign.service" "$root/lib/systemd/system/"
+cp "$source/deploy/package/countersign.sysusers" "$root/lib/sysusers.d/countersign.conf"
 cp "$source/deploy/package/countersign.env" "$source/deploy/slack-app-manifest.yaml" "$root/share/countersign/"
 cp "$source/LICENSE" "$source/CHANGELOG.md" "$source/deploy/package/INSTALL.md" "$root/"
 

@@ -86,13 +86,6 @@ const NEEDED: [Needed; 14] = [
         packages: &["openssl"],
     },
     Needed {
-        name: "sqlite3",
-        programs: &["sqlite3"],
-        probe: &["--version"],
-        variable: None,
-        packages: &["sqlite3"],
-    },
-    Needed {
         name: "npm",
         programs: &["npm"],
         probe: &["--version"],
