@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The payload hash of Countersign, with Python's standard library alone. PAYLOAD-HASH.md is the definition.
 
-    payload_hash.py PARAMS.json ANSWER.json      check the answer of a gateway against the parameters that were sent
+    payload_hash.py PARAMS.json ANSWER.json      check an approval of a gateway against the parameters that were sent
     payload_hash.py --vectors VECTORS.json       check published test vectors
 """
 
@@ -67,10 +67,9 @@ def payload_hash(params, salt):
 
 def agreed(params, answer):
     """What was agreed to: the parameters that were sent, with what approvers changed and removed."""
-    merged = {**params, **(answer.get("overrides") or {})}
-    for key in answer.get("removed") or []:
-        merged.pop(key, None)
-    return merged
+    removed = answer.get("removed") or []
+    kept = {key: value for key, value in params.items() if key not in removed}
+    return {**kept, **(answer.get("overrides") or {})}
 
 
 def check_vectors(path):
@@ -89,12 +88,23 @@ def check_vectors(path):
     return wrong == 0 and len(vectors) > 0
 
 
+def unique(pairs):
+    """An object, if no member of it is there twice."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member is there twice")
+    return members
+
+
 def check_answer(params_path, answer_path):
-    """Checks the payload hash in an answer of a gateway, and prints what was agreed to."""
+    """Checks an approval and the payload hash in it, and prints what was agreed to."""
     with open(params_path, encoding="utf-8") as file:
-        params = json.load(file)
+        params = json.load(file, object_pairs_hook=unique)
     with open(answer_path, encoding="utf-8") as file:
-        answer = json.load(file)
+        answer = json.load(file, object_pairs_hook=unique)
+    if answer["status"] != "approved":
+        print("the request is not approved:", answer["status"], file=sys.stderr)
+        return False
     salt = answer["payloadSalt"] if answer["payloadHashVersion"] == 2 else None
     run = agreed(params, answer)
     if payload_hash(run, salt) != answer["payloadHash"]:

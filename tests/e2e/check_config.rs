@@ -137,6 +137,21 @@ fn what_is_only_doubtful_is_a_warning() {
 }
 
 #[test]
+fn files_of_a_policy_set_that_a_gateway_passes_over_are_warned_of() {
+    let home = Home::new(&deploy(1));
+    let policies = home.path("policies");
+    fs::write(policies.join("policy-set.yaml.sha256"), "").expect("a list");
+    fs::create_dir_all(policies.join("schemas")).expect("a folder");
+    fs::write(policies.join("schemas/deploy.JSON"), "{}").expect("a schema");
+    let (sound, said) = check(&home);
+    assert!(sound, "{said}");
+    for warned in ["policy-set.yaml.sha256` does not fit", "schemas/deploy.JSON` is not read"] {
+        let says = |line: &&str| line.starts_with("warning:") && line.contains(warned);
+        assert_eq!(said.lines().filter(says).count(), 1, "{warned}: {said}");
+    }
+}
+
+#[test]
 fn files_of_tls_must_fit_together() {
     let (one, other) = (Authority::new(), Authority::new());
     let home = Home::new(&deploy(1)).with_tls(&one.server(), one.tls_client(None));

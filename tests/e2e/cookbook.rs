@@ -123,8 +123,9 @@ async fn personas_see_it_first_and_an_escalation_asks_for_more() {
     let too_many = gateway.click(&Click::edit("U0ALICE", &request.id, &[("replicas", "50")])).await;
     assert!(too_many.to_string().contains("replicas must be a whole number from 1 to 20"), "{too_many}");
     gateway.click_ok(&Click::edit("U0ALICE", &request.id, &[("replicas", "4")])).await;
-    assert_eq!(gateway.look(&request.token).await["status"], "ready_for_approval");
-    gateway.click_ok(&Click::approve("U0CAROL", &request.id)).await;
+    let edited = gateway.look(&request.token).await;
+    assert_eq!(edited["status"], "ready_for_approval");
+    gateway.click_ok(&Click::approve("U0CAROL", &request.id).beside(&edited["payloadHash"])).await;
 
     let after = gateway.ended(&request.token).await;
     assert_eq!((&after["status"], &after["overrides"]), (&json!("approved"), &json!({"replicas": 4})));

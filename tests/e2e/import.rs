@@ -113,7 +113,8 @@ async fn redaction_edits_and_requests_made_again_are_as_they_were() {
     gateway.click_ok(&Click::acknowledge("security", "U0SEC", &again.id)).await;
     gateway.click_ok(&Click::acknowledge("release", "U0CAROL", &again.id)).await;
     gateway.click_ok(&Click::edit("U0ALICE", &again.id, &[("replicas", "4")])).await;
-    gateway.click_ok(&Click::approve("U0BOB", &again.id)).await;
+    let edited = gateway.look(&again.token).await;
+    gateway.click_ok(&Click::approve("U0BOB", &again.id).beside(&edited["payloadHash"])).await;
     let after = gateway.ended(&again.token).await;
     assert_eq!(after["decisionParams"], json!({"replicas": 4, "zone": "a", "token": "[redacted]"}));
 

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::ChildStdin;
 
 use countersign_tests::{
-    Call, Click, Connection, Gateway, Home, Running, SIGNING_SECRET, binary, project, variable,
+    Call, Click, Connection, Fault, Gateway, Home, Relay, Running, SIGNING_SECRET, binary, project, variable,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -22,6 +22,13 @@ const ACTIONS: &str = "
         with: { approvers: [U0ALICE] }
       - use: override-guard
         with: { keys: [ref, replicas], max_keys: 2, max_chars: 20 }
+  hurry:
+    description: Deploy at once
+    timeout: 10m
+    valid_for: 1s
+    policies:
+      - use: quorum
+        with: { approvers: [U0ALICE] }
 ";
 
 const TOKEN: &str = "a-token-for-tests-alone";
@@ -46,13 +53,17 @@ impl Host {
     /// One that has said hello.
     async fn of(gateway: &Gateway, more: &[&str]) -> Host {
         let mut host = Host::start(&format!("http://{}", gateway.address()), more);
-        let hello = host.request("initialize", &hello()).await;
-        assert_eq!(hello["result"]["serverInfo"]["name"], "countersign", "{hello}");
-        host.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        host.greet().await;
         host
     }
 
-    fn send(&mut self, message: &Value) {
+    async fn greet(&mut self) {
+        let hello = self.request("initialize", &hello()).await;
+        assert_eq!(hello["result"]["serverInfo"]["name"], "countersign", "{hello}");
+        self.send(json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    }
+
+    fn send(&mut self, message: impl std::fmt::Display) {
         writeln!(self.input, "{message}").expect("the server reads");
     }
 
@@ -60,7 +71,7 @@ impl Host {
     fn begin(&mut self, method: &str, params: &Value) -> u64 {
         let id = self.calls.get() + 1;
         self.calls.set(id);
-        self.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
+        self.send(json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
         id
     }
 
@@ -151,6 +162,8 @@ async fn an_agent_asks_waits_and_uses_what_people_approved() {
     assert_eq!(gateway.status(&id).await["use"], "consumed");
     bad(&host.call("consume_approval", &with(&params)).await, "used before");
     good(&host.call("report_outcome", &json!({"handle": handle, "result": "succeeded"})).await);
+    let state = good(&host.call("check_approval", &json!({"handle": handle})).await);
+    assert_eq!(state["used"], true, "what has come of it changes nothing: {state}");
 }
 
 #[tokio::test]
@@ -180,6 +193,47 @@ async fn whatever_is_no_approval_is_told_as_none() {
     bad(&host.call("check_approval", &json!({"handle": handle, "wait_seconds": 1})).await, "in doubt");
 }
 
+/// An open request is told as one where streams do not get through, or have no room.
+#[tokio::test]
+async fn without_streams_an_open_request_is_pending() {
+    let gateway = Home::new(ACTIONS).start().await;
+    let problem = r#"{"error":"too_many_streams","detail":"too many streams are open"}"#;
+    let full = Fault::answer("503 Service Unavailable", "application/problem+json", problem);
+    for fault in [full, Fault::Silence] {
+        let relay = Relay::start(Some(gateway.address())).await;
+        relay.fault("/api/guard/wait-sse", fault);
+        let mut host = Host::start(&relay.url(), &[]);
+        host.greet().await;
+        let (handle, id) = host.ask().await;
+        let waiting = json!({"handle": handle, "wait_seconds": 2});
+        let state = good(&host.call("check_approval", &waiting).await);
+        assert_eq!((&state["approved"], &state["pending"]), (&json!(false), &json!(true)), "{state}");
+        gateway.click_ok(&Click::approve("U0ALICE", &id)).await;
+        assert_eq!(good(&host.call("check_approval", &waiting).await)["approved"], true);
+    }
+}
+
+/// Nobody may use it any more, and it is not told as one that can be.
+#[tokio::test]
+async fn an_approval_that_has_lapsed_is_told_as_none() {
+    let gateway = Home::new(ACTIONS).start().await;
+    let mut host = Host::of(&gateway, &[]).await;
+    let asking = json!({"action": "hurry", "params": {"ref": "v1"}, "why": "Ship the fix"});
+    let asked = good(&host.call("request_approval", &asking).await);
+    gateway.click_ok(&Click::approve("U0ALICE", &text(&asked["request_id"]))).await;
+    let handle = json!({"handle": asked["handle"]});
+    let lapsed = countersign_tests::within("it to lapse", async {
+        loop {
+            let state = host.call("check_approval", &handle).await;
+            if state["isError"] == true {
+                break state;
+            }
+            assert_eq!(good(&state)["used"], false);
+        }
+    });
+    bad(&lapsed.await, "the approval could be used until");
+}
+
 /// A client that has tasks waits in one: no call is open meanwhile.
 #[tokio::test]
 async fn a_client_with_tasks_waits_in_one() {
@@ -190,7 +244,7 @@ async fn a_client_with_tasks_waits_in_one() {
     greeting["capabilities"] = tasks.clone();
     let hello = host.request("initialize", &greeting).await;
     assert_eq!(hello["result"]["capabilities"]["extensions"], tasks["extensions"], "{hello}");
-    host.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    host.send(json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
 
     let (handle, id) = host.ask().await;
     let now = good(&host.call("check_approval", &json!({"handle": handle})).await);
@@ -233,9 +287,39 @@ async fn a_client_with_tasks_waits_in_one() {
 #[tokio::test]
 async fn what_is_open_is_cancelled_when_the_host_goes() {
     let gateway = Home::new(ACTIONS).start().await;
-    for by_signal in [false, true] {
+    for by_signal in [None, Some(Signal::TERM), Some(Signal::INT), Some(Signal::HUP)] {
         let mut host = Host::of(&gateway, &[]).await;
         let (_, id) = host.ask().await;
+        let Host { server, input, .. } = host;
+        match by_signal {
+            Some(signal) => server.signal(signal),
+            None => drop(input),
+        }
+        assert_eq!(server.ended().await.code, Some(0), "{by_signal:?}");
+        assert_eq!(gateway.status(&id).await["status"], "cancelled");
+    }
+}
+
+/// The gateway has made it, and its answer was lost.
+#[tokio::test]
+async fn what_is_being_asked_is_cancelled_when_the_host_goes() {
+    for by_signal in [false, true] {
+        let gateway = Home::new(ACTIONS).administered().start().await;
+        let relay = Relay::start(Some(gateway.address())).await;
+        let mut host = Host::start(&relay.url(), &[]);
+        host.greet().await;
+        relay.fault("/api/guard/request", Fault::LoseOneAnswer);
+        host.begin("tools/call", &json!({"name": "request_approval", "arguments": asking()}));
+        let made = countersign_tests::within("a request", async {
+            loop {
+                let seen = gateway.seen("requests").await;
+                if let Some(id) = seen["requests"][0]["requestId"].as_str() {
+                    break id.to_owned();
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        let id = made.await;
         let Host { server, input, .. } = host;
         if by_signal {
             server.signal(Signal::TERM);
@@ -244,7 +328,48 @@ async fn what_is_open_is_cancelled_when_the_host_goes() {
         }
         assert_eq!(server.ended().await.code, Some(0));
         assert_eq!(gateway.status(&id).await["status"], "cancelled");
+        let metrics = gateway.metrics().await;
+        assert_eq!(metrics.count("approval_requests_total", &[("action", "scale")]), 1, "it is made once");
     }
+}
+
+/// What people would see as another number, or as one of two values, is not asked for.
+#[tokio::test]
+async fn a_call_that_can_be_read_in_two_ways_is_refused() {
+    let gateway = Home::new(ACTIONS).administered().start().await;
+    let mut host = Host::of(&gateway, &[]).await;
+    for params in [r#"{"ref":9007199254740991.4}"#, r#"{"ref":1e-400}"#, r#"{"ref":1,"ref":2}"#] {
+        let id = host.calls.get() + 1;
+        host.calls.set(id);
+        let arguments = format!(r#"{{"action":"scale","params":{params},"why":"Ship the fix"}}"#);
+        let call = format!(r#"{{"name":"request_approval","arguments":{arguments}}}"#);
+        host.send(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{call}}}"#));
+        let answer = host.answer(id).await;
+        assert_eq!(answer["error"]["code"], -32602, "{answer}");
+        assert!(text(&answer["error"]["message"]).contains("arguments.params.ref"), "{answer}");
+    }
+    assert_eq!(gateway.seen("requests").await["requests"], json!([]));
+    host.ask().await;
+}
+
+/// A gateway that does not answer once takes no approval away.
+#[tokio::test]
+async fn a_use_that_is_in_doubt_can_be_tried_again() {
+    let gateway = Home::new(ACTIONS).start().await;
+    let relay = Relay::start(Some(gateway.address())).await;
+    let mut host = Host::start(&relay.url(), &["--patience", "0s"]);
+    host.greet().await;
+    let (handle, id) = host.ask().await;
+    gateway.click_ok(&Click::approve("U0ALICE", &id)).await;
+    relay.fault("/api/guard/consume", Fault::LoseOneAnswer);
+    let using = json!({"handle": handle, "params": asking()["params"]});
+    bad(&host.call("consume_approval", &using).await, "whether the approval was consumed is not known");
+    assert_eq!(gateway.status(&id).await["use"], "consumed");
+    let other = json!({"handle": handle, "params": {"ref": "v9"}});
+    bad(&host.call("consume_approval", &other).await, "ref");
+    good(&host.call("consume_approval", &using).await);
+    bad(&host.call("consume_approval", &using).await, "used before");
+    good(&host.call("report_outcome", &json!({"handle": handle, "result": "failed"})).await);
 }
 
 #[tokio::test]
@@ -271,6 +396,12 @@ async fn by_http_only_a_caller_with_the_token_is_served() {
     let answer = listed(TOKEN, &[]).await;
     assert!(answer.status() == 200 && answer.text().contains("request_approval"), "{answer:?}");
     assert_eq!(listed("another-token-for-tests", &[]).await.status(), 401);
+    let twice = r#"{"jsonrpc":"2.0","id":7,"method":"tools/list","params":{"a":1,"a":2}}"#;
+    let twice = Call::new("POST", "/mcp").body("application/json", twice).bearer(TOKEN);
+    let twice = twice.header("accept", "application/json, text/event-stream");
+    let mut connection = Connection::open(address).await.expect("it listens");
+    let refused = connection.send(&twice).await.expect("an answer").json();
+    assert_eq!((&refused["error"]["code"], &refused["id"]), (&json!(-32602), &json!(7)), "{refused}");
     assert_eq!(listed(TOKEN, &[("origin", "https://evil.example")]).await.status(), 403);
 
     official(&gateway, &[("MCP_URL", &format!("http://{listening}")), ("MCP_TOKEN", TOKEN)]).await;

@@ -232,10 +232,15 @@ async fn each_action_has_limits_of_its_own_over_all_its_approvals() {
     gateway.click_ok(&Click::edit("U0ALICE", &retune.id, &long)).await;
 
     // The first approver's edit counts for the second one, too.
-    let refused = gateway.click(&Click::edit("U0BOB", &retune.id, &[("zone", "b")])).await;
+    let now = async || gateway.look(&retune.token).await["payloadHash"].clone();
+    let zone = || Click::edit("U0BOB", &retune.id, &[("zone", "b")]);
+    assert_eq!(gateway.click_refused(&zone()).await, "parameters_changed");
+    let refused = gateway.click(&zone().beside(&now().await)).await;
     assert!(refused["reasons"].to_string().contains("limit_exceeded"), "{refused}");
-    gateway.click_ok(&Click::edit("U0BOB", &retune.id, &[("note", "another note")])).await;
-    gateway.click_ok(&Click::approve("U0ALICE", &retune.id)).await;
+    let note = Click::edit("U0BOB", &retune.id, &[("note", "another note")]);
+    gateway.click_ok(&note.beside(&now().await)).await;
+    assert_eq!(gateway.click_refused(&Click::approve("U0ALICE", &retune.id)).await, "parameters_changed");
+    gateway.click_ok(&Click::approve("U0ALICE", &retune.id).beside(&now().await)).await;
     assert_eq!(gateway.ended(&retune.token).await["overrides"], json!({"note": "another note"}));
 
     let metrics = gateway.metrics().await;

@@ -101,8 +101,14 @@ async fn a_caller_makes_the_hash_of_an_answer_again() {
     };
     let before = gateway.look(&request.token).await;
     assert_eq!(before["payloadSalt"], request.body["payloadSalt"]);
-    let output = check(&params, &before);
-    assert!(output.status.success(), "{output:?}");
+    let not_approved = |output: &Output, status: &str| {
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""), "{output:?}");
+        assert!(text(&output.stderr).contains(&format!("not approved: {status}")), "{output:?}");
+    };
+    not_approved(&check(&params, &before), "ready_for_approval");
+    let mut said = before.clone();
+    said["status"] = "approved".into();
+    assert!(check(&params, &said).status.success(), "its hash is that of these parameters");
 
     gateway.click_ok(&Click::edit("U0ALICE", &request.id, &[("replicas", "5"), ("ratio", "0.25")])).await;
 
@@ -114,9 +120,17 @@ async fn a_caller_makes_the_hash_of_an_answer_again() {
     let mut merged = params.clone();
     (merged["replicas"], merged["ratio"]) = (json!(5), json!(0.25));
     assert_eq!(run, merged);
-    let mut other = params;
+    let mut other = params.clone();
     other["password"] = json!("483921");
     assert!(!check(&other, &after).status.success(), "it is not what was approved");
+
+    let denied = gateway.create(&Ask::new("scale").params(params.clone())).await.expect("it is admitted");
+    gateway.click_ok(&Click::deny("U0BOB", &denied.id)).await;
+    not_approved(&check(&params, &gateway.ended(&denied.token).await), "denied");
+    let twice = after.to_string().replacen("\"status\"", "\"status\":\"denied\",\"status\"", 1);
+    std::fs::write(&answered, twice).expect("written");
+    let output = python(&[&docs("payload_hash.py"), &sent, &answered]);
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
 }
 
 /// A request that an earlier version stored keeps its hash, through an edit too.

@@ -186,6 +186,59 @@ async fn a_library_of_another_language_agrees() {
     assert_eq!(document["payload"]["decided"], seen["payloadHash"]);
     assert_eq!(document["policy"]["hash"], seen["policyHash"]);
 
+    // It says the same as the program, in the same code.
+    let denied = self::decided(&gateway, Click::deny).await;
+    let mut forged = decided.receipt.clone();
+    forged.replace_range(120..121, if &forged[120..121] == "A" { "B" } else { "A" });
+    for (text, expected) in [
+        (decided.receipt.as_str(), 0),
+        (&format!("{}.x", decided.receipt), 1),
+        (&forged, 1),
+        ("", 1),
+        (&denied.receipt, 4),
+    ] {
+        assert_eq!(decided.verify(text, &[]).0, expected);
+        let file = decided.file("receipt", text);
+        let checked = Command::new(python())
+            .arg("-B")
+            .args([docs.join("verify_receipt.py"), file, keys.clone()])
+            .output()
+            .expect("it runs");
+        assert_eq!(checked.status.code(), Some(expected), "{checked:?}");
+    }
+    let receipt = decided.file("receipt", &decided.receipt);
+    let later = r#"
+import sys
+sys.path.insert(0, sys.argv[1])
+import verify_receipt
+from verify_receipt import jwk, jws, json
+now = verify_receipt.time.time()
+verify_receipt.time.time = lambda: now + 3700
+assert verify_receipt.main(sys.argv[2:]) == 5, "its hour is over"
+assert verify_receipt.main(["/nonexistent", sys.argv[3]]) == 2
+assert verify_receipt.main([sys.argv[3], sys.argv[2]]) == 2, "a receipt is no set of keys"
+
+# A header with more in it, or in another form, is no receipt's, whoever has signed it.
+key = jwk.JWK.generate(kty="OKP", crv="Ed25519", kid="k1")
+keys = jwk.JWKSet()
+keys.add(key)
+for more, compact, genuine in [({}, True, True), ({"x": 1}, True, False), ({}, False, False)]:
+    token = jws.JWS(json.dumps({"version": 1}))
+    header = {"alg": "EdDSA", "kid": "k1", "typ": verify_receipt.TYPE, **more}
+    token.add_signature(key, None, json.dumps(header))
+    try:
+        verify_receipt.verify(token.serialize(compact), keys)
+        assert genuine, (more, compact)
+    except ValueError:
+        assert not genuine, (more, compact)
+"#;
+    let later = Command::new(python())
+        .args(["-B", "-c", later])
+        .args([&docs, &receipt, &keys])
+        .output()
+        .expect("it runs");
+    assert!(later.status.success(), "{later:?}");
+
     // Each bit of what is signed and of the signature, one at a time, in one process.
     let flip = r#"
 import base64, sys

@@ -143,7 +143,14 @@ async fn a_receiver_hears_of_everything_signed_and_in_order() {
         (&last["data"]["outcome"], &last["data"]["status"]),
         (&json!("succeeded"), &json!("approved"))
     );
+    let times = ["createdAt", "expiresAt", "decidedAt", "consumedAt", "outcomeAt"];
     for message in &messages {
+        let body = message.json();
+        let times = times.iter().filter_map(|field| body["data"].get(field)).chain([&body["timestamp"]]);
+        for time in times {
+            let is_text = time.as_str().is_some_and(|text| text.len() == 24 && text.ends_with('Z'));
+            assert!(is_text, "{time} is no time in RFC 3339: {body}");
+        }
         for secret in ["v1-shown", "hunter2", request.token.as_str(), KEY] {
             assert!(!message.body.contains(secret), "{secret} in {}", message.body);
         }

@@ -100,6 +100,24 @@ impl Click {
         self
     }
 
+    /// Beside parameters with this payload hash, in a button's row or in the modal.
+    ///
+    /// # Panics
+    /// If it is neither.
+    #[must_use]
+    pub fn beside(mut self, payload_hash: &Value) -> Click {
+        let hash = payload_hash.as_str().expect("a payload hash");
+        if let Some(action) = self.payload.pointer_mut("/actions/0") {
+            action["block_id"] = format!("decide:{hash}").into();
+        } else {
+            let about = self.payload.pointer_mut("/view/private_metadata").expect("a modal");
+            let mut told: Value = serde_json::from_str(about.as_str().expect("a text")).expect("JSON");
+            told["payload_hash"] = hash.into();
+            *about = told.to_string().into();
+        }
+        self
+    }
+
     /// Signed now, with the secret that the gateway knows.
     #[must_use]
     pub fn signed(&self) -> Signed {

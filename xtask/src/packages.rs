@@ -16,7 +16,7 @@ struct Needed {
     packages: &'static [&'static str],
 }
 
-const NEEDED: [Needed; 14] = [
+const NEEDED: [Needed; 13] = [
     Needed {
         name: "Chromium",
         programs: &["chromium", "chromium-browser", "google-chrome"],

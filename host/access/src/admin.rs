@@ -3,10 +3,31 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use countersign_policy::yaml::fields::{NAME_RULE, is_name};
+
 use crate::caller::TokenRule;
 
 /// The name under which the audit log has whoever holds `ADMIN_TOKEN`. No admin of the access file can have it.
 pub const ADMIN_TOKEN_NAME: &str = "admin-token";
+
+/// The name of a caller or an admin, for commands that make what the access file keeps of it.
+///
+/// # Errors
+/// Why the access file does not take it.
+pub fn holder_name(name: &str) -> Result<String, String> {
+    if !is_name(name) {
+        return Err(NAME_RULE.to_owned());
+    }
+    if name == ADMIN_TOKEN_NAME {
+        return Err(reserved());
+    }
+    Ok(name.to_owned())
+}
+
+/// Why no admin can be called [`ADMIN_TOKEN_NAME`].
+pub(crate) fn reserved() -> String {
+    format!("`{ADMIN_TOKEN_NAME}` is the holder of `ADMIN_TOKEN`: use another name")
+}
 
 /// Who may administer.
 #[derive(Clone, Debug, PartialEq, Eq)]

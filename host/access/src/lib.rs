@@ -29,7 +29,7 @@ mod token;
 #[cfg(test)]
 mod tests;
 
-pub use admin::{ADMIN_TOKEN_NAME, Admin, Role};
+pub use admin::{ADMIN_TOKEN_NAME, Admin, Role, holder_name};
 pub use authenticate::{Authenticator, Holder, Identified, Unauthenticated};
 pub use caller::{Caller, Glob, RequesterRule, Template, TokenRule, claim_text};
 pub use certificate::{CertificateError, CertificateName};

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use countersign_core::json;
+use countersign_core::lifecycle::{BadTimestamp, Timestamp};
+use countersign_core::{duration, json};
 use countersign_gateway::Intent;
-use countersign_policy::yaml::fields::parse_duration;
 
 use crate::synthetic::Somebody;
 
@@ -141,13 +141,26 @@ fn words(line: &str) -> Result<Vec<String>, BadEvent> {
 /// A duration such as `5m`, in milliseconds.
 pub(crate) fn millis(text: &str) -> Result<u64, String> {
     let duration =
-        parse_duration(text).map_err(|error| format!("`{text}` is no duration such as `5m`: {error}"))?;
+        duration::parse(text).map_err(|error| format!("`{text}` is no duration such as `5m`: {error}"))?;
     u64::try_from(duration.as_millis()).map_err(|_| format!("`{text}` is too long"))
+}
+
+/// A point in time in RFC 3339.
+pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|wrong: BadTimestamp| {
+        // One that would be sound in another year is only out of bounds.
+        let is_sound = |rest: &str| format!("2000{rest}").parse::<Timestamp>().is_ok();
+        match text.split_at_checked(4).filter(|(_, rest)| is_sound(rest)) {
+            Some(("9999", _)) => "times end with 9999-12-30T22:00:00Z here".to_owned(),
+            Some((year, _)) if year.parse::<u16>().is_ok() => "times begin with 1970 here".to_owned(),
+            _ => wrong.to_string(),
+        }
+    })
 }
 
 /// Milliseconds for people: `5m 3s`.
 pub(crate) fn duration(millis: u64) -> String {
-    humantime::format_duration(Duration::from_millis(millis)).to_string()
+    duration::show(Duration::from_millis(millis))
 }
 
 /// For a report: `U0BOB approves with replicas=4`.
@@ -214,6 +227,21 @@ mod tests {
         reads("U1 withdraw", None, "U1 withdraws");
         reads("escalated @15m", Some(900_000), "the escalation time passes");
         reads("tick", None, "the time to wake comes");
+    }
+
+    #[test]
+    fn a_time_out_of_bounds_is_told_from_none() {
+        assert_eq!(time("1970-01-01T00:00:00Z"), Ok(Timestamp::EPOCH));
+        for (text, said) in [
+            ("9999-12-31T23:59:59Z", "times end with 9999-12-30T22:00:00Z here"),
+            ("1969-12-31T23:59:59Z", "times begin with 1970 here"),
+            ("9999-12-32T23:59:59Z", "not a time in RFC 3339"),
+            ("2026-12-31", "not a time in RFC 3339"),
+            ("é026-12-31T23:59:59Z", "not a time in RFC 3339"),
+        ] {
+            let error = time(text).expect_err(text);
+            assert!(error.contains(said), "{text}: {error}");
+        }
     }
 
     #[test]

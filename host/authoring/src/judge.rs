@@ -11,16 +11,18 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::Args;
 use countersign_core::directory::{Directory, Members, is_usergroup};
 use countersign_core::json;
 use countersign_core::lifecycle::{
     self, Intent, Known, Reason, Refusal, Request, State, Status, Submission, Timestamp, Verdict,
 };
+use countersign_core::people::is_slack_id;
 use countersign_core::record::{PolicyEntry, PolicyUse};
 use countersign_gateway::fetch;
 use countersign_policy::decide::{self, Admission, Attempt, Decision, NotMade};
+use countersign_policy::reach;
 use countersign_policy::settings::Loading;
 use countersign_policy::yaml::error::did_you_mean;
 use countersign_policy::{ActionPolicy, Engine, Limits, NotAdmitted, Source, Trust};
@@ -30,7 +32,7 @@ use serde_json::{Map, Value};
 
 use self::moves::Moves;
 use self::report::Report;
-use super::event::{Event, duration};
+use super::event::{Event, duration, time};
 use super::synthetic::{self, SUBMITTED_AT, Somebody, Submitted, SyntheticRequest, request_id};
 use super::{Answer, Format, file};
 use crate::people::People;
@@ -73,7 +75,7 @@ pub struct Judge {
     #[arg(long = "event", value_name = "EVENT")]
     events: Vec<Event>,
     /// When the request is made, in RFC 3339, for policies that look at the calendar: `2026-12-24T17:30:00Z`.
-    #[arg(long, value_name = "TIME", default_value_t = SUBMITTED_AT)]
+    #[arg(long, value_name = "TIME", default_value_t = SUBMITTED_AT, value_parser = time)]
     at: Timestamp,
     /// Who is in a user group of Slack that the set's groups name: `S0TEAM=U1,U2`. May come several times.
     #[arg(long = "usergroup", value_name = "ID=MEMBERS", value_parser = usergroup)]
@@ -86,6 +88,24 @@ pub struct Judge {
 impl Judge {
     pub(super) fn engine(&self) -> Result<(Trust, Limits)> {
         Ok((self.loading.supply.trust()?, self.loading.limits.limits()))
+    }
+
+    /// Checks that a gateway could know everybody who asks, owns or acts.
+    fn check_names(&self, directory: &Directory) -> Result<()> {
+        let people = directory.people();
+        let check = |what: &str, name: &str| {
+            synthetic::check_name(name, &people).map_err(|why| anyhow!("{what}: {why}"))
+        };
+        check("`--requester`", &self.requester.name)?;
+        for owner in &self.owners {
+            check("`--owned-by`", &owner.name)?;
+        }
+        for event in &self.events {
+            if let Some(by) = &event.by {
+                check(&format!("`--event '{event}'`"), by)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -103,6 +123,7 @@ pub(super) fn run(judge: &Judge, engine: &Engine) -> Result<Answer> {
     request.ask.who.owners = judge.owners.iter().map(|owner| owner.name.clone()).collect();
     request.ask.params = params(&judge.params)?;
     let directory = judge.people.directory()?;
+    judge.check_names(&directory)?;
     for (group, ids) in &judge.usergroups {
         directory.put(group, Members { ids: ids.clone(), as_of: judge.at.plus(policy.entry().timeout_ms) });
     }
@@ -176,9 +197,14 @@ impl Simulation<'_> {
         let mut named = self.named(&verdicts);
         let outcome = match outcome {
             Ok(step) => {
-                let status = step.request.status();
-                self.request = Some(step.request);
-                Ok(status)
+                let reasons = reach::unsatisfiable(self.entry(), &step.request, &self.directory);
+                if reasons.is_empty() {
+                    let status = step.request.status();
+                    self.request = Some(step.request);
+                    Ok(status)
+                } else {
+                    Err(Refused { code: "unsatisfiable".to_owned(), message: messages(&reasons) })
+                }
             }
             Err(not_made) => {
                 if verdicts.is_empty() && matches!(not_made, NotMade::Denied(_)) {
@@ -341,6 +367,8 @@ fn params(text: &str) -> Result<Map<String, Value>> {
             .with_context(|| format!("cannot read the parameters in `{path}`"))?,
         None => text.to_owned(),
     };
+    // JSON has no byte order mark, but editors write one.
+    let read = read.strip_prefix('\u{feff}').unwrap_or(&read);
     // As a gateway reads them in the body that a caller sends, so that nothing is judged that could not be asked for.
     match json::parse_member("params", read.as_bytes()) {
         Ok(Value::Object(params)) => Ok(params),
@@ -358,6 +386,12 @@ fn usergroup(text: &str) -> Result<(String, BTreeSet<String>), String> {
     if !is_usergroup(group) {
         return Err(format!("`{group}` is no user group of Slack, whose ids begin with `S`"));
     }
-    let members = members.split(',').map(str::trim).filter(|member| !member.is_empty());
-    Ok((group.to_owned(), members.map(str::to_owned).collect()))
+    let members: BTreeSet<String> =
+        members.split(',').map(str::trim).filter(|member| !member.is_empty()).map(str::to_owned).collect();
+    match members.iter().find(|member| !is_slack_id(member)) {
+        Some(other) => {
+            Err(format!("`{other}` is no Slack id, and a user group of Slack has no other members"))
+        }
+        None => Ok((group.to_owned(), members)),
+    }
 }

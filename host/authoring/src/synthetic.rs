@@ -6,7 +6,7 @@ use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
     Commitments, Digest, Known, Origin, Party, RequestId, Submission, Timestamp,
 };
-use countersign_core::people::{SLACK, is_slack_id, name_of};
+use countersign_core::people::{People, SLACK, is_slack_id, name_of};
 use countersign_policy::ActionPolicy;
 use countersign_policy::decide::{self, Again, Ask, Issued, Who};
 use serde_json::{Map, Value};
@@ -39,6 +39,22 @@ impl FromStr for Somebody {
         let name = if text.contains(':') { name } else { id.to_owned() };
         Ok(Somebody { party: Party { id: id.to_owned(), source: source.to_owned(), display: None }, name })
     }
+}
+
+/// Checks that a gateway that knows these people could know somebody by this name.
+///
+/// # Errors
+/// Why it could not.
+pub(super) fn check_name(name: &str, people: &People) -> Result<(), String> {
+    if name.contains(':') || is_slack_id(name) || people.find(name).is_some() {
+        return Ok(());
+    }
+    let capitals = name.to_ascii_uppercase();
+    let hint = if is_slack_id(&capitals) { format!("; did you mean `{capitals}`?") } else { String::new() };
+    Err(format!(
+        "`{name}` is neither a Slack id (`U…` or `W…`, in capitals) nor the id of another system (`source:id`){}{hint}",
+        if people.is_empty() { "" } else { " nor a name in `people` of the access file" }
+    ))
 }
 
 /// Who asks, if nothing else is said.

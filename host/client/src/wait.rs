@@ -154,10 +154,12 @@ impl Waiter {
 
     async fn poll(&mut self) -> End {
         let polled = async {
-            let url = self.client.route(&format!("/api/guard/wait?timeoutSec={POLL_SEC}"))?;
+            // While nothing is heard, an answer at once shows that it is: somebody may be out of patience before a change.
+            let wait_sec = if self.lost { 0 } else { POLL_SEC };
+            let url = self.client.route(&format!("/api/guard/wait?timeoutSec={wait_sec}"))?;
             let authorization = Some(token_header(&self.token)?);
             let call = Call { url: &url, body: None, authorization, headers: Vec::new() };
-            let within = Duration::from_secs(POLL_SEC + 15);
+            let within = Duration::from_secs(wait_sec + 15);
             answer::<Waited>(&self.client.shared.http.send(call, within).await?)
         };
         match polled.await {

@@ -13,6 +13,7 @@ pub mod receipt;
 pub mod backoff;
 pub mod clock;
 pub mod directory;
+pub mod duration;
 pub mod eligible;
 pub mod glob;
 pub mod json;

@@ -30,22 +30,27 @@ pub fn is_invisible(c: char) -> bool {
             c,
             '\u{600}'..='\u{605}' | '\u{6dd}' | '\u{890}' | '\u{891}' | '\u{8e2}' | '\u{110bd}' | '\u{110cd}'
         ),
-        // Fillers, joiners and selectors that count as letters, symbols or marks.
+        // Fillers, blanks, joiners and selectors that count as letters, symbols or marks.
         _ => matches!(
             c,
             '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-                | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{e0100}'..='\u{e01ef}'
+                | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{13441}' | '\u{13442}'
+                | '\u{16fe4}' | '\u{1d159}' | '\u{e0100}'..='\u{e01ef}'
         ),
     }
 }
 
 /// The same text on one line, without characters that would do something to a terminal or to the log of a pipeline, or that
-/// nobody would see there: they are escaped as `\n` or `\u{202e}`.
+/// nobody would see there: they are escaped as `\n` or `\u{202e}`. In a text with backslashes of its own all are escaped in
+/// the second form, so that a tab in a path is not taken for a backslash and a `t`. What this returns it returns unchanged.
 #[must_use]
 pub fn plain(text: &str) -> String {
+    let has_backslashes = text.contains('\\');
     let mut plain = String::with_capacity(text.len());
     for letter in text.chars() {
-        if is_invisible(letter) {
+        if is_invisible(letter) && has_backslashes {
+            plain.extend(letter.escape_unicode());
+        } else if is_invisible(letter) {
             plain.extend(letter.escape_default());
         } else {
             plain.push(letter);
@@ -82,7 +87,7 @@ mod tests {
         let unseen = "\u{0}\t\n\r\u{1b}\u{7f}\u{85}\u{9b}\u{a0}\u{ad}\u{34f}\u{61c}\u{115f}\u{1160}\u{1680}\u{17b4}\
             \u{180e}\u{180f}\u{2000}\u{2003}\u{200a}\u{200b}\u{200d}\u{200f}\u{2028}\u{2029}\u{202e}\u{202f}\u{205f}\
             \u{2060}\u{2066}\u{206f}\u{2800}\u{3000}\u{3164}\u{e000}\u{fe00}\u{fe0f}\u{feff}\u{ffa0}\u{fff0}\u{fff9}\
-            \u{1bca0}\u{1d173}\u{e0001}\u{e0020}\u{e0041}\u{e0100}\u{e01ef}\u{10ffff}";
+            \u{13441}\u{13442}\u{16fe4}\u{1bca0}\u{1d159}\u{1d173}\u{e0001}\u{e0020}\u{e0041}\u{e0100}\u{e01ef}\u{10ffff}";
         for c in unseen.chars() {
             assert!(is_invisible(c), "{c:?}");
         }
@@ -109,9 +114,12 @@ mod tests {
             ("main 日本 שלום", "main 日本 שלום"),
             ("a\u{1b}[2J\nb", "a\\u{1b}[2J\\nb"),
             ("v1\u{202e}2\u{2028}\u{a0}", "v1\\u{202e}2\\u{2028}\\u{a0}"),
+            ("C:\\prod\\temp", "C:\\prod\\temp"),
+            ("C:\\prod\temp\n", "C:\\prod\\u{9}emp\\u{a}"),
         ];
         for (text, expected) in rows {
             assert_eq!(plain(text), expected);
+            assert_eq!(plain(expected), expected);
         }
     }
 }

@@ -9,7 +9,7 @@ use countersign_core::lifecycle::{
 use countersign_core::record::Rerequest;
 use countersign_policy::ActionPolicy;
 use countersign_policy::decide::{self, Again, Ask, Attempt, Issued, NotMade};
-use countersign_policy::reach::{self, Shortfall};
+use countersign_policy::reach;
 use countersign_store::{Create, Created, Idempotency, MostOpen, StoreError};
 use countersign_trace::{Key, Name, Span};
 use serde_json::{Map, Value, json};
@@ -385,7 +385,7 @@ impl Gateway {
                 Err(refusal.into())
             }
             Ok(step) => {
-                let reasons = self.unsatisfiable(rules, &step.request);
+                let reasons = reach::unsatisfiable(rules.entry(), &step.request, &self.directory);
                 if reasons.is_empty() {
                     return Ok(step);
                 }
@@ -400,16 +400,6 @@ impl Gateway {
             Err(NotMade::Failed(failures)) => self.admission_failed(at, &action, by, failures).await,
             Err(NotMade::Refused(refusal)) => Err(refusal.into()),
         }
-    }
-
-    /// Why a new request could never be approved; empty if it could, or if its action allows that.
-    fn unsatisfiable(&self, rules: &ActionPolicy, request: &Request) -> Vec<Reason> {
-        if !rules.entry().unsatisfiable.is_refused() {
-            return Vec::new();
-        }
-        let shortfalls =
-            reach::shortfalls(rules.entry(), request, &self.directory, request.submission.submitted_at);
-        shortfalls.iter().map(Shortfall::reason).collect()
     }
 
     async fn admission_failed<T>(

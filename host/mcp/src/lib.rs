@@ -19,6 +19,7 @@ mod progress;
 mod requests;
 mod tools;
 
+mod strict;
 mod web;
 
 use std::net::SocketAddr;
@@ -31,12 +32,12 @@ use countersign_client::commands::{Connection, Ended, Exit, party, word};
 use countersign_console::note;
 use countersign_core::lifecycle::Party;
 use rmcp::ServiceExt as _;
-use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::transport::io::stdio;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::requests::Asker;
 use self::server::Server;
+use self::strict::Lines;
 use self::web::Web;
 
 /// The variable with the token that callers over HTTP must have.
@@ -116,18 +117,19 @@ impl McpCommand {
 
 async fn by_stdio(server: Server) -> Result<(), Ended> {
     let (input, output) = stdio();
-    let transport = AsyncRwTransport::new_server(input, output).with_max_line_length(MOST_BYTES);
     // A host that closes the input before it has said anything has changed its mind.
-    let Ok(running) = server.serve(transport).await else { return Ok(()) };
+    let Ok(running) = server.serve(Lines::new(input, output)).await else { return Ok(()) };
     running.waiting().await.map(drop).map_err(Ended::doubt)
 }
 
 async fn signalled() -> Result<(), Ended> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Ended::doubt)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Ended::doubt)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(Ended::doubt)?;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
     Ok(())
 }

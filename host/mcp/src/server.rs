@@ -124,7 +124,7 @@ impl Server {
     }
 
     async fn ask(&self, ToAsk { action, params, why }: ToAsk) -> Result<Value, Ended> {
-        let (handle, request) = self.asker.ask(&action, params, &why).await?;
+        let (handle, request) = Arc::clone(&self.asker).ask(action, params, &why).await?;
         let created = &request.created;
         let mut answer = json!({
             "handle": handle,

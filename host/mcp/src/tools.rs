@@ -88,7 +88,8 @@ pub(crate) fn all(actions: &[String]) -> Vec<Tool> {
             CONSUME,
             "Use an approval",
             "Use an approval, just before acting, for the parameters that are about to be used. It can be used once, and \
-             only for what was approved, edits by people included. Act only if this succeeds.",
+             only for what was approved, edits by people included. Act only if this succeeds. If it is in doubt, call it \
+             again with the same parameters.",
             &json!({"handle": handle, "params": params("The parameters that are about to be used.")}),
             &["handle", "params"],
             (

@@ -7,9 +7,9 @@ use std::time::Duration;
 use countersign_client::commands::Ended;
 use countersign_console::say;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::server::Server;
+use crate::strict::refusal;
 use crate::{MOST_BYTES, TOKEN};
 
 /// The most connections at a time.
@@ -103,7 +104,19 @@ async fn answer(service: &Service, token: &str, request: Request<Incoming>) -> R
     if request.uri().path() != "/mcp" {
         return plain(StatusCode::NOT_FOUND, "the tools are at `/mcp`\n");
     }
-    service.handle(request).await
+    let (head, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, MOST_BYTES).collect().await else {
+        return plain(StatusCode::PAYLOAD_TOO_LARGE, "the message is too long, or was cut\n");
+    };
+    let body = body.to_bytes();
+    match refusal(&body).and_then(|refusal| serde_json::to_vec(&refusal).ok()) {
+        Some(refusal) => {
+            let mut response = Response::new(Full::new(refusal.into()).boxed());
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+        None => service.handle(Request::from_parts(head, Full::new(body))).await,
+    }
 }
 
 /// In a time that says nothing of the token but its length.

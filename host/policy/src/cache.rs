@@ -63,8 +63,10 @@ impl CompileCache {
         };
         match deserialize(wasm, artifact) {
             Ok(component) => {
+                #[expect(clippy::disallowed_methods, reason = "the ages of files go by the machine's clock")]
+                let now = SystemTime::now();
                 // By this it is known to be in use. Where that cannot be written, it is compiled again after some time.
-                let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+                let _ = fs::File::open(&path).and_then(|file| file.set_modified(now));
                 Some(component)
             }
             Err(error) => {

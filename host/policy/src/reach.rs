@@ -15,6 +15,7 @@ use countersign_core::record::PolicyEntry;
 
 use crate::action::ActionPolicy;
 use crate::decide::{self, Attempt};
+use crate::set::trial;
 
 /// How many people act on the synthetic request at the most.
 const MOST_PEOPLE: usize = 500;
@@ -24,8 +25,9 @@ const MOST_PEOPLE: usize = 500;
 /// `request` is a synthetic one that was just made.
 pub(crate) fn obstacles(policy: &ActionPolicy, request: &Request, directory: &Directory) -> Vec<String> {
     let at = request.submission.submitted_at;
+    let short = shortfalls(policy.entry(), request, directory, at);
     let mut found: Vec<String> =
-        shortfalls(policy.entry(), request, directory, at).iter().map(Shortfall::text).collect();
+        short.iter().map(|shortfall| shortfall.text_for_all(policy, directory)).collect();
     if found.is_empty() && tried(policy, request.clone(), directory, at) == Tried::Nobody {
         found.push(
             "nobody could ever approve it: nobody whom the policy set knows is granted enough by its policies"
@@ -36,16 +38,26 @@ pub(crate) fn obstacles(policy: &ActionPolicy, request: &Request, directory: &Di
     if let Some(escalated) = escalated {
         let at = request.submission.escalate_at.unwrap_or(at);
         let shortfalls = shortfalls(policy.entry(), &escalated, directory, at);
-        let texts = shortfalls.iter().map(Shortfall::text);
-        let new = texts.filter(|shortfall| !found.contains(shortfall)).collect::<Vec<_>>();
-        found.extend(new.into_iter().map(|shortfall| format!("once it is escalated, {shortfall}")));
+        let said: Vec<String> = short.iter().map(Shortfall::text).collect();
+        let new = shortfalls.iter().map(Shortfall::text).filter(|shortfall| !said.contains(shortfall));
+        found.extend(new.map(|shortfall| format!("once it is escalated, {shortfall}")));
     }
     found
 }
 
+/// Why a request that was just made could never be approved; empty if it could, or if its action allows that.
+#[must_use]
+pub fn unsatisfiable(entry: &PolicyEntry, request: &Request, directory: &Directory) -> Vec<Reason> {
+    if !entry.unsatisfiable.is_refused() {
+        return Vec::new();
+    }
+    let shortfalls = shortfalls(entry, request, directory, request.submission.submitted_at);
+    shortfalls.iter().map(Shortfall::reason).collect()
+}
+
 /// A requirement that asks for more people than there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shortfall {
+struct Shortfall {
     kind: RequirementKind,
     label: String,
     missing: u32,
@@ -54,8 +66,7 @@ pub struct Shortfall {
 
 /// The requirements of an open request that ask for more people than can act on it, as far as that is known at `at`. Only
 /// counts: whether the policies would let those people act is another question.
-#[must_use]
-pub fn shortfalls(
+fn shortfalls(
     entry: &PolicyEntry,
     request: &Request,
     directory: &Directory,
@@ -104,9 +115,29 @@ impl Shortfall {
         }
     }
 
+    /// What is missing of every request: whoever is counted may have no say in what they ask for themselves.
+    fn text_for_all(&self, policy: &ActionPolicy, directory: &Directory) -> String {
+        let mut text = self.text();
+        let Some(member) = self.eligible.people.first() else { return text };
+        let people = directory.people();
+        let member = people.find(member).and_then(|person| person.slack_ids().next()).unwrap_or(member);
+        let Ok(own) = trial::request_by(policy, member, directory) else { return text };
+        let at = own.submission.submitted_at;
+        let of_own = shortfalls(policy.entry(), &own, directory, at)
+            .into_iter()
+            .find(|own| own.kind == self.kind && own.label == self.label);
+        match of_own.map(|own| own.eligible.people.len()) {
+            Some(0) => text.push_str("; nobody, if the requester is among them"),
+            Some(people) if people < self.eligible.people.len() => {
+                text.push_str(&format!("; only {people}, if the requester is among them"));
+            }
+            _ => {}
+        }
+        text
+    }
+
     /// What is missing, and why whoever is named cannot act.
-    #[must_use]
-    pub fn reason(&self) -> Reason {
+    fn reason(&self) -> Reason {
         let Eligible { excluded, gone, unreachable, empty, .. } = &self.eligible;
         let whys = [
             ("may not act on this request", excluded),

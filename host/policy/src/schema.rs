@@ -1,6 +1,8 @@
 //! JSON Schemas of configurations and parameters.
 
 pub(super) mod checkable;
+mod keywords;
+mod refused;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +12,7 @@ use jsonschema::{ValidationError, ValidationOptions, Validator};
 use serde_json::{Map, Value, json};
 
 use self::checkable::{Checkable, Hidden, Joined, step};
+use crate::yaml::error::did_you_mean;
 
 /// The values of `format` that are checked, each with a text that has it.
 const FORMATS: [(&str, &str); 17] = [
@@ -43,6 +46,15 @@ pub(super) fn is_of_format(error: &ValidationError<'_>) -> bool {
     matches!(error.kind(), ValidationErrorKind::Format { .. })
 }
 
+/// Which key was meant, if an error is that a key is unknown and another one is like it.
+pub(super) fn hint(schema: &Value, error: &ValidationError<'_>) -> String {
+    let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() else { return String::new() };
+    let rules = error.schema_path().as_str().rsplit_once('/').map_or("", |(rules, _)| rules);
+    let known = schema.pointer(rules).and_then(|rules| rules.get("properties")?.as_object());
+    let (Some(known), Some(first)) = (known, unexpected.first()) else { return String::new() };
+    did_you_mean(first, known.keys().map(String::as_str))
+}
+
 /// How every schema is read. JSON Schema leaves it open whether `format` is checked; it is, since who writes it relies on
 /// it.
 fn options() -> ValidationOptions<'static> {
@@ -65,8 +77,9 @@ pub(super) fn compile(schema: &Value) -> Result<Validator, String> {
     {
         return Err(format!("its `$schema` is `{dialect}`, but only JSON Schema 2020-12 is understood"));
     }
-    jsonschema::draft202012::meta::validate(schema).map_err(|error| at(&error, error.to_string()))?;
-    options().build(schema).map_err(|error| at(&error, error.to_string()))
+    let refused = |error: ValidationError<'_>| refused::text(schema, &error);
+    jsonschema::draft202012::meta::validate(schema).map_err(refused)?;
+    options().build(schema).map_err(refused)
 }
 
 /// `text`, and where in the checked value it applies.
@@ -173,6 +186,11 @@ impl ParamSchema {
     /// What is wrong with a `format` that cannot be checked. A new set with one is refused; a stored one may have it.
     pub(super) fn unknown_format(&self) -> Option<String> {
         unknown_format(&self.document)
+    }
+
+    /// What is wrong with its keywords: those that nobody knows check nothing.
+    pub(super) fn unknown_keywords(&self) -> Vec<String> {
+        keywords::unknown(&self.document)
     }
 
     /// JSON Pointers of the rules that join this parameter with hidden ones, so that an edit of it cannot be checked.

@@ -17,7 +17,7 @@ pub enum AccessCommand {
 #[derive(Debug, Args)]
 pub struct Key {
     /// The caller or the admin that it is for.
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = countersign_access::holder_name)]
     name: String,
 }
 

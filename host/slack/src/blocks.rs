@@ -3,7 +3,7 @@
 use serde::Serialize;
 use slack_morphism::prelude::*;
 
-use super::text::{self, Lines};
+use super::text;
 
 /// A part of a message, made to fit into some room.
 pub(super) struct Part {
@@ -100,7 +100,7 @@ pub(super) fn literal(words: &str, most: usize) -> (Vec<SlackRichTextInlineEleme
 /// and the form of its line breaks are not its content.
 pub(super) fn quote(words: &str, lines: usize, most: usize) -> (Vec<SlackRichTextElement>, usize) {
     let words = words.trim().replace("\r\n", "\n");
-    let fitted = text::literal(&words, Lines::Most(lines), most);
+    let fitted = text::prose(&words, lines, most);
     if fitted.text.is_empty() {
         return (vec![line(vec![remark("blank")])], words.chars().count());
     }

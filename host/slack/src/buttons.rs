@@ -44,15 +44,19 @@ pub(super) fn decide(request: &Request, entry: &PolicyEntry, shown: Shown, fits:
     if !request.approvers().is_empty() || !request.acknowledgements().is_empty() {
         buttons.push(press("withdraw", "Withdraw"));
     }
-    // The payload hash in the block id lets a press on an outdated message be refused.
-    let block_id = SlackBlockId(format!("{DECIDE_BLOCK}{}", request.payload_hash()));
-    SlackActionsBlock::new(buttons.into_iter().map(Into::into).collect()).with_block_id(block_id).into()
+    decision_row(buttons, format!("{DECIDE_BLOCK}{}", request.payload_hash()))
+}
+
+/// A row of buttons for decisions. The payload hash in its block id lets a press on an outdated message be refused.
+fn decision_row(buttons: Vec<SlackBlockButtonElement>, block_id: String) -> SlackBlock {
+    let buttons = buttons.into_iter().map(Into::into).collect();
+    SlackActionsBlock::new(buttons).with_block_id(SlackBlockId(block_id)).into()
 }
 
 /// A button for each pending persona as far as there is room, and a note about the others.
 pub(super) fn acknowledge(request: &Request, most: usize) -> Vec<SlackBlock> {
-    // Two rows, and the note about personas without a button.
-    const AROUND: usize = 600;
+    // Two rows with their block ids, and the note about personas without a button.
+    const AROUND: usize = 800;
     const IN_A_ROW: usize = 25;
     const ACTION_ID: usize = 255;
     let id = request.id.to_string();
@@ -77,8 +81,10 @@ pub(super) fn acknowledge(request: &Request, most: usize) -> Vec<SlackBlock> {
     }
     let mut rows: Vec<SlackBlock> = Vec::new();
     let mut rest = buttons.into_iter().peekable();
+    let payload = request.payload_hash();
     while rest.peek().is_some() {
-        rows.push(row(rest.by_ref().take(IN_A_ROW).collect()));
+        let block_id = format!("{DECIDE_BLOCK}{payload}:{}", rows.len() + 1);
+        rows.push(decision_row(rest.by_ref().take(IN_A_ROW).collect(), block_id));
     }
     let mut notes = Vec::new();
     if later > 0 {

@@ -65,7 +65,7 @@ fn address(link: &Link) -> Vec<SlackRichTextInlineElement> {
 pub(super) fn target(url: &str) -> Option<String> {
     let is_web = url.starts_with("https://") || url.starts_with("http://");
     let odd = |c: char| c.is_whitespace() || "<>\"|\\`{}^".contains(c);
-    if !is_web || !text::is_plain(url) || url.contains(odd) {
+    if !is_web || !text::is_visible(url) || url.contains(odd) {
         return None;
     }
     let url = Url::parse(url).ok()?;
@@ -86,6 +86,7 @@ mod tests {
             ("https://ci.example", Some("https://ci.example/")),
             // The first letter of the host is Cyrillic.
             ("https://\u{430}cme.example/login", Some("https://xn--cme-5cd.example/login")),
+            ("https://acm\u{435}.example/", Some("https://xn--acm-tdd.example/")),
             ("https://bücher.example/größe", Some("https://xn--bcher-kva.example/gr%C3%B6%C3%9Fe")),
             ("https://ＡＣＭＥ.example/", Some("https://acme.example/")),
             ("https://acme.example%2eevil.example/", Some("https://acme.example.evil.example/")),

@@ -21,7 +21,7 @@ use super::blocks::{cost, mrkdwn, plain, section, small_print};
 use super::buttons::{self, acknowledge, decide};
 use super::content::{Content, QUOTE_LINES, quoted};
 use super::mentions;
-use super::parameters::{edits, first_parameters, value_text};
+use super::parameters::{edits, first_parameters, value_line};
 use super::progress::{self, Roster, packed};
 use super::review;
 use super::text::{self, code, grouped, person};
@@ -305,7 +305,7 @@ fn requester(request: &Request) -> SlackBlock {
     }
     for (name, value) in [("PR", &origin.pr), ("run", &origin.run_id)] {
         if let Some(value) = value {
-            said.push_str(&format!(", {name} {}", code(&value_text(value), 60)));
+            said.push_str(&format!(", {name} {}", code(&value_line(value), 60)));
         }
     }
     if request.submission.depth > 0 {

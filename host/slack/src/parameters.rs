@@ -75,7 +75,7 @@ fn changed(title: &str, changes: &[Change<'_>], most: usize) -> Option<Part> {
     let keys: Vec<Fitted> = changes.iter().map(|change| text::inline(&key_text(change.key), KEY)).collect();
     let values: Vec<[Option<String>; 2]> = changes
         .iter()
-        .map(|change| [change.before, change.after].map(|value| value.map(value_text)))
+        .map(|change| [change.before, change.after].map(|value| value.map(value_line)))
         .collect();
     let shown_width = |value: &String| text::width(&text::inline(value, LONGEST).text);
     let widths: Vec<usize> = values.iter().flatten().flatten().map(shown_width).collect();
@@ -125,8 +125,8 @@ fn by(id: &str, most: usize) -> Vec<SlackRichTextInlineElement> {
 
 /// The parameters with their current values, and the names of the hidden ones.
 ///
-/// Short ones share one box, a line each; none can imitate another one's line, since a value with a line break is a
-/// long one, and in a key line breaks are escaped. Each long one has its own box, with a note of how much is shown.
+/// Short ones share one box, a line each; none can imitate another one's line, since [`could_look_like_lines`] says which
+/// have to be long ones. Each long one has its own box, with a note of how much is shown.
 pub(super) fn parameters(request: &Request, shows_none: bool, most: usize) -> Option<Part> {
     const AROUND: usize = 600;
     let redacted = &request.submission.redacted;
@@ -198,7 +198,7 @@ pub(super) fn first_parameters(request: &Request) -> Part {
         .clone()
         .take(LINES)
         .map(|(key, value)| {
-            let (key, value) = (text::inline(&key_text(key), KEY), text::inline(&value_text(value), VALUE));
+            let (key, value) = (text::inline(&key_text(key), KEY), text::inline(&value_line(value), VALUE));
             cut += key.cut + value.cut;
             (key.text, value.text)
         })
@@ -220,16 +220,22 @@ pub(super) fn first_parameters(request: &Request) -> Part {
     Part { block: rich(elements), whole: rest + cut + names_cut == 0 }
 }
 
-/// The key and the value of a parameter if they fit on one line uncut.
-fn short_line(key: &str, value: &Value) -> Option<(String, String)> {
+/// The key and the value of a parameter if they fit on one line uncut, and look like one.
+pub(super) fn short_line(key: &str, value: &Value) -> Option<(String, String)> {
     const MOST: usize = 120;
-    let key = text::inline(&key_text(key), MOST);
-    let value = value_text(value);
-    if key.cut > 0 || value.contains('\n') {
+    let (key, value) = (key_text(key), value_text(value));
+    if value.contains(['\n', '\t']) || could_look_like_lines(&key) || could_look_like_lines(&value) {
         return None;
     }
-    let value = text::inline(&value, MOST);
-    (value.cut == 0).then_some((key.text, value.text))
+    let (key, value) = (text::inline(&key, MOST), text::inline(&value, MOST));
+    (key.cut + value.cut == 0).then_some((key.text, value.text))
+}
+
+/// Whether the end of a key or of a value could pass for another parameter, if it is on a line of its own: Slack wraps lines
+/// that are too wide, and in a narrow window that may be any of them.
+fn could_look_like_lines(text: &str) -> bool {
+    const NARROW: usize = 40;
+    text.contains(": ") || text.contains(' ') && text::width(text) > NARROW
 }
 
 /// As many lines as fit, keys and values aligned, and their number.
@@ -344,18 +350,11 @@ fn emoji(name: &str) -> SlackRichTextInlineElement {
     SlackRichTextEmoji::new(SlackEmojiName(name.into())).into()
 }
 
-/// A value for people: a string as it is, unless it could be taken for another value; everything else as JSON.
+/// A value for people, in a box of its own: a string as it is, unless it could be taken for another value; everything else
+/// as JSON.
 pub(super) fn value_text(value: &Value) -> String {
     const WIDEST: usize = 80;
     match value {
-        Value::String(text) => {
-            let misleading = text.trim() != text
-                || text.is_empty()
-                // As an escape of an invisible character is written.
-                || text.contains("\\u{")
-                || json::is_json(text);
-            if misleading { value.to_string() } else { text.clone() }
-        }
         Value::Array(_) | Value::Object(_) => {
             let compact = value.to_string();
             if compact.len() <= WIDEST {
@@ -363,14 +362,34 @@ pub(super) fn value_text(value: &Value) -> String {
             }
             serde_json::to_string_pretty(value).unwrap_or(compact)
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
+        value => string_or_json(value, |text| text.contains('\t') && !text.contains('\n')),
     }
 }
 
-/// A key for people: in quotes unless it is a plain name, so that it cannot look like a key with its value.
+/// A value for people, on one line with others: as [`value_text`], but JSON without line breaks, and a string with line
+/// breaks or tabs as JSON.
+pub(super) fn value_line(value: &Value) -> String {
+    string_or_json(value, |text| text.contains(['\n', '\t']))
+}
+
+/// A string as it is, unless it is `misleading` or could be taken for another value; everything else as JSON.
+fn string_or_json(value: &Value, misleading: impl Fn(&str) -> bool) -> String {
+    let is_plain = |text: &String| {
+        text.trim() == text
+            && !text.is_empty()
+            // As an escape of an invisible character is written.
+            && !text.contains("\\u{")
+            && !json::is_json(text)
+            && !misleading(text)
+    };
+    value.as_str().map(str::to_owned).filter(is_plain).unwrap_or_else(|| value.to_string())
+}
+
+/// A key for people: in quotes unless it is a plain name of ASCII letters, so that it cannot look like a key with its value,
+/// and one in other letters not like a plain name.
 pub(super) fn key_text(key: &str) -> String {
     let is_name = !key.is_empty()
-        && key.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '$'));
+        && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '$'));
     if is_name { key.to_owned() } else { Value::from(key).to_string() }
 }
 
@@ -394,13 +413,28 @@ mod tests {
             (json!("{"), "{"),
             (json!("a\\u{202e}"), r#""a\\u{202e}""#),
             (json!({"a": [1, "x"]}), r#"{"a":[1,"x"]}"#),
+            (json!("C:\\prod\\temp"), r"C:\prod\temp"),
+            (json!("C:\\prod\temp"), r#""C:\\prod\temp""#),
+            (json!({"target": "a\tb"}), r#"{"target":"a\tb"}"#),
+            (json!("{\"target\":\"a\tb\"}"), r#""{\"target\":\"a\tb\"}""#),
         ];
         for (value, expected) in rows {
             assert_eq!(value_text(&value), expected, "{value}");
+            assert_eq!(value_line(&value), expected, "{value}");
         }
+        // A box shows them as they are.
+        for (value, text, line) in [
+            (json!("a\n\tb"), "a\n\tb", r#""a\n\tb""#),
+            (json!("{\"target\":\"a\nb\"}"), "{\"target\":\"a\nb\"}", r#""{\"target\":\"a\nb\"}""#),
+        ] {
+            assert_eq!((value_text(&value).as_str(), value_line(&value).as_str()), (text, line));
+        }
+        let long = json!({"a": "x".repeat(80)});
+        assert!(value_text(&long).contains('\n') && !value_line(&long).contains('\n'));
         let rows = [
             ("replicas", "replicas"),
-            ("größe.x", "größe.x"),
+            ("größe.x", r#""größe.x""#),
+            ("h\u{43e}st", "\"h\u{43e}st\""),
             ("a: 1", r#""a: 1""#),
             ("", r#""""#),
             ("a\n", r#""a\n""#),
@@ -408,6 +442,47 @@ mod tests {
         for (key, expected) in rows {
             assert_eq!(key_text(key), expected);
         }
+    }
+
+    #[test]
+    fn keys_that_look_alike_are_told_apart() {
+        let keys =
+            ["host", "h\u{43e}st", "gr\u{f6}\u{df}e", "gro\u{308}\u{df}e", "\u{445}\u{43e}\u{441}\u{442}"];
+        let lines = keys.map(|key| short_line(key, &json!("x")).expect("it is short").0);
+        let expected = [
+            "host",
+            "\"h\\u{43e}st\"",
+            "\"gr\u{f6}\u{df}e\"",
+            "\"gro\\u{308}\u{df}e\"",
+            "\"\u{445}\u{43e}\u{441}\u{442}\"",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn no_parameter_can_imitate_the_line_of_another() {
+        let spaces = " ".repeat(95);
+        let words = "a".repeat(95);
+        let rows = [
+            ("note", "nightly run".to_owned(), true),
+            ("url", format!("https://ci.example/{words}"), true),
+            ("note", "nightly run  and more".to_owned(), true),
+            ("note", format!("nightly run{spaces}dry_run: true"), false),
+            ("note", format!("nightly run{spaces}dry_run\u{ff1a}true"), false),
+            ("note", format!("{words} dry_run: true"), false),
+            ("note", format!("{words} dry_run\u{ff1a} true"), false),
+            ("note", "nightly\trun".to_owned(), true),
+            ("note", "nightly\nrun".to_owned(), false),
+            (&format!("note{spaces}dry_run: true"), "x".to_owned(), false),
+            ("a: 1", "x".to_owned(), false),
+        ];
+        for (key, value, expected) in rows {
+            let line = short_line(key, &json!(value));
+            assert_eq!(line.is_some(), expected, "{key} {value:?} {line:?}");
+            assert!(line.is_none_or(|(key, value)| !(key + &value).contains("  ")));
+        }
+        let object = json!({"note": format!("nightly run{spaces}dry_run: true")});
+        assert!(short_line("note", &object).is_none());
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! which Slack keeps: nobody can submit the last page who was not led there by the ones before it.
 //!
 //! The parameters are canonical JSON, so that the boxes of all pages, joined, are exactly what the payload hash is made of.
-//! Invisible characters are escaped as everywhere (`text.rs`); `\u{…}` is no escape of JSON, so the two cannot be mixed up.
+//! Invisible characters are escaped and right-to-left letters isolated as everywhere (`text.rs`); `\u{…}` is no escape of
+//! JSON, so the two cannot be mixed up.
 
 use countersign_core::lifecycle::{Link, Request, State, Status, canonical};
 use countersign_core::record::PolicyEntry;

@@ -1,24 +1,37 @@
 //! Makes text from outside safe to show in Slack.
 //!
 //! A parameter, a justification, a branch or a persona's name may hold anything, and must neither notify people, nor
-//! look like our own words, nor break the message. Three rules ensure that.
+//! look like our own words, nor break the message. Five rules ensure that.
 //!
 //! - **Long or exact text is literal.** It goes into `rich_text`, in a quote or a preformatted box, which Slack does
 //!   not parse, and which people can tell from our own words. `plain_text` is literal too, with emoji off.
 //! - **Short text within our own sentences is inline code** ([`code`]): `&`, `<` and `>` are escaped, so that nothing
 //!   can be a mention; within code no `*`, `_` or `:emoji:` has a meaning; a backtick, which would end the code, is
-//!   replaced by a letter that looks like one.
+//!   replaced by a letter that looks like one, and that letter is escaped wherever it comes from outside.
 //! - **Invisible characters are escaped.** Control characters, direction overrides, characters of zero width and spaces
 //!   other than the common one are written as `\u{202e}`, so that two values that differ look different; so are more than
-//!   two marks on a letter. The joiner within an emoji is part of it. Right-to-left text is isolated, so that it cannot
-//!   reorder what is beside it.
+//!   two marks on a letter. The joiner within an emoji is part of it.
+//! - **Letters that look like others are escaped**, as far as a simple rule knows them: those that Unicode takes for another
+//!   way to write a letter (what is not in the normal form NFC), and in words with Latin letters those of scripts that look
+//!   like Latin. Words of one script stay as they are, so that people can read their language.
+//! - **Right-to-left letters are isolated.** Each run of them is between U+2068 and U+2069, and so is each run of Arabic
+//!   digits: digits, punctuation and other words stay where they are in the text. Isolates of the text itself are escaped.
+//!
+//! **An escape begins after an even number of backslashes.** A backslash of the text that would begin one is itself written
+//! as `\u{5c}`. In JSON backslashes come in pairs before `u{`, so JSON stays as it is.
 //!
 //! Everything is cut to a width. The width of a text is its length in the JSON that is sent, in UTF-16 units: never
 //! less than what Slack counts, whichever way it counts.
 //!
 //! Nothing here knows of requests.
 
+use std::str::Chars;
+
 use countersign_core::text::{self, is_mark};
+use icu_normalizer::properties::{CanonicalComposition, CanonicalCompositionBorrowed};
+use icu_normalizer::{ComposingNormalizer, ComposingNormalizerBorrowed};
+use icu_properties::CodePointMapData;
+use icu_properties::props::{BidiClass, Script};
 
 use super::emoji;
 
@@ -27,6 +40,9 @@ const ID_CHARS: usize = 24;
 
 /// The end of a text that was cut.
 const ELLIPSIS: char = '…';
+
+/// What stands for a backtick in inline code.
+const BACKTICK: char = 'ˋ';
 
 /// The most combining marks on one letter.
 const MOST_MARKS: u8 = 2;
@@ -40,10 +56,11 @@ pub(super) struct Fitted {
     pub(super) cut: usize,
 }
 
-/// Whether line breaks are kept.
+/// Whether line breaks, tabs and runs of spaces are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lines {
-    /// No: each is escaped as `\n`.
+    /// No: they are escaped, and of a run of spaces all but the first one. Slack wraps lines, and what follows a long run
+    /// would begin a line.
     One,
     /// Yes, up to this number of lines.
     Most(usize),
@@ -51,28 +68,36 @@ pub(super) enum Lines {
 
 /// The text for elements that Slack does not parse.
 pub(super) fn literal(text: &str, lines: Lines, most: usize) -> Fitted {
-    fit(text, lines, most, |c, out| out.push(c))
+    fit(Letters::of(text, lines), most, |c, out| out.push(c))
 }
 
 /// The text for elements that Slack does not parse, on one line beside other text.
 pub(super) fn inline(text: &str, most: usize) -> Fitted {
-    isolated(most, is_right_to_left(text), |most| literal(text, Lines::One, most))
+    literal(text, Lines::One, most)
+}
+
+/// Prose for elements that Slack does not parse: right-to-left words beside each other stay in the order of their language.
+pub(super) fn prose(text: &str, lines: usize, most: usize) -> Fitted {
+    let letters = Letters { joins_words: true, ..Letters::of(text, Lines::Most(lines)) };
+    fit(letters, most, |c, out| out.push(c))
 }
 
 /// All of the text in pieces, each for elements that Slack does not parse, and at most `most` wide.
 pub(super) fn pieces(text: &str, most: usize) -> Vec<String> {
-    let (mut pieces, mut rest) = (Vec::new(), text);
-    while !rest.is_empty() {
-        let mut fitted = literal(rest, Lines::Most(usize::MAX), most);
-        if fitted.cut == 0 {
-            pieces.push(fitted.text);
-            break;
+    let mut pieces = Vec::new();
+    let mut piece = Written::default();
+    for (c, form) in Letters::of(text, Lines::Most(usize::MAX)) {
+        let before = piece.end();
+        piece.push(c, form, |c, out| out.push(c));
+        if piece.width() > most && before.at > 0 {
+            piece.cut(before);
+            pieces.push(std::mem::take(&mut piece).text);
+            piece.push(c, form, |c, out| out.push(c));
         }
-        fitted.text.pop();
-        // One character at least, so that it ends.
-        let kept = (rest.chars().count() - fitted.cut).max(1);
-        rest = rest.char_indices().nth(kept).map_or("", |(at, _)| rest.get(at..).unwrap_or_default());
-        pieces.push(fitted.text);
+    }
+    piece.close();
+    if !piece.text.is_empty() {
+        pieces.push(piece.text);
     }
     pieces
 }
@@ -82,14 +107,12 @@ pub(super) fn code(text: &str, most: usize) -> String {
     if text.trim_matches([' ', '\n', '\t']).is_empty() {
         return "_(blank)_".to_owned();
     }
-    let fitted = isolated(most.saturating_sub(2), is_right_to_left(text), |most| {
-        fit(text, Lines::One, most, |c, out| match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '`' => out.push('ˋ'),
-            c => out.push(c),
-        })
+    let fitted = fit(Letters::of(text, Lines::One), most.saturating_sub(2), |c, out| match c {
+        '&' => out.push_str("&amp;"),
+        '<' => out.push_str("&lt;"),
+        '>' => out.push_str("&gt;"),
+        '`' => out.push(BACKTICK),
+        c => out.push(c),
     });
     format!("`{}`", fitted.text)
 }
@@ -126,7 +149,14 @@ fn is_id(id: &str) -> bool {
 
 /// Whether the text can be shown exactly: without escapes, and without whitespace at its ends that would be lost.
 pub(super) fn is_plain(text: &str) -> bool {
-    text.trim() == text && literal(text, Lines::Most(usize::MAX), usize::MAX).text == text
+    let is_escaped = |(c, form)| form == Form::Escaped && c != '\\';
+    text.trim() == text && !Letters::of(text, Lines::Most(usize::MAX)).any(is_escaped)
+}
+
+/// Whether each character of the text can be seen.
+pub(super) fn is_visible(text: &str) -> bool {
+    let mut before = None;
+    text.chars().all(|c| !is_invisible(c, before.replace(c)))
 }
 
 /// The width of the text.
@@ -160,69 +190,263 @@ pub(super) fn counted(number: usize, one: &str) -> String {
     format!("{} {one}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
-/// Isolates right-to-left text, so that it does not reorder what is beside it.
-fn isolated(most: usize, isolate: bool, fit: impl FnOnce(usize) -> Fitted) -> Fitted {
-    if !isolate {
-        return fit(most);
+/// The first characters that fit: visible ones written by `write`, invisible ones escaped.
+fn fit(mut letters: Letters<'_>, most: usize, write: impl Fn(char, &mut String)) -> Fitted {
+    let lines = letters.lines;
+    let mut written = Written::default();
+    // The end of the text if it has to be cut before an ellipsis.
+    let mut kept = written.end();
+    let (mut chars, mut kept_chars, mut line_count) = (0, 0, 1);
+    while let Some((c, form)) = letters.next() {
+        written.push(c, form, &write);
+        chars += 1;
+        line_count += usize::from(c == '\n');
+        let over = matches!(lines, Lines::Most(limit) if line_count > limit);
+        if over || written.width() > most {
+            written.cut(kept);
+            if most >= width_of(ELLIPSIS) {
+                written.text.push(ELLIPSIS);
+            }
+            return Fitted { text: written.text, cut: chars + letters.rest.count() - kept_chars };
+        }
+        if written.width().saturating_add(width_of(ELLIPSIS)) <= most {
+            (kept, kept_chars) = (written.end(), chars);
+        }
     }
-    let mut fitted = fit(most.saturating_sub(2));
-    fitted.text = format!("\u{2068}{}\u{2069}", fitted.text);
-    fitted
+    written.close();
+    Fitted { text: written.text, cut: 0 }
 }
 
-/// The first characters of `text` that fit: visible ones written by `write`, invisible ones escaped.
-fn fit(text: &str, lines: Lines, most: usize, write: impl Fn(char, &mut String)) -> Fitted {
-    let mut fitted = Fitted { text: String::new(), cut: 0 };
-    // The end of the text if it has to be cut before an ellipsis.
-    let (mut used, mut kept, mut kept_chars) = (0, 0, 0);
-    let (mut line_count, mut marks, mut before) = (1, 0, None);
-    // The emoji that a skin tone, a selector or a joiner belongs to.
-    let mut emoji = None;
-    let mut over = false;
-    let mut letters = text.chars().enumerate().peekable();
-    while let Some((n, c)) = letters.next() {
-        let next = letters.peek().map(|(_, next)| *next);
-        let start = fitted.text.len();
-        match (c, lines) {
-            ('\n', Lines::Most(limit)) => {
-                line_count += 1;
-                over = line_count > limit;
-                fitted.text.push('\n');
-            }
-            ('\t', Lines::Most(_)) => fitted.text.push('\t'),
-            ('\n', Lines::One) => fitted.text.push_str("\\n"),
-            ('\t', Lines::One) => fitted.text.push_str("\\t"),
-            _ => {
-                marks = if is_mark(c) { marks + 1 } else { 0 };
-                let joined = c == emoji::JOINER
-                    && emoji.zip(next).is_some_and(|(emoji, next)| emoji::joins(emoji, next));
-                if is_invisible(c, before) && !joined || marks > MOST_MARKS {
-                    marks = marks.min(MOST_MARKS);
-                    fitted.text.extend(c.escape_unicode());
-                } else {
-                    write(c, &mut fitted.text);
-                }
-            }
+/// The marks around a run of right-to-left letters, each of the width 1.
+const ISOLATE: char = '\u{2068}';
+const END_OF_ISOLATE: char = '\u{2069}';
+
+/// A text as it is shown, as far as it is written.
+#[derive(Default)]
+struct Written {
+    text: String,
+    /// The width of the text, without the end of the run that it ends in.
+    used: usize,
+    run: Option<Run>,
+}
+
+/// A place in a [`Written`] text at which it can be cut.
+#[derive(Clone, Copy)]
+struct End {
+    at: usize,
+    run: Option<Run>,
+}
+
+impl Written {
+    /// Writes a character, by `write` if it is not escaped.
+    fn push(&mut self, c: char, form: Form, write: impl Fn(char, &mut String)) {
+        let start = self.text.len();
+        let run = form.run();
+        if self.run != run {
+            self.text.extend(self.run.map(|_| END_OF_ISOLATE));
+            self.text.extend(run.map(|_| ISOLATE));
+            self.run = run;
         }
-        before = Some(c);
-        if !emoji::is_modifier(c) {
-            emoji = Some(c);
+        match form {
+            Form::AsItIs | Form::In(_) => write(c, &mut self.text),
+            Form::Escaped => self.text.extend(c.escape_unicode()),
         }
-        let added = fitted.text.get(start..).unwrap_or_default();
-        used += width(added);
-        if over || used > most {
-            fitted.text.truncate(kept);
-            fitted.cut = text.chars().count() - kept_chars;
-            if most >= width_of(ELLIPSIS) {
-                fitted.text.push(ELLIPSIS);
-            }
-            return fitted;
-        }
-        if used.saturating_add(width_of(ELLIPSIS)) <= most {
-            (kept, kept_chars) = (fitted.text.len(), n + 1);
+        self.used += width(self.text.get(start..).unwrap_or_default());
+    }
+
+    fn width(&self) -> usize {
+        self.used + usize::from(self.run.is_some())
+    }
+
+    fn end(&self) -> End {
+        End { at: self.text.len(), run: self.run }
+    }
+
+    /// Leaves out what comes after `end`.
+    fn cut(&mut self, end: End) {
+        self.text.truncate(end.at);
+        self.run = end.run;
+        self.close();
+    }
+
+    fn close(&mut self) {
+        self.text.extend(self.run.take().map(|_| END_OF_ISOLATE));
+    }
+}
+
+/// Characters that are written right to left, or in an order of their own among those.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Run {
+    Letters,
+    /// Arabic ones, which are written left to right, and several numbers right to left.
+    Digits,
+}
+
+/// How a character is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    AsItIs,
+    /// As it is, in a run that is isolated.
+    In(Run),
+    Escaped,
+}
+
+impl Form {
+    fn run(self) -> Option<Run> {
+        match self {
+            Form::In(run) => Some(run),
+            Form::AsItIs | Form::Escaped => None,
         }
     }
-    fitted
+}
+
+/// The characters of a text, and how each is written.
+#[derive(Clone)]
+struct Letters<'a> {
+    rest: Chars<'a>,
+    lines: Lines,
+    before: Option<char>,
+    /// The emoji that a skin tone, a selector or a joiner belongs to.
+    emoji: Option<char>,
+    marks: u8,
+    /// Whether an odd number of backslashes stands before the rest.
+    after_backslash: bool,
+    /// The run that the character before is in.
+    run: Option<Run>,
+    /// The letter that marks would be joined to, and whether the character before it was escaped.
+    base: Option<char>,
+    after_escape: bool,
+    word: Word,
+    /// Whether a run goes on after a space.
+    joins_words: bool,
+}
+
+impl Letters<'_> {
+    fn of(text: &str, lines: Lines) -> Letters<'_> {
+        let rest = text.chars();
+        Letters {
+            rest,
+            lines,
+            before: None,
+            emoji: None,
+            marks: 0,
+            after_backslash: false,
+            run: None,
+            base: None,
+            after_escape: false,
+            word: Word::default(),
+            joins_words: false,
+        }
+    }
+
+    /// Whether the backslash that was just read would look like the beginning of an escape.
+    fn starts_escape(&self) -> bool {
+        let next = || self.clone().next().is_some_and(|(c, form)| c != '\\' && form == Form::Escaped);
+        self.after_backslash && (self.rest.as_str().starts_with("u{") || next())
+    }
+
+    /// The run that a character is in: marks are in that of their letter.
+    fn run_of(&self, c: char) -> Option<Run> {
+        if c.is_ascii() {
+            let joins = self.joins_words && c == ' ' && self.run == Some(Run::Letters);
+            let next = || self.rest.clone().next().and_then(run_of);
+            return self.run.filter(|_| joins && next() == self.run);
+        }
+        if is_mark(c) { self.run } else { run_of(c) }
+    }
+
+    /// Whether a character is escaped for itself; `marks` is the number of marks on the letter before, with this one.
+    fn is_escaped(&self, c: char, marks: u8) -> bool {
+        match (c, self.lines) {
+            ('\n' | '\t', Lines::Most(_)) => return false,
+            (' ', Lines::One) => return self.before == Some(' '),
+            _ => {}
+        }
+        let joined = c == emoji::JOINER
+            && self
+                .emoji
+                .zip(self.rest.clone().next())
+                .is_some_and(|(emoji, next)| emoji::joins(emoji, next));
+        is_invisible(c, self.before) && !joined
+            || marks > MOST_MARKS
+            || c == BACKTICK
+            || !c.is_ascii() && (self.is_joined(c) || self.word.is_mixed && is_like_latin(c))
+    }
+
+    /// Whether the normal form NFC would have another character for this, or for this with the letter before; or the mark
+    /// would stand on an escape.
+    fn is_joined(&self, c: char) -> bool {
+        const NFC: ComposingNormalizerBorrowed<'static> = ComposingNormalizer::new_nfc();
+        const COMPOSITION: CanonicalCompositionBorrowed<'static> = CanonicalComposition::new();
+        let joins = |base| COMPOSITION.compose(base, c).is_some();
+        self.base.is_some_and(joins)
+            || is_mark(c) && self.after_escape
+            || !NFC.is_normalized(c.encode_utf8(&mut [0; 4]))
+    }
+
+    /// Goes on to the character that was just read, in the same word or another one.
+    fn follow_word(&mut self, c: char) {
+        const HEXADECIMAL: usize = 4;
+        if let Some(left) = self.word.left.checked_sub(1) {
+            self.word.left = left;
+            return;
+        }
+        let rest = || self.rest.clone();
+        // In JSON the letter of an escape is in no word.
+        let escape = match c {
+            _ if !self.after_backslash => 0,
+            'b' | 'f' | 'n' | 'r' | 't' => 1,
+            'u' if rest().take(HEXADECIMAL).filter(char::is_ascii_hexdigit).count() == HEXADECIMAL => 5,
+            _ => 0,
+        };
+        if escape > 0 || !is_in_word(c) {
+            self.word = Word { left: escape.max(1) - 1, is_mixed: false };
+            return;
+        }
+        let (mut left, mut has_latin, mut has_like) = (0, is_latin(c), is_like_latin(c));
+        for c in rest().take_while(|c| is_in_word(*c)) {
+            left += 1;
+            has_latin |= is_latin(c);
+            has_like |= is_like_latin(c);
+        }
+        self.word = Word { left, is_mixed: has_latin && has_like };
+    }
+}
+
+/// The word that a character is in.
+#[derive(Clone, Copy, Default)]
+struct Word {
+    /// How many characters of it are after this one.
+    left: usize,
+    /// Whether it has Latin letters, and letters that look like them.
+    is_mixed: bool,
+}
+
+impl Iterator for Letters<'_> {
+    type Item = (char, Form);
+
+    fn next(&mut self) -> Option<(char, Form)> {
+        let c = self.rest.next()?;
+        self.marks = if is_mark(c) { self.marks + 1 } else { 0 };
+        self.follow_word(c);
+        let is_escaped = self.is_escaped(c, self.marks);
+        self.marks = self.marks.min(MOST_MARKS);
+        self.before = Some(c);
+        if !emoji::is_modifier(c) {
+            self.emoji = Some(c);
+        }
+        self.after_backslash = c == '\\' && !self.after_backslash;
+        let form = match is_escaped || self.starts_escape() {
+            true => Form::Escaped,
+            false => self.run_of(c).map_or(Form::AsItIs, Form::In),
+        };
+        self.run = form.run();
+        self.after_escape = form == Form::Escaped;
+        if !is_mark(c) {
+            self.base = Some(c).filter(|_| !self.after_escape);
+        }
+        Some((c, form))
+    }
 }
 
 /// Characters that are invisible, or that change how others look.
@@ -236,12 +460,32 @@ fn is_invisible(c: char, before: Option<char>) -> bool {
     }
 }
 
-/// Whether the text holds right-to-left characters.
-fn is_right_to_left(text: &str) -> bool {
-    text.chars().any(|c| {
-        matches!(c, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}'
-            | '\u{10800}'..='\u{10fff}' | '\u{1e800}'..='\u{1efff}')
-    })
+fn is_in_word(c: char) -> bool {
+    c.is_alphanumeric() || is_mark(c)
+}
+
+fn is_latin(c: char) -> bool {
+    c.is_ascii_alphabetic() || !c.is_ascii() && script(c) == Script::Latin
+}
+
+/// Whether this is of a script with letters that look like Latin ones.
+fn is_like_latin(c: char) -> bool {
+    const LIKE_LATIN: [Script; 6] =
+        [Script::Armenian, Script::Cherokee, Script::Coptic, Script::Cyrillic, Script::Greek, Script::Lisu];
+    !c.is_ascii() && LIKE_LATIN.contains(&script(c))
+}
+
+fn script(c: char) -> Script {
+    CodePointMapData::<Script>::new().get(c)
+}
+
+/// The run that a character begins, by its bidirectional class.
+fn run_of(c: char) -> Option<Run> {
+    match CodePointMapData::<BidiClass>::new().get(c) {
+        BidiClass::RightToLeft | BidiClass::ArabicLetter => Some(Run::Letters),
+        BidiClass::ArabicNumber => Some(Run::Digits),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -258,8 +502,12 @@ mod tests {
             ("<@U0ALICE>", "`&lt;@U0ALICE&gt;`"),
             ("a && b", "`a &amp;&amp; b`"),
             ("x` *Approved* `y", "`xˋ *Approved* ˋy`"),
+            ("xˋy", "`x\\u{2cb}y`"),
             (":white_check_mark: Approved", "`:white_check_mark: Approved`"),
-            ("a\nb\r\nc\td", "`a\\nb\\u{d}\\nc\\td`"),
+            ("a\nb\r\nc\td", "`a\\u{a}b\\u{d}\\u{a}c\\u{9}d`"),
+            ("C:\\prod\\temp", "`C:\\prod\\temp`"),
+            ("C:\\prod\temp", "`C:\\prod\\u{9}emp`"),
+            ("main   dry_run: true", "`main \\u{20}\\u{20}dry_run: true`"),
             ("v1\u{202e}2\u{200b}", "`v1\\u{202e}2\\u{200b}`"),
             ("שלום", "`\u{2068}שלום\u{2069}`"),
             (" \n", "_(blank)_"),
@@ -287,14 +535,14 @@ mod tests {
             ),
             ("1\u{fe0f}", "1\\u{fe0f}"),
             ("\u{2028}\u{feff}\u{ad}\u{e0041}", "\\u{2028}\\u{feff}\\u{ad}\\u{e0041}"),
-            ("e\u{301}\u{302}\u{303}\u{304}", "e\u{301}\u{302}\\u{303}\\u{304}"),
+            ("q\u{301}\u{302}\u{303}\u{304}", "q\u{301}\u{302}\\u{303}\\u{304}"),
             // Spaces that look like the common one.
             ("a\u{a0}b\u{2003}c\u{3000}d\u{1680}", "a\\u{a0}b\\u{2003}c\\u{3000}d\\u{1680}"),
             // Marks of any script.
             ("ก\u{e47}\u{e47}\u{e47}\u{e47}", "ก\u{e47}\u{e47}\\u{e47}\\u{e47}"),
             ("ཀ\u{f71}\u{f71}\u{f71}", "ཀ\u{f71}\u{f71}\\u{f71}"),
             ("a\u{20dd}\u{20dd}\u{20dd}", "a\u{20dd}\u{20dd}\\u{20dd}"),
-            ("ที่นี่ น้ำ བོད་སྐད། שָׁלוֹם كِتَابٌ", "ที่นี่ น้ำ བོད་སྐད། שָׁלוֹם كِتَابٌ"),
+            ("ที่นี่ น้ำ བོད་སྐད།", "ที่นี่ น้ำ བོད་སྐད།"),
         ];
         for (text, expected) in rows {
             assert_eq!(
@@ -305,6 +553,119 @@ mod tests {
             assert_eq!(is_plain(text), text == expected, "{text:?}");
         }
         assert!(!is_plain(" a") && !is_plain("a\n") && is_plain("a\n\tb") && is_plain(""));
+    }
+
+    #[test]
+    fn letters_that_look_like_others_are_escaped() {
+        let rows = [
+            ("h\u{43e}st", "h\\u{43e}st"),
+            ("\u{440}\u{430}ypal \u{440}\u{430}", "\\u{440}\\u{430}ypal \u{440}\u{430}"),
+            ("v1\u{391}", "v1\\u{391}"),
+            ("\u{56e}a", "\\u{56e}a"),
+            // Words of one script, and scripts that look like no other.
+            ("Привет, größe x_хост ёлка Ελλάδα 5км", "Привет, größe x_хост ёлка Ελλάδα 5км"),
+            ("データbase API를 日本go ไทยv2", "データbase API를 日本go ไทยv2"),
+            // What is not in the normal form.
+            ("\u{37e} \u{212a} \u{1fef} \u{2126}", "\\u{37e} \\u{212a} \\u{1fef} \\u{2126}"),
+            ("\u{e9} e\u{301}", "\u{e9} e\\u{301}"),
+            ("a\u{327}\u{301}", "a\u{327}\\u{301}"),
+            ("\u{1100}\u{1161} \u{ac00}\u{11a8} 각", "\u{1100}\\u{1161} \u{ac00}\\u{11a8} 각"),
+            // No mark stands on an escape.
+            ("e\u{301}\u{302} \u{200b}\u{302}", "e\\u{301}\\u{302} \\u{200b}\\u{302}"),
+            // In JSON the letters of escapes are in no word.
+            (
+                r#""\nпривет \u001fпривет \\nпривет""#,
+                r#""\nпривет \u001fпривет \\n\u{43f}\u{440}\u{438}\u{432}\u{435}\u{442}""#,
+            ),
+            // A backslash before an escape.
+            ("\\\u{440}a", "\\u{5c}\\u{440}a"),
+        ];
+        for (text, expected) in rows {
+            for shown in [literal(text, Lines::Most(9), 1000).text, inline(text, 1000).text] {
+                assert_eq!(shown, expected, "{text:?}");
+            }
+            assert_eq!(pieces(text, 9).concat(), expected, "{text:?}");
+            assert_eq!(is_plain(text), text == expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn right_to_left_letters_reorder_nothing() {
+        let rows = [
+            ("שלום", "[שלום]"),
+            ("rm -rf /srv/א/1", "rm -rf /srv/[א]/1"),
+            ("cp א ב", "cp [א] [ב]"),
+            ("{\"א\":1,\"ב\":[2,3]}", "{\"[א]\":1,\"[ב]\":[2,3]}"),
+            // With their marks, and joined marks of their own.
+            ("שָׁלוֹם كِتَابٌ x", "[שָׁלוֹם] [كِتَابٌ] x"),
+            ("م\u{660}\u{661}/\u{662} \u{663}", "[م][\u{660}\u{661}]/[\u{662}] [\u{663}]"),
+            ("\u{6f1}-\u{6f2}", "\u{6f1}-\u{6f2}"),
+            ("א\u{202e}ב", "[א]\\u{202e}[ב]"),
+            ("א\nב", "[א]\n[ב]"),
+        ];
+        let shown = |text: &str| text.replace(ISOLATE, "[").replace(END_OF_ISOLATE, "]");
+        for (text, expected) in rows {
+            assert_eq!(shown(&literal(text, Lines::Most(9), 1000).text), expected, "{text:?}");
+            let line = expected.replace('\n', "\\u{a}");
+            assert_eq!(shown(&inline(text, 1000).text), line, "{text:?}");
+            if !text.contains('`') {
+                assert_eq!(shown(&code(text, 1000)), format!("`{line}`"), "{text:?}");
+            }
+        }
+        assert_eq!(shown(&prose("א ב, ג  ד 1 ה\nו x", 9, 1000).text), "[א ב], [ג]  [ד] 1 [ה]\n[ו] x");
+        // Whatever is cut, each run ends.
+        for most in 0..20 {
+            let text = "אבג/1דה";
+            for cut in [inline(text, most).text, pieces(text, most).concat()] {
+                assert_eq!(
+                    cut.matches(ISOLATE).count(),
+                    cut.matches(END_OF_ISOLATE).count(),
+                    "{most} {cut:?}"
+                );
+            }
+        }
+        let cut = literal("אבג", Lines::One, 4);
+        assert_eq!((shown(&cut.text).as_str(), cut.cut), ("[א]…", 2));
+        assert!(is_plain("שלום 1"));
+    }
+
+    #[test]
+    fn an_escape_is_told_from_what_looks_like_one() {
+        let rows = [
+            ("\\u{202e}", "\\u{5c}u{202e}"),
+            ("\\\u{202e}", "\\u{5c}\\u{202e}"),
+            // A pair of backslashes, as JSON writes one.
+            ("\\\\u{202e}", "\\\\u{202e}"),
+            ("\\\\\u{202e}", "\\\\\\u{202e}"),
+            ("\\\\\\u{202e}", "\\\\\\u{5c}u{202e}"),
+            ("\\u0041 \\U{1} \\x \\", "\\u0041 \\U{1} \\x \\"),
+        ];
+        for (text, expected) in rows {
+            for lines in [Lines::One, Lines::Most(9)] {
+                assert_eq!(literal(text, lines, 1000).text, expected, "{text:?}");
+            }
+            assert_eq!(pieces(text, 8).concat(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn only_lines_of_their_own_keep_tabs_and_runs_of_spaces() {
+        let text = "a  b\n   c\t d";
+        assert_eq!(literal(text, Lines::Most(9), 100).text, text);
+        let expected = "a \\u{20}b\\u{a} \\u{20}\\u{20}c\\u{9} d";
+        assert_eq!(literal(text, Lines::One, 100).text, expected);
+    }
+
+    #[test]
+    fn pieces_are_the_whole_text() {
+        let text = "ab\u{202e}cd".repeat(5);
+        let all = literal(&text, Lines::Most(9), 1000).text;
+        for most in 0..30 {
+            let pieces = pieces(&text, most);
+            assert_eq!(pieces.concat(), all, "{most}");
+            assert!(pieces.iter().all(|piece| width(piece) <= most.max(9)), "{most}: {pieces:?}");
+        }
+        assert!(pieces("", 9).is_empty());
     }
 
     #[test]
@@ -374,7 +735,36 @@ mod tests {
         );
     }
 
+    /// The text with the escapes undone, each after an even number of backslashes, and without isolates.
+    fn unescaped(shown: &str) -> String {
+        let shown = shown.replace([ISOLATE, END_OF_ISOLATE], "");
+        let (mut text, mut rest) = (String::new(), shown.as_str());
+        while let Some(c) = rest.chars().next() {
+            let escape = rest.strip_prefix("\\u{").and_then(|escape| escape.split_once('}'));
+            let (c, after) = match escape {
+                Some((code, after)) => {
+                    (u32::from_str_radix(code, 16).ok().and_then(char::from_u32).unwrap(), after)
+                }
+                None => (c, rest.split_at(c.len_utf8()).1),
+            };
+            text.push(c);
+            // The second one of a pair begins no escape.
+            let second = after.strip_prefix('\\').filter(|_| escape.is_none() && c == '\\');
+            text.push_str(if second.is_some() { "\\" } else { "" });
+            rest = second.unwrap_or(after);
+        }
+        text
+    }
+
     proptest! {
+        #[test]
+        fn what_is_shown_stands_for_one_text(text in r#"([ \\nut{}20e9aאб\u{661}\n\t\u{202e}\u{301}"]|\PC|u\{9\}){0,12}"#) {
+            for lines in [Lines::One, Lines::Most(usize::MAX)] {
+                prop_assert_eq!(unescaped(&literal(&text, lines, usize::MAX).text), text.as_str());
+            }
+            prop_assert_eq!(unescaped(&pieces(&text, 10).concat()), text.as_str());
+        }
+
         #[test]
         fn no_text_is_wider_than_its_limit(text in any::<String>(), most in 0usize..80) {
             for lines in [Lines::One, Lines::Most(3)] {
@@ -385,7 +775,9 @@ mod tests {
                 prop_assert!(fitted.cut <= text.chars().count());
                 prop_assert_eq!(fitted.cut > 0, literal(&text, lines, usize::MAX).text != fitted.text);
             }
-            prop_assert!(width(&inline(&text, most).text) <= most.max(2));
+            let fitted = inline(&text, most);
+            prop_assert!(width(&fitted.text) <= most);
+            prop_assert!(pieces(&text, most).iter().all(|piece| width(piece) <= most.max(13)));
             let code = code(&text, most);
             prop_assert!(width(&code) <= most.max(9), "{}", code);
             prop_assert!(!code.contains(['<', '>', '\n']));

@@ -186,18 +186,22 @@ async fn what_somebody_else_has_used_is_not_run() {
     gateway.click_ok(&Click::approve("U0ALICE", &id)).await;
     let params = json!({"password": PASSWORD, "ref": "v1.2.3", "replicas": 2});
     let used = Call::post("/api/guard/consume", &json!({"token": token, "params": params}));
+    // Whoever has the token can watch.
+    std::fs::write(asker.path().join("token"), &token).expect("written");
+    let watched = async |code: i32, said: &str| {
+        let watched = asker.run(&[], &["wait", "@token"]).ended().await;
+        assert_eq!(watched.stdout, "approved  approvers: U0ALICE\n", "{watched:?}");
+        assert!(watched.code == Some(code) && watched.stderr.contains(said), "{watched:?}");
+    };
+    watched(0, "").await;
     assert_eq!(gateway.send(&used).await.status(), 200);
+    watched(8, "the approval was used before").await;
     let ended = asker.ask("deploy", &[&key[..], &RUN[..]].concat()).ended().await;
     not_run(&asker, &ended, 8, "already_consumed");
 
-    // Whoever has the token can watch.
-    std::fs::write(asker.path().join("token"), &token).expect("written");
-    let watched = asker.run(&[], &["wait", "@token"]).ended().await;
-    assert_eq!(
-        (watched.code, watched.stdout.as_str()),
-        (Some(0), "approved  approvers: U0ALICE\n"),
-        "{watched:?}"
-    );
+    let failed = json!({"token": token, "status": "failed"});
+    assert_eq!(gateway.send(&Call::post("/api/guard/outcome", &failed)).await.status(), 200);
+    watched(8, "the approval was used before, and what was run failed").await;
 }
 
 /// `countersign hash` agrees with the gateway.

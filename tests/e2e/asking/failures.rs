@@ -47,6 +47,27 @@ async fn where_no_stream_gets_through_it_polls() {
     assert_eq!(relay.count("wait-sse"), 1);
 }
 
+/// A request that is open is no doubt, where streams have no room.
+#[tokio::test]
+async fn without_streams_an_open_request_is_seen_at_once() {
+    let gateway = Home::new(ACTIONS).start().await;
+    let relay = Relay::start(Some(gateway.address())).await;
+    let problem = r#"{"error":"too_many_streams","detail":"too many streams are open"}"#;
+    relay.fault(
+        "/api/guard/wait-sse",
+        Fault::answer("503 Service Unavailable", "application/problem+json", problem),
+    );
+    let asker = Asker::through(&relay);
+    let detached = asker.ask("deploy", &["--detach"]).ended().await;
+    let token = detached.stdout.lines().find_map(|line| line.strip_prefix("token   ")).expect("a token");
+    let waiting = asker.run(&[], &["wait", token, "--patience", "10s"]);
+    waiting.printed("ready_for_approval").await;
+    relay.called("/api/guard/wait?timeoutSec=50", 1).await;
+    assert_eq!(relay.count("/api/guard/wait?timeoutSec=0"), 1);
+    gateway.cancel(token, None).await.expect("it is open");
+    assert_eq!(waiting.ended().await.code, Some(5));
+}
+
 /// Answers that are lost are asked for again, and each step is done once.
 #[tokio::test]
 async fn lost_answers_change_nothing() {

@@ -208,9 +208,12 @@ async fn an_empty_field_that_was_not_announced_changes_nothing() {
     let request = setup.create(&Ask::new("deploy").params(params())).await.expect("it is admitted");
     let press = countersign_tests::Click::edit("U0ALICE", &request.id, &[("note", ""), ("replicas", "5")]);
     setup.gateway.click_ok(&press).await;
+    // Nor does an approval that was made without the edit before it.
     let bob = countersign_tests::Click::approve("U0BOB", &request.id);
-    setup.gateway.click_ok(&bob).await;
-    let after = setup.look(&request.token).await;
+    assert_eq!(setup.gateway.click_refused(&bob).await, "parameters_changed");
+    let message = setup.shows(&request, "Waiting for 1 more approval").await;
+    setup.slack.person("U0BOB").click(&message, "approve").await;
+    let after = setup.ended(&request.token).await;
     assert_eq!((&after["overrides"], &after["removed"]), (&json!({"replicas": 5}), &json!([])));
 }
 

@@ -41,3 +41,41 @@ async fn a_hostile_request_is_shown_and_harms_nobody() {
     setup.slack.person("U0ALICE").submit(&[]).await;
     setup.shows(&request, "Approved").await;
 }
+
+#[tokio::test]
+async fn what_looks_like_something_else_is_told_from_it() {
+    let setup = Setup::open(ACTIONS).await;
+    let params = json!({
+        "note": format!("nightly run{}dry_run: true", " ".repeat(95)),
+        "path": "C:\\prod\temp",
+        "target": "{\"target\":\"a\tb\"}",
+        "command": "rm -rf /srv/א/1",
+        "host": "a",
+        "h\u{43e}st": "b",
+        "accent": "e\u{301}",
+    });
+    let mut body = Ask::new("deploy").params(params).body();
+    body["meta"]["origin"]["branch"] = json!(format!("main{}x", " ".repeat(3)));
+    let call = countersign_tests::Call::post("/api/guard/request", &body);
+    let request = countersign_tests::Receipt::read(setup.send(&call).await).expect("it is admitted");
+
+    let message = setup.shows(&request, "Waiting for 1 approval").await;
+    assert_eq!(message.actions(), ["approve", "deny"]);
+    let shown = message.shown();
+    for words in [
+        // In a box of its own.
+        &format!("note\nnightly run{}dry_run: true", " ".repeat(95)),
+        r#""C:\\prod\temp""#,
+        r#""{\"target\":\"a\tb\"}""#,
+        "rm -rf /srv/\u{2068}א\u{2069}/1",
+        r#""h\u{43e}st": "#,
+        r"e\u{301}",
+        r"`main \u{20}\u{20}x`",
+    ] {
+        assert!(shown.contains(words), "no {words:?}: {shown}");
+    }
+    setup.slack.person("U0ALICE").click(&message, "approve").await;
+    // Once it has ended, all have a line.
+    let ended = setup.shows(&request, "Approved").await.shown();
+    assert!(!ended.contains("run  ") && ended.contains(r"nightly run \u{20}\u{20}"), "{ended}");
+}

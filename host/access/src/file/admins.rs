@@ -6,7 +6,7 @@ use std::sync::Arc;
 use countersign_policy::yaml::document::{Key, Node};
 
 use super::Reading;
-use crate::admin::{ADMIN_TOKEN_NAME, Admin, Role};
+use crate::admin::{ADMIN_TOKEN_NAME, Admin, Role, reserved};
 use crate::authenticate::Holder;
 use crate::issuer::Issuer;
 
@@ -19,8 +19,7 @@ impl Reading<'_> {
     ) -> Option<Arc<Admin>> {
         let fields = self.reader.fields(node, "an admin", &["keys", "oidc", "certificate", "roles"])?;
         if key.text == ADMIN_TOKEN_NAME {
-            let message = format!("`{ADMIN_TOKEN_NAME}` is the holder of `ADMIN_TOKEN`: use another name");
-            self.reader.error(key.at, message);
+            self.reader.error(key.at, reserved());
         }
         let tokens = self.tokens(&fields, key, "admin", issuers);
         if fields.get("roles").is_none() {

@@ -53,12 +53,14 @@ impl Reading<'_> {
                 source: gate.system.as_str().to_owned(),
                 id: Template::new(gate.system.requester()).ok()?,
             },
-            (_, node) => self.requester(node, key, tokens.is_some() || gate.is_some())?,
+            (_, node) => self.requester(node, key, fields.get("oidc").is_some() || gate.is_some())?,
         };
         self.gate_requester(&fields, gate.as_ref(), &requester);
         let mut owners = BTreeSet::new();
         for (at, owner) in self.one_or_more(fields.get("owners"), "`owners`") {
-            if people.find(&owner).is_none() && !is_slack_id(&owner) {
+            let is_known =
+                people.find(&owner).is_some() || is_slack_id(&owner) || self.refused_people.has(&owner);
+            if !is_known {
                 self.reader.error(at, format!("the owner `{owner}` is neither in `people` nor a Slack id"));
             }
             owners.insert(owner);

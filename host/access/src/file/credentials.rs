@@ -37,13 +37,20 @@ impl Reading<'_> {
         let issuer = self.required(&fields, node, "issuer", "one of `issuers`")?;
         let at = fields.get("issuer").map_or(node.at, |node| node.at);
         let Some(known) = issuers.get(&issuer) else {
-            self.reader.error(at, format!("`issuers` has no `{issuer}`"));
+            if !self.refused_issuers.has(&issuer) {
+                self.reader.error(at, format!("`issuers` has no `{issuer}`"));
+            }
             return None;
         };
+        let errors = self.reader.errors();
         let mut claims = BTreeMap::new();
         for (claim, node) in self.reader.members(fields.get("claims"), "`claims`") {
             let values = self.claim_values(node, &claim.text);
             claims.insert(claim.text.clone(), values);
+        }
+        // Of claims that were not read nothing more can be said.
+        if self.reader.errors() > errors {
+            return None;
         }
         if claims.is_empty() {
             self.reader.error(node.at, "`claims` is missing: without it every token of the issuer would do");

@@ -30,12 +30,14 @@ impl Reading<'_> {
             self.reader.error(place("system"), message);
             return None;
         };
+        let errors = self.reader.errors();
         let mut claims = BTreeMap::new();
         for (claim, node) in self.reader.members(fields.get("claims"), "`claims`") {
             self.known_claim(claim.at, system, &claim.text);
             claims.insert(claim.text.clone(), self.claim_values(node, &claim.text));
         }
-        if !claims.contains_key(system.required_claim()) {
+        let were_read = self.reader.errors() == errors;
+        if were_read && !claims.contains_key(system.required_claim()) {
             let message = format!(
                 "`claims` must name `{}`: a name can become somebody else's, and every repository could ask",
                 system.required_claim()

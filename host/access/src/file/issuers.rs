@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use countersign_policy::yaml::document::Node;
 
-use super::Reading;
+use super::{Reading, Refused};
 use crate::issuer::{Issuer, Keys};
 
 impl Reading<'_> {
     pub(super) fn issuers(&mut self, node: Option<&Node>) -> BTreeMap<String, Arc<Issuer>> {
         let mut issuers: BTreeMap<String, Arc<Issuer>> = BTreeMap::new();
+        self.refused_issuers = Refused::of(node);
         for (key, node) in self.reader.members(node, "`issuers`") {
             self.named(key, "an issuer");
+            // Until all of it is read.
+            self.refused_issuers.names.insert(key.text.clone());
             let known = ["issuer", "audience", "jwks", "keep"];
             let Some(fields) = self.reader.fields(node, "an issuer", &known) else { continue };
             let issuer = self.required(&fields, node, "issuer", "the `iss` of its tokens");
@@ -32,6 +35,7 @@ impl Reading<'_> {
                 Ok(keys) => {
                     let issuer = Issuer::new(issuer, audience, keys, keep_ms);
                     issuers.insert(key.text.clone(), Arc::new(issuer));
+                    self.refused_issuers.names.remove(&key.text);
                 }
                 Err(why) => {
                     let at =

@@ -78,6 +78,8 @@ impl Access {
             folder,
             keys: HashMap::new(),
             certificates: HashMap::new(),
+            refused_issuers: Refused::default(),
+            refused_people: Refused::default(),
         };
         let mut access = reading.access(&document);
         access.keys = reading.keys;
@@ -154,6 +156,28 @@ struct Reading<'e> {
     folder: &'e Path,
     keys: HashMap<Digest, ApiKeyEntry>,
     certificates: HashMap<CertificateName, Holder>,
+    refused_issuers: Refused,
+    refused_people: Refused,
+}
+
+/// Names that were refused where they were given: whoever refers to one of them has made no further mistake.
+#[derive(Default)]
+struct Refused {
+    /// No name could be read.
+    all: bool,
+    names: BTreeSet<String>,
+}
+
+impl Refused {
+    /// Of a part of the file that is a map of names.
+    fn of(node: Option<&Node>) -> Refused {
+        let all = node.is_some_and(|node| !matches!(node.kind, Kind::Map(_)));
+        Refused { all, names: BTreeSet::new() }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.all || self.names.contains(name)
+    }
 }
 
 impl Reading<'_> {

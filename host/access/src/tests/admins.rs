@@ -33,6 +33,22 @@ fn admins_have_roles_and_names_of_their_own() {
 }
 
 #[test]
+fn a_name_that_the_file_does_not_take_is_refused_before_a_key_is_made_for_it() {
+    for name in ["ada", "web-deploys", "a.b:c"] {
+        assert_eq!(holder_name(name), Ok(name.to_owned()));
+    }
+    for (name, why) in
+        [("a b", "a name is 1 to 64"), ("", "a name is 1 to 64"), ("admin-token", "another name")]
+    {
+        let refused = holder_name(name).expect_err(name);
+        assert!(refused.contains(why), "{name}: {refused}");
+        let text = sound().replacen("  ada: ", &format!("  \"{name}\": "), 1);
+        let errors = Access::read("access.yaml".as_ref(), &text).map(drop).expect_err(name).to_string();
+        assert!(errors.contains(&refused), "{name}: {errors}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_an_admin_is_said_with_its_place() {
     for (from, to, expected) in [
         (

@@ -155,6 +155,75 @@ fn what_is_wrong_is_said_with_its_place() {
     }
 }
 
+/// What was refused is not said to be missing where it is referred to.
+#[test]
+fn one_fault_is_one_error() {
+    let folder = folder();
+    for (from, to, expected) in [
+        // An issuer.
+        ("issuer: https://token.actions.githubusercontent.com, ", "", "`issuer` is missing"),
+        ("githubusercontent.com, audience: countersign", "githubusercontent.com", "`audience` is missing"),
+        ("githubusercontent.com, aud", "githubusercontent.com, jwks: 7, aud", "`jwks`"),
+        ("issuer: github,", "issuer: gitlab,", "`issuers` has no `gitlab`"),
+        // Claims.
+        (
+            "\"4711\", event_name: [push, workflow_dispatch] }",
+            "[], event_name: push }",
+            "`repository_id` can have",
+        ),
+        (
+            "claims: { repository_id: \"4711\", event_name: [push, workflow_dispatch] }",
+            "claims: [push]",
+            "a map",
+        ),
+        (
+            "oidc: { issuer: github, claims",
+            "oidc: { isuer: local, issuer: github, claims",
+            "no field `isuer`",
+        ),
+        // A person.
+        ("slack: [U0DANA, W0DANA]", "slck: U0DANA", "no field `slck`"),
+        (
+            "{ slack: [U0DANA, W0DANA], github: dana-d, email: dana@acme.example }",
+            "U0DANA",
+            "a person must be",
+        ),
+        (
+            "{ slack: [U0DANA, W0DANA], github: dana-d, email: dana@acme.example }",
+            "{ slack: u1 }",
+            "`u1` is no",
+        ),
+        ("people:\n", "people:\n  rita: { slack: U0DANA }\n", "`U0DANA` is the person `rita` already"),
+        (
+            "people:\n  dana: { slack: [U0DANA, W0DANA], github: dana-d, email: dana@acme.example }",
+            "people: []",
+            "a map",
+        ),
+        ("owners: [dana,", "owners: [dina,", "the owner `dina`"),
+    ] {
+        let text = SOUND.replacen(from, to, 1);
+        assert_ne!(text, SOUND, "{from}");
+        let errors = read_in(folder.path(), &text).map(drop).expect_err(to);
+        assert!(errors.contains(expected) && errors.lines().count() == 1, "{to}:\n{errors}");
+    }
+    // An owner by another name of somebody who was refused.
+    let text = SOUND.replace("owners: [dana,", "owners: [\"github:dana-d\",");
+    let text = text.replace("people:\n", "people:\n  rita: { slack: U0DANA }\n");
+    let errors = read_in(folder.path(), &text).map(drop).unwrap_err();
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    let unread = SOUND.replacen("issuers:\n", "issuers: []\nissuer_s:\n", 1);
+    let errors = read_in(folder.path(), &unread).map(drop).unwrap_err();
+    assert!(!errors.contains("has no `github`"), "{errors}");
+}
+
+/// The same for what a gate is recognised by.
+#[test]
+fn claims_of_a_gate_that_were_not_read_are_not_said_to_be_missing() {
+    let text = "version: 1\ncallers:\n  gate: { gate: { system: github, claims: [x], action: deploy } }\n";
+    let errors = Access::read(Path::new("access.yaml"), text).map(drop).unwrap_err().to_string();
+    assert!(errors.contains("a map") && errors.lines().count() == 1, "{errors}");
+}
+
 #[test]
 fn errors_hold_no_key_and_no_digest() {
     let key = ApiKey::generate().unwrap();

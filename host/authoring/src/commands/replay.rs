@@ -11,16 +11,17 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::directory::Directory;
+use countersign_core::duration;
 use countersign_core::lifecycle::{Digest, Request, RequestId, Timestamp};
 use countersign_core::record::PolicyEntry;
 use countersign_gateway::fetch;
 use countersign_gateway::simulation::replay::{Ending, NotJudged, Replayed, Replayer};
 use countersign_policy::settings::Loading;
-use countersign_policy::yaml::fields::parse_duration;
 use countersign_policy::{Engine, Limits, Source, Trust};
 use countersign_store::{Archive, StoreUrl};
 use serde_json::{Value, json};
 
+use crate::people::People;
 use crate::shown::plain;
 use crate::{Answer, Format, Redis, StoreAddress};
 use countersign_console::Progress;
@@ -49,6 +50,8 @@ pub struct Replay {
     /// The output format.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
+    #[command(flatten)]
+    people: People,
     #[command(flatten)]
     loading: Loading,
     #[command(flatten)]
@@ -87,7 +90,7 @@ impl Since {
 /// Of what looks like a date, what it lacks as a duration would not help.
 fn since(text: &str) -> Result<Since, String> {
     const EXPECTED: &str = "expected a duration such as `30d`, or a time such as `2026-05-01T00:00:00Z`";
-    match (parse_duration(text), text.parse()) {
+    match (duration::parse(text), text.parse()) {
         (Ok(ago), _) => Ok(Since::Ago(ago)),
         (_, Ok(at)) => Ok(Since::At(at)),
         (Err(_), Err(_)) if text.contains('-') => Err(EXPECTED.to_owned()),
@@ -116,7 +119,7 @@ fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
     let set = fetch::load(Source::folder(&replay.set), engine, &replay.loading.supply.registries())??;
     let now = SystemClock.now();
     let since = replay.since.before(now);
-    let replayer = Replayer::new(set, directory(&archive)?, now);
+    let replayer = Replayer::new(set, directory(&archive, &replay.people)?, now);
     let mut report = Report { since, set: replayer.set().hash(), ..Report::default() };
     let mut entries: BTreeMap<Digest, Option<PolicyEntry>> = BTreeMap::new();
     progress.next("evaluating requests");
@@ -141,9 +144,9 @@ fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
 }
 
 /// The last known members of Slack user groups. Who was a member when a request was made is not recorded.
-fn directory(archive: &Archive) -> Result<Directory> {
+fn directory(archive: &Archive, people: &People) -> Result<Directory> {
     const USERGROUP: &str = "usergroup:";
-    let directory = Directory::default();
+    let directory = people.directory()?;
     for (key, document) in archive.kept(USERGROUP)? {
         let members = serde_json::from_slice(&document)
             .with_context(|| format!("`{key}` in the store cannot be read"))?;

@@ -6,6 +6,7 @@ mod setting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use countersign_core::people::People;
 use countersign_gateway::Intent;
 use countersign_policy::yaml::document::{self, Kind, Node};
 use countersign_policy::yaml::error::{Errors, LoadErrors};
@@ -17,7 +18,7 @@ use self::setting::{Given, SETTING};
 use super::{Scenario, Step};
 use crate::event::{ACTS, AUTOMATIC, Event};
 use crate::file;
-use crate::synthetic::Somebody;
+use crate::synthetic::{Somebody, check_name};
 
 const MAX_BYTES: usize = 1 << 20;
 const SECOND: u64 = 1000;
@@ -205,14 +206,17 @@ impl ScenarioReader<'_> {
         }
     }
 
-    /// Somebody, by a Slack id, `source:id`, or a name.
+    /// Somebody, by a Slack id or `source:id`: a scenario knows no access file.
     fn somebody(&mut self, node: &Node, what: &str) -> Option<Somebody> {
         let text = self.reader.text(node, what)?;
         self.named(node, text)
     }
 
     fn named(&mut self, node: &Node, text: &str) -> Option<Somebody> {
-        text.parse().map_err(|why: String| self.reader.error(node.at, why)).ok()
+        let somebody = text.parse::<Somebody>();
+        let known =
+            somebody.and_then(|somebody| check_name(&somebody.name, &People::default()).map(|()| somebody));
+        known.map_err(|why| self.reader.error(node.at, why)).ok()
     }
 
     fn texts(&mut self, node: &Node, what: &str) -> Vec<String> {

@@ -67,6 +67,45 @@ fn a_sound_set_is_said_to_be_sound() {
 }
 
 #[test]
+fn files_that_a_gateway_passes_over_are_warned_of() {
+    let folder = Workspace::new();
+    folder.write_set(SOUND);
+    folder.write("schemas/deploy.json", SCHEMA);
+    let check = || folder.policy(&["check", "./"]);
+    assert!(!check().text.contains("warning"), "{}", check().text);
+    for name in ["deploy.JSON", "rotate.yaml", "rotate"] {
+        folder.write(&format!("schemas/{name}"), "{}");
+        has(
+            &check(),
+            0,
+            &[&format!("warning: `schemas/{name}` is not read: a schema is called `ACTION.json`")],
+        );
+    }
+    folder
+        .write("schemas/deploy.json", r#"{ "properties": { "replicas": { "maximun": 3 }, "secret": {} } }"#);
+    let warning = "warning: the schema of the action `deploy`: `/properties/replicas/maximun` is no keyword of JSON Schema \
+                   2020-12, so it checks nothing; did you mean `maximum`?";
+    has(&check(), 0, &[warning]);
+}
+
+/// A running gateway takes no such set from its folder.
+#[test]
+fn a_list_of_digests_that_does_not_fit_is_warned_of() {
+    let folder = Workspace::new();
+    folder.write_set(SOUND);
+    let text = fs::read(folder.path().join("policy-set.yaml")).unwrap();
+    let digest = countersign_core::lifecycle::Digest::of(&text);
+    folder.write("policy-set.yaml.sha256", format!("{digest}  policy-set.yaml\n"));
+    let fits = folder.policy(&["check", "./"]);
+    assert!(fits.code == 0 && !fits.text.contains("warning"), "{}", fits.text);
+    folder.write("policy-set.yaml", [&text[..], b"# later\n"].concat());
+    let warning = "warning: `policy-set.yaml.sha256` does not fit, so a running gateway does not take this set from its \
+                   folder: `policy-set.yaml` has other bytes than it lists";
+    has(&folder.policy(&["check", "./"]), 0, &[warning]);
+    has(&folder.policy(&["check", "./", "--format", "json"]), 0, &["policy-set.yaml.sha256` does not fit"]);
+}
+
+#[test]
 fn only_what_was_tried_is_said_to_be_tried() {
     let folder = Workspace::new();
     let refusing = "    policies: [{ use: misbehaving, with: { do: refuse, requester: U0SYNTHETIC } }]\n";
@@ -92,7 +131,7 @@ fn a_time_that_is_easily_misread_is_refused() {
     let folder = Workspace::new();
     let expected = "expected a duration such as `30d`, or a time such as `2026-05-01T00:00:00Z`";
     for (since, said) in [
-        ("30M", "`M` is no unit: those are `s`, `m`, `h` and `d`"),
+        ("30M", "`M` is no unit: those are `d`, `h`, `m`, `s` and `ms`"),
         ("soon", expected),
         ("2026-05-01T00:00", expected),
     ] {

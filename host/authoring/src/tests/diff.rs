@@ -152,7 +152,7 @@ fn names_are_compared_and_not_their_text() {
         (
             with("rerequest: { by: [U1, U2] }"),
             with("rerequest: { by: [\"U1, U2\"] }"),
-            "by U1, U2 → after 5m, 5 times in 1day at the most, by \"U1, U2\"\n",
+            "by U1, U2 → after 5m, 5 times in 1d at the most, by \"U1, U2\"\n",
         ),
         (
             with("escalate: { before: 1m, channel: C1, mention: U2 }"),

@@ -23,6 +23,11 @@ const ACTIONS: &str = r#"  deploy:
       - { use: quorum, with: { approvers: [U1] } }
   one:
     policies: [{ use: quorum, with: { approvers: [U1, U2] } }]
+  three:
+    policies: [{ use: quorum, with: { approvers: [U1, U2, U9], approvals: 3 } }]
+  three_later:
+    unsatisfiable: allow
+    policies: [{ use: quorum, with: { approvers: [U1, U2, U9], approvals: 3 } }]
   shows:
     policies: [{ use: misbehaving, with: { do: show_request } }]
   fails:
@@ -107,6 +112,20 @@ fn an_open_request_says_who_could_move_it_on() {
 
     who could deny it: U0RM1, U0RM2, U1, U9, U0ADMIN
     ");
+}
+
+#[test]
+fn a_request_that_nobody_could_approve_is_refused_as_by_a_gateway() {
+    let refused = "→ refused (unsatisfiable): 3 approvals are needed, which only 2 people can give: U1, U2; may not act \
+                   on this request: U9";
+    has(&judged(&["--action", "three"]), 0, &[refused, "now: there is no request"]);
+    has(&judged_for("U5", &["--action", "three"]), 0, &["now: ready_for_approval"]);
+    has(&judged(&["--action", "three_later"]), 0, &["now: ready_for_approval"]);
+    let json = judged(&["--action", "three", "--format", "json"]);
+    has(&json, 0, &["\"code\": \"unsatisfiable\""]);
+    assert!(!json.text.contains("ready_for_approval"), "{}", json.text);
+    let voted = judged(&["--action", "three", "--event", "U1 approve"]);
+    has(&voted, 2, &["there is no request, for it was not admitted"]);
 }
 
 #[test]
@@ -281,12 +300,26 @@ fn people_are_called_as_the_gateway_calls_them() {
         (&["--owned-by", "slack:u1"], "is no Slack id"),
         (&["--event", "slack:u1 approve"], "is no Slack id"),
         (&["--event", ":U1 approve"], "is of the source ``"),
+        (&["--requester", "u0alice"], "`--requester`: `u0alice` is neither a Slack id"),
+        (&["--requester", "u0alice"], "did you mean `U0ALICE`?"),
+        (&["--requester", "dana"], "nor the id of another system (`source:id`)\n"),
+        (&["--owned-by", "dana"], "`--owned-by`: `dana` is neither"),
+        (
+            &["--event", "U1 approve", "--event", "u0bob approve"],
+            "`--event 'u0bob approves'`: `u0bob` is neither",
+        ),
+        (&["--usergroup", "S0TEAM=U1,u2"], "`u2` is no Slack id"),
     ];
     let folder = Workspace::new();
     folder.write_set(ACTIONS);
     for (words, said) in wrong {
         has(&folder.policy(&[&["judge", "./", "--action", "one"], *words].concat()), 2, &[said]);
     }
+    folder.write("access.yaml", "version: 1\ncallers: {}\npeople: { dana: { slack: U1 } }\n");
+    let known = ["judge", "./", "--action", "one", "--access", "./access.yaml", "--requester"];
+    has(&folder.policy(&[&known[..], &["dana", "--event", "U2 approve"]].concat()), 0, &["now: approved"]);
+    let unknown = folder.policy(&[&known[..], &["rita"]].concat());
+    has(&unknown, 2, &["`rita` is neither", "nor a name in `people` of the access file"]);
 }
 
 #[test]
@@ -382,4 +415,16 @@ fn a_request_is_made_when_it_is_said() {
     let said = judged(&["--action", "shows"]);
     assert!(!said.text.contains("asked at"), "{}", said.text);
     has(&judged(&["--action", "shows", "--at", "tomorrow"]), 2, &["not a time in RFC 3339"]);
+    has(&judged(&["--action", "shows", "--at", "9999-12-31T23:59:59Z"]), 2, &["times end with 9999-12-30"]);
+}
+
+/// Editors write one at the beginning of a file.
+#[test]
+fn a_byte_order_mark_is_no_part_of_parameters() {
+    let folder = Workspace::new();
+    folder.write_set(ACTIONS);
+    folder.write("params.json", "\u{feff}{\"replicas\": 3}");
+    let params = format!("@{}", folder.path().join("params.json").display());
+    let said = folder.policy(&["judge", "./", "--action", "deploy", "--params", &params]);
+    has(&said, 0, &["now: awaiting_personas"]);
 }

@@ -368,6 +368,19 @@ fn errors_have_their_place() {
         ),
         ("version: 1\nscenarios: [{ name: a, config: {}, redact: {} }]\n", &["either `show` or `hide`"]),
         (
+            "version: 1\nscenarios: [{ name: a, config: {}, requester: u9 }]\n",
+            &["s.yaml:2:47: `u9` is neither a Slack id", "did you mean `U9`?"],
+        ),
+        (
+            "version: 1\nscenarios:\n  - name: a\n    config: {}\n    owned_by: [dana]\n    rerequested_by: rita\n    \
+             events: [{ by: u1, act: approve }]\n",
+            &[
+                "s.yaml:5:15: `dana` is neither",
+                "s.yaml:6:21: `rita` is neither",
+                "s.yaml:7:20: `u1` is neither",
+            ],
+        ),
+        (
             "version: 1\nscenarios: [{ name: a, config: {}, meta: { origin: { repository: x } } }]\n",
             &["`origin`:", "repository"],
         ),

@@ -38,6 +38,22 @@ pub fn approved(decided: &Waited) -> Result<(), Ended> {
     Err(Ended::new(exit, decided.reason.as_deref().unwrap_or("no reason was given")))
 }
 
+/// What it means of an approval that it was used, or that nobody used it in time.
+///
+/// # Errors
+/// If it was.
+pub fn unused(approved: &Waited) -> Result<(), Ended> {
+    let why = match (approved.usage, approved.valid_until) {
+        (None | Some(Usage::Unused), _) => return Ok(()),
+        (Some(Usage::Lapsed), Some(until)) => Doubt::Lapsed(until).to_string(),
+        (Some(Usage::Lapsed), None) => "nobody used the approval in time".to_owned(),
+        (Some(Usage::Consumed), _) => "the approval was used before".to_owned(),
+        (Some(Usage::Succeeded), _) => "the approval was used before, and what was run succeeded".to_owned(),
+        (Some(Usage::Failed), _) => "the approval was used before, and what was run failed".to_owned(),
+    };
+    Err(Ended::new(Exit::Unusable, why))
+}
+
 /// Checks the decision. If its receipt is signed with a key that was published since, the keys are fetched again.
 ///
 /// # Errors
@@ -69,10 +85,24 @@ fn not_believed(doubt: Doubt) -> Ended {
 /// # Errors
 /// If it cannot be used, or it is not known whether it was.
 pub async fn consume(client: &Client, created: &Created, approval: &Approval) -> Result<(), Ended> {
-    // A key of this process alone: another one, with the same idempotency key for the request, must not get the answer.
     let key = random_key().map_err(Ended::doubt)?;
+    consume_under(client, created, approval, &key).await
+}
+
+/// Uses the approval under this idempotency key, under which it can be tried again if it is not known whether it was used.
+///
+/// The key is of this process alone: another one, with the same idempotency key for the request, must not get the answer.
+///
+/// # Errors
+/// If it cannot be used, or it is not known whether it was.
+pub async fn consume_under(
+    client: &Client,
+    created: &Created,
+    approval: &Approval,
+    key: &str,
+) -> Result<(), Ended> {
     let consumed =
-        client.consume(&created.token, &approval.params, &key).await.map_err(|error| match error {
+        client.consume(&created.token, &approval.params, key).await.map_err(|error| match error {
             CallError::Refused(problem) => {
                 let unusable = ["already_consumed", "approval_expired", "payload_mismatch"]
                     .contains(&problem.error.as_str());
@@ -95,6 +125,34 @@ mod tests {
     use countersign_core::receipt::Time;
 
     use super::*;
+
+    #[test]
+    fn an_approval_that_was_used_or_has_lapsed_cannot_be_used() {
+        let hash = countersign_core::lifecycle::Digest::of(b"");
+        let waited = |usage: &str, until: &str| {
+            let state = format!(
+                r#"{{"status":"approved","payloadHash":"{hash}","payloadHashVersion":2,"use":{usage},"validUntil":{until}}}"#
+            );
+            serde_json::from_str::<Waited>(&state).unwrap()
+        };
+        for usage in ["null", "\"unused\""] {
+            assert_eq!(unused(&waited(usage, "null")), Ok(()), "{usage}");
+        }
+        for (usage, until, why) in [
+            ("consumed", "null", "the approval was used before"),
+            ("succeeded", "null", "the approval was used before, and what was run succeeded"),
+            ("failed", "null", "the approval was used before, and what was run failed"),
+            ("lapsed", "null", "nobody used the approval in time"),
+            (
+                "lapsed",
+                "\"2026-05-28T20:26:40.000Z\"",
+                "the approval could be used until 2026-05-28T20:26:40.000Z",
+            ),
+        ] {
+            let waited = waited(&format!("\"{usage}\""), until);
+            assert_eq!(unused(&waited), Err(Ended::new(Exit::Unusable, why)), "{usage}");
+        }
+    }
 
     /// What came too late is known well, and asked for anew.
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use countersign_core::duration::parse;
+
 use crate::patience::LONGEST;
 
 /// A duration such as `90s` or `1h 30m`.
@@ -9,7 +11,8 @@ use crate::patience::LONGEST;
 /// # Errors
 /// If it is none, or longer than ten years.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let duration = parse(text)
+        .map_err(|why| format!("expected a duration such as `90s`, no longer than ten years: {why}"))?;
     if duration > LONGEST {
         return Err("it is longer than ten years".to_owned());
     }
@@ -25,14 +28,22 @@ mod tests {
         for (text, expected) in [
             ("90s", Ok(Duration::from_secs(90))),
             ("0s", Ok(Duration::ZERO)),
-            ("10years", Ok(LONGEST)),
-            ("10years 1s", Err("it is longer than ten years".to_owned())),
-            ("300000000000years", Err("it is longer than ten years".to_owned())),
+            ("3652d 12h", Ok(LONGEST)),
+            ("3652d 12h 1s", Err("it is longer than ten years".to_owned())),
+            ("99999999999d", Err("it is longer than ten years".to_owned())),
         ] {
             assert_eq!(duration(text), expected, "{text}");
         }
-        for text in ["", "soon", "-1s", "99999999999999999999s"] {
-            assert!(duration(text).is_err(), "{text}");
+        for (text, why) in [
+            ("", "it is empty"),
+            ("30", "`30` has no unit: write `30s`"),
+            ("10M", "`M` is no unit"),
+            ("soon", "expected number"),
+            ("-1s", "expected number"),
+            ("99999999999999999999s", "it is too long"),
+        ] {
+            let error = duration(text).expect_err(text);
+            assert!(error.contains(why), "{text}: {error}");
         }
     }
 }

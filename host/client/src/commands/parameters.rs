@@ -61,7 +61,9 @@ pub(crate) fn object(path: &Path) -> Result<Map<String, Value>, Ended> {
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MOST_BYTES {
         return Err(Ended::usage(format!("`{shown}` has more than {MOST_BYTES} bytes")));
     }
-    match json::parse(&bytes) {
+    // JSON has no byte order mark, but editors write one.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    match json::parse(bytes) {
         Ok(Value::Object(params)) => Ok(params),
         Ok(_) => Err(Ended::usage(format!("`{shown}` does not hold a JSON object"))),
         Err(refused) => Err(Ended::usage(format!("in `{shown}`: {refused}"))),
@@ -104,6 +106,7 @@ mod tests {
             read(&["ref=v1=2", "empty="], &["replicas=3", "tags=[\"a\"]"], "{\"a\":null}").unwrap(),
             r#"{"a":null,"empty":"","ref":"v1=2","replicas":3,"tags":["a"]}"#
         );
+        assert_eq!(read(&[], &[], "\u{feff}{\"a\":1}").unwrap(), r#"{"a":1}"#);
         for (texts, values, content, why) in [
             (&["a=1"][..], &["a=1"][..], "{}", "given twice"),
             (&["a=1", "a=1"], &[], "{}", "given twice"),

@@ -10,6 +10,7 @@ use countersign_core::receipt::signed::verify;
 use tokio::time::Instant;
 
 use super::connection::Connection;
+use super::decision::unused;
 use super::exit::{EXIT_CODES, Ended, Exit};
 use crate::environment::Environment;
 use crate::patience::until;
@@ -86,7 +87,7 @@ impl WaitCommand {
                 }
             }
             match state.status {
-                Status::Approved => return Ok(Exit::Approved),
+                Status::Approved => return unused(&state).map(|()| Exit::Approved),
                 Status::Denied => return Ok(Exit::Denied),
                 Status::Expired => return Ok(Exit::Expired),
                 Status::Cancelled => return Ok(Exit::Cancelled),

@@ -20,16 +20,16 @@ pub(super) fn of(request: &Request, milestone: Milestone, at: Timestamp, shows_p
         data.extend(decision(request));
     }
     if let Some(consumed) = request.consumption().filter(|_| milestone >= Milestone::Consumed) {
-        data.insert("consumedAt".to_owned(), json!(consumed.at));
+        data.insert("consumedAt".to_owned(), time(consumed.at));
         data.insert("consumedBy".to_owned(), json!(consumed.by));
         if let Some(report) = consumed.report.as_ref().filter(|_| milestone == Milestone::Outcome) {
             data.insert("outcome".to_owned(), json!(report.result.as_str()));
-            data.insert("outcomeAt".to_owned(), json!(report.at));
+            data.insert("outcomeAt".to_owned(), time(report.at));
             data.insert("outcomeDetail".to_owned(), json!(report.detail));
         }
     }
     let kind = format!("request.{}", milestone.as_str());
-    json!({ "type": kind, "timestamp": at, "data": data }).to_string()
+    json!({ "type": kind, "timestamp": time(at), "data": data }).to_string()
 }
 
 fn base(request: &Request, submission: &Submission) -> Map<String, Value> {
@@ -44,8 +44,8 @@ fn base(request: &Request, submission: &Submission) -> Map<String, Value> {
     put("lineage", json!(submission.lineage));
     put("depth", json!(submission.depth));
     put("policyHash", json!(submission.policy_hash));
-    put("createdAt", json!(submission.submitted_at));
-    put("expiresAt", json!(submission.expires_at));
+    put("createdAt", time(submission.submitted_at));
+    put("expiresAt", time(submission.expires_at));
     data
 }
 
@@ -58,10 +58,82 @@ fn decision(request: &Request) -> Map<String, Value> {
     let mut data = Map::new();
     let mut put = |name: &str, value: Value| drop(data.insert(name.to_owned(), value));
     put("status", json!(request.status()));
-    put("decidedAt", json!(request.decided_at()));
+    put("decidedAt", request.decided_at().map_or(Value::Null, time));
     put("decidedBy", json!(by));
     put("approvers", json!(request.approvers()));
     put("reason", json!(request.reason()));
     put("supersededBy", json!(request.superseded_by()));
     data
+}
+
+/// In RFC 3339. As it is stored, a time is a number.
+fn time(at: Timestamp) -> Value {
+    at.to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use countersign_core::lifecycle::{RunReport, RunResult};
+    use countersign_store::fixtures::{self, at};
+
+    use super::*;
+
+    /// All that is said of each milestone, in the form that docs/WEBHOOKS.md shows.
+    #[test]
+    fn each_field_has_its_form() {
+        let mut open = fixtures::request(1);
+        Arc::make_mut(&mut open.submission).caller = Some("nightly".to_owned());
+        let approved = fixtures::next(&open, at(5), |it| it.state = fixtures::approved(at(5)));
+        let mut used = fixtures::consumed(&approved, at(6));
+        let State::Approved { consumed: Some(consumed), .. } = &mut used.state else {
+            panic!("it was consumed");
+        };
+        consumed.by = Some("nightly".to_owned());
+        let report =
+            RunReport { at: at(7), result: RunResult::Failed, detail: Some("exit code 1".to_owned()) };
+        consumed.report = Some(report);
+
+        let mut data = json!({
+            "requestId": open.id.to_string(),
+            "action": "deploy",
+            "caller": "nightly",
+            "requester": {"id": "ci", "source": "github", "display": "CI"},
+            "requesterId": "ci",
+            "origin": {"repo": "acme/shop", "pr": 12},
+            "lineage": open.id.to_string(),
+            "depth": 0,
+            "policyHash": open.submission.policy_hash.to_string(),
+            "payloadHash": open.payload_hash().to_string(),
+            "createdAt": "2026-03-01T12:00:00.000Z",
+            "expiresAt": "2026-03-01T12:10:00.000Z",
+            "params": {"ref": "v1", "replicas": 3},
+            "redacted": [],
+        });
+        let decided = json!({
+            "status": "approved", "decidedAt": "2026-03-01T12:00:00.005Z", "decidedBy": "U1", "approvers": ["U1"],
+            "reason": null, "supersededBy": null,
+        });
+        let consumed = json!({"consumedAt": "2026-03-01T12:00:00.006Z", "consumedBy": "nightly"});
+        let outcome = json!({
+            "outcome": "failed", "outcomeAt": "2026-03-01T12:00:00.007Z", "outcomeDetail": "exit code 1",
+        });
+        for (request, milestone, millis, more) in [
+            (&open, Milestone::Created, 0, json!({})),
+            (&open, Milestone::Escalated, 3, json!({})),
+            (&approved, Milestone::Decided, 5, decided),
+            (&used, Milestone::Consumed, 6, consumed),
+            (&used, Milestone::Outcome, 7, outcome),
+        ] {
+            data.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+            let said: Value = serde_json::from_str(&of(request, milestone, at(millis), true)).unwrap();
+            let expected = json!({
+                "type": format!("request.{}", milestone.as_str()),
+                "timestamp": format!("2026-03-01T12:00:00.00{millis}Z"),
+                "data": data,
+            });
+            assert_eq!(said, expected);
+        }
+    }
 }

@@ -22,6 +22,7 @@ use countersign_core::lifecycle::{
 };
 use countersign_policy::ActionPolicy;
 use countersign_policy::decide::{self, Attempt, NotMade};
+use countersign_policy::reach;
 use serde_json::{Map, Value};
 
 use crate::GatewayError;
@@ -74,16 +75,24 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// Submits it. `known` are memos that need not be asked for, by the place of the policy.
+    /// Submits it, and refuses what a gateway would refuse since nobody could approve it, as far as `directory` knows
+    /// people. `known` are memos that need not be asked for, by the place of the policy.
     pub fn admit(
         rules: &Arc<ActionPolicy>,
         id: RequestId,
         submission: Submission,
         params: &Map<String, Value>,
+        directory: &Directory,
         known: impl Fn(usize) -> Option<String>,
     ) -> Result<Simulation, Outcome> {
         match decide::admit(rules, id, submission, params, known).outcome {
-            Ok(step) => Ok(Simulation { rules: Arc::clone(rules), request: step.request }),
+            Ok(step) => {
+                let reasons = reach::unsatisfiable(rules.entry(), &step.request, directory);
+                if !reasons.is_empty() {
+                    return Err(Outcome::Denied(codes(&reasons)));
+                }
+                Ok(Simulation { rules: Arc::clone(rules), request: step.request })
+            }
             Err(NotMade::Denied(reasons)) => Err(Outcome::Denied(codes(&reasons))),
             Err(NotMade::Failed(failures)) => Err(Outcome::failed(&failures)),
             Err(NotMade::Refused(refusal)) => Err(Outcome::Denied(codes(refusal.reasons()))),
@@ -163,7 +172,9 @@ impl Outcome {
     pub fn of_submission(error: &GatewayError) -> Option<Outcome> {
         match error {
             GatewayError::UnknownAction(_) => Some(Outcome::unknown_action()),
-            GatewayError::Denied(reasons) => Some(Outcome::Denied(codes(reasons))),
+            GatewayError::Denied(reasons) | GatewayError::Unsatisfiable(reasons) => {
+                Some(Outcome::Denied(codes(reasons)))
+            }
             GatewayError::PolicyFailed(failures) => Some(Outcome::failed(failures)),
             _ => None,
         }

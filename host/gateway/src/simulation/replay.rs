@@ -85,19 +85,20 @@ impl Replayer {
         replayed.without_hidden = !request.submission.redacted.is_empty() && !all_known;
         let params = submission.params.clone();
         let known = |index: usize| known.get(index).cloned().flatten();
-        let mut simulation = match Simulation::admit(rules, request.id, submission, &params, known) {
-            Ok(simulation) => simulation,
-            Err(outcome) => {
-                replayed.ending = match outcome {
-                    // Were it not for what is hidden, it might well have been admitted.
-                    _ if replayed.without_hidden => Err(NotJudged::HiddenParameters),
-                    Outcome::Failed(_) => Ok(Ending::PolicyFailed),
-                    _ => Ok(Ending::NotAdmitted),
-                };
-                replayed.without_hidden = false;
-                return replayed;
-            }
-        };
+        let mut simulation =
+            match Simulation::admit(rules, request.id, submission, &params, &self.directory, known) {
+                Ok(simulation) => simulation,
+                Err(outcome) => {
+                    replayed.ending = match outcome {
+                        // Were it not for what is hidden, it might well have been admitted.
+                        _ if replayed.without_hidden => Err(NotJudged::HiddenParameters),
+                        Outcome::Failed(_) => Ok(Ending::PolicyFailed),
+                        _ => Ok(Ending::NotAdmitted),
+                    };
+                    replayed.without_hidden = false;
+                    return replayed;
+                }
+            };
         replayed.failed = self.events(&mut simulation, request, original);
         replayed.ending = Ok(Ending::of(simulation.status()));
         replayed

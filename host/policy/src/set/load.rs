@@ -254,7 +254,8 @@ fn prove(
             let pointer = error.instance_path().as_str();
             let place = config.place_of(pointer);
             let at = at_pointer(pointer);
-            errors.add_at(place, pointer, format!("configuration of `{}`{at}: {error}", policy.name));
+            let hint = schema::hint(&module.descriptor().config_schema, &error);
+            errors.add_at(place, pointer, format!("configuration of `{}`{at}: {error}{hint}", policy.name));
             sound = false;
         }
     }

@@ -7,7 +7,7 @@ mod manifest;
 mod read;
 mod running_out;
 mod source;
-mod trial;
+pub(crate) mod trial;
 mod warning;
 
 use std::collections::{BTreeMap, HashMap};
@@ -44,6 +44,8 @@ pub struct PolicySet {
     modules: BTreeMap<Digest, Arc<Module>>,
     /// Its valid signatures and those of its modules, as far as they are required.
     verified: Vec<(Digest, Verified)>,
+    /// What is odd about the files that it was made of.
+    oddities: Box<[String]>,
 }
 
 /// What the store must keep of a set before a request is made under it.
@@ -79,7 +81,9 @@ impl PolicySet {
 
     /// Checks a set whose files are at hand, wherever they came from.
     pub fn build(source: &Source, engine: &Engine) -> Result<PolicySet, LoadErrors> {
-        load::load(source, engine)
+        let mut set = load::load(source, engine)?;
+        set.oddities = source.oddities(!set.signed_by().is_empty()).into();
+        Ok(set)
     }
 
     /// Makes a set of what the store kept of it. Everything is tried again.
@@ -107,7 +111,15 @@ impl PolicySet {
         let all = || actions.values().chain(&fallback);
         let hash = hash_of(all().map(|policy| (&policy.entry().action, policy.hash())));
         let by_hash = all().map(|policy| (policy.hash(), Arc::clone(policy))).collect();
-        PolicySet { hash, actions, fallback, by_hash, modules, verified: Vec::new() }
+        PolicySet {
+            hash,
+            actions,
+            fallback,
+            by_hash,
+            modules,
+            verified: Vec::new(),
+            oddities: Box::default(),
+        }
     }
 
     /// SHA-256 of the canonical object of policy hashes by action; `*` is the entry of unknown actions.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -122,6 +122,35 @@ impl Source {
         })
     }
 
+    /// What is odd about the files, and no fault of the set; `is_signed` says whether it has a valid signature, which vouches
+    /// for all of it. Blocks.
+    pub(super) fn oddities(&self, is_signed: bool) -> Vec<String> {
+        let mut oddities = Vec::new();
+        if let Some(Manifest { fits: Err(why), .. }) = self.manifest.as_ref().filter(|_| !is_signed) {
+            oddities.push(format!(
+                "`{}.sha256` does not fit, so a running gateway does not take this set from its folder: {why}",
+                self.name
+            ));
+        }
+        let ignored = self.ignored_schemas();
+        oddities.extend(ignored.map(|path| {
+            format!("`{}` is not read: a schema is called `ACTION.json`, in lower case", path.display())
+        }));
+        oddities
+    }
+
+    /// What is beside the schemas and not called like one, hidden files apart.
+    fn ignored_schemas(&self) -> impl Iterator<Item = PathBuf> {
+        let folder = Path::new(&self.name).with_file_name("schemas");
+        let paths = match self.kept {
+            Kept::InFolder => files::list(&folder, MOST_FILES).unwrap_or_default(),
+            Kept::InStore => Vec::new(),
+        };
+        let is_hidden =
+            |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        paths.into_iter().filter(move |path| !has_extension(path, "json") && !is_hidden(path))
+    }
+
     /// A digest of everything in it: two sources with the same one are the same, whatever they are called.
     #[must_use]
     pub fn fingerprint(&self) -> Digest {
@@ -186,6 +215,10 @@ fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))
 }
 
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found == extension)
+}
+
 /// The files in `dir` with this extension, in order: stem, path and bytes. No folder, no files.
 fn read_all(dir: &Path, extension: &str, limit: u64, errors: &mut Errors) -> Vec<(String, String, Vec<u8>)> {
     let mut paths = match files::list(dir, MOST_FILES) {
@@ -196,7 +229,7 @@ fn read_all(dir: &Path, extension: &str, limit: u64, errors: &mut Errors) -> Vec
             Vec::new()
         }
     };
-    paths.retain(|path| path.extension().is_some_and(|found| found == extension));
+    paths.retain(|path| has_extension(path, extension));
     let (mut read, mut room) = (Vec::new(), MOST_BYTES);
     for path in paths {
         let name = path.display().to_string();

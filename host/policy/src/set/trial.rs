@@ -14,9 +14,12 @@ use crate::yaml::error::did_you_mean;
 /// A Thursday noon in 2026: policies see no other clock, so any time does.
 const AT: Timestamp = Timestamp::from_millis(1_767_268_800_000);
 
+/// Who asks: nobody whom a policy set names.
+const REQUESTER: &str = "U0SYNTHETIC";
+
 /// Why the action must not be used as it is, as far as a synthetic request shows.
 pub(super) fn problems(policy: &ActionPolicy) -> Vec<String> {
-    let Admission { verdicts, outcome } = decide(policy);
+    let Admission { verdicts, outcome } = decide(policy, REQUESTER, &Directory::default());
     let mut problems = Vec::new();
     match &outcome {
         Ok(step) if step.request.status() == Status::Approved && !policy.entry().unattended => problems.push(
@@ -59,7 +62,16 @@ fn unknown_to_schema(policy: &ActionPolicy) -> Vec<String> {
 
 /// The synthetic request, or why it is not made, so that less of the action could be tried.
 pub(super) fn request(policy: &ActionPolicy) -> Result<Request, String> {
-    match decide(policy).outcome {
+    request_by(policy, REQUESTER, &Directory::default())
+}
+
+/// The same, asked for by whoever has this Slack id.
+pub(crate) fn request_by(
+    policy: &ActionPolicy,
+    requester: &str,
+    directory: &Directory,
+) -> Result<Request, String> {
+    match decide(policy, requester, directory).outcome {
         Ok(step) => Ok(step.request),
         Err(NotMade::Denied(reasons)) => Err(reasons
             .into_iter()
@@ -97,13 +109,13 @@ fn hidden_edits(policy: &ActionPolicy, rulings: &[&Ruling]) -> Vec<String> {
     problems
 }
 
-fn decide(policy: &ActionPolicy) -> Admission {
+fn decide(policy: &ActionPolicy, requester: &str, directory: &Directory) -> Admission {
     let ask = Ask {
         action: policy.entry().action.clone(),
         params: policy.param_schema().and_then(|schema| schema.synthetic()).unwrap_or_default(),
         origin: Origin { repo: "synthetic/repository".to_owned(), branch: None, pr: None, run_id: None },
-        requester: Party { id: "U0SYNTHETIC".to_owned(), source: "slack".to_owned(), display: None },
-        who: Who::asserted("U0SYNTHETIC"),
+        requester: Party { id: requester.to_owned(), source: "slack".to_owned(), display: None },
+        who: Who::asserted(requester),
         caller: None,
         justification: "A synthetic request, to try the policies.".to_owned(),
         links: Vec::new(),
@@ -113,7 +125,7 @@ fn decide(policy: &ActionPolicy) -> Admission {
     let id = RequestId::new(AT, 0, 0);
     let commitments = Commitments::unsalted(&ask.params);
     let issued = Issued { id, token_hash: Digest::of(b"synthetic"), commitments, at: AT };
-    let submission = decide::submission(policy, &ask, issued, None, &Directory::default());
+    let submission = decide::submission(policy, &ask, issued, None, directory);
     // As if it were meant to be approved by itself: whether it would be is what is to be found out.
     let submission = Submission { unattended: true, ..submission };
     decide::admit(policy, id, submission, &ask.params, |_| None)

@@ -20,7 +20,7 @@ impl PolicySet {
     /// Asks the policies, so it is to be called off the request path.
     #[must_use]
     pub fn warnings(&self, directory: &Directory, now: Timestamp) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings = self.oddities.to_vec();
         if self.policies().next().is_none() {
             warnings.push("there is no action: every request is denied".to_owned());
         }
@@ -119,6 +119,10 @@ impl ActionPolicy {
         if let Some(unknown) = self.param_schema().and_then(|schema| schema.unknown_format()) {
             warnings.push(format!("the schema of the action `{}`: {unknown}", entry.action));
         }
+        let unknown = self.param_schema().map(|schema| schema.unknown_keywords()).unwrap_or_default();
+        warnings.extend(
+            unknown.iter().map(|keyword| format!("the schema of the action `{}`: {keyword}", entry.action)),
+        );
         if self.param_schema().is_some_and(|schema| schema.allows_anything()) {
             warnings.push(format!(
                 "the schema of the action `{}` allows any parameters, so it checks nothing: say which there are in \

@@ -85,10 +85,12 @@ fn what_was_tampered_with_is_compiled_again() {
 fn what_nobody_has_loaded_for_long_is_removed() {
     let (_dir, file) = filled();
     let folder = file.parent().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the ages of files go by the machine's clock")]
+    let now = SystemTime::now();
     let made_days_ago = |name: &str, days: u64| {
         let path = folder.join(name);
         let file = fs::File::options().append(true).create(true).open(&path).unwrap();
-        file.set_modified(SystemTime::now() - Duration::from_secs(days * 86_400)).unwrap();
+        file.set_modified(now - Duration::from_secs(days * 86_400)).unwrap();
         path
     };
     let digest = Digest::of(b"a module of long ago");

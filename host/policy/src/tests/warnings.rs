@@ -153,7 +153,9 @@ fn groups_without_anybody() {
 fn fewer_people_than_approvals() {
     let fewer = |names: &str, approvals: usize, people: usize| {
         format!(
-            "the action `deploy`: {approvals} approvals are needed, which only {people} people can give: {names}"
+            "the action `deploy`: {approvals} approvals are needed, which only {people} people can give: {names}; \
+             only {}, if the requester is among them",
+            people - 1
         )
     };
     check("g: [U1, U2]", &quorum("U1, \"@g\"", 3), &[&fewer("U1, U2", 3, 2)]);
@@ -162,7 +164,9 @@ fn fewer_people_than_approvals() {
     check(
         "",
         &quorum("dana, U0DANA, \"github:dana-d\"", 2),
-        &["the action `deploy`: 2 approvals are needed, which only one person can give: dana"],
+        &[
+            "the action `deploy`: 2 approvals are needed, which only one person can give: dana; nobody, if the requester is among them",
+        ],
     );
     check(
         "",
@@ -178,6 +182,23 @@ fn fewer_people_than_approvals() {
             "the action `deploy`: once it is escalated, 3 approvals are needed, which only 2 people can give: U1, U2",
         ],
     );
+}
+
+/// Whoever may approve their own requests is counted in.
+#[test]
+fn a_requester_who_may_approve_is_one_of_the_people() {
+    for (own, expected) in [
+        ("true", "which only 2 people can give: U1, U2"),
+        ("false", "which only 2 people can give: U1, U2; only 1, if the requester is among them"),
+    ] {
+        let text = format!(
+            "version: 1\nmodules: {{ quorum: \"{{quorum}}\" }}\ngroups: {{ g: [U1, U2] }}\nactions:\n  deploy:\n    \
+             policies: [{{ use: quorum, with: {{ approvers: [\"@g\"], approvals: 3, requester_may_approve: {own} }} }}]\n"
+        );
+        let set = Folder::new(&text).load(&engine()).unwrap_or_else(|errors| panic!("{errors}"));
+        let warnings = set.warnings(&directory(), SUBMITTED_AT);
+        assert!(warnings.iter().any(|warning| warning.ends_with(expected)), "{own}: {warnings:#?}");
+    }
 }
 
 #[test]

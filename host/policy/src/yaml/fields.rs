@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use countersign_core::duration;
+
 use super::document::{Key, Kind, Node, Place};
 use super::error::{Errors, did_you_mean};
 
@@ -23,26 +25,14 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The units of durations, with those that reports print.
-const UNITS: [&str; 7] = ["ms", "s", "m", "h", "d", "day", "days"];
-
-/// A duration such as `10m` or `1h 30m`. Units that are easily taken for others, such as `M` for a month, are refused.
-///
-/// # Errors
-/// Why it is none.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let mut units = text.split(|letter: char| !letter.is_alphabetic()).filter(|unit| !unit.is_empty());
-    let starts = text.starts_with(|letter: char| letter.is_ascii_digit());
-    match units.find(|unit| !UNITS.contains(unit)).filter(|_| starts) {
-        Some(unit) => Err(format!("`{unit}` is no unit: those are `s`, `m`, `h` and `d`")),
-        None => humantime::parse_duration(text).map_err(|error| error.to_string()),
-    }
-}
-
 /// Reads values, and reports those that are not what they should be.
 pub struct Reader<'e> {
     errors: &'e mut Errors,
 }
+
+/// What a name is, for whoever has written another one.
+pub const NAME_RULE: &str =
+    "a name is 1 to 64 letters, digits, `-`, `_`, `.` or `:`, and begins with a letter or digit";
 
 /// 1 to 64 letters, digits, `-`, `_`, `.` and `:`, beginning with a letter or digit: what an action, a
 /// module and a group may be called. Upper and lower case differ.
@@ -75,13 +65,7 @@ impl<'e> Reader<'e> {
 
     /// Reports that something cannot have this name.
     pub fn name_error(&mut self, at: Place, what: &str, name: &str) {
-        self.error(
-            at,
-            format!(
-                "`{name}` cannot name {what}: a name is 1 to 64 letters, digits, `-`, `_`, `.` or `:`, and begins \
-                 with a letter or digit"
-            ),
-        );
+        self.error(at, format!("`{name}` cannot name {what}: {NAME_RULE}"));
     }
 
     /// The members of a map that may have only `known` ones.
@@ -180,7 +164,7 @@ impl<'e> Reader<'e> {
             self.wrong(node, what, "a duration with its unit, such as `10m`");
             return None;
         };
-        let millis = match parse_duration(text) {
+        let millis = match duration::parse(text) {
             Ok(duration) => u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             Err(error) => {
                 self.error(node.at, format!("`{text}` is no duration such as `10m`: {error}"));
@@ -190,7 +174,7 @@ impl<'e> Reader<'e> {
         if range.contains(&millis) {
             return Some(millis);
         }
-        let show = |millis: &u64| humantime::format_duration(Duration::from_millis(*millis)).to_string();
+        let show = |millis: &u64| duration::show(Duration::from_millis(*millis));
         let (least, most) = (show(range.start()), show(range.end()));
         self.error(node.at, format!("{what} must be from {least} to {most}, but is `{text}`"));
         None
@@ -209,45 +193,14 @@ impl<'e> Reader<'e> {
     }
 
     fn wrong(&mut self, node: &Node, what: &str, wanted: &str) {
-        let found = match node.kind {
-            Kind::Null => "nothing",
-            Kind::Bool(_) => "a truth value",
-            Kind::Number(_) => "a number",
-            Kind::Text(_) => "text",
-            Kind::List(_) => "a list",
-            Kind::Map(_) => "a map",
+        let found = match &node.kind {
+            Kind::Null => "nothing".to_owned(),
+            Kind::Bool(_) => "a truth value".to_owned(),
+            Kind::Number(number) => format!("`{number}`"),
+            Kind::Text(_) => "text".to_owned(),
+            Kind::List(_) => "a list".to_owned(),
+            Kind::Map(_) => "a map".to_owned(),
         };
         self.error(node.at, format!("{what} must be {wanted}, but is {found}"));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_duration_has_a_unit_that_nobody_takes_for_another() {
-        for (text, seconds) in
-            [("90s", 90), ("10m", 600), ("1h 30m", 5400), ("2d", 172_800), ("1day 1h", 90_000)]
-        {
-            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
-        }
-        for (text, said) in [
-            ("10M", "`M` is no unit: those are `s`, `m`, `h` and `d`"),
-            ("1h 30M", "`M` is no unit"),
-            ("1month", "`month` is no unit"),
-            ("1y", "`y` is no unit"),
-            ("2w", "`w` is no unit"),
-            ("10", "unit needed"),
-            ("soon", "expected number"),
-        ] {
-            let error = parse_duration(text).expect_err(text);
-            assert!(error.contains(said), "{text}: {error}");
-        }
-        // What reports print can be written.
-        for days in 0..=30 {
-            let duration = Duration::from_secs(days * 86_400 + 3_661);
-            assert_eq!(parse_duration(&humantime::format_duration(duration).to_string()), Ok(duration));
-        }
     }
 }

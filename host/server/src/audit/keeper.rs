@@ -285,7 +285,9 @@ impl Keeper {
                 Ok((sizes, page, before)) if lock(entries).goes_on(&sizes, &before) => (sizes, page),
                 // The store has lost entries, or is a copy of one of another kind: the file tells what it has already.
                 Err(StoreError::Cursor(_)) | Ok(_) if !after.as_str().is_empty() => {
-                    tracing::warn!("the audit log is not the one that the audit file was written from; reading all of it again");
+                    tracing::warn!(
+                        "the audit log is not the one that the audit file was written from; reading all of it again"
+                    );
                     let entries = Arc::clone(entries);
                     let start_again = move || lock(&entries).start_again();
                     if self.settle(Part::File, tokio::task::spawn_blocking(start_again).await) {
@@ -661,8 +663,7 @@ impl Known {
     /// Whether the file has another entry in its place, and what comes before that is not known.
     fn differs(&self, entry: &LogEntry) -> bool {
         let LogEntry { partition, number, digest, .. } = entry;
-        self.first.get(partition) == Some(number)
-            && !self.entries.contains(&(*partition, *number, *digest))
+        self.first.get(partition) == Some(number) && !self.entries.contains(&(*partition, *number, *digest))
     }
 
     fn has(&self, entry: &LogEntry) -> bool {

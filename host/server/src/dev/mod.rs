@@ -25,9 +25,9 @@ pub enum Dev {
 /// Act on a request as a person in Slack.
 #[derive(Debug, Args)]
 pub struct Click {
-    /// The URL of the gateway.
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
-    url: String,
+    /// The URL of the gateway, which is on this machine; by default `http://127.0.0.1:8080`.
+    #[arg(long, value_name = "COUNTERSIGN_URL")]
+    url: Option<String>,
     /// The environment variable with the signing secret.
     #[arg(long, value_name = "NAME", default_value = "SLACK_SIGNING_SECRET")]
     secret_env: String,
@@ -76,7 +76,8 @@ async fn click(click: &Click) -> Result<bool> {
         ("x-slack-request-timestamp", &timestamp),
         ("x-slack-signature", &signature),
     ];
-    let answer = Gateway::at(&click.url)?.post("/api/slack/interactions", &headers, form).await?;
+    let url = url(click.url.clone(), cli::variable("COUNTERSIGN_URL"));
+    let answer = Gateway::at(&url)?.post("/api/slack/interactions", &headers, form).await?;
     let Answer { status, body } = answer;
     if status == 200 && body["ok"] == true {
         let request = body["requestId"].as_str().unwrap_or(&click.request_id);
@@ -91,6 +92,11 @@ async fn click(click: &Click) -> Result<bool> {
     };
     say!("{} {}: refused{code}: {message}", click.user, click.action);
     Ok(false)
+}
+
+/// The flag's, else the variable's, as for the commands of a client.
+fn url(flag: Option<String>, variable: Option<String>) -> String {
+    flag.or(variable.filter(|url| !url.is_empty())).unwrap_or_else(|| "http://127.0.0.1:8080".to_owned())
 }
 
 fn payload(click: &Click) -> Result<Value> {
@@ -146,4 +152,21 @@ fn action(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("this is `approve`, `deny`, `withdraw`, `re_request` or `persona_ack:PERSONA`".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_wins_over_the_variable() {
+        for (flag, variable, expected) in [
+            (None, None, "http://127.0.0.1:8080"),
+            (None, Some(""), "http://127.0.0.1:8080"),
+            (None, Some("http://127.0.0.1:9"), "http://127.0.0.1:9"),
+            (Some("http://[::1]:1"), Some("http://127.0.0.1:9"), "http://[::1]:1"),
+        ] {
+            assert_eq!(url(flag.map(str::to_owned), variable.map(str::to_owned)), expected);
+        }
+    }
 }

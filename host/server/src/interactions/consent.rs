@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use countersign_core::lifecycle::{Digest, Intent, Refusal, Request, RequestId};
+use countersign_core::lifecycle::{Digest, Intent, Refusal, Request, RequestId, payload_hash};
 use countersign_core::record::Slot;
 use countersign_gateway::{GatewayError, Once};
 use countersign_slack::{Seen, is_whole, review};
@@ -73,7 +73,8 @@ pub(super) async fn check(
         Some(basis) => basis,
         None => Basis::read(app, id).await?,
     };
-    let payload = seen.payload().unwrap_or_else(|| basis.request.payload_hash());
+    // A button that does not say which parameters it was beside was posted with those that were submitted.
+    let payload = seen.payload().unwrap_or_else(|| payload_hash(&basis.request.submission.digests));
     if has_read(&basis, seen, intent) {
         return Ok((basis.request, payload));
     }
@@ -90,7 +91,7 @@ fn has_read(basis: &Basis, seen: Seen, intent: &Intent) -> bool {
             page.is_last() && page.of <= review::MOST_PAGES && page.of == review::count(&basis.request)
         }
         Seen::Payload(_) | Seen::Unsaid => basis.message_is_enough,
-        // The rows of persona buttons have no id of ours, so Slack makes one up.
+        // Older versions gave the rows of persona buttons no id, so Slack made one up.
         Seen::Foreign => matches!(intent, Intent::Acknowledge { .. }) && basis.message_is_enough,
     }
 }

@@ -1,5 +1,6 @@
 //! docs/API.md, from the OpenAPI document.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
@@ -52,6 +53,55 @@ fn the_examples_fit_their_schemas() {
     assert!(checked > 5, "{checked}");
 }
 
+/// Every member that a schema can have, its own or another's, is on the page, with what the document says that it is for.
+#[test]
+fn every_member_is_in_the_reference_with_its_meaning() {
+    let document = serde_json::to_value(openapi_document()).expect("JSON");
+    let page = reference(&document);
+    let schemas = page.split_once("\n## Schemas\n").expect("the schemas are last").1;
+    let sections: BTreeMap<&str, &str> =
+        schemas.split("\n### ").filter_map(|section| section.split_once('\n')).collect();
+    let mut missing = Vec::new();
+    for (name, schema) in document["components"]["schemas"].as_object().expect("an object") {
+        // Its own section, and those that it says to look at, too.
+        let mut shown = vec![sections[name.as_str()]];
+        let mut next = 0;
+        while let Some(section) = shown.get(next) {
+            let also = section.lines().find(|line| line.starts_with("Also what ")).unwrap_or_default();
+            let others = sections.iter().filter(|(other, _)| also.contains(&format!("[{other}]")));
+            shown.extend(others.map(|(_, other)| *other).collect::<Vec<_>>());
+            next += 1;
+        }
+        let mut members = BTreeMap::new();
+        parts(&document, schema, &mut |part| {
+            let properties = part["properties"].as_object().into_iter().flatten();
+            members.extend(properties.map(|(name, member)| (name.clone(), member.clone())));
+        });
+        for (member, schema) in members {
+            let row = shown
+                .iter()
+                .flat_map(|section| section.lines())
+                .find(|line| line.starts_with(&format!("| `{member}` |")));
+            let mut is_described = false;
+            parts(&document, &schema, &mut |part| is_described |= part["description"].is_string());
+            if row.is_none_or(|row| is_described && row.ends_with("|  |")) {
+                missing.push(format!("{name}.{member}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "not on the page, or without their meaning: {missing:?}");
+}
+
+/// A schema and all that it is made of.
+fn parts(document: &Value, schema: &Value, each: &mut impl FnMut(&Value)) {
+    each(schema);
+    let referred = schema["$ref"].as_str().and_then(|pointer| document.pointer(pointer.strip_prefix('#')?));
+    let inner = ["allOf", "oneOf", "anyOf"].iter().filter_map(|key| schema[key].as_array()).flatten();
+    for part in inner.chain(referred) {
+        parts(document, part, each);
+    }
+}
+
 fn operations(document: &Value) -> Vec<(&String, &String, &Value)> {
     let paths = document["paths"].as_object().expect("an object");
     paths
@@ -78,7 +128,7 @@ fn reference(document: &Value) -> String {
     text.push_str("\n## Schemas\n");
     for (name, schema) in document["components"]["schemas"].as_object().expect("an object") {
         let _ = writeln!(text, "\n### {name}");
-        describe(&mut text, schema);
+        describe(&mut text, document, schema);
     }
     text
 }
@@ -175,27 +225,22 @@ fn scalar(value: &Value, name: &str) -> String {
 }
 
 /// What a schema says of one object, as a table of its members.
-fn describe(text: &mut String, schema: &Value) {
+fn describe(text: &mut String, document: &Value, schema: &Value) {
     if let Some(said) = schema["description"].as_str() {
         let _ = writeln!(text, "{}", cell(said));
     }
     let mut members: Vec<(&String, &Value, bool)> = Vec::new();
-    let parts = std::iter::once(schema).chain(schema["allOf"].as_array().into_iter().flatten());
-    for part in parts {
+    let parts = || schema["allOf"].as_array().into_iter().flatten();
+    for part in std::iter::once(schema).chain(parts()) {
         let required =
             |name: &str| part["required"].as_array().is_some_and(|names| names.iter().any(|it| it == name));
         let properties = part["properties"].as_object().into_iter().flatten();
         members.extend(properties.map(|(name, member)| (name, member, required(name))));
     }
-    let others: Vec<String> = schema["allOf"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|part| part["$ref"].is_string())
-        .map(type_of)
-        .collect();
+    let others: Vec<String> = parts().filter_map(taken_over).collect();
     if !others.is_empty() {
-        let _ = writeln!(text, "\nAlso what {} has.", others.join(" and "));
+        let has = if others.len() == 1 { "has" } else { "have" };
+        let _ = writeln!(text, "\nAlso what {} {has}.", others.join(" and "));
     }
     if members.is_empty() {
         let _ = writeln!(text, "\nType: {}.", type_of(schema));
@@ -204,9 +249,33 @@ fn describe(text: &mut String, schema: &Value) {
     text.push_str("\n| member | type | meaning |\n|---|---|---|\n");
     for (name, member, is_required) in members {
         let optional = if is_required { "" } else { "; may be absent" };
-        let meaning = cell(member["description"].as_str().unwrap_or_default());
+        let meaning = cell(meaning(document, member).unwrap_or_default());
         let _ = writeln!(text, "| `{name}` | {}{optional} | {meaning} |", type_of(member));
     }
+}
+
+/// The schema whose members a part of `allOf` takes over, or those of which it does one.
+fn taken_over(part: &Value) -> Option<String> {
+    if part["$ref"].is_string() {
+        return Some(type_of(part));
+    }
+    let others: Vec<String> =
+        choices(part).filter(|choice| choice["$ref"].is_string()).map(type_of).collect();
+    (!others.is_empty()).then(|| format!("{} (if there is one)", others.join(" or ")))
+}
+
+/// What a member is for. One that may be `null` says it in the choice that is not, and one that says nothing is what its
+/// schema is for.
+fn meaning<'a>(document: &'a Value, member: &'a Value) -> Option<&'a str> {
+    let said = |schema: &'a Value| schema["description"].as_str();
+    let referred = |schema: &'a Value| document.pointer(schema["$ref"].as_str()?.strip_prefix('#')?);
+    let all = || std::iter::once(member).chain(choices(member));
+    all().find_map(said).or_else(|| all().filter_map(referred).find_map(said))
+}
+
+/// The schemas that one is a choice of.
+fn choices(schema: &Value) -> impl Iterator<Item = &Value> {
+    ["oneOf", "anyOf"].iter().filter_map(|choice| schema[choice].as_array()).flatten()
 }
 
 /// A schema in a few words.

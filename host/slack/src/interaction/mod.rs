@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 pub use parse::{parse_form, parse_payload};
 pub use unreadable::Unreadable;
 
-/// The prefix of the block id of the Approve and Deny buttons; the payload hash of the parameters shown follows it.
+/// The prefix of the block ids of the buttons for decisions; the payload hash of the parameters shown follows it, and after a
+/// colon the number of the row for each row of persona buttons.
 ///
 /// It distinguishes a press on an outdated message from a press on the current one.
 pub const DECIDE_BLOCK: &str = "decide:";
@@ -74,9 +75,10 @@ pub enum Seen {
     Payload(Digest),
     /// A page of a review of the parameters with this payload hash, and of nothing else.
     Page(Digest, Page),
-    /// The buttons of the contract, which do not say so.
+    /// The buttons of the contract, which do not say so. They are of the parameters as they were submitted.
     Unsaid,
-    /// A block that is none of ours. An approval there is of nobody knows what.
+    /// A block that is none of ours. An approval there is of nobody knows what; an acknowledgement is of the parameters as they
+    /// were submitted, since older versions posted the buttons of personas in such blocks.
     Foreign,
 }
 

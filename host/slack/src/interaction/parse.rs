@@ -98,11 +98,15 @@ fn press(action: &Action, state: Option<&Inputs>) -> Option<InteractionKind> {
     }
 }
 
-/// The payload hash in the block id of the button. Buttons of the contract have none; those in any other block, be its id
-/// one that Slack made up for a block without one, are not ours.
+/// The payload hash in the block id of the button, before the number of the row. Buttons of the contract have none; those in
+/// any other block, be its id one that Slack made up for a block without one, are not ours.
 fn seen_in(block_id: &str) -> Result<Seen, InteractionError> {
     match block_id.strip_prefix(DECIDE_BLOCK) {
-        Some(hash) => hash.parse().map(Seen::Payload).map_err(|_| InteractionError::NoHash),
+        Some(rest) => {
+            let row = rest.split_once(':').filter(|(_, row)| row.parse::<u8>().is_ok());
+            let hash = row.map_or(rest, |(hash, _)| hash);
+            hash.parse().map(Seen::Payload).map_err(|_| InteractionError::NoHash)
+        }
         None if block_id.is_empty() || block_id == CONTRACT_BLOCK => Ok(Seen::Unsaid),
         None => Ok(Seen::Foreign),
     }

@@ -147,6 +147,7 @@ fn a_payload_hash_is_parsed_or_refused_but_never_ignored() {
     let text = hash.to_string();
     let about = |payload_hash: Value| json!({"request_id": REQUEST, "payload_hash": payload_hash});
     assert_eq!(seen_by_press_in(&format!("decide:{text}")), Ok(Seen::Payload(hash)));
+    assert_eq!(seen_by_press_in(&format!("decide:{text}:2")), Ok(Seen::Payload(hash)));
     assert_eq!(seen_by_submitting(&about(json!(text))), Ok(Seen::Payload(hash)));
 
     for block_id in ["", "approval_actions"] {
@@ -170,6 +171,9 @@ fn a_payload_hash_is_parsed_or_refused_but_never_ignored() {
         format!("{text} "),
         format!("{text}\n"),
         format!(" {text}"),
+        format!("{text}:"),
+        format!("{text}:x"),
+        format!("{text}:1:2"),
         format!("{text}:{text}"),
         format!("decide:{text}"),
         format!("sha256:{text}"),

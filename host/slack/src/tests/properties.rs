@@ -13,7 +13,7 @@ use super::*;
 use crate::blocks::cost;
 use crate::message::{Message, Shown, is_whole, message, minimal};
 use crate::notice::{Place, escalation, replaced};
-use crate::parameters::{key_text, value_text};
+use crate::parameters::{key_text, short_line, value_line, value_text};
 use crate::text::{self, Lines};
 use crate::{ephemeral_text, mentions, modal, review};
 
@@ -31,6 +31,9 @@ fn any_words() -> BoxedStrategy<String> {
         1 => Just("\u{200b}\u{202e}".to_owned()),
         1 => Just("🎉".to_owned()),
         1 => Just("ש".to_owned()),
+        1 => Just("h\u{43e}st и gro\u{308}ße".to_owned()),
+        1 => Just("\\u{\\".to_owned()),
+        1 => Just("a  \t:  ".to_owned()),
     ];
     let times = prop_oneof![6 => Just(1usize), 2 => 2usize..60, 1 => 200usize..4000];
     prop_oneof![
@@ -457,12 +460,16 @@ fn texts(json: &Value) -> String {
 /// Checks that every value that people agree to is there, uncut.
 fn check_all_is_shown(message: &Message, request: &Request) {
     let shown = texts(&serde_json::to_value(&message.blocks).expect("serialises"));
+    let is_there = |what: &str, whole: &str| {
+        assert!(shown.contains(whole), "{what} is not shown whole: {whole}\n{shown}");
+    };
     let has = |what: &str, words: &str, lines: Lines| {
         let whole = text::literal(words, lines, usize::MAX).text;
-        assert!(shown.contains(&whole), "{what} is not shown whole: {whole}\n{shown}");
+        is_there(what, &whole);
     };
     let submission = &request.submission;
-    has("why", &submission.justification.trim().replace("\r\n", "\n"), Lines::Most(usize::MAX));
+    let why = submission.justification.trim().replace("\r\n", "\n");
+    is_there("why", &text::prose(&why, usize::MAX, usize::MAX).text);
     for link in &submission.links {
         has("a label", &link.label, Lines::One);
         match crate::links::target(&link.url) {
@@ -476,24 +483,25 @@ fn check_all_is_shown(message: &Message, request: &Request) {
             continue;
         }
         has("a name", &key_text(&key), Lines::One);
-        let value = value_text(&value);
-        let is_long = value.contains('\n') || text::inline(&value, 120).cut > 0;
-        let lines = if is_long { Lines::Most(usize::MAX) } else { Lines::One };
-        if key_text(&key).chars().count() <= 20 {
-            has("a value", &value, lines);
-        }
+        let lines = match short_line(&key, &value) {
+            Some(_) => Lines::One,
+            None => Lines::Most(usize::MAX),
+        };
+        has("a value", &value_text(&value), lines);
     }
     for (_, before, after) in crate::progress::changes(request) {
         for value in [before, after].into_iter().flatten() {
-            has("an edit", &value_text(value), Lines::One);
+            has("an edit", &value_line(value), Lines::One);
         }
     }
 }
 
-/// The text with the escapes of invisible characters undone. In JSON `\\` is a backslash, and `\u{` is no escape.
+/// The text with the escapes of invisible characters undone, and without isolates. In JSON `\\` is a backslash, and `\u{` is
+/// no escape.
 fn unescaped(shown: &str) -> String {
     let mut text = String::new();
-    let mut rest = shown;
+    let shown = shown.replace(['\u{2068}', '\u{2069}'], "");
+    let mut rest = shown.as_str();
     while let Some(at) = rest.find('\\') {
         let (before, escape) = rest.split_at(at);
         text.push_str(before);

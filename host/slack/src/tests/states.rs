@@ -81,6 +81,21 @@ fn awaiting_personas_with_partial_progress() {
 }
 
 #[test]
+fn the_rows_of_persona_buttons_say_which_parameters_they_are_beside() {
+    let names: Vec<String> = (0..30).map(|n| format!("persona-{n:02}")).collect();
+    let requirements = names.iter().map(|name| persona(name, &["U0SEC"])).collect();
+    let request = open(requirements);
+    let payload = request.payload_hash();
+    let message = message(&request, &entry(), &Directory::default(), minutes(3));
+    let json = serde_json::to_value(&message.blocks).expect("serialises");
+    let rows = json.as_array().into_iter().flatten().filter(|block| block["type"] == "actions");
+    let ids: Vec<&str> = rows.filter_map(|row| row["block_id"].as_str()).collect();
+    let expected =
+        [format!("decide:{payload}:1"), format!("decide:{payload}:2"), format!("decide:{payload}")];
+    assert_eq!(ids, expected);
+}
+
+#[test]
 fn ready() {
     let message = message(&open(vec![approvals(0, 1)]), &entry(), &Directory::default(), minutes(1));
     check("ready", &message);

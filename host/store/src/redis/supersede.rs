@@ -105,7 +105,11 @@ impl Space {
         Ok(found)
     }
 
-    pub(super) async fn drop_superseding(&self, key: &Digest, requests: &[RequestId]) -> Result<(), StoreError> {
+    pub(super) async fn drop_superseding(
+        &self,
+        key: &Digest,
+        requests: &[RequestId],
+    ) -> Result<(), StoreError> {
         let drop_them = Call::script(&SUPERSEDE_DROP, &self.tag(key.shard())).text(&key.to_string());
         self.link.call(drop_them.each(requests, |call, id| call.text(&id.to_string()))).await.map(drop)
     }

@@ -353,9 +353,9 @@ fn rules_that_need_care_load() {
         // A cooldown longer than the legacy service's window of one day.
         (
             "    allowReRequest: true\n    reRequestCooldownSec: 90000\n",
-            "rerequest: { cooldown: 1day 1h, limit: 6, window: 2days 2h }",
+            "rerequest: { cooldown: 1d 1h, limit: 6, window: 2d 2h }",
         ),
-        ("    allowReRequest: true\n", "rerequest: { cooldown: 0s, limit: 6, window: 1day }"),
+        ("    allowReRequest: true\n", "rerequest: { cooldown: 0s, limit: 6, window: 1d }"),
         (
             "    allowReRequest: false\n",
             "    redact: { hide: [] } # every parameter is stored and shown\n    policies:",

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::duration;
 use countersign_policy::Module;
 
 use super::OverrideLimits;
@@ -260,7 +261,7 @@ fn note_dropped(action: &Action, notes: &mut Vec<Note>) {
 }
 
 fn duration(seconds: u32) -> String {
-    humantime::format_duration(Duration::from_secs(seconds.into())).to_string()
+    duration::show(Duration::from_secs(seconds.into()))
 }
 
 fn list(texts: &[impl AsRef<str>]) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_core::lifecycle::{Known, Link, Origin, Timestamp};
+use countersign_core::lifecycle::{Known, Link, Origin};
 use countersign_core::record::Redaction;
 use countersign_policy::decide::Ask;
 use countersign_policy::yaml::document::Node;
@@ -10,6 +10,7 @@ use countersign_policy::yaml::fields::Fields;
 use serde_json::{Map, Value};
 
 use super::{DAY, SECOND, ScenarioReader};
+use crate::event::time;
 use crate::scenario::{ACTION, Setting};
 use crate::synthetic::SyntheticRequest;
 
@@ -85,9 +86,9 @@ impl ScenarioReader<'_> {
         if let Some(node) = given.get("requested_at")
             && let Some(text) = reader.text(node, "`requested_at`")
         {
-            match text.parse::<Timestamp>() {
+            match time(text) {
                 Ok(at) => request.at = at,
-                Err(wrong) => reader.error(node.at, format!("`requested_at` is `{text}`: {}", wrong)),
+                Err(wrong) => reader.error(node.at, format!("`requested_at` is `{text}`: {wrong}")),
             }
         }
         request.requester_is =

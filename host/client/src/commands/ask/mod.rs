@@ -15,6 +15,7 @@ use std::time::Duration;
 use clap::Args;
 use countersign_console::{note, say};
 use countersign_core::clock::{Clock as _, SystemClock};
+use countersign_core::duration::show;
 use countersign_core::lifecycle::{Party, RunResult, canonical};
 use rustix::process::Signal;
 use serde_json::{Map, Value};
@@ -247,7 +248,7 @@ impl AskCommand {
                     None => return Err(Ended::doubt("the gateway says no more of this request")),
                 },
                 () = until(give_up) => {
-                    let why = format!("nobody decided within {}", humantime::format_duration(self.timeout.unwrap_or_default()));
+                    let why = format!("nobody decided within {}", show(self.timeout.unwrap_or_default()));
                     return Err(cancel(client, created, signals, Exit::Expired, &why).await);
                 }
                 () = tokio::time::sleep_until(lost) => {

@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use countersign_console::{note, note_text};
+use countersign_core::duration;
 use countersign_core::lifecycle::Status;
 use tokio::time::Instant;
 
@@ -45,7 +46,7 @@ impl Progress {
     /// Nothing has changed but the time.
     pub(super) fn tick(&mut self) {
         let left = self.expires.saturating_duration_since(Instant::now());
-        let left = humantime::format_duration(Duration::from_secs(left.as_secs()));
+        let left = duration::show(Duration::from_secs(left.as_secs()));
         if self.on_terminal {
             note_text(format_args!("\r\u{1b}[2K{}; {left} left", self.state));
             self.open = true;

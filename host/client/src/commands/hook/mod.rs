@@ -17,6 +17,7 @@ use std::time::Duration;
 use clap::Args;
 use countersign_console::note;
 use countersign_core::clock::{Clock as _, SystemClock};
+use countersign_core::duration::show;
 use countersign_core::json;
 use countersign_core::lifecycle::{Digest, Origin};
 use rustix::process::Signal;
@@ -88,7 +89,7 @@ impl HookCommand {
         let deadline = Instant::now() + self.deadline;
         let (host, expected) = (self.host, self.event);
         let open = OpenRequest::default();
-        let late = format!("nobody decided within {}", humantime::format_duration(self.deadline));
+        let late = format!("nobody decided within {}", show(self.deadline));
         // Before anything is waited for: a signal would end the process without an answer.
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,

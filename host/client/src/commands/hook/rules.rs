@@ -8,8 +8,16 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use serde_saphyr::{DuplicateKeyPolicy, MergeKeyPolicy};
 
-/// What a shell makes more of than a word. A pattern such as `git status*` would fit what comes after one of these, too.
-const SHELL: &[char] = &[';', '&', '|', '$', '`', '<', '>', '(', ')', '{', '}', '\n', '\r'];
+/// What a shell ends a command at, or rewrites, beside control characters. A pattern such as `git status*` would fit what
+/// comes after it, too, and a folder's name with it may become `..`.
+const SHELL: &[char] =
+    &[';', '&', '|', '$', '`', '<', '>', '(', ')', '{', '}', '[', ']', '?', '*', '\'', '"', '\\', '!', '#'];
+
+/// What a shell rewrites at the beginning of a word.
+const SHELL_FIRST: &[char] = &['~', '='];
+
+/// What a path can come after, beside spaces.
+const BEFORE_PATHS: &[char] = &['=', ':', ','];
 
 /// A file of rules. The first rule that fits a call decides about it.
 #[derive(Debug, Deserialize)]
@@ -119,15 +127,28 @@ impl Rule {
                 // What is allowed must be what the pattern shows, nothing after it, and nothing elsewhere.
                 let is_free = self.decide != Some(Decide::Allow)
                     || text == *pattern
-                    || !(text.contains(SHELL) || has_parent_folder(&text));
+                    || !(is_rewritten(&text) || has_parent_folder(&text));
                 is_free && Glob::new(pattern).matches(&text)
             })
     }
 }
 
+/// Whether a shell makes something else of it than its words.
+fn is_rewritten(text: &str) -> bool {
+    text.contains(|letter: char| SHELL.contains(&letter) || letter.is_control())
+        || words(text).any(|word| word.starts_with(SHELL_FIRST))
+}
+
 /// Whether a path in it leads out of the folder that a pattern shows.
 fn has_parent_folder(text: &str) -> bool {
-    text.split(|letter: char| letter == '/' || letter.is_whitespace()).any(|part| part == "..")
+    words(text).any(|word| word.split('/').any(|part| part == ".."))
+}
+
+/// What a shell, or a program that it runs, may take for a word or a path.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let apart = |letter: char| letter.is_whitespace();
+    let inside = |word| std::iter::once(word).chain(str::split(word, BEFORE_PATHS));
+    text.split(apart).flat_map(inside)
 }
 
 #[cfg(test)]
@@ -179,6 +200,50 @@ rules:
         }
         let nothing = Rules::read("version: 1").unwrap();
         assert_eq!(nothing.fate("Read", &Map::new()), Fate::Decided(Decide::Deny));
+    }
+
+    /// A shell makes paths and commands of these that the pattern does not show.
+    #[test]
+    fn what_a_shell_rewrites_is_allowed_only_as_it_stands() {
+        let allowed = |pattern: &str, command: Value| {
+            let rules = json!({"version": 1, "rules": [
+                {"tool": "Bash", "input": {"command": pattern}, "decide": "allow"},
+            ]});
+            let input = Map::from_iter([("command".to_owned(), command)]);
+            Rules::read(&rules.to_string()).unwrap().fate("Bash", &input) == Fate::Decided(Decide::Allow)
+        };
+        for command in [
+            "bash scripts/\"../evil.sh\"",
+            "bash scripts/.\\./evil.sh",
+            "bash scripts/'..'/evil.sh",
+            "bash scripts/''../evil.sh",
+            "bash scripts/.?/evil.sh",
+            "bash scripts/.[.]/evil.sh",
+            "bash scripts/.*/evil.sh",
+            "bash scripts/.{.,}/evil.sh",
+            "bash scripts/$'..'/evil.sh",
+            "bash scripts/.\0./evil.sh",
+            "bash scripts/a\u{8}\u{8}..",
+            "bash scripts/a\t/etc/evil.sh",
+            "bash scripts/a ~/evil.sh",
+            "bash scripts/a --from=~/evil.sh",
+            "bash scripts/a =evil",
+            "bash scripts/a --from=../evil.sh",
+            "bash scripts/a HEAD:../evil.sh",
+            "bash scripts/a !-1",
+            "bash scripts/a #",
+            "bash scripts/../evil.sh",
+        ] {
+            assert!(!allowed("bash scripts/*", command.into()), "{command}");
+            assert!(allowed(command, command.into()), "{command} is what the rule shows");
+        }
+        assert!(!allowed("[\"bash\",\"scripts/*", json!(["bash", "scripts/a", "b"])));
+        assert!(allowed("[\"bash\",\"scripts/a\"]", json!(["bash", "scripts/a"])));
+        for command in
+            ["bash scripts/a.sh", "bash scripts/a-b_c.sh --level=3 main..dev HEAD~1 x:1,2 50% a@b ü"]
+        {
+            assert!(allowed("bash scripts/*", command.into()), "{command}");
+        }
     }
 
     #[test]

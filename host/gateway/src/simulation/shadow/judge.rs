@@ -169,7 +169,7 @@ impl Judge {
         // Nobody ever shows this token.
         let issued = Issued { id, token_hash: Digest::from_bytes([0; 32]), commitments, at };
         let submission = decide::submission(rules, ask, issued, again, &self.shared.directory);
-        Simulation::admit(rules, id, submission, &ask.params, |_| None)
+        Simulation::admit(rules, id, submission, &ask.params, &self.shared.directory, |_| None)
     }
 }
 

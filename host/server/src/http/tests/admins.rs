@@ -215,7 +215,7 @@ async fn a_bad_set_is_refused_and_each_error_has_its_place() {
           "path": "/policies/policy-set.yaml:10:14"
         },
         {
-          "message": "configuration of `quorum`: Additional properties are not allowed ('aprovals' was unexpected)",
+          "message": "configuration of `quorum`: Additional properties are not allowed ('aprovals' was unexpected); did you mean `approvals`?",
           "path": "/policies/policy-set.yaml:15:15"
         }
       ],
@@ -485,7 +485,7 @@ async fn a_shadow_with_the_same_rules_shows_no_difference() {
     server.press("U1", "approve", &deploy[0].0).await;
     let edited = server.send(server.signed(&modal("U2", &deploy[0].0, &edits))).await;
     assert_eq!(edited.status, 200, "{}", edited.text);
-    server.press("U3", "approve", &deploy[0].0).await;
+    server.approve_as_it_stands("U3", &deploy[0]).await;
     server.press("U1", "deny", &deploy[1].0).await;
     server.post("/api/guard/cancel", &json!({"token": deploy[2].1})).await;
     server

@@ -211,6 +211,14 @@ impl TestServer {
         answer.json()
     }
 
+    /// Approves by the message that shows the parameters as they stand.
+    async fn approve_as_it_stands(&self, user: &str, (request, token): &(String, String)) -> Value {
+        let hash = self.look(token).await["payloadHash"].as_str().unwrap_or_default().to_owned();
+        let mut payload = press(user, "approve", request);
+        payload["actions"][0]["block_id"] = format!("decide:{hash}").into();
+        self.send(self.signed(&payload)).await.json()
+    }
+
     /// A Slack interaction, signed now.
     fn signed(&self, payload: &Value) -> Request<Body> {
         signed(payload, self.seconds())

@@ -117,8 +117,10 @@ async fn edits_are_applied_or_refused_on_their_block() {
     let answer =
         server.send(server.signed(&modal("U1", &id, &[("replicas", "5"), ("ref", "v1.2.3")]))).await.json();
     assert_eq!((&answer["ok"], &answer["response_action"]), (&json!(true), &json!("clear")), "{answer}");
-    server.press("U2", "approve", &id).await;
-    let after = server.look(&token_of_edited).await;
+    assert_eq!(server.press("U2", "approve", &id).await["error"], "parameters_changed");
+    let edited = (id, token_of_edited);
+    server.approve_as_it_stands("U2", &edited).await;
+    let after = server.look(&edited.1).await;
     assert_eq!(after["decisionParams"], json!({"ref": "v1.2.3", "replicas": 5, "password": "[redacted]"}));
     assert_eq!(after["overrides"], json!({"replicas": 5}));
     assert_eq!(server.look(&token).await["overrides"], Value::Null);
@@ -142,7 +144,7 @@ async fn a_cleared_input_is_not_guessed() {
     assert_eq!(server.look(&token).await, before);
     let answer = submit(&["ref", "replicas"], &[("ref", "v1.2.3"), ("replicas", ""), ("password", "")]).await;
     assert_eq!(answer["ok"], true, "{answer}");
-    server.press("U2", "approve", &id).await;
+    server.approve_as_it_stands("U2", &(id.clone(), token.clone())).await;
     let after = server.look(&token).await;
     assert_eq!((&after["overrides"], &after["removed"]), (&json!({}), &json!(["replicas"])));
     assert_eq!(after["decisionParams"], json!({"ref": "v1.2.3", "password": "[redacted]"}));
