@@ -272,14 +272,16 @@ async fn a_redis_that_lost_entries_is_not_signed() {
 /// Those that the store has lost are in the file as well: it is kept where the store is not.
 #[tokio::test]
 async fn after_a_restore_the_audit_file_has_every_new_entry() {
-    let home = Home::alone(&deploy(1)).administered().with_file("AUDIT_FILE", ENTRIES);
+    let home = home();
     let gateway = home.start().await;
     approved(&gateway).await;
     let home = gateway.stop().await;
+    if home.redis().is_some() {
+        return;
+    }
     let files = |home: &Home| -> Vec<PathBuf> {
-        let found =
-            fs::read_dir(home.path("data")).expect("it is there").map(|file| file.expect("it is").path());
-        found.filter(|path| path.display().to_string().contains("countersign.db")).collect()
+        let names = ["", "-wal", "-shm"].map(|end| home.path(&format!("data/countersign.db{end}")));
+        names.into_iter().filter(|path| path.exists()).collect()
     };
     let backup: Vec<_> =
         files(&home).into_iter().map(|path| (path.clone(), fs::read(path).expect("it is there"))).collect();
