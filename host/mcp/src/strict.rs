@@ -93,9 +93,10 @@ async fn pass(
             Ok(1..) => {}
             Ok(0) | Err(_) => return,
         }
-        let has_ended = line.ends_with(b"\n");
-        let refusal = if has_ended && !is_part { refusal(&line) } else { None };
-        is_part = !has_ended;
+        // The last line may end with the input.
+        let is_cut = !line.ends_with(b"\n") && line.len() > MOST_BYTES;
+        let refusal = if is_cut || is_part { None } else { refusal(&line) };
+        is_part = is_cut;
         let is_passed = match refusal {
             Some(refusal) => refusals.send(refusal).await.is_ok(),
             None => output.write_all(&line).await.is_ok(),
@@ -147,7 +148,7 @@ mod tests {
         let (sender, mut refusals) = mpsc::channel(8);
         let long = format!("{{\"a\":1,\"a\":{}}}", " ".repeat(2 * MOST_BYTES));
         let refused = call(r#""id":7,"#, r#"{"a":1,"a":2}"#);
-        let sent = format!("first\n{refused}\n{long}\nlast\n");
+        let sent = format!("first\n{refused}\n{long}\nlast\n{refused}");
         let writing = tokio::spawn(async move {
             let (mut from, to) = duplex(BUFFER);
             let passing = tokio::spawn(pass(to, input, sender));
@@ -162,6 +163,8 @@ mod tests {
         }
         writing.await.unwrap();
         assert_eq!(lengths, [5, long.len(), 4]);
-        assert!(refusals.recv().await.is_some() && refusals.recv().await.is_none());
+        for is_there in [true, true, false] {
+            assert_eq!(refusals.recv().await.is_some(), is_there);
+        }
     }
 }
