@@ -65,8 +65,11 @@ impl JsonBody {
         if is_json(headers) { Ok(()) } else { Err(ApiError::NotJson) }
     }
 
-    /// Deserializes the body.
+    /// Deserializes the body, which is an object: a list would be read as its members in their order.
     pub(crate) fn typed<T: DeserializeOwned>(self) -> Result<T, ApiError> {
+        if !self.0.is_object() {
+            return Err(Invalid::new("", "expected an object").into());
+        }
         Ok(json::typed(self.0)?)
     }
 }

@@ -168,6 +168,16 @@ async fn the_legacy_header_authenticates_and_a_claimed_actor_is_audited_as_claim
     assert_eq!(server.audited("policy_reloaded").await.len(), 4);
 }
 
+/// Whose members would be read by their places.
+#[tokio::test]
+async fn a_list_is_no_body() {
+    let server = server().await;
+    for body in ["[]", "[\"ada\"]", "null", "1"] {
+        let answer = server.admin("POST", "/api/admin/reload-policy", body.to_owned()).await;
+        assert_eq!(answer.status, 400, "{body}: {}", answer.text);
+    }
+}
+
 #[tokio::test]
 async fn a_reload_answers_with_what_is_in_force() {
     let server = server().await;
