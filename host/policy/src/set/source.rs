@@ -122,8 +122,8 @@ impl Source {
         })
     }
 
-    /// What is odd about the files, and no fault of the set; `is_signed` says whether it has a valid signature, which vouches
-    /// for all of it. Blocks.
+    /// What is odd about the files, and no fault of the set; `is_signed` says whether it has a valid signature, which proves
+    /// all of it. Blocks.
     pub(super) fn oddities(&self, is_signed: bool) -> Vec<String> {
         let mut oddities = Vec::new();
         if let Some(Manifest { fits: Err(why), .. }) = self.manifest.as_ref().filter(|_| !is_signed) {

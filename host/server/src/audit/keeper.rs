@@ -288,6 +288,8 @@ impl Keeper {
                     tracing::warn!(
                         "the audit log is not the one that the audit file was written from; reading all of it again"
                     );
+                    // Until its end was reached again nobody may remove what the file may not have.
+                    lock(&self.mirrored).clear();
                     let entries = Arc::clone(entries);
                     let start_again = move || lock(&entries).start_again();
                     if self.settle(Part::File, tokio::task::spawn_blocking(start_again).await) {
