@@ -1,19 +1,21 @@
-//! Checks the links of our documents.
+//! Checks the links and tables of our documents.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Checks the relative links of every Markdown file of the project: the file must exist, and so must the heading.
+/// Checks the relative links of every Markdown file of the project: the file must exist, and so must the heading. Rows of
+/// tables must have as many cells as their heads: what is more is not shown.
 pub(crate) fn check(root: &Path) -> Result<()> {
     let mut documents = Vec::new();
     collect(root, &mut documents)?;
     ensure!(!documents.is_empty(), "found no documents to check");
-    let mut broken = Vec::new();
+    let (mut broken, mut crooked) = (Vec::new(), Vec::new());
     let mut links = 0;
     for document in &documents {
         let text = read(document)?;
+        crooked.extend(crooked_rows(&text).into_iter().map(|line| format!("{}:{line}", document.display())));
         for (line, target) in targets(&text) {
             links += 1;
             if let Some(problem) = problem(document, target) {
@@ -23,6 +25,11 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     }
     println!("{links} links in {} documents", documents.len());
     ensure!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+    ensure!(
+        crooked.is_empty(),
+        "rows with more or fewer cells than their table's head:\n{}",
+        crooked.join("\n")
+    );
     let index = root.join("docs/README.md");
     let unlisted = unlisted(&index, &documents, &read(&index)?);
     ensure!(unlisted.is_empty(), "docs/README.md does not list {}", unlisted.join(", "));
@@ -72,6 +79,24 @@ fn targets(text: &str) -> Vec<(usize, &str)> {
     found
 }
 
+/// The lines of rows that have more or fewer cells than the head of their table. A `|` of text is written `\|`, in code, too.
+fn crooked_rows(text: &str) -> Vec<usize> {
+    let (mut fenced, mut head) = (false, None);
+    let mut crooked = Vec::new();
+    for (number, line) in text.lines().map(str::trim).enumerate() {
+        fenced ^= line.starts_with("```");
+        if fenced || !line.starts_with('|') {
+            head = None;
+            continue;
+        }
+        let cells = line.matches('|').count() - line.matches("\\|").count();
+        if cells != *head.get_or_insert(cells) {
+            crooked.push(number + 1);
+        }
+    }
+    crooked
+}
+
 fn problem(document: &Path, target: &str) -> Option<String> {
     if target.starts_with("https://") || target.starts_with("http://") || target.starts_with("mailto:") {
         return None;
@@ -113,6 +138,12 @@ mod tests {
     fn finds_links_and_leaves_code_alone() {
         let text = "a [b](c.md) and `[x](no.md)` and [d](e.md#f)\n```\n[x](no.md)\n```\n[g](#h)";
         assert_eq!(targets(text), [(1, "c.md"), (1, "e.md#f"), (5, "#h")]);
+    }
+
+    #[test]
+    fn a_row_has_as_many_cells_as_the_head_of_its_table() {
+        let text = "| a | b |\n|---|---|\n| c \\| d | e |\n| f |\n\n```\n| g |\n| h | i |\n```\n| j |\n|---|\n| k | l |";
+        assert_eq!(crooked_rows(text), [4, 12]);
     }
 
     #[test]

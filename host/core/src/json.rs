@@ -6,12 +6,15 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod named;
+
 use std::fmt;
 use std::num::IntErrorKind;
 
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use self::named::Named;
 use crate::lifecycle::canonical;
 
 /// How deep objects and lists may be nested.
@@ -144,12 +147,13 @@ fn read(text: &[u8], path: Vec<Segment>) -> Result<Value, Refused> {
     })
 }
 
-/// Reads a type out of a value that [`parse`] accepted; an error names the path.
+/// Reads a type out of a value that [`parse`] accepted; an error names the path. Where the type has a structure, the value
+/// must have an object: a list is not read as its members in their order.
 ///
 /// # Errors
 /// Where the value is not of that type.
 pub fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Refused> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    serde_path_to_error::deserialize(Named(value)).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { String::new() } else { path };
         let said = error.into_inner().to_string();
@@ -485,6 +489,37 @@ mod tests {
         assert_eq!(path(json!({"in": [{"id": "x"}, {"id": 5}]})), "in[1].id");
         assert_eq!(path(json!({"in": [], "out": 1})), "out");
         assert_eq!(path(json!([])), "");
+    }
+
+    #[test]
+    fn a_list_is_no_structure_at_any_depth() {
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        struct Outer {
+            first: Inner,
+            more: Option<Vec<Inner>>,
+        }
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        struct Inner {
+            id: String,
+        }
+        let inner = |id: &str| Inner { id: id.to_owned() };
+        let read = typed::<Outer>(json!({"first": {"id": "x"}, "more": [{"id": "y"}], "other": [1]}));
+        assert_eq!(read, Ok(Outer { first: inner("x"), more: Some(vec![inner("y")]) }));
+        let read = typed::<Outer>(json!({"first": {"id": "x"}, "more": null}));
+        assert_eq!(read, Ok(Outer { first: inner("x"), more: None }));
+        for (value, path) in [
+            (json!([{"id": "x"}, null]), ""),
+            (json!({"first": ["x"]}), "first"),
+            (json!({"first": "x"}), "first"),
+            (json!({"first": {"id": "x"}, "more": [{"id": "y"}, ["z"]]}), "more[1]"),
+        ] {
+            let message = "expected an object".to_owned();
+            assert_eq!(
+                typed::<Outer>(value.clone()),
+                Err(Refused { path: path.to_owned(), message }),
+                "{value}"
+            );
+        }
     }
 
     fn nested(depth: usize) -> Value {

@@ -6,6 +6,7 @@ mod setting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use countersign_core::json;
 use countersign_core::people::People;
 use countersign_gateway::Intent;
 use countersign_policy::yaml::document::{self, Kind, Node};
@@ -234,7 +235,7 @@ impl ScenarioReader<'_> {
 
     /// Deserializes a value.
     fn typed<T: DeserializeOwned>(&mut self, node: &Node, what: &str) -> Option<T> {
-        match serde_json::from_value(node.to_json()) {
+        match json::typed(node.to_json()) {
             Ok(value) => Some(value),
             Err(error) => {
                 self.reader.error(node.at, format!("{what}: {error}"));

@@ -1,6 +1,7 @@
 //! `countersign audit`: exports the audit log, and shows that it is what was written. docs/AUDIT.md describes both.
 
 mod export;
+mod files;
 mod filter;
 pub(crate) mod keeper;
 mod line;

@@ -40,6 +40,7 @@ pub(super) struct AccessView {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AttemptView {
+    /// When.
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,

@@ -65,11 +65,8 @@ impl JsonBody {
         if is_json(headers) { Ok(()) } else { Err(ApiError::NotJson) }
     }
 
-    /// Deserializes the body, which is an object: a list would be read as its members in their order.
+    /// Deserializes the body.
     pub(crate) fn typed<T: DeserializeOwned>(self) -> Result<T, ApiError> {
-        if !self.0.is_object() {
-            return Err(Invalid::new("", "expected an object").into());
-        }
         Ok(json::typed(self.0)?)
     }
 }

@@ -73,6 +73,7 @@ pub(super) struct CreatedView {
     token: String,
     request_id: RequestId,
     status: Status,
+    /// When it expires, unless it was decided or cancelled by then.
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,

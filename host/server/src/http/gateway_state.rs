@@ -84,8 +84,10 @@ pub(super) struct StoreView {
 /// Open requests of one action in one status.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct OpenCountView {
+    /// The action.
     action: String,
     status: Status,
+    /// How many they are.
     count: u64,
     /// When the oldest was made.
     #[serde(serialize_with = "rfc3339_always")]
@@ -96,6 +98,7 @@ pub(super) struct OpenCountView {
 /// What waits for delivery.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct OutboxView {
+    /// How many things are not delivered yet: each is what one message in Slack, or one target, is to be told of a request.
     entries: u64,
     /// Since when the oldest waits.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "rfc3339")]
@@ -109,9 +112,11 @@ pub(super) struct OutboxView {
 pub(super) struct BudgetsView {
     /// `closed`; `open`: Slack does not answer, and is called again at `retryAt`; `unauthorized`: it refuses the token.
     circuit_breaker: &'static str,
+    /// When Slack is called again; absent unless the circuit breaker is open.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "rfc3339")]
     #[schema(value_type = Option<String>, format = DateTime)]
     retry_at: Option<Timestamp>,
+    /// What is left of each limit, as this instance counts.
     rate_limits: Vec<RateLimitView>,
 }
 
@@ -121,6 +126,7 @@ pub(super) struct BudgetsView {
 pub(super) struct RateLimitView {
     /// Slack's name of the method.
     method: &'static str,
+    /// The id of the channel, if the limit is that of posts to one.
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<String>,
     /// How many calls it allows at once. Less than 1 says how much of the next one is there.

@@ -44,13 +44,16 @@ pub(super) struct InspectionView {
 /// A code, and what it means.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct ReasonView {
+    /// The code, as in `reasons`.
     code: String,
+    /// What it means, and what can be done, in the words of the policy.
     help: String,
 }
 
 /// The stored modules.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct ModulesView {
+    /// All of them.
     modules: Vec<ModuleView>,
 }
 

@@ -46,6 +46,7 @@ pub(super) struct RerequestView {
     request_id: RequestId,
     lineage_id: RequestId,
     status: Status,
+    /// When it expires, unless it was decided or cancelled by then.
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,

@@ -74,6 +74,7 @@ pub(super) struct DifferenceView {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SampleView {
+    /// When.
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,

@@ -94,9 +94,11 @@ pub(super) struct OutcomeView {
     /// `succeeded` or `failed`.
     #[serde(rename = "use")]
     usage: Usage,
+    /// When the approval was used.
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     consumed_at: Timestamp,
+    /// When it was first said what came of it.
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     reported_at: Timestamp,

@@ -119,22 +119,31 @@ impl WaitView {
 #[serde(rename_all = "camelCase")]
 pub(super) struct StatusView {
     request_id: RequestId,
+    /// The action that was asked for.
     action: String,
     /// The caller that it belongs to, by its name in the access file; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<String>,
     status: Status,
+    /// How many people have approved: as many as `approvers`.
     approvals_count: usize,
+    /// How many people must approve: the most that a policy of the action requires.
     min_approvals: u32,
+    /// Ids of those who have approved, as the policies know them.
     approvers: Vec<String>,
+    /// The personas that have to be acknowledged.
     required_personas: Vec<String>,
+    /// Whether each of these was acknowledged, by its name.
     persona_state: BTreeMap<String, PersonaState>,
+    /// When it was made.
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+    /// When it expires, unless it was decided or cancelled by then.
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
+    /// When it was decided, expired or cancelled; null until then.
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = Option<String>, format = DateTime)]
     decided_at: Option<Timestamp>,

@@ -57,7 +57,9 @@ pub(super) struct TargetView {
 pub(super) struct DeadLetterView {
     /// Its id: the `webhook-id` that it was sent with.
     id: String,
+    /// The target, by its name: `webhook:`, and the name in the access file.
     target: String,
+    /// The request that it is about.
     #[schema(value_type = String)]
     request_id: RequestId,
     /// What the target was not told of: `created`, `escalated`, `decided`, `consumed` or `outcome`; null if the request
@@ -79,8 +81,11 @@ pub(super) struct DeadLetterView {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ResentView {
+    /// Its id: the `webhook-id` that it is sent with.
     id: String,
+    /// The target, by its name.
     target: String,
+    /// The request that it is about.
     #[schema(value_type = String)]
     request_id: RequestId,
 }

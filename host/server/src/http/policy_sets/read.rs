@@ -38,6 +38,7 @@ pub(in crate::http) struct SetsView {
 pub(in crate::http) struct SetView {
     /// Its hash.
     hash: Digest,
+    /// When it was stored first.
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     stored_at: Timestamp,
@@ -97,6 +98,7 @@ pub(in crate::http) struct ActiveView {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct HistoryView {
+    /// The attempts.
     changes: Vec<ChangeView>,
     /// What to send as `before` to read on; null at the end.
     next: Option<u64>,
@@ -108,6 +110,7 @@ pub(in crate::http) struct HistoryView {
 pub(in crate::http) struct ChangeView {
     /// Its number; they grow.
     number: u64,
+    /// When.
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,

@@ -38,6 +38,7 @@ pub(in crate::http) struct DetailView {
     /// Ids of people who count as requesters, too.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     owners: BTreeSet<String>,
+    /// What the caller linked to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     links: Vec<Link>,
     /// The parameters as they stand, edits included; hidden ones as `[redacted]`.
@@ -79,6 +80,7 @@ pub(in crate::http) struct DetailView {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct EventView {
+    /// When.
     #[serde(serialize_with = "rfc3339_always")]
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
@@ -154,6 +156,7 @@ pub(in crate::http) struct PersonView {
 pub(in crate::http) struct TriedView {
     /// `approve` or `acknowledge`.
     act: &'static str,
+    /// The persona that would be acknowledged.
     #[serde(skip_serializing_if = "Option::is_none")]
     persona: Option<String>,
     /// Whether it would count.
@@ -222,6 +225,7 @@ pub(in crate::http) struct MessageView {
     /// Which one: `main`, `escalation_thread`, `escalation_channel`, or `replaced_` and a number.
     #[schema(value_type = String)]
     slot: Slot,
+    /// The id of the channel.
     channel: String,
     /// `absent`, `posting` (whether it was posted is looked for) or `posted`.
     state: &'static str,

@@ -17,6 +17,7 @@ pub(super) struct SummaryView {
     status: StatusView,
     requester: Party,
     origin: Origin,
+    /// Why it was asked for, in the caller's words.
     justification: String,
     /// What is missing; empty once it has ended.
     waits_for: Vec<MissingView>,
@@ -31,7 +32,9 @@ pub(super) struct MissingView {
     kind: RequirementKind,
     /// What the policy calls it; the persona of an acknowledgement.
     label: String,
+    /// How much of it is there.
     have: u32,
+    /// How much of it there has to be.
     need: u32,
     /// Ids of people and `@group` names that can meet it.
     eligible: Vec<String>,

@@ -43,6 +43,12 @@ async fn every_mistake_in_a_request_is_named() {
         ("empty", String::new()),
         ("half", r#"{"action": "deploy", "params": {"#.to_owned()),
         ("no object", "[]".to_owned()),
+        (
+            "a list for meta",
+            set("/meta", json!([{"repo": "shop"}, {"source": "ci", "id": "hunter2"}, "why"])),
+        ),
+        ("a list for the requester", set("/meta/requester", json!(["ci", "hunter2"]))),
+        ("a list for a link", set("/meta/links", json!([["a", "https://a.example"]]))),
         ("two values", format!("{} {{}}", ask("deploy"))),
         ("no action", with("/action", None)),
         ("action of a wrong type", set("/action", json!(5))),
@@ -98,6 +104,12 @@ async fn every_mistake_in_a_request_is_named() {
         params: malformed JSON: EOF while parsing an object at line 1 column 32
     no object: 400 invalid_payload
         : expected an object
+    a list for meta: 400 invalid_payload
+        meta: expected an object
+    a list for the requester: 400 invalid_payload
+        meta.requester: expected an object
+    a list for a link: 400 invalid_payload
+        meta.links[0]: expected an object
     two values: 400 invalid_payload
         : malformed JSON: trailing characters at line 1 column 320
     no action: 400 invalid_payload
