@@ -5,7 +5,8 @@
 
 RECEIPT is a file that holds the receipt, JWKS one that holds what the gateway publishes at
 /.well-known/jwks.json. Prints the document of a genuine receipt. The exit codes are those of
-`countersign receipt verify` without parameters:
+`countersign receipt verify` without an action and parameters, which whoever acts on a receipt
+has to compare with its own:
 
     0  it is genuine, and an approval that still counts
     1  it is not genuine: malformed, changed, or signed with another key

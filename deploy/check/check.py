@@ -328,7 +328,7 @@ def check_unit():
     expect(settings.get("StateDirectory") == made and settings.get("ProtectSystem") == "strict", f"{where}: its sandbox")
     expect("\n#ReadWritePaths=/" in unit, f"{where}: no `ReadWritePaths`")
     for page in [*(ROOT / "docs").glob("*.md"), ROOT / "deploy/package/INSTALL.md"]:
-        for user in re.findall(r"(?:\binstall\b[^\n`]* -g |\brunuser -u |\bchgrp |\broot:)([a-z][a-z-]*)", page.read_text()):
+        for user in re.findall(r"(?:\binstall\b[^\n`]* -g |\brunuser -u |--uid=|\bchgrp |\broot:)([a-z][a-z-]*)", page.read_text()):
             expect(user == made, f"{page.name}: the user `{user}`, and the gateway is `{made}`")
 
 
@@ -368,10 +368,19 @@ def check_private_files(program, variables, folder):
         "TLS_CERT_FILE": str(private / "tls.pem"),
         "TLS_KEY_FILE": str(private / "tls.key"),
     }
+    # Where everybody can write, so that what fails is that they cannot read.
+    data = folder / "data"
+    data.mkdir()
+    data.chmod(0o777)
+    variables["COUNTERSIGN_STORE"] = f"sqlite:{data}/countersign.db"
     as_them = theirs.run(["check-config"], variables, folder, user=user, group=user, extra_groups=[])
     expect(as_them.returncode == 0, f"deploy/package/INSTALL.md: the gateway cannot read its files: {as_them.stderr}")
     as_others = theirs.run(["check-config"], variables, folder, user=user + 1, group=user + 1, extra_groups=[])
     expect(as_others.returncode != 0, "deploy/package/INSTALL.md: others can read the files of the gateway")
+    data.chmod(0o755)
+    closed = theirs.run(["check-config"], variables, folder, user=user, group=user, extra_groups=[])
+    said = f"cannot write to `{data}`" in closed.stderr
+    expect(closed.returncode == 2 and said, f"check-config: a folder that the gateway cannot write to: {closed.stderr}")
     print("  service: private files are read by the gateway's user, and by nobody else")
 
 

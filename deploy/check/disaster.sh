@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Rehearses the loss of a store, as docs/RUNBOOK.md says what to do: deploy/check/disaster.sh PROGRAM POLICIES STORE
+# Rehearses the loss of a store, as docs/RUNBOOK.md says what to do: deploy/check/disaster.sh PROGRAM POLICIES STORE [SECRET]
 #
-# STORE is `sqlite` or `redis`. While callers ask and decide, a backup is made; then gateway and store are killed and their
+# STORE is `sqlite` or `redis`; with any SECRET the gateway has `COUNTERSIGN_SECRET`, and no key file. While callers ask and decide, a backup is made; then gateway and store are killed and their
 # data removed, the backup is restored, and the audit log compared with checkpoints that were kept elsewhere. What the
 # backup had must be there, with the same receipts; what came after it must be gone as a whole, and be seen to be.
 set -euo pipefail
@@ -10,6 +10,7 @@ umask 022
 program=$(realpath "${1:?usage: deploy/check/disaster.sh PROGRAM POLICIES STORE}")
 policies=$(realpath "${2:?usage: deploy/check/disaster.sh PROGRAM POLICIES STORE}")
 store=${3:?usage: deploy/check/disaster.sh PROGRAM POLICIES STORE}
+secret=${4:-}
 runbook=$(realpath "$(dirname "$0")/../../docs/RUNBOOK.md")
 . "$(dirname "$0")/service.sh"
 
@@ -20,15 +21,13 @@ COUNTERSIGN_AUDIT_CHECKPOINT_SEC=1
 RATE_LIMIT_CAPACITY=1000000
 RATE_LIMIT_REFILL_PER_SEC=100000
 ENV
-set -a
-. "$work/etc/countersign.env"
-. "$work/etc/secrets.env"
-set +a
+settings
 export STORE=$COUNTERSIGN_STORE
 gate=http://$COUNTERSIGN_LISTEN
 countersign() { runuser -u countersign -- countersign "$@"; }
 [ "$store" = sqlite ] || systemctl start redis-server
 systemctl start countersign
+countersign health --ready --wait-sec 60 >/dev/null
 countersign audit key --store "$STORE" >"$work/elsewhere/audit.key"
 
 # block NAME: carries out the blocks of the runbook that have this name, with the variables that it sets first.
@@ -145,4 +144,16 @@ block accept-loss
 [ -z "$(degraded)" ] || { echo "after the loss was accepted: $(degraded)" >&2; exit 1; }
 countersign audit key --store "$STORE" >>"$work/elsewhere/audit.key"
 verify --checkpoint "$CHECKPOINTS" --ended-log "$log" >"$work/said" || { cat "$work/said" >&2; exit 1; }
-echo "  $store: $(wc -l <"$work/before") requests ended before the backup, and are there; $lost of $(ended) came after it, and are gone"
+
+# Where the secret is a variable, it is changed there, and what it was is needed by nothing in the end.
+if [ -n "$secret" ]; then
+  previous() { sed -n 's/^COUNTERSIGN_SECRET_PREVIOUS=//p' "$ETC/secrets.env"; }
+  block rotate-variable
+  [ "$(previous)" = "$COUNTERSIGN_SECRET" ] || { echo "the secret was not changed" >&2; exit 1; }
+  until_true "a checkpoint with both keys" covered
+  block retire-variable
+  [ -z "$(previous)" ] && ! grep -q '^previous ' "$work/said" || { echo "the previous secret is still there" >&2; exit 1; }
+  [ "$(state "$first")" = "$known" ] || { echo "after the secret was changed the first request is $(state "$first")" >&2; exit 1; }
+  [ -z "$(degraded)" ] || { echo "after the secret was changed: $(degraded)" >&2; exit 1; }
+fi
+echo "  $store${4:+ and a $4}: $(wc -l <"$work/before") requests ended before the backup, and are there; $lost of $(ended) came after it, and are gone"

@@ -3,6 +3,7 @@
 #
 # The second time is an upgrade, which must leave settings, secrets, policies and what was added to the unit alone.
 set -euo pipefail
+here=$(realpath "$(dirname "$0")")
 tarball=$(realpath "${1:?usage: deploy/check/install.sh TARBALL}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -12,22 +13,25 @@ tar --extract --file "$tarball" --directory "$work/unpacked" --strip-components=
 cd "$work/unpacked"
 
 awk '/^```/ { inside = !inside && $1 == "```sh"; next } inside' INSTALL.md |
-  sed -E "s#(^|[ '=(>])/(etc|usr/local|var/lib|var/cache)/#\1$root/\2/#g; s/ (-o countersign )?-g countersign / /" >"$work/commands"
+  sed -E "s#(^|[ '=(>-])/(etc|usr/local|var/lib|var/cache)/#\1$root/\2/#g; s/ (-o countersign )?-g countersign / /" >"$work/commands"
 if sed "s#$root/[^ ]*##g" "$work/commands" | grep -E '/(etc|usr|var)/'; then
   echo "INSTALL.md: this would change the machine itself" >&2
   exit 1
 fi
-for name in systemctl runuser; do
-  printf '#!/bin/sh\necho "%s $*" >>"%s/called"\n' $name "$work" >"$work/bin/$name"
-done
+printf '#!/bin/sh\necho "systemctl $*" >>"%s/called"\n' "$work" >"$work/bin/systemctl"
+install -m 0755 "$here/systemd_run.py" "$work/bin/systemd-run"
 # The machine's own, in the folder; elsewhere only the file is looked at.
 cat >"$work/bin/systemd-sysusers" <<SHIM
 #!/bin/sh
 echo systemd-sysusers >>"$work/called"
 [ ! -x /usr/bin/systemd-sysusers ] || exec /usr/bin/systemd-sysusers --root="$root"
 SHIM
-# There is no gateway to ask.
-printf '#!/bin/sh\n' >"$work/bin/countersign"
+# There is no gateway to ask: the program says whether it would understand, and what it would have asked is written down.
+cat >"$work/bin/countersign" <<SHIM
+#!/bin/sh
+"$root/usr/local/bin/countersign" "\$@" --help >/dev/null || exit 1
+echo "countersign \$*: \$COUNTERSIGN_OPS_LISTEN \$SLACK_BOT_TOKEN" >>"$work/called"
+SHIM
 chmod +x "$work"/bin/*
 PATH=$work/bin:$PATH
 
@@ -35,14 +39,18 @@ carry_out() { bash -euo pipefail "$work/commands" >"$work/said" 2>&1 || { cat "$
 fail() { echo "INSTALL.md: $1" >&2; exit 1; }
 carry_out
 [ -x "$root/usr/local/bin/countersign" ] && [ -e "$root/etc/countersign/policies/policy-set.yaml" ] || fail "nothing is installed"
-for line in "systemd-sysusers" "runuser -u countersign -- countersign check-config" "systemctl restart countersign"; do
-  grep -qxF "$line" "$work/called" || fail "\`$line\` is not called"
-done
+called() { grep -qxF "$1" "$work/called" || fail "\`$1\` is not called"; }
+called systemd-sysusers
+called "systemctl restart countersign"
+# Where operations are: at the callers' address there is nothing to ask.
+called "countersign check-config: 127.0.0.1:9090 "
+called "countersign health --ready --wait-sec 60: 127.0.0.1:9090 "
 [ ! -x /usr/bin/systemd-sysusers ] || grep -q '^countersign:' "$root/etc/passwd" || fail "there is no user \`countersign\`"
 [ -d "$root/var/lib/countersign" ] || fail "there is no folder for the database"
 [ "$(stat --format=%a "$root/etc/countersign/secrets.env")" = 600 ] || fail "others can read the secrets"
 
-echo 'SLACK_BOT_TOKEN=xoxb-check' >"$root/etc/countersign/secrets.env"
+token='xoxb-$check&(1)#'
+echo "SLACK_BOT_TOKEN=$token" >"$root/etc/countersign/secrets.env"
 echo '# mine' >>"$root/etc/countersign/countersign.env"
 echo '# mine' >>"$root/etc/countersign/policies/policy-set.yaml"
 state() { (cd "$root/etc" && find countersign systemd/system/*.d -type f -exec sha256sum {} + | sort); }
@@ -50,5 +58,6 @@ before=$(state)
 echo newer >>bin/countersign
 carry_out
 [ "$(state)" = "$before" ] || fail "an upgrade changes what is not its own: $(diff <(echo "$before") <(state))"
+called "countersign health --ready --wait-sec 60: 127.0.0.1:9090 $token"
 cmp -s bin/countersign "$root/usr/local/bin/countersign" || fail "an upgrade leaves the old program"
 echo "  installed, and once more over itself"

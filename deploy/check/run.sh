@@ -88,6 +88,6 @@ echo "runbook"
 deploy/check/runbook.sh "$program" "$policies"
 
 echo "disasters"
-for store in sqlite redis; do
+for store in sqlite "sqlite secret" redis; do
   deploy/check/disaster.sh "$program" "$policies" $store
 done

@@ -9,15 +9,13 @@ set -euo pipefail
 program=$(realpath "${1:?usage: deploy/check/runbook.sh PROGRAM POLICIES}")
 policies=$(realpath "${2:?usage: deploy/check/runbook.sh PROGRAM POLICIES}")
 runbook=$(realpath "$(dirname "$0")/../../docs/RUNBOOK.md")
-store=sqlite
+store=sqlite secret=
 . "$(dirname "$0")/service.sh"
 systemctl start countersign
+settings
+countersign health --ready --wait-sec 60 >/dev/null
 
 # A decision that must outlive all that follows.
-set -a
-. "$work/etc/countersign.env"
-. "$work/etc/secrets.env"
-set +a
 gate=http://$COUNTERSIGN_LISTEN
 made=$(curl -sS --fail-with-body "$gate/api/guard/request" -H 'content-type: application/json' -d '{
   "action": "deploy_staging", "params": {"service": "web", "ref": "v1"},
@@ -52,6 +50,7 @@ active() { admin policy-sets/active | jq -r .hash; }
 fail() { echo "$round, after '$name' $1" >&2; exit 1; }
 after() {
   local state status open
+  countersign health --ready --wait-sec 60 >/dev/null || fail "the gateway is not ready"
   state=$(curl -sS "http://$COUNTERSIGN_OPS_LISTEN/readyz")
   [ "$(jq -r .status <<<"$state")" = ready ] || fail "the gateway is not ready: $state"
   runuser -u countersign -- countersign audit verify --store "$COUNTERSIGN_STORE" >/dev/null || fail "the audit log is not right"

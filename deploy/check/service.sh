@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # One gateway of its own for runbook.sh and disaster.sh, which source this: `program`, `policies` and `store` (`sqlite` or
-# `redis`) are set, and what is started ends with the script.
+# `redis`) are set, and what is started ends with the script. If `secret` is set, the gateway has `COUNTERSIGN_SECRET` in place
+# of a key file, as it has in any case with a Redis.
 #
-# In place of systemd there is a `systemctl` that starts and stops this gateway and, for `redis`, its Redis. The gateway and
-# its commands run as a user of their own, as they do there, unless the script itself runs as another one than root.
+# In place of systemd there is a `systemctl` that starts and stops this gateway and, for `redis`, its Redis, and a `systemd-run`
+# that reads the settings as systemd does. The gateway and its commands run as a user of their own, as they do there, unless
+# the script itself runs as another one than root.
 for needed in curl jq openssl python3 $([ "$store" != redis ] || echo redis-server); do
   command -v "$needed" >/dev/null || { echo "$needed is needed (Debian: apt-get install $needed)" >&2; exit 1; }
 done
@@ -54,13 +56,17 @@ COUNTERSIGN_LISTEN=127.0.0.1:$callers
 COUNTERSIGN_OPS_LISTEN=127.0.0.1:$operations
 COUNTERSIGN_POLICY_DEADLINE_MS=10000
 ENV
-printf '%s\n' ADMIN_TOKEN=correct-horse-battery-staple >"$work/etc/secrets.env"
+# A shell that read this would run a part of it, and leave out another.
+printf '%s\n' 'ADMIN_TOKEN=correct(horse)$battery&staple#1' >"$work/etc/secrets.env"
 # Of the Redis, which other users of this machine can reach, too.
 password=$(openssl rand -hex 16)
+[ "$store" != redis ] || secret=yes
+if [ -n "${secret:-}" ]; then
+  echo "COUNTERSIGN_SECRET=$(openssl rand -hex 32)" >>"$work/etc/secrets.env"
+fi
 if [ "$store" = redis ]; then
   echo "REDIS_PASSWORD=$password" >>"$work/etc/secrets.env"
-  # What an embedded store has in files beside it.
-  echo "COUNTERSIGN_SECRET=$(openssl rand -hex 32)" >>"$work/etc/secrets.env"
+  # What an embedded store has in a file beside it.
   echo "COUNTERSIGN_RECEIPT_KEYS=$work/etc/receipts.key" >>"$work/etc/countersign.env"
   "$program" receipt rotate-keys --receipt-keys "$work/etc/receipts.key" --after-sec 0 >/dev/null
   # Made by root, and read by the gateway through its group.
@@ -78,6 +84,13 @@ shift 3
 exec $as_gateway "\$@"
 SHIM
 chmod +x "$work/bin/runuser"
+install -m 0755 "$(dirname "${BASH_SOURCE[0]}")/systemd_run.py" "$work/bin/systemd-run"
+files=(-p "EnvironmentFile=$work/etc/countersign.env" -p "EnvironmentFile=$work/etc/secrets.env")
+# Takes the settings of the service over into this shell.
+settings() {
+  local setting
+  while IFS= read -rd '' setting; do export "$setting"; done < <("$work/bin/systemd-run" "${files[@]}" env -0)
+}
 
 cat >"$work/bin/systemctl" <<SHIM
 #!/usr/bin/env bash
@@ -86,12 +99,8 @@ set -euo pipefail
 service=\$2
 pid=$work/\$service.pid
 alive() { kill -0 "\$(cat "\$pid")" 2>/dev/null; }
-ready() {
-  case \$service in
-    countersign) countersign health --ready ;;
-    redis-server) [ "\$(REDISCLI_AUTH=$password redis-cli -p $redis ping)" = PONG ] ;;
-  esac >/dev/null 2>&1
-}
+# The unit is \`Type=exec\`: once the program runs it is started, ready or not.
+ready() { [ \$service = countersign ] || [ "\$(REDISCLI_AUTH=$password redis-cli -p $redis ping 2>/dev/null)" = PONG ]; }
 stop() {
   [ -e "\$pid" ] || return 0
   kill -TERM "\$(cat "\$pid")" 2>/dev/null || true
@@ -100,9 +109,8 @@ stop() {
   rm "\$pid"
 }
 start() {
-  set -a; . "$work/etc/countersign.env"; . "$work/etc/secrets.env"; set +a
   case \$service in
-    countersign) setsid $as_gateway countersign serve >>"$work/log" 2>&1 & ;;
+    countersign) setsid systemd-run ${files[*]} $as_gateway countersign serve >>"$work/log" 2>&1 & ;;
     redis-server)
       setsid redis-server --port $redis --bind 127.0.0.1 --requirepass $password --dir "$work/redis" --save '' \
         --appendonly yes --appendfsync always --maxmemory-policy noeviction >>"$work/log" 2>&1 & ;;

@@ -87,6 +87,27 @@ async fn what_is_written_is_no_other_file() {
     assert_eq!(gateway.look(&request.token).await["status"], "ready_for_approval");
 }
 
+/// Neither waits for whoever is at the other end of the pipe.
+#[tokio::test]
+async fn a_pipe_or_a_device_is_no_file_to_write() {
+    let home =
+        Home::alone(&deploy(1)).with_file("AUDIT_FILE", "pipe").with_file("COUNTERSIGN_RECEIPT_KEYS", "link");
+    let made = std::process::Command::new("mkfifo")
+        .arg(home.path("pipe"))
+        .status()
+        .expect("there is such a program");
+    assert!(made.success());
+    std::os::unix::fs::symlink("pipe", home.path("link")).expect("a link");
+    let home = home.with("COUNTERSIGN_AUDIT_CHECKPOINT_FILE", "/dev/null");
+    let (sound, said) = check(&home);
+    let failure = home.fail_to_start().await;
+    assert_eq!((sound, failure.code), (false, Some(2)), "{}", failure.stderr);
+    for setting in ["AUDIT_FILE", "COUNTERSIGN_AUDIT_CHECKPOINT_FILE", "COUNTERSIGN_RECEIPT_KEYS"] {
+        let named = format!("(`{setting}`): it is no regular file");
+        assert!(said.contains(&named) && failure.stderr.contains(&named), "{said} {}", failure.stderr);
+    }
+}
+
 #[tokio::test]
 async fn settings_come_before_the_files_that_they_name() {
     let home = Home::new(&deploy(1)).with("SCHEDULER_INTERVAL_MS", "soon").with("COUNTERSIGN_LISTEN", "8080");

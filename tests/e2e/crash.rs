@@ -144,6 +144,8 @@ struct Entry {
     in_doubt: bool,
     /// An answer said that the request has ended.
     ended: bool,
+    /// An answer said that its time is over, which the gateway may not have stored yet.
+    too_late: bool,
     /// How the request ended, once it has seen that.
     end: Option<Value>,
 }
@@ -251,7 +253,8 @@ impl Client {
             "nothing_to_withdraw" => {
                 assert!(!entry.approved && !entry.acknowledged, "{id}: {name} got another answer: {answer}");
             }
-            "already_decided" | "expired" => entry.ended = true,
+            "already_decided" => entry.ended = true,
+            "expired" => entry.too_late = true,
             // Not entitled, or not yet: no answer to this client says otherwise.
             "duplicate_acknowledgement" | "unauthorized" | "refused" => {}
             _ => panic!("{id}: {answer}"),
@@ -295,7 +298,8 @@ impl Entry {
         let reply = connection.send(&call).await?;
         let state = reply.json();
         if path == "cancel" && reply.status() == 409 {
-            self.ended = true;
+            let is_over = state["error"] == "expired";
+            (self.ended, self.too_late) = (self.ended || !is_over, self.too_late || is_over);
             return Ok(());
         }
         assert_eq!(reply.status(), 200, "{path}: {state}");
@@ -344,6 +348,7 @@ fn check_files(ledger: &Ledger, clients: &[Client]) {
             assert!(terminal || !entry.ended, "{id} had ended, and is {status}");
             if let Some(end) = &entry.end {
                 assert_eq!(end["status"], status.as_str(), "{id} ended otherwise");
+                assert!(!entry.too_late || status == "expired", "{id} is {status} after its time");
             }
             let vote = (id.clone(), client.name.clone());
             assert!(!entry.approved || voted.contains(&vote), "the approval of {vote:?} is gone");

@@ -366,17 +366,41 @@ async fn a_file_that_another_instance_has_put_in_force_is_taken_at_once() {
     knows(&two, &json!([]), 2).await;
 }
 
+/// A webhook of an access file.
+fn lake(receiver: &Receiver) -> String {
+    format!(
+        "webhooks:\n  lake: {{ url: \"{}\", secret_file: lake.secret, allow_private: true }}\n",
+        receiver.url()
+    )
+}
+
+/// A gateway without an access file has no webhooks, and leaves what waits for those of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_without_an_access_file_drops_nothing_of_webhooks() {
+    let redis = Redis::start().await;
+    let (key, receiver) = (ApiKey::new("portal"), Receiver::start().await);
+    let home = Home::new(&deploy(1)).administered().with_redis(&redis);
+    home.write("lake.secret", b"whsec_Y291bnRlcnNpZ24gd2ViaG9vayBzZWNyZXQgMzIgYnl0ZXM=\n");
+    let one = home.with_access(&access_file(&key, &lake(&receiver))).start().await;
+    receiver.answer_with(503);
+    let bearer = format!("Bearer {}", key.secret);
+    let asked = Ask::new("deploy").requester("U0REQ").call().header("authorization", &bearer);
+    assert_eq!(one.send(&asked).await.status(), 200);
+    receiver.called(1).await;
+
+    let other = Home::new(&deploy(1)).administered().with_redis(&redis).start().await;
+    receiver.answer_with(200);
+    assert_eq!(receiver.received(1).await.len(), 1, "it is told in the end");
+    assert!(!other.output().contains("there is no such target any more"), "{}", other.output());
+}
+
 /// What a webhook is to be told is dropped once the newest access file lacks the webhook, and by nobody else.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_with_an_older_access_file_drops_nothing_of_webhooks() {
     let redis = Redis::start().await;
     let key = ApiKey::new("portal");
     let receiver = Receiver::start().await;
-    let webhook = format!(
-        "webhooks:\n  lake: {{ url: \"{}\", secret_file: lake.secret, allow_private: true }}\n",
-        receiver.url()
-    );
-    let (before, after) = (access_file(&key, ""), access_file(&key, &webhook));
+    let (before, after) = (access_file(&key, ""), access_file(&key, &lake(&receiver)));
     let home = Home::new(&deploy(1)).administered().with_redis(&redis);
     home.write("lake.secret", b"whsec_Y291bnRlcnNpZ24gd2ViaG9vayBzZWNyZXQgMzIgYnl0ZXM=\n");
     let one = home.with_access(&before).start().await;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use countersign_tests::{Ask, Call, Click, Gateway, Home, Receipt, countersign, deploy, within};
@@ -184,23 +183,23 @@ async fn each_request_is_archived_once_whenever_the_gateway_is_killed() {
 
 #[tokio::test]
 async fn nothing_goes_while_the_archive_cannot_be_written() {
-    let home = with_retention(Home::new(ACTIONS)).with_file("REQUEST_ARCHIVE_FILE", ARCHIVE);
-    let path = home.path(ARCHIVE);
-    symlink("/dev/full", &path).expect("a link");
+    // Its folder is not there yet, as on a disk that is not mounted.
+    let home = with_retention(Home::new(ACTIONS)).with_file("REQUEST_ARCHIVE_FILE", "later/requests.ndjson");
+    let path = home.path("later/requests.ndjson");
     let gateway = home.start().await;
     let denied = decided(&gateway, &Ask::new("deploy"), Click::deny).await;
-    let full = [("reason", "full")];
+    let broken = [("reason", "in_use")];
     let failed = async {
-        while gateway.metrics().await.count("request_archive_failures_total", &full) < 2 {
+        while gateway.metrics().await.count("request_archive_failures_total", &broken) < 2 {
             tokio::task::yield_now().await;
         }
     };
-    within("the archive to be full", failed).await;
+    within("the archive to fail", failed).await;
     assert!(is_there(&gateway, &denied).await);
     let ready = gateway.send(&Call::get("/readyz")).await;
     assert_eq!((ready.status(), &ready.json()["degraded"]), (200, &json!(["request_archive"])));
     gateway.logged("requests cannot be archived, so none is removed", 1).await;
-    fs::remove_file(&path).expect("it was there");
+    fs::create_dir(gateway.home().path("later")).expect("it can be made");
     removed(&gateway, 1).await;
     assert!(!is_there(&gateway, &denied).await);
     assert_eq!(archived(&path).into_keys().collect::<Vec<_>>(), [denied.id]);

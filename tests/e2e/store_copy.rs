@@ -118,6 +118,13 @@ async fn a_gateway_goes_on_with_a_store_that_was_moved() {
     assert_eq!(in_use.status.code(), Some(2), "{in_use:?}");
     assert!(String::from_utf8_lossy(&in_use.stderr).contains("in use by a gateway"), "{in_use:?}");
 
+    // A command that reads what is there makes nothing that a copy would take for another store.
+    for words in [["audit", "export"], ["audit", "verify"], ["keys", "rewrap"]] {
+        let secret = ("COUNTERSIGN_SECRET", PathBuf::from("5e".repeat(32)));
+        let none = countersign_with([secret], [&words[..], &["--store", &redis.url()]].concat());
+        let said = String::from_utf8_lossy(&none.stderr);
+        assert!(none.status.code() == Some(2) && said.contains("there is no store `cs`"), "{none:?}");
+    }
     // To Redis.
     let home = gateway.stop().await;
     let told = copied(&original, &redis.url());

@@ -148,6 +148,14 @@ impl Template {
         })
     }
 
+    /// The claim that it is, if it is nothing else and CI systems have numbers in it.
+    pub(crate) fn number(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [Part::Claim(name)] if name.ends_with("_id") => Some(name),
+            _ => None,
+        }
+    }
+
     /// The text with the same value for every claim.
     #[must_use]
     pub(crate) fn with_each(&self, value: &str) -> String {

@@ -1,6 +1,5 @@
 //! An issuer of tokens, and where its keys come from.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,13 +12,8 @@ use tokio::sync::Mutex;
 use crate::caller::claim_text;
 use crate::fetch::{self, KeyUrl};
 use crate::jwk::{self, PublicKey};
+use crate::provider::Provider;
 use crate::token::{Token, TokenError};
-
-/// GitHub Actions, as the issuer of its jobs' tokens.
-const GITHUB: &str = "https://token.actions.githubusercontent.com";
-
-/// The issuer of gitlab.com.
-const GITLAB: &str = "https://gitlab.com";
 
 /// How old keys may be before they are fetched again, in milliseconds.
 const REFRESH_MS: u64 = 60 * 60 * 1000;
@@ -38,6 +32,8 @@ pub struct Issuer {
     pub issuer: String,
     /// The `aud` of tokens that are for this gateway.
     pub audience: String,
+    /// The CI system that it is of, if that is known.
+    pub(crate) provider: Option<Provider>,
     source: Keys,
     /// How long keys count that cannot be fetched again.
     keep_ms: u64,
@@ -143,8 +139,9 @@ impl Issuer {
     #[must_use]
     pub fn new(issuer: String, audience: String, source: Keys, keep_ms: Option<u64>) -> Issuer {
         let keep_ms = keep_ms.unwrap_or(KEEP_MS);
+        let provider = Provider::of(&issuer).map(|(provider, _)| provider);
         let (known, cools_since) = (ArcSwapOption::empty(), Mutex::new(None));
-        Issuer { issuer, audience, source, keep_ms, known, cools_since }
+        Issuer { issuer, audience, provider, source, keep_ms, known, cools_since }
     }
 
     /// One of its tokens, if it counts.
@@ -216,7 +213,7 @@ impl Issuer {
     }
 
     /// Refuses pipelines that run what strangers wrote, whatever a caller's rule says.
-    fn trusts(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
+    pub(crate) fn trusts(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
         let claim = |name: &str| claims.get(name).and_then(claim_text);
         if claim("event_name").as_deref() == Some("pull_request_target") {
             return Err(TokenError::Untrusted(
@@ -234,34 +231,5 @@ impl Issuer {
             }
         }
         Ok(())
-    }
-
-    /// What is wrong with a caller's rule on the tokens of this issuer, beyond its form.
-    pub(crate) fn unsafe_rule(&self, claims: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
-        let mut wrong = Vec::new();
-        if self.issuer == GITHUB {
-            if claims.contains_key("sub") {
-                wrong.push(
-                    "`sub` of GitHub has changed its form before: match `repository_id`, `ref` and others"
-                        .to_owned(),
-                );
-            }
-            if !claims.contains_key("repository_id") && !claims.contains_key("repository_owner_id") {
-                wrong.push(
-                    "tokens of GitHub are anybody's: match `repository_id` or `repository_owner_id`"
-                        .to_owned(),
-                );
-            }
-            if claims.get("event_name").is_some_and(|events| events.contains("pull_request_target")) {
-                wrong.push(
-                    "`pull_request_target` runs what strangers wrote, and is refused always".to_owned(),
-                );
-            }
-        }
-        if self.issuer == GITLAB && !["project_id", "namespace_id"].iter().any(|id| claims.contains_key(*id))
-        {
-            wrong.push("tokens of GitLab are anybody's: match `project_id` or `namespace_id`".to_owned());
-        }
-        wrong
     }
 }

@@ -14,6 +14,7 @@ mod authenticate;
 mod caller;
 mod certificate;
 mod doubt;
+mod explain;
 mod file;
 mod gate;
 mod key;
@@ -24,6 +25,7 @@ mod requester;
 mod fetch;
 mod issuer;
 mod jwk;
+mod provider;
 mod token;
 
 #[cfg(test)]
@@ -34,6 +36,7 @@ pub use authenticate::{Authenticator, Holder, Identified, Unauthenticated};
 pub use caller::{Caller, Glob, RequesterRule, Template, TokenRule, claim_text};
 pub use certificate::{CertificateError, CertificateName};
 pub use doubt::doubts;
+pub use explain::{Explained, explain};
 pub use fetch::KeyUrl;
 pub use file::{ACCESS_BYTES, Access};
 pub use gate::{GateRule, GateSystem};

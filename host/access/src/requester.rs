@@ -78,16 +78,15 @@ impl Identified {
             }
             RequesterRule::Claims { source, id } => {
                 let (party, name) = self.claimed(source, id)?;
-                let mut display = None;
+                let person = |name: &str| people.find(name).map(|person| &person.name);
                 if let Some(asserted) = asserted {
                     let other = named(&asserted)?;
-                    let person = |name: &str| people.find(name).map(|person| &person.name);
                     if other != name && (person(&name).is_none() || person(&other) != person(&name)) {
                         return Err(RequesterError::Mismatch { claimed: name, asserted: other });
                     }
-                    display = asserted.display;
                 }
-                let party = Party { display, ..party };
+                // Beside a name that is proven, one that somebody chose for themselves would look proven, too.
+                let party = Party { display: person(&name).cloned(), ..party };
                 Ok(Requester { party, name, machine: false, authenticated: true, owners })
             }
         }

@@ -112,6 +112,27 @@ impl<'a> Token<'a> {
         if !keys.iter().any(signed) {
             return Err(TokenError::Signature);
         }
+        let until = self.counts(issuer, audience, now)?;
+        Ok((self.claims, until))
+    }
+
+    /// What it claims, whoever has signed it.
+    pub(crate) fn claims(&self) -> &Map<String, Value> {
+        &self.claims
+    }
+
+    /// When it ends by what it claims, if it does.
+    pub(crate) fn ends(&self) -> Result<Option<Timestamp>, TokenError> {
+        self.instant("exp")
+    }
+
+    /// Until when it counts, if it is of `issuer`, for `audience`, and counts now, whoever has signed it.
+    pub(crate) fn counts(
+        &self,
+        issuer: &str,
+        audience: &str,
+        now: Timestamp,
+    ) -> Result<Timestamp, TokenError> {
         if self.issuer()? != issuer {
             return Err(TokenError::Issuer);
         }
@@ -123,7 +144,7 @@ impl<'a> Token<'a> {
         if !is_for_us {
             return Err(TokenError::Audience);
         }
-        let ends = self.instant("exp")?.ok_or(TokenError::Claim("exp"))?;
+        let ends = self.ends()?.ok_or(TokenError::Claim("exp"))?;
         if now >= ends.plus(LEEWAY_MS) {
             return Err(TokenError::Expired);
         }
@@ -132,7 +153,7 @@ impl<'a> Token<'a> {
                 return Err(TokenError::Future);
             }
         }
-        Ok((self.claims, ends.plus(LEEWAY_MS)))
+        Ok(ends.plus(LEEWAY_MS))
     }
 
     /// A claim in seconds since the Unix epoch.

@@ -19,16 +19,15 @@ pub(crate) struct People {
 }
 
 impl People {
-    /// A directory of them. Nothing is known of Slack's user groups.
+    /// A directory of them; without an access file, one that does not know people. Nothing is known of Slack's user groups.
     pub(crate) fn directory(&self) -> Result<Directory> {
+        let Some(path) = &self.access else { return Ok(Directory::without_people()) };
+        let limit = usize::try_from(ACCESS_BYTES).unwrap_or(usize::MAX);
+        let text = file::text(path, limit)
+            .with_context(|| format!("cannot read the access file `{}`", path.display()))?;
+        let access = Access::read(path, &text)?;
         let directory = Directory::default();
-        if let Some(path) = &self.access {
-            let limit = usize::try_from(ACCESS_BYTES).unwrap_or(usize::MAX);
-            let text = file::text(path, limit)
-                .with_context(|| format!("cannot read the access file `{}`", path.display()))?;
-            let access = Access::read(path, &text)?;
-            directory.set_people(Arc::clone(access.people()));
-        }
+        directory.set_people(Arc::clone(access.people()));
         Ok(directory)
     }
 }

@@ -88,6 +88,15 @@ impl Redis {
         store.open(configured).await.with_context(|| format!("cannot open the store `{store}`"))
     }
 
+    /// Opens a store that is there; none is made.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be opened.
+    pub async fn open_existing(&self, store: &StoreUrl) -> anyhow::Result<Arc<dyn Store>> {
+        let configured = self.configured().await?;
+        store.open_existing(configured).await.with_context(|| format!("cannot open the store `{store}`"))
+    }
+
     /// What is configured, applied to the defaults.
     ///
     /// # Errors

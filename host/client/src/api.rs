@@ -37,6 +37,8 @@ pub struct Settings {
     pub keys: Option<KeySet>,
     /// For how long a call that gets no usable answer is made again: ten years at most.
     pub patience: Duration,
+    /// A variable with a proxy, which is not used: [`Environment::unused_proxy`](crate::Environment::unused_proxy).
+    pub unused_proxy: Option<&'static str>,
 }
 
 /// What is asked for.
@@ -88,7 +90,8 @@ impl Client {
             (None, true) => Trust::System,
             (None, false) => Trust::Nobody,
         };
-        Ok(Client { shared: Arc::new(Shared { http: Http::new(trust)?, settings }) })
+        let http = Http::new(trust, settings.unused_proxy)?;
+        Ok(Client { shared: Arc::new(Shared { http, settings }) })
     }
 
     /// Where the gateway is.
@@ -180,15 +183,16 @@ impl Client {
     pub(crate) async fn read(&self, path: &str) -> Result<Value, CallError> {
         let url = self.route(path)?;
         let mut patience = Patience::new(self.patience());
+        let credentials = &self.shared.settings.credentials;
         loop {
-            let answered = match self.shared.settings.credentials.header().await {
+            let answered = match credentials.header().await {
                 Ok(authorization) => {
                     self.once(Call { url: &url, body: None, authorization, headers: Vec::new() }).await
                 }
                 Err(error) => Err(error.into()),
             };
             match answered {
-                Err(error) => patience.after(error).await?,
+                Err(error) => patience.after(credentials.hinted(error)).await?,
                 answer => return answer,
             }
         }
@@ -221,7 +225,7 @@ impl Client {
                 Err(error) => Err(error.into()),
             };
             match answered {
-                Err(error) => patience.after(error).await?,
+                Err(error) => patience.after(credentials.hinted(error)).await?,
                 answer => return answer,
             }
         }

@@ -11,6 +11,7 @@ use hyper::Uri;
 use hyper::header::HeaderValue;
 
 use crate::environment::Environment;
+use crate::error::CallError;
 use crate::http::{Call, Http, Trust, bearer, host};
 
 /// The longest token that is read, in bytes; a gateway takes none of more than 16 KiB.
@@ -23,6 +24,8 @@ const WITHIN: Duration = Duration::from_secs(10);
 pub enum Credentials {
     /// Nobody in particular, for a gateway without an access file; or a client certificate of a proxy on the way.
     None,
+    /// The same, since none were found; and what would have given some, for whoever is asked for them.
+    Missing(String),
     /// An API key, or a token that is at hand.
     Bearer(Secret),
     /// A file with a token, which somebody replaces before it ends: it is read for each call.
@@ -35,6 +38,8 @@ pub enum Credentials {
         request_token: Secret,
         /// For whom the token is.
         audience: String,
+        /// A variable with a proxy, which is not used.
+        unused_proxy: Option<&'static str>,
     },
 }
 
@@ -76,15 +81,27 @@ impl Credentials {
                 url: url.to_owned(),
                 request_token: Secret::new(token),
                 audience: audience.to_owned(),
+                unused_proxy: environment.unused_proxy(),
             },
-            _ => Credentials::None,
+            _ => Credentials::Missing(missing(environment, audience)),
+        }
+    }
+
+    /// An error of a call that was made with them: a refusal for want of credentials says what would have given some.
+    pub(crate) fn hinted(&self, error: CallError) -> CallError {
+        match (self, error) {
+            (Credentials::Missing(hint), CallError::Refused(mut problem)) if problem.status == 401 => {
+                problem.detail = format!("{}; {hint}", problem.detail);
+                CallError::Refused(problem)
+            }
+            (_, error) => error,
         }
     }
 
     /// The header for one call.
     pub(crate) async fn header(&self) -> Result<Option<HeaderValue>, CredentialsError> {
         match self {
-            Credentials::None => Ok(None),
+            Credentials::None | Credentials::Missing(_) => Ok(None),
             Credentials::Bearer(secret) => {
                 bearer(secret.expose()).map(Some).ok_or(CredentialsError::Unsendable("API key or token"))
             }
@@ -94,12 +111,25 @@ impl Credentials {
                 let token = read(path.clone()).await.map_err(wrong)?;
                 bearer(token.expose()).map(Some).ok_or(CredentialsError::Unsendable("token in the file"))
             }
-            Credentials::GitHub { url, request_token, audience } => {
-                let token = github(url, request_token, audience).await.map_err(CredentialsError::GitHub)?;
+            Credentials::GitHub { url, request_token, audience, unused_proxy } => {
+                let token = github(url, request_token, audience, *unused_proxy).await;
+                let token = token.map_err(CredentialsError::GitHub)?;
                 bearer(token.expose()).map(Some).ok_or(CredentialsError::Unsendable("token of GitHub"))
             }
         }
     }
+}
+
+/// What would have given credentials where there are none.
+fn missing(environment: &Environment, audience: &str) -> String {
+    const NEITHER: &str = "the job has neither `COUNTERSIGN_API_KEY` nor a token, for which it needs";
+    if environment.get("GITHUB_ACTIONS").is_some() {
+        return format!("{NEITHER} `permissions: {{ id-token: write }}`");
+    }
+    if environment.get("GITLAB_CI").is_some() {
+        return format!("{NEITHER} `id_tokens: {{ COUNTERSIGN_ID_TOKEN: {{ aud: {audience} }} }}`");
+    }
+    "`COUNTERSIGN_API_KEY` is not set".to_owned()
 }
 
 async fn read(path: PathBuf) -> Result<Secret, String> {
@@ -113,7 +143,12 @@ async fn read(path: PathBuf) -> Result<Secret, String> {
     reading.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
-async fn github(url: &str, request_token: &Secret, audience: &str) -> Result<Secret, String> {
+async fn github(
+    url: &str,
+    request_token: &Secret,
+    audience: &str,
+    unused_proxy: Option<&'static str>,
+) -> Result<Secret, String> {
     let audience: String = byte_serialize(audience.as_bytes()).collect();
     let separator = if url.contains('?') { '&' } else { '?' };
     let uri: Uri = format!("{url}{separator}audience={audience}")
@@ -124,9 +159,8 @@ async fn github(url: &str, request_token: &Secret, audience: &str) -> Result<Sec
         (Some("http"), Some(host)) if is_loopback(host) => Trust::Nobody,
         _ => return Err("`ACTIONS_ID_TOKEN_REQUEST_URL` is not an `https` URL".to_owned()),
     };
-    let http =
-        tokio::task::spawn_blocking(move || Http::new(trust)).await.map_err(|error| error.to_string())?;
-    let http = http.map_err(|error| error.to_string())?;
+    let http = tokio::task::spawn_blocking(move || Http::new(trust, unused_proxy)).await;
+    let http = http.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
     let authorization = bearer(request_token.expose()).ok_or("its request token cannot be sent")?;
     let call = Call { url: &uri, body: None, authorization: Some(authorization), headers: Vec::new() };
     let reply = http.send(call, WITHIN).await.map_err(|error| error.to_string())?;
@@ -141,6 +175,7 @@ async fn github(url: &str, request_token: &Secret, audience: &str) -> Result<Sec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Problem;
 
     #[test]
     fn credentials_are_found_in_this_order() {
@@ -155,7 +190,7 @@ mod tests {
             let variables =
                 variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             match Credentials::find(&Environment::new(variables), "gate") {
-                Credentials::None => "none".to_owned(),
+                Credentials::None | Credentials::Missing(_) => "none".to_owned(),
                 Credentials::Bearer(secret) => String::from_utf8(secret.expose().to_vec()).unwrap(),
                 Credentials::File(path) => path.display().to_string(),
                 Credentials::GitHub { url, audience, .. } => format!("{url} {audience}"),
@@ -164,6 +199,48 @@ mod tests {
         let found: Vec<String> = (0..=all.len()).map(|n| of(&all[n..])).collect();
         assert_eq!(found, ["key", "token", "/file", "https://github.example/?a=b gate", "none", "none"]);
         assert_eq!(of(&[("COUNTERSIGN_API_KEY", ""), ("COUNTERSIGN_ID_TOKEN", "token\n")]), "token");
+    }
+
+    /// Only for whoever has sent none: other credentials are wrong for another reason.
+    #[test]
+    fn a_refusal_for_want_of_credentials_says_what_would_have_given_some() {
+        let refused = |status| {
+            CallError::Refused(Box::new(Problem {
+                status,
+                error: "unauthenticated".to_owned(),
+                detail: "say who you are".to_owned(),
+                errors: Vec::new(),
+                reasons: Vec::new(),
+                differing: Vec::new(),
+            }))
+        };
+        let github = ("GITHUB_ACTIONS", "true");
+        for (variables, status, expected) in [
+            (&[github][..], 401, Some("`permissions: { id-token: write }`")),
+            (&[("GITLAB_CI", "true")], 401, Some("`id_tokens: { COUNTERSIGN_ID_TOKEN: { aud: gate } }`")),
+            (&[], 401, Some("`COUNTERSIGN_API_KEY` is not set")),
+            (&[github], 403, None),
+            (&[github, ("COUNTERSIGN_API_KEY", "cs_00")], 401, None),
+            (&[github, ("COUNTERSIGN_ID_TOKEN", "a.b.c")], 401, None),
+            (
+                &[("ACTIONS_ID_TOKEN_REQUEST_URL", "https://x"), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "y")],
+                401,
+                None,
+            ),
+        ] {
+            let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let credentials = Credentials::find(&Environment::new(owned.collect()), "gate");
+            let said = credentials.hinted(refused(status)).to_string();
+            match expected {
+                Some(hint) => assert!(
+                    said.starts_with("unauthenticated: say who you are; ") && said.ends_with(hint),
+                    "{said}"
+                ),
+                None => assert_eq!(said, refused(status).to_string(), "{variables:?}"),
+            }
+        }
+        let away = CallError::Nonsense("html".to_owned());
+        assert_eq!(Credentials::Missing("hint".to_owned()).hinted(away.clone()), away);
     }
 
     #[tokio::test]

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+/// The variables by which proxies are set, the likeliest first.
+const PROXIES: [&str; 6] =
+    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+
 /// The variables that a client reads. The program reads the environment once, and hands it over.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
@@ -17,6 +21,12 @@ impl Environment {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// A variable by which a proxy is set for other programs. Calls of a client go through none.
+    #[must_use]
+    pub fn unused_proxy(&self) -> Option<&'static str> {
+        PROXIES.into_iter().find(|name| self.get(name).is_some())
     }
 
     /// The names that begin so.

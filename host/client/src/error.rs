@@ -52,6 +52,17 @@ pub struct Problem {
     pub differing: Vec<String>,
 }
 
+impl Problem {
+    /// What a gateway says of a path that it does not serve at this address. Its code is that of whatever else is not there.
+    pub const NO_SUCH_PATH: &str = "there is no such path";
+
+    /// Whether the gateway serves no such path at this address.
+    #[must_use]
+    pub fn is_no_such_path(&self) -> bool {
+        self.error == "not_found" && self.detail == Problem::NO_SUCH_PATH
+    }
+}
+
 /// One error in what was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Invalid {

@@ -43,7 +43,11 @@ pub(crate) enum Trust<'a> {
 
 /// A client of one host.
 #[derive(Clone)]
-pub(crate) struct Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub(crate) struct Http {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// A variable with a proxy, which is not used: named if the host is not reached without.
+    unused_proxy: Option<&'static str>,
+}
 
 /// A call. Its body is JSON, if it has one.
 pub(crate) struct Call<'a> {
@@ -63,7 +67,7 @@ pub(crate) struct Reply {
 
 impl Http {
     /// Blocks while it reads certificates.
-    pub(crate) fn new(trust: Trust<'_>) -> Result<Http, SettingsError> {
+    pub(crate) fn new(trust: Trust<'_>, unused_proxy: Option<&'static str>) -> Result<Http, SettingsError> {
         let mut http = HttpConnector::new();
         http.set_nodelay(true);
         http.set_connect_timeout(Some(CONNECT));
@@ -73,7 +77,7 @@ impl Http {
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
-        Ok(Http(Client::builder(TokioExecutor::new()).build(connector)))
+        Ok(Http { client: Client::builder(TokioExecutor::new()).build(connector), unused_proxy })
     }
 
     /// Sends a call, and returns the answer once its head is there.
@@ -97,11 +101,19 @@ impl Http {
         for (name, value) in call.headers {
             headers.insert(name, value);
         }
-        match tokio::time::timeout(within, self.0.request(request)).await {
+        match tokio::time::timeout(within, self.client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(unreachable(call.url, &error)),
-            Err(_) => Err(unavailable(format!("{} does not answer", host(call.url)))),
+            Ok(Err(error)) => Err(self.unreached(unreachable(call.url, &error))),
+            Err(_) => Err(self.unreached(format!("{} does not answer", host(call.url)))),
         }
+    }
+
+    /// The host was not reached: in a network that is left by a proxy alone, that is why.
+    fn unreached(&self, mut detail: String) -> CallError {
+        if let Some(name) = self.unused_proxy {
+            detail.push_str(&format!("; `{name}` is set, and no proxy is used"));
+        }
+        unavailable(detail)
     }
 
     /// Sends a call, and reads all of the answer.
@@ -111,7 +123,7 @@ impl Http {
             let response = self.open(call, within).await?;
             read(response, &host).await
         };
-        let late = || unavailable(format!("{host} does not answer in time"));
+        let late = || self.unreached(format!("{host} does not answer in time"));
         tokio::time::timeout(within, whole).await.map_err(|_| late())?
     }
 }
@@ -163,7 +175,7 @@ pub(crate) fn host(url: &Uri) -> String {
     url.authority().map_or_else(String::new, ToString::to_string)
 }
 
-fn unreachable(url: &Uri, error: &hyper_util::client::legacy::Error) -> CallError {
+fn unreachable(url: &Uri, error: &hyper_util::client::legacy::Error) -> String {
     // The innermost cause says what happened; those around it say that something did.
     let mut cause = error.source();
     let mut last = error.to_string();
@@ -171,7 +183,7 @@ fn unreachable(url: &Uri, error: &hyper_util::client::legacy::Error) -> CallErro
         last = inner.to_string();
         cause = inner.source();
     }
-    unavailable(format!("{} cannot be reached: {last}", host(url)))
+    format!("{} cannot be reached: {last}", host(url))
 }
 
 fn tls(trust: Trust<'_>) -> Result<ClientConfig, SettingsError> {
@@ -200,4 +212,35 @@ fn roots(path: &Path) -> Result<RootCertStore, SettingsError> {
         return Err(wrong("it has no certificates".to_owned()));
     }
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::environment::Environment;
+
+    #[tokio::test]
+    async fn a_proxy_that_is_not_used_is_named_if_nothing_is_reached() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // Whoever comes is hung up on.
+        tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+        let url: Uri = format!("http://{address}/").parse().unwrap();
+        for (environment, expected) in [
+            (Environment::from([("https_proxy", "http://proxy:3128")]), Some("`https_proxy` is set")),
+            (
+                Environment::from([("ALL_PROXY", "socks5://proxy"), ("HTTPS_PROXY", "")]),
+                Some("`ALL_PROXY` is"),
+            ),
+            (Environment::default(), None),
+        ] {
+            let http = Http::new(Trust::Nobody, environment.unused_proxy()).unwrap();
+            let call = Call { url: &url, body: None, authorization: None, headers: Vec::new() };
+            let error = http.send(call, CONNECT).await.err().expect("nobody answers").to_string();
+            assert!(error.starts_with(&format!("{address} cannot be reached")), "{error}");
+            assert!(expected.map_or(!error.contains("proxy"), |said| error.contains(said)), "{error}");
+        }
+    }
 }

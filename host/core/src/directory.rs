@@ -25,6 +25,8 @@ pub struct Directory {
     people: ArcSwap<People>,
     known: ArcSwap<BTreeMap<String, Arc<Members>>>,
     users: ArcSwap<BTreeMap<String, Presence>>,
+    /// Nothing says who the people are.
+    lacks_people: bool,
 }
 
 /// Whether somebody is still in Slack, and when Slack last said so.
@@ -53,6 +55,18 @@ pub fn is_usergroup(id: &str) -> bool {
 }
 
 impl Directory {
+    /// A directory without the file that says who people are: any name may be somebody's.
+    #[must_use]
+    pub fn without_people() -> Directory {
+        Directory { lacks_people: true, ..Directory::default() }
+    }
+
+    /// Whether a name that nobody here has is nobody's.
+    #[must_use]
+    pub fn knows_people(&self) -> bool {
+        !self.lacks_people
+    }
+
     /// Everybody who is known by more than one name.
     #[must_use]
     pub fn people(&self) -> Arc<People> {

@@ -20,7 +20,8 @@ pub struct Eligible {
     pub unreachable: BTreeSet<String>,
     /// Groups of the policy set that hold nobody at all.
     pub empty: BTreeSet<String>,
-    /// User groups of Slack whose members are not known, so that there may be more people.
+    /// User groups of Slack whose members are not known, and names in a directory that does not know people, so that there
+    /// may be more people.
     pub unknown: BTreeSet<String>,
 }
 
@@ -94,7 +95,9 @@ impl PolicyEntry {
             None => (is_slack_id(name), directory.is_gone(name, now)),
         };
         let set = if !reachable {
-            to.unreachable.insert(name.to_owned());
+            let unknown = person.is_none() && !directory.knows_people();
+            let names = if unknown { &mut to.unknown } else { &mut to.unreachable };
+            names.insert(name.to_owned());
             return;
         } else if gone {
             &mut to.gone
@@ -195,6 +198,17 @@ mod tests {
             };
             assert_eq!(sets(entry.eligible(&wanted, &directory(), NOW)), expected, "{names:?}");
         }
+    }
+
+    #[test]
+    fn without_the_people_any_name_may_be_somebodys() {
+        let entry = entry(&[("team", &["dana", "U2"])]);
+        let directory = Directory::without_people();
+        let named = |name: &str| entry.named(name, &[], &directory, NOW);
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!((named("dana").unknown, named("dana").unreachable), (set(&["dana"]), set(&[])));
+        assert_eq!((named("@team").unknown, named("@team").people), (set(&["dana"]), set(&["U2"])));
+        assert_eq!(named("U2").people, set(&["U2"]));
     }
 
     #[test]

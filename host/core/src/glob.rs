@@ -11,6 +11,12 @@ impl Glob {
         Glob(pattern.to_owned())
     }
 
+    /// The pattern.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Whether it fits all of `text`.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {

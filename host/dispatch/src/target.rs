@@ -51,15 +51,21 @@ impl Telling<'_> {
     /// what it has already.
     #[must_use]
     pub fn id(&self) -> String {
-        message_id(self.request.id, self.position, self.target)
+        let at = match self.what {
+            What::Reached(_, at) => Some(at),
+            What::Again => None,
+        };
+        message_id(self.request.id, self.position, at, self.target)
     }
 }
 
-/// The id of what a target is told of a milestone of a request: [`Telling::id`]. It has no full stop, which Standard Webhooks
-/// puts between an id and what follows it.
+/// The id of what a target is told of a milestone of a request, which was reached `at` this time: [`Telling::id`]. Of a store
+/// that lost what it had stored last, the same place of a request may be reached again, by something else. It has no full stop,
+/// which Standard Webhooks puts between an id and what follows it.
 #[must_use]
-pub fn message_id(request: RequestId, position: u32, target: &str) -> String {
-    format!("{request}-{position}-{}", target.replace([':', '.'], "-"))
+pub fn message_id(request: RequestId, position: u32, at: Option<Timestamp>, target: &str) -> String {
+    let at = at.map(|at| format!("-{}", at.as_millis())).unwrap_or_default();
+    format!("{request}-{position}{at}-{}", target.replace([':', '.'], "-"))
 }
 
 /// What a target answers.

@@ -30,14 +30,13 @@ impl Targets {
         targets: impl IntoIterator<Item = (String, Arc<dyn Target>)>,
     ) -> Vec<String> {
         let targets: ByName = targets.into_iter().collect();
-        let is_of_kind = |name: &str| name.split(':').next() == Some(kind);
         let before = self.0.rcu(|before| {
-            let others = before.iter().filter(|(name, _)| !is_of_kind(name));
+            let others = before.iter().filter(|(name, _)| !is_of_kind(name, kind));
             let mut next: ByName = others.map(|(name, target)| (name.clone(), Arc::clone(target))).collect();
             next.extend(targets.iter().map(|(name, target)| (name.clone(), Arc::clone(target))));
             next
         });
-        let gone = before.keys().filter(|name| is_of_kind(name) && !targets.contains_key(*name));
+        let gone = before.keys().filter(|name| is_of_kind(name, kind) && !targets.contains_key(*name));
         gone.cloned().collect()
     }
 
@@ -62,4 +61,9 @@ impl Targets {
             .filter(|(_, target)| milestones.iter().any(|milestone| target.wants(request, *milestone)));
         wanting.map(|(name, _)| name.clone()).collect()
     }
+}
+
+/// Whether the target of this name is of a kind.
+pub(crate) fn is_of_kind(name: &str, kind: &str) -> bool {
+    name.split(':').next() == Some(kind)
 }

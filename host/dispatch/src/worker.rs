@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::{DispatchMetrics, Outcome};
 use crate::schedule::pause;
 use crate::target::{Answer, Target, Telling, What};
-use crate::targets::Targets;
+use crate::targets::{Targets, is_of_kind};
 
 /// How many calls of one target are under way at a time. Others have their own.
 const CALLS_PER_TARGET: usize = 4;
@@ -267,12 +267,13 @@ fn died(shared: &Shared, dispatch: &Dispatch, request: RequestId, failure: Strin
     Settled::Dead { failure }
 }
 
-/// Drops what is stored for targets that are not there any more. Returns how much that was.
+/// Drops what is stored for targets of a kind that are not there any more. Returns how much that was.
 ///
 /// # Errors
 /// If the store fails; then the rest can be dropped later.
 pub async fn drop_removed(
     store: &dyn Store,
+    kind: &str,
     targets: &Targets,
     metrics: &DispatchMetrics,
 ) -> Result<u64, StoreError> {
@@ -280,7 +281,7 @@ pub async fn drop_removed(
     let mut dropped = 0;
     for depth in store.dispatch_depth().await? {
         let target = depth.target;
-        if known.contains(&target) {
+        if !is_of_kind(&target, kind) || known.contains(&target) {
             continue;
         }
         let mut of_target = 0;

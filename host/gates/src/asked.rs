@@ -34,6 +34,8 @@ pub struct Asked {
     pub display: Option<String>,
     /// Others who have a part in it, and so may not approve it: `github:5`.
     pub owners: Vec<String>,
+    /// Programs that have a part in it, which the CI system itself tells from people: `github:5`.
+    pub programs: Vec<String>,
 }
 
 /// Why a delivery cannot be read, although it is signed.

@@ -75,7 +75,7 @@ pub use salt::{SaltError, SaltKey, SaltKeys, SaltNonce};
 pub use submission::{IdempotencyKey, Made};
 pub use token::{Tokens, WaitToken};
 pub use trial::{Candidate, MostTried, Trial, Tried, TriedAct};
-pub use usage::{Given, Used};
+pub use usage::{Given, GivenParameters, Used};
 pub use watch::{Seen, Watch, Watchers};
 
 use crate::instances::Instances;

@@ -38,12 +38,13 @@ impl Gateway {
         Err(GatewayError::Contended)
     }
 
-    /// Forgets how the message of a request looks and that Slack refused it, so that it is sent whatever it shows.
+    /// Forgets how the message of a request looks and that it failed, so that it is sent whatever it shows. That Slack refused
+    /// it is not forgotten: until Slack takes all of it, nobody may approve by it.
     async fn forget_looks(&self, request: RequestId) -> Result<(), GatewayError> {
         for _ in 0..MOST_CONFLICTS {
             let Some(mut post) = self.store.slack_post(request, Slot::Main).await? else { return Ok(()) };
             post.revision += 1;
-            (post.looks, post.minimal, post.failed) = (None, None, None);
+            (post.looks, post.failed) = (None, None);
             let keep = KeepPost { request, slot: Slot::Main, post, audit: Vec::new(), counts: Vec::new() };
             if self.store.keep_slack_post(keep).await? == Committed::Done {
                 return Ok(());

@@ -12,8 +12,8 @@ use countersign_store::{
 use futures_util::future::join_all;
 use serde::Serialize;
 
-use crate::Gateway;
 use crate::submission::IDEMPOTENCY_MS;
+use crate::{Gateway, GatewayError};
 
 /// How many requests of a lineage are looked at, and removed, at once.
 const MOST_OF_LINEAGE: usize = 200;
@@ -70,7 +70,9 @@ pub fn counts(requests: usize, archived: bool) -> Vec<Count> {
 pub struct Found {
     /// What can go.
     pub passed: Vec<Passed>,
-    /// Whether there may be more.
+    /// What is to be put off, and until when, as [`put_off`](countersign_store::Retention::put_off) takes it.
+    pub put_off: Vec<(RequestId, Timestamp)>,
+    /// Whether this was all.
     pub is_last: bool,
 }
 
@@ -98,16 +100,16 @@ struct Place {
 
 impl Gateway {
     /// Looks at up to `limit` requests that ended `retention_ms` ago or longer, and returns those that nothing needs. The
-    /// others are put off until they may go.
+    /// others are to be put off until they may go.
     ///
     /// # Errors
-    /// If the store is unavailable. A request that cannot be read is logged, and put off.
+    /// If the store is unavailable. A request that cannot be read is logged, and to be put off.
     pub async fn passed(&self, retention_ms: u64, limit: usize) -> Result<Found, StoreError> {
         let now = self.clock.now();
         let ids = self.store.ended(now.minus(retention_ms), limit).await?;
-        let mut found = Found { passed: Vec::new(), is_last: ids.len() < limit };
+        let (mut passed, mut put_off) = (Vec::new(), Vec::new());
+        let is_last = ids.len() < limit;
         let mut seen = BTreeSet::new();
-        let mut put_off = Vec::new();
         for ids in ids.chunks(LOOKED_AT_ONCE) {
             let mut looked = Vec::new();
             for id in ids {
@@ -119,9 +121,9 @@ impl Gateway {
                     continue;
                 }
                 match looked {
-                    Ok(Looked::Passed(passed)) => {
-                        seen.extend(passed.requests.iter().map(|request| request.id));
-                        found.passed.push(passed);
+                    Ok(Looked::Passed(lineage)) => {
+                        seen.extend(lineage.requests.iter().map(|request| request.id));
+                        passed.push(lineage);
                     }
                     Ok(Looked::Stays { lineage, until }) => {
                         seen.extend(&lineage);
@@ -136,10 +138,7 @@ impl Gateway {
                 }
             }
         }
-        if !put_off.is_empty() {
-            self.store.put_off(put_off).await?;
-        }
-        Ok(found)
+        Ok(Found { passed, put_off, is_last })
     }
 
     async fn passed_with(
@@ -177,10 +176,11 @@ impl Gateway {
         Ok(Looked::Passed(Passed { requests: requests.collect(), newest: newest.id }))
     }
 
-    /// The line of a request in an archive, with its line feed.
+    /// The line of a request in an archive, with its line feed. It has no receipt only if this gateway signs none, or the
+    /// request is open: whatever else keeps it from being made may pass, and the line is written once.
     ///
     /// # Errors
-    /// If the store is unavailable.
+    /// If the store is unavailable, or what belongs to the request cannot be read.
     pub async fn archive_line(&self, request: &Request) -> Result<Vec<u8>, StoreError> {
         let mut audit = Vec::new();
         let range = AuditRange { request: Some(request.id), period: None };
@@ -197,7 +197,15 @@ impl Gateway {
             }
             after = page.next;
         }
-        let receipt = self.receipt(request).await;
+        let receipt = self.try_receipt(request).await.map_err(|error| match error {
+            GatewayError::Store(error) => error,
+            error => StoreError::Corrupt {
+                table: "policy_entry",
+                column: "body",
+                key: request.submission.policy_hash.to_string(),
+                detail: error.to_string(),
+            },
+        })?;
         let line = Line { archived_request: 1, request, receipt, audit };
         let mut line = serde_json::to_vec(&line).map_err(|error| StoreError::Corrupt {
             table: "request",
@@ -225,8 +233,10 @@ fn goes_at(found: &Removable, retention_ms: u64, now: Timestamp) -> Option<Times
     let Removable { request, key_until, is_undelivered } = found;
     request.decided_at()?;
     let mut at = request.changed_at().plus(retention_ms);
-    // Without the request its key would make a new one. It counts again if the clock was ahead and is set back.
-    let key_until = key_until.unwrap_or_else(|| request.submission.expires_at.plus(IDEMPOTENCY_MS));
+    // Without the request its key would make a new one. It counts again if the clock was ahead and is set back. That of a
+    // gate counts for longer, as long as its request is there, and keeps it no longer than others.
+    let usual = request.submission.expires_at.plus(IDEMPOTENCY_MS);
+    let key_until = key_until.map_or(usual, |until| until.min(usual));
     if key_until > Timestamp::EPOCH {
         at = at.max(key_until.plus(EXPIRED_KEPT_MS));
     }
@@ -292,6 +302,9 @@ mod tests {
         let expires = plain.submission.expires_at.since(fixtures::at(0));
         let unknown = Removable { key_until: None, ..found(plain.clone()) };
         check(&unknown, Some(expires + IDEMPOTENCY_MS + EXPIRED_KEPT_MS));
+        // That of a gate lasts for longer, and keeps its request no longer.
+        let key_until = Some(fixtures::at(365 * DAY));
+        check(&Removable { key_until, ..found(plain) }, Some(expires + IDEMPOTENCY_MS + EXPIRED_KEPT_MS));
     }
 
     #[test]

@@ -23,6 +23,10 @@ use crate::simulation::{Observation, Observed, Outcome, Timers};
 /// key that had run out would make a second one beside it.
 pub(crate) const IDEMPOTENCY_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// The same for the key of what a gate asks: a CI system may deliver the same again for as long as it shows it. The key counts
+/// no longer than its request is there, which it does not keep.
+const GATE_MS: u64 = 365 * 24 * 60 * 60 * 1000;
+
 /// An idempotency key, as its caller sent it.
 #[derive(Clone, Copy, Debug)]
 pub struct IdempotencyKey {
@@ -47,7 +51,8 @@ impl IdempotencyKey {
 
     /// As it is stored with the request that it was first sent for.
     fn kept(self, request: &Request) -> Idempotency {
-        let until = request.submission.expires_at.plus(IDEMPOTENCY_MS);
+        let counts_ms = if request.submission.gate.is_some() { GATE_MS } else { IDEMPOTENCY_MS };
+        let until = request.submission.expires_at.plus(counts_ms);
         Idempotency { key: self.key, fingerprint: self.fingerprint, until }
     }
 }
@@ -188,33 +193,21 @@ impl Gateway {
             if !std::mem::replace(&mut linked, true) {
                 span.link(original.trace.as_ref());
             }
-            let lineage = original.submission.lineage;
-            let last = &self.store.newest_of_lineage(lineage).await?.ok_or(GatewayError::NotFound)?;
+            let (last, rules) = &self.followed(&original, now).await?;
             let earlier = &last.submission;
-            let rules = self
-                .policies
-                .active()
-                .action(&earlier.action)
-                .cloned()
-                .ok_or_else(|| GatewayError::UnknownAction(earlier.action.clone()))?;
-            let allowed = may_follow(&rules, last, now)?;
-            let since = now.minus(allowed.window_ms);
-            let most = usize::try_from(allowed.limit).unwrap_or(usize::MAX);
-            let recent = self.store.recent_in_lineage(lineage, since, most).await?;
-            within_limit(allowed, &recent, now)?;
 
             let id = RequestId::new(now, original.id.shard(), self.random_bits()?);
             let ask = Arc::new(Ask::again(earlier));
             let (commitments, salt) = self.commitments_again(id, last)?;
             let issued = (id, commitments);
-            let submission = self.submission(&rules, &ask, issued, Some((earlier, &actor)), now)?;
+            let submission = self.submission(rules, &ask, issued, Some((earlier, &actor)), now)?;
             // Without what the rules that are active now hide, either.
             let shown = Arc::new(Ask { params: submission.params.clone(), ..Ask::clone(&ask) });
             let admission = Admitting { id, submission, ask: shown, by: &actor.party.id, once };
             let again = Some((earlier, &actor));
-            let submitted = Submitted { id, rules: Some(&*rules), ask: &ask, again, at: now };
+            let submitted = Submitted { id, rules: Some(&**rules), ask: &ask, again, at: now };
             let mut step = self
-                .admit(&rules, admission)
+                .admit(rules, admission)
                 .await
                 .inspect_err(|error| self.observe_submission(&submitted, Err(error)))?;
             step.request.trace = span.place();
@@ -235,6 +228,44 @@ impl Gateway {
             }
         }
         Err(GatewayError::Contended)
+    }
+
+    /// Checks that a request can be made again now, or was by the same call before. Who makes it again finds out for
+    /// certain.
+    ///
+    /// # Errors
+    /// As those of [`Gateway::rerequest`].
+    pub async fn check_again(
+        &self,
+        original: &Request,
+        idempotency: Option<&IdempotencyKey>,
+    ) -> Result<(), GatewayError> {
+        let now = self.clock.now();
+        if let Some(sent) = idempotency
+            && self.store.idempotent(original.id.shard(), &sent.key, now).await?.is_some()
+        {
+            return Ok(());
+        }
+        self.followed(original, now).await.map(drop)
+    }
+
+    /// The newest request of the lineage, which another one may follow, and the rules for that one.
+    async fn followed(
+        &self,
+        original: &Request,
+        now: Timestamp,
+    ) -> Result<(Request, Arc<ActionPolicy>), GatewayError> {
+        let lineage = original.submission.lineage;
+        let last = self.store.newest_of_lineage(lineage).await?.ok_or(GatewayError::NotFound)?;
+        let action = &last.submission.action;
+        let rules = self.policies.active().action(action).cloned();
+        let rules = rules.ok_or_else(|| GatewayError::UnknownAction(action.clone()))?;
+        let allowed = may_follow(&rules, &last, now)?;
+        let since = now.minus(allowed.window_ms);
+        let most = usize::try_from(allowed.limit).unwrap_or(usize::MAX);
+        let recent = self.store.recent_in_lineage(lineage, since, most).await?;
+        within_limit(allowed, &recent, now)?;
+        Ok((last, rules))
     }
 
     /// The request that was made in the place of one that has ended, if there is one.

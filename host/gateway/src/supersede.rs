@@ -43,13 +43,19 @@ impl Gateway {
         // An absent value is left out: `null` is another one.
         let values = by.iter().filter_map(|name| Some((name.clone(), ask.params.get(name)?.clone())));
         let values: Map<String, Value> = values.collect();
-        let text = canonical(&json!({
+        let mut agreeing = json!({
             "action": ask.action,
             // INVARIANT: the caller is part of the key, so nobody's request gives way to another caller's.
             "caller": ask.caller,
             "by": by,
             "values": values,
-        }));
+        });
+        // Who asks with one value after the other until an older request gives way has found its hidden value: so it is one
+        // of the same requester.
+        if by.iter().any(|name| !rules.entry().redact.shows(name)) {
+            agreeing["requester"] = json!(ask.who.name);
+        }
+        let text = canonical(&agreeing);
         let (current, earlier) = self.tokens.derived(PURPOSE);
         let under = |key: &[u8; 32]| Digest::from_bytes(hmac(key, text.as_bytes()));
         let key = under(&current);

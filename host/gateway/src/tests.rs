@@ -3,6 +3,7 @@
 mod bundle;
 mod instances;
 mod once;
+mod operate;
 mod retention;
 mod scheduling;
 mod supersede;

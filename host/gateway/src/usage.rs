@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use countersign_core::lifecycle::{
-    AuditEntry, Consumption, Count, Digest, PayloadHashVersion, Presented, Repeat, Request, RunReport,
-    RunResult, Timestamp, UseAct, UseRefusal, parameter_digests,
+    AuditEntry, Consumption, Count, Digest, PayloadHashVersion, Presented, PresentedParameters, Repeat,
+    Request, RunReport, RunResult, Timestamp, UseAct, UseRefusal, parameter_digests,
 };
 use countersign_trace::Name;
 use serde_json::{Map, Value};
@@ -13,7 +13,16 @@ use super::{Gateway, GatewayError, IdempotencyKey, MOST_CONFLICTS, traces};
 
 /// What a caller is about to run.
 #[derive(Clone, Debug)]
-pub enum Given {
+pub struct Given {
+    /// The action, if the caller says it.
+    pub action: Option<String>,
+    /// With which parameters.
+    pub parameters: GivenParameters,
+}
+
+/// The parameters that a caller is about to use.
+#[derive(Clone, Debug)]
+pub enum GivenParameters {
     /// The parameters themselves.
     Params(Map<String, Value>),
     /// The payload hash, computed from them.
@@ -154,15 +163,19 @@ impl Gateway {
 
     /// What is given, as it can be compared with what was agreed to.
     fn presented(&self, request: &Request, given: &Given) -> Result<Presented, UseRefusal> {
-        let params = match given {
-            Given::PayloadHash(hash) => return Ok(Presented::PayloadHash(*hash)),
-            Given::Params(params) => params,
+        let parameters = match &given.parameters {
+            GivenParameters::PayloadHash(hash) => PresentedParameters::PayloadHash(*hash),
+            GivenParameters::Params(params)
+                if request.submission.payload_hash_version == PayloadHashVersion::One =>
+            {
+                PresentedParameters::Commitments(parameter_digests(params))
+            }
+            GivenParameters::Params(params) => {
+                let salt = self.salt_of(request).ok_or(UseRefusal::SaltLost)?;
+                let commitments = params.iter().map(|(key, value)| (key.clone(), salt.commit(value)));
+                PresentedParameters::Commitments(commitments.collect())
+            }
         };
-        if request.submission.payload_hash_version == PayloadHashVersion::One {
-            return Ok(Presented::Commitments(parameter_digests(params)));
-        }
-        let salt = self.salt_of(request).ok_or(UseRefusal::SaltLost)?;
-        let commitments = params.iter().map(|(key, value)| (key.clone(), salt.commit(value)));
-        Ok(Presented::Commitments(commitments.collect()))
+        Ok(Presented { action: given.action.clone(), parameters })
     }
 }

@@ -140,11 +140,17 @@ pub fn submission(
         let known = if who.machine { Known::Machine } else { actor.known };
         (Identity { id: actor.id, known, authenticated: who.authenticated }, actor.groups)
     };
-    let (requester_is, requester_groups) = identity(&ask.who);
+    let (mut requester_is, requester_groups) = identity(&ask.who);
+    let owners: Vec<Actor> = ask.who.owners.iter().map(|owner| entry.actor(owner, directory, at)).collect();
+    // Policies see no more of owners than their ids. One whom a CI system names may be an approver under another name, as a
+    // requester may whom nobody knows: so policies that admit no such requester do not admit this.
+    if ask.gate.is_some() && owners.iter().any(|owner| owner.known == Known::Unknown) {
+        requester_is.known = Known::Unknown;
+    }
     let submission = Submission {
         caller: ask.caller.clone(),
         requester_is: Some(requester_is),
-        owners: ask.who.owners.iter().map(|owner| entry.actor(owner, directory, at).id).collect(),
+        owners: owners.into_iter().map(|owner| owner.id).collect(),
         rerequester_is: again.map(|(_, again)| identity(&again.who).0),
         action: ask.action.clone(),
         lineage: again.as_ref().map_or(id, |(earlier, _)| earlier.lineage),

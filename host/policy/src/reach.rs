@@ -1,12 +1,12 @@
-//! Whether requests for an action could ever be approved: by counting whom its policies ask for, and by having everybody
-//! who is known act on a synthetic request.
+//! Whether requests for an action could ever be approved, and by what: by counting whom its policies ask for, and by having
+//! everybody who is known act on a synthetic request.
 //!
 //! It finds what a policy set gets wrong for every request alike. The counting alone is done for each request that is made,
 //! too; whether somebody can still approve one later is another question.
 
 use std::collections::BTreeSet;
 
-use countersign_core::directory::Directory;
+use countersign_core::directory::{Directory, Members, is_usergroup};
 use countersign_core::eligible::Eligible;
 use countersign_core::lifecycle::{
     Escalation, Intent, Reason, Refusal, Request, Requirement, RequirementKind, State, Status, Timestamp,
@@ -20,6 +20,9 @@ use crate::set::trial;
 /// How many people act on the synthetic request at the most.
 const MOST_PEOPLE: usize = 500;
 
+/// Somebody in a user group of Slack whose members are not known.
+const MEMBER: &str = "U0SYNTHETICMEMBER";
+
 /// What stands in the way of every request for an action: a sentence for each, without the action's name.
 ///
 /// `request` is a synthetic one that was just made.
@@ -28,7 +31,7 @@ pub(crate) fn obstacles(policy: &ActionPolicy, request: &Request, directory: &Di
     let short = shortfalls(policy.entry(), request, directory, at);
     let mut found: Vec<String> =
         short.iter().map(|shortfall| shortfall.text_for_all(policy, directory)).collect();
-    if found.is_empty() && tried(policy, request.clone(), directory, at) == Tried::Nobody {
+    if found.is_empty() && tried(policy, request.clone(), directory, at, Acts::All) == Tried::Nobody {
         found.push(
             "nobody could ever approve it: nobody whom the policy set knows is granted enough by its policies"
                 .to_owned(),
@@ -43,6 +46,83 @@ pub(crate) fn obstacles(policy: &ActionPolicy, request: &Request, directory: &Di
         found.extend(new.map(|shortfall| format!("once it is escalated, {shortfall}")));
     }
     found
+}
+
+/// What whoever wrote the action may take for granted, and its policies do not do: a sentence for each, without the
+/// action's name.
+///
+/// `request` is a synthetic one that was just made.
+pub(crate) fn surprises(policy: &ActionPolicy, request: &Request, directory: &Directory) -> Vec<String> {
+    let found = [without_approval(policy, request, directory), without_escalation(policy, request)];
+    found.into_iter().flatten().collect()
+}
+
+/// That acknowledgements alone approve it.
+fn without_approval(policy: &ActionPolicy, request: &Request, directory: &Directory) -> Option<String> {
+    let State::Open(open) = &request.state else { return None };
+    let at = request.submission.submitted_at;
+    let directory = peopled(policy.entry(), directory, at);
+    if tried(policy, request.clone(), &directory, at, Acts::Acknowledgements) != Tried::Approved {
+        return None;
+    }
+    let asked = open.requirements.iter().find(|wanted| wanted.kind == RequirementKind::Acknowledgement)?;
+    let who = actors(policy.entry().eligible(asked, &directory, at)).next()?;
+    let own = if may_acknowledge_own(policy, &who, &asked.label, &directory) {
+        ", and whoever asks may give one themselves"
+    } else {
+        ""
+    };
+    Some(format!(
+        "acknowledgements are enough to approve a request{own}: put a policy that asks for approvals, such as `quorum`, \
+         beside what asks for them"
+    ))
+}
+
+/// Whether somebody could acknowledge what they ask for themselves.
+fn may_acknowledge_own(policy: &ActionPolicy, who: &str, persona: &str, directory: &Directory) -> bool {
+    let people = directory.people();
+    let requester = people.find(who).and_then(|person| person.slack_ids().next()).unwrap_or(who);
+    let Ok(own) = trial::request_by(policy, requester, directory) else { return false };
+    let at = own.submission.submitted_at.plus(1);
+    let by = policy.entry().actor(who, directory, at);
+    let attempt = Attempt::of(Intent::Acknowledge { persona: persona.to_owned() }, Some(by));
+    decide::event(policy, &own, attempt, at).outcome.is_ok()
+}
+
+/// A directory in which each user group of Slack whose members are not known has one: what any member could do, this one
+/// can.
+fn peopled(entry: &PolicyEntry, directory: &Directory, at: Timestamp) -> Directory {
+    let peopled = if directory.knows_people() { Directory::default() } else { Directory::without_people() };
+    peopled.set_people(directory.people());
+    for group in entry.groups.values().flatten().filter(|member| is_usergroup(member)) {
+        let ids = match directory.members_at(group, at) {
+            Some(members) => members.ids.clone(),
+            None => BTreeSet::from([MEMBER.to_owned()]),
+        };
+        peopled.put(group, Members { ids, as_of: at });
+    }
+    peopled
+}
+
+/// That the policies ask for something else once a request is escalated, if none ever is.
+fn without_escalation(policy: &ActionPolicy, request: &Request) -> Option<String> {
+    let asked = |request: &Request| -> Option<Vec<(RequirementKind, u32, Vec<String>)>> {
+        let State::Open(open) = &request.state else { return None };
+        let lasting = open.requirements.iter().filter(|wanted| wanted.kind != RequirementKind::Time);
+        Some(lasting.map(|wanted| (wanted.kind, wanted.need, wanted.eligible.clone())).collect())
+    };
+    let mut escalating = request.clone();
+    match &mut escalating.state {
+        State::Open(open) if open.escalation == Escalation::Never => {
+            open.escalation = Escalation::At(request.submission.submitted_at.plus(1));
+        }
+        _ => return None,
+    }
+    let differs = asked(&escalated(policy, &escalating)?) != asked(request);
+    differs.then(|| {
+        "its policies ask for something else once a request is escalated, but none ever is: the action has no `escalate`"
+            .to_owned()
+    })
 }
 
 /// Why a request that was just made could never be approved; empty if it could, or if its action allows that.
@@ -165,6 +245,15 @@ fn escalated(policy: &ActionPolicy, request: &Request) -> Option<Request> {
     decide::event(policy, request, attempt, at).outcome.ok().map(|step| step.request)
 }
 
+/// What people do about the synthetic request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Acts {
+    /// Whatever helps.
+    All,
+    /// They acknowledge, and do not approve.
+    Acknowledgements,
+}
+
 /// What came of it when everybody acted.
 #[derive(Debug, PartialEq, Eq)]
 enum Tried {
@@ -177,7 +266,19 @@ enum Tried {
     Unclear,
 }
 
-fn tried(policy: &ActionPolicy, mut request: Request, directory: &Directory, at: Timestamp) -> Tried {
+/// Who is tried: whoever can act, and names that may be somebody's.
+fn actors(eligible: Eligible) -> impl Iterator<Item = String> {
+    let names = eligible.unknown.into_iter().filter(|name| !is_usergroup(name));
+    eligible.people.into_iter().chain(names)
+}
+
+fn tried(
+    policy: &ActionPolicy,
+    mut request: Request,
+    directory: &Directory,
+    at: Timestamp,
+    what: Acts,
+) -> Tried {
     let entry = policy.entry();
     let mut at = at;
     loop {
@@ -191,16 +292,18 @@ fn tried(policy: &ActionPolicy, mut request: Request, directory: &Directory, at:
         for wanted in &open.requirements {
             let eligible = entry.eligible(wanted, directory, at);
             unclear |= !eligible.is_complete() || wanted.eligible.is_empty();
-            people.extend(eligible.people);
+            people.extend(actors(eligible));
             if wanted.kind == RequirementKind::Acknowledgement {
                 acts.push(Intent::Acknowledge { persona: wanted.label.clone() });
             }
         }
-        acts.push(Intent::approve());
+        if what == Acts::All {
+            acts.push(Intent::approve());
+        }
         for group in entry.groups.keys() {
             let members = entry.named(&format!("@{group}"), &[], directory, at);
             unclear |= !members.is_complete();
-            people.extend(members.people);
+            people.extend(actors(members));
         }
         let mut seen = BTreeSet::new();
         people.retain(|who| seen.insert(who.clone()));

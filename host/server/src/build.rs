@@ -96,16 +96,12 @@ pub(crate) async fn build_over(
     // Before anything is read.
     let hangups = Hangups::listen().context("cannot listen for SIGHUP")?;
     // Before anything is written.
-    if let Some(shared) = config.shared_files().into_iter().next() {
-        return Err(StartError::Files(shared));
+    if let Some(wrong) = config.wrong_files().into_iter().next() {
+        return Err(StartError::Files(wrong));
     }
+    config.cautions().into_iter().for_each(|caution| tracing::warn!("{caution}"));
     let keys = keys(config).await?;
     let store = over(config.storage.open().await?);
-    if config.storage.store.is_lost_at_exit() {
-        tracing::warn!(
-            "`--store memory`: requests, decisions and the audit log are in memory alone, and are lost when this process ends"
-        );
-    }
     keys::check(&keys, store.as_ref(), &config.storage.store).await.map_err(StartError::Secrets)?;
     let receipt_keys = receipt_keys(config, clock.now()).await?;
     if let Some(keys) = &receipt_keys {
@@ -118,6 +114,9 @@ pub(crate) async fn build_over(
         policy_sets::at_start(&store, &engine, &clock, directory.clone(), &registries).await?;
 
     let access = access(config).await?;
+    if let Some(access) = &access {
+        access.warn(&set, clock.now());
+    }
     let gates = gates(config, access.as_deref())?;
     let metrics = Metrics::new().context(METRICS)?;
     engine.register(metrics.registry()).context(METRICS)?;
@@ -217,13 +216,7 @@ fn traces(config: &Config, metrics: &Metrics, instance: u64) -> anyhow::Result<(
 
 /// Where presses are kept that the store cannot take.
 async fn spool(config: &Config, keys: &Keys, metrics: &Metrics) -> anyhow::Result<Option<Arc<Spool>>> {
-    let Some(folder) = config.spool_dir() else {
-        if config.storage.store.is_lost_at_exit() {
-            return Ok(None);
-        }
-        tracing::warn!("no spool: what people do in Slack while the store is away is not recorded");
-        return Ok(None);
-    };
+    let Some(folder) = config.spool_dir() else { return Ok(None) };
     let (keys, registry) = (keys.clone(), metrics.registry().clone());
     let opened = blocking(move || {
         Spool::open(&folder, &keys, &registry)
@@ -246,16 +239,9 @@ async fn audit(
     opened.await?.map_err(StartError::Secrets)
 }
 
-/// The access file, if there is one; says so if there is none.
+/// The access file, if there is one.
 async fn access(config: &Config) -> Result<Option<Arc<AccessControl>>, StartError> {
-    let Some(file) = config.access.file.clone() else {
-        if config.access.insecure_anonymous {
-            tracing::warn!("`--insecure-anonymous`: anybody who reaches this gateway may ask");
-        } else {
-            tracing::warn!("no access file: anybody on this machine may ask, and nobody else");
-        }
-        return Ok(None);
-    };
+    let Some(file) = config.access.file.clone() else { return Ok(None) };
     let access = blocking(move || AccessControl::start(&file)).await??;
     let known = access.authenticator.access();
     tracing::info!(
@@ -316,10 +302,7 @@ fn gates(config: &Config, access: Option<&AccessControl>) -> anyhow::Result<Gate
 
 fn outgoing(config: &Config, metrics: &Metrics, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<Outgoing>> {
     let calls = CallMetrics::new(metrics.registry()).context(METRICS)?;
-    let Some(token) = &config.secrets.slack_bot else {
-        tracing::warn!("no `SLACK_BOT_TOKEN`: nothing is posted to Slack, messages wait in the outbox");
-        return Ok(None);
-    };
+    let Some(token) = &config.secrets.slack_bot else { return Ok(None) };
     let client = SlackClient::new(token, Some(&config.slack.api_url), calls)
         .context("cannot set up the Slack client")?;
     Ok(Some(Outgoing::new(client, clock, config.slack.rate_factor)))

@@ -73,11 +73,9 @@ pub(crate) async fn take_quota(app: &App, caller: &Caller) -> Result<(), CallerR
 }
 
 /// The caller that a request counts towards if it is made again: the one that made it, which must still be in the access
-/// file, may still ask for the action, and has some of its quota left. `None` if there is no access file.
-pub(crate) async fn check_rerequest(
-    app: &App,
-    original: &Request,
-) -> Result<Option<Arc<Caller>>, CallerRefusal> {
+/// file, and may still ask for the action. `None` if there is no access file. Its quota is taken once it is known that the
+/// request can be made again: a wait token alone must not use it up.
+pub(crate) fn check_rerequest(app: &App, original: &Request) -> Result<Option<Arc<Caller>>, CallerRefusal> {
     let Some(access) = &app.access else { return Ok(None) };
     let access = access.authenticator.access();
     let name = original.submission.caller.as_deref();
@@ -86,7 +84,6 @@ pub(crate) async fn check_rerequest(
         return Err(CallerRefusal::NotAllowed);
     };
     check_action(app, caller, &original.submission.action)?;
-    take_quota(app, caller).await?;
     Ok(Some(Arc::clone(caller)))
 }
 

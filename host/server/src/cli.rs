@@ -10,6 +10,7 @@ use countersign_client::commands::{
     self, AskCommand, HashCommand, HookCommand, RequestsCommand, WaitCommand, WebhooksCommand,
 };
 use countersign_mcp::McpCommand;
+use countersign_policy::yaml::error::did_you_mean;
 
 use crate::access_key::AccessCommand;
 use crate::audit::AuditCommand;
@@ -61,7 +62,7 @@ pub enum Command {
     /// Change the key file beside an embedded store.
     #[command(subcommand)]
     Keys(KeysCommand),
-    /// Make API keys for the access file.
+    /// Make API keys for the access file, and see whose a token is by it.
     #[command(subcommand)]
     Access(AccessCommand),
     /// Check receipts, and rotate the keys that they are signed with.
@@ -155,7 +156,7 @@ impl Cli {
                 })
             })
         };
-        let command = ["audit", "policy", "requests", "store", "webhooks"]
+        let command = ["access", "audit", "keys", "policy", "receipt", "requests", "store", "webhooks"]
             .into_iter()
             .fold(command, |command, group| command.mut_subcommand(group, shares_settings));
         let mut client_variables = Vec::new();
@@ -177,6 +178,7 @@ impl Cli {
                     return Err(error.into());
                 };
                 wrong.extend(unknown_variables(environment, &serve_variables, &client_variables));
+                wrong.extend(misspelt_variables(environment, &serve_variables));
                 wrong.extend(config.read_variables(environment, &malformed));
                 return Err(CliError::Settings(wrong));
             }
@@ -185,7 +187,9 @@ impl Cli {
         let wrong = match &mut cli.command {
             Command::Serve(config) | Command::CheckConfig(config) => {
                 let mut wrong = unknown_variables(environment, &serve_variables, &client_variables);
+                wrong.extend(misspelt_variables(environment, &serve_variables));
                 wrong.extend(config.read_variables(environment, &[]));
+                config.warnings.extend(cut_short_variables(environment, &serve_variables));
                 wrong
             }
             // A typo in the name of a key file would skip the check of signatures.
@@ -194,7 +198,15 @@ impl Cli {
                 wrong.extend(policy.read_variables(environment));
                 wrong
             }
-            Command::Keys(keys) => keys.read_variables(environment),
+            Command::Keys(keys) => {
+                let mut wrong = unknown_variables(environment, &serve_variables, &client_variables);
+                wrong.extend(keys.read_variables(environment));
+                wrong
+            }
+            // One in the name of the file of keys, or of the store, would rotate others than the gateway's.
+            Command::Receipt(ReceiptCommand::RotateKeys(_)) => {
+                unknown_variables(environment, &serve_variables, &client_variables)
+            }
             Command::Audit(audit) => audit.read_variables(environment),
             Command::Store(store) => {
                 let mut wrong = unknown_variables(environment, &serve_variables, &client_variables);
@@ -287,6 +299,47 @@ fn unknown_variables(environment: &Environment, flags: &[String], others: &[Stri
     names.map(|name| format!("the variable `{name}` is unknown; known are {}", known.join(", "))).collect()
 }
 
+/// The gateway's settings that have no prefix, in order.
+fn bare(flags: &[String]) -> Vec<&str> {
+    let names = flags.iter().map(String::as_str).chain(secrets::NAMES);
+    let mut names: Vec<&str> = names.filter(|name| !name.starts_with(PREFIX)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// One sentence for each variable that is nearly one of the gateway's settings without a prefix: it begins with the same word,
+/// and differs in a letter or two. Whatever else it is, the setting would be off. More is not refused, for other programs'
+/// variables are in the same environment.
+fn misspelt_variables(environment: &Environment, flags: &[String]) -> Vec<String> {
+    let known = bare(flags);
+    let begins_alike = |name: &str, known: &str| {
+        let first = known.split_inclusive('_').next().unwrap_or(known);
+        first.ends_with('_') && name.starts_with(first)
+    };
+    let names = environment.keys().filter(|name| !known.contains(&name.as_str()));
+    let hints = names.map(|name| {
+        (name, did_you_mean(name, known.iter().copied().filter(|known| begins_alike(name, known))))
+    });
+    let near = hints.filter(|(_, hint)| !hint.is_empty());
+    near.map(|(name, hint)| format!("the variable `{name}` is unknown{hint}")).collect()
+}
+
+/// One sentence for each variable that is the beginning of such a setting, up to the end of a word.
+fn cut_short_variables(environment: &Environment, flags: &[String]) -> Vec<String> {
+    let known = bare(flags);
+    let names = environment.keys().filter(|name| name.contains('_') && !known.contains(&name.as_str()));
+    let whole = |name: &str| {
+        let rest = |known: &&&str| known.strip_prefix(name).is_some_and(|rest| rest.starts_with('_'));
+        known.iter().find(rest).copied()
+    };
+    let cut = names.filter_map(|name| Some((name, whole(name)?)));
+    cut.map(|(name, whole)| {
+        format!("the variable `{name}` is none of the gateway's, and has no effect; did you mean `{whole}`?")
+    })
+    .collect()
+}
+
 /// The Services of Kubernetes whose variables begin as ours do, by the beginning of these. Each pod of a namespace has the
 /// variables of its Services: a host and a port for each, and then others that begin alike.
 fn services(environment: &Environment) -> Vec<&str> {
@@ -335,6 +388,67 @@ mod tests {
         let typo: Environment = [("COUNTERSIGN_RECEIPT_KEYZ".to_owned(), "x".to_owned())].into();
         let refused = Cli::read(["countersign", "check-config", "--policies", "here"], &typo).unwrap_err();
         assert!(refused.to_string().contains("`COUNTERSIGN_RECEIPT_KEYZ` is unknown"), "{refused}");
+    }
+
+    /// Settings without the prefix share the environment with other programs.
+    #[test]
+    fn a_typo_in_a_setting_without_the_prefix_is_refused_if_it_is_near() {
+        let read = |names: &[&str]| {
+            let environment = names.iter().map(|name| ((*name).to_owned(), "5".to_owned())).collect();
+            let cli = Cli::read(["countersign", "check-config", "--policies", "p"], &environment);
+            cli.map(|cli| match cli.command {
+                Command::CheckConfig(config) => config.warnings,
+                other => panic!("{other:?}"),
+            })
+            .map_err(|error| error.to_string())
+        };
+        for (name, meant) in [
+            ("REQUIRE_CLIENT_CERTS", "REQUIRE_CLIENT_CERT"),
+            ("TLS_CERT_FIEL", "TLS_CERT_FILE"),
+            ("AUDIT_FIL", "AUDIT_FILE"),
+            ("REQUEST_RETENTION_SECS", "REQUEST_RETENTION_SEC"),
+            ("SLACK_BOT_TOKE", "SLACK_BOT_TOKEN"),
+        ] {
+            // Beside a value that is malformed, too.
+            for names in [&[name][..], &[name, "COUNTERSIGN_LISTEN"]] {
+                let refused = read(names).expect_err(name);
+                let said = format!("the variable `{name}` is unknown; did you mean `{meant}`?");
+                assert!(refused.lines().any(|line| line == said), "{refused}");
+            }
+        }
+        for (name, meant) in [("TLS_CERT", "TLS_CERT_FILE"), ("REQUEST_RETENTION", "REQUEST_RETENTION_SEC")] {
+            let warnings = read(&[name]).unwrap();
+            let says = |it: &&String| it.contains(&format!("`{name}`")) && it.contains(&format!("`{meant}`"));
+            assert_eq!(warnings.iter().filter(says).count(), 1, "{warnings:?}");
+        }
+        let others =
+            ["SSL_CERT_FILE", "TLS_VERSION", "REDIS_URI", "OTEL_LOGS", "SLACK_WEBHOOK", "AUDIT", "HOME"];
+        assert_eq!(read(&others).unwrap(), [""; 0]);
+        // What calls a gateway runs beside programs that nobody here knows.
+        let environment = [("SLACK_BOT_TOKE".to_owned(), "x".to_owned())].into();
+        Cli::read(["countersign", "wait", "--url", "http://x", "token"], &environment).unwrap();
+    }
+
+    /// The store that the gateway has is the one that its tools look at.
+    #[test]
+    fn the_tools_of_a_store_take_the_gateways() {
+        let environment: Environment =
+            [("COUNTERSIGN_STORE".to_owned(), "sqlite:/here/ours.db".to_owned())].into();
+        for words in [
+            &["keys", "show"][..],
+            &["audit", "key"],
+            &["receipt", "rotate-keys"],
+            &["policy", "diff", "a", "b"],
+            &["policy", "replay", "--since", "1d", "--set", "a"],
+            &["store", "backup", "to"],
+        ] {
+            let read = |more: &[&str]| {
+                let words = ["countersign"].iter().chain(words).chain(more);
+                format!("{:?}", Cli::read(words, &environment).unwrap())
+            };
+            assert!(read(&[]).contains("/here/ours.db"), "{words:?}");
+            assert!(!read(&["--store", "sqlite:mine.db"]).contains("/here/ours.db"), "{words:?}");
+        }
     }
 
     /// Kubernetes gives them to every pod of the namespace.

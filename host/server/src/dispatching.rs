@@ -11,6 +11,7 @@ use countersign_outbound::Client;
 use countersign_store::Store;
 use prometheus::Registry;
 
+use crate::reports;
 use crate::run::DRAIN;
 use crate::state::App;
 
@@ -31,10 +32,16 @@ impl Dispatching {
         Ok(Dispatching { targets: Targets::default(), metrics, client: Client::new() })
     }
 
-    /// What the gateway asks who must be told of a change.
+    /// What the gateway asks who must be told of a change: the targets in force here, and the gate that the request stands
+    /// for, which another gateway may have the settings of.
     pub(crate) fn subscribers(&self) -> Subscribers {
         let targets = self.targets.clone();
-        Box::new(move |request: &Request, milestones: &[Milestone]| targets.of(request, milestones))
+        Box::new(move |request: &Request, milestones: &[Milestone]| {
+            let mut told = targets.of(request, milestones);
+            let gate = reports::target_of(request, milestones).map(str::to_owned);
+            told.extend(gate.filter(|gate| !told.contains(gate)));
+            told
+        })
     }
 
     /// Puts the webhooks of an access file in force. Returns whether some are gone.
@@ -62,15 +69,25 @@ impl Dispatching {
         self.metrics.know(kind);
     }
 
-    /// Drops what is stored for targets that are not there any more.
+    /// Drops what is stored for webhooks that are not there any more. What a gate is to be told stays, whatever the settings:
+    /// it goes with its request.
     pub(crate) async fn drop_removed(&self, store: &dyn Store) {
-        if let Err(error) = drop_removed(store, &self.targets, &self.metrics).await {
-            tracing::error!(%error, "cannot drop what targets that are gone were not told; it is dropped after the next start");
+        if let Err(error) = drop_removed(store, webhook::KIND, &self.targets, &self.metrics).await {
+            tracing::error!(%error, "cannot drop what webhooks that are gone were not told; it is dropped after the next start");
         }
     }
 }
 
-/// Drops what is stored for targets that are gone, and tells the others until the shutdown begins, and then until the calls
+/// Whether what waits for webhooks that are not in force here is dropped. Over a store that is shared other gateways may have
+/// them, so only one that is known to have the newest access file drops it.
+async fn may_drop(app: &App) -> bool {
+    match &app.access {
+        Some(access) => access.compare(&app.gateway).await,
+        None => app.gateway.store().shared().is_none(),
+    }
+}
+
+/// Drops what is stored for webhooks that are gone, and tells the others until the shutdown begins, and then until the calls
 /// under way have ended, or were cut off.
 pub(crate) async fn work(app: Arc<App>) {
     let gateway = &app.gateway;
@@ -87,13 +104,58 @@ pub(crate) async fn work(app: Arc<App>) {
     };
     // Beside the worker: there may be very many, and nobody waits for it.
     let dropping = app.shutdown.run_until_cancelled(async {
-        // A newer file may have targets that this one lacks.
-        if !app.access.as_ref().is_some_and(|access| access.is_outdated()) {
+        if may_drop(&app).await {
             app.dispatching.drop_removed(gateway.store().as_ref()).await;
         }
     });
     tokio::select! {
         _ = async { tokio::join!(worker.run(app.shutdown.clone()), dropping) } => {}
         () = drained => tracing::warn!("shutdown: calls of targets outside are cut off; they are made again after the next start"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use countersign_core::lifecycle::{Gate, StatusCheck};
+    use countersign_dispatch::{Answer, Telling};
+    use countersign_store::fixtures;
+
+    use super::*;
+
+    struct All;
+
+    #[async_trait]
+    impl Target for All {
+        fn wants(&self, _: &Request, _: Milestone) -> bool {
+            true
+        }
+
+        async fn tell(&self, _: &Telling<'_>) -> Answer {
+            Answer::Told
+        }
+    }
+
+    /// Whichever gateway stores a decision notes it for the gate; only one that has the settings can tell it.
+    #[test]
+    fn a_gate_is_to_be_told_whatever_the_settings_of_the_gateway() {
+        let dispatching = Dispatching::new(&Registry::new()).expect("a new registry");
+        let told_to = dispatching.subscribers();
+        let mut request = fixtures::request(1);
+        assert_eq!(told_to(&request, &Milestone::ALL), [""; 0]);
+        let check =
+            StatusCheck { project: 815, merge_request: 7, check: 3, sha: "0f".into(), target: "main".into() };
+        Arc::make_mut(&mut request.submission).gate = Some(Gate::Gitlab(check));
+        for (milestone, expected) in [
+            (Milestone::Created, true),
+            (Milestone::Escalated, false),
+            (Milestone::Decided, true),
+            (Milestone::Consumed, false),
+        ] {
+            let expected = if expected { vec!["gitlab"] } else { vec![] };
+            assert_eq!(told_to(&request, &[milestone]), expected, "{milestone:?}");
+        }
+        dispatching.report_to("gitlab", Arc::new(All));
+        assert_eq!(told_to(&request, &[Milestone::Decided]), ["gitlab"], "once");
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use clap::Args;
 use countersign_console::{note, say};
@@ -12,6 +12,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 /// The most bytes that an answer has.
 const MOST: usize = 64 << 10;
@@ -36,23 +37,40 @@ pub struct Health {
     /// How many milliseconds an answer may take.
     #[arg(long, value_name = "MS", default_value_t = 2000)]
     timeout_ms: u64,
+    /// For how many seconds it is asked again until its answer is good, as after a restart: a gateway listens once it has
+    /// compiled its policies.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    wait_sec: u32,
 }
+
+/// How long is waited between two questions.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Asks, and prints the answer. The exit code is 1 unless it is good.
 pub async fn run(health: &Health) -> ExitCode {
-    match tokio::time::timeout(Duration::from_millis(health.timeout_ms), ask(health)).await {
-        Ok(Ok(answer)) => {
+    match answer(health).await {
+        Ok(answer) => {
             say!("{}", answer.trim_end());
             ExitCode::SUCCESS
         }
-        Ok(Err(error)) => fail(&format!("{error:#}")),
-        Err(_) => fail(&format!("no answer within {} ms", health.timeout_ms)),
+        Err(error) => {
+            note!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn fail(why: &str) -> ExitCode {
-    note!("{why}");
-    ExitCode::FAILURE
+/// The first good answer, or why the last one was none.
+async fn answer(health: &Health) -> Result<String> {
+    let until = Instant::now() + Duration::from_secs(health.wait_sec.into());
+    loop {
+        let asked = tokio::time::timeout(Duration::from_millis(health.timeout_ms), ask(health)).await;
+        let answer = asked.unwrap_or_else(|_| bail!("no answer within {} ms", health.timeout_ms));
+        if answer.is_ok() || Instant::now() + PAUSE > until {
+            return answer;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 async fn ask(health: &Health) -> Result<String> {
@@ -85,7 +103,40 @@ fn reachable(listens: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        health: Health,
+    }
+
+    /// A gateway that has just been restarted does not answer well at once.
+    #[tokio::test]
+    async fn a_good_answer_is_waited_for() {
+        for (waits, expected) in [("60", "ready"), ("0", "starting")] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let gateway = tokio::spawn(async move {
+                for (status, body) in [("503 Service Unavailable", "starting"), ("200 OK", "ready")] {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0, "it asks nothing");
+                    let length = body.len();
+                    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+            let words = ["health", "--ready", "--ops-listen", &address, "--wait-sec", waits];
+            let answered = answer(&Command::parse_from(words).health).await;
+            let said = answered.unwrap_or_else(|error| format!("{error:#}"));
+            assert!(said.contains(expected), "{said}");
+            gateway.abort();
+        }
+    }
 
     #[test]
     fn every_address_is_reached_on_loopback() {

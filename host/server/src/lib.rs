@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 mod keys;
 mod settings;
+mod writable;
 
 // The gateway: what is shared, how it is put together, how it is run and stopped.
 pub mod build;

@@ -6,13 +6,14 @@
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
+use countersign_access::GateSystem;
 use countersign_core::lifecycle::{
     Deployment, Digest, Gate, Milestone, Request, State, Status, StatusCheck, UseRefusal,
 };
 use countersign_dispatch::{Answer, Target, Telling, What};
 use countersign_gates::CallError;
 use countersign_gates::gitlab;
-use countersign_gateway::{Gateway, GatewayError, Given, IdempotencyKey};
+use countersign_gateway::{Gateway, GatewayError, Given, GivenParameters, IdempotencyKey};
 use countersign_store::StoreError;
 
 use crate::gates::Gates;
@@ -36,12 +37,20 @@ pub(crate) fn targets(gates: &Arc<Gates>, gateway: &Arc<Gateway>) -> Vec<(String
     systems
         .map(|(name, system)| {
             let target: Arc<dyn Target> = match system {
-                countersign_access::GateSystem::Github => Arc::new(ToGithub(reporter())),
-                countersign_access::GateSystem::Gitlab => Arc::new(ToGitlab(reporter())),
+                GateSystem::Github => Arc::new(ToGithub(reporter())),
+                GateSystem::Gitlab => Arc::new(ToGitlab(reporter())),
             };
             (name, target)
         })
         .collect()
+}
+
+/// The name of the target that is to be told of these milestones, which a request that stands for a gate has just reached. Any
+/// gateway that stores them says so: one that has the settings of the CI system reports them.
+pub(crate) fn target_of(request: &Request, milestones: &[Milestone]) -> Option<&'static str> {
+    let gate = request.submission.gate.as_ref()?;
+    let is_reported = milestones.iter().any(|milestone| is_reported(request, *milestone, gate));
+    is_reported.then(|| gate.system())
 }
 
 /// Tells a gate once that nothing will be decided, since no request could be made. If that is lost, the gate stays closed.
@@ -132,7 +141,8 @@ impl Reporter {
         let key =
             Digest::of(&[b"gate report\0", request.submission.token_hash.as_bytes().as_slice()].concat());
         let once = IdempotencyKey { key, fingerprint: key, earlier: [None, None] };
-        let (given, by) = (Given::PayloadHash(request.payload_hash()), request.submission.caller.as_deref());
+        let parameters = GivenParameters::PayloadHash(request.payload_hash());
+        let (given, by) = (Given { action: None, parameters }, request.submission.caller.as_deref());
         match gateway.consume(Arc::new(request.clone()), &given, by, Some(once)).await {
             Ok(_) => Ok(Verdict::GoOn),
             Err(GatewayError::NotUsed(UseRefusal::ApprovalExpired(_))) => {
@@ -217,7 +227,7 @@ struct ToGithub(Reporter);
 #[async_trait]
 impl Target for ToGithub {
     fn wants(&self, request: &Request, milestone: Milestone) -> bool {
-        matches!(request.submission.gate, Some(Gate::Github(_))) && is_reported(request, milestone, true)
+        target_of(request, &[milestone]) == Some(GateSystem::Github.as_str())
     }
 
     async fn tell(&self, telling: &Telling<'_>) -> Answer {
@@ -252,7 +262,7 @@ struct ToGitlab(Reporter);
 #[async_trait]
 impl Target for ToGitlab {
     fn wants(&self, request: &Request, milestone: Milestone) -> bool {
-        matches!(request.submission.gate, Some(Gate::Gitlab(_))) && is_reported(request, milestone, false)
+        target_of(request, &[milestone]) == Some(GateSystem::Gitlab.as_str())
     }
 
     async fn tell(&self, telling: &Telling<'_>) -> Answer {
@@ -293,10 +303,10 @@ impl Reporter {
 }
 
 /// Whether a gate is told of a milestone. What is over when it could be told is left out, since the decision follows it.
-fn is_reported(request: &Request, milestone: Milestone, escalation: bool) -> bool {
+fn is_reported(request: &Request, milestone: Milestone, gate: &Gate) -> bool {
     match milestone {
         Milestone::Created => !request.status().is_terminal(),
-        Milestone::Escalated => escalation && !request.status().is_terminal(),
+        Milestone::Escalated => matches!(gate, Gate::Github(_)) && !request.status().is_terminal(),
         Milestone::Decided => true,
         Milestone::Consumed | Milestone::Outcome => false,
     }

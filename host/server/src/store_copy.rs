@@ -51,7 +51,7 @@ Exit codes: 0 if the backup is whole and on disk, else 2.";
 #[derive(Debug, Args)]
 pub struct BackupCommand {
     /// The store: `sqlite:PATH`. A Redis has backups of its own.
-    #[arg(long, value_name = "URL", value_parser = StoreAddress)]
+    #[arg(long, value_name = "COUNTERSIGN_STORE", value_parser = StoreAddress)]
     store: StoreUrl,
     /// The file to write, which must not exist yet; `-` for the standard output.
     #[arg(value_name = "FILE")]

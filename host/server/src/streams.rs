@@ -1,18 +1,19 @@
 //! How many event streams are open, in all and for whom: nobody can hold all of them.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{IntGauge, Registry};
+
+use crate::rate_limit::Client;
 
 /// For whom a stream is open.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum StreamOf {
     /// The caller that made the request, by its name.
     Caller(String),
-    /// A client address, if nobody authenticates callers.
-    Address(IpAddr),
+    /// A client by its address, if nobody authenticates callers.
+    Client(Client),
 }
 
 /// The open event streams.
@@ -102,7 +103,7 @@ mod tests {
     fn streams_are_counted_while_they_are_open() {
         let (streams, registry) = streams(4);
         let shown = || registry.gather()[0].get_metric()[0].get_gauge().get_value();
-        let address = StreamOf::Address("192.0.2.1".parse().unwrap());
+        let address = StreamOf::Client(Client::of("192.0.2.1".parse().unwrap()));
         let first = streams.open(caller("a"), None).unwrap();
         let second = streams.open(caller("a"), None).unwrap();
         assert!(streams.open(caller("a"), None).is_none(), "one caller may hold half");

@@ -20,6 +20,7 @@ mod links;
 mod mentions;
 mod parameters;
 mod progress;
+mod requester;
 mod text;
 mod time;
 

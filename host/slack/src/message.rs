@@ -12,7 +12,7 @@
 //! Only a message that shows all that people agree to offers to approve it; any other one offers a review (`review.rs`).
 
 use countersign_core::directory::Directory;
-use countersign_core::lifecycle::{Digest, Identity, Known, Party, Request, State, Submission, Timestamp};
+use countersign_core::lifecycle::{Digest, Request, State, Timestamp};
 use countersign_core::record::PolicyEntry;
 use serde::Serialize;
 use slack_morphism::prelude::*;
@@ -21,10 +21,11 @@ use super::blocks::{cost, mrkdwn, plain, section, small_print};
 use super::buttons::{self, acknowledge, decide};
 use super::content::{Content, QUOTE_LINES, quoted};
 use super::mentions;
-use super::parameters::{edits, first_parameters, value_line};
+use super::parameters::{edits, first_parameters};
 use super::progress::{self, Roster, packed};
+use super::requester::{requester, requester_alone, requester_name};
 use super::review;
-use super::text::{self, code, grouped, person};
+use super::text::{self, code};
 use super::time::left;
 
 /// A message in Slack.
@@ -92,7 +93,7 @@ pub fn message(request: &Request, entry: &PolicyEntry, directory: &Directory, no
     if request.status().is_terminal() {
         return ended(request, roster);
     }
-    let Layout { title, ids, requester, content, note, personas, buttons, mut room } =
+    let Layout { title, ids, requester, content, note, personas, buttons, mut room, .. } =
         Layout::of(request, entry);
     let status = section(progress::status(request, now));
     room.0 = (room.0 + most::STATUS).saturating_sub(cost(&status));
@@ -113,36 +114,38 @@ fn ended(request: &Request, roster: Roster<'_>) -> Message {
     let justification = quoted("Why", &submission.justification, brief::QUOTE_LINES, brief::QUOTE);
     let edits = edits(request, brief::EDITS);
     let parameters = Some(first_parameters(request));
+    let (title, requester) = (title(request, entry), requester(request));
     let parts = [&justification, &edits, &parameters];
-    let is_short = !submission.links.is_empty() || parts.into_iter().flatten().any(|part| !part.whole);
+    let all_shown = title.whole && requester.whole && parts.into_iter().flatten().all(|part| part.whole);
+    let is_short = !submission.links.is_empty() || !all_shown;
     let note =
         is_short.then(|| small_print(":mag: This is shortened. *Show all* opens all of what was asked."));
     let [justification, edits, parameters] =
         [justification, edits, parameters].map(|part| part.map(|part| part.block));
     let words = reason(request).or_else(|| report(request));
-    let outcome = [Some(section(progress::status(request, now))), words, Some(requester(request))];
+    let outcome = [Some(section(progress::status(request, now))), words, Some(requester.block)];
     let who = requirements(request, roster, brief::REQUIREMENTS);
     let asked = [justification, who, edits, parameters, note];
-    let shown = title(request, entry).into_iter().chain(outcome).chain(asked).flatten();
+    let shown = title.blocks.into_iter().chain(outcome).chain(asked).flatten();
     let blocks = shown.chain([buttons::ended(request, entry), ids(request)]).collect();
     Message { text: fallback(request, entry, now), blocks }
 }
 
-/// Whether the message of a request shows every character of what people agree to: its shown parameters, the names of the
-/// hidden ones, the justification, the links and the edits.
+/// Whether the message of a request shows every character of what people agree to: the action, who requests it and where
+/// that comes from, its shown parameters, the names of the hidden ones, the justification, the links and the edits.
 #[must_use]
 pub fn is_whole(request: &Request, entry: &PolicyEntry) -> bool {
-    Layout::of(request, entry).content.whole
+    Layout::of(request, entry).whole
 }
 
 /// The shortest message of a request, for when Slack refuses [`message`]. While the request is open, it shows nothing of what people agree to, so it
 /// offers a review, and no approval.
 #[must_use]
 pub fn minimal(request: &Request, entry: &PolicyEntry, now: Timestamp) -> Message {
-    let requester = requested_by(request);
+    let requester = requester_alone(&request.submission);
     let why = ":warning: Slack did not take the whole of this request, so its parameters are not shown here.";
     let head = [section(progress::status(request, now)), section(format!("{requester}\n{why}"))];
-    let head = title(request, entry).into_iter().flatten().chain(head);
+    let head = title(request, entry).blocks.into_iter().flatten().chain(head);
     let fits = review::fits(request);
     let note = note(request, entry, Shown::Nothing, fits);
     let buttons = if request.status().is_terminal() {
@@ -160,6 +163,8 @@ struct Layout {
     ids: SlackBlock,
     requester: SlackBlock,
     content: Content,
+    /// Whether these show every character of what people agree to.
+    whole: bool,
     note: Option<SlackBlock>,
     personas: Vec<SlackBlock>,
     buttons: SlackBlock,
@@ -172,30 +177,33 @@ impl Layout {
         let mut room = Room(MESSAGE_ROOM - most::TEXT - most::STATUS - least::REQUIREMENTS);
         // Only the first message has it; what people agree to has the same room in all of them.
         room.0 -= if entry.notify { mentions::MOST_CALL } else { 0 };
-        let title = title(request, entry).map(|block| block.map(|block| room.must(block)));
+        let (title, requester) = (title(request, entry), requester(request));
+        let head_is_whole = title.whole && requester.whole;
+        let title = title.blocks.map(|block| block.map(|block| room.must(block)));
         let ids = room.must(ids(request));
-        let requester = room.must(requester(request));
+        let requester = room.must(requester.block);
         // Which of these it becomes is only known once the content is made.
         let fits = review::fits(request);
         let end = |shown| (note(request, entry, shown, fits), decide(request, entry, shown, fits));
         let takes = |(note, buttons): &(Option<SlackBlock>, SlackBlock)| {
             note.iter().chain([buttons]).map(cost).sum::<usize>()
         };
-        let (whole, part) = (end(Shown::Whole), end(Shown::Part));
-        room.0 = room.0.saturating_sub(takes(&whole).max(takes(&part)));
+        let (end_of_whole, end_of_part) = (end(Shown::Whole), end(Shown::Part));
+        room.0 = room.0.saturating_sub(takes(&end_of_whole).max(takes(&end_of_part)));
         let least: usize = acknowledge(request, least::PERSONA_BUTTONS).iter().map(cost).sum();
 
         let content = Content::of(request, entry, room.0.saturating_sub(least));
         room.0 = room.0.saturating_sub(content.takes);
         // With the least room they take what was kept free for them.
         let most = most::PERSONA_BUTTONS.min(room.0).max(least::PERSONA_BUTTONS);
+        let whole = head_is_whole && content.whole;
         // An acknowledgement says that somebody has read the request.
-        let shown = if content.whole { Shown::Whole } else { Shown::Part };
+        let shown = if whole { Shown::Whole } else { Shown::Part };
         let personas = if shown.is_enough(entry) { acknowledge(request, most) } else { Vec::new() };
         let personas = room.must_all(personas);
-        let (note, buttons) = if content.whole { whole } else { part };
+        let (note, buttons) = if whole { end_of_whole } else { end_of_part };
         room.0 += least::REQUIREMENTS;
-        Layout { title, ids, requester, content, note, personas, buttons, room }
+        Layout { title, ids, requester, content, whole, note, personas, buttons, room }
     }
 }
 
@@ -249,7 +257,7 @@ impl Room {
 
 /// The text of notifications.
 fn fallback(request: &Request, entry: &PolicyEntry, now: Timestamp) -> String {
-    const NAME: usize = 150;
+    const NAME: usize = 120;
     let submission = &request.submission;
     let (name, who) = (code(&submission.action, NAME), requester_name(submission));
     let action = described(entry).map_or(name.clone(), |words| format!("{} ({name})", code(words, NAME)));
@@ -265,10 +273,15 @@ fn fallback(request: &Request, entry: &PolicyEntry, now: Timestamp) -> String {
 }
 
 /// The heading, and below it in small print what that leaves out.
-///
+struct Title {
+    blocks: [Option<SlackBlock>; 2],
+    /// Whether they show every character of the action's name. The description is the policy set's.
+    whole: bool,
+}
+
 /// The heading is the action's description, with the machine name below it; an action that has none, such as one that
 /// the policy set does not know, has its machine name as the heading.
-fn title(request: &Request, entry: &PolicyEntry) -> [Option<SlackBlock>; 2] {
+fn title(request: &Request, entry: &PolicyEntry) -> Title {
     const HEADING: usize = 150;
     const DESCRIPTION: usize = 300;
     let header = |words: &str| Some(SlackHeaderBlock::new(plain(words, HEADING).into()).into());
@@ -277,13 +290,16 @@ fn title(request: &Request, entry: &PolicyEntry) -> [Option<SlackBlock>; 2] {
         // The name of an unknown action may be any sentence; quotes show that it is not ours.
         let quoted =
             if is_name(action) { format!("Request: {action}") } else { format!("Request: “{action}”") };
-        return [header(&quoted), None];
+        let whole = text::inline(&quoted, HEADING).cut == 0;
+        return Title { blocks: [header(&quoted), None], whole };
     };
-    let mut below = vec![mrkdwn(code(action, HEADING)).into()];
+    let name = code(action, HEADING);
+    let whole = name == code(action, usize::MAX);
+    let mut below = vec![mrkdwn(name).into()];
     if text::inline(description, HEADING).cut > 0 {
         below.push(plain(description, DESCRIPTION).into());
     }
-    [header(description), Some(SlackContextBlock::new(below).into())]
+    Title { blocks: [header(description), Some(SlackContextBlock::new(below).into())], whole }
 }
 
 /// What the policy set says that an action does.
@@ -295,71 +311,6 @@ fn ids(request: &Request) -> SlackBlock {
     let short = |digest: Digest| digest.to_string().chars().take(12).collect::<String>();
     let (policy, payload) = (short(request.submission.policy_hash), short(request.payload_hash()));
     small_print(format!("`{}` · policy `{policy}` · payload `{payload}`", request.id))
-}
-
-fn requester(request: &Request) -> SlackBlock {
-    let origin = &request.submission.origin;
-    let mut said = format!("{} for {}", requested_by(request), code(&origin.repo, 120));
-    if let Some(branch) = &origin.branch {
-        said.push_str(&format!(", branch {}", code(branch, 120)));
-    }
-    for (name, value) in [("PR", &origin.pr), ("run", &origin.run_id)] {
-        if let Some(value) = value {
-            said.push_str(&format!(", {name} {}", code(&value_line(value), 60)));
-        }
-    }
-    if request.submission.depth > 0 {
-        let number =
-            grouped(usize::try_from(request.submission.depth).unwrap_or(usize::MAX).saturating_add(1));
-        said.push_str(&format!("\n:repeat: request {number} of its lineage"));
-        if let Some(by) = &request.submission.rerequested_by {
-            let identity = request.submission.rerequester_is.as_ref();
-            said.push_str(&format!(", made again by {}", party(by, identity)));
-        }
-    }
-    section(said)
-}
-
-/// The requester, and whether somebody has proven the name.
-fn requested_by(request: &Request) -> String {
-    let submission = &*request.submission;
-    let known = match (&submission.requester_is, &submission.caller) {
-        // A machine is the caller itself.
-        (Some(identity), Some(_)) if identity.known == Known::Machine => {
-            // Without mentions, which would notify them: they are not asked for anything.
-            let owners: Vec<String> = submission.owners.iter().map(|owner| code(owner, 60)).collect();
-            if owners.is_empty() {
-                String::new()
-            } else {
-                format!(", owned by {}", progress::listed(owners, progress::MOST_NAMES))
-            }
-        }
-        (Some(identity), Some(caller)) if identity.authenticated => {
-            format!(" (verified, through {})", code(caller, 60))
-        }
-        (Some(_), Some(caller)) => format!(" (as {} says)", code(caller, 60)),
-        (Some(_), None) => " (not verified)".to_owned(),
-        (None, _) => String::new(),
-    };
-    format!("*Requested by* {}{known}", requester_name(submission))
-}
-
-/// The requester.
-pub(super) fn requester_name(submission: &Submission) -> String {
-    party(&submission.requester, submission.requester_is.as_ref())
-}
-
-/// A person or a program; a mention if it is a Slack user who is known, since a mention notifies.
-fn party(party: &Party, identity: Option<&Identity>) -> String {
-    let is_known = identity.is_some_and(|identity| identity.known == Known::Person || identity.authenticated);
-    if is_known && party.source.eq_ignore_ascii_case("slack") && text::is_user(&party.id) {
-        return person(&party.id, 80);
-    }
-    let id = code(&format!("{}:{}", party.source, party.id), 100);
-    match &party.display {
-        Some(display) => format!("{} ({id})", code(display, 80)),
-        None => id,
-    }
 }
 
 /// The reason with which the request ended.

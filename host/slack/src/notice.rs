@@ -12,9 +12,10 @@ use slack_morphism::prelude::SlackBlock;
 
 use super::blocks::{cost, heading, line, quote, rich, section};
 use super::links::target;
-use super::message::{MESSAGE_ROOM, Message, requester_name};
+use super::message::{MESSAGE_ROOM, Message};
 use super::parameters::replaced_values;
 use super::progress::{self, Roster, packed};
+use super::requester::requester_name;
 use super::text::{self, code, counted, person};
 use super::time::{date, left};
 

@@ -19,10 +19,10 @@ use super::blocks::{
 use super::buttons::acknowledge;
 use super::interaction::{READING_MODAL, REVIEW_MODAL};
 use super::links;
-use super::message::requester_name;
 use super::modal;
 use super::parameters::key_text;
 use super::progress::{self, changes};
+use super::requester::{in_full, lineage, requester_name};
 use super::text::{self, code, person};
 
 /// The most pages that somebody is asked to read. What needs more is too large to be agreed to.
@@ -177,7 +177,11 @@ fn pages(request: &Request) -> Vec<Vec<SlackBlock>> {
 /// Everything that people agree to, and with which reason it ended if it has, in blocks that each fit on a page.
 fn blocks(request: &Request) -> Vec<SlackBlock> {
     let submission = &request.submission;
-    let mut blocks = progress::reason(request).map_or_else(Vec::new, |reason| boxes("Reason", reason));
+    // First what each page has in its heading, where it may be cut.
+    let mut blocks =
+        boxes("Action, origin and requester, as canonical JSON", &canonical(&in_full(submission)));
+    blocks.extend(lineage(submission).map(section));
+    blocks.extend(progress::reason(request).map_or_else(Vec::new, |reason| boxes("Reason", reason)));
     blocks.extend(boxes("Why", &submission.justification));
     for (n, link) in submission.links.iter().enumerate() {
         blocks.extend(link_blocks(n + 1, link));
@@ -257,7 +261,8 @@ fn is_small(request: &Request) -> bool {
         .sum();
     // An edit stays in the parameters, too.
     let params: usize = submission.params.iter().map(|(key, value)| key.len() + bytes(value)).sum();
-    submission.justification.len() + links + hidden + 2 * edited + params <= MOST_BYTES
+    let head = bytes(&in_full(submission));
+    head + submission.justification.len() + links + hidden + 2 * edited + params <= MOST_BYTES
         && submission.links.len() + changes.len() <= MOST_PARTS
 }
 

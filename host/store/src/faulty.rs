@@ -1,8 +1,8 @@
 //! A store whose calls go wrong on demand, for tests of what the gateway does then. It passes everything on to a real one.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use countersign_core::lifecycle::{
@@ -69,11 +69,16 @@ pub enum Fault {
 pub struct Faults {
     fault: Arc<watch::Sender<Fault>>,
     unreadable: Arc<AtomicBool>,
+    corrupt: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl Default for Faults {
     fn default() -> Faults {
-        Faults { fault: Arc::new(watch::Sender::new(Fault::None)), unreadable: Arc::default() }
+        Faults {
+            fault: Arc::new(watch::Sender::new(Fault::None)),
+            unreadable: Arc::default(),
+            corrupt: Arc::default(),
+        }
     }
 }
 
@@ -87,6 +92,16 @@ impl Faults {
     pub fn set_unreadable(&self, unreadable: bool) {
         self.unreadable.store(unreadable, Ordering::Relaxed);
     }
+
+    /// The next read by the method of this name finds a value that cannot be read.
+    pub fn corrupt_next(&self, name: &'static str) {
+        *self.corrupt.lock().unwrap_or_else(PoisonError::into_inner) = Some(name);
+    }
+
+    fn is_corrupt(&self, name: &'static str) -> bool {
+        let mut corrupt = self.corrupt.lock().unwrap_or_else(PoisonError::into_inner);
+        corrupt.take_if(|next| *next == name).is_some()
+    }
 }
 
 fn failed(detail: String) -> StoreError {
@@ -99,6 +114,15 @@ impl Faulty for Faults {
         name: &'static str,
         call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
+        if self.is_corrupt(name) {
+            let detail = "it is broken".to_owned();
+            return Err(StoreError::Corrupt {
+                table: name,
+                column: "value",
+                key: "a key".to_owned(),
+                detail,
+            });
+        }
         if self.unreadable.load(Ordering::Relaxed) { Err(failed(name.to_owned())) } else { call.await }
     }
 

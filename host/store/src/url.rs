@@ -40,6 +40,9 @@ pub enum StoreOpenError {
     /// What opened it panicked.
     #[error("opening the store was stopped half-way")]
     Stopped,
+    /// There is no file of an embedded store.
+    #[error("there is no store `{0}`")]
+    Missing(String),
     /// The command reads the file of an embedded store.
     #[error("this can only be done with an embedded store, `sqlite:PATH`")]
     NotEmbedded,
@@ -64,16 +67,29 @@ impl StoreUrl {
                 Ok(Arc::new(opened.await.map_err(|_| StoreOpenError::Stopped)??))
             }
             StoreUrl::Redis(url) => {
-                // Its type is deep.
-                let opened: BoxFuture<'_, _> =
-                    Box::pin(RedisStore::open(redis(RedisOptions::new(url.as_ref().clone()))));
-                let store = opened.await?;
-                for warning in store.warnings() {
-                    tracing::warn!("{warning}");
-                }
-                Ok(Arc::new(store))
+                let options = redis(RedisOptions::new(url.as_ref().clone()));
+                warned(Box::pin(RedisStore::open(options))).await
             }
             StoreUrl::Memory => Ok(Arc::new(SqliteStore::in_memory().map_err(StoreOpenError::Memory)?)),
+        }
+    }
+
+    /// Opens a store that is there, for commands: an empty one that they had made would look like one that has lost
+    /// everything. `redis` changes how a Redis is used; it has as many partitions as it was made with.
+    ///
+    /// # Errors
+    /// As [`StoreUrl::open`], and if there is none.
+    pub async fn open_existing(
+        &self,
+        redis: impl FnOnce(RedisOptions) -> RedisOptions,
+    ) -> Result<Arc<dyn Store>, StoreOpenError> {
+        match self {
+            StoreUrl::Redis(url) => {
+                let options = redis(RedisOptions::new(url.as_ref().clone()));
+                warned(Box::pin(RedisStore::open_existing(options))).await
+            }
+            StoreUrl::Sqlite(path) if !path.exists() => Err(StoreOpenError::Missing(self.to_string())),
+            StoreUrl::Sqlite(_) | StoreUrl::Memory => self.open(redis).await,
         }
     }
 
@@ -140,6 +156,17 @@ impl StoreUrl {
     pub fn has_password(&self) -> bool {
         matches!(self, StoreUrl::Redis(url) if url.has_password())
     }
+}
+
+/// The store in a Redis, once its warnings are in the log. The type of what opens it is deep.
+async fn warned(
+    opened: BoxFuture<'_, Result<RedisStore, RedisOpenError>>,
+) -> Result<Arc<dyn Store>, StoreOpenError> {
+    let store = opened.await?;
+    for warning in store.warnings() {
+        tracing::warn!("{warning}");
+    }
+    Ok(Arc::new(store))
 }
 
 /// As it is given, without a password.

@@ -70,6 +70,8 @@ async fn without_credentials_that_count_nothing_is_run() {
     let away = Relay::start(None).await.url();
     for (variables, code, said) in [
         (&[][..], 6, "unauthenticated"),
+        // A job that may have no token.
+        (&[("GITHUB_ACTIONS", "true")], 6, "`permissions: { id-token: write }`"),
         (&[("COUNTERSIGN_API_KEY", "cs_nobody")], 6, "unauthenticated"),
         (&[("COUNTERSIGN_API_KEY", "two\nlines")], 2, "cannot be sent"),
         (&[("COUNTERSIGN_ID_TOKEN_FILE", "missing")], 2, "missing"),

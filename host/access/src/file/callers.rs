@@ -56,6 +56,18 @@ impl Reading<'_> {
             (_, node) => self.requester(node, key, fields.get("oidc").is_some() || gate.is_some())?,
         };
         self.gate_requester(&fields, gate.as_ref(), &requester);
+        let provider = tokens.as_ref().and_then(|tokens| issuers.get(&tokens.issuer)?.provider);
+        if let (Some(provider), RequesterRule::Claims { id, .. }) = (provider, &requester) {
+            let at = fields.get("requester").map_or(key.at, |node| node.at);
+            id.claims().filter_map(|claim| provider.unknown_claim(claim)).for_each(|why| self.warn(at, why));
+        }
+        if requester == RequesterRule::Machine && fields.get("owners").is_none() {
+            let message = format!(
+                "the caller `{}` is a machine without `owners`: whoever starts it may approve what it asks for",
+                key.text
+            );
+            self.warn(key.at, message);
+        }
         let mut owners = BTreeSet::new();
         for (at, owner) in self.one_or_more(fields.get("owners"), "`owners`") {
             let is_known =

@@ -7,11 +7,14 @@ use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_policy::yaml::document::{Key, Kind, Node};
 use countersign_policy::yaml::fields::Fields;
 
-use super::{ApiKeyEntry, Reading};
+use super::{ApiKeyEntry, Reading, Warning};
 use crate::authenticate::Holder;
 use crate::caller::TokenRule;
 use crate::certificate::CertificateName;
 use crate::issuer::Issuer;
+
+/// How long before its end there is a warning of an API key, in milliseconds.
+const ENDS_SOON_MS: u64 = 14 * 24 * 60 * 60 * 1000;
 
 impl Reading<'_> {
     /// Which tokens a caller or an admin is recognised by; it needs them, keys, or a certificate.
@@ -55,12 +58,25 @@ impl Reading<'_> {
         if claims.is_empty() {
             self.reader.error(node.at, "`claims` is missing: without it every token of the issuer would do");
         }
-        let mut wrong = known.unsafe_rule(&claims);
-        if wrong.is_empty() {
-            wrong = impossible_rule(known, &claims);
-        }
+        let unsafe_rule = known.provider.map(|provider| provider.unsafe_rule(&claims)).unwrap_or_default();
+        let wrong = match unsafe_rule.is_empty() {
+            true => impossible_rule(known, &claims),
+            false => unsafe_rule.into_iter().map(str::to_owned).collect(),
+        };
         for wrong in wrong {
             self.reader.error(node.at, wrong);
+        }
+        for (claim, node) in self.reader.members(fields.get("claims"), "`claims`") {
+            if let Some(why) = known.provider.and_then(|provider| provider.unknown_claim(&claim.text)) {
+                self.warn(claim.at, why);
+            }
+            if let Some(why) = claims.get(&claim.text).and_then(|values| pattern(&claim.text, values)) {
+                // Elsewhere a claim may have such a value.
+                match known.provider {
+                    Some(_) => self.reader.error(node.at, why),
+                    None => self.warn(node.at, why),
+                }
+            }
         }
         Some(TokenRule { issuer, claims })
     }
@@ -144,6 +160,12 @@ impl Reading<'_> {
                 continue;
             };
             let until = fields.get("until").and_then(|node| self.until(node));
+            if let (Some(node), Some(until)) = (fields.get("until"), until) {
+                let message =
+                    format!("the end of this API key of {} is {until}: make another one", holder.described());
+                let since = Some(Timestamp::from_millis(until.as_millis().saturating_sub(ENDS_SOON_MS)));
+                self.warnings.push(Warning { at: node.at, since, message });
+            }
             let entry = ApiKeyEntry { holder: holder.clone(), until };
             if let Some(other) = self.keys.insert(digest, entry) {
                 let message = format!("this key is one of {} already", other.holder.described());
@@ -167,6 +189,12 @@ impl Reading<'_> {
         }
         millis.map(Timestamp::from_millis)
     }
+}
+
+/// What is wrong with a value of a claim that is meant as a pattern.
+pub(super) fn pattern(claim: &str, values: &BTreeSet<String>) -> Option<String> {
+    let value = values.iter().find(|value| value.contains('*'))?;
+    Some(format!("`{value}` has a `*`: all of the claim `{claim}` is compared, and it is no pattern"))
 }
 
 /// Why no token that counts has these claims.

@@ -6,6 +6,7 @@ use countersign_policy::yaml::document::{Key, Node, Place};
 use countersign_policy::yaml::fields::Fields;
 
 use super::Reading;
+use super::credentials::pattern;
 use crate::caller::{RequesterRule, Template, TokenRule};
 use crate::gate::{Filling, GateRule, GateSystem};
 
@@ -34,7 +35,11 @@ impl Reading<'_> {
         let mut claims = BTreeMap::new();
         for (claim, node) in self.reader.members(fields.get("claims"), "`claims`") {
             self.known_claim(claim.at, system, &claim.text);
-            claims.insert(claim.text.clone(), self.claim_values(node, &claim.text));
+            let values = self.claim_values(node, &claim.text);
+            if let Some(why) = pattern(&claim.text, &values) {
+                self.reader.error(node.at, why);
+            }
+            claims.insert(claim.text.clone(), values);
         }
         let were_read = self.reader.errors() == errors;
         if were_read && !claims.contains_key(system.required_claim()) {

@@ -7,6 +7,7 @@ use countersign_policy::yaml::document::Node;
 
 use super::{Reading, Refused};
 use crate::issuer::{Issuer, Keys};
+use crate::provider::Provider;
 
 impl Reading<'_> {
     pub(super) fn issuers(&mut self, node: Option<&Node>) -> BTreeMap<String, Arc<Issuer>> {
@@ -27,6 +28,13 @@ impl Reading<'_> {
                 .get("keep")
                 .and_then(|node| self.reader.duration(node, "`keep`", 60_000..=7 * 24 * 3_600_000));
             let (Some(issuer), Some(audience)) = (issuer, audience) else { continue };
+            if let Some((provider, spelt)) = Provider::of(&issuer).filter(|(_, spelt)| *spelt != issuer) {
+                let message = format!(
+                    "no token can match: `iss` is compared to the character, and tokens of {} have `{spelt}`",
+                    provider.name()
+                );
+                self.reader.error(fields.get("issuer").map_or(node.at, |node| node.at), message);
+            }
             if let Some(other) = issuers.iter().find(|(_, other)| other.issuer == issuer) {
                 let message = format!("`{issuer}` is the issuer `{}` already", other.0);
                 self.reader.error(node.at, message);

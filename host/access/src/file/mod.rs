@@ -17,12 +17,12 @@ use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_core::people::People;
 use countersign_dispatch::webhook::WebhookRule;
 use countersign_policy::yaml::document::{self, Key, Kind, Node, Place};
-use countersign_policy::yaml::error::{Errors, LoadError, LoadErrors};
+use countersign_policy::yaml::error::{Errors, LoadError, LoadErrors, did_you_mean};
 use countersign_policy::yaml::fields::{Fields, Reader, is_name};
 
 use crate::admin::Admin;
 use crate::authenticate::Holder;
-use crate::caller::{Caller, TokenRule};
+use crate::caller::{Caller, RequesterRule, TokenRule};
 use crate::certificate::CertificateName;
 use crate::gate::GateSystem;
 use crate::issuer::Issuer;
@@ -45,6 +45,8 @@ pub struct Access {
     issuers: BTreeMap<String, Arc<Issuer>>,
     people: Arc<People>,
     webhooks: BTreeMap<String, Arc<WebhookRule>>,
+    /// In the order of the file, each with when it becomes one.
+    warnings: Vec<(Option<Timestamp>, LoadError)>,
 }
 
 /// What is kept of an API key.
@@ -80,8 +82,11 @@ impl Access {
             certificates: HashMap::new(),
             refused_issuers: Refused::default(),
             refused_people: Refused::default(),
+            warnings: Vec::new(),
         };
         let mut access = reading.access(&document);
+        access.warnings = reading.warnings.into_iter().map(|warning| warning.of(file)).collect();
+        access.warnings.sort_by_key(|(_, warning)| warning.place);
         access.keys = reading.keys;
         access.certificates = reading.certificates;
         access.digest = Some(Digest::of(text.as_bytes()));
@@ -129,6 +134,31 @@ impl Access {
         &self.webhooks
     }
 
+    /// What may not do what whoever wrote the file has meant, although it can be in force, as far as it is so at `now`; each
+    /// with its place.
+    pub fn warnings(&self, now: Timestamp) -> impl Iterator<Item = &LoadError> {
+        let holds = move |since: Option<Timestamp>| since.is_none_or(|since| now >= since);
+        self.warnings.iter().filter(move |(since, _)| holds(*since)).map(|(_, warning)| warning)
+    }
+
+    /// What callers may ask for and none of these actions is, by which a policy set judges; a sentence for each.
+    #[must_use]
+    pub fn idle_actions(&self, judged: &[&str]) -> Vec<String> {
+        let of_caller = |caller: &Arc<Caller>| {
+            let idle = caller.actions.iter().filter(|glob| !judged.iter().any(|action| glob.matches(action)));
+            let described = idle.map(|glob| {
+                let hint = did_you_mean(glob.as_str(), judged.iter().copied());
+                format!(
+                    "the caller `{}` may ask for `{}`, and the policy set has no such action{hint}",
+                    caller.name,
+                    glob.as_str()
+                )
+            });
+            described.collect::<Vec<_>>()
+        };
+        self.callers().flat_map(of_caller).collect()
+    }
+
     pub(crate) fn key(&self, digest: &Digest) -> Option<&ApiKeyEntry> {
         self.keys.get(digest)
     }
@@ -158,6 +188,24 @@ struct Reading<'e> {
     certificates: HashMap<CertificateName, Holder>,
     refused_issuers: Refused,
     refused_people: Refused,
+    warnings: Vec<Warning>,
+}
+
+/// What may not do what was meant.
+struct Warning {
+    at: Place,
+    /// When it becomes one; `None` if it is one already.
+    since: Option<Timestamp>,
+    message: String,
+}
+
+impl Warning {
+    /// The warning as it is told.
+    fn of(self, file: &Path) -> (Option<Timestamp>, LoadError) {
+        let Warning { at: Place { line, column }, since, message } = self;
+        let (file, message) = (file.display().to_string(), key::hidden(&message));
+        (since, LoadError { file, place: Some((line, column)), pointer: None, message })
+    }
 }
 
 /// Names that were refused where they were given: whoever refers to one of them has made no further mistake.
@@ -212,6 +260,7 @@ impl Reading<'_> {
                 admins.insert(key.text.clone(), admin);
             }
         }
+        self.logins(fields.get("people"), &callers, &people);
         self.ambiguous(&rules, "token", Holder::tokens);
         self.ambiguous(&rules, "delivery", Holder::deliveries);
         let webhooks = self.webhooks(fields.get("webhooks"));
@@ -238,6 +287,35 @@ impl Reading<'_> {
                 self.reader.error(*at, message);
             }
         }
+    }
+
+    /// A person whom a caller could never name as the requester: its requesters have numbers, and the person has another name
+    /// there.
+    fn logins(&mut self, node: Option<&Node>, callers: &BTreeMap<String, Arc<Caller>>, people: &People) {
+        let Some(Node { kind: Kind::Map(members), .. }) = node else { return };
+        for source in ["github", "gitlab"] {
+            let by_number = callers.values().find_map(|caller| match &caller.requester {
+                RequesterRule::Claims { source: of, id } if of == source => Some((caller, id.number()?)),
+                _ => None,
+            });
+            let Some((caller, claim)) = by_number else { continue };
+            for (key, _) in members {
+                let Some(person) = people.find(&key.text) else { continue };
+                let ids = || person.names().filter_map(|name| name.strip_prefix(source)?.strip_prefix(':'));
+                if ids().next().is_some() && !ids().any(|id| id.bytes().all(|it| it.is_ascii_digit())) {
+                    let message = format!(
+                        "`{}` is never a requester of the caller `{}`, which are numbers of {source} (`{claim}`): \
+                         none of the person's names there is one",
+                        key.text, caller.name
+                    );
+                    self.warn(key.at, message);
+                }
+            }
+        }
+    }
+
+    fn warn(&mut self, at: Place, message: String) {
+        self.warnings.push(Warning { at, since: None, message });
     }
 
     fn named(&mut self, key: &Key, what: &str) {

@@ -43,7 +43,9 @@ fn access_files_in_the_documentation_are_sound() {
             let block = block.replace("/etc/countersign/cluster-jwks.json", &keys.display().to_string());
             let block = block.replace("/etc/countersign/audit-lake.secret", &secret.display().to_string());
             let read = Access::read(format!("{name}, block at line {line}").as_ref(), &block);
-            found.push((name.clone(), read.unwrap_or_else(|errors| panic!("{errors}"))));
+            let read = read.unwrap_or_else(|errors| panic!("{errors}"));
+            assert_eq!(read.warnings(NOW).map(|warning| warning.to_string()).collect::<Vec<_>>(), [""; 0]);
+            found.push((name.clone(), read));
         }
     }
     let access: Vec<_> = found.iter().filter(|(name, _)| name == "ACCESS.md").map(|(_, read)| read).collect();

@@ -88,6 +88,7 @@ fn what_could_never_work_is_an_error() {
         ("repository_id: \"4711\", ", "", "`claims` must name `repository_id`"),
         ("project_id: 815", "project: acme/infra", "`claims` must name `project_id`"),
         ("environment: production", "enviroment: production", "has no `enviroment`"),
+        ("environment: production", "environment: \"prod*\"", "it is no pattern"),
         ("to: \"{environment}\"", "to: \"{env}\"", "has no `env`"),
         ("to: \"{environment}\"", "to: \"{environment\"", "without its `}`"),
         ("action: deploy_prod", "action: \"deploy_*\"", "is a pattern"),

@@ -4,6 +4,7 @@ mod admins;
 mod authenticating;
 mod certificates;
 mod docs;
+mod explaining;
 mod gates;
 mod issuer;
 mod reading;

@@ -134,6 +134,13 @@ fn what_is_wrong_is_said_with_its_place() {
             "issuer: local, claims: { project_id: \"4711\", ref_protected: \"false\",",
             "needs `ref_protected: \"true\"`",
         ),
+        (
+            "githubusercontent.com, aud",
+            "githubusercontent.com/, aud",
+            "tokens of GitHub have `https://token.actions.githubusercontent.com`",
+        ),
+        ("repository_id: \"4711\"", "repository_id: \"4711\", ref: \"refs/tags/*\"", "it is no pattern"),
+        ("repository_id: \"4711\"", "repository_id: [\"4711\", \"48*\"]", "`48*` has a `*`"),
         ("github: dana-d", "github: dana d", "`dana d` has spaces in it"),
         ("dana@acme.example", "dana.acme.example", "`dana.acme.example` is no e-mail address"),
         (
@@ -153,6 +160,112 @@ fn what_is_wrong_is_said_with_its_place() {
         let errors = errors.expect_err(to);
         assert!(errors.contains(expected) && errors.starts_with(&start), "{to}: {errors}");
     }
+}
+
+/// GitHub and gitlab.com have tokens for anybody, and a slash at the end would make every rule of no use.
+#[test]
+fn an_issuers_rules_hold_however_it_is_spelt() {
+    let read = |issuer: &str, claims: &str| {
+        let text = format!(
+            "version: 1\nissuers: {{ ci: {{ issuer: \"{issuer}\", audience: countersign }} }}\n\
+             callers:\n  web: {{ oidc: {{ issuer: ci, claims: {{ {claims} }} }}, requester: machine, actions: \"*\" }}\n"
+        );
+        Access::read(Path::new("access.yaml"), &text).map(drop).map_err(|errors| errors.to_string())
+    };
+    let github = [
+        "https://token.actions.githubusercontent.com",
+        "https://token.actions.githubusercontent.com/acme-inc",
+        "https://token.actions.acme.ghe.com",
+        "https://github.acme.example/_services/token",
+    ];
+    let wrong = "event_name: [push, pull_request_target], sub: \"repo:acme/web:*\"";
+    let right = "repository_id: \"4711\", event_name: push";
+    for issuer in github {
+        let errors = read(issuer, wrong).unwrap_err();
+        let expected =
+            ["`sub` of GitHub", "`repository_id` or", "runs what strangers wrote", "it is no pattern"];
+        assert!(expected.iter().all(|said| errors.contains(said)), "{issuer}: {errors}");
+        assert_eq!(errors.lines().count(), expected.len(), "{issuer}: {errors}");
+        assert_eq!(read(issuer, right), Ok(()), "{issuer}");
+    }
+    for issuer in github.iter().chain(&["https://gitlab.com"]) {
+        let errors = read(&format!("{issuer}/"), "project_id: \"815\", repository_id: \"4711\"").unwrap_err();
+        assert!(errors.contains(":2:26: ") && errors.contains(&format!("have `{issuer}`")), "{errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+    // Others may have one.
+    assert_eq!(read("https://acme.eu.auth0.com/", wrong), Ok(()));
+}
+
+/// Each row takes something away or puts something in, and names what the warning must say and where.
+#[test]
+fn what_may_not_do_what_was_meant_is_a_warning() {
+    let folder = folder();
+    let warnings = |text: &str| -> Vec<String> {
+        read_in(folder.path(), text).unwrap().warnings(NOW).map(ToString::to_string).collect()
+    };
+    assert_eq!(warnings(SOUND), [""; 0]);
+    for (from, to, expected) in [
+        (
+            "2027-01-31",
+            "2026-02-28",
+            ":14:92: the end of this API key of the caller `nightly` is 2026-03-01T00:00:00.000Z: make another one",
+        ),
+        // Fourteen days before.
+        ("2027-01-31", "2026-03-15T12:00:00Z", ":14:92: the end of this API key"),
+        ("2027-01-31", "2026-03-15T12:00:01Z", ""),
+        ("    owners: [dana, U0RITA]\n", "", ":12:3: the caller `nightly` is a machine without `owners`"),
+        ("\"{actor}\"", "\"{actorid}\"", ":9:16: tokens of GitHub are not known to have the claim `actorid`"),
+        ("\"{actor}\"", "\"{actor_idd}\"", "did you mean `actor_id`?"),
+        ("repository_id: \"4711\"", "repository_id: \"4711\", envronment: x", "did you mean `environment`?"),
+        ("repository_id: \"4711\"", "repository_id: \"4711\", repo_property_team: x", ""),
+        ("\"{actor}\"", "\"{actor_id}\"", ":20:3: `dana` is never a requester of the caller `web-deploys`"),
+        ("\"{actor}\" }", "\"{actor_id}\" }\n    # ", ":21:3: `dana` is never a requester"),
+        ("\"{actor}\"", "\"x{actor_id}\"", ""),
+        (
+            "issuer: github, claims: { repository_id: \"4711\",",
+            "issuer: local, claims: { scope: \"*\",",
+            "`*` has a `*`: all of the claim `scope` is compared",
+        ),
+    ] {
+        let text = SOUND.replacen(from, to, 1);
+        assert_ne!(text, SOUND, "{from}");
+        let found = warnings(&text);
+        if expected.is_empty() {
+            assert_eq!(found, [""; 0], "{to}");
+            continue;
+        }
+        assert!(found.len() == 1 && found[0].contains(expected), "{to}: {found:?}");
+    }
+    let both = SOUND.replace("\"{actor}\"", "\"{actor_id}\"").replace("dana-d", "[dana-d, \"583231\"]");
+    assert_eq!(warnings(&both), [""; 0]);
+    let gate = "version: 1\ncallers:\n  web: { gate: { system: github, claims: { repository_id: 1 }, action: deploy } }\n\
+                people:\n  dana: { github: dana-d }\n";
+    assert!(warnings(gate)[0].contains("(`sender_id`)"), "{:?}", warnings(gate));
+}
+
+#[test]
+fn warnings_hold_no_digest() {
+    let digest = ApiKey::generate().unwrap().digest().to_string();
+    let claims = format!("issuer: local, claims: {{ team: \"{digest}*\",");
+    let text = SOUND.replacen("issuer: github, claims: { repository_id: \"4711\",", &claims, 1);
+    let access = read_in(folder().path(), &text).unwrap();
+    let warnings: Vec<String> = access.warnings(NOW).map(ToString::to_string).collect();
+    assert!(warnings.len() == 1 && !warnings[0].contains(&digest), "{warnings:?}");
+}
+
+#[test]
+fn actions_that_the_policy_set_lacks_are_named() {
+    let access = read_in(folder().path(), SOUND).unwrap();
+    assert_eq!(access.idle_actions(&["deploy_prod", "rotate_secret", "other"]), [""; 0]);
+    let idle = access.idle_actions(&["deploy-prod", "rotate_secrets"]);
+    assert_eq!(
+        idle,
+        [
+            "the caller `nightly` may ask for `rotate_secret`, and the policy set has no such action; did you mean `rotate_secrets`?",
+            "the caller `web-deploys` may ask for `deploy_*`, and the policy set has no such action",
+        ]
+    );
 }
 
 /// What was refused is not said to be missing where it is referred to.

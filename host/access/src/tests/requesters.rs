@@ -51,6 +51,26 @@ fn claims_take_the_place_of_what_is_asserted() {
     assert_eq!(ask("job", None, party("github", "dana-d")), Err(RequesterError::Claim));
 }
 
+/// Whoever approves takes what stands beside a proven name for proven.
+#[test]
+fn nobody_chooses_how_a_proven_requester_is_called() {
+    let access = read(FILE);
+    let called = |caller: &str, actor: Option<&str>, display: Option<&str>| {
+        let claims = actor.map(|actor| Arc::new(object(json!({"actor": actor}))));
+        let identified = Identified { caller: Arc::clone(access.caller(caller).unwrap()), claims };
+        let display = display.map(str::to_owned);
+        let asserted = Party { display, ..party("github", actor.unwrap_or("eve")).unwrap() };
+        identified.requester(Some(asserted), access.people()).unwrap().party.display
+    };
+    for display in [None, Some("Dana Diaz (U0DANA)")] {
+        assert_eq!(called("job", Some("eve"), display), None);
+        assert_eq!(called("job", Some("dana-d"), display).as_deref(), Some("dana"));
+        assert_eq!(called("nightly", None, display), None);
+        // All of it is as the caller says.
+        assert_eq!(called("portal", None, display).as_deref(), display);
+    }
+}
+
 #[test]
 fn a_machine_is_itself_whatever_is_asserted() {
     let expected = || Ok(("machine:nightly".to_owned(), true, true));

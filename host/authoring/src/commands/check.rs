@@ -23,6 +23,9 @@ pub struct Check {
     /// The policy set: its folder, or the `policy-set.yaml` in it.
     #[arg(value_name = "SET")]
     set: PathBuf,
+    /// Exit with 1 if there are warnings, as with errors.
+    #[arg(long)]
+    deny_warnings: bool,
     /// The output format.
     #[arg(long, default_value = "text")]
     format: Format,
@@ -44,17 +47,18 @@ pub(crate) fn run(check: &Check, engine: &Engine) -> Result<Answer> {
     ensure!(file.exists(), "there is no policy set at `{}`", file.display());
     let _progress = Progress::start("loading the policy set");
     let loaded = fetch::load(Source::folder(&check.set), engine, &check.loading.supply.registries())?;
-    let good = loaded.is_ok();
     let directory = check.people.directory()?;
     let warnings = loaded.as_ref().map(|set| set.warnings(&directory, SystemClock.now())).unwrap_or_default();
+    let denied = check.deny_warnings && !warnings.is_empty();
+    let good = loaded.is_ok() && !denied;
     match (check.format, &loaded) {
-        (Format::Text, Ok(set)) => Ok(Answer::lines(&valid(set, &warnings), good)),
+        (Format::Text, Ok(set)) => Ok(Answer::lines(&valid(set, &warnings, denied), good)),
         (Format::Text, Err(errors)) => Ok(Answer::lines(&invalid(errors), good)),
         (Format::Json, loaded) => Answer::json(&View::of(loaded, warnings), good),
     }
 }
 
-fn valid(set: &PolicySet, warnings: &[String]) -> String {
+fn valid(set: &PolicySet, warnings: &[String], denied: bool) -> String {
     let mut text = String::new();
     let row = |policy: &ActionPolicy| {
         let entry = policy.entry();
@@ -76,6 +80,10 @@ fn valid(set: &PolicySet, warnings: &[String]) -> String {
     for warning in warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
+    if denied {
+        let warnings = words::count(warnings.len(), "warning");
+        let _ = writeln!(text, "\n{warnings} found, and `--deny-warnings` lets none pass");
+    }
     text
 }
 
@@ -93,7 +101,6 @@ struct View<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
     actions: Vec<ActionView<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
     errors: Vec<ErrorView<'a>>,
 }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use countersign_core::clock::{Clock as _, SystemClock};
 use countersign_core::directory::Directory;
@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use crate::people::People;
 use crate::shown::plain;
-use crate::{Answer, Format, Redis, StoreAddress};
+use crate::{Answer, Format, Redis, StoreAddress, words};
 use countersign_console::Progress;
 
 /// How many requests are read from the store at once.
@@ -42,7 +42,7 @@ pub struct Replay {
     #[arg(long, value_name = "SET")]
     set: PathBuf,
     /// The store with the recorded requests: `sqlite:PATH` or `redis://HOST`. Gateways may be running on it.
-    #[arg(long, value_name = "STORE", default_value = "sqlite:countersign.db", value_parser = StoreAddress)]
+    #[arg(long, value_name = "COUNTERSIGN_STORE", default_value = "sqlite:countersign.db", value_parser = StoreAddress)]
     store: StoreUrl,
     /// The number of outcomes that may change. Exits with 1 if more do.
     #[arg(long, value_name = "N")]
@@ -119,8 +119,11 @@ fn report(replay: &Replay, engine: &Engine) -> Result<Report> {
     let set = fetch::load(Source::folder(&replay.set), engine, &replay.loading.supply.registries())??;
     let now = SystemClock.now();
     let since = replay.since.before(now);
-    let replayer = Replayer::new(set, directory(&archive, &replay.people)?, now);
-    let mut report = Report { since, set: replayer.set().hash(), ..Report::default() };
+    ensure!(since <= now, "`--since` is {since}, which is in the future: no request was made since then");
+    let directory = directory(&archive, &replay.people)?;
+    let unknown_people = set.policies().flat_map(|policy| policy.unknown_people(&directory, now)).collect();
+    let replayer = Replayer::new(set, directory, now);
+    let mut report = Report { since, set: replayer.set().hash(), unknown_people, ..Report::default() };
     let mut entries: BTreeMap<Digest, Option<PolicyEntry>> = BTreeMap::new();
     progress.next("evaluating requests");
     // Ids are ordered by the time at which requests were made.
@@ -168,6 +171,8 @@ struct Report {
     without_hidden: usize,
     /// Requests with an event at which a policy failed.
     failed: Vec<(RequestId, String)>,
+    /// Names of people in the candidate set, of which only the access file says whose they are.
+    unknown_people: BTreeSet<String>,
 }
 
 impl Default for Report {
@@ -181,6 +186,7 @@ impl Default for Report {
             not_judged: BTreeMap::new(),
             without_hidden: 0,
             failed: Vec::new(),
+            unknown_people: BTreeSet::new(),
         }
     }
 }
@@ -206,9 +212,9 @@ impl Report {
         self.changed.values().map(Vec::len).sum()
     }
 
-    /// Whether there were requests, and none of them says anything of the candidate.
+    /// Whether no request says anything of the candidate.
     fn says_nothing(&self) -> bool {
-        self.requests > 0 && self.same == 0 && self.changed.is_empty()
+        self.same == 0 && self.changed.is_empty()
     }
 
     /// Why this is not good enough if at most so many outcomes may change.
@@ -217,7 +223,8 @@ impl Report {
         if changes > most {
             return Some(format!("{changes} outcomes change; at most {most} may"));
         }
-        self.says_nothing().then(|| format!("no outcome is known, so more than {most} may change"))
+        self.says_nothing()
+            .then(|| format!("no request was evaluated, so more than {most} outcomes may change"))
     }
 
     fn text(&self) -> String {
@@ -234,7 +241,7 @@ impl Report {
             let _ = writeln!(text, "{what}: {count}");
             text.push_str(&ids);
         }
-        if self.says_nothing() {
+        if self.requests > 0 && self.says_nothing() {
             text.push_str("\nno request could be evaluated, so this says nothing of the candidate\n");
         }
         if self.without_hidden > 0 {
@@ -242,6 +249,14 @@ impl Report {
                 text,
                 "\nevaluated without hidden parameters, which are not stored: {}",
                 self.without_hidden
+            );
+        }
+        if !self.unknown_people.is_empty() {
+            let names = words::names(&self.unknown_people);
+            let _ = writeln!(
+                text,
+                "\nonly the access file says who has these names, and what they decided may not count: {names}; give it with \
+                 `--access FILE`"
             );
         }
         if !self.failed.is_empty() {
@@ -276,6 +291,7 @@ impl Report {
             "notJudged": not_judged.collect::<Vec<_>>(),
             "withoutHiddenParameters": self.without_hidden,
             "failed": all(&self.failed),
+            "unknownPeople": self.unknown_people,
         })
     }
 }

@@ -211,7 +211,6 @@ struct View<'a> {
     could_move: Vec<MoveView<'a>>,
     could_deny: &'a [String],
     unknown_usergroups: &'a BTreeSet<String>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     warnings: &'a [String],
 }
 

@@ -58,6 +58,7 @@ impl Scenario {
                 schema: None,
                 timeout_ms: 600_000,
                 granted_elsewhere: true,
+                editable_elsewhere: BTreeSet::new(),
             },
             config_refused: None,
             expect: None,
@@ -81,6 +82,8 @@ struct Setting {
     timeout_ms: u64,
     /// Whether another policy is assumed to grant every act, so that acts which this one does not refuse are counted.
     granted_elsewhere: bool,
+    /// The parameters that another policy is assumed to let people edit.
+    editable_elsewhere: BTreeSet<String>,
 }
 
 /// An event and its expected outcome.

@@ -1,6 +1,6 @@
 //! Runs a scenario against a module, in the gateway's own sandbox, and compares its answers with what is expected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -12,7 +12,8 @@ use crate::synthetic::{Submitted, request_id};
 use crate::words;
 use countersign_core::directory::Directory;
 use countersign_core::lifecycle::{
-    self, Act, Event, FailureKind, Intent, PolicyFailure, Request, Ruling, Standing, Submission, Verdict,
+    self, Act, Event, FailureKind, Intent, PolicyFailure, Reason, Refusal, Request, Ruling, Standing,
+    Submission, Verdict,
 };
 use countersign_core::record::{PolicyEntry, PolicyUse};
 use countersign_policy::decide;
@@ -271,6 +272,7 @@ impl Playing<'_> {
 
     /// Asks the policy twice, for it has to give the same answer, and keeps the event if it counts.
     fn judge(&mut self, policy: &ActionPolicy, event: Event) -> Outcome {
+        let editable = self.editable();
         let Some(request) = &mut self.request else { return Outcome::Refused(Vec::new()) };
         let mut answers = policy.judge_at_cost(request, &event);
         let mut again = policy.judge_at_cost(request, &event);
@@ -290,11 +292,20 @@ impl Playing<'_> {
                 if !counts {
                     return Outcome::Silent(ruling);
                 }
+                if let Err(refusal) = request.check_edits(&event.act, &editable, &policy.entry().redact) {
+                    return Outcome::Refused(reasons(&refusal));
+                }
                 request.history.push(event);
                 self.ruling = Some(ruling.clone());
                 Outcome::Counted(ruling)
             }
         }
+    }
+
+    /// The parameters that may be edited, by this policy and by others.
+    fn editable(&self) -> BTreeSet<String> {
+        let own = self.ruling.iter().flat_map(|ruling| &ruling.editable);
+        own.chain(&self.scenario.setting.editable_elsewhere).cloned().collect()
     }
 
     /// Records the step. Returns whether all was as expected.
@@ -319,6 +330,14 @@ impl Playing<'_> {
         seen: Vec<String>,
     ) {
         self.mismatches.push(Mismatch { line, event, what, expected: vec![expected.to_owned()], seen });
+    }
+}
+
+/// A refusal of the gateway's own, as a policy would give it.
+fn reasons(refusal: &Refusal) -> Vec<Reason> {
+    match refusal.reasons() {
+        [] => vec![Reason { code: refusal.code().to_owned(), message: refusal.to_string(), path: None }],
+        reasons => reasons.to_vec(),
     }
 }
 

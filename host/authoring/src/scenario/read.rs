@@ -105,9 +105,12 @@ impl ScenarioReader<'_> {
                 return None;
             }
         };
-        let setting = self.setting(&Given { own: &fields, defaults });
-        if fields.get("config").is_none() && defaults.is_none_or(|fields| fields.get("config").is_none()) {
-            self.reader.error(node.at, format!("`config` is missing in the scenario `{name}`"));
+        let given = Given { own: &fields, defaults };
+        let setting = self.setting(&given);
+        match given.get("config") {
+            // Not of the defaults on their own: a scenario may have other groups.
+            Some(config) => self.reader.groups_exist(config, &setting.groups),
+            None => self.reader.error(node.at, format!("`config` is missing in the scenario `{name}`")),
         }
         let config_refused = fields.get("config_refused").map(|node| self.texts(node, "a JSON Pointer"));
         let expect = fields.get("expect").map(|node| self.expect(node, true));

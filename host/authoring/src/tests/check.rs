@@ -63,7 +63,26 @@ fn a_sound_set_is_said_to_be_sound() {
     assert_eq!(json["sound"], true);
     assert_eq!(json["actions"][0]["action"], "deploy");
     assert_eq!(json["actions"][0]["policies"][1]["use"], "override-guard");
-    assert_eq!(json["errors"], serde_json::json!([]));
+    assert_eq!((&json["errors"], &json["warnings"]), (&serde_json::json!([]), &serde_json::json!([])));
+}
+
+#[test]
+fn warnings_can_be_denied() {
+    let folder = Workspace::new();
+    let deny = ["check", "./", "--deny-warnings"];
+    folder.write_set(SOUND);
+    has(&folder.policy(&deny), 0, &["sound: 2 actions"]);
+    folder.write_set(&SOUND.replace("hide: [secret]", "hide: [secert]"));
+    folder.write("schemas/rotate.json", r#"{ "properties": { "secret": {} } }"#);
+    let warned = "the action `rotate` hides the parameter `secert`, which its schema does not list; did you mean `secret`?";
+    has(&folder.policy(&["check", "./"]), 0, &[warned]);
+    has(
+        &folder.policy(&deny),
+        1,
+        &["sound: 2 actions", warned, "\n1 warning found, and `--deny-warnings` lets none pass\n"],
+    );
+    let json = folder.policy(&[&deny[..], &["--format", "json"]].concat());
+    has(&json, 1, &["\"sound\": true", "\"warnings\": [", warned]);
 }
 
 #[test]
@@ -180,15 +199,27 @@ fn what_nobody_could_approve_is_warned_of() {
         &output,
         0,
         &[
+            "warning: the action `deploy` asks for `dana`, which is no Slack id",
+            "says who has this name: give it with `--access FILE`",
+        ],
+    );
+    assert!(!output.text.contains("approvals are needed"), "dana may be somebody: {}", output.text);
+    let judged = folder.policy(&["judge", "./", "--action", "deploy"]);
+    has(&judged, 0, &["\nwarning: the action `deploy` asks for `dana`", "now: ready_for_approval"]);
+
+    let key = format!("keys: [{{ sha256: {} }}]", "6a".repeat(32));
+    let caller = format!("callers: {{ ci: {{ {key}, requester: machine, actions: [deploy] }} }}");
+    folder.write("others.yaml", format!("version: 1\n{caller}\npeople:\n  erik: {{ slack: [U0ERIK] }}\n"));
+    has(
+        &folder.policy(&["check", "./", "--access", "./others.yaml"]),
+        0,
+        &[
             "warning: the action `deploy` asks for `dana`, who can be nobody in Slack",
             "warning: the action `deploy`: 3 approvals are needed, which only",
         ],
     );
-    let judged = folder.policy(&["judge", "./", "--action", "deploy"]);
-    has(&judged, 0, &["\nwarning: the action `deploy` asks for `dana`"]);
-
-    let key = format!("keys: [{{ sha256: {} }}]", "6a".repeat(32));
-    let caller = format!("callers: {{ ci: {{ {key}, requester: machine, actions: [deploy] }} }}");
+    let refused = folder.policy(&["judge", "./", "--action", "deploy", "--access", "./others.yaml"]);
+    has(&refused, 0, &["→ refused (unsatisfiable)", "is nobody in Slack: dana"]);
     folder.write("access.yaml", format!("version: 1\n{caller}\npeople:\n  dana: {{ slack: [U0DANA] }}\n"));
     for command in [&["check", "./"][..], &["judge", "./", "--action", "deploy"]] {
         let known = folder.policy(&[command, &["--access", "./access.yaml"]].concat());
@@ -222,6 +253,7 @@ fn every_fault_has_its_place_and_its_pointer() {
     {
       "sound": false,
       "actions": [],
+      "warnings": [],
       "errors": [
         {
           "file": "policy-set.yaml",
@@ -277,6 +309,16 @@ fn a_replay_takes_a_set_as_a_check_does() {
         let since = "2026-05-01T00:00:00.000Z";
         has(&replay(since, set), 0, &[&format!("0 requests since {since}")]);
     }
+    let ahead = "2999-01-01T00:00:00Z";
+    has(&replay(ahead, "./"), 2, &["`--since` is 2999-01-01T00:00:00.000Z, which is in the future"]);
+    let most = ["replay", "--since", "30d", "--set", "./", "--store", &store, "--max-changes", "0"];
+    has(
+        &folder.policy(&most),
+        1,
+        &["0 requests since ", "no request was evaluated, so more than 0 outcomes may"],
+    );
+    folder.write_set(&SOUND.replace("[U1, ", "[dana, "));
+    has(&replay("30d", "./"), 0, &["only the access file says who has these names", ": dana; give it"]);
     let output = replay("2026-11-01", "./");
     has(&output, 2, &["'2026-11-01'", "expected a duration such as `30d`"]);
     assert!(!output.text.contains("invalid character"), "{}", output.text);

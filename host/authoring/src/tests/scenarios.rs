@@ -219,6 +219,69 @@ fn every_expectation_can_fail() {
     }
 }
 
+/// A gateway refuses it after the policies' own answers.
+#[test]
+fn an_edit_of_what_nobody_may_edit_is_refused() {
+    let edit =
+        |edits: &str, expect: &str| format!("    events: [{{ by: U1, act: approve, {edits}{expect} }}]\n");
+    let ref_2 = |expect: &str| edit("edits: { ref: 2 }", expect);
+    let quorum = "{ approvers: [U1], approvals: 1 }";
+    let locked = "refused: key_not_allowed (these parameters cannot be edited: ref)";
+    let schema = "    schema: { properties: { ref: { type: string } } }\n    params: { ref: main }\n";
+    let elsewhere = "    editable_elsewhere: [ref]\n";
+    let rows: &[(String, &[&str])] = &[
+        (ref_2(""), &["counted, as nothing else is expected", locked]),
+        (ref_2(", expect: satisfied"), &["satisfied", locked]),
+        (ref_2(", expect: { refused: key_not_allowed }"), &[]),
+        (format!("    params: {{ ref: 1 }}\n{}", edit("removes: [ref]", "")), &[locked]),
+        (edit("removes: [ref]", ", expect: satisfied"), &[]),
+        (format!("    params: {{ ref: 2 }}\n{}", ref_2(", expect: satisfied")), &[]),
+        (format!("{elsewhere}{}", ref_2(", expect: satisfied")), &[]),
+        (format!("{elsewhere}    redact: {{ hide: [ref] }}\n{}", ref_2("")), &[locked]),
+        (
+            format!(
+                "{elsewhere}{schema}{}",
+                ref_2(", expect: { refused: { code: schema_validation, path: ref } }")
+            ),
+            &[],
+        ),
+        // Whoever has no say is told that first.
+        ("    events: [{ by: U7, act: approve, edits: { ref: 2 }, expect: silent }]\n".to_owned(), &[]),
+    ];
+    for (scenario, failure) in rows {
+        check("quorum", quorum, scenario, failure);
+    }
+    let guard = "{ keys: [ref] }";
+    let granted = "    granted_elsewhere: true\n";
+    check("override-guard", guard, &format!("{granted}{}", ref_2(", expect: satisfied")), &[]);
+}
+
+#[test]
+fn a_group_that_is_not_there_is_an_error_as_in_a_set() {
+    let header = "version: 1\ndefaults: { config: { approvers: [\"@m\"] } }\nscenarios:\n";
+    let rows: &[(&str, &[&str])] = &[
+        (
+            "  - { name: a }\n  - { name: b }\n",
+            &["s.yaml:2:35: at `/approvers/0`: `@m` names no group of `groups`"],
+        ),
+        (
+            "  - { name: a, groups: { me: [U1] } }\n",
+            &["at `/approvers/0`: `@m` names no group of `groups`; did you mean `me`?"],
+        ),
+        ("  - { name: a, groups: { m: [\"@n\"] } }\n", &["s.yaml:4:30: a group holds ids, but `@n` is none"]),
+        ("  - { name: a, groups: { m: [U1, U1] } }\n", &["`U1` is in the group `m` twice"]),
+        ("  - { name: a, groups: { m!: U1 } }\n", &["`m!` cannot name a group"]),
+    ];
+    for (scenarios, expected) in rows {
+        let output = tested("quorum", &format!("{header}{scenarios}"), "text");
+        has(&output, 2, expected);
+        assert!(output.text.matches("names no group").count() <= 1, "{}", output.text);
+    }
+    // The default's name of a group that each scenario has.
+    let own = "  - { name: a, groups: { m: [U1] } }\n  - { name: b, groups: { m: U2 } }\n";
+    has(&tested("quorum", &format!("{header}{own}"), "text"), 0, &["2 scenarios passed"]);
+}
+
 #[test]
 fn faults_of_the_configuration() {
     check("quorum", "{ approvers: [] }", "    config_refused: /approvers\n", &[]);

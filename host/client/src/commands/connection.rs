@@ -40,9 +40,11 @@ impl Address {
         credentials: Credentials,
         keys: Option<KeySet>,
         patience: Duration,
+        environment: &Environment,
     ) -> Result<Client, Ended> {
         let url = GatewayUrl::new(&self.url, self.insecure_http).map_err(Ended::usage)?;
-        let settings = Settings { url, ca_file: self.ca_file.clone(), credentials, keys, patience };
+        let (ca_file, unused_proxy) = (self.ca_file.clone(), environment.unused_proxy());
+        let settings = Settings { url, ca_file, credentials, keys, patience, unused_proxy };
         let made = tokio::task::spawn_blocking(|| Client::new(settings)).await;
         made.map_err(Ended::doubt)?.map_err(Ended::usage)
     }
@@ -80,7 +82,7 @@ impl Connection {
             KeySet::read(&text).map_err(|error| Ended::usage(format!("`{shown}` is no key set: {error}")))
         });
         let credentials = Credentials::find(environment, &self.address.audience);
-        self.address.client(credentials, keys.transpose()?, self.patience).await
+        self.address.client(credentials, keys.transpose()?, self.patience, environment).await
     }
 
     /// The keys that receipts are checked with; `None` if there need be none.

@@ -9,6 +9,8 @@ mod hash;
 pub mod hook;
 mod parameters;
 mod party;
+#[cfg(test)]
+mod recipes;
 mod requests;
 mod watch;
 mod webhooks;
@@ -20,7 +22,7 @@ pub use hash::HashCommand;
 pub use hook::HookCommand;
 pub use party::party;
 pub use requests::RequestsCommand;
-pub use watch::WaitCommand;
+pub use watch::{WaitCommand, read_token};
 pub use webhooks::WebhooksCommand;
 
 /// The variables that these commands read, beside those that are values of flags.

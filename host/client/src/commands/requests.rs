@@ -186,14 +186,23 @@ impl Gateway {
             Some(token) => Credentials::Bearer(Secret::new(token)),
             None => Credentials::find(environment, &self.address.audience),
         };
-        self.address.client(credentials, None, self.patience).await
+        self.address.client(credentials, None, self.patience, environment).await
     }
 }
 
 pub(super) fn failed(error: CallError) -> Ended {
-    let exit = if matches!(error, CallError::Refused(_)) { Exit::Refused } else { Exit::Doubt };
-    Ended::new(exit, error)
+    match &error {
+        // The callers' address has no routes for admins if there is one for operations.
+        CallError::Refused(problem) if problem.is_no_such_path() => {
+            Ended::new(Exit::Refused, NO_ADMIN_ROUTES)
+        }
+        CallError::Refused(_) => Ended::new(Exit::Refused, error),
+        _ => Ended::new(Exit::Doubt, error),
+    }
 }
+
+const NO_ADMIN_ROUTES: &str = "there are no routes for admins at this address: they are at the gateway's \
+                               `COUNTERSIGN_OPS_LISTEN`, or the gateway has no admins";
 
 impl Filter {
     /// The path that lists them, up to `limit` of them after `cursor`.
@@ -495,6 +504,20 @@ mod tests {
     use countersign_core::text::is_invisible;
 
     use super::*;
+    use crate::error::Problem;
+
+    /// Both are 404 `not_found`, and what helps is another thing.
+    #[test]
+    fn an_address_without_routes_for_admins_is_told_from_a_request_that_is_not_there() {
+        for (detail, expected) in [
+            (Problem::NO_SUCH_PATH, "they are at the gateway's `COUNTERSIGN_OPS_LISTEN`"),
+            ("there is no such request", "not_found: there is no such request"),
+        ] {
+            let problem = json!({"status": 404, "error": "not_found", "detail": detail});
+            let Ended { exit, why } = failed(CallError::Refused(serde_json::from_value(problem).unwrap()));
+            assert!(exit == Exit::Refused && why.contains(expected), "{why}");
+        }
+    }
 
     #[test]
     fn a_time_span_has_two_units() {

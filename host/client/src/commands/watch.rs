@@ -1,7 +1,7 @@
 //! `countersign wait`: every state of a request until it ends.
 
+use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
 
 use clap::Args;
 use countersign_console::{note, say};
@@ -16,6 +16,12 @@ use crate::environment::Environment;
 use crate::patience::until;
 use crate::text::plain;
 use crate::wait::{News, Waiting};
+
+/// The longest token that is read, in bytes: a gateway takes none of more than 16 KiB.
+const TOKEN_BYTES: u64 = 64 * 1024;
+
+const NO_TOKEN: &str =
+    "it is no wait token, as `countersign ask --detach --token-out FILE` writes one to a file";
 
 /// Print every state of a request until it ends, and check the receipt of the decision.
 #[derive(Debug, Args)]
@@ -41,12 +47,12 @@ impl WaitCommand {
     }
 
     async fn wait(&self, environment: &Environment) -> Result<Exit, Ended> {
-        let token = token(&self.token)?;
+        let token = read_token(&self.token)?;
         let client = self.connection.client(environment).await?;
         let keys = self.connection.keys(&client).await?;
         // A wait token begins with the request that it is of.
         let request = token.split('.').next().and_then(|id| id.parse::<RequestId>().ok());
-        let request = request.ok_or_else(|| Ended::usage("it is no wait token"))?;
+        let request = request.ok_or_else(|| Ended::usage(NO_TOKEN))?;
         let mut waiting = Waiting::start(&client, &token);
         // When the patience with a gateway that is not heard of is over.
         let mut give_up = None;
@@ -97,16 +103,17 @@ impl WaitCommand {
     }
 }
 
-fn token(argument: &str) -> Result<String, Ended> {
-    let wrong = |error| Ended::usage(format!("cannot read the token: {error}"));
-    let text = match argument.strip_prefix('@') {
-        Some(path) => std::fs::read_to_string(Path::new(path)).map_err(wrong)?,
-        None if argument == "-" => {
-            let mut text = String::new();
-            std::io::stdin().lock().take(4096).read_to_string(&mut text).map_err(wrong)?;
-            text
-        }
-        None => argument.to_owned(),
+/// A token that is given on the command line: itself, `@FILE` for a file that holds it, or `-` for the standard input.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn read_token(argument: &str) -> Result<String, Ended> {
+    let mut text = String::new();
+    let read = match argument.strip_prefix('@') {
+        Some(path) => File::open(path).and_then(|file| file.take(TOKEN_BYTES).read_to_string(&mut text)),
+        None if argument == "-" => std::io::stdin().lock().take(TOKEN_BYTES).read_to_string(&mut text),
+        None => return Ok(argument.trim().to_owned()),
     };
+    read.map_err(|error| Ended::usage(format!("cannot read the token: {error}")))?;
     Ok(text.trim().to_owned())
 }

@@ -123,6 +123,9 @@ impl Resend {
             let answer = client.read(&path(Some(target), PAGE)).await.map_err(failed)?;
             let letters = list(&answer, "/deadLetters").iter();
             ids = letters.map(|letter| text(letter, "/id")).collect();
+            if ids.is_empty() {
+                note!("`{}` has no dead letters", plain(target));
+            }
         }
         for id in &ids {
             let id: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();

@@ -33,6 +33,12 @@ macro_rules! audit_events {
                 match self { $($(AuditEvent::$variant => $name,)*)* }
             }
 
+            /// The event with this name.
+            #[must_use]
+            pub fn named(name: &str) -> Option<AuditEvent> {
+                AuditEvent::ALL.iter().copied().find(|event| event.as_str() == name)
+            }
+
             /// When it is written: a sentence in Markdown.
             #[must_use]
             pub const fn when(self) -> &'static str {

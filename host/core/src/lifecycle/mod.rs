@@ -55,4 +55,7 @@ pub use request::{
 pub use step::{LATENCY_BUCKETS_MS, MAX_HISTORY, Step, draft};
 pub use supersede::SupersedeKey;
 pub use timestamp::{BadTimestamp, Timestamp};
-pub use usage::{Consumption, Presented, Repeat, RunReport, RunResult, Usage, UseAct, UseRefusal, UseTerms};
+pub use usage::{
+    Consumption, Presented, PresentedParameters, Repeat, RunReport, RunResult, Usage, UseAct, UseRefusal,
+    UseTerms,
+};

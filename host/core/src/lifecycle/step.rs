@@ -9,8 +9,7 @@ use serde_json::{Map, Value, json};
 use super::audit_event::AuditEvent;
 use super::effect::{AuditEntry, Count, Effect};
 use super::event::{
-    Act, Edit, Event, FailureKind, PolicyFailure, Reason, Requirement, RequirementKind, Ruling, Standing,
-    Verdict,
+    Act, Event, FailureKind, PolicyFailure, Reason, Requirement, RequirementKind, Ruling, Standing, Verdict,
 };
 use super::id::RequestId;
 use super::refusal::Refusal;
@@ -68,10 +67,8 @@ pub(super) fn judged(
 ) -> Result<Step, Refusal> {
     let State::Open(open) = &request.state else { return Err(Refusal::Ended(request.status())) };
     let rulings = combine(&event, verdicts)?;
-    let hides = |key: &str| request.submission.redacted.contains(key) || !redaction.shows(key);
-    if let Act::Approve { edits } = &event.act {
-        check_edits(edits, |key| open.editable.contains(key) && !hides(key))?;
-    }
+    let hides = |key: &str| request.hides(key, redaction);
+    request.check_edits(&event.act, &open.editable, redaction)?;
     let acted = event.by.is_some() || request.history.iter().any(|earlier| earlier.by.is_some());
     let state = next_state(&request, open, &event, &rulings, acted, hides)?;
 
@@ -149,24 +146,42 @@ fn combine<'a>(event: &Event, verdicts: &'a [Verdict]) -> Result<Vec<&'a Ruling>
     Ok(rulings)
 }
 
-/// What the host holds edits to, whatever the policies say of them.
-fn check_edits(edits: &[Edit], is_editable: impl Fn(&str) -> bool) -> Result<(), Refusal> {
-    // INVARIANT: edits never touch a key that no policy calls editable, or whose value is hidden.
-    let locked = edits.iter().map(|edit| &edit.key).filter(|key| !is_editable(key));
-    let locked: Vec<String> = locked.cloned().collect();
-    if !locked.is_empty() {
-        return Err(Refusal::NotEditable(locked));
+impl Request {
+    /// What the host holds the edits of an act to, whatever the policies say of them. `editable` are the parameters that
+    /// policies let people edit.
+    ///
+    /// # Errors
+    /// If one is not among `editable` or hidden, or does not fit the schema.
+    pub fn check_edits(
+        &self,
+        act: &Act,
+        editable: &BTreeSet<String>,
+        redaction: &Redaction,
+    ) -> Result<(), Refusal> {
+        let Act::Approve { edits } = act else { return Ok(()) };
+        // INVARIANT: edits never touch a key that no policy calls editable, or whose value is hidden.
+        let is_editable = |key: &str| editable.contains(key) && !self.hides(key, redaction);
+        let locked = edits.iter().map(|edit| &edit.key).filter(|key| !is_editable(key));
+        let locked: Vec<String> = locked.cloned().collect();
+        if !locked.is_empty() {
+            return Err(Refusal::NotEditable(locked));
+        }
+        // INVARIANT: what is edited fits the action's schema as a whole.
+        let violations = edits.iter().flat_map(|edit| {
+            edit.violations.iter().map(|violation| Reason {
+                code: "schema_validation".to_owned(),
+                message: violation.clone(),
+                path: Some(edit.key.clone()),
+            })
+        });
+        let violations: Vec<Reason> = violations.collect();
+        if violations.is_empty() { Ok(()) } else { Err(Refusal::Objected(violations)) }
     }
-    // INVARIANT: what is edited fits the action's schema as a whole.
-    let violations = edits.iter().flat_map(|edit| {
-        edit.violations.iter().map(|violation| Reason {
-            code: "schema_validation".to_owned(),
-            message: violation.clone(),
-            path: Some(edit.key.clone()),
-        })
-    });
-    let violations: Vec<Reason> = violations.collect();
-    if violations.is_empty() { Ok(()) } else { Err(Refusal::Objected(violations)) }
+
+    /// Whether people may not see the value of a parameter.
+    fn hides(&self, key: &str, redaction: &Redaction) -> bool {
+        self.submission.redacted.contains(key) || !redaction.shows(key)
+    }
 }
 
 fn next_state(

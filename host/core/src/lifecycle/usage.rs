@@ -123,7 +123,16 @@ impl RunResult {
 
 /// What somebody is about to run, for comparison with what was agreed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Presented {
+pub struct Presented {
+    /// The action, if it was said.
+    pub action: Option<String>,
+    /// The parameters.
+    pub parameters: PresentedParameters,
+}
+
+/// The parameters that somebody is about to use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PresentedParameters {
     /// The commitment to each parameter, made as those of the request are.
     Commitments(BTreeMap<String, Digest>),
     /// The payload hash, which the caller has computed from the parameters.
@@ -142,6 +151,9 @@ pub enum UseRefusal {
     /// It was not consumed while that was possible.
     #[error("this approval could be consumed until {0}")]
     ApprovalExpired(Timestamp),
+    /// What is about to be run is another action than the one that was agreed to.
+    #[error("this approval is one of another action")]
+    ActionMismatch,
     /// What is about to be run is not what was agreed to. Holds the keys that differ, if they are known.
     #[error("these are not the parameters that were approved{}", listed(.0))]
     PayloadMismatch(Vec<String>),
@@ -167,10 +179,11 @@ fn listed(keys: &[String]) -> String {
 
 impl UseRefusal {
     /// All codes, for metrics that start at zero.
-    pub const CODES: [&'static str; 8] = [
+    pub const CODES: [&'static str; 9] = [
         "not_approved",
         "already_consumed",
         "approval_expired",
+        "action_mismatch",
         "payload_mismatch",
         "salt_lost",
         "not_the_caller",
@@ -185,6 +198,7 @@ impl UseRefusal {
             UseRefusal::NotApproved(_) => "not_approved",
             UseRefusal::AlreadyConsumed => "already_consumed",
             UseRefusal::ApprovalExpired(_) => "approval_expired",
+            UseRefusal::ActionMismatch => "action_mismatch",
             UseRefusal::PayloadMismatch(_) => "payload_mismatch",
             UseRefusal::SaltLost => "salt_lost",
             UseRefusal::NotTheCaller => "not_the_caller",
@@ -199,6 +213,7 @@ impl UseRefusal {
         match self {
             UseRefusal::AlreadyConsumed
             | UseRefusal::ApprovalExpired(_)
+            | UseRefusal::ActionMismatch
             | UseRefusal::PayloadMismatch(_)
             | UseRefusal::NotTheCaller => true,
             UseRefusal::NotApproved(_)
@@ -351,12 +366,15 @@ impl Request {
 
     /// Compares what is about to be run with what was agreed to.
     fn compare(&self, presented: &Presented) -> Result<(), UseRefusal> {
+        if presented.action.as_ref().is_some_and(|action| *action != self.submission.action) {
+            return Err(UseRefusal::ActionMismatch);
+        }
         let agreed = self.commitments();
-        let differing = match presented {
-            Presented::PayloadHash(hash) if *hash == payload_hash(&agreed) => return Ok(()),
-            Presented::PayloadHash(_) => Vec::new(),
-            Presented::Commitments(presented) if *presented == agreed => return Ok(()),
-            Presented::Commitments(presented) => {
+        let differing = match &presented.parameters {
+            PresentedParameters::PayloadHash(hash) if *hash == payload_hash(&agreed) => return Ok(()),
+            PresentedParameters::PayloadHash(_) => Vec::new(),
+            PresentedParameters::Commitments(presented) if *presented == agreed => return Ok(()),
+            PresentedParameters::Commitments(presented) => {
                 let keys = agreed.keys().chain(presented.keys().filter(|key| !agreed.contains_key(*key)));
                 keys.filter(|key| agreed.get(*key) != presented.get(*key)).cloned().collect()
             }

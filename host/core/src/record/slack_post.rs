@@ -100,8 +100,9 @@ pub struct SlackPost {
     /// Digest of what it shows; `None` if that is to be sent again whatever it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looks: Option<Digest>,
-    /// The version of the request that Slack did not take, so that only the least of it is shown. While it is there, nobody
-    /// can have read the request in its message.
+    /// The version of the request that Slack did not take, so that only the least of it is shown; a newer one is tried in
+    /// full. While it is there, nobody can have read the request in its message, so it stays until Slack takes a newer
+    /// version in full, also if the message is sent again or posted anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimal: Option<u64>,
     /// An update was not answered, and may be carried out late, over a newer one.

@@ -160,7 +160,26 @@ async fn what_is_told_again_has_the_same_id() {
     let told = target.told.lock().unwrap().clone();
     assert_eq!(told.len(), 2);
     assert_eq!(told[0].0, told[1].0);
-    assert_eq!(told[0].0, format!("{}-0-note-a", request(1).id));
+    assert_eq!(told[0].0, format!("{}-0-{}-note-a", request(1).id, at(0).as_millis()));
+}
+
+/// A store that was restored, or whose newest writes were lost, has the same request with another decision.
+#[tokio::test]
+async fn what_a_restored_store_decides_otherwise_has_another_id() {
+    let first = request(1);
+    let [approved, _] = approved_and_used(&first);
+    let denied = fixtures::next(&first, at(6), |it| it.state = fixtures::denied(at(6)));
+    let mut ids = Vec::new();
+    for decided in [approved, denied] {
+        let target = Arc::new(Noting { only: Some(Milestone::Decided), ..Noting::default() });
+        let mut house = House::new(&[("a", Arc::clone(&target))]).await;
+        house.create(&first).await;
+        house.commit(&first, &decided).await;
+        house.drain().await;
+        let [(id, _)] = target.told.lock().unwrap().clone().try_into().unwrap();
+        ids.push(id);
+    }
+    assert_ne!(ids[0], ids[1]);
 }
 
 #[tokio::test]
@@ -246,7 +265,9 @@ async fn what_a_removed_target_was_not_told_is_dropped() {
     assert_eq!(house.targets.replace("note", [stays_alone]), ["note:gone"]);
     house.drain().await;
     assert_eq!(told(&gone), [""; 0]);
-    assert_eq!(drop_removed(house.store.as_ref(), &house.targets, &house.metrics).await.unwrap(), 1);
+    let (store, targets, metrics) = (house.store.as_ref(), &house.targets, &house.metrics);
+    assert_eq!(drop_removed(store, "other", targets, metrics).await.unwrap(), 0, "it is of another kind");
+    assert_eq!(drop_removed(store, "note", targets, metrics).await.unwrap(), 1);
     assert_eq!(house.store.dispatch_depth().await.unwrap(), []);
     assert_eq!(told(&stays), ["created"]);
 }

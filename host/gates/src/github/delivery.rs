@@ -86,6 +86,10 @@ pub fn read(event: &str, body: &Value, api: &ApiUrl) -> Result<Read, Malformed> 
     let pull_request =
         body.get("pull_requests").and_then(|all| all.get(0)).and_then(|first| first.get("number"));
     let creator = member("deployment.creator.id").id().ok().filter(|creator| *creator != sender);
+    let creator = creator.map(|creator| format!("github:{creator}"));
+    // Who runs a workflow is the sender; its deployments are made by `github-actions[bot]`.
+    let is_program = is_program(&member("deployment.creator.type"), &member("deployment.creator.login"));
+    let (programs, owners) = if is_program { (creator, None) } else { (None, creator) };
     let html = member("repository.html_url").optional(1024);
     Ok(Read::Asked(Box::new(Asked {
         gate: Gate::Github(waits),
@@ -104,9 +108,15 @@ pub fn read(event: &str, body: &Value, api: &ApiUrl) -> Result<Read, Malformed> 
             .into_iter()
             .collect(),
         display: Some(login.to_owned()),
-        owners: creator.map(|creator| format!("github:{creator}")).into_iter().collect(),
+        owners: owners.into_iter().collect(),
+        programs: programs.into_iter().collect(),
         claims,
     })))
+}
+
+/// Whether an account of GitHub is that of an App. No person can have a name with brackets.
+fn is_program(kind: &Member<'_>, login: &Member<'_>) -> bool {
+    kind.optional(64) == Some("Bot") || login.optional(128).is_some_and(|login| login.ends_with("[bot]"))
 }
 
 /// The number of the run, which is in no other member.
@@ -176,7 +186,30 @@ mod tests {
         assert_eq!(asked.params["ref"], "refs/heads/main");
         assert_eq!(asked.origin.pr, Some(json!(12)));
         assert_eq!(asked.links[0].url, "https://github.com/acme/web/actions/runs/77");
-        assert_eq!(asked.owners, ["github:41898282"]);
+        assert_eq!((asked.owners, asked.programs), (vec![], vec!["github:41898282".to_owned()]));
+    }
+
+    /// A person who made the deployment has a part in it; an App has none that a person could approve by.
+    #[test]
+    fn people_who_made_a_deployment_are_told_from_programs() {
+        for (creator, is_program) in [
+            (json!({ "id": 5, "login": "rita", "type": "User" }), false),
+            (json!({ "id": 5, "login": "rita" }), false),
+            (json!({ "id": 5, "login": "rita-bot", "type": "User" }), false),
+            (json!({ "id": 5 }), false),
+            (json!({ "id": 5, "login": "rita", "type": "Bot" }), true),
+            (json!({ "id": 5, "login": "deployer[bot]" }), true),
+        ] {
+            let Read::Asked(asked) =
+                read(EVENT, &with("/deployment/creator", creator.clone()), &api()).unwrap()
+            else {
+                panic!("nothing asked")
+            };
+            let found = (asked.owners.as_slice(), asked.programs.as_slice());
+            let it = ["github:5".to_owned()];
+            let none: &[String] = &[];
+            assert_eq!(found, if is_program { (none, &it[..]) } else { (&it[..], none) }, "{creator}");
+        }
     }
 
     #[test]

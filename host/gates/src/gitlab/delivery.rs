@@ -93,6 +93,8 @@ pub fn read(body: &Value) -> Result<Read, Malformed> {
         display: Some(username.to_owned()),
         // Whoever pushes to somebody else's merge request may approve it no more than its author may.
         owners: [user, author].map(|id| format!("gitlab:{id}")).into(),
+        // GitLab's bots are users like any other.
+        programs: Vec::new(),
         claims,
     })))
 }

@@ -32,6 +32,9 @@ pub struct AuditSigner {
     new_origin: String,
     /// The newest checkpoint that is known outside of the store.
     known: Option<Checkpoint>,
+    /// Whether the log was read from its beginning since what came after the kept place did not fit. A log that was changed
+    /// is read so once.
+    has_doubted: bool,
 }
 
 /// A checkpoint that counts.
@@ -142,7 +145,7 @@ impl AuditSigner {
         random: u64,
         known: Option<Checkpoint>,
     ) -> AuditSigner {
-        AuditSigner { store, keys, new_origin: format!("{ORIGIN}{random:016x}"), known }
+        AuditSigner { store, keys, new_origin: format!("{ORIGIN}{random:016x}"), known, has_doubted: false }
     }
 
     /// Signs what was added since the last checkpoint. If nothing was, and the current key has signed the last one, it is
@@ -163,16 +166,20 @@ impl AuditSigner {
         check_sizes(&signed, &sizes)?;
         self.check_ends(&state).await?;
         let covered: Vec<u64> = (0..sizes.len()).map(|partition| most_signed(&signed, partition)).collect();
-        let mut is_read_again = false;
-        match self.fold(&mut state, &sizes, &signed, &covered).await {
-            // The store is a copy of one of another kind. What was signed is compared as it is read again.
-            Err(SignError::Store(StoreError::Cursor(_))) => {
-                state = self.beginning(&covered).await?;
-                is_read_again = true;
-                self.fold(&mut state, &sizes, &signed, &covered).await
-            }
-            folded => folded,
-        }?;
+        let folded = self.fold(&mut state, &sizes, &signed, &covered).await;
+        // The place that was kept is no promise: the store may be a copy of one of another kind, or of a copy of that one. What
+        // was signed is compared as it is read again.
+        let is_read_again = match &folded {
+            Err(SignError::Store(StoreError::Cursor(_))) => true,
+            Err(SignError::Refused(_)) if kept.is_some() => !std::mem::replace(&mut self.has_doubted, true),
+            _ => false,
+        };
+        if is_read_again {
+            state = self.beginning(&covered).await?;
+            self.fold(&mut state, &sizes, &signed, &covered).await?;
+        } else {
+            folded?;
+        }
 
         let (Some(kept), Some(last)) = (kept, last) else {
             return self.keep(state, 1, self.origin(), now).await;

@@ -341,6 +341,50 @@ async fn a_log_is_read_again_if_its_cursor_is_that_of_another_kind_of_store() {
     assert!(refused.contains("the first 7 entries of partition 5 are not those"), "{refused}");
 }
 
+/// As a copy by way of another kind of store may be: the place is one of this store, and another one than it was.
+#[tokio::test]
+async fn a_log_is_read_again_if_it_does_not_go_on_at_its_cursor() {
+    let renumber = |from: &str| format!("UPDATE audit SET seq = 0 - seq; UPDATE audit SET seq = {from}");
+    // In the order of their partitions.
+    let mut house = House::new();
+    house.write(5).await;
+    let first = house.sign().await.checkpoint;
+    house.tamper(&renumber("1000 + partition * 100 + number")).await;
+    let again = house.sign().await;
+    assert_eq!((again.is_new, &again.checkpoint.heads), (true, &first.heads));
+    house.write(2).await;
+    assert_eq!(house.sign().await.checkpoint.entries(), 28);
+    assert_eq!(house.verify().findings, []);
+
+    // Retention has removed some, and the others were numbered from 1 on.
+    let mut house = House::new();
+    write_at(&house, 0..30).await;
+    house.sign().await;
+    let parts = house.signer().announce_trims(at(20), None, at(50)).await.unwrap();
+    let before = house.sign().await.checkpoint;
+    for part in parts {
+        house.store().remove_audit(part.partition, part.removed).await.unwrap();
+    }
+    house.tamper(&renumber("0 - seq - (SELECT min(0 - seq) FROM audit) + 1")).await;
+    house.write(1).await;
+    let after = house.sign().await.checkpoint;
+    assert_eq!((&after.origin, after.entries()), (&before.origin, before.entries() + 4));
+    let report = house.verify();
+    assert_eq!((report.findings, report.trimmed.len()), (vec![], 3));
+
+    // A log that was changed is read again once, and is not signed.
+    let mut changed = House::new();
+    changed.write(5).await;
+    changed.sign().await;
+    changed.write(1).await;
+    changed.tamper("DELETE FROM audit WHERE partition = 5 AND number = 6").await;
+    let mut signer = changed.signer();
+    for _ in 0..2 {
+        let refused = signer.sign(at(2)).await.unwrap_err().to_string();
+        assert!(refused.contains("entry 5/6 is missing"), "{refused}");
+    }
+}
+
 #[tokio::test]
 async fn another_checkpoint_of_the_same_length_is_refused() {
     let house = async |number: u64| {

@@ -144,7 +144,8 @@ async fn an_open_request_has_no_bundle() {
 async fn a_bundle_is_the_same_each_time_and_holds_no_hidden_value() {
     let house = House::ready().await;
     let proof = approved(&house).await;
-    let given = crate::Given::PayloadHash(proof.request.payload_hash());
+    let parameters = crate::GivenParameters::PayloadHash(proof.request.payload_hash());
+    let given = crate::Given { action: None, parameters };
     let used = house.gateway.consume(Arc::clone(&proof.request), &given, None, None).await.expect("once");
     let again = Proof::of(&house, used.request).await;
     assert_eq!((&again.text, &again.document), (&proof.text, &proof.document));

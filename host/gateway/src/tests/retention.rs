@@ -1,13 +1,16 @@
 //! Which ended requests can go.
 
+use countersign_store::faulty::{Faults, FaultyStore};
 use countersign_store::fixtures;
 
 use super::*;
+use crate::receipts::SigningKey;
 
 const RETENTION: u64 = 10 * MINUTE;
 
 async fn passed(house: &House) -> Vec<Vec<RequestId>> {
     let found = house.gateway.passed(RETENTION, 10).await.expect("the store is there");
+    house.gateway.store().put_off(found.put_off).await.expect("the store is there");
     let ids = |it: &crate::retention::Passed| it.requests.iter().map(|request| request.id).collect();
     found.passed.iter().map(ids).collect()
 }
@@ -73,4 +76,32 @@ async fn a_long_lineage_goes_in_parts() {
         assert_eq!(store.remove(vec![removal], None).await.expect("the store is there"), [true]);
     }
     assert_eq!(passed(&house).await, [] as [Vec<RequestId>; 0]);
+}
+
+/// What belongs to a line and cannot be read now is read later: the line is written once.
+#[tokio::test]
+async fn no_line_is_made_without_the_receipt_that_belongs_to_it() {
+    let house = House::ready().await;
+    let request = house.ask("single").await.request;
+    let request = house.approve(request.id, "U1").await.expect("it counts");
+    // The rules of the request are not in force any more, so they are read from the store.
+    let House { folder, clock, gateway } = house;
+    drop(gateway);
+    let store: Arc<dyn Store> =
+        Arc::new(SqliteStore::open(&folder.path().join("store.db")).expect("the store opens"));
+    let faults = Faults::default();
+    let store = Arc::new(FaultyStore { store, faults: faults.clone() });
+    let set = policies(folder.path(), &ACTIONS.replace("One of two", "One of the two"));
+    let set = PolicySet::load(&set, &engine()).expect("the set is sound");
+    let policies = Arc::new(Policies::new(engine(), set));
+    let (tokens, salts) = (Tokens::new([7; 32], Vec::new()), SaltKeys::fixed());
+    let key = SigningKey::new(Timestamp::EPOCH, &[1; 32]).expect("a key");
+    let gateway = Gateway::new(store, policies, clock, tokens, salts);
+    let gateway = gateway.signing(ReceiptKeys::new(vec![key], Vec::new()).expect("a key"));
+
+    faults.corrupt_next("policy_entry");
+    gateway.archive_line(&request).await.expect_err("it would have no receipt");
+    let line = gateway.archive_line(&request).await.expect("the store is there");
+    let line: Value = serde_json::from_slice(&line).expect("it is JSON");
+    assert!(line["receipt"].is_string(), "{line}");
 }

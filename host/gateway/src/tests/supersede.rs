@@ -150,6 +150,25 @@ async fn nobodys_request_is_superseded_by_another_caller() {
     assert!(home.is_open(&open[0]).await && home.is_open(&open[2]).await);
 }
 
+/// Whoever asks with one value after the other until somebody else's request gives way would have found what is hidden.
+#[tokio::test]
+async fn a_hidden_value_is_not_found_by_asking() {
+    let home = Home::new().await;
+    let by = async |name: &str, version| {
+        let params = web(version).as_object().cloned().expect("an object");
+        let asked = ask("deploy");
+        let who = Who { name: name.to_owned(), ..asked.who };
+        let asked = Ask { params, who, caller: Some("portal".into()), ..asked };
+        home.house.gateway.create(asked, None, MostOpen::default()).await.expect("it is admitted").request
+    };
+    let danas = by("U9", "v1").await;
+    let eves = by("U8", "v1").await;
+    assert!(home.is_open(&danas).await && home.is_open(&eves).await);
+    let newer = by("U9", "v2").await;
+    assert_eq!(newer.superseded, [danas.id]);
+    assert!(home.is_open(&eves).await);
+}
+
 /// The index has no value, and nothing that a value can be found by.
 #[tokio::test]
 async fn hidden_values_are_not_found_by_trying() {

@@ -33,6 +33,9 @@ pub use source::{Kept, Source};
 /// The name of the entry that judges actions which the set does not list.
 pub(super) const ANY_ACTION: &str = "*";
 
+/// The group whose members policies may take for approvers of anything.
+const SUPER_APPROVERS: &str = "super-approvers";
+
 /// An immutable set of policies: every module checked, every configuration tried.
 #[derive(Debug)]
 pub struct PolicySet {

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ANY_ACTION, keys};
+use super::{ANY_ACTION, SUPER_APPROVERS, keys};
 use crate::yaml::document::{Kind, Node, Place};
 use crate::yaml::error::{Errors, did_you_mean};
-use crate::yaml::fields::{Fields, Reader, is_name};
+use crate::yaml::fields::{Fields, Groups, Reader, is_name};
 use countersign_core::lifecycle::{Consent, Digest, UseTerms};
 use countersign_core::record::{Escalate, PolicyEntry, PolicyUse, Redaction, Rerequest, Unsatisfiable};
 use countersign_registry::{Pinned, Repository};
@@ -131,31 +131,16 @@ fn pin(text: &str, at: Place) -> Result<Pin, String> {
     }
 }
 
-fn groups(reader: &mut Reader<'_>, fields: &Fields<'_>) -> BTreeMap<String, BTreeSet<String>> {
-    let mut groups = BTreeMap::new();
+fn groups(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Groups {
+    let mut groups = Groups::new();
     for (key, node) in reader.members(fields.get("groups"), "`groups`") {
-        if !is_name(&key.text) {
-            reader.name_error(key.at, "a group", &key.text);
-        }
-        let mut members = BTreeSet::new();
-        for item in reader.items(node, "a group") {
-            let Some(id) = reader.text(item, "a member's id") else { continue };
-            if id.trim().is_empty() || id.starts_with('@') || id.contains(char::is_control) {
-                reader.error(item.at, format!("a group holds ids, but `{id}` is none"));
-            } else if !members.insert(id.to_owned()) {
-                reader.error(item.at, format!("`{id}` is in the group `{}` twice", key.text));
-            }
-        }
-        groups.insert(key.text.clone(), members);
+        let items = reader.items(node, "a group");
+        groups.insert(key.text.clone(), reader.group(key, &items));
     }
     groups
 }
 
-fn defaults(
-    reader: &mut Reader<'_>,
-    fields: &Fields<'_>,
-    groups: &BTreeMap<String, BTreeSet<String>>,
-) -> Defaults {
+fn defaults(reader: &mut Reader<'_>, fields: &Fields<'_>, groups: &Groups) -> Defaults {
     let mut defaults = Defaults {
         timeout_ms: DEFAULT_TIMEOUT,
         channel: None,
@@ -171,18 +156,12 @@ fn defaults(
     if let Some(node) = fields.get("unsatisfiable") {
         defaults.unsatisfiable = unsatisfiable(reader, node);
     }
-    if let Some(node) = fields.get("unknown_action") {
-        match reader.text(node, "`unknown_action`") {
-            Some("manual") => {
-                defaults.manual = Some(node.at);
-                if !groups.contains_key("super-approvers") {
-                    reader.error(node.at, "`manual` needs the group `super-approvers`, who then decide");
-                }
-            }
-            Some("deny") | None => {}
-            Some(other) => {
-                reader.error(node.at, format!("`unknown_action` must be `deny` or `manual`, not `{other}`"));
-            }
+    if let Some(node) = fields.get("unknown_action")
+        && reader.one_of(node, "`unknown_action`", &["deny", "manual"]) == Some("manual")
+    {
+        defaults.manual = Some(node.at);
+        if !groups.contains_key(SUPER_APPROVERS) {
+            reader.error(node.at, format!("`manual` needs the group `{SUPER_APPROVERS}`, who then decide"));
         }
     }
     defaults
@@ -201,13 +180,9 @@ fn not_blank(reader: &mut Reader<'_>, node: Option<&Node>, what: &str) -> Option
 }
 
 fn unsatisfiable(reader: &mut Reader<'_>, node: &Node) -> Unsatisfiable {
-    match reader.text(node, "`unsatisfiable`") {
+    match reader.one_of(node, "`unsatisfiable`", &["refuse", "allow"]) {
         Some("allow") => Unsatisfiable::Allow,
-        Some("refuse") | None => Unsatisfiable::Refuse,
-        Some(other) => {
-            reader.error(node.at, format!("`unsatisfiable` must be `refuse` or `allow`, not `{other}`"));
-            Unsatisfiable::Refuse
-        }
+        _ => Unsatisfiable::Refuse,
     }
 }
 
@@ -220,7 +195,7 @@ struct SetReader<'a, 'e> {
     modules: &'a BTreeMap<String, Pin>,
     /// The names of modules whose digest is wrong.
     unpinned: &'a BTreeSet<String>,
-    groups: &'a BTreeMap<String, BTreeSet<String>>,
+    groups: &'a Groups,
     defaults: &'a Defaults,
 }
 
@@ -295,7 +270,7 @@ impl SetReader<'_, '_> {
         let channel = not_blank(&mut self.reader, fields.get("channel"), "a channel");
         let mention = not_blank(&mut self.reader, fields.get("mention"), "a mention");
         if let (Some(mention), Some(node)) = (&mention, fields.get("mention")) {
-            self.group_exists(mention, node.at, None);
+            self.reader.group_exists(mention, node.at, self.groups);
         }
         let Some(before) = fields.get("before") else {
             self.reader.error(node.at, "`before` is missing: how long before the expiry to escalate");
@@ -309,13 +284,9 @@ impl SetReader<'_, '_> {
     }
 
     fn consent(&mut self, node: &Node) -> Consent {
-        match self.reader.text(node, "`consent`") {
+        match self.reader.one_of(node, "`consent`", &["whole", "summary"]) {
             Some("summary") => Consent::Summary,
-            Some("whole") | None => Consent::Whole,
-            Some(other) => {
-                self.reader.error(node.at, format!("`consent` must be `whole` or `summary`, not `{other}`"));
-                Consent::Whole
-            }
+            _ => Consent::Whole,
         }
     }
 
@@ -324,15 +295,9 @@ impl SetReader<'_, '_> {
         let valid_for = fields
             .get("valid_for")
             .and_then(|node| self.reader.duration(node, "`valid_for`", SECOND..=30 * DAY));
-        let required = fields.get("consume").is_some_and(|node| match self.reader.text(node, "`consume`") {
-            Some("required") => true,
-            Some("optional") | None => false,
-            Some(other) => {
-                let message = format!("`consume` must be `required` or `optional`, not `{other}`");
-                self.reader.error(node.at, message);
-                false
-            }
-        });
+        let words = ["required", "optional"];
+        let consume = fields.get("consume").and_then(|node| self.reader.one_of(node, "`consume`", &words));
+        let required = consume == Some("required");
         UseTerms { valid_for_ms: valid_for, required }
     }
 
@@ -385,7 +350,7 @@ impl SetReader<'_, '_> {
             }
             for item in items {
                 let Some(who) = not_blank(&mut self.reader, Some(item), "`by`") else { continue };
-                self.group_exists(&who, item.at, None);
+                self.reader.group_exists(&who, item.at, self.groups);
                 by.insert(who);
             }
         }
@@ -409,11 +374,7 @@ impl SetReader<'_, '_> {
             let Some(fields) = self.reader.fields(item, "a policy", &keys::POLICY) else { continue };
             let config = fields.get("with").cloned();
             let config = config.unwrap_or(Node::implied(item.at, Kind::Map(Vec::new())));
-            config.texts("", &mut |text, pointer, place| {
-                if text.starts_with('@') {
-                    self.group_exists(text, place, Some(pointer));
-                }
-            });
+            self.reader.groups_exist(&config, self.groups);
             let Some(name) = fields.get("use") else {
                 self.reader.error(item.at, "`use` is missing: the name of a module");
                 continue;
@@ -444,7 +405,7 @@ impl SetReader<'_, '_> {
             self.reader.error(at, "`manual` needs the module `quorum`, which is not among `modules`");
             return None;
         };
-        let config = serde_json::json!({ "approvers": ["@super-approvers"], "approvals": 1 });
+        let config = serde_json::json!({ "approvers": [format!("@{SUPER_APPROVERS}")], "approvals": 1 });
         let entry = PolicyEntry {
             action: ANY_ACTION.to_owned(),
             description: String::new(),
@@ -470,20 +431,6 @@ impl SetReader<'_, '_> {
             complete: true,
             sound: true,
         })
-    }
-
-    /// `text` is a person, or names a group that there is; `pointer` leads to it in a policy's configuration.
-    fn group_exists(&mut self, text: &str, at: Place, pointer: Option<&str>) {
-        let Some(group) = text.strip_prefix('@') else { return };
-        if self.groups.contains_key(group) {
-            return;
-        }
-        let hint = did_you_mean(group, self.groups.keys().map(String::as_str));
-        let message = format!("`{text}` names no group of `groups`{hint}");
-        match pointer {
-            Some(pointer) => self.reader.error_at(at, pointer, format!("at `{pointer}`: {message}")),
-            None => self.reader.error(at, message),
-        }
     }
 }
 

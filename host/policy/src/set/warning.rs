@@ -8,7 +8,7 @@ use countersign_core::lifecycle::{Request, State, Timestamp};
 use countersign_core::record::{PolicyEntry, Redaction};
 use countersign_core::text::plain;
 
-use super::{ANY_ACTION, PolicySet, running_out, trial};
+use super::{ANY_ACTION, PolicySet, SUPER_APPROVERS, running_out, trial};
 use crate::action::ActionPolicy;
 use crate::reach;
 use crate::yaml::error::did_you_mean;
@@ -73,17 +73,6 @@ impl ActionPolicy {
             Ok(request) => (Some(request), None),
             Err(why) => (None, Some(why)),
         };
-        let mut names: Vec<(&str, &str)> = Vec::new();
-        if let Some(State::Open(open)) = request.as_ref().map(|request| &request.state) {
-            let eligible = open.requirements.iter().flat_map(|wanted| &wanted.eligible);
-            names.extend(eligible.map(|name| ("asks for", name.as_str())));
-        }
-        let mention = entry.escalate.iter().filter_map(|escalate| escalate.mention.as_deref());
-        names.extend(mention.filter(|name| !is_usergroup(name)).map(|name| ("mentions", name)));
-        let by = entry.rerequest.iter().flat_map(|rerequest| &rerequest.by).map(String::as_str);
-        let by = by.filter(|who| !matches!(*who, "requester" | "approvers"));
-        names.extend(by.map(|name| ("lets requests be made again by", name)));
-
         let mut seen = BTreeSet::new();
         let mut warnings = groups(entry, directory, now);
         warnings.extend(skipped.map(|why| {
@@ -138,23 +127,61 @@ impl ActionPolicy {
             ));
         }
         // What is wrong with a group is said of the group.
+        let names = names(entry, request.as_ref());
         for (does, name) in names.into_iter().filter(|(_, name)| !name.starts_with('@')) {
-            let Eligible { unreachable, gone, .. } = entry.named(name, &[], directory, now);
+            let Eligible { unreachable, gone, unknown, .. } = entry.named(name, &[], directory, now);
             if !seen.insert(name) {
                 continue;
             }
+            let group = match entry.groups.contains_key(name) {
+                true => format!("; did you mean the group `\"@{name}\"`?"),
+                false => String::new(),
+            };
             if !unreachable.is_empty() {
-                warnings.push(format!("the action `{}` {does} {}", entry.action, nobody(name)));
+                warnings.push(format!("the action `{}` {does} {}{group}", entry.action, nobody(name)));
+            }
+            if !unknown.is_empty() {
+                warnings.push(format!("the action `{}` {does} {}{group}", entry.action, not_known(name)));
             }
             if !gone.is_empty() {
                 warnings.push(format!("the action `{}` {does} `{name}`, who has left Slack", entry.action));
             }
         }
-        let obstacles = request.map(|request| reach::obstacles(self, &request, directory));
-        let obstacles = obstacles.into_iter().flatten();
-        warnings.extend(obstacles.map(|obstacle| format!("the action `{}`: {obstacle}", entry.action)));
+        let tried = request.as_ref().map(|request| {
+            let obstacles = reach::obstacles(self, request, directory);
+            obstacles.into_iter().chain(reach::surprises(self, request, directory))
+        });
+        let tried = tried.into_iter().flatten();
+        warnings.extend(tried.map(|found| format!("the action `{}`: {found}", entry.action)));
         one_line_each(&warnings)
     }
+
+    /// Names that the action and its policies give people, and of which `directory`, which does not know people, cannot say
+    /// whose they are.
+    #[must_use]
+    pub fn unknown_people(&self, directory: &Directory, now: Timestamp) -> BTreeSet<String> {
+        let entry = self.entry();
+        let request = self.synthetic_request().ok();
+        let groups = entry.groups.keys().map(|group| format!("@{group}"));
+        let names = names(entry, request.as_ref()).into_iter().map(|(_, name)| name.to_owned()).chain(groups);
+        let unknown = names.flat_map(|name| entry.named(&name, &[], directory, now).unknown);
+        unknown.filter(|name| !is_usergroup(name)).collect()
+    }
+}
+
+/// Whom an action names, and for what: in what its policies ask for, and by itself.
+fn names<'a>(entry: &'a PolicyEntry, request: Option<&'a Request>) -> Vec<(&'static str, &'a str)> {
+    let mut names = Vec::new();
+    if let Some(State::Open(open)) = request.map(|request| &request.state) {
+        let eligible = open.requirements.iter().flat_map(|wanted| &wanted.eligible);
+        names.extend(eligible.map(|name| ("asks for", name.as_str())));
+    }
+    let mention = entry.escalate.iter().filter_map(|escalate| escalate.mention.as_deref());
+    names.extend(mention.filter(|name| !is_usergroup(name)).map(|name| ("mentions", name)));
+    let by = entry.rerequest.iter().flat_map(|rerequest| &rerequest.by).map(String::as_str);
+    let by = by.filter(|who| !matches!(*who, "requester" | "approvers"));
+    names.extend(by.map(|name| ("lets requests be made again by", name)));
+    names
 }
 
 /// They go to terminals and logs, and repeat texts of the set.
@@ -213,6 +240,14 @@ fn groups(entry: &PolicyEntry, directory: &Directory, now: Timestamp) -> Vec<Str
         warnings.extend(
             members.gone.iter().map(|id| format!("the group `{group}` holds `{id}`, who has left Slack")),
         );
+        let unknown = members.unknown.iter().filter(|name| !is_usergroup(name));
+        warnings.extend(unknown.map(|name| format!("the group `{group}` holds {}", not_known(name))));
+        if !entry.groups.contains_key(SUPER_APPROVERS) {
+            let hint = did_you_mean(group, [SUPER_APPROVERS]);
+            if !hint.is_empty() {
+                warnings.push(format!("the group `{group}` has no say unless a policy names it{hint}"));
+            }
+        }
         if !members.empty.is_empty() {
             warnings.push(format!("the group `{group}` has no members"));
         }
@@ -225,6 +260,14 @@ fn nobody(name: &str) -> String {
     format!(
         "`{name}`, who can be nobody in Slack: it is neither a Slack id (`U…` or `W…`, in capitals) nor a name of somebody \
          in `people` of the access file who has one"
+    )
+}
+
+/// A name of which only the access file says whose it is.
+fn not_known(name: &str) -> String {
+    format!(
+        "`{name}`, which is no Slack id (`U…` or `W…`, in capitals), and only `people` of the access file says who has this \
+         name: give it with `--access FILE`"
     )
 }
 

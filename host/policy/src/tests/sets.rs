@@ -185,6 +185,21 @@ fn typos_have_a_place_and_a_suggestion() {
         .check(&["policy-set.yaml:11:38: `@nobody` names no group of `groups`"]);
     broken("unknown_action: deny", "unknown_action: allow")
         .check(&["policy-set.yaml:7:56: `unknown_action` must be `deny` or `manual`, not `allow`"]);
+    broken("unknown_action: deny", "unknown_action: false")
+        .check(&["policy-set.yaml:7:56: `unknown_action` must be `deny` or `manual`, but is a truth value"]);
+    for (key, words) in [
+        ("consume", "`required` or `optional`"),
+        ("consent", "`whole` or `summary`"),
+        ("unsatisfiable", "`refuse` or `allow`"),
+    ] {
+        for (value, found) in [("true", "a truth value"), ("1", "`1`"), ("", "nothing"), ("[]", "a list")] {
+            let errors =
+                broken("    timeout: 20m", &format!("    {key}: {value}\n    timeout: 20m")).errors();
+            assert!(errors.ends_with(&format!("`{key}` must be {words}, but is {found}")), "{errors}");
+        }
+        let errors = broken("    timeout: 20m", &format!("    {key}: \"true\"\n    timeout: 20m")).errors();
+        assert!(errors.ends_with(&format!("`{key}` must be {words}, not `true`")), "{errors}");
+    }
     broken("  deploy:", "  de/ploy:").check(&["policy-set.yaml:9:3: `de/ploy` cannot name an action: …"]);
     broken("  deploy:", "  \"*\":").check(&["policy-set.yaml:9:3: `*` stands for unknown actions…"]);
 }

@@ -212,13 +212,91 @@ fn actions_that_nobody_could_ever_approve() {
     // A gate that grants acknowledgements only, and a guard that grants nothing.
     let alone = "redact: { show: [ref] }, policies: [{ use: persona-gate, with: { personas: { security: [U1] } } }, \
                  { use: override-guard, with: { keys: [ref] } }]";
-    check("", alone, &[]);
+    check("", alone, &["the action `deploy`: acknowledgements are enough to approve a request"]);
     let granting_nobody = "policies: [{ use: misbehaving, with: { do: grant_nothing } }]";
     check("", granting_nobody, &["the action `deploy`: nobody could ever approve it"]);
     // A super-approver could, if a policy says so; this one does not.
     check("admins: [U0ADMIN]", granting_nobody, &["the action `deploy`: nobody could ever approve it"]);
     let guard = "redact: { show: [ref] }, unattended: true, policies: [{ use: override-guard, with: { keys: [ref] } }]";
     check("", guard, &[]);
+}
+
+/// By trial, whatever the policies are called.
+#[test]
+fn acknowledgements_that_approve_by_themselves() {
+    let enough = "the action `deploy`: acknowledgements are enough to approve a request";
+    let own =
+        format!("{enough}, and whoever asks may give one themselves: put a policy that asks for approvals");
+    let gate = |personas: &str| format!("use: persona-gate, with: {{ personas: {{ {personas} }} }}");
+    let alone = |personas: &str| format!("policies: [{{ {} }}]", gate(personas));
+    for personas in
+        ["sec: [U0SEC]", "sec: [U0SEC], release: [U1, \"@team\"]", "sec: [dana]", "sec: [\"@team\"]"]
+    {
+        check("team: [S0TEAM]", &alone(personas), &[&own]);
+        // Also if Slack was not asked yet who is in the group.
+        check("team: [S0OTHER]", &alone(personas), &[&own]);
+    }
+    let two = format!("policies: [{{ {} }}, {{ {} }}]", gate("sec: [U0SEC]"), gate("release: [U1]"));
+    check("", &two, &[&own]);
+    let with_quorum = "{ use: quorum, with: { approvers: [U1], approvals: 1 } }";
+    check("", &format!("policies: [{{ {} }}, {with_quorum}]", gate("sec: [U0SEC]")), &[]);
+    check("", &quorum("U1", 1), &[]);
+    // An action that approves by itself says so.
+    let guard = "{ use: override-guard, with: { keys: [ref] } }";
+    check("", &format!("redact: {{ show: [ref] }}, unattended: true, policies: [{guard}]"), &[]);
+}
+
+/// What is set for after the escalation is in vain without one.
+#[test]
+fn approvals_after_an_escalation_that_never_comes() {
+    let policies = |more: &str| {
+        format!("policies: [{{ use: quorum, with: {{ approvers: [U1, U2, U3], approvals: 1{more} }} }}]")
+    };
+    let never = "the action `deploy`: its policies ask for something else once a request is escalated, but none ever is";
+    check("", &policies(", escalated_approvals: 3"), &[never]);
+    check("", &policies(", escalated_approvals: 1"), &[]);
+    check("", &policies(""), &[]);
+    check("", &format!("escalate: {{ before: 1m }}, {}", policies(", escalated_approvals: 3")), &[]);
+}
+
+#[test]
+fn names_that_are_nearly_groups() {
+    let asks = "the action `deploy` asks for `managers`, who can be nobody in Slack: it is neither a Slack id (`U…` or \
+                `W…`, in capitals) nor a name of somebody in `people` of the access file who has one; did you mean the group \
+                `\"@managers\"`?";
+    check("managers: [U1]", &quorum("managers, U2", 1), &[asks]);
+    for (group, hint) in [("super-approver", true), ("super_approvers", true), ("approvers", false)] {
+        let warning = format!(
+            "the group `{group}` has no say unless a policy names it; did you mean `super-approvers`?"
+        );
+        let expected: &[&str] = if hint { &[&warning] } else { &[] };
+        check(&format!("{group}: [U1]"), &quorum("U2", 1), expected);
+        check(&format!("{group}: [U1], super-approvers: [U1]"), &quorum("U2", 1), &[]);
+    }
+}
+
+/// Without the access file nobody can say that a name is nobody's.
+#[test]
+fn names_of_people_who_are_not_known() {
+    let text = format!(
+        "version: 1\nmodules: {{ quorum: \"{{quorum}}\" }}\ngroups: {{ g: [erik], h: [U1, S0TEAM] }}\n\
+         defaults: {{ channel: C0 }}\nactions:\n  deploy: {{ redact: {{ hide: [] }}, rerequest: {{ by: [\"github:kim\"] }}, {} }}\n",
+        quorum("dana, \"@g\"", 2)
+    );
+    let set = Folder::new(&text).load(&engine()).unwrap_or_else(|errors| panic!("{errors}"));
+    let warnings = set.warnings(&Directory::without_people(), SUBMITTED_AT);
+    let expected = [
+        "the group `g` holds `erik`, which is no Slack id",
+        "the action `deploy` asks for `dana`, which is no Slack id (`U…` or `W…`, in capitals), and only `people` of the \
+         access file says who has this name: give it with `--access FILE`",
+        "the action `deploy` lets requests be made again by `github:kim`, which is no Slack id",
+    ];
+    let same = |(warning, expected): (&String, &&str)| warning.starts_with(expected);
+    assert!(warnings.len() == expected.len() && warnings.iter().zip(&expected).all(same), "{warnings:#?}");
+    let policy = set.action("deploy").expect("it is there");
+    let names = ["dana", "erik", "github:kim"].map(str::to_owned);
+    assert_eq!(policy.unknown_people(&Directory::without_people(), SUBMITTED_AT), names.into());
+    assert!(policy.unknown_people(&directory(), SUBMITTED_AT).is_empty());
 }
 
 #[test]

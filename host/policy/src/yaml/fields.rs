@@ -1,6 +1,6 @@
 //! Typed access to the document: each helper takes what it wants or reports what it found instead.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ impl<'a> Fields<'a> {
         self.0.iter().map(|(key, _)| key).filter(|key| !known.contains(&key.text.as_str()))
     }
 }
+
+/// The members of each group that a file has.
+pub type Groups = BTreeMap<String, BTreeSet<String>>;
 
 /// Reads values, and reports those that are not what they should be.
 pub struct Reader<'e> {
@@ -136,6 +139,25 @@ impl<'e> Reader<'e> {
         self.text(node?, what).map(str::to_owned)
     }
 
+    /// One of a few words.
+    pub fn one_of(&mut self, node: &Node, what: &str, words: &[&'static str]) -> Option<&'static str> {
+        let quoted =
+            |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+        let allowed = match words.split_last() {
+            Some((last, rest)) if !rest.is_empty() => format!("{} or `{last}`", quoted(rest)),
+            _ => quoted(words),
+        };
+        let Kind::Text(text) = &node.kind else {
+            self.wrong(node, what, &allowed);
+            return None;
+        };
+        let found = words.iter().find(|word| *word == text);
+        if found.is_none() {
+            self.error(node.at, format!("{what} must be {allowed}, not `{text}`"));
+        }
+        found.copied()
+    }
+
     /// `true` or `false`.
     pub fn truth(&mut self, node: &Node, what: &str) -> bool {
         if let Kind::Bool(value) = node.kind {
@@ -180,6 +202,40 @@ impl<'e> Reader<'e> {
         None
     }
 
+    /// The members of a group.
+    pub fn group(&mut self, key: &Key, items: &[&Node]) -> BTreeSet<String> {
+        let group = &key.text;
+        if !is_name(group) {
+            self.name_error(key.at, "a group", group);
+        }
+        let mut members = BTreeSet::new();
+        for item in items {
+            let Some(id) = self.text(item, "a member's id") else { continue };
+            if id.trim().is_empty() || id.starts_with('@') || id.contains(char::is_control) {
+                self.error(item.at, format!("a group holds ids, but `{id}` is none"));
+            } else if !members.insert(id.to_owned()) {
+                self.error(item.at, format!("`{id}` is in the group `{group}` twice"));
+            }
+        }
+        members
+    }
+
+    /// Reports `text` if it names a group that is not there.
+    pub fn group_exists(&mut self, text: &str, at: Place, groups: &Groups) {
+        if let Some(message) = unknown_group(text, groups) {
+            self.error(at, message);
+        }
+    }
+
+    /// Reports the groups that a policy's configuration names and that are not there.
+    pub fn groups_exist(&mut self, config: &Node, groups: &Groups) {
+        config.texts("", &mut |text, pointer, place| {
+            if let Some(message) = unknown_group(text, groups) {
+                self.error_at(place, pointer, format!("at `{pointer}`: {message}"));
+            }
+        });
+    }
+
     /// A list of parameter keys.
     pub fn keys(&mut self, node: &Node) -> BTreeSet<String> {
         let mut keys = BTreeSet::new();
@@ -203,4 +259,11 @@ impl<'e> Reader<'e> {
         };
         self.error(node.at, format!("{what} must be {wanted}, but is {found}"));
     }
+}
+
+/// What is wrong with a text that names a group which is not there.
+fn unknown_group(text: &str, groups: &Groups) -> Option<String> {
+    let group = text.strip_prefix('@').filter(|group| !groups.contains_key(*group))?;
+    let hint = did_you_mean(group, groups.keys().map(String::as_str));
+    Some(format!("`{text}` names no group of `groups`{hint}"))
 }

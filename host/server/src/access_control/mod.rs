@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_access::{ACCESS_BYTES, Access, Authenticator, doubts};
-use countersign_core::lifecycle::Digest;
+use countersign_core::lifecycle::{Digest, Timestamp};
 use countersign_core::record::ChangeFault;
 use countersign_gateway::Gateway;
 use countersign_gateway::policy_sets::Notices;
-use countersign_policy::{Known, LoadErrors, Manifest, files};
+use countersign_policy::{Known, LoadErrors, Manifest, PolicySet, files};
 use countersign_store::{Change, Shared};
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
@@ -97,6 +97,13 @@ impl AccessControl {
         })
     }
 
+    /// Logs what of the file in force may not do what was meant, by itself and beside this policy set.
+    pub(crate) fn warn(&self, set: &PolicySet, now: Timestamp) {
+        for warning in warnings(&self.authenticator.access(), Some(set), now) {
+            tracing::warn!(warning, "the access file may not do what was meant");
+        }
+    }
+
     /// Reloads the file on SIGHUP and when it changes, for ever.
     pub(crate) async fn watch(self: Arc<Self>, app: Arc<App>, mut hangups: Hangups) {
         let mut notices = None;
@@ -104,8 +111,7 @@ impl AccessControl {
         loop {
             self.record(None, &app.gateway).await;
             let was_outdated = self.is_outdated();
-            self.compare(&app.gateway).await;
-            if was_outdated && !self.is_outdated() {
+            if self.compare(&app.gateway).await && was_outdated {
                 // What waited for targets that this file does not have was left for instances with a newer one.
                 app.dispatching.drop_removed(app.gateway.store().as_ref()).await;
             }
@@ -124,8 +130,8 @@ impl AccessControl {
             if self.reload(source, known, &app.gateway).await == Some(Outcome::Ok) {
                 // Other people may make another set of it.
                 app.policy_sets.warn();
-                self.compare(&app.gateway).await;
-                if app.dispatching.follow(&self.authenticator.access()) && !self.is_outdated() {
+                let is_newest = self.compare(&app.gateway).await;
+                if app.dispatching.follow(&self.authenticator.access()) && is_newest {
                     app.dispatching.drop_removed(app.gateway.store().as_ref()).await;
                 }
             }
@@ -142,17 +148,18 @@ impl AccessControl {
         self.newer().is_some()
     }
 
-    /// Says to the other instances which file is in force here, and learns whether one of them has a newer one.
-    pub(crate) async fn compare(&self, gateway: &Gateway) {
-        let (store, Some(hash)) = (gateway.store().as_ref(), self.authenticator.access().digest()) else {
-            return;
-        };
-        let Some(shared) = store.shared() else { return };
+    /// Says to the other instances which file is in force here, and learns whether one of them has a newer one. Returns
+    /// whether it is known that none has.
+    pub(crate) async fn compare(&self, gateway: &Gateway) -> bool {
+        let store = gateway.store().as_ref();
+        let Some(shared) = store.shared() else { return true };
+        let Some(hash) = self.authenticator.access().digest() else { return false };
         let newest = match newest::record(store, shared, gateway.instance(), hash).await {
             Ok(newest) => newest,
             // What was known before is known until the store can be read again.
             Err(error) => {
-                return tracing::debug!(%error, "cannot compare the access file with those of other instances");
+                tracing::debug!(%error, "cannot compare the access file with those of other instances");
+                return false;
             }
         };
         let newer = newest.hash.filter(|newest| *newest != hash);
@@ -166,6 +173,7 @@ impl AccessControl {
             None if before.is_some() => tracing::info!("the access file is the newest one again"),
             _ => {}
         }
+        newer.is_none()
     }
 
     fn newer(&self) -> Option<Newer> {
@@ -305,6 +313,19 @@ impl AccessControl {
             .await
             .unwrap_or_else(|stopped| Tried::Wrong(vec![history::fault(String::new(), &stopped.to_string())]))
     }
+}
+
+/// What of an access file may not do what was meant, by itself and beside a policy set.
+pub(crate) fn warnings(access: &Access, set: Option<&PolicySet>, now: Timestamp) -> Vec<String> {
+    let mut warnings: Vec<String> = access.warnings(now).map(ToString::to_string).collect();
+    if let Some(set) = set {
+        let actions: Vec<&str> = set.policies().map(|policy| policy.entry().action.as_str()).collect();
+        // The entry `*` judges every action.
+        if !actions.contains(&"*") {
+            warnings.extend(access.idle_actions(&actions));
+        }
+    }
+    warnings
 }
 
 /// Returns once another instance may have another access file in force; never if the store has one instance only.

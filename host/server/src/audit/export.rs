@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use countersign_console::Progress;
-use countersign_core::lifecycle::{AuditEntry, Digest, RequestId, Status, Timestamp};
+use countersign_console::{Progress, note};
+use countersign_core::lifecycle::{AuditEntry, AuditEvent, Digest, RequestId, Status, Timestamp};
 use countersign_store::{AuditCursor, AuditRange, LogEntry};
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
@@ -31,8 +31,8 @@ pub struct Export {
     #[arg(long, value_name = "NAME")]
     action: Option<String>,
     /// Only entries with this event, such as `approved`.
-    #[arg(long, value_name = "NAME")]
-    event: Option<String>,
+    #[arg(long, value_name = "NAME", value_parser = AuditFilter::event)]
+    event: Option<AuditEvent>,
     /// Only entries after which the request had this status.
     #[arg(long, value_name = "STATUS", value_parser = status)]
     status: Option<Status>,
@@ -104,6 +104,10 @@ impl Export {
                 break;
             }
         }
+        if entries == 0 && !whole {
+            // What never was cannot be told from what is not found.
+            note!("no entry is what was asked for");
+        }
         let sha256 = out.digest();
         match self.format {
             Format::Ndjson => write_json(&mut out, &Footer { entries, sha256, checkpoint })?,
@@ -135,7 +139,7 @@ impl Export {
             since: self.since,
             until: self.until,
             action: self.action.clone(),
-            event: self.event.clone(),
+            event: self.event,
             status: self.status,
             request: self.request,
             actor: self.actor.clone(),

@@ -29,10 +29,14 @@ pub(super) struct Entries {
     lock: Option<fs::File>,
     position: PathBuf,
     pub(super) after: AuditCursor,
-    /// The last entry of each partition that is in the file.
+    /// The last entry of each partition that is in the file, up to this place.
     last: Last,
+    /// Whether both are in the file of the position.
+    is_noted: bool,
     /// Whether the log was seen to have what the file has last. A log that was restored may not have it.
     pub(super) is_compared: bool,
+    /// Whether the log was read again from its beginning, so that the place is one of this store.
+    was_read_again: bool,
     /// What was in the file at the start, until the log was read to its end once: a crash can come between the file and the
     /// position.
     known: Known,
@@ -45,7 +49,8 @@ type Last = BTreeMap<u16, (u64, Digest)>;
 #[derive(Default)]
 struct Known {
     entries: HashSet<(u16, u64, Digest)>,
-    /// The lowest number of each partition among them: what comes before it is further up in the file.
+    /// The lowest number of each partition among them: what comes before it is further up in the file, or in one that it was
+    /// renamed to.
     first: BTreeMap<u16, u64>,
 }
 
@@ -91,7 +96,7 @@ impl Entries {
             // It is made before something is appended.
             locked => locked.ok(),
         };
-        let (known, at_the_end) = Known::of(&file).with_context(named)?;
+        let known = Known::of(&file).with_context(named)?;
         let position = crate::config::beside(path, ".position");
         let text = match fs::read_to_string(&position) {
             Ok(text) => text,
@@ -104,23 +109,50 @@ impl Entries {
             let [partition, number, digest] = *line.split(' ').collect::<Vec<_>>() else { return None };
             Some((partition.parse().ok()?, (number.parse().ok()?, digest.parse().ok()?)))
         });
-        let mut last: Last = last.collect();
-        // An earlier version has not written it.
-        if last.is_empty() {
-            last = at_the_end;
-        }
-        Ok(Entries { file, lock, position, after, last, is_compared: false, known })
+        let last = last.collect();
+        Ok(Entries {
+            file,
+            lock,
+            position,
+            after,
+            last,
+            is_noted: true,
+            is_compared: false,
+            was_read_again: false,
+            known,
+        })
     }
 
-    /// Whether a log of these sizes, with these entries right before the place that was read last, has what the file has.
-    pub(super) fn goes_on(&self, sizes: &[u64], before: &[LogEntry]) -> bool {
+    /// Whether a log of these sizes, with these entries right before the place that was read last and this page after it, has
+    /// what the file has, and nothing in between.
+    pub(super) fn goes_on(&self, sizes: &[u64], before: &[LogEntry], page: &LogPage) -> bool {
         let is_long_enough = self.last.iter().all(|(partition, (number, _))| {
             sizes.get(usize::from(*partition)).is_some_and(|size| size >= number)
         });
         let is_the_same = before.iter().all(|entry| {
             self.last.get(&entry.partition).is_none_or(|last| *last == (entry.number, entry.digest))
         });
-        is_long_enough && is_the_same
+        is_long_enough && is_the_same && (self.was_read_again || self.follows(sizes, page))
+    }
+
+    /// Whether the entries of a page come right after those that the file has, and those of the last page reach these sizes.
+    /// A copy of a store may have its entries in another order, where the place that was read last is another one.
+    fn follows(&self, sizes: &[u64], page: &LogPage) -> bool {
+        let numbers = self.last.iter().map(|(partition, (number, _))| (*partition, *number));
+        let mut last: BTreeMap<u16, u64> = numbers.collect();
+        for entry in &page.entries {
+            let before = last.insert(entry.partition, entry.number);
+            if before.is_some_and(|before| entry.number != before.saturating_add(1)) {
+                return false;
+            }
+        }
+        let reaches = |(partition, size): (u16, &u64)| last.get(&partition).is_some_and(|last| last >= size);
+        !page.is_last || (0..).zip(sizes).filter(|(_, size)| **size > 0).all(reaches)
+    }
+
+    /// Whether the file of the position says how far the log is in the file.
+    pub(super) fn is_noted(&self) -> bool {
+        self.is_noted
     }
 
     /// Goes through the log from its beginning.
@@ -130,12 +162,13 @@ impl Entries {
             .map_err(|error| format!("cannot read `{path}`: {error}"))?;
         self.after = AuditCursor::default();
         self.last = Last::default();
+        self.was_read_again = true;
         Ok(())
     }
 
-    /// Appends what is not in the file yet, and then remembers how far the log is in it: of what was appended before a crash,
-    /// the end of the file tells.
-    pub(super) fn append(&mut self, page: &LogPage) -> Result<(), String> {
+    /// Appends what is not in the file yet of a page of a log that had these sizes before, and then remembers how far the log
+    /// is in it: of what was appended before a crash, the end of the file tells.
+    pub(super) fn append(&mut self, page: &LogPage, sizes: &[u64]) -> Result<(), String> {
         if self.lock.is_none() {
             let path = self.file.path();
             let locked = crate::config::lock(path);
@@ -144,12 +177,13 @@ impl Entries {
                 _ => failure(path, &error),
             })?);
         }
+        self.known.limit(sizes);
         let mut text = Vec::new();
         let mut last = self.last.clone();
         for entry in &page.entries {
             if self.known.differs(entry) {
                 return Err(format!(
-                    "entry {} of partition {} is another one in `{}`, too far from its end to be put right: name another file",
+                    "entry {} of partition {} is another one in `{}`, and those before it cannot be compared: name another file",
                     entry.number,
                     entry.partition,
                     self.file.path().display()
@@ -166,39 +200,33 @@ impl Entries {
         if page.is_last {
             self.known = Known::default();
         }
-        let mut position = page.next.as_str().to_owned();
-        for (partition, (number, digest)) in &last {
+        // They are on disk, and are not appended again whatever becomes of the position.
+        self.after = page.next.clone();
+        self.last = last;
+        self.is_noted = false;
+        let mut position = self.after.as_str().to_owned();
+        for (partition, (number, digest)) in &self.last {
             position.push_str(&format!("\n{partition} {number} {digest}"));
         }
         replace(&self.position, &position).map_err(|error| failure(&self.position, &error))?;
-        self.after = page.next.clone();
-        self.last = last;
+        self.is_noted = true;
         Ok(())
     }
 }
 
 impl Known {
-    /// Also returns the last entry of each partition.
-    fn of(file: &AppendedFile) -> io::Result<(Known, Last)> {
-        let (mut known, mut last) = (Known::default(), Last::default());
+    fn of(file: &AppendedFile) -> io::Result<Known> {
+        let mut known = Known::default();
         for entry in String::from_utf8_lossy(&file.tail()?).lines().filter_map(line::read) {
-            known.entries.insert((entry.partition, entry.number, entry.digest));
-            known.first.entry(entry.partition).or_insert(entry.number);
-            last.insert(entry.partition, (entry.number, entry.digest));
+            known.add(entry.partition, entry.number, entry.digest);
         }
-        Ok((known, last))
+        Ok(known)
     }
 
     /// The last `most` entries of each partition in a file.
     fn whole(path: &Path, most: usize) -> io::Result<Known> {
         let mut known = Known::default();
-        let file = match fs::File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(known),
-            opened => opened?,
-        };
-        if !file.metadata()?.is_file() {
-            return Ok(known);
-        }
+        let Some(file) = crate::config::open(path)? else { return Ok(known) };
         let mut last: BTreeMap<u16, VecDeque<(u64, Digest)>> = BTreeMap::new();
         for text in io::BufReader::new(file).split(b'\n') {
             let text = text?;
@@ -207,23 +235,32 @@ impl Known {
             last.push_back((entry.number, entry.digest));
             if last.len() > most {
                 last.pop_front();
-                // Which one it is turns out at the end.
-                known.first.insert(entry.partition, 0);
             }
         }
         for (partition, last) in last {
-            if let Some(first) = known.first.get_mut(&partition) {
-                *first = last.iter().map(|(number, _)| *number).min().unwrap_or_default();
-            }
-            known.entries.extend(last.into_iter().map(|(number, digest)| (partition, number, digest)));
+            last.into_iter().for_each(|(number, digest)| known.add(partition, number, digest));
         }
         Ok(known)
     }
 
-    /// Whether the file has another entry in its place, and what comes before that is not known.
+    fn add(&mut self, partition: u16, number: u64, digest: Digest) {
+        self.entries.insert((partition, number, digest));
+        let first = self.first.entry(partition).or_insert(number);
+        *first = number.min(*first);
+    }
+
+    /// Of a log of these sizes that ends before the lowest number, nothing shows that what comes before that one is the same:
+    /// a store that was restored has others.
+    fn limit(&mut self, sizes: &[u64]) {
+        let size = |partition: u16| sizes.get(usize::from(partition)).copied().unwrap_or_default();
+        self.first.retain(|partition, first| size(*partition) >= *first);
+    }
+
+    /// Whether the file has another entry in its place, and others come before that, which are not known.
     fn differs(&self, entry: &LogEntry) -> bool {
         let LogEntry { partition, number, digest, .. } = entry;
-        self.first.get(partition) == Some(number) && !self.entries.contains(&(*partition, *number, *digest))
+        let is_first = *number > 1 && self.first.get(partition) == Some(number);
+        is_first && !self.entries.contains(&(*partition, *number, *digest))
     }
 
     fn has(&self, entry: &LogEntry) -> bool {
@@ -266,13 +303,115 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("audit");
         let mut entries = Entries::open(&path).expect("a new file");
-        entries.append(&page(1..=3)).expect("it is written");
+        entries.append(&page(1..=3), &sizes(3)).expect("it is written");
         entries.start_again().expect("it is read");
         assert_eq!(entries.after, AuditCursor::default());
-        entries.append(&page(1..=4)).expect("it is written");
-        let text = fs::read_to_string(&path).expect("it is there");
-        let numbers: Vec<u64> = text.lines().filter_map(line::read).map(|line| line.number).collect();
-        assert_eq!(numbers, [1, 2, 3, 4]);
+        entries.append(&page(1..=4), &sizes(4)).expect("it is written");
+        assert_eq!(numbers(&path), [1, 2, 3, 4]);
+    }
+
+    /// The sizes of a log that has this many entries in the one partition.
+    fn sizes(entries: u64) -> [u64; 4] {
+        [0, 0, 0, entries]
+    }
+
+    /// The numbers of the entries in a file.
+    fn numbers(path: &Path) -> Vec<u64> {
+        let text = fs::read_to_string(path).expect("it is there");
+        text.lines().filter_map(line::read).map(|line| line.number).collect()
+    }
+
+    /// As on a full disk, which has room for the entries and none for the position.
+    #[test]
+    fn entries_are_in_the_file_once_though_the_position_cannot_be_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit");
+        let mut entries = Entries::open(&path).expect("a new file");
+        let new = crate::config::beside(&path, ".position.new");
+        fs::create_dir(&new).expect("it can be made");
+        for (read, last) in [(page(1..=2), 2), (page(3..=3), 3), (nothing(), 3), (nothing(), 3)] {
+            let failed = entries.append(&read, &sizes(last)).expect_err("the position is not written");
+            assert!(failed.contains("audit.position"), "{failed}");
+            assert!(!entries.is_noted() && entries.goes_on(&sizes(last), &[], &nothing()));
+            // From where the log is read on.
+            assert_eq!(entries.after, AuditCursor::parse("9"));
+        }
+        assert_eq!(numbers(&path), [1, 2, 3]);
+        fs::remove_dir(&new).expect("it is there");
+        entries.append(&nothing(), &sizes(3)).expect("there is nothing but the position");
+        assert!(entries.is_noted());
+        drop(entries);
+        let mut entries = Entries::open(&path).expect("it is read");
+        assert_eq!(entries.after, AuditCursor::parse("9"));
+        entries.append(&page(4..=4), &sizes(4)).expect("it is written");
+        assert_eq!(numbers(&path), [1, 2, 3, 4]);
+    }
+
+    /// The end of the log.
+    fn nothing() -> LogPage {
+        LogPage { entries: Vec::new(), next: AuditCursor::parse("9"), is_last: true }
+    }
+
+    /// As in a copy of a store that came by way of another kind: its entries are in another order, and after the place that
+    /// was read last comes something else.
+    #[test]
+    fn what_is_left_out_is_noticed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit");
+        let mut entries = Entries::open(&path).expect("a new file");
+        entries.append(&page(1..=3), &sizes(3)).expect("it is written");
+        assert!(entries.goes_on(&sizes(3), &[], &nothing()), "nothing was added");
+        assert!(entries.goes_on(&sizes(5), &[], &page(4..=5)));
+        assert!(!entries.goes_on(&sizes(5), &[], &nothing()), "two were added before the place");
+        assert!(!entries.goes_on(&sizes(5), &[], &page(4..=4)), "one was added before it");
+        assert!(!entries.goes_on(&sizes(5), &[], &page(5..=5)), "one was added before it");
+        assert!(!entries.goes_on(&sizes(3), &[], &page(2..=3)), "they are in the file");
+        assert!(
+            !entries.goes_on(&[1, 0, 0, 3], &[], &nothing()),
+            "of a partition that the file has nothing of"
+        );
+        let unfinished = LogPage { is_last: false, ..page(4..=4) };
+        assert!(entries.goes_on(&sizes(5), &[], &unfinished), "there is more");
+        // What is not there either when all of the log is read is gone.
+        entries.start_again().expect("it is read");
+        entries.append(&page(5..=5), &sizes(5)).expect("it is written");
+        assert!(entries.goes_on(&[1, 0, 0, 7], &[], &page(7..=7)));
+    }
+
+    /// Of a partition that has entries in the file, those before them are in the one that the file was renamed to.
+    #[test]
+    fn what_was_rotated_away_is_not_written_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit");
+        let mut entries = Entries::open(&path).expect("a new file");
+        entries.append(&page(1..=31), &sizes(31)).expect("it is written");
+        fs::rename(&path, folder.path().join("audit.1")).expect("it is there");
+        entries.append(&page(32..=36), &sizes(36)).expect("it is written");
+        entries.start_again().expect("it is read");
+        entries.append(&page(1..=37), &sizes(37)).expect("it is written");
+        assert_eq!(numbers(&path), (32..=37).collect::<Vec<_>>());
+
+        // A store that was restored from before that may have others there.
+        entries.start_again().expect("it is read");
+        let mut restored = page(1..=20);
+        restored.entries.extend(other(21..=25).entries);
+        entries.append(&restored, &sizes(25)).expect("it is written");
+        assert_eq!(numbers(&path), (32..=37).chain(1..=25).collect::<Vec<_>>());
+        // Or others from the beginning on.
+        entries.start_again().expect("it is read");
+        entries.append(&restored, &sizes(25)).expect("it is written");
+        assert_eq!(numbers(&path), (32..=37).chain(1..=25).collect::<Vec<_>>(), "they are in the file");
+        let anew = folder.path().join("anew");
+        let mut other_file = Entries::open(&anew).expect("a new file");
+        other_file.append(&page(1..=3), &sizes(3)).expect("it is written");
+        other_file.start_again().expect("it is read");
+        other_file.append(&other(1..=3), &sizes(3)).expect("it is written");
+        assert_eq!(numbers(&anew), [1, 2, 3, 1, 2, 3]);
+        // Also if it ended in the midst of that.
+        drop(entries);
+        let mut entries = Entries::open(&path).expect("it is read");
+        entries.append(&other(26..=40), &sizes(40)).expect("it is written");
+        assert_eq!(numbers(&path), (32..=37).chain(1..=40).collect::<Vec<_>>());
     }
 
     fn other(numbers: std::ops::RangeInclusive<u64>) -> LogPage {
@@ -289,19 +428,20 @@ mod tests {
     fn what_a_restored_log_has_is_in_the_file_too() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("audit");
-        Entries::open(&path).expect("a new file").append(&page(1..=5)).expect("it is written");
+        Entries::open(&path).expect("a new file").append(&page(1..=5), &sizes(5)).expect("it is written");
         let mut entries = Entries::open(&path).expect("it is read");
         let [.., last] = &*page(1..=5).entries else { panic!("there are five") };
-        assert!(entries.goes_on(&[0, 0, 0, 9], std::slice::from_ref(last)));
-        assert!(entries.goes_on(&[0, 0, 0, 9], &[]), "it was removed");
-        assert!(!entries.goes_on(&[0, 0, 0, 4], &[]), "it is gone");
+        let added = page(6..=9);
+        assert!(entries.goes_on(&sizes(9), std::slice::from_ref(last), &added));
+        assert!(entries.goes_on(&sizes(9), &[], &added), "it was removed");
+        assert!(!entries.goes_on(&sizes(4), &[], &nothing()), "it is gone");
         let [.., another] = &*other(4..=5).entries else { panic!("there are two") };
-        assert!(!entries.goes_on(&[0, 0, 0, 9], std::slice::from_ref(another)), "it is another one");
+        assert!(!entries.goes_on(&sizes(9), std::slice::from_ref(another), &added), "it is another one");
 
         entries.start_again().expect("it is read");
         let mut restored = page(1..=3);
         restored.entries.extend(other(4..=7).entries);
-        entries.append(&restored).expect("it is written");
+        entries.append(&restored, &sizes(7)).expect("it is written");
         let text = fs::read_to_string(&path).expect("it is there");
         let digests: Vec<Digest> = text.lines().filter_map(line::read).map(|line| line.digest).collect();
         let expected = page(1..=5).entries.into_iter().chain(other(4..=7).entries);
@@ -309,7 +449,7 @@ mod tests {
         drop(entries);
         let entries = Entries::open(&path).expect("it is read");
         let [.., last] = &*restored.entries else { panic!("there are some") };
-        assert!(entries.goes_on(&[0, 0, 0, 7], std::slice::from_ref(last)));
+        assert!(entries.goes_on(&sizes(7), std::slice::from_ref(last), &nothing()));
     }
 
     #[test]
@@ -317,12 +457,12 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("audit");
         let mut entries = Entries::open(&path).expect("a new file");
-        entries.append(&page(1..=5)).expect("it is written");
+        entries.append(&page(1..=5), &sizes(5)).expect("it is written");
         entries.start_again().expect("it is read");
         entries.known = Known::whole(&path, 2).expect("it is read");
-        assert!(entries.append(&page(1..=6)).is_ok(), "the same one");
+        assert!(entries.append(&page(1..=6), &sizes(6)).is_ok(), "the same one");
         entries.known = Known::whole(&path, 2).expect("it is read");
-        let refused = entries.append(&other(2..=7)).expect_err("another one");
+        let refused = entries.append(&other(2..=7), &sizes(7)).expect_err("another one");
         assert!(refused.contains("name another file"), "{refused}");
         assert_eq!(fs::read_to_string(&path).expect("it is there").lines().count(), 6);
     }
@@ -333,18 +473,18 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("audit");
         let mut entries = Entries::open(&path).expect("a new file");
-        entries.append(&page(1..=1)).expect("it is written");
+        entries.append(&page(1..=1), &sizes(1)).expect("it is written");
         // As tools do that rotate logs.
         fs::rename(&path, folder.path().join("audit.1")).expect("it is there");
         let refused = Entries::open(&path).err().expect("it is in use").to_string();
         assert!(refused.contains("in use by another gateway"), "{refused}");
-        entries.append(&page(2..=2)).expect("it is written");
+        entries.append(&page(2..=2), &sizes(2)).expect("it is written");
         // Where no lock can be made at the start, it is made before something is written.
         let folder = folder.path().join("later");
         let mut entries = Entries::open(&folder.join("audit")).expect("nothing is written yet");
-        assert!(entries.append(&page(1..=1)).is_err());
+        assert!(entries.append(&page(1..=1), &sizes(1)).is_err());
         fs::create_dir(&folder).expect("it can be made");
-        entries.append(&page(1..=1)).expect("it is written");
+        entries.append(&page(1..=1), &sizes(1)).expect("it is written");
         assert!(Entries::open(&folder.join("audit")).is_err(), "it is in use");
     }
 

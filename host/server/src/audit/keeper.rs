@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::files::{Entries, Notes};
 use crate::config;
+use crate::retention::is_on_time;
 use crate::state::App;
 
 /// How often the audit file is looked after.
@@ -27,6 +28,10 @@ const MIRROR: Duration = Duration::from_secs(1);
 /// instance that is away for longer may find that entries are gone that are not in its file.
 const TOLD_APART: Duration = Duration::from_secs(30);
 const TOLD_FOR_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// For how long they heed that nothing is known to be in it, which is said again each second: it keeps every entry, and an
+/// instance that ends meanwhile comes back under another number.
+const NOTHING_FOR_MS: u64 = 5 * 60 * 1000;
 
 /// How many entries are appended to the audit file at once.
 const PAGE: usize = 1000;
@@ -80,7 +85,7 @@ pub(crate) enum Part {
     CheckpointFile,
     /// The file of entries cannot be written, or the log cannot be read for it.
     File,
-    /// The log is not what was signed, so that no entries are removed.
+    /// The log is not what was signed or cannot be read, so that no entries are removed.
     Retention,
 }
 
@@ -206,12 +211,7 @@ impl Keeper {
                 self.append_note(signed.note).await;
             }
             Ok(None) => {}
-            Err(SignError::Refused(refusal)) => self.report(Part::Signing, refusal.to_string()),
-            // That the store is away is logged already, and the next look makes up for it.
-            Err(SignError::Store(error @ StoreError::Unavailable { .. })) => {
-                tracing::debug!(%error, "no checkpoint signed");
-            }
-            Err(SignError::Store(error)) => self.report(Part::Signing, error.to_string()),
+            Err(error) => self.fail(Part::Signing, error),
         }
     }
 
@@ -238,7 +238,7 @@ impl Keeper {
                 Ok((sizes, page, before))
             };
             let (sizes, page) = match read.await {
-                Ok((sizes, page, before)) if lock(entries).goes_on(&sizes, &before) => (sizes, page),
+                Ok((sizes, page, before)) if lock(entries).goes_on(&sizes, &before, &page) => (sizes, page),
                 // The store has lost entries, or is a copy of one of another kind: the file tells what it has already.
                 Err(StoreError::Cursor(_)) | Ok(_) if !after.as_str().is_empty() => {
                     tracing::warn!(
@@ -254,18 +254,16 @@ impl Keeper {
                     return;
                 }
                 Ok((sizes, page, _)) => (sizes, page),
-                Err(error @ StoreError::Unavailable { .. }) => {
-                    return tracing::debug!(%error, "no entries for the audit file");
-                }
-                Err(error) => return self.report(Part::File, error.to_string()),
+                Err(error) => return self.fail(Part::File, SignError::Store(error)),
             };
             lock(entries).is_compared = true;
-            if page.entries.is_empty() && page.is_last {
+            if page.entries.is_empty() && page.is_last && lock(entries).is_noted() {
                 *lock(&self.mirrored) = sizes;
                 return self.resolve(Part::File);
             }
             let (entries, is_last) = (Arc::clone(entries), page.is_last);
-            let append = move || lock(&entries).append(&page);
+            let before = sizes.clone();
+            let append = move || lock(&entries).append(&page, &before);
             let is_done = self.settle(Part::File, tokio::task::spawn_blocking(append).await);
             if is_last || !is_done {
                 if is_done {
@@ -299,7 +297,7 @@ impl Keeper {
             }
             let is_mirrored = files.iter().all(|file| !file.is_empty());
             let most = in_all(files);
-            if is_mirrored && has_older(store.as_ref(), before).await? {
+            if is_mirrored && has_older(store.as_ref(), before).await? && is_on_time(app).await? {
                 let parts = self.signer.lock().await.announce_trims(before, most.as_deref(), now).await?;
                 removing.parts.extend(parts);
                 removing.looked = Some(Instant::now());
@@ -324,6 +322,17 @@ impl Keeper {
             tracing::info!(parts = removed, "old audit entries removed");
         }
         Ok(())
+    }
+
+    /// Something was not done. That the store is away is logged already, and the next look makes up for it.
+    fn fail(&self, part: Part, error: SignError) {
+        match error {
+            SignError::Store(error @ StoreError::Unavailable { .. }) => {
+                tracing::debug!(part = part.as_str(), %error, "the audit log cannot be read or written to");
+            }
+            SignError::Store(error) => self.report(part, error.to_string()),
+            SignError::Refused(refusal) => self.report(part, refusal.to_string()),
+        }
     }
 
     /// False if a file could not be written.
@@ -391,23 +400,37 @@ pub(crate) async fn keep_signing(app: Arc<App>) {
     }
 }
 
-/// Keeps the audit file up to date, and tells the instances that share the store how far it is.
+/// Keeps the audit file up to date, and tells the instances that share the store how far it is, also while it is written for
+/// long.
 pub(crate) async fn keep_mirroring(app: Arc<App>) {
-    let store = app.gateway.store();
+    let mirroring = async {
+        loop {
+            app.audit.mirror(app.gateway.store().as_ref()).await;
+            tokio::time::sleep(MIRROR).await;
+        }
+    };
+    tokio::join!(keep_telling(&app), mirroring);
+}
+
+/// Tells the instances that share the store how far the audit file is, again and again.
+async fn keep_telling(app: &App) {
+    let Some(shared) = app.gateway.store().shared() else { return };
     let mut told: Option<Instant> = None;
     loop {
-        if let Some(shared) = store.shared()
-            && told.is_none_or(|told| told.elapsed() >= TOLD_APART)
-        {
-            let entries = lock(&app.audit.mirrored).clone();
-            match shared.announce_audit_file(app.gateway.instance(), &entries, TOLD_FOR_MS).await {
+        let entries = lock(&app.audit.mirrored).clone();
+        if entries.is_empty() || told.is_none_or(|told| told.elapsed() >= TOLD_APART) {
+            match shared.announce_audit_file(app.gateway.instance(), &entries, told_for(&entries)).await {
                 Ok(()) => told = (!entries.is_empty()).then(Instant::now),
                 Err(error) => tracing::debug!(%error, "nobody knows how far the audit file is"),
             }
         }
-        app.audit.mirror(store.as_ref()).await;
         tokio::time::sleep(MIRROR).await;
     }
+}
+
+/// For how long it counts that so many entries of each partition are in an audit file, in milliseconds.
+fn told_for(entries: &[u64]) -> u64 {
+    if entries.is_empty() { NOTHING_FOR_MS } else { TOLD_FOR_MS }
 }
 
 /// How many entries of each partition are in all of these files; `None` if there is no file.
@@ -423,9 +446,7 @@ pub(crate) async fn keep_removing(app: Arc<App>) {
     loop {
         match app.audit.remove(&app).await {
             Ok(()) => app.audit.resolve(Part::Retention),
-            Err(SignError::Refused(refusal)) => app.audit.report(Part::Retention, refusal.to_string()),
-            // That the store is away is logged already.
-            Err(SignError::Store(error)) => tracing::debug!(%error, "no audit entries removed"),
+            Err(error) => app.audit.fail(Part::Retention, error),
         }
         tokio::time::sleep(interval).await;
     }
@@ -444,6 +465,8 @@ fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use countersign_store::{Audit as _, SqliteStore, StoreFault, fixtures};
+
     use super::*;
 
     #[test]
@@ -451,5 +474,62 @@ mod tests {
         assert_eq!(in_all(vec![]), None);
         assert_eq!(in_all(vec![vec![3, 4]]), Some(vec![3, 4]));
         assert_eq!(in_all(vec![vec![3, 4], vec![5, 1], vec![9, 9]]), Some(vec![3, 1]));
+    }
+
+    /// It keeps the entries of all for as long, and is said again and again while it is so.
+    #[test]
+    fn that_nothing_is_in_a_file_counts_for_minutes() {
+        assert!(
+            told_for(&[]) <= 10 * 60 * 1000
+                && told_for(&[]) > 60 * u64::try_from(MIRROR.as_millis()).unwrap()
+        );
+        assert_eq!(told_for(&[0, 3]), TOLD_FOR_MS);
+    }
+
+    fn keeper(store: Arc<dyn Store>, config: &config::Audit) -> Keeper {
+        let keys = AuditKeys::new([&[1; 32]]).unwrap();
+        Keeper::open(store, keys, 7, config, &Registry::new()).unwrap()
+    }
+
+    /// That the store is away is told elsewhere; anything else that keeps a part from its work is told, whatever part it is.
+    #[test]
+    fn what_is_wrong_is_told_of_each_part() {
+        let keeper = keeper(Arc::new(SqliteStore::in_memory().unwrap()), &config::Audit::default());
+        let away = StoreError::Unavailable { backend: "b", fault: StoreFault::Slow, detail: String::new() };
+        let corrupt =
+            StoreError::Corrupt { table: "audit", column: "body", key: "7".into(), detail: "x".into() };
+        for part in [Part::Signing, Part::File, Part::Retention] {
+            keeper.fail(part, away.clone().into());
+            assert_eq!(keeper.troubles(), [""; 0]);
+            for error in [corrupt.clone(), StoreError::Cursor("36".into())] {
+                keeper.fail(part, error.clone().into());
+                assert_eq!(keeper.explained(), BTreeMap::from([(part.as_str(), error.to_string())]));
+            }
+            keeper.resolve(part);
+        }
+    }
+
+    /// As a copy by way of another kind of store may be: in another order, with more before the place that was read last.
+    #[tokio::test]
+    async fn an_audit_file_goes_on_with_the_log_of_a_copy_in_another_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit");
+        let mut config = config::Audit::default();
+        config.audit_file = Some(file.clone());
+        // Partitions, in the order of the rows.
+        for (rows, expected) in [(&[5, 3][..], &[5, 3][..]), (&[7, 5, 3], &[5, 3, 7])] {
+            let store = Arc::new(SqliteStore::in_memory().unwrap());
+            for shard in rows {
+                let entry = fixtures::audit(&fixtures::request_in(*shard, 1), "event");
+                store.append(vec![entry], Vec::new()).await.unwrap();
+            }
+            let keeper = keeper(Arc::<SqliteStore>::clone(&store), &config);
+            keeper.mirror(store.as_ref()).await;
+            assert_eq!((keeper.troubles(), lock(&keeper.mirrored).is_empty()), (vec![], false));
+            let text = std::fs::read_to_string(&file).unwrap();
+            let found: Vec<u16> =
+                text.lines().filter_map(crate::audit::line::read).map(|line| line.partition).collect();
+            assert_eq!(found, expected);
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::config::begins_with;
+use crate::config::{begins_with, open, regular};
 
 /// How much of the end of a file is read, in bytes: more than what is appended at once.
 const TAIL: u64 = 8 << 20;
@@ -81,13 +81,7 @@ impl AppendedFile {
 
     /// The end of the file, up to its last whole part. Empty if there is no file.
     pub(super) fn tail(&self) -> io::Result<Vec<u8>> {
-        let mut file = match File::open(&self.path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            opened => opened?,
-        };
-        if !file.metadata()?.is_file() {
-            return Ok(Vec::new());
-        }
+        let Some(mut file) = open(&self.path)? else { return Ok(Vec::new()) };
         let (_, mut text) = read_tail(&mut file)?;
         text.truncate(self.parts.whole(&text));
         Ok(text)
@@ -128,22 +122,21 @@ impl AppendedFile {
     }
 
     fn reopen(&self) -> io::Result<(File, FileId)> {
+        regular(&self.path)?;
         let mut options = OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).mode(0o600).open(&self.path)?;
-        let metadata = file.metadata()?;
-        if metadata.is_file() {
-            let (start, text) = read_tail(&mut file)?;
-            let end = start + self.parts.whole(&text) as u64;
-            if end < start + text.len() as u64 {
-                match file.set_len(end) {
-                    Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                        self.leave_unfinished(&mut file)?;
-                    }
-                    cut => cut?,
+        let (start, text) = read_tail(&mut file)?;
+        let end = start + self.parts.whole(&text) as u64;
+        if end < start + text.len() as u64 {
+            match file.set_len(end) {
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    self.leave_unfinished(&mut file)?;
                 }
+                cut => cut?,
             }
         }
-        Ok((file, id(&metadata)))
+        let id = id(&file.metadata()?);
+        Ok((file, id))
     }
 
     /// What is not whole stays in a file that may only be appended to (`chattr +a`). A line is ended, so that the next one
@@ -197,6 +190,15 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert!(file.append(b"five\n").is_err());
         fs::remove_dir(&path).unwrap();
+        // A device would take it, and not keep it.
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        let refused = [file.append(b"five\n").err(), file.tail().err(), file.begins_with("").err()];
+        assert!(
+            refused.iter().flatten().all(|error| error.to_string().contains("no regular file")),
+            "{refused:?}"
+        );
+        assert!(refused.iter().all(Option::is_some), "{refused:?}");
+        fs::remove_file(&path).unwrap();
         file.append(b"five\n").unwrap();
         assert_eq!(
             (fs::read(&path).unwrap(), path.metadata().unwrap().mode() & 0o777),

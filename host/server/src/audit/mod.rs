@@ -64,7 +64,7 @@ pub struct AcceptLoss {
 )]
 pub struct Place {
     /// The store: `sqlite:PATH` or `redis://HOST`.
-    #[arg(long, value_name = "URL", default_value = "sqlite:countersign.db", value_parser = StoreAddress)]
+    #[arg(long, value_name = "COUNTERSIGN_STORE", default_value = "sqlite:countersign.db", value_parser = StoreAddress)]
     store: StoreUrl,
     #[command(flatten)]
     redis: Redis,
@@ -98,7 +98,7 @@ impl Place {
                 let opened = self.store.open_archive();
                 Ok(Source::File(opened.with_context(|| format!("cannot open the store `{}`", self.store))?))
             }
-            None => Ok(Source::Shared(self.redis.open(&self.store).await?)),
+            None => Ok(Source::Shared(self.redis.open_existing(&self.store).await?)),
         }
     }
 
@@ -139,7 +139,7 @@ impl AcceptLoss {
         let place = &self.place;
         ensure!(place.store.file().is_none_or(Path::exists), "there is no store `{}`", place.store);
         let keys = place.keys()?.context(NO_KEYS)?;
-        let store = place.redis.open(&place.store).await?;
+        let store = place.redis.open_existing(&place.store).await?;
         let random = getrandom::u64().context("the system gives no randomness")?;
         let mut signer = AuditSigner::new(Arc::clone(&store), keys, random, None);
         let signed = signer.restart(SystemClock.now()).await?;

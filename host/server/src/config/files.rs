@@ -1,9 +1,10 @@
 //! Files that a gateway writes: none of them may be any other file that the settings name or imply. Appending the audit log
-//! to the database would destroy both. Nor may another gateway write to them.
+//! to the database would destroy both. Nor may another gateway write to them, nor may they be anything but regular files: a
+//! pipe or a device has no end that could be read again, and cannot be forced to disk.
 //!
 //! Files that are only read may be one file: a certificate with its key, or one certificate for several listeners.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -22,8 +23,14 @@ struct Named {
     place: PathBuf,
     /// Its device and number, if it is there: a file may have several names.
     id: Option<(u64, u64)>,
-    /// It is a device or a pipe, which several may write to.
-    is_special: bool,
+    /// What it is, if it is there.
+    kind: Option<FileType>,
+}
+
+/// A file that the gateway makes, changes or appends to, and the setting that names it or the file beside which it lies.
+struct Written {
+    named: Named,
+    setting: &'static str,
 }
 
 impl Named {
@@ -31,22 +38,31 @@ impl Named {
         let place = place_of(&path, MOST_LINKS);
         let found = path.metadata().ok();
         let id = found.as_ref().map(|found| (found.dev(), found.ino()));
-        let is_special = found.is_some_and(|found| !found.is_file() && !found.is_dir());
-        Named { what: what.into(), path, place, id, is_special }
+        let kind = found.map(|found| found.file_type());
+        Named { what: what.into(), path, place, id, kind }
     }
 
     fn is(&self, other: &Named) -> bool {
-        !self.is_special && (self.place == other.place || (self.id.is_some() && self.id == other.id))
+        // A device or a pipe is refused by itself.
+        let is_special = self.kind.is_some_and(|kind| !kind.is_file() && !kind.is_dir());
+        !is_special && (self.place == other.place || (self.id.is_some() && self.id == other.id))
     }
 }
 
 impl Config {
-    /// A sentence for each two settings that name the same file if the gateway writes to it, and for each file that it would
-    /// write in a folder whose files are of another kind. Blocks.
+    /// A sentence for each file that the gateway would write and cannot, since it is no regular file, for each two settings
+    /// that name the same file if the gateway writes to it, and for each file that it would write in a folder whose files are
+    /// of another kind. Blocks.
     #[must_use]
-    pub fn shared_files(&self) -> Vec<String> {
+    pub fn wrong_files(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let (written, read, folders) = (self.written(), self.read(), self.folders());
+        for Written { named: Named { what, path, kind, .. }, setting } in &written {
+            if kind.is_some_and(|kind| !kind.is_file()) {
+                wrong.push(format!("`{}` is {what} (`{setting}`): {NOT_REGULAR}", path.display()));
+            }
+        }
+        let written: Vec<Named> = written.into_iter().map(|it| it.named).collect();
         let mut note = |one: &Named, other: &Named, how: &str| {
             let (path, what) = (one.path.display(), &one.what);
             wrong.push(format!("`{path}` is {what}, and {how} {}: each needs a file of its own", other.what));
@@ -68,8 +84,7 @@ impl Config {
         wrong
     }
 
-    /// What the gateway makes, changes or appends to.
-    fn written(&self) -> Vec<Named> {
+    fn written(&self) -> Vec<Written> {
         let storage = &self.storage;
         let database = [
             ("-wal", "the write-ahead log"),
@@ -88,22 +103,32 @@ impl Config {
         let receipts = storage.receipt_keys.clone().or_else(|| keys::receipts::default_file(&storage.store));
         // Each with the endings of the files that lie beside it.
         let files = [
-            ("the database", storage.store.file().map(Path::to_owned), &database[..]),
-            ("the key file", keys::key_file(&storage.store), &new),
-            ("the key file for receipts", receipts, &new),
-            ("the audit file", self.audit.audit_file.clone(), &audit),
-            ("the file of audit checkpoints", self.audit.checkpoint_file(), &[]),
-            ("the archive of requests", self.retention.archive_file.clone(), &archive),
+            ("the database", "COUNTERSIGN_STORE", storage.store.file().map(Path::to_owned), &database[..]),
+            ("the key file", "COUNTERSIGN_STORE", keys::key_file(&storage.store), &new),
+            ("the key file for receipts", "COUNTERSIGN_RECEIPT_KEYS", receipts, &new),
+            ("the audit file", "AUDIT_FILE", self.audit.audit_file.clone(), &audit),
+            (
+                "the file of audit checkpoints",
+                "COUNTERSIGN_AUDIT_CHECKPOINT_FILE",
+                self.audit.checkpoint_file(),
+                &[],
+            ),
+            (
+                "the archive of requests",
+                "REQUEST_ARCHIVE_FILE",
+                self.retention.archive_file.clone(),
+                &archive,
+            ),
         ];
         let mut written = Vec::new();
-        for (what, file, beside_it) in files {
+        for (what, setting, file, beside_it) in files {
             let Some(file) = file else { continue };
             let endings = beside_it.iter();
             let beside_it: Vec<Named> = endings
                 .map(|(ending, it)| Named::new(format!("{it} of {what}"), beside(&file, ending)))
                 .collect();
-            written.push(Named::new(what, file));
-            written.extend(beside_it);
+            let all = [Named::new(what, file)].into_iter().chain(beside_it);
+            written.extend(all.map(|named| Written { named, setting }));
         }
         written
     }
@@ -194,16 +219,30 @@ pub(crate) fn lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether a file begins with one of these, as far as there is something in it. It does if it is not there, and if it is a
-/// device or a pipe, which has no beginning.
-pub(crate) fn begins_with(path: &Path, starts: &[&[u8]]) -> io::Result<bool> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-        opened => opened?,
-    };
-    if !file.metadata()?.is_file() {
-        return Ok(true);
+const NOT_REGULAR: &str = "it is no regular file, and a pipe, a device or a folder cannot be used";
+
+/// Refuses what is there and is no regular file. It is asked before a file is opened: opening a pipe waits for whoever is at
+/// its other end, and a device may do anything.
+pub(crate) fn regular(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(found) if !found.is_file() => Err(io::Error::other(NOT_REGULAR)),
+        found => found.map(drop),
     }
+}
+
+/// Opens a regular file for reading; `None` if there is none.
+pub(crate) fn open(path: &Path) -> io::Result<Option<File>> {
+    regular(path)?;
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// Whether a file begins with one of these, as far as there is something in it. It does if it is not there.
+pub(crate) fn begins_with(path: &Path, starts: &[&[u8]]) -> io::Result<bool> {
+    let Some(file) = open(path)? else { return Ok(true) };
     let longest = starts.iter().map(|start| start.len()).max().unwrap_or_default();
     let mut found = Vec::new();
     file.take(longest as u64).read_to_end(&mut found)?;
@@ -235,7 +274,7 @@ mod tests {
             words.extend(flags.iter().flat_map(|(flag, value)| [*flag, value.as_str()]));
             let is_gate = words.contains(&"--github-app");
             let secret = [("COUNTERSIGN_GITHUB_WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef")];
-            read(&words, if is_gate { &secret } else { &[] }).unwrap().shared_files()
+            read(&words, if is_gate { &secret } else { &[] }).unwrap().wrong_files()
         };
         let none: [&str; 0] = [];
         assert_eq!(check(&[]), none);
@@ -248,7 +287,13 @@ mod tests {
         assert_eq!(check(&sound), none);
         let null =
             [("--audit-file", "/dev/null".to_owned()), ("--audit-checkpoint-file", "/dev/null".to_owned())];
-        assert_eq!(check(&null), none, "a device is not destroyed");
+        let expected = [
+            format!("`/dev/null` is the audit file (`AUDIT_FILE`): {NOT_REGULAR}"),
+            format!(
+                "`/dev/null` is the file of audit checkpoints (`COUNTERSIGN_AUDIT_CHECKPOINT_FILE`): {NOT_REGULAR}"
+            ),
+        ];
+        assert_eq!(check(&null), expected);
         let certificate = ("--tls-cert-file", at("server.pem"));
         assert_eq!(
             check(&[certificate.clone(), ("--tls-key-file", at("server.pem"))]),
@@ -339,6 +384,32 @@ mod tests {
                 found.iter().any(|said| said.contains(&format!("is {ones}, and")) && said.contains(others));
             assert!(is_said, "{flags:?}: {found:?}");
         }
+    }
+
+    /// Without waiting for whoever is at the other end of a pipe.
+    #[test]
+    fn what_is_no_regular_file_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let made = std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap();
+        assert!(made.success());
+        symlink(at("pipe"), at("link")).unwrap();
+        for path in [at("pipe"), at("link"), "/dev/null".into(), folder.path().to_owned()] {
+            for refused in [regular(&path).err(), open(&path).err(), begins_with(&path, &[]).err()] {
+                assert_eq!(refused.unwrap().to_string(), NOT_REGULAR, "{}", path.display());
+            }
+        }
+        let link = at("link").display().to_string();
+        let archive = ["--request-retention-sec", "60", "--request-archive-file", &link];
+        let wrong = read(&[&["--policies", "policies"], &archive[..]].concat(), &[]).unwrap().wrong_files();
+        assert!(
+            wrong.iter().any(|it| it.contains("is the archive of requests (`REQUEST_ARCHIVE_FILE`)")),
+            "{wrong:?}"
+        );
+        assert!(open(&at("none")).unwrap().is_none() && begins_with(&at("none"), &[]).unwrap());
+        fs::write(at("file"), "text").unwrap();
+        symlink(at("file"), at("to the file")).unwrap();
+        assert!(open(&at("to the file")).unwrap().is_some());
     }
 
     #[test]

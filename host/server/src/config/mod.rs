@@ -29,7 +29,7 @@ use countersign_store::StoreUrl;
 
 pub use access::AccessSettings;
 pub use audit::Audit;
-pub(crate) use files::{begins_with, lock};
+pub(crate) use files::{begins_with, lock, open, regular};
 pub use gates::Gates;
 pub use logging::{LogFormat, Logging};
 pub use network::Network;
@@ -106,6 +106,9 @@ impl Config {
         self.secrets = Secrets::read(environment, &mut wrong);
         wrong.extend(self.storage.read_variables(environment));
         self.tracing.read_variables(environment, (&mut wrong, &mut self.warnings));
+        if !malformed.iter().any(|name| Network::CHECKED.contains(&name.as_str())) {
+            wrong.extend(self.network.check());
+        }
         if !malformed.iter().any(|name| AccessSettings::CHECKED.contains(&name.as_str())) {
             wrong.extend(self.access.check(&self.network));
         }
@@ -122,6 +125,39 @@ impl Config {
             self.warnings.push(missing.to_owned());
         }
         wrong
+    }
+
+    /// One sentence for each thing that a gateway with these settings does without, or lets be. Each start says them, too.
+    #[must_use]
+    pub fn cautions(&self) -> Vec<&'static str> {
+        let (store, access) = (&self.storage.store, &self.access);
+        let (is_lost, is_shared) = (store.is_lost_at_exit(), store.file().is_none());
+        let receipts = self.storage.receipt_keys.is_none() && is_shared && !is_lost;
+        let cautions = [
+            (
+                is_lost,
+                "`--store memory`: requests, decisions and the audit log are in memory alone, and are lost when this \
+                 process ends",
+            ),
+            (
+                receipts,
+                "no receipts are signed: this store needs `COUNTERSIGN_RECEIPT_KEYS`, shared by all instances",
+            ),
+            (access.insecure_anonymous, "`--insecure-anonymous`: anybody who reaches this gateway may ask"),
+            (
+                access.file.is_none() && !access.insecure_anonymous,
+                "no access file: anybody on this machine may ask, and nobody else",
+            ),
+            (
+                self.secrets.slack_bot.is_none(),
+                "no `SLACK_BOT_TOKEN`: nothing is posted to Slack, messages wait in the outbox",
+            ),
+            (
+                self.spool_dir().is_none() && !is_lost,
+                "no spool: what people do in Slack while the store is away is not recorded",
+            ),
+        ];
+        cautions.into_iter().filter_map(|(holds, said)| holds.then_some(said)).collect()
     }
 
     /// The directory for compiled policy modules. A store in memory has none unless it is given: what authenticates them

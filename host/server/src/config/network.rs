@@ -50,6 +50,34 @@ pub struct Network {
     pub sse_heartbeat_sec: u32,
 }
 
+impl Network {
+    /// The variables of what [`Network::check`] looks at.
+    pub(super) const CHECKED: [&str; 3] =
+        ["COUNTERSIGN_LISTEN", "COUNTERSIGN_OPS_LISTEN", "COUNTERSIGN_SLACK_LISTEN"];
+
+    /// A sentence for each two listeners that would need the same address.
+    pub(crate) fn check(&self) -> Vec<String> {
+        let listeners = [Some(self.listen), self.ops_listen, self.slack_listen];
+        let mut listeners =
+            Self::CHECKED.into_iter().zip(listeners).filter_map(|(name, listen)| Some((name, listen?)));
+        let mut wrong = Vec::new();
+        while let Some((one, address)) = listeners.next() {
+            for (other, _) in listeners.clone().filter(|(_, its)| is_same(address, *its)) {
+                wrong.push(format!(
+                    "`{one}` and `{other}` are the same address `{address}`: each needs its own"
+                ));
+            }
+        }
+        wrong
+    }
+}
+
+/// Whether two sockets could not listen there at once. A port that the system chooses is another one each time.
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_shared = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && is_shared
+}
+
 /// A network such as `10.0.0.0/8`, or one address.
 fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();

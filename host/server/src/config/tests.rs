@@ -259,3 +259,29 @@ fn a_ci_system_is_configured_whole_or_not_at_all() {
         assert!(!wrong.contains("0123456789 abcdef"), "{wrong}");
     }
 }
+
+/// The second would find the address in use.
+#[test]
+fn listeners_have_addresses_of_their_own() {
+    let at = |listen, operations, slack| {
+        let flags =
+            ["--policies", "p", "--listen", listen, "--ops-listen", operations, "--slack-listen", slack];
+        read(&[&flags[..], &["--insecure-anonymous"]].concat(), &[])
+    };
+    for (listen, operations, slack) in [
+        ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"),
+        ("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"),
+        ("127.0.0.1:1", "127.0.0.2:1", "[::1]:1"),
+    ] {
+        at(listen, operations, slack).unwrap();
+    }
+    for (listen, operations, slack, names) in [
+        ("127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:3", ["COUNTERSIGN_LISTEN", "COUNTERSIGN_OPS_LISTEN"]),
+        ("0.0.0.0:1", "127.0.0.1:2", "127.0.0.1:1", ["COUNTERSIGN_LISTEN", "COUNTERSIGN_SLACK_LISTEN"]),
+        ("127.0.0.1:1", "[::1]:2", "[::]:2", ["COUNTERSIGN_OPS_LISTEN", "COUNTERSIGN_SLACK_LISTEN"]),
+    ] {
+        let refused = at(listen, operations, slack).unwrap_err();
+        assert_eq!(refused.lines().count(), 1, "{refused}");
+        assert!(names.iter().all(|name| refused.contains(&format!("`{name}`"))), "{refused}");
+    }
+}

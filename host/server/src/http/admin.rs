@@ -19,7 +19,7 @@ use crate::state::App;
 use crate::telemetry::SecurityEvent;
 
 /// The prefix of every admin route.
-const PREFIX: &str = "/api/admin/";
+pub(super) const PREFIX: &str = "/api/admin/";
 
 /// The prefixes of the routes that act on requests, or on who is told of them.
 const OPERATED: [&str; 2] = ["/api/admin/requests/", "/api/admin/webhooks/"];

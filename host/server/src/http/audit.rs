@@ -119,11 +119,15 @@ fn filter(params: &Params) -> Result<AuditFilter, ApiError> {
         let Some(text) = params.get(name)? else { return Ok(None) };
         status(text).map(Some).map_err(|_| Invalid::new(name, "must be a status, such as `approved`"))
     };
+    let event = |name: &str| -> Result<_, Invalid> {
+        let Some(text) = params.get(name)? else { return Ok(None) };
+        AuditFilter::event(text).map(Some).map_err(|wrong| Invalid::new(name, wrong))
+    };
     Ok(AuditFilter {
         since: time("since")?,
         until: time("until")?,
         action: params.text("action")?,
-        event: params.text("event")?,
+        event: event("event")?,
         status: of_status("status")?,
         request: params.get("request")?.map(|id| request_id("request", id)).transpose()?,
         actor: params.text("actor")?,

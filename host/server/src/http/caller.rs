@@ -135,7 +135,7 @@ impl Calling {
                 let limit = caller_rights::streams(app, name);
                 (StreamOf::Caller(name.clone()), limit)
             }
-            None => (StreamOf::Address(self.address.to_canonical()), None),
+            None => (StreamOf::Client(self.client), None),
         };
         app.streams.open(holder, limit)
     }

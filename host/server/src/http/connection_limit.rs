@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_access::Proxies;
 
+use crate::rate_limit::Client;
+
 /// How many file descriptors are kept back for everything but the connections of callers.
 const KEPT_BACK: u64 = 128;
 
@@ -26,13 +28,13 @@ pub struct ConnectionLimit {
 #[derive(Debug, Default)]
 struct Open {
     total: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_address: HashMap<Client, usize>,
 }
 
 /// One open connection. It is counted until this is dropped.
 #[derive(Debug)]
 pub(super) struct Slot {
-    address: IpAddr,
+    client: Client,
     open: Arc<Mutex<Open>>,
     /// There is little room left, so a client must hurry.
     pub(super) crowded: bool,
@@ -62,21 +64,22 @@ impl ConnectionLimit {
         self.total
     }
 
-    /// Counts a connection from this address; `None` if there are too many.
+    /// Counts a connection from this address, or from its network as [`Client`] says; `None` if there are too many.
     pub(super) fn open(&self, address: IpAddr) -> Option<Slot> {
         let address = address.to_canonical();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.total >= self.total {
             return None;
         }
-        let of_address = open.by_address.entry(address).or_default();
+        let client = Client::of(address);
+        let of_address = open.by_address.entry(client).or_default();
         if *of_address >= self.by_address && !self.proxies.is_trusted(address) {
             return None;
         }
         *of_address += 1;
         open.total += 1;
         let crowded = open.total > self.total / 4 * 3;
-        Some(Slot { address, open: Arc::clone(&self.open), crowded })
+        Some(Slot { client, open: Arc::clone(&self.open), crowded })
     }
 }
 
@@ -84,10 +87,10 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.total = open.total.saturating_sub(1);
-        if let Some(of_address) = open.by_address.get_mut(&self.address) {
+        if let Some(of_address) = open.by_address.get_mut(&self.client) {
             *of_address = of_address.saturating_sub(1);
             if *of_address == 0 {
-                open.by_address.remove(&self.address);
+                open.by_address.remove(&self.client);
             }
         }
     }
@@ -127,6 +130,16 @@ mod tests {
         assert!(limit.open(address("192.0.2.3")).is_some());
         drop((second, more));
         assert!(limit.open.lock().unwrap().by_address.is_empty(), "nothing is remembered");
+    }
+
+    #[test]
+    fn a_subscriber_of_ipv6_is_one_client() {
+        let limit = ConnectionLimit::new(4, 1, Proxies::default());
+        let first = limit.open(address("2001:db8:1:2::1")).unwrap();
+        assert!(limit.open(address("2001:db8:1:2:ffff::2")).is_none());
+        let other = limit.open(address("2001:db8:1:3::1")).unwrap();
+        drop((first, other));
+        assert!(limit.open(address("2001:db8:1:2::3")).is_some());
     }
 
     #[test]

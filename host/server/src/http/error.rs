@@ -355,6 +355,12 @@ mod tests {
         )
     }
 
+    /// By these words clients tell an address without routes for admins from a request that is not there.
+    #[test]
+    fn a_path_that_is_not_served_is_told_as_clients_know_it() {
+        assert_eq!(ApiError::NoSuch("path").to_string(), countersign_client::Problem::NO_SUCH_PATH);
+    }
+
     /// Every failure has a status, a code and, if it passes by itself, a time to try again; nothing internal is shown.
     #[tokio::test]
     async fn every_failure_has_a_status() {

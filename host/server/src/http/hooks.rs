@@ -11,6 +11,7 @@ use countersign_access::GateSystem;
 use countersign_core::lifecycle::{self, Digest, Gate, Request, RequestId, Status};
 use countersign_gates::{Asked, Malformed, Read, Verifier, github, gitlab};
 use countersign_gateway::{GatewayError, IdempotencyKey};
+use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -150,20 +151,34 @@ async fn take(
             if let Err(error) = &made
                 && error.is_final()
             {
-                // What it asked for before is waited for no more: else an approval of that would let this go on.
-                if let Err(error) = cancel_about(app, &gate, REFUSED).await {
-                    tracing::warn!(code = error.code(), "what a gate asked for before stays open");
-                }
-                // Nobody will decide, and without a word the CI system would wait for as long as it can.
-                reports::refuse(app, gate, error.code());
+                refused(app, gate, error.code()).await;
             }
             made
         }
     }
 }
 
+/// What a gate asks for is refused. What it asked for before is waited for no more: else an approval of that would let this go
+/// on. A request about the very same is not older than the delivery, and is still to be decided, whatever keeps the gate from
+/// asking once more.
+async fn refused(app: &Arc<App>, gate: Gate, code: &'static str) {
+    let same = gate.identity();
+    let left = async {
+        cancel_about(app, &gate, REFUSED, |other| other.identity() != same).await?;
+        Ok::<_, ApiError>(reports::open_about(app, &gate).await?)
+    };
+    match left.await {
+        // A report names both alike, so it would be taken for the decision about that one.
+        Ok(Some(_)) => return,
+        Ok(None) => {}
+        Err(error) => tracing::warn!(code = error.code(), "what a gate asked for before stays open"),
+    }
+    // Nobody will decide, and without a word the CI system would wait for as long as it can.
+    reports::refuse(app, gate, code);
+}
+
 async fn ask(app: &Arc<App>, system: GateSystem, asked: Asked) -> Result<Json<DeliveryView>, ApiError> {
-    let Asked { gate, claims, params, origin, justification, links, display, owners } = asked;
+    let Asked { gate, claims, params, origin, justification, links, display, owners, programs } = asked;
     let claims = Arc::new(claims);
     let identified = app.access.as_ref().and_then(|it| it.authenticator.delivered(system, &claims));
     let Some(identified) = identified else {
@@ -172,9 +187,8 @@ async fn ask(app: &Arc<App>, system: GateSystem, asked: Asked) -> Result<Json<De
     };
     let caller = &identified.caller;
     let rule = caller.gate.as_ref().ok_or(ApiError::NoGate)?;
-    caller_rights::take_quota(app, caller).await?;
     let known = Known::find(app, &gate, &caller.name, &rule.action).await?;
-    match known.stands(app, &gate).await? {
+    match known.stands(&gate) {
         Stands::For(request) => return Ok(replayed(&request)),
         Stands::Told(request) => {
             // The CI system asks again about what is decided: it is told again. What was not told yet, is told by itself.
@@ -186,6 +200,8 @@ async fn ask(app: &Arc<App>, system: GateSystem, asked: Asked) -> Result<Json<De
         }
         Stands::Not => {}
     }
+    // What is known already asks nobody for anything.
+    caller_rights::take_quota(app, caller).await?;
     let params = rule.params(&claims, &params).ok_or_else(|| {
         Invalid::new("params", "the delivery lacks what a parameter of the access file is made of")
     })?;
@@ -193,6 +209,9 @@ async fn ask(app: &Arc<App>, system: GateSystem, asked: Asked) -> Result<Json<De
     let mut ask = create::ask(app, Some(&identified), body)?;
     ask.requester.display = display;
     ask.who.owners.extend(owners);
+    // Nobody approves as a program, unless `people` says whose it is.
+    let people = app.gateway.directory().people();
+    ask.who.owners.extend(programs.into_iter().filter(|program| people.find(program).is_some()));
     ask.gate = Some(gate);
     let most_open = caller_rights::most_open(app, Some(caller));
     let made = app.gateway.create(ask, Some(known.next), most_open).await?;
@@ -213,6 +232,8 @@ fn replayed(request: &Request) -> Json<DeliveryView> {
 struct Known {
     /// The newest one, as people may have asked for it again.
     newest: Option<Arc<Request>>,
+    /// The newest open request about what the gate's reports name, whatever it was made for.
+    open: Option<Arc<Request>>,
     /// The key of one more.
     next: IdempotencyKey,
 }
@@ -233,58 +254,89 @@ impl Known {
     /// A delivery counts once, by what it is about: all of that is signed, and the id of a delivery is not. Who asks, and by
     /// which action, is a part of it: another line of the access file asks other people.
     async fn find(app: &App, gate: &Gate, caller: &str, action: &str) -> Result<Known, ApiError> {
-        let (store, now) = (app.gateway.store(), app.gateway.clock().now());
-        let mut newest: Option<Request> = None;
-        for number in 0..MOST_TIMES {
-            let key = Digest::of_json(&json!(["gate", gate.identity(), caller, action, number]));
-            let next = IdempotencyKey { key, fingerprint: key, earlier: [None, None] };
-            let Some((_, request)) = store.idempotent(key.shard(), &key, now).await? else {
-                let newest = match newest {
-                    Some(newest) => Some(Arc::new(
-                        store.newest_of_lineage(newest.submission.lineage).await?.unwrap_or(newest),
-                    )),
-                    None => None,
-                };
-                return Ok(Known { newest, next });
+        let (store, now, identity) = (app.gateway.store(), app.gateway.clock().now(), gate.identity());
+        let keys =
+            (0..MOST_TIMES).map(|number| Digest::of_json(&json!(["gate", identity, caller, action, number])));
+        let keys: Vec<Digest> = keys.collect();
+        let mut looked = Vec::new();
+        for key in &keys {
+            looked.push(store.idempotent(key.shard(), key, now));
+        }
+        // All of them: one may be gone before those that were made after it.
+        let (mut newest, mut free): (Option<Request>, Option<Digest>) = (None, None);
+        for (key, found) in keys.iter().zip(join_all(looked).await) {
+            let Some((_, request)) = found? else {
+                free = free.or(Some(*key));
+                continue;
             };
             let is_newer = |known: &Request| known.submission.submitted_at < request.submission.submitted_at;
             if newest.as_ref().is_none_or(is_newer) {
                 newest = Some(request);
             }
         }
-        Err(GatewayError::Contended.into())
+        let key = free.ok_or(GatewayError::Contended)?;
+        let next = IdempotencyKey { key, fingerprint: key, earlier: [None, None] };
+        let open = reports::open_about(app, gate).await?.map(Arc::new);
+        if let Some(open) = open.as_ref().filter(|open| is_by(open, &identity, caller, action)) {
+            return Ok(Known { newest: Some(Arc::clone(open)), open: Some(Arc::clone(open)), next });
+        }
+        let newest = match newest {
+            Some(newest) => Some(store.newest_of_lineage(newest.submission.lineage).await?.unwrap_or(newest)),
+            None => None,
+        };
+        Ok(Known { newest: newest.map(Arc::new), open, next })
     }
 
     /// Whether one of them stands for another delivery.
-    async fn stands(&self, app: &App, gate: &Gate) -> Result<Stands, ApiError> {
-        let Some(newest) = &self.newest else { return Ok(Stands::Not) };
-        if !newest.status().is_terminal() {
-            return Ok(Stands::For(Arc::clone(newest)));
+    fn stands(&self, gate: &Gate) -> Stands {
+        let waits_for = self.open.as_ref().and_then(|open| open.submission.gate.as_ref());
+        if waits_for.is_some_and(|other| is_newer(other, gate)) {
+            return Stands::Outdated;
         }
-        // GitLab delivers how its merge request is now, whereas GitHub may deliver again what was superseded since.
-        let is_over = newest.superseded_by().is_some() || reports::open_about(app, gate).await?.is_some();
-        Ok(match gate {
-            Gate::Github(_) if is_over => Stands::Outdated,
-            Gate::Gitlab(_) if is_over || is_closed(newest) => Stands::Not,
+        let Some(newest) = &self.newest else { return Stands::Not };
+        if !newest.status().is_terminal() {
+            return Stands::For(Arc::clone(newest));
+        }
+        let is_over = newest.superseded_by().is_some() || self.open.is_some();
+        match gate {
+            // Something newer was asked about since, and GitHub may deliver again what is older.
+            Gate::Github(_) if is_over || is_cancelled(newest, REFUSED) => Stands::Outdated,
+            // GitLab delivers how its merge request is now: it may be back to what it was.
+            Gate::Gitlab(_) if is_over || is_cancelled(newest, CLOSED) || is_cancelled(newest, REFUSED) => {
+                Stands::Not
+            }
             Gate::Github(_) | Gate::Gitlab(_) => Stands::Told(Arc::clone(newest)),
-        })
+        }
     }
+}
+
+/// Whether a request was made by this caller, with this action, for a delivery of what has this identity.
+fn is_by(request: &Request, identity: &Digest, caller: &str, action: &str) -> bool {
+    let submission = &request.submission;
+    submission.gate.as_ref().is_some_and(|gate| gate.identity() == *identity)
+        && submission.caller.as_deref() == Some(caller)
+        && submission.action == action
 }
 
 /// What was asked about has ended: the requests about it are cancelled, if they are open.
 async fn over(app: &App, gate: &Gate) -> Result<Json<DeliveryView>, ApiError> {
-    let cancelled = cancel_about(app, gate, CLOSED).await?;
+    let cancelled = cancel_about(app, gate, CLOSED, |_| true).await?;
     let nothing = || DeliveryView::nothing("what it is about has ended, and nothing is open for it");
     Ok(cancelled.map_or_else(nothing, |request| replayed(&request)))
 }
 
-/// Cancels the open requests about what a gate's reports name, but newer ones; returns the last of them.
-async fn cancel_about(app: &App, gate: &Gate, reason: &str) -> Result<Option<Arc<Request>>, ApiError> {
+/// Cancels the open requests about what a gate's reports name that `goes`, but newer ones; returns the last of them.
+async fn cancel_about(
+    app: &App,
+    gate: &Gate,
+    reason: &str,
+    goes: impl Fn(&Gate) -> bool,
+) -> Result<Option<Arc<Request>>, ApiError> {
     let store = app.gateway.store();
     let mut cancelled = None;
     for id in store.with_supersede_key(&gate.subject(), None).await? {
         let Some(open) = store.request(id).await? else { continue };
-        if open.submission.gate.as_ref().is_some_and(|other| is_newer(other, gate)) {
+        if open.submission.gate.as_ref().is_some_and(|other| is_newer(other, gate) || !goes(other)) {
             continue;
         }
         match app.gateway.cancel(id, Some(reason.to_owned())).await {
@@ -302,7 +354,72 @@ fn is_newer(other: &Gate, gate: &Gate) -> bool {
     matches!((other, gate), (Gate::Github(other), Gate::Github(gate)) if other.deployment > gate.deployment)
 }
 
-/// Whether a request was cancelled since what it was about had ended. That may have begun again.
-fn is_closed(request: &Request) -> bool {
-    matches!(&request.state, lifecycle::State::Cancelled { reason: Some(reason), .. } if reason == CLOSED)
+/// Whether a request was cancelled for this reason, which may not hold any more.
+fn is_cancelled(request: &Request, why: &str) -> bool {
+    matches!(&request.state, lifecycle::State::Cancelled { reason: Some(reason), .. } if reason == why)
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::lifecycle::{Deployment, State, StatusCheck};
+    use countersign_store::fixtures;
+
+    use super::*;
+
+    fn github(deployment: u64) -> Gate {
+        let (name, environment) = ("acme/web".to_owned(), "production".to_owned());
+        Gate::Github(Deployment { installation: 1, repository: 2, name, run: 3, environment, deployment })
+    }
+
+    fn gitlab() -> Gate {
+        let (sha, target) = ("0f".to_owned(), "main".to_owned());
+        Gate::Gitlab(StatusCheck { project: 1, merge_request: 2, check: 3, sha, target })
+    }
+
+    fn request(gate: Gate, state: Option<State>) -> Option<Arc<Request>> {
+        let mut request = fixtures::request(1);
+        Arc::make_mut(&mut request.submission).gate = Some(gate);
+        request.state = state.unwrap_or(request.state);
+        Some(Arc::new(request))
+    }
+
+    #[test]
+    fn what_stands_for_a_delivery() {
+        let at = fixtures::at(5);
+        let cancelled = |reason: &str| {
+            Some(State::Cancelled { at, reason: Some(reason.to_owned()), successor: None, by: None })
+        };
+        let superseded =
+            Some(State::Cancelled { at, reason: None, successor: Some(fixtures::id(9)), by: None });
+        let denied = Some(fixtures::denied(at));
+        for (gate, newest, open, expected) in [
+            (gitlab(), None, None, "not"),
+            (gitlab(), request(gitlab(), None), None, "for"),
+            (gitlab(), request(gitlab(), denied.clone()), None, "told"),
+            (gitlab(), request(gitlab(), denied.clone()), request(gitlab(), None), "not"),
+            (gitlab(), request(gitlab(), superseded.clone()), None, "not"),
+            (gitlab(), request(gitlab(), cancelled(CLOSED)), None, "not"),
+            (gitlab(), request(gitlab(), cancelled(REFUSED)), None, "not"),
+            (gitlab(), request(gitlab(), cancelled("by its caller")), None, "told"),
+            (github(5), None, None, "not"),
+            (github(5), None, request(github(4), None), "not"),
+            (github(5), None, request(github(6), None), "outdated"),
+            (github(5), request(github(5), denied.clone()), None, "told"),
+            (github(5), request(github(5), denied), request(github(6), None), "outdated"),
+            (github(5), request(github(5), superseded), None, "outdated"),
+            // Only a newer attempt had it cancelled so.
+            (github(5), request(github(5), cancelled(REFUSED)), None, "outdated"),
+        ] {
+            let key = Digest::of(b"");
+            let next = IdempotencyKey { key, fingerprint: key, earlier: [None, None] };
+            let known = Known { newest, open, next };
+            let found = match known.stands(&gate) {
+                Stands::For(_) => "for",
+                Stands::Told(_) => "told",
+                Stands::Outdated => "outdated",
+                Stands::Not => "not",
+            };
+            assert_eq!(found, expected, "{gate:?} {:?} {:?}", known.newest, known.open);
+        }
+    }
 }

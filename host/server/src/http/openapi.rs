@@ -1,8 +1,10 @@
 //! `GET /openapi.json`: the OpenAPI document, generated from the handlers.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use axum::Json;
 use utoipa::openapi::content::ContentBuilder;
-use utoipa::openapi::path::ParameterIn;
+use utoipa::openapi::path::{ParameterIn, PathItem};
 use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Ref, RefOr, Required, Schema};
@@ -149,6 +151,20 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
     Document::openapi()
 }
 
+/// The parameters of query strings, by path.
+pub(super) fn query_parameters() -> BTreeMap<String, BTreeSet<String>> {
+    let of_path = |(path, item): (String, PathItem)| {
+        let operations = [item.get, item.put, item.post, item.delete].into_iter().flatten();
+        let parameters = operations.flat_map(|operation| operation.parameters).flatten();
+        let names = parameters.filter_map(|parameter| match parameter {
+            RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query => Some(parameter.name),
+            RefOr::T(_) | RefOr::Ref(_) => None,
+        });
+        (path, names.collect())
+    };
+    document().paths.paths.into_iter().map(of_path).collect()
+}
+
 /// This document.
 #[utoipa::path(
     get,
@@ -161,7 +177,6 @@ pub(super) async fn openapi() -> Json<utoipa::openapi::OpenApi> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::fs;
     use std::path::{Path, PathBuf};
 

@@ -1,14 +1,18 @@
 //! Query strings and bearer tokens.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::sync::LazyLock;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
 use countersign_access::ApiKey;
 use countersign_core::lifecycle::{BadRequestId, RequestId};
+use countersign_policy::yaml::error::did_you_mean;
 
 use super::error::{ApiError, Invalid};
+use super::{admin, openapi};
 
 /// What a call is told that shows no wait token.
 pub(crate) const TOKEN_MISSING: &str = "is missing; send it as a parameter or as `Authorization: Bearer`";
@@ -36,7 +40,8 @@ impl<S: Sync> FromRequestParts<S> for Params {
 }
 
 impl Params {
-    /// A parameter that may be given once. Parameters that no handler reads are ignored.
+    /// A parameter that may be given once. Parameters that no handler reads are ignored, except by the routes of admins: see
+    /// [`refuse_unknown`].
     pub(crate) fn get(&self, name: &str) -> Result<Option<&str>, Invalid> {
         let mut found = self.query.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let first = found.next();
@@ -99,6 +104,26 @@ impl Params {
             Some(_) => Err(Invalid::new("authorization", "must come once")),
         }
     }
+}
+
+/// Refuses a call of an admin to a route that takes parameters, if it has another one: most lead to fewer entries, so with a
+/// typing error in its name there would be too many. Callers may be newer than the gateway, so theirs are ignored.
+pub(super) fn refuse_unknown(request: &Request) -> Result<(), ApiError> {
+    static DOCUMENTED: LazyLock<BTreeMap<String, BTreeSet<String>>> =
+        LazyLock::new(openapi::query_parameters);
+    let (Some(query), true) = (request.uri().query(), request.uri().path().starts_with(admin::PREFIX)) else {
+        return Ok(());
+    };
+    let Some(route) = request.extensions().get::<MatchedPath>() else { return Ok(()) };
+    let Some(known) = DOCUMENTED.get(route.as_str()).filter(|known| !known.is_empty()) else { return Ok(()) };
+    let unknown = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| !known.contains(&**name));
+    let unknown: Vec<Invalid> = unknown
+        .map(|(name, _)| {
+            let hint = did_you_mean(&name, known.iter().map(String::as_str));
+            Invalid::new(name, format!("is no parameter of this path{hint}"))
+        })
+        .collect();
+    if unknown.is_empty() { Ok(()) } else { Err(ApiError::Invalid(unknown)) }
 }
 
 /// Whether a bearer token has the form of an API key, or of a token of an identity provider, rather than of a wait token.

@@ -101,7 +101,7 @@ pub(super) async fn rerequest(
     // Whoever holds the token has the right by that alone.
     let by = if with_token { None } else { calling.identify(&app, &params).await? };
     let (party, who) = again(&app, by.as_ref(), actor.clone())?;
-    let caller = caller_rights::check_rerequest(&app, &request).await?;
+    let caller = caller_rights::check_rerequest(&app, &request)?;
     if caller.is_none() {
         calling.check_address(&app).await?;
     }
@@ -110,6 +110,10 @@ pub(super) async fn rerequest(
     let body = json!({"originalRequestId": original, "actor": actor});
     let sent = calling.idempotency_key(&app, by.as_ref(), &body)?;
     let idempotency = sent.map(|sent| sent.of_maker("rerequest", owner));
+    app.gateway.check_again(&request, idempotency.as_ref()).await?;
+    if let Some(caller) = &caller {
+        caller_rights::take_quota(&app, caller).await?;
+    }
     let most_open = caller_rights::most_open(&app, caller.as_deref());
     let made = app.gateway.rerequest(original, Again { party, who }, idempotency, most_open, None).await?;
     let view = RerequestView {

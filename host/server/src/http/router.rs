@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use super::error::ApiError;
 use super::{
     access, admin, audit, body, bundle, cancel, create, front_door, gateway_state, health, hooks, modules,
-    openapi, policy_sets, proxies, receipts, requests, rerequest, schemas, shadow, slack as interactions,
-    sse, status, usage, wait, webhooks,
+    openapi, params, policy_sets, proxies, receipts, requests, rerequest, schemas, shadow,
+    slack as interactions, sse, status, usage, wait, webhooks,
 };
 use crate::state::App;
 
@@ -105,6 +105,7 @@ fn traced(app: &App, request: &Request) -> Span {
 async fn check(app: &App, request: &mut Request) -> Result<(), ApiError> {
     front_door::check(app, request)?;
     admin::check(app, request).await?;
+    params::refuse_unknown(request)?;
     body::refuse_compressed(request)
 }
 

@@ -8,7 +8,7 @@ use countersign_access::Identified;
 use countersign_core::lifecycle::{
     BadDigest, Digest, Request, RequestId, RunResult, Status, Timestamp, Usage, UseAct,
 };
-use countersign_gateway::{Given, Used};
+use countersign_gateway::{Given, GivenParameters, Used};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -29,6 +29,15 @@ pub(super) struct ConsumeBody {
     /// The wait token, unless it comes as `Authorization: Bearer`.
     #[serde(default)]
     token: Option<String>,
+    /// The action that is about to be run. Parameters do not say which: without it, an approval of another action with the
+    /// same parameters is taken, too.
+    #[serde(default)]
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
+    action: Option<String>,
     /// The parameters that are about to be used: all of them, with their edits.
     #[serde(default)]
     #[schema(value_type = Option<Parameters>)]
@@ -44,6 +53,8 @@ pub(super) struct ConsumeBody {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ConsumedView {
     request_id: RequestId,
+    /// What was agreed to.
+    action: String,
     /// `approved`.
     status: Status,
     /// `consumed`.
@@ -106,7 +117,8 @@ pub(super) struct OutcomeView {
     replayed: bool,
 }
 
-/// Uses an approval, once, for the parameters that are about to be used. They are compared with what was agreed to.
+/// Uses an approval, once, for the action and the parameters that are about to be used. They are compared with what was agreed
+/// to.
 #[utoipa::path(
     post,
     path = "/api/guard/consume",
@@ -117,7 +129,7 @@ pub(super) struct OutcomeView {
         (status = 200, description = "The approval was consumed: run it", body = ConsumedView,
             headers(("Idempotent-Replayed" = bool, description = "`true` if an earlier call with the same key consumed it"))),
         (status = "4XX", description = "400 `invalid_payload`; 401 `unauthenticated`; 403 `not_the_caller` or `proxied`; \
-            404 `not_found`; 408 `request_timeout`; 409 `not_approved`, `already_consumed`, `payload_mismatch` with the keys that differ \
+            404 `not_found`; 408 `request_timeout`; 409 `not_approved`, `already_consumed`, `action_mismatch`, `payload_mismatch` with the keys that differ \
             (`differing`, unless a hash was sent), or `salt_lost`; 410 `approval_expired`; 413 `payload_too_large`; \
             415 `unsupported_media_type`; 422 `idempotency_key_reused`; 429 `rate_limited`"),
         (status = "5XX", description = "500 `internal`; \
@@ -130,19 +142,24 @@ pub(super) async fn consume(
     params: Params,
     body: JsonBody,
 ) -> Result<Replayable<ConsumedView>, ApiError> {
-    let ConsumeBody { token, params: used, payload_hash } = body.typed()?;
-    let (given, what) = match (used, payload_hash) {
+    let ConsumeBody { token, action, params: used, payload_hash } = body.typed()?;
+    if let Some(action) = &action {
+        let mut check = Check::default();
+        check.name("action", action, 128);
+        check.finish()?;
+    }
+    let (parameters, what) = match (used, payload_hash) {
         (Some(used), None) => {
             let mut check = Check::default();
             check.params("params", &used)?;
             check.finish()?;
             let what = json!({"params": used});
-            (Given::Params(used), what)
+            (GivenParameters::Params(used), what)
         }
         (None, Some(hash)) => {
             let hash: Digest =
                 hash.parse().map_err(|error: BadDigest| Invalid::new("payloadHash", error.to_string()))?;
-            (Given::PayloadHash(hash), json!({"payloadHash": hash}))
+            (GivenParameters::PayloadHash(hash), json!({"payloadHash": hash}))
         }
         (Some(_), Some(_)) => {
             return Err(Invalid::new("payloadHash", "is one of two; send `params` alone").into());
@@ -151,6 +168,11 @@ pub(super) async fn consume(
             return Err(Invalid::new("params", "is missing; send them, or their `payloadHash`").into());
         }
     };
+    let what = match &action {
+        Some(action) => json!({"action": action, "given": what}),
+        None => what,
+    };
+    let given = Given { action, parameters };
     let (request, by) = usable(&app, &calling, &params, token.as_deref(), UseAct::Consume).await?;
     // The token is what gives the right, and no part of what is asked for.
     let sent = calling.idempotency_key(&app, by.as_ref(), &what)?;
@@ -159,6 +181,7 @@ pub(super) async fn consume(
     let Used { request, replayed } = used;
     let view = ConsumedView {
         request_id: request.id,
+        action: request.submission.action.clone(),
         status: request.status(),
         // As it was then, whatever has come of it since.
         usage: Usage::Consumed,

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use countersign_core::lifecycle::{AuditEntry, AuditEvent, RequestId, Timestamp};
+use countersign_core::lifecycle::{AuditEntry, AuditEvent, Milestone, RequestId, Timestamp};
 use countersign_dispatch::message_id;
-use countersign_store::DeadLetter;
+use countersign_policy::yaml::error::did_you_mean;
+use countersign_store::{DeadLetter, StoreError};
 use serde::Serialize;
 use serde_json::json;
 
 use super::admin::Admin;
 use super::body::JsonBody;
-use super::error::ApiError;
+use super::error::{ApiError, Invalid};
 use super::openapi::STORE_ERRORS;
 use super::params::Params;
 use super::requests::operate::ResendBody;
@@ -119,7 +120,13 @@ pub(super) async fn dead(
     names.extend(depths.iter().map(|depth| depth.target.clone()));
     names.sort();
     names.dedup();
-    names.retain(|name| only.is_none_or(|only| only == name));
+    if let Some(only) = only {
+        if !names.iter().any(|name| name == only) {
+            let hint = did_you_mean(only, names.iter().map(String::as_str));
+            return Err(Invalid::new("target", format!("is no target of this gateway{hint}")).into());
+        }
+        names.retain(|name| name == only);
+    }
     let (mut targets, mut dead_letters) = (Vec::new(), Vec::new());
     for target in names {
         let depth = depths.iter().find(|depth| depth.target == target);
@@ -139,20 +146,30 @@ pub(super) async fn dead(
 }
 
 async fn view(app: &App, letter: DeadLetter) -> Result<DeadLetterView, ApiError> {
-    let DeadLetter { request, target, position, since, died_at, failure } = letter;
-    let id = message_id(request, position, &target);
-    let event = match app.gateway.store().request(request).await {
-        Ok(request) => request.and_then(|request| {
-            let place = usize::try_from(position).ok()?;
-            request.milestones().get(place).map(|(milestone, _)| milestone.as_str())
-        }),
-        Err(error @ countersign_store::StoreError::Corrupt { .. }) => {
-            tracing::warn!(%request, %error, "cannot say what a dead letter is about");
-            None
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let about = about(app, &letter).await?;
+    let id = id_of(&letter, about);
+    let event = about.map(|(milestone, _)| milestone.as_str());
+    let DeadLetter { request, target, position: _, since, died_at, failure } = letter;
     Ok(DeadLetterView { id, target, request_id: request, event, since, died_at, failure })
+}
+
+/// What a dead letter is about; `None` if its request cannot be read.
+async fn about(app: &App, letter: &DeadLetter) -> Result<Option<(Milestone, Timestamp)>, StoreError> {
+    match app.gateway.store().request(letter.request).await {
+        Ok(request) => Ok(request.and_then(|request| {
+            let place = usize::try_from(letter.position).ok()?;
+            request.milestones().get(place).copied()
+        })),
+        Err(error @ StoreError::Corrupt { .. }) => {
+            tracing::warn!(request = %letter.request, %error, "cannot say what a dead letter is about");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn id_of(letter: &DeadLetter, about: Option<(Milestone, Timestamp)>) -> String {
+    message_id(letter.request, letter.position, about.map(|(_, at)| at), &letter.target)
 }
 
 /// Has a dead letter sent again, now, and then whatever happened to its request later.
@@ -205,10 +222,12 @@ pub(super) async fn resend(
 async fn find(app: &App, id: &str) -> Result<Option<DeadLetter>, ApiError> {
     let store = app.gateway.store();
     for depth in store.dispatch_depth().await?.into_iter().filter(|depth| depth.dead > 0) {
-        let letters = store.dead_letters(&depth.target, SEARCHED).await?;
-        let found = letters.into_iter().find(|it| message_id(it.request, it.position, &it.target) == id);
-        if found.is_some() {
-            return Ok(found);
+        for letter in store.dead_letters(&depth.target, SEARCHED).await? {
+            // The request is read only of those that may be it.
+            let may_be = id.starts_with(&format!("{}-{}-", letter.request, letter.position));
+            if may_be && id_of(&letter, about(app, &letter).await?) == id {
+                return Ok(Some(letter));
+            }
         }
     }
     Ok(None)

@@ -176,7 +176,11 @@ pub(super) async fn perform(
             {
                 return Err(GatewayError::Repeated.into());
             }
-            let caller = caller_rights::check_rerequest(app, &original).await?;
+            let caller = caller_rights::check_rerequest(app, &original)?;
+            app.gateway.check_again(&original, None).await?;
+            if let Some(caller) = &caller {
+                caller_rights::take_quota(app, caller).await?;
+            }
             let who = Who { authenticated: true, ..Who::asserted(&user) };
             let party = Party { id: user, source: "slack".into(), display: None };
             let again = Again { party, who };

@@ -1,4 +1,4 @@
-//! `countersign keys`: changes the key file of an embedded store.
+//! `countersign keys`: changes the key file of an embedded store, and what is encrypted with a gateway's keys.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,40 +19,46 @@ use crate::config::{Environment, Secrets};
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
     /// Print the ids of the keys, and nothing of the keys themselves.
+    #[command(after_long_help = KEYS)]
     Show(Where),
     /// Make a new current key; the old one becomes the previous one. Restart the gateway afterwards.
+    #[command(after_long_help = KEY_FILE)]
     Rotate(Where),
     /// Encrypt anew with the current key what is encrypted with the previous one. The gateway must be stopped; if this is
     /// interrupted, run it again.
+    #[command(after_long_help = KEYS)]
     Rewrap(Rewrap),
     /// Remove the previous key, once a gateway has used the current one. Restart the gateway afterwards.
+    #[command(after_long_help = KEY_FILE)]
     Retire(Retire),
     /// Let the store be used with the present key, although the one that it was used with is lost.
+    #[command(after_long_help = KEYS)]
     AcceptLoss(Where),
 }
+
+const KEYS: &str = "The keys are those of `COUNTERSIGN_SECRET` and `COUNTERSIGN_SECRET_PREVIOUS` if they are set, and else \
+                    those of the key file.";
+
+const KEY_FILE: &str = "It is refused if `COUNTERSIGN_SECRET` is set: the key file is not used then.";
 
 /// Which store.
 #[derive(Debug, Args)]
 pub struct Where {
     /// The store: `sqlite:PATH` or `redis://HOST`.
-    #[arg(long, value_name = "URL", default_value = "sqlite:countersign.db", value_parser = StoreAddress)]
+    #[arg(long, value_name = "COUNTERSIGN_STORE", default_value = "sqlite:countersign.db", value_parser = StoreAddress)]
     store: StoreUrl,
     #[command(flatten)]
     redis: Redis,
-}
-
-/// What is encrypted anew, and with which keys.
-#[derive(Debug, Args)]
-#[command(
-    after_long_help = "The keys are those of `COUNTERSIGN_SECRET` and `COUNTERSIGN_SECRET_PREVIOUS` if they are set, \
-                             and else those of the key file."
-)]
-pub struct Rewrap {
-    #[command(flatten)]
-    place: Where,
     /// From the environment.
     #[arg(skip)]
     secrets: Box<Secrets>,
+}
+
+/// What is encrypted anew.
+#[derive(Debug, Args)]
+pub struct Rewrap {
+    #[command(flatten)]
+    place: Where,
 }
 
 /// Of which store the previous key is removed.
@@ -71,11 +77,14 @@ const PAGE: usize = 500;
 impl KeysCommand {
     /// Takes what the command needs from the environment, and returns what is wrong there, one sentence each.
     pub(crate) fn read_variables(&mut self, environment: &Environment) -> Vec<String> {
+        let place = match self {
+            KeysCommand::Show(place) | KeysCommand::Rotate(place) | KeysCommand::AcceptLoss(place) => place,
+            KeysCommand::Rewrap(rewrap) => &mut rewrap.place,
+            KeysCommand::Retire(retire) => &mut retire.place,
+        };
         let mut wrong = Vec::new();
-        if let KeysCommand::Rewrap(rewrap) = self {
-            *rewrap.secrets = Secrets::of_server(environment, &mut wrong);
-            wrong.extend(rewrap.place.redis.read_variables(&rewrap.place.store, environment));
-        }
+        *place.secrets = Secrets::of_server(environment, &mut wrong);
+        wrong.extend(place.redis.read_variables(&place.store, environment));
         wrong
     }
 }
@@ -96,22 +105,34 @@ pub async fn run(command: &KeysCommand) -> ExitCode {
 
 async fn answer(command: &KeysCommand) -> anyhow::Result<String> {
     let after = match command {
-        KeysCommand::Show(place) => read(place)?.1,
+        KeysCommand::Show(place) => in_use(place)?,
         KeysCommand::Rotate(place) => {
-            let (path, keys) = read(place)?;
+            let (path, keys) = changeable(
+                place,
+                "To change the secret, give the gateway its value as `COUNTERSIGN_SECRET_PREVIOUS` and a new one, of `openssl \
+                 rand -hex 32`, as `COUNTERSIGN_SECRET`, and restart it",
+            )?;
             ensure!(
                 keys.previous.is_none(),
                 "there is a previous key already: `countersign keys retire` removes it, once nothing needs it"
             );
+            if let Some(archive) = archive(&place.store)? {
+                ensure_used_with(&archive, &keys, &path)?;
+            }
             let rotated = Keys { current: MasterKey::generate()?, previous: Some(keys.current) };
             KeyFile(rotated.clone()).replace(&path)?;
             rotated
         }
         KeysCommand::Rewrap(rewrap) => return rewrapped(rewrap).await,
         KeysCommand::Retire(Retire { place, accept_loss }) => {
-            let (path, keys) = read(place)?;
+            let (path, keys) = changeable(
+                place,
+                "The previous secret is removed with the variable `COUNTERSIGN_SECRET_PREVIOUS`, once a gateway has signed a \
+                 checkpoint with both and `countersign keys rewrap` has run with both",
+            )?;
             let previous = keys.previous.as_ref().context("there is no previous key")?;
             if let Some(archive) = archive(&place.store)? {
+                ensure_used_with(&archive, &keys, &path)?;
                 let needed = if *accept_loss { 0 } else { encrypted_with(&archive, &previous.id())? };
                 ensure!(
                     needed == 0,
@@ -130,8 +151,8 @@ async fn answer(command: &KeysCommand) -> anyhow::Result<String> {
             retired
         }
         KeysCommand::AcceptLoss(place) => {
-            let (_, keys) = read(place)?;
-            let store = place.redis.open(&place.store).await?;
+            let keys = in_use(place)?;
+            let store = place.redis.open_existing(&place.store).await?;
             store.keep(DOCUMENT, keys.current.id().into_bytes()).await.context("cannot change the store")?;
             let checkpoint = store.audit_checkpoint().await.context("cannot read the audit checkpoint")?;
             store.close().await.context("cannot close the store")?;
@@ -150,13 +171,53 @@ async fn answer(command: &KeysCommand) -> anyhow::Result<String> {
     Ok(names.into_iter().zip(after.all()).map(|(name, key)| format!("{name} {}\n", key.id())).collect())
 }
 
+/// The keys that a gateway over this store uses.
+fn in_use(place: &Where) -> anyhow::Result<Keys> {
+    match place.secrets.keys()? {
+        Some(keys) => Ok(keys),
+        None => Ok(read(place)?.1),
+    }
+}
+
+/// The key file of a store, and the keys in it, if a gateway uses these; else the refusal says what to do `instead`.
+fn changeable(place: &Where, instead: &str) -> anyhow::Result<(PathBuf, Keys)> {
+    ensure!(
+        place.secrets.server.is_none(),
+        "`COUNTERSIGN_SECRET` is set, and a gateway that has it uses no key file. {instead}"
+    );
+    read(place)
+}
+
+/// Refuses a key file whose keys are not those that the store was used with: its gateway has another secret, and goes on
+/// with that whatever is changed in the file.
+fn ensure_used_with(archive: &SqliteArchive, keys: &Keys, path: &Path) -> anyhow::Result<()> {
+    let Some(used) = used_with(archive)? else { return Ok(()) };
+    ensure!(
+        keys.all().any(|key| key.id().as_bytes() == used),
+        "the store was used with the key `{}`, which is not in `{}`: is the gateway run with `COUNTERSIGN_SECRET`?",
+        String::from_utf8_lossy(&used),
+        path.display()
+    );
+    Ok(())
+}
+
+/// The id of the key that the store was used with, if it was.
+fn used_with(archive: &SqliteArchive) -> anyhow::Result<Option<Vec<u8>>> {
+    let kept = archive.kept(DOCUMENT).context("cannot read which key the store was used with")?;
+    Ok(kept.into_iter().find(|(name, _)| name == DOCUMENT).map(|(_, id)| id))
+}
+
 /// The key file of a store, and the keys in it.
 fn read(place: &Where) -> anyhow::Result<(PathBuf, Keys)> {
     let path =
         key_file(&place.store).context("this store has no key file: it is used with `COUNTERSIGN_SECRET`")?;
     let file = KeyFile::read(&path)?;
-    let missing =
-        || format!("there is no key file `{}`; a gateway makes it at its first start", path.display());
+    let missing = || {
+        format!(
+            "there is no key file `{}`: a gateway without `COUNTERSIGN_SECRET` makes it at its first start",
+            path.display()
+        )
+    };
     let KeyFile(keys) = file.with_context(missing)?;
     Ok((path, keys))
 }
@@ -172,9 +233,7 @@ fn archive(store: &StoreUrl) -> anyhow::Result<Option<SqliteArchive>> {
 /// Whether a gateway has used the current key: the store remembers it, and it has signed the newest checkpoint. With another
 /// one alone the next start would be refused, and the checkpoint would count no more.
 fn is_taken_over(archive: &SqliteArchive, keys: &Keys) -> anyhow::Result<bool> {
-    let current = keys.current.id();
-    let kept = archive.kept(DOCUMENT).context("cannot read which key the store was used with")?;
-    let is_used = kept.iter().all(|(name, id)| name != DOCUMENT || id == current.as_bytes());
+    let is_used = used_with(archive)?.is_none_or(|used| used == keys.current.id().as_bytes());
     let checkpoint = archive.audit_checkpoint().context("cannot read the audit checkpoint")?;
     let audit = keys.audit()?;
     Ok(is_used && checkpoint.is_none_or(|kept| audit.current_has_signed(&kept.note)))
@@ -197,13 +256,8 @@ fn encrypted_with(archive: &SqliteArchive, key: &str) -> anyhow::Result<usize> {
 
 /// Encrypts every salt anew that is not encrypted with the current key. Each page is durable before the next is read.
 async fn rewrapped(rewrap: &Rewrap) -> anyhow::Result<String> {
-    let keys = match rewrap.secrets.keys()? {
-        Some(keys) => keys,
-        None => read(&rewrap.place)?.1,
-    };
-    let exists = rewrap.place.store.file().is_none_or(Path::exists);
-    ensure!(exists, "there is no store `{}`", rewrap.place.store);
-    let store = rewrap.place.redis.open(&rewrap.place.store).await?;
+    let keys = in_use(&rewrap.place)?;
+    let store = rewrap.place.redis.open_existing(&rewrap.place.store).await?;
     check(&keys, store.as_ref(), &rewrap.place.store).await?;
     let salts = keys.salts();
     let (mut done, mut current, mut lost, mut altered) = (0, 0, 0, 0);
@@ -287,6 +341,55 @@ mod tests {
         start(&Keys { current: master(2), previous: None }, true).await;
     }
 
+    /// A gateway with `COUNTERSIGN_SECRET` does not look at the key file, so a change of the file would change nothing, and
+    /// what is said of its keys would be about others.
+    #[tokio::test]
+    async fn a_key_file_that_is_not_used_is_not_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let url: StoreUrl = format!("sqlite:{}", folder.path().join("db").display()).parse().unwrap();
+        let place = || Command::parse_from(["keys", "--store", &url.to_string()]).place;
+        filled(&place(), 1).await;
+        let path = key_file(&url).unwrap();
+        let environment = |secrets: &[(&str, u8)]| -> Environment {
+            secrets.iter().map(|(name, secret)| ((*name).to_owned(), hex::encode([*secret; 32]))).collect()
+        };
+        let configured = environment(&[("COUNTERSIGN_SECRET", 3), ("COUNTERSIGN_SECRET_PREVIOUS", 1)]);
+        let run = async |mut command: KeysCommand, environment: &Environment| {
+            assert_eq!(command.read_variables(environment), [""; 0]);
+            answer(&command).await.map_err(|error| format!("{error:#}"))
+        };
+        let retire = || KeysCommand::Retire(Retire { place: place(), accept_loss: true });
+        let ids = format!("current {}\nprevious {}\n", master(3).id(), master(1).id());
+        // Without a key file, as most that set the variable have it, and with one.
+        for has_file in [false, true] {
+            if has_file {
+                KeyFile(Keys { current: master(2), previous: None }).create(&path).unwrap();
+            }
+            let before = std::fs::read(&path).ok();
+            for command in [KeysCommand::Rotate(place()), retire()] {
+                let refused = run(command, &configured).await.unwrap_err();
+                assert!(refused.contains("COUNTERSIGN_SECRET_PREVIOUS"), "{refused}");
+                assert!(!refused.contains("first start") && !refused.contains("--accept-loss"), "{refused}");
+            }
+            assert_eq!(run(KeysCommand::Show(place()), &configured).await.unwrap(), ids);
+            assert_eq!(std::fs::read(&path).ok(), before);
+        }
+        // Whoever has not the gateway's variables is told by what the store remembers.
+        let file = |previous| KeyFile(Keys { current: master(2), previous }).replace(&path).unwrap();
+        for (command, previous) in [(KeysCommand::Rotate(place()), None), (retire(), Some(master(5)))] {
+            file(previous);
+            let refused = run(command, &Environment::new()).await.unwrap_err();
+            assert!(refused.contains(&master(1).id()) && refused.contains("COUNTERSIGN_SECRET"), "{refused}");
+        }
+        // The salts are those of the variables, and a lost secret can be given up by the same rule.
+        let rewrapped = run(KeysCommand::Rewrap(Rewrap { place: place() }), &configured).await.unwrap();
+        assert!(rewrapped.starts_with("encrypted anew: 1\n"), "{rewrapped}");
+        let other = environment(&[("COUNTERSIGN_SECRET", 4)]);
+        run(KeysCommand::AcceptLoss(place()), &other).await.unwrap();
+        let refused = run(KeysCommand::Rewrap(Rewrap { place: place() }), &configured).await.unwrap_err();
+        assert!(refused.contains(&master(4).id()), "{refused}");
+    }
+
     #[derive(Parser)]
     struct Command {
         #[command(flatten)]
@@ -335,7 +438,7 @@ mod tests {
         store.close().await.unwrap();
         drop(store);
 
-        let rewrap = || Rewrap { place: place(), secrets: Box::default() };
+        let rewrap = || Rewrap { place: place() };
         let retire = |accept_loss| KeysCommand::Retire(Retire { place: place(), accept_loss });
         let refused = answer(&retire(false)).await.unwrap_err().to_string();
         assert!(refused.contains(&format!("({} of them)", count - 1)), "{refused}");

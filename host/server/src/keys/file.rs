@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use zeroize::Zeroizing;
 
 use super::{Keys, MasterKey};
+use crate::config::open;
 
 /// The most bytes that a key file may have.
 const MOST: u64 = 64 << 10;
@@ -51,10 +52,8 @@ impl KeyFile {
 /// Reads the text of a file of keys, which must be private, as `is_private` says; `None` if there is none.
 pub(super) fn read(path: &Path) -> anyhow::Result<Option<Zeroizing<String>>> {
     let shown = path.display();
-    let file = match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        opened => opened.with_context(|| format!("cannot open the key file `{shown}`"))?,
-    };
+    let opened = open(path).with_context(|| format!("cannot open the key file `{shown}`"))?;
+    let Some(file) = opened else { return Ok(None) };
     let metadata = file.metadata().with_context(|| format!("cannot read the key file `{shown}`"))?;
     let reader = rustix::process::geteuid().as_raw();
     ensure!(
@@ -169,6 +168,10 @@ mod tests {
         KeyFile(Keys { current: MasterKey::new([3; 32]), previous: None }).replace(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(ids(&KeyFile::read(&path).unwrap().unwrap().0), [MasterKey::new([3; 32]).id()]);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        let error = format!("{:#}", KeyFile::read(&link).err().unwrap());
+        assert!(error.contains("no regular file"), "{error}");
         for mode in [0o640, 0o604, 0o660, 0o644] {
             std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             let error = KeyFile::read(&path).err().unwrap().to_string();

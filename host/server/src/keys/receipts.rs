@@ -49,12 +49,7 @@ pub(crate) fn load(
         (None, None) if store.is_lost_at_exit() => {
             return ReceiptKeyFile::generate(Timestamp::EPOCH)?.keys().map(Some);
         }
-        (None, None) => {
-            tracing::warn!(
-                "no receipts are signed: this store needs `COUNTERSIGN_RECEIPT_KEYS`, shared by all instances"
-            );
-            return Ok(None);
-        }
+        (None, None) => return Ok(None),
     };
     if let Some(found) = ReceiptKeyFile::read(&path)? {
         return found.keys().map(Some);
@@ -85,23 +80,52 @@ pub(crate) fn preview(store: &StoreUrl, configured: Option<&Path>) -> anyhow::Re
     }
 }
 
-/// Makes a new key in the file, which is made if it is not there. Blocks.
+/// A file of keys, and what was done with it.
+pub(crate) struct Rotated {
+    pub(crate) done: Done,
+    /// The newest key signs what is decided from this time on.
+    pub(crate) from: Timestamp,
+    /// The ids of the keys that are published, the newest first.
+    pub(crate) kids: Vec<String>,
+}
+
+/// What was done with a file of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// There was none.
+    Made,
+    /// It has one key more.
+    Rotated,
+    /// It is as it was.
+    Kept,
+}
+
+/// Makes a new key in the file, which is made if it is not there; with `if_missing`, nothing else is done. Blocks.
 ///
 /// # Errors
 /// If the file cannot be read or written, or a key of it does not count yet.
-pub(crate) fn rotate(path: &Path, from: Timestamp, now: Timestamp) -> anyhow::Result<ReceiptKeys> {
-    match ReceiptKeyFile::read(path)? {
+pub(crate) fn rotate(
+    path: &Path,
+    from: Timestamp,
+    now: Timestamp,
+    if_missing: bool,
+) -> anyhow::Result<Rotated> {
+    let (file, done) = match ReceiptKeyFile::read(path)? {
+        Some(found) if if_missing => (found, Done::Kept),
         Some(found) => {
             let rotated = found.rotated(from, now)?;
             rotated.replace(path)?;
-            rotated.keys()
+            (rotated, Done::Rotated)
         }
         None => {
             let made = ReceiptKeyFile::generate(Timestamp::EPOCH)?;
             made.create(path)?;
-            made.keys()
+            (made, Done::Made)
         }
-    }
+    };
+    let kids = file.keys()?.published().keys.into_iter().filter_map(|key| key.kid).collect();
+    let from = file.signing.last().map_or(Timestamp::EPOCH, |(from, _)| *from);
+    Ok(Rotated { done, from, kids })
 }
 
 /// Says so if receipts were signed with a key that is no longer published: they can no longer be checked with what this

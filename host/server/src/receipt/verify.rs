@@ -1,4 +1,4 @@
-//! `countersign receipt verify`: what a receipt says, if it is genuine, and whether it is about the parameters at hand.
+//! `countersign receipt verify`: what a receipt says, if it is genuine, and whether it is about the action and the parameters at hand.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,6 +21,9 @@ pub struct Verify {
     /// The keys that the gateway publishes at `/.well-known/jwks.json`.
     #[arg(long, value_name = "FILE")]
     jwks: PathBuf,
+    /// The action that is about to be run: parameters do not say which.
+    #[arg(long, value_name = "ACTION")]
+    action: Option<String>,
     /// The parameters that are about to be used, as a JSON object; with edits, and with hidden values in clear.
     #[arg(long, value_name = "FILE")]
     params: Option<PathBuf>,
@@ -32,10 +35,10 @@ pub struct Verify {
 /// What the exit codes mean.
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-  0  it is genuine, an approval that still counts, and of the parameters that were given
+  0  it is genuine, an approval that still counts, and of the action and the parameters that were given
   1  it is not genuine: malformed, changed, or signed with another key
   2  it could not be checked: a file or an argument is wrong
-  3  it is genuine, and of other parameters
+  3  it is genuine, and of another action or of other parameters
   4  it is genuine, and no approval
   5  it is a genuine approval whose time to be consumed is over";
 
@@ -45,7 +48,7 @@ enum Checked {
     Good = 0,
     NotGenuine = 1,
     Unchecked = 2,
-    OtherParameters = 3,
+    SomethingElse = 3,
     NotApproved = 4,
     Lapsed = 5,
 }
@@ -59,7 +62,9 @@ struct Parameters {
 impl Verify {
     pub(super) fn run(&self, now: Timestamp) -> ExitCode {
         let (checked, text) = match self.inputs() {
-            Ok((receipt, keys, parameters)) => check(&receipt, &keys, parameters.as_ref(), now),
+            Ok((receipt, keys, parameters)) => {
+                check(&receipt, &keys, (self.action.as_deref(), parameters.as_ref()), now)
+            }
             Err(error) => (Checked::Unchecked, format!("error: {error:#}")),
         };
         match checked {
@@ -82,12 +87,20 @@ impl Verify {
 }
 
 /// What came of it, and one line that says so.
-fn check(receipt: &str, keys: &KeySet, parameters: Option<&Parameters>, now: Timestamp) -> (Checked, String) {
+fn check(
+    receipt: &str,
+    keys: &KeySet,
+    (action, parameters): (Option<&str>, Option<&Parameters>),
+    now: Timestamp,
+) -> (Checked, String) {
     let document = match verify(receipt, keys) {
         Ok(document) => document,
         Err(error) => return (Checked::NotGenuine, format!("not genuine: {error}")),
     };
     let agreed = agreed(&document);
+    if action.is_some_and(|action| action != document.action) {
+        return (Checked::SomethingElse, format!("another action: {agreed}"));
+    }
     let compared = match parameters {
         None => String::new(),
         Some(parameters) => match hash(&document, parameters) {
@@ -95,7 +108,7 @@ fn check(receipt: &str, keys: &KeySet, parameters: Option<&Parameters>, now: Tim
             Ok(hash) if hash == document.payload.decided => {
                 "; the parameters at hand are those that it is about".to_owned()
             }
-            Ok(_) => return (Checked::OtherParameters, format!("other parameters: {agreed}")),
+            Ok(_) => return (Checked::SomethingElse, format!("other parameters: {agreed}")),
         },
     };
     match document.valid_until {
@@ -190,7 +203,7 @@ mod tests {
                 &genuine,
                 Some(parameters(4)),
                 0,
-                (Checked::OtherParameters, format!("other parameters: {agreed}")),
+                (Checked::SomethingElse, format!("other parameters: {agreed}")),
             ),
             (
                 &genuine,
@@ -216,16 +229,26 @@ mod tests {
                 ),
             ),
         ] {
-            let found = check(receipt, &keys().published(), parameters.as_ref(), fixtures::at(at));
+            let found = check(receipt, &keys().published(), (None, parameters.as_ref()), fixtures::at(at));
             assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn an_approval_of_another_action_is_another_one() {
+        let (genuine, same) = (receipt_of(&approved()), parameters(3));
+        let of = |action| check(&genuine, &keys().published(), (Some(action), Some(&same)), fixtures::at(0));
+        assert_eq!(of("deploy").0, Checked::Good);
+        let (checked, line) = of("delete");
+        assert_eq!((checked, checked as u8), (Checked::SomethingElse, 3));
+        assert!(line.starts_with("another action: approved by U1 at "), "{line}");
     }
 
     #[test]
     fn names_cannot_write_to_the_terminal() {
         let mut request = approved();
         Arc::make_mut(&mut request.submission).action = "deploy\u{1b}[2K\rdenied".to_owned();
-        let (_, line) = check(&receipt_of(&request), &keys().published(), None, fixtures::at(0));
+        let (_, line) = check(&receipt_of(&request), &keys().published(), (None, None), fixtures::at(0));
         assert!(line.contains("deploy\\u{1b}[2K\\rdenied"), "{line:?}");
     }
 }

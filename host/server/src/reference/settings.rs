@@ -15,6 +15,8 @@ This page is made from the definitions of the command line, and a test fails if 
 
 Each setting is a flag, and also the variable of that name; flags win.
 A malformed or unknown value stops the start, and all of them are named at once; so does a variable that begins with `COUNTERSIGN_` and that nobody knows, unless Kubernetes has made it of a Service of such a name.
+Settings without this prefix share the environment with other programs, so of names like theirs only a near one is refused: one that begins with the same word as such a setting and differs from it by one or two letters, as `AUDIT_FIL` does.
+One that is the beginning of a setting, as `TLS_CERT` is, is warned of, and any other is taken for another program's.
 `countersign check-config` does the same without starting.
 ";
 

@@ -17,7 +17,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{begins_with, beside, lock};
+use crate::config::{begins_with, beside, lock, regular};
 
 /// What an archive begins with: the first line, or the member of gzip that has it.
 const STARTS: [&[u8]; 2] = [br#"{"archived_request""#, &[0x1f, 0x8b]];
@@ -108,20 +108,24 @@ impl Archive {
     /// Appends lines, each with its line feed, and notes what is to be removed; returns once both are on disk. If that fails,
     /// nothing was appended. Blocks.
     pub(crate) fn append(&self, lines: &[u8], removals: &[Removal]) -> io::Result<()> {
-        let bytes = self.encoded(lines)?;
+        regular(&self.path)?;
+        self.write(&self.encoded(lines)?, removals)
+    }
+
+    fn write(&self, bytes: &[u8], removals: &[Removal]) -> io::Result<()> {
         let mut options = OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).mode(0o600).open(&self.path)?;
         let metadata = file.metadata()?;
-        let before = if metadata.is_file() { metadata.len() } else { 0 };
+        let before = metadata.len();
         let batch = Batch {
             file: (metadata.dev(), metadata.ino()),
             before,
             length: bytes.len() as u64,
-            sha256: Digest::of(&bytes),
+            sha256: Digest::of(bytes),
             removals: removals.iter().map(Noted::of).collect(),
         };
         self.note(&batch)?;
-        let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
         let written = written.and_then(|()| sync_folder(&self.path));
         if written.is_err() {
             // If this fails too, it is cut off before the next batch.
@@ -344,11 +348,16 @@ mod tests {
     fn a_full_disk_changes_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("requests.ndjson");
-        std::os::unix::fs::symlink("/dev/full", &path).expect("a link");
         let archive = Archive::open(&path).expect("a new one");
-        let full = archive.append(b"one\n", &removals(0..1)).expect_err("it is full");
+        std::os::unix::fs::symlink("/dev/full", &path).expect("a link");
+        let full = archive.write(b"one\n", &removals(0..1)).expect_err("it is full");
         assert_eq!(full.kind(), ErrorKind::StorageFull);
         assert_eq!(archive.left_over().expect("it is read"), []);
+        // A device is otherwise not even opened.
+        let refused = archive.append(b"one\n", &removals(0..1)).expect_err("it is a device").to_string();
+        assert!(refused.contains("no regular file"), "{refused}");
+        assert!(Archive::open(&path).is_err());
+        assert!(!archive.batch().exists());
         fs::remove_file(&path).expect("it was there");
         archive.append(b"one\n", &removals(0..1)).expect("there is room");
         assert_eq!(fs::read(&path).expect("it is there"), b"one\n");

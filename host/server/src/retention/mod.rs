@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use countersign_core::lifecycle::{AuditEntry, AuditEvent, Request, RequestId};
+use countersign_core::lifecycle::{AuditEntry, AuditEvent, Request, RequestId, Timestamp};
 use countersign_gateway::retention::{LATER_MS, Passed};
 use countersign_store::{Removal, StoreError};
 use futures_util::future::join_all;
@@ -44,6 +44,9 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// For how many times as long as the writes of a batch took, the next one waits: only they keep others waiting.
 const REST: u32 = 3;
+
+/// By how much this gateway's clock and that of a store which it shares may differ, in milliseconds.
+const MOST_APART_MS: u64 = 10 * 60 * 1000;
 
 /// The lease of the instance that sweeps, and how long it lasts beyond the time to the next sweep.
 const LEASE: &str = "retention";
@@ -120,8 +123,8 @@ impl Sweeper {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Removes all that can go now.
-    async fn sweep(&self, app: &App) {
+    /// Removes all that can go now. Returns how much that was.
+    pub(crate) async fn sweep(&self, app: &App) -> Removed {
         let mut removed = Removed::default();
         let swept = self.remove_all(app, &mut removed).await;
         if removed.requests > 0 {
@@ -137,9 +140,15 @@ impl Sweeper {
         match swept {
             Ok(()) => self.resolve(),
             // What is wrong with the store is logged already, and the next sweep goes on.
-            Err(Stopped::Store(error)) => tracing::debug!(%error, "ended requests were not removed"),
+            Err(Stopped::Store(error @ StoreError::Unavailable { .. })) => {
+                tracing::debug!(%error, "ended requests were not removed");
+            }
+            Err(Stopped::Store(error)) => {
+                tracing::warn!(%error, "a stored value cannot be read, so ended requests were not removed");
+            }
             Err(Stopped::Archive(reason, what)) => self.report(reason, what),
         }
+        removed
     }
 
     async fn remove_all(&self, app: &App, removed: &mut Removed) -> Result<(), Stopped> {
@@ -156,7 +165,8 @@ impl Sweeper {
         }
     }
 
-    /// Removes a batch, and tells whether it was the last one; `None` if another instance sweeps.
+    /// Removes a batch, and tells whether it was the last one; `None` if another instance sweeps, or if the clock cannot be
+    /// relied upon.
     async fn remove_some(
         &self,
         app: &App,
@@ -164,6 +174,9 @@ impl Sweeper {
         removed: &mut Removed,
     ) -> Result<Option<bool>, Stopped> {
         let (gateway, store) = (&app.gateway, app.gateway.store());
+        if !is_on_time(app).await? {
+            return Ok(None);
+        }
         if let Some(archive) = archive {
             let archive = Arc::clone(archive);
             let left = blocking({
@@ -183,9 +196,10 @@ impl Sweeper {
             }
         }
         let found = gateway.passed(self.retention_ms, self.batch.load(Ordering::Relaxed)).await?;
+        put_off(app, found.put_off, removed).await?;
         let mut waiting = found.passed.as_slice();
         while !waiting.is_empty() {
-            let (removals, rest) = self.archived(app, archive, waiting).await?;
+            let (removals, rest) = self.archived(app, archive, waiting, removed).await?;
             waiting = rest;
             if !removals.is_empty() {
                 self.remove(app, removals, archive, removed).await?;
@@ -200,6 +214,7 @@ impl Sweeper {
         app: &App,
         archive: Option<&Arc<Archive>>,
         passed: &'a [Passed],
+        removed: &mut Removed,
     ) -> Result<(Vec<Removal>, &'a [Passed]), Stopped> {
         let Some(archive) = archive else {
             return Ok((passed.iter().filter_map(|passed| passed.removal(false)).collect(), &[]));
@@ -220,9 +235,19 @@ impl Sweeper {
                 made.push(lines_of(app, requests));
             }
             for (passed, more) in next.iter().zip(join_all(made).await) {
-                let more = more?;
+                let more = match more {
+                    Ok(more) => more,
+                    Err(error @ StoreError::Unavailable { .. }) => return Err(error.into()),
+                    Err(error) => {
+                        let request =
+                            passed.requests.first().map(|request| tracing::field::display(request.id));
+                        tracing::warn!(request, %error, "an ended request cannot be archived, so it is not removed");
+                        Vec::new()
+                    }
+                };
                 if more.is_empty() {
-                    self.put_off(app, passed.requests.iter().map(|request| request.id)).await?;
+                    let requests = passed.requests.iter().map(|request| request.id);
+                    put_off(app, self.later(app, requests), removed).await?;
                     continue;
                 }
                 lines.extend(more);
@@ -256,7 +281,8 @@ impl Sweeper {
         let (gone, kept): (Vec<_>, Vec<_>) = requests.into_iter().zip(done).partition(|(_, done)| *done);
         let count = gone.iter().map(|(requests, _)| requests.len() as u64).sum::<u64>();
         removed.requests += count;
-        self.put_off(app, kept.into_iter().flat_map(|(requests, _)| requests)).await?;
+        let kept = kept.into_iter().flat_map(|(requests, _)| requests);
+        put_off(app, self.later(app, kept), removed).await?;
         if let Some(archive) = archive {
             removed.archived += count;
             let archive = Arc::clone(archive);
@@ -265,14 +291,10 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Looks at these again later: they have changed, or another archive has claimed them.
-    async fn put_off(&self, app: &App, requests: impl Iterator<Item = RequestId>) -> Result<(), Stopped> {
+    /// These are looked at again later: they have changed, another archive has claimed them, or they cannot be archived.
+    fn later(&self, app: &App, requests: impl Iterator<Item = RequestId>) -> Vec<(RequestId, Timestamp)> {
         let listed_at = app.gateway.clock().now().plus(LATER_MS).minus(self.retention_ms);
-        let requests: Vec<_> = requests.map(|request| (request, listed_at)).collect();
-        if !requests.is_empty() {
-            app.gateway.store().put_off(requests).await?;
-        }
-        Ok(())
+        requests.map(|request| (request, listed_at)).collect()
     }
 
     /// The archive, which is opened if it was not yet.
@@ -312,6 +334,37 @@ impl Sweeper {
     }
 }
 
+/// Whether this gateway's clock can be relied upon to say what is old enough to go. Over a store that several gateways share it
+/// is held against the store's: one that is ahead would remove what others still need.
+pub(crate) async fn is_on_time(app: &App) -> Result<bool, StoreError> {
+    let Some(shared) = app.gateway.store().shared() else { return Ok(true) };
+    let of_store = shared.now().await?;
+    let own = app.gateway.clock().now();
+    if !are_near(own, of_store) {
+        tracing::warn!(%own, %of_store, "this machine's clock differs from that of the store by more than ten minutes, so nothing is removed");
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+fn are_near(one: Timestamp, other: Timestamp) -> bool {
+    one.since(other).max(other.since(one)) <= MOST_APART_MS
+}
+
+async fn put_off(
+    app: &App,
+    requests: Vec<(RequestId, Timestamp)>,
+    removed: &mut Removed,
+) -> Result<(), StoreError> {
+    if requests.is_empty() {
+        return Ok(());
+    }
+    let begun = Instant::now();
+    let done = app.gateway.store().put_off(requests).await;
+    removed.writing += begun.elapsed();
+    done
+}
+
 /// The lines of requests in an archive.
 async fn lines_of(app: &App, requests: &[Request]) -> Result<Vec<u8>, StoreError> {
     let mut lines = Vec::new();
@@ -323,11 +376,11 @@ async fn lines_of(app: &App, requests: &[Request]) -> Result<Vec<u8>, StoreError
 
 /// How much was removed.
 #[derive(Debug, Default)]
-struct Removed {
-    requests: u64,
-    archived: u64,
-    /// How long the writes took that removed them.
-    writing: Duration,
+pub(crate) struct Removed {
+    pub(crate) requests: u64,
+    pub(crate) archived: u64,
+    /// How long the writes took that removed requests or put them off.
+    pub(crate) writing: Duration,
 }
 
 /// How many requests a batch has after one of at most `batch`, of which `removed` lineages were removed in this time.
@@ -369,6 +422,16 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_far_from_the_stores_is_not_relied_upon() {
+        let at = |minutes: u64| Timestamp::from_millis(minutes * 60_000);
+        for (own, of_store, expected) in
+            [(100, 100, true), (110, 100, true), (90, 100, true), (111, 100, false), (89, 100, false)]
+        {
+            assert_eq!(are_near(at(own), at(of_store)), expected, "{own} {of_store}");
+        }
+    }
 
     #[test]
     fn a_batch_grows_while_its_write_is_quick_and_shrinks_once_it_is_not() {

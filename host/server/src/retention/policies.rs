@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use countersign_store::StoreError;
 
-use super::LEASE_MS;
+use super::{LEASE_MS, is_on_time};
 use crate::config;
 use crate::state::App;
 
@@ -43,6 +43,9 @@ impl PolicySweeper {
     }
 
     async fn sweep(&self, app: &App) -> Result<(), StoreError> {
+        if !is_on_time(app).await? {
+            return Ok(());
+        }
         if let Some(shared) = app.gateway.store().shared() {
             let interval_ms = u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX);
             let ttl_ms = interval_ms.saturating_add(LEASE_MS);

@@ -213,8 +213,9 @@ impl PostChange {
             PostChange::Failed { .. } => post.failed = Some(code.to_owned()),
             PostChange::GivenUp => (post.failed, post.shown) = (Some(code.to_owned()), version),
             PostChange::Repost { .. } => {
-                let SlackPost { revision, has_called, .. } = *post;
-                *post = SlackPost { revision, has_called, ..SlackPost::new(channel) };
+                // The one that is gone, and copies of it, were refused all the same.
+                let SlackPost { revision, has_called, minimal, .. } = *post;
+                *post = SlackPost { revision, has_called, minimal, ..SlackPost::new(channel) };
             }
         }
         post.refresh_at = self.refresh_at();
@@ -502,5 +503,13 @@ mod tests {
             PostChange::Repost { refresh_at },
             SlackPost { revision: 7, has_called: true, refresh_at, ..SlackPost::new("#name") },
         );
+    }
+
+    #[test]
+    fn a_message_that_is_posted_anew_was_refused_all_the_same() {
+        let state = PostState::Posted { ts: "1.2".to_owned() };
+        let mut post = SlackPost { state, minimal: Some(2), ..SlackPost::new("C0ID") };
+        PostChange::Repost { refresh_at: None }.apply(&mut post, "#name", 3, "message_not_found");
+        assert_eq!((post.was_refused(), post.state), (true, PostState::Absent));
     }
 }

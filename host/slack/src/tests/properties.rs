@@ -91,12 +91,20 @@ fn any_submission() -> BoxedStrategy<Submission> {
         any_words(),
     ];
     let links = vec((any_words(), url).prop_map(|(label, url)| Link { label, url }), 0..21);
-    let words = (any_words(), any_words(), 0u32..4, prop::option::of(any_party()), any_party());
+    let requester = (
+        any_party(),
+        prop::option::of(any_words()),
+        prop_oneof![4 => Just(BTreeSet::new()), 1 => btree_set(any_words(), 0..12)],
+    );
+    let words = (any_words(), any_words(), 0u32..4, prop::option::of(any_party()), requester);
     (words, origin, links, any_params(), any::<prop::sample::Index>())
         .prop_map(
             |((action, justification, depth, rerequested_by, requester), origin, links, params, hidden)| {
                 let redacted = params.keys().take(hidden.index(params.len() + 1)).cloned().collect();
+                let (requester, caller, owners) = requester;
                 Submission {
+                    caller,
+                    owners,
                     action,
                     justification,
                     depth,
@@ -468,6 +476,19 @@ fn check_all_is_shown(message: &Message, request: &Request) {
         is_there(what, &whole);
     };
     let submission = &request.submission;
+    // As inline code, in which some characters are written in another way, and which is not cut.
+    let is_coded = |what: &str, words: &str| is_there(what, &text::code(words, usize::MAX));
+    let origin = &submission.origin;
+    is_coded("the repository", &origin.repo);
+    if let Some(branch) = &origin.branch {
+        is_coded("the branch", branch);
+    }
+    for value in [&origin.pr, &origin.run_id].into_iter().flatten() {
+        is_coded("a number", &value_line(value));
+    }
+    for owner in submission.owners.iter().filter(|owner| *owner != submission.requester_id()) {
+        is_coded("an owner", owner);
+    }
     let why = submission.justification.trim().replace("\r\n", "\n");
     is_there("why", &text::prose(&why, usize::MAX, usize::MAX).text);
     for link in &submission.links {
@@ -555,6 +576,26 @@ fn check_reading(request: &Request) {
     }
 }
 
+/// Checks that the first page begins with the action, the origin and the requester, all of it.
+fn check_head(view: &Value, request: &Request) {
+    let blocks = view["blocks"].as_array().expect("blocks").iter().skip(1);
+    let boxes = blocks.take_while(|block| {
+        let title = &block["elements"][0]["elements"][0]["text"];
+        block["type"] == "rich_text"
+            && (block["elements"][0]["type"] == "rich_text_preformatted"
+                || title.as_str().is_some_and(|title| title.starts_with("Action, ")))
+    });
+    let elements = boxes.flat_map(|block| block["elements"].as_array().expect("elements"));
+    let boxes = elements.filter(|element| element["type"] == "rich_text_preformatted");
+    let json: String =
+        boxes.map(|element| element["elements"][0]["text"].as_str().expect("a text")).collect();
+    let head: Value = serde_json::from_str(&unescaped(&json)).expect("JSON");
+    let Submission { action, origin, requester, .. } = &*request.submission;
+    assert_eq!((&head["action"], &head["origin"]), (&json!(action), &json!(origin)));
+    let said = &head["requester"];
+    assert_eq!((&said["source"], &said["id"]), (&json!(requester.source), &json!(requester.id)));
+}
+
 /// What the boxes with parameters on a page say.
 fn parameter_boxes(view: &Value) -> String {
     let blocks = view["blocks"].as_array().expect("blocks").iter();
@@ -584,6 +625,8 @@ fn check_review(request: &Request) {
         return;
     }
     let (mut json, mut all) = (String::new(), String::new());
+    let head = review::page(request, 1).expect("a page");
+    check_head(&serde_json::to_value(&head).expect("serialises"), request);
     for number in 1..=count {
         let view = review::page(request, number).expect("a page");
         check_view(&view, &|_| true);
@@ -636,8 +679,9 @@ proptest! {
         let (digests, mut params) = (parameter_digests(&params), params);
         params.extend(hidden.iter().map(|key| (key.clone(), json!("[redacted]"))));
         let key = params.keys().find(|key| !hidden.contains(*key)).cloned().unwrap_or("new".into());
+        let origin = Origin { branch: Some(words.chars().take(256).collect()), ..submission().origin };
         let request = open_with(
-            Submission { justification: words, params, redacted: hidden, digests, ..submission() },
+            Submission { origin, justification: words, params, redacted: hidden, digests, ..submission() },
             vec![approvals(0, 1)],
         );
         check_review(&request);

@@ -347,6 +347,20 @@ fn how_the_requester_is_known() {
             ", owned by `U0ANA`, `dana` for ",
         ),
         (identity(Known::Machine, true), Some("nightly"), &[], "<@U0DEV> for "),
+        // Whoever has a part in what a gate asks for counts as a requester too; the requester is named once.
+        (
+            identity(Known::Person, true),
+            Some("merge-requests"),
+            &["dana", "gitlab:1043", "x"],
+            "(verified, through `merge-requests`) for `acme/web`, branch `main`, PR `1234`, run `77-1`\\n\
+             *Count as requesters too:* `dana`, `gitlab:1043`\"",
+        ),
+        (
+            identity(Known::Unknown, false),
+            Some("portal"),
+            &["dana"],
+            "\\n*Count as requesters too:* `dana`\"",
+        ),
         // Of requests from before that was kept.
         (None, None, &[], "(`slack:U0DEV`) for "),
     ] {
@@ -358,6 +372,90 @@ fn how_the_requester_is_known() {
         let shown = message(&request, &entry(), &Directory::default(), minutes(2));
         let json = serde_json::to_string(&shown).unwrap();
         assert!(json.contains(expected), "{requester_is:?} {caller:?}: {json}");
+    }
+}
+
+/// Whoever holds the wait token says in whose name a request is made again.
+#[test]
+fn how_whoever_made_it_again_is_known() {
+    let identity = |known, authenticated| Some(Identity { id: "U0BEN".into(), known, authenticated });
+    for (rerequester_is, expected) in [
+        (identity(Known::Person, true), "<@U0BEN> (verified)"),
+        (identity(Known::Person, false), "<@U0BEN> (not verified)"),
+        (identity(Known::Unknown, false), "`Ben` (`slack:U0BEN`) (not verified)"),
+        // Of requests from before that was kept.
+        (None, "`Ben` (`slack:U0BEN`)"),
+    ] {
+        let mut submission = submission();
+        submission.caller = Some("web".into());
+        submission.depth = 1;
+        submission.rerequested_by =
+            Some(Party { id: "U0BEN".into(), source: "slack".into(), display: Some("Ben".into()) });
+        submission.rerequester_is = rerequester_is;
+        let request = submit(submission, waiting(vec![approvals(0, 1)]));
+        let line = format!(":repeat: request 2 of its lineage, made again by {expected}\"");
+        let shown = message(&request, &entry(), &Directory::default(), minutes(2));
+        let view = crate::review::page(&request, 1).expect("a page");
+        for json in [serde_json::to_string(&shown).unwrap(), serde_json::to_string(&view).unwrap()] {
+            assert!(json.contains(&line), "{line}: {json}");
+        }
+    }
+}
+
+/// What is cut is no less a part of what people agree to, wherever it stands.
+#[test]
+fn a_message_in_which_the_origin_or_a_name_is_cut_leads_to_a_review_that_shows_it() {
+    type Change = fn(&mut Submission, String);
+    let rows: [(&str, usize, Change); 11] = [
+        ("action", 148, |submission, text| submission.action = text),
+        ("repo", 118, |submission, text| submission.origin.repo = text),
+        ("branch", 118, |submission, text| submission.origin.branch = Some(text)),
+        ("pr", 58, |submission, text| submission.origin.pr = Some(text.into())),
+        ("run", 58, |submission, text| submission.origin.run_id = Some(text.into())),
+        ("source", 98 - ":U0DEV".len(), |submission, text| submission.requester.source = text),
+        ("id", 98 - "slack:".len(), |submission, text| submission.requester.id = text),
+        ("display", 78, |submission, text| submission.requester.display = Some(text)),
+        ("caller", 58, |submission, text| submission.caller = Some(text)),
+        ("owner", 58, |submission, text| submission.owners = [text].into()),
+        ("rerequester", 98 - "slack:".len(), |submission, text| {
+            submission.depth = 1;
+            submission.rerequested_by = Some(Party { id: text, source: "slack".into(), display: None });
+        }),
+    ];
+    let check = |name: &str, text: String, shown: &str, is_whole: bool, change: Change| {
+        let mut submission = submission();
+        submission.requester_is = Some(Identity { known: Known::Unknown, ..known_person("x") });
+        change(&mut submission, text);
+        let request = open_with(submission, vec![approvals(0, 1)]);
+        assert_eq!(crate::is_whole(&request, &entry()), is_whole, "{name}: {shown}");
+        let message = message(&request, &entry(), &Directory::default(), minutes(1));
+        let expected = if is_whole { &["approve", "approve_edit", "deny"][..] } else { &["review", "deny"] };
+        assert_eq!(buttons(&message), expected, "{name}");
+        let view = serde_json::to_value(crate::review::page(&request, 1).expect("a page")).unwrap();
+        let first = &view["blocks"][1]["elements"];
+        assert_eq!(first[0]["elements"][0]["text"], "Action, origin and requester, as canonical JSON");
+        let first = first[1]["elements"][0]["text"].as_str().unwrap();
+        assert!(first.contains(&format!("\"{shown}\"")), "{name}: {shown} is not in {first}");
+    };
+    for (name, widest, change) in rows {
+        let (fits, cut) = ("x".repeat(widest), "x".repeat(widest + 1));
+        check(name, fits.clone(), &fits, true, change);
+        check(name, cut.clone(), &cut, false, change);
+        // An escape takes more room than its character.
+        check(name, "\u{200b}".repeat(20), &"\\u{200b}".repeat(20), false, change);
+    }
+
+    // An action without a description has its name as the heading.
+    let without = PolicyEntry { description: String::new(), ..entry() };
+    for (width, is_whole) in [(141, true), (142, false)] {
+        let request = open_with(Submission { action: "x".repeat(width), ..submission() }, vec![]);
+        assert_eq!(crate::is_whole(&request, &without), is_whole, "{width}");
+    }
+    // Others are counted.
+    for (number, width, is_whole) in [(7, 10, true), (8, 10, false), (4, 50, true), (5, 50, false)] {
+        let owners = (0..number).map(|n| format!("{n:0width$}")).collect();
+        let request = open_with(Submission { owners, ..submission() }, vec![]);
+        assert_eq!(crate::is_whole(&request, &entry()), is_whole, "{number}");
     }
 }
 

@@ -201,6 +201,7 @@ macro_rules! shared_contract {
                 what_one_stores_the_other_reads
                 instances_at_once_decide_once
                 changes_of_others_are_heard
+                instances_have_one_clock
                 a_lease_has_one_holder
                 requests_are_claimed_for_one_archive
                 instances_know_of_each_other

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::lifecycle::{Digest, Effect, Request, RequestId};
+use countersign_core::lifecycle::{Digest, Effect, Request, RequestId, Timestamp};
 use tokio::sync::broadcast::Receiver;
 
 use super::SharedBackend;
@@ -70,6 +70,18 @@ pub(crate) async fn instances_at_once_decide_once<B: SharedBackend>() {
 fn caller_new(mut request: countersign_core::lifecycle::Request) -> crate::Create {
     Arc::make_mut(&mut request.submission).caller = Some("pipeline".into());
     new(&request)
+}
+
+pub(crate) async fn instances_have_one_clock<B: SharedBackend>() {
+    let (_backend, [one, other]) = both::<B>().await;
+    let mut before = shared(&one).now().await.unwrap();
+    // It is a time of this century.
+    assert!(before > Timestamp::from_millis(1_700_000_000_000), "{before}");
+    for store in [&other, &one, &other] {
+        let now = shared(store).now().await.unwrap();
+        assert!(now >= before && now.since(before) < 60_000, "{before} {now}");
+        before = now;
+    }
 }
 
 pub(crate) async fn changes_of_others_are_heard<B: SharedBackend>() {

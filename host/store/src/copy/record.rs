@@ -155,6 +155,9 @@ pub(crate) struct DispatchRecord {
 /// An entry of the audit log, as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AuditRecord {
+    /// The number of its row, of which places in the log of a database are made; a Redis has none. It is kept from one
+    /// database to another, so that places stay what they were, and is not compared.
+    pub(crate) row: Option<i64>,
     pub(crate) partition: u16,
     pub(crate) number: u64,
     pub(crate) at: u64,
@@ -307,7 +310,7 @@ impl Record {
                 parts.put(if refresh_at.is_some() { b"refreshed" } else { b"" });
                 parts.put(body.as_bytes());
             }
-            Record::Audit(AuditRecord { partition, number, at, request, digest, body }) => {
+            Record::Audit(AuditRecord { row: _, partition, number, at, request, digest, body }) => {
                 parts.put(&partition.to_be_bytes());
                 [number, at].into_iter().for_each(|it| parts.number(*it));
                 parts.put(&request.map(RequestId::to_bytes).unwrap_or_default());

@@ -1,7 +1,7 @@
 //! What the instances that share a store need of each other.
 
 use async_trait::async_trait;
-use countersign_core::lifecycle::RequestId;
+use countersign_core::lifecycle::{RequestId, Timestamp};
 use tokio::sync::broadcast;
 
 use crate::StoreError;
@@ -14,6 +14,9 @@ pub trait Shared: Send + Sync {
     /// Changes are hints: they may be lost, and then the receiver lagged or hears [`Change::Missed`]; and what a change is
     /// about is read from the store.
     fn changes(&self) -> broadcast::Receiver<Change>;
+
+    /// The store's time.
+    async fn now(&self) -> Result<Timestamp, StoreError>;
 
     /// Takes a lease, or renews it, for `ttl_ms` milliseconds of the store's time. False if another holder has it.
     ///

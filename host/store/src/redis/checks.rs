@@ -203,12 +203,18 @@ fn dictionary(text: String) -> InfoDict {
     InfoDict::new(&text)
 }
 
-/// Stores the number of partitions with the first start, and compares it afterwards. Refuses a store that is copied.
-pub(super) async fn partitions(space: &Space) -> Result<(), RedisOpenError> {
+/// Makes a store, if there is none: its format, and the number of its partitions.
+pub(super) async fn make(space: &Space) -> Result<(), RedisOpenError> {
     let meta = space.meta();
     space.link.call(Call::command("SETNX", &meta, "format").text(FORMAT)).await?;
     let configured = Call::command("SETNX", &meta, "partitions").number(u64::from(space.partitions));
     space.link.durable(configured).await?;
+    Ok(())
+}
+
+/// Refuses a store that has another number of partitions, or is copied.
+pub(super) async fn partitions(space: &Space) -> Result<(), RedisOpenError> {
+    let meta = space.meta();
     // A store that is copied to has a lease, too.
     let stored = existing(space).await?;
     let lease = Call::command("EXISTS", &meta, format_args!("lease:{}", copy::LEASE_NAME));

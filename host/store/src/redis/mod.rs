@@ -117,9 +117,28 @@ impl RedisStore {
     /// If it cannot be reached, is too old, may throw away what is stored, or has another number of partitions.
     pub async fn open(options: RedisOptions) -> Result<RedisStore, RedisOpenError> {
         checks::options(&options)?;
-        let space = Arc::new(Space::of(&options));
+        let space = Space::of(&options);
         let warnings = checks::server(&space).await?;
+        checks::make(&space).await?;
+        RedisStore::of(space, warnings).await
+    }
+
+    /// Opens a store that is there, with as many partitions as it has. No key is made.
+    ///
+    /// # Errors
+    /// As [`RedisStore::open`], and if there is none.
+    pub async fn open_existing(options: RedisOptions) -> Result<RedisStore, RedisOpenError> {
+        checks::options(&options)?;
+        let probe = Space::of(&options);
+        let warnings = checks::server(&probe).await?;
+        let missing = || RedisOpenError::Missing { namespace: options.namespace.clone() };
+        let partitions = checks::existing(&probe).await?.ok_or_else(missing)?;
+        RedisStore::of(Space::of(&RedisOptions { partitions, ..options }), warnings).await
+    }
+
+    async fn of(space: Space, warnings: Vec<RedisWarning>) -> Result<RedisStore, RedisOpenError> {
         checks::partitions(&space).await?;
+        let space = Arc::new(space);
         let feed = Feed::start(Arc::clone(&space));
         Ok(RedisStore { space, feed, warnings })
     }

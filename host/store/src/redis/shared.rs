@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use countersign_core::backoff::Backoff;
+use countersign_core::lifecycle::Timestamp;
 use redis::{Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -31,6 +32,14 @@ const RECONNECT: Backoff = Backoff::new(50, 2_000);
 impl Shared for RedisStore {
     fn changes(&self) -> broadcast::Receiver<Change> {
         self.feed.changes.subscribe()
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        let time = self.space.link.call(Call::routed("TIME", &self.space.meta())).await?;
+        let place = Place { table: "time", key: &"the server's" };
+        let [seconds, micros] = place.row(time)?;
+        let (seconds, micros) = (place.number("seconds", seconds)?, place.number("micros", micros)?);
+        Ok(Timestamp::from_millis(seconds.saturating_mul(1000).saturating_add(micros / 1000)))
     }
 
     async fn lease(&self, name: &str, holder: u64, ttl_ms: u64) -> Result<bool, StoreError> {

@@ -42,7 +42,7 @@ pub struct Diff {
     new: Given,
     /// The store with the sets that are given by hash or as `active`: `sqlite:PATH` or `redis://HOST`. Gateways may be
     /// running on it.
-    #[arg(long, value_name = "STORE", default_value = "sqlite:countersign.db", value_parser = StoreAddress)]
+    #[arg(long, value_name = "COUNTERSIGN_STORE", default_value = "sqlite:countersign.db", value_parser = StoreAddress)]
     store: StoreUrl,
     /// The output format.
     #[arg(long, default_value = "text")]

@@ -1,12 +1,12 @@
 //! Reads the setting of a scenario: the configuration, and the request that is made.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use countersign_core::lifecycle::{Known, Link, Origin};
 use countersign_core::record::Redaction;
 use countersign_policy::decide::Ask;
-use countersign_policy::yaml::document::Node;
-use countersign_policy::yaml::fields::Fields;
+use countersign_policy::yaml::document::{Kind, Node};
+use countersign_policy::yaml::fields::{Fields, Groups};
 use serde_json::{Map, Value};
 
 use super::{DAY, SECOND, ScenarioReader};
@@ -17,7 +17,7 @@ use crate::synthetic::SyntheticRequest;
 const DEFAULT_TIMEOUT: u64 = 600 * SECOND;
 
 /// The fields of a scenario's setting, which `defaults` may have too.
-pub(super) const SETTING: [&str; 16] = [
+pub(super) const SETTING: [&str; 17] = [
     "config",
     "groups",
     "requester",
@@ -34,6 +34,7 @@ pub(super) const SETTING: [&str; 16] = [
     "lineage_depth",
     "requested_at",
     "granted_elsewhere",
+    "editable_elsewhere",
 ];
 
 /// A scenario's own fields, and the defaults for those that it lacks.
@@ -43,7 +44,7 @@ pub(super) struct Given<'g, 'n> {
 }
 
 impl<'n> Given<'_, 'n> {
-    fn get(&self, name: &str) -> Option<&'n Node> {
+    pub(super) fn get(&self, name: &str) -> Option<&'n Node> {
         self.own.get(name).or_else(|| self.defaults.and_then(|fields| fields.get(name)))
     }
 }
@@ -61,7 +62,17 @@ impl ScenarioReader<'_> {
         let timeout_ms = timeout.unwrap_or(DEFAULT_TIMEOUT);
         let granted_elsewhere =
             given.get("granted_elsewhere").is_some_and(|node| reader.truth(node, "`granted_elsewhere`"));
-        Setting { config, groups, request, redact, schema, timeout_ms, granted_elsewhere }
+        let editable = given.get("editable_elsewhere").map(|node| reader.keys(node));
+        Setting {
+            config,
+            groups,
+            request,
+            redact,
+            schema,
+            timeout_ms,
+            granted_elsewhere,
+            editable_elsewhere: editable.unwrap_or_default(),
+        }
     }
 
     fn request(&mut self, given: &Given<'_, '_>) -> SyntheticRequest {
@@ -122,10 +133,14 @@ impl ScenarioReader<'_> {
         }
     }
 
-    fn groups(&mut self, node: Option<&Node>) -> BTreeMap<String, BTreeSet<String>> {
-        let mut groups = BTreeMap::new();
+    fn groups(&mut self, node: Option<&Node>) -> Groups {
+        let mut groups = Groups::new();
         for (key, node) in self.reader.members(node, "`groups`") {
-            groups.insert(key.text.clone(), self.texts(node, "a member's id").into_iter().collect());
+            let members = match &node.kind {
+                Kind::Text(_) => vec![node],
+                _ => self.reader.items(node, "a group"),
+            };
+            groups.insert(key.text.clone(), self.reader.group(key, &members));
         }
         groups
     }

@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use self::origin::Job;
-use self::output::Outputs;
+use self::output::{Output, Outputs};
 use self::program::{Prepared, Program};
 use self::progress::Progress;
 use self::run::{Ran, run};
@@ -74,6 +74,9 @@ pub struct AskCommand {
     /// Only ask, and print the request and its wait token; `countersign wait` waits for it.
     #[arg(long, conflicts_with_all = ["command", "timeout", "params_stdin", "params_out", "receipt_out"])]
     detach: bool,
+    /// Write the wait token to this file, which only its owner reads, and do not print it; `countersign wait @FILE` takes it.
+    #[arg(long, value_name = "FILE", requires = "detach")]
+    token_out: Option<PathBuf>,
     /// Give the command the approved parameters on its standard input, as a JSON object.
     #[arg(long, requires = "command")]
     params_stdin: bool,
@@ -120,6 +123,7 @@ impl AskCommand {
         let program = Program::new(&self.command, environment).map_err(Ended::usage)?;
         let outputs = Outputs::open(self.params_out.as_deref(), self.receipt_out.as_deref());
         let outputs = outputs.map_err(Ended::usage)?;
+        let token_out = self.token_out.as_deref().map(Output::open).transpose().map_err(Ended::usage)?;
         if let Some(program) = &program {
             program.prepare(&ask.params).map_err(Ended::usage)?;
         }
@@ -138,12 +142,7 @@ impl AskCommand {
         let created = self.create(&client, &ask, &mut signals).await?;
         announce(&created, &self.action, client.url());
         if self.detach {
-            say!(
-                "request {}\ntoken   {}\nstatus  {}",
-                created.request_id,
-                plain(&created.token),
-                created.status.as_str()
-            );
+            say!("{}", detached(&created, token_out).map_err(Ended::doubt)?);
             return Ok(Exit::Approved);
         }
         let asked = Asked::new(&self.action, ask.params, &created, since).map_err(Ended::doubt)?;
@@ -368,6 +367,20 @@ fn announce(created: &Created, action: &str, url: &crate::GatewayUrl) {
     }
 }
 
+/// What is printed of a request that somebody else waits for. The token is, unless it goes to a file.
+fn detached(created: &Created, token_out: Option<Output>) -> Result<String, String> {
+    let Created { request_id, token, status, .. } = created;
+    let token = match token_out {
+        Some(file) => {
+            let written = file.write(&format!("{token}\n"));
+            written.map_err(|why| format!("{why}; the request {request_id} stays open until it expires"))?;
+            String::new()
+        }
+        None => format!("token   {}\n", plain(token)),
+    };
+    Ok(format!("request {request_id}\n{token}status  {}", status.as_str()))
+}
+
 fn json(params: &Map<String, Value>) -> String {
     canonical(&Value::Object(params.clone()))
 }
@@ -385,5 +398,33 @@ pub fn word(exit: Exit) -> &'static str {
         Exit::Refused => "refused",
         Exit::Doubt => "in doubt",
         Exit::Unusable => "not to be used",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::commands::read_token;
+
+    #[test]
+    fn a_wait_token_is_printed_or_written_to_a_file_that_wait_takes() {
+        let id = "req_01arz3ndektsv4rrffq69g5fav";
+        let token = format!("{id}.c2VjcmV0");
+        let created: Created = serde_json::from_value(json!({
+            "requestId": id, "token": token, "status": "pending", "expiresAt": "2027-01-15T09:12:44.000Z",
+            "payloadHash": "0".repeat(64), "payloadHashVersion": 2, "payloadSalt": "", "policy": {"minApprovals": 1, "timeoutSec": 600},
+        }))
+        .unwrap();
+        assert_eq!(
+            detached(&created, None).unwrap(),
+            format!("request {id}\ntoken   {token}\nstatus  pending")
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let said = detached(&created, Some(Output::open(&path).unwrap())).unwrap();
+        assert_eq!(said, format!("request {id}\nstatus  pending"));
+        assert_eq!(read_token(&format!("@{}", path.display())).unwrap(), token);
     }
 }

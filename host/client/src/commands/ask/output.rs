@@ -1,10 +1,12 @@
-//! The files that an approval is written to.
+//! The files that an approval, or the wait token of a request, is written to.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::process::geteuid;
 
 /// Where the approved parameters go, and where the receipt.
 #[derive(Debug)]
@@ -13,8 +15,9 @@ pub(super) struct Outputs {
     receipt: Option<Output>,
 }
 
+/// A file that only its owner reads.
 #[derive(Debug)]
-struct Output {
+pub(super) struct Output {
     path: PathBuf,
     file: File,
     /// What it held before is replaced. A pipe or a device, or what this process prints to as well, is only written to.
@@ -27,10 +30,8 @@ impl Outputs {
     /// # Errors
     /// If one cannot be written, or both are the same.
     pub(super) fn open(params: Option<&Path>, receipt: Option<&Path>) -> Result<Outputs, String> {
-        let open = |path: &Path| {
-            Output::open(path).map_err(|error| format!("cannot write `{}`: {error}", path.display()))
-        };
-        let (params, receipt) = (params.map(open).transpose()?, receipt.map(open).transpose()?);
+        let (params, receipt) =
+            (params.map(Output::open).transpose()?, receipt.map(Output::open).transpose()?);
         if let (Some(params), Some(receipt)) = (&params, &receipt) {
             let is_same = is_same(&params.file, &receipt.file).map_err(|error| error.to_string())?;
             if is_same || params.path == receipt.path {
@@ -54,7 +55,15 @@ impl Outputs {
 }
 
 impl Output {
-    fn open(path: &Path) -> io::Result<Output> {
+    /// Opens it, and writes nothing yet.
+    ///
+    /// # Errors
+    /// If it cannot be written, or is somebody else's.
+    pub(super) fn open(path: &Path) -> Result<Output, String> {
+        Output::opened(path).map_err(|error| format!("cannot write `{}`: {error}", path.display()))
+    }
+
+    fn opened(path: &Path) -> io::Result<Output> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let printed = [io::stdout().as_fd().try_clone_to_owned(), io::stderr().as_fd().try_clone_to_owned()];
         for printed in printed {
@@ -64,15 +73,24 @@ impl Output {
                 return Ok(Output { path: path.to_owned(), file: printed, is_replaced: false });
             }
         }
-        let is_replaced = file.metadata()?.is_file();
+        let metadata = file.metadata()?;
+        let is_replaced = metadata.is_file();
         if is_replaced {
+            // Whoever it belongs to could read what is written, whatever its mode.
+            if metadata.uid() != geteuid().as_raw() {
+                return Err(io::Error::other("it belongs to somebody else"));
+            }
             // Only its owner reads it.
             file.set_permissions(Permissions::from_mode(0o600))?;
         }
         Ok(Output { path: path.to_owned(), file, is_replaced })
     }
 
-    fn write(mut self, content: &str) -> Result<(), String> {
+    /// Writes this.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub(super) fn write(mut self, content: &str) -> Result<(), String> {
         let emptied = if self.is_replaced { self.file.set_len(0) } else { Ok(()) };
         let written = emptied.and_then(|()| self.file.write_all(content.as_bytes()));
         written.map_err(|error| format!("`{}` cannot be written: {error}", self.path.display()))
@@ -104,6 +122,22 @@ mod tests {
         outputs.write("{}", "a.b.c").unwrap();
         let read = |path| std::fs::read_to_string(path).unwrap();
         assert_eq!((read(&params), read(&receipt)), ("{}".into(), "a.b.c".into()));
+    }
+
+    /// Only root can make such a file, and only for root it could be opened.
+    #[test]
+    fn what_belongs_to_somebody_else_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "before").unwrap();
+        let theirs = if std::os::unix::fs::chown(&path, Some(12_345), None).is_ok() {
+            path.as_path()
+        } else {
+            Path::new("/proc/1/environ")
+        };
+        let refused = Output::open(theirs).unwrap_err();
+        assert!(refused.starts_with("cannot write"), "{refused}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "before");
     }
 
     /// As root the mode of a device would be changed for everybody.

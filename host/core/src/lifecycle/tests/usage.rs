@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::*;
 use crate::lifecycle::{
-    Consumption, Presented, Repeat, RunReport, RunResult, Usage, UseAct, UseRefusal, UseTerms,
+    Consumption, Presented, PresentedParameters, Repeat, RunReport, RunResult, Usage, UseAct, UseRefusal,
+    UseTerms,
 };
 
 const APPROVED: u64 = 5_000;
@@ -29,7 +30,12 @@ fn approved(valid_for_ms: Option<u64>) -> Request {
 }
 
 fn commitments(params: &Map<String, Value>) -> Presented {
-    Presented::Commitments(params.iter().map(|(key, value)| (key.clone(), salt().commit(value))).collect())
+    let commitments = params.iter().map(|(key, value)| (key.clone(), salt().commit(value)));
+    Presented { action: None, parameters: PresentedParameters::Commitments(commitments.collect()) }
+}
+
+fn hashed(hash: Digest) -> Presented {
+    Presented { action: None, parameters: PresentedParameters::PayloadHash(hash) }
 }
 
 /// What was agreed to.
@@ -91,9 +97,9 @@ fn an_approval_is_consumed_once_and_its_outcome_reported_once() {
 fn only_what_was_agreed_to_can_be_used() {
     let approved = approved(None);
     let consume = |presented: &Presented| approved.consume(START.plus(APPROVED), by("web"), presented);
-    assert!(consume(&Presented::PayloadHash(approved.payload_hash())).is_ok());
+    assert!(consume(&hashed(approved.payload_hash())).is_ok());
     let asked = payload_hash(&approved.submission.digests);
-    assert_eq!(consume(&Presented::PayloadHash(asked)), Err(UseRefusal::PayloadMismatch(vec![])));
+    assert_eq!(consume(&hashed(asked)), Err(UseRefusal::PayloadMismatch(vec![])));
 
     let with = |changes: &[(&str, Option<Value>)]| {
         let mut params = params();
@@ -120,6 +126,15 @@ fn only_what_was_agreed_to_can_be_used() {
         assert_eq!(consume(&with(changes)), Err(UseRefusal::PayloadMismatch(differing)), "{changes:?}");
     }
     assert!(consume(&with(&[])).is_ok());
+
+    // Another action may have the same parameters.
+    let to_run =
+        |action: &str, parameters: Presented| Presented { action: Some(action.into()), ..parameters };
+    assert!(consume(&to_run("deploy", agreed())).is_ok());
+    assert!(consume(&to_run("deploy", hashed(approved.payload_hash()))).is_ok());
+    for parameters in [agreed(), hashed(approved.payload_hash()), hashed(asked)] {
+        assert_eq!(consume(&to_run("Deploy", parameters)), Err(UseRefusal::ActionMismatch));
+    }
 }
 
 #[test]
@@ -169,8 +184,7 @@ fn what_is_done_with_an_approval_comes_after_it() {
     assert!(!used.ended_as_made());
     let made = submit(submission(true), vec![], &[ruled(false, Standing::Satisfied)]).unwrap().request;
     assert!(made.ended_as_made());
-    let hash = Presented::PayloadHash(made.payload_hash());
-    let used = made.consume(START, by("web"), &hash).unwrap().request;
+    let used = made.consume(START, by("web"), &hashed(made.payload_hash())).unwrap().request;
     let reported = used.report(START, None, failed_run()).unwrap().request;
     assert!(used.ended_as_made() && reported.ended_as_made());
 }

@@ -13,6 +13,7 @@ use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData as _, SigningKey as _};
 use super::delivery::with_slack;
 use super::*;
 use crate::access_control::history::Source;
+use crate::access_control::warnings;
 use crate::http::caller::requester;
 
 const MINUTE: u64 = 60_000;
@@ -147,6 +148,22 @@ fn file(key: &ApiKey) -> String {
          people:\n  dana: {{ slack: U0DANA, github: dana-d }}\n",
         key.digest()
     )
+}
+
+#[tokio::test]
+async fn an_action_that_the_policy_set_in_force_lacks_is_warned_of() {
+    let setup = Setup::new().await;
+    let access = setup.server.app.access.as_ref().expect("there is an access file");
+    let set = setup.server.app.gateway.policies().active();
+    let told = || warnings(&access.authenticator.access(), Some(&set), START);
+    assert_eq!(told(), [""; 0]);
+    setup
+        .put_in_force("asserted\n    actions: [deploy]", "asserted\n    actions: [deploy, deply, \"x*\"]")
+        .await;
+    let lacks = "and the policy set has no such action";
+    let (deply, x) = ("the caller `portal` may ask for `deply`", "the caller `portal` may ask for `x*`");
+    assert_eq!(told(), [format!("{deply}, {lacks}; did you mean `deploy`?"), format!("{x}, {lacks}")]);
+    assert_eq!(warnings(&access.authenticator.access(), None, START), [""; 0]);
 }
 
 /// Without the people somebody could approve what they ask for under another name.
@@ -472,7 +489,23 @@ async fn a_request_that_was_made_again_in_slack_counts_towards_the_limits() {
     assert_eq!(setup.press_again("U9", &original).await["ok"], true);
     assert_eq!(setup.create("deploy", "two").await.json()["error"], "too_many_open");
     assert_eq!(setup.create("deploy", "two").await.json()["error"], "rate_limited");
-    assert_eq!(setup.press_again("U9", &original).await["error"], "rate_limited");
+}
+
+/// Whoever has a wait token alone must not keep its caller from asking.
+#[tokio::test]
+async fn what_cannot_be_made_again_uses_up_no_quota() {
+    let setup = Setup::new().await;
+    setup.put_in_force("open: 2, per_minute: 9", "open: 2, per_minute: 2").await;
+    let original = setup.denied("one").await;
+    assert_eq!(setup.again(&original, &[]).await.status, 200);
+    for _ in 0..5 {
+        assert_eq!(setup.again(&original, &[]).await.json()["error"], "not_allowed");
+        assert_eq!(setup.press_again("U9", &original).await["error"], "not_allowed");
+    }
+    setup.server.clock.advance(MINUTE);
+    assert_eq!(setup.again(&original, &[]).await.json()["error"], "not_allowed");
+    assert_eq!(setup.again(&original, &[]).await.json()["error"], "not_allowed");
+    assert_eq!(setup.create("deploy", "two").await.status, 200);
 }
 
 #[tokio::test]

@@ -541,3 +541,61 @@ async fn a_shadow_restarts_when_another_set_is_in_force() {
     let shadow = server.admin("GET", "/api/admin/shadow", "").await.json();
     assert_eq!((&shadow["beside"], &shadow["judged"]), (&json!(third), &json!(0)));
 }
+
+/// With a typing error in its name, a filter would be left out.
+#[tokio::test]
+async fn a_parameter_that_a_route_does_not_have_is_refused() {
+    let server = server().await;
+    let documented = crate::http::openapi::query_parameters().into_iter();
+    let filtered = documented.filter(|(path, names)| path.starts_with("/api/admin/") && !names.is_empty());
+    let filtered: Vec<String> = filtered.map(|(path, _)| path).collect();
+    assert!(filtered.len() >= 4, "{filtered:?}");
+    for path in filtered {
+        let answer = server.admin("GET", &format!("{path}?nosuch=1"), "").await;
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text);
+        assert!(answer.text.contains("is no parameter of this path"), "{path}: {}", answer.text);
+    }
+    let answer = server.admin("GET", "/api/admin/audit?evnt=x&limit=1", "").await;
+    assert_snapshot!(answer.shown(), @r#"
+    400 Bad Request
+    content-type: application/problem+json
+    {
+      "detail": "what was sent is not valid",
+      "error": "invalid_payload",
+      "errors": [
+        {
+          "message": "is no parameter of this path; did you mean `event`?",
+          "path": "evnt"
+        }
+      ],
+      "status": 400,
+      "title": "Bad Request",
+      "type": "urn:countersign:problem:invalid_payload"
+    }
+    "#);
+    for query in ["", "?event=created&limit=1&cursor=", "?%65vent=created", "?"] {
+        let answer = server.admin("GET", &format!("/api/admin/audit{query}"), "").await;
+        assert_eq!(answer.status, 200, "{query}: {}", answer.text);
+    }
+    // Who may not ask is not told more.
+    assert_eq!(server.get("/api/admin/audit?evnt=x").await.status, 401);
+    // Callers may be newer than the gateway.
+    let (id, token) = server.open("deploy").await;
+    let status = server.get(&format!("/api/guard/status?requestId={id}&token={token}&later=1")).await;
+    assert_eq!(status.status, 200, "{}", status.text);
+}
+
+#[tokio::test]
+async fn a_filter_that_can_find_nothing_is_refused() {
+    let server = server().await;
+    for (path, said) in [
+        ("audit?event=nosuch", "must be an event of the audit log, such as `approved`"),
+        ("audit?event=Approved", "did you mean `approved`?"),
+        ("audit?status=aproved", "must be a status"),
+        ("webhooks/dead?target=webhook:nosuch", "is no target of this gateway"),
+    ] {
+        let answer = server.admin("GET", &format!("/api/admin/{path}"), "").await;
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text);
+        assert!(answer.text.contains(said), "{path}: {}", answer.text);
+    }
+}

@@ -52,6 +52,7 @@ async fn an_approval_is_consumed_once_and_says_what_came_of_it() {
     200 OK
     content-type: application/json
     {
+      "action": "once",
       "consumedAt": "2026-05-28T20:26:41.000Z",
       "payloadHash": "[payloadHash]",
       "receipt": "[receipt]",
@@ -156,6 +157,30 @@ async fn only_what_was_agreed_to_is_consumed() {
     assert_eq!(differing(more).await, json!(["force"]));
     let agreed = json!({"ref": "v1.2.3", "replicas": 5, "password": "hunter2"});
 
+    // Another action may have these very parameters.
+    let of = async |action: &str| {
+        let body = json!({"token": token, "action": action, "params": agreed});
+        server.post("/api/guard/consume", &body).await
+    };
+    let refused = of("deploy").await;
+    assert_eq!(code(&refused), (409, "action_mismatch".to_owned()));
+    assert_eq!(refused.json()["detail"], "this approval is one of another action");
+    assert_eq!(code(&of("").await), (400, "invalid_payload".to_owned()));
+    let audit = serde_json::to_string(&server.audited("use_refused").await).expect("JSON");
+    assert!(audit.contains(r#""differing":["replicas"]"#) && audit.contains("action_mismatch"), "{audit}");
+    assert!(!audit.contains("hunter2") && !audit.contains("[redacted]"), "{audit}");
+    let answer = of("once").await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["action"]), (200, &json!("once")));
+}
+
+#[tokio::test]
+async fn an_approval_is_consumed_by_its_hash_too() {
+    let server = TestServer::new().await;
+    let (id, token) = server.open("once").await;
+    server.send(server.signed(&modal("U1", &id, &[("replicas", "5"), ("ref", "v1.2.3")]))).await;
+    let seen = server.look(&token).await;
+    let asked = ask("once")["params"].clone();
+    let agreed = json!({"ref": "v1.2.3", "replicas": 5, "password": "hunter2"});
     // The caller can compute the hash, with the salt that it was given.
     let hash = |params: &Value| {
         let salt = hex::decode(seen["payloadSalt"].as_str().expect("a salt")).expect("hexadecimal");
@@ -174,10 +199,6 @@ async fn only_what_was_agreed_to_is_consumed() {
     );
     let answer = consume_hash(&hash(&agreed)).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["payloadHash"]), (200, &seen["payloadHash"]));
-
-    let audit = serde_json::to_string(&server.audited("use_refused").await).expect("JSON");
-    assert!(audit.contains(r#""differing":["replicas"]"#), "{audit}");
-    assert!(!audit.contains("hunter2") && !audit.contains("[redacted]"), "{audit}");
 }
 
 #[tokio::test]

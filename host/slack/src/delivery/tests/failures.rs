@@ -381,9 +381,11 @@ async fn refused_content_is_sent_in_its_minimal_form() {
         harness.change(1).await;
         harness.deliver(MINUTE).await;
         assert_eq!(harness.message(1).text, "deploy v2 awaiting_personas (minimal)");
+        assert!(harness.post(1, Slot::Main).await.unwrap().was_refused());
         harness.end(1).await;
         harness.deliver(MINUTE).await;
         assert_eq!(harness.message(1).text, "deploy v3 approved");
+        assert!(!harness.post(1, Slot::Main).await.unwrap().was_refused(), "Slack took all of it");
     }
 }
 

@@ -161,6 +161,7 @@ impl RedisReader {
                     let entry: AuditEntry = place.json("body", body.as_bytes())?;
                     let (at, request) = (entry.at.as_millis(), entry.request);
                     page.push(Record::Audit(AuditRecord {
+                        row: None,
                         partition,
                         number: last,
                         at,

@@ -500,6 +500,36 @@ async fn a_change_while_the_copy_is_read_back_is_noticed() {
     assert!(matches!(error, CopyError::Changed), "{error}");
 }
 
+/// What was read of the log up to some place is not read again in the copy, and what comes after it is, also if retention has
+/// removed what came before.
+#[tokio::test]
+async fn a_place_in_the_log_is_the_same_in_a_copy_of_the_same_kind() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = [
+        (Place::sqlite(folder.path(), "from"), Place::sqlite(folder.path(), "to")),
+        (Place::redis(16), Place::redis(16)),
+    ];
+    for (from, to) in places {
+        let store = from.open().await;
+        fill(&*store).await;
+        let sizes = store.audit_sizes().await.unwrap();
+        for (partition, size) in (0..).zip(&sizes) {
+            store.remove_audit(partition, size.saturating_sub(1)).await.unwrap();
+        }
+        let place = store.audit(&AuditCursor::default(), 10_000).await.unwrap().next;
+        store.close().await.unwrap();
+        drop(store);
+        from.copy_to(&to).await.unwrap();
+        let store = to.open().await;
+        assert_eq!(store.audit_sizes().await.unwrap(), sizes);
+        let after = async || store.audit(&place, 10_000).await.unwrap().entries;
+        assert_eq!(after().await, []);
+        let entry = audit(&request(3), "added");
+        store.append(vec![entry.clone()], vec![]).await.unwrap();
+        assert_eq!(after().await, [entry]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_last_while_the_copy_is_read_back() {
     let (from, to) = (Place::redis(16), Place::redis(16));

@@ -7,7 +7,7 @@ use super::server::Server;
 use super::{options, raw, server};
 use crate::fixtures::*;
 use crate::redis::{RedisOpenError, RedisOptions, RedisStore, RedisWarning};
-use crate::{Created, Requests as _, Store as _, StoreFault};
+use crate::{Audit as _, Created, Requests as _, Store as _, StoreFault};
 
 #[tokio::test]
 async fn the_number_of_partitions_is_fixed() {
@@ -21,6 +21,24 @@ async fn the_number_of_partitions_is_fixed() {
         options.namespace
     );
     assert_eq!(error.to_string(), expected);
+}
+
+/// An empty store that a command had made would look like one that has lost everything, and no copy would be written to it.
+#[tokio::test]
+async fn a_store_that_is_not_there_is_not_made() {
+    let options = options(&server::SHARED.url());
+    let error = RedisStore::open_existing(options.clone()).await.err().unwrap();
+    assert_eq!(error.to_string(), format!("there is no store `{}`", options.namespace));
+    let mut keys = redis::cmd("KEYS");
+    keys.arg(format!("{{{}*", options.namespace));
+    assert_eq!(raw(&server::SHARED, &keys).await, redis::Value::Array(Vec::new()));
+    let few = RedisOptions { partitions: 4, ..options.clone() };
+    let store = RedisStore::open(few).await.unwrap();
+    assert_eq!(store.create(new(&request(1))).await.unwrap(), Created::New);
+    // It has as many partitions as it was made with.
+    let store = RedisStore::open_existing(options).await.unwrap();
+    assert_eq!(store.request(id(1)).await.unwrap(), Some(request(1)));
+    assert_eq!(store.audit_sizes().await.unwrap().len(), 5);
 }
 
 #[tokio::test]

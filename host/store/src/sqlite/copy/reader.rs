@@ -168,6 +168,7 @@ fn page(db: &Connection, kind: Kind, after: Option<Vec<Value>>) -> Result<Page, 
                 let request: Option<[u8; 16]> = context.get(row, (4, "request"))?;
                 let partition = context.unsigned(row, (1, "partition"))?;
                 Ok(Record::Audit(AuditRecord {
+                    row: Some(seq),
                     partition: u16::try_from(partition)
                         .map_err(|error| context.corrupt("partition", error))?,
                     number: context.unsigned(row, (2, "number"))?,

@@ -61,15 +61,16 @@ fn insert_other(db: &Connection, record: &Record) -> Result<Outcome, StoreError>
             }
             Ok(Outcome::New)
         }
-        Record::Audit(AuditRecord { partition, number, at, request, digest, body }) => {
+        Record::Audit(AuditRecord { row, partition, number, at, request, digest, body }) => {
+            // Without a row it gets the next one.
             let mut insert = db.prepare_cached(
-                "INSERT INTO audit (partition, number, at, request, digest, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO audit (seq, partition, number, at, request, digest, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?;
-            let request = request.map(RequestId::to_bytes);
-            insert.execute(params![partition, integer(*number), integer(*at), request, digest.as_bytes(), body])?;
+            let (number, request) = (integer(*number), request.map(RequestId::to_bytes));
+            insert.execute(params![row, partition, number, integer(*at), request, digest.as_bytes(), body])?;
             let mut grow =
                 db.prepare_cached("UPDATE audit_partition SET size = max(size, ?2) WHERE partition = ?1")?;
-            grow.execute(params![partition, integer(*number)])?;
+            grow.execute(params![partition, number])?;
             Ok(Outcome::New)
         }
         Record::Checkpoint { sequence, note, state } => one(

@@ -53,16 +53,10 @@ impl GuardsReader<'_> {
             .get("defaults")
             .and_then(|node| self.fields(node, "`defaults`", &["unknownAction", "superApprovers"]));
         let get = |name: &str| defaults.as_ref().and_then(|fields| fields.get(name));
-        let manual =
-            get("unknownAction").and_then(|node| match self.reader.text(node, "`unknownAction`")? {
-                "manual" => Some(node.at),
-                "deny" => None,
-                other => {
-                    self.reader
-                        .error(node.at, format!("`unknownAction` must be `deny` or `manual`, not `{other}`"));
-                    None
-                }
-            });
+        let manual = get("unknownAction").filter(|node| {
+            self.reader.one_of(node, "`unknownAction`", &["deny", "manual"]) == Some("manual")
+        });
+        let manual = manual.map(|node| node.at);
         let super_approvers =
             get("superApprovers").map(|node| self.people(node, "`superApprovers`")).unwrap_or_default();
 
@@ -224,16 +218,11 @@ impl GuardsReader<'_> {
             self.reader.error(node.at, "`mode` is missing: `allowlist`, `denylist` or `all`");
             return None;
         };
-        match self.reader.text(mode, "`mode`")? {
+        match self.reader.one_of(mode, "`mode`", &["allowlist", "denylist", "all"])? {
             "allowlist" => Some(Redact::Show(keys)),
             "denylist" => Some(Redact::Hide(keys)),
             // All parameters are shown, whatever `keys` says.
-            "all" => Some(Redact::Hide(Vec::new())),
-            other => {
-                let message = format!("`mode` must be `allowlist`, `denylist` or `all`, not `{other}`");
-                self.reader.error(mode.at, message);
-                None
-            }
+            _ => Some(Redact::Hide(Vec::new())),
         }
     }
 
