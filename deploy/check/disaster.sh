@@ -39,7 +39,11 @@ block() {
     [ -s "$work/part" ] || { echo "docs/RUNBOOK.md has no block \`$name\`" >&2; exit 1; }
     cat "$work/part" >>"$work/block"
   done
-  bash -euo pipefail "$work/block" >"$work/said" 2>&1 || { echo "block \`$1\`:" >&2; tail -20 "$work/said" >&2; exit 1; }
+  bash -euo pipefail "$work/block" >"$work/said" 2>&1 || {
+    echo "block \`$1\`:" >&2
+    tail -n 20 "$work/said" "$work/log" >&2
+    exit 1
+  }
 }
 
 # private WHEN: nobody else can read what is in the folder of the data.

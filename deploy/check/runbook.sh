@@ -71,7 +71,7 @@ for round in first second; do
     [ "$name" != "Change the policy set" ] || before=$(active)
     if ! bash -euo pipefail "$script" >"$work/said" 2>"$work/errors"; then
       echo "$round time, '$name':" >&2
-      tail -n 20 "$work/said" "$work/errors" >&2
+      tail -n 20 "$work/said" "$work/errors" "$work/log" >&2
       exit 1
     fi
     [ "$name" != "Roll the policy set back" ] || [ "$(active)" = "$before" ] || fail "another policy set is in force"

@@ -293,9 +293,9 @@ fn title(request: &Request, entry: &PolicyEntry) -> Title {
         let whole = text::inline(&quoted, HEADING).cut == 0;
         return Title { blocks: [header(&quoted), None], whole };
     };
-    let name = code(action, HEADING);
-    let whole = name == code(action, usize::MAX);
-    let mut below = vec![mrkdwn(name).into()];
+    let name = text::code_and_cut(action, HEADING);
+    let whole = name.cut == 0;
+    let mut below = vec![mrkdwn(name.text).into()];
     if text::inline(description, HEADING).cut > 0 {
         below.push(plain(description, DESCRIPTION).into());
     }

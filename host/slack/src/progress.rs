@@ -398,7 +398,7 @@ impl Roster<'_> {
 /// The first few names, and the number of the others.
 pub(super) fn listed(mut names: Vec<String>, most: usize) -> String {
     // One more name takes no more room than "and 1 more".
-    if names.len() > most.saturating_add(1) {
+    if names.len() > most + 1 {
         let rest = names.len() - most;
         names.truncate(most);
         return format!("{} and {} more", names.join(", "), text::grouped(rest));

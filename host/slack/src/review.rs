@@ -22,7 +22,7 @@ use super::links;
 use super::modal;
 use super::parameters::key_text;
 use super::progress::{self, changes};
-use super::requester::{in_full, lineage, requester_name};
+use super::requester::{bytes_in_full, in_full, lineage, requester_name};
 use super::text::{self, code, person};
 
 /// The most pages that somebody is asked to read. What needs more is too large to be agreed to.
@@ -261,7 +261,7 @@ fn is_small(request: &Request) -> bool {
         .sum();
     // An edit stays in the parameters, too.
     let params: usize = submission.params.iter().map(|(key, value)| key.len() + bytes(value)).sum();
-    let head = bytes(&in_full(submission));
+    let head = bytes_in_full(submission);
     head + submission.justification.len() + links + hidden + 2 * edited + params <= MOST_BYTES
         && submission.links.len() + changes.len() <= MOST_PARTS
 }

@@ -104,8 +104,13 @@ pub(super) fn pieces(text: &str, most: usize) -> Vec<String> {
 
 /// The text as inline code for `mrkdwn`, at most `most` wide.
 pub(super) fn code(text: &str, most: usize) -> String {
+    code_and_cut(text, most).text
+}
+
+/// The same, and how much of the text was cut.
+pub(super) fn code_and_cut(text: &str, most: usize) -> Fitted {
     if text.trim_matches([' ', '\n', '\t']).is_empty() {
-        return "_(blank)_".to_owned();
+        return Fitted { text: "_(blank)_".to_owned(), cut: 0 };
     }
     let fitted = fit(Letters::of(text, Lines::One), most.saturating_sub(2), |c, out| match c {
         '&' => out.push_str("&amp;"),
@@ -114,7 +119,7 @@ pub(super) fn code(text: &str, most: usize) -> String {
         '`' => out.push(BACKTICK),
         c => out.push(c),
     });
-    format!("`{}`", fitted.text)
+    Fitted { text: format!("`{}`", fitted.text), ..fitted }
 }
 
 /// A person: a mention if the id looks like a Slack id, else inline code.
