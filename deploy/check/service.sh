@@ -38,12 +38,7 @@ give "$work/data" "$work/elsewhere"
 mkdir "$work/cache"
 give "$work/cache"
 
-# Three ports that are free now.
-read -r callers operations redis < <(python3 -c '
-import socket
-sockets = [socket.socket(), socket.socket(), socket.socket()]
-for s in sockets: s.bind(("127.0.0.1", 0))
-print(*(s.getsockname()[1] for s in sockets))')
+read -r callers operations redis < <("$(dirname "${BASH_SOURCE[0]}")/free_ports.py" 3)
 case $store in
   sqlite) url=sqlite:$work/data/countersign.db ;;
   redis) url=redis://127.0.0.1:$redis ;;

@@ -5,20 +5,15 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+from free_ports import free_ports
+
 PATIENCE = 60
-
-
-def free_port():
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
 
 
 def until(what, holds):
@@ -60,7 +55,7 @@ def call(url, body=None, token=None):
 
 def check(program, redis_service, gateway_service, variables, folder):
     """`variables` are the gateway's, with paths that are here. Returns what the decision was."""
-    redis_port, port, operations = free_port(), free_port(), free_port()
+    redis_port, port, operations = free_ports(3)
     redis = [str(word) for word in redis_service["command"]]
     redis += ["--port", str(redis_port), "--bind", "127.0.0.1", "--dir", str(folder)]
     grace = int(gateway_service["stop_grace_period"][:-1])

@@ -35,7 +35,6 @@ b() {
   buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs "$command" "$@"
 }
 say() { echo "── $*"; }
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 say "base images from Debian"
 base() {
@@ -84,7 +83,7 @@ if [ -n "$keep" ]; then
 fi
 
 say "to a registry and back"
-port=$(free_port)
+port=$(deploy/check/free_ports.py 1)
 cat >"$work/registry.yml" <<YAML
 version: 0.1
 storage: { filesystem: { rootdirectory: $work/registry } }

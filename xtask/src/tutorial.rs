@@ -6,7 +6,6 @@
 //! The gateway's program is on the path, as its users have it, and listens on a free port.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -141,7 +140,7 @@ fn run_blocks(root: &Path, folder: &Path, document: &str, blocks: &[Block<'_>]) 
         copy(&root.join("target/policies/modules"), &work.join("policies/modules"))?;
     }
     let script = notes.join("script");
-    fs::write(&script, self::script(&notes, blocks)?)?;
+    fs::write(&script, self::script(root, &notes, blocks)?)?;
     let mut shell = Command::new("bash");
     shell.arg(&script).current_dir(&work).stdin(Stdio::null());
     // As for somebody who has only installed the program; compiled dependencies are kept for the next run.
@@ -176,11 +175,16 @@ fn run_blocks(root: &Path, folder: &Path, document: &str, blocks: &[Block<'_>]) 
     Ok(())
 }
 
+fn free_port(root: &Path) -> Result<String> {
+    let asked = Command::new(root.join("deploy/check/free_ports.py")).arg("1").output();
+    let asked = asked.context("cannot run `deploy/check/free_ports.py`")?;
+    ensure!(asked.status.success(), "found no free port: {}", String::from_utf8_lossy(&asked.stderr));
+    Ok(String::from_utf8_lossy(&asked.stdout).trim().to_owned())
+}
+
 /// All blocks as one script. The output of each goes to a file, and another file marks that it ran to completion.
-fn script(notes: &Path, blocks: &[Block<'_>]) -> Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("found no free port")?;
-    let address = listener.local_addr()?.to_string();
-    drop(listener);
+fn script(root: &Path, notes: &Path, blocks: &[Block<'_>]) -> Result<String> {
+    let address = format!("127.0.0.1:{}", free_port(root)?);
     let program = std::env::current_exe().context("this program does not know its own path")?;
     // Background jobs end with the shell.
     let mut script = "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n".to_owned();

@@ -141,6 +141,24 @@ impl Access {
         self.warnings.iter().filter(move |(since, _)| holds(*since)).map(|(_, warning)| warning)
     }
 
+    /// When the first of the callers with API keys has none any more that counts, and the first of the admins; `None` if that
+    /// happens to none of them. Those who have none left by now are left out.
+    #[must_use]
+    pub fn keys_end(&self, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
+        // Of each holder the last end.
+        let mut ends: BTreeMap<(bool, String), Option<Timestamp>> = BTreeMap::new();
+        for ApiKeyEntry { holder, until } in self.keys.values() {
+            let who = (matches!(holder, Holder::Admin(_)), holder.described());
+            let last = ends.entry(who).or_insert(*until);
+            *last = last.zip(*until).map(|(one, other)| one.max(other));
+        }
+        let first = |of_admins: bool| {
+            let ends = ends.iter().filter(|((is_admin, _), _)| *is_admin == of_admins);
+            ends.filter_map(|(_, end)| *end).filter(|end| *end > now).min()
+        };
+        (first(false), first(true))
+    }
+
     /// What callers may ask for and none of these actions is, by which a policy set judges; a sentence for each.
     #[must_use]
     pub fn idle_actions(&self, judged: &[&str]) -> Vec<String> {

@@ -95,6 +95,40 @@ fn what_is_wrong_with_an_admin_is_said_with_its_place() {
     }
 }
 
+/// Each key of a caller but the last may end.
+#[test]
+fn the_end_of_a_last_key_is_known() {
+    let key = |number: u32, until: &str| format!("{{ sha256: \"{number:064x}\"{until} }}");
+    let keys = |ends: &[&str], first: u32| {
+        let ends = (first..).zip(ends);
+        let keys: Vec<String> = ends
+            .map(|(number, end)| {
+                key(number, &if end.is_empty() { String::new() } else { format!(", until: {end}") })
+            })
+            .collect();
+        keys.join(", ")
+    };
+    let times = |one: &[&str], other: &[&str], admin: &[&str]| {
+        let rest = "requester: machine, actions: \"*\"";
+        let access = read(&format!(
+            "version: 1\ncallers:\n  one: {{ keys: [{}], {rest} }}\n  other: {{ keys: [{}], {rest} }}\nadmins:\n  \
+             one: {{ keys: [{}], roles: read }}\n",
+            keys(one, 1),
+            keys(other, 100),
+            keys(admin, 200),
+        ));
+        let (callers, admins) = access.keys_end(NOW);
+        [callers, admins].map(|end| end.map(|end| end.to_string()[..10].to_owned()).unwrap_or_default())
+    };
+    // It is the 1st of March of 2026, and a key lasts to the end of its day.
+    assert_eq!(times(&[""], &[""], &[""]), ["", ""]);
+    assert_eq!(times(&["2026-04-30"], &[""], &[""]), ["2026-05-01", ""]);
+    assert_eq!(times(&["2026-04-30"], &["2026-03-30", "2026-04-04"], &[""]), ["2026-04-05", ""]);
+    assert_eq!(times(&["2026-04-30", ""], &["", "2026-03-30"], &["2026-03-02"]), ["", "2026-03-03"]);
+    // Whoever has none left is not told of for ever.
+    assert_eq!(times(&["2026-02-01", "2026-02-20"], &["2026-04-30"], &["2026-02-01"]), ["2026-05-01", ""]);
+}
+
 /// Who a bearer is: `caller NAME`, `admin NAME`, or why it is nobody.
 async fn holder(authenticator: &Authenticator, bearer: &str) -> Result<String, Unauthenticated> {
     authenticator.holder(bearer, at(NOW)).await.map(|holder| match holder {

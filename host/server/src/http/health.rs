@@ -230,6 +230,10 @@ pub(super) async fn metrics(
         let is_ours = app.shows_stored.now(store);
         app.metrics.set_shows_stored(is_ours);
         app.metrics.set_degraded(&degraded(&app));
+        if let Some(access) = &app.access {
+            let (callers, admins) = access.authenticator.access().keys_end(app.gateway.clock().now());
+            app.metrics.set_keys_end(callers, admins);
+        }
         if let Some(slack) = &app.outgoing {
             let now = app.gateway.clock().monotonic();
             app.metrics.set_slack(&slack.health.report(now).breaker, &slack.budgets(now), now);

@@ -41,6 +41,9 @@ const KEYS: &str = "The keys are those of `COUNTERSIGN_SECRET` and `COUNTERSIGN_
 
 const KEY_FILE: &str = "It is refused if `COUNTERSIGN_SECRET` is set: the key file is not used then.";
 
+const NOT_TAKEN_OVER: &str = "the previous key is still needed for the audit log: no gateway has used the current key yet. \
+                              Start the gateway once; it signs a checkpoint with both keys";
+
 /// Which store.
 #[derive(Debug, Args)]
 pub struct Where {
@@ -140,11 +143,7 @@ async fn answer(command: &KeysCommand) -> anyhow::Result<String> {
                      rewrap --store {}` first. With `--accept-loss` the key is removed all the same, and these salts are lost",
                     place.store
                 );
-                ensure!(
-                    is_taken_over(&archive, &keys)?,
-                    "the previous key is still needed for the audit log: no gateway has used the current key yet. Start the \
-                     gateway once; it signs a checkpoint with both keys"
-                );
+                ensure!(is_taken_over(&archive, &keys)?, NOT_TAKEN_OVER);
             }
             let retired = Keys { previous: None, ..keys };
             KeyFile(retired.clone()).replace(&path)?;
@@ -255,6 +254,7 @@ fn encrypted_with(archive: &SqliteArchive, key: &str) -> anyhow::Result<usize> {
 }
 
 /// Encrypts every salt anew that is not encrypted with the current key. Each page is durable before the next is read.
+/// Fails in the end if the previous key is needed for something else.
 async fn rewrapped(rewrap: &Rewrap) -> anyhow::Result<String> {
     let keys = in_use(&rewrap.place)?;
     let store = rewrap.place.redis.open_existing(&rewrap.place.store).await?;
@@ -282,6 +282,7 @@ async fn rewrapped(rewrap: &Rewrap) -> anyhow::Result<String> {
         }
         done += store.replace_salts(replacements).await.context("cannot replace salts")?;
     }
+    let checkpoint = store.audit_checkpoint().await.context("cannot read the audit checkpoint")?;
     store.close().await.context("cannot close the store")?;
     drop(progress);
     let mut text = format!("encrypted anew: {done}\nencrypted with the current key already: {current}\n");
@@ -291,6 +292,12 @@ async fn rewrapped(rewrap: &Rewrap) -> anyhow::Result<String> {
     if altered > 0 {
         text.push_str(&format!("lost, since they are not what was encrypted: {altered}\n"));
     }
+    // Whoever takes the previous key away once this has succeeded loses nothing.
+    let audit = keys.audit()?;
+    ensure!(
+        keys.previous.is_none() || checkpoint.is_none_or(|kept| audit.current_has_signed(&kept.note)),
+        "{NOT_TAKEN_OVER}, and run this again. What it has done stays done:\n{text}"
+    );
     Ok(text)
 }
 
@@ -329,6 +336,7 @@ mod tests {
             let refused = retire(accept_loss).await.unwrap_err().to_string();
             assert!(refused.contains("Start the gateway once"), "{refused}");
         };
+        let rewrap = async || answer(&KeysCommand::Rewrap(Rewrap { place: place() })).await;
         // The store was used with the previous key, and knows of no other one.
         refused(false).await;
         refused(true).await;
@@ -336,7 +344,11 @@ mod tests {
         start(&Keys { current: master(1), previous: None }, true).await;
         start(&keys, false).await;
         refused(false).await;
+        // With variables nothing else is asked before the previous one is taken away.
+        let needed = rewrap().await.unwrap_err().to_string();
+        assert!(needed.contains("run this again") && needed.contains("encrypted anew: 0"), "{needed}");
         start(&keys, true).await;
+        rewrap().await.unwrap();
         retire(false).await.unwrap();
         start(&Keys { current: master(2), previous: None }, true).await;
     }

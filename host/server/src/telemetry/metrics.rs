@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use countersign_core::clock::Monotonic;
+use countersign_core::lifecycle::Timestamp;
 use countersign_slack::{BreakerState, Budget, InteractionError};
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -121,6 +122,7 @@ pub struct Metrics {
     calls: HistogramVec,
     probes: Histogram,
     degraded: IntGaugeVec,
+    keys_until: IntGaugeVec,
     slack: SlackBudgets,
     shows_stored: IntGauge,
 }
@@ -210,6 +212,14 @@ impl Metrics {
             &["reason"],
         )?;
         registry.register(Box::new(degraded.clone()))?;
+        let keys_until = IntGaugeVec::new(
+            Opts::new(
+                "access_key_expiry_timestamp_seconds",
+                "When the first of the callers, or admins, has no API key any more that counts, in Unix time.",
+            ),
+            &["holder"],
+        )?;
+        registry.register(Box::new(keys_until.clone()))?;
         let slack = SlackBudgets::new(&registry)?;
         let shows_stored = IntGauge::new(
             "stored_metrics_shown",
@@ -222,7 +232,17 @@ impl Metrics {
         )?;
         registry.register(Box::new(build.clone()))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Ok(Metrics { registry, security, unreadable, calls, probes, degraded, slack, shows_stored })
+        Ok(Metrics {
+            registry,
+            security,
+            unreadable,
+            calls,
+            probes,
+            degraded,
+            keys_until,
+            slack,
+            shows_stored,
+        })
     }
 
     /// The registry, to which other crates add their metrics.
@@ -256,6 +276,17 @@ impl Metrics {
     pub(crate) fn set_degraded(&self, reasons: &[&str]) {
         for reason in DEGRADED {
             self.degraded.with_label_values(&[reason]).set(reasons.contains(&reason).into());
+        }
+    }
+
+    /// Says when the first of the callers has no API key any more that counts, and the first of the admins.
+    pub(crate) fn set_keys_end(&self, callers: Option<Timestamp>, admins: Option<Timestamp>) {
+        for (holder, until) in [("caller", callers), ("admin", admins)] {
+            match until {
+                Some(until) => self.keys_until.with_label_values(&[holder]).set(unix_seconds(until)),
+                // It fails if there was none before, either.
+                None => drop(self.keys_until.remove_label_values(&[holder])),
+            }
         }
     }
 
@@ -301,6 +332,11 @@ impl Metrics {
         }
         text
     }
+}
+
+/// A time as Prometheus takes it.
+pub(crate) fn unix_seconds(at: Timestamp) -> i64 {
+    i64::try_from(at.as_millis() / 1000).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

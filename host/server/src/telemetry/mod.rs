@@ -7,6 +7,7 @@ mod stored;
 
 pub(crate) use log::log_failure;
 pub use log::start_log;
+pub(crate) use metrics::unix_seconds;
 pub use metrics::{Metrics, SecurityEvent};
 pub(crate) use scrapes::Scrapes;
 pub use stored::stored;

@@ -1,9 +1,9 @@
 //! Metrics of TLS: reloads, and when what is in force ends.
 
-use countersign_core::lifecycle::Timestamp;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use super::InForce;
+use crate::telemetry::unix_seconds;
 
 /// Metrics of TLS.
 #[derive(Clone)]
@@ -43,9 +43,9 @@ impl TlsMetrics {
         for outcome in ["ok", "failed"] {
             self.reloads.with_label_values(&[listener, outcome]);
         }
-        self.certificate_until.with_label_values(&[listener]).set(seconds(in_force.certificate_until()));
+        self.certificate_until.with_label_values(&[listener]).set(unix_seconds(in_force.certificate_until()));
         match in_force.lists_until() {
-            Some(until) => self.lists_until.with_label_values(&[listener]).set(seconds(until)),
+            Some(until) => self.lists_until.with_label_values(&[listener]).set(unix_seconds(until)),
             // It fails if there was none before, either.
             None => drop(self.lists_until.remove_label_values(&[listener])),
         }
@@ -54,8 +54,4 @@ impl TlsMetrics {
     pub(super) fn reloaded(&self, listener: &str, is_ok: bool) {
         self.reloads.with_label_values(&[listener, if is_ok { "ok" } else { "failed" }]).inc();
     }
-}
-
-fn seconds(at: Timestamp) -> i64 {
-    i64::try_from(at.as_millis() / 1000).unwrap_or(i64::MAX)
 }

@@ -294,6 +294,25 @@ async fn an_admin_sees_which_file_is_in_force_and_how_it_came_to_be() {
 }
 
 #[tokio::test]
+async fn when_the_last_key_of_a_caller_ends_is_a_metric() {
+    let setup = Setup::new().await;
+    let shown = async || {
+        setup.server.app.scrapes.forget().await;
+        let text = setup.server.get("/metrics").await.text;
+        let ends = text.lines().filter(|line| line.starts_with("access_key_expiry_timestamp_seconds{"));
+        ends.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(shown().await.is_empty());
+    let digest = format!("sha256: {}", setup.key.digest());
+    setup.put_in_force(&digest, &format!("{digest}, until: 2026-06-30")).await;
+    let end = r#"access_key_expiry_timestamp_seconds{holder="caller"} 1782864000"#;
+    assert_eq!(shown().await, [end]);
+    // Each edit is one of the first text.
+    setup.put_in_force("open: 2", "open: 3").await;
+    assert!(shown().await.is_empty());
+}
+
+#[tokio::test]
 async fn a_history_that_cannot_be_read_stops_nothing() {
     let setup = Setup::new().await;
     let store = setup.server.app.gateway.store();
