@@ -69,5 +69,7 @@ pub(crate) use idempotency::Fingerprints;
 #[cfg(test)]
 pub(crate) use openapi::document as openapi_document;
 pub(crate) use place::Permalinks;
+#[cfg(test)]
+pub(crate) use router::paths_of_operators;
 pub use router::{Surface, router};
 pub use serve::{Limits, Listener, serve};

@@ -222,6 +222,12 @@ async fn catch_panic(request: Request, run: impl AsyncFnOnce(Request) -> Respons
     }
 }
 
+/// Paths that a listener for operations serves, if there is one, and else the callers'.
+#[cfg(test)]
+pub(crate) fn paths_of_operators() -> std::collections::BTreeSet<&'static str> {
+    operations().listed.into_iter().map(|(_, path)| path).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::{cell, compare};
-use crate::http::openapi_document;
+use crate::http::{openapi_document, paths_of_operators};
 
 const INTRODUCTION: &str = "\
 # HTTP API
@@ -17,6 +17,7 @@ Every error is `application/problem+json` (RFC 9457), a [Problem](#problem) with
 Ranges such as `4XX` list the statuses and codes that there are.
 How callers authenticate is in [ACCESS.md](ACCESS.md), and admins [there, too](ACCESS.md#admins); complete clients are in [CLIENTS.md](CLIENTS.md).
 The examples have the smallest body that the schema allows; `TOKEN` is the wait token of a request.
+`COUNTERSIGN_URL` is the address of callers, and `OPS_URL` that of `COUNTERSIGN_OPS_LISTEN`, or the same if that is not set.
 ";
 
 /// The parts of the API, by the beginning of the path, in the order of the page.
@@ -178,6 +179,7 @@ fn route(text: &mut String, document: &Value, path: &str, method: &str, operatio
 
 /// A call with curl.
 fn curl(document: &Value, path: &str, method: &str, operation: &Value) -> String {
+    let base = if paths_of_operators().contains(path) { "OPS_URL" } else { "COUNTERSIGN_URL" };
     let mut path = path.to_owned();
     let mut query = Vec::new();
     for parameter in operation["parameters"].as_array().into_iter().flatten() {
@@ -194,7 +196,7 @@ fn curl(document: &Value, path: &str, method: &str, operation: &Value) -> String
     if method != "get" {
         let _ = write!(call, " -X {}", method.to_uppercase());
     }
-    let _ = write!(call, " \"$COUNTERSIGN_URL{path}{query}\"");
+    let _ = write!(call, " \"${base}{path}{query}\"");
     let has_security = operation["security"].is_array();
     if has_security {
         call.push_str(" \\\n  -H \"authorization: Bearer $ADMIN_TOKEN\"");
