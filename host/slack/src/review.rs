@@ -8,6 +8,8 @@
 //! Invisible characters are escaped and right-to-left letters isolated as everywhere (`text.rs`); `\u{…}` is no escape of
 //! JSON, so the two cannot be mixed up.
 
+use std::collections::BTreeSet;
+
 use countersign_core::lifecycle::{Link, Request, State, Status, canonical};
 use countersign_core::record::PolicyEntry;
 use serde_json::{Map, Value, json};
@@ -58,7 +60,7 @@ pub fn is_possible(request: &Request, entry: &PolicyEntry) -> bool {
 /// Whether the review of a request has no more pages than somebody is asked to read.
 #[must_use]
 pub fn fits(request: &Request) -> bool {
-    is_small(request) || count(request) <= MOST_PAGES
+    is_small(request) || !is_large(request) && count(request) <= MOST_PAGES
 }
 
 /// The number of pages.
@@ -264,6 +266,33 @@ fn is_small(request: &Request) -> bool {
     let head = bytes_in_full(submission);
     head + submission.justification.len() + links + hidden + 2 * edited + params <= MOST_BYTES
         && submission.links.len() + changes.len() <= MOST_PARTS
+}
+
+/// Whether a request is so large that its review surely does not fit: each character takes its own room at least.
+fn is_large(request: &Request) -> bool {
+    let submission = &request.submission;
+    let chars = |text: &str| text.chars().count();
+    let links: usize = submission.links.iter().map(|link| chars(&link.label) + chars(&link.url)).sum();
+    // What an edit makes of a parameter is left out.
+    let edited: BTreeSet<&str> = changes(request).into_iter().map(|(key, ..)| key).collect();
+    let shown = submission
+        .params
+        .iter()
+        .filter(|(key, _)| !submission.redacted.contains(*key) && !edited.contains(key.as_str()));
+    let params: usize = shown.map(|(key, value)| chars(key) + value_chars(value)).sum();
+    chars(&submission.justification) + links + params > MOST_PAGES * (PAGE_ROOM - FRAME_ROOM)
+}
+
+/// The characters of all texts in a value.
+fn value_chars(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.chars().count(),
+        Value::Array(items) => items.iter().map(value_chars).sum(),
+        Value::Object(members) => {
+            members.iter().map(|(key, value)| key.chars().count() + value_chars(value)).sum()
+        }
+    }
 }
 
 /// About as many bytes as a value takes as JSON.
