@@ -32,11 +32,17 @@ import pathlib, re, sys
 
 text = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")
 (variables,) = re.findall(r"^```sh run variables\n((?:.*\n)*?)```$", text, re.M)
+# Until the gateway, if it runs, has signed a checkpoint, which on a busy machine takes longer than being ready.
+a_day_later = """
+while shown=$(curl -fsS "http://$COUNTERSIGN_OPS_LISTEN/metrics" 2>/dev/null) && ! grep -q '^audit_signed_entries [1-9]' <<<"$shown"; do
+  sleep 0.1
+done
+"""
 for round in ["first", "second"]:
     for number, part in enumerate(re.split(r"^## ", text, flags=re.M)):
         name = part.splitlines()[0].replace("# Runbook", "the beginning")
         blocks = re.findall(r"^```sh run\b(.*)\n((?:.*\n)*?)```$", part, re.M)
-        script = "".join(block for marks, block in blocks if round == "first" or "once" not in marks)
+        script = a_day_later.join(block for marks, block in blocks if round == "first" or "once" not in marks)
         if script:
             script = script if script == variables else variables + script
             pathlib.Path(sys.argv[2], round, f"{number:02}").write_text(f"# {name}\n{script}")
