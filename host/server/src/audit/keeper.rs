@@ -204,11 +204,12 @@ impl Keeper {
         match newest {
             Ok(Some(signed)) => {
                 self.resolve(Part::Signing);
-                self.metrics.signed.set(i64::try_from(signed.checkpoint.entries()).unwrap_or(i64::MAX));
+                let entries = signed.checkpoint.entries();
                 if signed.is_new {
-                    tracing::debug!(entries = signed.checkpoint.entries(), "audit checkpoint signed");
+                    tracing::debug!(entries, "audit checkpoint signed");
                 }
                 self.append_note(signed.note).await;
+                self.metrics.signed.set(i64::try_from(entries).unwrap_or(i64::MAX));
             }
             Ok(None) => {}
             Err(error) => self.fail(Part::Signing, error),
