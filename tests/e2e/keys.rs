@@ -156,10 +156,17 @@ async fn salts_are_encrypted_anew_with_a_configured_secret() {
     let home = gateway.stop().await;
     let store = format!("sqlite:{}", home.path(DATABASE).display());
     let secrets = [("COUNTERSIGN_SECRET", (&new).into()), ("COUNTERSIGN_SECRET_PREVIOUS", (&old).into())];
-    let output = countersign_with(secrets, ["keys", "rewrap", "--store", &store]);
+    let rewrap = || countersign_with(secrets.clone(), ["keys", "rewrap", "--store", &store]);
+    let refused = rewrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("Start the gateway once"), "{refused:?}");
+    assert!(said.contains("encrypted anew: 1\n"), "{refused:?}");
+    let home = home.with("COUNTERSIGN_SECRET", &new).with("COUNTERSIGN_SECRET_PREVIOUS", &old);
+    let home = home.start().await.stop().await;
+    let output = rewrap();
     assert!(output.status.success(), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stdout).starts_with("encrypted anew: 1\n"), "{output:?}");
-    let gateway = home.with("COUNTERSIGN_SECRET", &new).start().await;
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("encrypted anew: 0\n"), "{output:?}");
+    let gateway = home.without("COUNTERSIGN_SECRET_PREVIOUS").start().await;
     assert_eq!(gateway.look(&request.token).await["payloadSalt"], request.body["payloadSalt"]);
 }
 
