@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::blocks::{Part, section};
 use super::parameters::value_line;
 use super::progress::{MOST_NAMES, listed};
+use super::review::bytes;
 use super::text::{self, Fitted, grouped, person};
 
 /// The most room of those who count as requesters too, and how many of them are named if they take more.
@@ -87,12 +88,11 @@ pub(super) fn bytes_in_full(submission: &Submission) -> usize {
     /// The names of the members, and what is around each owner.
     const AROUND: usize = 200;
     const AROUND_OWNER: usize = 8;
-    const NUMBER: usize = 32;
     let Submission { action, origin, requester, caller, owners, rerequested_by, .. } = submission;
     let party =
         |party: &Party| party.source.len() + party.id.len() + party.display.as_ref().map_or(0, String::len);
     let numbers = [&origin.pr, &origin.run_id].into_iter().flatten();
-    let numbers: usize = numbers.map(|value| value.as_str().map_or(NUMBER, str::len)).sum();
+    let numbers: usize = numbers.map(bytes).sum();
     let owners: usize = owners.iter().map(|owner| AROUND_OWNER + owner.len()).sum();
     AROUND
         + action.len()

@@ -296,7 +296,7 @@ fn value_chars(value: &Value) -> usize {
 }
 
 /// About as many bytes as a value takes as JSON.
-fn bytes(value: &Value) -> usize {
+pub(super) fn bytes(value: &Value) -> usize {
     const AROUND: usize = 8;
     const SCALAR: usize = 32;
     AROUND
