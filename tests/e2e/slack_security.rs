@@ -56,7 +56,8 @@ async fn the_same_click_counts_once() {
     let request = gateway.open("deploy").await;
     let signed = Click::approve("U0ALICE", &request.id).signed();
     let first = gateway.send(&signed.call()).await;
-    assert_eq!(first.json()["ok"], true, "{}", first.text());
+    assert_eq!(first.status(), 200, "{}", first.text());
+    // It has counted: else there would be nothing to withdraw.
     gateway.click_ok(&Click::withdraw("U0ALICE", &request.id)).await;
 
     check_refused(&gateway, "a replay", &signed.call(), "replay_detected").await;
@@ -86,10 +87,9 @@ async fn what_slack_would_never_send_changes_nothing() {
         ("a dialog with half a payload hash", sent_with(&request.id, &"0".repeat(32))),
     ];
     for (what, click) in rows {
-        let reply = gateway.send(&click.signed().call()).await;
         // Slack shows an error to the person for anything but 200.
-        assert_eq!(reply.status(), 200, "{what}: {}", reply.text());
-        assert_eq!(reply.json()["ok"], false, "{what}: {}", reply.text());
+        let answer = gateway.click(&click).await;
+        assert_eq!(answer["ok"], false, "{what}: {answer}");
     }
     assert_untouched(&gateway, &request.id).await;
 }

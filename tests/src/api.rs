@@ -329,21 +329,16 @@ impl Api {
         opened.unwrap_or_else(|error| panic!("no stream: {error:#}"))
     }
 
-    /// Somebody acts in Slack; returns the gateway's answer. The act is delivered again while the answer is empty, as it is
-    /// if what comes of it takes longer than Slack waits.
+    /// Somebody acts in Slack; returns what came of it: see [`Connection::click`].
     ///
     /// # Panics
     /// If the answer is an HTTP error.
     pub async fn click(&self, click: &Click) -> Value {
-        let answered = async {
-            loop {
-                let answer = self.click_once(click).await;
-                if answer != json!({}) {
-                    return answer;
-                }
-            }
-        };
-        within("a click to be answered with what came of it", answered).await
+        let mut connection = self.connect().await;
+        let reply = within("a click to be answered with what came of it", connection.click(click)).await;
+        let reply = reply.unwrap_or_else(|error| panic!("no answer: {error:#}"));
+        assert_eq!(reply.status(), 200, "{click:?}: {}", reply.text());
+        reply.json()
     }
 
     /// As [`Api::click`], delivered once.

@@ -15,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use crate::authority::TlsClient;
+use crate::slack::Click;
 
 /// A call to make.
 #[derive(Clone, Debug)]
@@ -212,6 +213,20 @@ impl Connection {
     /// If the connection fails, or what comes back is not HTTP.
     pub async fn send(&mut self, call: &Call) -> Result<Reply> {
         self.send_bytes(&call.bytes()).await
+    }
+
+    /// Somebody acts in Slack. The act is delivered again while the answer is empty, as it is if what comes of it takes
+    /// longer than Slack waits: what comes back says what came of it.
+    ///
+    /// # Errors
+    /// As for [`Connection::send`].
+    pub async fn click(&mut self, click: &Click) -> Result<Reply> {
+        loop {
+            let reply = self.send(&click.signed().call()).await?;
+            if reply.text() != "{}" {
+                return Ok(reply);
+            }
+        }
     }
 
     /// Sends bytes as they are, and waits for the answer.
