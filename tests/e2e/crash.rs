@@ -241,7 +241,7 @@ impl Client {
             _ => return entry.ask(connection, if chance == 18 { "cancel" } else { "wait" }).await,
         };
         entry.in_doubt = true;
-        let answer = connection.click(&click).await?.json();
+        let answer = connection.click_until_known(&click).await?;
         entry.in_doubt = false;
         if answer["ok"] == true {
             match chance {

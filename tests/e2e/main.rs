@@ -48,6 +48,7 @@ mod streams;
 
 mod simultaneous_clicks;
 
+mod bad_weather;
 mod slack;
 mod slack_security;
 mod slow_store;

@@ -73,7 +73,7 @@ async fn approvals_and_denials_at_once_give_one_decision() {
 async fn all_at_once(gateway: &Gateway, clicks: Vec<Click>) -> Vec<Value> {
     let connections = join_all(clicks.iter().map(|_| gateway.connect())).await;
     let calls = connections.into_iter().zip(&clicks).map(async |(mut connection, click)| {
-        connection.click(click).await.expect("every click is answered").json()
+        connection.click_until_known(click).await.expect("every click is answered")
     });
     within("the answers", join_all(calls)).await
 }

@@ -329,7 +329,7 @@ impl Api {
         opened.unwrap_or_else(|error| panic!("no stream: {error:#}"))
     }
 
-    /// Somebody acts in Slack; returns what came of it: see [`Connection::click`].
+    /// Somebody acts in Slack; returns the answer: see [`Connection::click`].
     ///
     /// # Panics
     /// If the answer is an HTTP error.

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
@@ -215,17 +215,30 @@ impl Connection {
         self.send_bytes(&call.bytes()).await
     }
 
-    /// Somebody acts in Slack. If what comes of it takes longer than Slack waits, the answer is empty, or says that the act
-    /// is kept behind an earlier one. It is delivered again then: what comes back says what came of it.
+    /// Somebody acts in Slack. The act is delivered again while the answer is empty, as it is if what comes of it takes
+    /// longer than Slack waits.
     ///
     /// # Errors
     /// As for [`Connection::send`].
     pub async fn click(&mut self, click: &Click) -> Result<Reply> {
         loop {
             let reply = self.send(&click.signed().call()).await?;
-            let answer: Option<Value> = serde_json::from_slice(&reply.body).ok();
-            if answer.is_none_or(|answer| answer != json!({}) && answer["recorded"] != true) {
+            if reply.text() != "{}" {
                 return Ok(reply);
+            }
+        }
+    }
+
+    /// As [`Connection::click`], until what comes back says what came of it: an act is kept, too, if it comes behind one that
+    /// took so long.
+    ///
+    /// # Errors
+    /// As for [`Connection::send`].
+    pub async fn click_until_known(&mut self, click: &Click) -> Result<Value> {
+        loop {
+            let answer = self.click(click).await?.json();
+            if answer["recorded"] != true {
+                return Ok(answer);
             }
         }
     }

@@ -30,10 +30,11 @@ const SPINE: [&str; 15] = [
 ];
 
 /// The stories that are told on Redis besides.
-const STORIES: [&str; 18] = [
+const STORIES: [&str; 19] = [
     "asking::",
     "hooks::",
     "mcp::",
+    "bad_weather::",
     "slack::",
     "restart::",
     "shutdown::",

@@ -42,9 +42,15 @@ pub(crate) fn run() -> Result<()> {
     // rest of the workspace, so that most of its dependencies get the features that the tests need too: built alone,
     // wasmtime would be compiled twice. This program is left out because it runs.
     step("the gateway and its tools", || cargo(&root, &["build", "--workspace", "--exclude", "xtask"], &[]))?;
-    step("image, manifests and workflows", || deployment::check(&root))?;
     step("the official client of MCP", || mcp::install(&root, "mcp-client"))?;
     step("a library that verifies webhooks", || mcp::install(&root, "webhook-receiver"))?;
+    // One of them waits while the other computes.
+    let deployed = deployment::begin(&root)?;
+    let compiled = step("the tests' programs, and meanwhile image, manifests and workflows", || {
+        cargo(&root, &["test", "--workspace", "--no-run"], &[])
+    });
+    step("image, manifests and workflows", || deployed.finish())?;
+    compiled?;
     step("unit, contract and end-to-end tests", || {
         let gateway = crate::built(&root, "countersign");
         let gateway = gateway.to_str().context("the project's path is not UTF-8")?;

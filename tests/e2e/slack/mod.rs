@@ -13,7 +13,6 @@ mod rerequest;
 
 mod delivery;
 mod socket;
-mod storm;
 mod usergroups;
 mod waiting_for;
 

@@ -2,6 +2,8 @@
 //!
 //! In the end every message shows its final state, none was posted twice, and far fewer updates were sent than changes
 //! were made. The figures are printed; `COUNTERSIGN_STORM_REQUESTS=500` is the size of those in docs/PERFORMANCE.md.
+//!
+//! It waits for most of its time. Tests are begun in the order of their names, and other ones run meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
