@@ -8,7 +8,10 @@ import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 
-const { PROGRAM, COUNTERSIGN_URL, SLACK_SIGNING_SECRET, WAIT, MCP_URL, MCP_TOKEN } = process.env;
+const { PROGRAM, COUNTERSIGN_URL, SLACK_SIGNING_SECRET, WAIT, MCP_URL, MCP_TOKEN, LLVM_PROFILE_FILE } = process.env;
+
+// Where a program that counts its lines writes them.
+const counters = LLVM_PROFILE_FILE ? { LLVM_PROFILE_FILE } : {};
 const transport = MCP_URL
   ? new StreamableHTTPClientTransport(new URL(MCP_URL), {
       requestInit: { headers: { Authorization: `Bearer ${MCP_TOKEN}` } },
@@ -16,7 +19,7 @@ const transport = MCP_URL
   : new StdioClientTransport({
       command: PROGRAM,
       args: ['mcp', '--requester', 'slack:U0REQ', '--repo', 'acme/shop'],
-      env: { COUNTERSIGN_URL },
+      env: { COUNTERSIGN_URL, ...counters },
     });
 const client = new Client({ name: 'test', version: '1' });
 await client.connect(transport);
@@ -55,7 +58,7 @@ assert.ok(early.isError, 'nobody has decided yet');
 // People decide while a call waits.
 const deciding = call('check_approval', { handle, wait_seconds: 50 });
 execFileSync(PROGRAM, ['dev', 'click', '--url', COUNTERSIGN_URL, '--user', 'U0ALICE', 'approve', asked.request_id], {
-  env: { SLACK_SIGNING_SECRET },
+  env: { SLACK_SIGNING_SECRET, ...counters },
 });
 state = await deciding;
 assert.deepEqual([state.status, state.approved, state.approvers], ['approved', true, ['U0ALICE']]);
