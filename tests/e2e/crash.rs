@@ -81,8 +81,12 @@ async fn what_was_acknowledged_survives_sigkill() {
         let mut connection = gateway.connect().await;
         // A press that took longer than Slack waits was kept on disk until it was stored.
         let applied = async {
-            while gateway.metrics().await.sum("slack_presses_spooled", &[]) > 0.0 {
-                tokio::task::yield_now().await;
+            loop {
+                let metrics = gateway.metrics().await;
+                assert!(metrics.has("slack_presses_spooled"), "the metric is not there");
+                if metrics.count("slack_presses_spooled", &[]) == 0 {
+                    break;
+                }
             }
         };
         within("what was kept to be applied", applied).await;
