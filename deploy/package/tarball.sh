@@ -43,7 +43,7 @@ cp "$source/LICENSE" "$source/CHANGELOG.md" "$source/deploy/package/INSTALL.md" 
 
 pack() {
   tar --create --directory "$1" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" "$2" |
-    gzip --no-name -9 >"$out/$3"
+    gzip --no-name >"$out/$3"
 }
 pack "$work" "$name" "$name.tar.gz"
 mkdir "$work/$name-debug"

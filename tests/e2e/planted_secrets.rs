@@ -14,7 +14,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD
 use countersign_tests::{
     ADMIN_TOKEN, ApiKey, Ask, Call, Click, Collected, Collector, GITHUB_KEY, GITHUB_SECRET, GITLAB_SECRET,
     GITLAB_TOKEN, Gateway, Github, Gitlab, Home, Issuer, Receipt, Receiver, Redis, SIGNING_SECRET,
-    SigningKey, Slack, within,
+    SigningKey, Slack, holds, within,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::{Value, json};
@@ -62,20 +62,8 @@ impl Planted {
 
     /// The form in which it is in `bytes`, if it is.
     fn found_in(&self, bytes: &[u8]) -> Option<&'static str> {
-        self.forms.iter().find(|(_, form)| is_in(form, bytes)).map(|(name, _)| *name)
+        self.forms.iter().find(|(_, form)| holds(bytes, form)).map(|(name, _)| *name)
     }
-}
-
-fn is_in(form: &[u8], bytes: &[u8]) -> bool {
-    let Some((first, rest)) = form.split_first() else { return true };
-    let mut left = bytes;
-    while let Some(at) = left.iter().position(|byte| byte == first) {
-        left = &left[at + 1..];
-        if left.starts_with(rest) {
-            return true;
-        }
-    }
-    false
 }
 
 /// A text as it is, and as programs write it. Markers are letters, digits and `-_`, which JSON and URLs leave as they are.

@@ -1,6 +1,6 @@
 //! A redacted value is written nowhere and shown to nobody.
 
-use countersign_tests::{Ask, Call, Click, Home, payload_hash};
+use countersign_tests::{Ask, Call, Click, Home, holds, payload_hash};
 use serde_json::json;
 
 const SECRET: &str = "xyzzy-correct-horse-battery-staple";
@@ -67,16 +67,9 @@ async fn a_redacted_value_is_in_no_file_and_no_answer() {
         files.iter().any(|(path, _)| path.to_str().is_some_and(is_database)),
         "there is no database to look at"
     );
-    assert!(contains(&files, request.id.as_bytes()), "the search finds nothing");
+    let found = files.iter().any(|(_, bytes)| holds(bytes, request.id.as_bytes()));
+    assert!(found, "the search finds nothing");
     let found: Vec<_> =
-        files.iter().filter(|(_, bytes)| find(bytes, SECRET.as_bytes())).map(|(path, _)| path).collect();
+        files.iter().filter(|(_, bytes)| holds(bytes, SECRET.as_bytes())).map(|(path, _)| path).collect();
     assert!(found.is_empty(), "it is in {found:?}");
-}
-
-fn contains(files: &[(std::path::PathBuf, Vec<u8>)], needle: &[u8]) -> bool {
-    files.iter().any(|(_, bytes)| find(bytes, needle))
-}
-
-fn find(bytes: &[u8], needle: &[u8]) -> bool {
-    bytes.windows(needle.len()).any(|window| window == needle)
 }

@@ -79,3 +79,9 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
         Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
     }
 }
+
+/// Whether `bytes` hold these, anywhere.
+#[must_use]
+pub fn holds(bytes: &[u8], part: &[u8]) -> bool {
+    memchr::memmem::find(bytes, part).is_some()
+}

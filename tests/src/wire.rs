@@ -347,7 +347,7 @@ impl Connection {
         let mut searched = 0;
         loop {
             let unsearched = self.received.get(searched..).unwrap_or_default();
-            if let Some(at) = unsearched.windows(mark.len()).position(|window| window == mark) {
+            if let Some(at) = memchr::memmem::find(unsearched, mark) {
                 return Ok(searched + at + mark.len());
             }
             searched = self.received.len().saturating_sub(mark.len() - 1);

@@ -49,14 +49,14 @@ impl Slack {
     /// If it never is, with the message as it is instead.
     pub async fn shown_when(&self, request: &str, what: &str, is: impl Fn(&Message) -> bool) -> Message {
         let found = self.until(|slack| {
-            let messages = slack.messages();
-            messages.into_iter().find(|message| is_of(message, request) && is(message))
+            let messages = slack.messages_that(|message| is_of(message, request));
+            messages.into_iter().find(|message| is(message))
         });
         match tokio::time::timeout(crate::PATIENCE, found).await {
             Ok(message) => message,
             Err(_) => {
-                let of = self.messages().into_iter().filter(|message| is_of(message, request));
-                let shown: Vec<String> = of.map(|message| message.shown()).collect();
+                let of = self.messages_that(|message| is_of(message, request));
+                let shown: Vec<String> = of.iter().map(Message::shown).collect();
                 panic!("waited in vain for the message of {request} {what}; {shown:#?}")
             }
         }
@@ -65,7 +65,7 @@ impl Slack {
     /// All messages that were posted for a request, in any channel, in order.
     #[must_use]
     pub fn posted(&self, request: &str) -> Vec<Message> {
-        self.messages().into_iter().filter(|message| message.mark("request_id") == Some(request)).collect()
+        self.messages_that(|message| message.mark("request_id") == Some(request))
     }
 
     /// The message in a slot of a request (`main`, `escalation_thread`, `escalation_channel`), once it is.

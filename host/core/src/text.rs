@@ -1,13 +1,13 @@
 //! Which characters of a text from outside people cannot see as they are: for Slack, and for terminals.
 
-use unicode_general_category::{GeneralCategory, get_general_category};
+use icu_properties::CodePointMapData;
+use icu_properties::props::GeneralCategory;
 
 /// Whether this is a mark that stands over, under or around the letter before it: any number of them can be stacked.
 #[must_use]
 pub fn is_mark(c: char) -> bool {
     // Most text is ASCII.
-    !c.is_ascii()
-        && matches!(get_general_category(c), GeneralCategory::NonspacingMark | GeneralCategory::EnclosingMark)
+    !c.is_ascii() && matches!(category(c), GeneralCategory::NonspacingMark | GeneralCategory::EnclosingMark)
 }
 
 /// Whether this is invisible, looks like a space without being one, breaks a line, or changes how others look: two texts
@@ -17,7 +17,7 @@ pub fn is_invisible(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();
     }
-    match get_general_category(c) {
+    match category(c) {
         GeneralCategory::Control
         | GeneralCategory::SpaceSeparator
         | GeneralCategory::LineSeparator
@@ -38,6 +38,10 @@ pub fn is_invisible(c: char) -> bool {
                 | '\u{16fe4}' | '\u{1d159}' | '\u{e0100}'..='\u{e01ef}'
         ),
     }
+}
+
+fn category(c: char) -> GeneralCategory {
+    CodePointMapData::<GeneralCategory>::new().get(c)
 }
 
 /// The same text on one line, without characters that would do something to a terminal or to the log of a pipeline, or that

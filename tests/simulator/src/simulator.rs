@@ -159,8 +159,15 @@ impl Simulator {
     /// Every message of every channel, as it is now, the oldest of each channel first.
     #[must_use]
     pub fn messages(&self) -> Vec<Message> {
+        self.messages_that(|_| true)
+    }
+
+    /// Those of [`messages`](Simulator::messages) that `are`: the others are not copied. It must not look at the simulator.
+    #[must_use]
+    pub fn messages_that(&self, are: impl Fn(&Message) -> bool) -> Vec<Message> {
         self.shared.look(|world| {
-            world.channels.values().flat_map(|channel| channel.messages.values().cloned()).collect()
+            let all = world.channels.values().flat_map(|channel| channel.messages.values());
+            all.filter(|message| are(message)).cloned().collect()
         })
     }
 
