@@ -491,14 +491,17 @@ async fn entries_that_are_not_in_the_file_of_another_gateway_yet_stay() {
     };
     let behind = home().with_file("AUDIT_FILE", LATER);
     let (one, other) = (home().start().await, behind.start().await);
+    let ended = async || {
+        let made = one.open("deploy").await;
+        one.cancel(&made.token, None).await.expect("it is open");
+    };
     for _ in 0..5 {
-        approved(&one).await;
+        ended().await;
     }
     // Two sweeps: old entries are looked for as often as old requests.
     for requests in [5, 6] {
         one.metrics_until("purged_requests_total", &[], requests).await;
-        let made = one.open("deploy").await;
-        one.cancel(&made.token, None).await.expect("it is open");
+        ended().await;
     }
     let audit = |word: &str| {
         let secret = PathBuf::from("5e".repeat(32));

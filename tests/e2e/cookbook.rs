@@ -96,11 +96,11 @@ async fn two_of_three_agree() {
     assert_eq!(after["decisionParams"], json!({"name": "db", "secret": "[redacted]"}));
 }
 
-/// The entry, with shorter times.
+/// The entry, with shorter times: it escalates after ten seconds.
 fn fast_deployments() -> Home {
     Home::cookbook("personas-with-escalation")
-        .change("timeout: 20m", "timeout: 12s")
-        .change("before: 5m", "before: 10s")
+        .change("timeout: 20m", "timeout: 60s")
+        .change("before: 5m", "before: 50s")
 }
 
 #[tokio::test]

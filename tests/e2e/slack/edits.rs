@@ -87,6 +87,30 @@ async fn an_edit_changes_the_decision_that_the_caller_sees() {
     assert_eq!(metrics.count("param_overrides_total", &[("action", "deploy"), ("outcome", "applied")]), 1);
 }
 
+/// What is wrong with what a person submits, by input. Slack closes the dialog if the answer takes longer than it waits; then
+/// it is opened and submitted again.
+async fn faults(
+    setup: &Setup,
+    user: &str,
+    message: &Message,
+    entries: &[(&str, Entry)],
+) -> BTreeMap<String, String> {
+    let person = setup.slack.person(user);
+    let told = async {
+        loop {
+            match person.submit(entries).await.outcome {
+                Outcome::Errors(errors) => return errors,
+                Outcome::Closed | Outcome::Cleared => {
+                    person.click(message, "approve_edit").await;
+                    setup.slack.asked(user).await;
+                }
+                other => panic!("{entries:?}: {other:?}"),
+            }
+        }
+    };
+    within("what is wrong to be said", told).await
+}
+
 #[tokio::test]
 async fn four_reasons_to_refuse_each_on_its_input() {
     let setup = Setup::at(home()).await;
@@ -105,8 +129,7 @@ async fn four_reasons_to_refuse_each_on_its_input() {
         let entries: BTreeMap<&str, Entry> =
             defaults.iter().chain(inputs).map(|(block, text)| (*block, Entry::from(*text))).collect();
         let entries: Vec<(&str, Entry)> = entries.into_iter().collect();
-        let submitted = alice.submit(&entries).await;
-        let Outcome::Errors(errors) = &submitted.outcome else { panic!("{inputs:?}: {submitted:?}") };
+        let errors = faults(&setup, "U0ALICE", &message, &entries).await;
         let text = errors.values().cloned().collect::<Vec<_>>().join("; ");
         assert!(text.contains(words), "{inputs:?}: {errors:?}");
         assert!(errors.contains_key(block) || errors.len() == 1, "{inputs:?}: {errors:?}");
@@ -120,7 +143,7 @@ async fn four_reasons_to_refuse_each_on_its_input() {
     let metrics = setup.metrics().await;
     for reason in ["schema_validation", "limit_exceeded", "diff_size_exceeded", "key_not_allowed"] {
         let labels = [("action", "deploy"), ("reason", reason)];
-        assert_eq!(metrics.count("override_rejections_total", &labels), 1, "{reason}");
+        assert!(metrics.count("override_rejections_total", &labels) >= 1, "{reason}");
     }
 }
 
@@ -171,8 +194,7 @@ async fn a_cleared_field_removes_its_parameter() {
     ] {
         let entries: Vec<(&str, Entry)> =
             inputs.iter().map(|(block, text)| (*block, Entry::from(*text))).collect();
-        let submitted = alice.submit(&entries).await;
-        let Outcome::Errors(errors) = &submitted.outcome else { panic!("{inputs:?}: {submitted:?}") };
+        let errors = faults(&setup, "U0ALICE", &message, &entries).await;
         assert!(errors.get(block).is_some_and(|text| text.contains(words)), "{inputs:?}: {errors:?}");
         assert_eq!(setup.look(&request.token).await, before);
     }
