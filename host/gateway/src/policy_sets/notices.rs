@@ -168,6 +168,11 @@ impl Notices {
     }
 
     fn note(&mut self, path: &Path, what: ReadFlags) {
+        // Every byte before it was told of as a modification, or shows in the time. It may come late for a file that was
+        // moved in: a process that began while the file was written has it open, too, until it is another program.
+        if what.contains(ReadFlags::CLOSE_WRITE) {
+            return;
+        }
         let found = fs::symlink_metadata(path).ok();
         // A link is made in one step; a file or a directory is made and then filled.
         let link = what.contains(ReadFlags::CREATE) && found.as_ref().is_some_and(fs::Metadata::is_symlink);

@@ -218,6 +218,15 @@ async fn what_came_in_one_step_is_told_from_what_was_written_in_place() {
     assert_eq!(after(&mut notices, || append(&text)).await, Known::Nothing, "and then written in place");
     assert_eq!(after(&mut notices, || fs::write(&text, full()).unwrap()).await, Known::Nothing);
     assert_eq!(after(&mut notices, moved).await, Known::Text);
+    // A process that begins while a file is written has it open, too, until it is another program.
+    let moved_open = |more: &[u8]| {
+        let mut file = fs::File::create(&new).unwrap();
+        file.write_all(full().as_bytes()).unwrap();
+        fs::rename(&new, &text).unwrap();
+        file.write_all(more).unwrap();
+    };
+    assert_eq!(after(&mut notices, || moved_open(b"")).await, Known::Text, "it was closed later");
+    assert_eq!(after(&mut notices, || moved_open(b"# more\n")).await, Known::Nothing, "it was written later");
     let unlinked = || {
         fs::remove_file(&text).unwrap();
         fs::write(&text, full()).unwrap();
