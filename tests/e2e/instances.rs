@@ -59,11 +59,19 @@ async fn a_press_that_is_delivered_to_two_instances_counts_once() {
         async move { gateway.send(&call).await }
     }));
     let replies = within("the answers", replies).await;
-    let (counted, others): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.status() == 200);
-    assert_eq!(counted.len(), 1);
+    let (counted, others): (Vec<_>, Vec<_>) =
+        replies.iter().partition(|reply| reply.json()["ok"] == true && reply.status() == 200);
+    assert!(counted.len() <= 1, "{counted:?}");
     for other in others {
-        assert_eq!(other.json()["error"], "replay_detected", "{}", other.text());
+        // What takes longer than Slack waits is answered with nothing, whatever comes of it.
+        assert!(other.text() == "{}" || other.json()["error"] == "replay_detected", "{}", other.text());
     }
+    let once = async {
+        while two.status(&request.id).await["approvalsCount"] != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the press to count", once).await;
     // Signed at another time it is another signature, and the same press.
     let again = click.signed_ago(60);
     let again = two.send(&again.call()).await.json();
