@@ -1,13 +1,13 @@
 //! Which characters of a text from outside people cannot see as they are: for Slack, and for terminals.
 
-use icu_properties::CodePointMapData;
-use icu_properties::props::GeneralCategory;
+use unicode_general_category::{GeneralCategory, get_general_category};
 
 /// Whether this is a mark that stands over, under or around the letter before it: any number of them can be stacked.
 #[must_use]
 pub fn is_mark(c: char) -> bool {
     // Most text is ASCII.
-    !c.is_ascii() && matches!(category(c), GeneralCategory::NonspacingMark | GeneralCategory::EnclosingMark)
+    !c.is_ascii()
+        && matches!(get_general_category(c), GeneralCategory::NonspacingMark | GeneralCategory::EnclosingMark)
 }
 
 /// Whether this is invisible, looks like a space without being one, breaks a line, or changes how others look: two texts
@@ -17,12 +17,13 @@ pub fn is_invisible(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();
     }
-    match category(c) {
+    match get_general_category(c) {
         GeneralCategory::Control
         | GeneralCategory::SpaceSeparator
         | GeneralCategory::LineSeparator
         | GeneralCategory::ParagraphSeparator
-        // Fonts have one and the same box for each of these.
+        // Fonts have one and the same box for each of these. Whatever Unicode has added since the version of this table is
+        // among them, which errs on the safe side: few fonts have it.
         | GeneralCategory::PrivateUse
         | GeneralCategory::Unassigned => true,
         // All but the signs of numbers and verses, which are seen.
@@ -38,10 +39,6 @@ pub fn is_invisible(c: char) -> bool {
                 | '\u{16fe4}' | '\u{1d159}' | '\u{e0100}'..='\u{e01ef}'
         ),
     }
-}
-
-fn category(c: char) -> GeneralCategory {
-    CodePointMapData::<GeneralCategory>::new().get(c)
 }
 
 /// The same text on one line, without characters that would do something to a terminal or to the log of a pipeline, or that
